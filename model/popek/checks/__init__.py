@@ -1,0 +1,1 @@
+"""What is asked of machines: classes, promises, validity; the solver, evidence and counterexamples."""

@@ -1,0 +1,246 @@
+"""The one place where terms meet Z3.
+
+Every question gets a context of its own, terms are translated in a fixed order, and effort is bounded
+by Z3's resource count rather than by the clock, so an answer is the same on every run.  Memory contents
+are uninterpreted functions from address to cell: QF_UFBV, no array theory.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import z3
+
+from popek.kernel import terms
+from popek.kernel.terms import Term
+from popek.kernel.words import Word
+
+
+class Answer(enum.Enum):
+    """What a solver says."""
+
+    SAT = "sat"
+    UNSAT = "unsat"
+    UNKNOWN = "unknown"
+
+
+@attrs.define
+class Effort:
+    """How hard to try, and what was spent.
+
+    Attributes:
+        rlimit: Z3 resource units a single check may use; 0 for no bound.
+        timeout: seconds a single check may take; 0 for no bound.
+        seconds: time spent inside the solver so far.
+        checks: number of checks so far.
+    """
+
+    rlimit: int = 20_000_000
+    timeout: float = 0.0
+    seconds: float = 0.0
+    checks: int = 0
+
+
+class Model:
+    """A satisfying assignment; what the query does not mention reads as 0."""
+
+    def __init__(self, solver: Solver, model: Any) -> None:
+        self._solver, self._model = solver, model
+
+    def __call__(self, term: Term) -> int:
+        """The number a term has in this model."""
+        value = self._model.eval(self._solver.translate(term), model_completion=True)
+        if z3.is_bool(value):
+            return int(z3.is_true(value))
+        return int(value.as_long())
+
+
+class Solver:
+    """An incremental solver over terms; implements the exploration's oracle."""
+
+    def __init__(self, effort: Effort | None = None) -> None:
+        self.effort = effort or Effort()
+        self._context = z3.Context()
+        self._solver = z3.SolverFor("QF_UFBV", ctx=self._context)
+        if self.effort.rlimit:
+            self._solver.set("rlimit", self.effort.rlimit)
+        if self.effort.timeout:
+            self._solver.set("timeout", max(1, int(self.effort.timeout * 1000)))
+        self._memo: dict[Term, Any] = {}
+        self._bools: dict[Term, Any] = {}
+        self._functions: dict[str, Any] = {}
+
+    # -- assumptions --------------------------------------------------------------------------
+
+    def add(self, condition: Term | Word) -> None:
+        """Assert a condition (width 1)."""
+        self._solver.add(self.condition(_term(condition)))
+
+    def push(self, condition: Term | Word | None = None) -> None:
+        """Open a level, and assert a condition on it."""
+        self._solver.push()
+        if condition is not None:
+            self.add(condition)
+
+    def pop(self) -> None:
+        """Close the latest level."""
+        self._solver.pop()
+
+    def check(self, assumptions: Iterable[Term | Word] = ()) -> Answer:
+        """Whether what was asserted, and the assumptions, can hold together."""
+        literals = [self.condition(_term(a)) for a in assumptions]
+        start = time.perf_counter()
+        answer = self._solver.check(*literals)
+        self.effort.seconds += time.perf_counter() - start
+        self.effort.checks += 1
+        if answer == z3.sat:
+            return Answer.SAT
+        return Answer.UNSAT if answer == z3.unsat else Answer.UNKNOWN
+
+    def feasible(self) -> bool:
+        """False only when the assumptions contradict one another; unknown counts as feasible."""
+        return self.check() is not Answer.UNSAT
+
+    def model(self) -> Model:
+        """The assignment behind the latest SAT."""
+        return Model(self, self._solver.model())
+
+    def smtlib(self) -> str:
+        """What is asserted, as an SMT-LIB 2 script."""
+        return str(self._solver.to_smt2())
+
+    # -- translation --------------------------------------------------------------------------
+
+    def condition(self, term: Term) -> Any:
+        """A term of width 1 as a Z3 Bool."""
+        self._translate_all(term)
+        return self._bool(term)
+
+    def translate(self, term: Term) -> Any:
+        """A term as a Z3 bit-vector."""
+        self._translate_all(term)
+        return self._vector(term)
+
+    def _translate_all(self, root: Term) -> None:
+        for term in terms.postorder([root]):
+            if term not in self._memo and term not in self._bools:
+                self._node(term)
+
+    def _bool(self, term: Term) -> Any:
+        found = self._bools.get(term)
+        if found is None:
+            found = self._memo[term] == z3.BitVecVal(1, 1, self._context)
+            self._bools[term] = found
+        return found
+
+    def _vector(self, term: Term) -> Any:
+        found = self._memo.get(term)
+        if found is None:
+            one, zero = z3.BitVecVal(1, 1, self._context), z3.BitVecVal(0, 1, self._context)
+            found = z3.If(self._bools[term], one, zero, self._context)
+            self._memo[term] = found
+        return found
+
+    def _node(self, term: Term) -> None:
+        op, args, context = term.op, term.args, self._context
+        vector = self._vector
+        if op in _BOOLEAN:
+            self._bools[term] = _BOOLEAN[op](vector(args[0]), vector(args[1]))
+        elif term.width == 1 and op in ("and", "or", "xor", "not", "ite", "const"):
+            self._bools[term] = self._connective(term)
+        elif op == "const":
+            self._memo[term] = z3.BitVecVal(term.data, term.width, context)
+        elif op == "var":
+            self._memo[term] = z3.BitVec(str(term.data), term.width, context)
+        elif op == "apply":
+            self._memo[term] = self._function(term)(*map(vector, args))
+        elif op == "ite":
+            self._memo[term] = z3.If(self._bool(args[0]), vector(args[1]), vector(args[2]), context)
+        elif op == "not":
+            self._memo[term] = ~vector(args[0])
+        elif op == "concat":
+            self._memo[term] = z3.Concat(*map(vector, args))
+        elif op == "extract":
+            high, low = term.data  # type: ignore[misc]
+            self._memo[term] = z3.Extract(high, low, vector(args[0]))
+        elif op == "sext":
+            self._memo[term] = z3.SignExt(term.width - args[0].width, vector(args[0]))
+        else:
+            self._memo[term] = _VECTOR[op](vector(args[0]), vector(args[1]))
+
+    def _connective(self, term: Term) -> Any:
+        if term.op == "const":
+            return z3.BoolVal(bool(term.data), self._context)
+        parts = [self._bool(arg) for arg in term.args]
+        match term.op:
+            case "and":
+                return z3.And(*parts)
+            case "or":
+                return z3.Or(*parts)
+            case "xor":
+                return z3.Xor(*parts)
+            case "not":
+                return z3.Not(parts[0])
+        return z3.If(*parts, self._context)
+
+    def _function(self, term: Term) -> Any:
+        name = str(term.data)
+        if name not in self._functions:
+            sorts = [z3.BitVecSort(arg.width, self._context) for arg in term.args]
+            self._functions[name] = z3.Function(name, *sorts, z3.BitVecSort(term.width, self._context))
+        return self._functions[name]
+
+
+_BOOLEAN = {
+    "eq": lambda a, b: a == b,
+    "ult": z3.ULT,
+    "ule": z3.ULE,
+    "slt": lambda a, b: a < b,
+    "sle": lambda a, b: a <= b,
+}
+_VECTOR = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "udiv": z3.UDiv,
+    "urem": z3.URem,
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "shl": lambda a, b: a << b,
+    "lshr": z3.LShR,
+    "ashr": lambda a, b: a >> b,
+}
+
+
+def _term(condition: Term | Word) -> Term:
+    return condition.term if isinstance(condition, Word) else condition
+
+
+def solver_version() -> str:
+    """Which Z3 answers."""
+    return f"z3 {z3.get_version_string()}"
+
+
+def sha256(text: str) -> str:
+    """The hash that names a query."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def holds(claim: Word, assuming: Sequence[Word] = (), effort: Effort | None = None) -> Answer:
+    """Ask whether `claim` can fail: UNSAT means that it always holds under the assumptions."""
+    solver = Solver(effort)
+    for assumption in assuming:
+        solver.add(assumption)
+    solver.add(~claim)
+    return solver.check()
+
+
+def assignment(model: Model, roots: Iterable[Term]) -> Mapping[str, int]:
+    """The values of the variables below the roots."""
+    return {name: model(variable) for name, variable in terms.variables_of(roots).items()}

@@ -1,0 +1,126 @@
+"""Instructions: operand forms, source, semantics.
+
+A form is written as the manual writes it: `MOV r32, CR0`, `CALL m16:32`.  Its operands are the words
+after the mnemonic that the machine's operand kinds name; everything else is fixed text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+
+from .words import TRUE, Word, symbol
+
+V = TypeVar("V")
+
+
+@attrs.frozen
+class OperandKind:
+    """What an operand may be: a register number, an immediate, a memory reference.
+
+    Attributes:
+        name: as forms spell it (`r32`, `m`, `imm8`).
+        parts: width in bits of each part; a plain operand has the one part "".
+        valid: which values exist (a condition on the parts); all by default.
+        spell: the operand in assembly, from the numbers of its parts.
+        make: what the semantics receive, from the words of the parts; by default the one word itself.
+    """
+
+    name: str
+    parts: Mapping[str, int]
+    valid: Callable[[Mapping[str, Word]], Word] = lambda parts: TRUE
+    spell: Callable[[Mapping[str, int]], str] = lambda parts: ", ".join(f"{v:#x}" for v in parts.values())
+    make: Callable[[Mapping[str, Word]], Any] = lambda parts: next(iter(parts.values()))
+
+
+@attrs.frozen
+class Operand:
+    """One operand of a form: its own name and its kind."""
+
+    name: str
+    kind: OperandKind
+
+    def part_names(self) -> Iterable[tuple[str, int]]:
+        """The names of its parts as symbols of a query, with their widths."""
+        for part, width in self.kind.parts.items():
+            yield (f"operand {self.name}.{part}" if part else f"operand {self.name}"), width
+
+    def own(self, parts: Mapping[str, V]) -> dict[str, V]:
+        """Its own parts, by their short names, out of those of the whole instruction."""
+        return {part: parts[name] for part, (name, _) in zip(self.kind.parts, self.part_names(), strict=True)}
+
+
+@attrs.frozen(eq=False)
+class Instruction:
+    """One operand form of an instruction.
+
+    Attributes:
+        form: as the manual writes it; the key of the instruction in its machine.
+        mnemonic: the manual's, upper case, with the distinguishing word where one is needed.
+        operands: in the order the semantics take them.
+        source: document and section.
+        semantics: takes the working copy of the state, the operands, and `settings` by keyword.
+        settings: what tells this form from others with the same semantics (an operand size).
+        implicit: inputs every instruction of the machine has, which `Machine.advance` takes and the
+            semantics do not (the instruction's length).
+    """
+
+    form: str
+    mnemonic: str
+    operands: tuple[Operand, ...]
+    source: str
+    semantics: Callable[..., None]
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    implicit: tuple[Operand, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Operand, ...]:
+        """The operands and the implicit inputs."""
+        return self.operands + self.implicit
+
+    @property
+    def summary(self) -> str:
+        """The first line of the semantics' docstring."""
+        return (self.semantics.__doc__ or "").strip().split("\n")[0]
+
+    def symbols(self) -> dict[str, Word]:
+        """A symbol for every part of every operand."""
+        return {name: symbol(name, width) for operand in self.inputs for name, width in operand.part_names()}
+
+    def valid(self, parts: Mapping[str, Word]) -> Word:
+        """Whether these operands exist (width 1)."""
+        result = TRUE
+        for operand in self.inputs:
+            result = result & operand.kind.valid(operand.own(parts))
+        return result
+
+    def run(self, cpu: Any, parts: Mapping[str, Word]) -> None:
+        """Run the semantics on the working copy `cpu`."""
+        made = [operand.kind.make(operand.own(parts)) for operand in self.operands]
+        self.semantics(cpu, *made, **self.settings)
+
+    def assembly(self, parts: Mapping[str, int]) -> str:
+        """The instruction as assembly text, operands filled in."""
+        text = self.form
+        for operand in self.operands:
+            text = text.replace(operand.kind.name, operand.kind.spell(operand.own(parts)), 1)
+        return text
+
+
+def parse_form(form: str, kinds: Mapping[str, OperandKind]) -> tuple[Operand, ...]:
+    """The operands of a form: every word of it that names a kind, numbered when a kind repeats.
+
+    >>> kind = OperandKind("r32", {"": 3})
+    >>> [operand.name for operand in parse_form("XCHG r32, r32", {"r32": kind})]
+    ['r32', 'r32 2']
+    """
+    found: list[Operand] = []
+    seen: dict[str, int] = {}
+    for token in form.replace(",", " ").split()[1:]:
+        kind = kinds.get(token)
+        if kind is not None:
+            seen[token] = seen.get(token, 0) + 1
+            found.append(Operand(token if seen[token] == 1 else f"{token} {seen[token]}", kind))
+    return tuple(found)

@@ -1,0 +1,195 @@
+"""A machine: a state, its instructions, its modes, and the settings a question may fix.
+
+    toy = Machine("toy", "A toy", Toy, supervisor=lambda s: s.mode == 0, user=lambda s: s.mode == 1)
+
+    @toy.instruction("GETMODE", source="the manual, p. 1")
+    def getmode(cpu: Toy) -> None:
+        cpu.acc = cpu.mode.zero_extend(8)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from .instruction import Instruction, Operand, OperandKind, parse_form
+from .outcome import Fault, Next, NotModelled, NotModelledError, Outcome, Trap
+from .state import State
+from .technique import Technique
+from .words import TRUE, Word
+
+S = TypeVar("S", bound=State)
+F = TypeVar("F", bound=Callable[..., None])
+
+
+class UnknownNameError(KeyError):
+    """A name that is not known; the message offers the nearest ones."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        known = list(known)
+        folded = {k.lower(): k for k in known}
+        near = [folded[n] for n in difflib.get_close_matches(name.lower(), list(folded), 3, 0.5)]
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:12])}"
+        super().__init__(f"unknown {what} {name!r}{hint}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@attrs.frozen
+class Axis:
+    """A setting that a question fixes or leaves open: a control bit, a level, an arrangement.
+
+    Attributes:
+        name: as `--set NAME=VALUE` spells it.
+        summary: one line.
+        values: the numbers it may have.
+        holds: the condition (width 1) that a state has this value.
+        default: the value when the question says nothing; None leaves it open.
+        leaf: the leaf that holds the value, where it is exactly one.
+        labels: words for the values, where they read better than numbers.
+    """
+
+    name: str
+    summary: str
+    values: tuple[int, ...]
+    holds: Callable[[Any, Word], Word]
+    default: int | None = None
+    leaf: str | None = None
+    labels: Mapping[int, str] = attrs.field(factory=dict)
+
+
+def leaf_axis(name: str, leaf: str, width: int, summary: str, default: int | None = None) -> Axis:
+    """An axis that is one leaf of the state, `width` bits wide."""
+    return Axis(name, summary, tuple(range(1 << width)), lambda state, value: state[leaf] == value, default, leaf)
+
+
+@attrs.define(eq=False)
+class Machine(Generic[S]):
+    """A machine in the sense of Popek and Goldberg: typed state and instructions.
+
+    Attributes:
+        name: as the command line spells it.
+        title: for people.
+        state: the class of its states.
+        supervisor, user: conditions (width 1): the state is in a supervisor or in a user mode.
+        source: what the model was made from.
+        operands: the operand kinds that forms may name.
+        axes: the settings a question may fix.
+        invariant: which states exist (width 1).
+        advance: run on the working copy before the semantics (moves the program counter).
+        implicit: operand kinds every instruction has besides those its form names.
+        relocate: the state moved in storage by an offset; makes location sensitivity a question.
+        deliver: the state after the hardware has delivered a trap, for traces on the bare machine.
+        techniques: ways to virtualize it, by name; the first is the default.
+        mnemonic_of: the mnemonic of a form; its first word by default.
+        notes: what the model leaves out, one line each.
+    """
+
+    name: str
+    title: str
+    state: type[S]
+    supervisor: Callable[[S], Word]
+    user: Callable[[S], Word]
+    source: str = ""
+    operands: Mapping[str, OperandKind] = attrs.field(factory=dict)
+    axes: tuple[Axis, ...] = ()
+    invariant: Callable[[S], Word] = lambda state: TRUE
+    advance: Callable[[S, Mapping[str, Word]], None] = lambda state, parts: None
+    implicit: tuple[OperandKind, ...] = ()
+    relocate: Callable[[S, Word], S] | None = None
+    relocation_width: int = 0
+    deliver: Callable[[S, Trap[S]], S] | None = None
+    techniques: dict[str, Technique[S]] = attrs.field(factory=dict)
+    mnemonic_of: Callable[[str], str] = lambda form: form.split()[0]
+    notes: tuple[str, ...] = ()
+    instructions: dict[str, Instruction] = attrs.field(factory=dict)
+
+    def instruction(
+        self, *forms: str, source: str = "", mnemonic: str | None = None, **settings: Any
+    ) -> Callable[[F], F]:
+        """Declare the decorated function as the semantics of one or more forms.
+
+        Args:
+            forms: as the manual writes them; all share the function and the settings.
+            source: document and section; the machine's own source when empty.
+            mnemonic: where it is not what `mnemonic_of` makes of the form.
+            settings: passed to the function by keyword.
+
+        Raises:
+            ValueError: the form is declared already.
+        """
+
+        def declare(semantics: F) -> F:
+            for form in forms:
+                if form in self.instructions:
+                    raise ValueError(f"{self.name}: {form} is declared twice")
+                self.instructions[form] = Instruction(
+                    form,
+                    mnemonic or self.mnemonic_of(form),
+                    parse_form(form, self.operands),
+                    source or self.source,
+                    semantics,
+                    settings,
+                    tuple(Operand(kind.name, kind) for kind in self.implicit),
+                )
+            return semantics
+
+        return declare
+
+    def find(self, name: str) -> list[Instruction]:
+        """The instructions that `name` means: one form, or every form of a mnemonic.
+
+        Raises:
+            UnknownNameError: with near matches.
+        """
+        wanted = " ".join(name.lower().split())
+        by_form = [i for i in self.instructions.values() if i.form.lower() == wanted]
+        if by_form:
+            return by_form
+        by_mnemonic = [i for i in self.instructions.values() if i.mnemonic.lower() == wanted]
+        if by_mnemonic:
+            return by_mnemonic
+        names = {i.mnemonic for i in self.instructions.values()} | set(self.instructions)
+        raise UnknownNameError("instruction", name, sorted(names))
+
+    def step(self, instruction: Instruction, state: S, operands: Mapping[str, Word]) -> Outcome[S]:
+        """Run one instruction from `state`, which stays as it is.
+
+        Works on numbers, and on symbols inside an exploration.
+        """
+        cpu = state.copy()
+        try:
+            self.advance(cpu, operands)
+            instruction.run(cpu, operands)
+        except Fault as fault:
+            return Trap(fault.vector, fault.error_code, fault.memory, cpu if fault.keeps else state)
+        except NotModelledError as stop:
+            return NotModelled(str(stop))
+        return Next(cpu)
+
+    def technique(self, name: str | None = None) -> Technique[S]:
+        """A technique by name, the first one by default.
+
+        Raises:
+            UnknownNameError: with near matches.
+        """
+        if name is None:
+            return next(iter(self.techniques.values()))
+        if name not in self.techniques:
+            raise UnknownNameError(f"technique of {self.name}", name, self.techniques)
+        return self.techniques[name]
+
+    def axis(self, name: str) -> Axis:
+        """A setting by name, upper or lower case.
+
+        Raises:
+            UnknownNameError: with near matches.
+        """
+        for axis in self.axes:
+            if axis.name.lower() == name.lower():
+                return axis
+        raise UnknownNameError(f"setting of {self.name}", name, [a.name for a in self.axes])

@@ -1,0 +1,89 @@
+"""What one instruction does: it completes, it traps, or the model says it does not know."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeAlias, TypeVar
+
+import attrs
+
+from .state import State
+from .words import Word
+
+S = TypeVar("S", bound=State)
+
+
+@attrs.frozen
+class Vector:
+    """A way to trap: the manual's name and number, and what its error code looks like.
+
+    Attributes:
+        name: as the manual writes it (`#GP`).
+        number: the vector number.
+        error_code_width: bits of the error code; 0 when there is none.
+    """
+
+    name: str
+    number: int
+    error_code_width: int = 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Fault(Exception):  # noqa: N818 - the manuals' word
+    """Raised by semantics: the instruction does not complete, control goes to the vector.
+
+    Args:
+        vector: which trap.
+        error_code: a number or a word of the vector's width; None when there is none.
+        memory: True for a trap on a storage reference (Popek and Goldberg's memory trap), which
+            sensitivity leaves aside.
+        keeps: True when the state changes made so far stand (a trap after the effect); otherwise the
+            state is as before the instruction.
+    """
+
+    def __init__(
+        self, vector: Vector, error_code: Word | int | None = None, *, memory: bool = False, keeps: bool = False
+    ) -> None:
+        super().__init__(vector, error_code)
+        if isinstance(error_code, int):
+            error_code = Word(vector.error_code_width, error_code)
+        self.vector, self.error_code, self.memory, self.keeps = vector, error_code, memory, keeps
+
+
+class MemoryFault(Fault):
+    """A fault on a storage reference: outside sensitivity, reported for address-space questions."""
+
+    def __init__(self, vector: Vector, error_code: Word | int | None = None) -> None:
+        super().__init__(vector, error_code, memory=True)
+
+
+class NotModelledError(Exception):
+    """Raised by semantics where the model stops; no verdict passes over it silently."""
+
+
+@attrs.frozen(eq=False)
+class Next(Generic[S]):
+    """The instruction completed."""
+
+    state: S
+
+
+@attrs.frozen(eq=False)
+class Trap(Generic[S]):
+    """Control goes to the most privileged software of the real machine."""
+
+    vector: Vector
+    error_code: Word | None
+    memory: bool
+    state: S
+
+
+@attrs.frozen
+class NotModelled:
+    """The model does not say what happens here, and why."""
+
+    reason: str
+
+
+Outcome: TypeAlias = "Next[S] | Trap[S] | NotModelled"

@@ -1,0 +1,50 @@
+"""Techniques: ways to put a guest on the hardware, as a map from guest state to hardware state.
+
+The guest believes in a state S; the hardware is in `map(S, P)`, where P is what the VMM itself has put
+there (its tables, its control bits).  What the guest believes about the components that the VMM owns is
+kept in the VMM's memory, and an instruction that does not trap cannot change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import attrs
+
+from .state import State
+from .words import TRUE, Word
+
+S = TypeVar("S", bound=State)
+
+
+@attrs.frozen(eq=False)
+class Technique(Generic[S]):
+    """One way of virtualizing a machine.
+
+    Attributes:
+        name: as the command line spells it.
+        title: for people.
+        map: `map(guest, private)`, the hardware state; `private` is a state of the machine that
+            supplies every component the VMM owns.
+        replaced: leaves whose hardware value the technique replaces; two states that differ only here
+            are one guest state.
+        shadowed: leaves whose guest value the VMM keeps in its own memory.
+        guest: which guest states exist (width 1).
+        deprivileged: the hardware state is one in which a guest runs (width 1).
+        private: what the VMM promises about what it owns (width 1), given guest and private state.
+        owns_address: where given, `owns_address(guest, private, address)` says that a cell of hardware
+            storage is the VMM's (width 1).
+        source: who describes the technique.
+    """
+
+    name: str
+    title: str
+    map: Callable[[S, S], S]
+    replaced: tuple[str, ...]
+    shadowed: tuple[str, ...]
+    deprivileged: Callable[[S], Word]
+    guest: Callable[[S], Word] = lambda state: TRUE
+    private: Callable[[S, S], Word] = lambda guest, private: TRUE
+    owns_address: Callable[[S, S, Word], Word] | None = None
+    source: str = ""

@@ -1,0 +1,504 @@
+"""Symbolic terms: an immutable, shared graph of bit-vector operations.
+
+A term is what a symbolic `Word` holds.  Terms know nothing of a solver: they are built, simplified,
+evaluated and substituted here, and translated to SMT in one place (`popek.checks.solver`).  Equal
+terms are the same object, so "the two runs compute the same thing" is often seen without a solver.
+
+Widths are in bits; conditions are terms of width 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+from weakref import WeakValueDictionary
+from zlib import crc32
+
+# Operations, with the meaning SMT-LIB's QF_UFBV gives them:
+#   const n | var name | apply f(args)     leaves and uninterpreted functions (memory contents)
+#   add sub mul udiv urem and or xor not shl lshr ashr
+#   eq ult ule slt sle                     width 1
+#   ite c a b | concat a b … (high first) | extract hi lo | sext
+COMMUTATIVE: Final = frozenset({"add", "mul", "and", "or", "xor", "eq"})
+
+
+class Term:
+    """One node.  Build with the functions of this module, never directly."""
+
+    __slots__ = ("__weakref__", "args", "data", "op", "order", "width")
+
+    op: str
+    width: int
+    args: tuple[Term, ...]
+    data: int | str | tuple[int, int] | None
+    order: int  # a structural digest: the same in every process, so queries are built in a fixed order
+
+    def __repr__(self) -> str:
+        return render(self)
+
+
+Data = int | str | tuple[int, int] | None
+_interned: WeakValueDictionary[tuple[object, ...], Term] = WeakValueDictionary()
+
+
+def _node(op: str, width: int, args: tuple[Term, ...] = (), data: Data = None) -> Term:
+    key = (op, width, data, *map(id, args))
+    found = _interned.get(key)
+    if found is not None:
+        return found
+    term = Term.__new__(Term)
+    term.op, term.width, term.args, term.data = op, width, args, data
+    order = crc32(f"{op} {width} {data}".encode())
+    for arg in args:
+        order = (order * 0x9E3779B97F4A7C15 + arg.order + 1) & 0xFFFFFFFFFFFFFFFF
+    term.order = order
+    _interned[key] = term
+    return term
+
+
+def mask(width: int) -> int:
+    """All ones in `width` bits."""
+    return (1 << width) - 1
+
+
+def const(width: int, value: int) -> Term:
+    """The constant `value`, taken modulo 2**width."""
+    return _node("const", width, (), value & mask(width))
+
+
+def var(name: str, width: int) -> Term:
+    """The variable `name`."""
+    return _node("var", width, (), name)
+
+
+def apply(function: str, width: int, *args: Term) -> Term:
+    """An uninterpreted function's value, `width` bits wide."""
+    return _node("apply", width, args, function)
+
+
+ONE: Final = const(1, 1)
+ZERO: Final = const(1, 0)
+
+
+def value_of(term: Term) -> int | None:
+    """The number a constant stands for, None for anything else."""
+    return term.data if term.op == "const" else None  # type: ignore[return-value]
+
+
+def split_offset(term: Term) -> tuple[Term | None, int]:
+    """A term as `(base, constant)`: base + constant modulo 2**width; base None for a constant."""
+    if term.op == "const":
+        return None, term.data  # type: ignore[return-value]
+    if term.op == "add" and term.args[1].op == "const":
+        return term.args[0], term.args[1].data  # type: ignore[return-value]
+    return term, 0
+
+
+def add(a: Term, b: Term) -> Term:
+    """A + b; constants are gathered on the right, so equal bases show."""
+    base_a, offset_a = split_offset(a)
+    base_b, offset_b = split_offset(b)
+    offset = (offset_a + offset_b) & mask(a.width)
+    if base_a is None or base_b is None:
+        base = base_a if base_b is None else base_b
+        if base is None or offset == 0:
+            return const(a.width, offset) if base is None else base
+        return _node("add", a.width, (base, const(a.width, offset)))
+    if base_b.order < base_a.order:
+        base_a, base_b = base_b, base_a
+    total = _node("add", a.width, (base_a, base_b))
+    return total if offset == 0 else _node("add", a.width, (total, const(a.width, offset)))
+
+
+def sub(a: Term, b: Term) -> Term:
+    """A - b."""
+    if a is b:
+        return const(a.width, 0)
+    number = value_of(b)
+    if number is not None:
+        return add(a, const(a.width, -number))
+    base_a, offset_a = split_offset(a)
+    base_b, offset_b = split_offset(b)
+    if base_a is base_b:
+        return const(a.width, offset_a - offset_b)
+    return _node("sub", a.width, (a, b))
+
+
+_ARITHMETIC: Final[Mapping[str, Callable[[int, int, int], int]]] = {
+    "mul": lambda w, a, b: a * b,
+    "udiv": lambda w, a, b: a // b if b else mask(w),
+    "urem": lambda w, a, b: a % b if b else a,
+    "and": lambda w, a, b: a & b,
+    "or": lambda w, a, b: a | b,
+    "xor": lambda w, a, b: a ^ b,
+    "shl": lambda w, a, b: a << b if b < w else 0,
+    "lshr": lambda w, a, b: a >> b if b < w else 0,
+    "ashr": lambda w, a, b: signed(a, w) >> min(b, w - 1),
+    "add": lambda w, a, b: a + b,
+    "sub": lambda w, a, b: a - b,
+}
+
+
+def signed(value: int, width: int) -> int:
+    """`value` read as two's complement."""
+    return value - (1 << width) if value >> (width - 1) & 1 else value
+
+
+def compute(op: str, width: int, a: int, b: int) -> int:
+    """One arithmetic operation on numbers, modulo 2**width."""
+    return _ARITHMETIC[op](width, a, b) & mask(width)
+
+
+_COMPARE: Final[Mapping[str, Callable[[int, int, int], bool]]] = {
+    "eq": lambda w, a, b: a == b,
+    "ult": lambda w, a, b: a < b,
+    "ule": lambda w, a, b: a <= b,
+    "slt": lambda w, a, b: signed(a, w) < signed(b, w),
+    "sle": lambda w, a, b: signed(a, w) <= signed(b, w),
+}
+
+
+def arithmetic(op: str, a: Term, b: Term) -> Term:
+    """A two-operand operation of `_ARITHMETIC`, simplified."""
+    if op == "add":
+        return add(a, b)
+    if op == "sub":
+        return sub(a, b)
+    width = a.width
+    left, right = value_of(a), value_of(b)
+    if left is not None and right is not None:
+        return const(width, compute(op, width, left, right))
+    if op in COMMUTATIVE and left is not None:
+        a, b, right = b, a, left
+    if right is not None:
+        if op in ("and", "mul") and right == 0:
+            return b
+        if (op == "and" and right == mask(width)) or (op in ("or", "xor", "shl", "lshr", "ashr") and right == 0):
+            return a
+        if op == "or" and right == mask(width):
+            return b
+        if op == "xor" and right == mask(width):
+            return invert(a)
+        if op == "mul" and right == 1:
+            return a
+        if op in ("shl", "lshr"):  # constant shifts become rewiring, which extract sees through
+            if right >= width:
+                return const(width, 0)
+            if op == "shl":
+                return concat(extract(a, width - 1 - right, 0), const(right, 0))
+            return concat(const(right, 0), extract(a, width - 1, right))
+    elif a is b:
+        if op in ("and", "or"):
+            return a
+        if op == "xor":
+            return const(width, 0)
+    elif op in COMMUTATIVE and b.order < a.order:
+        a, b = b, a
+    if width == 1 and op in ("and", "or") and (_complements(a, b)):
+        return ZERO if op == "and" else ONE
+    return _node(op, width, (a, b))
+
+
+def _complements(a: Term, b: Term) -> bool:
+    return (a.op == "not" and a.args[0] is b) or (b.op == "not" and b.args[0] is a)
+
+
+def invert(a: Term) -> Term:
+    """Bitwise complement; on width 1, logical negation."""
+    if a.op == "const":
+        return const(a.width, ~a.data)  # type: ignore[operator]
+    if a.op == "not":
+        return a.args[0]
+    return _node("not", a.width, (a,))
+
+
+def compare(op: str, a: Term, b: Term) -> Term:
+    """A comparison of `_COMPARE`, width 1, simplified."""
+    left, right = value_of(a), value_of(b)
+    if left is not None and right is not None:
+        return ONE if _COMPARE[op](a.width, left, right) else ZERO
+    if a is b:
+        return ZERO if op in ("ult", "slt") else ONE
+    if op == "eq":
+        return _equal(a, b)
+    if op == "ult":
+        if right == 0:
+            return ZERO
+        if left == 0:
+            return invert(_equal(b, a))
+        if right == 1:
+            return _equal(a, const(a.width, 0))
+    elif op == "ule":
+        if left == 0 or right == mask(a.width):
+            return ONE
+        if right == 0:
+            return _equal(a, b)
+    return _node(op, 1, (a, b))
+
+
+def _equal(a: Term, b: Term) -> Term:
+    if a.op == "const":
+        a, b = b, a
+    if b.op == "const":
+        if a.width == 1:
+            return a if b.data == 1 else invert(a)
+        if a.op == "concat":  # compare part by part: each part is often a named field
+            result, low = ONE, 0
+            for part in reversed(a.args):
+                piece = const(part.width, int(b.data) >> low)  # type: ignore[arg-type]
+                result = arithmetic("and", compare("eq", part, piece), result)
+                low += part.width
+            return result
+        if a.op == "ite" and a.args[1].op == a.args[2].op == "const":
+            return ite(a.args[0], compare("eq", a.args[1], b), compare("eq", a.args[2], b))
+    else:
+        base_a, offset_a = split_offset(a)
+        base_b, offset_b = split_offset(b)
+        if base_a is base_b and offset_a != offset_b:
+            return ZERO
+        if b.order < a.order:
+            a, b = b, a
+    return _node("eq", 1, (a, b))
+
+
+def ite(condition: Term, a: Term, b: Term) -> Term:
+    """`a` where the condition is 1, `b` where it is 0."""
+    if condition.op == "const":
+        return a if condition.data else b
+    if a is b:
+        return a
+    if condition.op == "not":
+        condition, a, b = condition.args[0], b, a
+    if a.width == 1:
+        if a.op == "const":
+            return arithmetic("or", condition, b) if a.data else arithmetic("and", invert(condition), b)
+        if b.op == "const":
+            return arithmetic("or", invert(condition), a) if b.data else arithmetic("and", condition, a)
+    if a.op == "ite" and a.args[0] is condition:
+        a = a.args[1]
+    if b.op == "ite" and b.args[0] is condition:
+        b = b.args[2]
+    return a if a is b else _node("ite", a.width, (condition, a, b))
+
+
+def concat(*parts: Term) -> Term:
+    """The parts side by side, the most significant first."""
+    flat: list[Term] = []
+    for part in parts:
+        for piece in part.args if part.op == "concat" else (part,):
+            if piece.width == 0:
+                continue
+            last = flat[-1] if flat else None
+            merged = None if last is None else _join(last, piece)
+            if merged is None:
+                flat.append(piece)
+            else:
+                flat[-1] = merged
+    if len(flat) == 1:
+        return flat[0]
+    return _node("concat", sum(p.width for p in flat), tuple(flat))
+
+
+def _join(high: Term, low: Term) -> Term | None:
+    """Two neighbours as one term, where they are two constants or adjoining bits of one term."""
+    if high.op == low.op == "const":
+        return const(high.width + low.width, int(high.data) << low.width | int(low.data))  # type: ignore[arg-type]
+    if high.op == low.op == "extract" and high.args[0] is low.args[0]:
+        (top, middle), (upper, bottom) = high.data, low.data  # type: ignore[misc]
+        if middle == upper + 1:
+            return extract(high.args[0], top, bottom)
+    return None
+
+
+def extract(a: Term, high: int, low: int) -> Term:
+    """Bits high:low, both included; width 0 when high = low - 1."""
+    width = high - low + 1
+    if width == a.width:
+        return a
+    if width == 0 or a.op == "const":
+        return const(width, 0 if width == 0 else int(a.data) >> low)  # type: ignore[arg-type]
+    if a.op == "extract":
+        base = a.data[1]  # type: ignore[index]
+        return extract(a.args[0], high + base, low + base)
+    if a.op == "concat":
+        pieces, position = [], 0
+        for part in reversed(a.args):
+            top, bottom = min(high, position + part.width - 1), max(low, position)
+            if bottom <= top:
+                pieces.append(extract(part, top - position, bottom - position))
+            position += part.width
+        return concat(*reversed(pieces))
+    if a.op in ("and", "or", "xor"):
+        return arithmetic(a.op, extract(a.args[0], high, low), extract(a.args[1], high, low))
+    if a.op == "not":
+        return invert(extract(a.args[0], high, low))
+    if a.op == "ite":
+        return ite(a.args[0], extract(a.args[1], high, low), extract(a.args[2], high, low))
+    if a.op == "sext" and high < a.args[0].width:
+        return extract(a.args[0], high, low)
+    if a.op in ("add", "sub", "mul") and low == 0:  # low bits of a sum need only low bits
+        return arithmetic(a.op, extract(a.args[0], high, 0), extract(a.args[1], high, 0))
+    return _node("extract", width, (a,), (high, low))
+
+
+def sign_extend(a: Term, width: int) -> Term:
+    """`a` widened to `width` bits by copies of its top bit."""
+    if a.op == "const":
+        return const(width, signed(int(a.data), a.width))  # type: ignore[arg-type]
+    return a if a.width == width else _node("sext", width, (a,))
+
+
+def rebuild(term: Term, args: tuple[Term, ...]) -> Term:
+    """The same operation on other arguments, simplified again."""
+    op = term.op
+    if op in _COMPARE:
+        return compare(op, *args)
+    if op in _ARITHMETIC:
+        return arithmetic(op, *args)
+    match op:
+        case "not":
+            return invert(*args)
+        case "ite":
+            return ite(*args)
+        case "concat":
+            return concat(*args)
+        case "extract":
+            return extract(args[0], *term.data)  # type: ignore[misc]
+        case "sext":
+            return sign_extend(args[0], term.width)
+        case "apply":
+            return apply(str(term.data), term.width, *args)
+    return term
+
+
+def postorder(roots: Iterable[Term]) -> Iterator[Term]:
+    """Every term below the roots once, arguments before users."""
+    seen: set[int] = set()
+    stack: list[tuple[Term, bool]] = [(root, False) for root in roots][::-1]
+    while stack:
+        term, ready = stack.pop()
+        if ready:
+            yield term
+            continue
+        if id(term) in seen:
+            continue
+        seen.add(id(term))
+        stack.append((term, True))
+        stack.extend((arg, False) for arg in term.args if id(arg) not in seen)
+
+
+Functions = Mapping[str, Callable[..., Term]]
+
+
+class Substitution:
+    """Replaces variables and uninterpreted functions; keeps its memo, so reuse one per mapping.
+
+    `functions` maps a name to a callable on terms, which receives the substituted arguments.
+    """
+
+    def __init__(self, variables: Mapping[str, Term] | None = None, functions: Functions | None = None) -> None:
+        self._variables = variables or {}
+        self._functions = functions or {}
+        self._memo: dict[Term, Term] = {}
+
+    def __call__(self, term: Term) -> Term:
+        """The term with every replacement made at once."""
+        memo = self._memo
+        found = memo.get(term)
+        if found is not None:
+            return found
+        for node in postorder([term]):
+            if node in memo:
+                continue
+            if node.op == "var":
+                memo[node] = self._variables.get(str(node.data), node)
+            elif not node.args:
+                memo[node] = node
+            else:
+                args = tuple(memo[arg] for arg in node.args)
+                if node.op == "apply" and node.data in self._functions:
+                    memo[node] = self._functions[str(node.data)](*args)
+                elif all(new is old for new, old in zip(args, node.args, strict=True)):
+                    memo[node] = node
+                else:
+                    memo[node] = rebuild(node, args)
+        return memo[term]
+
+
+def evaluate(
+    roots: Iterable[Term], variables: Mapping[str, int], functions: Mapping[str, Callable[..., int]] | None = None
+) -> list[int]:
+    """The numbers the roots stand for; a variable that is not given raises KeyError."""
+    roots = list(roots)
+    values: dict[Term, int] = {}
+    for term in postorder(roots):
+        op = term.op
+        if op == "const":
+            values[term] = term.data  # type: ignore[assignment]
+        elif op == "var":
+            values[term] = variables[str(term.data)] & mask(term.width)
+        else:
+            args = [values[a] for a in term.args]
+            if op in _ARITHMETIC:
+                values[term] = compute(op, term.width, *args)
+            elif op in _COMPARE:
+                values[term] = int(_COMPARE[op](term.args[0].width, *args))
+            elif op == "not":
+                values[term] = args[0] ^ mask(term.width)
+            elif op == "ite":
+                values[term] = args[1] if args[0] else args[2]
+            elif op == "concat":
+                total = 0
+                for part, number in zip(term.args, args, strict=True):
+                    total = total << part.width | number
+                values[term] = total
+            elif op == "extract":
+                values[term] = args[0] >> term.data[1] & mask(term.width)  # type: ignore[index, operator]
+            elif op == "sext":
+                values[term] = signed(args[0], term.args[0].width) & mask(term.width)
+            else:
+                values[term] = (functions or {})[str(term.data)](*args) & mask(term.width)
+    return [values[root] for root in roots]
+
+
+def variables_of(roots: Iterable[Term]) -> dict[str, Term]:
+    """The variables below the roots, by name."""
+    return {str(t.data): t for t in postorder(roots) if t.op == "var"}
+
+
+def applications_of(roots: Iterable[Term]) -> list[Term]:
+    """The function applications below the roots, inner ones first."""
+    return [t for t in postorder(roots) if t.op == "apply"]
+
+
+_SYMBOLS: Final = {
+    "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^", "shl": "<<", "lshr": ">>",
+    "ashr": ">>s", "eq": "=", "ult": "<", "ule": "<=", "slt": "<s", "sle": "<=s", "udiv": "/", "urem": "%",
+}  # fmt: skip
+
+
+def render(term: Term, depth: int = 12) -> str:
+    """The term as a reader of a manual would write it; deep parts are abbreviated."""
+    if term.op == "const":
+        number = int(term.data)  # type: ignore[arg-type]
+        return str(number) if number < 10 else f"{number:#x}"
+    if term.op == "var":
+        return str(term.data)
+    if depth == 0:
+        return "…"
+    inner = [render(arg, depth - 1) for arg in term.args]
+    match term.op:
+        case "not":
+            return f"~{inner[0]}"
+        case "ite":
+            return f"({inner[0]} ? {inner[1]} : {inner[2]})"
+        case "concat":
+            return "{" + ", ".join(inner) + "}"
+        case "extract":
+            high, low = term.data  # type: ignore[misc]
+            return f"{inner[0]}[{high}]" if high == low else f"{inner[0]}[{high}:{low}]"
+        case "sext":
+            return f"sext({inner[0]})"
+        case "apply":
+            return f"{term.data}({', '.join(inner)})"
+    return f"({inner[0]} {_SYMBOLS[term.op]} {inner[1]})"
