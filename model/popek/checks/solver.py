@@ -2,7 +2,8 @@
 
 Every question gets a context of its own, terms are translated in a fixed order, and effort is bounded
 by Z3's resource count rather than by the clock, so an answer is the same on every run.  Memory contents
-are uninterpreted functions from address to cell: QF_UFBV, no array theory.
+are uninterpreted functions from address to cell; each application becomes a variable, and equal arguments
+force equal values (Ackermann's reduction), so every query is plain QF_BV.
 """
 
 from __future__ import annotations
@@ -66,14 +67,15 @@ class Solver:
     def __init__(self, effort: Effort | None = None) -> None:
         self.effort = effort or Effort()
         self._context = z3.Context()
-        self._solver = z3.SolverFor("QF_UFBV", ctx=self._context)
+        self._solver = z3.SolverFor("QF_BV", ctx=self._context)
         if self.effort.rlimit:
             self._solver.set("rlimit", self.effort.rlimit)
         if self.effort.timeout:
             self._solver.set("timeout", max(1, int(self.effort.timeout * 1000)))
         self._memo: dict[Term, Any] = {}
         self._bools: dict[Term, Any] = {}
-        self._functions: dict[str, Any] = {}
+        self._applications: dict[str, list[Term]] = {}
+        self._axioms: list[list[Any]] = [[]]  # by level: those added there
 
     # -- assumptions --------------------------------------------------------------------------
 
@@ -84,12 +86,17 @@ class Solver:
     def push(self, condition: Term | Word | None = None) -> None:
         """Open a level, and assert a condition on it."""
         self._solver.push()
+        self._axioms.append([])
         if condition is not None:
             self.add(condition)
 
     def pop(self) -> None:
         """Close the latest level."""
         self._solver.pop()
+        # Variables that stand for applications outlive the level, so what ties them must too.
+        lost = self._axioms.pop()
+        self._solver.add(*lost)
+        self._axioms[-1].extend(lost)
 
     def check(self, assumptions: Iterable[Term | Word] = ()) -> Answer:
         """Whether what was asserted, and the assumptions, can hold together."""
@@ -158,7 +165,7 @@ class Solver:
         elif op == "var":
             self._memo[term] = z3.BitVec(str(term.data), term.width, context)
         elif op == "apply":
-            self._memo[term] = self._function(term)(*map(vector, args))
+            self._memo[term] = self._apply(term)
         elif op == "ite":
             self._memo[term] = z3.If(self._bool(args[0]), vector(args[1]), vector(args[2]), context)
         elif op == "not":
@@ -188,12 +195,26 @@ class Solver:
                 return z3.Not(parts[0])
         return z3.If(*parts, self._context)
 
-    def _function(self, term: Term) -> Any:
+    def applications(self, function: str) -> list[Term]:
+        """The applications of a function that were translated so far."""
+        return list(self._applications.get(function, ()))
+
+    def _apply(self, term: Term) -> Any:
+        """A variable for a function's value, tied to the function's other values."""
         name = str(term.data)
-        if name not in self._functions:
-            sorts = [z3.BitVecSort(arg.width, self._context) for arg in term.args]
-            self._functions[name] = z3.Function(name, *sorts, z3.BitVecSort(term.width, self._context))
-        return self._functions[name]
+        earlier = self._applications.setdefault(name, [])
+        value = z3.BitVec(f"{name}#{len(earlier)}", term.width, self._context)
+        for other in earlier:
+            same = terms.ONE
+            for a, b in zip(term.args, other.args, strict=True):
+                same = terms.arithmetic("and", same, terms.compare("eq", a, b))
+            if same is terms.ZERO:
+                continue
+            axiom = z3.Implies(self.condition(same), value == self._memo[other], self._context)
+            self._solver.add(axiom)
+            self._axioms[-1].append(axiom)
+        earlier.append(term)
+        return value
 
 
 _BOOLEAN = {

@@ -6,6 +6,7 @@ after the mnemonic that the machine's operand kinds name; everything else is fix
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ class OperandKind:
         parts: width in bits of each part; a plain operand has the one part "".
         valid: which values exist (a condition on the parts); all by default.
         spell: the operand in assembly, from the numbers of its parts.
+        first: the value of a part when a question does not depend on it; 0 by default.
         make: what the semantics receive, from the words of the parts; by default the one word itself.
     """
 
@@ -33,6 +35,7 @@ class OperandKind:
     valid: Callable[[Mapping[str, Word]], Word] = lambda parts: TRUE
     spell: Callable[[Mapping[str, int]], str] = lambda parts: ", ".join(f"{v:#x}" for v in parts.values())
     make: Callable[[Mapping[str, Word]], Any] = lambda parts: next(iter(parts.values()))
+    first: Mapping[str, int] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -105,7 +108,8 @@ class Instruction:
         """The instruction as assembly text, operands filled in."""
         text = self.form
         for operand in self.operands:
-            text = text.replace(operand.kind.name, operand.kind.spell(operand.own(parts)), 1)
+            whole_word = rf"(?<![\w:]){re.escape(operand.kind.name)}(?![\w:])"
+            text = re.sub(whole_word, operand.kind.spell(operand.own(parts)), text, count=1)
         return text
 
 

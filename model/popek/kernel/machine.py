@@ -50,6 +50,7 @@ class Axis:
         holds: the condition (width 1) that a state has this value.
         default: the value when the question says nothing; None leaves it open.
         leaf: the leaf that holds the value, where it is exactly one.
+        concerns: components it speaks of; a run that mentions none of them does not depend on it.
         labels: words for the values, where they read better than numbers.
     """
 
@@ -59,6 +60,7 @@ class Axis:
     holds: Callable[[Any, Word], Word]
     default: int | None = None
     leaf: str | None = None
+    concerns: tuple[str, ...] = ()
     labels: Mapping[int, str] = attrs.field(factory=dict)
 
 

@@ -14,7 +14,17 @@ from typing import TypeAlias
 import attrs
 
 from . import terms
-from .words import Word, ite
+from .words import Word, concat, ite
+
+@attrs.frozen(eq=False)
+class Block:
+    """A store of many cells at once: `cells` cells of `contents` from `source`, now at `destination`."""
+
+    destination: Word
+    source: Word
+    cells: Word
+    contents: Memory
+
 
 Root: TypeAlias = "Mapping[int, int] | str | Callable[[Word], Word]"
 
@@ -34,15 +44,22 @@ class Memory:
     address_width: int
     cell_width: int
     root: Root = attrs.field(factory=dict)
-    stores: tuple[tuple[Word, Word], ...] = ()
+    stores: tuple[tuple[Word, Word] | Block, ...] = ()
 
     def load(self, address: Word) -> Word:
         """The cell at `address`."""
         if address.width != self.address_width:
             raise TypeError(f"addresses of this memory have {self.address_width} bits, not {address.width}")
         pending: list[tuple[Word, Word]] = []
-        for where, cell in reversed(self.stores):
-            same = where == address
+        pending_cell = Word(self.cell_width, 0)
+        for entry in reversed(self.stores):
+            if isinstance(entry, Block):
+                distance = address - entry.destination
+                same = distance < entry.cells
+                cell = entry.contents.load(entry.source + distance) if same.value != 0 else pending_cell
+            else:
+                where, cell = entry
+                same = where == address
             if same.value == 1:
                 found = cell
                 break
@@ -73,10 +90,17 @@ class Memory:
             return attrs.evolve(self, root={**self.root, int(address): int(cell)})
         return attrs.evolve(self, stores=(*self.stores, (address, cell)))
 
+    def copy(self, destination: Word, source: Word, cells: Word) -> Memory:
+        """The memory after `cells` consecutive cells were copied; nothing is unrolled on symbols."""
+        if isinstance(self.root, Mapping) and destination.concrete and source.concrete and cells.concrete:
+            memory = self
+            for i in range(int(cells)):
+                memory = memory.store(destination + i, self.load(source + i))
+            return memory
+        return attrs.evolve(self, stores=(*self.stores, Block(destination, source, cells, self)))
+
     def load_little_endian(self, address: Word, cells: int) -> Word:
         """`cells` consecutive cells as one word, the first the least significant."""
-        from .words import concat
-
         return concat(*(self.load(address + i) for i in reversed(range(cells))))
 
     def store_little_endian(self, address: Word, value: Word) -> Memory:
@@ -92,8 +116,15 @@ class Memory:
         root: Root = self.root
         if isinstance(root, str) and root in functions:
             root = functions[root]
+
+        def word(old: Word) -> Word:
+            return Word(old.width, replace(old.term))
+
         stores = tuple(
-            (Word(a.width, replace(a.term)), Word(c.width, replace(c.term))) for a, c in self.stores
+            Block(word(s.destination), word(s.source), word(s.cells), s.contents.substituted(replace, functions))
+            if isinstance(s, Block)
+            else (word(s[0]), word(s[1]))
+            for s in self.stores
         )
         return Memory(self.address_width, self.cell_width, root, stores)
 

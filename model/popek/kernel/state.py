@@ -430,6 +430,14 @@ class State:
             twin[name] = new
         return twin
 
+    def with_contents(self, names: Mapping[str, str]) -> Self:
+        """A copy in which each given memory holds unknown contents of the given name."""
+        twin = self.copy()
+        for memory_name, contents in names.items():
+            old = twin._memories[memory_name]
+            twin._memories[memory_name] = Memory(old.address_width, old.cell_width, contents)
+        return twin
+
     def __getitem__(self, name: str) -> Word:
         """A leaf or a component by name."""
         found = self._words.get(name)
@@ -462,6 +470,12 @@ class State:
             if old.width != new.width:
                 raise TypeError(f"{name} has {old.width} bits, not {new.width}")
             self._words[name] = new if index is None else ite(index == number, new, old)
+
+    def with_undefined(self, values: Mapping[str, int]) -> Self:
+        """A copy that answers `undefined` with these numbers, by symbol name, and 0 otherwise."""
+        twin = self.copy()
+        twin._undefined = lambda what, width: Word(width, values.get(f"undefined {what}", 0))
+        return twin
 
     def undefined(self, what: str, width: int) -> Word:
         """A result the manual leaves undefined: any value, but the same in two compared runs."""

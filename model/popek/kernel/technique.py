@@ -27,24 +27,30 @@ class Technique(Generic[S]):
         title: for people.
         map: `map(guest, private)`, the hardware state; `private` is a state of the machine that
             supplies every component the VMM owns.
-        replaced: leaves whose hardware value the technique replaces; two states that differ only here
-            are one guest state.
+        owned: leaves that belong to the VMM: a guest's run without trap must leave them alone.
+        replaced: those of them that hold a value of the VMM's own, unrelated to the guest's; two states
+            that differ only here look the same to the guest.  A register that relocates the guest is
+            owned and not replaced: the location-sensitive class asks about it.
         shadowed: leaves whose guest value the VMM keeps in its own memory.
         guest: which guest states exist (width 1).
-        deprivileged: the hardware state is one in which a guest runs (width 1).
+        deprivileged: the hardware state is one in which the guest's kernel runs (width 1): the user
+            mode of Theorem 1.
         private: what the VMM promises about what it owns (width 1), given guest and private state.
         owns_address: where given, `owns_address(guest, private, address)` says that a cell of hardware
             storage is the VMM's (width 1).
+        guest_address: where the guest's storage cell `address` is in the hardware's, given the private state.
         source: who describes the technique.
     """
 
     name: str
     title: str
     map: Callable[[S, S], S]
-    replaced: tuple[str, ...]
+    owned: tuple[str, ...]
     shadowed: tuple[str, ...]
     deprivileged: Callable[[S], Word]
+    replaced: tuple[str, ...] = ()
     guest: Callable[[S], Word] = lambda state: TRUE
     private: Callable[[S, S], Word] = lambda guest, private: TRUE
     owns_address: Callable[[S, S, Word], Word] | None = None
+    guest_address: Callable[[S, Word], Word] = lambda private, address: address
     source: str = ""

@@ -25,12 +25,13 @@ COMMUTATIVE: Final = frozenset({"add", "mul", "and", "or", "xor", "eq"})
 class Term:
     """One node.  Build with the functions of this module, never directly."""
 
-    __slots__ = ("__weakref__", "args", "data", "op", "order", "width")
+    __slots__ = ("__weakref__", "_sum", "args", "data", "op", "order", "width")
 
     op: str
     width: int
     args: tuple[Term, ...]
     data: int | str | tuple[int, int] | None
+    _sum: tuple[Mapping[Term, int], int] | None  # the term as a linear sum, once asked for
     order: int  # a structural digest: the same in every process, so queries are built in a fixed order
 
     def __repr__(self) -> str:
@@ -52,6 +53,7 @@ def _node(op: str, width: int, args: tuple[Term, ...] = (), data: Data = None) -
     for arg in args:
         order = (order * 0x9E3779B97F4A7C15 + arg.order + 1) & 0xFFFFFFFFFFFFFFFF
     term.order = order
+    term._sum = None
     _interned[key] = term
     return term
 
@@ -85,43 +87,60 @@ def value_of(term: Term) -> int | None:
     return term.data if term.op == "const" else None  # type: ignore[return-value]
 
 
-def split_offset(term: Term) -> tuple[Term | None, int]:
-    """A term as `(base, constant)`: base + constant modulo 2**width; base None for a constant."""
-    if term.op == "const":
-        return None, term.data  # type: ignore[return-value]
-    if term.op == "add" and term.args[1].op == "const":
-        return term.args[0], term.args[1].data  # type: ignore[return-value]
-    return term, 0
+def linear(term: Term) -> tuple[Mapping[Term, int], int]:
+    """A term as a sum: coefficients (not 0) by atom, and a constant, modulo 2**width."""
+    if term._sum is None:
+        if term.op == "const":
+            term._sum = {}, term.data  # type: ignore[assignment]
+        elif term.op in ("add", "sub"):
+            a, b = linear(term.args[0]), linear(term.args[1])
+            term._sum = _combine(a, b, 1 if term.op == "add" else -1, mask(term.width))
+        elif term.op == "mul" and term.args[1].op == "const":
+            term._sum = _combine(({}, 0), linear(term.args[0]), int(term.args[1].data), mask(term.width))  # type: ignore[arg-type]
+        else:
+            return {term: 1}, 0  # no cache: the term would keep itself alive
+    return term._sum  # type: ignore[return-value]
+
+
+def _combine(
+    a: tuple[Mapping[Term, int], int], b: tuple[Mapping[Term, int], int], factor: int, ones: int
+) -> tuple[Mapping[Term, int], int]:
+    total = dict(a[0])
+    for atom, count in b[0].items():
+        new = (total.get(atom, 0) + factor * count) & ones
+        if new:
+            total[atom] = new
+        else:
+            total.pop(atom, None)
+    return total, (a[1] + factor * b[1]) & ones
+
+
+def _from_sum(width: int, parts: Mapping[Term, int], offset: int) -> Term:
+    """The canonical term of a sum: atoms by digest, the added ones first, the constant last."""
+    half = 1 << (width - 1)
+    result: Term | None = None
+    ordered = sorted(parts.items(), key=lambda item: (item[1] > half, item[0].order))
+    for atom, count in ordered:
+        negative = count > half
+        size = (1 << width) - count if negative else count
+        piece = atom if size == 1 else _node("mul", width, (atom, const(width, size)))
+        if result is None:
+            result = _node("sub", width, (const(width, 0), piece)) if negative else piece
+        else:
+            result = _node("sub" if negative else "add", width, (result, piece))
+    if result is None:
+        return const(width, offset)
+    return result if offset == 0 else _node("add", width, (result, const(width, offset)))
 
 
 def add(a: Term, b: Term) -> Term:
-    """A + b; constants are gathered on the right, so equal bases show."""
-    base_a, offset_a = split_offset(a)
-    base_b, offset_b = split_offset(b)
-    offset = (offset_a + offset_b) & mask(a.width)
-    if base_a is None or base_b is None:
-        base = base_a if base_b is None else base_b
-        if base is None or offset == 0:
-            return const(a.width, offset) if base is None else base
-        return _node("add", a.width, (base, const(a.width, offset)))
-    if base_b.order < base_a.order:
-        base_a, base_b = base_b, base_a
-    total = _node("add", a.width, (base_a, base_b))
-    return total if offset == 0 else _node("add", a.width, (total, const(a.width, offset)))
+    """A + b, as a canonical sum."""
+    return _from_sum(a.width, *_combine(linear(a), linear(b), 1, mask(a.width)))
 
 
 def sub(a: Term, b: Term) -> Term:
-    """A - b."""
-    if a is b:
-        return const(a.width, 0)
-    number = value_of(b)
-    if number is not None:
-        return add(a, const(a.width, -number))
-    base_a, offset_a = split_offset(a)
-    base_b, offset_b = split_offset(b)
-    if base_a is base_b:
-        return const(a.width, offset_a - offset_b)
-    return _node("sub", a.width, (a, b))
+    """A - b, as a canonical sum."""
+    return _from_sum(a.width, *_combine(linear(a), linear(b), -1, mask(a.width)))
 
 
 _ARITHMETIC: Final[Mapping[str, Callable[[int, int, int], int]]] = {
@@ -179,8 +198,8 @@ def arithmetic(op: str, a: Term, b: Term) -> Term:
             return b
         if op == "xor" and right == mask(width):
             return invert(a)
-        if op == "mul" and right == 1:
-            return a
+        if op == "mul":
+            return _from_sum(width, *_combine(({}, 0), linear(a), right, mask(width)))
         if op in ("shl", "lshr"):  # constant shifts become rewiring, which extract sees through
             if right >= width:
                 return const(width, 0)
@@ -252,13 +271,33 @@ def _equal(a: Term, b: Term) -> Term:
         if a.op == "ite" and a.args[1].op == a.args[2].op == "const":
             return ite(a.args[0], compare("eq", a.args[1], b), compare("eq", a.args[2], b))
     else:
-        base_a, offset_a = split_offset(a)
-        base_b, offset_b = split_offset(b)
-        if base_a is base_b and offset_a != offset_b:
-            return ZERO
+        if a.op in _SUMS or b.op in _SUMS:
+            parts, offset = _combine(linear(a), linear(b), -1, mask(a.width))
+            if not parts:
+                return ONE if offset == 0 else ZERO
+            return _sum_is_zero(a.width, parts, offset)
         if b.order < a.order:
             a, b = b, a
+    if b.op == "const" and a.op in _SUMS:
+        parts, offset = linear(a)
+        return _sum_is_zero(a.width, parts, (offset - int(b.data)) & mask(a.width))  # type: ignore[arg-type]
     return _node("eq", 1, (a, b))
+
+
+_SUMS: Final = frozenset({"add", "sub"})
+
+
+def _sum_is_zero(width: int, parts: Mapping[Term, int], offset: int) -> Term:
+    """The canonical equation: what is added on the left, what is subtracted on the right."""
+    half, ones = 1 << (width - 1), mask(width)
+    first = min(parts, key=lambda atom: atom.order)
+    if parts[first] > half:  # of the two signs, the one that adds the first atom
+        parts, offset = {atom: -count & ones for atom, count in parts.items()}, -offset & ones
+    left = _from_sum(width, {a: c for a, c in parts.items() if c <= half}, 0)
+    right = _from_sum(width, {a: -c & ones for a, c in parts.items() if c > half}, -offset & ones)
+    if right.op != "const" and left.op not in _SUMS and right.op not in _SUMS and right.order < left.order:
+        left, right = right, left
+    return _node("eq", 1, (left, right))
 
 
 def ite(condition: Term, a: Term, b: Term) -> Term:
@@ -278,7 +317,17 @@ def ite(condition: Term, a: Term, b: Term) -> Term:
         a = a.args[1]
     if b.op == "ite" and b.args[0] is condition:
         b = b.args[2]
-    return a if a is b else _node("ite", a.width, (condition, a, b))
+    if a is b:
+        return a
+    if a.op in _SUMS or b.op in _SUMS:  # what both sides add is added once, outside
+        (parts_a, offset_a), (parts_b, offset_b) = linear(a), linear(b)
+        shared = {atom: count for atom, count in parts_a.items() if parts_b.get(atom) == count}
+        if shared:
+            offset = offset_a if offset_a == offset_b else 0
+            rest_a = _from_sum(a.width, *_combine((parts_a, offset_a), (shared, offset), -1, mask(a.width)))
+            rest_b = _from_sum(a.width, *_combine((parts_b, offset_b), (shared, offset), -1, mask(a.width)))
+            return add(ite(condition, rest_a, rest_b), _from_sum(a.width, shared, offset))
+    return _node("ite", a.width, (condition, a, b))
 
 
 def concat(*parts: Term) -> Term:

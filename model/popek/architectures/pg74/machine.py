@@ -126,7 +126,7 @@ def _strap_axis(name: str) -> Axis:
         lambda state, value: state[leaf] == value,
         1,
         leaf,
-        {0: "silent", 1: "traps"},
+        labels={0: "silent", 1: "traps"},
     )
 
 

@@ -54,15 +54,16 @@ def _fits(guest: Pg74, private: Pg74) -> Word:
 
 def techniques() -> dict[str, Technique[Pg74]]:
     """Trap and emulate in user mode."""
-    plain = Technique[Pg74](
+    plain: Technique[Pg74] = Technique(
         "ring-deprivileging",
         "the whole guest in user mode, moved in storage (Popek and Goldberg's VM map)",
         map=_map,
-        replaced=("relocation.base", "relocation.bound"),
-        shadowed=("mode",),
+        owned=("mode", "relocation.base", "relocation.bound"),
+        shadowed=("mode", "relocation.base", "relocation.bound"),
         deprivileged=lambda state: state.mode == 1,
         private=_fits,
         owns_address=_owns,
+        guest_address=lambda private, address: address + private.relocation.base,
         source="Popek and Goldberg 1974, section 4",
     )
     return {plain.name: plain}

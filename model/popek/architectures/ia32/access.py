@@ -1,0 +1,161 @@
+"""Memory references through segments, and the stack (SDM vol. 3A, "Limit Checking", "Type Checking").
+
+Every fault raised here is a trap on a storage reference.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from popek.kernel.outcome import Fault, MemoryFault
+from popek.kernel.words import Word, ite
+
+from .state import AC, CS, ESP, GP, PF, SS, SS_, Ia32, Pages, Segment
+
+WIDE: Final = 34  # wide enough for offset + length without a carry out
+
+
+@attrs.frozen
+class MemoryOperand:
+    """A reference: a segment register by its encoding (3 bits) and an offset (32 bits).
+
+    The addressing form that computed the offset makes no difference to what follows.
+    """
+
+    segment: Word
+    offset: Word
+
+    def __add__(self, distance: int) -> MemoryOperand:
+        return MemoryOperand(self.segment, self.offset + distance)
+
+
+def within(segment: Segment, offset: Word, length: Word | int) -> Word:
+    """Whether `length` bytes (at least 1) at `offset` lie inside the segment; width 1."""
+    size = Word(WIDE, length) if isinstance(length, int) else length.zero_extend(WIDE)
+    first = offset.zero_extend(WIDE)
+    last = first + size - 1
+    limit = segment.limit.zero_extend(WIDE)
+    top = ite(segment.rights.db, Word(WIDE, 0xFFFFFFFF), Word(WIDE, 0xFFFF))
+    expand_down = (segment.rights.type[3] == 0) & (segment.rights.type[2] == 1)
+    return ite(expand_down, (first > limit) & (last <= top), last <= limit)
+
+
+def _misaligned(cpu: Ia32, address: Word, size: int) -> Word:
+    """Whether an access of `size` bytes takes #AC: at CPL 3 with CR0.AM and EFLAGS.AC; width 1."""
+    if size == 1:
+        return Word(1, 0)
+    low = address[size.bit_length() - 2 : 0]
+    return (cpu.cpl == 3) & cpu.cr0.am & cpu.eflags.ac & (low != 0)
+
+
+def overlaps(pages: Pages, address: Word, size: int) -> Word:
+    """Whether an access of `size` bytes touches the range; width 1."""
+    inside = address - pages.base < pages.size
+    reaches = (pages.base - address < size) & (pages.size != 0)
+    return inside | reaches
+
+
+def _page_fault_code(cpu: Ia32, write: bool) -> Word:
+    """P = 1, W, U/S (SDM vol. 3A, "Page-Fault Error Code")."""
+    code = Word(16, 3 if write else 1)
+    return ite(cpu.cpl == 3, code | 4, code)
+
+
+def linear_address(cpu: Ia32, operand: MemoryOperand, size: int, *, write: bool) -> Word:
+    """The linear address of a `size`-byte access.
+
+    Raises:
+        MemoryFault: #SS(0) for SS, else #GP(0), on a null segment, a type or a limit violation;
+            #PF above CPL 0 on a page kept from it; #AC(0) on misalignment.
+    """
+    segment = cpu.segment(operand.segment)
+    rights = segment.rights
+    data = rights.type[3] == 0
+    permitted = (data & rights.type[1]) if write else (data | rights.type[1])
+    allowed = (rights.unusable == 0) & permitted & within(segment, operand.offset, size)
+    if not allowed:
+        raise MemoryFault(SS if operand.segment == SS_ else GP, 0)
+    address = segment.base + operand.offset
+    barred = overlaps(cpu.reserved, address, size)
+    if write:
+        barred = barred | overlaps(cpu.read_only, address, size)
+    if (cpu.cpl != 0) & barred:
+        raise MemoryFault(PF, _page_fault_code(cpu, write))
+    if _misaligned(cpu, address, size):
+        raise MemoryFault(AC, 0)
+    return address
+
+
+def load(cpu: Ia32, operand: MemoryOperand, size: int) -> Word:
+    """`size` bytes, little-endian."""
+    return cpu.memory.load_little_endian(linear_address(cpu, operand, size, write=False), size)
+
+
+def store(cpu: Ia32, operand: MemoryOperand, value: Word) -> None:
+    """Store a word of 8, 16 or 32 bits, little-endian."""
+    address = linear_address(cpu, operand, value.width // 8, write=True)
+    cpu.memory = cpu.memory.store_little_endian(address, value)
+
+
+def supervisor_load(cpu: Ia32, address: Word, size: int) -> Word:
+    """Bytes of a system table: an implicit supervisor access, outside segmentation."""
+    return cpu.memory.load_little_endian(address, size)
+
+
+# -- the stack ------------------------------------------------------------------------------------
+
+
+def stack_offset(cpu: Ia32, distance: int) -> Word:
+    """The offset in SS `distance` bytes above the stack pointer: ESP, or SP when SS.B = 0."""
+    pointer = cpu.gpr[ESP] + (distance & 0xFFFFFFFF)
+    return ite(cpu.ss.rights.db, pointer, pointer.truncate(16).zero_extend(32))
+
+
+def move_stack_pointer(cpu: Ia32, distance: Word | int) -> None:
+    """Add to ESP, or to SP alone when SS.B = 0."""
+    step = Word(32, distance & 0xFFFFFFFF) if isinstance(distance, int) else distance
+    moved = cpu.gpr[ESP] + step
+    kept = cpu.gpr[ESP].replace(15, 0, moved.truncate(16))
+    cpu.gpr[ESP] = ite(cpu.ss.rights.db, moved, kept)
+
+
+def push(cpu: Ia32, value: Word, *, slot: int | None = None) -> None:
+    """Push a word of 16 or 32 bits; `slot` bytes of stack where they are more than the value has."""
+    size = slot or value.width // 8
+    store(cpu, MemoryOperand(Word(3, SS_), stack_offset(cpu, -size)), value)
+    move_stack_pointer(cpu, -size)
+
+
+def peek(cpu: Ia32, distance: int, size: int) -> Word:
+    """`size` bytes, `distance` bytes above the stack pointer."""
+    return load(cpu, MemoryOperand(Word(3, SS_), stack_offset(cpu, distance)), size)
+
+
+def pop(cpu: Ia32, size: int) -> Word:
+    """Pop `size` bytes."""
+    value = peek(cpu, 0, size)
+    move_stack_pointer(cpu, size)
+    return value
+
+
+# -- the instruction pointer ----------------------------------------------------------------------
+
+
+def jump_near(cpu: Ia32, target: Word) -> None:
+    """EIP := target (16 or 32 bits).
+
+    Raises:
+        MemoryFault: #GP(0), the target lies outside the code segment.
+    """
+    wide = target.zero_extend(32)
+    if wide > cpu.segment(CS).limit:
+        raise MemoryFault(GP, 0)
+    cpu.eip = wide
+
+
+def privileged(cpu: Ia32) -> None:
+    """#GP(0) unless CPL is 0."""
+    if cpu.cpl != 0:
+        raise Fault(GP, 0)

@@ -1,0 +1,192 @@
+"""Ring deprivileging of IA-32: the guest's kernel at ring 1 (0/1/3) or at ring 3 (0/3/3).
+
+The map is the best VMM of this kind that can be had without rewriting code.  It owns the table
+registers, the control registers, IF, IOPL, the debug registers, MSRs, counters and ports.  Its GDT
+shadows the guest's: entry by entry the same, with DPLs compressed, and with everything that it must
+interpret marked not present, so that *loading* it traps: gates and other system segments, and segments
+whose accessed bit is still clear (loading those writes to the guest's table).  One entry is the VMM's
+own code segment, to which every gate of its IDT leads; those gates have DPL 0.  There is no LDT.  Its
+tables lie in storage that the guest cannot reach, and the guest's GDT is write-protected.
+
+What such a VMM still gets wrong, no VMM of this kind gets right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from popek.kernel.memory import Memory
+from popek.kernel.state import Role
+from popek.kernel.technique import Technique
+from popek.kernel.words import Word, all_of, concat, ite
+
+if TYPE_CHECKING:
+    from .state import Ia32
+
+Ring = Callable[[Word], Word]
+
+VMM_CODE: Final = 0x00CF9B000000FFFF  # flat, DPL 0, present, accessed
+GATE: Final = 0x8E  # present 32-bit interrupt gate, DPL 0
+
+
+def _ring_1(level: Word) -> Word:
+    """0 becomes 1; the others stay."""
+    return ite(level == 0, Word(2, 1), level)
+
+
+def _ring_3(level: Word) -> Word:
+    """Every level becomes 3."""
+    return Word(2, 3)
+
+
+def owned_leaves() -> tuple[str, ...]:
+    """What belongs to the VMM: every resource but the segment registers, which are the guest's."""
+    from .state import SEGMENT_NAMES, Ia32
+
+    guest = tuple(f"{name}." for name in SEGMENT_NAMES)
+    roles = (Role.RESOURCE, Role.TIME)
+    words = [leaf.name for leaf in Ia32.leaves if leaf.role in roles and not leaf.name.startswith(guest)]
+    return (*words, *(slot.name for slot in Ia32.layout if slot.address and slot.role is Role.RESOURCE))
+
+
+def _map(ring: Ring, guest: Ia32, private: Ia32) -> Ia32:
+    from .state import SEGMENT_NAMES
+
+    hardware = private.copy()
+    for name in ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "eip", "shadow"):
+        hardware[name] = guest[name]
+    flags = guest.eflags.value
+    for leaf in ("if", "iopl", "vif", "vip"):
+        place = guest.leaf(f"eflags.{leaf}")
+        flags = flags.replace(place.high, place.low, private[f"eflags.{leaf}"])
+    hardware.eflags = flags
+    for name in SEGMENT_NAMES:
+        for part in ("selector", "base", "limit", "rights"):
+            hardware[f"{name}.{part}"] = guest[f"{name}.{part}"]
+        hardware[f"{name}.rights.dpl"] = ring(guest[f"{name}.rights.dpl"])
+    for name in ("cs", "ss"):
+        hardware[f"{name}.selector.rpl"] = ring(guest[f"{name}.selector.rpl"])
+    hardware.read_only.base = guest.gdtr.base
+    hardware.read_only.size = guest.gdtr.limit.zero_extend(32) + 1
+    hardware.memory = Memory(32, 8, partial(_storage, ring, guest, private))
+    return hardware
+
+
+def _storage(ring: Ring, guest: Ia32, private: Ia32, address: Word) -> Word:
+    """Hardware storage: the VMM's tables and other private storage, and the guest's everywhere else."""
+    own = address - private.reserved.base < private.reserved.size
+    if own.value == 0:
+        return guest.memory.load(address)
+    content = private.memory.load(address)
+    entry = address - private.idtr.base
+    content = ite(entry <= private.idtr.limit.zero_extend(32), _gate_byte(private, entry[2:0]), content)
+    offset = address - private.gdtr.base
+    shadow = _shadow_byte(ring, guest, private, offset)
+    content = ite(offset <= private.gdtr.limit.zero_extend(32), shadow, content)
+    return ite(own, content, guest.memory.load(address))
+
+
+def _select(number: Word, choices: tuple[Word, ...]) -> Word:
+    result = choices[-1]
+    for index in range(len(choices) - 2, -1, -1):
+        result = ite(number == index, choices[index], result)
+    return result
+
+
+def _gate_byte(private: Ia32, number: Word) -> Word:
+    """A byte of a gate in the VMM's IDT; all gates are the same."""
+    selector, zero = private.cs.selector.value, Word(8, 0)
+    return _select(number, (zero, zero, selector[7:0], selector[15:8], zero, Word(8, GATE), zero, zero))
+
+
+def _shadow_byte(ring: Ring, guest: Ia32, private: Ia32, offset: Word) -> Word:
+    """A byte of the VMM's GDT."""
+    code = tuple(Word(8, VMM_CODE >> 8 * i & 0xFF) for i in range(8))
+    mine = concat(offset[31:3], Word(3, 0)) == private.cs.selector.value.replace(2, 0, 0).zero_extend(32)
+    theirs = guest.memory.load(guest.gdtr.base + offset)
+    theirs = ite(offset[2:0] == 5, _compressed(ring, theirs), theirs)
+    theirs = ite(offset <= guest.gdtr.limit.zero_extend(32), theirs, Word(8, 0))
+    return ite(mine, _select(offset[2:0], code), theirs)
+
+
+def _compressed(ring: Ring, rights: Word) -> Word:
+    """Byte 5 of a descriptor: P DPL S type."""
+    loadable = rights[4] & rights[0]  # code or data, accessed
+    return concat(rights[7] & loadable, ring(rights[6:5]), rights[4:0])
+
+
+def _promises(guest: Ia32, private: Ia32) -> Word:
+    """What the VMM sees to."""
+    reserved, gdtr, idtr, tr = private.reserved, private.gdtr, private.idtr, private.tr
+
+    def inside(base: Word, limit: Word) -> Word:
+        offset = (base - reserved.base).zero_extend(34)
+        return offset + limit.zero_extend(34) < reserved.size.zero_extend(34)
+
+    gdt_end = gdtr.base.zero_extend(34) + gdtr.limit.zero_extend(34)
+    idt_end = idtr.base.zero_extend(34) + idtr.limit.zero_extend(34)
+    end = reserved.base.zero_extend(34) + reserved.size.zero_extend(34)
+    own = private.cs.selector.value
+    guest_gdt = guest.gdtr.base - reserved.base < reserved.size
+    return all_of(
+        (
+            end <= 0x100000000,
+            inside(gdtr.base, gdtr.limit),
+            inside(idtr.base, idtr.limit),
+            inside(tr.base, tr.limit),
+            (gdt_end < idtr.base.zero_extend(34)) | (idt_end < gdtr.base.zero_extend(34)),
+            idtr.limit >= 0x7FF,
+            idtr.base[2:0] == 0,
+            gdtr.base[2:0] == 0,
+            (own[2:0] == 0) & (own != 0) & (own + 7 <= gdtr.limit) & (own <= 0xFFF8),
+            private.ldtr.rights.unusable == 1,
+            private.eflags.if_ == 1,
+            ~guest_gdt,
+        )
+    )
+
+
+def _guest(state: Ia32) -> Word:
+    """A guest that uses rings 0 and 3, on a machine of its own."""
+    whole = (state.reserved.size == 0) & (state.read_only.size == 0)
+    return whole & ((state.cpl == 0) | (state.cpl == 3))
+
+
+def _owns(guest: Ia32, private: Ia32, address: Word) -> Word:
+    return address - private.reserved.base < private.reserved.size
+
+
+def techniques() -> dict[str, Technique[Ia32]]:
+    """0/1/3 and 0/3/3."""
+    owned = owned_leaves()
+    source = "Robin and Irvine 2000, section 3; Uhlig et al. 2005"
+    one: Technique[Ia32] = Technique(
+        "ring-deprivileging-0/1/3",
+        "ring deprivileging, the guest's kernel at ring 1",
+        map=partial(_map, _ring_1),
+        owned=owned,
+        replaced=owned,
+        # The virtual level shows in the real one, so the VMM need not keep it.
+        shadowed=owned,
+        deprivileged=lambda state: state.cpl == 1,
+        guest=_guest,
+        private=_promises,
+        owns_address=_owns,
+        source=source,
+    )
+    three: Technique[Ia32] = Technique(
+        "ring-deprivileging-0/3/3",
+        "ring deprivileging, the guest's kernel at ring 3 beside its users",
+        map=partial(_map, _ring_3),
+        owned=owned,
+        replaced=owned,
+        shadowed=(*owned, "cs.selector.rpl"),
+        deprivileged=lambda state: state.cpl == 3,
+        guest=_guest,
+        private=_promises,
+        owns_address=_owns,
+        source=source,
+    )
+    return {one.name: one, three.name: three}

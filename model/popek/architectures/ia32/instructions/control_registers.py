@@ -1,0 +1,136 @@
+"""SMSW LMSW CLTS and MOV to and from control and debug registers (SDM vol. 2A and 2B)."""
+
+from __future__ import annotations
+
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Fault, NotModelledError
+from popek.kernel.words import Word, concat
+
+from .. import access
+from ..access import MemoryOperand, privileged
+from ..state import CR4_DEFINED, DB, GP, UD, Ia32
+from .descriptor_tables import _user_mode_instruction_prevention
+
+CR0_DEFINED = 0xE005003F
+
+
+def declare(machine: Machine[Ia32]) -> None:
+    """Add the family to a machine."""
+
+    @machine.instruction("SMSW r16", source="SDM vol. 2B, SMSW", size=16)
+    @machine.instruction("SMSW r32", source="SDM vol. 2B, SMSW", size=32)
+    def smsw_register(cpu: Ia32, r: Word, *, size: int) -> None:
+        """Store CR0[15:0]; with a 32-bit register the processor stores CR0[31:0], which the manual leaves open."""
+        _user_mode_instruction_prevention(cpu)
+        cpu.write_register(r, cpu.cr0.value.truncate(size))
+
+    @machine.instruction("SMSW m16", source="SDM vol. 2B, SMSW")
+    def smsw_memory(cpu: Ia32, m: MemoryOperand) -> None:
+        """Store CR0[15:0]."""
+        _user_mode_instruction_prevention(cpu)
+        access.store(cpu, m, cpu.cr0.value[15:0])
+
+    @machine.instruction("LMSW r16", source="SDM vol. 2A, LMSW")
+    def lmsw_register(cpu: Ia32, r: Word) -> None:
+        """PE, MP, EM, TS := source[3:0]; PE is never cleared."""
+        privileged(cpu)
+        _load_machine_status_word(cpu, cpu.read_register(r, 16))
+
+    @machine.instruction("LMSW m16", source="SDM vol. 2A, LMSW")
+    def lmsw_memory(cpu: Ia32, m: MemoryOperand) -> None:
+        """PE, MP, EM, TS := source[3:0]; PE is never cleared."""
+        privileged(cpu)
+        _load_machine_status_word(cpu, access.load(cpu, m, 2))
+
+    @machine.instruction("CLTS", source="SDM vol. 2A, CLTS")
+    def clts(cpu: Ia32) -> None:
+        """CR0.TS := 0."""
+        privileged(cpu)
+        cpu.cr0.ts = 0
+
+    for number in (0, 2, 3, 4):
+
+        @machine.instruction(
+            f"MOV r32, CR{number}", source="SDM vol. 2B, MOV—Move to/from Control Registers",
+            mnemonic="MOV from CR", number=number,
+        )  # fmt: skip
+        def mov_from_cr(cpu: Ia32, r: Word, *, number: int) -> None:
+            """Read a control register.  The status flags become undefined."""
+            privileged(cpu)
+            cpu.gpr[r] = {0: cpu.cr0.value, 2: cpu.cr2, 3: cpu.cr3, 4: cpu.cr4.value}[number]
+
+    source = "SDM vol. 2B, MOV—Move to/from Control Registers"
+
+    @machine.instruction("MOV CR0, r32", source=source, mnemonic="MOV to CR")
+    def mov_to_cr0(cpu: Ia32, r: Word) -> None:
+        """#GP(0) for PG without PE and for NW without CD; undefined bits are ignored and ET reads 1."""
+        privileged(cpu)
+        new = (cpu.gpr[r] & CR0_DEFINED) | 0x10
+        if (new[31] & ~new[0]) | (new[29] & ~new[30]):
+            raise Fault(GP, 0)
+        if not new[0]:
+            raise NotModelledError("real-address mode")
+        cpu.cr0 = new
+
+    @machine.instruction("MOV CR2, r32", source=source, mnemonic="MOV to CR")
+    def mov_to_cr2(cpu: Ia32, r: Word) -> None:
+        """Any value."""
+        privileged(cpu)
+        cpu.cr2 = cpu.gpr[r]
+
+    @machine.instruction("MOV CR3, r32", source=source, mnemonic="MOV to CR")
+    def mov_to_cr3(cpu: Ia32, r: Word) -> None:
+        """Any value; the TLBs forget what the new tables do not say."""
+        privileged(cpu)
+        cpu.cr3 = cpu.gpr[r]
+        cpu.tlb_stale = Word(1, 0)
+
+    @machine.instruction("MOV CR4, r32", source=source, mnemonic="MOV to CR")
+    def mov_to_cr4(cpu: Ia32, r: Word) -> None:
+        """#GP(0) for a reserved bit."""
+        privileged(cpu)
+        new = cpu.gpr[r]
+        if (new & (CR4_DEFINED ^ 0xFFFFFFFF)) != 0:
+            raise Fault(GP, 0)
+        cpu.cr4 = new
+
+    for number in (*range(4), 6, 7):
+        for alias in (number - 2, number) if number > 4 else (number,):
+
+            @machine.instruction(
+                f"MOV r32, DR{alias}", source="SDM vol. 2B, MOV—Move to/from Debug Registers",
+                mnemonic="MOV from DR", number=number, alias=alias != number,
+            )  # fmt: skip
+            def mov_from_dr(cpu: Ia32, r: Word, *, number: int, alias: bool) -> None:
+                """Read a debug register; DR4 and DR5 are DR6 and DR7 unless CR4.DE is set."""
+                _debug_register_checks(cpu, alias)
+                values = {6: cpu.dr6.value, 7: cpu.dr7.value}
+                cpu.gpr[r] = values[number] if number in values else cpu.dr[number]
+
+            @machine.instruction(
+                f"MOV DR{alias}, r32", source="SDM vol. 2B, MOV—Move to/from Debug Registers",
+                mnemonic="MOV to DR", number=number, alias=alias != number,
+            )  # fmt: skip
+            def mov_to_dr(cpu: Ia32, r: Word, *, number: int, alias: bool) -> None:
+                """Write a debug register; reserved bits keep their fixed values."""
+                _debug_register_checks(cpu, alias)
+                value = cpu.gpr[r]
+                if number == 6:
+                    cpu.dr6 = (value & 0x0000E00F) | 0xFFFF0FF0
+                elif number == 7:
+                    cpu.dr7 = concat(value[31:16], Word(2, 0), value[13], Word(3, 1), value[9:0])
+                else:
+                    cpu.dr[number] = value
+
+
+def _debug_register_checks(cpu: Ia32, alias: bool) -> None:
+    """#UD for DR4 and DR5 with CR4.DE, then #GP(0) above CPL 0, then #DB with DR7.GD."""
+    if alias and cpu.cr4.de:
+        raise Fault(UD)
+    privileged(cpu)
+    if cpu.dr7.gd:
+        raise Fault(DB)
+
+
+def _load_machine_status_word(cpu: Ia32, source: Word) -> None:
+    cpu.cr0 = cpu.cr0.value.replace(3, 0, source[3:0] | concat(Word(3, 0), cpu.cr0.pe))

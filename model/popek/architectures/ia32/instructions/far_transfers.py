@@ -1,0 +1,222 @@
+"""Far CALL, JMP and RET in protected mode (SDM vol. 2A CALL, JMP; vol. 2B RET; vol. 3A, chapter 5)."""
+
+from __future__ import annotations
+
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Fault, MemoryFault, NotModelledError
+from popek.kernel.words import Word, ite
+
+from .. import access
+from ..access import MemoryOperand
+from ..descriptors import (
+    CALL_GATE_16,
+    CALL_GATE_32,
+    TASK_GATE,
+    TSS_16,
+    TSS_32,
+    Descriptor,
+    check_stack_segment,
+    error_code,
+    fetch_descriptor,
+    is_null,
+    load_code_segment,
+    load_stack_segment,
+)
+from ..operands import FarPointer
+from ..stacks import bytes_of, inner_stack, null_if_outranked, switch_to
+from ..state import ESP, GP, NP, SS, SS_, Ia32
+
+
+def declare(machine: Machine[Ia32]) -> None:
+    """Add the family to a machine."""
+    for name, call, source in (("CALL", True, "SDM vol. 2A, CALL"), ("JMP", False, "SDM vol. 2A, JMP")):
+        for size in (16, 32):
+
+            @machine.instruction(
+                f"{name} ptr16:{size}", source=source, mnemonic=f"{name} far", call=call, size=size
+            )
+            def direct(cpu: Ia32, pointer: FarPointer, *, call: bool, size: int) -> None:
+                """Transfer to another segment, through a gate, or to another task."""
+                far_transfer(cpu, pointer.selector, pointer.offset, call=call, size=size)
+
+            @machine.instruction(
+                f"{name} m16:{size}", source=source, mnemonic=f"{name} far", call=call, size=size
+            )
+            def indirect(cpu: Ia32, m: MemoryOperand, *, call: bool, size: int) -> None:
+                """Transfer to another segment, through a gate, or to another task."""
+                offset = access.load(cpu, m, size // 8)
+                selector = access.load(cpu, m + size // 8, 2)
+                far_transfer(cpu, selector, offset, call=call, size=size)
+
+    for prefix, size in (("", 32), ("o16 ", 16)):
+
+        @machine.instruction(f"{prefix}RETF", source="SDM vol. 2B, RET", mnemonic="RET far", size=size)
+        def ret_far(cpu: Ia32, *, size: int) -> None:
+            """Return to another segment, perhaps of an outer level."""
+            far_return(cpu, Word(16, 0), size)
+
+        @machine.instruction(f"{prefix}RETF imm16", source="SDM vol. 2B, RET", mnemonic="RET far", size=size)
+        def ret_far_release(cpu: Ia32, released: Word, *, size: int) -> None:
+            """Return to another segment, perhaps of an outer level, and release parameters."""
+            far_return(cpu, released, size)
+
+
+def far_transfer(cpu: Ia32, selector: Word, offset: Word, *, call: bool, size: int) -> None:
+    """CALL or JMP to `selector:offset`, operand size 16 or 32."""
+    if is_null(selector):
+        raise Fault(GP, 0)
+    descriptor = fetch_descriptor(cpu, selector)
+    if descriptor.is_code:
+        _to_code_segment(cpu, selector, descriptor, offset, call=call, size=size)
+        return
+    if descriptor.s == 1 or not descriptor.type.isin((CALL_GATE_16, CALL_GATE_32, TASK_GATE, TSS_16, TSS_32)):
+        raise Fault(GP, error_code(selector))
+    if (descriptor.dpl < cpu.cpl) | (descriptor.dpl < selector[1:0]):
+        raise Fault(GP, error_code(selector))
+    if not descriptor.p:
+        raise Fault(NP, error_code(selector))
+    if descriptor.type.isin((CALL_GATE_16, CALL_GATE_32)):
+        _through_call_gate(cpu, descriptor, call=call)
+    else:
+        raise NotModelledError("task switch")
+
+
+def _to_code_segment(
+    cpu: Ia32, selector: Word, descriptor: Descriptor, offset: Word, *, call: bool, size: int
+) -> None:
+    level = cpu.cpl
+    mismatch = (selector[1:0] > level) | (descriptor.dpl != level)
+    if ite(descriptor.is_conforming, descriptor.dpl > level, mismatch):
+        raise Fault(GP, error_code(selector))
+    if not descriptor.p:
+        raise Fault(NP, error_code(selector))
+    if call:
+        _push_return_address(cpu, size)
+    if offset.zero_extend(32) > descriptor.limit:
+        raise MemoryFault(GP, 0)
+    load_code_segment(cpu, selector, descriptor, level)
+    cpu.eip = offset.zero_extend(32)
+
+
+def _push_return_address(cpu: Ia32, size: int) -> None:
+    """CS, zero-extended, then EIP."""
+    access.push(cpu, cpu.cs.selector.value.zero_extend(size))
+    access.push(cpu, cpu.eip.truncate(size))
+
+
+def _through_call_gate(cpu: Ia32, gate: Descriptor, *, call: bool) -> None:
+    selector = gate.gate_selector
+    if is_null(selector):
+        raise Fault(GP, 0)
+    target = fetch_descriptor(cpu, selector)
+    level = cpu.cpl
+    if ~target.is_code | (target.dpl > level):
+        raise Fault(GP, error_code(selector))
+    inward = ~target.is_conforming & (target.dpl < level)
+    if not call and inward:  # JMP may not change the level
+        raise Fault(GP, error_code(selector))
+    if not target.p:
+        raise Fault(NP, error_code(selector))
+    size = 32 if gate.type == CALL_GATE_32 else 16
+    offset = gate.gate_offset if size == 32 else gate.gate_offset[15:0].zero_extend(32)
+    new_level = level
+    if call and inward:
+        new_level = target.dpl
+        _switch_stack(cpu, gate, new_level, size)
+    if call:
+        _push_return_address(cpu, size)
+    if offset > target.limit:
+        raise MemoryFault(GP, 0)
+    load_code_segment(cpu, selector, target, new_level)
+    cpu.eip = offset
+
+
+def _switch_stack(cpu: Ia32, gate: Descriptor, level: Word, size: int) -> None:
+    """Take the inner stack, push the old SS:ESP and copy the parameters."""
+    slot = size // 8
+    parameters = bytes_of(gate.gate_parameters, slot)
+    stack = inner_stack(cpu, level)
+    old_selector, old_pointer = cpu.ss.selector.value, cpu.gpr[ESP]
+    old_offset = access.stack_offset(cpu, 0)
+    readable = access.within(cpu.ss, old_offset, parameters)
+    source = cpu.ss.base + old_offset
+    wraps = (cpu.ss.rights.db == 0) & (old_offset + parameters > 0x10000)
+    if wraps:
+        raise NotModelledError("parameters that wrap around a 16-bit stack")
+    if (parameters != 0) & ~readable:
+        raise MemoryFault(SS, 0)
+    switch_to(cpu, stack, parameters + 4 * slot)
+    access.push(cpu, old_selector.zero_extend(size))
+    access.push(cpu, old_pointer.truncate(size))
+    access.move_stack_pointer(cpu, Word(32, 0) - parameters)
+    destination = cpu.ss.base + access.stack_offset(cpu, 0)
+    cpu.memory = cpu.memory.copy(destination, source, parameters)
+
+
+def far_return(cpu: Ia32, released: Word, size: int) -> None:
+    """RET far, operand size 16 or 32; `released` bytes of parameters (16 bits) leave both stacks."""
+    slot = size // 8
+    offset = access.peek(cpu, 0, slot).zero_extend(32)
+    selector = access.peek(cpu, slot, slot).truncate(16)
+    descriptor = return_code_segment(cpu, selector)
+    level = selector[1:0]
+    parameters = released.zero_extend(32)
+    if level == cpu.cpl:
+        if offset > descriptor.limit:
+            raise MemoryFault(GP, 0)
+        load_code_segment(cpu, selector, descriptor, level)
+        cpu.eip = offset
+        access.move_stack_pointer(cpu, parameters + 2 * slot)
+    else:
+        at = access.stack_offset(cpu, 2 * slot) + parameters
+        return_outward(cpu, selector, descriptor, offset, at, size)
+        access.move_stack_pointer(cpu, parameters)
+
+
+def return_code_segment(cpu: Ia32, selector: Word) -> Descriptor:
+    """The code segment that RET and IRET go back to, checked.
+
+    Raises:
+        Fault: #GP(0) null, #GP(selector), #NP(selector).
+    """
+    if is_null(selector):
+        raise Fault(GP, 0)
+    descriptor = fetch_descriptor(cpu, selector)
+    level = selector[1:0]
+    if ~descriptor.is_code | (level < cpu.cpl):
+        raise Fault(GP, error_code(selector))
+    if ite(descriptor.is_conforming, descriptor.dpl > level, descriptor.dpl != level):
+        raise Fault(GP, error_code(selector))
+    if not descriptor.p:
+        raise Fault(NP, error_code(selector))
+    return descriptor
+
+
+def return_outward(
+    cpu: Ia32, selector: Word, descriptor: Descriptor, offset: Word, frame: Word, size: int
+) -> None:
+    """Return to an outer level: ESP and SS from `frame` (an offset in SS), data segments cleansed.
+
+    Raises:
+        Fault: #GP(0) for a null SS, #GP(SS) for a wrong one, #SS(SS) when not present.
+    """
+    slot, level = size // 8, selector[1:0]
+    at = MemoryOperand(Word(3, SS_), _wrapped(cpu, frame))
+    pointer = access.load(cpu, at, slot)
+    above = MemoryOperand(Word(3, SS_), _wrapped(cpu, frame + slot))
+    stack_selector = access.load(cpu, above, slot).truncate(16)
+    stack = check_stack_segment(cpu, stack_selector, level, vector=GP, null_vector=GP)
+    if offset > descriptor.limit:
+        raise MemoryFault(GP, 0)
+    load_code_segment(cpu, selector, descriptor, level)
+    cpu.eip = offset
+    load_stack_segment(cpu, stack_selector, stack)
+    kept = cpu.gpr[ESP].replace(15, 0, pointer.truncate(16))
+    cpu.gpr[ESP] = ite(cpu.ss.rights.db, pointer.zero_extend(32), kept)
+    for segment in (cpu.es, cpu.ds, cpu.fs, cpu.gs):
+        null_if_outranked(segment, level)
+
+
+def _wrapped(cpu: Ia32, offset: Word) -> Word:
+    return ite(cpu.ss.rights.db, offset, offset.truncate(16).zero_extend(32))
+

@@ -1,0 +1,208 @@
+"""Instructions for every program: the innocuous controls (SDM vol. 2A and 2B)."""
+
+from __future__ import annotations
+
+from popek.kernel.machine import Machine
+from popek.kernel.words import FALSE, TRUE, Word, concat, ite
+
+from .. import access
+from ..access import MemoryOperand
+from ..state import ESP, Ia32
+
+
+def declare(machine: Machine[Ia32]) -> None:
+    """Add the family to a machine."""
+    _data(machine)
+    _arithmetic(machine)
+    _near_transfers(machine)
+
+
+def _data(machine: Machine[Ia32]) -> None:
+    @machine.instruction("NOP", source="SDM vol. 2B, NOP")
+    def nop(cpu: Ia32) -> None:
+        """Nothing."""
+
+    for size in (8, 16, 32):
+
+        @machine.instruction(f"MOV r{size}, r{size}", source="SDM vol. 2B, MOV", mnemonic="MOV", size=size)
+        def mov_register(cpu: Ia32, to: Word, source: Word, *, size: int) -> None:
+            """Register to register."""
+            cpu.write_register(to, cpu.read_register(source, size))
+
+        @machine.instruction(f"MOV r{size}, m{size}", source="SDM vol. 2B, MOV", mnemonic="MOV", size=size)
+        def mov_load(cpu: Ia32, to: Word, m: MemoryOperand, *, size: int) -> None:
+            """Memory to register."""
+            cpu.write_register(to, access.load(cpu, m, size // 8))
+
+        @machine.instruction(f"MOV m{size}, r{size}", source="SDM vol. 2B, MOV", mnemonic="MOV", size=size)
+        def mov_store(cpu: Ia32, m: MemoryOperand, source: Word, *, size: int) -> None:
+            """Register to memory."""
+            access.store(cpu, m, cpu.read_register(source, size))
+
+    for size in (16, 32):
+
+        @machine.instruction(f"PUSH r{size}", source="SDM vol. 2B, PUSH", mnemonic="PUSH", size=size)
+        def push_register(cpu: Ia32, r: Word, *, size: int) -> None:
+            """Push a register; PUSH ESP pushes the old value."""
+            access.push(cpu, cpu.read_register(r, size))
+
+        @machine.instruction(f"POP r{size}", source="SDM vol. 2B, POP", mnemonic="POP", size=size)
+        def pop_register(cpu: Ia32, r: Word, *, size: int) -> None:
+            """Pop into a register; POP ESP keeps what was popped."""
+            cpu.write_register(r, access.pop(cpu, size // 8))
+
+    @machine.instruction("LEA r32, m", source="SDM vol. 2A, LEA")
+    def lea(cpu: Ia32, r: Word, m: MemoryOperand) -> None:
+        """The offset itself."""
+        cpu.gpr[r] = m.offset
+
+    @machine.instruction("XCHG r32, r32", source="SDM vol. 2B, XCHG")
+    def xchg(cpu: Ia32, a: Word, b: Word) -> None:
+        """Swap two registers."""
+        cpu.gpr[a], cpu.gpr[b] = cpu.gpr[b], cpu.gpr[a]
+
+    @machine.instruction("BSWAP r32", source="SDM vol. 2A, BSWAP")
+    def bswap(cpu: Ia32, r: Word) -> None:
+        """Reverse the bytes."""
+        old = cpu.gpr[r]
+        cpu.gpr[r] = concat(old[7:0], old[15:8], old[23:16], old[31:24])
+
+
+def _parity(result: Word) -> Word:
+    total = TRUE
+    for number in range(8):
+        total = total ^ result[number]
+    return total
+
+
+def set_status(cpu: Ia32, result: Word, carry: Word, overflow: Word, auxiliary: Word) -> None:
+    """CF PF AF ZF SF OF from a result."""
+    cpu.eflags.cf = carry
+    cpu.eflags.pf = _parity(result)
+    cpu.eflags.af = auxiliary
+    cpu.eflags.zf = result == 0
+    cpu.eflags.sf = result[result.width - 1]
+    cpu.eflags.of = overflow
+
+
+def _add(cpu: Ia32, a: Word, b: Word) -> Word:
+    wide = a.zero_extend(a.width + 1) + b.zero_extend(a.width + 1)
+    total, top = wide.truncate(a.width), a.width - 1
+    overflow = (a[top] == b[top]) & (total[top] != a[top])
+    set_status(cpu, total, wide[a.width], overflow, (a ^ b ^ total)[4])
+    return total
+
+
+def _subtract(cpu: Ia32, a: Word, b: Word) -> Word:
+    total, top = a - b, a.width - 1
+    overflow = (a[top] != b[top]) & (total[top] != a[top])
+    set_status(cpu, total, a < b, overflow, (a ^ b ^ total)[4])
+    return total
+
+
+def _logical(cpu: Ia32, result: Word) -> Word:
+    set_status(cpu, result, FALSE, FALSE, cpu.undefined("AF", 1))
+    return result
+
+
+_OPERATIONS = {
+    "ADD": _add,
+    "SUB": _subtract,
+    "CMP": _subtract,
+    "AND": lambda cpu, a, b: _logical(cpu, a & b),
+    "OR": lambda cpu, a, b: _logical(cpu, a | b),
+    "XOR": lambda cpu, a, b: _logical(cpu, a ^ b),
+    "TEST": lambda cpu, a, b: _logical(cpu, a & b),
+}
+
+
+def _arithmetic(machine: Machine[Ia32]) -> None:
+    for name in _OPERATIONS:
+
+        @machine.instruction(f"{name} r32, r32", source=f"SDM vol. 2, {name}", name=name)
+        def register_register(cpu: Ia32, a: Word, b: Word, *, name: str) -> None:
+            """Combine two registers and set the status flags."""
+            result = _OPERATIONS[name](cpu, cpu.gpr[a], cpu.gpr[b])
+            if name not in ("CMP", "TEST"):
+                cpu.gpr[a] = result
+
+        if name == "TEST":
+            continue
+
+        @machine.instruction(f"{name} m32, r32", source=f"SDM vol. 2, {name}", name=name)
+        def memory_register(cpu: Ia32, m: MemoryOperand, b: Word, *, name: str) -> None:
+            """Combine memory with a register and set the status flags."""
+            old = access.load(cpu, m, 4)
+            result = _OPERATIONS[name](cpu, old, cpu.gpr[b])
+            if name != "CMP":
+                access.store(cpu, m, result)
+
+    for name in ("INC", "DEC"):
+
+        @machine.instruction(f"{name} r32", source=f"SDM vol. 2A, {name}", name=name)
+        def step(cpu: Ia32, r: Word, *, name: str) -> None:
+            """Add or subtract 1; CF stays."""
+            carry = cpu.eflags.cf
+            one = Word(32, 1)
+            cpu.gpr[r] = _add(cpu, cpu.gpr[r], one) if name == "INC" else _subtract(cpu, cpu.gpr[r], one)
+            cpu.eflags.cf = carry
+
+
+_CONDITIONS = {
+    "JO": lambda f: f.of,
+    "JB": lambda f: f.cf,
+    "JZ": lambda f: f.zf,
+    "JBE": lambda f: f.cf | f.zf,
+    "JS": lambda f: f.sf,
+    "JP": lambda f: f.pf,
+    "JL": lambda f: f.sf ^ f.of,
+    "JLE": lambda f: f.zf | (f.sf ^ f.of),
+}
+
+
+def _near_transfers(machine: Machine[Ia32]) -> None:
+    for name in _CONDITIONS:
+
+        @machine.instruction(f"{name} rel8", source="SDM vol. 2A, Jcc", mnemonic="Jcc", name=name)
+        def jcc(cpu: Ia32, distance: Word, *, name: str) -> None:
+            """Jump if the status flags say so."""
+            taken = _CONDITIONS[name](cpu.eflags)
+            target = ite(taken, cpu.eip + distance.sign_extend(32), cpu.eip)
+            access.jump_near(cpu, target)
+
+    @machine.instruction("JMP rel32", source="SDM vol. 2A, JMP", mnemonic="JMP near")
+    def jmp_relative(cpu: Ia32, distance: Word) -> None:
+        """EIP := EIP + distance."""
+        access.jump_near(cpu, cpu.eip + distance)
+
+    @machine.instruction("JMP r32", source="SDM vol. 2A, JMP", mnemonic="JMP near")
+    def jmp_register(cpu: Ia32, r: Word) -> None:
+        """EIP := register."""
+        access.jump_near(cpu, cpu.gpr[r])
+
+    @machine.instruction("CALL rel32", source="SDM vol. 2A, CALL", mnemonic="CALL near")
+    def call_relative(cpu: Ia32, distance: Word) -> None:
+        """Push EIP and jump."""
+        target = cpu.eip + distance
+        access.push(cpu, cpu.eip)
+        access.jump_near(cpu, target)
+
+    @machine.instruction("RET", source="SDM vol. 2B, RET", mnemonic="RET near")
+    def ret(cpu: Ia32) -> None:
+        """Pop EIP."""
+        access.jump_near(cpu, access.pop(cpu, 4))
+
+    @machine.instruction("RET imm16", source="SDM vol. 2B, RET", mnemonic="RET near")
+    def ret_release(cpu: Ia32, released: Word) -> None:
+        """Pop EIP and release parameters."""
+        target = access.pop(cpu, 4)
+        access.move_stack_pointer(cpu, released.zero_extend(32))
+        access.jump_near(cpu, target)
+
+    @machine.instruction("LEAVE", source="SDM vol. 2A, LEAVE")
+    def leave(cpu: Ia32) -> None:
+        """ESP := EBP, then pop EBP."""
+        frame = cpu.gpr[5]
+        kept = cpu.gpr[ESP].replace(15, 0, frame.truncate(16))
+        cpu.gpr[ESP] = ite(cpu.ss.rights.db, frame, kept)
+        cpu.gpr[5] = access.pop(cpu, 4)

@@ -1,0 +1,81 @@
+"""The IA-32 machine: state, instructions, settings and ways to virtualize it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from popek.kernel.machine import Axis, Machine, leaf_axis
+from popek.kernel.memory import Memory
+from popek.kernel.words import Word
+
+from .deprivileging import techniques
+from .instructions import declare_all
+from .operands import KINDS, LENGTH
+from .state import SEGMENT_NAMES, Ia32, invariant
+
+
+def _advance(cpu: Ia32, operands: Mapping[str, Word]) -> None:
+    """EIP moves past the instruction; RF and the interrupt shadow last one instruction."""
+    cpu.eip = cpu.eip + operands["operand length"].zero_extend(32)
+    cpu.eflags.rf = 0
+    cpu.shadow = Word(2, 0)
+
+
+def _relocate(state: Ia32, offset: Word) -> Ia32:
+    """The whole of linear memory, with every base register, `offset` bytes further on."""
+    moved, old = state.copy(), state.memory
+    for name in (*SEGMENT_NAMES, "gdtr", "idtr", "ldtr", "tr", "reserved", "read_only"):
+        moved[f"{name}.base"] = state[f"{name}.base"] + offset
+    moved.memory = Memory(32, 8, lambda address: old.load(address - offset))
+    return moved
+
+
+def _denies_every_port(state: Ia32, value: Word) -> Word:
+    """The TSS has no I/O permission map within its limit, or (0) may have any."""
+    base = state.memory.load_little_endian(state.tr.base + 0x66, 2)
+    nowhere = (state.tr.limit <= 0x67) & (base > 0x67)
+    return nowhere | (value == 0)
+
+
+def build() -> Machine[Ia32]:
+    """IA-32 as a Pentium and its successors have it in 32-bit protected mode."""
+    machine = Machine(
+        "ia32",
+        "IA-32, 32-bit protected mode",
+        Ia32,
+        supervisor=lambda state: state.cpl == 0,
+        user=lambda state: state.cpl == 3,
+        source="Intel 64 and IA-32 Architectures Software Developer's Manual",
+        operands=KINDS,
+        axes=(
+            leaf_axis("IOPL", "eflags.iopl", 2, "EFLAGS.IOPL: levels up to it may use CLI, STI and ports", 0),
+            leaf_axis("UMIP", "cr4.umip", 1, "CR4.UMIP: SGDT SIDT SLDT SMSW STR fault above CPL 0", 0),
+            leaf_axis("TSD", "cr4.tsd", 1, "CR4.TSD: RDTSC faults above CPL 0", 0),
+            leaf_axis("PCE", "cr4.pce", 1, "CR4.PCE: RDPMC is allowed above CPL 0", 0),
+            leaf_axis("PVI", "cr4.pvi", 1, "CR4.PVI: CLI and STI at CPL 3 act on VIF", 0),
+            Axis(
+                "PORTS",
+                "the TSS's I/O permission map",
+                (0, 1),
+                _denies_every_port,
+                1,
+                concerns=("tr.limit",),
+                labels={0: "any", 1: "denied"},
+            ),
+        ),
+        invariant=invariant,
+        advance=_advance,
+        implicit=(LENGTH,),
+        relocate=_relocate,
+        relocation_width=32,
+        techniques=techniques(),
+        notes=(
+            "translation by paging (protection by pages only as two ranges)",
+            "real-address, virtual-8086 and 64-bit mode: entering them ends in 'not modelled'",
+            "hardware task switches: 'not modelled'",
+            "debug traps (TF, breakpoints), delivery of faults through the IDT, x87 and SIMD",
+            "side effects of reading a device's port; time other than the time-stamp counter",
+        ),
+    )
+    declare_all(machine)
+    return machine

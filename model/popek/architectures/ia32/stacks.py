@@ -1,0 +1,84 @@
+"""The stack of an inner privilege level (SDM vol. 3A, "Stack Switching")."""
+
+from __future__ import annotations
+
+import attrs
+
+from popek.kernel.outcome import Fault, MemoryFault
+from popek.kernel.words import Word, concat, ite
+
+from .access import WIDE, supervisor_load, within
+from .descriptors import Descriptor, check_stack_segment, error_code, load_stack_segment
+from .state import ESP, SS, TS, Ia32, Segment
+
+
+@attrs.frozen
+class InnerStack:
+    """The stack that the TSS names for a level, checked but not yet in use."""
+
+    selector: Word
+    pointer: Word  # 32 bits
+    descriptor: Descriptor
+
+
+def inner_stack(cpu: Ia32, level: Word) -> InnerStack:
+    """SS and ESP of `level` (2 bits, less than CPL) from the TSS.
+
+    Raises:
+        Fault: #TS(TR) when the TSS is too small; #TS(0) for a null SS, #TS(SS) for one of a wrong level
+            or type, #SS(SS) when not present.
+    """
+    wide_level = level.zero_extend(32)
+    small = ~cpu.tr.rights.type[3]  # a 16-bit TSS
+    where = ite(small, (wide_level << 2) + 2, (wide_level << 3) + 4)
+    end = where + ite(small, Word(32, 3), Word(32, 7))
+    if end > cpu.tr.limit:
+        raise Fault(TS, error_code(cpu.tr.selector.value))
+    address = cpu.tr.base + where
+    content = supervisor_load(cpu, address, 8)
+    pointer = ite(small, content[15:0].zero_extend(32), content[31:0])
+    selector = ite(small, content[31:16], content[47:32])
+    descriptor = check_stack_segment(cpu, selector, level, vector=TS, null_vector=TS)
+    return InnerStack(selector, pointer, descriptor)
+
+
+def switch_to(cpu: Ia32, stack: InnerStack, room: Word | int) -> None:
+    """Make an inner stack the current one.
+
+    Args:
+        room: bytes that will be pushed (32 bits, or a number).
+
+    Raises:
+        MemoryFault: #SS(SS), there is no room.
+    """
+    size = Word(32, room) if isinstance(room, int) else room
+    probe = cpu.copy()
+    load_stack_segment(probe, stack.selector, stack.descriptor)
+    top = stack.pointer - size
+    offset = ite(probe.ss.rights.db, top, top.truncate(16).zero_extend(32))
+    if not within(probe.ss, offset, size):
+        raise MemoryFault(SS, error_code(stack.selector))
+    load_stack_segment(cpu, stack.selector, stack.descriptor)
+    # Only SP moves in a 16-bit stack segment; the upper half is what the TSS gave.
+    cpu.gpr[ESP] = stack.pointer
+
+
+def null_if_outranked(segment: Segment, level: Word) -> None:
+    """Returning outward: a data segment that `level` may not use becomes null (SDM vol. 2B, RET)."""
+    rights = segment.rights
+    conforming = (rights.type[3] == 1) & rights.type[2]
+    lost = (rights.unusable == 0) & ~conforming & (rights.dpl < level)
+    lost = lost | (rights.unusable == 1)
+    zero = Word(32, 0)
+    segment.selector = ite(lost, Word(16, 0), segment.selector.value)
+    segment.base = ite(lost, zero, segment.base)
+    segment.limit = ite(lost, zero, segment.limit)
+    segment.rights = ite(lost, Word(17, 0x10000), rights.value)
+
+
+def bytes_of(count: Word, size: int) -> Word:
+    """`count` items of `size` bytes, 32 bits."""
+    return concat(Word(32 - count.width, 0), count) * size
+
+
+__all__ = ["WIDE", "InnerStack", "bytes_of", "inner_stack", "null_if_outranked", "switch_to"]

@@ -1,0 +1,547 @@
+"""The classes of Popek and Goldberg, generalised, as questions to a solver.
+
+For one instruction form, one technique and one configuration:
+
+| class | question that must be satisfiable |
+|---|---|
+| control-sensitive | a run that completes changes a mode or resource leaf |
+| mode-sensitive | two states that differ only in mode, one user, one supervisor; both runs complete; results differ |
+| resource-sensitive | two states that differ only in leaves the technique replaces; both complete; results differ |
+| location-sensitive | relocating before and after the run does not give the same |
+| user-sensitive | one of these with every run in user mode |
+| privileged | *no* user-mode run completes, and one that differs only in mode completes in supervisor mode |
+
+A user-mode run that ends in a supervisor mode has handed control to the VMM, which owns every way
+there: it counts as a trap.  Traps on storage are left aside, as in the paper.  Where the model does not
+say what happens and nothing else decides a class, the class is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Generic, TypeVar
+
+import attrs
+
+from popek.kernel import terms
+from popek.kernel.configuration import Configuration
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Next
+from popek.kernel.state import Leaf, Role, State, leaves_with
+from popek.kernel.technique import Technique
+from popek.kernel.terms import Term
+from popek.kernel.words import Word, any_of, symbol
+
+from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
+from .runs import PROBE, Run, differing, explore_instruction, probe
+from .solver import Answer, Effort, Solver
+from .verdict import Evidence, Question, Truth, both, either, negate, z3_evidence
+from .witness import find_minimal
+
+S = TypeVar("S", bound=State)
+
+PRIME = "'"
+
+
+@attrs.frozen(eq=False, slots=False)
+class Finding(Generic[S]):
+    """The answer to one question.
+
+    Attributes:
+        truth: yes where the question is satisfiable.
+        evidence: what was asked and answered.
+        components: the leaves that leak or change, where it is yes.
+    """
+
+    truth: Truth
+    evidence: Evidence
+    components: tuple[str, ...] = ()
+    _make_witness: Callable[[], Counterexample[S]] | None = None
+
+    @cached_property
+    def witness(self) -> Counterexample[S] | None:
+        """The counterexample, where the answer is yes: found, made minimal and replayed when asked for.
+
+        Raises:
+            ReplayError: a defect of popek.
+        """
+        return None if self._make_witness is None else self._make_witness()
+
+
+@attrs.frozen(eq=False)
+class Classification(Generic[S]):
+    """The classes of one instruction form.
+
+    Attributes:
+        instruction: the form.
+        findings: an answer per class name.
+        privileged: never completes in user mode, and can in supervisor mode.
+    """
+
+    instruction: Instruction
+    findings: Mapping[str, Finding[S]]
+    privileged: Truth
+
+    def truth(self, name: str) -> Truth:
+        """The answer for one class."""
+        return self.findings[name].truth
+
+    @property
+    def sensitive(self) -> Truth:
+        """Control, location, mode or resource sensitive."""
+        total = Truth.NO
+        for name in SENSITIVE:
+            total = either(total, self.truth(name))
+        return total
+
+    @property
+    def user_sensitive(self) -> Truth:
+        """Sensitive with every run in user mode (Theorem 3)."""
+        total = Truth.NO
+        for name in USER_SENSITIVE:
+            total = either(total, self.truth(name))
+        return total
+
+    @property
+    def innocuous(self) -> Truth:
+        """None of the sensitive classes."""
+        return negate(self.sensitive)
+
+    @property
+    def critical(self) -> Truth:
+        """Sensitive and not privileged: refutes the premise of Theorem 1."""
+        return both(self.sensitive, negate(self.privileged))
+
+    @property
+    def user_critical(self) -> Truth:
+        """User-sensitive and not privileged: refutes the premise of Theorem 3."""
+        return both(self.user_sensitive, negate(self.privileged))
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The leaves that leak or change, over all sensitive classes, in declared order."""
+        found: dict[str, None] = {}
+        for name in SENSITIVE:
+            found.update(dict.fromkeys(self.findings[name].components))
+        return tuple(found)
+
+    @property
+    def witness(self) -> Counterexample[S] | None:
+        """The most telling counterexample: a difference in user mode before a change of resources."""
+        for name in ("mode_sensitive", "user_resource_sensitive", "resource_sensitive", "user_location_sensitive",
+                     "location_sensitive", "user_control_sensitive", "control_sensitive"):  # fmt: skip
+            if self.truth(name) is Truth.YES:
+                return self.findings[name].witness
+        return None
+
+
+SENSITIVE = ("control_sensitive", "location_sensitive", "mode_sensitive", "resource_sensitive")
+USER_SENSITIVE = ("user_control_sensitive", "user_location_sensitive", "user_resource_sensitive")
+
+
+class Classifier(Generic[S]):
+    """Asks the questions for one machine, technique and configuration.
+
+    Args:
+        machine: what is classified.
+        technique: decides what "user mode" and "replaced" mean.
+        configuration: settings that both runs share.
+        effort: bounds, and the tally of solver time.
+        time_is_state: count clocks as resources.
+    """
+
+    def __init__(
+        self,
+        machine: Machine[S],
+        technique: Technique[S],
+        configuration: Configuration,
+        *,
+        effort: Effort | None = None,
+        time_is_state: bool = False,
+    ) -> None:
+        self.machine, self.technique, self.configuration = machine, technique, configuration
+        self.effort = effort or Effort()
+        self.time_is_state = time_is_state
+        self.state = configured(machine, configuration)
+        self.invariant = machine.invariant(self.state)
+
+    def classify(self, instruction: Instruction, run: Run[S] | None = None) -> Classification[S]:
+        """Every class of one form.
+
+        Raises:
+            PathBudgetError: too many paths.
+            ReplayError: a defect of popek.
+        """
+        general = run if run is not None else explore_instruction(self.machine, instruction, self.effort)
+        return _Questions(self, instruction, general).answer()
+
+
+def configured(machine: Machine[S], configuration: Configuration) -> S:
+    """The state that may be anything but for the settings that are one leaf each."""
+    state = machine.state.symbolic()
+    fixed = {
+        machine.axis(name).leaf: value
+        for name, value in configuration.settings.items()
+        if machine.axis(name).leaf is not None
+    }
+    return state.with_changes({str(leaf): value for leaf, value in fixed.items()})
+
+
+class _Questions(Generic[S]):
+    """The questions about one form."""
+
+    def __init__(self, classifier: Classifier[S], instruction: Instruction, general: Run[S]) -> None:
+        self._c = classifier
+        self._machine, self._technique = classifier.machine, classifier.technique
+        self._instruction, self._general = instruction, general
+        self._run = general.at(classifier.state)
+        self._assumed = [self._settings(classifier.state), classifier.invariant, instruction.valid(general.operands)]
+        self._user = self._technique.deprivileged(classifier.state)
+        # One solver for the form: what the questions share is translated once.
+        self._solver = Solver(classifier.effort)
+        for condition in self._assumed:
+            self._solver.add(condition)
+
+    def answer(self) -> Classification[S]:
+        findings = {
+            "control_sensitive": self._control("control_sensitive", in_user=False),
+            "location_sensitive": self._location("location_sensitive", in_user=False),
+            "mode_sensitive": self._mode(),
+            "resource_sensitive": self._resource("resource_sensitive", in_user=False),
+        }
+        for name, ask in (("control", self._control), ("location", self._location), ("resource", self._resource)):
+            general = findings[f"{name}_sensitive"]
+            # Runs in user mode are among all runs: where nothing was found there, nothing is here.
+            if general.truth is Truth.NO:
+                findings[f"user_{name}_sensitive"] = general
+            else:
+                findings[f"user_{name}_sensitive"] = ask(f"user_{name}_sensitive", in_user=True)
+        return Classification(self._instruction, findings, self._privileged())
+
+    def _settings(self, state: S) -> Word:
+        return self._c.configuration.holds(self._machine, state, mentioned=self._general.mentioned)
+
+    # -- the questions ------------------------------------------------------------------------
+
+    def _completes(self, run: Run[S]) -> Word:
+        """It completes and has not handed control to the VMM."""
+        handed = self._technique.deprivileged(run.before) & self._machine.supervisor(run.after)
+        return run.completes & ~handed
+
+    def _control(self, name: str, *, in_user: bool) -> Finding[S]:
+        roles = [Role.MODE, Role.RESOURCE, *([Role.TIME] if self._c.time_is_state else [])]
+        changed = {
+            leaf.name: self._run.before[leaf.name] != self._run.after[leaf.name]
+            for leaf in leaves_with(self._machine.state, roles)
+        }
+        for slot in self._machine.state.layout:
+            if slot.address and slot.role in roles:
+                old, new = self._run.before.memories()[slot.name], self._run.after.memories()[slot.name]
+                if old is not new:
+                    where = probe(old, f"{PROBE} in {slot.name}")
+                    changed[slot.name] = old.load(where) != new.load(where)
+        conditions = [self._completes(self._run), *([self._user] if in_user else [])]
+        return self._finding(name, [*self._assumed, *conditions], changed, [self._run])
+
+    def _mode(self) -> Finding[S]:
+        modes = leaves_with(self._machine.state, [Role.MODE])
+        other = self._general.at(self._primed(modes))
+        conditions = [
+            *self._assumed,
+            self._user,
+            self._machine.supervisor(other.before),
+            self._machine.invariant(other.before),
+            self._completes(self._run),
+            self._completes(other),
+        ]
+        return self._compare("mode_sensitive", conditions, other, modes)
+
+    def _resource(self, name: str, *, in_user: bool) -> Finding[S]:
+        stored = [n for n in self._technique.replaced if n in self._run.before.memories()]
+        replaced = [self._machine.state.leaf(n) for n in self._technique.replaced if n not in stored]
+        if not self._c.time_is_state:
+            replaced = [leaf for leaf in replaced if leaf.role is not Role.TIME]
+        other = self._general.at(self._primed(replaced, stored))
+        conditions = [
+            *self._assumed,
+            self._settings(other.before),
+            self._machine.invariant(other.before),
+            self._completes(self._run),
+            self._completes(other),
+            *([self._user] if in_user else []),
+        ]
+        return self._compare(name, conditions, other, replaced, stored)
+
+    def _location(self, name: str, *, in_user: bool) -> Finding[S]:
+        relocate = self._machine.relocate
+        if relocate is None:
+            return self._finding(name, self._assumed, {}, [self._run])
+        offset = symbol("relocation", self._machine.relocation_width)
+        other = self._general.at(relocate(self._run.before, offset))
+        moved = relocate(self._run.after, offset)
+        conditions = [
+            *self._assumed,
+            self._machine.invariant(other.before),
+            self._completes(self._run),
+            self._completes(other),
+            *([self._user] if in_user else []),
+        ]
+        differs = differing(moved, other.after, ignoring=frozenset(), time_is_state=self._c.time_is_state)
+        return self._finding(name, conditions, differs, [self._run, other], offset=offset)
+
+    def _privileged(self) -> Truth:
+        """Never completes in user mode; where it traps, the supervisor twin can complete."""
+        escapes = Question("completes in user mode", [*self._assumed, self._user, self._completes(self._run)])
+        answer = self._ask(escapes)
+        if answer is Answer.SAT:
+            return Truth.NO
+        modes = leaves_with(self._machine.state, [Role.MODE])
+        twin = self._general.at(self._primed(modes))
+        works = Question(
+            "traps in user mode where it completes in supervisor mode",
+            [
+                *self._assumed,
+                self._user,
+                ~self._completes(self._run),
+                ~self._run.not_modelled,
+                self._machine.supervisor(twin.before),
+                self._machine.invariant(twin.before),
+                self._completes(twin),
+            ],
+        )
+        works_answer = self._ask(works)
+        silent = Question("not modelled in user mode", [*self._assumed, self._user, self._run.not_modelled])
+        never = both(_no(answer), _no(self._ask(silent)))
+        return both(never, _yes(works_answer))
+
+    def _ask(self, question: Question) -> Answer:
+        if question.trivial:
+            return Answer.UNSAT
+        with self._asking(question.conditions[len(self._assumed) :]) as answer:
+            return answer
+
+    # -- machinery ----------------------------------------------------------------------------
+
+    def _primed(self, leaves: Sequence[Leaf], stored: Sequence[str] = ()) -> S:
+        """The state with fresh symbols for these leaves and contents, settings kept."""
+        state = self._run.before
+        fresh = {leaf.name: symbol(leaf.name + PRIME, leaf.width) for leaf in leaves if not state[leaf.name].concrete}
+        return state.with_changes(dict(fresh)).with_contents({name: name + PRIME for name in stored})
+
+    def _compare(self, name: str, conditions: list[Word], other: Run[S], varied: Sequence[Leaf],
+        stored: Sequence[str] = (),
+    ) -> Finding[S]:
+        ignoring = frozenset((*(leaf.name for leaf in varied), *stored))
+        differs = differing(
+            self._run.after, other.after, ignoring=ignoring, time_is_state=self._c.time_is_state
+        )
+        return self._finding(name, conditions, differs, [self._run, other], varied, stored)
+
+    def _finding(
+        self,
+        name: str,
+        conditions: list[Word],
+        differs: Mapping[str, Word],
+        runs: list[Run[S]],
+        varied: Sequence[Leaf] = (),
+        stored: Sequence[str] = (),
+        offset: Word | None = None,
+    ) -> Finding[S]:
+        question = Question(
+            f"{self._machine.name}: {self._instruction.form} is {name.replace('_', '-')} "
+            f"({self._technique.name}; {self._c.configuration})",
+            [*conditions, any_of(differs.values())],
+        )
+        answer, components = Answer.UNSAT, ()
+        if not question.trivial:
+            with self._asking(question.conditions[len(self._assumed) :]) as answer:
+                # The question about user mode is one part of the general one, which lists them all.
+                if answer is Answer.SAT and name in SENSITIVE:
+                    components = self._components(differs, runs, varied, stored)
+        evidence = z3_evidence(question, answer)
+        if answer is Answer.SAT:
+            return Finding(
+                Truth.YES, evidence, components, lambda: self._witness(name, question, runs, offset)
+            )
+        if answer is Answer.UNKNOWN:
+            return Finding(Truth.UNKNOWN, evidence)
+        gap = any_of(run.not_modelled for run in runs)
+        if self._possible([gap]):
+            return Finding(Truth.UNKNOWN, evidence)
+        return Finding(Truth.NO, evidence)
+
+    @contextmanager
+    def _asking(self, conditions: Sequence[Word]) -> Iterator[Answer]:
+        """Ask on top of what the form's questions share; further questions may be asked inside."""
+        self._solver.push()
+        try:
+            for condition in conditions:
+                self._solver.add(condition)
+            yield self._solver.check()
+        finally:
+            self._solver.pop()
+
+    def _possible(self, conditions: Sequence[Word]) -> bool:
+        if any(condition.value == 0 for condition in conditions):
+            return False
+        with self._asking(conditions) as answer:
+            return answer is not Answer.UNSAT
+
+    def _components(
+        self,
+        differs: Mapping[str, Word],
+        runs: list[Run[S]],
+        varied: Sequence[Leaf],
+        stored: Sequence[str],
+    ) -> tuple[str, ...]:
+        """Which leaves, varied alone, make the results differ; for one run, which leaves change."""
+        if not (varied or stored):
+            return self._that_differ(differs)
+        a, b = runs[0].before, runs[1].before
+        read = self._read_by(runs[1])
+        candidates = [
+            leaf for leaf in varied if any(n in read for n in terms.variables_of([b[leaf.name].term]))
+        ]
+        candidate_contents = [name for name in stored if name + PRIME in read]
+        if len(candidates) + len(candidate_contents) == 1:
+            return (*(leaf.name for leaf in candidates), *candidate_contents)
+        found = []
+        for leaf in candidates:
+            # Leaves of the mode change together; of resources, one at a time.
+            same = [a[o.name] == b[o.name] for o in varied if o is not leaf and leaf.role is not Role.MODE]
+            with_same = [*same, *self._same_contents(candidate_contents), a[leaf.name] != b[leaf.name]]
+            if self._possible(with_same):
+                found.append(leaf.name)
+        nothing_else = [a[o.name] == b[o.name] for o in varied]
+        for name in candidate_contents:
+            others = [n for n in candidate_contents if n != name]
+            if self._possible([*nothing_else, *self._same_contents(others)]):
+                found.append(name)
+        return tuple(found)
+
+    def _same_contents(self, names: Sequence[str]) -> list[Word]:
+        """Two unknown contents agree wherever the current question reads them."""
+        pairs = []
+        for name in names:
+            for cell in self._solver.applications(name + PRIME) + self._solver.applications(name):
+                twin = terms.apply(name, cell.width, *cell.args), terms.apply(name + PRIME, cell.width, *cell.args)
+                pairs.append(Word(1, terms.compare("eq", *twin)))
+        return pairs
+
+    def _that_differ(self, differs: Mapping[str, Word]) -> tuple[str, ...]:
+        """The names whose conditions are possible, several per model."""
+        left, found = dict(differs), set()
+        while left:
+            with self._asking([any_of(left.values())]) as answer:
+                if answer is not Answer.SAT:
+                    break
+                model = self._solver.model()
+                shown = {name for name, condition in left.items() if model(condition.term)}
+            found |= shown
+            left = {name: condition for name, condition in left.items() if name not in shown}
+        return tuple(name for name in differs if name in found)
+
+    @staticmethod
+    def _read_by(run: Run[S]) -> set[str]:
+        """Variables and contents that decide the run: its conditions and whatever it changes."""
+        roots = [condition.term for condition, _ in run.paths]
+        old, new = run.before, run.after
+        roots += [new[n].term for n in old.words() if new[n].term is not old[n].term]
+        for name, content in new.memories().items():
+            if content is not old.memories()[name]:
+                roots.append(content.load(probe(content)).term)
+        names = set(terms.variables_of(roots))
+        return names | {str(cell.data) for cell in terms.applications_of(roots)}
+
+    def _witness(
+        self,
+        name: str,
+        question: Question,
+        runs: list[Run[S]],
+        offset: Word | None,
+    ) -> Counterexample[S]:
+        _, model, solver = question.ask(self._c.effort)
+        if model is None or solver is None:
+            raise ReplayError(f"{self._instruction.form}: {name} was satisfiable and is no more")
+        machine, instruction = self._machine, self._instruction
+        relocate = machine.relocate if offset is not None else None
+        starts = [run.before for run in (runs[:1] if relocate else runs)]
+        found = find_minimal(machine, instruction, question, solver, model, starts, self._probes())
+        states, claim = list(found.states), name.replace("_", "-")
+        kind = name.removeprefix("user_")
+        if relocate:
+            assert offset is not None
+            distance = Word(offset.width, found.model(offset.term))
+            states.append(relocate(states[0], distance))
+        executed = [
+            execute(machine, instruction, label, state, found.operands)
+            for label, state in zip(LABELS[kind], states, strict=True)
+        ]
+        after = [_after(run, instruction, claim) for run in executed]
+        if relocate:
+            differ = differences(relocate(after[0], distance), after[1], found.addresses)
+        elif len(executed) == 2:
+            # A leaf that was made to differ counts only where a run changed it.
+            varied = {d.name for d in differences(states[0], states[1])}
+            changed = {d.name for run in executed for d in run.changes}
+            differ = tuple(
+                d
+                for d in differences(after[0], after[1], found.addresses)
+                if d.name not in varied or d.name in changed
+            )
+        else:
+            differ = executed[0].changes
+        assert_replay(bool(differ), instruction, claim, [run.describe() for run in executed])
+        return Counterexample(
+            claim,
+            STORIES[kind],
+            instruction,
+            instruction.assembly(found.operands),
+            differences(machine.state.reset(), states[0]),
+            executed[0],
+            executed[1] if len(executed) == 2 else None,
+            differ,
+        )
+
+    def _probes(self) -> dict[str, Term]:
+        return {
+            name: probe(content, f"{PROBE} in {name}").term
+            for name, content in self._run.before.memories().items()
+        }
+
+
+LABELS = {
+    "control_sensitive": ("run",),
+    "mode_sensitive": ("user mode", "supervisor mode"),
+    "resource_sensitive": ("one value", "another value"),
+    "location_sensitive": ("here", "relocated"),
+}
+STORIES = {
+    "control_sensitive": "It completes and changes a mode or resource.",
+    "mode_sensitive": "The two states differ only in mode, neither run traps, and the results differ.",
+    "resource_sensitive": (
+        "The two states differ only in what the technique replaces, neither run traps, and the results differ."
+    ),
+    "location_sensitive": "Moving the program in storage before the run or after it does not give the same.",
+}
+
+
+def _after(executed: Executed[S], instruction: Instruction, claim: str) -> S:
+    outcome = executed.outcome
+    if not isinstance(outcome, Next):
+        raise ReplayError(f"{instruction.form}: the witness for {claim!r} {executed.describe()}")
+    return outcome.state
+
+
+def _no(answer: Answer) -> Truth:
+    return {Answer.UNSAT: Truth.YES, Answer.SAT: Truth.NO, Answer.UNKNOWN: Truth.UNKNOWN}[answer]
+
+
+def _yes(answer: Answer) -> Truth:
+    return {Answer.SAT: Truth.YES, Answer.UNSAT: Truth.NO, Answer.UNKNOWN: Truth.UNKNOWN}[answer]
+
+
+__all__ = ["SENSITIVE", "USER_SENSITIVE", "Classification", "Classifier", "Finding", "configured"]

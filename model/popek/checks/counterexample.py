@@ -1,0 +1,264 @@
+"""Counterexamples: minimal, replayed on the concrete semantics, and shown by field.
+
+A counterexample is found by the solver, made minimal (the fewest leaves that differ from a plain reset
+state, in declared order), turned into concrete states, and run again on integers.  Only then is it
+reported; a witness that does not replay is a defect of popek and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from popek.kernel import terms
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+from popek.kernel.memory import Block, Memory
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
+from popek.kernel.state import State
+from popek.kernel.terms import Term
+from popek.kernel.words import Word
+
+from .solver import Answer, Model, Solver
+
+S = TypeVar("S", bound=State)
+
+
+class ReplayError(RuntimeError):
+    """A witness did not replay: the symbolic and the concrete run disagree.  A defect of popek."""
+
+
+@attrs.frozen
+class Difference:
+    """One leaf or storage cell with two values."""
+
+    name: str
+    before: int
+    after: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.name} {show(self.before, self.width)} → {show(self.after, self.width)}"
+
+
+def show(value: int, width: int) -> str:
+    """A number as manuals print it: small ones plain, wide ones in hexadecimal."""
+    return str(value) if width <= 3 else f"{value:#x}"
+
+
+@attrs.frozen(eq=False)
+class Executed(Generic[S]):
+    """A concrete run: where it started and what happened."""
+
+    label: str
+    before: S
+    outcome: Outcome[S]
+
+    @property
+    def changes(self) -> tuple[Difference, ...]:
+        """What a completed run changed."""
+        return differences(self.before, self.outcome.state) if isinstance(self.outcome, Next) else ()
+
+    def describe(self) -> str:
+        """One line."""
+        match self.outcome:
+            case Next():
+                return "; ".join(map(str, self.changes)) or "nothing changes"
+            case Trap(vector, code, _, _):
+                return f"traps: {vector}" + ("" if code is None else f"({int(code):#x})")
+            case NotModelled(reason):
+                return f"not modelled: {reason}"
+
+    def to_json(self) -> dict[str, object]:
+        """Trap or changes, by name."""
+        match self.outcome:
+            case Next():
+                return {"changes": {d.name: hex(d.after) for d in self.changes}}
+            case Trap(vector, code, _, _):
+                return {"trap": str(vector), "error_code": None if code is None else hex(int(code))}
+            case NotModelled(reason):
+                return {"not_modelled": reason}
+
+
+@attrs.frozen(eq=False)
+class Counterexample(Generic[S]):
+    """Two runs of one instruction that a claim says cannot be.
+
+    Attributes:
+        claim: the class or promise it speaks about.
+        story: one sentence that says what the reader sees.
+        instruction: which form.
+        assembly: the instruction with its operands.
+        before: what differs from the plain reset state, in the first run.
+        first, second: the two runs; the second is None where one run is the witness.
+        differ: the components in which the results differ, or that change.
+    """
+
+    claim: str
+    story: str
+    instruction: Instruction
+    assembly: str
+    before: tuple[Difference, ...]
+    first: Executed[S]
+    second: Executed[S] | None
+    differ: tuple[Difference, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The keys of the classification's witness."""
+        second = self.second
+        start: dict[str, object] = {d.name: hex(d.after) for d in self.before}
+        return {
+            "claim": self.claim,
+            "story": self.story,
+            "assembly": self.assembly,
+            "before": start,
+            "native": self.first.to_json(),
+            "virtualized": None
+            if second is None
+            else {
+                "before": {d.name: hex(d.after) for d in differences(self.first.before, second.before)},
+                **second.to_json(),
+            },
+            "differ": {d.name: [hex(d.before), hex(d.after)] for d in self.differ},
+        }
+
+
+def differences(a: State, b: State, addresses: Mapping[str, Iterable[int]] | None = None) -> tuple[Difference, ...]:
+    """Every leaf and cell in which two concrete states differ.
+
+    Storage is compared where either state stored something, and at the given addresses by memory name.
+    """
+    found = [
+        Difference(leaf.name, int(a[leaf.name]), int(b[leaf.name]), leaf.width)
+        for leaf in a.leaves
+        if int(a[leaf.name]) != int(b[leaf.name])
+    ]
+    for name, left in a.memories().items():
+        right = b.memories()[name]
+        if left is right:
+            continue
+        extra = (addresses or {}).get(name, ())
+        for address in sorted({*_touched(left), *_touched(right), *extra}):
+            where = Word(left.address_width, address)
+            old, new = int(left.load(where)), int(right.load(where))
+            if old != new:
+                found.append(Difference(f"{name}[{address:#x}]", old, new, left.cell_width))
+    return tuple(found)
+
+
+def _touched(content: Memory) -> Iterable[int]:
+    """Addresses at which a concrete memory may differ from zero."""
+    touched: set[int] = set()
+    for entry in content.stores:
+        if isinstance(entry, Block):
+            touched.update(range(int(entry.destination), int(entry.destination) + int(entry.cells)))
+        else:
+            touched.add(int(entry[0]))
+    if isinstance(content.root, Mapping):
+        touched.update(content.root)
+    return touched
+
+
+class Minimizer:
+    """Makes a model minimal: variable by variable, in a fixed order, towards preferred values."""
+
+    def __init__(self, solver: Solver, conditions: Sequence[Word]) -> None:
+        self._solver = solver
+        self._roots = [condition.term for condition in conditions]
+        self.variables = terms.variables_of(self._roots)
+
+    def run(self, model: Model, preferences: Iterable[tuple[Term, Term]]) -> Model:
+        """The model in which each term has its preferred value if the earlier ones allow it.
+
+        Where it cannot, its halves are tried, and so on down to bits, the high ones first.  A preference
+        that the current model already meets costs nothing.
+        """
+        for term, preferred in preferences:
+            pending = [(term, preferred)]
+            while pending:
+                term, preferred = pending.pop()
+                model, met = self._prefer(model, term, preferred)
+                if not met and term.width > 1:
+                    top, middle = term.width - 1, term.width // 2
+                    pending.append((terms.extract(term, middle - 1, 0), terms.extract(preferred, middle - 1, 0)))
+                    pending.append((terms.extract(term, top, middle), terms.extract(preferred, top, middle)))
+        return model
+
+    def _prefer(self, model: Model, term: Term, preferred: Term) -> tuple[Model, bool]:
+        wish = terms.compare("eq", term, preferred)
+        if wish.op == "const":
+            return model, wish is terms.ONE
+        if model(wish) == 0:
+            if self._solver.check([wish]) is not Answer.SAT:
+                return model, False
+            model = self._solver.model()
+        self._solver.add(wish)
+        return model, True
+
+    def cells(self) -> list[Term]:
+        """The storage cells (applications of a memory's unknown contents) that the query reads."""
+        return terms.applications_of(self._roots)
+
+
+def leaf_preferences(state: State, preferred: State, known: Mapping[str, Term]) -> Iterable[tuple[Term, Term]]:
+    """Each leaf of a symbolic state that the query mentions, with its value in the preferred state."""
+    for leaf in state.leaves:
+        term = state[leaf.name].term
+        if any(name in known for name in terms.variables_of([term])):
+            yield term, preferred[leaf.name].term
+
+
+def concretize(
+    template: S, model: Model, cells: Iterable[Term], variables: Mapping[str, Term], reset: S
+) -> S:
+    """The concrete state a model gives to a symbolic one.
+
+    Components the query does not mention take their reset values; unknown contents hold the cells that
+    the query read, and zero elsewhere.
+    """
+    contents: dict[str, dict[int, int]] = {}
+    for cell in cells:
+        contents.setdefault(str(cell.data), {})[model(cell.args[0])] = model(cell)
+
+    def number(name: str, width: int) -> int:
+        known = variables.get(name)
+        if known is not None:
+            return model(known)
+        component = name.rstrip("'")
+        return int(reset[component]) if component in reset.words() else 0
+
+    def value(term: Term) -> int:
+        names = terms.variables_of([term])
+        env = {n: number(n, t.width) for n, t in names.items()}
+        tables: dict[str, Callable[..., int]] = {
+            n: (lambda table: lambda address: table.get(address, 0))(contents.get(n, {}))
+            for n in {str(t.data) for t in terms.applications_of([term])}
+        }
+        return terms.evaluate([term], env, tables)[0]
+
+    state = template.copy()
+    for name, old in template.words().items():
+        state[name] = Word(old.width, value(old.term))
+    for name, content in template.memories().items():
+        if isinstance(content.root, str):
+            cells_here = contents.get(content.root, {})
+            state._memories[name] = Memory(
+                content.address_width, content.cell_width, {a: v for a, v in cells_here.items() if v}
+            )
+    return state.with_undefined(
+        {n: model(t) for n, t in variables.items() if n.startswith("undefined ")}
+    )
+
+
+def execute(machine: Machine[S], instruction: Instruction, label: str, before: S, operands: Mapping[str, int]) -> Executed[S]:
+    """Run the instruction on numbers."""
+    words = {name: Word(width, operands[name]) for operand in instruction.inputs for name, width in operand.part_names()}
+    return Executed(label, before, machine.step(instruction, before, words))
+
+
+def assert_replay(condition: bool, instruction: Instruction, claim: str, detail: Any) -> None:
+    """Raise ReplayError unless the concrete runs show what the solver found."""
+    if not condition:
+        raise ReplayError(f"{instruction.form}: the witness for {claim!r} does not replay: {detail}")

@@ -1,0 +1,131 @@
+"""Verdicts: a claim, holds / refuted / unknown, and the evidence for it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from functools import cached_property
+
+import attrs
+
+from popek.kernel.words import Word
+
+from .solver import Answer, Effort, Model, Solver, sha256, solver_version
+
+
+class Truth(enum.Enum):
+    """A three-valued answer.  It has no truth value of its own: compare it."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+    def __bool__(self) -> bool:
+        raise TypeError("a three-valued answer is no bool: compare it with Truth.YES, NO or UNKNOWN")
+
+
+def yes_if(condition: bool) -> Truth:
+    """YES or NO."""
+    return Truth.YES if condition else Truth.NO
+
+
+def either(a: Truth, b: Truth) -> Truth:
+    """Three-valued or."""
+    if Truth.YES in (a, b):
+        return Truth.YES
+    return Truth.UNKNOWN if Truth.UNKNOWN in (a, b) else Truth.NO
+
+
+def both(a: Truth, b: Truth) -> Truth:
+    """Three-valued and."""
+    if Truth.NO in (a, b):
+        return Truth.NO
+    return Truth.UNKNOWN if Truth.UNKNOWN in (a, b) else Truth.YES
+
+
+def negate(a: Truth) -> Truth:
+    """Three-valued not."""
+    return {Truth.YES: Truth.NO, Truth.NO: Truth.YES, Truth.UNKNOWN: Truth.UNKNOWN}[a]
+
+
+class Status(enum.Enum):
+    """What became of a claim."""
+
+    HOLDS = "holds"
+    REFUTED = "refuted"
+    UNKNOWN = "unknown"
+
+    @classmethod
+    def of(cls, truth: Truth) -> Status:
+        """A claim that something is so."""
+        return {Truth.YES: cls.HOLDS, Truth.NO: cls.REFUTED, Truth.UNKNOWN: cls.UNKNOWN}[truth]
+
+
+@attrs.frozen(eq=False, slots=False)
+class Question:
+    """Can these conditions hold together?  The conditions are kept, so the question can be shown.
+
+    Attributes:
+        name: what is asked, for people.
+        conditions: words of width 1.
+    """
+
+    name: str
+    conditions: Sequence[Word]
+
+    @property
+    def trivial(self) -> bool:
+        """One of the conditions is false by itself: no solver is needed."""
+        return any(condition.value == 0 for condition in self.conditions)
+
+    def ask(self, effort: Effort | None = None) -> tuple[Answer, Model | None, Solver | None]:
+        """SAT with a model and the solver that found it, UNSAT, or UNKNOWN."""
+        if self.trivial:
+            return Answer.UNSAT, None, None
+        solver = Solver(effort)
+        for condition in self.conditions:
+            solver.add(condition)
+        answer = solver.check()
+        if answer is Answer.SAT:
+            return answer, solver.model(), solver
+        return answer, None, None
+
+    @cached_property
+    def smtlib(self) -> str:
+        """The question as an SMT-LIB 2 script."""
+        solver = Solver()
+        for condition in self.conditions:
+            solver.add(condition)
+        return f"; {self.name}\n(set-logic QF_BV)\n{solver.smtlib()}"
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of the script."""
+        return sha256(self.smtlib)
+
+
+@attrs.frozen(eq=False)
+class Evidence:
+    """How far an answer goes.
+
+    Attributes:
+        question: what was asked.
+        answers: what each solver said, by its name.
+    """
+
+    question: Question
+    answers: dict[str, Answer]
+
+    def to_json(self) -> dict[str, object]:
+        """Hash of the query and the solvers' answers."""
+        return {
+            "question": self.question.name,
+            "smtlib_sha256": self.question.sha256,
+            "solvers": {name: answer.value for name, answer in sorted(self.answers.items())},
+            "certificate": None,
+        }
+
+
+def z3_evidence(question: Question, answer: Answer) -> Evidence:
+    """The evidence of one Z3 answer."""
+    return Evidence(question, {solver_version(): answer})

@@ -1,0 +1,104 @@
+"""From a satisfiable question to a minimal, replayed counterexample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
+
+import attrs
+
+from popek.kernel import terms
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+from popek.kernel.state import State
+from popek.kernel.terms import Term
+
+from .counterexample import Minimizer, concretize, leaf_preferences
+from .solver import Model, Solver
+from .verdict import Question
+
+S = TypeVar("S", bound=State)
+
+
+@attrs.frozen(eq=False)
+class Found(Generic[S]):
+    """Concrete states and operands behind a model.
+
+    Attributes:
+        states: the concrete counterparts of the symbolic states asked for, in order.
+        operands: a number per operand part.
+        addresses: the probed address per memory, where the query probed one.
+        model: for further terms.
+    """
+
+    states: tuple[S, ...]
+    operands: Mapping[str, int]
+    addresses: Mapping[str, tuple[int, ...]]
+    model: Model
+
+
+def find_minimal(
+    machine: Machine[S],
+    instruction: Instruction,
+    question: Question,
+    solver: Solver,
+    model: Model,
+    states: Sequence[S],
+    probes: Mapping[str, Term],
+    resets: Sequence[S] = (),
+) -> Found[S]:
+    """The minimal model of a satisfiable question, as concrete states.
+
+    Args:
+        solver, model: as the question's `ask` returned them.
+        states: symbolic states, the most important first; a later one that shares a leaf's symbol with
+            an earlier one follows it, and primed leaves prefer the value of the unprimed ones.
+        probes: the probed address of each memory.
+        resets: preferred states, one per symbolic state; the machine's plain reset state by default.
+    """
+    plain = machine.state.reset()
+    wanted = [resets[i] if i < len(resets) else plain for i in range(len(states))]
+    minimizer = Minimizer(solver, question.conditions)
+    known = minimizer.variables
+    preferences: list[tuple[Term, Term]] = []
+    for other in states[1:]:  # the two runs should differ in as little as possible
+        preferences += [
+            (other[leaf.name].term, states[0][leaf.name].term)
+            for leaf in machine.state.leaves
+            if other[leaf.name].term is not states[0][leaf.name].term and _mentioned(other[leaf.name].term, known)
+        ]
+    for symbolic, reset in zip(states, wanted, strict=True):
+        preferences += leaf_preferences(symbolic, reset, known)
+    for name, width in ((n, w) for o in instruction.inputs for n, w in o.part_names()):
+        if name in known:
+            preferences.append((known[name], terms.const(width, _smallest(instruction, name))))
+    cells = minimizer.cells()
+    preferences += [(cell, terms.const(cell.width, 0)) for cell in cells]
+    # The probed addresses last: they say where to look, not what the state is.
+    preferences += [(term, terms.const(term.width, 0)) for term in probes.values() if str(term.data) in known]
+    model = minimizer.run(model, preferences)
+    concrete = tuple(
+        concretize(symbolic, model, cells, known, reset)
+        for symbolic, reset in zip(states, wanted, strict=True)
+    )
+    operands = {
+        name: model(known[name]) if name in known else _smallest(instruction, name)
+        for operand in instruction.inputs
+        for name, _ in operand.part_names()
+    }
+    addresses = {name: (model(term),) for name, term in probes.items() if str(term.data) in known}
+    return Found(concrete, operands, addresses, model)
+
+
+def _mentioned(term: Term, known: Mapping[str, Term]) -> bool:
+    return any(name in known for name in terms.variables_of([term]))
+
+
+def _smallest(instruction: Instruction, name: str) -> int:
+    """The value of an operand part that the question does not depend on: the first valid one."""
+    for operand in instruction.inputs:
+        for part, (full, width) in zip(operand.kind.parts, operand.part_names(), strict=True):
+            if full == name:
+                return operand.kind.first.get(part, 0) & terms.mask(width)
+    raise KeyError(name)
+

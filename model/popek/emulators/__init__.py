@@ -1,0 +1,1 @@
+"""Emulators as independent oracles: what a machine really does, to compare the model with."""
