@@ -18,7 +18,7 @@ say what happens and nothing else decides a class, the class is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -36,7 +36,18 @@ from popek.kernel.terms import Term
 from popek.kernel.words import Word, any_of, symbol
 
 from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
-from .runs import PROBE, Run, differing, explore_instruction, probe
+from .runs import (
+    PROBE,
+    Case,
+    Completion,
+    Run,
+    conjunction,
+    declared_order,
+    differing,
+    explore_instruction,
+    probe,
+    together,
+)
 from .solver import Answer, Effort, Solver
 from .verdict import Evidence, Question, Truth, both, either, negate, z3_evidence
 from .witness import find_minimal
@@ -44,6 +55,9 @@ from .witness import find_minimal
 S = TypeVar("S", bound=State)
 
 PRIME = "'"
+
+# Solver resources for finding out whether one component leaks.
+COMPONENT = 2_000_000
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -190,6 +204,19 @@ def configured(machine: Machine[S], configuration: Configuration) -> S:
     return state.with_changes({str(leaf): value for leaf, value in fixed.items()})
 
 
+@attrs.frozen
+class _Varied:
+    """What two compared states differ in: leaves, and memories by name."""
+
+    leaves: tuple[Leaf, ...]
+    contents: tuple[str, ...] = ()
+
+    def names(self, before: State, read: set[str]) -> list[str]:
+        """Those of them that a run reads."""
+        found = [x.name for x in self.leaves if not read.isdisjoint(terms.variables_of([before[x.name].term]))]
+        return [*found, *(name for name in self.contents if name + PRIME in read)]
+
+
 class _Questions(Generic[S]):
     """The questions about one form."""
 
@@ -226,71 +253,56 @@ class _Questions(Generic[S]):
 
     # -- the questions ------------------------------------------------------------------------
 
+    def _completions(self, run: Run[S]) -> list[Completion[S]]:
+        """The ways in which it completes and has not handed control to the VMM."""
+        was_deprivileged = self._technique.deprivileged(run.before)
+        found = []
+        for conditions, after in run.completions():
+            kept = ~(was_deprivileged & self._machine.supervisor(after))
+            if kept.value != 0:
+                found.append(((*conditions, kept.term), after))
+        return found
+
     def _completes(self, run: Run[S]) -> Word:
-        """It completes and has not handed control to the VMM."""
-        handed = self._technique.deprivileged(run.before) & self._machine.supervisor(run.after)
-        return run.completes & ~handed
+        return any_of(conjunction(conditions) for conditions, _ in self._completions(run))
 
     def _control(self, name: str, *, in_user: bool) -> Finding[S]:
         roles = [Role.MODE, Role.RESOURCE, *([Role.TIME] if self._c.time_is_state else [])]
-        changed = {
-            leaf.name: self._run.before[leaf.name] != self._run.after[leaf.name]
-            for leaf in leaves_with(self._machine.state, roles)
-        }
-        for slot in self._machine.state.layout:
-            if slot.address and slot.role in roles:
-                old, new = self._run.before.memories()[slot.name], self._run.after.memories()[slot.name]
-                if old is not new:
-                    where = probe(old, f"{PROBE} in {slot.name}")
-                    changed[slot.name] = old.load(where) != new.load(where)
-        conditions = [self._completes(self._run), *([self._user] if in_user else [])]
-        return self._finding(name, [*self._assumed, *conditions], changed, [self._run])
+        elsewhere = frozenset(slot.name for slot in self._machine.state.layout if slot.role not in roles)
+        other_leaves = frozenset(leaf.name for leaf in self._machine.state.leaves if leaf.role not in roles)
+        before = self._run.before
+        pairs = [(conjunction(when), before, after) for when, after in self._completions(self._run)]
+        changed = differing(pairs, ignoring=elsewhere | other_leaves, time_is_state=self._c.time_is_state)
+        return self._finding(name, [*self._assumed, *self._in_user(in_user)], changed, [self._run])
 
     def _mode(self) -> Finding[S]:
         modes = leaves_with(self._machine.state, [Role.MODE])
-        other = self._general.at(self._primed(modes))
-        conditions = [
-            *self._assumed,
-            self._user,
-            self._machine.supervisor(other.before),
-            self._machine.invariant(other.before),
-            self._completes(self._run),
-            self._completes(other),
-        ]
-        return self._compare("mode_sensitive", conditions, other, modes)
+        return self._compare("mode_sensitive", _Varied(modes), in_user=True)
 
     def _resource(self, name: str, *, in_user: bool) -> Finding[S]:
-        stored = [n for n in self._technique.replaced if n in self._run.before.memories()]
+        stored = tuple(n for n in self._technique.replaced if n in self._run.before.memories())
         replaced = [self._machine.state.leaf(n) for n in self._technique.replaced if n not in stored]
         if not self._c.time_is_state:
             replaced = [leaf for leaf in replaced if leaf.role is not Role.TIME]
-        other = self._general.at(self._primed(replaced, stored))
-        conditions = [
-            *self._assumed,
-            self._settings(other.before),
-            self._machine.invariant(other.before),
-            self._completes(self._run),
-            self._completes(other),
-            *([self._user] if in_user else []),
-        ]
-        return self._compare(name, conditions, other, replaced, stored)
+        return self._compare(name, _Varied(tuple(replaced), stored), in_user=in_user)
 
     def _location(self, name: str, *, in_user: bool) -> Finding[S]:
         relocate = self._machine.relocate
         if relocate is None:
-            return self._finding(name, self._assumed, {}, [self._run])
+            return self._finding(name, self._assumed, [], [self._run])
         offset = symbol("relocation", self._machine.relocation_width)
         other = self._general.at(relocate(self._run.before, offset))
-        moved = relocate(self._run.after, offset)
-        conditions = [
-            *self._assumed,
-            self._machine.invariant(other.before),
-            self._completes(self._run),
-            self._completes(other),
-            *([self._user] if in_user else []),
-        ]
-        differs = differing(moved, other.after, ignoring=frozenset(), time_is_state=self._c.time_is_state)
-        return self._finding(name, conditions, differs, [self._run, other], offset=offset)
+        moved = [(when, relocate(after, offset)) for when, after in self._completions(self._run)]
+        cases = differing(
+            together(moved, self._completions(other)),
+            ignoring=frozenset(),
+            time_is_state=self._c.time_is_state,
+        )
+        conditions = [*self._assumed, self._machine.invariant(other.before), *self._in_user(in_user)]
+        return self._finding(name, conditions, cases, [self._run, other], offset=offset)
+
+    def _in_user(self, in_user: bool) -> list[Word]:
+        return [self._user] if in_user else []
 
     def _privileged(self) -> Truth:
         """Never completes in user mode; where it traps, the supervisor twin can complete."""
@@ -299,7 +311,7 @@ class _Questions(Generic[S]):
         if answer is Answer.SAT:
             return Truth.NO
         modes = leaves_with(self._machine.state, [Role.MODE])
-        twin = self._general.at(self._primed(modes))
+        twin = self._general.at(self._primed(_Varied(modes)))
         works = Question(
             "traps in user mode where it completes in supervisor mode",
             [
@@ -320,47 +332,58 @@ class _Questions(Generic[S]):
     def _ask(self, question: Question) -> Answer:
         if question.trivial:
             return Answer.UNSAT
-        with self._asking(question.conditions[len(self._assumed) :]) as answer:
-            return answer
+        with self._assuming(question.conditions[len(self._assumed) :]):
+            return self._solver.check()
 
     # -- machinery ----------------------------------------------------------------------------
 
-    def _primed(self, leaves: Sequence[Leaf], stored: Sequence[str] = ()) -> S:
+    def _primed(self, varied: _Varied) -> S:
         """The state with fresh symbols for these leaves and contents, settings kept."""
         state = self._run.before
-        fresh = {leaf.name: symbol(leaf.name + PRIME, leaf.width) for leaf in leaves if not state[leaf.name].concrete}
-        return state.with_changes(dict(fresh)).with_contents({name: name + PRIME for name in stored})
+        fresh = {
+            leaf.name: symbol(leaf.name + PRIME, leaf.width)
+            for leaf in varied.leaves
+            if not state[leaf.name].concrete
+        }
+        return state.with_changes(dict(fresh)).with_contents({name: name + PRIME for name in varied.contents})
 
-    def _compare(self, name: str, conditions: list[Word], other: Run[S], varied: Sequence[Leaf],
-        stored: Sequence[str] = (),
-    ) -> Finding[S]:
-        ignoring = frozenset((*(leaf.name for leaf in varied), *stored))
-        differs = differing(
-            self._run.after, other.after, ignoring=ignoring, time_is_state=self._c.time_is_state
+    def _compare(self, name: str, varied: _Varied, *, in_user: bool) -> Finding[S]:
+        """Two states that differ only in what is varied; the second a supervisor's if that is the mode."""
+        other, conditions, cases = self._two_runs(varied, [*self._assumed, *self._in_user(in_user)])
+        return self._finding(name, conditions, cases, [self._run, other], varied)
+
+    def _two_runs(self, varied: _Varied, conditions: list[Word]) -> tuple[Run[S], list[Word], list[Case]]:
+        other = self._general.at(self._primed(varied))
+        conditions = [*conditions, self._settings(other.before), self._machine.invariant(other.before)]
+        if any(leaf.role is Role.MODE for leaf in varied.leaves):
+            conditions.append(self._machine.supervisor(other.before))
+        cases = differing(
+            together(self._completions(self._run), self._completions(other)),
+            ignoring=frozenset((*(leaf.name for leaf in varied.leaves), *varied.contents)),
+            time_is_state=self._c.time_is_state,
         )
-        return self._finding(name, conditions, differs, [self._run, other], varied, stored)
+        return other, conditions, cases
 
     def _finding(
         self,
         name: str,
         conditions: list[Word],
-        differs: Mapping[str, Word],
+        cases: list[Case],
         runs: list[Run[S]],
-        varied: Sequence[Leaf] = (),
-        stored: Sequence[str] = (),
+        varied: _Varied | None = None,
         offset: Word | None = None,
     ) -> Finding[S]:
         question = Question(
             f"{self._machine.name}: {self._instruction.form} is {name.replace('_', '-')} "
             f"({self._technique.name}; {self._c.configuration})",
-            [*conditions, any_of(differs.values())],
+            [*conditions, any_of(case.differs for case in cases)],
         )
-        answer, components = Answer.UNSAT, ()
-        if not question.trivial:
-            with self._asking(question.conditions[len(self._assumed) :]) as answer:
-                # The question about user mode is one part of the general one, which lists them all.
-                if answer is Answer.SAT and name in SENSITIVE:
-                    components = self._components(differs, runs, varied, stored)
+        components: tuple[str, ...] = ()
+        with self._assuming(conditions[len(self._assumed) :]):
+            answer = self._any(cases)
+            # The question about user mode is one part of the general one, which lists them all.
+            if answer is Answer.SAT and name in SENSITIVE:
+                components = self._components(cases, runs, varied)
         evidence = z3_evidence(question, answer)
         if answer is Answer.SAT:
             return Finding(
@@ -374,85 +397,87 @@ class _Questions(Generic[S]):
         return Finding(Truth.NO, evidence)
 
     @contextmanager
-    def _asking(self, conditions: Sequence[Word]) -> Iterator[Answer]:
-        """Ask on top of what the form's questions share; further questions may be asked inside."""
+    def _assuming(self, conditions: Sequence[Word]) -> Iterator[None]:
+        """On top of what the form's questions share; further conditions may be assumed inside."""
         self._solver.push()
         try:
             for condition in conditions:
                 self._solver.add(condition)
-            yield self._solver.check()
+            yield
         finally:
             self._solver.pop()
+
+    def _any(self, cases: Iterable[Case], *, rlimit: int | None = None) -> Answer:
+        """Whether one of the cases is possible."""
+        answer = Answer.UNSAT
+        for case in cases:
+            with self._assuming([case.differs]):
+                match self._solver.check(rlimit=rlimit):
+                    case Answer.SAT:
+                        return Answer.SAT
+                    case Answer.UNKNOWN:
+                        answer = Answer.UNKNOWN
+        return answer
 
     def _possible(self, conditions: Sequence[Word]) -> bool:
         if any(condition.value == 0 for condition in conditions):
             return False
-        with self._asking(conditions) as answer:
-            return answer is not Answer.UNSAT
+        with self._assuming(conditions):
+            return self._solver.check() is not Answer.UNSAT
 
-    def _components(
-        self,
-        differs: Mapping[str, Word],
-        runs: list[Run[S]],
-        varied: Sequence[Leaf],
-        stored: Sequence[str],
-    ) -> tuple[str, ...]:
-        """Which leaves, varied alone, make the results differ; for one run, which leaves change."""
-        if not (varied or stored):
-            return self._that_differ(differs)
-        a, b = runs[0].before, runs[1].before
+    def _components(self, cases: list[Case], runs: list[Run[S]], varied: _Varied | None) -> tuple[str, ...]:
+        """Which leaves, varied alone, make the results differ; for one run, which leaves change.
+
+        Only those that were seen to: a search that comes to no end leaves a component out.
+        """
+        if varied is None:
+            return self._that_differ(cases)
         read = self._read_by(runs[1])
-        candidates = [
-            leaf for leaf in varied if any(n in read for n in terms.variables_of([b[leaf.name].term]))
-        ]
-        candidate_contents = [name for name in stored if name + PRIME in read]
-        if len(candidates) + len(candidate_contents) == 1:
-            return (*(leaf.name for leaf in candidates), *candidate_contents)
-        found = []
-        for leaf in candidates:
-            # Leaves of the mode change together; of resources, one at a time.
-            same = [a[o.name] == b[o.name] for o in varied if o is not leaf and leaf.role is not Role.MODE]
-            with_same = [*same, *self._same_contents(candidate_contents), a[leaf.name] != b[leaf.name]]
-            if self._possible(with_same):
-                found.append(leaf.name)
-        nothing_else = [a[o.name] == b[o.name] for o in varied]
-        for name in candidate_contents:
-            others = [n for n in candidate_contents if n != name]
-            if self._possible([*nothing_else, *self._same_contents(others)]):
-                found.append(name)
-        return tuple(found)
+        before = runs[1].before
+        modes = tuple(leaf for leaf in varied.leaves if leaf.role is Role.MODE)  # they change together
+        alone = [_Varied((leaf,)) for leaf in varied.leaves if leaf not in modes]
+        alone += [_Varied((), (name,)) for name in varied.contents]
+        if modes:
+            alone.append(_Varied(modes))
+        alone = [one for one in alone if one.names(before, read)]
+        found: list[str] = []
+        for one in alone:
+            if len(alone) == 1 or self._leaks(one):
+                found += one.names(before, read)
+        return tuple(declared_order(self._machine.state, found))
 
-    def _same_contents(self, names: Sequence[str]) -> list[Word]:
-        """Two unknown contents agree wherever the current question reads them."""
-        pairs = []
-        for name in names:
-            for cell in self._solver.applications(name + PRIME) + self._solver.applications(name):
-                twin = terms.apply(name, cell.width, *cell.args), terms.apply(name + PRIME, cell.width, *cell.args)
-                pairs.append(Word(1, terms.compare("eq", *twin)))
-        return pairs
+    def _leaks(self, varied: _Varied) -> bool:
+        """Whether varying this alone is seen to make the results differ."""
+        _, conditions, cases = self._two_runs(varied, [])
+        if not cases:
+            return False
+        with self._assuming(conditions):
+            return self._any(cases, rlimit=COMPONENT) is Answer.SAT
 
-    def _that_differ(self, differs: Mapping[str, Word]) -> tuple[str, ...]:
+    def _that_differ(self, cases: Iterable[Case]) -> tuple[str, ...]:
         """The names whose conditions are possible, several per model."""
-        left, found = dict(differs), set()
-        while left:
-            with self._asking([any_of(left.values())]) as answer:
-                if answer is not Answer.SAT:
-                    break
-                model = self._solver.model()
-                shown = {name for name, condition in left.items() if model(condition.term)}
-            found |= shown
-            left = {name: condition for name, condition in left.items() if name not in shown}
-        return tuple(name for name in differs if name in found)
+        found: set[str] = set()
+        for case in cases:
+            left = {name: condition for name, condition in case.unlike.items() if name not in found}
+            while left:
+                with self._assuming([case.when & any_of(left.values())]):
+                    if self._solver.check(rlimit=COMPONENT) is not Answer.SAT:
+                        break
+                    model = self._solver.model()
+                    found |= {name for name, condition in left.items() if model(condition.term)}
+                left = {name: condition for name, condition in left.items() if name not in found}
+        return tuple(declared_order(self._machine.state, found))
 
     @staticmethod
     def _read_by(run: Run[S]) -> set[str]:
         """Variables and contents that decide the run: its conditions and whatever it changes."""
-        roots = [condition.term for condition, _ in run.paths]
-        old, new = run.before, run.after
-        roots += [new[n].term for n in old.words() if new[n].term is not old[n].term]
-        for name, content in new.memories().items():
-            if content is not old.memories()[name]:
-                roots.append(content.load(probe(content)).term)
+        roots = [condition for path in run.paths for condition in path.conditions]
+        old = run.before
+        for _, new in run.completions():
+            roots += [new[n].term for n in old.words() if new[n].term is not old[n].term]
+            for name, content in new.memories().items():
+                if content is not old.memories()[name]:
+                    roots.append(content.load(probe(content)).term)
         names = set(terms.variables_of(roots))
         return names | {str(cell.data) for cell in terms.applications_of(roots)}
 

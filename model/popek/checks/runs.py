@@ -6,7 +6,7 @@ technique's map) are reached by substitution, so the semantics are never run aga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -19,13 +19,17 @@ from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.state import Role, State, substitution
-from popek.kernel.words import Word, any_of, ite
+from popek.kernel.terms import Term
+from popek.kernel.words import Word, any_of
 
 from .solver import Effort, Solver
 
 S = TypeVar("S", bound=State)
 
 PROBE = "probed address"
+
+# Solver resources for pruning a path.  One that is not pruned costs little: its condition is false.
+FEASIBILITY = 200_000
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -34,12 +38,12 @@ class Run(Generic[S]):
 
     Attributes:
         before: the state it starts in.
-        paths: pairs of condition (width 1) and outcome; the conditions exclude one another.
+        paths: the ways through it; their conditions exclude one another.
         operands: the words of the operand parts.
     """
 
     before: S
-    paths: tuple[tuple[Word, Outcome[S]], ...]
+    paths: tuple[Path[Outcome[S]], ...]
     operands: Mapping[str, Word]
 
     def at(self, before: S) -> Run[S]:
@@ -50,69 +54,47 @@ class Run(Generic[S]):
         variables = dict(before.words())
         views = {name: content.load for name, content in before.memories().items()}
         replace = substitution(variables, views)
-        kept: list[tuple[Word, Outcome[S]]] = []
-        for condition, outcome in self.paths:
-            where = Word(1, replace(condition.term))
-            if where.value != 0:
-                kept.append((where, _replaced(outcome, replace, views)))
+        kept: list[Path[Outcome[S]]] = []
+        for path in self.paths:
+            conditions = tuple(replace(condition) for condition in path.conditions)
+            if terms.ZERO not in conditions:
+                kept.append(Path(conditions, _replaced(path.result, replace, views)))
         return Run(before, tuple(kept), self.operands)
+
+    def _when(self, kind: Callable[[Outcome[S]], bool]) -> Word:
+        return any_of(path.condition for path in self.paths if kind(path.result))
 
     @cached_property
     def completes(self) -> Word:
         """It runs to its end without a trap (width 1)."""
-        return any_of(condition for condition, outcome in self.paths if isinstance(outcome, Next))
+        return self._when(lambda outcome: isinstance(outcome, Next))
 
     @cached_property
     def traps(self) -> Word:
         """It traps, on storage or otherwise (width 1)."""
-        return any_of(condition for condition, outcome in self.paths if isinstance(outcome, Trap))
+        return self._when(lambda outcome: isinstance(outcome, Trap))
 
     @cached_property
     def traps_not_on_memory(self) -> Word:
         """It traps for another reason than a storage reference (width 1)."""
-        return any_of(c for c, outcome in self.paths if isinstance(outcome, Trap) and not outcome.memory)
+        return self._when(lambda outcome: isinstance(outcome, Trap) and not outcome.memory)
 
     @cached_property
     def not_modelled(self) -> Word:
         """The model does not say what happens (width 1)."""
-        return any_of(condition for condition, outcome in self.paths if isinstance(outcome, NotModelled))
+        return self._when(lambda outcome: isinstance(outcome, NotModelled))
 
-    @cached_property
-    def after(self) -> S:
-        """The state after completion, as one term per component; arbitrary where it does not complete."""
-        done = [(c, outcome.state) for c, outcome in self.paths if isinstance(outcome, Next)]
-        if not done:
-            return self.before
-        state = done[-1][1].copy()
-        for condition, other in reversed(done[:-1]):
-            for name, new in other.words().items():
-                state[name] = ite(condition, new, state[name])
-        for name, old in state.memories().items():
-            contents = [(c, s.memories()[name]) for c, s in done]
-            state._memories[name] = _folded(old, contents)
-        return state
+    def completions(self) -> Iterator[tuple[tuple[Term, ...], S]]:
+        """The conditions and the final state of every way through without a trap."""
+        for path in self.paths:
+            if isinstance(path.result, Next):
+                yield path.conditions, path.result.state
 
     @cached_property
     def mentioned(self) -> frozenset[str]:
         """The components that its conditions read."""
-        return frozenset(terms.variables_of([condition.term for condition, _ in self.paths]))
-
-    def outcomes(self) -> Iterator[tuple[Word, Outcome[S]]]:
-        """The paths."""
-        return iter(self.paths)
-
-
-def _folded(shape: Memory, contents: list[tuple[Word, Memory]]) -> Memory:
-    def view(address: Word) -> Word:
-        cell = contents[-1][1].load(address)
-        for condition, content in reversed(contents[:-1]):
-            cell = ite(condition, content.load(address), cell)
-        return cell
-
-    first = contents[0][1]
-    if all(content is first for _, content in contents):
-        return first
-    return Memory(shape.address_width, shape.cell_width, view)
+        roots = [condition for path in self.paths for condition in path.conditions]
+        return frozenset(terms.variables_of(roots))
 
 
 def _replaced(
@@ -139,11 +121,11 @@ def explore_instruction(
     operands = instruction.symbols()
     found: list[Path[Outcome[S]]] = explore(
         lambda: machine.step(instruction, state, operands),
-        Solver(effort),
+        Solver(effort, rlimit=FEASIBILITY),
         assume=[machine.invariant(state), instruction.valid(operands)],
         budget=budget,
     )
-    return Run(state, tuple((path.condition, path.result) for path in found), operands)
+    return Run(state, tuple(found), operands)
 
 
 def probe(memory: Memory, name: str = PROBE) -> Word:
@@ -151,27 +133,82 @@ def probe(memory: Memory, name: str = PROBE) -> Word:
     return Word(memory.address_width, terms.var(name, memory.address_width))
 
 
-def differing(a: State, b: State, *, ignoring: frozenset[str], time_is_state: bool) -> dict[str, Word]:
-    """Per leaf and memory, the condition (width 1) that the states differ there.
+Completion = tuple[tuple[Term, ...], S]
+"""The conditions under which a run completes in one way, and its final state."""
 
-    Leaves named in `ignoring` are left out, and clocks unless `time_is_state`.  Leaves whose terms are
-    the same are left out too: they cannot differ.
+
+def together(a: Iterable[Completion[S]], b: Iterable[Completion[S]]) -> Iterator[tuple[Word, S, S]]:
+    """The pairs of completions that do not exclude one another: condition (width 1), both final states."""
+    second = list(b)
+    for conditions, first_state in a:
+        known = set(conditions)
+        for others, second_state in second:
+            if not any(terms.invert(other) in known for other in others):
+                yield conjunction((*conditions, *others)), first_state, second_state
+
+
+def conjunction(conditions: Iterable[Term]) -> Word:
+    """All of the conditions, each once (width 1)."""
+    total = terms.ONE
+    for condition in dict.fromkeys(conditions):
+        total = terms.arithmetic("and", total, condition)
+    return Word(1, total)
+
+
+def declared_order(state: type[State], names: Iterable[str]) -> list[str]:
+    """Names of leaves and memories, in the order in which the state declares them."""
+    wanted = set(names)
+    everything = [*(leaf.name for leaf in state.leaves), *(slot.name for slot in state.layout if slot.address)]
+    return [name for name in everything if name in wanted]
+
+
+@attrs.frozen
+class Case:
+    """A pair of states that a question compares.
+
+    Attributes:
+        when: the condition (width 1) under which there is such a pair.
+        unlike: per leaf and memory, in declared order, the condition that they differ there; those that
+            cannot differ, because their terms are the same, are left out.
     """
-    found: dict[str, Word] = {}
+
+    when: Word
+    unlike: Mapping[str, Word]
+
+    @property
+    def differs(self) -> Word:
+        """There is such a pair and it differs (width 1)."""
+        return self.when & any_of(self.unlike.values())
+
+
+def differing(
+    pairs: Iterable[tuple[Word, S, S]], *, ignoring: frozenset[str], time_is_state: bool
+) -> list[Case]:
+    """The pairs that may differ, simple ones first.
+
+    Leaves named in `ignoring` do not count, nor do clocks unless `time_is_state`.
+    """
+    found = []
+    for when, a, b in pairs:
+        unlike = dict(_unlike(a, b, ignoring, time_is_state))
+        if unlike and when.value != 0:
+            found.append(Case(when, unlike))
+    return sorted(found, key=lambda case: terms.size([case.differs.term]))
+
+
+def _unlike(a: S, b: S, ignoring: frozenset[str], time_is_state: bool) -> Iterator[tuple[str, Word]]:
     for leaf in a.leaves:
         if leaf.name in ignoring or (leaf.role is Role.TIME and not time_is_state):
             continue
-        left, right = a[leaf.name], b[leaf.name]
-        condition = left != right
+        condition = a[leaf.name] != b[leaf.name]
         if condition.value != 0:
-            found[leaf.name] = condition
+            yield leaf.name, condition
     for slot in a.layout:
         if slot.address and slot.name not in ignoring and not (slot.role is Role.TIME and not time_is_state):
-            left_memory, right_memory = a.memories()[slot.name], b.memories()[slot.name]
-            if left_memory is right_memory:
+            left, right = a.memories()[slot.name], b.memories()[slot.name]
+            if left is right:
                 continue
-            where = probe(left_memory, f"{PROBE} in {slot.name}")
-            condition = left_memory.load(where) != right_memory.load(where)
+            where = probe(left, f"{PROBE} in {slot.name}")
+            condition = left.load(where) != right.load(where)
             if condition.value != 0:
-                found[slot.name] = condition
-    return found
+                yield slot.name, condition

@@ -3,7 +3,8 @@
 Every question gets a context of its own, terms are translated in a fixed order, and effort is bounded
 by Z3's resource count rather than by the clock, so an answer is the same on every run.  Memory contents
 are uninterpreted functions from address to cell; each application becomes a variable, and equal arguments
-force equal values (Ackermann's reduction), so every query is plain QF_BV.
+force equal values (Ackermann's reduction), so every query is plain QF_BV.  Most pairs of cells never
+matter: a pair is tied only when a model would have it otherwise, and the check is repeated.
 """
 
 from __future__ import annotations
@@ -62,52 +63,92 @@ class Model:
 
 
 class Solver:
-    """An incremental solver over terms; implements the exploration's oracle."""
+    """An incremental solver over terms; implements the exploration's oracle.
 
-    def __init__(self, effort: Effort | None = None) -> None:
+    Args:
+        effort: bounds, and the tally.
+        rlimit: Z3 resource units for a check, where it is to be another bound than the effort's.
+    """
+
+    def __init__(self, effort: Effort | None = None, *, rlimit: int | None = None) -> None:
         self.effort = effort or Effort()
         self._context = z3.Context()
         self._solver = z3.SolverFor("QF_BV", ctx=self._context)
-        if self.effort.rlimit:
-            self._solver.set("rlimit", self.effort.rlimit)
+        self._bound = self.effort.rlimit if rlimit is None else rlimit
+        self._solver.set("rlimit", self._bound)
         if self.effort.timeout:
             self._solver.set("timeout", max(1, int(self.effort.timeout * 1000)))
         self._memo: dict[Term, Any] = {}
         self._bools: dict[Term, Any] = {}
         self._applications: dict[str, list[Term]] = {}
         self._axioms: list[list[Any]] = [[]]  # by level: those added there
+        self._asserted: list[list[Term]] = [[]]  # by level: the conditions added there
 
     # -- assumptions --------------------------------------------------------------------------
 
     def add(self, condition: Term | Word) -> None:
         """Assert a condition (width 1)."""
+        self._asserted[-1].append(_term(condition))
         self._solver.add(self.condition(_term(condition)))
 
     def push(self, condition: Term | Word | None = None) -> None:
         """Open a level, and assert a condition on it."""
         self._solver.push()
         self._axioms.append([])
+        self._asserted.append([])
         if condition is not None:
             self.add(condition)
 
     def pop(self) -> None:
         """Close the latest level."""
         self._solver.pop()
+        self._asserted.pop()
         # Variables that stand for applications outlive the level, so what ties them must too.
         lost = self._axioms.pop()
         self._solver.add(*lost)
         self._axioms[-1].extend(lost)
 
-    def check(self, assumptions: Iterable[Term | Word] = ()) -> Answer:
-        """Whether what was asserted, and the assumptions, can hold together."""
-        literals = [self.condition(_term(a)) for a in assumptions]
+    def check(self, assumptions: Iterable[Term | Word] = (), *, rlimit: int | None = None) -> Answer:
+        """Whether what was asserted, and the assumptions, can hold together; `rlimit` for this check alone."""
+        if rlimit is not None:
+            self._solver.set("rlimit", rlimit)
+            try:
+                return self.check(assumptions)
+            finally:
+                self._solver.set("rlimit", self._bound)
+        assumed = [_term(a) for a in assumptions]
+        literals = [self.condition(a) for a in assumed]
+        cells = terms.applications_of([*assumed, *(term for level in self._asserted for term in level)])
         start = time.perf_counter()
         answer = self._solver.check(*literals)
+        while answer == z3.sat and self._tie(self._solver.model(), cells):
+            answer = self._solver.check(*literals)
         self.effort.seconds += time.perf_counter() - start
         self.effort.checks += 1
         if answer == z3.sat:
             return Answer.SAT
         return Answer.UNSAT if answer == z3.unsat else Answer.UNKNOWN
+
+    def _tie(self, model: Any, applications: Iterable[Term]) -> bool:
+        """Tie the applications that a model gives equal arguments and different values; False if none."""
+        found = False
+        seen: dict[tuple[object, ...], Term] = {}
+        for term in applications:
+            where = (term.data, *(_number(model, self._vector(arg)) for arg in term.args))
+            other = seen.setdefault(where, term)
+            if _number(model, self._memo[term]) != _number(model, self._memo[other]):
+                self._assert_congruence(other, term)
+                found = True
+        return found
+
+    def _assert_congruence(self, a: Term, b: Term) -> None:
+        """Equal arguments give equal values."""
+        same = terms.ONE
+        for left, right in zip(a.args, b.args, strict=True):
+            same = terms.arithmetic("and", same, terms.compare("eq", left, right))
+        axiom = z3.Implies(self.condition(same), self._memo[a] == self._memo[b], self._context)
+        self._solver.add(axiom)
+        self._axioms[-1].append(axiom)
 
     def feasible(self) -> bool:
         """False only when the assumptions contradict one another; unknown counts as feasible."""
@@ -173,7 +214,7 @@ class Solver:
         elif op == "concat":
             self._memo[term] = z3.Concat(*map(vector, args))
         elif op == "extract":
-            high, low = term.data  # type: ignore[misc]
+            high, low = term.data  # type: ignore[misc, str-unpack]
             self._memo[term] = z3.Extract(high, low, vector(args[0]))
         elif op == "sext":
             self._memo[term] = z3.SignExt(term.width - args[0].width, vector(args[0]))
@@ -200,19 +241,10 @@ class Solver:
         return list(self._applications.get(function, ()))
 
     def _apply(self, term: Term) -> Any:
-        """A variable for a function's value, tied to the function's other values."""
+        """A variable for a function's value."""
         name = str(term.data)
         earlier = self._applications.setdefault(name, [])
         value = z3.BitVec(f"{name}#{len(earlier)}", term.width, self._context)
-        for other in earlier:
-            same = terms.ONE
-            for a, b in zip(term.args, other.args, strict=True):
-                same = terms.arithmetic("and", same, terms.compare("eq", a, b))
-            if same is terms.ZERO:
-                continue
-            axiom = z3.Implies(self.condition(same), value == self._memo[other], self._context)
-            self._solver.add(axiom)
-            self._axioms[-1].append(axiom)
         earlier.append(term)
         return value
 
@@ -241,6 +273,10 @@ _VECTOR = {
 
 def _term(condition: Term | Word) -> Term:
     return condition.term if isinstance(condition, Word) else condition
+
+
+def _number(model: Any, value: Any) -> int:
+    return int(model.eval(value, model_completion=True).as_long())
 
 
 def solver_version() -> str:

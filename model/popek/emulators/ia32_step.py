@@ -707,7 +707,6 @@ def _decode_task(
     state["eflags"] = state["eflags"] & ~_RF | (0 if moved else first["eflags"] & _RF)
     shown = _without_frame(prepared, memory, at + 0x20, at + 0x60)
     if vector == 8 and moved:
-        state["eip"] -= 1 if prepared.end != state["eip"] else 0
         return StepResult("next", registers=state, memory=shown, msrs=msrs)
     return StepResult("trap", vector, frame[0], state, shown, msrs)
 

@@ -42,7 +42,7 @@ def within(segment: Segment, offset: Word, length: Word | int) -> Word:
     return ite(expand_down, (first > limit) & (last <= top), last <= limit)
 
 
-def _misaligned(cpu: Ia32, address: Word, size: int) -> Word:
+def misaligned(cpu: Ia32, address: Word, size: int) -> Word:
     """Whether an access of `size` bytes takes #AC: at CPL 3 with CR0.AM and EFLAGS.AC; width 1."""
     if size == 1:
         return Word(1, 0)
@@ -50,14 +50,14 @@ def _misaligned(cpu: Ia32, address: Word, size: int) -> Word:
     return (cpu.cpl == 3) & cpu.cr0.am & cpu.eflags.ac & (low != 0)
 
 
-def overlaps(pages: Pages, address: Word, size: int) -> Word:
+def overlaps(pages: Pages, address: Word, size: Word | int) -> Word:
     """Whether an access of `size` bytes touches the range; width 1."""
     inside = address - pages.base < pages.size
     reaches = (pages.base - address < size) & (pages.size != 0)
     return inside | reaches
 
 
-def _page_fault_code(cpu: Ia32, write: bool) -> Word:
+def page_fault_code(cpu: Ia32, write: bool) -> Word:
     """P = 1, W, U/S (SDM vol. 3A, "Page-Fault Error Code")."""
     code = Word(16, 3 if write else 1)
     return ite(cpu.cpl == 3, code | 4, code)
@@ -82,8 +82,8 @@ def linear_address(cpu: Ia32, operand: MemoryOperand, size: int, *, write: bool)
     if write:
         barred = barred | overlaps(cpu.read_only, address, size)
     if (cpu.cpl != 0) & barred:
-        raise MemoryFault(PF, _page_fault_code(cpu, write))
-    if _misaligned(cpu, address, size):
+        raise MemoryFault(PF, page_fault_code(cpu, write))
+    if misaligned(cpu, address, size):
         raise MemoryFault(AC, 0)
     return address
 
@@ -143,6 +143,16 @@ def pop(cpu: Ia32, size: int) -> Word:
 # -- the instruction pointer ----------------------------------------------------------------------
 
 
+def check_near(cpu: Ia32, target: Word) -> None:
+    """Check the target of a near transfer (32 bits).
+
+    Raises:
+        MemoryFault: #GP(0), it lies outside the code segment.
+    """
+    if target > cpu.segment(CS).limit:
+        raise MemoryFault(GP, 0)
+
+
 def jump_near(cpu: Ia32, target: Word) -> None:
     """EIP := target (16 or 32 bits).
 
@@ -150,8 +160,7 @@ def jump_near(cpu: Ia32, target: Word) -> None:
         MemoryFault: #GP(0), the target lies outside the code segment.
     """
     wide = target.zero_extend(32)
-    if wide > cpu.segment(CS).limit:
-        raise MemoryFault(GP, 0)
+    check_near(cpu, wide)
     cpu.eip = wide
 
 

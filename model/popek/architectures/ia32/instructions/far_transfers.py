@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Fault, MemoryFault, NotModelledError
+from popek.kernel.outcome import Fault, MemoryFault, NotModelledError, Vector
 from popek.kernel.words import Word, ite
 
 from .. import access
@@ -24,7 +24,7 @@ from ..descriptors import (
 )
 from ..operands import FarPointer
 from ..stacks import bytes_of, inner_stack, null_if_outranked, switch_to
-from ..state import ESP, GP, NP, SS, SS_, Ia32
+from ..state import AC, ESP, GP, NP, PF, SS, SS_, Ia32
 
 
 def declare(machine: Machine[Ia32]) -> None:
@@ -145,6 +145,11 @@ def _switch_stack(cpu: Ia32, gate: Descriptor, level: Word, size: int) -> None:
         raise NotModelledError("parameters that wrap around a 16-bit stack")
     if (parameters != 0) & ~readable:
         raise MemoryFault(SS, 0)
+    # The parameters are read with the rights of the caller.
+    if (parameters != 0) & (cpu.cpl != 0) & access.overlaps(cpu.reserved, source, parameters):
+        raise MemoryFault(PF, access.page_fault_code(cpu, False))
+    if (parameters != 0) & access.misaligned(cpu, source, slot):
+        raise MemoryFault(AC, 0)
     switch_to(cpu, stack, parameters + 4 * slot)
     access.push(cpu, old_selector.zero_extend(size))
     access.push(cpu, old_pointer.truncate(size))
@@ -169,7 +174,7 @@ def far_return(cpu: Ia32, released: Word, size: int) -> None:
         access.move_stack_pointer(cpu, parameters + 2 * slot)
     else:
         at = access.stack_offset(cpu, 2 * slot) + parameters
-        return_outward(cpu, selector, descriptor, offset, at, size)
+        return_outward(cpu, selector, descriptor, offset, at, size, absent=SS)
         access.move_stack_pointer(cpu, parameters)
 
 
@@ -193,19 +198,27 @@ def return_code_segment(cpu: Ia32, selector: Word) -> Descriptor:
 
 
 def return_outward(
-    cpu: Ia32, selector: Word, descriptor: Descriptor, offset: Word, frame: Word, size: int
+    cpu: Ia32,
+    selector: Word,
+    descriptor: Descriptor,
+    offset: Word,
+    frame: Word,
+    size: int,
+    *,
+    absent: Vector,
 ) -> None:
     """Return to an outer level: ESP and SS from `frame` (an offset in SS), data segments cleansed.
 
     Raises:
-        Fault: #GP(0) for a null SS, #GP(SS) for a wrong one, #SS(SS) when not present.
+        Fault: #GP(0) for a null SS, #GP(SS) for a wrong one; `absent`(SS) when not present, which is
+            #SS for RET and #NP for IRET (SDM vol. 2, "Protected Mode Exceptions" of both).
     """
     slot, level = size // 8, selector[1:0]
     at = MemoryOperand(Word(3, SS_), _wrapped(cpu, frame))
     pointer = access.load(cpu, at, slot)
     above = MemoryOperand(Word(3, SS_), _wrapped(cpu, frame + slot))
     stack_selector = access.load(cpu, above, slot).truncate(16)
-    stack = check_stack_segment(cpu, stack_selector, level, vector=GP, null_vector=GP)
+    stack = check_stack_segment(cpu, stack_selector, level, vector=GP, null_vector=GP, absent=absent)
     if offset > descriptor.limit:
         raise MemoryFault(GP, 0)
     load_code_segment(cpu, selector, descriptor, level)

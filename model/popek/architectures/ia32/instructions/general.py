@@ -182,10 +182,11 @@ def _near_transfers(machine: Machine[Ia32]) -> None:
 
     @machine.instruction("CALL rel32", source="SDM vol. 2A, CALL", mnemonic="CALL near")
     def call_relative(cpu: Ia32, distance: Word) -> None:
-        """Push EIP and jump."""
+        """Push EIP and jump; the limit of the target is checked before the stack."""
         target = cpu.eip + distance
+        access.check_near(cpu, target)
         access.push(cpu, cpu.eip)
-        access.jump_near(cpu, target)
+        cpu.eip = target
 
     @machine.instruction("RET", source="SDM vol. 2B, RET", mnemonic="RET near")
     def ret(cpu: Ia32) -> None:

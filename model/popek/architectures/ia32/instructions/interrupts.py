@@ -21,7 +21,7 @@ from ..descriptors import (
     load_code_segment,
 )
 from ..stacks import inner_stack, switch_to
-from ..state import ESP, GP, NP, Ia32
+from ..state import AC, ESP, GP, NP, PF, Ia32
 from .far_transfers import return_code_segment, return_outward
 from .flags import IF, IOPL
 
@@ -52,8 +52,14 @@ def declare(machine: Machine[Ia32]) -> None:
 
     @machine.instruction("INT1", source="SDM vol. 2A, INT1", mnemonic="INT1")
     def int1(cpu: Ia32) -> None:
-        """Deliver vector 1 through the IDT without looking at the gate's DPL."""
-        deliver_software_interrupt(cpu, Word(8, 1), check_dpl=False)
+        """Deliver vector 1 through the IDT without looking at the gate's DPL; its faults have EXT = 1."""
+        try:
+            deliver_software_interrupt(cpu, Word(8, 1), check_dpl=False)
+        except Fault as fault:
+            if fault.error_code is None or fault.vector in (PF, AC):
+                raise
+            # EXT is clear for INT n, INT3 and INTO alone (SDM vol. 3A, "Error Code").
+            raise Fault(fault.vector, fault.error_code | 1, memory=fault.memory, keeps=fault.keeps) from None
 
     for form, size in (("IRETD", 32), ("IRET", 16)):
 
@@ -139,7 +145,7 @@ def _interrupt_return(cpu: Ia32, size: int) -> None:
         access.move_stack_pointer(cpu, 3 * slot)
     else:
         at = access.stack_offset(cpu, 3 * slot)
-        return_outward(cpu, selector, descriptor, offset, at, size)
+        return_outward(cpu, selector, descriptor, offset, at, size, absent=NP)
     cpu.eflags = flags
 
 

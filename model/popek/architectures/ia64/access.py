@@ -1,0 +1,139 @@
+"""Translation and storage (vol. 2, chapter 4): 4-KB pages, one entry per virtual page.
+
+An entry is what the translation registers and the translation cache, with the VHPT walker behind it,
+have for the page under the current region registers.  Access rights are those of table 4-2 as far as
+reading, writing and promotion go.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from popek.kernel.outcome import MemoryFault
+from popek.kernel.words import Word, concat, ite
+
+from .interruptions import (
+    DATA_ACCESS_RIGHTS,
+    DATA_TLB,
+    UNALIGNED,
+    UNIMPLEMENTED_DATA_ADDRESS,
+    implemented,
+)
+from .state import Ia64
+
+PAGE_BITS: Final = 12
+PHYSICAL_BITS: Final = 50
+PROMOTION: Final = 7  # the access right of pages that epc and vmsw need
+
+
+@attrs.frozen(eq=False)
+class Entry:
+    """A translation: the insertion format of itc (vol. 2, figure 4-5) with the key of ITIR above it."""
+
+    raw: Word
+
+    @property
+    def present(self) -> Word:
+        """There is a translation (1 bit)."""
+        return self.raw[0]
+
+    @property
+    def pl(self) -> Word:
+        """Privilege level (2 bits)."""
+        return self.raw[8:7]
+
+    @property
+    def ar(self) -> Word:
+        """Access rights (3 bits)."""
+        return self.raw[11:9]
+
+    @property
+    def page(self) -> Word:
+        """Physical page number (38 bits)."""
+        return self.raw[49:12]
+
+    @property
+    def ed(self) -> Word:
+        """Exception deferral (1 bit)."""
+        return self.raw[52]
+
+    @property
+    def key(self) -> Word:
+        """Protection key (24 bits)."""
+        return self.raw[87:64]
+
+    def readable(self, level: Word) -> Word:
+        """Data may be read at this level (width 1)."""
+        return (level <= self.pl) & ((self.ar != PROMOTION) | (level == 0))
+
+    def writable(self, level: Word) -> Word:
+        """Data may be written at this level (width 1)."""
+        always = self.ar.isin((2, 3, 6))
+        kernel = self.ar.isin((4, 5)) & (level == 0)
+        return (level <= self.pl) & (always | kernel)
+
+
+def entry_of(cpu: Ia64, address: Word) -> Entry:
+    """The translation of the page of `address`."""
+    return Entry(cpu.translations.load(address[63:PAGE_BITS]))
+
+
+def less_privileged(a: Word, b: Word) -> Word:
+    """The numerically greater of two levels."""
+    return ite(a < b, b, a)
+
+
+def code_page(cpu: Ia64) -> Entry:
+    """The translation of the page that the instruction lies in."""
+    return entry_of(cpu, cpu.bundle)
+
+
+def promotes(cpu: Ia64) -> Word:
+    """PSR.it = 1 and the code's page has access right 7 (width 1)."""
+    return (cpu.psr.it == 1) & (code_page(cpu).ar == PROMOTION)
+
+
+def data_address(cpu: Ia64, address: Word, *, write: bool) -> Word:
+    """The physical address of a data reference at the current level, with its faults."""
+    exists = ite(cpu.psr.dt, implemented(address, cpu.psr.vm), address[62:PHYSICAL_BITS] == 0)
+    if ~exists:
+        raise MemoryFault(UNIMPLEMENTED_DATA_ADDRESS)
+    entry = entry_of(cpu, address)
+    translated = cpu.psr.dt
+    if translated & ~entry.present:
+        raise MemoryFault(DATA_TLB)
+    allowed = entry.writable(cpu.psr.cpl) if write else entry.readable(cpu.psr.cpl)
+    if translated & ~allowed:
+        raise MemoryFault(DATA_ACCESS_RIGHTS)
+    return ite(translated, concat(entry.page, address[11:0]), address[PHYSICAL_BITS - 1 : 0])
+
+
+def aligned(address: Word) -> None:
+    """Unaligned references of 8 bytes are not supported here: they fault, as with PSR.ac = 1."""
+    if address[2:0] != 0:
+        raise MemoryFault(UNALIGNED)
+
+
+def load(cpu: Ia64, address: Word) -> Word:
+    """8 bytes of storage."""
+    aligned(address)
+    return cpu.memory.load(data_address(cpu, address, write=False)[PHYSICAL_BITS - 1 : 3])
+
+
+def store(cpu: Ia64, address: Word, value: Word) -> None:
+    """8 bytes into storage."""
+    aligned(address)
+    place = data_address(cpu, address, write=True)[PHYSICAL_BITS - 1 : 3]
+    cpu.memory = cpu.memory.store(place, value)
+
+
+def insert(cpu: Ia64, address: Word, pte: Word, key: Word) -> None:
+    """A translation for the page of `address`."""
+    cpu.translations = cpu.translations.store(address[63:PAGE_BITS], concat(key, pte))
+
+
+def purge(cpu: Ia64, address: Word) -> None:
+    """No translation for the page of `address`."""
+    cpu.translations = cpu.translations.store(address[63:PAGE_BITS], Word(88, 0))

@@ -1,0 +1,139 @@
+"""Ring deprivileging of Itanium: the guest's kernel at privilege level 1, 2 or 3.
+
+The VMM owns the PSR bits that Xen keeps to itself (ic i dt si rt mc it bn pp), every control register
+and register file, the kernel registers, the clocks and the translations.  It runs the guest with
+translation on: the translations are the guest's with privilege levels compressed, or the identity while
+the guest has PSR.dt = 0.  The other PSR bits hold the guest's values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from popek.kernel.memory import Memory
+from popek.kernel.state import Role
+from popek.kernel.technique import Technique
+from popek.kernel.words import Word, all_of, concat, ite
+
+if TYPE_CHECKING:
+    from .state import Ia64
+
+SOURCE: Final = "Magenheimer and Christian 2004 (vBlades); Xen 4.1.0, arch/ia64; privify.c"
+
+# PSR bits that the VMM keeps to itself (Xen 4.1.0, vmx_vcpu.c), and of those the ones whose value shows
+# nowhere: translation and the bank are arranged so that the guest finds what it expects.
+OWN_PSR: Final = ("ic", "i", "dt", "si", "rt", "mc", "it", "bn", "pp")
+OWN_VALUE_PSR: Final = ("ic", "i", "si", "mc", "pp")
+FILES: Final = ("rr", "pkr", "ibr", "dbr", "pmc", "pmd", "cpuid", "msr")
+CLOCKS: Final = ("ar.itc", "ar.ruc")
+
+
+def control_leaves() -> tuple[str, ...]:
+    """Every control register, and the interrupt in service."""
+    from .state import Ia64
+
+    return (*(leaf.name for leaf in Ia64.leaves if leaf.name.startswith("cr.")), "in_service")
+
+
+def general_words() -> tuple[str, ...]:
+    """Word components that are the program's own whatever the technique."""
+    from .state import Ia64
+
+    kept = (Role.GENERAL, Role.PC)
+    components = {leaf.component for leaf in Ia64.leaves if leaf.role in kept}
+    return tuple(s.name for s in Ia64.layout if s.name in components and not s.address and s.name != "psr")
+
+
+def map_program(hardware: Ia64, guest: Ia64, private: Ia64) -> None:
+    """What both techniques give the guest as it is: registers, frame, PSR bits, storage."""
+    for name in (*general_words(), "bof"):
+        hardware[name] = guest[name]
+    psr = guest.psr.value
+    for name in OWN_PSR:
+        place = guest.leaf(f"psr.{name}")
+        psr = psr.replace(place.high, place.low, private[place.name])
+    hardware.psr = psr
+    hardware.gr = _banked(guest, private, guest.gr, private.gr)
+    hardware.nat = _banked(guest, private, guest.nat, private.nat)
+    hardware.br, hardware.memory, hardware.dirty = guest.br, guest.memory, guest.dirty
+
+
+def _banked(guest: Ia64, private: Ia64, theirs: Memory, mine: Memory) -> Memory:
+    """The register file: the guest's active bank in the active bank, the VMM's own in the other."""
+
+    def cell(address: Word) -> Word:
+        zone = ite(guest.psr.bn, Word(4, 1), Word(4, 8))
+        active = ite(private.psr.bn, Word(4, 1), Word(4, 8))
+        banked = (address[7:4] == 1) | (address[7:4] == 8)
+        moved = theirs.load(ite(banked, concat(zone, address[3:0]), address))
+        return ite(banked & (address[7:4] != active), mine.load(address), moved)
+
+    return Memory(theirs.address_width, theirs.cell_width, cell)
+
+
+def map_translations(guest: Ia64, level: Callable[[Word], Word]) -> Memory:
+    """The guest's translations, or the identity at every level while its PSR.dt is 0."""
+
+    def cell(page: Word) -> Word:
+        entry = guest.translations.load(page)
+        compressed = entry.replace(8, 7, level(entry[8:7]))
+        # present, privilege level 3, read-write-execute, physical page = virtual page
+        identity = concat(Word(38, 0), page[37:0], Word(12, 0b0111_1000_0001))
+        return ite(guest.psr.dt, compressed, identity)
+
+    return Memory(52, 88, cell)
+
+
+def promises(guest: Ia64, private: Ia64) -> Word:
+    """What the VMM sees to while the guest runs: translation on, collection on, bank 1, no machine check."""
+    psr = private.psr
+    return all_of((psr.dt == 1, psr.it == 1, psr.rt == 1, psr.ic == 1, psr.i == 1, psr.bn == 1, psr.mc == 0))
+
+
+def _map(level: int, guest: Ia64, private: Ia64) -> Ia64:
+    hardware = private.copy()
+
+    def compress(value: Word) -> Word:
+        return ite(value < level, Word(2, level), value)
+
+    map_program(hardware, guest, private)
+    hardware.psr.cpl, hardware.psr.vm = compress(guest.psr.cpl), 0
+    hardware.ar.pfs.ppl = compress(guest.ar.pfs.ppl)
+    hardware.ar.rsc.pl = compress(guest.ar.rsc.pl)
+    hardware.translations = map_translations(guest, compress)
+    return hardware
+
+
+def techniques() -> dict[str, Technique[Ia64]]:
+    """One technique per level of the guest's kernel."""
+    owned = (
+        *(f"psr.{name}" for name in OWN_PSR), "psr.cpl", "psr.vm", *control_leaves(), *CLOCKS, "kr", *FILES,
+        "translations", "tc_purged",
+    )  # fmt: skip
+    replaced = (
+        # The levels kept in PFS and RSC are real ones, not those the guest believes in.
+        *(f"psr.{name}" for name in OWN_VALUE_PSR), "ar.rsc.pl", "ar.pfs.ppl", *control_leaves(), *CLOCKS, "kr",
+        *FILES,
+    )  # fmt: skip
+    found: dict[str, Technique[Ia64]] = {}
+    for level in (1, 2, 3):
+        name = f"ring-deprivileging-pl{level}"
+        found[name] = Technique(
+            name,
+            f"ring deprivileging, the guest's kernel at privilege level {level}",
+            map=partial(_map, level),
+            owned=owned,
+            replaced=replaced,
+            shadowed=owned,
+            deprivileged=partial(_at_level, level),
+            guest=lambda state: state.psr.vm == 0,
+            private=promises,
+            source=SOURCE,
+        )
+    return found
+
+
+def _at_level(level: int, state: Ia64) -> Word:
+    return (state.psr.cpl == level) & (state.psr.vm == 0)

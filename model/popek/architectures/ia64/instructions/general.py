@@ -1,0 +1,186 @@
+"""fc, tf, speculative loads; innocuous controls: arithmetic, loads, stores, branches, moves (vol. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from popek.kernel.machine import Machine
+from popek.kernel.words import FALSE, TRUE, Word, ite
+
+from ..access import PHYSICAL_BITS, data_address, entry_of, load, store
+from ..interruptions import check_target, implemented, source
+from ..state import Ia64
+
+# DCR bits that choose which exceptions a speculative load defers (vol. 2, table 3-4).
+DEFER_MISS: Final = 8
+DEFER_RIGHTS: Final = 12
+
+
+def declare(machine: Machine[Ia64]) -> None:
+    """Add the family to a machine."""
+    _cache(machine)
+    _speculation(machine)
+    _arithmetic(machine)
+    _storage(machine)
+    _control(machine)
+
+
+def _cache(machine: Machine[Ia64]) -> None:
+    @machine.instruction("fc r", source="SDM vol. 3, fc", mnemonic="FC")
+    @machine.instruction("fc.i r", source="SDM vol. 3, fc", mnemonic="FC.I")
+    def flush_cache(cpu: Ia64, r3: Word) -> None:
+        """Write back and drop the cache line of an address, at any level."""
+        place = data_address(cpu, source(cpu, r3), write=False)
+        cpu.dirty = cpu.dirty.store(place[PHYSICAL_BITS - 1 : 6], FALSE)
+
+    for form in ("sync.i", "fwb", "mf", "mf.a", "srlz.i", "srlz.d", "invala", "nop imm21", "hint imm21"):
+
+        @machine.instruction(
+            form,
+            source=f"SDM vol. 3, {form.split('.')[0].split()[0]}",
+            mnemonic=form.split()[0].upper(),
+        )
+        def order(cpu: Ia64, *immediate: Word) -> None:
+            """Nothing that a program can compute with."""
+
+    @machine.instruction("tf r = imm8", source="SDM vol. 3, tf; vol. 2, 2:345", mnemonic="TF")
+    def test_feature(cpu: Ia64, r1: Word, number: Word) -> None:
+        """Bit 32-63 of CPUID[4], which says whether a feature exists; here into a register.
+
+        Only features 32 to 63 exist; the two target predicates of the real instruction are one register.
+        """
+        check_target(cpu, r1)
+        virtual = (cpu.psr.vm == 1) & (cpu.vac.a_tf == 1)
+        features = ite(virtual, cpu.vcpuid.load(Word(3, 4)), cpu.cpuid.load(Word(8, 4)))
+        exists = number[7:5] == 1
+        bit = (features >> number.zero_extend(64))[0]
+        cpu.write_gr(r1, ite(exists, bit, FALSE).zero_extend(64))
+
+
+def _speculation(machine: Machine[Ia64]) -> None:
+    @machine.instruction("ld8.s r = [r]", source="SDM vol. 3, ld; vol. 2, section 5.5.5", mnemonic="LD8.S")
+    def speculative_load(cpu: Ia64, r1: Word, r3: Word) -> None:
+        """Load, or defer the exception as a NaT: always for a NaT address, else where DCR or PSR.ed says."""
+        check_target(cpu, r1)
+        address = cpu.read_gr(r3)
+        wrong = cpu.read_nat(r3) | ~implemented(address, cpu.psr.vm) | (address[2:0] != 0)
+        entry = entry_of(cpu, address)
+        translated = cpu.psr.dt == 1
+        miss = translated & ~entry.present & cpu.cr.dcr[DEFER_MISS]
+        denied = translated & entry.present & ~entry.readable(cpu.psr.cpl) & cpu.cr.dcr[DEFER_RIGHTS]
+        if wrong | miss | denied | (cpu.psr.ed == 1):
+            cpu.psr.ed = 0
+            cpu.write_gr(r1, Word(64, 0), TRUE)
+        else:
+            cpu.write_gr(r1, load(cpu, address))
+
+
+def _arithmetic(machine: Machine[Ia64]) -> None:
+    operations: dict[str, Callable[[Word, Word], Word]] = {
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "and": lambda a, b: a & b,
+        "or": lambda a, b: a | b,
+        "xor": lambda a, b: a ^ b,
+        "cmp.eq": lambda a, b: (a == b).zero_extend(64),
+        "cmp.ltu": lambda a, b: (a < b).zero_extend(64),
+    }
+    for name, operation in operations.items():
+
+        @machine.instruction(
+            f"{name} r = r, r",
+            source=f"SDM vol. 3, {name.split('.')[0]}",
+            mnemonic=name.upper(),
+            operation=operation,
+        )
+        def alu(cpu: Ia64, r1: Word, r2: Word, r3: Word, *, operation: Callable[[Word, Word], Word]) -> None:
+            """The result, NaT where a source is; the comparisons' predicate is one register."""
+            check_target(cpu, r1)
+            cpu.write_gr(r1, operation(cpu.read_gr(r2), cpu.read_gr(r3)), cpu.read_nat(r2) | cpu.read_nat(r3))
+
+    @machine.instruction("adds r = imm14, r", source="SDM vol. 3, add", mnemonic="ADDS")
+    def add_immediate(cpu: Ia64, r1: Word, immediate: Word, r3: Word) -> None:
+        """The sum, NaT where the source is."""
+        check_target(cpu, r1)
+        cpu.write_gr(r1, cpu.read_gr(r3) + immediate.sign_extend(64), cpu.read_nat(r3))
+
+    @machine.instruction("tnat r = r", source="SDM vol. 3, tnat", mnemonic="TNAT")
+    def test_nat(cpu: Ia64, r1: Word, r3: Word) -> None:
+        """Whether the source is NaT; the target predicate is one register."""
+        check_target(cpu, r1)
+        cpu.write_gr(r1, cpu.read_nat(r3).zero_extend(64))
+
+
+def _storage(machine: Machine[Ia64]) -> None:
+    @machine.instruction("ld8 r = [r]", source="SDM vol. 3, ld", mnemonic="LD8")
+    def load_8(cpu: Ia64, r1: Word, r3: Word) -> None:
+        """8 bytes of storage."""
+        check_target(cpu, r1)
+        cpu.write_gr(r1, load(cpu, source(cpu, r3)))
+
+    @machine.instruction("st8 [r] = r", source="SDM vol. 3, st", mnemonic="ST8")
+    def store_8(cpu: Ia64, r3: Word, r2: Word) -> None:
+        """8 bytes into storage."""
+        address, value = source(cpu, r3), source(cpu, r2)
+        store(cpu, address, value)
+
+    @machine.instruction("xchg8 r = [r], r", source="SDM vol. 3, xchg", mnemonic="XCHG8")
+    def exchange_8(cpu: Ia64, r1: Word, r3: Word, r2: Word) -> None:
+        """8 bytes of storage against a register."""
+        check_target(cpu, r1)
+        address, value = source(cpu, r3), source(cpu, r2)
+        old = load(cpu, address)
+        store(cpu, address, value)
+        cpu.write_gr(r1, old)
+
+
+def _control(machine: Machine[Ia64]) -> None:
+    @machine.instruction("br imm25", source="SDM vol. 3, br", mnemonic="BR")
+    def branch(cpu: Ia64, displacement: Word) -> None:
+        """IP-relative branch."""
+        cpu.branch(cpu.bundle + (displacement.sign_extend(64) << 4))
+
+    @machine.instruction("br b", source="SDM vol. 3, br", mnemonic="BR")
+    def branch_indirect(cpu: Ia64, b2: Word) -> None:
+        """Branch to a branch register."""
+        cpu.branch(cpu.br.load(b2))
+
+    @machine.instruction("mov b = r", source="SDM vol. 3, mov br", mnemonic="MOV to BR")
+    def move_to_branch(cpu: Ia64, b1: Word, r2: Word) -> None:
+        """Write a branch register."""
+        cpu.br = cpu.br.store(b1, source(cpu, r2))
+
+    @machine.instruction("mov r = b", source="SDM vol. 3, mov br", mnemonic="MOV from BR")
+    def move_from_branch(cpu: Ia64, r1: Word, b2: Word) -> None:
+        """Read a branch register."""
+        check_target(cpu, r1)
+        cpu.write_gr(r1, cpu.br.load(b2))
+
+    @machine.instruction("mov r = ip", source="SDM vol. 3, mov ip", mnemonic="MOV from IP")
+    def move_from_ip(cpu: Ia64, r1: Word) -> None:
+        """The address of the bundle."""
+        check_target(cpu, r1)
+        cpu.write_gr(r1, cpu.bundle)
+
+    @machine.instruction("mov pr = r", source="SDM vol. 3, mov pr", mnemonic="MOV to PR")
+    def move_to_predicates(cpu: Ia64, r2: Word) -> None:
+        """All predicates; PR0 stays 1."""
+        cpu.pr = source(cpu, r2) | 1
+
+    @machine.instruction("mov r = pr", source="SDM vol. 3, mov pr", mnemonic="MOV from PR")
+    def move_from_predicates(cpu: Ia64, r1: Word) -> None:
+        """All predicates."""
+        check_target(cpu, r1)
+        cpu.write_gr(r1, cpu.pr | 1)
+
+    @machine.instruction("mov ar.lc = r", source="SDM vol. 3, mov ar", mnemonic="MOV to AR.LC")
+    def move_to_loop_count(cpu: Ia64, r2: Word) -> None:
+        """The loop counter."""
+        cpu.ar.lc = source(cpu, r2)
+
+    @machine.instruction("mov r = ar.lc", source="SDM vol. 3, mov ar", mnemonic="MOV from AR.LC")
+    def move_from_loop_count(cpu: Ia64, r1: Word) -> None:
+        """The loop counter."""
+        check_target(cpu, r1)
+        cpu.write_gr(r1, cpu.ar.lc)

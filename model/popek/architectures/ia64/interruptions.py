@@ -1,0 +1,124 @@
+"""Interruptions: vectors, the checks that raise them, and delivery (vol. 2, chapters 5 and 8).
+
+A fault leaves the state as it was; a trap follows the instruction's effect.  On the real machine every
+interruption goes to the VMM: delivery clears PSR.vm.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from popek.kernel.outcome import Fault, Trap, Vector
+from popek.kernel.words import FALSE, Word, concat, ite
+
+from .state import PSR_WIDTH, Ia64
+
+GENERAL_EXCEPTION: Final = 0x5400  # told apart by ISR.code
+ILLEGAL_OPERATION = Vector("Illegal Operation fault", GENERAL_EXCEPTION)
+PRIVILEGED_OPERATION = Vector("Privileged Operation fault", GENERAL_EXCEPTION)
+PRIVILEGED_REGISTER = Vector("Privileged Register fault", GENERAL_EXCEPTION)
+RESERVED_FIELD = Vector("Reserved Register/Field fault", GENERAL_EXCEPTION)
+DISABLED_ISA_TRANSITION = Vector("Disabled Instruction Set Transition fault", GENERAL_EXCEPTION)
+UNIMPLEMENTED_DATA_ADDRESS = Vector("Unimplemented Data Address fault", GENERAL_EXCEPTION)
+REGISTER_NAT = Vector("Register NaT Consumption fault", 0x5600)
+BREAK = Vector("Break Instruction fault", 0x2C00, 64)
+EXTERNAL_INTERRUPT = Vector("External Interrupt", 0x3000)
+VIRTUAL_EXTERNAL_INTERRUPT = Vector("Virtual External Interrupt", 0x3400)
+DATA_TLB = Vector("Data TLB fault", 0x0800)
+DATA_ACCESS_RIGHTS = Vector("Data Access Rights fault", 0x5300)
+UNALIGNED = Vector("Unaligned Data Reference fault", 0x5A00)
+SPECULATION = Vector("Speculative Operation fault", 0x5700)
+LOWER_PRIVILEGE_TRANSFER = Vector("Lower-Privilege Transfer trap", 0x5E00)
+VIRTUALIZATION = Vector("Virtualization fault", 0x6100, 8)  # the error code is the cause handed to GR24
+
+# ISR.code{7:4} of the vectors that share General Exception (vol. 2, chapter 8; Ski).
+ISR_CODES: Final = {
+    ILLEGAL_OPERATION: 0x00,
+    PRIVILEGED_OPERATION: 0x10,
+    PRIVILEGED_REGISTER: 0x20,
+    RESERVED_FIELD: 0x30,
+    UNIMPLEMENTED_DATA_ADDRESS: 0x30,
+    DISABLED_ISA_TRANSITION: 0x40,
+}
+
+# The most significant implemented bit of an offset within a region; 50 is the architecture's minimum.
+IMPLEMENTED_MSB: Final = 50
+
+# What an interruption keeps of PSR: up mfl mfh pk dt rt mc it (vol. 2, table 3-2).
+KEPT: Final = 0x18_0802_8034
+
+
+# -- checks, in the words of vol. 3 --------------------------------------------------------------
+
+
+def check_target(cpu: Ia64, target: Word) -> None:
+    """Illegal Operation for r0 and for a stacked register outside the frame."""
+    if (target == 0) | ~cpu.in_frame(target):
+        raise Fault(ILLEGAL_OPERATION)
+
+
+def privileged(cpu: Ia64) -> None:
+    """Privileged Operation above CPL 0."""
+    if cpu.psr.cpl != 0:
+        raise Fault(PRIVILEGED_OPERATION)
+
+
+def privileged_register(cpu: Ia64) -> None:
+    """Privileged Register above CPL 0."""
+    if cpu.psr.cpl != 0:
+        raise Fault(PRIVILEGED_REGISTER)
+
+
+def intercept(cpu: Ia64, cause: int, unless: Word = FALSE) -> None:
+    """Virtualization fault under PSR.vm, unless an acceleration or a disable bit lets it through."""
+    if (cpu.psr.vm == 1) & ~unless:
+        raise Fault(VIRTUALIZATION, cause)
+
+
+def source(cpu: Ia64, number: Word) -> Word:
+    """GR[number]; a NaT is consumed with a fault."""
+    if cpu.read_nat(number):
+        raise Fault(REGISTER_NAT)
+    return cpu.read_gr(number)
+
+
+def reserved_field(condition: Word) -> None:
+    """Reserved Register/Field where the condition (width 1) holds."""
+    if condition:
+        raise Fault(RESERVED_FIELD)
+
+
+def implemented(address: Word, vm: Word) -> Word:
+    """The virtual address exists (width 1); PSR.vm withholds one bit (vol. 3, thash, ttag, mov cr)."""
+    top = address[60:IMPLEMENTED_MSB]
+    wide = (top == 0) | (~top == 0)
+    return wide & ((vm == 0) | (address[IMPLEMENTED_MSB] == address[IMPLEMENTED_MSB - 1]))
+
+
+# -- delivery ---------------------------------------------------------------------------------------
+
+
+def deliver(before: Ia64, trap: Trap[Ia64]) -> Ia64:
+    """The state at the interruption vector.
+
+    With PSR.ic = 1 the old PSR, IP and ISR are collected and IFS is invalidated; PSR loses vm, cpl, bn,
+    ic, i and the rest, keeps `KEPT`, and takes be and pp from DCR.
+    """
+    cpu = trap.state.copy()
+    old = cpu.psr.value
+    collect = cpu.psr.ic
+    code = ISR_CODES.get(trap.vector, 0)
+    cpu.cr.ipsr = ite(collect, old.zero_extend(64), cpu.cr.ipsr)
+    cpu.cr.iip = ite(collect, cpu.ip, cpu.cr.iip)
+    cpu.cr.ifs = ite(collect, Word(64, 0), cpu.cr.ifs)
+    isr = concat(Word(20, 0), cpu.psr.ed, cpu.psr.ri, Word(41, code))
+    cpu.cr.isr = ite(collect, isr, cpu.cr.isr)
+    if trap.vector is BREAK and trap.error_code is not None:
+        cpu.cr.iim = ite(collect, trap.error_code, cpu.cr.iim)
+    cpu.psr.value = old & Word(PSR_WIDTH, KEPT)
+    cpu.psr.be, cpu.psr.pp = cpu.cr.dcr[1], cpu.cr.dcr[0]
+    if trap.vector is VIRTUALIZATION and trap.error_code is not None:
+        cpu.write_gr(Word(7, 24), trap.error_code.zero_extend(64))
+    vector = Word(64, trap.vector.number)
+    cpu.branch(cpu.cr.iva.replace(14, 0, 0) + vector)
+    return cpu

@@ -1,0 +1,66 @@
+"""Operand kinds of Itanium, spelled as assembly does: `r`, `ar.k`, `rr[r]`, `[r]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from popek.kernel.instruction import OperandKind
+
+from .state import CR_NUMBERS
+
+FILES: Final = ("rr", "pkr", "ibr", "dbr", "pmc", "pmd", "cpuid", "msr")
+
+# Control registers by what governs them (vol. 2, chapter 11); each kind's operand is an index into these.
+INTERRUPTION: Final = ("ipsr", "isr", "iip", "ifa", "itir", "iipa", "ifs", "iim", "iha")
+EXTERNAL_READ: Final = ("tpr", "irr0", "irr1", "irr2", "irr3")
+OTHER: Final = ("dcr", "iva", "pta", "lid", "itv", "pmv", "cmcv", "lrr0", "lrr1")
+
+
+def _register(name: str, text: str, width: int) -> OperandKind:
+    return OperandKind(name, {"": width}, spell=lambda parts: text.format(parts[""]), first={"": 1})
+
+
+def _immediate(width: int) -> OperandKind:
+    return OperandKind(f"imm{width}", {"": width}, spell=lambda parts: f"{parts['']:#x}")
+
+
+def control_registers(kind: str, names: tuple[str, ...]) -> OperandKind:
+    """The control registers of one group."""
+    width = max(1, (len(names) - 1).bit_length())
+    return OperandKind(
+        kind,
+        {"": width},
+        valid=lambda parts: parts[""] <= len(names) - 1,
+        spell=lambda parts: f"cr.{names[min(parts[''], len(names) - 1)]}",
+    )
+
+
+def _spell_unimplemented(parts: Mapping[str, int]) -> str:
+    return f"cr{parts['']}"
+
+
+KINDS: Final[Mapping[str, OperandKind]] = {
+    kind.name: kind
+    for kind in (
+        _register("r", "r{}", 7),
+        _register("gr", "r{}", 7),  # in forms whose mnemonic has an `r` of its own
+        _register("[r]", "[r{}]", 7),
+        *(_register(f"{name}[r]", name + "[r{}]", 7) for name in FILES),
+        _register("dtr[r]", "dtr[r{}]", 7),
+        _register("itr[r]", "itr[r{}]", 7),
+        _register("b", "b{}", 3),
+        OperandKind("ar.k", {"": 3}, spell=lambda parts: f"ar.k{parts['']}"),
+        control_registers("cr(interruption)", INTERRUPTION),
+        control_registers("cr(external)", EXTERNAL_READ),
+        control_registers("cr(other)", OTHER),
+        OperandKind(
+            "cr(unimplemented)",
+            {"": 7},
+            valid=lambda parts: ~parts[""].isin(tuple(CR_NUMBERS.values())),
+            spell=_spell_unimplemented,
+            first={"": 3},
+        ),
+        *map(_immediate, (2, 7, 8, 14, 21, 24, 25)),
+    )
+}

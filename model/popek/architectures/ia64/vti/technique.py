@@ -1,0 +1,108 @@
+"""VT-i as a technique: the guest runs at its own privilege levels with PSR.vm = 1.
+
+The guest's kernel is at CPL 0, so the user mode of Theorem 1 is PSR.vm = 1 with CPL 0, and its twin
+differs in PSR.vm alone.  An intercept is a Virtualization fault.  Two cases do not fit the paper's
+notion of a trap and are told apart by the fidelity conditions of `requirements`: an acceleration runs a
+sensitive instruction on the VPD without any trap, and vmsw can leave PSR.vm = 1 without one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from popek.kernel.memory import Memory
+from popek.kernel.technique import Technique
+from popek.kernel.words import Word, ite
+
+from ..deprivileging import (
+    CLOCKS,
+    FILES,
+    OWN_PSR,
+    OWN_VALUE_PSR,
+    control_leaves,
+    map_program,
+    map_translations,
+    promises,
+)
+
+if TYPE_CHECKING:
+    from ..state import Ia64
+
+SOURCE: Final = "Intel Itanium SDM rev. 2.3, vol. 2, chapter 11; Uhlig et al. 2005; Xen 4.1.0, vmx"
+
+# Registers that a VMM switches with the virtual processor, or mirrors, rather than keeps for itself.
+SWITCHED: Final = ("kr", "cr.dcr", "pmc", "pmd")
+
+
+def virtual_machine(guest: Ia64, private: Ia64) -> Ia64:
+    """The hardware state in which the guest that believes in `guest` runs."""
+    from ..state import CR_NUMBERS, PSR_WIDTH, VIRTUAL_BITS
+
+    hardware = private.copy()
+    map_program(hardware, guest, private)
+    hardware.psr.vm = 1
+    hardware.kr = guest.kr
+    hardware.translations = map_translations(guest, lambda level: level)
+    hardware.vpsr = guest.psr.value & Word(PSR_WIDTH, VIRTUAL_BITS)
+    stored = {number: guest[f"cr.{name}"] for name, number in CR_NUMBERS.items() if name != "eoi"}
+
+    def control(number: Word) -> Word:
+        value = private.vcr.load(number)
+        for known, register in stored.items():
+            value = ite(number == known, register, value)
+        return value
+
+    hardware.vcr = Memory(7, 64, control)
+    hardware.vcpuid = Memory(3, 64, lambda number: guest.cpuid.load(number.zero_extend(8)))
+    hardware.vgr = _inactive(guest, guest.gr, private.vgr)
+    hardware.vnat = _inactive(guest, guest.nat, private.vnat)
+    return hardware
+
+
+def _inactive(guest: Ia64, registers: Memory, before: Memory) -> Memory:
+    """vgr holds bank 1 while bank 0 is active, vbgr (from 16) bank 0 while bank 1 is; the other is idle."""
+
+    def cell(address: Word) -> Word:
+        bank_1, bank_0 = address[7:4] == 0, address[7:4] == 1
+        live = (bank_1 & (guest.psr.bn == 0)) | (bank_0 & (guest.psr.bn == 1))
+        where = ite(bank_1, address + 16, address + 112)
+        return ite(live, registers.load(where), before.load(address))
+
+    return Memory(before.address_width, before.cell_width, cell)
+
+
+def kernel(state: Ia64) -> Word:
+    """PSR.vm = 1 and CPL 0 (width 1)."""
+    return (state.psr.vm == 1) & (state.psr.cpl == 0)
+
+
+def techniques() -> dict[str, Technique[Ia64]]:
+    """VT-i with every register file the VMM's own, and with those of `SWITCHED` the guest's."""
+    registers = (*control_leaves(), *CLOCKS, *FILES)
+    owned = (*(f"psr.{name}" for name in OWN_PSR), "psr.vm", *registers, "translations", "tc_purged")
+    replaced = (*(f"psr.{name}" for name in OWN_VALUE_PSR), "kr", *registers)
+    plain: Technique[Ia64] = Technique(
+        "vt-i",
+        "VT-i: PSR.vm = 1 at the guest's own levels; registers that do not trap hold the VMM's values",
+        map=virtual_machine,
+        owned=owned,
+        replaced=replaced,
+        shadowed=owned,
+        deprivileged=kernel,
+        guest=lambda state: state.psr.vm == 0,
+        private=promises,
+        source=SOURCE,
+    )
+    switched: Technique[Ia64] = Technique(
+        "vt-i-switched",
+        "VT-i, the VMM switching kernel registers and counters with the guest and mirroring DCR",
+        map=virtual_machine,
+        owned=tuple(name for name in owned if name not in SWITCHED),
+        replaced=tuple(name for name in replaced if name not in SWITCHED),
+        shadowed=tuple(name for name in owned if name not in SWITCHED),
+        deprivileged=kernel,
+        guest=lambda state: state.psr.vm == 0,
+        private=promises,
+        source=SOURCE,
+    )
+    return {plain.name: plain, switched.name: switched}

@@ -1,0 +1,104 @@
+"""The virtual machine map for the PDP-11/45: the whole guest in user mode, its pages moved in core."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from popek.kernel.memory import Memory
+from popek.kernel.technique import Technique
+from popek.kernel.words import Word, concat, ite
+
+if TYPE_CHECKING:
+    from .state import Pdp11
+
+USER = 3
+PAGE_BLOCKS = 0o200
+
+
+def _start(private: Pdp11) -> Word:
+    """The block where the guest's core begins; the VMM keeps it in what would be PAR 0 of user mode."""
+    return private.space_par.load(Word(5, 0o30))
+
+
+def _map(guest: Pdp11, private: Pdp11) -> Pdp11:
+    """Guest block b is real block start + b; the guest's current map is composed with that.
+
+    The previous mode is user, the priority and the other modes' registers are the VMM's.
+    """
+    hardware = private.copy()
+    start = _start(private)
+    for name in ("pc", "sp", *(name for name in guest.words() if name in _REGISTERS)):
+        hardware[name] = guest[name]
+    hardware.ps = guest.ps.value
+    hardware.ps.current = Word(2, USER)
+    hardware.ps.previous = Word(2, USER)
+    hardware.ps.priority = private.ps.priority
+    hardware.mme = Word(1, 1)
+
+    def par(page: Word) -> Word:
+        direct = concat(ite(page == 7, Word(2, 3), Word(2, 0)), page, Word(7, 0))
+        return ite(guest.mme, guest.par.load(page), direct) + start
+
+    def pdr(page: Word) -> Word:
+        everything = Word(16, 0o77406)
+        wanted = ite(guest.mme, guest.pdr.load(page), everything)
+        # A page that does not lie in the guest's core as a whole is not resident: the VMM looks at it.
+        first = (par(page) - start).zero_extend(13)
+        return ite(first + (PAGE_BLOCKS - 1) <= guest.last.zero_extend(13), wanted, Word(16, 0))
+
+    hardware.par = Memory(3, 12, par)
+    hardware.pdr = Memory(3, 16, pdr)
+    inside, outside, distance = guest.memory, private.memory, concat(start, Word(5, 0))
+
+    def view(address: Word) -> Word:
+        return ite(_in_guest(guest, private, address), inside.load(address - distance), outside.load(address))
+
+    hardware.memory = Memory(17, 16, view)
+    return hardware
+
+
+_REGISTERS = frozenset(f"r{bank}{number}" for bank in range(2) for number in range(6))
+
+
+def _in_guest(guest: Pdp11, private: Pdp11, address: Word) -> Word:
+    block = address[16:5]
+    return block - _start(private) <= guest.last
+
+
+def _owns(guest: Pdp11, private: Pdp11, address: Word) -> Word:
+    return ~_in_guest(guest, private, address)
+
+
+def _fits(guest: Pdp11, private: Pdp11) -> Word:
+    """The guest's core lies inside the real core, behind the real trap vectors."""
+    start = _start(private)
+    end = start.zero_extend(13) + guest.last.zero_extend(13)
+    return (start >= 0o10) & (end <= private.last.zero_extend(13)) & private.running & ~private.waiting
+
+
+def _guest(state: Pdp11) -> Word:
+    return state.running & ~state.waiting & (state.last < 0o7600)
+
+
+def techniques() -> dict[str, Technique[Pdp11]]:
+    """Trap and emulate in user mode."""
+    owned = (
+        "ps.current", "ps.previous", "ps.priority", "ksp", "ssp", "usp", "mme", "pirq", "running", "waiting",
+        "par", "pdr", "space_par", "space_pdr",
+    )  # fmt: skip
+    plain: Technique[Pdp11] = Technique(
+        "ring-deprivileging",
+        "the whole guest in user mode, its pages moved in core (Popek and Goldberg's VM map)",
+        map=_map,
+        owned=owned,
+        # `par` and `pdr` hold the guest's map, moved; all else that is owned has a value of the VMM's own.
+        replaced=tuple(name for name in owned if name not in ("ps.current", "par", "pdr", "mme", "running", "waiting")),
+        shadowed=owned,
+        deprivileged=lambda state: state.ps.current == USER,
+        guest=_guest,
+        private=_fits,
+        owns_address=_owns,
+        guest_address=lambda private, address: address + concat(_start(private), Word(5, 0)),
+        source="Popek and Goldberg 1974, section 4; Popek and Kline 1975",
+    )
+    return {plain.name: plain}

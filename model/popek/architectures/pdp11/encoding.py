@@ -1,0 +1,83 @@
+"""The words of PDP-11 instructions (handbook, appendix B), for running them elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from popek.kernel.instruction import Instruction
+
+# Per form: the opcode, and where each operand part goes: (part, shift), or (part, None) for a second word.
+# Addressing modes are in the opcode: 1 is (R), 2 is (R)+, 4 is -(R), 6 is X(R).
+_Fields = tuple[tuple[str, int | None], ...]
+_FORMS: Final[Mapping[str, tuple[int, _Fields]]] = {
+    "MOV R, R": (0o010000, (("R", 6), ("R 2", 0))),
+    "MOV (R), R": (0o011000, (("(R)", 6), ("R", 0))),
+    "MOV (R)+, R": (0o012000, (("(R)+", 6), ("R", 0))),
+    "MOV R, (R)": (0o010010, (("R", 6), ("(R)", 0))),
+    "MOV R, -(R)": (0o010040, (("R", 6), ("-(R)", 0))),
+    "MOV R, X(R)": (0o010060, (("R", 6), ("X(R).register", 0), ("X(R).index", None))),
+    "MOV R, -(SP)": (0o010046, (("R", 6),)),
+    "MOV (SP)+, R": (0o012600, (("R", 0),)),
+    "CLR (R)": (0o005010, (("(R)", 0),)),
+    "ADD R, R": (0o060000, (("R", 6), ("R 2", 0))),
+    "ADD (R), R": (0o061000, (("(R)", 6), ("R", 0))),
+    "SUB R, R": (0o160000, (("R", 6), ("R 2", 0))),
+    "INC R": (0o005200, (("R", 0),)),
+    "TST R": (0o005700, (("R", 0),)),
+    "TST (R)": (0o005710, (("(R)", 0),)),
+    "SXT R": (0o006700, (("R", 0),)),
+    "BR d": (0o000400, (("d", 0),)),
+    "BEQ d": (0o001400, (("d", 0),)),
+    "SOB R, o": (0o077000, (("R", 6), ("o", 0))),
+    "JMP (R)": (0o000110, (("(R)", 0),)),
+    "JMP R": (0o000100, (("R", 0),)),
+    "CCC": (0o000257, ()),
+    "SEC": (0o000261, ()),
+    "JSR R, (R)": (0o004010, (("R", 6), ("(R)", 0))),
+    "JSR PC, (R)": (0o004710, (("(R)", 0),)),
+    "RTS R": (0o000200, (("R", 0),)),
+    "RTS PC": (0o000207, ()),
+    "EMT t": (0o104000, (("t", 0),)),
+    "TRAP t": (0o104400, (("t", 0),)),
+    "BPT": (0o000003, ()),
+    "IOT": (0o000004, ()),
+    "MTPS R": (0o106400, (("R", 0),)),
+    "MFPS R": (0o106700, (("R", 0),)),
+    "MFPT": (0o000007, ()),
+    "HALT": (0o000000, ()),
+    "WAIT": (0o000001, ()),
+    "RESET": (0o000005, ()),
+    "SPL n": (0o000230, (("n", 0),)),
+    "RTI": (0o000002, ()),
+    "RTT": (0o000006, ()),
+    "MFPI R": (0o006500, (("R", 0),)),
+    "MFPI SP": (0o006506, ()),
+    "MFPI (R)": (0o006510, (("(R)", 0),)),
+    "MTPI R": (0o006600, (("R", 0),)),
+    "MTPI SP": (0o006606, ()),
+    "MTPI (R)": (0o006610, (("(R)", 0),)),
+    "MFPD R": (0o106500, (("R", 0),)),
+    "MFPD SP": (0o106506, ()),
+    "MFPD (R)": (0o106510, (("(R)", 0),)),
+    "MTPD R": (0o106600, (("R", 0),)),
+    "MTPD SP": (0o106606, ()),
+    "MTPD (R)": (0o106610, (("(R)", 0),)),
+}
+
+
+def encode(instruction: Instruction, operands: Mapping[str, int]) -> tuple[int, ...]:
+    """The 16-bit words of an instruction; `operands` as `Instruction.symbols` names them.
+
+    Raises:
+        KeyError: the form has no encoding here, or an operand is missing.
+    """
+    opcode, fields = _FORMS[instruction.form]
+    more = []
+    for part, shift in fields:
+        number = operands[f"operand {part}"]
+        if shift is None:
+            more.append(number)
+        else:
+            opcode |= number << shift
+    return (opcode, *more)

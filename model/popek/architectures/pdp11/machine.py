@@ -1,0 +1,141 @@
+"""The PDP-11/45 as a machine in the sense of Popek and Goldberg.
+
+Kernel mode is the supervisor mode of the theory; the processor's supervisor and user modes are both
+unprivileged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from popek.kernel.instruction import OperandKind
+from popek.kernel.machine import Axis, Machine
+from popek.kernel.outcome import Fault, NotModelledError, Trap
+from popek.kernel.words import Word, concat
+
+from . import innocuous, privileged
+from .deprivileging import techniques
+from .state import BLOCK, HANDBOOK, KERNEL, PS_BITS, UNDEFINED_MODE, Pdp11
+
+
+def build() -> Machine[Pdp11]:
+    """The machine with relocation on, unless a setting says otherwise."""
+    machine: Machine[Pdp11] = Machine(
+        "pdp11-45",
+        "DEC PDP-11/45 with KT11-C memory management",
+        Pdp11,
+        supervisor=lambda state: state.ps.current == KERNEL,
+        user=lambda state: state.ps.current != KERNEL,
+        source=HANDBOOK,
+        operands={kind.name: kind for kind in _operands()},
+        axes=_axes(),
+        invariant=_exists,
+        advance=_advance,
+        relocate=_relocate,
+        relocation_width=BLOCK,
+        deliver=_deliver,
+        techniques=techniques(),
+        notes=(
+            "devices, interrupts and the I/O page: a reference to it is a trap on storage, which a VMM "
+            "arranges by leaving it unmapped; where it is mapped, MOV changes PS and the map",
+            "data space is off (MMR3 = 0), management traps are off (MMR0<9> = 0), A and W bits are left out",
+            "MMR1, MMR2 and the abort bits of MMR0",
+            "the stack limit, and floating point",
+            "the trace trap after an instruction that starts with T = 1",
+            "MTPS and MFPS: the 11/45 has none, both are reserved instructions",
+        ),
+    )
+    innocuous.add(machine)
+    privileged.add(machine)
+    return machine
+
+
+def _operands() -> tuple[OperandKind, ...]:
+    def general(name: str) -> OperandKind:
+        return OperandKind(
+            name,
+            {"": 3},
+            valid=lambda parts: parts[""] < 6,
+            spell=lambda parts: name.replace("R", f"R{parts['']}"),
+        )
+
+    indexed = OperandKind(
+        "X(R)",
+        {"index": 16, "register": 3},
+        valid=lambda parts: parts["register"] < 6,
+        spell=lambda parts: f"{parts['index']:o}(R{parts['register']})",
+        make=lambda parts: (parts["index"], parts["register"]),
+    )
+
+    def number(name: str, width: int) -> OperandKind:
+        return OperandKind(name, {"": width}, spell=lambda parts: f"{parts['']:o}")
+
+    return (
+        general("R"),
+        general("(R)"),
+        general("(R)+"),
+        general("-(R)"),
+        indexed,
+        number("d", 8),
+        number("o", 6),
+        number("n", 3),
+        number("t", 8),
+    )
+
+
+def _axes() -> tuple[Axis, ...]:
+    return (
+        Axis(
+            "MME",
+            "memory management",
+            (0, 1),
+            lambda state, value: state.mme == value,
+            1,
+            "mme",
+            labels={0: "off", 1: "on"},
+        ),
+    )
+
+
+def _exists(state: Pdp11) -> Word:
+    """The processor runs, and in a mode that is defined."""
+    defined = (state.ps.current != UNDEFINED_MODE) & (state.ps.previous != UNDEFINED_MODE)
+    return defined & state.running & ~state.waiting & ((state.ps.value & (0o177777 ^ PS_BITS)) == 0)
+
+
+def _advance(cpu: Pdp11, operands: Mapping[str, Word]) -> None:
+    cpu.pc = cpu.pc + 2
+
+
+def _relocate(state: Pdp11, offset: Word) -> Pdp11:
+    """The same program, in every mode, `offset` blocks further on in core."""
+    moved, core = state.copy(), state.memory
+    for name in ("par", "space_par"):
+        old = state.memories()[name]
+        setattr(moved, name, type(old)(old.address_width, BLOCK, lambda place, old=old: old.load(place) + offset))
+    distance = concat(offset, Word(5, 0))
+    moved.memory = type(core)(core.address_width, 16, lambda address: core.load(address - distance))
+    return moved
+
+
+def _deliver(before: Pdp11, trap: Trap[Pdp11]) -> Pdp11:
+    """PC and PS from the vector in kernel space; the old ones onto the new mode's stack.
+
+    Raises:
+        NotModelledError: the vector cannot be read, the stack cannot be written, or the mode is undefined.
+    """
+    cpu = trap.state.copy()
+    old_ps, old_pc = cpu.ps.value, cpu.pc
+    vector = Word(16, trap.vector.number)
+    try:
+        pc, new = cpu.load_kernel(vector), cpu.load_kernel(vector + 2) & PS_BITS
+        if new[15:14] == UNDEFINED_MODE:
+            raise NotModelledError("mode bits 10 in a trap vector")
+        cpu.enter(new[15:14])
+        cpu.ps.value = new.replace(13, 12, old_ps[15:14])
+        cpu.push(old_ps)
+        cpu.push(old_pc)
+    except Fault as second:
+        raise NotModelledError(f"{second.vector} while a trap is delivered") from None
+    cpu.pc = pc
+    return cpu

@@ -1,0 +1,6 @@
+"""IBM System/360 Model 67 and System/370."""
+
+from .model67 import build as build_model67
+from .s370 import build as build_s370
+
+MACHINES = {"s360-67": build_model67, "s370": build_s370}

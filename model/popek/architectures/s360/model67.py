@@ -1,0 +1,197 @@
+"""System/360 Model 67 (A22-6821, IBM System/360 Principles of Operation; A27-2719, Model 67 Functional
+Characteristics).
+
+The second document was not at hand: what rests on memory alone is marked "from memory".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from popek.kernel.machine import Machine, leaf_axis
+from popek.kernel.outcome import NotModelledError, Trap
+from popek.kernel.state import Register, WordBank, bank, bit, bits, group, register, word
+from popek.kernel.words import Word, concat, ite
+
+from . import interruptions as program
+from .control import SOURCE as CONTROL
+from .control import declare_control
+from .deprivileging import techniques
+from .general import branch_target, declare_general
+from .operands import KINDS, declare
+from .state import BLOCK, CR_NAMES, RESOURCE, Address, Cpu, Psw, relocated
+
+SOURCE: Final = "A22-6821, IBM System/360 Principles of Operation"
+MODEL_67: Final = "A27-2719, System/360 Model 67 Functional Characteristics"
+
+
+class Model67Psw(Psw):
+    """The PSW's further field of System/360."""
+
+    ascii = word(1, role=RESOURCE)  # bit 12: codes of decimal results
+
+
+class ControlRegister6(Register):
+    """Control register 6."""
+
+    machine_check_masks = bits(31, 28)
+    extended_psw = bit(23)  # bit 8
+    external_masks = bits(7, 0)
+
+
+class Model67(Cpu):
+    """System/360 Model 67, simplex, 24-bit addresses."""
+
+    aligned = True
+
+    psw = group(Model67Psw)  # type: ignore[assignment]
+    cr0_5 = bank(CR_NAMES[:6], 32, role=RESOURCE)  # 0 segment table, 2 translation-exception address, 4 masks
+    cr6 = register(ControlRegister6, role=RESOURCE)
+    cr7_15 = bank(CR_NAMES[7:], 32, role=RESOURCE)  # 8-14 show how the installation is partitioned
+
+    @property
+    def cr(self) -> WordBank:
+        """The control registers by number."""
+        return WordBank(self, CR_NAMES)
+
+    @property
+    def extended(self) -> Word:
+        return self.cr6.extended_psw
+
+    def extend(self) -> None:
+        self.cr6.extended_psw = 1
+
+    def psw_word(self, code: Word) -> Word:
+        psw = self.psw
+        middle = concat(psw.key, psw.ascii, psw.machine_check, psw.wait, psw.problem)
+        flags = concat(self.ilc, psw.cc, psw.program_mask)
+        standard_mask = concat(psw.channels, psw.io, psw.external)
+        standard = concat(standard_mask, middle, code, flags, psw.address)
+        extended_mask = concat(Word(5, 0), psw.dat, psw.io, psw.external)
+        extended = concat(extended_mask, middle, flags, Word(16, 0), psw.address)
+        return ite(self.extended, extended, standard)
+
+    def load_psw(self, new: Word) -> None:
+        """The 64 bits become the PSW, as control register 6 says they are to be read."""
+        psw, extended = self.psw, self.extended
+        psw.key, psw.ascii, psw.machine_check = new[55:52], new[51], new[50]
+        psw.wait, psw.problem, psw.address = new[49], new[48], new[23:0]
+        psw.cc = ite(extended, new[45:44], new[29:28])
+        psw.program_mask = ite(extended, new[43:40], new[27:24])
+        self.load_system_mask(new[63:56])
+
+    def load_system_mask(self, mask: Word) -> None:
+        """PSW bits 0-7 := mask, as the mode reads them."""
+        if self.extended & mask[3]:
+            raise NotModelledError("32-bit addressing")
+        self.psw.channels = ite(self.extended, Word(6, 0), mask[7:2])
+        self.psw.dat = mask[2] & self.extended
+        self.psw.io, self.psw.external = mask[1], mask[0]
+
+
+def _invariant(cpu: Model67) -> Word:
+    """Fields of the other mode are zero."""
+    return ite(cpu.extended, cpu.psw.channels == 0, cpu.psw.dat == 0)
+
+
+def deliver(before: Model67, trap: Trap[Model67]) -> Model67:
+    """Store the old PSW and the interruption code; load the new PSW.
+
+    In the extended mode the code goes to location 16 (supervisor call) or 18 (program), and the
+    translation-exception address to control register 2: from memory.
+    """
+    cpu, vector, code = trap.state.copy(), trap.vector, trap.error_code
+    supervisor_call = vector is program.SUPERVISOR_CALL
+    interruption = Word(16, vector.number & 0xFF)
+    if supervisor_call and code is not None:
+        interruption = code.zero_extend(16)
+    elif code is not None:
+        cpu.cr[2] = code.zero_extend(32)
+    place = cpu.real(16 if supervisor_call else 18, 2)
+    cpu.write(place, ite(cpu.extended, interruption, cpu.read(place)))
+    old, new = (32, 96) if supervisor_call else (40, 104)
+    cpu.write(cpu.real(old, 8), cpu.psw_word(interruption))
+    cpu.ilc = Word(2, 0)
+    cpu.load_psw(cpu.read(cpu.real(new, 8)))
+    return cpu
+
+
+def build() -> Machine[Model67]:
+    """The Model 67 in its standard and its extended PSW mode."""
+    machine = Machine(
+        "s360-67",
+        "IBM System/360 Model 67",
+        Model67,
+        supervisor=lambda state: state.psw.problem == 0,
+        user=lambda state: state.psw.problem == 1,
+        source=SOURCE,
+        operands=KINDS,
+        axes=(
+            leaf_axis("EXTENDED", "cr6.extended_psw", 1, "control register 6 bit 8: extended PSW mode"),
+            leaf_axis("DAT", "psw.dat", 1, "PSW bit 5 in the extended mode: dynamic address translation"),
+        ),
+        invariant=_invariant,
+        relocate=relocated,
+        relocation_width=BLOCK,
+        deliver=deliver,
+        techniques=techniques(Model67),
+        notes=(
+            "32-bit addressing: entering it is 'not modelled'",
+            "segment and page tables: what they and the associative registers yield is state; loading another "
+            "table origin is 'not modelled'",
+            "prefixing, which is wired on this machine; the duplex configuration; SLT and other special features",
+            "the interval timer's updating of location 80, floating point, decimal",
+            "EXECUTE: its classes are those of its target; access exceptions of fetching an instruction",
+            "recording of references and changes by ordinary references to storage",
+            "what a channel program does; of the CSW, only its status",
+        ),
+    )
+    declare_general(machine)
+    declare_control(machine)
+    _declare_model67(machine)
+    return machine
+
+
+def _declare_model67(machine: Machine[Model67]) -> None:
+    @declare(machine, "SSM D2(B2)", source=CONTROL, privileged=True)
+    def set_system_mask(cpu: Model67, second: Address) -> None:
+        """PSW bits 0-7 := the byte."""
+        cpu.load_system_mask(cpu.fetch(second, 1))
+
+    @declare(machine, "BASR R1,R2", source=MODEL_67)
+    def branch_and_store_register(cpu: Model67, r1: Word, r2: Word) -> None:
+        """R1 := the updated instruction address; branch to R2 unless R2 is 0."""
+        target = branch_target(cpu, r2)
+        cpu.gr[r1] = cpu.psw.address.zero_extend(32)
+        cpu.psw.address = target
+
+    @declare(machine, "BAS R1,D2(X2,B2)", source=MODEL_67)
+    def branch_and_store(cpu: Model67, r1: Word, second: Address) -> None:
+        """R1 := the updated instruction address; branch."""
+        target = cpu.effective(second)
+        cpu.gr[r1] = cpu.psw.address.zero_extend(32)
+        cpu.psw.address = target
+
+    for name, count in (("R1,R3=R1", 1), ("R1,R3=R1+1", 2)):
+
+        @declare(machine, f"LMC {name},D2(B2)", source=MODEL_67, privileged=True, count=count)
+        def load_multiple_control(cpu: Model67, r1: Word, second: Address, count: int) -> None:
+            """Control registers R1 through R3 := consecutive words."""
+            words = cpu.fetch(second, 4 * count, unit=4)
+            table, mask = cpu.cr[0], cpu.system_mask
+            for i in range(count):
+                low, number = 32 * (count - 1 - i), r1 + i
+                # The partitioning registers show switches; the unassigned ones hold nothing.
+                held = number.isin((0, 2, 4, 6))
+                cpu.cr[number] = ite(held, words[low + 31 : low], cpu.cr[number])
+            if cpu.cr[0] != table:
+                raise NotModelledError("control register 0 designates another segment table")
+            cpu.load_system_mask(mask)
+
+        @declare(machine, f"STMC {name},D2(B2)", source=MODEL_67, privileged=True, count=count)
+        def store_multiple_control(cpu: Model67, r1: Word, second: Address, count: int) -> None:
+            """Consecutive words := control registers R1 through R3."""
+            cpu.store(second, concat(*(cpu.cr[r1 + i] for i in range(count))), unit=4)
+
+
+__all__ = ["Model67", "build", "deliver"]

@@ -1,0 +1,226 @@
+"""System/370 (GA22-7000, IBM System/370 Principles of Operation)."""
+
+from __future__ import annotations
+
+from popek.kernel.machine import Machine, leaf_axis
+from popek.kernel.outcome import Fault, Trap
+from popek.kernel.state import Group, Register, Role, WordBank, bank, bit, bits, group, register, word
+from popek.kernel.words import Word, concat, ite
+
+from . import interruptions as program
+from .control import declare_control
+from .control_s370 import declare_s370
+from .deprivileging import techniques
+from .general import declare_general
+from .operands import KINDS
+from .state import BLOCK, CR_NAMES, OFFSET, RESOURCE, Cpu, Psw, relocated
+
+SOURCE = "GA22-7000, IBM System/370 Principles of Operation"
+
+
+class S370Psw(Psw):
+    """The PSW's further fields of System/370."""
+
+    extended = word(1, role=RESOURCE)  # bit 12: 0 basic control, 1 extended control
+    per = word(1, role=RESOURCE)  # bit 1, program-event recording; only in the EC mode
+
+
+class ControlRegister0(Register):
+    """Control register 0."""
+
+    ssm_suppression = bit(30)  # bit 1
+    tod_sync = bit(29)
+    low_address_protection = bit(28)  # bit 3
+    extraction_authority = bit(27)  # bit 4
+    secondary_space = bit(26)  # bit 5
+    translation_format = bits(23, 19)  # bits 8-12
+    external_masks = bits(15, 0)
+
+
+class ControlRegister3(Register):
+    """Control register 3."""
+
+    psw_key_mask = bits(31, 16)
+    secondary_asn = bits(15, 0)
+
+
+class ControlRegister8(Register):
+    """Control register 8."""
+
+    monitor_masks = bits(15, 0)
+
+
+class TodClock(Group):
+    """The time-of-day clock: its value, its state as STCK reports it, and the security switch."""
+
+    value = word(64, role=Role.TIME)
+    state = word(2, role=Role.TIME)  # 0 set, 1 not set, 2 error, 3 not operational
+    secure = word(1, role=Role.TIME)  # 1: the operator does not hold the switch at "enable set"
+
+
+class S370(Cpu):
+    """System/370, uniprocessor."""
+
+    psw = group(S370Psw)  # type: ignore[assignment]
+    cr0 = register(ControlRegister0, role=RESOURCE)
+    cr1 = word(32, role=RESOURCE)
+    cr2 = word(32, role=RESOURCE)
+    cr3 = register(ControlRegister3, role=RESOURCE)
+    cr4_7 = bank(CR_NAMES[4:8], 32, role=RESOURCE)
+    cr8 = register(ControlRegister8, role=RESOURCE)
+    cr9_15 = bank(CR_NAMES[9:], 32, role=RESOURCE)
+    prefix = word(BLOCK - 1, role=RESOURCE)  # a block of 4096 bytes
+    tod = group(TodClock)
+    clock_comparator = word(64, role=RESOURCE)
+    cpu_timer = word(64, role=Role.TIME)
+    cpu_id = word(64, role=RESOURCE)
+    cpu_address = word(16, role=RESOURCE)
+    dual_address_space = word(1, role=Role.HIDDEN)  # the facility is installed
+
+    @property
+    def cr(self) -> WordBank:
+        """The control registers by number."""
+        return WordBank(self, CR_NAMES)
+
+    @property
+    def extended(self) -> Word:
+        return self.psw.extended
+
+    def extend(self) -> None:
+        self.psw.extended = 1
+
+    def psw_word(self, code: Word) -> Word:
+        psw = self.psw
+        middle = concat(psw.key, psw.extended, psw.machine_check, psw.wait, psw.problem)
+        flags = concat(psw.cc, psw.program_mask)
+        bc_mask = concat(psw.channels, psw.io, psw.external)
+        basic = concat(bc_mask, middle, code, self.ilc, flags, psw.address)
+        zeros = Word(3, 0)
+        ec_mask = concat(Word(1, 0), psw.per, zeros, psw.dat, psw.io, psw.external)
+        extended = concat(ec_mask, middle, Word(2, 0), flags, Word(16, 0), psw.address)
+        return ite(psw.extended, extended, basic)
+
+    def load_psw(self, new: Word) -> None:
+        """The 64 bits become the PSW; ones where the EC mode wants zeros are found at once."""
+        psw = self.psw
+        psw.key, psw.extended, psw.machine_check = new[55:52], new[51], new[50]
+        psw.wait, psw.problem, psw.address = new[49], new[48], new[23:0]
+        psw.cc = ite(new[51], new[45:44], new[29:28])
+        psw.program_mask = ite(new[51], new[43:40], new[27:24])
+        self._spread_mask(new[63:56])
+        wrong = _wrong_mask(new[63:56]) | (new[47:46] != 0) | (new[39:24] != 0)
+        if new[51] & wrong:
+            raise Fault(program.PSW_FORMAT, new, keeps=True)
+
+    def load_system_mask(self, mask: Word) -> None:
+        """PSW bits 0-7 := mask, as the mode reads them."""
+        self._spread_mask(mask)
+        if self.psw.extended & _wrong_mask(mask):
+            loaded = self.psw_word(Word(16, 0)).replace(63, 56, mask)
+            raise Fault(program.PSW_FORMAT, loaded, keeps=True)
+
+    def _spread_mask(self, mask: Word) -> None:
+        extended = self.psw.extended
+        self.psw.channels = ite(extended, Word(6, 0), mask[7:2])
+        self.psw.per, self.psw.dat = mask[6] & extended, mask[2] & extended
+        self.psw.io, self.psw.external = mask[1], mask[0]
+
+    def absolute_block(self, real: Word) -> Word:
+        """Real blocks of page 0 and of the prefix page change places."""
+        page, half = real[BLOCK - 1 : 1], real[0]
+        low = concat(Word(BLOCK - 1, 0), half)
+        return ite(page == 0, concat(self.prefix, half), ite(page == self.prefix, low, real))
+
+    def low_address_protected(self, address: Word) -> Word:
+        """Effective addresses 0-511, where control register 0 says so."""
+        return self.cr0.low_address_protection & (address < 512)
+
+    def visible_key(self, key: Word) -> Word:
+        """In the BC mode, reference and change bits read as zeros."""
+        return ite(self.psw.extended, key, key & 0x7C)
+
+
+def _wrong_mask(mask: Word) -> Word:
+    """Bits 0 and 2-4 of an EC-mode PSW are zeros."""
+    return (mask & 0xB8) != 0
+
+
+def _invariant(cpu: S370) -> Word:
+    """Fields of the other mode are zero."""
+    psw = cpu.psw
+    return ite(psw.extended, psw.channels == 0, (psw.dat | psw.per) == 0)
+
+
+def deliver(before: S370, trap: Trap[S370]) -> S370:
+    """Store the old PSW and what else the interruption stores; load the new PSW."""
+    cpu, vector, code = trap.state.copy(), trap.vector, trap.error_code
+    supervisor_call = vector is program.SUPERVISOR_CALL
+    if supervisor_call:
+        assert code is not None
+        interruption = code.zero_extend(16)
+    else:
+        interruption = Word(16, vector.number)
+    old, new = (32, 96) if supervisor_call else (40, 104)
+    image = cpu.psw_word(interruption)
+    if vector is program.PSW_FORMAT:
+        assert code is not None
+        image = code
+    identification = 136 if supervisor_call else 140
+    length = concat(Word(13, 0), cpu.ilc, Word(1, 0))
+    place = cpu.real(identification, 4)
+    kept = cpu.read(place)
+    cpu.write(place, ite(cpu.extended, concat(length, interruption), kept))
+    if code is not None and vector in (program.SEGMENT_TRANSLATION, program.PAGE_TRANSLATION):
+        cpu.write(cpu.real(144, 4), code.replace(OFFSET - 1, 0, 0).zero_extend(32))
+    if code is not None and vector is program.MONITOR_EVENT:
+        cpu.write(cpu.real(148, 2), code[27:24].zero_extend(16))
+        cpu.write(cpu.real(156, 4), code[23:0].zero_extend(32))
+    cpu.write(cpu.real(old, 8), image)
+    cpu.ilc = Word(2, 0)
+    cpu.load_psw(cpu.read(cpu.real(new, 8)))
+    return cpu
+
+
+def build() -> Machine[S370]:
+    """System/370 with translation and the extended facility's low-address protection."""
+    machine = Machine(
+        "s370",
+        "IBM System/370",
+        S370,
+        supervisor=lambda state: state.psw.problem == 0,
+        user=lambda state: state.psw.problem == 1,
+        source=SOURCE,
+        operands=KINDS,
+        axes=(
+            leaf_axis("EC", "psw.extended", 1, "PSW bit 12: basic (0) or extended (1) control mode"),
+            leaf_axis("DAT", "psw.dat", 1, "PSW bit 5 in the EC mode: dynamic address translation"),
+            leaf_axis("DAS", "dual_address_space", 1, "the dual-address-space facility is installed", 0),
+        ),
+        invariant=_invariant,
+        relocate=relocated,
+        relocation_width=BLOCK,
+        deliver=deliver,
+        techniques=techniques(
+            S370,
+            shared=("cr0.low_address_protection", "cr8.monitor_masks"),
+            same=("dual_address_space",),
+            relocating=("prefix",),
+        ),
+        notes=(
+            "segment and page tables: what they and the lookaside buffer yield is state; loading control "
+            "register 0 or 1 so that it would change is 'not modelled'",
+            "segment protection, common segments, 4096-byte keys, channel-set switching, multiprocessing",
+            "recording of references and changes by ordinary references to storage",
+            "program-event recording, the interval timer's updating of location 80, floating point, decimal",
+            "EXECUTE: its classes are those of its target; access exceptions of fetching an instruction",
+            "what a channel program does; of the CSW, only its status",
+            "dual address space but for SPKA and IPK",
+        ),
+    )
+    declare_general(machine)
+    declare_control(machine)
+    declare_s370(machine)
+    return machine
+
+
+__all__ = ["S370", "build", "deliver"]

@@ -1,0 +1,1 @@
+"""VT-x: the VMCS, and what VMLAUNCH and VMRESUME check before a guest may run."""

@@ -1,0 +1,222 @@
+"""Capabilities from presets and files: `rdmsr` listings, VirtualBox logs and JSON."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from popek_specs.vtx import presets, table
+
+from .capabilities import FEATURES, MSR_NAMES, UNKNOWN, Capabilities, normalise_register
+
+__all__ = ["CapabilityError", "from_mapping", "from_text", "load_capabilities", "presets"]
+
+
+class CapabilityError(ValueError):
+    """Capabilities cannot be read; the message is one line that names the place."""
+
+
+_NUMBERS: Final = {name: number for number, name in MSR_NAMES.items()}
+_WIDTHS: Final = ("maxphyaddr", "linear_address_width")
+# What the architecture allows; anything else is a typing error.
+_MAXPHYADDR: Final = range(32, 53)
+_LINEAR: Final = (32, 48, 57)
+
+
+def load_capabilities(preset_or_path: str) -> Capabilities:
+    """Capabilities by the name of a preset, or from a file.
+
+    Raises:
+        CapabilityError: there is no such preset or file, or it cannot be read.
+    """
+    known = presets()
+    if preset_or_path in known:
+        return from_mapping(table(f"capabilities/{preset_or_path}.toml"), name=preset_or_path)
+    if preset_or_path == UNKNOWN.name:
+        return UNKNOWN
+    path = Path(preset_or_path)
+    if not path.is_file():
+        near = difflib.get_close_matches(preset_or_path, known, n=3, cutoff=0.5)
+        hint = f"; near: {', '.join(near)}" if near else f"; presets: {', '.join(known)}"
+        raise CapabilityError(f"{preset_or_path!r} is neither a capability preset nor a file{hint}")
+    try:
+        text = path.read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        raise CapabilityError(f"{preset_or_path}: {error.strerror or error}") from None
+    return from_text(text, name=preset_or_path)
+
+
+def from_text(text: str, *, name: str = "capabilities") -> Capabilities:
+    """Capabilities from the text of an `rdmsr` listing, a VirtualBox log, or JSON.
+
+    A listing has one MSR a line, number or name and value, such as ``0x480: 00da040000000004``,
+    ``rdmsr 0x481 = 0x7f00000016`` or ``IA32_VMX_BASIC (0x480) 0xda040000000004``; values are hexadecimal,
+    ``#`` starts a comment. ``maxphyaddr = 39``, ``linear_address_width = 48`` and ``cpuid.7.0.ebx = 0x…``
+    may stand between them.
+
+    Raises:
+        CapabilityError: nothing useful is in the text, or a line is wrong.
+    """
+    stripped = text.lstrip("\ufeff \t\r\n")
+    if stripped.startswith(("{", "[")):
+        try:
+            loaded = json.loads(stripped)
+        except (ValueError, RecursionError) as error:
+            line = getattr(error, "lineno", 1)
+            raise CapabilityError(f"{name}:{line}: not valid JSON ({getattr(error, 'msg', error)})") from None
+        if not isinstance(loaded, dict):
+            raise CapabilityError(f"{name}:1: expected a JSON object of capabilities")
+        return from_mapping(loaded, name=name)
+    found: dict[str, Any] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        for key, value in _line(line, f"{name}:{number}"):
+            found[key] = value
+    if not any(key.startswith("0x4") for key in found):
+        raise CapabilityError(
+            f"{name}: no VMX capability MSR found; expected lines such as '0x480 0xda040000000004' or a VirtualBox log"
+        )
+    return from_mapping(found, name=name)
+
+
+_VBOX: Final = re.compile(r"MSR_(IA32_(?:VMX_|FEATURE_CONTROL|APIC_BASE)\w*)\s*=\s*(0x[0-9a-fA-F]+)")
+_VBOX_WIDTH: Final = re.compile(r"Physical Address Width:\s*(\d+)|cMaxPhysAddrWidth\s*=\s*(\d+)", re.IGNORECASE)
+_LISTING: Final = re.compile(
+    r"(?:rdmsr\s+(?:-\S+\s+)*)?(?:(?P<name>(?:MSR_)?IA32_\w+)\b\s*)?"
+    r"\(?(?:(?:0x)?(?P<number>[0-9a-fA-F]{2,8})h?)?\)?\s*[:=]?\s*"
+    r"(?P<value>(?:0x)?[0-9a-fA-F]+)\s*$"
+)
+_SETTING: Final = re.compile(r"(?P<key>maxphyaddr|linear_address_width|cpuid[ .:]\S+?)\s*[:=]\s*(?P<value>\S+)$", re.IGNORECASE)
+
+
+def _line(line: str, place: str) -> list[tuple[str, Any]]:
+    """What a line of a listing or log says."""
+    vbox = _VBOX.search(line)
+    if vbox is not None:
+        number = _msr_number(vbox[1])
+        return [] if number is None else [(f"{number:#x}", vbox[2])]
+    width = _VBOX_WIDTH.search(line)
+    if width is not None:
+        return [("maxphyaddr", int(width[1] or width[2]))]
+    text = line.split("#", 1)[0].strip()
+    setting = _SETTING.match(text)
+    if setting is not None:
+        return [(setting["key"].lower(), setting["value"])]
+    listed = _LISTING.match(text)
+    if listed is None:
+        return []
+    number = _msr_number(listed["name"]) if listed["name"] else None
+    if number is None and listed["number"]:
+        number = int(listed["number"], 16)
+    if number is None:
+        return []
+    value = int(listed["value"], 16)
+    if value >> 64:
+        raise CapabilityError(f"{place}: the value of MSR {number:#x} is wider than 64 bits: {listed['value']}")
+    return [(f"{number:#x}", value)]
+
+
+def _msr_number(name: str) -> int | None:
+    bare = name.upper().removeprefix("MSR_")
+    # VirtualBox and older texts say CR0_FIXED0, ENTRY_CTLS and the like the same way.
+    return _NUMBERS.get(bare)
+
+
+def _integer(value: Any, place: str, bits: int) -> int:
+    """A number given as such, or as a hexadecimal or decimal string."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise CapabilityError(f"{place}: expected a number such as '0x16', not {value!r}")
+    try:
+        number = value if isinstance(value, int) else int(value, 0)
+    except ValueError:
+        raise CapabilityError(f"{place}: expected a number such as '0x16', not {value!r}") from None
+    if number < 0 or number >> bits:
+        raise CapabilityError(f"{place}: {value!r} does not fit {bits} bits")
+    return number
+
+
+def from_mapping(mapping: Mapping[str, Any], *, name: str = "capabilities") -> Capabilities:
+    """Capabilities from an object such as the ``capabilities`` of the JSON input.
+
+    Keys: MSR numbers (``0x480``) or names (``IA32_VMX_BASIC``), ``maxphyaddr``, ``linear_address_width``,
+    ``cpuid.LEAF.SUBLEAF.REGISTER`` in hexadecimal (``cpuid.7.0.ebx``), ``features`` (an object of truth
+    values), and, as the presets have them, ``name``, ``source``, ``unsure``, ``msrs`` and ``cpuid`` (objects).
+
+    Raises:
+        CapabilityError: a key is unknown or a value does not fit.
+    """
+    msrs: dict[int, int] = {}
+    cpuid: dict[str, int] = {}
+    features: dict[str, bool] = {}
+    widths: dict[str, int | None] = dict.fromkeys(_WIDTHS)
+    source, unsure, title = "", (), name
+    for key, value in mapping.items():
+        place = f"{name}: {key}"
+        number = _key_number(key)
+        if number is not None:
+            msrs[number] = _integer(value, place, 64)
+        elif key in _WIDTHS:
+            widths[key] = _integer(value, place, 16)
+        elif key == "name" and isinstance(value, str):
+            title = value
+        elif key == "source" and isinstance(value, str):
+            source = value
+        elif key == "unsure" and isinstance(value, list):
+            unsure = tuple(str(item) for item in value)
+        elif key in ("msrs", "cpuid", "features") and isinstance(value, Mapping):
+            for inner, content in value.items():
+                _nested(key, inner, content, f"{name}: {key}.{inner}", msrs, cpuid, features)
+        elif (register := normalise_register(key)) is not None:
+            cpuid[register] = _integer(value, place, 32)
+        else:
+            near = difflib.get_close_matches(key, [*_WIDTHS, "features", *_NUMBERS], n=1, cutoff=0.6)
+            hint = f"; near: {near[0]}" if near else "; expected an MSR number such as '0x480', 'maxphyaddr' …"
+            raise CapabilityError(f"{place}: unknown capability{hint}")
+    if widths["maxphyaddr"] is not None and widths["maxphyaddr"] not in _MAXPHYADDR:
+        raise CapabilityError(f"{name}: maxphyaddr: {widths['maxphyaddr']} is not from 32 to 52")
+    if widths["linear_address_width"] not in (None, *_LINEAR):
+        raise CapabilityError(f"{name}: linear_address_width: {widths['linear_address_width']} is not 32, 48 or 57")
+    return Capabilities(
+        name=title,
+        msrs=msrs,
+        cpuid=cpuid,
+        features=features,
+        maxphyaddr=widths["maxphyaddr"],
+        linear_address_width=widths["linear_address_width"],
+        source=source,
+        unsure=unsure,
+    )
+
+
+def _key_number(key: str) -> int | None:
+    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}", key):
+        return int(key, 16)
+    return _msr_number(key)
+
+
+def _nested(
+    kind: str,
+    key: str,
+    value: Any,
+    place: str,
+    msrs: dict[int, int],
+    cpuid: dict[str, int],
+    features: dict[str, bool],
+) -> None:
+    if kind == "msrs":
+        number = _key_number(key)
+        if number is None:
+            raise CapabilityError(f"{place}: no MSR number such as '0x480', and no name of a VMX capability MSR")
+        msrs[number] = _integer(value, place, 64)
+    elif kind == "cpuid":
+        register = normalise_register(key)
+        if register is None:
+            raise CapabilityError(f"{place}: expected LEAF.SUBLEAF.REGISTER such as '7.0.ebx'")
+        cpuid[register] = _integer(value, place, 32)
+    elif key not in FEATURES or not isinstance(value, bool):
+        raise CapabilityError(f"{place}: expected true or false for one of {', '.join(FEATURES)}")
+    else:
+        features[key] = value

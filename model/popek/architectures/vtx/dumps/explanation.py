@@ -1,0 +1,148 @@
+"""What is known of a check, a field, a bit or an exit reason, looked up by any of its names."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+import attrs
+
+from ..checks import CHECKS, NOT_CHECKED, NOT_MODELLED, reads
+from ..controls import NamedBits, bits_of, find_bit
+from ..fields import FIELDS, Field, UnknownField, find
+from .diagnosis import exit_reasons
+from .names import field_named
+
+
+class UnknownSubject(ValueError):  # noqa: N818 -- named for what it says to the user
+    """Nothing has this name; the message is one line with near matches."""
+
+
+@attrs.frozen
+class Explanation:
+    """What is known of one thing: labelled rows, and for a field its bits (place, name, meaning)."""
+
+    name: str
+    kind: str
+    rows: tuple[tuple[str, str], ...]
+    bits: tuple[tuple[str, str, str], ...] = ()
+
+
+def explain(subject: str) -> list[Explanation]:
+    """Return what is known of a check id, field name or encoding, bit name, or exit reason.
+
+    Raises:
+        UnknownSubject: nothing has this name.
+    """
+    subject = subject.strip()
+    wanted = subject.upper()
+    found = _check(wanted) or _field(subject) or _bits(subject) or _exit_reason(wanted)
+    if found:
+        return found
+    names = [*CHECKS, *NOT_CHECKED, *NOT_MODELLED, *FIELDS, *exit_reasons().values(), *_bit_names()]
+    near = list(dict.fromkeys(difflib.get_close_matches(wanted, names, n=4, cutoff=0.6)))
+    beginning = [name for name in names if wanted and name.startswith(wanted)][:4]
+    hint = f": did you mean {', '.join(near or beginning)}?" if near or beginning else ""
+    raise UnknownSubject(f"no check, field or bit is called {subject[:60]!r}{hint}")
+
+
+def _check(wanted: str) -> list[Explanation]:
+    if check := CHECKS.get(wanted):
+        rows = [
+            ("must hold", check.statement),
+            ("when", check.gate_text),
+            ("section", f"SDM {check.section}"),
+        ]
+        rows.append(("otherwise", _outcome(check.outcome)))
+        if check.certainty != "must":
+            rows.append(("certainty", check.certainty))
+        rows += [("looks at", ", ".join(reads(check))), ("source", check.source)]
+        return [Explanation(check.id, f"check: {check.group.title}", tuple(row for row in rows if row[1]))]
+    for table, kind in ((NOT_CHECKED, "not checked by the processor"), (NOT_MODELLED, "not modelled here")):
+        if wanted in table:
+            return [Explanation(wanted, kind, (("because", table[wanted]),))]
+    return []
+
+
+def _outcome(outcome: object) -> str:
+    kind = getattr(outcome, "kind", "")
+    errors = getattr(outcome, "errors", ())
+    reason, qualification = getattr(outcome, "reason", None), getattr(outcome, "qualification", None)
+    if errors:
+        return f"VMfailValid, VM-instruction error {' or '.join(map(str, errors))}"
+    if reason is not None:
+        at = f", qualification {qualification}" if qualification is not None else ""
+        return f"VM-entry failure, exit reason {reason & 0xFFFF}{at}"
+    return str(kind)
+
+
+def _field(subject: str) -> list[Explanation]:
+    try:
+        field = find(subject)
+    except UnknownField:
+        field_id = field_named(subject)
+        if field_id is None:
+            return []
+        field = FIELDS[field_id]
+    width = "natural width (64 bits)" if field.natural else f"{field.width} bits"
+    rows = [
+        ("title", field.title),
+        ("encoding", f"{field.encoding:#06x}, {width}, {field.area}, {field.access}"),
+        ("exists if", field.exists_if),
+        ("checks", ", ".join(_readers(field))),
+        ("source", field.source),
+    ]
+    bits = tuple(
+        (_place(bits), bits.name, bits.title if bits.title != bits.name else "") for bits in bits_of(field.id)
+    )
+    return [Explanation(field.id, "field", tuple(row for row in rows if row[1]), bits)]
+
+
+def _readers(field: Field) -> list[str]:
+    return [check.id for check in CHECKS.values() if field.id in reads(check)]
+
+
+def _bits(subject: str) -> list[Explanation]:
+    return [_bit(field_id, bits) for field_id, bits in find_bit(subject)]
+
+
+def _bit(field_id: str, bits: NamedBits) -> Explanation:
+    rows = [("title", bits.title), ("field", f"{field_id} ({FIELDS[field_id].title})")]
+    rows += [("checks", ", ".join(_mentioning(field_id, bits))), ("source", bits.source)]
+    kind = f"bit{'s' * (bits.high != bits.low)} {_place(bits)} of {field_id}"
+    return Explanation(bits.name, kind, tuple(row for row in rows if row[1]))
+
+
+_SHORT = {
+    "PIN_CONTROLS": "pin",
+    "PRIMARY_PROC_CONTROLS": "pri",
+    "SECONDARY_PROC_CONTROLS": "sec",
+    "TERTIARY_PROC_CONTROLS": "ter",
+    "EXIT_CONTROLS": "exit",
+    "SECONDARY_EXIT_CONTROLS": "exit2",
+    "ENTRY_CONTROLS": "entry",
+}
+
+
+def _mentioning(field_id: str, bits: NamedBits) -> list[str]:
+    """Checks whose statement or gate names a control bit the short way, such as ``sec[1]``."""
+    short = _SHORT.get(field_id)
+    if short is None:
+        return []
+    word = re.compile(rf"\b{short}\[{bits.low}\]")
+    return [check.id for check in CHECKS.values() if word.search(f"{check.statement} {check.gate_text}")]
+
+
+def _exit_reason(wanted: str) -> list[Explanation]:
+    for number, name in exit_reasons().items():
+        if wanted in {name, f"EXIT_REASON_{name}", f"REASON {number}", str(number)}:
+            return [Explanation(name, "basic exit reason", (("number", f"{number} ({number:#x})"),))]
+    return []
+
+
+def _bit_names() -> list[str]:
+    return [bits.name for field_id in FIELDS for bits in bits_of(field_id)]
+
+
+def _place(bits: NamedBits) -> str:
+    return f"{bits.high}:{bits.low}" if bits.high != bits.low else str(bits.high)

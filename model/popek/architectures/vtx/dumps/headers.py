@@ -1,0 +1,95 @@
+"""Header lines of Linux KVM and Xen dumps: what failed, where, and with which error."""
+
+from __future__ import annotations
+
+import re
+
+from .kinds import HEX, Kind, ignore, number
+from .model import DumpBuilder, DumpError
+
+
+def _kvm_header(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.format = "Linux KVM"
+    builder.report("vmcs_pointer", match["pointer"])
+    builder.report("cpu", match["cpu"])
+
+
+def _kvm_parameter(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.remark(line, "the kernel printed no dump: load kvm_intel with dump_invalid_vmcs=1 and fail again")
+
+
+def _hardware_error(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    value = number(match["value"])
+    builder.report("hardware_error", value)
+    if value >> 31:
+        builder.imply("EXIT_REASON", value & 0xFFFF_FFFF, line)
+    elif value:
+        builder.imply("VM_INSTRUCTION_ERROR", value, line)
+
+
+def _xen_failure(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.format = "Xen"
+    if match["vcpu"]:
+        builder.report("vcpu", match["vcpu"])
+    builder.imply("EXIT_REASON", number(match["reason"]), line)
+    builder.report("failure", match["text"].strip(" ."))
+    if index := re.search(r"\(entry (\d+)\)", match["text"]):
+        builder.imply("EXIT_QUALIFICATION", int(index[1]) + 1, line)
+    elif qualification := re.search(r"\(((?:0x)?[0-9a-f]+)\)", match["text"]):
+        builder.imply("EXIT_QUALIFICATION", number(qualification[1]), line)
+
+
+def _xen_instruction_error(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.format = "Xen"
+    builder.report("vcpu", match["vcpu"])
+    builder.report("instruction", match["instruction"])
+    builder.imply("VM_INSTRUCTION_ERROR", number(match["value"]), line)
+
+
+def _xen_place(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.format = builder.format or "Xen"
+    builder.report(match["what"].lower(), match["number"])
+
+
+def _xen_msr(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.report(
+        "failed_msr_load",
+        f"{number(match['msr']):#x}={number(match['value']):#x} ({match['rest'].strip('() ')})",
+    )
+
+
+def _event(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.report("event", match["text"].strip())
+
+
+def _svm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    raise DumpError("this is an AMD VMCB (dump_vmcb), not a VMCS", line)
+
+
+KINDS = (
+    Kind(r"VMCS (?P<pointer>\S+), last attempted VM-entry on CPU (?P<cpu>\d+)", _kvm_header, starts=True),
+    Kind(r".*set kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
+    Kind(rf".*KVM: entry failed, hardware error (?P<value>{HEX})", _hardware_error),
+    Kind(
+        r"(?:.{0,80}?(?P<vcpu>d\d+v\d+).{0,80}?)?vmentry failure \(reason (?P<reason>0x[0-9a-f]+)\): (?P<text>.*)",
+        _xen_failure,
+        starts=True,
+    ),
+    Kind(
+        r"(?P<vcpu>)Failed vm entry \(exit reason (?P<reason>0x[0-9a-f]+)\) caused by (?P<text>.*)",
+        _xen_failure,
+        starts=True,
+    ),
+    Kind(
+        r"(?P<vcpu>d\d+v\d+)? *(?P<instruction>VMLAUNCH|VMRESUME) error: (?P<value>0x[0-9a-f]+)",
+        _xen_instruction_error,
+        starts=True,
+    ),
+    Kind(r">>> (?P<what>Domain) (?P<number>\d+) <<<$", _xen_place),
+    Kind(r"\s*(?P<what>VCPU) (?P<number>\d+)$", _xen_place, starts=True),
+    Kind(r"\s*msr (?P<msr>[0-9a-f]{8}) val (?P<value>[0-9a-f]{16})(?P<rest>.*)", _xen_msr),
+    Kind(r"(?P<text>domain_crash called from .*)", _event),
+    Kind(r"\s*\*{4,}(?: VMCS Areas? \*{4,})?$", ignore),
+    Kind(r"\s*sel\s+attr\s+limit\s+base$", ignore),
+    Kind(r"VMC[SB] .*VMRUN|VMCB Control Area:", _svm),
+)

@@ -1,0 +1,204 @@
+"""Reads VMCSs from JSON: one object, an array of them, or one object a line (JSON Lines)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..fields import FIELDS, UnknownField, by_encoding, find
+from .model import Dump, DumpError
+
+_KEYS = ("name", "fields", "capabilities", "default", "memory")
+_MASKS: dict[str, tuple[str, int]] = {id_: (id_, field.mask) for id_, field in FIELDS.items()}
+_U64 = (1 << 64) - 1
+
+
+def read_json(text: str, name: str) -> list[Dump]:
+    """Read every VMCS of a JSON text.
+
+    Raises:
+        DumpError: the text is not JSON, or not a VMCS.
+    """
+    try:
+        value = _decode(text)
+    except _JsonError as error:
+        lines = text.splitlines()
+        if error.extra and sum(line.lstrip().startswith("{") for line in lines[:2]) == 2:
+            return [read_line(line, number, name) for number, line in enumerate(lines, 1) if line.strip()]
+        raise DumpError(error.message, error.line) from None
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise DumpError("the JSON array is empty")
+    if len(items) == 1:
+        return [read_object(items[0], name, 1)]
+    return [read_object(item, f"{name}#{number}", 1) for number, item in enumerate(items, 1)]
+
+
+def read_line(text: str, number: int, name: str) -> Dump:
+    """Read the VMCS on one line of JSON Lines; `number` is the line's.
+
+    Raises:
+        DumpError: the line is not JSON, or not a VMCS.
+    """
+    try:
+        value = _decode(text)
+    except _JsonError as error:
+        raise DumpError(error.message, number) from None
+    return read_object(value, f"{name}:{number}", number)
+
+
+class _JsonError(Exception):
+    def __init__(self, message: str, line: int, *, extra: bool = False) -> None:
+        self.message, self.line, self.extra = message, line, extra
+        super().__init__(message)
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: dict[str, Any] = {}
+        for key, item in pairs:
+            if key in seen and seen[key] != item:
+                raise _JsonError(f"{key!r} is given twice, as {_show(seen[key])} and as {_show(item)}", 0)
+            seen[key] = item
+    return value
+
+
+def _constant(text: str) -> Any:
+    raise _JsonError(f"{text} is not JSON", 0)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+
+
+def _decode(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise _JsonError(
+            f"not JSON: {error.msg} (column {error.colno})", error.lineno, extra=error.msg == "Extra data"
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise _JsonError(f"not JSON that can be read: {str(error)[:80]}", 0) from None
+
+
+def read_object(value: object, name: str, line: int) -> Dump:
+    """Read one VMCS from a decoded JSON object.
+
+    Raises:
+        DumpError: something in it is not as documented.
+    """
+    if not isinstance(value, dict):
+        raise DumpError(f"expected a JSON object with the key 'fields', found {_show(value)}", line)
+    given = value.get("fields")
+    if not isinstance(given, dict):
+        what = "no key 'fields'" if given is None else f"'fields' is {_show(given)}"
+        raise DumpError(f'{what}: expected an object such as {{"GUEST_CR0": "0x80000031"}}', line)
+    fields: dict[str, int] = {}
+    halves: dict[str, int] = {}
+    for key, raw in given.items():
+        known = _MASKS.get(key)
+        if known is None:
+            id_, high = _field(key, line)
+            if high:
+                halves[id_] = _word(raw, key, 0xFFFF_FFFF, line)
+                continue
+            known = _MASKS[id_]
+        id_, mask = known
+        number = _word(raw, key, mask, line)
+        if id_ in fields and fields[id_] != number:
+            raise DumpError(f"{id_} is given twice, as {fields[id_]:#x} and as {number:#x}", line)
+        fields[id_] = number
+    for id_, upper in halves.items():
+        _join_halves(fields, id_, upper, line)
+    default = value.get("default")
+    own = value.get("name")
+    if own is not None and not isinstance(own, str):
+        raise DumpError(f"'name' is {_show(own)}: expected a string", line)
+    return Dump(
+        name=own or name,
+        format="JSON",
+        line=line,
+        fields=fields,
+        reported=_reported(value, line),
+        capabilities=_capabilities(value.get("capabilities"), line),
+        default=None if default is None else _word(default, "default", _U64, line),
+        memory=_memory(value.get("memory"), line),
+    )
+
+
+def _reported(value: Mapping[str, Any], line: int) -> dict[str, str]:
+    """Keep keys that mean nothing here, so that a caller can match verdicts with its own data."""
+    return {f"input_{key}": json.dumps(item)[:200] for key, item in value.items() if key not in _KEYS}
+
+
+def _field(key: str, line: int) -> tuple[str, bool]:
+    if key[:2].lower() == "0x":
+        try:
+            field, high = by_encoding(int(key, 16))
+        except (KeyError, ValueError):
+            raise DumpError(f"no VMCS field has the encoding {key[:40]!r}", line) from None
+        return field.id, high
+    try:
+        return find(key[:80]).id, False
+    except UnknownField as error:
+        raise DumpError(str(error), line) from None
+
+
+def _join_halves(fields: dict[str, int], id_: str, upper: int, line: int) -> None:
+    lower = fields.get(id_)
+    if lower is None:
+        raise DumpError(f"{id_}: the upper half is given without the field itself", line)
+    if lower >> 32 not in {0, upper}:
+        raise DumpError(f"{id_}: {lower:#x} and an upper half of {upper:#x} contradict each other", line)
+    fields[id_] = upper << 32 | lower & 0xFFFF_FFFF
+
+
+def _word(raw: object, key: str, mask: int, line: int) -> int:
+    if type(raw) is str:
+        try:
+            if raw[:2] not in {"0x", "0X"}:
+                raise ValueError(raw)
+            number = int(raw, 16)
+        except ValueError:
+            raise DumpError(
+                f'{key}: expected a hexadecimal string such as "0x2b", found {_show(raw)}', line
+            ) from None
+    elif type(raw) is int:
+        number = raw
+    else:
+        raise DumpError(f'{key}: expected a hexadecimal string such as "0x2b", found {_show(raw)}', line)
+    if number & mask != number:
+        raise DumpError(f"{key}: {_show(raw)} does not fit in {mask.bit_length()} bits", line)
+    return number
+
+
+def _capabilities(value: object, line: int) -> str | Mapping[str, object] | None:
+    if value is None or isinstance(value, str | dict):
+        return value
+    raise DumpError(f"'capabilities' is {_show(value)}: expected a preset's name or an object", line)
+
+
+def _memory(value: object, line: int) -> tuple[tuple[int, int, int], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise DumpError(f"'memory' is {_show(value)}: expected [[address, bytes, value], ...]", line)
+    entries = []
+    for entry in value:
+        if (
+            not isinstance(entry, list)
+            or len(entry) != 3
+            or type(entry[1]) is not int
+            or not 0 < entry[1] <= 4096
+        ):
+            raise DumpError(f'memory entry {_show(entry)}: expected ["0x45080", 4, "0x30"]', line)
+        address = _word(entry[0], "memory address", _U64, line)
+        entries.append((address, entry[1], _word(entry[2], "memory value", (1 << 8 * entry[1]) - 1, line)))
+    return tuple(entries)
+
+
+def _show(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

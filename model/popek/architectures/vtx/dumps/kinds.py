@@ -1,0 +1,57 @@
+"""A kind of line that dumps contain, and what reads it into a dump."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import attrs
+
+from ..fields import FIELDS
+from .model import DumpBuilder, DumpError
+
+Reader = Callable[[DumpBuilder, re.Match[str], int], None]
+
+HEX = r"(?:0[xX])?[0-9a-fA-F]+"
+"""A hexadecimal number with or without its prefix."""
+
+
+@attrs.frozen
+class Kind:
+    """A kind of line.
+
+    Attributes:
+        pattern: matches the line from its beginning.
+        read: puts the match, found on a line with a number, into a dump.
+        starts: whether such a line begins another dump when fields were read before.
+        applies: a closer look, or None if the pattern decides.
+    """
+
+    pattern: re.Pattern[str] = attrs.field(converter=re.compile)
+    read: Reader
+    starts: bool = False
+    applies: Callable[[DumpBuilder, re.Match[str]], bool] | None = None
+
+
+def number(text: str) -> int:
+    """Return a hexadecimal number, which may be grouped by backquotes."""
+    return int(text.replace("`", ""), 16)
+
+
+def put(builder: DumpBuilder, field_id: str, text: str, line: int, *, high: bool = False) -> None:
+    """Record a field from its hexadecimal text; `high` says that the text is the upper half of a 64-bit field."""
+    width = 32 if high else FIELDS[field_id].width
+    try:
+        value = number(text)
+    except ValueError:
+        raise DumpError(f"{field_id}: expected a hexadecimal number, found {text[:40]!r}", line) from None
+    if value < 0 or value >> width:
+        raise DumpError(f"{field_id}: {text[:40]} does not fit in {width} bits", line)
+    if high:
+        builder.upper_halves[field_id] = (value, line)
+    else:
+        builder.set(field_id, value, line)
+
+
+def ignore(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    """Read nothing from decoration: a ruler, a table heading, a comment."""

@@ -1,0 +1,143 @@
+"""Formats with a named field (or a register) on each line: plain, HAXM, bhyve, NoirVisor and VirtualBox."""
+
+from __future__ import annotations
+
+import re
+
+from ..capabilities import MSR_NAMES
+from .kinds import HEX, Kind, ignore, put
+from .layouts import CONTROL, GUEST, HOST
+from .model import DumpBuilder, Remark
+from .names import field_encoded, field_named, normal_form, suggestion
+
+_LAYOUT_WORDS = frozenset(GUEST) | frozenset(HOST) | frozenset(CONTROL)
+_MSR_NUMBERS = {name: number for number, name in MSR_NAMES.items()}
+_TRIPLE_FAULT = 2
+
+
+def _haxm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    found = field_encoded(match["encoding"])
+    if found is None:
+        builder.unrecognised.append(Remark(line, match[0]))
+        return
+    builder.format = builder.format or "HAXM"
+    put(builder, found[0], match["value"], line, high=found[1])
+
+
+def _haxm_event(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.format = builder.format or "HAXM"
+    builder.report("event", match["text"].strip())
+    if "triple fault" in match["text"].lower():
+        builder.imply("EXIT_REASON", _TRIPLE_FAULT, line)
+
+
+def _plain_field(name: str) -> tuple[str, bool] | None:
+    if name[:2].lower() == "0x":
+        return field_encoded(name)
+    field_id = field_named(name) if name not in _LAYOUT_WORDS else None
+    return (field_id, False) if field_id else None
+
+
+def _is_plain(builder: DumpBuilder, match: re.Match[str]) -> bool:
+    """Whether the name is a field; a manual's title in prose ('Exit reason: unknown') is not taken for one."""
+    if " " in match["name"] and not match["value"].lower().startswith("0x"):
+        return False
+    return _plain_field(match["name"]) is not None
+
+
+def _plain(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    name, value = match["name"], match["value"].strip()
+    found = _plain_field(name)
+    assert found is not None
+    if value.upper() == "INVALIDHEX" or "failed" in value:
+        builder.remark(line, f"{found[0]} could not be read")
+        return
+    digits = value.split()[0]
+    if digits.isdigit() and int(digits) > 9:
+        builder.remark(line, f"{found[0]}: {digits} is read as hexadecimal")
+    builder.format = builder.format or ("bhyve" if name.startswith("VMCS_") else "NAME = value")
+    put(builder, found[0], digits, line, high=found[1])
+
+
+def _virtualbox_segment(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.format = builder.format or "VirtualBox"
+    register = f"GUEST_{match['register'].upper()}"
+    if match["sel"]:
+        put(builder, f"{register}_SELECTOR", match["sel"], line)
+        put(builder, f"{register}_ACCESS_RIGHTS", match["flags"], line)
+    put(builder, f"{register}_BASE", match["base"], line)
+    put(builder, f"{register}_LIMIT", match["limit"], line)
+
+
+def _noirvisor_segment(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.format = builder.format or "NoirVisor"
+    register = {"Task": "TR", "LDT": "LDTR"}.get(match["register"], match["register"])
+    put(builder, f"GUEST_{register}_SELECTOR", match["sel"], line)
+    put(builder, f"GUEST_{register}_ACCESS_RIGHTS", match["rights"], line)
+    put(builder, f"GUEST_{register}_LIMIT", match["limit"], line)
+    put(builder, f"GUEST_{register}_BASE", match["base"], line)
+
+
+def _noirvisor_tables(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    for table, limit, base in re.findall(rf"Guest (GDTR|IDTR) Limit: ({HEX})\s+Base: ({HEX})", match[0]):
+        put(builder, f"GUEST_{table}_LIMIT", limit, line)
+        put(builder, f"GUEST_{table}_BASE", base, line)
+
+
+def _noirvisor_failure(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.format = builder.format or "NoirVisor"
+    builder.imply("VM_INSTRUCTION_ERROR", int(match["code"]), line)
+    builder.report("failure", match["text"].strip())
+
+
+def _noirvisor_status(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.report("vmx_status", int(match["status"]))
+
+
+def _capability(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    number = _MSR_NUMBERS.get(match["name"].removeprefix("MSR_"))
+    if number is None:
+        builder.report(match["name"].lower(), match["value"])
+    else:
+        builder.capabilities[f"{number:#x}"] = match["value"]
+
+
+def _virtualbox_detail(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    """What VirtualBox says about the host and the capability MSRs beside their values."""
+    name, _, value = match["text"].partition("=")
+    builder.report(f"virtualbox_{normal_form(name).lower()}", value.strip() or "-")
+
+
+def unknown_name(text: str) -> str:
+    """Return a remark on a `NAME = value` line whose name is no field, or an empty string."""
+    match = re.match(rf"(?:# ?)?\s*([A-Z][A-Z0-9_]+)\s*[=:]\s*{HEX}$", text)
+    return suggestion(match[1]) if match else ""
+
+
+KINDS = (
+    Kind(r"haxm_\w+: ?(?P<encoding>[0-9a-f]{4}) \w+: ?(?P<value>[0-9A-Za-z]+)$", _haxm),
+    Kind(r"haxm_(?:panic|error): ?(?P<text>.*)", _haxm_event, starts=True),
+    Kind(
+        rf"Guest (?P<register>CS|DS|ES|FS|GS|SS|Task|LDT) (?:Segment|Register) - Selector: (?P<sel>{HEX})"
+        rf"\s+Access-Rights: (?P<rights>{HEX})\s+Limit: (?P<limit>{HEX})\s+Base: (?P<base>{HEX})",
+        _noirvisor_segment,
+    ),
+    Kind(r"Guest (?:GDTR|IDTR) Limit: ", _noirvisor_tables),
+    Kind(r"Failed at VM-Entry, Code=(?P<code>\d+)\s+Reason: (?P<text>.*)", _noirvisor_failure),
+    Kind(r".*VMX Status: (?P<status>\d+)", _noirvisor_status),
+    Kind(r"-{4,}$|Dumping VMCS .* Area\.\.\.$", ignore),
+    Kind(r"\s*(?:HM: )?\s*(?P<name>MSR_IA32_\w+)\s*=\s*(?P<value>0x[0-9a-f]+)", _capability),
+    Kind(r"HM:\s+(?P<text>\S.*)", _virtualbox_detail),
+    Kind(
+        r"\s*\w*?(?P<register>[CDEFGS]S|LDTR|TR|GDTR|IDTR)\s*=\s*\{(?:(?P<sel>[0-9a-f]+) )?base=(?P<base>[0-9a-f`]+)"
+        r" limit=(?P<limit>[0-9a-f]+)(?: flags=(?P<flags>[0-9a-f]+))?\s*\}",
+        _virtualbox_segment,
+    ),
+    Kind(
+        r"(?:# ?)?\s*(?P<name>[A-Za-z][\w/.-]*(?: [\w/.-]+)*|0[xX][0-9a-fA-F]{1,4})\s*[=:]\s*"
+        r"(?P<value>[^\s=:][^=]*)$",
+        _plain,
+        applies=_is_plain,
+    ),
+    Kind(r"#|$", ignore),
+)

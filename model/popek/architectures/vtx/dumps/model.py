@@ -1,0 +1,128 @@
+"""What a dump says: fields, what is reported beside them, and what was not understood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+
+class DumpError(Exception):
+    """An input that cannot be read: `message` is one line, `line` counts from 1 (0: the file as a whole)."""
+
+    def __init__(self, message: str, line: int = 0) -> None:
+        """Say in one line what is wrong, and on which line."""
+        super().__init__(message)
+        self.message = message
+        self.line = line
+
+
+@attrs.frozen
+class Remark:
+    """Something the reader of a dump should know about one line of it."""
+
+    line: int
+    text: str
+
+
+@attrs.frozen
+class Dump:
+    """One VMCS as a text gave it. Fields that were not printed are absent, which means unknown, not zero.
+
+    `fields` and `lines` (the line each field was read from) are keyed by field id. `reported` holds what is said
+    beside the fields (header lines, saved registers, MSR lists), by snake-case name. `capabilities` is a preset
+    name, a mapping as in the JSON input, or None.
+    """
+
+    name: str
+    format: str
+    line: int
+    fields: Mapping[str, int]
+    lines: Mapping[str, int] = attrs.field(factory=dict)
+    reported: Mapping[str, str] = attrs.field(factory=dict)
+    unrecognised: tuple[Remark, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    capabilities: str | Mapping[str, object] | None = None
+    default: int | None = None
+    memory: tuple[tuple[int, int, int], ...] = ()
+
+
+@attrs.define
+class DumpBuilder:
+    """Collects one dump while a text is read."""
+
+    format: str = ""
+    line: int = 0
+    fields: dict[str, int] = attrs.field(factory=dict)
+    lines: dict[str, int] = attrs.field(factory=dict)
+    implied: dict[str, tuple[int, int]] = attrs.field(factory=dict)
+    reported: dict[str, str] = attrs.field(factory=dict)
+    unrecognised: list[Remark] = attrs.field(factory=list)
+    remarks: list[Remark] = attrs.field(factory=list)
+    capabilities: dict[str, object] = attrs.field(factory=dict)
+    upper_halves: dict[str, tuple[int, int]] = attrs.field(factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no field is known, not even indirectly."""
+        return not (self.fields or self.implied or self.upper_halves)
+
+    def set(self, field: str, value: int, line: int) -> None:
+        """Record a printed field; a second, different value is an error that names both lines."""
+        if field in self.fields:
+            if self.fields[field] != value:
+                raise DumpError(
+                    f"{field} is {value:#x} here but {self.fields[field]:#x} on line {self.lines[field]}: "
+                    "keep one dump per file, or separate them by a line '*** Guest State ***'",
+                    line,
+                )
+            return
+        self.fields[field] = value
+        self.lines[field] = line
+        self.line = self.line or line
+
+    def imply(self, field: str, value: int, line: int) -> None:
+        """Record a value that follows from another line; a printed value of the field takes precedence."""
+        self.implied[field] = (value, line)
+
+    def report(self, key: str, value: int | str) -> None:
+        """Record something said beside the fields; later, different values are kept after the earlier ones."""
+        text = value if isinstance(value, str) else f"{value:#x}"
+        earlier = self.reported.get(key)
+        if earlier is None:
+            self.reported[key] = text
+        elif text not in earlier.split("; "):
+            self.reported[key] = f"{earlier}; {text}"
+
+    def remark(self, line: int, text: str) -> None:
+        """Record a remark once."""
+        if (remark := Remark(line, text)) not in self.remarks:
+            self.remarks.append(remark)
+
+    def build(self, name: str) -> Dump:
+        """Return the finished dump; values that only follow from other lines fill the gaps."""
+        for field, (upper, line) in self.upper_halves.items():
+            lower = self.fields.get(field)
+            if lower is None:
+                self.remark(line, f"{field}: only its upper half ({upper:#x}) is printed")
+            elif lower >> 32 not in {0, upper}:
+                raise DumpError(
+                    f"{field}: {lower:#x} and an upper half of {upper:#x} contradict each other", line
+                )
+            else:
+                self.fields[field] = upper << 32 | lower & 0xFFFF_FFFF
+        for field, (value, line) in self.implied.items():
+            if field not in self.fields:
+                self.fields[field] = value
+                self.lines[field] = line
+        return Dump(
+            name=name,
+            format=self.format or "listing",
+            line=self.line or 1,
+            fields=self.fields,
+            lines=self.lines,
+            reported=self.reported,
+            unrecognised=tuple(self.unrecognised),
+            remarks=tuple(self.remarks),
+            capabilities=self.capabilities or None,
+        )

@@ -1,0 +1,167 @@
+"""Reads dumps from text or JSON, whichever an input turns out to be."""
+
+from __future__ import annotations
+
+import re
+
+from . import headers, listings, registers
+from .kinds import Kind
+from .listings import unknown_name
+from .model import Dump, DumpBuilder, DumpError
+from .scanner import Scanner
+from .wrappers import Line, unwrap
+
+_MAX_BYTES = 64 << 20
+_LONGEST_LINE = 2000
+_KINDS = headers.KINDS + registers.KINDS + listings.KINDS
+_FIRST_KINDS = tuple(kind for kind in _KINDS if kind.starts)
+_OPEN_ENDED = re.compile(r"[A-Z][A-Z0-9_]+\s*[=:]$")
+
+
+def read_dumps(data: bytes, name: str) -> list[Dump]:
+    """Read every dump in an input; `name` is used to tell the dumps apart.
+
+    Text in any of the formats of this package and JSON are told apart by their first character.
+
+    Raises:
+        DumpError: the input is binary, too large or damaged, or holds no VMCS field.
+    """
+    text = decode(data)
+    if text.lstrip("\ufeff \t\r\n")[:1] in {"{", "["} and (dumps := _try_json(text, name)) is not None:
+        return dumps
+    return read_text(text, name)
+
+
+def decode(data: bytes) -> str:
+    """Return the text of an input.
+
+    Raises:
+        DumpError: the input is empty, binary or larger than 64 MiB.
+    """
+    if len(data) > _MAX_BYTES:
+        raise DumpError(
+            f"{len(data) >> 20} MiB is too large for a dump (the limit is {_MAX_BYTES >> 20} MiB)"
+        )
+    if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        data = data.decode("utf-16", errors="replace").encode()
+    if not data.strip():
+        raise DumpError("the input is empty")
+    if b"\0" in data:
+        line = data[: data.index(b"\0")].count(b"\n") + 1
+        raise DumpError("this is a binary file: expected the text of a dump, or JSON", line)
+    return data.decode("utf-8", errors="replace")
+
+
+def _try_json(text: str, name: str) -> list[Dump] | None:
+    """Read JSON; None if the text only looks like it (`[ 12.3] *** Guest State ***`)."""
+    from .json_input import read_json
+
+    if text.lstrip("\ufeff \t\r\n")[:1] == "[" and "{" not in text[:4096]:
+        return None
+    return read_json(text, name)
+
+
+def read_text(text: str, name: str) -> list[Dump]:
+    """Read every dump in a text (not JSON).
+
+    Raises:
+        DumpError: a value is damaged or contradicts another one, or there is no VMCS field at all.
+    """
+    builders: list[DumpBuilder] = []
+    for lines in unwrap(text):
+        builders += _read_lines(lines)
+    filled = [builder for builder in builders if not builder.empty]
+    if not filled:
+        raise _nothing(builders, text)
+    for builder in builders:
+        if builder not in filled:
+            _merge(filled[0], builder)
+    names = [name if len(filled) == 1 else f"{name}#{number}" for number in range(1, len(filled) + 1)]
+    return [builder.build(dump_name) for builder, dump_name in zip(filled, names, strict=True)]
+
+
+def _merge(into: DumpBuilder, other: DumpBuilder) -> None:
+    into.unrecognised += other.unrecognised
+    into.remarks += other.remarks
+    into.capabilities |= other.capabilities
+    for key, value in other.reported.items():
+        into.report(key, value)
+
+
+def _nothing(builders: list[DumpBuilder], text: str) -> DumpError:
+    if any(builder.capabilities for builder in builders):
+        return DumpError("holds capability MSRs but no VMCS field: give it to --capabilities")
+    for builder in builders:
+        for remark in builder.remarks:
+            return DumpError(remark.text, remark.line)
+    count = text.count("\n") + 1
+    return DumpError(
+        f"no VMCS field in {count} line{'s' * (count != 1)}: expected a Linux KVM or Xen dump, "
+        "NAME = value lines, or JSON"
+    )
+
+
+def _starts(text: str) -> bool:
+    """Whether a line is the first of a dump."""
+    return len(text) <= _LONGEST_LINE and any(kind.pattern.match(text) for kind in _FIRST_KINDS)
+
+
+def _claimed(builder: DumpBuilder, text: str) -> tuple[Kind, re.Match[str]] | None:
+    """Return the kind of a line; None leaves it to the `dump_vmcs` scanner."""
+    if len(text) > _LONGEST_LINE:
+        return None
+    for kind in _KINDS:
+        match = kind.pattern.match(text)
+        if match is not None and (kind.applies is None or kind.applies(builder, match)):
+            return kind, match
+    return None
+
+
+def _read_lines(lines: list[Line]) -> list[DumpBuilder]:
+    builders = [DumpBuilder()]
+
+    def next_dump() -> DumpBuilder:
+        builders.append(DumpBuilder())
+        return builders[-1]
+
+    scanner = Scanner(builders[0], next_dump)
+    run: list[Line] = []
+    position = 0
+    while position < len(lines):
+        line, used = lines[position], 1
+        if _OPEN_ENDED.match(line.text) and position + 1 < len(lines):
+            line, used = _joined(line, lines[position + 1])
+        position += used
+        if _starts(line.text):
+            scanner.scan(run, at_end=True)
+            run = []
+            if scanner.builder.fields or scanner.builder.upper_halves:
+                scanner.finish()
+                scanner.reset(next_dump())
+        claimed = _claimed(scanner.builder, line.text)
+        if claimed is None:
+            run.append(line)
+            continue
+        if run and line.text and line.text[0] not in "#*":
+            scanner.scan(run, at_end=False)
+            run = []
+        kind, match = claimed
+        kind.read(scanner.builder, match, line.number)
+    scanner.scan(run, at_end=True)
+    scanner.finish()
+    return [_explained(builder) for builder in builders]
+
+
+def _joined(line: Line, following: Line) -> tuple[Line, int]:
+    """Join `NAME =` with the value that a mailer moved to the next line."""
+    if re.fullmatch(r"(?:0x)?[0-9a-fA-F]+", following.text):
+        return Line(line.number, f"{line.text} {following.text}", line.caller), 2
+    return line, 1
+
+
+def _explained(builder: DumpBuilder) -> DumpBuilder:
+    """Say of lines that look like `FIELD = value` why they are none."""
+    for item in builder.unrecognised:
+        if text := unknown_name(item.text):
+            builder.remark(item.line, text)
+    return builder

@@ -1,0 +1,307 @@
+"""Reads the `dump_vmcs` layout of Linux KVM and Xen from a stream of text, wherever its lines are broken."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from ..fields import FIELDS
+from .layouts import (
+    AMBIGUOUS,
+    CONTROL,
+    GROUPS,
+    GUEST,
+    HOST,
+    MSR_LISTS,
+    SECTIONS,
+    SEGMENT_REGISTERS,
+    TABLE_REGISTERS,
+    Word,
+    segment_words,
+    sysenter_words,
+)
+from .model import DumpBuilder, DumpError, Remark
+from .wrappers import Line
+
+
+def _alternatives(words: set[str]) -> str:
+    ordered = sorted(words, key=lambda word: (-len(word), word))
+    return "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in ordered)
+
+
+_HEADINGS = {heading: words for heading, (_, words) in GROUPS.items()}
+_KEYS = (
+    set(GUEST)
+    | set(HOST)
+    | set(CONTROL)
+    | {key for words in _HEADINGS.values() for key in words}
+    | {"sel", "attr", "limit", "base", "CS:RIP", "SVI|RVI", "EFER(MSR LL)"}
+)
+
+_TOKEN = re.compile(
+    rf"""
+      (?P<section>\*\*\*\s*(?P<which>Guest|Host|Control)\s+State\s*\*\*\*)
+    | (?<!\w)(?P<heading>{_alternatives(set(_HEADINGS))})(?=\s*(?:{_alternatives({k for w in _HEADINGS.values() for k in w})})\s*=)
+    | (?<!\w)(?P<sysenter>Sysenter)(?=\s+(?:RSP|CS:RIP)\s*=)
+    | (?<!\w)(?P<segment>{"|".join((*SEGMENT_REGISTERS, *TABLE_REGISTERS))}):(?=\s+[0-9a-z])
+    | MSR\s+(?P<list>guest\s+autoload|autostore|host\s+autoload):
+    | (?<!\w)\d+:\s+msr=0x(?P<msr>[0-9a-f]+)\s+value=0x(?P<msr_value>[0-9a-f]+)
+    | ve_info:(?P<ve>(?:\s+0x[0-9a-f]+){{6}})
+    | (?<![\w.:|-])(?P<key>{_alternatives(_KEYS)})\s*=\s*(?P<value>[^\s,()=]*)
+    """,
+    re.VERBOSE,
+)
+_XEN_SEGMENT = re.compile(r"\s+([0-9a-f]{4,})\s+([0-9a-f]{5,8})\s+([0-9a-f]{8})\s+([0-9a-f]{16})(?!\S)")
+_XEN_TABLE = re.compile(r"\s+([0-9a-f]{8})\s+([0-9a-f]{16})(?!\S)")
+_PARENTHESES = re.compile(r"\s*\(([^()\n]*)\)")
+_HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]+)\Z")
+_PARENTHESISED = frozenset({"RSP", "RIP", "RFLAGS", "EFER"})
+
+
+@attrs.frozen
+class _Place:
+    """Where a value stands: its line, and whether nothing follows it in the whole text."""
+
+    line: int
+    is_last: bool
+
+
+@attrs.frozen
+class _Pending:
+    """A word that guest and host part share, met before any section was known."""
+
+    key: str
+    value: str
+    place: _Place
+
+
+@attrs.define
+class Scanner:
+    """Feeds lines of one log into dumps.
+
+    `builder` is the dump being read; `next_dump` closes it and returns a fresh one.
+    """
+
+    builder: DumpBuilder
+    next_dump: Callable[[], DumpBuilder]
+    section: str = ""
+    _words: Mapping[str, Word] = attrs.field(factory=dict)
+    _list: str = ""
+    _pending: list[_Pending] = attrs.field(factory=list)
+    _text: str = ""
+    _starts: list[int] = attrs.field(factory=list)
+    _numbers: list[int] = attrs.field(factory=list)
+    _last: int = 0
+
+    def scan(self, lines: list[Line], *, at_end: bool) -> None:
+        """Read a run of lines; `at_end` says that nothing follows, so that a cut last value is no error."""
+        self._text = "\n".join(line.text for line in lines)
+        self._numbers = [line.number for line in lines]
+        self._starts = []
+        offset = 0
+        for line in lines:
+            self._starts.append(offset)
+            offset += len(line.text) + 1
+        position = 0
+        self._last = len(self._text.rstrip()) if at_end else -1
+        while match := _TOKEN.search(self._text, position):
+            self._residue(position, match.start())
+            position = self._token(match)
+        self._residue(position, len(self._text))
+
+    def finish(self) -> None:
+        """Decide the words that no section claimed: nothing else is known, so they are the guest's."""
+        if self._pending:
+            first = self._pending[0]
+            self.builder.remark(
+                first.place.line, f"no section heading: {first.key} and the like are taken as guest state"
+            )
+            self._enter("guest")
+
+    def reset(self, builder: DumpBuilder) -> None:
+        """Start on another dump."""
+        self.builder = builder
+        self.section, self._words, self._list = "", {}, ""
+
+    def _line(self, offset: int) -> int:
+        return self._numbers[max(bisect.bisect_right(self._starts, offset) - 1, 0)]
+
+    def _place(self, start: int, end: int) -> _Place:
+        return _Place(self._line(start), 0 <= self._last <= end)
+
+    def _residue(self, start: int, end: int) -> None:
+        for piece in re.finditer(r"[^\n]+", self._text[start:end]):
+            text = piece[0].strip(" \t,;|")
+            if text and re.search(r"\w", text):
+                self.builder.unrecognised.append(Remark(self._line(start + piece.start()), text))
+
+    def _enter(self, section: str) -> None:
+        self.section = section
+        pending, self._pending = self._pending, []
+        words = SECTIONS["host" if section == "control" else section]
+        for word in pending:
+            self._value(word.key, words[word.key], word.value, word.place)
+
+    def _token(self, match: re.Match[str]) -> int:
+        kind = match.lastgroup
+        if match["section"]:
+            which = match["which"].lower()
+            if which == "guest" and (self.section or self.builder.fields):
+                self.finish()
+                self.reset(self.next_dump())
+            self.builder.format = self.builder.format or "Linux KVM"
+            self.builder.line = self.builder.line or self._line(match.start())
+            self._enter(which)
+            self._words = {}
+        elif match["heading"]:
+            section, self._words = GROUPS[match["heading"]]
+            self._enter(section)
+        elif match["sysenter"]:
+            self._words = {}
+            section = self.section if self.section in {"guest", "host"} else "guest"
+            self._words = sysenter_words(section)
+        elif match["segment"]:
+            return self._segment(match)
+        elif match["list"]:
+            self._list = " ".join(match["list"].split())
+        elif match["msr"]:
+            self._msr(match)
+        elif match["ve"]:
+            self.builder.report("ve_info", " ".join(match["ve"].split()))
+        else:
+            assert kind is not None
+            return self._key(match)
+        return match.end()
+
+    def _segment(self, match: re.Match[str]) -> int:
+        register, end = match["segment"], match.end()
+        words = segment_words(register)
+        if re.compile(r"\s*(?:sel|attr|limit|base)=").match(self._text, end):
+            self._enter("guest")
+            self._words = words
+            return end
+        is_table = register in TABLE_REGISTERS
+        row = (_XEN_TABLE if is_table else _XEN_SEGMENT).match(self._text, end)
+        keys = ("limit", "base") if is_table else ("sel", "attr", "limit", "base")
+        if row is None:
+            newline = self._text.find("\n", end)
+            stop = newline if newline >= 0 else len(self._text)
+            if self.section == "guest" and self.builder.format == "Xen":
+                wanted = f"{register}: expected {', '.join(keys)} in hexadecimal"
+                self._bad(self._place(match.start(), stop), wanted)
+                return stop
+            self._residue(match.start(), end)
+            return end
+        self.builder.format = self.builder.format if "Xen" in self.builder.format else "Xen"
+        self._enter("guest")
+        for key, value in zip(keys, row.groups(), strict=True):
+            self._value(key, words[key], value, self._place(row.start(), row.end()))
+        return row.end()
+
+    def _msr(self, match: re.Match[str]) -> None:
+        if not self._list:
+            self._residue(match.start(), match.end())
+            return
+        count_field, name = MSR_LISTS[self._list]
+        self.builder.report(name, f"{int(match['msr'], 16):#x}={int(match['msr_value'], 16):#x}")
+        count = self.builder.implied.get(count_field, (0, 0))[0] + 1
+        self.builder.imply(count_field, count, self._line(match.start()))
+
+    def _key(self, match: re.Match[str]) -> int:
+        key, value, end = " ".join(match["key"].split()), match["value"], match.end()
+        place = self._place(match.start("value"), end)
+        aside = None
+        if key in _PARENTHESISED and (note := _PARENTHESES.match(self._text, end)):
+            end, aside = note.end(), note[1].strip()
+        if key == "CS:RIP" and "CS" in self._words and "RIP" in self._words:
+            selector, _, address = value.partition(":")
+            self._value("CS:RIP", self._words["CS"], selector, place)
+            self._value("CS:RIP", self._words["RIP"], address, place)
+        elif key == "SVI|RVI":
+            self._virtual_interrupts(value, place)
+        elif key == "EFER(MSR LL)":
+            self.builder.report("guest_efer_msr_load_list", value)
+        elif key in self._words:
+            self._value(key, self._words[key], value, place)
+        else:
+            self._words = {}
+            section = self._section_of(key)
+            if section is None or not _is_numeric(value) or self._is_prose(key, section, value, place):
+                self._residue(match.start(), end)
+            elif section == "":
+                self._pending.append(_Pending(key, value, place))
+            else:
+                self._free_word(section, key, value, place, aside)
+        return end
+
+    def _section_of(self, key: str) -> str | None:
+        """Return the section a word belongs to: None if it means nothing here, empty if still unknown."""
+        if key in SECTIONS.get(self.section, {}):
+            return self.section
+        if key in AMBIGUOUS:
+            return None if self.section else ""
+        return next((name for name, words in SECTIONS.items() if key in words), None)
+
+    def _is_prose(self, key: str, section: str, value: str, place: _Place) -> bool:
+        """Whether a value of the wrong width stands outside any section: then it is no part of a dump."""
+        word = SECTIONS[section or "guest"][key]
+        return not self.section and not place.is_last and not _fits(word.digits, value)
+
+    def _free_word(self, section: str, key: str, value: str, place: _Place, aside: str | None) -> None:
+        if section != self.section:
+            self._enter(section)
+        if key == "EFER" and aside in {"autoload", "effective"}:
+            self.builder.report(f"{section}_efer_{aside}", value)
+            return
+        self._value(key, SECTIONS[section][key], value, place)
+        if aside is not None:
+            suffix = "register" if _HEX.match(aside) else "symbol"
+            self.builder.report(f"{section}_{key.lower()}_{suffix}", aside)
+        if section == "control" and "target" in key:
+            count = max(self.builder.implied.get("CR3_TARGET_COUNT", (0, 0))[0], int(key[-1]) + 1)
+            self.builder.imply("CR3_TARGET_COUNT", count, place.line)
+
+    def _virtual_interrupts(self, value: str, place: _Place) -> None:
+        self._enter("control")
+        servicing, _, requesting = value.partition("|")
+        svi = self._digits("SVI|RVI", servicing, 2, place)
+        rvi = self._digits("SVI|RVI", requesting, 2, place)
+        if svi and rvi:
+            self.builder.set("GUEST_INTERRUPT_STATUS", int(svi, 16) << 8 | int(rvi, 16), place.line)
+
+    def _value(self, key: str, word: Word, text: str, place: _Place) -> None:
+        digits = self._digits(key, text, word.digits, place)
+        if not digits:
+            return
+        field = FIELDS[word.field]
+        if int(digits, 16) > field.mask:
+            raise DumpError(f"{key}: {text} does not fit in the {field.width} bits of {field.id}", place.line)
+        self.builder.format = self.builder.format or "Linux KVM"
+        self.builder.set(word.field, int(digits, 16), place.line)
+
+    def _digits(self, key: str, text: str, expected: int, place: _Place) -> str:
+        """Return the digits of a value, or an empty string if it is the cut end of the dump."""
+        if digits := _fits(expected, text):
+            return digits
+        found = f"found {text[:40]!r}" if text else "found nothing"
+        self._bad(place, f"{key}: expected {expected} hexadecimal digits, {found}")
+        return ""
+
+    def _bad(self, place: _Place, message: str) -> None:
+        if not place.is_last:
+            raise DumpError(message, place.line)
+        self.builder.remark(place.line, f"the dump is cut here ({message})")
+
+
+def _fits(expected: int, text: str) -> str:
+    """Return the digits of a number of at least the expected width, or an empty string."""
+    match = _HEX.match(text)
+    return match[1] if match and expected <= len(match[1]) <= 16 else ""
+
+
+def _is_numeric(text: str) -> bool:
+    """Whether a value is meant as a number (perhaps a damaged or cut one), and not prose behind an `=`."""
+    return not text or text[0].isdigit() or _HEX.match(text) is not None

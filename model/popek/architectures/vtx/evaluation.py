@@ -1,0 +1,251 @@
+"""Running the checks on integers: which fail, which cannot be decided, and what those would need.
+
+The checks that share their gates are run together, and those whose fields are all given go first, without
+any care for missing ones; which they are is worked out once for each set of given fields.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from popek.kernel.words import SymbolicConditionError, Word
+
+from .capabilities import Capabilities, CapabilityView
+from .checks import CHECKS, Check, Condition
+from .fields import FIELDS
+from .view import View, field_symbol
+from .vmcs import Launch, MissingField, Vmcs
+
+
+@attrs.define
+class Findings:
+    """What a run of the checks found, in the order of the ledger.
+
+    Attributes:
+        violated: checks whose predicate fails.
+        doubtful: checks whose predicate holds, but that some processors fail.
+        undecided: checks that lack an input, with what an input that is no field is.
+    """
+
+    violated: list[Check]
+    doubtful: list[Check]
+    undecided: list[tuple[Check, str]]
+
+
+# -- what a check reads --------------------------------------------------------------------------------------------
+
+
+class _AnyProcessor:
+    """Answers every question about a processor, so that tracing goes on."""
+
+    def __init__(self, asked: set[str]) -> None:
+        self._asked = asked
+
+    def __getattr__(self, name: str) -> int:
+        self._asked.add(name)
+        return 1
+
+
+class _Tracer(View):
+    """A view of symbols that notes which fields are asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in FIELDS:
+            self._fields[name] = None
+            # The checks of MSR areas count entries.
+            value = Word(64, 1) if name == "ENTRY_MSR_LOAD_COUNT" else field_symbol(name)
+            self.__dict__[name] = value
+            return value
+        return super().__getattr__(name)
+
+
+def _trace(predicates: Iterable[Callable[[View], Any]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    asked: set[str] = set()
+    launch = Launch(x2apic=True, current_vmcs=0, vmxon_pointer=0)
+    view = _Tracer({"_fields": {}}, _AnyProcessor(asked), launch)  # type: ignore[arg-type]
+    for predicate in predicates:
+        try:
+            predicate(view)
+        except (SymbolicConditionError, MissingField):
+            continue
+    return tuple(view._fields), tuple(sorted(asked))
+
+
+@functools.cache
+def subjects(check: Check) -> tuple[str, ...]:
+    """The fields that the predicate itself looks at, by id, without those that only its gates do."""
+    predicates = [p for p in (check.holds, check.doubt) if p is not None]
+    return _trace(predicates)[0]
+
+
+@functools.cache
+def reads(check: Check) -> tuple[str, ...]:
+    """The fields that the check looks at, its gates included."""
+    predicates = [p for p in (check.holds, check.doubt) if p is not None]
+    return _trace([*(gate.test for gate in check.gates), *predicates])[0]
+
+
+@functools.cache
+def asks(check: Check) -> tuple[str, ...]:
+    """The answers of a `CapabilityView` that the check looks at."""
+    predicates = [p for p in (check.holds, check.doubt) if p is not None]
+    return _trace([*(gate.test for gate in check.gates), *predicates])[1]
+
+
+def missing(check: Check, vmcs: Vmcs, otherwise: str) -> tuple[str, ...]:
+    """The inputs that an undecided check lacks: fields by id, else `otherwise`."""
+    fields = tuple(name for name in reads(check) if vmcs.get(name) is None)
+    return fields or (otherwise,)
+
+
+# -- one check -------------------------------------------------------------------------------------------------------
+
+
+def violated(check: Check, view: View) -> bool | None:
+    """Whether the state violates the check; None if that cannot be decided.
+
+    A gate that is known not to hold decides, whatever else is missing; so does a predicate that holds.
+    """
+    unknown = False
+    for gate in check.gates:
+        try:
+            if not gate.test(view):
+                return False
+        except MissingField:
+            unknown = True
+    try:
+        if check.holds(view):
+            return False
+    except MissingField:
+        return None
+    return None if unknown else True
+
+
+def _examine(check: Check, view: View, findings: Findings) -> None:
+    """Run one check with care for what is missing."""
+    lacking = ""
+    for gate in check.gates:
+        try:
+            if not gate.test(view):
+                return
+        except MissingField as error:
+            lacking = lacking or error.what
+    try:
+        holds = check.holds(view)
+        if holds and (check.doubt is None or check.doubt(view)):
+            return
+    except MissingField as error:
+        findings.undecided.append((check, lacking or error.what))
+        return
+    if lacking:
+        findings.undecided.append((check, lacking))
+    elif holds:
+        findings.doubtful.append(check)
+    else:
+        findings.violated.append(check)
+
+
+# -- all checks --------------------------------------------------------------------------------------------------------
+
+Gated = tuple[tuple[Condition, ...], tuple[tuple[Callable[[View], Any], Check], ...]]
+
+
+@attrs.frozen
+class _Plan:
+    """Which checks have all their fields given (`sure`, by their gates), and which do not."""
+
+    sure: tuple[Gated, ...]
+    careful: tuple[Check, ...]
+
+
+_ORDER: Final[Mapping[str, int]] = {name: number for number, name in enumerate(CHECKS)}
+
+
+class Evaluator:
+    """Runs checks for one processor.
+
+    Args:
+        capabilities: of the processor.
+        checks: those to run; by default all.
+    """
+
+    def __init__(self, capabilities: Capabilities, checks: Iterable[Check] | None = None) -> None:
+        self.capabilities = capabilities
+        self.view = CapabilityView(capabilities)
+        self.checks = tuple(CHECKS.values() if checks is None else checks)
+        self._plans: dict[frozenset[str] | None, _Plan] = {}
+        self._answers: dict[str, bool] = {}
+
+    def look(self, vmcs: Vmcs) -> View:
+        """The view that the checks get."""
+        memory: dict[int, int] = {}
+        for address, size, value in vmcs.memory:
+            for offset in range(size):
+                memory[address + offset] = value >> 8 * offset & 0xFF
+        return View(vmcs.fields, self.view, vmcs.launch, memory, vmcs.default)
+
+    def run(self, vmcs: Vmcs, view: View | None = None) -> Findings:
+        """Run the checks on a VMCS."""
+        view = view or self.look(vmcs)
+        key = None if vmcs.default is not None else frozenset(vmcs.fields)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._plan(key)
+        findings = Findings([], [], [])
+        for gates, members in plan.sure:
+            for gate in gates:
+                if not gate.test(view):
+                    break
+            else:
+                for predicate, check in members:
+                    try:
+                        if not predicate(view):
+                            _examine(check, view, findings)
+                    except MissingField:
+                        _examine(check, view, findings)
+        for check in plan.careful:
+            _examine(check, view, findings)
+        return findings
+
+    def _plan(self, given: frozenset[str] | None) -> _Plan:
+        sure: dict[tuple[Condition, ...], list[tuple[Callable[[View], Any], Check]]] = {}
+        careful: list[Check] = []
+        for check in self.checks:
+            known = given is None or given.issuperset(reads(check))
+            if known and all(self._answered(name) for name in asks(check)):
+                sure.setdefault(check.gates, []).append((_without_doubt(check), check))
+            else:
+                careful.append(check)
+        return _Plan(
+            tuple((gates, tuple(members)) for gates, members in sure.items()),
+            tuple(careful),
+        )
+
+    def _answered(self, name: str) -> bool:
+        """Whether the capabilities have an answer."""
+        known = self._answers.get(name)
+        if known is None:
+            try:
+                getattr(self.view, name)
+                known = True
+            except MissingField:
+                known = False
+            self._answers[name] = known
+        return known
+
+
+def _without_doubt(check: Check) -> Callable[[View], Any]:
+    """The predicate that is true if there is nothing to say about the state."""
+    holds, doubt = check.holds, check.doubt
+    if doubt is None:
+        return holds
+    return lambda view: holds(view) and doubt(view)
+
+
+def order(check: Check) -> int:
+    """The place of a check in the ledger; checks that are not in it come last."""
+    return _ORDER.get(check.id, len(_ORDER))

@@ -1,0 +1,324 @@
+"""`popek vmcs`: judge, decode, explain and compare VMCSs."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+from cyclopts import App, Parameter
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from popek.architectures.vtx.capabilities import Capabilities
+    from popek.architectures.vtx.dumps.model import Dump
+    from popek.architectures.vtx.verdict import Verdict
+
+app = App(name="vmcs", help="Judge, decode, explain and compare VMCSs.")
+
+_EXIT_CODES = {"enters": 0, "undecided": 3}
+_FAILS, _BAD_INPUT, _DIFFERENT = 1, 2, 1
+_SCHEMA = "popek/vmcs-verdict/1"
+
+File = Annotated[str, Parameter(help="A dump as text or JSON; `-` reads standard input.")]
+Processor = Annotated[
+    str | None,
+    Parameter(
+        name="--capabilities", help="A preset's name, or a file with capability MSRs (rdmsr, VBox.log, JSON)."
+    ),
+]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+AsJsonLines = Annotated[
+    bool, Parameter(name="--jsonl", negative="", help="One VMCS a line in, one verdict a line out.")
+]
+
+
+@app.command
+def check(
+    file: File, /, *, capabilities: Processor = None, json: AsJson = False, jsonl: AsJsonLines = False
+) -> int:
+    """Say whether a VM entry with this VMCS succeeds, and which checks it fails.
+
+    Exit code: 0 the entry succeeds, 1 a check fails, 2 bad input, 3 undecided.
+    """
+    if jsonl:
+        return _check_lines(file, capabilities)
+    dumps = _read(file)
+    processors = [_processor(dump, capabilities, file) for dump in dumps]
+    if json:
+        verdicts = [_judged(dump, known) for dump, known in zip(dumps, processors, strict=True)]
+        answers = [_verdict_json(dump, verdict) for dump, verdict in zip(dumps, verdicts, strict=True)]
+        _print_json(answers[0] if len(answers) == 1 else answers)
+        return _exit_code([verdict.outcome.kind for verdict in verdicts])
+    from popek.architectures.vtx.dumps.diagnosis import diagnose
+    from popek.report.vmcs import print_check
+
+    console, kinds = _console(), []
+    for number, (dump, known) in enumerate(zip(dumps, processors, strict=True)):
+        if number:
+            console.print()
+        diagnosis = diagnose(dump, known)
+        kinds.append(diagnosis.verdict.outcome.kind)
+        print_check(console, diagnosis)
+    return _exit_code(kinds)
+
+
+@app.command
+def decode(file: File, /, *, json: AsJson = False) -> int:
+    """Print every field of a dump bit by bit."""
+    from popek.architectures.vtx.controls import decode as decode_field
+
+    from popek.architectures.vtx.fields import FIELDS
+
+    dumps = _read(file)
+    decoded = [
+        [
+            (FIELDS[id_], dump.fields[id_], decode_field(id_, dump.fields[id_]))
+            for id_ in FIELDS
+            if id_ in dump.fields
+        ]
+        for dump in dumps
+    ]
+    if json:
+        answers = [
+            {
+                "schema": "popek/vmcs-fields/1",
+                "name": dump.name,
+                "format": dump.format,
+                "fields": {
+                    field.id: {
+                        "encoding": f"{field.encoding:#06x}",
+                        "value": hex(value),
+                        "bits": [
+                            {"high": bit.high, "low": bit.low, "name": bit.name, "value": hex(bit.value)}
+                            for bit in bits
+                        ],
+                    }
+                    for field, value, bits in rows
+                },
+                **_beside(dump),
+            }
+            for dump, rows in zip(dumps, decoded, strict=True)
+        ]
+        _print_json(answers[0] if len(answers) == 1 else answers)
+        return 0
+    from popek.report.vmcs import print_decode
+
+    console = _console()
+    for number, (dump, rows) in enumerate(zip(dumps, decoded, strict=True)):
+        if number:
+            console.print()
+        print_decode(console, dump, rows)
+    return 0
+
+
+@app.command
+def explain(
+    subject: Annotated[str, Parameter(help="A check's id, a field, its encoding, or a bit.")], /
+) -> int:
+    """Explain a check, a field or a bit, such as `GUEST-CR-09`, `0x6802`, `sec[1]` or `UNRESTRICTED_GUEST`."""
+    from popek.architectures.vtx.dumps.explanation import UnknownSubject
+    from popek.architectures.vtx.dumps.explanation import explain as explanations_of
+    from popek.report.vmcs import print_explanation
+
+    try:
+        found = explanations_of(subject)
+    except UnknownSubject as error:
+        raise UserError(str(error)) from None
+    console = _console()
+    for number, explanation in enumerate(found):
+        if number:
+            console.print()
+        print_explanation(console, explanation)
+    return 0
+
+
+@app.command
+def diff(first: File, second: File, /, *, capabilities: Processor = None) -> int:
+    """Compare two dumps, field by field and bit by bit.
+
+    Exit code: 0 the fields are the same, 1 they differ, 2 bad input.
+    """
+    from popek.architectures.vtx.dumps.comparison import compare
+    from popek.report.vmcs import print_comparison
+
+    if first == second == "-":
+        raise UserError("only one of the two dumps can be standard input")
+    pair = [_only(_read(name), name) for name in (first, second)]
+    known = [_processor(dump, capabilities, name) for dump, name in zip(pair, (first, second), strict=True)]
+    comparison = compare(pair[0], pair[1], (known[0], known[1]))
+    print_comparison(_console(), comparison)
+    return 0 if comparison.same else _DIFFERENT
+
+
+def _only(dumps: list[Dump], name: str) -> Dump:
+    if len(dumps) > 1:
+        raise UserError(f"{_shown(name)}: holds {len(dumps)} dumps: expected one")
+    return dumps[0]
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _shown(name: str) -> str:
+    return "standard input" if name == "-" else name
+
+
+def _open(name: str) -> BinaryIO:
+    if name == "-":
+        return sys.stdin.buffer
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise UserError(f"{name}: {(error.strerror or 'cannot be read').lower()}") from None
+    except ValueError:
+        raise UserError(f"{name!r}: not a file name") from None
+
+
+def _bytes(name: str) -> bytes:
+    try:
+        with _open(name) as stream:
+            return stream.read()
+    except OSError as error:
+        raise UserError(f"{_shown(name)}: {(error.strerror or 'cannot be read').lower()}") from None
+
+
+def _read(name: str) -> list[Dump]:
+    return _parsed(_bytes(name), name)
+
+
+def _parsed(data: bytes, name: str) -> list[Dump]:
+    from popek.architectures.vtx.dumps.model import DumpError
+    from popek.architectures.vtx.dumps.reading import read_dumps
+
+    try:
+        return read_dumps(data, _shown(name))
+    except DumpError as error:
+        place = f"{_shown(name)}:{error.line}" if error.line else _shown(name)
+        raise UserError(f"{place}: {error.message}") from None
+
+
+def _processor(dump: Dump, wanted: str | None, name: str) -> Capabilities:
+    """The processor that `--capabilities` names, else the one that the dump describes."""
+    if wanted is not None:
+        return _wanted_processor(wanted)
+    try:
+        return _described_processor(dump)
+    except UserError as error:
+        raise UserError(f"{_shown(name)}: {error}") from None
+
+
+def _wanted_processor(wanted: str) -> Capabilities:
+    from popek.architectures.vtx.capabilities import CapabilityError, load_capabilities
+
+    try:
+        return load_capabilities(wanted)
+    except (CapabilityError, OSError) as error:
+        raise UserError(str(error)) from None
+
+
+def _described_processor(dump: Dump) -> Capabilities:
+    from popek.architectures.vtx.capabilities import UNKNOWN, CapabilityError, from_mapping, load_capabilities
+
+    try:
+        if isinstance(dump.capabilities, str):
+            return load_capabilities(dump.capabilities)
+        return UNKNOWN if dump.capabilities is None else from_mapping(dump.capabilities, name=dump.name)
+    except (CapabilityError, OSError) as error:
+        raise UserError(str(error)) from None
+
+
+def _exit_code(kinds: list[str]) -> int:
+    """The code of several verdicts: a failure outweighs an undecided one."""
+    codes = {_EXIT_CODES.get(kind, _FAILS) for kind in kinds}
+    return next((code for code in (_FAILS, _EXIT_CODES["undecided"]) if code in codes), 0)
+
+
+def _beside(dump: Dump) -> dict[str, Any]:
+    beside: dict[str, Any] = {}
+    if dump.unrecognised:
+        beside["unrecognised"] = [{"line": item.line, "text": item.text} for item in dump.unrecognised]
+    if dump.remarks:
+        beside["remarks"] = [{"line": item.line, "text": item.text} for item in dump.remarks]
+    return beside
+
+
+def _verdict_json(dump: Dump, verdict: Verdict) -> dict[str, Any]:
+    answer: dict[str, Any] = {**verdict.to_json(), "name": dump.name, "format": dump.format, **_beside(dump)}
+    if dump.reported:
+        answer["reported"] = {**dump.reported, **answer["reported"]}
+    return answer
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    sys.stdout.write(json.dumps(value, sort_keys=True, indent=1) + "\n")
+
+
+def _check_lines(file: str, capabilities: str | None) -> int:
+    """Judge a stream: JSON Lines one line at a time, anything else as a whole, with one verdict for each dump."""
+    with _open(file) as stream:
+        first = stream.readline()
+        if first.lstrip()[:1] == b"{" and first.rstrip()[-1:] == b"}":
+            return _check_json_lines(stream, first, file, capabilities)
+        dumps = _parsed(first + stream.read(), file)
+    kinds = []
+    for dump in dumps:
+        verdict = _judged(dump, _processor(dump, capabilities, file))
+        kinds.append(verdict.outcome.kind)
+        sys.stdout.write(_one_line(_verdict_json(dump, verdict)))
+    return _exit_code(kinds)
+
+
+def _check_json_lines(stream: BinaryIO, first: bytes, file: str, capabilities: str | None) -> int:
+    """Answer every line in order; a line that is no VMCS is answered by an object with the key `error`."""
+    from popek.architectures.vtx.dumps.json_input import read_line
+    from popek.architectures.vtx.dumps.model import DumpError
+
+    name, bad, kinds = _shown(file), False, set()
+    write, flush = sys.stdout.write, sys.stdout.flush
+    fixed = None if capabilities is None else _wanted_processor(capabilities)
+    known: dict[str, Capabilities] = {}
+    for number, line in enumerate(itertools.chain([first], stream), 1):
+        if not line.strip():
+            continue
+        try:
+            dump = read_line(line.decode("utf-8", errors="replace"), number, name)
+            processor = fixed
+            if processor is None:
+                described = dump.capabilities
+                key = described if isinstance(described, str) else _one_line(described)
+                if (processor := known.get(key)) is None:
+                    processor = known[key] = _described_processor(dump)
+            verdict = _judged(dump, processor)
+        except (DumpError, UserError) as error:
+            bad = True
+            message = error.message if isinstance(error, DumpError) else str(error)
+            sys.stderr.write(f"popek: {name}:{number}: {message}\n")
+            write(_one_line({"schema": _SCHEMA, "name": f"{name}:{number}", "error": message}))
+        else:
+            kinds.add(verdict.outcome.kind)
+            write(_one_line(_verdict_json(dump, verdict)))
+        flush()
+    return _BAD_INPUT if bad else _exit_code(sorted(kinds))
+
+
+def _judged(dump: Dump, processor: Capabilities) -> Verdict:
+    from popek.architectures.vtx.dumps.diagnosis import vmcs_of
+    from popek.architectures.vtx.verdict import judge
+
+    return judge(vmcs_of(dump), processor)
+
+
+def _one_line(value: object) -> str:
+    import json
+
+    return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"

@@ -1,0 +1,501 @@
+"""Compare the IA-32 model with Bochs on random single instructions.
+
+Each case starts from a random state (`popek.emulators.ia32_cases`), runs on the model
+(`popek.emulators.ia32_expectation`) and, through the step harness (`popek.emulators.ia32_step`), on Bochs.  A
+difference is a bug of the model until shown otherwise; what has been shown otherwise is in
+``popek_specs/ia32/bochs-deviations.toml``, each with its evidence from the manual.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from popek.architectures.ia32 import machine as ia32
+from popek.architectures.ia32.state import Ia32
+from popek.emulators.ia32_assembly import assemble_all, assembly_text
+from popek.emulators.ia32_cases import Case, random_case
+from popek.emulators.ia32_deviations import explain
+from popek.emulators.ia32_expectation import Expectation, NotComparable, OutsideError, expect, vector_name
+from popek.emulators.ia32_step import (
+    ARENA_BYTES,
+    REGISTER_NAMES,
+    StepCase,
+    StepCaseError,
+    StepResult,
+    initial_memory,
+    initial_registers,
+    run_steps,
+)
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+
+LEVELS: Final = (0, 0, 0, 1, 1, 1, 2, 3, 3, 3)
+"""The privilege levels cases are drawn from, by weight."""
+
+_ATTEMPTS = 25
+_CHUNK = 2000
+_STRINGENT = frozenset(
+    ("CALL far", "JMP far", "RET far", "IRET", "INT n", "MOV sreg", "POP sreg", "LAR", "LSL", "IN", "OUT")
+)
+_WATCHED_BYTES = 2000
+
+
+@attrs.frozen
+class Difference:
+    """A case on which the model and the emulator do not agree.
+
+    Attributes:
+        case: the case; it can be run again with `compare`.
+        assembly: the instruction as text.
+        expected: what the model says, in one line.
+        observed: what the emulator did, in one line.
+        details: one line for each register and each byte that differs: model, then emulator.
+        deviation: the known deviation of the emulator that explains it, if one does.
+    """
+
+    case: Case
+    assembly: str
+    expected: str
+    observed: str
+    details: tuple[str, ...]
+    deviation: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "form": self.case.form,
+            "assembly": self.assembly,
+            "cpl": self.case.cpl,
+            "registers": dict(self.case.registers),
+            "memory": [[address, data.hex()] for address, data in self.case.memory],
+            "stale": [[address, data.hex()] for address, data in self.case.stale],
+            "msrs": {str(number): value for number, value in self.case.msrs.items()},
+            "operands": dict(self.case.operands),
+            "expected": self.expected,
+            "observed": self.observed,
+            "details": list(self.details),
+            "deviation": self.deviation,
+        }
+
+
+@attrs.frozen
+class DifftestReport:
+    """The result of a differential test.
+
+    Attributes:
+        against: the emulator.
+        seed: of the random states.
+        cases: how many cases were compared.
+        by_form: cases compared, by form.
+        by_level: likewise, by CPL.
+        completed, trapped: by form, how many of them completed and trapped on the model.
+        differences: the unexplained ones; at most `kept` of them, with the first of each form shrunk.
+        unexplained: how many there are in all.
+        explained: how many cases each known deviation explains.
+        not_modelled: draws that end in "not modelled", by reason; others were drawn in their place.
+        outside: draws that lead where the harness cannot follow, by reason; likewise.
+        seconds: of real time.
+    """
+
+    against: str
+    seed: int
+    cases: int
+    by_form: Mapping[str, int]
+    by_level: Mapping[int, int]
+    completed: Mapping[str, int]
+    trapped: Mapping[str, int]
+    differences: tuple[Difference, ...]
+    unexplained: int
+    explained: Mapping[str, int]
+    not_modelled: Mapping[str, int]
+    outside: Mapping[str, int]
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Cases a second."""
+        return self.cases / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "machine": "ia32",
+            "against": self.against,
+            "seed": self.seed,
+            "cases": self.cases,
+            "seconds": round(self.seconds, 3),
+            "cases_per_second": round(self.rate, 1),
+            "by_form": dict(self.by_form),
+            "by_cpl": {str(level): count for level, count in sorted(self.by_level.items())},
+            "completed": dict(self.completed),
+            "trapped": dict(self.trapped),
+            "unexplained": self.unexplained,
+            "differences": [difference.to_json() for difference in self.differences],
+            "explained": dict(self.explained),
+            "not_modelled": dict(self.not_modelled),
+            "outside": dict(self.outside),
+        }
+
+
+@attrs.frozen
+class _Ready:
+    """A case with what runs it, and what the model says of it."""
+
+    case: Case
+    assembly: str
+    step: StepCase
+    expected: Expectation
+
+
+def difftest(
+    cases: int,
+    seed: int = 0,
+    forms: Sequence[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+    *,
+    machine: Machine[Ia32] | None = None,
+    kept: int = 20,
+    shrinks: int = 3,
+) -> DifftestReport:
+    """Compare the model with Bochs on random cases.
+
+    Args:
+        cases: how many to compare; every form gets its share.
+        seed: the same seed draws the same cases.
+        forms: instruction forms or mnemonics; all by default.
+        progress: called with the number of cases done, now and then.
+        machine: the model; the IA-32 machine by default.
+        kept: how many unexplained differences to report in full.
+        shrinks: how many of these to shrink, each of another form.
+
+    Raises:
+        UnknownNameError: no such form.
+        BochsError: Bochs or nasm is missing.
+    """
+    started = time.monotonic()
+    model = machine or ia32.build()
+    tally = _Tally()
+    done = 0
+    for jobs in _chunks(_schedule(model, cases, seed, forms)):
+        ready = _draw(model, jobs, seed, tally)
+        for item, result in zip(ready, run_steps([item.step for item in ready]), strict=True):
+            tally.count(item, result, kept)
+        done += len(ready)
+        if progress is not None:
+            progress(done)
+    unexplained = _shrunk_first(model, tally.unexplained, shrinks)
+    return DifftestReport(
+        against="bochs",
+        seed=seed,
+        cases=done,
+        by_form=dict(tally.by_form),
+        by_level=dict(tally.by_level),
+        completed=dict(tally.completed),
+        trapped=dict(tally.trapped),
+        differences=tuple(unexplained),
+        unexplained=tally.different,
+        explained=dict(tally.explained),
+        not_modelled=dict(tally.not_modelled),
+        outside=dict(tally.outside),
+        seconds=time.monotonic() - started,
+    )
+
+
+def compare(cases: Iterable[Case], *, machine: Machine[Ia32] | None = None) -> list[Difference | None]:
+    """Run given cases; None where the model and Bochs agree.
+
+    Raises:
+        OutsideError: a case leads where the harness cannot follow, or the model does not model it.
+    """
+    model = machine or ia32.build()
+    items = list(cases)
+    texts = [_text(model, case) for case in items]
+    codes = assemble_all(texts)
+    ready = []
+    for case, text in zip(items, texts, strict=True):
+        found = _prepare(model, case, text, codes[text])
+        if isinstance(found, NotComparable):
+            raise OutsideError(f"not modelled: {found.reason}")
+        ready.append(found)
+    return [_differ(item, result) for item, result in zip(ready, run_steps(r.step for r in ready), strict=True)]
+
+
+class _Tally:
+    """Counts, as they come in."""
+
+    def __init__(self) -> None:
+        self.by_form: Counter[str] = Counter()
+        self.by_level: Counter[int] = Counter()
+        self.completed: Counter[str] = Counter()
+        self.trapped: Counter[str] = Counter()
+        self.explained: Counter[str] = Counter()
+        self.not_modelled: Counter[str] = Counter()
+        self.outside: Counter[str] = Counter()
+        self.unexplained: list[Difference] = []
+        self.different = 0
+
+    def count(self, item: _Ready, result: StepResult, kept: int) -> None:
+        self.by_form[item.case.form] += 1
+        self.by_level[item.case.cpl] += 1
+        (self.trapped if item.expected.kind == "trap" else self.completed)[item.case.form] += 1
+        found = _differ(item, result)
+        if found is None:
+            return
+        if found.deviation is not None:
+            self.explained[found.deviation] += 1
+            return
+        self.different += 1
+        if len(self.unexplained) < kept:
+            self.unexplained.append(found)
+
+
+# -- drawing --------------------------------------------------------------------------------------
+
+
+def _schedule(
+    machine: Machine[Ia32], cases: int, seed: int, forms: Sequence[str] | None
+) -> Iterator[tuple[int, Instruction, int]]:
+    """Number, form and level of each case; forms with more to go wrong come more often."""
+    chosen = list(machine.instructions.values())
+    if forms is not None:
+        chosen = list(dict.fromkeys(i for name in forms for i in machine.find(name)))
+    weighted = [i for i in chosen for _ in range(3 if i.mnemonic in _STRINGENT else 1)]
+    rng = random.Random(f"{seed}")
+    turn: list[Instruction] = []
+    for number in range(cases):
+        if not turn:
+            # Each form first comes once, so that few cases cover all of them.
+            turn = list(chosen) if number == 0 else list(weighted)
+            rng.shuffle(turn)
+        yield number, turn.pop(), rng.choice(LEVELS)
+
+
+def _chunks(jobs: Iterator[tuple[int, Instruction, int]]) -> Iterator[list[tuple[int, Instruction, int]]]:
+    chunk: list[tuple[int, Instruction, int]] = []
+    for job in jobs:
+        chunk.append(job)
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _draw(
+    machine: Machine[Ia32], jobs: list[tuple[int, Instruction, int]], seed: int, tally: _Tally
+) -> list[_Ready]:
+    """Draw a case for each job, again where the model or the harness does not follow."""
+    ready: dict[int, _Ready] = {}
+    for attempt in range(_ATTEMPTS):
+        drawn = []
+        for number, instruction, level in jobs:
+            if number not in ready:
+                rng = random.Random(f"{seed}:{number}:{attempt}")
+                case = random_case(instruction, level, rng)
+                drawn.append((number, case, assembly_text(instruction, case.operands)))
+        codes = assemble_all(text for _, _, text in drawn)
+        for number, case, text in drawn:
+            try:
+                found = _prepare(machine, case, text, codes[text])
+            except (OutsideError, StepCaseError) as error:
+                tally.outside[_reason(error)] += 1
+                continue
+            if isinstance(found, NotComparable):
+                tally.not_modelled[found.reason] += 1
+            else:
+                ready[number] = found
+    return [ready[number] for number, _, _ in jobs if number in ready]
+
+
+def _reason(error: Exception) -> str:
+    """The message without its numbers, so that like ones count together."""
+    return " ".join(word for word in str(error).split() if not word.strip(",()").startswith("0x"))
+
+
+def _text(machine: Machine[Ia32], case: Case) -> str:
+    return assembly_text(machine.instructions[case.form], case.operands)
+
+
+def _prepare(machine: Machine[Ia32], case: Case, text: str, code: bytes) -> _Ready | NotComparable:
+    """The case for the harness, with what the model says and what memory to look at."""
+    msrs = (case.registers.get("ecx", 0),) if case.form == "WRMSR" and case.msrs else ()
+    step = StepCase(code, case.cpl, case.registers, case.msrs, case.memory, case.stale, read_msrs=msrs)
+    operands = {**case.operands, "operand length": len(code)}
+    expected = expect(machine, machine.instructions[case.form], operands, step)
+    if isinstance(expected, NotComparable):
+        return expected
+    return _Ready(case, text, attrs.evolve(step, watch=_watched(case, step, expected)), expected)
+
+
+def _watched(case: Case, step: StepCase, expected: Expectation) -> tuple[tuple[int, int], ...]:
+    """What the model changes, the case's own memory, and the surroundings of the stack."""
+    wanted = [(address - 4, address + 8) for address in expected.memory]
+    wanted += [(address, address + min(len(data), 80)) for address, data in case.memory]
+    registers = initial_registers(step)
+    for name in ("esp", "ebp"):
+        if registers[name] < ARENA_BYTES:
+            wanted.append((registers[name] - 32, registers[name] + 16))
+    merged: list[list[int]] = []
+    for low, high in sorted(wanted):
+        low, high = max(low, 0), min(high, ARENA_BYTES)
+        if merged and low <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], high)
+        elif low < high:
+            merged.append([low, high])
+    return tuple((low, high - low) for low, high in merged)
+
+
+# -- comparing ------------------------------------------------------------------------------------
+
+
+def _differ(item: _Ready, result: StepResult) -> Difference | None:
+    expected = item.expected
+    details: list[str] = []
+    differing: set[str] = set()
+    same_end = (expected.kind, expected.vector, expected.error_code) == (
+        result.kind,
+        result.vector,
+        result.error_code,
+    )
+    if same_end:
+        for name, value in expected.registers.items():
+            observed = result.registers.get(name)
+            undefined = expected.undefined.get(name, 0)
+            if observed is None or (value ^ observed) & ~undefined == 0 or _unusable(name, expected, result):
+                continue
+            details.append(f"{name}: {value:#x}, {observed:#x}")
+            differing.add(name)
+        for address, value, byte in _memory_differences(item, result):
+            details.append(f"[{address:#x}]: {value:#04x}, {byte:#04x}")
+            differing.add("memory")
+        for number, value in expected.msrs.items():
+            if result.msrs.get(number, value) != value:
+                details.append(f"MSR {number:#x}: {value:#x}, {result.msrs[number]:#x}")
+                differing.add("msr")
+        if not differing:
+            return None
+    else:
+        differing.add("outcome")
+    return Difference(
+        item.case,
+        item.assembly,
+        _end(expected.kind, expected.vector, expected.error_code),
+        _end(result.kind, result.vector, result.error_code),
+        tuple(details),
+        explain(item.case, item.step, expected, result, frozenset(differing)),
+    )
+
+
+def _unusable(name: str, expected: Expectation, result: StepResult) -> bool:
+    """Base and limit of an unusable register cannot be seen."""
+    register, _, part = name.partition(".")
+    return part in ("base", "limit") and result.registers.get(f"{register}.access") == 0
+
+
+def _end(kind: str, vector: int | None, code: int | None) -> str:
+    if kind == "hang":
+        return "does not go on"
+    if vector is None:
+        return {"next": "completes"}.get(kind, kind)
+    return vector_name(vector) + (f"({code:#x})" if code is not None else "") + ("" if kind == "trap" else f" {kind}")
+
+
+def _memory_differences(item: _Ready, result: StepResult) -> Iterator[tuple[int, int, int]]:
+    arena = initial_memory(item.step)
+    changed = item.expected.memory
+    for (address, length), data in zip(item.step.watch, result.memory, strict=True):
+        expected = bytearray(arena[address : address + length])
+        for where, value in changed.items():
+            if address <= where < address + length:
+                expected[where - address] = value
+        if expected != data:
+            for index, (value, byte) in enumerate(zip(expected, data, strict=True)):
+                if value != byte:
+                    yield address + index, value, byte
+
+
+# -- shrinking ------------------------------------------------------------------------------------
+
+
+def _shrunk_first(machine: Machine[Ia32], found: list[Difference], shrinks: int) -> list[Difference]:
+    """The differences, the first few of different forms shrunk."""
+    result = []
+    forms: set[str] = set()
+    for difference in found:
+        if difference.case.form not in forms and len(forms) < shrinks:
+            forms.add(difference.case.form)
+            difference = shrink(difference, machine=machine)
+        result.append(difference)
+    return result
+
+
+def shrink(difference: Difference, *, machine: Machine[Ia32] | None = None) -> Difference:
+    """Take back, greedily, every change of the plain state that the difference does not need."""
+    model = machine or ia32.build()
+    best = difference
+    while True:
+        tried = _still_differing(model, list(_simpler(best.case)), best)
+        if not tried:
+            return best
+        # All that can go alone may well go together.
+        together = _together(best.case, [d.case for d in tried])
+        both = _still_differing(model, [together], best)
+        best = both[0] if both else tried[0]
+
+
+def _still_differing(machine: Machine[Ia32], cases: Sequence[Case], like: Difference) -> list[Difference]:
+    texts = [_text(machine, case) for case in cases]
+    codes = assemble_all(texts)
+    ready = []
+    for case, text in zip(cases, texts, strict=True):
+        try:
+            item = _prepare(machine, case, text, codes[text])
+        except (OutsideError, StepCaseError):
+            continue
+        if isinstance(item, _Ready):
+            ready.append(item)
+    results = run_steps([item.step for item in ready])
+    found = [_differ(item, result) for item, result in zip(ready, results, strict=True)]
+    return [
+        d
+        for d in found
+        if d is not None and d.deviation == like.deviation and (d.expected, d.observed) == (like.expected, like.observed)
+    ]
+
+
+def _simpler(case: Case) -> Iterator[Case]:
+    """The case with one change taken back, or one register's value made plainer."""
+    for name in case.registers:
+        yield attrs.evolve(case, registers={n: v for n, v in case.registers.items() if n != name})
+    for index in range(len(case.memory)):
+        yield attrs.evolve(case, memory=case.memory[:index] + case.memory[index + 1 :])
+    for index in range(len(case.stale)):
+        yield attrs.evolve(case, stale=case.stale[:index] + case.stale[index + 1 :])
+    for name in ("cr0", "cr4", "eflags"):
+        value = case.registers.get(name, 0)
+        for bit in range(32):
+            if value >> bit & 1 and value != 1 << bit and not (name == "eflags" and bit == 1):
+                yield attrs.evolve(case, registers={**case.registers, name: value & ~(1 << bit)})
+
+
+def _together(case: Case, simpler: Sequence[Case]) -> Case:
+    """Everything taken back that one of the simpler cases takes back."""
+    registers = dict(case.registers)
+    for other in simpler:
+        for name in case.registers:
+            if name not in other.registers:
+                registers.pop(name, None)
+            elif name in registers and other.registers[name] != case.registers[name]:
+                registers[name] &= other.registers[name]
+    memory = tuple(m for m in case.memory if all(m in other.memory for other in simpler))
+    stale = tuple(m for m in case.stale if all(m in other.stale for other in simpler))
+    return attrs.evolve(case, registers=registers, memory=memory, stale=stale)
+
+
+__all__ = ["LEVELS", "Difference", "DifftestReport", "compare", "difftest", "shrink"]

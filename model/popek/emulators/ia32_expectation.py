@@ -1,0 +1,402 @@
+"""What the IA-32 model expects of a case on the step harness: outcome, registers, memory.
+
+The model decides what the instruction does; this module only translates.  Three things are added because the
+harness sees them and the model leaves them out: a fault that the processor cannot deliver becomes #DF, #DB
+sets DR6.BD and clears DR7.GD, and an interrupt that enters the harness's own gates is reported as a trap.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import attrs
+
+from popek.architectures.ia32.access import within
+from popek.architectures.ia32.descriptors import TASK_GATE
+from popek.architectures.ia32.stacks import inner_stack
+from popek.architectures.ia32.state import ESP, GPR_NAMES, SEGMENT_NAMES, VECTORS, Ia32
+from popek.emulators.ia32_step import ARENA_BYTES, LANDING_BYTE, StepCase, initial_memory, initial_registers
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+from popek.kernel.memory import Block, Memory
+from popek.kernel.outcome import Fault, Next, NotModelled, Trap
+from popek.kernel.words import WidthError, Word, ite
+
+UNOBSERVED: Final[Mapping[str, str]] = {
+    "tsc": "the emulator's clock runs during the harness's own code",
+    "pmc": "Bochs counts nothing; only whether RDPMC is allowed is compared, and that it reads 0",
+    "ports": "ports without a device read as ones; what OUT writes to them is gone",
+    "cache_dirty": "Bochs has no caches: INVD and WBINVD are compared by their faults only",
+    "tlb_stale": "the harness runs without paging: INVLPG is compared by its faults only",
+    "shadow": "the harness asks for no interrupt in the shadow of STI or MOV SS",
+    "cr4.vmxe": "an SMI hides it",
+    "ldtr.rights.l": "reserved in the descriptor of a system segment; Bochs drops it",
+    "tr.rights.l": "reserved in the descriptor of a system segment; Bochs drops it",
+    "eflags.rf": "the SMI that ends a step comes after RF was cleared",
+    "reserved": "pages kept from the guest need paging",
+    "read_only": "pages kept from the guest need paging",
+}
+"""Components of the model that the harness cannot show, each with the reason."""
+
+TIME_FORMS: Final[Mapping[str, str]] = {
+    "RDTSC": "EDX:EAX is the emulator's clock; the faults are compared",
+    "RDMSR": "with ECX = 10H likewise",
+}
+"""Forms whose result is the time: the two registers of it are not compared."""
+
+_DF, _DB, _TS = 8, 1, 10
+_BENIGN = frozenset({1, 3, 4, 5, 6, 7, 17})
+_RF = 1 << 16
+_HIDDEN: Final = {"cr4": 1 << 13, "ldtr.access": 1 << 21, "tr.access": 1 << 21}  # see UNOBSERVED
+_TIME_STAMP_COUNTER = 0x10
+_INT1 = b"\xf1"
+_STUBS = 0xF8000
+_NAMES = {vector.number: vector.name for vector in VECTORS} | {_DF: "#DF"}
+
+
+class OutsideError(Exception):
+    """A case leads where the harness cannot follow; the message says where."""
+
+
+@attrs.frozen
+class Expectation:
+    """What the harness should report.
+
+    Attributes:
+        kind: ``next``, ``trap`` or ``hang`` (HLT).
+        vector, error_code: of a trap.
+        registers: by the harness's names; a register that is missing is not compared.
+        undefined: bits of registers that the manual leaves undefined, or the harness hides.
+        memory: bytes that differ from the start, by linear address.
+        msrs: by number.
+    """
+
+    kind: str
+    vector: int | None
+    error_code: int | None
+    registers: Mapping[str, int]
+    undefined: Mapping[str, int]
+    memory: Mapping[int, int]
+    msrs: Mapping[int, int]
+
+
+@attrs.frozen
+class NotComparable:
+    """The model ends in "not modelled", for the reason given."""
+
+    reason: str
+
+
+def vector_name(number: int | None) -> str:
+    """The manual's name of a vector."""
+    return _NAMES.get(number, str(number)) if number is not None else "none"
+
+
+# -- the state ------------------------------------------------------------------------------------
+
+_PLAIN: Final = Ia32.reset()
+
+
+def _arena_memory(arena: bytes) -> Memory:
+    def cell(address: Word) -> Word:
+        where = int(address)
+        if where >= ARENA_BYTES:
+            raise OutsideError(f"memory at {where:#x} is not in the arena")
+        return Word(8, arena[where])
+
+    return Memory(32, 8, cell)
+
+
+def _descriptor(arena: bytes, registers: Mapping[str, int], selector: int) -> tuple[int, int, int] | None:
+    """Base, limit and rights (17 bits) of a loaded selector; None for a null one."""
+    if selector < 4:
+        return None
+    table = registers["gdtr.base"]
+    if selector & 4:
+        ldt = _descriptor(arena, registers, registers["ldtr"])
+        if ldt is None:
+            raise OutsideError("a selector of an LDT that is not loaded")
+        table = ldt[0]
+    low, high = struct.unpack_from("<II", arena, table + (selector & 0xFFF8))
+    limit = low & 0xFFFF | high & 0xF0000
+    if high & 1 << 23:
+        limit = limit << 12 | 0xFFF
+    base = low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000
+    return base, limit, high >> 8 & 0xFF | (high >> 20 & 0xF) << 12
+
+
+def initial_state(case: StepCase) -> Ia32:
+    """The model's state at the start of a case."""
+    registers = initial_registers(case)
+    state = _PLAIN.copy()
+    loaded = initial_memory(attrs.evolve(case, stale=())) if case.stale else initial_memory(case)
+    for name in (*GPR_NAMES, "eip", "eflags", "cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7"):
+        state[name] = registers[name]
+    for name in ("gdtr.base", "gdtr.limit", "idtr.base", "idtr.limit"):
+        state[name] = registers[name]
+    for name in (*SEGMENT_NAMES, "ldtr", "tr"):
+        found = _descriptor(loaded, registers, registers[name])
+        base, limit, rights = found or (0, 0, 0x10000)
+        state[f"{name}.selector"] = registers[name]
+        state[f"{name}.base"], state[f"{name}.limit"], state[f"{name}.rights"] = base, limit, rights
+    memories = state.memories()
+    arena = initial_memory(case) if case.stale else loaded
+    state.memory = _arena_memory(arena)
+    state.ports = Memory(memories["ports"].address_width, 8, lambda port: Word(8, 0xFF))
+    state.msr = Memory(32, 64, dict(case.msrs))
+    return state
+
+
+# -- what follows ---------------------------------------------------------------------------------
+
+
+def expect(
+    machine: Machine[Ia32], instruction: Instruction, operands: Mapping[str, int], case: StepCase
+) -> Expectation | NotComparable:
+    """What the model says about a case.
+
+    Raises:
+        OutsideError: the case leads out of what the harness can follow.
+    """
+    state = initial_state(case)
+    if _virtual_interrupt_pending(state):
+        raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
+    kinds = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
+    parts = {name: Word(width, operands[name]) for name, width in kinds.items()}
+    asked = _Asked()
+    outcome = machine.step(instruction, state.with_undefined(asked), parts)
+    if isinstance(outcome, NotModelled):
+        return NotComparable(outcome.reason)
+    expected = _translate(instruction, case, state, outcome)
+    for name in asked.names:
+        expected = _without_undefined(machine, instruction, parts, case, state, name, expected)
+    if instruction.form in TIME_FORMS and state.gpr[1].value == _TIME_STAMP_COUNTER or instruction.form == "RDTSC":
+        if expected.kind == "next":
+            kept = {n: v for n, v in expected.registers.items() if n not in ("eax", "edx")}
+            expected = attrs.evolve(expected, registers=kept)
+    return expected
+
+
+def _virtual_interrupt_pending(state: Ia32) -> bool:
+    """Then #GP(0) comes before the instruction (SDM vol. 3B, "Protected-Mode Virtual Interrupts")."""
+    flags = state.eflags
+    return bool((state.cpl == 3) & state.cr4.pvi & flags.vif & flags.vip)
+
+
+class _Asked(Mapping[str, int]):
+    """Answers every undefined result with 0 and remembers which were asked for."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+
+    def __getitem__(self, name: str) -> int:
+        self.names[name] = None
+        return 0
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _without_undefined(
+    machine: Machine[Ia32],
+    instruction: Instruction,
+    parts: Mapping[str, Word],
+    case: StepCase,
+    state: Ia32,
+    name: str,
+    expected: Expectation,
+) -> Expectation:
+    """Leave open the bits of registers that some bit of an undefined result reaches."""
+    undefined = dict(expected.undefined)
+    for bit in range(64):
+        try:
+            outcome = machine.step(instruction, state.with_undefined({name: 1 << bit}), parts)
+        except WidthError:
+            break  # one bit more than the result has
+        if isinstance(outcome, NotModelled):
+            raise OutsideError("an undefined result decides what is modelled")
+        other = _translate(instruction, case, state, outcome)
+        fixed = (expected.kind, expected.vector, expected.error_code, expected.memory)
+        if (other.kind, other.vector, other.error_code, other.memory) != fixed:
+            raise OutsideError("an undefined result decides more than registers")
+        for register, value in expected.registers.items():
+            if value != other.registers[register]:
+                undefined[register] = undefined.get(register, 0) | value ^ other.registers[register]
+    return attrs.evolve(expected, undefined=undefined)
+
+
+def _translate(
+    instruction: Instruction, case: StepCase, state: Ia32, outcome: Next[Ia32] | Trap[Ia32]
+) -> Expectation:
+    if isinstance(outcome, Trap):
+        vector = outcome.vector.number
+        code = None if outcome.error_code is None else int(outcome.error_code)
+        return _fault(case, state, outcome.state, vector, code)
+    after = outcome.state
+    memory = dict(_changes(after.memory))
+    msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
+    registers = _registers(after)
+    entered = int(after.eip) - _STUBS
+    if int(after.cs.selector.value) == case.reserved and 0 <= entered < 0x400 and entered % 4 == 0:
+        return _harness_gate(case, after, entered // 4, registers)
+    if after.halted.value == 1:
+        return Expectation("hang", None, None, registers, _HIDDEN, memory, msrs)
+    start = int(state.cs.base) + int(state.eip)
+    if (int(after.cs.base) + int(after.eip) - start) & 0xFFFFFFFF == 0:
+        return Expectation("hang", None, None, registers, _HIDDEN, memory, msrs)
+    _check_landing(case, state, after, memory)
+    return Expectation("next", None, None, registers, _HIDDEN, memory, msrs)
+
+
+def _watched_msrs(case: StepCase) -> Iterator[int]:
+    yield from dict.fromkeys((*case.msrs, *case.read_msrs))
+
+
+def _changes(after: Memory) -> Iterator[tuple[int, int]]:
+    """Every byte that was stored, with its last value."""
+    addresses: list[int] = []
+    for entry in after.stores:
+        if isinstance(entry, Block):
+            addresses.extend(int(entry.destination) + i & 0xFFFFFFFF for i in range(int(entry.cells)))
+        else:
+            addresses.append(int(entry[0]))
+    for address in sorted(set(addresses)):
+        if address >= ARENA_BYTES:
+            raise OutsideError(f"a store at {address:#x} is not in the arena")
+        yield address, int(after.load(Word(32, address)))
+
+
+def _registers(state: Ia32) -> dict[str, int]:
+    """By the names of the harness."""
+    names = (*GPR_NAMES, "eip", "cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
+    found = {name: int(state[name]) for name in names}
+    found["eflags"] = int(state.eflags.value) & ~_RF
+    found["cpl"] = int(state.cpl)
+    for name in ("gdtr", "idtr"):
+        found[f"{name}.base"], found[f"{name}.limit"] = int(state[f"{name}.base"]), int(state[f"{name}.limit"])
+    for name in (*SEGMENT_NAMES, "ldtr", "tr"):
+        found[name] = int(state[f"{name}.selector"])
+        rights = int(state[f"{name}.rights"])
+        if rights & 0x10000:
+            found[f"{name}.access"] = 0
+            continue
+        found[f"{name}.access"] = (rights & 0xFF) << 8 | (rights & 0xF000) << 8
+        found[f"{name}.base"], found[f"{name}.limit"] = int(state[f"{name}.base"]), int(state[f"{name}.limit"])
+    return found
+
+
+def _harness_gate(case: StepCase, after: Ia32, vector: int, registers: dict[str, int]) -> Expectation:
+    """The instruction delivered an interrupt to the harness, which reports the state in the frame."""
+    offset = int(after.gpr[ESP]) if after.ss.rights.db.value else int(after.gpr[ESP]) & 0xFFFF
+    at = int(after.ss.base) + offset & 0xFFFFFFFF
+    frame = [int(after.memory.load_little_endian(Word(32, at + 4 * i), 4)) for i in range(5)]
+    registers["eip"], registers["cs"], registers["eflags"] = frame[0], frame[1] & 0xFFFF, frame[2] & ~_RF
+    registers["cpl"] = registers["cs"] & 3
+    pushed = 12
+    unknown = ["cs"]
+    if registers["cpl"]:
+        registers["esp"], registers["ss"] = frame[3], frame[4] & 0xFFFF
+        pushed = 20
+        unknown.append("ss")
+    elif after.ss.rights.db.value:
+        registers["esp"] = registers["esp"] + pushed & 0xFFFFFFFF
+    else:
+        registers["esp"] = registers["esp"] & 0xFFFF0000 | registers["esp"] + pushed & 0xFFFF
+    for name in unknown:
+        for part in ("base", "limit", "access"):
+            registers.pop(f"{name}.{part}", None)
+    changed = {a: v for a, v in _changes(after.memory) if not at <= a < at + pushed}
+    msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
+    return Expectation("trap", vector, None, registers, _HIDDEN, changed, msrs)
+
+
+def _fault(case: StepCase, before: Ia32, after: Ia32, vector: int, code: int | None) -> Expectation:
+    """A fault as the harness sees it, delivered through its gates."""
+    undefined = dict(_HIDDEN)
+    if vector == _DB:
+        after = after.copy()
+        after.dr6.bd, after.dr7.gd = 1, 0
+        undefined["dr6"] = 0xF  # "certain debug exceptions may clear bits 0-3" (SDM vol. 3B, DR6)
+    registers = _registers(after)
+    registers["eip"] = int(before.eip)
+    narrow_task = not int(before.tr.rights.type) & 8
+    if not _deliverable(after, vector, code is not None):
+        if vector in _BENIGN:
+            raise OutsideError("a benign fault that cannot be delivered")
+        vector, code = _DF, 0
+    if _through_task(after, vector):
+        if int(after.tr.limit) < 0x67:
+            raise OutsideError("a task switch out of a TSS that is too small")
+        # These go through a task gate, after which only the TSS shows the old state.
+        for name in (*SEGMENT_NAMES, "ldtr", "tr"):
+            for part in ("base", "limit", "access"):
+                registers.pop(f"{name}.{part}", None)
+        if narrow_task:
+            registers.clear()
+    msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
+    return Expectation("trap", vector, code, registers, undefined, dict(_changes(after.memory)), msrs)
+
+
+def _through_task(state: Ia32, vector: int) -> bool:
+    """Whether the gate of a vector is a task gate."""
+    kind = state.memory.load(state.idtr.base + (8 * vector + 5))
+    return int(kind) & 0x1F == TASK_GATE
+
+
+def _deliverable(state: Ia32, vector: int, with_code: bool) -> bool:
+    """Whether the harness's interrupt gate can be entered from here."""
+    if _through_task(state, vector):
+        return True
+    pushed = 4 if with_code else 3
+    segment, pointer = state.ss, state.gpr[ESP]
+    wide = state.ss.rights.db
+    if state.cpl.value != 0:
+        try:
+            stack = inner_stack(state, Word(2, 0))
+        except Fault:
+            return False
+        probe = state.copy()
+        probe.ss.base, probe.ss.limit = stack.descriptor.base, stack.descriptor.limit
+        probe.ss.rights = stack.descriptor.rights
+        segment, pointer, wide = probe.ss, stack.pointer, probe.ss.rights.db
+        pushed += 2
+    for i in range(1, pushed + 1):
+        top = pointer - 4 * i
+        offset = ite(wide, top, top.truncate(16).zero_extend(32))
+        if not within(segment, offset, 4):
+            if int(segment.limit) == 0xFFFFFFFF:
+                raise OutsideError("a stack that wraps around 4 GiB")
+            return False
+        if int(segment.base + offset) >= ARENA_BYTES:
+            raise OutsideError("a stack outside the arena")
+    return True
+
+
+def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[int, int]) -> None:
+    """The transfer goes to the next instruction or to a byte that the harness recognises."""
+    target = int(after.cs.base) + int(after.eip) & 0xFFFFFFFF
+    follows = int(before.cs.base) + int(before.eip) + len(case.code) & 0xFFFFFFFF
+    if target == follows:
+        return
+    if _virtual_interrupt_pending(after):
+        raise OutsideError("a transfer to where a virtual interrupt is pending")
+    if target >= ARENA_BYTES:
+        raise OutsideError(f"a transfer to {target:#x}")
+    byte = changed.get(target)
+    if byte is None:
+        byte = int(before.memory.load(Word(32, target)))
+    recognised = LANDING_BYTE if case.code != _INT1 else 0x0F
+    if case.code == _INT1 and int(after.eip) >= int(after.cs.limit):
+        raise OutsideError("UD2 does not fit")
+    if byte != recognised or follows <= target < follows + 2:
+        raise OutsideError(f"a transfer to {target:#x}, which is no landing place")
+    pointer = int(after.gpr[ESP])
+    if not after.ss.rights.db:
+        pointer &= 0xFFFF
+    if int(after.cpl) == 0 and not 0x100 <= int(after.ss.base) + pointer <= ARENA_BYTES:
+        raise OutsideError("landing at CPL 0 with a stack outside the arena")

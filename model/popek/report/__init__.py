@@ -1,0 +1,1 @@
+"""Presentation of results: tables and text, no logic."""

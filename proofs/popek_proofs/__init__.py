@@ -1,0 +1,1 @@
+"""Propositions about machines."""
