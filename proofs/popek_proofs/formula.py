@@ -20,7 +20,7 @@ import attrs
 BOOL, INT, STORAGE, WORD = "Bool", "Int", "Storage", "Word"
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(repr=False, order=False)
 class Expr:
     """A term or formula.
 
@@ -76,6 +76,7 @@ class Function:
     codomain: str
 
     def __call__(self, *args: Expr) -> Expr:
+        """The function applied."""
         if tuple(arg.sort for arg in args) != self.domain:
             raise TypeError(f"{self.name} takes {self.domain}, not {tuple(arg.sort for arg in args)}")
         return Expr("apply", self.codomain, args, self.name)
@@ -212,9 +213,7 @@ def text(expr: Expr, sizes: Sizes | None = None, bound: Mapping[str, str] | None
         if sizes is None:
             listed = " ".join(f"({v.name} {v.sort})" for v in variables)
             return f"({op} ({listed}) {text(body, sizes, bound)})"
-        written = [
-            text(body, sizes, {**bound, **names}) for names in _bindings(variables, sizes)
-        ]
+        written = [text(body, sizes, {**bound, **names}) for names in _bindings(variables, sizes)]
         return f"({'and' if op == 'forall' else 'or'} {' '.join(written)})"
     return f"({op} {' '.join(text(a, sizes, bound) for a in args)})"
 

@@ -277,6 +277,4 @@ def prove_all(
         UnknownNameError: with near matches.
     """
     chosen = select_propositions(known, names)
-    return ProofReport(
-        tuple(prove_one(p, effort, second_solver=second_solver, needs=needs) for p in chosen)
-    )
+    return ProofReport(tuple(prove_one(p, effort, second_solver=second_solver, needs=needs) for p in chosen))

@@ -51,7 +51,8 @@ class Scope:
         sizes: elements of each sort; a sort that is not listed has two.
         growing: the sort that grows until a machine is found, one element at a time.
         most: how many elements it may get.
-        limit: constants of sort Int are at most this, and a storage has the locations from 0 to twice it, which
+        limit: constants of sort Int are at most this, and a storage has the locations from 0 to twice it,
+            which
             is what a quantifier over Int ranges over: formulas guard their locations, so that no more matter.
     """
 
@@ -94,7 +95,7 @@ class SmallMachine:
     def columns(self) -> dict[str, dict[str, object]]:
         """The tables for people: a row per state (and per storage location), a column per function."""
         rows: dict[str, dict[str, object]] = {}
-        for name, function in self.functions.items():
+        for name, function in sorted(self.functions.items(), key=_column):
             for args, value in self.structure.tables[name].items():
                 *others, last = function.domain or ("",)
                 column = name
@@ -117,8 +118,17 @@ class SmallMachine:
         for head, lines in blocks.items():
             table = [["", *head], *lines]
             widths = [max(len(line[c]) for line in table) for c in range(len(table[0]))]
-            shown += ["  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip() for line in table]
+            shown += [
+                "  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip() for line in table
+            ]
         return "\n".join(shown)
+
+
+def _column(item: tuple[str, Function]) -> tuple[int, bool, bool]:
+    """What a state is comes first, then the maps, then the instructions: whether they trap, and where they
+    lead."""
+    domain, codomain = item[1].domain, item[1].codomain
+    return len(domain), codomain in domain, codomain != BOOL
 
 
 def _name(sort: str, value: int) -> str:
@@ -155,7 +165,9 @@ def find(
         if machine is not None:
             for name, expr in formulas:
                 if not machine.holds(expr):
-                    raise DecodeError(f"{title}: {name} does not hold in the machine that was found\n{machine}")
+                    raise DecodeError(
+                        f"{title}: {name} does not hold in the machine that was found\n{machine}"
+                    )
             return answer, machine
         last = Answer.UNKNOWN if Answer.UNKNOWN in (answer, last) else answer
     return last, None

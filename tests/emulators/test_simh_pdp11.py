@@ -71,7 +71,7 @@ def state(rng: random.Random, *, requests: bool) -> Pdp11:
         # No request above the priority: it would interrupt before the instruction.
         pirq=rng.randrange(1 << priority) if requests and priority else 0,
         last=LAST_BLOCK,
-        **{name: value for name, value in zip(("ksp", "ssp", "usp"), stacks, strict=True)},
+        **dict(zip(("ksp", "ssp", "usp"), stacks, strict=True)),
     )
     for number in range(12):
         before.r[number] = Word(16, address(rng))
@@ -128,6 +128,7 @@ def made(rng: random.Random, instruction: Instruction, *, requests: bool) -> Cas
 
     def run(contents: dict[int, int]) -> Mapping[int, int]:
         nonlocal outcome, delivered
+        contents.update(fixed)
         before.memory = Memory(17, 16, contents)
         outcome, delivered = MACHINE.step(instruction, before, parts), None
         if not isinstance(outcome, Next | Trap):
@@ -143,12 +144,12 @@ def made(rng: random.Random, instruction: Instruction, *, requests: bool) -> Cas
         return after
 
     def fill(cell: int) -> int:
-        if cell in fixed:
-            return fixed[cell]
         # What RTI pops has bits that matter at the top, and no undefined mode.
-        return rng.choice((address(rng), rng.choice((0, 1, 3)) << 14 | rng.choice((0, 1, 3)) << 12 | rng.randrange(0o10000)))
+        return rng.choice(
+            (address(rng), rng.choice((0, 1, 3)) << 14 | rng.choice((0, 1, 3)) << 12 | rng.randrange(0o10000))
+        )
 
-    cells = settled(lambda contents: (contents.update(fixed), run(contents))[1], fill)
+    cells = settled(run, fill)
     run(cells)
     before.memory = Memory(17, 16, cells)
     assert outcome is not None
@@ -175,8 +176,12 @@ def visible(state: Pdp11) -> dict[str, int]:
         shown[name] = int(state.sp if number == mode else state[name])
         for n in range(8):
             space, here = Word(5, number << 3 | n), Word(3, n)
-            shown[f"par {name} {n}"] = int(state.par.load(here) if number == mode else state.space_par.load(space))
-            shown[f"pdr {name} {n}"] = int(state.pdr.load(here) if number == mode else state.space_pdr.load(space))
+            shown[f"par {name} {n}"] = int(
+                state.par.load(here) if number == mode else state.space_par.load(space)
+            )
+            shown[f"pdr {name} {n}"] = int(
+                state.pdr.load(here) if number == mode else state.space_pdr.load(space)
+            )
     return shown | {f"cell {cell:o}": value for cell, value in state.memory.cells().items()}
 
 
@@ -206,7 +211,9 @@ def test_traps_are_delivered_as_simh_delivers_them() -> None:
     # A new priority would let program interrupt requests through.
     cases = [case for case in all_cases(requests=False) if case.delivered is not None]
     wrong = []
-    for case, result in zip(cases, run_steps([Pdp11Step(c.before, deliver=True) for c in cases]), strict=True):
+    for case, result in zip(
+        cases, run_steps([Pdp11Step(c.before, deliver=True) for c in cases]), strict=True
+    ):
         assert case.delivered is not None
         difference = unlike(case.delivered, result.state)
         if difference:
@@ -219,5 +226,6 @@ def test_the_cases_reach_every_mode_and_every_way_to_end(runs: list[tuple[Case, 
     reached = {(int(case.before.ps.current), type(case.outcome).__name__) for case, _ in runs}
     assert reached >= {(mode, kind) for mode in (0, 1, 3) for kind in ("Next", "Trap")}
     assert {result.trap.name for _, result in runs if result.trap} >= {
-        "bus error", "memory management", "illegal HALT", "reserved instruction", "trace", "BPT", "IOT", "EMT", "TRAP",
+        "bus error", "memory management", "illegal HALT", "reserved instruction", "trace", "BPT", "IOT", "EMT",
+        "TRAP",
     }  # fmt: skip

@@ -18,8 +18,7 @@ say what happens and nothing else decides a class, the class is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -57,7 +56,7 @@ S = TypeVar("S", bound=State)
 PRIME = "'"
 
 # Solver resources for finding out whether one component leaks.
-COMPONENT = 2_000_000
+COMPONENT = 500_000
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -68,11 +67,13 @@ class Finding(Generic[S]):
         truth: yes where the question is satisfiable.
         evidence: what was asked and answered.
         components: the leaves that leak or change, where it is yes.
+        undecided: leaves of which a short search could not tell.
     """
 
     truth: Truth
     evidence: Evidence
     components: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
     _make_witness: Callable[[], Counterexample[S]] | None = None
 
     @cached_property
@@ -136,11 +137,14 @@ class Classification(Generic[S]):
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The leaves that leak or change, over all sensitive classes, in declared order."""
-        found: dict[str, None] = {}
-        for name in SENSITIVE:
-            found.update(dict.fromkeys(self.findings[name].components))
-        return tuple(found)
+        """The leaves that were seen to leak or change, over all sensitive classes."""
+        return tuple(dict.fromkeys(c for name in SENSITIVE for c in self.findings[name].components))
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The leaves that may leak too: a short search could not tell."""
+        maybe = dict.fromkeys(c for name in SENSITIVE for c in self.findings[name].undecided)
+        return tuple(c for c in maybe if c not in self.components)
 
     @property
     def witness(self) -> Counterexample[S] | None:
@@ -224,13 +228,11 @@ class _Questions(Generic[S]):
         self._c = classifier
         self._machine, self._technique = classifier.machine, classifier.technique
         self._instruction, self._general = instruction, general
+        self._completing = general.completing()
         self._run = general.at(classifier.state)
         self._assumed = [self._settings(classifier.state), classifier.invariant, instruction.valid(general.operands)]
         self._user = self._technique.deprivileged(classifier.state)
-        # One solver for the form: what the questions share is translated once.
-        self._solver = Solver(classifier.effort)
-        for condition in self._assumed:
-            self._solver.add(condition)
+        self._translated = Solver(classifier.effort)
 
     def answer(self) -> Classification[S]:
         findings = {
@@ -271,7 +273,7 @@ class _Questions(Generic[S]):
         elsewhere = frozenset(slot.name for slot in self._machine.state.layout if slot.role not in roles)
         other_leaves = frozenset(leaf.name for leaf in self._machine.state.leaves if leaf.role not in roles)
         before = self._run.before
-        pairs = [(conjunction(when), before, after) for when, after in self._completions(self._run)]
+        pairs = [(when, before, after) for when, after in self._completions(self._run)]
         changed = differing(pairs, ignoring=elsewhere | other_leaves, time_is_state=self._c.time_is_state)
         return self._finding(name, [*self._assumed, *self._in_user(in_user)], changed, [self._run])
 
@@ -332,8 +334,7 @@ class _Questions(Generic[S]):
     def _ask(self, question: Question) -> Answer:
         if question.trivial:
             return Answer.UNSAT
-        with self._assuming(question.conditions[len(self._assumed) :]):
-            return self._solver.check()
+        return self._solver(*question.conditions[len(self._assumed) :]).check()
 
     # -- machinery ----------------------------------------------------------------------------
 
@@ -349,12 +350,14 @@ class _Questions(Generic[S]):
 
     def _compare(self, name: str, varied: _Varied, *, in_user: bool) -> Finding[S]:
         """Two states that differ only in what is varied; the second a supervisor's if that is the mode."""
-        other, conditions, cases = self._two_runs(varied, [*self._assumed, *self._in_user(in_user)])
+        other = self._general.at(self._primed(varied))
+        conditions, cases = self._two_runs(varied, other)
+        conditions = [*self._assumed, *self._in_user(in_user), *conditions]
         return self._finding(name, conditions, cases, [self._run, other], varied)
 
-    def _two_runs(self, varied: _Varied, conditions: list[Word]) -> tuple[Run[S], list[Word], list[Case]]:
-        other = self._general.at(self._primed(varied))
-        conditions = [*conditions, self._settings(other.before), self._machine.invariant(other.before)]
+    def _two_runs(self, varied: _Varied, other: Run[S]) -> tuple[list[Word], list[Case]]:
+        """What ties the other run's start to this one's, and the pairs of results."""
+        conditions = [self._settings(other.before), self._machine.invariant(other.before)]
         if any(leaf.role is Role.MODE for leaf in varied.leaves):
             conditions.append(self._machine.supervisor(other.before))
         cases = differing(
@@ -362,7 +365,7 @@ class _Questions(Generic[S]):
             ignoring=frozenset((*(leaf.name for leaf in varied.leaves), *varied.contents)),
             time_is_state=self._c.time_is_state,
         )
-        return other, conditions, cases
+        return conditions, cases
 
     def _finding(
         self,
@@ -379,15 +382,16 @@ class _Questions(Generic[S]):
             [*conditions, any_of(case.differs for case in cases)],
         )
         components: tuple[str, ...] = ()
-        with self._assuming(conditions[len(self._assumed) :]):
-            answer = self._any(cases)
-            # The question about user mode is one part of the general one, which lists them all.
-            if answer is Answer.SAT and name in SENSITIVE:
-                components = self._components(cases, runs, varied)
+        undecided: tuple[str, ...] = ()
+        special = conditions[len(self._assumed) :]
+        answer = self._any(cases, special)
+        # The question about user mode is one part of the general one, which lists them all.
+        if answer is Answer.SAT and name in SENSITIVE:
+            components, undecided = self._components(cases, special, runs, varied)
         evidence = z3_evidence(question, answer)
         if answer is Answer.SAT:
             return Finding(
-                Truth.YES, evidence, components, lambda: self._witness(name, question, runs, offset)
+                Truth.YES, evidence, components, undecided, lambda: self._witness(name, question, runs, offset)
             )
         if answer is Answer.UNKNOWN:
             return Finding(Truth.UNKNOWN, evidence)
@@ -396,42 +400,39 @@ class _Questions(Generic[S]):
             return Finding(Truth.UNKNOWN, evidence)
         return Finding(Truth.NO, evidence)
 
-    @contextmanager
-    def _assuming(self, conditions: Sequence[Word]) -> Iterator[None]:
-        """On top of what the form's questions share; further conditions may be assumed inside."""
-        self._solver.push()
-        try:
-            for condition in conditions:
-                self._solver.add(condition)
-            yield
-        finally:
-            self._solver.pop()
+    def _solver(self, *conditions: Word) -> Solver:
+        """A solver of its own for every question: the questions have little in common but the terms."""
+        solver = Solver(self._c.effort, beside=self._translated)
+        for condition in (*self._assumed, *conditions):
+            solver.add(condition)
+        return solver
 
-    def _any(self, cases: Iterable[Case], *, rlimit: int | None = None) -> Answer:
-        """Whether one of the cases is possible."""
+    def _any(self, cases: Iterable[Case], conditions: Sequence[Word]) -> Answer:
+        """Whether one of the cases is possible under the conditions."""
         answer = Answer.UNSAT
         for case in cases:
-            with self._assuming([case.differs]):
-                match self._solver.check(rlimit=rlimit):
-                    case Answer.SAT:
-                        return Answer.SAT
-                    case Answer.UNKNOWN:
-                        answer = Answer.UNKNOWN
+            match self._solver(*conditions, case.differs).check():
+                case Answer.SAT:
+                    return Answer.SAT
+                case Answer.UNKNOWN:
+                    answer = Answer.UNKNOWN
         return answer
 
     def _possible(self, conditions: Sequence[Word]) -> bool:
         if any(condition.value == 0 for condition in conditions):
             return False
-        with self._assuming(conditions):
-            return self._solver.check() is not Answer.UNSAT
+        return self._solver(*conditions).check() is not Answer.UNSAT
 
-    def _components(self, cases: list[Case], runs: list[Run[S]], varied: _Varied | None) -> tuple[str, ...]:
+    def _components(
+        self, cases: list[Case], conditions: Sequence[Word], runs: list[Run[S]], varied: _Varied | None
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Which leaves, varied alone, make the results differ; for one run, which leaves change.
 
-        Only those that were seen to: a search that comes to no end leaves a component out.
+        Returns:
+            Those that were seen to, and those of which a short search could not tell.
         """
         if varied is None:
-            return self._that_differ(cases)
+            return self._that_differ(cases, conditions)
         read = self._read_by(runs[1])
         before = runs[1].before
         modes = tuple(leaf for leaf in varied.leaves if leaf.role is Role.MODE)  # they change together
@@ -440,33 +441,45 @@ class _Questions(Generic[S]):
         if modes:
             alone.append(_Varied(modes))
         alone = [one for one in alone if one.names(before, read)]
-        found: list[str] = []
+        if len(alone) == 1:
+            return self._ordered(alone[0].names(before, read)), ()
+        found: dict[Answer, list[str]] = {answer: [] for answer in Answer}
         for one in alone:
-            if len(alone) == 1 or self._leaks(one):
-                found += one.names(before, read)
-        return tuple(declared_order(self._machine.state, found))
+            found[self._leaks(one)] += one.names(before, read)
+        return self._ordered(found[Answer.SAT]), self._ordered(found[Answer.UNKNOWN])
 
-    def _leaks(self, varied: _Varied) -> bool:
-        """Whether varying this alone is seen to make the results differ."""
-        _, conditions, cases = self._two_runs(varied, [])
-        if not cases:
-            return False
-        with self._assuming(conditions):
-            return self._any(cases, rlimit=COMPONENT) is Answer.SAT
+    def _ordered(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(declared_order(self._machine.state, names))
 
-    def _that_differ(self, cases: Iterable[Case]) -> tuple[str, ...]:
-        """The names whose conditions are possible, several per model."""
+    def _leaks(self, varied: _Varied) -> Answer:
+        """Whether varying this alone can make the results differ; gives up early."""
+        conditions, cases = self._two_runs(varied, self._completing.at(self._primed(varied)))
+        for case in cases:
+            answer = self._solver(*conditions, case.differs).check(rlimit=COMPONENT)
+            if answer is not Answer.UNSAT:
+                return answer
+        return Answer.UNSAT
+
+    def _that_differ(
+        self, cases: Iterable[Case], conditions: Sequence[Word]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The names whose conditions are possible, several per model, and the undecided ones."""
         found: set[str] = set()
+        undecided: set[str] = set()
         for case in cases:
             left = {name: condition for name, condition in case.unlike.items() if name not in found}
+            solver = self._solver(*conditions, case.when)
             while left:
-                with self._assuming([case.when & any_of(left.values())]):
-                    if self._solver.check(rlimit=COMPONENT) is not Answer.SAT:
-                        break
-                    model = self._solver.model()
-                    found |= {name for name, condition in left.items() if model(condition.term)}
+                solver.add(any_of(left.values()))
+                answer = solver.check(rlimit=COMPONENT)
+                if answer is not Answer.SAT:
+                    if answer is Answer.UNKNOWN:
+                        undecided |= set(left)
+                    break
+                model = solver.model()
+                found |= {name for name, condition in left.items() if model(condition.term)}
                 left = {name: condition for name, condition in left.items() if name not in found}
-        return tuple(declared_order(self._machine.state, found))
+        return self._ordered(found), self._ordered(undecided - found)
 
     @staticmethod
     def _read_by(run: Run[S]) -> set[str]:

@@ -84,6 +84,10 @@ class Run(Generic[S]):
         """The model does not say what happens (width 1)."""
         return self._when(lambda outcome: isinstance(outcome, NotModelled))
 
+    def completing(self) -> Run[S]:
+        """Only the ways through without a trap."""
+        return Run(self.before, tuple(p for p in self.paths if isinstance(p.result, Next)), self.operands)
+
     def completions(self) -> Iterator[tuple[tuple[Term, ...], S]]:
         """The conditions and the final state of every way through without a trap."""
         for path in self.paths:
@@ -137,20 +141,26 @@ Completion = tuple[tuple[Term, ...], S]
 """The conditions under which a run completes in one way, and its final state."""
 
 
-def together(a: Iterable[Completion[S]], b: Iterable[Completion[S]]) -> Iterator[tuple[Word, S, S]]:
-    """The pairs of completions that do not exclude one another: condition (width 1), both final states."""
+Pair = tuple[tuple[Term, ...], S, S]
+"""The conditions under which two runs complete, each in one way, and their final states."""
+
+
+def together(a: Iterable[Completion[S]], b: Iterable[Completion[S]]) -> Iterator[Pair[S]]:
+    """The pairs of completions that do not exclude one another, few conditions first."""
     second = list(b)
+    found: list[Pair[S]] = []
     for conditions, first_state in a:
         known = set(conditions)
         for others, second_state in second:
             if not any(terms.invert(other) in known for other in others):
-                yield conjunction((*conditions, *others)), first_state, second_state
+                found.append((tuple(dict.fromkeys((*conditions, *others))), first_state, second_state))
+    return iter(sorted(found, key=lambda pair: len(pair[0])))
 
 
 def conjunction(conditions: Iterable[Term]) -> Word:
-    """All of the conditions, each once (width 1)."""
+    """All of the conditions (width 1)."""
     total = terms.ONE
-    for condition in dict.fromkeys(conditions):
+    for condition in conditions:
         total = terms.arithmetic("and", total, condition)
     return Word(1, total)
 
@@ -168,8 +178,8 @@ class Case:
 
     Attributes:
         when: the condition (width 1) under which there is such a pair.
-        unlike: per leaf and memory, in declared order, the condition that they differ there; those that
-            cannot differ, because their terms are the same, are left out.
+        unlike: per leaf and memory the condition that they differ there; those that cannot differ,
+            because their terms are the same, are left out.
     """
 
     when: Word
@@ -181,24 +191,28 @@ class Case:
         return self.when & any_of(self.unlike.values())
 
 
-def differing(
-    pairs: Iterable[tuple[Word, S, S]], *, ignoring: frozenset[str], time_is_state: bool
-) -> list[Case]:
-    """The pairs that may differ, simple ones first.
+def differing(pairs: Iterable[Pair[S]], *, ignoring: frozenset[str], time_is_state: bool) -> list[Case]:
+    """The pairs that may differ.
 
     Leaves named in `ignoring` do not count, nor do clocks unless `time_is_state`.
     """
     found = []
-    for when, a, b in pairs:
+    for conditions, a, b in pairs:
         unlike = dict(_unlike(a, b, ignoring, time_is_state))
-        if unlike and when.value != 0:
-            found.append(Case(when, unlike))
-    return sorted(found, key=lambda case: terms.size([case.differs.term]))
+        if unlike:
+            when = conjunction(conditions)
+            if when.value != 0:
+                found.append(Case(when, unlike))
+    return found
 
 
 def _unlike(a: S, b: S, ignoring: frozenset[str], time_is_state: bool) -> Iterator[tuple[str, Word]]:
+    old, new = a.words(), b.words()
+    alike = {name for name in old if old[name].term is new[name].term}
     for leaf in a.leaves:
-        if leaf.name in ignoring or (leaf.role is Role.TIME and not time_is_state):
+        if leaf.component in alike or leaf.name in ignoring:
+            continue
+        if leaf.role is Role.TIME and not time_is_state:
             continue
         condition = a[leaf.name] != b[leaf.name]
         if condition.value != 0:

@@ -17,7 +17,9 @@ class SecondSolverMissingError(RuntimeError):
     """cvc5 was asked for and is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("the second solver needs the package cvc5: install it, or ask without a second solver")
+        super().__init__(
+            "the second solver needs the package cvc5: install it, or ask without a second solver"
+        )
 
 
 def available() -> bool:
@@ -53,7 +55,7 @@ def second_answer(script: str, effort: Effort | None = None) -> Answer:
         ValueError: cvc5 does not accept the text.
     """
     try:
-        import cvc5
+        import cvc5  # type: ignore[import-untyped]
     except ImportError:
         raise SecondSolverMissingError from None
     effort = effort or Effort()

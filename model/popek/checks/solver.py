@@ -68,41 +68,44 @@ class Solver:
     Args:
         effort: bounds, and the tally.
         rlimit: Z3 resource units for a check, where it is to be another bound than the effort's.
+        beside: a solver whose context and translations it shares; nothing else.
     """
 
-    def __init__(self, effort: Effort | None = None, *, rlimit: int | None = None) -> None:
+    def __init__(
+        self, effort: Effort | None = None, *, rlimit: int | None = None, beside: Solver | None = None
+    ) -> None:
         self.effort = effort or Effort()
-        self._context = z3.Context()
+        self._context = z3.Context() if beside is None else beside._context
         self._solver = z3.SolverFor("QF_BV", ctx=self._context)
         self._bound = self.effort.rlimit if rlimit is None else rlimit
         self._solver.set("rlimit", self._bound)
         if self.effort.timeout:
             self._solver.set("timeout", max(1, int(self.effort.timeout * 1000)))
-        self._memo: dict[Term, Any] = {}
-        self._bools: dict[Term, Any] = {}
-        self._applications: dict[str, list[Term]] = {}
+        self._memo: dict[Term, Any] = {} if beside is None else beside._memo
+        self._bools: dict[Term, Any] = {} if beside is None else beside._bools
+        self._applications: dict[str, int] = {} if beside is None else beside._applications
         self._axioms: list[list[Any]] = [[]]  # by level: those added there
-        self._asserted: list[list[Term]] = [[]]  # by level: the conditions added there
+        self._cells: list[list[Term]] = [[]]  # by level: the applications that its conditions read
 
     # -- assumptions --------------------------------------------------------------------------
 
     def add(self, condition: Term | Word) -> None:
         """Assert a condition (width 1)."""
-        self._asserted[-1].append(_term(condition))
+        self._cells[-1] += terms.applications_of([_term(condition)])
         self._solver.add(self.condition(_term(condition)))
 
     def push(self, condition: Term | Word | None = None) -> None:
         """Open a level, and assert a condition on it."""
         self._solver.push()
         self._axioms.append([])
-        self._asserted.append([])
+        self._cells.append([])
         if condition is not None:
             self.add(condition)
 
     def pop(self) -> None:
         """Close the latest level."""
         self._solver.pop()
-        self._asserted.pop()
+        self._cells.pop()
         # Variables that stand for applications outlive the level, so what ties them must too.
         lost = self._axioms.pop()
         self._solver.add(*lost)
@@ -118,7 +121,7 @@ class Solver:
                 self._solver.set("rlimit", self._bound)
         assumed = [_term(a) for a in assumptions]
         literals = [self.condition(a) for a in assumed]
-        cells = terms.applications_of([*assumed, *(term for level in self._asserted for term in level)])
+        cells = [cell for level in self._cells for cell in level] + terms.applications_of(assumed)
         start = time.perf_counter()
         answer = self._solver.check(*literals)
         while answer == z3.sat and self._tie(self._solver.model(), cells):
@@ -236,17 +239,12 @@ class Solver:
                 return z3.Not(parts[0])
         return z3.If(*parts, self._context)
 
-    def applications(self, function: str) -> list[Term]:
-        """The applications of a function that were translated so far."""
-        return list(self._applications.get(function, ()))
-
     def _apply(self, term: Term) -> Any:
         """A variable for a function's value."""
         name = str(term.data)
-        earlier = self._applications.setdefault(name, [])
-        value = z3.BitVec(f"{name}#{len(earlier)}", term.width, self._context)
-        earlier.append(term)
-        return value
+        number = self._applications.get(name, 0)
+        self._applications[name] = number + 1
+        return z3.BitVec(f"{name}#{number}", term.width, self._context)
 
 
 _BOOLEAN = {

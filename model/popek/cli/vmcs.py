@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -24,7 +25,9 @@ _EXIT_CODES = {"enters": 0, "undecided": 3}
 _FAILS, _BAD_INPUT, _DIFFERENT = 1, 2, 1
 _SCHEMA = "popek/vmcs-verdict/1"
 
-File = Annotated[str, Parameter(help="A dump as text or JSON; `-` reads standard input.")]
+File = Annotated[
+    str, Parameter(help="A dump as text or JSON; `-` reads standard input.", allow_leading_hyphen=True)
+]
 Processor = Annotated[
     str | None,
     Parameter(
@@ -71,7 +74,6 @@ def check(
 def decode(file: File, /, *, json: AsJson = False) -> int:
     """Print every field of a dump bit by bit."""
     from popek.architectures.vtx.controls import decode as decode_field
-
     from popek.architectures.vtx.fields import FIELDS
 
     dumps = _read(file)
@@ -120,7 +122,7 @@ def decode(file: File, /, *, json: AsJson = False) -> int:
 def explain(
     subject: Annotated[str, Parameter(help="A check's id, a field, its encoding, or a bit.")], /
 ) -> int:
-    """Explain a check, a field or a bit, such as `GUEST-CR-09`, `0x6802`, `sec[1]` or `UNRESTRICTED_GUEST`."""
+    """Explain a check, a field or a bit, such as `GUEST-CR-09`, `0x6802`, `sec[1]` or `PCIDE`."""
     from popek.architectures.vtx.dumps.explanation import UnknownSubject
     from popek.architectures.vtx.dumps.explanation import explain as explanations_of
     from popek.report.vmcs import print_explanation
@@ -216,7 +218,7 @@ def _processor(dump: Dump, wanted: str | None, name: str) -> Capabilities:
 
 
 def _wanted_processor(wanted: str) -> Capabilities:
-    from popek.architectures.vtx.capabilities import CapabilityError, load_capabilities
+    from popek.architectures.vtx.capability_files import CapabilityError, load_capabilities
 
     try:
         return load_capabilities(wanted)
@@ -225,7 +227,8 @@ def _wanted_processor(wanted: str) -> Capabilities:
 
 
 def _described_processor(dump: Dump) -> Capabilities:
-    from popek.architectures.vtx.capabilities import UNKNOWN, CapabilityError, from_mapping, load_capabilities
+    from popek.architectures.vtx.capabilities import UNKNOWN
+    from popek.architectures.vtx.capability_files import CapabilityError, from_mapping, load_capabilities
 
     try:
         if isinstance(dump.capabilities, str):
@@ -235,7 +238,7 @@ def _described_processor(dump: Dump) -> Capabilities:
         raise UserError(str(error)) from None
 
 
-def _exit_code(kinds: list[str]) -> int:
+def _exit_code(kinds: Sequence[str]) -> int:
     """The code of several verdicts: a failure outweighs an undecided one."""
     codes = {_EXIT_CODES.get(kind, _FAILS) for kind in kinds}
     return next((code for code in (_FAILS, _EXIT_CODES["undecided"]) if code in codes), 0)
@@ -264,11 +267,11 @@ def _print_json(value: object) -> None:
 
 
 def _check_lines(file: str, capabilities: str | None) -> int:
-    """Judge a stream: JSON Lines one line at a time, anything else as a whole, with one verdict for each dump."""
+    """Judge a stream: JSON Lines line by line, anything else as a whole, with one verdict for each dump."""
     with _open(file) as stream:
         first = stream.readline()
         if first.lstrip()[:1] == b"{" and first.rstrip()[-1:] == b"}":
-            return _check_json_lines(stream, first, file, capabilities)
+            return _check_json_lines(itertools.chain([first], stream), file, capabilities)
         dumps = _parsed(first + stream.read(), file)
     kinds = []
     for dump in dumps:
@@ -278,44 +281,48 @@ def _check_lines(file: str, capabilities: str | None) -> int:
     return _exit_code(kinds)
 
 
-def _check_json_lines(stream: BinaryIO, first: bytes, file: str, capabilities: str | None) -> int:
+def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | None) -> int:
     """Answer every line in order; a line that is no VMCS is answered by an object with the key `error`."""
+    import json
+
+    from popek.architectures.vtx.dumps.diagnosis import vmcs_of
     from popek.architectures.vtx.dumps.json_input import read_line
     from popek.architectures.vtx.dumps.model import DumpError
+    from popek.architectures.vtx.dumps.processors import Processor, judge_any
 
-    name, bad, kinds = _shown(file), False, set()
+    encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+    name, bad, kinds = _shown(file), False, set[str]()
     write, flush = sys.stdout.write, sys.stdout.flush
-    fixed = None if capabilities is None else _wanted_processor(capabilities)
-    known: dict[str, Capabilities] = {}
-    for number, line in enumerate(itertools.chain([first], stream), 1):
-        if not line.strip():
+    wanted = None if capabilities is None else Processor(_wanted_processor(capabilities))
+    described: dict[str, Processor] = {}
+    for number, line in enumerate(lines, 1):
+        if line.isspace():
             continue
         try:
             dump = read_line(line.decode("utf-8", errors="replace"), number, name)
-            processor = fixed
+            processor = wanted
             if processor is None:
-                described = dump.capabilities
-                key = described if isinstance(described, str) else _one_line(described)
-                if (processor := known.get(key)) is None:
-                    processor = known[key] = _described_processor(dump)
-            verdict = _judged(dump, processor)
+                key = encode(dump.capabilities)
+                processor = described.get(key)
+                if processor is None:
+                    processor = described[key] = Processor(_described_processor(dump))
+            verdict = judge_any(vmcs_of(dump), processor).complete
         except (DumpError, UserError) as error:
             bad = True
-            message = error.message if isinstance(error, DumpError) else str(error)
-            sys.stderr.write(f"popek: {name}:{number}: {message}\n")
-            write(_one_line({"schema": _SCHEMA, "name": f"{name}:{number}", "error": message}))
+            sys.stderr.write(f"popek: {name}:{number}: {error}\n")
+            write(encode({"schema": _SCHEMA, "name": f"{name}:{number}", "error": str(error)}) + "\n")
         else:
             kinds.add(verdict.outcome.kind)
-            write(_one_line(_verdict_json(dump, verdict)))
+            write(encode(_verdict_json(dump, verdict)) + "\n")
         flush()
     return _BAD_INPUT if bad else _exit_code(sorted(kinds))
 
 
-def _judged(dump: Dump, processor: Capabilities) -> Verdict:
+def _judged(dump: Dump, known: Capabilities) -> Verdict:
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
-    from popek.architectures.vtx.verdict import judge
+    from popek.architectures.vtx.dumps.processors import Processor, judge_any
 
-    return judge(vmcs_of(dump), processor)
+    return judge_any(vmcs_of(dump), Processor(known)).complete
 
 
 def _one_line(value: object) -> str:

@@ -40,6 +40,17 @@ LDT_BASE: Final = 0x2F000
 LDT_SELECTOR: Final = FREE_SELECTOR
 PORTS: Final = (0x680, 0x687, 0x688, 0x689, 0x68F, 0x6FF, 0xE0, 0xE7, 0xFFFE)
 """Ports without a device: they read as ones and take anything."""
+UNTESTED: Final[Mapping[str, str]] = {
+    "TF = 1": "debug traps are outside the model",
+    "breakpoints that match": "debug traps are outside the model",
+    "EFLAGS.VIF and VIP with CR4.PVI at CPL 3": "a pending virtual interrupt comes before the instruction",
+    "MOV CR0 that sets PG": "the harness has no page tables; attempts that fault are tested",
+    "NT = 1 with IRET": "task switches are not modelled",
+    "16-bit code segments to start in": "the model's forms are those of a 32-bit code segment",
+    "devices": "only ports without a device",
+    "MSRs": "those of the model, and numbers that no processor has",
+}
+"""What no case starts from, each with the reason; forms that are left out would be here too: there are none."""
 IMMEDIATE_PORTS: Final = (0xE0, 0xE1, 0xE3, 0xE6, 0xE7)
 
 _GDT_LIMITS = (0xFFF, 0xFFF, 0x1000, 0x1006, 0x1007, 0x100F)
@@ -47,6 +58,7 @@ _FLAGS = 0x3C7ED5 & ~0x100
 # CR0 without PE, ET, PG and without NW, which needs CD.
 _CR0 = (1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 16, 1 << 18, 1 << 30)
 _CR4_HELD = CR4_DEFINED & ~(1 << 13 | 1 << 14)  # VMXE and SMXE have no say in this model
+_INWARD = frozenset(("CALL far", "INT n", "INT3", "INTO", "INT1"))
 _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -165,7 +177,9 @@ class _Builder:
 
     def code(self, dpl: int, *, conforming: bool = False, present: bool = True, wide: bool = True) -> bytes:
         kind = 0x18 | (4 if conforming else 0) | self.rng.choice((0, 1, 2, 3))
-        limit, high = self.rng.choice(((0xFFFFF, 0xC0), (0xFFFFF, 0xC0), (LANDING, 0x40), (LANDING >> 12, 0xC0)))
+        limit, high = self.rng.choice(
+            ((0xFFFFF, 0xC0), (0xFFFFF, 0xC0), (LANDING, 0x40), (LANDING - 1, 0x40), (LANDING >> 12, 0xC0))
+        )
         high = high if wide else high & ~0x40
         return segment_descriptor(0, limit, self.flags_of(kind, dpl, present=present, high=high))
 
@@ -331,10 +345,14 @@ class _Builder:
 
     def task(self) -> None:
         """The TSS: stacks of the inner levels, I/O permission map."""
-        if not self.chance(0.5):
+        uses_ports = self.instruction.mnemonic in ("IN", "OUT", "INS", "OUTS")
+        uses_stacks = self.instruction.mnemonic in _INWARD
+        if not uses_ports and not uses_stacks and self.chance(0.5):
+            return
+        if self.chance(0.08):
+            self.narrow_task()
             return
         limit = 0x67
-        uses_ports = self.instruction.mnemonic in ("IN", "OUT", "INS", "OUTS")
         if uses_ports or self.chance(0.2):
             base = self.rng.choice((0x68, 0x68, 0x68, 0x60, 0x70, 0x1000, 0xFFFF))
             self.put(TSS_BASE + 0x66, struct.pack("<H", base))
@@ -343,15 +361,31 @@ class _Builder:
                 bits = self.rng.choice((b"\0\0\0", b"\0\0\0", self.rng.randbytes(3)))
                 for port in (0x680, 0x6FF, 0xE0, 0xFFFE):
                     self.put(TSS_BASE + base + (port >> 3), bits[: 3 if port < 0xFFFE else 2])
-        small = self.chance(0.1)
+        small = self.chance(0.25 if uses_stacks else 0.1)
         if small:
             limit = self.rng.choice((0x66, 0x17, 0x13, 0x12, 0x0B))
-            # A task gate would save the state in this TSS.
-            self.put(IDT_BASE + 8 * 10, gate_descriptor(RESERVED_SELECTOR, 0xF8000 + 4 * 10, 0x8E00))
+            self.plain_gate_for_invalid_tss()
         self.put(GDT_BASE + TSS_SELECTOR, segment_descriptor(TSS_BASE, limit, 0x8900))
-        if self.chance(0.5):
+        if uses_stacks or self.chance(0.5):
             for ring in (1, 2) if small or self.chance(0.8) else (0, 1, 2):
                 self.inner_stack(ring)
+
+    def plain_gate_for_invalid_tss(self) -> None:
+        """A task gate for #TS would save the state in a TSS that has no room for it."""
+        self.put(IDT_BASE + 8 * 10, gate_descriptor(RESERVED_SELECTOR, 0xF8000 + 4 * 10, 0x8E00))
+
+    def narrow_task(self) -> None:
+        """A 16-bit TSS, whose stacks lie in segments of 64 KiB."""
+        self.plain_gate_for_invalid_tss()
+        limit = self.rng.choice((0x2B, 0x2B, 0x0D, 0x0C, 0x09, 0x05))
+        self.put(GDT_BASE + TSS_SELECTOR, segment_descriptor(TSS_BASE, limit, 0x8100))
+        for ring in range(3):
+            access = self.flags_of(0x13, ring, high=self.rng.choice((0x40, 0x00)))
+            selector = self.place(segment_descriptor(0x20000, 0xFFFF, access), ldt=False) | ring
+            if ring and self.chance(0.15):
+                selector = self.selector()
+            entry = struct.pack("<HH", INNER_STACK_TOPS[ring] - 0x20000, selector)
+            self.put(TSS_BASE + 2 + 4 * ring, entry)
 
     def inner_stack(self, ring: int) -> None:
         """One entry of the TSS's stack table."""
@@ -438,7 +472,12 @@ class _Builder:
         """An offset for an access of `size` bytes."""
         if self.chance(0.2):
             return self.edge(segment, size) & 0xFFFFFFFF
-        at = DATA_BASE + 0x400 + 4 * self.rng.randrange(64) + (self.rng.randrange(4) if self.chance(0.3) else 0)
+        at = (
+            DATA_BASE
+            + 0x400
+            + 4 * self.rng.randrange(64)
+            + (self.rng.randrange(4) if self.chance(0.3) else 0)
+        )
         offset = at - segment.base
         if segment.expand_down:
             return offset & 0xFFFFFFFF
@@ -478,7 +517,7 @@ class _Builder:
             number = 3
         self.operands[f"operand {name}"] = number
         if value is not None:
-            self.general(number, value | (self.rng.getrandbits(16) << 16 if value < 0x10000 else 0))
+            self.general(number, value | (self.rng.getrandbits(16) << 16 if name.startswith("r16") else 0))
 
     # -- instructions -------------------------------------------------------------------------
 
@@ -495,7 +534,7 @@ class _Builder:
             "VERR": lambda: self.selector_operand(self.selector()),
             "VERW": lambda: self.selector_operand(self.selector()),
             "MOV to CR": self.to_control_register, "MOV to DR": self.to_debug_register,
-            "PUSHF": self.plain, "POPF": lambda: self.on_stack(words(self.number())),
+            "CLI": self.virtual_interrupts, "STI": self.virtual_interrupts, "POPF": lambda: self.on_stack(words(self.number())),
             "POP sreg": self.pop_segment,
             "CALL far": self.far_operand, "JMP far": self.far_operand,
             "RET far": lambda: self.return_frame(flags=False),
@@ -517,6 +556,12 @@ class _Builder:
 
     def plain(self) -> None:
         """Nothing beyond the operands."""
+
+    def virtual_interrupts(self) -> None:
+        """CLI and STI: CR4.PVI on both sides."""
+        self.registers["cr4"] = self.registers.get("cr4", 0) & ~2 | self.rng.choice((0, 2))
+        pending = self.rng.choice((0, 0, 1 << 19, 1 << 20))
+        self.registers["eflags"] = self.registers["eflags"] & ~0x180000 | pending
 
     def rest_of_operands(self) -> None:
         """The operands that no method has chosen."""
@@ -636,7 +681,9 @@ class _Builder:
             kind, name = operand.kind.name, operand.name
             if kind.startswith("ptr"):
                 self.operands[f"operand {name}.selector"] = selector
-                self.operands[f"operand {name}.offset"] = offset & (0xFFFF if kind.endswith(":16") else 0xFFFFFFFF)
+                self.operands[f"operand {name}.offset"] = offset & (
+                    0xFFFF if kind.endswith(":16") else 0xFFFFFFFF
+                )
             elif kind == "m16:16":
                 self.point(name, struct.pack("<HH", offset & 0xFFFF, selector))
             else:
@@ -681,15 +728,17 @@ class _Builder:
         if form == "INT imm8":
             self.operands["operand imm8"] = vector
             if self.chance(0.2):
-                self.registers["idtr.limit"] = 8 * vector + self.rng.choice((-1, 6, 7)) if vector > 0x11 else 0x8F
+                self.registers["idtr.limit"] = (
+                    8 * vector + self.rng.choice((-1, 6, 7)) if vector > 0x11 else 0x8F
+                )
         if form == "INTO" and self.chance(0.7):
             self.registers["eflags"] |= 0x800
         if form == "INT1":
             # Landing places use this vector, so here the handler ends with UD2 (which the harness knows too).
             for place in (LANDING, LANDING & 0xFFFF):
                 self.put(place, b"\x0f\x0b")
-        kind = self.rng.choice((14, 14, 15, 6, 7, 5, 4, 12, self.rng.randrange(16)))
-        dpl = self.rng.randrange(self.cpl, 4) if self.chance(0.8) else self.level()
+        kind = self.rng.choice((14, 14, 15, 6, 7)) if self.chance(0.8) else self.rng.randrange(16)
+        dpl = self.rng.randrange(self.cpl, 4) if self.chance(0.75) else self.rng.randrange(self.cpl + 1)
         gate = self.gate(kind, dpl, present=not self.chance(0.1))
         self.put(IDT_BASE + 8 * vector, gate)
 
@@ -722,7 +771,9 @@ class _Builder:
 
     def counter(self) -> None:
         """RDPMC: counters at either side of the last one."""
-        self.registers["ecx"] = self.rng.choice((0, 1, 7, 8, 17, 18, 0x40000000, 0x40000002, 0x40000003, 0x80000000))
+        self.registers["ecx"] = self.rng.choice(
+            (0, 1, 7, 8, 17, 18, 0x40000000, 0x40000002, 0x40000003, 0x80000000)
+        )
 
     def branch(self) -> None:
         """Near transfers: to a landing place or past the limit."""
@@ -745,5 +796,7 @@ class _Builder:
 
     def leave(self) -> None:
         """LEAVE: EBP points into the stack."""
-        self.registers["ebp"] = (self.esp - 0x40 if self.chance(0.8) else self.esp + self.rng.getrandbits(2)) & 0xFFFFFFFF
+        self.registers["ebp"] = (
+            self.esp - 0x40 if self.chance(0.8) else self.esp + self.rng.getrandbits(2)
+        ) & 0xFFFFFFFF
         self.on_stack(words(self.number()))

@@ -132,7 +132,21 @@ def initial_state(case: StepCase) -> Ia32:
     registers = initial_registers(case)
     state = _PLAIN.copy()
     loaded = initial_memory(attrs.evolve(case, stale=())) if case.stale else initial_memory(case)
-    for name in (*GPR_NAMES, "eip", "eflags", "cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7"):
+    for name in (
+        *GPR_NAMES,
+        "eip",
+        "eflags",
+        "cr0",
+        "cr2",
+        "cr3",
+        "cr4",
+        "dr0",
+        "dr1",
+        "dr2",
+        "dr3",
+        "dr6",
+        "dr7",
+    ):
         state[name] = registers[name]
     for name in ("gdtr.base", "gdtr.limit", "idtr.base", "idtr.limit"):
         state[name] = registers[name]
@@ -172,7 +186,11 @@ def expect(
     expected = _translate(instruction, case, state, outcome)
     for name in asked.names:
         expected = _without_undefined(machine, instruction, parts, case, state, name, expected)
-    if instruction.form in TIME_FORMS and state.gpr[1].value == _TIME_STAMP_COUNTER or instruction.form == "RDTSC":
+    if (
+        instruction.form in TIME_FORMS
+        and state.gpr[1].value == _TIME_STAMP_COUNTER
+        or instruction.form == "RDTSC"
+    ):
         if expected.kind == "next":
             kept = {n: v for n, v in expected.registers.items() if n not in ("eax", "edx")}
             expected = attrs.evolve(expected, registers=kept)
@@ -278,7 +296,10 @@ def _registers(state: Ia32) -> dict[str, int]:
     found["eflags"] = int(state.eflags.value) & ~_RF
     found["cpl"] = int(state.cpl)
     for name in ("gdtr", "idtr"):
-        found[f"{name}.base"], found[f"{name}.limit"] = int(state[f"{name}.base"]), int(state[f"{name}.limit"])
+        found[f"{name}.base"], found[f"{name}.limit"] = (
+            int(state[f"{name}.base"]),
+            int(state[f"{name}.limit"]),
+        )
     for name in (*SEGMENT_NAMES, "ldtr", "tr"):
         found[name] = int(state[f"{name}.selector"])
         rights = int(state[f"{name}.rights"])
@@ -286,7 +307,10 @@ def _registers(state: Ia32) -> dict[str, int]:
             found[f"{name}.access"] = 0
             continue
         found[f"{name}.access"] = (rights & 0xFF) << 8 | (rights & 0xF000) << 8
-        found[f"{name}.base"], found[f"{name}.limit"] = int(state[f"{name}.base"]), int(state[f"{name}.limit"])
+        found[f"{name}.base"], found[f"{name}.limit"] = (
+            int(state[f"{name}.base"]),
+            int(state[f"{name}.limit"]),
+        )
     return found
 
 
@@ -381,7 +405,7 @@ def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[i
     """The transfer goes to the next instruction or to a byte that the harness recognises."""
     target = int(after.cs.base) + int(after.eip) & 0xFFFFFFFF
     follows = int(before.cs.base) + int(before.eip) + len(case.code) & 0xFFFFFFFF
-    if target == follows:
+    if target == follows and case.code[-1:] not in (b"\x9d", b"\xcf"):  # see `_with_marker` of the harness
         return
     if _virtual_interrupt_pending(after):
         raise OutsideError("a transfer to where a virtual interrupt is pending")
@@ -393,10 +417,7 @@ def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[i
     recognised = LANDING_BYTE if case.code != _INT1 else 0x0F
     if case.code == _INT1 and int(after.eip) >= int(after.cs.limit):
         raise OutsideError("UD2 does not fit")
-    if byte != recognised or follows <= target < follows + 2:
+    if target != follows and (byte != recognised or follows < target < follows + 2):
         raise OutsideError(f"a transfer to {target:#x}, which is no landing place")
-    pointer = int(after.gpr[ESP])
-    if not after.ss.rights.db:
-        pointer &= 0xFFFF
-    if int(after.cpl) == 0 and not 0x100 <= int(after.ss.base) + pointer <= ARENA_BYTES:
-        raise OutsideError("landing at CPL 0 with a stack outside the arena")
+    if not _deliverable(after, 1, False) and (int(after.cpl) == 0 or int(after.tr.limit) < 0x67):
+        raise OutsideError("landing with no room on the stack")

@@ -706,7 +706,8 @@ def _decode_task(
     moved = (state["eip"], state["cs"]) != (first["eip"], first["cs"])
     state["eflags"] = state["eflags"] & ~_RF | (0 if moved else first["eflags"] & _RF)
     shown = _without_frame(prepared, memory, at + 0x20, at + 0x60)
-    if vector == 8 and moved:
+    # The interrupt that ends the step could not be delivered; its own faults have EXT = 1.
+    if moved and (vector == 8 or frame[0] & 1):
         return StepResult("next", registers=state, memory=shown, msrs=msrs)
     return StepResult("trap", vector, frame[0], state, shown, msrs)
 

@@ -66,7 +66,9 @@ def run_cases(
     """
     path = find_simulator(simulator)
     if path is None:
-        raise SimhError(f"the SIMH simulator {simulator!r} was not found; install simh (Debian: apt install simh)")
+        raise SimhError(
+            f"the SIMH simulator {simulator!r} was not found; install simh (Debian: apt install simh)"
+        )
     lines = list(setup)
     number = 0
     for number, commands in enumerate(cases, 1):
@@ -120,7 +122,7 @@ class Contents(dict[int, int]):
         super().__init__()
         self._fill = fill
 
-    def get(self, address: int, default: object = None) -> int:  # type: ignore[override]
+    def get(self, address: int, default: object = None) -> int:
         """A cell; made up and remembered when it was not there."""
         if address not in self:
             self[address] = self._fill(address)

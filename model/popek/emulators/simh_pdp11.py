@@ -7,7 +7,7 @@ the case must make a branch to itself (000777).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -131,7 +131,12 @@ def _result(step: Pdp11Step, answer: Answer) -> Pdp11Result:
     pending = values["TRAPS"]
     found = next((vector for bit, vector in enumerate(_TRAPS) if pending >> bit & 1), None)
     state = Pdp11.reset(
-        pc=values["PC"], ps=values["PSW"], last=LAST_BLOCK, pirq=values["PIRQ"] >> 9, mme=values["MMR0"] & 1, waiting=values["WAIT"]
+        pc=values["PC"],
+        ps=values["PSW"],
+        last=LAST_BLOCK,
+        pirq=values["PIRQ"] >> 9,
+        mme=values["MMR0"] & 1,
+        waiting=values["WAIT"],
     )
     mode = values["PSW"] >> 14
     for number, stack in _STACKS.items():
@@ -154,6 +159,3 @@ def _result(step: Pdp11Step, answer: Answer) -> Pdp11Result:
     halted = answer.stops[:1] == ("HALT instruction",)
     state.running = Word(1, 0 if halted else 1)
     return Pdp11Result(halted, found, state)
-
-
-__all__: Sequence[str] = ("Pdp11Result", "Pdp11Step", "run_steps")

@@ -365,6 +365,7 @@ class State:
 
     layout: ClassVar[tuple[Slot, ...]] = ()
     leaves: ClassVar[tuple[Leaf, ...]] = ()
+    _leaf_named: ClassVar[Mapping[str, Leaf]] = {}
 
     _words: dict[str, Word]
     _memories: dict[str, Memory]
@@ -379,6 +380,7 @@ class State:
                     slots.extend(part.slots(name, {}))
         cls.layout = tuple(slots)
         cls.leaves = tuple(leaf for slot in slots for leaf in slot.leaves())
+        cls._leaf_named = {leaf.name: leaf for leaf in cls.leaves}
 
     @classmethod
     def _new(cls, words: dict[str, Word], memories: dict[str, Memory]) -> Self:
@@ -409,9 +411,9 @@ class State:
     @classmethod
     def leaf(cls, name: str) -> Leaf:
         """The leaf called `name`; KeyError with near matches otherwise."""
-        for leaf in cls.leaves:
-            if leaf.name == name:
-                return leaf
+        found = cls._leaf_named.get(name)
+        if found is not None:
+            return found
         import difflib
 
         near = difflib.get_close_matches(name, [leaf.name for leaf in cls.leaves], 3)

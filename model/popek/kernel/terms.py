@@ -520,11 +520,6 @@ def applications_of(roots: Iterable[Term]) -> list[Term]:
     return [t for t in postorder(roots) if t.op == "apply"]
 
 
-def size(roots: Iterable[Term]) -> int:
-    """The number of different terms below the roots."""
-    return sum(1 for _ in postorder(roots))
-
-
 _SYMBOLS: Final = {
     "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^", "shl": "<<", "lshr": ">>",
     "ashr": ">>s", "eq": "=", "ult": "<", "ule": "<=", "slt": "<s", "sle": "<=s", "udiv": "/", "urem": "%",

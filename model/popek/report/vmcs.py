@@ -17,21 +17,28 @@ if TYPE_CHECKING:
     from popek.architectures.vtx.dumps.explanation import Explanation
     from popek.architectures.vtx.dumps.model import Dump, Remark
     from popek.architectures.vtx.fields import Field
+    from popek.architectures.vtx.verdict import Failure
 
 _MOST_NAMED = 6
-_STYLES = {"enters": "bold green", "undecided": "bold yellow"}
-_KINDS = {
-    "enters": "ENTERS",
-    "undecided": "UNDECIDED",
-    "vmfail-invalid": "FAILS",
-    "vmfail-valid": "FAILS",
-    "entry-failure": "FAILS",
-    "fault": "FAILS",
+_FEW_BITS = 12
+_STYLES = {
+    "ENTERS": "bold green",
+    "NO ENTRY FAILURE": "bold green",
+    "SUSPECT": "bold yellow",
+    "UNDECIDED": "bold yellow",
 }
 
 
-def _indented(console: Console, text: Text | Table, indent: int) -> None:
-    console.print(Padding(text, (0, 0, 0, indent)))
+def _indented(console: Console, text: Text, indent: int, bullet: str = "") -> None:
+    margin = indent + len(bullet)
+    for number, line in enumerate(text.wrap(console, max(console.width - margin, 20))):
+        line.rstrip()
+        lead = " " * margin if number else " " * indent + bullet
+        console.print(Text(lead).append_text(line), soft_wrap=True)
+
+
+def _indented_table(console: Console, table: Table, indent: int) -> None:
+    console.print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def _heading(console: Console, text: str, style: str = "bold") -> None:
@@ -39,12 +46,11 @@ def _heading(console: Console, text: str, style: str = "bold") -> None:
     console.print(Text(text, style=style))
 
 
-def print_check(console: Console, diagnosis: Diagnosis, summary: str) -> None:
+def print_check(console: Console, diagnosis: Diagnosis) -> None:
     """Print a verdict: failed checks, warnings, what the dump says, and what is missing."""
     _title(console, diagnosis.dump, diagnosis.capabilities.name)
-    kind = diagnosis.verdict.outcome.kind
-    line = Text(f"{_KINDS[kind]}  ", style=_STYLES.get(kind, "bold red"))
-    console.print(line.append(Text(summary, style="default")))
+    style = _STYLES.get(diagnosis.label, "bold red")
+    _indented(console, Text.assemble((diagnosis.label, style), "  ", diagnosis.summary), 0)
     _failed(console, diagnosis)
     _warnings(console, diagnosis)
     _happened(console, diagnosis)
@@ -53,30 +59,34 @@ def print_check(console: Console, diagnosis: Diagnosis, summary: str) -> None:
 
 
 def _title(console: Console, dump: Dump, processor: str = "") -> None:
-    text = Text(dump.name, style="bold")
     parts = [dump.format, f"{len(dump.fields)} field{'s' * (len(dump.fields) != 1)}"]
     if processor:
         parts.append(f"processor: {processor}")
-    console.print(text.append(Text(f" · {' · '.join(parts)}", style="dim not bold")))
+    _indented(console, Text(dump.name, style="bold"), 0)
+    _indented(console, Text(" · ".join(parts), style="dim"), 0)
 
 
 def _failed(console: Console, diagnosis: Diagnosis) -> None:
-    failed = diagnosis.verdict.failed
-    if not failed:
-        return
-    _heading(console, f"{len(failed)} check{'s fail' if len(failed) > 1 else ' fails'}", "bold red")
     shown: set[str] = set()
-    for failure in failed:
-        console.print(
-            Text(f"  {failure.id}", style="bold").append(
-                Text(f"  SDM {failure.section}", style="dim not bold")
-            )
-        )
-        _indented(console, Text(failure.message), 4)
-        for field_id, value in failure.fields.items():
-            if field_id not in shown:
-                shown.add(field_id)
-                _value(console, diagnosis.dump, field_id, value)
+    failed, suspects = diagnosis.verdict.failed, diagnosis.suspects
+    if failed:
+        _heading(console, f"{len(failed)} check{'s fail' if len(failed) > 1 else ' fails'}", "bold red")
+        for failure in failed:
+            _failure(console, diagnosis, failure, shown)
+    if suspects:
+        _heading(console, "Suspects: these fail, unless the processor relaxes them", "bold yellow")
+        for failure in suspects:
+            _failure(console, diagnosis, failure, shown)
+
+
+def _failure(console: Console, diagnosis: Diagnosis, failure: Failure, shown: set[str]) -> None:
+    section = Text(f"  SDM {failure.section}", style="dim not bold")
+    console.print(Text(f"  {failure.id}", style="bold").append(section))
+    _indented(console, Text(failure.message), 4)
+    for field_id, value in failure.fields.items():
+        if field_id not in shown:
+            shown.add(field_id)
+            _value(console, diagnosis.dump, field_id, value)
 
 
 def _value(console: Console, dump: Dump, field_id: str, value: int) -> None:
@@ -87,22 +97,31 @@ def _value(console: Console, dump: Dump, field_id: str, value: int) -> None:
     if line is not None:
         text.append(Text(f"  line {line}", style="dim not cyan"))
     _indented(console, text, 6)
-    if bits := decode(field_id, value):
-        _indented(console, _in_a_row(bits), 8)
+    bits = decode(field_id, value)
+    if len(bits) <= _FEW_BITS:
+        shown = [bit for bit in bits if bit.value or not bit.name.startswith("RESERVED")]
+        _bits(console, "", [_bit(bit) for bit in shown])
+        return
+    _bits(console, "set: ", [_bit(bit) for bit in bits if bit.value])
+    clear = [bit for bit in bits if not bit.value and not bit.name.startswith("RESERVED")]
+    _bits(console, "clear: ", [f"{bit.name}[{_place(bit)}]" for bit in clear])
 
 
-def _in_a_row(bits: Sequence[Bit]) -> Text:
-    """All bits of a small field, or the ones that are set in a large one."""
-    chosen = bits if len(bits) <= 12 else [bit for bit in bits if bit.value]
-    words = [_bit(bit) for bit in chosen] or ["no bit is set"]
-    return Text("  ".join(words), style="dim")
+def _bits(console: Console, label: str, words: Sequence[str]) -> None:
+    if words:
+        _indented(
+            console, Text(label + "  ".join(word.replace(" ", "\u00a0") for word in words), style="dim"), 8
+        )
 
 
 def _bit(bit: Bit) -> str:
-    place = f"[{bit.high}:{bit.low}]" if bit.high != bit.low else f"[{bit.high}]"
     number = f"{bit.value:#x}" if bit.value > 9 else str(bit.value)
-    meaning = f" ({bit.meaning})" if bit.meaning and bit.high != bit.low else ""
-    return f"{bit.name}{place}={number}{meaning}".replace(" ", "\u00a0")
+    _, _, known = bit.meaning.partition(": ")
+    return f"{bit.name}[{_place(bit)}]={number}{f' ({known})' if known else ''}"
+
+
+def _place(bit: Bit) -> str:
+    return f"{bit.high}:{bit.low}" if bit.high != bit.low else str(bit.high)
 
 
 def _warnings(console: Console, diagnosis: Diagnosis) -> None:
@@ -119,25 +138,29 @@ def _happened(console: Console, diagnosis: Diagnosis) -> None:
         return
     _heading(console, "What the dump says")
     for sentence in diagnosis.happening.sentences:
-        _indented(console, Text(f"- {sentence}"), 2)
+        _indented(console, Text(sentence), 2, "- ")
     if diagnosis.agreement:
-        _indented(console, Text(diagnosis.agreement, style="italic"), 2)
+        _indented(console, Text(diagnosis.agreement, style="italic"), 2, "→ ")
 
 
 def _undecided(console: Console, diagnosis: Diagnosis) -> None:
     count = len(diagnosis.verdict.undecided)
     if not count:
         return
-    _heading(console, f"{count} check{'s are' if count > 1 else ' is'} not decidable from this dump", "bold")
+    _heading(console, f"{count} check{'s are' if count > 1 else ' is'} not decidable from this dump")
+    if diagnosis.relevant and diagnosis.relevant < count:
+        _indented(
+            console, Text(f"- {diagnosis.relevant} of them could cause what is reported; they ask for:"), 2
+        )
     if diagnosis.fields_asked:
-        _indented(console, Text(f"add the fields: {_names(diagnosis.fields_asked)}"), 2)
+        _indented(console, Text(f"add fields: {_names(diagnosis.fields_asked)}"), 2, "- ")
     if diagnosis.others_asked:
-        text = f"add with --capabilities, or in JSON ({diagnosis.waiting_for_others} checks): "
-        _indented(console, Text(f"{text}{_names(diagnosis.others_asked)}"), 2)
+        text = "name the processor with --capabilities PRESET|FILE, or give memory in JSON"
+        _indented(console, Text(f"{text}: {_names(diagnosis.others_asked)}"), 2, "- ")
 
 
 def _names(asked: Sequence[tuple[str, int]]) -> str:
-    words = [f"{what} ({count})" for what, count in asked[:_MOST_NAMED]]
+    words = [f"{what.split(' (')[0]} ({count})" for what, count in asked[:_MOST_NAMED]]
     rest = len(asked) - _MOST_NAMED
     return ", ".join(words) + (f" and {rest} more" if rest > 0 else "")
 
@@ -177,7 +200,7 @@ def print_decode(console: Console, dump: Dump, decoded: Iterable[tuple[Field, in
             )
         )
         if bits:
-            _indented(console, _bit_table(bits), 4)
+            _indented_table(console, _bit_table(bits), 4)
     if dump.reported:
         _heading(console, "Said beside the fields")
         for key, said in dump.reported.items():
@@ -192,10 +215,9 @@ def _bit_table(bits: Sequence[Bit]) -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim")
     for bit in bits:
-        place = f"{bit.high}:{bit.low}" if bit.high != bit.low else f"{bit.high}"
         number = f"{bit.value:#x}" if bit.value > 9 else str(bit.value)
         style = "default" if bit.value else "dim"
-        table.add_row(place, Text(bit.name, style=style), Text(number, style=style), bit.meaning)
+        table.add_row(_place(bit), Text(bit.name, style=style), Text(number, style=style), bit.meaning)
     return table
 
 
@@ -209,7 +231,7 @@ def print_explanation(console: Console, explanation: Explanation) -> None:
     table.add_column()
     for label, text in explanation.rows:
         table.add_row(label, text)
-    _indented(console, table, 2)
+    _indented_table(console, table, 2)
     if explanation.bits:
         console.print()
         bits = Table.grid(padding=(0, 2))
@@ -218,7 +240,7 @@ def print_explanation(console: Console, explanation: Explanation) -> None:
         bits.add_column(style="dim")
         for row in explanation.bits:
             bits.add_row(*row)
-        _indented(console, bits, 2)
+        _indented_table(console, bits, 2)
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
@@ -253,12 +275,13 @@ def _change(console: Console, change: FieldChange) -> None:
     text = Text(f"  {change.field}", style="cyan")
     console.print(text.append(Text(f"  {change.first:#x} → {change.second:#x}", style="bold not cyan")))
     for before, after in change.bits:
-        place = f"[{before.high}:{before.low}]" if before.high != before.low else f"[{before.high}]"
         meaning = ""
         if before.meaning != after.meaning:
             meaning = f"  ({before.meaning or '-'} → {after.meaning or '-'})"
         _indented(
             console,
-            Text(f"{before.name}{place}  {before.value:#x} → {after.value:#x}{meaning}", style="dim"),
+            Text(
+                f"{before.name}[{_place(before)}]  {before.value:#x} → {after.value:#x}{meaning}", style="dim"
+            ),
             6,
         )

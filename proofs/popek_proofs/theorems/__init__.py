@@ -1,0 +1,1 @@
+"""The theorems of Popek and Goldberg, lemma by lemma, for any machine."""

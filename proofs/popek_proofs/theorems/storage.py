@@ -1,25 +1,43 @@
 """Storage under the virtual machine map: locations, bounds, and references that fall outside.
 
 The paper's machine has q locations.  A reference a under R = (l, b) memory-traps if a + l >= q or a >= b, and
-otherwise reaches E[a + l].  The virtual machine has w locations of its own; the control program has the first k of
-the hardware's, and whatever is above k + w.  The map f moves location j to k + j and R = (l, b) to (l + k, b').
+otherwise reaches E[a + l].  The virtual machine has w locations of its own; the control program has the first
+k of the hardware's, and whatever is above k + w.  The map f moves location j to k + j and R = (l, b) to (l +
+k, b').
 
-The paper writes b' = b.  That is right only where l + b <= w: otherwise a reference that the bare machine of w
-locations would trap reaches storage behind the virtual machine.  Here the control program cuts the bound to what
-is left of the guest's storage; dropping the cut gives the counterexample.
+The paper writes b' = b.  That is right only where l + b <= w: otherwise a reference that the bare machine of
+w locations would trap reaches storage behind the virtual machine.  Here the control program cuts the bound to
+what is left of the guest's storage; dropping the cut gives the counterexample.
 
 These propositions are what `theorem1` needs to know of f, for every q, w, k, l and b: `map-keeps-references`
 says that S and f(S) look alike, `map-frames-the-rest` that what is outside the bounds corresponds,
 `control-program-out-of-reach` and `allocator-keeps-apart` that no reference leaves the virtual machine,
-`map-commutes-with-stores` that f and a store can change places, and `map-is-one-to-one` that no guest state is lost.
-The last two are about the paper's exception "resource bounds": a virtual machine is smaller than the real one
-(`machine-is-smaller`), and a smaller machine differs in nothing but memory traps on references behind its end
-(`smaller-machine`).
+`map-commutes-with-stores` that f and a store can change places, and `map-is-one-to-one` that no guest state
+is lost. The last two are about the paper's exception "resource bounds": a virtual machine is smaller than the
+real one (`machine-is-smaller`), and a smaller machine differs in nothing but memory traps on references
+behind its end (`smaller-machine`).
 """
 
 from __future__ import annotations
 
-from ..formula import BOOL, INT, STORAGE, WORD, Expr, conj, constant, disj, equal, exists, forall, implies, ite, number, select, var
+from ..formula import (
+    BOOL,
+    INT,
+    STORAGE,
+    WORD,
+    Expr,
+    conj,
+    constant,
+    disj,
+    equal,
+    exists,
+    forall,
+    implies,
+    ite,
+    number,
+    select,
+    var,
+)
 from ..proposition import Hypothesis, Proposition
 from ..small_machine import Scope
 
@@ -61,21 +79,25 @@ def at_each(variable: Expr, size: Expr, body: Expr) -> Expr:
 
 
 def moved(image: Expr, storage: Expr, by: Expr, size: Expr) -> Expr:
-    """E'[k + j] = E[j] for each location j of the guest; said from either side, so that solvers find it."""
-    there = equal(select(image, j), select(storage, j - by))
-    return conj(
-        at_each(j, size, equal(select(image, by + j), select(storage, j))),
-        forall([j], implies(conj(by <= j, j < by + size), there)),
-    )
+    """E'[k + j] = E[j] for each location j of the guest."""
+    return at_each(j, size, equal(select(image, by + j), select(storage, j)))
+
+
+def moved_back(image: Expr, storage: Expr, by: Expr, size: Expr) -> Expr:
+    """The same, by the location in the hardware's storage: E'[j] = E[j - k]."""
+    there = conj(by <= j, j < by + size)
+    return forall([j], implies(there, equal(select(image, j), select(storage, j - by))))
 
 
 FITS = Hypothesis("storage-fits", "the control program and the virtual machine fit: k + w <= q", k + w <= q)
 FIRST_TWO = Hypothesis(
-    "vector-is-the-control-program's", "locations 0 and 1 are the control program's: k >= 2", number(2) <= k
+    "vector-is-owned", "locations 0 and 1 are the control program's: k >= 2", number(2) <= k
 )
 BASE = Hypothesis("base-is-composed", "l' = l + k", equal(L, l + k))
 CUT = Hypothesis(
-    "bound-is-cut", "b' is b, or what is left of the guest's storage where that is less", equal(B, cut(b, l, w))
+    "bound-is-cut",
+    "b' is b, or what is left of the guest's storage where that is less",
+    equal(B, cut(b, l, w)),
 )
 MOVED = Hypothesis("storage-is-moved", "E'[k + j] = E[j] for j < w", moved(H, E, k, w))
 
@@ -114,8 +136,10 @@ FRAMES_REST = Proposition(
     (
         BASE,
         CUT,
-        MOVED,
-        Hypothesis("other-storage-is-moved", "E2'[k + j] = E2[j] for j < w", moved(H2, E2, k, w)),
+        Hypothesis("storage-is-moved", "E'[j] = E[j - k] for k <= j < k + w", moved_back(H, E, k, w)),
+        Hypothesis(
+            "other-storage-is-moved", "E2'[j] = E2[j - k] for k <= j < k + w", moved_back(H2, E2, k, w)
+        ),
         Hypothesis(
             "control-program-is-the-same",
             "the control program's storage depends on the virtual M and R at most",
@@ -135,15 +159,14 @@ FRAMES_REST = Proposition(
 
 OUT_OF_REACH = Proposition(
     "theorem1.control-program-out-of-reach",
-    "a reference that does not memory-trap in f(S) reaches the virtual machine's storage, and so neither the control "
+    "a reference that does not memory-trap in f(S) reaches the virtual machine's storage, and so neither "
+    "the control "
     "program's nor E[0] and E[1]",
     "Popek and Goldberg 1974, resource control",
     (BASE, CUT, FIRST_TWO),
     conclusion=forall(
         [a],
-        implies(
-            conj(number(0) <= a, ~outside(a, L, B, q)), conj(inside(a + L, k, w), number(2) <= a + L)
-        ),
+        implies(conj(number(0) <= a, ~outside(a, L, B, q)), conj(inside(a + L, k, w), number(2) <= a + L)),
     ),
     occasion=~outside(number(0), L, B, q),
     given=naturals(q, w, k, l, b),
@@ -156,14 +179,19 @@ a2 = var("a_2", INT)
 
 KEEPS_APART = Proposition(
     "theorem1.allocator-keeps-apart",
-    "whatever R two virtual machines ask for, no reference of one reaches a location that a reference of the other "
+    "whatever R two virtual machines ask for, no reference of one reaches a location that a reference of "
+    "the other "
     "reaches",
     "Popek and Goldberg 1974, allocator and resource control",
     (
         BASE,
         CUT,
         Hypothesis("other-base-is-composed", "l2' = l2 + k2", equal(L2, l2 + k2)),
-        Hypothesis("storage-is-given-once", "the second machine's storage begins behind the first's: k + w <= k2", k + w <= k2),
+        Hypothesis(
+            "storage-is-given-once",
+            "the second machine's storage begins behind the first's: k + w <= k2",
+            k + w <= k2,
+        ),
     ),
     conclusion=forall(
         [a, a2],
@@ -184,14 +212,13 @@ E_after, H_after = constant("E_after", STORAGE), constant("E_after_mapped", STOR
 
 def stored(after: Expr, before: Expr, location: Expr, size: Expr) -> Expr:
     """`after` is `before` with x in that location."""
-    return at_each(
-        j, size, equal(select(after, j), ite(equal(j, location), x, select(before, j)))
-    )
+    return at_each(j, size, equal(select(after, j), ite(equal(j, location), x, select(before, j))))
 
 
 COMMUTES_WITH_STORES = Proposition(
     "theorem1.map-commutes-with-stores",
-    "a store through R and the map can change places: storing through R' in f(S) gives f of S after the store, and "
+    "a store through R and the map can change places: storing through R' in f(S) gives f of S after the "
+    "store, and "
     "leaves the control program's storage alone",
     SOURCE,
     (
@@ -199,8 +226,14 @@ COMMUTES_WITH_STORES = Proposition(
         BASE,
         MOVED,
         Hypothesis("reference-in-bounds", "the reference does not memory-trap", ~outside(reference, l, b, w)),
-        Hypothesis("bare-machine-stores", "the bare machine stores x in E[a + l]", stored(E_after, E, reference + l, w)),
-        Hypothesis("hardware-stores", "the hardware stores x in E'[a + l']", stored(H_after, H, reference + L, q)),
+        Hypothesis(
+            "bare-machine-stores",
+            "the bare machine stores x in E[a + l]",
+            stored(E_after, E, reference + l, w),
+        ),
+        Hypothesis(
+            "hardware-stores", "the hardware stores x in E'[a + l']", stored(H_after, H, reference + L, q)
+        ),
     ),
     conclusion=conj(
         moved(H_after, E_after, k, w),
@@ -267,7 +300,8 @@ ONE_TO_ONE = Proposition(
 
 SMALLER_MACHINE = Proposition(
     "theorem1.smaller-machine",
-    "a machine of w locations differs from one of q only in that it memory-traps on references behind its end",
+    "a machine of w locations differs from one of q only in that it memory-traps on references behind its "
+    "end",
     "Popek and Goldberg 1974, equivalence: resource bounds",
     (Hypothesis("no-larger", "w <= q", w <= q),),
     conclusion=forall(

@@ -8,24 +8,26 @@ The three properties of a virtual machine monitor and where they are shown:
 * equivalence: `innocuous-commutes` (the paper's Lemma 1), `privileged-reaches-dispatcher`,
   `entry-tells-the-guest` and `interpreter-restores-map` (Lemma 2), `step`, and for instruction sequences
   `sequences-base` and `sequences-step` (Lemma 3);
-* resource control: `control-stays`, with `allocator-confines` and `control-program-out-of-reach` of `storage`;
+* resource control: `control-stays` and `control-program-invisible`, with `control-program-out-of-reach` and
+  `allocator-keeps-apart` of `storage`;
 * efficiency: `innocuous-direct`.
 
-**Sequences.**  Let P(n) say that after n instructions the virtual machine is in f(s_n), where s_n is the state of
-the bare machine after n.  `sequences-base` is P(0); `sequences-step` is "P(n) implies P(n + 1)" for an arbitrary n.
-By induction on the natural numbers P(n) holds for every n.  The induction principle is the only part that is
-not itself a query.
+**Sequences.**  Let P(n) say that after n instructions the virtual machine is in f(s_n), where s_n is the
+  state of the bare machine after n.  `sequences-base` is P(0); `sequences-step` is "P(n) implies P(n + 1)"
+  for an arbitrary n. By induction on the natural numbers P(n) holds for every n.  The induction principle is
+  the only part that is not itself a query.
 
-**The paper's two exceptions** to equivalence.  Timing: the control program takes time, and a step of the virtual
-machine is however many the hardware needs; no symbol here speaks of time (`theorem2` has to).  Resources: the
-virtual machine has w < q locations; it is compared with a bare machine of w, see `smaller-machine` and
-`machine-is-smaller` in `storage`.
+**The paper's two exceptions** to equivalence.  Timing: the control program takes time, and a step of the
+  virtual machine is however many the hardware needs; no symbol here speaks of time (`theorem2` has to).
+  Resources: the virtual machine has w < q locations; it is compared with a bare machine of w, see
+  `smaller-machine` and `machine-is-smaller` in `storage`.
 
-**Tacit hypotheses.**  Two hypotheses are not in the paper's statement.  `traps-in-user-mode-too`: an instruction
-that traps in supervisor mode and completes in user mode is neither sensitive nor privileged by the letter, since
-the definitions compare only runs that do not trap; yet no VMM can virtualize it.  `references-relocated`: the
-definitions leave memory traps aside, so a machine whose user mode checks other bounds passes them.  The machine
-model of the paper rules both out without saying so; the tables show what happens where it does not.
+**Tacit hypotheses.**  Two hypotheses are not in the paper's statement.  `traps-in-user-mode-too`: an
+  instruction that traps in supervisor mode and completes in user mode is neither sensitive nor privileged by
+  the letter, since the definitions compare only runs that do not trap; yet no VMM can virtualize it.
+  `references-relocated`: the definitions leave memory traps aside, so a machine whose user mode checks other
+  bounds passes them.  The machine model of the paper rules both out without saying so; the tables show what
+  happens where it does not.
 """
 
 from __future__ import annotations
@@ -60,6 +62,8 @@ from .vocabulary import (
     T,
     alike,
     bare,
+    base,
+    bound,
     completes,
     control_innocent,
     dispatcher,
@@ -70,16 +74,16 @@ from .vocabulary import (
     kept,
     new,
     old,
+    pc,
     privileged,
     psw,
+    rest,
     same,
     stops,
     storage_traps,
     traps,
     user,
-    base,
-    bound,
-    rest,
+    window,
 )
 
 SOURCE = "Popek and Goldberg 1974, Theorem 1"
@@ -126,7 +130,8 @@ INNOCUOUS_COMMUTES = Proposition(
 
 REACHES_DISPATCHER = Proposition(
     "theorem1.privileged-reaches-dispatcher",
-    "a privileged instruction on f(S) gives control to the dispatcher in supervisor mode, with the PSW of f(S) in "
+    "a privileged instruction on f(S) gives control to the dispatcher in supervisor mode, with the PSW of "
+    "f(S) in "
     "E[0] and all other storage as it was",
     "Popek and Goldberg 1974, Lemma 2",
     (PRIVILEGED, TWIN, REFERENCES_RELOCATED, TRAP, MAP_USER, MAP_VECTOR, PSW_MODE, DISPATCHER),
@@ -148,7 +153,8 @@ REACHES_DISPATCHER = Proposition(
 
 ENTRY_TELLS = Proposition(
     "theorem1.entry-tells-the-guest",
-    "the state in which the dispatcher is entered tells which guest state was interrupted, so that an interpreter "
+    "the state in which the dispatcher is entered tells which guest state was interrupted, so that an "
+    "interpreter "
     "routine for i exists: it may be a table",
     "Popek and Goldberg 1974, Lemma 2",
     (
@@ -211,7 +217,8 @@ INTERPRETER_RESTORES = Proposition(
 
 CONTROL_STAYS = Proposition(
     "theorem1.control-stays",
-    "after any instruction on f(S) either the dispatcher has control, or M, R, everything outside the bounds and the "
+    "after any instruction on f(S) either the dispatcher has control, or M, R, everything outside the "
+    "bounds and the "
     "dispatcher's PSW in E[1] are as they were",
     "Popek and Goldberg 1974, resource control",
     (
@@ -246,15 +253,35 @@ CONTROL_STAYS = Proposition(
     scope=ONE_INSTRUCTION,
 )
 
+INVISIBLE = Proposition(
+    "theorem1.control-program-invisible",
+    "what an innocuous instruction does in user mode to e|r and P, and whether it traps, does not depend on "
+    "anything "
+    "outside e|r: neither on the control program nor on another virtual machine",
+    "Popek and Goldberg 1974, resource control",
+    (NOT_CONTROL_SENSITIVE, NOT_BEHAVIOUR_SENSITIVE, REFERENCES_RELOCATED, TRAPS_IN_USER_TOO),
+    conclusion=forall(
+        [S, T],
+        implies(
+            conj(alike(S, T), user(S), user(T), completes(i, S)),
+            conj(completes(i, T), same(execute(i, S), execute(i, T), window, pc)),
+        ),
+    ),
+    occasion=exists([S, T], conj(alike(S, T), user(S), user(T), completes(i, S), ~equal(rest(S), rest(T)))),
+    scope=ONE_INSTRUCTION,
+)
+
 INNOCUOUS_DIRECT = Proposition(
     "theorem1.innocuous-direct",
-    "an innocuous instruction that completes on S completes on f(S): the hardware runs it, the control program does "
+    "an innocuous instruction that completes on S completes on f(S): the hardware runs it, the control "
+    "program does "
     "not",
     "Popek and Goldberg 1974, efficiency",
     (
         Hypothesis(
             "no-needless-traps",
-            "i traps only where it traps in every state that looks alike; a privileged innocuous instruction would not",
+            "i traps only where it traps in every state that looks alike; a privileged innocuous "
+            "instruction would not",
             forall([S, T], implies(conj(alike(S, T), traps(i, T)), traps(i, S))),
         ),
         REFERENCES_RELOCATED,
@@ -310,7 +337,8 @@ STEP = Proposition(
     ),
     conclusion=forall([S], implies(bare(S), equal(virtual_step(f(S)), f(execute(fetch(S), S))))),
     occasion=exists(
-        [S, T], conj(bare(S), bare(T), completes(fetch(S), f(S)), stops(fetch(T), f(T)), is_privileged(fetch(T)))
+        [S, T],
+        conj(bare(S), bare(T), completes(fetch(S), f(S)), stops(fetch(T), f(T)), is_privileged(fetch(T))),
     ),
     scope=Scope({INSTRUCTION: 2}),
 )
@@ -326,15 +354,17 @@ n, N = Function("n", (), TIME)(), var("N", TIME)
 def sequence_propositions(
     theorem: str, source: str, virtual: Function, step: Function
 ) -> tuple[Proposition, Proposition]:
-    """P(0) and "P(n) implies P(n + 1)", where P(n) is: the virtual machine is in f of the bare machine's state."""
+    """P(0) and "P(n) implies P(n + 1)", where P(n) is: the virtual machine is in f of the bare machine's
+    state."""
 
     def invariant(count: Expr) -> Expr:
         return conj(bare(bare_run(count)), equal(virtual_run(count), f(bare_run(count))))
 
     started = Hypothesis(
-        "starts-in-the-image", "the bare machine starts without control program, the virtual machine in f of its state",
+        "starts-in-the-image",
+        "the bare machine starts without control program, the virtual machine in f of its state",
         conj(bare(bare_run(zero())), equal(virtual_run(zero()), f(bare_run(zero())))),
-    )  # fmt: skip
+    )
     base_case = Proposition(
         f"{theorem}.sequences-base",
         "P(0): before the first instruction the virtual machine is in f of the bare machine's state",
@@ -345,7 +375,8 @@ def sequence_propositions(
     )
     step_case = Proposition(
         f"{theorem}.sequences-step",
-        "P(n) implies P(n + 1): after one more instruction the virtual machine is in f of the bare machine's state",
+        "P(n) implies P(n + 1): after one more instruction the virtual machine is in f of the bare "
+        "machine's state",
         source,
         (
             Hypothesis("induction-hypothesis", "P(n)", invariant(n)),
@@ -390,6 +421,7 @@ PROPOSITIONS = (
     ENTRY_TELLS,
     INTERPRETER_RESTORES,
     CONTROL_STAYS,
+    INVISIBLE,
     INNOCUOUS_DIRECT,
     STEP,
     SEQUENCES_BASE,

@@ -111,7 +111,8 @@ def behaviour_innocent(instruction: Expr) -> Expr:
 
 
 def privileged(instruction: Expr) -> Expr:
-    """For every pair <e, s, p, r>, <e, u, p, r> in which it does not memory-trap: it traps in u and not in s."""
+    """For every pair <e, s, p, r>, <e, u, p, r> in which it does not memory-trap: it traps in u and not in
+    s."""
     pair = conj(
         same(S, T, pc, base, bound, window, rest),
         ~user(S),
@@ -129,7 +130,8 @@ NOT_CONTROL_SENSITIVE = Hypothesis(
 )
 NOT_BEHAVIOUR_SENSITIVE = Hypothesis(
     "not-behaviour-sensitive",
-    "i is not behaviour sensitive: states that differ only in M and in the place of e|r give the same e|r and P",
+    "i is not behaviour sensitive: states that differ only in M and in the place of e|r give the same e|r "
+    "and P",
     behaviour_innocent(i),
 )
 PRIVILEGED = Hypothesis(
@@ -147,12 +149,15 @@ STATES = Hypothesis(
 
 def references_relocated(instruction: Expr) -> Expr:
     """Which references fall outside the bounds does not depend on M or on the place of e|r."""
-    return forall([S, T], implies(alike(S, T), equal(storage_traps(instruction, S), storage_traps(instruction, T))))
+    return forall(
+        [S, T], implies(alike(S, T), equal(storage_traps(instruction, S), storage_traps(instruction, T)))
+    )
 
 
 REFERENCES_RELOCATED = Hypothesis(
     "references-relocated",
-    "every reference is relocated and checked, in both modes: of two states that look alike i memory-traps in "
+    "every reference is relocated and checked, in both modes: of two states that look alike i memory-traps "
+    "in "
     "both or in neither",
     references_relocated(i),
 )
@@ -160,14 +165,13 @@ REFERENCES_RELOCATED = Hypothesis(
 
 def traps_downward(instruction: Expr) -> Expr:
     """What traps anywhere traps in user mode."""
-    return forall(
-        [S, T], implies(conj(alike(S, T), user(T), traps(instruction, S)), traps(instruction, T))
-    )
+    return forall([S, T], implies(conj(alike(S, T), user(T), traps(instruction, S)), traps(instruction, T)))
 
 
 TRAPS_IN_USER_TOO = Hypothesis(
     "traps-in-user-mode-too",
-    "i completes in user mode only where it completes in every state that looks alike (tacit in the paper, whose "
+    "i completes in user mode only where it completes in every state that looks alike (tacit in the paper, "
+    "whose "
     "behaviour sensitivity compares only runs that do not trap)",
     traps_downward(i),
 )
@@ -216,7 +220,9 @@ MAP_WINDOW = Hypothesis(
     forall([S], implies(bare(S), alike(S, f(S)))),
     by="theorem1.map-keeps-references",
 )
-MAP_USER = Hypothesis("map-runs-in-user-mode", "f(S) is in user mode", forall([S], implies(bare(S), user(f(S)))))
+MAP_USER = Hypothesis(
+    "map-runs-in-user-mode", "f(S) is in user mode", forall([S], implies(bare(S), user(f(S))))
+)
 MAP_BASE = Hypothesis(
     "map-composes-relocation",
     "the base of f(S) is that of S, moved by the size of the control program",

@@ -63,8 +63,10 @@ def page_fault_code(cpu: Ia32, write: bool) -> Word:
     return ite(cpu.cpl == 3, code | 4, code)
 
 
-def linear_address(cpu: Ia32, operand: MemoryOperand, size: int, *, write: bool) -> Word:
-    """The linear address of a `size`-byte access.
+def linear_address(
+    cpu: Ia32, operand: MemoryOperand, size: int, *, write: bool, checked: bool = False
+) -> Word:
+    """The linear address of a `size`-byte access; `checked`: the segment was found to allow it.
 
     Raises:
         MemoryFault: #SS(0) for SS, else #GP(0), on a null segment, a type or a limit violation;
@@ -75,7 +77,7 @@ def linear_address(cpu: Ia32, operand: MemoryOperand, size: int, *, write: bool)
     data = rights.type[3] == 0
     permitted = (data & rights.type[1]) if write else (data | rights.type[1])
     allowed = (rights.unusable == 0) & permitted & within(segment, operand.offset, size)
-    if not allowed:
+    if not checked and not allowed:
         raise MemoryFault(SS if operand.segment == SS_ else GP, 0)
     address = segment.base + operand.offset
     barred = overlaps(cpu.reserved, address, size)
@@ -93,9 +95,9 @@ def load(cpu: Ia32, operand: MemoryOperand, size: int) -> Word:
     return cpu.memory.load_little_endian(linear_address(cpu, operand, size, write=False), size)
 
 
-def store(cpu: Ia32, operand: MemoryOperand, value: Word) -> None:
-    """Store a word of 8, 16 or 32 bits, little-endian."""
-    address = linear_address(cpu, operand, value.width // 8, write=True)
+def store(cpu: Ia32, operand: MemoryOperand, value: Word, *, checked: bool = False) -> None:
+    """Store a word of 8, 16 or 32 bits, little-endian; `checked`: the segment was found to allow it."""
+    address = linear_address(cpu, operand, value.width // 8, write=True, checked=checked)
     cpu.memory = cpu.memory.store_little_endian(address, value)
 
 
@@ -121,10 +123,15 @@ def move_stack_pointer(cpu: Ia32, distance: Word | int) -> None:
     cpu.gpr[ESP] = ite(cpu.ss.rights.db, moved, kept)
 
 
-def push(cpu: Ia32, value: Word, *, slot: int | None = None) -> None:
-    """Push a word of 16 or 32 bits; `slot` bytes of stack where they are more than the value has."""
+def push(cpu: Ia32, value: Word, *, slot: int | None = None, checked: bool = False) -> None:
+    """Push a word of 16 or 32 bits.
+
+    Args:
+        slot: bytes of stack, where they are more than the value has.
+        checked: there was found to be room.
+    """
     size = slot or value.width // 8
-    store(cpu, MemoryOperand(Word(3, SS_), stack_offset(cpu, -size)), value)
+    store(cpu, MemoryOperand(Word(3, SS_), stack_offset(cpu, -size)), value, checked=checked)
     move_stack_pointer(cpu, -size)
 
 

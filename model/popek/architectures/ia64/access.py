@@ -95,10 +95,16 @@ def promotes(cpu: Ia64) -> Word:
     return (cpu.psr.it == 1) & (code_page(cpu).ar == PROMOTION)
 
 
+def addressable(cpu: Ia64, address: Word) -> Word:
+    """The address exists, virtual or (PSR.dt = 0) physical (width 1)."""
+    top = ~cpu.features.narrow | ~address[PHYSICAL_BITS - 1]
+    physical = (address[62:PHYSICAL_BITS] == 0) & top
+    return ite(cpu.psr.dt, implemented(address, cpu.withheld), physical)
+
+
 def data_address(cpu: Ia64, address: Word, *, write: bool) -> Word:
     """The physical address of a data reference at the current level, with its faults."""
-    exists = ite(cpu.psr.dt, implemented(address, cpu.psr.vm), address[62:PHYSICAL_BITS] == 0)
-    if ~exists:
+    if ~addressable(cpu, address):
         raise MemoryFault(UNIMPLEMENTED_DATA_ADDRESS)
     entry = entry_of(cpu, address)
     translated = cpu.psr.dt

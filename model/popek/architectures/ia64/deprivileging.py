@@ -17,6 +17,8 @@ from popek.kernel.state import Role
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, all_of, concat, ite
 
+from .access import PAGE_BITS, PHYSICAL_BITS
+
 if TYPE_CHECKING:
     from .state import Ia64
 
@@ -79,8 +81,9 @@ def map_translations(guest: Ia64, level: Callable[[Word], Word]) -> Memory:
     def cell(page: Word) -> Word:
         entry = guest.translations.load(page)
         compressed = entry.replace(8, 7, level(entry[8:7]))
-        # present, privilege level 3, read-write-execute, physical page = virtual page
-        identity = concat(Word(38, 0), page[37:0], Word(12, 0b0111_1000_0001))
+        # privilege level 3, read-write-execute, physical page = virtual page, where there is such a page
+        exists = page[PHYSICAL_BITS : PHYSICAL_BITS - PAGE_BITS] == 0
+        identity = concat(Word(38, 0), page[37:0], Word(11, 0b011_1100_0000), exists)
         return ite(guest.psr.dt, compressed, identity)
 
     return Memory(52, 88, cell)
@@ -114,8 +117,8 @@ def techniques() -> dict[str, Technique[Ia64]]:
     )  # fmt: skip
     replaced = (
         # The levels kept in PFS and RSC are real ones, not those the guest believes in.
-        *(f"psr.{name}" for name in OWN_VALUE_PSR), "ar.rsc.pl", "ar.pfs.ppl", *control_leaves(), *CLOCKS, "kr",
-        *FILES,
+        *(f"psr.{name}" for name in OWN_VALUE_PSR), "ar.rsc.pl", "ar.pfs.ppl", *control_leaves(), *CLOCKS,
+        "kr", *FILES,
     )  # fmt: skip
     found: dict[str, Technique[Ia64]] = {}
     for level in (1, 2, 3):

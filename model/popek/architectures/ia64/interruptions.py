@@ -88,11 +88,11 @@ def reserved_field(condition: Word) -> None:
         raise Fault(RESERVED_FIELD)
 
 
-def implemented(address: Word, vm: Word) -> Word:
+def implemented(address: Word, withheld: Word) -> Word:
     """The virtual address exists (width 1); PSR.vm withholds one bit (vol. 3, thash, ttag, mov cr)."""
     top = address[60:IMPLEMENTED_MSB]
     wide = (top == 0) | (~top == 0)
-    return wide & ((vm == 0) | (address[IMPLEMENTED_MSB] == address[IMPLEMENTED_MSB - 1]))
+    return wide & (~withheld | (address[IMPLEMENTED_MSB] == address[IMPLEMENTED_MSB - 1]))
 
 
 # -- delivery ---------------------------------------------------------------------------------------

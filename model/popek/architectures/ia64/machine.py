@@ -98,6 +98,7 @@ def _axes() -> tuple[Axis, ...]:
         leaf_axis("VM_FEATURES", "features.vm_enabled", 1, "PAL has switched VT-i on (feature 40)", 1),
         leaf_axis("VMSW_FEATURE", "features.vmsw_enabled", 1, "PAL has switched vmsw on (feature 54)", 1),
         leaf_axis("SI", "psr.si", 1, "PSR.si: the interval timer is reserved to CPL 0 and to the VMM", 1),
+        leaf_axis("NARROW", "features.narrow", 1, "one address bit less is implemented", 0),
         leaf_axis("GITC", "features.gitc", 1, "the guest reads AR.ITC with an offset", 0),
         Axis(
             "PROMOTION_PAGES",

@@ -168,6 +168,7 @@ class Features(Group):
     vm_enabled = word(1, role=HIDDEN)  # PAL_PROC_GET_FEATURES bit 40
     vmsw_enabled = word(1, role=HIDDEN)  # PAL_PROC_GET_FEATURES bit 54
     gitc = word(1, role=HIDDEN)  # AR.ITC reads as ITC + ITO under PSR.vm
+    narrow = word(1, role=HIDDEN)  # one address bit less is implemented (what a VMM may tell a guest)
 
 
 class Vac(Group):
@@ -281,6 +282,11 @@ class Ia64(State):
         self.nat = self.nat.store(place, nat)
 
     # -- instruction pointer ----------------------------------------------------------------------
+
+    @property
+    def withheld(self) -> Word:
+        """The most significant implemented bit of virtual addresses is withheld (1 bit)."""
+        return self.psr.vm | self.features.narrow
 
     @property
     def bundle(self) -> Word:

@@ -26,7 +26,8 @@ DEVICES: Final[Mapping[str, int]] = {"APR": 0, "PI": 1}
 # What the KS10 makes of the device codes, as opcode and accumulator.
 KS10_CODES: Final[Mapping[str, int]] = {
     "APRID": 0o70000, "WRAPR": 0o70020, "RDAPR": 0o70024, "WRPI": 0o70060, "RDPI": 0o70064, "RDUBR": 0o70104,
-    "CLRPT": 0o70110, "WRUBR": 0o70114, "WREBR": 0o70120, "RDEBR": 0o70124, "RDHSB": 0o70230, "WRHSB": 0o70270,
+    "CLRPT": 0o70110, "WRUBR": 0o70114, "WREBR": 0o70120, "RDEBR": 0o70124, "RDHSB": 0o70230,
+    "WRHSB": 0o70270,
 }  # fmt: skip
 
 
@@ -58,6 +59,6 @@ def encode(instruction: Instruction, operands: Mapping[str, int]) -> int:
     elif name in FUNCTIONS:
         code = io_code(name, DEVICES.get(rest[0], number("operand D", 0)))
     else:
-        opcode = OPCODES[name] + number("operand U", 0)
+        opcode = OPCODES[name] + number("operand U", 0) + number("operand L", 0)
         code = opcode << 4 | number("operand AC", 0) | number("operand F", 0) | number("operand P", 0)
     return code << 23 | index << 18 | address

@@ -146,7 +146,7 @@ def _tests(machine: Machine[P], manual: str) -> None:
 
     @machine.instruction("JFCL F, E", source=f"{manual}, section 2.9")
     def jfcl(cpu: P, selected: Word, e: Word) -> None:
-        """Jump if one of the selected flags Overflow, Carry 0, Carry 1, Floating Overflow is set; clear them."""
+        """Jump if one of the selected flags is set; clear them.  Overflow, Carry 0, Carry 1, Floating Overflow."""
         flags = cpu.flags.value
         cpu.pc = ite((flags[12:9] & selected) != 0, e, cpu.pc)
         cpu.flags = flags.replace(12, 9, flags[12:9] & ~selected)

@@ -13,12 +13,12 @@ from popek.kernel.machine import Machine, leaf_axis
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap, Vector
 from popek.kernel.state import Register, Role, bit, bits, memory, register, word
-from popek.kernel.words import FALSE, TRUE, Word, any_of, concat, ite
+from popek.kernel.words import FALSE, Word, concat, ite
 
 from . import innocuous, ka10_io, ka10_jumps
 from .operands import operands
 from .relocated_user_mode import ka10_techniques
-from .state import ADDRESS, MANUAL_KA, WORD, Pdp10, is_accumulator, left, right
+from .state import ADDRESS, MANUAL_KA, WORD, Pdp10, is_accumulator, right
 
 BLOCK = 8
 WHOLE = 0xFF
@@ -177,7 +177,3 @@ def _deliver(before: Ka10, trap: Trap[Ka10]) -> Ka10:
     cpu.flags.user = cpu.flags.first_part_done = FALSE
     cpu.pc = right(call) + 1
     return cpu
-
-
-__all__ = ["Ka10", "build"]
-_ = (TRUE, any_of, left)

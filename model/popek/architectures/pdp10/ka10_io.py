@@ -1,4 +1,7 @@
-"""KA10: input and output (manual, section 2.12 to 2.15).  All of it is illegal in user mode without User In-out."""
+"""KA10: input and output (manual, sections 2.12 to 2.15).
+
+All of it is illegal in user mode, unless User In-out is set.
+"""
 
 from __future__ import annotations
 

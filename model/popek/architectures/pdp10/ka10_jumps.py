@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
-from popek.kernel.words import FALSE, TRUE, Word, concat, ite
+from popek.kernel.words import FALSE, TRUE, Word, concat
 
 from .encoding import JRST
-from .state import ADDRESS, MANUAL_KA, MUUO, WORD, Flags, instruction_word, left, right
+from .state import ADDRESS, MANUAL_KA, MUUO, instruction_word, right
 
 if TYPE_CHECKING:
     from .ka10 import Ka10
@@ -81,7 +81,7 @@ def _execute(machine: Machine[Ka10]) -> None:
         cpu.ir = cpu.load(e)
         cpu.executing = TRUE
 
-    @machine.instruction("LUUO U, AC, E", source=f"{MANUAL_KA}, section 2.10")
+    @machine.instruction("LUUO L, AC, E", source=f"{MANUAL_KA}, section 2.10")
     def luuo(cpu: Ka10, low: Word, ac: Word, e: Word) -> None:
         """Opcodes 001 to 037: the word to location 40 of the program, and the next instruction is C(41)."""
         cpu.store(Word(ADDRESS, 0o40), instruction_word(concat(Word(4, 0), low, ac), e))
@@ -92,6 +92,3 @@ def _execute(machine: Machine[Ka10]) -> None:
     def muuo(cpu: Ka10, low: Word, ac: Word, e: Word) -> None:
         """Opcodes 040 to 077: trap to the monitor, in both modes."""
         raise Fault(MUUO, instruction_word(concat(Word(4, 1), low, ac), e), keeps=True)
-
-
-_ = (Flags, WORD, ite, left)

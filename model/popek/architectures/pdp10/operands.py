@@ -18,7 +18,8 @@ def operands() -> dict[str, OperandKind]:
         octal("E", 18),
         octal("F", 4),  # flags of JFCL
         octal("P", 4, valid=lambda parts: parts[""] != 0, first={"": 4}),  # references of PXCT
-        octal("U", 5),  # the low digits of a UUO's opcode
+        octal("L", 5, valid=lambda parts: parts[""] != 0, first={"": 1}),  # the opcode of a local UUO
+        octal("U", 5),  # the low digits of a monitor UUO's opcode
         octal("D", 7, valid=lambda parts: parts[""] >= len(DEVICES), first={"": 2}),  # a device
         # A word whose left half restores flags: the accumulator is index register, the address 0.
         OperandKind(

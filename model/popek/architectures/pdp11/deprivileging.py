@@ -42,9 +42,14 @@ def _map(guest: Pdp11, private: Pdp11) -> Pdp11:
     def pdr(page: Word) -> Word:
         everything = Word(16, 0o77406)
         wanted = ite(guest.mme, guest.pdr.load(page), everything)
-        # A page that does not lie in the guest's core as a whole is not resident: the VMM looks at it.
-        first = (par(page) - start).zero_extend(13)
-        return ite(first + (PAGE_BLOCKS - 1) <= guest.last.zero_extend(13), wanted, Word(16, 0))
+        first = par(page) - start
+        left = guest.last - first
+        # What lies beyond the guest's core is cut off; of a page that expands downwards only the whole.
+        short = (left < PAGE_BLOCKS - 1) & (left < wanted[14:8].zero_extend(12))
+        cut = ite(short, wanted.replace(14, 8, left[6:0]), wanted)
+        whole = left >= PAGE_BLOCKS - 1
+        resident = (first <= guest.last) & (~wanted[3] | whole)
+        return ite(resident, ite(wanted[3], wanted, cut), Word(16, 0))
 
     hardware.par = Memory(3, 12, par)
     hardware.pdr = Memory(3, 16, pdr)
@@ -77,7 +82,7 @@ def _fits(guest: Pdp11, private: Pdp11) -> Word:
 
 
 def _guest(state: Pdp11) -> Word:
-    return state.running & ~state.waiting & (state.last < 0o7600)
+    return state.running & ~state.waiting
 
 
 def techniques() -> dict[str, Technique[Pdp11]]:
@@ -86,13 +91,16 @@ def techniques() -> dict[str, Technique[Pdp11]]:
         "ps.current", "ps.previous", "ps.priority", "ksp", "ssp", "usp", "mme", "pirq", "running", "waiting",
         "par", "pdr", "space_par", "space_pdr",
     )  # fmt: skip
+    moved = ("ps.current", "par", "pdr", "mme", "running", "waiting")
     plain: Technique[Pdp11] = Technique(
         "ring-deprivileging",
         "the whole guest in user mode, its pages moved in core (Popek and Goldberg's VM map)",
         map=_map,
         owned=owned,
         # `par` and `pdr` hold the guest's map, moved; all else that is owned has a value of the VMM's own.
-        replaced=tuple(name for name in owned if name not in ("ps.current", "par", "pdr", "mme", "running", "waiting")),
+        replaced=tuple(
+            name for name in owned if name not in ("ps.current", "par", "pdr", "mme", "running", "waiting")
+        ),
         shadowed=owned,
         deprivileged=lambda state: state.ps.current == USER,
         guest=_guest,

@@ -1,4 +1,4 @@
-"""PDP-11/45 instructions that take no notice of the mode (handbook, chapter 4), a representative of each kind."""
+"""PDP-11/45 instructions that take no notice of the mode (handbook, chapter 4): one of each kind."""
 
 from __future__ import annotations
 

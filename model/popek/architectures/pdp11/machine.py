@@ -10,12 +10,24 @@ from collections.abc import Mapping
 
 from popek.kernel.instruction import OperandKind
 from popek.kernel.machine import Axis, Machine
+from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.words import Word, concat
 
 from . import innocuous, privileged
 from .deprivileging import techniques
-from .state import BLOCK, HANDBOOK, KERNEL, PS_BITS, UNDEFINED_MODE, Pdp11
+from .state import (
+    BLOCK,
+    CELL_ADDRESS,
+    HANDBOOK,
+    IO_PAGE,
+    KERNEL,
+    MODE_AND_PAGE,
+    PAGE,
+    PS_BITS,
+    UNDEFINED_MODE,
+    Pdp11,
+)
 
 
 def build() -> Machine[Pdp11]:
@@ -36,8 +48,8 @@ def build() -> Machine[Pdp11]:
         deliver=_deliver,
         techniques=techniques(),
         notes=(
-            "devices, interrupts and the I/O page: a reference to it is a trap on storage, which a VMM "
-            "arranges by leaving it unmapped; where it is mapped, MOV changes PS and the map",
+            "devices, interrupts and the I/O page: a reference to it is a trap on storage",
+            "a VMM leaves the I/O page unmapped; where it is mapped, MOV changes PS and the map",
             "data space is off (MMR3 = 0), management traps are off (MMR0<9> = 0), A and W bits are left out",
             "MMR1, MMR2 and the abort bits of MMR0",
             "the stack limit, and floating point",
@@ -98,9 +110,10 @@ def _axes() -> tuple[Axis, ...]:
 
 
 def _exists(state: Pdp11) -> Word:
-    """The processor runs, and in a mode that is defined."""
+    """The processor runs, in a mode that is defined, and core ends below the I/O page."""
     defined = (state.ps.current != UNDEFINED_MODE) & (state.ps.previous != UNDEFINED_MODE)
-    return defined & state.running & ~state.waiting & ((state.ps.value & (0o177777 ^ PS_BITS)) == 0)
+    bits = (state.ps.value & (0o177777 ^ PS_BITS)) == 0
+    return defined & bits & state.running & ~state.waiting & (state.last < IO_PAGE)
 
 
 def _advance(cpu: Pdp11, operands: Mapping[str, Word]) -> None:
@@ -112,7 +125,9 @@ def _relocate(state: Pdp11, offset: Word) -> Pdp11:
     moved, core = state.copy(), state.memory
     for name in ("par", "space_par"):
         old = state.memories()[name]
-        setattr(moved, name, type(old)(old.address_width, BLOCK, lambda place, old=old: old.load(place) + offset))
+        setattr(
+            moved, name, type(old)(old.address_width, BLOCK, lambda place, old=old: old.load(place) + offset)
+        )
     distance = concat(offset, Word(5, 0))
     moved.memory = type(core)(core.address_width, 16, lambda address: core.load(address - distance))
     return moved

@@ -1,4 +1,4 @@
-"""What a processor's VMX can do: the capability MSRs, CPUID, and what follows from them (SDM vol. 3, appendix A).
+"""What a processor's VMX can do: the capability MSRs, CPUID, and what follows (SDM vol. 3, appendix A).
 
 `Capabilities` is data as read from a machine; any part of it may be unknown. `CapabilityView` answers the
 questions that the VM-entry checks ask, and raises `MissingField` where the answer is not known.
@@ -127,6 +127,7 @@ class CapabilityView:
     """
 
     def __init__(self, capabilities: Capabilities) -> None:
+        """Ask about these capabilities."""
         self.capabilities = capabilities
 
     def __getattr__(self, name: str) -> Any:
@@ -310,6 +311,17 @@ def _rtit_ctl_reserved(capabilities: Capabilities) -> int:
     return ONES64 & ~allowed
 
 
+def _cet(capabilities: Capabilities) -> bool:
+    """CET support, by CPUID or by the control that loads its state."""
+    shadow_stacks = capabilities.has("CET_SS")
+    if shadow_stacks is not None:
+        return shadow_stacks or bool(capabilities.has("CET_IBT"))
+    pair = capabilities.controls(0x484, 0x490)
+    if pair is None:
+        raise MissingField("CPUID 0x7.0.ecx[7] (CET_SS)")
+    return bool(pair[1] >> 20 & 1)
+
+
 _SECONDARY: Final = _may_set(0x482, 0x48E, 31)
 _TERTIARY: Final = _may_set(0x482, 0x48E, 17)
 _SECONDARY_EXIT: Final = _may_set(0x483, 0x48F, 31)
@@ -355,16 +367,8 @@ _ANSWERS: Final[Mapping[str, Any]] = {
     "rtm": _feature("RTM"),
     "fred": _feature("FRED"),
     "bus_lock_detect": _feature("BUS_LOCK_DETECT"),
-    "cet": lambda c: bool(c.has("CET_SS") or c.has("CET_IBT")) if c.has("CET_SS") is not None else _cet_known(c),
+    "cet": _cet,
 }
-
-
-def _cet_known(capabilities: Capabilities) -> bool:
-    """CET support seen through the control that loads its state."""
-    pair = capabilities.controls(0x484, 0x490)
-    if pair is None:
-        raise MissingField("CPUID 0x7.0.ecx[7] (CET_SS)")
-    return bool(pair[1] >> 20 & 1)
 
 
 def normalise_register(name: str) -> str | None:

@@ -77,19 +77,24 @@ def from_text(text: str, *, name: str = "capabilities") -> Capabilities:
             found[key] = value
     if not any(key.startswith("0x4") for key in found):
         raise CapabilityError(
-            f"{name}: no VMX capability MSR found; expected lines such as '0x480 0xda040000000004' or a VirtualBox log"
+            f"{name}: no VMX capability MSR found; "
+            "expected lines such as '0x480 0xda040000000004' or a VirtualBox log"
         )
     return from_mapping(found, name=name)
 
 
 _VBOX: Final = re.compile(r"MSR_(IA32_(?:VMX_|FEATURE_CONTROL|APIC_BASE)\w*)\s*=\s*(0x[0-9a-fA-F]+)")
-_VBOX_WIDTH: Final = re.compile(r"Physical Address Width:\s*(\d+)|cMaxPhysAddrWidth\s*=\s*(\d+)", re.IGNORECASE)
+_VBOX_WIDTH: Final = re.compile(
+    r"Physical Address Width:\s*(\d+)|cMaxPhysAddrWidth\s*=\s*(\d+)", re.IGNORECASE
+)
 _LISTING: Final = re.compile(
     r"(?:rdmsr\s+(?:-\S+\s+)*)?(?:(?P<name>(?:MSR_)?IA32_\w+)\b\s*)?"
     r"\(?(?:(?:0x)?(?P<number>[0-9a-fA-F]{2,8})h?)?\)?\s*[:=]?\s*"
     r"(?P<value>(?:0x)?[0-9a-fA-F]+)\s*$"
 )
-_SETTING: Final = re.compile(r"(?P<key>maxphyaddr|linear_address_width|cpuid[ .:]\S+?)\s*[:=]\s*(?P<value>\S+)$", re.IGNORECASE)
+_SETTING: Final = re.compile(
+    r"(?P<key>maxphyaddr|linear_address_width|cpuid[ .:]\S+?)\s*[:=]\s*(?P<value>\S+)$", re.IGNORECASE
+)
 
 
 def _line(line: str, place: str) -> list[tuple[str, Any]]:
@@ -115,7 +120,9 @@ def _line(line: str, place: str) -> list[tuple[str, Any]]:
         return []
     value = int(listed["value"], 16)
     if value >> 64:
-        raise CapabilityError(f"{place}: the value of MSR {number:#x} is wider than 64 bits: {listed['value']}")
+        raise CapabilityError(
+            f"{place}: the value of MSR {number:#x} is wider than 64 bits: {listed['value']}"
+        )
     return [(f"{number:#x}", value)]
 
 
@@ -143,7 +150,7 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str = "capabilities") -> C
 
     Keys: MSR numbers (``0x480``) or names (``IA32_VMX_BASIC``), ``maxphyaddr``, ``linear_address_width``,
     ``cpuid.LEAF.SUBLEAF.REGISTER`` in hexadecimal (``cpuid.7.0.ebx``), ``features`` (an object of truth
-    values), and, as the presets have them, ``name``, ``source``, ``unsure``, ``msrs`` and ``cpuid`` (objects).
+    values) and, as in the presets, ``name``, ``source``, ``unsure``, ``msrs`` and ``cpuid`` (objects).
 
     Raises:
         CapabilityError: a key is unknown or a value does not fit.
@@ -152,7 +159,8 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str = "capabilities") -> C
     cpuid: dict[str, int] = {}
     features: dict[str, bool] = {}
     widths: dict[str, int | None] = dict.fromkeys(_WIDTHS)
-    source, unsure, title = "", (), name
+    source, title = "", name
+    unsure: tuple[str, ...] = ()
     for key, value in mapping.items():
         place = f"{name}: {key}"
         number = _key_number(key)
@@ -173,12 +181,16 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str = "capabilities") -> C
             cpuid[register] = _integer(value, place, 32)
         else:
             near = difflib.get_close_matches(key, [*_WIDTHS, "features", *_NUMBERS], n=1, cutoff=0.6)
-            hint = f"; near: {near[0]}" if near else "; expected an MSR number such as '0x480', 'maxphyaddr' …"
+            hint = (
+                f"; near: {near[0]}" if near else "; expected an MSR number such as '0x480', 'maxphyaddr' …"
+            )
             raise CapabilityError(f"{place}: unknown capability{hint}")
     if widths["maxphyaddr"] is not None and widths["maxphyaddr"] not in _MAXPHYADDR:
         raise CapabilityError(f"{name}: maxphyaddr: {widths['maxphyaddr']} is not from 32 to 52")
     if widths["linear_address_width"] not in (None, *_LINEAR):
-        raise CapabilityError(f"{name}: linear_address_width: {widths['linear_address_width']} is not 32, 48 or 57")
+        raise CapabilityError(
+            f"{name}: linear_address_width: {widths['linear_address_width']} is not 32, 48 or 57"
+        )
     return Capabilities(
         name=title,
         msrs=msrs,
@@ -209,7 +221,9 @@ def _nested(
     if kind == "msrs":
         number = _key_number(key)
         if number is None:
-            raise CapabilityError(f"{place}: no MSR number such as '0x480', and no name of a VMX capability MSR")
+            raise CapabilityError(
+                f"{place}: no MSR number such as '0x480', and no name of a VMX capability MSR"
+            )
         msrs[number] = _integer(value, place, 64)
     elif kind == "cpuid":
         register = normalise_register(key)

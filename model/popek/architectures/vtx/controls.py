@@ -366,7 +366,9 @@ def decode(field_id: str, value: int) -> list[Bit]:
         covered |= mask << bits.low
         part = value >> bits.low & mask
         known = bits.meaning.get(part)
-        found.append(Bit(bits.high, bits.low, bits.name, part, f"{bits.title}: {known}" if known else bits.title))
+        found.append(
+            Bit(bits.high, bits.low, bits.name, part, f"{bits.title}: {known}" if known else bits.title)
+        )
     if not named:
         return []
     rest = value & ~covered
@@ -393,9 +395,9 @@ def find_bit(name: str) -> list[tuple[str, NamedBits]]:
             continue
         for bits in bits_of(field_id):
             matches = bits.low <= number <= bits.high if number is not None else bits.name == bit_name
-            matches = matches or (bool(bit_name) and bits.title.upper().replace("-", "_").replace(" ", "_") == bit_name)
+            matches = matches or (
+                bool(bit_name) and bits.title.upper().replace("-", "_").replace(" ", "_") == bit_name
+            )
             if matches:
                 found.append((field_id, bits))
     return found
-
-

@@ -90,7 +90,8 @@ class Verdict:
             ],
             "undecided": [{"id": item.id, "missing": list(item.missing)} for item in self.undecided],
             "warnings": [
-                {"id": item.id, "fields": _hex(item.fields), "message": item.message} for item in self.warnings
+                {"id": item.id, "fields": _hex(item.fields), "message": item.message}
+                for item in self.warnings
             ],
             "reported": _hex(self.reported),
             "explains_report": self.explains_report,
@@ -111,7 +112,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     return shown
 
 
-# -- explanations ------------------------------------------------------------------------------------------------------
+# -- explanations ------------------------------------------------------------------------
 
 
 class _Shown(dict[str, str]):
@@ -153,7 +154,7 @@ def values(check: Check, view: View) -> dict[str, int]:
     return found
 
 
-# -- the outcome -------------------------------------------------------------------------------------------------------
+# -- the outcome -------------------------------------------------------------------------
 
 _REPORTED = (
     "VM_INSTRUCTION_ERROR",
@@ -212,7 +213,7 @@ def _earliest(checks: Iterable[Check], view: View) -> list[Outcome]:
 
 
 def main_outcome(admissible: tuple[Outcome, ...], certain: int) -> Outcome:
-    """The first admissible outcome, with the errors of the `certain` first ones when those are VMfailValid."""
+    """The first admissible outcome, for VMfailValid with the errors of the `certain` first ones."""
     first = admissible[0]
     if first.kind != "vmfail-valid":
         return first

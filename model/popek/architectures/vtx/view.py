@@ -68,6 +68,7 @@ class View:
         memory: Mapping[int, int] | None = None,
         default: int | None = None,
     ) -> None:
+        """Look at these fields; see the class."""
         attributes = self.__dict__
         attributes.update(fields)
         attributes["cap"] = capabilities
@@ -97,7 +98,9 @@ class View:
         """
         if isinstance(address, Word):
             if not address.concrete:
-                return Word(8 * size, terms.apply(f"memory{8 * size}", 8 * size, address.term)).zero_extend(64)
+                return Word(8 * size, terms.apply(f"memory{8 * size}", 8 * size, address.term)).zero_extend(
+                    64
+                )
             address = int(address)
         value = 0
         for offset in range(size):
@@ -141,7 +144,7 @@ def field_symbol(field_id: str, name: str | None = None) -> Word:
     return symbol(name or field_id, FIELDS[field_id].width).zero_extend(64)
 
 
-# -- derived values ------------------------------------------------------------------------------------------
+# -- derived values ----------------------------------------------------------------------
 
 SEGMENTS: Final = ("CS", "SS", "DS", "ES", "FS", "GS")
 
@@ -153,7 +156,7 @@ def _usable(segment: str) -> Callable[[View], Truth]:
 
 def _injects(kind: int) -> Callable[[View], Truth]:
     # Valid bit and type.
-    return lambda v: v.ENTRY_INTR_INFO & 0x8000_0700 == 0x8000_0000 | kind << 8
+    return lambda v: 0x8000_0000 | kind << 8 == v.ENTRY_INTR_INFO & 0x8000_0700
 
 
 def _given(name: str, words: str) -> Callable[[View], Value]:
@@ -203,7 +206,7 @@ _DERIVED: Final[Mapping[str, Callable[[View], Any]]] = {
 }
 
 
-# -- words that checks are made of ---------------------------------------------------------------------------
+# -- words that checks are made of -------------------------------------------------------
 
 
 def implies(premise: Truth, conclusion: Truth) -> Truth:
@@ -246,4 +249,5 @@ def last_byte(address: Value, count: Value) -> Value:
 def memory_types(pat: Value) -> Truth:
     """Whether each byte of a PAT value is a memory type: 0, 1, 4, 5, 6 or 7."""
     # Bits 7:3 are 0, and bit 1 comes only with bit 2.
-    return (pat & 0xF8F8_F8F8_F8F8_F8F8 == 0) & ((pat >> 1 & (pat >> 2 ^ ONES64) & 0x0101_0101_0101_0101) == 0)
+    lonely = pat >> 1 & (pat >> 2 ^ ONES64)
+    return (pat & 0xF8F8_F8F8_F8F8_F8F8 == 0) & (lonely & 0x0101_0101_0101_0101 == 0)

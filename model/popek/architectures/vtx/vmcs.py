@@ -21,11 +21,12 @@ class MissingField(Exception):  # noqa: N818 -- control flow inside the checks, 
     """
 
     def __init__(self, what: str) -> None:
+        """Say what is missing."""
         super().__init__(what)
         self.what = what
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Launch:
     """What the VM-entry checks look at outside the VMCS, memory and capabilities.
 

@@ -98,10 +98,10 @@ def _to_code_segment(
     cpu.eip = offset.zero_extend(32)
 
 
-def _push_return_address(cpu: Ia32, size: int) -> None:
-    """CS, zero-extended, then EIP."""
-    access.push(cpu, cpu.cs.selector.value.zero_extend(size))
-    access.push(cpu, cpu.eip.truncate(size))
+def _push_return_address(cpu: Ia32, size: int, *, checked: bool = False) -> None:
+    """CS, zero-extended, then EIP; `checked`: there was found to be room."""
+    access.push(cpu, cpu.cs.selector.value.zero_extend(size), checked=checked)
+    access.push(cpu, cpu.eip.truncate(size), checked=checked)
 
 
 def _through_call_gate(cpu: Ia32, gate: Descriptor, *, call: bool) -> None:
@@ -120,11 +120,12 @@ def _through_call_gate(cpu: Ia32, gate: Descriptor, *, call: bool) -> None:
     size = 32 if gate.type == CALL_GATE_32 else 16
     offset = gate.gate_offset if size == 32 else gate.gate_offset[15:0].zero_extend(32)
     new_level = level
-    if call and inward:
+    switches = call and bool(inward)
+    if switches:
         new_level = target.dpl
         _switch_stack(cpu, gate, new_level, size)
     if call:
-        _push_return_address(cpu, size)
+        _push_return_address(cpu, size, checked=switches)
     if offset > target.limit:
         raise MemoryFault(GP, 0)
     load_code_segment(cpu, selector, target, new_level)
@@ -151,8 +152,8 @@ def _switch_stack(cpu: Ia32, gate: Descriptor, level: Word, size: int) -> None:
     if (parameters != 0) & access.misaligned(cpu, source, slot):
         raise MemoryFault(AC, 0)
     switch_to(cpu, stack, parameters + 4 * slot)
-    access.push(cpu, old_selector.zero_extend(size))
-    access.push(cpu, old_pointer.truncate(size))
+    access.push(cpu, old_selector.zero_extend(size), checked=True)
+    access.push(cpu, old_pointer.truncate(size), checked=True)
     access.move_stack_pointer(cpu, Word(32, 0) - parameters)
     destination = cpu.ss.base + access.stack_offset(cpu, 0)
     cpu.memory = cpu.memory.copy(destination, source, parameters)

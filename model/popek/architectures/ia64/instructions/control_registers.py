@@ -16,6 +16,7 @@ from popek.kernel.words import Word, ite
 from ..interruptions import (
     ILLEGAL_OPERATION,
     UNIMPLEMENTED_DATA_ADDRESS,
+    VIRTUAL_EXTERNAL_INTERRUPT,
     check_target,
     implemented,
     intercept,
@@ -25,7 +26,7 @@ from ..interruptions import (
 )
 from ..operands import EXTERNAL_READ, INTERRUPTION, OTHER
 from ..state import CR_NUMBERS, PSR_L, Ia64
-from ..vti.pending import VTPR
+from ..vti.pending import VTPR, unmasked
 
 PAGE: Final = "SDM vol. 3, mov cr (3:175)"
 DCR_DEFINED: Final = 0x7F07
@@ -34,7 +35,7 @@ SPURIOUS: Final = 0x0F
 
 
 def _collecting(cpu: Ia64) -> None:
-    """Interruption registers are off limits while PSR.ic = 1 (for the guest's kernel, see `assume.ic_first`)."""
+    """Interruption registers are off limits under PSR.ic = 1 (the guest's kernel: see `assume.ic_first`)."""
     guest_kernel = (cpu.psr.vm == 1) & (cpu.psr.cpl == 0) & ~cpu.assume.ic_first
     if (cpu.psr.ic == 1) & ~guest_kernel:
         raise Fault(ILLEGAL_OPERATION)
@@ -75,7 +76,7 @@ def _interruption(machine: Machine[Ia64]) -> None:
         reserved_field(
             _is(index, INTERRUPTION, "ipsr") & ((value & (IPSR_DEFINED ^ 0xFFFFFFFFFFFFFFFF)) != 0)
         )
-        if _is(index, INTERRUPTION, "ifa") & ~implemented(value, cpu.psr.vm):
+        if _is(index, INTERRUPTION, "ifa") & ~implemented(value, cpu.withheld):
             raise Fault(UNIMPLEMENTED_DATA_ADDRESS)
         allowed = (cpu.vpsr.ic == 0) | (cpu.assume.cr_any_ic == 1)
         intercept(cpu, 4, (cpu.vac.a_to_int_cr == 1) & allowed)
@@ -137,6 +138,8 @@ def _external(machine: Machine[Ia64]) -> None:
         intercept(cpu, 4, (cpu.vdc.d_extint == 1) | accelerated)
         if (cpu.psr.vm == 1) & accelerated:
             cpu.vcr = cpu.vcr.store(Word(7, VTPR), value)
+            if unmasked(cpu):
+                raise Fault(VIRTUAL_EXTERNAL_INTERRUPT, keeps=True)
         else:
             cpu.cr.tpr = value
 

@@ -8,8 +8,8 @@ from typing import Final
 from popek.kernel.machine import Machine
 from popek.kernel.words import FALSE, TRUE, Word, ite
 
-from ..access import PHYSICAL_BITS, data_address, entry_of, load, store
-from ..interruptions import check_target, implemented, source
+from ..access import PHYSICAL_BITS, addressable, data_address, entry_of, load, store
+from ..interruptions import check_target, source
 from ..state import Ia64
 
 # DCR bits that choose which exceptions a speculative load defers (vol. 2, table 3-4).
@@ -64,7 +64,7 @@ def _speculation(machine: Machine[Ia64]) -> None:
         """Load, or defer the exception as a NaT: always for a NaT address, else where DCR or PSR.ed says."""
         check_target(cpu, r1)
         address = cpu.read_gr(r3)
-        wrong = cpu.read_nat(r3) | ~implemented(address, cpu.psr.vm) | (address[2:0] != 0)
+        wrong = cpu.read_nat(r3) | ~addressable(cpu, address) | (address[2:0] != 0)
         entry = entry_of(cpu, address)
         translated = cpu.psr.dt == 1
         miss = translated & ~entry.present & cpu.cr.dcr[DEFER_MISS]

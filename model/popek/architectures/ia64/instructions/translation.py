@@ -8,7 +8,7 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import FALSE, Word, concat, ite
 
-from ..access import PAGE_BITS, entry_of, insert, less_privileged, purge
+from ..access import PAGE_BITS, addressable, entry_of, insert, less_privileged, purge
 from ..interruptions import (
     DATA_ACCESS_RIGHTS,
     DATA_TLB,
@@ -65,7 +65,7 @@ def _hashes(machine: Machine[Ia64]) -> None:
     def operand(cpu: Ia64, r3: Word) -> tuple[Word, Word, Word]:
         """The address, its region register, and whether the result is NaT."""
         address = cpu.read_gr(r3)
-        nat = cpu.read_nat(r3) | ~implemented(address, cpu.psr.vm)
+        nat = cpu.read_nat(r3) | ~implemented(address, cpu.withheld)
         return address, cpu.rr.load(address[63:61]), nat
 
     @machine.instruction("thash r = r", source="SDM vol. 3, thash (3:265)", mnemonic="THASH")
@@ -91,7 +91,7 @@ def _hashes(machine: Machine[Ia64]) -> None:
 
 def _implemented_source(cpu: Ia64, r3: Word) -> Word:
     address = source(cpu, r3)
-    if ~implemented(address, cpu.psr.vm):
+    if ~implemented(address, cpu.withheld):
         raise MemoryFault(UNIMPLEMENTED_DATA_ADDRESS)
     return address
 
@@ -123,11 +123,16 @@ def _queries(machine: Machine[Ia64]) -> None:
 
 def _probes(machine: Machine[Ia64]) -> None:
     def answer(cpu: Ia64, r3: Word, level: Word, *, read: bool, write: bool) -> Word:
-        """Whether the access is allowed; the level is the less privileged of operand and CPL."""
-        address = _implemented_source(cpu, r3)
+        """Whether the access is allowed; the level is the less privileged of operand and CPL.
+
+        With PSR.dt = 0 there is no protection, and every address that exists is allowed.
+        """
+        address = source(cpu, r3)
+        if ~addressable(cpu, address):
+            raise MemoryFault(UNIMPLEMENTED_DATA_ADDRESS)
         intercept(cpu, PROBE_CAUSE, ~cpu.assume.probe_vf)
-        entry = entry_of(cpu, address)
-        if ~entry.present:
+        entry, translated = entry_of(cpu, address), cpu.psr.dt == 1
+        if translated & ~entry.present:
             raise MemoryFault(DATA_TLB)
         effective = less_privileged(level, cpu.psr.cpl)
         allowed = Word(1, 1)
@@ -135,7 +140,7 @@ def _probes(machine: Machine[Ia64]) -> None:
             allowed = allowed & entry.readable(effective)
         if write:
             allowed = allowed & entry.writable(effective)
-        return allowed
+        return allowed | ~translated
 
     for kind in ("r", "w"):
         reading, writing = kind == "r", kind == "w"
@@ -219,7 +224,7 @@ def _changes(machine: Machine[Ia64]) -> None:
             privileged(cpu)
             address = source(cpu, r3)
             source(cpu, r2)
-            if ~implemented(address, cpu.psr.vm):
+            if ~implemented(address, cpu.withheld):
                 raise MemoryFault(UNIMPLEMENTED_DATA_ADDRESS)
             intercept(cpu, cause)
             purge(cpu, address)

@@ -8,6 +8,8 @@ sensitive instruction on the VPD without any trap, and vmsw can leave PSR.vm = 1
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from popek.kernel.memory import Memory
@@ -34,14 +36,16 @@ SOURCE: Final = "Intel Itanium SDM rev. 2.3, vol. 2, chapter 11; Uhlig et al. 20
 SWITCHED: Final = ("kr", "cr.dcr", "pmc", "pmd")
 
 
-def virtual_machine(guest: Ia64, private: Ia64) -> Ia64:
-    """The hardware state in which the guest that believes in `guest` runs."""
+def virtual_machine(guest: Ia64, private: Ia64, given: Collection[str] = ()) -> Ia64:
+    """The hardware state in which the guest that believes in `guest` runs.
+
+    `given` names the components that the VMM leaves to the guest: they hold its values.
+    """
     from ..state import CR_NUMBERS, PSR_WIDTH, VIRTUAL_BITS
 
     hardware = private.copy()
     map_program(hardware, guest, private)
     hardware.psr.vm = 1
-    hardware.kr = guest.kr
     hardware.translations = map_translations(guest, lambda level: level)
     hardware.vpsr = guest.psr.value & Word(PSR_WIDTH, VIRTUAL_BITS)
     stored = {number: guest[f"cr.{name}"] for name, number in CR_NUMBERS.items() if name != "eoi"}
@@ -56,6 +60,11 @@ def virtual_machine(guest: Ia64, private: Ia64) -> Ia64:
     hardware.vcpuid = Memory(3, 64, lambda number: guest.cpuid.load(number.zero_extend(8)))
     hardware.vgr = _inactive(guest, guest.gr, private.vgr)
     hardware.vnat = _inactive(guest, guest.nat, private.vnat)
+    for name in given:
+        if name in guest.memories():
+            setattr(hardware, name, guest.memories()[name])
+        else:
+            hardware[name] = guest[name]
     return hardware
 
 
@@ -96,7 +105,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
     switched: Technique[Ia64] = Technique(
         "vt-i-switched",
         "VT-i, the VMM switching kernel registers and counters with the guest and mirroring DCR",
-        map=virtual_machine,
+        map=partial(virtual_machine, given=SWITCHED),
         owned=tuple(name for name in owned if name not in SWITCHED),
         replaced=tuple(name for name in replaced if name not in SWITCHED),
         shadowed=tuple(name for name in owned if name not in SWITCHED),

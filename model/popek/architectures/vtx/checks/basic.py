@@ -75,7 +75,7 @@ not_modelled("SMM-02", "the launch state of the executive VMCS is hidden from so
 check(
     "SMM-03",
     (SMM, Condition("entry[11] = 1", lambda v: v.ENTRY_CONTROLS & 0x800 != 0)),
-    lambda v: v.EXECUTIVE_VMCS_PTR == v.vmxon_pointer,
+    lambda v: v.vmxon_pointer == v.EXECUTIVE_VMCS_PTR,
     "deactivating the dual-monitor treatment needs {EXECUTIVE_VMCS_PTR} to be the VMXON pointer",
     outcome=fails(18),
 )

@@ -7,7 +7,7 @@ from .registry import EPT, UNRESTRICTED, Condition, Group, checker, control, fai
 
 check = checker(Group("controls", "VM-execution and VM-exit control fields", fails(7), stage=1))
 
-# -- what the processor allows -----------------------------------------------------------------------------------
+# -- what the processor allows -----------------------------------------------------------
 
 _BITS = "{{{0}}} has bits that this processor does not allow (must be 1: {{{1}_must}}, may be 1: {{{1}_may}})"
 _MAY = "{{{0}}} has bits that this processor does not allow (may be 1: {{{1}_may}})"
@@ -63,7 +63,7 @@ check(
 no_check("CTL-CAP-09", "a law of the capability MSRs themselves; `capability_defects` tests it")
 no_check("CTL-VMFUNC-01", "the same condition as CTL-CAP-08")
 
-# -- fields and relations ----------------------------------------------------------------------------------------
+# -- fields and relations ----------------------------------------------------------------
 
 _PLACED = "{{{0}}} must have bits {1}:0 clear and fit the processor's physical-address width ({{maxphyaddr}})"
 
@@ -173,7 +173,7 @@ check(
 )
 check("CTL-VPID-01", (control("sec", 5),), lambda v: v.VPID != 0, "{VPID}: VPID 0 belongs to the host")
 
-# -- EPT and what builds on it -----------------------------------------------------------------------------------
+# -- EPT and what builds on it -----------------------------------------------------------
 
 check(
     "CTL-EPT-01",
@@ -251,7 +251,7 @@ check(
 )
 check("CTL-TSCM-01", (control("sec", 25),), lambda v: v.TSC_MULTIPLIER != 0, "{TSC_MULTIPLIER}: 0 is refused")
 
-# -- tertiary controls -------------------------------------------------------------------------------------------
+# -- tertiary controls -------------------------------------------------------------------
 
 _needs_ept("CTL-HLAT-01", control("ter", 1), "TERTIARY_PROC_CONTROLS", "'enable HLAT' (bit 1)")
 check(
@@ -272,9 +272,7 @@ check(
 check(
     "CTL-IPIV-02",
     (control("ter", 4),),
-    lambda v: (
-        placed(v, v.PID_POINTER_TABLE + (v.LAST_PID_POINTER_INDEX << 3) & 0xFFFF_FFFF_FFFF_FFFF, 0)
-    ),
+    lambda v: placed(v, v.PID_POINTER_TABLE + (v.LAST_PID_POINTER_INDEX << 3) & 0xFFFF_FFFF_FFFF_FFFF, 0),
     "{PID_POINTER_TABLE} + 8 * {LAST_PID_POINTER_INDEX} is beyond the physical-address width ({maxphyaddr})",
 )
 check(
@@ -286,20 +284,20 @@ check(
         & (v.VIRTUAL_TIMER_VECTOR >= 16)
         & (v.VIRTUAL_TIMER_VECTOR & 0xFF00 == 0)
     ),
-    "'APIC-timer virtualization' (tertiary[8]) needs virtual-interrupt delivery, no RDTSC exiting and a vector "
-    "of 16 to 255: {SECONDARY_PROC_CONTROLS}, {PRIMARY_PROC_CONTROLS}, {VIRTUAL_TIMER_VECTOR}",
+    "'APIC-timer virtualization' (tertiary[8]) needs virtual-interrupt delivery, no RDTSC exiting and a "
+    "vector of 16 to 255: {SECONDARY_PROC_CONTROLS}, {PRIMARY_PROC_CONTROLS}, {VIRTUAL_TIMER_VECTOR}",
     certainty="may",
 )
 no_check("CTL-NOCHK-01", "any value of these fields is accepted")
 no_check("CTL-NOCHK-02", "only CTL-CAP-03 looks at these bits")
 
-# -- VM-exit controls --------------------------------------------------------------------------------------------
+# -- VM-exit controls --------------------------------------------------------------------
 
 check(
     "EXIT-01",
     (control("pin", 6, 0),),
     lambda v: off(v.EXIT_CONTROLS, 22),
-    "{EXIT_CONTROLS}: 'save VMX-preemption timer value' (bit 22) needs 'activate VMX-preemption timer' (pin[6])",
+    "{EXIT_CONTROLS}: 'save VMX-preemption timer value' (bit 22) needs the preemption timer (pin[6])",
 )
 
 
@@ -312,7 +310,7 @@ def _area(first: str, second: str, name: str) -> None:
         second,
         gates,
         lambda v: placed(v, last_byte(getattr(v, address), getattr(v, count)), 0),
-        f"the area of {{{count}}} entries at {{{address}}} ends beyond the physical-address width ({{maxphyaddr}})",
+        f"the {{{count}}} entries at {{{address}}} end beyond the physical-address width ({{maxphyaddr}})",
     )
 
 
@@ -322,9 +320,9 @@ check(
     "EXIT-06",
     (),
     lambda v: (
-        (v.EXIT_MSR_STORE_COUNT <= v.cap.msr_list_limit)
-        & (v.EXIT_MSR_LOAD_COUNT <= v.cap.msr_list_limit)
-        & (v.ENTRY_MSR_LOAD_COUNT <= v.cap.msr_list_limit)
+        (v.cap.msr_list_limit >= v.EXIT_MSR_STORE_COUNT)
+        & (v.cap.msr_list_limit >= v.EXIT_MSR_LOAD_COUNT)
+        & (v.cap.msr_list_limit >= v.ENTRY_MSR_LOAD_COUNT)
     ),
     "an MSR area has more entries than the processor recommends ({msr_list_limit}): {EXIT_MSR_STORE_COUNT}, "
     "{EXIT_MSR_LOAD_COUNT}, {ENTRY_MSR_LOAD_COUNT}",
@@ -336,5 +334,3 @@ no_check("EXIT-07", "entries of the VM-exit areas matter at VM exit only")
 def entry_area(first: str, second: str) -> None:
     """Register the checks of the VM-entry MSR-load area, which the manual lists with the entry controls."""
     _area(first, second, "ENTRY_MSR_LOAD")
-
-

@@ -18,7 +18,7 @@ check(
     "ENTRY-02",
     (),
     lambda v: v.ENTRY_CONTROLS & 0xC00 != 0xC00,
-    "{ENTRY_CONTROLS}: 'entry to SMM' (bit 10) and 'deactivate dual-monitor treatment' (bit 11) exclude each other",
+    "{ENTRY_CONTROLS}: 'entry to SMM' (bit 10) and 'deactivate dual-monitor treatment' (bit 11) are both 1",
 )
 entry_area("ENTRY-03", "ENTRY-04")
 check(
@@ -28,7 +28,7 @@ check(
     "{ENTRY_CONTROLS}: 'load IA32_RTIT_CTL' (bit 18) while the processor traces (IA32_RTIT_CTL.TraceEn = 1)",
 )
 
-# -- event injection ---------------------------------------------------------------------------------------------
+# -- event injection ---------------------------------------------------------------------
 
 NMI = Condition("an NMI is injected", lambda v: v.injects_nmi)
 EXCEPTION = Condition("a hardware exception is injected", lambda v: v.injects_exception)

@@ -86,7 +86,7 @@ _canonical("GUEST-CR-11", INTEL64, "GUEST_IA32_SYSENTER_ESP")
 _canonical("GUEST-CR-12", INTEL64, "GUEST_IA32_SYSENTER_EIP")
 no_check("GUEST-CR-13", "any value of these fields is accepted")
 
-# -- MSRs --------------------------------------------------------------------------------------------------------
+# -- MSRs --------------------------------------------------------------------------------
 
 check(
     "GUEST-MSR-01",
@@ -153,8 +153,8 @@ check(
     "GUEST-MSR-10",
     (LOAD_CET,),
     lambda v: extended(v, v.GUEST_SSP) & (v.ia32e | (v.GUEST_SSP >> 32 == 0)),
-    "{GUEST_SSP} must have equal bits above the linear-address width ({linear_address_width}), and bits 63:32 "
-    "clear outside IA-32e mode",
+    "{GUEST_SSP} must have equal bits above the linear-address width ({linear_address_width}), and bits "
+    "63:32 clear outside IA-32e mode",
 )
 _canonical("GUEST-MSR-11", LOAD_CET, "GUEST_IA32_INTERRUPT_SSP_TABLE_ADDR")
 check(
@@ -191,8 +191,8 @@ check(
         & canonical(v, v.GUEST_IA32_FRED_RSP2)
         & canonical(v, v.GUEST_IA32_FRED_RSP3)
     ),
-    "FRED stack pointers must be canonical with bits 5:0 clear: {GUEST_IA32_FRED_RSP1}, {GUEST_IA32_FRED_RSP2}, "
-    "{GUEST_IA32_FRED_RSP3}",
+    "FRED stack pointers must be canonical with bits 5:0 clear: {GUEST_IA32_FRED_RSP1}, "
+    "{GUEST_IA32_FRED_RSP2}, {GUEST_IA32_FRED_RSP3}",
 )
 check(
     "GUEST-MSR-17",

@@ -22,7 +22,9 @@ def _activity_supported(v: View) -> Truth:
     if isinstance(state, int):
         return state == 0 or (state <= 3 and v.cap.misc >> 5 + state & 1 == 1)
     return (state == 0) | (
-        ((state == 1) & on(v.cap.misc, 6)) | ((state == 2) & on(v.cap.misc, 7)) | ((state == 3) & on(v.cap.misc, 8))
+        ((state == 1) & on(v.cap.misc, 6))
+        | ((state == 2) & on(v.cap.misc, 7))
+        | ((state == 3) & on(v.cap.misc, 8))
     )
 
 
@@ -53,7 +55,7 @@ check(
         | (v.injects_exception & ((v.vector == 1) | (v.vector == 18)))
         | (v.injects_other & (v.vector == 0))
     ),
-    "{ENTRY_INTR_INFO}: in the HLT state only an interrupt, an NMI, #DB, #MC or a pending MTF can be injected",
+    "{ENTRY_INTR_INFO}: in HLT only an interrupt, an NMI, #DB, #MC or a pending MTF can be injected",
 )
 check(
     "GUEST-ACT-05",
@@ -74,7 +76,7 @@ check(
     "{GUEST_ACTIVITY_STATE} (wait-for-SIPI) excludes 'entry to SMM'",
 )
 
-# -- interruptibility ----------------------------------------------------------------------------------------------
+# -- interruptibility --------------------------------------------------------------------
 
 ENCLAVE = Condition("enclave interruption (bit 4) = 1", lambda v: v.GUEST_INTERRUPTIBILITY & 0x10 != 0)
 
@@ -100,7 +102,7 @@ check(
     "GUEST-INT-04",
     (INTERRUPT,),
     lambda v: v.GUEST_INTERRUPTIBILITY & 3 == 0,
-    "{GUEST_INTERRUPTIBILITY}: an external interrupt is injected while blocked by STI or MOV SS ({ENTRY_INTR_INFO})",
+    "{GUEST_INTERRUPTIBILITY}: an interrupt is injected while blocked by STI or MOV SS ({ENTRY_INTR_INFO})",
 )
 check(
     "GUEST-INT-05",
@@ -153,7 +155,7 @@ check(
     "{GUEST_INTERRUPTIBILITY}: blocking by STI (bit 0) in ring 3 with CR4.FRED ({GUEST_SS_ACCESS_RIGHTS})",
 )
 
-# -- pending debug exceptions --------------------------------------------------------------------------------------
+# -- pending debug exceptions ------------------------------------------------------------
 
 _BUS_LOCK = 1 << 11
 _RESERVED = 0xFFFF_FFFF_FFFE_A7F0  # bits 63:17, 15, 13 and 10:4
@@ -186,8 +188,8 @@ check(
     "GUEST-DBG-02",
     (SINGLE_STEP_GATE, Condition("RFLAGS.TF = 1 and IA32_DEBUGCTL.BTF = 0", _single_steps)),
     lambda v: on(v.GUEST_PENDING_DEBUG_EXCEPTIONS, 14),
-    "{GUEST_PENDING_DEBUG_EXCEPTIONS}: BS (bit 14) must be 1 while single-stepping with {GUEST_INTERRUPTIBILITY}, "
-    "{GUEST_ACTIVITY_STATE} ({GUEST_RFLAGS}, {GUEST_IA32_DEBUGCTL})",
+    "{GUEST_PENDING_DEBUG_EXCEPTIONS}: BS (bit 14) must be 1 while single-stepping with "
+    "{GUEST_INTERRUPTIBILITY}, {GUEST_ACTIVITY_STATE} ({GUEST_RFLAGS}, {GUEST_IA32_DEBUGCTL})",
 )
 check(
     "GUEST-DBG-03",
@@ -221,7 +223,7 @@ check(
     "{GUEST_PENDING_DEBUG_EXCEPTIONS}: RTM (bit 16) excludes blocking by MOV SS ({GUEST_INTERRUPTIBILITY})",
 )
 
-# -- VMCS link pointer ---------------------------------------------------------------------------------------------
+# -- VMCS link pointer -------------------------------------------------------------------
 
 LINKED = Condition(
     "VMCS_LINK_POINTER is not all ones", lambda v: v.VMCS_LINK_POINTER != 0xFFFF_FFFF_FFFF_FFFF
@@ -261,9 +263,9 @@ check(
 
 def _other_vmcs(v: View) -> Truth:
     if not v.launch.in_smm:
-        return v.VMCS_LINK_POINTER != v.current_vmcs
+        return v.current_vmcs != v.VMCS_LINK_POINTER
     into_smm = on(v.ENTRY_CONTROLS, 10)
-    return (into_smm & (v.VMCS_LINK_POINTER != v.current_vmcs)) | (
+    return (into_smm & (v.current_vmcs != v.VMCS_LINK_POINTER)) | (
         (into_smm == False) & (v.VMCS_LINK_POINTER != v.EXECUTIVE_VMCS_PTR)  # noqa: E712
     )
 

@@ -41,7 +41,7 @@ def _dpl(v: View, register: str) -> Value:
     return getattr(v, _rights(register)) >> 5 & 3
 
 
-# -- selectors, bases, limits ------------------------------------------------------------------------------------
+# -- selectors, bases, limits ------------------------------------------------------------
 
 check(
     "GUEST-SEL-01",
@@ -105,7 +105,7 @@ for _check_id, _register, _gates in (
         f"{{GUEST_{_register}_BASE}} must have bits 63:32 clear",
     )
 
-# -- access rights, the rows that all registers share ------------------------------------------------------------
+# -- access rights, the rows that all registers share ------------------------------------
 
 _RESERVED = 0xFFFE_0F00  # bits 31:17 and 11:8
 _G = 1 << 15
@@ -152,7 +152,7 @@ def _system(check_id: str, gates: tuple[Condition, ...], register: str) -> None:
     check(check_id, gates, lambda v: off(getattr(v, field), 4), f"{{{field}}} must have S (bit 4) clear")
 
 
-# -- CS ----------------------------------------------------------------------------------------------------------
+# -- CS ----------------------------------------------------------------------------------
 
 _ACCESSED_CODE = 9  # the bits that types 9, 11, 13 and 15 have in common
 
@@ -192,7 +192,7 @@ check(
 _granularity("GUEST-AR-CS-09", "GUEST-AR-CS-10", (NOT_V8086,), "CS")
 no_check("GUEST-AR-CS-11", "the other CS rows apply whether CS is unusable or not")
 
-# -- SS ----------------------------------------------------------------------------------------------------------
+# -- SS ----------------------------------------------------------------------------------
 
 _SS = (NOT_V8086, USABLE["SS"])
 
@@ -222,7 +222,7 @@ _present("GUEST-AR-SS-05", _SS, "SS")
 _reserved("GUEST-AR-SS-06", _SS, "SS")
 _granularity("GUEST-AR-SS-07", "GUEST-AR-SS-08", _SS, "SS")
 
-# -- DS, ES, FS, GS ----------------------------------------------------------------------------------------------
+# -- DS, ES, FS, GS ----------------------------------------------------------------------
 
 
 def _conforming(register: str) -> Condition:
@@ -233,7 +233,10 @@ def _conforming(register: str) -> Condition:
 def _data_register(register: str) -> None:
     gates, field, row = (NOT_V8086, USABLE[register]), _rights(register), f"GUEST-AR-{register}"
     check(
-        f"{row}-01", gates, lambda v: on(getattr(v, field), 0), f"{{{field}}} must be accessed (bit 0 of the type)"
+        f"{row}-01",
+        gates,
+        lambda v: on(getattr(v, field), 0),
+        f"{{{field}}} must be accessed (type bit 0)",
     )
     check(
         f"{row}-02",
@@ -256,7 +259,7 @@ def _data_register(register: str) -> None:
 for _register in ("DS", "ES", "FS", "GS"):
     _data_register(_register)
 
-# -- TR and LDTR -------------------------------------------------------------------------------------------------
+# -- TR and LDTR -------------------------------------------------------------------------
 
 check(
     "GUEST-AR-TR-01",
@@ -289,7 +292,7 @@ _present("GUEST-AR-LDTR-03", _LDTR, "LDTR")
 _reserved("GUEST-AR-LDTR-04", _LDTR, "LDTR")
 _granularity("GUEST-AR-LDTR-05", "GUEST-AR-LDTR-06", _LDTR, "LDTR")
 
-# -- FRED --------------------------------------------------------------------------------------------------------
+# -- FRED --------------------------------------------------------------------------------
 
 check(
     "GUEST-AR-FRED-01",

@@ -13,7 +13,7 @@ CANONICAL = "{{{0}}} must be canonical for {{linear_address_width}} linear-addre
 FIXED = "{{{0}}} breaks the fixed bits (must be 1: {{{1}_must}}, may be 1: {{{1}_may}})"
 """The message of a check of CR0 or CR4 against the capability MSRs."""
 
-# -- control registers and MSRs ----------------------------------------------------------------------------------
+# -- control registers and MSRs ----------------------------------------------------------
 
 check(
     "HOST-CR-01",
@@ -128,8 +128,8 @@ check(
         & canonical(v, v.HOST_IA32_FRED_RSP2)
         & canonical(v, v.HOST_IA32_FRED_RSP3)
     ),
-    "FRED stack pointers must be canonical with bits 5:0 clear: {HOST_IA32_FRED_RSP1}, {HOST_IA32_FRED_RSP2}, "
-    "{HOST_IA32_FRED_RSP3}",
+    "FRED stack pointers must be canonical with bits 5:0 clear: {HOST_IA32_FRED_RSP1}, "
+    "{HOST_IA32_FRED_RSP2}, {HOST_IA32_FRED_RSP3}",
 )
 check(
     "HOST-MSR-15",
@@ -151,7 +151,7 @@ check(
 )
 no_check("HOST-MSR-17", "there is no host field; the control only clears the MSR")
 
-# -- segments and descriptor tables ------------------------------------------------------------------------------
+# -- segments and descriptor tables ------------------------------------------------------
 
 for _number, _segment in enumerate(("CS", "SS", "DS", "ES", "FS", "GS", "TR"), 1):
     check(
@@ -171,7 +171,7 @@ check(
 for _number, _base in enumerate(("FS", "GS", "TR", "GDTR", "IDTR"), 11):
     _canonical(f"HOST-SEG-{_number}", INTEL64, f"HOST_{_base}_BASE")
 
-# -- address-space size ------------------------------------------------------------------------------------------
+# -- address-space size ------------------------------------------------------------------
 
 IN_32 = Condition("the instruction runs with IA32_EFER.LMA = 0", lambda v: not v.launch.efer_lma)
 IN_64 = Condition("the instruction runs with IA32_EFER.LMA = 1", lambda v: v.launch.efer_lma)

@@ -109,9 +109,7 @@ _check("LOAD-06", _wrmsr, "WRMSR would not accept the value of an MSR-load entry
 _check(
     "LOAD-07",
     lambda v, item: (
-        item[0] != IA32_EFER
-        or v.GUEST_CR0 & 1 << 31 == 0
-        or (item[2] >> 8 ^ v.ENTRY_CONTROLS >> 9) & 1 == 0
+        item[0] != IA32_EFER or v.GUEST_CR0 & 1 << 31 == 0 or (item[2] >> 8 ^ v.ENTRY_CONTROLS >> 9) & 1 == 0
     ),
     "IA32_EFER.LME cannot change while the guest has paging on",
 )

@@ -36,8 +36,8 @@ def _register(number: int) -> None:
         f"GUEST-PDPTE-{number + 1:02}",
         PAE_PAGING,
         holds,
-        f"PDPTE {number} ({{{field}}} with EPT, else in memory at {{GUEST_CR3}}) is present and has reserved bits: "
-        "2:1, 8:5 or beyond the physical-address width ({maxphyaddr})",
+        f"PDPTE {number} ({{{field}}} with EPT, else in memory at {{GUEST_CR3}}) is present and has reserved "
+        "bits: 2:1, 8:5 or beyond the physical-address width ({maxphyaddr})",
         # Without EPT some processors look at the entries only when the entry changes CR3.
         tolerated=lambda v: v.sec & 2 == 0,
     )

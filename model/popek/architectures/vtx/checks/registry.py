@@ -87,7 +87,7 @@ class Check:
         message: one line; ``{NAME}`` stands for a field or an answer of the capabilities, with its value.
         outcome: of an entry that violates it.
         certainty: see `Certainty`.
-        doubt: a stronger predicate; a state that passes `holds` and not `doubt` fails on some processors only.
+        doubt: a further predicate; a state that passes `holds` and not this one fails on some processors.
         tolerated: where a state that violates `holds` enters on some processors.
         first_bad: the number of the MSR-load entry that fails, which is the exit qualification.
     """
@@ -178,7 +178,7 @@ def checker(group: Group) -> Callable[..., None]:
     return check
 
 
-# -- conditions ----------------------------------------------------------------------------------------------
+# -- conditions --------------------------------------------------------------------------
 
 
 @functools.cache
@@ -199,7 +199,7 @@ _VIEW_NAMES: Final = {
 
 @functools.cache
 def control(word: str, bit: int, value: int = 1) -> Condition:
-    """The condition that an effective control bit has a value; `word` is pin, pri, sec, ter, exit, exit2, entry."""
+    """The condition that a bit of an effective control (pin, pri, sec, ter, exit, …) has a value."""
     title = _control_titles().get((_VIEW_NAMES[word], bit), "reserved")
     mask = 1 << bit
     wanted = mask if value else 0

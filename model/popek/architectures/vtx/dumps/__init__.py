@@ -1,4 +1,4 @@
-"""Reads VMCSs from what hypervisors print: Linux KVM, Xen, HAXM and others, `NAME = value` lines, and JSON."""
+"""Reads VMCSs from what hypervisors print (Linux KVM, Xen and others), `NAME = value` lines, and JSON."""
 
 from .json_input import read_line
 from .model import Dump, DumpError, Remark

@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Literal
 
 import attrs
 
-from popek_specs.vtx import rows
-
 from ..capabilities import UNKNOWN, Capabilities
+from ..checks import CHECKS, Outcome
+from ..controls import INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
-from ..verdict import Verdict, judge
+from ..verdict import Failure, Verdict, reported_outcome
 from ..vmcs import Vmcs
 from .model import Dump
+from .processors import Judgement, Processor, judge_any
 
 Kind = Literal["entry-failure", "instruction-error", "no-entry-failure", "nothing"]
 
 _VALID = 1 << 31
 _ENTRY_FAILURE = 1 << 31
-
-INSTRUCTION_ERRORS: Mapping[int, str] = {
-    1: "VMCALL executed in VMX root operation",
-    2: "VMCLEAR with an invalid physical address",
-    3: "VMCLEAR with the VMXON pointer",
-    4: "VMLAUNCH with a VMCS that is not clear",
-    5: "VMRESUME with a VMCS that is not launched",
-    6: "VMRESUME after VMXOFF and VMXON",
-    7: "VM entry with invalid control fields",
-    8: "VM entry with invalid host-state fields",
-    9: "VMPTRLD with an invalid physical address",
-    10: "VMPTRLD with the VMXON pointer",
-    11: "VMPTRLD with a wrong VMCS revision identifier",
-    12: "VMREAD or VMWRITE of an unsupported VMCS component",
-    13: "VMWRITE to a read-only VMCS component",
-    15: "VMXON executed in VMX root operation",
-    16: "VM entry with an invalid executive-VMCS pointer",
-    17: "VM entry with an executive VMCS that is not launched",
-    18: "VM entry with an executive-VMCS pointer that is not the VMXON pointer",
-    19: "VMCALL with a VMCS that is not clear",
-    20: "VMCALL with invalid VM-exit control fields",
-    22: "VMCALL with a wrong MSEG revision identifier",
-    23: "VMXOFF under dual-monitor treatment of SMIs and SMM",
-    24: "VMCALL with invalid SMM-monitor features",
-    25: "VM entry with invalid VM-execution control fields in the executive VMCS",
-    26: "VM entry with events blocked by MOV SS",
-    28: "invalid operand of INVEPT or INVVPID",
-}
-"""VM-instruction error numbers (Intel SDM vol. 3C, 'VM instruction error numbers')."""
 
 _FAILURES = {33: "invalid guest state", 34: "MSR loading", 41: "machine check during VM entry"}
 _QUALIFICATIONS = {
@@ -66,7 +37,30 @@ _TYPES = {
     6: "software exception",
     7: "other event",
 }
-_EXCEPTIONS = ["#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "-", "#TS", "#NP", "#SS", "#GP", "#PF", "-", "#MF", "#AC", "#MC", "#XM", "#VE", "#CP"]
+_EXCEPTIONS = [
+    "#DE",
+    "#DB",
+    "NMI",
+    "#BP",
+    "#OF",
+    "#BR",
+    "#UD",
+    "#NM",
+    "#DF",
+    "-",
+    "#TS",
+    "#NP",
+    "#SS",
+    "#GP",
+    "#PF",
+    "-",
+    "#MF",
+    "#AC",
+    "#MC",
+    "#XM",
+    "#VE",
+    "#CP",
+]
 """Exceptions by vector (Intel SDM vol. 3A, table 6-1)."""
 
 
@@ -83,22 +77,27 @@ class Diagnosis:
     """A dump with its verdict.
 
     Attributes:
+        label: the outcome in a word or two.
         summary: the outcome in one sentence.
         agreement: whether the verdict explains what the dump says, in one sentence; empty if it says nothing.
-        fields_asked: fields to add to the dump, with the number of checks that wait for each; most first.
+        suspects: undecided checks that fail on a plain processor.
+        relevant: how many undecided checks could cause what the dump reports; 0 if it reports no failure.
+        fields_asked: fields that the relevant checks (or all undecided ones) lack, with the number of checks
+            that wait for each; most first.
         others_asked: the same for capabilities, CPUID leaves and memory.
-        waiting_for_others: the number of checks that wait for something beside fields.
     """
 
     dump: Dump
     capabilities: Capabilities
     verdict: Verdict
     happening: Happening
-    fields_asked: tuple[tuple[str, int], ...]
-    others_asked: tuple[tuple[str, int], ...]
-    waiting_for_others: int
+    label: str
     summary: str
     agreement: str
+    suspects: tuple[Failure, ...]
+    relevant: int
+    fields_asked: tuple[tuple[str, int], ...]
+    others_asked: tuple[tuple[str, int], ...]
 
 
 def vmcs_of(dump: Dump) -> Vmcs:
@@ -108,30 +107,52 @@ def vmcs_of(dump: Dump) -> Vmcs:
 
 def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
     """Judge a dump and put the verdict beside what the dump says happened."""
-    verdict = judge(vmcs_of(dump), capabilities)
+    vmcs = vmcs_of(dump)
+    judgement = judge_any(vmcs, Processor(capabilities))
+    verdict = judgement.verdict
+    happened = happening(dump)
+    report = reported_outcome(vmcs)
+    relevant = [item for item in verdict.undecided if report is not None and _could_cause(item.id, report)]
     waiting: dict[str, int] = {}
-    for item in verdict.undecided:
+    for item in relevant or verdict.undecided:
         for what in item.missing:
             waiting[what] = waiting.get(what, 0) + 1
-    happened = happening(dump)
-    asked = tuple(sorted(waiting.items(), key=lambda item: (-item[1], item[0])))
+    asked = sorted(waiting.items(), key=lambda item: (-item[1], item[0]))
     return Diagnosis(
         dump,
         capabilities,
         verdict,
         happened,
+        label=_label(judgement, happened.kind),
+        summary=_summary(judgement, happened.kind),
+        agreement=_agreement(judgement, happened.kind),
+        suspects=judgement.suspects,
+        relevant=len(relevant),
         fields_asked=tuple(item for item in asked if item[0] in FIELDS),
         others_asked=tuple(item for item in asked if item[0] not in FIELDS),
-        waiting_for_others=sum(
-            any(what not in FIELDS for what in item.missing) for item in verdict.undecided
-        ),
-        summary=summary(verdict, happened.kind),
-        agreement=_agreement(verdict, happened.kind),
     )
 
 
-def summary(verdict: Verdict, kind: Kind = "nothing") -> str:
-    """Return the outcome of a verdict in one sentence; `kind` is what the dump says happened."""
+def _could_cause(check_id: str, report: Outcome) -> bool:
+    outcome = CHECKS[check_id].outcome
+    if report.kind == "vmfail-valid":
+        return bool(set(outcome.errors) & set(report.errors))
+    return report.kind == outcome.kind == "entry-failure" and report.reason == outcome.reason
+
+
+def _label(judgement: Judgement, kind: Kind) -> str:
+    match judgement.verdict.outcome.kind:
+        case "enters":
+            return "ENTERS"
+        case "undecided":
+            if judgement.suspects:
+                return "SUSPECT"
+            return "NO ENTRY FAILURE" if kind == "no-entry-failure" else "UNDECIDED"
+    return "FAILS"
+
+
+def _summary(judgement: Judgement, kind: Kind) -> str:
+    verdict = judgement.verdict
     outcome = verdict.outcome
     match outcome.kind:
         case "enters":
@@ -147,27 +168,39 @@ def summary(verdict: Verdict, kind: Kind = "nothing") -> str:
             return _failure(outcome.reason or 0, outcome.qualification)
         case "fault":
             return "the instruction itself faults"
-    text = f"no check fails on what is known; {len(verdict.undecided)} checks lack inputs"
-    return f"no entry failure is reported, and {text}" if kind == "no-entry-failure" else text
+    lacking = f"{len(verdict.undecided)} checks lack inputs"
+    if judgement.suspects:
+        names = ", ".join(item.id for item in judgement.suspects)
+        return f"{names} would fail on many processors; {lacking}"
+    if kind == "no-entry-failure":
+        return f"the dump reports none, and no check fails on what is known; {lacking}"
+    return f"no check fails on what is known; {lacking}"
 
 
-def _agreement(verdict: Verdict, kind: Kind) -> str:
+def summary(verdict: Verdict) -> str:
+    """Return the outcome of a verdict in one sentence."""
+    return _summary(Judgement(verdict), "nothing")
+
+
+def _agreement(judgement: Judgement, kind: Kind) -> str:
+    verdict = judgement.verdict
     if kind == "nothing":
         return ""
-    match verdict.explains_report:
-        case "yes":
-            return "The failed checks explain this." if verdict.failed else "The verdict agrees with this."
-        case "no":
-            return (
-                "The verdict does not explain this: look for what the dump does not show, or shows too late."
-            )
-    return "Whether the verdict explains this cannot be decided from this dump."
-
-
-@cache
-def exit_reasons() -> Mapping[int, str]:
-    """Return the names of the basic exit reasons, by number."""
-    return {int(row["number"]): row["name"] for row in rows("exit-reasons.csv")}
+    if kind == "no-entry-failure":
+        if verdict.failed:
+            return "The state above cannot have entered: it was changed since, or read from somewhere else."
+        return "No check contradicts this."
+    if verdict.explains_report == "yes" and verdict.failed:
+        return "The failed checks explain this."
+    if judgement.suspects_explain:
+        return "The suspects would explain this."
+    if verdict.explains_report == "no":
+        if verdict.failed:
+            return "The failed checks do not explain this: the cause is elsewhere."
+        return "The verdict does not explain this: every check passes on the state that is printed."
+    if verdict.failed:
+        return "The failed checks do not explain this; an undecided one may."
+    return "The cause is not in what the dump prints: an undecided check may explain it."
 
 
 def reason_name(reason: int) -> str:

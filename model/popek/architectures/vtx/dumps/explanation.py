@@ -7,10 +7,10 @@ import re
 
 import attrs
 
-from ..checks import CHECKS, NOT_CHECKED, NOT_MODELLED, reads
-from ..controls import NamedBits, bits_of, find_bit
+from ..checks import CHECKS, NOT_CHECKED, NOT_MODELLED
+from ..controls import NamedBits, bits_of, exit_reasons, find_bit
+from ..evaluation import reads
 from ..fields import FIELDS, Field, UnknownField, find
-from .diagnosis import exit_reasons
 from .names import field_named
 
 
@@ -56,7 +56,9 @@ def _check(wanted: str) -> list[Explanation]:
         rows.append(("otherwise", _outcome(check.outcome)))
         if check.certainty != "must":
             rows.append(("certainty", check.certainty))
-        rows += [("looks at", ", ".join(reads(check))), ("source", check.source)]
+        if check.confidence != "sure":
+            rows.append(("confidence", check.confidence))
+        rows.append(("looks at", ", ".join(reads(check))))
         return [Explanation(check.id, f"check: {check.group.title}", tuple(row for row in rows if row[1]))]
     for table, kind in ((NOT_CHECKED, "not checked by the processor"), (NOT_MODELLED, "not modelled here")):
         if wanted in table:
@@ -115,9 +117,9 @@ def _bit(field_id: str, bits: NamedBits) -> Explanation:
 
 _SHORT = {
     "PIN_CONTROLS": "pin",
-    "PRIMARY_PROC_CONTROLS": "pri",
-    "SECONDARY_PROC_CONTROLS": "sec",
-    "TERTIARY_PROC_CONTROLS": "ter",
+    "PRIMARY_PROC_CONTROLS": "pri|primary",
+    "SECONDARY_PROC_CONTROLS": "sec|secondary",
+    "TERTIARY_PROC_CONTROLS": "ter|tertiary",
     "EXIT_CONTROLS": "exit",
     "SECONDARY_EXIT_CONTROLS": "exit2",
     "ENTRY_CONTROLS": "entry",
@@ -125,12 +127,15 @@ _SHORT = {
 
 
 def _mentioning(field_id: str, bits: NamedBits) -> list[str]:
-    """Checks whose statement or gate names a control bit the short way, such as ``sec[1]``."""
+    """Checks of the field that name the bits: ``sec[1]`` for a control, ``PCIDE`` for another field."""
     short = _SHORT.get(field_id)
-    if short is None:
-        return []
-    word = re.compile(rf"\b{short}\[{bits.low}\]")
-    return [check.id for check in CHECKS.values() if word.search(f"{check.statement} {check.gate_text}")]
+    pattern = rf"\b{re.escape(bits.name)}\b" if short is None else rf"\b(?:{short})\[{bits.low}\]"
+    word = re.compile(pattern)
+    return [
+        check.id
+        for check in CHECKS.values()
+        if word.search(f"{check.statement} {check.gate_text}") and (short or field_id in reads(check))
+    ]
 
 
 def _exit_reason(wanted: str) -> list[Explanation]:

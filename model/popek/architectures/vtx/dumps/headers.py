@@ -71,7 +71,8 @@ KINDS = (
     Kind(r".*set kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
     Kind(rf".*KVM: entry failed, hardware error (?P<value>{HEX})", _hardware_error),
     Kind(
-        r"(?:.{0,80}?(?P<vcpu>d\d+v\d+).{0,80}?)?vmentry failure \(reason (?P<reason>0x[0-9a-f]+)\): (?P<text>.*)",
+        r"(?:.{0,80}?(?P<vcpu>d\d+v\d+).{0,80}?)?vmentry failure \(reason (?P<reason>0x[0-9a-f]+)\): "
+        r"(?P<text>.*)",
         _xen_failure,
         starts=True,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,11 +42,60 @@ def read_line(text: str, number: int, name: str) -> Dump:
     Raises:
         DumpError: the line is not JSON, or not a VMCS.
     """
-    try:
-        value = _decode(text)
-    except _JsonError as error:
-        raise DumpError(error.message, number) from None
+    value = _quickly(text)
+    if value is None:
+        try:
+            value = _decode(text)
+        except _JsonError as error:
+            raise DumpError(error.message, number) from None
     return read_object(value, f"{name}:{number}", number)
+
+
+_FLAT_ITEM = re.compile(r'\s*"([0-9A-Za-z_]+)"\s*:\s*"(0[xX][0-9a-fA-F]{1,16})"\s*')
+_OPENING = re.compile(r'"fields"\s*:\s*\{')
+
+
+class _Items(dict[str, tuple[str, int]]):
+    """Fields by the text of an item, such as ``"VPID": "0x1"``; streams repeat most of them from line to line."""
+
+    def __missing__(self, text: str) -> tuple[str, int]:
+        match = _FLAT_ITEM.fullmatch(text)
+        if match is None or match[1] not in _MASKS:
+            raise KeyError(text)
+        id_, mask = _MASKS[match[1]]
+        value = int(match[2], 16)
+        if value > mask:
+            raise KeyError(text)
+        if len(self) >= _MOST_ITEMS:
+            self.clear()
+        self[text] = id_, value
+        return id_, value
+
+
+_MOST_ITEMS = 1 << 16
+_ITEMS = _Items()
+
+
+def _quickly(text: str) -> dict[str, Any] | None:
+    """Decode a line whose fields are all ids with hexadecimal strings; None leaves it to the full reader."""
+    opening = _OPENING.search(text)
+    if opening is None or "\\" in text or text.count('"fields"') != 1:
+        return None
+    end = text.find("}", opening.end())
+    items = text[opening.end() : end].split(",")
+    try:
+        fields = dict(map(_ITEMS.__getitem__, items))
+        value = _decode(text[: opening.end()] + text[end:])
+    except (KeyError, _JsonError):
+        return None
+    if len(fields) != len(items) or not isinstance(value, dict) or value.get("fields") != {}:
+        return None
+    value["fields"] = _Checked(fields)
+    return value
+
+
+class _Checked(dict[str, int]):
+    """Fields that are known to be right: ids of fields, and values that fit."""
 
 
 class _JsonError(Exception):
@@ -95,6 +145,24 @@ def read_object(value: object, name: str, line: int) -> Dump:
     if not isinstance(given, dict):
         what = "no key 'fields'" if given is None else f"'fields' is {_show(given)}"
         raise DumpError(f'{what}: expected an object such as {{"GUEST_CR0": "0x80000031"}}', line)
+    fields = given if isinstance(given, _Checked) else _fields(given, line)
+    default = value.get("default")
+    own = value.get("name")
+    if own is not None and not isinstance(own, str):
+        raise DumpError(f"'name' is {_show(own)}: expected a string", line)
+    return Dump(
+        name=own or name,
+        format="JSON",
+        line=line,
+        fields=fields,
+        reported=_reported(value, line),
+        capabilities=_capabilities(value.get("capabilities"), line),
+        default=None if default is None else _word(default, "default", _U64, line),
+        memory=_memory(value.get("memory"), line),
+    )
+
+
+def _fields(given: Mapping[str, Any], line: int) -> dict[str, int]:
     fields: dict[str, int] = {}
     halves: dict[str, int] = {}
     for key, raw in given.items():
@@ -112,20 +180,7 @@ def read_object(value: object, name: str, line: int) -> Dump:
         fields[id_] = number
     for id_, upper in halves.items():
         _join_halves(fields, id_, upper, line)
-    default = value.get("default")
-    own = value.get("name")
-    if own is not None and not isinstance(own, str):
-        raise DumpError(f"'name' is {_show(own)}: expected a string", line)
-    return Dump(
-        name=own or name,
-        format="JSON",
-        line=line,
-        fields=fields,
-        reported=_reported(value, line),
-        capabilities=_capabilities(value.get("capabilities"), line),
-        default=None if default is None else _word(default, "default", _U64, line),
-        memory=_memory(value.get("memory"), line),
-    )
+    return fields
 
 
 def _reported(value: Mapping[str, Any], line: int) -> dict[str, str]:

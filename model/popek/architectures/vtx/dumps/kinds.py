@@ -16,6 +16,10 @@ HEX = r"(?:0[xX])?[0-9a-fA-F]+"
 """A hexadecimal number with or without its prefix."""
 
 
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
 @attrs.frozen
 class Kind:
     """A kind of line.
@@ -27,7 +31,7 @@ class Kind:
         applies: a closer look, or None if the pattern decides.
     """
 
-    pattern: re.Pattern[str] = attrs.field(converter=re.compile)
+    pattern: re.Pattern[str] = attrs.field(converter=_compiled)
     read: Reader
     starts: bool = False
     applies: Callable[[DumpBuilder, re.Match[str]], bool] | None = None
@@ -39,7 +43,7 @@ def number(text: str) -> int:
 
 
 def put(builder: DumpBuilder, field_id: str, text: str, line: int, *, high: bool = False) -> None:
-    """Record a field from its hexadecimal text; `high` says that the text is the upper half of a 64-bit field."""
+    """Record a field from its hexadecimal text; `high`: the text is the upper half of a 64-bit field."""
     width = 32 if high else FIELDS[field_id].width
     try:
         value = number(text)

@@ -7,7 +7,7 @@ import re
 from ..capabilities import MSR_NAMES
 from .kinds import HEX, Kind, ignore, put
 from .layouts import CONTROL, GUEST, HOST
-from .model import DumpBuilder, Remark
+from .model import DumpBuilder
 from .names import field_encoded, field_named, normal_form, suggestion
 
 _LAYOUT_WORDS = frozenset(GUEST) | frozenset(HOST) | frozenset(CONTROL)
@@ -18,7 +18,7 @@ _TRIPLE_FAULT = 2
 def _haxm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     found = field_encoded(match["encoding"])
     if found is None:
-        builder.unrecognised.append(Remark(line, match[0]))
+        builder.unrecognise(line, match[0])
         return
     builder.format = builder.format or "HAXM"
     put(builder, found[0], match["value"], line, high=found[1])
@@ -39,7 +39,7 @@ def _plain_field(name: str) -> tuple[str, bool] | None:
 
 
 def _is_plain(builder: DumpBuilder, match: re.Match[str]) -> bool:
-    """Whether the name is a field; a manual's title in prose ('Exit reason: unknown') is not taken for one."""
+    """Whether the name is a field; a title in prose ('Exit reason: unknown') is not taken for one."""
     if " " in match["name"] and not match["value"].lower().startswith("0x"):
         return False
     return _plain_field(match["name"]) is not None
@@ -49,7 +49,7 @@ def _plain(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     name, value = match["name"], match["value"].strip()
     found = _plain_field(name)
     assert found is not None
-    if value.upper() == "INVALIDHEX" or "failed" in value:
+    if value.upper() == "INVALID_VALUE" or "failed" in value:
         builder.remark(line, f"{found[0]} could not be read")
         return
     digits = value.split()[0]
@@ -79,7 +79,7 @@ def _noirvisor_segment(builder: DumpBuilder, match: re.Match[str], line: int) ->
 
 
 def _noirvisor_tables(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
-    for table, limit, base in re.findall(rf"Guest (GDTR|IDTR) Limit: ({HEX})\s+Base: ({HEX})", match[0]):
+    for table, limit, base in re.findall(rf"Guest (GDTR|IDTR) Limit: ({HEX})\s+Base: ({HEX})", match.string):
         put(builder, f"GUEST_{table}_LIMIT", limit, line)
         put(builder, f"GUEST_{table}_BASE", base, line)
 
@@ -129,8 +129,8 @@ KINDS = (
     Kind(r"\s*(?:HM: )?\s*(?P<name>MSR_IA32_\w+)\s*=\s*(?P<value>0x[0-9a-f]+)", _capability),
     Kind(r"HM:\s+(?P<text>\S.*)", _virtualbox_detail),
     Kind(
-        r"\s*\w*?(?P<register>[CDEFGS]S|LDTR|TR|GDTR|IDTR)\s*=\s*\{(?:(?P<sel>[0-9a-f]+) )?base=(?P<base>[0-9a-f`]+)"
-        r" limit=(?P<limit>[0-9a-f]+)(?: flags=(?P<flags>[0-9a-f]+))?\s*\}",
+        r"\s*\w*?(?P<register>[CDEFGS]S|LDTR|TR|GDTR|IDTR)\s*=\s*\{(?:(?P<sel>[0-9a-f]+) )?"
+        r"base=(?P<base>[0-9a-f`]+) limit=(?P<limit>[0-9a-f]+)(?: flags=(?P<flags>[0-9a-f]+))?\s*\}",
         _virtualbox_segment,
     ),
     Kind(

@@ -29,9 +29,9 @@ class Remark:
 class Dump:
     """One VMCS as a text gave it. Fields that were not printed are absent, which means unknown, not zero.
 
-    `fields` and `lines` (the line each field was read from) are keyed by field id. `reported` holds what is said
-    beside the fields (header lines, saved registers, MSR lists), by snake-case name. `capabilities` is a preset
-    name, a mapping as in the JSON input, or None.
+    `fields` and `lines` (the line each field was read from) are keyed by field id. `reported` holds what
+    is said beside the fields (header lines, saved registers, MSR lists), by snake-case name. `capabilities`
+    is a preset name, a mapping as in the JSON input, or None.
     """
 
     name: str
@@ -86,13 +86,19 @@ class DumpBuilder:
         self.implied[field] = (value, line)
 
     def report(self, key: str, value: int | str) -> None:
-        """Record something said beside the fields; later, different values are kept after the earlier ones."""
+        """Record something said beside the fields; a later, different value is kept after the earlier one."""
         text = value if isinstance(value, str) else f"{value:#x}"
         earlier = self.reported.get(key)
         if earlier is None:
             self.reported[key] = text
         elif text not in earlier.split("; "):
             self.reported[key] = f"{earlier}; {text}"
+
+    def unrecognise(self, line: int, text: str) -> None:
+        """List a piece of text that means nothing here; pieces of one line stay together."""
+        if self.unrecognised and self.unrecognised[-1].line == line:
+            text = f"{self.unrecognised.pop().text} … {text}"
+        self.unrecognised.append(Remark(line, text))
 
     def remark(self, line: int, text: str) -> None:
         """Record a remark once."""

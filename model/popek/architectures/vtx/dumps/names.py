@@ -90,7 +90,7 @@ def field_named(name: str) -> str | None:
 
 
 def field_encoded(text: str) -> tuple[str, bool] | None:
-    """Return the id of the field with an encoding written in hexadecimal, and whether it names the high half."""
+    """Return the id of the field with an encoding in hexadecimal, and whether it names the high half."""
     try:
         field, high = by_encoding(int(text, 16))
     except (KeyError, ValueError):

@@ -45,7 +45,7 @@ def _jailhouse_line(builder: DumpBuilder, match: re.Match[str], line: int) -> No
         "CR4": "GUEST_CR4",
         "EFER": "GUEST_IA32_EFER",
     }
-    for word, value in re.findall(rf"([A-Za-z][A-Za-z0-9. -]*?):?\s+({HEX})(?=\s|$)", match[0]):
+    for word, value in re.findall(rf"([A-Za-z][A-Za-z0-9. -]*?):?\s+({HEX})(?=\s|$)", match.string):
         if word in fields:
             put(builder, fields[word], value, line)
         else:

@@ -23,7 +23,7 @@ from .layouts import (
     segment_words,
     sysenter_words,
 )
-from .model import DumpBuilder, DumpError, Remark
+from .model import DumpBuilder, DumpError
 from .wrappers import Line
 
 
@@ -33,18 +33,19 @@ def _alternatives(words: set[str]) -> str:
 
 
 _HEADINGS = {heading: words for heading, (_, words) in GROUPS.items()}
+_HEADED = {key for words in _HEADINGS.values() for key in words}
 _KEYS = (
     set(GUEST)
     | set(HOST)
     | set(CONTROL)
-    | {key for words in _HEADINGS.values() for key in words}
+    | _HEADED
     | {"sel", "attr", "limit", "base", "CS:RIP", "SVI|RVI", "EFER(MSR LL)"}
 )
 
 _TOKEN = re.compile(
     rf"""
       (?P<section>\*\*\*\s*(?P<which>Guest|Host|Control)\s+State\s*\*\*\*)
-    | (?<!\w)(?P<heading>{_alternatives(set(_HEADINGS))})(?=\s*(?:{_alternatives({k for w in _HEADINGS.values() for k in w})})\s*=)
+    | (?<!\w)(?P<heading>{_alternatives(set(_HEADINGS))})(?=\s*(?:{_alternatives(_HEADED)})\s*=)
     | (?<!\w)(?P<sysenter>Sysenter)(?=\s+(?:RSP|CS:RIP)\s*=)
     | (?<!\w)(?P<segment>{"|".join((*SEGMENT_REGISTERS, *TABLE_REGISTERS))}):(?=\s+[0-9a-z])
     | MSR\s+(?P<list>guest\s+autoload|autostore|host\s+autoload):
@@ -136,7 +137,7 @@ class Scanner:
         for piece in re.finditer(r"[^\n]+", self._text[start:end]):
             text = piece[0].strip(" \t,;|")
             if text and re.search(r"\w", text):
-                self.builder.unrecognised.append(Remark(self._line(start + piece.start()), text))
+                self.builder.unrecognise(self._line(start + piece.start()), text)
 
     def _enter(self, section: str) -> None:
         self.section = section

@@ -13,7 +13,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # One alternative for each wrapper; stripped again and again until none is left.
 _WRAPPER = re.compile(
     r"""
-      >(?!>>\ Domain)(?=[\s>(\[<*A-Za-z0-9]|$)\s?                   # mail quote, but not Xen's '>>> Domain 1 <<<'
+      >(?!>>\ Domain)(?=[\s>(\[<*A-Za-z0-9]|$)\s?                   # mail quote; '>>> Domain' is Xen's
     | <\d{1,2}>                                                     # log level
     | \[\s*\d+\.\d+\]\s?                                            # kernel time
     | \[[A-Z][a-z]{2}\ [A-Z][a-z]{2}\ +\d+\ [\d:]+\ \d{4}\]\s?      # dmesg -T

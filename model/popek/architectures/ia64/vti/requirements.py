@@ -1,0 +1,376 @@
+"""What fidelity and safety ask of the acceleration and disable bits, instruction by instruction.
+
+From every guest state S and everything P that the VMM may own, the hardware is in f(S, P)
+(`technique.virtual_machine`).  An instruction is
+
+* unfaithful where it completes on the hardware, and on the guest's machine traps or gives a state that
+  f does not map to what the hardware has now;
+* unsafe where it completes on the hardware and changes what the VMM owns, PSR.vm first of all.
+
+A Virtualization fault, or any other interruption, gives the VMM control and is always faithful: the
+VMM finishes what the guest's machine would do.  The control bits are symbols of P; for every setting of
+the bits that an instruction depends on, both questions are asked, and the weakest condition is the
+disjunction of the settings that fail neither.
+
+This module only states the questions: how an instruction is explored and who answers is passed in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+import attrs
+
+from popek.kernel import terms
+from popek.kernel.exploration import Path
+from popek.kernel.instruction import Instruction
+from popek.kernel.memory import Memory
+from popek.kernel.outcome import Next, Outcome, Trap
+from popek.kernel.words import FALSE, TRUE, Word, any_of
+
+from ..access import PROMOTION, entry_of
+from ..deprivileging import CLOCKS, FILES, OWN_PSR, promises
+from ..interruptions import VIRTUALIZATION
+from ..state import Ia64, invariant
+from .technique import virtual_machine
+
+PRIVATE: Final = "°"  # suffix of the symbols of P
+
+ACCELERATIONS: Final = (
+    "a_int", "a_from_int_cr", "a_to_int_cr", "a_from_psr", "a_from_cpuid", "a_cover", "a_bsw", "a_tf", "a_ic_um",
+)  # fmt: skip
+DISABLES: Final = ("d_vmsw", "d_extint", "d_ibr_dbr", "d_pmc", "d_to_pmd", "d_itm", "d_psr_i")
+OTHER_SETTINGS: Final = ("promotion_pages", "si")
+KNOBS: Final = (*ACCELERATIONS, *DISABLES, *OTHER_SETTINGS)
+
+# What a VMM may leave to the guest (rules V5 to V8: "unless dedicated", "unless switched").
+GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "kernel-registers": ("kr",),
+    "counters": ("pmc", "pmd"),
+    "dcr": ("cr.dcr",),
+    "debug": ("ibr", "dbr"),
+    "external-interrupts": (
+        "cr.ivr", "cr.tpr", "cr.irr0", "cr.irr1", "cr.irr2", "cr.irr3", "in_service",
+    ),
+    "timer": ("cr.itm",),
+}  # fmt: skip
+
+
+class Explored(Protocol):
+    """All that one instruction can do from a symbolic state (`popek.checks.runs.Run`)."""
+
+    @property
+    def before(self) -> Ia64: ...  # noqa: D102
+    @property
+    def paths(self) -> tuple[Path[Outcome[Ia64]], ...]: ...  # noqa: D102
+    @property
+    def operands(self) -> Mapping[str, Word]: ...  # noqa: D102
+    def at(self, before: Ia64) -> Explored: ...  # noqa: D102
+
+
+Ask = Callable[[Sequence[Word]], bool | None]
+"""Whether conditions (width 1) can hold together; None when that was not decided."""
+
+Assume = Callable[[Sequence[Word]], Ask]
+"""Someone to ask, who takes these conditions for granted."""
+
+
+@attrs.frozen
+class Profile:
+    """What the VMM grants and what it may count on.
+
+    Attributes:
+        grants: names of `GRANTS`: components that hold the guest's values and are not the VMM's.
+        orderly: above CPL 0 the guest runs with translation and interruption collection on.
+        small_cpuid: the guest's processor has at most five CPUID registers, as the VPD has.
+        narrow: the guest is told that its processor implements one address bit less, as PSR.vm leaves it.
+        assumed: settings of the open points in the sources (`Ia64.assume`), by name; 0 when missing.
+    """
+
+    grants: frozenset[str] = frozenset({"kernel-registers", "dcr"})
+    orderly: bool = True
+    small_cpuid: bool = True
+    narrow: bool = True
+    assumed: Mapping[str, int] = attrs.field(factory=dict)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The granted components."""
+        return tuple(name for grant in sorted(self.grants) for name in GRANTS[grant])
+
+
+@attrs.frozen(eq=False)
+class Obligation:
+    """One instruction on the guest's machine and on the hardware.
+
+    Attributes:
+        guest, hardware: the two runs.
+        assumed: conditions under which they are compared.
+        differs: per component, the condition that it completes on the hardware and fidelity fails there;
+            "trap" where the guest's machine traps.
+        changed: per component, the condition that it completes and something of the VMM's changes.
+        knobs: the settings the instruction depends on, each with its condition of being 1.
+    """
+
+    instruction: Instruction
+    guest: Explored
+    hardware: Explored
+    assumed: tuple[Word, ...]
+    differs: Mapping[str, Word]
+    changed: Mapping[str, Word]
+    knobs: Mapping[str, Word]
+
+    @property
+    def unfaithful(self) -> Word:
+        """It completes on the hardware and fails fidelity (width 1)."""
+        return any_of(self.differs.values())
+
+    @property
+    def unsafe(self) -> Word:
+        """It completes on the hardware and changes what the VMM owns (width 1)."""
+        return any_of(self.changed.values())
+
+    @property
+    def intercepted(self) -> Word:
+        """It ends in a Virtualization fault (width 1)."""
+        return any_of(
+            path.condition
+            for path in self.hardware.paths
+            if isinstance(path.result, Trap) and path.result.vector is VIRTUALIZATION
+        )
+
+    def under(self, setting: Mapping[str, int]) -> list[Word]:
+        """The conditions that say a setting of the knobs."""
+        return [self.knobs[name] == value for name, value in setting.items() if name in self.knobs]
+
+
+def obligation(instruction: Instruction, run: Explored, profile: Profile) -> Obligation:
+    """The two runs of one instruction, and what would make it unfaithful or unsafe."""
+    given = profile.given
+    private = Ia64.symbolic(PRIVATE).with_changes({"features.vm": 1, "psr.vm": 0})
+    private = private.with_changes({f"assume.{n}": profile.assumed.get(n, 0) for n in _assumptions()})
+    start = run.before.with_changes({"psr.vm": 0, "features.vm": 0, "features.narrow": int(profile.narrow)})
+    start = start.with_changes({f"assume.{n}": profile.assumed.get(n, 0) for n in _assumptions()})
+    # Clocks: the hardware's, with the offset, is the guest's; time itself is outside fidelity.
+    mapped = virtual_machine(start, private, given)
+    offset = mapped.features.gitc.sign_extend(64) & mapped.ito
+    for clock in CLOCKS:
+        mapped[clock] = start[clock] - offset
+    guest, hardware = run.at(start), run.at(mapped)
+    assumed = [
+        invariant(start), invariant(mapped), instruction.valid(run.operands), promises(start, private),
+        *_orderly(start, profile),
+    ]  # fmt: skip
+    differs, changed = _failures(guest, hardware, given)
+    return Obligation(
+        instruction, guest, hardware, tuple(assumed), differs, changed, _knobs(hardware, private)
+    )
+
+
+def _assumptions() -> Iterable[str]:
+    return (leaf.name.removeprefix("assume.") for leaf in Ia64.leaves if leaf.name.startswith("assume."))
+
+
+def _orderly(guest: Ia64, profile: Profile) -> list[Word]:
+    conditions = []
+    if profile.orderly:
+        psr = guest.psr
+        conditions.append((psr.cpl == 0) | ((psr.ic == 1) & (psr.dt == 1) & (psr.it == 1) & (psr.rt == 1)))
+    if profile.small_cpuid:
+        conditions.append(guest.cpuid.load(Word(8, 3))[7:0] <= 4)
+    return conditions
+
+
+def _failures(
+    guest: Explored, hardware: Explored, given: Sequence[str]
+) -> tuple[dict[str, Word], dict[str, Word]]:
+    """Where fidelity and where safety can fail, by component."""
+    # The guest's view of what has no place in hardware or VPD is the VMM's copy: it must not go stale.
+    kept = [name for name in ("kr", *FILES, "tc_purged", "in_service") if name not in given]
+    own = [
+        "psr.vm",
+        *(f"psr.{name}" for name in OWN_PSR),
+        *(n for n in _owned_components() if n not in given),
+    ]
+    differs: dict[str, Word] = {}
+    changed: dict[str, Word] = {}
+    for path in hardware.paths:
+        if not isinstance(path.result, Next):
+            continue
+        here, done = path.condition, path.result.state
+        _note(changed, here, _different(hardware.before, done, only=own))
+        for other in guest.paths:
+            both = here & other.condition
+            if both.value == 0:
+                continue
+            if not isinstance(other.result, Next):
+                _note(differs, both, {"trap": TRUE})
+                continue
+            after = other.result.state
+            _note(differs, both, _different(done, virtual_machine(after, done, given), skip=CLOCKS))
+            _note(differs, both, _different(guest.before, after, only=kept))
+    return differs, changed
+
+
+def _note(found: dict[str, Word], when: Word, conditions: Mapping[str, Word]) -> None:
+    for name, condition in conditions.items():
+        found[name] = found.get(name, FALSE) | (when & condition)
+
+
+def _owned_components() -> list[str]:
+    controls = [s.name for s in Ia64.layout if s.name.startswith("cr.")]
+    return [*controls, "in_service", "tc_purged", "kr", *FILES, *CLOCKS]
+
+
+def _different(
+    a: Ia64, b: Ia64, *, only: Sequence[str] | None = None, skip: Sequence[str] = ()
+) -> dict[str, Word]:
+    """Per word component (or leaf, where `only` names one) and storage, the condition that they differ."""
+    storage = a.memories()
+    names = only if only is not None else [*a.words(), *storage]
+    found: dict[str, Word] = {}
+    for name in names:
+        if name in skip:
+            continue
+        differ = (
+            _cells_differ(name, storage[name], b.memories()[name]) if name in storage else a[name] != b[name]
+        )
+        if differ.value != 0:
+            found[name] = differ
+    return found
+
+
+def _cells_differ(name: str, a: Memory, b: Memory) -> Word:
+    if a is b:
+        return FALSE
+    where = probe(name, a)
+    return a.load(where) != b.load(where)
+
+
+def probe(name: str, storage: Memory) -> Word:
+    """The address at which two contents of a storage are compared: any."""
+    return Word(storage.address_width, terms.var(f"probed address in {name}", storage.address_width))
+
+
+def _knobs(hardware: Explored, private: Ia64) -> dict[str, Word]:
+    """The settings that the run depends on: those its conditions and its results mention."""
+    conditions = [condition for path in hardware.paths for condition in path.conditions]
+    results = []
+    for path in hardware.paths:
+        if isinstance(path.result, Next):
+            done = path.result.state
+            results += [new.term for name, new in done.words().items() if name.startswith("psr")]
+            changed = (n for n, content in done.memories().items() if content.stores)
+            results += [
+                content.load(probe(n, content)).term for n in changed for content in [done.memories()[n]]
+            ]
+    used = set(terms.variables_of([*conditions, *results]))
+    found = {
+        name: private[f"{group}.{name}"]
+        for group, names in (("vac", ACCELERATIONS), ("vdc", DISABLES))
+        for name in names
+        if f"{group}.{name}{PRIVATE}" in used
+    }
+    if f"features.vmsw_enabled{PRIVATE}" in used:
+        found["promotion_pages"] = entry_of(hardware.before, hardware.before.ip).ar == PROMOTION
+    if f"features.gitc{PRIVATE}" in used:
+        found["si"] = private.psr.si
+    return found
+
+
+# -- conditions over the settings ------------------------------------------------------------------
+
+
+@attrs.frozen
+class Requirement:
+    """What one instruction asks of the settings.
+
+    Attributes:
+        form: the instruction.
+        knobs: the settings it depends on, in declared order.
+        faithful, safe: the settings (one value per knob) under which it is.
+        intercepts: the settings under which it may take a Virtualization fault.
+        undecided: settings for which a question was not decided.
+    """
+
+    form: str
+    mnemonic: str
+    knobs: tuple[str, ...]
+    faithful: frozenset[tuple[int, ...]]
+    safe: frozenset[tuple[int, ...]]
+    intercepts: frozenset[tuple[int, ...]]
+    undecided: frozenset[tuple[int, ...]]
+
+    @property
+    def sound(self) -> frozenset[tuple[int, ...]]:
+        """Faithful and safe."""
+        return self.faithful & self.safe
+
+    def condition(self, settings: frozenset[tuple[int, ...]]) -> str:
+        """A set of settings as the shortest disjunction, `always` or `never`."""
+        return disjunction(self.knobs, settings)
+
+    def allows(self, chosen: Mapping[str, int]) -> bool:
+        """Faithful and safe under a choice of every knob."""
+        return tuple(chosen[name] for name in self.knobs) in self.sound
+
+
+def requirement(duty: Obligation, assume: Assume) -> Requirement:
+    """Both questions for every setting of the knobs."""
+    ask = assume(duty.assumed)
+    names = tuple(name for name in KNOBS if name in duty.knobs)
+    faithful, safe, intercepts, undecided = set(), set(), set(), set()
+    for values in itertools.product((0, 1), repeat=len(names)):
+        conditions = duty.under(dict(zip(names, values, strict=True)))
+        answers = {}
+        for what, condition in (
+            ("faithful", duty.unfaithful), ("safe", duty.unsafe), ("intercepts", duty.intercepted)
+        ):  # fmt: skip
+            answers[what] = False if condition.value == 0 else ask([*conditions, condition])
+        if answers["faithful"] is False:
+            faithful.add(values)
+        if answers["safe"] is False:
+            safe.add(values)
+        if answers["intercepts"] is not False:
+            intercepts.add(values)
+        if None in answers.values():
+            undecided.add(values)
+    return Requirement(
+        duty.instruction.form, duty.instruction.mnemonic, names,
+        frozenset(faithful), frozenset(safe), frozenset(intercepts), frozenset(undecided),
+    )  # fmt: skip
+
+
+def disjunction(names: Sequence[str], settings: frozenset[tuple[int, ...]]) -> str:
+    """The settings as a shortest disjunction of conjunctions.
+
+    >>> disjunction(("d_vmsw", "promotion_pages"), frozenset({(0, 0), (1, 0), (1, 1)}))
+    'd_vmsw = 1 or promotion_pages = 0'
+    """
+    if not settings:
+        return "never"
+    if len(settings) == 1 << len(names):
+        return "always"
+    cubes = [c for c in itertools.product((0, 1, None), repeat=len(names)) if _cover(c) <= settings]
+    primes = [c for c in cubes if not any(_cover(c) < _cover(other) for other in cubes)]
+    for count in range(1, len(primes) + 1):
+        for chosen in itertools.combinations(primes, count):
+            if frozenset().union(*(_cover(c) for c in chosen)) == settings:
+                return " or ".join(sorted(_conjunction(names, c) for c in chosen))
+    raise AssertionError("the prime implicants cover the settings")
+
+
+def _cover(cube: Sequence[int | None]) -> frozenset[tuple[int, ...]]:
+    return frozenset(itertools.product(*((0, 1) if value is None else (value,) for value in cube)))
+
+
+def _conjunction(names: Sequence[str], cube: Sequence[int | None]) -> str:
+    return " and ".join(f"{n} = {v}" for n, v in zip(names, cube, strict=True) if v is not None)
+
+
+__all__ = [
+    "ACCELERATIONS", "DISABLES", "GRANTS", "KNOBS", "Ask", "Assume", "Explored", "Obligation", "Profile", "Requirement",
+    "disjunction", "obligation", "probe", "requirement",
+]  # fmt: skip

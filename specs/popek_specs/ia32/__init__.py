@@ -1,0 +1,1 @@
+"""Data about IA-32 emulators."""

@@ -1,0 +1,217 @@
+"""The IA-32 model and Bochs agree on random instructions, and a wrong model is found out."""
+
+from __future__ import annotations
+
+import json
+import random
+from importlib import resources
+from typing import Any
+
+import pytest
+import tomllib
+
+from popek.architectures import ia32
+from popek.architectures.ia32 import access, descriptors, stacks
+from popek.architectures.ia32.instructions import control_registers, far_transfers, flags, interrupts, port_io
+from popek.architectures.ia32.state import GP, NP, Ia32
+from popek.emulators.ia32_assembly import assemble_all, assembly_text
+from popek.emulators.ia32_cases import Case, random_case
+from popek.emulators.ia32_compare import DifftestReport, compare, difftest
+from popek.emulators.ia32_deviations import deviations, recognised
+from popek.emulators.ia32_expectation import OutsideError
+from popek.emulators.ia32_step import CODE_SELECTORS, STACK_TOPS
+from popek.kernel.machine import UnknownNameError
+from popek.kernel.outcome import Fault
+from popek.kernel.words import Word
+
+pytestmark = pytest.mark.emulator
+
+MACHINE = ia32.MACHINES["ia32"]()
+CASES = 3000
+
+
+@pytest.fixture(scope="module")
+def report() -> DifftestReport:
+    return difftest(CASES, seed=20000)
+
+
+def _story(report: DifftestReport) -> str:
+    return "\n".join(
+        f"{d.assembly} at CPL {d.case.cpl}: {d.expected}; Bochs: {d.observed}; {'; '.join(d.details)}; {d.case}"
+        for d in report.differences
+    )
+
+
+def test_the_model_and_bochs_agree(report: DifftestReport) -> None:
+    assert report.cases == CASES
+    assert report.unexplained == 0, _story(report)
+
+
+def test_every_form_is_compared_and_both_ends_are_reached(report: DifftestReport) -> None:
+    assert set(report.by_form) == set(MACHINE.instructions)
+    assert set(report.by_level) == {0, 1, 2, 3}
+    assert min(report.by_form.values()) >= 3
+    assert sum(report.completed.values()) > CASES // 3
+    assert sum(report.trapped.values()) > CASES // 5
+    # Nothing is passed over in silence: what was drawn in vain is small, and has its reason.
+    assert sum(report.not_modelled.values()) < CASES // 20
+    assert sum(report.outside.values()) < CASES // 5
+    assert sum(report.explained.values()) < CASES // 20
+
+
+def test_explanations_are_in_the_list_and_the_list_has_its_evidence(report: DifftestReport) -> None:
+    assert set(deviations()) == recognised()
+    assert set(report.explained) <= set(deviations())
+    text = resources.files("popek_specs.ia32").joinpath("bochs-deviations.toml").read_text(encoding="utf-8")
+    for name, entry in tomllib.loads(text)["deviation"].items():
+        assert set(entry) == {"kind", "summary", "evidence"}, name
+        assert entry["kind"] in ("emulator", "latitude", "processor"), name
+        assert entry["evidence"].startswith("SDM vol."), name
+
+
+def test_the_report_is_plain_data(report: DifftestReport) -> None:
+    data = json.loads(json.dumps(report.to_json()))
+    assert data["cases"] == CASES
+    assert data["unexplained"] == report.unexplained
+    assert data["by_cpl"]["3"] == report.by_level[3]
+    assert data["cases_per_second"] > 0
+
+
+def test_one_seed_draws_one_set_of_cases() -> None:
+    def drawn(seed: int) -> list[Case]:
+        return [
+            random_case(instruction, level, random.Random(f"{seed}:{instruction.form}"))
+            for instruction in MACHINE.instructions.values()
+            for level in (0, 3)
+        ]
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_an_unknown_form_is_refused_with_near_matches() -> None:
+    with pytest.raises(UnknownNameError, match="POPF"):
+        difftest(1, forms=["POPFF"])
+
+
+def test_forms_assemble_to_the_encodings_of_the_manual() -> None:
+    def code(form: str, **operands: int) -> bytes:
+        parts = {f"operand {name.replace('_', '.')}": value for name, value in operands.items()}
+        text = assembly_text(MACHINE.instructions[form], parts)
+        return assemble_all([text])[text]
+
+    assert code("SGDT m", m_segment=3, m_offset=0x1234) == bytes.fromhex("0f010534120000")
+    assert code("MOV Sreg, r16", Sreg=7, r16=1) == bytes.fromhex("8ef9")
+    assert code("MOV m16, Sreg", m16_segment=0, m16_offset=8, Sreg=6) == bytes.fromhex("268c3508000000")
+    assert code("PUSHF") == bytes.fromhex("669c")
+    assert code("IRET") == bytes.fromhex("66cf")
+    assert code("JO rel8", rel8=0xFE) == bytes.fromhex("70fe")
+    assert code("CALL rel32", rel32=0xFFFFFFFB) == bytes.fromhex("e8fbffffff")
+    call = {"operand ptr16:16.selector": 8, "operand ptr16:16.offset": 0x1234}
+    text = assembly_text(MACHINE.instructions["CALL ptr16:16"], call)
+    assert assemble_all([text])[text] == bytes.fromhex("669a34120800")
+
+
+def test_what_the_model_leaves_out_is_not_compared_in_silence() -> None:
+    nested = Case("IRETD", {}, 0, {"eflags": 0x4002})
+    with pytest.raises(OutsideError, match="task switch"):
+        compare([nested])
+
+
+# -- a wrong model is found out -------------------------------------------------------------------
+
+
+def _found(form: str, cases: int = 150) -> Any:
+    report = difftest(cases, seed=7, forms=[form])
+    assert report.unexplained > 0
+    return report.differences[0]
+
+
+def test_a_dropped_cpl_check_is_found_and_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_registers, "privileged", lambda cpu: None)
+    difference = _found("CLTS", 40)
+    assert difference.case.cpl > 0
+    assert (difference.expected, difference.observed) == ("completes", "#GP(0x0)")
+    assert (difference.case.registers, difference.case.memory) == ({}, ())
+
+
+def test_a_widened_mask_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flags, "STATUS_AND_PROGRAM", flags.STATUS_AND_PROGRAM | flags.IF)
+    difference = _found("POPFD", 60)
+    assert [line.split(":")[0] for line in difference.details] == ["eflags"]
+
+
+def test_swapped_fault_priorities_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = descriptors.fetch_descriptor
+
+    def present_first(cpu: Ia32, selector: Word, vector: Any = GP) -> Any:
+        found = right(cpu, selector, vector)
+        if not found.p:
+            raise Fault(NP, descriptors.error_code(selector))
+        return found
+
+    monkeypatch.setattr(descriptors, "fetch_descriptor", present_first)
+    difference = _found("MOV Sreg, r16", 400)
+    assert difference.expected.startswith("#NP")
+    assert difference.observed.startswith(("#GP", "#SS"))
+
+
+def test_a_table_limit_one_byte_too_long_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = descriptors.in_table
+
+    def one_more(cpu: Ia32, selector: Word) -> Word:
+        longer = cpu.copy()
+        longer.gdtr.limit = cpu.gdtr.limit + 1
+        return right(longer, selector)
+
+    monkeypatch.setattr(descriptors, "in_table", one_more)
+    _found("MOV Sreg, r16", 600)
+
+
+def test_a_forgotten_unusable_register_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(far_transfers, "null_if_outranked", lambda segment, level: None)
+    difference = _found("RETF", 200)
+    assert any(line.split(":")[0] in ("ds", "es", "fs", "gs") for line in difference.details)
+
+
+def test_a_stack_of_the_wrong_level_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = stacks.inner_stack
+    monkeypatch.setattr(interrupts, "inner_stack", lambda cpu, level: right(cpu, Word(2, 0)))
+    _found("INT imm8", 300)
+
+
+def test_a_gate_without_dpl_check_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = interrupts.deliver_software_interrupt
+
+    def unchecked(cpu: Ia32, vector: Word, *, check_dpl: bool) -> None:
+        right(cpu, vector, check_dpl=False)
+
+    monkeypatch.setattr(interrupts, "deliver_software_interrupt", unchecked)
+    difference = _found("INT3", 100)
+    assert difference.observed == "#GP(0x1a)"
+
+
+def test_a_permission_map_read_one_byte_at_a_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = port_io.supervisor_load
+
+    def one_byte(cpu: Ia32, address: Word, size: int) -> Word:
+        value = right(cpu, address, size)
+        return value & 0xFF if address != cpu.tr.base + 0x66 else value
+
+    monkeypatch.setattr(port_io, "supervisor_load", one_byte)
+    _found("IN EAX, DX", 400)
+
+
+def test_a_limit_check_that_forgets_the_size_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = access.within
+    monkeypatch.setattr(access, "within", lambda segment, offset, length: right(segment, offset, 1))
+    _found("MOV r32, m32", 300)
+
+
+def test_a_near_call_to_a_stack_that_is_read_back() -> None:
+    """A case written by hand: CALL and RETF between the rings as the manual has them."""
+    frame = (0x38000).to_bytes(4, "little") + CODE_SELECTORS[3].to_bytes(4, "little")
+    outer = (0x28000).to_bytes(4, "little") + (0x43).to_bytes(4, "little")
+    back = Case("RETF", {}, 0, memory=((STACK_TOPS[0], frame + outer),))
+    call = Case("CALL rel32", {"operand rel32": 0x38000 - 0x20005}, 3)
+    assert compare([back, call]) == [None, None]
