@@ -43,8 +43,8 @@ CONFINED = "confined-to-the-virtual-machine"
 STATEMENTS = {
     SENSITIVE_ARE_PRIVILEGED: "every sensitive instruction is privileged",
     USER_SENSITIVE_ARE_PRIVILEGED: "every user-sensitive instruction is privileged",
-    COMPLETES_ALIKE: "an instruction that completes on f(S) completes on S: what traps in supervisor mode traps in "
-    "user mode, and every reference is relocated and checked",
+    COMPLETES_ALIKE: "an instruction that completes on f(S) completes on S: what traps in supervisor mode "
+    "traps in user mode, and every reference is relocated and checked",
     USER_COMPLETES_ALIKE: "where S is in user mode, an instruction that completes on f(S) completes on S",
     CONFINED: "an instruction that completes on f(S) leaves alone what the control program owns",
 }

@@ -32,7 +32,7 @@ from popek.kernel.words import Word
 # (control register 0's translation format, control register 1) of the two sets of tables below
 SPACES = ((0x00800000, TABLES), (0x00500000, TABLES + 0x800))
 LANDINGS = (CODE + 0x100, CODE + 0x7FC)
-EXISTING_CHANNEL, DEVICES = 0, (0x0123, 0x0555, 0x0F0F)
+READER, DEVICES = 0x000C, (0x0123, 0x0555, 0x0F0F)
 BRANCHES = ("BALR", "BAL", "BCTR", "BCT", "BCR", "BC")
 READS_A_CLOCK = ("STCK", "STPT")
 KEY_INSTRUCTIONS = ("SSK", "ISK", "RRB")
@@ -58,7 +58,7 @@ def tables() -> bytes:
     segment(0x800, 0, 0xF0000000 | TABLES + 0xC00)
     segment(0x800, 1, 0xF0000000 | TABLES + 0x1000)
     segment(0x800, 2, 0x00000000 | TABLES + 0xC00)  # only blocks 0-31
-    segment(0x800, 3, 0xF0000002 | TABLES + 0xC00)  # reserved bit
+    segment(0x800, 3, 0xF0000002 | TABLES + 0xC00)  # common segment
     segment(0x800, 4, 0xF0F00000)
     blocks = [number << 3 for number in range(10)] + [8 << 3, 4, 2, 0x1FFF << 3, 7 << 3, 0]
     for number in range(512):
@@ -112,8 +112,9 @@ def case_of(rng: random.Random, instruction: Instruction) -> tuple[StepCase, dic
     old = psw(rng, CODE, problem=1 if privileged else None)
     gr = [rng.choice((*NUMBERS, *PLACES, rng.getrandbits(32))) for _ in range(16)]
     cr = [0] * 16
-    cr[0] = layout | (rng.random() < 0.3) << 28 | (rng.random() < 0.3) << 30
+    cr[0] = layout | (rng.random() < 0.3) << 28 | (rng.random() < 0.3) << 30 | rng.getrandbits(1) << 27
     cr[1] = segment_table
+    cr[3] = rng.getrandbits(32)
     cr[8] = rng.getrandbits(16)
     keys = tuple(rng.choice((0, 8, 9)) << 3 | rng.choice((0, 4)) for _ in KEY_BLOCKS)
     if mnemonic in KEY_INSTRUCTIONS:
@@ -123,11 +124,13 @@ def case_of(rng: random.Random, instruction: Instruction) -> tuple[StepCase, dic
     if mnemonic == "MC" and rng.random() < 0.8:
         parts["operand I2"] &= 0x0F
     translated = old >> 51 & old >> 58 & 1
+    if mnemonic == "LCTL":
+        # Not 1 (other tables), 9 (program-event recording) or 14 (machine checks); 0 only as it is.
+        name = next(name for name in parts if "R1,R3" in name)
+        parts[name] = rng.choice((2, 3, 4, 5, 6, 7, 10, 11, 12) if instruction.settings["count"] == 2 else (0, 2, 3, 8, 15))
     _aim(rng, instruction, parts, gr, VIRTUAL[space] if translated else ())
     if mnemonic in ("LPSW", "LCTL", "SPX"):
         windows = [_words(rng, mnemonic, cr, parts, n) for _, n in WINDOWS]
-    if mnemonic == "LCTL":
-        old &= ~(1 << 62) if old >> 51 & 1 else ~0
     code = encode(instruction, parts)
     return StepCase(code, old, tuple(gr), tuple(cr), keys, tuple(windows), rng.getrandbits(64)), parts
 
@@ -141,12 +144,13 @@ def _words(rng: random.Random, mnemonic: str, cr: list[int], parts: Mapping[str,
     if mnemonic == "SPX":  # the prefix stays 0: the driver lives there
         choices = (0, 0xFFF, 0xFF000FFF, 0x00200000, 0x00FFF000)
         return b"".join(struct.pack(">I", rng.choice(choices)) for _ in range(size // 4))
-    first = next(number for name, number in parts.items() if "R1,R3" in name)
-    harmless = (0, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15)
-    if {first, (first + 1) % 16} <= set(harmless) - {0}:
-        return rng.randbytes(size)
-    # Control registers 0, 1, 9 and 14 as they are: other tables, program-event recording, machine checks.
-    return struct.pack(">I", cr[1] if first in (1, 0) and cr[0] == cr[1] else 0) * (size // 4)
+    if _first_control_register(parts) == 0:
+        return struct.pack(">I", cr[0]) * (size // 4)
+    return rng.randbytes(size)
+
+
+def _first_control_register(parts: Mapping[str, int]) -> int:
+    return next(number for name, number in parts.items() if "R1,R3" in name)
 
 
 def _aim(rng: random.Random, instruction: Instruction, parts: dict[str, int], gr: list[int], virtual: tuple[int, ...]) -> None:
@@ -187,10 +191,12 @@ def _goal(rng: random.Random, mnemonic: str, virtual: tuple[int, ...]) -> int:
         return rng.choice(LANDINGS)
     if mnemonic == "RRB":
         return rng.choice((*KEY_BLOCKS, STORAGE_BYTES, 0xFFF800)) + rng.randrange(0x800)
-    if mnemonic in ("SIO", "SIOF", "TIO", "CLRIO", "HIO", "HDV"):
+    if mnemonic in ("SIO", "SIOF", "STIDC"):
         return rng.choice(DEVICES)
-    if mnemonic in ("TCH", "STIDC"):
-        return rng.choice(DEVICES if mnemonic == "STIDC" else (*DEVICES, 0x0005))
+    if mnemonic in ("CLRIO", "HIO", "HDV"):
+        return rng.choice(DEVICES)
+    if mnemonic in ("TIO", "TCH"):
+        return rng.choice((*DEVICES, READER))
     if virtual and rng.random() < 0.5:
         return rng.choice(virtual)
     return rng.choice(PLACES) if rng.random() < 0.8 else rng.choice(PLACES) & ~7
@@ -216,9 +222,10 @@ def state_of(case: StepCase) -> S370:
         return Word(ENTRY, found.status << ADDRESS | found.address)
 
     cpu.translation = Memory(BLOCK, ENTRY, entry)
+    cpu.dual_address_space = Word(1, 1)
     cpu.last_block = Word(BLOCK, (STORAGE_BYTES >> OFFSET) - 1)
     cpu.cpu_id, cpu.clock_comparator = Word(64, CPU_ID), Word(64, case.clock_comparator)
-    cpu.devices = Memory(16, 18, lambda number: Word(18, NOT_OPERATIONAL << 16 if int(number) >> 8 else 0))
+    cpu.devices = Memory(16, 18, lambda number: Word(18, 0 if int(number) in (0, READER) else NOT_OPERATIONAL << 16))
     return cpu
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import tomllib
 from importlib import resources
 from typing import Any
 
 import pytest
-import tomllib
 
 from popek.architectures import ia32
 from popek.architectures.ia32 import access, descriptors, stacks
@@ -37,7 +37,7 @@ def report() -> DifftestReport:
 
 def _story(report: DifftestReport) -> str:
     return "\n".join(
-        f"{d.assembly} at CPL {d.case.cpl}: {d.expected}; Bochs: {d.observed}; {'; '.join(d.details)}; {d.case}"
+        f"{d.assembly} at CPL {d.case.cpl}: {d.expected}; Bochs: {d.observed}; {d.details}; {d.case}"
         for d in report.differences
     )
 

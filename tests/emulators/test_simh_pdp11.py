@@ -226,6 +226,6 @@ def test_the_cases_reach_every_mode_and_every_way_to_end(runs: list[tuple[Case, 
     reached = {(int(case.before.ps.current), type(case.outcome).__name__) for case, _ in runs}
     assert reached >= {(mode, kind) for mode in (0, 1, 3) for kind in ("Next", "Trap")}
     assert {result.trap.name for _, result in runs if result.trap} >= {
-        "bus error", "memory management", "illegal HALT", "reserved instruction", "trace", "BPT", "IOT", "EMT",
-        "TRAP",
+        "bus error", "memory management", "illegal HALT", "reserved instruction", "trace", "BPT", "IOT",
+        "EMT", "TRAP",
     }  # fmt: skip

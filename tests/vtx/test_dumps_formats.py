@@ -337,7 +337,7 @@ def test_unsectioned_words_are_the_guests_and_said_to_be() -> None:
 
 def test_prose_around_a_dump_is_listed_not_lost() -> None:
     dump = one(
-        f"Hello, my guest dies. I think CR3 = old, and the\nexit reason: unknown\n\n{KVM_64}\n-- \nKind regards\n"
+        f"My guest dies. I think CR3 = old, and\nexit reason: unknown\n\n{KVM_64}\n-- \nKind regards\n"
     )
     assert dump.fields == one(KVM_64).fields
     assert [item.line for item in dump.unrecognised][:2] == [1, 2]

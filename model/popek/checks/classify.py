@@ -221,6 +221,17 @@ class _Varied:
         return [*found, *(name for name in self.contents if name + PRIME in read)]
 
 
+@attrs.frozen(eq=False)
+class _Problem(Generic[S]):
+    """What a question asks: conditions, cases of which one must be possible, and the runs they are about."""
+
+    conditions: list[Word]
+    cases: list[Case]
+    runs: list[Run[S]]
+    varied: _Varied | None = None
+    offset: Word | None = None
+
+
 class _Questions(Generic[S]):
     """The questions about one form."""
 
@@ -231,24 +242,21 @@ class _Questions(Generic[S]):
         self._completing = general.completing()
         self._run = general.at(classifier.state)
         self._assumed = [self._settings(classifier.state), classifier.invariant, instruction.valid(general.operands)]
-        self._user = self._technique.deprivileged(classifier.state)
+        self._in_user = [self._technique.deprivileged(classifier.state)]
         self._translated = Solver(classifier.effort)
 
     def answer(self) -> Classification[S]:
-        findings = {
-            "control_sensitive": self._control("control_sensitive", in_user=False),
-            "location_sensitive": self._location("location_sensitive", in_user=False),
-            "mode_sensitive": self._mode(),
-            "resource_sensitive": self._resource("resource_sensitive", in_user=False),
-        }
-        for name, ask in (("control", self._control), ("location", self._location), ("resource", self._resource)):
-            general = findings[f"{name}_sensitive"]
-            # Runs in user mode are among all runs: where nothing was found there, nothing is here.
-            if general.truth is Truth.NO:
-                findings[f"user_{name}_sensitive"] = general
-            else:
-                findings[f"user_{name}_sensitive"] = ask(f"user_{name}_sensitive", in_user=True)
-        return Classification(self._instruction, findings, self._privileged())
+        completes_in_user = self._first(
+            (*self._in_user, conjunction(conditions)) for conditions, _ in self._completions(self._run)
+        )
+        findings = {"mode_sensitive": self._finding("mode_sensitive", self._mode(), self._in_user, completes_in_user)}
+        problems = {"control": self._control(), "location": self._location(), "resource": self._resource()}
+        for name, problem in problems.items():
+            user = self._finding(f"user_{name}_sensitive", problem, self._in_user, completes_in_user)
+            findings[f"user_{name}_sensitive"] = user
+            # What is so in user mode is so; only where it is not must every mode be asked about.
+            findings[f"{name}_sensitive"] = self._finding(f"{name}_sensitive", problem, [], user)
+        return Classification(self._instruction, findings, self._privileged(completes_in_user))
 
     def _settings(self, state: S) -> Word:
         return self._c.configuration.holds(self._machine, state, mentioned=self._general.mentioned)
@@ -268,30 +276,29 @@ class _Questions(Generic[S]):
     def _completes(self, run: Run[S]) -> Word:
         return any_of(conjunction(conditions) for conditions, _ in self._completions(run))
 
-    def _control(self, name: str, *, in_user: bool) -> Finding[S]:
+    def _control(self) -> _Problem[S]:
         roles = [Role.MODE, Role.RESOURCE, *([Role.TIME] if self._c.time_is_state else [])]
         elsewhere = frozenset(slot.name for slot in self._machine.state.layout if slot.role not in roles)
         other_leaves = frozenset(leaf.name for leaf in self._machine.state.leaves if leaf.role not in roles)
         before = self._run.before
         pairs = [(when, before, after) for when, after in self._completions(self._run)]
         changed = differing(pairs, ignoring=elsewhere | other_leaves, time_is_state=self._c.time_is_state)
-        return self._finding(name, [*self._assumed, *self._in_user(in_user)], changed, [self._run])
+        return _Problem([], changed, [self._run])
 
-    def _mode(self) -> Finding[S]:
-        modes = leaves_with(self._machine.state, [Role.MODE])
-        return self._compare("mode_sensitive", _Varied(modes), in_user=True)
+    def _mode(self) -> _Problem[S]:
+        return self._two_states(_Varied(leaves_with(self._machine.state, [Role.MODE])), self._general)
 
-    def _resource(self, name: str, *, in_user: bool) -> Finding[S]:
+    def _resource(self) -> _Problem[S]:
         stored = tuple(n for n in self._technique.replaced if n in self._run.before.memories())
         replaced = [self._machine.state.leaf(n) for n in self._technique.replaced if n not in stored]
         if not self._c.time_is_state:
             replaced = [leaf for leaf in replaced if leaf.role is not Role.TIME]
-        return self._compare(name, _Varied(tuple(replaced), stored), in_user=in_user)
+        return self._two_states(_Varied(tuple(replaced), stored), self._general)
 
-    def _location(self, name: str, *, in_user: bool) -> Finding[S]:
+    def _location(self) -> _Problem[S]:
         relocate = self._machine.relocate
         if relocate is None:
-            return self._finding(name, self._assumed, [], [self._run])
+            return _Problem([], [], [self._run])
         offset = symbol("relocation", self._machine.relocation_width)
         other = self._general.at(relocate(self._run.before, offset))
         moved = [(when, relocate(after, offset)) for when, after in self._completions(self._run)]
@@ -300,41 +307,32 @@ class _Questions(Generic[S]):
             ignoring=frozenset(),
             time_is_state=self._c.time_is_state,
         )
-        conditions = [*self._assumed, self._machine.invariant(other.before), *self._in_user(in_user)]
-        return self._finding(name, conditions, cases, [self._run, other], offset=offset)
+        conditions = [self._machine.invariant(other.before)]
+        return _Problem(conditions, cases, [self._run, other], offset=offset)
 
-    def _in_user(self, in_user: bool) -> list[Word]:
-        return [self._user] if in_user else []
-
-    def _privileged(self) -> Truth:
-        """Never completes in user mode; where it traps, the supervisor twin can complete."""
-        escapes = Question("completes in user mode", [*self._assumed, self._user, self._completes(self._run)])
-        answer = self._ask(escapes)
-        if answer is Answer.SAT:
-            return Truth.NO
-        modes = leaves_with(self._machine.state, [Role.MODE])
-        twin = self._general.at(self._primed(_Varied(modes)))
-        works = Question(
-            "traps in user mode where it completes in supervisor mode",
-            [
-                *self._assumed,
-                self._user,
-                ~self._completes(self._run),
-                ~self._run.not_modelled,
-                self._machine.supervisor(twin.before),
-                self._machine.invariant(twin.before),
-                self._completes(twin),
-            ],
+    def _two_states(self, varied: _Varied, paths: Run[S]) -> _Problem[S]:
+        """Two states that differ only in what is varied; the second a supervisor's if that is the mode."""
+        other = paths.at(self._primed(varied))
+        conditions = [self._settings(other.before), self._machine.invariant(other.before)]
+        if any(leaf.role is Role.MODE for leaf in varied.leaves):
+            conditions.append(self._machine.supervisor(other.before))
+        cases = differing(
+            together(self._completions(self._run), self._completions(other)),
+            ignoring=frozenset((*(leaf.name for leaf in varied.leaves), *varied.contents)),
+            time_is_state=self._c.time_is_state,
         )
-        works_answer = self._ask(works)
-        silent = Question("not modelled in user mode", [*self._assumed, self._user, self._run.not_modelled])
-        never = both(_no(answer), _no(self._ask(silent)))
-        return both(never, _yes(works_answer))
+        return _Problem(conditions, cases, [self._run, other], varied)
 
-    def _ask(self, question: Question) -> Answer:
-        if question.trivial:
-            return Answer.UNSAT
-        return self._solver(*question.conditions[len(self._assumed) :]).check()
+    def _privileged(self, completes_in_user: Answer) -> Truth:
+        """Never completes in user mode; where it traps, the supervisor twin can complete."""
+        if completes_in_user is Answer.SAT:
+            return Truth.NO
+        twin = self._general.at(self._primed(_Varied(leaves_with(self._machine.state, [Role.MODE]))))
+        traps = [*self._in_user, ~self._completes(self._run), ~self._run.not_modelled]
+        where = [*traps, self._machine.supervisor(twin.before), self._machine.invariant(twin.before)]
+        works = self._first((*where, conjunction(conditions)) for conditions, _ in self._completions(twin))
+        silent = self._first([(*self._in_user, self._run.not_modelled)])
+        return both(both(_no(completes_in_user), _no(silent)), _yes(works))
 
     # -- machinery ----------------------------------------------------------------------------
 
@@ -348,57 +346,40 @@ class _Questions(Generic[S]):
         }
         return state.with_changes(dict(fresh)).with_contents({name: name + PRIME for name in varied.contents})
 
-    def _compare(self, name: str, varied: _Varied, *, in_user: bool) -> Finding[S]:
-        """Two states that differ only in what is varied; the second a supervisor's if that is the mode."""
-        other = self._general.at(self._primed(varied))
-        conditions, cases = self._two_runs(varied, other)
-        conditions = [*self._assumed, *self._in_user(in_user), *conditions]
-        return self._finding(name, conditions, cases, [self._run, other], varied)
-
-    def _two_runs(self, varied: _Varied, other: Run[S]) -> tuple[list[Word], list[Case]]:
-        """What ties the other run's start to this one's, and the pairs of results."""
-        conditions = [self._settings(other.before), self._machine.invariant(other.before)]
-        if any(leaf.role is Role.MODE for leaf in varied.leaves):
-            conditions.append(self._machine.supervisor(other.before))
-        cases = differing(
-            together(self._completions(self._run), self._completions(other)),
-            ignoring=frozenset((*(leaf.name for leaf in varied.leaves), *varied.contents)),
-            time_is_state=self._c.time_is_state,
-        )
-        return conditions, cases
-
     def _finding(
-        self,
-        name: str,
-        conditions: list[Word],
-        cases: list[Case],
-        runs: list[Run[S]],
-        varied: _Varied | None = None,
-        offset: Word | None = None,
+        self, name: str, problem: _Problem[S], also: Sequence[Word], known: Finding[S] | Answer
     ) -> Finding[S]:
+        """The answer to one question.
+
+        Args:
+            also: conditions besides the problem's own.
+            known: the finding of a narrower question, or whether any run meets the conditions.
+        """
+        conditions = [*also, *problem.conditions]
         question = Question(
             f"{self._machine.name}: {self._instruction.form} is {name.replace('_', '-')} "
             f"({self._technique.name}; {self._c.configuration})",
-            [*conditions, any_of(case.differs for case in cases)],
+            [*self._assumed, *conditions, any_of(case.differs for case in problem.cases)],
         )
-        components: tuple[str, ...] = ()
-        undecided: tuple[str, ...] = ()
-        special = conditions[len(self._assumed) :]
-        answer = self._any(cases, special)
-        # The question about user mode is one part of the general one, which lists them all.
-        if answer is Answer.SAT and name in SENSITIVE:
-            components, undecided = self._components(cases, special, runs, varied)
+        narrower = known if isinstance(known, Finding) else None
+        if known is Answer.UNSAT:
+            answer = Answer.UNSAT
+        elif narrower is not None and narrower.truth is Truth.YES:
+            answer = Answer.SAT
+        else:
+            answer = self._first((*conditions, case.differs) for case in problem.cases)
         evidence = z3_evidence(question, answer)
         if answer is Answer.SAT:
-            return Finding(
-                Truth.YES, evidence, components, undecided, lambda: self._witness(name, question, runs, offset)
-            )
+            # Questions about user mode are parts of the general ones, which list the components.
+            shown = self._components(problem, conditions) if name in SENSITIVE else ((), ())
+            if narrower is not None and narrower.truth is Truth.YES:
+                return Finding(Truth.YES, evidence, *shown, narrower._make_witness)
+            return Finding(Truth.YES, evidence, *shown, lambda: self._witness(name, question, problem))
         if answer is Answer.UNKNOWN:
             return Finding(Truth.UNKNOWN, evidence)
-        gap = any_of(run.not_modelled for run in runs)
-        if self._possible([gap]):
-            return Finding(Truth.UNKNOWN, evidence)
-        return Finding(Truth.NO, evidence)
+        # Where the model does not say what happens, nothing is known unless no such run is possible.
+        gap = self._first((*also, run.not_modelled) for run in problem.runs)
+        return Finding(Truth.NO if gap is Answer.UNSAT else Truth.UNKNOWN, evidence)
 
     def _solver(self, *conditions: Word) -> Solver:
         """A solver of its own for every question: the questions have little in common but the terms."""
@@ -407,32 +388,30 @@ class _Questions(Generic[S]):
             solver.add(condition)
         return solver
 
-    def _any(self, cases: Iterable[Case], conditions: Sequence[Word]) -> Answer:
-        """Whether one of the cases is possible under the conditions."""
+    def _first(self, alternatives: Iterable[Sequence[Word]]) -> Answer:
+        """Whether one of the alternatives is possible."""
         answer = Answer.UNSAT
-        for case in cases:
-            match self._solver(*conditions, case.differs).check():
+        for conditions in alternatives:
+            if any(condition.value == 0 for condition in conditions):
+                continue
+            match self._solver(*conditions).check():
                 case Answer.SAT:
                     return Answer.SAT
                 case Answer.UNKNOWN:
                     answer = Answer.UNKNOWN
         return answer
 
-    def _possible(self, conditions: Sequence[Word]) -> bool:
-        if any(condition.value == 0 for condition in conditions):
-            return False
-        return self._solver(*conditions).check() is not Answer.UNSAT
-
     def _components(
-        self, cases: list[Case], conditions: Sequence[Word], runs: list[Run[S]], varied: _Varied | None
+        self, problem: _Problem[S], conditions: Sequence[Word]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Which leaves, varied alone, make the results differ; for one run, which leaves change.
 
         Returns:
             Those that were seen to, and those of which a short search could not tell.
         """
+        varied, runs = problem.varied, problem.runs
         if varied is None:
-            return self._that_differ(cases, conditions)
+            return self._that_differ(problem.cases, conditions)
         read = self._read_by(runs[1])
         before = runs[1].before
         modes = tuple(leaf for leaf in varied.leaves if leaf.role is Role.MODE)  # they change together
@@ -453,9 +432,9 @@ class _Questions(Generic[S]):
 
     def _leaks(self, varied: _Varied) -> Answer:
         """Whether varying this alone can make the results differ; gives up early."""
-        conditions, cases = self._two_runs(varied, self._completing.at(self._primed(varied)))
-        for case in cases:
-            answer = self._solver(*conditions, case.differs).check(rlimit=COMPONENT)
+        problem = self._two_states(varied, self._completing)
+        for case in problem.cases:
+            answer = self._solver(*problem.conditions, case.differs).check(rlimit=COMPONENT)
             if answer is not Answer.UNSAT:
                 return answer
         return Answer.UNSAT
@@ -495,12 +474,9 @@ class _Questions(Generic[S]):
         return names | {str(cell.data) for cell in terms.applications_of(roots)}
 
     def _witness(
-        self,
-        name: str,
-        question: Question,
-        runs: list[Run[S]],
-        offset: Word | None,
+        self, name: str, question: Question, problem: _Problem[S]
     ) -> Counterexample[S]:
+        runs, offset = problem.runs, problem.offset
         _, model, solver = question.ask(self._c.effort)
         if model is None or solver is None:
             raise ReplayError(f"{self._instruction.form}: {name} was satisfiable and is no more")

@@ -75,7 +75,7 @@ class Solver:
         self, effort: Effort | None = None, *, rlimit: int | None = None, beside: Solver | None = None
     ) -> None:
         self.effort = effort or Effort()
-        self._context = z3.Context() if beside is None else beside._context
+        self._context: Any = z3.Context() if beside is None else beside._context
         self._solver = z3.SolverFor("QF_BV", ctx=self._context)
         self._bound = self.effort.rlimit if rlimit is None else rlimit
         self._solver.set("rlimit", self._bound)
@@ -86,19 +86,25 @@ class Solver:
         self._applications: dict[str, int] = {} if beside is None else beside._applications
         self._axioms: list[list[Any]] = [[]]  # by level: those added there
         self._cells: list[list[Term]] = [[]]  # by level: the applications that its conditions read
+        self._models: list[Any] = [None]  # by level: an assignment that fulfils everything up to it
 
     # -- assumptions --------------------------------------------------------------------------
 
     def add(self, condition: Term | Word) -> None:
         """Assert a condition (width 1)."""
+        asserted = self.condition(_term(condition))
         self._cells[-1] += terms.applications_of([_term(condition)])
-        self._solver.add(self.condition(_term(condition)))
+        self._solver.add(asserted)
+        model = self._models[-1]
+        if model is not None and not self._still_fulfilled(model, asserted):
+            self._models[-1] = None
 
     def push(self, condition: Term | Word | None = None) -> None:
         """Open a level, and assert a condition on it."""
         self._solver.push()
         self._axioms.append([])
         self._cells.append([])
+        self._models.append(self._models[-1])
         if condition is not None:
             self.add(condition)
 
@@ -106,6 +112,7 @@ class Solver:
         """Close the latest level."""
         self._solver.pop()
         self._cells.pop()
+        self._models.pop()
         # Variables that stand for applications outlive the level, so what ties them must too.
         lost = self._axioms.pop()
         self._solver.add(*lost)
@@ -121,10 +128,12 @@ class Solver:
                 self._solver.set("rlimit", self._bound)
         assumed = [_term(a) for a in assumptions]
         literals = [self.condition(a) for a in assumed]
-        cells = [cell for level in self._cells for cell in level] + terms.applications_of(assumed)
+        cells = [*self._asserted_cells(), *terms.applications_of(assumed)]
         start = time.perf_counter()
         answer = self._solver.check(*literals)
-        while answer == z3.sat and self._tie(self._solver.model(), cells):
+        while answer == z3.sat and (loose := _loose(self._solver.model(), cells, self._memo)):
+            for pair in loose:
+                self._assert_congruence(*pair)
             answer = self._solver.check(*literals)
         self.effort.seconds += time.perf_counter() - start
         self.effort.checks += 1
@@ -132,17 +141,14 @@ class Solver:
             return Answer.SAT
         return Answer.UNSAT if answer == z3.unsat else Answer.UNKNOWN
 
-    def _tie(self, model: Any, applications: Iterable[Term]) -> bool:
-        """Tie the applications that a model gives equal arguments and different values; False if none."""
-        found = False
-        seen: dict[tuple[object, ...], Term] = {}
-        for term in applications:
-            where = (term.data, *(_number(model, self._vector(arg)) for arg in term.args))
-            other = seen.setdefault(where, term)
-            if _number(model, self._memo[term]) != _number(model, self._memo[other]):
-                self._assert_congruence(other, term)
-                found = True
-        return found
+    def _asserted_cells(self) -> list[Term]:
+        return [cell for level in self._cells for cell in level]
+
+    def _still_fulfilled(self, model: Any, asserted: Any) -> bool:
+        """Whether an assignment for the earlier conditions fulfils one more."""
+        if not z3.is_true(model.eval(asserted, model_completion=True)):
+            return False
+        return not _loose(model, self._asserted_cells(), self._memo)
 
     def _assert_congruence(self, a: Term, b: Term) -> None:
         """Equal arguments give equal values."""
@@ -155,7 +161,12 @@ class Solver:
 
     def feasible(self) -> bool:
         """False only when the assumptions contradict one another; unknown counts as feasible."""
-        return self.check() is not Answer.UNSAT
+        if self._models[-1] is None:
+            answer = self.check()
+            if answer is Answer.SAT:
+                self._models[-1] = self._solver.model()
+            return answer is not Answer.UNSAT
+        return True
 
     def model(self) -> Model:
         """The assignment behind the latest SAT."""
@@ -271,6 +282,18 @@ _VECTOR = {
 
 def _term(condition: Term | Word) -> Term:
     return condition.term if isinstance(condition, Word) else condition
+
+
+def _loose(model: Any, applications: Iterable[Term], values: Mapping[Term, Any]) -> list[tuple[Term, Term]]:
+    """The applications to which a model gives equal arguments and different values."""
+    found = []
+    seen: dict[tuple[object, ...], Term] = {}
+    for term in applications:
+        where = (term.data, *(_number(model, values[arg]) for arg in term.args))
+        other = seen.setdefault(where, term)
+        if other is not term and _number(model, values[term]) != _number(model, values[other]):
+            found.append((other, term))
+    return found
 
 
 def _number(model: Any, value: Any) -> int:

@@ -23,6 +23,7 @@ app = App(name="vmcs", help="Judge, decode, explain and compare VMCSs.")
 
 _EXIT_CODES = {"enters": 0, "undecided": 3}
 _FAILS, _BAD_INPUT, _DIFFERENT = 1, 2, 1
+_MOST_PROCESSORS = 64
 _SCHEMA = "popek/vmcs-verdict/1"
 
 File = Annotated[
@@ -305,6 +306,8 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
                 key = encode(dump.capabilities)
                 processor = described.get(key)
                 if processor is None:
+                    if len(described) >= _MOST_PROCESSORS:
+                        described.clear()
                     processor = described[key] = Processor(_described_processor(dump))
             verdict = judge_any(vmcs_of(dump), processor).complete
         except (DumpError, UserError) as error:

@@ -50,7 +50,8 @@ UNTESTED: Final[Mapping[str, str]] = {
     "devices": "only ports without a device",
     "MSRs": "those of the model, and numbers that no processor has",
 }
-"""What no case starts from, each with the reason; forms that are left out would be here too: there are none."""
+"""What no case starts from, each with the reason.  No form is left out."""
+
 IMMEDIATE_PORTS: Final = (0xE0, 0xE1, 0xE3, 0xE6, 0xE7)
 
 _GDT_LIMITS = (0xFFF, 0xFFF, 0x1000, 0x1006, 0x1007, 0x100F)
@@ -534,7 +535,8 @@ class _Builder:
             "VERR": lambda: self.selector_operand(self.selector()),
             "VERW": lambda: self.selector_operand(self.selector()),
             "MOV to CR": self.to_control_register, "MOV to DR": self.to_debug_register,
-            "CLI": self.virtual_interrupts, "STI": self.virtual_interrupts, "POPF": lambda: self.on_stack(words(self.number())),
+            "CLI": self.virtual_interrupts, "STI": self.virtual_interrupts,
+            "POPF": lambda: self.on_stack(words(self.number())),
             "POP sreg": self.pop_segment,
             "CALL far": self.far_operand, "JMP far": self.far_operand,
             "RET far": lambda: self.return_frame(flags=False),

@@ -24,7 +24,6 @@ from popek.emulators.ia32_deviations import explain
 from popek.emulators.ia32_expectation import Expectation, NotComparable, OutsideError, expect, vector_name
 from popek.emulators.ia32_step import (
     ARENA_BYTES,
-    REGISTER_NAMES,
     StepCase,
     StepCaseError,
     StepResult,
@@ -40,14 +39,18 @@ LEVELS: Final = (0, 0, 0, 1, 1, 1, 2, 3, 3, 3)
 
 _PRIVILEGED_LEVELS = (0, 0, 0, 0, 0, 0, 0, 1, 2, 3)
 _PRIVILEGED = frozenset(
-    ("LGDT", "LIDT", "LLDT", "LTR", "LMSW", "CLTS", "HLT", "INVD", "WBINVD", "INVLPG", "RDMSR", "WRMSR")
-    + ("MOV from CR", "MOV to CR", "MOV from DR", "MOV to DR")
+    (
+        *("LGDT", "LIDT", "LLDT", "LTR", "LMSW", "CLTS", "HLT", "INVD", "WBINVD", "INVLPG", "RDMSR", "WRMSR"),
+        *("MOV from CR", "MOV to CR", "MOV from DR", "MOV to DR"),
+    )
 )
 _ATTEMPTS = 25
 _CHUNK = 2000
 _STRINGENT = frozenset(
-    ("CALL far", "JMP far", "RET far", "IRET", "INT n", "INT3", "INTO", "INT1", "MOV sreg", "POP sreg")
-    + ("LAR", "LSL", "IN", "OUT", "CLI", "STI", "LLDT", "LTR")
+    (
+        *("CALL far", "JMP far", "RET far", "IRET", "INT n", "INT3", "INTO", "INT1", "MOV sreg", "POP sreg"),
+        *("LAR", "LSL", "IN", "OUT", "CLI", "STI", "LLDT", "LTR"),
+    )
 )
 
 

@@ -1,8 +1,8 @@
 """Where Bochs deviates from the manual, and what the manual leaves to the processor.
 
 The list with its evidence is ``popek_specs/ia32/bochs-deviations.toml``; here is, for each entry, how to
-recognise a difference that it explains, as narrowly as the case shows it.  A difference that no entry explains
-is a bug of the model.
+recognise a difference that it explains, as narrowly as the case shows it.  A difference that no entry
+explains is a bug of the model.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from popek.architectures.ia32.access import within
+from popek.architectures.ia32.descriptors import Descriptor, read_descriptor
 from popek.architectures.ia32.state import CR4_DEFINED, ECX, EDX, ESP, SEGMENT_NAMES, Ia32
 from popek.emulators.ia32_cases import Case
 from popek.emulators.ia32_expectation import Expectation, initial_state
@@ -198,7 +199,7 @@ def _conforming_call_ignores_alignment(found: Found) -> bool:
         found.mnemonic == "CALL"
         and found.case.cpl == 3
         and found.faults == ((17, 0), (None, None))
-        and not found.result.registers.get("cs.access", 0) >> 13 & 3 == 3
+        and found.result.registers.get("cs.access", 0) >> 13 & 3 != 3
     )
 
 
@@ -213,6 +214,16 @@ def _return_frame_does_not_wrap(found: Found) -> bool:
 def _stores_before_a_fault(found: Found) -> bool:
     several = found.mnemonic in ("SGDT", "SIDT", "CALL", "INT", "INT1", "INT3", "INTO")
     return found.expected.kind == "trap" and found.differing == {"memory"} and several
+
+
+def _interrupt_checks_target_first(found: Found) -> bool:
+    (vector, _), (observed, code) = found.faults
+    if not found.mnemonic.startswith("INT") or vector not in (8, 12) or observed != 13 or code not in (0, 1):
+        return False
+    state = found.state
+    number = {"INT1": 1, "INT3": 3, "INTO": 4}.get(found.mnemonic, found.case.operands.get("operand imm8", 0))
+    gate = Descriptor(state.idtr.base, state.memory.load_little_endian(state.idtr.base + 8 * number, 8))
+    return bool(gate.gate_offset > read_descriptor(state, gate.gate_selector).limit)
 
 
 def _near_call_pushes_first(found: Found) -> bool:
@@ -234,6 +245,7 @@ _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "conforming-call-ignores-alignment": _conforming_call_ignores_alignment,
     "return-frame-does-not-wrap": _return_frame_does_not_wrap,
     "stores-before-a-fault": _stores_before_a_fault,
+    "interrupt-checks-target-first": _interrupt_checks_target_first,
     "near-call-pushes-first": _near_call_pushes_first,
 }
 

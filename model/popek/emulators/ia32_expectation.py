@@ -16,7 +16,7 @@ import attrs
 from popek.architectures.ia32.access import within
 from popek.architectures.ia32.descriptors import TASK_GATE
 from popek.architectures.ia32.stacks import inner_stack
-from popek.architectures.ia32.state import ESP, GPR_NAMES, SEGMENT_NAMES, VECTORS, Ia32
+from popek.architectures.ia32.state import ECX, ESP, GPR_NAMES, SEGMENT_NAMES, VECTORS, Ia32
 from popek.emulators.ia32_step import ARENA_BYTES, LANDING_BYTE, StepCase, initial_memory, initial_registers
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
@@ -186,15 +186,16 @@ def expect(
     expected = _translate(instruction, case, state, outcome)
     for name in asked.names:
         expected = _without_undefined(machine, instruction, parts, case, state, name, expected)
-    if (
-        instruction.form in TIME_FORMS
-        and state.gpr[1].value == _TIME_STAMP_COUNTER
-        or instruction.form == "RDTSC"
-    ):
-        if expected.kind == "next":
-            kept = {n: v for n, v in expected.registers.items() if n not in ("eax", "edx")}
-            expected = attrs.evolve(expected, registers=kept)
+    if expected.kind == "next" and _gives_time(instruction, state):
+        kept = {n: v for n, v in expected.registers.items() if n not in ("eax", "edx")}
+        expected = attrs.evolve(expected, registers=kept)
     return expected
+
+
+def _gives_time(instruction: Instruction, state: Ia32) -> bool:
+    """See `TIME_FORMS`."""
+    clock = instruction.form == "RDMSR" and int(state.gpr[ECX]) == _TIME_STAMP_COUNTER
+    return instruction.form == "RDTSC" or clock
 
 
 def _virtual_interrupt_pending(state: Ia32) -> bool:

@@ -31,7 +31,8 @@ USER_TABLES: Final[Mapping[int, tuple[int, int]]] = {
 _PRESENT: Final = 0o500000  # accessible and writable
 _SETUP: Final = ("set cpu tops10", "set tim off", "set fe off")
 _REGISTERS: Final = (
-    "PC", "FLAGS", "PION", "PIENB", "PIACT", "PIPRQ", "APRENB", "APRFLG", "APRLVL", "EBR", "PGON", "UBR", "HSB",
+    "PC", "FLAGS", "PION", "PIENB", "PIACT", "PIPRQ", "APRENB", "APRFLG", "APRLVL", "EBR", "PGON",
+    "UBR", "HSB",
 )  # fmt: skip
 
 

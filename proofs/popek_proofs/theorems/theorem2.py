@@ -233,8 +233,8 @@ NESTING_STEP = Proposition(
 )
 
 inner_k, inner_w = integer("k_inner"), integer("w_inner")
-inner_L, inner_B = integer("l_inner"), integer("b_inner")
-inner_E = constant("E_inner", STORAGE)
+inner_base, inner_bound = integer("l_inner"), integer("b_inner")
+inner_storage = constant("E_inner", STORAGE)
 
 RELOCATIONS = Proposition(
     "theorem2.relocations-compose",
@@ -242,22 +242,22 @@ RELOCATIONS = Proposition(
     SOURCE,
     (
         Hypothesis(
-            "inner-base-is-composed", "the inner control program gives l + k'", equal(inner_L, l + inner_k)
+            "inner-base-is-composed", "the inner control program gives l + k'", equal(inner_base, l + inner_k)
         ),
         Hypothesis(
             "inner-bound-is-cut",
             "and cuts the bound to its guest's storage",
-            equal(inner_B, cut(b, l, inner_w)),
+            equal(inner_bound, cut(b, l, inner_w)),
         ),
-        Hypothesis("inner-storage-is-moved", "and moves storage by k'", moved(inner_E, E, inner_k, inner_w)),
+        Hypothesis("inner-storage-is-moved", "and moves storage by k'", moved(inner_storage, E, inner_k, inner_w)),
         Hypothesis("inner-storage-fits", "k' + w' <= w", inner_k + inner_w <= w),
-        Hypothesis("outer-base-is-composed", "the outer control program adds k", equal(L, inner_L + k)),
+        Hypothesis("outer-base-is-composed", "the outer control program adds k", equal(L, inner_base + k)),
         Hypothesis(
             "outer-bound-is-cut",
             "and cuts the bound to its guest's storage",
-            equal(B, cut(inner_B, inner_L, w)),
+            equal(B, cut(inner_bound, inner_base, w)),
         ),
-        Hypothesis("outer-storage-is-moved", "and moves storage by k", moved(H, inner_E, k, w)),
+        Hypothesis("outer-storage-is-moved", "and moves storage by k", moved(H, inner_storage, k, w)),
         Hypothesis("outer-storage-fits", "k + w <= q", k + w <= q),
     ),
     conclusion=conj(

@@ -1,4 +1,4 @@
-"""PDP-10 instructions that work with data, jump and call (Processor Reference Manual, chapter 2).
+"""PDP-10 instructions that work with data, jump and call.
 
 One of each kind.  The effective address is an operand: its calculation is the same for all.
 """
@@ -37,7 +37,7 @@ def _sum(cpu: Pdp10, a: Word, b: Word, carry: int = 0) -> Word:
 
 
 def _moves(machine: Machine[P], manual: str) -> None:
-    source = f"{manual}, section 2.1"
+    source = f"{manual}, full word data transmission"
 
     @machine.instruction("MOVE AC, E", source=source)
     def move(cpu: P, ac: Word, e: Word) -> None:
@@ -61,24 +61,24 @@ def _moves(machine: Machine[P], manual: str) -> None:
         cpu.store(e, mine)
         cpu.ac[ac] = value
 
-    @machine.instruction("HRRZ AC, E", source=f"{manual}, section 2.2")
+    @machine.instruction("HRRZ AC, E", source=f"{manual}, half word data transmission")
     def hrrz(cpu: P, ac: Word, e: Word) -> None:
         """AC := 0,,right half of C(E)."""
         cpu.ac[ac] = right(cpu.load(e)).zero_extend(WORD)
 
-    @machine.instruction("SETZM E", source=f"{manual}, section 2.4")
+    @machine.instruction("SETZM E", source=f"{manual}, logic")
     def setzm(cpu: P, e: Word) -> None:
         """C(E) := 0."""
         cpu.store(e, Word(WORD, 0))
 
-    @machine.instruction("AND AC, E", source=f"{manual}, section 2.4")
+    @machine.instruction("AND AC, E", source=f"{manual}, logic")
     def and_(cpu: P, ac: Word, e: Word) -> None:
         """AC := AC and C(E)."""
         cpu.ac[ac] = cpu.ac[ac] & cpu.load(e)
 
 
 def _arithmetic(machine: Machine[P], manual: str) -> None:
-    source = f"{manual}, section 2.5"
+    source = f"{manual}, fixed point arithmetic"
 
     @machine.instruction("ADD AC, E", source=source)
     def add_(cpu: P, ac: Word, e: Word) -> None:
@@ -92,8 +92,8 @@ def _arithmetic(machine: Machine[P], manual: str) -> None:
         value = cpu.load(e)
         cpu.ac[ac] = _sum(cpu, cpu.ac[ac], ~value, 1)
 
-    @machine.instruction("AOJ AC, E", source=f"{manual}, section 2.7", jumps=False)
-    @machine.instruction("AOJN AC, E", source=f"{manual}, section 2.7", jumps=True)
+    @machine.instruction("AOJ AC, E", source=f"{manual}, arithmetic testing", jumps=False)
+    @machine.instruction("AOJN AC, E", source=f"{manual}, arithmetic testing", jumps=True)
     def aoj(cpu: P, ac: Word, e: Word, jumps: bool) -> None:
         """AC := AC + 1; AOJN jumps if the result is not zero."""
         result = _sum(cpu, cpu.ac[ac], Word(WORD, 1))
@@ -101,14 +101,14 @@ def _arithmetic(machine: Machine[P], manual: str) -> None:
         if jumps:
             cpu.pc = ite(result != 0, e, cpu.pc)
 
-    @machine.instruction("SOJG AC, E", source=f"{manual}, section 2.7")
+    @machine.instruction("SOJG AC, E", source=f"{manual}, arithmetic testing")
     def sojg(cpu: P, ac: Word, e: Word) -> None:
         """AC := AC - 1, and jump if the result is above zero."""
         result = _sum(cpu, cpu.ac[ac], Word(WORD, MINUS_ONE))
         cpu.ac[ac] = result
         cpu.pc = ite(~result[35] & (result != 0), e, cpu.pc)
 
-    @machine.instruction("AOS AC, E", source=f"{manual}, section 2.7")
+    @machine.instruction("AOS AC, E", source=f"{manual}, arithmetic testing")
     def aos(cpu: P, ac: Word, e: Word) -> None:
         """C(E) := C(E) + 1, also to AC unless that is 0."""
         value = cpu.load(e)
@@ -122,38 +122,38 @@ def _arithmetic(machine: Machine[P], manual: str) -> None:
 
 
 def _tests(machine: Machine[P], manual: str) -> None:
-    @machine.instruction("CAIE AC, E", source=f"{manual}, section 2.7")
+    @machine.instruction("CAIE AC, E", source=f"{manual}, arithmetic testing")
     def caie(cpu: P, ac: Word, e: Word) -> None:
         """Skip if AC = 0,,E."""
         cpu.pc = ite(cpu.ac[ac] == e.zero_extend(WORD), cpu.pc + 1, cpu.pc)
 
-    @machine.instruction("JUMPE AC, E", source=f"{manual}, section 2.7")
+    @machine.instruction("JUMPE AC, E", source=f"{manual}, arithmetic testing")
     def jumpe(cpu: P, ac: Word, e: Word) -> None:
         """Jump if AC = 0."""
         cpu.pc = ite(cpu.ac[ac] == 0, e, cpu.pc)
 
-    @machine.instruction("SKIPE AC, E", source=f"{manual}, section 2.7")
+    @machine.instruction("SKIPE AC, E", source=f"{manual}, arithmetic testing")
     def skipe(cpu: P, ac: Word, e: Word) -> None:
         """Skip if C(E) = 0; C(E) also to AC unless that is 0."""
         value = cpu.load(e)
         cpu.ac[ac] = ite(ac == 0, cpu.ac[ac], value)
         cpu.pc = ite(value == 0, cpu.pc + 1, cpu.pc)
 
-    @machine.instruction("TLNE AC, E", source=f"{manual}, section 2.8")
+    @machine.instruction("TLNE AC, E", source=f"{manual}, logical testing and modification")
     def tlne(cpu: P, ac: Word, e: Word) -> None:
         """Skip if the bits of AC left that E selects are all 0."""
         cpu.pc = ite((left(cpu.ac[ac]) & e) == 0, cpu.pc + 1, cpu.pc)
 
-    @machine.instruction("JFCL F, E", source=f"{manual}, section 2.9")
+    @machine.instruction("JFCL F, E", source=f"{manual}, program control")
     def jfcl(cpu: P, selected: Word, e: Word) -> None:
-        """Jump if one of the selected flags is set; clear them.  Overflow, Carry 0, Carry 1, Floating Overflow."""
+        """Jump if a selected one of Overflow, Carry 0, Carry 1, Floating Overflow is set; clear them."""
         flags = cpu.flags.value
         cpu.pc = ite((flags[12:9] & selected) != 0, e, cpu.pc)
         cpu.flags = flags.replace(12, 9, flags[12:9] & ~selected)
 
 
 def _stack(machine: Machine[P], manual: str) -> None:
-    source = f"{manual}, section 2.1 and 2.9, pushdown"
+    source = f"{manual}, pushdown lists"
 
     @machine.instruction("PUSH AC, E", source=source)
     def push(cpu: P, ac: Word, e: Word) -> None:
@@ -201,7 +201,7 @@ def _leave_sequence(cpu: Pdp10) -> None:
 
 
 def _calls(machine: Machine[P], manual: str) -> None:
-    source = f"{manual}, section 2.9"
+    source = f"{manual}, program control"
 
     @machine.instruction("JSR E", source=source)
     def jsr(cpu: P, e: Word) -> None:

@@ -57,7 +57,7 @@ class Ka10(Pdp10):
     memory = memory(address=ADDRESS, cell=WORD)
 
     def _cell(self, reference: Word) -> Word:
-        """Where a reference goes (manual, section 2.15, "Time Sharing").
+        """Where a reference goes (manual, time sharing).
 
         Raises:
             Fault: protection violation, nonexistent memory; the processor reports these through the
@@ -128,6 +128,7 @@ def build() -> Machine[Ka10]:
             "BLT, byte, floating point and half-word instructions but for HRRZ",
             "second relocation register pair (KT10A), and the maintenance devices",
             "all devices but APR and PI are one, with a word of data and a word of conditions",
+            "the layout of the APR conditions, from memory: no manual was at hand",
         ),
     )
     innocuous.add(machine, MANUAL_KA)

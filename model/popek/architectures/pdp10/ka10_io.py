@@ -1,4 +1,4 @@
-"""KA10: input and output (manual, sections 2.12 to 2.15).
+"""KA10: input and output (manual, input-output, priority interrupt, processor conditions, time sharing).
 
 All of it is illegal in user mode, unless User In-out is set.
 """
@@ -60,7 +60,7 @@ def _skips(machine: Machine[Ka10], device: str, source: str, read: Callable[[Ka1
 
 
 def _processor(machine: Machine[Ka10]) -> None:
-    source = f"{MANUAL_KA}, section 2.14"
+    source = f"{MANUAL_KA}, processor conditions"
 
     def conditions(cpu: Ka10) -> Word:
         apr, flags, no = cpu.apr, cpu.flags, Word(1, 0)
@@ -89,7 +89,7 @@ def _processor(machine: Machine[Ka10]) -> None:
         flags.overflow = flags.overflow & ~e[3]
         apr.channel = e[2:0]
 
-    @machine.instruction("DATAO APR, E", source=f"{MANUAL_KA}, section 2.15")
+    @machine.instruction("DATAO APR, E", source=f"{MANUAL_KA}, time sharing")
     def datao(cpu: Ka10, e: Word) -> None:
         """Protection register := bits 0 to 7 of C(E), relocation register := bits 18 to 25."""
         _allowed(cpu, "DATAO", _device("APR"), e)
@@ -108,7 +108,7 @@ def _processor(machine: Machine[Ka10]) -> None:
 
 
 def _interrupts(machine: Machine[Ka10]) -> None:
-    source = f"{MANUAL_KA}, section 2.13"
+    source = f"{MANUAL_KA}, priority interrupt"
 
     def conditions(cpu: Ka10) -> Word:
         return concat(cpu.pi_active, cpu.pi_on, cpu.pi_enabled).zero_extend(WORD)
@@ -131,7 +131,7 @@ def _interrupts(machine: Machine[Ka10]) -> None:
 
 
 def _devices(machine: Machine[Ka10]) -> None:
-    source = f"{MANUAL_KA}, section 2.12"
+    source = f"{MANUAL_KA}, input-output"
 
     @machine.instruction("DATAI D, E", source=source)
     def datai(cpu: Ka10, device: Word, e: Word) -> None:

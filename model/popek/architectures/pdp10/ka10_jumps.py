@@ -1,4 +1,4 @@
-"""KA10: JRST, XCT and the unimplemented operations (manual, sections 2.9, 2.10 and 2.15).
+"""KA10: JRST, XCT and the unimplemented operations (manual, program control and time sharing).
 
 The accumulator field of JRST is four bits that each ask for something: 10 dismiss the interrupt, 4 halt,
 2 restore the flags from the left half of the word that gave the address, 1 enter user mode.
@@ -29,7 +29,7 @@ def add(machine: Machine[Ka10]) -> None:
 
 
 def _jrst(machine: Machine[Ka10]) -> None:
-    source = f"{MANUAL_KA}, section 2.9, JRST"
+    source = f"{MANUAL_KA}, program control, JRST"
 
     def jump(cpu: Ka10, function: int, target: Word, word: Word | None) -> None:
         if function & 0o14 and cpu.restricted:
@@ -75,20 +75,20 @@ def _restore(cpu: Ka10, word: Word) -> None:
 
 
 def _execute(machine: Machine[Ka10]) -> None:
-    @machine.instruction("XCT E", source=f"{MANUAL_KA}, section 2.9, XCT")
+    @machine.instruction("XCT E", source=f"{MANUAL_KA}, program control, XCT")
     def xct(cpu: Ka10, e: Word) -> None:
         """The next instruction is C(E), as if it stood here."""
         cpu.ir = cpu.load(e)
         cpu.executing = TRUE
 
-    @machine.instruction("LUUO L, AC, E", source=f"{MANUAL_KA}, section 2.10")
+    @machine.instruction("LUUO L, AC, E", source=f"{MANUAL_KA}, unimplemented operations")
     def luuo(cpu: Ka10, low: Word, ac: Word, e: Word) -> None:
         """Opcodes 001 to 037: the word to location 40 of the program, and the next instruction is C(41)."""
         cpu.store(Word(ADDRESS, 0o40), instruction_word(concat(Word(4, 0), low, ac), e))
         cpu.ir = cpu.load(Word(ADDRESS, 0o41))
         cpu.executing = TRUE
 
-    @machine.instruction("MUUO U, AC, E", source=f"{MANUAL_KA}, section 2.10")
+    @machine.instruction("MUUO U, AC, E", source=f"{MANUAL_KA}, unimplemented operations")
     def muuo(cpu: Ka10, low: Word, ac: Word, e: Word) -> None:
         """Opcodes 040 to 077: trap to the monitor, in both modes."""
         raise Fault(MUUO, instruction_word(concat(Word(4, 1), low, ac), e), keeps=True)

@@ -171,7 +171,7 @@ def build() -> Machine[Ks10]:
         deliver=_deliver,
         techniques=ks10_techniques(),
         notes=(
-            "page tables map to consecutive pages of core, the executive's to the same ones; all are writable",
+            "page tables map to consecutive pages of core, the executive's to the same; all are writable",
             "accumulator blocks other than 0; the stored page fail word; the traps that the trap flags cause",
             "interrupts, Unibus input and output, console, timer, TOPS-20 paging",
             "address calculation is not part of an instruction: E is an operand",

@@ -1,4 +1,4 @@
-"""KS10: internal input and output (manual, chapter 3).  Illegal in user mode without User In-out."""
+"""KS10: internal input and output.  Illegal in user mode without User In-out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _skips(machine: Machine[Ks10], device: str, source: str, read: Callable[[Ks1
 
 
 def _processor(machine: Machine[Ks10]) -> None:
-    source = f"{MANUAL_KS}, section 3.5"
+    source = f"{MANUAL_KS}, KS10 processor conditions"
     interrupt_console = 6  # bit 25: a flag that clears itself
 
     def conditions(cpu: Ks10) -> Word:
@@ -82,7 +82,7 @@ def _processor(machine: Machine[Ks10]) -> None:
 
 
 def _interrupts(machine: Machine[Ks10]) -> None:
-    source = f"{MANUAL_KS}, section 3.6"
+    source = f"{MANUAL_KS}, KS10 priority interrupt"
 
     def conditions(cpu: Ks10) -> Word:
         low = concat(cpu.pi_active, cpu.pi_on, cpu.pi_enabled)
@@ -112,7 +112,7 @@ def _interrupts(machine: Machine[Ks10]) -> None:
 
 
 def _paging(machine: Machine[Ks10]) -> None:
-    source = f"{MANUAL_KS}, section 3.3"
+    source = f"{MANUAL_KS}, KS10 paging"
 
     @machine.instruction("RDUBR E", source=source)
     def rdubr(cpu: Ks10, e: Word) -> None:
@@ -166,7 +166,7 @@ def _paging(machine: Machine[Ks10]) -> None:
 
 
 def _previous_context(machine: Machine[Ks10]) -> None:
-    source = f"{MANUAL_KS}, section 3.4"
+    source = f"{MANUAL_KS}, KS10 previous context"
 
     @machine.instruction("UMOVE AC, E", source=source)
     def umove(cpu: Ks10, ac: Word, e: Word) -> None:

@@ -1,4 +1,4 @@
-"""KS10: JRST, XCT and PXCT, MAP and the unimplemented operations (manual, chapters 2 and 3).
+"""KS10: JRST, XCT and PXCT, MAP and the unimplemented operations.
 
 The accumulator field of JRST is a function code.  JRST 1 (PORTAL) concerned the public mode of the KI10 and
 is a plain jump here.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ANYWHERE: Final = (0, 1, 2, 5)
 EXECUTIVE: Final = (4, 6, 7, 0o14)
 IN_OUT: Final = (0o10, 0o12)
-SOURCE: Final = f"{MANUAL_KS}, section 2.9, JRST"
+SOURCE: Final = f"{MANUAL_KS}, program control, JRST"
 
 
 def add(machine: Machine[Ks10]) -> None:
@@ -127,7 +127,7 @@ def _restore(cpu: Ks10, word: Word) -> None:
 
 
 def _execute(machine: Machine[Ks10]) -> None:
-    source = f"{MANUAL_KS}, sections 2.9 and 3.4"
+    source = f"{MANUAL_KS}, program control and previous context"
 
     def execute(cpu: Ks10, e: Word) -> None:
         cpu.ir = cpu.load(e)
@@ -147,7 +147,7 @@ def _execute(machine: Machine[Ks10]) -> None:
         execute(cpu, e)
         cpu.pxct = ite(cpu.flags.user, Word(4, 0), previous | references)
 
-    @machine.instruction("MAP AC, E", source=f"{MANUAL_KS}, section 3.3")
+    @machine.instruction("MAP AC, E", source=f"{MANUAL_KS}, KS10 paging")
     def map_(cpu: Ks10, ac: Word, e: Word) -> None:
         """AC := what E translates to, or that it does not."""
         if cpu.restricted & ~cpu.map_in_user:
@@ -162,14 +162,14 @@ def _execute(machine: Machine[Ks10]) -> None:
         missing = concat(user, Word(7, 0), Word(1, 1), Word(9, 0), e)
         cpu.ac[ac] = ite(there, found, missing)
 
-    @machine.instruction("LUUO L, AC, E", source=f"{MANUAL_KS}, section 2.10")
+    @machine.instruction("LUUO L, AC, E", source=f"{MANUAL_KS}, unimplemented operations")
     def luuo(cpu: Ks10, low: Word, ac: Word, e: Word) -> None:
         """Opcodes 001 to 037: the word to location 40 of the program, and the next instruction is C(41)."""
         cpu.store(Word(ADDRESS, 0o40), instruction_word(concat(Word(4, 0), low, ac), e))
         cpu.ir = cpu.load(Word(ADDRESS, 0o41))
         cpu.executing = TRUE
 
-    @machine.instruction("MUUO U, AC, E", source=f"{MANUAL_KS}, section 2.10")
+    @machine.instruction("MUUO U, AC, E", source=f"{MANUAL_KS}, unimplemented operations")
     def muuo(cpu: Ks10, low: Word, ac: Word, e: Word) -> None:
         """Opcodes 040 to 077: trap to the monitor, in both modes."""
         raise Fault(MUUO, instruction_word(concat(Word(4, 1), low, ac), e), keeps=True)

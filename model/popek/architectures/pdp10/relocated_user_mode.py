@@ -20,11 +20,13 @@ SOURCE: Final = "Popek and Goldberg 1974, sections 4 and 6"
 ACCUMULATORS: Final = tuple(f"ac{number:o}" for number in range(16))
 COMMON: Final = ("flags.user", "flags.user_io", "pi_on", "pi_enabled", "pi_active", "pi_requests", "running")
 KA10_OWNED: Final = (
-    *COMMON, "bound", "base", "user_bound", "user_base", "apr.channel", "apr.overflow_enabled", "apr.floating_overflow_enabled", "apr.clock", "apr.clock_enabled", "apr.nonexistent_memory",
+    *COMMON, "bound", "base", "user_bound", "user_base", "apr.channel", "apr.overflow_enabled",
+    "apr.floating_overflow_enabled", "apr.clock", "apr.clock_enabled", "apr.nonexistent_memory",
     "apr.memory_protection", "apr.address_break", "switches", "device_data", "device_conditions",
 )  # fmt: skip
 KS10_OWNED: Final = (
-    *COMMON, "bound", "base", "process_map", "ubr", "ebr", "paging", "apr_enabled", "apr_flags", "apr_channel", "apr_id", "halt_status",
+    *COMMON, "bound", "base", "process_map", "ubr", "ebr", "paging", "apr_enabled", "apr_flags",
+    "apr_channel", "apr_id", "halt_status",
 )  # fmt: skip
 # These relocate the guest, or are the same for every guest that runs.
 NOT_REPLACED: Final = ("flags.user", "bound", "base", "paging", "running")

@@ -3,6 +3,8 @@
 Words have 36 bits.  DEC numbers bits from the left: bit n of the manuals is bit 35 - n here.  A PC word is
 the flags in bits 0 to 12 and the PC in bits 18 to 35.
 
+The manuals are cited by document and heading.
+
 `executing` and `ir` stand for the instruction register while XCT or a local UUO has put an instruction
 there: that instruction is the next step, and it is what its own form says.
 """

@@ -98,9 +98,7 @@ def techniques() -> dict[str, Technique[Pdp11]]:
         map=_map,
         owned=owned,
         # `par` and `pdr` hold the guest's map, moved; all else that is owned has a value of the VMM's own.
-        replaced=tuple(
-            name for name in owned if name not in ("ps.current", "par", "pdr", "mme", "running", "waiting")
-        ),
+        replaced=tuple(name for name in owned if name not in moved),
         shadowed=owned,
         deprivileged=lambda state: state.ps.current == USER,
         guest=_guest,

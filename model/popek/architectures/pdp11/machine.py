@@ -123,13 +123,11 @@ def _advance(cpu: Pdp11, operands: Mapping[str, Word]) -> None:
 def _relocate(state: Pdp11, offset: Word) -> Pdp11:
     """The same program, in every mode, `offset` blocks further on in core."""
     moved, core = state.copy(), state.memory
-    for name in ("par", "space_par"):
-        old = state.memories()[name]
-        setattr(
-            moved, name, type(old)(old.address_width, BLOCK, lambda place, old=old: old.load(place) + offset)
-        )
+    par, space_par = state.par, state.space_par
+    moved.par = Memory(PAGE, BLOCK, lambda page: par.load(page) + offset)
+    moved.space_par = Memory(MODE_AND_PAGE, BLOCK, lambda place: space_par.load(place) + offset)
     distance = concat(offset, Word(5, 0))
-    moved.memory = type(core)(core.address_width, 16, lambda address: core.load(address - distance))
+    moved.memory = Memory(CELL_ADDRESS, 16, lambda address: core.load(address - distance))
     return moved
 
 

@@ -38,7 +38,7 @@ PS_BITS: Final = 0o174377
 
 
 class ProcessorStatus(Register):
-    """PS (handbook, section 2.3, "Processor Status Word")."""
+    """PS (handbook, chapter 2, processor status word)."""
 
     c = bit(0)
     v = bit(1)

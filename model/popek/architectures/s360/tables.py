@@ -1,6 +1,7 @@
 """What System/370 segment and page tables yield (GA22-7000, "Dynamic Address Translation").
 
-The machine's state holds the yield itself; this builds it from tables in storage, on numbers.
+The machine's state holds the yield itself; this builds it from tables in storage, on numbers.  The
+common-segment facility is taken as installed, segment protection and extended real addressing as not.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def walk(halfword: Callable[[int], int | None], cr0: int, cr1: int, address: int
     entry = high << 16 | low
     if entry & 1:
         return Yield(SEGMENT_INVALID, entry_at)
-    if entry & 0x0F000006:
+    if entry & 0x0F000004:
         return Yield(BAD_FORMAT, 0)
     index_bits = segment_bits - page_bits
     page = address >> page_bits & (1 << index_bits) - 1

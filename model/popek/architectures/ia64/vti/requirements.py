@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import attrs
@@ -36,11 +37,19 @@ from ..interruptions import VIRTUALIZATION
 from ..state import Ia64, invariant
 from .technique import virtual_machine
 
-PRIVATE: Final = "°"  # suffix of the symbols of P
+PRIVATE: Final = "'"  # suffix of the symbols of P
 
 ACCELERATIONS: Final = (
-    "a_int", "a_from_int_cr", "a_to_int_cr", "a_from_psr", "a_from_cpuid", "a_cover", "a_bsw", "a_tf", "a_ic_um",
-)  # fmt: skip
+    "a_int",
+    "a_from_int_cr",
+    "a_to_int_cr",
+    "a_from_psr",
+    "a_from_cpuid",
+    "a_cover",
+    "a_bsw",
+    "a_tf",
+    "a_ic_um",
+)
 DISABLES: Final = ("d_vmsw", "d_extint", "d_ibr_dbr", "d_pmc", "d_to_pmd", "d_itm", "d_psr_i")
 OTHER_SETTINGS: Final = ("promotion_pages", "si")
 KNOBS: Final = (*ACCELERATIONS, *DISABLES, *OTHER_SETTINGS)
@@ -55,6 +64,7 @@ GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
         "cr.ivr", "cr.tpr", "cr.irr0", "cr.irr1", "cr.irr2", "cr.irr3", "in_service",
     ),
     "timer": ("cr.itm",),
+    "features": (),  # the guest is shown the processor's own CPUID[4]{63:32} (rule V12)
 }  # fmt: skip
 
 
@@ -112,6 +122,8 @@ class Obligation:
             "trap" where the guest's machine traps.
         changed: per component, the condition that it completes and something of the VMM's changes.
         knobs: the settings the instruction depends on, each with its condition of being 1.
+        private: what the VMM owns, as symbols.
+        image: the hardware state from a guest state and a private one.
     """
 
     instruction: Instruction
@@ -121,6 +133,8 @@ class Obligation:
     differs: Mapping[str, Word]
     changed: Mapping[str, Word]
     knobs: Mapping[str, Word]
+    private: Ia64
+    image: Callable[[Ia64, Ia64], Ia64]
 
     @property
     def unfaithful(self) -> Word:
@@ -131,6 +145,11 @@ class Obligation:
     def unsafe(self) -> Word:
         """It completes on the hardware and changes what the VMM owns (width 1)."""
         return any_of(self.changed.values())
+
+    @property
+    def completes(self) -> Word:
+        """It completes on the hardware (width 1)."""
+        return any_of(path.condition for path in self.hardware.paths if isinstance(path.result, Next))
 
     @property
     def intercepted(self) -> Word:
@@ -148,25 +167,33 @@ class Obligation:
 
 def obligation(instruction: Instruction, run: Explored, profile: Profile) -> Obligation:
     """The two runs of one instruction, and what would make it unfaithful or unsafe."""
-    given = profile.given
-    private = Ia64.symbolic(PRIVATE).with_changes({"features.vm": 1, "psr.vm": 0})
-    private = private.with_changes({f"assume.{n}": profile.assumed.get(n, 0) for n in _assumptions()})
-    start = run.before.with_changes({"psr.vm": 0, "features.vm": 0, "features.narrow": int(profile.narrow)})
-    start = start.with_changes({f"assume.{n}": profile.assumed.get(n, 0) for n in _assumptions()})
-    # Clocks: the hardware's, with the offset, is the guest's; time itself is outside fidelity.
-    mapped = virtual_machine(start, private, given)
-    offset = mapped.features.gitc.sign_extend(64) & mapped.ito
-    for clock in CLOCKS:
-        mapped[clock] = start[clock] - offset
+    readings = {f"assume.{name}": profile.assumed.get(name, 0) for name in _assumptions()}
+    private = Ia64.symbolic(PRIVATE).with_changes({"features.vm": 1, "psr.vm": 0, **readings})
+    shown = {"psr.vm": 0, "features.vm": 0, "features.narrow": int(profile.narrow)}
+    start = run.before.with_changes({**shown, **readings})
+    image = partial(_image, profile.given)
+    mapped = image(start, private)
     guest, hardware = run.at(start), run.at(mapped)
-    assumed = [
-        invariant(start), invariant(mapped), instruction.valid(run.operands), promises(start, private),
+    assumed = (
+        invariant(start),
+        invariant(mapped),
+        instruction.valid(run.operands),
+        promises(start, private),
         *_orderly(start, profile),
-    ]  # fmt: skip
-    differs, changed = _failures(guest, hardware, given)
-    return Obligation(
-        instruction, guest, hardware, tuple(assumed), differs, changed, _knobs(hardware, private)
+        *_shared(start, private, profile),
     )
+    differs, changed = _failures(guest, hardware, profile.given)
+    knobs = _knobs(hardware, private)
+    return Obligation(instruction, guest, hardware, assumed, differs, changed, knobs, private, image)
+
+
+def _image(given: Sequence[str], guest: Ia64, private: Ia64) -> Ia64:
+    """f(S, P), with the hardware's clocks, offset included, at the guest's: time is outside fidelity."""
+    hardware = virtual_machine(guest, private, given)
+    offset = hardware.features.gitc.sign_extend(64) & hardware.ito
+    for clock in CLOCKS:
+        hardware[clock] = guest[clock] - offset
+    return hardware
 
 
 def _assumptions() -> Iterable[str]:
@@ -183,9 +210,18 @@ def _orderly(guest: Ia64, profile: Profile) -> list[Word]:
     return conditions
 
 
-def _failures(
-    guest: Explored, hardware: Explored, given: Sequence[str]
-) -> tuple[dict[str, Word], dict[str, Word]]:
+def _shared(guest: Ia64, private: Ia64, profile: Profile) -> list[Word]:
+    """What the VMM shows of the real processor."""
+    if "features" not in profile.grants:
+        return []
+    four = Word(8, 4)
+    return [guest.cpuid.load(four)[63:32] == private.cpuid.load(four)[63:32]]
+
+
+Failures = dict[str, Word]
+
+
+def _failures(guest: Explored, hardware: Explored, given: Sequence[str]) -> tuple[Failures, Failures]:
     """Where fidelity and where safety can fail, by component."""
     # The guest's view of what has no place in hardware or VPD is the VMM's copy: it must not go stale.
     kept = [name for name in ("kr", *FILES, "tc_purged", "in_service") if name not in given]
@@ -292,6 +328,7 @@ class Requirement:
         knobs: the settings it depends on, in declared order.
         faithful, safe: the settings (one value per knob) under which it is.
         intercepts: the settings under which it may take a Virtualization fault.
+        completes: the settings under which the guest's kernel may complete it.
         undecided: settings for which a question was not decided.
     """
 
@@ -301,6 +338,7 @@ class Requirement:
     faithful: frozenset[tuple[int, ...]]
     safe: frozenset[tuple[int, ...]]
     intercepts: frozenset[tuple[int, ...]]
+    completes: frozenset[tuple[int, ...]]
     undecided: frozenset[tuple[int, ...]]
 
     @property
@@ -321,26 +359,32 @@ def requirement(duty: Obligation, assume: Assume) -> Requirement:
     """Both questions for every setting of the knobs."""
     ask = assume(duty.assumed)
     names = tuple(name for name in KNOBS if name in duty.knobs)
-    faithful, safe, intercepts, undecided = set(), set(), set(), set()
+    questions = {
+        "unfaithful": duty.unfaithful,
+        "unsafe": duty.unsafe,
+        "intercepted": duty.intercepted,
+        "completes": duty.completes & (duty.hardware.before.psr.cpl == 0),
+    }
+    found: dict[str, set[tuple[int, ...]]] = {name: set() for name in (*questions, "undecided")}
     for values in itertools.product((0, 1), repeat=len(names)):
-        conditions = duty.under(dict(zip(names, values, strict=True)))
-        answers = {}
-        for what, condition in (
-            ("faithful", duty.unfaithful), ("safe", duty.unsafe), ("intercepts", duty.intercepted)
-        ):  # fmt: skip
-            answers[what] = False if condition.value == 0 else ask([*conditions, condition])
-        if answers["faithful"] is False:
-            faithful.add(values)
-        if answers["safe"] is False:
-            safe.add(values)
-        if answers["intercepts"] is not False:
-            intercepts.add(values)
-        if None in answers.values():
-            undecided.add(values)
+        setting = duty.under(dict(zip(names, values, strict=True)))
+        for name, condition in questions.items():
+            answer = False if condition.value == 0 else ask([*setting, condition])
+            if answer is not False:
+                found[name].add(values)
+            if answer is None:
+                found["undecided"].add(values)
+    every = frozenset(itertools.product((0, 1), repeat=len(names)))
     return Requirement(
-        duty.instruction.form, duty.instruction.mnemonic, names,
-        frozenset(faithful), frozenset(safe), frozenset(intercepts), frozenset(undecided),
-    )  # fmt: skip
+        duty.instruction.form,
+        duty.instruction.mnemonic,
+        names,
+        faithful=every - found["unfaithful"],
+        safe=every - found["unsafe"],
+        intercepts=frozenset(found["intercepted"]),
+        completes=frozenset(found["completes"]),
+        undecided=frozenset(found["undecided"]),
+    )
 
 
 def disjunction(names: Sequence[str], settings: frozenset[tuple[int, ...]]) -> str:
@@ -357,7 +401,7 @@ def disjunction(names: Sequence[str], settings: frozenset[tuple[int, ...]]) -> s
     primes = [c for c in cubes if not any(_cover(c) < _cover(other) for other in cubes)]
     for count in range(1, len(primes) + 1):
         for chosen in itertools.combinations(primes, count):
-            if frozenset().union(*(_cover(c) for c in chosen)) == settings:
+            if frozenset(itertools.chain.from_iterable(map(_cover, chosen))) == settings:
                 return " or ".join(sorted(_conjunction(names, c) for c in chosen))
     raise AssertionError("the prime implicants cover the settings")
 
@@ -368,9 +412,3 @@ def _cover(cube: Sequence[int | None]) -> frozenset[tuple[int, ...]]:
 
 def _conjunction(names: Sequence[str], cube: Sequence[int | None]) -> str:
     return " and ".join(f"{n} = {v}" for n, v in zip(names, cube, strict=True) if v is not None)
-
-
-__all__ = [
-    "ACCELERATIONS", "DISABLES", "GRANTS", "KNOBS", "Ask", "Assume", "Explored", "Obligation", "Profile", "Requirement",
-    "disjunction", "obligation", "probe", "requirement",
-]  # fmt: skip

@@ -56,7 +56,7 @@ _OPENING = re.compile(r'"fields"\s*:\s*\{')
 
 
 class _Items(dict[str, tuple[str, int]]):
-    """Fields by the text of an item, such as ``"VPID": "0x1"``; streams repeat most of them from line to line."""
+    """Fields by the text of an item, such as ``"VPID": "0x1"``; a stream repeats most of them."""
 
     def __missing__(self, text: str) -> tuple[str, int]:
         match = _FLAT_ITEM.fullmatch(text)

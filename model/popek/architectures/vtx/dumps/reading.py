@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import attrs
+
 from . import headers, listings, registers
 from .kinds import Kind
 from .listings import unknown_name
@@ -15,7 +17,11 @@ _MAX_BYTES = 64 << 20
 _LONGEST_LINE = 2000
 _KINDS = headers.KINDS + registers.KINDS + listings.KINDS
 _FIRST_KINDS = tuple(kind for kind in _KINDS if kind.starts)
-_OPEN_ENDED = re.compile(r"[A-Z][A-Z0-9_]+\s*[=:]$")
+_OPEN_NAME = re.compile(r"[A-Z][A-Z0-9_]+\s*[=:]$")
+_OPEN_HEADER = re.compile(
+    r".{0,80}?(?:vmentry(?: failure.*[^)])?|Failed vm(?: entry.*[^).])?|(?:VMLAUNCH|VMRESUME)(?: error:?)?"
+    r"|KVM: entry(?: failed,?(?: hardware(?: error)?)?)?|VMCS \S+,(?: last(?: .*\D)?)?)$"
+)
 
 
 def read_dumps(data: bytes, name: str) -> list[Dump]:
@@ -128,10 +134,11 @@ def _read_lines(lines: list[Line]) -> list[DumpBuilder]:
     run: list[Line] = []
     position = 0
     while position < len(lines):
-        line, used = lines[position], 1
-        if _OPEN_ENDED.match(line.text) and position + 1 < len(lines):
-            line, used = _joined(line, lines[position + 1])
-        position += used
+        line = lines[position]
+        position += 1
+        while position < len(lines) and _continues(line.text, lines[position].text):
+            line = attrs.evolve(line, text=f"{line.text} {lines[position].text}")
+            position += 1
         if _starts(line.text):
             scanner.scan(run, at_end=True)
             run = []
@@ -152,11 +159,13 @@ def _read_lines(lines: list[Line]) -> list[DumpBuilder]:
     return [_explained(builder) for builder in builders]
 
 
-def _joined(line: Line, following: Line) -> tuple[Line, int]:
-    """Join `NAME =` with the value that a mailer moved to the next line."""
-    if re.fullmatch(r"(?:0x)?[0-9a-fA-F]+", following.text):
-        return Line(line.number, f"{line.text} {following.text}", line.caller), 2
-    return line, 1
+def _continues(text: str, following: str) -> bool:
+    """Whether a mailer broke a header, or `NAME = value`, before the following line."""
+    if len(text) > _LONGEST_LINE or not following:
+        return False
+    if _OPEN_NAME.match(text):
+        return re.fullmatch(r"(?:0x)?[0-9a-fA-F]+", following) is not None
+    return following[0] not in "*#" and _OPEN_HEADER.match(text) is not None
 
 
 def _explained(builder: DumpBuilder) -> DumpBuilder:

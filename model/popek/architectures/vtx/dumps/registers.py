@@ -104,7 +104,7 @@ KINDS = (
         _jailhouse_line,
         applies=_is_jailhouse,
     ),
-    Kind(r"[RE](?:[A-D]X|[SD]I|[BSI]P)=[0-9a-f]+ .*|R(?:8 |9 |1\d) ?=[0-9a-f]+ .*", _qemu_registers),
+    Kind(r"[RE](?:AX|SI|IP)=[0-9a-f]+ .*|R(?:8 |12) ?=[0-9a-f]+ .*", _qemu_registers),
     Kind(r"CR0=[0-9a-f]+ CR2=.*|DR[06]=[0-9a-f]+ .*|EFER=[0-9a-f]{16}$", _qemu_registers),
     Kind(
         rf"(?P<register>{'|'.join((*SEGMENT_REGISTERS, 'LDT'))}) ?= ?"

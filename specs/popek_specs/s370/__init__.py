@@ -1,0 +1,1 @@
+"""Data about System/370 emulators."""

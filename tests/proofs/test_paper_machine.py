@@ -1,0 +1,175 @@
+"""The theorems on the paper's machine: verdicts, planted faults, and programs that tell the difference."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from popek.architectures.pg74.machine import STRAPPED, build
+from popek.checks.verdict import Status, Truth
+from popek.kernel.configuration import Configuration, configure
+from popek.kernel.outcome import Next, Trap
+from popek.kernel.words import Word
+from popek_proofs import paper_machine
+from popek_proofs.instantiate import (
+    COMPLETES_ALIKE,
+    CONFINED,
+    SENSITIVE_ARE_PRIVILEGED,
+    USER_COMPLETES_ALIKE,
+    Instantiation,
+    instantiate,
+)
+from popek_proofs.monitor import bare_step, shown
+
+HYBRID = {"LPSW", "SREL", "GMODE", "DROP"}  # what Theorem 3 forgives: the difference is in supervisor mode
+
+
+def silent(strap: str) -> Configuration:
+    return configure(build(), [f"{strap}=0"])
+
+
+@pytest.fixture(scope="module")
+def sound() -> Instantiation[paper_machine.Pg74]:
+    return instantiate(build())
+
+
+def test_with_every_strap_the_machine_is_virtualizable_by_theorem_1(
+    sound: Instantiation[paper_machine.Pg74],
+) -> None:
+    assert sound.theorem1 is Status.HOLDS
+    assert sound.theorem3 is Status.HOLDS
+    assert "is virtualizable by Theorem 1 (premises: every sensitive instruction is privileged" in str(sound)
+    sensitive = {c.instruction.mnemonic for c in sound.classes if c.sensitive is Truth.YES}
+    privileged = {c.instruction.mnemonic for c in sound.classes if c.privileged is Truth.YES}
+    # GMODE that traps is no longer sensitive: no run in user mode is left to compare.
+    assert (sensitive, privileged) == (set(STRAPPED) - {"GMODE"}, set(STRAPPED))
+    asked = {(p.name, p.form) for p in sound.premises}
+    assert {form for name, form in asked if name == SENSITIVE_ARE_PRIVILEGED} == set(build().instructions)
+    assert (CONFINED, "MOVE a, b") in asked
+
+
+def test_no_program_of_up_to_two_instructions_tells_where_theorem_1_holds() -> None:
+    search = paper_machine.search(build(), longest=2)
+    assert search.pill is None
+    assert len(search.tried) == 2
+    assert search.tried[1] > search.tried[0] > 0
+
+
+@pytest.mark.parametrize("strap", STRAPPED)
+def test_a_silent_instruction_refutes_theorem_1_and_a_short_program_tells(strap: str) -> None:
+    verdict = instantiate(build(), configuration=silent(strap))
+    assert verdict.theorem1 is Status.REFUTED
+    assert verdict.theorem3 is (Status.HOLDS if strap in HYBRID else Status.REFUTED)
+    assert {p.form.split()[0] for p in verdict.failing((SENSITIVE_ARE_PRIVILEGED,))} == {strap}
+    expected = "by Theorem 3, not by Theorem 1, because" if strap in HYBRID else "neither by Theorem 1 nor by Theorem 3"
+    assert expected in str(verdict)
+    assert strap in str(verdict)
+    pill = paper_machine.search(build(), silent(strap)).pill
+    assert pill is not None
+    assert len(pill.program) <= 3
+    assert strap in {line.instruction.mnemonic for line in pill.program}
+
+
+LENGTHS = {"GREL": 1, "GMODE": 1, "LRA": 1, "LPSW": 2, "SREL": 2, "DROP": 2}
+
+
+@pytest.mark.parametrize(("strap", "length"), LENGTHS.items())
+def test_the_shortest_program_is_as_long_as_the_difference_is_hidden(strap: str, length: int) -> None:
+    """What reads a resource tells at once; what changes one needs a second instruction that shows it."""
+    search = paper_machine.search(build(), silent(strap))
+    assert search.pill is not None
+    assert len(search.pill.program) == length
+    assert len(search.tried) == length - 1
+
+
+@pytest.mark.parametrize("strap", STRAPPED)
+def test_a_hybrid_monitor_is_told_exactly_where_theorem_3_fails(strap: str) -> None:
+    pill = paper_machine.search(build(), silent(strap), hybrid=True, longest=2).pill
+    assert (pill is None) is (strap in HYBRID)
+
+
+def test_a_red_pill_replays_step_by_step() -> None:
+    configuration = silent("DROP")
+    pill = paper_machine.search(build(), configuration).pill
+    assert pill is not None
+    machine, monitor = build(), paper_machine.monitor(build(), configuration)
+    bare = virtual = pill.start
+    for line in pill.program:
+        assert shown(machine, bare, monitor.cells) == shown(machine, virtual, monitor.cells)
+        bare = bare_step(machine, bare, line.instruction, line.words)
+        virtual = monitor.step(virtual, line.instruction, line.words).guest
+    left, right = shown(machine, bare, monitor.cells), shown(machine, virtual, monitor.cells)
+    assert {n: left[n] for n in left if left[n] != right[n]} == pill.bare
+    assert pill.to_json()["breaks"] == "equivalence"
+
+
+FAULTS = {
+    # fault: (theorem 1, theorem 3), the premise that fails
+    "silent-relocation": (Status.REFUTED, Status.HOLDS, SENSITIVE_ARE_PRIVILEGED),
+    "readable-mode": (Status.REFUTED, Status.HOLDS, SENSITIVE_ARE_PRIVILEGED),
+    "absolute-move": (Status.REFUTED, Status.REFUTED, SENSITIVE_ARE_PRIVILEGED),
+    "forgetful-trap": (Status.REFUTED, Status.REFUTED, SENSITIVE_ARE_PRIVILEGED),
+    "quiet-call": (Status.REFUTED, Status.HOLDS, COMPLETES_ALIKE),
+    "unchecked-store": (Status.REFUTED, Status.REFUTED, CONFINED),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_planted_fault_flips_the_verdict_and_a_short_guest_program_shows_it(fault: str) -> None:
+    machine = paper_machine.faulty(fault)
+    form, _ = paper_machine.FAULTS[fault]
+    first, third, premise = FAULTS[fault]
+    verdict = instantiate(machine)
+    assert (verdict.theorem1, verdict.theorem3) == (first, third)
+    failing = verdict.failing((premise,))
+    assert [p.form for p in failing] == [form]
+    assert failing[0].witness is not None
+    assert form in str(verdict)
+    json.dumps(verdict.to_json())
+    pill = paper_machine.search(machine).pill
+    assert pill is not None
+    assert len(pill.program) <= 3
+    assert form in {line.instruction.form for line in pill.program}
+    hybrid = paper_machine.search(machine, hybrid=True, longest=2).pill
+    assert (hybrid is None) is (third is Status.HOLDS)
+
+
+def test_the_fault_that_the_paper_s_definitions_do_not_see() -> None:
+    """SVC that traps in supervisor mode and does nothing in user mode is neither sensitive nor privileged."""
+    verdict = instantiate(paper_machine.faulty("quiet-call"))
+    assert verdict.failing((SENSITIVE_ARE_PRIVILEGED,)) == ()
+    (premise,) = verdict.failing((COMPLETES_ALIKE,))
+    assert premise.witness is not None
+    assert premise.witness.second is not None
+    assert isinstance(premise.witness.first.outcome, Trap)
+    assert isinstance(premise.witness.second.outcome, Next)
+    assert verdict.failing((USER_COMPLETES_ALIKE,)) == ()
+
+
+def test_an_escape_is_reported_as_broken_resource_control() -> None:
+    pill = paper_machine.search(paper_machine.faulty("unchecked-store")).pill
+    assert pill is not None
+    assert pill.breaks == "resource control"
+    assert "of the monitor" in pill.escape
+
+
+def test_the_monitor_runs_innocuous_instructions_directly_and_interprets_the_rest() -> None:
+    machine = build()
+    guest = paper_machine.guest()
+    operands = {"operand a": Word(8, 2), "operand b": Word(8, 3)}
+    plain, hybrid = paper_machine.monitor(machine), paper_machine.monitor(machine, hybrid=True)
+    for form, how in (("MOVE a, b", "direct"), ("GMODE a", "interpreted"), ("SVC", "interpreted")):
+        instruction = machine.instructions[form]
+        assert plain.step(guest, instruction, operands).how == how
+        assert hybrid.step(guest, instruction, operands).how == "interpreted"
+    user = paper_machine.guest(user=True)
+    assert hybrid.step(user, machine.instructions["MOVE a, b"], operands).how == "direct"
+
+
+def test_rows_for_the_report_say_which_premise_fails_for_which_instruction() -> None:
+    first, third = instantiate(build(), configuration=silent("DROP")).to_json()
+    assert (first["id"], first["verdict"]) == ("theorem1.of.pg74", "refuted")
+    assert (third["id"], third["verdict"]) == ("theorem3.of.pg74", "holds")
+    (failing,) = first["failing"]  # type: ignore[misc]
+    assert failing["form"] == "DROP a"
+    assert failing["witness"]["assembly"].startswith("DROP")
