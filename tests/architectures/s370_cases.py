@@ -35,6 +35,7 @@ LANDINGS = (CODE + 0x100, CODE + 0x7FC)
 READER, DEVICES = 0x000C, (0x0123, 0x0555, 0x0F0F)
 BRANCHES = ("BALR", "BAL", "BCTR", "BCT", "BCR", "BC")
 READS_A_CLOCK = ("STCK", "STPT")
+DOUBLEWORD = ("LPSW", "STIDP", "SCK", "SCKC", "STCKC", "SPT", "STPT")
 KEY_INSTRUCTIONS = ("SSK", "ISK", "RRB")
 CHANGES_THE_MASK = ("LPSW", "SSM", "STNSM", "STOSM")
 
@@ -76,12 +77,12 @@ PLACES = (
 # Virtual addresses per set of tables; a store to any of them reaches a window or nothing.
 VIRTUAL = (
     (
-        0x5FFC, 0x5FFE, 0x6000, 0x6004, 0x7FF8, 0x7FFE, 0x8000, 0x9000, 0xAFF8, 0xAFFF, 0xB000, 0xEFFE, 0xF000,
-        0x10000, 0x20008, 0x23FFE, 0x24000, 0x30000, 0x40000, 0x50000, 0x100000, 0x200000,
+        0x5FFC, 0x5FFE, 0x6000, 0x6004, 0x7FF8, 0x7FFE, 0x8000, 0x9000, 0xAFF8, 0xAFFF, 0xB000, 0xEFFE,
+        0xF000, 0x10000, 0x20008, 0x23FFE, 0x24000, 0x30000, 0x40000, 0x50000, 0x100000, 0x200000,
     ),
     (
-        0x57FC, 0x57FE, 0x5800, 0x6000, 0x6800, 0x77FE, 0x7800, 0x8000, 0x1FFFF8, 0x1FFFFE, 0x200008, 0x20FFFE,
-        0x210000, 0x300000, 0x400000, 0x500000, 0xF00000,
+        0x57FC, 0x57FE, 0x5800, 0x6000, 0x6800, 0x77FE, 0x7800, 0x8000, 0x1FFFF8, 0x1FFFFE, 0x200008,
+        0x20FFFE, 0x210000, 0x300000, 0x400000, 0x500000, 0xF00000,
     ),
 )  # fmt: skip
 NUMBERS = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x00FF00FF, 0x12345678)
@@ -103,23 +104,36 @@ def psw(rng: random.Random, address: int, *, problem: int | None = None, loaded:
     return word
 
 
-def case_of(rng: random.Random, instruction: Instruction) -> tuple[StepCase, dict[str, int]]:
-    """A case for one form: a state and the operand parts."""
+def case_of(
+    rng: random.Random, instruction: Instruction, *, easy: bool = False
+) -> tuple[StepCase, dict[str, int]]:
+    """A case for one form: a state and the operand parts; an easy one has no reason to trap."""
     mnemonic = instruction.mnemonic
     privileged = mnemonic in ("DIAGNOSE",)
     space = rng.randrange(len(SPACES))
     layout, segment_table = SPACES[space]
-    old = psw(rng, CODE, problem=1 if privileged else None)
+    old = psw(rng, CODE, problem=1 if privileged else 0 if easy else None)
+    if easy:
+        old &= ~(0xF << 52 | (old >> 51 & 1) << 58)  # key 0, no translation
     gr = [rng.choice((*NUMBERS, *PLACES, rng.getrandbits(32))) for _ in range(16)]
     cr = [0] * 16
-    cr[0] = layout | (rng.random() < 0.3) << 28 | (rng.random() < 0.3) << 30 | rng.getrandbits(1) << 27
+    cr[0] = (
+        layout
+        | (rng.random() < 0.3) << 28
+        | (rng.random() < (0.6 if mnemonic == "SSM" else 0.3)) << 30
+        | rng.getrandbits(1) << 27
+    )
     cr[1] = segment_table
+    if easy:
+        cr[0] &= ~(1 << 30)
     cr[3] = rng.getrandbits(32)
     cr[8] = rng.getrandbits(16)
     keys = tuple(rng.choice((0, 8, 9)) << 3 | rng.choice((0, 4)) for _ in KEY_BLOCKS)
     if mnemonic in KEY_INSTRUCTIONS:
         keys = tuple(key | rng.getrandbits(2) for key in keys)
-    windows = [bytes(rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.getrandbits(8))) for _ in range(n)) for _, n in WINDOWS]
+    windows = [
+        bytes(rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.getrandbits(8))) for _ in range(n)) for _, n in WINDOWS
+    ]
     parts = {name: rng.getrandbits(width) for o in instruction.inputs for name, width in o.part_names()}
     if mnemonic == "MC" and rng.random() < 0.8:
         parts["operand I2"] &= 0x0F
@@ -127,8 +141,10 @@ def case_of(rng: random.Random, instruction: Instruction) -> tuple[StepCase, dic
     if mnemonic == "LCTL":
         # Not 1 (other tables), 9 (program-event recording) or 14 (machine checks); 0 only as it is.
         name = next(name for name in parts if "R1,R3" in name)
-        parts[name] = rng.choice((2, 3, 4, 5, 6, 7, 10, 11, 12) if instruction.settings["count"] == 2 else (0, 2, 3, 8, 15))
-    _aim(rng, instruction, parts, gr, VIRTUAL[space] if translated else ())
+        parts[name] = rng.choice(
+            (2, 3, 4, 5, 6, 7, 10, 11, 12) if instruction.settings["count"] == 2 else (0, 2, 3, 8, 15)
+        )
+    _aim(rng, instruction, parts, gr, VIRTUAL[space] if translated else (), (0x4008,) if easy else PLACES)
     if mnemonic in ("LPSW", "LCTL", "SPX"):
         windows = [_words(rng, mnemonic, cr, parts, n) for _, n in WINDOWS]
     code = encode(instruction, parts)
@@ -153,7 +169,14 @@ def _first_control_register(parts: Mapping[str, int]) -> int:
     return next(number for name, number in parts.items() if "R1,R3" in name)
 
 
-def _aim(rng: random.Random, instruction: Instruction, parts: dict[str, int], gr: list[int], virtual: tuple[int, ...]) -> None:
+def _aim(
+    rng: random.Random,
+    instruction: Instruction,
+    parts: dict[str, int],
+    gr: list[int],
+    virtual: tuple[int, ...],
+    places: tuple[int, ...],
+) -> None:
     """Set base registers so that storage operands and branches go where something happens."""
     mnemonic, free = instruction.mnemonic, list(range(1, 16))
     rng.shuffle(free)
@@ -161,7 +184,7 @@ def _aim(rng: random.Random, instruction: Instruction, parts: dict[str, int], gr
         if "b" not in operand.kind.parts:
             continue
         name = f"operand {operand.name}"
-        goal = _goal(rng, mnemonic, virtual)
+        goal = _goal(rng, mnemonic, virtual, places)
         displacement = rng.choice((0, 1, 0xFFF, rng.getrandbits(12)))
         base = free.pop()
         rest = goal - displacement
@@ -181,12 +204,14 @@ def _aim(rng: random.Random, instruction: Instruction, parts: dict[str, int], gr
             gr[parts["operand R1"]] = rng.choice((0, 1, 2))
     if mnemonic in ("SSK", "ISK"):
         block = rng.choice((*KEY_BLOCKS, STORAGE_BYTES)) + rng.choice((0, 0x10, 0x7F0, 1, 8))
+        if places is not PLACES:
+            block = KEY_BLOCKS[1]
         gr[parts["operand R2"]] = block & 0xFFFFFF | rng.getrandbits(8) << 24
     if mnemonic == "SIGP":
         gr[parts["operand R3"]] = rng.choice((1, 7, 0x12340001))
 
 
-def _goal(rng: random.Random, mnemonic: str, virtual: tuple[int, ...]) -> int:
+def _goal(rng: random.Random, mnemonic: str, virtual: tuple[int, ...], places: tuple[int, ...]) -> int:
     if mnemonic in BRANCHES:
         return rng.choice(LANDINGS)
     if mnemonic == "RRB":
@@ -199,7 +224,8 @@ def _goal(rng: random.Random, mnemonic: str, virtual: tuple[int, ...]) -> int:
         return rng.choice((*DEVICES, READER))
     if virtual and rng.random() < 0.5:
         return rng.choice(virtual)
-    return rng.choice(PLACES) if rng.random() < 0.8 else rng.choice(PLACES) & ~7
+    place = rng.choice(places)
+    return place & ~7 if rng.random() < (0.6 if mnemonic in DOUBLEWORD else 0.2) else place
 
 
 def state_of(case: StepCase) -> S370:
@@ -225,12 +251,18 @@ def state_of(case: StepCase) -> S370:
     cpu.dual_address_space = Word(1, 1)
     cpu.last_block = Word(BLOCK, (STORAGE_BYTES >> OFFSET) - 1)
     cpu.cpu_id, cpu.clock_comparator = Word(64, CPU_ID), Word(64, case.clock_comparator)
-    cpu.devices = Memory(16, 18, lambda number: Word(18, 0 if int(number) in (0, READER) else NOT_OPERATIONAL << 16))
+    cpu.devices = Memory(
+        16, 18, lambda number: Word(18, 0 if int(number) in (0, READER) else NOT_OPERATIONAL << 16)
+    )
     return cpu
 
 
 def answer(
-    machine: Machine[S370], case: StepCase, instruction: Instruction, parts: Mapping[str, int], seen: StepResult
+    machine: Machine[S370],
+    case: StepCase,
+    instruction: Instruction,
+    parts: Mapping[str, int],
+    seen: StepResult,
 ) -> StepResult:
     """What the model says, in the harness's terms; clocks read what Hercules read."""
     before = state_of(case)
@@ -272,7 +304,9 @@ def _set_clocks(before: S370, instruction: Instruction, words: Mapping[str, Word
         return
     value = 0
     for place in places:
-        where = int(place)
-        byte = next((w[where - s] for (s, n), w in zip(WINDOWS, seen.windows, strict=True) if 0 <= where - s < n), 0)
+        where = int(place.address)
+        byte = next(
+            (w[where - s] for (s, n), w in zip(WINDOWS, seen.windows, strict=True) if 0 <= where - s < n), 0
+        )
         value = value << 8 | byte
     before.tod.value = before.cpu_timer = Word(64, value)

@@ -287,10 +287,11 @@ def test_a_listed_deviation_is_there(deviation: Mapping[str, Any]) -> None:
 
 # What the KA10 does as the KS10 does, but for flags that only one of them has.
 SHARED = (
-    "MOVE AC, E", "MOVEI AC, E", "MOVEM AC, E", "EXCH AC, E", "HRRZ AC, E", "SETZM E", "AND AC, E", "ADD AC, E",
-    "SUB AC, E", "AOJ AC, E", "AOJN AC, E", "SOJG AC, E", "AOS AC, E", "CAIE AC, E", "JUMPE AC, E",
-    "SKIPE AC, E", "TLNE AC, E", "JFCL F, E", "JSR E", "JSP AC, E", "JSA AC, E", "JRA AC, E", "PUSH AC, E",
-    "POP AC, E", "PUSHJ AC, E", "POPJ AC, E", "JRST E", "JRST 2, (X)", "JRST 4, E", "JRST 10, E", "JRST 12, (X)",
+    "MOVE AC, E", "MOVEI AC, E", "MOVEM AC, E", "EXCH AC, E", "HRRZ AC, E", "SETZM E", "AND AC, E",
+    "ADD AC, E", "SUB AC, E", "AOJ AC, E", "AOJN AC, E", "SOJG AC, E", "AOS AC, E", "CAIE AC, E",
+    "JUMPE AC, E", "SKIPE AC, E", "TLNE AC, E", "JFCL F, E", "JSR E", "JSP AC, E", "JSA AC, E",
+    "JRA AC, E", "PUSH AC, E", "POP AC, E", "PUSHJ AC, E", "POPJ AC, E", "JRST E", "JRST 2, (X)",
+    "JRST 4, E", "JRST 10, E", "JRST 12, (X)",
 )  # fmt: skip
 LATER_FLAGS = 0o74  # bits 7 to 10
 KA10 = MACHINES["pdp10-ka10"]()

@@ -165,6 +165,10 @@ def test_xen_of_2024() -> None:
     assert dump.unrecognised == ()
 
 
+def test_xen_instruction_error_without_a_processor() -> None:
+    assert one("(XEN) VMRESUME error: 0x5\n").fields == {"VM_INSTRUCTION_ERROR": 5}
+
+
 def test_xen_older_header() -> None:
     dump = one("Failed vm entry (exit reason 0x80000021) caused by invalid guest state (4).\n")
     assert (dump.fields["EXIT_REASON"], dump.fields["EXIT_QUALIFICATION"]) == (0x80000021, 4)

@@ -279,6 +279,9 @@ def test_the_quick_reader_on_crooked_lines(line: str) -> None:
 @given(
     data=st.sampled_from(DUMPS) | st.binary(max_size=300), at=st.integers(0, 4000), junk=st.binary(max_size=4)
 )
+@example(data=b'{"name": "\\ud800\\u001b[2J", "fields": {" VPID\\n": 1}}', at=0, junk=b"")
+@example(data=b'{"fields": {}, "capabilities": {"\\ud800\\n": 1}}', at=0, junk=b"")
+@example(data=b"GUEST_CR0 = 0x1\n\x1b]0;title\x07 and more\n", at=0, junk=b"")
 @pytest.mark.parametrize("options", [[], ["--json"], ["--jsonl"]], ids=str)
 def test_the_command_answers_or_names_the_input(
     capsys: pytest.CaptureFixture[str],
@@ -292,6 +295,7 @@ def test_the_command_answers_or_names_the_input(
     data = data[:position] + junk + data[position:]
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     message = ""
+    capsys.readouterr()
     try:
         code = app(["check", "-", *options], result_action="return_value", exit_on_error=False)
     except UserError as error:
@@ -302,6 +306,8 @@ def test_the_command_answers_or_names_the_input(
         assert "\n" not in message
         assert out == ""
         return
+    out.encode()
+    assert "\x1b" not in out
     assert code in {0, 1, 2, 3}
     assert (code == 2) == ('"error":' in out)
     if options:

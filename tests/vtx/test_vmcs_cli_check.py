@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,22 @@ def test_json_lines_answer_every_line_in_order(run: Run, capsys: pytest.CaptureF
     assert "GUEST_CR0: expected a hexadecimal string" in answers[1]["error"]
     assert answers[2]["outcome"] == {"kind": "vmfail-valid", "errors": [8]}
     assert answers[3]["error"].startswith("not JSON")
+
+
+def test_json_lines_are_answered_while_the_stream_is_open() -> None:
+    program = "from popek.cli.vmcs import app; raise SystemExit(app(['check', '-', '--jsonl']))"
+    line = json.dumps({"fields": entering(), "capabilities": PRESET}) + "\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(3):
+            process.stdin.write(line)
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["outcome"] == {"kind": "enters"}
+        process.stdin.close()
+        assert process.stdout.read() == ""
 
 
 def test_json_lines_and_single_objects_agree(run: Run) -> None:

@@ -40,13 +40,13 @@ def test_decode_prints_every_field(run: Run) -> None:
     code, out = run("decode", path("10"))
     assert code == 0
     data = json.loads(run("decode", path("10"), "--json")[1])
-    assert len(data["fields"]) == 109 - 0
+    assert len(data["fields"]) == 109
     for name, entry in data["fields"].items():
         assert name in out
         assert f"0x{int(entry['value'], 16):0{FIELDS[name].width // 4}x}" in out
     flat = " ".join(out.split())
     assert "31 VALID 1" in flat  # IDT vectoring: an interrupt was being delivered
-    assert "guest_efer_effective: 0x0000000000000d01" in flat
+    assert "guest_efer_effective 0x0000000000000d01" in flat
 
 
 def test_decode_shows_single_bits(run: Run) -> None:
@@ -55,6 +55,44 @@ def test_decode_shows_single_bits(run: Run) -> None:
     assert ["9", "IF", "1"] in rows
     assert ["8", "TF", "0"] in rows
     assert ["0", "EXTERNAL_INTERRUPT_EXITING", "0"] in rows
+
+
+@pytest.mark.parametrize(
+    ("line", "rows"),
+    [
+        # WB, WT, UC-, UC; and the order of the eight types from low to high.
+        (
+            "GUEST_IA32_PAT = 0x0007040600070406",
+            [["7:0", "PA0", "6"], ["15:8", "PA1", "4"], ["55:48", "PA6", "7"]],
+        ),
+        (
+            "GUEST_CR3 = 0x8000000000001005",
+            [["11:0", "LOW", "5"], ["51:12", "FRAME", "1"], ["63", "NO_FLUSH", "1"]],
+        ),
+        ("GUEST_DR7 = 0x00030402", [["1", "G0", "1"], ["17:16", "RW0", "3"], ["10", "RESERVED_10", "1"]]),
+        ("GUEST_PDPTE0 = 0x5f18a001", [["0", "P", "1"], ["51:12", "FRAME", "0x5f18a"]]),
+        (
+            "EXCEPTION_BITMAP = 0x60042",
+            [["1", "DB", "1"], ["6", "UD", "1"], ["17", "AC", "1"], ["14", "PF", "0"]],
+        ),
+        ("GUEST_INTERRUPT_STATUS = 0xec00", [["15:8", "SVI", "0xec"], ["7:0", "RVI", "0"]]),
+        (
+            "GUEST_IA32_S_CET = 0x1c02",
+            [["1", "WR_SHSTK_EN", "1"], ["10", "SUPPRESS", "1"], ["63:12", "BITMAP", "1"]],
+        ),
+        ("CR0_GUEST_HOST_MASK = 0xfffffffffffffff7", [["63:32", "-", "1"], ["3", "TS", "0"]]),
+    ],
+)
+def test_decode_of_registers(run: Run, line: str, rows: list[list[str]]) -> None:
+    _, out = run("decode", "-", stdin=line)
+    printed = [row.split()[:3] for row in out.splitlines()]
+    for row in rows:
+        assert row in printed
+
+
+def test_the_vector_of_an_interrupt_names_no_exception(run: Run) -> None:
+    _, out = run("decode", "-", stdin="ENTRY_INTR_INFO = 0x8000000d\nIDT_VECTORING_INFO = 0x80000b0d\n")
+    assert out.count("#GP") == 1
 
 
 @pytest.mark.parametrize(

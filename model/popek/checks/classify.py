@@ -34,6 +34,7 @@ from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, any_of, symbol
 
+from .asking import Asker
 from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
 from .runs import (
     PROBE,
@@ -47,7 +48,7 @@ from .runs import (
     probe,
     together,
 )
-from .solver import Answer, Effort, Solver
+from .solver import Answer, Effort
 from .verdict import Evidence, Question, Truth, both, either, negate, z3_evidence
 from .witness import find_minimal
 
@@ -243,10 +244,10 @@ class _Questions(Generic[S]):
         self._run = general.at(classifier.state)
         self._assumed = [self._settings(classifier.state), classifier.invariant, instruction.valid(general.operands)]
         self._in_user = [self._technique.deprivileged(classifier.state)]
-        self._translated = Solver(classifier.effort)
+        self._ask = Asker(classifier.effort, self._assumed)
 
     def answer(self) -> Classification[S]:
-        completes_in_user = self._first(
+        completes_in_user = self._ask.first(
             (*self._in_user, conjunction(conditions)) for conditions, _ in self._completions(self._run)
         )
         findings = {"mode_sensitive": self._finding("mode_sensitive", self._mode(), self._in_user, completes_in_user)}
@@ -330,8 +331,8 @@ class _Questions(Generic[S]):
         twin = self._general.at(self._primed(_Varied(leaves_with(self._machine.state, [Role.MODE]))))
         traps = [*self._in_user, ~self._completes(self._run), ~self._run.not_modelled]
         where = [*traps, self._machine.supervisor(twin.before), self._machine.invariant(twin.before)]
-        works = self._first((*where, conjunction(conditions)) for conditions, _ in self._completions(twin))
-        silent = self._first([(*self._in_user, self._run.not_modelled)])
+        works = self._ask.first((*where, conjunction(conditions)) for conditions, _ in self._completions(twin))
+        silent = self._ask.first([(*self._in_user, self._run.not_modelled)])
         return both(both(_no(completes_in_user), _no(silent)), _yes(works))
 
     # -- machinery ----------------------------------------------------------------------------
@@ -367,7 +368,7 @@ class _Questions(Generic[S]):
         elif narrower is not None and narrower.truth is Truth.YES:
             answer = Answer.SAT
         else:
-            answer = self._first((*conditions, case.differs) for case in problem.cases)
+            answer = self._ask.first((*conditions, case.differs) for case in problem.cases)
         evidence = z3_evidence(question, answer)
         if answer is Answer.SAT:
             # Questions about user mode are parts of the general ones, which list the components.
@@ -378,28 +379,8 @@ class _Questions(Generic[S]):
         if answer is Answer.UNKNOWN:
             return Finding(Truth.UNKNOWN, evidence)
         # Where the model does not say what happens, nothing is known unless no such run is possible.
-        gap = self._first((*also, run.not_modelled) for run in problem.runs)
+        gap = self._ask.first((*also, run.not_modelled) for run in problem.runs)
         return Finding(Truth.NO if gap is Answer.UNSAT else Truth.UNKNOWN, evidence)
-
-    def _solver(self, *conditions: Word) -> Solver:
-        """A solver of its own for every question: the questions have little in common but the terms."""
-        solver = Solver(self._c.effort, beside=self._translated)
-        for condition in (*self._assumed, *conditions):
-            solver.add(condition)
-        return solver
-
-    def _first(self, alternatives: Iterable[Sequence[Word]]) -> Answer:
-        """Whether one of the alternatives is possible."""
-        answer = Answer.UNSAT
-        for conditions in alternatives:
-            if any(condition.value == 0 for condition in conditions):
-                continue
-            match self._solver(*conditions).check():
-                case Answer.SAT:
-                    return Answer.SAT
-                case Answer.UNKNOWN:
-                    answer = Answer.UNKNOWN
-        return answer
 
     def _components(
         self, problem: _Problem[S], conditions: Sequence[Word]
@@ -434,7 +415,7 @@ class _Questions(Generic[S]):
         """Whether varying this alone can make the results differ; gives up early."""
         problem = self._two_states(varied, self._completing)
         for case in problem.cases:
-            answer = self._solver(*problem.conditions, case.differs).check(rlimit=COMPONENT)
+            answer = self._ask.solver(*problem.conditions, case.differs).check(rlimit=COMPONENT)
             if answer is not Answer.UNSAT:
                 return answer
         return Answer.UNSAT
@@ -447,7 +428,7 @@ class _Questions(Generic[S]):
         undecided: set[str] = set()
         for case in cases:
             left = {name: condition for name, condition in case.unlike.items() if name not in found}
-            solver = self._solver(*conditions, case.when)
+            solver = self._ask.solver(*conditions, case.when)
             while left:
                 solver.add(any_of(left.values()))
                 answer = solver.check(rlimit=COMPONENT)

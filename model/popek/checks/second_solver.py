@@ -12,6 +12,9 @@ from .solver import Answer, Effort
 
 NAME = "cvc5"
 
+# cvc5's own resource units a query may use: ten times what the slowest proof needs, and about a second.
+RLIMIT = 100_000
+
 
 class SecondSolverMissingError(RuntimeError):
     """cvc5 was asked for and is not installed."""
@@ -43,12 +46,13 @@ def second_solver_version() -> str:
         raise SecondSolverMissingError from None
 
 
-def second_answer(script: str, effort: Effort | None = None) -> Answer:
+def second_answer(script: str, effort: Effort | None = None, *, rlimit: int = RLIMIT) -> Answer:
     """What cvc5 says about an SMT-LIB 2 script; UNKNOWN when it gives up.
 
     Args:
         script: declarations and assertions, with or without `(check-sat)`.
-        effort: its timeout, in seconds, is the bound; the tally is kept there.
+        effort: its timeout bounds the query, and the tally is kept there; its rlimit is in Z3's units and unused.
+        rlimit: bound in cvc5's units, so that the answer is the same on every run; 0 for none.
 
     Raises:
         SecondSolverMissingError: cvc5 is not installed.
@@ -64,8 +68,8 @@ def second_answer(script: str, effort: Effort | None = None) -> Answer:
     solver.setOption("enum-inst", "true")  # where no pattern matches, try the terms at hand
     if effort.timeout:
         solver.setOption("tlimit-per", str(max(1, int(effort.timeout * 1000))))
-    if effort.rlimit:  # so that the answer is the same on every run
-        solver.setOption("rlimit-per", str(effort.rlimit))
+    if rlimit:
+        solver.setOption("rlimit-per", str(rlimit))
     parser = cvc5.InputParser(solver)
     parser.setStringInput(cvc5.InputLanguage.SMT_LIB_2_6, script, "query")
     symbols = parser.getSymbolManager()

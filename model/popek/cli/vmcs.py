@@ -74,15 +74,17 @@ def check(
 @app.command
 def decode(file: File, /, *, json: AsJson = False) -> int:
     """Print every field of a dump bit by bit."""
-    from popek.architectures.vtx.controls import decode as decode_field
+    from popek.architectures.vtx.dumps.bits import decode as decode_field
     from popek.architectures.vtx.fields import FIELDS
 
     dumps = _read(file)
+    areas = ("guest-state", "host-state", "control", "exit-information")
+    ordered = sorted(FIELDS.values(), key=lambda field: areas.index(field.area))
     decoded = [
         [
-            (FIELDS[id_], dump.fields[id_], decode_field(id_, dump.fields[id_]))
-            for id_ in FIELDS
-            if id_ in dump.fields
+            (field, dump.fields[field.id], decode_field(field.id, dump.fields[field.id]))
+            for field in ordered
+            if field.id in dump.fields
         ]
         for dump in dumps
     ]
@@ -171,7 +173,9 @@ def _console() -> Console:
 
 
 def _shown(name: str) -> str:
-    return "standard input" if name == "-" else name
+    from popek.architectures.vtx.dumps.model import printable
+
+    return "standard input" if name == "-" else printable(name)
 
 
 def _open(name: str) -> BinaryIO:
@@ -180,7 +184,7 @@ def _open(name: str) -> BinaryIO:
     try:
         return Path(name).open("rb")
     except OSError as error:
-        raise UserError(f"{name}: {(error.strerror or 'cannot be read').lower()}") from None
+        raise UserError(f"{_shown(name)}: {(error.strerror or 'cannot be read').lower()}") from None
     except ValueError:
         raise UserError(f"{name!r}: not a file name") from None
 
@@ -224,7 +228,13 @@ def _wanted_processor(wanted: str) -> Capabilities:
     try:
         return load_capabilities(wanted)
     except (CapabilityError, OSError) as error:
-        raise UserError(str(error)) from None
+        raise UserError(_one_clear_line(error)) from None
+
+
+def _one_clear_line(error: Exception) -> str:
+    from popek.architectures.vtx.dumps.model import printable
+
+    return printable(str(error))
 
 
 def _described_processor(dump: Dump) -> Capabilities:
@@ -236,7 +246,7 @@ def _described_processor(dump: Dump) -> Capabilities:
             return load_capabilities(dump.capabilities)
         return UNKNOWN if dump.capabilities is None else from_mapping(dump.capabilities, name=dump.name)
     except (CapabilityError, OSError) as error:
-        raise UserError(str(error)) from None
+        raise UserError(_one_clear_line(error)) from None
 
 
 def _exit_code(kinds: Sequence[str]) -> int:

@@ -322,7 +322,15 @@ def _pack(case: StepCase) -> bytes:
     if len(case.instruction) not in (2, 4, 6):
         raise ValueError(f"an instruction of {len(case.instruction)} bytes; expected 2, 4 or 6")
     code = (case.instruction + b"\x0a\0" * 3)[:8]
-    fixed = struct.pack(">Q8s16I16I4IQ", case.psw, code, *case.gr, *case.cr, *(k << 1 for k in case.keys), case.clock_comparator)
+    fixed = struct.pack(
+        ">Q8s16I16I4IQ",
+        case.psw,
+        code,
+        *case.gr,
+        *case.cr,
+        *(k << 1 for k in case.keys),
+        case.clock_comparator,
+    )
     return (fixed + b"".join(case.windows)).ljust(_CASE_BYTES, b"\0")
 
 

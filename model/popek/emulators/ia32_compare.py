@@ -1,4 +1,4 @@
-"""Compare the IA-32 model with Bochs on random single instructions.
+"""Compare the IA-32 model with an emulator, Bochs by default, on random single instructions.
 
 Each case starts from a random state (`popek.emulators.ia32_cases`), runs on the model
 (`popek.emulators.ia32_expectation`) and, through the step harness (`popek.emulators.ia32_step`), on Bochs.  A
@@ -21,13 +21,19 @@ from popek.architectures.ia32.state import Ia32
 from popek.emulators.ia32_assembly import assemble_all, assembly_text
 from popek.emulators.ia32_cases import Case, random_case
 from popek.emulators.ia32_deviations import explain
-from popek.emulators.ia32_expectation import Expectation, NotComparable, OutsideError, expect, vector_name
+from popek.emulators.ia32_expectation import (
+    Expectation,
+    NotComparable,
+    OutsideError,
+    expect,
+    memory_differences,
+    vector_name,
+)
 from popek.emulators.ia32_step import (
     ARENA_BYTES,
     StepCase,
     StepCaseError,
     StepResult,
-    initial_memory,
     initial_registers,
     run_steps,
 )
@@ -52,6 +58,28 @@ _STRINGENT = frozenset(
         *("LAR", "LSL", "IN", "OUT", "CLI", "STI", "LLDT", "LTR"),
     )
 )
+
+
+@attrs.frozen
+class Emulator:
+    """Something to compare with.
+
+    Attributes:
+        name: as reports give it.
+        run: runs cases, in order.
+        refuses: why a case with this expectation says nothing about the emulator; None when it does.
+        explain: the known deviation that explains a difference, if one does.
+        delivers: whether faults are delivered through the IDT and show their error codes.
+    """
+
+    name: str
+    run: Callable[[Sequence[StepCase]], list[StepResult]]
+    refuses: Callable[[Case, StepCase, Expectation], str | None]
+    explain: Callable[[Case, StepCase, Expectation, StepResult, frozenset[str]], str | None]
+    delivers: bool
+
+
+BOCHS: Final = Emulator("bochs", lambda cases: run_steps(cases), lambda *_: None, explain, delivers=True)
 
 
 @attrs.frozen
@@ -167,17 +195,19 @@ def difftest(
     forms: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
     *,
+    against: Emulator = BOCHS,
     machine: Machine[Ia32] | None = None,
     kept: int = 20,
     shrinks: int = 3,
 ) -> DifftestReport:
-    """Compare the model with Bochs on random cases.
+    """Compare the model with an emulator on random cases.
 
     Args:
         cases: how many to compare; every form gets its share.
         seed: the same seed draws the same cases.
         forms: instruction forms or mnemonics; all by default.
         progress: called with the number of cases done, now and then.
+        against: the emulator.
         machine: the model; the IA-32 machine by default.
         kept: how many unexplained differences to report in full.
         shrinks: how many of these to shrink, each of another form.
@@ -191,15 +221,15 @@ def difftest(
     tally = _Tally()
     done = 0
     for jobs in _chunks(_schedule(model, cases, seed, forms)):
-        ready = _draw(model, jobs, seed, tally)
-        for item, result in zip(ready, run_steps([item.step for item in ready]), strict=True):
-            tally.count(item, result, kept)
+        ready = _draw(model, against, jobs, seed, tally)
+        for item, result in zip(ready, against.run([item.step for item in ready]), strict=True):
+            tally.count(item, _differ(against, item, result), kept)
         done += len(ready)
         if progress is not None:
             progress(done)
-    unexplained = _shrunk_first(model, tally.unexplained, shrinks)
+    unexplained = _shrunk_first(model, against, tally.unexplained, shrinks)
     return DifftestReport(
-        against="bochs",
+        against=against.name,
         seed=seed,
         cases=done,
         by_form=dict(tally.by_form),
@@ -215,8 +245,10 @@ def difftest(
     )
 
 
-def compare(cases: Iterable[Case], *, machine: Machine[Ia32] | None = None) -> list[Difference | None]:
-    """Run given cases; None where the model and Bochs agree.
+def compare(
+    cases: Iterable[Case], *, against: Emulator = BOCHS, machine: Machine[Ia32] | None = None
+) -> list[Difference | None]:
+    """Run given cases; None where the model and the emulator agree.
 
     Raises:
         OutsideError: a case leads where the harness cannot follow, or the model does not model it.
@@ -227,13 +259,12 @@ def compare(cases: Iterable[Case], *, machine: Machine[Ia32] | None = None) -> l
     codes = assemble_all(texts)
     ready = []
     for case, text in zip(items, texts, strict=True):
-        found = _prepare(model, case, text, codes[text])
+        found = _prepare(model, against, case, text, codes[text])
         if isinstance(found, NotComparable):
             raise OutsideError(f"not modelled: {found.reason}")
         ready.append(found)
-    return [
-        _differ(item, result) for item, result in zip(ready, run_steps(r.step for r in ready), strict=True)
-    ]
+    results = against.run([item.step for item in ready])
+    return [_differ(against, item, result) for item, result in zip(ready, results, strict=True)]
 
 
 class _Tally:
@@ -250,11 +281,10 @@ class _Tally:
         self.unexplained: list[Difference] = []
         self.different = 0
 
-    def count(self, item: _Ready, result: StepResult, kept: int) -> None:
+    def count(self, item: _Ready, found: Difference | None, kept: int) -> None:
         self.by_form[item.case.form] += 1
         self.by_level[item.case.cpl] += 1
         (self.trapped if item.expected.kind == "trap" else self.completed)[item.case.form] += 1
-        found = _differ(item, result)
         if found is None:
             return
         if found.deviation is not None:
@@ -300,7 +330,11 @@ def _chunks(jobs: Iterator[tuple[int, Instruction, int]]) -> Iterator[list[tuple
 
 
 def _draw(
-    machine: Machine[Ia32], jobs: list[tuple[int, Instruction, int]], seed: int, tally: _Tally
+    machine: Machine[Ia32],
+    against: Emulator,
+    jobs: list[tuple[int, Instruction, int]],
+    seed: int,
+    tally: _Tally,
 ) -> list[_Ready]:
     """Draw a case for each job, again where the model or the harness does not follow."""
     ready: dict[int, _Ready] = {}
@@ -314,7 +348,7 @@ def _draw(
         codes = assemble_all(text for _, _, text in drawn)
         for number, case, text in drawn:
             try:
-                found = _prepare(machine, case, text, codes[text])
+                found = _prepare(machine, against, case, text, codes[text])
             except (OutsideError, StepCaseError) as error:
                 tally.outside[_reason(error)] += 1
                 continue
@@ -334,7 +368,9 @@ def _text(machine: Machine[Ia32], case: Case) -> str:
     return assembly_text(machine.instructions[case.form], case.operands)
 
 
-def _prepare(machine: Machine[Ia32], case: Case, text: str, code: bytes) -> _Ready | NotComparable:
+def _prepare(
+    machine: Machine[Ia32], against: Emulator, case: Case, text: str, code: bytes
+) -> _Ready | NotComparable:
     """The case for the harness, with what the model says and what memory to look at."""
     msrs = (case.registers.get("ecx", 0),) if case.form == "WRMSR" and case.msrs else ()
     step = StepCase(code, case.cpl, case.registers, case.msrs, case.memory, case.stale, read_msrs=msrs)
@@ -342,6 +378,9 @@ def _prepare(machine: Machine[Ia32], case: Case, text: str, code: bytes) -> _Rea
     expected = expect(machine, machine.instructions[case.form], operands, step)
     if isinstance(expected, NotComparable):
         return expected
+    refused = against.refuses(case, step, expected)
+    if refused is not None:
+        raise OutsideError(refused)
     return _Ready(case, text, attrs.evolve(step, watch=_watched(case, step, expected)), expected)
 
 
@@ -366,15 +405,14 @@ def _watched(case: Case, step: StepCase, expected: Expectation) -> tuple[tuple[i
 # -- comparing ------------------------------------------------------------------------------------
 
 
-def _differ(item: _Ready, result: StepResult) -> Difference | None:
+def _differ(against: Emulator, item: _Ready, result: StepResult) -> Difference | None:
     expected = item.expected
     details: list[str] = []
     differing: set[str] = set()
-    same_end = (expected.kind, expected.vector, expected.error_code) == (
-        result.kind,
-        result.vector,
-        result.error_code,
-    )
+    ends = expected.kind, expected.vector, expected.error_code
+    if not against.delivers:
+        ends = ("trap", expected.raised[0], None) if expected.raised else ("next", None, None)
+    same_end = ends == (result.kind, result.vector, result.error_code)
     if same_end:
         for name, value in expected.registers.items():
             observed = result.registers.get(name)
@@ -383,7 +421,7 @@ def _differ(item: _Ready, result: StepResult) -> Difference | None:
                 continue
             details.append(f"{name}: {value:#x}, {observed:#x}")
             differing.add(name)
-        for address, value, byte in _memory_differences(item, result):
+        for address, value, byte in memory_differences(item.step, expected, result):
             details.append(f"[{address:#x}]: {value:#04x}, {byte:#04x}")
             differing.add("memory")
         for number, value in expected.msrs.items():
@@ -394,13 +432,16 @@ def _differ(item: _Ready, result: StepResult) -> Difference | None:
             return None
     else:
         differing.add("outcome")
+    deviation = None
+    if result.kind != "setup-failed":
+        deviation = against.explain(item.case, item.step, expected, result, frozenset(differing))
     return Difference(
         item.case,
         item.assembly,
-        _end(expected.kind, expected.vector, expected.error_code),
+        _end(*ends),
         _end(result.kind, result.vector, result.error_code),
         tuple(details),
-        explain(item.case, item.step, expected, result, frozenset(differing)),
+        deviation,
     )
 
 
@@ -422,62 +463,54 @@ def _end(kind: str, vector: int | None, code: int | None) -> str:
     )
 
 
-def _memory_differences(item: _Ready, result: StepResult) -> Iterator[tuple[int, int, int]]:
-    arena = initial_memory(item.step)
-    changed = item.expected.memory
-    for (address, length), data in zip(item.step.watch, result.memory, strict=True):
-        expected = bytearray(arena[address : address + length])
-        for where, value in changed.items():
-            if address <= where < address + length:
-                expected[where - address] = value
-        if expected != data:
-            for index, (value, byte) in enumerate(zip(expected, data, strict=True)):
-                if value != byte:
-                    yield address + index, value, byte
-
-
 # -- shrinking ------------------------------------------------------------------------------------
 
 
-def _shrunk_first(machine: Machine[Ia32], found: list[Difference], shrinks: int) -> list[Difference]:
+def _shrunk_first(
+    machine: Machine[Ia32], against: Emulator, found: list[Difference], shrinks: int
+) -> list[Difference]:
     """The differences, the first few of different forms shrunk."""
     result = []
     forms: set[str] = set()
     for difference in found:
         if difference.case.form not in forms and len(forms) < shrinks:
             forms.add(difference.case.form)
-            difference = shrink(difference, machine=machine)
+            difference = shrink(difference, against=against, machine=machine)
         result.append(difference)
     return result
 
 
-def shrink(difference: Difference, *, machine: Machine[Ia32] | None = None) -> Difference:
+def shrink(
+    difference: Difference, *, against: Emulator = BOCHS, machine: Machine[Ia32] | None = None
+) -> Difference:
     """Take back, greedily, every change of the plain state that the difference does not need."""
     model = machine or ia32.build()
     best = difference
     while True:
-        tried = _still_differing(model, list(_simpler(best.case)), best)
+        tried = _still_differing(model, against, list(_simpler(best.case)), best)
         if not tried:
             return best
         # All that can go alone may well go together.
         together = _together(best.case, [d.case for d in tried])
-        both = _still_differing(model, [together], best)
+        both = _still_differing(model, against, [together], best)
         best = both[0] if both else tried[0]
 
 
-def _still_differing(machine: Machine[Ia32], cases: Sequence[Case], like: Difference) -> list[Difference]:
+def _still_differing(
+    machine: Machine[Ia32], against: Emulator, cases: Sequence[Case], like: Difference
+) -> list[Difference]:
     texts = [_text(machine, case) for case in cases]
     codes = assemble_all(texts)
     ready = []
     for case, text in zip(cases, texts, strict=True):
         try:
-            item = _prepare(machine, case, text, codes[text])
+            item = _prepare(machine, against, case, text, codes[text])
         except (OutsideError, StepCaseError):
             continue
         if isinstance(item, _Ready):
             ready.append(item)
-    results = run_steps([item.step for item in ready])
-    found = [_differ(item, result) for item, result in zip(ready, results, strict=True)]
+    results = against.run([item.step for item in ready])
+    found = [_differ(against, item, result) for item, result in zip(ready, results, strict=True)]
     return [
         d
         for d in found
@@ -516,4 +549,4 @@ def _together(case: Case, simpler: Sequence[Case]) -> Case:
     return attrs.evolve(case, registers=registers, memory=memory, stale=stale)
 
 
-__all__ = ["LEVELS", "Difference", "DifftestReport", "compare", "difftest", "shrink"]
+__all__ = ["BOCHS", "LEVELS", "Difference", "DifftestReport", "Emulator", "compare", "difftest", "shrink"]

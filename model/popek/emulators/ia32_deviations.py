@@ -251,9 +251,13 @@ _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
 
 
 @functools.cache
-def deviations() -> Mapping[str, Deviation]:
-    """The list, by name."""
-    text = resources.files("popek_specs.ia32").joinpath("bochs-deviations.toml").read_text(encoding="utf-8")
+def deviations(emulator: str = "bochs") -> Mapping[str, Deviation]:
+    """The list of an emulator, by name."""
+    text = (
+        resources.files("popek_specs.ia32")
+        .joinpath(f"{emulator}-deviations.toml")
+        .read_text(encoding="utf-8")
+    )
     entries = tomllib.loads(text)["deviation"]
     return {name: Deviation(name, entry["summary"], entry["evidence"]) for name, entry in entries.items()}
 

@@ -17,7 +17,14 @@ from popek.architectures.ia32.access import within
 from popek.architectures.ia32.descriptors import TASK_GATE
 from popek.architectures.ia32.stacks import inner_stack
 from popek.architectures.ia32.state import ECX, ESP, GPR_NAMES, SEGMENT_NAMES, VECTORS, Ia32
-from popek.emulators.ia32_step import ARENA_BYTES, LANDING_BYTE, StepCase, initial_memory, initial_registers
+from popek.emulators.ia32_step import (
+    ARENA_BYTES,
+    LANDING_BYTE,
+    StepCase,
+    StepResult,
+    initial_memory,
+    initial_registers,
+)
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
@@ -71,6 +78,8 @@ class Expectation:
         undefined: bits of registers that the manual leaves undefined, or the harness hides.
         memory: bytes that differ from the start, by linear address.
         msrs: by number.
+        raised: of a fault, vector and error code of the instruction itself, delivered or not.
+        storage: whether it is a fault on a storage reference.
     """
 
     kind: str
@@ -80,6 +89,8 @@ class Expectation:
     undefined: Mapping[str, int]
     memory: Mapping[int, int]
     msrs: Mapping[int, int]
+    raised: tuple[int, int | None] | None = None
+    storage: bool = False
 
 
 @attrs.frozen
@@ -92,6 +103,22 @@ class NotComparable:
 def vector_name(number: int | None) -> str:
     """The manual's name of a vector."""
     return _NAMES.get(number, str(number)) if number is not None else "none"
+
+
+def memory_differences(
+    case: StepCase, expected: Expectation, result: StepResult
+) -> Iterator[tuple[int, int, int]]:
+    """Watched bytes that are not as expected: address, expected value, observed value."""
+    arena = initial_memory(case)
+    for (address, length), data in zip(case.watch, result.memory, strict=True):
+        wanted = bytearray(arena[address : address + length])
+        for where, value in expected.memory.items():
+            if address <= where < address + length:
+                wanted[where - address] = value
+        if wanted != data:
+            for index, (value, byte) in enumerate(zip(wanted, data, strict=True)):
+                if value != byte:
+                    yield address + index, value, byte
 
 
 # -- the state ------------------------------------------------------------------------------------
@@ -255,7 +282,8 @@ def _translate(
     if isinstance(outcome, Trap):
         vector = outcome.vector.number
         code = None if outcome.error_code is None else int(outcome.error_code)
-        return _fault(case, state, outcome.state, vector, code)
+        fault = _fault(case, state, outcome.state, vector, code)
+        return attrs.evolve(fault, raised=(vector, code), storage=outcome.memory)
     after = outcome.state
     memory = dict(_changes(after.memory))
     msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
@@ -405,7 +433,10 @@ def _deliverable(state: Ia32, vector: int, with_code: bool) -> bool:
 def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[int, int]) -> None:
     """The transfer goes to the next instruction or to a byte that the harness recognises."""
     target = int(after.cs.base) + int(after.eip) & 0xFFFFFFFF
-    follows = int(before.cs.base) + int(before.eip) + len(case.code) & 0xFFFFFFFF
+    start = int(before.cs.base) + int(before.eip)
+    follows = start + len(case.code) & 0xFFFFFFFF
+    if any(start <= address < follows + 2 for address in changed):
+        raise OutsideError("an instruction that writes over itself")
     if target == follows and case.code[-1:] not in (b"\x9d", b"\xcf"):  # see `_with_marker` of the harness
         return
     if _virtual_interrupt_pending(after):

@@ -39,6 +39,8 @@ class Technique(Generic[S]):
         owns_address: where given, `owns_address(guest, private, address)` says that a cell of hardware
             storage is the VMM's (width 1).
         guest_address: where the guest's storage cell `address` is in the hardware's, given the private state.
+        shadows_address: where given, `shadows_address(guest, address)` says that the VMM keeps a copy of
+            the guest's cell (width 1), so that it must learn of every change.
         source: who describes the technique.
     """
 
@@ -53,4 +55,5 @@ class Technique(Generic[S]):
     private: Callable[[S, S], Word] = lambda guest, private: TRUE
     owns_address: Callable[[S, S, Word], Word] | None = None
     guest_address: Callable[[S, Word], Word] = lambda private, address: address
+    shadows_address: Callable[[S, Word], Word] | None = None
     source: str = ""

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -35,10 +33,6 @@ def _indented(console: Console, text: Text, indent: int, bullet: str = "") -> No
         line.rstrip()
         lead = " " * margin if number else " " * indent + bullet
         console.print(Text(lead).append_text(line), soft_wrap=True)
-
-
-def _indented_table(console: Console, table: Table, indent: int) -> None:
-    console.print(Padding(table, (0, 0, 0, indent), expand=False))
 
 
 def _heading(console: Console, text: str, style: str = "bold") -> None:
@@ -80,7 +74,7 @@ def _failed(console: Console, diagnosis: Diagnosis) -> None:
 
 
 def _failure(console: Console, diagnosis: Diagnosis, failure: Failure, shown: set[str]) -> None:
-    section = Text(f"  SDM {failure.section}", style="dim not bold")
+    section = Text(f"  {section_name(failure.section)}", style="dim not bold")
     console.print(Text(f"  {failure.id}", style="bold").append(section))
     _indented(console, Text(failure.message), 4)
     for field_id, value in failure.fields.items():
@@ -89,8 +83,13 @@ def _failure(console: Console, diagnosis: Diagnosis, failure: Failure, shown: se
             _value(console, diagnosis.dump, field_id, value)
 
 
+def section_name(section: str) -> str:
+    """Return a section of the ledger, where `E` is the manual's chapter on VM entries, for a reader."""
+    return f"SDM, VM entries {section}".replace(" E.", " §")
+
+
 def _value(console: Console, dump: Dump, field_id: str, value: int) -> None:
-    from popek.architectures.vtx.controls import decode
+    from popek.architectures.vtx.dumps.bits import decode
 
     line = dump.lines.get(field_id)
     text = Text(f"{field_id} = {value:#x}", style="cyan")
@@ -116,8 +115,13 @@ def _bits(console: Console, label: str, words: Sequence[str]) -> None:
 
 def _bit(bit: Bit) -> str:
     number = f"{bit.value:#x}" if bit.value > 9 else str(bit.value)
-    _, _, known = bit.meaning.partition(": ")
+    known = bit.meaning.partition(": ")[2]
     return f"{bit.name}[{_place(bit)}]={number}{f' ({known})' if known else ''}"
+
+
+def _known(bit: Bit) -> str:
+    """What the value means, without the title of the bits."""
+    return bit.meaning.partition(": ")[2] or "-"
 
 
 def _place(bit: Bit) -> str:
@@ -191,56 +195,55 @@ def print_decode(console: Console, dump: Dump, decoded: Iterable[tuple[Field, in
         if field.area != area:
             area = field.area
             _heading(console, area.replace("-", " ").capitalize())
-        digits = field.width // 4
-        console.print(
-            Text(f"  {field.id}", style="cyan").append(
-                Text(f"  0x{value:0{digits}x}", style="bold not cyan").append(
-                    Text(f"  {field.title}", style="dim not bold")
-                )
-            )
-        )
-        if bits:
-            _indented_table(console, _bit_table(bits), 4)
+        shown = f"0x{value:0{field.width // 4}x}"
+        line = Text.assemble((field.id, "cyan"), "  ", (shown, "bold"), "  ", (field.title, "dim"))
+        _indented(console, line, 2)
+        _columns(console, [_bit_row(bits) for bits in _runs(bits)], 4)
     if dump.reported:
         _heading(console, "Said beside the fields")
-        for key, said in dump.reported.items():
-            _indented(console, Text(f"{key}: {said}"), 2)
+        _columns(console, [("", key, said) for key, said in dump.reported.items()], 0)
     print_remarks(console, dump)
 
 
-def _bit_table(bits: Sequence[Bit]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right", no_wrap=True, style="dim")
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(style="dim")
+def _runs(bits: Sequence[Bit]) -> list[list[Bit]]:
+    """Each named bit alone; neighbouring bits without a name together."""
+    runs: list[list[Bit]] = []
     for bit in bits:
-        number = f"{bit.value:#x}" if bit.value > 9 else str(bit.value)
-        style = "default" if bit.value else "dim"
-        table.add_row(_place(bit), Text(bit.name, style=style), Text(number, style=style), bit.meaning)
-    return table
+        nameless = bit.name.startswith("bit ")
+        if nameless and runs and runs[-1][-1].name.startswith("bit ") and runs[-1][-1].high == bit.low - 1:
+            runs[-1].append(bit)
+        else:
+            runs.append([bit])
+    return runs
+
+
+def _bit_row(bits: list[Bit]) -> tuple[str, str, str]:
+    first, last = bits[0], bits[-1]
+    if first.name.startswith("bit "):
+        place = f"{last.high}:{first.low}" if len(bits) > 1 else str(first.low)
+        return place, "-", "1  reserved" if len(bits) == 1 else "1  all of these are reserved"
+    number = f"{first.value:#x}" if first.value > 9 else str(first.value)
+    return _place(first), first.name, f"{number}  {first.meaning}"
+
+
+def _columns(console: Console, rows: Sequence[tuple[str, str, str]], indent: int) -> None:
+    """Print rows of three columns: right-aligned, left-aligned, wrapped."""
+    if not rows:
+        return
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for left, middle, right in rows:
+        lead = f"{left:>{first}}  {middle:<{second}}  "
+        style = "dim" if right.startswith("0  ") else ""
+        _indented(console, Text(right, style=style), indent, lead)
 
 
 def print_explanation(console: Console, explanation: Explanation) -> None:
     """Print what is known of a check, a field or a bit."""
-    console.print(
-        Text(explanation.name, style="bold").append(Text(f"  {explanation.kind}", style="dim not bold"))
-    )
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column()
-    for label, text in explanation.rows:
-        table.add_row(label, text)
-    _indented_table(console, table, 2)
+    _indented(console, Text.assemble((explanation.name, "bold"), "  ", (explanation.kind, "dim")), 0)
+    _columns(console, [("", label, text) for label, text in explanation.rows], 0)
     if explanation.bits:
         console.print()
-        bits = Table.grid(padding=(0, 2))
-        bits.add_column(justify="right", no_wrap=True, style="dim")
-        bits.add_column(no_wrap=True)
-        bits.add_column(style="dim")
-        for row in explanation.bits:
-            bits.add_row(*row)
-        _indented_table(console, bits, 2)
+        _columns(console, explanation.bits, 2)
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
@@ -277,7 +280,7 @@ def _change(console: Console, change: FieldChange) -> None:
     for before, after in change.bits:
         meaning = ""
         if before.meaning != after.meaning:
-            meaning = f"  ({before.meaning or '-'} → {after.meaning or '-'})"
+            meaning = f"  ({_known(before)} → {_known(after)})"
         _indented(
             console,
             Text(

@@ -68,6 +68,9 @@ def _map(ring: Ring, guest: Ia32, private: Ia32) -> Ia32:
         hardware[f"{name}.rights.dpl"] = ring(guest[f"{name}.rights.dpl"])
     for name in ("cs", "ss"):
         hardware[f"{name}.selector.rpl"] = ring(guest[f"{name}.selector.rpl"])
+    # Alignment checks are for CPL 3, and a guest's kernel that runs there must not feel them.
+    unfelt = (hardware.cpl == 3) & (guest.cpl != 3)
+    hardware.cr0.am = ite(unfelt, Word(1, 0), guest.cr0.am)
     hardware.read_only.base = guest.gdtr.base
     hardware.read_only.size = guest.gdtr.limit.zero_extend(32) + 1
     hardware.memory = Memory(32, 8, partial(_storage, ring, guest, private))
@@ -158,22 +161,28 @@ def _owns(guest: Ia32, private: Ia32, address: Word) -> Word:
     return address - private.reserved.base < private.reserved.size
 
 
+def _shadows(guest: Ia32, address: Word) -> Word:
+    return address - guest.gdtr.base <= guest.gdtr.limit.zero_extend(32)
+
+
 def techniques() -> dict[str, Technique[Ia32]]:
     """0/1/3 and 0/3/3."""
     owned = owned_leaves()
+    unlike_the_guest = tuple(name for name in owned if name != "cr0.am")
     source = "Robin and Irvine 2000, section 3; Uhlig et al. 2005"
     one: Technique[Ia32] = Technique(
         "ring-deprivileging-0/1/3",
         "ring deprivileging, the guest's kernel at ring 1",
         map=partial(_map, _ring_1),
         owned=owned,
-        replaced=owned,
+        replaced=unlike_the_guest,
         # The virtual level shows in the real one, so the VMM need not keep it.
         shadowed=owned,
         deprivileged=lambda state: state.cpl == 1,
         guest=_guest,
         private=_promises,
         owns_address=_owns,
+        shadows_address=_shadows,
         source=source,
     )
     three: Technique[Ia32] = Technique(
@@ -187,6 +196,7 @@ def techniques() -> dict[str, Technique[Ia32]]:
         guest=_guest,
         private=_promises,
         owns_address=_owns,
+        shadows_address=_shadows,
         source=source,
     )
     return {one.name: one, three.name: three}

@@ -12,7 +12,7 @@ from popek.kernel.instruction import OperandKind
 from popek.kernel.machine import Axis, Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap
-from popek.kernel.words import Word, concat
+from popek.kernel.words import Word, concat, ite
 
 from . import innocuous, privileged
 from .deprivileging import techniques
@@ -121,12 +121,13 @@ def _advance(cpu: Pdp11, operands: Mapping[str, Word]) -> None:
 
 
 def _relocate(state: Pdp11, offset: Word) -> Pdp11:
-    """The same program, in every mode, `offset` blocks further on in core."""
+    """The same program, in every mode, `offset` blocks further on in core; it needs relocation to be on."""
     moved, core = state.copy(), state.memory
+    by = ite(state.mme, offset, Word(BLOCK, 0))
     par, space_par = state.par, state.space_par
-    moved.par = Memory(PAGE, BLOCK, lambda page: par.load(page) + offset)
-    moved.space_par = Memory(MODE_AND_PAGE, BLOCK, lambda place: space_par.load(place) + offset)
-    distance = concat(offset, Word(5, 0))
+    moved.par = Memory(PAGE, BLOCK, lambda page: par.load(page) + by)
+    moved.space_par = Memory(MODE_AND_PAGE, BLOCK, lambda place: space_par.load(place) + by)
+    distance = concat(by, Word(5, 0))
     moved.memory = Memory(CELL_ADDRESS, 16, lambda address: core.load(address - distance))
     return moved
 

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
-from popek.kernel.words import Word, concat, ite
+from popek.kernel.words import FALSE, Word, concat, ite
 
 from . import interruptions as program
 from .operands import declare
@@ -138,7 +138,7 @@ def test(cpu: Cpu, second: Address) -> None:
     _device(cpu, second, available=AVAILABLE)
 
 
-def _device(cpu: Cpu, second: Address, *, available: int, invalid: Word = Word(1, 0)) -> None:
+def _device(cpu: Cpu, second: Address, *, available: int, invalid: Word = FALSE) -> None:
     """Condition code := where the device stands; pending status goes to the CSW and is cleared."""
     number = cpu.effective(second).truncate(16)
     device = cpu.devices.load(number)

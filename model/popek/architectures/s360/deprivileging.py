@@ -43,7 +43,8 @@ def _map(shared: tuple[str, ...], guest: C, private: C) -> C:
     guest_keys, other_keys = guest.keys, private.keys
 
     def byte(address: Word) -> Word:
-        block, there = address[ADDRESS - 1 : OFFSET], address - concat(start, Word(OFFSET, 0))
+        block = address[ADDRESS - 1 : OFFSET]
+        there = concat(block - start, address.truncate(OFFSET))
         return ite(_inside(guest, private, block), inside.load(there), outside.load(address))
 
     def key(block: Word) -> Word:
@@ -60,15 +61,13 @@ def _shadow(guest: Cpu, start: Word, virtual: Word) -> Word:
     entry = guest.yielded(virtual)
     status, absolute = entry[ENTRY - 1 : ADDRESS], entry[ADDRESS - 1 : OFFSET]
     missing = (status == GRANTED) & (absolute > guest.last_block)
-    granted = concat(Word(3, GRANTED), absolute + start, Word(OFFSET, 0))
     # Where the guest is denied, the hardware is too, for the same reason; the VMM reflects it.
-    denied = concat(ite(missing, Word(3, OUTSIDE), status), Word(ADDRESS, 0))
-    return ite((status == GRANTED) & ~missing, granted, denied)
+    return concat(ite(missing, Word(3, OUTSIDE), status), absolute + start, Word(OFFSET, 0))
 
 
 def _inside(guest: Cpu, private: Cpu, block: Word) -> Word:
-    start = _start(private)
-    return (block >= start) & (block - start <= guest.last_block)
+    """A block is the guest's, whose storage does not run past the end of the hardware's."""
+    return block - _start(private) <= guest.last_block
 
 
 def _owns(guest: C, private: C, address: Word) -> Word:
@@ -76,7 +75,7 @@ def _owns(guest: C, private: C, address: Word) -> Word:
 
 
 def _promises(same: tuple[str, ...], guest: C, private: C) -> Word:
-    """Translation is on, interruptions are the VMM's, and the guest's storage is clear of page 0 and prefix."""
+    """The VMM translates, is interruptible, and keeps the guest off page 0 and the prefix page."""
     start, last = _start(private), guest.last_block
     wide = BLOCK + 1
     end = start.zero_extend(wide) + last.zero_extend(wide)
@@ -103,7 +102,11 @@ def _leaves(state: type[State]) -> tuple[str, ...]:
 
 
 def techniques(
-    state: type[C], *, shared: tuple[str, ...] = (), same: tuple[str, ...] = (), relocating: tuple[str, ...] = ()
+    state: type[C],
+    *,
+    shared: tuple[str, ...] = (),
+    same: tuple[str, ...] = (),
+    relocating: tuple[str, ...] = (),
 ) -> dict[str, Technique[C]]:
     """The one technique.
 
@@ -126,7 +129,9 @@ def techniques(
         guest=_guest,
         private=partial(_promises, same),
         owns_address=_owns,
-        guest_address=lambda private, address: address + concat(_start(private), Word(OFFSET, 0)),
+        guest_address=lambda private, address: concat(
+            address[ADDRESS - 1 : OFFSET] + _start(private), address.truncate(OFFSET)
+        ),
         source=SOURCE,
     )
     return {plain.name: plain}

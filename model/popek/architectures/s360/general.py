@@ -220,9 +220,9 @@ def _bytes(machine: Machine[C]) -> None:
     def combine_immediate(cpu: C, first: Address, value: Word, union: bool) -> None:
         """The byte := the byte and (or) I2."""
         (place,) = cpu.locate(cpu.effective(first), 1, store=True)
-        old = cpu.memory.load(place)
+        old = cpu.load(place)
         new = old | value if union else old & value
-        cpu.memory = cpu.memory.store(place, new)
+        cpu.write((place,), new)
         cpu.psw.cc = (new != 0).zero_extend(2)
 
     @declare(machine, "CLI D1(B1),I2", source=SOURCE)
@@ -235,8 +235,8 @@ def _bytes(machine: Machine[C]) -> None:
     def test_and_set(cpu: C, second: Address) -> None:
         """Condition code := the leftmost bit; the byte := all ones."""
         (place,) = cpu.locate(cpu.effective(second), 1, store=True)
-        cpu.psw.cc = cpu.memory.load(place)[7].zero_extend(2)
-        cpu.memory = cpu.memory.store(place, Word(8, 0xFF))
+        cpu.psw.cc = cpu.load(place)[7].zero_extend(2)
+        cpu.write((place,), Word(8, 0xFF))
 
     for size in (1, 2):
 
@@ -246,7 +246,7 @@ def _bytes(machine: Machine[C]) -> None:
             source = cpu.locate(cpu.effective(second), size, store=False)
             target = cpu.locate(cpu.effective(first), size, store=True)
             for here, there in zip(target, source, strict=True):
-                cpu.memory = cpu.memory.store(here, cpu.memory.load(there))
+                cpu.write((here,), cpu.load(there))
 
     @declare(machine, "CLC D1(2,B1),D2(B2)", source=SOURCE, size=2)
     def compare_characters(cpu: C, first: Address, second: Address, size: int) -> None:

@@ -44,7 +44,7 @@ class Model67(Cpu):
 
     aligned = True
 
-    psw = group(Model67Psw)  # type: ignore[assignment]
+    psw = group(Model67Psw)
     cr0_5 = bank(CR_NAMES[:6], 32, role=RESOURCE)  # 0 segment table, 2 translation-exception address, 4 masks
     cr6 = register(ControlRegister6, role=RESOURCE)
     cr7_15 = bank(CR_NAMES[7:], 32, role=RESOURCE)  # 8-14 show how the installation is partitioned
@@ -56,12 +56,15 @@ class Model67(Cpu):
 
     @property
     def extended(self) -> Word:
+        """Bit 8 of control register 6."""
         return self.cr6.extended_psw
 
     def extend(self) -> None:
+        """Set bit 8 of control register 6."""
         self.cr6.extended_psw = 1
 
     def psw_word(self, code: Word) -> Word:
+        """The PSW as 64 bits, in the format of the mode."""
         psw = self.psw
         middle = concat(psw.key, psw.ascii, psw.machine_check, psw.wait, psw.problem)
         flags = concat(self.ilc, psw.cc, psw.program_mask)
@@ -137,9 +140,8 @@ def build() -> Machine[Model67]:
         techniques=techniques(Model67),
         notes=(
             "32-bit addressing: entering it is 'not modelled'",
-            "segment and page tables: what they and the associative registers yield is state; loading another "
-            "table origin is 'not modelled'",
-            "prefixing, which is wired on this machine; the duplex configuration; SLT and other special features",
+            "segment and page tables: what they yield is state; loading others is 'not modelled'",
+            "prefixing, which is wired on this machine; the duplex configuration; special features",
             "the interval timer's updating of location 80, floating point, decimal",
             "EXECUTE: its classes are those of its target; access exceptions of fetching an instruction",
             "recording of references and changes by ordinary references to storage",

@@ -27,14 +27,18 @@ def _storage(name: str) -> OperandKind:
     def spell(parts: Mapping[str, int]) -> str:
         return f"{parts['d']}({parts['b']})"
 
-    return OperandKind(name, {"b": 4, "d": 12}, spell=spell, make=lambda parts: Address(parts["b"], parts["d"]))
+    return OperandKind(
+        name, {"b": 4, "d": 12}, spell=spell, make=lambda parts: Address(parts["b"], parts["d"])
+    )
 
 
 def _with_length(name: str, size: int) -> OperandKind:
     def spell(parts: Mapping[str, int]) -> str:
         return f"{parts['d']}({size},{parts['b']})"
 
-    return OperandKind(name, {"b": 4, "d": 12}, spell=spell, make=lambda parts: Address(parts["b"], parts["d"]))
+    return OperandKind(
+        name, {"b": 4, "d": 12}, spell=spell, make=lambda parts: Address(parts["b"], parts["d"])
+    )
 
 
 def _indexed(name: str) -> OperandKind:

@@ -61,7 +61,7 @@ class TodClock(Group):
 class S370(Cpu):
     """System/370, uniprocessor."""
 
-    psw = group(S370Psw)  # type: ignore[assignment]
+    psw = group(S370Psw)
     cr0 = register(ControlRegister0, role=RESOURCE)
     cr1 = word(32, role=RESOURCE)
     cr2 = word(32, role=RESOURCE)
@@ -84,12 +84,15 @@ class S370(Cpu):
 
     @property
     def extended(self) -> Word:
+        """PSW bit 12."""
         return self.psw.extended
 
     def extend(self) -> None:
+        """Set PSW bit 12."""
         self.psw.extended = 1
 
     def psw_word(self, code: Word) -> Word:
+        """The PSW as 64 bits, in the format of the mode."""
         psw = self.psw
         middle = concat(psw.key, psw.extended, psw.machine_check, psw.wait, psw.problem)
         flags = concat(psw.cc, psw.program_mask)
@@ -207,8 +210,7 @@ def build() -> Machine[S370]:
             relocating=("prefix",),
         ),
         notes=(
-            "segment and page tables: what they and the lookaside buffer yield is state; loading control "
-            "register 0 or 1 so that it would change is 'not modelled'",
+            "segment and page tables: what they yield is state; loading others is 'not modelled'",
             "segment protection, common segments, 4096-byte keys, channel-set switching, multiprocessing",
             "recording of references and changes by ordinary references to storage",
             "program-event recording, the interval timer's updating of location 80, floating point, decimal",

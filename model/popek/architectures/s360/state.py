@@ -4,8 +4,8 @@ Bits of a word are numbered from the right here, as everywhere in popek; the man
 left.  Docstrings that say "bit" give the manual's number.
 
 Dynamic address translation is held as its result: `translation` gives for each block of 2048 virtual
-addresses what segment table, page table and translation-lookaside buffer yield for it, as an absolute address.  The tables
-themselves are ordinary storage and are not walked, so a stale buffer needs no separate treatment.
+addresses what segment table, page table and translation-lookaside buffer yield for it, as an absolute
+address.  The tables themselves are ordinary storage and are not walked.
 """
 
 from __future__ import annotations
@@ -64,6 +64,23 @@ class Address:
     base: Word
     displacement: Word
     index: Word | None = None
+
+
+@attrs.frozen
+class Place:
+    """Where a byte of an operand is: `second` if the operand has run into its next block, else `first`.
+
+    Both are absolute addresses.  They are kept apart because a translation moves each block as a whole.
+    """
+
+    first: Word
+    second: Word
+    crossed: Word
+
+    @property
+    def address(self) -> Word:
+        """The one that it is."""
+        return ite(self.crossed, self.second, self.first)
 
 
 class Cpu(State):
@@ -136,8 +153,8 @@ class Cpu(State):
 
     def locate(
         self, address: Word, size: int, *, store: bool, unit: int = 1, integral: bool = False
-    ) -> tuple[Word, ...]:
-        """Translate and check an operand; the absolute addresses of its bytes, the leftmost first.
+    ) -> tuple[Place, ...]:
+        """Translate and check an operand; where its bytes are, the leftmost first.
 
         Args:
             address: the effective address.
@@ -162,11 +179,14 @@ class Cpu(State):
         if status != GRANTED:
             raise self._access_exception(status, failing)
         offset = address.truncate(OFFSET)
-        places = [concat(first, offset)]
-        for i in range(1, size):
-            block = first if one_block else ite(offset + i < i, last, first)
-            places.append(concat(block, offset + i))
-        return tuple(places)
+        return tuple(
+            Place(
+                concat(first, offset + i),
+                concat(last, offset + i),
+                FALSE if one_block or i == 0 else offset + i < i,
+            )
+            for i in range(size)
+        )
 
     def _access(self, address: Word, store: bool) -> tuple[Word, Word]:
         """How a reference to one byte ends, and its absolute block."""
@@ -181,8 +201,10 @@ class Cpu(State):
 
     def yielded(self, virtual: Word) -> Word:
         """What translation or, without it, prefixing yields for a block of addresses: status and address."""
-        plain = concat(Word(3, GRANTED), self.absolute_block(virtual), Word(OFFSET, 0))
-        return ite(self.psw.dat, self.translation.load(virtual), plain)
+        entry, dat = self.translation.load(virtual), self.psw.dat
+        status = ite(dat, entry[ENTRY - 1 : ADDRESS], Word(3, GRANTED))
+        block = ite(dat, entry[ADDRESS - 1 : OFFSET], self.absolute_block(virtual))
+        return concat(status, block, ite(dat, entry.truncate(OFFSET), Word(OFFSET, 0)))
 
     def _access_exception(self, status: Word, address: Word) -> Fault:
         if status.isin((SEGMENT_INVALID, SEGMENT_LENGTH, PAGE_INVALID, PAGE_LENGTH)):
@@ -201,23 +223,27 @@ class Cpu(State):
 
     # -- storage ------------------------------------------------------------------------------
 
-    def read(self, places: tuple[Word, ...]) -> Word:
-        """The bytes at absolute addresses, the leftmost first."""
-        return concat(*(self.memory.load(place) for place in places))
+    def load(self, place: Place) -> Word:
+        """One byte."""
+        if place.crossed.value == 0:
+            return self.memory.load(place.first)
+        return ite(place.crossed, self.memory.load(place.second), self.memory.load(place.first))
 
-    def write(self, places: tuple[Word, ...], value: Word) -> None:
-        """Store a word over the bytes at absolute addresses."""
+    def read(self, places: tuple[Place, ...]) -> Word:
+        """Bytes side by side, the leftmost first."""
+        return concat(*(self.load(place) for place in places))
+
+    def write(self, places: tuple[Place, ...], value: Word) -> None:
+        """Store a word over bytes, the leftmost first."""
         content = self.memory
         for i, place in enumerate(places):
             low = 8 * (len(places) - 1 - i)
-            content = content.store(place, value[low + 7 : low])
+            content = content.store(place.address, value[low + 7 : low])
         self.memory = content
 
     def fetch(self, operand: Address, size: int, *, unit: int | None = None, integral: bool = False) -> Word:
         """A storage operand of `size` bytes; see `locate`."""
-        places = self.locate(
-            self.effective(operand), size, store=False, unit=unit or size, integral=integral
-        )
+        places = self.locate(self.effective(operand), size, store=False, unit=unit or size, integral=integral)
         return self.read(places)
 
     def store(
@@ -228,11 +254,12 @@ class Cpu(State):
         places = self.locate(self.effective(operand), size, store=True, unit=unit or size, integral=integral)
         self.write(places, value)
 
-    def real(self, address: int, size: int) -> tuple[Word, ...]:
-        """The absolute addresses of assigned storage: prefixed, neither translated nor protected."""
+    def real(self, address: int, size: int) -> tuple[Place, ...]:
+        """Where assigned storage is: prefixed, neither translated nor protected."""
         where = Word(ADDRESS, address)
         block = self.absolute_block(where[ADDRESS - 1 : OFFSET])
-        return tuple(concat(block, where.truncate(OFFSET) + i) for i in range(size))
+        bytes_ = (concat(block, where.truncate(OFFSET) + i) for i in range(size))
+        return tuple(Place(byte, byte, FALSE) for byte in bytes_)
 
     def key_block(self, address: Word) -> Word:
         """The absolute block of a real address (24 bits); the addressing exception if there is none."""

@@ -383,3 +383,34 @@ _REGISTER: Final = re.compile(
     r"(?:cpuid[ .:]*)?(?:0x)?(?P<leaf>[0-9a-f]+?)h?"
     r"(?:[.,](?:0x)?(?P<sub>[0-9a-f]+?)h?)?[.:](?P<register>e[abcd]x)"
 )
+
+
+_DEFAULT1: Final = {0x481: 0x16, 0x482: 0x0401_E172, 0x483: 0x0003_6DFF, 0x484: 0x0000_11FF}
+_TRUE_OF: Final = {0x48D: 0x481, 0x48E: 0x482, 0x48F: 0x483, 0x490: 0x484}
+
+
+def capability_defects(capabilities: Capabilities) -> list[str]:
+    """What is wrong with the capability MSRs themselves, one line each (ledger row CTL-CAP-09).
+
+    A bit that must be 1 may be 1; the plain MSRs report the default1 class as fixed to 1, the TRUE MSRs
+    fix no more than the plain ones; what CR0 and CR4 must have they may have.
+    """
+    found: list[str] = []
+    values = capabilities.msrs
+    for number in (0x481, 0x482, 0x483, 0x484, *_TRUE_OF):
+        if number in values:
+            must, may = values[number] & 0xFFFF_FFFF, values[number] >> 32
+            if must & ~may:
+                found.append(f"MSR {number:X}H: bits {must & ~may:#x} must be 1 and may not be 1")
+    for number, default in _DEFAULT1.items():
+        if number in values and values[number] & default != default:
+            found.append(f"MSR {number:X}H: default1 bits {default & ~values[number]:#x} are not fixed to 1")
+    for true, plain in _TRUE_OF.items():
+        if true in values and plain in values:
+            extra = values[true] & ~values[plain] & 0xFFFF_FFFF
+            if extra:
+                found.append(f"MSR {true:X}H: bits {extra:#x} must be 1, and need not by MSR {plain:X}H")
+    for low, high in ((0x486, 0x487), (0x488, 0x489)):
+        if low in values and high in values and values[low] & ~values[high]:
+            found.append(f"MSR {low:X}H: bits {values[low] & ~values[high]:#x} must be 1 and may not be 1")
+    return found

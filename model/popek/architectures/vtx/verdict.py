@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from string import Formatter
 from typing import Any, Literal
 
 import attrs
@@ -10,7 +11,7 @@ import attrs
 from .capabilities import UNKNOWN, Capabilities
 from .checks import Check, Outcome
 from .checks.registry import ENTERS, UNDECIDED
-from .evaluation import Evaluator, Findings, missing, order, reads, subjects
+from .evaluation import Evaluator, Findings, missing, order, subjects
 from .fields import FIELDS
 from .view import View
 from .vmcs import MissingField, Vmcs
@@ -135,6 +136,7 @@ class _Shown(dict[str, str]):
         return str(value) if name in _DECIMAL else f"{value:#x}"
 
 
+_FORMATTER = Formatter()
 _DECIMAL = frozenset({"maxphyaddr", "linear_address_width", "cr3_targets", "msr_list_limit"})
 
 
@@ -144,9 +146,10 @@ def explain(check: Check, view: View) -> str:
 
 
 def values(check: Check, view: View) -> dict[str, int]:
-    """The known fields that the check's predicate looks at."""
+    """The known fields that the check's message shows or its predicate looks at."""
     found: dict[str, int] = {}
-    for name in subjects(check) or reads(check):
+    shown = [name for _, name, _, _ in _FORMATTER.parse(check.message) if name in FIELDS]
+    for name in dict.fromkeys([*filter(None, shown), *subjects(check)]):
         try:
             found[name] = getattr(view, name)
         except MissingField:

@@ -100,6 +100,7 @@ class Configuration:
 
 
 DEDICABLE: Final = ("external-interrupts", "timer", "debug", "counters")
+_LISTS: Final = ("dedicated", "vcpuid", "cpuid")
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "vpd_mapped": ("none", "dtc", "dtr", "itr+dtr"),
     "resume": ("normal", "handler"),
@@ -152,6 +153,8 @@ def from_mapping(values: Mapping[str, Any], *, name: str) -> Configuration:
             raise ConfigurationError(f"{name}: unknown field {key!r}{_near(key, known)}")
     converter, read = _converter(), {}
     for key, value in values.items():
+        if key in _LISTS and not isinstance(value, list | tuple):
+            raise ConfigurationError(f"{name}: {key}: expected a list, not {value!r}")
         try:
             # A field at a time, so that the message can name it.
             read[key] = getattr(converter.structure({key: value}, Configuration), key)

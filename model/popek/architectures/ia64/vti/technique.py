@@ -48,7 +48,11 @@ def virtual_machine(guest: Ia64, private: Ia64, given: Collection[str] = ()) -> 
     hardware.psr.vm = 1
     hardware.translations = map_translations(guest, lambda level: level)
     hardware.vpsr = guest.psr.value & Word(PSR_WIDTH, VIRTUAL_BITS)
-    stored = {number: guest[f"cr.{name}"] for name, number in CR_NUMBERS.items() if name != "eoi"}
+    stored = {
+        number: guest[f"cr.{name}"]
+        for name, number in CR_NUMBERS.items()
+        if name != "eoi" and f"cr.{name}" not in given
+    }
 
     def control(number: Word) -> Word:
         value = private.vcr.load(number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..view import canonical, fixed, implies, memory_types, off, on
-from .registry import INTEL64, Condition, Group, checker, control, fails, no_check
+from .registry import INTEL64, Condition, Group, Outcome, checker, control, fails, no_check
 
 check = checker(Group("host-state", "Host-state area", fails(8), stage=1))
 
@@ -231,4 +231,5 @@ check(
     (Condition("the processor does not support Intel 64", lambda v: not v.cap.intel64),),
     lambda v: off(v.ENTRY_CONTROLS, 9) & off(v.EXIT_CONTROLS, 9),
     "64-bit controls on a processor without Intel 64: {ENTRY_CONTROLS}, {EXIT_CONTROLS}",
+    outcome=Outcome("vmfail-valid", errors=(7, 8)),
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import attrs
 
 from ..capabilities import Capabilities
-from ..controls import Bit, decode
+from ..controls import Bit
 from ..fields import FIELDS
+from .bits import decode
 from .diagnosis import diagnose
 from .model import Dump
 

@@ -13,6 +13,7 @@ from ..controls import INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
 from ..verdict import Failure, Verdict, reported_outcome
 from ..vmcs import Vmcs
+from .bits import EXCEPTION_TYPES, EXCEPTIONS
 from .model import Dump
 from .processors import Judgement, Processor, judge_any
 
@@ -37,31 +38,6 @@ _TYPES = {
     6: "software exception",
     7: "other event",
 }
-_EXCEPTIONS = [
-    "#DE",
-    "#DB",
-    "NMI",
-    "#BP",
-    "#OF",
-    "#BR",
-    "#UD",
-    "#NM",
-    "#DF",
-    "-",
-    "#TS",
-    "#NP",
-    "#SS",
-    "#GP",
-    "#PF",
-    "-",
-    "#MF",
-    "#AC",
-    "#MC",
-    "#XM",
-    "#VE",
-    "#CP",
-]
-"""Exceptions by vector (Intel SDM vol. 3A, table 6-1)."""
 
 
 @attrs.frozen
@@ -218,7 +194,7 @@ def event(info: int, error_code: int | None = None) -> str:
     'hardware exception #GP (vector 13) with error code 0xf000'
     """
     vector, kind = info & 0xFF, info >> 8 & 7
-    name = f" {_EXCEPTIONS[vector]}" if kind in {3, 5, 6} and vector < len(_EXCEPTIONS) else ""
+    name = f" #{EXCEPTIONS[vector]}" if kind in EXCEPTION_TYPES and vector in EXCEPTIONS else ""
     if kind == 7 and vector == 0:
         name = " (pending MTF VM exit)"
     text = f"{_TYPES[kind]}{name} (vector {vector if name else hex(vector)})"

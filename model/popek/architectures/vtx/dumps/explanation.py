@@ -8,9 +8,10 @@ import re
 import attrs
 
 from ..checks import CHECKS, NOT_CHECKED, NOT_MODELLED
-from ..controls import NamedBits, bits_of, exit_reasons, find_bit
+from ..controls import NamedBits, exit_reasons, find_bit
 from ..evaluation import reads
 from ..fields import FIELDS, Field, UnknownField, find
+from .bits import bits_of
 from .names import field_named
 
 
@@ -51,7 +52,7 @@ def _check(wanted: str) -> list[Explanation]:
         rows = [
             ("must hold", check.statement),
             ("when", check.gate_text),
-            ("section", f"SDM {check.section}"),
+            ("section", f"SDM vol. 3, {check.section} (E is the chapter on VM entries)"),
         ]
         rows.append(("otherwise", _outcome(check.outcome)))
         if check.certainty != "must":

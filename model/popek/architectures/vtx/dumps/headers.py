@@ -41,7 +41,8 @@ def _xen_failure(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
 
 def _xen_instruction_error(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.format = "Xen"
-    builder.report("vcpu", match["vcpu"])
+    if match["vcpu"]:
+        builder.report("vcpu", match["vcpu"])
     builder.report("instruction", match["instruction"])
     builder.imply("VM_INSTRUCTION_ERROR", number(match["value"]), line)
 
@@ -90,7 +91,7 @@ KINDS = (
     Kind(r"\s*(?P<what>VCPU) (?P<number>\d+)$", _xen_place, starts=True),
     Kind(r"\s*msr (?P<msr>[0-9a-f]{8}) val (?P<value>[0-9a-f]{16})(?P<rest>.*)", _xen_msr),
     Kind(r"(?P<text>domain_crash called from .*)", _event),
-    Kind(r"\s*\*{4,}(?: VMCS Areas? \*{4,})?$", ignore),
+    Kind(r"\s*\*{4,}(?: VMCS Areas?(?: \*{4,})?)?$", ignore),
     Kind(r"\s*sel\s+attr\s+limit\s+base$", ignore),
     Kind(r"VMC[SB] .*VMRUN|VMCB Control Area:", _svm),
 )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..fields import FIELDS, UnknownField, by_encoding, find
-from .model import Dump, DumpError
+from .model import Dump, DumpError, printable
 
 _KEYS = ("name", "fields", "capabilities", "default", "memory")
 _MASKS: dict[str, tuple[str, int]] = {id_: (id_, field.mask) for id_, field in FIELDS.items()}
@@ -151,7 +151,7 @@ def read_object(value: object, name: str, line: int) -> Dump:
     if own is not None and not isinstance(own, str):
         raise DumpError(f"'name' is {_show(own)}: expected a string", line)
     return Dump(
-        name=own or name,
+        name=printable(own) if own else name,
         format="JSON",
         line=line,
         fields=fields,
@@ -170,11 +170,11 @@ def _fields(given: Mapping[str, Any], line: int) -> dict[str, int]:
         if known is None:
             id_, high = _field(key, line)
             if high:
-                halves[id_] = _word(raw, key, 0xFFFF_FFFF, line)
+                halves[id_] = _word(raw, f"{id_} (upper half)", 0xFFFF_FFFF, line)
                 continue
             known = _MASKS[id_]
         id_, mask = known
-        number = _word(raw, key, mask, line)
+        number = _word(raw, id_, mask, line)
         if id_ in fields and fields[id_] != number:
             raise DumpError(f"{id_} is given twice, as {fields[id_]:#x} and as {number:#x}", line)
         fields[id_] = number
@@ -185,7 +185,8 @@ def _fields(given: Mapping[str, Any], line: int) -> dict[str, int]:
 
 def _reported(value: Mapping[str, Any], line: int) -> dict[str, str]:
     """Keep keys that mean nothing here, so that a caller can match verdicts with its own data."""
-    return {f"input_{key}": json.dumps(item)[:200] for key, item in value.items() if key not in _KEYS}
+    others = {key: item for key, item in value.items() if key not in _KEYS}
+    return {f"input_{printable(key)}": json.dumps(item)[:200] for key, item in others.items()}
 
 
 def _field(key: str, line: int) -> tuple[str, bool]:

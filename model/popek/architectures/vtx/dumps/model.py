@@ -17,6 +17,17 @@ class DumpError(Exception):
         self.line = line
 
 
+def printable(text: str) -> str:
+    """Return a text without what a terminal or an encoder would choke on.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\ufffd[2Jb'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text.replace("\t", " "))
+
+
 @attrs.frozen
 class Remark:
     """Something the reader of a dump should know about one line of it."""
@@ -87,7 +98,7 @@ class DumpBuilder:
 
     def report(self, key: str, value: int | str) -> None:
         """Record something said beside the fields; a later, different value is kept after the earlier one."""
-        text = value if isinstance(value, str) else f"{value:#x}"
+        text = printable(value) if isinstance(value, str) else f"{value:#x}"
         earlier = self.reported.get(key)
         if earlier is None:
             self.reported[key] = text
@@ -98,7 +109,7 @@ class DumpBuilder:
         """List a piece of text that means nothing here; pieces of one line stay together."""
         if self.unrecognised and self.unrecognised[-1].line == line:
             text = f"{self.unrecognised.pop().text} … {text}"
-        self.unrecognised.append(Remark(line, text))
+        self.unrecognised.append(Remark(line, printable(text)))
 
     def remark(self, line: int, text: str) -> None:
         """Record a remark once."""

@@ -19,9 +19,11 @@ _KINDS = headers.KINDS + registers.KINDS + listings.KINDS
 _FIRST_KINDS = tuple(kind for kind in _KINDS if kind.starts)
 _OPEN_NAME = re.compile(r"[A-Z][A-Z0-9_]+\s*[=:]$")
 _OPEN_HEADER = re.compile(
-    r".{0,80}?(?:vmentry(?: failure.*[^)])?|Failed vm(?: entry.*[^).])?|(?:VMLAUNCH|VMRESUME)(?: error:?)?"
-    r"|KVM: entry(?: failed,?(?: hardware(?: error)?)?)?|VMCS \S+,(?: last(?: .*\D)?)?)$"
+    r".{0,80}?(?:vmentry(?: failure(?:.*[^)])?)?|Failed vm(?: entry(?:.*[^).])?)?"
+    r"|(?:VMLAUNCH|VMRESUME)(?: error:?)?|KVM: entry(?: failed,?(?: hardware(?: error)?)?)?"
+    r"|VMCS \S+,(?: last(?: .*\D)?)?)$"
 )
+"""The first part of a header that a mailer broke."""
 
 
 def read_dumps(data: bytes, name: str) -> list[Dump]:

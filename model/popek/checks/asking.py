@@ -1,0 +1,42 @@
+"""Asking several questions that share assumptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from popek.kernel.words import Word
+
+from .solver import Answer, Effort, Solver
+
+
+class Asker:
+    """Questions under common assumptions; terms are translated once for all of them.
+
+    Args:
+        effort: bounds, and the tally.
+        assumed: conditions (width 1) of every question.
+    """
+
+    def __init__(self, effort: Effort, assumed: Sequence[Word]) -> None:
+        self.effort, self.assumed = effort, list(assumed)
+        self._translated = Solver(effort)
+
+    def solver(self, *conditions: Word) -> Solver:
+        """A solver for one question: questions have little in common but the terms."""
+        solver = Solver(self.effort, beside=self._translated)
+        for condition in (*self.assumed, *conditions):
+            solver.add(condition)
+        return solver
+
+    def first(self, alternatives: Iterable[Sequence[Word]]) -> Answer:
+        """Whether one of the alternatives is possible."""
+        answer = Answer.UNSAT
+        for conditions in alternatives:
+            if any(condition.value == 0 for condition in conditions):
+                continue
+            match self.solver(*conditions).check():
+                case Answer.SAT:
+                    return Answer.SAT
+                case Answer.UNKNOWN:
+                    answer = Answer.UNKNOWN
+        return answer

@@ -1,0 +1,408 @@
+"""What a technique promises, per instruction: fidelity, safety, efficiency.
+
+With G any guest state, P whatever the VMM keeps for itself, and f the technique's map, the hardware is in
+f(G, P).  There, a run that traps reaches the VMM, and so does one that ends in a supervisor mode, for the
+VMM owns every way there.  Any other run must keep these promises:
+
+| promise | broken when a run on the hardware completes and |
+|---|---|
+| fidelity | it ends elsewhere than in f(i(G), P); or i changes natively what the VMM keeps for the guest in its own memory; or the instruction would have trapped on the guest's own machine |
+| safety | it changes something that the VMM owns; or, with another P and the same G, its result is another |
+
+Efficiency is another kind of promise: it lists the *needless traps*, runs of an innocuous instruction
+that complete natively and trap on the hardware for another reason than a storage reference.
+
+Settings of a configuration speak of the hardware.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from typing import Generic, TypeVar
+
+import attrs
+
+from popek.kernel.configuration import Configuration
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+from popek.kernel.memory import Memory
+from popek.kernel.outcome import Next, Trap
+from popek.kernel.state import Role, State
+from popek.kernel.technique import Technique
+from popek.kernel.words import TRUE, Word, any_of, ite, symbol
+
+from .asking import Asker
+from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
+from .runs import PROBE, Completion, Run, conjunction, differing, explore_instruction, probe, together
+from .solver import Answer, Effort
+from .verdict import Evidence, Question, Status, Truth, z3_evidence
+from .witness import find_minimal
+
+S = TypeVar("S", bound=State)
+
+OF_THE_VMM = "@vmm"
+ANOTHER = "@vmm'"
+
+
+@attrs.frozen(eq=False, slots=False)
+class Promise(Generic[S]):
+    """Whether one promise is kept.
+
+    Attributes:
+        status: holds, refuted or unknown.
+        evidence: what was asked and answered.
+        how: where it is refuted, the way in which it is broken.
+    """
+
+    status: Status
+    evidence: Evidence
+    how: str = ""
+    _make_witness: Callable[[], Counterexample[S]] | None = None
+
+    @cached_property
+    def witness(self) -> Counterexample[S] | None:
+        """The counterexample, where it is refuted: found, made minimal and replayed when asked for.
+
+        Raises:
+            ReplayError: a defect of popek.
+        """
+        return None if self._make_witness is None else self._make_witness()
+
+    @property
+    def kept(self) -> Truth:
+        """As an answer to "is it kept?"."""
+        return {Status.HOLDS: Truth.YES, Status.REFUTED: Truth.NO, Status.UNKNOWN: Truth.UNKNOWN}[self.status]
+
+
+@attrs.frozen(eq=False)
+class Promises(Generic[S]):
+    """The promises about one instruction form.
+
+    Attributes:
+        instruction: the form.
+        fidelity, safety: kept or not.
+        needless_trap: it can complete natively and trap on the hardware.
+    """
+
+    instruction: Instruction
+    fidelity: Promise[S]
+    safety: Promise[S]
+    needless_trap: Truth
+
+
+class _Kind(enum.Enum):
+    """What a breach is about."""
+
+    UNLIKE = "the guest's own machine does something else"
+    CHANGES = "the VMM's things change"
+    SHOWS = "the VMM's things show"
+
+
+@attrs.frozen
+class _Breach:
+    """A way to break a promise: words for it, and conditions that must hold together."""
+
+    kind: _Kind
+    how: str
+    conditions: tuple[Word, ...]
+
+
+class Keeper(Generic[S]):
+    """Asks whether a technique keeps its promises on a machine under a configuration.
+
+    Args:
+        machine: what is virtualized.
+        technique: how.
+        configuration: the hardware's settings.
+        effort: bounds, and the tally of solver time.
+    """
+
+    def __init__(
+        self,
+        machine: Machine[S],
+        technique: Technique[S],
+        configuration: Configuration,
+        *,
+        effort: Effort | None = None,
+    ) -> None:
+        self.machine, self.technique, self.configuration = machine, technique, configuration
+        self.effort = effort or Effort()
+
+    def keeps(self, instruction: Instruction, run: Run[S] | None = None) -> Promises[S]:
+        """Whether the promises are kept for one form.
+
+        Raises:
+            PathBudgetError: too many paths.
+        """
+        general = run if run is not None else explore_instruction(self.machine, instruction, self.effort)
+        questions = _Promises(self, instruction, general)
+        return Promises(
+            instruction,
+            questions.promise("fidelity", questions.fidelity()),
+            questions.promise("safety", questions.safety()),
+            questions.needless_trap(),
+        )
+
+
+class _Promises(Generic[S]):
+    """The questions about one form."""
+
+    def __init__(self, keeper: Keeper[S], instruction: Instruction, general: Run[S]) -> None:
+        self._machine, self._technique = keeper.machine, keeper.technique
+        self._instruction, self._general, self._keeper = instruction, general, keeper
+        self._guest = general.before
+        self._native = general
+        private = self._machine.state.symbolic(OF_THE_VMM)
+        settings, owned = keeper.configuration.settings, set(self._technique.owned)
+        fixed = {a.leaf: settings[a.name] for a in self._machine.axes if a.name in settings and a.leaf in owned}
+        self._private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
+        self._hardware, assumed = self._arranged(self._private)
+        self._assumed = [
+            self._technique.guest(self._guest),
+            self._machine.invariant(self._guest),
+            instruction.valid(general.operands),
+            *assumed,
+        ]
+        self._other = self._private  # another P, for the second run of safety
+        self._ask = Asker(keeper.effort, self._assumed)
+
+    def _arranged(self, private: S) -> tuple[Run[S], list[Word]]:
+        """The run on the hardware with what the VMM keeps for itself, and what is known about it."""
+        hardware = self._technique.map(self._guest, private)
+        assumed = [
+            self._technique.private(self._guest, private),
+            self._machine.invariant(hardware),
+            self._keeper.configuration.holds(self._machine, hardware, mentioned=self._general.mentioned),
+        ]
+        return self._general.at(hardware), assumed
+
+    def _another_private(self) -> S:
+        """The VMM keeps other values in what it owns, in storage too; the arrangement stays the same."""
+        private, owned = self._private, self._technique.owned
+        leaves = [leaf for leaf in private.leaves if leaf.name in owned and not private[leaf.name].concrete]
+        contents = [s.name for s in private.layout if s.address and (s.name in owned or s.role is Role.MEMORY)]
+        return private.with_changes(
+            {leaf.name: symbol(leaf.name + ANOTHER, leaf.width) for leaf in leaves}
+        ).with_contents({name: name + ANOTHER for name in contents})
+
+    def _untrapped(self, run: Run[S]) -> list[Completion[S]]:
+        """The runs on the hardware that complete and do not reach the VMM."""
+        found = []
+        for conditions, after in run.completions():
+            stays = ~self._machine.supervisor(after)
+            if stays.value != 0:
+                found.append(((*conditions, stays.term), after))
+        return found
+
+    # -- the ways to break a promise ----------------------------------------------------------
+
+    def fidelity(self) -> Iterator[_Breach]:
+        """Silent where the guest expects a trap; another result; a change the VMM never learns of."""
+        untrapped = self._untrapped(self._hardware)
+        expected = [(c, self._expected(after)) for c, after in self._native.completions()]
+        ours = [(c, self._seen(after, self._private)) for c, after in untrapped]
+        for case in differing(together(expected, ours), ignoring=frozenset(), time_is_state=False):
+            for condition in case.unlike.values():
+                yield _Breach(
+                    _Kind.UNLIKE,
+                    "another result than on the guest's own machine",
+                    (case.when, condition),
+                )
+        kept = frozenset(self._technique.shadowed)
+        for conditions, after in self._native.completions():
+            for changed in (self._changed(self._guest, after, kept), *self._shadowed_cells(after)):
+                for other, _ in untrapped:
+                    yield _Breach(
+                        _Kind.UNLIKE,
+                        "changes on the guest's own machine what the VMM keeps for the guest",
+                        (conjunction(conditions), conjunction(other), changed),
+                    )
+        for path in self._native.paths:
+            if isinstance(path.result, Trap):
+                for conditions, _ in untrapped:
+                    yield _Breach(
+                        _Kind.UNLIKE,
+                        f"silent where the guest's own machine raises {path.result.vector}",
+                        (conjunction(path.conditions), conjunction(conditions)),
+                    )
+
+    def safety(self) -> Iterator[_Breach]:
+        """The VMM's components or storage change; or they show in the result."""
+        untrapped = self._untrapped(self._hardware)
+        before = self._hardware.before
+        for conditions, after in untrapped:
+            yield _Breach(
+                _Kind.CHANGES,
+                "changes what the VMM owns",
+                (conjunction(conditions), self._changed(before, after, frozenset(self._technique.owned))),
+            )
+            for mine, here, there in self._own_cells(before, after):
+                yield _Breach(_Kind.CHANGES, "changes the VMM's storage", (conjunction(conditions), mine, here != there))
+        self._other = self._another_private()
+        other, assumed = self._arranged(self._other)
+        ours = [(c, self._seen(after, self._private)) for c, after in untrapped]
+        theirs = [(c, self._seen(after, self._other)) for c, after in self._untrapped(other)]
+        ignoring = frozenset(self._technique.owned)
+        for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=False):
+            for condition in case.unlike.values():
+                yield _Breach(
+                    _Kind.SHOWS, "its result shows what the VMM owns", (*assumed, case.when, condition)
+                )
+
+    def _changed(self, before: S, after: S, names: frozenset[str]) -> Word:
+        """Whether one of these leaves or memories changed (width 1)."""
+        everything = {leaf.name for leaf in before.leaves} | set(before.memories())
+        cases = differing([((), before, after)], ignoring=frozenset(everything - names), time_is_state=False)
+        return any_of(condition for case in cases for condition in case.unlike.values())
+
+    def _storages(self, state: S) -> Iterator[tuple[str, Memory]]:
+        for slot in state.layout:
+            if slot.address and slot.role is Role.MEMORY:
+                yield slot.name, state.memories()[slot.name]
+
+    def _own_cells(self, before: S, after: S) -> Iterator[tuple[Word, Word, Word]]:
+        """Per storage: the probed cell is the VMM's, and its values before and after."""
+        owns = self._technique.owns_address
+        for name, content in self._storages(before) if owns is not None else ():
+            where = probe(content, f"{PROBE} in {name}")
+            mine = owns(self._guest, self._private, where) if owns is not None else TRUE
+            yield mine, content.load(where), after.memories()[name].load(where)
+
+    def _shadowed_cells(self, after: S) -> Iterator[Word]:
+        """Per storage: a cell of the guest's of which the VMM keeps a shadow changes natively."""
+        shadows = self._technique.shadows_address
+        for name, content in self._storages(self._guest) if shadows is not None else ():
+            if after.memories()[name] is content:
+                continue
+            where = probe(content, f"{PROBE} in {name}")
+            kept = shadows(self._guest, where) if shadows is not None else TRUE
+            yield kept & (content.load(where) != after.memories()[name].load(where))
+
+    def _seen(self, after: S, private: S, guest: S | None = None) -> S:
+        """A hardware state with storage as the guest addresses it, and nothing where it is the VMM's."""
+        return self._view(after, after, private, guest or self._guest, self._technique.guest_address)
+
+    def _expected(self, after: S, private: S | None = None, guest: S | None = None) -> S:
+        """What should be seen of the hardware when the guest's own machine is in `after`."""
+        private = private or self._private
+        mapped = self._technique.map(after, private)
+        return self._view(mapped, after, private, guest or self._guest, lambda private, address: address)
+
+    def _view(self, state: S, storage: S, private: S, guest: S, place: Callable[[S, Word], Word]) -> S:
+        owns, home = self._technique.owns_address, self._technique.guest_address
+        state = state.copy()
+        for name, content in self._storages(storage):
+
+            def view(address: Word, content: Memory = content) -> Word:
+                cell = content.load(place(private, address))
+                if owns is None:
+                    return cell
+                return ite(owns(guest, private, home(private, address)), Word(cell.width, 0), cell)
+
+            state._memories[name] = Memory(content.address_width, content.cell_width, view)
+        return state
+
+    def needless_trap(self) -> Truth:
+        """Whether it can complete natively and trap on the hardware, storage references aside."""
+        alternatives = [
+            (conjunction(path.conditions), conjunction(conditions))
+            for path in self._hardware.paths
+            if isinstance(path.result, Trap) and not path.result.memory
+            for conditions, _ in self._native.completions()
+        ]
+        answer = self._ask.first(alternatives)
+        return {Answer.SAT: Truth.YES, Answer.UNSAT: Truth.NO, Answer.UNKNOWN: Truth.UNKNOWN}[answer]
+
+    # -- verdicts -----------------------------------------------------------------------------
+
+    def promise(self, name: str, breaches: Iterator[_Breach]) -> Promise[S]:
+        """Look for a breach; the question that is recorded is that of the breach, or of all of them."""
+        title = f"{self._machine.name}: {self._instruction.form} breaks {name} under {self._technique.name}"
+        asked: list[Word] = []
+        unknown = False
+        for breach in breaches:
+            whole = TRUE
+            for condition in breach.conditions:
+                whole = whole & condition
+            if whole.value == 0:
+                continue
+            match self._ask.first([breach.conditions]):
+                case Answer.SAT:
+                    question = Question(title, [*self._assumed, *breach.conditions])
+                    return Promise(
+                        Status.REFUTED,
+                        z3_evidence(question, Answer.SAT),
+                        breach.how,
+                        partial(self._witness, breach, question),
+                    )
+                case Answer.UNKNOWN:
+                    unknown = True
+            asked.append(whole)
+        question = Question(title, [*self._assumed, any_of(asked)])
+        answer = Answer.UNKNOWN if unknown else Answer.UNSAT
+        gap = self._ask.first([(self._hardware.not_modelled,), (self._native.not_modelled, self._silent())])
+        if unknown or gap is not Answer.UNSAT:
+            return Promise(Status.UNKNOWN, z3_evidence(question, answer), "" if unknown else "not modelled")
+        return Promise(Status.HOLDS, z3_evidence(question, answer))
+
+    def _silent(self) -> Word:
+        return any_of(conjunction(conditions) for conditions, _ in self._untrapped(self._hardware))
+
+    def _witness(self, breach: _Breach, question: Question) -> Counterexample[S]:
+        _, model, solver = question.ask(self._keeper.effort)
+        if model is None or solver is None:
+            raise ReplayError(f"{question.name}: was satisfiable and is no more")
+        machine, instruction, technique = self._machine, self._instruction, self._technique
+        symbolic = [self._guest, self._private, *([self._other] if breach.kind is _Kind.SHOWS else [])]
+        probes = {n: probe(c, f"{PROBE} in {n}").term for n, c in self._guest.memories().items()}
+        found = find_minimal(machine, instruction, question, solver, model, symbolic, probes)
+        guest, private, *others = found.states
+        on_hardware = execute(
+            machine, instruction, "on the hardware", technique.map(guest, private), found.operands
+        )
+        if breach.kind is _Kind.SHOWS:
+            second = execute(
+                machine, instruction, "with another VMM state", technique.map(guest, others[0]), found.operands
+            )
+            runs: tuple[Executed[S], Executed[S] | None] = (on_hardware, second)
+            mine, theirs = _after(on_hardware, breach.how), _after(second, breach.how)
+            owned = set(technique.owned)
+            differ = tuple(
+                d
+                for d in differences(
+                    self._seen(mine, private, guest), self._seen(theirs, others[0], guest), found.addresses
+                )
+                if d.name not in owned
+            )
+        elif breach.kind is _Kind.CHANGES:
+            runs = (on_hardware, None)
+            after = _after(on_hardware, breach.how)
+            differ = differences(on_hardware.before, after, found.addresses)
+        else:
+            native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
+            runs = (native, on_hardware)
+            after = _after(on_hardware, breach.how)
+            differ = ()
+            if isinstance(native.outcome, Next):
+                expected = self._expected(native.outcome.state, private, guest)
+                differ = differences(expected, self._seen(after, private, guest), found.addresses)
+                differ = differ or native.changes
+        shown = bool(differ) or isinstance(runs[0].outcome, Trap)
+        assert_replay(shown, instruction, breach.how, [run.describe() for run in runs if run is not None])
+        return Counterexample(
+            breach.how,
+            breach.how[0].upper() + breach.how[1:] + ".",
+            instruction,
+            instruction.assembly(found.operands),
+            differences(machine.state.reset(), guest),
+            *runs,
+            differ,
+        )
+
+
+def _after(executed: Executed[S], claim: str) -> S:
+    if not isinstance(executed.outcome, Next):
+        raise ReplayError(f"the witness for {claim!r} {executed.describe()}")
+    return executed.outcome.state

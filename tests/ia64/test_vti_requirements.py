@@ -1,0 +1,177 @@
+"""What fidelity and safety ask of the VPD's control bits: derived, with witnesses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from popek.architectures.ia64.vti.requirements import Profile, Requirement, disjunction, obligation, requirement
+from popek.architectures.ia64.vti.synthesis import synthesize
+from popek.checks.runs import explore_instruction
+from popek.checks.solver import Answer
+from popek.checks.verdict import Question
+
+from .machine_room import ia64
+
+ANSWERS = {Answer.SAT: True, Answer.UNSAT: False, Answer.UNKNOWN: None}
+
+
+def assume(base: Sequence[Any]) -> Any:
+    return lambda conditions: ANSWERS[Question("test", [*base, *conditions]).ask()[0]]
+
+
+_FOUND: dict[str, Requirement] = {}
+
+
+def derived(form: str, profile: Profile | None = None) -> Requirement:
+    profile = profile or Profile()
+    key = f"{form} {profile}"
+    if key not in _FOUND:
+        _FOUND[key] = _derive(form, profile)
+    return _FOUND[key]
+
+
+def _derive(form: str, profile: Profile) -> Requirement:
+    instruction = ia64().instructions[form]
+    return requirement(obligation(instruction, explore_instruction(ia64(), instruction), profile), assume)
+
+
+def conditions(form: str, **profile: Any) -> tuple[str, str]:
+    found = derived(form, Profile(**profile))
+    assert not found.undecided
+    return found.condition(found.faithful), found.condition(found.safe)
+
+
+@pytest.mark.parametrize(
+    ("form", "faithful", "safe"),
+    [
+        ("vmsw.0", "d_vmsw = 1 or promotion_pages = 0", "d_vmsw = 1 or promotion_pages = 0"),
+        ("vmsw.1", "d_vmsw = 1 or promotion_pages = 0", "always"),
+        ("mov r = cr.ivr", "d_extint = 0", "d_extint = 0"),
+        ("mov cr.eoi = r", "d_extint = 0", "d_extint = 0"),
+        ("mov cr.tpr = r", "a_int = 1 or d_extint = 0", "a_int = 1 or d_extint = 0"),
+        ("mov cr.itm = r", "d_itm = 0", "d_itm = 0"),
+        ("mov r = cr.itm", "d_itm = 0", "always"),
+        ("mov ibr[r] = r", "d_ibr_dbr = 0", "d_ibr_dbr = 0"),
+        ("mov r = dbr[r]", "d_ibr_dbr = 0", "always"),
+        ("mov pmc[r] = r", "d_pmc = 0", "d_pmc = 0"),
+        ("mov pmd[r] = r", "d_to_pmd = 0", "d_to_pmd = 0"),
+        ("rsm imm24", "d_psr_i = 0", "d_psr_i = 0"),
+        ("tf r = imm8", "a_tf = 1", "always"),
+        ("mov r = ar.itc", "si = 1", "always"),
+    ],
+)
+def test_the_weakest_condition(form, faithful, safe) -> None:
+    assert conditions(form) == (faithful, safe)
+
+
+@pytest.mark.parametrize(
+    "form", ["mov r = psr", "cover", "bsw.0", "bsw.1", "mov r = cpuid[r]", "mov r = cr(interruption)", "ssm imm24"]
+)
+def test_an_acceleration_keeps_fidelity_and_safety_and_saves_intercepts(form) -> None:
+    found = derived(form)
+    on = [values for values in found.sound if any(values)]
+    assert on
+    assert any(values in found.completes for values in on)
+    assert (0,) * len(found.knobs) not in found.completes
+
+
+@pytest.mark.parametrize("form", ["thash r = r", "epc", "br.ret b", "ld8 r = [r]", "fc r", "probe.w gr = gr, imm2", "rfi"])
+def test_most_instructions_ask_nothing(form) -> None:
+    assert conditions(form) == ("always", "always")
+
+
+def test_reading_pmd_is_faithful_only_with_switched_counters() -> None:
+    assert conditions("mov r = pmd[r]") == ("never", "always")
+    assert conditions("mov r = pmd[r]", grants=frozenset({"counters"})) == ("always", "always")
+
+
+def test_kernel_registers_must_be_switched() -> None:
+    assert conditions("mov r = ar.k", grants=frozenset())[0] == "never"
+    assert conditions("mov ar.k = r", grants=frozenset()) == ("never", "never")
+    assert conditions("mov ar.k = r") == ("always", "always")
+
+
+def test_dcr_must_be_mirrored_for_speculative_loads() -> None:
+    assert conditions("ld8.s r = [r]")[0] == "always"
+    assert conditions("ld8.s r = [r]", grants=frozenset())[0] == "never"
+
+
+def test_a_speculative_load_shows_the_withheld_address_bit_unless_the_guest_is_told() -> None:
+    assert conditions("ld8.s r = [r]", narrow=False)[0] == "never"
+    assert conditions("ld8 r = [r]", narrow=False) == ("always", "always")
+
+
+def test_cover_relies_on_collection_above_cpl_0() -> None:
+    assert conditions("cover", orderly=False)[0] == "never"
+
+
+def test_accelerated_cpuid_relies_on_five_registers() -> None:
+    assert conditions("mov r = cpuid[r]", small_cpuid=False)[0] == "a_from_cpuid = 0"
+
+
+def test_dedicated_resources_lift_the_disable_bits() -> None:
+    assert conditions("mov cr.itm = r", grants=frozenset({"timer"})) == ("always", "always")
+    assert conditions("mov ibr[r] = r", grants=frozenset({"debug"})) == ("always", "always")
+
+
+@pytest.mark.parametrize(
+    ("form", "reading", "expected"),
+    [
+        ("mov r = cr(interruption)", "cr_any_ic", "a_from_int_cr = 0"),
+        ("mov cr(interruption) = r", "cr_any_ic", "a_to_int_cr = 0"),
+        ("mov r = pmc[r]", "pmc_reads_trap", "always"),
+        ("mov cr.tpr = r", "tpr_traps", "d_extint = 0"),
+    ],
+)
+def test_open_points_change_the_verdict_where_they_matter(form, reading, expected) -> None:
+    assert conditions(form, assumed={reading: 1})[0] == expected
+    assert conditions(form)[0] != expected
+
+
+FORMS = (
+    "ssm imm24", "rsm imm24", "mov r = psr", "bsw.0", "bsw.1", "mov cr(interruption) = r", "mov r = cr(interruption)",
+    "mov r = cr(external)", "mov r = cr.ivr", "mov cr.tpr = r", "mov cr.eoi = r", "mov cr.itm = r", "mov ibr[r] = r",
+    "mov pmc[r] = r", "mov pmd[r] = r", "mov r = pmd[r]", "mov r = cpuid[r]", "cover", "vmsw.0", "vmsw.1", "tf r = imm8",
+)  # fmt: skip
+
+
+def test_synthesis_finds_what_xen_and_kvm_set() -> None:
+    found = synthesize([derived(form) for form in FORMS], {"promotion_pages": 1, "si": 1})
+    assert found is not None
+    chosen = {name for name, value in found.bits.items() if value}
+    assert chosen == {
+        "a_int", "a_from_int_cr", "a_to_int_cr", "a_from_psr", "a_from_cpuid", "a_cover", "a_bsw", "d_vmsw",
+    }  # fmt: skip
+    assert found.open == ("mov r = pmd[r]", "tf r = imm8")
+    assert "cover" in found.native
+
+
+def test_synthesis_uses_later_bits_when_asked() -> None:
+    found = synthesize([derived(form) for form in FORMS], {"promotion_pages": 1, "si": 1}, later=True)
+    assert found is not None
+    assert found.bits["a_tf"] == 1
+    assert found.bits["d_psr_i"] == 0
+    assert found.open == ("mov r = pmd[r]",)
+
+
+def test_synthesis_never_chooses_a_pair_that_pal_refuses() -> None:
+    granted = Profile(grants=frozenset({"external-interrupts"}))
+    # Interrupts dedicated to the guest make d_extint harmless, and it would save the most intercepts.
+    forms = ("mov r = cr.ivr", "mov cr.eoi = r")
+    found = synthesize([derived(f, granted) for f in forms], {"promotion_pages": 1, "si": 1})
+    assert found is not None
+    assert found.bits["d_extint"] == 1
+    forced = synthesize([derived(f, granted) for f in forms], {"promotion_pages": 1, "si": 1, "a_int": 1})
+    assert forced is not None
+    assert forced.bits["d_extint"] == 0
+
+
+def test_conditions_are_as_short_as_can_be() -> None:
+    every = frozenset((a, b) for a in (0, 1) for b in (0, 1))
+    assert disjunction(("x", "y"), every) == "always"
+    assert disjunction(("x", "y"), frozenset()) == "never"
+    assert disjunction(("x", "y"), every - {(1, 0)}) == "x = 0 or y = 1"
+    assert disjunction(("x", "y"), frozenset({(1, 0), (0, 1)})) == "x = 0 and y = 1 or x = 1 and y = 0"
