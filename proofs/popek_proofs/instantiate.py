@@ -28,7 +28,7 @@ from popek.kernel.configuration import Configuration, default_configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next, NotModelled, Trap
-from popek.kernel.state import State
+from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, any_of
 
@@ -137,7 +137,10 @@ class Instantiation(Generic[S]):
         return f"{title} is virtualizable neither by Theorem 1 nor by Theorem 3, because {why}"
 
     def _premises(self, names: Sequence[str]) -> str:
-        return "; ".join(STATEMENTS[name] for name in names)
+        asked = {premise.name for premise in self.premises}
+        told = "; ".join(STATEMENTS[name] for name in names if name in asked)
+        open_ones = "; ".join(STATEMENTS[name] for name in names if name not in asked)
+        return told + (f"; taken for granted: {open_ones}" if open_ones else "")
 
     def to_json(self) -> list[dict[str, object]]:
         """Two rows for `popek prove --json`: what each theorem says of this machine."""
@@ -305,15 +308,20 @@ def _changes_owned(
 ) -> Word:
     """Something that the control program owns changed: a leaf, or a cell at a probed or a given address."""
     changed = [before[name] != after[name] for name in technique.owned if name not in before.memories()]
-    owns = technique.owns_address
-    if owns is not None:
-        for name, old in before.memories().items():
-            new = after.memories()[name]
-            if new is not old:
-                where = probe(old, _owned_in(name))
-                if addresses is not None:
-                    where = Word(old.address_width, next(iter(addresses.get(name, ())), 0))
-                changed.append(owns(guest, private, where) & (old.load(where) != new.load(where)))
+    for slot in before.layout:
+        if not slot.address:
+            continue
+        old, new = before.memories()[slot.name], after.memories()[slot.name]
+        if new is old:
+            continue
+        where = probe(old, _owned_in(slot.name))
+        if addresses is not None:
+            where = Word(old.address_width, next(iter(addresses.get(slot.name, ())), 0))
+        differs = old.load(where) != new.load(where)
+        if slot.name in technique.owned:
+            changed.append(differs)
+        elif slot.role is Role.MEMORY and technique.owns_address is not None:
+            changed.append(technique.owns_address(guest, private, where) & differs)
     return any_of(changed)
 
 

@@ -25,7 +25,7 @@ from popek.kernel.machine import UnknownNameError
 from .formula import Expr, script
 from .small_machine import Scope, SmallMachine, find
 
-RLIMIT = 500_000  # Z3 resources for one query; the slowest needs a tenth of it
+RLIMIT = 500_000  # Z3 resources for one query; the slowest needs a fifth of it
 SecondSolver = Callable[[str], Answer]
 
 

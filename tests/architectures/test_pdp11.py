@@ -230,6 +230,7 @@ def test_an_innocuous_instruction_does_under_the_map_what_it_does_without(
             operands = any_operands(rng, instruction)
             hardware = TECHNIQUE.map(guest, private)
             assert int(MACHINE.invariant(guest) & TECHNIQUE.guest(guest) & TECHNIQUE.private(guest, private))
+            assert int(MACHINE.invariant(hardware) & TECHNIQUE.deprivileged(hardware))
             native = MACHINE.step(instruction, guest, operands)
             virtual = MACHINE.step(instruction, hardware, operands)
             # A trap is never missed; a completion may be preceded by a needless one.

@@ -26,15 +26,17 @@ DERIVED = {"ALLOC", "BR.RET", "FC.I", "LD8.S"}
 
 PRIVILEGED = {
     "SSM", "RSM", "MOV to PSR.L", "MOV from PSR", "BSW", "RFI", "MOV to CR", "MOV from CR", "MOV to CR16-25",
-    "MOV from CR16-25", "MOV from CR65-71", "MOV from CR.IVR", "MOV to CR.TPR", "MOV to CR.EOI", "MOV to CR.ITM",
-    "MOV from CR.ITM", "MOV to RR", "MOV from RR", "MOV to PKR", "MOV from PKR", "MOV to IBR", "MOV from IBR",
+    "MOV from CR16-25", "MOV from CR65-71", "MOV from CR.IVR", "MOV to CR.TPR", "MOV to CR.EOI",
+    "MOV to CR.ITM", "MOV from CR.ITM", "MOV to RR", "MOV from RR", "MOV to PKR", "MOV from PKR",
+    "MOV to IBR", "MOV from IBR",
     "MOV to DBR", "MOV from DBR", "MOV to PMC", "MOV from PMC", "MOV to PMD", "MOV to MSR", "MOV from MSR",
     "ITC.D", "ITC.I", "ITR.D", "ITR.I", "PTC.L", "PTC.G", "PTC.GA", "PTC.E", "PTR.D", "PTR.I", "TPA", "TAK",
     "MOV to AR.ITC",
 }  # fmt: skip
 INNOCUOUS = {
-    "ADD", "SUB", "ADDS", "AND", "CMP.EQ", "TNAT", "LD8", "ST8", "XCHG8", "BR", "NOP", "MF", "SRLZ.D", "FLUSHRS",
-    "LOADRS", "CLRRRB", "MOV to BR", "MOV from BR", "MOV to PR", "MOV from IP", "SUM", "RUM", "MOV to PSR.UM",
+    "ADD", "SUB", "ADDS", "AND", "CMP.EQ", "TNAT", "LD8", "ST8", "XCHG8", "BR", "NOP", "MF", "SRLZ.D",
+    "FLUSHRS", "LOADRS", "CLRRRB", "MOV to BR", "MOV from BR", "MOV to PR", "MOV from IP", "SUM", "RUM",
+    "MOV to PSR.UM",
     "BREAK", "INVALA", "SYNC.I", "FWB", "BR.IA",
 }  # fmt: skip
 
@@ -98,8 +100,8 @@ def test_innocuous_instructions(technique) -> None:
         ("thash r = r", "cr.pta"), ("thash r = r", "rr"), ("ttag r = r", "rr"), ("cover", "cr.ifs"),
         ("fc r", "dirty"), ("mov r = cpuid[r]", "cpuid"), ("mov r = ar.k", "kr"), ("mov r = pmd[r]", "pmd"),
         ("mov r = pmd[r]", "psr.cpl"), ("mov ar.rsc = r", "psr.cpl"), ("mov r = ar.rsc", "ar.rsc.pl"),
-        ("mov r = ar.pfs", "ar.pfs.ppl"), ("br.call b = imm25", "psr.cpl"), ("probe.r gr = gr, imm2", "psr.cpl"),
-        ("tf r = imm8", "cpuid"),
+        ("mov r = ar.pfs", "ar.pfs.ppl"), ("br.call b = imm25", "psr.cpl"),
+        ("probe.r gr = gr, imm2", "psr.cpl"), ("tf r = imm8", "cpuid"),
     ],
 )  # fmt: skip
 def test_what_leaks_on_plain_itanium(form, component) -> None:
@@ -122,7 +124,9 @@ def test_what_vt_i_leaves_open() -> None:
         "MOV from PMD", "MOV to AR.K", "MOV from AR.K", "TF", "LD8.S", "EPC", "BR.RET", "FC", "FC.I",
     }  # fmt: skip
     owned = {*ia64().technique("vt-i").owned, *ia64().technique("vt-i").replaced}
-    open_ = {m.instruction.mnemonic for m in found.values() if m.critical is Truth.YES and owned & {*m.components}}
+    open_ = {
+        m.instruction.mnemonic for m in found.values() if m.critical is Truth.YES and owned & {*m.components}
+    }
     assert open_ == {"MOV from PMD", "MOV to AR.K", "MOV from AR.K", "TF", "LD8.S"}
     assert "pmd" in found["mov r = pmd[r]"].components
 

@@ -12,7 +12,7 @@ from popek_specs.ia64 import table
 
 from .machine_room import completed, gr, guest_kernel, ia64, put, run, trapped
 
-IC, I, BN, VM = 1 << 13, 1 << 14, 1 << 44, 1 << 46
+COLLECT, ENABLE, BN, VM = 1 << 13, 1 << 14, 1 << 44, 1 << 46
 PRESENT, PROMOTION = 1, 7 << 9
 
 
@@ -107,7 +107,9 @@ def test_a_call_leaves_the_level_in_pfs_and_alloc_shows_it(level) -> None:
 def test_a_return_lowers_the_level_and_never_raises_it() -> None:
     assert int(completed("br.ret b", Ia64.reset(ar__pfs=3 << 62), 0).psr.cpl) == 3
     assert int(completed("br.ret b", Ia64.reset(psr__cpl=3), 0).psr.cpl) == 3
-    assert trapped("br.ret b", Ia64.reset(ar__pfs=3 << 62, psr__lp=1), 0)[0] == "Lower-Privilege Transfer trap"
+    assert (
+        trapped("br.ret b", Ia64.reset(ar__pfs=3 << 62, psr__lp=1), 0)[0] == "Lower-Privilege Transfer trap"
+    )
 
 
 def test_rsc_takes_no_level_more_privileged_than_cpl() -> None:
@@ -141,21 +143,27 @@ def test_the_accelerated_read_of_psr_joins_vpsr_and_the_user_mask() -> None:
 
 
 def test_ssm_and_rsm() -> None:
-    assert int(completed("ssm imm24", Ia64.reset(), IC | I).psr.value) & (IC | I) == IC | I
-    assert int(completed("rsm imm24", Ia64.reset(psr__ic=1, psr__i=1), I).psr.value) & (IC | I) == IC
+    assert (
+        int(completed("ssm imm24", Ia64.reset(), COLLECT | ENABLE).psr.value) & (COLLECT | ENABLE)
+        == COLLECT | ENABLE
+    )
+    assert (
+        int(completed("rsm imm24", Ia64.reset(psr__ic=1, psr__i=1), ENABLE).psr.value) & (COLLECT | ENABLE)
+        == COLLECT
+    )
     assert trapped("ssm imm24", Ia64.reset(), 1 << 16)[0] == "Reserved Register/Field fault"
 
 
 def test_a_int_masks_virtual_interrupts_without_the_vmm() -> None:
     state = guest_kernel(vac__a_int=1, vpsr__i=1)
-    after = completed("rsm imm24", state, I)
+    after = completed("rsm imm24", state, ENABLE)
     assert (int(after.vpsr.i), int(after.psr.i)) == (0, 1)
     pending = after.with_changes({"vhpi": 0x50})
-    assert trapped("ssm imm24", pending, I)[0] == "Virtual External Interrupt"
+    assert trapped("ssm imm24", pending, ENABLE)[0] == "Virtual External Interrupt"
     masked = pending.copy()
     masked.vcr = masked.vcr.store(Word(7, 66), Word(64, 5 << 4))
-    assert int(completed("ssm imm24", masked, I).vpsr.i) == 1
-    assert trapped("ssm imm24", pending, I | IC) == ("Virtualization fault", 24)
+    assert int(completed("ssm imm24", masked, ENABLE).vpsr.i) == 1
+    assert trapped("ssm imm24", pending, ENABLE | COLLECT) == ("Virtualization fault", 24)
 
 
 def test_the_user_mask_keeps_up_under_secure_monitors() -> None:
@@ -179,7 +187,12 @@ def test_vmsw_needs_a_promotion_page_and_ignores_the_current_mode() -> None:
     assert int(completed("vmsw.0", state).psr.vm) == 0
     assert int(completed("vmsw.1", state).psr.vm) == 1
     assert int(completed("vmsw.1", state.with_changes({"psr.vm": 0})).psr.vm) == 1
-    for change in ({"vdc.d_vmsw": 1}, {"psr.it": 0}, {"features.vmsw_enabled": 0}, {"features.vm_enabled": 0}):
+    for change in (
+        {"vdc.d_vmsw": 1},
+        {"psr.it": 0},
+        {"features.vmsw_enabled": 0},
+        {"features.vm_enabled": 0},
+    ):
         assert trapped("vmsw.0", state.with_changes(change)) == ("Virtualization fault", 40)
     assert trapped("vmsw.0", page(state, 0x4000, PRESENT | 3 << 9)) == ("Virtualization fault", 40)
     assert trapped("vmsw.0", state.with_changes({"psr.cpl": 1}))[0] == "Privileged Operation fault"
@@ -235,9 +248,8 @@ def test_probe_answers_at_the_less_privileged_level() -> None:
     lower = state.with_changes({"psr.cpl": 2})
     assert gr(completed("probe.w gr = gr, imm2", lower, 1, 2, 0), 1) == 0
     assert trapped("probe.w.fault gr, imm2", lower, 2, 0)[0] == "Data Access Rights fault"
-    assert trapped("probe.r gr = gr, imm2", lower.with_changes({"psr.vm": 1, "assume.probe_vf": 1}), 1, 2, 0) == (
-        "Virtualization fault", 41,
-    )  # fmt: skip
+    virtual = lower.with_changes({"psr.vm": 1, "assume.probe_vf": 1})
+    assert trapped("probe.r gr = gr, imm2", virtual, 1, 2, 0) == ("Virtualization fault", 41)
 
 
 def test_thash_walks_the_linear_table_of_the_region() -> None:
@@ -280,8 +292,12 @@ def test_an_interruption_leaves_the_guest_and_collects_its_state() -> None:
     trap = run("mov r = rr[r]", state, 1, 2)
     assert isinstance(trap, Trap)
     host = deliver(state, trap)
-    assert (int(host.psr.vm), int(host.psr.cpl), int(host.psr.ic), int(host.psr.i), int(host.psr.bn)) == (0,) * 5
-    assert (int(host.psr.dt), int(host.psr.it), int(host.psr.rt), int(host.psr.up), int(host.psr.pp)) == (1,) * 5
+    assert (int(host.psr.vm), int(host.psr.cpl), int(host.psr.ic), int(host.psr.i), int(host.psr.bn)) == (
+        0,
+    ) * 5
+    assert (int(host.psr.dt), int(host.psr.it), int(host.psr.rt), int(host.psr.up), int(host.psr.pp)) == (
+        1,
+    ) * 5
     assert int(host.cr.ipsr) >> 46 & 1 == 1
     assert int(host.cr.iip) == 0x7770
     assert int(host.cr.isr) & 0xFFFF == 0x10

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from popek.cli import vti
 from popek.cli.errors import UserError
 from popek.cli.vti import check, requirements, synthesize
 
@@ -75,13 +76,25 @@ def test_bad_input_is_one_line(arguments, message) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_requirements_and_synthesis(capsys) -> None:
+def test_requirements_and_synthesis(capsys, monkeypatch) -> None:
+    derive, known = vti._requirements, []
+
+    def once(*arguments: object, **options: object) -> list:
+        if not known:
+            known.extend(derive(*arguments, **options))
+        return known
+
+    monkeypatch.setattr(vti, "_requirements", once)
     assert requirements(json=True) == 0
     rows = {row["form"]: row for row in answer(capsys)["instructions"]}
     assert rows["vmsw.0"]["safe"] == "d_vmsw = 1 or promotion_pages = 0"
     assert rows["mov r = pmd[r]"]["faithful"] == "never"
     assert "add r = r, r" not in rows
+    assert requirements() == 0
+    assert "d_vmsw = 1" in capsys.readouterr().out
     assert synthesize(json=True) == 0
     found = answer(capsys)
     assert (found["vac"], found["vdc"]) == ("0x7f", "0x1")
     assert found["open"] == ["mov r = pmd[r]", "tf r = imm8"]
+    assert synthesize() == 0
+    assert "vac = 0x7f, vdc = 0x1" in capsys.readouterr().out

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from popek.architectures.ia64.vti.requirements import Profile, Requirement, disjunction, obligation, requirement
+from popek.architectures.ia64.vti.requirements import (
+    Profile,
+    Requirement,
+    disjunction,
+    obligation,
+    requirement,
+)
 from popek.architectures.ia64.vti.synthesis import synthesize
 from popek.checks.runs import explore_instruction
 from popek.checks.solver import Answer
@@ -68,7 +74,8 @@ def test_the_weakest_condition(form, faithful, safe) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["mov r = psr", "cover", "bsw.0", "bsw.1", "mov r = cpuid[r]", "mov r = cr(interruption)", "ssm imm24"]
+    "form",
+    ["mov r = psr", "cover", "bsw.0", "bsw.1", "mov r = cpuid[r]", "mov r = cr(interruption)", "ssm imm24"],
 )
 def test_an_acceleration_keeps_fidelity_and_safety_and_saves_intercepts(form) -> None:
     found = derived(form)
@@ -78,7 +85,9 @@ def test_an_acceleration_keeps_fidelity_and_safety_and_saves_intercepts(form) ->
     assert (0,) * len(found.knobs) not in found.completes
 
 
-@pytest.mark.parametrize("form", ["thash r = r", "epc", "br.ret b", "ld8 r = [r]", "fc r", "probe.w gr = gr, imm2", "rfi"])
+@pytest.mark.parametrize(
+    "form", ["thash r = r", "epc", "br.ret b", "ld8 r = [r]", "fc r", "probe.w gr = gr, imm2", "rfi"]
+)
 def test_most_instructions_ask_nothing(form) -> None:
     assert conditions(form) == ("always", "always")
 
@@ -132,9 +141,10 @@ def test_open_points_change_the_verdict_where_they_matter(form, reading, expecte
 
 
 FORMS = (
-    "ssm imm24", "rsm imm24", "mov r = psr", "bsw.0", "bsw.1", "mov cr(interruption) = r", "mov r = cr(interruption)",
-    "mov r = cr(external)", "mov r = cr.ivr", "mov cr.tpr = r", "mov cr.eoi = r", "mov cr.itm = r", "mov ibr[r] = r",
-    "mov pmc[r] = r", "mov pmd[r] = r", "mov r = pmd[r]", "mov r = cpuid[r]", "cover", "vmsw.0", "vmsw.1", "tf r = imm8",
+    "ssm imm24", "rsm imm24", "mov r = psr", "bsw.0", "bsw.1", "mov cr(interruption) = r",
+    "mov r = cr(interruption)", "mov r = cr(external)", "mov r = cr.ivr", "mov cr.tpr = r", "mov cr.eoi = r",
+    "mov cr.itm = r", "mov ibr[r] = r", "mov pmc[r] = r", "mov pmd[r] = r", "mov r = pmd[r]",
+    "mov r = cpuid[r]", "cover", "vmsw.0", "vmsw.1", "tf r = imm8",
 )  # fmt: skip
 
 

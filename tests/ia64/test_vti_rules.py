@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -183,7 +184,7 @@ def test_a_bad_value_gives_one_line_with_file_and_field(values, message) -> None
 def test_an_unreadable_file_gives_one_line(tmp_path) -> None:
     for name, content in (("a.toml", "vac = = 1"), ("b.json", "{"), ("c.json", "[]")):
         (tmp_path / name).write_text(content)
-        with pytest.raises(ConfigurationError, match=name):
+        with pytest.raises(ConfigurationError, match=re.escape(name)):
             load(str(tmp_path / name))
-    with pytest.raises(ConfigurationError, match="missing.toml"):
+    with pytest.raises(ConfigurationError, match=r"missing\.toml"):
         load(str(tmp_path / "missing.toml"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pytest
+
 from popek.architectures.pg74.machine import STRAPPED, build
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration, configure
@@ -16,6 +18,7 @@ from popek_proofs.instantiate import (
     CONFINED,
     SENSITIVE_ARE_PRIVILEGED,
     USER_COMPLETES_ALIKE,
+    USER_SENSITIVE_ARE_PRIVILEGED,
     Instantiation,
     instantiate,
 )
@@ -28,14 +31,18 @@ def silent(strap: str) -> Configuration:
     return configure(build(), [f"{strap}=0"])
 
 
-@pytest.fixture(scope="module")
-def sound() -> Instantiation[paper_machine.Pg74]:
-    return instantiate(build())
+@cache
+def with_silent(strap: str) -> Instantiation[paper_machine.Pg74]:
+    return instantiate(build(), configuration=silent(strap))
 
 
-def test_with_every_strap_the_machine_is_virtualizable_by_theorem_1(
-    sound: Instantiation[paper_machine.Pg74],
-) -> None:
+@cache
+def with_fault(fault: str) -> Instantiation[paper_machine.Pg74]:
+    return instantiate(paper_machine.faulty(fault))
+
+
+def test_with_every_strap_the_machine_is_virtualizable_by_theorem_1() -> None:
+    sound = instantiate(build())
     assert sound.theorem1 is Status.HOLDS
     assert sound.theorem3 is Status.HOLDS
     assert "is virtualizable by Theorem 1 (premises: every sensitive instruction is privileged" in str(sound)
@@ -48,6 +55,13 @@ def test_with_every_strap_the_machine_is_virtualizable_by_theorem_1(
     assert (CONFINED, "MOVE a, b") in asked
 
 
+def test_premises_that_were_not_asked_are_said_to_be_taken_for_granted() -> None:
+    verdict = instantiate(build(), through_map=False)
+    assert verdict.theorem1 is Status.HOLDS
+    assert "; taken for granted: an instruction that completes on f(S) completes on S" in str(verdict)
+    assert {p.name for p in verdict.premises} == {SENSITIVE_ARE_PRIVILEGED, USER_SENSITIVE_ARE_PRIVILEGED}
+
+
 def test_no_program_of_up_to_two_instructions_tells_where_theorem_1_holds() -> None:
     search = paper_machine.search(build(), longest=2)
     assert search.pill is None
@@ -57,11 +71,15 @@ def test_no_program_of_up_to_two_instructions_tells_where_theorem_1_holds() -> N
 
 @pytest.mark.parametrize("strap", STRAPPED)
 def test_a_silent_instruction_refutes_theorem_1_and_a_short_program_tells(strap: str) -> None:
-    verdict = instantiate(build(), configuration=silent(strap))
+    verdict = with_silent(strap)
     assert verdict.theorem1 is Status.REFUTED
     assert verdict.theorem3 is (Status.HOLDS if strap in HYBRID else Status.REFUTED)
     assert {p.form.split()[0] for p in verdict.failing((SENSITIVE_ARE_PRIVILEGED,))} == {strap}
-    expected = "by Theorem 3, not by Theorem 1, because" if strap in HYBRID else "neither by Theorem 1 nor by Theorem 3"
+    expected = (
+        "by Theorem 3, not by Theorem 1, because"
+        if strap in HYBRID
+        else "neither by Theorem 1 nor by Theorem 3"
+    )
     assert expected in str(verdict)
     assert strap in str(verdict)
     pill = paper_machine.search(build(), silent(strap)).pill
@@ -119,7 +137,7 @@ def test_each_planted_fault_flips_the_verdict_and_a_short_guest_program_shows_it
     machine = paper_machine.faulty(fault)
     form, _ = paper_machine.FAULTS[fault]
     first, third, premise = FAULTS[fault]
-    verdict = instantiate(machine)
+    verdict = with_fault(fault)
     assert (verdict.theorem1, verdict.theorem3) == (first, third)
     failing = verdict.failing((premise,))
     assert [p.form for p in failing] == [form]
@@ -136,7 +154,7 @@ def test_each_planted_fault_flips_the_verdict_and_a_short_guest_program_shows_it
 
 def test_the_fault_that_the_paper_s_definitions_do_not_see() -> None:
     """SVC that traps in supervisor mode and does nothing in user mode is neither sensitive nor privileged."""
-    verdict = instantiate(paper_machine.faulty("quiet-call"))
+    verdict = with_fault("quiet-call")
     assert verdict.failing((SENSITIVE_ARE_PRIVILEGED,)) == ()
     (premise,) = verdict.failing((COMPLETES_ALIKE,))
     assert premise.witness is not None
@@ -167,7 +185,7 @@ def test_the_monitor_runs_innocuous_instructions_directly_and_interprets_the_res
 
 
 def test_rows_for_the_report_say_which_premise_fails_for_which_instruction() -> None:
-    first, third = instantiate(build(), configuration=silent("DROP")).to_json()
+    first, third = with_silent("DROP").to_json()
     assert (first["id"], first["verdict"]) == ("theorem1.of.pg74", "refuted")
     assert (third["id"], third["verdict"]) == ("theorem3.of.pg74", "holds")
     (failing,) = first["failing"]  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The paper's definitions once more, as loops over tables: they agree with the formulas on the machines found.
+"""The definitions of the paper once more, as loops over tables: they agree with the formulas.
 
 Nothing of the formulas is used here but the names of the tables.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from popek_proofs.formula import Structure
 from popek_proofs.proposition import Proof, prove_one
 from popek_proofs.theorems import theorem1, theorem3
@@ -65,7 +66,9 @@ def not_behaviour_sensitive(m: Tables, only_user: bool = False) -> bool:
         if not m.keeps_m_and_r(a) or not m.keeps_m_and_r(b):
             continue
         after_a, after_b = m.run(a), m.run(b)
-        if m.get("window", after_a) != m.get("window", after_b) or m.get("pc", after_a) != m.get("pc", after_b):
+        if m.get("window", after_a) != m.get("window", after_b) or m.get("pc", after_a) != m.get(
+            "pc", after_b
+        ):
             return False
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 import pytest
+
 from popek.checks.second_solver import second_answer
 from popek.checks.solver import Answer, Effort
 from popek.checks.verdict import Status, Truth
@@ -24,7 +25,9 @@ def proofs() -> dict[str, Proof]:
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_a_proposition_holds_by_two_solvers_and_is_about_something(name: str, proofs: dict[str, Proof]) -> None:
+def test_a_proposition_holds_by_two_solvers_and_is_about_something(
+    name: str, proofs: dict[str, Proof]
+) -> None:
     proof = proofs[name]
     assert proof.answers == {"z3": Answer.UNSAT, "cvc5": Answer.UNSAT}
     assert proof.verdict is Status.HOLDS
@@ -61,9 +64,7 @@ def test_the_negated_conclusion_does_not_pass(name: str) -> None:
 
 def _with(proposition: Proposition, name: str, formula: object) -> Proposition:
     assert name in {h.name for h in proposition.hypotheses}
-    changed = tuple(
-        attrs.evolve(h, formula=formula) if h.name == name else h for h in proposition.hypotheses
-    )
+    changed = tuple(attrs.evolve(h, formula=formula) if h.name == name else h for h in proposition.hypotheses)
     return attrs.evolve(proposition, hypotheses=changed)
 
 
@@ -179,8 +180,10 @@ def test_hypotheses_that_are_lemmas_name_existing_propositions() -> None:
 def test_ids_are_unique_and_selected_by_name_and_by_group() -> None:
     assert len(set(IDS)) == len(IDS)
     assert [p.id for p in select_propositions(ALL, ["theorem1.step"])] == ["theorem1.step"]
-    assert {p.id for p in select_propositions(ALL, ["Theorem2"])} == {n for n in IDS if n.startswith("theorem2.")}
-    with pytest.raises(UnknownNameError, match="theorem1.step"):
+    assert {p.id for p in select_propositions(ALL, ["Theorem2"])} == {
+        n for n in IDS if n.startswith("theorem2.")
+    }
+    with pytest.raises(UnknownNameError, match=r"theorem1\.step"):
         select_propositions(ALL, ["theorem1.stepp"])
 
 
@@ -206,4 +209,9 @@ def test_the_exit_code_tells_refuted_from_unknown(proofs: dict[str, Proof]) -> N
     refuted = attrs.evolve(good, verdict=Status.REFUTED)
     unknown = attrs.evolve(good, verdict=Status.UNKNOWN)
     vacuous = attrs.evolve(good, vacuous=Truth.YES)
-    assert [ProofReport(p).exit_code for p in ((good,), (refuted, unknown), (good, unknown), (vacuous,))] == [0, 1, 3, 1]
+    assert [ProofReport(p).exit_code for p in ((good,), (refuted, unknown), (good, unknown), (vacuous,))] == [
+        0,
+        1,
+        3,
+        1,
+    ]

@@ -276,6 +276,7 @@ ESI=00000000 EDI=00000000 EBP=00000000 ESP=00006d18
 EIP=0000fff0 EFL=00000002 [-------] CPL=0 II=0 A20=1 SMM=0 HLT=0
 CS =f000 ffff0000 0000ffff 00009b00
 LDT=0000 00000000 0000ffff 00008200
+DS =0010 00000000 ffffffff 00cf9300 DPL=0 DS   [-WA]
 FS =0000 00000000 00000000 00000000
 GDT=     00000000 0000ffff
 CR0=60000010 CR2=00000000 CR3=00000000 CR4=00000000
@@ -288,6 +289,7 @@ def test_qemu_registers_are_partial_guest_state() -> None:
     assert dump.fields["EXIT_REASON"] == 0x80000021
     assert dump.fields["GUEST_CS_BASE"] == 0xFFFF0000
     assert dump.fields["GUEST_CS_ACCESS_RIGHTS"] == 0x9B
+    assert dump.fields["GUEST_DS_ACCESS_RIGHTS"] == 0xC093  # without bits 19:16 of the limit
     assert dump.fields["GUEST_FS_ACCESS_RIGHTS"] == 0x10000  # not present stands for unusable
     assert dump.fields["GUEST_GDTR_LIMIT"] == 0xFFFF
     assert dump.fields["GUEST_RIP"] == 0xFFF0
@@ -337,6 +339,8 @@ def test_unsectioned_words_are_the_guests_and_said_to_be() -> None:
     assert "taken as guest state" in dump.remarks[0].text
     host = one("RIP = 0x0000000000000002  RSP = 0x0000000000000001\nCS=0010 SS=0018\n")
     assert host.fields["HOST_RIP"] == 2
+    host = one("EFER= 0x0000000000000d01\n*** Control State ***\nPinBased=0000003f\n")
+    assert host.fields == {"HOST_IA32_EFER": 0xD01, "PIN_CONTROLS": 0x3F}
 
 
 def test_prose_around_a_dump_is_listed_not_lost() -> None:

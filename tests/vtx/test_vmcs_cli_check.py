@@ -233,6 +233,24 @@ def test_json_lines_answer_every_line_in_order(run: Run, capsys: pytest.CaptureF
     assert answers[3]["error"].startswith("not JSON")
 
 
+@pytest.mark.parametrize("options", [(), ("--json",), ("--jsonl",)], ids=str)
+def test_nothing_heavy_is_imported(options: tuple[str, ...]) -> None:
+    program = (
+        "import sys; from popek.cli.vmcs import app; app(sys.argv[1:], result_action='return_value');"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "check", path("03"), *options],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = set(done.stderr.split())
+    assert "popek" in imported
+    assert not imported & {"z3", "cattrs", "networkx", "jinja2"}
+    assert ("rich" in imported) == (not options)
+
+
 def test_json_lines_are_answered_while_the_stream_is_open() -> None:
     program = "from popek.cli.vmcs import app; raise SystemExit(app(['check', '-', '--jsonl']))"
     line = json.dumps({"fields": entering(), "capabilities": PRESET}) + "\n"

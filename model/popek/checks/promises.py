@@ -24,13 +24,15 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from popek.kernel import terms
 from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
-from popek.kernel.memory import Memory
+from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, Trap
 from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
+from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, any_of, ite, symbol
 
 from .asking import Asker
@@ -100,13 +102,28 @@ class _Kind(enum.Enum):
     SHOWS = "the VMM's things show"
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class _Breach:
     """A way to break a promise: words for it, and conditions that must hold together."""
 
     kind: _Kind
     how: str
-    conditions: tuple[Word, ...]
+    given: tuple[Term, ...]
+    also: Word
+
+    @cached_property
+    def conditions(self) -> tuple[Word, ...]:
+        """The conditions, each simplified by what the earlier ones say; none if they exclude one another."""
+        known: dict[Term, Term] = {}
+        kept: list[Word] = []
+        for condition in (*self.given, self.also.term):
+            simple = Word(1, terms.Substitution(known=known)(condition))
+            if simple.value == 0:
+                return ()
+            if not simple.concrete:
+                kept.append(simple)
+                known |= terms.literals([simple.term])
+        return tuple(kept) or (TRUE,)
 
 
 class Keeper(Generic[S]):
@@ -179,13 +196,11 @@ class _Promises(Generic[S]):
         return self._general.at(hardware), assumed
 
     def _another_private(self) -> S:
-        """The VMM keeps other values in what it owns, in storage too; the arrangement stays the same."""
-        private, owned = self._private, self._technique.owned
-        leaves = [leaf for leaf in private.leaves if leaf.name in owned and not private[leaf.name].concrete]
-        contents = [s.name for s in private.layout if s.address and (s.name in owned or s.role is Role.MEMORY)]
-        return private.with_changes(
-            {leaf.name: symbol(leaf.name + ANOTHER, leaf.width) for leaf in leaves}
-        ).with_contents({name: name + ANOTHER for name in contents})
+        """The VMM may keep other values everywhere, but for settings."""
+        private = self._private
+        leaves = [leaf for leaf in private.leaves if not private[leaf.name].concrete]
+        changed = private.with_changes({leaf.name: symbol(leaf.name + ANOTHER, leaf.width) for leaf in leaves})
+        return changed.with_contents({name: name + ANOTHER for name in private.memories()})
 
     def _untrapped(self, run: Run[S]) -> list[Completion[S]]:
         """The runs on the hardware that complete and do not reach the VMM."""
@@ -203,12 +218,14 @@ class _Promises(Generic[S]):
         untrapped = self._untrapped(self._hardware)
         expected = [(c, self._expected(after)) for c, after in self._native.completions()]
         ours = [(c, self._seen(after, self._private)) for c, after in untrapped]
-        for case in differing(together(expected, ours), ignoring=frozenset(), time_is_state=False):
+        # The hardware's conditions come first: they say most about what the other run sees.
+        for case in differing(together(ours, expected), ignoring=frozenset(), time_is_state=False):
             for condition in case.unlike.values():
                 yield _Breach(
-                    _Kind.UNLIKE,
+        _Kind.UNLIKE,
                     "another result than on the guest's own machine",
-                    (case.when, condition),
+                    case.given,
+                    condition,
                 )
         kept = frozenset(self._technique.shadowed)
         for conditions, after in self._native.completions():
@@ -217,7 +234,8 @@ class _Promises(Generic[S]):
                     yield _Breach(
                         _Kind.UNLIKE,
                         "changes on the guest's own machine what the VMM keeps for the guest",
-                        (conjunction(conditions), conjunction(other), changed),
+                        (*other, *conditions),
+                        changed,
                     )
         for path in self._native.paths:
             if isinstance(path.result, Trap):
@@ -225,7 +243,8 @@ class _Promises(Generic[S]):
                     yield _Breach(
                         _Kind.UNLIKE,
                         f"silent where the guest's own machine raises {path.result.vector}",
-                        (conjunction(path.conditions), conjunction(conditions)),
+                        (*conditions, *path.conditions),
+                        TRUE,
                     )
 
     def safety(self) -> Iterator[_Breach]:
@@ -236,20 +255,37 @@ class _Promises(Generic[S]):
             yield _Breach(
                 _Kind.CHANGES,
                 "changes what the VMM owns",
-                (conjunction(conditions), self._changed(before, after, frozenset(self._technique.owned))),
+                conditions,
+                self._changed(before, after, frozenset(self._technique.owned)),
             )
-            for mine, here, there in self._own_cells(before, after):
-                yield _Breach(_Kind.CHANGES, "changes the VMM's storage", (conjunction(conditions), mine, here != there))
+            for changed in self._own_cells(before, after):
+                yield _Breach(_Kind.CHANGES, "changes the VMM's storage", conditions, changed)
         self._other = self._another_private()
         other, assumed = self._arranged(self._other)
-        ours = [(c, self._seen(after, self._private)) for c, after in untrapped]
-        theirs = [(c, self._seen(after, self._other)) for c, after in self._untrapped(other)]
-        ignoring = frozenset(self._technique.owned)
+        ours = [(c, self._seen(after, self._private, beside=self._other)) for c, after in untrapped]
+        theirs = [
+            (c, self._seen(after, self._other, beside=self._private)) for c, after in self._untrapped(other)
+        ]
+        ignoring = self._private_parts
         for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=False):
             for condition in case.unlike.values():
                 yield _Breach(
-                    _Kind.SHOWS, "its result shows what the VMM owns", (*assumed, case.when, condition)
+                    _Kind.SHOWS,
+                    "its result shows what the VMM owns",
+                    (*case.given, *(a.term for a in assumed)),
+                    condition,
                 )
+
+    @cached_property
+    def _private_parts(self) -> frozenset[str]:
+        """What the VMM owns or arranges: leaves of the hardware's state that do not come from the guest."""
+        hardware = self._hardware.before
+        arranged = {
+            leaf.name
+            for leaf in hardware.leaves
+            if any(name.endswith(OF_THE_VMM) for name in terms.variables_of([hardware[leaf.name].term]))
+        }
+        return frozenset(arranged | set(self._technique.owned))
 
     def _changed(self, before: S, after: S, names: frozenset[str]) -> Word:
         """Whether one of these leaves or memories changed (width 1)."""
@@ -262,44 +298,60 @@ class _Promises(Generic[S]):
             if slot.address and slot.role is Role.MEMORY:
                 yield slot.name, state.memories()[slot.name]
 
-    def _own_cells(self, before: S, after: S) -> Iterator[tuple[Word, Word, Word]]:
-        """Per storage: the probed cell is the VMM's, and its values before and after."""
+    def _own_cells(self, before: S, after: S) -> Iterator[Word]:
+        """Per changed cell: it is the VMM's."""
         owns = self._technique.owns_address
-        for name, content in self._storages(before) if owns is not None else ():
-            where = probe(content, f"{PROBE} in {name}")
-            mine = owns(self._guest, self._private, where) if owns is not None else TRUE
-            yield mine, content.load(where), after.memories()[name].load(where)
+        if owns is not None:
+            for where, changed in self._changed_cells(before, after):
+                yield owns(self._guest, self._private, where) & changed
 
     def _shadowed_cells(self, after: S) -> Iterator[Word]:
-        """Per storage: a cell of the guest's of which the VMM keeps a shadow changes natively."""
+        """Per cell that changes natively: the VMM keeps a shadow of it."""
         shadows = self._technique.shadows_address
-        for name, content in self._storages(self._guest) if shadows is not None else ():
-            if after.memories()[name] is content:
-                continue
-            where = probe(content, f"{PROBE} in {name}")
-            kept = shadows(self._guest, where) if shadows is not None else TRUE
-            yield kept & (content.load(where) != after.memories()[name].load(where))
+        if shadows is not None:
+            for where, changed in self._changed_cells(self._guest, after):
+                yield shadows(self._guest, where) & changed
 
-    def _seen(self, after: S, private: S, guest: S | None = None) -> S:
-        """A hardware state with storage as the guest addresses it, and nothing where it is the VMM's."""
-        return self._view(after, after, private, guest or self._guest, self._technique.guest_address)
+    def _changed_cells(self, before: S, after: S) -> Iterator[tuple[Word, Word]]:
+        """The address of each store, and whether it changed the cell."""
+        for name, old in self._storages(before):
+            new = after.memories()[name]
+            for entry in new.stores[len(old.stores) :]:
+                if isinstance(entry, Block):
+                    step = probe(old, f"{PROBE} of a copy in {name}")
+                    where, inside = entry.destination + step, step < entry.cells
+                else:
+                    where, inside = entry[0], TRUE
+                yield where, inside & (old.load(where) != new.load(where))
+
+    def _seen(self, after: S, private: S, guest: S | None = None, beside: S | None = None) -> S:
+        """A hardware state with storage as the guest addresses it, and nothing where it is the VMM's.
+
+        Args:
+            beside: what the VMM keeps in another run, whose storage is left out too.
+        """
+        privates = [private] if beside is None else [private, beside]
+        return self._view(after, after, guest or self._guest, privates, self._technique.guest_address)
 
     def _expected(self, after: S, private: S | None = None, guest: S | None = None) -> S:
         """What should be seen of the hardware when the guest's own machine is in `after`."""
         private = private or self._private
         mapped = self._technique.map(after, private)
-        return self._view(mapped, after, private, guest or self._guest, lambda private, address: address)
+        return self._view(mapped, after, guest or self._guest, [private], lambda private, address: address)
 
-    def _view(self, state: S, storage: S, private: S, guest: S, place: Callable[[S, Word], Word]) -> S:
+    def _view(
+        self, state: S, storage: S, guest: S, privates: list[S], place: Callable[[S, Word], Word]
+    ) -> S:
         owns, home = self._technique.owns_address, self._technique.guest_address
         state = state.copy()
         for name, content in self._storages(storage):
 
             def view(address: Word, content: Memory = content) -> Word:
-                cell = content.load(place(private, address))
+                cell = content.load(place(privates[0], address))
                 if owns is None:
                     return cell
-                return ite(owns(guest, private, home(private, address)), Word(cell.width, 0), cell)
+                hidden = any_of(owns(guest, private, home(private, address)) for private in privates)
+                return ite(hidden, Word(cell.width, 0), cell)
 
             state._memories[name] = Memory(content.address_width, content.cell_width, view)
         return state
@@ -323,10 +375,7 @@ class _Promises(Generic[S]):
         asked: list[Word] = []
         unknown = False
         for breach in breaches:
-            whole = TRUE
-            for condition in breach.conditions:
-                whole = whole & condition
-            if whole.value == 0:
+            if not breach.conditions:
                 continue
             match self._ask.first([breach.conditions]):
                 case Answer.SAT:
@@ -339,7 +388,7 @@ class _Promises(Generic[S]):
                     )
                 case Answer.UNKNOWN:
                     unknown = True
-            asked.append(whole)
+            asked.append(conjunction(condition.term for condition in breach.conditions))
         question = Question(title, [*self._assumed, any_of(asked)])
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
         gap = self._ask.first([(self._hardware.not_modelled,), (self._native.not_modelled, self._silent())])
@@ -368,13 +417,14 @@ class _Promises(Generic[S]):
             )
             runs: tuple[Executed[S], Executed[S] | None] = (on_hardware, second)
             mine, theirs = _after(on_hardware, breach.how), _after(second, breach.how)
-            owned = set(technique.owned)
             differ = tuple(
                 d
                 for d in differences(
-                    self._seen(mine, private, guest), self._seen(theirs, others[0], guest), found.addresses
+                    self._seen(mine, private, guest, others[0]),
+                    self._seen(theirs, others[0], guest, private),
+                    found.addresses,
                 )
-                if d.name not in owned
+                if d.name not in self._private_parts
             )
         elif breach.kind is _Kind.CHANGES:
             runs = (on_hardware, None)

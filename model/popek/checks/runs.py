@@ -177,13 +177,18 @@ class Case:
     """A pair of states that a question compares.
 
     Attributes:
-        when: the condition (width 1) under which there is such a pair.
+        given: the conditions under which there is such a pair.
         unlike: per leaf and memory the condition that they differ there; those that cannot differ,
             because their terms are the same, are left out.
     """
 
-    when: Word
+    given: tuple[Term, ...]
     unlike: Mapping[str, Word]
+
+    @property
+    def when(self) -> Word:
+        """There is such a pair (width 1)."""
+        return conjunction(self.given)
 
     @property
     def differs(self) -> Word:
@@ -200,9 +205,7 @@ def differing(pairs: Iterable[Pair[S]], *, ignoring: frozenset[str], time_is_sta
     for conditions, a, b in pairs:
         unlike = dict(_unlike(a, b, ignoring, time_is_state))
         if unlike:
-            when = conjunction(conditions)
-            if when.value != 0:
-                found.append(Case(when, unlike))
+            found.append(Case(conditions, unlike))
     return found
 
 

@@ -51,7 +51,7 @@ def second_answer(script: str, effort: Effort | None = None, *, rlimit: int = RL
 
     Args:
         script: declarations and assertions, with or without `(check-sat)`.
-        effort: its timeout bounds the query, and the tally is kept there; its rlimit is in Z3's units and unused.
+        effort: its timeout bounds the query, and the tally is kept there; its rlimit is in units of Z3.
         rlimit: bound in cvc5's units, so that the answer is the same on every run; 0 for none.
 
     Raises:

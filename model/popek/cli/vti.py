@@ -93,7 +93,7 @@ def requirements(
                         "mnemonic": r.mnemonic,
                         "faithful": r.condition(r.faithful),
                         "safe": r.condition(r.safe),
-                        "intercepted": r.condition(r.intercepts),
+                        "intercepted": r.condition(r.intercepts) if r.knobs else None,
                         "undecided": r.condition(r.undecided),
                     }
                     for r in rows
@@ -101,13 +101,15 @@ def requirements(
             }
         )
         return _UNDECIDED if any(r.undecided for r in found) else _SOUND
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="VT-i: what fidelity and safety ask of the control bits")
     for heading in ("instruction", "faithful when", "safe when", "may be intercepted when"):
         table.add_column(heading)
     for r in rows:
-        table.add_row(r.form, *(r.condition(s) for s in (r.faithful, r.safe, r.intercepts)))
+        intercepted = r.condition(r.intercepts) if r.knobs else ""
+        table.add_row(escape(r.form), r.condition(r.faithful), r.condition(r.safe), intercepted)
     _console().print(table)
     return _UNDECIDED if any(r.undecided for r in found) else _SOUND
 
@@ -147,11 +149,15 @@ def synthesize(
             }
         )
         return _SOUND
+    lines = (
+        ", ".join(f"{name} = {value:#x}" for name, value in words.items()),
+        "set: " + (", ".join(name for name, value in best.bits.items() if value) or "nothing"),
+        f"run without the VMM: {', '.join(best.native) or 'none'}",
+        f"left open whatever the bits: {', '.join(best.open) or 'none'}",
+    )
     console = _console()
-    console.print(", ".join(f"{name} = {value:#x}" for name, value in words.items()))
-    console.print("set: " + (", ".join(name for name, value in best.bits.items() if value) or "nothing"))
-    console.print(f"run without the VMM: {', '.join(best.native) or 'none'}")
-    console.print(f"left open whatever the bits: {', '.join(best.open) or 'none'}")
+    for line in lines:
+        console.print(line, markup=False)
     return _SOUND
 
 

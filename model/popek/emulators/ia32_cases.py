@@ -55,7 +55,7 @@ UNTESTED: Final[Mapping[str, str]] = {
 IMMEDIATE_PORTS: Final = (0xE0, 0xE1, 0xE3, 0xE6, 0xE7)
 
 _GDT_LIMITS = (0xFFF, 0xFFF, 0x1000, 0x1006, 0x1007, 0x100F)
-_FLAGS = 0x3C7ED5 & ~0x100
+_FLAGS = 0x3D7ED5 & ~0x100
 # CR0 without PE, ET, PG and without NW, which needs CD.
 _CR0 = (1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 16, 1 << 18, 1 << 30)
 _CR4_HELD = CR4_DEFINED & ~(1 << 13 | 1 << 14)  # VMXE and SMXE have no say in this model
@@ -224,7 +224,9 @@ class _Builder:
         offset = LANDING - self.rng.choice((0, 0, 0, 0x28000))
         if self.chance(0.15):
             offset = LANDING + 1
-        count = self.rng.choice((0, 0, 0, 1, 2, 5, 31)) if kind in (4, 12) else 0
+        count = (
+            self.rng.choice((0, 0, 0, 1, 2, 5, 31, 0xE0, 0x21)) if kind in (4, 12) else 0
+        )  # bits 7:5 are reserved
         return gate_descriptor(selector, offset, self.flags_of(kind, dpl, present=present, high=0) | count)
 
     # -- selectors ----------------------------------------------------------------------------
@@ -710,8 +712,10 @@ class _Builder:
         offset = LANDING + self.rng.choice((0, 0, 0, 0, 1, -1))
         stack = self.stack_selector(level)
         narrow = self.instruction.form.startswith("o16") or self.instruction.form == "IRET"
-        image = [self.rng.getrandbits(32) & ~(0 if self.chance(0.05) else 0x20000)] if flags else []
-        frame = [offset, selector | self.rng.getrandbits(16) << 16, *image]
+        image = self.rng.getrandbits(32)
+        if self.cpl == 0 and self.chance(0.95):
+            image &= ~0x20000  # VM
+        frame = [offset, selector | self.rng.getrandbits(16) << 16, *([image] if flags else [])]
         released = 0
         if self.instruction.operands:
             released = self.rng.choice((0, 4, 8, 2, 0x10, 0x10, 3))

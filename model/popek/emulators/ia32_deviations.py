@@ -146,7 +146,7 @@ def _cr4_of_another_processor(found: Found) -> bool:
     written = int(found.state.gpr[found.case.operands["operand r32"]])
     extra = written & ~CR4_DEFINED
     if found.expected.kind == "trap":
-        return found.result.kind == "next" and extra & ~_TIGERLAKE_CR4 == 0
+        return found.result.kind == "next" and extra != 0 and extra & ~_TIGERLAKE_CR4 == 0
     return found.faults[1][0] == 13 and bool(written & _SMXE)
 
 

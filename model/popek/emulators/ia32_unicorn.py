@@ -133,7 +133,7 @@ class _Machine:
             for name in (*_NAMES, *_SELECTORS, "gdtr", "idtr", "ldtr", "tr")
         }
         self.engine: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
-        self.engine.mem_map(0, ARENA_BYTES)
+        self.engine.mem_map(0, ARENA_BYTES + 0x1000)  # an access may run past the end
         self.engine.mem_map(_SCRATCH, 0x10000)
         self.engine.hook_add(unicorn.UC_HOOK_INTR, self._interrupted)
         self.vector: int | None = None
@@ -156,14 +156,14 @@ class _Machine:
         return int(self.engine.reg_read(self.numbers[name]))
 
     def go(self, eip: int, count: int) -> int | None:
-        """Run instructions; the vector that stopped them, if one did."""
+        """Run instructions; the vector that stopped them, if one did, and -1 for memory that is not there."""
         self.vector = None
         try:
             self.engine.emu_start(eip, 0, count=count)
         except self.unicorn.UcError as error:
             if error.errno == self.unicorn.UC_ERR_INSN_INVALID:
                 return _INVALID_OPCODE
-            raise
+            return -1
         return self.vector
 
     def table(self, name: str, selector: int, arena: bytes) -> None:
@@ -310,6 +310,14 @@ def _absent_inner_stack(found: Found) -> frozenset[str]:
     return _if(inward and raised is not None and (raised[0], found.result.vector) == (12, 10), "outcome")
 
 
+def _inner_stack_keeps_upper_half(found: Found) -> frozenset[str]:
+    registers = found.expected.registers
+    inward = found.expected.kind == "next" and registers["cpl"] < found.case.cpl
+    narrow = not registers.get("ss.access", 0) >> 22 & 1
+    bits = registers["esp"] ^ found.result.registers["esp"] if inward else 1
+    return _if(narrow and bits & 0xFFFF == 0, "esp")
+
+
 def _null_fs_gs_keep_rpl(found: Found) -> frozenset[str]:
     outward = found.mnemonic in ("RETF", "IRET", "IRETD") and found.expected.kind == "next"
     registers = found.case.registers
@@ -346,6 +354,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "absent-code-through-a-gate": _absent_code_through_gate,
     "absent-stack-on-return": _absent_stack,
     "absent-inner-stack": _absent_inner_stack,
+    "inner-stack-keeps-upper-half": _inner_stack_keeps_upper_half,
     "null-fs-and-gs-keep-their-rpl": _null_fs_gs_keep_rpl,
     "smsw-keeps-the-upper-half": _keeps_upper_half,
     "near-return-releases-signed": _releases_signed,

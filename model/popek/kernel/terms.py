@@ -440,15 +440,21 @@ Functions = Mapping[str, Callable[..., Term]]
 
 
 class Substitution:
-    """Replaces variables and uninterpreted functions; keeps its memo, so reuse one per mapping.
+    """Replaces variables, uninterpreted functions and terms; keeps its memo, so reuse one per mapping.
 
-    `functions` maps a name to a callable on terms, which receives the substituted arguments.
+    `functions` maps a name to a callable on terms, which receives the substituted arguments; `known` maps
+    whole terms to what they are equal to.
     """
 
-    def __init__(self, variables: Mapping[str, Term] | None = None, functions: Functions | None = None) -> None:
+    def __init__(
+        self,
+        variables: Mapping[str, Term] | None = None,
+        functions: Functions | None = None,
+        known: Mapping[Term, Term] | None = None,
+    ) -> None:
         self._variables = variables or {}
         self._functions = functions or {}
-        self._memo: dict[Term, Term] = {}
+        self._memo: dict[Term, Term] = dict(known or {})
 
     def __call__(self, term: Term) -> Term:
         """The term with every replacement made at once."""
@@ -472,6 +478,23 @@ class Substitution:
                 else:
                     memo[node] = rebuild(node, args)
         return memo[term]
+
+
+def literals(conditions: Iterable[Term]) -> dict[Term, Term]:
+    """What follows at once from conditions (width 1) that hold: the parts of an and, of a denied or."""
+    found: dict[Term, Term] = {}
+    pending = [(condition, True) for condition in conditions]
+    while pending:
+        term, holds = pending.pop()
+        if term.op == "const" or term in found:
+            continue
+        found[term] = ONE if holds else ZERO
+        negation = invert(term)
+        if negation not in found:
+            pending.append((negation, not holds))
+        if term.op == ("and" if holds else "or"):
+            pending += [(arg, holds) for arg in term.args]
+    return found
 
 
 def evaluate(

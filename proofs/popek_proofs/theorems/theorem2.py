@@ -249,7 +249,9 @@ RELOCATIONS = Proposition(
             "and cuts the bound to its guest's storage",
             equal(inner_bound, cut(b, l, inner_w)),
         ),
-        Hypothesis("inner-storage-is-moved", "and moves storage by k'", moved(inner_storage, E, inner_k, inner_w)),
+        Hypothesis(
+            "inner-storage-is-moved", "and moves storage by k'", moved(inner_storage, E, inner_k, inner_w)
+        ),
         Hypothesis("inner-storage-fits", "k' + w' <= w", inner_k + inner_w <= w),
         Hypothesis("outer-base-is-composed", "the outer control program adds k", equal(L, inner_base + k)),
         Hypothesis(

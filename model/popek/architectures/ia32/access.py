@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from popek.kernel.outcome import Fault, MemoryFault
-from popek.kernel.words import Word, ite
+from popek.kernel.words import Word, any_of, ite
 
 from .state import AC, CS, ESP, GP, PF, SS, SS_, Ia32, Pages, Segment
 
@@ -52,6 +52,8 @@ def misaligned(cpu: Ia32, address: Word, size: int) -> Word:
 
 def overlaps(pages: Pages, address: Word, size: Word | int) -> Word:
     """Whether an access of `size` bytes touches the range; width 1."""
+    if isinstance(size, int):
+        return any_of(address + i - pages.base < pages.size for i in range(size))
     inside = address - pages.base < pages.size
     reaches = (pages.base - address < size) & (pages.size != 0)
     return inside | reaches

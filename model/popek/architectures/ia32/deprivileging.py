@@ -6,7 +6,8 @@ shadows the guest's: entry by entry the same, with DPLs compressed, and with eve
 interpret marked not present, so that *loading* it traps: gates and other system segments, and segments
 whose accessed bit is still clear (loading those writes to the guest's table).  One entry is the VMM's
 own code segment, to which every gate of its IDT leads; those gates have DPL 0.  There is no LDT.  Its
-tables lie in storage that the guest cannot reach, and the guest's GDT is write-protected.
+tables lie in 128 KiB of storage that the guest cannot reach: GDT, IDT, TSS, whatever else.  The guest's
+GDT is write-protected.
 
 What such a VMM still gets wrong, no VMM of this kind gets right.
 """
@@ -29,6 +30,11 @@ Ring = Callable[[Word], Word]
 
 VMM_CODE: Final = 0x00CF9B000000FFFF  # flat, DPL 0, present, accessed
 GATE: Final = 0x8E  # present 32-bit interrupt gate, DPL 0
+
+# Where things are in the VMM's storage, which begins at a multiple of its size.
+RESERVED: Final = 0x20000
+IDT_AT: Final = 0x10000
+TSS_AT: Final = 0x18000
 
 
 def _ring_1(level: Word) -> Word:
@@ -55,6 +61,10 @@ def _map(ring: Ring, guest: Ia32, private: Ia32) -> Ia32:
     from .state import SEGMENT_NAMES
 
     hardware = private.copy()
+    start = _start(private)
+    hardware.reserved.base, hardware.reserved.size = start, Word(32, RESERVED)
+    hardware.gdtr.base, hardware.idtr.base, hardware.tr.base = start, start + IDT_AT, start + TSS_AT
+    hardware.ldtr.rights.unusable = 1
     for name in ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "eip", "shadow"):
         hardware[name] = guest[name]
     flags = guest.eflags.value
@@ -79,16 +89,20 @@ def _map(ring: Ring, guest: Ia32, private: Ia32) -> Ia32:
 
 def _storage(ring: Ring, guest: Ia32, private: Ia32, address: Word) -> Word:
     """Hardware storage: the VMM's tables and other private storage, and the guest's everywhere else."""
-    own = address - private.reserved.base < private.reserved.size
+    offset = address - _start(private)
+    own = _owns(guest, private, address)
     if own.value == 0:
         return guest.memory.load(address)
     content = private.memory.load(address)
-    entry = address - private.idtr.base
+    entry = offset - IDT_AT
     content = ite(entry <= private.idtr.limit.zero_extend(32), _gate_byte(private, entry[2:0]), content)
-    offset = address - private.gdtr.base
     shadow = _shadow_byte(ring, guest, private, offset)
     content = ite(offset <= private.gdtr.limit.zero_extend(32), shadow, content)
     return ite(own, content, guest.memory.load(address))
+
+
+def _start(private: Ia32) -> Word:
+    return private.reserved.base.replace(RESERVED.bit_length() - 2, 0, 0)
 
 
 def _select(number: Word, choices: tuple[Word, ...]) -> Word:
@@ -122,31 +136,16 @@ def _compressed(ring: Ring, rights: Word) -> Word:
 
 def _promises(guest: Ia32, private: Ia32) -> Word:
     """What the VMM sees to."""
-    reserved, gdtr, idtr, tr = private.reserved, private.gdtr, private.idtr, private.tr
-
-    def inside(base: Word, limit: Word) -> Word:
-        offset = (base - reserved.base).zero_extend(34)
-        return offset + limit.zero_extend(34) < reserved.size.zero_extend(34)
-
-    gdt_end = gdtr.base.zero_extend(34) + gdtr.limit.zero_extend(34)
-    idt_end = idtr.base.zero_extend(34) + idtr.limit.zero_extend(34)
-    end = reserved.base.zero_extend(34) + reserved.size.zero_extend(34)
     own = private.cs.selector.value
-    guest_gdt = guest.gdtr.base - reserved.base < reserved.size
+    start, end = guest.gdtr.base, guest.gdtr.base + guest.gdtr.limit.zero_extend(32)
     return all_of(
         (
-            end <= 0x100000000,
-            inside(gdtr.base, gdtr.limit),
-            inside(idtr.base, idtr.limit),
-            inside(tr.base, tr.limit),
-            (gdt_end < idtr.base.zero_extend(34)) | (idt_end < gdtr.base.zero_extend(34)),
-            idtr.limit >= 0x7FF,
-            idtr.base[2:0] == 0,
-            gdtr.base[2:0] == 0,
-            (own[2:0] == 0) & (own != 0) & (own + 7 <= gdtr.limit) & (own <= 0xFFF8),
-            private.ldtr.rights.unusable == 1,
+            private.idtr.limit >= 0x7FF,
+            private.idtr.limit <= 0x7FFF,
+            private.tr.limit < RESERVED - TSS_AT,
+            (own[2:0] == 0) & (own != 0) & (own + 7 <= private.gdtr.limit) & (own <= 0xFFF8),
             private.eflags.if_ == 1,
-            ~guest_gdt,
+            ~_owns(guest, private, start) & ~_owns(guest, private, end) & (start <= end),
         )
     )
 
@@ -158,11 +157,11 @@ def _guest(state: Ia32) -> Word:
 
 
 def _owns(guest: Ia32, private: Ia32, address: Word) -> Word:
-    return address - private.reserved.base < private.reserved.size
+    return address - _start(private) < RESERVED
 
 
 def _shadows(guest: Ia32, address: Word) -> Word:
-    return address - guest.gdtr.base <= guest.gdtr.limit.zero_extend(32)
+    return address - guest.gdtr.base < guest.gdtr.limit.zero_extend(32) + 1
 
 
 def techniques() -> dict[str, Technique[Ia32]]:

@@ -128,7 +128,8 @@ def build() -> Machine[Ka10]:
             "BLT, byte, floating point and half-word instructions but for HRRZ",
             "second relocation register pair (KT10A), and the maintenance devices",
             "all devices but APR and PI are one, with a word of data and a word of conditions",
-            "the layout of the APR conditions, from memory: no manual was at hand",
+            "no manual was at hand: the layout of the APR conditions is from general knowledge",
+            "that User In-out lifts the traps of HALT and JEN too is as in SIMH's later KA10 simulator",
         ),
     )
     innocuous.add(machine, MANUAL_KA)

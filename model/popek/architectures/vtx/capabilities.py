@@ -55,10 +55,10 @@ FEATURES: Final[Mapping[str, tuple[str, int, bool | None]]] = {
     "SPEC_CTRL": ("0x7.0.edx", 26, None),
     "STIBP": ("0x7.0.edx", 27, None),
     "SSBD": ("0x7.0.edx", 31, None),
-    # Each processor with VMX reports these two, unless firmware hides one.
+    # Every processor with VMX has these three, but for the first ones of 2006 and where firmware hides NX.
     "NX": ("0x80000001.0.edx", 20, True),
     "SYSCALL": ("0x80000001.0.edx", 11, True),
-    "INTEL64": ("0x80000001.0.edx", 29, None),
+    "INTEL64": ("0x80000001.0.edx", 29, True),
 }
 """Processor features by name: where CPUID reports them, and the assumption when it is unknown."""
 
@@ -179,7 +179,11 @@ def _linear_address_width(capabilities: Capabilities) -> int:
 
 def _beyond(capabilities: Capabilities) -> int:
     width = _maxphyaddr(capabilities)
-    if msr(capabilities, 0x480) >> 48 & 1:
+    # IA32_VMX_BASIC[48] is always 0 on processors that support Intel 64.
+    limited = (
+        capabilities.msrs[0x480] >> 48 & 1 if 0x480 in capabilities.msrs else not capabilities.has("INTEL64")
+    )
+    if limited:
         width = min(width, 32)
     return ONES64 & -(1 << width)
 
@@ -414,3 +418,62 @@ def capability_defects(capabilities: Capabilities) -> list[str]:
         if low in values and high in values and values[low] & ~values[high]:
             found.append(f"MSR {low:X}H: bits {values[low] & ~values[high]:#x} must be 1 and may not be 1")
     return found
+
+
+# What the most permissive and the most restrictive processor would report. CR0's fixed bits, and those of CR4
+# that must be 1, are the same on all processors so far; the others span what is known.
+_CR: Final = {0x486: 0x8000_0021, 0x487: 0xFFFF_FFFF, 0x488: 0x2000}
+_PERMISSIVE: Final = {
+    0x480: 1 << 56 | 1 << 55,
+    **{number: default | 0xFFFF_FFFF << 32 for number, default in _DEFAULT1.items()},
+    **dict.fromkeys(_TRUE_OF, 4294967295 << 32),
+    0x485: ONES64 & ~(0x1FF << 16) | 256 << 16,
+    **_CR,
+    0x489: (1 << 33) - 1,
+    0x48B: 0xFFFF_FFFF << 32,
+    **dict.fromkeys((0x48C, 0x491, 0x492, 0x493), ONES64),
+}
+_RESTRICTIVE: Final = {
+    0x480: 0,
+    **{number: default | default << 32 for number, default in _DEFAULT1.items()},
+    **{number: _DEFAULT1[plain] | _DEFAULT1[plain] << 32 for number, plain in _TRUE_OF.items()},
+    **_CR,
+    0x489: 0x27FF,
+    **dict.fromkeys((0x485, 0x48B, 0x48C, 0x491, 0x492, 0x493), 0),
+}
+
+
+def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
+    """The most permissive and the most restrictive processor that fit what is known.
+
+    A check that both pass, or both fail, is decided although a capability is unknown. (The VMCS revision
+    identifier has no extremes; a check that asks for it stays undecided.)
+    """
+    cpuid = dict(capabilities.cpuid)
+    width, linear = capabilities.maxphyaddr, capabilities.linear_address_width
+    addresses_known = "0x80000008.0.eax" in cpuid
+    found: list[Capabilities] = []
+    for permissive, msrs in ((True, _PERMISSIVE), (False, _RESTRICTIVE)):
+        known = {name: capabilities.has(name) for name in FEATURES}
+        registers = {
+            "0xa.0.eax": 0x2005 if permissive else 0x0002,
+            "0xa.0.ecx": 0xFFFF if permissive else 0,
+            "0xa.0.edx": 16 if permissive else 0,
+            "0x14.0.ebx": 0xFFFF_FFFF if permissive else 0,
+            "0x14.0.ecx": 0xFFFF_FFFF if permissive else 0,
+        }
+        found.append(
+            Capabilities(
+                name=capabilities.name,
+                msrs={**msrs, 0x345: 1 << 15 if permissive else 0, **capabilities.msrs},
+                cpuid={**registers, **cpuid},
+                features={name: permissive if value is None else value for name, value in known.items()},
+                maxphyaddr=width if width is not None or addresses_known else 52 if permissive else 32,
+                linear_address_width=linear
+                if linear is not None or addresses_known
+                else 57
+                if permissive
+                else 48,
+            )
+        )
+    return found[0], found[1]

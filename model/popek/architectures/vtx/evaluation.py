@@ -14,7 +14,7 @@ import attrs
 
 from popek.kernel.words import SymbolicConditionError, Word
 
-from .capabilities import Capabilities, CapabilityView
+from .capabilities import Capabilities, CapabilityView, extremes
 from .checks import CHECKS, Check
 from .compilation import Sieve, sieve
 from .fields import FIELDS
@@ -126,8 +126,8 @@ def violated(check: Check, view: View) -> bool | None:
     return None if unknown else True
 
 
-def _examine(check: Check, view: View, findings: Findings) -> None:
-    """Run one check with care for what is missing."""
+def _examine(check: Check, view: View, findings: Findings, others: Callable[[], tuple[View, View]]) -> None:
+    """Run one check with care for what is missing; `others` gives the views of the extreme processors."""
     lacking = ""
     for gate in check.gates:
         try:
@@ -140,14 +140,17 @@ def _examine(check: Check, view: View, findings: Findings) -> None:
         if holds and (check.doubt is None or check.doubt(view)):
             return
     except MissingField as error:
-        findings.undecided.append((check, lacking or error.what))
+        lacking, holds = lacking or error.what, False
+    if not lacking:
+        (findings.doubtful if holds else findings.violated).append(check)
         return
-    if lacking:
-        findings.undecided.append((check, lacking))
-    elif holds:
-        findings.doubtful.append(check)
-    else:
+    answers = set()
+    if "revision" not in asks(check) and check.doubt is None:
+        answers = {violated(check, other) for other in others()}
+    if answers == {True}:
         findings.violated.append(check)
+    elif answers != {False}:
+        findings.undecided.append((check, lacking))
 
 
 # -- all checks --------------------------------------------------------------------------
@@ -173,6 +176,7 @@ class Evaluator:
         self.capabilities = capabilities
         self.view = CapabilityView(capabilities)
         self.checks = tuple(CHECKS.values() if checks is None else checks)
+        self._extremes = tuple(CapabilityView(extreme) for extreme in extremes(capabilities))
         self._seen: dict[tuple[frozenset[str], Launch], int] = {}
         self._sieves: dict[tuple[frozenset[str], Launch], Sieve] = {}
 
@@ -187,8 +191,16 @@ class Evaluator:
         if vmcs.default is not None:
             fields = {name: vmcs.default & field.mask for name, field in FIELDS.items()} | dict(fields)
         findings = Findings([], [], [])
+        found: list[tuple[View, View]] = []
+
+        def others() -> tuple[View, View]:
+            if not found:
+                low, high = self._extremes
+                found.append((view_of(vmcs, low), view_of(vmcs, high)))
+            return found[0]
+
         for check in self._candidates(fields, vmcs.launch):
-            _examine(check, view, findings)
+            _examine(check, view, findings, others)
         return findings
 
     def _candidates(self, fields: Mapping[str, int], launch: Launch) -> Iterable[Check]:

@@ -196,7 +196,10 @@ def admissible_outcomes(findings: Findings, view: View) -> tuple[Outcome, ...]:
 def _outcome(check: Check, view: View) -> Outcome:
     if check.first_bad is None:
         return check.outcome
-    return attrs.evolve(check.outcome, qualification=check.first_bad(view))
+    try:
+        return attrs.evolve(check.outcome, qualification=check.first_bad(view))
+    except MissingField:
+        return check.outcome  # some processors stop earlier than others
 
 
 def _earliest(checks: Iterable[Check], view: View) -> list[Outcome]:

@@ -71,7 +71,9 @@ def far_transfer(cpu: Ia32, selector: Word, offset: Word, *, call: bool, size: i
         return
     if descriptor.s == 1 or not descriptor.type.isin((CALL_GATE_16, CALL_GATE_32, TASK_GATE, TSS_16, TSS_32)):
         raise Fault(GP, error_code(selector))
-    if (descriptor.dpl < cpu.cpl) | (descriptor.dpl < selector[1:0]):
+    # A TSS lies in the GDT alone (SDM vol. 3A, "TSS Descriptor").
+    misplaced = (selector[2] == 1) & descriptor.type.isin((TSS_16, TSS_32))
+    if misplaced | (descriptor.dpl < cpu.cpl) | (descriptor.dpl < selector[1:0]):
         raise Fault(GP, error_code(selector))
     if not descriptor.p:
         raise Fault(NP, error_code(selector))

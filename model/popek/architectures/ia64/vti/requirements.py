@@ -18,6 +18,7 @@ This module only states the questions: how an instruction is explored and who an
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
@@ -327,8 +328,8 @@ class Requirement:
         form: the instruction.
         knobs: the settings it depends on, in declared order.
         faithful, safe: the settings (one value per knob) under which it is.
-        intercepts: the settings under which it may take a Virtualization fault.
-        completes: the settings under which the guest's kernel may complete it.
+        intercepts: the settings under which it may take a Virtualization fault (asked where there are knobs).
+        completes: the settings under which the guest's kernel may complete it (likewise).
         undecided: settings for which a question was not decided.
     """
 
@@ -359,13 +360,11 @@ def requirement(duty: Obligation, assume: Assume) -> Requirement:
     """Both questions for every setting of the knobs."""
     ask = assume(duty.assumed)
     names = tuple(name for name in KNOBS if name in duty.knobs)
-    questions = {
-        "unfaithful": duty.unfaithful,
-        "unsafe": duty.unsafe,
-        "intercepted": duty.intercepted,
-        "completes": duty.completes & (duty.hardware.before.psr.cpl == 0),
-    }
-    found: dict[str, set[tuple[int, ...]]] = {name: set() for name in (*questions, "undecided")}
+    questions = {"unfaithful": duty.unfaithful, "unsafe": duty.unsafe}
+    if names:  # where no setting matters, nobody chooses between intercepts
+        questions["intercepted"] = duty.intercepted
+        questions["completes"] = duty.completes & (duty.hardware.before.psr.cpl == 0)
+    found: dict[str, set[tuple[int, ...]]] = defaultdict(set)
     for values in itertools.product((0, 1), repeat=len(names)):
         setting = duty.under(dict(zip(names, values, strict=True)))
         for name, condition in questions.items():

@@ -19,6 +19,9 @@ from ..fields import FIELDS
 from ..verdict import Failure, Suspect, Verdict, verdict_of_many
 from ..vmcs import Vmcs
 
+_OF_THE_PROCESSOR = ("MSR ", "CPUID ", "maxphyaddr", "linear_address_width")
+"""How an input that only the processor can give is called."""
+
 _ONES32, _ONES64 = (1 << 32) - 1, (1 << 64) - 1
 _HIGH32 = _ONES32 << 32
 _TRUE_CONTROLS, _ANY_ERROR_CODE = 1 << 55, 1 << 56
@@ -118,7 +121,7 @@ def judge_any(vmcs: Vmcs, processor: Processor) -> Judgement:
     if processor.known.has("INTEL64") is None and _shows_intel64(vmcs):
         processor = processor.with_intel64
     verdict = processor.judge(vmcs)
-    waiting = {item.id for item in verdict.undecided if any(what not in FIELDS for what in item.missing)}
+    waiting = {item.id for item in verdict.undecided if item.missing[0].startswith(_OF_THE_PROCESSOR)}
     if not waiting:
         return Judgement(verdict)
     certain = processor.permissive.judge(vmcs)

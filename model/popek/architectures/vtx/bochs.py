@@ -1,0 +1,124 @@
+"""The VM-entry checks as Bochs 2.7 does them: the ledger's, with the deviations that it was seen to have.
+
+What deviates, and the evidence, is data in ``popek_specs/vtx/bochs-deviations.toml``. Here each deviation
+that is more than a missing check is a predicate, so that a differential test has nothing left to explain.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from popek_specs.vtx import table
+
+from .capabilities import Capabilities, CapabilityView
+from .checks import CHECKS, Check, Condition
+from .checks.registry import refuses
+from .view import Truth, View, canonical, off, on
+
+
+@attrs.frozen
+class Deviation:
+    """One way in which Bochs departs from the manual.
+
+    Attributes:
+        id: short name.
+        rows: ids of the checks that it touches.
+        effect: ``not-checked``, ``weaker``, ``stricter``, ``different`` or ``other-qualification``.
+        models: where it applies: ``all``, ``cet``, ``any-error-code``, ``no-mtf``, ``unrestricted``.
+        what: one or two sentences.
+        mode: guest mode of the baseline that the evidence changes.
+        fields: what the evidence changes: a value, or ``+`` or ``-`` and bits to set or clear.
+        bochs: how the evidence ends on Bochs, such as ``entry-failure 33 0``.
+        manual: how it ends by the manual.
+    """
+
+    id: str
+    rows: tuple[str, ...]
+    effect: str
+    models: str
+    what: str
+    mode: str
+    fields: Mapping[str, str]
+    bochs: str
+    manual: str
+
+    def applies(self, capabilities: Capabilities) -> bool:
+        """Whether a model with these capabilities shows it."""
+        return _MODELS[self.models](CapabilityView(capabilities))
+
+    def changed(self, baseline: Mapping[str, int]) -> dict[str, int]:
+        """The fields of the evidence, on top of a baseline."""
+        found: dict[str, int] = {}
+        for name, text in self.fields.items():
+            number = int(text.lstrip("+-"), 16)
+            if text.startswith("+"):
+                number |= baseline[name]
+            elif text.startswith("-"):
+                number = baseline[name] & ~number
+            found[name] = number
+        return found
+
+
+_MODELS: Final[Mapping[str, Callable[[CapabilityView], bool]]] = {
+    "all": lambda cap: True,
+    "cet": lambda cap: bool(cap.entry_may >> 20 & 1),
+    "any-error-code": lambda cap: bool(cap.any_error_code),
+    "no-mtf": lambda cap: not cap.pri_may >> 27 & 1,
+    "unrestricted": lambda cap: bool(cap.sec_may >> 7 & 1),
+}
+
+
+@functools.cache
+def deviations() -> tuple[Deviation, ...]:
+    """All deviations, in the order of the file."""
+    return tuple(Deviation(**{**entry, "rows": tuple(entry["rows"])}) for entry in _file()["deviation"])
+
+
+@functools.cache
+def _file() -> dict[str, Any]:
+    found: dict[str, Any] = table("bochs-deviations.toml")
+    return found
+
+
+def _null_ss(v: View) -> Truth:
+    return (v.ENTRY_CONTROLS & 0x200 == 0) | (v.GUEST_SS_SELECTOR & 0xFFFC != 0)
+
+
+_SS_COUNTS: Final = Condition("not an IA-32e mode guest with a null SS", _null_ss)
+
+
+def _dpl(v: View) -> Any:
+    return v.GUEST_CS_ACCESS_RIGHTS >> 5 & 3
+
+
+# Row -> what Bochs tests in its place.
+_PREDICATES: Final[Mapping[str, Callable[[View], Truth]]] = {
+    "GUEST-CR-06": lambda v: on(v.GUEST_CR4, 5),
+    "GUEST-AR-CS-04": lambda v: _dpl(v) == v.GUEST_CS_SELECTOR & 3,
+    "GUEST-AR-CS-05": lambda v: _dpl(v) <= v.GUEST_CS_SELECTOR & 3,
+    "GUEST-ACT-05": lambda v: v.injects_nmi | (v.vector == 18),
+    "GUEST-DBG-01": lambda v: v.GUEST_PENDING_DEBUG_EXCEPTIONS & 0xFFFF_AFF0 == 0,
+    "ENTRY-01": lambda v: off(v.ENTRY_CONTROLS, 11),
+    "GUEST-MSR-10": lambda v: canonical(v, v.GUEST_SSP) & (v.ia32e | (v.GUEST_SSP >> 32 == 0)),
+}
+
+
+def bochs_checks(capabilities: Capabilities) -> tuple[Check, ...]:
+    """The checks of a Bochs model with these capabilities."""
+    by_row = {row: item for item in deviations() if item.applies(capabilities) for row in item.rows}
+    found: list[Check] = []
+    for check in CHECKS.values():
+        item = by_row.get(check.id)
+        if item is None:
+            found.append(check)
+        elif item.effect == "other-qualification":
+            found.append(attrs.evolve(check, certainty="must", outcome=refuses(0)))
+        elif item.id == "null-ss-in-64-bit-mode":
+            found.append(attrs.evolve(check, gates=(*check.gates, _SS_COUNTS)))
+        elif item.effect != "not-checked":
+            found.append(attrs.evolve(check, holds=_PREDICATES[check.id]))
+    return tuple(found)
