@@ -13,7 +13,8 @@ mode, through the technique's map.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import attrs
@@ -52,7 +53,7 @@ THEOREM1 = (SENSITIVE_ARE_PRIVILEGED, COMPLETES_ALIKE, CONFINED)
 THEOREM3 = (USER_SENSITIVE_ARE_PRIVILEGED, USER_COMPLETES_ALIKE, CONFINED)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class Premise(Generic[S]):
     """One hypothesis of a theorem for one instruction.
 
@@ -62,7 +63,6 @@ class Premise(Generic[S]):
         truth: whether it holds.
         because: one sentence where it does not.
         evidence: what was asked and answered.
-        witness: a replayed counterexample, where the classifier makes one.
     """
 
     name: str
@@ -70,7 +70,16 @@ class Premise(Generic[S]):
     truth: Truth
     because: str
     evidence: tuple[Evidence, ...]
-    witness: Counterexample[S] | None = None
+    _make_witness: Callable[[], Counterexample[S] | None] | None = None
+
+    @cached_property
+    def witness(self) -> Counterexample[S] | None:
+        """The counterexample, where it does not hold: found, made minimal and replayed when asked for.
+
+        Raises:
+            ReplayError: a defect of popek.
+        """
+        return None if self._make_witness is None else self._make_witness()
 
     def to_json(self) -> dict[str, object]:
         """By name and instruction."""
@@ -248,7 +257,7 @@ def _sensitivity(found: Classification[S]) -> list[Premise[S]]:
                 negate(critical),
                 because,
                 tuple(finding.evidence for finding in found.findings.values()),
-                found.witness if critical is Truth.YES else None,
+                (lambda: found.witness) if critical is Truth.YES else None,
             )
         )
     return made
@@ -344,9 +353,8 @@ class _Asking(Generic[S]):
         answer, model, solver = question.ask(self.classifier.effort)
         evidence = (z3_evidence(question, answer),)
         if model is not None and solver is not None:
-            return Premise(
-                name, form, Truth.NO, because, evidence, self._witness(name, because, question, solver, model)
-            )
+            witness = self._witness(name, because, question, solver, model)
+            return Premise(name, form, Truth.NO, because, evidence, lambda: witness)
         # Where the model does not say what happens, no premise is discharged by it.
         silent = any(isinstance(path.result, NotModelled) for path in self.general.paths)
         if answer is Answer.UNKNOWN or silent:

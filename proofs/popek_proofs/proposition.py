@@ -70,9 +70,9 @@ class Proposition:
     given: tuple[tuple[str, Expr], ...] = ()
     scope: Scope = attrs.field(factory=Scope)
 
-    def assumptions(self, without: str = "") -> list[tuple[str, Expr]]:
-        """The given facts and the hypotheses, by name, one of them left out on request."""
-        return [*self.given, *((h.name, h.formula) for h in self.hypotheses if h.name != without)]
+    def assumptions(self) -> list[tuple[str, Expr]]:
+        """The given facts and the hypotheses, by name."""
+        return [*self.given, *((h.name, h.formula) for h in self.hypotheses)]
 
     @cached_property
     def smtlib(self) -> str:

@@ -14,7 +14,8 @@ from popek.architectures.pdp10.encoding import encode, io_code, ks10_code
 from popek.architectures.pdp10.ka10 import Ka10
 from popek.architectures.pdp10.ks10 import Ks10
 from popek.checks.classify import Classification, Classifier
-from popek.checks.verdict import Truth
+from popek.checks.promises import Keeper
+from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import configure, default_configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
@@ -154,6 +155,19 @@ def test_work_with_data_is_innocuous_on_both(ka10: Classes, ks10: Classes) -> No
         "MOVE", "MOVEM", "ADD", "AOJ", "JUMPE", "SKIPE", "EXCH", "PUSH", "POP", "POPJ", "JSA", "JRA", "JRST",
         "JFCL", "XCT", "LUUO", "MUUO",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", [KA10, KS10], ids=lambda machine: str(machine.name))
+def test_what_is_critical_is_what_the_map_gets_wrong(
+    machine: Machine[Any], request: pytest.FixtureRequest
+) -> None:
+    classes: Classes = request.getfixturevalue("ka10" if machine is KA10 else "ks10")
+    keeper = Keeper(machine, machine.technique(), default_configuration(machine))
+    faithful = {"MOVEM AC, E", "JRST E", "JRST 4, E", "JRST 10, E", "XCT E", "AOJN AC, E"}
+    for form, found in classes.items():
+        if found.critical is Truth.YES or form in faithful:
+            expected = Status.HOLDS if form in faithful else Status.REFUTED
+            assert keeper.keeps(found.instruction).fidelity.status is expected, form
 
 
 # -- single steps ----------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from popek.architectures.pdp11 import MACHINES
 from popek.architectures.pdp11.encoding import encode
 from popek.architectures.pdp11.state import REGISTERS, Pdp11
 from popek.checks.classify import Classification, Classifier
-from popek.checks.verdict import Truth
+from popek.checks.promises import Keeper
+from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import configure, default_configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
@@ -114,6 +115,15 @@ def test_a_trap_added_takes_an_instruction_off_the_list() -> None:
         mended.instructions["RESET"]
     )
     assert (found.privileged, found.critical) == (Truth.YES, Truth.NO)
+
+
+def test_what_is_critical_is_what_the_map_gets_wrong(classes: Mapping[str, Classification[Pdp11]]) -> None:
+    keeper = Keeper(MACHINE, TECHNIQUE, default_configuration(MACHINE))
+    faithful = {"MOV R, (R)", "HALT", "EMT t", "JSR R, (R)", "SOB R, o", "MFPI R"}
+    for form, found in classes.items():
+        if found.critical is Truth.YES or form in faithful:
+            expected = Status.HOLDS if form in faithful else Status.REFUTED
+            assert keeper.keeps(found.instruction).fidelity.status is expected, form
 
 
 def test_every_instruction_has_words() -> None:

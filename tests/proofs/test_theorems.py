@@ -91,7 +91,7 @@ WEAKENED = {
             ),
         ),
     ),
-    "the bound is not cut, as the paper writes": _with(
+    "the bound is kept as it is": _with(
         storage.KEEPS_REFERENCES, "bound-is-cut", equal(storage.B, storage.b)
     ),
     "the bound is cut to the hardware's storage": _with(

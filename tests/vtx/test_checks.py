@@ -518,3 +518,78 @@ def test_other_processors_other_verdicts() -> None:
     assert judge(vmcs, TIGER).outcome.kind == "enters"
     failed = [item.id for item in judge(vmcs, PENRYN).failed]
     assert "CTL-CAP-03" in failed or "CTL-CAP-02" in failed
+
+
+# -- processors that are not fully known ----------------------------------------------------------------
+
+FULL = [
+    TIGER,
+    PENRYN,
+    HASWELL,
+    load_capabilities("bochs-corei7-skylake-x"),
+    load_capabilities("intel-skylake"),
+]
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.sampled_from(FULL), st.sampled_from(MODES), st.integers(0, 2**32))
+def test_knowing_less_never_changes_an_answer(full: Capabilities, mode: Mode, seed: int) -> None:
+    """What is decided for a partly known processor is what the whole processor says."""
+    rnd = random.Random(seed)
+    share = rnd.random()
+    partial = attrs.evolve(
+        full,
+        msrs={number: value for number, value in full.msrs.items() if rnd.random() > share},
+        cpuid={name: value for name, value in full.cpuid.items() if rnd.random() > share},
+        features={name: value for name, value in full.features.items() if rnd.random() > share},
+        maxphyaddr=rnd.choice((None, full.maxphyaddr)),
+        linear_address_width=rnd.choice((None, full.linear_address_width)),
+    )
+    vmcs = Vmcs(fields=near(mode, seed), launch=LAUNCH)
+    known, less = judge(vmcs, full), judge(vmcs, partial)
+    failed = {item.id for item in known.failed}
+    open_rows = {item.id for item in less.undecided}
+    assert {item.id for item in less.failed} | open_rows >= failed
+    assert {item.id for item in less.failed} <= failed | {item.id for item in known.undecided}
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "value"),
+    [
+        ("GUEST-CR-09", "GUEST_CR3", 1 << 63 | 0x1000),  # seen in a real report
+        ("GUEST-DT-01", "GUEST_GDTR_BASE", 1 << 60),
+        ("HOST-CR-01", "HOST_CR0", 0x8000_0001),
+        ("HOST-CR-02", "HOST_CR4", 0x20),
+        ("HOST-SEG-13", "HOST_TR_BASE", 0x7FFF_0000_0000_0000),
+    ],
+)
+def test_what_fails_on_every_processor_needs_no_capabilities(row: str, field: str, value: int) -> None:
+    assert row in [item.id for item in judge(Vmcs(fields={field: value})).failed]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "value"),
+    [
+        ("GUEST-CR-09", "GUEST_CR3", 0x1_2345_6000),  # fits 36 bits, and no processor has fewer
+        ("GUEST-DT-01", "GUEST_GDTR_BASE", 0xFFFF_8000_0000_0000),
+        ("CTL-CR3T-01", "CR3_TARGET_COUNT", 0),
+        ("HOST-CR-01", "HOST_CR0", 0x8005_0033),
+    ],
+)
+def test_what_passes_on_every_processor_needs_no_capabilities(row: str, field: str, value: int) -> None:
+    verdict = judge(Vmcs(fields={field: value}))
+    assert row not in [item.id for item in (*verdict.failed, *verdict.undecided)]
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "value"),
+    [
+        ("GUEST-CR-09", "GUEST_CR3", 1 << 45),
+        ("GUEST-DT-01", "GUEST_GDTR_BASE", 1 << 50),
+        ("CTL-CR3T-01", "CR3_TARGET_COUNT", 4),
+        ("CTL-CAP-05", "EXIT_CONTROLS", 0x0003_6FFF),
+    ],
+)
+def test_what_depends_on_the_processor_is_undecided_without_it(row: str, field: str, value: int) -> None:
+    (item,) = (item for item in judge(Vmcs(fields={field: value})).undecided if item.id == row)
+    assert any("CPUID" in what or "MSR" in what for what in item.missing)

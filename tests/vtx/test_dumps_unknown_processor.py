@@ -76,7 +76,6 @@ def test_mistakes_that_fail_everywhere_are_found_without_a_processor() -> None:
     for changes, check in (
         ({"GUEST_CR4": (start.get("GUEST_CR4") or 0) & ~0x2000}, "GUEST-CR-03"),  # VMXE
         ({"HOST_CR0": (start.get("HOST_CR0") or 0) & ~0x20}, "HOST-CR-01"),  # NE
-        ({"PIN_CONTROLS": 0}, "CTL-CAP-01"),  # bits 1, 2 and 4 have always been fixed to 1
         ({"MSR_BITMAP": 1 << 60, "PRIMARY_PROC_CONTROLS": 0x9401E172}, "CTL-MSRBM-01"),
         ({"HOST_RIP": 1 << 62}, "HOST-ASZ-09"),
     ):
@@ -92,22 +91,35 @@ def test_a_many_times_used_processor_judges_as_a_fresh_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "check"),
+    ("changes", "check", "is_suspect"),
     [
-        ({"HOST_RIP": 1 << 50}, "HOST-ASZ-09"),  # canonical with 57-bit linear addresses
-        ({"GUEST_CR3": 1 << 45}, "GUEST-CR-09"),  # fine with 46 or more physical-address bits
-        ({"GUEST_CR3": 1 << 61}, "GUEST-CR-09"),  # fine with linear-address masking
+        ({"PIN_CONTROLS": 0}, "CTL-CAP-01", True),  # bits 1, 2 and 4 are fixed to 1 on all processors so far
+        ({"HOST_RIP": 1 << 50}, "HOST-ASZ-09", True),  # canonical only with 57-bit linear addresses
+        ({"GUEST_CR3": 1 << 61}, "GUEST-CR-09", True),  # fine only with linear-address masking
+        ({"ENTRY_INTR_INFO": 0x8000030D}, "INJ-08", True),  # fine only with IA32_VMX_BASIC[56] = 1
         (
-            {"PRIMARY_PROC_CONTROLS": 0x94006172},
-            "CTL-CAP-02",
-        ),  # CR3 exiting off: fine with TRUE capability MSRs
+            {"ENTRY_INTR_INFO": 0x80000403, "ENTRY_INSTRUCTION_LENGTH": 0},
+            "INJ-12",
+            True,
+        ),  # a length of 0 needs IA32_VMX_MISC[30] = 1
+        ({"GUEST_CR3": 1 << 45}, "GUEST-CR-09", False),  # fine with 46 or more physical-address bits
+        ({"PRIMARY_PROC_CONTROLS": 0x94006172}, "CTL-CAP-02", False),  # TRUE capability MSRs allow it
     ],
 )
-def test_what_depends_on_the_processor_stays_undecided(changes: dict[str, int], check: str) -> None:
+def test_what_depends_on_the_processor_stays_undecided(
+    changes: dict[str, int], check: str, is_suspect: bool
+) -> None:
     start = baseline("64-bit", load_capabilities("bochs-corei7-skylake-x"))
-    verdict = judge_any(start.with_fields(**changes), Processor(UNKNOWN)).verdict
-    assert check not in [item.id for item in verdict.failed]
-    assert check in [item.id for item in verdict.undecided]
+    judgement = judge_any(start.with_fields(**changes), Processor(UNKNOWN))
+    assert check not in [item.id for item in judgement.verdict.failed]
+    assert check in [item.id for item in judgement.verdict.undecided]
+    assert (check in [item.id for item in judgement.suspects]) == is_suspect
+    assert (check in [item.id for item in judgement.complete.warnings]) == is_suspect
+
+
+@pytest.mark.parametrize("start", STARTS, ids=lambda vmcs: vmcs.name)
+def test_what_enters_is_no_suspect(start: Vmcs) -> None:
+    assert judge_any(start, Processor(UNKNOWN)).suspects == ()
 
 
 def test_failures_that_need_no_processor_stay_beside_those_that_fail_on_all() -> None:
@@ -123,3 +135,4 @@ def test_a_revision_identifier_is_not_guessed() -> None:
     verdict = judge_any(linked, Processor(UNKNOWN)).verdict
     assert "GUEST-LINK-04" not in [item.id for item in verdict.failed]
     assert "GUEST-LINK-04" in [item.id for item in verdict.undecided]
+    assert "GUEST-LINK-04" not in [item.id for item in judge_any(linked, Processor(UNKNOWN)).suspects]

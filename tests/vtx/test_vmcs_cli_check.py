@@ -68,6 +68,7 @@ def test_known_causes_are_what_fails(run: Run, number: str, words: str, checks: 
     assert [item["id"] for item in verdict["failed"]] == checks
     assert verdict["outcome"] == {"kind": "entry-failure", "reason": 33, "qualification": 0}
     assert verdict["explains_report"] == ("unknown" if number == "21" else "yes")  # 21 prints no exit reason
+    assert verdict["reported"].get("exit_reason") == (None if number == "21" else "0x80000021")
     code, text = run("check", path(number))
     assert code == 1
     listed = [line.split()[0] for line in text.splitlines() if line.startswith("  GUEST-")]

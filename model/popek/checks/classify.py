@@ -170,6 +170,7 @@ class Classifier(Generic[S]):
         configuration: settings that both runs share.
         effort: bounds, and the tally of solver time.
         time_is_state: count clocks as resources.
+        components: find out which leaves leak or change.
     """
 
     def __init__(
@@ -180,10 +181,11 @@ class Classifier(Generic[S]):
         *,
         effort: Effort | None = None,
         time_is_state: bool = False,
+        components: bool = True,
     ) -> None:
         self.machine, self.technique, self.configuration = machine, technique, configuration
         self.effort = effort or Effort()
-        self.time_is_state = time_is_state
+        self.time_is_state, self.components = time_is_state, components
         self.state = configured(machine, configuration)
         self.invariant = machine.invariant(self.state)
 
@@ -218,7 +220,9 @@ class _Varied:
 
     def names(self, before: State, read: set[str]) -> list[str]:
         """Those of them that a run reads."""
-        found = [x.name for x in self.leaves if not read.isdisjoint(terms.variables_of([before[x.name].term]))]
+        found = [
+            x.name for x in self.leaves if not read.isdisjoint(terms.variables_of([before[x.name].term]))
+        ]
         return [*found, *(name for name in self.contents if name + PRIME in read)]
 
 
@@ -242,7 +246,11 @@ class _Questions(Generic[S]):
         self._instruction, self._general = instruction, general
         self._completing = general.completing()
         self._run = general.at(classifier.state)
-        self._assumed = [self._settings(classifier.state), classifier.invariant, instruction.valid(general.operands)]
+        self._assumed = [
+            self._settings(classifier.state),
+            classifier.invariant,
+            instruction.valid(general.operands),
+        ]
         self._in_user = [self._technique.deprivileged(classifier.state)]
         self._ask = Asker(classifier.effort, self._assumed)
 
@@ -250,7 +258,9 @@ class _Questions(Generic[S]):
         completes_in_user = self._ask.first(
             (*self._in_user, conjunction(conditions)) for conditions, _ in self._completions(self._run)
         )
-        findings = {"mode_sensitive": self._finding("mode_sensitive", self._mode(), self._in_user, completes_in_user)}
+        findings = {
+            "mode_sensitive": self._finding("mode_sensitive", self._mode(), self._in_user, completes_in_user)
+        }
         problems = {"control": self._control(), "location": self._location(), "resource": self._resource()}
         for name, problem in problems.items():
             user = self._finding(f"user_{name}_sensitive", problem, self._in_user, completes_in_user)
@@ -331,7 +341,9 @@ class _Questions(Generic[S]):
         twin = self._general.at(self._primed(_Varied(leaves_with(self._machine.state, [Role.MODE]))))
         traps = [*self._in_user, ~self._completes(self._run), ~self._run.not_modelled]
         where = [*traps, self._machine.supervisor(twin.before), self._machine.invariant(twin.before)]
-        works = self._ask.first((*where, conjunction(conditions)) for conditions, _ in self._completions(twin))
+        works = self._ask.first(
+            (*where, conjunction(conditions)) for conditions, _ in self._completions(twin)
+        )
         silent = self._ask.first([(*self._in_user, self._run.not_modelled)])
         return both(both(_no(completes_in_user), _no(silent)), _yes(works))
 
@@ -372,7 +384,8 @@ class _Questions(Generic[S]):
         evidence = z3_evidence(question, answer)
         if answer is Answer.SAT:
             # Questions about user mode are parts of the general ones, which list the components.
-            shown = self._components(problem, conditions) if name in SENSITIVE else ((), ())
+            wanted = self._c.components and name in SENSITIVE
+            shown = self._components(problem, conditions) if wanted else ((), ())
             if narrower is not None and narrower.truth is Truth.YES:
                 return Finding(Truth.YES, evidence, *shown, narrower._make_witness)
             return Finding(Truth.YES, evidence, *shown, lambda: self._witness(name, question, problem))
@@ -454,9 +467,7 @@ class _Questions(Generic[S]):
         names = set(terms.variables_of(roots))
         return names | {str(cell.data) for cell in terms.applications_of(roots)}
 
-    def _witness(
-        self, name: str, question: Question, problem: _Problem[S]
-    ) -> Counterexample[S]:
+    def _witness(self, name: str, question: Question, problem: _Problem[S]) -> Counterexample[S]:
         runs, offset = problem.runs, problem.offset
         _, model, solver = question.ask(self._c.effort)
         if model is None or solver is None:

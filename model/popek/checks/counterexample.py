@@ -7,6 +7,7 @@ reported; a witness that does not replay is a defect of popek and says so.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -113,6 +114,7 @@ class Counterexample(Generic[S]):
             "claim": self.claim,
             "story": self.story,
             "assembly": self.assembly,
+            "labels": [self.first.label, *([] if second is None else [second.label])],
             "before": start,
             "native": self.first.to_json(),
             "virtualized": None
@@ -124,8 +126,46 @@ class Counterexample(Generic[S]):
             "differ": {d.name: [hex(d.before), hex(d.after)] for d in self.differ},
         }
 
+    def lines(self) -> list[tuple[str, str, str]]:
+        """The two runs side by side: what they start from, the instruction, what becomes of it."""
+        second = self.second
+        apart = {} if second is None else {d.name: d for d in differences(self.first.before, second.before)}
+        start = {d.name: d for d in self.before}
+        rows = []
+        for name in dict.fromkeys((*start, *apart)):
+            known = apart.get(name, start.get(name))
+            assert known is not None
+            left = show(apart[name].before if name in apart else known.after, known.width)
+            rows.append((name, left, show(known.after, known.width) if second is not None else ""))
+        rows.append((self.assembly, self.first.describe(), "" if second is None else second.describe()))
+        rows += [
+            (f"→ {d.name}", show(d.before, d.width), show(d.after, d.width))
+            for d in self.differ
+            if second is not None
+        ]
+        return rows
 
-def differences(a: State, b: State, addresses: Mapping[str, Iterable[int]] | None = None) -> tuple[Difference, ...]:
+    def __str__(self) -> str:
+        """As a table of plain text."""
+        titles = (self.story, self.first.label, "" if self.second is None else self.second.label)
+        return "\n".join("  ".join(f"{cell:<32}" for cell in row).rstrip() for row in (titles, *self.lines()))
+
+    def _repr_html_(self) -> str:
+        """As a table for notebooks; what differs is bold."""
+        titles = ("", self.first.label, "" if self.second is None else self.second.label)
+        head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+        body = ""
+        for name, left, right in self.lines():
+            tag = "b" if left != right else "span"
+            cells = "".join(f"<td><{tag}>{html.escape(cell)}</{tag}></td>" for cell in (left, right))
+            body += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
+        caption = html.escape(f"{self.assembly}: {self.story}")
+        return f"<table><caption>{caption}</caption><tr>{head}</tr>{body}</table>"
+
+
+def differences(
+    a: State, b: State, addresses: Mapping[str, Iterable[int]] | None = None
+) -> tuple[Difference, ...]:
     """Every leaf and cell in which two concrete states differ.
 
     Storage is compared where either state stored something, and at the given addresses by memory name.
@@ -182,7 +222,9 @@ class Minimizer:
                 model, met = self._prefer(model, term, preferred)
                 if not met and term.width > 1:
                     top, middle = term.width - 1, term.width // 2
-                    pending.append((terms.extract(term, middle - 1, 0), terms.extract(preferred, middle - 1, 0)))
+                    pending.append(
+                        (terms.extract(term, middle - 1, 0), terms.extract(preferred, middle - 1, 0))
+                    )
                     pending.append((terms.extract(term, top, middle), terms.extract(preferred, top, middle)))
         return model
 
@@ -202,7 +244,9 @@ class Minimizer:
         return terms.applications_of(self._roots)
 
 
-def leaf_preferences(state: State, preferred: State, known: Mapping[str, Term]) -> Iterable[tuple[Term, Term]]:
+def leaf_preferences(
+    state: State, preferred: State, known: Mapping[str, Term]
+) -> Iterable[tuple[Term, Term]]:
     """Each leaf of a symbolic state that the query mentions, with its value in the preferred state."""
     for leaf in state.leaves:
         term = state[leaf.name].term
@@ -247,14 +291,18 @@ def concretize(
             state._memories[name] = Memory(
                 content.address_width, content.cell_width, {a: v for a, v in cells_here.items() if v}
             )
-    return state.with_undefined(
-        {n: model(t) for n, t in variables.items() if n.startswith("undefined ")}
-    )
+    return state.with_undefined({n: model(t) for n, t in variables.items() if n.startswith("undefined ")})
 
 
-def execute(machine: Machine[S], instruction: Instruction, label: str, before: S, operands: Mapping[str, int]) -> Executed[S]:
+def execute(
+    machine: Machine[S], instruction: Instruction, label: str, before: S, operands: Mapping[str, int]
+) -> Executed[S]:
     """Run the instruction on numbers."""
-    words = {name: Word(width, operands[name]) for operand in instruction.inputs for name, width in operand.part_names()}
+    words = {
+        name: Word(width, operands[name])
+        for operand in instruction.inputs
+        for name, width in operand.part_names()
+    }
     return Executed(label, before, machine.step(instruction, before, words))
 
 

@@ -173,7 +173,9 @@ class _Promises(Generic[S]):
         self._native = general
         private = self._machine.state.symbolic(OF_THE_VMM)
         settings, owned = keeper.configuration.settings, set(self._technique.owned)
-        fixed = {a.leaf: settings[a.name] for a in self._machine.axes if a.name in settings and a.leaf in owned}
+        fixed = {
+            a.leaf: settings[a.name] for a in self._machine.axes if a.name in settings and a.leaf in owned
+        }
         self._private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
         self._hardware, assumed = self._arranged(self._private)
         self._assumed = [
@@ -199,7 +201,9 @@ class _Promises(Generic[S]):
         """The VMM may keep other values everywhere, but for settings."""
         private = self._private
         leaves = [leaf for leaf in private.leaves if not private[leaf.name].concrete]
-        changed = private.with_changes({leaf.name: symbol(leaf.name + ANOTHER, leaf.width) for leaf in leaves})
+        changed = private.with_changes(
+            {leaf.name: symbol(leaf.name + ANOTHER, leaf.width) for leaf in leaves}
+        )
         return changed.with_contents({name: name + ANOTHER for name in private.memories()})
 
     def _untrapped(self, run: Run[S]) -> list[Completion[S]]:
@@ -222,7 +226,7 @@ class _Promises(Generic[S]):
         for case in differing(together(ours, expected), ignoring=frozenset(), time_is_state=False):
             for condition in case.unlike.values():
                 yield _Breach(
-        _Kind.UNLIKE,
+                    _Kind.UNLIKE,
                     "another result than on the guest's own machine",
                     case.given,
                     condition,
@@ -339,9 +343,7 @@ class _Promises(Generic[S]):
         mapped = self._technique.map(after, private)
         return self._view(mapped, after, guest or self._guest, [private], lambda private, address: address)
 
-    def _view(
-        self, state: S, storage: S, guest: S, privates: list[S], place: Callable[[S, Word], Word]
-    ) -> S:
+    def _view(self, state: S, storage: S, guest: S, privates: list[S], place: Callable[[S, Word], Word]) -> S:
         owns, home = self._technique.owns_address, self._technique.guest_address
         state = state.copy()
         for name, content in self._storages(storage):
@@ -413,7 +415,11 @@ class _Promises(Generic[S]):
         )
         if breach.kind is _Kind.SHOWS:
             second = execute(
-                machine, instruction, "with another VMM state", technique.map(guest, others[0]), found.operands
+                machine,
+                instruction,
+                "with another VMM state",
+                technique.map(guest, others[0]),
+                found.operands,
             )
             runs: tuple[Executed[S], Executed[S] | None] = (on_hardware, second)
             mine, theirs = _after(on_hardware, breach.how), _after(second, breach.how)

@@ -168,7 +168,10 @@ def conjunction(conditions: Iterable[Term]) -> Word:
 def declared_order(state: type[State], names: Iterable[str]) -> list[str]:
     """Names of leaves and memories, in the order in which the state declares them."""
     wanted = set(names)
-    everything = [*(leaf.name for leaf in state.leaves), *(slot.name for slot in state.layout if slot.address)]
+    everything = [
+        *(leaf.name for leaf in state.leaves),
+        *(slot.name for slot in state.layout if slot.address),
+    ]
     return [name for name in everything if name in wanted]
 
 

@@ -65,7 +65,8 @@ def find_minimal(
         preferences += [
             (other[leaf.name].term, states[0][leaf.name].term)
             for leaf in machine.state.leaves
-            if other[leaf.name].term is not states[0][leaf.name].term and _mentioned(other[leaf.name].term, known)
+            if other[leaf.name].term is not states[0][leaf.name].term
+            and _mentioned(other[leaf.name].term, known)
         ]
     for symbolic, reset in zip(states, wanted, strict=True):
         preferences += leaf_preferences(symbolic, reset, known)
@@ -101,4 +102,3 @@ def _smallest(instruction: Instruction, name: str) -> int:
             if full == name:
                 return operand.kind.first.get(part, 0) & terms.mask(width)
     raise KeyError(name)
-

@@ -266,8 +266,8 @@ def _beside(dump: Dump) -> dict[str, Any]:
 
 def _verdict_json(dump: Dump, verdict: Verdict) -> dict[str, Any]:
     answer: dict[str, Any] = {**verdict.to_json(), "name": dump.name, "format": dump.format, **_beside(dump)}
-    if dump.reported:
-        answer["reported"] = {**dump.reported, **answer["reported"]}
+    said = {field_id.lower(): value for field_id, value in answer["reported"].items()}
+    answer["reported"] = {**dump.reported, **said}
     return answer
 
 

@@ -214,7 +214,7 @@ class _Builder:
         if self.chance(0.5):
             selector = CODE_SELECTORS[target]
         elif self.chance(0.75):
-            good = not self.chance(0.15)
+            good = not self.chance(0.2)
             selector = self.place(
                 self.code(target, conforming=self.chance(0.4), present=good, wide=self.chance(0.9))
             )
@@ -357,14 +357,14 @@ class _Builder:
             return
         limit = 0x67
         if uses_ports or self.chance(0.2):
-            base = self.rng.choice((0x68, 0x68, 0x68, 0x60, 0x70, 0x1000, 0xFFFF))
+            base = self.rng.choice((0x68, 0x68, 0x68, 0x60, 0x70, 0x20, 0x1000, 0xFFFF))
             self.put(TSS_BASE + 0x66, struct.pack("<H", base))
             limit = self.rng.choice((0x67, 0x2068, 0x68 + 0xD0, 0x69 + 0xD0, 0x6A + 0xD0, 0x2067, 0x2069))
             if base < 0x1000:
                 bits = self.rng.choice((b"\0\0\0", b"\0\0\0", self.rng.randbytes(3)))
                 for port in (0x680, 0x6FF, 0xE0, 0xFFFE):
                     self.put(TSS_BASE + base + (port >> 3), bits[: 3 if port < 0xFFFE else 2])
-        small = self.chance(0.25 if uses_stacks else 0.1)
+        small = self.chance(0.25 if uses_stacks or uses_ports else 0.1)
         if small:
             limit = self.rng.choice((0x66, 0x17, 0x13, 0x12, 0x0B))
             self.plain_gate_for_invalid_tss()
@@ -380,7 +380,10 @@ class _Builder:
     def narrow_task(self) -> None:
         """A 16-bit TSS, whose stacks lie in segments of 64 KiB."""
         self.plain_gate_for_invalid_tss()
-        limit = self.rng.choice((0x2B, 0x2B, 0x0D, 0x0C, 0x09, 0x05))
+        limit = self.rng.choice((0x2B, 0x2B, 0x0D, 0x0C, 0x09, 0x05, 0x2068))
+        self.put(TSS_BASE + 0x66, struct.pack("<H", 0x68))
+        for port in (0x680, 0x6FF, 0xE0):
+            self.put(TSS_BASE + 0x68 + (port >> 3), bytes(3))
         self.put(GDT_BASE + TSS_SELECTOR, segment_descriptor(TSS_BASE, limit, 0x8100))
         for ring in range(3):
             access = self.flags_of(0x13, ring, high=self.rng.choice((0x40, 0x00)))
@@ -402,6 +405,10 @@ class _Builder:
             selector = self.selector()
         if ring and self.chance(0.15):
             offset = self.edge(segment, 0) & 0xFFFFFFFF
+        elif ring and segment != _FLAT and self.chance(0.25):
+            # Just enough room for some frame, or just not.
+            lowest = segment.limit + 1 if segment.expand_down else 0
+            offset = lowest + self.rng.choice((8, 10, 12, 16, 20, 24, 28, 36)) - self.rng.choice((0, 0, 1, 2))
         self.put(TSS_BASE + 4 + 8 * ring, words(offset, selector))
 
     def code_segment(self) -> None:
@@ -597,13 +604,17 @@ class _Builder:
         """For LLDT."""
         if self.chance(0.4):
             return self.selector()
-        return self.place(self.wild(2, 2, 2, 2, 9, 0x12), ldt=self.chance(0.1)) | self.rng.getrandbits(2)
+        loaded = self.registers.get("ldtr", 0) != 0
+        ldt = self.chance(0.3 if loaded else 0.05)
+        return self.place(self.wild(2, 2, 2, 2, 9, 0x12), ldt=ldt) | self.rng.getrandbits(2)
 
     def tss_selector(self) -> int:
         """For LTR."""
         if self.chance(0.4):
             return self.selector()
-        return self.place(self.wild(1, 9, 9, 9, 3, 11, 2), ldt=self.chance(0.1)) | self.rng.getrandbits(2)
+        loaded = self.registers.get("ldtr", 0) != 0
+        ldt = self.chance(0.3 if loaded else 0.05)
+        return self.place(self.wild(1, 9, 9, 9, 3, 11, 2), ldt=ldt) | self.rng.getrandbits(2)
 
     def table_operand(self) -> None:
         """For LGDT and LIDT: where the tables are now, or anywhere when it ends right there."""

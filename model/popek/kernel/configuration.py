@@ -51,7 +51,9 @@ def default_configuration(machine: Machine[Any]) -> Configuration:
     return Configuration({a.name: a.default for a in machine.axes if a.default is not None})
 
 
-def configure(machine: Machine[Any], settings: Iterable[str], *, open_axes: Iterable[str] = ()) -> Configuration:
+def configure(
+    machine: Machine[Any], settings: Iterable[str], *, open_axes: Iterable[str] = ()
+) -> Configuration:
     """The default configuration with `NAME=VALUE` settings applied.
 
     Args:
@@ -93,4 +95,6 @@ def _value(axis: Axis, value: str, text: str) -> int:
 
 
 def _example(machine: Machine[Any]) -> str:
-    return f"{machine.axes[0].name}={machine.axes[0].values[-1]}" if machine.axes else "(this machine has none)"
+    return (
+        f"{machine.axes[0].name}={machine.axes[0].values[-1]}" if machine.axes else "(this machine has none)"
+    )

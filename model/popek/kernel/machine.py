@@ -1,10 +1,10 @@
 """A machine: a state, its instructions, its modes, and the settings a question may fix.
 
-    toy = Machine("toy", "A toy", Toy, supervisor=lambda s: s.mode == 0, user=lambda s: s.mode == 1)
+toy = Machine("toy", "A toy", Toy, supervisor=lambda s: s.mode == 0, user=lambda s: s.mode == 1)
 
-    @toy.instruction("GETMODE", source="the manual, p. 1")
-    def getmode(cpu: Toy) -> None:
-        cpu.acc = cpu.mode.zero_extend(8)
+@toy.instruction("GETMODE", source="the manual, p. 1")
+def getmode(cpu: Toy) -> None:
+    cpu.acc = cpu.mode.zero_extend(8)
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Axis:
 
 def leaf_axis(name: str, leaf: str, width: int, summary: str, default: int | None = None) -> Axis:
     """An axis that is one leaf of the state, `width` bits wide."""
-    return Axis(name, summary, tuple(range(1 << width)), lambda state, value: state[leaf] == value, default, leaf)
+    return Axis(
+        name, summary, tuple(range(1 << width)), lambda state, value: state[leaf] == value, default, leaf
+    )
 
 
 @attrs.define(eq=False)

@@ -16,6 +16,7 @@ import attrs
 from . import terms
 from .words import Word, concat, ite
 
+
 @attrs.frozen(eq=False)
 class Block:
     """A store of many cells at once: `cells` cells of `contents` from `source`, now at `destination`."""
@@ -111,7 +112,9 @@ class Memory:
             memory = memory.store(address + i, value[low + self.cell_width - 1 : low])
         return memory
 
-    def substituted(self, replace: terms.Substitution, functions: Mapping[str, Callable[[Word], Word]]) -> Memory:
+    def substituted(
+        self, replace: terms.Substitution, functions: Mapping[str, Callable[[Word], Word]]
+    ) -> Memory:
         """The same stores on replaced terms; a named root listed in `functions` becomes a view."""
         root: Root = self.root
         if isinstance(root, str) and root in functions:
@@ -121,7 +124,9 @@ class Memory:
             return Word(old.width, replace(old.term))
 
         stores = tuple(
-            Block(word(s.destination), word(s.source), word(s.cells), s.contents.substituted(replace, functions))
+            Block(
+                word(s.destination), word(s.source), word(s.cells), s.contents.substituted(replace, functions)
+            )
             if isinstance(s, Block)
             else (word(s[0]), word(s[1]))
             for s in self.stores
@@ -140,5 +145,9 @@ class Memory:
         return self.root
 
     def __repr__(self) -> str:
-        base = f"{len(self.root)} cells" if isinstance(self.root, Mapping) else getattr(self.root, "__name__", self.root)
+        base = (
+            f"{len(self.root)} cells"
+            if isinstance(self.root, Mapping)
+            else getattr(self.root, "__name__", self.root)
+        )
         return f"Memory({base}, {len(self.stores)} stores)"

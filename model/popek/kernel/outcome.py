@@ -43,7 +43,12 @@ class Fault(Exception):  # noqa: N818 - the manuals' word
     """
 
     def __init__(
-        self, vector: Vector, error_code: Word | int | None = None, *, memory: bool = False, keeps: bool = False
+        self,
+        vector: Vector,
+        error_code: Word | int | None = None,
+        *,
+        memory: bool = False,
+        keeps: bool = False,
     ) -> None:
         super().__init__(vector, error_code)
         if isinstance(error_code, int):

@@ -333,7 +333,9 @@ def word(width: int, *, role: Role = Role.GENERAL, reset: int = 0) -> WordCompon
     return WordComponent(width, role, reset)
 
 
-def register(kind: type[R], width: int = 32, *, role: Role = Role.GENERAL, reset: int = 0) -> RegisterComponent[R]:
+def register(
+    kind: type[R], width: int = 32, *, role: Role = Role.GENERAL, reset: int = 0
+) -> RegisterComponent[R]:
     """A word of `width` bits with the named fields of `kind`."""
     return RegisterComponent(kind, width, role, reset)
 
@@ -508,7 +510,9 @@ class State:
 
     def __repr__(self) -> str:
         changed = [
-            f"{leaf.name}={self[leaf.name].value!r}" for leaf in self.leaves if self[leaf.name].value != leaf.reset
+            f"{leaf.name}={self[leaf.name].value!r}"
+            for leaf in self.leaves
+            if self[leaf.name].value != leaf.reset
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
 

@@ -192,7 +192,9 @@ def arithmetic(op: str, a: Term, b: Term) -> Term:
     if right is not None:
         if op in ("and", "mul") and right == 0:
             return b
-        if (op == "and" and right == mask(width)) or (op in ("or", "xor", "shl", "lshr", "ashr") and right == 0):
+        if (op == "and" and right == mask(width)) or (
+            op in ("or", "xor", "shl", "lshr", "ashr") and right == 0
+        ):
             return a
         if op == "or" and right == mask(width):
             return b
@@ -498,7 +500,9 @@ def literals(conditions: Iterable[Term]) -> dict[Term, Term]:
 
 
 def evaluate(
-    roots: Iterable[Term], variables: Mapping[str, int], functions: Mapping[str, Callable[..., int]] | None = None
+    roots: Iterable[Term],
+    variables: Mapping[str, int],
+    functions: Mapping[str, Callable[..., int]] | None = None,
 ) -> list[int]:
     """The numbers the roots stand for; a variable that is not given raises KeyError."""
     roots = list(roots)

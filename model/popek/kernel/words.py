@@ -85,7 +85,9 @@ class Word:
         value = self.value
         if isinstance(value, int):
             return value != 0
-        condition = value if self.width == 1 else terms.invert(terms.compare("eq", value, terms.const(self.width, 0)))
+        condition = (
+            value if self.width == 1 else terms.invert(terms.compare("eq", value, terms.const(self.width, 0)))
+        )
         if condition.op == "const":
             return bool(condition.data)
         decide = decider.get()
@@ -261,7 +263,9 @@ class Word:
         old = self.term
         return Word(
             self.width,
-            terms.concat(terms.extract(old, self.width - 1, high + 1), new.term, terms.extract(old, low - 1, 0)),
+            terms.concat(
+                terms.extract(old, self.width - 1, high + 1), new.term, terms.extract(old, low - 1, 0)
+            ),
         )
 
     def zero_extend(self, width: int) -> Word:

@@ -2,19 +2,19 @@
 
 The paper's machine has q locations.  A reference a under R = (l, b) memory-traps if a + l >= q or a >= b, and
 otherwise reaches E[a + l].  The virtual machine has w locations of its own; the control program has the first
-k of the hardware's, and whatever is above k + w.  The map f moves location j to k + j and R = (l, b) to (l +
-k, b').
+k of the hardware's, and whatever is above k + w.  The map f moves location j to k + j and R = (l, b) to
+(l + k, b').
 
-The paper writes b' = b.  That is right only where l + b <= w: otherwise a reference that the bare machine of
-w locations would trap reaches storage behind the virtual machine.  Here the control program cuts the bound to
-what is left of the guest's storage; dropping the cut gives the counterexample.
+With b' = b the map is right only where l + b <= w: otherwise a reference that the bare machine of w locations
+would trap reaches storage behind the virtual machine.  Here the control program cuts the bound to what is
+left of the guest's storage; dropping the cut gives the counterexample.
 
 These propositions are what `theorem1` needs to know of f, for every q, w, k, l and b: `map-keeps-references`
 says that S and f(S) look alike, `map-frames-the-rest` that what is outside the bounds corresponds,
 `control-program-out-of-reach` and `allocator-keeps-apart` that no reference leaves the virtual machine,
 `map-commutes-with-stores` that f and a store can change places, and `map-is-one-to-one` that no guest state
-is lost. The last two are about the paper's exception "resource bounds": a virtual machine is smaller than the
-real one (`machine-is-smaller`), and a smaller machine differs in nothing but memory traps on references
+is lost.  The last two are about the paper's exception "resource bounds": a virtual machine is smaller than
+the real one (`machine-is-smaller`), and a smaller machine differs in nothing but memory traps on references
 behind its end (`smaller-machine`).
 """
 

@@ -1,6 +1,6 @@
 """Theorem 1: a virtual machine monitor can be built if every sensitive instruction is privileged.
 
-Popek and Goldberg 1974, sections "Virtual machine monitor" and "Virtual machine map", with the paper's three
+Popek and Goldberg 1974, the virtual machine monitor, the virtual machine map and Theorem 1 with its three
 lemmas, for any machine; see `vocabulary` for the symbols and `storage` for locations and bounds.
 
 The three properties of a virtual machine monitor and where they are shown:
@@ -13,21 +13,21 @@ The three properties of a virtual machine monitor and where they are shown:
 * efficiency: `innocuous-direct`.
 
 **Sequences.**  Let P(n) say that after n instructions the virtual machine is in f(s_n), where s_n is the
-  state of the bare machine after n.  `sequences-base` is P(0); `sequences-step` is "P(n) implies P(n + 1)"
-  for an arbitrary n. By induction on the natural numbers P(n) holds for every n.  The induction principle is
-  the only part that is not itself a query.
+state of the bare machine after n.  `sequences-base` is P(0); `sequences-step` is "P(n) implies P(n + 1)"
+for an arbitrary n.  By induction on the natural numbers P(n) holds for every n.  The induction principle is
+the only part that is not itself a query.
 
 **The paper's two exceptions** to equivalence.  Timing: the control program takes time, and a step of the
-  virtual machine is however many the hardware needs; no symbol here speaks of time (`theorem2` has to).
-  Resources: the virtual machine has w < q locations; it is compared with a bare machine of w, see
-  `smaller-machine` and `machine-is-smaller` in `storage`.
+virtual machine is however many the hardware needs; no symbol here speaks of time (`theorem2` has to).
+Resources: the virtual machine has w < q locations; it is compared with a bare machine of w, see
+`smaller-machine` and `machine-is-smaller` in `storage`.
 
 **Tacit hypotheses.**  Two hypotheses are not in the paper's statement.  `traps-in-user-mode-too`: an
-  instruction that traps in supervisor mode and completes in user mode is neither sensitive nor privileged by
-  the letter, since the definitions compare only runs that do not trap; yet no VMM can virtualize it.
-  `references-relocated`: the definitions leave memory traps aside, so a machine whose user mode checks other
-  bounds passes them.  The machine model of the paper rules both out without saying so; the tables show what
-  happens where it does not.
+instruction that traps in supervisor mode and completes in user mode is neither sensitive nor privileged by
+the letter, since the definitions compare only runs that do not trap; yet trap and
+emulate cannot virtualize it.  `references-relocated`: the definitions leave memory traps aside, so a machine
+whose user mode checks other bounds passes them.  The machine model of the paper rules both out without saying
+so; the tables show what happens where it does not.
 """
 
 from __future__ import annotations

@@ -1,23 +1,23 @@
 """Theorem 2: a machine is recursively virtualizable if it is virtualizable and a virtual machine monitor
 without any timing dependencies can be built for it.
 
-Popek and Goldberg 1974, section "Recursive virtualization".  The outer control program runs on the hardware
+Popek and Goldberg 1974, recursive virtualization.  The outer control program runs on the hardware
 and provides a virtual machine by the map `outer`; the inner control program runs in that virtual machine and
 provides another by `inner`.  As in the paper a virtual machine map is one-one and a homomorphism: for each
 sequence e of instructions there is a sequence e' with f(e(S)) = e'(f(S)); here e' is `inner_sequence(e)` or
 `outer_sequence(e)`.
 
 **Time.**  The paper excepts timing from equivalence, so f(e(S)) = e'(f(S)) can hold only up to time:
-  `but_time(S)` is everything of S except what a clock shows.  And a virtual machine runs e with other clock
-  readings than the bare machine would: `delayed(e, S)` is S with those readings.  A sequence that does not
-  look at clocks does not notice; the inner control program is a guest of the outer one, so *it* must not
-  look.  That is the theorem's condition, here the hypothesis `inner-has-no-timing-dependency`; dropping it
-  gives a machine on which the composed map is no map.
+`but_time(S)` is everything of S except what a clock shows.  And a virtual machine runs e with other clock
+readings than the bare machine would: `delayed(e, S)` is S with those readings.  A sequence that does not
+look at clocks does not notice; the inner control program is a guest of the outer one, so *it* must not
+look.  That is the theorem's condition, here the hypothesis `inner-has-no-timing-dependency`; dropping it
+gives a machine on which the composed map is no map.
 
 **Depth.**  `composition-commutes` and `composition-is-one-to-one` make the composition of two maps a map.
 `nesting-base` and `nesting-step` are P(1) and "P(n) implies P(n + 1)", where P(n) says that n control
 programs, each in the virtual machine of the one before, give a virtual machine map to the hardware; induction
-on n does the rest. `relocations-compose` shows it of the paper's own map, with k + k' for k.  `depth-base`
+on n does the rest.  `relocations-compose` shows it of the paper's own map, with k + k' for k.  `depth-base`
 and `depth-step` show what the exception for resources costs: each level takes two locations at least, so a
 machine of q locations nests at most q / 2 deep.
 """

@@ -1,6 +1,6 @@
 """Theorem 3: a hybrid virtual machine monitor can be built if every user-sensitive instruction is privileged.
 
-Popek and Goldberg 1974, section "Hybrid virtual machines".  A hybrid monitor interprets every instruction
+Popek and Goldberg 1974, hybrid virtual machines.  A hybrid monitor interprets every instruction
 that is executed in *virtual supervisor mode*; in virtual user mode the hardware runs the guest as before.  So
 only runs in user mode matter: an instruction is user sensitive if it is control sensitive in some state with
 M = u, or location sensitive for two states with M = u.  PDP-10 `JRST 1`, which enters user mode and is a
@@ -8,7 +8,7 @@ plain jump there, is sensitive and not user sensitive.
 
 `user-commutes` is Theorem 1's `innocuous-commutes` for virtual user mode, with weaker hypotheses.
 `regains-control` shows that the monitor notices when virtual supervisor mode begins: no run that completes on
-the hardware ends in it. `control-stays`, `step`, `sequences-base` and `sequences-step` are as in `theorem1`.
+the hardware ends in it.  `control-stays`, `step`, `sequences-base` and `sequences-step` are as in `theorem1`.
 `weaker-than-theorem1` shows that the premise of Theorem 1 implies that of Theorem 3.
 """
 

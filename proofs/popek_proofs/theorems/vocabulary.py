@@ -1,6 +1,6 @@
 """The words of the paper, for an arbitrary machine.
 
-A state is S = <E, M, P, R> (section "A model of third generation machines").  Of it an instruction can
+A state is S = <E, M, P, R> (the paper's model of third generation machines).  Of it an instruction can
 see and change only what it can name: e|r, the contents of storage inside the relocation bounds.  So a state
 is observed here as
 
@@ -8,7 +8,8 @@ is observed here as
 |---|---|
 | `user(S)` | M = u |
 | `pc(S)` | P |
-| `base(S)`, `bound(S)` | R = (l, b); `bound` is the number of locations that can be reached |
+| `bound(S)` | of R = (l, b): how many locations can be reached, which is b or what storage there is above l |
+| `base(S)` | of R = (l, b): l, and what b exceeds that number by |
 | `window(S)` | e\\|r: what lies inside the bounds |
 | `rest(S)` | the storage outside them |
 | `psw(S)` | <M, P, R> in one |

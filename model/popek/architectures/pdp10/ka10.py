@@ -18,7 +18,7 @@ from popek.kernel.words import FALSE, Word, concat, ite
 from . import innocuous, ka10_io, ka10_jumps
 from .operands import operands
 from .relocated_user_mode import ka10_techniques
-from .state import ADDRESS, MANUAL_KA, WORD, Pdp10, is_accumulator, right
+from .state import ADDRESS, MANUAL_KA, WORD, Pdp10, is_accumulator, right, shifted
 
 BLOCK = 8
 WHOLE = 0xFF
@@ -153,8 +153,7 @@ def _relocate(state: Ka10, offset: Word) -> Ka10:
     """The same user program `offset` blocks further on in core; an executive program cannot be moved."""
     moved, core = state.copy(), state.memory
     moved.base, moved.user_base = state.base + offset, state.user_base + offset
-    distance = concat(offset, Word(10, 0))
-    moved.memory = Memory(ADDRESS, WORD, lambda address: core.load(address - distance))
+    moved.memory = Memory(ADDRESS, WORD, lambda address: core.load(shifted(address, -offset)))
     return moved
 
 

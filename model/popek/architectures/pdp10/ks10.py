@@ -20,7 +20,7 @@ from popek.kernel.words import FALSE, Word, concat, ite
 from . import innocuous, ks10_io, ks10_jumps
 from .operands import operands
 from .relocated_user_mode import ks10_techniques
-from .state import MANUAL_KS, MUUO, WORD, Pdp10, halves, is_accumulator, left, right
+from .state import MANUAL_KS, MUUO, WORD, Pdp10, halves, is_accumulator, left, right, shifted
 
 PHYSICAL, CORE_PAGE, PAGE = 20, 11, 9
 WHOLE = 0o777
@@ -209,8 +209,7 @@ def _relocate(state: Ks10, offset: Word) -> Ks10:
         return concat(old[19:11], old[10:0] + by)
 
     moved.process_map = Memory(CORE_PAGE, PAGE + CORE_PAGE, process)
-    distance = concat(by, Word(PAGE, 0))
-    moved.memory = Memory(PHYSICAL, WORD, lambda address: core.load(address - distance))
+    moved.memory = Memory(PHYSICAL, WORD, lambda address: core.load(shifted(address, -by)))
     return moved
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from popek.kernel.memory import Memory
 from popek.kernel.technique import Technique
-from popek.kernel.words import TRUE, Word, concat, ite
+from popek.kernel.words import TRUE, Word, ite
+
+from .state import shifted
 
 if TYPE_CHECKING:
     from .ka10 import Ka10
@@ -39,12 +41,10 @@ def _replaced(owned: tuple[str, ...]) -> tuple[str, ...]:
 def _moved(guest: Ka10 | Ks10, private: Ka10 | Ks10, start: Word, last: Word) -> Memory:
     """Core with the guest's, `last` + 1 blocks or pages of it, from `start` on."""
     inside, outside = guest.memory, private.memory
-    low = outside.address_width - start.width
-    distance = concat(start, Word(low, 0))
 
     def view(address: Word) -> Word:
-        block = address[outside.address_width - 1 : low]
-        return ite(block - start <= last, inside.load(address - distance), outside.load(address))
+        block = address[address.width - 1 : address.width - start.width]
+        return ite(block - start <= last, inside.load(shifted(address, -start)), outside.load(address))
 
     return Memory(outside.address_width, outside.cell_width, view)
 
@@ -97,7 +97,7 @@ def ka10_techniques() -> dict[str, Technique[Ka10]]:
         guest=_ka10_guest,
         private=_ka10_fits,
         owns_address=_ka10_owns,
-        guest_address=lambda private, address: address + concat(private.user_base, Word(10, 0)),
+        guest_address=lambda private, address: shifted(address, private.user_base),
         source=SOURCE,
     )
     return {plain.name: plain}
@@ -155,7 +155,7 @@ def ks10_techniques() -> dict[str, Technique[Ks10]]:
         guest=_ks10_guest,
         private=_ks10_fits,
         owns_address=_ks10_owns,
-        guest_address=lambda private, address: address + concat(_ks10_start(private), Word(9, 0)),
+        guest_address=lambda private, address: shifted(address, _ks10_start(private)),
         source=SOURCE,
     )
     return {plain.name: plain}

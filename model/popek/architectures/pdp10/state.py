@@ -117,6 +117,12 @@ class Pdp10(State):
         self.pi_active = result
 
 
+def shifted(address: Word, blocks: Word) -> Word:
+    """The address of a cell `blocks` further on in core; the width of `blocks` says how large they are."""
+    top, low = address.width - 1, address.width - blocks.width
+    return concat(address[top:low] + blocks, address[low - 1 : 0])
+
+
 def is_accumulator(reference: Word) -> Word:
     """Whether an address is one of 0 to 17 (width 1)."""
     return reference < FAST_MEMORY

@@ -8,6 +8,8 @@ from popek.kernel.memory import Memory
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, concat, ite
 
+from .state import shifted
+
 if TYPE_CHECKING:
     from .state import Pdp11
 
@@ -53,10 +55,10 @@ def _map(guest: Pdp11, private: Pdp11) -> Pdp11:
 
     hardware.par = Memory(3, 12, par)
     hardware.pdr = Memory(3, 16, pdr)
-    inside, outside, distance = guest.memory, private.memory, concat(start, Word(5, 0))
+    inside, outside = guest.memory, private.memory
 
-    def view(address: Word) -> Word:
-        return ite(_in_guest(guest, private, address), inside.load(address - distance), outside.load(address))
+    def view(cell: Word) -> Word:
+        return ite(_in_guest(guest, private, cell), inside.load(shifted(cell, -start)), outside.load(cell))
 
     hardware.memory = Memory(17, 16, view)
     return hardware
@@ -104,7 +106,7 @@ def techniques() -> dict[str, Technique[Pdp11]]:
         guest=_guest,
         private=_fits,
         owns_address=_owns,
-        guest_address=lambda private, address: address + concat(_start(private), Word(5, 0)),
+        guest_address=lambda private, cell: shifted(cell, _start(private)),
         source="Popek and Goldberg 1974, section 4; Popek and Kline 1975",
     )
     return {plain.name: plain}

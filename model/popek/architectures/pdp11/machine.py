@@ -12,7 +12,7 @@ from popek.kernel.instruction import OperandKind
 from popek.kernel.machine import Axis, Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap
-from popek.kernel.words import Word, concat, ite
+from popek.kernel.words import Word, ite
 
 from . import innocuous, privileged
 from .deprivileging import techniques
@@ -27,6 +27,7 @@ from .state import (
     PS_BITS,
     UNDEFINED_MODE,
     Pdp11,
+    shifted,
 )
 
 
@@ -127,8 +128,7 @@ def _relocate(state: Pdp11, offset: Word) -> Pdp11:
     par, space_par = state.par, state.space_par
     moved.par = Memory(PAGE, BLOCK, lambda page: par.load(page) + by)
     moved.space_par = Memory(MODE_AND_PAGE, BLOCK, lambda place: space_par.load(place) + by)
-    distance = concat(by, Word(5, 0))
-    moved.memory = Memory(CELL_ADDRESS, 16, lambda address: core.load(address - distance))
+    moved.memory = Memory(CELL_ADDRESS, 16, lambda cell: core.load(shifted(cell, -by)))
     return moved
 
 

@@ -193,6 +193,11 @@ class Pdp11(State):
         self.ps.n, self.ps.z = result[result.width - 1], result == 0
 
 
+def shifted(cell: Word, blocks: Word) -> Word:
+    """The address of a cell `blocks` further on in core."""
+    return concat(cell[16:5] + blocks, cell[4:0])
+
+
 def _column(mode: Word) -> Word:
     """Where a mode's stack pointer is: user, number 3, takes the third place."""
     return ite(mode == USER, Word(2, 2), mode)

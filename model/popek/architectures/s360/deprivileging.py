@@ -66,7 +66,7 @@ def _shadow(guest: Cpu, start: Word, virtual: Word) -> Word:
 
 
 def _inside(guest: Cpu, private: Cpu, block: Word) -> Word:
-    """A block is the guest's, whose storage does not run past the end of the hardware's."""
+    """A block is the guest's; its storage may go round the end of the hardware's."""
     return block - _start(private) <= guest.last_block
 
 
@@ -75,16 +75,18 @@ def _owns(guest: C, private: C, address: Word) -> Word:
 
 
 def _promises(same: tuple[str, ...], guest: C, private: C) -> Word:
-    """The VMM translates, is interruptible, and keeps the guest off page 0 and the prefix page."""
-    start, last = _start(private), guest.last_block
-    wide = BLOCK + 1
-    end = start.zero_extend(wide) + last.zero_extend(wide)
-    fits = (start >= 2) & (end <= private.last_block.zero_extend(wide))
+    """The VMM translates, is interruptible, and keeps the guest off page 0 and the prefix page.
+
+    The hardware has all the storage that it can address: a block that is none would only trap more.
+    """
     prefixed = concat(private.absolute_block(Word(BLOCK, 0))[BLOCK - 1 : 1], Word(1, 0))
-    clear = ~_inside(guest, private, prefixed) & ~_inside(guest, private, prefixed + 1)
+    whole = private.last_block == (1 << BLOCK) - 1
+    clear = whole
+    for block in (Word(BLOCK, 0), Word(BLOCK, 1), prefixed, prefixed + 1):
+        clear = clear & ~_inside(guest, private, block)
     psw = private.psw
     running = (private.extended == 1) & (psw.dat == 1) & (psw.io == 1) & (psw.external == 1) & (psw.wait == 0)
-    total = fits & clear & running
+    total = clear & running
     for name in same:
         total = total & (guest[name] == private[name])
     return total

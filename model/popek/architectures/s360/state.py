@@ -68,19 +68,20 @@ class Address:
 
 @attrs.frozen
 class Place:
-    """Where a byte of an operand is: `second` if the operand has run into its next block, else `first`.
+    """Where a byte of an operand is: in block `second` if the operand has run into its next one, else `first`.
 
-    Both are absolute addresses.  They are kept apart because a translation moves each block as a whole.
+    They are absolute blocks, kept apart because a translation moves each as a whole.
     """
 
     first: Word
     second: Word
     crossed: Word
+    offset: Word
 
     @property
     def address(self) -> Word:
-        """The one that it is."""
-        return ite(self.crossed, self.second, self.first)
+        """The absolute address."""
+        return concat(ite(self.crossed, self.second, self.first), self.offset)
 
 
 class Cpu(State):
@@ -180,11 +181,7 @@ class Cpu(State):
             raise self._access_exception(status, failing)
         offset = address.truncate(OFFSET)
         return tuple(
-            Place(
-                concat(first, offset + i),
-                concat(last, offset + i),
-                FALSE if one_block or i == 0 else offset + i < i,
-            )
+            Place(first, last, FALSE if one_block or i == 0 else offset + i < i, offset + i)
             for i in range(size)
         )
 
@@ -225,9 +222,10 @@ class Cpu(State):
 
     def load(self, place: Place) -> Word:
         """One byte."""
+        here = self.memory.load(concat(place.first, place.offset))
         if place.crossed.value == 0:
-            return self.memory.load(place.first)
-        return ite(place.crossed, self.memory.load(place.second), self.memory.load(place.first))
+            return here
+        return ite(place.crossed, self.memory.load(concat(place.second, place.offset)), here)
 
     def read(self, places: tuple[Place, ...]) -> Word:
         """Bytes side by side, the leftmost first."""
@@ -258,8 +256,7 @@ class Cpu(State):
         """Where assigned storage is: prefixed, neither translated nor protected."""
         where = Word(ADDRESS, address)
         block = self.absolute_block(where[ADDRESS - 1 : OFFSET])
-        bytes_ = (concat(block, where.truncate(OFFSET) + i) for i in range(size))
-        return tuple(Place(byte, byte, FALSE) for byte in bytes_)
+        return tuple(Place(block, block, FALSE, where.truncate(OFFSET) + i) for i in range(size))
 
     def key_block(self, address: Word) -> Word:
         """The absolute block of a real address (24 bits); the addressing exception if there is none."""
@@ -285,15 +282,15 @@ def relocated(state: C, blocks: Word) -> C:
     moved, storage, keys, old = state.copy(), state.memory, state.keys, state.copy()
 
     def byte(address: Word) -> Word:
-        return storage.load(concat(address[ADDRESS - 1 : OFFSET] ^ blocks, address.truncate(OFFSET)))
+        return storage.load(concat(address[ADDRESS - 1 : OFFSET] - blocks, address.truncate(OFFSET)))
 
     def entry(virtual: Word) -> Word:
         before = old.yielded(virtual)
-        there = before[ADDRESS - 1 : OFFSET] ^ blocks
+        there = before[ADDRESS - 1 : OFFSET] + blocks
         return concat(before[ENTRY - 1 : ADDRESS], there, before.truncate(OFFSET))
 
     moved.memory = Memory(ADDRESS, 8, byte)
-    moved.keys = Memory(BLOCK, 7, lambda block: keys.load(block ^ blocks))
+    moved.keys = Memory(BLOCK, 7, lambda block: keys.load(block - blocks))
     moved.translation = Memory(BLOCK, ENTRY, entry)
     moved.psw.dat, moved.psw.channels = Word(1, 1), Word(6, 0)
     moved.extend()

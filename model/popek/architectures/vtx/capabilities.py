@@ -446,8 +446,9 @@ _RESTRICTIVE: Final = {
 def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
     """The most permissive and the most restrictive processor that fit what is known.
 
-    A check that both pass, or both fail, is decided although a capability is unknown. (The VMCS revision
-    identifier has no extremes; a check that asks for it stays undecided.)
+    A check that both pass, or both fail, is decided although a capability is unknown. Physical addresses have
+    36 to 52 bits, linear ones 48 or 57. (The VMCS revision identifier has no extremes; a check that asks for
+    it stays undecided.)
     """
     cpuid = dict(capabilities.cpuid)
     width, linear = capabilities.maxphyaddr, capabilities.linear_address_width
@@ -468,7 +469,7 @@ def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
                 msrs={**msrs, 0x345: 1 << 15 if permissive else 0, **capabilities.msrs},
                 cpuid={**registers, **cpuid},
                 features={name: permissive if value is None else value for name, value in known.items()},
-                maxphyaddr=width if width is not None or addresses_known else 52 if permissive else 32,
+                maxphyaddr=width if width is not None or addresses_known else 52 if permissive else 36,
                 linear_address_width=linear
                 if linear is not None or addresses_known
                 else 57

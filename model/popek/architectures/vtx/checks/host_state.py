@@ -7,7 +7,7 @@ from .registry import INTEL64, Condition, Group, Outcome, checker, control, fail
 
 check = checker(Group("host-state", "Host-state area", fails(8), stage=1))
 
-CANONICAL = "{{{0}}} must be canonical for {{linear_address_width}} linear-address bits"
+CANONICAL = "{{{0}}} must be canonical ({{linear_address_width}} linear-address bits)"
 """The message of a check for a canonical address."""
 
 FIXED = "{{{0}}} breaks the fixed bits (must be 1: {{{1}_must}}, may be 1: {{{1}_may}})"

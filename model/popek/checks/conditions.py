@@ -1,0 +1,167 @@
+"""Configuration as a question: under which settings is an instruction critical?
+
+Settings on which a run does not depend are not tried.  The answer is a list of alternatives, each a set of
+values per setting, found by trying every combination and joining those that differ in one setting.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from popek.architectures import machine as find_machine
+from popek.kernel import terms
+from popek.kernel.configuration import Configuration
+from popek.kernel.machine import Axis, Machine, UnknownNameError
+from popek.kernel.outcome import Next
+
+from .classify import Classifier
+from .runs import Run, explore_instruction, probe
+from .solver import Effort
+from .survey import Request
+from .verdict import Truth
+
+Alternative = Mapping[str, tuple[int, ...]]
+"""Per setting the values that are allowed; a setting that is missing may have any."""
+
+
+@attrs.frozen
+class Weakest:
+    """When one form is critical.
+
+    Attributes:
+        when: alternatives of which one must hold; none for never, an empty one for always.
+        unknown: those under which nothing can be said.
+    """
+
+    form: str
+    mnemonic: str
+    when: tuple[Alternative, ...]
+    unknown: tuple[Alternative, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """By setting."""
+        return {
+            "form": self.form,
+            "mnemonic": self.mnemonic,
+            "critical_when": [{k: list(v) for k, v in sorted(a.items())} for a in self.when],
+            "unknown_when": [{k: list(v) for k, v in sorted(a.items())} for a in self.unknown],
+        }
+
+
+@attrs.frozen
+class Conditions:
+    """When each form of a machine is critical, for the settings that were left open."""
+
+    machine: str
+    technique: str
+    configuration: Configuration
+    open: tuple[str, ...]
+    rows: tuple[Weakest, ...]
+
+    @property
+    def unknown(self) -> bool:
+        """Whether something could not be said."""
+        return any(row.unknown for row in self.rows)
+
+    def to_json(self) -> dict[str, object]:
+        """`popek/conditions/1`."""
+        return {
+            "schema": "popek/conditions/1",
+            "machine": self.machine,
+            "technique": self.technique,
+            "configuration": dict(self.configuration.settings),
+            "open": list(self.open),
+            "instructions": [row.to_json() for row in self.rows],
+        }
+
+
+def critical_when(
+    request: Request,
+    names: Sequence[str] = (),
+    *,
+    forms: Iterable[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Conditions:
+    """The weakest condition on settings under which each form is critical.
+
+    Args:
+        names: settings to leave open besides those that the configuration leaves open.
+
+    Raises:
+        UnknownNameError: no such setting.
+    """
+    machine = find_machine(request.machine)
+    technique = machine.technique(request.technique)
+    fixed = dict(request.configuration.settings)
+    for name in names:
+        fixed.pop(machine.axis(name).name, None)
+    open_axes = [axis for axis in machine.axes if axis.name not in fixed]
+    if not open_axes:
+        raise UnknownNameError("open setting; name some", "", [axis.name for axis in machine.axes])
+    effort = Effort(timeout=request.timeout)
+    wanted = list(machine.instructions) if forms is None else list(forms)
+    rows = []
+    for number, form in enumerate(wanted):
+        instruction = machine.instructions[form]
+        run = explore_instruction(machine, instruction, effort)
+        axes = [axis for axis in open_axes if _depends(machine, run, axis)]
+        answers: dict[Truth, list[dict[str, tuple[int, ...]]]] = {truth: [] for truth in Truth}
+        for values in itertools.product(*(axis.values for axis in axes)):
+            chosen = {axis.name: value for axis, value in zip(axes, values, strict=True)}
+            classifier = Classifier(
+                machine,
+                technique,
+                Configuration({**fixed, **chosen}),
+                effort=effort,
+                time_is_state=request.time_is_state,
+                components=False,
+            )
+            answer = classifier.classify(instruction, run).critical
+            answers[answer].append({name: (value,) for name, value in chosen.items()})
+        known = {axis.name: axis for axis in axes}
+        rows.append(
+            Weakest(
+                form,
+                instruction.mnemonic,
+                joined(answers[Truth.YES], known),
+                joined(answers[Truth.UNKNOWN], known),
+            )
+        )
+        if progress is not None:
+            progress(number + 1, len(wanted))
+    return Conditions(
+        machine.name, technique.name, Configuration(fixed), tuple(a.name for a in open_axes), tuple(rows)
+    )
+
+
+def _depends(machine: Machine[Any], run: Run[Any], axis: Axis) -> bool:
+    """Whether a run reads what the setting speaks of."""
+    roots = [condition for path in run.paths for condition in path.conditions]
+    for path in run.paths:
+        if isinstance(path.result, Next):
+            after = path.result.state
+            roots += [
+                word.term
+                for name, word in after.words().items()
+                if word.term is not run.before.words()[name].term
+            ]
+            roots += [content.load(probe(content)).term for content in after.memories().values()]
+    read = set(terms.variables_of(roots)) | {str(cell.data) for cell in terms.applications_of(roots)}
+    concerned = set(axis.concerns) if axis.leaf is None else {run.before.leaf(axis.leaf).component}
+    return not concerned or bool(read & concerned)
+
+
+def joined(points: list[dict[str, tuple[int, ...]]], axes: Mapping[str, Axis]) -> tuple[Alternative, ...]:
+    """The same combinations as few alternatives; a setting with all of its values is left out."""
+    boxes = points
+    for name in axes:
+        merged: dict[tuple[tuple[str, tuple[int, ...]], ...], set[int]] = {}
+        for box in boxes:
+            others = tuple(sorted((k, v) for k, v in box.items() if k != name))
+            merged.setdefault(others, set()).update(box[name])
+        boxes = [{**dict(others), name: tuple(sorted(values))} for others, values in merged.items()]
+    return tuple({k: v for k, v in box.items() if set(v) != set(axes[k].values)} for box in boxes)

@@ -1,0 +1,131 @@
+"""Everything about one instruction: classes, promises, witnesses, and where theorem and promise part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from popek.architectures import machine as find_machine
+
+from .classify import Classification, Classifier
+from .promises import Keeper, Promises
+from .runs import explore_instruction
+from .solver import Effort
+from .survey import Request, Row, row_of
+from .verdict import Status, Truth
+
+
+@attrs.frozen
+class FormExplanation:
+    """One operand form.
+
+    Attributes:
+        row: its classes and promises.
+        summary: what it does, from the semantics.
+        witnesses: per class or promise that has one.
+        evidence: per question, what was asked (hash) and answered.
+        disagreement: why the premise of Theorem 1 and fidelity part, where they do.
+    """
+
+    row: Row
+    summary: str
+    witnesses: dict[str, dict[str, Any]]
+    evidence: dict[str, dict[str, object]]
+    disagreement: str
+
+    def to_json(self) -> dict[str, object]:
+        """The row, and more."""
+        return {
+            **self.row.to_json(),
+            "summary": self.summary,
+            "witnesses": self.witnesses,
+            "evidence": self.evidence,
+            "disagreement": self.disagreement,
+        }
+
+
+@attrs.frozen
+class Explanation:
+    """The forms of one instruction."""
+
+    machine: str
+    technique: str
+    configuration: dict[str, int]
+    forms: tuple[FormExplanation, ...]
+
+    @property
+    def unknown(self) -> bool:
+        """Whether some answer is missing."""
+        return any(form.row.unknown for form in self.forms)
+
+    def to_json(self) -> dict[str, object]:
+        """`popek/explanation/1`."""
+        return {
+            "schema": "popek/explanation/1",
+            "machine": self.machine,
+            "technique": self.technique,
+            "configuration": self.configuration,
+            "forms": [form.to_json() for form in self.forms],
+        }
+
+
+def explain(
+    request: Request, name: str, *, progress: Callable[[int, int], None] | None = None
+) -> Explanation:
+    """Everything about the forms that a mnemonic or a form names.
+
+    Raises:
+        UnknownNameError: no such machine, technique or instruction.
+    """
+    machine = find_machine(request.machine)
+    technique = machine.technique(request.technique)
+    instructions = machine.find(name)
+    effort = Effort(timeout=request.timeout)
+    classifier = Classifier(
+        machine, technique, request.configuration, effort=effort, time_is_state=request.time_is_state
+    )
+    keeper = Keeper(machine, technique, request.configuration, effort=effort)
+    forms = []
+    for number, instruction in enumerate(instructions):
+        run = explore_instruction(machine, instruction, effort)
+        classified, kept = classifier.classify(instruction, run), keeper.keeps(instruction, run)
+        witnesses, evidence = {}, {}
+        for question, finding in classified.findings.items():
+            evidence[question] = finding.evidence.to_json()
+            # What is so in user mode is shown once, under the general class.
+            if not question.startswith("user_") and finding.witness is not None:
+                witnesses[question] = finding.witness.to_json()
+        for promise_name, promise in (("fidelity", kept.fidelity), ("safety", kept.safety)):
+            evidence[promise_name] = promise.evidence.to_json()
+            if promise.witness is not None:
+                witnesses[promise_name] = promise.witness.to_json()
+        why = disagreement(classified, kept)
+        forms.append(FormExplanation(row_of(classified, kept), instruction.summary, witnesses, evidence, why))
+        if progress is not None:
+            progress(number + 1, len(instructions))
+    return Explanation(machine.name, technique.name, dict(request.configuration.settings), tuple(forms))
+
+
+def disagreement(classified: Classification[Any], kept: Promises[Any]) -> str:
+    """Why an instruction is critical and yet faithful, or not critical and yet unfaithful; else empty.
+
+    The classes of Theorem 1 ask about every state of the machine; fidelity asks about the images of guest
+    states under the technique's map alone.
+    """
+    critical, fidelity = classified.critical, kept.fidelity
+    if critical is Truth.YES and fidelity.status is Status.HOLDS:
+        names = ", ".join(classified.components) or "a component"
+        return (
+            f"critical and yet faithful: it is sensitive to {names}, but in every state into which the technique "
+            "puts the hardware this makes no difference to the guest, or the run traps"
+        )
+    if critical is Truth.NO and fidelity.status is Status.REFUTED:
+        if classified.privileged is Truth.YES:
+            return f"privileged and yet unfaithful: {fidelity.how}"
+        return (
+            f"not sensitive and yet unfaithful: {fidelity.how}; the two states compared differ in more than mode, "
+            "location or a replaced resource"
+        )
+    return ""

@@ -1,0 +1,319 @@
+"""A survey: every instruction of a machine classified, and the verdicts of the theorems' premises.
+
+The rows are plain data, so they can be made in several processes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import attrs
+
+from popek.architectures import machine as find_machine
+from popek.kernel.configuration import Configuration
+from popek.kernel.exploration import PathBudgetError
+from popek.kernel.machine import Machine
+
+from .classify import Classification, Classifier
+from .promises import Keeper, Promises
+from .runs import explore_instruction
+from .solver import Effort
+from .verdict import Status, Truth, both, either, negate
+
+CLASSES = (
+    "privileged",
+    "control_sensitive",
+    "location_sensitive",
+    "mode_sensitive",
+    "resource_sensitive",
+    "user_sensitive",
+    "sensitive",
+    "innocuous",
+    "critical",
+    "user_critical",
+)
+
+
+@attrs.frozen
+class Request:
+    """What to survey.
+
+    Attributes:
+        machine: a name or the path of a Python file.
+        technique: by name; None for the machine's first.
+        configuration: the settings.
+        timeout: seconds a single question may take; 0 for no bound but the solver's own.
+        components: find out which leaves leak or change.
+        promises: check fidelity and safety too.
+        witnesses: find a witness for every critical form.
+        time_is_state: count clocks as resources.
+    """
+
+    machine: str
+    technique: str | None = None
+    configuration: Configuration = attrs.field(factory=Configuration)
+    timeout: float = 0.0
+    components: bool = True
+    promises: bool = False
+    witnesses: bool = False
+    time_is_state: bool = False
+
+
+@attrs.frozen
+class Row:
+    """One instruction form.
+
+    Attributes:
+        classes: the answer per class of `CLASSES`.
+        components: what leaks or changes.
+        undecided: what may, too.
+        faithful, safe, needless_trap: the promises, where they were asked about.
+        breaches: how the promises are broken, by name.
+        witness: a counterexample for a critical form, where it was asked for.
+        evidence: per class question, what was asked (hash) and answered.
+        remark: why something is unknown.
+        seconds, solver_seconds: what it took.
+    """
+
+    form: str
+    mnemonic: str
+    source: str
+    classes: Mapping[str, Truth]
+    components: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    faithful: Truth | None = None
+    safe: Truth | None = None
+    needless_trap: Truth | None = None
+    breaches: Mapping[str, str] = attrs.field(factory=dict)
+    witness: Mapping[str, Any] | None = None
+    remark: str = ""
+    seconds: float = 0.0
+    solver_seconds: float = 0.0
+
+    @property
+    def unknown(self) -> bool:
+        """Whether some answer is missing."""
+        asked = [*self.classes.values(), *(t for t in (self.faithful, self.safe) if t is not None)]
+        return Truth.UNKNOWN in asked
+
+    def to_json(self) -> dict[str, object]:
+        """The keys of `popek/classification/1`."""
+        row: dict[str, object] = {
+            "mnemonic": self.mnemonic,
+            "form": self.form,
+            "source": self.source,
+            "components": list(self.components),
+            "components_undecided": list(self.undecided),
+            "witness": self.witness,
+        }
+        row |= {name: truth.value for name, truth in self.classes.items()}
+        for name, truth in (
+            ("faithful", self.faithful),
+            ("safe", self.safe),
+            ("needless_trap", self.needless_trap),
+        ):
+            if truth is not None:
+                row[name] = truth.value
+        if self.breaches:
+            row["breaches"] = dict(self.breaches)
+        if self.remark:
+            row["remark"] = self.remark
+        return row
+
+
+@attrs.frozen
+class Survey:
+    """The rows of a machine, in the order in which it declares its instructions."""
+
+    machine: str
+    technique: str
+    configuration: Configuration
+    rows: tuple[Row, ...]
+    seconds: float = 0.0
+
+    def by_mnemonic(self) -> dict[str, list[Row]]:
+        """The forms of each mnemonic."""
+        folded: dict[str, list[Row]] = {}
+        for row in self.rows:
+            folded.setdefault(row.mnemonic, []).append(row)
+        return folded
+
+    def mnemonics(self, name: str) -> list[str]:
+        """The mnemonics of which some form is in a class."""
+        return [
+            m for m, rows in self.by_mnemonic().items() if any(r.classes[name] is Truth.YES for r in rows)
+        ]
+
+    def _premise(self, name: str) -> Status:
+        total = Truth.NO
+        for row in self.rows:
+            total = either(total, row.classes[name])
+        return Status.of(negate(total))
+
+    @property
+    def theorem1(self) -> Status:
+        """The premise of Theorem 1: every sensitive instruction is privileged."""
+        return self._premise("critical")
+
+    @property
+    def theorem3(self) -> Status:
+        """The premise of Theorem 3: every user-sensitive instruction is privileged."""
+        return self._premise("user_critical")
+
+    @property
+    def unknown(self) -> bool:
+        """Whether some answer is missing."""
+        return any(row.unknown for row in self.rows)
+
+    def to_json(self) -> dict[str, object]:
+        """`popek/classification/1`."""
+        return {
+            "schema": "popek/classification/1",
+            "machine": self.machine,
+            "technique": self.technique,
+            "configuration": dict(self.configuration.settings),
+            "instructions": [row.to_json() for row in self.rows],
+            "critical_mnemonics": self.mnemonics("critical"),
+            "theorem1": self.theorem1.value,
+            "theorem3": self.theorem3.value,
+        }
+
+
+def survey(
+    request: Request,
+    *,
+    forms: Iterable[str] | None = None,
+    jobs: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Survey:
+    """Classify the instructions of a machine.
+
+    Args:
+        forms: only these.
+        jobs: processes; 0 for one per processor.
+        progress: called with the number of forms that are done and of all.
+
+    Raises:
+        UnknownNameError, MachineFileError: no such machine or technique.
+        ReplayError: a defect of popek.
+    """
+    begin = time.perf_counter()
+    machine = find_machine(request.machine)
+    technique = machine.technique(request.technique)
+    wanted = list(machine.instructions) if forms is None else list(forms)
+    found: dict[str, Row] = {}
+    for row in _rows(request, machine, wanted, jobs or os.cpu_count() or 1):
+        found[row.form] = row
+        if progress is not None:
+            progress(len(found), len(wanted))
+    rows = tuple(found[form] for form in wanted)
+    return Survey(machine.name, technique.name, request.configuration, rows, time.perf_counter() - begin)
+
+
+def _rows(request: Request, machine: Machine[Any], forms: Sequence[str], jobs: int) -> Iterator[Row]:
+    if jobs == 1 or len(forms) < 24:
+        surveyor = Surveyor(request, machine)
+        for form in forms:
+            yield surveyor.row(form)
+        return
+    # Forking is quick, but not safe beside threads.
+    alone = sys.platform == "linux" and threading.active_count() == 1
+    context = multiprocessing.get_context("fork" if alone else "spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(request,)) as pool:
+        # Machines tend to declare their most involved instructions last; these are begun first.
+        yield from pool.map(_row, reversed(forms), chunksize=1)
+
+
+_surveyor: Surveyor | None = None  # of a worker process
+
+
+def _begin(request: Request) -> None:
+    global _surveyor
+    _surveyor = Surveyor(request, find_machine(request.machine))
+
+
+def _row(form: str) -> Row:
+    assert _surveyor is not None
+    return _surveyor.row(form)
+
+
+class Surveyor:
+    """Makes the rows of one request."""
+
+    def __init__(self, request: Request, machine: Machine[Any]) -> None:
+        self.request, self.machine = request, machine
+        self.effort = Effort(timeout=request.timeout)
+        technique = machine.technique(request.technique)
+        self.classifier = Classifier(
+            machine,
+            technique,
+            request.configuration,
+            effort=self.effort,
+            time_is_state=request.time_is_state,
+            components=request.components,
+        )
+        self.keeper = Keeper(machine, technique, request.configuration, effort=self.effort)
+
+    def row(self, form: str) -> Row:
+        """Everything that was asked about one form."""
+        instruction = self.machine.instructions[form]
+        begin, solving = time.perf_counter(), self.effort.seconds
+        try:
+            run = explore_instruction(self.machine, instruction, self.effort)
+        except PathBudgetError as error:
+            nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
+            return Row(form, instruction.mnemonic, instruction.source, nothing, remark=str(error))
+        classified = self.classifier.classify(instruction, run)
+        kept = self.keeper.keeps(instruction, run) if self.request.promises else None
+        witness = None
+        if self.request.witnesses and classified.critical is Truth.YES:
+            found = classified.witness
+            witness = None if found is None else found.to_json()
+        return attrs.evolve(
+            row_of(classified, kept),
+            witness=witness,
+            seconds=time.perf_counter() - begin,
+            solver_seconds=self.effort.seconds - solving,
+        )
+
+
+def row_of(classified: Classification[Any], kept: Promises[Any] | None = None) -> Row:
+    """The row of one form."""
+    instruction = classified.instruction
+    row = Row(
+        instruction.form,
+        instruction.mnemonic,
+        instruction.source,
+        classes(classified),
+        classified.components,
+        classified.undecided,
+    )
+    return row if kept is None else attrs.evolve(row, **_promises(kept, classified))
+
+
+def classes(classified: Classification[Any]) -> dict[str, Truth]:
+    """The answers by the names of `CLASSES`."""
+    own = {"privileged", "sensitive", "user_sensitive", "innocuous", "critical", "user_critical"}
+    return {name: getattr(classified, name) if name in own else classified.truth(name) for name in CLASSES}
+
+
+def _promises(kept: Promises[Any], classified: Classification[Any]) -> dict[str, Any]:
+    breaches = {
+        name: promise.how
+        for name, promise in (("fidelity", kept.fidelity), ("safety", kept.safety))
+        if promise.how
+    }
+    return {
+        "faithful": kept.fidelity.kept,
+        "safe": kept.safety.kept,
+        # A trap is needless only where nothing had to be hidden from the guest.
+        "needless_trap": both(kept.needless_trap, classified.innocuous),
+        "breaches": breaches,
+    }

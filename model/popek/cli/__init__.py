@@ -1,0 +1,292 @@
+"""The command line: `popek COMMAND`.  No logic of its own.
+
+Exit codes: 0 as expected, 1 some claim or check turned out otherwise, 2 usage or bad input, 3 unknown
+somewhere.
+"""
+
+from __future__ import annotations
+
+import json as jsons
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+
+from popek import __version__
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from popek.checks.survey import Request
+    from popek.kernel.machine import Machine
+
+app = App(
+    name="popek",
+    version=__version__,
+    help="Can a machine host a virtual machine monitor?  Derived from semantics, with witnesses.",
+)
+app.register_install_completion_command(add_to_startup=False)
+app.command("popek.cli.vmcs:app", name="vmcs", help="Judge, decode, explain and compare VMCSs.")
+app.command("popek.cli.vti:app", name="vti", help="Judge a VT-i configuration: VPD and PSR.vm.")
+
+Technique = Annotated[str | None, Parameter(help="A way to virtualize it; the machine's first by default.")]
+Settings = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", help="NAME=VALUE, several times; NAME=? leaves it open.", negative=""),
+]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+Timeout = Annotated[float, Parameter(help="Seconds a single question may take; 0 for no bound.")]
+Jobs = Annotated[int, Parameter(help="Processes; 0 for one per processor.")]
+TimeIsState = Annotated[bool, Parameter(negative="", help="Count clocks as resources.")]
+
+UNEXPECTED, BAD_INPUT, UNKNOWN = 1, 2, 3
+
+
+def main() -> NoReturn:
+    """Run a command and exit."""
+    try:
+        code = app(exit_on_error=False, print_error=False, result_action="return_value")
+    except (UserError, CycloptsError) as error:
+        _fail(" ".join(str(error).split()))
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(UNEXPECTED)
+    except KeyboardInterrupt:
+        _fail("interrupted")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"popek: {message}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+@app.command
+def machines(*, json: AsJson = False) -> int:
+    """List the machines, their techniques and their settings."""
+    from popek.architectures import makers
+
+    known = [make() for make in makers().values()]
+    if json:
+        _print_json({"schema": "popek/machines/1", "machines": [_machine_json(m) for m in known]})
+        return 0
+    from popek.report import classification as report
+
+    _console().print(report.machines(known))
+    return 0
+
+
+@app.command
+def classify(
+    machine: str,
+    /,
+    *,
+    technique: Technique = None,
+    set: Settings = (),
+    symbolic: Annotated[
+        str, Parameter(help="Settings to leave open, comma-separated: when is each instruction critical?")
+    ] = "",
+    promises: Annotated[bool, Parameter(negative="", help="Check fidelity and safety, too.")] = False,
+    time_is_state: TimeIsState = False,
+    timeout: Timeout = 0.0,
+    jobs: Jobs = 0,
+    json: AsJson = False,
+) -> int:
+    """Classify every instruction of a machine, with a witness for every critical one.
+
+    Args:
+        machine: a name that `popek machines` lists, or a Python file that declares one.
+    """
+    from popek.report import classification as report
+
+    request = _request(
+        machine,
+        technique,
+        set,
+        timeout=timeout,
+        promises=promises or json,
+        witnesses=True,
+        time_is_state=time_is_state,
+    )
+    if symbolic or any(text.endswith("=?") for text in set):
+        return _classify_symbolic(request, symbolic, json)
+    from popek.checks.survey import survey
+
+    with _progress("classifying") as progress:
+        found = survey(request, jobs=jobs, progress=progress)
+    if json:
+        _print_json(found.to_json())
+    else:
+        _console().print(report.survey(found))
+    return UNKNOWN if found.unknown else 0
+
+
+def _classify_symbolic(request: Request, symbolic: str, json: bool) -> int:
+    from popek.checks.conditions import critical_when
+    from popek.report import conditions as report
+
+    names = [name.strip() for name in symbolic.split(",") if name.strip()]
+    with _known_names(), _progress("classifying") as progress:
+        found = critical_when(request, names, progress=progress)
+    if json:
+        _print_json(found.to_json())
+    else:
+        _console().print(report.conditions(found))
+    return UNKNOWN if found.unknown else 0
+
+
+@app.command
+def explain(
+    machine: str,
+    instruction: str,
+    /,
+    *,
+    technique: Technique = None,
+    set: Settings = (),
+    time_is_state: TimeIsState = False,
+    timeout: Timeout = 0.0,
+    json: AsJson = False,
+) -> int:
+    """Say why an instruction is in its classes, and which promises it breaks, with witnesses.
+
+    Args:
+        machine: a name that `popek machines` lists, or a Python file that declares one.
+        instruction: a mnemonic, or one operand form.
+    """
+    from popek.checks.explanation import explain as explained
+    from popek.report import explanation as report
+
+    request = _request(
+        machine, technique, set, timeout=timeout, promises=True, witnesses=True, time_is_state=time_is_state
+    )
+    with _known_names(), _progress("explaining") as progress:
+        found = explained(request, instruction, progress=progress)
+    if json:
+        _print_json(found.to_json())
+    else:
+        _console().print(report.explanation(found))
+    return UNKNOWN if found.unknown else 0
+
+
+@app.command
+def check(*claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, json: AsJson = False) -> int:
+    """Check published claims, or those of a file of your own, against the semantics.
+
+    Args:
+        claims: ids of claims, or TOML files; all that come with popek by default.
+    """
+    from popek_proofs.claims import ClaimError, evaluate, select
+
+    from popek.report import claims as report
+
+    try:
+        chosen = select(claims)
+        with _progress("checking") as progress:
+            found = evaluate(chosen, timeout=timeout, jobs=jobs, progress=progress)
+    except ClaimError as error:
+        raise UserError(str(error)) from None
+    if json:
+        _print_json({"schema": "popek/claims/1", "claims": [claim.to_json() for claim in found]})
+    else:
+        _console().print(report.claims(found))
+    if any(claim.unexpected for claim in found):
+        return UNEXPECTED
+    return UNKNOWN if any(claim.unknown for claim in found) else 0
+
+
+# -- what the commands share ----------------------------------------------------------------------
+
+
+def _request(
+    machine: str, technique: str | None, settings: Sequence[str], *, timeout: float, **options: Any
+) -> Request:
+    """What was asked for, with every name checked."""
+    from popek.checks.survey import Request
+    from popek.kernel.configuration import configure
+
+    with _known_names():
+        known = _machine(machine)
+        known.technique(technique)
+        configuration = configure(known, settings)
+    if timeout < 0:
+        raise UserError(f"--timeout {timeout:g}: expected a number of seconds, 0 or more")
+    return Request(machine, technique, configuration, timeout, **options)
+
+
+def _machine(name: str) -> Machine[Any]:
+    from popek.architectures import machine
+
+    return machine(name)
+
+
+@contextmanager
+def _known_names() -> Iterator[None]:
+    """Turn what is wrong with names and settings into one line."""
+    from popek.architectures import MachineFileError
+    from popek.kernel.configuration import SettingError
+    from popek.kernel.machine import UnknownNameError
+
+    try:
+        yield
+    except (UnknownNameError, SettingError, MachineFileError) as error:
+        raise UserError(str(error)) from None
+
+
+def _machine_json(machine: Machine[Any]) -> dict[str, object]:
+    return {
+        "name": machine.name,
+        "title": machine.title,
+        "source": machine.source,
+        "instructions": len({i.mnemonic for i in machine.instructions.values()}),
+        "forms": list(machine.instructions),
+        "techniques": {t.name: t.title for t in machine.techniques.values()},
+        "settings": {
+            axis.name: {"summary": axis.summary, "values": list(axis.values), "default": axis.default}
+            for axis in machine.axes
+        },
+        "not_modelled": list(machine.notes),
+    }
+
+
+def _print_json(answer: object) -> None:
+    print(jsons.dumps(answer, indent=2, sort_keys=True, ensure_ascii=False))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        # A pipe has no width of its own; tables must not be cut to that of a small terminal.
+        console = Console(highlight=False, width=160)
+    return console
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on standard error, where there is somebody to look at it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
+    task = bar.add_task(what, total=None)
+
+    def update(done: int, total: int) -> None:
+        bar.start()  # only now: worker processes were forked before
+        bar.update(task, completed=done, total=total, refresh=True)
+
+    try:
+        yield update
+    finally:
+        bar.stop()
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,206 @@
+"""Surveys, single classifications and counterexamples as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from popek.checks.survey import Row, Survey
+from popek.checks.verdict import Status, Truth
+from popek.kernel.machine import Machine
+
+STYLES = {Truth.YES: "bold", Truth.NO: "dim", Truth.UNKNOWN: "yellow"}
+COLUMNS = (
+    ("privileged", "priv."),
+    ("control_sensitive", "control"),
+    ("location_sensitive", "location"),
+    ("mode_sensitive", "mode"),
+    ("resource_sensitive", "resource"),
+    ("user_sensitive", "user"),
+    ("critical", "critical"),
+)
+MANY_CHANGES = 8
+
+
+def machines(known: Iterable[Machine[Any]]) -> Table:
+    """One line per machine."""
+    table = Table("machine", "what it is", "instructions", "techniques", "settings", box=None, pad_edge=False)
+    for machine in known:
+        mnemonics = len({i.mnemonic for i in machine.instructions.values()})
+        table.add_row(
+            Text(machine.name, "bold"),
+            machine.title,
+            f"{mnemonics} in {len(machine.instructions)} forms",
+            "\n".join(machine.techniques),
+            " ".join(axis.name for axis in machine.axes),
+        )
+    return table
+
+
+def survey(found: Survey) -> RenderableType:
+    """The table of a machine, folded per mnemonic, the witnesses of critical ones, and the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("instruction")
+    table.add_column("forms", justify="right")
+    for _, title in COLUMNS:
+        table.add_column(title)
+    promises = any(row.faithful is not None for row in found.rows)
+    for title in ("faithful", "safe") if promises else ():
+        table.add_column(title)
+    table.add_column("what leaks or changes", overflow="fold")
+    for mnemonic, rows in found.by_mnemonic().items():
+        critical = any(row.classes["critical"] is Truth.YES for row in rows)
+        cells = [Text(mnemonic, "bold red" if critical else ""), str(len(rows))]
+        cells += [_folded(row.classes[name] for row in rows) for name, _ in COLUMNS]
+        if promises:
+            cells += [_folded(row.faithful or Truth.UNKNOWN for row in rows)]
+            cells += [_folded(row.safe or Truth.UNKNOWN for row in rows)]
+        names = dict.fromkeys(name for row in rows for name in row.components)
+        cells.append(Text(shortened(names), "dim"))
+        table.add_row(*cells)
+    parts: list[RenderableType] = [_heading(found), "", table, ""]
+    shown = _witnesses(found)
+    if shown is not None:
+        parts += [
+            Text("Witnesses (two states that differ only as shown; neither run traps)", "bold"),
+            shown,
+            "",
+        ]
+    parts.append(verdict(found))
+    return Group(*parts)
+
+
+def _heading(found: Survey) -> Text:
+    settings = ", ".join(f"{k}={v}" for k, v in found.configuration.settings.items())
+    text = Text.assemble((found.machine, "bold"), " under ", (found.technique, "bold"))
+    return text.append(f" with {settings}" if settings else "")
+
+
+def _folded(answers: Iterable[Truth]) -> Text:
+    """One answer for several forms: all of them, none, some, or unknown."""
+    known = set(answers)
+    if Truth.UNKNOWN in known:
+        return Text("unknown", "yellow")
+    if len(known) == 1:
+        only = known.pop()
+        return Text(only.value if only is Truth.YES else "·", STYLES[only])
+    return Text("some", "bold")
+
+
+def shortened(names: Iterable[str]) -> str:
+    """Leaf names, those of one component together: `cr0.pe .em, gdtr.base`."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        component, dot, leaf = name.partition(".")
+        groups.setdefault(component, []).append(dot + leaf)
+    return ", ".join(component + " ".join(leaves) for component, leaves in groups.items())
+
+
+def _witnesses(found: Survey) -> Table | None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_column(overflow="fold")
+    for rows in found.by_mnemonic().values():
+        for row in rows:
+            if row.witness is not None:
+                table.add_row(row.witness["assembly"], row.witness["claim"], witness_line(row.witness))
+                break
+    return table if table.row_count else None
+
+
+def witness_line(witness: Mapping[str, Any]) -> str:
+    """A witness in a line: in what the states differ, and in what the results do."""
+    second = witness["virtualized"]
+    results = ", ".join(
+        f"{name} {a} / {b}" for name, (a, b) in list(witness["differ"].items())[:MANY_CHANGES]
+    )
+    if second is None:
+        return f"changes {results.replace(' / ', ' → ')}"
+    apart = ", ".join(f"{name}={new}" for name, new in list(second["before"].items())[:MANY_CHANGES])
+    return f"with {apart}: {results}"
+
+
+def verdict(found: Survey) -> RenderableType:
+    """What follows for Theorems 1 and 3."""
+    critical, user = found.mnemonics("critical"), found.mnemonics("user_critical")
+    forms = sum(1 for row in found.rows if row.classes["critical"] is Truth.YES)
+    lines = [_premise("Theorem 1: every sensitive instruction is privileged", found.theorem1)]
+    if critical:
+        lines.append(Text(f"  {len(critical)} critical instructions in {forms} forms: {', '.join(critical)}"))
+    lines.append(_premise("Theorem 3: every user-sensitive instruction is privileged", found.theorem3))
+    if user and user != critical:
+        lines.append(Text(f"  {len(user)} of them user-sensitive: {', '.join(user)}"))
+    elif user:
+        lines.append(Text("  the same"))
+    return Group(*lines)
+
+
+def _premise(statement: str, status: Status) -> Text:
+    style = {Status.HOLDS: "bold green", Status.REFUTED: "bold red", Status.UNKNOWN: "yellow"}[status]
+    return Text.assemble((status.value, style), "  ", statement)
+
+
+# -- one instruction ------------------------------------------------------------------------------
+
+
+def counterexample(witness: Mapping[str, Any], indent: int = 2) -> RenderableType:
+    """Two runs side by side, fields by name."""
+    second = witness["virtualized"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    table.add_column(witness["labels"][0])
+    if second is not None:
+        table.add_column(witness["labels"][1])
+    for name, value in witness["before"].items():
+        table.add_row(name, value, *([] if second is None else [second["before"].get(name, value)]))
+    if second is not None:
+        for name, value in second["before"].items():
+            if name not in witness["before"]:
+                table.add_row(Text(name, "bold"), Text("as at reset", "dim"), Text(value, "bold"))
+    table.add_row(Text(witness["assembly"], "bold cyan"))
+    results = [_outcome(witness["native"]), *([] if second is None else [_outcome(second)])]
+    for name in dict.fromkeys(name for result in results for name in result):
+        cells = [result.get(name, "") for result in results]
+        style = "bold red" if name in witness["differ"] else ""
+        table.add_row(Text(name, style), *(Text(cell, style) for cell in cells))
+    return Padding(Group(Text(witness["story"], "italic"), table), (0, 0, 0, indent))
+
+
+def _outcome(run: Mapping[str, Any]) -> dict[str, str]:
+    if "trap" in run:
+        code = run["error_code"]
+        return {"→ traps": run["trap"] + ("" if code is None else f"({code})")}
+    if "not_modelled" in run:
+        return {"→ not modelled": run["not_modelled"]}
+    return {f"→ {name}": value for name, value in run["changes"].items()} or {"→ nothing changes": ""}
+
+
+def row(found: Row) -> RenderableType:
+    """Everything about one form."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for name, answer in found.classes.items():
+        table.add_row(name.replace("_", "-"), Text(answer.value, STYLES[answer]))
+    for name, truth in (
+        ("faithful", found.faithful),
+        ("safe", found.safe),
+        ("needless trap", found.needless_trap),
+    ):
+        if truth is not None:
+            key = {"faithful": "fidelity", "safe": "safety"}.get(name, "")
+            why = found.breaches.get(key, "")
+            table.add_row(name, Text.assemble((truth.value, STYLES[truth]), f"  {why}" if why else ""))
+    if found.components:
+        table.add_row("leaks or changes", shortened(found.components))
+    if found.undecided:
+        table.add_row("may, too", shortened(found.undecided))
+    if found.remark:
+        table.add_row("remark", found.remark)
+    return Group(Text.assemble((found.form, "bold"), f"   {found.source}"), Padding(table, (0, 0, 0, 2)))
