@@ -13,7 +13,7 @@ mode, through the technique's map.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -29,9 +29,11 @@ from popek.kernel.configuration import Configuration, default_configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next, NotModelled, Trap
-from popek.kernel.state import Role, State
+from popek.kernel.state import State
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, any_of
+
+from .mapped import changes_owned, mapped, owned_in
 
 S = TypeVar("S", bound=State)
 
@@ -40,6 +42,7 @@ USER_SENSITIVE_ARE_PRIVILEGED = "user-sensitive-are-privileged"
 COMPLETES_ALIKE = "completes-only-where-the-bare-machine-does"
 USER_COMPLETES_ALIKE = "in-user-mode-completes-only-where-the-bare-machine-does"
 CONFINED = "confined-to-the-virtual-machine"
+BY_TRAP_ONLY = "supervisor-mode-by-trap-only"
 
 STATEMENTS = {
     SENSITIVE_ARE_PRIVILEGED: "every sensitive instruction is privileged",
@@ -47,10 +50,11 @@ STATEMENTS = {
     COMPLETES_ALIKE: "an instruction that completes on f(S) completes on S: what traps in supervisor mode "
     "traps in user mode, and every reference is relocated and checked",
     USER_COMPLETES_ALIKE: "where S is in user mode, an instruction that completes on f(S) completes on S",
+    BY_TRAP_ONLY: "user mode is left by a trap only",
     CONFINED: "an instruction that completes on f(S) leaves alone what the control program owns",
 }
-THEOREM1 = (SENSITIVE_ARE_PRIVILEGED, COMPLETES_ALIKE, CONFINED)
-THEOREM3 = (USER_SENSITIVE_ARE_PRIVILEGED, USER_COMPLETES_ALIKE, CONFINED)
+THEOREM1 = (SENSITIVE_ARE_PRIVILEGED, COMPLETES_ALIKE, CONFINED, BY_TRAP_ONLY)
+THEOREM3 = (USER_SENSITIVE_ARE_PRIVILEGED, USER_COMPLETES_ALIKE, CONFINED, BY_TRAP_ONLY)
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -225,7 +229,7 @@ def instantiate(
         run = explore_instruction(machine, instruction, effort)
         found = classifier.classify(instruction, run)
         classes.append(found)
-        premises += _sensitivity(found)
+        premises += [*_sensitivity(found), _by_trap_only(classifier, instruction, run)]
         if through_map and found.privileged is not Truth.YES:
             premises += _through_map(classifier, instruction, run)
     return Instantiation(
@@ -263,29 +267,43 @@ def _sensitivity(found: Classification[S]) -> list[Premise[S]]:
     return made
 
 
+def _by_trap_only(classifier: Classifier[S], instruction: Instruction, general: Run[S]) -> Premise[S]:
+    """The classifier takes a run that ends in supervisor mode for a trap; that is so where a trap it is."""
+    machine, state, form = classifier.machine, classifier.state, instruction.form
+    gates = any_of(
+        conjunction(when) & machine.supervisor(after) for when, after in general.at(state).completions()
+    )
+    question = Question(
+        f"{machine.name}: {form} violates {BY_TRAP_ONLY}",
+        [
+            classifier.configuration.holds(machine, state),
+            classifier.invariant,
+            instruction.valid(general.operands),
+            classifier.technique.deprivileged(state),
+            gates,
+        ],
+    )
+    answer, _, _ = question.ask(classifier.effort)
+    evidence = (z3_evidence(question, answer),)
+    if answer is Answer.UNSAT:
+        return Premise(BY_TRAP_ONLY, form, Truth.YES, "", evidence)
+    because = (
+        f"{form} enters supervisor mode without a trap, and whose the place is it enters at was not asked"
+    )
+    return Premise(BY_TRAP_ONLY, form, Truth.UNKNOWN, because, evidence)
+
+
 def _through_map(classifier: Classifier[S], instruction: Instruction, general: Run[S]) -> list[Premise[S]]:
     """The premises about f(S): the run on it and the run on S."""
-    machine, technique = classifier.machine, classifier.technique
-    guest = classifier.state
-    private = machine.state.symbolic(" of the control program")
-    image = technique.map(guest, private)
-    there, here = general.at(image), general.at(guest)
-    assumed = [
-        classifier.configuration.holds(machine, guest),
-        machine.invariant(guest),
-        machine.invariant(image),
-        technique.guest(guest),
-        technique.private(guest, private),
-        instruction.valid(general.operands),
-        technique.deprivileged(image),
-    ]
-    # A run that hands control to the most privileged mode counts as a trap.
-    stays = [(conjunction(when) & ~machine.supervisor(after), after) for when, after in there.completions()]
-    completes_there = any_of(when for when, _ in stays)
-    traps_here = ~here.completes & ~here.not_modelled
-    escapes = any_of(when & _changes_owned(technique, guest, private, image, after) for when, after in stays)
+    runs = mapped(classifier, instruction, general)
+    guest, technique = runs.guest, classifier.technique
+    completes_there, traps_here = runs.completes_there, runs.traps_here
+    escapes = any_of(
+        when & changes_owned(technique, guest, runs.private, runs.image, after)
+        for when, after in runs.completions
+    )
     form = instruction.form
-    ask = _Asking(classifier, instruction, general, private, assumed)
+    ask = _Asking(classifier, instruction, general, runs.private, runs.assumed)
     alike = ask.premise(
         COMPLETES_ALIKE,
         [completes_there, traps_here],
@@ -296,7 +314,7 @@ def _through_map(classifier: Classifier[S], instruction: Instruction, general: R
     if alike.truth is not Truth.YES:
         in_user = ask.premise(
             USER_COMPLETES_ALIKE,
-            [completes_there, traps_here, machine.user(guest)],
+            [completes_there, traps_here, classifier.machine.user(guest)],
             f"{form} completes in the virtual machine where it traps in user mode on the bare machine",
         )
     confined = ask.premise(
@@ -305,33 +323,6 @@ def _through_map(classifier: Classifier[S], instruction: Instruction, general: R
         f"{form} completes in the virtual machine and changes what the control program owns",
     )
     return [alike, in_user, confined]
-
-
-def _changes_owned(
-    technique: Technique[S],
-    guest: S,
-    private: S,
-    before: S,
-    after: S,
-    addresses: Mapping[str, Sequence[int]] | None = None,
-) -> Word:
-    """Something that the control program owns changed: a leaf, or a cell at a probed or a given address."""
-    changed = [before[name] != after[name] for name in technique.owned if name not in before.memories()]
-    for slot in before.layout:
-        if not slot.address:
-            continue
-        old, new = before.memories()[slot.name], after.memories()[slot.name]
-        if new is old:
-            continue
-        where = probe(old, _owned_in(slot.name))
-        if addresses is not None:
-            where = Word(old.address_width, next(iter(addresses.get(slot.name, ())), 0))
-        differs = old.load(where) != new.load(where)
-        if slot.name in technique.owned:
-            changed.append(differs)
-        elif slot.role is Role.MEMORY and technique.owns_address is not None:
-            changed.append(technique.owns_address(guest, private, where) & differs)
-    return any_of(changed)
 
 
 @attrs.frozen(eq=False)
@@ -368,7 +359,7 @@ class _Asking(Generic[S]):
         machine, technique = self.classifier.machine, self.classifier.technique
         starts = [self.classifier.state, self.private]
         probes = {
-            slot.name: probe(starts[0].memories()[slot.name], _owned_in(slot.name)).term
+            slot.name: probe(starts[0].memories()[slot.name], owned_in(slot.name)).term
             for slot in machine.state.layout
             if slot.address
         }
@@ -383,7 +374,7 @@ class _Asking(Generic[S]):
             differ = differences(image, there.outcome.state, found.addresses)
         if name == CONFINED and isinstance(there.outcome, Next):
             replays = (
-                _changes_owned(technique, guest, private, image, there.outcome.state, found.addresses).value
+                changes_owned(technique, guest, private, image, there.outcome.state, found.addresses).value
                 == 1
             )
         else:
@@ -399,7 +390,3 @@ class _Asking(Generic[S]):
             there,
             differ,
         )
-
-
-def _owned_in(name: str) -> str:
-    return f"owned address in {name}"

@@ -23,6 +23,7 @@ from popek_proofs.instantiate import (
     instantiate,
 )
 from popek_proofs.monitor import bare_step, shown
+from popek_proofs.single_step import tells_at_once
 
 HYBRID = {"LPSW", "SREL", "GMODE", "DROP"}  # what Theorem 3 forgives: the difference is in supervisor mode
 
@@ -169,6 +170,29 @@ def test_an_escape_is_reported_as_broken_resource_control() -> None:
     assert pill is not None
     assert pill.breaks == "resource control"
     assert "of the monitor" in pill.escape
+
+
+def promoting_jump(cpu: paper_machine.Pg74, a: Word) -> None:
+    """JUMP that also enters supervisor mode."""
+    cpu.mode, cpu.pc = Word(1, 0), a
+
+
+def test_a_way_into_supervisor_mode_that_is_no_trap_is_not_waved_through() -> None:
+    machine = paper_machine.with_semantics(build(), "JUMP a", promoting_jump)
+    verdict = instantiate(machine)
+    assert (verdict.theorem1, verdict.theorem3) == (Status.UNKNOWN, Status.UNKNOWN)
+    assert "the theorems do not decide, because JUMP a enters supervisor mode without a trap" in str(verdict)
+    pill = paper_machine.search(machine).pill
+    assert pill is not None
+    assert pill.escape == "the guest runs in supervisor mode"
+
+
+@pytest.mark.parametrize("strap", STRAPPED)
+def test_what_one_instruction_can_tell_is_settled_for_every_state(strap: str) -> None:
+    told = tells_at_once(build(), build().technique(), silent(strap))
+    alone = {form.split()[0] for form, truth in told.items() if truth is Truth.YES}
+    assert alone == ({strap} if LENGTHS[strap] == 1 else set())
+    assert Truth.UNKNOWN not in told.values()
 
 
 def test_the_monitor_runs_innocuous_instructions_directly_and_interprets_the_rest() -> None:

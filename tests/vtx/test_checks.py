@@ -176,6 +176,85 @@ def test_boundaries(row: str, mode: Mode, changes: dict[str, int], passes: bool)
         assert verdict.outcome.kind in ("vmfail-valid", "entry-failure")
 
 
+def bits(*ranges: tuple[int, int]) -> set[int]:
+    """Bit numbers from (high, low) pairs."""
+    return {bit for high, low in ranges for bit in range(low, high + 1)}
+
+
+@pytest.mark.parametrize(
+    ("row", "mode", "context", "field", "start", "refused"),
+    [
+        ("GUEST-RFL-01", "64-bit", {}, "GUEST_RFLAGS", 2, bits((63, 22), (15, 15), (5, 5), (3, 3))),
+        ("GUEST-PDPTE-03", "pae", {}, "GUEST_PDPTE2", 1, bits((63, 40), (8, 5), (2, 1))),
+        ("GUEST-MSR-03", "64-bit", {}, "GUEST_IA32_EFER", 0, bits((63, 12), (9, 9), (7, 1))),
+        ("HOST-MSR-03", "64-bit", {}, "HOST_IA32_EFER", 0, bits((63, 12), (9, 9), (7, 1))),
+        ("GUEST-CR-10", "64-bit", {"ENTRY_CONTROLS": 4}, "GUEST_DR7", 0, bits((63, 32))),
+        ("GUEST-CR-09", "64-bit", {}, "GUEST_CR3", 0, bits((63, 40))),
+        ("GUEST-INT-01", "64-bit", {}, "GUEST_INTERRUPTIBILITY", 0, bits((31, 5))),
+        (
+            "GUEST-DBG-01",
+            "64-bit",
+            {},
+            "GUEST_PENDING_DEBUG_EXCEPTIONS",
+            0,
+            bits((63, 17), (15, 15), (13, 13), (11, 4)),
+        ),
+        ("GUEST-AR-DS-06", "32-bit", {}, "GUEST_DS_ACCESS_RIGHTS", 0, bits((31, 17), (11, 8))),
+        ("GUEST-AR-TR-04", "32-bit", {}, "GUEST_TR_ACCESS_RIGHTS", 0, bits((31, 17), (11, 8))),
+        ("GUEST-DT-04", "64-bit", {}, "GUEST_IDTR_LIMIT", 0, bits((31, 16))),
+        ("GUEST-RIP-01", "pae", {}, "GUEST_RIP", 0, bits((63, 32))),
+        ("GUEST-BASE-14", "64-bit", {}, "GUEST_ES_BASE", 0, bits((63, 32))),
+        ("GUEST-LINK-02", "64-bit", {}, "VMCS_LINK_POINTER", 0, bits((11, 0))),
+        ("INJ-10", "64-bit", {}, "ENTRY_INTR_INFO", 1 << 31, bits((30, 12))),
+        (
+            "INJ-11",
+            "64-bit",
+            {"ENTRY_INTR_INFO": 0x8000_0B0E},
+            "ENTRY_EXCEPTION_ERROR_CODE",
+            0,
+            bits((31, 16)),
+        ),
+        ("HOST-SEG-05", "64-bit", {}, "HOST_FS_SELECTOR", 0, bits((2, 0))),
+        ("CTL-TPR-02", "64-bit", {"PRIMARY_PROC_CONTROLS": 1 << 21}, "TPR_THRESHOLD", 0, bits((31, 4))),
+        (
+            "CTL-MSRBM-01",
+            "64-bit",
+            {"PRIMARY_PROC_CONTROLS": 1 << 28},
+            "MSR_BITMAP",
+            0,
+            bits((63, 40), (11, 0)),
+        ),
+        ("GUEST-MSR-09", "64-bit", {"ENTRY_CONTROLS": 1 << 20}, "GUEST_SSP", 0, bits((1, 0))),
+        ("HOST-MSR-06", "64-bit", {"EXIT_CONTROLS": 1 << 28}, "HOST_IA32_S_CET", 0, bits((9, 6))),
+        ("HOST-CR-02", "64-bit", {}, "HOST_CR4", 0x2020, bits((63, 24), (15, 14), (12, 12), (19, 19))),
+    ],
+)
+def test_exactly_these_bits_are_refused(
+    row: str, mode: Mode, context: dict[str, int], field: str, start: int, refused: set[int]
+) -> None:
+    """Bit by bit on a processor with 40 physical-address bits."""
+    found = set()
+    for bit in range(FIELDS[field].width):
+        if start >> bit & 1:
+            continue
+        changes = {**context, field: start | 1 << bit}
+        vmcs = build(mode, context)
+        vmcs = attrs.evolve(vmcs, fields={**vmcs.fields, field: changes[field]})
+        if row in [item.id for item in judge(vmcs, TIGER).failed]:
+            found.add(bit)
+    assert found == refused
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(("CS", "SS", "DS", "ES", "FS", "GS")), st.integers(0, 2**17 - 1))
+def test_virtual_8086_mode_has_rows_of_its_own(segment: str, rights: int) -> None:
+    """The rows of protected mode stay silent: a checker once applied both."""
+    failed = judge(build("v8086", {f"GUEST_{segment}_ACCESS_RIGHTS": rights}), TIGER).failed
+    rows = {item.id for item in failed}
+    number = ("CS", "SS", "DS", "ES", "FS", "GS").index(segment) + 1
+    assert rows == (set() if rights == 0xF3 else {f"GUEST-AR-V86-{number:02}"})
+
+
 def test_error_codes_follow_the_vector_where_the_processor_fixes_them() -> None:
     """INJ-08 and INJ-09 for each vector, on a processor without CET."""
     with_code = {8, 10, 11, 12, 13, 14, 17}
@@ -561,6 +640,7 @@ def test_knowing_less_never_changes_an_answer(full: Capabilities, mode: Mode, se
         ("HOST-CR-01", "HOST_CR0", 0x8000_0001),
         ("HOST-CR-02", "HOST_CR4", 0x20),
         ("HOST-SEG-13", "HOST_TR_BASE", 0x7FFF_0000_0000_0000),
+        ("GUEST-ACT-01", "GUEST_ACTIVITY_STATE", 4),
     ],
 )
 def test_what_fails_on_every_processor_needs_no_capabilities(row: str, field: str, value: int) -> None:

@@ -4,10 +4,10 @@ With G any guest state, P whatever the VMM keeps for itself, and f the technique
 f(G, P).  There, a run that traps reaches the VMM, and so does one that ends in a supervisor mode, for the
 VMM owns every way there.  Any other run must keep these promises:
 
-| promise | broken when a run on the hardware completes and |
-|---|---|
-| fidelity | it ends elsewhere than in f(i(G), P); or i changes natively what the VMM keeps for the guest in its own memory; or the instruction would have trapped on the guest's own machine |
-| safety | it changes something that the VMM owns; or, with another P and the same G, its result is another |
+* *Fidelity* is broken when it ends elsewhere than in f(i(G), P); or i changes natively what the VMM keeps for
+  the guest in its own memory; or the instruction would have trapped on the guest's own machine.
+* *Safety* is broken when it changes something that the VMM owns; or when, with another P and the same G, its
+  result is another.
 
 Efficiency is another kind of promise: it lists the *needless traps*, runs of an innocuous instruction
 that complete natively and trap on the hardware for another reason than a storage reference.

@@ -19,7 +19,7 @@ from popek import __version__
 from .errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
     from popek.checks.survey import Request
     from popek.kernel.machine import Machine

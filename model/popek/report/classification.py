@@ -55,7 +55,7 @@ def survey(found: Survey) -> RenderableType:
     table.add_column("what leaks or changes", overflow="fold")
     for mnemonic, rows in found.by_mnemonic().items():
         critical = any(row.classes["critical"] is Truth.YES for row in rows)
-        cells = [Text(mnemonic, "bold red" if critical else ""), str(len(rows))]
+        cells: list[RenderableType] = [Text(mnemonic, "bold red" if critical else ""), str(len(rows))]
         cells += [_folded(row.classes[name] for row in rows) for name, _ in COLUMNS]
         if promises:
             cells += [_folded(row.faithful or Truth.UNKNOWN for row in rows)]

@@ -68,7 +68,7 @@ class Address:
 
 @attrs.frozen
 class Place:
-    """Where a byte of an operand is: in block `second` if the operand has run into its next one, else `first`.
+    """Where a byte of an operand is: in block `second` if the operand has run into it, else in `first`.
 
     They are absolute blocks, kept apart because a translation moves each as a whole.
     """

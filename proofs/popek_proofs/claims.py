@@ -1,0 +1,462 @@
+"""Claims: what a publication says of a machine, checked against the semantics.
+
+A claim is a TOML file: who says what, of which machine under which technique, and what we expect to find.
+Its verdict is that of its statement; each row is a statement about one instruction.  `expected` is what an
+earlier check of ours found; where it is not what the publication says, the row's `note` says why.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+from cattrs.errors import ClassValidationError
+from cattrs.gen import make_dict_structure_fn
+from cattrs.v import format_exception, transform_error
+
+from popek.architectures import MachineFileError
+from popek.architectures import machine as find_machine
+from popek.checks.survey import Request, Row, Survey, survey
+from popek.checks.verdict import Status, Truth, both, either, negate
+from popek.kernel.configuration import Configuration, SettingError, configure
+from popek.kernel.machine import Machine, UnknownNameError
+
+THEOREM_1 = "Theorem 1: every sensitive instruction is privileged"
+THEOREM_3 = "Theorem 3: every user-sensitive instruction is privileged"
+PREMISES = {THEOREM_1: "critical", THEOREM_3: "user_critical"}
+ADJECTIVES = (
+    "critical",
+    "privileged",
+    "innocuous",
+    "sensitive",
+    "control-sensitive",
+    "location-sensitive",
+    "mode-sensitive",
+    "resource-sensitive",
+    "user-sensitive",
+    "user-critical",
+    "faithful",
+    "safe",
+)
+STATEMENTS = tuple(f"{sign}{adjective}" for adjective in ADJECTIVES for sign in ("", "not "))
+
+
+class ClaimError(ValueError):
+    """A claims file that cannot be used; the message names file, key and what was expected."""
+
+
+@attrs.frozen
+class RowClaim:
+    """A statement about one instruction.
+
+    Attributes:
+        subject: a mnemonic, which stands for all of its forms, or one form.
+        statement: one of `STATEMENTS`; said of a mnemonic, "critical" and the like mean some form, and
+            "not critical", "privileged", "innocuous", "faithful" and "safe" mean every form.
+        expected: the verdict we expect.
+    """
+
+    subject: str
+    statement: str
+    expected: Status
+    source: str = ""
+    confidence: str = ""
+    note: str = ""
+
+
+@attrs.frozen
+class Claim:
+    """What a publication says of a machine.
+
+    Attributes:
+        id: stable.
+        title, source, statement: for people; a statement of `PREMISES` is checked as such, any other holds
+            when every row does.
+        machine, technique, configuration: of what it speaks.
+        expected: the verdict we expect.
+        time_is_state: count clocks as resources.
+        note: what a reader should know.
+    """
+
+    id: str
+    title: str
+    source: str
+    statement: str
+    machine: str
+    expected: Status
+    technique: str | None = None
+    configuration: Mapping[str, int] = attrs.field(factory=dict)
+    rows: tuple[RowClaim, ...] = ()
+    time_is_state: bool = False
+    note: str = ""
+
+
+@attrs.frozen
+class RowVerdict:
+    """What became of a row.
+
+    Attributes:
+        forms: the answer per form.
+    """
+
+    claim: RowClaim
+    verdict: Status
+    forms: Mapping[str, Truth]
+    witness: Mapping[str, Any] | None
+
+    @property
+    def unexpected(self) -> bool:
+        """Whether it turned out otherwise; unknown is not otherwise."""
+        return self.verdict is not Status.UNKNOWN and self.verdict is not self.claim.expected
+
+    def to_json(self) -> dict[str, object]:
+        """A row of `popek/claims/1`."""
+        evidence = {
+            "forms": {form: truth.value for form, truth in self.forms.items()},
+            "witness": self.witness,
+        }
+        return {
+            "subject": self.claim.subject,
+            "statement": self.claim.statement,
+            "source": self.claim.source,
+            "confidence": self.claim.confidence,
+            "note": self.claim.note,
+            "verdict": self.verdict.value,
+            "expected": self.claim.expected.value,
+            "evidence": evidence,
+        }
+
+
+@attrs.frozen
+class ClaimVerdict:
+    """What became of a claim.
+
+    Attributes:
+        others: critical mnemonics that no row names.
+        critical, forms: how many mnemonics and forms are critical.
+    """
+
+    claim: Claim
+    verdict: Status
+    rows: tuple[RowVerdict, ...]
+    others: tuple[str, ...]
+    critical: int
+    forms: int
+    seconds: float
+
+    @property
+    def unexpected(self) -> bool:
+        """Whether it, or a row of it, turned out otherwise."""
+        otherwise = self.verdict is not Status.UNKNOWN and self.verdict is not self.claim.expected
+        return otherwise or any(row.unexpected for row in self.rows)
+
+    @property
+    def unknown(self) -> bool:
+        """Whether something could not be decided."""
+        return Status.UNKNOWN in (self.verdict, *(row.verdict for row in self.rows))
+
+    def to_json(self) -> dict[str, object]:
+        """An entry of `popek/claims/1`."""
+        return {
+            "id": self.claim.id,
+            "title": self.claim.title,
+            "source": self.claim.source,
+            "statement": self.claim.statement,
+            "machine": self.claim.machine,
+            "technique": self.claim.technique,
+            "configuration": dict(self.claim.configuration),
+            "verdict": self.verdict.value,
+            "expected": self.claim.expected.value,
+            "critical_mnemonics": self.critical,
+            "critical_forms": self.forms,
+            "critical_not_named": list(self.others),
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def shipped() -> dict[str, Claim]:
+    """The claims that come with popek, by id.
+
+    Raises:
+        ClaimError: a defect of popek.
+    """
+    folder = resources.files("popek_specs") / "claims"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
+    claims = [claim for file in files for claim in parse(file.read_text(encoding="utf-8"), file.name)]
+    return {claim.id: claim for claim in claims}
+
+
+def select(names: Sequence[str]) -> list[Claim]:
+    """The claims that ids and files name; all that come with popek when none is named.
+
+    Raises:
+        ClaimError: no such claim, or a file that cannot be used.
+    """
+    known = shipped()
+    if not names:
+        return list(known.values())
+    chosen: list[Claim] = []
+    for name in names:
+        if name in known:
+            chosen.append(known[name])
+        elif name.endswith(".toml") or "/" in name or Path(name).exists():
+            chosen += read(Path(name))
+        else:
+            hint = _nearest(name, known)
+            raise ClaimError(f"unknown claim {name!r}{hint or '; known: ' + ', '.join(known)}")
+    return chosen
+
+
+def read(path: Path) -> list[Claim]:
+    """The claims of a file.
+
+    Raises:
+        ClaimError: it cannot be read or used.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ClaimError(f"{path}: {reason}") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, file: str) -> list[Claim]:
+    """The claim of a TOML text, or those of its `[[claims]]`.
+
+    Raises:
+        ClaimError: with file, key and what was expected.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ClaimError(f"{file}: not TOML: {error}") from None
+    several = data.get("claims")
+    if several is None:
+        return [_claim(data, file, "")]
+    if not isinstance(several, list) or len(data) != 1:
+        raise ClaimError(f"{file}: claims: expected [[claims]] tables and nothing beside them")
+    return [_claim(one, file, f"claims[{number}].") for number, one in enumerate(several)]
+
+
+def _claim(data: Mapping[str, Any], file: str, where: str) -> Claim:
+    _known_keys(data, Claim, file, where)
+    for number, row in enumerate(data.get("rows", ())):
+        _known_keys(row, RowClaim, file, f"{where}rows[{number}].")
+    try:
+        claim = _CONVERTER.structure(data, Claim)
+    except ClassValidationError as error:
+        first = transform_error(error, path="", format_exception=_expected)[0]
+        reason, _, key = first.rpartition(" @ ")
+        raise ClaimError(f"{file}: {where}{key.lstrip('.')}: {reason}") from None
+    for key in ("id", "title", "source", "statement", "machine"):
+        if not getattr(claim, key).strip():
+            raise ClaimError(f"{file}: {where}{key}: expected a text that is not empty")
+    return _checked(claim, file, where)
+
+
+def _checked(claim: Claim, file: str, where: str) -> Claim:
+    """The names in a claim, looked up."""
+    name = claim.machine
+    if name.endswith(".py") and not Path(name).is_absolute():
+        name = str(Path(file).parent / name)
+    key = "machine"
+    try:
+        machine = find_machine(name)
+        key = "technique"
+        machine.technique(claim.technique)
+        key = "configuration"
+        configure(machine, [f"{axis}={value}" for axis, value in claim.configuration.items()])
+        for number, row in enumerate(claim.rows):
+            key = f"rows[{number}].subject"
+            machine.find(row.subject)
+            if row.statement not in STATEMENTS:
+                hint = _nearest(row.statement, STATEMENTS) or f"; expected one of {', '.join(STATEMENTS)}"
+                raise ClaimError(
+                    f"{file}: {where}rows[{number}].statement: unknown statement {row.statement!r}{hint}"
+                )
+    except (UnknownNameError, SettingError, MachineFileError) as error:
+        raise ClaimError(f"{file}: {where}{key}: {error}") from None
+    return attrs.evolve(claim, machine=name)
+
+
+def _known_keys(data: object, kind: type, file: str, where: str) -> None:
+    if not isinstance(data, Mapping):
+        raise ClaimError(f"{file}: {where.rstrip('.')}: expected a table, not {type(data).__name__}")
+    fields = attrs.fields(kind)
+    known = [field.name for field in fields]
+    for key in data:
+        if key not in known:
+            hint = _nearest(key, known) or f"; expected one of {', '.join(known)}"
+            raise ClaimError(f"{file}: {where}{key}: unknown key{hint}")
+    for field in fields:
+        if field.default is attrs.NOTHING and field.name not in data:
+            raise ClaimError(f"{file}: {where}{field.name}: is missing; expected {_EXPECTED[field.name]}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), list(known), 3, 0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+_EXPECTED = {
+    "id": "a short stable name",
+    "title": "a line for people",
+    "source": "where it is published",
+    "statement": "what is said",
+    "machine": "a machine that `popek machines` lists, or a Python file",
+    "expected": '"holds", "refuted" or "unknown"',
+    "subject": "a mnemonic or a form",
+}
+
+
+def _expected(error: BaseException, kind: type | None) -> str:
+    match error:
+        case KeyError():
+            return f"is missing; expected {_EXPECTED.get(str(error.args[0]), 'a value')}"
+        case _StrictError():
+            return str(error)
+        case ValueError() if kind is Status:
+            return f"expected {_EXPECTED['expected']}"
+    return format_exception(error, kind)
+
+
+class _StrictError(TypeError):
+    """A value of another type."""
+
+
+def _strict(kind: type, what: str) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        if type(value) is not kind:
+            raise _StrictError(f"expected {what}, not {value!r}")
+        return value
+
+    return structure
+
+
+def _status(value: Any, _: Any) -> Status:
+    try:
+        return Status(value)
+    except ValueError:
+        raise _StrictError(f"expected {_EXPECTED['expected']}, not {value!r}") from None
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=True)
+    for kind, what in ((str, "a text"), (int, "a whole number"), (bool, "true or false")):
+        converter.register_structure_hook(kind, _strict(kind, what))
+    converter.register_structure_hook(Status, _status)
+    for cls in (RowClaim, Claim):
+        converter.register_structure_hook(cls, make_dict_structure_fn(cls, converter))
+    return converter
+
+
+_CONVERTER = _converter()
+
+
+# -- checking -------------------------------------------------------------------------------------
+
+
+def evaluate(
+    claims: Sequence[Claim],
+    *,
+    timeout: float = 0.0,
+    jobs: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ClaimVerdict]:
+    """Check claims.
+
+    Args:
+        timeout: seconds a single question may take; 0 for no bound but the solver's own.
+        jobs: processes; 0 for one per processor.
+        progress: called with the number of forms that are done and of all.
+    """
+    prepared = [_prepared(claim, timeout) for claim in claims]
+    total = sum(len(forms) for _, _, forms in prepared)
+    finished = 0
+    verdicts = []
+    for claim, request, forms in prepared:
+        base = finished
+
+        def step(done: int, _: int, base: int = base) -> None:
+            if progress is not None:
+                progress(base + done, total)
+
+        found = survey(request, forms=forms, jobs=jobs, progress=step)
+        finished += len(forms)
+        verdicts.append(_verdict(claim, find_machine(claim.machine), found))
+    return verdicts
+
+
+def _prepared(claim: Claim, timeout: float) -> tuple[Claim, Request, list[str]]:
+    """The survey that decides a claim: of all instructions if it speaks of them, else of those it names."""
+    machine = find_machine(claim.machine)
+    settings = [f"{axis}={value}" for axis, value in claim.configuration.items()]
+    configuration: Configuration = configure(machine, settings)
+    promises = any(row.statement.rpartition(" ")[2] in ("faithful", "safe") for row in claim.rows)
+    request = Request(
+        claim.machine,
+        claim.technique,
+        configuration,
+        timeout,
+        components=False,
+        promises=promises,
+        witnesses=True,
+        time_is_state=claim.time_is_state,
+    )
+    if claim.statement in PREMISES:
+        return claim, request, list(machine.instructions)
+    named = {i.form for row in claim.rows for i in machine.find(row.subject)}
+    return claim, request, [form for form in machine.instructions if form in named]
+
+
+def _verdict(claim: Claim, machine: Machine[Any], found: Survey) -> ClaimVerdict:
+    by_form = {row.form: row for row in found.rows}
+    rows = tuple(_row(row, [by_form[i.form] for i in machine.find(row.subject)]) for row in claim.rows)
+    if claim.statement == THEOREM_1:
+        verdict = found.theorem1
+    elif claim.statement == THEOREM_3:
+        verdict = found.theorem3
+    else:
+        total = Truth.YES
+        for row in rows:
+            total = both(
+                total, {Status.HOLDS: Truth.YES, Status.REFUTED: Truth.NO}.get(row.verdict, Truth.UNKNOWN)
+            )
+        verdict = Status.of(total)
+    premise = PREMISES.get(claim.statement, "critical")
+    critical = found.mnemonics(premise)
+    named = {i.mnemonic for row in claim.rows for i in machine.find(row.subject)}
+    forms = sum(1 for row in found.rows if row.classes[premise] is Truth.YES)
+    others = tuple(m for m in critical if m not in named)
+    return ClaimVerdict(claim, verdict, rows, others, len(critical), forms, found.seconds)
+
+
+def _row(claim: RowClaim, rows: Sequence[Row]) -> RowVerdict:
+    sign, _, adjective = claim.statement.rpartition(" ")
+    answers = {row.form: _answer(row, adjective) for row in rows}
+    # A mnemonic is critical when some form is; it is privileged, or harmless, when every form is.
+    universal = adjective in ("privileged", "innocuous", "faithful", "safe")
+    total = Truth.YES if universal else Truth.NO
+    for answer in answers.values():
+        total = both(total, answer) if universal else either(total, answer)
+    verdict = Status.of(negate(total) if sign == "not" else total)
+    witness = next((row.witness for row in rows if row.witness is not None), None)
+    return RowVerdict(claim, verdict, answers, witness)
+
+
+def _answer(row: Row, adjective: str) -> Truth:
+    name = adjective.replace("-", "_")
+    if name in row.classes:
+        return row.classes[name]
+    answer = row.faithful if name == "faithful" else row.safe
+    return Truth.UNKNOWN if answer is None else answer
