@@ -190,10 +190,9 @@ class Instantiation(Generic[S]):
 
 
 def _reasons(premises: Sequence[Premise[S]]) -> str:
-    by_reason: dict[str, None] = {}
-    for premise in premises:
-        by_reason[premise.because] = None
-    return "; ".join(by_reason)
+    """Why a theorem does not apply; where nothing refutes it, what is unknown."""
+    refuted = [premise for premise in premises if premise.truth is Truth.NO]
+    return "; ".join(dict.fromkeys(premise.because for premise in refuted or premises))
 
 
 def instantiate(

@@ -163,6 +163,9 @@ def test_a_int_masks_virtual_interrupts_without_the_vmm() -> None:
     masked = pending.copy()
     masked.vcr = masked.vcr.store(Word(7, 66), Word(64, 5 << 4))
     assert int(completed("ssm imm24", masked, ENABLE).vpsr.i) == 1
+    all_masked = pending.copy()
+    all_masked.vcr = all_masked.vcr.store(Word(7, 66), Word(64, 1 << 16))
+    assert int(completed("ssm imm24", all_masked, ENABLE).vpsr.i) == 1
     assert trapped("ssm imm24", pending, ENABLE | COLLECT) == ("Virtualization fault", 24)
 
 

@@ -7,13 +7,8 @@ from typing import Any
 
 import pytest
 
-from popek.architectures.ia64.vti.requirements import (
-    Profile,
-    Requirement,
-    disjunction,
-    obligation,
-    requirement,
-)
+from popek.architectures.ia64.vti.fidelity import Profile, obligation
+from popek.architectures.ia64.vti.requirements import Requirement, disjunction, requirement
 from popek.architectures.ia64.vti.synthesis import synthesize
 from popek.checks.runs import explore_instruction
 from popek.checks.solver import Answer

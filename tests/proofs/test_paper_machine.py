@@ -14,6 +14,7 @@ from popek.kernel.outcome import Next, Trap
 from popek.kernel.words import Word
 from popek_proofs import paper_machine
 from popek_proofs.instantiate import (
+    BY_TRAP_ONLY,
     COMPLETES_ALIKE,
     CONFINED,
     SENSITIVE_ARE_PRIVILEGED,
@@ -60,7 +61,8 @@ def test_premises_that_were_not_asked_are_said_to_be_taken_for_granted() -> None
     verdict = instantiate(build(), through_map=False)
     assert verdict.theorem1 is Status.HOLDS
     assert "; taken for granted: an instruction that completes on f(S) completes on S" in str(verdict)
-    assert {p.name for p in verdict.premises} == {SENSITIVE_ARE_PRIVILEGED, USER_SENSITIVE_ARE_PRIVILEGED}
+    asked = {p.name for p in verdict.premises}
+    assert asked == {SENSITIVE_ARE_PRIVILEGED, USER_SENSITIVE_ARE_PRIVILEGED, BY_TRAP_ONLY}
 
 
 def test_no_program_of_up_to_two_instructions_tells_where_theorem_1_holds() -> None:

@@ -11,7 +11,6 @@ from popek.architectures.vtx.capabilities import (
     UNKNOWN,
     Capabilities,
     CapabilityView,
-    capability_defects,
     normalise_register,
 )
 from popek.architectures.vtx.capability_files import (
@@ -21,6 +20,7 @@ from popek.architectures.vtx.capability_files import (
     load_capabilities,
     presets,
 )
+from popek.architectures.vtx.capability_limits import capability_defects, extremes
 from popek.architectures.vtx.vmcs import MissingField
 
 PRESETS = presets()
@@ -50,6 +50,32 @@ def test_the_laws_catch_a_typing_error() -> None:
     ):
         bad = Capabilities(msrs={**good.msrs, number: value})
         assert any(word in defect for defect in capability_defects(bad)), hex(number)
+
+
+def test_the_extremes_obey_the_laws_too_and_lie_around_every_preset() -> None:
+    permissive, restrictive = extremes(UNKNOWN)
+    assert capability_defects(permissive) == capability_defects(restrictive) == []
+    low, high = CapabilityView(restrictive), CapabilityView(permissive)
+    for name in PRESETS:
+        view = CapabilityView(load_capabilities(name))
+        for answer in ("pin_may", "pri_may", "exit_may", "entry_may", "cr0_may", "cr4_may"):
+            try:
+                value = getattr(view, answer)
+            except MissingField:
+                continue
+            assert getattr(low, answer) & ~value == 0, (name, answer)
+            assert value & ~getattr(high, answer) == 0, (name, answer)
+            must = answer.replace("may", "must")
+            assert getattr(view, must) & ~getattr(low, must) == 0, (name, must)
+            assert getattr(high, must) & ~getattr(view, must) == 0, (name, must)
+
+
+def test_what_is_known_stays_in_the_extremes() -> None:
+    known = Capabilities(msrs={0x485: 0x1234}, cpuid={"0x80000008.0.eax": 0x3027})
+    for extreme in extremes(known):
+        assert extreme.msrs[0x485] == 0x1234
+        assert CapabilityView(extreme).maxphyaddr == 39
+        assert CapabilityView(extreme).linear_address_width == 48
 
 
 def test_true_msrs_are_used_when_basic_says_so() -> None:

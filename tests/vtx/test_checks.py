@@ -334,6 +334,9 @@ STAR = (0xC000_0081, 0, 5)
         ("LOAD-02", (0x8FF, 0, 0), {"x2apic": True}, False),
         ("LOAD-02", (0x900, 0, 0), {"x2apic": True}, True),
         ("LOAD-02", (0x808, 0, 0), {"x2apic": False}, True),
+        ("LOAD-06", (0x808, 0, 0), {"x2apic": False}, False),
+        ("LOAD-06", (0x808, 0, 0), {"x2apic": True}, True),
+        ("LOAD-06", (0xC000_0084, 0, 1 << 32), {}, False),
         ("LOAD-03", (0x9B, 0, 0), {}, False),
         ("LOAD-03", (0x9B, 0, 0), {"in_smm": True}, True),
         ("LOAD-04", (0x174, 1, 0), {}, False),
@@ -568,18 +571,20 @@ def test_most_predicates_do_not_branch() -> None:
     assert branching <= {"SMM-01", *(f"LOAD-0{n}" for n in range(1, 8))}
 
 
-@pytest.mark.parametrize("partial", [False, True])
-def test_the_compiled_sieve_changes_no_verdict(partial: bool) -> None:
+@pytest.mark.parametrize(
+    "left_out", [(), ("HOST", "BITMAP"), ("SECONDARY", "PDPTE", "RFLAGS"), ("CONTROLS", "CR0")]
+)
+@pytest.mark.parametrize("capabilities", [TIGER, UNKNOWN])
+def test_the_compiled_sieve_changes_no_verdict(left_out: tuple[str, ...], capabilities: Capabilities) -> None:
     rnd = random.Random(5)
     vmcss = []
-    for seed in range(400):
+    for seed in range(150):
         fields = near(rnd.choice(MODES), seed)
-        if partial:
-            fields = {k: v for k, v in fields.items() if "HOST" not in k and "BITMAP" not in k}
+        fields = {k: v for k, v in fields.items() if not any(part in k for part in left_out)}
         vmcss.append(Vmcs(fields=fields, launch=LAUNCH))
-    one_by_one = [judge(vmcs, TIGER) for vmcs in vmcss]
-    assert list(verdict_of_many(vmcss, TIGER)) == one_by_one
-    assert len({item.id for verdict in one_by_one for item in verdict.failed}) > 60
+    one_by_one = [judge(vmcs, capabilities) for vmcs in vmcss]
+    assert list(verdict_of_many(vmcss, capabilities)) == one_by_one
+    assert len({item.id for verdict in one_by_one for item in verdict.failed}) > 20
 
 
 def test_the_sieve_is_really_used() -> None:
@@ -588,7 +593,7 @@ def test_the_sieve_is_really_used() -> None:
     for _ in range(40):
         evaluator.run(vmcs)
     assert len(evaluator._sieves) == 1
-    assert list(evaluator._candidates(vmcs.fields, vmcs.launch)) == []
+    assert evaluator._candidates(vmcs.fields, vmcs.launch) == ([], [])
 
 
 def test_other_processors_other_verdicts() -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from popek.architectures.ia64.vti.configuration import Configuration
-    from popek.architectures.ia64.vti.requirements import Assume, Obligation, Profile, Requirement
+    from popek.architectures.ia64.vti.fidelity import Obligation, Profile
+    from popek.architectures.ia64.vti.requirements import Assume, Requirement
     from popek.architectures.ia64.vti.rules import Judgement
 
 app = App(
@@ -181,7 +182,7 @@ def _configuration(file: str | None, vac: str | None, vdc: str | None) -> Config
 
 def _profile(grants: Sequence[str], readings: Sequence[str]) -> Profile:
     from popek.architectures.ia64.machine import ASSUMPTIONS
-    from popek.architectures.ia64.vti.requirements import GRANTS, Profile
+    from popek.architectures.ia64.vti.fidelity import GRANTS, Profile
 
     for name in grants:
         if name not in GRANTS:
@@ -215,7 +216,7 @@ def _solver() -> Assume:
 
 def _obligations(profile: Profile, *, progress: bool) -> Iterator[Obligation]:
     from popek.architectures.ia64 import MACHINES
-    from popek.architectures.ia64.vti.requirements import obligation
+    from popek.architectures.ia64.vti.fidelity import obligation
     from popek.checks.runs import explore_instruction
 
     machine = MACHINES["ia64"]()
@@ -242,7 +243,7 @@ def _requirements(profile: Profile, *, progress: bool) -> list[Requirement]:
 
 def _judged(configuration: Configuration, profile: Profile, *, progress: bool) -> Iterator[dict[str, Any]]:
     """Every instruction that the given bits do not make faithful and safe, with a witness."""
-    from popek.architectures.ia64.vti.requirements import ACCELERATIONS, DISABLES
+    from popek.architectures.ia64.vti.fidelity import ACCELERATIONS, DISABLES
 
     setting = {
         name: int(value)
@@ -276,7 +277,7 @@ def _witness(duty: Obligation, conditions: Sequence[Any], claim: str) -> dict[st
     """A minimal case, run again on numbers: the guest's own machine beside the hardware."""
     from popek.architectures.ia64 import MACHINES
     from popek.architectures.ia64.state import Ia64
-    from popek.architectures.ia64.vti.requirements import probe
+    from popek.architectures.ia64.vti.fidelity import probe
     from popek.checks.counterexample import ReplayError, differences, execute
     from popek.checks.verdict import Question
     from popek.checks.witness import find_minimal

@@ -15,6 +15,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -44,7 +45,7 @@ CPU_ID: Final = 0x0100262330330000
 _DRIVER, _DATA, _CASES = 0x400, 0x300, 0x10000
 _GRS, _CRS, _ZERO, _POINTERS, _PSW, _NEW = 0x300, 0x340, 0x380, 0x3C0, 0x3D0, 0x3E0
 _CASE_BYTES, _RESULT_BYTES = 640, 688
-_DONE = "HHCCP011I"  # "disabled wait state"
+_POLL = 0.05  # seconds between two looks for the results
 _MOST = (STORAGE_BYTES - 0x1000 - _CASES) // (_CASE_BYTES + _RESULT_BYTES)
 
 _CONFIGURATION = """\
@@ -158,45 +159,41 @@ def _run_batch(cases: Sequence[StepCase], tables: bytes, timeout: float) -> list
         folder = Path(name)
         (folder / "core").write_bytes(core)
         (folder / "configuration").write_text(_CONFIGURATION, encoding="ascii")
-        end = results_at + len(cases) * _RESULT_BYTES
-        save = f"savecore {folder / 'results'} {results_at:x} {end - 1:x}"
-        _operate([str(hercules), "-d", "-f", "configuration"], folder, save, timeout)
+        size = len(cases) * _RESULT_BYTES
+        _operate([str(hercules), "-d", "-f", "configuration"], folder, results_at, size, timeout)
         results = (folder / "results").read_bytes()
-    if len(results) != len(cases) * _RESULT_BYTES:
-        raise HerculesError(f"Hercules saved {len(results)} bytes instead of {len(cases) * _RESULT_BYTES}")
     return [_unpack(results[i : i + _RESULT_BYTES]) for i in range(0, len(results), _RESULT_BYTES)]
 
 
-def _operate(command: list[str], folder: Path, save: str, timeout: float) -> None:
-    """Play the operator: load, restart; at the disabled wait save and quit."""
-    (folder / "start").write_text(
-        f"hao tgt {_DONE}\nhao cmd script {folder / 'finish'}\nloadcore {folder / 'core'} 0\nrestart\n",
-        encoding="ascii",
-    )
-    # The message comes a moment before the CPU counts as stopped, which savecore wants.
-    (folder / "finish").write_text(f"stop\npause 1\n{save}\nquit\n", encoding="ascii")
+def _operate(command: list[str], folder: Path, first: int, size: int, timeout: float) -> None:
+    """Play the operator: load, restart, and try to save until the CPU has stopped."""
+    save = f"pause 1\nsavecore {folder / 'results'} {first:x} {first + size - 1:x}\n"
+    script = f"loadcore {folder / 'core'} 0\nrestart\n" + save * (int(timeout) + 1)
+    (folder / "script").write_text(script, encoding="ascii")
+    results = folder / "results"
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "HOME": str(folder), "HERCULES_RC": str(folder / "start")},
+            env={**os.environ, "HOME": str(folder), "HERCULES_RC": str(folder / "script")},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:
-            process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            pass
+            ends = time.monotonic() + timeout
+            while process.poll() is None and time.monotonic() < ends:
+                if results.exists() and results.stat().st_size == size:
+                    return
+                time.sleep(_POLL)
         finally:
             # The group is ours alone, so this hits no one else.
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     heard = (folder / "log").read_text(encoding="latin-1").splitlines()
-    if not (folder / "results").exists():
-        raise HerculesError(f"the driver did not finish; Hercules said: {' / '.join(heard[-3:])}")
+    raise HerculesError(f"the driver did not finish; Hercules said: {' / '.join(heard[-3:])}")
 
 
 # -- the driver -----------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ class _Builder:
 
     def gate(self, kind: int, dpl: int, *, present: bool = True) -> bytes:
         """A gate that leads to a code segment, mostly one that accepts it."""
-        target = self.rng.choice((0, 0, 1, 2, 3, self.cpl, self.cpl))
+        target = self.rng.choice((0, 1, 1, 2, 3, self.cpl, self.cpl))
         if target > self.cpl and self.chance(0.8):
             target = self.rng.randrange(self.cpl + 1)
         if self.chance(0.5):
@@ -405,7 +405,7 @@ class _Builder:
             selector = self.selector()
         if ring and self.chance(0.15):
             offset = self.edge(segment, 0) & 0xFFFFFFFF
-        elif ring and segment != _FLAT and self.chance(0.25):
+        elif ring and segment != _FLAT and self.chance(0.4):
             # Just enough room for some frame, or just not.
             lowest = segment.limit + 1 if segment.expand_down else 0
             offset = lowest + self.rng.choice((8, 10, 12, 16, 20, 24, 28, 36)) - self.rng.choice((0, 0, 1, 2))

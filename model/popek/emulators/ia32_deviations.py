@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from popek.architectures.ia32.access import within
-from popek.architectures.ia32.descriptors import Descriptor, read_descriptor
+from popek.architectures.ia32.descriptors import Descriptor, in_table, read_descriptor
 from popek.architectures.ia32.state import CR4_DEFINED, ECX, EDX, ESP, SEGMENT_NAMES, Ia32
 from popek.emulators.ia32_cases import Case
 from popek.emulators.ia32_expectation import Expectation, initial_state
@@ -92,10 +92,9 @@ class Found:
 def _access_wraps(found: Found) -> bool:
     (vector, code), _ = found.faults
     state = found.state
-    if vector == 12 and found.mnemonic.startswith(("CALL", "INT")) and found.case.cpl > 0:
-        tops = (int(state.memory.load_little_endian(state.tr.base + 4 + 8 * ring, 4)) for ring in range(3))
-        if any(top < _LARGEST_FRAME for top in tops):
-            return True
+    inward = vector == 12 and found.mnemonic.startswith(("CALL", "INT"))
+    if inward and any(_wrapping_inner_stack(state, ring) for ring in range(found.case.cpl)):
+        return True
     if vector not in (8, 12, 13) or code not in (0, 1):
         return False
     spans: list[tuple[str, int, int]] = []
@@ -116,6 +115,15 @@ def _access_wraps(found: Found) -> bool:
         (low < 0 or high > _TOP) and int(state[f"{segment}.limit"]) == _TOP - 1
         for segment, low, high in spans
     )
+
+
+def _wrapping_inner_stack(state: Ia32, ring: int) -> bool:
+    """Whether the TSS's stack for a level begins near 0 in a segment of 4 GiB."""
+    entry = state.memory.load_little_endian(state.tr.base + 4 + 8 * ring, 6)
+    selector = entry[47:32]
+    if int(entry[31:0]) >= _LARGEST_FRAME or not in_table(state, selector):
+        return False
+    return int(read_descriptor(state, selector).limit) == _TOP - 1
 
 
 def _alignment_check_order(found: Found) -> bool:

@@ -42,10 +42,11 @@ def inner_stack(cpu: Ia32, level: Word) -> InnerStack:
     return InnerStack(selector, pointer, descriptor)
 
 
-def switch_to(cpu: Ia32, stack: InnerStack, room: Word | int) -> None:
-    """Make an inner stack the current one.
+def switch_to(cpu: Ia32, stack: InnerStack, level: Word, room: Word | int) -> None:
+    """Make an inner stack the current one, and its level CPL: what is pushed is pushed by the inner level.
 
     Args:
+        level: 2 bits.
         room: bytes that will be pushed (32 bits, or a number).
 
     Raises:
@@ -61,6 +62,7 @@ def switch_to(cpu: Ia32, stack: InnerStack, room: Word | int) -> None:
     load_stack_segment(cpu, stack.selector, stack.descriptor)
     # Only SP moves in a 16-bit stack segment; the upper half is what the TSS gave.
     cpu.gpr[ESP] = stack.pointer
+    cpu.cs.selector.rpl = level
 
 
 def null_if_outranked(segment: Segment, level: Word) -> None:

@@ -274,23 +274,24 @@ C = TypeVar("C", bound=Cpu)
 
 
 def relocated(state: C, blocks: Word) -> C:
-    """A program with its storage and keys so many blocks further on, under translation.
+    """A program with its storage and keys at other blocks, under translation.
 
     Translation is this machine's relocation: a program that ran without it comes to run under tables that
-    yield what prefixing gave, moved.  So this is a VMM's doing, and the PSW differs by it.
+    yield what prefixing gave, moved.  So this is a VMM's doing, and the PSW differs by it.  Tables can send
+    blocks anywhere; here each number is changed by exclusive or, which solvers find easier than a sum.
     """
     moved, storage, keys, old = state.copy(), state.memory, state.keys, state.copy()
 
     def byte(address: Word) -> Word:
-        return storage.load(concat(address[ADDRESS - 1 : OFFSET] - blocks, address.truncate(OFFSET)))
+        return storage.load(concat(address[ADDRESS - 1 : OFFSET] ^ blocks, address.truncate(OFFSET)))
 
     def entry(virtual: Word) -> Word:
         before = old.yielded(virtual)
-        there = before[ADDRESS - 1 : OFFSET] + blocks
+        there = before[ADDRESS - 1 : OFFSET] ^ blocks
         return concat(before[ENTRY - 1 : ADDRESS], there, before.truncate(OFFSET))
 
     moved.memory = Memory(ADDRESS, 8, byte)
-    moved.keys = Memory(BLOCK, 7, lambda block: keys.load(block - blocks))
+    moved.keys = Memory(BLOCK, 7, lambda block: keys.load(block ^ blocks))
     moved.translation = Memory(BLOCK, ENTRY, entry)
     moved.psw.dat, moved.psw.channels = Word(1, 1), Word(6, 0)
     moved.extend()

@@ -19,8 +19,8 @@ from .fields import FIELDS
 from .view import View, field_symbol
 from .vmcs import Launch, MissingField
 
-Sieve = Callable[[Mapping[str, int]], list[Check]]
-"""Takes the given fields; returns the checks that deserve a look."""
+Sieve = Callable[[Mapping[str, int]], tuple[list[Check], list[tuple[Check, str]]]]
+"""Takes the given fields; returns the checks that deserve a look, and those that lack a field, with its id."""
 
 _COMPARISONS: Final = {"eq": "==", "ult": "<", "ule": "<="}
 _BITWISE: Final = {"and": "&", "or": "|", "xor": "^"}
@@ -45,12 +45,18 @@ def sieve(
     view = View({name: field_symbol(name) for name in given if name in FIELDS}, capabilities, launch)
     writer = _Writer()
     groups: dict[tuple[str, ...], list[tuple[str, Check]]] = {}
+    lacking: dict[tuple[str, ...], list[tuple[Check, str]]] = {}
     for check in checks:
-        gates = _gates(check.gates, view, writer)
+        gates, complete = _gates(check.gates, view, writer)
         if gates is None:
             continue
-        groups.setdefault(gates, []).append((_passes(check, view), check))
+        field = _lacks(check, view) if complete else None
+        if field is not None:
+            lacking.setdefault(gates, []).append((check, field))
+        else:
+            groups.setdefault(gates, []).append((_passes(check, view), check))
     members = [tuple(check for _, check in group) for group in groups.values()]
+    open_rows = [tuple(group) for group in lacking.values()]
     body: list[str] = []
     for number, (gates, group) in enumerate(groups.items()):
         passes = [text for text, _ in group if text != "True"]
@@ -58,15 +64,18 @@ def sieve(
             continue
         condition = " and ".join((*gates, f"not ({' and '.join(passes)})"))
         body += [f" if {condition}:", f"  look += members[{number}]"]
+    for number, gates in enumerate(lacking):
+        body += [f" if {' and '.join(gates) or True}:", f"  lack += open_rows[{number}]"]
     lines = [
         "def sieve(given):",
         *(f" {name} = given[{name!r}]" for name in sorted(writer.fields | _names(body))),
         *writer.lines,
         " look = []",
+        " lack = []",
         *body,
-        " return look",
+        " return look, lack",
     ]
-    namespace: dict[str, Any] = {"members": members}
+    namespace: dict[str, Any] = {"members": members, "open_rows": open_rows}
     exec(
         compile("\n".join(lines), "<VM-entry checks>", "exec"), namespace
     )  # the text is made here, from terms
@@ -79,20 +88,39 @@ def _names(lines: Iterable[str]) -> set[str]:
     return words & set(FIELDS)
 
 
-def _gates(gates: Iterable[Condition], view: View, writer: _Writer) -> tuple[str, ...] | None:
-    """The gates as expressions; those that cannot be compiled are left out. None if one never holds."""
+def _gates(gates: Iterable[Condition], view: View, writer: _Writer) -> tuple[tuple[str, ...] | None, bool]:
+    """The gates as expressions, or None if one never holds; and whether all of them could be compiled."""
     found: list[str] = []
+    complete = True
     for gate in gates:
         try:
             value = gate.test(view)
             text = writer.named(value.term) if isinstance(value, Word) else str(bool(value))
         except (MissingField, SymbolicConditionError, _NotCompiled):
+            complete = False
             continue
         if text == "False":
-            return None
+            return None, True
         if text != "True":
             found.append(text)
-    return tuple(found)
+    return tuple(found), complete
+
+
+# On integers these are asked for only where another control says so; on symbols always.
+_CONDITIONAL: Final = frozenset(
+    ("SECONDARY_PROC_CONTROLS", "TERTIARY_PROC_CONTROLS", "SECONDARY_EXIT_CONTROLS")
+) | {f"GUEST_PDPTE{number}" for number in range(4)}
+
+
+def _lacks(check: Check, view: View) -> str | None:
+    """A field that the predicate cannot do without and nobody gave."""
+    try:
+        check.holds(view)
+    except MissingField as error:
+        return error.what if error.what in FIELDS and error.what not in _CONDITIONAL else None
+    except SymbolicConditionError:
+        return None
+    return None
 
 
 def _passes(check: Check, view: View) -> str:

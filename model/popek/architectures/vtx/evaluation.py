@@ -14,7 +14,8 @@ import attrs
 
 from popek.kernel.words import SymbolicConditionError, Word
 
-from .capabilities import Capabilities, CapabilityView, extremes
+from .capabilities import Capabilities, CapabilityView
+from .capability_limits import extremes
 from .checks import CHECKS, Check
 from .compilation import Sieve, sieve
 from .fields import FIELDS
@@ -97,10 +98,17 @@ def asks(check: Check) -> tuple[str, ...]:
     return _trace([*(gate.test for gate in check.gates), *predicates])[1]
 
 
-def missing(check: Check, vmcs: Vmcs, otherwise: str) -> tuple[str, ...]:
-    """The inputs that an undecided check lacks: fields by id, else `otherwise`."""
-    fields = tuple(name for name in reads(check) if vmcs.get(name) is None)
-    return fields or (otherwise,)
+def missing(check: Check, given: frozenset[str], otherwise: str) -> tuple[str, ...]:
+    """The inputs that an undecided check lacks: fields by id, else `otherwise`.
+
+    `given` are the ids of the known fields.
+    """
+    return _missing_fields(check, given) or (otherwise,)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _missing_fields(check: Check, given: frozenset[str]) -> tuple[str, ...]:
+    return tuple(name for name in reads(check) if name not in given)
 
 
 # -- one check ---------------------------------------------------------------------------
@@ -140,6 +148,9 @@ def _examine(check: Check, view: View, findings: Findings, others: Callable[[], 
         if holds and (check.doubt is None or check.doubt(view)):
             return
     except MissingField as error:
+        if error.what in FIELDS:
+            findings.undecided.append((check, lacking or error.what))
+            return
         lacking, holds = lacking or error.what, False
     if not lacking:
         (findings.doubtful if holds else findings.violated).append(check)
@@ -189,7 +200,7 @@ class Evaluator:
         view = view or self.look(vmcs)
         fields = vmcs.fields
         if vmcs.default is not None:
-            fields = {name: vmcs.default & field.mask for name, field in FIELDS.items()} | dict(fields)
+            fields = _defaults(vmcs.default) | dict(fields)
         findings = Findings([], [], [])
         found: list[tuple[View, View]] = []
 
@@ -199,12 +210,15 @@ class Evaluator:
                 found.append((view_of(vmcs, low), view_of(vmcs, high)))
             return found[0]
 
-        for check in self._candidates(fields, vmcs.launch):
+        candidates, findings.undecided = self._candidates(fields, vmcs.launch)
+        for check in candidates:
             _examine(check, view, findings, others)
         return findings
 
-    def _candidates(self, fields: Mapping[str, int], launch: Launch) -> Iterable[Check]:
-        """The checks that may have something to say."""
+    def _candidates(
+        self, fields: Mapping[str, int], launch: Launch
+    ) -> tuple[Iterable[Check], list[tuple[Check, str]]]:
+        """The checks that may have something to say, and those known to lack a field."""
         key = frozenset(fields), launch
         found = self._sieves.get(key)
         if found is None:
@@ -213,9 +227,15 @@ class Evaluator:
                 self._sieves.clear()
             seen = self._seen[key] = self._seen.get(key, 0) + 1
             if seen < _WORTH_COMPILING:
-                return self.checks
+                return self.checks, []
             found = self._sieves[key] = sieve(self.checks, fields, self.view, launch)
         return found(fields)
+
+
+@functools.lru_cache(maxsize=64)
+def _defaults(default: int) -> dict[str, int]:
+    """Every field with the default value."""
+    return {name: default & field.mask for name, field in FIELDS.items()}
 
 
 def order(check: Check) -> int:

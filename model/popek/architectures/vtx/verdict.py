@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from string import Formatter
 from typing import Any, Literal
@@ -136,7 +137,6 @@ class _Shown(dict[str, str]):
         return str(value) if name in _DECIMAL else f"{value:#x}"
 
 
-_FORMATTER = Formatter()
 _DECIMAL = frozenset({"maxphyaddr", "linear_address_width", "cr3_targets", "msr_list_limit"})
 
 
@@ -145,11 +145,17 @@ def explain(check: Check, view: View) -> str:
     return check.message.format_map(_Shown(view))
 
 
+@functools.cache
+def _shown_fields(check: Check) -> tuple[str, ...]:
+    """The fields that belong to a failure: those of the message, then those of the predicate."""
+    shown = [name for _, name, _, _ in Formatter().parse(check.message) if name in FIELDS]
+    return tuple(dict.fromkeys([*filter(None, shown), *subjects(check)]))
+
+
 def values(check: Check, view: View) -> dict[str, int]:
     """The known fields that the check's message shows or its predicate looks at."""
     found: dict[str, int] = {}
-    shown = [name for _, name, _, _ in _FORMATTER.parse(check.message) if name in FIELDS]
-    for name in dict.fromkeys([*filter(None, shown), *subjects(check)]):
+    for name in _shown_fields(check):
         try:
             found[name] = getattr(view, name)
         except MissingField:
@@ -291,8 +297,9 @@ def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
         if check.certainty == "must"
     ]
     suspects = [check for check in findings.violated if check.certainty != "must"] + findings.doubtful
+    given = frozenset(FIELDS if vmcs.default is not None else vmcs.fields)
     undecided = tuple(
-        Undecided(check.id, missing(check, vmcs, lacking))
+        Undecided(check.id, missing(check, given, lacking))
         for check, lacking in sorted(findings.undecided, key=lambda item: order(item[0]))
     )
     reported = {name: vmcs.fields[name] for name in _REPORTED if name in vmcs.fields}

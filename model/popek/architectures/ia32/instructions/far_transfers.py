@@ -93,16 +93,16 @@ def _to_code_segment(
     if not descriptor.p:
         raise Fault(NP, error_code(selector))
     if call:
-        _push_return_address(cpu, size)
+        _push_return_address(cpu, cpu.cs.selector.value, size)
     if offset.zero_extend(32) > descriptor.limit:
         raise MemoryFault(GP, 0)
     load_code_segment(cpu, selector, descriptor, level)
     cpu.eip = offset.zero_extend(32)
 
 
-def _push_return_address(cpu: Ia32, size: int, *, checked: bool = False) -> None:
-    """CS, zero-extended, then EIP; `checked`: there was found to be room."""
-    access.push(cpu, cpu.cs.selector.value.zero_extend(size), checked=checked)
+def _push_return_address(cpu: Ia32, selector: Word, size: int, *, checked: bool = False) -> None:
+    """The caller's CS, zero-extended, then EIP; `checked`: there was found to be room."""
+    access.push(cpu, selector.zero_extend(size), checked=checked)
     access.push(cpu, cpu.eip.truncate(size), checked=checked)
 
 
@@ -121,13 +121,13 @@ def _through_call_gate(cpu: Ia32, gate: Descriptor, *, call: bool) -> None:
         raise Fault(NP, error_code(selector))
     size = 32 if gate.type == CALL_GATE_32 else 16
     offset = gate.gate_offset if size == 32 else gate.gate_offset[15:0].zero_extend(32)
-    new_level = level
+    new_level, caller = level, cpu.cs.selector.value
     switches = call and bool(inward)
     if switches:
         new_level = target.dpl
         _switch_stack(cpu, gate, new_level, size)
     if call:
-        _push_return_address(cpu, size, checked=switches)
+        _push_return_address(cpu, caller, size, checked=switches)
     if offset > target.limit:
         raise MemoryFault(GP, 0)
     load_code_segment(cpu, selector, target, new_level)
@@ -153,7 +153,7 @@ def _switch_stack(cpu: Ia32, gate: Descriptor, level: Word, size: int) -> None:
         raise MemoryFault(PF, access.page_fault_code(cpu, False))
     if (parameters != 0) & access.misaligned(cpu, source, slot):
         raise MemoryFault(AC, 0)
-    switch_to(cpu, stack, parameters + 4 * slot)
+    switch_to(cpu, stack, level, parameters + 4 * slot)
     access.push(cpu, old_selector.zero_extend(size), checked=True)
     access.push(cpu, old_pointer.truncate(size), checked=True)
     access.move_stack_pointer(cpu, Word(32, 0) - parameters)

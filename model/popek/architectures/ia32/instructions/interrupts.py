@@ -108,16 +108,16 @@ def _enter_handler(cpu: Ia32, gate: Descriptor) -> None:
         raise Fault(NP, error_code(selector))
     size = 32 if gate.type[3] else 16
     offset = gate.gate_offset if size == 32 else gate.gate_offset[15:0].zero_extend(32)
-    new_level, old_flags = level, cpu.eflags.value
+    new_level, old_flags, old_code = level, cpu.eflags.value, cpu.cs.selector.value
     inward = bool(~target.is_conforming & (target.dpl < level))
     if inward:
         new_level = target.dpl
         old_selector, old_pointer = cpu.ss.selector.value, cpu.gpr[ESP]
-        switch_to(cpu, inner_stack(cpu, new_level), 5 * size // 8)
+        switch_to(cpu, inner_stack(cpu, new_level), new_level, 5 * size // 8)
         access.push(cpu, old_selector.zero_extend(size), checked=True)
         access.push(cpu, old_pointer.truncate(size), checked=True)
     access.push(cpu, old_flags.truncate(size), checked=inward)
-    access.push(cpu, cpu.cs.selector.value.zero_extend(size), checked=inward)
+    access.push(cpu, old_code.zero_extend(size), checked=inward)
     access.push(cpu, cpu.eip.truncate(size), checked=inward)
     if offset > target.limit:
         raise MemoryFault(GP, 0)

@@ -19,8 +19,8 @@ from popek.kernel.words import FALSE, TRUE, Word, ite, symbol
 
 from ..interruptions import VIRTUAL_EXTERNAL_INTERRUPT
 from ..state import invariant as exists
+from .fidelity import Explored
 from .pending import above_priority, unmasked
-from .requirements import Explored
 
 Obligation = tuple[Word, Word]
 """An assumption and a conclusion (width 1); the conclusion must follow for all values."""

@@ -9,7 +9,8 @@ from typing import Final
 import attrs
 
 from .configuration import UNNUMBERED
-from .requirements import ACCELERATIONS, DISABLES, Requirement
+from .fidelity import ACCELERATIONS, DISABLES
+from .requirements import Requirement
 
 REFUSED: Final = (("a_int", "d_extint"),)  # V1
 

@@ -2,7 +2,7 @@
 
 The guest's kernel is at CPL 0, so the user mode of Theorem 1 is PSR.vm = 1 with CPL 0, and its twin
 differs in PSR.vm alone.  An intercept is a Virtualization fault.  Two cases do not fit the paper's
-notion of a trap and are told apart by the fidelity conditions of `requirements`: an acceleration runs a
+notion of a trap and are told apart by the fidelity conditions of `fidelity`: an acceleration runs a
 sensitive instruction on the VPD without any trap, and vmsw can leave PSR.vm = 1 without one.
 """
 

@@ -84,6 +84,8 @@ def _check(check_id: str, legal: Callable[[View, Entry], Truth], message: str) -
 
 def _wrmsr(v: View, item: Entry) -> bool:
     index, _, value = item
+    if index >> 8 == 8:
+        return bool(v.x2apic)  # the x2APIC MSRs exist in x2APIC mode only
     rule = _WRITABLE.get(index)
     return rule is None or rule(v, value)
 

@@ -153,11 +153,6 @@ def _summary(judgement: Judgement, kind: Kind) -> str:
     return f"no check fails on what is known; {lacking}"
 
 
-def summary(verdict: Verdict) -> str:
-    """Return the outcome of a verdict in one sentence."""
-    return _summary(Judgement(verdict), "nothing")
-
-
 def _agreement(judgement: Judgement, kind: Kind) -> str:
     verdict = judgement.verdict
     if kind == "nothing":
