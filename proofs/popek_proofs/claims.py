@@ -22,7 +22,7 @@ from cattrs.v import format_exception, transform_error
 
 from popek.architectures import MachineFileError
 from popek.architectures import machine as find_machine
-from popek.checks.survey import Request, Row, Survey, survey
+from popek.checks.survey import ONE_EACH, Request, Row, Survey, survey
 from popek.checks.verdict import Status, Truth, both, either, negate
 from popek.kernel.configuration import Configuration, SettingError, configure
 from popek.kernel.machine import Machine, UnknownNameError
@@ -410,7 +410,7 @@ def _prepared(claim: Claim, timeout: float) -> tuple[Claim, Request, list[str]]:
         timeout,
         components=False,
         promises=promises,
-        witnesses=True,
+        witnesses=ONE_EACH,
         time_is_state=claim.time_is_state,
     )
     if claim.statement in PREMISES:

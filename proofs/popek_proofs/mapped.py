@@ -26,7 +26,8 @@ class Mapped(Generic[S]):
         private: what the control program has put into the hardware.
         image: f(S).
         here: the run on S.
-        completions: the ways in which the run on f(S) completes: the condition (width 1), and the final state.
+        completions: the ways in which the run on f(S) completes: the condition (width 1), and the final
+            state.
         assumed: conditions (width 1) under which there are such states.
     """
 
@@ -84,7 +85,8 @@ def changes_owned(
     after: S,
     addresses: Mapping[str, Sequence[int]] | None = None,
 ) -> Word:
-    """Something that the control program owns changed (width 1): a leaf, or a cell at a probed or given address."""
+    """Something that the control program owns changed (width 1): a leaf, or a cell at a probed or given
+    address."""
     changed = [before[name] != after[name] for name in technique.owned if name not in before.memories()]
     for slot in before.layout:
         if not slot.address:

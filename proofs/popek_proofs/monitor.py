@@ -1,10 +1,10 @@
 """Virtual machine monitors to run: trap and emulate, and hybrid, on the concrete semantics of a machine.
 
 The construction of Theorem 1: the hardware is in f(S), where S is what the guest believes.  An instruction is
-    given to the hardware.  If it completes, S is read back from the hardware (except M, R and whatever else
-    the monitor keeps for the guest).  If it traps, the monitor interprets it: i(S), a trap of the guest's own
-    included.  The hybrid monitor of Theorem 3 does not ask the hardware where S is in supervisor mode: it
-    interprets everything there.
+given to the hardware.  If it completes, S is read back from the hardware (except M, R and whatever else
+the monitor keeps for the guest).  If it traps, the monitor interprets it: i(S), a trap of the guest's own
+included.  The hybrid monitor of Theorem 3 does not ask the hardware where S is in supervisor mode: it
+interprets everything there.
 
 Nothing here knows any instruction.  Where the premises of the theorems hold, guest and bare machine stay in
 step; where they do not, `red_pill` finds a program that tells.

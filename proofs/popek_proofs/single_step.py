@@ -1,8 +1,8 @@
 """Which instructions tell by themselves: one step on f(S) against one step on S, for every S.
 
-`red_pill` tries programs one by one.  Of programs with a single instruction a solver can say more: whether *any* guest
-state, operands and place of the virtual machine make what the program sees differ.  Where it says no, a red pill that
-needs the instruction has two instructions at least.
+`red_pill` tries programs one by one.  Of programs with a single instruction a solver can say more: whether
+*any* guest state, operands and place of the virtual machine make what the program sees differ.  Where it says
+no, a red pill that needs the instruction has two instructions at least.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def tells_at_once(
 ) -> Mapping[str, Truth]:
     """Per form: can one instruction, run directly, show the program that it is in a virtual machine?
 
-    What a program sees is its storage, its registers and where it is.  What traps is interpreted and shows nothing.
+    What a program sees is its storage, its registers and where it is.  What traps is interpreted and shows
+    nothing.
 
     Raises:
         PathBudgetError: an instruction has too many paths.

@@ -100,7 +100,7 @@ def psw(rng: random.Random, address: int, *, problem: int | None = None, loaded:
     mask = rng.choice((0x00, 0x04, 0x04, 0x07, 0x47))
     word = mask << 56 | middle << 48 | flags << 40 | address
     if loaded and rng.random() < 0.3:
-        word |= 1 << rng.choice((63, 61, 60, 59, 47, 46, 39, 32, 31, 24))
+        word |= 1 << rng.choice((63, 61, 60, 59, 46, 39, 32, 31, 24))
     return word
 
 

@@ -422,3 +422,19 @@ def test_the_standard_mode_of_the_model_67_is_the_bc_mode_of_system_370() -> Non
                 assert then.state.memory.cells() == now.state.memory.cells(), form
             compared += 1
     assert compared > 200
+
+
+def test_bit_16_of_an_ec_psw_belongs_to_dual_address_space() -> None:
+    machine = s370.build()
+    image = 0x0008_8000_0000_2000
+    for installed in (0, 1):
+        cpu = s370.S370.reset(dual_address_space=installed)
+        cpu.memory = Memory(ADDRESS, 8, {0x100 + i: byte for i, byte in enumerate(image.to_bytes(8, "big"))})
+        outcome = _run(cpu, machine, "LPSW D2(B2)", D2_B2_d=0x100)
+        if installed:
+            assert isinstance(outcome, NotModelled)
+        else:
+            assert isinstance(outcome, Trap)
+            assert outcome.vector is program.PSW_FORMAT
+            assert _stored(s370.deliver(cpu, outcome), 40, 8) == image
+            assert _stored(s370.deliver(cpu, outcome), 140, 4) == 6  # length code 0

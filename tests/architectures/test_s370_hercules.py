@@ -149,7 +149,7 @@ RECOGNISED: Mapping[str, Callable[[Compared], bool]] = {
 
 
 def directed(machine: Machine[S370]) -> list[tuple[Instruction, StepCase, dict[str, int]]]:
-    """One case for each listed deviation, so that a stale entry shows, and one for SSM suppression."""
+    """A case for each listed deviation, so that a stale entry shows, and for boundaries that chance may miss."""
     supervisor = CODE
     bc, ec, dat = supervisor, 0x00080000 << 32 | supervisor, 0x04080000 << 32 | supervisor
 
@@ -163,25 +163,31 @@ def directed(machine: Machine[S370]) -> list[tuple[Instruction, StepCase, dict[s
     ) -> tuple[Instruction, StepCase, dict[str, int]]:
         (instruction,) = machine.find(form)
         every = {n: parts.get(n, 0) for o in instruction.inputs for n, _ in o.part_names()}
-        registers = [0x00800000, s370_cases.TABLES, *[0] * 14]
+        registers = [cr.get("cr0", 0x00800000), s370_cases.TABLES, *[0] * 14]
         registers[8] = cr.get("cr8", 0)
         gr = [0, 0x24000, 0x8000, 0x4000, 0x1FFFFF, 0x3FFF, *[0] * 10]
-        windows = tuple(struct.pack(">I", content) * (n // 4) for _, n in WINDOWS)
+        windows = tuple(struct.pack(">Q", content) * (n // 8) for _, n in WINDOWS)
         case = StepCase(encode(instruction, every), psw, tuple(gr), tuple(registers), keys, windows, 0x92)
         return instruction, case, every
 
-    _, suppressed, parts = build_case("SSM D2(B2)", {"operand D2(B2).d": 0x1C0}, ec)
-    ssm = (
-        machine.find("SSM D2(B2)")[0],
-        attrs.evolve(suppressed, cr=(0x40800000, *suppressed.cr[1:])),
-        parts,
-    )
     rx, s, first, second = "operand D2(X2,B2)", "operand D2(B2)", "operand D1(B1)", "operand D2(B2)"
+    good = 0x00080000_00000000 | s370_cases.LANDINGS[0]
+    reserved = [
+        build_case("LPSW D2(B2)", {f"{s}.d": 0x1C0}, bc, content=good | 1 << bit)
+        for bit in (63, 61, 60, 59, 46, *range(39, 23, -1))  # 47: secondary space, not modelled
+    ]
+    low_addresses = [
+        build_case("MVI D1(B1),I2", {f"{first}.d": at}, psw, cr0=0x10800000)
+        for at in (0, 0x1FF, 0x200)
+        for psw in (bc, ec)
+    ]
     return [
-        ssm,
+        *reserved,
+        *low_addresses,
+        build_case("SSM D2(B2)", {f"{s}.d": 0x1C0}, ec, cr0=0x40800000),
         build_case("L R1,D2(X2,B2)", {f"{rx}.b": 1, "operand R1": 9}, dat),
         build_case("MC D1(B1),I2", {"operand I2": 6, f"{first}.d": 0x123}, bc, cr8=0xFFFF),
-        build_case("SPX D2(B2)", {f"{s}.d": 0x1C0}, bc, content=0x01000000),
+        build_case("SPX D2(B2)", {f"{s}.d": 0x1C0}, bc, content=0x01000000_01000000),
         build_case("RRB D2(B2)", {f"{s}.b": 3}, ec, keys=(0, 1, 2, 0)),
         build_case("L R1,D2(X2,B2)", {f"{rx}.b": 2, "operand R1": 9}, dat),
         build_case("WRD D1(B1),I2", {f"{first}.d": 0x1C0}, bc),
@@ -196,7 +202,7 @@ def directed(machine: Machine[S370]) -> list[tuple[Instruction, StepCase, dict[s
             "CLC D1(2,B1),D2(B2)",
             {"operand D1(2,B1).d": 0x1C1, f"{second}.b": 5},
             0x00900000 << 32 | supervisor,
-            content=0x01020304,
+            content=0x01020304_01020304,
             keys=(0, 4, 0, 0),
         ),
     ]  # fmt: skip

@@ -68,11 +68,11 @@ def test_a_bank_switch_changes_gr16_to_31_and_nothing_else() -> None:
 def test_an_accelerated_bank_switch_exchanges_registers_with_the_vpd() -> None:
     state = guest_kernel(vac__a_bsw=1, vpsr__bn=1)
     state = put(put(state, 16, 11), 31, 13)
-    state.vgr = state.vgr.store(Word(8, 16), Word(64, 22))
+    state.vgr = state.vgr.store(Word(7, 16), Word(64, 22))
     after = completed("bsw.0", state)
     assert gr(after, 16) == 22
-    assert int(after.vgr.load(Word(8, 0))) == 11
-    assert int(after.vgr.load(Word(8, 15))) == 13
+    assert int(after.vgr.load(Word(7, 0))) == 11
+    assert int(after.vgr.load(Word(7, 15))) == 13
     assert int(after.vpsr.bn) == 0
     assert int(after.psr.bn) == 1
     assert gr(completed("bsw.1", after), 31) == 13

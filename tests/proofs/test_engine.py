@@ -155,6 +155,16 @@ def test_effort_counts_checks_of_both_solvers() -> None:
     assert effort.checks == 2
 
 
+def test_a_second_solver_out_of_resources_says_unknown() -> None:
+    text_of = theorem1.INNOCUOUS_COMMUTES.smtlib
+    assert second_answer(text_of, rlimit=1) is Answer.UNKNOWN
+    assert second_answer(text_of) is Answer.UNSAT
+
+
+def test_the_first_solver_out_of_resources_says_unknown() -> None:
+    assert ask(theorem1.INNOCUOUS_COMMUTES.smtlib, effort=Effort(rlimit=1)).answer is Answer.UNKNOWN
+
+
 def test_a_missing_second_solver_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

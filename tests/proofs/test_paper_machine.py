@@ -24,6 +24,7 @@ from popek_proofs.instantiate import (
     instantiate,
 )
 from popek_proofs.monitor import bare_step, shown
+from popek_proofs.red_pill import lines, shortest_red_pill
 from popek_proofs.single_step import tells_at_once
 
 HYBRID = {"LPSW", "SREL", "GMODE", "DROP"}  # what Theorem 3 forgives: the difference is in supervisor mode
@@ -107,6 +108,17 @@ def test_the_shortest_program_is_as_long_as_the_difference_is_hidden(strap: str,
 def test_a_hybrid_monitor_is_told_exactly_where_theorem_3_fails(strap: str) -> None:
     pill = paper_machine.search(build(), silent(strap), hybrid=True, longest=2).pill
     assert (pill is None) is (strap in HYBRID)
+
+
+def test_the_search_keeps_guests_apart_that_the_bare_machine_does_not_tell() -> None:
+    """JUMP in user mode and DROP lead the bare machine to one state, and the virtual machine to two."""
+    configuration = silent("DROP")
+    starts = [paper_machine.guest(configuration, user=True), paper_machine.guest(configuration)]
+    wanted = {"JUMP a", "DROP a", "SVC"}
+    few = [line for line in lines(build(), [2]) if line.instruction.form in wanted]
+    search = shortest_red_pill(paper_machine.monitor(build(), configuration), starts, few, 2)
+    assert search.pill is not None
+    assert [line.instruction.form for line in search.pill.program] == ["DROP a", "SVC"]
 
 
 def test_a_red_pill_replays_step_by_step() -> None:

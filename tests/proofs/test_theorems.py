@@ -187,7 +187,7 @@ def test_ids_are_unique_and_selected_by_name_and_by_group() -> None:
         select_propositions(ALL, ["theorem1.stepp"])
 
 
-def test_the_report_has_the_promised_keys(proofs: dict[str, Proof]) -> None:
+def test_the_report_has_the_promised_keys() -> None:
     report = prove(["theorem1.step"], second_solver=second_answer, needs=False)
     assert report.exit_code == 0
     document = report.to_json()

@@ -475,6 +475,8 @@ def test_nothing_known_is_undecided_everywhere() -> None:
         ({"CR3_TARGET_COUNT": 9}, {"VM_INSTRUCTION_ERROR": 7}, "yes"),
         ({"CR3_TARGET_COUNT": 9}, {"VM_INSTRUCTION_ERROR": 8}, "no"),
         ({}, {"EXIT_REASON": 10}, "yes"),
+        ({}, {"EXIT_REASON": 10, "VM_INSTRUCTION_ERROR": 12}, "yes"),  # left from a VMREAD
+        ({"GUEST_RFLAGS": 0}, {"EXIT_REASON": 10}, "no"),
         ({}, {}, "unknown"),
     ],
 )

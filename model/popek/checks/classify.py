@@ -469,6 +469,7 @@ class _Questions(Generic[S]):
 
     def _witness(self, name: str, question: Question, problem: _Problem[S]) -> Counterexample[S]:
         runs, offset = problem.runs, problem.offset
+        question = self._narrowed(question, problem)
         _, model, solver = question.ask(self._c.effort)
         if model is None or solver is None:
             raise ReplayError(f"{self._instruction.form}: {name} was satisfiable and is no more")
@@ -511,6 +512,15 @@ class _Questions(Generic[S]):
             executed[1] if len(executed) == 2 else None,
             differ,
         )
+
+    def _narrowed(self, question: Question, problem: _Problem[S]) -> Question:
+        """The question for the first of its cases that is possible: a witness needs no other."""
+        shared = question.conditions[:-1]
+        for case in problem.cases:
+            one = Question(question.name, [*shared, case.differs])
+            if one.ask(self._c.effort)[0] is Answer.SAT:
+                return one
+        return question
 
     def _probes(self) -> dict[str, Term]:
         return {

@@ -116,6 +116,12 @@ class Counterexample(Generic[S]):
             "assembly": self.assembly,
             "labels": [self.first.label, *([] if second is None else [second.label])],
             "before": start,
+            "apart": {}
+            if second is None
+            else {
+                d.name: [hex(d.before), hex(d.after)]
+                for d in differences(self.first.before, second.before)
+            },
             "native": self.first.to_json(),
             "virtualized": None
             if second is None
@@ -212,36 +218,38 @@ class Minimizer:
     def run(self, model: Model, preferences: Iterable[tuple[Term, Term]]) -> Model:
         """The model in which each term has its preferred value if the earlier ones allow it.
 
-        Where it cannot, its halves are tried, and so on down to bits, the high ones first.  A preference
-        that the current model already meets costs nothing.
+        Where it cannot, its halves are tried, and so on down to bits, the high ones first.  Preferences that
+        the current model meets cost nothing; others are tried many at once, and by halves where that fails,
+        which gives what trying them one by one would give.
         """
-        for term, preferred in preferences:
-            pending = [(term, preferred)]
-            while pending:
-                term, preferred = pending.pop()
-                model, met = self._prefer(model, term, preferred)
-                if not met and term.width > 1:
-                    top, middle = term.width - 1, term.width // 2
-                    pending.append(
-                        (terms.extract(term, middle - 1, 0), terms.extract(preferred, middle - 1, 0))
-                    )
-                    pending.append((terms.extract(term, top, middle), terms.extract(preferred, top, middle)))
+        pending = [[wish for wish in preferences if terms.compare("eq", *wish).op != "const"]]
+        while pending:
+            wishes = pending.pop()
+            if not wishes:
+                continue
+            together = terms.ONE
+            for wish in wishes:
+                together = terms.arithmetic("and", together, terms.compare("eq", *wish))
+            if model(together) == 1 or self._solver.check([together]) is Answer.SAT:
+                if model(together) == 0:
+                    model = self._solver.model()
+                self._solver.add(together)
+            elif len(wishes) > 1:
+                pending += [wishes[len(wishes) // 2 :], wishes[: len(wishes) // 2]]
+            elif wishes[0][0].width > 1:
+                pending.append(_halves(*wishes[0]))
         return model
-
-    def _prefer(self, model: Model, term: Term, preferred: Term) -> tuple[Model, bool]:
-        wish = terms.compare("eq", term, preferred)
-        if wish.op == "const":
-            return model, wish is terms.ONE
-        if model(wish) == 0:
-            if self._solver.check([wish]) is not Answer.SAT:
-                return model, False
-            model = self._solver.model()
-        self._solver.add(wish)
-        return model, True
 
     def cells(self) -> list[Term]:
         """The storage cells (applications of a memory's unknown contents) that the query reads."""
         return terms.applications_of(self._roots)
+
+
+def _halves(term: Term, preferred: Term) -> list[tuple[Term, Term]]:
+    """A preference for a term as two for its halves, the high one first."""
+    top, middle = term.width - 1, term.width // 2
+    parts = ((top, middle), (middle - 1, 0))
+    return [(terms.extract(term, *part), terms.extract(preferred, *part)) for part in parts]
 
 
 def leaf_preferences(
@@ -270,8 +278,10 @@ def concretize(
         known = variables.get(name)
         if known is not None:
             return model(known)
-        component = name.rstrip("'")
-        return int(reset[component]) if component in reset.words() else 0
+        try:
+            return int(reset[name.rstrip("'").partition("@")[0]])
+        except KeyError:  # no component's: an operand, an undefined result
+            return 0
 
     def value(term: Term) -> int:
         names = terms.variables_of([term])

@@ -41,6 +41,9 @@ CLASSES = (
 )
 
 
+NONE, ONE_EACH, ALL = "none", "one of each mnemonic", "all"
+
+
 @attrs.frozen
 class Request:
     """What to survey.
@@ -52,7 +55,7 @@ class Request:
         timeout: seconds a single question may take; 0 for no bound but the solver's own.
         components: find out which leaves leak or change.
         promises: check fidelity and safety too.
-        witnesses: find a witness for every critical form.
+        witnesses: find a witness for every critical form, or (`ONE_EACH`) for one of each mnemonic.
         time_is_state: count clocks as resources.
     """
 
@@ -62,7 +65,7 @@ class Request:
     timeout: float = 0.0
     components: bool = True
     promises: bool = False
-    witnesses: bool = False
+    witnesses: str = NONE
     time_is_state: bool = False
 
 
@@ -260,6 +263,7 @@ class Surveyor:
             components=request.components,
         )
         self.keeper = Keeper(machine, technique, request.configuration, effort=self.effort)
+        self._witnessed: set[str] = set()
 
     def row(self, form: str) -> Row:
         """Everything that was asked about one form."""
@@ -273,7 +277,9 @@ class Surveyor:
         classified = self.classifier.classify(instruction, run)
         kept = self.keeper.keeps(instruction, run) if self.request.promises else None
         witness = None
-        if self.request.witnesses and classified.critical is Truth.YES:
+        wanted = self.request.witnesses != NONE and classified.critical is Truth.YES
+        if wanted and (self.request.witnesses == ALL or instruction.mnemonic not in self._witnessed):
+            self._witnessed.add(instruction.mnemonic)
             found = classified.witness
             witness = None if found is None else found.to_json()
         return attrs.evolve(

@@ -101,6 +101,7 @@ def classify(
     Args:
         machine: a name that `popek machines` lists, or a Python file that declares one.
     """
+    from popek.checks.survey import ALL, ONE_EACH, survey
     from popek.report import classification as report
 
     request = _request(
@@ -109,13 +110,11 @@ def classify(
         set,
         timeout=timeout,
         promises=promises or json,
-        witnesses=True,
+        witnesses=ALL if json else ONE_EACH,
         time_is_state=time_is_state,
     )
     if symbolic or any(text.endswith("=?") for text in set):
         return _classify_symbolic(request, symbolic, json)
-    from popek.checks.survey import survey
-
     with _progress("classifying") as progress:
         found = survey(request, jobs=jobs, progress=progress)
     if json:
@@ -161,7 +160,7 @@ def explain(
     from popek.report import explanation as report
 
     request = _request(
-        machine, technique, set, timeout=timeout, promises=True, witnesses=True, time_is_state=time_is_state
+        machine, technique, set, timeout=timeout, promises=True, time_is_state=time_is_state
     )
     with _known_names(), _progress("explaining") as progress:
         found = explained(request, instruction, progress=progress)

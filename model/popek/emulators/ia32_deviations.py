@@ -155,7 +155,7 @@ def _cr4_of_another_processor(found: Found) -> bool:
     extra = written & ~CR4_DEFINED
     if found.expected.kind == "trap":
         return found.result.kind == "next" and extra != 0 and extra & ~_TIGERLAKE_CR4 == 0
-    return found.faults[1][0] == 13 and bool(written & _SMXE)
+    return found.faults[1][0] in (8, 13) and bool(written & _SMXE)
 
 
 def _counters(found: Found) -> bool:
@@ -203,11 +203,13 @@ def _segment_pop_reads_a_word(found: Found) -> bool:
 
 
 def _conforming_call_ignores_alignment(found: Found) -> bool:
+    """CPL stays 3, so the code segment was a conforming one."""
+    registers = found.result.registers
     return (
         found.mnemonic == "CALL"
-        and found.case.cpl == 3
         and found.faults == ((17, 0), (None, None))
-        and found.result.registers.get("cs.access", 0) >> 13 & 3 != 3
+        and found.case.cpl == registers.get("cpl") == 3
+        and registers.get("cs") != found.state.cs.selector.value.value
     )
 
 

@@ -122,7 +122,7 @@ def witness_line(witness: Mapping[str, Any]) -> str:
     )
     if second is None:
         return f"changes {results.replace(' / ', ' → ')}"
-    apart = ", ".join(f"{name}={new}" for name, new in list(second["before"].items())[:MANY_CHANGES])
+    apart = ", ".join(f"{name} {a} / {b}" for name, (a, b) in list(witness["apart"].items())[:MANY_CHANGES])
     return f"with {apart}: {results}"
 
 
@@ -157,16 +157,16 @@ def counterexample(witness: Mapping[str, Any], indent: int = 2) -> RenderableTyp
     table.add_column(witness["labels"][0])
     if second is not None:
         table.add_column(witness["labels"][1])
-    for name, value in witness["before"].items():
-        table.add_row(name, value, *([] if second is None else [second["before"].get(name, value)]))
-    if second is not None:
-        for name, value in second["before"].items():
-            if name not in witness["before"]:
-                table.add_row(Text(name, "bold"), Text("as at reset", "dim"), Text(value, "bold"))
+    apart = witness["apart"]
+    for name in dict.fromkeys((*witness["before"], *apart)):
+        left = apart[name][0] if name in apart else witness["before"][name]
+        right = apart[name][1] if name in apart else left
+        style = "bold" if name in apart else ""
+        table.add_row(Text(name, style), left, *([] if second is None else [Text(right, style)]))
     table.add_row(Text(witness["assembly"], "bold cyan"))
     results = [_outcome(witness["native"]), *([] if second is None else [_outcome(second)])]
     for name in dict.fromkeys(name for result in results for name in result):
-        cells = [result.get(name, "") for result in results]
+        cells = [result.get(name, "unchanged") for result in results]
         style = "bold red" if name in witness["differ"] else ""
         table.add_row(Text(name, style), *(Text(cell, style) for cell in cells))
     return Padding(Group(Text(witness["story"], "italic"), table), (0, 0, 0, indent))

@@ -160,8 +160,7 @@ FRAMES_REST = Proposition(
 OUT_OF_REACH = Proposition(
     "theorem1.control-program-out-of-reach",
     "a reference that does not memory-trap in f(S) reaches the virtual machine's storage, and so neither "
-    "the control "
-    "program's nor E[0] and E[1]",
+    "the control program's nor E[0] and E[1]",
     "Popek and Goldberg 1974, resource control",
     (BASE, CUT, FIRST_TWO),
     conclusion=forall(
@@ -180,8 +179,7 @@ a2 = var("a_2", INT)
 KEEPS_APART = Proposition(
     "theorem1.allocator-keeps-apart",
     "whatever R two virtual machines ask for, no reference of one reaches a location that a reference of "
-    "the other "
-    "reaches",
+    "the other reaches",
     "Popek and Goldberg 1974, allocator and resource control",
     (
         BASE,
@@ -218,8 +216,7 @@ def stored(after: Expr, before: Expr, location: Expr, size: Expr) -> Expr:
 COMMUTES_WITH_STORES = Proposition(
     "theorem1.map-commutes-with-stores",
     "a store through R and the map can change places: storing through R' in f(S) gives f of S after the "
-    "store, and "
-    "leaves the control program's storage alone",
+    "store, and leaves the control program's storage alone",
     SOURCE,
     (
         FITS,

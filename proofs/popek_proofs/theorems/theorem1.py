@@ -131,8 +131,7 @@ INNOCUOUS_COMMUTES = Proposition(
 REACHES_DISPATCHER = Proposition(
     "theorem1.privileged-reaches-dispatcher",
     "a privileged instruction on f(S) gives control to the dispatcher in supervisor mode, with the PSW of "
-    "f(S) in "
-    "E[0] and all other storage as it was",
+    "f(S) in E[0] and all other storage as it was",
     "Popek and Goldberg 1974, Lemma 2",
     (PRIVILEGED, TWIN, REFERENCES_RELOCATED, TRAP, MAP_USER, MAP_VECTOR, PSW_MODE, DISPATCHER),
     conclusion=forall(
@@ -154,8 +153,7 @@ REACHES_DISPATCHER = Proposition(
 ENTRY_TELLS = Proposition(
     "theorem1.entry-tells-the-guest",
     "the state in which the dispatcher is entered tells which guest state was interrupted, so that an "
-    "interpreter "
-    "routine for i exists: it may be a table",
+    "interpreter routine for i exists: it may be a table",
     "Popek and Goldberg 1974, Lemma 2",
     (
         TRAP,
@@ -218,8 +216,7 @@ INTERPRETER_RESTORES = Proposition(
 CONTROL_STAYS = Proposition(
     "theorem1.control-stays",
     "after any instruction on f(S) either the dispatcher has control, or M, R, everything outside the "
-    "bounds and the "
-    "dispatcher's PSW in E[1] are as they were",
+    "bounds and the dispatcher's PSW in E[1] are as they were",
     "Popek and Goldberg 1974, resource control",
     (
         Hypothesis(
@@ -256,8 +253,7 @@ CONTROL_STAYS = Proposition(
 INVISIBLE = Proposition(
     "theorem1.control-program-invisible",
     "what an innocuous instruction does in user mode to e|r and P, and whether it traps, does not depend on "
-    "anything "
-    "outside e|r: neither on the control program nor on another virtual machine",
+    "anything outside e|r: neither on the control program nor on another virtual machine",
     "Popek and Goldberg 1974, resource control",
     (NOT_CONTROL_SENSITIVE, NOT_BEHAVIOUR_SENSITIVE, REFERENCES_RELOCATED, TRAPS_IN_USER_TOO),
     conclusion=forall(
@@ -274,8 +270,7 @@ INVISIBLE = Proposition(
 INNOCUOUS_DIRECT = Proposition(
     "theorem1.innocuous-direct",
     "an innocuous instruction that completes on S completes on f(S): the hardware runs it, the control "
-    "program does "
-    "not",
+    "program does not",
     "Popek and Goldberg 1974, efficiency",
     (
         Hypothesis(

@@ -95,8 +95,7 @@ NOT_USER_CONTROL_SENSITIVE = Hypothesis(
 NOT_USER_LOCATION_SENSITIVE = Hypothesis(
     "not-user-location-sensitive",
     "i is not location sensitive in user mode: states of user mode that differ only in the place of e|r "
-    "give the "
-    "same e|r and P",
+    "give the same e|r and P",
     user_location_innocent(i),
 )
 TRAPS_ANYWHERE = Hypothesis(
@@ -108,8 +107,7 @@ TRAPS_ANYWHERE = Hypothesis(
 USER_COMMUTES = Proposition(
     "theorem3.user-commutes",
     "where S is in user mode, an instruction that is not user sensitive and completes on f(S) completes on "
-    "S, and "
-    "i(f(S)) = f(i(S))",
+    "S, and i(f(S)) = f(i(S))",
     SOURCE,
     (
         NOT_USER_CONTROL_SENSITIVE,
@@ -138,8 +136,7 @@ USER_COMMUTES = Proposition(
 REGAINS_CONTROL = Proposition(
     "theorem3.regains-control",
     "an instruction that completes on f(S) in virtual user mode leaves the virtual machine in user mode: "
-    "where virtual "
-    "supervisor mode begins, the monitor has control",
+    "where virtual supervisor mode begins, the monitor has control",
     SOURCE,
     (NOT_USER_CONTROL_SENSITIVE, REFERENCES_RELOCATED, TRAPS_ANYWHERE, MAP_WINDOW, MAP_USER),
     conclusion=forall([S], implies(conj(bare(S), user(S), completes(i, f(S))), user(execute(i, S)))),
@@ -150,8 +147,7 @@ REGAINS_CONTROL = Proposition(
 CONTROL_STAYS = Proposition(
     "theorem3.control-stays",
     "after any instruction on f(S) either the dispatcher has control, or M, R, everything outside the "
-    "bounds and the "
-    "dispatcher's PSW in E[1] are as they were",
+    "bounds and the dispatcher's PSW in E[1] are as they were",
     SOURCE,
     (
         Hypothesis(
@@ -259,8 +255,7 @@ STEP = Proposition(
 WEAKER = Proposition(
     "theorem3.weaker-than-theorem1",
     "an instruction that is not sensitive is not user sensitive: a machine that meets the premise of "
-    "Theorem 1 meets that "
-    "of Theorem 3",
+    "Theorem 1 meets that of Theorem 3",
     SOURCE,
     (NOT_CONTROL_SENSITIVE, NOT_BEHAVIOUR_SENSITIVE),
     conclusion=conj(user_control_innocent(i), user_location_innocent(i)),

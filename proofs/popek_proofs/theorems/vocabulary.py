@@ -158,8 +158,7 @@ def references_relocated(instruction: Expr) -> Expr:
 REFERENCES_RELOCATED = Hypothesis(
     "references-relocated",
     "every reference is relocated and checked, in both modes: of two states that look alike i memory-traps "
-    "in "
-    "both or in neither",
+    "in both or in neither",
     references_relocated(i),
 )
 
@@ -172,8 +171,7 @@ def traps_downward(instruction: Expr) -> Expr:
 TRAPS_IN_USER_TOO = Hypothesis(
     "traps-in-user-mode-too",
     "i completes in user mode only where it completes in every state that looks alike (tacit in the paper, "
-    "whose "
-    "behaviour sensitivity compares only runs that do not trap)",
+    "whose behaviour sensitivity compares only runs that do not trap)",
     traps_downward(i),
 )
 CONFINED = Hypothesis(

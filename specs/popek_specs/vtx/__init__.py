@@ -6,26 +6,31 @@
 from __future__ import annotations
 
 import csv
-import io
-import tomllib
-from importlib.resources import files
+import functools
+from pathlib import Path
 from typing import Any
+
+_HERE = Path(__file__).parent
 
 
 def rows(name: str) -> list[dict[str, str]]:
     """The rows of a CSV file of this package, for example ``fields.csv``."""
-    return list(csv.DictReader(io.StringIO(files(__name__).joinpath(name).read_text("utf-8"))))
+    with (_HERE / name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def table(name: str) -> dict[str, Any]:
     """The contents of a TOML file of this package, for example ``bochs-deviations.toml``."""
-    return tomllib.loads(files(__name__).joinpath(name).read_text("utf-8"))
+    import tomllib  # most uses of this package need no TOML
+
+    return tomllib.loads((_HERE / name).read_text("utf-8"))
+
+
+@functools.cache
+def _preset_names() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (_HERE / "capabilities").glob("*.toml")))
 
 
 def presets() -> list[str]:
     """The names of the capability presets, sorted."""
-    return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in files(__name__).joinpath("capabilities").iterdir()
-        if entry.name.endswith(".toml")
-    )
+    return list(_preset_names())

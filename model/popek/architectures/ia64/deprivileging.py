@@ -28,6 +28,7 @@ SOURCE: Final = "Magenheimer and Christian 2004 (vBlades); Xen 4.1.0, arch/ia64;
 # nowhere: translation and the bank are arranged so that the guest finds what it expects.
 OWN_PSR: Final = ("ic", "i", "dt", "si", "rt", "mc", "it", "bn", "pp")
 OWN_VALUE_PSR: Final = ("ic", "i", "si", "mc", "pp")
+BANK_0: Final = ("bank0", "bank0_nat")  # the VMM's while the machine selects bank 1
 FILES: Final = ("rr", "pkr", "ibr", "dbr", "pmc", "pmd", "cpuid", "msr")
 CLOCKS: Final = ("ar.itc", "ar.ruc")
 
@@ -57,22 +58,19 @@ def map_program(hardware: Ia64, guest: Ia64, private: Ia64) -> None:
         place = guest.leaf(f"psr.{name}")
         psr = psr.replace(place.high, place.low, private[place.name])
     hardware.psr = psr
-    hardware.gr = _banked(guest, private, guest.gr, private.gr)
-    hardware.nat = _banked(guest, private, guest.nat, private.nat)
+    hardware.gr = _active(guest, guest.gr, guest.bank0)
+    hardware.nat = _active(guest, guest.nat, guest.bank0_nat)
     hardware.br, hardware.memory, hardware.dirty = guest.br, guest.memory, guest.dirty
 
 
-def _banked(guest: Ia64, private: Ia64, theirs: Memory, mine: Memory) -> Memory:
-    """The register file: the guest's active bank in the active bank, the VMM's own in the other."""
+def _active(guest: Ia64, usual: Memory, bank0: Memory) -> Memory:
+    """The register file: GR16-31 of bank 1, which the machine selects, are the guest's active ones."""
 
-    def cell(address: Word) -> Word:
-        zone = ite(guest.psr.bn, Word(4, 1), Word(4, 8))
-        active = ite(private.psr.bn, Word(4, 1), Word(4, 8))
-        banked = (address[7:4] == 1) | (address[7:4] == 8)
-        moved = theirs.load(ite(banked, concat(zone, address[3:0]), address))
-        return ite(banked & (address[7:4] != active), mine.load(address), moved)
+    def cell(number: Word) -> Word:
+        other = (number[6:4] == 1) & (guest.psr.bn == 0)
+        return ite(other, bank0.load(number), usual.load(number))
 
-    return Memory(theirs.address_width, theirs.cell_width, cell)
+    return Memory(usual.address_width, usual.cell_width, cell)
 
 
 def map_translations(guest: Ia64, level: Callable[[Word], Word]) -> Memory:
@@ -92,7 +90,15 @@ def map_translations(guest: Ia64, level: Callable[[Word], Word]) -> Memory:
 def promises(guest: Ia64, private: Ia64) -> Word:
     """What the VMM sees to while the guest runs: translation on, collection on, bank 1, no machine check."""
     psr = private.psr
-    return all_of((psr.dt == 1, psr.it == 1, psr.rt == 1, psr.ic == 1, psr.i == 1, psr.bn == 1, psr.mc == 0))
+    state = (psr.dt == 1, psr.it == 1, psr.rt == 1, psr.ic == 1, psr.i == 1, psr.bn == 1, psr.mc == 0)
+    readings = [leaf.name for leaf in guest.leaves if leaf.name.startswith("assume.")]
+    return all_of((*state, *(guest[name] == private[name] for name in readings)))
+
+
+def orderly(guest: Ia64) -> Word:
+    """Above CPL 0 the guest runs with translation and interruption collection on (width 1)."""
+    psr = guest.psr
+    return (psr.cpl == 0) | ((psr.ic == 1) & (psr.dt == 1) & (psr.it == 1) & (psr.rt == 1))
 
 
 def _map(level: int, guest: Ia64, private: Ia64) -> Ia64:
@@ -111,7 +117,7 @@ def _map(level: int, guest: Ia64, private: Ia64) -> Ia64:
 
 def techniques() -> dict[str, Technique[Ia64]]:
     """One technique per level of the guest's kernel."""
-    owned = (
+    kept = (
         *(f"psr.{name}" for name in OWN_PSR), "psr.cpl", "psr.vm", *control_leaves(), *CLOCKS, "kr", *FILES,
         "translations", "tc_purged",
     )  # fmt: skip
@@ -127,11 +133,11 @@ def techniques() -> dict[str, Technique[Ia64]]:
             name,
             f"ring deprivileging, the guest's kernel at privilege level {level}",
             map=partial(_map, level),
-            owned=owned,
+            owned=(*kept, *BANK_0),
             replaced=replaced,
-            shadowed=owned,
+            shadowed=kept,
             deprivileged=partial(_at_level, level),
-            guest=lambda state: state.psr.vm == 0,
+            guest=lambda state: (state.psr.vm == 0) & orderly(state),
             private=promises,
             source=SOURCE,
         )

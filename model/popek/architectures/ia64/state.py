@@ -1,8 +1,8 @@
 """Itanium state (Intel Itanium Architecture SDM rev. 2.3, vol. 2 chapters 3 to 5 and 11).
 
-Registers are named as the manual names them.  General registers 16-31 exist twice; `gr` holds both
-banks by physical number (bank 0 at 128-143), stacked registers by their place in the physical ring, so
-neither a bank switch nor a call moves anything.  Register files are storage indexed by register number.
+Registers are named as the manual names them.  General registers 16-31 exist twice: bank 1 is in `gr`,
+bank 0 in `bank0`; stacked registers lie at their place in the physical ring, so neither a bank switch nor
+a call moves anything.  Register files are storage indexed by register number.
 The VPD's fields that the processor itself reads are components of the state (`vac`, `vdc`, `vpsr`, ...)
 rather than bytes of storage.
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from popek.kernel.memory import Memory
 from popek.kernel.state import Group, Register, Role, State, bit, bits, group, memory, register, word
-from popek.kernel.words import FALSE, Word, concat, ite
+from popek.kernel.words import FALSE, Word, ite
 
 RESOURCE, MODE, HIDDEN, GENERAL, TIME = Role.RESOURCE, Role.MODE, Role.HIDDEN, Role.GENERAL, Role.TIME
 
@@ -217,8 +218,10 @@ class Ia64(State):
 
     psr = register(Psr, PSR_WIDTH, role=RESOURCE, reset=1 << 44)
     ip = word(64, role=Role.PC, reset=0x10000)
-    gr = memory(address=8, cell=64, role=GENERAL)  # by physical number
-    nat = memory(address=8, cell=1, role=GENERAL)  # its NaT bits
+    gr = memory(address=7, cell=64, role=GENERAL)  # by physical number; 16-31 are bank 1
+    nat = memory(address=7, cell=1, role=GENERAL)  # its NaT bits
+    bank0 = memory(address=7, cell=64, role=GENERAL)  # GR16-31 while PSR.bn = 0
+    bank0_nat = memory(address=7, cell=1, role=GENERAL)
     br = memory(address=3, cell=64, role=GENERAL)
     pr = word(64)
     cfm = register(Cfm, 38, reset=RING)
@@ -246,8 +249,8 @@ class Ia64(State):
     vhpi = word(8, role=HIDDEN)  # vector of the highest pending virtual interrupt; below 16 none
     vpsr = register(VirtualPsr, PSR_WIDTH, role=HIDDEN)
     vcr = memory(address=7, cell=64, role=HIDDEN)
-    vgr = memory(address=8, cell=64, role=HIDDEN)  # 0-15 vgr, 16-31 vbgr
-    vnat = memory(address=8, cell=1, role=HIDDEN)  # vnat, vbnat
+    vgr = memory(address=7, cell=64, role=HIDDEN)  # 0-15 vgr, 16-31 vbgr
+    vnat = memory(address=7, cell=1, role=HIDDEN)  # vnat, vbnat
     vcpuid = memory(address=3, cell=64, role=HIDDEN)
     ito = word(64, role=HIDDEN)  # interval timer offset, where gitc is on
     memory = memory(address=47, cell=64)  # physical storage by doubleword
@@ -255,13 +258,15 @@ class Ia64(State):
     # -- general registers ----------------------------------------------------------------------
 
     def physical(self, number: Word) -> Word:
-        """Where general register `number` (7 bits) is: bank and frame applied; 8 bits."""
+        """Where general register `number` is in the ring, or its own number below 32 (7 bits)."""
         wide = number.zero_extend(8)
         ring = self.bof.zero_extend(8) + wide  # bof + (number - 32) + 32, modulo the ring
-        stacked = ite(ring >= FRAME_BASE + RING, ring - RING, ring)
-        banked = ite(self.psr.bn, wide, concat(Word(4, 8), number[3:0]))
-        static = ite(number[6:4] == 1, banked, wide)
-        return ite(number < FRAME_BASE, static, stacked)
+        stacked = ite(ring >= FRAME_BASE + RING, ring - RING, ring).truncate(7)
+        return ite(number < FRAME_BASE, number, stacked)
+
+    def in_bank_0(self, number: Word) -> Word:
+        """Register `number` means bank 0 (width 1)."""
+        return (number[6:4] == 1) & (self.psr.bn == 0)
 
     def in_frame(self, number: Word) -> Word:
         """Register `number` is static or within the current frame (width 1)."""
@@ -269,17 +274,23 @@ class Ia64(State):
 
     def read_gr(self, number: Word) -> Word:
         """GR[number]; r0 reads 0, a stacked register outside the frame is undefined."""
-        return ite(number == 0, Word(64, 0), self.gr.load(self.physical(number)))
+        value = self._banked(number, self.gr, self.bank0)
+        return ite(number == 0, Word(64, 0), value)
 
     def read_nat(self, number: Word) -> Word:
         """GR[number].nat."""
-        return ite(number == 0, FALSE, self.nat.load(self.physical(number)))
+        return ite(number == 0, FALSE, self._banked(number, self.nat, self.bank0_nat))
+
+    def _banked(self, number: Word, usual: Memory, bank0: Memory) -> Word:
+        return ite(self.in_bank_0(number), bank0.load(number), usual.load(self.physical(number)))
 
     def write_gr(self, number: Word, value: Word, nat: Word = FALSE) -> None:
         """GR[number] := value, with its NaT bit; the target was checked before."""
-        place = self.physical(number)
-        self.gr = self.gr.store(place, value)
-        self.nat = self.nat.store(place, nat)
+        place, other = self.physical(number), self.in_bank_0(number)
+        self.gr = _stored(self.gr, place, value, ~other)
+        self.nat = _stored(self.nat, place, nat, ~other)
+        self.bank0 = _stored(self.bank0, number, value, other)
+        self.bank0_nat = _stored(self.bank0_nat, number, nat, other)
 
     # -- instruction pointer ----------------------------------------------------------------------
 
@@ -297,6 +308,13 @@ class Ia64(State):
         """IP := target, slot 0."""
         self.ip = target & ~Word(64, 0xF)
         self.psr.ri = 0
+
+
+def _stored(storage: Memory, place: Word, cell: Word, condition: Word) -> Memory:
+    """The storage after a store that happens under a condition (width 1)."""
+    if condition.value == 0:
+        return storage
+    return storage.store(place, ite(condition, cell, storage.load(place)))
 
 
 def invariant(cpu: Ia64) -> Word:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from popek.kernel.machine import Machine, leaf_axis
-from popek.kernel.outcome import Fault, Trap
+from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.state import Group, Register, Role, WordBank, bank, bit, bits, group, register, word
 from popek.kernel.words import Word, concat, ite
 
@@ -111,9 +111,12 @@ class S370(Cpu):
         psw.cc = ite(new[51], new[45:44], new[29:28])
         psw.program_mask = ite(new[51], new[43:40], new[27:24])
         self._spread_mask(new[63:56])
-        wrong = _wrong_mask(new[63:56]) | (new[47:46] != 0) | (new[39:24] != 0)
+        space = new[47]  # bit 16; a zero, too, without dual address space
+        wrong = _wrong_mask(new[63:56]) | (space & ~self.dual_address_space) | new[46] | (new[39:24] != 0)
         if new[51] & wrong:
             raise Fault(program.PSW_FORMAT, new, keeps=True)
+        if new[51] & space:
+            raise NotModelledError("secondary-space mode")
 
     def load_system_mask(self, mask: Word) -> None:
         """PSW bits 0-7 := mask, as the mode reads them."""

@@ -179,10 +179,11 @@ def _text(term: Term) -> str:
     if term.op == "ite":
         return f"({_text(args[1])} if {_text(args[0])} else {_text(args[2])})"
     if term.op == "extract":
-        high, low = term.data  # type: ignore[misc]
+        assert isinstance(term.data, tuple)
+        high, low = term.data
         shifted = f"{_text(args[0])} >> {low}" if low else _text(args[0])
         whole = high == args[0].width - 1
-        return f"({shifted})" if whole else f"({shifted} & {mask(int(high) - int(low) + 1):#x})"
+        return f"({shifted})" if whole else f"({shifted} & {mask(high - low + 1):#x})"
     if term.op == "concat":
         parts, shift = [], 0
         for part in reversed(args):

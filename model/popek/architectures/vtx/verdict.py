@@ -248,6 +248,10 @@ def decide(findings: Findings, view: View) -> tuple[Outcome, tuple[Outcome, ...]
     return ENTERS, admissible
 
 
+# The VM-instruction errors of VMLAUNCH and VMRESUME; any other is left from another instruction.
+_ENTRY_ERRORS = frozenset({4, 5, 6, 7, 8, 16, 17, 18, 25, 26})
+
+
 def reported_outcome(vmcs: Vmcs) -> Outcome | None:
     """What the VMCS says happened to the last entry: a failure, a success (`enters`), or None if nothing."""
     reason = vmcs.fields.get("EXIT_REASON")
@@ -256,7 +260,7 @@ def reported_outcome(vmcs: Vmcs) -> Outcome | None:
             "entry-failure", reason=reason & 0xFFFF, qualification=vmcs.fields.get("EXIT_QUALIFICATION")
         )
     error = vmcs.fields.get("VM_INSTRUCTION_ERROR")
-    if error:
+    if error in _ENTRY_ERRORS:
         return Outcome("vmfail-valid", errors=(error,))
     return None if reason is None else ENTERS
 

@@ -139,20 +139,22 @@ def _set_user_mask(cpu: Ia64, new: Word) -> None:
 
 def _exchange_banks(cpu: Ia64, bank: int) -> None:
     """The active GR16-31 into the VPD, those of `bank` out of it."""
-    active = cpu.physical(Word(7, 16))
-    leaving, entering = (0, 16) if bank == 0 else (16, 0)
-    gr, nat = cpu.gr, cpu.nat
-    cpu.gr = copied(gr, active, cpu.vgr, Word(8, entering))
-    cpu.nat = copied(nat, active, cpu.vnat, Word(8, entering))
-    cpu.vgr = copied(cpu.vgr, Word(8, leaving), gr, active)
-    cpu.vnat = copied(cpu.vnat, Word(8, leaving), nat, active)
+    leaving, entering = (Word(7, 0), Word(7, 16)) if bank == 0 else (Word(7, 16), Word(7, 0))
+    active, vgr, vnat = Word(7, 16), cpu.vgr, cpu.vnat
+    if cpu.psr.bn:
+        gr, nat = cpu.gr, cpu.nat
+        cpu.gr, cpu.nat = copied(gr, active, vgr, entering), copied(nat, active, vnat, entering)
+    else:
+        gr, nat = cpu.bank0, cpu.bank0_nat
+        cpu.bank0, cpu.bank0_nat = copied(gr, active, vgr, entering), copied(nat, active, vnat, entering)
+    cpu.vgr, cpu.vnat = copied(vgr, leaving, gr, active), copied(vnat, leaving, nat, active)
 
 
-def copied(target: Memory, at: Word, origin: Memory, start: Word, cells: int = 16) -> Memory:
-    """`target` after `cells` cells of `origin` from `start` were copied to `at`."""
-    if at.concrete and start.concrete:
-        for offset in range(cells):
+def copied(target: Memory, at: Word, origin: Memory, start: Word) -> Memory:
+    """`target` after 16 cells of `origin` from `start` were copied to `at`."""
+    if target.concrete and origin.concrete:
+        for offset in range(16):
             target = target.store(at + offset, origin.load(start + offset))
         return target
-    block = Block(at, start, Word(at.width, cells), origin)
+    block = Block(at, start, Word(at.width, 16), origin)
     return Memory(target.address_width, target.cell_width, target.root, (*target.stores, block))

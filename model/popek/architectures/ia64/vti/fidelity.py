@@ -28,7 +28,7 @@ from popek.kernel.outcome import Next, Outcome, Trap
 from popek.kernel.words import FALSE, TRUE, Word, any_of
 
 from ..access import PROMOTION, entry_of
-from ..deprivileging import CLOCKS, FILES, OWN_PSR, promises
+from ..deprivileging import BANK_0, CLOCKS, FILES, OWN_PSR, orderly, promises
 from ..interruptions import VIRTUALIZATION
 from ..state import Ia64, invariant
 from .technique import virtual_machine
@@ -178,7 +178,7 @@ def obligation(instruction: Instruction, run: Explored, profile: Profile) -> Obl
 
 def _image(given: Sequence[str], guest: Ia64, private: Ia64) -> Ia64:
     """f(S, P), with the hardware's clocks, offset included, at the guest's: time is outside fidelity."""
-    hardware = virtual_machine(guest, private, given)
+    hardware = virtual_machine(guest, private, given, idle=private)
     offset = hardware.features.gitc.sign_extend(64) & hardware.ito
     for clock in CLOCKS:
         hardware[clock] = guest[clock] - offset
@@ -192,8 +192,7 @@ def _assumptions() -> Iterable[str]:
 def _orderly(guest: Ia64, profile: Profile) -> list[Word]:
     conditions = []
     if profile.orderly:
-        psr = guest.psr
-        conditions.append((psr.cpl == 0) | ((psr.ic == 1) & (psr.dt == 1) & (psr.it == 1) & (psr.rt == 1)))
+        conditions.append(orderly(guest))
     if profile.small_cpuid:
         conditions.append(guest.cpuid.load(Word(8, 3))[7:0] <= 4)
     return conditions
@@ -234,7 +233,9 @@ def _failures(guest: Explored, hardware: Explored, given: Sequence[str]) -> tupl
                 _note(differs, both, {"trap": TRUE})
                 continue
             after = other.result.state
-            _note(differs, both, _different(done, virtual_machine(after, done, given), skip=CLOCKS))
+            _note(
+                differs, both, _different(done, virtual_machine(after, done, given, idle=done), skip=CLOCKS)
+            )
             _note(differs, both, _different(guest.before, after, only=kept))
     return differs, changed
 
@@ -246,7 +247,7 @@ def _note(found: dict[str, Word], when: Word, conditions: Mapping[str, Word]) ->
 
 def _owned_components() -> list[str]:
     controls = [s.name for s in Ia64.layout if s.name.startswith("cr.")]
-    return [*controls, "in_service", "tc_purged", "kr", "translations", *FILES, *CLOCKS]
+    return [*controls, "in_service", "tc_purged", "kr", "translations", *FILES, *CLOCKS, *BANK_0]
 
 
 def _different(

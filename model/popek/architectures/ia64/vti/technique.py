@@ -17,6 +17,7 @@ from popek.kernel.technique import Technique
 from popek.kernel.words import Word, ite
 
 from ..deprivileging import (
+    BANK_0,
     CLOCKS,
     FILES,
     OWN_PSR,
@@ -24,6 +25,7 @@ from ..deprivileging import (
     control_leaves,
     map_program,
     map_translations,
+    orderly,
     promises,
 )
 
@@ -36,10 +38,14 @@ SOURCE: Final = "Intel Itanium SDM rev. 2.3, vol. 2, chapter 11; Uhlig et al. 20
 SWITCHED: Final = ("kr", "cr.dcr", "pmc", "pmd")
 
 
-def virtual_machine(guest: Ia64, private: Ia64, given: Collection[str] = ()) -> Ia64:
+def virtual_machine(
+    guest: Ia64, private: Ia64, given: Collection[str] = (), idle: Ia64 | None = None
+) -> Ia64:
     """The hardware state in which the guest that believes in `guest` runs.
 
-    `given` names the components that the VMM leaves to the guest: they hold its values.
+    Args:
+        given: the components that the VMM leaves to the guest: they hold its values.
+        idle: where the parts of the VPD that hold nothing of the guest come from; zero by default.
     """
     from ..state import CR_NUMBERS, PSR_WIDTH, VIRTUAL_BITS
 
@@ -55,15 +61,15 @@ def virtual_machine(guest: Ia64, private: Ia64, given: Collection[str] = ()) -> 
     }
 
     def control(number: Word) -> Word:
-        value = private.vcr.load(number)
+        value = Word(64, 0) if idle is None else idle.vcr.load(number)
         for known, register in stored.items():
             value = ite(number == known, register, value)
         return value
 
     hardware.vcr = Memory(7, 64, control)
     hardware.vcpuid = Memory(3, 64, lambda number: guest.cpuid.load(number.zero_extend(8)))
-    hardware.vgr = _inactive(guest, guest.gr, private.vgr)
-    hardware.vnat = _inactive(guest, guest.nat, private.vnat)
+    hardware.vgr = _inactive(guest, guest.gr, guest.bank0, None if idle is None else idle.vgr)
+    hardware.vnat = _inactive(guest, guest.nat, guest.bank0_nat, None if idle is None else idle.vnat)
     for name in given:
         if name in guest.memories():
             setattr(hardware, name, guest.memories()[name])
@@ -72,16 +78,23 @@ def virtual_machine(guest: Ia64, private: Ia64, given: Collection[str] = ()) -> 
     return hardware
 
 
-def _inactive(guest: Ia64, registers: Memory, before: Memory) -> Memory:
+def _inactive(guest: Ia64, usual: Memory, bank0: Memory, idle: Memory | None) -> Memory:
     """vgr holds bank 1 while bank 0 is active, vbgr (from 16) bank 0 while bank 1 is; the other is idle."""
 
     def cell(address: Word) -> Word:
-        bank_1, bank_0 = address[7:4] == 0, address[7:4] == 1
-        live = (bank_1 & (guest.psr.bn == 0)) | (bank_0 & (guest.psr.bn == 1))
-        where = ite(bank_1, address + 16, address + 112)
-        return ite(live, registers.load(where), before.load(address))
+        in_vgr, in_vbgr = address[6:4] == 0, address[6:4] == 1
+        nothing = Word(usual.cell_width, 0) if idle is None else idle.load(address)
+        value = ite(in_vgr & (guest.psr.bn == 0), usual.load(address + 16), nothing)
+        return ite(in_vbgr & (guest.psr.bn == 1), bank0.load(address), value)
 
-    return Memory(before.address_width, before.cell_width, cell)
+    return Memory(usual.address_width, usual.cell_width, cell)
+
+
+def _guest(state: Ia64) -> Word:
+    """A guest without VT-i of its own, that is told of one address bit less and of five CPUID registers."""
+    told = (state.features.vm == 0) & (state.features.narrow == 1)
+    small = state.cpuid.load(Word(8, 3))[7:0] <= 4
+    return (state.psr.vm == 0) & told & small & orderly(state)
 
 
 def kernel(state: Ia64) -> Word:
@@ -91,18 +104,19 @@ def kernel(state: Ia64) -> Word:
 
 def techniques() -> dict[str, Technique[Ia64]]:
     """VT-i with every register file the VMM's own, and with those of `SWITCHED` the guest's."""
-    registers = (*control_leaves(), *CLOCKS, *FILES)
-    owned = (*(f"psr.{name}" for name in OWN_PSR), "psr.vm", *registers, "translations", "tc_purged")
-    replaced = (*(f"psr.{name}" for name in OWN_VALUE_PSR), "kr", *registers)
+    registers = ("kr", *control_leaves(), *CLOCKS, *FILES)
+    kept = (*(f"psr.{name}" for name in OWN_PSR), "psr.vm", *registers, "translations", "tc_purged")
+    owned = (*kept, *BANK_0)
+    replaced = (*(f"psr.{name}" for name in OWN_VALUE_PSR), *registers)
     plain: Technique[Ia64] = Technique(
         "vt-i",
         "VT-i: PSR.vm = 1 at the guest's own levels; registers that do not trap hold the VMM's values",
         map=virtual_machine,
         owned=owned,
         replaced=replaced,
-        shadowed=owned,
+        shadowed=kept,
         deprivileged=kernel,
-        guest=lambda state: state.psr.vm == 0,
+        guest=_guest,
         private=promises,
         source=SOURCE,
     )
@@ -112,9 +126,9 @@ def techniques() -> dict[str, Technique[Ia64]]:
         map=partial(virtual_machine, given=SWITCHED),
         owned=tuple(name for name in owned if name not in SWITCHED),
         replaced=tuple(name for name in replaced if name not in SWITCHED),
-        shadowed=tuple(name for name in owned if name not in SWITCHED),
+        shadowed=tuple(name for name in kept if name not in SWITCHED),
         deprivileged=kernel,
-        guest=lambda state: state.psr.vm == 0,
+        guest=_guest,
         private=promises,
         source=SOURCE,
     )

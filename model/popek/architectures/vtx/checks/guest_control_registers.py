@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..view import ONES64, Truth, View, canonical, extended, fixed, implies, memory_types, off, on
+from ..capabilities import ONES64
+from ..view import Truth, View, canonical, extended, fixed, implies, memory_types, off, on
 from .host_state import CANONICAL, FIXED
 from .registry import IA32E, INTEL64, NOT_IA32E, Condition, Group, checker, control, no_check, refuses
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from popek.kernel.words import Word
 
-from ..view import ONES64, Truth, View, memory_types
+from ..capabilities import ONES64
+from ..view import Truth, View, memory_types
 from .registry import Condition, Group, checker, refuses
 
 check = checker(Group("msr-load-area", "VM-entry MSR-load area", refuses(None, 34), stage=3))
