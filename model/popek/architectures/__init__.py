@@ -11,9 +11,10 @@ import pkgutil
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from popek.kernel.machine import Machine, UnknownNameError
+if TYPE_CHECKING:
+    from popek.kernel.machine import Machine
 
 
 class MachineFileError(ValueError):
@@ -40,6 +41,8 @@ def machine(name: str) -> Machine[Any]:
         return from_file(Path(name))
     known = makers()
     if name not in known:
+        from popek.kernel.machine import UnknownNameError
+
         raise UnknownNameError("machine", name, known)
     return known[name]()
 
@@ -50,6 +53,8 @@ def from_file(path: Path) -> Machine[Any]:
     Raises:
         MachineFileError: the file cannot be read, does not run, or does not declare exactly one machine.
     """
+    from popek.kernel.machine import Machine
+
     try:
         source = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -28,6 +28,7 @@ SOURCE: Final = "Magenheimer and Christian 2004 (vBlades); Xen 4.1.0, arch/ia64;
 # nowhere: translation and the bank are arranged so that the guest finds what it expects.
 OWN_PSR: Final = ("ic", "i", "dt", "si", "rt", "mc", "it", "bn", "pp")
 OWN_VALUE_PSR: Final = ("ic", "i", "si", "mc", "pp")
+VPD_STORAGE: Final = ("vcr", "vgr", "vnat", "vcpuid")
 BANK_0: Final = ("bank0", "bank0_nat")  # the VMM's while the machine selects bank 1
 FILES: Final = ("rr", "pkr", "ibr", "dbr", "pmc", "pmd", "cpuid", "msr")
 CLOCKS: Final = ("ar.itc", "ar.ruc")
@@ -133,15 +134,21 @@ def techniques() -> dict[str, Technique[Ia64]]:
             name,
             f"ring deprivileging, the guest's kernel at privilege level {level}",
             map=partial(_map, level),
-            owned=(*kept, *BANK_0),
+            owned=(*kept, *BANK_0, *VPD_STORAGE),
             replaced=replaced,
             shadowed=kept,
             deprivileged=partial(_at_level, level),
             guest=lambda state: (state.psr.vm == 0) & orderly(state),
-            private=promises,
+            private=_same_processor,
             source=SOURCE,
         )
     return found
+
+
+def _same_processor(guest: Ia64, private: Ia64) -> Word:
+    """What the VMM sees to; and the guest's processor implements what the real one does."""
+    features = [leaf.name for leaf in guest.leaves if leaf.name.startswith("features.")]
+    return promises(guest, private) & all_of(guest[name] == private[name] for name in features)
 
 
 def _at_level(level: int, state: Ia64) -> Word:

@@ -1,9 +1,11 @@
 """VT-i as a technique: the guest runs at its own privilege levels with PSR.vm = 1.
 
 The guest's kernel is at CPL 0, so the user mode of Theorem 1 is PSR.vm = 1 with CPL 0, and its twin
-differs in PSR.vm alone.  An intercept is a Virtualization fault.  Two cases do not fit the paper's
-notion of a trap and are told apart by the fidelity conditions of `fidelity`: an acceleration runs a
-sensitive instruction on the VPD without any trap, and vmsw can leave PSR.vm = 1 without one.
+differs in PSR.vm alone.  An intercept is a Virtualization fault.  Three cases do not fit the paper's
+notion of a trap, nor this map, and are decided in `fidelity`: an acceleration runs a sensitive instruction
+on the VPD without any trap, so that it is critical and yet faithful; vmsw.0 with d_vmsw = 0 reaches
+PSR.vm = 0 without one, and not in the VMM's code; and after an accelerated bsw one half of vgr and vbgr
+holds what no map of the guest's state can say.
 """
 
 from __future__ import annotations
@@ -105,8 +107,18 @@ def kernel(state: Ia64) -> Word:
 def techniques() -> dict[str, Technique[Ia64]]:
     """VT-i with every register file the VMM's own, and with those of `SWITCHED` the guest's."""
     registers = ("kr", *control_leaves(), *CLOCKS, *FILES)
-    kept = (*(f"psr.{name}" for name in OWN_PSR), "psr.vm", *registers, "translations", "tc_purged")
-    owned = (*kept, *BANK_0)
+    owned = (
+        *(f"psr.{name}" for name in OWN_PSR), "psr.vm", *registers, "translations", "tc_purged", *BANK_0,
+    )  # fmt: skip
+    # PSR bits, control registers and CPUID have their place in the VPD.
+    kept = (
+        "kr",
+        "in_service",
+        *CLOCKS,
+        *(name for name in FILES if name != "cpuid"),
+        "translations",
+        "tc_purged",
+    )
     replaced = (*(f"psr.{name}" for name in OWN_VALUE_PSR), *registers)
     plain: Technique[Ia64] = Technique(
         "vt-i",
