@@ -29,7 +29,7 @@ S = TypeVar("S", bound=State)
 PROBE = "probed address"
 
 # Solver resources for pruning a path.  One that is not pruned costs little: its condition is false.
-FEASIBILITY = 200_000
+FEASIBILITY = 100_000
 
 
 @attrs.frozen(eq=False, slots=False)

@@ -197,6 +197,87 @@ def check(*claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, json: AsJson = F
     return UNKNOWN if any(claim.unknown for claim in found) else 0
 
 
+@app.command
+def prove(
+    *names: str,
+    technique: Technique = None,
+    set: Settings = (),
+    needs: Annotated[
+        bool, Parameter(help="Show for each hypothesis a machine in which the conclusion fails without it.")
+    ] = True,
+    time_is_state: TimeIsState = False,
+    timeout: Timeout = 0.0,
+    json: AsJson = False,
+) -> int:
+    """Prove the theorems for any machine, or discharge their premises for concrete ones.
+
+    Args:
+        names: propositions or groups of them (`theorem1`), or machines; every proposition by default.
+    """
+    from popek.architectures import makers
+    from popek.checks.solver import Effort
+    from popek.report import proofs as report
+    from popek_proofs import PropositionsError
+    from popek_proofs import prove as proved
+
+    known = makers()
+    of_machines = [name for name in names if name in known or name.endswith(".py")]
+    propositions = [name for name in names if name not in of_machines]
+    requests = [
+        _request(name, technique, set, timeout=timeout, time_is_state=time_is_state) for name in of_machines
+    ]
+    rows: list[dict[str, Any]] = []
+    codes = [0]
+    if propositions or not requests:
+        try:
+            with _known_names():
+                found = proved(propositions, Effort(timeout=timeout), second_solver=_second_solver(), needs=needs)
+        except PropositionsError as error:
+            raise UserError(str(error)) from None
+        codes.append(found.exit_code)
+        rows += found.to_json()["propositions"]
+        if not json:
+            _console().print(report.propositions(found))
+    for request in requests:
+        rows += _instantiated(request, json, codes)
+    if json:
+        _print_json({"schema": "popek/proofs/1", "propositions": rows})
+    return max(codes)
+
+
+def _instantiated(request: Request, json: bool, codes: list[int]) -> list[dict[str, Any]]:
+    """The theorems for one machine: the rows for JSON, or the verdict on the screen."""
+    from popek.checks.solver import Effort
+    from popek.checks.verdict import Status
+    from popek.report import proofs as report
+    from popek_proofs.instantiate import instantiate
+
+    machine = _machine(request.machine)
+    found = instantiate(
+        machine,
+        machine.technique(request.technique),
+        request.configuration,
+        effort=Effort(timeout=request.timeout),
+        time_is_state=request.time_is_state,
+    )
+    if Status.UNKNOWN in (found.theorem1, found.theorem3):
+        codes.append(UNKNOWN)
+    if json:
+        return list(found.to_json())
+    _console().print(report.instantiation(found))
+    return []
+
+
+def _second_solver() -> Any:
+    """cvc5, where it is installed."""
+    from popek.checks.second_solver import available, second_answer
+
+    if available():
+        return second_answer
+    print("popek: cvc5 is not installed; Z3 answers alone", file=sys.stderr)
+    return None
+
+
 # -- what the commands share ----------------------------------------------------------------------
 
 

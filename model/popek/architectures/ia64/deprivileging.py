@@ -119,7 +119,7 @@ def _map(level: int, guest: Ia64, private: Ia64) -> Ia64:
 def techniques() -> dict[str, Technique[Ia64]]:
     """One technique per level of the guest's kernel."""
     kept = (
-        *(f"psr.{name}" for name in OWN_PSR), "psr.cpl", "psr.vm", *control_leaves(), *CLOCKS, "kr", *FILES,
+        *(f"psr.{name}" for name in OWN_PSR), "psr.vm", *control_leaves(), *CLOCKS, "kr", *FILES,
         "translations", "tc_purged",
     )  # fmt: skip
     replaced = (
@@ -136,13 +136,19 @@ def techniques() -> dict[str, Technique[Ia64]]:
             map=partial(_map, level),
             owned=(*kept, *BANK_0, *VPD_STORAGE),
             replaced=replaced,
-            shadowed=kept,
+            # The level shows in the real one, but where the kernel shares its users'.
+            shadowed=(*kept, "psr.cpl") if level == 3 else kept,
             deprivileged=partial(_at_level, level),
-            guest=lambda state: (state.psr.vm == 0) & orderly(state),
+            guest=_guest,
             private=_same_processor,
             source=SOURCE,
         )
     return found
+
+
+def _guest(state: Ia64) -> Word:
+    """A guest that uses levels 0 and 3."""
+    return (state.psr.vm == 0) & ((state.psr.cpl == 0) | (state.psr.cpl == 3)) & orderly(state)
 
 
 def _same_processor(guest: Ia64, private: Ia64) -> Word:

@@ -1,0 +1,158 @@
+"""The law that ties the uses of one semantics together, on every form of every machine.
+
+For every concrete state that exists, exactly one path's condition holds, and what that path says comes to
+the same as running the instruction on numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from strategies import FORMS, Example, examples, explored, machine, stored
+
+from popek.checks.runs import Run
+from popek.kernel import terms
+from popek.kernel.memory import Block, Memory
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
+from popek.kernel.terms import Term
+from popek.kernel.words import Word
+
+EXAMPLES = 32
+LEAST_IN_ALL = 20_000
+
+
+def test_a_run_has_at_least_twenty_thousand_examples() -> None:
+    assert len(FORMS) * EXAMPLES >= LEAST_IN_ALL
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS, ids=[f"{name}: {form}" for name, form in FORMS])
+def test_exactly_one_path_holds_and_equals_the_run_on_numbers(name: str, form: str) -> None:
+    run, conditions = explored(name, form), _conditions(explored(name, form))
+    tried = 0
+
+    @settings(max_examples=EXAMPLES)
+    @given(examples(name, form))
+    def agrees(example: Example) -> None:
+        nonlocal tried
+        tried += 1
+        assert_agrees(name, form, run, conditions, example)
+
+    agrees()
+    assert tried >= EXAMPLES
+
+
+def _conditions(run: Run[Any]) -> list[Term]:
+    return list(dict.fromkeys(condition for path in run.paths for condition in path.conditions))
+
+
+def assert_agrees(name: str, form: str, run: Run[Any], conditions: list[Term], example: Example) -> None:
+    known = machine(name)
+    instruction = known.instructions[form]
+    assert known.invariant(example.state).value == 1
+    assert instruction.valid(example.operands).value == 1
+    values = dict(
+        zip(conditions, terms.evaluate(conditions, example.numbers(), example.functions()), strict=True)
+    )
+    holding = [path for path in run.paths if all(values[condition] for condition in path.conditions)]
+    assert len(holding) == 1, f"{len(holding)} paths hold"
+    concrete = known.step(instruction, example.state, example.operands)
+    assert_same_outcome(run, holding[0].result, concrete, example)
+
+
+def assert_same_outcome(
+    run: Run[Any], symbolic: Outcome[Any], concrete: Outcome[Any], example: Example
+) -> None:
+    assert type(symbolic) is type(concrete), f"{symbolic} and {concrete}"
+    if isinstance(symbolic, NotModelled) or isinstance(concrete, NotModelled):
+        assert symbolic == concrete
+        return
+    before, after = symbolic.state, concrete.state
+    changed = {n: w for n, w in before.words().items() if w.term is not run.before.words()[n].term}
+    roots = [word.term for word in changed.values()]
+    roots += [term for content in before.memories().values() for term in stored(content)]
+    if isinstance(symbolic, Trap) and symbolic.error_code is not None:
+        roots.append(symbolic.error_code.term)
+    numbers = terms.evaluate(roots, example.numbers(), example.functions())
+    value = dict(zip(roots, numbers, strict=True))
+    if isinstance(symbolic, Trap) and isinstance(concrete, Trap):
+        assert symbolic.vector == concrete.vector
+        assert symbolic.memory == concrete.memory
+        code = None if symbolic.error_code is None else value[symbolic.error_code.term]
+        assert code == (None if concrete.error_code is None else int(concrete.error_code))
+    for component, start in example.state.words().items():
+        expected = value[changed[component].term] if component in changed else int(start)
+        assert int(after.words()[component]) == expected, component
+    for storage, content in before.memories().items():
+        _assert_same_storage(storage, content, after.memories()[storage], value, example)
+
+
+def _assert_same_storage(
+    name: str, symbolic: Memory, concrete: Memory, value: dict[Term, int], example: Example
+) -> None:
+    start, size = example.functions()[name], 1 << symbolic.address_width
+    touched = _touched(symbolic, value) | _touched(concrete, {})
+    if concrete.concrete and isinstance(example.state.memories()[name].root, dict):
+        touched |= set(concrete.cells())
+    for address in touched:
+        expected = _cell(symbolic, address % size, value, start)
+        found = int(concrete.load(Word(symbolic.address_width, address % size)))
+        assert found == expected, f"{name}[{address % size:#x}]"
+
+
+def _touched(content: Memory, value: dict[Term, int]) -> set[int]:
+    """Where it was stored, and the edges of blocks that were copied."""
+    found = set()
+    for entry in content.stores:
+        if isinstance(entry, Block):
+            first, count = _number(entry.destination, value), _number(entry.cells, value)
+            found |= {first - 1, first, first + count // 2, first + count - 1, first + count}
+        else:
+            found.add(_number(entry[0], value))
+    return found
+
+
+def _cell(content: Memory, address: int, value: dict[Term, int], start: Any) -> int:
+    """One cell of a symbolic memory, with numbers for its terms."""
+    size = 1 << content.address_width
+    for entry in reversed(content.stores):
+        if isinstance(entry, Block):
+            distance = (address - _number(entry.destination, value)) % size
+            if distance < _number(entry.cells, value):
+                source = (_number(entry.source, value) + distance) % size
+                return _cell(entry.contents, source, value, start)
+        elif _number(entry[0], value) == address:
+            return _number(entry[1], value)
+    assert isinstance(content.root, str), "the semantics start from unknown contents"
+    return int(start(address))
+
+
+def _number(word: Word, value: dict[Term, int]) -> int:
+    return int(word) if word.concrete else value[word.term]
+
+
+def test_a_path_that_is_left_out_would_be_noticed() -> None:
+    run = explored("pg74", "LPSW a")
+    kept = Run(run.before, run.paths[1:], run.operands)
+    with pytest.raises(AssertionError, match="0 paths hold"):
+
+        @settings(max_examples=200, database=None)
+        @given(examples("pg74", "LPSW a"))
+        def agrees(example: Example) -> None:
+            assert_agrees("pg74", "LPSW a", kept, _conditions(kept), example)
+
+        agrees()
+
+
+def test_every_kind_of_outcome_occurs_among_the_examples() -> None:
+    seen = set()
+
+    @settings(max_examples=200, database=None)
+    @given(examples("ia32", "CALL m16:32"))
+    def look(example: Example) -> None:
+        known = machine("ia32")
+        seen.add(type(known.step(known.instructions["CALL m16:32"], example.state, example.operands)))
+
+    look()
+    assert seen == {Next, Trap, NotModelled}

@@ -1,0 +1,360 @@
+"""States and operands for property tests, for every machine alike.
+
+A uniformly random state mostly traps at the first check.  So an example starts from one of several
+places: the reset state, or a state that the solver was asked for because it goes through one
+particular path.  What that place leaves open is filled at random with a bias to boundaries, a few of the
+leaves that the instruction reads are then changed, and the whole is mended into a state that exists.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import attrs
+from hypothesis import strategies as st
+
+from popek.architectures import makers
+from popek.architectures.ia32.state import CR4_DEFINED, EFLAGS_DEFINED, EFLAGS_FIXED, SEGMENT_NAMES
+from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
+from popek.architectures.pdp11.state import PS_BITS
+from popek.checks.runs import Run, explore_instruction
+from popek.checks.solver import Answer, Solver
+from popek.kernel import terms
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+from popek.kernel.memory import Block, Memory
+from popek.kernel.outcome import NotModelled
+from popek.kernel.state import Leaf, State
+from popek.kernel.words import Word
+
+FORMS = [(name, form) for name, make in makers().items() for form in make().instructions]
+"""Every form of every machine, as (machine, form)."""
+
+MOST_AIMED = 12
+"""Paths of one form that examples are aimed at; more are passed over evenly."""
+
+# Bytes that mean something: descriptor types, access rights, small selectors, signs, masks.
+BYTES = (0, 1, 2, 3, 7, 8, 0x0B, 0x10, 0x1B, 0x23, 0x40, 0x7F, 0x80, 0x82, 0x84, 0x89, 0x8B, 0x8C, 0x8E, 0x90,
+         0x92, 0x93, 0x9A, 0x9B, 0x9E, 0xCF, 0xEC, 0xEE, 0xF3, 0xFA, 0xFB, 0xFE, 0xFF)  # fmt: skip
+
+
+@cache
+def machine(name: str) -> Machine[Any]:
+    """A machine, made once."""
+    return makers()[name]()
+
+
+@cache
+def explored(name: str, form: str) -> Run[Any]:
+    """Every path of a form, explored once."""
+    return explore_instruction(machine(name), machine(name).instructions[form])
+
+
+@attrs.frozen
+class Aim:
+    """Where an example starts: numbers for components and operands, and cells by memory."""
+
+    numbers: Mapping[str, int] = attrs.field(factory=dict)
+    cells: Mapping[str, Mapping[int, int]] = attrs.field(factory=dict)
+
+
+@attrs.frozen(eq=False)
+class Example:
+    """A concrete state that exists, operands that exist, and answers to what the manual leaves undefined."""
+
+    state: State
+    operands: Mapping[str, Word]
+    undefined: Mapping[str, int]
+
+    def numbers(self) -> dict[str, int]:
+        """A number for every symbol of a run."""
+        words = {name: int(word) for name, word in self.state.words().items()}
+        return words | {name: int(word) for name, word in self.operands.items()} | dict(self.undefined)
+
+    def functions(self) -> dict[str, Callable[[int], int]]:
+        """The cells of every memory."""
+        return {name: _reader(content) for name, content in self.state.memories().items()}
+
+
+def _reader(content: Memory) -> Callable[[int], int]:
+    return lambda address: int(content.load(Word(content.address_width, address)))
+
+
+@attrs.frozen(repr=False)
+class Everywhere:
+    """Contents that answer at every address: the given cells, and something interesting elsewhere."""
+
+    cells: Mapping[int, int]
+    pool: tuple[int, ...]
+    width: int
+
+    def __call__(self, address: Word) -> Word:
+        """The cell at a concrete address."""
+        where = int(address)
+        other = self.pool[(where * 0x9E3779B1 >> 13 ^ where) % len(self.pool)]
+        return Word(self.width, self.cells.get(where, other))
+
+
+@cache
+def aims(name: str, form: str) -> tuple[Aim, ...]:
+    """The reset state, and a state for each of up to `MOST_AIMED` paths."""
+    run, known = explored(name, form), machine(name)
+    step = max(1, -(-len(run.paths) // MOST_AIMED))
+    found = [Aim()]
+    assumed = [known.invariant(run.before), known.instructions[form].valid(run.operands)]
+    shared = Solver(rlimit=2_000_000)
+    for path in run.paths[::step]:
+        solver = Solver(rlimit=2_000_000, beside=shared)
+        for condition in (*assumed, *path.conditions):
+            solver.add(condition)
+        if solver.check() is Answer.SAT:
+            model, roots = solver.model(), [*(c.term for c in assumed), *path.conditions]
+            cells: dict[str, dict[int, int]] = {}
+            for cell in terms.applications_of(roots):
+                cells.setdefault(str(cell.data), {})[model(cell.args[0])] = model(cell)
+            variables = terms.variables_of(roots)
+            found.append(Aim({variable: model(term) for variable, term in variables.items()}, cells))
+    return tuple(found)
+
+
+@cache
+def _read(name: str, form: str) -> tuple[Leaf, ...]:
+    """The leaves that a run reads."""
+    run = explored(name, form)
+    roots = [condition for path in run.paths for condition in path.conditions]
+    for path in run.paths:
+        if not isinstance(path.result, NotModelled):
+            after = path.result.state
+            roots += [w.term for n, w in after.words().items() if w.term is not run.before.words()[n].term]
+    names = set(terms.variables_of(roots))
+    return tuple(leaf for leaf in machine(name).state.leaves if leaf.component in names)
+
+
+@cache
+def _copies_blocks(name: str, form: str) -> bool:
+    """Whether a run copies a number of cells that is not fixed: on a dictionary that would be unrolled."""
+    results = [p.result for p in explored(name, form).paths if not isinstance(p.result, NotModelled)]
+    return any(
+        isinstance(store, Block) for r in results for m in r.state.memories().values() for store in m.stores
+    )
+
+
+@st.composite
+def examples(draw: st.DrawFn, name: str, form: str) -> Example:
+    """States and operands for one form, of which every invariant holds."""
+    aimed = aims(name, form)
+    aim = aimed[draw(st.integers(0, len(aimed) - 1))]
+    seed = draw(st.integers(0, 2**32 - 1))  # 0 leaves at reset what the aim leaves open
+    changes = draw(st.lists(st.integers(0, 2**48 - 1), max_size=4))
+    return example(name, form, aim, seed, changes)
+
+
+def example(name: str, form: str, aim: Aim, seed: int, changes: list[int]) -> Example:
+    """An example; `changes` pick a leaf that is read (low 16 bits) and a value for it."""
+    known, chance = machine(name), random.Random(seed)
+    instruction = known.instructions[form]
+    start = known.state.reset()
+    exists = start.with_changes({n: v for n, v in aim.numbers.items() if n in start.words()})
+    wanted: dict[str, int] = {}
+    if seed:
+        fixed = set(aim.numbers)
+        wanted = {x.name: boundary(chance, x) for x in known.state.leaves if x.component not in fixed}
+    read = _read(name, form) or known.state.leaves
+    for change in changes:
+        leaf = read[(change & 0xFFFF) % len(read)]
+        wanted[leaf.name] = boundary(random.Random(change), leaf)
+    mend = MENDERS.get(name)
+    state = exists.with_changes(wanted)
+    if mend is not None:
+        mend(state)
+    state = fitted(known, exists, {n: int(w) for n, w in state.words().items() if w is not exists.words()[n]})
+    everywhere = bool(seed & 1) or _copies_blocks(name, form)
+    for memory_name, content in state.memories().items():
+        width = content.cell_width
+        pool = tuple(_cell(chance, width) for _ in range(12)) if seed else (0,)
+        cells = {**_scattered(chance, content, pool), **aim.cells.get(memory_name, {})}
+        root = Everywhere(cells, pool, width) if everywhere else dict(cells)
+        state.memories()[memory_name] = Memory(content.address_width, width, root)  # type: ignore[index]
+    undefined = {
+        variable: boundary_number(chance, term.width)
+        for variable, term in _undefined(name, form).items()
+    }
+    operands = _operands(instruction, aim, chance)
+    return Example(state.with_undefined(undefined), operands, undefined)
+
+
+@cache
+def _undefined(name: str, form: str) -> Mapping[str, terms.Term]:
+    roots = []
+    for path in explored(name, form).paths:
+        roots += path.conditions
+        if not isinstance(path.result, NotModelled):
+            roots += [word.term for word in path.result.state.words().values()]
+            roots += [t for m in path.result.state.memories().values() for t in stored(m)]
+    found = terms.variables_of(roots)
+    return {variable: term for variable, term in found.items() if variable.startswith("undefined ")}
+
+
+def stored(content: Memory) -> list[terms.Term]:
+    """The terms of every store of a memory."""
+    found = []
+    for entry in content.stores:
+        if isinstance(entry, Block):
+            found += [entry.destination.term, entry.source.term, entry.cells.term, *stored(entry.contents)]
+        else:
+            found += [entry[0].term, entry[1].term]
+    return found
+
+
+def boundary(chance: random.Random, leaf: Leaf) -> int:
+    """A value for a leaf: 0, all ones, the reset value, or any."""
+    return leaf.reset if chance.random() < 0.25 else boundary_number(chance, leaf.width)
+
+
+def boundary_number(chance: random.Random, width: int) -> int:
+    """A number of so many bits, often at a boundary."""
+    top = (1 << width) - 1
+    match chance.randrange(7):
+        case 0:
+            return 0
+        case 1:
+            return top
+        case 2:
+            return min(top, 1 << chance.randrange(width))
+        case 3:
+            return top ^ 1 << chance.randrange(width)
+        case 4:
+            return chance.randrange(min(top, 0x40) + 1)
+    return chance.randrange(top + 1)
+
+
+def _cell(chance: random.Random, width: int) -> int:
+    if width == 8 and chance.random() < 0.8:
+        return chance.choice(BYTES)
+    return boundary_number(chance, width)
+
+
+def _scattered(chance: random.Random, content: Memory, pool: tuple[int, ...]) -> dict[int, int]:
+    """A handful of cells near the ends and near nothing in particular."""
+    top = (1 << content.address_width) - 1
+    return {boundary_number(chance, content.address_width) & top: chance.choice(pool) for _ in range(6)}
+
+
+def _operands(instruction: Instruction, aim: Aim, chance: random.Random) -> dict[str, Word]:
+    """Operands that exist: the aim's, else at random; the simplest ones if chance does not find any."""
+    result: dict[str, Word] = {}
+    for operand in instruction.inputs:
+        parts = list(operand.part_names())
+        for attempt in range(20):
+            for part, (full, width) in zip(operand.kind.parts, parts, strict=True):
+                value = aim.numbers.get(full) if attempt == 0 else None
+                if value is None:
+                    value = operand.kind.first.get(part, 0) if attempt == 19 else boundary_number(chance, width)
+                result[full] = Word(width, value)
+            if operand.kind.valid(operand.own(result)).value == 1:
+                break
+    assert instruction.valid(result).value == 1, f"{instruction.form}: no valid operands were found"
+    return result
+
+
+def fitted(known: Machine[Any], exists: State, changes: Mapping[str, int]) -> State:
+    """As many of the changes as leave a state that exists; `exists` is one."""
+    state = exists.with_changes(changes)
+    if known.invariant(state).value == 1:
+        return state
+    if len(changes) == 1:
+        return exists
+    items, half = list(changes.items()), len(changes) // 2
+    return fitted(known, fitted(known, exists, dict(items[:half])), dict(items[half:]))
+
+
+# -- states that exist, by construction -----------------------------------------------------------
+
+
+def _mend_ia32(cpu: Any) -> None:
+    cpu.eflags = (cpu.eflags.value & EFLAGS_DEFINED & ~Word(32, 1 << 17)) | EFLAGS_FIXED
+    cpu.cr0 = cpu.cr0.value | 0x11
+    cpu.cr4 = cpu.cr4.value & CR4_DEFINED
+    for name in (*SEGMENT_NAMES, "ldtr", "tr"):
+        cpu[f"{name}.rights"] = cpu[f"{name}.rights"] & 0x1F0FF
+    cpl, cs, ss = cpu.cpl, cpu.cs.rights, cpu.ss.rights
+    for rights in (cs, ss):
+        rights.unusable, rights.p, rights.s, rights.dpl = 0, 1, 1, cpl
+    cs.type = cs.type | 8
+    ss.type = (ss.type & 0b0101) | 2
+    cpu.ss.selector.rpl = cpl
+    for name in ("es", "ds", "fs", "gs"):
+        rights = getattr(cpu, name).rights
+        rights.p, rights.s = 1, 1
+        rights.type = rights.type | ((rights.type >> 3) << 1)  # code that is readable
+    ldtr, tr = cpu.ldtr.rights, cpu.tr.rights
+    ldtr.p, ldtr.s, ldtr.type = 1, 0, 2
+    tr.unusable, tr.p, tr.s, tr.type = 0, 1, 0, (tr.type & 8) | 3
+
+
+def _mend_ia64(cpu: Any) -> None:
+    cpu.psr = cpu.psr.value & PSR_DEFINED
+    cpu.psr.vm = cpu.psr.vm & cpu.features.vm
+
+    if int(cpu.psr.ri) == 3:
+        cpu.psr.ri = 2
+    cpu.ip = cpu.ip & ~Word(64, 0xF)
+    cpu.cfm.sof = int(cpu.cfm.sof) % (RING + 1)
+    cpu.cfm.sol = int(cpu.cfm.sol) % (int(cpu.cfm.sof) + 1)
+    cpu.bof = Word(7, int(cpu.bof) % RING)
+    cpu.vpsr = cpu.vpsr.value & VIRTUAL_BITS
+
+
+def _mend_ka10(cpu: Any) -> None:
+    cpu.flags = cpu.flags.value & ~Word(13, 0b111100)
+    _mend_pdp10(cpu)
+
+
+def _mend_ks10(cpu: Any) -> None:
+    if int(cpu.flags.user):
+        cpu.pxct = Word(4, 0)
+    _mend_pdp10(cpu)
+
+
+def _mend_pdp10(cpu: Any) -> None:
+    cpu.running = Word(1, 1)
+    if not int(cpu.flags.user):
+        reset = type(cpu).reset()
+        cpu.bound, cpu.base = reset.bound, reset.base
+
+
+def _mend_pdp11(cpu: Any) -> None:
+    cpu.ps = cpu.ps.value & PS_BITS
+    for field in ("current", "previous"):
+        if int(getattr(cpu.ps, field)) == 2:
+            setattr(cpu.ps, field, 3)
+    cpu.running, cpu.waiting = Word(1, 1), Word(1, 0)
+    cpu.last = Word(cpu.last.width, int(cpu.last) % 0o7600)
+
+
+def _mend_s360(cpu: Any) -> None:
+    if int(cpu.extended):
+        cpu.psw.channels = 0
+    else:
+        cpu.psw.dat = 0
+
+
+def _mend_s370(cpu: Any) -> None:
+    _mend_s360(cpu)
+    if not int(cpu.extended):
+        cpu.psw.per = 0
+
+
+MENDERS: Mapping[str, Callable[[Any], None]] = {
+    "ia32": _mend_ia32,
+    "ia64": _mend_ia64,
+    "pdp10-ka10": _mend_ka10,
+    "pdp10-ks10": _mend_ks10,
+    "pdp11-45": _mend_pdp11,
+    "s360-67": _mend_s360,
+    "s370": _mend_s370,
+}
+"""What makes a state exist that was put together at random; machines not named need nothing."""
