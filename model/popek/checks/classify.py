@@ -57,7 +57,7 @@ S = TypeVar("S", bound=State)
 PRIME = "'"
 
 # Solver resources for finding out whether one component leaks.
-COMPONENT = 200_000
+COMPONENT = 500_000
 
 
 @attrs.frozen(eq=False, slots=False)

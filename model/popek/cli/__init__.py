@@ -31,6 +31,7 @@ app = App(
 )
 app.register_install_completion_command(add_to_startup=False)
 app.command("popek.cli.vmcs:app", name="vmcs", help="Judge, decode, explain and compare VMCSs.")
+app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
 app.command("popek.cli.vti:app", name="vti", help="Judge a VT-i configuration: VPD and PSR.vm.")
 
 Technique = Annotated[str | None, Parameter(help="A way to virtualize it; the machine's first by default.")]
@@ -76,7 +77,7 @@ def machines(*, json: AsJson = False) -> int:
         return 0
     from popek.report import classification as report
 
-    _console().print(report.machines(known))
+    console().print(report.machines(known))
     return 0
 
 
@@ -115,12 +116,12 @@ def classify(
     )
     if symbolic or any(text.endswith("=?") for text in set):
         return _classify_symbolic(request, symbolic, json)
-    with _progress("classifying") as progress:
-        found = survey(request, jobs=jobs, progress=progress)
+    with progress("classifying") as show:
+        found = survey(request, jobs=jobs, progress=show)
     if json:
         _print_json(found.to_json())
     else:
-        _console().print(report.survey(found))
+        console().print(report.survey(found))
     return UNKNOWN if found.unknown else 0
 
 
@@ -129,12 +130,12 @@ def _classify_symbolic(request: Request, symbolic: str, json: bool) -> int:
     from popek.report import conditions as report
 
     names = [name.strip() for name in symbolic.split(",") if name.strip()]
-    with _known_names(), _progress("classifying") as progress:
-        found = critical_when(request, names, progress=progress)
+    with _known_names(), progress("classifying") as show:
+        found = critical_when(request, names, progress=show)
     if json:
         _print_json(found.to_json())
     else:
-        _console().print(report.conditions(found))
+        console().print(report.conditions(found))
     return UNKNOWN if found.unknown else 0
 
 
@@ -162,12 +163,12 @@ def explain(
     request = _request(
         machine, technique, set, timeout=timeout, promises=True, time_is_state=time_is_state
     )
-    with _known_names(), _progress("explaining") as progress:
-        found = explained(request, instruction, progress=progress)
+    with _known_names(), progress("explaining") as show:
+        found = explained(request, instruction, progress=show)
     if json:
         _print_json(found.to_json())
     else:
-        _console().print(report.explanation(found))
+        console().print(report.explanation(found))
     return UNKNOWN if found.unknown else 0
 
 
@@ -184,14 +185,14 @@ def check(*claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, json: AsJson = F
 
     try:
         chosen = select(claims)
-        with _progress("checking") as progress:
-            found = evaluate(chosen, timeout=timeout, jobs=jobs, progress=progress)
+        with progress("checking") as show:
+            found = evaluate(chosen, timeout=timeout, jobs=jobs, progress=show)
     except ClaimError as error:
         raise UserError(str(error)) from None
     if json:
         _print_json({"schema": "popek/claims/1", "claims": [claim.to_json() for claim in found]})
     else:
-        _console().print(report.claims(found))
+        console().print(report.claims(found))
     if any(claim.unexpected for claim in found):
         return UNEXPECTED
     return UNKNOWN if any(claim.unknown for claim in found) else 0
@@ -235,9 +236,9 @@ def prove(
         except PropositionsError as error:
             raise UserError(str(error)) from None
         codes.append(found.exit_code)
-        rows += found.to_json()["propositions"]
+        rows += [proof.to_json() for proof in found.proofs]
         if not json:
-            _console().print(report.propositions(found))
+            console().print(report.propositions(found))
     for request in requests:
         rows += _instantiated(request, json, codes)
     if json:
@@ -264,7 +265,7 @@ def _instantiated(request: Request, json: bool, codes: list[int]) -> list[dict[s
         codes.append(UNKNOWN)
     if json:
         return list(found.to_json())
-    _console().print(report.instantiation(found))
+    console().print(report.instantiation(found))
     return []
 
 
@@ -336,7 +337,8 @@ def _print_json(answer: object) -> None:
     print(jsons.dumps(answer, indent=2, sort_keys=True, ensure_ascii=False))
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Where answers for people go."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=False)
@@ -347,7 +349,7 @@ def _console() -> Console:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
     """A progress bar on standard error, where there is somebody to look at it."""
     if not sys.stderr.isatty():
         yield None
@@ -369,4 +371,4 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
         bar.stop()
 
 
-__all__ = ["app", "main"]
+__all__ = ["app", "console", "main", "progress"]

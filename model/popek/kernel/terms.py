@@ -278,12 +278,35 @@ def _equal(a: Term, b: Term) -> Term:
             if not parts:
                 return ONE if offset == 0 else ZERO
             return _sum_is_zero(a.width, parts, offset)
+        elif "concat" in (a.op, b.op):
+            return _equal_parts(a, b)
         if b.order < a.order:
             a, b = b, a
     if b.op == "const" and a.op in _SUMS:
         parts, offset = linear(a)
         return _sum_is_zero(a.width, parts, (offset - int(b.data)) & mask(a.width))  # type: ignore[arg-type]
     return _node("eq", 1, (a, b))
+
+
+def _equal_parts(a: Term, b: Term) -> Term:
+    """Equality with a concat: part by part, cut where both have a boundary, or where the one has."""
+    cuts = [_boundaries(term) for term in (a, b) if term.op == "concat"]
+    common = sorted(set.intersection(*cuts) if len(cuts) == 2 else cuts[0])
+    if len(common) == 2:
+        return _node("eq", 1, (a, b) if a.order <= b.order else (b, a))
+    result = ONE
+    for low, end in zip(common, common[1:], strict=False):
+        piece = compare("eq", extract(a, end - 1, low), extract(b, end - 1, low))
+        result = arithmetic("and", piece, result)
+    return result
+
+
+def _boundaries(a: Term) -> set[int]:
+    """The bit positions at which the parts of a concat begin, and its width."""
+    found = {0}
+    for part in reversed(a.args):
+        found.add(max(found) + part.width)
+    return found
 
 
 _SUMS: Final = frozenset({"add", "sub"})

@@ -278,20 +278,20 @@ def relocated(state: C, blocks: Word) -> C:
 
     Translation is this machine's relocation: a program that ran without it comes to run under tables that
     yield what prefixing gave, moved.  So this is a VMM's doing, and the PSW differs by it.  Tables can send
-    blocks anywhere; here each number is changed by exclusive or, which solvers find easier than a sum.
+    blocks anywhere; here they lie `blocks` further on.
     """
     moved, storage, keys, old = state.copy(), state.memory, state.keys, state.copy()
 
     def byte(address: Word) -> Word:
-        return storage.load(concat(address[ADDRESS - 1 : OFFSET] ^ blocks, address.truncate(OFFSET)))
+        return storage.load(concat(address[ADDRESS - 1 : OFFSET] - blocks, address.truncate(OFFSET)))
 
     def entry(virtual: Word) -> Word:
         before = old.yielded(virtual)
-        there = before[ADDRESS - 1 : OFFSET] ^ blocks
+        there = before[ADDRESS - 1 : OFFSET] + blocks
         return concat(before[ENTRY - 1 : ADDRESS], there, before.truncate(OFFSET))
 
     moved.memory = Memory(ADDRESS, 8, byte)
-    moved.keys = Memory(BLOCK, 7, lambda block: keys.load(block ^ blocks))
+    moved.keys = Memory(BLOCK, 7, lambda block: keys.load(block - blocks))
     moved.translation = Memory(BLOCK, ENTRY, entry)
     moved.psw.dat, moved.psw.channels = Word(1, 1), Word(6, 0)
     moved.extend()

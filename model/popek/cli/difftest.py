@@ -1,0 +1,65 @@
+"""`popek difftest`: compare the models with emulators that were written by others."""
+
+from __future__ import annotations
+
+import json as jsons
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from .errors import UserError
+
+app = App(name="difftest", help="Compare the models with emulators that were written by others.")
+
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+UNEXPECTED = 1
+
+
+@app.command
+def ia32(
+    *forms: str,
+    against: Annotated[str, Parameter(help="bochs or unicorn.")] = "bochs",
+    cases: Annotated[int, Parameter(help="How many random cases.")] = 2000,
+    seed: int = 0,
+    json: AsJson = False,
+) -> int:
+    """Run one instruction from random states, on the model and on an emulator.
+
+    Args:
+        forms: instruction forms or mnemonics; all by default.
+    """
+    from popek.emulators.bochs import BochsError
+    from popek.emulators.ia32_compare import BOCHS, difftest
+    from popek.kernel.machine import UnknownNameError
+
+    from . import progress
+
+    if cases < 1:
+        raise UserError(f"--cases {cases}: expected a number above 0")
+    emulators = {"bochs": BOCHS}
+    if against == "unicorn":
+        from popek.emulators.ia32_unicorn import UNICORN
+
+        emulators["unicorn"] = UNICORN
+    if against not in emulators:
+        raise UserError(f"--against {against}: expected bochs or unicorn")
+    try:
+        with progress("comparing") as show:
+            found = difftest(
+                cases,
+                seed,
+                list(forms) or None,
+                None if show is None else lambda done: show(done, cases),
+                against=emulators[against],
+            )
+    except (BochsError, UnknownNameError) as error:
+        raise UserError(str(error)) from None
+    if json:
+        print(jsons.dumps({"schema": "popek/difftest/1", **found.to_json()}, indent=2, sort_keys=True))
+    else:
+        from popek.report import difftest as report
+
+        from . import console
+
+        console().print(report.ia32(found))
+    return UNEXPECTED if found.unexplained else 0

@@ -1,0 +1,81 @@
+"""Propositions and their instances on machines, as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from popek.checks.verdict import Status, Truth
+
+from . import classification
+
+if TYPE_CHECKING:
+    from popek_proofs.instantiate import Instantiation
+    from popek_proofs.proposition import Proof, ProofReport
+
+STYLES = {Status.HOLDS: "bold green", Status.REFUTED: "bold red", Status.UNKNOWN: "yellow"}
+MANY = 3  # propositions up to which their counterexample tables are shown
+
+
+def propositions(found: ProofReport) -> RenderableType:
+    """A line per proposition; for a few of them, what each hypothesis is for."""
+    table = Table("proposition", "verdict", "solvers", "hypotheses", "needed", "", box=None, pad_edge=False)
+    table.columns[5].overflow = "fold"
+    for proof in found.proofs:
+        solvers = ", ".join(f"{name} {answer.value}" for name, answer in sorted(proof.answers.items()))
+        needed = sum(need.needed is Truth.YES for need in proof.needs)
+        table.add_row(
+            Text(proof.proposition.id, "bold"),
+            Text(proof.verdict.value + (" (vacuous)" if proof.vacuous is Truth.YES else ""), STYLES[proof.verdict]),
+            solvers,
+            str(len(proof.proposition.hypotheses)),
+            str(needed) if proof.needs else "",
+            Text(proof.proposition.statement, "dim"),
+        )
+    parts: list[RenderableType] = [table]
+    if len(found.proofs) <= MANY:
+        for proof in found.proofs:
+            parts += ["", _details(proof)]
+    seconds = sum(proof.seconds for proof in found.proofs)
+    held = sum(proof.verdict is Status.HOLDS for proof in found.proofs)
+    parts += ["", Text(f"{held} of {len(found.proofs)} propositions hold; {seconds:.1f} s")]
+    return Group(*parts)
+
+
+def _details(proof: Proof) -> RenderableType:
+    parts: list[RenderableType] = [
+        Text(proof.proposition.id, "bold"),
+        Text(f"{proof.proposition.statement}  [{proof.proposition.source}]"),
+    ]
+    for hypothesis in proof.proposition.hypotheses:
+        given = f"  (by {hypothesis.by})" if hypothesis.by else ""
+        parts.append(Text(f"  {hypothesis.name}: {hypothesis.statement}{given}"))
+    for need in proof.needs:
+        parts.append(Text(f"without {need.hypothesis.name}:", "italic"))
+        shown = "  no machine was found" if need.machine is None else str(need.machine)
+        parts.append(Padding(Text(shown), (0, 0, 0, 2)))
+    return Group(*parts)
+
+
+def instantiation(found: Instantiation[Any]) -> RenderableType:
+    """What the theorems say of a machine, and why where a premise fails."""
+    parts: list[RenderableType] = []
+    for theorem, status in (("Theorem 1", found.theorem1), ("Theorem 3", found.theorem3)):
+        parts.append(Text.assemble((status.value, STYLES[status]), f"  {theorem}"))
+    parts.append(Text(str(found)))
+    table = Table("premise", "instruction", "holds", "", box=None, pad_edge=False)
+    witness: Any = None
+    for premise in found.premises:
+        if premise.truth is not Truth.YES:
+            table.add_row(premise.name, Text(premise.form, "bold"), premise.truth.value, premise.because)
+            witness = witness or (premise.witness and premise.witness.to_json())
+    if table.row_count:
+        parts += ["", table]
+    if witness:
+        parts += ["", classification.counterexample(witness)]
+    parts.append(Text(f"{found.seconds:.1f} s", "dim"))
+    return Group(*parts)
