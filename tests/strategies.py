@@ -23,18 +23,19 @@ from popek.architectures.pdp11.state import PS_BITS
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.solver import Answer, Solver
 from popek.kernel import terms
+from popek.kernel.exploration import Path
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import NotModelled
+from popek.kernel.outcome import NotModelled, Trap
 from popek.kernel.state import Leaf, State
 from popek.kernel.words import Word
 
 FORMS = [(name, form) for name, make in makers().items() for form in make().instructions]
 """Every form of every machine, as (machine, form)."""
 
-MOST_AIMED = 12
-"""Paths of one form that examples are aimed at; more are passed over evenly."""
+MOST_AIMED = 8
+"""Paths of one form that trap, and paths that do not, at which examples are aimed; taken evenly from all."""
 
 # Bytes that mean something: descriptor types, access rights, small selectors, signs, masks.
 BYTES = (0, 1, 2, 3, 7, 8, 0x0B, 0x10, 0x1B, 0x23, 0x40, 0x7F, 0x80, 0x82, 0x84, 0x89, 0x8B, 0x8C, 0x8E, 0x90,
@@ -102,11 +103,12 @@ class Everywhere:
 def aims(name: str, form: str) -> tuple[Aim, ...]:
     """The reset state, and a state for each of up to `MOST_AIMED` paths."""
     run, known = explored(name, form), machine(name)
-    step = max(1, -(-len(run.paths) // MOST_AIMED))
     found = [Aim()]
     assumed = [known.invariant(run.before), known.instructions[form].valid(run.operands)]
     shared = Solver(rlimit=2_000_000)
-    for path in run.paths[::step]:
+    traps = [path for path in run.paths if isinstance(path.result, Trap)]
+    others = [path for path in run.paths if not isinstance(path.result, Trap)]
+    for path in (*_evenly(others), *_evenly(traps)):
         solver = Solver(rlimit=2_000_000, beside=shared)
         for condition in (*assumed, *path.conditions):
             solver.add(condition)
@@ -118,6 +120,10 @@ def aims(name: str, form: str) -> tuple[Aim, ...]:
             variables = terms.variables_of(roots)
             found.append(Aim({variable: model(term) for variable, term in variables.items()}, cells))
     return tuple(found)
+
+
+def _evenly(paths: list[Path[Any]]) -> list[Path[Any]]:
+    return paths[:: max(1, -(-len(paths) // MOST_AIMED))]
 
 
 @cache
@@ -168,7 +174,7 @@ def example(name: str, form: str, aim: Aim, seed: int, changes: list[int]) -> Ex
         wanted[leaf.name] = boundary(random.Random(change), leaf)
     mend = MENDERS.get(name)
     state = exists.with_changes(wanted)
-    if mend is not None:
+    if mend is not None and known.invariant(state).value == 0:
         mend(state)
     state = fitted(known, exists, {n: int(w) for n, w in state.words().items() if w is not exists.words()[n]})
     everywhere = bool(seed & 1) or _copies_blocks(name, form)
@@ -282,16 +288,20 @@ def _mend_ia32(cpu: Any) -> None:
         cpu[f"{name}.rights"] = cpu[f"{name}.rights"] & 0x1F0FF
     cpl, cs, ss = cpu.cpl, cpu.cs.rights, cpu.ss.rights
     for rights in (cs, ss):
-        rights.unusable, rights.p, rights.s, rights.dpl = 0, 1, 1, cpl
-    cs.type = cs.type | 8
+        rights.unusable, rights.p, rights.s = 0, 1, 1
+    cs.type, ss.dpl = cs.type | 8, cpl
+    if not (cs.type[2] and cs.dpl <= cpl):  # conforming code may be more privileged
+        cs.dpl = cpl
     ss.type = (ss.type & 0b0101) | 2
     cpu.ss.selector.rpl = cpl
     for name in ("es", "ds", "fs", "gs"):
         rights = getattr(cpu, name).rights
-        rights.p, rights.s = 1, 1
-        rights.type = rights.type | ((rights.type >> 3) << 1)  # code that is readable
+        if not rights.unusable:
+            rights.p, rights.s = 1, 1
+            rights.type = rights.type | ((rights.type >> 3) << 1)  # code that is readable
     ldtr, tr = cpu.ldtr.rights, cpu.tr.rights
-    ldtr.p, ldtr.s, ldtr.type = 1, 0, 2
+    if not ldtr.unusable:
+        ldtr.p, ldtr.s, ldtr.type = 1, 0, 2
     tr.unusable, tr.p, tr.s, tr.type = 0, 1, 0, (tr.type & 8) | 3
 
 

@@ -12,7 +12,14 @@ import pytest
 
 from popek.architectures import ia32
 from popek.architectures.ia32 import access, descriptors, stacks
-from popek.architectures.ia32.instructions import control_registers, far_transfers, flags, interrupts, port_io
+from popek.architectures.ia32.instructions import (
+    control_registers,
+    far_transfers,
+    flags,
+    interrupts,
+    port_io,
+    protection,
+)
 from popek.architectures.ia32.state import GP, NP, Ia32
 from popek.emulators.ia32_assembly import assemble_all, assembly_text
 from popek.emulators.ia32_cases import Case, random_case
@@ -161,11 +168,11 @@ def test_a_table_limit_one_byte_too_long_is_found(monkeypatch: pytest.MonkeyPatc
 
     def one_more(cpu: Ia32, selector: Word) -> Word:
         longer = cpu.copy()
-        longer.gdtr.limit = cpu.gdtr.limit + 1
+        longer.ldtr.limit = cpu.ldtr.limit + 1
         return right(longer, selector)
 
-    monkeypatch.setattr(descriptors, "in_table", one_more)
-    _found("MOV Sreg, r16", 600)
+    monkeypatch.setattr(protection, "in_table", one_more)
+    _found("LAR r32, r16", 800)
 
 
 def test_a_forgotten_unusable_register_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

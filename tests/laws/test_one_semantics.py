@@ -6,6 +6,7 @@ the same as running the instruction on numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
+
+Contents = Callable[[int], int]
 
 EXAMPLES = 32
 LEAST_IN_ALL = 20_000
@@ -91,7 +94,7 @@ def assert_same_outcome(
 def _assert_same_storage(
     name: str, symbolic: Memory, concrete: Memory, value: dict[Term, int], example: Example
 ) -> None:
-    start, size = example.functions()[name], 1 << symbolic.address_width
+    start, size = example.functions(), 1 << symbolic.address_width
     touched = _touched(symbolic, value) | _touched(concrete, {})
     if concrete.concrete and isinstance(example.state.memories()[name].root, dict):
         touched |= set(concrete.cells())
@@ -113,7 +116,7 @@ def _touched(content: Memory, value: dict[Term, int]) -> set[int]:
     return found
 
 
-def _cell(content: Memory, address: int, value: dict[Term, int], start: Any) -> int:
+def _cell(content: Memory, address: int, value: dict[Term, int], start: Mapping[str, Contents]) -> int:
     """One cell of a symbolic memory, with numbers for its terms."""
     size = 1 << content.address_width
     for entry in reversed(content.stores):
@@ -125,7 +128,7 @@ def _cell(content: Memory, address: int, value: dict[Term, int], start: Any) -> 
         elif _number(entry[0], value) == address:
             return _number(entry[1], value)
     assert isinstance(content.root, str), "the semantics start from unknown contents"
-    return int(start(address))
+    return start[content.root](address)
 
 
 def _number(word: Word, value: dict[Term, int]) -> int:

@@ -165,6 +165,8 @@ def counterexample(witness: Mapping[str, Any], indent: int = 2) -> RenderableTyp
         table.add_row(Text(name, style), left, *([] if second is None else [Text(right, style)]))
     table.add_row(Text(witness["assembly"], "bold cyan"))
     results = [_outcome(witness["native"]), *([] if second is None else [_outcome(second)])]
+    if not any(results):
+        table.add_row("→ nothing changes")
     for name in dict.fromkeys(name for result in results for name in result):
         cells = [result.get(name, "unchanged") for result in results]
         style = "bold red" if name in witness["differ"] else ""
@@ -178,7 +180,7 @@ def _outcome(run: Mapping[str, Any]) -> dict[str, str]:
         return {"→ traps": run["trap"] + ("" if code is None else f"({code})")}
     if "not_modelled" in run:
         return {"→ not modelled": run["not_modelled"]}
-    return {f"→ {name}": value for name, value in run["changes"].items()} or {"→ nothing changes": ""}
+    return {f"→ {name}": value for name, value in run["changes"].items()}
 
 
 def row(found: Row) -> RenderableType:
