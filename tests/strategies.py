@@ -20,22 +20,20 @@ from popek.architectures import makers
 from popek.architectures.ia32.state import CR4_DEFINED, EFLAGS_DEFINED, EFLAGS_FIXED, SEGMENT_NAMES
 from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
-from popek.checks.runs import Run, explore_instruction
-from popek.checks.solver import Answer, Solver
+from popek.checks.runs import FEASIBILITY, Run
+from popek.checks.solver import Model, Solver
 from popek.kernel import terms
-from popek.kernel.exploration import Path
+from popek.kernel.exploration import explore
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import NotModelled, Trap
+from popek.kernel.outcome import NotModelled, Outcome
 from popek.kernel.state import Leaf, State
+from popek.kernel.terms import Term
 from popek.kernel.words import Word
 
 FORMS = [(name, form) for name, make in makers().items() for form in make().instructions]
 """Every form of every machine, as (machine, form)."""
-
-MOST_AIMED = 8
-"""Paths of one form that trap, and paths that do not, at which examples are aimed; taken evenly from all."""
 
 # Bytes that mean something: descriptor types, access rights, small selectors, signs, masks.
 BYTES = (0, 1, 2, 3, 7, 8, 0x0B, 0x10, 0x1B, 0x23, 0x40, 0x7F, 0x80, 0x82, 0x84, 0x89, 0x8B, 0x8C, 0x8E, 0x90,
@@ -51,7 +49,7 @@ def machine(name: str) -> Machine[Any]:
 @cache
 def explored(name: str, form: str) -> Run[Any]:
     """Every path of a form, explored once."""
-    return explore_instruction(machine(name), machine(name).instructions[form])
+    return _explored(name, form)[0]
 
 
 @attrs.frozen
@@ -99,31 +97,57 @@ class Everywhere:
         return Word(self.width, self.cells.get(where, other))
 
 
+class _Aiming:
+    """The solver as an exploration's oracle, which can say how it would go through the path at hand."""
+
+    def __init__(self) -> None:
+        self._solver, self._assumed = Solver(rlimit=FEASIBILITY), list[Term]()
+
+    def push(self, condition: Term) -> None:
+        """Assume a condition."""
+        self._solver.push(condition)
+        self._assumed.append(condition)
+
+    def pop(self) -> None:
+        """Drop the latest."""
+        self._solver.pop()
+        self._assumed.pop()
+
+    def feasible(self) -> bool:
+        """False only when the assumptions contradict one another."""
+        return self._solver.feasible()
+
+    def aim(self) -> Aim | None:
+        """Numbers that meet every assumption, which the solver keeps anyway; None if it gave up on them."""
+        if not self._solver.feasible() or self._solver._models[-1] is None:
+            return None
+        model = Model(self._solver, self._solver._models[-1])
+        cells: dict[str, dict[int, int]] = {}
+        for cell in terms.applications_of(self._assumed):
+            cells.setdefault(str(cell.data), {})[model(cell.args[0])] = model(cell)
+        variables = terms.variables_of(self._assumed)
+        return Aim({variable: model(term) for variable, term in variables.items()}, cells)
+
+
 @cache
-def aims(name: str, form: str) -> tuple[Aim, ...]:
-    """The reset state, and a state for each of up to `MOST_AIMED` paths."""
-    run, known = explored(name, form), machine(name)
-    found = [Aim()]
-    assumed = [known.invariant(run.before), known.instructions[form].valid(run.operands)]
-    shared = Solver(rlimit=2_000_000)
-    traps = [path for path in run.paths if isinstance(path.result, Trap)]
-    others = [path for path in run.paths if not isinstance(path.result, Trap)]
-    for path in (*_evenly(others), *_evenly(traps)):
-        solver = Solver(rlimit=2_000_000, beside=shared)
-        for condition in (*assumed, *path.conditions):
-            solver.add(condition)
-        if solver.check() is Answer.SAT:
-            model, roots = solver.model(), [*(c.term for c in assumed), *path.conditions]
-            cells: dict[str, dict[int, int]] = {}
-            for cell in terms.applications_of(roots):
-                cells.setdefault(str(cell.data), {})[model(cell.args[0])] = model(cell)
-            variables = terms.variables_of(roots)
-            found.append(Aim({variable: model(term) for variable, term in variables.items()}, cells))
-    return tuple(found)
+def _explored(name: str, form: str) -> tuple[Run[Any], tuple[Aim | None, ...]]:
+    """The paths, found as `explore_instruction` finds them, and an aim for each."""
+    known, oracle = machine(name), _Aiming()
+    instruction, state = known.instructions[form], known.state.symbolic()
+    operands, found = instruction.symbols(), list[Aim | None]()
+
+    def run() -> Outcome[Any]:
+        outcome = known.step(instruction, state, operands)
+        found.append(oracle.aim())
+        return outcome
+
+    paths = explore(run, oracle, assume=[known.invariant(state), instruction.valid(operands)])
+    return Run(state, tuple(paths), operands), tuple(found)
 
 
-def _evenly(paths: list[Path[Any]]) -> list[Path[Any]]:
-    return paths[:: max(1, -(-len(paths) // MOST_AIMED))]
+def aims(name: str, form: str) -> tuple[tuple[int, Aim], ...]:
+    """Path numbers, each with a start that goes through that path."""
+    return tuple((number, aim) for number, aim in enumerate(_explored(name, form)[1]) if aim is not None)
 
 
 @cache
@@ -151,7 +175,7 @@ def _copies_blocks(name: str, form: str) -> bool:
 @st.composite
 def examples(draw: st.DrawFn, name: str, form: str) -> Example:
     """States and operands for one form, of which every invariant holds."""
-    aimed = aims(name, form)
+    aimed = [Aim(), *(aim for _, aim in aims(name, form))]
     aim = aimed[draw(st.integers(0, len(aimed) - 1))]
     seed = draw(st.integers(0, 2**32 - 1))  # 0 leaves at reset what the aim leaves open
     changes = draw(st.lists(st.integers(0, 2**48 - 1), max_size=4))
@@ -193,7 +217,7 @@ def example(name: str, form: str, aim: Aim, seed: int, changes: list[int]) -> Ex
 
 
 @cache
-def _undefined(name: str, form: str) -> Mapping[str, terms.Term]:
+def _undefined(name: str, form: str) -> Mapping[str, Term]:
     roots = []
     for path in explored(name, form).paths:
         roots += path.conditions
@@ -204,7 +228,7 @@ def _undefined(name: str, form: str) -> Mapping[str, terms.Term]:
     return {variable: term for variable, term in found.items() if variable.startswith("undefined ")}
 
 
-def stored(content: Memory) -> list[terms.Term]:
+def stored(content: Memory) -> list[Term]:
     """The terms of every store of a memory."""
     found = []
     for entry in content.stores:
@@ -308,7 +332,6 @@ def _mend_ia32(cpu: Any) -> None:
 def _mend_ia64(cpu: Any) -> None:
     cpu.psr = cpu.psr.value & PSR_DEFINED
     cpu.psr.vm = cpu.psr.vm & cpu.features.vm
-
     if int(cpu.psr.ri) == 3:
         cpu.psr.ri = 2
     cpu.ip = cpu.ip & ~Word(64, 0xF)

@@ -168,11 +168,11 @@ def test_a_table_limit_one_byte_too_long_is_found(monkeypatch: pytest.MonkeyPatc
 
     def one_more(cpu: Ia32, selector: Word) -> Word:
         longer = cpu.copy()
-        longer.ldtr.limit = cpu.ldtr.limit + 1
+        longer.gdtr.limit = cpu.gdtr.limit + 1
         return right(longer, selector)
 
     monkeypatch.setattr(protection, "in_table", one_more)
-    _found("LAR r32, r16", 800)
+    _found("LAR r32, r16", 2500)
 
 
 def test_a_forgotten_unusable_register_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from strategies import FORMS, Example, examples, explored, machine, stored
+from strategies import FORMS, Example, aims, example, examples, explored, machine, stored
 
 from popek.checks.runs import Run
 from popek.kernel import terms
@@ -44,13 +44,24 @@ def test_exactly_one_path_holds_and_equals_the_run_on_numbers(name: str, form: s
 
     agrees()
     assert tried >= EXAMPLES
+    for number, aim in aims(name, form):
+        aimed = example(name, form, aim, 2 * number + 1, [])
+        assert_agrees(name, form, run, conditions, aimed, number)
 
 
 def _conditions(run: Run[Any]) -> list[Term]:
     return list(dict.fromkeys(condition for path in run.paths for condition in path.conditions))
 
 
-def assert_agrees(name: str, form: str, run: Run[Any], conditions: list[Term], example: Example) -> None:
+def assert_agrees(
+    name: str,
+    form: str,
+    run: Run[Any],
+    conditions: list[Term],
+    example: Example,
+    aimed: int | None = None,
+) -> None:
+    """The law for one example; `aimed` is the path that it must go through, where one is known."""
     known = machine(name)
     instruction = known.instructions[form]
     assert known.invariant(example.state).value == 1
@@ -60,6 +71,7 @@ def assert_agrees(name: str, form: str, run: Run[Any], conditions: list[Term], e
     )
     holding = [path for path in run.paths if all(values[condition] for condition in path.conditions)]
     assert len(holding) == 1, f"{len(holding)} paths hold"
+    assert aimed is None or holding[0] is run.paths[aimed]
     concrete = known.step(instruction, example.state, example.operands)
     assert_same_outcome(run, holding[0].result, concrete, example)
 

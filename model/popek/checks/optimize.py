@@ -44,23 +44,55 @@ def cheapest(
     return Optimum(Answer.UNSAT if answer == z3.unsat else Answer.UNKNOWN)
 
 
-def contradiction(named: Mapping[str, Word], effort: Effort | None = None) -> tuple[str, ...] | None:
-    """The names of conditions that contradict one another, none of which can be spared.
+class Choices:
+    """Named conditions, any selection of which can be asked about.
 
-    None if they can hold together. A condition whose part in it Z3 cannot settle within its bounds stays in.
+    Args:
+        named: conditions (width 1) by name.
+        effort: bounds, and the tally.
     """
-    solver = Solver(effort)
-    inner = solver._solver
-    literals = {name: z3.Bool(f"?{number}", ctx=solver._context) for number, name in enumerate(named)}
-    for name, condition in named.items():
-        inner.add(z3.Implies(literals[name], solver.condition(condition.term)))
-    if inner.check(*literals.values()) != z3.unsat:
-        return None
-    by_literal = {str(literal): name for name, literal in literals.items()}
-    kept = [by_literal[str(literal)] for literal in inner.unsat_core()]
-    for name in list(kept):
-        fewer = [other for other in kept if other != name]
-        if name in kept and inner.check(*(literals[other] for other in fewer)) == z3.unsat:
-            left = {by_literal[str(literal)] for literal in inner.unsat_core()}
-            kept = [other for other in fewer if other in left]
-    return tuple(name for name in named if name in kept)
+
+    def __init__(self, named: Mapping[str, Word], effort: Effort | None = None) -> None:
+        self._solver = Solver(effort)
+        self._inner = self._solver._solver
+        self._literals = {
+            name: z3.Bool(f"?{number}", ctx=self._solver._context) for number, name in enumerate(named)
+        }
+        self._names = {str(literal): name for name, literal in self._literals.items()}
+        for name, condition in named.items():
+            self._inner.add(z3.Implies(self._literals[name], self._solver.condition(condition.term)))
+
+    def check(self, names: Iterable[str]) -> Answer:
+        """Whether these conditions can hold together."""
+        self._solver.effort.checks += 1
+        answer = self._inner.check(*(self._literals[name] for name in names))
+        if answer == z3.sat:
+            return Answer.SAT
+        return Answer.UNSAT if answer == z3.unsat else Answer.UNKNOWN
+
+    def model(self) -> Model:
+        """The assignment behind the latest SAT."""
+        return Model(self._solver, self._inner.model())
+
+    def core(self, names: Sequence[str]) -> tuple[str, ...] | None:
+        """Those of the conditions that contradict one another, none of which can be spared; None if none do.
+
+        A condition whose part in it Z3 cannot settle within its bounds stays in.
+        """
+        if self.check(names) is not Answer.UNSAT:
+            return None
+        kept = self._core()
+        for name in list(kept):
+            fewer = [other for other in kept if other != name]
+            if name in kept and self.check(fewer) is Answer.UNSAT:
+                left = set(self._core())
+                kept = [other for other in fewer if other in left]
+        return tuple(name for name in names if name in kept)
+
+    def _core(self) -> list[str]:
+        return [self._names[str(literal)] for literal in self._inner.unsat_core()]
+
+
+def contradiction(named: Mapping[str, Word], effort: Effort | None = None) -> tuple[str, ...] | None:
+    """The names of conditions that contradict one another, as `Choices.core` finds them."""
+    return Choices(named, effort).core(tuple(named))

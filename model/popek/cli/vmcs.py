@@ -1,4 +1,4 @@
-"""`popek vmcs`: judge, decode, explain and compare VMCSs."""
+"""`popek vmcs`: judge, decode, explain, repair, generate and compare VMCSs, and ask about the rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from popek.architectures.vtx.dumps.model import Dump
     from popek.architectures.vtx.verdict import Verdict
 
-app = App(name="vmcs", help="Judge, decode, explain and compare VMCSs.")
+app = App(name="vmcs", help="Judge, decode, explain, repair and generate VMCSs.")
 
 _EXIT_CODES = {"enters": 0, "undecided": 3}
 _FAILS, _BAD_INPUT, _DIFFERENT = 1, 2, 1
@@ -158,6 +158,168 @@ def diff(first: File, second: File, /, *, capabilities: Processor = None) -> int
     comparison = compare(pair[0], pair[1], (known[0], known[1]))
     print_comparison(_console(), comparison)
     return 0 if comparison.same else _DIFFERENT
+
+
+@app.command
+def repair(
+    file: File,
+    /,
+    *,
+    capabilities: Processor = None,
+    keep: Annotated[
+        list[str] | None, Parameter(help="Fields that must not change.", consume_multiple=True)
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Find the smallest set of bits to change so that the entry succeeds, or say why there is none.
+
+    Exit code: 0 it succeeds with the changes, 1 no repair, 2 bad input, 3 something stays undecided.
+    """
+    from popek.architectures.vtx.dumps.diagnosis import vmcs_of
+    from popek.architectures.vtx.fields import UnknownField, find
+    from popek.checks.vmcs_repair import repair as smallest
+    from popek.report.vmcs_repair import print_repair
+
+    try:
+        kept = [find(name).id for names in keep or [] for name in names.split(",")]
+    except UnknownField as error:
+        raise UserError(f"--keep: {error}") from None
+    dumps = _read(file)
+    processors = [_processor(dump, capabilities, file) for dump in dumps]
+    found = [smallest(vmcs_of(dump), known, keep=kept) for dump, known in zip(dumps, processors, strict=True)]
+    if json:
+        answers = [{**item.to_json(), "name": dump.name} for dump, item in zip(dumps, found, strict=True)]
+        _print_json(answers[0] if len(answers) == 1 else answers)
+    else:
+        for number, (dump, item) in enumerate(zip(dumps, found, strict=True)):
+            if number:
+                _console().print()
+            print_repair(_console(), dump.name, item)
+    ends = [
+        item.after.outcome.kind if item.after else "undecided" if item.answer.value == "unknown" else "fails"
+        for item in found
+    ]
+    return _exit_code(ends)
+
+
+_GENERATES_FOR = "bochs-tigerlake"
+
+
+@app.command
+def generate(
+    *,
+    violate: Annotated[str, Parameter(help="A check's id, such as GUEST-CR-09.")],
+    count: Annotated[int, Parameter(help="How many VMCSs.")] = 10,
+    seed: Annotated[int, Parameter(help="Another seed gives other VMCSs.")] = 1,
+    capabilities: Processor = None,
+) -> int:
+    """Print VMCSs at the edge of one check as JSON Lines, which `popek vmcs check --jsonl` reads.
+
+    They violate that check and no other (`"violates": true`) or, in turn, are one bit away from doing so and
+    violate none. Exit code: 0, 1 no such VMCS, 2 bad input.
+    """
+    from popek.architectures.vtx.capability_files import presets, to_mapping
+    from popek.architectures.vtx.checks import CHECKS
+    from popek.checks.vmcs_generate import Impossible, edge_json
+    from popek.checks.vmcs_generate import generate as edges
+
+    check_id = violate.upper()
+    if check_id not in CHECKS:
+        raise UserError(f"--violate {_shown(violate)}: no check has this id; `popek vmcs explain` knows them")
+    if count < 1:
+        raise UserError(f"--count {count}: expected a number above 0")
+    wanted = capabilities or _GENERATES_FOR
+    known = _complete_processor(wanted)
+    named = wanted if wanted in presets() else to_mapping(known)
+    try:
+        for number, edge in enumerate(edges(check_id, count, seed, known), 1):
+            sys.stdout.write(_one_line(edge_json(edge, number, named)))
+    except Impossible as error:
+        sys.stderr.write(f"popek: {error}\n")
+        return _FAILS
+    return 0
+
+
+@app.command
+def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
+    """Ask about the checks themselves: can all pass, which can fail alone, and which are shadowed by others.
+
+    Without --capabilities the question is asked for the presets of real processors.
+    """
+    from popek.checks.vmcs_redundancy import ask
+    from popek.report.vmcs_repair import print_answers
+
+    answers = [ask(known) for known in _processors(capabilities)]
+    if json:
+        shown = [item.to_json() for item in answers]
+        _print_json(shown[0] if capabilities else shown)
+        return 0
+    for item in answers:
+        print_answers(_console(), item)
+    return 0
+
+
+@app.command
+def compare(
+    *,
+    with_: Annotated[str, Parameter(name="--with", help="A rule set: a patch (.toml) or a Python file.")],
+    capabilities: Processor = None,
+    json: AsJson = False,
+) -> int:
+    """Compare the checks with another rule set: equivalent, or here is a VMCS that shows the difference.
+
+    Without --capabilities they are compared on the presets of real processors, up to the first difference.
+    Exit code: 0 equivalent, 1 different, 2 bad input, 3 undecided.
+    """
+    from popek.checks.vmcs_compare import compare_rules
+    from popek.checks.vmcs_rulefiles import RuleFileError, load_rules
+    from popek.report.vmcs_repair import print_rule_comparison
+
+    try:
+        other = load_rules(with_)
+    except RuleFileError as error:
+        raise UserError(_one_clear_line(error)) from None
+    except OSError as error:
+        raise UserError(f"{_shown(with_)}: {(error.strerror or 'cannot be read').lower()}") from None
+    found = []
+    for known in _processors(capabilities):
+        found.append(compare_rules(other, known))
+        if found[-1].answer.value == "sat":
+            break
+    answers = {item.answer.value for item in found}
+    if "sat" in answers:
+        found = found[-1:]
+    if json:
+        shown = [item.to_json() for item in found]
+        _print_json(shown[0] if len(shown) == 1 else shown)
+    else:
+        for item in found:
+            print_rule_comparison(_console(), item)
+    return _DIFFERENT if "sat" in answers else _EXIT_CODES["undecided"] if "unknown" in answers else 0
+
+
+def _processors(wanted: str | None) -> list[Capabilities]:
+    """The processor that `--capabilities` names, else the real ones that are known."""
+    from popek.architectures.vtx.capability_files import presets
+
+    if wanted is not None:
+        return [_complete_processor(wanted)]
+    return [_wanted_processor(name) for name in presets() if not name.startswith("bochs-")]
+
+
+def _complete_processor(wanted: str) -> Capabilities:
+    """A processor with the capabilities that a VMCS cannot be built without."""
+    from popek.architectures.vtx.baselines import MODES, baseline, has_mode
+    from popek.architectures.vtx.vmcs import MissingField
+
+    known = _wanted_processor(wanted)
+    try:
+        for mode in MODES:
+            if has_mode(mode, known):
+                baseline(mode, known)
+    except MissingField as error:
+        raise UserError(f"--capabilities {_shown(wanted)}: {error.what} is needed here") from None
+    return known
 
 
 def _only(dumps: list[Dump], name: str) -> Dump:

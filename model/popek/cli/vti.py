@@ -14,10 +14,13 @@ from .errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from popek.architectures.ia64.state import Ia64
     from popek.architectures.ia64.vti.configuration import Configuration
     from popek.architectures.ia64.vti.fidelity import Obligation, Profile
     from popek.architectures.ia64.vti.requirements import Assume, Requirement
     from popek.architectures.ia64.vti.rules import Judgement
+    from popek.checks.runs import Run
+    from popek.kernel.instruction import Instruction
 
 app = App(
     name="vti", help="Judge VT-i configurations (the virtual processor descriptor) and find the best one."
@@ -214,14 +217,13 @@ def _solver() -> Assume:
     return assume
 
 
-def _obligations(profile: Profile, *, progress: bool) -> Iterator[Obligation]:
+def _explored(*, progress: bool) -> Iterator[tuple[Instruction, Run[Ia64]]]:
     from popek.architectures.ia64 import MACHINES
-    from popek.architectures.ia64.vti.fidelity import obligation
     from popek.checks.runs import explore_instruction
 
     machine = MACHINES["ia64"]()
     for instruction in _tracked(list(machine.instructions.values()), progress):
-        yield obligation(instruction, explore_instruction(machine, instruction), profile)
+        yield instruction, explore_instruction(machine, instruction)
 
 
 def _tracked(items: list[Any], progress: bool) -> Iterator[Any]:
@@ -235,15 +237,16 @@ def _tracked(items: list[Any], progress: bool) -> Iterator[Any]:
 
 
 def _requirements(profile: Profile, *, progress: bool) -> list[Requirement]:
+    from popek.architectures.ia64.vti.fidelity import obligation
     from popek.architectures.ia64.vti.requirements import requirement
 
-    ask = _solver()
-    return [requirement(duty, ask) for duty in _obligations(profile, progress=progress)]
+    ask, explored = _solver(), _explored(progress=progress)
+    return [requirement(obligation(instruction, run, profile), ask) for instruction, run in explored]
 
 
 def _judged(configuration: Configuration, profile: Profile, *, progress: bool) -> Iterator[dict[str, Any]]:
     """Every instruction that the given bits do not make faithful and safe, with a witness."""
-    from popek.architectures.ia64.vti.fidelity import ACCELERATIONS, DISABLES
+    from popek.architectures.ia64.vti.fidelity import ACCELERATIONS, DISABLES, obligation
 
     setting = {
         name: int(value)
@@ -256,19 +259,21 @@ def _judged(configuration: Configuration, profile: Profile, *, progress: bool) -
     for name in ("a_tf", "a_ic_um", "d_psr_i"):
         setting.setdefault(name, 0)
     ask = _solver()
-    for duty in _obligations(profile, progress=progress):
-        asker, given = ask(duty.assumed), duty.under(setting)
-        for question, condition in (("unsafe", duty.unsafe), ("unfaithful", duty.unfaithful)):
+    for instruction, run in _explored(progress=progress):
+        fixed = obligation(instruction, run, profile, setting)
+        asker, given = ask(fixed.assumed), fixed.under(setting)
+        for question in ("unsafe", "unfaithful"):
+            condition = getattr(fixed, question)
             answer = False if condition.value == 0 else asker([*given, condition])
             if answer is not False:
-                witness = _witness(duty, [*duty.assumed, *given, condition], question) if answer else None
-                governed = bool(duty.knobs)
+                duty = obligation(instruction, run, profile)
+                conditions = [*duty.assumed, *duty.under(setting), getattr(duty, question)]
                 yield {
-                    "form": duty.instruction.form,
-                    "mnemonic": duty.instruction.mnemonic,
+                    "form": instruction.form,
+                    "mnemonic": instruction.mnemonic,
                     "verdict": question if answer else "unknown",
-                    "governed": governed,
-                    "witness": witness,
+                    "governed": bool(duty.knobs),
+                    "witness": _witness(duty, conditions, question) if answer else None,
                 }
                 break
 

@@ -145,6 +145,22 @@ def _integer(value: Any, place: str, bits: int) -> int:
     return number
 
 
+def to_mapping(known: Capabilities) -> dict[str, Any]:
+    """Capabilities as `from_mapping` reads them.
+
+    >>> to_mapping(Capabilities(name="x", msrs={0x480: 4}, maxphyaddr=39))
+    {'name': 'x', 'msrs': {'0x480': '0x4'}, 'cpuid': {}, 'features': {}, 'maxphyaddr': 39}
+    """
+    found: dict[str, Any] = {
+        "name": known.name,
+        "msrs": {hex(number): hex(value) for number, value in known.msrs.items()},
+        "cpuid": {register: hex(value) for register, value in known.cpuid.items()},
+        "features": dict(known.features),
+    }
+    widths = {"maxphyaddr": known.maxphyaddr, "linear_address_width": known.linear_address_width}
+    return found | {key: width for key, width in widths.items() if width is not None}
+
+
 def from_mapping(mapping: Mapping[str, Any], *, name: str = "capabilities") -> Capabilities:
     """Capabilities from an object such as the ``capabilities`` of the JSON input.
 

@@ -154,10 +154,18 @@ class Obligation:
         return [self.knobs[name] == value for name, value in setting.items() if name in self.knobs]
 
 
-def obligation(instruction: Instruction, run: Explored, profile: Profile) -> Obligation:
-    """The two runs of one instruction, and what would make it unfaithful or unsafe."""
+def obligation(
+    instruction: Instruction, run: Explored, profile: Profile, fixed: Mapping[str, int] | None = None
+) -> Obligation:
+    """The two runs of one instruction, and what would make it unfaithful or unsafe.
+
+    Args:
+        fixed: control bits by name, where they are not left open.
+    """
     readings = {f"assume.{name}": profile.assumed.get(name, 0) for name in _assumptions()}
     private = Ia64.symbolic(PRIVATE).with_changes({"features.vm": 1, "psr.vm": 0, **readings})
+    groups = {**dict.fromkeys(ACCELERATIONS, "vac"), **dict.fromkeys(DISABLES, "vdc")}
+    private = private.with_changes({f"{groups[n]}.{n}": v for n, v in (fixed or {}).items() if n in groups})
     shown = {"psr.vm": 0, "features.vm": 0, "features.narrow": int(profile.narrow)}
     start = run.before.with_changes({**shown, **readings})
     image = partial(_image, profile.given)

@@ -1,0 +1,115 @@
+"""`popek difftest vmx`: thousands of VM entries on Bochs, each compared with what the checks say."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from popek.architectures.vtx.checks import Outcome
+    from popek.emulators.vmx_compare import Compared
+
+_SHOWN = 20
+
+
+def difftest_vmx(
+    *,
+    cases: Annotated[int, Parameter(help="How many VMCSs to try.")] = 2000,
+    seed: Annotated[int, Parameter(help="Another seed gives other VMCSs.")] = 1,
+    model: Annotated[str, Parameter(help="A Bochs CPU model with VMX.")] = "tigerlake",
+    json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+) -> int:
+    """Try VM entries on the Bochs emulator and compare outcome and exit qualification with the checks.
+
+    Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no Bochs.
+    """
+    from popek.checks.vmcs_cases import cases as make
+    from popek.emulators.bochs import BochsError
+    from popek.emulators.vmx_compare import compare, unexplained
+
+    if cases < 1:
+        raise UserError(f"--cases {cases}: expected a number above 0")
+    _known(model)
+    try:
+        done = compare(make(cases, seed, model), model)
+    except BochsError as error:
+        raise UserError(str(error)) from None
+    left = unexplained(done)
+    answer = _summary(done, left, model, seed)
+    if json:
+        import json as codec
+
+        sys.stdout.write(codec.dumps(answer, sort_keys=True, indent=1) + "\n")
+    else:
+        _print(answer)
+    return 1 if left else 0
+
+
+def _known(model: str) -> None:
+    from popek.architectures.vtx.capability_files import presets
+
+    names = [name.removeprefix("bochs-") for name in presets() if name.startswith("bochs-")]
+    if model.replace("_", "-") not in names:
+        raise UserError(f"--model {model}: expected one of {', '.join(sorted(names))}")
+
+
+def _summary(done: list[Compared], left: list[Compared], model: str, seed: int) -> dict[str, Any]:
+    from collections import Counter
+
+    from popek.architectures.vtx.bochs import deviations
+    from popek.emulators.vmx_compare import preset
+
+    kinds = Counter("none" if item.outcome is None else item.outcome.kind for item in done)
+    origins = Counter("generator" if item.case.origin != "random" else "random mutation" for item in done)
+    return {
+        "schema": "popek/vmx-difftest/1",
+        "model": model,
+        "seed": seed,
+        "cases": len(done),
+        "modes": dict(Counter(item.case.mode for item in done)),
+        "origins": dict(origins),
+        "outcomes": dict(kinds),
+        "checks_violated": len({name for item in done for name in item.violated}),
+        "deviations": [item.id for item in deviations() if item.applies(preset(model))],
+        "unexplained": [
+            {
+                "mode": item.case.mode,
+                "origin": item.case.origin,
+                "changes": {name: hex(value) for name, value in item.case.changes.items()},
+                "bochs": _outcome(item.outcome) or item.result.kind,
+                "admissible": [_outcome(outcome) for outcome in item.admissible],
+                "violated": list(item.violated),
+            }
+            for item in left
+        ],
+    }
+
+
+def _outcome(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return ""
+    details = [*outcome.errors, outcome.reason, outcome.qualification]
+    return " ".join([outcome.kind, *(str(detail) for detail in details if detail is not None)])
+
+
+def _print(answer: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    outcomes = ", ".join(f"{count} {kind}" for kind, count in sorted(answer["outcomes"].items()))
+    console.print(f"{answer['cases']} VM entries on Bochs model {answer['model']}, seed {answer['seed']}")
+    console.print(f"outcomes: {outcomes}")
+    console.print(f"modes: {', '.join(f'{count} {mode}' for mode, count in sorted(answer['modes'].items()))}")
+    console.print(f"checks violated at least once: {answer['checks_violated']}")
+    console.print(f"listed deviations of Bochs taken into account: {len(answer['deviations'])}")
+    left = answer["unexplained"]
+    console.print(f"unexplained: {len(left)}", style="bold green" if not left else "bold red")
+    for item in left[:_SHOWN]:
+        console.print(f"  {item['mode']}, {item['origin']}: {item['changes']}", soft_wrap=True)
+        console.print(f"    Bochs: {item['bochs']}; checks: {'; '.join(item['admissible'])}", soft_wrap=True)
+    if len(left) > _SHOWN:
+        console.print(f"  and {len(left) - _SHOWN} more; --json prints all")
