@@ -30,7 +30,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if compared:
         config.hook.pytest_deselected(items=compared)
         items[:] = [item for item in items if item not in set(compared)]
-        config.stash[_MISSING] = f"{len(compared)} comparisons left out; they need: apt-get install {' '.join(missing)}"
+        config.stash[_MISSING] = (
+            f"{len(compared)} comparisons left out; they need: apt-get install {' '.join(missing)}"
+        )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

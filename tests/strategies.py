@@ -209,8 +209,7 @@ def example(name: str, form: str, aim: Aim, seed: int, changes: list[int]) -> Ex
         root = Everywhere(cells, pool, width) if everywhere else dict(cells)
         state.memories()[memory_name] = Memory(content.address_width, width, root)  # type: ignore[index]
     undefined = {
-        variable: boundary_number(chance, term.width)
-        for variable, term in _undefined(name, form).items()
+        variable: boundary_number(chance, term.width) for variable, term in _undefined(name, form).items()
     }
     operands = _operands(instruction, aim, chance)
     return Example(state.with_undefined(undefined), operands, undefined)
@@ -282,7 +281,9 @@ def _operands(instruction: Instruction, aim: Aim, chance: random.Random) -> dict
             for part, (full, width) in zip(operand.kind.parts, parts, strict=True):
                 value = aim.numbers.get(full) if attempt == 0 else None
                 if value is None:
-                    value = operand.kind.first.get(part, 0) if attempt == 19 else boundary_number(chance, width)
+                    value = (
+                        operand.kind.first.get(part, 0) if attempt == 19 else boundary_number(chance, width)
+                    )
                 result[full] = Word(width, value)
             if operand.kind.valid(operand.own(result)).value == 1:
                 break

@@ -250,7 +250,10 @@ def parse(text: str, file: str) -> list[Claim]:
 
 def _claim(data: Mapping[str, Any], file: str, where: str) -> Claim:
     _known_keys(data, Claim, file, where)
-    for number, row in enumerate(data.get("rows", ())):
+    rows = data.get("rows", [])
+    if not isinstance(rows, list):
+        raise ClaimError(f"{file}: {where}rows: expected [[rows]] tables, not {rows!r}")
+    for number, row in enumerate(rows):
         _known_keys(row, RowClaim, file, f"{where}rows[{number}].")
     try:
         claim = _CONVERTER.structure(data, Claim)

@@ -40,9 +40,7 @@ def critical(
     return {form: classified(machine, form, *settings, technique=technique).critical for form in forms}
 
 
-def promised(
-    machine: Machine[Any], form: str, *settings: str, technique: str | None = None
-) -> Promises[Any]:
+def promised(machine: Machine[Any], form: str, *settings: str, technique: str | None = None) -> Promises[Any]:
     """Whether the promises are kept for one form."""
     keeper = Keeper(machine, machine.technique(technique), configure(machine, settings))
     return keeper.keeps(machine.instructions[form])
@@ -71,12 +69,12 @@ def from_json(machine: Machine[Any], *changes: Mapping[str, str]) -> State:
     return state
 
 
-def assert_reruns(machine: Machine[Any], form: str, witness: Mapping[str, Any], operands: Mapping[str, int]) -> None:
+def assert_reruns(
+    machine: Machine[Any], form: str, witness: Mapping[str, Any], operands: Mapping[str, int]
+) -> None:
     """A published witness, from its JSON alone and the operands, run again: what it says happens."""
     instruction = machine.instructions[form]
-    words = {
-        name: Word(width, operands[name]) for o in instruction.inputs for name, width in o.part_names()
-    }
+    words = {name: Word(width, operands[name]) for o in instruction.inputs for name, width in o.part_names()}
     runs = [(witness["before"], witness["native"])]
     if witness["virtualized"] is not None:
         runs.append(({**witness["before"], **witness["virtualized"]["before"]}, witness["virtualized"]))

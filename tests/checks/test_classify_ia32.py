@@ -55,7 +55,18 @@ def test_what_the_manual_calls_privileged_is_privileged(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["ADD r32, r32", "MOV r32, m32", "MOV m32, r32", "PUSH r32", "LAHF", "SAHF", "JZ rel8", "NOP", "LEA r32, m"]
+    "form",
+    [
+        "ADD r32, r32",
+        "MOV r32, m32",
+        "MOV m32, r32",
+        "PUSH r32",
+        "LAHF",
+        "SAHF",
+        "JZ rel8",
+        "NOP",
+        "LEA r32, m",
+    ],
 )
 def test_ordinary_instructions_are_innocuous_but_for_location(form: str) -> None:
     found = default(form)
@@ -65,7 +76,16 @@ def test_ordinary_instructions_are_innocuous_but_for_location(form: str) -> None
 
 
 def test_umip_takes_exactly_five_mnemonics_off_the_list() -> None:
-    others = ("PUSHFD", "POPFD", "LAR r32, r16", "LSL r32, r16", "VERR r16", "VERW r16", "PUSH CS", "MOV r32, Sreg")
+    others = (
+        "PUSHFD",
+        "POPFD",
+        "LAR r32, r16",
+        "LSL r32, r16",
+        "VERR r16",
+        "VERW r16",
+        "PUSH CS",
+        "MOV r32, Sreg",
+    )
     with_umip = critical(ia32(), [*UMIP_FIVE, *others], "UMIP=1", technique=RING_1)
     assert {form for form, truth in with_umip.items() if truth is NO} == set(UMIP_FIVE)
     assert {form for form, truth in with_umip.items() if truth is YES} == set(others)
@@ -159,7 +179,8 @@ def test_str_and_sldt_leak_the_selector_they_store() -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["SMSW r32", "SGDT m", "STR r32", "PUSHFD", "POPFD", "LAR r32, r16", "VERR r16", "PUSH CS", "POP DS"]
+    "form",
+    ["SMSW r32", "SGDT m", "STR r32", "PUSHFD", "POPFD", "LAR r32, r16", "VERR r16", "PUSH CS", "POP DS"],
 )
 def test_a_published_witness_runs_again_from_its_json_on_the_concrete_semantics(
     form: str, monkeypatch: pytest.MonkeyPatch
@@ -167,7 +188,9 @@ def test_a_published_witness_runs_again_from_its_json_on_the_concrete_semantics(
     used: list[Mapping[str, int]] = []
     original = classify_module.execute
 
-    def recording(machine: Any, instruction: Any, label: str, before: Any, operands: Mapping[str, int]) -> Any:
+    def recording(
+        machine: Any, instruction: Any, label: str, before: Any, operands: Mapping[str, int]
+    ) -> Any:
         used.append(operands)
         return original(machine, instruction, label, before, operands)
 

@@ -17,7 +17,7 @@ AS_EXPECTED, OTHERWISE, BAD_INPUT, UNKNOWN = range(4)
 def popek(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command as a shell would, warnings being errors."""
     command = [sys.executable, "-W", "error", "-c", RUN, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False, timeout=120)
 
 
 def answer(*arguments: str, code: int = AS_EXPECTED) -> Any:
@@ -44,7 +44,8 @@ def refusal(*arguments: str, folder: Path | None = None) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["classify", "--help"], ["check", "--help"], ["machines"]]
+    "arguments",
+    [["--help"], ["--version"], ["classify", "--help"], ["check", "--help"], ["machines", "--json"]],
 )
 def test_what_asks_no_solver_does_not_import_z3(arguments: list[str]) -> None:
     script = (
@@ -96,7 +97,7 @@ def test_a_claim_that_is_as_expected_exits_with_0(tmp_path: Path) -> None:
 
 
 def test_a_tiny_timeout_gives_unknown_and_exits_with_3() -> None:
-    found = answer("explain", "ia32", "CALL m16:32", "--timeout", "0.001", code=UNKNOWN)
+    found = answer("explain", "ia32", "LAR r32, r16", "--timeout", "0.0001", code=UNKNOWN)
     (form,) = found["forms"]
     assert "unknown" in {form["critical"], form["privileged"], form["faithful"], form["safe"]}
 
@@ -108,11 +109,14 @@ def test_a_tiny_timeout_gives_unknown_and_exits_with_3() -> None:
     ("arguments", "expected"),
     [
         (["classify", "ia32", "--set", "UMIP=maybe"], ["--set UMIP=maybe", "UMIP is one of 0, 1"]),
-        (["classify", "ia32", "--set", "UMPI=1"], ["--set UMPI=1", "did you mean UMIP?"]),
+        (["classify", "ia32", "--set", "UMPI=1"], ["--set UMPI=1", "did you mean UMIP"]),
         (["classify", "ia32", "--set", "UMIP"], ["--set UMIP", "expected NAME=VALUE"]),
         (["classify", "ia32", "--set", "IOPL=4"], ["--set IOPL=4", "IOPL is one of 0, 1, 2, 3"]),
         (["classify", "ia23"], ["unknown machine 'ia23'", "did you mean ia32"]),
-        (["classify", "pg74", "--technique", "ring-deprivilegin"], ["technique of pg74", "ring-deprivileging?"]),
+        (
+            ["classify", "pg74", "--technique", "ring-deprivilegin"],
+            ["technique of pg74", "ring-deprivileging?"],
+        ),
         (["explain", "ia32", "POPFF"], ["unknown instruction 'POPFF'", "POPF"]),
         (["explain", "ia32", "SMWS"], ["unknown instruction 'SMWS'", "SMSW"]),
         (["classify", "no/such/machine.py"], ["no/such/machine.py", "No such file"]),
@@ -122,11 +126,13 @@ def test_a_tiny_timeout_gives_unknown_and_exits_with_3() -> None:
         (["classify", "pg74", "--timeout", "-1"], ["--timeout -1", "0 or more"]),
         (["classify", "pg74", "--timeout", "soon"], ["timeout", "soon"]),
         (["clasify", "pg74"], ["clasify"]),
-        (["classify"], ["machine"]),
+        (["classify"], ["MACHINE", "requires"]),
         (["classify", "ia32", "--symbolic", "UMPI"], ["UMPI", "UMIP"]),
     ],
 )
-def test_bad_input_gets_one_line_that_says_what_was_expected(arguments: list[str], expected: list[str]) -> None:
+def test_bad_input_gets_one_line_that_says_what_was_expected(
+    arguments: list[str], expected: list[str]
+) -> None:
     line = refusal(*arguments)
     for part in expected:
         assert part in line, line
@@ -170,7 +176,7 @@ def row(**changes: str) -> str:
         (claim_text(expected="maybe"), ["expected: ", '"holds", "refuted" or "unknown"', "maybe"]),
         (claim_text(expected="holds\"\ntime_is_state = \"yes"), ["time_is_state: ", "true or false"]),
         (claim_text(expected="holds\"\ntechnique = \"vt-x"), ["technique: ", "vt-x"]),
-        (claim_text(expected="holds\"\nconfiguration = { GMODE = 2 }\nnote = \""), ["configuration: ", "GMODE is one of"]),
+        (claim_text(expected="holds\"\nconfiguration = { GMODE = 2 }\nnote = \""), ["configuration: ", "one of 0"]),
         (claim_text(expected="holds\"\nconfiguration = { GMOD = 1 }\nnote = \""), ["configuration: ", "GMODE"]),
         (claim_text(rows=row(subject='subject = "ADDD"')), ["rows[0].subject: ", "ADDD", "ADD"]),
         (claim_text(rows=row(subject="")), ["rows[0].subject: is missing", "a mnemonic or a form"]),
@@ -378,4 +384,4 @@ def test_semantics_that_break_while_they_run_get_one_line(toy: Path) -> None:
 def test_a_machine_without_a_technique_gets_one_line(toy: Path) -> None:
     start, end = TOY.index("toy.techniques"), TOY.index('@toy.instruction("INC")')
     toy.write_text(TOY[:start] + TOY[end:])
-    assert "technique" in refusal("classify", str(toy))
+    assert "technique of toy" in refusal("classify", str(toy))

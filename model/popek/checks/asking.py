@@ -28,13 +28,13 @@ class Asker:
             solver.add(condition)
         return solver
 
-    def first(self, alternatives: Iterable[Sequence[Word]]) -> Answer:
-        """Whether one of the alternatives is possible."""
+    def first(self, alternatives: Iterable[Sequence[Word]], *, rlimit: int | None = None) -> Answer:
+        """Whether one of the alternatives is possible; `rlimit` bounds the search for each."""
         answer = Answer.UNSAT
         for conditions in alternatives:
             if any(condition.value == 0 for condition in conditions):
                 continue
-            match self.solver(*conditions).check():
+            match self.solver(*conditions).check(rlimit=rlimit):
                 case Answer.SAT:
                     return Answer.SAT
                 case Answer.UNKNOWN:

@@ -75,11 +75,13 @@ class Finding(Generic[S]):
     evidence: Evidence
     components: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
-    _make_witness: Callable[[], Counterexample[S]] | None = None
+    _make_witness: Callable[[], Counterexample[S] | None] | None = None
 
     @cached_property
     def witness(self) -> Counterexample[S] | None:
         """The counterexample, where the answer is yes: found, made minimal and replayed when asked for.
+
+        None too where a time limit was in the way.
 
         Raises:
             ReplayError: a defect of popek.
@@ -467,10 +469,12 @@ class _Questions(Generic[S]):
         names = set(terms.variables_of(roots))
         return names | {str(cell.data) for cell in terms.applications_of(roots)}
 
-    def _witness(self, name: str, question: Question, problem: _Problem[S]) -> Counterexample[S]:
+    def _witness(self, name: str, question: Question, problem: _Problem[S]) -> Counterexample[S] | None:
         runs, offset = problem.runs, problem.offset
         question = self._narrowed(question, problem)
-        _, model, solver = question.ask(self._c.effort)
+        answer, model, solver = question.ask(self._c.effort)
+        if answer is Answer.UNKNOWN:  # there is one, and no time to find it again
+            return None
         if model is None or solver is None:
             raise ReplayError(f"{self._instruction.form}: {name} was satisfiable and is no more")
         machine, instruction = self._machine, self._instruction

@@ -44,6 +44,9 @@ from .witness import find_minimal
 
 S = TypeVar("S", bound=State)
 
+# Solver resources for one way to break a promise.
+BREACH = 4_000_000
+
 OF_THE_VMM = "@vmm"
 ANOTHER = "@vmm'"
 
@@ -61,11 +64,13 @@ class Promise(Generic[S]):
     status: Status
     evidence: Evidence
     how: str = ""
-    _make_witness: Callable[[], Counterexample[S]] | None = None
+    _make_witness: Callable[[], Counterexample[S] | None] | None = None
 
     @cached_property
     def witness(self) -> Counterexample[S] | None:
         """The counterexample, where it is refuted: found, made minimal and replayed when asked for.
+
+        None too where a time limit was in the way.
 
         Raises:
             ReplayError: a defect of popek.
@@ -102,14 +107,19 @@ class _Kind(enum.Enum):
     SHOWS = "the VMM's things show"
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen(slots=False, eq=False)
 class _Breach:
-    """A way to break a promise: words for it, and conditions that must hold together."""
+    """A way to break a promise: words for it, and conditions that must hold together.
+
+    Attributes:
+        parts: where `also` is any of several, each of them: where the whole is too hard, they are asked one by one.
+    """
 
     kind: _Kind
     how: str
     given: tuple[Term, ...]
     also: Word
+    parts: tuple[Word, ...] = ()
 
     @cached_property
     def conditions(self) -> tuple[Word, ...]:
@@ -210,9 +220,11 @@ class _Promises(Generic[S]):
         """The runs on the hardware that complete and do not reach the VMM."""
         found = []
         for conditions, after in run.completions():
-            stays = ~self._machine.supervisor(after)
-            if stays.value != 0:
-                found.append(((*conditions, stays.term), after))
+            given = (*conditions, (~self._machine.supervisor(after)).term)
+            # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
+            shown = _Breach(_Kind.UNLIKE, "", given, TRUE).conditions
+            if shown and self._ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
+                found.append((given, after))
         return found
 
     # -- the ways to break a promise ----------------------------------------------------------
@@ -224,13 +236,13 @@ class _Promises(Generic[S]):
         ours = [(c, self._seen(after, self._private)) for c, after in untrapped]
         # The hardware's conditions come first: they say most about what the other run sees.
         for case in differing(together(ours, expected), ignoring=frozenset(), time_is_state=False):
-            for condition in case.unlike.values():
-                yield _Breach(
-                    _Kind.UNLIKE,
-                    "another result than on the guest's own machine",
-                    case.given,
-                    condition,
-                )
+            yield _Breach(
+                _Kind.UNLIKE,
+                "another result than on the guest's own machine",
+                case.given,
+                any_of(case.unlike.values()),
+                tuple(case.unlike.values()),
+            )
         kept = frozenset(self._technique.shadowed)
         for conditions, after in self._native.completions():
             for changed in (self._changed(self._guest, after, kept), *self._shadowed_cells(after)):
@@ -272,13 +284,13 @@ class _Promises(Generic[S]):
         ]
         ignoring = self._private_parts
         for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=False):
-            for condition in case.unlike.values():
-                yield _Breach(
-                    _Kind.SHOWS,
-                    "its result shows what the VMM owns",
-                    (*case.given, *(a.term for a in assumed)),
-                    condition,
-                )
+            yield _Breach(
+                _Kind.SHOWS,
+                "its result shows what the VMM owns",
+                (*case.given, *(a.term for a in assumed)),
+                any_of(case.unlike.values()),
+                tuple(case.unlike.values()),
+            )
 
     @cached_property
     def _private_parts(self) -> frozenset[str]:
@@ -377,20 +389,20 @@ class _Promises(Generic[S]):
         asked: list[Word] = []
         unknown = False
         for breach in breaches:
-            if not breach.conditions:
-                continue
-            match self._ask.first([breach.conditions]):
-                case Answer.SAT:
-                    question = Question(title, [*self._assumed, *breach.conditions])
-                    return Promise(
-                        Status.REFUTED,
-                        z3_evidence(question, Answer.SAT),
-                        breach.how,
-                        partial(self._witness, breach, question),
-                    )
-                case Answer.UNKNOWN:
-                    unknown = True
-            asked.append(conjunction(condition.term for condition in breach.conditions))
+            answer = self._possible(breach)
+            if answer is Answer.UNKNOWN and breach.parts:
+                pieces = [attrs.evolve(breach, also=part, parts=()) for part in breach.parts]
+                answers = {piece: self._possible(piece) for piece in pieces}
+                answer = Answer.UNKNOWN if Answer.UNKNOWN in answers.values() else Answer.UNSAT
+                found = [piece for piece in pieces if answers[piece] is Answer.SAT]
+                breach, answer = (found[0], Answer.SAT) if found else (breach, answer)
+            if answer is Answer.SAT:
+                question = Question(title, [*self._assumed, *breach.conditions])
+                witness = partial(self._witness, breach, question)
+                return Promise(Status.REFUTED, z3_evidence(question, answer), breach.how, witness)
+            unknown = unknown or answer is Answer.UNKNOWN
+            if breach.conditions:
+                asked.append(conjunction(condition.term for condition in breach.conditions))
         question = Question(title, [*self._assumed, any_of(asked)])
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
         gap = self._ask.first([(self._hardware.not_modelled,), (self._native.not_modelled, self._silent())])
@@ -398,11 +410,16 @@ class _Promises(Generic[S]):
             return Promise(Status.UNKNOWN, z3_evidence(question, answer), "" if unknown else "not modelled")
         return Promise(Status.HOLDS, z3_evidence(question, answer))
 
+    def _possible(self, breach: _Breach) -> Answer:
+        return self._ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH)
+
     def _silent(self) -> Word:
         return any_of(conjunction(conditions) for conditions, _ in self._untrapped(self._hardware))
 
-    def _witness(self, breach: _Breach, question: Question) -> Counterexample[S]:
-        _, model, solver = question.ask(self._keeper.effort)
+    def _witness(self, breach: _Breach, question: Question) -> Counterexample[S] | None:
+        answer, model, solver = question.ask(self._keeper.effort)
+        if answer is Answer.UNKNOWN:  # there is one, and no time to find it again
+            return None
         if model is None or solver is None:
             raise ReplayError(f"{question.name}: was satisfiable and is no more")
         machine, instruction, technique = self._machine, self._instruction, self._technique

@@ -35,7 +35,8 @@ class Comparison:
         changes: what differs from the VMCS that enters: before and after.
         first: what the first makes of it.
         second: what the second makes of it.
-        beyond: checks that differ and are not compared: those of the instruction and of MSR-load entries.
+        beyond: checks that differ and are not compared: those of the instruction, of MSR-load entries, and
+            those that need what is not known of the processor.
     """
 
     answer: Answer
@@ -81,9 +82,13 @@ def compare_rules(
     """
     effort = effort or Effort(rlimit=100_000_000)
     differing = [name for name in dict.fromkeys([*ours, *other]) if ours.get(name) is not other.get(name)]
-    beyond = tuple(name for name in differing if _beyond(ours.get(name) or other[name]))
     free = [name for name, field in FIELDS.items() if field.area != "exit-information"]
     formulas = Formulas(Vmcs(launch=LAUNCH), capabilities, free, area=True)
+    beyond = tuple(
+        name
+        for name in differing
+        if any(_beyond(formulas, rules[name]) for rules in (ours, other) if name in rules)
+    )
     sets = [[check for check in rules.values() if _counts(check)] for rules in (ours, other)]
     answer = Answer.UNSAT
     for question in (_acceptance(formulas, sets), _outcomes(formulas, sets)):
@@ -104,12 +109,13 @@ def compare_rules(
     return Comparison(answer, capabilities.name, beyond=beyond)
 
 
-def _beyond(check: Check) -> bool:
-    return check.group.name in ("basic", "msr-load-area")
+def _beyond(formulas: Formulas, check: Check) -> bool:
+    """Whether a check that differs cannot be compared."""
+    return check.certainty != "warning" and (not _counts(check) or formulas.violation(check) is None)
 
 
 def _counts(check: Check) -> bool:
-    return check.certainty != "warning" and not _beyond(check)
+    return check.certainty != "warning" and check.group.name not in ("basic", "msr-load-area")
 
 
 def _violated(formulas: Formulas, checks: Iterable[Check]) -> dict[_Key, Word]:

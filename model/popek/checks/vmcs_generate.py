@@ -21,7 +21,7 @@ from popek.architectures.vtx.vmcs import Launch, MemoryEntry, Vmcs
 from popek.kernel.words import Word
 
 from .solver import Answer, Effort, Model, Solver
-from .vmcs_rules import LOAD_AREA, Formulas, Read, cautious
+from .vmcs_rules import LOAD_AREA, Formulas, Read
 
 _WIDER: Final = (
     *("PIN_CONTROLS", "PRIMARY_PROC_CONTROLS", "SECONDARY_PROC_CONTROLS", "EXIT_CONTROLS", "ENTRY_CONTROLS"),
@@ -111,10 +111,8 @@ class Generator:
         return violated
 
     def _passes(self, check: Check) -> Word | None:
-        if self._everywhere:
-            violated = self.formulas.violation(check, doubt=True)
-        else:
-            violated = cautious(self.formulas, check)
+        formulas = self.formulas
+        violated = formulas.violation(check, doubt=True) if self._everywhere else formulas.worst(check)
         return None if violated is None else ~violated
 
     def violation_of(self, check_id: str, rnd: random.Random) -> Vmcs | None:

@@ -80,7 +80,9 @@ def ask(
         if violated is not None and doubtful is not None:
             conditions[f"-{check.id}"], conditions[check.id] = violated, ~doubtful
     choices = Choices(conditions, effort or Effort(rlimit=10_000_000))
-    alone, never, unknown = [], [], []
+    alone: list[str] = []
+    never: list[str] = []
+    unknown: list[str] = []
     shadowed: dict[str, tuple[str, ...]] = {}
     for check in asked:
         if check.id not in conditions:
@@ -90,7 +92,8 @@ def ask(
         match choices.check([f"-{check.id}", *others]):
             case Answer.SAT:
                 found = _read(formulas, asked, choices.model())
-                broken = {item.id for item in (lambda f: [*f.violated, *f.doubtful])(evaluator.run(found))}
+                findings = evaluator.run(found)
+                broken = {item.id for item in (*findings.violated, *findings.doubtful)}
                 (alone if broken == {check.id} else unknown).append(check.id)
             case Answer.UNSAT:
                 core = choices.core([f"-{check.id}", *others]) or ()

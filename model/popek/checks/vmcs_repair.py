@@ -13,22 +13,25 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
-from popek.architectures.vtx.checks import CHECKS, Check, Outcome
+from popek.architectures.vtx.checks import CHECKS, Check
 from popek.architectures.vtx.dumps.processors import Processor
 from popek.architectures.vtx.evaluation import Evaluator, reads, subjects
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.verdict import Verdict, judge
 from popek.architectures.vtx.vmcs import Vmcs
+from popek.kernel import terms
 from popek.kernel.words import Word, all_of
 from popek_specs.vtx import rows
 
 from .optimize import cheapest, contradiction
 from .solver import Answer, Effort
-from .vmcs_rules import LOAD_AREA, Formulas, cautious
+from .vmcs_rules import Formulas
 
 _BIT: Final = 100_000  # outweighs all preferences together
 _GATE, _ELSEWHERE, _AGAINST_PRACTICE = 4, 8, 5
-_MOST_ENTRIES = 64
+_MOST_ENTRIES: Final = 64
+_LINK: Final = "VMCS_LINK_POINTER"
+_LIKELY: Final = {_LINK: (1 << 64) - 1}  # of missing fields; the others are likely 0
 
 
 @attrs.frozen
@@ -206,10 +209,12 @@ class _Problem:
     def _rule(self, check: Check, unknown: bool, passed: bool) -> Word | None:
         if check.certainty == "warning" or (check.certainty == "may" and not passed):
             return None
-        # Memory that nobody described could not be judged before, and cannot be now.
-        if unknown and (violated := self.formulas.violation(check)) is not None:
+        # Memory that nobody described could not be judged before, and cannot be now. But a VMCS link pointer
+        # that is wrong anyway becomes none at all, as hypervisors have it, not a page that nobody knows.
+        relinked = _LINK in subjects(check) and any(_LINK in subjects(item) for item in self.failed)
+        if unknown and not relinked and (violated := self.formulas.violation(check)) is not None:
             return ~(violated & all_of(read.known for read in self.formulas.reads(check)))
-        violated = cautious(self.formulas, check)
+        violated = self.formulas.worst(check)
         return None if violated is None else ~violated
 
     def _kept(self) -> dict[str, Word]:
@@ -230,7 +235,7 @@ class _Problem:
             (word[number] == (value >> number & 1), weight)
             for name, word in self.formulas.symbols.items()
             if name in mentioned and name not in self.keep
-            for value in (self.known.get(name, 0),)
+            for value in (self.known.get(name, _LIKELY.get(name, 0)),)
             for number in range(FIELDS[name].width)
             for weight in (self._weight(name, number, value),)
         ]
@@ -270,8 +275,6 @@ class _Problem:
 
 
 def _mentioned(conditions: Iterable[Word]) -> Collection[str]:
-    from popek.kernel import terms
-
     return frozenset(terms.variables_of(condition.term for condition in conditions))
 
 
@@ -286,4 +289,4 @@ def _practice() -> Mapping[tuple[str, int], tuple[bool, bool]]:
     return found
 
 
-__all__ = ["Change", "Outcome", "Reason", "Repair", "repair"]
+__all__ = ["Change", "Reason", "Repair", "repair"]

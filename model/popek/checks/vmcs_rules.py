@@ -22,6 +22,8 @@ from popek.kernel.words import FALSE, TRUE, SymbolicConditionError, Word, all_of
 LOAD_AREA = ("ENTRY_MSR_LOAD_COUNT", "ENTRY_MSR_LOAD_ADDR")
 """Fields that stay numbers: the checks of the MSR-load area count its entries."""
 
+_ALL_ONES = (1 << 64) - 1
+
 
 @attrs.frozen
 class Read:
@@ -52,9 +54,13 @@ class _SymbolicView(View):
                 return super().read(address, size)
             except MissingField:
                 address = Word(64, address)
-        value = Word(8 * size, terms.apply(f"memory{8 * size}", 8 * size, address.term)).zero_extend(64)
+        if self._elsewhere is None:
+            function = terms.apply(f"memory{8 * size}", 8 * size, address.term)
+            value = Word(8 * size, function).zero_extend(64)
+        else:
+            value = Word(64, self._elsewhere & (1 << 8 * size) - 1)
         known: Word = FALSE
-        for place in sorted(self._memory):
+        for place in sorted(place for place in self._memory if place >> 64 == 0):
             try:
                 content = super().read(place, size)
             except MissingField:
@@ -99,7 +105,7 @@ class Formulas:
         base = view_of(known, capabilities)
         values = {name: value for name, value in known.fields.items() if name not in self.symbols}
         self._view = _SymbolicView(
-            {**values, **self.symbols, "_reads": []}, CapabilityView(capabilities), known.launch,
+            {**values, **self.symbols, "_reads": [], "_elsewhere": None}, CapabilityView(capabilities), known.launch,
             base._memory, known.default,
         )  # fmt: skip
         self._violations: dict[tuple[Check, bool], tuple[Word, tuple[Read, ...]] | None] = {}
@@ -116,6 +122,23 @@ class Formulas:
         """The reads of memory behind `violation`, those whose place is known for sure left out."""
         found = self._found(check, doubt)
         return () if found is None else found[1]
+
+    def worst(self, check: Check) -> Word | None:
+        """Where the check is violated, or would be if undescribed memory were all zeros or all ones."""
+        violated = self.violation(check)
+        if violated is None or violated.value == 0 or not self.reads(check):
+            return violated
+        if check.group.name == "msr-load-area":
+            # Any entry may be a bad one.
+            unknown = any_of(~read.known for read in self.reads(check))
+            return violated | unknown & all_of(_word(gate.test(self._view)) for gate in check.gates)
+        found: Word = FALSE
+        for content in (0, _ALL_ONES):
+            self._view.__dict__["_elsewhere"] = content
+            violated = self._violated(check, doubt=False)
+            found = found if violated is None else found | violated
+        self._view.__dict__["_elsewhere"] = None
+        return found
 
     def _found(self, check: Check, doubt: bool) -> tuple[Word, tuple[Read, ...]] | None:
         key = check, doubt
@@ -160,23 +183,6 @@ def _word(value: Any) -> Word:
     if isinstance(value, Word):
         return value
     return TRUE if value else FALSE
-
-
-def cautious(formulas: Formulas, check: Check) -> Word | None:
-    """Where a check is violated, or reads memory that nobody described; None as in `Formulas.violation`."""
-    violated = formulas.violation(check)
-    if violated is None:
-        return None
-    reads = formulas.reads(check)
-    if not reads or violated.value == 0:
-        return violated
-    # Memory that cannot matter: the check holds whatever it contains.
-    unknown = any_of(~read.known for read in reads)
-    return violated | unknown & _applies(formulas, check)
-
-
-def _applies(formulas: Formulas, check: Check) -> Word:
-    return all_of(_word(gate.test(formulas._view)) for gate in check.gates)
 
 
 def memory_of(reads: Iterable[Read], model: Any) -> tuple[MemoryEntry, ...]:

@@ -10,6 +10,8 @@ import json as jsons
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -58,12 +60,24 @@ def main() -> NoReturn:
         sys.exit(UNEXPECTED)
     except KeyboardInterrupt:
         _fail("interrupted")
+    except Exception as error:
+        where = _in_file_of_the_user(error)
+        if where is None:
+            raise
+        _fail(f"{where}: {type(error).__name__}: {error}")
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str) -> NoReturn:
     print(f"popek: {message}", file=sys.stderr)
     sys.exit(BAD_INPUT)
+
+
+def _in_file_of_the_user(error: Exception) -> str | None:
+    """File and line, where semantics in a Python file that the command names went wrong."""
+    given = {str(Path(argument)) for argument in sys.argv if argument.endswith(".py")}
+    frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename in given]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
 @app.command
@@ -179,9 +193,8 @@ def check(*claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, json: AsJson = F
     Args:
         claims: ids of claims, or TOML files; all that come with popek by default.
     """
-    from popek_proofs.claims import ClaimError, evaluate, select
-
     from popek.report import claims as report
+    from popek_proofs.claims import ClaimError, evaluate, select
 
     try:
         chosen = select(claims)

@@ -230,7 +230,7 @@ def generate(
         raise UserError(f"--count {count}: expected a number above 0")
     wanted = capabilities or _GENERATES_FOR
     known = _complete_processor(wanted)
-    named = wanted if wanted in presets() else to_mapping(known)
+    named = wanted if wanted in presets() and known.name == wanted else to_mapping(known)
     try:
         for number, edge in enumerate(edges(check_id, count, seed, known), 1):
             sys.stdout.write(_one_line(edge_json(edge, number, named)))
@@ -304,22 +304,23 @@ def _processors(wanted: str | None) -> list[Capabilities]:
 
     if wanted is not None:
         return [_complete_processor(wanted)]
-    return [_wanted_processor(name) for name in presets() if not name.startswith("bochs-")]
+    return [_complete_processor(name) for name in presets() if not name.startswith("bochs-")]
 
 
 def _complete_processor(wanted: str) -> Capabilities:
-    """A processor with the capabilities that a VMCS cannot be built without."""
-    from popek.architectures.vtx.baselines import MODES, baseline, has_mode
-    from popek.architectures.vtx.vmcs import MissingField
+    """A processor of which everything is known: the rest is as on processors without relaxations."""
+    import attrs
+
+    from popek.architectures.vtx.dumps.processors import Processor
 
     known = _wanted_processor(wanted)
-    try:
-        for mode in MODES:
-            if has_mode(mode, known):
-                baseline(mode, known)
-    except MissingField as error:
-        raise UserError(f"--capabilities {_shown(wanted)}: {error.what} is needed here") from None
-    return known
+    plain = Processor(known).plain.known
+    given = attrs.evolve(plain, features=known.features)
+    return (
+        known
+        if given == known
+        else attrs.evolve(plain, name=f"{known.name}, the rest as on plain processors")
+    )
 
 
 def _only(dumps: list[Dump], name: str) -> Dump:

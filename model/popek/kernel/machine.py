@@ -32,7 +32,7 @@ class UnknownNameError(KeyError):
         known = list(known)
         folded = {k.lower(): k for k in known}
         near = [folded[n] for n in difflib.get_close_matches(name.lower(), list(folded), 3, 0.5)]
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:12])}"
+        hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:12]) or 'none'}"
         super().__init__(f"unknown {what} {name!r}{hint}")
 
     def __str__(self) -> str:
@@ -181,10 +181,10 @@ class Machine(Generic[S]):
         Raises:
             UnknownNameError: with near matches.
         """
-        if name is None:
+        if name is None and self.techniques:
             return next(iter(self.techniques.values()))
-        if name not in self.techniques:
-            raise UnknownNameError(f"technique of {self.name}", name, self.techniques)
+        if name is None or name not in self.techniques:
+            raise UnknownNameError(f"technique of {self.name}", name or "the first", self.techniques)
         return self.techniques[name]
 
     def axis(self, name: str) -> Axis:

@@ -79,7 +79,9 @@ def spelled(term: Term, state: type[State]) -> str:
                 return leaf.name
         return found[0]
 
-    known = "|".join(re.escape(name) for name in sorted({leaf.component for leaf in state.leaves}, key=len)[::-1])
+    known = "|".join(
+        re.escape(name) for name in sorted({leaf.component for leaf in state.leaves}, key=len)[::-1]
+    )
     pattern = rf"(?<![\w.])(?P<component>{known})\[(?P<high>\d+)(?::(?P<low>\d+))?\]"
     told = re.sub(pattern, named, terms.render(term))
     return told[1:-1] if term.op in ("eq", "ult", "ule", "slt", "sle") else told
@@ -107,7 +109,10 @@ def _ending(before: State, outcome: Outcome[Any]) -> tuple[list[str], str]:
             ]
             changed += [n for n, m in after.memories().items() if m is not before.memories()[n]]
             names = shortened(changed) or "nothing but the program counter"
-            return ["completes, changing", names if len(names) <= LONGEST else names[: LONGEST - 1] + "…"], "green"
+            return [
+                "completes, changing",
+                names if len(names) <= LONGEST else names[: LONGEST - 1] + "…",
+            ], "green"
     raise TypeError(outcome)
 
 
@@ -139,7 +144,9 @@ def sensitivity(found: Iterable[Classification[Any]]) -> nx.DiGraph:
     for one in found:
         kind = "red" if one.critical is Truth.YES else "green" if one.privileged is Truth.YES else ""
         middle = ("instruction", one.instruction.form)
-        graph.add_node(middle, layer=1, lines=[one.instruction.form], kind=kind, title=one.instruction.summary)
+        graph.add_node(
+            middle, layer=1, lines=[one.instruction.form], kind=kind, title=one.instruction.summary
+        )
         for name, finding in one.findings.items():
             if name.startswith("user_") or finding.truth is not Truth.YES:
                 continue
@@ -158,14 +165,25 @@ def _place(name: str) -> str:
 
 
 def _arrows(graph: nx.DiGraph, middle: Any, names: Iterable[str], kind: str, *, into: bool) -> None:
-    groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
-        groups.setdefault(name.partition(".")[0], []).append(name)
-    for component, leaves in groups.items():
-        node = ("state" if into else "result", *leaves)
-        title = f"leaf of {component}"
-        graph.add_node(node, layer=0 if into else 2, lines=[shortened(leaves)], title=title)
-        graph.add_edge(*((node, middle) if into else (middle, node)), kind=kind)
+        component = re.split(r"[.[]", name)[0]
+        leaf = name.removeprefix(component)
+        side, layer = ("state", 0) if into else ("result", 2)
+        node = (side, component)
+        if node not in graph:
+            graph.add_node(node, layer=layer, lines=[component], leaves=[], title="")
+        leaves = graph.nodes[node]["leaves"]
+        if leaf and leaf not in leaves:
+            leaves.append(leaf)
+            shown = " ".join(leaves)
+            graph.nodes[node]["lines"] = [
+                component,
+                shown if len(shown) <= LONGEST else shown[: LONGEST - 1] + "…",
+            ]
+            graph.nodes[node]["title"] = f"{component} {shown}"
+        edge = (node, middle) if into else (middle, node)
+        graph.add_edge(*edge, kind=kind)
+        graph.edges[edge].setdefault("leaves", []).append(name)
 
 
 def sensitivity_figure(found: Iterable[Classification[Any]]) -> Figure:
@@ -178,7 +196,7 @@ def sensitivity_figure(found: Iterable[Classification[Any]]) -> Figure:
 
 def premise(found: Survey) -> Figure:
     """Four fields, sensitive or not by privileged or not; Theorem 1 asks for one of them to be empty."""
-    fields: dict[tuple[bool, bool], list[str]] = {k: [] for k in itertools.product((True, False), repeat=2)}
+    fields: dict[tuple[bool, bool], list[str]] = {(s, p): [] for s in (True, False) for p in (True, False)}
     unknown: list[str] = []
     for mnemonic, rows in found.by_mnemonic().items():
         answers = [row.classes[name] for row in rows for name in ("critical", "sensitive", "privileged")]
@@ -196,7 +214,9 @@ def premise(found: Survey) -> Figure:
         (False, False): ("innocuous: run directly", "bare"),
     }
     width = 300.0
-    wrapped = {key: _wrapped(names or ["(empty)"], int((width - 20) / CHARACTER)) for key, names in fields.items()}
+    wrapped = {
+        key: _wrapped(names or ["(empty)"], int((width - 20) / CHARACTER)) for key, names in fields.items()
+    }
     parts: list[str] = []
     y = MARGIN
     for sensitive in (True, False):
@@ -368,18 +388,26 @@ def bit_strip(field: str, value: int, width: int, bits: Sequence[Bit], wrong: Co
             name = next((b.name for b in bits if b.low <= number <= b.high), "")
             parts.append(text(left + n * cell + cell / 2 - 1, y + SIZE, str(number), "quiet", "middle"))
             parts.append(
-                box(left + n * cell, y + LINE, cell - 2, 20, [str(value >> number & 1)], kind, f"{number} {name}")
+                box(
+                    left + n * cell,
+                    y + LINE,
+                    cell - 2,
+                    20,
+                    [str(value >> number & 1)],
+                    kind,
+                    f"{number} {name}",
+                )
             )
         y += LINE + 26
-    names = [
-        f"{b.name}[{b.high}{'' if b.high == b.low else f':{b.low}'}] = {b.value:#x}{f': {b.meaning}' if b.meaning else ''}"
-        for b in bits
-        if b.value or any(b.low <= number <= b.high for number in wrong)
-    ]
-    for line, bit in zip(names, [b for b in bits if b.value or any(b.low <= w <= b.high for w in wrong)], strict=True):
+    names = []
+    for bit in bits:
         marked = any(bit.low <= number <= bit.high for number in wrong)
-        parts.append(text(left, y + SIZE, ("◄ " if marked else "  ") + line, "head" if marked else ""))
-        y += LINE
+        if bit.value or marked:
+            place = f"{bit.high}" if bit.high == bit.low else f"{bit.high}:{bit.low}"
+            meaning = f": {bit.meaning}" if bit.meaning else ""
+            names.append(f"{'◄ ' if marked else '  '}{bit.name}[{place}] = {bit.value:#x}{meaning}")
+            parts.append(text(left, y + SIZE, names[-1], "head" if marked else ""))
+            y += LINE
     said = f"{field} = {value:#x}" + (f"; wrong: bits {', '.join(map(str, wrong))}" if wrong else "")
     right = max(left + min(width, per_row) * cell, left + width_of(names) + 30)
     return Figure("".join(parts), right + MARGIN, y + MARGIN, "\n".join([said, *names]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
@@ -42,7 +43,7 @@ def page(renderable: RenderableType) -> str:
 
 def plain(renderable: RenderableType, width: int = 110) -> str:
     """A report as text without colors, `width` columns wide."""
-    console = Console(width=width, color_system=None, force_terminal=False, highlight=False)
+    console = Console(width=width, color_system=None, force_terminal=False, highlight=False, markup=False)
     with console.capture() as captured:
         console.print(renderable)
     return "\n".join(line.rstrip() for line in captured.get().rstrip().split("\n"))
@@ -90,7 +91,7 @@ def _inline(content: str | Text) -> str:
         return html.escape(content)
     edges = sorted({0, len(content), *(e for span in content.spans for e in (span.start, span.end))})
     parts = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         piece = html.escape(content.plain[start:end])
         styles = [str(span.style) for span in content.spans if span.start <= start and end <= span.end]
         classes = _classes(" ".join([str(content.style), *styles]))

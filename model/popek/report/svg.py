@@ -88,7 +88,9 @@ def box(
 
 def text(x: float, y: float, content: str, kind: str = "", anchor: str = "start") -> str:
     """A line of text."""
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(content)}</text>'
+    return (
+        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(content)}</text>'
+    )
 
 
 def width_of(lines: Iterable[str]) -> float:
@@ -107,7 +109,9 @@ def columns(graph: nx.DiGraph, titles: Sequence[str] = (), words: str = "") -> F
     """
     routed, chains = _with_bends(graph)
     layers = _layers(routed)
-    heights = {n: len(routed.nodes[n]["lines"]) * LINE + 8 if routed.nodes[n]["lines"] else 4.0 for n in routed}
+    heights = {
+        n: len(routed.nodes[n]["lines"]) * LINE + 8 if routed.nodes[n]["lines"] else 4.0 for n in routed
+    }
     widths = [
         max([width_of(routed.nodes[n]["lines"]) for n in layer] + [width_of(titles[i : i + 1])]) + 16
         for i, layer in enumerate(layers)
@@ -267,7 +271,9 @@ def grid(
         parts.append(text(MARGIN, y + LINE, name))
         for n, cell in enumerate(cells):
             x = left + sum(widths[:n])
-            parts.append(box(x, y, widths[n] - 3, height - 3, [cell.content], cell.kind or "bare", cell.title))
+            parts.append(
+                box(x, y, widths[n] - 3, height - 3, [cell.content], cell.kind or "bare", cell.title)
+            )
         y += height
     said = words or "\n".join(
         f"{name}: " + ", ".join(f"{t} {c.content}" for t, c in zip(titles, cells, strict=True))

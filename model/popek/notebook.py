@@ -1,0 +1,462 @@
+"""Questions and figures for a notebook: each function asks one thing and returns something that shows itself.
+
+    from popek.notebook import *
+
+    classify("ia32", "SGDT", "POPF", UMIP=1)
+
+Settings are keywords; `"?"` leaves one open.  An answer is a table in a notebook and plain text elsewhere; it
+passes on the attributes of the result behind it, and many can draw themselves: `classify("pg74").figure()`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import attrs
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from popek import architectures
+from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
+from popek.architectures.vtx.capability_files import CapabilityError, from_mapping, load_capabilities
+from popek.architectures.vtx.dumps.bits import decode
+from popek.architectures.vtx.dumps.comparison import Comparison, compare
+from popek.architectures.vtx.dumps.diagnosis import Diagnosis, diagnose, vmcs_of
+from popek.architectures.vtx.dumps.explanation import UnknownSubject
+from popek.architectures.vtx.dumps.explanation import explain as explain_vmcs
+from popek.architectures.vtx.dumps.model import Dump, DumpError
+from popek.architectures.vtx.dumps.reading import read_dumps
+from popek.architectures.vtx.fields import FIELDS
+from popek.checks import conditions, explanation, survey, vmcs_repair
+from popek.checks.classify import Classifier
+from popek.checks.conditions import Conditions
+from popek.checks.explanation import Explanation
+from popek.checks.runs import explore_instruction
+from popek.checks.solver import Effort
+from popek.checks.survey import Request, Survey
+from popek.checks.vmcs_repair import Repair
+from popek.kernel.configuration import Configuration, SettingError, configure
+from popek.kernel.machine import Machine, UnknownNameError
+from popek.report import claims as claims_report
+from popek.report import classification as report
+from popek.report import conditions as conditions_report
+from popek.report import explanation as explanation_report
+from popek.report import graphs, html
+from popek.report import proofs as proofs_report
+from popek.report import vmcs as vmcs_report
+from popek.report.svg import Figure
+from popek_proofs import PropositionsError, known_propositions, paper_machine
+from popek_proofs import prove as prove_propositions
+from popek_proofs.claims import ClaimError, ClaimVerdict, evaluate, select
+from popek_proofs.instantiate import Instantiation, instantiate
+from popek_proofs.red_pill import RedPill, Search, lines
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Setting = int | str
+_PG74 = architectures.makers()["pg74"]
+_MISTAKES = (
+    UnknownNameError,
+    SettingError,
+    architectures.MachineFileError,
+    ClaimError,
+    PropositionsError,
+    DumpError,
+    CapabilityError,
+    UnknownSubject,
+    OSError,
+)
+
+
+class NotebookError(ValueError):
+    """A question that cannot be asked; the message says what was expected."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the one line."""
+        return [str(self)]
+
+
+def _in_one_line(ask: Callable[P, T]) -> Callable[P, T]:
+    """Turn what is wrong with names, settings and files into a `NotebookError`."""
+
+    @functools.wraps(ask)
+    def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return ask(*args, **kwargs)
+        except _MISTAKES as error:
+            raise NotebookError(" ".join(str(error).split())) from None
+
+    return asked
+
+
+@attrs.frozen(eq=False, repr=False)
+class Shown(Generic[T]):
+    """An answer that shows itself.
+
+    Attributes:
+        answer: the result; its attributes, or the items of a list, can be reached here, too.
+    """
+
+    answer: T
+    _report: Callable[[T], RenderableType]
+    _figure: Callable[..., Figure] | None = None
+
+    def figure(self, *about: str) -> Figure:
+        """The answer as a figure.
+
+        Raises:
+            NotebookError: it has none.
+        """
+        if self._figure is None:
+            raise NotebookError(f"there is no figure of a {type(self.answer).__name__}")
+        return self._figure(*about)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.answer, name)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.answer[index]  # type: ignore[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.answer)  # type: ignore[call-overload, no-any-return]
+
+    def __len__(self) -> int:
+        return len(self.answer)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __dir__(self) -> Iterable[str]:
+        return [*object.__dir__(self), *(n for n in dir(self.answer) if not n.startswith("_"))]
+
+    def __repr__(self) -> str:
+        return html.plain(self._report(self.answer))
+
+    def _repr_html_(self) -> str:
+        return html.page(self._report(self.answer))
+
+
+# -- machines and classes -------------------------------------------------------------------------
+
+
+def machines() -> Shown[list[Machine[Any]]]:
+    """The machines that come with popek."""
+    return Shown([make() for make in architectures.makers().values()], report.machines)
+
+
+@_in_one_line
+def machine(name: str) -> Shown[Machine[Any]]:
+    """A machine: its instructions with their sources, its settings and what it leaves out.
+
+    Args:
+        name: as `machines()` lists it, or a Python file that declares one.
+    """
+    return Shown(architectures.machine(name), _machine_report)
+
+
+def _machine_report(found: Machine[Any]) -> RenderableType:
+    table = Table("instruction", "what it does", "source", box=None, pad_edge=False, header_style="bold")
+    for one in found.instructions.values():
+        table.add_row(Text(one.form, "bold"), Text(one.summary), Text(one.source, "dim"))
+    axes = Table("setting", "what it is", "values", "default", box=None, pad_edge=False, header_style="bold")
+    for axis in found.axes:
+        values = ", ".join(f"{v} {axis.labels.get(v, '')}".strip() for v in axis.values)
+        axes.add_row(Text(axis.name, "bold"), axis.summary, values, str(axis.default))
+    parts: list[RenderableType] = [Text.assemble((found.name, "bold"), f"  {found.title}"), table]
+    parts += [axes] if found.axes else []
+    parts += [Text(f"{t.name}: {t.title}") for t in found.techniques.values()]
+    parts += [Text(f"left out: {note}", "dim") for note in found.notes]
+    return Group(*parts)
+
+
+def _request(name: str, technique: str | None, settings: Mapping[str, Setting], **options: Any) -> Request:
+    known = architectures.machine(name)
+    known.technique(technique)
+    return Request(name, technique, _configuration(known, settings), **options)
+
+
+def _configuration(known: Machine[Any], settings: Mapping[str, Setting]) -> Configuration:
+    return configure(known, [f"{axis}={value}" for axis, value in settings.items()])
+
+
+def _forms(name: str, instructions: Iterable[str]) -> list[str] | None:
+    known = architectures.machine(name)
+    return [one.form for wanted in instructions for one in known.find(wanted)] or None
+
+
+@_in_one_line
+def classify(
+    name: str, *instructions: str, technique: str | None = None, promises: bool = False, **settings: Setting
+) -> Shown[Survey]:
+    """The classes of instructions, all of a machine by default; its figure is the premise of Theorem 1.
+
+    Args:
+        name: of the machine.
+        instructions: mnemonics or forms.
+        technique: a way to virtualize it; the machine's first by default.
+        promises: check fidelity and safety, too.
+        settings: the configuration; `"?"` leaves a setting open.
+    """
+    request = _request(name, technique, settings, promises=promises, witnesses=survey.ONE_EACH)
+    found = survey.survey(request, forms=_forms(name, instructions))
+    return Shown(found, report.survey, lambda: graphs.premise(found))
+
+
+@_in_one_line
+def explain(
+    name: str, instruction: str, *, technique: str | None = None, **settings: Setting
+) -> Shown[Explanation]:
+    """Everything about an instruction, with witnesses; its figure is what leaks into what."""
+    request = _request(name, technique, settings, promises=True)
+    return Shown(
+        explanation.explain(request, instruction),
+        explanation_report.explanation,
+        lambda: leaks(name, instruction, technique=technique, **settings),
+    )
+
+
+@_in_one_line
+def critical_when(
+    name: str, *instructions: str, technique: str | None = None, **settings: Setting
+) -> Shown[Conditions]:
+    """Under which of the settings that are left open (`"?"`) instructions are critical."""
+    request = _request(name, technique, settings)
+    found = conditions.critical_when(request, forms=_forms(name, instructions))
+    axes = {axis: architectures.machine(name).axis(axis).values for axis in found.open}
+    return Shown(found, conditions_report.conditions, lambda: graphs.settings(found, axes))
+
+
+@_in_one_line
+def leaks(name: str, *instructions: str, technique: str | None = None, **settings: Setting) -> Figure:
+    """Which state component leaks through which instruction into which result."""
+    request = _request(name, technique, settings)
+    known = architectures.machine(name)
+    classifier = Classifier(known, known.technique(technique), request.configuration)
+    forms = _forms(name, instructions) or list(known.instructions)
+    return graphs.sensitivity_figure(classifier.classify(known.instructions[form]) for form in forms)
+
+
+@_in_one_line
+def paths(name: str, instruction: str) -> Figure:
+    """The path tree of an instruction's first form: what it asks, in order, and how each way ends."""
+    known = architectures.machine(name)
+    first = known.find(instruction)[0]
+    return graphs.path_tree(known, first, explore_instruction(known, first))
+
+
+# -- theorems and claims --------------------------------------------------------------------------
+
+
+@_in_one_line
+def prove(name: str, *, technique: str | None = None, **settings: Setting) -> Shown[Any]:
+    """A proposition or a group of them (`"theorem1"`), or what the theorems say of a machine.
+
+    The figure of a group shows how its propositions rest on one another.
+    """
+    if name in architectures.makers() or name.endswith(".py"):
+        known = architectures.machine(name)
+        chosen = _configuration(known, settings)
+        found: Instantiation[Any] = instantiate(known, known.technique(technique), chosen, effort=Effort())
+        return Shown(found, proofs_report.instantiation)
+    proved = prove_propositions([name], second_solver=_second_solver())
+    group = [p for p in known_propositions() if p.id.partition(".")[0] == name.partition(".")[0]]
+    return Shown(proved, proofs_report.propositions, lambda: graphs.propositions(group))
+
+
+def _second_solver() -> Any:
+    """cvc5, where it is installed."""
+    from popek.checks.second_solver import available, second_answer
+
+    return second_answer if available() else None
+
+
+@_in_one_line
+def check(*claims: str) -> Shown[list[ClaimVerdict]]:
+    """Published claims, or those of a TOML file, against the semantics."""
+    return Shown(evaluate(select(claims)), claims_report.claims)
+
+
+# -- Popek and Goldberg's machine, running --------------------------------------------------------
+
+
+@_in_one_line
+def vm_map(**settings: Setting) -> Figure:
+    """Where the guest's storage and registers are in the hardware, on Popek and Goldberg's machine."""
+    known = _PG74()
+    chosen = _configuration(known, settings)
+    return graphs.storage_map(paper_machine.monitor(known, chosen), paper_machine.guest(chosen))
+
+
+@_in_one_line
+def run(*program: str, hybrid: bool = False, user: bool = False, **settings: Setting) -> Figure:
+    """A program on Popek and Goldberg's machine, bare and under a monitor.
+
+    Args:
+        program: instructions, with operands such as `"MOVE 2, 3"`.
+        hybrid: interpret everything in virtual supervisor mode (Theorem 3).
+        user: start in user mode.
+    """
+    known = _PG74()
+    chosen = _configuration(known, settings)
+    spelled = {str(line): line for line in lines(known, range(paper_machine.CELLS))}
+    for text in program:
+        if text not in spelled:
+            raise UnknownNameError("line", text, spelled)
+    monitor = paper_machine.monitor(known, chosen, hybrid=hybrid)
+    return graphs.trace(monitor, paper_machine.guest(chosen, user=user), [spelled[text] for text in program])
+
+
+@_in_one_line
+def red_pill(*, hybrid: bool = False, longest: int = 2, **settings: Setting) -> Shown[Search[Any]]:
+    """The shortest program that tells Popek and Goldberg's machine from a virtual one; its figure runs it."""
+    known = _PG74()
+    chosen = _configuration(known, settings)
+    found = paper_machine.search(known, chosen, hybrid=hybrid, longest=longest)
+    monitor = paper_machine.monitor(known, chosen, hybrid=hybrid)
+
+    def figure() -> Figure:
+        if found.pill is None:
+            raise NotebookError(f"no program of up to {longest} instructions tells")
+        return graphs.trace(monitor, found.pill.start, found.pill.program)
+
+    return Shown(found, _search_report, figure)
+
+
+def _search_report(found: Search[Any]) -> RenderableType:
+    pill: RedPill[Any] | None = found.pill
+    tried = ", ".join(f"{count} of length {n}" for n, count in enumerate(found.tried, 1)) or "none"
+    if pill is None:
+        return Group(Text("no program tells", "bold green"), Text(f"programs tried: {tried}", "dim"))
+    return Group(
+        Text.assemble((f"breaks {pill.breaks}: ", "bold red"), str(pill)),
+        Text(f"programs that do not tell: {tried}", "dim"),
+    )
+
+
+# -- VMCSs ----------------------------------------------------------------------------------------
+
+
+@attrs.frozen(eq=False, repr=False)
+class Patient(Shown[Diagnosis]):
+    """A VMCS with its verdict; the figure of a field shows the bits to repair in red."""
+
+    def repair(self, *, keep: Collection[str] = ()) -> Shown[Repair]:
+        """The smallest change with which the entry succeeds.
+
+        Args:
+            keep: ids of fields that must not change.
+        """
+        return Shown(_repair(self.answer, keep), _repair_report)
+
+
+@_in_one_line
+def vmcs(source: str | Path, capabilities: str | None = None) -> Patient:
+    """What a VM entry with the VMCS of a dump does, and why.
+
+    Args:
+        source: a file, or the text of a dump itself.
+        capabilities: a processor: a preset's name, or a file with capability MSRs.
+    """
+    dump = _dump(source)
+    found = diagnose(dump, _processor(dump, capabilities))
+    return Patient(found, lambda it: _printed(vmcs_report.print_check, it), lambda field: _bits(found, field))
+
+
+@_in_one_line
+def vmcs_diff(first: str | Path, second: str | Path) -> Shown[Comparison]:
+    """Two dumps, field by field and bit by bit."""
+    pair = _dump(first), _dump(second)
+    found = compare(*pair, (_processor(pair[0], None), _processor(pair[1], None)))
+    return Shown(found, lambda it: _printed(vmcs_report.print_comparison, it))
+
+
+@_in_one_line
+def vmcs_explain(subject: str) -> Shown[list[Any]]:
+    """A check, a field or a bit, such as `GUEST-CR-09`, `0x6802` or `PCIDE`."""
+    found = explain_vmcs(subject)
+    return Shown(found, lambda it: Group(*(_printed(vmcs_report.print_explanation, one) for one in it)))
+
+
+def _dump(source: str | Path) -> Dump:
+    if isinstance(source, str) and "\n" in source:
+        found = read_dumps(source.encode(), "text")
+    else:
+        found = read_dumps(Path(source).read_bytes(), Path(source).name)
+    if len(found) != 1:
+        raise NotebookError(f"{found[0].name}: holds {len(found)} dumps: expected one")
+    return found[0]
+
+
+def _processor(dump: Dump, wanted: str | None) -> Capabilities:
+    said = wanted if wanted is not None else dump.capabilities
+    if isinstance(said, str):
+        return load_capabilities(said)
+    return UNKNOWN if said is None else from_mapping(said, name=dump.name)
+
+
+def _repair(found: Diagnosis, keep: Collection[str]) -> Repair:
+    return vmcs_repair.repair(vmcs_of(found.dump), found.capabilities, keep=keep)
+
+
+def _bits(found: Diagnosis, field: str) -> Figure:
+    if field not in found.dump.fields:
+        raise UnknownNameError("field of this dump", field, found.dump.fields)
+    value = found.dump.fields[field]
+    wrong = [bit for change in _repair(found, ()).changes if change.field == field for bit in change.bits]
+    return graphs.bit_strip(field, value, FIELDS[field].width, decode(field, value), wrong)
+
+
+def _repair_report(found: Repair) -> RenderableType:
+    if not found.changes:
+        return Text(
+            {"sat": "nothing has to change", "unsat": "there is no repair"}.get(found.answer.value, "unknown")
+        )
+    table = Table("field", "from", "to", "bits", box=None, pad_edge=False, header_style="bold")
+    for change in found.changes:
+        names = {
+            b.name for b in decode(change.field, change.before) for n in change.bits if b.low <= n <= b.high
+        }
+        bits = ", ".join(map(str, change.bits)) + (f" ({', '.join(sorted(names))})" if names else "")
+        table.add_row(Text(change.field, "bold"), hex(change.before), Text(hex(change.after), "green"), bits)
+    return table
+
+
+_ANSI = {"color(1)": "red", "color(2)": "green", "color(3)": "yellow", "color(6)": "cyan"}
+
+
+def _printed(print_it: Callable[[Console, Any], None], answer: Any) -> Text:
+    """What a report prints, as text that keeps its styles."""
+    console = Console(width=104, color_system="standard", force_terminal=True, highlight=False, markup=False)
+    with console.capture() as captured:
+        print_it(console, answer)
+    found = Text.from_ansi(captured.get().rstrip())
+    text = Text(found.plain)
+    for span in found.spans:
+        style = " ".join(_ANSI.get(word, word) for word in str(span.style).split())
+        text.stylize(style, span.start, span.end)
+    return text
+
+
+__all__ = [
+    "check",
+    "classify",
+    "critical_when",
+    "explain",
+    "leaks",
+    "machine",
+    "machines",
+    "paths",
+    "prove",
+    "red_pill",
+    "run",
+    "vm_map",
+    "vmcs",
+    "vmcs_diff",
+    "vmcs_explain",
+]

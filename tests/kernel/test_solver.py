@@ -1,0 +1,198 @@
+"""The solver: translation means what terms mean, cells at equal addresses are equal, unknown is unknown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from test_terms import FUNCTIONS, VALUES, VARIABLES, Tree, built, meaning, trees
+
+from popek.checks.solver import Answer, Effort, Solver, assignment, holds, sha256
+from popek.checks.verdict import Question, Status, Truth, both, either, negate
+from popek.kernel import terms
+from popek.kernel.words import Word, symbol
+
+A, B, V = symbol("a", 8), symbol("b", 8), symbol("v", 8)
+
+
+def cell(address: Word) -> Word:
+    return Word(8, terms.apply("memory", 8, address.term))
+
+
+@settings(max_examples=60)
+@given(trees(8, 3), VALUES)
+def test_z3_agrees_with_evaluation(tree: Tree, values: dict[str, int]) -> None:
+    term = built(tree)
+    solver = Solver()
+    for name, number in values.items():
+        variable = terms.var(name, VARIABLES[name])
+        solver.add(terms.compare("eq", variable, terms.const(variable.width, number)))
+    cells = terms.applications_of([term])
+    for one in cells:
+        solver.add(terms.compare("eq", one, terms.const(one.width, _contents(one, values))))
+    solver.add(terms.compare("eq", term, terms.const(8, meaning(tree, values))))
+    assert solver.check() is Answer.SAT
+    solver.push(terms.invert(terms.compare("eq", term, terms.const(8, meaning(tree, values)))))
+    assert solver.check() is Answer.UNSAT
+
+
+def _contents(application: terms.Term, values: dict[str, int]) -> int:
+    (number,) = terms.evaluate([application], values, FUNCTIONS)
+    return number
+
+
+# -- cells ----------------------------------------------------------------------------------------
+
+
+def test_cells_at_equal_addresses_are_equal() -> None:
+    solver = Solver()
+    solver.add((cell(A) == 1) & (cell(B) == 2))
+    assert solver.check() is Answer.SAT
+    assert solver.check([A == B]) is Answer.UNSAT
+    assert solver.check([A != B]) is Answer.SAT
+
+
+def test_what_ties_two_cells_outlives_the_level_on_which_it_was_needed() -> None:
+    solver = Solver()
+    solver.push((cell(A) == 1) & (cell(B) == 2))
+    solver.push(A == B)
+    assert solver.check() is Answer.UNSAT
+    solver.pop()
+    assert solver.check() is Answer.SAT
+    solver.pop()
+    solver.push((cell(A) == 3) & (A == B))
+    assert solver.check([cell(B) != 3]) is Answer.UNSAT
+    assert solver.check() is Answer.SAT
+
+
+def test_conditions_of_a_level_are_gone_when_it_is_closed() -> None:
+    solver = Solver()
+    for value in range(4):
+        solver.push(cell(A) == value)
+        solver.push(cell(Word(8, 7)) == value + 1)
+        assert solver.check([A == 7]) is Answer.UNSAT
+        assert solver.check() is Answer.SAT
+        solver.pop()
+        assert solver.check([A == 7]) is Answer.SAT
+        solver.pop()
+
+
+def test_cells_of_nested_addresses_are_tied_too() -> None:
+    solver = Solver()
+    solver.add((cell(B) == A) & (cell(A) != cell(cell(B))))
+    assert solver.check() is Answer.UNSAT
+
+
+def test_two_memories_have_nothing_in_common() -> None:
+    other = Word(8, terms.apply("ports", 8, A.term))
+    assert holds(cell(A) == other) is Answer.SAT
+
+
+def test_solvers_that_share_translations_share_no_assumptions() -> None:
+    first = Solver()
+    first.add((cell(A) == 1) & (A == 0))
+    second = Solver(beside=first)
+    second.add(cell(A) == 2)
+    assert first.check() is Answer.SAT
+    assert second.check([A == 0]) is Answer.SAT
+    second.add((cell(B) == 3) & (A == B))
+    assert second.check() is Answer.UNSAT
+
+
+def test_feasible_follows_levels_as_a_check_does() -> None:
+    solver = Solver()
+    solver.push(A == 1)
+    assert solver.feasible()
+    solver.push(A != 1)
+    assert not solver.feasible()
+    solver.pop()
+    solver.push((cell(A) == 4) & (cell(Word(8, 1)) == 5))
+    assert not solver.feasible()
+    solver.pop()
+    assert solver.feasible()
+
+
+# -- answers --------------------------------------------------------------------------------------
+
+
+def hard() -> Word:
+    """Two factors of a product of primes: too much for a few resources."""
+    p, q = symbol("p", 48), symbol("q", 48)
+    fits = (p > 1) & (q > 1) & (p < 1 << 24) & (q < 1 << 24)
+    return (p * q == 16777213 * 16777199) & fits & (p < q)
+
+
+def test_too_few_resources_give_unknown_and_never_an_answer() -> None:
+    solver = Solver(Effort(rlimit=10_000))
+    solver.add(hard())
+    assert solver.check() is Answer.UNKNOWN
+    assert solver.feasible()  # unknown counts as feasible: nothing is pruned for lack of time
+    assert Question("hard", [hard()]).ask(Effort(rlimit=10_000))[0] is Answer.UNKNOWN
+
+
+def test_a_bound_for_one_check_does_not_stay() -> None:
+    solver = Solver()
+    solver.add(A * B == 143)
+    solver.add((A > 1) & (B > 1))
+    solver.check(rlimit=1)
+    assert solver.check() is Answer.SAT
+
+
+def test_a_model_gives_every_term_its_number_and_0_to_what_was_not_asked() -> None:
+    solver = Solver()
+    solver.add((A + 1 == 5) & (cell(A) == 9))
+    assert solver.check() is Answer.SAT
+    model = solver.model()
+    assert model(A.term) == 4
+    assert model(cell(A).term) == 9
+    assert model((A == 4).term) == 1
+    assert model(V.term) == 0
+    assert assignment(model, [A.term]) == {"a": 4}
+
+
+def test_a_claim_that_always_holds_is_unsatisfiable_when_denied() -> None:
+    assert holds((A & B) <= A) is Answer.UNSAT
+    assert holds((A | B) <= A) is Answer.SAT
+    assert holds((A | B) <= A, [B == 0]) is Answer.UNSAT
+
+
+def test_checks_are_counted() -> None:
+    effort = Effort()
+    solver = Solver(effort)
+    solver.check()
+    solver.check([A == 1])
+    assert effort.checks == 2
+    assert effort.seconds > 0
+
+
+def test_a_question_that_is_false_by_itself_needs_no_solver() -> None:
+    effort = Effort()
+    assert Question("never", [Word(1, 0), A == 1]).ask(effort) == (Answer.UNSAT, None, None)
+    assert effort.checks == 0
+
+
+def test_a_question_is_shown_as_smtlib_and_named_by_its_hash() -> None:
+    question = Question("low", [A < 3])
+    assert question.smtlib.startswith("; low\n(set-logic QF_BV)\n")
+    assert "(check-sat)" in question.smtlib
+    assert question.sha256 == sha256(question.smtlib)
+    assert question.sha256 != Question("low", [A < 4]).sha256
+
+
+# -- three-valued answers -------------------------------------------------------------------------
+
+YES, NO, MAYBE = Truth.YES, Truth.NO, Truth.UNKNOWN
+
+
+@pytest.mark.parametrize("a", Truth)
+@pytest.mark.parametrize("b", Truth)
+def test_three_valued_logic_is_kleenes(a: Truth, b: Truth) -> None:
+    number = {NO: 0, MAYBE: 1, YES: 2}
+    assert number[both(a, b)] == min(number[a], number[b])
+    assert number[either(a, b)] == max(number[a], number[b])
+    assert number[negate(a)] == 2 - number[a]
+
+
+def test_an_answer_is_no_bool() -> None:
+    with pytest.raises(TypeError, match="no bool"):
+        bool(YES)
+    assert [Status.of(truth) for truth in (YES, NO, MAYBE)] == [Status.HOLDS, Status.REFUTED, Status.UNKNOWN]

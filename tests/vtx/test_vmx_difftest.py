@@ -1,0 +1,74 @@
+"""`popek difftest vmx`: nothing that Bochs does is left to explain, and the test can tell."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+
+from popek.architectures.vtx.bochs import bochs_checks
+from popek.architectures.vtx.checks import CHECKS
+from popek.checks.vmcs_cases import cases
+from popek.cli.difftest_vmx import difftest_vmx
+from popek.cli.errors import UserError
+from popek.emulators import vmx_compare
+from popek.emulators.vmx_compare import compare, modes, unexplained
+
+pytestmark = pytest.mark.emulator
+
+
+@pytest.mark.parametrize("model", ["tigerlake", "corei7_haswell_4770"])
+def test_nothing_is_left_to_explain(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert difftest_vmx(cases=2000, seed=11, model=model, json=True) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["unexplained"] == []
+    assert answer["cases"] == 2000
+    assert set(answer["modes"]) == set(modes(model))
+    assert answer["origins"]["generator"] > 300
+    assert min(answer["outcomes"][kind] for kind in ("enters", "vmfail-valid", "entry-failure")) > 200
+    assert answer["checks_violated"] > 120
+
+
+def test_the_seed_decides() -> None:
+    assert cases(120, 5) == cases(120, 5)
+    assert cases(120, 5) != cases(120, 6)
+
+
+@pytest.mark.parametrize(
+    "missing", ["GUEST-RFL-02", "GUEST-CR-03", "CTL-CAP-01", "INJ-04", "HOST-SEG-01", "GUEST-AR-TR-01"]
+)
+def test_a_check_that_is_missing_is_noticed(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check, Bochs refuses what the rest lets in."""
+    known = vmx_compare.preset()
+    rest = tuple(check for check in bochs_checks(known) if check.id != missing)
+    monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: rest)
+    left = unexplained(compare(cases(1500, 11)))
+    assert left
+    assert all(item.outcome is not None and item.outcome.kind != "enters" for item in left)
+
+
+def test_a_wrong_qualification_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = vmx_compare.preset()
+    wrong = tuple(
+        attrs.evolve(check, outcome=attrs.evolve(check.outcome, qualification=0))
+        if check.id.startswith("GUEST-LINK")
+        else check
+        for check in bochs_checks(known)
+    )
+    monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: wrong)
+    left = unexplained(compare(cases(1500, 11)))
+    assert left
+    assert {item.outcome.qualification for item in left if item.outcome} == {4}
+
+
+def test_the_deviations_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: tuple(CHECKS.values()))
+    assert unexplained(compare(cases(1500, 11)))
+
+
+def test_bad_input_is_one_line() -> None:
+    with pytest.raises(UserError, match="--cases"):
+        difftest_vmx(cases=0)
+    with pytest.raises(UserError, match="expected one of"):
+        difftest_vmx(model="pentium")
