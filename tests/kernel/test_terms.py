@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from popek.kernel import terms
@@ -33,8 +33,8 @@ def trees(draw: st.DrawFn, width: int = 8, depth: int = 4) -> Tree:
         top = (1 << width) - 1
         return ("const", width, draw(st.sampled_from([0, 1, top, 1 << (width - 1)]) | st.integers(0, top)))
     below = depth - 1
-    kinds = ["arithmetic", "not", "ite", "same"]
-    kinds += ["compare"] if width == 1 else ["sext", "apply"]
+    kinds = ["arithmetic", "arithmetic", "not", "ite", "same"]
+    kinds += ["compare", "connective", "connective"] if width == 1 else ["sext", "apply", "alike"]
     kinds += ["concat"] if width == 8 else []
     kinds += ["extract"] if width in (1, 4, 8) else []
     match draw(st.sampled_from(kinds)):
@@ -45,6 +45,12 @@ def trees(draw: st.DrawFn, width: int = 8, depth: int = 4) -> Tree:
                 draw(trees(width, below)),
                 draw(trees(width, below)),
             )
+        case "connective":
+            return (draw(st.sampled_from(["and", "or"])), 1, draw(trees(1, below)), draw(trees(1, below)))
+        case "alike":  # two sums of the same term
+            shared, sides = draw(trees(width, below)), draw(st.lists(trees(width, 0), min_size=2, max_size=2))
+            left, right = (("add", width, shared, side) for side in sides)
+            return ("ite", width, draw(trees(1, below)), left, right)
         case "same":
             shared = draw(trees(width, below))
             return (draw(st.sampled_from(ARITHMETIC)), width, shared, shared)
@@ -57,10 +63,11 @@ def trees(draw: st.DrawFn, width: int = 8, depth: int = 4) -> Tree:
         case "concat":
             return ("concat", 8, draw(trees(4, below)), draw(trees(4, below)))
         case "extract":
-            low = draw(st.integers(0, 16 - width)) if width == 8 else draw(st.integers(0, 8 - width))
-            return ("extract", width, draw(trees(16 if width == 8 else 8, below)), low)
+            inner = 16 if width == 8 else 8
+            low = draw(st.just(0) | st.integers(0, inner - width))
+            return ("extract", width, draw(trees(inner, below)), low)
         case "sext":
-            return ("sext", width, draw(trees(1, below)))
+            return ("sext", width, draw(trees(draw(st.sampled_from([1, 4])), below)))
     return ("apply", width, draw(trees(8, below)))
 
 
@@ -151,6 +158,7 @@ def contents(address: int) -> int:
 
 FUNCTIONS = {f"f{width}": contents for width in (1, 4, 8, 16)}
 VALUES = st.fixed_dictionaries({n: st.integers(0, (1 << w) - 1) for n, w in VARIABLES.items()})
+MANY = settings(max_examples=500)
 ROOTS = st.sampled_from([1, 8, 16]).flatmap(lambda width: trees(width))
 
 
@@ -158,6 +166,7 @@ def value(term: Term, values: dict[str, int]) -> int:
     return terms.evaluate([term], values, FUNCTIONS)[0]
 
 
+@MANY
 @given(ROOTS, VALUES)
 def test_a_term_simplified_while_it_was_built_means_the_same(tree: Tree, values: dict[str, int]) -> None:
     term = built(tree)
@@ -165,6 +174,7 @@ def test_a_term_simplified_while_it_was_built_means_the_same(tree: Tree, values:
     assert value(term, values) == meaning(tree, values)
 
 
+@MANY
 @given(ROOTS, VALUES, VALUES)
 def test_substituting_numbers_gives_the_number(
     tree: Tree, values: dict[str, int], others: dict[str, int]
@@ -181,6 +191,7 @@ def test_substituting_numbers_gives_the_number(
     )
 
 
+@MANY
 @given(ROOTS, trees(8, 2), VALUES)
 def test_substituting_a_term_is_evaluating_it_first(tree: Tree, inner: Tree, values: dict[str, int]) -> None:
     replaced = Substitution({"x": built(inner)})(built(tree))
@@ -194,6 +205,7 @@ def test_equal_terms_are_one_object_and_rebuilding_changes_nothing(tree: Tree) -
     assert Substitution()(term) is term
 
 
+@MANY
 @given(trees(1, 3), ROOTS, VALUES)
 def test_what_follows_from_a_condition_holds_where_it_does(
     condition: Tree, tree: Tree, values: dict[str, int]

@@ -45,6 +45,7 @@ from .runs import (
     declared_order,
     differing,
     explore_instruction,
+    handed_over,
     probe,
     together,
 )
@@ -281,7 +282,7 @@ class _Questions(Generic[S]):
         was_deprivileged = self._technique.deprivileged(run.before)
         found = []
         for conditions, after in run.completions():
-            kept = ~(was_deprivileged & self._machine.supervisor(after))
+            kept = ~(was_deprivileged & handed_over(self._machine, self._technique, after))
             if kept.value != 0:
                 found.append(((*conditions, kept.term), after))
         return found

@@ -37,7 +37,7 @@ from popek.kernel.words import TRUE, Word, any_of, ite, symbol
 
 from .asking import Asker
 from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
-from .runs import PROBE, Completion, Run, conjunction, differing, explore_instruction, probe, together
+from .runs import PROBE, Completion, Run, conjunction, differing, explore_instruction, handed_over, probe, together
 from .solver import Answer, Effort
 from .verdict import Evidence, Question, Status, Truth, z3_evidence
 from .witness import find_minimal
@@ -220,7 +220,7 @@ class _Promises(Generic[S]):
         """The runs on the hardware that complete and do not reach the VMM."""
         found = []
         for conditions, after in run.completions():
-            given = (*conditions, (~self._machine.supervisor(after)).term)
+            given = (*conditions, (~handed_over(self._machine, self._technique, after)).term)
             # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
             shown = _Breach(_Kind.UNLIKE, "", given, TRUE).conditions
             if shown and self._ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:

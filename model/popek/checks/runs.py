@@ -19,6 +19,7 @@ from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.state import Role, State, substitution
+from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, any_of
 
@@ -163,6 +164,11 @@ def conjunction(conditions: Iterable[Term]) -> Word:
     for condition in conditions:
         total = terms.arithmetic("and", total, condition)
     return Word(1, total)
+
+
+def handed_over(machine: Machine[S], technique: Technique[S], after: S) -> Word:
+    """Whether a run that began in user mode and ended without a trap has given the VMM control (width 1)."""
+    return machine.supervisor(after) if technique.handed_over is None else technique.handed_over(after)
 
 
 def declared_order(state: type[State], names: Iterable[str]) -> list[str]:

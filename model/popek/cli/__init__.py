@@ -354,10 +354,10 @@ def console() -> Console:
     """Where answers for people go."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         # A pipe has no width of its own; tables must not be cut to that of a small terminal.
-        console = Console(highlight=False, width=160)
+        console = Console(highlight=False, markup=False, width=160)
     return console
 
 

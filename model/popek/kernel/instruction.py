@@ -106,11 +106,19 @@ class Instruction:
 
     def assembly(self, parts: Mapping[str, int]) -> str:
         """The instruction as assembly text, operands filled in."""
-        text = self.form
+        places: dict[int, tuple[int, str]] = {}  # start: end and what goes there
         for operand in self.operands:
-            whole_word = rf"(?<![\w:]){re.escape(operand.kind.name)}(?![\w:])"
-            text = re.sub(whole_word, operand.kind.spell(operand.own(parts)), text, count=1)
-        return text
+            # A mnemonic's own letters may look like an operand: `probe.r r1`.
+            whole_word = rf"(?<![\w:.]){re.escape(operand.kind.name)}(?![\w:])"
+            for found in re.finditer(whole_word, self.form):
+                if found.start() not in places:
+                    places[found.start()] = found.end(), operand.kind.spell(operand.own(parts))
+                    break
+        text, position = "", 0
+        for start, (end, spelled) in sorted(places.items()):
+            text += self.form[position:start] + spelled
+            position = end
+        return text + self.form[position:]
 
 
 def parse_form(form: str, kinds: Mapping[str, OperandKind]) -> tuple[Operand, ...]:

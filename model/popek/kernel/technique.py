@@ -41,6 +41,8 @@ class Technique(Generic[S]):
         guest_address: where the guest's storage cell `address` is in the hardware's, given the private state.
         shadows_address: where given, `shadows_address(guest, address)` says that the VMM keeps a copy of
             the guest's cell (width 1), so that it must learn of every change.
+        handed_over: where given, a run that ends without a trap in such a hardware state (width 1) has handed
+            control to the VMM; by default that is every supervisor state, whose entries the VMM owns.
         source: who describes the technique.
     """
 
@@ -56,4 +58,5 @@ class Technique(Generic[S]):
     owns_address: Callable[[S, S, Word], Word] | None = None
     guest_address: Callable[[S, Word], Word] = lambda private, address: address
     shadows_address: Callable[[S, Word], Word] | None = None
+    handed_over: Callable[[S], Word] | None = None
     source: str = ""

@@ -378,10 +378,16 @@ def _join(high: Term, low: Term) -> Term | None:
     if high.op == low.op == "const":
         return const(high.width + low.width, int(high.data) << low.width | int(low.data))  # type: ignore[arg-type]
     if high.op == low.op == "extract" and high.args[0] is low.args[0]:
-        (top, middle), (upper, bottom) = high.data, low.data  # type: ignore[misc]
+        (top, middle), (upper, bottom) = _bits(high), _bits(low)
         if middle == upper + 1:
             return extract(high.args[0], top, bottom)
     return None
+
+
+def _bits(a: Term) -> tuple[int, int]:
+    """The bits that an extract takes, high and low."""
+    assert isinstance(a.data, tuple)
+    return a.data
 
 
 def extract(a: Term, high: int, low: int) -> Term:
@@ -392,7 +398,7 @@ def extract(a: Term, high: int, low: int) -> Term:
     if width == 0 or a.op == "const":
         return const(width, 0 if width == 0 else int(a.data) >> low)  # type: ignore[arg-type]
     if a.op == "extract":
-        base = a.data[1]  # type: ignore[index]
+        base = _bits(a)[1]
         return extract(a.args[0], high + base, low + base)
     if a.op == "concat":
         pieces, position = [], 0
@@ -594,7 +600,7 @@ def render(term: Term, depth: int = 12) -> str:
         case "concat":
             return "{" + ", ".join(inner) + "}"
         case "extract":
-            high, low = term.data  # type: ignore[misc]
+            high, low = _bits(term)
             return f"{inner[0]}[{high}]" if high == low else f"{inner[0]}[{high}:{low}]"
         case "sext":
             return f"sext({inner[0]})"

@@ -51,15 +51,15 @@ class Word:
     value: Final[int | Term]
 
     def __init__(self, width: int, value: int | Term) -> None:
-        if type(value) is int:
-            if value < 0 or value >> width:
-                raise WidthError(f"{value:#x} does not fit {width} bits")
-        elif value.width != width:  # type: ignore[union-attr]
-            raise WidthError(f"a term of {value.width} bits is no {width}-bit word")  # type: ignore[union-attr]
-        elif value.op == "const":  # type: ignore[union-attr]
-            value = value.data  # type: ignore[union-attr, assignment]
-        self.width = width  # type: ignore[misc]
-        self.value = value  # type: ignore[misc]
+        if isinstance(value, Term):
+            if value.width != width:
+                raise WidthError(f"a term of {value.width} bits is no {width}-bit word")
+            if value.op == "const":
+                value = int(value.data)  # type: ignore[arg-type]
+        elif value < 0 or value >> width:
+            raise WidthError(f"{value:#x} does not fit {width} bits")
+        self.width = width
+        self.value = value
 
     # -- what it is ---------------------------------------------------------------------------
 

@@ -295,9 +295,8 @@ def propositions(known: Sequence[Proposition]) -> Figure:
     """How propositions rest on one another, lemmas at the left."""
     graph = nx.DiGraph()
     for one in known:
-        theorem, _, name = one.id.partition(".")
-        lines = [name.replace("-", " "), theorem]
-        graph.add_node(one.id, layer=0, lines=lines, title=one.statement)
+        name = one.id.partition(".")[2].replace("-", " ")
+        graph.add_node(one.id, layer=0, lines=[name], title=one.statement)
     for one in known:
         graph.add_edges_from((h.by, one.id) for h in one.hypotheses if h.by in graph)
     for layer, names in enumerate(nx.topological_generations(graph)):

@@ -11,15 +11,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-# Colors: of the page itself where possible; the marked ones have enough contrast on white and on black.
-_LIGHT = "--popek-red:#b42318;--popek-green:#1a7f37;--popek-yellow:#8a5a00;--popek-blue:#0550ae"
-_DARK = "--popek-red:#ff8f85;--popek-green:#56d364;--popek-yellow:#e3b341;--popek-blue:#79c0ff"
+# Colors are those of the page where possible; these are for what is marked.
+LIGHT = "--popek-red:#b42318;--popek-green:#1a7f37;--popek-yellow:#8a5a00;--popek-blue:#0550ae"
+DARK = "--popek-red:#ff8f85;--popek-green:#56d364;--popek-yellow:#e3b341;--popek-blue:#79c0ff"
 STYLE = (
-    f".popek{{{_LIGHT}}}"
-    f"@media (prefers-color-scheme:dark){{.popek{{{_DARK}}}}}"
+    f".popek{{{LIGHT}}}"
+    f"@media (prefers-color-scheme:dark){{.popek{{{DARK}}}}}"
     # A notebook's own theme outweighs that of the desktop.
-    f'[data-jp-theme-light="true"] .popek,.vscode-light .popek{{{_LIGHT}}}'
-    f'[data-jp-theme-light="false"] .popek,.vscode-dark .popek{{{_DARK}}}'
+    f'[data-jp-theme-light="true"] .popek,.vscode-light .popek{{{LIGHT}}}'
+    f'[data-jp-theme-light="false"] .popek,.vscode-dark .popek{{{DARK}}}'
     ".popek{color:inherit;line-height:1.45;max-width:100%;overflow-x:auto}"
     ".popek table{border-collapse:collapse;margin:.4em 0;font-size:.92em}"
     ".popek td,.popek th{text-align:left;vertical-align:top;padding:.15em .8em .15em 0;background:none;"

@@ -54,7 +54,7 @@ class Figure:
     def svg(self) -> str:
         """The figure as an SVG element; its style travels with it."""
         size = f'width="{self.width:.0f}" height="{self.height:.0f}" viewBox="0 0 {self.width:.0f} {self.height:.0f}"'
-        label = html.escape(self.words, quote=True)
+        label = html.escape(self.words, quote=True).replace("\n", "&#10;")
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="popek popek-figure" role="img" {size} '
             f'aria-label="{label}"><style>{COLORS}{STYLE}</style>{self.body}</svg>'

@@ -136,13 +136,13 @@ def violated(check: Check, view: View) -> bool | None:
 
 def _examine(check: Check, view: View, findings: Findings, others: Callable[[], tuple[View, View]]) -> None:
     """Run one check with care for what is missing; `others` gives the views of the extreme processors."""
-    lacking = ""
+    lacking, processor = "", False
     for gate in check.gates:
         try:
             if not gate.test(view):
                 return
         except MissingField as error:
-            lacking = lacking or error.what
+            lacking, processor = lacking or error.what, processor or error.what not in FIELDS
     try:
         holds = check.holds(view)
         if holds and (check.doubt is None or check.doubt(view)):
@@ -151,12 +151,12 @@ def _examine(check: Check, view: View, findings: Findings, others: Callable[[], 
         if error.what in FIELDS:
             findings.undecided.append((check, lacking or error.what))
             return
-        lacking, holds = lacking or error.what, False
+        lacking, processor, holds = lacking or error.what, True, False
     if not lacking:
         (findings.doubtful if holds else findings.violated).append(check)
         return
-    answers = set()
-    if "revision" not in asks(check) and check.doubt is None:
+    answers: set[bool | None] = set()
+    if processor and "revision" not in asks(check) and check.doubt is None:
         answers = {violated(check, other) for other in others()}
     if answers == {True}:
         findings.violated.append(check)

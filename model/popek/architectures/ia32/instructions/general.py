@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from popek.kernel.machine import Machine
 from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
@@ -105,7 +107,7 @@ def _logical(cpu: Ia32, result: Word) -> Word:
     return result
 
 
-_OPERATIONS = {
+_OPERATIONS: dict[str, Callable[[Ia32, Word, Word], Word]] = {
     "ADD": _add,
     "SUB": _subtract,
     "CMP": _subtract,

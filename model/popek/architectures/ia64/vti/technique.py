@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from popek.kernel.memory import Memory
 from popek.kernel.technique import Technique
-from popek.kernel.words import Word, ite
+from popek.kernel.words import FALSE, Word, ite
 
 from ..deprivileging import (
     BANK_0,
@@ -130,6 +130,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
         deprivileged=kernel,
         guest=_guest,
         private=promises,
+        handed_over=lambda after: FALSE,  # leaving PSR.vm = 1 without an interruption is an escape
         source=SOURCE,
     )
     switched: Technique[Ia64] = Technique(
@@ -142,6 +143,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
         deprivileged=kernel,
         guest=_guest,
         private=promises,
+        handed_over=lambda after: FALSE,  # leaving PSR.vm = 1 without an interruption is an escape
         source=SOURCE,
     )
     return {plain.name: plain, switched.name: switched}

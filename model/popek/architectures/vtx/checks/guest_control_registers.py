@@ -16,6 +16,8 @@ _PG_PE = 1 << 31 | 1
 def _cr0_fixed(v: View) -> Truth:
     """CR0 against the fixed bits; NW and CD are free, PE and PG too for an unrestricted guest."""
     strict = fixed(v.GUEST_CR0, v.cap.cr0_must & ~_NW_CD, v.cap.cr0_may | _NW_CD)
+    if strict is True:
+        return True  # whatever the secondary controls are, which may be unknown
     free = _NW_CD | _PG_PE
     return strict | (v.ug & fixed(v.GUEST_CR0, v.cap.cr0_must & ~free, v.cap.cr0_may | free))
 
