@@ -113,7 +113,7 @@ class Shown(Generic[T]):
         """
         if self._figure is None:
             raise NotebookError(f"there is no figure of a {type(self.answer).__name__}")
-        return self._figure(*about)
+        return _in_one_line(self._figure)(*about)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

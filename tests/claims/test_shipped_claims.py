@@ -53,7 +53,7 @@ def test_a_shipped_claim_turns_out_as_expected_in_every_row(name: str) -> None:
 def test_robin_and_irvine_are_found_by_name_in_both_techniques() -> None:
     named = {"SGDT", "SIDT", "SLDT", "SMSW", "PUSHF", "POPF", "LAR", "LSL", "VERR", "VERW", "POP", "PUSH", "CALL",
              "JMP", "INT", "RET", "STR", "MOV"}  # fmt: skip
-    for name in ("ia32.robin-irvine-2000", "ia32.robin-irvine-2000.0-3-3"):
+    for name in ("ia32.robin-irvine-2000", "ia32.robin-irvine-2000-0-3-3"):
         claim = next(claim for claim in CLAIMS.values() if claim.id == name)
         critical = {row.subject for row in claim.rows if row.statement == "critical"}
         assert {subject.split()[0] for subject in critical} >= named, name

@@ -111,6 +111,14 @@ def test_feasible_follows_levels_as_a_check_does() -> None:
     assert solver.feasible()
 
 
+def test_a_remembered_model_that_gives_one_cell_two_values_does_not_count() -> None:
+    solver = Solver()
+    solver.push((A == 1) & (cell(A) == 4))
+    assert solver.feasible()
+    solver.push(cell(Word(8, 1)) == 0)  # what the model says of a cell that it has not heard of
+    assert not solver.feasible()
+
+
 # -- answers --------------------------------------------------------------------------------------
 
 

@@ -233,6 +233,16 @@ def test_settings_are_read_by_number_label_or_left_open() -> None:
         configure(pg74, ["GMODE=2"])
 
 
+def test_a_configuration_is_a_condition_on_states() -> None:
+    pg74 = machine("pg74")
+    traps, silent = pg74.state.reset(), pg74.state.reset(straps__gmode=0)
+    assert [int(configure(pg74, ["GMODE=0"]).holds(pg74, state)) for state in (traps, silent)] == [0, 1]
+    assert [int(configure(pg74, ["GMODE=?"]).holds(pg74, state)) for state in (traps, silent)] == [1, 1]
+    ia32 = machine("ia32")
+    denied = configure(ia32, [])
+    assert int(denied.holds(ia32, ia32.state.reset(), mentioned=set())) == 1  # the ports are not looked at
+
+
 def test_a_machine_without_techniques_says_so() -> None:
     with pytest.raises(UnknownNameError, match=r"technique of toy .*known: none"):
         toy().technique()

@@ -251,6 +251,18 @@ def test_what_is_plainly_the_same_is_seen_without_a_solver(left: Term, right: Te
     assert left is right
 
 
+def test_a_denied_or_denies_its_parts_and_a_denied_and_says_nothing_of_them() -> None:
+    c, d = terms.var("c", 1), terms.var("d", 1)
+    both, some = terms.arithmetic("and", c, d), terms.arithmetic("or", c, d)
+    held = terms.literals([both])
+    assert (held[c], held[d], held[terms.invert(c)]) == (terms.ONE, terms.ONE, terms.ZERO)
+    denied = terms.literals([terms.invert(some)])
+    assert (denied[c], denied[d]) == (terms.ZERO, terms.ZERO)
+    for open_question in (terms.literals([terms.invert(both)]), terms.literals([some])):
+        assert c not in open_question
+        assert d not in open_question
+
+
 def test_a_variable_without_a_number_is_an_error() -> None:
     with pytest.raises(KeyError, match="x"):
         terms.evaluate([X], {})

@@ -251,7 +251,7 @@ def test_colors_can_be_read(palette: str, page: str) -> None:
     ("ask", "message"),
     [
         (lambda: notebook.classify("ia23"), "unknown machine 'ia23'; did you mean ia32"),
-        (lambda: notebook.classify("ia32", "SGTD"), "unknown instruction 'SGTD'; did you mean SGDT"),
+        (lambda: notebook.classify("ia32", "SGTD"), "unknown instruction 'SGTD'; did you mean STD or SGDT"),
         (lambda: notebook.classify("ia32", "SGDT", UMPI=1), "did you mean UMIP"),
         (lambda: notebook.classify("ia32", "SGDT", UMIP=7), "UMIP is one of 0, 1"),
         (lambda: notebook.explain("ia32", "SGDT", technique="vtx"), "unknown technique"),
@@ -263,7 +263,7 @@ def test_colors_can_be_read(palette: str, page: str) -> None:
         (lambda: notebook.vmcs("nowhere.txt"), "nowhere.txt"),
         (lambda: notebook.vmcs("no dump at all\n"), "VMCS"),
         (lambda: notebook.vmcs(CR3, "pentium"), "pentium"),
-        (lambda: notebook.vmcs(CR3).figure("GUEST_CR9"), "did you mean GUEST_CR"),
+        (lambda: notebook.vmcs(CR3).figure("GUEST_CR9"), "did you mean GUEST_CR4"),
         (lambda: notebook.vmcs_explain("NONSENSE-1"), "NONSENSE-1"),
         (lambda: notebook.machine("./nowhere.py"), "nowhere.py"),
     ],

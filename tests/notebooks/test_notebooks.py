@@ -19,7 +19,7 @@ NAMES = (
     "03-settings-as-questions",
     "04-theorems-and-old-machines",
     "06-the-vmcs-doctor",
-    "07-vt-i-beside-vt-x",
+    "07-vt-i",
     "08-your-own-machine",
 )
 LONGEST_CELL = 6  # lines; a cell with more is plumbing that belongs into popek.notebook

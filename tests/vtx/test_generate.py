@@ -168,6 +168,6 @@ def test_the_command(run: Run) -> None:
     assert code == 0
     assert answer["satisfiable"] == dict.fromkeys(("64-bit", "pae", "32-bit", "v8086"), True)
     # Without unrestricted guests PE has to be 1 anyway.
-    assert answer["shadowed"]["GUEST-CR-02"] == ["GUEST-CR-01"]
+    assert answer["shadowed"]["GUEST-CR-02"] == ["CTL-CAP-03", "GUEST-CR-01"]
     _, out = run("rules", "--capabilities", "bochs-core2-penryn-t9600")
     assert "ENTRY-02  by ENTRY-01" in out

@@ -32,7 +32,7 @@ from popek.kernel.outcome import Next
 from popek.kernel.state import Leaf, Role, State, leaves_with
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
-from popek.kernel.words import Word, any_of, symbol
+from popek.kernel.words import Word, all_of, any_of, symbol
 
 from .asking import Asker
 from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
@@ -394,8 +394,8 @@ class _Questions(Generic[S]):
             return Finding(Truth.YES, evidence, *shown, lambda: self._witness(name, question, problem))
         if answer is Answer.UNKNOWN:
             return Finding(Truth.UNKNOWN, evidence)
-        # Where the model does not say what happens, nothing is known unless no such run is possible.
-        gap = self._ask.first((*also, run.not_modelled) for run in problem.runs)
+        # Where the model does not say what happens, nothing is known unless no such runs are possible.
+        gap = self._ask.first([(*conditions, _gap(problem.runs))])
         return Finding(Truth.NO if gap is Answer.UNSAT else Truth.UNKNOWN, evidence)
 
     def _components(
@@ -548,6 +548,12 @@ STORIES = {
     ),
     "location_sensitive": "Moving the program in storage before the run or after it does not give the same.",
 }
+
+
+def _gap(runs: Sequence[Run[S]]) -> Word:
+    """No run traps, and of one the model does not say what happens (width 1)."""
+    untrapped = [run.completes | run.not_modelled for run in runs]
+    return all_of(untrapped) & any_of(run.not_modelled for run in runs)
 
 
 def _after(executed: Executed[S], instruction: Instruction, claim: str) -> S:

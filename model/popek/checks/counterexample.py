@@ -119,8 +119,7 @@ class Counterexample(Generic[S]):
             "apart": {}
             if second is None
             else {
-                d.name: [hex(d.before), hex(d.after)]
-                for d in differences(self.first.before, second.before)
+                d.name: [hex(d.before), hex(d.after)] for d in differences(self.first.before, second.before)
             },
             "native": self.first.to_json(),
             "virtualized": None

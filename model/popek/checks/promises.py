@@ -37,7 +37,17 @@ from popek.kernel.words import TRUE, Word, any_of, ite, symbol
 
 from .asking import Asker
 from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
-from .runs import PROBE, Completion, Run, conjunction, differing, explore_instruction, handed_over, probe, together
+from .runs import (
+    PROBE,
+    Completion,
+    Run,
+    conjunction,
+    differing,
+    explore_instruction,
+    handed_over,
+    probe,
+    together,
+)
 from .solver import Answer, Effort
 from .verdict import Evidence, Question, Status, Truth, z3_evidence
 from .witness import find_minimal

@@ -174,9 +174,7 @@ def explain(
     from popek.checks.explanation import explain as explained
     from popek.report import explanation as report
 
-    request = _request(
-        machine, technique, set, timeout=timeout, promises=True, time_is_state=time_is_state
-    )
+    request = _request(machine, technique, set, timeout=timeout, promises=True, time_is_state=time_is_state)
     with _known_names(), progress("explaining") as show:
         found = explained(request, instruction, progress=show)
     if json:
@@ -245,7 +243,9 @@ def prove(
     if propositions or not requests:
         try:
             with _known_names():
-                found = proved(propositions, Effort(timeout=timeout), second_solver=_second_solver(), needs=needs)
+                found = proved(
+                    propositions, Effort(timeout=timeout), second_solver=_second_solver(), needs=needs
+                )
         except PropositionsError as error:
             raise UserError(str(error)) from None
         codes.append(found.exit_code)

@@ -32,7 +32,9 @@ class UnknownNameError(KeyError):
         known = list(known)
         folded = {k.lower(): k for k in known}
         near = [folded[n] for n in difflib.get_close_matches(name.lower(), list(folded), 3, 0.5)]
-        hint = f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:12]) or 'none'}"
+        hint = (
+            f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known[:12]) or 'none'}"
+        )
         super().__init__(f"unknown {what} {name!r}{hint}")
 
     def __str__(self) -> str:

@@ -211,6 +211,7 @@ class WordComponent(Component):
         state.write_choice(prefixes, index, word)
 
     def slots(self, prefix: str, roles: Mapping[str, Role]) -> Iterator[Slot]:
+        """What is stored under the name `prefix`, with roles that override its own."""
         yield Slot(prefix, self.width, roles.get("", self.role), self.reset)
 
 
@@ -233,6 +234,7 @@ class RegisterComponent(Component, Generic[R]):
         state.write_choice(prefixes, index, word)
 
     def slots(self, prefix: str, roles: Mapping[str, Role]) -> Iterator[Slot]:
+        """What is stored under the name `prefix`, with roles that override its own."""
         base = roles.get("", self.role)
         fields = tuple((n, f.high, f.low, roles.get(n, f.role)) for n, f in self.kind.fields())
         yield Slot(prefix, self.width, base, self.reset, fields)
@@ -252,6 +254,7 @@ class GroupComponent(Component, Generic[G]):
         return self if view is None else self.kind(*self._places(view))
 
     def slots(self, prefix: str, roles: Mapping[str, Role]) -> Iterator[Slot]:
+        """What is stored under the name `prefix`, with roles that override its own."""
         merged = {**self.roles, **roles}
         for klass in reversed(self.kind.__mro__):
             for name, part in vars(klass).items():
@@ -304,6 +307,7 @@ class BankComponent(Component):
         return self if view is None else WordBank(view, self.names)
 
     def slots(self, prefix: str, roles: Mapping[str, Role]) -> Iterator[Slot]:
+        """What is stored under the name `prefix`, with roles that override its own."""
         for name in self.names:
             yield Slot(name, self.width, self.role, self.resets.get(name, 0))
 
@@ -325,6 +329,7 @@ class MemoryComponent(Component):
         view._memories[self.name] = new
 
     def slots(self, prefix: str, roles: Mapping[str, Role]) -> Iterator[Slot]:
+        """What is stored under the name `prefix`, with roles that override its own."""
         yield Slot(prefix, self.cell, self.role, 0, address=self.address)
 
 

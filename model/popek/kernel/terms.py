@@ -9,6 +9,7 @@ Widths are in bits; conditions are terms of width 1.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 from weakref import WeakValueDictionary
@@ -278,7 +279,7 @@ def _equal(a: Term, b: Term) -> Term:
             if not parts:
                 return ONE if offset == 0 else ZERO
             return _sum_is_zero(a.width, parts, offset)
-        elif "concat" in (a.op, b.op):
+        if "concat" in (a.op, b.op):
             return _equal_parts(a, b)
         if b.order < a.order:
             a, b = b, a
@@ -295,7 +296,7 @@ def _equal_parts(a: Term, b: Term) -> Term:
     if len(common) == 2:
         return _node("eq", 1, (a, b) if a.order <= b.order else (b, a))
     result = ONE
-    for low, end in zip(common, common[1:], strict=False):
+    for low, end in itertools.pairwise(common):
         piece = compare("eq", extract(a, end - 1, low), extract(b, end - 1, low))
         result = arithmetic("and", piece, result)
     return result

@@ -30,7 +30,10 @@ def propositions(found: ProofReport) -> RenderableType:
         needed = sum(need.needed is Truth.YES for need in proof.needs)
         table.add_row(
             Text(proof.proposition.id, "bold"),
-            Text(proof.verdict.value + (" (vacuous)" if proof.vacuous is Truth.YES else ""), STYLES[proof.verdict]),
+            Text(
+                proof.verdict.value + (" (vacuous)" if proof.vacuous is Truth.YES else ""),
+                STYLES[proof.verdict],
+            ),
             solvers,
             str(len(proof.proposition.hypotheses)),
             str(needed) if proof.needs else "",

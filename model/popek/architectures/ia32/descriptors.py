@@ -25,6 +25,7 @@ class Descriptor:
 
     @property
     def type(self) -> Word:
+        """System descriptor type, or code and data type with the accessed bit in bit 0 (4 bits)."""
         return self.raw[43:40]
 
     @property
@@ -34,14 +35,17 @@ class Descriptor:
 
     @property
     def dpl(self) -> Word:
+        """Descriptor privilege level (2 bits)."""
         return self.raw[46:45]
 
     @property
     def p(self) -> Word:
+        """Present."""
         return self.raw[47]
 
     @property
     def base(self) -> Word:
+        """Base address (32 bits)."""
         return concat(self.raw[63:56], self.raw[39:16])
 
     @property
@@ -57,19 +61,23 @@ class Descriptor:
 
     @property
     def is_code(self) -> Word:
+        """A code segment."""
         return (self.s == 1) & (self.type[3] == 1)
 
     @property
     def is_conforming(self) -> Word:
+        """A conforming code segment."""
         return self.is_code & self.type[2]
 
     @property
     def is_writable_data(self) -> Word:
+        """A data segment that may be written."""
         return (self.s == 1) & (self.type[3] == 0) & self.type[1]
 
     # Gates
     @property
     def gate_selector(self) -> Word:
+        """Gate: the selector it leads to (16 bits)."""
         return self.raw[31:16]
 
     @property

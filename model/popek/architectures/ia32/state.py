@@ -270,9 +270,7 @@ def invariant(cpu: Ia32) -> Word:
         conditions.append(getattr(cpu, name).rights.value[11:8] == 0)
     ldtr, tr = cpu.ldtr.rights, cpu.tr.rights
     conditions.append((ldtr.unusable == 1) | ((ldtr.p == 1) & (ldtr.s == 0) & (ldtr.type == 2)))
-    conditions.append(
-        (tr.unusable == 0) & (tr.p == 1) & (tr.s == 0) & tr.type.isin((3, 11))
-    )
+    conditions.append((tr.unusable == 0) & (tr.p == 1) & (tr.s == 0) & tr.type.isin((3, 11)))
     total = conditions[0]
     for condition in conditions[1:]:
         total = total & condition

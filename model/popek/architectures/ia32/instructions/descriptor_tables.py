@@ -56,9 +56,13 @@ def declare(machine: Machine[Ia32]) -> None:
             access.store(cpu, m, (cpu.tr if task else cpu.ldtr).selector.value)
 
     @machine.instruction("LGDT m16&32", source="SDM vol. 2A, LGDT", register="gdtr", size=32)
-    @machine.instruction("o16 LGDT m16&32", source="SDM vol. 2A, LGDT", mnemonic="LGDT", register="gdtr", size=16)
+    @machine.instruction(
+        "o16 LGDT m16&32", source="SDM vol. 2A, LGDT", mnemonic="LGDT", register="gdtr", size=16
+    )
     @machine.instruction("LIDT m16&32", source="SDM vol. 2A, LIDT", register="idtr", size=32)
-    @machine.instruction("o16 LIDT m16&32", source="SDM vol. 2A, LIDT", mnemonic="LIDT", register="idtr", size=16)
+    @machine.instruction(
+        "o16 LIDT m16&32", source="SDM vol. 2A, LIDT", mnemonic="LIDT", register="idtr", size=16
+    )
     def load_table_register(cpu: Ia32, m: MemoryOperand, *, register: str, size: int) -> None:
         """Load limit and base; with operand size 16 the base has 24 bits."""
         privileged(cpu)

@@ -235,4 +235,3 @@ def return_outward(
 
 def _wrapped(cpu: Ia32, offset: Word) -> Word:
     return ite(cpu.ss.rights.db, offset, offset.truncate(16).zero_extend(32))
-

@@ -76,12 +76,16 @@ def declare(machine: Machine[Ia32]) -> None:
     for name in ("LAR", "LSL"):
         for size in (16, 32):
 
-            @machine.instruction(f"{name} r{size}, r16", source=f"SDM vol. 2A, {name}", size=size, lar=name == "LAR")
+            @machine.instruction(
+                f"{name} r{size}, r16", source=f"SDM vol. 2A, {name}", size=size, lar=name == "LAR"
+            )
             def from_register(cpu: Ia32, r: Word, selector: Word, *, size: int, lar: bool) -> None:
                 """Load access rights or limit of the segment that a selector names; ZF tells whether."""
                 (_lar if lar else _lsl)(cpu, r, cpu.read_register(selector, 16), size)
 
-            @machine.instruction(f"{name} r{size}, m16", source=f"SDM vol. 2A, {name}", size=size, lar=name == "LAR")
+            @machine.instruction(
+                f"{name} r{size}, m16", source=f"SDM vol. 2A, {name}", size=size, lar=name == "LAR"
+            )
             def from_memory(cpu: Ia32, r: Word, m: MemoryOperand, *, size: int, lar: bool) -> None:
                 """Load access rights or limit of the segment that a selector names; ZF tells whether."""
                 (_lar if lar else _lsl)(cpu, r, access.load(cpu, m, 2), size)

@@ -52,7 +52,11 @@ def declare(machine: Machine[Ia32]) -> None:
         for prefix, size in (("", 32), ("o16 ", 16)):
 
             @machine.instruction(
-                f"{prefix}PUSH {name}", source="SDM vol. 2B, PUSH", mnemonic="PUSH sreg", number=number, size=size
+                f"{prefix}PUSH {name}",
+                source="SDM vol. 2B, PUSH",
+                mnemonic="PUSH sreg",
+                number=number,
+                size=size,
             )
             def push_sreg(cpu: Ia32, *, number: int, size: int) -> None:
                 """Push the selector: 16 bits are written, and ESP moves by the operand size."""
@@ -62,7 +66,11 @@ def declare(machine: Machine[Ia32]) -> None:
                 continue
 
             @machine.instruction(
-                f"{prefix}POP {name}", source="SDM vol. 2B, POP", mnemonic="POP sreg", number=number, size=size
+                f"{prefix}POP {name}",
+                source="SDM vol. 2B, POP",
+                mnemonic="POP sreg",
+                number=number,
+                size=size,
             )
             def pop_sreg(cpu: Ia32, *, number: int, size: int) -> None:
                 """Pop a selector and load the segment register."""
@@ -77,7 +85,10 @@ def declare(machine: Machine[Ia32]) -> None:
         for size in (16, 32):
 
             @machine.instruction(
-                f"{name} r{size}, m16:{size}", source="SDM vol. 2A, LDS/LES/LFS/LGS/LSS", number=number, size=size
+                f"{name} r{size}, m16:{size}",
+                source="SDM vol. 2A, LDS/LES/LFS/LGS/LSS",
+                number=number,
+                size=size,
             )
             def load_far_pointer(cpu: Ia32, r: Word, m: MemoryOperand, *, number: int, size: int) -> None:
                 """Load a segment register and a general register from a far pointer in memory."""

@@ -1,0 +1,1 @@
+"""AMD SVM: the VMCB and what VMRUN checks."""

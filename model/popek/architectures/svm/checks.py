@@ -1,0 +1,231 @@
+"""What VMRUN checks of the VMCB (APM vol. 2, 15.5.1 and neighbours), one predicate for each row of the ledger.
+
+Every failed check ends in the same way: #VMEXIT with VMEXIT_INVALID. Predicates are plain Python over a view
+whose fields are integers or `Word`s of 64 bits.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+import attrs
+
+from popek_specs.svm import rows
+
+from .vmcb import FIELDS, Processor
+
+Certainty = Literal["must", "may"]
+"""Whether a violation fails VMRUN on all processors, or on some as far as is known."""
+
+_HIGH32: Final = 0xFFFF_FFFF_0000_0000
+_LAYOUT: Final = 0xFFF
+_EFER_RESERVED: Final = _HIGH32 | 0xFFC9_0200
+"""Bits 63:22, 19, 16 and 9; the others have a meaning on some processor."""
+_CR4_RESERVED: Final = _HIGH32 | 0xFF08_E000
+"""Bits 63:24, 19 and 15:13 (bit 12 is LA57, bit 23 CET)."""
+
+
+class Missing(Exception):  # noqa: N818 -- control flow inside the checks, never shown
+    """A check needs something that nobody gave: a field id, or words."""
+
+
+class View:
+    """The fields of one VMCB as attributes, and `processor`; an unknown one raises `Missing`."""
+
+    def __init__(self, fields: Mapping[str, Any], processor: Processor) -> None:
+        """Look at these fields."""
+        self._fields = fields
+        self._processor = processor
+
+    def __getattr__(self, name: str) -> Any:
+        """A field's value."""
+        if name in FIELDS:
+            if name not in self._fields:
+                raise Missing(name)
+            return self._fields[name]
+        raise AttributeError(name)
+
+    def ask(self, name: str) -> Any:
+        """What the processor says; raises `Missing` if that is unknown."""
+        value = getattr(self._processor, name)
+        if value is None:
+            raise Missing(name)
+        return value
+
+    @property
+    def beyond(self) -> int:
+        """Physical-address bits that the processor does not have."""
+        width: int = self.ask("maxphyaddr")
+        return (1 << 64) - (1 << width)
+
+
+@attrs.frozen(eq=False)
+class Check:
+    """One row of the ledger as a predicate.
+
+    Attributes:
+        id: of the row.
+        gates: conditions under which it applies.
+        holds: the predicate.
+        fields: ids of the fields that a failure shows.
+        certainty: see `Certainty`.
+    """
+
+    id: str
+    gates: tuple[Callable[[View], Any], ...]
+    holds: Callable[[View], Any]
+    fields: tuple[str, ...]
+    certainty: Certainty = "must"
+
+    @property
+    def statement(self) -> str:
+        """The condition in words."""
+        return ledger()[self.id]["statement"]
+
+    @property
+    def gate_text(self) -> str:
+        """When it applies, in words."""
+        return ledger()[self.id]["gate"]
+
+    @property
+    def section(self) -> str:
+        """Where the manual says so."""
+        return ledger()[self.id]["source"]
+
+
+@functools.cache
+def ledger() -> Mapping[str, Mapping[str, str]]:
+    """The rows of the ledger by id."""
+    return {row["id"]: row for row in rows("vmrun-checks.csv")}
+
+
+def _on(name: str, number: int) -> Callable[[View], Any]:
+    return lambda v: getattr(v, name) & 1 << number != 0
+
+
+def _clear(name: str, mask: int) -> Callable[[View], Any]:
+    return lambda v: getattr(v, name) & mask == 0
+
+
+def _below_limit(name: str, pages: int) -> Callable[[View], Any]:
+    """Whether so many pages from a base, rounded down, lie below the physical-address limit."""
+    return lambda v: getattr(v, name) & ~_LAYOUT & (1 << 64) - 1 <= (1 << v.ask("maxphyaddr")) - pages * 4096
+
+
+def _pat(v: View) -> Any:
+    # Bits 7:3 of each byte are 0, and bit 1 comes only with bit 2.
+    pat = v.G_PAT
+    return (pat & 0xF8F8_F8F8_F8F8_F8F8 == 0) & (
+        pat >> 1 & (pat >> 2 ^ (1 << 64) - 1) & 0x0101_0101_0101_0101 == 0
+    )
+
+
+def _tlb_control(v: View) -> Any:
+    value = v.TLB_CONTROL
+    plain = (value == 0) | (value == 1)
+    if plain is True:
+        return True
+    flushes = (value == 3) | (value == 7)
+    return plain | flushes if v.ask("flush_by_asid") else plain
+
+
+_NESTED = _on("NP_CONTROL", 0)
+_AVIC = _on("VINTR_CONTROL", 31)
+_INJECTS = _on("EVENTINJ", 31)
+
+
+def _long(v: View) -> Any:
+    return (v.EFER & 1 << 8 != 0) & (v.CR0 & 1 << 31 != 0)
+
+
+def _exception(v: View) -> Any:
+    return v.EVENTINJ & 0x700 == 0x300
+
+
+def _known_type(v: View) -> Any:
+    kind = v.EVENTINJ >> 8 & 7
+    return (kind == 0) | (kind == 2) | (kind == 3) | (kind == 4)
+
+
+CHECKS: Final[Mapping[str, Check]] = {
+    check.id: check
+    for check in (
+        Check("SVM-CTL-01", (), _on("INTERCEPTS_4", 0), ("INTERCEPTS_4",)),
+        Check("SVM-CTL-02", (), lambda v: v.ASID != 0, ("ASID",)),
+        Check("SVM-CTL-03", (), _below_limit("IOPM_BASE", 3), ("IOPM_BASE",)),
+        Check("SVM-CTL-04", (), _below_limit("MSRPM_BASE", 2), ("MSRPM_BASE",)),
+        Check("SVM-CTL-05", (), _tlb_control, ("TLB_CONTROL",), "may"),
+        Check("SVM-CTL-06", (_NESTED,), lambda v: v.ask("host_paging"), ("NP_CONTROL",)),
+        Check("SVM-CTL-07", (_NESTED,), lambda v: v.N_CR3 & v.beyond == 0, ("N_CR3",)),
+        Check("SVM-CTL-08", (_NESTED,), _pat, ("G_PAT",)),
+        Check(
+            "SVM-CTL-09",
+            (_on("VINTR_CONTROL", 26),),
+            _on("INTERCEPTS_3", 1),
+            ("VINTR_CONTROL", "INTERCEPTS_3"),
+        ),
+        Check("SVM-CTL-10", (_AVIC,), _NESTED, ("VINTR_CONTROL", "NP_CONTROL"), "may"),
+        Check(
+            "SVM-CTL-11",
+            (_AVIC,),
+            lambda v: (
+                (v.AVIC_BACKING_PAGE & v.beyond == 0)
+                & (v.AVIC_LOGICAL_TABLE & v.beyond == 0)
+                & (v.AVIC_PHYSICAL_TABLE & v.beyond == 0)
+            ),
+            ("AVIC_BACKING_PAGE", "AVIC_LOGICAL_TABLE", "AVIC_PHYSICAL_TABLE"),
+            "may",
+        ),
+        Check(
+            "SVM-INJ-01",
+            (_INJECTS,),
+            _known_type,
+            ("EVENTINJ",),
+        ),
+        Check(
+            "SVM-INJ-02",
+            (_INJECTS, _exception),
+            lambda v: (v.EVENTINJ & 0xFF <= 31) & (v.EVENTINJ & 0xFF != 2),
+            ("EVENTINJ",),
+        ),
+        Check(
+            "SVM-INJ-03",
+            (_INJECTS, _exception, _long, _on("CS_ATTRIBUTES", 9)),
+            lambda v: (v.EVENTINJ & 0xFF != 5) & (v.EVENTINJ & 0xFF != 4),
+            ("EVENTINJ", "CS_ATTRIBUTES"),
+            "may",
+        ),
+        Check("SVM-CR-01", (), _on("EFER", 12), ("EFER",)),
+        Check("SVM-CR-02", (), _clear("EFER", _EFER_RESERVED), ("EFER",)),
+        Check("SVM-CR-03", (lambda v: not v.ask("long_mode"),), _clear("EFER", 0x500), ("EFER",)),
+        Check("SVM-CR-04", (), lambda v: v.CR0 & 3 << 29 != 1 << 29, ("CR0",)),
+        Check("SVM-CR-05", (), _clear("CR0", _HIGH32), ("CR0",)),
+        Check("SVM-CR-06", (_long,), _clear("CR3", 0xFFF << 52), ("CR3",)),
+        Check("SVM-CR-07", (), _clear("CR4", _CR4_RESERVED), ("CR4",)),
+        Check("SVM-CR-08", (_long,), _on("CR4", 5), ("EFER", "CR0", "CR4")),
+        Check("SVM-CR-09", (_long,), _on("CR0", 0), ("EFER", "CR0")),
+        Check(
+            "SVM-CR-10",
+            (_long, _on("CR4", 5)),
+            lambda v: v.CS_ATTRIBUTES & 0x600 != 0x600,
+            ("CS_ATTRIBUTES", "EFER", "CR0", "CR4"),
+        ),
+        Check("SVM-CR-11", (), _clear("DR6", _HIGH32), ("DR6",)),
+        Check("SVM-CR-12", (), _clear("DR7", _HIGH32), ("DR7",)),
+        Check("SVM-CR-13", (_on("CR4", 23),), _on("CR0", 16), ("CR4", "CR0")),
+        Check("SVM-CR-14", (lambda v: v.ask("cet"),), lambda v: v.S_CET & 0x3C0 == 0, ("S_CET",)),
+    )
+}
+"""The checks by id, in the order of the ledger."""
+
+NOT_MODELLED: Final[Mapping[str, str]] = {
+    "SVM-PRE-01": "about the instruction, not the VMCB: #UD outside protected mode or without host EFER.SVME",
+    "SVM-PRE-02": "about the instruction, not the VMCB: #GP(0) with CPL above 0",
+    "SVM-PRE-03": "about the address of the VMCB, not its contents: #GP(0)",
+    "SVM-PRE-04": "not checked by VMRUN on all models",
+    "SVM-CTL-12": "what SEV asks for depends on how the platform was set up",
+    "SVM-CR-15": "looks at page-directory-pointer-table entries in memory, which a dump does not hold",
+}
+"""Rows without a predicate, and why."""

@@ -1,0 +1,127 @@
+"""The verdict on a VMCB: whether VMRUN enters the guest, and because of which checks it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from .checks import CHECKS, Check, Missing, View
+from .vmcb import Processor, Vmcb, exit_codes
+
+Kind = Literal["enters", "vmexit-invalid", "undecided"]
+
+_INVALID = (0xFFFF_FFFF, (1 << 64) - 1)
+
+
+@attrs.frozen
+class Failure:
+    """A check that fails, or fails on some processors, with the fields that make it fail."""
+
+    id: str
+    fields: Mapping[str, int]
+    message: str
+    section: str
+
+
+@attrs.frozen
+class Undecided:
+    """A check that lacks an input: a field id, or something about the processor."""
+
+    id: str
+    missing: str
+
+
+@attrs.frozen
+class Verdict:
+    """What becomes of a VMRUN; `warnings` are failures on some processors only."""
+
+    name: str
+    outcome: Kind
+    failed: tuple[Failure, ...]
+    undecided: tuple[Undecided, ...]
+    warnings: tuple[Failure, ...]
+    reported: Mapping[str, int]
+    explains_report: Literal["yes", "no", "unknown"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict as `popek vmcb check --json` prints it."""
+        return {
+            "schema": "popek/vmcb-verdict/1",
+            "name": self.name,
+            "outcome": {"kind": self.outcome},
+            "failed": [_failure(item) for item in self.failed],
+            "undecided": [{"id": item.id, "missing": [item.missing]} for item in self.undecided],
+            "warnings": [_failure(item) for item in self.warnings],
+            "reported": {name: hex(value) for name, value in self.reported.items()},
+            "explains_report": self.explains_report,
+        }
+
+
+def _failure(item: Failure) -> dict[str, Any]:
+    fields = {name: hex(value) for name, value in item.fields.items()}
+    return {"id": item.id, "fields": fields, "message": item.message, "section": item.section}
+
+
+def violated(check: Check, view: View) -> bool:
+    """Whether the state violates a check.
+
+    Raises:
+        Missing: that cannot be decided.
+    """
+    missing: Missing | None = None
+    for gate in check.gates:
+        try:
+            if not gate(view):
+                return False
+        except Missing as error:
+            missing = missing or error
+    if check.holds(view):
+        return False
+    if missing is not None:
+        raise missing
+    return True
+
+
+def judge(vmcb: Vmcb, processor: Processor | None = None) -> Verdict:
+    """Judge a VMCB.
+
+    >>> judge(Vmcb(fields={"ASID": 0})).failed[0].id
+    'SVM-CTL-02'
+    """
+    view = View(vmcb.fields, processor or Processor())
+    failed: list[Failure] = []
+    warnings: list[Failure] = []
+    undecided: list[Undecided] = []
+    for check in CHECKS.values():
+        try:
+            if violated(check, view):
+                (failed if check.certainty == "must" else warnings).append(_described(check, vmcb))
+        except Missing as error:
+            undecided.append(Undecided(check.id, str(error)))
+    waiting = any(CHECKS[item.id].certainty == "must" for item in undecided)
+    outcome: Kind = "vmexit-invalid" if failed else "undecided" if waiting else "enters"
+    code = vmcb.fields.get("EXITCODE")
+    reported = {
+        name: vmcb.fields[name] for name in ("EXITCODE", "EXITINFO1", "EXITINFO2") if name in vmcb.fields
+    }
+    explains: Literal["yes", "no", "unknown"] = "unknown"
+    if code is not None:
+        if (code in _INVALID) == bool(failed):
+            explains = "yes" if failed or not waiting else "unknown"
+        else:
+            explains = "unknown" if waiting or warnings else "no"
+    return Verdict(vmcb.name, outcome, tuple(failed), tuple(undecided), tuple(warnings), reported, explains)
+
+
+def _described(check: Check, vmcb: Vmcb) -> Failure:
+    fields = {name: vmcb.fields[name] for name in check.fields if name in vmcb.fields}
+    values = ", ".join(f"{name} = {value:#x}" for name, value in fields.items())
+    when = "" if check.gate_text.startswith("always") else f" (where {check.gate_text})"
+    return Failure(check.id, fields, f"{check.statement}{when}, but {values}", check.section)
+
+
+def exit_name(code: int) -> str:
+    """An exit code in words."""
+    return exit_codes().get(code, "")

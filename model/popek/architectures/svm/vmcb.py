@@ -1,0 +1,124 @@
+"""The fields of a VMCB, and a VMCB as somebody gave it to us."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Mapping
+
+import attrs
+
+from popek_specs.svm import rows
+
+SIZE = 4096
+"""Bytes of a VMCB: the control area (0-3FFH), then the state-save area."""
+
+
+@attrs.frozen
+class Field:
+    """A field of the VMCB.
+
+    Attributes:
+        id: name.
+        offset: in bytes.
+        width: in bits.
+        area: ``control``, ``save`` or ``exit``.
+        title: what it is.
+    """
+
+    id: str
+    offset: int
+    width: int
+    area: str
+    title: str
+
+    @property
+    def mask(self) -> int:
+        """All bits of the field."""
+        return (1 << self.width) - 1
+
+
+FIELDS: Mapping[str, Field] = {
+    row["id"]: Field(row["id"], int(row["offset"], 16), int(row["width"]), row["area"], row["title"])
+    for row in rows("fields.csv")
+}
+"""All fields by id, in the order of the layout."""
+
+
+class UnknownField(ValueError):  # noqa: N818 -- reads as what it is
+    """No field has this name; one line with near ones."""
+
+
+def find(name: str) -> Field:
+    """A field by id (any case, ``-`` for ``_``) or by offset, such as ``0x58``.
+
+    Raises:
+        UnknownField: there is none.
+    """
+    key = name.strip().upper().replace("-", "_")
+    if key in FIELDS:
+        return FIELDS[key]
+    if key.startswith("0X"):
+        for field in FIELDS.values():
+            if key[2:].isalnum() and f"{field.offset:X}" == key[2:].lstrip("0").rjust(1, "0"):
+                return field
+    near = difflib.get_close_matches(key, FIELDS, n=2)
+    hint = f"; near: {', '.join(near)}" if near else ""
+    raise UnknownField(f"no VMCB field is called {name.strip()[:40]!r}{hint}")
+
+
+@attrs.frozen
+class Vmcb:
+    """A VMCB, complete or not: a field that is not in `fields` is unknown, not zero."""
+
+    name: str = ""
+    fields: Mapping[str, int] = attrs.field(factory=dict)
+
+    def with_fields(self, **changes: int) -> Vmcb:
+        """A copy with some fields set."""
+        return attrs.evolve(self, fields={**self.fields, **changes})
+
+
+@attrs.frozen
+class Processor:
+    """What VMRUN's checks ask of a processor, and of the host that executes it; None is unknown.
+
+    Attributes:
+        maxphyaddr: width of physical addresses in bits.
+        flush_by_asid: CPUID 8000000AH EDX[6].
+        long_mode: CPUID 80000001H EDX[29].
+        cet: shadow stacks, CPUID 7.0 ECX[7].
+        host_paging: CR0.PG of the host.
+    """
+
+    maxphyaddr: int | None = None
+    flush_by_asid: bool | None = None
+    long_mode: bool | None = True
+    cet: bool | None = None
+    host_paging: bool | None = True
+
+
+def from_bytes(data: bytes, name: str = "") -> Vmcb:
+    """A VMCB from its 4096 bytes of memory."""
+    fields = {
+        field.id: int.from_bytes(data[field.offset : field.offset + field.width // 8], "little")
+        for field in FIELDS.values()
+    }
+    return Vmcb(name, fields)
+
+
+@functools.cache
+def intercepts() -> Mapping[tuple[str, int], str]:
+    """Names of intercepts by field and bit."""
+    return {(row["field"], int(row["bit"])): row["intercept"] for row in rows("intercepts.csv")}
+
+
+@functools.cache
+def exit_codes() -> Mapping[int, str]:
+    """Names of the exit codes that have one of their own."""
+    found = {int(row["exit_code"], 16): row["intercept"] for row in rows("intercepts.csv")}
+    return found | {
+        0x400: "nested page fault",
+        (1 << 64) - 1: "VMEXIT_INVALID",
+        0xFFFF_FFFF: "VMEXIT_INVALID",
+    }
