@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -49,6 +49,7 @@ from popek.report import graphs, html
 from popek.report import proofs as proofs_report
 from popek.report import vmcs as vmcs_report
 from popek.report.svg import Figure
+from popek.report.vmcs_repair import print_repair
 from popek_proofs import PropositionsError, known_propositions, paper_machine
 from popek_proofs import prove as prove_propositions
 from popek_proofs.claims import ClaimError, ClaimVerdict, evaluate, select
@@ -352,7 +353,11 @@ class Patient(Shown[Diagnosis]):
         Args:
             keep: ids of fields that must not change.
         """
-        return Shown(_repair(self.answer, keep), _repair_report)
+        name = self.answer.dump.name
+        return Shown(
+            _repair(self.answer, keep),
+            lambda it: html.printed(lambda console, found: print_repair(console, name, found), it),
+        )
 
 
 @_in_one_line
@@ -365,7 +370,9 @@ def vmcs(source: str | Path, capabilities: str | None = None) -> Patient:
     """
     dump = _dump(source)
     found = diagnose(dump, _processor(dump, capabilities))
-    return Patient(found, lambda it: _printed(vmcs_report.print_check, it), lambda field: _bits(found, field))
+    return Patient(
+        found, lambda it: html.printed(vmcs_report.print_check, it), lambda field: _bits(found, field)
+    )
 
 
 @_in_one_line
@@ -373,14 +380,14 @@ def vmcs_diff(first: str | Path, second: str | Path) -> Shown[Comparison]:
     """Two dumps, field by field and bit by bit."""
     pair = _dump(first), _dump(second)
     found = compare(*pair, (_processor(pair[0], None), _processor(pair[1], None)))
-    return Shown(found, lambda it: _printed(vmcs_report.print_comparison, it))
+    return Shown(found, lambda it: html.printed(vmcs_report.print_comparison, it))
 
 
 @_in_one_line
 def vmcs_explain(subject: str) -> Shown[list[Any]]:
     """A check, a field or a bit, such as `GUEST-CR-09`, `0x6802` or `PCIDE`."""
     found = explain_vmcs(subject)
-    return Shown(found, lambda it: Group(*(_printed(vmcs_report.print_explanation, one) for one in it)))
+    return Shown(found, lambda it: Group(*(html.printed(vmcs_report.print_explanation, one) for one in it)))
 
 
 def _dump(source: str | Path) -> Dump:
@@ -410,37 +417,6 @@ def _bits(found: Diagnosis, field: str) -> Figure:
     value = found.dump.fields[field]
     wrong = [bit for change in _repair(found, ()).changes if change.field == field for bit in change.bits]
     return graphs.bit_strip(field, value, FIELDS[field].width, decode(field, value), wrong)
-
-
-def _repair_report(found: Repair) -> RenderableType:
-    if not found.changes:
-        return Text(
-            {"sat": "nothing has to change", "unsat": "there is no repair"}.get(found.answer.value, "unknown")
-        )
-    table = Table("field", "from", "to", "bits", box=None, pad_edge=False, header_style="bold")
-    for change in found.changes:
-        names = {
-            b.name for b in decode(change.field, change.before) for n in change.bits if b.low <= n <= b.high
-        }
-        bits = ", ".join(map(str, change.bits)) + (f" ({', '.join(sorted(names))})" if names else "")
-        table.add_row(Text(change.field, "bold"), hex(change.before), Text(hex(change.after), "green"), bits)
-    return table
-
-
-_ANSI = {"color(1)": "red", "color(2)": "green", "color(3)": "yellow", "color(6)": "cyan"}
-
-
-def _printed(print_it: Callable[[Console, Any], None], answer: Any) -> Text:
-    """What a report prints, as text that keeps its styles."""
-    console = Console(width=104, color_system="standard", force_terminal=True, highlight=False, markup=False)
-    with console.capture() as captured:
-        print_it(console, answer)
-    found = Text.from_ansi(captured.get().rstrip())
-    text = Text(found.plain)
-    for span in found.spans:
-        style = " ".join(_ANSI.get(word, word) for word in str(span.style).split())
-        text.stylize(style, span.start, span.end)
-    return text
 
 
 __all__ = [

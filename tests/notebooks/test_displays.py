@@ -17,12 +17,13 @@ from rich.text import Text
 from popek import notebook
 from popek.notebook import NotebookError
 from popek.report import html
-from popek.report.svg import CHARACTER, Figure
+from popek.report.svg import Figure
 from popek_proofs.paper_machine import START
 
 DUMPS = Path(__file__).parents[1] / "vtx" / "dumps"
 CR3 = DUMPS / "16-drakvuf-388-cr3-bit63.txt"
 SVG = "{http://www.w3.org/2000/svg}"
+CHARACTER = 7.2  # pixels: the width of 12-pixel monospaced text, 0.6 em
 
 
 def _boxes(figure: Figure) -> list[tuple[str, float, float, float, float, list[str]]]:
@@ -91,13 +92,23 @@ def test_a_saved_figure_is_a_file_of_its_own(tmp_path: Path) -> None:
 
 def test_path_tree_of_cli_is_that_of_the_manual() -> None:
     # SDM vol. 2A, CLI, protected mode: IF is cleared if CPL <= IOPL; with CR4.PVI at CPL 3, VIF; else #GP(0).
-    boxes = _boxes(notebook.paths("ia32", "CLI"))
+    tree = notebook.paths("ia32", "CLI")
+    boxes = _boxes(tree)
     asked = [lines[0] for kind, *_, lines in boxes if not kind]
     assert asked == ["cs.selector.rpl <= eflags.iopl ?", "cs.selector.rpl = 3 ?", "cr4.pvi ?"]
     ends = [" ".join(lines) for kind, *_, lines in boxes if kind]
     assert [end.startswith("traps: #GP(0)") for end in ends] == [False, False, True, True]
     assert "eflags.if" in ends[0]
     assert ".vif" in ends[1]
+    told = [" ".join(line.split()[:2]) for line in str(tree).split("\n")[1:]]
+    assert told == [
+        "yes: completes,",
+        "no: cs.selector.rpl",
+        "yes: cr4.pvi",
+        "yes: completes,",
+        "no: traps:",
+        "no: traps:",
+    ]
 
 
 def test_sensitivity_graph_of_sgdt() -> None:
@@ -114,7 +125,7 @@ def test_sensitivity_graph_of_sgdt() -> None:
         if umip == 0:  # the register leaks, both of its parts, into what is stored
             assert set(graph.nodes["state", "gdtr"]["leaves"]) == {".base", ".limit"}
             assert graph.has_edge(("state", "gdtr"), ("instruction", "SGDT m"))
-            assert graph.has_edge(("instruction", "SGDT m"), ("result", "storage"))
+            assert graph.has_edge(("instruction", "SGDT m"), ("result", "memory"))
 
 
 def test_premise_puts_each_instruction_into_its_field() -> None:
@@ -130,7 +141,7 @@ def test_settings_agree_with_one_question_per_point() -> None:
     for umip, tsd in itertools.product((0, 1), repeat=2):
         once = notebook.classify("ia32", "SGDT", "PUSHF", "RDTSC", UMIP=umip, TSD=tsd)
         for row in once.rows:
-            line = next(text for text in str(figure).split("\n") if text.startswith(f"{row.form}:"))
+            line = next(text for text in str(figure).split("\n") if text.startswith(f"{row.mnemonic}:"))
             word = re.search(rf"UMIP={umip} TSD={tsd} (\S+?)(,|$)", line)
             assert word is not None
             assert (word[1] == "critical") == (row.classes["critical"].value == "yes")

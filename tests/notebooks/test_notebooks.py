@@ -8,7 +8,6 @@ from typing import Any
 
 import nbformat
 import pytest
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -38,9 +37,9 @@ def _execute(notebook: Any, workspace: Path) -> Any:
     """Run it in a copy of the checkout's layout, so that what it writes goes nowhere else."""
     (workspace / "notebooks").mkdir()
     (workspace / "tests").symlink_to(ROOT / "tests")
-    manager = AsyncKernelManager(kernel_name="python3", transport="ipc")
     where = {"metadata": {"path": str(workspace / "notebooks")}}
-    return NotebookClient(notebook, km=manager, timeout=TIMEOUT, resources=where).execute()
+    client = NotebookClient(notebook, kernel_name="python3", timeout=TIMEOUT, resources=where)
+    return client.execute()
 
 
 def _shown(notebook: Any) -> list[str]:

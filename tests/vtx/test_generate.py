@@ -170,4 +170,4 @@ def test_the_command(run: Run) -> None:
     # Without unrestricted guests PE has to be 1 anyway.
     assert answer["shadowed"]["GUEST-CR-02"] == ["CTL-CAP-03", "GUEST-CR-01"]
     _, out = run("rules", "--capabilities", "bochs-core2-penryn-t9600")
-    assert "ENTRY-02  by ENTRY-01" in out
+    assert "GUEST-CR-02  by CTL-CAP-03, GUEST-CR-01" in out

@@ -9,8 +9,7 @@ import pytest
 
 from popek.architectures.vtx.bochs import bochs_checks
 from popek.architectures.vtx.checks import CHECKS
-from popek.checks.vmcs_cases import cases
-from popek.cli.difftest_vmx import difftest_vmx
+from popek.cli.difftest_vmx import difftest_vmx, make_cases
 from popek.cli.errors import UserError
 from popek.emulators import vmx_compare
 from popek.emulators.vmx_compare import compare, modes, unexplained
@@ -31,8 +30,8 @@ def test_nothing_is_left_to_explain(model: str, capsys: pytest.CaptureFixture[st
 
 
 def test_the_seed_decides() -> None:
-    assert cases(120, 5) == cases(120, 5)
-    assert cases(120, 5) != cases(120, 6)
+    assert make_cases(120, 5) == make_cases(120, 5)
+    assert make_cases(120, 5) != make_cases(120, 6)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,7 @@ def test_a_check_that_is_missing_is_noticed(missing: str, monkeypatch: pytest.Mo
     known = vmx_compare.preset()
     rest = tuple(check for check in bochs_checks(known) if check.id != missing)
     monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: rest)
-    left = unexplained(compare(cases(1500, 11)))
+    left = unexplained(compare(make_cases(1500, 11)))
     assert left
     assert all(item.outcome is not None and item.outcome.kind != "enters" for item in left)
 
@@ -57,14 +56,14 @@ def test_a_wrong_qualification_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
         for check in bochs_checks(known)
     )
     monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: wrong)
-    left = unexplained(compare(cases(1500, 11)))
+    left = unexplained(compare(make_cases(1500, 11)))
     assert left
     assert {item.outcome.qualification for item in left if item.outcome} == {4}
 
 
 def test_the_deviations_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: tuple(CHECKS.values()))
-    assert unexplained(compare(cases(1500, 11)))
+    assert unexplained(compare(make_cases(1500, 11)))
 
 
 def test_bad_input_is_one_line() -> None:

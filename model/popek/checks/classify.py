@@ -378,12 +378,13 @@ class _Questions(Generic[S]):
             [*self._assumed, *conditions, any_of(case.differs for case in problem.cases)],
         )
         narrower = known if isinstance(known, Finding) else None
+        possible: Case | None = None
         if known is Answer.UNSAT:
             answer = Answer.UNSAT
         elif narrower is not None and narrower.truth is Truth.YES:
             answer = Answer.SAT
         else:
-            answer = self._ask.first((*conditions, case.differs) for case in problem.cases)
+            answer, possible = self._first_case(problem.cases, conditions)
         evidence = z3_evidence(question, answer)
         if answer is Answer.SAT:
             # Questions about user mode are parts of the general ones, which list the components.
@@ -391,12 +392,26 @@ class _Questions(Generic[S]):
             shown = self._components(problem, conditions) if wanted else ((), ())
             if narrower is not None and narrower.truth is Truth.YES:
                 return Finding(Truth.YES, evidence, *shown, narrower._make_witness)
-            return Finding(Truth.YES, evidence, *shown, lambda: self._witness(name, question, problem))
+            assert possible is not None
+            # A witness needs no more than the case that was found possible.
+            narrow = Question(question.name, [*self._assumed, *conditions, possible.differs])
+            return Finding(Truth.YES, evidence, *shown, lambda: self._witness(name, narrow, problem))
         if answer is Answer.UNKNOWN:
             return Finding(Truth.UNKNOWN, evidence)
         # Where the model does not say what happens, nothing is known unless no such runs are possible.
         gap = self._ask.first([(*conditions, _gap(problem.runs))])
         return Finding(Truth.NO if gap is Answer.UNSAT else Truth.UNKNOWN, evidence)
+
+    def _first_case(self, cases: Iterable[Case], conditions: Sequence[Word]) -> tuple[Answer, Case | None]:
+        """Whether one of the cases is possible, and which."""
+        total = Answer.UNSAT
+        for case in cases:
+            answer = self._ask.first([(*conditions, case.differs)])
+            if answer is Answer.SAT:
+                return answer, case
+            if answer is Answer.UNKNOWN:
+                total = answer
+        return total, None
 
     def _components(
         self, problem: _Problem[S], conditions: Sequence[Word]
@@ -445,9 +460,11 @@ class _Questions(Generic[S]):
         for case in cases:
             left = {name: condition for name, condition in case.unlike.items() if name not in found}
             solver = self._ask.solver(*conditions, case.when)
+            bound = COMPONENT
             while left:
                 solver.add(any_of(left.values()))
-                answer = solver.check(rlimit=COMPONENT)
+                answer = solver.check(rlimit=bound)
+                bound = COMPONENT // 5  # a model shows most of what there is to see
                 if answer is not Answer.SAT:
                     if answer is Answer.UNKNOWN:
                         undecided |= set(left)
@@ -472,7 +489,6 @@ class _Questions(Generic[S]):
 
     def _witness(self, name: str, question: Question, problem: _Problem[S]) -> Counterexample[S] | None:
         runs, offset = problem.runs, problem.offset
-        question = self._narrowed(question, problem)
         answer, model, solver = question.ask(self._c.effort)
         if answer is Answer.UNKNOWN:  # there is one, and no time to find it again
             return None
@@ -517,15 +533,6 @@ class _Questions(Generic[S]):
             executed[1] if len(executed) == 2 else None,
             differ,
         )
-
-    def _narrowed(self, question: Question, problem: _Problem[S]) -> Question:
-        """The question for the first of its cases that is possible: a witness needs no other."""
-        shared = question.conditions[:-1]
-        for case in problem.cases:
-            one = Question(question.name, [*shared, case.differs])
-            if one.ask(self._c.effort)[0] is Answer.SAT:
-                return one
-        return question
 
     def _probes(self) -> dict[str, Term]:
         return {

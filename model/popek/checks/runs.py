@@ -30,7 +30,7 @@ S = TypeVar("S", bound=State)
 PROBE = "probed address"
 
 # Solver resources for pruning a path.  One that is not pruned costs little: its condition is false.
-FEASIBILITY = 100_000
+FEASIBILITY = 60_000
 
 
 @attrs.frozen(eq=False, slots=False)

@@ -1,79 +1,80 @@
-"""Cases for a differential test of VM entries, from the generator and at random."""
+"""VMCSs around the checks, for a differential test of VM entries against somebody else's implementation."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
 
+import attrs
+
+from popek.architectures.vtx.baselines import Mode
+from popek.architectures.vtx.capabilities import Capabilities
 from popek.architectures.vtx.checks import CHECKS
 from popek.architectures.vtx.evaluation import reads
 from popek.architectures.vtx.fields import FIELDS
-from popek.architectures.vtx.vmcs import Launch, Vmcs
-from popek.emulators.vmx_compare import HANDS_OFF, Case, base_fields, modes, places, preset, random_case
-from popek.emulators.vmx_entry import CURRENT_VMCS, DEFAULT_MODEL, Mode
+from popek.architectures.vtx.vmcs import Vmcs
 
 from .vmcs_generate import Generator
 
-_SAMPLES, _MUTANTS = 5, 4
-_PER_PAIR = _SAMPLES * (_MUTANTS + 2)
+_SAMPLES: Final = 5
+_MUTANTS: Final = 4
 
 
-def cases(count: int, seed: int, model: str = DEFAULT_MODEL) -> list[Case]:
-    """Cases in all guest modes that the model has; the same seed gives the same cases.
+@attrs.frozen
+class Around:
+    """A VMCS at or near the edge of a check: the fields that differ from the VMCS of its mode."""
 
-    A quarter comes from the generator: VMCSs that violate one check only, neighbours one bit away that
-    violate none, and mutants of both. The others are baselines with one or two fields changed.
+    mode: Mode
+    changes: Mapping[str, int]
+    origin: str
+
+
+def around_checks(
+    bases: Mapping[Mode, Vmcs],
+    capabilities: Capabilities,
+    rnd: random.Random,
+    hands_off: Collection[str] = (),
+) -> Iterator[Around]:
+    """VMCSs around all checks, in random order: violations, neighbours that enter, and mutants of both.
+
+    Args:
+        bases: VMCSs that enter, by guest mode, with all fields and the memory that may be pointed to.
+        capabilities: of the processor.
+        rnd: decides everything that is left open.
+        hands_off: ids of fields that keep their value.
     """
-    rnd = random.Random(f"vm entry {seed}")
-    found = list(_generated(count // 4, rnd, model))
-    known = modes(model)
-    while len(found) < count:
-        found.append(random_case(rnd, rnd.choice(known), model))
-    return found[:count]
-
-
-def _generated(count: int, rnd: random.Random, model: str) -> Iterator[Case]:
-    generators = {mode: _generator(mode, model) for mode in modes(model)}
+    generators = {
+        mode: Generator(base, capabilities, hands_off=hands_off, everywhere=False)
+        for mode, base in bases.items()
+    }
     pairs = [(check_id, mode) for check_id in CHECKS for mode in generators]
     rnd.shuffle(pairs)
-    left = count
     for check_id, mode in pairs:
-        if left <= 0:
-            return
-        for case in _around(generators[mode], check_id, mode, rnd):
-            left -= 1
-            yield case
+        generator = generators[mode]
+        base = generator.base.fields
+        for vmcs, origin in _around(generator, check_id, hands_off, rnd):
+            changes = {name: value for name, value in vmcs.fields.items() if value != base[name]}
+            yield Around(mode, changes, origin)
 
 
-def _generator(mode: Mode, model: str) -> Generator:
-    base = Vmcs(
-        fields=base_fields(model, mode),
-        memory=places(mode, model),
-        launch=Launch(current_vmcs=CURRENT_VMCS, x2apic=False),
-    )
-    return Generator(base, preset(model), hands_off=HANDS_OFF, everywhere=False)
-
-
-def _around(generator: Generator, check_id: str, mode: Mode, rnd: random.Random) -> Iterator[Case]:
-    """Cases around one check: samples, neighbours and mutants."""
-    base = generator.base.fields
+def _around(
+    generator: Generator, check_id: str, hands_off: Collection[str], rnd: random.Random
+) -> Iterator[tuple[Vmcs, str]]:
+    names = [
+        name for name in reads(CHECKS[check_id]) if name in generator.base.fields and name not in hands_off
+    ]
     for _ in range(_SAMPLES):
         vmcs = generator.violation_of(check_id, rnd)
         if vmcs is None:
             return
-        yield _case(vmcs, base, mode, check_id)
+        yield vmcs, check_id
         beside = generator.boundary_of(vmcs, check_id, rnd)
         if beside is not None:
-            yield _case(beside[0], base, mode, f"beside {check_id}")
-        names = [name for name in reads(CHECKS[check_id]) if name in base and name not in HANDS_OFF]
+            yield beside[0], f"beside {check_id}"
         for _ in range(_MUTANTS):
             changed = vmcs
             for name in rnd.choices(names, k=rnd.choice((1, 2))):
                 bit = 1 << rnd.randrange(FIELDS[name].width)
                 changed = changed.with_fields(**{name: changed.fields[name] ^ bit})
-            yield _case(changed, base, mode, f"mutant of {check_id}")
-
-
-def _case(vmcs: Vmcs, base: object, mode: Mode, origin: str) -> Case:
-    assert isinstance(base, dict)
-    return Case(mode, {name: v for name, v in vmcs.fields.items() if v != base[name]}, origin)
+            yield changed, f"mutant of {check_id}"

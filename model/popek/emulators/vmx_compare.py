@@ -142,14 +142,16 @@ def vmcs_of(case: Case, model: str = DEFAULT_MODEL) -> Vmcs:
     return Vmcs(fields=fields, memory=memory, launch=Launch(current_vmcs=CURRENT_VMCS))
 
 
-def places(mode: Mode, model: str = DEFAULT_MODEL) -> tuple[MemoryEntry, ...]:
-    """Memory that a generator of cases may point to."""
-    table = base_fields(model, mode)["GUEST_CR3"] & 0xFFFF_FFE0
-    return (
+def base_vmcs(mode: Mode, model: str = DEFAULT_MODEL) -> Vmcs:
+    """The harness's baseline of a mode, with the memory that cases may point to."""
+    fields = base_fields(model, mode)
+    table = fields["GUEST_CR3"] & 0xFFFF_FFE0
+    memory = (
         _word(model, SPARE_VMCS, 4),
         _word(model, CONTROL_PAGES.virtual_apic + 0x80, 1),
         *(_word(model, table + 8 * number, 8) for number in range(4)),
     )
+    return Vmcs(fields=fields, memory=memory, launch=Launch(current_vmcs=CURRENT_VMCS, x2apic=False))
 
 
 def case_of(case: Case) -> EntryCase:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 
 from popek.checks.classify import Classification
-from popek.checks.conditions import Conditions
+from popek.checks.conditions import Conditions, Weakest
 from popek.checks.counterexample import differences
 from popek.checks.runs import Run
 from popek.checks.survey import Survey
@@ -161,7 +161,8 @@ def sensitivity(found: Iterable[Classification[Any]]) -> nx.DiGraph:
 
 
 def _place(name: str) -> str:
-    return "storage" if name.startswith("memory[") else name
+    """A leaf as it is; of a cell, the memory that holds it."""
+    return name.partition("[0x")[0]
 
 
 def _arrows(graph: nx.DiGraph, middle: Any, names: Iterable[str], kind: str, *, into: bool) -> None:
@@ -259,7 +260,7 @@ def _wrapped(names: Sequence[str], width: int) -> list[str]:
 
 
 def settings(found: Conditions, values: Mapping[str, Sequence[int]]) -> Figure:
-    """Instructions by combinations of the open settings: critical or not.
+    """Instructions by combinations of the open settings: critical or not; a line per form where they differ.
 
     Args:
         values: the values of each open setting.
@@ -270,18 +271,20 @@ def settings(found: Conditions, values: Mapping[str, Sequence[int]]) -> Figure:
     points = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
     if len(points) > MOST_COMBINATIONS:
         raise ValueError(f"{len(points)} combinations of {', '.join(values)}: leave fewer settings open")
-    rows: dict[str, list[Cell]] = {}
-    for row in found.rows:
-        cells = []
-        for point in points:
-            title = f"{row.form} with {', '.join(f'{k}={v}' for k, v in point.items())}"
-            if _meets(row.unknown, point):
-                cells.append(Cell("unknown", "yellow", title))
-            else:
-                critical = _meets(row.when, point)
-                cells.append(Cell("critical" if critical else "·", "red" if critical else "", title))
-        rows[row.form] = cells
+    told = {row.form: tuple(_cell(row, point) for point in points) for row in found.rows}
+    rows: dict[str, Sequence[Cell]] = {}
+    for mnemonic in dict.fromkeys(row.mnemonic for row in found.rows):
+        forms = [row.form for row in found.rows if row.mnemonic == mnemonic]
+        alike = len({tuple(cell.content for cell in told[form]) for form in forms}) == 1
+        rows |= {mnemonic: told[forms[0]]} if alike else {form: told[form] for form in forms}
     return grid(rows, [" ".join(f"{k}={v}" for k, v in point.items()) for point in points])
+
+
+def _cell(row: Weakest, point: Mapping[str, int]) -> Cell:
+    title = f"{row.form} with {', '.join(f'{k}={v}' for k, v in point.items())}"
+    if _meets(row.unknown, point):
+        return Cell("unknown", "yellow", title)
+    return Cell("critical", "red", title) if _meets(row.when, point) else Cell("·", "", title)
 
 
 def _meets(alternatives: Iterable[Mapping[str, tuple[int, ...]]], point: Mapping[str, int]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -28,11 +29,14 @@ STYLE = (
     ".popek tbody tr{background:none}"
     ".popek tbody tr:hover{background:rgba(128,128,128,.16)}"
     ".popek td.right,.popek th.right{text-align:right}"
+    ".popek pre{margin:.4em 0;padding:0;background:none;color:inherit;font-size:.9em;line-height:1.4;"
+    "font-family:ui-monospace,SFMono-Regular,Menlo,'DejaVu Sans Mono',monospace;overflow-x:auto}"
     ".popek p{margin:.25em 0;white-space:pre-wrap}.popek .indented{margin-left:1.2em}"
     ".popek .bold{font-weight:600}.popek .dim{opacity:.72}.popek .italic{font-style:italic}"
     ".popek .red{color:var(--popek-red)}.popek .green{color:var(--popek-green)}"
     ".popek .yellow{color:var(--popek-yellow)}.popek .cyan{color:var(--popek-blue)}"
 )
+_ANSI = {"color(1)": "red", "color(2)": "green", "color(3)": "yellow", "color(6)": "cyan"}
 _KNOWN = frozenset({"bold", "dim", "italic", "red", "green", "yellow", "cyan"})
 
 
@@ -43,10 +47,37 @@ def page(renderable: RenderableType) -> str:
 
 def plain(renderable: RenderableType, width: int = 110) -> str:
     """A report as text without colors, `width` columns wide."""
-    console = Console(width=width, color_system=None, force_terminal=False, highlight=False, markup=False)
+    console = Console(
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+        highlight=False,
+        markup=False,
+    )
     with console.capture() as captured:
         console.print(renderable)
     return "\n".join(line.rstrip() for line in captured.get().rstrip().split("\n"))
+
+
+def printed(print_it: Callable[[Console, Any], None], answer: Any, width: int = 104) -> Text:
+    """What a report prints on a console, as text that keeps its styles."""
+    console = Console(
+        width=width,
+        color_system="standard",
+        force_terminal=True,
+        force_jupyter=False,
+        highlight=False,
+        markup=False,
+    )
+    with console.capture() as captured:
+        print_it(console, answer)
+    found = Text.from_ansi(captured.get().rstrip())
+    text = Text(found.plain)
+    for span in found.spans:
+        style = " ".join(_ANSI.get(word, word) for word in str(span.style).split())
+        text.stylize(style, span.start, span.end)
+    return text
 
 
 def fragment(renderable: RenderableType) -> str:
@@ -60,7 +91,8 @@ def fragment(renderable: RenderableType) -> str:
             return _table(renderable)
         case str() | Text():
             inline = _inline(renderable)
-            return f"<p>{inline}</p>" if inline else ""
+            tag = "pre" if "\n" in str(renderable) else "p"  # lines that belong together may be columns
+            return f"<{tag}>{inline}</{tag}>" if inline else ""
     raise TypeError(f"cannot show a {type(renderable).__name__} in a notebook")
 
 

@@ -20,7 +20,7 @@ Certainty = Literal["must", "may"]
 """Whether a violation fails VMRUN on all processors, or on some as far as is known."""
 
 _HIGH32: Final = 0xFFFF_FFFF_0000_0000
-_LAYOUT: Final = 0xFFF
+_PAGE: Final = (1 << 64) - 4096
 _EFER_RESERVED: Final = _HIGH32 | 0xFFC9_0200
 """Bits 63:22, 19, 16 and 9; the others have a meaning on some processor."""
 _CR4_RESERVED: Final = _HIGH32 | 0xFF08_E000
@@ -111,7 +111,7 @@ def _clear(name: str, mask: int) -> Callable[[View], Any]:
 
 def _below_limit(name: str, pages: int) -> Callable[[View], Any]:
     """Whether so many pages from a base, rounded down, lie below the physical-address limit."""
-    return lambda v: getattr(v, name) & ~_LAYOUT & (1 << 64) - 1 <= (1 << v.ask("maxphyaddr")) - pages * 4096
+    return lambda v: getattr(v, name) & _PAGE <= (1 << v.ask("maxphyaddr")) - pages * 4096
 
 
 def _pat(v: View) -> Any:

@@ -1,0 +1,190 @@
+"""`popek vmcs repair`, `generate`, `rules` and `compare`: what takes a solver."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from .errors import UserError
+from .vmcs import (
+    AsJson,
+    File,
+    Processor,
+    exit_code,
+    one_clear_line,
+    one_line,
+    print_json,
+    processor_of,
+    read,
+    shown_name,
+    terminal,
+    wanted_processor,
+)
+
+if TYPE_CHECKING:
+    from popek.architectures.vtx.capabilities import Capabilities
+
+_FAILS, _DIFFERENT, _UNDECIDED = 1, 1, 3
+
+
+def repair(
+    file: File,
+    /,
+    *,
+    capabilities: Processor = None,
+    keep: Annotated[
+        list[str] | None, Parameter(help="Fields that must not change.", consume_multiple=True)
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Find the smallest set of bits to change so that the entry succeeds, or say why there is none.
+
+    Exit code: 0 it succeeds with the changes, 1 no repair, 2 bad input, 3 something stays undecided.
+    """
+    from popek.architectures.vtx.dumps.diagnosis import vmcs_of
+    from popek.architectures.vtx.fields import UnknownField, find
+    from popek.checks.vmcs_repair import repair as smallest
+    from popek.report.vmcs_repair import print_repair
+
+    try:
+        kept = [find(name).id for names in keep or [] for name in names.split(",")]
+    except UnknownField as error:
+        raise UserError(f"--keep: {error}") from None
+    dumps = read(file)
+    processors = [processor_of(dump, capabilities, file) for dump in dumps]
+    found = [smallest(vmcs_of(dump), known, keep=kept) for dump, known in zip(dumps, processors, strict=True)]
+    if json:
+        answers = [{**item.to_json(), "name": dump.name} for dump, item in zip(dumps, found, strict=True)]
+        print_json(answers[0] if len(answers) == 1 else answers)
+    else:
+        for number, (dump, item) in enumerate(zip(dumps, found, strict=True)):
+            if number:
+                terminal().print()
+            print_repair(terminal(), dump.name, item)
+    ends = [
+        item.after.outcome.kind if item.after else "undecided" if item.answer.value == "unknown" else "fails"
+        for item in found
+    ]
+    return exit_code(ends)
+
+
+_GENERATES_FOR = "bochs-tigerlake"
+
+
+def generate(
+    *,
+    violate: Annotated[str, Parameter(help="A check's id, such as GUEST-CR-09.")],
+    count: Annotated[int, Parameter(help="How many VMCSs.")] = 10,
+    seed: Annotated[int, Parameter(help="Another seed gives other VMCSs.")] = 1,
+    capabilities: Processor = None,
+) -> int:
+    """Print VMCSs at the edge of one check as JSON Lines, which `popek vmcs check --jsonl` reads.
+
+    They violate that check and no other (`"violates": true`) or, in turn, are one bit away from doing so and
+    violate none. Exit code: 0, 1 no such VMCS, 2 bad input.
+    """
+    from popek.architectures.vtx.capability_files import presets, to_mapping
+    from popek.architectures.vtx.checks import CHECKS
+    from popek.checks.vmcs_generate import Impossible, edge_json
+    from popek.checks.vmcs_generate import generate as edges
+
+    check_id = violate.upper()
+    if check_id not in CHECKS:
+        raise UserError(
+            f"--violate {shown_name(violate)}: no check has this id; `popek vmcs explain` knows them"
+        )
+    if count < 1:
+        raise UserError(f"--count {count}: expected a number above 0")
+    wanted = capabilities or _GENERATES_FOR
+    known = _complete_processor(wanted)
+    named = wanted if wanted in presets() and known.name == wanted else to_mapping(known)
+    try:
+        for number, edge in enumerate(edges(check_id, count, seed, known), 1):
+            sys.stdout.write(one_line(edge_json(edge, number, named)))
+    except Impossible as error:
+        sys.stderr.write(f"popek: {error}\n")
+        return _FAILS
+    return 0
+
+
+def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
+    """Ask about the checks themselves: can all pass, which can fail alone, and which are shadowed by others.
+
+    Without --capabilities the question is asked for the presets of real processors.
+    """
+    from popek.checks.vmcs_redundancy import ask
+    from popek.report.vmcs_repair import print_answers
+
+    answers = [ask(known) for known in _processors(capabilities)]
+    if json:
+        shown = [item.to_json() for item in answers]
+        print_json(shown[0] if capabilities else shown)
+        return 0
+    for item in answers:
+        print_answers(terminal(), item)
+    return 0
+
+
+def compare(
+    *,
+    with_: Annotated[str, Parameter(name="--with", help="A rule set: a patch (.toml) or a Python file.")],
+    capabilities: Processor = None,
+    json: AsJson = False,
+) -> int:
+    """Compare the checks with another rule set: equivalent, or here is a VMCS that shows the difference.
+
+    Without --capabilities they are compared on the presets of real processors, up to the first difference.
+    Exit code: 0 equivalent, 1 different, 2 bad input, 3 undecided.
+    """
+    from popek.checks.vmcs_compare import compare_rules
+    from popek.checks.vmcs_rulefiles import RuleFileError, load_rules
+    from popek.report.vmcs_repair import print_rule_comparison
+
+    try:
+        other = load_rules(with_)
+    except RuleFileError as error:
+        raise UserError(one_clear_line(error)) from None
+    except OSError as error:
+        raise UserError(f"{shown_name(with_)}: {(error.strerror or 'cannot be read').lower()}") from None
+    found = []
+    for known in _processors(capabilities):
+        found.append(compare_rules(other, known))
+        if found[-1].answer.value == "sat":
+            break
+    answers = {item.answer.value for item in found}
+    if "sat" in answers:
+        found = found[-1:]
+    if json:
+        shown = [item.to_json() for item in found]
+        print_json(shown[0] if len(shown) == 1 else shown)
+    else:
+        for item in found:
+            print_rule_comparison(terminal(), item)
+    return _DIFFERENT if "sat" in answers else _UNDECIDED if "unknown" in answers else 0
+
+
+def _processors(wanted: str | None) -> list[Capabilities]:
+    """The processor that `--capabilities` names, else the real ones that are known."""
+    from popek.architectures.vtx.capability_files import presets
+
+    if wanted is not None:
+        return [_complete_processor(wanted)]
+    return [_complete_processor(name) for name in presets() if not name.startswith("bochs-")]
+
+
+def _complete_processor(wanted: str) -> Capabilities:
+    """A processor of which everything is known: the rest is as on processors without relaxations."""
+    import attrs
+
+    from popek.architectures.vtx.dumps.processors import Processor
+
+    known = wanted_processor(wanted)
+    plain = Processor(known).plain.known
+    given = attrs.evolve(plain, features=known.features)
+    return (
+        known
+        if given == known
+        else attrs.evolve(plain, name=f"{known.name}, the rest as on plain processors")
+    )

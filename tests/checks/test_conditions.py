@@ -1,0 +1,111 @@
+"""Settings left open: the weakest condition under which a form is critical; and where theorem and promise part."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from machine_shop import NO, YES
+
+from popek.architectures import machine
+from popek.checks import survey as survey_module
+from popek.checks.conditions import Conditions, critical_when, joined
+from popek.checks.explanation import explain
+from popek.checks.runs import explore_instruction
+from popek.checks.survey import Request, Row, Survey, survey
+from popek.checks.verdict import Status, Truth
+from popek.kernel.configuration import configure
+from popek.kernel.machine import Axis, UnknownNameError
+from popek.kernel.words import TRUE
+
+
+def when(name: str, form: str, *axes: str) -> Conditions:
+    request = Request(name, configuration=configure(machine(name), ()))
+    return critical_when(request, axes, forms=[form])
+
+
+@pytest.mark.parametrize(
+    ("form", "axes", "expected"),
+    [
+        ("SMSW r32", ("UMIP", "TSD"), ({"UMIP": (0,)},)),
+        ("CLI", ("IOPL",), ({"IOPL": (1, 2, 3)},)),
+        ("PUSHFD", ("UMIP", "IOPL"), ({},)),
+        ("HLT", ("UMIP", "IOPL"), ()),
+    ],
+)
+def test_the_condition_on_ia32_names_the_settings_that_matter_and_no_other(
+    form: str, axes: tuple[str, ...], expected: object
+) -> None:
+    (row,) = when("ia32", form, *axes).rows
+    assert row.when == expected
+    assert row.unknown == ()
+
+
+def test_no_open_setting_is_an_error_that_names_some() -> None:
+    with pytest.raises(UnknownNameError, match="UMIP"):
+        when("ia32", "HLT")
+
+
+AXES = {
+    name: Axis(name, "", values, lambda state, value: TRUE)
+    for name, values in (("P", (0, 1)), ("Q", (0, 1, 2)))
+}
+POINTS = list(itertools.product((0, 1), (0, 1, 2)))
+
+
+@given(st.sets(st.sampled_from(POINTS)))
+def test_joining_combinations_loses_none_and_adds_none(chosen: set[tuple[int, int]]) -> None:
+    boxes = joined([{"P": (p,), "Q": (q,)} for p, q in sorted(chosen)], AXES)
+    covered = {
+        (p, q)
+        for p, q in POINTS
+        for box in boxes
+        if p in box.get("P", (0, 1)) and q in box.get("Q", (0, 1, 2))
+    }
+    assert covered == chosen
+
+
+def test_everything_joins_to_one_box_without_conditions() -> None:
+    assert joined([{"P": (p,), "Q": (q,)} for p, q in POINTS], AXES) == ({},)
+
+
+# -- surveys and explanations ---------------------------------------------------------------------
+
+
+def test_a_premise_with_an_unknown_and_no_counterexample_is_unknown() -> None:
+    found = survey(Request("pg74", configuration=configure(machine("pg74"), ["GMODE=0"])), jobs=1)
+    assert found.theorem1 is Status.REFUTED
+    classes = {**found.rows[0].classes, "critical": Truth.UNKNOWN}
+    doubtful = Row("X", "X", "", classes)
+    innocent = tuple(row for row in found.rows if row.classes["critical"] is NO)
+    assert Survey("pg74", "", found.configuration, (*innocent, doubtful)).theorem1 is Status.UNKNOWN
+    assert Survey("pg74", "", found.configuration, (*found.rows, doubtful)).theorem1 is Status.REFUTED
+
+
+def test_several_processes_find_what_one_finds() -> None:
+    request = Request("pdp11-45", configuration=configure(machine("pdp11-45"), ()), components=False)
+    forms = list(machine("pdp11-45").instructions)[:26]
+    alone, together = survey(request, forms=forms, jobs=1), survey(request, forms=forms, jobs=2)
+    assert [(r.form, r.classes) for r in alone.rows] == [(r.form, r.classes) for r in together.rows]
+
+
+def test_too_many_paths_make_a_form_unknown_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        survey_module, "explore_instruction", lambda m, i, e: explore_instruction(m, i, e, budget=1)
+    )
+    found = survey(Request("pg74", configuration=configure(machine("pg74"), ())), forms=["ADD a, b"], jobs=1)
+    (row,) = found.rows
+    assert row.unknown
+    assert "more than 1 paths" in row.remark
+    assert found.theorem1 is Status.UNKNOWN
+
+
+def test_where_theorem_and_promise_part_the_explanation_says_why() -> None:
+    request = Request("ia32", configuration=configure(machine("ia32"), ()), promises=True)
+    (form,) = explain(request, "SMSW r32").forms
+    assert form.row.classes["critical"] is YES
+    assert (form.row.faithful is NO) is (form.disagreement == "")
+    (strapped,) = explain(Request("pg74", configuration=configure(machine("pg74"), ())), "GMODE").forms
+    assert strapped.disagreement == ""
