@@ -23,6 +23,15 @@ LOAD_AREA = ("ENTRY_MSR_LOAD_COUNT", "ENTRY_MSR_LOAD_ADDR")
 """Fields that stay numbers: the checks of the MSR-load area count its entries."""
 
 _ALL_ONES = (1 << 64) - 1
+_MOST_PLACES = 128
+_POINTERS: Mapping[str, Iterable[int]] = {
+    "GUEST_CR3": range(0, 32, 8),
+    "VIRTUAL_APIC_ADDR": (0x80,),
+    "VMCS_LINK_POINTER": (0,),
+    "EXECUTIVE_VMCS_PTR": (0,),
+    "ENTRY_MSR_LOAD_ADDR": [16 * entry + part for entry in range(16) for part in (0, 4, 8)],
+}
+"""Fields that point to memory that checks read, and at which offsets."""
 
 
 @attrs.frozen
@@ -60,7 +69,7 @@ class _SymbolicView(View):
         else:
             value = Word(64, self._elsewhere & (1 << 8 * size) - 1)
         known: Word = FALSE
-        for place in sorted(place for place in self._memory if place >> 64 == 0):
+        for place in self._places:
             try:
                 content = super().read(place, size)
             except MissingField:
@@ -69,6 +78,18 @@ class _SymbolicView(View):
             value, known = ite(here, Word(64, content), value), known | here
         self._reads.append(Read(address, size, value, known))
         return value
+
+
+def _places(known: Vmcs) -> list[int]:
+    """Addresses that a symbolic one may equal: where described memory starts, and where fields point now."""
+    found = {address for address, _, _ in known.memory}
+    for name, offsets in _POINTERS.items():
+        value = known.get(name)
+        if value is not None:
+            found |= {
+                (value & _ALL_ONES - 31 if name == "GUEST_CR3" else value) + offset for offset in offsets
+            }
+    return sorted(place for place in found if place >> 64 == 0)[:_MOST_PLACES]
 
 
 class _AllFeasible:
@@ -105,7 +126,7 @@ class Formulas:
         base = view_of(known, capabilities)
         values = {name: value for name, value in known.fields.items() if name not in self.symbols}
         self._view = _SymbolicView(
-            {**values, **self.symbols, "_reads": [], "_elsewhere": None}, CapabilityView(capabilities), known.launch,
+            {**values, **self.symbols, "_reads": [], "_elsewhere": None, "_places": _places(known)}, CapabilityView(capabilities), known.launch,
             base._memory, known.default,
         )  # fmt: skip
         self._violations: dict[tuple[Check, bool], tuple[Word, tuple[Read, ...]] | None] = {}

@@ -7,9 +7,12 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from .difftest_vmx import difftest_vmx
 from .errors import UserError
 
 app = App(name="difftest", help="Compare the models with emulators that were written by others.")
+
+app.command(difftest_vmx, name="vmx")
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 UNEXPECTED = 1

@@ -58,14 +58,26 @@ def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
     import random
 
     from popek.checks.vmcs_cases import around_checks
-    from popek.emulators.vmx_compare import HANDS_OFF, Case, base_vmcs, modes, preset, random_case
+    from popek.emulators.vmx_compare import (
+        HANDS_OFF,
+        Case,
+        base_vmcs,
+        modes,
+        predictable,
+        preset,
+        random_case,
+    )
 
     rnd = random.Random(f"vm entry {seed}")
     known = modes(model)
     bases = {mode: base_vmcs(mode, model) for mode in known}
-    around = itertools.islice(around_checks(bases, preset(model), rnd, HANDS_OFF), count // 4)
-    made = [Case(item.mode, item.changes, item.origin) for item in around]
-    made += [random_case(rnd, rnd.choice(known), model) for _ in range(count - len(made))]
+    edges = around_checks(bases, preset(model), rnd, HANDS_OFF)
+    around = (Case(item.mode, item.changes, item.origin) for item in edges)
+    made = list(itertools.islice((case for case in around if predictable(case, model)), count // 4))
+    while len(made) < count:
+        case = random_case(rnd, rnd.choice(known), model)
+        if predictable(case, model):
+            made.append(case)
     return made
 
 

@@ -24,6 +24,7 @@ from .vmx_entry import (
     CURRENT_VMCS,
     DEFAULT_MODEL,
     FIXED_FIELDS,
+    SCRATCH,
     SPARE_VMCS,
     EntryCase,
     EntryResult,
@@ -122,22 +123,30 @@ def _bytes(model: str) -> Mapping[int, int]:
     return {start + offset: byte for start, data in _image(revision) for offset, byte in enumerate(data)}
 
 
-def _word(model: str, address: int, size: int) -> MemoryEntry:
-    # Outside the harness's memory the cases read all ones.
-    if address not in ARENA or address + size - 1 not in ARENA:
-        return address, size, (1 << 8 * size) - 1
-    content = bytes(_bytes(model).get(address + offset, 0) for offset in range(size))
-    return address, size, int.from_bytes(content, "little")
+def _words(model: str, *places: tuple[int, int]) -> tuple[MemoryEntry, ...]:
+    """What memory holds at these addresses, so many bytes each; what belongs to the harness is left out."""
+    found: list[MemoryEntry] = []
+    for address, size in places:
+        last = address + size - 1
+        if address in ARENA and last in ARENA:
+            content = bytes(_bytes(model).get(address + offset, 0) for offset in range(size))
+            found.append((address, size, int.from_bytes(content, "little")))
+        elif address in SCRATCH and last in SCRATCH:
+            found.append((address, size, 0))
+        elif address >= SCRATCH.stop:
+            found.append((address, size, (1 << 8 * size) - 1))  # no memory there
+    return tuple(found)
 
 
 def vmcs_of(case: Case, model: str = DEFAULT_MODEL) -> Vmcs:
     """The whole VMCS of a case, with memory where the checks look."""
     fields = {**base_fields(model, case.mode), **case.changes}
     table = fields["GUEST_CR3"] & 0xFFFF_FFE0
-    memory = (
-        _word(model, fields["VMCS_LINK_POINTER"], 4),
-        _word(model, fields.get("VIRTUAL_APIC_ADDR", 0) + 0x80, 1),
-        *(_word(model, table + 8 * number, 8) for number in range(4)),
+    memory = _words(
+        model,
+        (fields["VMCS_LINK_POINTER"], 4),
+        (fields.get("VIRTUAL_APIC_ADDR", 0) + 0x80, 1),
+        *((table + 8 * number, 8) for number in range(4)),
     )
     return Vmcs(fields=fields, memory=memory, launch=Launch(current_vmcs=CURRENT_VMCS))
 
@@ -146,10 +155,11 @@ def base_vmcs(mode: Mode, model: str = DEFAULT_MODEL) -> Vmcs:
     """The harness's baseline of a mode, with the memory that cases may point to."""
     fields = base_fields(model, mode)
     table = fields["GUEST_CR3"] & 0xFFFF_FFE0
-    memory = (
-        _word(model, SPARE_VMCS, 4),
-        _word(model, CONTROL_PAGES.virtual_apic + 0x80, 1),
-        *(_word(model, table + 8 * number, 8) for number in range(4)),
+    memory = _words(
+        model,
+        (SPARE_VMCS, 4),
+        (CONTROL_PAGES.virtual_apic + 0x80, 1),
+        *((table + 8 * number, 8) for number in range(4)),
     )
     return Vmcs(fields=fields, memory=memory, launch=Launch(current_vmcs=CURRENT_VMCS, x2apic=False))
 
@@ -201,6 +211,19 @@ def _changed(rnd: random.Random, name: str, value: int) -> int:
         return rnd.choice(_BOUNDARIES) & mask
     # Beside a boundary.
     return (rnd.choice(_BOUNDARIES) + rnd.choice((-1, 1))) & mask
+
+
+def predictable(case: Case, model: str = DEFAULT_MODEL) -> bool:
+    """Whether the checks decide a case; they do not where it points into memory of the harness."""
+    evaluator = _evaluator(model)
+    vmcs = vmcs_of(case, model)
+    view = evaluator.look(vmcs)
+    return decide(evaluator.run(vmcs, view), view)[0].kind != "undecided"
+
+
+@functools.cache
+def _evaluator(model: str) -> Evaluator:
+    return Evaluator(preset(model), bochs_checks(preset(model)))
 
 
 def compare(
