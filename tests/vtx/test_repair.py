@@ -212,3 +212,8 @@ def test_the_command(run: Run) -> None:
 def test_bad_input_is_one_line(run: Run) -> None:
     with pytest.raises(UserError, match="--keep"):
         run("repair", "-", "--keep", "GUEST_CR9", stdin="GUEST_CR0 = 0x31\n")
+
+
+def test_a_page_of_memory_is_no_obstacle() -> None:
+    vmcs = attrs.evolve(broken(GUEST_RFLAGS=0), memory=((0x1000, 4096, 1 << 200),))
+    assert [change.field for change in repair(vmcs, TIGERLAKE).changes] == ["GUEST_RFLAGS"]

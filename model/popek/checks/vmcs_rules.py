@@ -125,10 +125,14 @@ class Formulas:
         }
         base = view_of(known, capabilities)
         values = {name: value for name, value in known.fields.items() if name not in self.symbols}
+        notes = {"_reads": [], "_elsewhere": None, "_places": _places(known)}
         self._view = _SymbolicView(
-            {**values, **self.symbols, "_reads": [], "_elsewhere": None, "_places": _places(known)}, CapabilityView(capabilities), known.launch,
-            base._memory, known.default,
-        )  # fmt: skip
+            {**values, **self.symbols, **notes},
+            CapabilityView(capabilities),
+            known.launch,
+            base._memory,
+            known.default,
+        )
         self._violations: dict[tuple[Check, bool], tuple[Word, tuple[Read, ...]] | None] = {}
 
     def violation(self, check: Check, *, doubt: bool = False) -> Word | None:

@@ -292,6 +292,29 @@ def _second_solver() -> Any:
     return None
 
 
+@app.command
+def bench(machine: str = "ia32", /, *forms: str, json: AsJson = False) -> int:
+    """Time the classification of a machine, and say how much of it is the solver's.
+
+    Args:
+        machine: a name that `popek machines` lists, or a Python file that declares one.
+        forms: only these forms or mnemonics.
+    """
+    from popek.checks.benchmark import benchmark
+
+    with _known_names(), progress("measuring") as show:
+        found = benchmark(machine, forms, progress=show)
+    if json:
+        _print_json(found.to_json())
+        return 0
+    out = console()
+    out.print(f"{found.machine}: {found.forms} forms classified in {found.seconds:.2f} s on one processor")
+    out.print(f"total over solver time: {found.ratio:.2f}  (solver: {found.solver_seconds:.2f} s)")
+    out.print(f"concrete steps a second: {found.steps_per_second:.0f}")
+    out.print("slowest: " + ", ".join(f"{form} {seconds:.2f} s" for form, seconds in found.slowest))
+    return 0
+
+
 # -- what the commands share ----------------------------------------------------------------------
 
 

@@ -73,6 +73,8 @@ def build() -> Machine[Ia32]:
             "translation by paging (protection by pages only as two ranges)",
             "real-address, virtual-8086 and 64-bit mode: entering them ends in 'not modelled'",
             "hardware task switches: 'not modelled'",
+            "the #GP before an instruction at CPL 3 with CR4.PVI and both VIF and VIP set",
+            "that MOV to and from control and debug registers leaves the status flags undefined: they are kept",
             "debug traps (TF, breakpoints), delivery of faults through the IDT, x87 and SIMD",
             "side effects of reading a device's port; time other than the time-stamp counter",
         ),
