@@ -31,7 +31,7 @@ from popek.architectures.vtx.dumps.explanation import explain as explain_vmcs
 from popek.architectures.vtx.dumps.model import Dump, DumpError
 from popek.architectures.vtx.dumps.reading import read_dumps
 from popek.architectures.vtx.fields import FIELDS
-from popek.checks import conditions, explanation, survey, vmcs_repair
+from popek.checks import conditions, explanation, survey
 from popek.checks.classify import Classifier
 from popek.checks.conditions import Conditions
 from popek.checks.explanation import Explanation
@@ -39,6 +39,7 @@ from popek.checks.runs import explore_instruction
 from popek.checks.solver import Effort
 from popek.checks.survey import Request, Survey
 from popek.checks.vmcs_repair import Repair
+from popek.checks.vmcs_repair import repair as smallest_repair
 from popek.kernel.configuration import Configuration, SettingError, configure
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.report import claims as claims_report
@@ -343,26 +344,9 @@ def _search_report(found: Search[Any]) -> RenderableType:
 # -- VMCSs ----------------------------------------------------------------------------------------
 
 
-@attrs.frozen(eq=False, repr=False)
-class Patient(Shown[Diagnosis]):
-    """A VMCS with its verdict; the figure of a field shows the bits to repair in red."""
-
-    def repair(self, *, keep: Collection[str] = ()) -> Shown[Repair]:
-        """The smallest change with which the entry succeeds.
-
-        Args:
-            keep: ids of fields that must not change.
-        """
-        name = self.answer.dump.name
-        return Shown(
-            _repair(self.answer, keep),
-            lambda it: html.printed(lambda console, found: print_repair(console, name, found), it),
-        )
-
-
 @_in_one_line
-def vmcs(source: str | Path, capabilities: str | None = None) -> Patient:
-    """What a VM entry with the VMCS of a dump does, and why.
+def vmcs(source: str | Path, capabilities: str | None = None) -> Shown[Diagnosis]:
+    """What a VM entry with the VMCS of a dump does, and why; a field's figure shows the bits to repair in red.
 
     Args:
         source: a file, or the text of a dump itself.
@@ -370,8 +354,23 @@ def vmcs(source: str | Path, capabilities: str | None = None) -> Patient:
     """
     dump = _dump(source)
     found = diagnose(dump, _processor(dump, capabilities))
-    return Patient(
+    return Shown(
         found, lambda it: html.printed(vmcs_report.print_check, it), lambda field: _bits(found, field)
+    )
+
+
+@_in_one_line
+def vmcs_repair(patient: Shown[Diagnosis], *, keep: Collection[str] = ()) -> Shown[Repair]:
+    """The smallest change with which the entry succeeds.
+
+    Args:
+        patient: what `vmcs` returned.
+        keep: ids of fields that must not change.
+    """
+    name = patient.answer.dump.name
+    return Shown(
+        _repair(patient.answer, keep),
+        lambda it: html.printed(lambda console, found: print_repair(console, name, found), it),
     )
 
 
@@ -408,7 +407,7 @@ def _processor(dump: Dump, wanted: str | None) -> Capabilities:
 
 
 def _repair(found: Diagnosis, keep: Collection[str]) -> Repair:
-    return vmcs_repair.repair(vmcs_of(found.dump), found.capabilities, keep=keep)
+    return smallest_repair(vmcs_of(found.dump), found.capabilities, keep=keep)
 
 
 def _bits(found: Diagnosis, field: str) -> Figure:
@@ -435,4 +434,5 @@ __all__ = [
     "vmcs",
     "vmcs_diff",
     "vmcs_explain",
+    "vmcs_repair",
 ]

@@ -212,6 +212,7 @@ def test_html_refuses_what_it_cannot_show() -> None:
 
 
 def test_plain_text_has_no_markup_and_no_colors() -> None:
+    assert html.plain("E[a] := 1") == "E[a] := 1"
     found = str(notebook.machine("pg74"))
     assert "E[a] := E[b]." in found
     assert "\x1b" not in found

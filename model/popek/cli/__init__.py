@@ -33,6 +33,7 @@ app = App(
 )
 app.register_install_completion_command(add_to_startup=False)
 app.command("popek.cli.vmcs:app", name="vmcs", help="Judge, decode, explain and compare VMCSs.")
+app.command("popek.cli.vmcb:app", name="vmcb", help="Judge AMD VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
 app.command("popek.cli.vti:app", name="vti", help="Judge a VT-i configuration: VPD and PSR.vm.")
 
