@@ -169,7 +169,7 @@ def counterexample(witness: Mapping[str, Any], indent: int = 2) -> RenderableTyp
         table.add_row("→ nothing changes")
     for name in dict.fromkeys(name for result in results for name in result):
         cells = [result.get(name, "unchanged") for result in results]
-        style = "bold red" if name in witness["differ"] else ""
+        style = "bold red" if name.removeprefix("→ ") in witness["differ"] else ""
         table.add_row(Text(name, style), *(Text(cell, style) for cell in cells))
     return Padding(Group(Text(witness["story"], "italic"), table), (0, 0, 0, indent))
 
