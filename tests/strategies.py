@@ -118,10 +118,19 @@ class _Aiming:
         return self._solver.feasible()
 
     def aim(self) -> Aim | None:
-        """Numbers that meet every assumption, which the solver keeps anyway; None if it gave up on them."""
-        if not self._solver.feasible() or self._solver._models[-1] is None:
-            return None
-        model = Model(self._solver, self._solver._models[-1])
+        """Numbers that meet every assumption; None if the solver gave up on them or there are none."""
+        for _ in range(2):
+            if not self._solver.feasible() or self._solver._models[-1] is None:
+                return None
+            aim = self._numbers(Model(self._solver, self._solver._models[-1]))
+            tables = {name: cells.__getitem__ for name, cells in aim.cells.items()}
+            if all(terms.evaluate(self._assumed, aim.numbers, tables)):
+                return aim
+            # An assignment that was kept from an earlier question and no longer fits; ask anew.
+            self._solver._models[-1] = None
+        return None
+
+    def _numbers(self, model: Model) -> Aim:
         cells: dict[str, dict[int, int]] = {}
         for cell in terms.applications_of(self._assumed):
             cells.setdefault(str(cell.data), {})[model(cell.args[0])] = model(cell)
@@ -209,7 +218,8 @@ def example(name: str, form: str, aim: Aim, seed: int, changes: list[int]) -> Ex
         root = Everywhere(cells, pool, width) if everywhere else dict(cells)
         state.memories()[memory_name] = Memory(content.address_width, width, root)  # type: ignore[index]
     undefined = {
-        variable: boundary_number(chance, term.width) for variable, term in _undefined(name, form).items()
+        variable: aim.numbers.get(variable, boundary_number(chance, term.width))
+        for variable, term in _undefined(name, form).items()
     }
     operands = _operands(instruction, aim, chance)
     return Example(state.with_undefined(undefined), operands, undefined)
