@@ -205,6 +205,7 @@ class _Promises(Generic[S]):
             *assumed,
         ]
         self._other = self._private  # another P, for the second run of safety
+        self._ruled_out: list[Word] = []  # ways on the hardware that cannot be taken: part of what was asked
         self._ask = Asker(keeper.effort, self._assumed)
 
     def _arranged(self, private: S) -> tuple[Run[S], list[Word]]:
@@ -235,6 +236,8 @@ class _Promises(Generic[S]):
             shown = _Breach(_Kind.UNLIKE, "", given, TRUE).conditions
             if shown and self._ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
                 found.append((given, after))
+            else:
+                self._ruled_out.append(conjunction(given))
         return found
 
     # -- the ways to break a promise ----------------------------------------------------------
@@ -413,7 +416,7 @@ class _Promises(Generic[S]):
             unknown = unknown or answer is Answer.UNKNOWN
             if breach.conditions:
                 asked.append(conjunction(condition.term for condition in breach.conditions))
-        question = Question(title, [*self._assumed, any_of(asked)])
+        question = Question(title, [*self._assumed, any_of([*asked, *self._ruled_out])])
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
         gap = self._ask.first([(self._hardware.not_modelled,), (self._native.not_modelled, self._silent())])
         if unknown or gap is not Answer.UNSAT:
