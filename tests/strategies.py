@@ -9,7 +9,7 @@ leaves that the instruction reads are then changed, and the whole is mended into
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,22 +17,42 @@ import attrs
 from hypothesis import strategies as st
 
 from popek.architectures import makers
-from popek.architectures.ia32.state import CR4_DEFINED, EFLAGS_DEFINED, EFLAGS_FIXED, SEGMENT_NAMES
+from popek.architectures.ia32.state import (
+    CR4_DEFINED,
+    EFLAGS_DEFINED,
+    EFLAGS_FIXED,
+    SEGMENT_NAMES,
+    VIRTUAL_8086_RIGHTS,
+    real_base,
+)
 from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
-from popek.checks.runs import FEASIBILITY, Run
-from popek.checks.solver import Model, Solver
+from popek.checks.runs import Run, explore_instruction
+from popek.checks.solver import Model
+from popek.checks.vtx_requirements import governed_forms
 from popek.kernel import terms
-from popek.kernel.exploration import explore
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import NotModelled, Outcome
+from popek.kernel.outcome import NotModelled
 from popek.kernel.state import Leaf, State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
 
-FORMS = [(name, form) for name, make in makers().items() for form in make().instructions]
+
+def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:
+    """The forms of a machine; of IA-32 with VMX those that VMX has a say in, for the others are IA-32's."""
+    forms = make().instructions
+    if name != "ia32-vt-x":
+        return list(forms)
+    switches = {"CALL far", "JMP far", "INT n", "IRET"}
+    return [
+        *governed_forms(),
+        *(f for f, i in forms.items() if i.mnemonic in switches and f not in governed_forms()),
+    ]
+
+
+FORMS = [(name, form) for name, make in makers().items() for form in _forms(name, make)]
 """Every form of every machine, as (machine, form)."""
 
 # Bytes that mean something: descriptor types, access rights, small selectors, signs, masks.
@@ -97,61 +117,29 @@ class Everywhere:
         return Word(self.width, self.cells.get(where, other))
 
 
-class _Aiming:
-    """The solver as an exploration's oracle, which can say how it would go through the path at hand."""
-
-    def __init__(self) -> None:
-        self._solver, self._assumed = Solver(rlimit=FEASIBILITY), list[Term]()
-
-    def push(self, condition: Term) -> None:
-        """Assume a condition."""
-        self._solver.push(condition)
-        self._assumed.append(condition)
-
-    def pop(self) -> None:
-        """Drop the latest."""
-        self._solver.pop()
-        self._assumed.pop()
-
-    def feasible(self) -> bool:
-        """False only when the assumptions contradict one another."""
-        return self._solver.feasible()
-
-    def aim(self) -> Aim | None:
-        """Numbers that meet every assumption; None if the solver gave up on them or there are none."""
-        for _ in range(2):
-            if not self._solver.feasible() or self._solver._models[-1] is None:
-                return None
-            aim = self._numbers(Model(self._solver, self._solver._models[-1]))
-            tables = {name: cells.__getitem__ for name, cells in aim.cells.items()}
-            if all(terms.evaluate(self._assumed, aim.numbers, tables)):
-                return aim
-            # An assignment that was kept from an earlier question and no longer fits; ask anew.
-            self._solver._models[-1] = None
+def _aim(conditions: Sequence[Term], model: Model | None) -> Aim | None:
+    """Numbers that meet the conditions; None if no assignment is known."""
+    if model is None:
         return None
-
-    def _numbers(self, model: Model) -> Aim:
-        cells: dict[str, dict[int, int]] = {}
-        for cell in terms.applications_of(self._assumed):
-            cells.setdefault(str(cell.data), {})[model(cell.args[0])] = model(cell)
-        variables = terms.variables_of(self._assumed)
-        return Aim({variable: model(term) for variable, term in variables.items()}, cells)
+    cells: dict[str, dict[int, int]] = {}
+    for cell in terms.applications_of(conditions):
+        cells.setdefault(str(cell.data), {})[model(cell.args[0])] = model(cell)
+    variables = terms.variables_of(conditions)
+    aim = Aim({variable: model(term) for variable, term in variables.items()}, cells)
+    tables = {name: table.__getitem__ for name, table in aim.cells.items()}
+    assert all(terms.evaluate(conditions, aim.numbers, tables)), "an assignment that was kept does not fit"
+    return aim
 
 
 @cache
 def _explored(name: str, form: str) -> tuple[Run[Any], tuple[Aim | None, ...]]:
-    """The paths, found as `explore_instruction` finds them, and an aim for each."""
-    known, oracle = machine(name), _Aiming()
-    instruction, state = known.instructions[form], known.state.symbolic()
-    operands, found = instruction.symbols(), list[Aim | None]()
-
-    def run() -> Outcome[Any]:
-        outcome = known.step(instruction, state, operands)
-        found.append(oracle.aim())
-        return outcome
-
-    paths = explore(run, oracle, assume=[known.invariant(state), instruction.valid(operands)])
-    return Run(state, tuple(paths), operands), tuple(found)
+    """The paths, and an aim for each."""
+    known = machine(name)
+    instruction = known.instructions[form]
+    run = explore_instruction(known, instruction)
+    assumed = [known.invariant(run.before).term, instruction.valid(run.operands).term]
+    found = tuple(_aim([*assumed, *p.conditions], run.known.get(p.conditions)) for p in run.paths)
+    return attrs.evolve(run, known={}, translated=None), found
 
 
 def aims(name: str, form: str) -> tuple[tuple[int, Aim], ...]:
@@ -316,28 +304,58 @@ def fitted(known: Machine[Any], exists: State, changes: Mapping[str, int]) -> St
 
 
 def _mend_ia32(cpu: Any) -> None:
-    cpu.eflags = (cpu.eflags.value & EFLAGS_DEFINED & ~Word(32, 1 << 17)) | EFLAGS_FIXED
-    cpu.cr0 = cpu.cr0.value | 0x11
+    """Into a state that exists in the mode that CR0.PE and EFLAGS.VM say."""
+    cpu.eflags = (cpu.eflags.value & EFLAGS_DEFINED) | EFLAGS_FIXED
+    cpu.cr0 = cpu.cr0.value | 0x10
     cpu.cr4 = cpu.cr4.value & CR4_DEFINED
+    cpu.xcr0 = (cpu.xcr0 & 3) | 1
     for name in (*SEGMENT_NAMES, "ldtr", "tr"):
         cpu[f"{name}.rights"] = cpu[f"{name}.rights"] & 0x1F0FF
+    ldtr, tr = cpu.ldtr.rights, cpu.tr.rights
+    if not ldtr.unusable:
+        ldtr.p, ldtr.s, ldtr.type = 1, 0, 2
+    tr.unusable, tr.p, tr.s, tr.type = 0, 1, 0, (tr.type & 8) | 3
+    if cpu.eflags.vm:
+        cpu.cr0.pe = 1
+        for name in SEGMENT_NAMES:
+            segment = getattr(cpu, name)
+            segment.base = real_base(segment.selector.value)
+            segment.limit, segment.rights = 0xFFFF, VIRTUAL_8086_RIGHTS
+    elif not cpu.cr0.pe:
+        cpu.cr0.pg = 0
+        for name in SEGMENT_NAMES:
+            rights = getattr(cpu, name).rights
+            rights.unusable, rights.p, rights.s = 0, 1, 1
+            rights.type = (rights.type & 0b0101) | 2
+        cpu.cs.rights.type = 3
+        cpu.ss.rights.dpl = cpu.cs.rights.dpl = 0
+    else:
+        _mend_protected(cpu)
+
+
+def _mend_protected(cpu: Any) -> None:
     cpl, cs, ss = cpu.cpl, cpu.cs.rights, cpu.ss.rights
     for rights in (cs, ss):
         rights.unusable, rights.p, rights.s = 0, 1, 1
-    cs.type, ss.dpl = cs.type | 8, cpl
+    cs.type = cs.type | 8
     if not (cs.type[2] and cs.dpl <= cpl):  # conforming code may be more privileged
         cs.dpl = cpl
     ss.type = (ss.type & 0b0101) | 2
-    cpu.ss.selector.rpl = cpl
+    cpu.ss.selector.rpl = cpu.cs.selector.rpl = cpl
     for name in ("es", "ds", "fs", "gs"):
         rights = getattr(cpu, name).rights
         if not rights.unusable:
             rights.p, rights.s = 1, 1
             rights.type = rights.type | ((rights.type >> 3) << 1)  # code that is readable
-    ldtr, tr = cpu.ldtr.rights, cpu.tr.rights
-    if not ldtr.unusable:
-        ldtr.p, ldtr.s, ldtr.type = 1, 0, 2
-    tr.unusable, tr.p, tr.s, tr.type = 0, 1, 0, (tr.type & 8) | 3
+
+
+def _mend_vmx(cpu: Any) -> None:
+    _mend_ia32(cpu)
+    cpu.cr0 = cpu.cr0.value & 0xE005003F
+    if cpu.cr0.nw:
+        cpu.cr0.cd = 1
+    if cpu.non_root:
+        cpu.cr0, cpu.cr4 = cpu.cr0.value | 0x80000021, cpu.cr4.value | 0x2000
 
 
 def _mend_ia64(cpu: Any) -> None:
@@ -394,6 +412,7 @@ def _mend_s370(cpu: Any) -> None:
 
 MENDERS: Mapping[str, Callable[[Any], None]] = {
     "ia32": _mend_ia32,
+    "ia32-vt-x": _mend_vmx,
     "ia64": _mend_ia64,
     "pdp10-ka10": _mend_ka10,
     "pdp10-ks10": _mend_ks10,

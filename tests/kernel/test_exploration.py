@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popek.checks.solver import Solver
+from popek.checks.pruning import Pruner
 from popek.kernel import terms
 from popek.kernel.exploration import PathBudgetError, explore
 from popek.kernel.terms import Term
@@ -39,7 +39,7 @@ def classify() -> str:
 
 
 def test_every_value_goes_through_exactly_one_path_with_the_result_of_the_plain_run() -> None:
-    paths = explore(classify, Solver())
+    paths = explore(classify, Pruner())
     assert sorted(path.result for path in paths) == ["bit", "low", "none", "same"]
     for a, b in itertools.product(range(16), range(16)):
         (path,) = holding(paths, a, b)  # type: ignore[arg-type]
@@ -57,7 +57,7 @@ def test_sides_that_cannot_be_are_not_run() -> None:
             return "low"
         return "high"
 
-    assert len(explore(run, Solver())) == 2
+    assert len(explore(run, Pruner())) == 2
     assert ran == []
     assert len(explore(run, Anything())) == 3
 
@@ -72,29 +72,29 @@ def test_a_question_that_was_answered_is_not_asked_again() -> None:
 
 
 def test_assumptions_restrict_the_paths() -> None:
-    paths = explore(classify, Solver(), assume=[A < 2])
+    paths = explore(classify, Pruner(), assume=[A < 2])
     assert [path.result for path in paths] == ["low"]
-    assert explore(classify, Solver(), assume=[A < 2, A > 2]) == []
-    assert explore(classify, Solver(), assume=[Word(1, 0)]) == []
+    assert explore(classify, Pruner(), assume=[A < 2, A > 2]) == []
+    assert explore(classify, Pruner(), assume=[Word(1, 0)]) == []
 
 
 def test_more_paths_than_the_budget_is_a_clear_error() -> None:
     def run() -> int:
         return sum(int(bool(A[i])) for i in range(4))
 
-    assert len(explore(run, Solver(), budget=16)) == 16
+    assert len(explore(run, Pruner(), budget=16)) == 16
     with pytest.raises(PathBudgetError, match="more than 15 paths"):
-        explore(run, Solver(), budget=15)
+        explore(run, Pruner(), budget=15)
 
 
 def test_after_an_exploration_a_symbolic_condition_raises_again_and_the_oracle_is_empty() -> None:
-    solver = Solver()
+    oracle = Pruner()
     with pytest.raises(ZeroDivisionError):
-        explore(lambda: 1 // 0 if A == 1 else 0, solver)
+        explore(lambda: 1 // 0 if A == 1 else 0, oracle)
     with pytest.raises(SymbolicConditionError):
         bool(A == 1)
-    solver.add((A == 2) & (B == 2))
-    assert solver.feasible()
+    oracle.push((A == 2) & (B == 2))
+    assert oracle.feasible()
 
 
 def test_code_that_asks_other_questions_the_second_time_is_noticed() -> None:
@@ -104,7 +104,7 @@ def test_code_that_asks_other_questions_the_second_time_is_noticed() -> None:
         return bool((A == 1) if next(calls) == 0 else (A == 2)) and bool(B == 1)
 
     with pytest.raises(RuntimeError, match="another question than in its last run"):
-        explore(run, Solver())
+        explore(run, Pruner())
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 15)), min_size=1, max_size=4))
@@ -114,7 +114,7 @@ def test_paths_of_random_comparisons_partition_all_values(tests: list[tuple[str,
     def run() -> tuple[bool, ...]:
         return tuple(bool(names[name] < bound) for name, bound in tests)
 
-    paths = explore(run, Solver())
+    paths = explore(run, Pruner())
     for a, b in itertools.product(range(16), range(16)):
         (path,) = holding(paths, a, b)  # type: ignore[arg-type]
         assert path.result == tuple({"a": a, "b": b}[n] < bound for n, bound in tests)  # type: ignore[attr-defined]

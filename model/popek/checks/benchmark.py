@@ -1,31 +1,57 @@
-"""Speed, as ratios measured in one run: what is spent outside the solver, and how it grows with forms."""
+"""Speed, measured in one run: what a classification costs beside the solver, and how often the rest is done.
+
+Figures of one run can be compared with one another; those of two machines cannot.
+"""
 
 from __future__ import annotations
 
+import random
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from typing import Any
 
 import attrs
 
 from popek.architectures import machine as find_machine
+from popek.architectures.vtx.baselines import MODES, baseline, has_mode
+from popek.architectures.vtx.capabilities import Capabilities
+from popek.architectures.vtx.capability_files import load_capabilities
+from popek.architectures.vtx.fields import FIELDS
+from popek.architectures.vtx.verdict import verdict_of_many
+from popek.architectures.vtx.vmcs import Vmcs
+from popek.kernel import terms
 from popek.kernel.configuration import default_configuration
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine, UnknownNameError
+from popek.kernel.state import Role, State
 from popek.kernel.words import Word
 
+from .counterexample import ReplayError
+from .runs import explore_instruction
 from .survey import Request, Surveyor
 
-STEPS = 2000
+PARTS = ("classify", "steps", "laws", "vmcs", "difftest")
+BUDGET = 1.0  # seconds for a rate
+SAMPLE = 24  # instruction forms for the law
+VMCSS = 500  # VMCSs that are judged again and again
+PROCESSOR = "intel-skylake"
+CASES = 400  # of a differential test
+
+Progress = Callable[[int, int], None]
 
 
 @attrs.frozen
-class Benchmark:
-    """What one run measured, on one processor.
+class Classified:
+    """What classifying some forms took, on one processor.
 
     Attributes:
-        forms: instruction forms classified.
+        machine: its name.
+        forms: how many instruction forms.
         seconds: spent on them.
         solver_seconds: of these, inside the solver.
-        steps_per_second: concrete runs of single instructions, solver and all its terms left out.
-        growth: seconds after each form, in the order in which the machine declares them.
+        growth, solver_growth: seconds after each form, in the order in which the machine declares them.
         slowest: the forms that took longest, with their seconds.
     """
 
@@ -33,8 +59,8 @@ class Benchmark:
     forms: int
     seconds: float
     solver_seconds: float
-    steps_per_second: float
     growth: tuple[float, ...]
+    solver_growth: tuple[float, ...]
     slowest: tuple[tuple[str, float], ...]
 
     @property
@@ -43,69 +69,253 @@ class Benchmark:
         return self.seconds / self.solver_seconds if self.solver_seconds else 0.0
 
     def to_json(self) -> dict[str, object]:
-        """`popek/benchmark/1`."""
+        """Its keys in `popek/benchmark/1`."""
         return {
-            "schema": "popek/benchmark/1",
             "machine": self.machine,
             "forms": self.forms,
             "seconds": round(self.seconds, 3),
             "solver_seconds": round(self.solver_seconds, 3),
             "total_over_solver": round(self.ratio, 3),
-            "steps_per_second": round(self.steps_per_second),
             "growth": [round(seconds, 3) for seconds in self.growth],
+            "solver_growth": [round(seconds, 3) for seconds in self.solver_growth],
             "slowest": [[form, round(seconds, 3)] for form, seconds in self.slowest],
         }
 
 
+@attrs.frozen
+class Rate:
+    """How often something was done.
+
+    Attributes:
+        name: stable.
+        unit: what was done, for people.
+        count, seconds: how often, and in what time.
+        missing: why nothing was measured, else empty.
+    """
+
+    name: str
+    unit: str
+    count: int = 0
+    seconds: float = 0.0
+    missing: str = ""
+
+    @property
+    def per_second(self) -> float:
+        """0 where nothing was measured."""
+        return self.count / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """An entry of `rates` in `popek/benchmark/1`."""
+        return {
+            "unit": self.unit,
+            "count": self.count,
+            "seconds": round(self.seconds, 3),
+            "per_second": round(self.per_second),
+            "missing": self.missing,
+        }
+
+
+@attrs.frozen
+class Benchmark:
+    """What one run measured; `classified` is None where that part was left out."""
+
+    classified: Classified | None
+    rates: tuple[Rate, ...]
+
+    def rate(self, name: str) -> Rate:
+        """A rate by its name."""
+        return next(rate for rate in self.rates if rate.name == name)
+
+    def to_json(self) -> dict[str, object]:
+        """`popek/benchmark/1`."""
+        found: dict[str, object] = {} if self.classified is None else self.classified.to_json()
+        found |= {
+            f"{rate.name}_per_second": round(rate.per_second) for rate in self.rates if rate.name == "steps"
+        }
+        rates = {rate.name: rate.to_json() for rate in self.rates}
+        return found | {"schema": "popek/benchmark/1", "rates": rates}
+
+
 def benchmark(
-    name: str, forms: Sequence[str] = (), *, progress: Callable[[int, int], None] | None = None
+    name: str,
+    forms: Sequence[str] = (),
+    *,
+    parts: Sequence[str] = PARTS,
+    budget: float = BUDGET,
+    cases: int = CASES,
+    progress: Progress | None = None,
 ) -> Benchmark:
-    """Classify the forms of a machine, one after the other, and time it.
+    """Measure on one processor, a part after the other.
 
     Args:
-        forms: only these; all by default.
+        name: of the machine that is classified, stepped and held to the law.
+        forms: only these of its forms or mnemonics; all by default.
+        parts: of `PARTS`.
+        budget: seconds for each rate.
+        cases: how many cases of a differential test.
+        progress: called with the number of forms that are classified, and of all.
 
     Raises:
-        UnknownNameError: no such machine or form.
+        UnknownNameError: no such machine, form or part.
+        ReplayError: the law does not hold: a defect of popek.
     """
+    for part in parts:
+        if part not in PARTS:
+            raise UnknownNameError("part", part, PARTS)
     machine = find_machine(name)
-    wanted = [i.form for given in forms for i in machine.find(given)] or list(machine.instructions)
+    wanted = list(dict.fromkeys(i.form for given in forms for i in machine.find(given)))
+    chosen = [machine.instructions[form] for form in wanted or machine.instructions]
+    classified = _classified(name, machine, chosen, progress) if "classify" in parts else None
+    rates: list[Rate] = []
+    if "steps" in parts:
+        rates.append(_steps(machine, chosen, budget))
+    if "laws" in parts:
+        rates.append(_law(machine, chosen[:: max(1, len(chosen) // SAMPLE)], budget))
+    if "vmcs" in parts:
+        rates += [_vmcss("vmcs complete", 1.0, budget), _vmcss("vmcs partial", 0.5, budget)]
+    if "difftest" in parts:
+        rates += [_difftest(emulator, cases) for emulator in ("unicorn", "bochs")]
+    return Benchmark(classified, tuple(rates))
+
+
+def _classified(
+    name: str, machine: Machine[Any], chosen: Sequence[Instruction], progress: Progress | None
+) -> Classified:
     surveyor = Surveyor(Request(name, None, default_configuration(machine)), machine)
     rows = []
-    for number, form in enumerate(wanted):
-        rows.append(surveyor.row(form))
+    for number, instruction in enumerate(chosen, 1):
+        rows.append(surveyor.row(instruction.form))
         if progress is not None:
-            progress(number + 1, len(wanted))
-    growth, total = [], 0.0
-    for row in rows:
-        total += row.seconds
-        growth.append(total)
+            progress(number, len(chosen))
     slowest = sorted(rows, key=lambda row: -row.seconds)[:5]
-    return Benchmark(
-        machine.name,
-        len(rows),
-        total,
-        sum(row.solver_seconds for row in rows),
-        _steps_per_second(name, wanted),
-        tuple(growth),
-        tuple((row.form, row.seconds) for row in slowest),
-    )
+    growth = tuple(_sums(row.seconds for row in rows))
+    solving = tuple(_sums(row.solver_seconds for row in rows))
+    pairs = tuple((row.form, row.seconds) for row in slowest)
+    return Classified(machine.name, len(rows), growth[-1], solving[-1], growth, solving, pairs)
 
 
-def _steps_per_second(name: str, forms: Sequence[str]) -> float:
-    machine = find_machine(name)
+def _sums(seconds: Iterator[float]) -> Iterator[float]:
+    total = 0.0
+    for one in seconds:
+        total += one
+        yield total
+
+
+def _repeated(name: str, unit: str, budget: float, turn: Callable[[], int]) -> Rate:
+    """As many turns as fit into the budget, one at least; a turn says how often it did something."""
+    begin, count = time.perf_counter(), 0
+    while True:
+        count += turn()
+        seconds = time.perf_counter() - begin
+        if seconds >= budget:
+            return Rate(name, unit, count, seconds)
+
+
+# -- concrete steps, and the law ------------------------------------------------------------------
+
+
+def _steps(machine: Machine[Any], chosen: Sequence[Instruction], budget: float) -> Rate:
     state = machine.state.reset()
-    prepared = []
-    for form in forms:
-        instruction = machine.instructions[form]
-        operands = {
-            full: Word(width, operand.kind.first.get(part, 0))
-            for operand in instruction.inputs
-            for part, (full, width) in zip(operand.kind.parts, operand.part_names(), strict=True)
+    prepared = [(instruction, _operands(instruction)) for instruction in chosen]
+
+    def turn() -> int:
+        for instruction, operands in prepared:
+            machine.step(instruction, state, operands)
+        return len(prepared)
+
+    return _repeated("steps", f"instructions of {machine.name} run on numbers", budget, turn)
+
+
+def _operands(instruction: Instruction) -> dict[str, Word]:
+    return {
+        full: Word(width, operand.kind.first.get(part, 0))
+        for operand in instruction.inputs
+        for part, (full, width) in zip(operand.kind.parts, operand.part_names(), strict=True)
+    }
+
+
+def _law(machine: Machine[Any], chosen: Sequence[Instruction], budget: float) -> Rate:
+    """Exactly one path holds in a random state, and it ends as the run on numbers does."""
+    chance = random.Random(1)
+    explored = [(one, explore_instruction(machine, one), _operands(one)) for one in chosen]
+    prepared = [
+        (one, run, list(dict.fromkeys(c for path in run.paths for c in path.conditions)), operands)
+        for one, run, operands in explored
+    ]
+
+    def turn() -> int:
+        for instruction, run, conditions, operands in prepared:
+            state = _random_state(machine, chance)
+            numbers = {name: int(word) for name, word in {**state.words(), **operands}.items()}
+            numbers |= {n: 0 for n in terms.variables_of(conditions) if n not in numbers}
+            cells = dict.fromkeys(state.memories(), lambda _: 0)
+            values = dict(zip(conditions, terms.evaluate(conditions, numbers, cells), strict=True))
+            holding = [path for path in run.paths if all(values[c] for c in path.conditions)]
+            concrete = machine.step(instruction, state, operands)
+            if len(holding) != 1 or type(holding[0].result) is not type(concrete):
+                raise ReplayError(f"{machine.name}: {instruction.form}: the law does not hold in {state}")
+        return len(prepared)
+
+    return _repeated("laws", f"examples of the law on {len(prepared)} forms", budget, turn)
+
+
+def _random_state(machine: Machine[Any], chance: random.Random) -> State:
+    """A state that exists, with random program data, and random resources where they may be."""
+    state: State = machine.state.reset()
+    for roles in ((Role.GENERAL,), (Role.RESOURCE, Role.MODE)):
+        changes = {
+            leaf.name: chance.getrandbits(leaf.width) for leaf in machine.state.leaves if leaf.role in roles
         }
-        prepared.append((instruction, operands))
-    begin = time.perf_counter()
-    for number in range(STEPS):
-        instruction, operands = prepared[number % len(prepared)]
-        machine.step(instruction, state, operands)
-    return STEPS / (time.perf_counter() - begin)
+        changed = state.with_changes(changes)
+        if machine.invariant(changed).value == 1:
+            state = changed
+    return state
+
+
+# -- VMCSs and emulators --------------------------------------------------------------------------
+
+
+def _vmcss(name: str, given: float, budget: float) -> Rate:
+    """Judge VMCSs of every operating mode, each with a bit of a field turned over; all give the same fields."""
+    capabilities = load_capabilities(PROCESSOR)
+    chance = random.Random(1)
+    shown = frozenset(field for field in FIELDS if chance.random() < given)
+    vmcss = [_varied(mode, capabilities, shown, chance) for mode in _modes(capabilities)]
+
+    def turn() -> int:
+        return sum(1 for _ in verdict_of_many(vmcss, capabilities))
+
+    share = "every field" if given == 1.0 else "half of the fields"
+    return _repeated(name, f"VMCSs judged, {share} given", budget, turn)
+
+
+def _modes(capabilities: Capabilities) -> Iterator[Any]:
+    modes = [mode for mode in MODES if has_mode(mode, capabilities)]
+    for number in range(VMCSS):
+        yield modes[number % len(modes)]
+
+
+def _varied(mode: Any, capabilities: Capabilities, shown: frozenset[str], chance: random.Random) -> Vmcs:
+    whole = baseline(mode, capabilities)
+    fields = {name: value for name, value in whole.fields.items() if name in shown}
+    field = chance.choice(list(fields))
+    fields[field] ^= 1 << chance.randrange(FIELDS[field].width)
+    return attrs.evolve(whole, fields=fields)
+
+
+def _difftest(emulator: str, cases: int) -> Rate:
+    name, unit = f"difftest {emulator}", f"IA-32 cases compared with {emulator.capitalize()}"
+    present = (
+        find_spec("unicorn") if emulator == "unicorn" else shutil.which("bochs") and shutil.which("nasm")
+    )
+    if not present:
+        return Rate(name, unit, missing=f"{emulator} is not installed")
+    from popek.emulators import ia32_compare
+
+    against = ia32_compare.BOCHS
+    if emulator == "unicorn":
+        from popek.emulators.ia32_unicorn import UNICORN
+
+        against = UNICORN
+    found = ia32_compare.difftest(cases, against=against)
+    return Rate(name, unit, found.cases, found.seconds)

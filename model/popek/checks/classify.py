@@ -46,10 +46,11 @@ from .runs import (
     differing,
     explore_instruction,
     handed_over,
+    operating_mode,
     probe,
     together,
 )
-from .solver import Answer, Effort
+from .solver import Answer, Effort, Model, Solver
 from .verdict import Evidence, Question, Truth, both, either, negate, z3_evidence
 from .witness import find_minimal
 
@@ -59,6 +60,8 @@ PRIME = "'"
 
 # Solver resources for finding out whether one component leaks.
 COMPONENT = 500_000
+# The same, in the neighbourhood of a known run.
+NEAR = 100_000
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -199,13 +202,21 @@ class Classifier(Generic[S]):
             PathBudgetError: too many paths.
             ReplayError: a defect of popek.
         """
-        general = run if run is not None else explore_instruction(self.machine, instruction, self.effort)
+        general = run
+        if general is None:
+            general = explore_instruction(
+                self.machine,
+                instruction,
+                self.effort,
+                configuration=self.configuration,
+                prefer=self.technique.deprivileged,
+            )
         return _Questions(self, instruction, general).answer()
 
 
 def configured(machine: Machine[S], configuration: Configuration) -> S:
-    """The state that may be anything but for the settings that are one leaf each."""
-    state = machine.state.symbolic()
+    """The state that may be anything but for the settings that are one leaf each, and the operating mode."""
+    state = machine.state.symbolic().with_changes(operating_mode(machine, configuration))
     fixed = {
         machine.axis(name).leaf: value
         for name, value in configuration.settings.items()
@@ -255,12 +266,11 @@ class _Questions(Generic[S]):
             instruction.valid(general.operands),
         ]
         self._in_user = [self._technique.deprivileged(classifier.state)]
-        self._ask = Asker(classifier.effort, self._assumed)
+        self._ask = Asker(classifier.effort, self._assumed, general.translated)
+        self._models: dict[tuple[Term, ...], Model] = {}  # by the way in which the first run completes
 
     def answer(self) -> Classification[S]:
-        completes_in_user = self._ask.first(
-            (*self._in_user, conjunction(conditions)) for conditions, _ in self._completions(self._run)
-        )
+        completes_in_user = self._completes_in_user()
         findings = {
             "mode_sensitive": self._finding("mode_sensitive", self._mode(), self._in_user, completes_in_user)
         }
@@ -271,6 +281,19 @@ class _Questions(Generic[S]):
             # What is so in user mode is so; only where it is not must every mode be asked about.
             findings[f"{name}_sensitive"] = self._finding(f"{name}_sensitive", problem, [], user)
         return Classification(self._instruction, findings, self._privileged(completes_in_user))
+
+    def _completes_in_user(self) -> Answer:
+        ways = [conditions for conditions, _ in self._completions(self._run)]
+        for conditions in ways:
+            if self._like_explored(conditions, *self._in_user):
+                return Answer.SAT
+        total = Answer.UNSAT
+        for conditions in ways:
+            answer = self._answered(self._ask.solver(*self._in_user, conjunction(conditions)), conditions)
+            if answer is Answer.SAT:
+                return answer
+            total = answer if answer is Answer.UNKNOWN else total
+        return total
 
     def _settings(self, state: S) -> Word:
         return self._c.configuration.holds(self._machine, state, mentioned=self._general.mentioned)
@@ -295,7 +318,7 @@ class _Questions(Generic[S]):
         elsewhere = frozenset(slot.name for slot in self._machine.state.layout if slot.role not in roles)
         other_leaves = frozenset(leaf.name for leaf in self._machine.state.leaves if leaf.role not in roles)
         before = self._run.before
-        pairs = [(when, before, after) for when, after in self._completions(self._run)]
+        pairs = [(when, (), before, after) for when, after in self._completions(self._run)]
         changed = differing(pairs, ignoring=elsewhere | other_leaves, time_is_state=self._c.time_is_state)
         return _Problem([], changed, [self._run])
 
@@ -406,7 +429,13 @@ class _Questions(Generic[S]):
         """Whether one of the cases is possible, and which."""
         total = Answer.UNSAT
         for case in cases:
-            answer = self._ask.first([(*conditions, case.differs)])
+            if case.differs.value == 0:
+                continue
+            answer = Answer.UNSAT
+            if case.first in self._models:
+                answer = self._near(case, conditions, case.differs).check(rlimit=NEAR)
+            if answer is not Answer.SAT:
+                answer = self._answered(self._ask.solver(*conditions, case.differs), case.first)
             if answer is Answer.SAT:
                 return answer, case
             if answer is Answer.UNKNOWN:
@@ -445,8 +474,15 @@ class _Questions(Generic[S]):
     def _leaks(self, varied: _Varied) -> Answer:
         """Whether varying this alone can make the results differ; gives up early."""
         problem = self._two_states(varied, self._completing)
-        for case in problem.cases:
-            answer = self._ask.solver(*problem.conditions, case.differs).check(rlimit=COMPONENT)
+        cases = [case for case in problem.cases if case.differs.value != 0]
+        for case in cases:
+            if self._known(case.first):
+                near = self._near(case, problem.conditions, case.differs)
+                if near.check(rlimit=NEAR) is Answer.SAT:
+                    return Answer.SAT
+        for case in cases:
+            solver = self._ask.solver(*problem.conditions, case.differs)
+            answer = self._answered(solver, case.first, rlimit=COMPONENT)
             if answer is not Answer.UNSAT:
                 return answer
         return Answer.UNSAT
@@ -459,20 +495,53 @@ class _Questions(Generic[S]):
         undecided: set[str] = set()
         for case in cases:
             left = {name: condition for name, condition in case.unlike.items() if name not in found}
-            solver = self._ask.solver(*conditions, case.when)
-            bound = COMPONENT
-            while left:
-                solver.add(any_of(left.values()))
-                answer = solver.check(rlimit=bound)
-                bound = COMPONENT // 5  # a model shows most of what there is to see
-                if answer is not Answer.SAT:
-                    if answer is Answer.UNKNOWN:
-                        undecided |= set(left)
-                    break
-                model = solver.model()
-                found |= {name for name, condition in left.items() if model(condition.term)}
-                left = {name: condition for name, condition in left.items() if name not in found}
+            if not left or not self._known(case.first):
+                undecided |= set(left)
+                continue
+            for solver, bound in (
+                (self._near(case, conditions, case.when), NEAR),
+                (self._ask.solver(*conditions, case.when), COMPONENT),
+            ):
+                answer = Answer.SAT
+                while left and answer is Answer.SAT:
+                    solver.add(any_of(left.values()))
+                    answer = solver.check(rlimit=bound)
+                    if answer is Answer.SAT:
+                        model = solver.model()
+                        seen = {name for name, condition in left.items() if model(condition.term)}
+                        found |= seen
+                        left = {name: condition for name, condition in left.items() if name not in seen}
+                        bound = min(bound, COMPONENT // 5)  # a model shows most of what there is to see
+            if left and answer is Answer.UNKNOWN:
+                undecided |= set(left)
         return self._ordered(found), self._ordered(undecided - found)
+
+    # -- what is known of the ways to complete ------------------------------------------------
+
+    def _answered(self, solver: Solver, first: tuple[Term, ...], rlimit: int | None = None) -> Answer:
+        """A solver's answer; of SAT, the assignment is kept for the way in which the first run completes."""
+        answer = solver.check(rlimit=rlimit)
+        if answer is Answer.SAT:
+            self._models.setdefault(first, solver.model())
+        return answer
+
+    def _known(self, first: tuple[Term, ...]) -> bool:
+        """Whether an assignment is known in which the first run completes in this way."""
+        if first not in self._models and not self._like_explored(first):
+            self._answered(self._ask.solver(conjunction(first)), first, rlimit=COMPONENT)
+        return first in self._models
+
+    def _like_explored(self, first: tuple[Term, ...], *also: Word) -> bool:
+        """Whether the exploration met an assignment for this way that fulfils the assumptions and others."""
+        known = self._run.known.get(first[:-1])  # the last says that control stays with the guest
+        if known is None:
+            return False
+        near = self._ask.near(known, first, *also, conjunction(first))
+        return self._answered(near, first, rlimit=NEAR) is Answer.SAT
+
+    def _near(self, case: Case, conditions: Sequence[Word], wanted: Word) -> Solver:
+        """A question about a case, with all that the first run's way depends on as it is known."""
+        return self._ask.near(self._models[case.first], case.first, *conditions, wanted)
 
     @staticmethod
     def _read_by(run: Run[S]) -> set[str]:

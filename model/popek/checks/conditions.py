@@ -107,7 +107,7 @@ def critical_when(
     rows = []
     for number, form in enumerate(wanted):
         instruction = machine.instructions[form]
-        run = explore_instruction(machine, instruction, effort)
+        run = explore_instruction(machine, instruction, effort, configuration=Configuration(fixed))
         axes = [axis for axis in open_axes if _depends(machine, run, axis)]
         answers: dict[Truth, list[dict[str, tuple[int, ...]]]] = {truth: [] for truth in Truth}
         for values in itertools.product(*(axis.values for axis in axes)):

@@ -18,6 +18,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
+from popek.kernel.program import Line
 from popek.kernel.state import State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
@@ -51,11 +52,12 @@ def show(value: int, width: int) -> str:
 
 @attrs.frozen(eq=False)
 class Executed(Generic[S]):
-    """A concrete run: where it started and what happened."""
+    """A concrete run: where it started, what was run and what happened."""
 
     label: str
     before: S
     outcome: Outcome[S]
+    lines: tuple[Line, ...] = ()
 
     @property
     def changes(self) -> tuple[Difference, ...]:
@@ -210,7 +212,9 @@ class Minimizer:
     """Makes a model minimal: variable by variable, in a fixed order, towards preferred values."""
 
     def __init__(self, solver: Solver, conditions: Sequence[Word]) -> None:
-        self._solver = solver
+        self._solver = Solver(solver.effort, beside=solver, small=True)
+        for condition in conditions:
+            self._solver.add(condition)
         self._roots = [condition.term for condition in conditions]
         self.variables = terms.variables_of(self._roots)
 
@@ -307,12 +311,8 @@ def execute(
     machine: Machine[S], instruction: Instruction, label: str, before: S, operands: Mapping[str, int]
 ) -> Executed[S]:
     """Run the instruction on numbers."""
-    words = {
-        name: Word(width, operands[name])
-        for operand in instruction.inputs
-        for name, width in operand.part_names()
-    }
-    return Executed(label, before, machine.step(instruction, before, words))
+    line = Line(instruction, operands)
+    return Executed(label, before, machine.step(instruction, before, line.words), (line,))
 
 
 def assert_replay(condition: bool, instruction: Instruction, claim: str, detail: Any) -> None:

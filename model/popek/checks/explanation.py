@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -10,6 +10,7 @@ import attrs
 from popek.architectures import machine as find_machine
 
 from .classify import Classification, Classifier
+from .counterexample import Counterexample
 from .promises import Keeper, Promises
 from .runs import explore_instruction
 from .solver import Effort
@@ -27,6 +28,7 @@ class FormExplanation:
         witnesses: per class or promise that has one.
         evidence: per question, what was asked (hash) and answered.
         disagreement: why the premise of Theorem 1 and fidelity part, where they do.
+        counterexamples: the witnesses as they were found, with their states and programs.
     """
 
     row: Row
@@ -34,6 +36,7 @@ class FormExplanation:
     witnesses: dict[str, dict[str, Any]]
     evidence: dict[str, dict[str, object]]
     disagreement: str
+    counterexamples: Mapping[str, Counterexample[Any]] = attrs.field(factory=dict, eq=False)
 
     def to_json(self) -> dict[str, object]:
         """The row, and more."""
@@ -89,20 +92,28 @@ def explain(
     keeper = Keeper(machine, technique, request.configuration, effort=effort)
     forms = []
     for number, instruction in enumerate(instructions):
-        run = explore_instruction(machine, instruction, effort)
+        run = explore_instruction(
+            machine, instruction, effort, configuration=request.configuration
+        )
         classified, kept = classifier.classify(instruction, run), keeper.keeps(instruction, run)
-        witnesses, evidence = {}, {}
+        found: dict[str, Counterexample[Any]] = {}
+        evidence = {}
         for question, finding in classified.findings.items():
             evidence[question] = finding.evidence.to_json()
             # What is so in user mode is shown once, under the general class.
             if not question.startswith("user_") and finding.witness is not None:
-                witnesses[question] = finding.witness.to_json()
+                found[question] = finding.witness
         for promise_name, promise in (("fidelity", kept.fidelity), ("safety", kept.safety)):
             evidence[promise_name] = promise.evidence.to_json()
             if promise.witness is not None:
-                witnesses[promise_name] = promise.witness.to_json()
+                found[promise_name] = promise.witness
         why = disagreement(classified, kept)
-        forms.append(FormExplanation(row_of(classified, kept), instruction.summary, witnesses, evidence, why))
+        witnesses = {question: witness.to_json() for question, witness in found.items()}
+        forms.append(
+            FormExplanation(
+                row_of(classified, kept), instruction.summary, witnesses, evidence, why, found
+            )
+        )
         if progress is not None:
             progress(number + 1, len(instructions))
     return Explanation(machine.name, technique.name, dict(request.configuration.settings), tuple(forms))

@@ -45,6 +45,7 @@ from .runs import (
     differing,
     explore_instruction,
     handed_over,
+    operating_mode,
     probe,
     together,
 )
@@ -173,7 +174,11 @@ class Keeper(Generic[S]):
         Raises:
             PathBudgetError: too many paths.
         """
-        general = run if run is not None else explore_instruction(self.machine, instruction, self.effort)
+        general = run
+        if general is None:
+            general = explore_instruction(
+                self.machine, instruction, self.effort, configuration=self.configuration
+            )
         questions = _Promises(self, instruction, general)
         return Promises(
             instruction,
@@ -181,6 +186,24 @@ class Keeper(Generic[S]):
             questions.promise("safety", questions.safety()),
             questions.needless_trap(),
         )
+
+    def needless_trap(self, instruction: Instruction, run: Run[S] | None = None) -> Truth:
+        """Whether a form can complete natively and trap on the hardware, storage references aside.
+
+        Raises:
+            PathBudgetError: too many paths.
+        """
+        general = run
+        if general is None:
+            general = explore_instruction(
+                self.machine, instruction, self.effort, configuration=self.configuration
+            )
+        return _Promises(self, instruction, general).needless_trap()
+
+    def safety(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
+        """Whether safety is kept for one form."""
+        questions = _Promises(self, instruction, run)
+        return questions.promise("safety", questions.safety())
 
 
 class _Promises(Generic[S]):
@@ -196,6 +219,8 @@ class _Promises(Generic[S]):
         fixed = {
             a.leaf: settings[a.name] for a in self._machine.axes if a.name in settings and a.leaf in owned
         }
+        mode = operating_mode(self._machine, keeper.configuration)
+        fixed |= {leaf: value for leaf, value in mode.items() if leaf in owned}
         self._private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
         self._hardware, assumed = self._arranged(self._private)
         self._assumed = [
@@ -319,7 +344,9 @@ class _Promises(Generic[S]):
     def _changed(self, before: S, after: S, names: frozenset[str]) -> Word:
         """Whether one of these leaves or memories changed (width 1)."""
         everything = {leaf.name for leaf in before.leaves} | set(before.memories())
-        cases = differing([((), before, after)], ignoring=frozenset(everything - names), time_is_state=False)
+        cases = differing(
+            [((), (), before, after)], ignoring=frozenset(everything - names), time_is_state=False
+        )
         return any_of(condition for case in cases for condition in case.unlike.values())
 
     def _storages(self, state: S) -> Iterator[tuple[str, Memory]]:

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from popek.kernel import terms
+from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import Path, explore
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
@@ -21,16 +22,14 @@ from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.state import Role, State, substitution
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
-from popek.kernel.words import Word, any_of
+from popek.kernel.words import TRUE, Word, any_of
 
-from .solver import Effort, Solver
+from .pruning import Pruner
+from .solver import Effort, Model, Solver
 
 S = TypeVar("S", bound=State)
 
 PROBE = "probed address"
-
-# Solver resources for pruning a path.  One that is not pruned costs little: its condition is false.
-FEASIBILITY = 60_000
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -41,26 +40,33 @@ class Run(Generic[S]):
         before: the state it starts in.
         paths: the ways through it; their conditions exclude one another.
         operands: the words of the operand parts.
+        known: by a path's conditions, an assignment that takes it, if one was met.
+        translated: the solver of those assignments, whose translations others may share.
     """
 
     before: S
     paths: tuple[Path[Outcome[S]], ...]
     operands: Mapping[str, Word]
+    known: Mapping[tuple[Term, ...], Model] = attrs.field(factory=dict)
+    translated: Solver | None = None
 
     def at(self, before: S) -> Run[S]:
         """The same instruction from another state with the same operands.
 
-        `self.before` must be the state that may be anything.
+        `self.before` must be the state that may be anything (in an operating mode, `before` in the same).
         """
         variables = dict(before.words())
         views = {name: content.load for name, content in before.memories().items()}
         replace = substitution(variables, views)
         kept: list[Path[Outcome[S]]] = []
+        known: dict[tuple[Term, ...], Model] = {}
         for path in self.paths:
             conditions = tuple(replace(condition) for condition in path.conditions)
             if terms.ZERO not in conditions:
                 kept.append(Path(conditions, _replaced(path.result, replace, views)))
-        return Run(before, tuple(kept), self.operands)
+                if path.conditions in self.known:
+                    known[conditions] = self.known[path.conditions]
+        return Run(before, tuple(kept), self.operands, known, self.translated)
 
     def _when(self, kind: Callable[[Outcome[S]], bool]) -> Word:
         return any_of(path.condition for path in self.paths if kind(path.result))
@@ -114,23 +120,63 @@ def _replaced(
     return outcome
 
 
+def operating_mode(machine: Machine[S], configuration: Configuration | None) -> dict[str, int]:
+    """Leaves that the settings of the whole machine fix, by name.
+
+    A setting that is no leaf and concerns no component in particular concerns every instruction: it is an
+    operating mode.  What it says of leaves of one bit is known before an instruction is explored.
+    """
+    settings = {} if configuration is None else configuration.settings
+    modes = [
+        axis for axis in machine.axes if axis.name in settings and axis.leaf is None and not axis.concerns
+    ]
+    if not modes:
+        return {}
+    state = machine.state.symbolic()
+    chosen = Configuration({axis.name: settings[axis.name] for axis in modes})
+    known = terms.literals([chosen.holds(machine, state).term])
+    fixed = {leaf.name: known.get(state[leaf.name].term) for leaf in state.leaves if leaf.width == 1}
+    return {name: int(term is terms.ONE) for name, term in fixed.items() if term is not None}
+
+
 def explore_instruction(
-    machine: Machine[S], instruction: Instruction, effort: Effort | None = None, *, budget: int = 2000
+    machine: Machine[S],
+    instruction: Instruction,
+    effort: Effort | None = None,
+    *,
+    budget: int = 2000,
+    configuration: Configuration | None = None,
+    prefer: Callable[[S], Word] = lambda state: TRUE,
 ) -> Run[S]:
     """Every path of an instruction from any state that the machine's invariant allows.
+
+    Args:
+        configuration: where it fixes an operating mode, only states in that mode.
+        budget: the greatest number of paths.
+        prefer: what the assignments that take the paths should fulfil where that costs nothing.
 
     Raises:
         PathBudgetError: the instruction has more paths than `budget`.
     """
-    state = machine.state.symbolic()
+    state = machine.state.symbolic().with_changes(operating_mode(machine, configuration))
     operands = instruction.symbols()
+    pruner = Pruner(effort, prefer=[prefer(state)])
+
+    def step() -> Outcome[S]:
+        outcome = machine.step(instruction, state, operands)
+        pruner.arrive()
+        return outcome
+
     found: list[Path[Outcome[S]]] = explore(
-        lambda: machine.step(instruction, state, operands),
-        Solver(effort, rlimit=FEASIBILITY),
+        step,
+        pruner,
         assume=[machine.invariant(state), instruction.valid(operands)],
         budget=budget,
     )
-    return Run(state, tuple(found), operands)
+    known = {
+        path.conditions: model for path, model in zip(found, pruner.reached, strict=True) if model is not None
+    }
+    return Run(state, tuple(found), operands, known, pruner.translated)
 
 
 def probe(memory: Memory, name: str = PROBE) -> Word:
@@ -142,8 +188,9 @@ Completion = tuple[tuple[Term, ...], S]
 """The conditions under which a run completes in one way, and its final state."""
 
 
-Pair = tuple[tuple[Term, ...], S, S]
-"""The conditions under which two runs complete, each in one way, and their final states."""
+Pair = tuple[tuple[Term, ...], tuple[Term, ...], S, S]
+"""The conditions under which two runs complete, each in one way (the first run's, the second's), and their
+final states."""
 
 
 def together(a: Iterable[Completion[S]], b: Iterable[Completion[S]]) -> Iterator[Pair[S]]:
@@ -154,8 +201,8 @@ def together(a: Iterable[Completion[S]], b: Iterable[Completion[S]]) -> Iterator
         known = set(conditions)
         for others, second_state in second:
             if not any(terms.invert(other) in known for other in others):
-                found.append((tuple(dict.fromkeys((*conditions, *others))), first_state, second_state))
-    return iter(sorted(found, key=lambda pair: len(pair[0])))
+                found.append((conditions, others, first_state, second_state))
+    return iter(sorted(found, key=lambda pair: len({*pair[0], *pair[1]})))
 
 
 def conjunction(conditions: Iterable[Term]) -> Word:
@@ -186,13 +233,19 @@ class Case:
     """A pair of states that a question compares.
 
     Attributes:
-        given: the conditions under which there is such a pair.
+        first, second: the conditions under which the two runs end so.
         unlike: per leaf and memory the condition that they differ there; those that cannot differ,
             because their terms are the same, are left out.
     """
 
-    given: tuple[Term, ...]
+    first: tuple[Term, ...]
+    second: tuple[Term, ...]
     unlike: Mapping[str, Word]
+
+    @property
+    def given(self) -> tuple[Term, ...]:
+        """The conditions under which there is such a pair."""
+        return tuple(dict.fromkeys((*self.first, *self.second)))
 
     @property
     def when(self) -> Word:
@@ -211,10 +264,10 @@ def differing(pairs: Iterable[Pair[S]], *, ignoring: frozenset[str], time_is_sta
     Leaves named in `ignoring` do not count, nor do clocks unless `time_is_state`.
     """
     found = []
-    for conditions, a, b in pairs:
+    for first, second, a, b in pairs:
         unlike = dict(_unlike(a, b, ignoring, time_is_state))
         if unlike:
-            found.append(Case(conditions, unlike))
+            found.append(Case(first, second, unlike))
     return found
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -53,6 +54,7 @@ class Model:
 
     def __init__(self, solver: Solver, model: Any) -> None:
         self._solver, self._model = solver, model
+        self._values: dict[Term, Any] = {}
 
     def __call__(self, term: Term) -> int:
         """The number a term has in this model."""
@@ -61,22 +63,45 @@ class Model:
             return int(z3.is_true(value))
         return int(value.as_long())
 
+    def value(self, unknown: Term) -> Any:
+        """Z3's numeral for a variable or a cell."""
+        found = self._values.get(unknown)
+        if found is None:
+            found = self._model.eval(self._solver.translate(unknown), model_completion=True)
+            self._values[unknown] = found
+        return found
+
+    def consistent(self, cells: Iterable[Term]) -> bool:
+        """Whether cells at equal addresses have equal values."""
+        return not _loose(self._model, cells, self._solver._memo)
+
 
 class Solver:
-    """An incremental solver over terms; implements the exploration's oracle.
+    """An incremental solver over terms.
 
     Args:
         effort: bounds, and the tally.
         rlimit: Z3 resource units for a check, where it is to be another bound than the effort's.
         beside: a solver whose context and translations it shares; nothing else.
+        functions: leave memories functions, so that `smtlib` says all that is meant.
+        small: the question is small: Z3's general core is quicker than its bit-vector strategy.
     """
 
     def __init__(
-        self, effort: Effort | None = None, *, rlimit: int | None = None, beside: Solver | None = None
+        self,
+        effort: Effort | None = None,
+        *,
+        rlimit: int | None = None,
+        beside: Solver | None = None,
+        functions: bool = False,
+        small: bool = False,
     ) -> None:
+        self._functions = functions
         self.effort = effort or Effort()
         self._context: Any = z3.Context() if beside is None else beside._context
-        self._solver = z3.SolverFor("QF_BV", ctx=self._context)
+        self._solver = (
+            z3.SimpleSolver(ctx=self._context) if small else z3.SolverFor("QF_BV", ctx=self._context)
+        )
         self._bound = self.effort.rlimit if rlimit is None else rlimit
         self._solver.set("rlimit", self._bound)
         if self.effort.timeout:
@@ -84,27 +109,48 @@ class Solver:
         self._memo: dict[Term, Any] = {} if beside is None else beside._memo
         self._bools: dict[Term, Any] = {} if beside is None else beside._bools
         self._applications: dict[str, int] = {} if beside is None else beside._applications
+        self._named: dict[str, Any] = {}
+        self._unknowns: dict[Term, tuple[Term, ...]] = {} if beside is None else beside._unknowns
         self._axioms: list[list[Any]] = [[]]  # by level: those added there
         self._cells: list[list[Term]] = [[]]  # by level: the applications that its conditions read
-        self._models: list[Any] = [None]  # by level: an assignment that fulfils everything up to it
 
     # -- assumptions --------------------------------------------------------------------------
 
     def add(self, condition: Term | Word) -> None:
         """Assert a condition (width 1)."""
-        asserted = self.condition(_term(condition))
-        self._cells[-1] += terms.applications_of([_term(condition)])
-        self._solver.add(asserted)
-        model = self._models[-1]
-        if model is not None and not self._still_fulfilled(model, asserted):
-            self._models[-1] = None
+        term = _term(condition)
+        self._solver.add(self.condition(term))
+        self._cells[-1] += self._cells_of([term])
+
+    def fix(self, unknowns: Iterable[Term], model: Model) -> None:
+        """Assert that variables and cells have the values that another assignment gives to them.
+
+        The assignment is of a solver that shares its translations with this one.
+        """
+        for unknown in unknowns:
+            self._solver.add(self.translate(unknown) == model.value(unknown))
+            if unknown.op == "apply":
+                self._cells[-1].append(unknown)
+
+    def unknowns(self, conditions: Iterable[Term]) -> dict[Term, None]:
+        """The variables and cells that conditions read, in order of first use."""
+        found: dict[Term, None] = {}
+        for condition in conditions:
+            known = self._unknowns.get(condition)
+            if known is None:
+                known = tuple(t for t in terms.postorder([condition]) if t.op in ("var", "apply"))
+                self._unknowns[condition] = known
+            found.update(dict.fromkeys(known))
+        return found
+
+    def _cells_of(self, conditions: Iterable[Term]) -> list[Term]:
+        return [unknown for unknown in self.unknowns(conditions) if unknown.op == "apply"]
 
     def push(self, condition: Term | Word | None = None) -> None:
         """Open a level, and assert a condition on it."""
         self._solver.push()
         self._axioms.append([])
         self._cells.append([])
-        self._models.append(self._models[-1])
         if condition is not None:
             self.add(condition)
 
@@ -112,7 +158,6 @@ class Solver:
         """Close the latest level."""
         self._solver.pop()
         self._cells.pop()
-        self._models.pop()
         # Variables that stand for applications outlive the level, so what ties them must too.
         lost = self._axioms.pop()
         self._solver.add(*lost)
@@ -128,7 +173,7 @@ class Solver:
                 self._solver.set("rlimit", self._bound)
         assumed = [_term(a) for a in assumptions]
         literals = [self.condition(a) for a in assumed]
-        cells = [*self._asserted_cells(), *terms.applications_of(assumed)]
+        cells = [*self._asserted_cells(), *self._cells_of(assumed)]
         start = time.perf_counter()
         answer = self._solver.check(*literals)
         while answer == z3.sat and (loose := _loose(self._solver.model(), cells, self._memo)):
@@ -137,18 +182,10 @@ class Solver:
             answer = self._solver.check(*literals)
         self.effort.seconds += time.perf_counter() - start
         self.effort.checks += 1
-        if answer == z3.sat:
-            return Answer.SAT
-        return Answer.UNSAT if answer == z3.unsat else Answer.UNKNOWN
+        return _answer(answer)
 
     def _asserted_cells(self) -> list[Term]:
         return [cell for level in self._cells for cell in level]
-
-    def _still_fulfilled(self, model: Any, asserted: Any) -> bool:
-        """Whether an assignment for the earlier conditions fulfils one more."""
-        if not z3.is_true(model.eval(asserted, model_completion=True)):
-            return False
-        return not _loose(model, self._asserted_cells(), self._memo)
 
     def _assert_congruence(self, a: Term, b: Term) -> None:
         """Equal arguments give equal values."""
@@ -159,22 +196,54 @@ class Solver:
         self._solver.add(axiom)
         self._axioms[-1].append(axiom)
 
-    def feasible(self) -> bool:
-        """False only when the assumptions contradict one another; unknown counts as feasible."""
-        if self._models[-1] is None:
-            answer = self.check()
-            if answer is Answer.SAT:
-                self._models[-1] = self._solver.model()
-            return answer is not Answer.UNSAT
-        return True
-
     def model(self) -> Model:
         """The assignment behind the latest SAT."""
         return Model(self, self._solver.model())
 
+    # -- conditions by name, and wishes ---------------------------------------------------------
+
+    def add_named(self, name: str, condition: Term | Word) -> None:
+        """Assert a condition (width 1) that holds only where `check_named` is asked for its name."""
+        literal = self._named[name] = z3.Bool(f"?{len(self._named)}", ctx=self._context)
+        self._solver.add(z3.Implies(literal, self.condition(_term(condition))))
+
+    def check_named(self, names: Iterable[str]) -> Answer:
+        """Whether what was asserted, and the conditions of these names, can hold together; without memory."""
+        self.effort.checks += 1
+        return _answer(self._solver.check(*(self._named[name] for name in names)))
+
+    def core(self) -> list[str]:
+        """Names of conditions that contradict one another, after an UNSAT of `check_named`; in Z3's order."""
+        names = {str(literal): name for name, literal in self._named.items()}
+        return [names[str(literal)] for literal in self._solver.unsat_core()]
+
+    def cheapest(
+        self, hard: Iterable[Term | Word], wishes: Iterable[tuple[Term | Word, int]]
+    ) -> tuple[Answer, Model | None]:
+        """A model of `hard` that breaks wishes of the least total weight; nothing else is asserted.
+
+        Args:
+            hard: conditions (width 1), without memory.
+            wishes: conditions with what it costs to break each.
+        """
+        optimizer = z3.Optimize(ctx=self._context)
+        optimizer.set("rlimit", self._bound)
+        for condition in hard:
+            optimizer.add(self.condition(_term(condition)))
+        for wish, weight in wishes:
+            optimizer.add_soft(self.condition(_term(wish)), weight)
+        answer = _answer(optimizer.check())
+        self.effort.checks += 1
+        return answer, Model(self, optimizer.model()) if answer is Answer.SAT else None
+
     def smtlib(self) -> str:
         """What is asserted, as an SMT-LIB 2 script."""
-        return str(self._solver.to_smt2())
+        # Z3 writes primed names and reserved words bare, which SMT-LIB does not allow.
+        return re.sub(
+            r"\|[^|]*\||[^\s()|]*'[^\s()|]*|(?<=[\s(])(?:par|match|as)(?=[\s)])",
+            lambda found: found[0] if found[0].startswith("|") else f"|{found[0]}|",
+            str(self._solver.to_smt2()),
+        )
 
     # -- translation --------------------------------------------------------------------------
 
@@ -189,6 +258,8 @@ class Solver:
         return self._vector(term)
 
     def _translate_all(self, root: Term) -> None:
+        if root in self._memo or root in self._bools:
+            return
         for term in terms.postorder([root]):
             if term not in self._memo and term not in self._bools:
                 self._node(term)
@@ -251,8 +322,11 @@ class Solver:
         return z3.If(*parts, self._context)
 
     def _apply(self, term: Term) -> Any:
-        """A variable for a function's value."""
+        """A variable for a function's value, or the value itself."""
         name = str(term.data)
+        if self._functions:
+            sorts = [z3.BitVecSort(part.width, self._context) for part in (*term.args, term)]
+            return z3.Function(name, *sorts)(*map(self._vector, term.args))
         number = self._applications.get(name, 0)
         self._applications[name] = number + 1
         return z3.BitVec(f"{name}#{number}", term.width, self._context)
@@ -282,6 +356,12 @@ _VECTOR = {
 
 def _term(condition: Term | Word) -> Term:
     return condition.term if isinstance(condition, Word) else condition
+
+
+def _answer(answer: Any) -> Answer:
+    if answer == z3.sat:
+        return Answer.SAT
+    return Answer.UNSAT if answer == z3.unsat else Answer.UNKNOWN
 
 
 def _loose(model: Any, applications: Iterable[Term], values: Mapping[Term, Any]) -> list[tuple[Term, Term]]:

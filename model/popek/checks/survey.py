@@ -49,7 +49,7 @@ class Request:
     """What to survey.
 
     Attributes:
-        machine: a name or the path of a Python file.
+        machine: a name, the path of a Python file, or a machine itself (its rows are made in this process).
         technique: by name; None for the machine's first.
         configuration: the settings.
         timeout: seconds a single question may take; 0 for no bound but the solver's own.
@@ -59,7 +59,7 @@ class Request:
         time_is_state: count clocks as resources.
     """
 
-    machine: str
+    machine: str | Machine[Any]
     technique: str | None = None
     configuration: Configuration = attrs.field(factory=Configuration)
     timeout: float = 0.0
@@ -133,13 +133,18 @@ class Row:
 
 @attrs.frozen
 class Survey:
-    """The rows of a machine, in the order in which it declares its instructions."""
+    """The rows of a machine, in the order in which it declares its instructions.
+
+    Attributes:
+        partial: some instructions were left out, so that no premise of a theorem can hold.
+    """
 
     machine: str
     technique: str
     configuration: Configuration
     rows: tuple[Row, ...]
     seconds: float = 0.0
+    partial: bool = False
 
     def by_mnemonic(self) -> dict[str, list[Row]]:
         """The forms of each mnemonic."""
@@ -155,7 +160,7 @@ class Survey:
         ]
 
     def _premise(self, name: str) -> Status:
-        total = Truth.NO
+        total = Truth.UNKNOWN if self.partial else Truth.NO
         for row in self.rows:
             total = either(total, row.classes[name])
         return Status.of(negate(total))
@@ -184,6 +189,7 @@ class Survey:
             "configuration": dict(self.configuration.settings),
             "instructions": [row.to_json() for row in self.rows],
             "critical_mnemonics": self.mnemonics("critical"),
+            "partial": self.partial,
             "theorem1": self.theorem1.value,
             "theorem3": self.theorem3.value,
         }
@@ -217,11 +223,14 @@ def survey(
         if progress is not None:
             progress(len(found), len(wanted))
     rows = tuple(found[form] for form in wanted)
-    return Survey(machine.name, technique.name, request.configuration, rows, time.perf_counter() - begin)
+    partial = not found.keys() >= machine.instructions.keys()
+    seconds = time.perf_counter() - begin
+    return Survey(machine.name, technique.name, request.configuration, rows, seconds, partial)
 
 
 def _rows(request: Request, machine: Machine[Any], forms: Sequence[str], jobs: int) -> Iterator[Row]:
-    if jobs == 1 or len(forms) < 24:
+    # A machine that is not a name or a file cannot be sent to another process.
+    if jobs == 1 or len(forms) < 24 or not isinstance(request.machine, str):
         surveyor = Surveyor(request, machine)
         for form in forms:
             yield surveyor.row(form)
@@ -270,7 +279,13 @@ class Surveyor:
         instruction = self.machine.instructions[form]
         begin, solving = time.perf_counter(), self.effort.seconds
         try:
-            run = explore_instruction(self.machine, instruction, self.effort)
+            run = explore_instruction(
+                self.machine,
+                instruction,
+                self.effort,
+                configuration=self.request.configuration,
+                prefer=self.classifier.technique.deprivileged,
+            )
         except PathBudgetError as error:
             nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
             return Row(form, instruction.mnemonic, instruction.source, nothing, remark=str(error))

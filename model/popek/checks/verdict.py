@@ -92,11 +92,11 @@ class Question:
 
     @cached_property
     def smtlib(self) -> str:
-        """The question as an SMT-LIB 2 script."""
-        solver = Solver()
+        """The question as an SMT-LIB 2 script, which any solver can be asked."""
+        solver = Solver(functions=True)
         for condition in self.conditions:
             solver.add(condition)
-        return f"; {self.name}\n(set-logic QF_BV)\n{solver.smtlib()}"
+        return f"; {self.name}\n(set-logic QF_UFBV)\n{solver.smtlib()}"
 
     @cached_property
     def sha256(self) -> str:

@@ -1,10 +1,10 @@
 """A machine: a state, its instructions, its modes, and the settings a question may fix.
 
-toy = Machine("toy", "A toy", Toy, supervisor=lambda s: s.mode == 0, user=lambda s: s.mode == 1)
+    toy = Machine("toy", "A toy", Toy, supervisor=lambda s: s.mode == 0, user=lambda s: s.mode == 1)
 
-@toy.instruction("GETMODE", source="the manual, p. 1")
-def getmode(cpu: Toy) -> None:
-    cpu.acc = cpu.mode.zero_extend(8)
+    @toy.instruction("GETMODE", source="the manual, p. 1")
+    def getmode(cpu: Toy) -> None:
+        cpu.acc = cpu.mode.zero_extend(8)
 """
 
 from __future__ import annotations

@@ -18,6 +18,23 @@ from .words import TRUE, Word
 S = TypeVar("S", bound=State)
 
 
+@attrs.frozen
+class Hypothesis:
+    """Something that a VMM sees to, and without which its guest gets out.
+
+    Attributes:
+        name: as the command line spells it.
+        summary: what the VMM sees to.
+        setting: the setting of the machine that is left open without it, where that is all there is to it.
+        examples: forms to look at first for a way out.
+    """
+
+    name: str
+    summary: str
+    setting: str = ""
+    examples: tuple[str, ...] = ()
+
+
 @attrs.frozen(eq=False)
 class Technique(Generic[S]):
     """One way of virtualizing a machine.
@@ -43,6 +60,12 @@ class Technique(Generic[S]):
             the guest's cell (width 1), so that it must learn of every change.
         handed_over: where given, a run that ends without a trap in such a hardware state (width 1) has handed
             control to the VMM; by default that is every supervisor state, whose entries the VMM owns.
+        entered: where given, `entered(private, hardware)` says that a hardware state in which control was handed
+            over is at an entry of the VMM's own (width 1).
+        hypotheses: what the VMM sees to so that its guest does not get out.
+        without: the technique without some of them, by name.
+        keeps_hidden: switching to the VMM and back saves and loads hidden leaves as they are; otherwise they are
+            what loading what an instruction can save gives.
         source: who describes the technique.
     """
 
@@ -59,4 +82,8 @@ class Technique(Generic[S]):
     guest_address: Callable[[S, Word], Word] = lambda private, address: address
     shadows_address: Callable[[S, Word], Word] | None = None
     handed_over: Callable[[S], Word] | None = None
+    entered: Callable[[S, S], Word] | None = None
+    hypotheses: tuple[Hypothesis, ...] = ()
+    without: Callable[[frozenset[str]], Technique[S]] | None = None
+    keeps_hidden: bool = False
     source: str = ""

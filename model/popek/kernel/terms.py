@@ -512,6 +512,17 @@ class Substitution:
         return memo[term]
 
 
+def conjuncts(condition: Term) -> Iterator[Term]:
+    """The parts of a conjunction (width 1), left to right; a condition that is none is its own part."""
+    pending = [condition]
+    while pending:
+        term = pending.pop()
+        if term.op == "and":
+            pending += reversed(term.args)
+        else:
+            yield term
+
+
 def literals(conditions: Iterable[Term]) -> dict[Term, Term]:
     """What follows at once from conditions (width 1) that hold: the parts of an and, of a denied or."""
     found: dict[Term, Term] = {}
