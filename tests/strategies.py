@@ -17,6 +17,7 @@ import attrs
 from hypothesis import strategies as st
 
 from popek.architectures import makers
+from popek.architectures.ia32 import paged as ia32_paged
 from popek.architectures.ia32.state import (
     CR4_DEFINED,
     EFLAGS_DEFINED,
@@ -27,6 +28,8 @@ from popek.architectures.ia32.state import (
 )
 from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
+from popek.architectures.x86_64 import paged as x86_64_paged
+from popek.architectures.x86_64 import state as x64
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.solver import Model
 from popek.checks.vtx_requirements import governed_forms
@@ -41,18 +44,21 @@ from popek.kernel.words import Word
 
 
 def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:
-    """The forms of a machine; of IA-32 with VMX those that VMX has a say in, for the others are IA-32's."""
-    forms = make().instructions
-    if name != "ia32-vt-x":
-        return list(forms)
-    switches = {"CALL far", "JMP far", "INT n", "IRET"}
-    return [
-        *governed_forms(),
-        *(f for f, i in forms.items() if i.mnemonic in switches and f not in governed_forms()),
-    ]
+    """The forms of a machine; of IA-32 with VMX those that VMX has a say in, for the others are IA-32's.
+
+    Of the far transfers, which exit for task switches alone, two stand for all.
+    """
+    return (
+        [*governed_forms(), "JMP ptr16:32", "INT imm8"] if name == "ia32-vt-x" else list(make().instructions)
+    )
 
 
-FORMS = [(name, form) for name, make in makers().items() for form in _forms(name, make)]
+MAKERS: Mapping[str, Callable[[], Machine[Any]]] = {
+    **makers(),
+    "ia32-paged": ia32_paged.build,
+    "x86-64-paged": x86_64_paged.build,
+}
+FORMS = [(name, form) for name, make in MAKERS.items() for form in _forms(name, make)]
 """Every form of every machine, as (machine, form)."""
 
 # Bytes that mean something: descriptor types, access rights, small selectors, signs, masks.
@@ -63,7 +69,7 @@ BYTES = (0, 1, 2, 3, 7, 8, 0x0B, 0x10, 0x1B, 0x23, 0x40, 0x7F, 0x80, 0x82, 0x84,
 @cache
 def machine(name: str) -> Machine[Any]:
     """A machine, made once."""
-    return makers()[name]()
+    return MAKERS[name]()
 
 
 @cache
@@ -358,6 +364,31 @@ def _mend_vmx(cpu: Any) -> None:
         cpu.cr0, cpu.cr4 = cpu.cr0.value | 0x80000021, cpu.cr4.value | 0x2000
 
 
+def _mend_x64(cpu: Any) -> None:
+    cpu.rflags = (cpu.rflags.value & EFLAGS_DEFINED & ~Word(32, 1 << 17)) | EFLAGS_FIXED
+    cpu.cr0 = cpu.cr0.value | 0x80000011
+    cpu.cr0.nw = cpu.cr0.nw & cpu.cr0.cd
+    cpu.cr4 = (cpu.cr4.value & x64.CR4_DEFINED) | 0x20
+    cpu.efer = (cpu.efer.value & x64.EFER_DEFINED) | 0x500
+    cpu.xcr0 = (cpu.xcr0.value & x64.XCR0_DEFINED) | 1
+    cpu.xcr0.sse = cpu.xcr0.sse | cpu.xcr0.avx
+    for name in x64.CANONICAL:
+        cpu[name] = cpu[name].truncate(x64.LINEAR_BITS).sign_extend(64)
+    for name in ("es", "cs", "ss", "ds"):
+        cpu[f"{name}.base"] = cpu[f"{name}.base"].truncate(32).zero_extend(64)
+    for name in (*SEGMENT_NAMES, "ldtr", "tr"):
+        cpu[f"{name}.rights"] = cpu[f"{name}.rights"] & 0x1F0FF
+    unusable = cpu.ss.rights.unusable & (cpu.cpl != 3)
+    _mend_protected(cpu)
+    cpu.cs.rights.db = cpu.cs.rights.db & ~cpu.cs.rights.l
+    if unusable:
+        cpu.ss.rights.unusable, cpu.ss.selector.ti, cpu.ss.selector.index = 1, 0, 0
+    ldtr, tr = cpu.ldtr.rights, cpu.tr.rights
+    if not ldtr.unusable:
+        ldtr.p, ldtr.s, ldtr.type = 1, 0, 2
+    tr.unusable, tr.p, tr.s, tr.type = 0, 1, 0, 11
+
+
 def _mend_ia64(cpu: Any) -> None:
     cpu.psr = cpu.psr.value & PSR_DEFINED
     cpu.psr.vm = cpu.psr.vm & cpu.features.vm
@@ -410,8 +441,19 @@ def _mend_s370(cpu: Any) -> None:
         cpu.psw.per = 0
 
 
+def _mend_paged_ia32(cpu: Any) -> None:
+    _mend_ia32(cpu)
+    cpu.reserved.size = cpu.read_only.size = 0
+
+
+def _mend_paged_x64(cpu: Any) -> None:
+    _mend_x64(cpu)
+    cpu.reserved.size = cpu.read_only.size = 0
+
+
 MENDERS: Mapping[str, Callable[[Any], None]] = {
     "ia32": _mend_ia32,
+    "ia32-paged": _mend_paged_ia32,
     "ia32-vt-x": _mend_vmx,
     "ia64": _mend_ia64,
     "pdp10-ka10": _mend_ka10,
@@ -419,5 +461,7 @@ MENDERS: Mapping[str, Callable[[Any], None]] = {
     "pdp11-45": _mend_pdp11,
     "s360-67": _mend_s360,
     "s370": _mend_s370,
+    "x86-64": _mend_x64,
+    "x86-64-paged": _mend_paged_x64,
 }
 """What makes a state exist that was put together at random; machines not named need nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -92,9 +93,7 @@ def test_several_processes_find_what_one_finds() -> None:
 
 
 def test_too_many_paths_make_a_form_unknown_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        survey_module, "explore_instruction", lambda m, i, e: explore_instruction(m, i, e, budget=1)
-    )
+    monkeypatch.setattr(survey_module, "explore_instruction", partial(explore_instruction, budget=1))
     found = survey(Request("pg74", configuration=configure(machine("pg74"), ())), forms=["ADD a, b"], jobs=1)
     (row,) = found.rows
     assert row.unknown

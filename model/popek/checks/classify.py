@@ -4,7 +4,7 @@ For one instruction form, one technique and one configuration:
 
 | class | question that must be satisfiable |
 |---|---|
-| control-sensitive | a run that completes changes a mode or resource leaf |
+| control-sensitive | a run that completes changes a mode or resource leaf that is not the guest's own |
 | mode-sensitive | two states that differ only in mode, one user, one supervisor; both runs complete; results differ |
 | resource-sensitive | two states that differ only in leaves the technique replaces; both complete; results differ |
 | location-sensitive | relocating before and after the run does not give the same |
@@ -268,6 +268,7 @@ class _Questions(Generic[S]):
         self._in_user = [self._technique.deprivileged(classifier.state)]
         self._ask = Asker(classifier.effort, self._assumed, general.translated)
         self._models: dict[tuple[Term, ...], Model] = {}  # by the way in which the first run completes
+        self._sought: set[tuple[Term, ...]] = set()  # ways for which an assignment was looked for once
 
     def answer(self) -> Classification[S]:
         completes_in_user = self._completes_in_user()
@@ -319,7 +320,8 @@ class _Questions(Generic[S]):
         other_leaves = frozenset(leaf.name for leaf in self._machine.state.leaves if leaf.role not in roles)
         before = self._run.before
         pairs = [(when, (), before, after) for when, after in self._completions(self._run)]
-        changed = differing(pairs, ignoring=elsewhere | other_leaves, time_is_state=self._c.time_is_state)
+        ignored = elsewhere | other_leaves | frozenset(self._technique.guests_own)
+        changed = differing(pairs, ignoring=ignored, time_is_state=self._c.time_is_state)
         return _Problem([], changed, [self._run])
 
     def _mode(self) -> _Problem[S]:
@@ -527,7 +529,8 @@ class _Questions(Generic[S]):
 
     def _known(self, first: tuple[Term, ...]) -> bool:
         """Whether an assignment is known in which the first run completes in this way."""
-        if first not in self._models and not self._like_explored(first):
+        if first not in self._models and first not in self._sought and not self._like_explored(first):
+            self._sought.add(first)
             self._answered(self._ask.solver(conjunction(first)), first, rlimit=COMPONENT)
         return first in self._models
 

@@ -5,14 +5,17 @@ Every fault raised here is a trap on a storage reference.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from popek.kernel.outcome import Fault, MemoryFault
-from popek.kernel.words import Word, any_of, ite
+from popek.kernel.words import Word, ite
 
-from .state import AC, CS, ESP, GP, PF, SS, SS_, Ia32, Pages, Segment
+from .state import AC, CS, ESP, GP, SS, SS_, Ia32, Segment
+
+if TYPE_CHECKING:
+    from popek.architectures.x86_64 import state as x64
 
 WIDE: Final = 34  # wide enough for offset + length without a carry out
 
@@ -31,7 +34,7 @@ class MemoryOperand:
         return MemoryOperand(self.segment, self.offset + distance)
 
 
-def within(segment: Segment, offset: Word, length: Word | int) -> Word:
+def within(segment: Segment | x64.Segment, offset: Word, length: Word | int) -> Word:
     """Whether `length` bytes (at least 1) at `offset` lie inside the segment; width 1."""
     size = Word(WIDE, length) if isinstance(length, int) else length.zero_extend(WIDE)
     first = offset.zero_extend(WIDE)
@@ -42,27 +45,12 @@ def within(segment: Segment, offset: Word, length: Word | int) -> Word:
     return ite(expand_down, (first > limit) & (last <= top), last <= limit)
 
 
-def misaligned(cpu: Ia32, address: Word, size: int) -> Word:
+def misaligned(cpu: Ia32 | x64.X64, address: Word, size: int) -> Word:
     """Whether an access of `size` bytes takes #AC: at CPL 3 with CR0.AM and EFLAGS.AC; width 1."""
     if size == 1:
         return Word(1, 0)
     low = address[size.bit_length() - 2 : 0]
     return (cpu.cpl == 3) & cpu.cr0.am & cpu.eflags.ac & (low != 0)
-
-
-def overlaps(pages: Pages, address: Word, size: Word | int) -> Word:
-    """Whether an access of `size` bytes touches the range; width 1."""
-    if isinstance(size, int):
-        return any_of(address + i - pages.base < pages.size for i in range(size))
-    inside = address - pages.base < pages.size
-    reaches = (pages.base - address < size) & (pages.size != 0)
-    return inside | reaches
-
-
-def page_fault_code(cpu: Ia32, write: bool) -> Word:
-    """P = 1, W, U/S (SDM vol. 3A, "Page-Fault Error Code")."""
-    code = Word(16, 3 if write else 1)
-    return ite(cpu.cpl == 3, code | 4, code)
 
 
 def linear_address(
@@ -72,7 +60,7 @@ def linear_address(
 
     Raises:
         MemoryFault: #SS(0) for SS, else #GP(0), on a null segment, a type or a limit violation;
-            #PF above CPL 0 on a page kept from it; #AC(0) on misalignment.
+            #PF on a page that refuses the access; #AC(0) on misalignment.
     """
     segment = cpu.segment(operand.segment)
     rights = segment.rights
@@ -82,11 +70,7 @@ def linear_address(
     if not checked and not allowed:
         raise MemoryFault(SS if operand.segment == SS_ else GP, 0)
     address = segment.base + operand.offset
-    barred = overlaps(cpu.reserved, address, size)
-    if write:
-        barred = barred | overlaps(cpu.read_only, address, size)
-    if (cpu.cpl != 0) & barred:
-        raise MemoryFault(PF, page_fault_code(cpu, write))
+    cpu.translation.permit(cpu, address, size, write=write)
     if misaligned(cpu, address, size):
         raise MemoryFault(AC, 0)
     return address
@@ -94,18 +78,23 @@ def linear_address(
 
 def load(cpu: Ia32, operand: MemoryOperand, size: int) -> Word:
     """`size` bytes, little-endian."""
-    return cpu.memory.load_little_endian(linear_address(cpu, operand, size, write=False), size)
+    return cpu.translation.load(cpu, linear_address(cpu, operand, size, write=False), size)
+
+
+def load_to_change(cpu: Ia32, operand: MemoryOperand, size: int) -> Word:
+    """`size` bytes that the instruction writes back: its one access is a write, which a #PF's error code tells."""
+    return cpu.translation.load(cpu, linear_address(cpu, operand, size, write=True), size)
 
 
 def store(cpu: Ia32, operand: MemoryOperand, value: Word, *, checked: bool = False) -> None:
     """Store a word of 8, 16 or 32 bits, little-endian; `checked`: the segment was found to allow it."""
     address = linear_address(cpu, operand, value.width // 8, write=True, checked=checked)
-    cpu.memory = cpu.memory.store_little_endian(address, value)
+    cpu.translation.store(cpu, address, value)
 
 
-def supervisor_load(cpu: Ia32, address: Word, size: int) -> Word:
+def supervisor_load(cpu: Ia32 | x64.X64, address: Word, size: int) -> Word:
     """Bytes of a system table: an implicit supervisor access, outside segmentation."""
-    return cpu.memory.load_little_endian(address, size)
+    return cpu.translation.system_load(cpu, address, size)
 
 
 # -- the stack ------------------------------------------------------------------------------------
@@ -173,7 +162,7 @@ def jump_near(cpu: Ia32, target: Word) -> None:
     cpu.eip = wide
 
 
-def privileged(cpu: Ia32) -> None:
+def privileged(cpu: Ia32 | x64.X64) -> None:
     """#GP(0) unless CPL is 0."""
     if cpu.cpl != 0:
         raise Fault(GP, 0)

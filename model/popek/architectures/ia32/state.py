@@ -1,31 +1,40 @@
-"""IA-32 state in 32-bit protected mode (Intel SDM vol. 3A, chapters 2, 3, 5 and 7).
+"""IA-32 state in real-address, virtual-8086 and 32-bit protected mode (Intel SDM vol. 3A, chapters 2, 3, 5, 7, 20).
 
-Memory is linear memory: translation by paging is outside this model.  Of protection by pages it has two
-ranges that code above CPL 0 may not touch or not write, which is all a VMM needs it for.  CPL is
-the RPL of CS, as the manual defines it; a group of leaves shows it (`cs.selector.rpl`,
-`ss.selector.rpl` and the DPLs of the two descriptor caches), all with the role `mode`, tied together by
-the invariant.  A segment register has its selector and its hidden part: base, byte-granular limit and
-access rights in the layout of VMCS access-rights fields (vol. 3C, "Guest Register State").
+Memory is linear memory.  Of protection by pages it has two ranges that code above CPL 0 may not touch or not
+write, which is all a VMM needs it for; `paging` has page tables for a machine that walks them.  A segment
+register has its selector and its hidden part: base, byte-granular limit and access rights in the layout
+of VMCS access-rights fields (vol. 3C, "Guest Register State").
+
+CPL is the DPL in the hidden part of SS, in every mode: 0 in real-address mode, 3 in virtual-8086 mode.  In
+protected mode a group of leaves shows it (`cs.selector.rpl`, `ss.selector.rpl` and the DPLs of the two
+descriptor caches), all with the role `mode`, tied together by the invariant.
 """
 
 from __future__ import annotations
 
-from popek.kernel.outcome import Vector
+from typing import ClassVar
+
 from popek.kernel.state import Group, Register, Role, State, bank, bit, bits, group, memory, register, word
-from popek.kernel.words import Word, concat, ite
+from popek.kernel.words import Word, all_of, concat, ite
+
+from .exceptions import AC as AC
+from .exceptions import BP as BP
+from .exceptions import BR as BR
+from .exceptions import DB as DB
+from .exceptions import DE as DE
+from .exceptions import GP as GP
+from .exceptions import NM as NM
+from .exceptions import NP as NP
+from .exceptions import OF as OF
+from .exceptions import PF as PF
+from .exceptions import SS as SS
+from .exceptions import TS as TS
+from .exceptions import UD as UD
+from .exceptions import VECTORS as VECTORS
+from .interception import Interception
+from .paging import Translation
 
 RESOURCE, MODE, HIDDEN, GENERAL = Role.RESOURCE, Role.MODE, Role.HIDDEN, Role.GENERAL
-
-# Vectors (SDM vol. 3A, "Protected-Mode Exceptions and Interrupts"); error codes are 16 bits wide.
-DE, DB, BP, OF, BR, UD, NM = (
-    Vector(name, number)
-    for name, number in (("#DE", 0), ("#DB", 1), ("#BP", 3), ("#OF", 4), ("#BR", 5), ("#UD", 6), ("#NM", 7))
-)
-TS, NP, SS, GP, PF, AC = (
-    Vector(name, number, 16)
-    for name, number in (("#TS", 10), ("#NP", 11), ("#SS", 12), ("#GP", 13), ("#PF", 14), ("#AC", 17))
-)
-VECTORS = (DE, DB, BP, OF, BR, UD, NM, TS, NP, SS, GP, PF, AC)
 
 GPR_NAMES = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SEGMENT_NAMES = ("es", "cs", "ss", "ds", "fs", "gs")  # in the order of their encoding
@@ -34,6 +43,7 @@ EAX, ECX, EDX, EBX, ESP, EBP, ESI, EDI = range(8)
 
 EFLAGS_FIXED = 0x00000002  # bit 1 reads 1
 EFLAGS_DEFINED = 0x003F7FD5  # the flags; every other bit reads 0 (bit 1 aside)
+XCR0_UNDEFINED = 0xFFFFFFFFFFFFFFF8  # the model has x87, SSE and AVX state
 
 
 class Eflags(Register):
@@ -94,9 +104,11 @@ class Cr4(Register):
     osxsave = bit(18)
     smep = bit(20)
     smap = bit(21)
+    pke = bit(22)
 
 
-CR4_DEFINED = 0x00346FFF
+CR4_DEFINED = 0x00746FFF
+CR4_VMXE, CR4_SMXE, CR4_PKE = 1 << 13, 1 << 14, 1 << 22
 
 
 class Dr6(Register):
@@ -175,6 +187,9 @@ _SYSTEM = {"base": RESOURCE, "limit": RESOURCE, "rights": RESOURCE}
 class Ia32(State):
     """The processor, its linear memory and its ports."""
 
+    interception: ClassVar[Interception] = Interception()
+    translation: ClassVar[Translation] = Translation()
+
     gpr = bank(GPR_NAMES, 32, resets={"esp": 0x8000})
     eip = word(32, role=Role.PC, reset=0x1000)
     eflags = register(Eflags, 32, reset=EFLAGS_FIXED)
@@ -195,9 +210,13 @@ class Ia32(State):
     dr = bank(("dr0", "dr1", "dr2", "dr3"), 32, role=RESOURCE)
     dr6 = register(Dr6, 32, role=RESOURCE, reset=0xFFFF0FF0)
     dr7 = register(Dr7, 32, role=RESOURCE, reset=0x400)
+    xcr0 = word(64, role=RESOURCE, reset=1)
+    pkru = word(32, role=RESOURCE)
     tsc = word(64, role=Role.TIME)
     pmc = memory(address=32, cell=64, role=RESOURCE)  # performance counters, by ECX
     msr = memory(address=32, cell=64, role=RESOURCE)  # model-specific registers, by ECX
+    # What CPUID reports, EDX:ECX:EBX:EAX by ECX:EAX, but for the bits that mirror CR4.
+    cpuid = memory(address=64, cell=128, role=RESOURCE)
     ports = memory(address=16, cell=8, role=RESOURCE)  # what devices show and take at each port
     halted = word(1, role=RESOURCE)
     cache_dirty = word(1, role=RESOURCE)  # the caches hold data that memory does not
@@ -206,12 +225,30 @@ class Ia32(State):
     # What the page tables (and, at rings 1 and 2, truncated segments) keep from code above CPL 0.
     reserved = group(Pages)  # no access
     read_only = group(Pages)  # no writing
+    extended = word(64)  # stands for the x87, SSE and AVX registers
     memory = memory(address=32, cell=8)
+
+    started_at: Word  # EIP of the instruction that runs: of a working copy, no part of the state
 
     @property
     def cpl(self) -> Word:
-        """The current privilege level, 2 bits."""
-        return self.cs.selector.rpl
+        """The current privilege level, 2 bits, in every mode."""
+        return self.ss.rights.dpl
+
+    @property
+    def real(self) -> Word:
+        """Real-address mode: CR0.PE = 0 (width 1)."""
+        return ~self.cr0.pe
+
+    @property
+    def virtual_8086(self) -> Word:
+        """Virtual-8086 mode: EFLAGS.VM = 1 (width 1)."""
+        return self.eflags.vm
+
+    @property
+    def protected(self) -> Word:
+        """Protected mode other than virtual-8086 mode: selectors name descriptors (width 1)."""
+        return self.cr0.pe & ~self.eflags.vm
 
     def segment(self, number: Word | int) -> Segment:
         """A segment register by its encoding: ES CS SS DS FS GS."""
@@ -244,37 +281,86 @@ class Ia32(State):
             self.gpr[number & 3] = ite(number[2], high, low)
 
 
+VIRTUAL_8086_RIGHTS = 0xF3  # of every segment: present, DPL 3, writable data, accessed
+_DATA_REGISTERS = ("es", "ds", "fs", "gs")
+
+
 def invariant(cpu: Ia32) -> Word:
-    """Which states exist in 32-bit protected mode (SDM vol. 3A, "Protected-Mode Checks")."""
-    cs, ss = cpu.cs.rights, cpu.ss.rights
+    """Which states exist (SDM vol. 3A, "Protected-Mode Checks"; vol. 3B, "8086 Emulation")."""
     reserved = EFLAGS_DEFINED ^ 0xFFFFFFFF
     conditions = [
         (cpu.eflags.value & reserved) == EFLAGS_FIXED,
-        cpu.eflags.vm == 0,
-        cpu.cr0.pe == 1,
         cpu.cr0.et == 1,
         (cpu.cr4.value & (CR4_DEFINED ^ 0xFFFFFFFF)) == 0,
-        cpu.ss.selector.rpl == cpu.cpl,
-        # CS is present code whose DPL is CPL, or conforming code of a DPL up to CPL.
-        (cs.unusable == 0) & (cs.p == 1) & (cs.s == 1) & (cs.type[3] == 1),
-        ite(cs.type[2], cs.dpl <= cpu.cpl, cs.dpl == cpu.cpl),
-        # SS is present writable data of DPL = CPL.
-        (ss.unusable == 0) & (ss.p == 1) & (ss.s == 1) & (ss.type[3] == 0) & (ss.type[1] == 1),
-        ss.dpl == cpu.cpl,
+        (cpu.xcr0[0] == 1) & ((cpu.xcr0 & XCR0_UNDEFINED) == 0) & (~cpu.xcr0[2] | cpu.xcr0[1]),
     ]
-    for name in ("es", "ds", "fs", "gs"):
-        rights = getattr(cpu, name).rights
-        code_unreadable = (rights.type[3] == 1) & (rights.type[1] == 0)
-        conditions.append((rights.unusable == 1) | ((rights.p == 1) & (rights.s == 1) & ~code_unreadable))
     for name in (*SEGMENT_NAMES, "ldtr", "tr"):
         conditions.append(getattr(cpu, name).rights.value[11:8] == 0)
     ldtr, tr = cpu.ldtr.rights, cpu.tr.rights
     conditions.append((ldtr.unusable == 1) | ((ldtr.p == 1) & (ldtr.s == 0) & (ldtr.type == 2)))
     conditions.append((tr.unusable == 0) & (tr.p == 1) & (tr.s == 0) & tr.type.isin((3, 11)))
-    total = conditions[0]
-    for condition in conditions[1:]:
-        total = total & condition
-    return total
+    by_mode = ite(cpu.virtual_8086, _exists_in_virtual_8086_mode(cpu), exists_in_protected_mode(cpu))
+    conditions.append(ite(cpu.real, exists_in_real_address_mode(cpu), by_mode))
+    return all_of(conditions)
+
+
+def exists_in_protected_mode(cpu: Ia32) -> Word:
+    """What the segment registers hold in protected mode (width 1)."""
+    cs = cpu.cs.rights
+    conditions = [
+        (cpu.ss.selector.rpl == cpu.cpl) & (cpu.cs.selector.rpl == cpu.cpl),
+        # CS is present code whose DPL is CPL, or conforming code of a DPL up to CPL; or what it was in
+        # real-address mode, until the first far transfer.
+        (cs.unusable == 0)
+        & (cs.p == 1)
+        & (cs.s == 1)
+        & ((cs.type[3] == 1) | ((cs.type == 3) & (cpu.cpl == 0))),
+        ite(cs.type[3] & cs.type[2], cs.dpl <= cpu.cpl, cs.dpl == cpu.cpl),
+        # SS is present writable data; its DPL is CPL.
+        _writable_data(cpu.ss),
+    ]
+    for name in _DATA_REGISTERS:
+        rights = getattr(cpu, name).rights
+        code_unreadable = (rights.type[3] == 1) & (rights.type[1] == 0)
+        conditions.append((rights.unusable == 1) | ((rights.p == 1) & (rights.s == 1) & ~code_unreadable))
+    return all_of(conditions)
+
+
+def exists_in_real_address_mode(cpu: Ia32) -> Word:
+    """What the segment registers hold in real-address mode (width 1).
+
+    Their hidden parts stay as they were when CR0.PE was cleared, and loading changes nothing but the base.
+    The manual (vol. 3A, "Switching Back to Real-Address Mode") wants them writable before; CS becomes so.
+    """
+    cs = cpu.cs.rights
+    conditions = [
+        (cpu.eflags.vm == 0) & (cpu.cr0.pg == 0) & (cpu.cpl == 0),
+        (cs.unusable == 0) & (cs.p == 1) & (cs.s == 1) & (cs.type == 3) & (cs.dpl == 0),
+    ]
+    conditions += [_writable_data(getattr(cpu, name)) for name in ("ss", *_DATA_REGISTERS)]
+    return all_of(conditions)
+
+
+def _exists_in_virtual_8086_mode(cpu: Ia32) -> Word:
+    """What the segment registers hold in virtual-8086 mode (width 1)."""
+    segments = [getattr(cpu, name) for name in SEGMENT_NAMES]
+    return all_of(
+        (segment.base == real_base(segment.selector.value))
+        & (segment.limit == 0xFFFF)
+        & (segment.rights.value == VIRTUAL_8086_RIGHTS)
+        for segment in segments
+    )
+
+
+def _writable_data(segment: Segment) -> Word:
+    rights = segment.rights
+    present = (rights.unusable == 0) & (rights.p == 1) & (rights.s == 1)
+    return present & (rights.type[3] == 0) & (rights.type[1] == 1)
+
+
+def real_base(selector: Word) -> Word:
+    """The base that a selector gives in real-address and virtual-8086 mode: 16 times as much (32 bits)."""
+    return concat(Word(12, 0), selector, Word(4, 0))
 
 
 def far_pointer(selector: Word, offset: Word) -> Word:
