@@ -11,7 +11,7 @@ passes on the attributes of the result behind it, and many can draw themselves: 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -31,7 +31,10 @@ from popek.architectures.vtx.dumps.explanation import explain as explain_vmcs
 from popek.architectures.vtx.dumps.model import Dump, DumpError
 from popek.architectures.vtx.dumps.reading import read_dumps
 from popek.architectures.vtx.fields import FIELDS
+from popek.architectures.vtx.operation.ownership import EVERYTHING, ProfileError, profile
+from popek.architectures.vtx.operation.settings import hypervisors
 from popek.checks import conditions, explanation, survey
+from popek.checks import vtx_requirements as vtx_requirements_of
 from popek.checks.classify import Classifier
 from popek.checks.conditions import Conditions
 from popek.checks.explanation import Explanation
@@ -40,20 +43,29 @@ from popek.checks.solver import Effort
 from popek.checks.survey import Request, Survey
 from popek.checks.vmcs_repair import Repair
 from popek.checks.vmcs_repair import repair as smallest_repair
+from popek.checks.vtx_judgement import Judgement, judge
+from popek.checks.vtx_requirements import Governed
+from popek.checks.vtx_synthesis import Synthesis, synthesize
 from popek.kernel.configuration import Configuration, SettingError, configure
 from popek.kernel.machine import Machine, UnknownNameError
+from popek.report import assistance as assistance_report
 from popek.report import claims as claims_report
 from popek.report import classification as report
 from popek.report import conditions as conditions_report
 from popek.report import explanation as explanation_report
-from popek.report import graphs, html
+from popek.report import graphs, html, vtx_figures
 from popek.report import proofs as proofs_report
 from popek.report import vmcs as vmcs_report
+from popek.report import vtx as vtx_report
 from popek.report.svg import Figure
 from popek.report.vmcs_repair import print_repair
 from popek_proofs import PropositionsError, known_propositions, paper_machine
 from popek_proofs import prove as prove_propositions
-from popek_proofs.claims import ClaimError, ClaimVerdict, evaluate, select
+from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, evaluate, parse, select
+from popek_proofs.hardware_assistance import Table as Beside
+from popek_proofs.hardware_assistance import compare as compare_assistances
+from popek_proofs.hardware_assistance import find as find_assistances
+from popek_proofs.hardware_assistance import find_queries
 from popek_proofs.instantiate import Instantiation, instantiate
 from popek_proofs.red_pill import RedPill, Search, lines
 
@@ -69,6 +81,7 @@ _MISTAKES = (
     PropositionsError,
     DumpError,
     CapabilityError,
+    ProfileError,
     UnknownSubject,
     OSError,
 )
@@ -153,11 +166,11 @@ def machines() -> Shown[list[Machine[Any]]]:
 
 
 @_in_one_line
-def machine(name: str) -> Shown[Machine[Any]]:
+def machine(name: str | Machine[Any]) -> Shown[Machine[Any]]:
     """A machine: its instructions with their sources, its settings and what it leaves out.
 
     Args:
-        name: as `machines()` lists it, or a Python file that declares one.
+        name: as `machines()` lists it, a Python file that declares one, or a machine itself.
     """
     return Shown(architectures.machine(name), _machine_report)
 
@@ -177,7 +190,9 @@ def _machine_report(found: Machine[Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _request(name: str, technique: str | None, settings: Mapping[str, Setting], **options: Any) -> Request:
+def _request(
+    name: str | Machine[Any], technique: str | None, settings: Mapping[str, Setting], **options: Any
+) -> Request:
     known = architectures.machine(name)
     known.technique(technique)
     return Request(name, technique, _configuration(known, settings), **options)
@@ -187,19 +202,23 @@ def _configuration(known: Machine[Any], settings: Mapping[str, Setting]) -> Conf
     return configure(known, [f"{axis}={value}" for axis, value in settings.items()])
 
 
-def _forms(name: str, instructions: Iterable[str]) -> list[str] | None:
+def _forms(name: str | Machine[Any], instructions: Iterable[str]) -> list[str] | None:
     known = architectures.machine(name)
-    return [one.form for wanted in instructions for one in known.find(wanted)] or None
+    return list(dict.fromkeys(i.form for wanted in instructions for i in known.find(wanted))) or None
 
 
 @_in_one_line
 def classify(
-    name: str, *instructions: str, technique: str | None = None, promises: bool = False, **settings: Setting
+    name: str | Machine[Any],
+    *instructions: str,
+    technique: str | None = None,
+    promises: bool = False,
+    **settings: Setting,
 ) -> Shown[Survey]:
     """The classes of instructions, all of a machine by default; its figure is the premise of Theorem 1.
 
     Args:
-        name: of the machine.
+        name: of the machine, or a machine itself, such as one that a cell declares.
         instructions: mnemonics or forms.
         technique: a way to virtualize it; the machine's first by default.
         promises: check fidelity and safety, too.
@@ -212,7 +231,7 @@ def classify(
 
 @_in_one_line
 def explain(
-    name: str, instruction: str, *, technique: str | None = None, **settings: Setting
+    name: str | Machine[Any], instruction: str, *, technique: str | None = None, **settings: Setting
 ) -> Shown[Explanation]:
     """Everything about an instruction, with witnesses; its figure is what leaks into what."""
     request = _request(name, technique, settings, promises=True)
@@ -225,7 +244,7 @@ def explain(
 
 @_in_one_line
 def critical_when(
-    name: str, *instructions: str, technique: str | None = None, **settings: Setting
+    name: str | Machine[Any], *instructions: str, technique: str | None = None, **settings: Setting
 ) -> Shown[Conditions]:
     """Under which of the settings that are left open (`"?"`) instructions are critical."""
     request = _request(name, technique, settings)
@@ -235,7 +254,9 @@ def critical_when(
 
 
 @_in_one_line
-def leaks(name: str, *instructions: str, technique: str | None = None, **settings: Setting) -> Figure:
+def leaks(
+    name: str | Machine[Any], *instructions: str, technique: str | None = None, **settings: Setting
+) -> Figure:
     """Which state component leaks through which instruction into which result."""
     request = _request(name, technique, settings)
     known = architectures.machine(name)
@@ -245,23 +266,30 @@ def leaks(name: str, *instructions: str, technique: str | None = None, **setting
 
 
 @_in_one_line
-def paths(name: str, instruction: str) -> Figure:
+def paths(name: str | Machine[Any], instruction: str) -> Figure:
     """The path tree of an instruction's first form: what it asks, in order, and how each way ends."""
     known = architectures.machine(name)
     first = known.find(instruction)[0]
     return graphs.path_tree(known, first, explore_instruction(known, first))
 
 
+@_in_one_line
+def beside(*names: str, only: Iterable[str] = ()) -> Shown[Beside]:
+    """Kinds of hardware assistance, such as `"vt-i"` and `"vt-x"`, with the same questions asked of each."""
+    found = compare_assistances(find_assistances(names), find_queries(tuple(only)))
+    return Shown(found, assistance_report.table)
+
+
 # -- theorems and claims --------------------------------------------------------------------------
 
 
 @_in_one_line
-def prove(name: str, *, technique: str | None = None, **settings: Setting) -> Shown[Any]:
+def prove(name: str | Machine[Any], *, technique: str | None = None, **settings: Setting) -> Shown[Any]:
     """A proposition or a group of them (`"theorem1"`), or what the theorems say of a machine.
 
     The figure of a group shows how its propositions rest on one another.
     """
-    if name in architectures.makers() or name.endswith(".py"):
+    if not isinstance(name, str) or name in architectures.makers() or name.endswith(".py"):
         known = architectures.machine(name)
         chosen = _configuration(known, settings)
         found: Instantiation[Any] = instantiate(known, known.technique(technique), chosen, effort=Effort())
@@ -279,9 +307,19 @@ def _second_solver() -> Any:
 
 
 @_in_one_line
-def check(*claims: str) -> Shown[list[ClaimVerdict]]:
-    """Published claims, or those of a TOML file, against the semantics."""
-    return Shown(evaluate(select(claims)), claims_report.claims)
+def check(*claims: str, of: Machine[Any] | None = None) -> Shown[list[ClaimVerdict]]:
+    """Published claims, or those of a TOML file, against the semantics.
+
+    Args:
+        claims: ids, files, or the TOML text of a claim itself.
+        of: the machine of which a text speaks, whatever it names.
+    """
+    chosen = [one for claim in claims or [""] for one in _claims(claim, of)]
+    return Shown(evaluate(chosen), claims_report.claims)
+
+
+def _claims(claim: str, of: Machine[Any] | None) -> list[Claim]:
+    return parse(claim, "claim", of) if "\n" in claim else select([claim] if claim else [])
 
 
 # -- Popek and Goldberg's machine, running --------------------------------------------------------
@@ -389,6 +427,79 @@ def vmcs_explain(subject: str) -> Shown[list[Any]]:
     return Shown(found, lambda it: Group(*(html.printed(vmcs_report.print_explanation, one) for one in it)))
 
 
+# -- VT-x -----------------------------------------------------------------------------------------
+
+
+@_in_one_line
+def vtx_exits(*instructions: str) -> Shown[list[Governed]]:
+    """Which control decides about which exit; the figure draws it.
+
+    Args:
+        instructions: mnemonics or forms; all about which a control decides by default.
+    """
+    found = [vtx_requirements_of.governs(form) for form in _vtx_forms(instructions)]
+    return Shown(found, vtx_report.exits, lambda: vtx_figures.exits(found))
+
+
+@_in_one_line
+def vtx_requirements(
+    *instructions: str,
+    own: Collection[str] = EVERYTHING,
+    unrestricted: bool = False,
+    witnesses: bool = False,
+) -> Shown[list[vtx_requirements_of.Row]]:
+    """The weakest condition on the VT-x controls under which each instruction is faithful and safe.
+
+    Args:
+        instructions: mnemonics or forms; all about which a control decides by default.
+        own: what the VMM owns; what it does not own is the guest's, and switched.
+        unrestricted: the guest may leave protected mode and paging on the hardware.
+        witnesses: show for each need what happens without it.
+    """
+    owned = profile(own, unrestricted=unrestricted)
+    found = list(vtx_requirements_of.derive(_vtx_forms(instructions), owned, witnesses=witnesses))
+    return Shown(found, lambda rows: vtx_report.requirements(owned, rows))
+
+
+@_in_one_line
+def vtx_synthesize(
+    capabilities: str, *, own: Collection[str] = EVERYTHING, unrestricted: bool = False
+) -> Shown[Synthesis]:
+    """The VT-x controls that are faithful and safe, enter, and exit least; the figure shows their bits.
+
+    Args:
+        capabilities: a processor: a preset's name, or a file with capability MSRs.
+        own, unrestricted: as for `vtx_requirements`.
+    """
+    processor = load_capabilities(capabilities)
+    found = synthesize(processor, profile(own, unrestricted=unrestricted))
+    return Shown(
+        found, lambda it: vtx_report.synthesis(it, processor.name), lambda: vtx_figures.controls(found)
+    )
+
+
+@_in_one_line
+def vtx_judge(hypervisor: str, *instructions: str) -> Shown[Judgement]:
+    """Which instructions run untrapped under a hypervisor's controls, and whom that harms.
+
+    Args:
+        hypervisor: a name, such as `KVM`.
+        instructions: mnemonics or forms; one form of each about which a control decides by default.
+    """
+    known = {name.lower(): settings for name, settings in hypervisors().items()}
+    if hypervisor.lower() not in known:
+        raise UnknownNameError("hypervisor", hypervisor, hypervisors())
+    forms = _vtx_forms(instructions) if instructions else None
+    return Shown(judge(known[hypervisor.lower()], forms=forms), vtx_report.judgement)
+
+
+def _vtx_forms(instructions: Iterable[str]) -> Sequence[str]:
+    known = vtx_requirements_of.machine()
+    return [
+        one.form for wanted in instructions for one in known.find(wanted)
+    ] or vtx_requirements_of.governed_forms()
+
+
 def _dump(source: str | Path) -> Dump:
     if isinstance(source, str) and "\n" in source:
         found = read_dumps(source.encode(), "text")
@@ -419,6 +530,7 @@ def _bits(found: Diagnosis, field: str) -> Figure:
 
 
 __all__ = [
+    "beside",
     "check",
     "classify",
     "critical_when",

@@ -17,6 +17,7 @@ NAMES = (
     "02-ia32",
     "03-settings-as-questions",
     "04-theorems-and-old-machines",
+    "05-vt-x",
     "06-the-vmcs-doctor",
     "07-vt-i",
     "08-your-own-machine",
@@ -104,9 +105,7 @@ def test_has_no_plumbing(name: str) -> None:
 
 def test_a_wrong_solution_fails(tmp_path: Path) -> None:
     notebook = _read("08-your-own-machine")
-    cell = next(cell for cell in notebook.cells if 'repaired.theorem1.value == "holds"' in cell.source)
-    cell.source = cell.source.replace(
-        'repaired.theorem1.value == "holds"', 'repaired.theorem1.value == "refuted"'
-    )
+    cell = next(cell for cell in notebook.cells if 'found.theorem1.value == "holds"' in cell.source)
+    cell.source = cell.source.replace('found.theorem1.value == "holds"', 'found.theorem1.value == "refuted"')
     with pytest.raises(CellExecutionError, match="AssertionError"):
         _execute(notebook, tmp_path)

@@ -39,7 +39,7 @@ def claims(found: Iterable[ClaimVerdict]) -> RenderableType:
 def _claim(found: ClaimVerdict) -> RenderableType:
     claim = found.claim
     settings = ", ".join(f"{k}={v}" for k, v in claim.configuration.items())
-    where = f"{claim.machine}" + (f", {claim.technique}" if claim.technique else "")
+    where = claim.machine_name + (f", {claim.technique}" if claim.technique else "")
     head = Text.assemble((claim.id, "bold"), "  ", claim.title)
     body: list[RenderableType] = [
         Text(f"{claim.source}  [{where}{', ' + settings if settings else ''}]", "dim"),

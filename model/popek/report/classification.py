@@ -58,8 +58,8 @@ def survey(found: Survey) -> RenderableType:
         cells: list[RenderableType] = [Text(mnemonic, "bold red" if critical else ""), str(len(rows))]
         cells += [_folded(row.classes[name] for row in rows) for name, _ in COLUMNS]
         if promises:
-            cells += [_folded(row.faithful or Truth.UNKNOWN for row in rows)]
-            cells += [_folded(row.safe or Truth.UNKNOWN for row in rows)]
+            cells += [_folded(Truth.UNKNOWN if row.faithful is None else row.faithful for row in rows)]
+            cells += [_folded(Truth.UNKNOWN if row.safe is None else row.safe for row in rows)]
         names = dict.fromkeys(name for row in rows for name in row.components)
         cells.append(Text(shortened(names), "dim"))
         table.add_row(*cells)
@@ -138,6 +138,8 @@ def verdict(found: Survey) -> RenderableType:
         lines.append(Text(f"  {len(user)} of them user-sensitive: {', '.join(user)}"))
     elif user:
         lines.append(Text("  the same"))
+    if found.partial:
+        lines.append(Text("  only some of the instructions were asked about", "dim"))
     return Group(*lines)
 
 

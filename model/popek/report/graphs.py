@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from popek.architectures.vtx.controls import Bit
+    from popek.kernel.program import Line
     from popek_proofs.monitor import Monitor
     from popek_proofs.proposition import Proposition
-    from popek_proofs.red_pill import Line
 
 LONGEST = 42  # characters of a condition that is shown as it is
 MOST_COMBINATIONS = 32

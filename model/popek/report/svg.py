@@ -32,7 +32,11 @@ STYLE = (
         for kind in ("red", "green", "yellow", "blue")
     )
 )
-_ALONE = "svg{color:#1f2328}@media (prefers-color-scheme:dark){svg{color:#e6edf3}}"
+# The page is drawn, too: what surrounds an image need not have the colors that its reader prefers.
+_ALONE = (
+    "svg{color:#1f2328;background:#ffffff}"
+    "@media (prefers-color-scheme:dark){svg{color:#e6edf3;background:#0d1117}}"
+)
 
 
 @attrs.frozen(repr=False)
@@ -108,7 +112,7 @@ def columns(graph: nx.DiGraph, titles: Sequence[str] = (), words: str = "") -> F
     `label`.
     """
     routed, chains = _with_bends(graph)
-    layers = _layers(routed)
+    layers = _layers(routed, len(titles))
     heights = {
         n: len(routed.nodes[n]["lines"]) * LINE + 8 if routed.nodes[n]["lines"] else 4.0 for n in routed
     }
@@ -182,8 +186,8 @@ def _with_bends(graph: nx.DiGraph) -> tuple[nx.DiGraph, Mapping[tuple[Any, Any],
     return routed, chains
 
 
-def _layers(graph: nx.DiGraph) -> list[list[Any]]:
-    count = 1 + max((data["layer"] for _, data in graph.nodes(data=True)), default=-1)
+def _layers(graph: nx.DiGraph, least: int) -> list[list[Any]]:
+    count = max(least, 1 + max((data["layer"] for _, data in graph.nodes(data=True)), default=-1))
     layers: list[list[Any]] = [[] for _ in range(count)]
     for name, data in graph.nodes(data=True):
         layers[data["layer"]].append(name)
@@ -238,6 +242,16 @@ def _edge(chain: Sequence[tuple[float, float, float]], data: Mapping[str, Any]) 
         x = (left + width + second_left) / 2
         label = text(x, (first + second) / 2 - 4, data["label"], "quiet", "middle")
     return f'<path class="{kind}" d="{path}"/><path class="{kind}" d="{head}"/>{label}'
+
+
+def stacked(figures: Sequence[Figure]) -> Figure:
+    """Figures one below the other."""
+    parts, y = [], 0.0
+    for figure in figures:
+        parts.append(f'<g transform="translate(0 {y:.1f})">{figure.body}</g>')
+        y += figure.height
+    words = "\n\n".join(figure.words for figure in figures)
+    return Figure("".join(parts), max((f.width for f in figures), default=2 * MARGIN), y or 2 * MARGIN, words)
 
 
 # -- grids ----------------------------------------------------------------------------------------

@@ -1,0 +1,104 @@
+"""A benchmark as text, and its growth curve as a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from popek.checks.benchmark import Benchmark, Classified
+
+from .svg import LINE, MARGIN, SIZE, Figure, text, width_of
+
+PLOT_WIDTH, PLOT_HEIGHT = 560.0, 260.0
+TICKS = 5  # at most, on an axis
+
+
+def benchmark(found: Benchmark) -> RenderableType:
+    """What was measured."""
+    parts: list[RenderableType] = []
+    if found.classified is not None:
+        parts += [_classified(found.classified), Text("")] if found.rates else [_classified(found.classified)]
+    if found.rates:
+        table = Table("what", "a second", box=None, pad_edge=False, header_style="bold")
+        table.columns[1].justify = "right"
+        for rate in found.rates:
+            value = Text(rate.missing, "dim") if rate.missing else Text(f"{rate.per_second:,.0f}")
+            table.add_row(rate.unit, value)
+        parts.append(table)
+    return Group(*parts)
+
+
+def _classified(found: Classified) -> RenderableType:
+    half = found.growth[(found.forms - 1) // 2]
+    return Group(
+        f"{found.machine}: {found.forms} forms classified in {found.seconds:.2f} s on one processor",
+        f"total over solver time: {found.ratio:.2f}  (solver: {found.solver_seconds:.2f} s)",
+        f"growth: the first half of the forms took {half:.2f} s, the second {found.seconds - half:.2f} s",
+        "slowest: " + ", ".join(f"{form} {seconds:.2f} s" for form, seconds in found.slowest),
+    )
+
+
+def figure(found: Benchmark) -> Figure:
+    """The growth curve, in all and in the solver; below it the rates."""
+    lines = [f"{rate.unit}: " + (rate.missing or f"{rate.per_second:,.0f} a second") for rate in found.rates]
+    parts, bottom = [], MARGIN
+    words = lines
+    if found.classified is not None:
+        parts.append(_growth(found.classified))
+        bottom += PLOT_HEIGHT + 3 * LINE
+        words = [f"{found.classified.machine}: {_said(found.classified)}", *lines]
+    for number, line in enumerate(lines):
+        parts.append(text(MARGIN, bottom + number * LINE + SIZE, line))
+    width = max(PLOT_WIDTH + 2 * MARGIN, width_of(lines) + 2 * MARGIN)
+    return Figure("".join(parts), width, bottom + len(lines) * LINE + MARGIN, "\n".join(words))
+
+
+def _said(found: Classified) -> str:
+    return f"{found.forms} forms in {found.seconds:.2f} s, {found.solver_seconds:.2f} s of it in the solver"
+
+
+def _growth(found: Classified) -> str:
+    """Seconds over forms: two curves on one pair of axes."""
+    left, top = MARGIN + 52, MARGIN + 2 * LINE
+    right, bottom = PLOT_WIDTH, MARGIN + PLOT_HEIGHT
+    step = nice_step(found.seconds)
+    highest = math.ceil(found.seconds / step) * step
+    across, up = (right - left) / max(1, found.forms), (bottom - top) / highest
+    parts = [text(MARGIN, MARGIN + SIZE, f"{found.machine}: seconds after each form", "head")]
+    for number in range(round(highest / step) + 1):
+        y = bottom - number * step * up
+        parts.append(
+            f'<line x1="{left:.1f}" y1="{y:.1f}" x2="{right:.1f}" y2="{y:.1f}" stroke-dasharray="1 4"/>'
+        )
+        parts.append(text(left - 6, y + SIZE * 0.35, f"{number * step:g} s", "quiet", "end"))
+    for count in range(0, found.forms + 1, max(1, round(nice_step(found.forms)))):
+        parts.append(text(left + count * across, bottom + LINE, str(count), "quiet", "middle"))
+    parts.append(text(right, bottom + 2 * LINE, "instruction forms", "quiet", "end"))
+    for kind, name, seconds, row in (
+        ("blue", "in all", found.growth, 0),
+        ("red", "in the solver", found.solver_growth, 1),
+    ):
+        parts.append(
+            _curve([(left + n * across, bottom - s * up) for n, s in enumerate((0.0, *seconds))], kind)
+        )
+        y = top + (row + 1) * LINE
+        parts.append(f'<path class="{kind}" d="M{left + 10:.1f},{y - 4:.1f}h18" stroke-width="2"/>')
+        parts.append(text(left + 34, y, f"{name}: {seconds[-1]:.2f} s"))
+    return "".join(parts)
+
+
+def _curve(points: Sequence[tuple[float, float]], kind: str) -> str:
+    path = "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<path class="{kind}" d="M{path}" stroke-width="2"/>'
+
+
+def nice_step(highest: float) -> float:
+    """The distance of ticks, one of 1, 2 and 5 times a power of ten, so that there are at most `TICKS`."""
+    if highest <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(highest / TICKS))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor * TICKS >= highest)
