@@ -16,23 +16,32 @@ settings.load_profile("popek")
 
 _MISSING = pytest.StashKey[str]()
 EMULATORS = {"bochs": "bochs", "nasm": "nasm", "pdp11": "simh", "hercules": "hercules"}  # command: package
+NEEDS = {"emulator": EMULATORS, "browser": {"chromium": "chromium"}}  # by marker
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker of tests that drive a browser."""
+    config.addinivalue_line("markers", "browser: needs Chromium from the distribution")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the comparisons with emulators out where there are none, and say so.
+    """Leave out what needs an emulator or a browser that is not there, and say so.
 
-    `POPEK_EMULATORS=required` (continuous integration) keeps them: then a missing emulator is a failure.
+    `POPEK_EMULATORS=required` (continuous integration) keeps it: then a missing program is a failure.
     """
-    missing = sorted({package for command, package in EMULATORS.items() if shutil.which(command) is None})
-    if not missing or os.environ.get("POPEK_EMULATORS") == "required":
+    if os.environ.get("POPEK_EMULATORS") == "required":
         return
-    compared = [item for item in items if item.get_closest_marker("emulator")]
-    if compared:
-        config.hook.pytest_deselected(items=compared)
-        items[:] = [item for item in items if item not in set(compared)]
-        config.stash[_MISSING] = (
-            f"{len(compared)} comparisons left out; they need: apt-get install {' '.join(missing)}"
-        )
+    told = []
+    for marker, commands in NEEDS.items():
+        missing = sorted({package for command, package in commands.items() if shutil.which(command) is None})
+        left_out = [item for item in items if missing and item.get_closest_marker(marker)]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in set(left_out)]
+            what = {"emulator": "comparisons", "browser": "tests in a browser"}[marker]
+            told.append(f"{len(left_out)} {what} left out; they need: apt-get install {' '.join(missing)}")
+    if told:
+        config.stash[_MISSING] = "\n".join(told)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -48,10 +48,13 @@ def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:
 
     Of the far transfers, which exit for task switches alone, two stand for all.
     """
-    return (
-        [*governed_forms(), "JMP ptr16:32", "INT imm8"] if name == "ia32-vt-x" else list(make().instructions)
-    )
+    if name == "ia32-vt-x":
+        return [*governed_forms(), "JMP ptr16:32", "INT imm8"]
+    return list(WALKED.get(name) or make().instructions)
 
+
+WALKED = {"ia32-paged": ("MOV m32, r32", "VERW r16"), "x86-64-paged": ("MOV r64, m64",)}
+"""Machines that walk page tables: a write, an implicit read, four levels; the laws are slow on them."""
 
 MAKERS: Mapping[str, Callable[[], Machine[Any]]] = {
     **makers(),

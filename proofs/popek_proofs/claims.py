@@ -88,13 +88,18 @@ class Claim:
     title: str
     source: str
     statement: str
-    machine: str
+    machine: str | Machine[Any]
     expected: Status
     technique: str | None = None
     configuration: Mapping[str, int] = attrs.field(factory=dict)
     rows: tuple[RowClaim, ...] = ()
     time_is_state: bool = False
     note: str = ""
+
+    @property
+    def machine_name(self) -> str:
+        """The machine as the claim spells it, or the name of the machine itself."""
+        return self.machine if isinstance(self.machine, str) else self.machine.name
 
 
 @attrs.frozen
@@ -168,7 +173,7 @@ class ClaimVerdict:
             "title": self.claim.title,
             "source": self.claim.source,
             "statement": self.claim.statement,
-            "machine": self.claim.machine,
+            "machine": self.claim.machine_name,
             "technique": self.claim.technique,
             "configuration": dict(self.claim.configuration),
             "verdict": self.verdict.value,
@@ -230,8 +235,13 @@ def read(path: Path) -> list[Claim]:
     return parse(text, str(path))
 
 
-def parse(text: str, file: str) -> list[Claim]:
+def parse(text: str, file: str, machine: Machine[Any] | None = None) -> list[Claim]:
     """The claim of a TOML text, or those of its `[[claims]]`.
+
+    Args:
+        text: the content of a claims file.
+        file: its name, for messages.
+        machine: what the claims speak of, whatever machine they name.
 
     Raises:
         ClaimError: with file, key and what was expected.
@@ -242,13 +252,15 @@ def parse(text: str, file: str) -> list[Claim]:
         raise ClaimError(f"{file}: not TOML: {error}") from None
     several = data.get("claims")
     if several is None:
-        return [_claim(data, file, "")]
+        return [_claim(data, file, "", machine)]
     if not isinstance(several, list) or len(data) != 1:
         raise ClaimError(f"{file}: claims: expected [[claims]] tables and nothing beside them")
-    return [_claim(one, file, f"claims[{number}].") for number, one in enumerate(several)]
+    return [_claim(one, file, f"claims[{number}].", machine) for number, one in enumerate(several)]
 
 
-def _claim(data: Mapping[str, Any], file: str, where: str) -> Claim:
+def _claim(data: Mapping[str, Any], file: str, where: str, machine: Machine[Any] | None) -> Claim:
+    if machine is not None and isinstance(data, Mapping):
+        data = {**data, "machine": machine.name}
     _known_keys(data, Claim, file, where)
     rows = data.get("rows", [])
     if not isinstance(rows, list):
@@ -262,15 +274,15 @@ def _claim(data: Mapping[str, Any], file: str, where: str) -> Claim:
         reason, _, key = first.rpartition(" @ ")
         raise ClaimError(f"{file}: {where}{key.lstrip('.')}: {reason}") from None
     for key in ("id", "title", "source", "statement", "machine"):
-        if not getattr(claim, key).strip():
+        if not str(getattr(claim, key)).strip():
             raise ClaimError(f"{file}: {where}{key}: expected a text that is not empty")
-    return _checked(claim, file, where)
+    return _checked(claim if machine is None else attrs.evolve(claim, machine=machine), file, where)
 
 
 def _checked(claim: Claim, file: str, where: str) -> Claim:
     """The names in a claim, looked up."""
     name = claim.machine
-    if name.endswith(".py") and not Path(name).is_absolute():
+    if isinstance(name, str) and name.endswith(".py") and not Path(name).is_absolute():
         name = str(Path(file).parent / name)
     key = "machine"
     try:
@@ -358,6 +370,8 @@ def _converter() -> cattrs.Converter:
     for kind, what in ((str, "a text"), (int, "a whole number"), (bool, "true or false")):
         converter.register_structure_hook(kind, _strict(kind, what))
     converter.register_structure_hook(Status, _status)
+    # A file names its machine; `parse` puts a machine itself in the place of the name.
+    converter.register_structure_hook(str | Machine[Any], _strict(str, "a text"))
     for cls in (RowClaim, Claim):
         converter.register_structure_hook(cls, make_dict_structure_fn(cls, converter))
     return converter

@@ -225,15 +225,33 @@ def instantiate(
     classifier = Classifier(machine, chosen, settings, effort=effort, time_is_state=time_is_state)
     classes, premises = [], []
     for instruction in machine.instructions.values():
-        run = explore_instruction(machine, instruction, effort)
+        run = explore_instruction(machine, instruction, effort, configuration=settings)
         found = classifier.classify(instruction, run)
         classes.append(found)
-        premises += [*_sensitivity(found), _by_trap_only(classifier, instruction, run)]
-        if through_map and found.privileged is not Truth.YES:
-            premises += _through_map(classifier, instruction, run)
+        premises += premises_of(classifier, found, run, through_map=through_map)
     return Instantiation(
         machine, chosen, settings, tuple(classes), tuple(premises), time.perf_counter() - start
     )
+
+
+def premises_of(
+    classifier: Classifier[S], found: Classification[S], run: Run[S], *, through_map: bool = True
+) -> list[Premise[S]]:
+    """The hypotheses of Theorems 1 and 3 for one instruction.
+
+    Args:
+        classifier: for the machine, the technique and the configuration.
+        found: what it says of the instruction.
+        run: every path of the instruction.
+        through_map: ask the premises that need the technique's map, too.
+
+    Raises:
+        ReplayError: a defect of popek.
+    """
+    premises = [*_sensitivity(found), _by_trap_only(classifier, found.instruction, run)]
+    if through_map and found.privileged is not Truth.YES:
+        premises += _through_map(classifier, found.instruction, run)
+    return premises
 
 
 def _sensitivity(found: Classification[S]) -> list[Premise[S]]:

@@ -16,34 +16,14 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
+from popek.kernel.program import Line
 from popek.kernel.state import State
 from popek.kernel.words import Word
 
 from .monitor import Monitor, StoppedError, bare_step, shown
 
 S = TypeVar("S", bound=State)
-
-
-@attrs.frozen(eq=False)
-class Line:
-    """One instruction of a program, operands filled in."""
-
-    instruction: Instruction
-    operands: Mapping[str, int]
-
-    @property
-    def words(self) -> dict[str, Word]:
-        """The operands as the semantics take them."""
-        return {
-            name: Word(width, self.operands[name])
-            for operand in self.instruction.inputs
-            for name, width in operand.part_names()
-        }
-
-    def __str__(self) -> str:
-        return self.instruction.assembly(self.operands)
 
 
 @attrs.frozen(eq=False)

@@ -50,7 +50,9 @@ def tells_at_once(
 
 
 def _tells(classifier: Classifier[S], instruction: Instruction, effort: Effort) -> Truth:
-    general = explore_instruction(classifier.machine, instruction, effort)
+    general = explore_instruction(
+        classifier.machine, instruction, effort, configuration=classifier.configuration
+    )
     runs = mapped(classifier, instruction, general)
     differ = [
         when & conjunction(also) & _shows(classifier.technique, runs, there, here)

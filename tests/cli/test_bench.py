@@ -2,23 +2,151 @@
 
 from __future__ import annotations
 
-from popek.checks.benchmark import benchmark
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from popek.checks import benchmark as module
+from popek.checks.benchmark import PARTS, Benchmark, Rate, benchmark
+from popek.checks.counterexample import ReplayError
+from popek.kernel.machine import Machine, UnknownNameError
+from popek.report import benchmark as report
+from popek.report.html import plain
+
+RUN = "import sys; from popek.cli import main; sys.argv[0] = 'popek'; main()"
+QUICK = 0.01  # seconds for a rate
+
+
+def _popek(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", RUN, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def _classified(*forms: str) -> module.Classified:
+    found = benchmark("pg74", forms, parts=["classify"]).classified
+    assert found is not None
+    return found
 
 
 def test_solver_time_is_a_part_of_the_total() -> None:
-    found = benchmark("pg74", ["MOVE", "GMODE"])
+    found = _classified("MOVE", "GMODE")
     assert found.forms == 2
     assert 0 < found.solver_seconds < found.seconds
     assert found.ratio > 1
 
 
 def test_growth_ends_at_the_total_and_never_falls() -> None:
-    found = benchmark("pg74", ["ADD", "SVC", "LRA"])
-    assert len(found.growth) == 3
-    assert sorted(found.growth) == list(found.growth)
-    assert abs(found.growth[-1] - found.seconds) < 1e-9
+    found = _classified("ADD", "SVC", "LRA")
+    for growth, total in ((found.growth, found.seconds), (found.solver_growth, found.solver_seconds)):
+        assert len(growth) == 3
+        assert sorted(growth) == list(growth)
+        assert abs(growth[-1] - total) < 1e-9
     assert {form for form, _ in found.slowest} == {"ADD a, b", "SVC", "LRA a, b"}
 
 
-def test_a_benchmark_counts_concrete_steps() -> None:
-    assert benchmark("pg74", ["JUMP"]).steps_per_second > 0
+def test_rates_count_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, judged = 0, 0
+    step, judge = Machine.step, module.verdict_of_many
+
+    def counted_step(*args: object) -> object:
+        nonlocal steps
+        steps += 1
+        return step(*args)  # type: ignore[arg-type]
+
+    def counted_judge(vmcss: list[object], capabilities: object) -> list[object]:
+        nonlocal judged
+        judged += len(vmcss)
+        return list(judge(vmcss, capabilities))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Machine, "step", counted_step)
+    monkeypatch.setattr(module, "verdict_of_many", counted_judge)
+    monkeypatch.setattr(module, "VMCSS", 20)
+    found = benchmark("pg74", ["JUMP", "ADD"], parts=["steps", "vmcs"], budget=QUICK)
+    assert found.classified is None
+    assert found.rate("steps").count == steps > 0
+    assert found.rate("vmcs complete").count + found.rate("vmcs partial").count == judged >= 40
+    assert all(rate.seconds >= QUICK for rate in found.rates)
+
+
+def test_half_of_the_fields_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(module, "VMCSS", 5)
+    monkeypatch.setattr(
+        module, "verdict_of_many", lambda vmcss, _: given.extend(len(v.fields) for v in vmcss) or vmcss
+    )
+    benchmark("pg74", parts=["vmcs"], budget=0.0)
+    complete, partial = set(given[:5]), set(given[5:])
+    assert len(complete) == len(partial) == 1
+    assert 0.3 < partial.pop() / complete.pop() < 0.7
+
+
+def test_the_law_is_checked_while_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert benchmark("pg74", ["GMODE", "SVC"], parts=["laws"], budget=QUICK).rate("laws").count >= 2
+    explore = module.explore_instruction
+
+    def a_path_short(*args: object) -> object:
+        run = explore(*args)  # type: ignore[arg-type]
+        return type(run)(run.before, run.paths[:-1], run.operands)
+
+    monkeypatch.setattr(module, "explore_instruction", a_path_short)
+    with pytest.raises(ReplayError, match="SVC: the law does not hold"):
+        benchmark("pg74", ["SVC"], parts=["laws"], budget=QUICK)
+
+
+def test_an_emulator_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    monkeypatch.setattr(module.shutil, "which", lambda _: None)
+    found = benchmark("pg74", parts=["difftest"])
+    assert [(rate.name, rate.missing) for rate in found.rates] == [
+        ("difftest unicorn", "unicorn is not installed"),
+        ("difftest bochs", "bochs is not installed"),
+    ]
+    assert "bochs is not installed" in plain(report.benchmark(found))
+
+
+def test_other_parts_and_forms_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean vmcs"):
+        benchmark("pg74", parts=["vcms"])
+    with pytest.raises(UnknownNameError, match="XADD"):
+        benchmark("pg74", ["XADD"])
+
+
+def test_json_and_figure_say_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "bench.svg"
+    done = _popek(
+        "bench", "classify", "steps", "--machine", "pg74", "--only", "ADD", "--json", "--svg", str(file)
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["schema"] == "popek/benchmark/1"
+    assert found["forms"] == len(found["growth"]) == 1
+    assert found["steps_per_second"] == found["rates"]["steps"]["per_second"]
+    assert set(found["rates"]) == {"steps"}
+    drawn = "".join(ElementTree.parse(file).getroot().itertext())
+    assert "pg74: seconds after each form" in drawn
+    assert f"{found['rates']['steps']['per_second']:,} a second" in drawn
+
+
+def test_curves_end_at_their_totals() -> None:
+    whole = module.Classified("m", 2, 4.0, 1.0, (1.0, 4.0), (0.5, 1.0), ())
+    body = report.figure(Benchmark(whole, (Rate("steps", "steps", 10, 2.0),))).body
+    curves = [
+        [tuple(map(float, point.split(","))) for point in path.split("L")]
+        for path in re.findall(r'd="M([\d.,L]+)"', body)
+    ]
+    assert [len(curve) for curve in curves] == [3, 3]
+    (all_of_it, solver) = curves
+    bottom = all_of_it[0][1]
+    assert (bottom - solver[2][1]) * 4 == pytest.approx(bottom - all_of_it[2][1], abs=0.5)
+    assert (bottom - all_of_it[1][1]) * 4 == pytest.approx(bottom - all_of_it[2][1], abs=0.5)
+    assert [report.nice_step(n) for n in (0.0, 0.9, 5.0, 12.0, 200.0)] == [1.0, 0.2, 1.0, 5.0, 50.0]
+
+
+def test_all_parts_are_the_default() -> None:
+    assert PARTS == ("classify", "steps", "laws", "vmcs", "difftest")
+    assert "classify, steps, laws, vmcs, difftest" in " ".join(_popek("bench", "--help").stdout.split())

@@ -218,6 +218,35 @@ CLASSES = ("privileged", "control_sensitive", "location_sensitive", "mode_sensit
            "user_sensitive", "critical", "faithful", "safe")  # fmt: skip
 
 
+def test_some_instructions_can_refute_a_theorem_but_not_establish_it() -> None:
+    innocent = answer("classify", "pg74", "ADD", "add a, b", "--set", "GMODE=0")
+    assert [one["form"] for one in innocent["instructions"]] == ["ADD a, b"]
+    assert (innocent["partial"], innocent["theorem1"], innocent["theorem3"]) == (True, "unknown", "unknown")
+    guilty = answer("classify", "pg74", "ADD", "GMODE", "--set", "GMODE=0")
+    assert (guilty["partial"], guilty["theorem1"], guilty["theorem3"]) == (True, "refuted", "unknown")
+    assert "did you mean ADD" in refusal("classify", "pg74", "XADD")
+    conditions = answer("classify", "pg74", "GMODE", "--symbolic", "GMODE")
+    assert len(conditions["instructions"]) == 1
+
+
+def test_promises_are_columns_of_the_table() -> None:
+    done = popek("classify", "pg74", "GMODE", "--promises", "--set", "GMODE=0")
+    assert done.returncode == AS_EXPECTED, done.stderr
+    (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("GMODE  ")]
+    assert row[-4:-1] == ["yes", "·", "yes"]  # critical; not faithful; safe
+
+
+def test_a_file_may_build_on_a_machine_that_comes_with_popek(tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from popek.architectures.pg74 import MACHINES\n"
+        "machine = MACHINES['pg74']()\n"
+        "@machine.instruction('NOP', source='here')\n"
+        "def nop(cpu):\n    pass\n"
+    )
+    assert answer("classify", str(own), "NOP")["instructions"][0]["innocuous"] == "yes"
+
+
 def test_classification_json_has_the_documented_keys() -> None:
     found = answer("classify", "pg74", "--set", "GMODE=0", "--jobs", "1")
     assert found["schema"] == "popek/classification/1"
@@ -226,6 +255,7 @@ def test_classification_json_has_the_documented_keys() -> None:
     assert found["configuration"]["GMODE"] == 0
     assert found["critical_mnemonics"] == ["GMODE"]
     assert (found["theorem1"], found["theorem3"]) == ("refuted", "holds")
+    assert found["partial"] is False
     for one in found["instructions"]:
         assert {"mnemonic", "form", "components", "witness"} <= set(one)
         assert {one[name] for name in CLASSES} <= THREE_VALUES

@@ -8,6 +8,7 @@ import tomllib
 from importlib import resources
 from typing import Any
 
+import attrs
 import pytest
 
 from popek.architectures import ia32
@@ -22,8 +23,8 @@ from popek.architectures.ia32.instructions import (
 )
 from popek.architectures.ia32.state import GP, NP, Ia32
 from popek.emulators.ia32_assembly import assemble_all, assembly_text
-from popek.emulators.ia32_cases import Case, random_case
-from popek.emulators.ia32_compare import DifftestReport, compare, difftest
+from popek.emulators.ia32_cases import Case, Mode, random_case
+from popek.emulators.ia32_compare import BOCHS, DifftestReport, compare, difftest
 from popek.emulators.ia32_deviations import deviations, recognised
 from popek.emulators.ia32_expectation import OutsideError
 from popek.emulators.ia32_step import CODE_SELECTORS, STACK_TOPS
@@ -57,6 +58,8 @@ def test_the_model_and_bochs_agree(report: DifftestReport) -> None:
 def test_every_form_is_compared_and_both_ends_are_reached(report: DifftestReport) -> None:
     assert set(report.by_form) == set(MACHINE.instructions)
     assert set(report.by_level) == {0, 1, 2, 3}
+    assert set(report.by_mode) == {mode.value for mode in Mode}
+    assert min(report.by_mode.values()) > CASES // 8
     assert min(report.by_form.values()) >= 3
     assert sum(report.completed.values()) > CASES // 3
     assert sum(report.trapped.values()) > CASES // 5
@@ -84,13 +87,20 @@ def test_the_report_is_plain_data(report: DifftestReport) -> None:
     assert data["cases_per_second"] > 0
 
 
-def test_one_seed_draws_one_set_of_cases() -> None:
+def test_one_seed_draws_one_set_of_cases_in_each_mode() -> None:
     def drawn(seed: int) -> list[Case]:
         return [
-            random_case(instruction, level, random.Random(f"{seed}:{instruction.form}"))
+            random_case(instruction, level, random.Random(f"{seed}:{instruction.form}"), mode)
             for instruction in MACHINE.instructions.values()
-            for level in (0, 3)
+            for level, mode in (
+                (0, Mode.PROTECTED),
+                (3, Mode.PROTECTED),
+                (0, Mode.REAL),
+                (3, Mode.VIRTUAL_8086),
+            )
         ]
+
+    assert {case.mode for case in drawn(1)} == set(Mode)
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
@@ -128,8 +138,8 @@ def test_what_the_model_leaves_out_is_not_compared_in_silence() -> None:
 # -- a wrong model is found out -------------------------------------------------------------------
 
 
-def _found(form: str, cases: int = 150) -> Any:
-    report = difftest(cases, seed=7, forms=[form])
+def _found(form: str, cases: int = 150, mode: Mode = Mode.PROTECTED) -> Any:
+    report = difftest(cases, seed=7, forms=[form], against=attrs.evolve(BOCHS, modes=(mode,)))
     assert report.unexplained > 0
     return report.differences[0]
 
@@ -213,6 +223,36 @@ def test_a_limit_check_that_forgets_the_size_is_found(monkeypatch: pytest.Monkey
     right = access.within
     monkeypatch.setattr(access, "within", lambda segment, offset, length: right(segment, offset, 1))
     _found("MOV r32, m32", 300)
+
+
+def test_a_segment_load_that_checks_descriptors_in_real_address_mode_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Ia32, "protected", Ia32.real)
+    _found("MOV Sreg, r16", 60, Mode.REAL)
+
+
+def test_an_error_code_in_real_address_mode_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "TF_IF_RF_AC", interrupts.TF_RF)
+    difference = _found("INT imm8", 60, Mode.REAL)
+    assert [line.split(":")[0] for line in difference.details] == ["eflags"]
+
+
+def test_flags_instructions_that_ignore_vme_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flags, "_has_virtual_interrupt_flag", lambda cpu: cpu.cr4.pvi)
+    _found("CLI", 120, Mode.VIRTUAL_8086)
+
+
+def test_a_redirection_map_in_the_wrong_place_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = interrupts._redirected
+    monkeypatch.setattr(interrupts, "_redirected", lambda cpu, vector: right(cpu, vector ^ 8))
+    _found("INT imm8", 400, Mode.VIRTUAL_8086)
+
+
+def test_segments_left_on_leaving_virtual_8086_mode_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "load_null", lambda segment, selector: None)
+    difference = _found("INT3", 200, Mode.VIRTUAL_8086)
+    assert {line.split(":")[0].split(".")[0] for line in difference.details} <= {"ds", "es", "fs", "gs"}
 
 
 def test_a_near_call_to_a_stack_that_is_read_back() -> None:

@@ -316,6 +316,26 @@ def test_an_intercept_hands_over_its_cause_in_gr24() -> None:
     assert gr(host, 24) == 31
 
 
+@pytest.mark.parametrize(("wanted", "gr24"), [(1, 31), (0, 0x24)])
+def test_an_intercept_hands_over_its_opcode_in_gr25(wanted, gr24) -> None:
+    registers = table("vti.toml")["handoff"]
+    state = guest_kernel(cr__iva=0x10000)
+    state.bank0 = state.bank0.store(Word(7, 24), Word(64, 0x24)).store(Word(7, 25), Word(64, 0x25))
+    trap = run("thash r = r", state, 1, 2)
+    assert isinstance(trap, Trap)
+    host = deliver(state, trap, opcode=Word(41, 0x1_2345_6789), cause=Word(1, wanted))
+    assert gr(host, registers["cause"]) == gr24
+    assert gr(host, registers["opcode"]) == 0x1_2345_6789
+    unknown = deliver(state, trap).read_gr(Word(7, 25))
+    assert not unknown.concrete
+    assert int(unknown[63:41]) == 0
+    # No other interruption writes them.
+    refused = run("thash r = r", state.with_changes({"psr.vm": 0, "psr.ic": 1}), 1, 2)
+    assert not isinstance(refused, Trap)
+    broken = deliver(state, run("break imm21", state, 5), opcode=Word(41, 7))
+    assert (gr(broken, 24), gr(broken, 25)) == (0x24, 0x25)
+
+
 def test_without_collection_the_interruption_registers_stay() -> None:
     state = Ia64.reset(cr__ipsr=1 << 13, cr__iip=0x10, psr__cpl=2)
     trap = run("break imm21", state, 5)

@@ -595,7 +595,7 @@ def test_the_sieve_is_really_used() -> None:
     for _ in range(40):
         evaluator.run(vmcs)
     assert len(evaluator._sieves) == 1
-    assert evaluator._candidates(vmcs.fields, vmcs.launch) == ([], [])
+    assert evaluator._candidates(vmcs.fields, vmcs.launch) == ([], ())
 
 
 def test_other_processors_other_verdicts() -> None:

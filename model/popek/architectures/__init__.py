@@ -23,23 +23,34 @@ class MachineFileError(ValueError):
 
 def makers() -> Mapping[str, Callable[[], Machine[Any]]]:
     """Every machine that comes with popek, by name, in alphabetical order."""
-    found: dict[str, Callable[[], Machine[Any]]] = {}
+    return dict(sorted(_declared("MACHINES").items()))
+
+
+def assisted(name: str, technique: str | None) -> str:
+    """The machine whose hardware runs the guests of a machine under a technique; mostly the machine itself."""
+    return str(_declared("ASSISTED").get((name, technique), name))
+
+
+def _declared(what: str) -> dict[Any, Any]:
+    """What the packages declare under a name, joined."""
+    found: dict[Any, Any] = {}
     for package in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{package.name}")
-        found |= getattr(module, "MACHINES", {})
-    return dict(sorted(found.items()))
+        found |= getattr(importlib.import_module(f"{__name__}.{package.name}"), what, {})
+    return found
 
 
-def machine(name: str) -> Machine[Any]:
-    """A machine by name, or from a Python file.
+def machine(name: str | Machine[Any]) -> Machine[Any]:
+    """A machine by name, or from a Python file; a machine itself is returned as it is.
 
     Raises:
         UnknownNameError: no such machine; with near matches.
         MachineFileError: the file cannot be read, does not run, or declares no machine.
     """
+    if not isinstance(name, str):
+        return name
     if name.endswith(".py") or "/" in name:
         return from_file(Path(name))
-    known = makers()
+    known: dict[str, Callable[[], Machine[Any]]] = {**makers(), **_declared("VARIANTS")}
     if name not in known:
         from popek.kernel.machine import UnknownNameError
 
@@ -70,7 +81,8 @@ def from_file(path: Path) -> Machine[Any]:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f"{path}:{lines[-1]}" if lines else str(path)
         raise MachineFileError(f"{where}: {type(error).__name__}: {error}") from None
-    made = declared or [value for value in names.values() if isinstance(value, Machine)]
+    # A file that imports another's MACHINES declares its own machine all the same.
+    made = [value for value in names.values() if isinstance(value, Machine)] or declared
     unique = list({id(value): value for value in made}.values())
     if len(unique) != 1:
         raise MachineFileError(

@@ -18,7 +18,9 @@ from cyclopts import App, CycloptsError, Parameter
 
 from popek import __version__
 
+from . import figures, witnesses
 from .errors import UserError
+from .figures import Svg
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +37,16 @@ app.register_install_completion_command(add_to_startup=False)
 app.command("popek.cli.vmcs:app", name="vmcs", help="Judge, decode, explain and compare VMCSs.")
 app.command("popek.cli.vmcb:app", name="vmcb", help="Judge AMD VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
+app.command("popek.cli.problems:problems", name="problems")
+app.command("popek.cli.assistance:compare", name="compare")
+app.command("popek.cli.safety:safety", name="safety")
 app.command("popek.cli.vti:app", name="vti", help="Judge a VT-i configuration: VPD and PSR.vm.")
+app.command("popek.cli.vtx:app", name="vtx", help="Find and judge the VT-x controls that keep the promises.")
+app.command(
+    "popek.cli.atlas:atlas",
+    name="atlas",
+    help="Show machines, techniques and configurations side by side, or as a page to browse.",
+)
 
 Technique = Annotated[str | None, Parameter(help="A way to virtualize it; the machine's first by default.")]
 Settings = Annotated[
@@ -100,7 +111,7 @@ def machines(*, json: AsJson = False) -> int:
 def classify(
     machine: str,
     /,
-    *,
+    *instructions: str,
     technique: Technique = None,
     set: Settings = (),
     symbolic: Annotated[
@@ -110,12 +121,16 @@ def classify(
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
     jobs: Jobs = 0,
+    svg: Svg = None,
     json: AsJson = False,
 ) -> int:
     """Classify every instruction of a machine, with a witness for every critical one.
 
+    The figure is what leaks into what, or, with settings left open, when each instruction is critical.
+
     Args:
         machine: a name that `popek machines` lists, or a Python file that declares one.
+        instructions: only these mnemonics or forms; the theorems, which speak of all, are then refuted or unknown.
     """
     from popek.checks.survey import ALL, ONE_EACH, survey
     from popek.report import classification as report
@@ -129,28 +144,36 @@ def classify(
         witnesses=ALL if json else ONE_EACH,
         time_is_state=time_is_state,
     )
+    forms = _forms(machine, instructions)
+    figures.assert_writable(svg)
     if symbolic or any(text.endswith("=?") for text in set):
-        return _classify_symbolic(request, symbolic, json)
+        return _classify_symbolic(request, symbolic, forms, svg, json)
     with progress("classifying") as show:
-        found = survey(request, jobs=jobs, progress=show)
+        found = survey(request, forms=forms, jobs=jobs, progress=show)
     if json:
         _print_json(found.to_json())
     else:
         console().print(report.survey(found))
+    if svg is not None:
+        figures.write(figures.of_classification(request, found, forms), svg)
     return UNKNOWN if found.unknown else 0
 
 
-def _classify_symbolic(request: Request, symbolic: str, json: bool) -> int:
+def _classify_symbolic(
+    request: Request, symbolic: str, forms: list[str] | None, svg: Path | None, json: bool
+) -> int:
     from popek.checks.conditions import critical_when
     from popek.report import conditions as report
 
     names = [name.strip() for name in symbolic.split(",") if name.strip()]
     with _known_names(), progress("classifying") as show:
-        found = critical_when(request, names, progress=show)
+        found = critical_when(request, names, forms=forms, progress=show)
     if json:
         _print_json(found.to_json())
     else:
         console().print(report.conditions(found))
+    if svg is not None:
+        figures.write(figures.of_settings(request, found), svg)
     return UNKNOWN if found.unknown else 0
 
 
@@ -164,9 +187,18 @@ def explain(
     set: Settings = (),
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
+    svg: Svg = None,
+    figure: Annotated[
+        figures.Kind,
+        Parameter(help="What --svg draws: what leaks into what, or the path tree of the first form."),
+    ] = figures.LEAKS,
+    asm: witnesses.Asm = False,
+    confirm: witnesses.Confirm = False,
     json: AsJson = False,
 ) -> int:
     """Say why an instruction is in its classes, and which promises it breaks, with witnesses.
+
+    With `--asm` alone nothing but the assembly is printed.
 
     Args:
         machine: a name that `popek machines` lists, or a Python file that declares one.
@@ -176,12 +208,23 @@ def explain(
     from popek.report import explanation as report
 
     request = _request(machine, technique, set, timeout=timeout, promises=True, time_is_state=time_is_state)
+    figures.assert_writable(svg)
+    witnesses.assert_possible(machine, asm, confirm)
     with _known_names(), progress("explaining") as show:
         found = explained(request, instruction, progress=show)
+    answer = found.to_json()
+    emulated = witnesses.of_explanation(_machine(machine), instruction, found, asm, confirm)
+    if emulated:
+        answer["emulated"] = [one.to_json() for one in emulated]
     if json:
-        _print_json(found.to_json())
-    else:
+        _print_json(answer)
+    elif asm is not True:
         console().print(report.explanation(found))
+        witnesses.print_confirmations(emulated)
+    if svg is not None:
+        figures.write(figures.of_instruction(request, instruction, figure), svg)
+    if any(one.differs for one in emulated):
+        return UNEXPECTED
     return UNKNOWN if found.unknown else 0
 
 
@@ -220,9 +263,12 @@ def prove(
     ] = True,
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
+    svg: Svg = None,
     json: AsJson = False,
 ) -> int:
     """Prove the theorems for any machine, or discharge their premises for concrete ones.
+
+    The figure is how propositions rest on one another.
 
     Args:
         names: propositions or groups of them (`theorem1`), or machines; every proposition by default.
@@ -239,6 +285,11 @@ def prove(
     requests = [
         _request(name, technique, set, timeout=timeout, time_is_state=time_is_state) for name in of_machines
     ]
+    if svg is not None and requests:
+        raise UserError(
+            f"--svg {svg}: draws propositions, and {of_machines[0]} is a machine: see popek classify --svg"
+        )
+    figures.assert_writable(svg)
     rows: list[dict[str, Any]] = []
     codes = [0]
     if propositions or not requests:
@@ -255,6 +306,8 @@ def prove(
             console().print(report.propositions(found))
     for request in requests:
         rows += _instantiated(request, json, codes)
+    if svg is not None:
+        figures.write(figures.of_propositions(propositions), svg)
     if json:
         _print_json({"schema": "popek/proofs/1", "propositions": rows})
     return max(codes)
@@ -294,25 +347,31 @@ def _second_solver() -> Any:
 
 
 @app.command
-def bench(machine: str = "ia32", /, *forms: str, json: AsJson = False) -> int:
-    """Time the classification of a machine, and say how much of it is the solver's.
+def bench(
+    *parts: str,
+    machine: str = "ia32",
+    only: Annotated[tuple[str, ...], Parameter(help="These forms or mnemonics alone.", negative="")] = (),
+    svg: Svg = None,
+    json: AsJson = False,
+) -> int:
+    """Measure speed in one run: of classifying beside the solver's, and rates of the rest.
 
     Args:
+        parts: classify, steps, laws, vmcs, difftest; all by default.
         machine: a name that `popek machines` lists, or a Python file that declares one.
-        forms: only these forms or mnemonics.
     """
-    from popek.checks.benchmark import benchmark
+    from popek.checks.benchmark import PARTS, benchmark
+    from popek.report import benchmark as report
 
+    figures.assert_writable(svg)
     with _known_names(), progress("measuring") as show:
-        found = benchmark(machine, forms, progress=show)
+        found = benchmark(machine, only, parts=parts or PARTS, progress=show)
+    if svg is not None:
+        figures.write(report.figure(found), svg)
     if json:
         _print_json(found.to_json())
-        return 0
-    out = console()
-    out.print(f"{found.machine}: {found.forms} forms classified in {found.seconds:.2f} s on one processor")
-    out.print(f"total over solver time: {found.ratio:.2f}  (solver: {found.solver_seconds:.2f} s)")
-    out.print(f"concrete steps a second: {found.steps_per_second:.0f}")
-    out.print("slowest: " + ", ".join(f"{form} {seconds:.2f} s" for form, seconds in found.slowest))
+    else:
+        console().print(report.benchmark(found))
     return 0
 
 
@@ -323,10 +382,12 @@ def _request(
     machine: str, technique: str | None, settings: Sequence[str], *, timeout: float, **options: Any
 ) -> Request:
     """What was asked for, with every name checked."""
+    from popek.architectures import assisted
     from popek.checks.survey import Request
     from popek.kernel.configuration import configure
 
     with _known_names():
+        machine = assisted(machine, technique)
         known = _machine(machine)
         known.technique(technique)
         configuration = configure(known, settings)
@@ -335,7 +396,14 @@ def _request(
     return Request(machine, technique, configuration, timeout, **options)
 
 
-def _machine(name: str) -> Machine[Any]:
+def _forms(name: str, instructions: Sequence[str]) -> list[str] | None:
+    """The forms that mnemonics and forms name; None for all."""
+    with _known_names():
+        known = _machine(name)
+        return list(dict.fromkeys(i.form for wanted in instructions for i in known.find(wanted))) or None
+
+
+def _machine(name: str | Machine[Any]) -> Machine[Any]:
     from popek.architectures import machine
 
     return machine(name)

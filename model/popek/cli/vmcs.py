@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from popek.architectures.vtx.capabilities import Capabilities
     from popek.architectures.vtx.dumps.model import Dump
-    from popek.architectures.vtx.verdict import Verdict
+    from popek.architectures.vtx.verdict import Undecided, Verdict
 
 app = App(name="vmcs", help="Judge, decode, explain, repair and generate VMCSs.")
 
@@ -305,12 +305,21 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
     """Answer every line in order; a line that is no VMCS is answered by an object with the key `error`."""
     import json
 
+    import attrs
+
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
     from popek.architectures.vtx.dumps.json_input import read_line
     from popek.architectures.vtx.dumps.model import DumpError
     from popek.architectures.vtx.dumps.processors import Processor, judge_any
+    from popek.architectures.vtx.identity import by_identity
+    from popek.architectures.vtx.verdict import undecided_json
 
     encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+    @by_identity
+    def undecided(items: tuple[Undecided, ...]) -> str:
+        return encode(undecided_json(items))
+
     name, bad, kinds = shown_name(file), False, set[str]()
     write, flush = sys.stdout.write, sys.stdout.flush
     wanted = None if capabilities is None else Processor(wanted_processor(capabilities))
@@ -335,7 +344,10 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
             write(encode({"schema": _SCHEMA, "name": f"{name}:{number}", "error": str(error)}) + "\n")
         else:
             kinds.add(verdict.outcome.kind)
-            write(encode(_verdict_json(dump, verdict)) + "\n")
+            # Most of a long answer is what a partial dump lacks, and that a stream repeats.
+            rest = encode(_verdict_json(dump, attrs.evolve(verdict, undecided=())))
+            lacking = f'"undecided":{undecided(verdict.undecided)}'
+            write(rest.replace('"undecided":[]', lacking, 1) + "\n")
         flush()
     return _BAD_INPUT if bad else exit_code(sorted(kinds))
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from . import figures
 from .errors import UserError
+from .figures import Svg
 from .vmcs import (
     AsJson,
     File,
@@ -37,9 +39,12 @@ def repair(
     keep: Annotated[
         list[str] | None, Parameter(help="Fields that must not change.", consume_multiple=True)
     ] = None,
+    svg: Svg = None,
     json: AsJson = False,
 ) -> int:
     """Find the smallest set of bits to change so that the entry succeeds, or say why there is none.
+
+    The figure shows the fields to change bit by bit.
 
     Exit code: 0 it succeeds with the changes, 1 no repair, 2 bad input, 3 something stays undecided.
     """
@@ -52,6 +57,7 @@ def repair(
         kept = [find(name).id for names in keep or [] for name in names.split(",")]
     except UnknownField as error:
         raise UserError(f"--keep: {error}") from None
+    figures.assert_writable(svg)
     dumps = read(file)
     processors = [processor_of(dump, capabilities, file) for dump in dumps]
     found = [smallest(vmcs_of(dump), known, keep=kept) for dump, known in zip(dumps, processors, strict=True)]
@@ -63,6 +69,8 @@ def repair(
             if number:
                 terminal().print()
             print_repair(terminal(), dump.name, item)
+    if svg is not None:
+        figures.write(figures.of_repairs(found), svg)
     ends = [
         item.after.outcome.kind if item.after else "undecided" if item.answer.value == "unknown" else "fails"
         for item in found

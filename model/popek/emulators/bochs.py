@@ -88,8 +88,8 @@ _assembled: dict[tuple[str, tuple[tuple[str, int], ...]], bytes] = {}
 def assemble(source: Path, *, defines: Mapping[str, int] | None = None) -> bytes:
     """Assemble a file into a flat binary; a second call with the same text is free.
 
-    `defines` are passed as preprocessor symbols. Raises `BochsError` with nasm's own words if the source is
-    wrong, or if nasm is missing.
+    `defines` are passed as preprocessor symbols; what the file includes is looked for beside it. Raises
+    `BochsError` with nasm's own words if the source is wrong, or if nasm is missing.
     """
     symbols = tuple(sorted((defines or {}).items()))
     key = (source.read_text(encoding="utf-8"), symbols)
@@ -100,7 +100,8 @@ def assemble(source: Path, *, defines: Mapping[str, int] | None = None) -> bytes
         with tempfile.TemporaryDirectory(prefix="popek-nasm-") as folder:
             target = Path(folder) / "out.bin"
             options = [f"-D{name}={value}" for name, value in symbols]
-            command = [str(nasm), "-f", "bin", "-o", str(target), *options, str(source)]
+            beside = f"{source.parent}{os.sep}"
+            command = [str(nasm), "-f", "bin", "-I", beside, "-o", str(target), *options, str(source)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise BochsError(f"nasm refused {source.name}: {done.stderr.strip()}")

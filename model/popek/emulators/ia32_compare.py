@@ -19,9 +19,11 @@ import attrs
 from popek.architectures.ia32 import machine as ia32
 from popek.architectures.ia32.state import Ia32
 from popek.emulators.ia32_assembly import assemble_all, assembly_text
-from popek.emulators.ia32_cases import Case, random_case
+from popek.emulators.ia32_cases import Case, Mode, random_case
+from popek.emulators.ia32_cases_system import PRIVILEGED
 from popek.emulators.ia32_deviations import explain
 from popek.emulators.ia32_expectation import (
+    EXTENDED_STATE,
     Expectation,
     NotComparable,
     OutsideError,
@@ -48,6 +50,7 @@ _PRIVILEGED = frozenset(
     (
         *("LGDT", "LIDT", "LLDT", "LTR", "LMSW", "CLTS", "HLT", "INVD", "WBINVD", "INVLPG", "RDMSR", "WRMSR"),
         *("MOV from CR", "MOV to CR", "MOV from DR", "MOV to DR"),
+        *PRIVILEGED,
     )
 )
 _ATTEMPTS = 25
@@ -60,6 +63,10 @@ _STRINGENT = frozenset(
 )
 
 
+MODES: Final = (Mode.PROTECTED,) * 6 + (Mode.REAL,) * 2 + (Mode.VIRTUAL_8086,) * 2
+"""The modes cases are drawn from, by weight."""
+
+
 @attrs.frozen
 class Emulator:
     """Something to compare with.
@@ -70,6 +77,7 @@ class Emulator:
         refuses: why a case with this expectation says nothing about the emulator; None when it does.
         explain: the known deviation that explains a difference, if one does.
         delivers: whether faults are delivered through the IDT and show their error codes.
+        modes: the operating modes that cases start in, by weight.
     """
 
     name: str
@@ -77,9 +85,12 @@ class Emulator:
     refuses: Callable[[Case, StepCase, Expectation], str | None]
     explain: Callable[[Case, StepCase, Expectation, StepResult, frozenset[str]], str | None]
     delivers: bool
+    modes: tuple[Mode, ...] = (Mode.PROTECTED,)
 
 
-BOCHS: Final = Emulator("bochs", lambda cases: run_steps(cases), lambda *_: None, explain, delivers=True)
+BOCHS: Final = Emulator(
+    "bochs", lambda cases: run_steps(cases), lambda *_: None, explain, delivers=True, modes=MODES
+)
 
 
 @attrs.frozen
@@ -113,6 +124,8 @@ class Difference:
             "stale": [[address, data.hex()] for address, data in self.case.stale],
             "msrs": {str(number): value for number, value in self.case.msrs.items()},
             "operands": dict(self.case.operands),
+            "mode": self.case.mode.value,
+            "hidden": {name: list(parts) for name, parts in self.case.hidden.items()},
             "expected": self.expected,
             "observed": self.observed,
             "details": list(self.details),
@@ -130,6 +143,7 @@ class DifftestReport:
         cases: how many cases were compared.
         by_form: cases compared, by form.
         by_level: likewise, by CPL.
+        by_mode: likewise, by operating mode.
         completed, trapped: by form, how many of them completed and trapped on the model.
         differences: the unexplained ones; at most `kept` of them, with the first of each form shrunk.
         unexplained: how many there are in all.
@@ -144,6 +158,7 @@ class DifftestReport:
     cases: int
     by_form: Mapping[str, int]
     by_level: Mapping[int, int]
+    by_mode: Mapping[str, int]
     completed: Mapping[str, int]
     trapped: Mapping[str, int]
     differences: tuple[Difference, ...]
@@ -168,6 +183,7 @@ class DifftestReport:
             "seconds": round(self.seconds, 3),
             "cases_per_second": round(self.rate, 1),
             "by_form": dict(self.by_form),
+            "by_mode": dict(self.by_mode),
             "by_cpl": {str(level): count for level, count in sorted(self.by_level.items())},
             "completed": dict(self.completed),
             "trapped": dict(self.trapped),
@@ -220,7 +236,7 @@ def difftest(
     model = machine or ia32.build()
     tally = _Tally()
     done = 0
-    for jobs in _chunks(_schedule(model, cases, seed, forms)):
+    for jobs in _chunks(_schedule(model, against, cases, seed, forms)):
         ready = _draw(model, against, jobs, seed, tally)
         for item, result in zip(ready, against.run([item.step for item in ready]), strict=True):
             tally.count(item, _differ(against, item, result), kept)
@@ -234,6 +250,7 @@ def difftest(
         cases=done,
         by_form=dict(tally.by_form),
         by_level=dict(tally.by_level),
+        by_mode=dict(tally.by_mode),
         completed=dict(tally.completed),
         trapped=dict(tally.trapped),
         differences=tuple(unexplained),
@@ -273,6 +290,7 @@ class _Tally:
     def __init__(self) -> None:
         self.by_form: Counter[str] = Counter()
         self.by_level: Counter[int] = Counter()
+        self.by_mode: Counter[str] = Counter()
         self.completed: Counter[str] = Counter()
         self.trapped: Counter[str] = Counter()
         self.explained: Counter[str] = Counter()
@@ -284,6 +302,7 @@ class _Tally:
     def count(self, item: _Ready, found: Difference | None, kept: int) -> None:
         self.by_form[item.case.form] += 1
         self.by_level[item.case.cpl] += 1
+        self.by_mode[item.case.mode.value] += 1
         (self.trapped if item.expected.kind == "trap" else self.completed)[item.case.form] += 1
         if found is None:
             return
@@ -298,10 +317,14 @@ class _Tally:
 # -- drawing --------------------------------------------------------------------------------------
 
 
+_Job = tuple[int, Instruction, Mode, int]
+"""Number, form, mode and level of a case to draw."""
+
+
 def _schedule(
-    machine: Machine[Ia32], cases: int, seed: int, forms: Sequence[str] | None
-) -> Iterator[tuple[int, Instruction, int]]:
-    """Number, form and level of each case; forms with more to go wrong come more often."""
+    machine: Machine[Ia32], against: Emulator, cases: int, seed: int, forms: Sequence[str] | None
+) -> Iterator[_Job]:
+    """What to draw; forms with more to go wrong come more often."""
     chosen = list(machine.instructions.values())
     if forms is not None:
         chosen = list(dict.fromkeys(i for name in forms for i in machine.find(name)))
@@ -315,11 +338,13 @@ def _schedule(
             rng.shuffle(turn)
         instruction = turn.pop()
         levels = _PRIVILEGED_LEVELS if instruction.mnemonic in _PRIVILEGED else LEVELS
-        yield number, instruction, rng.choice(levels)
+        mode = rng.choice(against.modes)
+        level = {Mode.REAL: 0, Mode.VIRTUAL_8086: 3}.get(mode, rng.choice(levels))
+        yield number, instruction, mode, level
 
 
-def _chunks(jobs: Iterator[tuple[int, Instruction, int]]) -> Iterator[list[tuple[int, Instruction, int]]]:
-    chunk: list[tuple[int, Instruction, int]] = []
+def _chunks(jobs: Iterator[_Job]) -> Iterator[list[_Job]]:
+    chunk: list[_Job] = []
     for job in jobs:
         chunk.append(job)
         if len(chunk) == _CHUNK:
@@ -332,7 +357,7 @@ def _chunks(jobs: Iterator[tuple[int, Instruction, int]]) -> Iterator[list[tuple
 def _draw(
     machine: Machine[Ia32],
     against: Emulator,
-    jobs: list[tuple[int, Instruction, int]],
+    jobs: list[_Job],
     seed: int,
     tally: _Tally,
 ) -> list[_Ready]:
@@ -340,11 +365,11 @@ def _draw(
     ready: dict[int, _Ready] = {}
     for attempt in range(_ATTEMPTS):
         drawn = []
-        for number, instruction, level in jobs:
+        for number, instruction, mode, level in jobs:
             if number not in ready:
                 rng = random.Random(f"{seed}:{number}:{attempt}")
-                case = random_case(instruction, level, rng)
-                drawn.append((number, case, assembly_text(instruction, case.operands)))
+                case = random_case(instruction, level, rng, mode)
+                drawn.append((number, case, _text(machine, case)))
         codes = assemble_all(text for _, _, text in drawn)
         for number, case, text in drawn:
             try:
@@ -356,7 +381,7 @@ def _draw(
                 tally.not_modelled[found.reason] += 1
             else:
                 ready[number] = found
-    return [ready[number] for number, _, _ in jobs if number in ready]
+    return [ready[number] for number, *_ in jobs if number in ready]
 
 
 def _reason(error: Exception) -> str:
@@ -365,7 +390,9 @@ def _reason(error: Exception) -> str:
 
 
 def _text(machine: Machine[Ia32], case: Case) -> str:
-    return assembly_text(machine.instructions[case.form], case.operands)
+    return assembly_text(
+        machine.instructions[case.form], case.operands, 32 if case.mode is Mode.PROTECTED else 16
+    )
 
 
 def _prepare(
@@ -373,7 +400,9 @@ def _prepare(
 ) -> _Ready | NotComparable:
     """The case for the harness, with what the model says and what memory to look at."""
     msrs = (case.registers.get("ecx", 0),) if case.form == "WRMSR" and case.msrs else ()
-    step = StepCase(code, case.cpl, case.registers, case.msrs, case.memory, case.stale, read_msrs=msrs)
+    step = StepCase(
+        code, case.cpl, case.registers, case.msrs, case.memory, case.stale, read_msrs=msrs, hidden=case.hidden
+    )
     operands = {**case.operands, "operand length": len(code)}
     expected = expect(machine, machine.instructions[case.form], operands, step)
     if isinstance(expected, NotComparable):
@@ -381,7 +410,8 @@ def _prepare(
     refused = against.refuses(case, step, expected)
     if refused is not None:
         raise OutsideError(refused)
-    return _Ready(case, text, attrs.evolve(step, watch=_watched(case, step, expected)), expected)
+    watch = () if case.form in EXTENDED_STATE else _watched(case, step, expected)
+    return _Ready(case, text, attrs.evolve(step, watch=watch), expected)
 
 
 def _watched(case: Case, step: StepCase, expected: Expectation) -> tuple[tuple[int, int], ...]:

@@ -18,20 +18,53 @@ import attrs
 from popek.architectures.ia32.access import within
 from popek.architectures.ia32.descriptors import Descriptor, in_table, read_descriptor
 from popek.architectures.ia32.state import CR4_DEFINED, ECX, EDX, ESP, SEGMENT_NAMES, Ia32
-from popek.emulators.ia32_cases import Case
-from popek.emulators.ia32_expectation import Expectation, initial_state
+from popek.emulators.ia32_cases import Case, Mode
+from popek.emulators.ia32_expectation import EXTENDED_STATE, Expectation, initial_state
 from popek.emulators.ia32_step import StepCase, StepResult
 
 _GD, _BT, _DR7_11 = 1 << 13, 1 << 15, 1 << 11
 _SMXE = 1 << 14
-_TIGERLAKE_CR4 = 1 << 16 | 1 << 22 | 1 << 23  # FSGSBASE, PKE, CET
+_TIGERLAKE_CR4 = 1 << 16 | 1 << 23  # FSGSBASE, CET
 _TOP = 1 << 32
 _LARGEST_FRAME = 0x100  # bytes that one instruction moves on the stack
 _COUNTERS = range(8)
 _FIXED_COUNTERS = range(0x40000000, 0x40000003)
 _BOCHS_COUNTERS = range(18)
-_SEVERAL_ACCESSES = frozenset(("RETF", "IRET", "IRETD", "ADD", "SUB", "AND", "OR", "XOR", "ARPL"))
-_STACK = ("PUSH", "POP", "CALL", "RET", "INT", "IRET", "LEAVE", "JMP")
+_SEVERAL_ACCESSES = frozenset(
+    (
+        *(
+            "RETF",
+            "IRET",
+            "IRETD",
+            "ADD",
+            "SUB",
+            "AND",
+            "OR",
+            "XOR",
+            "ARPL",
+            "XCHG",
+            "CMPXCHG",
+            "CMPXCHG8B",
+            "BOUND",
+        ),
+        *(
+            "POPA",
+            "POPAD",
+            "MOVSB",
+            "MOVSW",
+            "MOVSD",
+            "CMPSB",
+            "CMPSW",
+            "CMPSD",
+            "REP",
+            "REPE",
+            "REPNE",
+            "PUSH",
+            "ENTER",
+        ),
+    )
+)
+_STACK = ("PUSH", "POP", "CALL", "RET", "INT", "IRET", "LEAVE", "JMP", "ENTER")
 
 
 @attrs.frozen
@@ -102,11 +135,13 @@ def _access_wraps(found: Found) -> bool:
     for name, offset in operands.items():
         if name.endswith(".offset") and name.replace(".offset", ".segment") in operands:
             segment = SEGMENT_NAMES[operands[name.replace(".offset", ".segment")]]
-            spans.append((segment, offset, offset + 8))
-    if found.mnemonic.startswith("INS"):
-        spans.append(("es", int(state.gpr[7]), int(state.gpr[7]) + 4))
-    if found.mnemonic.startswith("OUTS"):
-        spans.append((SEGMENT_NAMES[operands["operand seg"]], int(state.gpr[6]), int(state.gpr[6]) + 4))
+            spans.append((segment, offset, offset + (16 if "m128" in found.case.form else 8)))
+    string = next((word for word in found.case.form.split() if not word.startswith("REP")), "")
+    reach = _LARGEST_FRAME if found.mnemonic.startswith("REP") else 4
+    if string.startswith(("INS", "MOVS", "STOS", "SCAS", "CMPS")):
+        spans.append(("es", int(state.gpr[7]), int(state.gpr[7]) + reach))
+    if string.startswith(("OUTS", "MOVS", "LODS", "CMPS")) and "operand seg" in operands:
+        spans.append((SEGMENT_NAMES[operands["operand seg"]], int(state.gpr[6]), int(state.gpr[6]) + reach))
     if found.mnemonic.startswith(_STACK):
         for register in (4, 5) if found.mnemonic == "LEAVE" else (4,):
             pointer = int(state.gpr[register])
@@ -129,7 +164,12 @@ def _wrapping_inner_stack(state: Ia32, ring: int) -> bool:
 def _alignment_check_order(found: Found) -> bool:
     (vector, code), (observed, other) = found.faults
     checked = bool((found.state.cpl == 3) & found.state.cr0.am & found.state.eflags.ac)
-    several = found.case.form.endswith(("m16:16", "m16:32")) or found.mnemonic in _SEVERAL_ACCESSES
+    several = (
+        found.case.form.endswith(("m16:16", "m16:32"))
+        or found.case.form
+        in EXTENDED_STATE  # misaligned: #GP, or where it is enabled #AC, as the processor likes
+        or found.mnemonic in _SEVERAL_ACCESSES
+    )
     return checked and several and {vector, observed} in ({17, 12}, {17, 13}) and code == other == 0
 
 
@@ -222,7 +262,18 @@ def _return_frame_does_not_wrap(found: Found) -> bool:
 
 
 def _stores_before_a_fault(found: Found) -> bool:
-    several = found.mnemonic in ("SGDT", "SIDT", "CALL", "INT", "INT1", "INT3", "INTO")
+    several = found.mnemonic in (
+        "SGDT",
+        "SIDT",
+        "CALL",
+        "INT",
+        "INT1",
+        "INT3",
+        "INTO",
+        "ENTER",
+        "PUSHA",
+        "PUSHAD",
+    )
     return found.expected.kind == "trap" and found.differing == {"memory"} and several
 
 
@@ -237,7 +288,42 @@ def _interrupt_checks_target_first(found: Found) -> bool:
 
 
 def _near_call_pushes_first(found: Found) -> bool:
-    return found.case.form == "CALL rel32" and found.faults in (((13, 0), (12, 0)), ((8, 0), (12, 0)))
+    near = found.case.form in ("CALL rel32", "CALL r32")
+    return near and (found.faults[0][0], found.faults[1][0]) in ((13, 12), (8, 12))
+
+
+def _operand_wraps_at_64_kib(found: Found) -> bool:
+    """In 16-bit code: an operand of two parts, the second of which lies beyond FFFFH."""
+    if found.case.mode is Mode.PROTECTED or found.faults[0][0] not in (12, 13):
+        return False
+    operands = found.case.operands
+    offsets = [
+        offset
+        for name, offset in operands.items()
+        if name.endswith(".offset") and name.replace(".offset", ".segment") in operands
+    ]
+    return any(offset <= 0xFFFF < offset + 15 for offset in offsets)
+
+
+def _virtual_8086_return_beyond_the_limit(found: Found) -> bool:
+    if found.case.form != "IRETD" or found.faults[0] != (13, 0):
+        return False
+    state = found.state
+    if found.case.mode is Mode.PROTECTED:
+        at = state.ss.base + (state.gpr[ESP] if state.ss.rights.db else state.gpr[ESP][15:0].zero_extend(32))
+        virtual = bool(state.memory.load(at + 10)[1])
+        return virtual and int(state.memory.load_little_endian(at, 4)) > 0xFFFF
+    if found.case.mode is Mode.REAL:
+        return False
+    return (
+        int(state.memory.load_little_endian(state.ss.base + state.gpr[ESP][15:0].zero_extend(32), 4)) > 0xFFFF
+    )
+
+
+def _far_call_checks_target_first(found: Found) -> bool:
+    """In real-address and virtual-8086 mode: no room on the stack, and a target beyond FFFFH."""
+    mode = found.case.mode is not Mode.PROTECTED
+    return mode and found.mnemonic == "CALL" and (found.faults[0][0], found.faults[1][0]) == (12, 13)
 
 
 _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
@@ -257,6 +343,9 @@ _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "stores-before-a-fault": _stores_before_a_fault,
     "interrupt-checks-target-first": _interrupt_checks_target_first,
     "near-call-pushes-first": _near_call_pushes_first,
+    "operand-wraps-at-64-kib": _operand_wraps_at_64_kib,
+    "far-call-checks-target-first": _far_call_checks_target_first,
+    "virtual-8086-return-beyond-the-limit": _virtual_8086_return_beyond_the_limit,
 }
 
 

@@ -13,22 +13,23 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.ia32.access import within
-from popek.architectures.ia32.descriptors import TASK_GATE
-from popek.architectures.ia32.stacks import inner_stack
-from popek.architectures.ia32.state import ECX, ESP, GPR_NAMES, SEGMENT_NAMES, VECTORS, Ia32
+from popek.architectures.ia32.state import EAX, ECX, GPR_NAMES, SEGMENT_NAMES, VECTORS, Ia32
+from popek.emulators.ia32_delivery import OutsideError as OutsideError
+from popek.emulators.ia32_delivery import deliverable, entered_stub, interrupted, through_task
 from popek.emulators.ia32_step import (
     ARENA_BYTES,
     LANDING_BYTE,
     StepCase,
     StepResult,
+    direct,
+    hidden_parts,
     initial_memory,
     initial_registers,
 )
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import Fault, Next, NotModelled, Trap
+from popek.kernel.outcome import Next, NotModelled, Trap
 from popek.kernel.words import WidthError, Word, ite
 
 UNOBSERVED: Final[Mapping[str, str]] = {
@@ -44,18 +45,28 @@ UNOBSERVED: Final[Mapping[str, str]] = {
     "eflags.rf": "the SMI that ends a step comes after RF was cleared",
     "reserved": "pages kept from the guest need paging",
     "read_only": "pages kept from the guest need paging",
+    "extended": "it stands for the x87 and SIMD registers; XSAVE and FXSAVE are compared by their faults only",
+    "cpuid": "what CPUID says is the processor's own; the bits that show CR4 are compared, and the faults",
 }
 """Components of the model that the harness cannot show, each with the reason."""
 
 TIME_FORMS: Final[Mapping[str, str]] = {
     "RDTSC": "EDX:EAX is the emulator's clock; the faults are compared",
+    "RDTSCP": "likewise",
     "RDMSR": "with ECX = 10H likewise",
 }
 """Forms whose result is the time: the two registers of it are not compared."""
 
+EXTENDED_STATE: Final = frozenset(
+    f"{name} m"
+    for name in ("XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "XRSTOR", "XRSTORS", "FXSAVE", "FXRSTOR")
+)
+"""Forms that move extended state, of whose image only a stand-in is in the model."""
+
 _DF, _DB, _TS = 8, 1, 10
 _BENIGN = frozenset({1, 3, 4, 5, 6, 7, 17})
-_RF = 1 << 16
+_RF, _AC = 1 << 16, 1 << 18
+_MOST_ITERATIONS = 40
 _HIDDEN: Final = {
     "eflags": _RF,
     "cr4": 1 << 13,
@@ -64,12 +75,7 @@ _HIDDEN: Final = {
 }  # see UNOBSERVED
 _TIME_STAMP_COUNTER = 0x10
 _INT1 = b"\xf1"
-_STUBS = 0xF8000
 _NAMES = {vector.number: vector.name for vector in VECTORS} | {_DF: "#DF"}
-
-
-class OutsideError(Exception):
-    """A case leads where the harness cannot follow; the message says where."""
 
 
 @attrs.frozen
@@ -178,12 +184,15 @@ def initial_state(case: StepCase) -> Ia32:
         "dr3",
         "dr6",
         "dr7",
+        "xcr0",
+        "pkru",
     ):
         state[name] = registers[name]
     for name in ("gdtr.base", "gdtr.limit", "idtr.base", "idtr.limit"):
         state[name] = registers[name]
+    hidden = hidden_parts(case, registers) if direct(registers) else {}
     for name in (*SEGMENT_NAMES, "ldtr", "tr"):
-        found = _descriptor(loaded, registers, registers[name])
+        found = hidden.get(name) or _descriptor(loaded, registers, registers[name])
         base, limit, rights = found or (0, 0, 0x10000)
         state[f"{name}.selector"] = registers[name]
         state[f"{name}.base"], state[f"{name}.limit"], state[f"{name}.rights"] = base, limit, rights
@@ -212,7 +221,7 @@ def expect(
     kinds = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
     parts = {name: Word(width, operands[name]) for name, width in kinds.items()}
     asked = _Asked()
-    outcome = machine.step(instruction, state.with_undefined(asked), parts)
+    outcome = _run(machine, instruction, state.with_undefined(asked), parts)
     if isinstance(outcome, NotModelled):
         return NotComparable(outcome.reason)
     expected = _translate(instruction, case, state, outcome)
@@ -221,19 +230,43 @@ def expect(
     if expected.kind == "next" and _gives_time(instruction, state):
         kept = {n: v for n, v in expected.registers.items() if n not in ("eax", "edx")}
         expected = attrs.evolve(expected, registers=kept)
+    if expected.kind == "next" and instruction.form == "CPUID":
+        expected = _only_what_shows_cr4(expected, state)
     return expected
+
+
+def _only_what_shows_cr4(expected: Expectation, state: Ia32) -> Expectation:
+    """Of CPUID's result the bits that depend on CR4: 1:ECX[27] and 7.0:ECX[4]."""
+    leaf, subleaf = int(state.gpr[EAX]), int(state.gpr[ECX])
+    shown = 1 << 27 if leaf == 1 else 1 << 4 if (leaf, subleaf) == (7, 0) else 0
+    kept = {n: v for n, v in expected.registers.items() if n not in ("eax", "ebx", "edx")}
+    return attrs.evolve(expected, registers=kept, undefined={**expected.undefined, "ecx": shown ^ 0xFFFFFFFF})
+
+
+def _run(
+    machine: Machine[Ia32], instruction: Instruction, state: Ia32, parts: Mapping[str, Word]
+) -> Next[Ia32] | Trap[Ia32] | NotModelled:
+    """One instruction to its end: with REP, one iteration after the other."""
+    outcome = machine.step(instruction, state, parts)
+    if instruction.form.startswith("REP"):
+        for _ in range(_MOST_ITERATIONS):
+            if not isinstance(outcome, Next) or int(outcome.state.eip) != int(state.eip):
+                break
+            outcome = machine.step(instruction, outcome.state, parts)
+    return outcome
 
 
 def _gives_time(instruction: Instruction, state: Ia32) -> bool:
     """See `TIME_FORMS`."""
     clock = instruction.form == "RDMSR" and int(state.gpr[ECX]) == _TIME_STAMP_COUNTER
-    return instruction.form == "RDTSC" or clock
+    return instruction.form in ("RDTSC", "RDTSCP") or clock
 
 
 def _virtual_interrupt_pending(state: Ia32) -> bool:
     """Then #GP(0) comes before the instruction (SDM vol. 3B, "Protected-Mode Virtual Interrupts")."""
     flags = state.eflags
-    return bool((state.cpl == 3) & state.cr4.pvi & flags.vif & flags.vip)
+    virtual = ite(state.virtual_8086, state.cr4.vme, state.cr4.pvi)
+    return bool((state.cpl == 3) & virtual & flags.vif & flags.vip)
 
 
 class _Asked(Mapping[str, int]):
@@ -266,7 +299,7 @@ def _without_undefined(
     undefined = dict(expected.undefined)
     for bit in range(64):
         try:
-            outcome = machine.step(instruction, state.with_undefined({name: 1 << bit}), parts)
+            outcome = _run(machine, instruction, state.with_undefined({name: 1 << bit}), parts)
         except WidthError:
             break  # one bit more than the result has
         if isinstance(outcome, NotModelled):
@@ -293,16 +326,21 @@ def _translate(
     memory = dict(_changes(after.memory))
     msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
     registers = _registers(after)
-    entered = int(after.eip) - _STUBS
-    if int(after.cs.selector.value) == case.reserved and 0 <= entered < 0x400 and entered % 4 == 0:
-        return _harness_gate(case, after, entered // 4, registers)
+    entered = entered_stub(after, case.reserved)
+    if entered is not None:
+        registers, at, pushed = interrupted(after, registers)
+        memory = {address: value for address, value in memory.items() if not at <= address < at + pushed}
+        undefined = {**_HIDDEN, "eflags": _RF | _AC} if after.real else _HIDDEN
+        return Expectation("trap", entered, None, registers, undefined, memory, msrs)
     if after.halted.value == 1:
         return Expectation("hang", None, None, registers, _HIDDEN, memory, msrs)
     start = int(state.cs.base) + int(state.eip)
     if (int(after.cs.base) + int(after.eip) - start) & 0xFFFFFFFF == 0:
         return Expectation("hang", None, None, registers, _HIDDEN, memory, msrs)
     _check_landing(case, state, after, memory)
-    return Expectation("next", None, None, registers, _HIDDEN, memory, msrs)
+    # The interrupt at a landing place clears AC before it can be seen (SDM vol. 2A, INT n, real-address mode).
+    undefined = {**_HIDDEN, "eflags": _RF | _AC} if after.real else _HIDDEN
+    return Expectation("next", None, None, registers, undefined, memory, msrs)
 
 
 def _watched_msrs(case: StepCase) -> Iterator[int]:
@@ -325,7 +363,10 @@ def _changes(after: Memory) -> Iterator[tuple[int, int]]:
 
 def _registers(state: Ia32) -> dict[str, int]:
     """By the names of the harness."""
-    names = (*GPR_NAMES, "eip", "cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
+    names = (
+        *(*GPR_NAMES, "eip", "cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
+        *("xcr0", "pkru"),
+    )
     found = {name: int(state[name]) for name in names}
     found["eflags"] = int(state.eflags.value) & ~_RF
     found["cpl"] = int(state.cpl)
@@ -348,31 +389,6 @@ def _registers(state: Ia32) -> dict[str, int]:
     return found
 
 
-def _harness_gate(case: StepCase, after: Ia32, vector: int, registers: dict[str, int]) -> Expectation:
-    """The instruction delivered an interrupt to the harness, which reports the state in the frame."""
-    offset = int(after.gpr[ESP]) if after.ss.rights.db.value else int(after.gpr[ESP]) & 0xFFFF
-    at = int(after.ss.base) + offset & 0xFFFFFFFF
-    frame = [int(after.memory.load_little_endian(Word(32, at + 4 * i), 4)) for i in range(5)]
-    registers["eip"], registers["cs"], registers["eflags"] = frame[0], frame[1] & 0xFFFF, frame[2] & ~_RF
-    registers["cpl"] = registers["cs"] & 3
-    pushed = 12
-    unknown = ["cs"]
-    if registers["cpl"]:
-        registers["esp"], registers["ss"] = frame[3], frame[4] & 0xFFFF
-        pushed = 20
-        unknown.append("ss")
-    elif after.ss.rights.db.value:
-        registers["esp"] = registers["esp"] + pushed & 0xFFFFFFFF
-    else:
-        registers["esp"] = registers["esp"] & 0xFFFF0000 | registers["esp"] + pushed & 0xFFFF
-    for name in unknown:
-        for part in ("base", "limit", "access"):
-            registers.pop(f"{name}.{part}", None)
-    changed = {a: v for a, v in _changes(after.memory) if not at <= a < at + pushed}
-    msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
-    return Expectation("trap", vector, None, registers, _HIDDEN, changed, msrs)
-
-
 def _fault(case: StepCase, before: Ia32, after: Ia32, vector: int, code: int | None) -> Expectation:
     """A fault as the harness sees it, delivered through its gates."""
     undefined = dict(_HIDDEN)
@@ -382,12 +398,14 @@ def _fault(case: StepCase, before: Ia32, after: Ia32, vector: int, code: int | N
         undefined["dr6"] = 0xF  # "certain debug exceptions may clear bits 0-3" (SDM vol. 3B, DR6)
     registers = _registers(after)
     registers["eip"] = int(before.eip)
+    if after.real:
+        undefined["eflags"] = _RF | _AC
     narrow_task = not int(before.tr.rights.type) & 8
-    if not _deliverable(after, vector, code is not None):
+    if not deliverable(after, vector, code is not None):
         if vector in _BENIGN:
             raise OutsideError("a benign fault that cannot be delivered")
         vector, code = _DF, 0
-    if _through_task(after, vector):
+    if through_task(after, vector):
         if int(after.tr.limit) < 0x67:
             raise OutsideError("a task switch out of a TSS that is too small")
         # These go through a task gate, after which only the TSS shows the old state.
@@ -398,41 +416,6 @@ def _fault(case: StepCase, before: Ia32, after: Ia32, vector: int, code: int | N
             registers.clear()
     msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
     return Expectation("trap", vector, code, registers, undefined, dict(_changes(after.memory)), msrs)
-
-
-def _through_task(state: Ia32, vector: int) -> bool:
-    """Whether the gate of a vector is a task gate."""
-    kind = state.memory.load(state.idtr.base + (8 * vector + 5))
-    return int(kind) & 0x1F == TASK_GATE
-
-
-def _deliverable(state: Ia32, vector: int, with_code: bool) -> bool:
-    """Whether the harness's interrupt gate can be entered from here."""
-    if _through_task(state, vector):
-        return True
-    pushed = 4 if with_code else 3
-    segment, pointer = state.ss, state.gpr[ESP]
-    wide = state.ss.rights.db
-    if state.cpl.value != 0:
-        try:
-            stack = inner_stack(state, Word(2, 0))
-        except Fault:
-            return False
-        probe = state.copy()
-        probe.ss.base, probe.ss.limit = stack.descriptor.base, stack.descriptor.limit
-        probe.ss.rights = stack.descriptor.rights
-        segment, pointer, wide = probe.ss, stack.pointer, probe.ss.rights.db
-        pushed += 2
-    for i in range(1, pushed + 1):
-        top = pointer - 4 * i
-        offset = ite(wide, top, top.truncate(16).zero_extend(32))
-        if not within(segment, offset, 4):
-            if int(segment.limit) == 0xFFFFFFFF:
-                raise OutsideError("a stack that wraps around 4 GiB")
-            return False
-        if int(segment.base + offset) >= ARENA_BYTES:
-            raise OutsideError("a stack outside the arena")
-    return True
 
 
 def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[int, int]) -> None:
@@ -456,5 +439,5 @@ def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[i
         raise OutsideError("UD2 does not fit")
     if target != follows and (byte != recognised or follows < target < follows + 2):
         raise OutsideError(f"a transfer to {target:#x}, which is no landing place")
-    if not _deliverable(after, 1, False) and (int(after.cpl) == 0 or int(after.tr.limit) < 0x67):
+    if not deliverable(after, 1, False) and (int(after.cpl) == 0 or int(after.tr.limit) < 0x67):
         raise OutsideError("landing with no room on the stack")

@@ -40,6 +40,8 @@ has_sse         equ VARIABLES + 21
 lists           equ VARIABLES + 24      ; the case's lists that are not yet used
 launched        equ VARIABLES + 28      ; 1: the case's instruction was started
 selectors       equ VARIABLES + 32      ; DS ES FS GS as they were when it started
+has_xsave       equ VARIABLES + 48
+has_pku         equ VARIABLES + 49
 
 GDTR_CASE       equ VARIABLES + 0x100
 JUMP            equ VARIABLES + 0x110
@@ -122,11 +124,16 @@ struc case
 .dr3            resd 1
 .dr6            resd 1
 .dr7            resd 1
+.xcr0           resd 1
+.pkru           resd 1
 .msrs           resd 1
 .patches        resd 1
 .late           resd 1
 .watches        resd 1
 .msr_reads      resd 1
+.direct         resd 1                  ; 1: real-address or virtual-8086 mode, segments as follow, EIP is .start
+.start          resd 1
+.segments       resb 6 * 12             ; ES CS SS DS FS GS: selector, attributes, limit, base
 .lists:
 endstruc
 
@@ -193,6 +200,29 @@ flat:
         or eax, 1 << 9
         mov cr4, eax
 .no_sse:
+        mov eax, 1
+        cpuid
+        test ecx, 1 << 26
+        setnz byte [has_xsave]
+        jz .no_xsave
+        mov eax, cr4
+        or eax, 1 << 18
+        mov cr4, eax
+.no_xsave:
+        xor eax, eax
+        cpuid
+        cmp eax, 7
+        jb .no_pku
+        mov eax, 7
+        xor ecx, ecx
+        cpuid
+        test ecx, 1 << 3
+        setnz byte [has_pku]
+        jz .no_pku
+        mov eax, cr4
+        or eax, 1 << 22
+        mov cr4, eax
+.no_pku:
 
         call smm_set_up
         call read_disk
@@ -297,6 +327,18 @@ install:
         inc ecx
         wrmsr
 .no_sysenter:
+        xor ecx, ecx
+        xor edx, edx
+        cmp byte [has_xsave], 0
+        je .no_xsave
+        mov eax, [ebp + case.xcr0]
+        xsetbv
+.no_xsave:
+        cmp byte [has_pku], 0
+        je .no_pku
+        mov eax, [ebp + case.pkru]
+        db 0x0f, 0x01, 0xef             ; WRPKRU
+.no_pku:
         lea esi, [ebp + case.lists]
         mov ebx, [ebp + case.msrs]
 .msr:
@@ -423,6 +465,19 @@ launch:
         load dr7, M_DR7
         load idtr_base, M_IDTR + 8
         load idtr_limit, M_IDTR + 4
+        cmp dword [ebp + case.direct], 0
+        je .loaded
+        load start, M_EIP
+        lea esi, [ebp + case.segments]
+        mov edi, CAUGHT + M_ES
+        mov edx, 6
+.segment:
+        mov ecx, 3
+        rep movsd
+        add edi, 4
+        dec edx
+        jnz .segment
+.loaded:
         mov dword [phase], PHASE_GO
         mov al, 0x30                    ; counter 0, mode 0: one shot
         out 0x43, al
@@ -486,6 +541,20 @@ report:
         mov eax, dr2
         call put_dword
         mov eax, dr3
+        call put_dword
+        mov eax, 1
+        xor ecx, ecx
+        cmp byte [has_xsave], 0
+        je .no_xsave
+        xgetbv
+.no_xsave:
+        call put_dword
+        xor eax, eax
+        xor ecx, ecx
+        cmp byte [has_pku], 0
+        je .no_pku
+        db 0x0f, 0x01, 0xee             ; RDPKRU
+.no_pku:
         call put_dword
 
         cmp dword [launched], 0

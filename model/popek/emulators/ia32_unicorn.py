@@ -83,8 +83,30 @@ FORMS: Final = (
         "LSS",
     ),
     *("SGDT", "SIDT", "SLDT", "STR", "SMSW", "CALL far", "JMP far", "RET far", "IRET"),
+    *(
+        "ADC",
+        "SBB",
+        "NEG",
+        "NOT",
+        "SHL",
+        "SHR",
+        "SAR",
+        "ROL",
+        "ROR",
+        "MUL",
+        "IMUL",
+        "DIV",
+        "AAM",
+        "XADD",
+        "CMPXCHG",
+    ),
+    *("CMPXCHG8B", "MOVZX", "MOVSX", "CBW", "CWDE", "CWD", "CDQ", "XLAT", "SETcc", "CMOVcc", "LOOP", "BOUND"),
+    *("PUSHA", "POPA", "ENTER", "PAUSE", "LFENCE", "MFENCE", "SFENCE"),
+    *("UD0", "UD1", "UD2", "RSM"),
+    *(f"{name}{letter} seg" for name in ("MOVS", "LODS", "CMPS") for letter in "BWD"),
+    *(f"{name}{letter}" for name in ("STOS", "SCAS") for letter in "BWD"),
 )
-"""The mnemonics that Unicorn is asked about."""
+"""The mnemonics, and of string instructions the forms, that Unicorn is asked about."""
 
 LEFT_OUT: Final = {
     "LGDT LIDT LLDT LTR LMSW CLTS HLT INVD WBINVD INVLPG RDMSR WRMSR, MOV of control and debug registers": (
@@ -92,7 +114,19 @@ LEFT_OUT: Final = {
     ),
     "IN OUT INS OUTS": "Unicorn does not look at IOPL or the permission map",
     "INT n INT3 INTO INT1": "Unicorn reports them before the IDT is looked at",
-    "RDTSC RDPMC": "the clock, and no performance counters",
+    "string instructions with REP": "Unicorn stops in the middle of them, and on them after the last iteration",
+    "RDTSC RDTSCP RDPMC": "the clock, and no performance counters",
+    "SYSENTER SYSEXIT SYSCALL SYSRET": "Unicorn completes them without a transfer",
+    "CPUID RDPID RDRAND RDSEED INVPCID CLAC STAC MONITOR MWAIT WBNOINVD CLFLUSH": (
+        "what Unicorn's processor model has differs from ours"
+    ),
+    "XGETBV XSETBV RDPKRU WRPKRU XSAVE XSAVEOPT XSAVEC XSAVES XRSTOR XRSTORS FXSAVE FXRSTOR FWAIT FNOP EMMS": (
+        "Unicorn sets CR4.OSXSAVE by itself and takes little notice of CR0.TS and EM"
+    ),
+    "VMXON VMXOFF VMCALL VMCLEAR VMPTRLD VMPTRST VMREAD VMWRITE VMLAUNCH VMRESUME VMFUNC INVEPT INVVPID GETSEC": (
+        "QEMU has no VMX"
+    ),
+    "VMRUN VMLOAD VMSAVE VMMCALL STGI CLGI INVLPGA SKINIT": "Unicorn's processor model has SVM, ours not",
 }
 """The other instructions, each with the reason."""
 
@@ -298,6 +332,13 @@ def _absent_code_through_gate(found: Found) -> frozenset[str]:
     return _if(jumped and raised is not None and (raised[0], found.result.vector) == (11, 13), "outcome")
 
 
+def _absent_tss_in_the_ldt(found: Found) -> frozenset[str]:
+    """The selector that is at fault names the LDT."""
+    raised = found.expected.raised
+    transfer = found.mnemonic in ("CALL", "JMP") and raised is not None and bool((raised[1] or 0) & 4)
+    return _if(transfer and raised is not None and (raised[0], found.result.vector) == (13, 11), "outcome")
+
+
 def _absent_stack(found: Found) -> frozenset[str]:
     raised = found.expected.raised
     returned = found.mnemonic == "RETF" and raised is not None
@@ -337,6 +378,13 @@ def _keeps_upper_half(found: Found) -> frozenset[str]:
     return _if((found.expected.registers[name] ^ found.result.registers[name]) & 0xFFFF == 0, name)
 
 
+def _enter_by_stack_size(found: Found) -> frozenset[str]:
+    if found.mnemonic != "ENTER":
+        return frozenset()
+    bits = found.expected.registers["ebp"] ^ found.result.registers["ebp"]
+    return frozenset({"ebp"}) if bits & 0xFFFF == 0 else frozenset()
+
+
 def _releases_signed(found: Found) -> frozenset[str]:
     released = found.case.operands.get("operand imm16", 0)
     return _if(found.mnemonic == "RET" and released >= 0x8000, "esp")
@@ -352,12 +400,14 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "16-bit-call-gate-offset": _takes_32_bits_of_a_16_bit_gate,
     "conforming-code-through-a-gate": _conforming_through_gate,
     "absent-code-through-a-gate": _absent_code_through_gate,
+    "absent-tss-in-the-ldt": _absent_tss_in_the_ldt,
     "absent-stack-on-return": _absent_stack,
     "absent-inner-stack": _absent_inner_stack,
     "inner-stack-keeps-upper-half": _inner_stack_keeps_upper_half,
     "null-fs-and-gs-keep-their-rpl": _null_fs_gs_keep_rpl,
     "smsw-keeps-the-upper-half": _keeps_upper_half,
     "near-return-releases-signed": _releases_signed,
+    "enter-goes-by-the-stack-size": _enter_by_stack_size,
 }
 
 

@@ -12,16 +12,22 @@
 ;   3 image    count:4 {address:4 length:4 bytes}   into the pristine copy of the arena
 ;   4 baseline id:1 count:4 {encoding:4 value:8}
 ;   5 case     index:4 id:1 flags:1 fields:4 pokes:4 {encoding:4 value:8} {address:4 length:4 bytes}  -> R
+;   6 guest    as a case, then registers:4*13 watches:4 {address:4 length:4}                          -> R G
+;   7 fields   count:4 {encoding:4}             which a G record tells
 ;
 ; Records in the report:
 ;   C msr:4 value:8 | P leaf:4 subleaf:4 eax:4 ebx:4 ecx:4 edx:4 | H cr0:8 cr3:8 cr4:8 efer:8 pat:8 rip:8
 ;   F encoding:4 writable:1 | E | . (a batch of the disk was read)
 ;   R index:4 kind:1 error:4 encoding:4 reason:4 qualification:8 interruption:4 interruption-error:4
 ;     length:4 idt-vectoring:4 guest-rip:8
+;   G registers:4*13 tsc-before:8 tsc-after:8 top-of-stack:4*10 {field:8} {watched bytes}
+; The registers are EAX ECX EDX EBX EBP ESI EDI CR2 DR0 DR1 DR2 DR3 DR6.
 
 %define ROM             0xF0000
+%ifndef ARENA
 %define ARENA           0x20000
 %define ARENA_BYTES     0x20000
+%endif
 %define PAGE_TABLES     0x100000        ; PML4, PDPT and four page directories
 %define VMXON_REGION    0x110000
 %define VMCS_REGION     0x111000
@@ -77,6 +83,12 @@ struc var
 .revision:      resd 1
 .pointer:       resq 1                  ; memory operand of VMXON, VMCLEAR and VMPTRLD
 .baselines:     resq 256
+.reported:      resq 1                  ; the list of a `fields` operation, or 0
+.extra:         resq 1                  ; what a `guest` operation adds
+.guest:         resd 1                  ; whether the case is one of a `guest` operation
+.registers:     resd 13
+.before:        resq 1
+.after:         resq 1
 .record:
 .r_mark:        resb 1
 .r_index:       resd 1
@@ -95,90 +107,7 @@ endstruc
 
 %define V(name) VARIABLES + var. %+ name
 
-org ROM
-bits 16
-start16:
-        cli
-        cld
-        mov ax, cs
-        mov ds, ax
-        o32 lgdt [gdt_pointer - $$]
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        jmp dword CODE32:start32
-
-bits 32
-start32:
-        mov ax, DATA
-        mov ds, ax
-        mov es, ax
-        mov ss, ax
-        mov esp, STACK
-        in al, 0x92                     ; VMXON refuses to run with A20 masked
-        or al, 2
-        and al, 0xFE
-        out 0x92, al
-        mov al, 0xFF                    ; no interrupt is ever wanted
-        out 0x21, al
-        out 0xA1, al
-
-        mov edi, PAGE_TABLES            ; map the first 4 GiB onto themselves
-        xor eax, eax
-        mov ecx, 0x6000 / 4
-        rep stosd
-        mov dword [PAGE_TABLES], PAGE_TABLES + 0x1003
-        mov edi, PAGE_TABLES + 0x1000
-        mov eax, PAGE_TABLES + 0x2003
-        mov ecx, 4
-.pdpt:  mov [edi], eax
-        add eax, 0x1000
-        add edi, 8
-        loop .pdpt
-        mov edi, PAGE_TABLES + 0x2000
-        mov eax, 0x83                   ; present, writable, 2 MiB
-        mov ecx, 4 * 512
-.pd:    mov [edi], eax
-        add eax, 0x200000
-        add edi, 8
-        loop .pd
-
-        mov edi, VARIABLES
-        xor eax, eax
-        mov ecx, var_size
-        rep stosb
-
-        mov eax, 0x20                   ; PAE
-        mov cr4, eax
-        mov eax, PAGE_TABLES
-        mov cr3, eax
-        mov ecx, 0xC0000080
-        rdmsr
-        or eax, 0x100                   ; LME
-        wrmsr
-        mov eax, 0x80000031             ; PG, NE, ET, PE
-        mov cr0, eax
-        jmp CODE64:start64
-
-bits 64
-start64:
-        mov edi, IDT                    ; every exception goes to its own two-instruction stub
-        mov ebx, stubs
-        mov ecx, 32
-.gate:  mov eax, ebx
-        and eax, 0xFFFF
-        or eax, CODE64 << 16
-        mov [rdi], eax
-        mov eax, ebx
-        and eax, 0xFFFF0000
-        or eax, 0x8E00
-        mov [rdi + 4], eax
-        mov qword [rdi + 8], 0
-        add rdi, 16
-        add ebx, STUB_BYTES
-        dec ecx
-        jnz .gate
-        lidt [idt_pointer]
+%include "long_mode_start.inc"
 
         call read_disk
         mov qword [V(stream)], STREAM + 8
@@ -242,6 +171,10 @@ next_operation:
         je baseline
         cmp al, 5
         je run_case
+        cmp al, 6
+        je run_guest
+        cmp al, 7
+        je reported_fields
         test al, al
         jnz stop                        ; a damaged stream: end without "Shutdown"
         mov al, 'E'
@@ -358,7 +291,19 @@ baseline:
         mov [V(stream)], rsi
         jmp next_operation
 
+reported_fields:
+        mov [V(reported)], rsi
+        lodsd
+        lea rsi, [rsi + rax * 4]
+        mov [V(stream)], rsi
+        jmp next_operation
+
+run_guest:
+        mov dword [V(guest)], 1
+        jmp begin_case
 run_case:
+        mov dword [V(guest)], 0
+begin_case:
         mov edi, V(record)
         xor eax, eax
         mov ecx, var.record_end - var.record
@@ -387,7 +332,13 @@ run_case:
         lea rsi, [rsi + rax + 8]
         dec ecx
         jmp .skip
-.known: mov [V(stream)], rsi
+.known: cmp dword [V(guest)], 0
+        je .read
+        mov [V(extra)], rsi
+        add rsi, 13 * 4
+        lodsd
+        lea rsi, [rsi + rax * 8]
+.read:  mov [V(stream)], rsi
 
         mov esi, PRISTINE
         mov edi, ARENA
@@ -438,6 +389,8 @@ run_case:
         mov qword [V(pointer)], VMCS_REGION
         vmclear [V(pointer)]
 .enter: mov qword [V(resume_at)], record_exit
+        cmp dword [V(guest)], 0
+        jne .guest
         mov eax, [V(flags)]
         test al, USE_VMRESUME
         jnz .resume
@@ -455,6 +408,34 @@ run_case:
         mov ss, [data_selector]
 .resume_now:
         vmresume
+        jmp .failed
+.guest: fninit
+        mov rsi, [V(extra)]
+        mov eax, [rsi + 28]
+        mov cr2, rax
+        mov eax, [rsi + 32]
+        mov dr0, rax
+        mov eax, [rsi + 36]
+        mov dr1, rax
+        mov eax, [rsi + 40]
+        mov dr2, rax
+        mov eax, [rsi + 44]
+        mov dr3, rax
+        mov eax, [rsi + 48]
+        mov dr6, rax
+        rdtsc
+        mov [V(before)], eax
+        mov [V(before) + 4], edx
+        call clear_registers
+        mov rsi, [V(extra)]
+        mov eax, [rsi]
+        mov ecx, [rsi + 4]
+        mov edx, [rsi + 8]
+        mov ebx, [rsi + 12]
+        mov ebp, [rsi + 16]
+        mov edi, [rsi + 24]
+        mov esi, [rsi + 20]
+        vmlaunch
 .failed:
         jc .invalid
         mov byte [V(r_kind)], FAIL_VALID
@@ -491,6 +472,8 @@ record_exit:
         mov [V(r_rip)], rax
 
 finish_case:
+        cmp dword [V(guest)], 0         ; whose memory is to be watched, and lies in the arena
+        jne .report
         mov rsi, [V(pokes)]             ; memory outside the arena is zero between cases
         mov ebx, [V(poke_count)]
 .undo:  test ebx, ebx
@@ -509,7 +492,64 @@ finish_case:
         call put
         dec ecx
         jnz .byte
-        jmp next_operation
+        cmp dword [V(guest)], 0
+        je next_operation
+        mov al, 'G'
+        call put
+        mov rax, cr2
+        mov [V(registers) + 28], eax
+        mov rax, dr0
+        mov [V(registers) + 32], eax
+        mov rax, dr1
+        mov [V(registers) + 36], eax
+        mov rax, dr2
+        mov [V(registers) + 40], eax
+        mov rax, dr3
+        mov [V(registers) + 44], eax
+        mov rax, dr6
+        mov [V(registers) + 48], eax
+        mov esi, V(registers)
+        mov ecx, 13 * 4 + 16
+        call put_bytes
+        mov ecx, 0x681C                 ; what lies at the top of the guest's stack
+        call read_field
+        mov esi, eax
+        mov ecx, 0x4818
+        call read_field
+        test eax, 1 << 14
+        jnz .wide
+        movzx esi, si
+.wide:  mov ecx, 0x680A
+        call read_field
+        add esi, eax
+        cmp esi, -4096                  ; the page tables end at 4 GiB
+        jb .below
+        xor esi, esi
+.below: mov ecx, 10 * 4
+        call put_bytes
+        mov rsi, [V(reported)]
+        lodsd
+        mov ebx, eax
+.told:  test ebx, ebx
+        jz .watches
+        lodsd
+        mov ecx, eax
+        call read_field
+        call put64
+        dec ebx
+        jmp .told
+.watches:
+        mov rbp, [V(extra)]
+        mov ebx, [rbp + 13 * 4]
+        add rbp, 14 * 4
+.watch: test ebx, ebx
+        jz next_operation
+        mov esi, [rbp]
+        mov ecx, [rbp + 4]
+        add rbp, 8
+        call put_bytes
+        dec ebx
+        jmp .watch
 
 ; --- helpers ----------------------------------------------------------------------------------------------
 
@@ -610,6 +650,15 @@ put32:  push rcx
         jnz .next
         pop rcx
         ret
+
+; ecx bytes at rsi.
+put_bytes:
+        jecxz .done
+        lodsb
+        call put
+        dec ecx
+        jmp put_bytes
+.done:  ret
 
 ; One byte to the parallel port: data, then a strobe. Keeps everything but al and dx.
 put:    mov dx, 0x378
@@ -758,6 +807,16 @@ leaf_list:
 align 16
 exit_handler:
         endbr64                         ; the host's CET state may wait for one
+        mov [V(registers)], eax
+        mov [V(registers) + 4], ecx
+        mov [V(registers) + 8], edx
+        mov [V(registers) + 12], ebx
+        mov [V(registers) + 16], ebp
+        mov [V(registers) + 20], esi
+        mov [V(registers) + 24], edi
+        rdtsc
+        mov [V(after)], eax
+        mov [V(after) + 4], edx
 restore_host:
         mov rsp, STACK
         mov qword [V(restoring)], 1

@@ -322,6 +322,11 @@ _PAE_PDPT, _PD32, _PT32 = 0x29000, 0x2A000, 0x2B000
 _SYSENTER_CS = 0x174  # an MSR that takes any value and means nothing to the harness
 _CODE32, _DATA, _CODE64, _TR, _LDTR = 0x08, 0x10, 0x18, 0x20, 0x30
 
+GUEST_CR3: Mapping[Mode, int] = MappingProxyType(
+    {"64-bit": _PML4, "pae": _PAE_PDPT, "32-bit": _PD32, "v8086": _PD32, "real": 0}
+)
+"""Physical address of the guest's page tables in each mode."""
+
 
 def _segment_descriptor(base: int, limit: int, rights: int) -> bytes:
     """Return the 8 bytes of a descriptor; `rights` as in a VMCS, `limit` in bytes or pages as G says."""
@@ -330,8 +335,8 @@ def _segment_descriptor(base: int, limit: int, rights: int) -> bytes:
     return struct.pack("<II", low, high)
 
 
-def _image(revision: int) -> list[tuple[int, bytes]]:
-    """Return what the arena holds before each case, as (address, bytes); the rest is zero."""
+def guest_image() -> list[tuple[int, bytes]]:
+    """Return what the guest sees of the arena before each case, as (address, bytes); the rest is zero."""
     gate32 = struct.pack("<HHHH", CODE_PAGE & 0xFFFF, _CODE32, 0xEE00, CODE_PAGE >> 16)
     gate64 = struct.pack("<HHHHQ", CODE_PAGE & 0xFFFF, _CODE64, 0xEE00, CODE_PAGE >> 16, 0)
     gdt = (
@@ -346,8 +351,6 @@ def _image(revision: int) -> list[tuple[int, bytes]]:
     )
     pt = b"".join(struct.pack("<Q", page << 12 | _USER_WRITABLE) for page in _PAGES)
     pt32 = b"".join(struct.pack("<I", page << 12 | _USER_WRITABLE) for page in _PAGES)
-    ept = CONTROL_PAGES.ept_root
-    ept_pt = b"".join(struct.pack("<Q", page << 12 | _EPT_RWX_WB) for page in _PAGES)
     return [
         (CODE_PAGE, b"\x0f\xa2" * 2048),  # CPUID
         (_GDT, gdt),
@@ -365,6 +368,15 @@ def _image(revision: int) -> list[tuple[int, bytes]]:
         (_PAE_PDPT, struct.pack("<Q", _PD | 1)),
         (_PD32, struct.pack("<I", _PT32 | _USER_WRITABLE)),
         (_PT32 + 4 * _PAGES.start, pt32),
+    ]
+
+
+def _image(revision: int) -> list[tuple[int, bytes]]:
+    """Return what the arena holds before each case, as (address, bytes); the rest is zero."""
+    ept_pt = b"".join(struct.pack("<Q", page << 12 | _EPT_RWX_WB) for page in _PAGES)
+    ept = CONTROL_PAGES.ept_root
+    return [
+        *guest_image(),
         # MSR areas must not be empty: an entry that cannot be stored or loaded at a VM exit is fatal.
         (CONTROL_PAGES.msr_areas, struct.pack("<IIQ", _SYSENTER_CS, 0, 0) * 256),
         (SPARE_VMCS, struct.pack("<I", revision)),
@@ -385,8 +397,8 @@ def _controls(msrs: Mapping[int, int], plain: int, wanted: int) -> int:
     return (msrs[plain] & 0xFFFF_FFFF | wanted) & msrs[best] >> 32
 
 
-def _segments(mode: Mode) -> dict[int, int]:
-    """Return selector, base, limit and access rights of the guest's segment registers and tables."""
+def segments(mode: Mode) -> dict[int, int]:
+    """Return selector, base, limit and access rights of the guest's segment registers and tables by encoding."""
     fields: dict[int, int] = {}
     in_real_style = mode in ("v8086", "real")
     # The encodings of ES, CS, SS, DS, FS, GS, LDTR and TR follow each other in steps of 2.
@@ -432,7 +444,6 @@ def _guest_state(mode: Mode, msrs: Mapping[int, int]) -> dict[int, int]:
     if mode == "real":
         cr0 &= ~0x8000_0001
     cr4 = msrs[0x488] | (0x20 if mode in ("64-bit", "pae") else 0)  # PAE
-    cr3 = {"64-bit": _PML4, "pae": _PAE_PDPT, "32-bit": _PD32, "v8086": _PD32, "real": 0}[mode]
     low = mode in ("v8086", "real")
     return {
         0x2800: 0xFFFF_FFFF_FFFF_FFFF,  # VMCS link pointer: none
@@ -442,7 +453,7 @@ def _guest_state(mode: Mode, msrs: Mapping[int, int]) -> dict[int, int]:
         0x280A: _PD | 1,  # PDPTE0; the other three are not present
         0x482E: 0x1000,  # VMX-preemption timer: ends a guest that does not end itself
         0x6800: cr0,
-        0x6802: cr3,
+        0x6802: GUEST_CR3[mode],
         0x6804: cr4,
         0x681A: 0x400,  # DR7
         0x681C: STACK_TOP - CODE_PAGE if low else STACK_TOP,
@@ -526,7 +537,7 @@ def baseline(model: str = DEFAULT_MODEL, mode: Mode = "64-bit") -> dict[int, int
     msrs, writable = capabilities(model), writable_fields(model)
     fields = {encoding: 0 for encoding in sorted(writable) if encoding >> 10 & 3 != 1}
     known = (
-        _control_area(mode, msrs) | _segments(mode) | _guest_state(mode, msrs) | _host_area(host_state(model))
+        _control_area(mode, msrs) | segments(mode) | _guest_state(mode, msrs) | _host_area(host_state(model))
     )
     fields.update((encoding, value) for encoding, value in known.items() if encoding in writable)
     return fields

@@ -1,5 +1,7 @@
 """A machine: a state, its instructions, its modes, and the settings a question may fix.
 
+For example:
+
     toy = Machine("toy", "A toy", Toy, supervisor=lambda s: s.mode == 0, user=lambda s: s.mode == 1)
 
     @toy.instruction("GETMODE", source="the manual, p. 1")

@@ -66,6 +66,8 @@ class Technique(Generic[S]):
         without: the technique without some of them, by name.
         keeps_hidden: switching to the VMM and back saves and loads hidden leaves as they are; otherwise they are
             what loading what an instruction can save gives.
+        guests_own: mode and resource leaves and memories that hold the guest's values and that the VMM does not
+            own: changing them is the guest's own affair, and does not make an instruction control-sensitive.
         source: who describes the technique.
     """
 
@@ -86,4 +88,5 @@ class Technique(Generic[S]):
     hypotheses: tuple[Hypothesis, ...] = ()
     without: Callable[[frozenset[str]], Technique[S]] | None = None
     keeps_hidden: bool = False
+    guests_own: tuple[str, ...] = ()
     source: str = ""

@@ -4,10 +4,10 @@ The map is the best VMM of this kind that can be had without rewriting code.  It
 registers, the control registers, IF, IOPL, the debug registers, MSRs, counters and ports.  Its GDT
 shadows the guest's: entry by entry the same, with DPLs compressed, and with everything that it must
 interpret marked not present, so that *loading* it traps: gates and other system segments, and segments
-whose accessed bit is still clear (loading those writes to the guest's table).  One entry is the VMM's
-own code segment, to which every gate of its IDT leads; those gates have DPL 0.  There is no LDT.  Its
-tables lie in 128 KiB of storage that the guest cannot reach: GDT, IDT, TSS, whatever else.  The guest's
-GDT is write-protected.
+whose accessed bit is still clear (loading those writes to the guest's table).  Two entries are the VMM's
+own: its code segment, to which every gate of its IDT leads, and after it the segment of its stack; those
+gates have DPL 0.  There is no LDT.  Its tables lie in 128 KiB of storage that the guest cannot reach:
+GDT, IDT, TSS, whatever else.  The guest's GDT is write-protected.
 
 What such a VMM still gets wrong, no VMM of this kind gets right.
 """
@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, Final
 
 from popek.kernel.memory import Memory
 from popek.kernel.state import Role
-from popek.kernel.technique import Technique
-from popek.kernel.words import Word, all_of, concat, ite
+from popek.kernel.technique import Hypothesis, Technique
+from popek.kernel.words import TRUE, Word, all_of, concat, ite
 
 if TYPE_CHECKING:
     from .state import Ia32
 
 Ring = Callable[[Word], Word]
 
+SOURCE: Final = "Robin and Irvine 2000, section 3; Uhlig et al. 2005"
 VMM_CODE: Final = 0x00CF9B000000FFFF  # flat, DPL 0, present, accessed
+VMM_DATA: Final = 0x00CF93000000FFFF
 GATE: Final = 0x8E  # present 32-bit interrupt gate, DPL 0
 
 # Where things are in the VMM's storage, which begins at a multiple of its size.
@@ -57,7 +59,7 @@ def owned_leaves() -> tuple[str, ...]:
     return (*words, *(slot.name for slot in Ia32.layout if slot.address and slot.role is Role.RESOURCE))
 
 
-def _map(ring: Ring, guest: Ia32, private: Ia32) -> Ia32:
+def _map(ring: Ring, guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset()) -> Ia32:
     from .state import SEGMENT_NAMES
 
     hardware = private.copy()
@@ -77,17 +79,27 @@ def _map(ring: Ring, guest: Ia32, private: Ia32) -> Ia32:
             hardware[f"{name}.{part}"] = guest[f"{name}.{part}"]
         hardware[f"{name}.rights.dpl"] = ring(guest[f"{name}.rights.dpl"])
     for name in ("cs", "ss"):
-        hardware[f"{name}.selector.rpl"] = ring(guest[f"{name}.selector.rpl"])
+        level = guest[f"{name}.selector.rpl"]  # in virtual-8086 mode these bits are part of the address
+        hardware[f"{name}.selector.rpl"] = ite(guest.virtual_8086, level, ring(level))
     # Alignment checks are for CPL 3, and a guest's kernel that runs there must not feel them.
     unfelt = (hardware.cpl == 3) & (guest.cpl != 3)
     hardware.cr0.am = ite(unfelt, Word(1, 0), guest.cr0.am)
     hardware.read_only.base = guest.gdtr.base
     hardware.read_only.size = guest.gdtr.limit.zero_extend(32) + 1
-    hardware.memory = Memory(32, 8, partial(_storage, ring, guest, private))
+    hardware.memory = Memory(32, 8, partial(_storage, ring, guest, private, without=without))
+    if PAGES in without:
+        hardware.reserved.size = 0
+    if OWN_TABLES in without:
+        for name in ("gdtr", "idtr", "tr"):
+            hardware[f"{name}.base"] = private[f"{name}.base"]
+    if NO_LDT in without:
+        hardware.ldtr.rights = private.ldtr.rights.value
     return hardware
 
 
-def _storage(ring: Ring, guest: Ia32, private: Ia32, address: Word) -> Word:
+def _storage(
+    ring: Ring, guest: Ia32, private: Ia32, address: Word, *, without: frozenset[str] = frozenset()
+) -> Word:
     """Hardware storage: the VMM's tables and other private storage, and the guest's everywhere else."""
     offset = address - _start(private)
     own = _owns(guest, private, address)
@@ -95,8 +107,9 @@ def _storage(ring: Ring, guest: Ia32, private: Ia32, address: Word) -> Word:
         return guest.memory.load(address)
     content = private.memory.load(address)
     entry = offset - IDT_AT
-    content = ite(entry <= private.idtr.limit.zero_extend(32), _gate_byte(private, entry[2:0]), content)
-    shadow = _shadow_byte(ring, guest, private, offset)
+    if IDT_GATES not in without:
+        content = ite(entry <= private.idtr.limit.zero_extend(32), _gate_byte(private, entry[2:0]), content)
+    shadow = _shadow_byte(ring, guest, private, offset, gates=NO_GATES in without)
     content = ite(offset <= private.gdtr.limit.zero_extend(32), shadow, content)
     return ite(own, content, guest.memory.load(address))
 
@@ -118,23 +131,26 @@ def _gate_byte(private: Ia32, number: Word) -> Word:
     return _select(number, (zero, zero, selector[7:0], selector[15:8], zero, Word(8, GATE), zero, zero))
 
 
-def _shadow_byte(ring: Ring, guest: Ia32, private: Ia32, offset: Word) -> Word:
+def _shadow_byte(ring: Ring, guest: Ia32, private: Ia32, offset: Word, *, gates: bool = False) -> Word:
     """A byte of the VMM's GDT."""
-    code = tuple(Word(8, VMM_CODE >> 8 * i & 0xFF) for i in range(8))
-    mine = concat(offset[31:3], Word(3, 0)) == private.cs.selector.value.replace(2, 0, 0).zero_extend(32)
+    code, data = (tuple(Word(8, whole >> 8 * i & 0xFF) for i in range(8)) for whole in (VMM_CODE, VMM_DATA))
+    entry, own = concat(offset[31:3], Word(3, 0)), private.cs.selector.value.replace(2, 0, 0).zero_extend(32)
     theirs = guest.memory.load(guest.gdtr.base + offset)
-    theirs = ite(offset[2:0] == 5, _compressed(ring, theirs), theirs)
+    theirs = ite(offset[2:0] == 5, _compressed(ring, theirs, gates=gates), theirs)
     theirs = ite(offset <= guest.gdtr.limit.zero_extend(32), theirs, Word(8, 0))
-    return ite(mine, _select(offset[2:0], code), theirs)
+    theirs = ite(entry == own + 8, _select(offset[2:0], data), theirs)
+    return ite(entry == own, _select(offset[2:0], code), theirs)
 
 
-def _compressed(ring: Ring, rights: Word) -> Word:
-    """Byte 5 of a descriptor: P DPL S type."""
+def _compressed(ring: Ring, rights: Word, *, gates: bool = False) -> Word:
+    """Byte 5 of a descriptor: P DPL S type; with `gates`, those of the guest work."""
     loadable = rights[4] & rights[0]  # code or data, accessed
+    if gates:
+        loadable = loadable | ~rights[4]
     return concat(rights[7] & loadable, ring(rights[6:5]), rights[4:0])
 
 
-def _promises(guest: Ia32, private: Ia32) -> Word:
+def _promises(guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset()) -> Word:
     """What the VMM sees to."""
     own = private.cs.selector.value
     start, end = guest.gdtr.base, guest.gdtr.base + guest.gdtr.limit.zero_extend(32)
@@ -143,16 +159,17 @@ def _promises(guest: Ia32, private: Ia32) -> Word:
             private.idtr.limit >= 0x7FF,
             private.idtr.limit <= 0x7FFF,
             private.tr.limit < RESERVED - TSS_AT,
-            (own[2:0] == 0) & (own != 0) & (own + 7 <= private.gdtr.limit) & (own <= 0xFFF8),
+            (own[2:0] == 0) & (own != 0) & (own + 15 <= private.gdtr.limit) & (own <= 0xFFF0),
             private.eflags.if_ == 1,
+            private.cr4.pke == 0 if NO_PROTECTION_KEYS not in without else TRUE,
             ~_owns(guest, private, start) & ~_owns(guest, private, end) & (start <= end),
         )
     )
 
 
 def _guest(state: Ia32) -> Word:
-    """A guest that uses rings 0 and 3, on a machine of its own."""
-    whole = (state.reserved.size == 0) & (state.read_only.size == 0)
+    """A guest that uses rings 0 and 3, on a machine of its own; in protected mode, or in virtual-8086 mode."""
+    whole = (state.reserved.size == 0) & (state.read_only.size == 0) & state.cr0.pe
     return whole & ((state.cpl == 0) | (state.cpl == 3))
 
 
@@ -164,38 +181,87 @@ def _shadows(guest: Ia32, address: Word) -> Word:
     return address - guest.gdtr.base < guest.gdtr.limit.zero_extend(32) + 1
 
 
+def _entered(private: Ia32, hardware: Ia32) -> Word:
+    """At the one entry that the gates of the VMM's IDT lead to, or at that of SYSENTER."""
+    selector = hardware.cs.selector.value
+    gate = (selector == private.cs.selector.value.replace(1, 0, 0)) & (hardware.eip == 0)
+    cs, entry = (private.msr.load(Word(32, number)) for number in (_SYSENTER_CS, _SYSENTER_EIP))
+    fast = (selector == cs[15:0].replace(1, 0, 0)) & (hardware.eip == entry[31:0])
+    return gate | fast
+
+
+PAGES, OWN_TABLES, NO_GATES, IDT_GATES, NO_LDT = "pages", "own-tables", "no-gates", "idt-gates", "no-ldt"
+NO_PROTECTION_KEYS = "no-pke"
+HYPOTHESES: Final = (
+    Hypothesis(PAGES, "pages keep code above ring 0 out of the VMM's storage", examples=("MOV m32, r32",)),
+    Hypothesis(OWN_TABLES, "the real GDT, IDT and TSS lie in that storage", examples=("CALL ptr16:32",)),
+    Hypothesis(
+        NO_GATES,
+        "the guest's gates and other system descriptors are not present in the real GDT",
+        examples=("CALL ptr16:32",),
+    ),
+    Hypothesis(IDT_GATES, "the gates of the real IDT lead to the VMM and have DPL 0", examples=("INT imm8",)),
+    Hypothesis(NO_LDT, "no LDT is loaded", examples=("CALL ptr16:32",)),
+    Hypothesis(
+        NO_PROTECTION_KEYS,
+        "CR4.PKE is clear, so that nobody above ring 0 changes PKRU",
+        examples=("WRPKRU",),
+    ),
+    Hypothesis("iopl", "the real IOPL is below the guest's ring", "IOPL", ("CLI",)),
+    Hypothesis("io-map", "the real I/O permission map denies every port", "PORTS", ("OUT imm8, AL",)),
+)
+"""What keeps a guest in; each is needed."""
+
+VIRTUAL_INTERRUPTS: Final = Hypothesis(
+    "no-pvi", "CR4.PVI is clear, so that CLI and STI at ring 3 trap", "PVI", ("CLI",)
+)
+_SYSENTER_CS, _SYSENTER_EIP = 0x174, 0x176
+
+
 def techniques() -> dict[str, Technique[Ia32]]:
     """0/1/3 and 0/3/3."""
+    return {made.name: made for made in (_in_ring_1(), _in_ring_3())}
+
+
+def _in_ring_1(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
     owned = owned_leaves()
     unlike_the_guest = tuple(name for name in owned if name != "cr0.am")
-    source = "Robin and Irvine 2000, section 3; Uhlig et al. 2005"
-    one: Technique[Ia32] = Technique(
+    return Technique(
         "ring-deprivileging-0/1/3",
         "ring deprivileging, the guest's kernel at ring 1",
-        map=partial(_map, _ring_1),
+        map=partial(_map, _ring_1, without=without),
         owned=owned,
         replaced=unlike_the_guest,
         # The virtual level shows in the real one, so the VMM need not keep it.
         shadowed=owned,
         deprivileged=lambda state: state.cpl == 1,
         guest=_guest,
-        private=_promises,
+        private=partial(_promises, without=without),
         owns_address=_owns,
         shadows_address=_shadows,
-        source=source,
+        entered=_entered,
+        hypotheses=HYPOTHESES,
+        without=_in_ring_1,
+        source=SOURCE,
     )
-    three: Technique[Ia32] = Technique(
+
+
+def _in_ring_3(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
+    owned = owned_leaves()
+    return Technique(
         "ring-deprivileging-0/3/3",
         "ring deprivileging, the guest's kernel at ring 3 beside its users",
-        map=partial(_map, _ring_3),
+        map=partial(_map, _ring_3, without=without),
         owned=owned,
         replaced=owned,
         shadowed=(*owned, "cs.selector.rpl"),
         deprivileged=lambda state: state.cpl == 3,
         guest=_guest,
-        private=_promises,
+        private=partial(_promises, without=without),
         owns_address=_owns,
         shadows_address=_shadows,
-        source=source,
+        entered=_entered,
+        hypotheses=(*HYPOTHESES, VIRTUAL_INTERRUPTS),
+        without=_in_ring_3,
+        source=SOURCE,
     )
-    return {one.name: one, three.name: three}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
 from popek.kernel.outcome import Fault, Vector
 from popek.kernel.words import Word, concat, ite
 
 from .access import supervisor_load
-from .state import GP, NP, SS, SS_, Ia32, Segment
+from .state import GP, NP, SS, SS_, UD, Ia32, Segment, real_base
+
+if TYPE_CHECKING:
+    from popek.architectures.x86_64 import state as x64
 
 # System descriptor types (SDM vol. 3A, table "System-Segment and Gate-Descriptor Types").
 LDT, CALL_GATE_16, TASK_GATE, INTERRUPT_GATE_16, TRAP_GATE_16 = 2, 4, 5, 6, 7
@@ -20,7 +25,7 @@ CALL_GATE_32, INTERRUPT_GATE_32, TRAP_GATE_32 = 12, 14, 15
 class Descriptor:
     """Eight bytes of a descriptor table, and where they are."""
 
-    address: Word  # 32 bits
+    address: Word  # as wide as linear addresses are
     raw: Word  # 64 bits
 
     @property
@@ -91,6 +96,12 @@ class Descriptor:
         return self.raw[36:32]
 
 
+def descriptors_needed(cpu: Ia32) -> None:
+    """#UD in real-address and virtual-8086 mode, which do not recognise the instruction."""
+    if not cpu.protected:
+        raise Fault(UD)
+
+
 def is_null(selector: Word) -> Word:
     """Index 0 of the GDT, whatever the RPL."""
     return selector[15:2] == 0
@@ -101,7 +112,7 @@ def error_code(selector: Word) -> Word:
     return selector.replace(1, 0, 0)
 
 
-def in_table(cpu: Ia32, selector: Word) -> Word:
+def in_table(cpu: Ia32 | x64.X64, selector: Word) -> Word:
     """Whether the descriptor lies within its table; an LDT that is not loaded has none.  Width 1."""
     last = concat(Word(19, 0), selector[15:3]) * 8 + 7
     gdt = last <= cpu.gdtr.limit.zero_extend(32)
@@ -109,14 +120,14 @@ def in_table(cpu: Ia32, selector: Word) -> Word:
     return ite(selector[2], ldt, gdt)
 
 
-def read_descriptor(cpu: Ia32, selector: Word) -> Descriptor:
+def read_descriptor(cpu: Ia32 | x64.X64, selector: Word) -> Descriptor:
     """The descriptor a selector names; `in_table` has been checked."""
     table = ite(selector[2], cpu.ldtr.base, cpu.gdtr.base)
-    address = table + concat(Word(16, 0), selector[15:3], Word(3, 0))
+    address = table + concat(selector[15:3], Word(3, 0)).zero_extend(table.width)
     return Descriptor(address, supervisor_load(cpu, address, 8))
 
 
-def fetch_descriptor(cpu: Ia32, selector: Word, vector: Vector = GP) -> Descriptor:
+def fetch_descriptor(cpu: Ia32 | x64.X64, selector: Word, vector: Vector = GP) -> Descriptor:
     """The descriptor a selector names.
 
     Raises:
@@ -127,35 +138,41 @@ def fetch_descriptor(cpu: Ia32, selector: Word, vector: Vector = GP) -> Descript
     return read_descriptor(cpu, selector)
 
 
-def mark_accessed(cpu: Ia32, descriptor: Descriptor) -> None:
+def mark_accessed(cpu: Ia32 | x64.X64, descriptor: Descriptor) -> None:
     """Set the accessed bit in memory: byte 5, bit 0."""
     where = descriptor.address + 5
-    cpu.memory = cpu.memory.store(where, descriptor.raw[47:40] | 1)
+    cpu.translation.system_store(cpu, where, descriptor.raw[47:40] | 1)
 
 
-def load_cache(segment: Segment, selector: Word, descriptor: Descriptor) -> None:
+def load_cache(segment: Segment | x64.Segment, selector: Word, descriptor: Descriptor) -> None:
     """Fill a segment register from a descriptor, the accessed bit set."""
     segment.selector = selector
-    segment.base = descriptor.base
+    segment.base = descriptor.base.zero_extend(segment.base.width)
     segment.limit = descriptor.limit
     accessed = descriptor.rights | ite(descriptor.s == 1, Word(17, 1), Word(17, 0))
     segment.rights = accessed
 
 
-def load_code_segment(cpu: Ia32, selector: Word, descriptor: Descriptor, level: Word) -> None:
+def load_code_segment(cpu: Ia32 | x64.X64, selector: Word, descriptor: Descriptor, level: Word) -> None:
     """CS := selector with its RPL replaced by `level`, which becomes CPL."""
     mark_accessed(cpu, descriptor)
     load_cache(cpu.cs, selector.replace(1, 0, level), descriptor)
 
 
-def load_stack_segment(cpu: Ia32, selector: Word, descriptor: Descriptor) -> None:
+def load_stack_segment(cpu: Ia32 | x64.X64, selector: Word, descriptor: Descriptor) -> None:
     """SS := selector, checked before."""
     mark_accessed(cpu, descriptor)
     load_cache(cpu.ss, selector, descriptor)
 
 
 def check_stack_segment(
-    cpu: Ia32, selector: Word, level: Word, *, vector: Vector, null_vector: Vector, absent: Vector = SS
+    cpu: Ia32 | x64.X64,
+    selector: Word,
+    level: Word,
+    *,
+    vector: Vector,
+    null_vector: Vector,
+    absent: Vector = SS,
 ) -> Descriptor:
     """The descriptor of a stack segment for privilege `level`.
 
@@ -173,6 +190,20 @@ def check_stack_segment(
     return descriptor
 
 
+def load_real_segment(segment: Segment, selector: Word) -> None:
+    """A segment register in real-address or virtual-8086 mode: limit and rights stay as they are."""
+    segment.selector = selector
+    segment.base = real_base(selector)
+
+
+def load_null(segment: Segment | x64.Segment, selector: Word) -> None:
+    """A null selector reads back as given; base, limit and rights of a null segment cannot be seen."""
+    segment.selector = selector
+    segment.base = Word(segment.base.width, 0)
+    segment.limit = Word(32, 0)
+    segment.rights = Word(17, 0x10000)
+
+
 def load_segment_register(cpu: Ia32, number: Word, selector: Word) -> None:
     """MOV, POP and L?S: load SS, DS, ES, FS or GS (SDM vol. 2B, MOV).
 
@@ -180,18 +211,26 @@ def load_segment_register(cpu: Ia32, number: Word, selector: Word) -> None:
         Fault: SS: #GP(0) null, #GP(selector), #SS(selector) not present.
             Others: #GP(selector), #NP(selector) not present; null is accepted.
     """
+    if not cpu.protected:
+        load_real_segment(cpu.segment(number), selector)
+        return
     if number == SS_:
         descriptor = check_stack_segment(cpu, selector, cpu.cpl, vector=GP, null_vector=GP)
         load_stack_segment(cpu, selector, descriptor)
         return
     segment = cpu.segment(number)
     if is_null(selector):
-        # The selector reads back as given; base, limit and rights of a null segment cannot be seen.
-        segment.selector = selector
-        segment.base = Word(32, 0)
-        segment.limit = Word(32, 0)
-        segment.rights = Word(17, 0x10000)
+        load_null(segment, selector)
         return
+    load_data_segment(cpu, segment, selector)
+
+
+def load_data_segment(cpu: Ia32 | x64.X64, segment: Segment | x64.Segment, selector: Word) -> None:
+    """Load DS, ES, FS or GS with what is not null.
+
+    Raises:
+        Fault: #GP(selector), #NP(selector) not present.
+    """
     descriptor = fetch_descriptor(cpu, selector)
     data_or_readable_code = (descriptor.s == 1) & ~((descriptor.type[3] == 1) & (descriptor.type[1] == 0))
     outranked = (selector[1:0] > descriptor.dpl) | (cpu.cpl > descriptor.dpl)

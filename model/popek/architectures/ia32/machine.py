@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from popek.kernel.machine import Axis, Machine, leaf_axis
 from popek.kernel.memory import Memory
-from popek.kernel.words import Word
+from popek.kernel.words import Word, any_of
 
 from .deprivileging import techniques
 from .instructions import declare_all
@@ -16,6 +16,7 @@ from .state import SEGMENT_NAMES, Ia32, invariant
 
 def _advance(cpu: Ia32, operands: Mapping[str, Word]) -> None:
     """EIP moves past the instruction; RF and the interrupt shadow last one instruction."""
+    cpu.started_at = cpu.eip
     cpu.eip = cpu.eip + operands["operand length"].zero_extend(32)
     cpu.eflags.rf = 0
     cpu.shadow = Word(2, 0)
@@ -37,22 +38,38 @@ def _denies_every_port(state: Ia32, value: Word) -> Word:
     return nowhere | (value == 0)
 
 
+def _in_mode(state: Ia32, value: Word) -> Word:
+    """The mode is the one of this number (2 bits)."""
+    modes = (state.protected, state.cr0.pe & state.virtual_8086, state.real & ~state.virtual_8086)
+    return any_of((value == number) & mode for number, mode in enumerate(modes))
+
+
 def build() -> Machine[Ia32]:
-    """IA-32 as a Pentium and its successors have it in 32-bit protected mode."""
+    """IA-32 as a Pentium and its successors have it, without Intel 64."""
     machine = Machine(
         "ia32",
-        "IA-32, 32-bit protected mode",
+        "IA-32: protected, virtual-8086 and real-address mode",
         Ia32,
         supervisor=lambda state: state.cpl == 0,
         user=lambda state: state.cpl == 3,
         source="Intel 64 and IA-32 Architectures Software Developer's Manual",
         operands=KINDS,
         axes=(
+            # Every instruction depends on it, so a fixed mode is decided before an instruction is explored.
+            Axis(
+                "MODE",
+                "the operating mode that instructions start in",
+                (0, 1, 2),
+                _in_mode,
+                0,
+                labels={0: "protected", 1: "virtual-8086", 2: "real"},
+            ),
             leaf_axis("IOPL", "eflags.iopl", 2, "EFLAGS.IOPL: levels up to it may use CLI, STI and ports", 0),
             leaf_axis("UMIP", "cr4.umip", 1, "CR4.UMIP: SGDT SIDT SLDT SMSW STR fault above CPL 0", 0),
             leaf_axis("TSD", "cr4.tsd", 1, "CR4.TSD: RDTSC faults above CPL 0", 0),
             leaf_axis("PCE", "cr4.pce", 1, "CR4.PCE: RDPMC is allowed above CPL 0", 0),
             leaf_axis("PVI", "cr4.pvi", 1, "CR4.PVI: CLI and STI at CPL 3 act on VIF", 0),
+            leaf_axis("VME", "cr4.vme", 1, "CR4.VME: virtual-8086 mode has VIF and redirects INT n", 0),
             Axis(
                 "PORTS",
                 "the TSS's I/O permission map",
@@ -71,11 +88,12 @@ def build() -> Machine[Ia32]:
         techniques=techniques(),
         notes=(
             "translation by paging (protection by pages only as two ranges)",
-            "real-address, virtual-8086 and 64-bit mode: entering them ends in 'not modelled'",
+            "64-bit mode",
+            "setting CR0.PE with an RPL in CS or SS, clearing it with a segment that is not writable data",
             "hardware task switches: 'not modelled'",
-            "the #GP before an instruction at CPL 3 with CR4.PVI and both VIF and VIP set",
-            "that MOV to and from control and debug registers leaves the status flags undefined: they are kept",
-            "debug traps (TF, breakpoints), delivery of faults through the IDT, x87 and SIMD",
+            "the #GP before an instruction at CPL 3 with CR4.PVI (virtual-8086 mode: VME) and both VIF and VIP set",
+            "debug traps (TF, breakpoints), delivery of faults through the IDT",
+            "x87 and SIMD: one 64-bit word stands for their registers, and XSAVE and FXSAVE store that",
             "side effects of reading a device's port; time other than the time-stamp counter",
         ),
     )

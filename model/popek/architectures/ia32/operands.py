@@ -81,7 +81,10 @@ KINDS: Final[Mapping[str, OperandKind]] = {
         _immediate("rel8", 8),
         _immediate("rel16", 16),
         _immediate("rel32", 32),
-        *map(_memory, ("m", "m8", "m16", "m32", "m16&32", "m16:16", "m16:32", "m32&32", "m16&16")),
+        *map(
+            _memory,
+            ("m", "m8", "m16", "m32", "m64", "m128", "m16&32", "m16:16", "m16:32", "m32&32", "m16&16"),
+        ),
         _far("ptr16:16", 16),
         _far("ptr16:32", 32),
         _segment_override("seg"),

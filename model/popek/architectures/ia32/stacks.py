@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
 from popek.kernel.outcome import Fault, MemoryFault
@@ -10,6 +12,9 @@ from popek.kernel.words import Word, concat, ite
 from .access import WIDE, supervisor_load, within
 from .descriptors import Descriptor, check_stack_segment, error_code, load_stack_segment
 from .state import ESP, SS, TS, Ia32, Segment
+
+if TYPE_CHECKING:
+    from popek.architectures.x86_64 import state as x64
 
 
 @attrs.frozen
@@ -62,19 +67,17 @@ def switch_to(cpu: Ia32, stack: InnerStack, level: Word, room: Word | int) -> No
     load_stack_segment(cpu, stack.selector, stack.descriptor)
     # Only SP moves in a 16-bit stack segment; the upper half is what the TSS gave.
     cpu.gpr[ESP] = stack.pointer
-    cpu.cs.selector.rpl = level
 
 
-def null_if_outranked(segment: Segment, level: Word) -> None:
+def null_if_outranked(segment: Segment | x64.Segment, level: Word) -> None:
     """Returning outward: a data segment that `level` may not use becomes null (SDM vol. 2B, RET)."""
     rights = segment.rights
     conforming = (rights.type[3] == 1) & rights.type[2]
     lost = (rights.unusable == 0) & ~conforming & (rights.dpl < level)
     lost = lost | (rights.unusable == 1)
-    zero = Word(32, 0)
     segment.selector = ite(lost, Word(16, 0), segment.selector.value)
-    segment.base = ite(lost, zero, segment.base)
-    segment.limit = ite(lost, zero, segment.limit)
+    segment.base = ite(lost, Word(segment.base.width, 0), segment.base)
+    segment.limit = ite(lost, Word(32, 0), segment.limit)
     segment.rights = ite(lost, Word(17, 0x10000), rights.value)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from popek.kernel.outcome import Fault, Trap, Vector
-from popek.kernel.words import FALSE, Word, concat, ite
+from popek.kernel.words import FALSE, TRUE, Word, concat, ite, symbol
 
 from .state import PSR_WIDTH, Ia64
 
@@ -97,12 +97,21 @@ def implemented(address: Word, withheld: Word) -> Word:
 
 # -- delivery ---------------------------------------------------------------------------------------
 
+CAUSE_REGISTER: Final = Word(7, 24)
+OPCODE_REGISTER: Final = Word(7, 25)
+OPCODE_BITS: Final = 41
 
-def deliver(before: Ia64, trap: Trap[Ia64]) -> Ia64:
+
+def deliver(before: Ia64, trap: Trap[Ia64], *, opcode: Word | None = None, cause: Word = TRUE) -> Ia64:
     """The state at the interruption vector.
 
     With PSR.ic = 1 the old PSR, IP and ISR are collected and IFS is invalidated; PSR loses vm, cpl, bn,
-    ic, i and the rest, keeps `KEPT`, and takes be and pp from DCR.
+    ic, i and the rest, keeps `KEPT`, and takes be and pp from DCR.  An intercept hands over, in bank 0,
+    its opcode in GR25 and, where the VMM wants it, its cause in GR24 (vol. 2, 2:333-2:335).
+
+    Args:
+        opcode: the instruction in its slot (41 bits), which the semantics does not look at; left open by default.
+        cause: config_options.cause of PAL_VP_INIT_ENV (1 bit).
     """
     cpu = trap.state.copy()
     old = cpu.psr.value
@@ -118,7 +127,10 @@ def deliver(before: Ia64, trap: Trap[Ia64]) -> Ia64:
     cpu.psr.value = old & Word(PSR_WIDTH, KEPT)
     cpu.psr.be, cpu.psr.pp = cpu.cr.dcr[1], cpu.cr.dcr[0]
     if trap.vector is VIRTUALIZATION and trap.error_code is not None:
-        cpu.write_gr(Word(7, 24), trap.error_code.zero_extend(64))
+        told = cpu.read_gr(CAUSE_REGISTER)
+        cpu.write_gr(CAUSE_REGISTER, ite(cause, trap.error_code.zero_extend(64), told))
+        slot = symbol("opcode", OPCODE_BITS) if opcode is None else opcode
+        cpu.write_gr(OPCODE_REGISTER, slot.zero_extend(64))
     vector = Word(64, trap.vector.number)
     cpu.branch(cpu.cr.iva.replace(14, 0, 0) + vector)
     return cpu

@@ -34,10 +34,13 @@ class Missing(Exception):  # noqa: N818 -- control flow inside the checks, never
 class View:
     """The fields of one VMCB as attributes, and `processor`; an unknown one raises `Missing`."""
 
-    def __init__(self, fields: Mapping[str, Any], processor: Processor) -> None:
-        """Look at these fields."""
+    def __init__(
+        self, fields: Mapping[str, Any], processor: Processor, memory: Mapping[int, int] | None = None
+    ) -> None:
+        """Look at these fields, and at quadwords of memory by physical address."""
         self._fields = fields
         self._processor = processor
+        self._memory = memory or {}
 
     def __getattr__(self, name: str) -> Any:
         """A field's value."""
@@ -59,6 +62,20 @@ class View:
         """Physical-address bits that the processor does not have."""
         width: int = self.ask("maxphyaddr")
         return (1 << 64) - (1 << width)
+
+    def lacking(self, register: Literal["efer", "cr4"]) -> int:
+        """Bits of a register that the processor does not have; none where that is unknown."""
+        bits = getattr(self._processor, register)
+        return 0 if bits is None else bits ^ (1 << 64) - 1
+
+    @property
+    def pdptes(self) -> tuple[int, ...]:
+        """The four page-directory-pointer-table entries that CR3 points to in PAE paging."""
+        table = self.CR3 & 0xFFFF_FFE0
+        for address in range(table, table + 32, 8):
+            if address not in self._memory:
+                raise Missing(f"memory at {address:#x}")
+        return tuple(self._memory[table + offset] for offset in range(0, 32, 8))
 
 
 @attrs.frozen(eq=False)
@@ -105,11 +122,21 @@ def _on(name: str, number: int) -> Callable[[View], Any]:
     return lambda v: getattr(v, name) & 1 << number != 0
 
 
+def _off(name: str, number: int) -> Callable[[View], Any]:
+    return lambda v: getattr(v, name) & 1 << number == 0
+
+
 def _clear(name: str, mask: int) -> Callable[[View], Any]:
     return lambda v: getattr(v, name) & mask == 0
 
 
-def _below_limit(name: str, pages: int) -> Callable[[View], Any]:
+def _pdptes(v: View) -> bool:
+    # Bits 2:1, 8:5 and those beyond the physical-address width, in entries that are present.
+    reserved = 0x1E6 | v.beyond
+    return all(entry & 1 == 0 or entry & reserved == 0 for entry in v.pdptes)
+
+
+def below_limit(name: str, pages: int) -> Callable[[View], Any]:
     """Whether so many pages from a base, rounded down, lie below the physical-address limit."""
     return lambda v: getattr(v, name) & _PAGE <= (1 << v.ask("maxphyaddr")) - pages * 4096
 
@@ -154,15 +181,15 @@ CHECKS: Final[Mapping[str, Check]] = {
     for check in (
         Check("SVM-CTL-01", (), _on("INTERCEPTS_4", 0), ("INTERCEPTS_4",)),
         Check("SVM-CTL-02", (), lambda v: v.ASID != 0, ("ASID",)),
-        Check("SVM-CTL-03", (), _below_limit("IOPM_BASE", 3), ("IOPM_BASE",)),
-        Check("SVM-CTL-04", (), _below_limit("MSRPM_BASE", 2), ("MSRPM_BASE",)),
+        Check("SVM-CTL-03", (), below_limit("IOPM_BASE", 3), ("IOPM_BASE",)),
+        Check("SVM-CTL-04", (), below_limit("MSRPM_BASE", 2), ("MSRPM_BASE",)),
         Check("SVM-CTL-05", (), _tlb_control, ("TLB_CONTROL",), "may"),
         Check("SVM-CTL-06", (_NESTED,), lambda v: v.ask("host_paging"), ("NP_CONTROL",)),
         Check("SVM-CTL-07", (_NESTED,), lambda v: v.N_CR3 & v.beyond == 0, ("N_CR3",)),
         Check("SVM-CTL-08", (_NESTED,), _pat, ("G_PAT",)),
         Check(
             "SVM-CTL-09",
-            (_on("VINTR_CONTROL", 26),),
+            (_on("VINTR_CONTROL", 26), lambda v: v.ask("vnmi")),
             _on("INTERCEPTS_3", 1),
             ("VINTR_CONTROL", "INTERCEPTS_3"),
         ),
@@ -198,12 +225,12 @@ CHECKS: Final[Mapping[str, Check]] = {
             "may",
         ),
         Check("SVM-CR-01", (), _on("EFER", 12), ("EFER",)),
-        Check("SVM-CR-02", (), _clear("EFER", _EFER_RESERVED), ("EFER",)),
+        Check("SVM-CR-02", (), lambda v: v.EFER & (_EFER_RESERVED | v.lacking("efer")) == 0, ("EFER",)),
         Check("SVM-CR-03", (lambda v: not v.ask("long_mode"),), _clear("EFER", 0x500), ("EFER",)),
         Check("SVM-CR-04", (), lambda v: v.CR0 & 3 << 29 != 1 << 29, ("CR0",)),
         Check("SVM-CR-05", (), _clear("CR0", _HIGH32), ("CR0",)),
         Check("SVM-CR-06", (_long,), _clear("CR3", 0xFFF << 52), ("CR3",)),
-        Check("SVM-CR-07", (), _clear("CR4", _CR4_RESERVED), ("CR4",)),
+        Check("SVM-CR-07", (), lambda v: v.CR4 & (_CR4_RESERVED | v.lacking("cr4")) == 0, ("CR4",)),
         Check("SVM-CR-08", (_long,), _on("CR4", 5), ("EFER", "CR0", "CR4")),
         Check("SVM-CR-09", (_long,), _on("CR0", 0), ("EFER", "CR0")),
         Check(
@@ -216,6 +243,12 @@ CHECKS: Final[Mapping[str, Check]] = {
         Check("SVM-CR-12", (), _clear("DR7", _HIGH32), ("DR7",)),
         Check("SVM-CR-13", (_on("CR4", 23),), _on("CR0", 16), ("CR4", "CR0")),
         Check("SVM-CR-14", (lambda v: v.ask("cet"),), lambda v: v.S_CET & 0x3C0 == 0, ("S_CET",)),
+        Check(
+            "SVM-CR-15",
+            (_off("NP_CONTROL", 0), _on("CR0", 31), _on("CR4", 5), _off("EFER", 8)),
+            _pdptes,
+            ("CR3", "CR4", "NP_CONTROL"),
+        ),
     )
 }
 """The checks by id, in the order of the ledger."""
@@ -226,6 +259,5 @@ NOT_MODELLED: Final[Mapping[str, str]] = {
     "SVM-PRE-03": "about the address of the VMCB, not its contents: #GP(0)",
     "SVM-PRE-04": "not checked by VMRUN on all models",
     "SVM-CTL-12": "what SEV asks for depends on how the platform was set up",
-    "SVM-CR-15": "looks at page-directory-pointer-table entries in memory, which a dump does not hold",
 }
 """Rows without a predicate, and why."""

@@ -57,7 +57,7 @@ _SEGMENT = re.compile(
 _PAIR = re.compile(r"([a-z][a-z0-9_]*(?: filter (?:count|threshold))?):\s+(?:0x)?([0-9a-f]+)(?=\s|$)")
 _PAIR_OF_WORDS = re.compile(r"\bintercepts:\s+([0-9a-f]{8}) ([0-9a-f]{8})")
 _NAMED = re.compile(r"^\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(0[xX][0-9a-fA-F]+|\d+)\s*$")
-_PROCESSOR = ("maxphyaddr", "flush_by_asid", "long_mode", "cet", "host_paging")
+_PROCESSOR = ("maxphyaddr", "flush_by_asid", "long_mode", "cet", "host_paging", "vnmi", "efer", "cr4")
 
 
 def read_vmcb(data: bytes, name: str) -> tuple[Vmcb, Processor]:
@@ -134,7 +134,22 @@ def _json(text: str, name: str) -> tuple[Vmcb, Processor]:
         except UnknownField as error:
             raise DumpError(str(error)) from None
         fields[field.id] = _number(raw, field.id, field.mask)
-    return Vmcb(str(value.get("name") or name), fields), _processor(value.get("capabilities"))
+    memory = _memory(value.get("memory"))
+    return Vmcb(str(value.get("name") or name), fields, memory), _processor(value.get("capabilities"))
+
+
+def _memory(given: Any) -> dict[int, int]:
+    if given is None:
+        return {}
+    if not isinstance(given, list) or any(not isinstance(row, list) or len(row) != 3 for row in given):
+        raise DumpError('memory: expected [["0x25000", 8, "0x1"], ...]: address, bytes and value')
+    whole = (1 << 64) - 1
+    found: dict[int, int] = {}
+    for address, size, content in given:
+        if size != 8:
+            raise DumpError(f"memory: {json.dumps(size)[:20]} bytes: expected 8, a table entry")
+        found[_number(address, "memory address", whole)] = _number(content, "memory", whole)
+    return found
 
 
 def _number(raw: Any, key: str, mask: int) -> int:
@@ -158,7 +173,8 @@ def _processor(given: Any) -> Processor:
     width = given.get("maxphyaddr")
     if width is not None and (type(width) is not int or not 32 <= width <= 52):
         raise DumpError("maxphyaddr: expected a number from 32 to 52")
+    masks = {name: _number(given[name], name, (1 << 64) - 1) for name in ("efer", "cr4") if name in given}
     for key, value in given.items():
-        if key != "maxphyaddr" and not isinstance(value, bool):
+        if key != "maxphyaddr" and key not in masks and not isinstance(value, bool):
             raise DumpError(f"{key}: expected true or false")
-    return Processor(**given)
+    return Processor(**{**given, **masks})

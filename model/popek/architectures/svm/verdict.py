@@ -84,23 +84,23 @@ def violated(check: Check, view: View) -> bool:
     return True
 
 
-def judge(vmcb: Vmcb, processor: Processor | None = None) -> Verdict:
-    """Judge a VMCB.
+def judge(vmcb: Vmcb, processor: Processor | None = None, checks: Mapping[str, Check] = CHECKS) -> Verdict:
+    """Judge a VMCB by the checks of the ledger, or by others.
 
     >>> judge(Vmcb(fields={"ASID": 0})).failed[0].id
     'SVM-CTL-02'
     """
-    view = View(vmcb.fields, processor or Processor())
+    view = View(vmcb.fields, processor or Processor(), vmcb.memory)
     failed: list[Failure] = []
     warnings: list[Failure] = []
     undecided: list[Undecided] = []
-    for check in CHECKS.values():
+    for check in checks.values():
         try:
             if violated(check, view):
                 (failed if check.certainty == "must" else warnings).append(_described(check, vmcb))
         except Missing as error:
             undecided.append(Undecided(check.id, str(error)))
-    waiting = any(CHECKS[item.id].certainty == "must" for item in undecided)
+    waiting = any(checks[item.id].certainty == "must" for item in undecided)
     outcome: Kind = "vmexit-invalid" if failed else "undecided" if waiting else "enters"
     code = vmcb.fields.get("EXITCODE")
     reported = {

@@ -69,10 +69,17 @@ def find(name: str) -> Field:
 
 @attrs.frozen
 class Vmcb:
-    """A VMCB, complete or not: a field that is not in `fields` is unknown, not zero."""
+    """A VMCB, complete or not: a field that is not in `fields` is unknown, not zero.
+
+    Attributes:
+        name: what it is called.
+        fields: values by field id.
+        memory: quadwords that VMRUN reads beside the VMCB, by physical address; what is not here is unknown.
+    """
 
     name: str = ""
     fields: Mapping[str, int] = attrs.field(factory=dict)
+    memory: Mapping[int, int] = attrs.field(factory=dict)
 
     def with_fields(self, **changes: int) -> Vmcb:
         """A copy with some fields set."""
@@ -89,6 +96,9 @@ class Processor:
         long_mode: CPUID 80000001H EDX[29].
         cet: shadow stacks, CPUID 7.0 ECX[7].
         host_paging: CR0.PG of the host.
+        vnmi: virtual NMI, CPUID 8000000AH EDX[25]; without it VMRUN ignores the V_NMI enable bit.
+        efer: bits of EFER that it has; None stands for every bit that some processor has.
+        cr4: bits of CR4 that it has, likewise.
     """
 
     maxphyaddr: int | None = None
@@ -96,6 +106,9 @@ class Processor:
     long_mode: bool | None = True
     cet: bool | None = None
     host_paging: bool | None = True
+    vnmi: bool | None = True
+    efer: int | None = None
+    cr4: int | None = None
 
 
 def from_bytes(data: bytes, name: str = "") -> Vmcb:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 from .capabilities import FEATURES, ONES64, Capabilities
 
 _DEFAULT1: Final = {0x481: 0x16, 0x482: 0x0401_E172, 0x483: 0x0003_6DFF, 0x484: 0x0000_11FF}
@@ -60,6 +62,15 @@ _RESTRICTIVE: Final = {
 }
 
 
+_NARROW, _WIDE = 36, 52
+_FOUR_LEVELS, _FIVE_LEVELS = 48, 57
+WIDTHS: Final = {
+    "maxphyaddr": f"{_NARROW} to {_WIDE}",
+    "linear_address_width": f"{_FOUR_LEVELS} or {_FIVE_LEVELS}",
+}
+"""What the widths of addresses can be."""
+
+
 def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
     """The most permissive and the most restrictive processor that fit what is known.
 
@@ -86,12 +97,50 @@ def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
                 msrs={**msrs, 0x345: 1 << 15 if permissive else 0, **capabilities.msrs},
                 cpuid={**registers, **cpuid},
                 features={name: permissive if value is None else value for name, value in known.items()},
-                maxphyaddr=width if width is not None or addresses_known else 52 if permissive else 36,
+                maxphyaddr=width
+                if width is not None or addresses_known
+                else _WIDE
+                if permissive
+                else _NARROW,
                 linear_address_width=linear
                 if linear is not None or addresses_known
-                else 57
+                else _FIVE_LEVELS
                 if permissive
-                else 48,
+                else _FOUR_LEVELS,
             )
         )
     return found[0], found[1]
+
+
+# All optional controls, but none of the relaxations: must-be-1 bits are the default1 class less the bits that
+# the TRUE capability MSRs free on real processors (CR3-load and CR3-store exiting, save and load debug
+# controls); no relaxed error-code or zero-length injection, 4 CR3 targets, four-level EPT in WB or UC memory
+# (Intel SDM vol. 3, appendix A.1 to A.10).
+_FREED: Final = {0x48E: 3 << 15, 0x48F: 1 << 2, 0x490: 1 << 2}
+_PLAIN: Final = {
+    **_PERMISSIVE,
+    0x480: 1 << 55,
+    **{
+        true: _DEFAULT1[number] & ~_FREED.get(true, 0) | 0xFFFF_FFFF << 32
+        for true, number in _TRUE_OF.items()
+    },
+    0x485: 0x0004_01E0,
+    0x489: ONES64,
+    0x48C: 0x0F01_0673_4141,
+}
+
+
+def plain(capabilities: Capabilities) -> Capabilities:
+    """A processor that fits what is known, has every optional control and relaxes nothing.
+
+    What fails on it, and on some processors only, is a suspect. Where the widths of addresses are not known
+    they are 52 and 48 bits.
+    """
+    addresses_known = "0x80000008.0.eax" in capabilities.cpuid
+    return attrs.evolve(
+        capabilities,
+        msrs={**_PLAIN, **capabilities.msrs},
+        features={"LAM": False, **capabilities.features},
+        maxphyaddr=capabilities.maxphyaddr or (None if addresses_known else _WIDE),
+        linear_address_width=capabilities.linear_address_width or (None if addresses_known else _FOUR_LEVELS),
+    )

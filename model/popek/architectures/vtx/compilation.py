@@ -1,14 +1,18 @@
-"""The checks as one straight-line function on integers, for streams of VMCSs.
+"""The checks as one straight-line function on integers, for streams of VMCSs that give the same fields.
 
 Each gate and predicate is run once on symbols, with the processor's capabilities as constants; the terms that
-come out are written as Python. The function only says which checks deserve a look: those are then run as they
-are, so an answer never rests on the generated code alone, other than that a check passes.
+come out are written as Python. What a check lacks is known by then, too: whatever a run on symbols cannot do
+without, a run on numbers cannot either, but for what a condition decides (`PerhapsMissing`). So the function
+says which checks lack something, and which deserve a look: those are then run as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
+
+import attrs
 
 from popek.kernel.terms import Term, mask, postorder
 from popek.kernel.words import SymbolicConditionError, Word
@@ -17,22 +21,116 @@ from .capabilities import CapabilityView
 from .checks import Check, Condition
 from .fields import FIELDS
 from .view import View, field_symbol
-from .vmcs import Launch, MissingField
+from .vmcs import Launch, MissingField, PerhapsMissing
 
-Sieve = Callable[[Mapping[str, int]], tuple[list[Check], list[tuple[Check, str]]]]
-"""Takes the given fields; returns the checks that deserve a look, and those that lack a field, with its id."""
+Lacking = tuple[Check, str]
+"""A check, and the first input that it lacks."""
 
 _COMPARISONS: Final = {"eq": "==", "ult": "<", "ule": "<="}
 _BITWISE: Final = {"and": "&", "or": "|", "xor": "^"}
 _MODULAR: Final = {"add": "+", "sub": "-", "mul": "*"}
 
+ACTIVATIONS: Final = (
+    ("SECONDARY_PROC_CONTROLS", "sec", "PRIMARY_PROC_CONTROLS", 31),
+    ("TERTIARY_PROC_CONTROLS", "ter", "PRIMARY_PROC_CONTROLS", 17),
+    ("SECONDARY_EXIT_CONTROLS", "exit2", "EXIT_CONTROLS", 31),
+)
+"""Controls, what a view calls them where they are in effect, and the bit that puts them into effect."""
+
+
+@attrs.frozen(eq=False)
+class Sieve:
+    """What is left to do for VMCSs that give the same fields.
+
+    Attributes:
+        scan: takes the given fields; returns the checks that deserve a look, and the `groups` that lack
+            something, as the bits of a number.
+        groups: checks that lack something under the same conditions.
+    """
+
+    scan: Callable[[Mapping[str, int]], tuple[list[Check], int]]
+    groups: tuple[tuple[Lacking, ...], ...]
+    _known: dict[int, tuple[Lacking, ...]] = attrs.field(factory=dict)
+
+    def lacking(self, numbers: int) -> tuple[Lacking, ...]:
+        """The checks of some groups; the same object for the same groups."""
+        found = self._known.get(numbers)
+        if found is None:
+            if len(self._known) > _MOST_SELECTIONS:
+                self._known.clear()
+            chosen = (group for number, group in enumerate(self.groups) if numbers >> number & 1)
+            found = self._known[numbers] = tuple(item for group in chosen for item in group)
+        return found
+
+
+_MOST_SELECTIONS: Final = 4096
+
+
+def inactive(fields: Mapping[str, int]) -> tuple[str, ...]:
+    """The controls that nobody gave and that are not in effect, as a view calls them."""
+    return tuple(
+        name
+        for field, name, activator, bit in ACTIVATIONS
+        if field not in fields and activator in fields and not fields[activator] >> bit & 1
+    )
+
 
 class _NotCompiled(Exception):  # noqa: N818 -- control flow, never shown
-    """A predicate branches, reads memory, or needs something that is unknown."""
+    """A predicate branches, reads memory, or needs something that may not matter."""
+
+
+class _Symbols(View):
+    """A view of symbols that knows nothing of memory."""
+
+    def read(self, address: Any, size: int) -> Any:
+        """Memory, which numbers may find missing before anything else."""
+        raise PerhapsMissing("memory")
+
+
+class _Missing(enum.Enum):
+    """In the place of an expression: the input is not there."""
+
+    MISSING = enum.auto()
+
+
+_MISSING: Final = _Missing.MISSING
+Expression = str | _Missing
+
+
+@attrs.frozen
+class _Rule:
+    """A check for one processor: what its gates and its predicate come to, and the first input they lack.
+
+    `passes` is missing if the predicate cannot do without something; `lacks` counts the gates first.
+    """
+
+    gates: tuple[str, ...]
+    passes: Expression
+    lacks: str | None
+    of_the_processor: bool
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the check cannot come out as violated."""
+        return self.lacks is not None
+
+    @property
+    def respected(self) -> str:
+        """That the check is not violated, as far as that can be told."""
+        closed = [f"not ({' and '.join(self.gates)})"] if self.gates else []
+        passed = [self.passes] if isinstance(self.passes, str) else []
+        return " or ".join((*closed, *passed)) or "False"
 
 
 def sieve(
-    checks: Iterable[Check], given: Iterable[str], capabilities: CapabilityView, launch: Launch
+    checks: Iterable[Check],
+    given: Iterable[str],
+    capabilities: CapabilityView,
+    launch: Launch,
+    *,
+    extremes: Sequence[CapabilityView] = (),
+    unused: Iterable[str] = (),
+    decidable: Callable[[Check], bool] = lambda check: False,
 ) -> Sieve:
     """Compile checks for VMCSs that give the same fields.
 
@@ -41,46 +139,77 @@ def sieve(
         given: ids of the fields that are known.
         capabilities: of the processor.
         launch: what the processor is doing.
+        extremes: the processors at either end of what is known.
+        unused: what `inactive` says.
+        decidable: whether the `extremes` may decide a check that lacks something about the processor.
     """
-    view = View({name: field_symbol(name) for name in given if name in FIELDS}, capabilities, launch)
+    symbols = {name: field_symbol(name) for name in given if name in FIELDS} | dict.fromkeys(unused, 0)
+    view = _Symbols(symbols, capabilities, launch)
+    others = [_Symbols(symbols, other, launch) for other in extremes]
     writer = _Writer()
-    groups: dict[tuple[str, ...], list[tuple[str, Check]]] = {}
-    lacking: dict[tuple[str, ...], list[tuple[Check, str]]] = {}
+    looks: dict[tuple[str, ...], list[tuple[str, Check]]] = {}
+    lacks: dict[tuple[str, ...], list[Lacking]] = {}
     for check in checks:
-        gates, complete = _gates(check.gates, view, writer)
+        gates, rule = _rule(check, view, writer)
         if gates is None:
             continue
-        field = _lacks(check, view) if complete else None
-        if field is not None:
-            lacking.setdefault(gates, []).append((check, field))
-        else:
-            groups.setdefault(gates, []).append((_passes(check, view), check))
-    members = [tuple(check for _, check in group) for group in groups.values()]
-    open_rows = [tuple(group) for group in lacking.values()]
-    body: list[str] = []
-    for number, (gates, group) in enumerate(groups.items()):
-        passes = [text for text, _ in group if text != "True"]
-        if not passes:
+        if rule is None:
+            looks.setdefault(gates, []).append(("False", check))
             continue
-        condition = " and ".join((*gates, f"not ({' and '.join(passes)})"))
-        body += [f" if {condition}:", f"  look += members[{number}]"]
-    for number, gates in enumerate(lacking):
-        body += [f" if {' and '.join(gates) or True}:", f"  lack += open_rows[{number}]"]
+        passes = "False" if rule.passes is _MISSING else str(rule.passes)
+        if passes == "True":
+            continue
+        if rule.lacks is None:
+            looks.setdefault(gates, []).append((passes, check))
+            continue
+        conditions = gates if passes == "False" else (*gates, f"not ({passes})")
+        row = (check, rule.lacks)
+        if not (rule.of_the_processor and decidable(check)):
+            lacks.setdefault(conditions, []).append(row)
+            continue
+        rules = [_rule(check, other, writer)[1] for other in others]
+        if None in rules:
+            looks.setdefault(conditions, []).append(("False", check))
+            continue
+        answers = [other.respected for other in rules if other is not None]
+        fine = " and ".join(f"({answer})" for answer in answers)
+        if any(other.unknown for other in rules if other is not None):
+            lacks.setdefault((*conditions, f"not ({fine})"), []).append(row)
+            continue
+        violated = " and ".join(f"not ({answer})" for answer in answers)
+        looks.setdefault((*conditions, violated), []).append(("False", check))
+        lacks.setdefault((*conditions, f"not ({fine})", f"not ({violated})"), []).append(row)
+    return _written(looks, lacks, writer)
+
+
+def _written(
+    looks: Mapping[tuple[str, ...], Sequence[tuple[str, Check]]],
+    lacks: Mapping[tuple[str, ...], Sequence[Lacking]],
+    writer: _Writer,
+) -> Sieve:
+    body: list[str] = []
+    for number, (gates, group) in enumerate(looks.items()):
+        condition = " and ".join((*gates, f"not ({' and '.join(text for text, _ in group)})"))
+        body.append(f" if {condition}:")
+        for place, (text, _) in enumerate(group):
+            body += [f"  if not ({text}):", f"   look.append(members[{number}][{place}])"]
+    for number, conditions in enumerate(lacks):
+        body += [f" if {' and '.join(conditions) or True}:", f"  lack |= {1 << number:#x}"]
     lines = [
-        "def sieve(given):",
+        "def scan(given):",
         *(f" {name} = given[{name!r}]" for name in sorted(writer.fields | _names(body))),
         *writer.lines,
         " look = []",
-        " lack = []",
+        " lack = 0",
         *body,
         " return look, lack",
     ]
-    namespace: dict[str, Any] = {"members": members, "open_rows": open_rows}
+    members = [tuple(check for _, check in group) for group in looks.values()]
+    namespace: dict[str, Any] = {"members": members}
     exec(
         compile("\n".join(lines), "<VM-entry checks>", "exec"), namespace
     )  # the text is made here, from terms
-    compiled: Sieve = namespace["sieve"]
-    return compiled
+    return Sieve(namespace["scan"], tuple(map(tuple, lacks.values())))
 
 
 def _names(lines: Iterable[str]) -> set[str]:
@@ -88,52 +217,67 @@ def _names(lines: Iterable[str]) -> set[str]:
     return words & set(FIELDS)
 
 
-def _gates(gates: Iterable[Condition], view: View, writer: _Writer) -> tuple[tuple[str, ...] | None, bool]:
-    """The gates as expressions, or None if one never holds; and whether all of them could be compiled."""
+def _rule(check: Check, view: View, writer: _Writer) -> tuple[tuple[str, ...] | None, _Rule | None]:
+    """The gates as expressions, None if one never holds; and the whole check, None if it cannot be compiled."""
+    gates, complete, lacking = _gates(check.gates, view, writer)
+    if gates is None:
+        # On the processor of this view the check never applies.
+        return None, _Rule((), "True", None, False)
+    if not complete:
+        return gates, None
+    passes: Expression
+    try:
+        passes = _passes(check, view)
+    except MissingField as error:
+        if isinstance(error, PerhapsMissing):
+            return gates, None
+        passes = _MISSING
+        if error.what in FIELDS:
+            # Without a field of its own a check is undecided, whatever its gates know of the processor.
+            return gates, _Rule(gates, passes, lacking[0] if lacking else error.what, False)
+        lacking.append(error.what)
+    except (SymbolicConditionError, _NotCompiled):
+        return gates, None
+    if not lacking:
+        return gates, _Rule(gates, passes, None, False)
+    return gates, _Rule(gates, passes, lacking[0], any(what not in FIELDS for what in lacking))
+
+
+def _gates(
+    gates: Iterable[Condition], view: View, writer: _Writer
+) -> tuple[tuple[str, ...] | None, bool, list[str]]:
+    """The gates as expressions, or None if one never holds; whether all could be compiled; what they lack."""
     found: list[str] = []
+    lacking: list[str] = []
     complete = True
     for gate in gates:
         try:
             value = gate.test(view)
             text = writer.named(value.term) if isinstance(value, Word) else str(bool(value))
-        except (MissingField, SymbolicConditionError, _NotCompiled):
+        except MissingField as error:
+            lacking.append(error.what)
+            complete = complete and not isinstance(error, PerhapsMissing)
+            continue
+        except (SymbolicConditionError, _NotCompiled):
             complete = False
             continue
         if text == "False":
-            return None, True
+            return None, True, []
         if text != "True":
             found.append(text)
-    return tuple(found), complete
-
-
-# On integers these are asked for only where another control says so; on symbols always.
-_CONDITIONAL: Final = frozenset(
-    ("SECONDARY_PROC_CONTROLS", "TERTIARY_PROC_CONTROLS", "SECONDARY_EXIT_CONTROLS")
-) | {f"GUEST_PDPTE{number}" for number in range(4)}
-
-
-def _lacks(check: Check, view: View) -> str | None:
-    """A field that the predicate cannot do without and nobody gave."""
-    try:
-        check.holds(view)
-    except MissingField as error:
-        return error.what if error.what in FIELDS and error.what not in _CONDITIONAL else None
-    except SymbolicConditionError:
-        return None
-    return None
+    return tuple(found), complete, lacking
 
 
 def _passes(check: Check, view: View) -> str:
-    """The predicate as an expression; ``False`` if it cannot be compiled, so that the check is looked at."""
-    texts: list[str] = []
-    for predicate in (check.holds, check.doubt):
-        if predicate is None:
-            continue
+    """The predicate as an expression."""
+    value = check.holds(view)
+    texts = [_text(value.term) if isinstance(value, Word) else str(bool(value))]
+    if check.doubt is not None:
         try:
-            value = predicate(view)
-            texts.append(_text(value.term) if isinstance(value, Word) else str(bool(value)))
-        except (MissingField, SymbolicConditionError, _NotCompiled):
-            return "False"
+            value = check.doubt(view)
+        except MissingField as error:
+            raise PerhapsMissing(error.what) from None  # asked only of what holds
+        texts.append(_text(value.term) if isinstance(value, Word) else str(bool(value)))
     return " and ".join(text for text in texts if text != "True") or "True"
 
 

@@ -211,30 +211,17 @@ _EVENT_TYPES: Final = {
     6: "software exception",
     7: "other event",
 }
-_VECTORS: Final = {
-    0: "#DE",
-    1: "#DB",
-    2: "NMI",
-    3: "#BP",
-    4: "#OF",
-    5: "#BR",
-    6: "#UD",
-    7: "#NM",
-    8: "#DF",
-    10: "#TS",
-    11: "#NP",
-    12: "#SS",
-    13: "#GP",
-    14: "#PF",
-    16: "#MF",
-    17: "#AC",
-    18: "#MC",
-    19: "#XM",
-    20: "#VE",
-    21: "#CP",
-}
+_NAMES: Final = "DE DB NMI BP OF BR UD NM DF - TS NP SS GP PF - MF AC MC XM VE CP"
+EXCEPTIONS: Final = {vector: name for vector, name in enumerate(_NAMES.split()) if name != "-"}
+"""Exceptions by vector, without the number sign (Intel SDM vol. 3A, table 6-1)."""
+
+EXCEPTION_TYPES: Final = frozenset({3, 5, 6})
+"""Interruption types whose vector names an exception: hardware, privileged software, software."""
+
+_VECTORS: Final = {vector: f"#{name}" for vector, name in EXCEPTIONS.items() if name != "NMI"}
+_VECTOR: Final = NamedBits(7, 0, "VECTOR", "vector", _VECTORS)
 EVENT: Final = (
-    NamedBits(7, 0, "VECTOR", "vector", _VECTORS),
+    _VECTOR,
     NamedBits(10, 8, "TYPE", "type", _EVENT_TYPES),
     NamedBits(11, 11, "ERROR_CODE", "error code"),
     NamedBits(12, 12, "NMI_UNBLOCKING", "NMI unblocking due to IRET"),
@@ -357,6 +344,8 @@ def decode(field_id: str, value: int) -> list[Bit]:
 
     >>> [bit.name for bit in decode("GUEST_RFLAGS", 0x202) if bit.value]
     ['RESERVED_1', 'IF']
+    >>> [decode("ENTRY_INTR_INFO", kind << 8 | 14)[0].meaning for kind in (0, 3)]
+    ['vector', 'vector: #PF']
     """
     named = bits_of(field_id)
     found: list[Bit] = []
@@ -366,6 +355,8 @@ def decode(field_id: str, value: int) -> list[Bit]:
         covered |= mask << bits.low
         part = value >> bits.low & mask
         known = bits.meaning.get(part)
+        if bits is _VECTOR and value >> 8 & 7 not in EXCEPTION_TYPES:
+            known = None  # the vector of an interrupt is a number, whatever exception has the same one
         found.append(
             Bit(bits.high, bits.low, bits.name, part, f"{bits.title}: {known}" if known else bits.title)
         )

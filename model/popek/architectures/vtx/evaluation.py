@@ -7,7 +7,7 @@ which leaves only the checks that have something to say.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -17,8 +17,9 @@ from popek.kernel.words import SymbolicConditionError, Word
 from .capabilities import Capabilities, CapabilityView
 from .capability_limits import extremes
 from .checks import CHECKS, Check
-from .compilation import Sieve, sieve
+from .compilation import Lacking, Sieve, inactive, sieve
 from .fields import FIELDS
+from .identity import by_identity
 from .view import View, field_symbol, view_of
 from .vmcs import Launch, MissingField, Vmcs
 
@@ -30,12 +31,13 @@ class Findings:
     Attributes:
         violated: checks whose predicate fails.
         doubtful: checks whose predicate holds, but that some processors fail.
-        undecided: checks that lack an input, with what an input that is no field is.
+        undecided: checks that lack an input, with what an input that is no field is; VMCSs of one stream
+            may share a tuple.
     """
 
     violated: list[Check]
     doubtful: list[Check]
-    undecided: list[tuple[Check, str]]
+    undecided: Sequence[tuple[Check, str]]
 
 
 # -- what a check reads ------------------------------------------------------------------
@@ -134,7 +136,13 @@ def violated(check: Check, view: View) -> bool | None:
     return None if unknown else True
 
 
-def _examine(check: Check, view: View, findings: Findings, others: Callable[[], tuple[View, View]]) -> None:
+def _examine(
+    check: Check,
+    view: View,
+    findings: Findings,
+    undecided: list[tuple[Check, str]],
+    others: Callable[[], tuple[View, View]],
+) -> None:
     """Run one check with care for what is missing; `others` gives the views of the extreme processors."""
     lacking, processor = "", False
     for gate in check.gates:
@@ -149,19 +157,24 @@ def _examine(check: Check, view: View, findings: Findings, others: Callable[[], 
             return
     except MissingField as error:
         if error.what in FIELDS:
-            findings.undecided.append((check, lacking or error.what))
+            undecided.append((check, lacking or error.what))
             return
         lacking, processor, holds = lacking or error.what, True, False
     if not lacking:
         (findings.doubtful if holds else findings.violated).append(check)
         return
     answers: set[bool | None] = set()
-    if processor and "revision" not in asks(check) and check.doubt is None:
+    if processor and _decidable(check):
         answers = {violated(check, other) for other in others()}
     if answers == {True}:
         findings.violated.append(check)
     elif answers != {False}:
-        findings.undecided.append((check, lacking))
+        undecided.append((check, lacking))
+
+
+def _decidable(check: Check) -> bool:
+    """Whether what all processors have in common can decide a check."""
+    return check.doubt is None and "revision" not in asks(check)
 
 
 # -- all checks --------------------------------------------------------------------------
@@ -169,6 +182,9 @@ def _examine(check: Check, view: View, findings: Findings, others: Callable[[], 
 _ORDER: Final[Mapping[str, int]] = {name: number for number, name in enumerate(CHECKS)}
 _KINDS_AT_ONCE = 256
 """So many sets of given fields are remembered."""
+
+_Kind = tuple[frozenset[str], Launch, tuple[str, ...]]
+"""The given fields, what the processor is doing, and the controls that are not in effect."""
 
 _WORTH_COMPILING = 32
 """So many VMCSs with the same fields given pay for a compiled sieve."""
@@ -188,8 +204,8 @@ class Evaluator:
         self.view = CapabilityView(capabilities)
         self.checks = tuple(CHECKS.values() if checks is None else checks)
         self._extremes = tuple(CapabilityView(extreme) for extreme in extremes(capabilities))
-        self._seen: dict[tuple[frozenset[str], Launch], int] = {}
-        self._sieves: dict[tuple[frozenset[str], Launch], Sieve] = {}
+        self._seen: dict[_Kind, int] = {}
+        self._sieves: dict[_Kind, Sieve] = {}
 
     def look(self, vmcs: Vmcs) -> View:
         """The view that the checks get."""
@@ -201,7 +217,7 @@ class Evaluator:
         fields = vmcs.fields
         if vmcs.default is not None:
             fields = _defaults(vmcs.default) | dict(fields)
-        findings = Findings([], [], [])
+        findings, undecided = Findings([], [], ()), list[tuple[Check, str]]()
         found: list[tuple[View, View]] = []
 
         def others() -> tuple[View, View]:
@@ -210,16 +226,20 @@ class Evaluator:
                 found.append((view_of(vmcs, low), view_of(vmcs, high)))
             return found[0]
 
-        candidates, findings.undecided = self._candidates(fields, vmcs.launch)
+        candidates, lacking = self._candidates(fields, vmcs.launch)
         for check in candidates:
-            _examine(check, view, findings, others)
+            _examine(check, view, findings, undecided, others)
+        findings.undecided = (
+            _joined(lacking)(tuple(undecided)) if lacking and undecided else lacking or undecided
+        )
         return findings
 
     def _candidates(
         self, fields: Mapping[str, int], launch: Launch
-    ) -> tuple[Iterable[Check], list[tuple[Check, str]]]:
-        """The checks that may have something to say, and those known to lack a field."""
-        key = frozenset(fields), launch
+    ) -> tuple[Iterable[Check], tuple[tuple[Check, str], ...]]:
+        """The checks that may have something to say, and those known to lack something."""
+        unused = inactive(fields)
+        key = frozenset(fields), launch, unused
         found = self._sieves.get(key)
         if found is None:
             if len(self._seen) > _KINDS_AT_ONCE:
@@ -227,9 +247,24 @@ class Evaluator:
                 self._sieves.clear()
             seen = self._seen[key] = self._seen.get(key, 0) + 1
             if seen < _WORTH_COMPILING:
-                return self.checks, []
-            found = self._sieves[key] = sieve(self.checks, fields, self.view, launch)
-        return found(fields)
+                return self.checks, ()
+            found = self._sieves[key] = sieve(
+                self.checks,
+                fields,
+                self.view,
+                launch,
+                extremes=self._extremes,
+                unused=unused,
+                decidable=_decidable,
+            )
+        candidates, groups = found.scan(fields)
+        return candidates, found.lacking(groups)
+
+
+@by_identity
+def _joined(lacking: tuple[Lacking, ...]) -> Callable[[tuple[Lacking, ...]], tuple[Lacking, ...]]:
+    """What a sieve and a look found lacking; the same object for the same findings."""
+    return functools.lru_cache(maxsize=256)(lambda more: lacking + more)
 
 
 @functools.lru_cache(maxsize=64)

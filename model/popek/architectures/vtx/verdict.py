@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any, Literal
 
 import attrs
 
 from .capabilities import UNKNOWN, Capabilities
+from .capability_limits import WIDTHS
 from .checks import Check, Outcome
 from .checks.registry import ENTERS, UNDECIDED
+from .compilation import Lacking
 from .evaluation import Evaluator, Findings, missing, order, subjects
 from .fields import FIELDS
+from .identity import by_identity
 from .view import View
 from .vmcs import MissingField, Vmcs
 
@@ -90,7 +93,7 @@ class Verdict:
                 }
                 for failure in self.failed
             ],
-            "undecided": [{"id": item.id, "missing": list(item.missing)} for item in self.undecided],
+            "undecided": undecided_json(self.undecided),
             "warnings": [
                 {"id": item.id, "fields": _hex(item.fields), "message": item.message}
                 for item in self.warnings
@@ -98,6 +101,11 @@ class Verdict:
             "reported": _hex(self.reported),
             "explains_report": self.explains_report,
         }
+
+
+def undecided_json(undecided: Iterable[Undecided]) -> list[dict[str, Any]]:
+    """The undecided checks of a verdict as `popek vmcs check --json` prints them."""
+    return [{"id": item.id, "missing": list(item.missing)} for item in undecided]
 
 
 def _hex(values: Mapping[str, int]) -> dict[str, str]:
@@ -133,7 +141,8 @@ class _Shown(dict[str, str]):
         try:
             value = getattr(self._view.cap, name)
         except MissingField:
-            return "unknown"
+            # A check can fail for every width there is.
+            return WIDTHS.get(name, "unknown")
         return str(value) if name in _DECIMAL else f"{value:#x}"
 
 
@@ -179,6 +188,11 @@ _REPORTED = (
 
 def admissible_outcomes(findings: Findings, view: View) -> tuple[Outcome, ...]:
     """Every way the entry may end by the checks that were decided; the likeliest first."""
+    return _outcomes(findings, view)[1]
+
+
+def _outcomes(findings: Findings, view: View) -> tuple[list[Outcome], tuple[Outcome, ...]]:
+    """What the checks that fail for certain come to, without those on which processors differ; and every way."""
     must: list[Check] = []
     may: list[Check] = list(findings.doubtful)
     for check in findings.violated:
@@ -189,6 +203,8 @@ def admissible_outcomes(findings: Findings, view: View) -> tuple[Outcome, ...]:
     likely = [check for check in findings.violated if check.certainty == "must"]
     first = _earliest(likely, view)
     found = dict.fromkeys(first or [ENTERS])
+    if not may and len(must) == len(likely):
+        return first, tuple(found)
     # What some processors do: each that passes over the doubtful checks, or stops at one of them.
     horizon = min((check.group.stage for check in must), default=99)
     for outcome in _earliest(must, view) or [ENTERS]:
@@ -196,7 +212,7 @@ def admissible_outcomes(findings: Findings, view: View) -> tuple[Outcome, ...]:
     for check in may:
         if check.group.stage <= horizon:
             found.setdefault(_outcome(check, view))
-    return tuple(found)
+    return first, tuple(found)
 
 
 def _outcome(check: Check, view: View) -> Outcome:
@@ -213,6 +229,8 @@ def _earliest(checks: Iterable[Check], view: View) -> list[Outcome]:
     checks = sorted(checks, key=order)
     if not checks:
         return []
+    if len(checks) == 1:
+        return [_outcome(checks[0], view)]
     stage = min(check.group.stage for check in checks)
     now = [check for check in checks if check.group.stage == stage]
     if stage == 0:
@@ -239,10 +257,9 @@ def _can_fail(check: Check) -> bool:
 
 def decide(findings: Findings, view: View) -> tuple[Outcome, tuple[Outcome, ...]]:
     """The outcome, and all admissible ones."""
-    admissible = admissible_outcomes(findings, view)
-    likely = [check for check in findings.violated if check.certainty == "must"]
-    if likely:
-        return main_outcome(admissible, len(_earliest(likely, view))), admissible
+    certain, admissible = _outcomes(findings, view)
+    if certain:
+        return main_outcome(admissible, len(certain)), admissible
     if any(_can_fail(check) for check, _ in findings.undecided):
         return UNDECIDED, admissible
     return ENTERS, admissible
@@ -285,6 +302,26 @@ def _explains(report: Outcome | None, admissible: tuple[Outcome, ...], undecided
     return "unknown" if undecided else "no"
 
 
+def _undecided(lacking: Sequence[Lacking], given: frozenset[str]) -> tuple[Undecided, ...]:
+    """What the checks lack, in the order of the ledger; `given` are the ids of the known fields."""
+    if isinstance(lacking, tuple):
+        return _of_a_stream(lacking)(given)
+    return _worked_out(lacking, given)
+
+
+def _worked_out(lacking: Iterable[Lacking], given: frozenset[str]) -> tuple[Undecided, ...]:
+    return tuple(
+        Undecided(check.id, missing(check, given, what))
+        for check, what in sorted(lacking, key=lambda item: order(item[0]))
+    )
+
+
+@by_identity
+def _of_a_stream(lacking: tuple[Lacking, ...]) -> Callable[[frozenset[str]], tuple[Undecided, ...]]:
+    """VMCSs of one stream share what they lack: then they share the answer, too."""
+    return functools.cache(functools.partial(_worked_out, lacking))
+
+
 def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
     view = evaluator.look(vmcs)
     findings = evaluator.run(vmcs, view)
@@ -302,17 +339,13 @@ def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
     ]
     suspects = [check for check in findings.violated if check.certainty != "must"] + findings.doubtful
     given = frozenset(FIELDS if vmcs.default is not None else vmcs.fields)
-    undecided = tuple(
-        Undecided(check.id, missing(check, given, lacking))
-        for check, lacking in sorted(findings.undecided, key=lambda item: order(item[0]))
-    )
     reported = {name: vmcs.fields[name] for name in _REPORTED if name in vmcs.fields}
     return Verdict(
         name=vmcs.name,
         outcome=outcome,
         admissible=admissible,
         failed=tuple(failed),
-        undecided=undecided,
+        undecided=_undecided(findings.undecided, given),
         warnings=tuple(
             Suspect(check.id, values(check, view), explain(check, view))
             for check in sorted(suspects, key=order)

@@ -4,7 +4,7 @@ A check is plain Python over a `View`. `view.GUEST_CR0` is the field, `view.sec`
 controls (0 when they are not activated). On the fast path every value is an `int` and every condition a
 `bool`; with symbols a value is a `Word` of 64 bits, whatever the field's width, and a condition a `Word` of
 one bit. So checks use only what means the same on both: ``& | ^ >> <<``, comparisons with what fits 64
-bits, and `both` or `select` where integers and words part ways.
+bits, and `either`, `both` or `select` where something is asked for only if something else holds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from popek.kernel.words import Word, ite, symbol
 
 from .capabilities import ONES64, Capabilities, CapabilityView
 from .fields import FIELDS
-from .vmcs import Launch, MissingField, Vmcs
+from .vmcs import Launch, MissingField, PerhapsMissing, Vmcs
 
 Value = Any
 """An `int`, or a `Word` of 64 bits."""
@@ -38,12 +38,41 @@ def off(value: Value, bit: int) -> Truth:
 
 def select(condition: Truth, then: Callable[[], Value], otherwise: int) -> Value:
     """`then()` where the condition holds, else the number; asks for `then` only if it can matter."""
-    if isinstance(condition, bool):
-        return then() if condition else otherwise
-    if condition.concrete:
-        return then() if condition.value else otherwise
-    chosen = then()
+    known = _known(condition)
+    if known is not None:
+        return then() if known else otherwise
+    chosen = _perhaps(then)
     return ite(condition, chosen if isinstance(chosen, Word) else Word(64, chosen), Word(64, otherwise))
+
+
+def either(condition: Truth, otherwise: Callable[[], Truth]) -> Truth:
+    """Whether the condition holds, or else `otherwise()`, which is asked for only if it can matter."""
+    known = _known(condition)
+    if known is not None:
+        return known or otherwise()
+    return condition | _perhaps(otherwise)
+
+
+def both(condition: Truth, then: Callable[[], Truth]) -> Truth:
+    """Whether the condition holds, and `then()`, which is asked for only if it can matter."""
+    known = _known(condition)
+    if known is not None:
+        return known and then()
+    return condition & _perhaps(then)
+
+
+def _known(condition: Truth) -> bool | None:
+    if isinstance(condition, bool):
+        return condition
+    return bool(condition.value) if condition.concrete else None
+
+
+def _perhaps(ask: Callable[[], Any]) -> Any:
+    """What is asked for where a symbolic condition says so: if it is missing, it may not matter."""
+    try:
+        return ask()
+    except MissingField as error:
+        raise PerhapsMissing(error.what) from None
 
 
 class View:

@@ -26,6 +26,10 @@ class MissingField(Exception):  # noqa: N818 -- control flow inside the checks, 
         self.what = what
 
 
+class PerhapsMissing(MissingField):
+    """A symbolic run needs it; numbers may not, as they decide whether it is asked for."""
+
+
 @attrs.frozen(cache_hash=True)
 class Launch:
     """What the VM-entry checks look at outside the VMCS, memory and capabilities.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
-from popek.kernel.words import Word, concat
+from popek.kernel.words import Word, concat, ite
 
 from .. import access
 from ..access import MemoryOperand, privileged
-from ..state import CR4_DEFINED, DB, GP, UD, Ia32
+from ..state import CR4_DEFINED, DB, GP, UD, Ia32, exists_in_protected_mode, exists_in_real_address_mode
 from .descriptor_tables import _user_mode_instruction_prevention
+from .flags import undefine_status
 
 CR0_DEFINED = 0xE005003F
 
@@ -22,31 +23,31 @@ def declare(machine: Machine[Ia32]) -> None:
     def smsw_register(cpu: Ia32, r: Word, *, size: int) -> None:
         """Store CR0[15:0]; with a 32-bit register the processor stores CR0[31:0], which the manual leaves open."""
         _user_mode_instruction_prevention(cpu)
-        cpu.write_register(r, cpu.cr0.value.truncate(size))
+        cpu.write_register(r, cpu.interception.read_control_register(cpu, 0).truncate(size))
 
     @machine.instruction("SMSW m16", source="SDM vol. 2B, SMSW")
     def smsw_memory(cpu: Ia32, m: MemoryOperand) -> None:
         """Store CR0[15:0]."""
         _user_mode_instruction_prevention(cpu)
-        access.store(cpu, m, cpu.cr0.value[15:0])
+        access.store(cpu, m, cpu.interception.read_control_register(cpu, 0)[15:0])
 
     @machine.instruction("LMSW r16", source="SDM vol. 2A, LMSW")
     def lmsw_register(cpu: Ia32, r: Word) -> None:
         """PE, MP, EM, TS := source[3:0]; PE is never cleared."""
         privileged(cpu)
-        _load_machine_status_word(cpu, cpu.read_register(r, 16))
+        _load_machine_status_word(cpu, cpu.read_register(r, 16), None)
 
     @machine.instruction("LMSW m16", source="SDM vol. 2A, LMSW")
     def lmsw_memory(cpu: Ia32, m: MemoryOperand) -> None:
         """PE, MP, EM, TS := source[3:0]; PE is never cleared."""
         privileged(cpu)
-        _load_machine_status_word(cpu, access.load(cpu, m, 2))
+        _load_machine_status_word(cpu, access.load(cpu, m, 2), m)
 
     @machine.instruction("CLTS", source="SDM vol. 2A, CLTS")
     def clts(cpu: Ia32) -> None:
         """CR0.TS := 0."""
         privileged(cpu)
-        cpu.cr0.ts = 0
+        cpu.cr0.ts = cpu.interception.clear_task_switched(cpu)
 
     for number in (0, 2, 3, 4):
 
@@ -57,7 +58,8 @@ def declare(machine: Machine[Ia32]) -> None:
         def mov_from_cr(cpu: Ia32, r: Word, *, number: int) -> None:
             """Read a control register.  The status flags become undefined."""
             privileged(cpu)
-            cpu.gpr[r] = {0: cpu.cr0.value, 2: cpu.cr2, 3: cpu.cr3, 4: cpu.cr4.value}[number]
+            cpu.gpr[r] = cpu.interception.read_control_register(cpu, number, r)
+            undefine_status(cpu)
 
     source = "SDM vol. 2B, MOV—Move to/from Control Registers"
 
@@ -65,34 +67,37 @@ def declare(machine: Machine[Ia32]) -> None:
     def mov_to_cr0(cpu: Ia32, r: Word) -> None:
         """#GP(0) for PG without PE and for NW without CD; undefined bits are ignored and ET reads 1."""
         privileged(cpu)
-        new = (cpu.gpr[r] & CR0_DEFINED) | 0x10
+        new = (cpu.interception.write_control_register(cpu, 0, r) & CR0_DEFINED) | 0x10
         if (new[31] & ~new[0]) | (new[29] & ~new[30]):
             raise Fault(GP, 0)
-        if not new[0]:
-            raise NotModelledError("real-address mode")
         cpu.cr0 = new
+        _mode_exists(cpu)
+        undefine_status(cpu)
 
     @machine.instruction("MOV CR2, r32", source=source, mnemonic="MOV to CR")
     def mov_to_cr2(cpu: Ia32, r: Word) -> None:
         """Any value."""
         privileged(cpu)
-        cpu.cr2 = cpu.gpr[r]
+        cpu.cr2 = cpu.interception.write_control_register(cpu, 2, r)
+        undefine_status(cpu)
 
     @machine.instruction("MOV CR3, r32", source=source, mnemonic="MOV to CR")
     def mov_to_cr3(cpu: Ia32, r: Word) -> None:
         """Any value; the TLBs forget what the new tables do not say."""
         privileged(cpu)
-        cpu.cr3 = cpu.gpr[r]
+        cpu.cr3 = cpu.interception.write_control_register(cpu, 3, r)
         cpu.tlb_stale = Word(1, 0)
+        undefine_status(cpu)
 
     @machine.instruction("MOV CR4, r32", source=source, mnemonic="MOV to CR")
     def mov_to_cr4(cpu: Ia32, r: Word) -> None:
         """#GP(0) for a reserved bit."""
         privileged(cpu)
-        new = cpu.gpr[r]
+        new = cpu.interception.write_control_register(cpu, 4, r)
         if (new & (CR4_DEFINED ^ 0xFFFFFFFF)) != 0:
             raise Fault(GP, 0)
         cpu.cr4 = new
+        undefine_status(cpu)
 
     for number in (*range(4), 6, 7):
         for alias in (number - 2, number) if number > 4 else (number,):
@@ -103,9 +108,11 @@ def declare(machine: Machine[Ia32]) -> None:
             )  # fmt: skip
             def mov_from_dr(cpu: Ia32, r: Word, *, number: int, alias: bool) -> None:
                 """Read a debug register; DR4 and DR5 are DR6 and DR7 unless CR4.DE is set."""
+                cpu.interception.debug_register(cpu, number - 2 * alias, r, write=False)
                 _debug_register_checks(cpu, alias)
                 values = {6: cpu.dr6.value, 7: cpu.dr7.value}
                 cpu.gpr[r] = values[number] if number in values else cpu.dr[number]
+                undefine_status(cpu)
 
             @machine.instruction(
                 f"MOV DR{alias}, r32", source="SDM vol. 2B, MOV—Move to/from Debug Registers",
@@ -113,6 +120,7 @@ def declare(machine: Machine[Ia32]) -> None:
             )  # fmt: skip
             def mov_to_dr(cpu: Ia32, r: Word, *, number: int, alias: bool) -> None:
                 """Write a debug register; reserved bits keep their fixed values."""
+                cpu.interception.debug_register(cpu, number - 2 * alias, r, write=True)
                 _debug_register_checks(cpu, alias)
                 value = cpu.gpr[r]
                 if number == 6:
@@ -121,6 +129,7 @@ def declare(machine: Machine[Ia32]) -> None:
                     cpu.dr7 = concat(value[31:16], Word(2, 0), value[13], Word(3, 1), value[9:0])
                 else:
                     cpu.dr[number] = value
+                undefine_status(cpu)
 
 
 def _debug_register_checks(cpu: Ia32, alias: bool) -> None:
@@ -132,5 +141,16 @@ def _debug_register_checks(cpu: Ia32, alias: bool) -> None:
         raise Fault(DB)
 
 
-def _load_machine_status_word(cpu: Ia32, source: Word) -> None:
-    cpu.cr0 = cpu.cr0.value.replace(3, 0, source[3:0] | concat(Word(3, 0), cpu.cr0.pe))
+def _load_machine_status_word(cpu: Ia32, source: Word, m: MemoryOperand | None) -> None:
+    cpu.cr0 = cpu.cr0.value.replace(3, 0, cpu.interception.load_machine_status_word(cpu, source, m))
+    _mode_exists(cpu)
+
+
+def _mode_exists(cpu: Ia32) -> None:
+    """After a write to CR0 at CPL 0: the segment registers hold what loads in the mode that PE selects give."""
+    # In real-address mode code may be written (SDM vol. 3B, "Real-Address Mode").
+    cs = cpu.cs.rights
+    cs.type, cs.dpl = ite(cpu.real, Word(4, 3), cs.type), ite(cpu.real, Word(2, 0), cs.dpl)
+    exists = ite(cpu.real, exists_in_real_address_mode(cpu), exists_in_protected_mode(cpu))
+    if not exists:
+        raise NotModelledError("segment registers that no load in the new mode gives")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
@@ -13,6 +15,7 @@ from ..descriptors import (
     LDT,
     TSS_16,
     TSS_32,
+    descriptors_needed,
     error_code,
     fetch_descriptor,
     is_null,
@@ -20,8 +23,11 @@ from ..descriptors import (
 )
 from ..state import GP, NP, Ia32
 
+if TYPE_CHECKING:
+    from popek.architectures.x86_64 import state as x64
 
-def _user_mode_instruction_prevention(cpu: Ia32) -> None:
+
+def _user_mode_instruction_prevention(cpu: Ia32 | x64.X64) -> None:
     """#GP(0) at CPL > 0 when CR4.UMIP is set."""
     if cpu.cr4.umip and cpu.cpl != 0:
         raise Fault(GP, 0)
@@ -35,6 +41,7 @@ def declare(machine: Machine[Ia32]) -> None:
     def store_table_register(cpu: Ia32, m: MemoryOperand, *, register: str) -> None:
         """Store limit (2 bytes), then base (4 bytes), whatever the operand size."""
         _user_mode_instruction_prevention(cpu)
+        cpu.interception.instruction(cpu, "SGDT" if register == "gdtr" else "SIDT", m)
         table = cpu.gdtr if register == "gdtr" else cpu.idtr
         access.store(cpu, m, table.limit)
         access.store(cpu, m + 2, table.base)
@@ -45,14 +52,18 @@ def declare(machine: Machine[Ia32]) -> None:
         @machine.instruction(f"{name} r32", source=source, size=32, task=name == "STR")
         def store_selector_in_register(cpu: Ia32, r: Word, *, size: int, task: bool) -> None:
             """Store the selector; zero-extended to 32 bits (P6 and later)."""
+            descriptors_needed(cpu)
             _user_mode_instruction_prevention(cpu)
+            cpu.interception.instruction(cpu, "STR" if task else "SLDT", None, r)
             selector = (cpu.tr if task else cpu.ldtr).selector.value
             cpu.write_register(r, selector.zero_extend(size))
 
         @machine.instruction(f"{name} m16", source=source, task=name == "STR")
         def store_selector_in_memory(cpu: Ia32, m: MemoryOperand, *, task: bool) -> None:
             """Store the selector, 16 bits."""
+            descriptors_needed(cpu)
             _user_mode_instruction_prevention(cpu)
+            cpu.interception.instruction(cpu, "STR" if task else "SLDT", m)
             access.store(cpu, m, (cpu.tr if task else cpu.ldtr).selector.value)
 
     @machine.instruction("LGDT m16&32", source="SDM vol. 2A, LGDT", register="gdtr", size=32)
@@ -66,6 +77,7 @@ def declare(machine: Machine[Ia32]) -> None:
     def load_table_register(cpu: Ia32, m: MemoryOperand, *, register: str, size: int) -> None:
         """Load limit and base; with operand size 16 the base has 24 bits."""
         privileged(cpu)
+        cpu.interception.instruction(cpu, "LGDT" if register == "gdtr" else "LIDT", m, size=size)
         limit = access.load(cpu, m, 2)
         base = access.load(cpu, m + 2, 4)
         table = cpu.gdtr if register == "gdtr" else cpu.idtr
@@ -75,25 +87,33 @@ def declare(machine: Machine[Ia32]) -> None:
     @machine.instruction("LLDT r16", source="SDM vol. 2A, LLDT")
     def load_ldtr_from_register(cpu: Ia32, r: Word) -> None:
         """Load LDTR from the GDT; a null selector makes it unusable."""
+        descriptors_needed(cpu)
         privileged(cpu)
+        cpu.interception.instruction(cpu, "LLDT", None, r)
         _load_ldtr(cpu, cpu.read_register(r, 16))
 
     @machine.instruction("LLDT m16", source="SDM vol. 2A, LLDT")
     def load_ldtr_from_memory(cpu: Ia32, m: MemoryOperand) -> None:
         """Load LDTR from the GDT; a null selector makes it unusable."""
+        descriptors_needed(cpu)
         privileged(cpu)
+        cpu.interception.instruction(cpu, "LLDT", m)
         _load_ldtr(cpu, access.load(cpu, m, 2))
 
     @machine.instruction("LTR r16", source="SDM vol. 2A, LTR")
     def load_tr_from_register(cpu: Ia32, r: Word) -> None:
         """Load TR with an available TSS and mark it busy."""
+        descriptors_needed(cpu)
         privileged(cpu)
+        cpu.interception.instruction(cpu, "LTR", None, r)
         _load_tr(cpu, cpu.read_register(r, 16))
 
     @machine.instruction("LTR m16", source="SDM vol. 2A, LTR")
     def load_tr_from_memory(cpu: Ia32, m: MemoryOperand) -> None:
         """Load TR with an available TSS and mark it busy."""
+        descriptors_needed(cpu)
         privileged(cpu)
+        cpu.interception.instruction(cpu, "LTR", m)
         _load_tr(cpu, access.load(cpu, m, 2))
 
 

@@ -1,6 +1,8 @@
-"""Far CALL, JMP and RET in protected mode (SDM vol. 2A CALL, JMP; vol. 2B RET; vol. 3A, chapter 5)."""
+"""Far CALL, JMP and RET (SDM vol. 2A CALL, JMP; vol. 2B RET; vol. 3A, chapter 5; vol. 3B, chapter 20)."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, MemoryFault, NotModelledError, Vector
@@ -20,11 +22,16 @@ from ..descriptors import (
     fetch_descriptor,
     is_null,
     load_code_segment,
+    load_real_segment,
     load_stack_segment,
 )
 from ..operands import FarPointer
+from ..paging import overlaps, page_fault_code
 from ..stacks import bytes_of, inner_stack, null_if_outranked, switch_to
 from ..state import AC, ESP, GP, NP, PF, SS, SS_, Ia32
+
+if TYPE_CHECKING:
+    from popek.architectures.x86_64 import state as x64
 
 
 def declare(machine: Machine[Ia32]) -> None:
@@ -63,6 +70,9 @@ def declare(machine: Machine[Ia32]) -> None:
 
 def far_transfer(cpu: Ia32, selector: Word, offset: Word, *, call: bool, size: int) -> None:
     """CALL or JMP to `selector:offset`, operand size 16 or 32."""
+    if not cpu.protected:
+        _real_transfer(cpu, selector, offset, call=call, size=size)
+        return
     if is_null(selector):
         raise Fault(GP, 0)
     descriptor = fetch_descriptor(cpu, selector)
@@ -80,7 +90,26 @@ def far_transfer(cpu: Ia32, selector: Word, offset: Word, *, call: bool, size: i
     if descriptor.type.isin((CALL_GATE_16, CALL_GATE_32)):
         _through_call_gate(cpu, descriptor, call=call)
     else:
+        cpu.interception.task_switch(cpu, "call" if call else "jmp", selector, descriptor)
         raise NotModelledError("task switch")
+
+
+def _real_transfer(cpu: Ia32, selector: Word, offset: Word, *, call: bool, size: int) -> None:
+    """CALL and JMP in real-address and virtual-8086 mode."""
+    if call:
+        _push_return_address(cpu, cpu.cs.selector.value, size)
+    enter_real_segment(cpu, selector, offset)
+
+
+def enter_real_segment(cpu: Ia32, selector: Word, offset: Word) -> None:
+    """CS:EIP := selector:offset in real-address and virtual-8086 mode.
+
+    Raises:
+        MemoryFault: #GP(0), the offset lies outside the code segment, whose limit stays.
+    """
+    access.check_near(cpu, offset.zero_extend(32))
+    load_real_segment(cpu.cs, selector)
+    cpu.eip = offset.zero_extend(32)
 
 
 def _to_code_segment(
@@ -149,8 +178,8 @@ def _switch_stack(cpu: Ia32, gate: Descriptor, level: Word, size: int) -> None:
     if (parameters != 0) & ~readable:
         raise MemoryFault(SS, 0)
     # The parameters are read with the rights of the caller.
-    if (parameters != 0) & (cpu.cpl != 0) & access.overlaps(cpu.reserved, source, parameters):
-        raise MemoryFault(PF, access.page_fault_code(cpu, False))
+    if (parameters != 0) & (cpu.cpl != 0) & overlaps(cpu.reserved, source, parameters):
+        raise MemoryFault(PF, page_fault_code(cpu, False))
     if (parameters != 0) & access.misaligned(cpu, source, slot):
         raise MemoryFault(AC, 0)
     switch_to(cpu, stack, level, parameters + 4 * slot)
@@ -166,9 +195,13 @@ def far_return(cpu: Ia32, released: Word, size: int) -> None:
     slot = size // 8
     offset = access.peek(cpu, 0, slot).zero_extend(32)
     selector = access.peek(cpu, slot, slot).truncate(16)
+    parameters = released.zero_extend(32)
+    if not cpu.protected:
+        enter_real_segment(cpu, selector, offset)
+        access.move_stack_pointer(cpu, parameters + 2 * slot)
+        return
     descriptor = return_code_segment(cpu, selector)
     level = selector[1:0]
-    parameters = released.zero_extend(32)
     if level == cpu.cpl:
         if offset > descriptor.limit:
             raise MemoryFault(GP, 0)
@@ -181,7 +214,7 @@ def far_return(cpu: Ia32, released: Word, size: int) -> None:
         access.move_stack_pointer(cpu, parameters)
 
 
-def return_code_segment(cpu: Ia32, selector: Word) -> Descriptor:
+def return_code_segment(cpu: Ia32 | x64.X64, selector: Word) -> Descriptor:
     """The code segment that RET and IRET go back to, checked.
 
     Raises:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from popek.kernel.machine import Machine
 from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
 from .. import access
 from ..access import MemoryOperand
-from ..state import ESP, Ia32
+from ..state import Ia32
+
+if TYPE_CHECKING:
+    from popek.architectures.x86_64 import state as x64
 
 
 def declare(machine: Machine[Ia32]) -> None:
@@ -77,7 +81,7 @@ def _parity(result: Word) -> Word:
     return total
 
 
-def set_status(cpu: Ia32, result: Word, carry: Word, overflow: Word, auxiliary: Word) -> None:
+def set_status(cpu: Ia32 | x64.X64, result: Word, carry: Word, overflow: Word, auxiliary: Word) -> None:
     """CF PF AF ZF SF OF from a result."""
     cpu.eflags.cf = carry
     cpu.eflags.pf = _parity(result)
@@ -87,7 +91,7 @@ def set_status(cpu: Ia32, result: Word, carry: Word, overflow: Word, auxiliary: 
     cpu.eflags.of = overflow
 
 
-def _add(cpu: Ia32, a: Word, b: Word) -> Word:
+def _add(cpu: Ia32 | x64.X64, a: Word, b: Word) -> Word:
     wide = a.zero_extend(a.width + 1) + b.zero_extend(a.width + 1)
     total, top = wide.truncate(a.width), a.width - 1
     overflow = (a[top] == b[top]) & (total[top] != a[top])
@@ -95,19 +99,19 @@ def _add(cpu: Ia32, a: Word, b: Word) -> Word:
     return total
 
 
-def _subtract(cpu: Ia32, a: Word, b: Word) -> Word:
+def _subtract(cpu: Ia32 | x64.X64, a: Word, b: Word) -> Word:
     total, top = a - b, a.width - 1
     overflow = (a[top] != b[top]) & (total[top] != a[top])
     set_status(cpu, total, a < b, overflow, (a ^ b ^ total)[4])
     return total
 
 
-def _logical(cpu: Ia32, result: Word) -> Word:
+def _logical(cpu: Ia32 | x64.X64, result: Word) -> Word:
     set_status(cpu, result, FALSE, FALSE, cpu.undefined("AF", 1))
     return result
 
 
-_OPERATIONS: dict[str, Callable[[Ia32, Word, Word], Word]] = {
+_OPERATIONS: dict[str, Callable[[Ia32 | x64.X64, Word, Word], Word]] = {
     "ADD": _add,
     "SUB": _subtract,
     "CMP": _subtract,
@@ -134,8 +138,8 @@ def _arithmetic(machine: Machine[Ia32]) -> None:
         @machine.instruction(f"{name} m32, r32", source=f"SDM vol. 2, {name}", name=name)
         def memory_register(cpu: Ia32, m: MemoryOperand, b: Word, *, name: str) -> None:
             """Combine memory with a register and set the status flags."""
-            old = access.load(cpu, m, 4)
-            result = _OPERATIONS[name](cpu, old, cpu.gpr[b])
+            load = access.load if name == "CMP" else access.load_to_change
+            result = _OPERATIONS[name](cpu, load(cpu, m, 4), cpu.gpr[b])
             if name != "CMP":
                 access.store(cpu, m, result)
 
@@ -201,11 +205,3 @@ def _near_transfers(machine: Machine[Ia32]) -> None:
         target = access.pop(cpu, 4)
         access.move_stack_pointer(cpu, released.zero_extend(32))
         access.jump_near(cpu, target)
-
-    @machine.instruction("LEAVE", source="SDM vol. 2A, LEAVE")
-    def leave(cpu: Ia32) -> None:
-        """ESP := EBP, then pop EBP."""
-        frame = cpu.gpr[5]
-        kept = cpu.gpr[ESP].replace(15, 0, frame.truncate(16))
-        cpu.gpr[ESP] = ite(cpu.ss.rights.db, frame, kept)
-        cpu.gpr[5] = access.pop(cpu, 4)

@@ -17,6 +17,7 @@ from ..descriptors import (
     TSS_16,
     TSS_32,
     Descriptor,
+    descriptors_needed,
     in_table,
     is_null,
     read_descriptor,
@@ -81,6 +82,7 @@ def declare(machine: Machine[Ia32]) -> None:
             )
             def from_register(cpu: Ia32, r: Word, selector: Word, *, size: int, lar: bool) -> None:
                 """Load access rights or limit of the segment that a selector names; ZF tells whether."""
+                descriptors_needed(cpu)
                 (_lar if lar else _lsl)(cpu, r, cpu.read_register(selector, 16), size)
 
             @machine.instruction(
@@ -88,6 +90,7 @@ def declare(machine: Machine[Ia32]) -> None:
             )
             def from_memory(cpu: Ia32, r: Word, m: MemoryOperand, *, size: int, lar: bool) -> None:
                 """Load access rights or limit of the segment that a selector names; ZF tells whether."""
+                descriptors_needed(cpu)
                 (_lar if lar else _lsl)(cpu, r, access.load(cpu, m, 2), size)
 
     for name in ("VERR", "VERW"):
@@ -95,16 +98,19 @@ def declare(machine: Machine[Ia32]) -> None:
         @machine.instruction(f"{name} r16", source="SDM vol. 2B, VERR/VERW", name=name)
         def verify_register(cpu: Ia32, r: Word, *, name: str) -> None:
             """ZF := the segment may be read (VERR) or written (VERW) from here."""
+            descriptors_needed(cpu)
             cpu.eflags.zf = 0 if _visible(cpu, cpu.read_register(r, 16), name) is None else 1
 
         @machine.instruction(f"{name} m16", source="SDM vol. 2B, VERR/VERW", name=name)
         def verify_memory(cpu: Ia32, m: MemoryOperand, *, name: str) -> None:
             """ZF := the segment may be read (VERR) or written (VERW) from here."""
+            descriptors_needed(cpu)
             cpu.eflags.zf = 0 if _visible(cpu, access.load(cpu, m, 2), name) is None else 1
 
     @machine.instruction("ARPL r16, r16", source="SDM vol. 2A, ARPL")
     def arpl_register(cpu: Ia32, destination: Word, source: Word) -> None:
         """Raise the destination's RPL to the source's; ZF tells whether."""
+        descriptors_needed(cpu)
         old, other = cpu.read_register(destination, 16), cpu.read_register(source, 16)
         raised = old[1:0] < other[1:0]
         cpu.eflags.zf = raised
@@ -113,7 +119,8 @@ def declare(machine: Machine[Ia32]) -> None:
     @machine.instruction("ARPL m16, r16", source="SDM vol. 2A, ARPL")
     def arpl_memory(cpu: Ia32, m: MemoryOperand, source: Word) -> None:
         """Raise the destination's RPL to the source's; ZF tells whether."""
-        old, other = access.load(cpu, m, 2), cpu.read_register(source, 16)
+        descriptors_needed(cpu)
+        old, other = access.load_to_change(cpu, m, 2), cpu.read_register(source, 16)
         raised = old[1:0] < other[1:0]
         access.store(cpu, m, ite(raised, old.replace(1, 0, other[1:0]), old))
         cpu.eflags.zf = raised

@@ -39,6 +39,9 @@ SOURCE: Final = "Intel Itanium SDM rev. 2.3, vol. 2, chapter 11; Uhlig et al. 20
 # Registers that a VMM switches with the virtual processor, or mirrors, rather than keeps for itself.
 SWITCHED: Final = ("kr", "cr.dcr", "pmc", "pmd")
 
+# The guest runs at its own levels, and its programs write back lines of its own storage.
+GUESTS_OWN: Final = ("psr.cpl", "dirty")
+
 
 def virtual_machine(
     guest: Ia64, private: Ia64, given: Collection[str] = (), idle: Ia64 | None = None
@@ -131,6 +134,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
         guest=_guest,
         private=promises,
         handed_over=lambda after: FALSE,  # leaving PSR.vm = 1 without an interruption is an escape
+        guests_own=GUESTS_OWN,
         source=SOURCE,
     )
     switched: Technique[Ia64] = Technique(
@@ -144,6 +148,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
         guest=_guest,
         private=promises,
         handed_over=lambda after: FALSE,  # leaving PSR.vm = 1 without an interruption is an escape
+        guests_own=(*GUESTS_OWN, *SWITCHED),
         source=SOURCE,
     )
     return {plain.name: plain, switched.name: switched}

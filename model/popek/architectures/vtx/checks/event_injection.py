@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..view import Truth, View, implies, off, on, one_of
+from ..view import Truth, View, both, either, implies, off, on, one_of
 from .controls import entry_area
 from .registry import FRED, INJECTION, UNRESTRICTED, Condition, Group, checker, control, fails, no_check
 
@@ -56,24 +56,18 @@ _CONTROL_PROTECTION = 21
 def _pushes_error_code(v: View) -> Truth:
     """Whether the vector is that of an exception with an error code; #CP is one on processors with CET."""
     vector = v.vector
-    if isinstance(vector, int) and vector != _CONTROL_PROTECTION:
-        return vector in _ERROR_CODE
-    return one_of(vector, _ERROR_CODE | {_CONTROL_PROTECTION} if v.cap.cet else _ERROR_CODE)
+    return either(one_of(vector, _ERROR_CODE), lambda: both(vector == _CONTROL_PROTECTION, lambda: v.cap.cet))
 
 
 def _nested_exception(v: View) -> Truth:
     """Whether bit 13 is used as FRED has it, or not at all."""
     info = v.ENTRY_INTR_INFO
-    if isinstance(info, int) and info & 0x2000 == 0:
-        return True
-    return implies(on(info, 13), (info & 0x700 == 0x300) & v.cap.fred)
+    return either(off(info, 13), lambda: (info & 0x700 == 0x300) & v.cap.fred)
 
 
 def _instruction_length(v: View) -> Truth:
     length = v.ENTRY_INSTRUCTION_LENGTH
-    if isinstance(length, int) and length:
-        return length <= 15
-    return (length <= 15) & ((length != 0) | v.cap.zero_length_injection)
+    return (length <= 15) & either(length != 0, lambda: v.cap.zero_length_injection)
 
 
 check(

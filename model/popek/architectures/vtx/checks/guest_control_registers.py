@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..capabilities import ONES64
-from ..view import Truth, View, canonical, extended, fixed, implies, memory_types, off, on
+from ..view import Truth, View, canonical, either, extended, fixed, implies, memory_types, off, on
 from .host_state import CANONICAL, FIXED
 from .registry import IA32E, INTEL64, NOT_IA32E, Condition, Group, checker, control, no_check, refuses
 
@@ -16,10 +16,9 @@ _PG_PE = 1 << 31 | 1
 def _cr0_fixed(v: View) -> Truth:
     """CR0 against the fixed bits; NW and CD are free, PE and PG too for an unrestricted guest."""
     strict = fixed(v.GUEST_CR0, v.cap.cr0_must & ~_NW_CD, v.cap.cr0_may | _NW_CD)
-    if strict is True:
-        return True  # whatever the secondary controls are, which may be unknown
     free = _NW_CD | _PG_PE
-    return strict | (v.ug & fixed(v.GUEST_CR0, v.cap.cr0_must & ~free, v.cap.cr0_may | free))
+    # Where it is, the secondary controls, which may be unknown, do not matter.
+    return either(strict, lambda: v.ug & fixed(v.GUEST_CR0, v.cap.cr0_must & ~free, v.cap.cr0_may | free))
 
 
 check("GUEST-CR-01", (), _cr0_fixed, FIXED.format("GUEST_CR0", "cr0"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..view import Truth, View, off, on
+from ..view import Truth, View, either, off, on
 from .registry import FRED, INJECTION, Condition, Group, checker, control, no_check, refuses
 
 check = checker(Group("guest-non-register", "Guest non-register state", refuses(0), stage=2))
@@ -19,13 +19,15 @@ TO_SMM = control("entry", 10)
 def _activity_supported(v: View) -> Truth:
     """Whether the state is active, or one that IA32_VMX_MISC lists."""
     state = v.GUEST_ACTIVITY_STATE
-    if isinstance(state, int):
-        return state == 0 or (state <= 3 and v.cap.misc >> 5 + state & 1 == 1)
-    return (state == 0) | (
-        ((state == 1) & on(v.cap.misc, 6))
-        | ((state == 2) & on(v.cap.misc, 7))
-        | ((state == 3) & on(v.cap.misc, 8))
-    )
+
+    def listed() -> Truth:
+        return (
+            ((state == 1) & on(v.cap.misc, 6))
+            | ((state == 2) & on(v.cap.misc, 7))
+            | ((state == 3) & on(v.cap.misc, 8))
+        )
+
+    return either(state == 0, listed)
 
 
 check(
@@ -168,9 +170,7 @@ RTM = Condition("pending RTM (bit 16) = 1", lambda v: v.GUEST_PENDING_DEBUG_EXCE
 
 def _bus_lock_legal(v: View) -> Truth:
     pending = v.GUEST_PENDING_DEBUG_EXCEPTIONS
-    if isinstance(pending, int) and pending & _BUS_LOCK == 0:
-        return True
-    return (pending & _BUS_LOCK == 0) | v.cap.bus_lock_detect
+    return either(pending & _BUS_LOCK == 0, lambda: v.cap.bus_lock_detect)
 
 
 def _single_steps(v: View) -> Truth:

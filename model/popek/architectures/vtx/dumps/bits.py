@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import attrs
-
 from .. import controls
-from ..controls import Bit, NamedBits
+from ..controls import EXCEPTIONS, Bit, NamedBits
 
 _MEMORY_TYPES = {0: "UC", 1: "WC", 4: "WT", 5: "WP", 6: "WB", 7: "UC-", 2: "reserved", 3: "reserved"}
 _BREAK_ON = {0: "execution", 1: "data write", 2: "I/O", 3: "data read or write"}
 _LENGTHS = {0: "1 byte", 1: "2 bytes", 2: "8 bytes", 3: "4 bytes"}
-EXCEPTIONS: Mapping[int, str] = MappingProxyType(
-    {0: "DE", 1: "DB", 2: "NMI", 3: "BP", 4: "OF", 5: "BR", 6: "UD", 7: "NM", 8: "DF", 10: "TS", 11: "NP"}
-    | {12: "SS", 13: "GP", 14: "PF", 16: "MF", 17: "AC", 18: "MC", 19: "XM", 20: "VE", 21: "CP"}
-)
-"""Exceptions by vector, without the number sign (Intel SDM vol. 3A, table 6-1)."""
-
-EXCEPTION_TYPES = frozenset({3, 5, 6})
-"""Interruption types whose vector names an exception: hardware, privileged software, software."""
-
 _SDM = "Intel SDM vol. 3"
 
 
@@ -99,7 +88,6 @@ _MORE: Mapping[str, tuple[NamedBits, ...]] = MappingProxyType(
     }
     | {f"GUEST_PDPTE{n}": _PDPTE for n in range(4)}
 )
-_EVENTS = frozenset({"ENTRY_INTR_INFO", "EXIT_INTR_INFO", "IDT_VECTORING_INFO"})
 
 
 def bits_of(field_id: str) -> tuple[NamedBits, ...]:
@@ -113,16 +101,7 @@ def decode(field_id: str, value: int) -> list[Bit]:
     >>> [bit.meaning for bit in decode("GUEST_IA32_PAT", 0x0006)][0]
     'memory type 0: WB'
     """
-    found = controls.decode(field_id, value)
-    if field_id in _EVENTS:
-        is_exception = value >> 8 & 7 in EXCEPTION_TYPES
-        return [bit if is_exception else _without_exception(bit) for bit in found]
-    return found or [_bit(bits, value) for bits in bits_of(field_id)]
-
-
-def _without_exception(bit: Bit) -> Bit:
-    """The vector of an interrupt is a number, whatever exception has the same one."""
-    return attrs.evolve(bit, meaning="vector") if bit.name == "VECTOR" else bit
+    return controls.decode(field_id, value) or [_bit(bits, value) for bits in bits_of(field_id)]
 
 
 def _bit(bits: NamedBits, value: int) -> Bit:

@@ -9,11 +9,10 @@ import attrs
 
 from ..capabilities import UNKNOWN, Capabilities
 from ..checks import CHECKS, Outcome
-from ..controls import INSTRUCTION_ERRORS, exit_reasons
+from ..controls import EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
 from ..verdict import Failure, Verdict, reported_outcome
 from ..vmcs import Vmcs
-from .bits import EXCEPTION_TYPES, EXCEPTIONS
 from .model import Dump
 from .processors import Judgement, Processor, judge_any
 

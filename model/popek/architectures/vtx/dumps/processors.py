@@ -6,49 +6,20 @@ processors relax stays undecided; the state is then judged again for a processor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 
 import attrs
 
 from ..capabilities import Capabilities
+from ..capability_limits import plain
 from ..checks import CHECKS
 from ..evaluation import asks
-from ..verdict import Failure, Suspect, Verdict, verdict_of_many
+from ..identity import by_identity
+from ..verdict import Failure, Suspect, Undecided, Verdict, verdict_of_many
 from ..vmcs import Vmcs
 
 _OF_THE_PROCESSOR = ("MSR ", "CPUID ", "maxphyaddr", "linear_address_width")
 """How an input that only the processor can give is called."""
-
-_HIGH32 = 0xFFFF_FFFF << 32
-_TRUE_CONTROLS = 1 << 55
-
-# All optional controls, but none of the relaxations: must-be-1 bits are the default1 class less the bits that
-# the TRUE capability MSRs free on real processors (CR3-load and CR3-store exiting, save and load debug
-# controls); no relaxed error-code or zero-length injection, 4 CR3 targets, four-level EPT in WB or UC memory
-# (Intel SDM vol. 3, appendix A.1 to A.10).
-_PLAIN: Mapping[int, int] = {
-    0x480: _TRUE_CONTROLS,
-    0x481: _HIGH32 | 0x16,
-    0x482: _HIGH32 | 0x0401_E172,
-    0x483: _HIGH32 | 0x0003_6DFF,
-    0x484: _HIGH32 | 0x0000_11FF,
-    0x485: 0x0004_01E0,
-    0x486: 0x8000_0021,
-    0x487: 0xFFFF_FFFF,
-    0x488: 0x2000,
-    0x489: (1 << 64) - 1,
-    0x48B: _HIGH32,
-    0x48C: 0x0F01_0673_4141,
-    0x48D: _HIGH32 | 0x16,
-    0x48E: _HIGH32 | 0x0400_6172,
-    0x48F: _HIGH32 | 0x0003_6DFB,
-    0x490: _HIGH32 | 0x0000_11FB,
-    0x491: (1 << 64) - 1,
-    0x492: (1 << 64) - 1,
-    0x493: (1 << 64) - 1,
-}
-_PLAIN_ADDRESSES, _PLAIN_LINEAR = 52, 48
 
 
 @attrs.frozen
@@ -92,27 +63,23 @@ class Processor:
     @cached_property
     def plain(self) -> Processor:
         """A processor without newer relaxations of which the same is known."""
-        known = self.known
-        has_widths = "0x80000008.0.eax" in known.cpuid
-        return Processor(
-            attrs.evolve(
-                known,
-                msrs={**_PLAIN, **known.msrs},
-                features={"LAM": False, **known.features},
-                maxphyaddr=known.maxphyaddr or (None if has_widths else _PLAIN_ADDRESSES),
-                linear_address_width=known.linear_address_width or (None if has_widths else _PLAIN_LINEAR),
-            )
-        )
+        return Processor(plain(self.known))
+
+
+@by_identity
+def _waiting(undecided: tuple[Undecided, ...]) -> frozenset[str]:
+    """The undecided checks that a processor without relaxations may fail."""
+    return frozenset(
+        item.id
+        for item in undecided
+        if item.missing[0].startswith(_OF_THE_PROCESSOR) and "revision" not in asks(CHECKS[item.id])
+    )
 
 
 def judge_any(vmcs: Vmcs, processor: Processor) -> Judgement:
     """Judge a VMCS for a processor of which little or nothing may be known."""
     verdict = processor.judge(vmcs)
-    waiting = {
-        item.id
-        for item in verdict.undecided
-        if item.missing[0].startswith(_OF_THE_PROCESSOR) and "revision" not in asks(CHECKS[item.id])
-    }
+    waiting = _waiting(verdict.undecided)
     if not waiting:
         return Judgement(verdict)
     likely = processor.plain.judge(vmcs)
