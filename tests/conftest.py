@@ -19,11 +19,6 @@ EMULATORS = {"bochs": "bochs", "nasm": "nasm", "pdp11": "simh", "hercules": "her
 NEEDS = {"emulator": EMULATORS, "browser": {"chromium": "chromium"}}  # by marker
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """The marker of tests that drive a browser."""
-    config.addinivalue_line("markers", "browser: needs Chromium from the distribution")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs an emulator or a browser that is not there, and say so.
 

@@ -149,18 +149,18 @@ class Machine(Generic[S]):
         return declare
 
     def find(self, name: str) -> list[Instruction]:
-        """The instructions that `name` means: one form, or every form of a mnemonic.
+        """The instructions that `name` means: every form of a mnemonic, or one form.
+
+        A mnemonic that is also a form (PUSHF, beside PUSHFD) means every form.
 
         Raises:
             UnknownNameError: with near matches.
         """
         wanted = " ".join(name.lower().split())
-        by_form = [i for i in self.instructions.values() if i.form.lower() == wanted]
-        if by_form:
-            return by_form
-        by_mnemonic = [i for i in self.instructions.values() if i.mnemonic.lower() == wanted]
-        if by_mnemonic:
-            return by_mnemonic
+        for written in (lambda i: i.mnemonic, lambda i: i.form):
+            found = [i for i in self.instructions.values() if written(i).lower() == wanted]
+            if found:
+                return found
         names = {i.mnemonic for i in self.instructions.values()} | set(self.instructions)
         raise UnknownNameError("instruction", name, sorted(names))
 

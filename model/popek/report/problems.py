@@ -11,7 +11,8 @@ from rich.text import Text
 
 from popek.checks.verdict import Truth
 from popek_proofs.traces import Cost
-from popek_proofs.uhlig import Answered, Asking, Found
+from popek_proofs.uhlig import Found
+from popek_proofs.uhlig_search import Answered, Asking
 
 from . import classification
 from .witnesses import Named

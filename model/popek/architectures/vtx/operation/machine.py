@@ -1,0 +1,71 @@
+"""IA-32 with VMX: the machine of `ia32`, each instruction under the eyes of non-root operation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import attrs
+
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Fault
+from popek.kernel.words import Word
+
+from ...ia32 import machine as ia32
+from .exits import exit_of_exception
+from .non_root import NonRoot, supports
+from .state import VmxIa32, begin
+
+VmxIa32.interception = NonRoot()
+
+
+def _monitored(semantics: Callable[..., None]) -> Callable[..., None]:
+    """The semantics with exceptions that exit where the exception bitmap says so."""
+
+    @functools.wraps(semantics)
+    def run(cpu: VmxIa32, *operands: Any, **settings: Any) -> None:
+        try:
+            semantics(cpu, *operands, **settings)
+        except Fault as fault:
+            exit_of_exception(cpu, fault)
+            raise
+
+    return run
+
+
+def build(*, exceptions: bool = True) -> Machine[VmxIa32]:
+    """IA-32 with VMX, in root or non-root operation.
+
+    Args:
+        exceptions: False where every exception bitmap is 0, which halves the number of paths.
+    """
+    plain = ia32.build()
+
+    def advance(cpu: VmxIa32, operands: Mapping[str, Word]) -> None:
+        begin(cpu, operands["operand length"])
+        plain.advance(cpu, operands)
+
+    return attrs.evolve(
+        cast("Machine[VmxIa32]", plain),
+        name="ia32-vmx",
+        title="IA-32 with VMX: root and non-root operation",
+        state=VmxIa32,
+        supervisor=lambda state: (state.non_root == 0) & (state.cpl == 0),
+        user=lambda state: (state.non_root == 1) & (state.cpl == 3),
+        # In non-root operation CR0 and CR4 have the bits that it fixes.
+        invariant=lambda state: plain.invariant(state) & ((state.non_root == 0) | supports(state)),
+        advance=advance,
+        techniques={},
+        notes=(
+            *plain.notes,
+            "VMX root operation and operation outside VMX are one: `non_root` is 0",
+            "APIC virtualization; EPT but for what it changes for instructions; the PAUSE loop's timing",
+        ),
+        instructions={
+            form: attrs.evolve(instruction, semantics=_monitored(instruction.semantics))
+            for form, instruction in plain.instructions.items()
+        }
+        if exceptions
+        else plain.instructions,
+    )

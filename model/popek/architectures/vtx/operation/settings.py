@@ -1,0 +1,103 @@
+"""Concrete settings of the VM-execution controls: of public hypervisors, or out of a dump."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from popek_specs.vtx import rows, table
+
+from ..vmcs import Vmcs
+from .fidelity import CONTROLS
+
+FIELDS: Final = {
+    "pin": "PIN_CONTROLS", "primary": "PRIMARY_PROC_CONTROLS", "secondary": "SECONDARY_PROC_CONTROLS",
+}  # fmt: skip
+ACTIVATE_SECONDARY: Final = 1 << 31
+
+
+class SettingsError(ValueError):
+    """Settings cannot be had; the message is one line."""
+
+
+@attrs.frozen
+class Settings:
+    """How the controls are set.
+
+    Attributes:
+        controls: each of `CONTROLS`, as it takes effect.
+        masks: `cr0_mask` and `cr4_mask`, where they are known.
+        bitmaps: `io_bitmap` and `msr_bitmap`: 1 all ones but for what is passed through, 0 all zeros; missing
+            where nobody says.
+        notes: what a reader should know.
+    """
+
+    name: str
+    source: str
+    controls: Mapping[str, int]
+    masks: Mapping[str, int]
+    bitmaps: Mapping[str, int]
+    unrestricted: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ept(self) -> bool:
+        """Whether EPT is enabled."""
+        return bool(self.controls["secondary.enable_ept"])
+
+
+def bit_numbers() -> Mapping[str, int]:
+    """The bit of each control, by names such as `primary.hlt_exiting`."""
+    return {
+        f"{row['control']}.{row['id'].lower()}": int(row["bit"])
+        for row in rows("controls.csv")
+        if row["control"] in FIELDS
+    }
+
+
+def hypervisors() -> Mapping[str, Settings]:
+    """The hypervisors of `hypervisor-settings.toml`, by name."""
+    return {row["name"]: _hypervisor(row) for row in table("hypervisor-settings.toml")["hypervisor"]}
+
+
+def _hypervisor(row: Mapping[str, Any]) -> Settings:
+    on = {f"{group}.{name.lower()}" for group in FIELDS for name in row[group]}
+    if "primary.activate_secondary_controls" not in on:
+        on = {name for name in on if not name.startswith("secondary.")}
+    return Settings(
+        row["name"],
+        row["source"],
+        {name: int(name in on) for name in CONTROLS},
+        {name: int(row[name], 16) for name in ("cr0_mask", "cr4_mask") if name in row},
+        {name: int(row[name] == "all") for name in ("io_bitmap", "msr_bitmap")},
+        row.get("unrestricted", False),
+        tuple(row["notes"]),
+    )
+
+
+def of_vmcs(vmcs: Vmcs) -> Settings:
+    """The settings in a VMCS; what the bitmaps hold is not in it.
+
+    Raises:
+        SettingsError: a field that decides is not given.
+    """
+    words: dict[str, int] = {}
+    for group, field in FIELDS.items():
+        value = vmcs.get(field)
+        if value is None and group == "secondary" and not words["primary"] & ACTIVATE_SECONDARY:
+            value = 0
+        if value is None:
+            raise SettingsError(f"{vmcs.name or 'VMCS'}: {field}: not given, and it decides what exits")
+        words[group] = value
+    if not words["primary"] & ACTIVATE_SECONDARY:
+        words["secondary"] = 0
+    numbers = bit_numbers()
+    controls = {name: words[name.partition(".")[0]] >> numbers[name] & 1 for name in CONTROLS}
+    names = {"cr0_mask": "CR0_GUEST_HOST_MASK", "cr4_mask": "CR4_GUEST_HOST_MASK"}
+    masks = {name: value for name, field in names.items() if (value := vmcs.get(field)) is not None}
+    cr0 = vmcs.get("GUEST_CR0")
+    leaves = bool(controls["secondary.unrestricted_guest"]) and cr0 is not None
+    notes = ("what the bitmaps hold is not in the VMCS",)
+    return Settings(vmcs.name or "VMCS", "dump", controls, masks, {}, leaves, notes)

@@ -1,0 +1,132 @@
+"""The IA-32 state with VMX: the mode, the VM-execution controls, and what a VM exit tells.
+
+Names are those of the VMCS fields; bits of the controls have the manual's names (SDM vol. 3C, chapter
+"Virtual Machine Control Structures").  `non_root` is 0 in VMX root operation, and outside VMX operation too.
+"""
+
+from __future__ import annotations
+
+from popek.kernel.state import Register, Role, bank, bit, memory, register, word
+from popek.kernel.words import Word
+
+from ...ia32.state import Ia32
+
+RESOURCE = Role.RESOURCE
+
+
+class PinControls(Register):
+    """Pin-based VM-execution controls."""
+
+    external_interrupt_exiting = bit(0)
+    nmi_exiting = bit(3)
+    virtual_nmis = bit(5)
+    activate_preemption_timer = bit(6)
+    process_posted_interrupts = bit(7)
+
+
+class PrimaryControls(Register):
+    """Primary processor-based VM-execution controls."""
+
+    interrupt_window_exiting = bit(2)
+    use_tsc_offsetting = bit(3)
+    hlt_exiting = bit(7)
+    invlpg_exiting = bit(9)
+    mwait_exiting = bit(10)
+    rdpmc_exiting = bit(11)
+    rdtsc_exiting = bit(12)
+    cr3_load_exiting = bit(15)
+    cr3_store_exiting = bit(16)
+    activate_tertiary_controls = bit(17)
+    cr8_load_exiting = bit(19)
+    cr8_store_exiting = bit(20)
+    use_tpr_shadow = bit(21)
+    nmi_window_exiting = bit(22)
+    mov_dr_exiting = bit(23)
+    unconditional_io_exiting = bit(24)
+    use_io_bitmaps = bit(25)
+    monitor_trap_flag = bit(27)
+    use_msr_bitmaps = bit(28)
+    monitor_exiting = bit(29)
+    pause_exiting = bit(30)
+    activate_secondary_controls = bit(31)
+
+
+class SecondaryControls(Register):
+    """Secondary processor-based VM-execution controls; without effect unless they are activated."""
+
+    virtualize_apic_accesses = bit(0)
+    enable_ept = bit(1)
+    descriptor_table_exiting = bit(2)
+    enable_rdtscp = bit(3)
+    virtualize_x2apic_mode = bit(4)
+    enable_vpid = bit(5)
+    wbinvd_exiting = bit(6)
+    unrestricted_guest = bit(7)
+    apic_register_virtualization = bit(8)
+    virtual_interrupt_delivery = bit(9)
+    pause_loop_exiting = bit(10)
+    rdrand_exiting = bit(11)
+    enable_invpcid = bit(12)
+    enable_vm_functions = bit(13)
+    vmcs_shadowing = bit(14)
+    enable_encls_exiting = bit(15)
+    rdseed_exiting = bit(16)
+    enable_xsaves_xrstors = bit(20)
+    use_tsc_scaling = bit(25)
+    enable_user_wait_pause = bit(26)
+
+
+class VmxIa32(Ia32):
+    """A processor with VMX, and the VMCS that is current."""
+
+    non_root = word(1, role=Role.MODE)
+
+    pin = register(PinControls, role=RESOURCE, reset=0x16)
+    primary = register(PrimaryControls, role=RESOURCE, reset=0x0401E172)
+    secondary = register(SecondaryControls, role=RESOURCE)
+    exception_bitmap = word(32, role=RESOURCE)
+    page_fault_mask = word(32, role=RESOURCE)
+    page_fault_match = word(32, role=RESOURCE)
+    cr0_mask = word(32, role=RESOURCE)
+    cr0_shadow = word(32, role=RESOURCE)
+    cr4_mask = word(32, role=RESOURCE)
+    cr4_shadow = word(32, role=RESOURCE)
+    cr3_target_count = word(32, role=RESOURCE)
+    cr3_target = bank(tuple(f"cr3_target{n}" for n in range(4)), 32, role=RESOURCE)
+    tsc_offset = word(64, role=RESOURCE)
+    tsc_multiplier = word(64, role=RESOURCE, reset=1 << 48)
+    io_bitmap = memory(address=16, cell=1, role=RESOURCE)  # bitmaps A and B: a bit per port
+    # Write (bit 14), high range (bit 13), number in the range.
+    msr_bitmap = memory(address=15, cell=1, role=RESOURCE)
+    vmread_bitmap = memory(address=15, cell=1, role=RESOURCE)
+    vmwrite_bitmap = memory(address=15, cell=1, role=RESOURCE)
+    vm_function_controls = word(64, role=RESOURCE)
+    xss_exiting_bitmap = word(64, role=RESOURCE)
+    nmi_blocked = word(1, role=RESOURCE)  # blocking by NMI; with virtual NMIs, virtual-NMI blocking
+
+    exit_reason = word(32, role=Role.HIDDEN)
+    exit_qualification = word(64, role=Role.HIDDEN)
+    exit_interruption_info = word(32, role=Role.HIDDEN)
+    exit_interruption_error = word(32, role=Role.HIDDEN)
+    exit_instruction_length = word(32, role=Role.HIDDEN)
+    exit_instruction_info = word(32, role=Role.HIDDEN)
+    exit_linear_address = word(64, role=Role.HIDDEN)
+    exit_idt_vectoring_info = word(32, role=Role.HIDDEN)
+    exit_idt_vectoring_error = word(32, role=Role.HIDDEN)
+
+    # Of the instruction that is running, or the event that is being delivered; no part of the state.
+    _start: VmxIa32
+    _length: Word
+    _vectoring: tuple[int, Word, Word | None] | None = None  # that event's type, vector and error code
+
+    def secondary_control(self, name: str) -> Word:
+        """A secondary control, 0 unless they are activated (width 1)."""
+        return self.primary.activate_secondary_controls & self[f"secondary.{name}"]
+
+
+EXIT_INFORMATION = tuple(slot.name for slot in VmxIa32.layout if slot.name.startswith("exit_"))
+
+
+def begin(cpu: VmxIa32, length: Word) -> None:
+    """Remember where the instruction began, and its length (4 bits), for a VM exit."""
+    cpu._start, cpu._length = cpu.copy(), length.zero_extend(32)

@@ -1,0 +1,175 @@
+"""VT-x as a technique: the guest runs at its own four levels in non-root operation.
+
+The guest's kernel is at CPL 0, so the user mode of Theorem 1 is non-root operation at CPL 0, and its twin differs in
+`non_root` alone.  What VM entry and VM exit switch is no resource of the VMM's: of this machine's components, only
+what the ownership profile names is one.  Two things do not fit the paper's notion of a trap, and are decided in
+`fidelity`: a fault in non-root operation goes to the guest, not to the VMM, unless the exception bitmap says so; and
+an instruction that works on a read shadow, or on the TSC offset, is critical by the letter and yet faithful.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, partial
+from typing import Final
+
+import attrs
+
+from popek.kernel.machine import Axis, Machine, leaf_axis
+from popek.kernel.state import Role, Slot
+from popek.kernel.technique import Technique
+from popek.kernel.words import FALSE, Word, ite
+
+from ...ia32.state import Ia32
+from . import machine as vmx
+from .fidelity import CONTROLS, COVERS, covered, exists_in_cr0
+from .ownership import EVERYTHING, Profile, profile, virtual_machine
+from .state import VmxIa32
+
+SOURCE: Final = "Intel SDM vol. 3C, chapters on VMX; Uhlig et al. 2005"
+
+# What a VMM sets, where it is to own everything: the first processors, and those with EPT.
+_ALWAYS: Final = (
+    "pin.external_interrupt_exiting", "pin.nmi_exiting", "pin.virtual_nmis", "primary.hlt_exiting",
+    "primary.mwait_exiting", "primary.monitor_exiting", "primary.rdpmc_exiting", "primary.use_tsc_offsetting",
+    "primary.mov_dr_exiting", "primary.unconditional_io_exiting",
+)  # fmt: skip
+PRESETS: Final[Mapping[str, tuple[Profile, tuple[str, ...]]]] = {
+    "vt-x-2005": (
+        profile(EVERYTHING - {"caches"} | {"cr3"}),
+        (*_ALWAYS, "primary.invlpg_exiting", "primary.cr3_load_exiting", "primary.cr3_store_exiting"),
+    ),
+    "vt-x": (
+        profile(EVERYTHING),
+        (
+            *_ALWAYS, "primary.activate_secondary_controls", "secondary.enable_ept", "secondary.enable_vpid",
+            "secondary.wbinvd_exiting", "secondary.enable_rdtscp", "secondary.enable_invpcid",
+            "secondary.enable_xsaves_xrstors",
+        ),
+    ),
+}  # fmt: skip
+TITLES: Final = {
+    "vt-x-2005": "VT-x as of 2005: no secondary controls, so shadow paging",
+    "vt-x": "VT-x with EPT and secondary controls",
+}
+# The settings that `--set` knows: by their names in the manual's tables.
+_SETTINGS: Final = tuple(
+    name
+    for name in (*CONTROLS, "primary.activate_secondary_controls")
+    if not name.startswith("pin.") and not name.endswith(("_apic_accesses", "x2apic_mode", "_virtualization"))
+)
+
+
+def owned_leaves(owned: Profile) -> tuple[str, ...]:
+    """The leaves and memories that are the VMM's: the controls, and what the profile says."""
+    processor = {leaf.name for leaf in Ia32.leaves}
+    controls = [
+        leaf.name for leaf in VmxIa32.leaves
+        if leaf.name not in processor and leaf.name not in ("nmi_blocked", "tsc_offset")
+    ]  # fmt: skip
+    bits = [
+        leaf.name for leaf in Ia32.leaves
+        if leaf.component in ("cr0", "cr4") and getattr(owned, leaf.component) >> leaf.low & 1
+    ]  # fmt: skip
+    words = [leaf.name for leaf in Ia32.leaves if leaf.component in owned.words]
+    bitmaps = ("io_bitmap", "msr_bitmap", "vmread_bitmap", "vmwrite_bitmap")
+    return (*controls, *bits, *words, *owned.memories, *bitmaps)
+
+
+@cache
+def state_class(name: str) -> type[VmxIa32]:
+    """The state as the technique of this name sees it: what it leaves to the guest is no resource."""
+    owned = set(owned_leaves(PRESETS[name][0]))
+
+    def role(leaf: str, own: Role) -> Role:
+        yielding = leaf != "non_root" and own in (Role.RESOURCE, Role.MODE, Role.TIME)
+        return Role.GENERAL if yielding and leaf not in owned else own
+
+    def seen(slot: Slot) -> Slot:
+        leaves = [leaf for leaf in VmxIa32.leaves if leaf.component == slot.name]
+        if not leaves:
+            return attrs.evolve(slot, role=role(slot.name, slot.role))
+        roles = {leaf.low: role(leaf.name, leaf.role) for leaf in leaves}
+        fields = tuple((n, high, low, roles[low]) for n, high, low, _ in slot.fields)
+        unnamed = [roles[leaf.low] for leaf in leaves if leaf.low not in {f[2] for f in slot.fields}]
+        return attrs.evolve(slot, fields=fields, role=unnamed[0] if unnamed else slot.role)
+
+    made: type[VmxIa32] = type("VmxIa32", (VmxIa32,), {"__doc__": VmxIa32.__doc__})
+    made.layout = tuple(seen(slot) for slot in VmxIa32.layout)
+    made.leaves = tuple(leaf for slot in made.layout for leaf in slot.leaves())
+    made._leaf_named = {leaf.name: leaf for leaf in made.leaves}
+    return made
+
+
+def _masks(name: str, state: VmxIa32, value: Word) -> Word:
+    """The guest/host masks of CR0 and CR4 cover all bits (2), what the VMM owns (1), or anything (0)."""
+    owned = PRESETS[name][0]
+    covers = ((state.cr0_mask & owned.cr0) == owned.cr0) & ((state.cr4_mask & owned.cr4) == owned.cr4)
+    every = (state.cr0_mask == 0xFFFFFFFF) & (state.cr4_mask == 0xFFFFFFFF)
+    return ite(value == 2, every, (value == 0) | covers)
+
+
+@cache
+def hardware(name: str) -> Machine[VmxIa32]:
+    """The machine that runs the guests of a technique of `PRESETS`, with its controls as settings.
+
+    Exceptions do not exit: an exit of an exception only gives the VMM control more often.
+    """
+    plain = vmx.build(exceptions=False)
+    chosen = set(PRESETS[name][1])
+    axes = [
+        leaf_axis(control.partition(".")[2].upper(), control, 1, control.replace("_", " "), int(control in chosen))
+        for control in _SETTINGS
+    ]  # fmt: skip
+    masks = Axis(
+        "MASKS", "the guest/host masks of CR0 and CR4", (0, 1, 2), partial(_masks, name), 1,
+        concerns=("cr0_mask", "cr4_mask"), labels={0: "any", 1: "owned bits", 2: "every bit"},
+    )  # fmt: skip
+    targets = Axis(
+        "CR3_TARGETS",
+        "the CR3-target count: so many values of CR3 load without an exit",
+        (0, 1, 2, 3, 4),
+        lambda state, value: state.cr3_target_count == value,
+        0,
+        concerns=("cr3_target_count",),
+    )
+    return attrs.evolve(
+        plain,
+        name=f"ia32-{name}",
+        title=f"IA-32 with VMX: {TITLES[name]}",
+        state=state_class(name),
+        axes=(*plain.axes, masks, targets, *axes),
+        techniques={name: technique(name)},
+        relocate=None,  # the guest has an address space of its own
+        invariant=lambda state: plain.invariant(state) & exists_in_cr0(state.cr0.value),
+        notes=(*plain.notes, "VM exits of exceptions"),
+    )
+
+
+def _map(name: str, guest: VmxIa32, private: VmxIa32) -> VmxIa32:
+    every = dict.fromkeys(COVERS, Word(1, 1))
+    private = covered(PRESETS[name][0], private, every)
+    private.secondary.use_tsc_scaling = 0
+    return virtual_machine(PRESETS[name][0], guest, private)
+
+
+def technique(name: str) -> Technique[VmxIa32]:
+    """VT-x with what a preset of `PRESETS` owns; the machine's settings say what the controls are."""
+    owner = PRESETS[name][0]
+    owned = owned_leaves(owner)
+    processor = {*(leaf.name for leaf in Ia32.leaves), *(slot.name for slot in Ia32.layout)}
+    values = tuple(n for n in owned if n in processor)
+    kept = {*owner.words, *owner.memories}
+    return Technique(
+        name,
+        TITLES[name],
+        map=partial(_map, name),
+        owned=owned,
+        replaced=values,
+        shadowed=tuple(n for n in values if n in kept or n.startswith(("dr6", "dr7"))),
+        deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
+        guest=lambda state: (state.non_root == 0) & (state.reserved.size == 0) & (state.read_only.size == 0),
+        private=lambda guest, private: exists_in_cr0(private.cr0.value),
+        handed_over=lambda after: FALSE,
+        source=SOURCE,
+    )

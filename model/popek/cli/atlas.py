@@ -1,0 +1,95 @@
+"""`popek atlas`: every machine under every technique and several configurations."""
+
+from __future__ import annotations
+
+import json as jsons
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from .errors import UserError
+from .figures import Svg, assert_writable, write
+
+UNEXPECTED, UNKNOWN = 1, 3
+
+
+def atlas(
+    *,
+    html: Annotated[
+        Path | None, Parameter(help="A folder to write index.html to: a page that needs no network.")
+    ] = None,
+    machines: Annotated[
+        tuple[str, ...],
+        Parameter(negative="", consume_multiple=True, help="Only these: names, or Python files."),
+    ] = (),
+    techniques: Annotated[
+        tuple[str, ...], Parameter(negative="", consume_multiple=True, help="Only these techniques.")
+    ] = (),
+    promises: Annotated[bool, Parameter(negative="", help="Check fidelity and safety, too.")] = False,
+    timeout: Annotated[float, Parameter(help="Seconds a single question may take; 0 for no bound.")] = 0.0,
+    jobs: Annotated[int, Parameter(help="Processes; 0 for one per processor.")] = 0,
+    cache: Annotated[Path | None, Parameter(help="A folder to keep answers in, for the next time.")] = None,
+    svg: Svg = None,
+    json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+) -> int:
+    """Show machines, techniques and configurations side by side: verdicts, critical instructions, efficiency.
+
+    The figure is a bar per row: what becomes of the instruction forms.  With --html, a page to browse: from a row
+    to its instructions, to a witness, to the exact question.
+    """
+    from popek.architectures import MachineFileError
+    from popek.kernel.machine import UnknownNameError
+    from popek.report import atlas as report
+    from popek_proofs.atlas import derive, places
+    from popek_proofs.atlas.derivation import Depth
+
+    from . import console, progress
+
+    if timeout < 0:
+        raise UserError(f"--timeout {timeout:g}: expected a number of seconds, 0 or more")
+    if jobs < 0:
+        raise UserError(f"--jobs {jobs}: expected a number of processes, 0 for one per processor")
+    try:
+        chosen = places(machines, techniques)
+    except (UnknownNameError, MachineFileError) as error:
+        raise UserError(str(error)) from None
+    assert_writable(svg)
+    if html is not None:
+        _make_folder(html, "--html")
+    if cache is not None:
+        _make_folder(cache, "--cache")
+    depth = Depth(promises=promises, witnesses=html is not None or json, timeout=timeout)
+    with progress("charting") as show:
+        found = derive(chosen, depth, jobs=jobs, cache=cache, progress=show)
+    if html is not None:
+        from popek.report.atlas_page import page
+
+        file = html / "index.html"
+        try:
+            file.write_text(page(found), encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--html {html}: {error.strerror}") from None
+    if svg is not None:
+        write(report.figure(found), svg)
+    if json:
+        print(jsons.dumps(found.to_json(), indent=2, sort_keys=True, ensure_ascii=False))
+    else:
+        console().print(report.atlas(found))
+        if html is not None:
+            console().print(f"\n{file}")
+    if found.defects:
+        return UNEXPECTED
+    return UNKNOWN if found.unknown else 0
+
+
+def _make_folder(folder: Path, option: str) -> None:
+    """Find out before the work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "expected a folder, and this is a file" if folder.exists() else error.strerror
+        raise UserError(f"{option} {folder}: {reason}") from None
+
+
+__all__ = ["atlas"]

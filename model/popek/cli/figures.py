@@ -1,0 +1,160 @@
+"""What `--svg FILE` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from popek.checks.classify import Classification
+    from popek.checks.conditions import Conditions
+    from popek.checks.survey import Request, Survey
+    from popek.checks.vmcs_repair import Repair
+    from popek.report.svg import Figure
+
+Svg = Annotated[Path | None, Parameter(name="--svg", help="Write a figure to this file, too.")]
+Kind = Literal["leaks", "paths"]
+LEAKS: Kind = "leaks"
+
+
+def assert_writable(svg: Path | None) -> None:
+    """Find out before the work, not after it.
+
+    Raises:
+        UserError: a figure could not be written there.
+    """
+    if svg is None:
+        return
+    if svg.is_dir():
+        raise UserError(f"--svg {svg}: expected a file, and this is a folder")
+    if not svg.parent.is_dir():
+        raise UserError(f"--svg {svg}: there is no folder {svg.parent}")
+
+
+def write(figure: Figure, svg: Path) -> None:
+    """Write a figure.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        figure.save(svg)
+    except OSError as error:
+        raise UserError(f"--svg {svg}: {error.strerror}") from None
+
+
+def of_classification(request: Request, found: Survey, forms: Sequence[str] | None) -> Figure:
+    """What leaks into what through the forms that were asked for.
+
+    Where none were: through one form of each critical instruction, or of each sensitive one if none is critical.
+    """
+    from popek.report.graphs import sensitivity_figure
+
+    shown = forms or _one_each(found, "critical") or _one_each(found, "sensitive")
+    return sensitivity_figure(_classified(request, shown))
+
+
+def _one_each(found: Survey, name: str) -> list[str]:
+    """The first form of each mnemonic that is in a class."""
+    from popek.checks.verdict import Truth
+
+    firsts: dict[str, str] = {}
+    for row in found.rows:
+        if row.classes[name] is Truth.YES:
+            firsts.setdefault(row.mnemonic, row.form)
+    return list(firsts.values())
+
+
+def _classified(request: Request, forms: Sequence[str]) -> Iterator[Classification[Any]]:
+    from popek.architectures import machine as find_machine
+    from popek.checks.classify import Classifier
+    from popek.checks.solver import Effort
+
+    from . import progress
+
+    machine = find_machine(request.machine)
+    classifier = Classifier(
+        machine,
+        machine.technique(request.technique),
+        request.configuration,
+        effort=Effort(timeout=request.timeout),
+        time_is_state=request.time_is_state,
+    )
+    with progress("drawing") as show:
+        for number, form in enumerate(forms):
+            yield classifier.classify(machine.instructions[form])
+            if show is not None:
+                show(number + 1, len(forms))
+
+
+def of_instruction(request: Request, name: str, kind: Kind) -> Figure:
+    """What leaks into what through the forms of an instruction, or the path tree of the first."""
+    from popek.architectures import machine as find_machine
+    from popek.checks.runs import explore_instruction
+    from popek.report.graphs import path_tree, sensitivity_figure
+
+    machine = find_machine(request.machine)
+    found = machine.find(name)
+    if kind == LEAKS:
+        return sensitivity_figure(_classified(request, [instruction.form for instruction in found]))
+    return path_tree(machine, found[0], explore_instruction(machine, found[0]))
+
+
+def of_settings(request: Request, found: Conditions) -> Figure:
+    """Instructions by combinations of the open settings.
+
+    Raises:
+        UserError: more combinations than can be looked at.
+    """
+    from popek.architectures import machine as find_machine
+    from popek.report.graphs import settings
+
+    machine = find_machine(request.machine)
+    try:
+        return settings(found, {axis: machine.axis(axis).values for axis in found.open})
+    except ValueError as error:
+        raise UserError(f"--svg: {error}") from None
+
+
+def of_propositions(names: Sequence[str]) -> Figure:
+    """How the propositions of these groups rest on one another."""
+    from popek.report.graphs import propositions
+    from popek_proofs import known_propositions
+
+    groups = {name.partition(".")[0] for name in names}
+    return propositions([p for p in known_propositions() if not groups or p.id.partition(".")[0] in groups])
+
+
+def of_repairs(repaired: Sequence[Repair]) -> Figure:
+    """The changed fields bit by bit, the bits to change marked."""
+    from popek.architectures.vtx.dumps.bits import decode
+    from popek.architectures.vtx.fields import FIELDS
+    from popek.report.graphs import bit_strip
+    from popek.report.svg import stacked
+
+    return stacked(
+        [
+            bit_strip(c.field, c.before, FIELDS[c.field].width, decode(c.field, c.before), c.bits)
+            for repair in repaired
+            for c in repair.changes
+        ]
+    )
+
+
+__all__ = [
+    "LEAKS",
+    "Kind",
+    "Svg",
+    "assert_writable",
+    "of_classification",
+    "of_instruction",
+    "of_propositions",
+    "of_repairs",
+    "of_settings",
+    "write",
+]

@@ -1,0 +1,377 @@
+"""The rows of the atlas, derived: instruction by instruction, in several processes, with an optional cache.
+
+A machine's instruction is explored once and asked about under every technique and configuration.  One mnemonic is
+one task, so that which of its forms carries a witness does not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+from cattrs.errors import BaseValidationError
+
+from popek.architectures import machine as find_machine
+from popek.checks.classify import Classification, Classifier, Finding
+from popek.checks.counterexample import Counterexample, ReplayError
+from popek.checks.promises import Keeper, Promise, Promises
+from popek.checks.runs import Run, explore_instruction
+from popek.checks.solver import Effort, solver_version
+from popek.checks.survey import CLASSES, Row, row_of
+from popek.checks.verdict import Evidence, Status, Truth, both
+from popek.kernel.exploration import PathBudgetError
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+
+from ..instantiate import CONFINED, THEOREM1, THEOREM3, premises_of
+from .entries import Asked, Atlas, Entry, Form, Hypothesis, pack
+from .places import Place
+
+# A text without a witness is kept if it is not larger than this (packed, bytes): the page has to stay small.
+LARGEST_KEPT = 3_000
+
+
+@attrs.frozen
+class Depth:
+    """How much to find out.
+
+    Attributes:
+        promises: fidelity and safety, too.
+        witnesses: a witness per mnemonic and class, and the text of the questions.
+        timeout: seconds a single question may take; 0 for no bound but the solver's own.
+    """
+
+    promises: bool = False
+    witnesses: bool = False
+    timeout: float = 0.0
+
+
+@attrs.frozen
+class _Task:
+    """A mnemonic of a machine in several rows.
+
+    Attributes:
+        hypotheses: ask for the theorems' hypotheses instead of the classes.
+    """
+
+    places: tuple[Place, ...]
+    mnemonic: str
+    depth: Depth
+    hypotheses: bool = False
+
+
+_Found = tuple[tuple[Form, ...] | tuple[Hypothesis, ...], ...]  # per place
+
+
+def derive(
+    places: Sequence[Place],
+    depth: Depth = Depth(),
+    *,
+    jobs: int = 0,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Atlas:
+    """The atlas of these places.
+
+    Args:
+        jobs: processes; 0 for one per processor.
+        cache: a folder to keep answers in; those of another version of popek are not used.
+        progress: called with the number of tasks that are done and of all known so far.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    begin = time.perf_counter()
+    kept = _Kept(cache)
+    by_machine: dict[str, list[Place]] = {}
+    for place in places:
+        by_machine.setdefault(place.machine, []).append(place)
+    tasks = [
+        _Task(tuple(group), mnemonic, depth)
+        for machine, group in by_machine.items()
+        for mnemonic in reversed(
+            _mnemonics(machine)
+        )  # the most involved ones tend to come last; begin with them
+    ]
+    forms: dict[str, dict[str, Form]] = {place.id: {} for place in places}
+    hypotheses: dict[str, list[Hypothesis]] = {place.id: [] for place in places}
+    with _Workers(jobs or os.cpu_count() or 1, len(tasks)) as workers:
+        for number, (task, found) in enumerate(workers.each(tasks, kept)):
+            for place, its_forms in zip(task.places, found, strict=True):
+                forms[place.id] |= {form.row.form: form for form in its_forms}
+            if progress is not None:
+                progress(number + 1, len(tasks))
+        done = len(tasks)
+        tasks = _open_theorems(by_machine, forms, depth)
+        for number, (task, found) in enumerate(workers.each(tasks, kept)):
+            for place, failing in zip(task.places, found, strict=True):
+                hypotheses[place.id] += failing
+            if progress is not None:
+                progress(done + number + 1, done + len(tasks))
+    entries = []
+    for place in places:
+        order = find_machine(place.machine).instructions
+        entries.append(
+            Entry(place, tuple(forms[place.id][form] for form in order), tuple(hypotheses[place.id]))
+        )
+    return Atlas(tuple(entries), time.perf_counter() - begin)
+
+
+def _mnemonics(machine: str) -> list[str]:
+    return list(dict.fromkeys(i.mnemonic for i in find_machine(machine).instructions.values()))
+
+
+def _open_theorems(
+    by_machine: Mapping[str, Sequence[Place]], forms: Mapping[str, Mapping[str, Form]], depth: Depth
+) -> list[_Task]:
+    """The places where sensitivity does not refute both theorems: there, the other hypotheses matter."""
+    tasks = []
+    for machine, group in by_machine.items():
+        open_ones = []
+        for place in group:
+            survey = Entry(place, tuple(forms[place.id].values())).survey
+            if not survey.theorem1 is survey.theorem3 is Status.REFUTED:
+                open_ones.append(place)
+        if open_ones:
+            tasks += [_Task(tuple(open_ones), mnemonic, depth, True) for mnemonic in _mnemonics(machine)]
+    return tasks
+
+
+# -- processes ------------------------------------------------------------------------------------
+
+
+class _Workers:
+    """Processes, or none where one is enough."""
+
+    def __init__(self, jobs: int, tasks: int) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        if jobs > 1 and tasks >= 8:
+            # Forking is quick, but not safe beside threads.
+            alone = sys.platform == "linux" and threading.active_count() == 1
+            context = multiprocessing.get_context("fork" if alone else "spawn")
+            self._pool = ProcessPoolExecutor(jobs, mp_context=context)
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=kind is not None)
+
+    def each(self, tasks: Iterable[_Task], kept: _Kept) -> Iterator[tuple[_Task, Any]]:
+        """The tasks with what was found, those that are known already first."""
+        missing = []
+        for task in tasks:
+            known = kept.get(task)
+            if known is None:
+                missing.append(task)
+            else:
+                yield task, known
+        answers = map(_work, missing) if self._pool is None else self._pool.map(_work, missing, chunksize=1)
+        for task, found in zip(missing, answers, strict=True):
+            kept.put(task, found)
+            yield task, found
+
+
+@cache
+def _machine(name: str) -> Machine[Any]:
+    """A machine, once per process."""
+    return find_machine(name)
+
+
+@cache
+def _asking(name: str, technique: str, settings: tuple[tuple[str, int], ...], depth: Depth) -> _Asking:
+    """What asks for one row, once per process."""
+    return _Asking(_machine(name), technique, dict(settings), depth)
+
+
+def _work(task: _Task) -> _Found:
+    machine = _machine(task.places[0].machine)
+    askers = [
+        _asking(place.machine, place.technique, tuple(place.configuration.items()), task.depth)
+        for place in task.places
+    ]
+    found: list[list[Any]] = [[] for _ in askers]
+    shown: list[set[str]] = [set() for _ in askers]
+    # Not `machine.find`: one form may be called what the mnemonic is.
+    for instruction in (i for i in machine.instructions.values() if i.mnemonic == task.mnemonic):
+        try:
+            run = explore_instruction(machine, instruction, askers[0].effort)
+        except PathBudgetError as error:
+            nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
+            row = Row(instruction.form, instruction.mnemonic, instruction.source, nothing, remark=str(error))
+            for forms in found:
+                forms += [_unasked(row)] if task.hypotheses else [Form(row, instruction.summary)]
+            continue
+        for asker, forms, told in zip(askers, found, shown, strict=True):
+            if task.hypotheses:
+                forms += asker.failing(instruction, run)
+            else:
+                forms.append(asker.form(instruction, run, told))
+    return tuple(tuple(forms) for forms in found)
+
+
+def _unasked(row: Row) -> Hypothesis:
+    return Hypothesis(CONFINED, row.form, Truth.UNKNOWN, f"{row.form}: {row.remark}")
+
+
+class _Asking:
+    """Asks everything about the instructions of one row."""
+
+    def __init__(
+        self, machine: Machine[Any], technique: str, settings: Mapping[str, int], depth: Depth
+    ) -> None:
+        from popek.kernel.configuration import Configuration
+
+        self.depth, self.effort = depth, Effort(timeout=depth.timeout)
+        known, configuration = machine.technique(technique), Configuration(dict(settings))
+        self.classifier = Classifier(machine, known, configuration, effort=self.effort)
+        self.keeper = Keeper(machine, known, configuration, effort=self.effort)
+
+    def form(self, instruction: Instruction, run: Run[Any], told: set[str]) -> Form:
+        """Everything about one form.
+
+        Args:
+            told: the classes that another form of the mnemonic has a witness for; it is added to.
+        """
+        found = self.classifier.classify(instruction, run)
+        kept = self.keeper.keeps(instruction, run) if self.depth.promises else None
+        row = row_of(found, kept)
+        if kept is None:
+            needless = self.keeper.needless_trap(instruction, run)
+            row = attrs.evolve(row, needless_trap=both(needless, found.innocuous))
+        if not self.depth.witnesses:
+            return Form(row, instruction.summary)
+        witnesses: dict[str, dict[str, Any]] = {}
+        defects = []
+        for name, make in _witnesses(found, kept):
+            if name in told:
+                continue
+            try:
+                witness = make()
+            except ReplayError as error:
+                defects.append(str(error))
+                continue
+            if witness is not None:
+                told.add(name)
+                witnesses[name] = witness.to_json()
+        asked = {
+            name: _asked(truth, evidence, name in witnesses)
+            for name, truth, evidence in _evidence(found, kept)
+        }
+        return Form(row, instruction.summary, witnesses, asked, tuple(defects))
+
+    def failing(self, instruction: Instruction, run: Run[Any]) -> list[Hypothesis]:
+        """The hypotheses that do not hold, besides sensitivity, or are unknown."""
+        found = self.classifier.classify(instruction, run)
+        sensitivity = (THEOREM1[0], THEOREM3[0])
+        return [
+            Hypothesis(p.name, p.form, p.truth, p.because)
+            for p in premises_of(self.classifier, found, run)
+            if p.name not in sensitivity and p.truth is not Truth.YES
+        ]
+
+
+def _witnesses(
+    found: Classification[Any], kept: Promises[Any] | None
+) -> Iterator[tuple[str, Callable[[], Counterexample[Any] | None]]]:
+    """What can be shown, by class or promise; what is so in user mode is shown in user mode."""
+    for name, finding in found.findings.items():
+        user = found.findings.get(f"user_{name}")
+        if finding.truth is Truth.YES and not (user is not None and user.truth is Truth.YES):
+            yield name, partial(_witness_of, finding)
+    if kept is not None:
+        for name, promise in (("fidelity", kept.fidelity), ("safety", kept.safety)):
+            if promise.status is Status.REFUTED:
+                yield name, partial(_witness_of, promise)
+
+
+def _witness_of(answered: Finding[Any] | Promise[Any]) -> Counterexample[Any] | None:
+    return answered.witness
+
+
+def _evidence(
+    found: Classification[Any], kept: Promises[Any] | None
+) -> Iterator[tuple[str, Truth, Evidence]]:
+    for name, finding in found.findings.items():
+        yield name, finding.truth, finding.evidence
+    if kept is not None:
+        yield "fidelity", kept.fidelity.kept, kept.fidelity.evidence
+        yield "safety", kept.safety.kept, kept.safety.evidence
+
+
+def _asked(truth: Truth, evidence: Evidence, shown: bool) -> Asked:
+    question = evidence.question
+    ((solver, answer),) = evidence.answers.items()
+    if question.trivial:
+        return Asked(truth, question.name, answer.value, "simplification")
+    text = question.smtlib
+    packed = pack(text)
+    if len(packed) > LARGEST_KEPT and not shown:
+        packed = ""
+    return Asked(truth, question.name, answer.value, solver, question.sha256, packed, len(text))
+
+
+# -- cache ----------------------------------------------------------------------------------------
+
+
+class _Kept:
+    """Answers in files, by everything that they depend on: the source of popek, the solver, the task."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._converter = cattrs.Converter()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._version = source_hash()
+
+    def get(self, task: _Task) -> Any:
+        """What was found before; None where nothing is known."""
+        if self._folder is None:
+            return None
+        kind = Hypothesis if task.hypotheses else Form
+        try:
+            data = json.loads(self._file(task).read_text(encoding="utf-8"))
+            return self._converter.structure(data, tuple[tuple[kind, ...], ...])  # type: ignore[valid-type]
+        except (OSError, ValueError, BaseValidationError):
+            return None  # a file that is missing or spoilt is made anew
+
+    def put(self, task: _Task, found: _Found) -> None:
+        """Keep what was found."""
+        if self._folder is not None:
+            text = json.dumps(self._converter.unstructure(found), ensure_ascii=False)
+            file = self._file(task)
+            unfinished = file.with_suffix(f".{os.getpid()}")
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(file)
+
+    def _file(self, task: _Task) -> Path:
+        assert self._folder is not None
+        machine = task.places[0].machine
+        own = Path(machine).read_text(encoding="utf-8") if machine.endswith(".py") else ""
+        what = json.dumps([self._version, own, self._converter.unstructure(task)], sort_keys=True)
+        return self._folder / f"{hashlib.sha256(what.encode()).hexdigest()[:40]}.json"
+
+
+def source_hash() -> str:
+    """The hash of everything that answers depend on: semantics, questions, facts and the solver's version."""
+    total = hashlib.sha256(solver_version().encode())
+    for package in ("popek.kernel", "popek.architectures", "popek.checks", "popek_proofs", "popek_specs"):
+        root = Path(str(resources.files(package)))
+        for file in sorted(root.rglob("*")):
+            if file.suffix in (".py", ".toml", ".csv"):
+                total.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return total.hexdigest()
