@@ -20,7 +20,7 @@ from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.verdict import judge, verdict_of_many
 from popek.architectures.vtx.view import field_symbol, symbolic_view, view_of
 from popek.architectures.vtx.vmcs import Launch, MissingField, Vmcs
-from popek.checks.solver import Solver
+from popek.checks.pruning import Pruner
 from popek.kernel import terms
 from popek.kernel.exploration import explore
 from popek.kernel.words import SymbolicConditionError, Word
@@ -514,7 +514,6 @@ def near(mode: Mode, seed: int) -> dict[str, int]:
     return fields
 
 
-SOLVER = Solver()
 LAUNCH = Launch(current_vmcs=0x1_1000, vmxon_pointer=0x1_2000, x2apic=False)
 DECIDABLE = [check for check in CHECKS.values() if check.group.name != "msr-load-area"]
 
@@ -532,7 +531,7 @@ def explored(check: Check, names: tuple[str, ...], fixed: Vmcs) -> list[tuple[Wo
         holds = check.holds(view)
         return Word(1, 0) if holds else Word(1, 1)
 
-    return [(path.condition, path.result) for path in explore(run, SOLVER)]
+    return [(path.condition, path.result) for path in explore(run, Pruner())]
 
 
 @settings(max_examples=150, deadline=None)

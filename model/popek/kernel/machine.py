@@ -157,10 +157,11 @@ class Machine(Generic[S]):
             UnknownNameError: with near matches.
         """
         wanted = " ".join(name.lower().split())
-        for written in (lambda i: i.mnemonic, lambda i: i.form):
-            found = [i for i in self.instructions.values() if written(i).lower() == wanted]
-            if found:
-                return found
+        known = list(self.instructions.values())
+        found = [i for i in known if i.mnemonic.lower() == wanted]
+        found = found or [i for i in known if i.form.lower() == wanted]
+        if found:
+            return found
         names = {i.mnemonic for i in self.instructions.values()} | set(self.instructions)
         raise UnknownNameError("instruction", name, sorted(names))
 

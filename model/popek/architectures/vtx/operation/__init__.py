@@ -1,5 +1,7 @@
-"""VMX operation on the IA-32 model: root and non-root, VM exits, and VT-x as a technique.
+"""VMX operation on the IA-32 model, and VT-x as a technique.
 
-`state` adds the VMCS to the processor's state, `exits` makes VM exits, `non_root` says how every hook of
-`ia32.interception` behaves, `machine` puts them together.
+`state` adds mode and VMCS to the processor's state, `exits` makes VM exits, `non_root` says how every hook of
+`ia32.interception` behaves, `machine` puts them together; `transitions` are VM entry and exit.  `ownership` says
+what a VMM wants to own and where its guest then is, `fidelity` what that asks of the controls, `technique` names
+two arrangements for `popek classify`, `settings` those of public hypervisors.
 """
