@@ -129,7 +129,7 @@ def hardware(name: str) -> Machine[VmxIa32]:
         "CR3_TARGETS",
         "the CR3-target count: so many values of CR3 load without an exit",
         (0, 1, 2, 3, 4),
-        lambda state, value: state.cr3_target_count == value,
+        lambda state, value: state.cr3_target_count == value.zero_extend(32),
         0,
         concerns=("cr3_target_count",),
     )

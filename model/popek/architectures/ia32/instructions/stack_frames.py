@@ -1,0 +1,60 @@
+"""PUSHA POPA ENTER LEAVE (SDM vol. 2A and 2B)."""
+
+from __future__ import annotations
+
+from popek.kernel.machine import Machine
+from popek.kernel.words import Word, ite
+
+from .. import access
+from ..access import MemoryOperand
+from ..state import EBP, ESP, SS_, Ia32
+
+
+def declare(machine: Machine[Ia32]) -> None:
+    """Add the family to a machine."""
+    for suffix, size in (("", 16), ("D", 32)):
+
+        @machine.instruction(f"PUSHA{suffix}", source="SDM vol. 2B, PUSHA", mnemonic="PUSHA", size=size)
+        def pusha(cpu: Ia32, *, size: int) -> None:
+            """Push the eight general registers, the stack pointer as it was."""
+            for value in [cpu.read_register(number, size) for number in range(8)]:
+                access.push(cpu, value)
+
+        @machine.instruction(f"POPA{suffix}", source="SDM vol. 2B, POPA", mnemonic="POPA", size=size)
+        def popa(cpu: Ia32, *, size: int) -> None:
+            """Pop the eight general registers, all but the stack pointer."""
+            values = [access.peek(cpu, number * size // 8, size // 8) for number in range(8)]
+            access.move_stack_pointer(cpu, size)  # eight items
+            for number, value in zip(reversed(range(8)), values, strict=True):
+                if number != ESP:
+                    cpu.write_register(number, value)
+
+    for prefix, size in (("", 32), ("o16 ", 16)):
+        for nested in (False, True):
+
+            @machine.instruction(
+                f"{prefix}ENTER imm16, {int(nested)}",
+                source="SDM vol. 2A, ENTER",
+                mnemonic="ENTER",
+                size=size,
+                nested=nested,
+            )
+            def enter(cpu: Ia32, room: Word, *, size: int, nested: bool) -> None:
+                """Make a stack frame with `room` bytes, of lexical level 0 or 1."""
+                access.push(cpu, cpu.read_register(EBP, size))
+                frame = cpu.gpr[ESP].truncate(size)
+                if nested:
+                    access.push(cpu, frame)
+                access.move_stack_pointer(cpu, Word(32, 0) - room.zero_extend(32))
+                top = MemoryOperand(Word(3, SS_), access.stack_offset(cpu, 0))
+                access.linear_address(cpu, top, size // 8, write=True)  # checked, not written
+                cpu.write_register(EBP, frame)
+
+    @machine.instruction("LEAVE", source="SDM vol. 2A, LEAVE", size=32)
+    @machine.instruction("o16 LEAVE", source="SDM vol. 2A, LEAVE", mnemonic="LEAVE", size=16)
+    def leave(cpu: Ia32, *, size: int) -> None:
+        """ESP := EBP, then pop EBP."""
+        frame = cpu.gpr[EBP]
+        kept = cpu.gpr[ESP].replace(15, 0, frame.truncate(16))
+        cpu.gpr[ESP] = ite(cpu.ss.rights.db, frame, kept)
+        cpu.write_register(EBP, access.pop(cpu, size // 8))

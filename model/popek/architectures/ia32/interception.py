@@ -1,0 +1,112 @@
+"""Where a virtual machine monitor's hardware may step in: the hooks that instructions call.
+
+Each hook is called at the place that the manual gives the VM exit among the instruction's faults (SDM
+vol. 3C, "Relative Priority of Faults and VM Exits"): after #UD, after faults that rest on CPL and after the
+checks of the I/O permission map; before every other fault, unless the exit depends on an operand, which is then
+fetched first.  On a processor that nobody monitors a hook does nothing and returns what is there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from popek.kernel.words import Word, concat
+
+if TYPE_CHECKING:
+    from .access import MemoryOperand
+    from .descriptors import Descriptor
+    from .state import Ia32
+
+
+@attrs.frozen
+class PortAccess:
+    """One access to a port.
+
+    Attributes:
+        port: the first port (16 bits).
+        size: 8, 16 or 32 bits.
+        write: OUT or OUTS.
+        immediate: an immediate operand names the port, not DX.
+        memory: the memory operand of INS and OUTS.
+        repeated: with a REP prefix.
+    """
+
+    port: Word
+    size: int
+    write: bool
+    immediate: bool = False
+    memory: MemoryOperand | None = None
+    repeated: bool = False
+
+
+class Interception:
+    """Nobody steps in."""
+
+    def recognized(self, cpu: Ia32, name: str) -> None:
+        """An instruction that needs a control to exist is about to be decoded.
+
+        Raises:
+            Fault: #UD, the control says that there is no such instruction.
+        """
+
+    def instruction(
+        self, cpu: Ia32, name: str, memory: MemoryOperand | None = None, *registers: Word, size: int = 32
+    ) -> None:
+        """An instruction, by its mnemonic, passed the checks that come before an exit.
+
+        Args:
+            memory: its memory operand.
+            registers: its register operands by number (3 bits), in the order of the form.
+            size: its operand size, 16 or 32 bits.
+        """
+
+    def read_control_register(self, cpu: Ia32, number: int, register: Word | None = None) -> Word:
+        """What MOV from CR (to `register`, 3 bits) and SMSW (None) see."""
+        return {0: cpu.cr0.value, 2: cpu.cr2, 3: cpu.cr3, 4: cpu.cr4.value}[number]
+
+    def write_control_register(self, cpu: Ia32, number: int, register: Word) -> Word:
+        """What MOV to CR from `register` (3 bits) has the processor load, where nothing else is wrong with it."""
+        return cpu.gpr[register]
+
+    def load_machine_status_word(self, cpu: Ia32, source: Word, memory: MemoryOperand | None) -> Word:
+        """CR0[3:0] after LMSW of `source` (16 bits)."""
+        return source[3:0] | concat(Word(3, 0), cpu.cr0.pe)
+
+    def clear_task_switched(self, cpu: Ia32) -> Word:
+        """CR0.TS after CLTS (1 bit)."""
+        return Word(1, 0)
+
+    def debug_register(self, cpu: Ia32, number: int, register: Word, *, write: bool) -> None:
+        """MOV to or from DR`number` as the instruction names it, before every check."""
+
+    def port(self, cpu: Ia32, access: PortAccess) -> None:
+        """A port that the instruction may use."""
+
+    def msr(self, cpu: Ia32, *, write: bool) -> None:
+        """RDMSR or WRMSR of the MSR that ECX names."""
+
+    def time_stamp(self, cpu: Ia32) -> Word:
+        """The time-stamp counter as RDTSC, RDTSCP and RDMSR see it (64 bits)."""
+        return cpu.tsc
+
+    def software_exception(self, cpu: Ia32, vector: int) -> None:
+        """INT1, INT3 or INTO is about to be delivered."""
+
+    def software_interrupt(self, cpu: Ia32, vector: Word) -> None:
+        """INT n is about to be delivered through the IDT."""
+
+    def task_switch(
+        self, cpu: Ia32, source: str, selector: Word | None = None, descriptor: Descriptor | None = None
+    ) -> None:
+        """A switch of tasks, before the new TSS is looked at.
+
+        Args:
+            source: `call`, `iret`, `jmp`, or `gate` for a task gate in the IDT.
+            selector, descriptor: what a call or jump names: a TSS or a task gate; of a gate in the IDT the
+                descriptor alone.
+        """
+
+    def interrupt_return(self, cpu: Ia32) -> None:
+        """IRET is about to begin: it ends the blocking of NMIs, whatever comes of it."""

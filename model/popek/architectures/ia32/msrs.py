@@ -1,0 +1,96 @@
+"""The model-specific registers that system instructions reach (SDM vol. 4, "Architectural MSRs")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from popek.kernel.words import TRUE, Word, all_of, any_of, ite
+
+IA32_TIME_STAMP_COUNTER: Final = 0x10
+IA32_APIC_BASE: Final = 0x1B
+IA32_FEATURE_CONTROL: Final = 0x3A
+IA32_SYSENTER_CS: Final = 0x174
+IA32_SYSENTER_ESP: Final = 0x175
+IA32_SYSENTER_EIP: Final = 0x176
+IA32_MISC_ENABLE: Final = 0x1A0
+IA32_PAT: Final = 0x277
+IA32_EFER: Final = 0xC0000080
+IA32_TSC_AUX: Final = 0xC0000103
+
+MEMORY_TYPES: Final = (0, 1, 4, 5, 6, 7)
+APIC_BSP, APIC_X2, APIC_ENABLED = 1 << 8, 1 << 10, 1 << 11
+EFER_NXE: Final = 1 << 11
+# Fast strings, thermal control, performance monitoring (read only), BTS and PEBS missing (read only),
+# SpeedStep, MONITOR, CPUID leaf limit, xTPR.
+MISC_ENABLE_DEFINED: Final = 0x00000000_00C51889
+FEATURE_CONTROL_LOCK: Final = 1
+
+
+@attrs.frozen
+class Msr:
+    """One register.
+
+    Attributes:
+        number: as RDMSR and WRMSR take it in ECX.
+        accepts: whether WRMSR takes a value (64 bits), given what is there; #GP(0) where not.  Width 1.
+        kept: the bits that the register has; what is written to others, and accepted, is dropped.
+    """
+
+    number: int
+    accepts: Callable[[Word, Word], Word]
+    kept: int = (1 << 64) - 1
+
+
+def _only(bits: int) -> Callable[[Word, Word], Word]:
+    """Every other bit is reserved."""
+    return lambda value, old: (value & (bits ^ ((1 << 64) - 1))) == 0
+
+
+def _memory_types(value: Word, old: Word) -> Word:
+    return all_of(value[low + 7 : low].isin(MEMORY_TYPES) for low in range(0, 64, 8))
+
+
+def _apic_base(value: Word, old: Word) -> Word:
+    """32 address bits; x2APIC mode only of an enabled APIC and never from it back to xAPIC mode."""
+    enabled, x2 = value[11], value[10]
+    was_x2 = old[11] & old[10]
+    from_disabled = ~old[11] & x2 & enabled  # first to xAPIC mode
+    back = was_x2 & enabled & ~x2
+    defined = _only(0xFFFFF000 | APIC_BSP | APIC_X2 | APIC_ENABLED)(value, old)
+    return defined & ~(x2 & ~enabled) & ~from_disabled & ~back
+
+
+STORED: Final = (
+    Msr(IA32_APIC_BASE, _apic_base),
+    Msr(IA32_FEATURE_CONTROL, lambda value, old: ~old[0] & _only(0xFF07)(value, old)),
+    # A processor without Intel 64 keeps 32 bits of the SYSENTER registers.
+    *(
+        Msr(number, lambda value, old: TRUE, 0xFFFFFFFF)
+        for number in (IA32_SYSENTER_CS, IA32_SYSENTER_ESP, IA32_SYSENTER_EIP)
+    ),
+    Msr(IA32_MISC_ENABLE, _only(MISC_ENABLE_DEFINED)),
+    Msr(IA32_PAT, _memory_types),
+    # Without Intel 64 there are neither SCE nor LME and LMA.
+    Msr(IA32_EFER, _only(EFER_NXE)),
+    Msr(IA32_TSC_AUX, _only(0xFFFFFFFF)),
+)
+"""Every register but the time-stamp counter, which is a component of its own."""
+
+
+def exists(number: Word) -> Word:
+    """Whether ECX names a stored register (width 1)."""
+    return number.isin(tuple(msr.number for msr in STORED))
+
+
+def accepted(number: Word, value: Word, old: Word) -> Word:
+    """Whether the register takes the value (width 1)."""
+    return ~any_of((number == msr.number) & ~msr.accepts(value, old) for msr in STORED)
+
+
+def kept(number: Word, value: Word) -> Word:
+    """The bits of a value that the register keeps (64 bits)."""
+    narrow = tuple(msr.number for msr in STORED if msr.kept == 0xFFFFFFFF)
+    return ite(number.isin(narrow), value & 0xFFFFFFFF, value)

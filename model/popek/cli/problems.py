@@ -1,0 +1,83 @@
+"""`popek problems`: the eight problems of ring deprivileging, asked of a machine under a technique."""
+
+from __future__ import annotations
+
+import json as jsons
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from . import witnesses
+from .errors import UserError
+
+UNEXPECTED, UNKNOWN = 1, 3
+
+
+def problems(
+    machine: str = "ia32",
+    /,
+    *names: str,
+    technique: Annotated[
+        str | None, Parameter(help="A way to virtualize it; the machine's first by default.")
+    ] = None,
+    set: Annotated[
+        tuple[str, ...],
+        Parameter(name="--set", help="NAME=VALUE, several times; NAME=? leaves it open.", negative=""),
+    ] = (),
+    all: Annotated[
+        bool, Parameter(help="Find every form that has a problem, not only the first.", negative="")
+    ] = False,
+    timeout: Annotated[float, Parameter(help="Seconds a single question may take; 0 for no bound.")] = 0.0,
+    asm: witnesses.Asm = False,
+    confirm: witnesses.Confirm = False,
+    json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+) -> int:
+    """Ask which of the eight problems of ring deprivileging (Uhlig et al. 2005) a technique has, with witnesses.
+
+    Args:
+        machine: a name that `popek machines` lists, or a Python file that declares one.
+        names: problems, such as `ring-aliasing`; all eight by default.
+    """
+    from popek.architectures import MachineFileError
+    from popek.architectures import machine as find_machine
+    from popek.checks.solver import Effort
+    from popek.kernel.configuration import SettingError, configure
+    from popek.kernel.machine import UnknownNameError
+    from popek.report import problems as report
+    from popek_proofs import uhlig
+    from popek_proofs.uhlig_search import Asking
+
+    from . import console, progress
+
+    if timeout < 0:
+        raise UserError(f"--timeout {timeout:g}: expected a number of seconds, 0 or more")
+    try:
+        known = find_machine(machine)
+        chosen = uhlig.find(names)
+        asking = Asking(
+            known,
+            known.technique(technique),
+            configure(known, set),
+            tuple(known.instructions.values()),
+            Effort(timeout=timeout),
+        )
+    except (UnknownNameError, SettingError, MachineFileError) as error:
+        raise UserError(str(error)) from None
+    witnesses.assert_possible(machine, asm, confirm)
+    with progress("asking") as show:
+        found = uhlig.ask(chosen, asking, every=all, progress=show)
+    emulated = witnesses.asked(
+        known, f"{known.name} under {asking.technique.name}", report.named(found), asm, confirm
+    )
+    if json:
+        answer = report.to_json(found, asking)
+        if emulated:
+            answer["emulated"] = [one.to_json() for one in emulated]
+        print(jsons.dumps(answer, indent=2, sort_keys=True, ensure_ascii=False))
+    elif not (asm and not isinstance(asm, Path)):
+        console().print(report.problems(found, asking))
+        witnesses.print_confirmations(emulated)
+    if any(one.differs for one in emulated):
+        return UNEXPECTED
+    return UNKNOWN if any(one.unknown for one in found) else 0

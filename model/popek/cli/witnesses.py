@@ -1,0 +1,103 @@
+"""`--asm` and `--confirm`: witnesses as assembly, and on an emulator."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from popek.checks.explanation import Explanation
+    from popek.kernel.machine import Machine
+    from popek.report.witnesses import Confirmation, Named
+
+Asm = Annotated[
+    bool | Path,
+    Parameter(help="Print the witnesses as assembly, or write them to a FILE.", negative=""),
+]
+Confirm = Annotated[
+    bool | str,
+    Parameter(help="Run the witnesses on an emulator: bochs (the default) or unicorn.", negative=""),
+]
+
+
+def assert_possible(machine: str, asm: bool | Path, confirm: bool | str) -> None:
+    """Refuse, before anything is computed, what cannot be done with a machine's witnesses."""
+    from popek.report.witnesses import EMULATORS, MACHINES
+
+    if not asm and not confirm:
+        return
+    option = "--asm" if asm else "--confirm"
+    if machine not in MACHINES:
+        raise UserError(f"{option}: there is no assembler or emulator for {machine}, only for {MACHINES[0]}")
+    if isinstance(confirm, str) and confirm not in EMULATORS:
+        raise UserError(f"--confirm {confirm}: expected {' or '.join(EMULATORS)}")
+    if isinstance(asm, Path) and not asm.parent.is_dir():
+        raise UserError(f"--asm {asm}: there is no folder {asm.parent}")
+
+
+def of_explanation(
+    machine: Machine[Any], subject: str, found: Explanation, asm: bool | Path, confirm: bool | str
+) -> list[Confirmation]:
+    """What `--asm` and `--confirm` do with the witnesses of an explanation."""
+    from popek.report.witnesses import Named
+
+    named = [
+        Named(form.row.form, question.replace("_", "-"), witness)
+        for form in found.forms
+        for question, witness in form.counterexamples.items()
+    ]
+    return asked(machine, subject, named, asm, confirm)
+
+
+def asked(
+    machine: Machine[Any], subject: str, named: Sequence[Named], asm: bool | Path, confirm: bool | str
+) -> list[Confirmation]:
+    """What `--asm` and `--confirm` do with witnesses."""
+    if asm:
+        write_assembly(machine, subject, named, asm)
+    return confirmed(machine, named, confirm) if confirm else []
+
+
+def print_confirmations(found: Sequence[Confirmation]) -> None:
+    """Nothing where nothing was asked."""
+    from popek.report.witnesses import confirmations
+
+    from . import console
+
+    if found:
+        console().print(confirmations(found))
+
+
+def write_assembly(machine: Machine[Any], subject: str, found: Sequence[Named], asm: bool | Path) -> None:
+    """To a file, or to standard output."""
+    from popek.emulators.bochs import BochsError
+    from popek.report.witnesses import assembly
+
+    try:
+        source = assembly(machine, subject, found)
+        if isinstance(asm, Path):
+            asm.write_text(source, encoding="ascii")
+        else:
+            sys.stdout.write(source)
+    except BochsError as error:
+        raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"--asm {asm}: {error.strerror}") from None
+
+
+def confirmed(machine: Machine[Any], found: Sequence[Named], confirm: bool | str) -> list[Confirmation]:
+    """What the emulator says of each."""
+    from popek.emulators.bochs import BochsError
+    from popek.emulators.ia32_unicorn import UnicornError
+    from popek.report.witnesses import confirm as run
+
+    try:
+        return run(machine, found, confirm if isinstance(confirm, str) else "bochs")
+    except (BochsError, UnicornError) as error:
+        raise UserError(str(error)) from None
