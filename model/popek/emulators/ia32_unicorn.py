@@ -22,11 +22,11 @@ from popek.architectures.ia32.descriptors import (
     is_null,
     read_descriptor,
 )
-from popek.architectures.ia32.state import GPR_NAMES, SEGMENT_NAMES
+from popek.architectures.ia32.state import ESP, GPR_NAMES, SEGMENT_NAMES
 from popek.emulators.ia32_cases import Case
 from popek.emulators.ia32_compare import Emulator
 from popek.emulators.ia32_deviations import Found
-from popek.emulators.ia32_expectation import Expectation, memory_differences
+from popek.emulators.ia32_expectation import Expectation, initial_state, memory_differences
 from popek.emulators.ia32_step import (
     ARENA_BYTES,
     GDT_BASE,
@@ -58,6 +58,7 @@ _NAMES: Final = (
 )
 _SELECTORS: Final = ("cs", "ds", "es", "fs", "gs", "ss")
 _INVALID_OPCODE: Final = 6
+_VIF_VIP: Final = 0x180000
 # MOV ES, BX; MOV FS, CX; MOV GS, DX; MOV DS, AX; then IRETD, or MOV SS, SI; JMP FAR [scratch].
 _LOAD = bytes.fromhex("8ec38ee18eea8ed8")
 _TO_OUTER = _LOAD + b"\xcf"
@@ -142,9 +143,19 @@ def refuses(case: Case, step: StepCase, expected: Expectation) -> str | None:
         and step.cpl
     ):
         return "Unicorn does not know CR4.UMIP"
+    if case.form == "IRETD" and step.cpl == 0 and _image_has_vm(step):
+        return "Unicorn tells CPL from CS, which says nothing in virtual-8086 mode, and takes any EIP there"
     if case.form in ("CLI", "STI") and registers["cr4"] >> 1 & 1 and step.cpl == 3:
         return "QEMU does not implement CR4.PVI"
     return None
+
+
+def _image_has_vm(step: StepCase) -> bool:
+    """Whether the flags that IRETD would take have VM set."""
+    state = initial_state(step)
+    wide = bool(state.ss.rights.db)
+    pointer = int(state.gpr[ESP]) if wide else int(state.gpr[ESP]) & 0xFFFF
+    return bool(state.memory.load(Word(32, (int(state.ss.base) + pointer + 10) & 0xFFFFFFFF))[1])
 
 
 class UnicornError(Exception):
@@ -378,6 +389,23 @@ def _keeps_upper_half(found: Found) -> frozenset[str]:
     return _if((found.expected.registers[name] ^ found.result.registers[name]) & 0xFFFF == 0, name)
 
 
+def _enters_virtual_8086_mode(found: Found) -> frozenset[str]:
+    entered = found.case.form == "IRETD" and found.case.cpl > 0 and _image_has_vm(found.step)
+    return found.differing if entered else frozenset()
+
+
+def _keeps_vif_and_vip(found: Found) -> frozenset[str]:
+    if found.case.form != "IRETD" or found.case.cpl > 0 or "eflags" not in found.differing:
+        return _NOTHING
+    bits = found.expected.registers["eflags"] ^ found.result.registers["eflags"]
+    return _if(bits & ~_VIF_VIP == 0, "eflags")
+
+
+def _pushes_rf(found: Found) -> frozenset[str]:
+    resume = found.case.registers.get("eflags", 0) >> 16 & 1
+    return _if(found.case.form == "PUSHFD" and bool(resume), "memory")
+
+
 def _enter_by_stack_size(found: Found) -> frozenset[str]:
     if found.mnemonic != "ENTER":
         return frozenset()
@@ -408,6 +436,9 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "smsw-keeps-the-upper-half": _keeps_upper_half,
     "near-return-releases-signed": _releases_signed,
     "enter-goes-by-the-stack-size": _enter_by_stack_size,
+    "iret-enters-virtual-8086-mode-at-any-level": _enters_virtual_8086_mode,
+    "iret-keeps-vif-and-vip": _keeps_vif_and_vip,
+    "pushf-shows-rf": _pushes_rf,
 }
 
 
