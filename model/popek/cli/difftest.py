@@ -86,6 +86,7 @@ def x86_64(
         forms: instruction forms or mnemonics; all by default.
     """
     from popek.emulators.bochs import BochsError
+    from popek.emulators.ia32_unicorn import UnicornError
     from popek.emulators.x64_compare import BOCHS, difftest
     from popek.kernel.machine import UnknownNameError
 
@@ -109,7 +110,7 @@ def x86_64(
                 None if show is None else lambda done: show(done, cases),
                 against=emulators[against],
             )
-    except (BochsError, UnknownNameError) as error:
+    except (BochsError, UnicornError, UnknownNameError) as error:
         raise UserError(str(error)) from None
     if json:
         print(jsons.dumps({"schema": "popek/difftest/1", **found.to_json()}, indent=2, sort_keys=True))

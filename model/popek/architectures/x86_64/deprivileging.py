@@ -1,0 +1,182 @@
+"""Ring deprivileging in IA-32e mode: the guest's kernel at ring 3 (0/3/3) or at ring 1 (0/1/3).
+
+64-bit mode has no segment limits, so pages alone protect the VMM, and to page tables rings 0 to 2 are one:
+a kernel at ring 3 is kept out, and lies beside its users (ring compression); a kernel at ring 1 is not
+kept out at all.  The map is the one of IA-32 otherwise: the VMM owns the table registers, control registers,
+IF, IOPL, debug registers, MSRs, counters and ports; its GDT shadows the guest's with DPLs compressed and with
+everything that it must interpret marked not present; every gate of its IDT leads to its own 64-bit code at
+DPL 0; there is no LDT.  Segment registers, with the bases of FS and GS, are the guest's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from popek.architectures.ia32.deprivileging import _compressed, _ring_1, _ring_3, _select
+from popek.kernel.memory import Memory
+from popek.kernel.state import Role
+from popek.kernel.technique import Technique
+from popek.kernel.words import Word, all_of, concat, ite
+
+if TYPE_CHECKING:
+    from .state import X64
+
+Ring = Callable[[Word], Word]
+
+VMM_CODE: Final = 0x00AF9B000000FFFF  # 64-bit code, DPL 0, present, accessed
+GATE: Final = 0x8E  # present 64-bit interrupt gate, DPL 0
+
+# Where things are in the VMM's storage, which begins at a multiple of its size.
+RESERVED: Final = 0x20000
+IDT_AT: Final = 0x10000
+TSS_AT: Final = 0x18000
+
+
+def owned_leaves() -> tuple[str, ...]:
+    """What belongs to the VMM: every resource but the segment registers, which are the guest's."""
+    from popek.architectures.ia32.state import SEGMENT_NAMES
+
+    from .state import X64
+
+    guest = tuple(f"{name}." for name in SEGMENT_NAMES)
+    roles = (Role.RESOURCE, Role.TIME)
+    words = [leaf.name for leaf in X64.leaves if leaf.role in roles and not leaf.name.startswith(guest)]
+    return (*words, *(slot.name for slot in X64.layout if slot.address and slot.role is Role.RESOURCE))
+
+
+def _map(ring: Ring, guest: X64, private: X64) -> X64:
+    from popek.architectures.ia32.state import SEGMENT_NAMES
+
+    from .state import GPR_NAMES
+
+    hardware = private.copy()
+    start = _start(private)
+    hardware.reserved.base, hardware.reserved.size = start, Word(64, RESERVED)
+    hardware.gdtr.base, hardware.idtr.base, hardware.tr.base = start, start + IDT_AT, start + TSS_AT
+    hardware.ldtr.rights.unusable = 1
+    for name in (*GPR_NAMES, "rip", "shadow", "monitored", "xinuse", "extended"):
+        hardware[name] = guest[name]
+    flags = guest.rflags.value
+    for leaf in ("if", "iopl", "vif", "vip"):
+        place = guest.leaf(f"rflags.{leaf}")
+        flags = flags.replace(place.high, place.low, private[f"rflags.{leaf}"])
+    hardware.rflags = flags
+    for name in SEGMENT_NAMES:
+        for part in ("selector", "base", "limit", "rights"):
+            hardware[f"{name}.{part}"] = guest[f"{name}.{part}"]
+        hardware[f"{name}.rights.dpl"] = ring(guest[f"{name}.rights.dpl"])
+    for name in ("cs", "ss"):
+        hardware[f"{name}.selector.rpl"] = ring(guest[f"{name}.selector.rpl"])
+    # Alignment checks are for CPL 3, and a guest's kernel that runs there must not feel them.
+    unfelt = (hardware.cpl == 3) & (guest.cpl != 3)
+    hardware.cr0.am = ite(unfelt, Word(1, 0), guest.cr0.am)
+    # A null SS cannot be had at CPL 3: the VMM gives such a guest flat data, which reads back as null as before.
+    null = guest.ss.rights.unusable & (hardware.cpl == 3)
+    hardware.ss.rights = ite(null, Word(17, 0xC0F3), hardware.ss.rights.value)
+    hardware.read_only.base = guest.gdtr.base
+    hardware.read_only.size = guest.gdtr.limit.zero_extend(64) + 1
+    hardware.memory = Memory(64, 8, partial(_storage, ring, guest, private))
+    return hardware
+
+
+def _storage(ring: Ring, guest: X64, private: X64, address: Word) -> Word:
+    """Hardware storage: the VMM's tables and other private storage, and the guest's everywhere else."""
+    offset = address - _start(private)
+    own = _owns(guest, private, address)
+    if own.value == 0:
+        return guest.memory.load(address)
+    content = private.memory.load(address)
+    entry = offset - IDT_AT
+    gate = _gate_byte(private, entry[3:0])
+    content = ite(entry <= private.idtr.limit.zero_extend(64), gate, content)
+    shadow = _shadow_byte(ring, guest, private, offset)
+    content = ite(offset <= private.gdtr.limit.zero_extend(64), shadow, content)
+    return ite(own, content, guest.memory.load(address))
+
+
+def _start(private: X64) -> Word:
+    return private.reserved.base.replace(RESERVED.bit_length() - 2, 0, 0)
+
+
+def _gate_byte(private: X64, number: Word) -> Word:
+    """A byte of a gate in the VMM's IDT; all gates are the same: 16 bytes, no IST, offset 0."""
+    selector, zero = private.cs.selector.value, Word(8, 0)
+    low = (zero, zero, selector[7:0], selector[15:8], zero, Word(8, GATE), zero, zero)
+    return _select(number, (*low, *(zero,) * 8))
+
+
+def _shadow_byte(ring: Ring, guest: X64, private: X64, offset: Word) -> Word:
+    """A byte of the VMM's GDT."""
+    code = tuple(Word(8, VMM_CODE >> 8 * i & 0xFF) for i in range(8))
+    mine = concat(offset[63:3], Word(3, 0)) == private.cs.selector.value.replace(2, 0, 0).zero_extend(64)
+    theirs = guest.memory.load(guest.gdtr.base + offset)
+    theirs = ite(offset[2:0] == 5, _compressed(ring, theirs), theirs)
+    theirs = ite(offset <= guest.gdtr.limit.zero_extend(64), theirs, Word(8, 0))
+    return ite(mine, _select(offset[2:0], code), theirs)
+
+
+def _promises(guest: X64, private: X64) -> Word:
+    """What the VMM sees to."""
+    own = private.cs.selector.value
+    start, end = guest.gdtr.base, guest.gdtr.base + guest.gdtr.limit.zero_extend(64)
+    return all_of(
+        (
+            private.idtr.limit >= 0xFFF,
+            private.idtr.limit <= 0x7FFF,
+            private.tr.limit < RESERVED - TSS_AT,
+            (own[2:0] == 0) & (own != 0) & (own + 7 <= private.gdtr.limit) & (own <= 0xFFF8),
+            private.rflags.if_ == 1,
+            ~_owns(guest, private, start) & ~_owns(guest, private, end) & (start <= end),
+        )
+    )
+
+
+def _guest(state: X64) -> Word:
+    """A guest that uses rings 0 and 3, on a machine of its own."""
+    whole = (state.reserved.size == 0) & (state.read_only.size == 0)
+    return whole & ((state.cpl == 0) | (state.cpl == 3))
+
+
+def _owns(guest: X64, private: X64, address: Word) -> Word:
+    return address - _start(private) < RESERVED
+
+
+def _shadows(guest: X64, address: Word) -> Word:
+    return address - guest.gdtr.base < guest.gdtr.limit.zero_extend(64) + 1
+
+
+def techniques() -> dict[str, Technique[X64]]:
+    """0/3/3, which pages allow, and 0/1/3, which they do not."""
+    owned = owned_leaves()
+    source = "Robin and Irvine 2000, section 3; Uhlig et al. 2005, ring compression"
+    three: Technique[X64] = Technique(
+        "ring-deprivileging-0/3/3",
+        "ring deprivileging, the guest's kernel at ring 3 beside its users",
+        map=partial(_map, _ring_3),
+        owned=owned,
+        replaced=owned,
+        shadowed=(*owned, "cs.selector.rpl"),
+        deprivileged=lambda state: state.cpl == 3,
+        guest=_guest,
+        private=_promises,
+        owns_address=_owns,
+        shadows_address=_shadows,
+        source=source,
+    )
+    one: Technique[X64] = Technique(
+        "ring-deprivileging-0/1/3",
+        "ring deprivileging, the guest's kernel at ring 1, which pages do not keep out",
+        map=partial(_map, _ring_1),
+        owned=owned,
+        replaced=tuple(name for name in owned if name != "cr0.am"),
+        shadowed=owned,
+        deprivileged=lambda state: state.cpl == 1,
+        guest=_guest,
+        private=_promises,
+        owns_address=_owns,
+        shadows_address=_shadows,
+        source=source,
+    )
+    return {three.name: three, one.name: one}

@@ -1,0 +1,82 @@
+"""PUSHF POPF CLI STI and the flag instructions that every program may use (SDM vol. 2A and 2B)."""
+
+from __future__ import annotations
+
+from popek.architectures.ia32.instructions.flags import STATUS_AND_PROGRAM, load_flags
+from popek.architectures.ia32.state import GP
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Fault
+
+from .. import access
+from ..access import natural
+from ..state import RAX, X64
+
+
+def declare(machine: Machine[X64]) -> None:
+    """Add the family to a machine."""
+
+    @machine.instruction("PUSHF", source="SDM vol. 2B, PUSHF", mnemonic="PUSHF", narrow=True)
+    @machine.instruction("PUSHFQ", source="SDM vol. 2B, PUSHF", mnemonic="PUSHF", narrow=False)
+    def pushf(cpu: X64, *, narrow: bool) -> None:
+        """Push RFLAGS with VM and RF read as 0; PUSHFQ is PUSHFD in compatibility mode.
+
+        Never faults but for the stack.
+        """
+        size = 2 if narrow else natural(cpu)
+        access.push(cpu, (cpu.rflags.value & 0x00FCFFFF).resize(8 * size))
+
+    @machine.instruction("POPF", source="SDM vol. 2B, POPF", mnemonic="POPF", narrow=True)
+    @machine.instruction("POPFQ", source="SDM vol. 2B, POPF", mnemonic="POPF", narrow=False)
+    def popf(cpu: X64, *, narrow: bool) -> None:
+        """Pop RFLAGS: IOPL only at CPL 0, IF only at CPL <= IOPL; what is not allowed is silently kept.
+
+        POPFQ is POPFD in compatibility mode.
+        """
+        size = 2 if narrow else natural(cpu)
+        image = access.pop(cpu, size).resize(32)
+        load_flags(cpu, image, STATUS_AND_PROGRAM, 16 if narrow else 32)
+
+    @machine.instruction("CLI", source="SDM vol. 2A, CLI")
+    def cli(cpu: X64) -> None:
+        """IF := 0 at CPL <= IOPL; VIF := 0 at CPL 3 with CR4.PVI; else #GP(0)."""
+        if cpu.cpl <= cpu.rflags.iopl:
+            cpu.rflags.if_ = 0
+        elif cpu.cpl == 3 and cpu.cr4.pvi:
+            cpu.rflags.vif = 0
+        else:
+            raise Fault(GP, 0)
+
+    @machine.instruction("STI", source="SDM vol. 2B, STI")
+    def sti(cpu: X64) -> None:
+        """IF := 1 at CPL <= IOPL; VIF := 1 at CPL 3 with CR4.PVI unless VIP is set; else #GP(0)."""
+        if cpu.cpl <= cpu.rflags.iopl:
+            cpu.shadow.sti = ~cpu.rflags.if_
+            cpu.rflags.if_ = 1
+        elif cpu.cpl == 3 and cpu.cr4.pvi and not cpu.rflags.vip:
+            cpu.rflags.vif = 1
+        else:
+            raise Fault(GP, 0)
+
+    @machine.instruction("LAHF", source="SDM vol. 2A, LAHF")
+    def lahf(cpu: X64) -> None:
+        """AH := SF ZF 0 AF 0 PF 1 CF (the processor has it in 64-bit mode, too)."""
+        cpu.gpr[RAX] = cpu.gpr[RAX].replace(15, 8, cpu.rflags.value[7:0])
+
+    @machine.instruction("SAHF", source="SDM vol. 2B, SAHF")
+    def sahf(cpu: X64) -> None:
+        """SF ZF AF PF CF := AH."""
+        image = cpu.gpr[RAX][15:8]
+        cpu.rflags = cpu.rflags.value.replace(7, 0, (image & 0xD5) | 0x02)
+
+    for mnemonic, flag, action in (
+        ("CLC", "cf", 0),
+        ("STC", "cf", 1),
+        ("CMC", "cf", None),
+        ("CLD", "df", 0),
+        ("STD", "df", 1),
+    ):
+
+        @machine.instruction(mnemonic, source=f"SDM vol. 2, {mnemonic}", flag=flag, action=action)
+        def set_flag(cpu: X64, *, flag: str, action: int | None) -> None:
+            """Clear, set or complement one flag."""
+            setattr(cpu.rflags, flag, ~cpu[f"rflags.{flag}"] if action is None else action)

@@ -1,0 +1,118 @@
+"""RDMSR and WRMSR (SDM vol. 2B; vol. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+
+from popek.architectures.ia32.access import privileged
+from popek.architectures.ia32.instructions.system import MEMORY_TYPES
+from popek.architectures.ia32.state import GP
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Fault
+from popek.kernel.words import TRUE, Word, all_of, any_of, ite
+
+from ..state import EFER_DEFINED, MISC_ENABLE_DEFINED, PHYSICAL_BITS, RCX, X64, is_canonical
+from .system import edx_eax, to_edx_eax
+
+_WIDE: Final = 0xFFFFFFFF_FFFFFFFF
+
+
+@attrs.frozen
+class Msr:
+    """One model-specific register.
+
+    Attributes:
+        component: where the state has it.
+        accepts: whether WRMSR takes a value (64 bits, given the state); width 1.
+    """
+
+    component: str
+    accepts: Callable[[X64, Word], Word]
+
+
+def _any(cpu: X64, value: Word) -> Word:
+    return TRUE
+
+
+def _canonical(cpu: X64, value: Word) -> Word:
+    return is_canonical(value)
+
+
+def _of_32_bits(cpu: X64, value: Word) -> Word:
+    return value[63:32] == 0
+
+
+def _efer(cpu: X64, value: Word) -> Word:
+    """No reserved bit; LME cannot change while paging is on; LMA is not looked at."""
+    return ((value & (EFER_DEFINED ^ _WIDE)) == 0) & (value[8] == 1)
+
+
+def _memory_types(cpu: X64, value: Word) -> Word:
+    return all_of(value[low + 7 : low].isin(MEMORY_TYPES) for low in range(0, 64, 8))
+
+
+def _apic_base(cpu: X64, value: Word) -> Word:
+    """No reserved bit; x2APIC mode needs the APIC on, and is left only by turning it off."""
+    reserved = (value[63:PHYSICAL_BITS] != 0) | (value[9] == 1) | (value[7:0] != 0)
+    was, on, extended = cpu.msr.apic_base, value[11], value[10]
+    illegal = (extended & ~on) | (was.extd & on & ~extended) | (~was.enable & on & extended)
+    return ~(reserved | illegal)
+
+
+def _misc_enable(cpu: X64, value: Word) -> Word:
+    return (value & (MISC_ENABLE_DEFINED ^ _WIDE)) == 0
+
+
+MSRS: Final[Mapping[int, Msr]] = {
+    0x10: Msr("tsc", _any),
+    0x1B: Msr("msr.apic_base", _apic_base),
+    0x174: Msr("msr.sysenter_cs", _any),
+    0x175: Msr("msr.sysenter_esp", _canonical),
+    0x176: Msr("msr.sysenter_eip", _canonical),
+    0x1A0: Msr("msr.misc_enable", _misc_enable),
+    0x277: Msr("msr.pat", _memory_types),
+    0xC0000080: Msr("efer", _efer),
+    0xC0000081: Msr("msr.star", _any),
+    0xC0000082: Msr("msr.lstar", _canonical),
+    0xC0000083: Msr("msr.cstar", _canonical),
+    0xC0000084: Msr("msr.fmask", _of_32_bits),
+    0xC0000100: Msr("fs.base", _canonical),
+    0xC0000101: Msr("gs.base", _canonical),
+    0xC0000102: Msr("msr.kernel_gs_base", _canonical),
+    0xC0000103: Msr("msr.tsc_aux", _of_32_bits),
+}
+"""The MSRs that the model knows, by number; every other one gives #GP(0)."""
+
+
+def declare(machine: Machine[X64]) -> None:
+    """Add the family to a machine."""
+
+    @machine.instruction("RDMSR", source="SDM vol. 2B, RDMSR")
+    def rdmsr(cpu: X64) -> None:
+        """EDX:EAX := the MSR that ECX names; #GP(0) for one that does not exist."""
+        privileged(cpu)
+        number = cpu.read_register(RCX, 32)
+        if not number.isin(MSRS):
+            raise Fault(GP, 0)
+        value = Word(64, 0)
+        for known, msr in MSRS.items():
+            value = ite(number == known, cpu[msr.component].zero_extend(64), value)
+        to_edx_eax(cpu, value)
+
+    @machine.instruction("WRMSR", source="SDM vol. 2B, WRMSR")
+    def wrmsr(cpu: X64) -> None:
+        """The MSR that ECX names := EDX:EAX; #GP(0) for one that does not exist or a value it refuses."""
+        privileged(cpu)
+        number, value = cpu.read_register(RCX, 32), edx_eax(cpu)
+        accepted = any_of((number == known) & msr.accepts(cpu, value) for known, msr in MSRS.items())
+        if not accepted:
+            raise Fault(GP, 0)
+        for known, msr in MSRS.items():
+            old = cpu[msr.component]
+            new = value.truncate(old.width)
+            if msr.component == "efer":
+                new = new.replace(10, 10, cpu.efer.lma)
+            cpu[msr.component] = ite(number == known, new, old)

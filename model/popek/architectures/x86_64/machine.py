@@ -1,0 +1,89 @@
+"""The x86-64 machine: state, instructions, settings and ways to virtualize it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from popek.architectures.ia32.operands import LENGTH
+from popek.kernel.machine import Axis, Machine, leaf_axis
+from popek.kernel.words import Word, ite
+
+from .access import low_half
+from .deprivileging import techniques
+from .instructions import declare_all
+from .operands import KINDS
+from .state import X64, invariant
+
+
+def _advance(cpu: X64, operands: Mapping[str, Word]) -> None:
+    """RIP moves past the instruction; RF and the interrupt shadow last one instruction."""
+    following = cpu.rip + operands["operand length"].zero_extend(64)
+    cpu.rip = ite(cpu.long, following, low_half(following))
+    cpu.rflags.rf = 0
+    cpu.shadow = Word(2, 0)
+
+
+def _denies_every_port(state: X64, value: Word) -> Word:
+    """The TSS has no I/O permission map within its limit, or (0) may have any."""
+    base = state.memory.load_little_endian(state.tr.base + 0x66, 2)
+    nowhere = (state.tr.limit <= 0x67) & (base > 0x67)
+    return nowhere | (value == 0)
+
+
+def build() -> Machine[X64]:
+    """x86-64 as Intel 64 processors have it: 64-bit mode and compatibility mode."""
+    machine = Machine(
+        "x86-64",
+        "x86-64, IA-32e mode: 64-bit mode and compatibility mode",
+        X64,
+        supervisor=lambda state: state.cpl == 0,
+        user=lambda state: state.cpl == 3,
+        source="Intel 64 and IA-32 Architectures Software Developer's Manual",
+        operands=KINDS,
+        axes=(
+            Axis(
+                "MODE",
+                "CS.L: 64-bit mode or compatibility mode",
+                (0, 1),
+                lambda state, value: state.cs.rights.l == value,
+                1,
+                "cs.rights.l",
+                labels={0: "compatibility", 1: "64-bit"},
+            ),
+            leaf_axis("IOPL", "rflags.iopl", 2, "RFLAGS.IOPL: levels up to it may use CLI, STI and ports", 0),
+            leaf_axis("UMIP", "cr4.umip", 1, "CR4.UMIP: SGDT SIDT SLDT SMSW STR fault above CPL 0", 0),
+            leaf_axis("TSD", "cr4.tsd", 1, "CR4.TSD: RDTSC and RDTSCP fault above CPL 0", 0),
+            leaf_axis("PCE", "cr4.pce", 1, "CR4.PCE: RDPMC is allowed above CPL 0", 0),
+            leaf_axis("PVI", "cr4.pvi", 1, "CR4.PVI: CLI and STI at CPL 3 act on VIF", 0),
+            leaf_axis("SCE", "efer.sce", 1, "EFER.SCE: SYSCALL and SYSRET exist", 1),
+            leaf_axis("FSGSBASE", "cr4.fsgsbase", 1, "CR4.FSGSBASE: RDFSBASE and its like exist", 1),
+            leaf_axis("OSXSAVE", "cr4.osxsave", 1, "CR4.OSXSAVE: XGETBV and XSETBV exist", 1),
+            leaf_axis("PKE", "cr4.pke", 1, "CR4.PKE: RDPKRU and WRPKRU exist", 0),
+            Axis(
+                "PORTS",
+                "the TSS's I/O permission map",
+                (0, 1),
+                _denies_every_port,
+                1,
+                concerns=("tr.limit",),
+                labels={0: "any", 1: "denied"},
+            ),
+        ),
+        invariant=invariant,
+        advance=_advance,
+        implicit=(LENGTH,),
+        techniques=techniques(),
+        notes=(
+            "translation by paging; of protection by pages, two ranges that bar CPL 3 (no SMEP, SMAP, protection keys)",
+            "relocation: page tables do it, below linear memory, so location sensitivity is not asked",
+            "leaving IA-32e mode: 'not modelled'; VMX is locked off, and there is no SVM and no SMX",
+            "compatibility mode: forms with REX.W ('not modelled'); registers above 7, as if they could be encoded",
+            "compatibility mode: 16-bit code segments, and innocuous instructions that 64-bit mode lacks",
+            "the #GP before an instruction at CPL 3 with CR4.PVI and both VIF and VIP set",
+            "that MOV to and from control and debug registers leaves the status flags undefined: they are kept",
+            "debug traps (TF, breakpoints), delivery of faults through the IDT, x87, SIMD, CET, extended state",
+            "what x2APIC mode changes; side effects of reading a port; time other than the time-stamp counter",
+        ),
+    )
+    declare_all(machine)
+    return machine

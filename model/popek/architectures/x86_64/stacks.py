@@ -1,0 +1,68 @@
+"""The stack of an inner privilege level in IA-32e mode (SDM vol. 3A, "Stack Switching in IA-32e Mode")."""
+
+from __future__ import annotations
+
+from popek.architectures.ia32.access import supervisor_load
+from popek.architectures.ia32.descriptors import error_code
+from popek.architectures.ia32.state import SS, TS
+from popek.kernel.outcome import Fault, MemoryFault
+from popek.kernel.words import Word, concat, ite
+
+from .access import all_canonical, check_pages
+from .descriptors import load_null_stack_segment
+from .state import RSP, X64, Segment
+
+
+def level_slot(level: Word) -> Word:
+    """Where the TSS has RSPn (64 bits)."""
+    return (level.zero_extend(64) << 3) + 4
+
+
+def interrupt_stack_slot(ist: Word) -> Word:
+    """Where the TSS has ISTn, for n from 1 (64 bits)."""
+    return (ist.zero_extend(64) << 3) + 0x1C
+
+
+def stack_pointer_at(cpu: X64, slot: Word) -> Word:
+    """RSPn or ISTn from the TSS.
+
+    Raises:
+        Fault: #TS(TR), the TSS is too small.
+    """
+    if slot + 7 > cpu.tr.limit.zero_extend(64):
+        raise Fault(TS, error_code(cpu.tr.selector.value))
+    return supervisor_load(cpu, cpu.tr.base + slot, 8)
+
+
+def push_frame(cpu: X64, top: Word, items: list[Word], level: Word) -> None:
+    """Push quadwords below `top` with the rights of `level`, the first one first, and leave RSP there.
+
+    Raises:
+        MemoryFault: #SS(0), not canonical; #PF at CPL 3.
+    """
+    size = 8 * len(items)
+    where = top - size
+    if not all_canonical(where, size):
+        raise MemoryFault(SS, 0)
+    probe = cpu.copy()
+    probe.cs.selector.rpl = level
+    check_pages(probe, where, size, write=True)
+    cpu.translation.store(cpu, where, concat(*items))
+    cpu.gpr[RSP] = where
+
+
+def enter_level(cpu: X64, level: Word) -> None:
+    """SS of an inner level: null, with the level as its RPL."""
+    load_null_stack_segment(cpu, level.zero_extend(16), level)
+
+
+def null_if_outranked(segment: Segment, level: Word) -> None:
+    """Returning outward: a data segment that `level` may not use becomes null (SDM vol. 2B, RET).
+
+    The base stays: in 64-bit mode FS and GS go on to use it.
+    """
+    rights = segment.rights
+    conforming = (rights.type[3] == 1) & rights.type[2]
+    lost = (rights.unusable == 1) | (~conforming & (rights.dpl < level))
+    segment.selector = ite(lost, Word(16, 0), segment.selector.value)
+    segment.rights = ite(lost, Word(17, 0x10000), rights.value)

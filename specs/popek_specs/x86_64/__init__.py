@@ -1,0 +1,1 @@
+"""Facts about x86-64: where emulators deviate from the manual."""

@@ -1,0 +1,169 @@
+"""The x86-64 model and Bochs agree on random instructions, and a wrong model is found out."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from popek.architectures import machine
+from popek.architectures.x86_64 import access
+from popek.architectures.x86_64.instructions import (
+    far_transfers,
+    flags,
+    interrupts,
+    msrs,
+    port_io,
+    protection,
+    system_calls,
+)
+from popek.architectures.x86_64.state import X64
+from popek.emulators.x64_cases import LEFT_OUT, UNTESTED, Case
+from popek.emulators.x64_compare import DifftestReport, compare, difftest
+from popek.emulators.x64_deviations import deviations, recognised
+from popek.emulators.x64_expectation import UNOBSERVED, OutsideError
+from popek.kernel.machine import UnknownNameError
+from popek.kernel.words import Word
+
+pytestmark = pytest.mark.emulator
+
+CASES = 2500
+
+
+@pytest.fixture(scope="module")
+def report() -> DifftestReport:
+    return difftest(CASES, seed=20000)
+
+
+def test_the_model_and_bochs_agree(report: DifftestReport) -> None:
+    assert report.cases == CASES
+    story = "\n".join(
+        f"{d.assembly}: {d.expected}; Bochs: {d.observed}; {d.details}" for d in report.differences
+    )
+    assert report.unexplained == 0, story
+
+
+def test_every_form_is_compared_in_both_modes_and_at_every_level(report: DifftestReport) -> None:
+    assert set(report.by_form) == set(machine("x86-64").instructions) - set(LEFT_OUT)
+    assert set(report.by_level) == {0, 1, 2, 3}
+    assert report.by_mode["compatibility"] > CASES // 20
+    assert min(report.by_form.values()) >= 3
+
+
+def test_both_ends_are_reached(report: DifftestReport) -> None:
+    for form in (
+        "SYSRETQ",
+        "CALL m16:32",
+        "IRETQ",
+        "INT imm8",
+        "WRMSR",
+        "MOV CR4, r64",
+        "IN AL, imm8",
+        "LTR r16",
+    ):
+        assert report.completed[form] > 0, form
+        assert report.trapped[form] > 0, form
+
+
+def test_what_is_not_compared_has_its_reason() -> None:
+    assert all(
+        len(reason.split()) > 3 for listed in (UNTESTED, LEFT_OUT, UNOBSERVED) for reason in listed.values()
+    )
+
+
+@pytest.mark.parametrize("emulator", ["bochs", "unicorn"])
+def test_every_deviation_listed_is_recognised_and_has_its_evidence(emulator: str) -> None:
+    from popek.emulators import x64_unicorn
+
+    known = recognised() if emulator == "bochs" else x64_unicorn.recognised()
+    assert set(deviations(emulator)) == known
+    source = resources.files("popek_specs.x86_64").joinpath(f"{emulator}-deviations.toml")
+    for name, entry in tomllib.loads(source.read_text(encoding="utf-8"))["deviation"].items():
+        assert entry["kind"] in ("emulator", "latitude", "processor"), name
+        assert "vol." in entry["evidence"], name
+
+
+def test_the_report_is_plain_data(report: DifftestReport) -> None:
+    data = json.loads(json.dumps(report.to_json()))
+    assert (data["machine"], data["against"], data["cases"]) == ("x86-64", "bochs", CASES)
+    assert sum(data["by_form"].values()) == CASES
+
+
+def test_the_same_seed_draws_the_same_cases() -> None:
+    first, second = difftest(40, 3, ["IRETQ"]), difftest(40, 3, ["IRETQ"])
+    assert (first.trapped, first.outside) == (second.trapped, second.outside)
+
+
+def test_an_unknown_form_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="SYSCALL"):
+        difftest(10, forms=["SYSCAL"])
+
+
+def test_a_case_that_is_not_modelled_is_refused() -> None:
+    off = Case("MOV CR0, r64", {"operand r64": 0}, long=False, registers={"rax": 0x31})
+    with pytest.raises(OutsideError, match="leaving IA-32e mode"):
+        compare([off])
+
+
+# -- a wrong model is found out ----------------------------------------------------------------------
+
+
+def _keeps_upper_half(cpu: X64, number: Word | int, value: Word) -> None:
+    cpu.gpr[number] = cpu.gpr[number].replace(value.width - 1, 0, value)
+
+
+def _anyone_may_write_if(cpu: X64, image: Word, always: int, size: int) -> None:
+    mask = (always | 0x200) & (0xFFFF if size == 16 else 0xFFFFFFFF)
+    cpu.rflags = (cpu.rflags.value & (mask ^ 0xFFFFFFFF)) | (image & mask)
+
+
+Mutation = tuple[Any, str, Any, str]
+
+MUTATIONS: dict[str, Mutation] = {
+    "32-bit results keep the upper half": (X64, "write_register", _keeps_upper_half, "ADD r32, r32"),
+    "POPF lets anyone write IF": (flags, "load_flags", _anyone_may_write_if, "POPFQ"),
+    "pages bar no one": (access, "check_pages", lambda *_, **__: None, "MOV m64, r64"),
+    "IST is not looked at": (interrupts, "interrupt_stack_slot", lambda ist: Word(64, 4), "INT imm8"),
+    "the handler's frame is not aligned": (
+        interrupts,
+        "push_frame",
+        lambda cpu, top, items, level: PUSH_FRAME(cpu, top - 8, items, level),
+        "INT imm8",
+    ),
+    "SYSCALL enters compatibility mode": (system_calls, "FLAT_CODE_64", system_calls.FLAT_CODE, "SYSCALL"),
+    "the permission map is not looked at": (port_io, "check_io_permission", lambda *_: None, "IN AL, DX"),
+    "returning outward keeps segments": (far_transfers, "null_if_outranked", lambda *_: None, "IRETQ"),
+    "LAR shows 16-bit call gates": (
+        protection,
+        "SYSTEM_TYPES",
+        {"LAR": (2, 4, 9, 11, 12), "LSL": (2, 9, 11)},
+        "LAR",
+    ),
+    "a call gate may lead to 32-bit code": (far_transfers, "is_64_bit_code", lambda d: d.raw[54], "CALL far"),
+}
+PUSH_FRAME: Callable[..., None] = interrupts.push_frame
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_wrong_model_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, attribute, wrong, form = MUTATIONS[name]
+    monkeypatch.setattr(where, attribute, wrong)
+    assert difftest(150, seed=11, forms=[form], shrinks=0).unexplained > 0
+
+
+def test_a_wrong_model_of_an_msr_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    loose = msrs.Msr("msr.lstar", lambda cpu, value: Word(1, 1))
+    monkeypatch.setitem(msrs.MSRS, 0xC0000082, loose)  # type: ignore[attr-defined]
+    found = difftest(400, seed=11, forms=["WRMSR"], kept=1000, shrinks=0)
+    assert any(d.case.registers["rcx"] & 0xFFFFFFFF == 0xC0000082 for d in found.differences)
+
+
+def test_a_difference_is_shrunk_to_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(X64, "write_register", _keeps_upper_half)
+    found = difftest(20, seed=5, forms=["NEG r32"], shrinks=1)
+    assert found.unexplained > 0
+    assert len(found.differences[0].case.registers) <= 2
