@@ -194,6 +194,8 @@ class Classifier(Generic[S]):
         self.time_is_state, self.components = time_is_state, components
         self.state = configured(machine, configuration)
         self.invariant = machine.invariant(self.state)
+        self._twins: dict[_Varied, tuple[S, Word]] = {}
+        self._moved: tuple[Word, S, Word] | None = None
 
     def classify(self, instruction: Instruction, run: Run[S] | None = None) -> Classification[S]:
         """Every class of one form.
@@ -212,6 +214,27 @@ class Classifier(Generic[S]):
                 prefer=self.technique.deprivileged,
             )
         return _Questions(self, instruction, general).answer()
+
+    def twin(self, varied: _Varied) -> tuple[S, Word]:
+        """A second state that differs only in what is varied, settings kept, and that it exists (width 1)."""
+        if varied not in self._twins:
+            fresh = {
+                leaf.name: symbol(leaf.name + PRIME, leaf.width)
+                for leaf in varied.leaves
+                if not self.state[leaf.name].concrete
+            }
+            contents = {name: name + PRIME for name in varied.contents}
+            state = self.state.with_changes(dict(fresh)).with_contents(contents)
+            self._twins[varied] = state, self.machine.invariant(state)
+        return self._twins[varied]
+
+    def moved(self, relocate: Callable[[S, Word], S]) -> tuple[Word, S, Word]:
+        """An offset, the state moved by it, and that this exists (width 1)."""
+        if self._moved is None:
+            offset = symbol("relocation", self.machine.relocation_width)
+            state = relocate(self.state, offset)
+            self._moved = offset, state, self.machine.invariant(state)
+        return self._moved
 
 
 def configured(machine: Machine[S], configuration: Configuration) -> S:
@@ -338,21 +361,21 @@ class _Questions(Generic[S]):
         relocate = self._machine.relocate
         if relocate is None:
             return _Problem([], [], [self._run])
-        offset = symbol("relocation", self._machine.relocation_width)
-        other = self._general.at(relocate(self._run.before, offset))
+        offset, elsewhere, exists = self._c.moved(relocate)
+        other = self._general.at(elsewhere)
         moved = [(when, relocate(after, offset)) for when, after in self._completions(self._run)]
         cases = differing(
             together(moved, self._completions(other)),
             ignoring=frozenset(),
             time_is_state=self._c.time_is_state,
         )
-        conditions = [self._machine.invariant(other.before)]
-        return _Problem(conditions, cases, [self._run, other], offset=offset)
+        return _Problem([exists], cases, [self._run, other], offset=offset)
 
     def _two_states(self, varied: _Varied, paths: Run[S]) -> _Problem[S]:
         """Two states that differ only in what is varied; the second a supervisor's if that is the mode."""
-        other = paths.at(self._primed(varied))
-        conditions = [self._settings(other.before), self._machine.invariant(other.before)]
+        state, exists = self._c.twin(varied)
+        other = paths.at(state)
+        conditions = [self._settings(other.before), exists]
         if any(leaf.role is Role.MODE for leaf in varied.leaves):
             conditions.append(self._machine.supervisor(other.before))
         cases = differing(
@@ -366,9 +389,10 @@ class _Questions(Generic[S]):
         """Never completes in user mode; where it traps, the supervisor twin can complete."""
         if completes_in_user is Answer.SAT:
             return Truth.NO
-        twin = self._general.at(self._primed(_Varied(leaves_with(self._machine.state, [Role.MODE]))))
+        state, exists = self._c.twin(_Varied(leaves_with(self._machine.state, [Role.MODE])))
+        twin = self._general.at(state)
         traps = [*self._in_user, ~self._completes(self._run), ~self._run.not_modelled]
-        where = [*traps, self._machine.supervisor(twin.before), self._machine.invariant(twin.before)]
+        where = [*traps, self._machine.supervisor(twin.before), exists]
         works = self._ask.first(
             (*where, conjunction(conditions)) for conditions, _ in self._completions(twin)
         )
@@ -376,16 +400,6 @@ class _Questions(Generic[S]):
         return both(both(_no(completes_in_user), _no(silent)), _yes(works))
 
     # -- machinery ----------------------------------------------------------------------------
-
-    def _primed(self, varied: _Varied) -> S:
-        """The state with fresh symbols for these leaves and contents, settings kept."""
-        state = self._run.before
-        fresh = {
-            leaf.name: symbol(leaf.name + PRIME, leaf.width)
-            for leaf in varied.leaves
-            if not state[leaf.name].concrete
-        }
-        return state.with_changes(dict(fresh)).with_contents({name: name + PRIME for name in varied.contents})
 
     def _finding(
         self, name: str, problem: _Problem[S], also: Sequence[Word], known: Finding[S] | Answer

@@ -6,6 +6,7 @@ technique's map) are reached by substitution, so the semantics are never run aga
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -63,7 +64,14 @@ class Run(Generic[S]):
         for path in self.paths:
             conditions = tuple(replace(condition) for condition in path.conditions)
             if terms.ZERO not in conditions:
-                kept.append(Path(conditions, _replaced(path.result, replace, views)))
+                result = path.result
+                if isinstance(result, Trap) and result.state is self.before:  # a trap mostly changes nothing
+                    code = result.error_code
+                    new = None if code is None else Word(code.width, replace(code.term))
+                    result = Trap(result.vector, new, result.memory, before)
+                else:
+                    result = _replaced(result, replace, views)
+                kept.append(Path(conditions, result))
                 if path.conditions in self.known:
                     known[conditions] = self.known[path.conditions]
         return Run(before, tuple(kept), self.operands, known, self.translated)
@@ -139,6 +147,15 @@ def operating_mode(machine: Machine[S], configuration: Configuration | None) -> 
     return {name: int(term is terms.ONE) for name, term in fixed.items() if term is not None}
 
 
+@functools.lru_cache(maxsize=8)
+def _anything(
+    machine: Machine[S], invariant: Callable[[S], Word], settings: tuple[tuple[str, int], ...]
+) -> tuple[S, Word]:
+    """The state that may be anything in an operating mode, and that it exists; made once for all instructions."""
+    state = machine.state.symbolic().with_changes(operating_mode(machine, Configuration(dict(settings))))
+    return state, invariant(state)
+
+
 def explore_instruction(
     machine: Machine[S],
     instruction: Instruction,
@@ -158,7 +175,8 @@ def explore_instruction(
     Raises:
         PathBudgetError: the instruction has more paths than `budget`.
     """
-    state = machine.state.symbolic().with_changes(operating_mode(machine, configuration))
+    settings = () if configuration is None else tuple(sorted(configuration.settings.items()))
+    state, exists = _anything(machine, machine.invariant, settings)
     operands = instruction.symbols()
     pruner = Pruner(effort, prefer=[prefer(state)])
 
@@ -170,7 +188,7 @@ def explore_instruction(
     found: list[Path[Outcome[S]]] = explore(
         step,
         pruner,
-        assume=[machine.invariant(state), instruction.valid(operands)],
+        assume=[exists, instruction.valid(operands)],
         budget=budget,
     )
     known = {

@@ -1,0 +1,141 @@
+"""VMRUN as Bochs 2.7 does it: the checks of the ledger, with the deviations that it was seen to have.
+
+What deviates, and the evidence, is data in ``popek_specs/svm/bochs-deviations.toml``. Here each deviation that
+is more than a missing check is a predicate, so that a differential test has nothing left to explain.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+import attrs
+
+from popek_specs.svm import table
+
+from .checks import CHECKS, Check, View, below_limit
+from .verdict import violated
+from .vmcb import Processor, Vmcb
+
+Outcome = Literal["enters", "vmexit-invalid", "crash", "host-fault"]
+"""``crash``: the emulator gives up; ``host-fault``: an exception in the host, behind VMRUN."""
+
+_LME: Final = 1 << 8
+_PG: Final = 1 << 31
+_LMSLE: Final = 1 << 13
+_TCE: Final = 1 << 15
+_TRAP_FLAG: Final = 1 << 8
+_VIRTUAL_8086: Final = 1 << 17
+
+
+@attrs.frozen
+class Deviation:
+    """One way in which Bochs departs from the manual.
+
+    Attributes:
+        id: short name.
+        rows: ids of the checks that it touches.
+        effect: ``not-checked``, ``weaker``, ``stricter``, ``different``, ``crash`` or ``host-fault``.
+        models: where it applies: ``all`` or ``tce``.
+        what: one or two sentences.
+        section: what the manual says, and where.
+        mode: guest mode of the baseline that the evidence changes.
+        nested: whether that baseline uses nested paging.
+        fields: what the evidence changes: a value, or ``+`` or ``-`` and bits to set or clear.
+        bochs: how the evidence ends on Bochs.
+        manual: how it ends by the manual.
+    """
+
+    id: str
+    rows: tuple[str, ...]
+    effect: str
+    models: str
+    what: str
+    section: str
+    mode: str
+    nested: bool
+    fields: Mapping[str, str]
+    bochs: Outcome
+    manual: Outcome
+
+    def applies(self, processor: Processor) -> bool:
+        """Whether a model that is such a processor shows it."""
+        return self.models == "all" or bool((processor.efer or 0) & _TCE)
+
+    def changed(self, baseline: Mapping[str, int]) -> dict[str, int]:
+        """The fields of the evidence, on top of a baseline."""
+        found: dict[str, int] = {}
+        for name, text in self.fields.items():
+            number = int(text.lstrip("+-"), 16)
+            if text.startswith("+"):
+                number |= baseline[name]
+            elif text.startswith("-"):
+                number = baseline[name] & ~number
+            found[name] = number
+        return found
+
+
+@functools.cache
+def deviations() -> tuple[Deviation, ...]:
+    """All deviations, in the order of the file."""
+    entries = table("bochs-deviations.toml")["deviation"]
+    return tuple(Deviation(**{**entry, "rows": tuple(entry["rows"])}) for entry in entries)
+
+
+def _nested(v: View) -> Any:
+    return v.NP_CONTROL & 0xFF != 0
+
+
+def _not_nested(v: View) -> Any:
+    return v.NP_CONTROL & 0xFF == 0
+
+
+# Row -> what Bochs tests in its place.
+_CHANGED: Final[Mapping[str, Callable[[Check], Check | None]]] = {
+    "SVM-CTL-03": lambda check: attrs.evolve(check, holds=below_limit("IOPM_BASE", 1)),
+    "SVM-CTL-04": lambda check: attrs.evolve(check, holds=below_limit("MSRPM_BASE", 1)),
+    "SVM-CTL-06": lambda check: attrs.evolve(check, gates=(_nested,)),
+    "SVM-CTL-07": lambda check: attrs.evolve(check, gates=(_nested,)),
+    "SVM-CTL-08": lambda check: attrs.evolve(check, gates=(_nested,)),
+    "SVM-CR-02": lambda check: attrs.evolve(
+        check, holds=lambda v: (v.EFER & (_LMSLE | _TCE) == 0) & check.holds(v)
+    ),
+    "SVM-CR-06": lambda check: None,
+    "SVM-CR-09": lambda check: None,  # see `oddity`
+    "SVM-CR-10": lambda check: attrs.evolve(check, gates=()),
+    "SVM-CR-15": lambda check: attrs.evolve(check, gates=(_not_nested, *check.gates[1:])),
+}
+
+
+@functools.cache
+def bochs_checks() -> Mapping[str, Check]:
+    """The checks as Bochs makes them, by id."""
+    found: dict[str, Check] = {}
+    for name, check in CHECKS.items():
+        changed = _CHANGED[name](check) if name in _CHANGED else check
+        if changed is not None:
+            found[name] = changed
+    return found
+
+
+def oddity(vmcb: Vmcb, host: Processor, failed: tuple[str, ...]) -> Outcome | None:
+    """What Bochs does that no processor would: give up, or fault in the host; None where it does neither.
+
+    Args:
+        vmcb: the guest.
+        host: the processor, and whether its host pages.
+        failed: the checks, as Bochs makes them, that the VMCB fails.
+    """
+    # An event is looked at after the guest's state has been loaded.
+    if any(not name.startswith("SVM-INJ") for name in failed):
+        return None
+    if violated(CHECKS["SVM-CR-09"], View(vmcb.fields, host)):
+        return "crash"
+    flags, long_mode = vmcb.fields["RFLAGS"], vmcb.fields["EFER"] & _LME and vmcb.fields["CR0"] & _PG
+    # Both show only where the host, as it does when it pages, runs in long mode.
+    if not host.host_paging:
+        return None
+    if flags & _VIRTUAL_8086 and not long_mode:
+        return "crash"
+    return "host-fault" if flags & _TRAP_FLAG and not failed else None

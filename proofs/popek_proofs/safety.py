@@ -1,0 +1,297 @@
+"""Safety of a whole machine under a technique, hypothesis by hypothesis.
+
+A guest *escapes* when a run that does not trap changes something that the VMM owns, or leaves the deprivileged
+mode for any other place than an entry of the VMM's own.  With every hypothesis that the technique names, no
+instruction escapes; what still shows something of the VMM's is listed.  Each hypothesis is needed: without it
+there is a way out, with a witness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from popek.checks.counterexample import Counterexample
+from popek.checks.promises import Keeper
+from popek.checks.runs import Run, explore_instruction, handed_over
+from popek.checks.situation import Situation, easy_end, holds_together, plainest
+from popek.checks.solver import Answer, Effort
+from popek.checks.verdict import Status, Truth
+from popek.kernel.configuration import Configuration
+from popek.kernel.exploration import PathBudgetError
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine, UnknownNameError
+from popek.kernel.technique import Hypothesis, Technique
+from popek.kernel.words import Word
+
+CHANGES = "changes what the VMM owns"
+STORES = "changes the VMM's storage"
+LEAVES = "leaves the deprivileged mode, and not for an entry of the VMM's"
+
+
+@attrs.frozen(eq=False)
+class Escape:
+    """A way out.
+
+    Attributes:
+        how: one of `CHANGES`, `STORES`, `LEAVES`.
+        witness: minimal and replayed; None where there was no time to find it again.
+    """
+
+    form: str
+    how: str
+    witness: Counterexample[Any] | None
+
+    def to_json(self) -> dict[str, object]:
+        """With the witness as the classification has it."""
+        witness = None if self.witness is None else self.witness.to_json()
+        return {"form": self.form, "how": self.how, "witness": witness}
+
+
+@attrs.frozen(eq=False)
+class Dropped:
+    """What happens without some hypotheses.
+
+    Attributes:
+        names: the hypotheses that are dropped.
+        escape: the first way out, if there is one.
+        undecided: forms of which it could not be said, where no way out was found.
+    """
+
+    names: tuple[str, ...]
+    escape: Escape | None
+    undecided: tuple[str, ...]
+
+    @property
+    def safe(self) -> Truth:
+        """Whether nobody escapes."""
+        if self.escape is not None:
+            return Truth.NO
+        return Truth.UNKNOWN if self.undecided else Truth.YES
+
+    def to_json(self) -> dict[str, object]:
+        """An entry of `popek/safety/1`."""
+        return {
+            "without": list(self.names),
+            "safe": self.safe.value,
+            "escape": None if self.escape is None else self.escape.to_json(),
+            "undecided": list(self.undecided),
+        }
+
+
+@attrs.frozen(eq=False)
+class Safety:
+    """The safety of a machine under a technique.
+
+    Attributes:
+        hypotheses: what the VMM sees to.
+        held: with every hypothesis.
+        dropped: without each of them, or without those that were asked about.
+        shows: forms whose result shows something of the VMM's; None where it was not asked.
+        unknown_shows: forms of which that could not be said.
+    """
+
+    machine: str
+    technique: str
+    configuration: Configuration
+    hypotheses: tuple[Hypothesis, ...]
+    held: Dropped | None
+    dropped: tuple[Dropped, ...]
+    shows: tuple[str, ...] | None = None
+    unknown_shows: tuple[str, ...] = ()
+
+    @property
+    def unknown(self) -> bool:
+        """Whether some answer is missing."""
+        answers = [*([] if self.held is None else [self.held]), *self.dropped]
+        return bool(self.unknown_shows) or any(one.safe is Truth.UNKNOWN for one in answers)
+
+    def to_json(self) -> dict[str, object]:
+        """`popek/safety/1`."""
+        return {
+            "schema": "popek/safety/1",
+            "machine": self.machine,
+            "technique": self.technique,
+            "configuration": dict(self.configuration.settings),
+            "hypotheses": {h.name: h.summary for h in self.hypotheses},
+            "held": None if self.held is None else self.held.to_json(),
+            "dropped": [one.to_json() for one in self.dropped],
+            "shows": None if self.shows is None else list(self.shows),
+            "shows_undecided": list(self.unknown_shows),
+        }
+
+
+class _Forms:
+    """The forms of a machine, each explored once."""
+
+    def __init__(self, machine: Machine[Any], configuration: Configuration, effort: Effort) -> None:
+        self.machine, self.configuration, self.effort = machine, configuration, effort
+        self._known: dict[str, Run[Any] | None] = {}
+
+    def run(self, instruction: Instruction) -> Run[Any] | None:
+        """None where there are too many paths."""
+        if instruction.form not in self._known:
+            try:
+                run = explore_instruction(
+                    self.machine, instruction, self.effort, configuration=self.configuration
+                )
+            except PathBudgetError:
+                self._known[instruction.form] = None
+            else:
+                self._known[instruction.form] = run
+        return self._known[instruction.form]
+
+
+def safety(
+    machine: Machine[Any],
+    technique: Technique[Any],
+    configuration: Configuration,
+    *,
+    without: Sequence[str] = (),
+    forms: Sequence[Instruction] | None = None,
+    effort: Effort | None = None,
+    shows: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Safety:
+    """Whether anybody escapes: with every hypothesis, and without each; or without those that are named, together.
+
+    Args:
+        forms: only these.
+        shows: find the forms that show something of the VMM's, too.
+        progress: called with the number of searches that are done and of all, counted in forms.
+
+    Raises:
+        UnknownNameError: no such hypothesis.
+        ReplayError: a defect of popek.
+    """
+    known = {h.name: h for h in technique.hypotheses}
+    for name in without:
+        if name not in known:
+            raise UnknownNameError(f"hypothesis of {technique.name}", name, known)
+    effort = effort or Effort()
+    wanted = list(machine.instructions.values()) if forms is None else list(forms)
+    explored = _Forms(machine, configuration, effort)
+    searches = [tuple(without)] if without else [(), *((name,) for name in known)]
+    total = len(wanted) * (len(searches) + (1 if shows and not without else 0))
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    found = []
+    for number, names in enumerate(searches):
+        found.append(_search(explored, technique, configuration, wanted, [known[n] for n in names], step))
+        done = (number + 1) * len(wanted)
+    seen: list[str] = []
+    unsure: list[str] = []
+    if shows and not without:
+        keeper = Keeper(machine, technique, configuration, effort=effort)
+        for instruction in wanted:
+            run = explored.run(instruction)
+            status = Status.UNKNOWN if run is None else keeper.safety(instruction, run).status
+            if status is not Status.HOLDS:
+                (seen if status is Status.REFUTED else unsure).append(instruction.form)
+            step()
+    held = None if without else found.pop(0)
+    return Safety(
+        machine.name,
+        technique.name,
+        configuration,
+        technique.hypotheses,
+        held,
+        tuple(found),
+        tuple(seen) if shows and not without else None,
+        tuple(unsure),
+    )
+
+
+def _search(
+    explored: _Forms,
+    technique: Technique[Any],
+    configuration: Configuration,
+    forms: Sequence[Instruction],
+    dropped: Sequence[Hypothesis],
+    step: Callable[[], None],
+) -> Dropped:
+    """The first way out without some hypotheses."""
+    names = frozenset(h.name for h in dropped)
+    open_axes = {h.setting for h in dropped if h.setting}
+    left = Configuration({k: v for k, v in configuration.settings.items() if k not in open_axes})
+    if technique.without is not None and names:
+        technique = technique.without(names)
+    examples = {form: place for place, form in enumerate(form for h in dropped for form in h.examples)}
+    undecided: list[str] = []
+    dropped_names = tuple(h.name for h in dropped)
+    ordered = sorted(forms, key=lambda i: examples.get(i.form, len(examples)))
+    # A way out is looked for beside a plain VMM first, which is quicker, and decides if there is one.
+    near = plainest(explored.machine, technique, left, forms[0], explored.effort) if dropped else None
+    for instruction in ordered[: len(examples)] if near is not None else ():
+        run = explored.run(instruction)
+        if run is not None:
+            s = Situation(explored.machine, technique, left, instruction, explored.effort, run=run, near=near)
+            escape, _ = _escape(s)
+            if escape is not None:
+                return Dropped(dropped_names, escape, ())
+    for instruction in ordered:
+        run = explored.run(instruction)
+        step()
+        if run is None:
+            undecided.append(instruction.form)
+            continue
+        s = Situation(explored.machine, technique, left, instruction, explored.effort, run=run)
+        escape, decided = _escape(s)
+        if escape is not None:
+            return Dropped(dropped_names, escape, ())
+        if not decided:
+            undecided.append(instruction.form)
+    return Dropped(dropped_names, None, tuple(undecided))
+
+
+def _escape(s: Situation[Any]) -> tuple[Escape | None, bool]:
+    """A way out of one form, and, where there is none, whether that is certain."""
+    decided = True
+    for how, conditions, nicer in _ways_out(s):
+        answer = s.first(iter([conditions]))[0]
+        decided = decided and answer is not Answer.UNKNOWN
+        if answer is Answer.SAT:
+            if nicer and s.first(iter([[*conditions, *nicer]]))[0] is Answer.SAT:
+                conditions = [*conditions, *nicer]
+            story = f"A run that does not trap {how}."
+            witness = s.witness(how, story, conditions, ("on the hardware",), (s.guest, s.private))
+            return Escape(s.instruction.form, how, witness), True
+    return None, decided
+
+
+def _ways_out(s: Situation[Any]) -> Iterator[tuple[str, list[Word], list[Word]]]:
+    """How, the conditions, and what makes a witness easier to run elsewhere; the worst first."""
+    technique, before = s.technique, s.hardware.before
+    deprivileged = ~s.machine.supervisor(before)
+    ends = [
+        (conditions, after, handed_over(s.machine, technique, after))
+        for conditions, after in s.hardware.completions()
+        # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
+        if s.first(iter([[*holds_together(conditions), deprivileged]]))[0] is not Answer.UNSAT
+    ]
+    for conditions, after, over in ends:
+        if over.value != 0 and technique.entered is not None:
+            elsewhere = ~technique.entered(s.private, after)
+            if elsewhere.value != 0:
+                given = [*holds_together(conditions), over, elsewhere, deprivileged]
+                yield LEAVES, given, [easy_end(after)]
+    for conditions, after, over in ends:
+        if over.value == 1:
+            continue
+        given = [*holds_together(conditions), ~over, deprivileged]
+        for changed in s.changed(before, after, technique.owned):
+            yield CHANGES, [*given, changed], []
+        owns = technique.owns_address
+        if owns is not None:
+            for where, changed in s.stored(before, after):
+                theirs = owns(s.guest, s.private, where) & changed
+                if theirs.value != 0:
+                    yield STORES, [*given, theirs], []

@@ -1,0 +1,201 @@
+"""Looking for an instruction with a problem: what is asked about, the ways to have it, and what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from popek.checks.asking import Asker
+from popek.checks.counterexample import Counterexample
+from popek.checks.runs import Run, explore_instruction
+from popek.checks.situation import ALTERNATIVE, Situation
+from popek.checks.solver import Answer, Effort
+from popek.checks.verdict import Truth
+from popek.kernel.configuration import Configuration
+from popek.kernel.exploration import PathBudgetError
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+from popek.kernel.state import Role
+from popek.kernel.technique import Technique
+from popek.kernel.words import Word
+
+from .traces import Cost
+
+NATIVE, HARDWARE = "on the guest's own machine", "on the hardware"
+INTERRUPT_FLAGS = ("eflags.if", "rflags.if")
+
+
+@attrs.frozen(eq=False)
+class Asking:
+    """What is asked about, with every form explored once.
+
+    Attributes:
+        forms: the forms to look through.
+        effort: bounds, and the tally of solver time.
+        progress: called with the number of questions that are done and of all.
+    """
+
+    machine: Machine[Any]
+    technique: Technique[Any]
+    configuration: Configuration
+    forms: tuple[Instruction, ...]
+    effort: Effort = attrs.field(factory=Effort)
+    _runs: dict[str, Run[Any] | None] = attrs.field(factory=dict)
+
+    def run(self, instruction: Instruction) -> Run[Any] | None:
+        """The form from any state; None where it has too many paths."""
+        if instruction.form not in self._runs:
+            try:
+                run = explore_instruction(
+                    self.machine, instruction, self.effort, configuration=self.configuration
+                )
+            except PathBudgetError:
+                self._runs[instruction.form] = None
+            else:
+                self._runs[instruction.form] = run
+        return self._runs[instruction.form]
+
+    def situations(
+        self, wanted: Callable[[Run[Any]], bool], examples: Sequence[str]
+    ) -> Iterator[Situation[Any] | None]:
+        """Each form whose run is wanted, under the technique; None for one that has too many paths.
+
+        The paper's own examples come first, so that a witness is one of theirs where it can be.
+        """
+        places = {form: place for place, form in enumerate(examples)}
+        for instruction in sorted(self.forms, key=lambda i: places.get(i.form, len(places))):
+            run = self.run(instruction)
+            if run is None:
+                yield None
+            elif wanted(run):
+                yield Situation(
+                    self.machine, self.technique, self.configuration, instruction, self.effort, run
+                )
+
+    @property
+    def interrupt_flag(self) -> str:
+        """The leaf that masks interrupts; empty where the machine has none of `INTERRUPT_FLAGS`."""
+        known = {leaf.name for leaf in self.machine.state.leaves}
+        return next((name for name in INTERRUPT_FLAGS if name in known), "")
+
+
+@attrs.frozen(eq=False)
+class Answered:
+    """The answer to one question.
+
+    Attributes:
+        present: whether there is a witness.
+        witness: minimal and replayed, where there is one and time to find it.
+        forms: the forms that were found to have the problem: the first, or all where all were asked for.
+        costs: what was counted along instruction traces.
+    """
+
+    question: str
+    present: Truth
+    witness: Counterexample[Any] | None = None
+    forms: tuple[str, ...] = ()
+    costs: tuple[Cost, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """With the witness as the classification has it."""
+        answer: dict[str, object] = {
+            "question": self.question,
+            "present": self.present.value,
+            "witness": None if self.witness is None else self.witness.to_json(),
+            "forms": list(self.forms),
+        }
+        if self.costs:
+            answer["traces"] = [cost.to_json() for cost in self.costs]
+        return answer
+
+
+@attrs.frozen(eq=False)
+class Way:
+    """A way in which a form can have a problem.
+
+    Attributes:
+        conditions: that must hold together (width 1).
+        starts: the states that the runs start from; with `mapped`, G and P.
+        labels: of the runs.
+        nicer: conditions that make a witness easier to run elsewhere; given up where they cannot be met.
+    """
+
+    conditions: Sequence[Word]
+    starts: Sequence[Any]
+    labels: Sequence[str] = (NATIVE, HARDWARE)
+    mapped: bool = True
+    nicer: Sequence[Word] = ()
+
+
+def search(
+    asking: Asking,
+    every: bool,
+    question: str,
+    story: str,
+    wanted: Callable[[Run[Any]], bool],
+    ways: Callable[[Situation[Any]], Iterator[Way]],
+    examples: Sequence[str],
+) -> Answered:
+    """Look for a form with one of the ways."""
+    found: list[str] = []
+    witness: Counterexample[Any] | None = None
+    unknown = False
+    for situation in asking.situations(wanted, examples):
+        if situation is None:
+            unknown = True
+            continue
+        for way in ways(situation):
+            answer = _possible(situation, way.conditions, way.mapped)
+            unknown = unknown or answer is Answer.UNKNOWN
+            if answer is Answer.SAT:
+                found.append(situation.instruction.form)
+                if witness is None:
+                    witness = _witness(situation, question, story, way)
+                break
+        if found and not every:
+            break
+    if found:
+        return Answered(question, Truth.YES, witness, tuple(found))
+    return Answered(question, Truth.UNKNOWN if unknown else Truth.NO)
+
+
+def _witness(situation: Situation[Any], claim: str, story: str, way: Way) -> Counterexample[Any] | None:
+    conditions = [*way.conditions, *way.nicer]
+    if way.nicer and _possible(situation, conditions, way.mapped) is not Answer.SAT:
+        conditions = list(way.conditions)
+    return situation.witness(
+        claim,
+        story,
+        conditions,
+        way.labels,
+        way.starts,
+        mapped=way.mapped,
+        assumed=None if way.mapped else (),
+    )
+
+
+def _possible(situation: Situation[Any], conditions: Sequence[Word], mapped: bool) -> Answer:
+    if any(condition.value == 0 for condition in conditions):
+        return Answer.UNSAT
+    if mapped:
+        return situation.first(iter([conditions]))[0]
+    return Asker(situation.effort, ()).first([conditions], rlimit=ALTERNATIVE)
+
+
+def changes(names: Iterable[str]) -> Callable[[Run[Any]], bool]:
+    """Whether some way through changes one of these leaves, as far as the terms tell."""
+    known = tuple(names)
+
+    def wanted(run: Run[Any]) -> bool:
+        return any(
+            after[name].term is not run.before[name].term for _, after in run.completions() for name in known
+        )
+
+    return wanted
+
+
+def mode_leaves(machine: Machine[Any]) -> tuple[str, ...]:
+    """The leaves whose role is mode."""
+    return tuple(leaf.name for leaf in machine.state.leaves if leaf.role is Role.MODE)
