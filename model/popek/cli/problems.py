@@ -39,7 +39,7 @@ def problems(
         machine: a name that `popek machines` lists, or a Python file that declares one.
         names: problems, such as `ring-aliasing`; all eight by default.
     """
-    from popek.architectures import MachineFileError
+    from popek.architectures import MachineFileError, assisted
     from popek.architectures import machine as find_machine
     from popek.checks.solver import Effort
     from popek.kernel.configuration import SettingError, configure
@@ -52,6 +52,8 @@ def problems(
 
     if timeout < 0:
         raise UserError(f"--timeout {timeout:g}: expected a number of seconds, 0 or more")
+    if assisted(machine, technique) != machine:
+        raise UserError(f"{technique} leaves the levels alone; what it makes of the problems: popek vtx compare")
     try:
         known = find_machine(machine)
         chosen = uhlig.find(names)

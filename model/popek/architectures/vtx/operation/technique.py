@@ -171,5 +171,6 @@ def technique(name: str) -> Technique[VmxIa32]:
         guest=lambda state: (state.non_root == 0) & (state.reserved.size == 0) & (state.read_only.size == 0),
         private=lambda guest, private: exists_in_cr0(private.cr0.value),
         handed_over=lambda after: FALSE,
+        keeps_hidden=True,  # VM exit and VM entry save and load the hidden parts (SDM vol. 3C, chapters 27, 28)
         source=SOURCE,
     )
