@@ -34,6 +34,7 @@ from popek.kernel.technique import Technique
 from popek.kernel.words import any_of
 
 from . import uhlig
+from .uhlig_search import Asking
 
 Progress = Callable[[], None]
 
@@ -372,7 +373,7 @@ def _problem(name: str) -> Callable[[Assistance, Progress], Cell]:
     """One of the eight problems of ring deprivileging, asked of the technique, with one form of each instruction."""
 
     def answer(assistance: Assistance, progress: Progress) -> Cell:
-        asking = uhlig.Asking(
+        asking = Asking(
             assistance.machine,
             assistance.technique,
             default_configuration(assistance.machine),

@@ -151,7 +151,9 @@ def taken_addresses(asking: Asking, every: bool) -> Answered:
 
 
 def seen_storage(asking: Asking, every: bool) -> Answered:
-    """What the VMM has put among the guest's tables shows without a trap."""
+    """What the VMM has put among the guest's tables shows without a trap; nothing, where the tables are the guest's."""
+    if "gdtr.base" not in asking.technique.owned:
+        return Answered("a descriptor of the VMM's shows", Truth.NO)
     keeper = Keeper(asking.machine, asking.technique, asking.configuration, effort=asking.effort)
     found: list[str] = []
     witness = None

@@ -92,9 +92,7 @@ def explain(
     keeper = Keeper(machine, technique, request.configuration, effort=effort)
     forms = []
     for number, instruction in enumerate(instructions):
-        run = explore_instruction(
-            machine, instruction, effort, configuration=request.configuration
-        )
+        run = explore_instruction(machine, instruction, effort, configuration=request.configuration)
         classified, kept = classifier.classify(instruction, run), keeper.keeps(instruction, run)
         found: dict[str, Counterexample[Any]] = {}
         evidence = {}
@@ -110,9 +108,7 @@ def explain(
         why = disagreement(classified, kept)
         witnesses = {question: witness.to_json() for question, witness in found.items()}
         forms.append(
-            FormExplanation(
-                row_of(classified, kept), instruction.summary, witnesses, evidence, why, found
-            )
+            FormExplanation(row_of(classified, kept), instruction.summary, witnesses, evidence, why, found)
         )
         if progress is not None:
             progress(number + 1, len(instructions))

@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from popek import __version__
 
-from . import figures, witnesses
+from . import decoding, figures, witnesses
 from .errors import UserError
 from .figures import Svg
 
@@ -180,9 +180,11 @@ def _classify_symbolic(
 @app.command
 def explain(
     machine: str,
-    instruction: str,
+    instruction: str | None = None,
     /,
     *,
+    code: decoding.Bytes = None,
+    bits: decoding.Bits = None,
     technique: Technique = None,
     set: Settings = (),
     time_is_state: TimeIsState = False,
@@ -202,7 +204,7 @@ def explain(
 
     Args:
         machine: a name that `popek machines` lists, or a Python file that declares one.
-        instruction: a mnemonic, or one operand form.
+        instruction: a mnemonic, or one operand form; or give `--bytes`.
     """
     from popek.checks.explanation import explain as explained
     from popek.report import explanation as report
@@ -210,15 +212,21 @@ def explain(
     request = _request(machine, technique, set, timeout=timeout, promises=True, time_is_state=time_is_state)
     figures.assert_writable(svg)
     witnesses.assert_possible(machine, asm, confirm)
+    decoded = decoding.decoded(machine, instruction, code, bits)
+    instruction = decoded.form if decoded else instruction or ""
     with _known_names(), progress("explaining") as show:
         found = explained(request, instruction, progress=show)
     answer = found.to_json()
+    if decoded:
+        answer["decoded"] = decoded.to_json()
     emulated = witnesses.of_explanation(_machine(machine), instruction, found, asm, confirm)
     if emulated:
         answer["emulated"] = [one.to_json() for one in emulated]
     if json:
         _print_json(answer)
     elif asm is not True:
+        if decoded:
+            console().print(f"{decoded.text} is {decoded.form}\n", markup=False)
         console().print(report.explanation(found))
         witnesses.print_confirmations(emulated)
     if svg is not None:

@@ -53,7 +53,9 @@ def problems(
     if timeout < 0:
         raise UserError(f"--timeout {timeout:g}: expected a number of seconds, 0 or more")
     if assisted(machine, technique) != machine:
-        raise UserError(f"{technique} leaves the levels alone; what it makes of the problems: popek vtx compare")
+        raise UserError(
+            f"{technique} leaves the levels alone; what it makes of the problems: popek vtx compare"
+        )
     try:
         known = find_machine(machine)
         chosen = uhlig.find(names)

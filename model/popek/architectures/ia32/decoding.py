@@ -16,6 +16,7 @@ Source: SDM vol. 2A, chapter 2 and section 3.1.1.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
@@ -25,13 +26,10 @@ import attrs
 from popek.kernel.instruction import Instruction
 from popek.kernel.words import Word
 
+from .disassembly import Code, DecodingError, disassembled
 from .machine import build
 from .operands import NAMES_8, NAMES_16
-from .state import DS, GPR_NAMES, SEGMENT_NAMES, SS
-
-
-class DecodingError(ValueError):
-    """Bytes that are no instruction, or none of the machine's; or Capstone is missing.  One line."""
+from .state import DS, GPR_NAMES, SEGMENT_NAMES, SS_
 
 
 @attrs.frozen
@@ -95,6 +93,17 @@ class Decoded:
         """As the manual writes it: the key of the machine's table."""
         return self.instruction.form
 
+    def to_json(self) -> dict[str, Any]:
+        """For ``"decoded"`` in the output of `popek explain --bytes`."""
+        encoded = {name: attrs.asdict(reference) for name, reference in self.references.items()}
+        return {
+            "form": self.form,
+            "text": self.text,
+            "length": self.length,
+            "operands": dict(self.parts),
+            "references": {name: one for name, one in encoded.items() if name not in self.parts},
+        }
+
     def operands(self, state: Any = None) -> dict[str, Word]:
         """Every operand and implicit input, as `Machine.step` takes them.
 
@@ -149,51 +158,24 @@ class _Form:
             yield token, next(own).name if token in names else ""
 
 
-@attrs.frozen
-class _Code:
-    """One instruction's bytes, as far as Capstone's answer leaves questions open.
-
-    Attributes:
-        found: Capstone's instruction.
-        raw: its bytes.
-        bits: of the code segment (16, 32 or 64).
-        at: where the opcode begins.
-        size: of operands, in bits.
-        segment: number of the overriding segment register, None without.
-        sreg: number of the segment register in ModRM.
-        length: in bytes.
-    """
-
-    found: Any
-    raw: bytes
-    bits: int
-    at: int
-    size: int
-    segment: int | None
-    sreg: int | None
-    length: int
-
-    @property
-    def far(self) -> bool:
-        """Whether it is a far call or jump through memory (FF /3, FF /5)."""
-        return self.raw[self.at] == 0xFF and self.raw[self.at + 1] >> 3 & 7 in (3, 5)
-
-
 _NAMES: Final = {
     "lcall": "CALL", "ljmp": "JMP", "retfq": "RETF", "pushal": "PUSHAD", "popal": "POPAD", "pushaw": "PUSHA",
     "popaw": "POPA", "wait": "FWAIT", "movabs": "MOV",
 }  # fmt: skip
 _CONDITIONS: Final = {"e": "Z", "ne": "NZ", "ae": "NB", "a": "NBE", "ge": "NL", "g": "NLE"}
-_OVERRIDES: Final = {0x26: 0, 0x2E: 1, 0x36: 2, 0x3E: 3, 0x64: 4, 0x65: 5}
-_LEGACY_PREFIXES: Final = frozenset((*_OVERRIDES, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
-# Opcodes that raise #UD in 64-bit mode (SDM vol. 2D, table A-2, superscript i64).
-_NOT_IN_64_BIT_MODE: Final = bytes.fromhex("06070e16171e1f272f373f60619aced4d5d6ea")
-_STRINGS: Final = ("INS", "OUTS", "MOVS", "STOS", "LODS", "CMPS", "SCAS")
-_SOURCES: Final = ("OUTS", "MOVS", "LODS", "CMPS", "XLAT", "MONITOR")  # implied operands to override
-_IMPLIED: Final = (*_STRINGS, "VMRUN", "VMLOAD", "VMSAVE", "SKINIT", "INVLPGA", "AAM", "AAD")
-_ADDRESSED: Final = (*_STRINGS, "XLAT", "MONITOR", "VMRUN", "VMLOAD", "VMSAVE", "INVLPGA", "LOOP", "JECXZ")
+# Forms with implied memory operands whose segment a prefix changes.
+_SOURCES: Final = re.compile(r"(OUTS|MOVS|LODS|CMPS)[BWDQ]|XLATB|MONITOR")
+# Forms whose implied operands an address-size prefix changes.  (SVM's always raise #UD in these machines.)
+_ADDRESSED: Final = re.compile(r"(INS|OUTS|MOVS|STOS|LODS|CMPS|SCAS)[BWDQ]|XLATB|MONITOR|LOOPN?E?|JECXZ")
+_IMPLIED: Final = re.compile(
+    r"(INS|OUTS|MOVS|STOS|LODS|CMPS|SCAS)[BWDQ]|VMRUN|VMLOAD|VMSAVE|SKINIT|INVLPGA|AAM|AAD"
+)
+_CONVERSIONS: Final = {(0x98, 16): "CBW", (0x98, 32): "CWDE", (0x99, 16): "CWD", (0x99, 32): "CDQ"}
 _STACK: Final = frozenset(("RET", "ENTER", "LEAVE"))  # of operand sizes the text does not show, like RETF
-_LOW_WORD: Final = frozenset(("LAR", "LSL", "LLDT", "LTR", "VERR", "VERW", "LMSW"))  # of a wider register
+# Where a register of 16 bits may be encoded as a wider one, of which nothing else is read.
+_LOW_WORD: Final = frozenset(
+    (("LAR", 1), ("LSL", 1), ("LLDT", 0), ("LTR", 0), ("VERR", 0), ("VERW", 0), ("LMSW", 0))
+)
 _MEMORY_BYTES: Final = {"m8": 1, "m16": 2, "m32": 4, "m64": 8, "m128": 16}
 
 
@@ -220,9 +202,7 @@ def dialect(
         words = instruction.form.replace(",", " ").split()
         marker = words.pop(0) if words[0] in ("o16", "o64") else ""
         count = 2 if words[0].startswith("REP") else 1
-        forms.setdefault(" ".join(words[:count]), []).append(
-            _Form(instruction, marker, tuple(words[count:]))
-        )
+        forms.setdefault(" ".join(words[:count]), []).append(_Form(instruction, marker, tuple(words[count:])))
     return Dialect(name, registers, natural, forms)
 
 
@@ -230,7 +210,7 @@ def decode_as(own: Dialect, code: bytes, bits: int, known: Sequence[int]) -> Dec
     """The first instruction of machine code, in a machine's own terms; `known` are its sizes of code."""
     if bits not in known:
         raise DecodingError(f"{bits}-bit code: expected {' or '.join(map(str, known))} for {own.name}")
-    read = _disassembled(code, bits)
+    read = disassembled(code, bits)
     text = f"{read.found.mnemonic} {read.found.op_str}".strip()
     for natural in (False, True) if bits < own.natural else (False,):
         for form in own.forms.get(_name(own, read, natural), ()):
@@ -243,44 +223,13 @@ def decode_as(own: Dialect, code: bytes, bits: int, known: Sequence[int]) -> Dec
     raise DecodingError(f"{shown} ({text}): the machine {own.name} has no such instruction form")
 
 
-def _disassembled(code: bytes, bits: int) -> _Code:
-    """The first instruction as Capstone reads it, with what it does not tell."""
-    try:
-        import capstone
-    except ImportError:
-        raise DecodingError("decoding needs Capstone; install it with the extra: popek[decode]") from None
-
-    at = next((i for i, byte in enumerate(code) if byte not in _LEGACY_PREFIXES), len(code))
-    wide = False
-    if bits == 64 and code[at : at + 1] and code[at] & 0xF0 == 0x40:
-        wide, at = bool(code[at] & 8), at + 1
-    prefixes, opcode = code[:at], code[at : at + 1]
-    raw, sreg = code, None
-    if opcode in (b"\x8c", b"\x8e") and len(code) > at + 1:
-        # Capstone refuses the segment registers 6 and 7, which the machines answer with #UD.
-        sreg = code[at + 1] >> 3 & 7
-        raw = code[: at + 1] + bytes([code[at + 1] & ~0x38]) + code[at + 2 :]
-    absent = bits == 64 and opcode != b"" and opcode in _NOT_IN_64_BIT_MODE
-    mode = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}[32 if absent else bits]
-    reader = capstone.Cs(capstone.CS_ARCH_X86, mode)
-    reader.detail = True
-    found = next(reader.disasm(raw, 0, 1), None)
-    if found is None:
-        shown = code[:15].hex(" ") or "no bytes"
-        raise DecodingError(f"{shown}: begins with no whole instruction of {bits}-bit code")
-    narrow = (0x66 in prefixes) != (bits == 16)
-    override = next((_OVERRIDES[byte] for byte in reversed(prefixes) if byte in _OVERRIDES), None)
-    if bits == 64 and override is not None and override <= DS:
-        override = None
-    unseen = found.mnemonic in ("ud0", "ud1")  # whose ModRM Capstone leaves out
-    return _Code(
-        found, code, bits, at, 64 if wide else 16 if narrow else 32, override, sreg, found.size + unseen
-    )
-
-
-def _name(own: Dialect, read: _Code, natural: bool) -> str:
+def _name(own: Dialect, read: Code, natural: bool) -> str:
     """The mnemonic with its prefix as the table spells it."""
     mnemonic: str = read.found.mnemonic
+    # Capstone calls these by 32-bit names in 16-bit code.
+    if (conversion := _CONVERSIONS.get((read.raw[read.at], read.size))) is not None:
+        return conversion
+    mnemonic = mnemonic.removeprefix("notrack ")
     if mnemonic in _NAMES:
         return _NAMES[mnemonic]
     for start in ("cmov", "set", "j"):
@@ -292,7 +241,7 @@ def _name(own: Dialect, read: _Code, natural: bool) -> str:
 
 
 def _matched(
-    own: Dialect, form: _Form, read: _Code, natural: bool
+    own: Dialect, form: _Form, read: Code, natural: bool
 ) -> tuple[dict[str, int], dict[str, MemoryReference]] | None:
     """The parts of the operands if the code is of this form, else None."""
     base = form.instruction.form.split(",")[0].split()
@@ -305,7 +254,7 @@ def _matched(
     if tokens and tokens[-1][0] == "seg":
         parts["operand seg"] = DS if read.segment is None else read.segment
         return parts, references
-    if mnemonic.startswith(_IMPLIED) and not tokens:
+    if not tokens and _IMPLIED.fullmatch(mnemonic):
         return parts, references
     if mnemonic in ("UD0", "UD1"):
         return _of_modrm(tokens, read)
@@ -329,7 +278,7 @@ def _matched(
     return parts, references
 
 
-def _same_size(form: _Form, mnemonic: str, read: _Code) -> bool:
+def _same_size(form: _Form, mnemonic: str, read: Code) -> bool:
     """Whether the operand size is the form's, where its text shows it by a marker or not at all."""
     if form.marker:
         return read.size == int(form.marker[1:])
@@ -345,18 +294,18 @@ def _same_size(form: _Form, mnemonic: str, read: _Code) -> bool:
     return not hidden or read.size != 16
 
 
-def _same_surroundings(form: _Form, mnemonic: str, read: _Code) -> bool:
+def _same_surroundings(form: _Form, mnemonic: str, read: Code) -> bool:
     """Whether prefixes leave implied operands as the form has them."""
     if read.found.prefix[0] and " " not in read.found.mnemonic:
         return False
-    if mnemonic.startswith(_ADDRESSED) and read.found.addr_size * 8 != max(read.bits, 32):
+    if _ADDRESSED.fullmatch(mnemonic) and read.found.addr_size * 8 != max(read.bits, 32):
         return False
     plain = read.segment is None or read.segment == DS
-    return plain or not mnemonic.startswith(_SOURCES) or "seg" in form.tokens
+    return plain or not _SOURCES.fullmatch(mnemonic) or "seg" in form.tokens
 
 
 def _of_modrm(
-    tokens: Sequence[tuple[str, str]], read: _Code
+    tokens: Sequence[tuple[str, str]], read: Code
 ) -> tuple[dict[str, int], dict[str, MemoryReference]] | None:
     """The two registers of UD0 and UD1."""
     if len(read.raw) < read.length:
@@ -368,7 +317,7 @@ def _of_modrm(
     return {f"operand {name}": n for (_, name), n in zip(tokens, numbers, strict=True)}, {}
 
 
-def _of_pointer(token: str, read: _Code) -> tuple[dict[str, int], dict[str, MemoryReference]] | None:
+def _of_pointer(token: str, read: Code) -> tuple[dict[str, int], dict[str, MemoryReference]] | None:
     """The selector and offset of a direct far transfer."""
     if read.raw[read.at] not in (0x9A, 0xEA) or token != f"ptr16:{min(read.size, 32)}":
         return None
@@ -377,7 +326,7 @@ def _of_pointer(token: str, read: _Code) -> tuple[dict[str, int], dict[str, Memo
     return {f"operand {token}.selector": selector, f"operand {token}.offset": offset}, {}
 
 
-def _is_fixed(token: str, operand: Any, read: _Code) -> bool:
+def _is_fixed(token: str, operand: Any, read: Code) -> bool:
     """Whether an operand is what a form's fixed word says."""
     if operand.type == 1:
         return bool(read.found.reg_name(operand.reg) == token.lower())
@@ -385,7 +334,7 @@ def _is_fixed(token: str, operand: Any, read: _Code) -> bool:
 
 
 def _number(
-    own: Dialect, token: str, place: int, operand: Any, read: _Code, natural: bool, mnemonic: str
+    own: Dialect, token: str, place: int, operand: Any, read: Code, natural: bool, mnemonic: str
 ) -> int | None:
     """A register's or an immediate's number, None if it is no such operand."""
     if operand.type == 2:
@@ -394,7 +343,7 @@ def _number(
     if token == "Sreg":
         return read.sreg if name in SEGMENT_NAMES else None
     size = _register_size(token, operand, natural, own)
-    if token == "r16" and (mnemonic in _LOW_WORD or (read.sreg is not None and place == 1)):
+    if token == "r16" and ((mnemonic, place) in _LOW_WORD or (read.sreg is not None and place == 1)):
         size = 8 * operand.size
     names = own.registers.get(size, ()) if token.startswith("r") and not token.startswith("rel") else ()
     return names.index(name) if name in names else None
@@ -408,7 +357,7 @@ def _register_size(token: str, operand: Any, natural: bool, own: Dialect) -> int
     return 32 if natural and wanted == own.natural and operand.size == 4 else wanted
 
 
-def _immediate(token: str, place: int, operand: Any, read: _Code) -> int | None:
+def _immediate(token: str, place: int, operand: Any, read: Code) -> int | None:
     """An encoded number as one of the form's width, None if it does not fit."""
     encoding, width = read.found.encoding, int(token[3:])
     if read.raw[read.at] == 0xC8:  # ENTER has two
@@ -423,7 +372,7 @@ def _immediate(token: str, place: int, operand: Any, read: _Code) -> int | None:
     return int(value & (1 << width) - 1)
 
 
-def _fits_memory(token: str, operand: Any, read: _Code) -> bool:
+def _fits_memory(token: str, operand: Any, read: Code) -> bool:
     """Whether a memory operand is of the form's kind."""
     if not token.startswith("m"):
         return False
@@ -439,7 +388,7 @@ def _put_memory(
     own: Dialect,
     name: str,
     operand: Any,
-    read: _Code,
+    read: Code,
     parts: dict[str, int],
     references: dict[str, MemoryReference],
 ) -> None:
@@ -456,7 +405,7 @@ def _put_memory(
         memory.disp & (1 << width) - 1,
         base in ("eip", "rip"),
     )
-    usual = SS if reference.base in (4, 5) else DS
+    usual = SS_ if reference.base in (4, 5) else DS
     parts[f"{name}.segment"] = usual if read.segment is None else read.segment
     references[f"{name}.offset"] = reference
     if reference.fixed:
