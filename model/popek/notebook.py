@@ -46,7 +46,7 @@ from popek.checks.vmcs_repair import repair as smallest_repair
 from popek.checks.vtx_judgement import Judgement, judge
 from popek.checks.vtx_requirements import Governed
 from popek.checks.vtx_synthesis import Synthesis, synthesize
-from popek.kernel.configuration import Configuration, SettingError, configure
+from popek.kernel.configuration import Configuration, SettingError, configure, default_configuration
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.report import assistance as assistance_report
 from popek.report import claims as claims_report
@@ -267,10 +267,14 @@ def leaks(
 
 @_in_one_line
 def paths(name: str | Machine[Any], instruction: str) -> Figure:
-    """The path tree of an instruction's first form: what it asks, in order, and how each way ends."""
+    """The path tree of an instruction's first form: what it asks, in order, and how each way ends.
+
+    In the machine's usual operating mode.
+    """
     known = architectures.machine(name)
     first = known.find(instruction)[0]
-    return graphs.path_tree(known, first, explore_instruction(known, first))
+    run = explore_instruction(known, first, configuration=default_configuration(known))
+    return graphs.path_tree(known, first, run)
 
 
 @_in_one_line

@@ -18,7 +18,7 @@ import pytest
 
 from popek.architectures import machine
 from popek.architectures.ia32 import decoding, disassembly
-from popek.architectures.ia32.decoding import Decoded
+from popek.architectures.ia32.decoded import Decoded
 from popek.architectures.ia32.decoding import decode as decode_ia32
 from popek.architectures.ia32.disassembly import DecodingError
 from popek.architectures.ia32.state import Ia32
@@ -122,6 +122,8 @@ def complaint(one: Assembled) -> str:
     expected = one.expected
     if one.form in SYMMETRIC and sorted(numbers.values()) == sorted(expected.values()):
         return ""
+    if found.form == "NOP" and one.form in SYMMETRIC and not any(one.operands.values()):
+        return ""  # XCHG EAX, EAX
     if WRITTEN_AS.get(one.form) == found.form and list(numbers.values()) == list(expected.values()):
         return ""
     same = found.form == one.form and numbers == expected
@@ -190,6 +192,7 @@ MUTATIONS: tuple[tuple[object, str, object], ...] = (
     (decoding, "_CONDITIONS", {**decoding._CONDITIONS, "ge": "NLE", "g": "NL"}),
     (decoding, "_CONVERSIONS", {}),
     (decoding, "_same_size", lambda form, mnemonic, read: True),
+    (decoding, "_WITH_F3", ()),
 )
 
 
@@ -286,8 +289,7 @@ def test_whatever_decodes_assembles_to_code_that_decodes_alike() -> None:
         code += bytes(rng.choices((b"", b"\x0f", b"\x0f\x01"), (4, 4, 1))[0]) + rng.randbytes(12)
         try:
             found = decode_ia32(code)
-        except DecodingError as error:
-            assert "\n" not in str(error)
+        except DecodingError:
             refused += 1
             continue
         assert decode_ia32(code[: found.length]) == found
@@ -309,6 +311,9 @@ def test_whatever_decodes_assembles_to_code_that_decodes_alike() -> None:
         ("0f1f00", 32, "0f 1f 00 (nop dword ptr [eax]): the machine ia32 has no such instruction form"),
         ("f00fb10b", 32, "(lock cmpxchg dword ptr [ebx], ecx): the machine ia32 has no such"),
         ("f2a4", 32, "(repne movsb"),
+        ("f389d8", 32, "the machine ia32 has no such"),  # no prefix that the manual leaves open
+        ("f30f01d0", 32, "the machine ia32 has no such"),
+        ("660f01d0", 32, "the machine ia32 has no such"),
         ("66c3", 32, "66 c3 (ret): the machine ia32 has no such"),  # EIP cut to 16 bits
         ("66e81000", 32, "the machine ia32 has no such"),
         ("67a4", 32, "the machine ia32 has no such"),  # SI and DI

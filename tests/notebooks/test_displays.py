@@ -95,7 +95,7 @@ def test_path_tree_of_cli_is_that_of_the_manual() -> None:
     tree = notebook.paths("ia32", "CLI")
     boxes = _boxes(tree)
     asked = [lines[0] for kind, *_, lines in boxes if not kind]
-    assert asked == ["cs.selector.rpl <= eflags.iopl ?", "cs.selector.rpl = 3 ?", "cr4.pvi ?"]
+    assert asked == ["ss.rights.dpl <= eflags.iopl ?", "ss.rights.dpl = 3 ?", "cr4.pvi ?"]  # CPL is SS.DPL
     ends = [" ".join(lines) for kind, *_, lines in boxes if kind]
     assert [end.startswith("traps: #GP(0)") for end in ends] == [False, False, True, True]
     assert "eflags.if" in ends[0]
@@ -103,7 +103,7 @@ def test_path_tree_of_cli_is_that_of_the_manual() -> None:
     told = [" ".join(line.split()[:2]) for line in str(tree).split("\n")[1:]]
     assert told == [
         "yes: completes,",
-        "no: cs.selector.rpl",
+        "no: ss.rights.dpl",
         "yes: cr4.pvi",
         "yes: completes,",
         "no: traps:",

@@ -12,16 +12,16 @@ from popek.notebook import NotebookError
 
 
 def test_figure_of_exits_says_what_the_table_says() -> None:
-    found = notebook.vtx_exits("RDTSC", "CPUID", "POPF")
+    found = notebook.vtx_exits("RDTSC", "CPUID", "CLD")
     drawn = found.figure()
     assert "rdtsc_exiting → RDTSC" in str(drawn)
     assert "RDTSC → 16 RDTSC" in str(drawn)
     assert "CPUID → 10 CPUID" in str(drawn)
-    assert str(drawn).splitlines()[-1] == "POPF"  # no control, no exit
+    assert str(drawn).splitlines()[-1] == "CLD"  # no control, no exit
     kinds = dict(
         re.findall(r'<g class="(\w*)">(?:<title>.*?</title>)?<rect[^>]*/><text[^>]*>([^<]*)<', drawn.svg)
     )
-    assert (kinds["red"], kinds["green"], kinds["blue"]) == ("CPUID", "POPF", "rdtsc_exiting")
+    assert (kinds["red"], kinds["green"], kinds["blue"]) == ("CPUID", "CLD", "rdtsc_exiting")
     assert [item.controls for item in found] == [("primary.rdtsc_exiting",), (), ()]
 
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from .errors import UserError
 
 if TYPE_CHECKING:
-    from popek.architectures.ia32.decoding import Decoded
+    from popek.architectures.ia32.decoded import Decoded
 
 Bytes = Annotated[
     str | None, Parameter(name="--bytes", help="Instead of INSTRUCTION: its machine code, in hexadecimal.")

@@ -102,7 +102,8 @@ def of_instruction(request: Request, name: str, kind: Kind) -> Figure:
     found = machine.find(name)
     if kind == LEAKS:
         return sensitivity_figure(_classified(request, [instruction.form for instruction in found]))
-    return path_tree(machine, found[0], explore_instruction(machine, found[0]))
+    run = explore_instruction(machine, found[0], configuration=request.configuration)
+    return path_tree(machine, found[0], run)
 
 
 def of_settings(request: Request, found: Conditions) -> Figure:

@@ -9,7 +9,8 @@ has several encodings, or one encoding could be several forms:
 - Of two forms that do the same, it is the one whose text names the size that is encoded: ``8C /r`` without
   REX.W is ``MOV r32, Sreg`` though ``MOV r64, Sreg`` does the same.
 - Whatever would change what the instruction does and is not in the form makes it another instruction:
-  LOCK, an operand or address size, a segment override of an implied operand.
+  LOCK, REP, an operand or address size, a segment override of an implied operand.
+- ``XCHG`` does not tell its two registers apart; ``XCHG EAX, EAX`` (90H) is ``NOP``.
 
 Source: SDM vol. 2A, chapter 2 and section 3.1.1.
 """
@@ -24,105 +25,12 @@ from typing import Any, Final
 import attrs
 
 from popek.kernel.instruction import Instruction
-from popek.kernel.words import Word
 
+from .decoded import Decoded, MemoryReference
 from .disassembly import Code, DecodingError, disassembled
 from .machine import build
 from .operands import NAMES_8, NAMES_16
 from .state import DS, GPR_NAMES, SEGMENT_NAMES, SS_
-
-
-@attrs.frozen
-class MemoryReference:
-    """The offset of a memory operand as it is encoded.
-
-    Attributes:
-        width: of addresses, in bits (16, 32 or 64).
-        base: number of the general register, None without.
-        index: likewise.
-        scale: what the index is multiplied by.
-        displacement: as a number of `width` bits.
-        relative: to the next instruction (RIP-relative).
-    """
-
-    width: int
-    base: int | None
-    index: int | None
-    scale: int
-    displacement: int
-    relative: bool = False
-
-    @property
-    def fixed(self) -> bool:
-        """Whether the offset depends on no register."""
-        return self.base is None and self.index is None and not self.relative
-
-    def offset(self, state: Any, length: int) -> Word:
-        """The offset in a state that starts an instruction of so many bytes (`width` bits)."""
-        total = Word(self.width, self.displacement)
-        if self.base is not None:
-            total = total + state.gpr[self.base].resize(self.width)
-        if self.index is not None:
-            total = total + state.gpr[self.index].resize(self.width) * self.scale
-        if self.relative:
-            total = total + (state.rip + length).resize(self.width)
-        return total
-
-
-@attrs.frozen
-class Decoded:
-    """One instruction of machine code.
-
-    Attributes:
-        instruction: the form in the machine's table.
-        length: in bytes.
-        text: the instruction as Capstone spells it.
-        parts: the number of each part by its name as a symbol (``operand r32``), without an offset that
-            depends on registers.
-        references: the encoded offset by its part's name (``operand m.offset``).
-    """
-
-    instruction: Instruction
-    length: int
-    text: str
-    parts: Mapping[str, int]
-    references: Mapping[str, MemoryReference]
-
-    @property
-    def form(self) -> str:
-        """As the manual writes it: the key of the machine's table."""
-        return self.instruction.form
-
-    def to_json(self) -> dict[str, Any]:
-        """For ``"decoded"`` in the output of `popek explain --bytes`."""
-        encoded = {name: attrs.asdict(reference) for name, reference in self.references.items()}
-        return {
-            "form": self.form,
-            "text": self.text,
-            "length": self.length,
-            "operands": dict(self.parts),
-            "references": {name: one for name, one in encoded.items() if name not in self.parts},
-        }
-
-    def operands(self, state: Any = None) -> dict[str, Word]:
-        """Every operand and implicit input, as `Machine.step` takes them.
-
-        Args:
-            state: the one in which the instruction starts; needed if an offset depends on registers.
-
-        Raises:
-            DecodingError: it is needed and missing.
-        """
-        result = {}
-        for operand in self.instruction.inputs:
-            for name, width in operand.part_names():
-                if name in self.parts:
-                    result[name] = Word(width, self.parts[name])
-                elif state is None:
-                    raise DecodingError(f"{self.text}: the offset depends on registers; expected a state")
-                else:
-                    result[name] = self.references[name].offset(state, self.length).zero_extend(width)
-        return result
 
 
 @attrs.frozen
@@ -172,6 +80,16 @@ _IMPLIED: Final = re.compile(
 )
 _CONVERSIONS: Final = {(0x98, 16): "CBW", (0x98, 32): "CWDE", (0x99, 16): "CWD", (0x99, 32): "CDQ"}
 _STACK: Final = frozenset(("RET", "ENTER", "LEAVE"))  # of operand sizes the text does not show, like RETF
+# Capstone drops a prefix that the manual does not define for an opcode.  F3H is part of these opcodes:
+_WITH_F3: Final = ("PAUSE", "WBNOINVD", "RDPID", "VMXON", "RDFS", "WRFS", "RDGS", "WRGS")
+# and 66H makes these undefined (NP in the manual's opcode column).
+_NO_66: Final = frozenset(
+    (
+        *("XGETBV", "XSETBV", "RDPKRU", "WRPKRU", "CLAC", "STAC", "LFENCE", "MFENCE", "SFENCE", "EMMS"),
+        *("XSAVE", "XSAVEC", "XSAVES", "XSAVEOPT", "XRSTOR", "XRSTORS", "FXSAVE", "FXRSTOR"),
+        *("VMREAD", "VMWRITE", "VMPTRST", "VMFUNC"),
+    )
+)
 # Where a register of 16 bits may be encoded as a wider one, of which nothing else is read.
 _LOW_WORD: Final = frozenset(
     (("LAR", 1), ("LSL", 1), ("LLDT", 0), ("LTR", 0), ("VERR", 0), ("VERW", 0), ("LMSW", 0))
@@ -296,7 +214,11 @@ def _same_size(form: _Form, mnemonic: str, read: Code) -> bool:
 
 def _same_surroundings(form: _Form, mnemonic: str, read: Code) -> bool:
     """Whether prefixes leave implied operands as the form has them."""
-    if read.found.prefix[0] and " " not in read.found.mnemonic:
+    prefixes = read.raw[: read.at]
+    repeated = " " in read.found.mnemonic or mnemonic.startswith(_WITH_F3)
+    if not repeated and (0xF2 in prefixes or 0xF3 in prefixes):
+        return False
+    if mnemonic in _NO_66 and 0x66 in prefixes:
         return False
     if _ADDRESSED.fullmatch(mnemonic) and read.found.addr_size * 8 != max(read.bits, 32):
         return False

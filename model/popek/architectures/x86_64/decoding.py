@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from popek.architectures.ia32.decoding import Decoded, Dialect, decode_as, dialect
+from popek.architectures.ia32.decoded import Decoded
+from popek.architectures.ia32.decoding import Dialect, decode_as, dialect
 
 from .machine import build
 from .operands import REGISTER_NAMES
