@@ -260,8 +260,13 @@ def _decode_task(
     state["ldtr"] = task[8 + 0x60] | task[8 + 0x61] << 8 if switched else first["ldtr"]
     state["cpl"] = state["cs"] & 3
     moved = (state["eip"], state["cs"]) != (first["eip"], first["cs"])
-    state["eflags"] = state["eflags"] & ~_RF | (0 if moved else first["eflags"] & _RF)
     shown = _without_frame(prepared, memory, at + 0x20, at + 0x60)
+    kind = prepared.arena[first["gdtr.base"] + (first["tr"] & 0xFFF8) + 5]
+    if not kind & 8:  # a 16-bit TSS has IP at 0EH and CS at 24H, and half of every register
+        (ip,), (cs,) = struct.unpack_from("<H", task, 8 + 0x0E), struct.unpack_from("<H", task, 8 + 0x24)
+        moved = (ip, cs) != (first["eip"] & 0xFFFF, first["cs"])
+        shown = _without_frame(prepared, memory, at + 0x0E, at + 0x2A)
+    state["eflags"] = state["eflags"] & ~_RF | (0 if moved else first["eflags"] & _RF)
     # The interrupt that ends the step could not be delivered; its own faults have EXT = 1.
     if moved and (vector == 8 or frame[0] & 1):
         return StepResult("next", registers=state, memory=shown, msrs=msrs)
