@@ -45,9 +45,10 @@ def ia32(
         raise UserError(f"--cases {cases}: expected a number above 0")
     emulators = {"bochs": BOCHS}
     if against == "unicorn":
-        from popek.emulators.ia32_unicorn import UNICORN
+        from popek.emulators.ia32_unicorn import FORMS, UNICORN
 
         emulators["unicorn"] = UNICORN
+        forms = forms or tuple(FORMS)  # the others it does not run faithfully
     if against not in emulators:
         raise UserError(f"--against {against}: expected bochs or unicorn")
     try:
