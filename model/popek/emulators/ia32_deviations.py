@@ -19,6 +19,7 @@ from popek.architectures.ia32.access import within
 from popek.architectures.ia32.descriptors import Descriptor, in_table, read_descriptor
 from popek.architectures.ia32.state import CR4_DEFINED, ECX, EDX, ESP, SEGMENT_NAMES, Ia32
 from popek.emulators.ia32_cases import Case, Mode
+from popek.emulators.ia32_delivery import deliverable
 from popek.emulators.ia32_expectation import EXTENDED_STATE, Expectation, initial_state
 from popek.emulators.ia32_step import StepCase, StepResult
 
@@ -326,6 +327,14 @@ def _far_call_checks_target_first(found: Found) -> bool:
     return mode and found.mnemonic == "CALL" and (found.faults[0][0], found.faults[1][0]) == (12, 13)
 
 
+def _repeated_port_io_asks_first(found: Found) -> bool:
+    """REP INS or OUTS with ECX = 0 of a port that is not permitted."""
+    repeated = found.case.form.startswith(("REP INS", "REP OUTS"))
+    idle = repeated and int(found.state.gpr[ECX]) == 0
+    refused = (13, 0) if deliverable(found.state, 13, True) else (8, 0)
+    return idle and found.expected.kind == "next" and found.faults[1] == refused
+
+
 _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "access-wraps-at-4-gib": _access_wraps,
     "alignment-check-order": _alignment_check_order,
@@ -345,6 +354,7 @@ _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "near-call-pushes-first": _near_call_pushes_first,
     "operand-wraps-at-64-kib": _operand_wraps_at_64_kib,
     "far-call-checks-target-first": _far_call_checks_target_first,
+    "repeated-port-io-asks-first": _repeated_port_io_asks_first,
     "virtual-8086-return-beyond-the-limit": _virtual_8086_return_beyond_the_limit,
 }
 

@@ -14,7 +14,7 @@ from popek.kernel.words import Word, ite
 
 from .. import access
 from ..access import MemoryOperand
-from ..state import EAX, ECX, EDI, EDX, ES, ESI, Ia32
+from ..state import EAX, ECX, EDI, ES, ESI, Ia32
 from . import port_io
 from .general import _subtract
 from .port_io import move_index
@@ -49,7 +49,6 @@ def declare(machine: Machine[Ia32]) -> None:
                 body=(BODIES | PORTS)[name],
                 size=size,
                 while_equal=while_equal,
-                ports=name in PORTS,
             )
             def repeated(
                 cpu: Ia32,
@@ -58,15 +57,12 @@ def declare(machine: Machine[Ia32]) -> None:
                 body: Body,
                 size: int,
                 while_equal: bool | None,
-                ports: bool,
             ) -> None:
                 """Nothing if ECX is 0; else one element, ECX - 1, and the same again while it is not 0.
 
-                CMPS and SCAS go on only while ZF is as the prefix wants it.  INS and OUTS ask for I/O permission
-                even when ECX is 0, as Bochs does; the manual's operation of REP does not say.
+                CMPS and SCAS go on only while ZF is as the prefix wants it.  With ECX = 0 INS and OUTS are not executed
+                either, so nobody asks whether the port is permitted.
                 """
-                if ports:
-                    port_io.check_io_permission(cpu, cpu.gpr[EDX].truncate(16), size)
                 if cpu.gpr[ECX] == 0:
                     return
                 body(cpu, segment, size)
