@@ -63,15 +63,8 @@ def hidden_state(
         outcome = machine.step(instruction, before, values)
         return outcome.state if isinstance(outcome, Next) else None
 
-    pruner = Pruner(effort)
-
     def program() -> tuple[Any, Any] | None:
         """The end, undisturbed and after the register was loaded again, of the ways that complete."""
-        ends = run()
-        pruner.arrive()
-        return ends
-
-    def run() -> tuple[Any, Any] | None:
         loaded = step(load, state, _words(_load(load)))
         changed = loaded and step(store, loaded, {**_words(_store(store, 0)), "operand m32.offset": offset})
         undisturbed = changed and step(read, changed, _words(_read(read)))
@@ -85,7 +78,7 @@ def hidden_state(
         technique.guest(state),
         configuration.holds(machine, state),
     ]
-    paths = explore(program, pruner, assume=assumed, budget=4000)
+    paths = explore(program, Pruner(effort), assume=assumed, budget=4000, unasked=lambda ends: ends is None)
     unknown = False
     for path, near in itertools.product([path for path in paths if path.result], (True, False)):
         undisturbed, disturbed = path.result or (state, state)

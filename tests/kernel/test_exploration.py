@@ -20,6 +20,8 @@ A, B = symbol("a", 4), symbol("b", 4)
 class Anything:
     """An oracle that prunes nothing."""
 
+    assignment = None
+
     def push(self, condition: Term) -> None: ...
     def pop(self) -> None: ...
     def feasible(self) -> bool:
@@ -60,6 +62,38 @@ def test_sides_that_cannot_be_are_not_run() -> None:
     assert len(explore(run, Pruner())) == 2
     assert ran == []
     assert len(explore(run, Anything())) == 3
+
+
+def test_sides_that_come_to_an_unasked_result_are_not_searched_for() -> None:
+    searched = []
+
+    class Counting(Pruner):
+        def feasible(self) -> bool:
+            if self.assignment is None:
+                searched.append(1)
+            return super().feasible()
+
+    def run() -> str:
+        for value in range(3):
+            if value == A:
+                return "trap"
+        if A < 3:
+            return "impossible"
+        return "high"
+
+    eager = explore(run, Counting(prefer=[A == 9]))
+    needed = len(searched)
+    searched.clear()
+    lazy = explore(run, Counting(prefer=[A == 9]), unasked=lambda result: result == "trap")
+    assert [path.result for path in lazy] == [path.result for path in eager] == ["trap"] * 3 + ["high"]
+    assert (needed, len(searched)) == (5, 2)  # at the start, and for the impossible side
+    impossible = explore(lambda: (A < 3) and (A == 7) and "trap", Pruner(), unasked=lambda r: r == "trap")
+    assert all(not holding([path], a, 0) for path in impossible if path.result == "trap" for a in range(16))  # type: ignore[list-item]
+
+
+def test_true_sides_come_first_whichever_was_run_first() -> None:
+    paths = explore(lambda: (bool(A == 5), bool(B == 2)), Pruner(prefer=[A == 1, B == 2]))
+    assert [path.result for path in paths] == [(True, True), (True, False), (False, True), (False, False)]
 
 
 def test_a_question_that_was_answered_is_not_asked_again() -> None:

@@ -504,33 +504,37 @@ class _Questions(Generic[S]):
         return Answer.UNSAT
 
     def _that_differ(
-        self, cases: Iterable[Case], conditions: Sequence[Word]
+        self, cases: Sequence[Case], conditions: Sequence[Word]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The names whose conditions are possible, several per model, and the undecided ones."""
         found: set[str] = set()
+        for case in cases:
+            if self._known(case.first):
+                self._seen(self._near(case, conditions, case.when), case, NEAR, found)
         undecided: set[str] = set()
         for case in cases:
-            left = {name: condition for name, condition in case.unlike.items() if name not in found}
-            if not left or not self._known(case.first):
-                undecided |= set(left)
-                continue
-            for solver, bound in (
-                (self._near(case, conditions, case.when), NEAR),
-                (self._ask.solver(*conditions, case.when), COMPONENT),
-            ):
-                answer = Answer.SAT
-                while left and answer is Answer.SAT:
-                    solver.add(any_of(left.values()))
-                    answer = solver.check(rlimit=bound)
-                    if answer is Answer.SAT:
-                        model = solver.model()
-                        seen = {name for name, condition in left.items() if model(condition.term)}
-                        found |= seen
-                        left = {name: condition for name, condition in left.items() if name not in seen}
-                        bound = min(bound, COMPONENT // 5)  # a model shows most of what there is to see
-            if left and answer is Answer.UNKNOWN:
-                undecided |= set(left)
+            # Where one short search was in vain, further ones mostly are, too.
+            if undecided or self._seen(self._ask.solver(*conditions, case.when), case, COMPONENT, found):
+                undecided |= case.unlike.keys()
         return self._ordered(found), self._ordered(undecided - found)
+
+    def _seen(self, solver: Solver, case: Case, bound: int, found: set[str]) -> bool:
+        """Add the names that a solver finds different, several per model, to those found.
+
+        Returns:
+            Whether it could not tell of some.
+        """
+        left = {name: condition for name, condition in case.unlike.items() if name not in found}
+        while left:
+            solver.add(any_of(left.values()))
+            answer = solver.check(rlimit=bound)
+            if answer is not Answer.SAT:
+                return answer is Answer.UNKNOWN
+            model = solver.model()
+            found |= {name for name, condition in left.items() if model(condition.term)}
+            left = {name: condition for name, condition in left.items() if name not in found}
+            bound = min(bound, COMPONENT // 5)  # a model shows most of what there is to see
+        return False
 
     # -- what is known of the ways to complete ------------------------------------------------
 

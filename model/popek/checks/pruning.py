@@ -31,14 +31,12 @@ class Pruner:
 
     Attributes:
         translated: a solver whose translations others may share.
-        reached: per path, in the order in which they were found, an assignment that takes it, if known.
     """
 
     def __init__(
         self, effort: Effort | None = None, *, prefer: Sequence[Word] = (), rlimit: int = FEASIBILITY
     ) -> None:
         self.translated = Solver(effort, rlimit=rlimit)
-        self.reached: list[Model | None] = []
         self._effort, self._prefer, self._rlimit = effort, [word.term for word in prefer], rlimit
         self._conditions: list[Term] = []
         self._models: list[Model | None] = [None]
@@ -48,10 +46,6 @@ class Pruner:
     def assignment(self) -> Model | None:
         """What fulfils every condition, where that is known."""
         return self._models[-1]
-
-    def arrive(self) -> None:
-        """The conditions are those of a whole path: remember an assignment that takes it."""
-        self.reached.append(self.assignment)
 
     def push(self, condition: Term | Word) -> None:
         """Assume a condition (width 1) on top of the earlier ones."""

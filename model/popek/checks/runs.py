@@ -164,6 +164,7 @@ def explore_instruction(
     budget: int = 2000,
     configuration: Configuration | None = None,
     prefer: Callable[[S], Word] = lambda state: TRUE,
+    traps: bool = True,
 ) -> Run[S]:
     """Every path of an instruction from any state that the machine's invariant allows.
 
@@ -171,6 +172,7 @@ def explore_instruction(
         configuration: where it fixes an operating mode, only states in that mode.
         budget: the greatest number of paths.
         prefer: what the assignments that take the paths should fulfil where that costs nothing.
+        traps: every path to a trap is feasible; otherwise some are there of which nobody asked.
 
     Raises:
         PathBudgetError: the instruction has more paths than `budget`.
@@ -179,21 +181,14 @@ def explore_instruction(
     state, exists = _anything(machine, machine.invariant, settings)
     operands = instruction.symbols()
     pruner = Pruner(effort, prefer=[prefer(state)])
-
-    def step() -> Outcome[S]:
-        outcome = machine.step(instruction, state, operands)
-        pruner.arrive()
-        return outcome
-
     found: list[Path[Outcome[S]]] = explore(
-        step,
+        lambda: machine.step(instruction, state, operands),
         pruner,
         assume=[exists, instruction.valid(operands)],
         budget=budget,
+        unasked=None if traps else lambda outcome: isinstance(outcome, Trap),
     )
-    known = {
-        path.conditions: model for path, model in zip(found, pruner.reached, strict=True) if model is not None
-    }
+    known = {path.conditions: path.assignment for path in found if path.assignment is not None}
     return Run(state, tuple(found), operands, known, pruner.translated)
 
 

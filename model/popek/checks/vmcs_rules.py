@@ -95,6 +95,8 @@ def _places(known: Vmcs) -> list[int]:
 class _AllFeasible:
     """An oracle for explorations whose paths need no pruning."""
 
+    assignment = None
+
     def push(self, condition: Term) -> None:
         """Take a condition for possible."""
 
