@@ -113,6 +113,26 @@ def test_a_far_call_pushes_and_checks_nothing_but_the_limit(state: Ia32) -> None
     assert isinstance(beyond, Trap)
 
 
+def test_a_far_call_in_real_address_mode_does_not_go_beyond_64_kib_whatever_the_limit() -> None:
+    wide = real(cs__limit=0xFFFFFFFF)
+    beyond = {"ptr16_32_selector": 0x37F0, "ptr16_32_offset": 0x10000}
+    assert fault("CALL ptr16:32", wide, **beyond) == ("#GP", None)
+    assert int(after("JMP ptr16:32", wide, **beyond).eip) == 0x10000
+
+
+@pytest.mark.parametrize("form", ["PUSHA", "PUSHAD"])
+@pytest.mark.parametrize("pointer", [1, 3, 5, 7, 9, 11, 13, 15, 0x20])
+def test_pusha_near_the_end_of_the_stack_is_a_protection_fault_for_five_pointers(
+    form: str, pointer: int
+) -> None:
+    if pointer == 0x20:
+        after(form, real(esp=pointer))
+        return
+    name = "#GP" if pointer >= 7 else "#SS"
+    assert fault(form, real(esp=0xABCD0000 | pointer)) == (name, None)
+    assert fault(form, virtual(esp=pointer)) == (name, 0)
+
+
 # -- flags ------------------------------------------------------------------------------------------
 
 

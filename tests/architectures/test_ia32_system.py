@@ -10,6 +10,8 @@ from ia32_steps import MACHINE, after, at_level, fault, peek, poke, run, with_ms
 
 from popek.architectures.ia32 import msrs
 from popek.architectures.ia32.instructions import arithmetic, extended_state, stack_frames
+from popek.architectures.ia32.interception import Interception
+from popek.architectures.ia32.state import Ia32
 from popek.kernel.outcome import NotModelled
 from popek.kernel.words import Word
 
@@ -135,6 +137,33 @@ def test_xsetbv_takes_what_the_manual_allows(value: int, accepted: int) -> None:
         assert fault("XSETBV", state) == ("#GP", 0)
 
 
+@pytest.mark.parametrize("form", ["XSAVES m", "XRSTORS m"])
+def test_a_monitor_steps_in_before_nm_and_after_ud_and_privilege(
+    monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    seen: list[str] = []
+
+    class Monitor(Interception):
+        def instruction(
+            self, cpu: Ia32, name: str, memory: Any = None, *registers: Word, size: int = 32
+        ) -> None:
+            seen.append(name)
+
+    monkeypatch.setattr(Ia32, "interception", Monitor())
+    for level, bits, vector in ((0, 0, "#UD"), (3, OSXSAVE, "#NM")):
+        assert fault(form, at_level(level, cr0=0x11 | TS, cr4=bits))[0] == vector
+    assert not seen
+    assert fault(form, at_level(0, cr0=0x11 | TS, cr4=OSXSAVE)) == ("#NM", None)
+    assert seen == [form.split()[0]]
+
+
+def test_a_random_number_that_is_not_there_is_0() -> None:
+    for there_is in (0, 1):
+        answers = {"undefined RDRAND": 0x1234, "undefined RDRAND CF": there_is}
+        read = after("RDRAND r32", at_level(3, eax=0x55, eflags=0x8D7).with_undefined(answers), r32=0)
+        assert (int(read.gpr[0]), int(read.eflags.value)) == (0x1234 * there_is, 2 | there_is)
+
+
 def test_the_priority_of_faults_of_xsaves_is_ud_nm_privilege_alignment() -> None:
     where = {"m_segment": 3, "m_offset": 0x1001}
     worst = at_level(3, cr0=0x11 | TS)
@@ -197,6 +226,11 @@ def test_wrmsr_refuses_reserved_bits(number: int, value: int, taken: int) -> Non
         assert fault("WRMSR", state) == ("#GP", 0)
 
 
+def test_wrmsr_leaves_what_misc_enable_only_shows() -> None:
+    state = with_msrs(at_level(0, ecx=0x1A0, eax=0x1001), msr_1A0=0x880)
+    assert int(after("WRMSR", state).msr.load(Word(32, 0x1A0))) == 0x881
+
+
 def test_a_locked_feature_control_register_stays() -> None:
     assert fault("WRMSR", with_msrs(at_level(0, ecx=0x3A, eax=5), msr_3A=1)) == ("#GP", 0)
 
@@ -238,6 +272,22 @@ def test_popa_gives_back_what_pusha_took_but_for_the_stack_pointer(push: str, po
     popped = after(pop, poke(pushed, 0x7000 - 5 * size, 0x6000, size))
     assert {name: int(popped[name]) for name in values} == values
     assert int(popped.gpr[4]) == 0x7000
+
+
+def test_popa_skips_the_item_of_the_stack_pointer() -> None:
+    unreadable = at_level(3, esp=0x7000, reserved__base=0x7000 + 3 * 4, reserved__size=4)
+    assert int(after("POPAD", unreadable).gpr[4]) == 0x7020
+    assert fault("POPAD", unreadable.with_changes({"reserved.base": 0x7000 + 4 * 4})) == ("#PF", 5)
+
+
+def test_enter_asks_whether_a_byte_can_be_written_at_the_end() -> None:
+    aligning = at_level(3, esp=0x7000, cr0=0x11 | 1 << 18, eflags=2 | 1 << 18)
+    assert int(after("ENTER imm16, 0", aligning, imm16=1).gpr[4]) == 0x7000 - 5
+    guarded = aligning.with_changes({"read_only.base": 0x7000 - 5, "read_only.size": 1})
+    assert fault("ENTER imm16, 0", guarded, imm16=1) == ("#PF", 7)
+    expand_down = at_level(0, esp=0x7000, ss__limit=0x6FF8, ss__rights=0xC097)
+    assert int(after("ENTER imm16, 0", expand_down, imm16=3).gpr[4]) == 0x6FF9
+    assert fault("ENTER imm16, 0", expand_down, imm16=4) == ("#SS", 0)
 
 
 def test_leave_undoes_enter() -> None:
@@ -379,3 +429,41 @@ def test_a_popa_that_takes_the_stack_pointer_is_noticed(monkeypatch: pytest.Monk
     monkeypatch.setattr(stack_frames, "ESP", 99)
     with pytest.raises(AssertionError):
         test_popa_gives_back_what_pusha_took_but_for_the_stack_pointer("PUSHAD", "POPAD")
+
+
+# -- what a processor forgets and does not look at --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bit", "start", "stale"),
+    [
+        (5, 0, 0),
+        (5, 1 << 5, 0),
+        (7, 0, 0),
+        (7, 1 << 7, 0),
+        (20, 0, 0),
+        (20, 1 << 20, 1),
+        (4, 0, 1),
+        (13, 0, 1),
+    ],
+)
+def test_cr4_empties_the_tlbs_when_pae_or_pge_changes_or_smep_comes(bit: int, start: int, stale: int) -> None:
+    state = at_level(0, eax=start ^ 1 << bit, cr4=start, tlb_stale=1)
+    assert int(after("MOV CR4, r32", state, r32=0).tlb_stale) == stale
+
+
+@pytest.mark.parametrize(
+    ("cr0", "new", "stale"), [(0x80000011, 0x11, 0), (0x80000011, 0x80000013, 1), (0x11, 0x13, 1)]
+)
+def test_cr0_empties_the_tlbs_when_paging_ends(cr0: int, new: int, stale: int) -> None:
+    assert int(after("MOV CR0, r32", at_level(0, eax=new, cr0=cr0, tlb_stale=1), r32=0).tlb_stale) == stale
+
+
+@pytest.mark.parametrize("form", ["JZ rel8", "LOOP rel8", "JECXZ rel8"])
+def test_only_a_jump_that_is_taken_looks_at_its_target(form: str) -> None:
+    """The next instruction lies beyond the limit: its fetch faults, not the jump that is not taken (vol. 2A, Jcc)."""
+    taken = {"eflags": 2 | 1 << 6, "ecx": 0} if form != "LOOP rel8" else {"ecx": 2}
+    not_taken = {"eflags": 2 | 1, "ecx": 1}
+    beyond = {"eip": 0x2000, "cs__limit": 0x1FF0}
+    assert int(after(form, at_level(3, **not_taken, **beyond), rel8=0).eip) == 0x2002
+    assert fault(form, at_level(3, **taken, **beyond), rel8=0) == ("#GP", 0)

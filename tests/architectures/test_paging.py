@@ -28,6 +28,8 @@ def run(form: str, address: int, cells: dict[int, int], **leaves: int) -> Any:
     state["cr3"] = 0x1000
     for name in ("cs.selector.rpl", "ss.selector.rpl", "cs.rights.dpl", "ss.rights.dpl"):
         state[name] = cpl
+    if known is PLAIN:
+        state.msr = state.msr.store(Word(32, 0xC0000080), Word(64, names.pop("efer", 0)))
     for name, value in names.items():
         state[name] = value
     table = {where + i: value >> 8 * i & 0xFF for where, value in cells.items() for i in range(size)}
@@ -87,6 +89,13 @@ def test_a_large_page_needs_pse_and_has_reserved_bits() -> None:
     assert int(run(READ, 0x123456, large, cr4__pse=1).state["ecx"]) == 0xAABBCCDD
     assert code(run(READ, 0, {0x1000: 0x2000 | P | RW | US | PS}, cr4__pse=1)) == 0x9
     assert isinstance(run(READ, 0, {0x1000: 0x2000 | P | RW | US | PS, 0x2000: 0x5000 | P}), Next)
+
+
+@pytest.mark.parametrize(("efer", "expected"), [(0, 0x9), (1 << 11, None)])
+def test_with_pae_the_xd_flag_is_reserved_unless_nxe_is_set(efer: int, expected: int | None) -> None:
+    tables = {0x1000: 0x2000 | P, 0x2000: 0x3000 | P | RW | US, 0x3000: 0x5000 | P | RW, 0x3004: 1 << 31}
+    outcome = run(READ, 0, tables, cr4__pae=1, efer=efer)
+    assert (code(outcome) if expected is not None else isinstance(outcome, Next)) == (expected or True)
 
 
 def test_a_reference_across_pages_faults_on_the_second_and_joins_both() -> None:

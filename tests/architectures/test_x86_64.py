@@ -64,6 +64,12 @@ def reference(offset: int, name: str = "m64", segment: int = 3) -> dict[str, int
     return {f"operand {name}.segment": segment, f"operand {name}.offset": offset & 0xFFFFFFFF_FFFFFFFF}
 
 
+def traps_on_storage(form: str, **rest: object) -> bool:
+    outcome = run(form, **rest)  # type: ignore[arg-type]
+    assert isinstance(outcome, Trap), outcome
+    return outcome.memory
+
+
 # -- registers and memory -------------------------------------------------------------------------
 
 
@@ -72,6 +78,24 @@ def test_a_32_bit_result_clears_the_upper_half_and_a_16_bit_one_keeps_it() -> No
     assert int(wide.gpr[0]) == 5
     narrow = after("MOV r16, r16", operands={"operand r16": 0, "operand r16 2": 1}, rax=2**64 - 1, rcx=5)
     assert int(narrow.gpr[0]) == 0xFFFFFFFF_FFFF0005
+
+
+def test_only_a_jump_that_is_taken_has_its_target_looked_at() -> None:
+    edge = {"rip": 0x7FFF_FFFFFFFE, "operands": {"operand rel8": 0}}
+    assert int(after("JZ rel8", **edge).rip) == 0x8000_00000000
+    assert fault("JZ rel8", rflags=0x42, **edge) == ("#GP", 0)
+    outside = {"long": False, "cs__limit": 0x4001, "operands": {"operand rel8": 0}}
+    assert int(after("JZ rel8", **outside).rip) == 0x4002
+    assert fault("JZ rel8", rflags=0x42, **outside) == ("#GP", 0)
+
+
+def test_a_wrong_value_in_storage_is_no_trap_on_storage() -> None:
+    base = {0x1000: struct.pack("<HQ", 0xFFF, 1 << 47)}
+    assert not traps_on_storage("LGDT m16&64", memory=base, operands=reference(0x1000, "m16&64"))
+    descriptor = {0x1000: struct.pack("<QQ", 0, 1 << 47)}
+    assert not traps_on_storage("INVPCID r64, m128", memory=descriptor, operands=reference(0x1000, "m128"))
+    wild = reference(0x7FFF_FFFFFFFF, "m16&64")
+    assert traps_on_storage("LGDT m16&64", operands=wild)
 
 
 @pytest.mark.parametrize("address", [0x8000_00000000, 0x7FFF_FFFFFFF9, 0xFFFF7FFF_FFFFFFFF])
@@ -178,6 +202,16 @@ def test_bit_63_of_cr3_keeps_the_tlbs_with_pcids_and_is_refused_without() -> Non
     kept = after("MOV CR3, r64", rax=1 << 63 | 5, cr4=0x20 | 1 << 17)
     assert int(kept.cr3) == 5
     assert fault("MOV CR3, r64", rax=1 << 40) == ("#GP", 0)
+
+
+@pytest.mark.parametrize(
+    ("bit", "start", "stale"), [(7, 0, 0), (17, 1 << 17, 0), (20, 0, 0), (20, 1 << 20, 1), (2, 0, 1)]
+)
+def test_cr4_empties_the_tlbs_when_pge_changes_pcide_goes_or_smep_comes(
+    bit: int, start: int, stale: int
+) -> None:
+    done = after("MOV CR4, r64", rax=(0x20 | start) ^ 1 << bit, cr4=0x20 | start, tlb_stale=1)
+    assert int(done.tlb_stale) == stale
 
 
 def test_cr8_has_four_bits() -> None:
@@ -295,6 +329,14 @@ def test_a_call_gate_switches_to_rsp0_and_a_null_ss() -> None:
     assert int(state.gpr[4]) == 0xB000 - 32
     frame = [int(state.memory.load_little_endian(Word(64, 0xB000 - 32 + 8 * i), 8)) for i in range(4)]
     assert frame == [0x20002, CODE_SELECTORS[3], 0x28000, 0x43]
+
+
+def test_a_call_gate_of_the_same_level_checks_the_alignment_of_what_it_pushes() -> None:
+    gate = {0x10078: gate_descriptor(CODE_SELECTORS[3], 0x38000, 0xEC00), 0x30000: bytes(8) + b"\x7b\0"}
+    given = {"memory": gate, "operands": reference(0x30000, "m16:64"), "cpl": 3}
+    flags = {"cr0": 0x80040031, "rflags": 0x40002}
+    assert fault("CALL m16:64", rsp=0x27FFD, **flags, **given) == ("#AC", 0)
+    assert int(after("CALL m16:64", rsp=0x27FF8, **flags, **given).rip) == 0x38000
 
 
 def test_a_call_gate_whose_second_half_looks_like_a_descriptor_is_refused() -> None:

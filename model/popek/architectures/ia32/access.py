@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from popek.kernel.outcome import Fault, MemoryFault
-from popek.kernel.words import Word, ite
+from popek.kernel.words import TRUE, Word, all_of, ite
 
 from .state import AC, CS, ESP, GP, SS, SS_, Ia32, Segment
 
@@ -114,6 +114,16 @@ def move_stack_pointer(cpu: Ia32, distance: Word | int) -> None:
     cpu.gpr[ESP] = ite(cpu.ss.rights.db, moved, kept)
 
 
+def check_room(cpu: Ia32, count: int, size: int) -> None:
+    """Check that `count` items of `size` bytes fit on the stack.
+
+    Raises:
+        MemoryFault: #SS(0), they do not.
+    """
+    if not all_of(within(cpu.ss, stack_offset(cpu, -size * number), size) for number in range(1, count + 1)):
+        raise MemoryFault(SS, 0)
+
+
 def push(cpu: Ia32, value: Word, *, slot: int | None = None, checked: bool = False) -> None:
     """Push a word of 16 or 32 bits.
 
@@ -141,25 +151,25 @@ def pop(cpu: Ia32, size: int) -> Word:
 # -- the instruction pointer ----------------------------------------------------------------------
 
 
-def check_near(cpu: Ia32, target: Word) -> None:
-    """Check the target of a near transfer (32 bits).
+def check_near(cpu: Ia32, target: Word, *, when: Word = TRUE) -> None:
+    """Check the target of a near transfer (32 bits), if `when`.
 
     Raises:
         MemoryFault: #GP(0), it lies outside the code segment.
     """
-    if target > cpu.segment(CS).limit:
+    if when & (target > cpu.segment(CS).limit):
         raise MemoryFault(GP, 0)
 
 
-def jump_near(cpu: Ia32, target: Word) -> None:
-    """EIP := target (16 or 32 bits).
+def jump_near(cpu: Ia32, target: Word, *, when: Word = TRUE) -> None:
+    """EIP := target (16 or 32 bits), if `when`; else nothing happens.
 
     Raises:
         MemoryFault: #GP(0), the target lies outside the code segment.
     """
     wide = target.zero_extend(32)
-    check_near(cpu, wide)
-    cpu.eip = wide
+    check_near(cpu, wide, when=when)
+    cpu.eip = ite(when, wide, cpu.eip)
 
 
 def privileged(cpu: Ia32 | x64.X64) -> None:

@@ -172,13 +172,12 @@ def check_stack_segment(
     *,
     vector: Vector,
     null_vector: Vector,
-    absent: Vector = SS,
 ) -> Descriptor:
     """The descriptor of a stack segment for privilege `level`.
 
     Raises:
         Fault: null_vector(0) when null; vector(selector) outside the table, RPL or DPL not the level,
-            or not writable data; absent(selector) when not present.
+            or not writable data; #SS(selector) when not present.
     """
     if is_null(selector):
         raise Fault(null_vector, 0)
@@ -186,7 +185,7 @@ def check_stack_segment(
     if (selector[1:0] != level) | ~descriptor.is_writable_data | (descriptor.dpl != level):
         raise Fault(vector, error_code(selector))
     if not descriptor.p:
-        raise Fault(absent, error_code(selector))
+        raise Fault(SS, error_code(selector))
     return descriptor
 
 

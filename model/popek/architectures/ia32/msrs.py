@@ -23,9 +23,10 @@ IA32_TSC_AUX: Final = 0xC0000103
 MEMORY_TYPES: Final = (0, 1, 4, 5, 6, 7)
 APIC_BSP, APIC_X2, APIC_ENABLED = 1 << 8, 1 << 10, 1 << 11
 EFER_NXE: Final = 1 << 11
-# Fast strings, thermal control, performance monitoring (read only), BTS and PEBS missing (read only),
-# SpeedStep, MONITOR, CPUID leaf limit, xTPR.
+# Fast strings, thermal control, performance monitoring, BTS and PEBS missing, SpeedStep, MONITOR, CPUID leaf
+# limit, xTPR.
 MISC_ENABLE_DEFINED: Final = 0x00000000_00C51889
+MISC_ENABLE_READ_ONLY: Final = 1 << 7 | 1 << 11 | 1 << 12
 FEATURE_CONTROL_LOCK: Final = 1
 
 
@@ -37,11 +38,13 @@ class Msr:
         number: as RDMSR and WRMSR take it in ECX.
         accepts: whether WRMSR takes a value (64 bits), given what is there; #GP(0) where not.  Width 1.
         kept: the bits that the register has; what is written to others, and accepted, is dropped.
+        read_only: bits that stay as they are, whatever is written to them.
     """
 
     number: int
     accepts: Callable[[Word, Word], Word]
     kept: int = (1 << 64) - 1
+    read_only: int = 0
 
 
 def _only(bits: int) -> Callable[[Word, Word], Word]:
@@ -71,7 +74,7 @@ STORED: Final = (
         Msr(number, lambda value, old: TRUE, 0xFFFFFFFF)
         for number in (IA32_SYSENTER_CS, IA32_SYSENTER_ESP, IA32_SYSENTER_EIP)
     ),
-    Msr(IA32_MISC_ENABLE, _only(MISC_ENABLE_DEFINED)),
+    Msr(IA32_MISC_ENABLE, _only(MISC_ENABLE_DEFINED), read_only=MISC_ENABLE_READ_ONLY),
     Msr(IA32_PAT, _memory_types),
     # Without Intel 64 there are neither SCE nor LME and LMA.
     Msr(IA32_EFER, _only(EFER_NXE)),
@@ -90,7 +93,10 @@ def accepted(number: Word, value: Word, old: Word) -> Word:
     return ~any_of((number == msr.number) & ~msr.accepts(value, old) for msr in STORED)
 
 
-def kept(number: Word, value: Word) -> Word:
-    """The bits of a value that the register keeps (64 bits)."""
-    narrow = tuple(msr.number for msr in STORED if msr.kept == 0xFFFFFFFF)
-    return ite(number.isin(narrow), value & 0xFFFFFFFF, value)
+def kept(number: Word, value: Word, old: Word) -> Word:
+    """What the register holds after an accepted write of a value, given what was there (64 bits)."""
+    for msr in STORED:
+        if msr.kept != (1 << 64) - 1 or msr.read_only:
+            held = value & (msr.kept & ~msr.read_only) | old & msr.read_only
+            value = ite(number == msr.number, held, value)
+    return value

@@ -252,7 +252,7 @@ def _walk(cpu: Processor, address: Word, *, write: bool, implicit: bool) -> _Wal
         leaf = TRUE if depth == len(levels) - 1 else large
         bad = (entry & level.reserved) != 0
         if level.size == 8:
-            bad = bad | (entry[63] & ~_no_execute_enabled(cpu))
+            bad = bad | (entry[63] & ~cpu.no_execute)
         bad = bad | (large & ((entry & level.large_reserved) != 0))
         malformed = malformed | (here & bad)
         if width == 32:
@@ -273,7 +273,8 @@ def _walk(cpu: Processor, address: Word, *, write: bool, implicit: bool) -> _Wal
         done = done | (here & leaf)
     if high & ~malformed & ~absent:
         raise NotModelledError("storage above 4 GiB")
-    denied, code = _denied(cpu, user, writable, last, write=write, implicit=implicit)
+    key = last[62:59] if width == 64 else None
+    denied, code = _denied(cpu, user, writable, key, write=write, implicit=implicit)
     found = ite(malformed, Word(16, PRESENT | RESERVED), Word(16, PRESENT))
     return _Walk(
         physical,
@@ -284,11 +285,6 @@ def _walk(cpu: Processor, address: Word, *, write: bool, implicit: bool) -> _Wal
     )
 
 
-def _no_execute_enabled(cpu: Processor) -> Word:
-    """IA32_EFER.NXE (width 1); 0 without Intel 64."""
-    return cpu.efer.nxe if hasattr(cpu, "efer") else FALSE
-
-
 def _of_access(cpu: Processor, *, write: bool, implicit: bool) -> Word:
     """What the error code says of the access: a write, by the user."""
     by_user = FALSE if implicit else cpu.cpl == 3
@@ -296,7 +292,7 @@ def _of_access(cpu: Processor, *, write: bool, implicit: bool) -> Word:
 
 
 def _denied(
-    cpu: Processor, user: Word, writable: Word, last: Word, *, write: bool, implicit: bool
+    cpu: Processor, user: Word, writable: Word, key: Word | None, *, write: bool, implicit: bool
 ) -> tuple[Word, Word]:
     """Whether the rights of a page refuse an access, and what the error code says of the page.
 
@@ -306,18 +302,17 @@ def _denied(
 
     Args:
         user, writable: every entry on the way allows it (width 1).
-        last: the entry that maps the page (64 bits).
+        key: the page's protection key (4 bits), which only four levels of tables give.
     """
     by_user = FALSE if implicit else cpu.cpl == 3
-    flags = cpu.rflags if hasattr(cpu, "rflags") else cpu.eflags
-    allowed_by_ac = FALSE if implicit else flags.ac
+    allowed_by_ac = FALSE if implicit else cpu.eflags.ac
     prevented = user & cpu.cr4.smap & ~allowed_by_ac
     refused = ~user
     if write:
         prevented, refused = prevented | (cpu.cr0.wp & ~writable), refused | ~writable
     locked = FALSE
-    if last.width == 64 and hasattr(cpu, "efer"):
-        rights = (cpu.pkru >> (last[62:59].zero_extend(32) * 2))[1:0]
+    if key is not None:
+        rights = (cpu.pkru >> (key.zero_extend(32) * 2))[1:0]
         locked = rights[0]
         if write:
             locked = locked | (rights[1] & (by_user | cpu.cr0.wp))

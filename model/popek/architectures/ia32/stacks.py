@@ -9,7 +9,7 @@ import attrs
 from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import Word, concat, ite
 
-from .access import WIDE, supervisor_load, within
+from .access import supervisor_load, within
 from .descriptors import Descriptor, check_stack_segment, error_code, load_stack_segment
 from .state import ESP, SS, TS, Ia32, Segment
 
@@ -36,26 +36,21 @@ def inner_stack(cpu: Ia32, level: Word) -> InnerStack:
     wide_level = level.zero_extend(32)
     small = ~cpu.tr.rights.type[3]  # a 16-bit TSS
     where = ite(small, (wide_level << 2) + 2, (wide_level << 3) + 4)
-    end = where + ite(small, Word(32, 3), Word(32, 7))
-    if end > cpu.tr.limit:
+    # The two bytes after the selector of a 32-bit TSS are reserved, and need not be there.
+    if where + ite(small, Word(32, 3), Word(32, 5)) > cpu.tr.limit:
         raise Fault(TS, error_code(cpu.tr.selector.value))
-    address = cpu.tr.base + where
-    content = supervisor_load(cpu, address, 8)
+    content = supervisor_load(cpu, cpu.tr.base + where, 6)
     pointer = ite(small, content[15:0].zero_extend(32), content[31:0])
     selector = ite(small, content[31:16], content[47:32])
     descriptor = check_stack_segment(cpu, selector, level, vector=TS, null_vector=TS)
     return InnerStack(selector, pointer, descriptor)
 
 
-def switch_to(cpu: Ia32, stack: InnerStack, level: Word, room: Word | int) -> None:
-    """Make an inner stack the current one, and its level CPL: what is pushed is pushed by the inner level.
-
-    Args:
-        level: 2 bits.
-        room: bytes that will be pushed (32 bits, or a number).
+def check_inner_room(cpu: Ia32, stack: InnerStack, room: Word | int) -> None:
+    """Check that an inner stack has room for what will be pushed: bytes, 32 bits or a number.
 
     Raises:
-        MemoryFault: #SS(SS), there is no room.
+        MemoryFault: #SS(SS), it has not.
     """
     size = Word(32, room) if isinstance(room, int) else room
     probe = cpu.copy()
@@ -64,13 +59,20 @@ def switch_to(cpu: Ia32, stack: InnerStack, level: Word, room: Word | int) -> No
     offset = ite(probe.ss.rights.db, top, top.truncate(16).zero_extend(32))
     if not within(probe.ss, offset, size):
         raise MemoryFault(SS, error_code(stack.selector))
+
+
+def switch_to(cpu: Ia32, stack: InnerStack) -> None:
+    """Make an inner stack the current one, and its level CPL: what is pushed is pushed by the inner level."""
     load_stack_segment(cpu, stack.selector, stack.descriptor)
     # Only SP moves in a 16-bit stack segment; the upper half is what the TSS gave.
     cpu.gpr[ESP] = stack.pointer
 
 
 def null_if_outranked(segment: Segment | x64.Segment, level: Word) -> None:
-    """Returning outward: a data segment that `level` may not use becomes null (SDM vol. 2B, RET)."""
+    """Returning outward: the selector of a data segment that is null, or that `level` may not use, becomes 0.
+
+    SDM vol. 2A, IRET, and vol. 2B, RET, Operation.
+    """
     rights = segment.rights
     conforming = (rights.type[3] == 1) & rights.type[2]
     lost = (rights.unusable == 0) & ~conforming & (rights.dpl < level)
@@ -84,6 +86,3 @@ def null_if_outranked(segment: Segment | x64.Segment, level: Word) -> None:
 def bytes_of(count: Word, size: int) -> Word:
     """`count` items of `size` bytes, 32 bits."""
     return concat(Word(32 - count.width, 0), count) * size
-
-
-__all__ = ["WIDE", "InnerStack", "bytes_of", "inner_stack", "null_if_outranked", "switch_to"]

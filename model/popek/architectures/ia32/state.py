@@ -32,6 +32,7 @@ from .exceptions import TS as TS
 from .exceptions import UD as UD
 from .exceptions import VECTORS as VECTORS
 from .interception import Interception
+from .msrs import IA32_EFER
 from .paging import Translation
 
 RESOURCE, MODE, HIDDEN, GENERAL = Role.RESOURCE, Role.MODE, Role.HIDDEN, Role.GENERAL
@@ -249,6 +250,11 @@ class Ia32(State):
     def protected(self) -> Word:
         """Protected mode other than virtual-8086 mode: selectors name descriptors (width 1)."""
         return self.cr0.pe & ~self.eflags.vm
+
+    @property
+    def no_execute(self) -> Word:
+        """IA32_EFER.NXE: entries of PAE page tables have the XD flag (width 1)."""
+        return self.msr.load(Word(32, IA32_EFER))[11]
 
     def segment(self, number: Word | int) -> Segment:
         """A segment register by its encoding: ES CS SS DS FS GS."""

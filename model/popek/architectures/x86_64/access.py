@@ -13,7 +13,7 @@ import attrs
 from popek.architectures.ia32.access import misaligned, within
 from popek.architectures.ia32.state import AC, FS, GP, SS, SS_
 from popek.kernel.outcome import MemoryFault, NotModelledError
-from popek.kernel.words import Word, concat, ite
+from popek.kernel.words import TRUE, Word, concat, ite
 
 from .state import RSP, X64, Segment, is_canonical
 
@@ -225,17 +225,21 @@ def check_near(cpu: X64, target: Word) -> None:
     Raises:
         MemoryFault: #GP(0), it is not canonical, or lies outside the code segment.
     """
-    inside = target <= cpu.cs.limit.zero_extend(64)
-    if not ite(cpu.long, is_canonical(target), inside):
+    if not _may_be_reached(cpu, target):
         raise MemoryFault(GP, 0)
 
 
-def jump_near(cpu: X64, target: Word) -> None:
-    """RIP := target (64 bits); compatibility mode uses the low half.
+def _may_be_reached(cpu: X64, target: Word) -> Word:
+    return ite(cpu.long, is_canonical(target), target <= cpu.cs.limit.zero_extend(64))
+
+
+def jump_near(cpu: X64, target: Word, *, when: Word = TRUE) -> None:
+    """RIP := target (64 bits), of which compatibility mode uses the low half; if `when`, else nothing happens.
 
     Raises:
         MemoryFault: #GP(0), as `check_near`.
     """
     wanted = ite(cpu.long, target, low_half(target))
-    check_near(cpu, wanted)
-    cpu.rip = wanted
+    if when & ~_may_be_reached(cpu, wanted):
+        raise MemoryFault(GP, 0)
+    cpu.rip = ite(when, wanted, cpu.rip)

@@ -41,13 +41,13 @@ def build() -> Machine[X64]:
         source="Intel 64 and IA-32 Architectures Software Developer's Manual",
         operands=KINDS,
         axes=(
+            # Every instruction depends on it: without a leaf, a fixed mode is decided before one is explored.
             Axis(
                 "MODE",
                 "CS.L: 64-bit mode or compatibility mode",
                 (0, 1),
                 lambda state, value: state.cs.rights.l == value,
                 1,
-                "cs.rights.l",
                 labels={0: "compatibility", 1: "64-bit"},
             ),
             leaf_axis("IOPL", "rflags.iopl", 2, "RFLAGS.IOPL: levels up to it may use CLI, STI and ports", 0),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.access import supervisor_load
+from popek.architectures.ia32.access import misaligned, supervisor_load
 from popek.architectures.ia32.descriptors import error_code
-from popek.architectures.ia32.state import SS, TS
+from popek.architectures.ia32.state import AC, SS, TS
 from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import Word, concat, ite
 
@@ -38,7 +38,7 @@ def push_frame(cpu: X64, top: Word, items: list[Word], level: Word) -> None:
     """Push quadwords below `top` with the rights of `level`, the first one first, and leave RSP there.
 
     Raises:
-        MemoryFault: #SS(0), not canonical; #PF at CPL 3.
+        MemoryFault: #SS(0), not canonical; at CPL 3 #PF, and #AC(0) on misalignment.
     """
     size = 8 * len(items)
     where = top - size
@@ -47,6 +47,8 @@ def push_frame(cpu: X64, top: Word, items: list[Word], level: Word) -> None:
     probe = cpu.copy()
     probe.cs.selector.rpl = level
     check_pages(probe, where, size, write=True)
+    if misaligned(probe, where, 8):
+        raise MemoryFault(AC, 0)
     cpu.translation.store(cpu, where, concat(*items))
     cpu.gpr[RSP] = where
 

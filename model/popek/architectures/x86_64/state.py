@@ -225,6 +225,11 @@ class X64(State):
     def eflags(self, new: Word) -> None:
         self.rflags = new
 
+    @property
+    def no_execute(self) -> Word:
+        """IA32_EFER.NXE: entries of page tables have the XD flag (width 1)."""
+        return self.efer.nxe
+
     def segment(self, number: Word | int) -> Segment:
         """A segment register by its encoding: ES CS SS DS FS GS."""
         if isinstance(number, int) or number.concrete:

@@ -249,7 +249,7 @@ def _by_condition(machine: Machine[Ia32]) -> None:
         def jncc(cpu: Ia32, distance: Word, *, condition: str) -> None:
             """Jump if the status flags do not say so."""
             taken = ~_CONDITIONS[condition](cpu.eflags)
-            access.jump_near(cpu, ite(taken, cpu.eip + distance.sign_extend(32), cpu.eip))
+            access.jump_near(cpu, cpu.eip + distance.sign_extend(32), when=taken)
 
     for name, wanted in (("LOOP", None), ("LOOPE", True), ("LOOPNE", False)):
 
@@ -262,13 +262,13 @@ def _by_condition(machine: Machine[Ia32]) -> None:
             taken = cpu.gpr[ECX] != 0
             if wanted is not None:
                 taken = taken & (cpu.eflags.zf if wanted else ~cpu.eflags.zf)
-            access.jump_near(cpu, ite(taken, cpu.eip + distance.sign_extend(32), cpu.eip))
+            access.jump_near(cpu, cpu.eip + distance.sign_extend(32), when=taken)
 
     @machine.instruction("JECXZ rel8", source="SDM vol. 2A, Jcc", mnemonic="Jcc")
     def jecxz(cpu: Ia32, distance: Word) -> None:
         """Jump if ECX is 0."""
         taken = cpu.gpr[ECX] == 0
-        access.jump_near(cpu, ite(taken, cpu.eip + distance.sign_extend(32), cpu.eip))
+        access.jump_near(cpu, cpu.eip + distance.sign_extend(32), when=taken)
 
     @machine.instruction("CALL r32", source="SDM vol. 2A, CALL", mnemonic="CALL near")
     def call_register(cpu: Ia32, r: Word) -> None:

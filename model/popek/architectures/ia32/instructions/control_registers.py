@@ -70,6 +70,8 @@ def declare(machine: Machine[Ia32]) -> None:
         new = (cpu.interception.write_control_register(cpu, 0, r) & CR0_DEFINED) | 0x10
         if (new[31] & ~new[0]) | (new[29] & ~new[30]):
             raise Fault(GP, 0)
+        # SDM vol. 3A, "Operations that Invalidate TLBs": PG is cleared.
+        cpu.tlb_stale = ite(cpu.cr0.pg & ~new[31], Word(1, 0), cpu.tlb_stale)
         cpu.cr0 = new
         _mode_exists(cpu)
         undefine_status(cpu)
@@ -96,6 +98,10 @@ def declare(machine: Machine[Ia32]) -> None:
         new = cpu.interception.write_control_register(cpu, 4, r)
         if (new & (CR4_DEFINED ^ 0xFFFFFFFF)) != 0:
             raise Fault(GP, 0)
+        # SDM vol. 3A, "Operations that Invalidate TLBs": PAE or PGE changes, SMEP is set; PCIDE needs IA-32e mode.
+        old = cpu.cr4.value
+        flushes = (old[5] != new[5]) | (old[7] != new[7]) | (new[20] & ~old[20])
+        cpu.tlb_stale = ite(flushes, Word(1, 0), cpu.tlb_stale)
         cpu.cr4 = new
         undefine_status(cpu)
 

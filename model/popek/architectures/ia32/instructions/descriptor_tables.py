@@ -143,6 +143,6 @@ def _load_tr(cpu: Ia32, selector: Word) -> None:
     if not descriptor.p:
         raise Fault(NP, error_code(selector))
     busy = descriptor.raw[47:40] | (BUSY_TSS_16 ^ TSS_16)
-    cpu.memory = cpu.memory.store(descriptor.address + 5, busy)
+    cpu.translation.system_store(cpu, descriptor.address + 5, busy)
     load_cache(cpu.tr, selector, descriptor)
     cpu.tr.rights.type = descriptor.type | (BUSY_TSS_16 ^ TSS_16)

@@ -81,15 +81,16 @@ def _areas(machine: Machine[Ia32]) -> None:
             """Save or restore extended state.
 
             #UD unless CR4.OSXSAVE; #NM when CR0.TS; with supervisor state #GP(0) above CPL 0; #GP(0) unless the
-            operand is aligned to 64 bytes.
+            operand is aligned to 64 bytes.  A monitor steps in where CPL allows the instruction, before #NM.
             """
             cpu.interception.recognized(cpu, name)
             _xsave_enabled(cpu)
+            if supervisor and cpu.cpl == 0:
+                cpu.interception.instruction(cpu, name, m)
             if cpu.cr0.ts:
                 raise Fault(NM)
             if supervisor:
                 privileged(cpu)
-                cpu.interception.instruction(cpu, name, m)
             _move(cpu, m, XSAVE_AREA, saves=saves)
 
     for name in ("FXSAVE", "FXRSTOR"):

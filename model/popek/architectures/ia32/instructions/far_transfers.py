@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Fault, MemoryFault, NotModelledError, Vector
+from popek.kernel.outcome import Fault, MemoryFault, NotModelledError
 from popek.kernel.words import Word, ite
 
 from .. import access
@@ -27,7 +27,7 @@ from ..descriptors import (
 )
 from ..operands import FarPointer
 from ..paging import overlaps, page_fault_code
-from ..stacks import bytes_of, inner_stack, null_if_outranked, switch_to
+from ..stacks import InnerStack, bytes_of, check_inner_room, inner_stack, null_if_outranked, switch_to
 from ..state import AC, ESP, GP, NP, PF, SS, SS_, Ia32
 
 if TYPE_CHECKING:
@@ -95,10 +95,22 @@ def far_transfer(cpu: Ia32, selector: Word, offset: Word, *, call: bool, size: i
 
 
 def _real_transfer(cpu: Ia32, selector: Word, offset: Word, *, call: bool, size: int) -> None:
-    """CALL and JMP in real-address and virtual-8086 mode."""
+    """CALL and JMP in real-address and virtual-8086 mode.
+
+    Raises:
+        MemoryFault: #SS(0) no room for the return address; #GP(0) an offset beyond the limit, which stays, or
+            for CALL beyond FFFFH.
+    """
+    target = offset.zero_extend(32)
+    if call:
+        access.check_room(cpu, 2, size // 8)
+        if target[31:16] != 0:
+            raise MemoryFault(GP, 0)
+    access.check_near(cpu, target)
     if call:
         _push_return_address(cpu, cpu.cs.selector.value, size)
-    enter_real_segment(cpu, selector, offset)
+    load_real_segment(cpu.cs, selector)
+    cpu.eip = target
 
 
 def enter_real_segment(cpu: Ia32, selector: Word, offset: Word) -> None:
@@ -122,17 +134,19 @@ def _to_code_segment(
     if not descriptor.p:
         raise Fault(NP, error_code(selector))
     if call:
-        _push_return_address(cpu, cpu.cs.selector.value, size)
+        access.check_room(cpu, 2, size // 8)
     if offset.zero_extend(32) > descriptor.limit:
         raise MemoryFault(GP, 0)
+    if call:
+        _push_return_address(cpu, cpu.cs.selector.value, size)
     load_code_segment(cpu, selector, descriptor, level)
     cpu.eip = offset.zero_extend(32)
 
 
-def _push_return_address(cpu: Ia32, selector: Word, size: int, *, checked: bool = False) -> None:
-    """The caller's CS, zero-extended, then EIP; `checked`: there was found to be room."""
-    access.push(cpu, selector.zero_extend(size), checked=checked)
-    access.push(cpu, cpu.eip.truncate(size), checked=checked)
+def _push_return_address(cpu: Ia32, selector: Word, size: int) -> None:
+    """The caller's CS, zero-extended, then EIP; there was found to be room."""
+    access.push(cpu, selector.zero_extend(size), checked=True)
+    access.push(cpu, cpu.eip.truncate(size), checked=True)
 
 
 def _through_call_gate(cpu: Ia32, gate: Descriptor, *, call: bool) -> None:
@@ -150,24 +164,27 @@ def _through_call_gate(cpu: Ia32, gate: Descriptor, *, call: bool) -> None:
         raise Fault(NP, error_code(selector))
     size = 32 if gate.type == CALL_GATE_32 else 16
     offset = gate.gate_offset if size == 32 else gate.gate_offset[15:0].zero_extend(32)
-    new_level, caller = level, cpu.cs.selector.value
-    switches = call and bool(inward)
-    if switches:
+    new_level, caller, slot = level, cpu.cs.selector.value, size // 8
+    parameters, stack = bytes_of(gate.gate_parameters, slot), None
+    if call and inward:
         new_level = target.dpl
-        _switch_stack(cpu, gate, new_level, size)
-    if call:
-        _push_return_address(cpu, caller, size, checked=switches)
+        stack = inner_stack(cpu, new_level)
+        check_inner_room(cpu, stack, parameters + 4 * slot)
+    elif call:
+        access.check_room(cpu, 2, slot)
     if offset > target.limit:
         raise MemoryFault(GP, 0)
+    if stack is not None:
+        _switch_stack(cpu, stack, parameters, size)
+    if call:
+        _push_return_address(cpu, caller, size)
     load_code_segment(cpu, selector, target, new_level)
     cpu.eip = offset
 
 
-def _switch_stack(cpu: Ia32, gate: Descriptor, level: Word, size: int) -> None:
-    """Take the inner stack, push the old SS:ESP and copy the parameters."""
+def _switch_stack(cpu: Ia32, stack: InnerStack, parameters: Word, size: int) -> None:
+    """Take the inner stack, push the old SS:ESP and copy so many bytes of parameters."""
     slot = size // 8
-    parameters = bytes_of(gate.gate_parameters, slot)
-    stack = inner_stack(cpu, level)
     old_selector, old_pointer = cpu.ss.selector.value, cpu.gpr[ESP]
     old_offset = access.stack_offset(cpu, 0)
     readable = access.within(cpu.ss, old_offset, parameters)
@@ -182,11 +199,16 @@ def _switch_stack(cpu: Ia32, gate: Descriptor, level: Word, size: int) -> None:
         raise MemoryFault(PF, page_fault_code(cpu, False))
     if (parameters != 0) & access.misaligned(cpu, source, slot):
         raise MemoryFault(AC, 0)
-    switch_to(cpu, stack, level, parameters + 4 * slot)
+    switch_to(cpu, stack)
     access.push(cpu, old_selector.zero_extend(size), checked=True)
     access.push(cpu, old_pointer.truncate(size), checked=True)
     access.move_stack_pointer(cpu, Word(32, 0) - parameters)
     destination = cpu.ss.base + access.stack_offset(cpu, 0)
+    barred = overlaps(cpu.reserved, destination, parameters) | overlaps(
+        cpu.read_only, destination, parameters
+    )
+    if (parameters != 0) & (cpu.cpl != 0) & barred:
+        raise MemoryFault(PF, page_fault_code(cpu, True))
     cpu.memory = cpu.memory.copy(destination, source, parameters)
 
 
@@ -210,7 +232,7 @@ def far_return(cpu: Ia32, released: Word, size: int) -> None:
         access.move_stack_pointer(cpu, parameters + 2 * slot)
     else:
         at = access.stack_offset(cpu, 2 * slot) + parameters
-        return_outward(cpu, selector, descriptor, offset, at, size, absent=SS)
+        return_outward(cpu, selector, descriptor, offset, at, size)
         access.move_stack_pointer(cpu, parameters)
 
 
@@ -240,21 +262,19 @@ def return_outward(
     offset: Word,
     frame: Word,
     size: int,
-    *,
-    absent: Vector,
 ) -> None:
     """Return to an outer level: ESP and SS from `frame` (an offset in SS), data segments cleansed.
 
     Raises:
-        Fault: #GP(0) for a null SS, #GP(SS) for a wrong one; `absent`(SS) when not present, which is
-            #SS for RET and #NP for IRET (SDM vol. 2, "Protected Mode Exceptions" of both).
+        Fault: #GP(0) for a null SS, #GP(SS) for a wrong one; #SS(SS) when not present (SDM vol. 2, "Protected
+            Mode Exceptions" of RET and IRET).
     """
     slot, level = size // 8, selector[1:0]
     at = MemoryOperand(Word(3, SS_), _wrapped(cpu, frame))
     pointer = access.load(cpu, at, slot)
     above = MemoryOperand(Word(3, SS_), _wrapped(cpu, frame + slot))
     stack_selector = access.load(cpu, above, slot).truncate(16)
-    stack = check_stack_segment(cpu, stack_selector, level, vector=GP, null_vector=GP, absent=absent)
+    stack = check_stack_segment(cpu, stack_selector, level, vector=GP, null_vector=GP)
     if offset > descriptor.limit:
         raise MemoryFault(GP, 0)
     load_code_segment(cpu, selector, descriptor, level)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from popek.kernel.machine import Machine
-from popek.kernel.words import FALSE, TRUE, Word, concat, ite
+from popek.kernel.words import FALSE, TRUE, Word, concat
 
 from .. import access
 from ..access import MemoryOperand
@@ -171,10 +171,9 @@ def _near_transfers(machine: Machine[Ia32]) -> None:
 
         @machine.instruction(f"{name} rel8", source="SDM vol. 2A, Jcc", mnemonic="Jcc", name=name)
         def jcc(cpu: Ia32, distance: Word, *, name: str) -> None:
-            """Jump if the status flags say so."""
+            """Jump if the status flags say so; the target is looked at only then."""
             taken = _CONDITIONS[name](cpu.eflags)
-            target = ite(taken, cpu.eip + distance.sign_extend(32), cpu.eip)
-            access.jump_near(cpu, target)
+            access.jump_near(cpu, cpu.eip + distance.sign_extend(32), when=taken)
 
     @machine.instruction("JMP rel32", source="SDM vol. 2A, JMP", mnemonic="JMP near")
     def jmp_relative(cpu: Ia32, distance: Word) -> None:

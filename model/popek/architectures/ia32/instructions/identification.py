@@ -55,12 +55,13 @@ def declare(machine: Machine[Ia32]) -> None:
 
             @machine.instruction(f"{name} r{size}", source=f"SDM vol. 2B, {name}", name=name, size=size)
             def random_number(cpu: Ia32, r: Word, *, name: str, size: int) -> None:
-                """Register := a random number, and CF := 1, or 0 when there was none; the other status flags := 0."""
+                """Register := a random number and CF := 1, or both 0 when there was none; other status flags := 0."""
                 cpu.interception.instruction(cpu, name, None, r)
                 for flag in STATUS:
                     cpu[f"eflags.{flag}"] = 0
-                cpu.eflags.cf = cpu.undefined(f"{name} CF", 1)
-                cpu.write_register(r, cpu.undefined(name, size))
+                there_is = cpu.undefined(f"{name} CF", 1)
+                cpu.eflags.cf = there_is
+                cpu.write_register(r, ite(there_is, cpu.undefined(name, size), Word(size, 0)))
 
 
 def _processor_id(cpu: Ia32) -> Word:

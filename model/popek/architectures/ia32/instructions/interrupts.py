@@ -24,7 +24,7 @@ from ..descriptors import (
     load_null,
     load_real_segment,
 )
-from ..stacks import inner_stack, switch_to
+from ..stacks import check_inner_room, inner_stack, switch_to
 from ..state import (
     BR,
     EFLAGS_DEFINED,
@@ -234,42 +234,34 @@ def _enter_handler(cpu: Ia32, gate: Descriptor) -> None:
         raise Fault(NP, error_code(selector))
     size = 32 if gate.type[3] else 16
     offset = gate.gate_offset if size == 32 else gate.gate_offset[15:0].zero_extend(32)
-    new_level, old_flags, old_code = level, cpu.eflags.value, cpu.cs.selector.value
-    inward = bool(~target.is_conforming & (target.dpl < level))
-    if cpu.virtual_8086:
-        if not inward or target.dpl != 0:
-            raise Fault(GP, error_code(selector))
-        _leave_virtual_8086(cpu, size)
-        new_level = Word(2, 0)
-    elif inward:
-        new_level = target.dpl
-        old_selector, old_pointer = cpu.ss.selector.value, cpu.gpr[ESP]
-        switch_to(cpu, inner_stack(cpu, new_level), new_level, 5 * size // 8)
-        access.push(cpu, old_selector.zero_extend(size), checked=True)
-        access.push(cpu, old_pointer.truncate(size), checked=True)
-    access.push(cpu, old_flags.truncate(size), checked=inward)
-    access.push(cpu, old_code.zero_extend(size), checked=inward)
-    access.push(cpu, cpu.eip.truncate(size), checked=inward)
+    inward, virtual = bool(~target.is_conforming & (target.dpl < level)), bool(cpu.virtual_8086)
+    if virtual and (not inward or target.dpl != 0):
+        raise Fault(GP, error_code(selector))
+    new_level, slot = target.dpl if inward else level, size // 8
+    frame = [cpu.eflags.value, cpu.cs.selector.value, cpu.eip]
+    if inward:
+        frame = [cpu.ss.selector.value, cpu.gpr[ESP], *frame]
+    if virtual:
+        frame = [*(getattr(cpu, name).selector.value for name in ("gs", "fs", "ds", "es")), *frame]
+    stack = inner_stack(cpu, new_level) if inward else None
+    if stack is None:
+        access.check_room(cpu, len(frame), slot)
+    else:
+        check_inner_room(cpu, stack, len(frame) * slot)
     if offset > target.limit:
         raise MemoryFault(GP, 0)
+    if stack is not None:
+        switch_to(cpu, stack)
+    for item in frame:
+        access.push(cpu, item.zero_extend(32).truncate(size), checked=True)
     load_code_segment(cpu, selector, target, new_level)
     cpu.eip = offset
-    if cpu.virtual_8086:
+    if virtual:
         for segment in (cpu.es, cpu.ds, cpu.fs, cpu.gs):
             load_null(segment, Word(16, 0))
     cpu.eflags = cpu.eflags.value & (TF_NT_RF_VM ^ 0xFFFFFFFF)
     if not gate.type[0]:  # an interrupt gate, no trap gate
         cpu.eflags.if_ = 0
-
-
-def _leave_virtual_8086(cpu: Ia32, size: int) -> None:
-    """Take the ring-0 stack and push what only virtual-8086 mode has: GS FS DS ES, then SS and ESP."""
-    saved = [getattr(cpu, name).selector.value for name in ("gs", "fs", "ds", "es", "ss")]
-    old_pointer, level = cpu.gpr[ESP], Word(2, 0)
-    switch_to(cpu, inner_stack(cpu, level), level, 9 * size // 8)
-    for selector in saved:
-        access.push(cpu, selector.zero_extend(size), checked=True)
-    access.push(cpu, old_pointer.truncate(size), checked=True)
 
 
 def _interrupt_return(cpu: Ia32, size: int) -> None:
@@ -291,7 +283,7 @@ def _interrupt_return(cpu: Ia32, size: int) -> None:
         access.move_stack_pointer(cpu, 3 * slot)
     else:
         at = access.stack_offset(cpu, 3 * slot)
-        return_outward(cpu, selector, descriptor, offset, at, size, absent=NP)
+        return_outward(cpu, selector, descriptor, offset, at, size)
     cpu.eflags = flags
 
 

@@ -104,9 +104,10 @@ def declare(machine: Machine[Ia32]) -> None:
         if number == IA32_TIME_STAMP_COUNTER:
             cpu.tsc = value
             return
-        if not msrs.exists(number) or not msrs.accepted(number, value, cpu.msr.load(number)):
+        old = cpu.msr.load(number)
+        if not msrs.exists(number) or not msrs.accepted(number, value, old):
             raise Fault(GP, 0)
-        cpu.msr = cpu.msr.store(number, msrs.kept(number, value))
+        cpu.msr = cpu.msr.store(number, msrs.kept(number, value, old))
 
     @machine.instruction("RDTSC", source="SDM vol. 2B, RDTSC")
     def rdtsc(cpu: Ia32) -> None:

@@ -116,7 +116,11 @@ def declare(machine: Machine[X64]) -> None:
         sets_pcide = new[17] & ~cpu.cr4.pcide & (cpu.cr3[11:0] != 0)
         if ((new & (CR4_DEFINED ^ 0xFFFFFFFF_FFFFFFFF)) != 0) | (new[5] == 0) | sets_pcide:
             raise Fault(GP, 0)
-        cpu.cr4 = new.truncate(32)
+        # SDM vol. 3A, "Operations that Invalidate TLBs": PGE changes, PCIDE is cleared, SMEP is set.
+        old, new = cpu.cr4.value, new.truncate(32)
+        flushes = (old[7] != new[7]) | (old[17] & ~new[17]) | (new[20] & ~old[20])
+        cpu.tlb_stale = ite(flushes, Word(1, 0), cpu.tlb_stale)
+        cpu.cr4 = new
 
     @machine.instruction("MOV CR8, r64", source=FROM_TO_CR, mnemonic="MOV to CR")
     def mov_to_cr8(cpu: X64, r: Word) -> None:

@@ -9,7 +9,7 @@ from popek.architectures.ia32.descriptors import is_null
 from popek.architectures.ia32.instructions.descriptor_tables import _user_mode_instruction_prevention
 from popek.architectures.ia32.state import GP
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Fault, MemoryFault
+from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat
 
 from .. import access
@@ -59,7 +59,7 @@ def declare(machine: Machine[X64]) -> None:
         limit, low = access.load_pair(cpu, m, 2, natural(cpu))
         base = low.zero_extend(64)
         if not is_canonical(base):
-            raise MemoryFault(GP, 0)
+            raise Fault(GP, 0)
         table = cpu.gdtr if register == "gdtr" else cpu.idtr
         table.limit = limit
         table.base = base

@@ -12,9 +12,9 @@ from popek.architectures.ia32.descriptors import (
     load_stack_segment,
 )
 from popek.architectures.ia32.operands import FarPointer
-from popek.architectures.ia32.state import GP, NP, SS, UD
+from popek.architectures.ia32.state import GP, NP, UD
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Fault, MemoryFault, Vector
+from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import Word, ite
 
 from .. import access
@@ -157,18 +157,16 @@ def far_return(cpu: X64, released: Word, size: int) -> None:
         enter_code_segment(cpu, selector, descriptor, offset.zero_extend(64), level)
     else:
         outer = access.peek_all(cpu, parameters + 2 * slot, slot, 2)
-        return_to(cpu, selector, descriptor, offset.zero_extend(64), outer, absent=SS)
+        return_to(cpu, selector, descriptor, offset.zero_extend(64), outer)
         access.move_stack_pointer(cpu, parameters)
 
 
-def return_to(
-    cpu: X64, selector: Word, descriptor: Descriptor, offset: Word, stack: list[Word], *, absent: Vector
-) -> None:
+def return_to(cpu: X64, selector: Word, descriptor: Descriptor, offset: Word, stack: list[Word]) -> None:
     """Return to a code segment with SS:RSP from the frame, RSP first; outward, data segments are cleansed.
 
     Raises:
         Fault: #GP(0) for a null SS, unless 64-bit code inside CPL 3 follows; #GP(SS) for a wrong one;
-            `absent`(SS) when not present, which is #SS for RET and #NP for IRET (SDM vol. 2).
+            #SS(SS) when not present.
     """
     pointer, stack_selector = stack[0].zero_extend(64), stack[1].truncate(16)
     level = selector[1:0]
@@ -180,7 +178,7 @@ def return_to(
         enter_code_segment(cpu, selector, descriptor, offset, level)
         load_null_stack_segment(cpu, stack_selector, level)
     else:
-        loaded = check_stack_segment(cpu, stack_selector, level, vector=GP, null_vector=GP, absent=absent)
+        loaded = check_stack_segment(cpu, stack_selector, level, vector=GP, null_vector=GP)
         enter_code_segment(cpu, selector, descriptor, offset, level)
         load_stack_segment(cpu, stack_selector, loaded)
     access.set_stack_pointer(cpu, pointer)

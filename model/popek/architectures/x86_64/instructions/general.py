@@ -268,9 +268,9 @@ def _near_transfers(machine: Machine[X64]) -> None:
 
         @machine.instruction(f"{name} rel8", source="SDM vol. 2A, Jcc", mnemonic="Jcc", name=name)
         def jcc(cpu: X64, distance: Word, *, name: str) -> None:
-            """Jump if the status flags say so."""
+            """Jump if the status flags say so; the target is looked at only then."""
             taken = _CONDITIONS[name](cpu.rflags)
-            access.jump_near(cpu, ite(taken, cpu.rip + distance.sign_extend(64), cpu.rip))
+            access.jump_near(cpu, cpu.rip + distance.sign_extend(64), when=taken)
 
     @machine.instruction("JMP rel32", source="SDM vol. 2A, JMP", mnemonic="JMP near")
     def jmp_relative(cpu: X64, distance: Word) -> None:

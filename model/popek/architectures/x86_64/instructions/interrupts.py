@@ -129,7 +129,7 @@ def _interrupt_return(cpu: X64, size: int) -> None:
     wide = offset.zero_extend(64)
     if (selector[1:0] != cpu.cpl) | cpu.long:
         stack = access.peek_all(cpu, 3 * slot, slot, 2)
-        return_to(cpu, selector, descriptor, wide, stack, absent=NP)
+        return_to(cpu, selector, descriptor, wide, stack)
     else:
         enter_code_segment(cpu, selector, descriptor, wide, selector[1:0])
         access.move_stack_pointer(cpu, 3 * slot)

@@ -6,7 +6,7 @@ from popek.architectures.ia32.access import privileged
 from popek.architectures.ia32.instructions.system import FIXED_COUNTERS, GENERAL_COUNTERS
 from popek.architectures.ia32.state import DS, GP, UD
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Fault, MemoryFault
+from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat, ite
 
 from .. import access
@@ -95,7 +95,7 @@ def _caches_and_translations(machine: Machine[X64]) -> None:
         pcid, address = descriptor[11:0], descriptor[127:64]
         names_other = (cpu.cr4.pcide == 0) & (pcid != 0) & (kind <= 1)
         if (descriptor[63:12] != 0) | names_other | ((kind == 0) & ~is_canonical(address)):
-            raise MemoryFault(GP, 0)
+            raise Fault(GP, 0)
         cpu.tlb_stale = Word(1, 0)
 
 
