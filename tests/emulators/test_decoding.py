@@ -27,7 +27,7 @@ from popek.architectures.x86_64.state import X64
 from popek.cli import explain
 from popek.cli.errors import UserError
 from popek.emulators import ia32_assembly, x64_assembly
-from popek.emulators.x64_compare import _exists_in_compatibility_mode
+from popek.emulators.x64_compare import exists_in_compatibility_mode
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Next
 from popek.kernel.words import Word
@@ -84,7 +84,7 @@ def can_be_written(instruction: Instruction, name: str, bits: int) -> bool:
         return True
     if bits == 64:
         return instruction.form not in NOT_IN_LONG_MODE
-    return _exists_in_compatibility_mode(instruction)
+    return exists_in_compatibility_mode(instruction)
 
 
 def assemble(name: str, bits: int, wanted: list[tuple[Instruction, dict[str, int]]]) -> Iterator[Assembled]:

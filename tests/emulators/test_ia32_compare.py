@@ -27,7 +27,14 @@ from popek.emulators.ia32_cases import Case, Mode, random_case
 from popek.emulators.ia32_compare import BOCHS, DifftestReport, compare, difftest
 from popek.emulators.ia32_deviations import deviations, recognised
 from popek.emulators.ia32_expectation import OutsideError
-from popek.emulators.ia32_step import CODE_SELECTORS, STACK_TOPS
+from popek.emulators.ia32_step import (
+    CODE_SELECTORS,
+    FREE_SELECTOR,
+    GDT_BASE,
+    STACK_TOPS,
+    StepResult,
+    segment_descriptor,
+)
 from popek.kernel.machine import UnknownNameError
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
@@ -135,6 +142,46 @@ def test_what_the_model_leaves_out_is_not_compared_in_silence() -> None:
         compare([nested])
 
 
+# -- the list explains what it says and nothing else -----------------------------------------------------
+
+AM_AC = {"cr0": 0x11 | 1 << 18, "eflags": 2 | 1 << 18}
+NARROW = ((GDT_BASE + FREE_SELECTOR, segment_descriptor(0x20000, 0xFFFF, 0xF300)),)
+SHORT = ((GDT_BASE + FREE_SELECTOR, segment_descriptor(0, 0xFFF, 0xFB00 | 0x40 << 16)),)
+TO_SHORT = {"operand ptr16:32.selector": FREE_SELECTOR | 3, "operand ptr16:32.offset": 0x1000}
+DS_AT = {"operand r32": 0, "operand m32.segment": 3}
+VIRTUAL_8086 = {"eflags": 2 | 1 << 17, "cs": 0x2000, "ds": 0x3000, "ss": 0x2000}
+
+
+@pytest.mark.parametrize(
+    ("case", "ends", "explained"),
+    [
+        (Case("PUSH r32", {"operand r32": 0}, 3, {"esp": 2}), (None, None), "access-wraps-at-4-gib"),
+        (Case("PUSH r32", {"operand r32": 0}, 3, {"esp": 0x30002, **AM_AC}), (None, None), None),
+        (Case("JMP ptr16:32", TO_SHORT, 3, {"esp": 4}, SHORT), (None, None), None),
+        (Case("POPAD", {}, 3, {"esp": 0x28002, **AM_AC}), (13, 0), None),
+        (
+            Case("RETF", {}, 3, {"ss": FREE_SELECTOR | 3, "esp": 0xFFFC}, NARROW),
+            (12, 0),
+            "return-frame-does-not-wrap",
+        ),
+        (Case("RETF", {}, 3, {"ss": FREE_SELECTOR | 3, "esp": 0xFFF0}, NARROW), (12, 0), None),
+        (
+            Case("MOV r32, m32", {**DS_AT, "operand m32.offset": 0xFFFD}, 3, VIRTUAL_8086),
+            (None, None),
+            None,
+        ),
+    ],
+)
+def test_a_deviation_explains_what_it_says_and_nothing_else(
+    case: Case, ends: tuple[int | None, int | None], explained: str | None
+) -> None:
+    """`ends` is what an emulator is made to say: vector and error code, or None where it completes."""
+    result = StepResult("next" if ends[0] is None else "trap", *ends)
+    found = compare([case], against=attrs.evolve(BOCHS, run=lambda cases: [result] * len(cases)))[0]
+    assert found is not None
+    assert found.deviation == explained, (found.expected, found.observed)
+
+
 # -- a wrong model is found out -------------------------------------------------------------------
 
 
@@ -232,7 +279,9 @@ def test_a_segment_load_that_checks_descriptors_in_real_address_mode_is_found(
     _found("MOV Sreg, r16", 60, Mode.REAL)
 
 
-def test_an_error_code_in_real_address_mode_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alignment_flag_that_int_leaves_in_real_address_mode_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(interrupts, "TF_IF_RF_AC", interrupts.TF_RF)
     difference = _found("INT imm8", 60, Mode.REAL)
     assert [line.split(":")[0] for line in difference.details] == ["eflags"]

@@ -31,6 +31,7 @@ FLAT = {
 FLAT_64 = {**FLAT, 0x08: 0x00AF9B000000FFFF, 0x18: 0x00AFFB000000FFFF}
 PAGES = 0x0040_0000  # linear addresses that are tried are here
 AC = 1 << 18
+EFER = 0xC0000080
 
 
 class Tables:
@@ -115,8 +116,7 @@ def run_on_unicorn(
     engine.reg_write(uc.UC_X86_REG_GDTR, (0, GDT, 0xFFF, 0))
     engine.reg_write(uc.UC_X86_REG_CR3, tables.root)
     engine.reg_write(uc.UC_X86_REG_CR4, registers["cr4"])
-    if wide:
-        engine.msr_write(0xC0000080, 0xD00 if registers["nxe"] else 0x500)
+    engine.msr_write(EFER, (0x500 if wide else 0) | registers["nxe"] << 11)
     engine.reg_write(uc.UC_X86_REG_CR0, registers["cr0"])
     engine.reg_write(uc.UC_X86_REG_RSP if wide else uc.UC_X86_REG_ESP, STACK + 0x400)
     engine.reg_write(uc.UC_X86_REG_RAX if wide else uc.UC_X86_REG_EAX, 0x12345678)
@@ -150,7 +150,9 @@ def run_on_model(
     state[flags] = registers["flags"] | 2
     state["rax" if wide else "eax"] = 0x12345678
     if wide:
-        state["efer"] = 0xD00 if registers["nxe"] else 0x500
+        state["efer"] = 0x500 | registers["nxe"] << 11
+    else:
+        state.msr = state.msr.store(Word(32, EFER), Word(64, registers["nxe"] << 11))
     for name in ("cs.selector.rpl", "ss.selector.rpl", "cs.rights.dpl", "ss.rights.dpl"):
         state[name] = cpl
     state.memory = Memory(64 if wide else 32, 8, {i: b for i, b in enumerate(before) if b})

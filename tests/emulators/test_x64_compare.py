@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from popek.architectures import machine
+from popek.architectures.ia32.state import GP, PF, SS
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.instructions import (
     far_transfers,
@@ -21,12 +22,13 @@ from popek.architectures.x86_64.instructions import (
     protection,
     system_calls,
 )
-from popek.architectures.x86_64.state import X64
+from popek.architectures.x86_64.state import RDI, X64
 from popek.emulators.x64_cases import LEFT_OUT, UNTESTED, Case
 from popek.emulators.x64_compare import DifftestReport, compare, difftest
 from popek.emulators.x64_deviations import deviations, recognised
 from popek.emulators.x64_expectation import UNOBSERVED, OutsideError
 from popek.kernel.machine import UnknownNameError
+from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import Word
 
 pytestmark = pytest.mark.emulator
@@ -153,6 +155,68 @@ def test_a_wrong_model_is_found_out(name: str, monkeypatch: pytest.MonkeyPatch) 
     where, attribute, wrong, form = MUTATIONS[name]
     monkeypatch.setattr(where, attribute, wrong)
     assert difftest(150, seed=11, forms=[form], shrinks=0).unexplained > 0
+
+
+def _same_level_return_writes_rdi(cpu: X64, selector: Word, *rest: Any, **named: Any) -> None:
+    stays = cpu.cpl == selector[1:0]
+    RETURN_TO(cpu, selector, *rest, **named)
+    if stays:
+        cpu.gpr[RDI] = cpu.gpr[RDI] + 1
+
+
+def _null_stacks_are_refused(cpu: X64, *rest: Any, **named: Any) -> None:
+    if cpu.cpl != 3 and rest[3][1].truncate(16)[15:2] == 0:
+        raise Fault(GP, 0)
+    RETURN_TO(cpu, *rest, **named)
+
+
+def _users_may_not_push(cpu: X64, top: Word, items: list[Word], level: Word) -> None:
+    if level == 3:
+        raise MemoryFault(PF, 7)
+    PUSH_FRAME(cpu, top, items, level)
+
+
+def _users_may_not_pop(cpu: X64, distance: int, size: int) -> Word:
+    if cpu.cpl == 3:
+        raise MemoryFault(SS, 0)
+    return PEEK(cpu, distance, size)
+
+
+def _stack_fault_is_general_protection(cpu: X64, items: Any) -> None:
+    try:
+        PUSH_ALL(cpu, items)
+    except MemoryFault as fault:
+        raise MemoryFault(GP if fault.vector == SS else fault.vector, fault.error_code) from None
+
+
+RETURN_TO: Callable[..., None] = interrupts.return_to
+PEEK: Callable[..., Word] = access.peek
+PUSH_ALL: Callable[..., None] = access.push_all
+BEHIND_A_DEVIATION: dict[str, Mutation] = {
+    "IRETD to the same level changes RDI": (
+        interrupts,
+        "return_to",
+        _same_level_return_writes_rdi,
+        "IRETD",
+    ),
+    "IRETQ refuses every null SS": (interrupts, "return_to", _null_stacks_are_refused, "IRETQ"),
+    "INT n cannot push at CPL 3": (interrupts, "push_frame", _users_may_not_push, "INT imm8"),
+    "POP FS cannot read the stack at CPL 3": (access, "peek", _users_may_not_pop, "POP FS"),
+    "far CALL takes #GP for its stack": (
+        access,
+        "push_all",
+        _stack_fault_is_general_protection,
+        "CALL m16:64",
+    ),
+}
+"""Mutations that differ from Bochs where a known deviation is nearby, which must not explain them."""
+
+
+@pytest.mark.parametrize("name", BEHIND_A_DEVIATION)
+def test_no_known_deviation_hides_a_wrong_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where, attribute, wrong, form = BEHIND_A_DEVIATION[name]
+    monkeypatch.setattr(where, attribute, wrong)
+    assert difftest(400, seed=12, forms=[form], shrinks=0).unexplained > 0
 
 
 def test_a_wrong_model_of_an_msr_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -33,7 +33,9 @@ UNTESTED: Final[Mapping[str, str]] = {
     "CR4.VMXE = 1": "an SMI does not keep it, so VMXON is tested without",
     "CR4.SMXE = 1": "no processor model has it, so GETSEC is tested without",
     "devices": "only ports without a device",
-    "MSRs": "those of the model, and numbers that no processor has",
+    "MSRs": "those of the model, but for the next two, and numbers that no processor has",
+    "IA32_MISC_ENABLE": "the emulator's processor has none",
+    "IA32_FEATURE_CONTROL": "a lock that a case sets would stay for the next",
 }
 """What no case starts from, each with the reason.  No form is left out."""
 
@@ -76,6 +78,20 @@ class Case:
         if not self.registers.get("cr0", 1) & 1:
             return Mode.REAL
         return Mode.VIRTUAL_8086 if self.registers.get("eflags", 0) >> 17 & 1 else Mode.PROTECTED
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "form": self.form,
+            "cpl": self.cpl,
+            "mode": self.mode.value,
+            "operands": dict(self.operands),
+            "registers": dict(self.registers),
+            "memory": [[address, data.hex()] for address, data in self.memory],
+            "stale": [[address, data.hex()] for address, data in self.stale],
+            "msrs": {str(number): value for number, value in self.msrs.items()},
+            "hidden": {name: list(parts) for name, parts in self.hidden.items()},
+        }
 
 
 def random_case(instruction: Instruction, cpl: int, rng: random.Random, mode: Mode = Mode.PROTECTED) -> Case:

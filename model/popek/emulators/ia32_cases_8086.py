@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from popek.emulators.ia32_cases_builder import LANDING, Builder, Segment
-from popek.emulators.ia32_cases_surroundings import CR0_HELD, debug_registers
+from popek.emulators.ia32_cases_surroundings import CR0_HELD, debug_registers, narrow_task
 from popek.emulators.ia32_step import (
     CODE_BASE,
     DATA_BASE,
@@ -61,6 +61,8 @@ def surroundings_8086(b: Builder, *, virtual: bool) -> None:
         b.esp -= b.rng.choice((1, 2, 3))
     if b.chance(0.1):
         b.esp = b.rng.choice((0, 1, 2, 4, 8, 0xFFFF, 0xFFFE, 0xFFFC))
+    if b.instruction.mnemonic == "PUSHA" and b.chance(0.3):
+        b.esp = b.rng.choice((3, 5, 7, 9, 11, 13, 15, 17))
     if b.chance(0.3) and "ss" not in b.hidden:
         b.esp |= b.rng.getrandbits(16) << 16
     b.registers["esp"] = b.esp
@@ -79,7 +81,10 @@ def _unreal(b: Builder, name: str) -> int:
 
 
 def _task(b: Builder) -> None:
-    """The I/O permission map and, below it, the redirection map of INT n."""
+    """The I/O permission map and, below it, the redirection map of INT n; seldom a 16-bit TSS, which has neither."""
+    if b.chance(0.08):
+        narrow_task(b)
+        return
     base = b.rng.choice((0x88, 0x88, 0x88, 0x90, 0x68, 0x10, 0xFFFF))
     limit = b.rng.choice((0x2088, 0x2088, 0x67, 0x66, 0x88 + 0xD0, 0x89 + 0xD0, 0x8A + 0xD0, 0x87, 0x78))
     b.put(TSS_BASE + 0x66, struct.pack("<H", base))

@@ -95,7 +95,7 @@ def task(b: Builder) -> None:
                 b.put(TSS_BASE + base + (port >> 3), bits[: 3 if port < 0xFFFE else 2])
     small = b.chance(0.25 if uses_stacks or uses_ports else 0.1)
     if small:
-        limit = b.rng.choice((0x66, 0x17, 0x13, 0x12, 0x0B))
+        limit = b.rng.choice((0x66, 0x17, 0x13, 0x12, 0x11, 0x10, 0x0B))
         plain_gate_for_invalid_tss(b)
     b.put(GDT_BASE + TSS_SELECTOR, segment_descriptor(TSS_BASE, limit, 0x8900))
     if uses_stacks or b.chance(0.5):

@@ -69,8 +69,8 @@ def extended_control(b: Builder) -> None:
     """XGETBV, XSETBV: which register and which value."""
     often(b, OSXSAVE)
     b.registers["xcr0"] = b.rng.choice((1, 3, 7))
-    b.registers["ecx"] = b.rng.choice((0, 0, 0, 0, 2, 0x80000000, 0xFFFFFFFF))
-    b.registers["eax"] = b.rng.choice((1, 3, 7, 5, 0, 2, 6, 9, 0x11))
+    b.registers["ecx"] = b.rng.choice((0, 0, 0, 0, 1, 2, 0x80000000, 0xFFFFFFFF))
+    b.registers["eax"] = b.rng.choice((1, 3, 7, 5, 0, 2, 6, 9, 0x11, 0x201, 0xE7))
     b.registers["edx"] = b.rng.choice((0, 0, 0, 1 << 31, 1))
 
 

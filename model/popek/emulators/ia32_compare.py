@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 import attrs
 
 from popek.architectures.ia32 import machine as ia32
 from popek.architectures.ia32.state import Ia32
+from popek.emulators import differential
+from popek.emulators.differential import chosen_forms, first_shrunk, in_chunks, in_turns
 from popek.emulators.ia32_assembly import assemble_all, assembly_text
 from popek.emulators.ia32_cases import Case, Mode, random_case
 from popek.emulators.ia32_cases_system import PRIVILEGED
@@ -54,7 +55,6 @@ _PRIVILEGED = frozenset(
     )
 )
 _ATTEMPTS = 25
-_CHUNK = 2000
 _STRINGENT = frozenset(
     (
         *("CALL far", "JMP far", "RET far", "IRET", "INT n", "INT3", "INTO", "INT1", "MOV sreg", "POP sreg"),
@@ -93,106 +93,9 @@ BOCHS: Final = Emulator(
 )
 
 
-@attrs.frozen
-class Difference:
-    """A case on which the model and the emulator do not agree.
-
-    Attributes:
-        case: the case; it can be run again with `compare`.
-        assembly: the instruction as text.
-        expected: what the model says, in one line.
-        observed: what the emulator did, in one line.
-        details: one line for each register and each byte that differs: model, then emulator.
-        deviation: the known deviation of the emulator that explains it, if one does.
-    """
-
-    case: Case
-    assembly: str
-    expected: str
-    observed: str
-    details: tuple[str, ...]
-    deviation: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "form": self.case.form,
-            "assembly": self.assembly,
-            "cpl": self.case.cpl,
-            "registers": dict(self.case.registers),
-            "memory": [[address, data.hex()] for address, data in self.case.memory],
-            "stale": [[address, data.hex()] for address, data in self.case.stale],
-            "msrs": {str(number): value for number, value in self.case.msrs.items()},
-            "operands": dict(self.case.operands),
-            "mode": self.case.mode.value,
-            "hidden": {name: list(parts) for name, parts in self.case.hidden.items()},
-            "expected": self.expected,
-            "observed": self.observed,
-            "details": list(self.details),
-            "deviation": self.deviation,
-        }
-
-
-@attrs.frozen
-class DifftestReport:
-    """The result of a differential test.
-
-    Attributes:
-        against: the emulator.
-        seed: of the random states.
-        cases: how many cases were compared.
-        by_form: cases compared, by form.
-        by_level: likewise, by CPL.
-        by_mode: likewise, by operating mode.
-        completed, trapped: by form, how many of them completed and trapped on the model.
-        differences: the unexplained ones; at most `kept` of them, with the first of each form shrunk.
-        unexplained: how many there are in all.
-        explained: how many cases each known deviation explains.
-        not_modelled: draws that end in "not modelled", by reason; others were drawn in their place.
-        outside: draws that lead where the harness cannot follow, by reason; likewise.
-        seconds: of real time.
-    """
-
-    against: str
-    seed: int
-    cases: int
-    by_form: Mapping[str, int]
-    by_level: Mapping[int, int]
-    by_mode: Mapping[str, int]
-    completed: Mapping[str, int]
-    trapped: Mapping[str, int]
-    differences: tuple[Difference, ...]
-    unexplained: int
-    explained: Mapping[str, int]
-    not_modelled: Mapping[str, int]
-    outside: Mapping[str, int]
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Cases a second."""
-        return self.cases / self.seconds if self.seconds else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "machine": "ia32",
-            "against": self.against,
-            "seed": self.seed,
-            "cases": self.cases,
-            "seconds": round(self.seconds, 3),
-            "cases_per_second": round(self.rate, 1),
-            "by_form": dict(self.by_form),
-            "by_mode": dict(self.by_mode),
-            "by_cpl": {str(level): count for level, count in sorted(self.by_level.items())},
-            "completed": dict(self.completed),
-            "trapped": dict(self.trapped),
-            "unexplained": self.unexplained,
-            "differences": [difference.to_json() for difference in self.differences],
-            "explained": dict(self.explained),
-            "not_modelled": dict(self.not_modelled),
-            "outside": dict(self.outside),
-        }
+Difference = differential.Difference[Case]
+DifftestReport = differential.DifftestReport[Case]
+_Tally = differential.Tally[Case]
 
 
 @attrs.frozen
@@ -234,32 +137,20 @@ def difftest(
     """
     started = time.monotonic()
     model = machine or ia32.build()
-    tally = _Tally()
+    tally = _Tally(kept)
     done = 0
-    for jobs in _chunks(_schedule(model, against, cases, seed, forms)):
+    for jobs in in_chunks(_schedule(model, against, cases, seed, forms)):
         ready = _draw(model, against, jobs, seed, tally)
         for item, result in zip(ready, against.run([item.step for item in ready]), strict=True):
-            tally.count(item, _differ(against, item, result), kept)
+            found = _differ(against, item, result)
+            tally.count(item.case, item.case.mode.value, found, traps=item.expected.kind == "trap")
         done += len(ready)
         if progress is not None:
             progress(done)
-    unexplained = _shrunk_first(model, against, tally.unexplained, shrinks)
-    return DifftestReport(
-        against=against.name,
-        seed=seed,
-        cases=done,
-        by_form=dict(tally.by_form),
-        by_level=dict(tally.by_level),
-        by_mode=dict(tally.by_mode),
-        completed=dict(tally.completed),
-        trapped=dict(tally.trapped),
-        differences=tuple(unexplained),
-        unexplained=tally.different,
-        explained=dict(tally.explained),
-        not_modelled=dict(tally.not_modelled),
-        outside=dict(tally.outside),
-        seconds=time.monotonic() - started,
+    differences = first_shrunk(
+        tally.unexplained, lambda found: shrink(found, against=against, machine=model), shrinks
     )
+    return tally.report(model.name, against.name, seed, differences, time.monotonic() - started)
 
 
 def compare(
@@ -284,36 +175,6 @@ def compare(
     return [_differ(against, item, result) for item, result in zip(ready, results, strict=True)]
 
 
-class _Tally:
-    """Counts, as they come in."""
-
-    def __init__(self) -> None:
-        self.by_form: Counter[str] = Counter()
-        self.by_level: Counter[int] = Counter()
-        self.by_mode: Counter[str] = Counter()
-        self.completed: Counter[str] = Counter()
-        self.trapped: Counter[str] = Counter()
-        self.explained: Counter[str] = Counter()
-        self.not_modelled: Counter[str] = Counter()
-        self.outside: Counter[str] = Counter()
-        self.unexplained: list[Difference] = []
-        self.different = 0
-
-    def count(self, item: _Ready, found: Difference | None, kept: int) -> None:
-        self.by_form[item.case.form] += 1
-        self.by_level[item.case.cpl] += 1
-        self.by_mode[item.case.mode.value] += 1
-        (self.trapped if item.expected.kind == "trap" else self.completed)[item.case.form] += 1
-        if found is None:
-            return
-        if found.deviation is not None:
-            self.explained[found.deviation] += 1
-            return
-        self.different += 1
-        if len(self.unexplained) < kept:
-            self.unexplained.append(found)
-
-
 # -- drawing --------------------------------------------------------------------------------------
 
 
@@ -325,33 +186,13 @@ def _schedule(
     machine: Machine[Ia32], against: Emulator, cases: int, seed: int, forms: Sequence[str] | None
 ) -> Iterator[_Job]:
     """What to draw; forms with more to go wrong come more often."""
-    chosen = list(machine.instructions.values())
-    if forms is not None:
-        chosen = list(dict.fromkeys(i for name in forms for i in machine.find(name)))
-    weighted = [i for i in chosen for _ in range(3 if i.mnemonic in _STRINGENT else 1)]
     rng = random.Random(f"{seed}")
-    turn: list[Instruction] = []
-    for number in range(cases):
-        if not turn:
-            # Each form first comes once, so that few cases cover all of them.
-            turn = list(chosen) if number == 0 else list(weighted)
-            rng.shuffle(turn)
-        instruction = turn.pop()
+    chosen = chosen_forms(machine, forms)
+    for number, instruction in enumerate(in_turns(chosen, _STRINGENT, cases, rng)):
         levels = _PRIVILEGED_LEVELS if instruction.mnemonic in _PRIVILEGED else LEVELS
         mode = rng.choice(against.modes)
         level = {Mode.REAL: 0, Mode.VIRTUAL_8086: 3}.get(mode, rng.choice(levels))
         yield number, instruction, mode, level
-
-
-def _chunks(jobs: Iterator[_Job]) -> Iterator[list[_Job]]:
-    chunk: list[_Job] = []
-    for job in jobs:
-        chunk.append(job)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _draw(
@@ -494,20 +335,6 @@ def _end(kind: str, vector: int | None, code: int | None) -> str:
 
 
 # -- shrinking ------------------------------------------------------------------------------------
-
-
-def _shrunk_first(
-    machine: Machine[Ia32], against: Emulator, found: list[Difference], shrinks: int
-) -> list[Difference]:
-    """The differences, the first few of different forms shrunk."""
-    result = []
-    forms: set[str] = set()
-    for difference in found:
-        if difference.case.form not in forms and len(forms) < shrinks:
-            forms.add(difference.case.form)
-            difference = shrink(difference, against=against, machine=machine)
-        result.append(difference)
-    return result
 
 
 def shrink(

@@ -8,7 +8,7 @@ sets DR6.BD and clears DR7.GD, and an interrupt that enters the harness's own ga
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -221,12 +221,12 @@ def expect(
     kinds = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
     parts = {name: Word(width, operands[name]) for name, width in kinds.items()}
     asked = _Asked()
-    outcome = _run(machine, instruction, state.with_undefined(asked), parts)
+    outcome = run_to_its_end(machine, instruction, state.with_undefined(asked), parts)
     if isinstance(outcome, NotModelled):
         return NotComparable(outcome.reason)
     expected = _translate(instruction, case, state, outcome)
-    for name in asked.names:
-        expected = _without_undefined(machine, instruction, parts, case, state, name, expected)
+    if asked.names:
+        expected = _without_undefined(machine, instruction, parts, case, state, asked.names, expected)
     if expected.kind == "next" and _gives_time(instruction, state):
         kept = {n: v for n, v in expected.registers.items() if n not in ("eax", "edx")}
         expected = attrs.evolve(expected, registers=kept)
@@ -243,7 +243,7 @@ def _only_what_shows_cr4(expected: Expectation, state: Ia32) -> Expectation:
     return attrs.evolve(expected, registers=kept, undefined={**expected.undefined, "ecx": shown ^ 0xFFFFFFFF})
 
 
-def _run(
+def run_to_its_end(
     machine: Machine[Ia32], instruction: Instruction, state: Ia32, parts: Mapping[str, Word]
 ) -> Next[Ia32] | Trap[Ia32] | NotModelled:
     """One instruction to its end: with REP, one iteration after the other."""
@@ -292,16 +292,14 @@ def _without_undefined(
     parts: Mapping[str, Word],
     case: StepCase,
     state: Ia32,
-    name: str,
+    names: Iterable[str],
     expected: Expectation,
 ) -> Expectation:
-    """Leave open the bits of registers that some bit of an undefined result reaches."""
+    """Leave open the bits of registers that some bit of the undefined results reaches, or all of them together."""
     undefined = dict(expected.undefined)
-    for bit in range(64):
-        try:
-            outcome = _run(machine, instruction, state.with_undefined({name: 1 << bit}), parts)
-        except WidthError:
-            break  # one bit more than the result has
+
+    def compare(values: Mapping[str, int]) -> None:
+        outcome = run_to_its_end(machine, instruction, state.with_undefined(values), parts)
         if isinstance(outcome, NotModelled):
             raise OutsideError("an undefined result decides what is modelled")
         other = _translate(instruction, case, state, outcome)
@@ -311,6 +309,17 @@ def _without_undefined(
         for register, value in expected.registers.items():
             if value != other.registers[register]:
                 undefined[register] = undefined.get(register, 0) | value ^ other.registers[register]
+
+    ones = {}
+    for name in names:
+        for bit in range(64):
+            try:
+                compare({name: 1 << bit})
+            except WidthError:
+                break  # one bit more than the result has
+            ones[name] = (2 << bit) - 1
+    # RDRAND has a number only where CF says so.
+    compare(ones)
     return attrs.evolve(expected, undefined=undefined)
 
 

@@ -50,10 +50,8 @@ Contract
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
-from popek.emulators import bochs
 from popek.emulators.ia32_step_case import (
     ARENA_BYTES,
     CODE_BASE,
@@ -95,9 +93,8 @@ from popek.emulators.ia32_step_case import TEMPLATE as _TEMPLATE
 from popek.emulators.ia32_step_case import prepare as _prepare
 from popek.emulators.ia32_step_report import WITH_ERROR_CODE as _WITH_ERROR_CODE
 from popek.emulators.ia32_step_report import decode_all
+from popek.emulators.step_boots import StepRom, patch_list, run_all
 
-_MOST_DISK = 8 << 20
-_STALL = 2.0
 _HEADER = struct.Struct("<4I32sI34I7I72s")
 
 
@@ -108,81 +105,14 @@ def run_steps(
     progress: Callable[[int], None] | None = None,
     chunk: int = 2000,
 ) -> list[StepResult]:
-    """Run cases on Bochs and return their results, in order.
+    """Run cases on Bochs and return their results, in order; the arguments are those of `step_boots.run_all`.
 
-    `model` is a processor of Bochs. `progress` is called with the number of cases done, after each boot.
-    `chunk` is the most cases that one boot runs. A case that brings the processor down costs one more boot.
-    Raises `StepCaseError` for a case outside the contract and `popek.emulators.bochs.BochsError` if Bochs
-    or nasm is missing.
+    Raises:
+        StepCaseError: a case is outside the contract.
+        BochsError: Bochs or nasm is missing.
     """
-    rom = bochs.assemble(Path(__file__).with_name("ia32_step.asm"))
-    results: list[StepResult] = []
-    batch: list[Prepared] = []
-    size = 0
-    for case in cases:
-        prepared = prepare(case)
-        more = len(_record(prepared))
-        if len(batch) == chunk or size + more > _MOST_DISK:
-            _run_batch(rom, batch, model, progress, results)
-            batch, size = [], 0
-        batch.append(prepared)
-        size += more
-    _run_batch(rom, batch, model, progress, results)
-    return results
-
-
-def _run_batch(
-    rom: bytes,
-    batch: Sequence[Prepared],
-    model: str,
-    progress: Callable[[int], None] | None,
-    results: list[StepResult],
-) -> None:
-    done = 0
-    most = len(batch)
-    while done < len(batch):
-        rest = batch[done : done + most]
-        end: Kind | None = None
-        try:
-            report = bochs.run_rom(rom, _disk(rest), model=model, timeout=60 + len(rest), stall=_STALL)
-        except bochs.BochsTimeout as stopped:
-            report, end = stopped.partial, "hang"
-        except bochs.BochsCrash as stopped:
-            if not stopped.partial:
-                raise
-            report, end = stopped.partial, "triple-fault"
-        decoded = decode_all(rest, report)
-        results.extend(decoded)
-        done += len(decoded)
-        if end is None and len(decoded) < len(rest):
-            raise bochs.BochsError(f"the guest reported {len(decoded)} of {len(rest)} cases")
-        if end == "triple-fault" or (end == "hang" and len(rest) == 1):
-            results.append(StepResult(end))
-            done += 1
-        # A guest that was killed may have finished more than it could report: close in on the case.
-        most = max(1, len(rest) // 8) if end == "hang" else min(8 * most, len(batch))
-        if progress is not None:
-            progress(len(results))
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)
-
-
-def _patch_list(patches: Iterable[tuple[int, bytes]]) -> bytes:
-    return b"".join(struct.pack("<II", address, len(data)) + _padded(data) for address, data in patches)
-
-
-def _disk(batch: Sequence[Prepared]) -> bytes:
-    body = b"".join(
-        (
-            struct.pack("<II", len(batch), len(DEFAULTS)),
-            _patch_list(DEFAULTS),
-            *(_record(prepared) for prepared in batch),
-        )
-    )
-    sectors = -(-(8 + len(body)) // 512)
-    return (b"STEP" + struct.pack("<I", sectors) + body).ljust(512 * sectors, b"\0")
+    rom = StepRom("ia32_step.asm", DEFAULTS, _record, decode_all, StepResult)
+    return run_all(rom, map(prepare, cases), model=model, progress=progress, chunk=chunk)
 
 
 def _record(prepared: Prepared) -> bytes:
@@ -191,8 +121,8 @@ def _record(prepared: Prepared) -> bytes:
     lists = b"".join(
         (
             *(struct.pack("<IQ", number, value) for number, value in case.msrs.items()),
-            _patch_list(prepared.patches),
-            _patch_list(case.stale),
+            patch_list(prepared.patches),
+            patch_list(case.stale),
             *(struct.pack("<II", address, length) for address, length in case.watch),
             *(struct.pack("<I", number) for number in reads),
         )

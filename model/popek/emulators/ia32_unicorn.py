@@ -17,6 +17,8 @@ import attrs
 from popek.architectures.ia32.descriptors import (
     CALL_GATE_16,
     CALL_GATE_32,
+    TSS_16,
+    TSS_32,
     Descriptor,
     in_table,
     is_null,
@@ -25,8 +27,8 @@ from popek.architectures.ia32.descriptors import (
 from popek.architectures.ia32.state import ESP, GPR_NAMES, SEGMENT_NAMES
 from popek.emulators.ia32_cases import Case
 from popek.emulators.ia32_compare import Emulator
-from popek.emulators.ia32_deviations import Found
 from popek.emulators.ia32_expectation import Expectation, initial_state, memory_differences
+from popek.emulators.ia32_found import Found
 from popek.emulators.ia32_step import (
     ARENA_BYTES,
     GDT_BASE,
@@ -326,7 +328,10 @@ def _gate(found: Found) -> Descriptor | None:
 
 def _takes_32_bits_of_a_16_bit_gate(found: Found) -> frozenset[str]:
     gate = _gate(found)
-    return _if(gate is not None and int(gate.type) == CALL_GATE_16, "eip")
+    narrow = gate is not None and int(gate.type) == CALL_GATE_16
+    return _if(
+        narrow and gate is not None and found.result.registers.get("eip") == int(gate.gate_offset), "eip"
+    )
 
 
 def _conforming_through_gate(found: Found) -> frozenset[str]:
@@ -343,16 +348,19 @@ def _absent_code_through_gate(found: Found) -> frozenset[str]:
     return _if(jumped and raised is not None and (raised[0], found.result.vector) == (11, 13), "outcome")
 
 
-def _absent_tss_in_the_ldt(found: Found) -> frozenset[str]:
-    """The selector that is at fault names the LDT."""
+def _tss_in_the_ldt(found: Found) -> frozenset[str]:
+    """The selector that is at fault names a TSS in the LDT."""
     raised = found.expected.raised
-    transfer = found.mnemonic in ("CALL", "JMP") and raised is not None and bool((raised[1] or 0) & 4)
-    return _if(transfer and raised is not None and (raised[0], found.result.vector) == (13, 11), "outcome")
+    if found.mnemonic not in ("CALL", "JMP") or raised is None or raised[0] != 13 or not (raised[1] or 0) & 4:
+        return _NOTHING
+    descriptor = read_descriptor(found.state, Word(16, raised[1] or 0))
+    task = bool((descriptor.s == 0) & descriptor.type.isin((TSS_16, TSS_32)))
+    return _if(task and found.result.vector in (None, 10, 11), "outcome")
 
 
 def _absent_stack(found: Found) -> frozenset[str]:
     raised = found.expected.raised
-    returned = found.mnemonic == "RETF" and raised is not None
+    returned = found.mnemonic in ("RETF", "IRET", "IRETD") and raised is not None
     return _if(returned and raised is not None and (raised[0], found.result.vector) == (12, 11), "outcome")
 
 
@@ -403,7 +411,9 @@ def _keeps_vif_and_vip(found: Found) -> frozenset[str]:
 
 def _pushes_rf(found: Found) -> frozenset[str]:
     resume = found.case.registers.get("eflags", 0) >> 16 & 1
-    return _if(found.case.form == "PUSHFD" and bool(resume), "memory")
+    changed = _changed_bytes(found)
+    only_rf = len(changed) == 1 and changed[0][1] ^ changed[0][2] == 1
+    return _if(found.case.form == "PUSHFD" and bool(resume) and only_rf, "memory")
 
 
 def _enter_by_stack_size(found: Found) -> frozenset[str]:
@@ -415,7 +425,8 @@ def _enter_by_stack_size(found: Found) -> frozenset[str]:
 
 def _releases_signed(found: Found) -> frozenset[str]:
     released = found.case.operands.get("operand imm16", 0)
-    return _if(found.mnemonic == "RET" and released >= 0x8000, "esp")
+    short = found.expected.registers["esp"] - found.result.registers.get("esp", 0) & 0xFFFFFFFF == 0x10000
+    return _if(found.mnemonic == "RET" and released >= 0x8000 and short, "esp")
 
 
 def _if(holds: bool, *names: str) -> frozenset[str]:
@@ -428,7 +439,7 @@ _RULES: Final[Mapping[str, _Rule]] = {
     "16-bit-call-gate-offset": _takes_32_bits_of_a_16_bit_gate,
     "conforming-code-through-a-gate": _conforming_through_gate,
     "absent-code-through-a-gate": _absent_code_through_gate,
-    "absent-tss-in-the-ldt": _absent_tss_in_the_ldt,
+    "tss-in-the-ldt": _tss_in_the_ldt,
     "absent-stack-on-return": _absent_stack,
     "absent-inner-stack": _absent_inner_stack,
     "inner-stack-keeps-upper-half": _inner_stack_keeps_upper_half,

@@ -56,12 +56,15 @@ SECONDARY: Final[Mapping[str, int]] = {
     "WBINVD_EXITING": 6,
     "RDRAND_EXITING": 11,
     "ENABLE_INVPCID": 12,
+    "VMCS_SHADOWING": 14,
     "RDSEED_EXITING": 16,
     "ENABLE_XSAVES": 20,
     "USE_TSC_SCALING": 25,
 }
 """The secondary controls that are drawn, with their bits."""
 
+TPR_SHADOW, VIRTUAL_X2APIC, VIRTUAL_REGISTERS, VM_FUNCTIONS = 1 << 21, 1 << 4, 1 << 8, 1 << 13
+VTPR_AT: Final = GUEST_PAGES.virtual_apic + 0x80
 ACTIVATE_SECONDARY, ENABLE_EPT, UNRESTRICTED_GUEST = 1 << 31, 1 << 1, 1 << 7
 _CONTROL_MOVES: Final = ("MOV CR0, r32", "MOV CR4, r32", "MOV CR3, r32", "LMSW r16", "LMSW m16", "CLTS")
 _PAGES = (DATA_BASE >> 12, (DATA_BASE >> 12) + 1)
@@ -103,6 +106,21 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
     secondary = sum(1 << bit for bit in SECONDARY.values() if rng.random() < density)
     if not paging:
         secondary |= ENABLE_EPT | UNRESTRICTED_GUEST
+    if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.4:
+        primary |= TPR_SHADOW
+        secondary |= VIRTUAL_X2APIC
+        if rng.random() < 0.9:
+            primary |= 1 << PRIMARY["USE_MSR_BITMAPS"]
+        bitmaps += _virtual_apic(registers, controls, rng)
+        secondary |= VIRTUAL_REGISTERS if rng.random() < 0.5 else 0
+    if instruction.mnemonic in ("VMREAD", "VMWRITE"):
+        bitmaps += _field_bitmaps(instruction, guest, registers, rng)
+    if instruction.form == "VMFUNC":
+        registers["eax"] = rng.choice((0, 0, 1, 63, 64, 1 << 31))
+        registers["ecx"] = rng.choice((511, 512, 513, 1 << 31, rng.getrandbits(32)))
+        if secondary & ENABLE_EPT:
+            secondary |= VM_FUNCTIONS if rng.random() < 0.7 else 0
+            controls["VMFUNC_CONTROLS"] = rng.getrandbits(1)
     if secondary or rng.random() < 0.5:
         primary |= ACTIVATE_SECONDARY
     controls["PRIMARY_PROC_CONTROLS"], controls["SECONDARY_PROC_CONTROLS"] = primary, secondary
@@ -111,7 +129,7 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
     if primary >> PRIMARY["USE_IO_BITMAPS"] & 1:
         bitmaps += _io_bitmaps(guest, rng)
     if primary >> PRIMARY["USE_MSR_BITMAPS"] & 1:
-        bitmaps += _msr_bitmap(guest, rng)
+        bitmaps += _msr_bitmap(guest, rng, seldom=bool(secondary & VIRTUAL_X2APIC))
     if primary >> PRIMARY["USE_TSC_OFFSETTING"] & 1:
         controls["TSC_OFFSET"] = rng.choice((0, 1, (1 << 64) - 1, 1 << 63, rng.getrandbits(64)))
     if secondary >> SECONDARY["USE_TSC_SCALING"] & 1:
@@ -242,13 +260,47 @@ def _io_bitmaps(guest: ia32_cases.Case, rng: random.Random) -> list[tuple[int, b
     return [(at, bytes([value])) for at, value in found.items()]
 
 
-def _msr_bitmap(guest: ia32_cases.Case, rng: random.Random) -> list[tuple[int, bytes]]:
+def _field_bitmaps(
+    instruction: Instruction, guest: ia32_cases.Case, registers: dict[str, int], rng: random.Random
+) -> list[tuple[int, bytes]]:
+    """Often an encoding that the VMREAD and VMWRITE bitmaps list, and the byte of each around its bit."""
+    last = "operand r32 2" if instruction.form == "VMREAD r32, r32" else "operand r32"
+    name = _GPR[guest.operands[last]]
+    if name != "esp" and rng.random() < 0.8:
+        registers[name] = rng.randrange(0x8000) | (1 << rng.randrange(15, 32) if rng.random() < 0.2 else 0)
+    encoding = registers.get(name, 0)
+    if encoding >= 0x8000:
+        return []
+    return [
+        (page + encoding // 8, bytes([rng.getrandbits(8)]))
+        for page in (GUEST_PAGES.vmread_bitmap, GUEST_PAGES.vmwrite_bitmap)
+    ]
+
+
+def _virtual_apic(
+    registers: dict[str, int], controls: dict[str, int], rng: random.Random
+) -> list[tuple[int, bytes]]:
+    """A register of the x2APIC, mostly the TPR, and a VTPR that VM entry takes: not below the threshold."""
+    registers["ecx"] = 0x808 if rng.random() < 0.7 else rng.randrange(0x7FE, 0x902)
+    controls["TPR_THRESHOLD"] = rng.choice((0, 1, rng.randrange(16)))
+    vtpr = rng.randrange(controls["TPR_THRESHOLD"], 16) << 4 | rng.randrange(16)
+    if rng.random() < 0.8:
+        registers["eax"] = rng.choice((0, 0x10, 0xFF, rng.getrandbits(8), 1 << rng.randrange(32)))
+        registers["edx"] = rng.choice((0, 0, 0, 1 << rng.randrange(32)))
+    return [(VTPR_AT, bytes([vtpr]) + rng.randbytes(7))]
+
+
+def _msr_bitmap(
+    guest: ia32_cases.Case, rng: random.Random, *, seldom: bool = False
+) -> list[tuple[int, bytes]]:
     """The bits of the case's MSR, and of the ones beside it."""
     number = guest.registers.get("ecx", 0)
     high = number & 0xFFFF_E000 == 0xC000_0000
     if not high and number >= 0x2000:
         return []
     at = GUEST_PAGES.msr_bitmap + (0x400 if high else 0) + (number & 0x1FFF) // 8
+    if seldom and rng.random() < 0.8:
+        return []
     return [(at, bytes([rng.getrandbits(8)])), (at + 0x800, bytes([rng.getrandbits(8)]))]
 
 

@@ -28,8 +28,16 @@ from .ia32_delivery import OutsideError
 from .ia32_step import StepCaseError
 from .vmx_entry import DEFAULT_MODEL
 from .vmx_guest import run_guests
-from .vmx_guest_cases import Case, random_case
-from .vmx_guest_expectation import arena_of, predict, state_of, step_of, step_run, vmx_machine
+from .vmx_guest_cases import VTPR_AT, Case, random_case
+from .vmx_guest_expectation import (
+    arena_of,
+    predict,
+    state_of,
+    step_of,
+    step_run,
+    virtual_tpr,
+    vmx_machine,
+)
 from .vmx_guest_observation import Difference, Ready, difference, end
 
 LEVELS: Final = (0, 0, 0, 0, 1, 2, 3, 3)
@@ -41,6 +49,7 @@ GOVERNED: Final = frozenset(
         *("HLT", "INVLPG", "INVPCID", "RDPMC", "RDTSC", "RDTSCP", "RDPID", "MWAIT", "MONITOR", "PAUSE"),
         *("WBINVD", "WBNOINVD", "RDRAND", "RDSEED", "IN", "OUT", "INS", "OUTS", "RDMSR", "WRMSR"),
         *("SGDT", "SIDT", "LGDT", "LIDT", "SLDT", "STR", "LLDT", "LTR", "XSAVES", "XRSTORS"),
+        *("VMREAD", "VMWRITE", "VMFUNC"),
         *("INT3", "INTO", "INT1", "BOUND", "UD2"),
     )
 )
@@ -115,6 +124,8 @@ def prepare(machine: Machine[VmxIa32], case: Case, text: str, code: bytes, model
     if isinstance(predicted, NotModelled):
         return predicted
     watch = _watched(case.guest, step, predicted.expected)
+    if virtual_tpr(state):
+        watch = (*watch, (VTPR_AT, 8))
     run = step_run(case, state, arena, watch, model)
     return Ready(case, text, step, state, instruction, operands, run, predicted)
 

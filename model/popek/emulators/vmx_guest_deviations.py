@@ -17,7 +17,7 @@ import attrs
 from popek.architectures.vtx.operation.state import VmxIa32
 
 from .ia32_deviations import Deviation
-from .vmx_guest import GuestResult
+from .vmx_guest import TSC_AUX, GuestResult
 from .vmx_guest_cases import Case
 
 _PAGED = 1 << 31 | 1  # CR0.PG and PE
@@ -88,12 +88,18 @@ def _guest_clears_paging(found: Found) -> bool:
     return found.case.guest.form == "MOV CR0, r32" and restricted and found.seen == "next" and cleared
 
 
+def _auxiliary_takes_high_bits(found: Found) -> bool:
+    writes = found.case.guest.form == "WRMSR" and int(found.state.gpr[1]) == TSC_AUX
+    return writes and int(found.state.gpr[2]) != 0 and found.seen == "next"
+
+
 _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "table-register-operand-size": _table_register_operand_size,
     "guest-clears-paging": _guest_clears_paging,
     "exits-at-any-level": _exits_at_any_level,
     "repeated-port-io-exits-first": _repeated_port_io_asks_first,
     "enabling-control-comes-late": _enabling_controls_come_late,
+    "tsc-aux-takes-high-bits": _auxiliary_takes_high_bits,
 }
 
 

@@ -6,7 +6,7 @@ The model decides; this module builds the state of a case and translates the out
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -46,7 +46,7 @@ from .vmx_guest import (
     GuestStep,
     baseline,
 )
-from .vmx_guest_cases import NE, PG, VMXE, Case, page_entries
+from .vmx_guest_cases import NE, PG, VMXE, VTPR_AT, Case, page_entries
 
 EXIT_FIELDS: Final[Mapping[str, int]] = {
     "exit_reason": 0x4402,
@@ -151,6 +151,12 @@ def state_of(case: Case, step: StepCase, arena: bytes, model: str = DEFAULT_MODE
         written.update(enumerate(data, address))
     state.io_bitmap = Memory(16, 1, _bits(written, GUEST_PAGES.io_bitmap_a, 1 << 16))
     state.msr_bitmap = Memory(15, 1, _bits(written, GUEST_PAGES.msr_bitmap, 1 << 15))
+    state.vmread_bitmap = Memory(15, 1, _bits(written, GUEST_PAGES.vmread_bitmap, 1 << 15))
+    state.vmwrite_bitmap = Memory(15, 1, _bits(written, GUEST_PAGES.vmwrite_bitmap, 1 << 15))
+    virtual_page = range(GUEST_PAGES.virtual_apic, GUEST_PAGES.virtual_apic + 0x1000)
+    state.virtual_apic = Memory(
+        12, 8, {at - virtual_page.start: written[at] for at in virtual_page if at in written}
+    )
     for name in EXIT_FIELDS:
         state[name] = _SENTINEL
     return state
@@ -171,6 +177,8 @@ _CONTROLS: Final[Mapping[str, int]] = {
     **{f"cr3_target{number}": 0x6008 + 2 * number for number in range(4)},
     "tsc_offset": 0x2010,
     "tsc_multiplier": 0x2032,
+    "tpr_threshold": 0x401C,
+    "vm_function_controls": 0x2018,
 }
 
 
@@ -247,10 +255,8 @@ def predict(
     if isinstance(outcome, NotModelled):
         return outcome
     predicted = _prediction(instruction, state, outcome, parts, set(asked.names))
-    for name in asked.names:
-        if "page-fault address" not in name:
-            predicted = _without_undefined(machine, instruction, state, parts, name, predicted)
-    return predicted
+    undefined = [name for name in asked.names if "page-fault address" not in name]
+    return _without_undefined(machine, instruction, state, parts, undefined, predicted)
 
 
 def _prediction(
@@ -266,9 +272,11 @@ def _prediction(
         information = {name: int(after[name]) for name in EXIT_FIELDS if int(after[name]) != _SENTINEL}
         if any("page-fault address" in name for name in asked):
             information.pop("exit_qualification", None)
-        expected = Expectation("exit", None, None, _registers(after), undefined, {}, {})
+        expected = Expectation(
+            "exit", None, None, _registers(after), undefined, virtual_tpr(after), {}, storage=outcome.memory
+        )
         return Prediction("exit", expected, information, int(after.shadow.value), int(after.nmi_blocked))
-    memory = dict(_changes(after.memory))
+    memory = dict(_changes(after.memory)) | virtual_tpr(after)
     msrs = {number: int(after.msr.load(Word(32, number))) for number in (*MSR_FIELDS, TSC_AUX)}
     registers = _registers(after)
     if isinstance(outcome, Trap):
@@ -293,8 +301,17 @@ def _prediction(
         raise OutsideError("an instruction that writes over itself")
     if kind == "next" and target != follows and not _STUBS <= target < _STUBS + 0x400:
         _check_landing(instruction, state, memory, target, follows)
+    if instruction.form == "INT1" and int(after.eip) >= int(after.cs.limit):
+        raise OutsideError("UD2 that crosses the limit of its segment")
     expected = Expectation(kind, None, None, registers, undefined, memory, msrs)
     return Prediction(kind, expected, {}, int(after.shadow.value), int(after.nmi_blocked))
+
+
+def virtual_tpr(state: VmxIa32) -> dict[int, int]:
+    """The bytes of VTPR by physical address, where WRMSR can change them."""
+    if not int(state.secondary_control("virtualize_x2apic_mode")):
+        return {}
+    return {VTPR_AT + n: int(state.virtual_apic.load(Word(12, 0x80 + n))) for n in range(8)}
 
 
 def _check_landing(
@@ -315,16 +332,14 @@ def _without_undefined(
     instruction: Instruction,
     state: VmxIa32,
     parts: Mapping[str, Word],
-    name: str,
+    names: Sequence[str],
     predicted: Prediction,
 ) -> Prediction:
-    """Leave open the bits of registers that some bit of an undefined result reaches."""
+    """Leave open the bits of registers that some bit of the undefined results reaches, or all of them together."""
     undefined = dict(predicted.expected.undefined)
-    for bit in range(64):
-        try:
-            outcome = machine.step(instruction, state.with_undefined({name: 1 << bit}), parts)
-        except WidthError:
-            break
+
+    def compare(values: Mapping[str, int]) -> None:
+        outcome = machine.step(instruction, state.with_undefined(values), parts)
         if isinstance(outcome, NotModelled):
             raise OutsideError("an undefined result decides what is modelled")
         other = _prediction(instruction, state, outcome, parts, set())
@@ -333,4 +348,15 @@ def _without_undefined(
         for register, value in predicted.expected.registers.items():
             if value != other.expected.registers[register]:
                 undefined[register] = undefined.get(register, 0) | value ^ other.expected.registers[register]
+
+    ones = {}
+    for name in names:
+        for bit in range(64):
+            try:
+                compare({name: 1 << bit})
+            except WidthError:
+                break  # one bit more than the result has
+            ones[name] = (2 << bit) - 1
+    if ones:
+        compare(ones)  # RDRAND has a number only where CF says so
     return attrs.evolve(predicted, expected=attrs.evolve(predicted.expected, undefined=undefined))

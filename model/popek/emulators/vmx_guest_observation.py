@@ -15,7 +15,7 @@ from popek.kernel.words import Word
 from .ia32_delivery import deliverable
 from .ia32_deviations import explain as explain_ia32
 from .ia32_expectation import EXTENDED_STATE, Expectation, vector_name
-from .ia32_step import _STUBS, _WITH_ERROR_CODE, StepCase, StepResult
+from .ia32_step import _STUBS, _WITH_ERROR_CODE, ARENA_BYTES, StepCase, StepResult
 from .vmx_guest import TSC_AUX, GuestResult, GuestStep
 from .vmx_guest_cases import Case
 from .vmx_guest_deviations import Found
@@ -32,7 +32,7 @@ UNOBSERVED: Final[Mapping[str, str]] = {
 """What the harness does not show, each with the reason."""
 
 _DF = 8
-_EXCEPTION, _TRIPLE_FAULT, _VMCALL, _TIMER = 0, 2, 18, 52
+_EXCEPTION, _TRIPLE_FAULT, _VMCALL, _TPR, _TIMER = 0, 2, 18, 43, 52
 _IO, _GDTR_IDTR, _TABLE_ACCESS, _RDRAND, _RDSEED = 30, 46, 47, 57, 61
 _CLOCK_MSR = 0x10
 
@@ -140,6 +140,8 @@ def classify(ready: Ready, result: GuestResult, registers: Mapping[str, int]) ->
     stub = registers["eip"] - _STUBS
     if reason == _TIMER:
         return Observed("halt" if result.fields[0x4826] == 1 else "hang")
+    if reason == _TPR:  # after the instruction
+        return Observed("exit")
     if moved and reason == _VMCALL and 0 <= stub < 0x400 and registers["cs"] == ready.step.reserved:
         if ready.predicted.kind == "next" and ready.predicted.expected.registers["eip"] == registers["eip"]:
             return Observed("next")
@@ -233,16 +235,19 @@ def _explained(
     expected = ready.predicted.expected
     raised = _raised(information.get("exit_interruption_info", 0), information.get("exit_interruption_error"))
     if ready.predicted.kind == "exit" and raised is not None:
-        expected = attrs.evolve(expected, kind="trap", vector=raised[0], error_code=raised[1])
+        expected = attrs.evolve(expected, kind="trap", vector=raised[0], error_code=raised[1], raised=raised)
     seen = (observed.vector, observed.error_code)
     if observed.kind == "exit":
         seen = _raised(result.fields[0x4404], result.fields[0x4406]) or (None, None)
     kind = "trap" if seen[0] is not None else "next" if observed.kind == "next" else "hang"
-    shown = StepResult(kind, *seen, registers, result.memory)  # type: ignore[arg-type]
+    watched = zip(ready.run.watch, result.memory, strict=True)
+    places = [(place, data) for place, data in watched if place[0] < ARENA_BYTES]
+    step = attrs.evolve(ready.step, watch=tuple(place for place, _ in places))
+    shown = StepResult(kind, *seen, registers, tuple(data for _, data in places))  # type: ignore[arg-type]
     if (expected.vector, expected.error_code) != seen:
         differing = {"outcome"}
     memory = frozenset("memory" if name.startswith("[") else name for name in differing)
-    return explain_ia32(ready.case.guest, ready.step, expected, shown, memory)
+    return explain_ia32(ready.case.guest, step, expected, shown, memory)
 
 
 def _raised(interruption: int, code: int | None) -> tuple[int, int | None] | None:

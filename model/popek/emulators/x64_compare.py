@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 import attrs
 
 from popek.architectures.x86_64 import machine as x86_64
 from popek.architectures.x86_64.state import X64
+from popek.emulators import differential
 from popek.emulators.bochs import BochsError
+from popek.emulators.differential import chosen_forms, first_shrunk, in_chunks, in_turns
 from popek.emulators.x64_assembly import assemble_all, assembly_text
 from popek.emulators.x64_cases import LEFT_OUT, Case, random_case
 from popek.emulators.x64_deviations import explain
@@ -27,10 +28,11 @@ from popek.emulators.x64_expectation import (
     NeedsLandingError,
     OutsideError,
     expect,
+    memory_differences,
     vector_name,
     with_landing,
 )
-from popek.emulators.x64_step import ARENA_BYTES, StepCase, StepResult, initial_memory, run_steps
+from popek.emulators.x64_step import ARENA_BYTES, StepCase, StepResult, run_steps
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
@@ -42,7 +44,7 @@ _PRIVILEGED = frozenset(
     (
         *("LGDT", "LIDT", "LLDT", "LTR", "LMSW", "CLTS", "HLT", "INVD", "WBINVD", "INVLPG", "RDMSR", "WRMSR"),
         *("MOV from CR", "MOV to CR", "MOV from DR", "MOV to DR", "SYSRET", "SYSEXIT", "SWAPGS", "INVPCID"),
-        *("XSETBV", "MWAIT"),
+        *("XSETBV", "MONITOR", "MWAIT"),
     )
 )
 _STRINGENT = frozenset(
@@ -53,7 +55,6 @@ _STRINGENT = frozenset(
 )
 _COMPATIBLE_SHARE = 0.15
 _ATTEMPTS = 30
-_CHUNK = 2000
 
 
 @attrs.frozen
@@ -85,86 +86,9 @@ class Emulator:
 BOCHS: Final = Emulator("bochs", run_steps, lambda *_: None, explain, shows_codes=True)
 
 
-@attrs.frozen
-class Difference:
-    """A case on which the model and the emulator do not agree.
-
-    Attributes:
-        case: the case.
-        assembly: the instruction as text.
-        expected, observed: what the model says and what the emulator did, in one line each.
-        details: one line for each component and each byte that differs: model, then emulator.
-        deviation: the known deviation of the emulator that explains it, if one does.
-    """
-
-    case: Case
-    assembly: str
-    expected: str
-    observed: str
-    details: tuple[str, ...]
-    deviation: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "form": self.case.form,
-            "assembly": self.assembly,
-            "cpl": self.case.cpl,
-            "mode": "64-bit" if self.case.long else "compatibility",
-            "registers": dict(self.case.registers),
-            "memory": [[address, data.hex()] for address, data in self.case.memory],
-            "operands": dict(self.case.operands),
-            "expected": self.expected,
-            "observed": self.observed,
-            "details": list(self.details),
-            "deviation": self.deviation,
-        }
-
-
-@attrs.frozen
-class DifftestReport:
-    """The result of a differential test; the attributes are those of `ia32_compare.DifftestReport`."""
-
-    against: str
-    seed: int
-    cases: int
-    by_form: Mapping[str, int]
-    by_level: Mapping[int, int]
-    by_mode: Mapping[str, int]
-    completed: Mapping[str, int]
-    trapped: Mapping[str, int]
-    differences: tuple[Difference, ...]
-    unexplained: int
-    explained: Mapping[str, int]
-    not_modelled: Mapping[str, int]
-    outside: Mapping[str, int]
-    seconds: float
-
-    @property
-    def rate(self) -> float:
-        """Cases a second."""
-        return self.cases / self.seconds if self.seconds else 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "machine": "x86-64",
-            "against": self.against,
-            "seed": self.seed,
-            "cases": self.cases,
-            "seconds": round(self.seconds, 3),
-            "cases_per_second": round(self.rate, 1),
-            "by_form": dict(self.by_form),
-            "by_cpl": {str(level): count for level, count in sorted(self.by_level.items())},
-            "by_mode": dict(self.by_mode),
-            "completed": dict(self.completed),
-            "trapped": dict(self.trapped),
-            "unexplained": self.unexplained,
-            "differences": [difference.to_json() for difference in self.differences],
-            "explained": dict(self.explained),
-            "not_modelled": dict(self.not_modelled),
-            "outside": dict(self.outside),
-        }
+Difference = differential.Difference[Case]
+DifftestReport = differential.DifftestReport[Case]
+_Tally = differential.Tally[Case]
 
 
 @attrs.frozen
@@ -175,36 +99,6 @@ class _Ready:
     assembly: str
     step: StepCase
     expected: Expectation
-
-
-class _Tally:
-    """Counts, as they come in."""
-
-    def __init__(self) -> None:
-        self.by_form: Counter[str] = Counter()
-        self.by_level: Counter[int] = Counter()
-        self.by_mode: Counter[str] = Counter()
-        self.completed: Counter[str] = Counter()
-        self.trapped: Counter[str] = Counter()
-        self.explained: Counter[str] = Counter()
-        self.not_modelled: Counter[str] = Counter()
-        self.outside: Counter[str] = Counter()
-        self.unexplained: list[Difference] = []
-        self.different = 0
-
-    def count(self, item: _Ready, found: Difference | None, kept: int) -> None:
-        self.by_form[item.case.form] += 1
-        self.by_level[item.case.cpl] += 1
-        self.by_mode["64-bit" if item.case.long else "compatibility"] += 1
-        (self.trapped if item.expected.kind == "trap" else self.completed)[item.case.form] += 1
-        if found is None:
-            return
-        if found.deviation is not None:
-            self.explained[found.deviation] += 1
-            return
-        self.different += 1
-        if len(self.unexplained) < kept:
-            self.unexplained.append(found)
 
 
 def difftest(
@@ -236,38 +130,20 @@ def difftest(
     """
     started = time.monotonic()
     model = machine or x86_64.build()
-    tally = _Tally()
+    tally = _Tally(kept)
     done = 0
-    for jobs in _chunks(_schedule(model, against, cases, seed, forms)):
+    for jobs in in_chunks(_schedule(model, against, cases, seed, forms)):
         ready = _draw(model, against, jobs, seed, tally)
         for item, result in zip(ready, against.run([item.step for item in ready]), strict=True):
-            tally.count(item, _differ(against, item, result), kept)
+            found = _differ(against, item, result)
+            tally.count(item.case, item.case.mode, found, traps=item.expected.kind == "trap")
         done += len(ready)
         if progress is not None:
             progress(done)
-    differences: list[Difference] = []
-    shrunk: set[str] = set()
-    for difference in tally.unexplained:
-        if difference.case.form not in shrunk and len(shrunk) < shrinks:
-            shrunk.add(difference.case.form)
-            difference = shrink(difference, against=against, machine=model)
-        differences.append(difference)
-    return DifftestReport(
-        against=against.name,
-        seed=seed,
-        cases=done,
-        by_form=dict(tally.by_form),
-        by_level=dict(tally.by_level),
-        by_mode=dict(tally.by_mode),
-        completed=dict(tally.completed),
-        trapped=dict(tally.trapped),
-        differences=tuple(differences),
-        unexplained=tally.different,
-        explained=dict(tally.explained),
-        not_modelled=dict(tally.not_modelled),
-        outside=dict(tally.outside),
-        seconds=time.monotonic() - started,
+    differences = first_shrunk(
+        tally.unexplained, lambda found: shrink(found, against=against, machine=model), shrinks
     )
+    return tally.report(model.name, against.name, seed, differences, time.monotonic() - started)
 
 
 def compare(
@@ -298,36 +174,14 @@ def _schedule(
     machine: Machine[X64], against: Emulator, cases: int, seed: int, forms: Sequence[str] | None
 ) -> Iterator[Job]:
     """Number, form and level of each case; forms with more to go wrong come more often."""
-    chosen = list(machine.instructions.values())
-    if forms is not None:
-        chosen = list(dict.fromkeys(i for name in forms for i in machine.find(name)))
-    chosen = [i for i in chosen if i.form not in LEFT_OUT and i.form not in against.left_out]
+    chosen = [i for i in chosen_forms(machine, forms) if i.form not in LEFT_OUT]
+    chosen = [i for i in chosen if i.form not in against.left_out]
     if against.mnemonics:
         chosen = [i for i in chosen if i.mnemonic in against.mnemonics]
-    weighted = [i for i in chosen for _ in range(3 if i.mnemonic in _STRINGENT else 1)]
     rng = random.Random(f"{seed}")
-    turn: list[Instruction] = []
-    for number in range(cases):
-        if not turn:
-            # Each form first comes once, so that few cases cover all of them.
-            turn = list(chosen) if number == 0 else list(weighted)
-            rng.shuffle(turn)
-        if not turn:
-            return
-        instruction = turn.pop()
+    for number, instruction in enumerate(in_turns(chosen, _STRINGENT, cases, rng)):
         levels = _PRIVILEGED_LEVELS if instruction.mnemonic in _PRIVILEGED else LEVELS
         yield number, instruction, rng.choice([level for level in levels if level in against.levels])
-
-
-def _chunks(jobs: Iterator[Job]) -> Iterator[list[Job]]:
-    chunk: list[Job] = []
-    for job in jobs:
-        chunk.append(job)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def _draw(
@@ -341,7 +195,8 @@ def _draw(
             if number not in ready:
                 rng = random.Random(f"{seed}:{number}:{attempt}")
                 long = attempt > 4 or rng.random() >= _COMPATIBLE_SHARE
-                long = long or False not in against.modes or not _exists_in_compatibility_mode(instruction)
+                long = long or False not in against.modes or not exists_in_compatibility_mode(instruction)
+                long = long and instruction.form not in _ONLY_COMPATIBLE
                 drawn.append((number, random_case(instruction, level, long, rng)))
         assemble_all(_key(machine, case) for _, case in drawn)
         for number, case in drawn:
@@ -372,6 +227,8 @@ _ONLY_LONG: Final = frozenset(
         *("MOVSQ", "SKINIT", "MOV r64, CR8", "MOV CR8, r64", "SWAPGS", "RDPKRU", "WRPKRU"),
     )
 )
+_ONLY_COMPATIBLE: Final = ("LDS r32, m16:32", "LES r32, m16:32")
+"""Forms whose opcode is the VEX prefix in 64-bit mode."""
 _NATURAL_R64: Final = frozenset(
     (
         *("MOV from CR", "MOV to CR", "MOV from DR", "MOV to DR", "INVPCID", "RDPID", "VMREAD", "VMWRITE"),
@@ -380,7 +237,7 @@ _NATURAL_R64: Final = frozenset(
 )
 
 
-def _exists_in_compatibility_mode(instruction: Instruction) -> bool:
+def exists_in_compatibility_mode(instruction: Instruction) -> bool:
     """Whether nasm writes the form for a 32-bit code segment as the model means it."""
     form = instruction.form
     if form in _ONLY_LONG or "BASE" in form or "MOVSXD" in form:
@@ -470,18 +327,6 @@ def _differ(against: Emulator, item: _Ready, result: StepResult) -> Difference |
         tuple(details),
         deviation,
     )
-
-
-def memory_differences(
-    case: StepCase, expected: Expectation, result: StepResult
-) -> Iterator[tuple[int, int, int]]:
-    """Watched bytes that are not as expected: address, expected value, observed value."""
-    arena = initial_memory(case)
-    for (address, length), data in zip(case.watch, result.memory, strict=True):
-        for where in range(address, address + length):
-            wanted = expected.memory.get(where, arena[where])
-            if wanted != data[where - address]:
-                yield where, wanted, data[where - address]
 
 
 def _end(kind: str, vector: int | None, code: int | None) -> str:

@@ -19,6 +19,7 @@ from popek.emulators.x64_step import (
     RESERVED_SELECTOR,
     USER_BASE,
     StepCase,
+    StepResult,
     initial_memory,
     plain_state,
 )
@@ -38,6 +39,7 @@ UNOBSERVED: Final[Mapping[str, str]] = {
     "rflags.rf": "visible only in the frame of a fault, where it is 1",
     "cr2 after #PF": "the model does not keep the address",
     "base and limit of null segments": "but for FS and GS, whose base 64-bit mode uses, they cannot be seen",
+    "extended, xinuse": "x87 and SIMD registers are outside the model; XSAVES and XRSTORS: where they fault alone",
     "msr.apic_base, msr.misc_enable": "Bochs has other values",
 }
 """Components of the model that are not compared, each with the reason."""
@@ -53,6 +55,7 @@ _CLOCKS = {
     "RDPMC": ("rax", "rdx"),
     "CPUID": ("rax", "rbx", "rcx", "rdx"),
 }
+_EXTENDED_STATE = ("XSAVES", "XRSTORS")
 _TIME_STAMP_COUNTER, _APIC_BASE, _MISC_ENABLE = 0x10, 0x1B, 0x1A0
 
 
@@ -138,6 +141,8 @@ def expect(
     outcome = machine.step(instruction, state.with_undefined(asked), parts)
     if isinstance(outcome, NotModelled):
         return outcome
+    if instruction.mnemonic in _EXTENDED_STATE and not isinstance(outcome, Trap):
+        raise OutsideError("an area of extended state, for which the model has a stand-in")
     expected = _translate(instruction, case, state, outcome.state, outcome)
     undefined = dict(HIDDEN)
     for name in asked.names:
@@ -251,3 +256,15 @@ def with_landing(case: StepCase, address: int) -> StepCase:
     if arena[address : address + 2] != bytes([LANDING_BYTE] * 2):
         raise OutsideError("a transfer to where something else is")
     return attrs.evolve(case, landings=(*case.landings, address))
+
+
+def memory_differences(
+    case: StepCase, expected: Expectation, result: StepResult
+) -> Iterator[tuple[int, int, int]]:
+    """Watched bytes that are not as expected: address, expected value, observed value."""
+    arena = initial_memory(case)
+    for (address, length), data in zip(case.watch, result.memory, strict=True):
+        for where in range(address, address + length):
+            wanted = expected.memory.get(where, arena[where])
+            if wanted != data[where - address]:
+                yield where, wanted, data[where - address]

@@ -5,50 +5,22 @@
 ; instructions but what the map lacks: CR2, CR8, DR0 to DR3, XCR0, PKRU and MSRs.  The ROM's own code between two
 ; cases runs in 64-bit mode on the same page tables as the cases.
 
-ROM             equ 0xf0000
-STUBS           equ ROM + 0x8000
-ARENA_BYTES     equ 0x40000             ; the case's memory: 0 up to here, fresh for every case
+%include "step_places.inc"
+
 USER            equ 0x20000             ; from here on it is user pages
 READ_ONLY       equ 0x3c000             ; a page of them that user mode may not write
-TABLES          equ 0x10000             ; the part of it that does not consist of markers by default
-TABLES_END      equ 0x18000
-SMBASE          equ 0x01000000
-SMI_AT          equ SMBASE + 0x8000
-MAP             equ SMBASE + 0xfe00     ; where an SMI saves the state (512 bytes, the AMD64 layout)
-VARIABLES       equ 0x01020000
-HOME            equ 0x01020800          ; saved state of the harness itself
-CAUGHT          equ 0x01020a00          ; saved state of the case, before or after its instruction
-STACK_TOP       equ 0x01024000
 IST_TOP         equ 0x01026000          ; the handlers' stack, by the interrupt stack table of the case's TSS
 IST_BYTES       equ 0x1000
 PML4            equ 0x01030000
 PDPT            equ 0x01031000
 PD              equ 0x01032000
 PT              equ 0x01033000          ; of the first 2 MiB
-TEMPLATE        equ 0x01080000          ; the tables are pristine at TEMPLATE + their address
-STREAM          equ 0x01200000          ; the disk, as read
-MAP_DWORDS      equ 512 / 4
-MARKER          equ 0xf1f1f1f1          ; INT1: one byte, traps at every CPL, whatever IOPL and gate DPL
-SMI_PORT        equ 0xb2
-WATCHDOG_TICKS  equ 1193                ; of 1/1193182 s in emulated time: about 1 ms, 50,000 instructions
 
-phase           equ VARIABLES + 0       ; what the next SMI means
-next_case       equ VARIABLES + 4
-cases_left      equ VARIABLES + 8
-this_case       equ VARIABLES + 12
-stage           equ VARIABLES + 16      ; where `home` goes on
 watches         equ VARIABLES + 20      ; the case's list of memory to report
-
-PHASE_IDLE      equ 0
-PHASE_RELOCATE  equ 1
-PHASE_HOME      equ 2                   ; save the harness, go on
-PHASE_CATCH     equ 3                   ; save the case, return to the harness
-PHASE_GO        equ 4                   ; drop the harness, load the case
 
 ; Offsets in the saved state.
 M_TABLES        equ 0x00                ; six segment registers, GDTR, LDTR, IDTR, TR
 M_EFER          equ 0xd0
-M_SMBASE        equ 0x100
 M_REGISTERS     equ 0x148               ; CR4 CR3 CR0 DR7 DR6 RFLAGS RIP R15 ... RAX
 M_RSP           equ 0x1d8
 TABLES_BYTES    equ 160
@@ -440,166 +412,5 @@ restore_arena:
         align 16
 markers: times 16 db 0xf1
 
-        bits 32
-read_disk:
-        mov edi, STREAM
-        xor ebx, ebx                    ; sector number
-        mov ecx, 1
-        call read_sectors
-        mov ecx, [STREAM + 4]           ; sectors in all
-        dec ecx
-        jz .done
-        call read_sectors
-.done:
-        ret
-
-read_sectors:                           ; ECX sectors from number EBX to EDI; EBX, EDI advance
-.command:
-        push ecx
-        cmp ecx, 128
-        jbe .few
-        mov ecx, 128
-.few:
-        push ecx
-        call wait_ready
-        mov edx, 0x1f2
-        mov al, cl
-        out dx, al
-        mov eax, ebx
-        inc edx
-        out dx, al
-        inc edx
-        shr eax, 8
-        out dx, al
-        inc edx
-        shr eax, 8
-        out dx, al
-        inc edx
-        shr eax, 8
-        and al, 0x0f
-        or al, 0xe0
-        out dx, al
-        inc edx
-        mov al, 0x20
-        out dx, al
-        add ebx, ecx
-.sector:
-        push ecx
-        call wait_ready
-.data:
-        in al, dx
-        test al, 8
-        jz .data
-        mov edx, 0x1f0
-        mov ecx, 256
-        rep insw
-        mov edx, 0x1f7
-        pop ecx
-        loop .sector
-        pop eax
-        pop ecx
-        sub ecx, eax
-        jnz .command
-        ret
-
-wait_ready:
-        mov edx, 0x1f7
-.busy:
-        in al, dx
-        test al, 0x80
-        jnz .busy
-        ret
-
-smm_set_up:
-        mov esi, smi_entry
-        mov edi, 0x38000                ; where the first SMI goes
-        mov ecx, smi_end - smi_entry
-        rep movsb
-        mov esi, smi_entry
-        mov edi, SMI_AT
-        mov ecx, smi_end - smi_entry
-        rep movsb
-        ; Let port B2H raise an SMI: PIIX4 power management, DEVACTB.APMC_EN.
-        mov edx, 0xcf8
-        mov eax, 0x80000b58
-        out dx, eax
-        mov edx, 0xcfc
-        in eax, dx
-        or eax, 1 << 25
-        out dx, eax
-        mov dword [phase], PHASE_RELOCATE
-        out SMI_PORT, al
-        ret
-
-; The timer's interrupt is delivered as an SMI, so it ends loops and HLT whatever IF and the IDT are.
-watchdog_set_up:
-        mov ebx, 0xfec00000
-        mov ecx, 2                      ; pins 0 and 2
-.pin:
-        lea eax, [ecx * 2 + 0x11]
-        mov [ebx], eax
-        mov dword [ebx + 0x10], 0       ; to APIC 0
-        dec eax
-        mov [ebx], eax
-        mov dword [ebx + 0x10], 2 << 8  ; delivery mode SMI, edge
-        sub ecx, 2
-        jns .pin
-        ret
-
-; ---- the SMI handler: copied to RAM, position-independent ---------------------------------------------------
-        bits 16
-smi_entry:
-        xor ax, ax
-        mov ds, ax
-        mov es, ax
-        cld
-        mov eax, [dword phase]
-        cmp al, PHASE_CATCH
-        je .catch
-        cmp al, PHASE_GO
-        je .go
-        cmp al, PHASE_HOME
-        je .home
-        cmp al, PHASE_RELOCATE
-        jne .out
-        mov dword [dword 0x3fe00 + M_SMBASE], SMBASE
-.out:
-        rsm
-.home:
-        mov esi, MAP
-        mov edi, HOME
-        mov ecx, MAP_DWORDS
-        a32 rep movsd
-        rsm
-.catch:
-        mov esi, MAP
-        mov edi, CAUGHT
-        mov ecx, MAP_DWORDS
-        a32 rep movsd
-        mov esi, HOME
-        mov edi, MAP
-        mov ecx, MAP_DWORDS
-        a32 rep movsd
-        mov dword [dword phase], PHASE_IDLE
-        rsm
-.go:
-        mov esi, CAUGHT
-        mov edi, MAP
-        mov ecx, MAP_DWORDS
-        a32 rep movsd
-        mov dword [dword phase], PHASE_CATCH
-        rsm
-smi_end:
-
-; ---- one stub a vector, at a fixed place; the vector is told from EIP ---------------------------------------
-        times 0x8000 - ($ - $$) db 0xf1
-        bits 64
-%rep 256
-        out SMI_PORT, al
-        jmp short $
-%endrep
-
-        times 0xfff0 - ($ - $$) db 0xf1
-        bits 16
-        jmp 0xf000:(start - ROM)
-        times 0x10000 - ($ - $$) db 0
+%define STUB_BITS 64
+%include "step_rom.inc"

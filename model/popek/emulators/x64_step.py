@@ -26,14 +26,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Final, Literal
 
 import attrs
 
 from popek.architectures.ia32.state import SEGMENT_NAMES
 from popek.architectures.x86_64.state import GPR_NAMES
-from popek.emulators import bochs
+from popek.emulators.bochs import BochsError
+from popek.emulators.step_boots import StepRom, patch_list, run_all
 
 ARENA_BYTES: Final = 0x40000
 """Size of the memory a case may use; it starts at linear address 0."""
@@ -87,8 +87,6 @@ _STUBS = 0xF8000
 _WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
 _HEADER = struct.Struct("<4I160sQ184s18Q")
 _REPORT_BYTES = 1 + 160 + 8 + 184 + 48 + 18 * 8
-_MOST_DISK = 8 << 20
-_STALL = 2.0
 
 Kind = Literal["next", "trap", "hang", "triple-fault"]
 
@@ -246,76 +244,13 @@ def run_steps(
     progress: Callable[[int], None] | None = None,
     chunk: int = 2000,
 ) -> list[StepResult]:
-    """Run cases on Bochs and return their results, in order.
+    """Run cases on Bochs and return their results, in order; the arguments are those of `step_boots.run_all`.
 
     Raises:
         BochsError: Bochs or nasm is missing.
     """
-    rom = bochs.assemble(Path(__file__).with_name("x64_step.asm"))
-    results: list[StepResult] = []
-    batch: list[StepCase] = []
-    size = 0
-    for case in cases:
-        more = len(_record(case))
-        if len(batch) == chunk or size + more > _MOST_DISK:
-            _run_batch(rom, batch, model, progress, results)
-            batch, size = [], 0
-        batch.append(case)
-        size += more
-    _run_batch(rom, batch, model, progress, results)
-    return results
-
-
-def _run_batch(
-    rom: bytes,
-    batch: Sequence[StepCase],
-    model: str,
-    progress: Callable[[int], None] | None,
-    results: list[StepResult],
-) -> None:
-    done = 0
-    most = len(batch)
-    while done < len(batch):
-        rest = batch[done : done + most]
-        end: Kind | None = None
-        try:
-            report = bochs.run_rom(rom, _disk(rest), model=model, timeout=60 + len(rest), stall=_STALL)
-        except bochs.BochsTimeout as stopped:
-            report, end = stopped.partial, "hang"
-        except bochs.BochsCrash as stopped:
-            if not stopped.partial:
-                raise
-            report, end = stopped.partial, "triple-fault"
-        decoded = _decode_all(rest, report)
-        results.extend(decoded)
-        done += len(decoded)
-        if end is None and len(decoded) < len(rest):
-            raise bochs.BochsError(f"the guest reported {len(decoded)} of {len(rest)} cases")
-        if end == "triple-fault" or (end == "hang" and len(rest) == 1):
-            results.append(StepResult(end))
-            done += 1
-        # A guest that was killed may have finished more than it could report: close in on the case.
-        most = max(1, len(rest) // 8) if end == "hang" else min(8 * most, len(batch))
-        if progress is not None:
-            progress(len(results))
-
-
-def _patch_list(patches: Iterable[tuple[int, bytes]]) -> bytes:
-    return b"".join(
-        struct.pack("<II", address, len(data)) + data + bytes(-len(data) % 4) for address, data in patches
-    )
-
-
-def _disk(batch: Sequence[StepCase]) -> bytes:
-    body = b"".join(
-        (
-            struct.pack("<II", len(batch), len(_DEFAULTS)),
-            _patch_list(_DEFAULTS),
-            *(_record(case) for case in batch),
-        )
-    )
-    sectors = -(-(8 + len(body)) // 512)
-    return (b"STEP" + struct.pack("<I", sectors) + body).ljust(512 * sectors, b"\0")
+    rom = StepRom("x64_step.asm", _DEFAULTS, _record, _decode_all, StepResult)
+    return run_all(rom, cases, model=model, progress=progress, chunk=chunk)
 
 
 def _record(case: StepCase) -> bytes:
@@ -330,7 +265,7 @@ def _record(case: StepCase) -> bytes:
         parts = (state[f"{name}.selector"], attributes, state[f"{name}.limit"], state[f"{name}.base"])
         tables += struct.pack("<HHIQ", *parts)
     registers = struct.pack("<23Q", *(state[name] for name in REGISTER_NAMES))
-    lists = _patch_list(patches) + b"".join(struct.pack("<II", *watch) for watch in case.watch)
+    lists = patch_list(patches) + b"".join(struct.pack("<II", *watch) for watch in case.watch)
     extras = (state[name] for name in EXTRA_NAMES)
     length = _HEADER.size + len(lists)
     header = (length, len(patches), len(case.watch), 0, tables, state["efer"], registers)
@@ -346,7 +281,7 @@ def _decode_all(batch: Sequence[StepCase], report: bytes) -> list[StepResult]:
         if at + size > len(report):
             break
         if report[at : at + 1] != b"R":
-            raise bochs.BochsError(f"the guest's report is garbled at byte {at}")
+            raise BochsError(f"the guest's report is garbled at byte {at}")
         results.append(_decode(case, report[at : at + size]))
         at += size
     return results

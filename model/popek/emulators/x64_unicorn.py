@@ -18,9 +18,9 @@ from popek.architectures.x86_64.access import linear
 from popek.architectures.x86_64.state import GPR_NAMES
 from popek.emulators.ia32_unicorn import UnicornError
 from popek.emulators.x64_cases import Case
-from popek.emulators.x64_compare import Emulator, memory_differences
+from popek.emulators.x64_compare import Emulator
 from popek.emulators.x64_deviations import Found
-from popek.emulators.x64_expectation import Expectation, initial_state
+from popek.emulators.x64_expectation import Expectation, initial_state, memory_differences
 from popek.emulators.x64_step import (
     ARENA_BYTES,
     CODE_SELECTORS,

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from .wording import counted
+
 if TYPE_CHECKING:
-    from popek.emulators import ia32_compare, x64_compare
+    from popek.emulators.differential import DifftestReport
     from popek.emulators.vmx_guest_compare import Report
 
 
-def instructions(found: ia32_compare.DifftestReport | x64_compare.DifftestReport) -> RenderableType:
+def instructions(found: DifftestReport[Any]) -> RenderableType:
     """How many cases agreed, what known deviations explain, and every unexplained difference."""
     forms = len(found.by_form)
     levels = ", ".join(f"{count} at CPL {level}" for level, count in sorted(found.by_level.items()))
     parts: list[RenderableType] = [
-        Text(f"{found.cases} cases of {forms} forms against {found.against} ({levels}), seed {found.seed}"),
+        Text(
+            f"{counted(found.cases, 'case')} of {counted(forms, 'form')} against {found.against} ({levels}), "
+            f"seed {found.seed}"
+        ),
         Text(
             f"{sum(found.completed.values())} completed, {sum(found.trapped.values())} trapped; "
             f"{found.rate:.0f} cases a second",
@@ -39,7 +45,7 @@ def instructions(found: ia32_compare.DifftestReport | x64_compare.DifftestReport
         head = f"{difference.assembly}  [{difference.case.form}, CPL {difference.case.cpl}]"
         parts += ["", Text(head, "bold red"), f"  model     {difference.expected}"]
         parts += [f"  emulator  {difference.observed}", *(f"    {line}" for line in difference.details)]
-    verdict = f"{found.unexplained} unexplained differences"
+    verdict = counted(found.unexplained, "unexplained difference")
     parts += ["", Text(verdict, "bold red" if found.unexplained else "bold green")]
     return Group(*parts)
 
@@ -54,7 +60,8 @@ def vtx(found: Report) -> RenderableType:
     reasons = sum(outcome.startswith("exit") for outcome in found.outcomes)
     parts: list[RenderableType] = [
         Text(
-            f"{found.cases} cases of {len(found.by_form)} forms against Bochs, model {found.model}, seed {found.seed}"
+            f"{counted(found.cases, 'case')} of {counted(len(found.by_form), 'form')} against Bochs, "
+            f"model {found.model}, seed {found.seed}"
         ),
         Text(
             f"{told}; {reasons} exit reasons; {found.cases / max(found.seconds, 0.01):.0f} cases a second",
@@ -76,6 +83,36 @@ def vtx(found: Report) -> RenderableType:
         parts += ["", Text(f"{difference.assembly}  [{guest.form}, CPL {guest.cpl}]", "bold red")]
         parts += [f"  model     {difference.expected}", f"  emulator  {difference.observed}"]
         parts += [f"    {line}" for line in difference.details]
-    verdict = f"{found.unexplained} unexplained differences"
+    verdict = counted(found.unexplained, "unexplained difference")
     parts += ["", Text(verdict, "bold red" if found.unexplained else "bold green")]
+    return Group(*parts)
+
+
+_MOST_SHOWN = 20
+
+
+def entries(answer: Mapping[str, Any], kind: str) -> RenderableType:
+    """Entries into a guest: how they ended, and every one that the checks and known deviations leave unexplained.
+
+    Args:
+        answer: what `popek difftest vmx --json` and `popek difftest svm --json` print.
+        kind: what the entries are called, in the plural.
+    """
+    parts = [Text(f"{answer['cases']} {kind} against Bochs, model {answer['model']}, seed {answer['seed']}")]
+    for what in ("outcomes", "modes", "origins"):
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(answer[what].items()))
+        parts.append(Text(f"{what}: {counts}"))
+    parts.append(Text(f"checks violated at least once: {len(answer['checks_violated'])}"))
+    parts.append(Text(f"listed deviations of Bochs taken into account: {len(answer['deviations'])}"))
+    left = answer["unexplained"]
+    for item in left[:_MOST_SHOWN]:
+        changes = ", ".join(f"{name} = {value}" for name, value in item["changes"].items())
+        parts += [Text(), Text(f"{item['mode']}, {item['origin']}: {changes}", "bold red")]
+        parts += [Text(f"  checks    {'; '.join(item['admissible'])}"), Text(f"  emulator  {item['bochs']}")]
+    if len(left) > _MOST_SHOWN:
+        parts += [Text(), Text(f"and {len(left) - _MOST_SHOWN} more; --json prints all")]
+    parts += [
+        Text(),
+        Text(counted(len(left), "unexplained difference"), "bold red" if left else "bold green"),
+    ]
     return Group(*parts)
