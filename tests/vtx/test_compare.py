@@ -16,7 +16,7 @@ from popek.checks.solver import Answer
 from popek.checks.vmcs_compare import Comparison, compare_rules
 from popek.checks.vmcs_rulefiles import RuleFileError, load_rules, predicate
 from popek.cli.errors import UserError
-from popek.cli.vmcs import app
+from popek.cli.vmcs_questions import app
 
 TIGERLAKE = load_capabilities("bochs-tigerlake")
 Write = Callable[..., str]

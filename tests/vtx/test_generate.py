@@ -17,7 +17,7 @@ from popek.architectures.vtx.verdict import judge
 from popek.checks.vmcs_generate import Impossible, generate
 from popek.checks.vmcs_redundancy import Answers, ask
 from popek.cli.errors import UserError
-from popek.cli.vmcs import app
+from popek.cli.vmcs_questions import app
 
 TIGERLAKE = load_capabilities("bochs-tigerlake")
 Run = Callable[..., tuple[int, str]]

@@ -18,7 +18,7 @@ from popek.architectures.vtx.operation.state import (
     SecondaryControls,
     VmxIa32,
 )
-from popek.kernel.outcome import Next, Outcome, Trap
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import Word
 from popek_specs.vtx import rows
 
@@ -198,6 +198,48 @@ def test_msrs_outside_the_bitmap_and_without_bitmaps_exit() -> None:
     assert int(exited(step("WRMSR", guest(ecx=0x174))).exit_reason) == 32
 
 
+def test_shadowing_spares_the_exits_of_the_fields_that_its_bitmaps_let_through() -> None:
+    on = guest(secondary__vmcs_shadowing=1, eax=0x4402, ecx=0x14402).with_changes(SECONDARY)
+    for form, bitmap, operands in (
+        ("VMREAD r32, r32", "vmread_bitmap", {"r32": 3, "r32_2": 0}),
+        ("VMWRITE r32, r32", "vmwrite_bitmap", {"r32": 0, "r32_2": 3}),
+    ):
+        assert isinstance(step(form, on, **operands), NotModelled)  # the shadow VMCS is not in the model
+        marked = on.copy()
+        setattr(marked, bitmap, marked.memories()[bitmap].store(Word(15, 0x4402), Word(1, 1)))
+        assert int(exited(step(form, marked, **operands)).exit_reason) in (23, 25)
+        beyond = {name: 1 if number == 0 else number for name, number in operands.items()}
+        assert int(exited(step(form, on, **beyond)).exit_reason) in (
+            23,
+            25,
+        )  # an encoding of more than 15 bits
+        off = on.with_changes({"secondary.vmcs_shadowing": 0})
+        assert int(exited(step(form, off, **operands)).exit_reason) in (23, 25)
+        level = {"cs.selector": 0x1B, "ss.selector": 0x23, "cs.rights": 0xC0FB, "ss.rights": 0xC0F3}
+        outcome = step(form, on.with_changes(level), **operands)
+        assert isinstance(outcome, Trap)
+        assert outcome.vector.name == "#GP"  # after the exit, that there is none of
+
+
+@pytest.mark.parametrize(
+    ("eax", "ecx", "enabled", "controls", "outcome"),
+    [
+        (0, 0, 0, 1, "#UD"), (64, 0, 1, 1, "#UD"), (0, 0, 1, 0, "VM exit"), (63, 0, 1, 1, "VM exit"),
+        (0, 512, 1, 1, "VM exit"), (0, 1 << 31, 1, 1, "VM exit"), (0, 511, 1, 1, "not modelled"),
+    ],
+)  # fmt: skip
+def test_vm_functions(eax: int, ecx: int, enabled: int, controls: int, outcome: str) -> None:
+    state = guest(eax=eax, ecx=ecx, secondary__enable_vm_functions=enabled, vm_function_controls=controls)
+    found = step("VMFUNC", state.with_changes(SECONDARY))
+    if isinstance(found, NotModelled):
+        assert outcome == "not modelled"
+        return
+    assert isinstance(found, Trap)
+    assert found.vector.name == outcome
+    if outcome == "VM exit":
+        assert int(found.state.exit_reason) == 59
+
+
 def test_read_shadows_stand_for_the_bits_that_the_host_owns() -> None:
     state = guest(cr0_mask=0xFFFF0000, cr0_shadow=0x60000000, cr4_mask=0x2000)
     for form, expected in (("MOV r32, CR0", 0x60000031), ("MOV r32, CR4", 0), ("SMSW r32", 0x60000031)):
@@ -372,6 +414,20 @@ def test_iret_keeps_blocking_by_nmi_only_where_nmis_exit_and_are_not_virtual() -
         outcome = step("IRETD", stack.with_changes({"pin": pin}))
         assert isinstance(outcome, Next)
         assert int(outcome.state.nmi_blocked) == blocked
+
+
+@pytest.mark.parametrize(("pin", "unblocked"), [(0, 1), (0x28, 1), (8, 0)])
+def test_an_iret_that_faults_has_unblocked_nmis_and_says_so(pin: int, unblocked: int) -> None:
+    state = guest(nmi_blocked=1, esp=0x8000, ss__limit=0x100, exception_bitmap=1 << 12).with_changes(
+        {"pin": pin}
+    )
+    found = exited(step("IRETD", state))
+    assert int(found.exit_interruption_info) == 0x80000B0C | unblocked << 12
+    assert int(found.nmi_blocked) == 1 - unblocked
+    plain = exited(step("IRETD", state.with_changes({"nmi_blocked": 0})))
+    assert (int(plain.exit_interruption_info), int(plain.nmi_blocked)) == (0x80000B0C, 0)
+    other = exited(step("RET", state))  # no other instruction does
+    assert (int(other.exit_interruption_info), int(other.nmi_blocked)) == (0x80000B0C, 1)
 
 
 # -- names ---------------------------------------------------------------------------------------------

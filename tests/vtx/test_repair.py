@@ -23,7 +23,7 @@ from popek.architectures.vtx.vmcs import Vmcs
 from popek.checks.solver import Answer
 from popek.checks.vmcs_repair import repair
 from popek.cli.errors import UserError
-from popek.cli.vmcs import app
+from popek.cli.vmcs_questions import app
 
 TIGERLAKE = load_capabilities("bochs-tigerlake")
 FOLDER = Path(__file__).parent / "dumps"

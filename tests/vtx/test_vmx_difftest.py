@@ -26,7 +26,7 @@ def test_nothing_is_left_to_explain(model: str, capsys: pytest.CaptureFixture[st
     assert set(answer["modes"]) == set(modes(model))
     assert answer["origins"]["generator"] > 300
     assert min(answer["outcomes"][kind] for kind in ("enters", "vmfail-valid", "entry-failure")) > 200
-    assert answer["checks_violated"] > 120
+    assert len(answer["checks_violated"]) > 120
 
 
 def test_the_seed_decides() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from functools import cache, partial
 
@@ -29,6 +31,8 @@ from popek.checks.vtx_requirements import (
     required,
     witness,
 )
+from popek.cli.errors import UserError
+from popek.cli.vtx import requirements
 from popek.kernel.exploration import explore
 from popek.kernel.outcome import Trap
 from popek.report import vtx as report
@@ -146,6 +150,62 @@ def test_a_name_that_cannot_be_owned_is_refused() -> None:
     assert {"time", "cr3", "apic", "ports"} <= set(OWNABLE)
 
 
+# -- other modes ---------------------------------------------------------------------------------------
+
+UNRESTRICTED = profile(EVERYTHING, unrestricted=True)
+
+
+def test_in_real_address_and_virtual_8086_mode_privilege_and_tables_are_others() -> None:
+    # Undefined in both modes, so there is nothing that could exit.
+    for mode in ("real", "virtual-8086"):
+        assert required("STR r16", UNRESTRICTED, mode).intercepts == frozenset()
+    assert required("STR r16", UNRESTRICTED).intercepts
+    # Real-address mode is CPL 0, virtual-8086 mode CPL 3.
+    for form in ("HLT", "LGDT m16&32", "INVLPG m", "WBINVD"):
+        assert required(form, UNRESTRICTED, "real").intercepts
+        assert required(form, UNRESTRICTED, "virtual-8086").intercepts == frozenset()
+    found = required("HLT", UNRESTRICTED, "real")
+    assert report.short(found.condition(found.sound)) == "hlt_exiting = 1"
+    found = required("HLT", UNRESTRICTED, "virtual-8086")
+    assert found.condition(found.sound) == "always"
+
+
+def test_no_mode_asks_more_than_protected_mode() -> None:
+    """So controls that are synthesized for protected mode are sound in every mode."""
+    forms = [form for form in representatives(governed_forms()) if required(form, UNRESTRICTED).knobs]
+    assert len(forms) > 40
+    for form in forms:
+        protected = required(form, UNRESTRICTED)
+        for mode in ("real", "virtual-8086"):
+            other = required(form, UNRESTRICTED, mode)
+            names = tuple(dict.fromkeys((*protected.knobs, *other.knobs)))
+            for values in itertools.product((0, 1), repeat=len(names)):
+                setting = dict(zip(names, values, strict=True))
+                assert other.allows(setting) or not protected.allows(setting), (form, mode, setting)
+
+
+def test_a_witness_in_real_address_mode() -> None:
+    row = next(iter(derive(["OUT DX, AL"], UNRESTRICTED, mode="real", witnesses=True)))
+    assert row.needs
+    for need in row.needs:
+        assert need.witness.guest["cr0.pe"] == "0x0"
+        assert need.witness.vmm["secondary.unrestricted_guest"] == "0x1"
+
+
+def test_only_an_unrestricted_guest_is_in_real_address_mode_on_the_hardware() -> None:
+    with pytest.raises(ValueError, match="only an unrestricted guest"):
+        required("HLT", ALL, "real")
+    with pytest.raises(UserError, match=r"--mode real: .*add --unrestricted"):
+        requirements("HLT", mode="real")
+
+
+def test_the_command_says_which_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    assert requirements("STR r16", mode="virtual-8086") == 0
+    assert "; in virtual-8086 mode" in capsys.readouterr().out
+    assert requirements("STR r16", mode="real", unrestricted=True, json=True) == 0
+    assert json.loads(capsys.readouterr().out)["mode"] == "real"
+
+
 # -- the manual's exit reasons -----------------------------------------------------------------------
 
 
@@ -217,6 +277,8 @@ OUTSIDE_SMM = {"RSM"}  # undefined in this machine
 
 class _AllFeasible:
     """An oracle that prunes nothing: paths that cannot be taken are looked at, too."""
+
+    assignment = None
 
     def push(self, condition: object) -> None:
         """Take a condition for possible."""

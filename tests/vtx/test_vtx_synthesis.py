@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import commands
 from popek.architectures.vtx.capability_files import load_capabilities
 from popek.architectures.vtx.operation.ownership import EVERYTHING, profile
 from popek.architectures.vtx.operation.settings import Settings, SettingsError, hypervisors, of_vmcs
@@ -23,7 +22,6 @@ from popek.checks.vtx_requirements import governed_forms, required
 from popek.checks.vtx_synthesis import Synthesis, WeightsError, load_weights, synthesize
 from popek_specs.vtx import rows
 
-RUN = "import sys; from popek.cli import main; sys.argv[0] = 'popek'; main()"
 SKYLAKE, PENRYN = "intel-skylake", "bochs-core2-penryn-t9600"
 
 
@@ -189,11 +187,7 @@ def test_a_vmcs_without_its_controls_is_refused() -> None:
 # -- the command line --------------------------------------------------------------------------------
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`popek vtx`."""
-    return subprocess.run(
-        [sys.executable, "-c", RUN, "vtx", *arguments], capture_output=True, text=True, check=False
-    )
+run = partial(commands.popek, "vtx")
 
 
 def test_requirements_as_json() -> None:

@@ -513,8 +513,7 @@ class _Questions(Generic[S]):
                 self._seen(self._near(case, conditions, case.when), case, NEAR, found)
         undecided: set[str] = set()
         for case in cases:
-            # Where one short search was in vain, further ones mostly are, too.
-            if undecided or self._seen(self._ask.solver(*conditions, case.when), case, COMPONENT, found):
+            if self._seen(self._ask.solver(*conditions, case.when), case, COMPONENT, found):
                 undecided |= case.unlike.keys()
         return self._ordered(found), self._ordered(undecided - found)
 

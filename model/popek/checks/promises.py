@@ -1,11 +1,12 @@
 """What a technique promises, per instruction: fidelity, safety, efficiency.
 
 With G any guest state, P whatever the VMM keeps for itself, and f the technique's map, the hardware is in
-f(G, P).  There, a run that traps reaches the VMM, and so does one that ends in a supervisor mode, for the
-VMM owns every way there.  Any other run must keep these promises:
+f(G, P).  There, a run that traps reaches the VMM (unless the technique has the trap go to the guest), and so does one
+that ends in a supervisor mode, for the VMM owns every way there.  Any other run must keep these promises:
 
 * *Fidelity* is broken when it ends elsewhere than in f(i(G), P); or i changes natively what the VMM keeps for
-  the guest in its own memory; or the instruction would have trapped on the guest's own machine.
+  the guest in its own memory; or the instruction would have trapped on the guest's own machine; or it ends in a
+  trap that goes to the guest, and the guest's own machine does not trap so.
 * *Safety* is broken when it changes something that the VMM owns; or when, with another P and the same G, its
   result is another.
 
@@ -29,11 +30,11 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import Next, Trap
+from popek.kernel.outcome import Next, Outcome, Trap, Vector
 from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
-from popek.kernel.words import TRUE, Word, any_of, ite, symbol
+from popek.kernel.words import FALSE, TRUE, Word, any_of, ite, symbol
 
 from .asking import Asker
 from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
@@ -114,6 +115,7 @@ class _Kind(enum.Enum):
     """What a breach is about."""
 
     UNLIKE = "the guest's own machine does something else"
+    FAULTS = "the guest's own machine does not fault so"
     CHANGES = "the VMM's things change"
     SHOWS = "the VMM's things show"
 
@@ -205,6 +207,11 @@ class Keeper(Generic[S]):
         questions = _Promises(self, instruction, run)
         return questions.promise("safety", questions.safety())
 
+    def secrecy(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
+        """Whether the result of one form depends on nothing that the VMM keeps: one half of safety."""
+        questions = _Promises(self, instruction, run)
+        return questions.promise("secrecy", questions.shows())
+
 
 class _Promises(Generic[S]):
     """The questions about one form."""
@@ -252,6 +259,11 @@ class _Promises(Generic[S]):
         )
         return changed.with_contents({name: name + ANOTHER for name in private.memories()})
 
+    @cached_property
+    def _silent_ends(self) -> list[Completion[S]]:
+        """Of the run on the hardware, asked once for all promises."""
+        return self._untrapped(self._hardware)
+
     def _untrapped(self, run: Run[S]) -> list[Completion[S]]:
         """The runs on the hardware that complete and do not reach the VMM."""
         found = []
@@ -269,9 +281,8 @@ class _Promises(Generic[S]):
 
     def fidelity(self) -> Iterator[_Breach]:
         """Silent where the guest expects a trap; another result; a change the VMM never learns of."""
-        untrapped = self._untrapped(self._hardware)
         expected = [(c, self._expected(after)) for c, after in self._native.completions()]
-        ours = [(c, self._seen(after, self._private)) for c, after in untrapped]
+        ours = [(c, self._seen(after, self._private)) for c, after in self._silent_ends]
         # The hardware's conditions come first: they say most about what the other run sees.
         for case in differing(together(ours, expected), ignoring=frozenset(), time_is_state=False):
             yield _Breach(
@@ -284,7 +295,7 @@ class _Promises(Generic[S]):
         kept = frozenset(self._technique.shadowed)
         for conditions, after in self._native.completions():
             for changed in (self._changed(self._guest, after, kept), *self._shadowed_cells(after)):
-                for other, _ in untrapped:
+                for other, _ in self._silent_ends:
                     yield _Breach(
                         _Kind.UNLIKE,
                         "changes on the guest's own machine what the VMM keeps for the guest",
@@ -293,19 +304,42 @@ class _Promises(Generic[S]):
                     )
         for path in self._native.paths:
             if isinstance(path.result, Trap):
-                for conditions, _ in untrapped:
+                for conditions, _ in self._silent_ends:
                     yield _Breach(
                         _Kind.UNLIKE,
                         f"silent where the guest's own machine raises {path.result.vector}",
                         (*conditions, *path.conditions),
                         TRUE,
                     )
+        yield from self._faults_of_the_guest()
+
+    def _faults_of_the_guest(self) -> Iterator[_Breach]:
+        """Per vector that goes to the guest: the guest's own machine does not raise it, or with another error code."""
+        vectors = {
+            path.result.vector: None
+            for path in self._hardware.paths
+            if isinstance(path.result, Trap) and self._technique.to_the_guest(path.result.vector)
+        }
+        for vector in vectors:
+            here, code = _raised(self._hardware, vector)
+            there, native_code = _raised(self._native, vector)
+            same = there if code is None or native_code is None else there & (code == native_code)
+            yield _Breach(
+                _Kind.FAULTS,
+                f"raises {vector} where the guest's own machine does not",
+                (here.term,),
+                ~same & ~self._native.not_modelled,
+            )
 
     def safety(self) -> Iterator[_Breach]:
         """The VMM's components or storage change; or they show in the result."""
-        untrapped = self._untrapped(self._hardware)
+        yield from self.changes()
+        yield from self.shows()
+
+    def changes(self) -> Iterator[_Breach]:
+        """The VMM's components or storage change."""
         before = self._hardware.before
-        for conditions, after in untrapped:
+        for conditions, after in self._silent_ends:
             yield _Breach(
                 _Kind.CHANGES,
                 "changes what the VMM owns",
@@ -314,9 +348,12 @@ class _Promises(Generic[S]):
             )
             for changed in self._own_cells(before, after):
                 yield _Breach(_Kind.CHANGES, "changes the VMM's storage", conditions, changed)
+
+    def shows(self) -> Iterator[_Breach]:
+        """With another P the result is another."""
         self._other = self._another_private()
         other, assumed = self._arranged(self._other)
-        ours = [(c, self._seen(after, self._private, beside=self._other)) for c, after in untrapped]
+        ours = [(c, self._seen(after, self._private, beside=self._other)) for c, after in self._silent_ends]
         theirs = [
             (c, self._seen(after, self._other, beside=self._private)) for c, after in self._untrapped(other)
         ]
@@ -454,7 +491,13 @@ class _Promises(Generic[S]):
         return self._ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH)
 
     def _silent(self) -> Word:
-        return any_of(conjunction(conditions) for conditions, _ in self._untrapped(self._hardware))
+        """It does not reach the VMM (width 1)."""
+        faults = [
+            path.condition
+            for path in self._hardware.paths
+            if isinstance(path.result, Trap) and self._technique.to_the_guest(path.result.vector)
+        ]
+        return any_of([*(conjunction(conditions) for conditions, _ in self._silent_ends), *faults])
 
     def _witness(self, breach: _Breach, question: Question) -> Counterexample[S] | None:
         answer, model, solver = question.ask(self._keeper.effort)
@@ -493,6 +536,9 @@ class _Promises(Generic[S]):
             runs = (on_hardware, None)
             after = _after(on_hardware, breach.how)
             differ = differences(on_hardware.before, after, found.addresses)
+        elif breach.kind is _Kind.FAULTS:
+            native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
+            runs, differ = (native, on_hardware), native.changes
         else:
             native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
             runs = (native, on_hardware)
@@ -503,6 +549,10 @@ class _Promises(Generic[S]):
                 differ = differences(expected, self._seen(after, private, guest), found.addresses)
                 differ = differ or native.changes
         shown = bool(differ) or isinstance(runs[0].outcome, Trap)
+        if breach.kind is _Kind.FAULTS:
+            shown = isinstance(on_hardware.outcome, Trap) and not _same_trap(
+                native.outcome, on_hardware.outcome
+            )
         assert_replay(shown, instruction, breach.how, [run.describe() for run in runs if run is not None])
         return Counterexample(
             breach.how,
@@ -513,6 +563,25 @@ class _Promises(Generic[S]):
             *runs,
             differ,
         )
+
+
+def _raised(run: Run[S], vector: Vector) -> tuple[Word, Word | None]:
+    """Whether a run ends in a trap of this vector (width 1), and its error code where it has one."""
+    found, code = FALSE, None
+    for path in run.paths:
+        if isinstance(path.result, Trap) and path.result.vector == vector:
+            found = found | path.condition
+            given = path.result.error_code
+            if given is not None:
+                code = given if code is None else ite(path.condition, given, code)
+    return found, code
+
+
+def _same_trap(a: Outcome[S], b: Outcome[S]) -> bool:
+    """Whether both are traps of one vector with one error code, if both have one."""
+    if not isinstance(a, Trap) or not isinstance(b, Trap) or a.vector != b.vector:
+        return False
+    return a.error_code is None or b.error_code is None or a.error_code.value == b.error_code.value
 
 
 def _after(executed: Executed[S], claim: str) -> S:

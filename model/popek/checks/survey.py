@@ -20,6 +20,7 @@ import attrs
 from popek.architectures import machine as find_machine
 from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
+from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 
 from .classify import Classification, Classifier
@@ -55,8 +56,9 @@ class Request:
         configuration: the settings.
         timeout: seconds a single question may take; 0 for no bound but the solver's own.
         components: find out which leaves leak or change.
-        promises: check fidelity and safety too.
-        witnesses: find a witness for every critical form, or (`ONE_EACH`) for one of each mnemonic.
+        promises: check fidelity and safety too, of every form or of these.
+        witnesses: find a witness for every critical form, or (`ONE_EACH`) for one of each mnemonic, or for one
+            of each of these sets of forms.
         time_is_state: count clocks as resources.
     """
 
@@ -65,8 +67,8 @@ class Request:
     configuration: Configuration = attrs.field(factory=Configuration)
     timeout: float = 0.0
     components: bool = True
-    promises: bool = False
-    witnesses: str = NONE
+    promises: bool | frozenset[str] = False
+    witnesses: str | tuple[frozenset[str], ...] = NONE
     time_is_state: bool = False
 
 
@@ -280,7 +282,7 @@ class Surveyor:
             components=request.components,
         )
         self.keeper = Keeper(machine, technique, request.configuration, effort=self.effort)
-        self._witnessed: set[str] = set()
+        self._witnessed: set[str | frozenset[str]] = set()
 
     def row(self, form: str) -> Row:
         """Everything that was asked about one form."""
@@ -293,16 +295,17 @@ class Surveyor:
                 self.effort,
                 configuration=self.request.configuration,
                 prefer=self.classifier.technique.deprivileged,
+                traps=self._promised(form),
             )
         except PathBudgetError as error:
             nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
             return Row(form, instruction.mnemonic, instruction.source, nothing, remark=str(error))
         classified = self.classifier.classify(instruction, run)
-        kept = self.keeper.keeps(instruction, run) if self.request.promises else None
+        kept = self.keeper.keeps(instruction, run) if self._promised(form) else None
         witness = None
-        wanted = self.request.witnesses != NONE and classified.critical is Truth.YES
-        if wanted and (self.request.witnesses == ALL or instruction.mnemonic not in self._witnessed):
-            self._witnessed.add(instruction.mnemonic)
+        lacking = self._shared_by(instruction) - self._witnessed
+        if lacking and classified.critical is Truth.YES:
+            self._witnessed |= lacking
             found = classified.witness
             witness = None if found is None else found.to_json()
         return attrs.evolve(
@@ -311,6 +314,18 @@ class Surveyor:
             seconds=time.perf_counter() - begin,
             solver_seconds=self.effort.seconds - solving,
         )
+
+    def _promised(self, form: str) -> bool:
+        promises = self.request.promises
+        return promises if isinstance(promises, bool) else form in promises
+
+    def _shared_by(self, instruction: Instruction) -> set[str | frozenset[str]]:
+        """What a witness for a form is wanted for: the form, its mnemonic, or the sets that it is in."""
+        wanted = self.request.witnesses
+        if not isinstance(wanted, str):
+            return {forms for forms in wanted if instruction.form in forms}
+        names = {NONE: (), ALL: (instruction.form,), ONE_EACH: (instruction.mnemonic,)}
+        return set(names[wanted])
 
 
 def row_of(classified: Classification[Any], kept: Promises[Any] | None = None) -> Row:

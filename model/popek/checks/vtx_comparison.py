@@ -32,7 +32,12 @@ PROBLEMS: Final[Mapping[str, tuple[str, ...]]] = {
     "interrupt virtualization": ("CLI", "STI", "PUSHFD", "POPFD"),
     "access to hidden state": ("MOV Sreg, r16", "POP ES"),
 }  # fmt: skip
-"""Problems of Uhlig et al. 2005 that instructions show, with forms that show them."""
+"""Which problem of Uhlig et al. 2005 a form stands for in the table: stored, after the paper's text, to sort the rows.
+
+Nothing else in the table is stored: whether the form is critical under ring deprivileging, and whether it exits, is
+faithful and is safe under VT-x, is derived, for these forms as for all others, and may come out either way (CLI and
+STI trap at IOPL 0, so they are not critical).  `popek problems` derives which problems a technique has.
+"""
 
 PROCESSOR: Final = "intel-skylake"
 

@@ -41,7 +41,11 @@ from .verdict import Question
 from .witness import find_minimal
 
 _KNOWN = {Answer.SAT: True, Answer.UNSAT: False, Answer.UNKNOWN: None}
-PROTECTED_MODE = Configuration({"MODE": 0})
+MODES: Mapping[str, Configuration] = {
+    name: Configuration({"MODE": number}) for number, name in enumerate(("protected", "virtual-8086", "real"))
+}
+PROTECTED_MODE = MODES["protected"]
+UNRESTRICTED = "secondary.unrestricted_guest"
 
 
 @attrs.frozen
@@ -102,10 +106,14 @@ def machine() -> Machine[VmxIa32]:
     return build(exceptions=False)
 
 
+def explored(form: str, mode: str = "protected") -> Run[VmxIa32]:
+    """Every path of a form in a mode of `MODES`."""
+    return _explored(form, mode)
+
+
 @cache
-def explored(form: str) -> Run[VmxIa32]:
-    """Every path of a form in protected mode."""
-    return explore_instruction(machine(), machine().instructions[form], configuration=PROTECTED_MODE)
+def _explored(form: str, mode: str) -> Run[VmxIa32]:
+    return explore_instruction(machine(), machine().instructions[form], configuration=MODES[mode])
 
 
 def duty(
@@ -113,28 +121,44 @@ def duty(
     owned: Profile,
     fixed: Mapping[str, int] | None = None,
     masks: Mapping[str, int] | None = None,
+    mode: str = "protected",
 ) -> Obligation:
-    """The obligation of a form, as `obligation` says."""
-    return obligation(machine(), machine().instructions[form], explored(form), owned, fixed, masks)
+    """The obligation of a form in a mode of `MODES`, as `obligation` says.
+
+    In real-address mode the control "unrestricted guest" is 1: without it there is no such hardware state.
+
+    Raises:
+        ValueError: the guest may not leave protected mode on the hardware, and this is real-address mode.
+    """
+    if mode == "real":
+        if not owned.unrestricted:
+            raise ValueError("only an unrestricted guest is in real-address mode on the hardware")
+        fixed = {**(fixed or {}), UNRESTRICTED: 1}
+    return obligation(machine(), machine().instructions[form], explored(form, mode), owned, fixed, masks)
+
+
+def required(form: str, owned: Profile, mode: str = "protected") -> Requirement:
+    """The requirement of a form in a mode of `MODES`."""
+    return _required(form, owned, mode)
 
 
 @cache
-def required(form: str, owned: Profile) -> Requirement:
-    """The requirement of a form."""
-    return requirement(duty(form, owned), assume)
+def _required(form: str, owned: Profile, mode: str) -> Requirement:
+    return requirement(duty(form, owned, mode=mode), assume)
 
 
 def derive(
     forms: Iterable[str],
     owned: Profile,
     *,
+    mode: str = "protected",
     witnesses: bool = False,
     progress: Callable[[], None] = lambda: None,
 ) -> Iterator[Row]:
-    """The requirement of each form, with a witness for each control that it needs."""
+    """The requirement of each form in a mode of `MODES`, with a witness for each control that it needs."""
     for form in forms:
-        found = required(form, owned)
-        needs = tuple(_needs(duty(form, owned), found)) if witnesses else ()
+        found = required(form, owned, mode)
+        needs = tuple(_needs(duty(form, owned, mode=mode), found)) if witnesses else ()
         yield Row(found, needs)
         progress()
 
@@ -277,7 +301,7 @@ def governed_forms() -> tuple[str, ...]:
     found = []
     for form, instruction in machine().instructions.items():
         recorder = _Recorder()
-        spied: type[Ia32] = type("Ia32", (Ia32,), {"interception": recorder})
+        spied: type[VmxIa32] = type("VmxIa32", (VmxIa32,), {"interception": recorder})
         cpu = spied.reset(cr0=0x80000031, cr4=0x00746000, eflags=0x802, ecx=1)
         cpu.started_at = cpu.eip
         parts = {

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from .errors import UserError
+from .options import AsJson
+from .output import console, print_json, progress
 from .vtx_interrupts import interrupts
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ Own = Annotated[
 Unrestricted = Annotated[
     bool, Parameter(negative="", help="The guest may leave protected mode and paging on the hardware.")
 ]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 
 _AS_EXPECTED, _REFUTED, _UNDECIDED = 0, 1, 3
 
@@ -37,6 +38,10 @@ def requirements(
     *instructions: str,
     own: Own = "everything",
     unrestricted: Unrestricted = False,
+    mode: Annotated[
+        Literal["protected", "virtual-8086", "real"],
+        Parameter(help="The mode that the guest is in; `real` is for an unrestricted guest."),
+    ] = "protected",
     witnesses: Annotated[
         bool, Parameter(negative="", help="Show for each need what happens without it.")
     ] = False,
@@ -53,21 +58,23 @@ def requirements(
     from popek.checks.vtx_requirements import derive, governed_forms
     from popek.report import vtx as report
 
-    from . import console, progress
-
     owned = _profile(own, unrestricted)
+    if mode == "real" and not unrestricted:
+        raise UserError(
+            "--mode real: only an unrestricted guest is in real-address mode on the hardware; add --unrestricted"
+        )
     forms = _forms(instructions) if instructions else governed_forms()
     found = []
     with progress("deriving") as show:
-        for row in derive(forms, owned, witnesses=witnesses or json):
+        for row in derive(forms, owned, mode=mode, witnesses=witnesses or json):
             found.append(row)
             if show is not None:
                 show(len(found), len(forms))
     shown = [row for row in found if every or instructions or row.requirement.knobs or not row.always]
     if json:
-        _print_json(report.requirements_json(owned, shown))
+        print_json(report.requirements_json(owned, shown, mode))
     else:
-        console().print(report.requirements(owned, shown))
+        console().print(report.requirements(owned, shown, mode))
     return (
         _UNDECIDED
         if any(row.requirement.undecided & row.requirement.sound for row in found)
@@ -81,8 +88,6 @@ def exits(*, json: AsJson = False) -> int:
     from popek.checks.vtx_requirements import governed_forms, governs, representatives
     from popek.report import vtx as report
 
-    from . import console, progress
-
     forms = representatives(governed_forms())
     found = []
     with progress("deriving") as show:
@@ -91,7 +96,7 @@ def exits(*, json: AsJson = False) -> int:
             if show is not None:
                 show(len(found), len(forms))
     if json:
-        _print_json(report.exits_json(found))
+        print_json(report.exits_json(found))
     else:
         console().print(report.exits(found))
     return _AS_EXPECTED
@@ -118,8 +123,6 @@ def synthesize(
     from popek.checks.vtx_synthesis import synthesize as find
     from popek.report import vtx as report
 
-    from . import console, progress
-
     owned = _profile(own, unrestricted)
     try:
         processor = load_capabilities(capabilities)
@@ -129,7 +132,7 @@ def synthesize(
     with progress("deriving") as show:
         found = find(processor, owned, weights=frequency, progress=show)
     if json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         console().print(report.synthesis(found, processor.name))
     return {Answer.SAT: _AS_EXPECTED, Answer.UNSAT: _REFUTED}.get(found.answer, _UNDECIDED)
@@ -152,8 +155,6 @@ def judge(
     from popek.checks.vtx_judgement import judge as judged
     from popek.report import vtx as report
 
-    from . import console, progress
-
     chosen = _settings(what)
     found = []
     with progress("judging") as show:
@@ -161,7 +162,7 @@ def judge(
             found.append(judged(settings, witnesses=witnesses and what is not None, progress=show))
     if json:
         answers = [judgement.to_json() for judgement in found]
-        _print_json(
+        print_json(
             answers[0] if what is not None else {"schema": "popek/vtx-judgements/1", "judgements": answers}
         )
     elif what is None:
@@ -178,12 +179,10 @@ def compare(*, json: AsJson = False) -> int:
     from popek.checks.vtx_comparison import compare as compared
     from popek.report import vtx as report
 
-    from . import console, progress
-
     with progress("comparing") as show:
         found = compared(progress=show)
     if json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         console().print(report.comparison(found))
     return _AS_EXPECTED if found.as_claimed else _REFUTED
@@ -241,9 +240,3 @@ def _settings(what: str | None) -> list[Settings]:
         return [of_vmcs(Vmcs(dump.name, dump.fields, default=dump.default)) for dump in read(what)]
     except SettingsError as error:
         raise UserError(str(error)) from None
-
-
-def _print_json(answer: Any) -> None:
-    from . import _print_json as show
-
-    show(answer)

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from .outcome import Vector
 from .state import State
 from .words import TRUE, Word
 
@@ -60,6 +61,7 @@ class Technique(Generic[S]):
             the guest's cell (width 1), so that it must learn of every change.
         handed_over: where given, a run that ends without a trap in such a hardware state (width 1) has handed
             control to the VMM; by default that is every supervisor state, whose entries the VMM owns.
+        to_the_guest: which traps on the hardware reach the guest's own handlers, and not the VMM; by default none.
         entered: where given, `entered(private, hardware)` says that a hardware state in which control was handed
             over is at an entry of the VMM's own (width 1).
         hypotheses: what the VMM sees to so that its guest does not get out.
@@ -84,6 +86,7 @@ class Technique(Generic[S]):
     guest_address: Callable[[S, Word], Word] = lambda private, address: address
     shadows_address: Callable[[S, Word], Word] | None = None
     handed_over: Callable[[S], Word] | None = None
+    to_the_guest: Callable[[Vector], bool] = lambda vector: False
     entered: Callable[[S, S], Word] | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
     without: Callable[[frozenset[str]], Technique[S]] | None = None

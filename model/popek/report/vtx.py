@@ -27,6 +27,9 @@ def _table(*headings: str, title: str = "") -> Table:
     return table
 
 
+MODE_NAMES = {"protected": "protected", "virtual-8086": "virtual-8086", "real": "real-address"}
+
+
 def short(text: str) -> str:
     """A condition without the names of the control words.
 
@@ -39,10 +42,10 @@ def short(text: str) -> str:
 # -- requirements --------------------------------------------------------------------------------
 
 
-def requirements(owned: Profile, rows: Sequence[Row]) -> RenderableType:
-    """What each instruction asks of the controls."""
+def requirements(owned: Profile, rows: Sequence[Row], mode: str = "protected") -> RenderableType:
+    """What each instruction asks of the controls, in a mode of the guest."""
     table = _table("instruction", "faithful when", "safe when", "may exit when")
-    shown: list[RenderableType] = [_profile_line(owned), table]
+    shown: list[RenderableType] = [_profile_line(owned, mode), table]
     for row in rows:
         r = row.requirement
         cells = [short(r.condition(part)) for part in (r.faithful, r.safe, r.intercepts)]
@@ -60,12 +63,13 @@ def requirements(owned: Profile, rows: Sequence[Row]) -> RenderableType:
     return Group(*shown)
 
 
-def requirements_json(owned: Profile, rows: Sequence[Row]) -> dict[str, Any]:
+def requirements_json(owned: Profile, rows: Sequence[Row], mode: str = "protected") -> dict[str, Any]:
     """`popek/vtx-requirements/1`."""
     return {
         "schema": "popek/vtx-requirements/1",
         "owns": sorted(owned.owns),
         "unrestricted": owned.unrestricted,
+        "mode": mode,
         "instructions": [
             {
                 "form": row.requirement.form,
@@ -84,8 +88,9 @@ def requirements_json(owned: Profile, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _profile_line(owned: Profile) -> Text:
+def _profile_line(owned: Profile, mode: str = "protected") -> Text:
     kind = "; an unrestricted guest" if owned.unrestricted else ""
+    kind += "" if mode == "protected" else f"; in {MODE_NAMES[mode]} mode"
     return Text(f"The VMM owns: {', '.join(sorted(owned.owns)) or 'nothing but VMX itself'}{kind}\n")
 
 

@@ -1,6 +1,6 @@
 """VM exits: raised as a fault of a vector of their own, with the VM-exit information recorded in the state.
 
-The state of the trap is the one before the instruction, as VM exits are fault-like, with the fields of the
+The state of the trap is the one before the instruction, as nearly all VM exits are fault-like, with the fields of the
 VM-exit information filled in (SDM vol. 3C, "VM-Exit Information Fields"); its error code is the basic exit
 reason.  Fields that the manual does not define for an exit keep what they held.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NoReturn
 
 from popek.kernel.outcome import Fault, Vector
-from popek.kernel.words import Word, ite
+from popek.kernel.words import Word, concat, ite
 
 from ...ia32.state import BP, DB, OF, PF
 from .state import VmxIa32
@@ -19,7 +19,14 @@ from .state import VmxIa32
 VM_EXIT: Final = Vector("VM exit", 256, 16)
 
 # Basic exit reasons (SDM vol. 3D, appendix C).
-EXCEPTION_OR_NMI, EXTERNAL_INTERRUPT, INTERRUPT_WINDOW, NMI_WINDOW, TASK_SWITCH = 0, 1, 7, 8, 9
+EXCEPTION_OR_NMI, EXTERNAL_INTERRUPT, TRIPLE_FAULT, INTERRUPT_WINDOW, NMI_WINDOW, TASK_SWITCH = (
+    0,
+    1,
+    2,
+    7,
+    8,
+    9,
+)
 REASONS: Final = {
     "CPUID": 10,
     "GETSEC": 11,
@@ -64,7 +71,7 @@ REASONS: Final = {
     "UMWAIT": 67,
     "TPAUSE": 68,
 }
-CR_ACCESS, MOV_DR, IO_INSTRUCTION, RDMSR, WRMSR = 28, 29, 30, 31, 32
+CR_ACCESS, MOV_DR, IO_INSTRUCTION, RDMSR, WRMSR, TPR_BELOW_THRESHOLD = 28, 29, 30, 31, 32, 43
 
 # Types of an interruption (SDM vol. 3C, "Format of the VM-Exit Interruption-Information Field").
 HARDWARE_EXCEPTION, SOFTWARE_INTERRUPT, PRIVILEGED_SOFTWARE_EXCEPTION, SOFTWARE_EXCEPTION = 3, 4, 5, 6
@@ -78,6 +85,7 @@ def exit_of(
     qualification: Word | int = 0,
     information: Mapping[str, Word] | None = None,
     *,
+    unblocked: Word | None = None,
     memory: bool = False,
 ) -> NoReturn:
     """Leave non-root operation.
@@ -86,6 +94,7 @@ def exit_of(
         reason: the basic exit reason.
         qualification: up to 64 bits.
         information: other fields by name, without `exit_`; the instruction's length is filled in.
+        unblocked: whether NMIs are not blocked any more, although they were before (width 1).
         memory: the cause is a storage reference.
 
     Raises:
@@ -93,13 +102,12 @@ def exit_of(
     """
     cpu._words.update(cpu._start._words)
     cpu._memories.update(cpu._start._memories)
+    if unblocked is not None:
+        cpu.nmi_blocked = cpu.nmi_blocked & ~unblocked
     if isinstance(qualification, int):
         qualification = Word(64, qualification)
-    cpu.exit_reason = Word(32, reason)
-    cpu.exit_qualification = qualification.zero_extend(64)
+    _basic_information(cpu, reason, qualification.zero_extend(64))
     cpu.exit_instruction_length = cpu._length
-    cpu.exit_interruption_info = Word(32, 0)  # bit 31: not valid
-    cpu.exit_idt_vectoring_info = Word(32, 0)
     if cpu._vectoring is not None:
         kind, vector, code = cpu._vectoring
         with_code = ERROR_CODE_VALID if code is not None else 0
@@ -109,6 +117,23 @@ def exit_of(
     for name, value in (information or {}).items():
         cpu[f"exit_{name}"] = value
     raise Fault(VM_EXIT, reason, memory=memory, keeps=True)
+
+
+def trap_like_exit_of(cpu: VmxIa32, reason: int) -> NoReturn:
+    """Leave non-root operation after the instruction: what it did stands, and CS:EIP is that of the next.
+
+    Raises:
+        Fault: always.
+    """
+    _basic_information(cpu, reason, Word(64, 0))
+    raise Fault(VM_EXIT, reason, keeps=True)
+
+
+def _basic_information(cpu: VmxIa32, reason: int, qualification: Word) -> None:
+    """What every exit tells; the two interruption fields are not valid unless somebody fills them in."""
+    cpu.exit_reason, cpu.exit_qualification = Word(32, reason), qualification
+    cpu.exit_interruption_info = Word(32, 0)  # bit 31: not valid
+    cpu.exit_idt_vectoring_info = Word(32, 0)
 
 
 def interruption(vector: int, kind: int, *, error_code: bool = False) -> Word:
@@ -128,15 +153,19 @@ def exception_exits(cpu: VmxIa32, vector: Vector, error_code: Word | None) -> Wo
 def exit_of_exception(cpu: VmxIa32, fault: Fault) -> None:
     """Turn a fault into a VM exit where the controls say so.
 
+    A fault of IRET comes after NMIs were unblocked, and bit 12 of the interruption information tells (SDM vol. 3C,
+    "Information for VM Exits Due to Vectored Events").
+
     Raises:
         Fault: the VM exit.
     """
     vector, code = fault.vector, fault.error_code
     if vector == VM_EXIT or not exception_exits(cpu, vector, code):
         return
-    information = {
-        "interruption_info": interruption(vector.number, HARDWARE_EXCEPTION, error_code=code is not None)
-    }
+    described = interruption(vector.number, HARDWARE_EXCEPTION, error_code=code is not None)
+    if cpu._unblocked is not None:
+        described = described | concat(Word(19, 0), cpu._unblocked, Word(12, 0))
+    information = {"interruption_info": described}
     if code is not None:
         information["interruption_error"] = code.zero_extend(32)
     qualification = Word(64, 0)
@@ -147,7 +176,7 @@ def exit_of_exception(cpu: VmxIa32, fault: Fault) -> None:
     # The length is defined for software exceptions, and while software's events are delivered, alone.
     if cpu._vectoring is None or cpu._vectoring[0] not in SOFTWARE:
         information["instruction_length"] = cpu._start.exit_instruction_length
-    exit_of(cpu, EXCEPTION_OR_NMI, qualification, information, memory=fault.memory)
+    exit_of(cpu, EXCEPTION_OR_NMI, qualification, information, unblocked=cpu._unblocked, memory=fault.memory)
 
 
 def exit_of_software_exception(cpu: VmxIa32, vector: int) -> None:

@@ -41,7 +41,13 @@ CONTROLS: Final = tuple(
     f"{word}.{name}"
     for word, kind in (("pin", PinControls), ("primary", PrimaryControls), ("secondary", SecondaryControls))
     for name, _ in kind.fields()
-    if name not in ("activate_secondary_controls", "activate_tertiary_controls", "use_tsc_scaling")
+    if name
+    not in (
+        "activate_secondary_controls",
+        "activate_tertiary_controls",
+        "use_tsc_scaling",
+        "virtualize_x2apic_mode",
+    )
 )
 COVERS: Final = ("cr0_mask", "cr4_mask", "io_bitmap", "msr_bitmap")
 """Masks and bitmaps, 1 where they cover whatever the VMM owns, 0 where they cover nothing of it."""
@@ -196,11 +202,13 @@ def exists_in_cr0(value: Word) -> Word:
 def anything(knob: Mapping[str, Word]) -> VmxIa32:
     """All that the VMM may have, its controls being the knobs.
 
-    No exception exits, which could only help; the TSC multiplier is 1; there are no CR3 targets.
+    No exception exits, which could only help; the TSC multiplier is 1; there are no CR3 targets; the guest's
+    processor has no x2APIC, so nobody virtualizes one.
     """
     constant = {
         "exception_bitmap": 0, "page_fault_mask": 0, "page_fault_match": 0, "cr3_target_count": 0,
-        "primary.activate_secondary_controls": 1, "secondary.use_tsc_scaling": 0, "non_root": 1,
+        "primary.activate_secondary_controls": 1, "secondary.use_tsc_scaling": 0,
+        "secondary.virtualize_x2apic_mode": 0, "non_root": 1,
     }  # fmt: skip
     return VmxIa32.symbolic(PRIVATE).with_changes({**constant, **{name: knob[name] for name in CONTROLS}})
 

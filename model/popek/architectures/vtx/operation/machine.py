@@ -13,6 +13,7 @@ from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
 
 from ...ia32 import machine as ia32
+from . import x2apic
 from .exits import exit_of_exception
 from .non_root import NonRoot, supports
 from .state import VmxIa32, begin
@@ -34,6 +35,19 @@ def _monitored(semantics: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _with_virtual_apic(semantics: Callable[..., None], *, write: bool) -> Callable[..., None]:
+    """RDMSR or WRMSR with the virtual-APIC page."""
+
+    @functools.wraps(semantics)
+    def run(cpu: VmxIa32) -> None:
+        if x2apic.virtualizes(cpu, write=write):
+            x2apic.access(cpu, write=write)
+        else:
+            semantics(cpu)
+
+    return run
+
+
 def build(*, exceptions: bool = True) -> Machine[VmxIa32]:
     """IA-32 with VMX, in root or non-root operation.
 
@@ -41,6 +55,16 @@ def build(*, exceptions: bool = True) -> Machine[VmxIa32]:
         exceptions: False where every exception bitmap is 0, which halves the number of paths.
     """
     plain = ia32.build()
+
+    instructions = dict(plain.instructions)
+    for form in ("RDMSR", "WRMSR"):
+        virtual = _with_virtual_apic(instructions[form].semantics, write=form == "WRMSR")
+        instructions[form] = attrs.evolve(instructions[form], semantics=virtual)
+    if exceptions:
+        instructions = {
+            form: attrs.evolve(instruction, semantics=_monitored(instruction.semantics))
+            for form, instruction in instructions.items()
+        }
 
     def advance(cpu: VmxIa32, operands: Mapping[str, Word]) -> None:
         begin(cpu, operands["operand length"])
@@ -60,12 +84,8 @@ def build(*, exceptions: bool = True) -> Machine[VmxIa32]:
         notes=(
             *plain.notes,
             "VMX root operation and operation outside VMX are one: `non_root` is 0",
-            "APIC virtualization; EPT but for what it changes for instructions; the PAUSE loop's timing",
+            "the APIC-access page and virtual-interrupt delivery",
+            "EPT but for what it changes for instructions; the PAUSE loop's timing",
         ),
-        instructions={
-            form: attrs.evolve(instruction, semantics=_monitored(instruction.semantics))
-            for form, instruction in plain.instructions.items()
-        }
-        if exceptions
-        else plain.instructions,
+        instructions=instructions,
     )

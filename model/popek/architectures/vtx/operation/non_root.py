@@ -52,6 +52,9 @@ IN_PROTECTED_MODE: Final = frozenset(UNCONDITIONAL[4:]) - {"VMCALL"}
 _DESCRIPTOR_TABLES: Final = ("SGDT", "SIDT", "LGDT", "LIDT", "SLDT", "STR", "LLDT", "LTR")
 
 
+EPTP_SWITCHING, EPTP_ENTRIES = 0, 512
+
+
 def _primary(name: str) -> Exits:
     return lambda cpu: cpu[f"primary.{name}"]
 
@@ -76,16 +79,17 @@ def _vmcs_field(bitmap: str) -> Callable[[VmxIa32, Word], Word]:
 
 
 def _vm_function(cpu: VmxIa32) -> Word:
-    """VMFUNC of the function in EAX.
+    """VMFUNC of the function in EAX; EPTP switching, the only one, of an entry beyond the list.
 
     Raises:
         Fault: #UD, VM functions are not enabled, or there can be none of this number.
-        NotModelledError: the function is enabled.
+        NotModelledError: the function is enabled, and looks at the list of EPTPs.
     """
     if cpu.non_root & (~cpu.secondary_control("enable_vm_functions") | (cpu.gpr[EAX] > 63)):
         raise Fault(UD)
     enabled = cpu.vm_function_controls >> cpu.gpr[EAX].zero_extend(64)
-    if cpu.non_root & enabled[0]:
+    beyond = (cpu.gpr[EAX] == EPTP_SWITCHING) & (cpu.gpr[ECX] >= EPTP_ENTRIES)
+    if cpu.non_root & enabled[0] & ~beyond:
         raise NotModelledError("VM functions")
     return TRUE
 
@@ -293,6 +297,7 @@ class NonRoot(Interception):
         """IRET ends blocking by NMI, unless NMIs exit and are not virtual."""
         cpu = _vmx(cpu)
         kept = cpu.non_root & cpu.pin.nmi_exiting & ~cpu.pin.virtual_nmis
+        cpu._unblocked = cpu.nmi_blocked & ~kept
         cpu.nmi_blocked = cpu.nmi_blocked & kept
 
 

@@ -99,5 +99,9 @@ def of_vmcs(vmcs: Vmcs) -> Settings:
     masks = {name: value for name, field in names.items() if (value := vmcs.get(field)) is not None}
     cr0 = vmcs.get("GUEST_CR0")
     leaves = bool(controls["secondary.unrestricted_guest"]) and cr0 is not None
-    notes = ("what the bitmaps hold is not in the VMCS",)
-    return Settings(vmcs.name or "VMCS", "dump", controls, masks, {}, leaves, notes)
+    notes = ["what the bitmaps hold is not in the VMCS"]
+    if words["secondary"] >> numbers["secondary.virtualize_x2apic_mode"] & 1:
+        notes.append(
+            "the guest of this model has no x2APIC: what 'virtualize x2APIC mode' gives it is not judged"
+        )
+    return Settings(vmcs.name or "VMCS", "dump", controls, masks, {}, leaves, tuple(notes))

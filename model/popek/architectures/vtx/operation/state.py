@@ -101,6 +101,8 @@ class VmxIa32(Ia32):
     vmread_bitmap = memory(address=15, cell=1, role=RESOURCE)
     vmwrite_bitmap = memory(address=15, cell=1, role=RESOURCE)
     vm_function_controls = word(64, role=RESOURCE)
+    virtual_apic = memory(address=12, cell=8, role=RESOURCE)  # the virtual-APIC page
+    tpr_threshold = word(32, role=RESOURCE)
     xss_exiting_bitmap = word(64, role=RESOURCE)
     nmi_blocked = word(1, role=RESOURCE)  # blocking by NMI; with virtual NMIs, virtual-NMI blocking
 
@@ -118,6 +120,7 @@ class VmxIa32(Ia32):
     _start: VmxIa32
     _length: Word
     _vectoring: tuple[int, Word, Word | None] | None = None  # that event's type, vector and error code
+    _unblocked: Word | None = None  # whether IRET ended the blocking of NMIs (width 1)
 
     def secondary_control(self, name: str) -> Word:
         """A secondary control, 0 unless they are activated (width 1)."""

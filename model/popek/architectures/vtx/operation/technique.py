@@ -22,6 +22,7 @@ from popek.kernel.words import FALSE, Word, ite
 
 from ...ia32.state import Ia32
 from . import machine as vmx
+from .exits import VM_EXIT
 from .fidelity import CONTROLS, COVERS, covered, exists_in_cr0
 from .ownership import EVERYTHING, Profile, profile, virtual_machine
 from .state import VmxIa32
@@ -72,8 +73,8 @@ def owned_leaves(owned: Profile) -> tuple[str, ...]:
         if leaf.component in ("cr0", "cr4") and getattr(owned, leaf.component) >> leaf.low & 1
     ]  # fmt: skip
     words = [leaf.name for leaf in Ia32.leaves if leaf.component in owned.words]
-    bitmaps = ("io_bitmap", "msr_bitmap", "vmread_bitmap", "vmwrite_bitmap")
-    return (*controls, *bits, *words, *owned.memories, *bitmaps)
+    pages = ("io_bitmap", "msr_bitmap", "vmread_bitmap", "vmwrite_bitmap", "virtual_apic")
+    return (*controls, *bits, *words, *owned.memories, *pages)
 
 
 @cache
@@ -150,6 +151,7 @@ def _map(name: str, guest: VmxIa32, private: VmxIa32) -> VmxIa32:
     every = dict.fromkeys(COVERS, Word(1, 1))
     private = covered(PRESETS[name][0], private, every)
     private.secondary.use_tsc_scaling = 0
+    private.secondary.virtualize_x2apic_mode = 0
     return virtual_machine(PRESETS[name][0], guest, private)
 
 
@@ -171,6 +173,7 @@ def technique(name: str) -> Technique[VmxIa32]:
         guest=lambda state: (state.non_root == 0) & (state.reserved.size == 0) & (state.read_only.size == 0),
         private=lambda guest, private: exists_in_cr0(private.cr0.value),
         handed_over=lambda after: FALSE,
+        to_the_guest=lambda vector: vector is not VM_EXIT,  # the exception bitmap is 0
         keeps_hidden=True,  # VM exit and VM entry save and load the hidden parts (SDM vol. 3C, chapters 27, 28)
         source=SOURCE,
     )
