@@ -22,7 +22,7 @@ from cattrs.v import format_exception, transform_error
 
 from popek.architectures import MachineFileError
 from popek.architectures import machine as find_machine
-from popek.checks.survey import ONE_EACH, Request, Row, Survey, survey
+from popek.checks.survey import Request, Row, Survey, survey
 from popek.checks.verdict import Status, Truth, both, either, negate
 from popek.kernel.configuration import Configuration, SettingError, configure
 from popek.kernel.machine import Machine, UnknownNameError
@@ -276,6 +276,13 @@ def _claim(data: Mapping[str, Any], file: str, where: str, machine: Machine[Any]
     for key in ("id", "title", "source", "statement", "machine"):
         if not str(getattr(claim, key)).strip():
             raise ClaimError(f"{file}: {where}{key}: expected a text that is not empty")
+    if claim.statement not in PREMISES:
+        if near := difflib.get_close_matches(claim.statement, PREMISES, 1, 0.9):
+            raise ClaimError(f"{file}: {where}statement: expected, word for word, {near[0]!r}")
+        if not rows:
+            raise ClaimError(
+                f"{file}: {where}rows: expected [[rows]]; this statement holds when every row does"
+            )
     return _checked(claim if machine is None else attrs.evolve(claim, machine=machine), file, where)
 
 
@@ -419,20 +426,21 @@ def _prepared(claim: Claim, timeout: float) -> tuple[Claim, Request, list[str]]:
     machine = find_machine(claim.machine)
     settings = [f"{axis}={value}" for axis, value in claim.configuration.items()]
     configuration: Configuration = configure(machine, settings)
-    promises = any(row.statement.rpartition(" ")[2] in ("faithful", "safe") for row in claim.rows)
+    spoken_of = [(row, frozenset(i.form for i in machine.find(row.subject))) for row in claim.rows]
+    promises = [forms for row, forms in spoken_of if row.statement.rpartition(" ")[2] in ("faithful", "safe")]
     request = Request(
         claim.machine,
         claim.technique,
         configuration,
         timeout,
         components=False,
-        promises=promises,
-        witnesses=ONE_EACH,
+        promises=frozenset[str]().union(*promises),
+        witnesses=tuple(dict.fromkeys(forms for _, forms in spoken_of)),
         time_is_state=claim.time_is_state,
     )
     if claim.statement in PREMISES:
         return claim, request, list(machine.instructions)
-    named = {i.form for row in claim.rows for i in machine.find(row.subject)}
+    named = frozenset[str]().union(*(forms for _, forms in spoken_of))
     return claim, request, [form for form in machine.instructions if form in named]
 
 

@@ -193,7 +193,7 @@ def safety(
         keeper = Keeper(machine, technique, configuration, effort=effort)
         for instruction in wanted:
             run = explored.run(instruction)
-            status = Status.UNKNOWN if run is None else keeper.safety(instruction, run).status
+            status = Status.UNKNOWN if run is None else keeper.secrecy(instruction, run).status
             if status is not Status.HOLDS:
                 (seen if status is Status.REFUTED else unsure).append(instruction.form)
             step()
@@ -264,7 +264,9 @@ def _escape(s: Situation[Any]) -> tuple[Escape | None, bool]:
             story = f"A run that does not trap {how}."
             witness = s.witness(how, story, conditions, ("on the hardware",), (s.guest, s.private))
             return Escape(s.instruction.form, how, witness), True
-    return None, decided
+    # Where the model does not say what happens, nobody can say that it is no way out.
+    silent = s.hardware.not_modelled & ~s.machine.supervisor(s.hardware.before)
+    return None, decided and s.first(iter([[silent]]))[0] is Answer.UNSAT
 
 
 def _ways_out(s: Situation[Any]) -> Iterator[tuple[str, list[Word], list[Word]]]:

@@ -19,7 +19,7 @@ from popek.checks.solver import Effort
 from popek.checks.verdict import Truth
 from popek.kernel.configuration import Configuration
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Next
+from popek.kernel.outcome import Next, NotModelled
 from popek.kernel.program import Line
 from popek.kernel.state import Role
 from popek.kernel.technique import Technique
@@ -54,7 +54,7 @@ class Cost:
 
     Attributes:
         lines: the instructions, with what became of each on the hardware.
-        necessary: traps of sensitive instructions.
+        necessary: traps of sensitive instructions, and of those that are not known to be innocuous.
         needless: traps of innocuous ones.
         lost: instructions that complete on the hardware and do something else than the guest expects.
     """
@@ -135,7 +135,9 @@ def _cost(
             fates.append((str(line), "not completed by the guest's own machine"))
             break
         over = isinstance(hardware, Next) and bool(handed_over(machine, technique, hardware.state))
-        if not isinstance(hardware, Next) or over:
+        if isinstance(hardware, NotModelled):
+            fates.append((str(line), "not modelled on the hardware"))
+        elif not isinstance(hardware, Next) or over:
             innocuous = classifier.classify(line.instruction).innocuous is Truth.YES
             needless, necessary = needless + innocuous, necessary + (not innocuous)
             fates.append((str(line), "a needless trap" if innocuous else "a trap"))

@@ -162,11 +162,11 @@ def seen_storage(asking: Asking, every: bool) -> Answered:
         if s is None:
             unknown = True
             continue
-        safety = keeper.keeps(s.instruction, s.general).safety
-        unknown = unknown or safety.status is Status.UNKNOWN
-        if safety.status is Status.REFUTED:
+        secrecy = keeper.secrecy(s.instruction, s.general)
+        unknown = unknown or secrecy.status is Status.UNKNOWN
+        if secrecy.status is Status.REFUTED:
             found.append(s.instruction.form)
-            witness = witness or safety.witness
+            witness = witness or secrecy.witness
             if not every:
                 break
     question = "a descriptor of the VMM's shows"

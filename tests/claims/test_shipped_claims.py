@@ -6,11 +6,14 @@ import tomllib
 from collections import Counter
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import attrs
 import pytest
 
+from popek.checks.promises import Keeper, Promises
 from popek.checks.verdict import Status
+from popek.kernel.instruction import Instruction
 from popek_proofs.claims import (
     PREMISES,
     THEOREM_1,
@@ -32,7 +35,7 @@ OTHER = {Status.HOLDS: Status.REFUTED, Status.REFUTED: Status.HOLDS}
 
 @cache
 def verdict(name: str) -> ClaimVerdict:
-    (found,) = evaluate([CLAIMS[name]], jobs=0)
+    (found,) = evaluate([CLAIMS[name]], jobs=1)  # the tests themselves run in several processes
     return found
 
 
@@ -146,6 +149,37 @@ def test_a_mnemonic_is_critical_when_some_form_is_and_privileged_when_every_form
     (found,) = evaluate(parse(text, "x.toml"), jobs=1)
     assert [row.verdict for row in found.rows] == [Status.HOLDS] * 3
     assert found.verdict is Status.HOLDS
+
+
+def test_promises_are_asked_of_the_forms_that_rows_promise_something_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A promise costs several times what the classes do, and a premise speaks of the whole machine."""
+    asked: list[str] = []
+
+    def keeps(self: Keeper[Any], instruction: Instruction, run: Any = None) -> Promises[Any]:
+        asked.append(instruction.form)
+        return original(self, instruction, run)
+
+    original = Keeper.keeps
+    monkeypatch.setattr(Keeper, "keeps", keeps)
+    rows = (RowClaim("DROP", "not faithful", Status.HOLDS), RowClaim("ADD", "innocuous", Status.HOLDS))
+    claim = Claim("x", "x", "x", THEOREM_1, "pg74", Status.REFUTED, configuration={"DROP": 0}, rows=rows)
+    (found,) = evaluate([claim], jobs=1)
+    assert not found.unexpected
+    assert not found.unknown
+    assert asked == ["DROP a"]
+
+
+def test_each_row_has_a_witness_of_its_own_subject() -> None:
+    """PUSH CS and PUSH SS are forms of one mnemonic; the row about the mnemonic takes the first that is critical."""
+    subjects = ("PUSH SS", "PUSH sreg", "PUSH CS")
+    rows = tuple(RowClaim(subject, "critical", Status.HOLDS) for subject in subjects)
+    claim = Claim("x", "x", "x", "x", "ia32", Status.HOLDS, "ring-deprivileging-0/1/3", rows=rows)
+    (found,) = evaluate([claim], jobs=1)
+    assert found.verdict is Status.HOLDS
+    shown = {row.claim.subject: row.witness["assembly"] for row in found.rows if row.witness is not None}
+    assert shown == {"PUSH SS": "PUSH SS", "PUSH sreg": "PUSH CS", "PUSH CS": "PUSH CS"}
 
 
 def test_a_premise_as_statement_is_decided_by_the_whole_machine_and_not_by_its_rows() -> None:

@@ -1,7 +1,8 @@
 """The law that ties the uses of one semantics together, on every form of every machine.
 
 For every concrete state that exists, exactly one path's condition holds, and what that path says comes to
-the same as running the instruction on numbers.
+the same as running the instruction on numbers.  That run leaves the state it starts from as it is, and where it
+completes, the state it ends in exists.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from hypothesis import given, settings
 
 from popek.checks.runs import Run
 from popek.kernel import terms
+from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
+from popek.kernel.state import State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
 from strategies import FORMS, Example, aims, example, examples, explored, machine, stored
@@ -72,8 +75,32 @@ def assert_agrees(
     holding = [path for path in run.paths if all(values[condition] for condition in path.conditions)]
     assert len(holding) == 1, f"{len(holding)} paths hold"
     assert aimed is None or holding[0] is run.paths[aimed]
+    words, memories = dict(example.state.words()), dict(example.state.memories())
     concrete = known.step(instruction, example.state, example.operands)
     assert_same_outcome(run, holding[0].result, concrete, example)
+    assert_exists(known, concrete)
+    assert_left_alone(example.state, words, memories)
+
+
+def assert_exists(known: Machine[Any], outcome: Outcome[Any]) -> None:
+    if isinstance(outcome, Next):
+        assert known.invariant(_continued(outcome.state)).value == 1, "it ends in a state that does not exist"
+
+
+# The PDPs' invariants speak of a processor that runs.  HALT and WAIT stop it; what was stopped exists as
+# soon as it goes on.
+GOING_ON = {"running": 1, "waiting": 0}
+
+
+def _continued(state: State) -> State:
+    return state.with_changes({name: on for name, on in GOING_ON.items() if name in state.words()})
+
+
+def assert_left_alone(state: State, words: Mapping[str, Word], memories: Mapping[str, Memory]) -> None:
+    """The state is still of these components, the objects themselves."""
+    changed = [name for name, word in words.items() if state.words()[name] is not word]
+    changed += [name for name, content in memories.items() if state.memories()[name] is not content]
+    assert changed == [], "the state it starts from was changed"
 
 
 def assert_same_outcome(
@@ -158,6 +185,27 @@ def test_a_path_that_is_left_out_would_be_noticed() -> None:
 
     with pytest.raises(AssertionError, match="0 paths hold"):
         agrees()
+
+
+def test_a_step_into_a_state_that_does_not_exist_would_be_noticed() -> None:
+    known = machine("ia32")
+    beside = known.state.reset().with_changes({"cs.selector": Word(16, 0x0B)})
+    assert_exists(known, Next(known.state.reset()))
+    with pytest.raises(AssertionError, match="does not exist"):
+        assert_exists(known, Next(beside))
+
+
+def test_a_step_that_changes_the_state_it_starts_from_would_be_noticed() -> None:
+    state = machine("pg74").state.reset()
+    words, memories = dict(state.words()), dict(state.memories())
+    assert_left_alone(state, words, memories)
+    with pytest.raises(AssertionError, match="was changed"):
+        assert_left_alone(state.with_changes(dict.fromkeys(list(words)[:1], 1)), words, memories)
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in FORMS}))
+def test_the_reset_state_of_every_machine_exists(name: str) -> None:
+    assert machine(name).invariant(machine(name).state.reset()).value == 1
 
 
 def test_every_kind_of_outcome_occurs_among_the_examples() -> None:

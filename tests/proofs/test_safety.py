@@ -90,6 +90,30 @@ def test_what_shows_is_listed_apart() -> None:
     assert found.held.safe is Truth.YES
 
 
+def test_where_the_model_ends_nobody_knows_that_it_is_no_way_out() -> None:
+    """With NT = 1 IRET returns to another task, which is not modelled."""
+    found = asked("IRETD")
+    assert found.held is not None
+    assert (found.held.safe, found.held.undecided) == (Truth.UNKNOWN, ("IRETD",))
+    assert found.unknown
+
+
+def test_what_changes_the_vmms_things_need_not_show_them() -> None:
+    machine = ia32.MACHINES["ia32"]()
+
+    def careless_cli(cpu: Ia32) -> None:
+        cpu.eflags.if_ = 0
+
+    machine.instructions["CLI"] = attrs.evolve(
+        machine.instructions["CLI"], semantics=careless_cli, settings={}
+    )
+    found = asked("CLI", "SGDT m", machine=machine, shows=True)
+    assert found.held is not None
+    assert found.held.escape is not None
+    assert (found.held.escape.form, found.held.escape.how) == ("CLI", CHANGES)
+    assert found.shows == ("SGDT m",)
+
+
 def test_hypotheses_can_be_dropped_together() -> None:
     (dropped,) = asked("OUT imm8, AL", "CLI", without=("iopl", "io-map")).dropped
     assert dropped.names == ("iopl", "io-map")
