@@ -1,4 +1,4 @@
-"""The command line: exit codes, one-line errors, JSON; each command in a process of its own."""
+"""The command line: exit codes, one-line errors, JSON."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ from typing import Any
 
 import pytest
 
-RUN = "import sys; from popek.cli import main; sys.argv[0] = 'popek'; main()"
+from commands import in_a_process, popek
+
 AS_EXPECTED, OTHERWISE, BAD_INPUT, UNKNOWN = range(4)
-
-
-def popek(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command as a shell would, warnings being errors."""
-    command = [sys.executable, "-W", "error", "-c", RUN, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False, timeout=120)
 
 
 def answer(*arguments: str, code: int = AS_EXPECTED) -> Any:
@@ -75,6 +70,27 @@ def test_shell_completion_can_be_installed() -> None:
 # -- exit codes -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["classify", "pg74", "--jobs", "1"], AS_EXPECTED),
+        (
+            ["vmcs", "check", str(Path(__file__).parents[1] / "vtx/dumps/16-drakvuf-388-cr3-bit63.txt")],
+            OTHERWISE,
+        ),
+        (["classify", "pg47"], BAD_INPUT),
+        (["explain", "pg74", "LRA", "--timeout", "0.0001"], UNKNOWN),
+    ],
+)
+def test_a_shell_sees_what_the_other_tests_see(arguments: list[str], code: int) -> None:
+    """Exit code, both streams: a process of its own, and this one, in which the other tests run commands."""
+    seen, here = in_a_process(*arguments), popek(*arguments)
+    assert seen.returncode == code, seen.stderr
+    assert (here.returncode, here.stdout, here.stderr) == (seen.returncode, seen.stdout, seen.stderr)
+    assert bool(seen.stderr) is (code == BAD_INPUT)
+    assert bool(seen.stdout) is (code != BAD_INPUT)
+
+
 def test_classifying_a_machine_exits_with_0_and_prints_the_verdict() -> None:
     done = popek("classify", "pg74", "--jobs", "1")
     assert done.returncode == AS_EXPECTED
@@ -123,7 +139,7 @@ def test_a_tiny_timeout_gives_unknown_and_exits_with_3() -> None:
         (["check", "no-such-claim"], ["unknown claim 'no-such-claim'"]),
         (["check", "ia32.robin-irvin-2000"], ["did you mean ia32.robin-irvine-2000"]),
         (["check", "missing.toml"], ["missing.toml", "No such file"]),
-        (["classify", "pg74", "--timeout", "-1"], ["--timeout -1", "0 or more"]),
+        (["classify", "pg74", "--timeout", "-1"], ["--timeout -1", "seconds from 0"]),
         (["classify", "pg74", "--timeout", "soon"], ["timeout", "soon"]),
         (["clasify", "pg74"], ["clasify"]),
         (["classify"], ["MACHINE", "requires"]),
@@ -184,6 +200,11 @@ def row(**changes: str) -> str:
         (claim_text(rows=row(statement='statement = "critcal"')), ["rows[0].statement: ", "critical"]),
         (claim_text(rows=row() + row(expected='expect = "holds"')), ["rows[1].expect: unknown key", "expected"]),
         (claim_text(rows="rows = 3\n"), ["rows"]),
+        (claim_text(rows="rows = []\n"), ["rows: expected [[rows]]", "every row"]),
+        (
+            claim_text(statement='statement = "Theorem 1: each sensitive instruction is privileged"'),
+            ["statement: expected, word for word, 'Theorem 1: every sensitive instruction is privileged'"],
+        ),
         (claim_text(rows="rows = [3]\n"), ["rows[0]"]),
         (claim_text(statement="statement = "), ["not TOML"]),
         ("claims = 3\n", ["claims: "]),
@@ -310,8 +331,8 @@ def test_settings_left_open_give_the_condition_under_which_it_is_critical() -> N
 
 
 def test_the_same_question_gets_the_same_answer_byte_by_byte() -> None:
-    first = popek("explain", "pg74", "LRA", "--set", "LRA=0", "--json").stdout
-    assert first == popek("explain", "pg74", "LRA", "--set", "LRA=0", "--json").stdout
+    first = in_a_process("explain", "pg74", "LRA", "--set", "LRA=0", "--json").stdout
+    assert first == in_a_process("explain", "pg74", "LRA", "--set", "LRA=0", "--json").stdout
     assert first
 
 

@@ -7,7 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_command_line import answer, popek, refusal
+from test_command_line import answer, refusal
+
+from commands import popek
 
 
 def test_problems_as_json() -> None:

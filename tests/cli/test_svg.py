@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from commands import popek
 from popek.report.svg import Figure, stacked
 
-RUN = "import sys; from popek.cli import main; sys.argv[0] = 'popek'; main()"
 SVG = "{http://www.w3.org/2000/svg}"
 DUMP = Path(__file__).parents[1] / "vtx" / "dumps" / "16-drakvuf-388-cr3-bit63.txt"
-
-
-def popek(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-c", RUN, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def drawn(file: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> tuple[ElementTree.Element, str]:
@@ -124,3 +118,13 @@ def test_bad_input_gets_one_line(arguments: list[str], line: str, tmp_path: Path
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.startswith(line.replace("{}", str(tmp_path))), done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_figure_in_an_image_is_readable_on_light_and_dark(tmp_path: Path) -> None:
+    """An image inherits no color; a page's own text color must outweigh the rule to inherit one."""
+    file = tmp_path / "a.svg"
+    Figure("<text>a</text>", 10, 20, "one").save(file)
+    style = file.read_text(encoding="utf-8")
+    assert ".popek{color:inherit" in style
+    assert re.search(r"<style>svg\.popek\{color:#[0-9a-f]{6};background:#[0-9a-f]{6}\}", style)
+    assert re.search(r"prefers-color-scheme:dark\)\{svg\.popek\{color:#[0-9a-f]{6};background:#", style)

@@ -29,7 +29,7 @@ def claim(name: str) -> dict[str, Any]:
 def classified(about: dict[str, Any], subject: str) -> list[Classification]:
     machine = ia64()
     settings = configure(machine, [f"{n}={v}" for n, v in about["configuration"].items()])
-    classifier = Classifier(machine, machine.technique(about["technique"]), settings)
+    classifier = Classifier(machine, machine.technique(about["technique"]), settings, components=False)
     return [classifier.classify(instruction) for instruction in machine.find(subject)]
 
 

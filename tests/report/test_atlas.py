@@ -7,10 +7,9 @@ import gzip
 import hashlib
 import json
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import commands
 from popek.architectures import machine as find_machine
 from popek.architectures import makers
 from popek.checks import counterexample
@@ -35,7 +35,6 @@ from popek_proofs.claims import THEOREM_1, THEOREM_3, shipped
 from popek_proofs.instantiate import CONFINED, instantiate
 from small_atlas import DEEP, TOY, entry, small_atlas
 
-RUN = "import sys; from popek.cli import main; sys.argv[0] = 'popek'; main()"
 SILENT = "pg74.ring-deprivileging.lpsw-0-srel-0-grel-0-gmode-0-lra-0-drop-0"
 
 
@@ -342,9 +341,7 @@ def test_the_page_stays_small_texts_behind_witnesses_are_kept_longest(
 # -- the command ----------------------------------------------------------------------------------
 
 
-def popek(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-c", RUN, "atlas", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+popek = partial(commands.popek, "atlas")
 
 
 def test_the_command_writes_the_page_and_prints_the_table(tmp_path: Path) -> None:

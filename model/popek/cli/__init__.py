@@ -6,25 +6,27 @@ somewhere.
 
 from __future__ import annotations
 
-import json as jsons
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from popek import __version__
 
-from . import decoding, figures, witnesses
+from . import assistance, atlas, decoding, figures, problems, safety, witnesses
 from .errors import UserError
 from .figures import Svg
+from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, assert_set_once, shown_default
+from .output import console, print_json, progress, working
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from popek.checks.survey import Request
     from popek.kernel.machine import Machine
 
@@ -32,52 +34,64 @@ app = App(
     name="popek",
     version=__version__,
     help="Can a machine host a virtual machine monitor?  Derived from semantics, with witnesses.",
+    default_parameter=Parameter(negative_iterable=(), show_default=shown_default),
+    suppress_keyboard_interrupt=False,  # main says so itself
 )
 app.register_install_completion_command(add_to_startup=False)
-app.command("popek.cli.vmcs:app", name="vmcs", help="Judge, decode, explain and compare VMCSs.")
-app.command("popek.cli.vmcb:app", name="vmcb", help="Judge AMD VMCBs.")
+app.command(
+    "popek.cli.vmcs_questions:app",
+    name="vmcs",
+    help="Judge, decode, explain, compare, repair and generate VMCSs.",
+)
+app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
-app.command("popek.cli.problems:problems", name="problems")
-app.command("popek.cli.assistance:compare", name="compare")
-app.command("popek.cli.safety:safety", name="safety")
+app.command(problems.problems)
+app.command(assistance.compare)
+app.command(safety.safety)
 app.command("popek.cli.vti:app", name="vti", help="Judge a VT-i configuration: VPD and PSR.vm.")
 app.command("popek.cli.vtx:app", name="vtx", help="Find and judge the VT-x controls that keep the promises.")
-app.command(
-    "popek.cli.atlas:atlas",
-    name="atlas",
-    help="Show machines, techniques and configurations side by side, or as a page to browse.",
-)
-
-Technique = Annotated[str | None, Parameter(help="A way to virtualize it; the machine's first by default.")]
-Settings = Annotated[
-    tuple[str, ...],
-    Parameter(name="--set", help="NAME=VALUE, several times; NAME=? leaves it open.", negative=""),
-]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
-Timeout = Annotated[float, Parameter(help="Seconds a single question may take; 0 for no bound.")]
-Jobs = Annotated[int, Parameter(help="Processes; 0 for one per processor.")]
-TimeIsState = Annotated[bool, Parameter(negative="", help="Count clocks as resources.")]
+app.command(atlas.atlas)
 
 UNEXPECTED, BAD_INPUT, UNKNOWN = 1, 2, 3
 
 
 def main() -> NoReturn:
     """Run a command and exit."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         code = app(exit_on_error=False, print_error=False, result_action="return_value")
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where an error is still met
+    except UnusedCliTokensError as error:
+        _fail(f"no argument is expected here: {' '.join(error.unused_tokens or ())}")
     except (UserError, CycloptsError) as error:
         _fail(" ".join(str(error).split()))
     except BrokenPipeError:
-        sys.stderr.close()
+        _drop_output()
         sys.exit(UNEXPECTED)
     except KeyboardInterrupt:
         _fail("interrupted")
     except Exception as error:
         where = _in_file_of_the_user(error)
-        if where is None:
-            raise
-        _fail(f"{where}: {type(error).__name__}: {error}")
+        if where is not None:
+            _fail(f"{where}: {type(error).__name__}: {error}")
+        if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT, EIO):
+            _drop_output()
+            _fail(f"cannot write: {error.strerror}")
+        raise
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Stop, without a word about objects that were interrupted while they were made."""
+    sys.unraisablehook = lambda _: None
+    raise KeyboardInterrupt
+
+
+def _drop_output() -> None:
+    """Let go of what nobody takes, so that the interpreter does not try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> NoReturn:
@@ -99,7 +113,7 @@ def machines(*, json: AsJson = False) -> int:
 
     known = [make() for make in makers().values()]
     if json:
-        _print_json({"schema": "popek/machines/1", "machines": [_machine_json(m) for m in known]})
+        print_json({"schema": "popek/machines/1", "machines": [_machine_json(m) for m in known]})
         return 0
     from popek.report import classification as report
 
@@ -146,17 +160,26 @@ def classify(
     )
     forms = _forms(machine, instructions)
     figures.assert_writable(svg)
+    _assert_open_or_set(symbolic, set)
     if symbolic or any(text.endswith("=?") for text in set):
         return _classify_symbolic(request, symbolic, forms, svg, json)
     with progress("classifying") as show:
         found = survey(request, forms=forms, jobs=jobs, progress=show)
     if json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         console().print(report.survey(found))
     if svg is not None:
         figures.write(figures.of_classification(request, found, forms), svg)
     return UNKNOWN if found.unknown else 0
+
+
+def _assert_open_or_set(symbolic: str, settings: Sequence[str]) -> None:
+    names = {name.strip().upper() for name in symbolic.split(",")}
+    for text in settings:
+        name, _, value = text.partition("=")
+        if name.upper() in names and value != "?":
+            raise UserError(f"--set {text}: {name} is left open by --symbolic {symbolic}")
 
 
 def _classify_symbolic(
@@ -166,10 +189,12 @@ def _classify_symbolic(
     from popek.report import conditions as report
 
     names = [name.strip() for name in symbolic.split(",") if name.strip()]
+    if symbolic and not names:
+        raise UserError(f"--symbolic {symbolic}: expected settings, comma-separated, such as IOPL,UMIP")
     with _known_names(), progress("classifying") as show:
         found = critical_when(request, names, forms=forms, progress=show)
     if json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         console().print(report.conditions(found))
     if svg is not None:
@@ -223,7 +248,7 @@ def explain(
     if emulated:
         answer["emulated"] = [one.to_json() for one in emulated]
     if json:
-        _print_json(answer)
+        print_json(answer)
     elif asm is not True:
         if decoded:
             console().print(f"{decoded.text} is {decoded.form}\n", markup=False)
@@ -253,7 +278,7 @@ def check(*claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, json: AsJson = F
     except ClaimError as error:
         raise UserError(str(error)) from None
     if json:
-        _print_json({"schema": "popek/claims/1", "claims": [claim.to_json() for claim in found]})
+        print_json({"schema": "popek/claims/1", "claims": [claim.to_json() for claim in found]})
     else:
         console().print(report.claims(found))
     if any(claim.unexpected for claim in found):
@@ -293,6 +318,10 @@ def prove(
     requests = [
         _request(name, technique, set, timeout=timeout, time_is_state=time_is_state) for name in of_machines
     ]
+    if not requests and (technique is not None or set or time_is_state):
+        raise UserError(
+            "--technique, --set and --time-is-state: expected only with a machine, and none is named"
+        )
     if svg is not None and requests:
         raise UserError(
             f"--svg {svg}: draws propositions, and {of_machines[0]} is a machine: see popek classify --svg"
@@ -302,7 +331,7 @@ def prove(
     codes = [0]
     if propositions or not requests:
         try:
-            with _known_names():
+            with _known_names(), working("proving"):
                 found = proved(
                     propositions, Effort(timeout=timeout), second_solver=_second_solver(), needs=needs
                 )
@@ -317,7 +346,7 @@ def prove(
     if svg is not None:
         figures.write(figures.of_propositions(propositions), svg)
     if json:
-        _print_json({"schema": "popek/proofs/1", "propositions": rows})
+        print_json({"schema": "popek/proofs/1", "propositions": rows})
     return max(codes)
 
 
@@ -329,13 +358,14 @@ def _instantiated(request: Request, json: bool, codes: list[int]) -> list[dict[s
     from popek_proofs.instantiate import instantiate
 
     machine = _machine(request.machine)
-    found = instantiate(
-        machine,
-        machine.technique(request.technique),
-        request.configuration,
-        effort=Effort(timeout=request.timeout),
-        time_is_state=request.time_is_state,
-    )
+    with working(f"proving the premises for {machine.name}"):
+        found = instantiate(
+            machine,
+            machine.technique(request.technique),
+            request.configuration,
+            effort=Effort(timeout=request.timeout),
+            time_is_state=request.time_is_state,
+        )
     if Status.UNKNOWN in (found.theorem1, found.theorem3):
         codes.append(UNKNOWN)
     if json:
@@ -377,7 +407,7 @@ def bench(
     if svg is not None:
         figures.write(report.figure(found), svg)
     if json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         console().print(report.benchmark(found))
     return 0
@@ -394,13 +424,12 @@ def _request(
     from popek.checks.survey import Request
     from popek.kernel.configuration import configure
 
+    assert_set_once(settings)
     with _known_names():
         machine = assisted(machine, technique)
         known = _machine(machine)
         known.technique(technique)
         configuration = configure(known, settings)
-    if timeout < 0:
-        raise UserError(f"--timeout {timeout:g}: expected a number of seconds, 0 or more")
     return Request(machine, technique, configuration, timeout, **options)
 
 
@@ -446,42 +475,4 @@ def _machine_json(machine: Machine[Any]) -> dict[str, object]:
     }
 
 
-def _print_json(answer: object) -> None:
-    print(jsons.dumps(answer, indent=2, sort_keys=True, ensure_ascii=False))
-
-
-def console() -> Console:
-    """Where answers for people go."""
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        # A pipe has no width of its own; tables must not be cut to that of a small terminal.
-        console = Console(highlight=False, markup=False, width=160)
-    return console
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on standard error, where there is somebody to look at it."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False)
-    task = bar.add_task(what, total=None)
-
-    def update(done: int, total: int) -> None:
-        bar.start()  # only now: worker processes were forked before
-        bar.update(task, completed=done, total=total, refresh=True)
-
-    try:
-        yield update
-    finally:
-        bar.stop()
-
-
-__all__ = ["app", "console", "main", "progress"]
+__all__ = ["app", "console", "main", "print_json", "progress"]

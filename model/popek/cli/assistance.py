@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json as jsons
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from .errors import UserError
+from .options import AsJson
+from .output import console, print_json, progress
 
 
 def compare(
@@ -15,7 +16,7 @@ def compare(
     only: Annotated[
         tuple[str, ...], Parameter(help="Questions, such as mode-bit or open; all by default.", negative="")
     ] = (),
-    json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> int:
     """Put kinds of hardware assistance side by side: the same questions, asked of each.
 
@@ -26,8 +27,6 @@ def compare(
     from popek.report import assistance as report
     from popek_proofs import hardware_assistance as proofs
 
-    from . import console, progress
-
     try:
         chosen, queries = proofs.find(names), proofs.find_queries(only)
     except UnknownNameError as error:
@@ -35,7 +34,7 @@ def compare(
     with progress("asking") as show:
         found = proofs.compare(chosen, queries, progress=show)
     if json:
-        print(jsons.dumps(found.to_json(), indent=2, sort_keys=True))
+        print_json(found.to_json())
     else:
         console().print(report.table(found))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,8 @@ from cyclopts import Parameter
 
 from .errors import UserError
 from .figures import Svg, assert_writable, write
+from .options import AsJson, Jobs, Timeout
+from .output import console, print_json, progress
 
 UNEXPECTED, UNKNOWN = 1, 3
 
@@ -27,11 +28,11 @@ def atlas(
         tuple[str, ...], Parameter(negative="", consume_multiple=True, help="Only these techniques.")
     ] = (),
     promises: Annotated[bool, Parameter(negative="", help="Check fidelity and safety, too.")] = False,
-    timeout: Annotated[float, Parameter(help="Seconds a single question may take; 0 for no bound.")] = 0.0,
-    jobs: Annotated[int, Parameter(help="Processes; 0 for one per processor.")] = 0,
+    timeout: Timeout = 0.0,
+    jobs: Jobs = 0,
     cache: Annotated[Path | None, Parameter(help="A folder to keep answers in, for the next time.")] = None,
     svg: Svg = None,
-    json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> int:
     """Show machines, techniques and configurations side by side: verdicts, critical instructions, efficiency.
 
@@ -44,12 +45,6 @@ def atlas(
     from popek_proofs.atlas import derive, places
     from popek_proofs.atlas.derivation import Depth
 
-    from . import console, progress
-
-    if timeout < 0:
-        raise UserError(f"--timeout {timeout:g}: expected a number of seconds, 0 or more")
-    if jobs < 0:
-        raise UserError(f"--jobs {jobs}: expected a number of processes, 0 for one per processor")
     try:
         chosen = places(machines, techniques)
     except (UnknownNameError, MachineFileError) as error:
@@ -73,7 +68,7 @@ def atlas(
     if svg is not None:
         write(report.figure(found), svg)
     if json:
-        print(jsons.dumps(found.to_json(), indent=2, sort_keys=True, ensure_ascii=False))
+        print_json(found.to_json())
     else:
         console().print(report.atlas(found))
         if html is not None:

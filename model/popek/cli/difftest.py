@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json as jsons
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
@@ -11,6 +11,11 @@ from .difftest_svm import difftest_svm
 from .difftest_vmx import difftest_vmx
 from .difftest_vtx import difftest_vtx
 from .errors import UserError
+from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
+from .output import console, print_json, progress
+
+if TYPE_CHECKING:
+    from popek.emulators import ia32_compare, x64_compare
 
 app = App(name="difftest", help="Compare the models with emulators that were written by others.")
 
@@ -18,107 +23,83 @@ app.command(difftest_vmx, name="vmx")
 app.command(difftest_vtx, name="vtx")
 app.command(difftest_svm, name="svm")
 
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
+Against = Annotated[str, Parameter(help="bochs or unicorn.")]
 UNEXPECTED = 1
 
 
 @app.command
 def ia32(
-    *forms: str,
-    against: Annotated[str, Parameter(help="bochs or unicorn.")] = "bochs",
-    cases: Annotated[int, Parameter(help="How many random cases.")] = 2000,
-    seed: int = 0,
-    json: AsJson = False,
+    *forms: str, against: Against = "bochs", cases: Cases = 2000, seed: Seed = 0, json: AsJson = False
 ) -> int:
     """Run one instruction from random states, on the model and on an emulator.
 
+    Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no emulator.
+
     Args:
-        forms: instruction forms or mnemonics; all by default.
+        forms: instruction forms or mnemonics; by default all, or with unicorn those that it runs faithfully.
     """
-    from popek.emulators.bochs import BochsError
     from popek.emulators.ia32_compare import BOCHS, difftest
-    from popek.kernel.machine import UnknownNameError
 
-    from . import progress
-
-    if cases < 1:
-        raise UserError(f"--cases {cases}: expected a number above 0")
-    emulators = {"bochs": BOCHS}
+    _assert_possible(against, cases)
+    emulator: Any = BOCHS
     if against == "unicorn":
         from popek.emulators.ia32_unicorn import FORMS, UNICORN
 
-        emulators["unicorn"] = UNICORN
-        forms = forms or tuple(FORMS)  # the others it does not run faithfully
-    if against not in emulators:
-        raise UserError(f"--against {against}: expected bochs or unicorn")
-    try:
-        with progress("comparing") as show:
-            found = difftest(
-                cases,
-                seed,
-                list(forms) or None,
-                None if show is None else lambda done: show(done, cases),
-                against=emulators[against],
-            )
-    except (BochsError, UnknownNameError) as error:
-        raise UserError(str(error)) from None
-    if json:
-        print(jsons.dumps({"schema": "popek/difftest/1", **found.to_json()}, indent=2, sort_keys=True))
-    else:
-        from popek.report import difftest as report
-
-        from . import console
-
-        console().print(report.instructions(found))
-    return UNEXPECTED if found.unexplained else 0
+        emulator, forms = UNICORN, forms or tuple(FORMS)
+    return _compared(
+        lambda show: difftest(cases, seed, list(forms) or None, show, against=emulator), cases, json
+    )
 
 
 @app.command(name="x86-64")
 def x86_64(
-    *forms: str,
-    against: Annotated[str, Parameter(help="bochs or unicorn.")] = "bochs",
-    cases: Annotated[int, Parameter(help="How many random cases.")] = 2000,
-    seed: int = 0,
-    json: AsJson = False,
+    *forms: str, against: Against = "bochs", cases: Cases = 2000, seed: Seed = 0, json: AsJson = False
 ) -> int:
     """Run one instruction in 64-bit or compatibility mode from random states, on the model and on an emulator.
+
+    Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no emulator.
 
     Args:
         forms: instruction forms or mnemonics; all by default.
     """
-    from popek.emulators.bochs import BochsError
-    from popek.emulators.ia32_unicorn import UnicornError
     from popek.emulators.x64_compare import BOCHS, difftest
-    from popek.kernel.machine import UnknownNameError
 
-    from . import progress
-
-    if cases < 1:
-        raise UserError(f"--cases {cases}: expected a number above 0")
-    emulators = {"bochs": BOCHS}
+    _assert_possible(against, cases)
+    emulator: Any = BOCHS
     if against == "unicorn":
         from popek.emulators.x64_unicorn import UNICORN
 
-        emulators["unicorn"] = UNICORN
-    if against not in emulators:
-        raise UserError(f"--against {against}: expected bochs or unicorn")
+        emulator = UNICORN
+    return _compared(
+        lambda show: difftest(cases, seed, list(forms) or None, show, against=emulator), cases, json
+    )
+
+
+def _assert_possible(against: str, cases: int) -> None:
+    assert_cases(cases)
+    assert_one_of("--against", against, ("bochs", "unicorn"))
+
+
+def _compared(
+    difftest: Callable[
+        [Callable[[int], None] | None], ia32_compare.DifftestReport | x64_compare.DifftestReport
+    ],
+    cases: int,
+    json: bool,
+) -> int:
+    """Compare, print what was found, and give the exit code."""
+    from popek.emulators.bochs import BochsError
+    from popek.emulators.ia32_unicorn import UnicornError
+    from popek.kernel.machine import UnknownNameError
+    from popek.report import difftest as report
+
     try:
         with progress("comparing") as show:
-            found = difftest(
-                cases,
-                seed,
-                list(forms) or None,
-                None if show is None else lambda done: show(done, cases),
-                against=emulators[against],
-            )
+            found = difftest(None if show is None else lambda done: show(done, cases))
     except (BochsError, UnicornError, UnknownNameError) as error:
         raise UserError(str(error)) from None
     if json:
-        print(jsons.dumps({"schema": "popek/difftest/1", **found.to_json()}, indent=2, sort_keys=True))
+        print_json({"schema": "popek/difftest/1", **found.to_json()})
     else:
-        from popek.report import difftest as report
-
-        from . import console
-
         console().print(report.instructions(found))
     return UNEXPECTED if found.unexplained else 0

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from .errors import UserError
+from .difftest_entries import assert_known, on_bochs, print_entries
+from .options import AsJson
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.checks import Outcome
     from popek.emulators.vmx_compare import Case, Compared
-
-_SHOWN = 20
 
 
 def difftest_vmx(
@@ -21,31 +19,17 @@ def difftest_vmx(
     cases: Annotated[int, Parameter(help="How many VMCSs to try.")] = 2000,
     seed: Annotated[int, Parameter(help="Another seed gives other VMCSs.")] = 1,
     model: Annotated[str, Parameter(help="A Bochs CPU model with VMX.")] = "tigerlake",
-    json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> int:
     """Try VM entries on the Bochs emulator and compare outcome and exit qualification with the checks.
 
     Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no Bochs.
     """
-    from popek.emulators.bochs import BochsError
     from popek.emulators.vmx_compare import compare, unexplained
 
-    if cases < 1:
-        raise UserError(f"--cases {cases}: expected a number above 0")
-    _known(model)
-    try:
-        done = compare(make_cases(cases, seed, model), model)
-    except BochsError as error:
-        raise UserError(str(error)) from None
-    left = unexplained(done)
-    answer = _summary(done, left, model, seed)
-    if json:
-        import json as codec
-
-        sys.stdout.write(codec.dumps(answer, sort_keys=True, indent=1) + "\n")
-    else:
-        _print(answer)
-    return 1 if left else 0
+    assert_known(cases, model.replace("_", "-"), _models())
+    done = on_bochs(lambda show: compare(make_cases(cases, seed, model), model, show))
+    return print_entries(_summary(done, unexplained(done), model, seed), "VM entries", json)
 
 
 def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
@@ -81,12 +65,10 @@ def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
     return made
 
 
-def _known(model: str) -> None:
+def _models() -> list[str]:
     from popek.architectures.vtx.capability_files import presets
 
-    names = [name.removeprefix("bochs-") for name in presets() if name.startswith("bochs-")]
-    if model.replace("_", "-") not in names:
-        raise UserError(f"--model {model}: expected one of {', '.join(sorted(names))}")
+    return [name.removeprefix("bochs-") for name in presets() if name.startswith("bochs-")]
 
 
 def _summary(done: list[Compared], left: list[Compared], model: str, seed: int) -> dict[str, Any]:
@@ -105,7 +87,7 @@ def _summary(done: list[Compared], left: list[Compared], model: str, seed: int) 
         "modes": dict(Counter(item.case.mode for item in done)),
         "origins": dict(origins),
         "outcomes": dict(kinds),
-        "checks_violated": len({name for item in done for name in item.violated}),
+        "checks_violated": sorted({name for item in done for name in item.violated}),
         "deviations": [item.id for item in deviations() if item.applies(preset(model))],
         "unexplained": [
             {
@@ -126,22 +108,3 @@ def _outcome(outcome: Outcome | None) -> str:
         return ""
     details = [*outcome.errors, outcome.reason, outcome.qualification]
     return " ".join([outcome.kind, *(str(detail) for detail in details if detail is not None)])
-
-
-def _print(answer: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, emoji=False)
-    outcomes = ", ".join(f"{count} {kind}" for kind, count in sorted(answer["outcomes"].items()))
-    console.print(f"{answer['cases']} VM entries on Bochs model {answer['model']}, seed {answer['seed']}")
-    console.print(f"outcomes: {outcomes}")
-    console.print(f"modes: {', '.join(f'{count} {mode}' for mode, count in sorted(answer['modes'].items()))}")
-    console.print(f"checks violated at least once: {answer['checks_violated']}")
-    console.print(f"listed deviations of Bochs taken into account: {len(answer['deviations'])}")
-    left = answer["unexplained"]
-    console.print(f"unexplained: {len(left)}", style="bold green" if not left else "bold red")
-    for item in left[:_SHOWN]:
-        console.print(f"  {item['mode']}, {item['origin']}: {item['changes']}", soft_wrap=True)
-        console.print(f"    Bochs: {item['bochs']}; checks: {'; '.join(item['admissible'])}", soft_wrap=True)
-    if len(left) > _SHOWN:
-        console.print(f"  and {len(left) - _SHOWN} more; --json prints all")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from .errors import UserError
+from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
+from .output import console, print_json, progress
 
 
 def difftest_vtx(
     *forms: str,
     against: Annotated[str, Parameter(help="bochs, the only emulator with VMX.")] = "bochs",
-    cases: Annotated[int, Parameter(help="How many random cases.")] = 2000,
-    seed: Annotated[int, Parameter(help="Another seed gives other cases.")] = 0,
+    cases: Cases = 2000,
+    seed: Seed = 0,
     instruction: Annotated[tuple[str, ...], Parameter(help="The same as a form.")] = (),
-    json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> int:
     """Run one instruction of a guest under random controls: exit reason, qualification and information, or the state.
 
@@ -30,12 +30,8 @@ def difftest_vtx(
     from popek.emulators.vmx_guest_compare import difftest
     from popek.kernel.machine import UnknownNameError
 
-    from . import progress
-
-    if cases < 1:
-        raise UserError(f"--cases {cases}: expected a number above 0")
-    if against != "bochs":
-        raise UserError(f"--against {against}: expected bochs")
+    assert_cases(cases)
+    assert_one_of("--against", against, ("bochs",))
     try:
         with progress("comparing") as show:
             found = difftest(
@@ -47,12 +43,9 @@ def difftest_vtx(
     except (BochsError, UnknownNameError) as error:
         raise UserError(str(error)) from None
     if json:
-        document = {"schema": "popek/vtx-difftest/1", **found.to_json()}
-        sys.stdout.write(jsonlib.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json({"schema": "popek/vtx-difftest/1", **found.to_json()})
     else:
         from popek.report import difftest as report
-
-        from . import console
 
         console().print(report.vtx(found))
     return 1 if found.unexplained else 0

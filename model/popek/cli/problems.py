@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,8 @@ from cyclopts import Parameter
 
 from . import witnesses
 from .errors import UserError
+from .options import AsJson, Settings, Technique, Timeout, assert_set_once
+from .output import console, print_json, progress
 
 UNEXPECTED, UNKNOWN = 1, 3
 
@@ -18,20 +19,15 @@ def problems(
     machine: str = "ia32",
     /,
     *names: str,
-    technique: Annotated[
-        str | None, Parameter(help="A way to virtualize it; the machine's first by default.")
-    ] = None,
-    set: Annotated[
-        tuple[str, ...],
-        Parameter(name="--set", help="NAME=VALUE, several times; NAME=? leaves it open.", negative=""),
-    ] = (),
+    technique: Technique = None,
+    set: Settings = (),
     all: Annotated[
         bool, Parameter(help="Find every form that has a problem, not only the first.", negative="")
     ] = False,
-    timeout: Annotated[float, Parameter(help="Seconds a single question may take; 0 for no bound.")] = 0.0,
+    timeout: Timeout = 0.0,
     asm: witnesses.Asm = False,
     confirm: witnesses.Confirm = False,
-    json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> int:
     """Ask which of the eight problems of ring deprivileging (Uhlig et al. 2005) a technique has, with witnesses.
 
@@ -48,10 +44,7 @@ def problems(
     from popek_proofs import uhlig
     from popek_proofs.uhlig_search import Asking
 
-    from . import console, progress
-
-    if timeout < 0:
-        raise UserError(f"--timeout {timeout:g}: expected a number of seconds, 0 or more")
+    assert_set_once(set)
     if assisted(machine, technique) != machine:
         raise UserError(
             f"{technique} leaves the levels alone; what it makes of the problems: popek vtx compare"
@@ -78,7 +71,7 @@ def problems(
         answer = report.to_json(found, asking)
         if emulated:
             answer["emulated"] = [one.to_json() for one in emulated]
-        print(jsons.dumps(answer, indent=2, sort_keys=True, ensure_ascii=False))
+        print_json(answer)
     elif not (asm and not isinstance(asm, Path)):
         console().print(report.problems(found, asking))
         witnesses.print_confirmations(emulated)

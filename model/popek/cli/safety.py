@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,8 @@ from cyclopts import Parameter
 
 from . import witnesses
 from .errors import UserError
+from .options import AsJson, Settings, Technique, Timeout, assert_set_once
+from .output import console, print_json, progress
 
 UNEXPECTED, UNKNOWN = 1, 3
 
@@ -18,13 +19,8 @@ def safety(
     machine: str = "ia32",
     /,
     *instructions: str,
-    technique: Annotated[
-        str | None, Parameter(help="A way to virtualize it; the machine's first by default.")
-    ] = None,
-    set: Annotated[
-        tuple[str, ...],
-        Parameter(name="--set", help="NAME=VALUE, several times; NAME=? leaves it open.", negative=""),
-    ] = (),
+    technique: Technique = None,
+    set: Settings = (),
     without: Annotated[
         tuple[str, ...],
         Parameter(
@@ -34,10 +30,10 @@ def safety(
     shows: Annotated[
         bool, Parameter(help="Find the instructions whose result shows something of the VMM's, too.")
     ] = True,
-    timeout: Annotated[float, Parameter(help="Seconds a single question may take; 0 for no bound.")] = 0.0,
+    timeout: Timeout = 0.0,
     asm: witnesses.Asm = False,
     confirm: witnesses.Confirm = False,
-    json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> int:
     """Say whether a guest can get out: with all that the VMM sees to, and without each of it, with witnesses.
 
@@ -53,10 +49,7 @@ def safety(
     from popek.report import safety as report
     from popek_proofs.safety import safety as asked
 
-    from . import console, progress
-
-    if timeout < 0:
-        raise UserError(f"--timeout {timeout:g}: expected a number of seconds, 0 or more")
+    assert_set_once(set)
     try:
         known = find_machine(machine)
         way = known.technique(technique)
@@ -81,7 +74,7 @@ def safety(
         answer = found.to_json()
         if emulated:
             answer["emulated"] = [one.to_json() for one in emulated]
-        print(jsons.dumps(answer, indent=2, sort_keys=True, ensure_ascii=False))
+        print_json(answer)
     elif not (asm and not isinstance(asm, Path)):
         console().print(report.safety(found))
         witnesses.print_confirmations(emulated)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from .errors import UserError
+from .options import AsJson
+from .output import print_json
 
 if TYPE_CHECKING:
     from popek.architectures.svm.vmcb import Processor, Vmcb
@@ -24,7 +26,6 @@ File = Annotated[
         allow_leading_hyphen=True,
     ),
 ]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 
 
 @app.command
@@ -50,9 +51,7 @@ def check(
         processor = attrs.evolve(processor, maxphyaddr=maxphyaddr)
     verdict = judge(vmcb, processor)
     if json:
-        import json as codec
-
-        sys.stdout.write(codec.dumps(verdict.to_json(), sort_keys=True, indent=1) + "\n")
+        print_json(verdict.to_json())
         return _EXIT_CODES[verdict.outcome]
     words = {"enters": "ENTERS", "vmexit-invalid": "VMEXIT_INVALID", "undecided": "UNDECIDED"}
     lines = [f"{vmcb.name}: {len(vmcb.fields)} fields", words[verdict.outcome]]
@@ -93,6 +92,8 @@ def decode(file: File, /) -> int:
 def _read(name: str) -> tuple[Vmcb, Processor]:
     from popek.architectures.svm.dumps import DumpError, read_vmcb
 
+    if not name:
+        raise UserError("expected a file, and its name is empty")
     shown = "standard input" if name == "-" else "".join(c if c.isprintable() else "\ufffd" for c in name)
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 from cyclopts import App, Parameter
 
 from .errors import UserError
+from .options import AsJson
+from .output import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,10 +21,7 @@ if TYPE_CHECKING:
     from popek.architectures.vtx.dumps.model import Dump
     from popek.architectures.vtx.verdict import Undecided, Verdict
 
-app = App(name="vmcs", help="Judge, decode, explain, repair and generate VMCSs.")
-
-for _name in ("repair", "generate", "rules", "compare"):
-    app.command(f"popek.cli.vmcs_questions:{_name}", name=_name)
+app = App(name="vmcs", help="Judge, decode, explain, compare, repair and generate VMCSs.")
 
 _EXIT_CODES = {"enters": 0, "undecided": 3}
 _FAILS, _BAD_INPUT, _DIFFERENT = 1, 2, 1
@@ -38,7 +37,6 @@ Processor = Annotated[
         name="--capabilities", help="A preset's name, or a file with capability MSRs (rdmsr, VBox.log, JSON)."
     ),
 ]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 AsJsonLines = Annotated[
     bool, Parameter(name="--jsonl", negative="", help="One VMCS a line in, one verdict a line out.")
 ]
@@ -186,6 +184,8 @@ def shown_name(name: str) -> str:
 def _open(name: str) -> BinaryIO:
     if name == "-":
         return sys.stdin.buffer
+    if not name:
+        raise UserError("expected a file, and its name is empty")
     try:
         return Path(name).open("rb")
     except OSError as error:
@@ -277,13 +277,6 @@ def _verdict_json(dump: Dump, verdict: Verdict) -> dict[str, Any]:
     said = {field_id.lower(): value for field_id, value in answer["reported"].items()}
     answer["reported"] = {**dump.reported, **said}
     return answer
-
-
-def print_json(value: object) -> None:
-    """Print JSON for people and programs."""
-    import json
-
-    sys.stdout.write(json.dumps(value, sort_keys=True, indent=1) + "\n")
 
 
 def _check_lines(file: str, capabilities: str | None) -> int:

@@ -1,4 +1,4 @@
-"""`popek vmcs repair`, `generate`, `rules` and `compare`: what takes a solver."""
+"""`popek vmcs repair`, `generate`, `rules` and `compare`: what takes a solver, beside the commands of `vmcs`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from cyclopts import Parameter
 from . import figures
 from .errors import UserError
 from .figures import Svg
+from .options import AsJson
+from .output import print_json, progress, working
 from .vmcs import (
-    AsJson,
     File,
     Processor,
+    app,
     exit_code,
     one_clear_line,
     one_line,
-    print_json,
     processor_of,
     read,
     shown_name,
@@ -27,10 +28,12 @@ from .vmcs import (
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
+    from popek.checks.vmcs_redundancy import Answers
 
 _FAILS, _DIFFERENT, _UNDECIDED = 1, 1, 3
 
 
+@app.command
 def repair(
     file: File,
     /,
@@ -60,7 +63,10 @@ def repair(
     figures.assert_writable(svg)
     dumps = read(file)
     processors = [processor_of(dump, capabilities, file) for dump in dumps]
-    found = [smallest(vmcs_of(dump), known, keep=kept) for dump, known in zip(dumps, processors, strict=True)]
+    with working("searching"):
+        found = [
+            smallest(vmcs_of(dump), known, keep=kept) for dump, known in zip(dumps, processors, strict=True)
+        ]
     if json:
         answers = [{**item.to_json(), "name": dump.name} for dump, item in zip(dumps, found, strict=True)]
         print_json(answers[0] if len(answers) == 1 else answers)
@@ -81,6 +87,7 @@ def repair(
 _GENERATES_FOR = "bochs-tigerlake"
 
 
+@app.command
 def generate(
     *,
     violate: Annotated[str, Parameter(help="A check's id, such as GUEST-CR-09.")],
@@ -117,6 +124,7 @@ def generate(
     return 0
 
 
+@app.command
 def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
     """Ask about the checks themselves: can all pass, which can fail alone, and which are shadowed by others.
 
@@ -125,7 +133,13 @@ def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
     from popek.checks.vmcs_redundancy import ask
     from popek.report.vmcs_repair import print_answers
 
-    answers = [ask(known) for known in _processors(capabilities)]
+    answers: list[Answers] = []
+    with progress("asking") as show:
+        chosen = _processors(capabilities)
+        for known in chosen:
+            if show is not None:
+                show(len(answers), len(chosen))
+            answers.append(ask(known))
     if json:
         shown = [item.to_json() for item in answers]
         print_json(shown[0] if capabilities else shown)
@@ -135,6 +149,7 @@ def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
     return 0
 
 
+@app.command
 def compare(
     *,
     with_: Annotated[str, Parameter(name="--with", help="A rule set: a patch (.toml) or a Python file.")],
@@ -157,10 +172,11 @@ def compare(
     except OSError as error:
         raise UserError(f"{shown_name(with_)}: {(error.strerror or 'cannot be read').lower()}") from None
     found = []
-    for known in _processors(capabilities):
-        found.append(compare_rules(other, known))
-        if found[-1].answer.value == "sat":
-            break
+    with working("comparing"):
+        for known in _processors(capabilities):
+            found.append(compare_rules(other, known))
+            if found[-1].answer.value == "sat":
+                break
     answers = {item.answer.value for item in found}
     if "sat" in answers:
         found = found[-1:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from .errors import UserError
+from .options import AsJson
+from .output import console, print_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from popek.architectures.ia64.state import Ia64
     from popek.architectures.ia64.vti.configuration import Configuration
     from popek.architectures.ia64.vti.fidelity import Obligation, Profile
@@ -36,7 +35,6 @@ Grants = Annotated[
 Readings = Annotated[
     tuple[str, ...], Parameter(name="--assume", help="An open point of the sources, such as CR_ANY_IC=1.")
 ]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")]
 
 
 @app.command
@@ -68,9 +66,9 @@ def check(
         rows = list(_judged(configuration, profile, progress=not json))
     outcome = _outcome(judgement.outcome, rows)
     if json:
-        _print_json(_verdict(configuration, judgement, rows, outcome))
+        print_json(_verdict(configuration, judgement, rows, outcome))
     else:
-        _print_check(_console(), configuration, judgement, rows, outcome)
+        _print_check(configuration, judgement, rows, outcome)
     return {"sound": _SOUND, "undecided": _UNDECIDED}.get(outcome, _REFUTED)
 
 
@@ -88,7 +86,7 @@ def requirements(
     found = _requirements(_profile(grant, assume), progress=not json)
     rows = [r for r in found if every or r.knobs or r.condition(r.sound) != "always"]
     if json:
-        _print_json(
+        print_json(
             {
                 "schema": "popek/vti-requirements/1",
                 "instructions": [
@@ -105,7 +103,6 @@ def requirements(
             }
         )
         return _UNDECIDED if any(r.undecided for r in found) else _SOUND
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="VT-i: what fidelity and safety ask of the control bits")
@@ -113,8 +110,8 @@ def requirements(
         table.add_column(heading)
     for r in rows:
         intercepted = r.condition(r.intercepts) if r.knobs else ""
-        table.add_row(escape(r.form), r.condition(r.faithful), r.condition(r.safe), intercepted)
-    _console().print(table)
+        table.add_row(r.form, r.condition(r.faithful), r.condition(r.safe), intercepted)
+    console().print(table)
     return _UNDECIDED if any(r.undecided for r in found) else _SOUND
 
 
@@ -142,7 +139,7 @@ def synthesize(
         for name, bits in (("vac", VAC_BITS), ("vdc", VDC_BITS))
     }
     if json:
-        _print_json(
+        print_json(
             {
                 "schema": "popek/vti-synthesis/1",
                 **{name: hex(value) for name, value in words.items()},
@@ -159,9 +156,8 @@ def synthesize(
         f"run without the VMM: {', '.join(best.native) or 'none'}",
         f"left open whatever the bits: {', '.join(best.open) or 'none'}",
     )
-    console = _console()
     for line in lines:
-        console.print(line, markup=False)
+        console().print(line, soft_wrap=True)
     return _SOUND
 
 
@@ -346,14 +342,15 @@ def _verdict(
 
 
 def _print_check(
-    console: Console,
     configuration: Configuration,
     judgement: Judgement,
     rows: Sequence[Mapping[str, Any]],
     outcome: str,
 ) -> None:
+    shown = console()
+
     def line(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False)
+        shown.print(text, style=style, soft_wrap=True)
 
     line(f"{configuration.name}: {outcome}", "bold")
     for rule in judgement.broken:
@@ -381,13 +378,3 @@ def _witness_lines(witness: Mapping[str, Any] | None) -> Iterator[str]:
     yield witness["assembly"]
     yield f"  guest's own machine: {witness['native']}"
     yield f"  hardware: {witness['virtualized']}"
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True)
-
-
-def _print_json(value: Any) -> None:
-    print(jsonlib.dumps(value, indent=2, sort_keys=True))

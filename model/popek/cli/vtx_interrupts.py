@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import sys
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,6 +9,8 @@ from cyclopts import Parameter
 from . import figures
 from .errors import UserError
 from .figures import Svg
+from .options import AsJson
+from .output import console, print_json, working
 
 _HOLDS, _REFUTED, _UNKNOWN = 0, 1, 3
 
@@ -33,7 +33,7 @@ def interrupts(
     sti_blocks_nmi_window: Annotated[
         bool, Parameter(help="Whether the processor holds off NMI-window exits while STI blocks events.")
     ] = True,
-    json: Annotated[bool, Parameter(name="--json", negative="", help="Print JSON.")] = False,
+    json: AsJson = False,
     svg: Svg = None,
 ) -> int:
     """Prove that interrupts reach the guest when they may and only then, or show a shortest trace that breaks it.
@@ -46,7 +46,9 @@ def interrupts(
 
     figures.assert_writable(svg)
     try:
-        found = prove(setup_of(drop, sti_blocks_nmi_window=sti_blocks_nmi_window), list(form) or None)
+        setup = setup_of(drop, sti_blocks_nmi_window=sti_blocks_nmi_window)
+        with working("proving"):
+            found = prove(setup, list(form) or None)
     except UnknownNameError as error:
         raise UserError(str(error)) from None
     if svg is not None:
@@ -54,11 +56,8 @@ def interrupts(
             raise UserError(f"--svg {svg}: draws a trace, and every promise holds; see --drop")
         figures.write(report.figure(found.traces[0]), svg)
     if json:
-        document = {"schema": "popek/vtx-interrupts/1", **found.to_json()}
-        sys.stdout.write(jsonlib.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json({"schema": "popek/vtx-interrupts/1", **found.to_json()})
     else:
-        from . import console
-
         console().print(report.result(found))
     statuses = {status.value for _, _, status in found.promises}
     if "refuted" in statuses:

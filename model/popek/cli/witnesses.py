@@ -37,6 +37,8 @@ def assert_possible(machine: str, asm: bool | Path, confirm: bool | str) -> None
         raise UserError(f"{option}: there is no assembler or emulator for {machine}, only for {MACHINES[0]}")
     if isinstance(confirm, str) and confirm not in EMULATORS:
         raise UserError(f"--confirm {confirm}: expected {' or '.join(EMULATORS)}")
+    if isinstance(asm, Path) and asm.is_dir():
+        raise UserError(f"--asm {asm}: expected a file, and this is a folder")
     if isinstance(asm, Path) and not asm.parent.is_dir():
         raise UserError(f"--asm {asm}: there is no folder {asm.parent}")
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from popek.checks.verdict import Status
 
 from .classification import witness_line
+from .wording import counted
 
 if TYPE_CHECKING:
     from popek_proofs.claims import ClaimVerdict, RowVerdict
@@ -50,7 +51,7 @@ def _claim(found: ClaimVerdict) -> RenderableType:
     if found.rows:
         body.append(_rows(found.rows))
     if found.critical:
-        text = f"derived: {found.critical} critical instructions in {found.forms} forms"
+        text = f"derived: {counted(found.critical, 'critical instruction')} in {counted(found.forms, 'form')}"
         if found.others:
             text += f"; not named above: {', '.join(found.others)}"
         body.append(Text(text))

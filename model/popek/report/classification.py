@@ -14,6 +14,8 @@ from popek.checks.survey import Row, Survey
 from popek.checks.verdict import Status, Truth
 from popek.kernel.machine import Machine
 
+from .wording import counted
+
 STYLES = {Truth.YES: "bold", Truth.NO: "dim", Truth.UNKNOWN: "yellow"}
 COLUMNS = (
     ("privileged", "priv."),
@@ -132,7 +134,11 @@ def verdict(found: Survey) -> RenderableType:
     forms = sum(1 for row in found.rows if row.classes["critical"] is Truth.YES)
     lines = [_premise("Theorem 1: every sensitive instruction is privileged", found.theorem1)]
     if critical:
-        lines.append(Text(f"  {len(critical)} critical instructions in {forms} forms: {', '.join(critical)}"))
+        lines.append(
+            Text(
+                f"  {counted(len(critical), 'critical instruction')} in {counted(forms, 'form')}: {', '.join(critical)}"
+            )
+        )
     lines.append(_premise("Theorem 3: every user-sensitive instruction is privileged", found.theorem3))
     if user and user != critical:
         lines.append(Text(f"  {len(user)} of them user-sensitive: {', '.join(user)}"))

@@ -32,10 +32,11 @@ STYLE = (
         for kind in ("red", "green", "yellow", "blue")
     )
 )
-# The page is drawn, too: what surrounds an image need not have the colors that its reader prefers.
+# The page is drawn, too: what surrounds an image need not have the colors that its reader prefers.  The class is
+# there to outweigh `.popek{color:inherit}`, which in an image inherits black.
 _ALONE = (
-    "svg{color:#1f2328;background:#ffffff}"
-    "@media (prefers-color-scheme:dark){svg{color:#e6edf3;background:#0d1117}}"
+    "svg.popek{color:#1f2328;background:#ffffff}"
+    "@media (prefers-color-scheme:dark){svg.popek{color:#e6edf3;background:#0d1117}}"
 )
 
 
