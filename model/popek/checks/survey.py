@@ -6,10 +6,7 @@ The rows are plain data, so they can be made in several processes.
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +25,7 @@ from .promises import Keeper, Promises
 from .runs import explore_instruction
 from .solver import Effort
 from .verdict import Status, Truth, both, either, negate
+from .workers import process_context
 
 CLASSES = (
     "privileged",
@@ -238,10 +236,9 @@ def _rows(request: Request, machine: Machine[Any], forms: Sequence[str], jobs: i
         for form in forms:
             yield surveyor.row(form)
         return
-    # Forking is quick, but not safe beside threads.
-    alone = sys.platform == "linux" and threading.active_count() == 1
-    context = multiprocessing.get_context("fork" if alone else "spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(request,)) as pool:
+    with ProcessPoolExecutor(
+        jobs, mp_context=process_context(), initializer=_begin, initargs=(request,)
+    ) as pool:
         # The forms of a mnemonic go together, so that which of them has the witness is the same on every run;
         # mnemonics of many forms first, which leaves small pieces for the end.
         together: dict[str, list[str]] = {}

@@ -7,6 +7,7 @@ the instruction touches, it is asked whether the instruction is faithful and saf
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -20,7 +21,7 @@ from popek.kernel.outcome import Next
 
 from .vtx_requirements import (
     Witness,
-    assume,
+    asking,
     duty,
     excess,
     explored,
@@ -31,6 +32,7 @@ from .vtx_requirements import (
     witness,
 )
 from .vtx_synthesis import Necessity, necessities
+from .workers import Workers
 
 # What each ownership is about, by component; a form that mentions none of them cannot harm it.  Nobody can own
 # all of CR0 or CR4: bits such as CR0.AM and CR4.UMIP work on instructions that never exit.
@@ -140,15 +142,22 @@ def judge(
     *,
     forms: Iterable[str] | None = None,
     witnesses: bool = True,
+    workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Judgement:
-    """Judge the controls, one form of each instruction by default."""
+    """Judge the controls, one form of each instruction by default.
+
+    Args:
+        workers: the processes; this one alone by default.
+        progress: called with the number of forms that are done and of all.
+    """
     wanted = representatives(governed_forms()) if forms is None else tuple(forms)
+    workers = workers or Workers(1)
     rows = []
-    for number, form in enumerate(wanted):
-        rows.append(_judged(form, settings, witnesses))
+    for row in workers.map(partial(_judged, settings=settings, witnesses=witnesses), wanted):
+        rows.append(row)
         if progress is not None:
-            progress(number + 1, len(wanted))
+            progress(len(rows), len(wanted))
     harmed = {harm.owner for row in rows for harm in row.harms}
     could = [
         name
@@ -164,8 +173,9 @@ def judge(
     lost = {"external interrupts": "interrupts", "NMIs": "nmis"}
     kept = [name for name in could if name not in {lost.get(item.name) for item in lacking}]
     final = _profile(kept, settings)
-    rows = [attrs.evolve(row, needless=_needless(row, final, settings)) for row in rows]
-    return Judgement(settings, tuple(rows), tuple(kept), lacking)
+    needless = workers.map(partial(_needless, owned=final, settings=settings), rows)
+    judged = tuple(attrs.evolve(row, needless=answer) for row, answer in zip(rows, needless, strict=True))
+    return Judgement(settings, judged, tuple(kept), lacking)
 
 
 def _paging(settings: Settings) -> tuple[str, ...]:
@@ -199,7 +209,7 @@ def _judged(form: str, settings: Settings, witnesses: bool) -> Judged:
         owners = [owner for owner in owners if owner != "cr3"]
     harms, harmless = [], []
     plain = duty(form, _profile((), settings), fixed, settings.masks)
-    ask = assume(plain.assumed)
+    ask = asking(plain)
     can_exit = plain.exits.value != 0 and ask([plain.exits]) is not False
     can_run = plain.completes.value != 0 and ask([plain.completes]) is not False
     if can_run or not can_exit:
@@ -219,7 +229,7 @@ def _judged(form: str, settings: Settings, witnesses: bool) -> Judged:
 
 def failure_of(due: Obligation) -> str | None:
     """How it fails, `unknown` where that was not decided, or None."""
-    ask = assume(due.assumed)
+    ask = asking(due)
     answers = {}
     for name in reversed(FAILURES):
         condition = getattr(due, name)

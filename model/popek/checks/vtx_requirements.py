@@ -36,7 +36,7 @@ from popek.kernel.words import Word
 from .asking import Asker
 from .counterexample import Executed, ReplayError, assert_replay, differences, execute
 from .runs import Run, explore_instruction
-from .solver import Answer, Effort
+from .solver import Answer, Effort, Solver
 from .verdict import Question
 from .witness import find_minimal
 
@@ -94,10 +94,21 @@ class Row:
         return self.requirement.condition(self.requirement.sound) == "always"
 
 
-def assume(base: Sequence[Word]) -> Ask:
-    """Ask Z3 under these assumptions."""
-    asker = Asker(Effort(), base)
+def assume(base: Sequence[Word], beside: Solver | None = None) -> Ask:
+    """Ask Z3 under these assumptions, beside a solver whose translations are shared."""
+    asker = Asker(Effort(), base, beside)
     return lambda conditions: _KNOWN[asker.first([conditions])]
+
+
+def asking(due: Obligation) -> Ask:
+    """Ask Z3 under what an obligation assumes."""
+    return assume(due.assumed, _translated(due.instruction.form))
+
+
+@cache
+def _translated(form: str) -> Solver:
+    """What all questions about a form share."""
+    return Solver()
 
 
 @cache
@@ -144,7 +155,7 @@ def required(form: str, owned: Profile, mode: str = "protected") -> Requirement:
 
 @cache
 def _required(form: str, owned: Profile, mode: str) -> Requirement:
-    return requirement(duty(form, owned, mode=mode), assume)
+    return requirement(duty(form, owned, mode=mode), lambda base: assume(base, _translated(form)))
 
 
 def derive(
@@ -342,7 +353,7 @@ def excess(due: Obligation, found: Requirement) -> frozenset[tuple[int, ...]]:
             for knob, value in zip(found.knobs, setting, strict=True)
         }
         exits[setting] = Word(1, substitution({**plain, **fixed}, zero)(due.exits.term))
-    ask = assume(due.assumed)
+    ask = asking(due)
     return frozenset(
         a
         for a in sound
@@ -371,7 +382,7 @@ def governs(form: str) -> Governed:
     A control decides where some case exits with one value of it and not with the other.
     """
     due = duty(form, profile(EVERYTHING | {"cr3", "cr0", "cr4"}))
-    ask = assume(due.assumed)
+    ask = asking(due)
     reasons = {
         int(path.result.error_code)
         for path in due.hardware.paths

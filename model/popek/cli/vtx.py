@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from .errors import UserError
-from .options import AsJson
+from .options import AsJson, Jobs
 from .output import console, print_json, progress
 from .vtx_interrupts import interrupts
 
@@ -146,6 +146,7 @@ def judge(
     /,
     *,
     witnesses: Annotated[bool, Parameter(help="Show a case for each harm.")] = True,
+    jobs: Jobs = 0,
     json: AsJson = False,
 ) -> int:
     """Say which sensitive instructions run untrapped, whom that harms, and which exits are needless.
@@ -153,13 +154,15 @@ def judge(
     Exit code: 0 no instruction harms a VMM whatever it owns, 1 some does.
     """
     from popek.checks.vtx_judgement import judge as judged
+    from popek.checks.workers import Workers
     from popek.report import vtx as report
 
     chosen = _settings(what)
     found = []
-    with progress("judging") as show:
+    shown = witnesses and what is not None
+    with Workers(jobs) as workers, progress("judging") as show:
         for settings in chosen:
-            found.append(judged(settings, witnesses=witnesses and what is not None, progress=show))
+            found.append(judged(settings, witnesses=shown, workers=workers, progress=show))
     if json:
         answers = [judgement.to_json() for judgement in found]
         print_json(

@@ -1,0 +1,57 @@
+"""Processes that work through lists side by side and keep what they have found."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from types import TracebackType
+from typing import TypeVar
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+def process_context() -> multiprocessing.context.BaseContext:
+    """How to begin a process: forking is quick, but not safe beside threads."""
+    alone = sys.platform == "linux" and threading.active_count() == 1
+    return multiprocessing.get_context("fork" if alone else "spawn")
+
+
+class Workers:
+    """The same place of every list goes to the same process, which has what it kept from earlier lists.
+
+    Args:
+        jobs: processes; 0 for one per processor, 1 for this one alone.
+    """
+
+    def __init__(self, jobs: int = 0) -> None:
+        count = jobs or os.cpu_count() or 1
+        context = process_context()
+        self._pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(count if count > 1 else 0)]
+        for pool in self._pools:  # begin now: later there may be threads
+            pool.submit(gc.disable)  # terms form no cycles; looking for some takes a tenth of the time
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
+
+    def map(self, function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[ResultT]:
+        """The results, in order."""
+        if not self._pools:
+            yield from map(function, items)
+            return
+        futures = [
+            self._pools[number % len(self._pools)].submit(function, item) for number, item in enumerate(items)
+        ]
+        for future in futures:
+            yield future.result()
