@@ -30,6 +30,7 @@ from popek.kernel.machine import Machine, UnknownNameError
 THEOREM_1 = "Theorem 1: every sensitive instruction is privileged"
 THEOREM_3 = "Theorem 3: every user-sensitive instruction is privileged"
 PREMISES = {THEOREM_1: "critical", THEOREM_3: "user_critical"}
+PROMISES = {"faithful": "fidelity", "safe": "safety"}
 ADJECTIVES = (
     "critical",
     "privileged",
@@ -108,12 +109,15 @@ class RowVerdict:
 
     Attributes:
         forms: the answer per form.
+        witness: of sensitivity, where the row speaks of a class.
+        breach: how a promise is broken, where the row speaks of one.
     """
 
     claim: RowClaim
     verdict: Status
     forms: Mapping[str, Truth]
     witness: Mapping[str, Any] | None
+    breach: str = ""
 
     @property
     def unexpected(self) -> bool:
@@ -122,10 +126,12 @@ class RowVerdict:
 
     def to_json(self) -> dict[str, object]:
         """A row of `popek/claims/1`."""
-        evidence = {
+        evidence: dict[str, object] = {
             "forms": {form: truth.value for form, truth in self.forms.items()},
             "witness": self.witness,
         }
+        if self.breach:
+            evidence["breach"] = self.breach
         return {
             "subject": self.claim.subject,
             "statement": self.claim.statement,
@@ -427,7 +433,7 @@ def _prepared(claim: Claim, timeout: float) -> tuple[Claim, Request, list[str]]:
     settings = [f"{axis}={value}" for axis, value in claim.configuration.items()]
     configuration: Configuration = configure(machine, settings)
     spoken_of = [(row, frozenset(i.form for i in machine.find(row.subject))) for row in claim.rows]
-    promises = [forms for row, forms in spoken_of if row.statement.rpartition(" ")[2] in ("faithful", "safe")]
+    promises = [forms for row, forms in spoken_of if row.statement.rpartition(" ")[2] in PROMISES]
     request = Request(
         claim.machine,
         claim.technique,
@@ -470,11 +476,15 @@ def _row(claim: RowClaim, rows: Sequence[Row]) -> RowVerdict:
     sign, _, adjective = claim.statement.rpartition(" ")
     answers = {row.form: _answer(row, adjective) for row in rows}
     # A mnemonic is critical when some form is; it is privileged, or harmless, when every form is.
-    universal = adjective in ("privileged", "innocuous", "faithful", "safe")
+    universal = adjective in ("privileged", "innocuous", *PROMISES)
     total = Truth.YES if universal else Truth.NO
     for answer in answers.values():
         total = both(total, answer) if universal else either(total, answer)
     verdict = Status.of(negate(total) if sign == "not" else total)
+    promise = PROMISES.get(adjective)
+    if promise is not None:
+        breaches = (row.breaches[promise] for row in rows if promise in row.breaches)
+        return RowVerdict(claim, verdict, answers, None, next(breaches, ""))
     witness = next((row.witness for row in rows if row.witness is not None), None)
     return RowVerdict(claim, verdict, answers, witness)
 

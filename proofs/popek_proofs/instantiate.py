@@ -21,7 +21,7 @@ import attrs
 
 from popek.checks.classify import Classification, Classifier
 from popek.checks.counterexample import Counterexample, Difference, assert_replay, differences, execute
-from popek.checks.runs import Run, conjunction, explore_instruction, probe
+from popek.checks.runs import Run, conjunction, explore_instruction, handed_over, probe
 from popek.checks.solver import Answer, Effort, Model, Solver
 from popek.checks.verdict import Evidence, Question, Status, Truth, both, negate, z3_evidence
 from popek.checks.witness import find_minimal
@@ -285,10 +285,11 @@ def _sensitivity(found: Classification[S]) -> list[Premise[S]]:
 
 
 def _by_trap_only(classifier: Classifier[S], instruction: Instruction, general: Run[S]) -> Premise[S]:
-    """The classifier takes a run that ends in supervisor mode for a trap; that is so where a trap it is."""
+    """The classifier takes a run that hands control over for a trap; that is so where a trap it is."""
     machine, state, form = classifier.machine, classifier.state, instruction.form
     gates = any_of(
-        conjunction(when) & machine.supervisor(after) for when, after in general.at(state).completions()
+        conjunction(when) & handed_over(machine, classifier.technique, after)
+        for when, after in general.at(state).completions()
     )
     question = Question(
         f"{machine.name}: {form} violates {BY_TRAP_ONLY}",

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from popek.checks.classify import Classifier
-from popek.checks.runs import Run, conjunction, probe
+from popek.checks.runs import Run, conjunction, handed_over, probe
 from popek.kernel.instruction import Instruction
 from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
@@ -55,9 +55,9 @@ def mapped(classifier: Classifier[S], instruction: Instruction, general: Run[S])
     guest = classifier.state
     private = machine.state.symbolic(" of the control program")
     image = technique.map(guest, private)
-    # A run that hands control to the most privileged mode counts as a trap.
+    # A run that hands control to the control program counts as a trap.
     completions = tuple(
-        (conjunction(when) & ~machine.supervisor(after), after)
+        (conjunction(when) & ~handed_over(machine, technique, after), after)
         for when, after in general.at(image).completions()
     )
     assumed = (

@@ -156,9 +156,17 @@ def search(
                 break
         if found and not every:
             break
+        unknown = unknown or (not found and _ends_outside(situation))
     if found:
         return Answered(question, Truth.YES, witness, tuple(found))
     return Answered(question, Truth.UNKNOWN if unknown else Truth.NO)
+
+
+def _ends_outside(situation: Situation[Any]) -> bool:
+    """Whether the model may not say what the hardware does, or what it should have done where it goes on."""
+    hardware, native = situation.hardware, situation.native
+    gap = hardware.not_modelled | (hardware.completes & native.not_modelled)
+    return _possible(situation, [gap], mapped=True) is not Answer.UNSAT
 
 
 def _witness(situation: Situation[Any], claim: str, story: str, way: Way) -> Counterexample[Any] | None:

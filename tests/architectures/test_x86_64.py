@@ -10,6 +10,7 @@ import pytest
 from popek.architectures import machine
 from popek.architectures.x86_64.deprivileging import IDT_AT, RESERVED, TSS_AT
 from popek.architectures.x86_64.state import X64
+from popek.checks.classify import Classifier
 from popek.emulators.x64_expectation import initial_state
 from popek.emulators.x64_step import (
     CODE_SELECTORS,
@@ -22,6 +23,7 @@ from popek.emulators.x64_step import (
     segment_descriptor,
     system_descriptor,
 )
+from popek.kernel.configuration import configure, default_configuration
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import Word
 
@@ -451,3 +453,14 @@ def test_the_vmm_keeps_what_resources_there_are_but_the_segment_registers() -> N
     owned = set(MACHINE.technique().owned)
     assert {"gdtr.base", "rflags.if", "msr.lstar", "cr8", "efer.sce", "ports", "cpuid"} <= owned
     assert not owned & {"fs.base", "gs.base", "ds.selector.index", "rax"}
+
+
+def test_a_mode_that_the_invariant_fixes_is_no_component() -> None:
+    """RFLAGS.VM is 0 in IA-32e mode: PUSH CS shows the level and nothing of it."""
+    classifier = Classifier(MACHINE, MACHINE.technique(None), default_configuration(MACHINE))
+    compatibility = Classifier(MACHINE, MACHINE.technique(None), configure(MACHINE, ["MODE=0"]))
+    found = compatibility.classify(MACHINE.instructions["PUSH CS"]).components
+    assert "cs.selector.rpl" in found
+    assert "rflags.vm" not in found
+    assert "cs.selector.rpl" in classifier.modes
+    assert "rflags.vm" not in classifier.modes

@@ -228,6 +228,19 @@ class Classifier(Generic[S]):
             self._twins[varied] = state, self.machine.invariant(state)
         return self._twins[varied]
 
+    @cached_property
+    def modes(self) -> frozenset[str]:
+        """The mode leaves that can differ between a state and a supervisor's: the invariant fixes the others."""
+        varied = _Varied(leaves_with(self.machine.state, [Role.MODE]))
+        state, exists = self.twin(varied)
+        settings = [self.configuration.holds(self.machine, one) for one in (self.state, state)]
+        ask = Asker(self.effort, [self.invariant, exists, *settings, self.machine.supervisor(state)])
+        return frozenset(
+            leaf.name
+            for leaf in varied.leaves
+            if ask.first([[self.state[leaf.name] != state[leaf.name]]]) is not Answer.UNSAT
+        )
+
     def moved(self, relocate: Callable[[S, Word], S]) -> tuple[Word, S, Word]:
         """An offset, the state moved by it, and that this exists (width 1)."""
         if self._moved is None:
@@ -471,11 +484,11 @@ class _Questions(Generic[S]):
             return self._that_differ(problem.cases, conditions)
         read = self._read_by(runs[1])
         before = runs[1].before
-        modes = tuple(leaf for leaf in varied.leaves if leaf.role is Role.MODE)  # they change together
-        alone = [_Varied((leaf,)) for leaf in varied.leaves if leaf not in modes]
+        alone = [_Varied((leaf,)) for leaf in varied.leaves if leaf.role is not Role.MODE]
         alone += [_Varied((), (name,)) for name in varied.contents]
-        if modes:
-            alone.append(_Varied(modes))
+        modes = [leaf for leaf in varied.leaves if leaf.role is Role.MODE]
+        if modes:  # they change together
+            alone.append(_Varied(tuple(leaf for leaf in modes if leaf.name in self._c.modes)))
         alone = [one for one in alone if one.names(before, read)]
         if len(alone) == 1:
             return self._ordered(alone[0].names(before, read)), ()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import ast
 import runpy
 import tomllib
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -61,17 +62,27 @@ def _from_python(path: str) -> Mapping[str, Check]:
     Path(path).read_bytes()  # a file that cannot be read is an OSError
     try:
         rules = runpy.run_path(path).get("rules")
-    except Exception as error:
-        raise RuleFileError(f"{path}: {type(error).__name__}: {error}") from None
+    except SyntaxError as error:
+        raise RuleFileError(f"{path}:{error.lineno}: {error.msg}") from None
+    except Exception as error:  # whatever the user's code raises
+        raise RuleFileError(f"{_place(path, error)}: {type(error).__name__}: {error}") from None
     if not callable(rules):
         raise RuleFileError(f"{path}: expected a function rules(checks)")
     try:
         found = rules(dict(CHECKS))
     except Exception as error:
-        raise RuleFileError(f"{path}: rules(checks): {type(error).__name__}: {error}") from None
+        raise RuleFileError(
+            f"{_place(path, error)}: rules(checks): {type(error).__name__}: {error}"
+        ) from None
     if not isinstance(found, Mapping) or not all(isinstance(check, Check) for check in found.values()):
         raise RuleFileError(f"{path}: rules(checks) must return checks by id")
     return found
+
+
+def _place(path: str, error: Exception) -> str:
+    """The file and the line of it that an error comes from."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    return f"{path}:{lines[-1]}" if lines else path
 
 
 def _patched(patch: Mapping[str, Any], path: str) -> Mapping[str, Check]:

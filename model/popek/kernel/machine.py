@@ -189,7 +189,9 @@ class Machine(Generic[S]):
         if name is None and self.techniques:
             return next(iter(self.techniques.values()))
         if name is None or name not in self.techniques:
-            raise UnknownNameError(f"technique of {self.name}", name or "the first", self.techniques)
+            raise UnknownNameError(
+                f"technique of {self.name}", "the first" if name is None else name, self.techniques
+            )
         return self.techniques[name]
 
     def axis(self, name: str) -> Axis:

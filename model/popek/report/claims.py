@@ -66,6 +66,8 @@ def _rows(rows: Iterable[RowVerdict]) -> Table:
         remark = row.claim.note
         if row.witness is not None and row.claim.statement.endswith("critical"):
             remark = f"{row.witness['assembly']}: {witness_line(row.witness)}"
+        elif row.breach:
+            remark = row.breach
         verdict = _verdict(row.verdict, row.claim.expected)
         table.add_row(verdict, Text(row.claim.subject, "bold"), row.claim.statement, Text(remark, "dim"))
     return table
