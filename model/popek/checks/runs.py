@@ -189,7 +189,9 @@ def explore_instruction(
         unasked=None if traps else lambda outcome: isinstance(outcome, Trap),
     )
     known = {path.conditions: path.assignment for path in found if path.assignment is not None}
-    return Run(state, tuple(found), operands, known, pruner.translated)
+    # An assignment keeps its solver alive: whoever drops `known` shall be rid of it.
+    paths = tuple(Path(path.conditions, path.result) for path in found)
+    return Run(state, paths, operands, known, pruner.translated)
 
 
 def probe(memory: Memory, name: str = PROBE) -> Word:
