@@ -148,7 +148,7 @@ def _explored(name: str, form: str) -> tuple[Run[Any], tuple[Aim | None, ...]]:
     run = explore_instruction(known, instruction)
     assumed = [known.invariant(run.before).term, instruction.valid(run.operands).term]
     found = tuple(_aim([*assumed, *p.conditions], run.known.get(p.conditions)) for p in run.paths)
-    return attrs.evolve(run, known={}, translated=None), found
+    return run.without_assignments(), found
 
 
 def aims(name: str, form: str) -> tuple[tuple[int, Aim], ...]:

@@ -140,7 +140,7 @@ class _Forms:
             except PathBudgetError:
                 self._known[instruction.form] = None
             else:
-                self._known[instruction.form] = run
+                self._known[instruction.form] = run.without_assignments()
         return self._known[instruction.form]
 
 

@@ -54,7 +54,7 @@ class Asking:
             except PathBudgetError:
                 self._runs[instruction.form] = None
             else:
-                self._runs[instruction.form] = run
+                self._runs[instruction.form] = run.without_assignments()
         return self._runs[instruction.form]
 
     def situations(

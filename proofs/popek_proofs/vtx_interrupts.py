@@ -219,7 +219,7 @@ def _instructions(forms: Sequence[str] | None) -> list[Instruction]:
 @cache
 def _explored(form: str) -> Run[VmxIa32]:
     machine = machine_with_vmx()
-    return explore_instruction(machine, machine.instructions[form])
+    return explore_instruction(machine, machine.instructions[form]).without_assignments()
 
 
 def _instruction_claims(instruction: Instruction, setup: Setup) -> list[Claim]:

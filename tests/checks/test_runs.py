@@ -3,8 +3,6 @@
 import gc
 import weakref
 
-import attrs
-
 from popek.architectures import machine
 from popek.checks.runs import explore_instruction
 
@@ -15,7 +13,7 @@ def test_a_run_without_its_assignments_keeps_none_of_them_alive() -> None:
     run = explore_instruction(known, known.instructions["LRA a, b"])
     assert run.known
     assignment = weakref.ref(next(iter(run.known.values())))
-    run = attrs.evolve(run, known={}, translated=None)
+    run = run.without_assignments()
     gc.collect()
     assert run.paths
     assert assignment() is None

@@ -76,6 +76,10 @@ class Run(Generic[S]):
                     known[conditions] = self.known[path.conditions]
         return Run(before, tuple(kept), self.operands, known, self.translated)
 
+    def without_assignments(self) -> Run[S]:
+        """The same, for keeping: each assignment has a solver behind it, of megabytes."""
+        return attrs.evolve(self, known={}, translated=None)
+
     def _when(self, kind: Callable[[Outcome[S]], bool]) -> Word:
         return any_of(path.condition for path in self.paths if kind(path.result))
 
@@ -189,7 +193,7 @@ def explore_instruction(
         unasked=None if traps else lambda outcome: isinstance(outcome, Trap),
     )
     known = {path.conditions: path.assignment for path in found if path.assignment is not None}
-    # An assignment keeps its solver alive: whoever drops `known` shall be rid of it.
+    # Only `known` has the assignments, so that they can be dropped.
     paths = tuple(Path(path.conditions, path.result) for path in found)
     return Run(state, paths, operands, known, pruner.translated)
 

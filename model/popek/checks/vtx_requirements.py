@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import attrs
@@ -105,9 +105,9 @@ def asking(due: Obligation) -> Ask:
     return assume(due.assumed, _translated(due.instruction.form))
 
 
-@cache
+@lru_cache(maxsize=1)
 def _translated(form: str) -> Solver:
-    """What all questions about a form share."""
+    """What all questions about a form share, while they are about this form."""
     return Solver()
 
 
@@ -124,7 +124,8 @@ def explored(form: str, mode: str = "protected") -> Run[VmxIa32]:
 
 @cache
 def _explored(form: str, mode: str) -> Run[VmxIa32]:
-    return explore_instruction(machine(), machine().instructions[form], configuration=MODES[mode])
+    run = explore_instruction(machine(), machine().instructions[form], configuration=MODES[mode])
+    return run.without_assignments()
 
 
 def duty(
