@@ -108,6 +108,7 @@ class Cr4(Register):
     pke = bit(22)
 
 
+CR0_DEFINED = 0xE005003F
 CR4_DEFINED = 0x00746FFF
 CR4_VMXE, CR4_SMXE, CR4_PKE = 1 << 13, 1 << 14, 1 << 22
 
@@ -296,6 +297,7 @@ def invariant(cpu: Ia32) -> Word:
     reserved = EFLAGS_DEFINED ^ 0xFFFFFFFF
     conditions = [
         (cpu.eflags.value & reserved) == EFLAGS_FIXED,
+        (cpu.cr0.value & (CR0_DEFINED ^ 0xFFFFFFFF)) == 0,
         cpu.cr0.et == 1,
         (cpu.cr4.value & (CR4_DEFINED ^ 0xFFFFFFFF)) == 0,
         (cpu.xcr0[0] == 1) & ((cpu.xcr0 & XCR0_UNDEFINED) == 0) & (~cpu.xcr0[2] | cpu.xcr0[1]),

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from popek.architectures.ia32.paging import Translation
 from popek.architectures.ia32.state import (
+    CR0_DEFINED,
     EFLAGS_DEFINED,
     EFLAGS_FIXED,
     SEGMENT_NAMES,
@@ -263,7 +264,7 @@ def invariant(cpu: X64) -> Word:
         (cpu.rflags.value & (EFLAGS_DEFINED ^ 0xFFFFFFFF)) == EFLAGS_FIXED,
         cpu.rflags.vm == 0,
         # PE, ET and PG; PAE; LME and LMA.
-        (cpu.cr0.value & 0x80000011) == 0x80000011,
+        (cpu.cr0.value & (CR0_DEFINED ^ 0xFFFFFFFF | 0x80000011)) == 0x80000011,
         (cpu.cr0.nw == 0) | (cpu.cr0.cd == 1),
         (cpu.cr4.value & (CR4_DEFINED ^ 0xFFFFFFFF | 0x20)) == 0x20,
         (cpu.efer.value & (EFER_DEFINED ^ 0xFFFFFFFF | 0x500)) == 0x500,

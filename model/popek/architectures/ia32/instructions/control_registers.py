@@ -8,11 +8,18 @@ from popek.kernel.words import Word, concat, ite
 
 from .. import access
 from ..access import MemoryOperand, privileged
-from ..state import CR4_DEFINED, DB, GP, UD, Ia32, exists_in_protected_mode, exists_in_real_address_mode
+from ..state import (
+    CR0_DEFINED,
+    CR4_DEFINED,
+    DB,
+    GP,
+    UD,
+    Ia32,
+    exists_in_protected_mode,
+    exists_in_real_address_mode,
+)
 from .descriptor_tables import _user_mode_instruction_prevention
 from .flags import undefine_status
-
-CR0_DEFINED = 0xE005003F
 
 
 def declare(machine: Machine[Ia32]) -> None:

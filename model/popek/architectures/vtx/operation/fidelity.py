@@ -29,8 +29,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import FALSE, TRUE, Word, any_of, concat, ite, symbol
 
-from ...ia32.instructions.control_registers import CR0_DEFINED
-from ...ia32.state import UD
+from ...ia32.state import CR0_DEFINED, UD
 from .exits import VM_EXIT
 from .ownership import Profile, bits_changed, owned_cell_changed, virtual_machine
 from .state import PinControls, PrimaryControls, SecondaryControls, VmxIa32

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from popek.architectures.ia32.access import privileged
-from popek.architectures.ia32.instructions.control_registers import CR0_DEFINED
 from popek.architectures.ia32.instructions.descriptor_tables import _user_mode_instruction_prevention
-from popek.architectures.ia32.state import DB, GP, UD
+from popek.architectures.ia32.state import CR0_DEFINED, DB, GP, UD
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat, ite
