@@ -34,6 +34,7 @@ from popek.checks.runs import Run, explore_instruction
 from popek.checks.solver import Model
 from popek.checks.vtx_requirements import governed_forms
 from popek.kernel import terms
+from popek.kernel.evaluation import evaluate
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
@@ -136,7 +137,7 @@ def _aim(conditions: Sequence[Term], model: Model | None) -> Aim | None:
     variables = terms.variables_of(conditions)
     aim = Aim({variable: model(term) for variable, term in variables.items()}, cells)
     tables = {name: table.__getitem__ for name, table in aim.cells.items()}
-    assert all(terms.evaluate(conditions, aim.numbers, tables)), "an assignment that was kept does not fit"
+    assert all(evaluate(conditions, aim.numbers, tables)), "an assignment that was kept does not fit"
     return aim
 
 

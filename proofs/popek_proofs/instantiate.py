@@ -23,7 +23,7 @@ from popek.checks.classify import Classification, Classifier
 from popek.checks.counterexample import Counterexample, Difference, assert_replay, differences, execute
 from popek.checks.runs import Run, conjunction, explore_instruction, handed_over, probe
 from popek.checks.solver import Answer, Effort, Model, Solver
-from popek.checks.verdict import Evidence, Question, Status, Truth, both, negate, z3_evidence
+from popek.checks.verdict import Evidence, Question, Status, Truth, both, evidence_of, negate
 from popek.checks.witness import find_minimal
 from popek.kernel.configuration import Configuration, default_configuration
 from popek.kernel.instruction import Instruction
@@ -302,7 +302,7 @@ def _by_trap_only(classifier: Classifier[S], instruction: Instruction, general: 
         ],
     )
     answer, _, _ = question.ask(classifier.effort)
-    evidence = (z3_evidence(question, answer),)
+    evidence = (evidence_of(question, answer),)
     if answer is Answer.UNSAT:
         return Premise(BY_TRAP_ONLY, form, Truth.YES, "", evidence)
     because = (
@@ -360,7 +360,7 @@ class _Asking(Generic[S]):
             f"{self.classifier.machine.name}: {form} violates {name}", [*self.assumed, *conditions]
         )
         answer, model, solver = question.ask(self.classifier.effort)
-        evidence = (z3_evidence(question, answer),)
+        evidence = (evidence_of(question, answer),)
         if model is not None and solver is not None:
             witness = self._witness(name, because, question, solver, model)
             return Premise(name, form, Truth.NO, because, evidence, lambda: witness)

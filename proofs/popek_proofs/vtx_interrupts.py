@@ -21,7 +21,7 @@ from popek.architectures.vtx.operation.interrupts import PROMISES, Setup, World
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.solver import Answer, Effort
-from popek.checks.verdict import Evidence, Question, Status, z3_evidence
+from popek.checks.verdict import Evidence, Question, Status, evidence_of
 from popek.checks.vmcs_rules import Formulas
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import UnknownNameError
@@ -165,7 +165,7 @@ def _asked(step: str, claims: Sequence[Claim], effort: Effort | None) -> Iterato
         question = Question(f"{step}: {promise}", [assumed, ~concluded])
         answer, _, _ = question.ask(effort)
         status = {Answer.UNSAT: Status.HOLDS, Answer.SAT: Status.REFUTED}.get(answer, Status.UNKNOWN)
-        yield Row(promise, step, status, z3_evidence(question, answer))
+        yield Row(promise, step, status, evidence_of(question, answer))
 
 
 def _boundary_claims(setup: Setup) -> list[Claim]:

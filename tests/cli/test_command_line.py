@@ -42,18 +42,27 @@ def refusal(*arguments: str, folder: Path | None = None) -> str:
     "arguments",
     [["--help"], ["--version"], ["classify", "--help"], ["check", "--help"], ["machines", "--json"]],
 )
-def test_what_asks_no_solver_does_not_import_z3(arguments: list[str]) -> None:
+def test_what_asks_no_solver_imports_none(arguments: list[str]) -> None:
     script = (
         "import sys; sys.argv = ['popek', *sys.argv[1:]]\n"
         "from popek.cli import main\n"
         "try:\n    main()\n"
         "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
-        "print('\\nz3 imported:', 'z3' in sys.modules)"
+        "print('\\nimported:', *(name for name in ('bitwuzla', 'z3') if name in sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.endswith("z3 imported: False\n")
+    assert done.stdout.endswith("\nimported:\n")
+
+
+def test_a_solver_that_is_not_known_is_named_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("POPEK_SOLVER", "cvc5")
+    done = popek("classify", "pg74")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "popek: POPEK_SOLVER=cvc5: expected bitwuzla or z3\n"
 
 
 def test_help_names_every_command() -> None:

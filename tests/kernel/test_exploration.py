@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popek.checks.pruning import Pruner
-from popek.kernel import terms
+from popek.kernel.evaluation import evaluate
 from popek.kernel.exploration import PathBudgetError, explore
 from popek.kernel.terms import Term
 from popek.kernel.words import SymbolicConditionError, Word, symbol
@@ -29,7 +29,7 @@ class Anything:
 
 
 def holding(paths: list[object], a: int, b: int) -> list[object]:
-    return [p for p in paths if terms.evaluate([p.condition.term], {"a": a, "b": b}) == [1]]  # type: ignore[attr-defined]
+    return [p for p in paths if evaluate([p.condition.term], {"a": a, "b": b}) == [1]]  # type: ignore[attr-defined]
 
 
 def classify() -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popek.kernel import terms
+from popek.kernel.evaluation import evaluate
 from popek.kernel.memory import Memory
 from popek.kernel.state import substitution
 from popek.kernel.words import Word, symbol
@@ -38,7 +38,7 @@ def test_stores_at_symbolic_addresses_evaluate_as_on_numbers(
     values = {f"at{number}": address for number, (address, _) in enumerate(stores)}
     for where in range(16):
         expected = dict(stores).get(where, contents[where])
-        assert terms.evaluate([loaded], values | {"where": where}, {"m": contents.__getitem__}) == [expected]
+        assert evaluate([loaded], values | {"where": where}, {"m": contents.__getitem__}) == [expected]
 
 
 @given(st.integers(0, 15), st.integers(0, 15), st.integers(0, 15), STORES)
@@ -59,7 +59,7 @@ def test_copying_a_block_is_copying_its_cells(
         concrete = concrete.store(Word(ADDRESS, address), Word(CELL, cell))
     for where in range(16):
         loaded = copied.load(Word(ADDRESS, where)).term
-        assert terms.evaluate([loaded], values, {"m": start.__getitem__}) == [expected[where]]
+        assert evaluate([loaded], values, {"m": start.__getitem__}) == [expected[where]]
         assert int(concrete.load(Word(ADDRESS, where))) == expected[where]
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from test_terms import FUNCTIONS, VALUES, VARIABLES, Tree, built, meaning, trees
 
-from popek.checks.solver import Answer, Effort, Solver, assignment, holds, sha256
+from popek.checks.choice import VARIABLE
+from popek.checks.solver import Answer, Effort, Solver, assignment, holds, sha256, solver_version
 from popek.checks.verdict import Question, Status, Truth, both, either, negate
 from popek.kernel import terms
+from popek.kernel.evaluation import evaluate
 from popek.kernel.words import Word, symbol
+
+pytestmark = pytest.mark.usefixtures("each_solver")
 
 A, B, V = symbol("a", 8), symbol("b", 8), symbol("v", 8)
 
@@ -18,9 +22,9 @@ def cell(address: Word) -> Word:
     return Word(8, terms.apply("memory", 8, address.term))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees(8, 3), VALUES)
-def test_z3_agrees_with_evaluation(tree: Tree, values: dict[str, int]) -> None:
+def test_a_solver_agrees_with_evaluation(tree: Tree, values: dict[str, int]) -> None:
     term = built(tree)
     solver = Solver()
     for name, number in values.items():
@@ -36,7 +40,7 @@ def test_z3_agrees_with_evaluation(tree: Tree, values: dict[str, int]) -> None:
 
 
 def _contents(application: terms.Term, values: dict[str, int]) -> int:
-    (number,) = terms.evaluate([application], values, FUNCTIONS)
+    (number,) = evaluate([application], values, FUNCTIONS)
     return number
 
 
@@ -103,9 +107,9 @@ def test_solvers_that_share_translations_share_no_assumptions() -> None:
 
 def hard() -> Word:
     """Two factors of a product of primes: too much for a few resources."""
-    p, q = symbol("p", 48), symbol("q", 48)
-    fits = (p > 1) & (q > 1) & (p < 1 << 24) & (q < 1 << 24)
-    return (p * q == 16777213 * 16777199) & fits & (p < q)
+    p, q = symbol("p", 64), symbol("q", 64)
+    fits = (p > 1) & (q > 1) & (p < 1 << 32) & (q < 1 << 32)
+    return (p * q == 2654435789 * 3141592661) & fits & (p < q)
 
 
 def test_too_few_resources_give_unknown_and_never_an_answer() -> None:
@@ -121,6 +125,23 @@ def test_a_bound_for_one_check_does_not_stay() -> None:
     solver.add((A > 1) & (B > 1))
     solver.check(rlimit=1)
     assert solver.check() is Answer.SAT
+
+
+def test_which_solver_answers_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "z3")
+    assert solver_version().startswith("z3 ")
+    monkeypatch.setenv(VARIABLE, "bitwuzla")
+    assert solver_version().startswith("bitwuzla ")
+    monkeypatch.setenv(VARIABLE, "cvc5")
+    with pytest.raises(ValueError, match="POPEK_SOLVER=cvc5: expected bitwuzla or z3"):
+        Solver()
+
+
+def test_without_bitwuzla_z3_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE)
+    assert solver_version().startswith("bitwuzla ")
+    monkeypatch.setattr("popek.checks.choice.find_spec", lambda name: None)
+    assert solver_version().startswith("z3 ")
 
 
 def test_a_model_gives_every_term_its_number_and_0_to_what_was_not_asked() -> None:

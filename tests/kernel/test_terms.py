@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from popek.kernel import terms
+from popek.kernel.evaluation import evaluate
 from popek.kernel.terms import Substitution, Term
 
 VARIABLES = {"x": 8, "y": 8, "z": 8, "c": 1, "d": 1, "n": 16}
@@ -163,7 +164,7 @@ ROOTS = st.sampled_from([1, 8, 16]).flatmap(lambda width: trees(width))
 
 
 def value(term: Term, values: dict[str, int]) -> int:
-    return terms.evaluate([term], values, FUNCTIONS)[0]
+    return evaluate([term], values, FUNCTIONS)[0]
 
 
 @MANY
@@ -265,7 +266,7 @@ def test_a_denied_or_denies_its_parts_and_a_denied_and_says_nothing_of_them() ->
 
 def test_a_variable_without_a_number_is_an_error() -> None:
     with pytest.raises(KeyError, match="x"):
-        terms.evaluate([X], {})
+        evaluate([X], {})
 
 
 def test_variables_and_cells_below_a_term_are_listed() -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 from popek.checks.runs import Run
-from popek.kernel import terms
+from popek.kernel.evaluation import evaluate
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
@@ -70,9 +70,7 @@ def assert_agrees(
     instruction = known.instructions[form]
     assert known.invariant(example.state).value == 1
     assert instruction.valid(example.operands).value == 1
-    values = dict(
-        zip(conditions, terms.evaluate(conditions, example.numbers(), example.functions()), strict=True)
-    )
+    values = dict(zip(conditions, evaluate(conditions, example.numbers(), example.functions()), strict=True))
     holding = [path for path in run.paths if all(values[condition] for condition in path.conditions)]
     assert len(holding) == 1, f"{len(holding)} paths hold"
     assert aimed is None or holding[0] is run.paths[aimed]
@@ -117,7 +115,7 @@ def assert_same_outcome(
     roots += [term for content in before.memories().values() for term in stored(content)]
     if isinstance(symbolic, Trap) and symbolic.error_code is not None:
         roots.append(symbolic.error_code.term)
-    numbers = terms.evaluate(roots, example.numbers(), example.functions())
+    numbers = evaluate(roots, example.numbers(), example.functions())
     value = dict(zip(roots, numbers, strict=True))
     if isinstance(symbolic, Trap) and isinstance(concrete, Trap):
         assert symbolic.vector == concrete.vector

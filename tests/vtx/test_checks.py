@@ -21,7 +21,7 @@ from popek.architectures.vtx.verdict import judge, verdict_of_many
 from popek.architectures.vtx.view import field_symbol, symbolic_view, view_of
 from popek.architectures.vtx.vmcs import Launch, MissingField, Vmcs
 from popek.checks.pruning import Pruner
-from popek.kernel import terms
+from popek.kernel.evaluation import evaluate
 from popek.kernel.exploration import explore
 from popek.kernel.words import SymbolicConditionError, Word
 
@@ -554,7 +554,7 @@ def test_integers_and_symbols_agree(check: Check, mode: Mode, seed: int) -> None
     assert actual is not None
     paths = explored(check, names, attrs.evolve(fixed, memory=memory))
     values = {name: fields[name] for name in names}
-    taken = [result for condition, result in paths if terms.evaluate([condition.term], values, zeros)[0]]
+    taken = [result for condition, result in paths if evaluate([condition.term], values, zeros)[0]]
     assert [int(result) for result in taken] == [int(actual)]
 
 

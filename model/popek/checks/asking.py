@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from popek.kernel.terms import Term
 from popek.kernel.words import Word
 
-from .solver import Answer, Effort, Model, Solver
+from .solver import Answer, Effort, Solver
 
 
 class Asker:
@@ -23,21 +22,11 @@ class Asker:
         self.effort, self.assumed = effort, list(assumed)
         self._translated = Solver(effort, beside=beside)
 
-    def solver(self, *conditions: Word, small: bool = False) -> Solver:
+    def solver(self, *conditions: Word) -> Solver:
         """A solver for one question: questions have little in common but the terms."""
-        solver = Solver(self.effort, beside=self._translated, small=small)
+        solver = Solver(self.effort, beside=self._translated)
         for condition in (*self.assumed, *conditions):
             solver.add(condition)
-        return solver
-
-    def near(self, model: Model, settled: Sequence[Term], *conditions: Word) -> Solver:
-        """A solver for one question in the neighbourhood of an assignment.
-
-        Everything that the settled conditions read keeps its value, so little is left to solve for; what
-        is impossible here may be possible elsewhere.
-        """
-        solver = self.solver(*conditions, small=True)
-        solver.fix(solver.unknowns(settled), model)
         return solver
 
     def first(self, alternatives: Iterable[Sequence[Word]], *, rlimit: int | None = None) -> Answer:

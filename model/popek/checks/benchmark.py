@@ -23,6 +23,7 @@ from popek.architectures.vtx.verdict import verdict_of_many
 from popek.architectures.vtx.vmcs import Vmcs
 from popek.kernel import terms
 from popek.kernel.configuration import default_configuration
+from popek.kernel.evaluation import evaluate
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.state import Role, State
@@ -249,7 +250,7 @@ def _law(machine: Machine[Any], chosen: Sequence[Instruction], budget: float) ->
             numbers = {name: int(word) for name, word in {**state.words(), **operands}.items()}
             numbers |= {n: 0 for n in terms.variables_of(conditions) if n not in numbers}
             cells = dict.fromkeys(state.memories(), lambda _: 0)
-            values = dict(zip(conditions, terms.evaluate(conditions, numbers, cells), strict=True))
+            values = dict(zip(conditions, evaluate(conditions, numbers, cells), strict=True))
             holding = [path for path in run.paths if all(values[c] for c in path.conditions)]
             concrete = machine.step(instruction, state, operands)
             if len(holding) != 1 or type(holding[0].result) is not type(concrete):

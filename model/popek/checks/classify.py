@@ -50,8 +50,8 @@ from .runs import (
     probe,
     together,
 )
-from .solver import Answer, Effort, Model, Solver
-from .verdict import Evidence, Question, Truth, both, either, negate, z3_evidence
+from .solver import Answer, Effort
+from .verdict import Evidence, Question, Truth, both, either, evidence_of, negate
 from .witness import find_minimal
 
 S = TypeVar("S", bound=State)
@@ -59,9 +59,7 @@ S = TypeVar("S", bound=State)
 PRIME = "'"
 
 # Solver resources for finding out whether one component leaks.
-COMPONENT = 500_000
-# The same, in the neighbourhood of a known run.
-NEAR = 100_000
+COMPONENT = 2_000_000
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -303,8 +301,6 @@ class _Questions(Generic[S]):
         ]
         self._in_user = [self._technique.deprivileged(classifier.state)]
         self._ask = Asker(classifier.effort, self._assumed, general.translated)
-        self._models: dict[tuple[Term, ...], Model] = {}  # by the way in which the first run completes
-        self._sought: set[tuple[Term, ...]] = set()  # ways for which an assignment was looked for once
 
     def answer(self) -> Classification[S]:
         completes_in_user = self._completes_in_user()
@@ -320,17 +316,9 @@ class _Questions(Generic[S]):
         return Classification(self._instruction, findings, self._privileged(completes_in_user))
 
     def _completes_in_user(self) -> Answer:
-        ways = [conditions for conditions, _ in self._completions(self._run)]
-        for conditions in ways:
-            if self._like_explored(conditions, *self._in_user):
-                return Answer.SAT
-        total = Answer.UNSAT
-        for conditions in ways:
-            answer = self._answered(self._ask.solver(*self._in_user, conjunction(conditions)), conditions)
-            if answer is Answer.SAT:
-                return answer
-            total = answer if answer is Answer.UNKNOWN else total
-        return total
+        return self._ask.first(
+            (*self._in_user, conjunction(conditions)) for conditions, _ in self._completions(self._run)
+        )
 
     def _settings(self, state: S) -> Word:
         return self._c.configuration.holds(self._machine, state, mentioned=self._general.mentioned)
@@ -437,7 +425,7 @@ class _Questions(Generic[S]):
             answer = Answer.SAT
         else:
             answer, possible = self._first_case(problem.cases, conditions)
-        evidence = z3_evidence(question, answer)
+        evidence = evidence_of(question, answer)
         if answer is Answer.SAT:
             # Questions about user mode are parts of the general ones, which list the components.
             wanted = self._c.components and name in SENSITIVE
@@ -460,11 +448,7 @@ class _Questions(Generic[S]):
         for case in cases:
             if case.differs.value == 0:
                 continue
-            answer = Answer.UNSAT
-            if case.first in self._models:
-                answer = self._near(case, conditions, case.differs).check(rlimit=NEAR)
-            if answer is not Answer.SAT:
-                answer = self._answered(self._ask.solver(*conditions, case.differs), case.first)
+            answer = self._ask.solver(*conditions, case.differs).check()
             if answer is Answer.SAT:
                 return answer, case
             if answer is Answer.UNKNOWN:
@@ -503,78 +487,38 @@ class _Questions(Generic[S]):
     def _leaks(self, varied: _Varied) -> Answer:
         """Whether varying this alone can make the results differ; gives up early."""
         problem = self._two_states(varied, self._completing)
-        cases = [case for case in problem.cases if case.differs.value != 0]
-        for case in cases:
-            if self._known(case.first):
-                near = self._near(case, problem.conditions, case.differs)
-                if near.check(rlimit=NEAR) is Answer.SAT:
-                    return Answer.SAT
-        for case in cases:
-            solver = self._ask.solver(*problem.conditions, case.differs)
-            answer = self._answered(solver, case.first, rlimit=COMPONENT)
-            if answer is not Answer.UNSAT:
-                return answer
-        return Answer.UNSAT
+        return self._ask.first(
+            [(*problem.conditions, case.differs) for case in problem.cases], rlimit=COMPONENT
+        )
 
     def _that_differ(
         self, cases: Sequence[Case], conditions: Sequence[Word]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The names whose conditions are possible, several per model, and the undecided ones."""
         found: set[str] = set()
-        for case in cases:
-            if self._known(case.first):
-                self._seen(self._near(case, conditions, case.when), case, NEAR, found)
         undecided: set[str] = set()
         for case in cases:
-            if self._seen(self._ask.solver(*conditions, case.when), case, COMPONENT, found):
+            if self._seen(case, conditions, found):
                 undecided |= case.unlike.keys()
         return self._ordered(found), self._ordered(undecided - found)
 
-    def _seen(self, solver: Solver, case: Case, bound: int, found: set[str]) -> bool:
-        """Add the names that a solver finds different, several per model, to those found.
+    def _seen(self, case: Case, conditions: Sequence[Word], found: set[str]) -> bool:
+        """Add the names that can differ in a case, several per model, to those found.
 
         Returns:
-            Whether it could not tell of some.
+            Whether the solver could not tell of some.
         """
         left = {name: condition for name, condition in case.unlike.items() if name not in found}
-        while left:
+        solver = self._ask.solver(*conditions, case.when) if left else None
+        while solver is not None and left:
             solver.add(any_of(left.values()))
-            answer = solver.check(rlimit=bound)
+            answer = solver.check(rlimit=COMPONENT)
             if answer is not Answer.SAT:
                 return answer is Answer.UNKNOWN
             model = solver.model()
             found |= {name for name, condition in left.items() if model(condition.term)}
             left = {name: condition for name, condition in left.items() if name not in found}
-            bound = min(bound, COMPONENT // 5)  # a model shows most of what there is to see
         return False
-
-    # -- what is known of the ways to complete ------------------------------------------------
-
-    def _answered(self, solver: Solver, first: tuple[Term, ...], rlimit: int | None = None) -> Answer:
-        """A solver's answer; of SAT, the assignment is kept for the way in which the first run completes."""
-        answer = solver.check(rlimit=rlimit)
-        if answer is Answer.SAT:
-            self._models.setdefault(first, solver.model())
-        return answer
-
-    def _known(self, first: tuple[Term, ...]) -> bool:
-        """Whether an assignment is known in which the first run completes in this way."""
-        if first not in self._models and first not in self._sought and not self._like_explored(first):
-            self._sought.add(first)
-            self._answered(self._ask.solver(conjunction(first)), first, rlimit=COMPONENT)
-        return first in self._models
-
-    def _like_explored(self, first: tuple[Term, ...], *also: Word) -> bool:
-        """Whether the exploration met an assignment for this way that fulfils the assumptions and others."""
-        known = self._run.known.get(first[:-1])  # the last says that control stays with the guest
-        if known is None:
-            return False
-        near = self._ask.near(known, first, *also, conjunction(first))
-        return self._answered(near, first, rlimit=NEAR) is Answer.SAT
-
-    def _near(self, case: Case, conditions: Sequence[Word], wanted: Word) -> Solver:
-        """A question about a case, with all that the first run's way depends on as it is known."""
-        return self._ask.near(self._models[case.first], case.first, *conditions, wanted)
 
     @staticmethod
     def _read_by(run: Run[S]) -> set[str]:

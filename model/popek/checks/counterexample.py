@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from popek.kernel import terms
+from popek.kernel.evaluation import evaluate
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
@@ -212,7 +213,7 @@ class Minimizer:
     """Makes a model minimal: variable by variable, in a fixed order, towards preferred values."""
 
     def __init__(self, solver: Solver, conditions: Sequence[Word]) -> None:
-        self._solver = Solver(solver.effort, beside=solver, small=True)
+        self._solver = Solver(solver.effort, beside=solver, quick=True)
         for condition in conditions:
             self._solver.add(condition)
         self._roots = [condition.term for condition in conditions]
@@ -293,7 +294,7 @@ def concretize(
             n: (lambda table: lambda address: table.get(address, 0))(contents.get(n, {}))
             for n in {str(t.data) for t in terms.applications_of([term])}
         }
-        return terms.evaluate([term], env, tables)[0]
+        return evaluate([term], env, tables)[0]
 
     state = template.copy()
     for name, old in template.words().items():

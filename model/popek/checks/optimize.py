@@ -1,14 +1,17 @@
-"""Beyond yes and no: the cheapest model of a formula, and the smallest reason why there is none."""
+"""Beyond yes and no, by Z3: the cheapest model of a formula, and the smallest reason why there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
+import z3
 
+from popek.kernel.terms import Term, postorder
 from popek.kernel.words import Word
 
-from .solver import Answer, Effort, Model, Solver
+from .engine_z3 import Z3Engine, answer_of
+from .solver import Answer, Effort, Model
 
 
 @attrs.frozen
@@ -29,29 +32,48 @@ def cheapest(
         wishes: conditions with what it costs to break each.
         effort: bounds, and the tally.
     """
-    return Optimum(*Solver(effort).cheapest(hard, wishes))
+    effort, engine = effort or Effort(), Z3Engine()
+    optimizer = z3.Optimize(ctx=engine.context)
+    optimizer.set("rlimit", effort.rlimit)
+    roots = [condition.term for condition in hard]
+    for root in roots:
+        optimizer.add(engine.condition(root))
+    for wish, weight in wishes:
+        optimizer.add_soft(engine.condition(wish.term), weight)
+        roots.append(wish.term)
+    answer = answer_of(optimizer.check())
+    effort.checks += 1
+    if answer is not Answer.SAT:
+        return Optimum(answer)
+    found = optimizer.model()
+    return Optimum(answer, _model(roots, lambda one: found.eval(engine.vector(one), True).as_long()))
 
 
 class Choices:
     """Named conditions, any selection of which can be asked about.
 
     Args:
-        named: conditions (width 1) by name.
+        named: conditions (width 1) by name, without memory.
         effort: bounds, and the tally.
     """
 
     def __init__(self, named: Mapping[str, Word], effort: Effort | None = None) -> None:
-        self._solver = Solver(effort)
+        self._effort, self._named = effort or Effort(), dict(named)
+        self._engine = Z3Engine()
+        self._session = self._engine.session()
+        self._literals = {name: z3.Bool(f"?{i}", ctx=self._engine.context) for i, name in enumerate(named)}
         for name, condition in named.items():
-            self._solver.add_named(name, condition)
+            self._session.add(z3.Implies(self._literals[name], self._engine.condition(condition.term)))
 
     def check(self, names: Iterable[str]) -> Answer:
         """Whether these conditions can hold together."""
-        return self._solver.check_named(names)
+        self._effort.checks += 1
+        return self._session.check([self._literals[name] for name in names], self._effort.rlimit)
 
     def model(self) -> Model:
         """The assignment behind the latest SAT."""
-        return self._solver.model()
+        roots = [condition.term for condition in self._named.values()]
+        return _model(roots, lambda one: self._session.number(self._engine.vector(one)))
 
     def core(self, names: Sequence[str]) -> tuple[str, ...] | None:
         """Those of the conditions that contradict one another, none of which can be spared; None if none do.
@@ -60,13 +82,21 @@ class Choices:
         """
         if self.check(names) is not Answer.UNSAT:
             return None
-        kept = self._solver.core()
+        kept = self._latest_core()
         for name in list(kept):
             fewer = [other for other in kept if other != name]
             if name in kept and self.check(fewer) is Answer.UNSAT:
-                left = set(self._solver.core())
+                left = set(self._latest_core())
                 kept = [other for other in fewer if other in left]
         return tuple(name for name in names if name in kept)
+
+    def _latest_core(self) -> list[str]:
+        names = {str(literal): name for name, literal in self._literals.items()}
+        return [names[str(literal)] for literal in self._session.core()]
+
+
+def _model(roots: Iterable[Term], number: Callable[[Term], int]) -> Model:
+    return Model({term: number(term) for term in postorder(roots) if term.op == "var"})
 
 
 def contradiction(named: Mapping[str, Word], effort: Effort | None = None) -> tuple[str, ...] | None:

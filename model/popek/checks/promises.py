@@ -51,7 +51,7 @@ from .runs import (
     together,
 )
 from .solver import Answer, Effort
-from .verdict import Evidence, Question, Status, Truth, z3_evidence
+from .verdict import Evidence, Question, Status, Truth, evidence_of
 from .witness import find_minimal
 
 S = TypeVar("S", bound=State)
@@ -476,7 +476,7 @@ class _Promises(Generic[S]):
             if answer is Answer.SAT:
                 question = Question(title, [*self._assumed, *breach.conditions])
                 witness = partial(self._witness, breach, question)
-                return Promise(Status.REFUTED, z3_evidence(question, answer), breach.how, witness)
+                return Promise(Status.REFUTED, evidence_of(question, answer), breach.how, witness)
             unknown = unknown or answer is Answer.UNKNOWN
             if breach.conditions:
                 asked.append(conjunction(condition.term for condition in breach.conditions))
@@ -484,8 +484,8 @@ class _Promises(Generic[S]):
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
         gap = self._ask.first([(self._hardware.not_modelled,), (self._native.not_modelled, self._silent())])
         if unknown or gap is not Answer.UNSAT:
-            return Promise(Status.UNKNOWN, z3_evidence(question, answer), "" if unknown else "not modelled")
-        return Promise(Status.HOLDS, z3_evidence(question, answer))
+            return Promise(Status.UNKNOWN, evidence_of(question, answer), "" if unknown else "not modelled")
+        return Promise(Status.HOLDS, evidence_of(question, answer))
 
     def _possible(self, breach: _Breach) -> Answer:
         return self._ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH)

@@ -109,7 +109,7 @@ class Pruner:
         rlimit: int | None = None,
     ) -> tuple[Answer, Model | None]:
         near = model is not None
-        solver = Solver(self._effort, rlimit=rlimit or self._rlimit, beside=self.translated, small=near)
+        solver = Solver(self._effort, rlimit=rlimit or self._rlimit, beside=self.translated, quick=near)
         for condition in conditions:
             solver.add(condition)
         if model is not None:

@@ -20,7 +20,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
-from popek.kernel.state import Role, State, substitution
+from popek.kernel.state import Leaf, Role, Slot, State, substitution
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, any_of
@@ -70,7 +70,7 @@ class Run(Generic[S]):
                     new = None if code is None else Word(code.width, replace(code.term))
                     result = Trap(result.vector, new, result.memory, before)
                 else:
-                    result = _replaced(result, replace, views)
+                    result = _replaced(result, replace, views, (self.before, before))
                 kept.append(Path(conditions, result))
                 if path.conditions in self.known:
                     known[conditions] = self.known[path.conditions]
@@ -121,14 +121,17 @@ class Run(Generic[S]):
 
 
 def _replaced(
-    outcome: Outcome[S], replace: terms.Substitution, views: Mapping[str, Callable[[Word], Word]]
+    outcome: Outcome[S],
+    replace: terms.Substitution,
+    views: Mapping[str, Callable[[Word], Word]],
+    kept: tuple[S, S],
 ) -> Outcome[S]:
     match outcome:
         case Next(state):
-            return Next(state.replaced(replace, views))
+            return Next(state.replaced(replace, views, kept))
         case Trap(vector, code, memory, state):
             new = None if code is None else Word(code.width, replace(code.term))
-            return Trap(vector, new, memory, state.replaced(replace, views))
+            return Trap(vector, new, memory, state.replaced(replace, views, kept))
     return outcome
 
 
@@ -291,22 +294,20 @@ def differing(pairs: Iterable[Pair[S]], *, ignoring: frozenset[str], time_is_sta
 
 
 def _unlike(a: S, b: S, ignoring: frozenset[str], time_is_state: bool) -> Iterator[tuple[str, Word]]:
+    def counts(part: Leaf | Slot) -> bool:
+        return part.name not in ignoring and (time_is_state or part.role is not Role.TIME)
+
     old, new = a.words(), b.words()
-    alike = {name for name in old if old[name].term is new[name].term}
-    for leaf in a.leaves:
-        if leaf.component in alike or leaf.name in ignoring:
-            continue
-        if leaf.role is Role.TIME and not time_is_state:
-            continue
-        condition = a[leaf.name] != b[leaf.name]
-        if condition.value != 0:
-            yield leaf.name, condition
     for slot in a.layout:
-        if slot.address and slot.name not in ignoring and not (slot.role is Role.TIME and not time_is_state):
+        if slot.address:
             left, right = a.memories()[slot.name], b.memories()[slot.name]
-            if left is right:
-                continue
-            where = probe(left, f"{PROBE} in {slot.name}")
-            condition = left.load(where) != right.load(where)
-            if condition.value != 0:
-                yield slot.name, condition
+            if left is not right and counts(slot):
+                where = probe(left, f"{PROBE} in {slot.name}")
+                condition = left.load(where) != right.load(where)
+                if condition.value != 0:
+                    yield slot.name, condition
+        elif old[slot.name].term is not new[slot.name].term:
+            for leaf in filter(counts, a.leaves_of[slot.name]):
+                condition = a[leaf.name] != b[leaf.name]
+                if condition.value != 0:
+                    yield leaf.name, condition

@@ -93,10 +93,9 @@ class Question:
     @cached_property
     def smtlib(self) -> str:
         """The question as an SMT-LIB 2 script, which any solver can be asked."""
-        solver = Solver(functions=True)
-        for condition in self.conditions:
-            solver.add(condition)
-        return f"; {self.name}\n(set-logic QF_UFBV)\n{solver.smtlib()}"
+        from .engine_z3 import smtlib  # where Z3 need not answer it is not loaded before its words are wanted
+
+        return f"; {self.name}\n(set-logic QF_UFBV)\n{smtlib(word.term for word in self.conditions)}"
 
     @cached_property
     def sha256(self) -> str:
@@ -126,6 +125,6 @@ class Evidence:
         }
 
 
-def z3_evidence(question: Question, answer: Answer) -> Evidence:
-    """The evidence of one Z3 answer."""
+def evidence_of(question: Question, answer: Answer) -> Evidence:
+    """The evidence of one answer."""
     return Evidence(question, {solver_version(): answer})

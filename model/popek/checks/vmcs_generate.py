@@ -160,7 +160,7 @@ class Generator:
             return None
         near = [name for name in reads(check) if name in symbols]
         for names in (near, [*near, *(n for n in _WIDER if n in symbols and n not in near)], list(symbols)):
-            solver = Solver(self._effort, beside=self._translated)
+            solver = Solver(self._effort, beside=self._translated, quick=True)
             for name, word in symbols.items():
                 if name not in names:
                     solver.add(word == self.base.fields[name])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from popek import __version__
+from popek.checks.choice import chosen_solver
 
 from . import assistance, atlas, decoding, figures, problems, safety, witnesses
 from .errors import UserError
@@ -59,6 +60,10 @@ def main() -> NoReturn:
     """Run a command and exit."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    try:
+        chosen_solver()
+    except ValueError as error:
+        _fail(str(error))
     try:
         code = app(exit_on_error=False, print_error=False, result_action="return_value")
         if sys.stdout is not None:

@@ -15,6 +15,7 @@ is one word per component, under its dotted name (`cs.selector`), so a state cop
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
@@ -372,6 +373,7 @@ class State:
 
     layout: ClassVar[tuple[Slot, ...]] = ()
     leaves: ClassVar[tuple[Leaf, ...]] = ()
+    leaves_of: ClassVar[Mapping[str, tuple[Leaf, ...]]] = {}  # by component
     _leaf_named: ClassVar[Mapping[str, Leaf]] = {}
 
     _words: dict[str, Word]
@@ -386,7 +388,8 @@ class State:
                 if isinstance(part, Component):
                     slots.extend(part.slots(name, {}))
         cls.layout = tuple(slots)
-        cls.leaves = tuple(leaf for slot in slots for leaf in slot.leaves())
+        cls.leaves_of = {slot.name: tuple(slot.leaves()) for slot in slots}
+        cls.leaves = tuple(itertools.chain.from_iterable(cls.leaves_of.values()))
         cls._leaf_named = {leaf.name: leaf for leaf in cls.leaves}
 
     @classmethod
@@ -505,10 +508,25 @@ class State:
         replace = substitution(variables, memories)
         return self.replaced(replace, memories)
 
-    def replaced(self, replace: terms.Substitution, memories: Mapping[str, Callable[[Word], Word]]) -> Self:
-        """As `substituted`, with a substitution that is shared with other states and conditions."""
-        words = {n: w if w.concrete else Word(w.width, replace(w.term)) for n, w in self._words.items()}
-        stored = {n: m.substituted(replace, memories) for n, m in self._memories.items()}
+    def replaced(
+        self,
+        replace: terms.Substitution,
+        memories: Mapping[str, Callable[[Word], Word]],
+        kept: tuple[Self, Self] | None = None,
+    ) -> Self:
+        """As `substituted`, with a substitution that is shared with other states and conditions.
+
+        Args:
+            kept: a state and what becomes of it; what this state still has of the one it takes from the other.
+        """
+        old, new = (self._new({}, {}), self) if kept is None else kept
+        words, stored = dict(new._words), dict(new._memories)
+        for name, word in self._words.items():
+            if word is not old._words.get(name):
+                words[name] = word if word.concrete else Word(word.width, replace(word.term))
+        for name, content in self._memories.items():
+            if content is not old._memories.get(name):
+                stored[name] = content.substituted(replace, memories)
         twin = type(self)._new(words, stored)
         twin._undefined = self._undefined
         return twin

@@ -169,7 +169,7 @@ def compute(op: str, width: int, a: int, b: int) -> int:
     return _ARITHMETIC[op](width, a, b) & mask(width)
 
 
-_COMPARE: Final[Mapping[str, Callable[[int, int, int], bool]]] = {
+COMPARE: Final[Mapping[str, Callable[[int, int, int], bool]]] = {
     "eq": lambda w, a, b: a == b,
     "ult": lambda w, a, b: a < b,
     "ule": lambda w, a, b: a <= b,
@@ -235,10 +235,10 @@ def invert(a: Term) -> Term:
 
 
 def compare(op: str, a: Term, b: Term) -> Term:
-    """A comparison of `_COMPARE`, width 1, simplified."""
+    """A comparison of `COMPARE`, width 1, simplified."""
     left, right = value_of(a), value_of(b)
     if left is not None and right is not None:
-        return ONE if _COMPARE[op](a.width, left, right) else ZERO
+        return ONE if COMPARE[op](a.width, left, right) else ZERO
     if a is b:
         return ZERO if op in ("ult", "slt") else ONE
     if op == "eq":
@@ -432,7 +432,7 @@ def sign_extend(a: Term, width: int) -> Term:
 def rebuild(term: Term, args: tuple[Term, ...]) -> Term:
     """The same operation on other arguments, simplified again."""
     op = term.op
-    if op in _COMPARE:
+    if op in COMPARE:
         return compare(op, *args)
     if op in _ARITHMETIC:
         return arithmetic(op, *args)
@@ -494,22 +494,28 @@ class Substitution:
         found = memo.get(term)
         if found is not None:
             return found
-        for node in postorder([term]):
+        pending = [term]
+        while pending:
+            node = pending[-1]
             if node in memo:
+                pending.pop()
                 continue
-            if node.op == "var":
-                memo[node] = self._variables.get(str(node.data), node)
-            elif not node.args:
-                memo[node] = node
-            else:
-                args = tuple(memo[arg] for arg in node.args)
-                if node.op == "apply" and node.data in self._functions:
-                    memo[node] = self._functions[str(node.data)](*args)
-                elif all(new is old for new, old in zip(args, node.args, strict=True)):
-                    memo[node] = node
-                else:
-                    memo[node] = rebuild(node, args)
+            below = [arg for arg in node.args if arg not in memo]
+            if below:
+                pending += below
+                continue
+            memo[node] = self._replaced(node)
+            pending.pop()
         return memo[term]
+
+    def _replaced(self, node: Term) -> Term:
+        """A node whose arguments are replaced already."""
+        if node.op == "var":
+            return self._variables.get(str(node.data), node)
+        args = tuple(map(self._memo.__getitem__, node.args))
+        if node.op == "apply" and node.data in self._functions:
+            return self._functions[str(node.data)](*args)
+        return node if args == node.args else rebuild(node, args)
 
 
 def conjuncts(condition: Term) -> Iterator[Term]:
@@ -538,44 +544,6 @@ def literals(conditions: Iterable[Term]) -> dict[Term, Term]:
         if term.op == ("and" if holds else "or"):
             pending += [(arg, holds) for arg in term.args]
     return found
-
-
-def evaluate(
-    roots: Iterable[Term],
-    variables: Mapping[str, int],
-    functions: Mapping[str, Callable[..., int]] | None = None,
-) -> list[int]:
-    """The numbers the roots stand for; a variable that is not given raises KeyError."""
-    roots = list(roots)
-    values: dict[Term, int] = {}
-    for term in postorder(roots):
-        op = term.op
-        if op == "const":
-            values[term] = term.data  # type: ignore[assignment]
-        elif op == "var":
-            values[term] = variables[str(term.data)] & mask(term.width)
-        else:
-            args = [values[a] for a in term.args]
-            if op in _ARITHMETIC:
-                values[term] = compute(op, term.width, *args)
-            elif op in _COMPARE:
-                values[term] = int(_COMPARE[op](term.args[0].width, *args))
-            elif op == "not":
-                values[term] = args[0] ^ mask(term.width)
-            elif op == "ite":
-                values[term] = args[1] if args[0] else args[2]
-            elif op == "concat":
-                total = 0
-                for part, number in zip(term.args, args, strict=True):
-                    total = total << part.width | number
-                values[term] = total
-            elif op == "extract":
-                values[term] = args[0] >> term.data[1] & mask(term.width)  # type: ignore[index, operator]
-            elif op == "sext":
-                values[term] = signed(args[0], term.args[0].width) & mask(term.width)
-            else:
-                values[term] = (functions or {})[str(term.data)](*args) & mask(term.width)
-    return [values[root] for root in roots]
 
 
 def variables_of(roots: Iterable[Term]) -> dict[str, Term]:

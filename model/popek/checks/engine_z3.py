@@ -1,0 +1,171 @@
+"""Z3: a context of its own for every question, effort bounded by its resource count."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import z3
+
+from popek.kernel.terms import Term
+
+from .engine import Answer, Engine
+
+
+class Z3Engine(Engine):
+    """Terms of one Z3 context.
+
+    Args:
+        functions: leave memories functions, so that a script says all that is meant.
+    """
+
+    name = f"z3 {z3.get_version_string()}"
+
+    def __init__(self, *, functions: bool = False) -> None:
+        super().__init__()
+        self.context: Any = z3.Context()
+        self._functions = functions
+
+    def session(self, *, seconds: float = 0.0, quick: bool = False) -> Z3Session:
+        """A new solver without assertions."""
+        return Z3Session(self, seconds, quick)
+
+    def _truth(self, value: bool) -> Any:
+        return z3.BoolVal(value, self.context)
+
+    def _is_one(self, vector: Any) -> Any:
+        return vector == self._number(1, 1)
+
+    def _bit(self, condition: Any) -> Any:
+        return self._choice(condition, self._number(1, 1), self._number(1, 0))
+
+    def _number(self, width: int, value: int) -> Any:
+        return z3.BitVecVal(value, width, self.context)
+
+    def _variable(self, name: str, width: int) -> Any:
+        return z3.BitVec(name, width, self.context)
+
+    def _comparison(self, op: str, a: Any, b: Any) -> Any:
+        return _COMPARISONS[op](a, b)
+
+    def _connective(self, op: str, parts: Sequence[Any]) -> Any:
+        match op:
+            case "and":
+                return z3.And(*parts)
+            case "or":
+                return z3.Or(*parts)
+            case "xor":
+                return z3.Xor(*parts)
+            case "not":
+                return z3.Not(parts[0])
+        return z3.If(*parts, self.context)
+
+    def _choice(self, condition: Any, a: Any, b: Any) -> Any:
+        return z3.If(condition, a, b, self.context)
+
+    def _operation(self, term: Term, args: Sequence[Any]) -> Any:
+        match term.op:
+            case "not":
+                return ~args[0]
+            case "concat":
+                return z3.Concat(*args)
+            case "extract":
+                assert isinstance(term.data, tuple)
+                return z3.Extract(*term.data, args[0])
+            case "sext":
+                return z3.SignExt(term.width - term.args[0].width, args[0])
+        return _OPERATIONS[term.op](*args)
+
+    def _application(self, term: Term) -> Any:
+        if not self._functions:
+            return super()._application(term)
+        sorts = [z3.BitVecSort(part.width, self.context) for part in (*term.args, term)]
+        return z3.Function(str(term.data), *sorts)(*map(self.vector, term.args))
+
+
+_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+    "eq": lambda a, b: a == b,
+    "ult": z3.ULT,
+    "ule": z3.ULE,
+    "slt": lambda a, b: a < b,
+    "sle": lambda a, b: a <= b,
+}
+_OPERATIONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "udiv": z3.UDiv,
+    "urem": z3.URem,
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "shl": lambda a, b: a << b,
+    "lshr": z3.LShR,
+    "ashr": lambda a, b: a >> b,
+}
+
+
+class Z3Session:
+    """One Z3 solver."""
+
+    def __init__(self, engine: Z3Engine, seconds: float, quick: bool) -> None:
+        # Easy questions are quicker in the general core than in the bit-vector strategy.
+        context = engine.context
+        self._model: Any = None
+        self._solver = z3.SimpleSolver(ctx=context) if quick else z3.SolverFor("QF_BV", ctx=context)
+        if seconds:
+            self._solver.set("timeout", max(1, int(seconds * 1000)))
+
+    def add(self, condition: Any) -> None:
+        """Assert a condition on the open level."""
+        self._solver.add(condition)
+
+    def push(self) -> None:
+        """Open a level."""
+        self._solver.push()
+
+    def pop(self) -> None:
+        """Close the latest level."""
+        self._solver.pop()
+
+    def check(self, assumed: Sequence[Any], rlimit: int) -> Answer:
+        """Whether everything can hold together."""
+        self._model = None
+        self._solver.set("rlimit", rlimit)
+        return answer_of(self._solver.check(*assumed))
+
+    def number(self, vector: Any) -> int:
+        """What a vector is in the assignment behind a SAT."""
+        if self._model is None:
+            self._model = self._solver.model()
+        return int(self._model.eval(vector, model_completion=True).as_long())
+
+    def core(self) -> list[Any]:
+        """Those of the assumed conditions that contradict one another, after an UNSAT; in Z3's order."""
+        return list(self._solver.unsat_core())
+
+    def script(self) -> str:
+        """What is asserted, as an SMT-LIB 2 script."""
+        # Z3 writes primed names and reserved words bare, which SMT-LIB does not allow.
+        return re.sub(
+            r"\|[^|]*\||[^\s()|]*'[^\s()|]*|(?<=[\s(])(?:par|match|as)(?=[\s)])",
+            lambda found: found[0] if found[0].startswith("|") else f"|{found[0]}|",
+            str(self._solver.to_smt2()),
+        )
+
+
+def answer_of(result: Any) -> Answer:
+    """Z3's answer as ours."""
+    if result == z3.sat:
+        return Answer.SAT
+    return Answer.UNSAT if result == z3.unsat else Answer.UNKNOWN
+
+
+def smtlib(conditions: Iterable[Term]) -> str:
+    """Conditions (width 1) as an SMT-LIB 2 script without a logic, memories as functions."""
+    engine = Z3Engine(functions=True)
+    session = engine.session()
+    for condition in conditions:
+        session.add(engine.condition(condition))
+    return session.script()
