@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from popek.kernel.words import Word
 
-from .solver import Answer, Effort, Solver
+from .solver import Answer, Effort, Model, Solver
 
 
 class Asker:
@@ -28,6 +28,13 @@ class Asker:
         for condition in (*self.assumed, *conditions):
             solver.add(condition)
         return solver
+
+    def fulfilled(self, model: Model, *conditions: Word) -> bool:
+        """Whether a known assignment answers a question: no search."""
+        roots = [condition.term for condition in (*self.assumed, *conditions)]
+        return all(map(model, roots)) and model.consistent(
+            unknown for unknown in self._translated.unknowns(roots) if unknown.op == "apply"
+        )
 
     def first(self, alternatives: Iterable[Sequence[Word]], *, rlimit: int | None = None) -> Answer:
         """Whether one of the alternatives is possible; `rlimit` bounds the search for each."""

@@ -209,9 +209,13 @@ class Classifier(Generic[S]):
                 instruction,
                 self.effort,
                 configuration=self.configuration,
-                prefer=self.technique.deprivileged,
+                prefer=self.likely,
             )
         return _Questions(self, instruction, general).answer()
+
+    def likely(self, state: S) -> Word:
+        """What most questions assume of a state (width 1)."""
+        return self.configuration.holds(self.machine, state) & self.technique.deprivileged(state)
 
     def twin(self, varied: _Varied) -> tuple[S, Word]:
         """A second state that differs only in what is varied, settings kept, and that it exists (width 1)."""
@@ -316,9 +320,15 @@ class _Questions(Generic[S]):
         return Classification(self._instruction, findings, self._privileged(completes_in_user))
 
     def _completes_in_user(self) -> Answer:
-        return self._ask.first(
-            (*self._in_user, conjunction(conditions)) for conditions, _ in self._completions(self._run)
-        )
+        ways = [conditions for conditions, _ in self._completions(self._run)]
+        if any(self._like_explored(way, *self._in_user, conjunction(way)) for way in ways):
+            return Answer.SAT
+        return self._ask.first((*self._in_user, conjunction(way)) for way in ways)
+
+    def _like_explored(self, way: tuple[Term, ...], *conditions: Word) -> bool:
+        """Whether the assignment that the exploration met for a way to complete answers a question."""
+        known = self._run.known.get(way[:-1])  # the last says that control stays with the guest
+        return known is not None and self._ask.fulfilled(known, *conditions)
 
     def _settings(self, state: S) -> Word:
         return self._c.configuration.holds(self._machine, state, mentioned=self._general.mentioned)
@@ -448,7 +458,9 @@ class _Questions(Generic[S]):
         for case in cases:
             if case.differs.value == 0:
                 continue
-            answer = self._ask.solver(*conditions, case.differs).check()
+            answer = Answer.SAT
+            if not self._like_explored(case.first, *conditions, case.differs):
+                answer = self._ask.solver(*conditions, case.differs).check()
             if answer is Answer.SAT:
                 return answer, case
             if answer is Answer.UNKNOWN:

@@ -62,10 +62,18 @@ class BitwuzlaEngine(Engine):
         super().__init__()
         self.manager = bitwuzla.TermManager()
         self._sorts: dict[int, Any] = {}
+        self._shared: dict[Any, Any] = {}  # by their options
+        self.latest: BitwuzlaSession | None = None
 
     def session(self, *, seconds: float = 0.0, quick: bool = False) -> BitwuzlaSession:
         """A new solver without assertions."""
         return BitwuzlaSession(self, seconds, quick)
+
+    def shared(self, options: Any) -> Any:
+        """The Bitwuzla of the sessions that have none of their own."""
+        if options not in self._shared:
+            self._shared[options] = bitwuzla.Bitwuzla(self.manager, options)
+        return self._shared[options]
 
     def _sort(self, width: int) -> Any:
         found = self._sorts.get(width)
@@ -116,35 +124,55 @@ class BitwuzlaEngine(Engine):
 
 
 class BitwuzlaSession:
-    """One Bitwuzla."""
+    """What is asserted in one session of an engine.
+
+    Sessions with quick questions have a Bitwuzla each.  The others share the engine's and assume what they
+    assert: questions about one instruction have much in common.
+    """
 
     def __init__(self, engine: BitwuzlaEngine, seconds: float, quick: bool) -> None:
-        options = _options(int(seconds * 1000), quick)
-        self._solver = bitwuzla.Bitwuzla(engine.manager, options)
+        self._engine, self._options = engine, _options(int(seconds * 1000), quick)
+        self._own = bitwuzla.Bitwuzla(engine.manager, self._options) if quick else None
+        self._levels: list[list[Any]] = [[]]  # what is assumed, where the solver is shared
         self._free = 0 if quick else _LOCAL_STEPS
+
+    @property
+    def _solver(self) -> Any:
+        return self._own or self._engine.shared(self._options)
 
     def add(self, condition: Any) -> None:
         """Assert a condition on the open level."""
-        self._solver.assert_formula(condition)
+        if self._own is None:
+            self._levels[-1].append(condition)
+        else:
+            self._own.assert_formula(condition)
 
     def push(self) -> None:
         """Open a level."""
-        self._solver.push(1)
+        self._levels.append([])
+        if self._own is not None:
+            self._own.push(1)
 
     def pop(self) -> None:
         """Close the latest level."""
-        self._solver.pop(1)
+        self._levels.pop()
+        if self._own is not None:
+            self._own.pop(1)
 
     def check(self, assumed: Sequence[Any], rlimit: int) -> Answer:
         """Whether everything can hold together."""
-        if rlimit:
-            # Bitwuzla asks some thousand times a second: a function of Python's would take a fifth of the time.
-            often = self._free + rlimit // _UNITS
-            self._solver.configure_terminator(chain(repeat(False, often), repeat(True)).__next__)
-        return _ANSWERS[self._solver.check_sat(*assumed)]
+        solver, self._engine.latest = self._solver, self
+        # Bitwuzla asks some thousand times a second: a function of Python's would take a fifth of the time.
+        enough = (
+            chain(repeat(False, self._free + rlimit // _UNITS), repeat(True)) if rlimit else repeat(False)
+        )
+        solver.configure_terminator(enough.__next__)
+        return _ANSWERS[solver.check_sat(*chain.from_iterable(self._levels), *assumed)]
 
     def number(self, vector: Any) -> int:
         """What a vector is in the assignment behind a SAT."""
+        if self._own is None and self._engine.latest is not self:
+            raise RuntimeError("another session has used the solver since")
         return int(self._solver.get_value(vector).value(10))
 
 

@@ -291,7 +291,7 @@ class Surveyor:
                 instruction,
                 self.effort,
                 configuration=self.request.configuration,
-                prefer=self.classifier.technique.deprivileged,
+                prefer=self.classifier.likely,
                 traps=self._promised(form),
             )
         except PathBudgetError as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
-from weakref import WeakValueDictionary
+from weakref import KeyedRef
 from zlib import crc32
 
 # Operations, with the meaning SMT-LIB's QF_UFBV gives them:
@@ -40,14 +40,22 @@ class Term:
 
 
 Data = int | str | tuple[int, int] | None
-_interned: WeakValueDictionary[tuple[object, ...], Term] = WeakValueDictionary()
+# By what makes a term: a dictionary of our own, as WeakValueDictionary's methods take a twentieth of all time.
+_interned: dict[tuple[object, ...], KeyedRef[tuple[object, ...], Term]] = {}
+
+
+def _forget(gone: KeyedRef[tuple[object, ...], Term]) -> None:
+    if _interned.get(gone.key) is gone:
+        del _interned[gone.key]
 
 
 def _node(op: str, width: int, args: tuple[Term, ...] = (), data: Data = None) -> Term:
-    key = (op, width, data, *map(id, args))
-    found = _interned.get(key)
-    if found is not None:
-        return found
+    key = (op, width, data, args)
+    known = _interned.get(key)
+    if known is not None:
+        found = known()
+        if found is not None:
+            return found
     term = Term.__new__(Term)
     term.op, term.width, term.args, term.data = op, width, args, data
     order = crc32(f"{op} {width} {data}".encode())
@@ -55,7 +63,7 @@ def _node(op: str, width: int, args: tuple[Term, ...] = (), data: Data = None) -
         order = (order * 0x9E3779B97F4A7C15 + arg.order + 1) & 0xFFFFFFFFFFFFFFFF
     term.order = order
     term._sum = None
-    _interned[key] = term
+    _interned[key] = KeyedRef(term, _forget, key)
     return term
 
 
