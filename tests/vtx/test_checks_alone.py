@@ -163,9 +163,11 @@ def search(
     found = {name: model(word.term) for name, word in symbols.items()}
     changes = {name: value for name, value in found.items() if value != base.fields[name]}
     fields = {**base.fields, **changes}
-    memory = tuple(
-        (address, size, model(view.read(place, size).term) if isinstance(place, Word) else 0)
+    # What no check asked for is 0, unless a place that one asked for is the same.
+    memory = tuple(_empty(fields)) + tuple(
+        (address, size, model(view.read(place, size).term))
         for (address, size), (place, _) in zip(_places(fields), _places({**fixed, **symbols}), strict=True)
+        if isinstance(place, Word)
     )
     vmcs = Vmcs(fields=fields, memory=memory, launch=launch)
     return Alone(mode, capabilities, vmcs, changes)

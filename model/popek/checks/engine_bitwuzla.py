@@ -21,8 +21,8 @@ from .engine import Answer, Engine
 
 # Steps of the local search before bits are blasted.
 _LOCAL_STEPS: Final = 2000
-# Units of `rlimit` for one question of Bitwuzla whether to stop: both are then about 100 microseconds.
-_UNITS: Final = 400
+# Units of `rlimit` for one question of Bitwuzla whether to stop: roughly the same time.
+_UNITS: Final = 40
 
 _KINDS: Final[Mapping[str, Kind]] = {
     "eq": Kind.EQUAL,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import attrs
 import z3
 
-from popek.kernel.terms import Term, postorder
+from popek.kernel.terms import Term
 from popek.kernel.words import Word
 
 from .engine_z3 import Z3Engine, answer_of
@@ -46,14 +47,14 @@ def cheapest(
     if answer is not Answer.SAT:
         return Optimum(answer)
     found = optimizer.model()
-    return Optimum(answer, _model(roots, lambda one: found.eval(engine.vector(one), True).as_long()))
+    return Optimum(answer, _model(engine, roots, lambda vector: found.eval(vector, True).as_long()))
 
 
 class Choices:
     """Named conditions, any selection of which can be asked about.
 
     Args:
-        named: conditions (width 1) by name, without memory.
+        named: conditions (width 1) by name; cells of memory are unrelated.
         effort: bounds, and the tally.
     """
 
@@ -73,7 +74,7 @@ class Choices:
     def model(self) -> Model:
         """The assignment behind the latest SAT."""
         roots = [condition.term for condition in self._named.values()]
-        return _model(roots, lambda one: self._session.number(self._engine.vector(one)))
+        return _model(self._engine, roots, self._session.number)
 
     def core(self, names: Sequence[str]) -> tuple[str, ...] | None:
         """Those of the conditions that contradict one another, none of which can be spared; None if none do.
@@ -95,8 +96,9 @@ class Choices:
         return [names[str(literal)] for literal in self._session.core()]
 
 
-def _model(roots: Iterable[Term], number: Callable[[Term], int]) -> Model:
-    return Model({term: number(term) for term in postorder(roots) if term.op == "var"})
+def _model(engine: Z3Engine, roots: Iterable[Term], number: Callable[[Any], int]) -> Model:
+    unknowns = {unknown for root in roots for unknown in engine.unknowns[root]}
+    return Model({unknown: number(engine.vector(unknown)) for unknown in unknowns})
 
 
 def contradiction(named: Mapping[str, Word], effort: Effort | None = None) -> tuple[str, ...] | None:
