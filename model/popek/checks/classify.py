@@ -41,9 +41,9 @@ from .runs import (
     Case,
     Completion,
     Run,
+    compared,
     conjunction,
     declared_order,
-    differing,
     explore_instruction,
     handed_over,
     operating_mode,
@@ -355,7 +355,7 @@ class _Questions(Generic[S]):
         before = self._run.before
         pairs = [(when, (), before, after) for when, after in self._completions(self._run)]
         ignored = elsewhere | other_leaves | frozenset(self._technique.guests_own)
-        changed = differing(pairs, ignoring=ignored, time_is_state=self._c.time_is_state)
+        changed = compared(pairs, ignoring=ignored, time_is_state=self._c.time_is_state)
         return _Problem([], changed, [self._run])
 
     def _mode(self) -> _Problem[S]:
@@ -375,7 +375,7 @@ class _Questions(Generic[S]):
         offset, elsewhere, exists = self._c.moved(relocate)
         other = self._general.at(elsewhere)
         moved = [(when, relocate(after, offset)) for when, after in self._completions(self._run)]
-        cases = differing(
+        cases = compared(
             together(moved, self._completions(other)),
             ignoring=frozenset(),
             time_is_state=self._c.time_is_state,
@@ -389,7 +389,7 @@ class _Questions(Generic[S]):
         conditions = [self._settings(other.before), exists]
         if any(leaf.role is Role.MODE for leaf in varied.leaves):
             conditions.append(self._machine.supervisor(other.before))
-        cases = differing(
+        cases = compared(
             together(self._completions(self._run), self._completions(other)),
             ignoring=frozenset((*(leaf.name for leaf in varied.leaves), *varied.contents)),
             time_is_state=self._c.time_is_state,
@@ -425,7 +425,7 @@ class _Questions(Generic[S]):
         question = Question(
             f"{self._machine.name}: {self._instruction.form} is {name.replace('_', '-')} "
             f"({self._technique.name}; {self._c.configuration})",
-            [*self._assumed, *conditions, any_of(case.differs for case in problem.cases)],
+            lambda: [*self._assumed, *conditions, any_of(case.differs for case in problem.cases)],
         )
         narrower = known if isinstance(known, Finding) else None
         possible: Case | None = None
@@ -500,7 +500,7 @@ class _Questions(Generic[S]):
         """Whether varying this alone can make the results differ; gives up early."""
         problem = self._two_states(varied, self._completing)
         return self._ask.first(
-            [(*problem.conditions, case.differs) for case in problem.cases], rlimit=COMPONENT
+            ((*problem.conditions, case.differs) for case in problem.cases), rlimit=COMPONENT
         )
 
     def _that_differ(

@@ -73,14 +73,20 @@ class Engine(ABC):
     def condition(self, term: Term) -> Any:
         """A term of width 1 as a Boolean."""
         self._translate(term)
+        return self._bool(term)
+
+    def vector(self, term: Term) -> Any:
+        """A term as a bit-vector."""
+        self._translate(term)
+        return self._vector(term)
+
+    def _bool(self, term: Term) -> Any:
         found = self._bools.get(term)
         if found is None:
             found = self._bools[term] = self._is_one(self._vectors[term])
         return found
 
-    def vector(self, term: Term) -> Any:
-        """A term as a bit-vector."""
-        self._translate(term)
+    def _vector(self, term: Term) -> Any:
         found = self._vectors.get(term)
         if found is None:
             found = self._vectors[term] = self._bit(self._bools[term])
@@ -105,9 +111,9 @@ class Engine(ABC):
     def _node(self, term: Term) -> None:
         op, args = term.op, term.args
         if op in COMPARISONS:
-            self._bools[term] = self._comparison(op, self.vector(args[0]), self.vector(args[1]))
+            self._bools[term] = self._comparison(op, self._vector(args[0]), self._vector(args[1]))
         elif term.width == 1 and op in CONNECTIVES:
-            self._bools[term] = self._connective(op, [self.condition(arg) for arg in args])
+            self._bools[term] = self._connective(op, [self._bool(arg) for arg in args])
         elif term.width == 1 and op == "const":
             self._bools[term] = self._truth(bool(term.data))
         elif op == "const":
@@ -117,10 +123,10 @@ class Engine(ABC):
         elif op == "apply":
             self._vectors[term] = self._application(term)
         elif op == "ite":
-            branches = self.vector(args[1]), self.vector(args[2])
-            self._vectors[term] = self._choice(self.condition(args[0]), *branches)
+            branches = self._vector(args[1]), self._vector(args[2])
+            self._vectors[term] = self._choice(self._bool(args[0]), *branches)
         else:
-            self._vectors[term] = self._operation(term, [self.vector(arg) for arg in args])
+            self._vectors[term] = self._operation(term, [self._vector(arg) for arg in args])
 
     def _note_unknowns(self, term: Term) -> None:
         below = list(filter(None, map(self.unknowns.__getitem__, term.args)))

@@ -81,7 +81,7 @@ class Z3Engine(Engine):
         if not self._functions:
             return super()._application(term)
         sorts = [z3.BitVecSort(part.width, self.context) for part in (*term.args, term)]
-        return z3.Function(str(term.data), *sorts)(*map(self.vector, term.args))
+        return z3.Function(str(term.data), *sorts)(*map(self._vector, term.args))
 
 
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {

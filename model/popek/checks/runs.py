@@ -250,19 +250,22 @@ def declared_order(state: type[State], names: Iterable[str]) -> list[str]:
     return [name for name in everything if name in wanted]
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, slots=False)
 class Case:
-    """A pair of states that a question compares.
+    """A pair of states that a question compares; most are never looked at.
 
     Attributes:
         first, second: the conditions under which the two runs end so.
-        unlike: per leaf and memory the condition that they differ there; those that cannot differ,
-            because their terms are the same, are left out.
     """
 
     first: tuple[Term, ...]
     second: tuple[Term, ...]
-    unlike: Mapping[str, Word]
+    _compare: Callable[[], Mapping[str, Word]]
+
+    @cached_property
+    def unlike(self) -> Mapping[str, Word]:
+        """Per leaf and memory the condition that they differ there; without those that cannot differ."""
+        return self._compare()
 
     @property
     def given(self) -> tuple[Term, ...]:
@@ -280,17 +283,22 @@ class Case:
         return self.when & any_of(self.unlike.values())
 
 
-def differing(pairs: Iterable[Pair[S]], *, ignoring: frozenset[str], time_is_state: bool) -> list[Case]:
-    """The pairs that may differ.
+def compared(pairs: Iterable[Pair[S]], *, ignoring: frozenset[str], time_is_state: bool) -> list[Case]:
+    """A case per pair.
 
     Leaves named in `ignoring` do not count, nor do clocks unless `time_is_state`.
     """
-    found = []
-    for first, second, a, b in pairs:
-        unlike = dict(_unlike(a, b, ignoring, time_is_state))
-        if unlike:
-            found.append(Case(first, second, unlike))
-    return found
+
+    def case(first: tuple[Term, ...], second: tuple[Term, ...], a: S, b: S) -> Case:
+        return Case(first, second, lambda: dict(_unlike(a, b, ignoring, time_is_state)))
+
+    return [case(*pair) for pair in pairs]
+
+
+def differing(pairs: Iterable[Pair[S]], *, ignoring: frozenset[str], time_is_state: bool) -> list[Case]:
+    """The cases of the pairs that may differ, as `compared`."""
+    cases = compared(pairs, ignoring=ignoring, time_is_state=time_is_state)
+    return [case for case in cases if case.unlike]
 
 
 def _unlike(a: S, b: S, ignoring: frozenset[str], time_is_state: bool) -> Iterator[tuple[str, Word]]:

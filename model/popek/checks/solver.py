@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 import attrs
 
@@ -101,6 +102,7 @@ class Solver:
         self._session = self._engine.session(seconds=self.effort.timeout, quick=quick)
         self._bound = self.effort.rlimit if rlimit is None else rlimit
         self._asserted: list[list[Term]] = [[]]  # by level
+        self._cells: list[list[Term]] = [[]]  # by level: those that its conditions read
         self._axioms: list[list[Term]] = [[]]  # by level: what ties cells
         self._assumed: list[Term] = []  # in the latest check
 
@@ -111,6 +113,7 @@ class Solver:
         term = _term(condition)
         self._session.add(self._engine.condition(term))
         self._asserted[-1].append(term)
+        self._cells[-1] += self._cells_of(term)
 
     def fix(self, unknowns: Iterable[Term], model: Model) -> None:
         """Assert that variables and cells have the values that an assignment gives to them."""
@@ -125,11 +128,15 @@ class Solver:
             found.update(dict.fromkeys(self._engine.unknowns[condition]))
         return found
 
+    def _cells_of(self, condition: Term) -> list[Term]:
+        return [unknown for unknown in self._engine.unknowns[condition] if unknown.op == "apply"]
+
     def push(self, condition: Term | Word | None = None) -> None:
         """Open a level, and assert a condition on it."""
         self._session.push()
         self._axioms.append([])
         self._asserted.append([])
+        self._cells.append([])
         if condition is not None:
             self.add(condition)
 
@@ -137,6 +144,7 @@ class Solver:
         """Close the latest level."""
         self._session.pop()
         self._asserted.pop()
+        self._cells.pop()
         # What ties two cells holds for good.
         for axiom in self._axioms.pop():
             self._tie(axiom)
@@ -148,7 +156,7 @@ class Solver:
         bound = self._bound if rlimit is None else rlimit
         self._assumed = [_term(a) for a in assumptions]
         assumed = [self._engine.condition(a) for a in self._assumed]
-        cells = [unknown for unknown in self.unknowns(self._conditions()) if unknown.op == "apply"]
+        cells = [*chain.from_iterable(self._cells), *chain.from_iterable(map(self._cells_of, self._assumed))]
         start = time.perf_counter()
         answer = self._session.check(assumed, bound)
         while answer is Answer.SAT and (loose := _loose(cells, self._number)):
@@ -164,7 +172,7 @@ class Solver:
         return Model({unknown: self._number(unknown) for unknown in self.unknowns(self._conditions())})
 
     def _conditions(self) -> list[Term]:
-        return [condition for level in self._asserted for condition in level] + self._assumed
+        return [*chain.from_iterable(self._asserted), *self._assumed]
 
     def _number(self, term: Term) -> int:
         return self._session.number(self._engine.vector(term))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import attrs
@@ -65,13 +65,18 @@ class Status(enum.Enum):
 class Question:
     """Can these conditions hold together?  The conditions are kept, so the question can be shown.
 
-    Attributes:
+    Args:
         name: what is asked, for people.
-        conditions: words of width 1.
+        conditions: words of width 1, or what makes them where nobody may look.
     """
 
     name: str
-    conditions: Sequence[Word]
+    _conditions: Sequence[Word] | Callable[[], Sequence[Word]]
+
+    @cached_property
+    def conditions(self) -> Sequence[Word]:
+        """Words of width 1."""
+        return self._conditions() if callable(self._conditions) else self._conditions
 
     @property
     def trivial(self) -> bool:
