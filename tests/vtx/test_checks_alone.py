@@ -147,8 +147,14 @@ def search(
     free &= set(base.fields)
     fixed = {name: value for name, value in base.fields.items() if name not in free}
     symbols = {name: field_symbol(name) for name in sorted(free)}
-    view = symbolic_view(Vmcs(fields=fixed, launch=launch), capabilities, symbols)
+    places = _places({**fixed, **symbols})
+    # Where the place is known there are zeros, and what the solver places lies elsewhere.
+    zeros = tuple((place, size, 0) for place, size in places if not isinstance(place, Word))
+    view = symbolic_view(Vmcs(fields=fixed, memory=zeros, launch=launch), capabilities, symbols)
     solver = Solver()
+    for place, _ in places:
+        if isinstance(place, Word):
+            solver.add(all_of(place >> 12 != known >> 12 for known, _, _ in zeros))
     for other in CHECKS.values():
         violation = _violation(other, view)
         if violation is None or (other.certainty == "warning" and other is not check):
@@ -163,11 +169,9 @@ def search(
     found = {name: model(word.term) for name, word in symbols.items()}
     changes = {name: value for name, value in found.items() if value != base.fields[name]}
     fields = {**base.fields, **changes}
-    # What no check asked for is 0, unless a place that one asked for is the same.
-    memory = tuple(_empty(fields)) + tuple(
-        (address, size, model(view.read(place, size).term))
-        for (address, size), (place, _) in zip(_places(fields), _places({**fixed, **symbols}), strict=True)
-        if isinstance(place, Word)
+    memory = tuple(
+        (address, size, model(view.read(place, size).term) if isinstance(place, Word) else 0)
+        for (address, size), (place, _) in zip(_places(fields), places, strict=True)
     )
     vmcs = Vmcs(fields=fields, memory=memory, launch=launch)
     return Alone(mode, capabilities, vmcs, changes)

@@ -226,34 +226,57 @@ class Minimizer:
         the current model meets cost nothing; others are tried many at once, and by halves where that fails,
         which gives what trying them one by one would give.
         """
-        pending = [[wish for wish in preferences if terms.compare("eq", *wish).op != "const"]]
-        while pending:
-            wishes = pending.pop()
-            if not wishes:
-                continue
-            together = terms.ONE
-            for wish in wishes:
-                together = terms.arithmetic("and", together, terms.compare("eq", *wish))
-            if model(together) == 1 or self._solver.check([together]) is Answer.SAT:
-                if model(together) == 0:
-                    model = self._solver.model()
-                self._solver.add(together)
-            elif len(wishes) > 1:
-                pending += [wishes[len(wishes) // 2 :], wishes[: len(wishes) // 2]]
-            elif wishes[0][0].width > 1:
-                pending.append(_halves(*wishes[0]))
-        return model
+        self._model = model
+        self._settle([wish for wish in preferences if terms.compare("eq", *wish).op != "const"])
+        return self._model
+
+    def _settle(self, wishes: Sequence[tuple[Term, Term]], *, doomed: bool = False) -> bool:
+        """Assert of the wishes what can be had, the earlier ones first.
+
+        Args:
+            doomed: they are known to be impossible together.
+
+        Returns:
+            Whether all of them could be had.
+        """
+        answer = Answer.UNSAT if doomed else self._grant(wishes)
+        if answer is Answer.SAT:
+            return True
+        middle = len(wishes) // 2
+        first, second = (wishes[:middle], wishes[middle:]) if middle else _halves(*wishes[0])
+        if first:
+            granted = self._settle(first)
+            self._settle(second, doomed=granted and answer is Answer.UNSAT)
+        return False
+
+    def _grant(self, wishes: Iterable[tuple[Term, Term]]) -> Answer:
+        """Whether the wishes can be had together; if so they are asserted."""
+        together = terms.ONE
+        for wish in wishes:
+            together = terms.arithmetic("and", together, terms.compare("eq", *wish))
+        if self._model(together) == 0:
+            answer = self._solver.check([together])
+            if answer is not Answer.SAT:
+                return answer
+            self._model = self._solver.model()
+        self._solver.add(together)
+        return Answer.SAT
 
     def cells(self) -> list[Term]:
         """The storage cells (applications of a memory's unknown contents) that the query reads."""
         return terms.applications_of(self._roots)
 
 
-def _halves(term: Term, preferred: Term) -> list[tuple[Term, Term]]:
-    """A preference for a term as two for its halves, the high one first."""
+def _halves(term: Term, preferred: Term) -> tuple[list[tuple[Term, Term]], list[tuple[Term, Term]]]:
+    """A preference for a term as one for its high half and one for its low half; none for those of a bit."""
+    if term.width == 1:
+        return [], []
     top, middle = term.width - 1, term.width // 2
-    parts = ((top, middle), (middle - 1, 0))
-    return [(terms.extract(term, *part), terms.extract(preferred, *part)) for part in parts]
+    high, low = (
+        (terms.extract(term, *part), terms.extract(preferred, *part))
+        for part in ((top, middle), (middle - 1, 0))
+    )
+    return [high], [low]
 
 
 def leaf_preferences(

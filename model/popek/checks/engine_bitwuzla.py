@@ -180,7 +180,9 @@ class BitwuzlaSession:
 def _options(milliseconds: int, quick: bool) -> Any:
     options = bitwuzla.Options()
     options.set(Option.PRODUCE_MODELS, True)
-    # These two take longer than they save on questions of this size.
+    # Terms come simplified, and questions are small: these take longer than they save.
+    options.set(Option.REWRITE_LEVEL, 0)
+    options.set(Option.PP_EMBEDDED_CONSTR, False)
     options.set(Option.PP_NORMALIZE, False)
     options.set(Option.PP_SKELETON_PREPROC, False)
     if not quick:

@@ -115,11 +115,6 @@ class Solver:
         self._asserted[-1].append(term)
         self._cells[-1] += self._cells_of(term)
 
-    def fix(self, unknowns: Iterable[Term], model: Model) -> None:
-        """Assert that variables and cells have the values that an assignment gives to them."""
-        for unknown in unknowns:
-            self.add(terms.compare("eq", unknown, terms.const(unknown.width, model(unknown))))
-
     def unknowns(self, conditions: Iterable[Term]) -> dict[Term, None]:
         """The variables and cells that conditions read, in order of first use."""
         found: dict[Term, None] = {}
