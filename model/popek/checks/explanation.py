@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -15,10 +16,10 @@ from .promises import Keeper, Promises
 from .runs import explore_instruction
 from .solver import Effort
 from .survey import Request, Row, row_of
-from .verdict import Status, Truth
+from .verdict import Evidence, Status, Truth
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class FormExplanation:
     """One operand form.
 
@@ -26,7 +27,7 @@ class FormExplanation:
         row: its classes and promises.
         summary: what it does, from the semantics.
         witnesses: per class or promise that has one.
-        evidence: per question, what was asked (hash) and answered.
+        asked: per question, what was asked and answered.
         disagreement: why the premise of Theorem 1 and fidelity part, where they do.
         counterexamples: the witnesses as they were found, with their states and programs.
     """
@@ -34,9 +35,14 @@ class FormExplanation:
     row: Row
     summary: str
     witnesses: dict[str, dict[str, Any]]
-    evidence: dict[str, dict[str, object]]
+    asked: Mapping[str, Evidence] = attrs.field(eq=False)
     disagreement: str
     counterexamples: Mapping[str, Counterexample[Any]] = attrs.field(factory=dict, eq=False)
+
+    @cached_property
+    def evidence(self) -> dict[str, dict[str, object]]:
+        """Per question the hash of what was asked and the answers, a second solver's too."""
+        return {question: evidence.to_json() for question, evidence in self.asked.items()}
 
     def to_json(self) -> dict[str, object]:
         """The row, and more."""
@@ -95,20 +101,20 @@ def explain(
         run = explore_instruction(machine, instruction, effort, configuration=request.configuration)
         classified, kept = classifier.classify(instruction, run), keeper.keeps(instruction, run)
         found: dict[str, Counterexample[Any]] = {}
-        evidence = {}
+        asked: dict[str, Evidence] = {}
         for question, finding in classified.findings.items():
-            evidence[question] = finding.evidence.to_json()
+            asked[question] = finding.evidence
             # What is so in user mode is shown once, under the general class.
             if not question.startswith("user_") and finding.witness is not None:
                 found[question] = finding.witness
         for promise_name, promise in (("fidelity", kept.fidelity), ("safety", kept.safety)):
-            evidence[promise_name] = promise.evidence.to_json()
+            asked[promise_name] = promise.evidence
             if promise.witness is not None:
                 found[promise_name] = promise.witness
         why = disagreement(classified, kept)
         witnesses = {question: witness.to_json() for question, witness in found.items()}
         forms.append(
-            FormExplanation(row_of(classified, kept), instruction.summary, witnesses, evidence, why, found)
+            FormExplanation(row_of(classified, kept), instruction.summary, witnesses, asked, why, found)
         )
         if progress is not None:
             progress(number + 1, len(instructions))

@@ -2,7 +2,8 @@
 
 The theorems about an arbitrary machine need uninterpreted sorts, quantifiers and arrays, which the
 bit-vector questions of `solver` do not have.  Here the SMT-LIB script *is* the question: what Z3 reads is
-what a second solver reads and what a reader sees.  With `solver` this is the only module that imports Z3.
+what a second solver reads and what a reader sees.  It also confirms what another solver said of a bit-vector
+question, from the text that was exported.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import attrs
@@ -108,7 +108,15 @@ class Question:
         return sha256(self.smtlib)
 
 
-@attrs.frozen(eq=False)
+# Z3's resource units for confirming what another solver said.
+CONFIRMATION = 5_000_000
+
+
+class SolversDisagreeError(RuntimeError):
+    """One solver finds an assignment where another says that there is none: a defect of one of them, or ours."""
+
+
+@attrs.frozen(eq=False, slots=False)
 class Evidence:
     """How far an answer goes.
 
@@ -118,14 +126,37 @@ class Evidence:
     """
 
     question: Question
-    answers: dict[str, Answer]
+    answers: Mapping[str, Answer]
+
+    @cached_property
+    def confirmed(self) -> Mapping[str, Answer]:
+        """The answers, and beside an UNSAT what Z3 says to the exported text, if it was not Z3's.
+
+        A question that is false by itself was answered by simplification.
+
+        Raises:
+            SolversDisagreeError: Z3 finds an assignment.
+        """
+        if self.question.trivial:
+            return {"simplification": Answer.UNSAT}
+        if Answer.UNSAT not in self.answers.values():
+            return self.answers
+        from .engine_z3 import Z3Engine  # loads Z3
+        from .first_order import ask
+
+        if Z3Engine.name in self.answers:
+            return self.answers
+        second = ask(self.question.smtlib, effort=Effort(rlimit=CONFIRMATION)).answer
+        if second is Answer.SAT:
+            raise SolversDisagreeError(f"{self.question.name}: no assignment, but {Z3Engine.name} finds one")
+        return {**self.answers, Z3Engine.name: second}
 
     def to_json(self) -> dict[str, object]:
-        """Hash of the query and the solvers' answers."""
+        """Hash of the query and the solvers' answers, with a second one's where there is no assignment."""
         return {
             "question": self.question.name,
             "smtlib_sha256": self.question.sha256,
-            "solvers": {name: answer.value for name, answer in sorted(self.answers.items())},
+            "solvers": {name: answer.value for name, answer in sorted(self.confirmed.items())},
             "certificate": None,
         }
 

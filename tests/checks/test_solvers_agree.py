@@ -1,0 +1,76 @@
+"""Bitwuzla and Z3 find the same classes, promises and components, and the same minimal witnesses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from popek.architectures import machine
+from popek.checks.choice import VARIABLE
+from popek.checks.engine_z3 import Z3Engine
+from popek.checks.first_order import Reply
+from popek.checks.solver import Answer
+from popek.checks.survey import ALL, Request, Row, Surveyor
+from popek.checks.verdict import Evidence, Question, SolversDisagreeError
+from popek.kernel.configuration import default_configuration
+from popek.kernel.words import Word, symbol
+
+FORMS = {
+    "pg74": None,
+    "ia32": ("SGDT m", "SMSW r32", "POPFD", "PUSH CS", "LAR r16, r16", "STI", "MOV Sreg, r16", "LLDT r16", "ADD r32, r32"),
+    "pdp11-45": ("MOV (R), R", "RTI", "SPL"),
+    "s370": ("SSM", "LRA", "STCK", "TS"),
+}  # fmt: skip
+
+
+def _rows(name: str) -> Iterator[Row]:
+    found = machine(name)
+    request = Request(name, configuration=default_configuration(found), promises=True, witnesses=ALL)
+    surveyor = Surveyor(request, found)
+    wanted = FORMS[name] or tuple(found.instructions)
+    for form in (i.form for one in wanted for i in found.find(one)):
+        yield surveyor.row(form)
+
+
+def _told(row: Row) -> dict[str, Any]:
+    told = row.to_json()
+    for name in ("components", "components_undecided"):
+        told[name] = sorted(told[name])  # type: ignore[call-overload]
+    return told
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_either_solver_finds_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "bitwuzla")
+    ours = [_told(row) for row in _rows(name)]
+    monkeypatch.setenv(VARIABLE, "z3")
+    assert [_told(row) for row in _rows(name)] == ours
+    assert any(row["witness"] for row in ours) == (name in ("ia32", "pdp11-45"))
+
+
+def test_z3_confirms_from_the_exported_text_that_there_is_no_assignment() -> None:
+    question = Question("low and high", [symbol("a", 8) < 3, symbol("a", 8) > 7])
+    evidence = Evidence(question, {"bitwuzla": Answer.UNSAT})
+    assert evidence.confirmed == {"bitwuzla": Answer.UNSAT, Z3Engine.name: Answer.UNSAT}
+    assert evidence.to_json()["solvers"] == {"bitwuzla": "unsat", Z3Engine.name: "unsat"}
+
+
+def test_an_assignment_needs_no_second_solver_and_what_is_false_by_itself_none_at_all() -> None:
+    low = symbol("a", 8) < 3
+    assert Evidence(Question("low", [low]), {"bitwuzla": Answer.SAT}).confirmed == {"bitwuzla": Answer.SAT}
+    never = Evidence(Question("never", [low, Word(1, 0)]), {"bitwuzla": Answer.UNSAT})
+    assert never.confirmed == {"simplification": Answer.UNSAT}
+
+
+def test_solvers_that_disagree_are_an_error() -> None:
+    low = Question("low", [symbol("a", 8) < 3])
+    with pytest.raises(SolversDisagreeError, match="low: no assignment, but z3"):
+        _ = Evidence(low, {"bitwuzla": Answer.UNSAT}).confirmed
+
+
+def test_a_second_solver_that_gives_up_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("popek.checks.first_order.ask", lambda text, effort: Reply(Answer.UNKNOWN))
+    evidence = Evidence(Question("low", [symbol("a", 8) < 3]), {"bitwuzla": Answer.UNSAT})
+    assert evidence.confirmed[Z3Engine.name] is Answer.UNKNOWN
