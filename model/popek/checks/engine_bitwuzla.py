@@ -63,7 +63,7 @@ class BitwuzlaEngine(Engine):
         self.manager = bitwuzla.TermManager()
         self._sorts: dict[int, Any] = {}
         self._shared: dict[Any, Any] = {}  # by their options
-        self.latest: BitwuzlaSession | None = None
+        self.latest: object = None  # the mark of the latest check: no session, which would keep itself alive
 
     def session(self, *, seconds: float = 0.0, quick: bool = False) -> BitwuzlaSession:
         """A new solver without assertions."""
@@ -135,6 +135,7 @@ class BitwuzlaSession:
         self._own = bitwuzla.Bitwuzla(engine.manager, self._options) if quick else None
         self._levels: list[list[Any]] = [[]]  # what is assumed, where the solver is shared
         self._free = 0 if quick else _LOCAL_STEPS
+        self._mark: object = None  # of its latest check
 
     @property
     def _solver(self) -> Any:
@@ -161,7 +162,8 @@ class BitwuzlaSession:
 
     def check(self, assumed: Sequence[Any], rlimit: int) -> Answer:
         """Whether everything can hold together."""
-        solver, self._engine.latest = self._solver, self
+        solver = self._solver
+        self._mark = self._engine.latest = object()
         # Bitwuzla asks some thousand times a second: a function of Python's would take a fifth of the time.
         enough = (
             chain(repeat(False, self._free + rlimit // _UNITS), repeat(True)) if rlimit else repeat(False)
@@ -171,7 +173,7 @@ class BitwuzlaSession:
 
     def number(self, vector: Any) -> int:
         """What a vector is in the assignment behind a SAT."""
-        if self._own is None and self._engine.latest is not self:
+        if self._own is None and self._engine.latest is not self._mark:
             raise RuntimeError("another session has used the solver since")
         return int(self._solver.get_value(vector).value(10))
 

@@ -23,7 +23,7 @@ class Pruner:
     Args:
         effort: bounds, and the tally.
         prefer: conditions (width 1) that assignments should fulfil where that costs nothing.
-        rlimit: Z3 resource units for one fork.
+        rlimit: work for one fork, as in `Effort`.
 
     Attributes:
         translated: a solver whose translations others may share.

@@ -75,7 +75,7 @@ class Generator:
         everywhere: whether memory is as the generator likes it; otherwise only the base's memory is used.
         rules: the checks; by default all.
         area: whether the MSR-load area may move and grow; its entries are then not looked at.
-        effort: bounds on Z3.
+        effort: bounds on the solver.
     """
 
     _for_area: Generator | None

@@ -95,13 +95,13 @@ class Row:
 
 
 def assume(base: Sequence[Word], beside: Solver | None = None) -> Ask:
-    """Ask Z3 under these assumptions, beside a solver whose translations are shared."""
+    """Ask under these assumptions, beside a solver whose translations are shared."""
     asker = Asker(Effort(), base, beside)
     return lambda conditions: _KNOWN[asker.first([conditions])]
 
 
 def asking(due: Obligation) -> Ask:
-    """Ask Z3 under what an obligation assumes."""
+    """Ask under what an obligation assumes."""
     return assume(due.assumed, _translated(due.instruction.form))
 
 

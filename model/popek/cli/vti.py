@@ -201,7 +201,7 @@ def _profile(grants: Sequence[str], readings: Sequence[str]) -> Profile:
 
 
 def _solver() -> Assume:
-    """Ask Z3, a fresh solver per question."""
+    """Ask a fresh solver per question."""
     from popek.checks.solver import Answer
     from popek.checks.verdict import Question
 
