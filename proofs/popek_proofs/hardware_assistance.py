@@ -20,11 +20,12 @@ from popek.architectures.ia64.vti import synthesis as vti_synthesis
 from popek.architectures.requirements import Requirement
 from popek.architectures.vtx.capability_files import load_capabilities
 from popek.architectures.vtx.operation.ownership import EVERYTHING, Profile, profile
+from popek.checks.asking import assume
 from popek.checks.runs import explore_instruction
 from popek.checks.solver import Answer, Effort
 from popek.checks.survey import Request, Surveyor
 from popek.checks.verdict import Truth
-from popek.checks.vtx_requirements import assume, derive, governed_forms
+from popek.checks.vtx_requirements import derive, governed_forms
 from popek.checks.vtx_synthesis import hidden_features, synthesize
 from popek.kernel.configuration import default_configuration
 from popek.kernel.machine import Machine, UnknownNameError

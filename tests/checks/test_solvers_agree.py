@@ -19,7 +19,9 @@ from popek.kernel.words import Word, symbol
 
 FORMS = {
     "pg74": None,
-    "ia32": ("SGDT m", "SMSW r32", "POPFD", "PUSH CS", "LAR r16, r16", "STI", "MOV Sreg, r16", "LLDT r16", "ADD r32, r32"),
+    "ia32": (
+        "SGDT m", "SMSW r32", "POPFD", "PUSH CS", "LAR r16, r16", "STI", "MOV Sreg, r16", "LLDT r16", "ADD r32, r32",
+    ),
     "pdp11-45": ("MOV (R), R", "RTI", "SPL"),
     "s370": ("SSM", "LRA", "STCK", "TS"),
 }  # fmt: skip

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import pytest
 
-from popek.cli import vti
+from popek.architectures.ia64.vti.fidelity import Profile
+from popek.checks import vti_requirements
 from popek.cli.errors import UserError
 from popek.cli.vti import check, requirements, synthesize
 
@@ -77,14 +79,9 @@ def test_bad_input_is_one_line(arguments, message) -> None:
 
 
 def test_requirements_and_synthesis(capsys, monkeypatch) -> None:
-    derive, known = vti._requirements, []
-
-    def once(*arguments: object, **options: object) -> list:
-        if not known:
-            known.extend(derive(*arguments, **options))
-        return known
-
-    monkeypatch.setattr(vti, "_requirements", once)
+    derive = vti_requirements.derive
+    once = cache(lambda grants: derive(Profile(grants=grants)))
+    monkeypatch.setattr(vti_requirements, "derive", lambda profile, progress: once(profile.grants))
     assert requirements(json=True) == 0
     rows = {row["form"]: row for row in answer(capsys)["instructions"]}
     assert rows["vmsw.0"]["safe"] == "d_vmsw = 1 or promotion_pages = 0"

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 import pytest
 
 from popek.architectures.ia64.vti.fidelity import Profile, obligation
 from popek.architectures.ia64.vti.requirements import Requirement, disjunction, requirement
 from popek.architectures.ia64.vti.synthesis import synthesize
+from popek.checks.counterexample import ReplayError
 from popek.checks.runs import explore_instruction
 from popek.checks.solver import Answer
 from popek.checks.verdict import Question
+from popek.checks.vti_requirements import witness
 
 from .machine_room import ia64
 
@@ -180,3 +183,15 @@ def test_conditions_are_as_short_as_can_be() -> None:
     assert disjunction(("x", "y"), frozenset()) == "never"
     assert disjunction(("x", "y"), every - {(1, 0)}) == "x = 0 or y = 1"
     assert disjunction(("x", "y"), frozenset({(1, 0), (0, 1)})) == "x = 0 and y = 1 or x = 1 and y = 0"
+
+
+def test_a_witness_that_does_not_fail_on_numbers_is_not_shown() -> None:
+    machine, setting = ia64(), {"d_vmsw": 0, "promotion_pages": 1}
+    instruction = machine.instructions["vmsw.0"]
+    due = obligation(instruction, explore_instruction(machine, instruction), Profile())
+    assert "psr.vm 1 → 0" in witness(due, setting, "unsafe", Profile()).virtualized
+    native_only = attrs.evolve(due, image=lambda guest, private: guest)
+    with pytest.raises(ReplayError, match="'unsafe' does not replay"):
+        witness(native_only, setting, "unsafe", Profile())
+    with pytest.raises(ReplayError, match="satisfiable and is no more"):
+        witness(due, {**setting, "d_vmsw": 1}, "unsafe", Profile())

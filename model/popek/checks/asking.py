@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from popek.architectures.requirements import Ask
 from popek.kernel.words import Word
 
 from .solver import Answer, Effort, Model, Solver
@@ -48,3 +49,12 @@ class Asker:
                 case Answer.UNKNOWN:
                     answer = Answer.UNKNOWN
         return answer
+
+
+_KNOWN = {Answer.SAT: True, Answer.UNSAT: False, Answer.UNKNOWN: None}
+
+
+def assume(base: Sequence[Word], beside: Solver | None = None) -> Ask:
+    """Ask under these assumptions, beside a solver whose translations are shared."""
+    asker = Asker(Effort(), base, beside)
+    return lambda conditions: _KNOWN[asker.first([conditions])]

@@ -17,10 +17,11 @@ from popek.architectures.vtx.operation.ownership import EVERYTHING, FEATURES, Pr
 from popek.architectures.vtx.operation.technique import PRESETS
 from popek.kernel.configuration import Configuration
 
+from .asking import assume
 from .survey import Request, Surveyor
 from .verdict import Truth
 from .vtx_judgement import ALWAYS, NEVER, SOMETIMES, failure_of
-from .vtx_requirements import assume, duty, governed_forms, machine, representatives
+from .vtx_requirements import duty, governed_forms, machine, representatives
 from .vtx_synthesis import synthesize
 
 PROBLEMS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -33,14 +33,13 @@ from popek.kernel.outcome import Fault, Next, NotModelledError, Trap
 from popek.kernel.state import substitution
 from popek.kernel.words import Word
 
-from .asking import Asker
+from .asking import assume
 from .counterexample import Executed, ReplayError, assert_replay, differences, execute
 from .runs import Run, explore_instruction
-from .solver import Answer, Effort, Solver
+from .solver import Answer, Solver
 from .verdict import Question
 from .witness import find_minimal
 
-_KNOWN = {Answer.SAT: True, Answer.UNSAT: False, Answer.UNKNOWN: None}
 MODES: Mapping[str, Configuration] = {
     name: Configuration({"MODE": number}) for number, name in enumerate(("protected", "virtual-8086", "real"))
 }
@@ -92,12 +91,6 @@ class Row:
     def always(self) -> bool:
         """It is faithful and safe under every setting."""
         return self.requirement.condition(self.requirement.sound) == "always"
-
-
-def assume(base: Sequence[Word], beside: Solver | None = None) -> Ask:
-    """Ask under these assumptions, beside a solver whose translations are shared."""
-    asker = Asker(Effort(), base, beside)
-    return lambda conditions: _KNOWN[asker.first([conditions])]
 
 
 def asking(due: Obligation) -> Ask:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from .errors import UserError
 from .options import AsJson
-from .output import console, print_json
+from .output import console, print_json, progress
 
 if TYPE_CHECKING:
-    from popek.architectures.ia64.state import Ia64
     from popek.architectures.ia64.vti.configuration import Configuration
-    from popek.architectures.ia64.vti.fidelity import Obligation, Profile
-    from popek.architectures.ia64.vti.requirements import Assume, Requirement
+    from popek.architectures.ia64.vti.fidelity import Profile
+    from popek.architectures.ia64.vti.requirements import Requirement
     from popek.architectures.ia64.vti.rules import Judgement
-    from popek.checks.runs import Run
-    from popek.kernel.instruction import Instruction
+    from popek.checks.vti_requirements import Failure, Witness
 
 app = App(
     name="vti", help="Judge VT-i configurations (the virtual processor descriptor) and find the best one."
@@ -57,13 +54,15 @@ def check(
 
     configuration = _configuration(file, vac, vdc)
     judgement = judge(configuration, only=None if file else BIT_RULES)
-    rows: list[dict[str, Any]] = []
+    rows: list[Failure] = []
     if derive:
+        from popek.checks.vti_requirements import failures_under
+
         granted = {*grant, *configuration.dedicated}
         if all(rule.id != "V12" for rule in judgement.broken):
             granted.add("features")
-        profile = _profile(sorted(granted), assume)
-        rows = list(_judged(configuration, profile, progress=not json))
+        with progress("deriving") as show:
+            rows = list(failures_under(configuration, _profile(sorted(granted), assume), progress=show))
     outcome = _outcome(judgement.outcome, rows)
     if json:
         print_json(_verdict(configuration, judgement, rows, outcome))
@@ -83,7 +82,7 @@ def requirements(
     json: AsJson = False,
 ) -> int:
     """List per instruction the weakest condition on the bits for fidelity and for safety."""
-    found = _requirements(_profile(grant, assume), progress=not json)
+    found = _requirements(_profile(grant, assume))
     rows = [r for r in found if every or r.knobs or r.condition(r.sound) != "always"]
     if json:
         print_json(
@@ -130,7 +129,7 @@ def synthesize(
     from popek.architectures.ia64.vti.configuration import VAC_BITS, VDC_BITS
     from popek.architectures.ia64.vti.synthesis import synthesize as find
 
-    found = _requirements(_profile(grant, assume), progress=not json)
+    found = _requirements(_profile(grant, assume))
     best = find(found, {"promotion_pages": int(not no_promotion_pages), "si": 1}, later=later)
     if best is None:
         raise UserError("no choice of control bits is faithful and safe under these assumptions")
@@ -197,128 +196,26 @@ def _profile(grants: Sequence[str], readings: Sequence[str]) -> Profile:
     return Profile(grants=frozenset(grants), assumed=assumed)
 
 
-# -- the questions -----------------------------------------------------------------------------------
+def _requirements(profile: Profile) -> list[Requirement]:
+    from popek.checks.vti_requirements import derive
 
-
-def _solver() -> Assume:
-    """Ask a fresh solver per question."""
-    from popek.checks.solver import Answer
-    from popek.checks.verdict import Question
-
-    known = {Answer.SAT: True, Answer.UNSAT: False, Answer.UNKNOWN: None}
-
-    def assume(base: Sequence[Any]) -> Any:
-        return lambda conditions: known[Question("VT-i", [*base, *conditions]).ask()[0]]
-
-    return assume
-
-
-def _explored(*, progress: bool) -> Iterator[tuple[Instruction, Run[Ia64]]]:
-    from popek.architectures.ia64 import MACHINES
-    from popek.checks.runs import explore_instruction
-
-    machine = MACHINES["ia64"]()
-    for instruction in _tracked(list(machine.instructions.values()), progress):
-        yield instruction, explore_instruction(machine, instruction)
-
-
-def _tracked(items: list[Any], progress: bool) -> Iterator[Any]:
-    if not (progress and sys.stderr.isatty()):
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, "Deriving", console=Console(stderr=True), transient=True)
-
-
-def _requirements(profile: Profile, *, progress: bool) -> list[Requirement]:
-    from popek.architectures.ia64.vti.fidelity import obligation
-    from popek.architectures.ia64.vti.requirements import requirement
-
-    ask, explored = _solver(), _explored(progress=progress)
-    return [requirement(obligation(instruction, run, profile), ask) for instruction, run in explored]
-
-
-def _judged(configuration: Configuration, profile: Profile, *, progress: bool) -> Iterator[dict[str, Any]]:
-    """Every instruction that the given bits do not make faithful and safe, with a witness."""
-    from popek.architectures.ia64.vti.fidelity import ACCELERATIONS, DISABLES, obligation
-
-    setting = {
-        name: int(value)
-        for name in (*ACCELERATIONS, *DISABLES)
-        if (value := configuration.bit(name)) is not None
-    }
-    if configuration.promotion_pages is False:
-        setting["promotion_pages"] = 0
-    setting["si"] = 1 if configuration.machine_psr is None else configuration.machine_psr >> 23 & 1
-    for name in ("a_tf", "a_ic_um", "d_psr_i"):
-        setting.setdefault(name, 0)
-    ask = _solver()
-    for instruction, run in _explored(progress=progress):
-        fixed = obligation(instruction, run, profile, setting)
-        asker, given = ask(fixed.assumed), fixed.under(setting)
-        for question in ("unsafe", "unfaithful"):
-            condition = getattr(fixed, question)
-            answer = False if condition.value == 0 else asker([*given, condition])
-            if answer is not False:
-                duty = obligation(instruction, run, profile)
-                conditions = [*duty.assumed, *duty.under(setting), getattr(duty, question)]
-                yield {
-                    "form": instruction.form,
-                    "mnemonic": instruction.mnemonic,
-                    "verdict": question if answer else "unknown",
-                    "governed": bool(duty.knobs),
-                    "witness": _witness(duty, conditions, question) if answer else None,
-                }
-                break
-
-
-def _witness(duty: Obligation, conditions: Sequence[Any], claim: str) -> dict[str, Any]:
-    """A minimal case, run again on numbers: the guest's own machine beside the hardware."""
-    from popek.architectures.ia64 import MACHINES
-    from popek.architectures.ia64.state import Ia64
-    from popek.architectures.ia64.vti.fidelity import probe
-    from popek.checks.counterexample import ReplayError, differences, execute
-    from popek.checks.verdict import Question
-    from popek.checks.witness import find_minimal
-    from popek.kernel.outcome import Next
-
-    machine, question = MACHINES["ia64"](), Question(claim, conditions)
-    _, model, solver = question.ask()
-    if model is None or solver is None:
-        raise ReplayError(f"{duty.instruction.form}: {claim} was satisfiable and is no more")
-    probes = {name: probe(name, content).term for name, content in duty.guest.before.memories().items()}
-    states = [duty.guest.before, duty.private]
-    plain = Ia64.reset(psr__ic=1, psr__dt=1, psr__it=1, psr__rt=1, psr__i=1, psr__si=1)
-    found = find_minimal(machine, duty.instruction, question, solver, model, states, probes, [plain, plain])
-    guest, private = found.states
-    native = execute(machine, duty.instruction, "guest's own machine", guest, found.operands)
-    hardware = execute(machine, duty.instruction, "hardware", duty.image(guest, private), found.operands)
-    if not isinstance(hardware.outcome, Next):
-        raise ReplayError(f"{duty.instruction.form}: the witness for {claim} {hardware.describe()}")
-    return {
-        "assembly": duty.instruction.assembly(found.operands),
-        "guest": {d.name: hex(d.after) for d in differences(plain, guest)},
-        "vmm": {d.name: hex(d.after) for d in differences(plain, private)},
-        "native": native.describe(),
-        "virtualized": hardware.describe(),
-    }
+    with progress("deriving") as show:
+        return derive(profile, progress=show)
 
 
 # -- output -------------------------------------------------------------------------------------------
 
 
-def _outcome(by_rules: str, rows: Sequence[Mapping[str, Any]]) -> str:
+def _outcome(by_rules: str, rows: Sequence[Failure]) -> str:
     """The worse of the rules' outcome and what was derived of instructions that the bits govern."""
     order = ("rejected", "unsafe", "undefined", "unfaithful", "vmm-defect", "undecided", "sound")
-    derived = [row["verdict"] for row in rows if row["governed"]]
+    derived = [row.verdict for row in rows if row.governed]
     found = [by_rules, *("undecided" if verdict == "unknown" else verdict for verdict in derived)]
     return min(found, key=order.index)
 
 
 def _verdict(
-    configuration: Configuration, judgement: Judgement, rows: Sequence[Mapping[str, Any]], outcome: str
+    configuration: Configuration, judgement: Judgement, rows: Sequence[Failure], outcome: str
 ) -> dict[str, Any]:
     return {
         "schema": _SCHEMA,
@@ -337,14 +234,14 @@ def _verdict(
         ],
         "undecided": [rule.id for rule in judgement.undecided],
         "kept": [rule.id for rule in judgement.kept],
-        "instructions": list(rows),
+        "instructions": [row.to_json() for row in rows],
     }
 
 
 def _print_check(
     configuration: Configuration,
     judgement: Judgement,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Failure],
     outcome: str,
 ) -> None:
     shown = console()
@@ -359,22 +256,22 @@ def _print_check(
     if judgement.undecided:
         line(f"  not decided by what is given: {', '.join(rule.id for rule in judgement.undecided)}")
     for row in rows:
-        if not row["governed"]:
+        if not row.governed:
             continue
-        line(f"  {row['form']}: {row['verdict']}")
-        for text in _witness_lines(row["witness"]):
+        line(f"  {row.form}: {row.verdict}")
+        for text in _witness_lines(row.witness):
             line(f"     {text}")
-    left = [row["form"] for row in rows if not row["governed"]]
+    left = [row.form for row in rows if not row.governed]
     if left:
         line(f"  whatever the bits, not faithful: {', '.join(left)}")
 
 
-def _witness_lines(witness: Mapping[str, Any] | None) -> Iterator[str]:
+def _witness_lines(witness: Witness | None) -> Iterator[str]:
     if witness is None:
         return
-    for title in ("guest", "vmm"):
-        start = ", ".join(f"{name} = {value}" for name, value in witness[title].items())
+    for title, state in (("guest", witness.guest), ("vmm", witness.vmm)):
+        start = ", ".join(f"{name} = {value}" for name, value in state.items())
         yield f"{title} state: {start or 'plain'}"
-    yield witness["assembly"]
-    yield f"  guest's own machine: {witness['native']}"
-    yield f"  hardware: {witness['virtualized']}"
+    yield witness.assembly
+    yield f"  guest's own machine: {witness.native}"
+    yield f"  hardware: {witness.virtualized}"

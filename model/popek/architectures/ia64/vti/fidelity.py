@@ -179,7 +179,7 @@ def obligation(
         *_orderly(start, profile),
         *_shared(start, private, profile),
     )
-    differs, changed = _failures(guest, hardware, profile.given)
+    differs, changed = failures(guest, hardware, profile.given)
     knobs = _knobs(hardware, private)
     return Obligation(instruction, guest, hardware, assumed, differs, changed, knobs, private, image)
 
@@ -217,8 +217,15 @@ def _shared(guest: Ia64, private: Ia64, profile: Profile) -> list[Word]:
 Failures = dict[str, Word]
 
 
-def _failures(guest: Explored, hardware: Explored, given: Sequence[str]) -> tuple[Failures, Failures]:
-    """Where fidelity and where safety can fail, by component."""
+def failures(
+    guest: Explored, hardware: Explored, given: Sequence[str], places: Mapping[str, int] | None = None
+) -> tuple[Failures, Failures]:
+    """Where fidelity and where safety can fail, by component.
+
+    Args:
+        given: components that hold the guest's values.
+        places: where storage is compared, by its name; anywhere by default.
+    """
     # The guest's view of what has no place in hardware or VPD is the VMM's copy: it must not go stale.
     kept = [name for name in ("kr", *FILES, "tc_purged", "in_service") if name not in given]
     own = [
@@ -232,7 +239,7 @@ def _failures(guest: Explored, hardware: Explored, given: Sequence[str]) -> tupl
         if not isinstance(path.result, Next):
             continue
         here, done = path.condition, path.result.state
-        _note(changed, here, _different(hardware.before, done, only=own))
+        _note(changed, here, _different(hardware.before, done, places, only=own))
         for other in guest.paths:
             both = here & other.condition
             if both.value == 0:
@@ -241,10 +248,9 @@ def _failures(guest: Explored, hardware: Explored, given: Sequence[str]) -> tupl
                 _note(differs, both, {"trap": TRUE})
                 continue
             after = other.result.state
-            _note(
-                differs, both, _different(done, virtual_machine(after, done, given, idle=done), skip=CLOCKS)
-            )
-            _note(differs, both, _different(guest.before, after, only=kept))
+            image = virtual_machine(after, done, given, idle=done)
+            _note(differs, both, _different(done, image, places, skip=CLOCKS))
+            _note(differs, both, _different(guest.before, after, places, only=kept))
     return differs, changed
 
 
@@ -259,7 +265,12 @@ def _owned_components() -> list[str]:
 
 
 def _different(
-    a: Ia64, b: Ia64, *, only: Sequence[str] | None = None, skip: Sequence[str] = ()
+    a: Ia64,
+    b: Ia64,
+    places: Mapping[str, int] | None,
+    *,
+    only: Sequence[str] | None = None,
+    skip: Sequence[str] = (),
 ) -> dict[str, Word]:
     """Per word component (or leaf, where `only` names one) and storage, the condition that they differ."""
     storage = a.memories()
@@ -269,17 +280,19 @@ def _different(
         if name in skip:
             continue
         differ = (
-            _cells_differ(name, storage[name], b.memories()[name]) if name in storage else a[name] != b[name]
+            _cells_differ(name, storage[name], b.memories()[name], places)
+            if name in storage
+            else a[name] != b[name]
         )
         if differ.value != 0:
             found[name] = differ
     return found
 
 
-def _cells_differ(name: str, a: Memory, b: Memory) -> Word:
+def _cells_differ(name: str, a: Memory, b: Memory, places: Mapping[str, int] | None) -> Word:
     if a is b:
         return FALSE
-    where = probe(name, a)
+    where = probe(name, a) if places is None else Word(a.address_width, places[name])
     return a.load(where) != b.load(where)
 
 
