@@ -15,12 +15,11 @@ import attrs
 
 from popek.checks.counterexample import Counterexample
 from popek.checks.promises import Keeper
-from popek.checks.runs import Run, explore_instruction, handed_over
+from popek.checks.runs import Explored, handed_over
 from popek.checks.situation import Situation, easy_end, holds_together, plainest
 from popek.checks.solver import Answer, Effort
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration
-from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.technique import Hypothesis, Technique
@@ -123,27 +122,6 @@ class Safety:
         }
 
 
-class _Forms:
-    """The forms of a machine, each explored once."""
-
-    def __init__(self, machine: Machine[Any], configuration: Configuration, effort: Effort) -> None:
-        self.machine, self.configuration, self.effort = machine, configuration, effort
-        self._known: dict[str, Run[Any] | None] = {}
-
-    def run(self, instruction: Instruction) -> Run[Any] | None:
-        """None where there are too many paths."""
-        if instruction.form not in self._known:
-            try:
-                run = explore_instruction(
-                    self.machine, instruction, self.effort, configuration=self.configuration
-                )
-            except PathBudgetError:
-                self._known[instruction.form] = None
-            else:
-                self._known[instruction.form] = run.without_assignments()
-        return self._known[instruction.form]
-
-
 def safety(
     machine: Machine[Any],
     technique: Technique[Any],
@@ -172,7 +150,7 @@ def safety(
             raise UnknownNameError(f"hypothesis of {technique.name}", name, known)
     effort = effort or Effort()
     wanted = list(machine.instructions.values()) if forms is None else list(forms)
-    explored = _Forms(machine, configuration, effort)
+    explored = Explored(machine, configuration, effort)
     searches = [tuple(without)] if without else [(), *((name,) for name in known)]
     total = len(wanted) * (len(searches) + (1 if shows and not without else 0))
     done = 0
@@ -211,7 +189,7 @@ def safety(
 
 
 def _search(
-    explored: _Forms,
+    explored: Explored[Any],
     technique: Technique[Any],
     configuration: Configuration,
     forms: Sequence[Instruction],

@@ -22,7 +22,7 @@ from popek.kernel import terms
 from popek.kernel.machine import UnknownNameError
 from popek.kernel.outcome import Trap
 from popek.kernel.state import Role, State
-from popek.kernel.words import Word, all_of
+from popek.kernel.words import Word, all_of, any_of
 
 from .hidden_state import hidden_state
 from .traces import costs
@@ -337,43 +337,41 @@ def bypassed_kernel(asking: Asking, every: bool) -> Answered:
 
 
 def lost_interrupt_flag(asking: Asking, every: bool) -> Answered:
-    """The guest changes its interrupt flag and the VMM never learns of it."""
-    flag = asking.interrupt_flag
+    """The guest changes what masks its interrupts and the VMM never learns of it."""
+    masks = asking.machine.interrupt_masks
 
     def ways(s: Situation[Any]) -> Iterator[Way]:
-        shadowed = flag in s.technique.shadowed
         kernel = s.machine.supervisor(s.guest)
         for conditions, a, b in s.pairs(list(s.native.completions()), s.kept(s.hardware)):
-            changed = a[flag] != s.guest[flag]
-            lost = changed if shadowed else a[flag] != b[flag]
+            lost = any_of(a[mask] != (s.guest if mask in s.technique.shadowed else b)[mask] for mask in masks)
             if lost.value != 0:
                 yield Way(
                     [kernel, *holds_together(conditions), lost],
                     (s.guest, s.private),
                 )
 
-    if not flag:
+    if not masks:
         return Answered("a change of the interrupt flag is lost", Truth.NO)
     return search(
         asking,
         every,
         "a change of the interrupt flag is lost",
         "The guest's own machine changes the interrupt flag; on the hardware nothing happens, and nobody learns.",
-        changes([flag]),
+        changes(masks),
         ways,
-        ("POPFD", "POPFQ"),
+        ("POPFD", "POPFQ", "SPL"),
     )
 
 
 def trapping_interrupt_flag(asking: Asking, every: bool) -> Answered:
     """Masking and unmasking interrupts costs a trap each time."""
-    flag = asking.interrupt_flag
+    masks = asking.machine.interrupt_masks
 
     def ways(s: Situation[Any]) -> Iterator[Way]:
         kernel = s.machine.supervisor(s.guest)
         stays = s.machine.supervisor
         for conditions, after in s.native.completions():
-            changed = after[flag] != s.guest[flag]
+            changed = any_of(after[mask] != s.guest[mask] for mask in masks)
             if changed.value == 0:
                 continue
             for others in s.reaching(s.hardware):
@@ -383,14 +381,14 @@ def trapping_interrupt_flag(asking: Asking, every: bool) -> Answered:
                 )
 
     question = "masking interrupts traps each time"
-    if not flag:
+    if not masks:
         return Answered(question, Truth.NO)
     found = search(
         asking,
         every,
         question,
         "The guest's own machine masks or unmasks interrupts; on the hardware this traps each time.",
-        changes([flag]),
+        changes(masks),
         ways,
         ("CLI", "STI"),
     )

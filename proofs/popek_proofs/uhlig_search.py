@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
 
 from popek.checks.asking import Asker
 from popek.checks.counterexample import Counterexample
-from popek.checks.runs import Run, explore_instruction
+from popek.checks.runs import Explored, Run
 from popek.checks.situation import ALTERNATIVE, Situation
 from popek.checks.solver import Answer, Effort
 from popek.checks.verdict import Truth
 from popek.kernel.configuration import Configuration
-from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.state import Role
@@ -24,10 +24,9 @@ from popek.kernel.words import Word
 from .traces import Cost
 
 NATIVE, HARDWARE = "on the guest's own machine", "on the hardware"
-INTERRUPT_FLAGS = ("eflags.if", "rflags.if")
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class Asking:
     """What is asked about, with every form explored once.
 
@@ -42,20 +41,14 @@ class Asking:
     configuration: Configuration
     forms: tuple[Instruction, ...]
     effort: Effort = attrs.field(factory=Effort)
-    _runs: dict[str, Run[Any] | None] = attrs.field(factory=dict)
+
+    @cached_property
+    def _explored(self) -> Explored[Any]:
+        return Explored(self.machine, self.configuration, self.effort)
 
     def run(self, instruction: Instruction) -> Run[Any] | None:
         """The form from any state; None where it has too many paths."""
-        if instruction.form not in self._runs:
-            try:
-                run = explore_instruction(
-                    self.machine, instruction, self.effort, configuration=self.configuration
-                )
-            except PathBudgetError:
-                self._runs[instruction.form] = None
-            else:
-                self._runs[instruction.form] = run.without_assignments()
-        return self._runs[instruction.form]
+        return self._explored.run(instruction)
 
     def situations(
         self, wanted: Callable[[Run[Any]], bool], examples: Sequence[str]
@@ -73,12 +66,6 @@ class Asking:
                 yield Situation(
                     self.machine, self.technique, self.configuration, instruction, self.effort, run
                 )
-
-    @property
-    def interrupt_flag(self) -> str:
-        """The leaf that masks interrupts; empty where the machine has none of `INTERRUPT_FLAGS`."""
-        known = {leaf.name for leaf in self.machine.state.leaves}
-        return next((name for name in INTERRUPT_FLAGS if name in known), "")
 
 
 @attrs.frozen(eq=False)

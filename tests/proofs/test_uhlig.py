@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 import pytest
 
-from popek.architectures import ia32, pg74, x86_64
+from popek.architectures import ia32, makers, pg74, x86_64
+from popek.architectures import machine as find_machine
 from popek.architectures.ia32.state import GP, Ia32
 from popek.checks.solver import Effort
 from popek.checks.verdict import Truth
@@ -184,6 +185,30 @@ def test_the_same_questions_go_to_64_bit_mode() -> None:
     assert uhlig.one_ring_for_two(asking("MOV Sreg, r16", "NOP", machine=machine), False).present is YES
     assert uhlig.silent_reads(asking("SGDT m", machine=machine), False).present is YES
     assert uhlig.lost_interrupt_flag(asking("POPFQ", machine=machine), False).present is YES
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "lost", "traps"),
+    [
+        ("pdp11-45", "SPL", YES, NO),  # in user mode it does nothing
+        ("s370", "SSM D2(B2)", NO, YES),
+        ("pdp10-ks10", "WRPI", NO, YES),
+        ("ia64", "rsm imm24", NO, YES),
+    ],
+)
+def test_every_kind_of_interrupt_mask_is_asked_about(name: str, form: str, lost: Truth, traps: Truth) -> None:
+    machine = find_machine(name)
+    (instruction,) = machine.find(form)
+    asked = asking(instruction.form, machine=machine)
+    assert uhlig.lost_interrupt_flag(asked, False).present is lost
+    assert uhlig.trapping_interrupt_flag(asked, False).present is traps
+
+
+@pytest.mark.parametrize("name", makers())
+def test_interrupt_masks_are_leaves_of_the_machine(name: str) -> None:
+    machine = find_machine(name)
+    assert set(machine.interrupt_masks) <= {leaf.name for leaf in machine.state.leaves}
+    assert machine.interrupt_masks or name == "pg74"
 
 
 def test_a_machine_without_an_interrupt_flag_has_no_problem_with_it() -> None:

@@ -15,7 +15,7 @@ import attrs
 
 from popek.kernel import terms
 from popek.kernel.configuration import Configuration
-from popek.kernel.exploration import Path, explore
+from popek.kernel.exploration import Path, PathBudgetError, explore
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -199,6 +199,27 @@ def explore_instruction(
     # Only `known` has the assignments, so that they can be dropped.
     paths = tuple(Path(path.conditions, path.result) for path in found)
     return Run(state, paths, operands, known, pruner.translated)
+
+
+class Explored(Generic[S]):
+    """The forms of a machine, each explored once, from any state."""
+
+    def __init__(self, machine: Machine[S], configuration: Configuration, effort: Effort) -> None:
+        self.machine, self.configuration, self.effort = machine, configuration, effort
+        self._runs: dict[str, Run[S] | None] = {}
+
+    def run(self, instruction: Instruction) -> Run[S] | None:
+        """Every path of a form; None where it has too many."""
+        if instruction.form not in self._runs:
+            try:
+                run = explore_instruction(
+                    self.machine, instruction, self.effort, configuration=self.configuration
+                )
+            except PathBudgetError:
+                self._runs[instruction.form] = None
+            else:
+                self._runs[instruction.form] = run.without_assignments()
+        return self._runs[instruction.form]
 
 
 def probe(memory: Memory, name: str = PROBE) -> Word:

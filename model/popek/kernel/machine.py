@@ -93,6 +93,7 @@ class Machine(Generic[S]):
         relocate: the state moved in storage by an offset; makes location sensitivity a question.
         deliver: the state after the hardware has delivered a trap, for traces on the bare machine.
         techniques: ways to virtualize it, by name; the first is the default.
+        interrupt_masks: the leaves by which a kernel holds interrupts off.
         mnemonic_of: the mnemonic of a form; its first word by default.
         notes: what the model leaves out, one line each.
     """
@@ -112,6 +113,7 @@ class Machine(Generic[S]):
     relocation_width: int = 0
     deliver: Callable[[S, Trap[S]], S] | None = None
     techniques: dict[str, Technique[S]] = attrs.field(factory=dict)
+    interrupt_masks: tuple[str, ...] = ()
     mnemonic_of: Callable[[str], str] = lambda form: form.split()[0]
     notes: tuple[str, ...] = ()
     instructions: dict[str, Instruction] = attrs.field(factory=dict)

@@ -96,6 +96,7 @@ def build() -> Machine[Ia32]:
             "x87 and SIMD: one 64-bit word stands for their registers, and XSAVE and FXSAVE store that",
             "side effects of reading a device's port; time other than the time-stamp counter",
         ),
+        interrupt_masks=("eflags.if",),
     )
     declare_all(machine)
     return machine

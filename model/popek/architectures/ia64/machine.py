@@ -138,6 +138,7 @@ def build() -> Machine[Ia64]:
         deliver=deliver,
         techniques={**deprivileging(), **vti()},
         notes=NOTES,
+        interrupt_masks=("psr.i",),
     )
     declare_all(machine)
     return machine

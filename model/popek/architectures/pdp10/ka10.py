@@ -131,6 +131,7 @@ def build() -> Machine[Ka10]:
             "no manual was at hand: the layout of the APR conditions is from general knowledge",
             "that User In-out lifts the traps of HALT and JEN too is as in SIMH's later KA10 simulator",
         ),
+        interrupt_masks=("pi_on", "pi_enabled"),
     )
     innocuous.add(machine, MANUAL_KA)
     ka10_jumps.add(machine)

@@ -179,6 +179,7 @@ def build() -> Machine[Ks10]:
             "the flag in bit 7, which the KS10 does not use, is kept as the simulator keeps it",
             "that MAP is legal in user mode is taken from an emulator: see the setting MAP",
         ),
+        interrupt_masks=("pi_on", "pi_enabled"),
     )
     innocuous.add(machine, MANUAL_KS)
     ks10_jumps.add(machine)

@@ -57,6 +57,7 @@ def build() -> Machine[Pdp11]:
             "the trace trap after an instruction that starts with T = 1",
             "MTPS and MFPS: the 11/45 has none, both are reserved instructions",
         ),
+        interrupt_masks=("ps.priority",),
     )
     innocuous.add(machine)
     privileged.add(machine)

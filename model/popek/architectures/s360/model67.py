@@ -147,6 +147,7 @@ def build() -> Machine[Model67]:
             "recording of references and changes by ordinary references to storage",
             "what a channel program does; of the CSW, only its status",
         ),
+        interrupt_masks=("psw.io", "psw.external"),
     )
     declare_general(machine)
     declare_control(machine)

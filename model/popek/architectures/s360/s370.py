@@ -221,6 +221,7 @@ def build() -> Machine[S370]:
             "what a channel program does; of the CSW, only its status",
             "dual address space but for SPKA and IPK",
         ),
+        interrupt_masks=("psw.io", "psw.external"),
     )
     declare_general(machine)
     declare_control(machine)

@@ -84,6 +84,7 @@ def build() -> Machine[X64]:
             "debug traps (TF, breakpoints), delivery of faults through the IDT, x87, SIMD, CET, extended state",
             "what x2APIC mode changes; side effects of reading a port; time other than the time-stamp counter",
         ),
+        interrupt_masks=("rflags.if",),
     )
     declare_all(machine)
     return machine
