@@ -497,7 +497,7 @@ class _Questions(Generic[S]):
         return tuple(declared_order(self._machine.state, names))
 
     def _leaks(self, varied: _Varied) -> Answer:
-        """Whether varying this alone can make the results differ; gives up early."""
+        """Whether varying this alone can make the results differ."""
         problem = self._two_states(varied, self._completing)
         return self._ask.first(
             ((*problem.conditions, case.differs) for case in problem.cases), rlimit=COMPONENT
