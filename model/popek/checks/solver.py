@@ -103,7 +103,6 @@ class Solver:
         self._bound = self.effort.rlimit if rlimit is None else rlimit
         self._asserted: list[list[Term]] = [[]]  # by level
         self._cells: list[list[Term]] = [[]]  # by level: those that its conditions read
-        self._axioms: list[list[Term]] = [[]]  # by level: what ties cells
         self._assumed: list[Term] = []  # in the latest check
 
     # -- assumptions --------------------------------------------------------------------------
@@ -129,7 +128,6 @@ class Solver:
     def push(self, condition: Term | Word | None = None) -> None:
         """Open a level, and assert a condition on it."""
         self._session.push()
-        self._axioms.append([])
         self._asserted.append([])
         self._cells.append([])
         if condition is not None:
@@ -140,9 +138,6 @@ class Solver:
         self._session.pop()
         self._asserted.pop()
         self._cells.pop()
-        # What ties two cells holds for good.
-        for axiom in self._axioms.pop():
-            self._tie(axiom)
 
     # -- answers ------------------------------------------------------------------------------
 
@@ -156,7 +151,7 @@ class Solver:
         answer = self._session.check(assumed, bound)
         while answer is Answer.SAT and (loose := _loose(cells, self._number)):
             for pair in loose:
-                self._tie(_tied(*pair))
+                self._session.add(self._engine.condition(_tied(*pair)))
             answer = self._session.check(assumed, bound)
         self.effort.seconds += time.perf_counter() - start
         self.effort.checks += 1
@@ -171,10 +166,6 @@ class Solver:
 
     def _number(self, term: Term) -> int:
         return self._session.number(self._engine.vector(term))
-
-    def _tie(self, axiom: Term) -> None:
-        self._session.add(self._engine.condition(axiom))
-        self._axioms[-1].append(axiom)
 
 
 def _tied(a: Term, b: Term) -> Term:
