@@ -166,6 +166,14 @@ def test_too_few_resources_give_unknown_and_never_an_answer() -> None:
     assert Question("hard", [hard()]).ask(Effort(rlimit=10_000))[0] is Answer.UNKNOWN
 
 
+@pytest.mark.parametrize("seconds", [0.0001, 0.2])
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_time_limit_is_kept_however_small(seconds: float, quick: bool) -> None:
+    solver = Solver(Effort(rlimit=0, timeout=seconds), quick=quick)
+    solver.add(hard())
+    assert solver.check() is Answer.UNKNOWN
+
+
 def test_a_bound_for_one_check_does_not_stay() -> None:
     solver = Solver()
     solver.add(A * B == 143)

@@ -131,7 +131,8 @@ class BitwuzlaSession:
     """
 
     def __init__(self, engine: BitwuzlaEngine, seconds: float, quick: bool) -> None:
-        self._engine, self._options = engine, _options(int(seconds * 1000), quick)
+        milliseconds = max(1, int(seconds * 1000)) if seconds else 0
+        self._engine, self._options = engine, _options(milliseconds, quick)
         self._own = bitwuzla.Bitwuzla(engine.manager, self._options) if quick else None
         self._levels: list[list[Any]] = [[]]  # what is assumed, where the solver is shared
         self._free = 0 if quick else _LOCAL_STEPS
