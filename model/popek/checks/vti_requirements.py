@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import attrs
 
-from popek.architectures import machine
+from popek.architectures.ia64 import MACHINES
 from popek.architectures.ia64.state import Ia64
 from popek.architectures.ia64.vti.configuration import Configuration
 from popek.architectures.ia64.vti.fidelity import (
@@ -22,6 +23,7 @@ from popek.architectures.ia64.vti.fidelity import (
 from popek.architectures.ia64.vti.requirements import Requirement, requirement
 from popek.kernel.exploration import Path
 from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
 
 from .asking import assume
 from .counterexample import Executed, ReplayError, assert_replay, differences, execute
@@ -29,8 +31,13 @@ from .runs import Run, explore_instruction
 from .verdict import Question
 from .witness import find_minimal
 
-MACHINE = "ia64"
 Progress = Callable[[int, int], None]
+
+
+@cache
+def machine() -> Machine[Ia64]:
+    """Itanium, made once."""
+    return MACHINES["ia64"]()
 
 
 @attrs.frozen
@@ -115,9 +122,9 @@ def _setting(configuration: Configuration) -> dict[str, int]:
 
 
 def _explored(progress: Progress | None) -> Iterator[tuple[Instruction, Run[Ia64]]]:
-    instructions = machine(MACHINE).instructions.values()
+    instructions = machine().instructions.values()
     for done, instruction in enumerate(instructions, 1):
-        yield instruction, explore_instruction(machine(MACHINE), instruction)
+        yield instruction, explore_instruction(machine(), instruction)
         if progress is not None:
             progress(done, len(instructions))
 
@@ -139,12 +146,10 @@ def witness(due: Obligation, setting: Mapping[str, int], failure: str, profile: 
     probes = {name: probe(name, content).term for name, content in due.guest.before.memories().items()}
     states = [due.guest.before, due.private]
     plain = Ia64.reset(psr__ic=1, psr__dt=1, psr__it=1, psr__rt=1, psr__i=1, psr__si=1)
-    found = find_minimal(
-        machine(MACHINE), instruction, question, solver, model, states, probes, [plain, plain]
-    )
+    found = find_minimal(machine(), instruction, question, solver, model, states, probes, [plain, plain])
     guest, private = found.states
-    native = execute(machine(MACHINE), instruction, "guest's own machine", guest, found.operands)
-    hardware = execute(machine(MACHINE), instruction, "hardware", due.image(guest, private), found.operands)
+    native = execute(machine(), instruction, "guest's own machine", guest, found.operands)
+    hardware = execute(machine(), instruction, "hardware", due.image(guest, private), found.operands)
     assert_replay(
         _fails(failure, native, hardware, profile, found.addresses),
         instruction,
