@@ -15,7 +15,7 @@ import attrs
 
 from popek.checks.counterexample import Counterexample
 from popek.checks.promises import Keeper
-from popek.checks.runs import Explored, handed_over
+from popek.checks.runs import Runs, handed_over
 from popek.checks.situation import Situation, easy_end, holds_together, plainest
 from popek.checks.solver import Answer, Effort
 from popek.checks.verdict import Status, Truth
@@ -150,7 +150,7 @@ def safety(
             raise UnknownNameError(f"hypothesis of {technique.name}", name, known)
     effort = effort or Effort()
     wanted = list(machine.instructions.values()) if forms is None else list(forms)
-    explored = Explored(machine, configuration, effort)
+    explored = Runs(machine, configuration, effort)
     searches = [tuple(without)] if without else [(), *((name,) for name in known)]
     total = len(wanted) * (len(searches) + (1 if shows and not without else 0))
     done = 0
@@ -170,7 +170,7 @@ def safety(
     if shows and not without:
         keeper = Keeper(machine, technique, configuration, effort=effort)
         for instruction in wanted:
-            run = explored.run(instruction)
+            run = explored.of(instruction)
             status = Status.UNKNOWN if run is None else keeper.secrecy(instruction, run).status
             if status is not Status.HOLDS:
                 (seen if status is Status.REFUTED else unsure).append(instruction.form)
@@ -189,7 +189,7 @@ def safety(
 
 
 def _search(
-    explored: Explored[Any],
+    explored: Runs[Any],
     technique: Technique[Any],
     configuration: Configuration,
     forms: Sequence[Instruction],
@@ -209,14 +209,14 @@ def _search(
     # A way out is looked for beside a plain VMM first, which is quicker, and decides if there is one.
     near = plainest(explored.machine, technique, left, forms[0], explored.effort) if dropped else None
     for instruction in ordered[: len(examples)] if near is not None else ():
-        run = explored.run(instruction)
+        run = explored.of(instruction)
         if run is not None:
             s = Situation(explored.machine, technique, left, instruction, explored.effort, run=run, near=near)
             escape, _ = _escape(s)
             if escape is not None:
                 return Dropped(dropped_names, escape, ())
     for instruction in ordered:
-        run = explored.run(instruction)
+        run = explored.of(instruction)
         step()
         if run is None:
             undecided.append(instruction.form)

@@ -10,7 +10,7 @@ import attrs
 
 from popek.checks.asking import Asker
 from popek.checks.counterexample import Counterexample
-from popek.checks.runs import Explored, Run
+from popek.checks.runs import Run, Runs
 from popek.checks.situation import ALTERNATIVE, Situation
 from popek.checks.solver import Answer, Effort
 from popek.checks.verdict import Truth
@@ -43,12 +43,12 @@ class Asking:
     effort: Effort = attrs.field(factory=Effort)
 
     @cached_property
-    def _explored(self) -> Explored[Any]:
-        return Explored(self.machine, self.configuration, self.effort)
+    def _runs(self) -> Runs[Any]:
+        return Runs(self.machine, self.configuration, self.effort)
 
     def run(self, instruction: Instruction) -> Run[Any] | None:
         """The form from any state; None where it has too many paths."""
-        return self._explored.run(instruction)
+        return self._runs.of(instruction)
 
     def situations(
         self, wanted: Callable[[Run[Any]], bool], examples: Sequence[str]

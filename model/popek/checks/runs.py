@@ -201,14 +201,14 @@ def explore_instruction(
     return Run(state, paths, operands, known, pruner.translated)
 
 
-class Explored(Generic[S]):
-    """The forms of a machine, each explored once, from any state."""
+class Runs(Generic[S]):
+    """The runs of a machine's forms from any state, each explored once."""
 
     def __init__(self, machine: Machine[S], configuration: Configuration, effort: Effort) -> None:
         self.machine, self.configuration, self.effort = machine, configuration, effort
         self._runs: dict[str, Run[S] | None] = {}
 
-    def run(self, instruction: Instruction) -> Run[S] | None:
+    def of(self, instruction: Instruction) -> Run[S] | None:
         """Every path of a form; None where it has too many."""
         if instruction.form not in self._runs:
             try:
