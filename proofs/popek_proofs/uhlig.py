@@ -22,7 +22,7 @@ from popek.kernel import terms
 from popek.kernel.machine import UnknownNameError
 from popek.kernel.outcome import Trap
 from popek.kernel.state import Role, State
-from popek.kernel.words import Word, all_of, any_of
+from popek.kernel.words import TRUE, Word, all_of, any_of
 
 from .hidden_state import hidden_state
 from .traces import costs
@@ -343,7 +343,10 @@ def lost_interrupt_flag(asking: Asking, every: bool) -> Answered:
     def ways(s: Situation[Any]) -> Iterator[Way]:
         kernel = s.machine.supervisor(s.guest)
         for conditions, a, b in s.pairs(list(s.native.completions()), s.kept(s.hardware)):
-            lost = any_of(a[mask] != (s.guest if mask in s.technique.shadowed else b)[mask] for mask in masks)
+            lost = any_of(
+                (a[mask] != s.guest[mask]) & (TRUE if mask in s.technique.shadowed else a[mask] != b[mask])
+                for mask in masks
+            )
             if lost.value != 0:
                 yield Way(
                     [kernel, *holds_together(conditions), lost],

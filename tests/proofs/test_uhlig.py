@@ -204,6 +204,13 @@ def test_every_kind_of_interrupt_mask_is_asked_about(name: str, form: str, lost:
     assert uhlig.trapping_interrupt_flag(asked, False).present is traps
 
 
+def test_a_mask_of_which_the_vmm_has_another_value_is_not_lost_where_the_guest_does_not_change_it() -> None:
+    machine = find_machine("ia64")
+    machine.interrupt_masks = ("psr.i", "cr.tpr")
+    asked = asking("rum imm24", machine=machine, technique="vt-i")
+    assert uhlig.lost_interrupt_flag(asked, False).present is NO
+
+
 @pytest.mark.parametrize("name", makers())
 def test_interrupt_masks_are_leaves_of_the_machine(name: str) -> None:
     machine = find_machine(name)

@@ -93,7 +93,7 @@ class Machine(Generic[S]):
         relocate: the state moved in storage by an offset; makes location sensitivity a question.
         deliver: the state after the hardware has delivered a trap, for traces on the bare machine.
         techniques: ways to virtualize it, by name; the first is the default.
-        interrupt_masks: the leaves by which a kernel holds interrupts off.
+        interrupt_masks: the leaves by which a kernel holds interrupts off; not those of an interrupt controller.
         mnemonic_of: the mnemonic of a form; its first word by default.
         notes: what the model leaves out, one line each.
     """

@@ -147,7 +147,14 @@ def build() -> Machine[Model67]:
             "recording of references and changes by ordinary references to storage",
             "what a channel program does; of the CSW, only its status",
         ),
-        interrupt_masks=("psw.io", "psw.external"),
+        interrupt_masks=(
+            "psw.channels",
+            "psw.io",
+            "psw.external",
+            "psw.machine_check",
+            "cr6.external_masks",
+            "cr6.machine_check_masks",
+        ),
     )
     declare_general(machine)
     declare_control(machine)

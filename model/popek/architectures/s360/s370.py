@@ -221,7 +221,14 @@ def build() -> Machine[S370]:
             "what a channel program does; of the CSW, only its status",
             "dual address space but for SPKA and IPK",
         ),
-        interrupt_masks=("psw.io", "psw.external"),
+        interrupt_masks=(
+            "psw.channels",
+            "psw.io",
+            "psw.external",
+            "psw.machine_check",
+            "cr0.external_masks",
+            "cr2",
+        ),
     )
     declare_general(machine)
     declare_control(machine)
