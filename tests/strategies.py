@@ -30,9 +30,8 @@ from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
 from popek.architectures.x86_64 import paged as x86_64_paged
 from popek.architectures.x86_64 import state as x64
+from popek.assistance.vtx_requirements import governed_forms
 from popek.checks.runs import Run, explore_instruction
-from popek.checks.solver import Model
-from popek.checks.vtx_requirements import governed_forms
 from popek.kernel import terms
 from popek.kernel.evaluation import evaluate
 from popek.kernel.instruction import Instruction
@@ -42,6 +41,7 @@ from popek.kernel.outcome import NotModelled
 from popek.kernel.state import Leaf, State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
+from popek.solving.solver import Model
 
 
 def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:

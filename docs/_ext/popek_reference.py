@@ -110,14 +110,14 @@ def _machine(machine: Machine[Any]) -> nodes.section:
         ("setting", "what it is", "values (default first)"),
         [
             (
-                axis.name,
-                axis.summary,
+                setting.name,
+                setting.summary,
                 ", ".join(
-                    f"{value} {axis.labels.get(value, '')}".strip()
-                    for value in sorted(axis.values, key=lambda v: v != axis.default)
+                    f"{value} {setting.labels.get(value, '')}".strip()
+                    for value in sorted(setting.values, key=lambda v: v != setting.default)
                 ),
             )
-            for axis in machine.axes
+            for setting in machine.settings
         ],
     )
     if machine.notes:

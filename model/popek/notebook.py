@@ -33,19 +33,16 @@ from popek.architectures.vtx.dumps.reading import read_dumps
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.operation.ownership import EVERYTHING, ProfileError, profile
 from popek.architectures.vtx.operation.settings import hypervisors
+from popek.assistance import vtx_requirements as vtx_requirements_of
+from popek.assistance.vtx_judgement import Judgement, judge
+from popek.assistance.vtx_requirements import Governed
+from popek.assistance.vtx_synthesis import Synthesis, synthesize
 from popek.checks import conditions, explanation, survey
-from popek.checks import vtx_requirements as vtx_requirements_of
 from popek.checks.classify import Classifier
 from popek.checks.conditions import Conditions
 from popek.checks.explanation import Explanation
 from popek.checks.runs import explore_instruction
-from popek.checks.solver import Effort
 from popek.checks.survey import Request, Survey
-from popek.checks.vmcs_repair import Repair
-from popek.checks.vmcs_repair import repair as smallest_repair
-from popek.checks.vtx_judgement import Judgement, judge
-from popek.checks.vtx_requirements import Governed
-from popek.checks.vtx_synthesis import Synthesis, synthesize
 from popek.kernel.configuration import Configuration, SettingError, configure, default_configuration
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.report import assistance as assistance_report
@@ -59,15 +56,19 @@ from popek.report import vmcs as vmcs_report
 from popek.report import vtx as vtx_report
 from popek.report.svg import Figure
 from popek.report.vmcs_repair import print_repair
-from popek_proofs import PropositionsError, known_propositions, paper_machine
+from popek.solving.solver import Effort
+from popek.vmcs.repair import Repair
+from popek.vmcs.repair import repair as smallest_repair
+from popek_proofs import PropositionsError, known_propositions
 from popek_proofs import prove as prove_propositions
+from popek_proofs.assistance.comparison import Table as Beside
+from popek_proofs.assistance.comparison import compare as compare_assistances
+from popek_proofs.assistance.comparison import find as find_assistances
+from popek_proofs.assistance.comparison import find_queries
 from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, evaluate, parse, select
-from popek_proofs.hardware_assistance import Table as Beside
-from popek_proofs.hardware_assistance import compare as compare_assistances
-from popek_proofs.hardware_assistance import find as find_assistances
-from popek_proofs.hardware_assistance import find_queries
-from popek_proofs.instantiate import Instantiation, instantiate
-from popek_proofs.red_pill import RedPill, Search, lines
+from popek_proofs.theorems import paper_machine
+from popek_proofs.theorems.instantiate import Instantiation, instantiate
+from popek_proofs.theorems.red_pill import RedPill, Search, lines
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -179,12 +180,14 @@ def _machine_report(found: Machine[Any]) -> RenderableType:
     table = Table("instruction", "what it does", "source", box=None, pad_edge=False, header_style="bold")
     for one in found.instructions.values():
         table.add_row(Text(one.form, "bold"), Text(one.summary), Text(one.source, "dim"))
-    axes = Table("setting", "what it is", "values", "default", box=None, pad_edge=False, header_style="bold")
-    for axis in found.axes:
-        values = ", ".join(f"{v} {axis.labels.get(v, '')}".strip() for v in axis.values)
-        axes.add_row(Text(axis.name, "bold"), axis.summary, values, str(axis.default))
+    listed = Table(
+        "setting", "what it is", "values", "default", box=None, pad_edge=False, header_style="bold"
+    )
+    for setting in found.settings:
+        values = ", ".join(f"{v} {setting.labels.get(v, '')}".strip() for v in setting.values)
+        listed.add_row(Text(setting.name, "bold"), setting.summary, values, str(setting.default))
     parts: list[RenderableType] = [Text.assemble((found.name, "bold"), f"  {found.title}"), table]
-    parts += [axes] if found.axes else []
+    parts += [listed] if found.settings else []
     parts += [Text(f"{t.name}: {t.title}") for t in found.techniques.values()]
     parts += [Text(f"left out: {note}", "dim") for note in found.notes]
     return Group(*parts)
@@ -199,7 +202,7 @@ def _request(
 
 
 def _configuration(known: Machine[Any], settings: Mapping[str, Setting]) -> Configuration:
-    return configure(known, [f"{axis}={value}" for axis, value in settings.items()])
+    return configure(known, [f"{name}={value}" for name, value in settings.items()])
 
 
 def _forms(name: str | Machine[Any], instructions: Iterable[str]) -> list[str] | None:
@@ -249,8 +252,8 @@ def critical_when(
     """Under which of the settings that are left open (`"?"`) instructions are critical."""
     request = _request(name, technique, settings)
     found = conditions.critical_when(request, forms=_forms(name, instructions))
-    axes = {axis: architectures.machine(name).axis(axis).values for axis in found.open}
-    return Shown(found, conditions_report.conditions, lambda: graphs.settings(found, axes))
+    values = {each: architectures.machine(name).setting(each).values for each in found.open}
+    return Shown(found, conditions_report.conditions, lambda: graphs.settings(found, values))
 
 
 @_in_one_line
@@ -305,7 +308,7 @@ def prove(name: str | Machine[Any], *, technique: str | None = None, **settings:
 
 def _second_solver() -> Any:
     """cvc5, where it is installed."""
-    from popek.checks.second_solver import available, second_answer
+    from popek.solving.second_solver import available, second_answer
 
     return second_answer if available() else None
 

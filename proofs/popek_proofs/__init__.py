@@ -1,7 +1,7 @@
 """Propositions: the theorems of Popek and Goldberg for any machine, and what follows for concrete ones.
 
     from popek_proofs import prove
-    from popek.checks.second_solver import second_answer
+    from popek.solving.second_solver import second_answer
 
     report = prove(["theorem1"], second_solver=second_answer)
     report.to_json()
@@ -18,9 +18,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from popek.checks.solver import Effort
-
-    from .proposition import ProofReport, Proposition, SecondSolver
+    from popek.solving.solver import Effort
+    from popek_proofs.theorems.proposition import ProofReport, Proposition, SecondSolver
 
 GROUP = "popek.propositions"
 
@@ -62,7 +61,7 @@ def known_propositions() -> tuple[Proposition, ...]:
 
 
 def _offered(name: str, package: Any) -> Iterable[Proposition]:
-    from .proposition import Proposition
+    from popek_proofs.theorems.proposition import Proposition
 
     offered = getattr(package, "PROPOSITIONS", package)
     made = offered() if callable(offered) else offered
@@ -92,13 +91,13 @@ def prove(
         names: ids, or what ids begin with (`theorem1`).
         effort: bounds of each query, and the tally.
         second_solver: answers the exported SMT-LIB text independently
-            (`popek.checks.second_solver.second_answer`).
+            (`popek.solving.second_solver.second_answer`).
         needs: also drop each hypothesis in turn, for a machine in which the conclusion fails.
 
     Raises:
         UnknownNameError: with near matches.
         PropositionsError: an installed package does not keep to the protocol.
     """
-    from .proposition import prove_all
+    from popek_proofs.theorems.proposition import prove_all
 
     return prove_all(known_propositions(), names, effort, second_solver=second_solver, needs=needs)

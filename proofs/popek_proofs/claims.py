@@ -303,7 +303,7 @@ def _checked(claim: Claim, file: str, where: str) -> Claim:
         key = "technique"
         machine.technique(claim.technique)
         key = "configuration"
-        configure(machine, [f"{axis}={value}" for axis, value in claim.configuration.items()])
+        configure(machine, [f"{name}={value}" for name, value in claim.configuration.items()])
         for number, row in enumerate(claim.rows):
             key = f"rows[{number}].subject"
             machine.find(row.subject)
@@ -430,7 +430,7 @@ def evaluate(
 def _prepared(claim: Claim, timeout: float) -> tuple[Claim, Request, list[str]]:
     """The survey that decides a claim: of all instructions if it speaks of them, else of those it names."""
     machine = find_machine(claim.machine)
-    settings = [f"{axis}={value}" for axis, value in claim.configuration.items()]
+    settings = [f"{name}={value}" for name, value in claim.configuration.items()]
     configuration: Configuration = configure(machine, settings)
     spoken_of = [(row, frozenset(i.form for i in machine.find(row.subject))) for row in claim.rows]
     promises = [forms for row, forms in spoken_of if row.statement.rpartition(" ")[2] in PROMISES]

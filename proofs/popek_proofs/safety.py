@@ -17,13 +17,13 @@ from popek.checks.counterexample import Counterexample
 from popek.checks.promises import Keeper
 from popek.checks.runs import Runs, handed_over
 from popek.checks.situation import Situation, easy_end, holds_together, plainest
-from popek.checks.solver import Answer, Effort
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.technique import Hypothesis, Technique
 from popek.kernel.words import Word
+from popek.solving.solver import Answer, Effort
 
 CHANGES = "changes what the VMM owns"
 STORES = "changes the VMM's storage"
@@ -198,8 +198,8 @@ def _search(
 ) -> Dropped:
     """The first way out without some hypotheses."""
     names = frozenset(h.name for h in dropped)
-    open_axes = {h.setting for h in dropped if h.setting}
-    left = Configuration({k: v for k, v in configuration.settings.items() if k not in open_axes})
+    left_open = {h.setting for h in dropped if h.setting}
+    left = Configuration({k: v for k, v in configuration.settings.items() if k not in left_open})
     if technique.without is not None and names:
         technique = technique.without(names)
     examples = {form: place for place, form in enumerate(form for h in dropped for form in h.examples)}

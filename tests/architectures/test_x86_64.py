@@ -11,8 +11,8 @@ from popek.architectures import machine
 from popek.architectures.x86_64.deprivileging import IDT_AT, RESERVED, TSS_AT
 from popek.architectures.x86_64.state import X64
 from popek.checks.classify import Classifier
-from popek.emulators.x64_expectation import initial_state
-from popek.emulators.x64_step import (
+from popek.emulators.x86_64.expectation import initial_state
+from popek.emulators.x86_64.step import (
     CODE_SELECTORS,
     COMPATIBLE_SELECTORS,
     IST_TOPS,

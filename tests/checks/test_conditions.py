@@ -18,17 +18,17 @@ from popek.checks.runs import explore_instruction
 from popek.checks.survey import Request, Row, Survey, survey
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import configure
-from popek.kernel.machine import Axis, UnknownNameError
+from popek.kernel.machine import Setting, UnknownNameError
 from popek.kernel.words import TRUE
 
 
-def when(name: str, form: str, *axes: str) -> Conditions:
+def when(name: str, form: str, *names: str) -> Conditions:
     request = Request(name, configuration=configure(machine(name), ()))
-    return critical_when(request, axes, forms=[form])
+    return critical_when(request, names, forms=[form])
 
 
 @pytest.mark.parametrize(
-    ("form", "axes", "expected"),
+    ("form", "names", "expected"),
     [
         ("SMSW r32", ("UMIP", "TSD"), ({"UMIP": (0,)},)),
         ("CLI", ("IOPL",), ({"IOPL": (1, 2, 3)},)),
@@ -37,9 +37,9 @@ def when(name: str, form: str, *axes: str) -> Conditions:
     ],
 )
 def test_the_condition_on_ia32_names_the_settings_that_matter_and_no_other(
-    form: str, axes: tuple[str, ...], expected: object
+    form: str, names: tuple[str, ...], expected: object
 ) -> None:
-    (row,) = when("ia32", form, *axes).rows
+    (row,) = when("ia32", form, *names).rows
     assert row.when == expected
     assert row.unknown == ()
 
@@ -50,7 +50,7 @@ def test_no_open_setting_is_an_error_that_names_some() -> None:
 
 
 AXES = {
-    name: Axis(name, "", values, lambda state, value: TRUE)
+    name: Setting(name, "", values, lambda state, value: TRUE)
     for name, values in (("P", (0, 1)), ("Q", (0, 1, 2)))
 }
 POINTS = list(itertools.product((0, 1), (0, 1, 2)))

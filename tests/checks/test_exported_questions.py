@@ -9,11 +9,11 @@ import pytest
 from popek.architectures import machine
 from popek.checks.classify import Classifier
 from popek.checks.promises import Keeper
-from popek.checks.second_solver import second_answer
-from popek.checks.solver import Answer
 from popek.checks.verdict import Evidence, Question
 from popek.kernel.configuration import default_configuration
 from popek.kernel.words import Word, symbol
+from popek.solving.second_solver import second_answer
+from popek.solving.solver import Answer
 
 # The promise of `MOV (R), R` holds only because a cell that is read twice holds one value.
 FORMS = {"pg74": ("ADD a, b", "SREL a", "GMODE a", "LRA a, b"), "pdp11-45": ("MOV (R), R", "RTS R", "SPL")}

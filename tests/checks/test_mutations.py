@@ -26,12 +26,12 @@ from popek.architectures.ia32.instructions import (
 from popek.architectures.ia32.state import GP, NP, Ia32
 from popek.architectures.pg74 import machine as pg74
 from popek.checks.runs import explore_instruction
-from popek.checks.solver import Answer, holds
 from popek.checks.verdict import Status
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, Next, Trap
 from popek.kernel.state import State
 from popek.kernel.words import TRUE, Word, all_of
+from popek.solving.solver import Answer, holds
 
 Made = Machine[Any]
 Patch = pytest.MonkeyPatch

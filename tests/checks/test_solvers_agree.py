@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from popek.architectures import machine
-from popek.checks.choice import VARIABLE
-from popek.checks.engine_z3 import Z3Engine
-from popek.checks.first_order import Reply
-from popek.checks.solver import Answer
 from popek.checks.survey import ALL, Request, Row, Surveyor
 from popek.checks.verdict import Evidence, Question, SolversDisagreeError
 from popek.kernel.configuration import default_configuration
 from popek.kernel.words import Word, symbol
+from popek.solving.choice import VARIABLE
+from popek.solving.engine_z3 import Z3Engine
+from popek.solving.first_order import Reply
+from popek.solving.solver import Answer
 
 FORMS = {
     "pg74": None,
@@ -73,6 +73,6 @@ def test_solvers_that_disagree_are_an_error() -> None:
 
 
 def test_a_second_solver_that_gives_up_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("popek.checks.first_order.ask", lambda text, effort: Reply(Answer.UNKNOWN))
+    monkeypatch.setattr("popek.solving.first_order.ask", lambda text, effort: Reply(Answer.UNKNOWN))
     evidence = Evidence(Question("low", [symbol("a", 8) < 3]), {"bitwuzla": Answer.UNSAT})
     assert evidence.confirmed[Z3Engine.name] is Answer.UNKNOWN

@@ -12,10 +12,10 @@ from popek.architectures.ia32 import MACHINES as IA32
 from popek.architectures.pg74.machine import Pg74, build
 from popek.checks.classify import Classification
 from popek.checks.counterexample import Counterexample, ReplayError, differences
-from popek.checks.solver import Answer
 from popek.checks.verdict import Question, Status
 from popek.kernel.outcome import Next
 from popek.kernel.words import Word
+from popek.solving.solver import Answer
 
 
 @cache

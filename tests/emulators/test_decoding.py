@@ -26,8 +26,9 @@ from popek.architectures.x86_64.decoding import decode as decode_x86_64
 from popek.architectures.x86_64.state import X64
 from popek.cli import explain
 from popek.cli.errors import UserError
-from popek.emulators import ia32_assembly, x64_assembly
-from popek.emulators.x64_compare import exists_in_compatibility_mode
+from popek.emulators.ia32 import assembly as ia32_assembly
+from popek.emulators.x86_64 import assembly as x64_assembly
+from popek.emulators.x86_64.compare import exists_in_compatibility_mode
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Next
 from popek.kernel.words import Word

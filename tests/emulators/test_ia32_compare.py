@@ -22,12 +22,12 @@ from popek.architectures.ia32.instructions import (
     protection,
 )
 from popek.architectures.ia32.state import GP, NP, Ia32
-from popek.emulators.ia32_assembly import assemble_all, assembly_text
-from popek.emulators.ia32_cases import Case, Mode, random_case
-from popek.emulators.ia32_compare import BOCHS, DifftestReport, compare, difftest
-from popek.emulators.ia32_deviations import deviations, recognised
-from popek.emulators.ia32_expectation import OutsideError
-from popek.emulators.ia32_step import (
+from popek.emulators.ia32.assembly import assemble_all, assembly_text
+from popek.emulators.ia32.cases import Case, Mode, random_case
+from popek.emulators.ia32.compare import BOCHS, DifftestReport, compare, difftest
+from popek.emulators.ia32.deviations import deviations, recognised
+from popek.emulators.ia32.expectation import OutsideError
+from popek.emulators.ia32.step import (
     CODE_SELECTORS,
     FREE_SELECTOR,
     GDT_BASE,

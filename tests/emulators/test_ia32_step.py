@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from popek.emulators import bochs
-from popek.emulators.ia32_step import (
+from popek.emulators.bochs import simulator as bochs
+from popek.emulators.ia32.step import (
     ARENA_BYTES,
     CODE_BASE,
     CODE_SELECTORS,

@@ -12,10 +12,10 @@ from popek.architectures import ia32
 from popek.architectures.ia32 import descriptors
 from popek.architectures.ia32.instructions import far_transfers, flags, protection
 from popek.architectures.ia32.state import Ia32
-from popek.emulators.ia32_cases import Case
-from popek.emulators.ia32_compare import DifftestReport, compare, difftest
-from popek.emulators.ia32_expectation import OutsideError
-from popek.emulators.ia32_unicorn import FORMS, LEFT_OUT, UNICORN, recognised
+from popek.emulators.ia32.cases import Case
+from popek.emulators.ia32.compare import DifftestReport, compare, difftest
+from popek.emulators.ia32.expectation import OutsideError
+from popek.emulators.ia32.unicorn import FORMS, LEFT_OUT, UNICORN, recognised
 from popek.kernel.words import TRUE, Word
 
 pytestmark = pytest.mark.emulator

@@ -16,19 +16,19 @@ from popek.architectures.ia32.state import Ia32
 from popek.checks.counterexample import Counterexample
 from popek.checks.promises import Keeper
 from popek.checks.runs import explore_instruction
-from popek.emulators.bochs import assemble, run_rom
-from popek.emulators.ia32_compare import BOCHS
-from popek.emulators.ia32_step import segment_descriptor
-from popek.emulators.ia32_unicorn import UNICORN
-from popek.emulators.ia32_witness import Refused, Setup, Verdict, WitnessRun, confirm, set_up
-from popek.emulators.ia32_witness_asm import Listing, nasm_source
+from popek.emulators.bochs.simulator import assemble, run_rom
+from popek.emulators.ia32.compare import BOCHS
+from popek.emulators.ia32.step import segment_descriptor
+from popek.emulators.ia32.unicorn import UNICORN
+from popek.emulators.ia32.witness import Refused, Setup, Verdict, WitnessRun, confirm, set_up
+from popek.emulators.ia32.witness_asm import Listing, nasm_source
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine
 from popek.kernel.program import Line
 from popek.kernel.words import Word
 from popek.report.witnesses import Named, assembly, runs_of
-from popek_proofs import uhlig
-from popek_proofs.uhlig_search import Asking
+from popek_proofs.eight_problems import problems as eight_problems
+from popek_proofs.eight_problems.search import Asking
 
 pytestmark = pytest.mark.emulator
 
@@ -56,12 +56,14 @@ def safety(form: str) -> Counterexample[Any] | None:
 
 QUOTED = {
     "POPF drops IF": lambda: fidelity("POPFD"),
-    "PUSH CS shows the ring": lambda: uhlig.ring_aliasing(asking("PUSH CS"), False).witness,
-    "SGDT": lambda: uhlig.silent_reads(asking("SGDT m"), False).witness,
+    "PUSH CS shows the ring": lambda: eight_problems.ring_aliasing(asking("PUSH CS"), False).witness,
+    "SGDT": lambda: eight_problems.silent_reads(asking("SGDT m"), False).witness,
     "LSL on the VMM's descriptor": lambda: safety("LSL r32, r16"),
-    "SYSENTER from a ring-1 kernel": lambda: uhlig.bypassed_kernel(asking("SYSENTER"), False).witness,
+    "SYSENTER from a ring-1 kernel": lambda: (
+        eight_problems.bypassed_kernel(asking("SYSENTER"), False).witness
+    ),
     "a hidden descriptor cache that no instruction restores": lambda: (
-        uhlig.no_way_back(asking(), False).witness
+        eight_problems.no_way_back(asking(), False).witness
     ),
 }
 
@@ -158,7 +160,7 @@ def test_unicorn_confirms_what_it_can_and_says_what_it_cannot() -> None:
 
 
 def test_what_cannot_be_set_up_is_named() -> None:
-    taken = uhlig.taken_addresses(asking("MOV r32, m32"), False).witness
+    taken = eight_problems.taken_addresses(asking("MOV r32, m32"), False).witness
     assert taken is not None
     native, hardware = set_up(MACHINE, runs_of(taken))
     assert isinstance(native, Setup)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from popek.emulators.simh import Contents, SimhError, run_cases, settled
+from popek.emulators.simh.simulator import Contents, SimhError, run_cases, settled
 
 
 def test_a_missing_simulator_is_named() -> None:

@@ -11,8 +11,8 @@ import pytest
 from popek.architectures.pdp11 import MACHINES
 from popek.architectures.pdp11.encoding import encode
 from popek.architectures.pdp11.state import Pdp11
-from popek.emulators.simh import settled
-from popek.emulators.simh_pdp11 import LAST_BLOCK, Pdp11Result, Pdp11Step, run_steps
+from popek.emulators.simh.pdp11 import LAST_BLOCK, Pdp11Result, Pdp11Step, run_steps
+from popek.emulators.simh.simulator import settled
 from popek.kernel.instruction import Instruction
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelledError, Outcome, Trap

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from popek.emulators.bochs import BochsCrash, BochsError, BochsTimeout, run_rom
-from popek.emulators.vmx_entry import (
+from popek.emulators.bochs.simulator import BochsCrash, BochsError, BochsTimeout, run_rom
+from popek.emulators.vm_entry.harness import (
     CONTROL_PAGES,
     CURRENT_VMCS,
     HOST_CR3,

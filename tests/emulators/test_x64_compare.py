@@ -23,10 +23,10 @@ from popek.architectures.x86_64.instructions import (
     system_calls,
 )
 from popek.architectures.x86_64.state import RDI, X64
-from popek.emulators.x64_cases import LEFT_OUT, UNTESTED, Case
-from popek.emulators.x64_compare import DifftestReport, compare, difftest
-from popek.emulators.x64_deviations import deviations, recognised
-from popek.emulators.x64_expectation import UNOBSERVED, OutsideError
+from popek.emulators.x86_64.cases import LEFT_OUT, UNTESTED, Case
+from popek.emulators.x86_64.compare import DifftestReport, compare, difftest
+from popek.emulators.x86_64.deviations import deviations, recognised
+from popek.emulators.x86_64.expectation import UNOBSERVED, OutsideError
 from popek.kernel.machine import UnknownNameError
 from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import Word
@@ -79,7 +79,7 @@ def test_what_is_not_compared_has_its_reason() -> None:
 
 @pytest.mark.parametrize("emulator", ["bochs", "unicorn"])
 def test_every_deviation_listed_is_recognised_and_has_its_evidence(emulator: str) -> None:
-    from popek.emulators import x64_unicorn
+    from popek.emulators.x86_64 import unicorn as x64_unicorn
 
     known = recognised() if emulator == "bochs" else x64_unicorn.recognised()
     assert set(deviations(emulator)) == known

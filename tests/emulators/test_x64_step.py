@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from popek.emulators import bochs
-from popek.emulators.x64_step import (
+from popek.emulators.bochs import simulator as bochs
+from popek.emulators.x86_64.step import (
     COMPATIBLE_SELECTORS,
     IDT_BASE,
     KERNEL_LANDING,

@@ -10,8 +10,8 @@ from popek.architectures import machine
 from popek.architectures.x86_64.state import X64
 from popek.cli.difftest import x86_64
 from popek.cli.errors import UserError
-from popek.emulators.x64_compare import difftest
-from popek.emulators.x64_unicorn import FORMS, LEFT_OUT, UNICORN
+from popek.emulators.x86_64.compare import difftest
+from popek.emulators.x86_64.unicorn import FORMS, LEFT_OUT, UNICORN
 from popek.kernel.words import Word
 
 pytestmark = pytest.mark.emulator

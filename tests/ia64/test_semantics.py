@@ -50,7 +50,7 @@ def test_the_control_bits_of_the_vpd_are_those_of_the_facts() -> None:
 
 
 def test_the_open_points_of_the_facts_are_settings() -> None:
-    settings = {axis.name for axis in ia64().axes}
+    settings = {setting.name for setting in ia64().settings}
     assert {row["setting"] for row in table("vti.toml")["assumptions"]} <= settings
 
 

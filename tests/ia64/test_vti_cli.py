@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from popek.architectures.ia64.vti.fidelity import Profile
-from popek.checks import vti_requirements
+from popek.assistance import vti_requirements
 from popek.cli.errors import UserError
 from popek.cli.vti import check, requirements, synthesize
 

@@ -12,8 +12,8 @@ from popek.architectures.ia64.vti import interrupts, pal, services
 from popek.architectures.ia64.vti.pal import Platform, Status, Vpd
 from popek.architectures.ia64.vti.services import Services, UndefinedUseError
 from popek.checks.runs import explore_instruction
-from popek.checks.solver import Answer, holds
 from popek.kernel.words import Word
+from popek.solving.solver import Answer, holds
 from popek_specs.ia64 import table
 
 from .machine_room import completed, gr, ia64, put

@@ -11,11 +11,11 @@ import pytest
 from popek.architectures.ia64.vti.fidelity import Profile, obligation
 from popek.architectures.ia64.vti.requirements import Requirement, disjunction, requirement
 from popek.architectures.ia64.vti.synthesis import synthesize
+from popek.assistance.vti_requirements import witness
 from popek.checks.counterexample import ReplayError
 from popek.checks.runs import explore_instruction
-from popek.checks.solver import Answer
 from popek.checks.verdict import Question
-from popek.checks.vti_requirements import witness
+from popek.solving.solver import Answer
 
 from .machine_room import ia64
 

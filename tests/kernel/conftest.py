@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from popek.checks.choice import VARIABLE
+from popek.solving.choice import VARIABLE
 
 
 @pytest.fixture(params=["bitwuzla", "z3"])

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popek.checks.pruning import Pruner
 from popek.kernel.evaluation import evaluate
 from popek.kernel.exploration import PathBudgetError, explore
 from popek.kernel.terms import Term
 from popek.kernel.words import SymbolicConditionError, Word, symbol
+from popek.solving.pruning import Pruner
 
 A, B = symbol("a", 4), symbol("b", 4)
 

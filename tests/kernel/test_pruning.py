@@ -5,11 +5,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_solver import hard
 
-from popek.checks.pruning import Pruner
-from popek.checks.solver import Effort
 from popek.kernel import terms
 from popek.kernel.evaluation import evaluate
 from popek.kernel.words import Word, symbol
+from popek.solving.pruning import Pruner
+from popek.solving.solver import Effort
 
 pytestmark = pytest.mark.usefixtures("each_solver")
 

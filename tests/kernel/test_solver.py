@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from test_terms import FUNCTIONS, VALUES, VARIABLES, Tree, built, meaning, trees
 
-from popek.checks.choice import VARIABLE
-from popek.checks.solver import Answer, Effort, Solver, assignment, holds, sha256, solver_version
 from popek.checks.verdict import Question, Status, Truth, both, either, negate
 from popek.kernel import terms
 from popek.kernel.evaluation import evaluate
 from popek.kernel.words import Word, symbol
+from popek.solving.choice import VARIABLE
+from popek.solving.solver import Answer, Effort, Solver, assignment, holds, sha256, solver_version
 
 pytestmark = pytest.mark.usefixtures("each_solver")
 
@@ -195,7 +195,7 @@ def test_which_solver_answers_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> 
 def test_without_bitwuzla_z3_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE)
     assert solver_version().startswith("bitwuzla ")
-    monkeypatch.setattr("popek.checks.choice.find_spec", lambda name: None)
+    monkeypatch.setattr("popek.solving.choice.find_spec", lambda name: None)
     assert solver_version().startswith("z3 ")
 
 

@@ -18,7 +18,7 @@ from popek import notebook
 from popek.notebook import NotebookError
 from popek.report import html
 from popek.report.svg import Figure
-from popek_proofs.paper_machine import START
+from popek_proofs.theorems.paper_machine import START
 
 DUMPS = Path(__file__).parents[1] / "vtx" / "dumps"
 CR3 = DUMPS / "16-drakvuf-388-cr3-bit63.txt"

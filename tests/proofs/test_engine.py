@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 import popek_proofs
-from popek.checks import second_solver
-from popek.checks.first_order import ask
-from popek.checks.second_solver import SecondSolverMissingError, second_answer
-from popek.checks.solver import Answer, Effort
+from popek.solving import second_solver
+from popek.solving.first_order import ask
+from popek.solving.second_solver import SecondSolverMissingError, second_answer
+from popek.solving.solver import Answer, Effort
 from popek_proofs import PropositionsError, known_propositions, propositions
-from popek_proofs.formula import (
+from popek_proofs.theorems import theorem1
+from popek_proofs.theorems.formula import (
     BOOL,
     INT,
     STORAGE,
@@ -38,9 +39,8 @@ from popek_proofs.formula import (
     text,
     var,
 )
-from popek_proofs.proposition import Hypothesis, Proposition, prove_one
-from popek_proofs.small_machine import DecodeError, Scope, find
-from popek_proofs.theorems import theorem1
+from popek_proofs.theorems.proposition import Hypothesis, Proposition, prove_one
+from popek_proofs.theorems.small_machine import DecodeError, Scope, find
 
 x, y = var("x", "Thing"), var("y", "Thing")
 g = Function("g", ("Thing",), "Thing")
@@ -134,7 +134,7 @@ def test_none_in_scope_is_no_machine() -> None:
 
 
 def test_a_machine_that_does_not_do_what_the_solver_said_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("popek_proofs.small_machine.evaluate", lambda formula, structure: False)
+    monkeypatch.setattr("popek_proofs.theorems.small_machine.evaluate", lambda formula, structure: False)
     with pytest.raises(DecodeError, match="does not hold in the machine"):
         find("wrong", [("some-red", exists([x], red(x)))], Scope(growing="Thing"))
 

@@ -10,12 +10,12 @@ import pytest
 
 from popek.architectures.ia64.vti.fidelity import KNOBS
 from popek.architectures.vtx.operation.ownership import EVERYTHING, profile
-from popek.checks.vtx_requirements import derive, machine
+from popek.assistance.vtx_requirements import derive, machine
 from popek.cli.assistance import compare as command
 from popek.cli.errors import UserError
 from popek.kernel.machine import UnknownNameError
-from popek_proofs import hardware_assistance as assistance
-from popek_proofs.hardware_assistance import ASSISTANCES, QUERIES, Assistance, Cell, Choice, Table
+from popek_proofs.assistance import comparison as assistance
+from popek_proofs.assistance.comparison import ASSISTANCES, QUERIES, Assistance, Cell, Choice, Table
 
 FORMS = ("CLI", "HLT", "MOV r32, CR0", "RDPMC", "SGDT m", "CPUID")
 CHEAP = ("mode-bit", "exits", "controls", "weakest-conditions", "best", "open", "theorem-1")

@@ -12,8 +12,8 @@ from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration, configure
 from popek.kernel.outcome import Next, Trap
 from popek.kernel.words import Word
-from popek_proofs import paper_machine
-from popek_proofs.instantiate import (
+from popek_proofs.theorems import paper_machine
+from popek_proofs.theorems.instantiate import (
     BY_TRAP_ONLY,
     COMPLETES_ALIKE,
     CONFINED,
@@ -23,9 +23,9 @@ from popek_proofs.instantiate import (
     Instantiation,
     instantiate,
 )
-from popek_proofs.monitor import bare_step, shown
-from popek_proofs.red_pill import lines, shortest_red_pill
-from popek_proofs.single_step import tells_at_once
+from popek_proofs.theorems.monitor import bare_step, shown
+from popek_proofs.theorems.red_pill import lines, shortest_red_pill
+from popek_proofs.theorems.single_step import tells_at_once
 
 HYBRID = {"LPSW", "SREL", "GMODE", "DROP"}  # what Theorem 3 forgives: the difference is in supervisor mode
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from popek_proofs.formula import Structure
-from popek_proofs.proposition import Proof, prove_one
 from popek_proofs.theorems import theorem1, theorem3
+from popek_proofs.theorems.formula import Structure
+from popek_proofs.theorems.proposition import Proof, prove_one
 
 I = 0  # noqa: E741 - the one instruction of these machines
 

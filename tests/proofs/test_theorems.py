@@ -5,15 +5,15 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from popek.checks.second_solver import second_answer
-from popek.checks.solver import Answer, Effort
 from popek.checks.verdict import Status, Truth
 from popek.kernel.machine import UnknownNameError
+from popek.solving.second_solver import second_answer
+from popek.solving.solver import Answer, Effort
 from popek_proofs import propositions, prove
-from popek_proofs.formula import conj, equal, forall, implies
-from popek_proofs.proposition import Hypothesis, Proof, Proposition, prove_one, select_propositions
 from popek_proofs.theorems import storage, theorem1, theorem2, theorem3
 from popek_proofs.theorems import vocabulary as v
+from popek_proofs.theorems.formula import conj, equal, forall, implies
+from popek_proofs.theorems.proposition import Hypothesis, Proof, Proposition, prove_one, select_propositions
 
 ALL = propositions()
 IDS = [p.id for p in ALL]
@@ -203,7 +203,7 @@ def test_the_report_has_the_promised_keys() -> None:
 
 
 def test_the_exit_code_tells_refuted_from_unknown(proofs: dict[str, Proof]) -> None:
-    from popek_proofs.proposition import ProofReport
+    from popek_proofs.theorems.proposition import ProofReport
 
     good = proofs["theorem1.step"]
     refuted = attrs.evolve(good, verdict=Status.REFUTED)

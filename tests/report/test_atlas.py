@@ -22,17 +22,17 @@ from popek.architectures import machine as find_machine
 from popek.architectures import makers
 from popek.checks import counterexample
 from popek.checks.explanation import explain
-from popek.checks.second_solver import second_answer
 from popek.checks.survey import Request
 from popek.checks.verdict import Status, Truth
 from popek.report import atlas_page
 from popek.report.atlas_page import page
+from popek.solving.second_solver import second_answer
 from popek_proofs.atlas import Asked, Verdict, derivation, derive, places
 from popek_proofs.atlas.derivation import Depth
 from popek_proofs.atlas.entries import KINDS
 from popek_proofs.atlas.places import variants
 from popek_proofs.claims import THEOREM_1, THEOREM_3, shipped
-from popek_proofs.instantiate import CONFINED, instantiate
+from popek_proofs.theorems.instantiate import CONFINED, instantiate
 from small_atlas import DEEP, TOY, entry, small_atlas
 
 SILENT = "pg74.ring-deprivileging.lpsw-0-srel-0-grel-0-gmode-0-lra-0-drop-0"
@@ -59,7 +59,7 @@ def test_the_shipped_configurations_fit_their_machines_and_differ_from_the_defau
         machine = makers()[variant.machine]()
         assert variant.source
         assert set(variant.techniques) <= set(machine.techniques)
-        assert any(machine.axis(name).default != value for name, value in variant.settings.items())
+        assert any(machine.setting(name).default != value for name, value in variant.settings.items())
 
 
 def test_a_machine_of_a_file_appears_with_no_edit() -> None:

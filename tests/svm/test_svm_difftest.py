@@ -11,10 +11,11 @@ from popek.architectures.svm.checks import CHECKS
 from popek.architectures.svm.verdict import judge
 from popek.cli.difftest_svm import difftest_svm
 from popek.cli.errors import UserError
-from popek.emulators import svm_compare
-from popek.emulators.bochs import BochsError
-from popek.emulators.svm_compare import compare, make_cases, outcome_of, unexplained, vmcb_of
-from popek.emulators.svm_vmrun import (
+from popek.emulators.bochs.simulator import BochsError
+from popek.emulators.vm_entry.harness import CODE_PAGE
+from popek.emulators.vmrun import compare as svm_compare
+from popek.emulators.vmrun.compare import compare, make_cases, outcome_of, unexplained, vmcb_of
+from popek.emulators.vmrun.harness import (
     MODELS,
     MODES,
     VMEXIT_INVALID,
@@ -24,7 +25,6 @@ from popek.emulators.svm_vmrun import (
     processor,
     run_cases,
 )
-from popek.emulators.vmx_entry import CODE_PAGE
 
 pytestmark = pytest.mark.emulator
 

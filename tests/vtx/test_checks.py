@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from popek.architectures.vtx.baselines import MODES, Mode, baseline
 from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
-from popek.architectures.vtx.checks import CHECKS, Check, Outcome
+from popek.architectures.vtx.entry_checks import CHECKS, Check, Outcome
 from popek.architectures.vtx.evaluation import Evaluator, reads, violated
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.verdict import judge, verdict_of_many
 from popek.architectures.vtx.view import field_symbol, symbolic_view, view_of
 from popek.architectures.vtx.vmcs import Launch, MissingField, Vmcs
-from popek.checks.pruning import Pruner
 from popek.kernel.evaluation import evaluate
 from popek.kernel.exploration import explore
 from popek.kernel.words import SymbolicConditionError, Word
+from popek.solving.pruning import Pruner
 
 TIGER = load_capabilities("bochs-tigerlake")
 HASWELL = load_capabilities("intel-haswell")

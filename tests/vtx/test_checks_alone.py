@@ -17,13 +17,13 @@ import pytest
 from popek.architectures.vtx.baselines import MODES, Mode, baseline, has_mode
 from popek.architectures.vtx.capabilities import FEATURES, Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
-from popek.architectures.vtx.checks import CHECKS, Check, Outcome, ledger
+from popek.architectures.vtx.entry_checks import CHECKS, Check, Outcome, ledger
 from popek.architectures.vtx.evaluation import reads
 from popek.architectures.vtx.verdict import judge
 from popek.architectures.vtx.view import field_symbol, symbolic_view
 from popek.architectures.vtx.vmcs import Launch, MissingField, Vmcs
-from popek.checks.solver import Answer, Solver
 from popek.kernel.words import FALSE, TRUE, SymbolicConditionError, Word, all_of
+from popek.solving.solver import Answer, Solver
 
 ALL32 = 0xFFFF_FFFF
 

@@ -12,12 +12,12 @@ import pytest
 from popek.architectures.vtx.bochs import bochs_checks, deviations
 from popek.architectures.vtx.capabilities import Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
-from popek.architectures.vtx.checks import CHECKS, Outcome
+from popek.architectures.vtx.entry_checks import CHECKS, Outcome
 from popek.architectures.vtx.evaluation import Evaluator
 from popek.architectures.vtx.fields import FIELDS, by_encoding
 from popek.architectures.vtx.verdict import decide, judge
 from popek.architectures.vtx.vmcs import Launch, MemoryEntry, Vmcs
-from popek.emulators.vmx_entry import (
+from popek.emulators.vm_entry.harness import (
     ARENA,
     CURRENT_VMCS,
     HOST_CR3,

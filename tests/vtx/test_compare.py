@@ -11,13 +11,13 @@ import pytest
 
 from popek.architectures.vtx.baselines import MODES, baseline
 from popek.architectures.vtx.capability_files import load_capabilities
-from popek.architectures.vtx.checks import CHECKS
+from popek.architectures.vtx.entry_checks import CHECKS
 from popek.architectures.vtx.evaluation import Evaluator
-from popek.checks.solver import Answer
-from popek.checks.vmcs_compare import Comparison, compare_rules
-from popek.checks.vmcs_rulefiles import RuleFileError, load_rules, predicate
 from popek.cli.errors import UserError
 from popek.cli.vmcs_questions import app
+from popek.solving.solver import Answer
+from popek.vmcs.compare import Comparison, compare_rules
+from popek.vmcs.rule_files import RuleFileError, load_rules, predicate
 
 TIGERLAKE = load_capabilities("bochs-tigerlake")
 Write = Callable[..., str]
@@ -93,7 +93,7 @@ def test_a_stricter_rule(write: Write) -> None:
 def test_an_outcome_that_differs_is_a_difference(write: Write) -> None:
     text = """
 import attrs
-from popek.architectures.vtx.checks import Outcome
+from popek.architectures.vtx.entry_checks import Outcome
 
 def rules(checks):
     other = attrs.evolve(checks["GUEST-CR-03"], outcome=Outcome("vmfail-valid", errors=(8,)))

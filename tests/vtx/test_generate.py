@@ -11,13 +11,13 @@ import attrs
 import pytest
 
 from popek.architectures.vtx.capability_files import load_capabilities
-from popek.architectures.vtx.checks import CHECKS
-from popek.architectures.vtx.checks.registry import Condition
+from popek.architectures.vtx.entry_checks import CHECKS
+from popek.architectures.vtx.entry_checks.registry import Condition
 from popek.architectures.vtx.verdict import judge
-from popek.checks.vmcs_generate import Impossible, generate
-from popek.checks.vmcs_redundancy import Answers, ask
 from popek.cli.errors import UserError
 from popek.cli.vmcs_questions import app
+from popek.vmcs.generate import Impossible, generate
+from popek.vmcs.redundancy import Answers, ask
 
 TIGERLAKE = load_capabilities("bochs-tigerlake")
 Run = Callable[..., tuple[int, str]]

@@ -8,8 +8,8 @@ from string import Formatter
 import pytest
 
 from popek.architectures.vtx.capabilities import MSR_NAMES, Capabilities, CapabilityView
-from popek.architectures.vtx.checks import CHECKS, NOT_CHECKED, NOT_MODELLED, ledger
 from popek.architectures.vtx.coverage import coverage, table
+from popek.architectures.vtx.entry_checks import CHECKS, NOT_CHECKED, NOT_MODELLED, ledger
 from popek.architectures.vtx.evaluation import asks, reads
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.vmcs import MissingField

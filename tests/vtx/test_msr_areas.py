@@ -21,13 +21,13 @@ from popek.architectures.vtx.operation.transitions import (
     vm_entry,
     vm_exit,
 )
-from popek.checks.pruning import Pruner
-from popek.checks.solver import Answer, holds
-from popek.emulators import vmx_msr_areas
-from popek.emulators.vmx_msr_areas import AreaCase, AreaOutcome, expected, observed, random_area_case
+from popek.emulators.non_root import msr_areas as vmx_msr_areas
+from popek.emulators.non_root.msr_areas import AreaCase, AreaOutcome, expected, observed, random_area_case
 from popek.kernel.exploration import explore
 from popek.kernel.outcome import Next, Outcome, Trap
 from popek.kernel.words import Word, any_of, ite, symbol
+from popek.solving.pruning import Pruner
+from popek.solving.solver import Answer, holds
 
 AREA = 0x6000
 TSC, APIC_BASE, SYSENTER_CS, PAT, TSC_AUX = 0x10, 0x1B, 0x174, 0x277, 0xC0000103

@@ -14,9 +14,9 @@ from popek.architectures.vtx.operation.transitions import (
     vm_entry,
 )
 from popek.architectures.vtx.operation.transitions import vm_exit as vm_exit_with_areas
-from popek.checks.solver import Answer, holds
 from popek.kernel.outcome import Next, Trap
 from popek.kernel.words import Word
+from popek.solving.solver import Answer, holds
 
 MACHINE = build()
 HOST = Host(

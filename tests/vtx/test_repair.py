@@ -20,10 +20,10 @@ from popek.architectures.vtx.evaluation import Evaluator
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.verdict import judge
 from popek.architectures.vtx.vmcs import Vmcs
-from popek.checks.solver import Answer
-from popek.checks.vmcs_repair import repair
 from popek.cli.errors import UserError
 from popek.cli.vmcs_questions import app
+from popek.solving.solver import Answer
+from popek.vmcs.repair import repair
 
 TIGERLAKE = load_capabilities("bochs-tigerlake")
 FOLDER = Path(__file__).parent / "dumps"

@@ -7,8 +7,7 @@ import random
 import pytest
 
 from popek.architectures.vtx.verdict import judge
-from popek.checks.vmcs_repair import repair
-from popek.emulators.vmx_compare import (
+from popek.emulators.vm_entry.compare import (
     HANDS_OFF,
     Case,
     case_of,
@@ -18,7 +17,8 @@ from popek.emulators.vmx_compare import (
     random_case,
     vmcs_of,
 )
-from popek.emulators.vmx_entry import run_cases
+from popek.emulators.vm_entry.harness import run_cases
+from popek.vmcs.repair import repair
 
 pytestmark = pytest.mark.emulator
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from popek.architectures.vtx.checks import CHECKS, NOT_CHECKED, NOT_MODELLED
 from popek.architectures.vtx.dumps.explanation import explain
+from popek.architectures.vtx.entry_checks import CHECKS, NOT_CHECKED, NOT_MODELLED
 from popek.architectures.vtx.fields import FIELDS
 from popek.cli.errors import UserError
 from popek.cli.vmcs import app

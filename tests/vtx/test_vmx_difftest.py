@@ -8,11 +8,11 @@ import attrs
 import pytest
 
 from popek.architectures.vtx.bochs import bochs_checks
-from popek.architectures.vtx.checks import CHECKS
+from popek.architectures.vtx.entry_checks import CHECKS
 from popek.cli.difftest_vmx import difftest_vmx, make_cases
 from popek.cli.errors import UserError
-from popek.emulators import vmx_compare
-from popek.emulators.vmx_compare import compare, modes, unexplained
+from popek.emulators.vm_entry import compare as vmx_compare
+from popek.emulators.vm_entry.compare import compare, modes, unexplained
 
 pytestmark = pytest.mark.emulator
 

@@ -12,9 +12,10 @@ from popek.architectures.vtx.operation import exits, non_root, x2apic
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.cli.difftest_vtx import difftest_vtx
 from popek.cli.errors import UserError
-from popek.emulators import vmx_guest_compare, vmx_guest_deviations
-from popek.emulators.vmx_guest import GuestStep, baseline, run_guests
-from popek.emulators.vmx_guest_compare import difftest
+from popek.emulators.non_root import compare as vmx_guest_compare
+from popek.emulators.non_root import deviations as vmx_guest_deviations
+from popek.emulators.non_root.compare import difftest
+from popek.emulators.non_root.harness import GuestStep, baseline, run_guests
 from popek.kernel.words import Word
 
 pytestmark = pytest.mark.emulator
@@ -49,7 +50,7 @@ def test_a_task_priority_below_the_threshold_comes_up() -> None:
 
 
 def test_what_is_explained_is_little_and_listed(report: dict[str, Any]) -> None:
-    from popek.emulators.ia32_deviations import deviations as of_ia32
+    from popek.emulators.ia32.deviations import deviations as of_ia32
 
     listed = set(vmx_guest_deviations.deviations()) | set(of_ia32())
     assert set(report["explained"]) <= listed

@@ -19,9 +19,9 @@ from popek.checks.verdict import Status
 from popek.cli.errors import UserError
 from popek.cli.vtx_interrupts import interrupts as command
 from popek.kernel.words import Word
-from popek_proofs import vtx_interrupt_traces, vtx_interrupts
-from popek_proofs.vtx_interrupt_traces import VALID_ENTRY, Trace, TraceStep, successors, traces
-from popek_proofs.vtx_interrupts import prove, setup_of
+from popek_proofs.assistance import vtx_interrupt_traces, vtx_interrupts
+from popek_proofs.assistance.vtx_interrupt_traces import VALID_ENTRY, Trace, TraceStep, successors, traces
+from popek_proofs.assistance.vtx_interrupts import prove, setup_of
 
 FEW = ("STI", "CLI", "POPFD", "HLT", "IRETD", "MOV Sreg, r16")
 
@@ -255,7 +255,7 @@ def _predicted(world: World, injected: int) -> tuple[object, ...]:
 @pytest.mark.emulator
 @pytest.mark.parametrize("nmis", [False, True])
 def test_windows_and_injection_agree_with_bochs(nmis: bool) -> None:
-    from popek.emulators.vmx_guest import GuestStep, baseline, run_guests
+    from popek.emulators.non_root.harness import GuestStep, baseline, run_guests
 
     file = resources.files("popek_specs.vtx").joinpath("bochs-guest-deviations.toml")
     listed = tomllib.loads(file.read_text(encoding="utf-8"))["boundary"]

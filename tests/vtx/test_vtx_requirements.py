@@ -17,7 +17,7 @@ from popek.architectures.vtx.operation.fidelity import Obligation
 from popek.architectures.vtx.operation.ownership import EVERYTHING, OWNABLE, Profile, ProfileError, profile
 from popek.architectures.vtx.operation.settings import bit_numbers
 from popek.architectures.vtx.operation.state import VmxIa32
-from popek.checks.vtx_requirements import (
+from popek.assistance.vtx_requirements import (
     Governed,
     Row,
     derive,
@@ -398,7 +398,7 @@ def test_needless_exits_are_those_that_a_sound_setting_spares() -> None:
 
 
 def _failing(due: Obligation) -> bool:
-    from popek.checks.vtx_requirements import assume
+    from popek.assistance.vtx_requirements import assume
 
     ask = assume(due.assumed)
     return any(c.value != 0 and ask([c]) is not False for c in (due.unfaithful, due.unsafe))
@@ -407,8 +407,8 @@ def _failing(due: Obligation) -> bool:
 def test_a_processor_that_forgets_the_read_shadow_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     from popek.architectures.vtx.operation.fidelity import obligation
     from popek.architectures.vtx.operation.non_root import NonRoot
+    from popek.assistance.vtx_requirements import PROTECTED_MODE
     from popek.checks.runs import explore_instruction
-    from popek.checks.vtx_requirements import PROTECTED_MODE
 
     setting = {"cr0_mask": 1}
     form = "SMSW r32"

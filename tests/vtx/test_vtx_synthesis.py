@@ -15,11 +15,11 @@ from popek.architectures.vtx.operation.ownership import EVERYTHING, profile
 from popek.architectures.vtx.operation.settings import Settings, SettingsError, hypervisors, of_vmcs
 from popek.architectures.vtx.verdict import judge as judge_entry
 from popek.architectures.vtx.vmcs import Vmcs
-from popek.checks.solver import Answer
-from popek.checks.vtx_comparison import compare
-from popek.checks.vtx_judgement import Judgement, judge
-from popek.checks.vtx_requirements import governed_forms, required
-from popek.checks.vtx_synthesis import Synthesis, WeightsError, load_weights, synthesize
+from popek.assistance.vtx_comparison import compare
+from popek.assistance.vtx_judgement import Judgement, judge
+from popek.assistance.vtx_requirements import governed_forms, required
+from popek.assistance.vtx_synthesis import Synthesis, WeightsError, load_weights, synthesize
+from popek.solving.solver import Answer
 from popek_specs.vtx import rows
 
 SKYLAKE, PENRYN = "intel-skylake", "bochs-core2-penryn-t9600"

@@ -12,10 +12,10 @@ from popek.architectures.vtx.operation.machine import build
 from popek.architectures.vtx.operation.state import EXIT_INFORMATION, VmxIa32
 from popek.architectures.vtx.operation.transitions import save_guest, vm_entry
 from popek.checks.runs import explore_instruction
-from popek.checks.solver import Answer, holds
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import Word, any_of
+from popek.solving.solver import Answer, holds
 
 MACHINE = build(exceptions=False)
 PAGE = {0x20: 0x11, 0x80: 0x53, 0x81: 0xAA, 0x84: 0xBB}

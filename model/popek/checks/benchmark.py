@@ -311,11 +311,11 @@ def _difftest(emulator: str, cases: int) -> Rate:
     )
     if not present:
         return Rate(name, unit, missing=f"{emulator} is not installed")
-    from popek.emulators import ia32_compare
+    from popek.emulators.ia32 import compare as ia32_compare
 
     against = ia32_compare.BOCHS
     if emulator == "unicorn":
-        from popek.emulators.ia32_unicorn import UNICORN
+        from popek.emulators.ia32.unicorn import UNICORN
 
         against = UNICORN
     found = ia32_compare.difftest(cases, against=against)

@@ -33,8 +33,9 @@ from popek.kernel.state import Leaf, Role, State, leaves_with
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, all_of, any_of, symbol
+from popek.solving.asking import Asker
+from popek.solving.solver import Answer, Effort
 
-from .asking import Asker
 from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
 from .runs import (
     PROBE,
@@ -50,7 +51,6 @@ from .runs import (
     probe,
     together,
 )
-from .solver import Answer, Effort
 from .verdict import Evidence, Question, Truth, both, either, evidence_of, negate
 from .witness import find_minimal
 
@@ -256,9 +256,9 @@ def configured(machine: Machine[S], configuration: Configuration) -> S:
     """The state that may be anything but for the settings that are one leaf each, and the operating mode."""
     state = machine.state.symbolic().with_changes(operating_mode(machine, configuration))
     fixed = {
-        machine.axis(name).leaf: value
+        machine.setting(name).leaf: value
         for name, value in configuration.settings.items()
-        if machine.axis(name).leaf is not None
+        if machine.setting(name).leaf is not None
     }
     return state.with_changes({str(leaf): value for leaf, value in fixed.items()})
 

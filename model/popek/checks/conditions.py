@@ -15,12 +15,12 @@ import attrs
 from popek.architectures import machine as find_machine
 from popek.kernel import terms
 from popek.kernel.configuration import Configuration
-from popek.kernel.machine import Axis, Machine, UnknownNameError
+from popek.kernel.machine import Machine, Setting, UnknownNameError
 from popek.kernel.outcome import Next
+from popek.solving.solver import Effort
 
 from .classify import Classifier
 from .runs import Run, explore_instruction, probe
-from .solver import Effort
 from .survey import Request
 from .verdict import Truth
 
@@ -98,20 +98,20 @@ def critical_when(
     technique = machine.technique(request.technique)
     fixed = dict(request.configuration.settings)
     for name in names:
-        fixed.pop(machine.axis(name).name, None)
-    open_axes = [axis for axis in machine.axes if axis.name not in fixed]
-    if not open_axes:
-        raise UnknownNameError("open setting; name some", "", [axis.name for axis in machine.axes])
+        fixed.pop(machine.setting(name).name, None)
+    left_open = [setting for setting in machine.settings if setting.name not in fixed]
+    if not left_open:
+        raise UnknownNameError("open setting; name some", "", [setting.name for setting in machine.settings])
     effort = Effort(timeout=request.timeout)
     wanted = list(machine.instructions) if forms is None else list(forms)
     rows = []
     for number, form in enumerate(wanted):
         instruction = machine.instructions[form]
         run = explore_instruction(machine, instruction, effort, configuration=Configuration(fixed))
-        axes = [axis for axis in open_axes if _depends(machine, run, axis)]
+        varied = [setting for setting in left_open if _depends(machine, run, setting)]
         answers: dict[Truth, list[dict[str, tuple[int, ...]]]] = {truth: [] for truth in Truth}
-        for values in itertools.product(*(axis.values for axis in axes)):
-            chosen = {axis.name: value for axis, value in zip(axes, values, strict=True)}
+        for values in itertools.product(*(setting.values for setting in varied)):
+            chosen = {setting.name: value for setting, value in zip(varied, values, strict=True)}
             classifier = Classifier(
                 machine,
                 technique,
@@ -122,7 +122,7 @@ def critical_when(
             )
             answer = classifier.classify(instruction, run).critical
             answers[answer].append({name: (value,) for name, value in chosen.items()})
-        known = {axis.name: axis for axis in axes}
+        known = {setting.name: setting for setting in varied}
         rows.append(
             Weakest(
                 form,
@@ -134,11 +134,11 @@ def critical_when(
         if progress is not None:
             progress(number + 1, len(wanted))
     return Conditions(
-        machine.name, technique.name, Configuration(fixed), tuple(a.name for a in open_axes), tuple(rows)
+        machine.name, technique.name, Configuration(fixed), tuple(a.name for a in left_open), tuple(rows)
     )
 
 
-def _depends(machine: Machine[Any], run: Run[Any], axis: Axis) -> bool:
+def _depends(machine: Machine[Any], run: Run[Any], setting: Setting) -> bool:
     """Whether a run reads what the setting speaks of."""
     roots = [condition for path in run.paths for condition in path.conditions]
     for path in run.paths:
@@ -151,17 +151,19 @@ def _depends(machine: Machine[Any], run: Run[Any], axis: Axis) -> bool:
             ]
             roots += [content.load(probe(content)).term for content in after.memories().values()]
     read = set(terms.variables_of(roots)) | {str(cell.data) for cell in terms.applications_of(roots)}
-    concerned = set(axis.concerns) if axis.leaf is None else {run.before.leaf(axis.leaf).component}
+    concerned = set(setting.concerns) if setting.leaf is None else {run.before.leaf(setting.leaf).component}
     return not concerned or bool(read & concerned)
 
 
-def joined(points: list[dict[str, tuple[int, ...]]], axes: Mapping[str, Axis]) -> tuple[Alternative, ...]:
+def joined(
+    points: list[dict[str, tuple[int, ...]]], varied: Mapping[str, Setting]
+) -> tuple[Alternative, ...]:
     """The same combinations as few alternatives; a setting with all of its values is left out."""
     boxes = points
-    for name in axes:
+    for name in varied:
         merged: dict[tuple[tuple[str, tuple[int, ...]], ...], set[int]] = {}
         for box in boxes:
             others = tuple(sorted((k, v) for k, v in box.items() if k != name))
             merged.setdefault(others, set()).update(box[name])
         boxes = [{**dict(others), name: tuple(sorted(values))} for others, values in merged.items()]
-    return tuple({k: v for k, v in box.items() if set(v) != set(axes[k].values)} for box in boxes)
+    return tuple({k: v for k, v in box.items() if set(v) != set(varied[k].values)} for box in boxes)

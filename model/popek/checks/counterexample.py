@@ -23,8 +23,7 @@ from popek.kernel.program import Line
 from popek.kernel.state import State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
-
-from .solver import Answer, Model, Solver
+from popek.solving.solver import Answer, Model, Solver
 
 S = TypeVar("S", bound=State)
 

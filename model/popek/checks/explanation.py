@@ -9,12 +9,12 @@ from typing import Any
 import attrs
 
 from popek.architectures import machine as find_machine
+from popek.solving.solver import Effort
 
 from .classify import Classification, Classifier
 from .counterexample import Counterexample
 from .promises import Keeper, Promises
 from .runs import explore_instruction
-from .solver import Effort
 from .survey import Request, Row, row_of
 from .verdict import Evidence, Status, Truth
 

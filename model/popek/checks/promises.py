@@ -35,8 +35,9 @@ from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import FALSE, TRUE, Word, any_of, ite, symbol
+from popek.solving.asking import Asker
+from popek.solving.solver import Answer, Effort
 
-from .asking import Asker
 from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
 from .runs import (
     PROBE,
@@ -50,7 +51,6 @@ from .runs import (
     probe,
     together,
 )
-from .solver import Answer, Effort
 from .verdict import Evidence, Question, Status, Truth, evidence_of
 from .witness import find_minimal
 
@@ -224,7 +224,7 @@ class _Promises(Generic[S]):
         private = self._machine.state.symbolic(OF_THE_VMM)
         settings, owned = keeper.configuration.settings, set(self._technique.owned)
         fixed = {
-            a.leaf: settings[a.name] for a in self._machine.axes if a.name in settings and a.leaf in owned
+            a.leaf: settings[a.name] for a in self._machine.settings if a.name in settings and a.leaf in owned
         }
         mode = operating_mode(self._machine, keeper.configuration)
         fixed |= {leaf: value for leaf, value in mode.items() if leaf in owned}

@@ -24,9 +24,8 @@ from popek.kernel.state import Leaf, Role, Slot, State, substitution
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, any_of
-
-from .pruning import Pruner
-from .solver import Effort, Model, Solver
+from popek.solving.pruning import Pruner
+from popek.solving.solver import Effort, Model, Solver
 
 S = TypeVar("S", bound=State)
 
@@ -143,12 +142,14 @@ def operating_mode(machine: Machine[S], configuration: Configuration | None) -> 
     """
     settings = {} if configuration is None else configuration.settings
     modes = [
-        axis for axis in machine.axes if axis.name in settings and axis.leaf is None and not axis.concerns
+        setting
+        for setting in machine.settings
+        if setting.name in settings and setting.leaf is None and not setting.concerns
     ]
     if not modes:
         return {}
     state = machine.state.symbolic()
-    chosen = Configuration({axis.name: settings[axis.name] for axis in modes})
+    chosen = Configuration({setting.name: settings[setting.name] for setting in modes})
     known = terms.literals([chosen.holds(machine, state).term])
     fixed = {leaf.name: known.get(state[leaf.name].term) for leaf in state.leaves if leaf.width == 1}
     return {name: int(term is terms.ONE) for name, term in fixed.items() if term is not None}

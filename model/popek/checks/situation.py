@@ -21,8 +21,9 @@ from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, any_of, symbol
+from popek.solving.asking import Asker
+from popek.solving.solver import Answer, Effort
 
-from .asking import Asker
 from .counterexample import Counterexample, Difference, ReplayError, differences, execute
 from .runs import (
     PROBE,
@@ -34,7 +35,6 @@ from .runs import (
     operating_mode,
     probe,
 )
-from .solver import Answer, Effort
 from .verdict import Question
 from .witness import find_minimal
 
@@ -85,9 +85,9 @@ class Situation(Generic[S]):
             return
         owned, settings = set(technique.owned), configuration.settings
         fixed = {
-            axis.leaf: settings[axis.name]
-            for axis in machine.axes
-            if axis.name in settings and axis.leaf in owned
+            setting.leaf: settings[setting.name]
+            for setting in machine.settings
+            if setting.name in settings and setting.leaf in owned
         }
         fixed |= {k: v for k, v in operating_mode(machine, configuration).items() if k in owned}
         private = machine.state.symbolic(OF_THE_VMM)
@@ -99,9 +99,9 @@ class Situation(Generic[S]):
         owned = [name for name in self.technique.owned if name not in memories]
         kept = [name for name in owned if known(name).component != "eflags"]
         open_leaves = [
-            axis.leaf
-            for axis in self.machine.axes
-            if axis.leaf is not None and axis.name not in self.configuration.settings
+            setting.leaf
+            for setting in self.machine.settings
+            if setting.leaf is not None and setting.name not in self.configuration.settings
         ]
         nearby = self.guest.with_changes({name: guest[name] for name in kept if name not in open_leaves})
         beside = private.with_contents({name: name + OF_THE_VMM for name in memories})

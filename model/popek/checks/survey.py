@@ -19,11 +19,11 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
+from popek.solving.solver import Effort
 
 from .classify import Classification, Classifier
 from .promises import Keeper, Promises
 from .runs import explore_instruction
-from .solver import Effort
 from .verdict import Status, Truth, both, either, negate
 from .workers import process_context
 

@@ -9,8 +9,7 @@ from functools import cached_property
 import attrs
 
 from popek.kernel.words import Word
-
-from .solver import Answer, Effort, Model, Solver, sha256, solver_version
+from popek.solving.solver import Answer, Effort, Model, Solver, sha256, solver_version
 
 
 class Truth(enum.Enum):
@@ -98,7 +97,9 @@ class Question:
     @cached_property
     def smtlib(self) -> str:
         """The question as an SMT-LIB 2 script, which any solver can be asked."""
-        from .engine_z3 import smtlib  # where Z3 need not answer it is not loaded before its words are wanted
+        from popek.solving.engine_z3 import (
+            smtlib,  # where Z3 need not answer it is not loaded before its words are wanted
+        )
 
         return f"; {self.name}\n(set-logic QF_UFBV)\n{smtlib(word.term for word in self.conditions)}"
 
@@ -141,8 +142,8 @@ class Evidence:
             return {"simplification": Answer.UNSAT}
         if Answer.UNSAT not in self.answers.values():
             return self.answers
-        from .engine_z3 import Z3Engine  # loads Z3
-        from .first_order import ask
+        from popek.solving.engine_z3 import Z3Engine  # loads Z3
+        from popek.solving.first_order import ask
 
         if Z3Engine.name in self.answers:
             return self.answers

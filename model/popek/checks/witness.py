@@ -12,9 +12,9 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.state import State
 from popek.kernel.terms import Term
+from popek.solving.solver import Model, Solver
 
 from .counterexample import Minimizer, concretize, leaf_preferences
-from .solver import Model, Solver
 from .verdict import Question
 
 S = TypeVar("S", bound=State)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from popek import __version__
-from popek.checks.choice import chosen_solver
+from popek.solving.choice import chosen_solver
 
 from . import assistance, atlas, decoding, figures, problems, safety, witnesses
 from .errors import UserError
@@ -312,8 +312,8 @@ def prove(
         names: propositions or groups of them (`theorem1`), or machines; every proposition by default.
     """
     from popek.architectures import makers
-    from popek.checks.solver import Effort
     from popek.report import proofs as report
+    from popek.solving.solver import Effort
     from popek_proofs import PropositionsError
     from popek_proofs import prove as proved
 
@@ -357,10 +357,10 @@ def prove(
 
 def _instantiated(request: Request, json: bool, codes: list[int]) -> list[dict[str, Any]]:
     """The theorems for one machine: the rows for JSON, or the verdict on the screen."""
-    from popek.checks.solver import Effort
     from popek.checks.verdict import Status
     from popek.report import proofs as report
-    from popek_proofs.instantiate import instantiate
+    from popek.solving.solver import Effort
+    from popek_proofs.theorems.instantiate import instantiate
 
     machine = _machine(request.machine)
     with working(f"proving the premises for {machine.name}"):
@@ -381,7 +381,7 @@ def _instantiated(request: Request, json: bool, codes: list[int]) -> list[dict[s
 
 def _second_solver() -> Any:
     """cvc5, where it is installed."""
-    from popek.checks.second_solver import available, second_answer
+    from popek.solving.second_solver import available, second_answer
 
     if available():
         return second_answer
@@ -473,8 +473,12 @@ def _machine_json(machine: Machine[Any]) -> dict[str, object]:
         "forms": list(machine.instructions),
         "techniques": {t.name: t.title for t in machine.techniques.values()},
         "settings": {
-            axis.name: {"summary": axis.summary, "values": list(axis.values), "default": axis.default}
-            for axis in machine.axes
+            setting.name: {
+                "summary": setting.summary,
+                "values": list(setting.values),
+                "default": setting.default,
+            }
+            for setting in machine.settings
         },
         "not_modelled": list(machine.notes),
     }

@@ -25,7 +25,7 @@ def compare(
     """
     from popek.kernel.machine import UnknownNameError
     from popek.report import assistance as report
-    from popek_proofs import hardware_assistance as proofs
+    from popek_proofs.assistance import comparison as proofs
 
     try:
         chosen, queries = proofs.find(names), proofs.find_queries(only)

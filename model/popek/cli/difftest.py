@@ -15,7 +15,8 @@ from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
 from .output import console, print_json, progress
 
 if TYPE_CHECKING:
-    from popek.emulators import ia32_compare, x64_compare
+    from popek.emulators.ia32 import compare as ia32_compare
+    from popek.emulators.x86_64 import compare as x64_compare
 
 app = App(name="difftest", help="Compare the models with emulators that were written by others.")
 
@@ -38,12 +39,12 @@ def ia32(
     Args:
         forms: instruction forms or mnemonics; by default all, or with unicorn those that it runs faithfully.
     """
-    from popek.emulators.ia32_compare import BOCHS, difftest
+    from popek.emulators.ia32.compare import BOCHS, difftest
 
     _assert_possible(against, cases)
     emulator: Any = BOCHS
     if against == "unicorn":
-        from popek.emulators.ia32_unicorn import FORMS, UNICORN
+        from popek.emulators.ia32.unicorn import FORMS, UNICORN
 
         emulator, forms = UNICORN, forms or tuple(FORMS)
     return _compared(
@@ -62,12 +63,12 @@ def x86_64(
     Args:
         forms: instruction forms or mnemonics; all by default.
     """
-    from popek.emulators.x64_compare import BOCHS, difftest
+    from popek.emulators.x86_64.compare import BOCHS, difftest
 
     _assert_possible(against, cases)
     emulator: Any = BOCHS
     if against == "unicorn":
-        from popek.emulators.x64_unicorn import UNICORN
+        from popek.emulators.x86_64.unicorn import UNICORN
 
         emulator = UNICORN
     return _compared(
@@ -88,8 +89,8 @@ def _compared(
     json: bool,
 ) -> int:
     """Compare, print what was found, and give the exit code."""
-    from popek.emulators.bochs import BochsError
-    from popek.emulators.ia32_unicorn import UnicornError
+    from popek.emulators.bochs.simulator import BochsError
+    from popek.emulators.ia32.unicorn import UnicornError
     from popek.kernel.machine import UnknownNameError
     from popek.report import difftest as report
 

@@ -20,7 +20,7 @@ def assert_known(cases: int, model: str, models: Collection[str]) -> None:
 
 def on_bochs(compare: Callable[[Callable[[int, int], None] | None], list[Compared]]) -> list[Compared]:
     """What a comparison that takes a progress function finds; without Bochs, one clear line."""
-    from popek.emulators.bochs import BochsError
+    from popek.emulators.bochs.simulator import BochsError
 
     try:
         with progress("comparing") as show:

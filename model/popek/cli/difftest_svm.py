@@ -11,7 +11,7 @@ from .difftest_entries import assert_known, on_bochs, print_entries
 from .options import AsJson
 
 if TYPE_CHECKING:
-    from popek.emulators.svm_compare import Compared
+    from popek.emulators.vmrun.compare import Compared
 
 
 def difftest_svm(
@@ -25,8 +25,8 @@ def difftest_svm(
 
     Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no Bochs.
     """
-    from popek.emulators.svm_compare import compare, make_cases, unexplained
-    from popek.emulators.svm_vmrun import MODELS
+    from popek.emulators.vmrun.compare import compare, make_cases, unexplained
+    from popek.emulators.vmrun.harness import MODELS
 
     assert_known(cases, model, MODELS)
     done = on_bochs(lambda show: compare(make_cases(cases, seed, model), model, show))
@@ -35,7 +35,7 @@ def difftest_svm(
 
 def _summary(done: list[Compared], left: list[Compared], model: str, seed: int) -> dict[str, Any]:
     from popek.architectures.svm.bochs import deviations
-    from popek.emulators.svm_vmrun import processor
+    from popek.emulators.vmrun.harness import processor
 
     return {
         "schema": "popek/svm-difftest/1",

@@ -10,8 +10,8 @@ from .difftest_entries import assert_known, on_bochs, print_entries
 from .options import AsJson
 
 if TYPE_CHECKING:
-    from popek.architectures.vtx.checks import Outcome
-    from popek.emulators.vmx_compare import Case, Compared
+    from popek.architectures.vtx.entry_checks import Outcome
+    from popek.emulators.vm_entry.compare import Case, Compared
 
 
 def difftest_vmx(
@@ -25,7 +25,7 @@ def difftest_vmx(
 
     Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no Bochs.
     """
-    from popek.emulators.vmx_compare import compare, unexplained
+    from popek.emulators.vm_entry.compare import compare, unexplained
 
     assert_known(cases, model.replace("_", "-"), _models())
     done = on_bochs(lambda show: compare(make_cases(cases, seed, model), model, show))
@@ -41,8 +41,7 @@ def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
     import itertools
     import random
 
-    from popek.checks.vmcs_cases import around_checks
-    from popek.emulators.vmx_compare import (
+    from popek.emulators.vm_entry.compare import (
         HANDS_OFF,
         Case,
         base_vmcs,
@@ -51,6 +50,7 @@ def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
         preset,
         random_case,
     )
+    from popek.vmcs.cases import around_checks
 
     rnd = random.Random(f"vm entry {seed}")
     known = modes(model)
@@ -75,7 +75,7 @@ def _summary(done: list[Compared], left: list[Compared], model: str, seed: int) 
     from collections import Counter
 
     from popek.architectures.vtx.bochs import deviations
-    from popek.emulators.vmx_compare import preset
+    from popek.emulators.vm_entry.compare import preset
 
     kinds = Counter("none" if item.outcome is None else item.outcome.kind for item in done)
     origins = Counter("generator" if item.case.origin != "random" else "random mutation" for item in done)

@@ -26,8 +26,8 @@ def difftest_vtx(
     Args:
         forms: instruction forms or mnemonics; all by default.
     """
-    from popek.emulators.bochs import BochsError
-    from popek.emulators.vmx_guest_compare import difftest
+    from popek.emulators.bochs.simulator import BochsError
+    from popek.emulators.non_root.compare import difftest
     from popek.kernel.machine import UnknownNameError
 
     assert_cases(cases)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from popek.checks.classify import Classification
     from popek.checks.conditions import Conditions
     from popek.checks.survey import Request, Survey
-    from popek.checks.vmcs_repair import Repair
     from popek.report.svg import Figure
+    from popek.vmcs.repair import Repair
 
 Svg = Annotated[Path | None, Parameter(name="--svg", help="Write a figure to this file, too.")]
 Kind = Literal["leaks", "paths"]
@@ -73,7 +73,7 @@ def _one_each(found: Survey, name: str) -> list[str]:
 def _classified(request: Request, forms: Sequence[str]) -> Iterator[Classification[Any]]:
     from popek.architectures import machine as find_machine
     from popek.checks.classify import Classifier
-    from popek.checks.solver import Effort
+    from popek.solving.solver import Effort
 
     from . import progress
 
@@ -117,7 +117,7 @@ def of_settings(request: Request, found: Conditions) -> Figure:
 
     machine = find_machine(request.machine)
     try:
-        return settings(found, {axis: machine.axis(axis).values for axis in found.open})
+        return settings(found, {name: machine.setting(name).values for name in found.open})
     except ValueError as error:
         raise UserError(f"--svg: {error}") from None
 

@@ -37,12 +37,12 @@ def problems(
     """
     from popek.architectures import MachineFileError, assisted
     from popek.architectures import machine as find_machine
-    from popek.checks.solver import Effort
     from popek.kernel.configuration import SettingError, configure
     from popek.kernel.machine import UnknownNameError
     from popek.report import problems as report
-    from popek_proofs import uhlig
-    from popek_proofs.uhlig_search import Asking
+    from popek.solving.solver import Effort
+    from popek_proofs.eight_problems import problems as eight_problems
+    from popek_proofs.eight_problems.search import Asking
 
     assert_set_once(set)
     if assisted(machine, technique) != machine:
@@ -51,7 +51,7 @@ def problems(
         )
     try:
         known = find_machine(machine)
-        chosen = uhlig.find(names)
+        chosen = eight_problems.find(names)
         asking = Asking(
             known,
             known.technique(technique),
@@ -63,7 +63,7 @@ def problems(
         raise UserError(str(error)) from None
     witnesses.assert_possible(machine, asm, confirm)
     with progress("asking") as show:
-        found = uhlig.ask(chosen, asking, every=all, progress=show)
+        found = eight_problems.ask(chosen, asking, every=all, progress=show)
     emulated = witnesses.asked(
         known, f"{known.name} under {asking.technique.name}", report.named(found), asm, confirm
     )

@@ -43,10 +43,10 @@ def safety(
     """
     from popek.architectures import MachineFileError
     from popek.architectures import machine as find_machine
-    from popek.checks.solver import Effort
     from popek.kernel.configuration import SettingError, configure
     from popek.kernel.machine import UnknownNameError
     from popek.report import safety as report
+    from popek.solving.solver import Effort
     from popek_proofs.safety import safety as asked
 
     assert_set_once(set)

@@ -28,7 +28,7 @@ from .vmcs import (
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
-    from popek.checks.vmcs_redundancy import Answers
+    from popek.vmcs.redundancy import Answers
 
 _FAILS, _DIFFERENT, _UNDECIDED = 1, 1, 3
 
@@ -53,8 +53,8 @@ def repair(
     """
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
     from popek.architectures.vtx.fields import UnknownField, find
-    from popek.checks.vmcs_repair import repair as smallest
     from popek.report.vmcs_repair import print_repair
+    from popek.vmcs.repair import repair as smallest
 
     try:
         kept = [find(name).id for names in keep or [] for name in names.split(",")]
@@ -101,9 +101,9 @@ def generate(
     violate none. Exit code: 0, 1 no such VMCS, 2 bad input.
     """
     from popek.architectures.vtx.capability_files import presets, to_mapping
-    from popek.architectures.vtx.checks import CHECKS
-    from popek.checks.vmcs_generate import Impossible, edge_json
-    from popek.checks.vmcs_generate import generate as edges
+    from popek.architectures.vtx.entry_checks import CHECKS
+    from popek.vmcs.generate import Impossible, edge_json
+    from popek.vmcs.generate import generate as edges
 
     check_id = violate.upper()
     if check_id not in CHECKS:
@@ -130,8 +130,8 @@ def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
 
     Without --capabilities the question is asked for the presets of real processors.
     """
-    from popek.checks.vmcs_redundancy import ask
     from popek.report.vmcs_repair import print_answers
+    from popek.vmcs.redundancy import ask
 
     answers: list[Answers] = []
     with progress("asking") as show:
@@ -161,9 +161,9 @@ def compare(
     Without --capabilities they are compared on the presets of real processors, up to the first difference.
     Exit code: 0 equivalent, 1 different, 2 bad input, 3 undecided.
     """
-    from popek.checks.vmcs_compare import compare_rules
-    from popek.checks.vmcs_rulefiles import RuleFileError, load_rules
     from popek.report.vmcs_repair import print_rule_comparison
+    from popek.vmcs.compare import compare_rules
+    from popek.vmcs.rule_files import RuleFileError, load_rules
 
     try:
         other = load_rules(with_)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from popek.architectures.ia64.vti.fidelity import Profile
     from popek.architectures.ia64.vti.requirements import Requirement
     from popek.architectures.ia64.vti.rules import Judgement
-    from popek.checks.vti_requirements import Failure, Witness
+    from popek.assistance.vti_requirements import Failure, Witness
 
 app = App(
     name="vti", help="Judge VT-i configurations (the virtual processor descriptor) and find the best one."
@@ -56,7 +56,7 @@ def check(
     judgement = judge(configuration, only=None if file else BIT_RULES)
     rows: list[Failure] = []
     if derive:
-        from popek.checks.vti_requirements import failures_under
+        from popek.assistance.vti_requirements import failures_under
 
         granted = {*grant, *configuration.dedicated}
         if all(rule.id != "V12" for rule in judgement.broken):
@@ -197,7 +197,7 @@ def _profile(grants: Sequence[str], readings: Sequence[str]) -> Profile:
 
 
 def _requirements(profile: Profile) -> list[Requirement]:
-    from popek.checks.vti_requirements import derive
+    from popek.assistance.vti_requirements import derive
 
     with progress("deriving") as show:
         return derive(profile, progress=show)

@@ -55,7 +55,7 @@ def requirements(
     Args:
         instructions: only these forms or mnemonics.
     """
-    from popek.checks.vtx_requirements import derive, governed_forms
+    from popek.assistance.vtx_requirements import derive, governed_forms
     from popek.report import vtx as report
 
     owned = _profile(own, unrestricted)
@@ -85,7 +85,7 @@ def requirements(
 @app.command
 def exits(*, json: AsJson = False) -> int:
     """List which control decides about which exit, derived, beside the manual's exit reasons."""
-    from popek.checks.vtx_requirements import governed_forms, governs, representatives
+    from popek.assistance.vtx_requirements import governed_forms, governs, representatives
     from popek.report import vtx as report
 
     forms = representatives(governed_forms())
@@ -118,10 +118,10 @@ def synthesize(
     Exit code: 0 found, 1 there are none (the reason is printed), 2 bad input, 3 undecided.
     """
     from popek.architectures.vtx.capability_files import CapabilityError, load_capabilities
-    from popek.checks.solver import Answer
-    from popek.checks.vtx_synthesis import WeightsError, load_weights
-    from popek.checks.vtx_synthesis import synthesize as find
+    from popek.assistance.vtx_synthesis import WeightsError, load_weights
+    from popek.assistance.vtx_synthesis import synthesize as find
     from popek.report import vtx as report
+    from popek.solving.solver import Answer
 
     owned = _profile(own, unrestricted)
     try:
@@ -153,7 +153,7 @@ def judge(
 
     Exit code: 0 no instruction harms a VMM whatever it owns, 1 some does.
     """
-    from popek.checks.vtx_judgement import judge as judged
+    from popek.assistance.vtx_judgement import judge as judged
     from popek.checks.workers import Workers
     from popek.report import vtx as report
 
@@ -179,7 +179,7 @@ def judge(
 @app.command
 def compare(*, json: AsJson = False) -> int:
     """Show side by side, per instruction: ring deprivileging, VT-x of 2005, and VT-x with synthesized controls."""
-    from popek.checks.vtx_comparison import compare as compared
+    from popek.assistance.vtx_comparison import compare as compared
     from popek.report import vtx as report
 
     with progress("comparing") as show:
@@ -209,7 +209,7 @@ def _profile(own: str, unrestricted: bool) -> Profile:
 
 
 def _forms(names: Sequence[str]) -> list[str]:
-    from popek.checks.vtx_requirements import machine
+    from popek.assistance.vtx_requirements import machine
     from popek.kernel.machine import UnknownNameError
 
     try:

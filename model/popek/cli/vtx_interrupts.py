@@ -42,7 +42,7 @@ def interrupts(
     """
     from popek.kernel.machine import UnknownNameError
     from popek.report import interrupts as report
-    from popek_proofs.vtx_interrupts import prove, setup_of
+    from popek_proofs.assistance.vtx_interrupts import prove, setup_of
 
     figures.assert_writable(svg)
     try:

@@ -78,7 +78,7 @@ def print_confirmations(found: Sequence[Confirmation]) -> None:
 
 def write_assembly(machine: Machine[Any], subject: str, found: Sequence[Named], asm: bool | Path) -> None:
     """To a file, or to standard output."""
-    from popek.emulators.bochs import BochsError
+    from popek.emulators.bochs.simulator import BochsError
     from popek.report.witnesses import assembly
 
     try:
@@ -95,8 +95,8 @@ def write_assembly(machine: Machine[Any], subject: str, found: Sequence[Named], 
 
 def confirmed(machine: Machine[Any], found: Sequence[Named], confirm: bool | str) -> list[Confirmation]:
     """What the emulator says of each."""
-    from popek.emulators.bochs import BochsError
-    from popek.emulators.ia32_unicorn import UnicornError
+    from popek.emulators.bochs.simulator import BochsError
+    from popek.emulators.ia32.unicorn import UnicornError
     from popek.report.witnesses import confirm as run
 
     try:

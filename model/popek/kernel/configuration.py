@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from .machine import Axis, Machine, UnknownNameError
+from .machine import Machine, Setting, UnknownNameError
 from .state import State
 from .words import Word, all_of
 
@@ -18,10 +18,10 @@ class SettingError(ValueError):
 
 @attrs.frozen
 class Configuration:
-    """The settings of a question, by axis name; an axis that is missing is left open.
+    """The settings of a question, by setting name; a setting that is missing is left open.
 
     Attributes:
-        settings: a number per axis.
+        settings: a number per setting.
     """
 
     settings: Mapping[str, int] = attrs.field(factory=dict)
@@ -31,38 +31,38 @@ class Configuration:
 
         With `mentioned`, a setting that concerns none of these components is left out.
         """
-        axes = [(machine.axis(name), value) for name, value in self.settings.items()]
+        fixed = [(machine.setting(name), value) for name, value in self.settings.items()]
         return all_of(
-            axis.holds(state, _as_word(axis, value))
-            for axis, value in axes
-            if mentioned is None or not axis.concerns or any(c in mentioned for c in axis.concerns)
+            setting.holds(state, _as_word(setting, value))
+            for setting, value in fixed
+            if mentioned is None or not setting.concerns or any(c in mentioned for c in setting.concerns)
         )
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.settings.items()) or "nothing fixed"
 
 
-def _as_word(axis: Axis, value: int) -> Word:
-    return Word(max(1, max(axis.values).bit_length()), value)
+def _as_word(setting: Setting, value: int) -> Word:
+    return Word(max(1, max(setting.values).bit_length()), value)
 
 
 def default_configuration(machine: Machine[Any]) -> Configuration:
-    """Every axis at its default."""
-    return Configuration({a.name: a.default for a in machine.axes if a.default is not None})
+    """Every setting at its default."""
+    return Configuration({a.name: a.default for a in machine.settings if a.default is not None})
 
 
 def configure(
-    machine: Machine[Any], settings: Iterable[str], *, open_axes: Iterable[str] = ()
+    machine: Machine[Any], settings: Iterable[str], *, left_open: Iterable[str] = ()
 ) -> Configuration:
     """The default configuration with `NAME=VALUE` settings applied.
 
     Args:
-        settings: a value is a number, a label of the axis, or `?` for "left open".
-        open_axes: axes to leave open.
+        settings: a value is a number, a label of the setting, or `?` for "left open".
+        left_open: settings to leave open.
 
     Raises:
-        SettingError: not NAME=VALUE, or a value that the axis does not have.
-        UnknownNameError: no such axis; with near matches.
+        SettingError: not NAME=VALUE, or a value that the setting does not have.
+        UnknownNameError: no such setting; with near matches.
     """
     chosen = dict(default_configuration(machine).settings)
     for text in settings:
@@ -70,31 +70,35 @@ def configure(
         if not sign:
             raise SettingError(f"--set {text}: expected NAME=VALUE, such as {_example(machine)}")
         try:
-            axis = machine.axis(name)
+            setting = machine.setting(name)
         except UnknownNameError as error:
             raise SettingError(f"--set {text}: {error}") from None
         if value == "?":
-            chosen.pop(axis.name, None)
+            chosen.pop(setting.name, None)
         else:
-            chosen[axis.name] = _value(axis, value, text)
-    for name in open_axes:
-        chosen.pop(machine.axis(name).name, None)
+            chosen[setting.name] = _value(setting, value, text)
+    for name in left_open:
+        chosen.pop(machine.setting(name).name, None)
     return Configuration(chosen)
 
 
-def _value(axis: Axis, value: str, text: str) -> int:
-    by_label = {label.lower(): number for number, label in axis.labels.items()}
+def _value(setting: Setting, value: str, text: str) -> int:
+    by_label = {label.lower(): number for number, label in setting.labels.items()}
     try:
         number = by_label[value.lower()] if value.lower() in by_label else int(value, 0)
     except ValueError:
         number = -1
-    if number not in axis.values:
-        known = [f"{v} ({axis.labels[v]})" if v in axis.labels else str(v) for v in axis.values]
-        raise SettingError(f"--set {text}: {axis.name} is one of {', '.join(known)}, or ? to leave it open")
+    if number not in setting.values:
+        known = [f"{v} ({setting.labels[v]})" if v in setting.labels else str(v) for v in setting.values]
+        raise SettingError(
+            f"--set {text}: {setting.name} is one of {', '.join(known)}, or ? to leave it open"
+        )
     return number
 
 
 def _example(machine: Machine[Any]) -> str:
     return (
-        f"{machine.axes[0].name}={machine.axes[0].values[-1]}" if machine.axes else "(this machine has none)"
+        f"{machine.settings[0].name}={machine.settings[0].values[-1]}"
+        if machine.settings
+        else "(this machine has none)"
     )

@@ -44,7 +44,7 @@ class UnknownNameError(KeyError):
 
 
 @attrs.frozen
-class Axis:
+class Setting:
     """A setting that a question fixes or leaves open: a control bit, a level, an arrangement.
 
     Attributes:
@@ -68,9 +68,9 @@ class Axis:
     labels: Mapping[int, str] = attrs.field(factory=dict)
 
 
-def leaf_axis(name: str, leaf: str, width: int, summary: str, default: int | None = None) -> Axis:
-    """An axis that is one leaf of the state, `width` bits wide."""
-    return Axis(
+def leaf_setting(name: str, leaf: str, width: int, summary: str, default: int | None = None) -> Setting:
+    """A setting that is one leaf of the state, `width` bits wide."""
+    return Setting(
         name, summary, tuple(range(1 << width)), lambda state, value: state[leaf] == value, default, leaf
     )
 
@@ -86,7 +86,7 @@ class Machine(Generic[S]):
         supervisor, user: conditions (width 1): the state is in a supervisor or in a user mode.
         source: what the model was made from.
         operands: the operand kinds that forms may name.
-        axes: the settings a question may fix.
+        settings: the settings a question may fix.
         invariant: which states exist (width 1).
         advance: run on the working copy before the semantics (moves the program counter).
         implicit: operand kinds every instruction has besides those its form names.
@@ -105,7 +105,7 @@ class Machine(Generic[S]):
     user: Callable[[S], Word]
     source: str = ""
     operands: Mapping[str, OperandKind] = attrs.field(factory=dict)
-    axes: tuple[Axis, ...] = ()
+    settings: tuple[Setting, ...] = ()
     invariant: Callable[[S], Word] = lambda state: TRUE
     advance: Callable[[S, Mapping[str, Word]], None] = lambda state, parts: None
     implicit: tuple[OperandKind, ...] = ()
@@ -196,13 +196,13 @@ class Machine(Generic[S]):
             )
         return self.techniques[name]
 
-    def axis(self, name: str) -> Axis:
+    def setting(self, name: str) -> Setting:
         """A setting by name, upper or lower case.
 
         Raises:
             UnknownNameError: with near matches.
         """
-        for axis in self.axes:
-            if axis.name.lower() == name.lower():
-                return axis
-        raise UnknownNameError(f"setting of {self.name}", name, [a.name for a in self.axes])
+        for setting in self.settings:
+            if setting.name.lower() == name.lower():
+                return setting
+        raise UnknownNameError(f"setting of {self.name}", name, [a.name for a in self.settings])

@@ -1,7 +1,7 @@
 """Symbolic terms: an immutable, shared graph of bit-vector operations.
 
 A term is what a symbolic `Word` holds.  Terms know nothing of a solver: they are built, simplified
-and substituted here, and translated for a solver in one place (`popek.checks.engine`).  Equal
+and substituted here, and translated for a solver in one place (`popek.solving.engine`).  Equal
 terms are the same object, so "the two runs compute the same thing" is often seen without a solver.
 
 Widths are in bits; conditions are terms of width 1.

@@ -8,7 +8,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from popek_proofs.hardware_assistance import Table
+    from popek_proofs.assistance.comparison import Table
 
 
 def table(found: Table) -> RichTable:

@@ -16,7 +16,7 @@ from popek.checks.survey import CLASSES
 from popek.checks.verdict import Truth
 from popek_proofs.atlas import Asked, Atlas, Efficiency, Entry, Form, Verdict
 from popek_proofs.atlas.entries import KINDS
-from popek_proofs.instantiate import STATEMENTS
+from popek_proofs.theorems.instantiate import STATEMENTS
 
 from .atlas import needless
 from .classification import shortened

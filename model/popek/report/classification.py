@@ -39,7 +39,7 @@ def machines(known: Iterable[Machine[Any]]) -> Table:
             machine.title,
             f"{mnemonics} in {len(machine.instructions)} forms",
             "\n".join(machine.techniques),
-            " ".join(axis.name for axis in machine.axes),
+            " ".join(setting.name for setting in machine.settings),
         )
     return table
 

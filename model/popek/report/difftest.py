@@ -13,7 +13,7 @@ from .wording import counted
 
 if TYPE_CHECKING:
     from popek.emulators.differential import DifftestReport
-    from popek.emulators.vmx_guest_compare import Report
+    from popek.emulators.non_root.compare import Report
 
 
 def instructions(found: DifftestReport[Any]) -> RenderableType:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from popek.architectures.vtx.controls import Bit
     from popek.kernel.program import Line
-    from popek_proofs.monitor import Monitor
-    from popek_proofs.proposition import Proposition
+    from popek_proofs.theorems.monitor import Monitor
+    from popek_proofs.theorems.proposition import Proposition
 
 LONGEST = 42  # characters of a condition that is shown as it is
 MOST_COMBINATIONS = 32
@@ -314,7 +314,7 @@ def propositions(known: Sequence[Proposition]) -> Figure:
 
 def trace(monitor: Monitor[Any], start: Any, program: Sequence[Line]) -> Figure:
     """A program on the bare machine beside the same program under the monitor; differences are red."""
-    from popek_proofs.monitor import bare_step, shown
+    from popek_proofs.theorems.monitor import bare_step, shown
 
     bare = guest = start
     graph = nx.DiGraph()

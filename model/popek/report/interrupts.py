@@ -13,8 +13,8 @@ from .svg import Figure, columns
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.operation.interrupts import World
-    from popek_proofs.vtx_interrupt_traces import Trace, TraceStep
-    from popek_proofs.vtx_interrupts import Result
+    from popek_proofs.assistance.vtx_interrupt_traces import Trace, TraceStep
+    from popek_proofs.assistance.vtx_interrupts import Result
 
 _STYLES = {"holds": "bold green", "refuted": "bold red", "unknown": "bold yellow"}
 _LONGEST = 34  # characters of a line in a box

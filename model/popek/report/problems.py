@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.verdict import Truth
-from popek_proofs.traces import Cost
-from popek_proofs.uhlig import Found
-from popek_proofs.uhlig_search import Answered, Asking
+from popek_proofs.eight_problems.problems import Found
+from popek_proofs.eight_problems.search import Answered, Asking
+from popek_proofs.eight_problems.traces import Cost
 
 from . import classification
 from .witnesses import Named

@@ -14,8 +14,8 @@ from popek.checks.verdict import Status, Truth
 from . import classification
 
 if TYPE_CHECKING:
-    from popek_proofs.instantiate import Instantiation
-    from popek_proofs.proposition import Proof, ProofReport
+    from popek_proofs.theorems.instantiate import Instantiation
+    from popek_proofs.theorems.proposition import Proof, ProofReport
 
 STYLES = {Status.HOLDS: "bold green", Status.REFUTED: "bold red", Status.UNKNOWN: "yellow"}
 MANY = 3  # propositions up to which their counterexample tables are shown

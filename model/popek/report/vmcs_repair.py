@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from popek.checks.vmcs_compare import Comparison
-    from popek.checks.vmcs_redundancy import Answers
-    from popek.checks.vmcs_repair import Change, Repair
+    from popek.vmcs.compare import Comparison
+    from popek.vmcs.redundancy import Answers
+    from popek.vmcs.repair import Change, Repair
 
 _STYLES = {"sat": "bold green", "unsat": "bold red", "unknown": "bold yellow"}
 
@@ -79,7 +79,7 @@ def _change(console: Console, change: Change) -> None:
 
 
 def _statement(check_id: str) -> str:
-    from popek.architectures.vtx.checks import CHECKS
+    from popek.architectures.vtx.entry_checks import CHECKS
 
     return CHECKS[check_id].statement if check_id in CHECKS else ""
 

@@ -14,10 +14,10 @@ from popek.architectures.vtx.controls import exit_reasons
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.operation.ownership import Profile
-    from popek.checks.vtx_comparison import Comparison, Under
-    from popek.checks.vtx_judgement import Judgement
-    from popek.checks.vtx_requirements import Governed, Row, Witness
-    from popek.checks.vtx_synthesis import Synthesis
+    from popek.assistance.vtx_comparison import Comparison, Under
+    from popek.assistance.vtx_judgement import Judgement
+    from popek.assistance.vtx_requirements import Governed, Row, Witness
+    from popek.assistance.vtx_synthesis import Synthesis
 
 
 def _table(*headings: str, title: str = "") -> Table:

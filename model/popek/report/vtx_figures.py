@@ -9,8 +9,8 @@ import networkx as nx
 from popek.architectures.vtx.controls import exit_reasons
 from popek.architectures.vtx.dumps.bits import decode
 from popek.architectures.vtx.fields import FIELDS
-from popek.checks.vtx_requirements import Governed
-from popek.checks.vtx_synthesis import Synthesis
+from popek.assistance.vtx_requirements import Governed
+from popek.assistance.vtx_synthesis import Synthesis
 
 from .graphs import bit_strip
 from .svg import Figure, columns, stacked

@@ -15,8 +15,8 @@ from popek.checks.counterexample import Counterexample
 from popek.kernel.machine import Machine
 
 if TYPE_CHECKING:
-    from popek.emulators.ia32_compare import Emulator
-    from popek.emulators.ia32_witness import RunVerdict, WitnessRun
+    from popek.emulators.ia32.compare import Emulator
+    from popek.emulators.ia32.witness import RunVerdict, WitnessRun
 
 EMULATORS = ("bochs", "unicorn")
 MACHINES = ("ia32",)
@@ -49,7 +49,7 @@ class Confirmation:
     @property
     def verdict(self) -> str:
         """Of all its runs: confirmed, differs, or cannot be set up."""
-        from popek.emulators.ia32_witness import total
+        from popek.emulators.ia32.witness import total
 
         return total(self.runs).value
 
@@ -71,7 +71,7 @@ class Confirmation:
 
 def runs_of(found: Counterexample[Any]) -> list[WitnessRun]:
     """The runs of a counterexample, as the emulators take them."""
-    from popek.emulators.ia32_witness import WitnessRun
+    from popek.emulators.ia32.witness import WitnessRun
 
     return [
         WitnessRun(run.label, run.before, run.lines) for run in (found.first, found.second) if run is not None
@@ -81,10 +81,10 @@ def runs_of(found: Counterexample[Any]) -> list[WitnessRun]:
 def emulator(name: str) -> Emulator:
     """One of `EMULATORS`."""
     if name == "unicorn":
-        from popek.emulators.ia32_unicorn import UNICORN
+        from popek.emulators.ia32.unicorn import UNICORN
 
         return UNICORN
-    from popek.emulators.ia32_compare import BOCHS
+    from popek.emulators.ia32.compare import BOCHS
 
     return BOCHS
 
@@ -95,7 +95,7 @@ def confirm(machine: Machine[Any], witnesses: Sequence[Named], against: str) -> 
     Raises:
         BochsError, UnicornError: something is missing.
     """
-    from popek.emulators.ia32_witness import confirm as confirmed
+    from popek.emulators.ia32.witness import confirm as confirmed
 
     found = confirmed(machine, [runs_of(one.counterexample) for one in witnesses], emulator(against))
     return [
@@ -110,8 +110,8 @@ def assembly(machine: Machine[Any], subject: str, witnesses: Sequence[Named]) ->
     Raises:
         BochsError: nasm is missing.
     """
-    from popek.emulators.ia32_witness import set_up
-    from popek.emulators.ia32_witness_asm import Listing, nasm_source
+    from popek.emulators.ia32.witness import set_up
+    from popek.emulators.ia32.witness_asm import Listing, nasm_source
 
     source = nasm_source(
         subject,
@@ -141,7 +141,7 @@ def _story(found: Counterexample[Any]) -> Iterable[str]:
 
 def confirmations(found: Sequence[Confirmation]) -> RenderableType:
     """A line per witness, the reasons of those that were not confirmed, and a count."""
-    from popek.emulators.ia32_witness import Verdict
+    from popek.emulators.ia32.witness import Verdict
 
     styles = dict(zip((v.value for v in Verdict), ("green", "bold red", "yellow", "yellow"), strict=True))
     table = Table(box=None, pad_edge=False, show_header=False)

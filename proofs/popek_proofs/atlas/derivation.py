@@ -29,14 +29,14 @@ from popek.checks.classify import Classification, Classifier, Finding
 from popek.checks.counterexample import Counterexample, ReplayError
 from popek.checks.promises import Keeper, Promise, Promises
 from popek.checks.runs import Run, explore_instruction
-from popek.checks.solver import Effort, solver_version
 from popek.checks.survey import CLASSES, Row, row_of
 from popek.checks.verdict import Evidence, Status, Truth, both
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
+from popek.solving.solver import Effort, solver_version
+from popek_proofs.theorems.instantiate import CONFINED, THEOREM1, THEOREM3, premises_of
 
-from ..instantiate import CONFINED, THEOREM1, THEOREM3, premises_of
 from .entries import Asked, Atlas, Entry, Form, Hypothesis, pack
 from .places import Place
 

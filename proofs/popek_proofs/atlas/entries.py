@@ -13,8 +13,8 @@ import attrs
 
 from popek.checks.survey import Row, Survey
 from popek.checks.verdict import Status, Truth
+from popek_proofs.theorems.instantiate import THEOREM1, THEOREM3
 
-from ..instantiate import THEOREM1, THEOREM3
 from .places import Place
 
 

@@ -141,7 +141,7 @@ def _assert_known(techniques: Iterable[str], machines: Iterable[Machine[Any]]) -
 
 def _place(how: str, machine: Machine[Any], technique: str, variant: Variant | None = None) -> Place:
     settings = {} if variant is None else variant.settings
-    configuration = configure(machine, [f"{axis}={value}" for axis, value in settings.items()])
+    configuration = configure(machine, [f"{name}={value}" for name, value in settings.items()])
     plain = Place(
         how,
         machine.name,

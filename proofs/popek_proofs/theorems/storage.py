@@ -20,7 +20,7 @@ behind its end (`smaller-machine`).
 
 from __future__ import annotations
 
-from ..formula import (
+from .formula import (
     BOOL,
     INT,
     STORAGE,
@@ -38,8 +38,8 @@ from ..formula import (
     select,
     var,
 )
-from ..proposition import Hypothesis, Proposition
-from ..small_machine import Scope
+from .proposition import Hypothesis, Proposition
+from .small_machine import Scope
 
 SOURCE = "Popek and Goldberg 1974, virtual machine map"
 SCOPE = Scope({WORD: 2}, limit=4)

@@ -24,7 +24,7 @@ machine of q locations nests at most q / 2 deep.
 
 from __future__ import annotations
 
-from ..formula import (
+from .formula import (
     BOOL,
     STORAGE,
     Expr,
@@ -38,8 +38,8 @@ from ..formula import (
     number,
     var,
 )
-from ..proposition import Hypothesis, Proposition
-from ..small_machine import Scope
+from .proposition import Hypothesis, Proposition
+from .small_machine import Scope
 from .storage import SCOPE, B, E, H, L, b, cut, integer, k, l, moved, naturals, q, w
 from .vocabulary import STATE, S, T
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from popek.kernel.machine import Axis, Machine, leaf_axis
+from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.memory import Memory
 from popek.kernel.words import Word, any_of
 
@@ -54,9 +54,9 @@ def build() -> Machine[Ia32]:
         user=lambda state: state.cpl == 3,
         source="Intel 64 and IA-32 Architectures Software Developer's Manual",
         operands=KINDS,
-        axes=(
+        settings=(
             # Every instruction depends on it, so a fixed mode is decided before an instruction is explored.
-            Axis(
+            Setting(
                 "MODE",
                 "the operating mode that instructions start in",
                 (0, 1, 2),
@@ -64,13 +64,15 @@ def build() -> Machine[Ia32]:
                 0,
                 labels={0: "protected", 1: "virtual-8086", 2: "real"},
             ),
-            leaf_axis("IOPL", "eflags.iopl", 2, "EFLAGS.IOPL: levels up to it may use CLI, STI and ports", 0),
-            leaf_axis("UMIP", "cr4.umip", 1, "CR4.UMIP: SGDT SIDT SLDT SMSW STR fault above CPL 0", 0),
-            leaf_axis("TSD", "cr4.tsd", 1, "CR4.TSD: RDTSC faults above CPL 0", 0),
-            leaf_axis("PCE", "cr4.pce", 1, "CR4.PCE: RDPMC is allowed above CPL 0", 0),
-            leaf_axis("PVI", "cr4.pvi", 1, "CR4.PVI: CLI and STI at CPL 3 act on VIF", 0),
-            leaf_axis("VME", "cr4.vme", 1, "CR4.VME: virtual-8086 mode has VIF and redirects INT n", 0),
-            Axis(
+            leaf_setting(
+                "IOPL", "eflags.iopl", 2, "EFLAGS.IOPL: levels up to it may use CLI, STI and ports", 0
+            ),
+            leaf_setting("UMIP", "cr4.umip", 1, "CR4.UMIP: SGDT SIDT SLDT SMSW STR fault above CPL 0", 0),
+            leaf_setting("TSD", "cr4.tsd", 1, "CR4.TSD: RDTSC faults above CPL 0", 0),
+            leaf_setting("PCE", "cr4.pce", 1, "CR4.PCE: RDPMC is allowed above CPL 0", 0),
+            leaf_setting("PVI", "cr4.pvi", 1, "CR4.PVI: CLI and STI at CPL 3 act on VIF", 0),
+            leaf_setting("VME", "cr4.vme", 1, "CR4.VME: virtual-8086 mode has VIF and redirects INT n", 0),
+            Setting(
                 "PORTS",
                 "the TSS's I/O permission map",
                 (0, 1),

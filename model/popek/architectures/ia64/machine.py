@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from popek.kernel.machine import Axis, Machine, leaf_axis
+from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.memory import Memory
 from popek.kernel.words import Word, concat, ite
 
@@ -92,15 +92,15 @@ def _without_promotion_pages(state: Ia64, value: Word) -> Word:
     return (value == 1) | (entry_of(state, state.ip).ar != PROMOTION)
 
 
-def _axes() -> tuple[Axis, ...]:
+def _settings() -> tuple[Setting, ...]:
     bits = [
-        leaf_axis("VT_I", "features.vm", 1, "the processor has VT-i", 1),
-        leaf_axis("VM_FEATURES", "features.vm_enabled", 1, "PAL has switched VT-i on (feature 40)", 1),
-        leaf_axis("VMSW_FEATURE", "features.vmsw_enabled", 1, "PAL has switched vmsw on (feature 54)", 1),
-        leaf_axis("SI", "psr.si", 1, "PSR.si: the interval timer is reserved to CPL 0 and to the VMM", 1),
-        leaf_axis("NARROW", "features.narrow", 1, "one address bit less is implemented", 0),
-        leaf_axis("GITC", "features.gitc", 1, "the guest reads AR.ITC with an offset", 0),
-        Axis(
+        leaf_setting("VT_I", "features.vm", 1, "the processor has VT-i", 1),
+        leaf_setting("VM_FEATURES", "features.vm_enabled", 1, "PAL has switched VT-i on (feature 40)", 1),
+        leaf_setting("VMSW_FEATURE", "features.vmsw_enabled", 1, "PAL has switched vmsw on (feature 54)", 1),
+        leaf_setting("SI", "psr.si", 1, "PSR.si: the interval timer is reserved to CPL 0 and to the VMM", 1),
+        leaf_setting("NARROW", "features.narrow", 1, "one address bit less is implemented", 0),
+        leaf_setting("GITC", "features.gitc", 1, "the guest reads AR.ITC with an offset", 0),
+        Setting(
             "PROMOTION_PAGES",
             "the guest's code may lie on pages with access right 7",
             (0, 1),
@@ -110,12 +110,14 @@ def _axes() -> tuple[Axis, ...]:
         ),
     ]
     bits += [
-        leaf_axis(n, f"vac.{n.lower()}", 1, f"acceleration: {text}", 0) for n, text in ACCELERATIONS.items()
+        leaf_setting(n, f"vac.{n.lower()}", 1, f"acceleration: {text}", 0)
+        for n, text in ACCELERATIONS.items()
     ]
     for name, text in DISABLES.items():
-        bits.append(leaf_axis(name, f"vdc.{name.lower()}", 1, f"disable: {text}", int(name == "D_VMSW")))
+        bits.append(leaf_setting(name, f"vdc.{name.lower()}", 1, f"disable: {text}", int(name == "D_VMSW")))
     bits += [
-        leaf_axis(n, f"assume.{n.lower()}", 1, f"open in the sources: {t}", 0) for n, t in ASSUMPTIONS.items()
+        leaf_setting(n, f"assume.{n.lower()}", 1, f"open in the sources: {t}", 0)
+        for n, t in ASSUMPTIONS.items()
     ]
     return tuple(bits)
 
@@ -130,7 +132,7 @@ def build() -> Machine[Ia64]:
         user=lambda state: (state.psr.cpl == 3) & (state.psr.vm == 0),
         source="Intel Itanium Architecture Software Developer's Manual, rev. 2.3",
         operands=KINDS,
-        axes=_axes(),
+        settings=_settings(),
         invariant=invariant,
         advance=_advance,
         relocate=_relocate,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from popek.kernel.machine import Machine, leaf_axis
+from popek.kernel.machine import Machine, leaf_setting
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap, Vector
 from popek.kernel.state import Register, Role, bit, bits, memory, register, word
@@ -115,7 +115,7 @@ def build() -> Machine[Ka10]:
         user=lambda state: state.flags.user == 1,
         source=MANUAL_KA,
         operands=operands(),
-        axes=(leaf_axis("USERIO", "flags.user_io", 1, "the flag User In-out", 0),),
+        settings=(leaf_setting("USERIO", "flags.user_io", 1, "the flag User In-out", 0),),
         invariant=_exists,
         advance=_advance,
         relocate=_relocate,

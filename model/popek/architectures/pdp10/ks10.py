@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from popek.kernel.machine import Axis, Machine, leaf_axis
+from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap, Vector
 from popek.kernel.state import Role, memory, word
@@ -137,7 +137,7 @@ class Ks10(Pdp10):
 
 def build() -> Machine[Ks10]:
     """The machine with User In-out clear and paging on, unless a setting says otherwise."""
-    paging = Axis(
+    paging = Setting(
         "PAGING",
         "trap and paging enable",
         (0, 1),
@@ -146,7 +146,7 @@ def build() -> Machine[Ks10]:
         "paging",
         labels={0: "off", 1: "on"},
     )
-    legal = Axis(
+    legal = Setting(
         "MAP",
         "MAP in user mode",
         (0, 1),
@@ -163,7 +163,7 @@ def build() -> Machine[Ks10]:
         user=lambda state: state.flags.user == 1,
         source=MANUAL_KS,
         operands=operands(),
-        axes=(leaf_axis("USERIO", "flags.user_io", 1, "the flag User In-out", 0), paging, legal),
+        settings=(leaf_setting("USERIO", "flags.user_io", 1, "the flag User In-out", 0), paging, legal),
         invariant=_exists,
         advance=_advance,
         relocate=_relocate,

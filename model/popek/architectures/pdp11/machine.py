@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from popek.kernel.instruction import OperandKind
-from popek.kernel.machine import Axis, Machine
+from popek.kernel.machine import Machine, Setting
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.words import Word, ite
@@ -41,7 +41,7 @@ def build() -> Machine[Pdp11]:
         user=lambda state: state.ps.current != KERNEL,
         source=HANDBOOK,
         operands={kind.name: kind for kind in _operands()},
-        axes=_axes(),
+        settings=_settings(),
         invariant=_exists,
         advance=_advance,
         relocate=_relocate,
@@ -97,9 +97,9 @@ def _operands() -> tuple[OperandKind, ...]:
     )
 
 
-def _axes() -> tuple[Axis, ...]:
+def _settings() -> tuple[Setting, ...]:
     return (
-        Axis(
+        Setting(
             "MME",
             "memory management",
             (0, 1),

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from popek.kernel.instruction import OperandKind
-from popek.kernel.machine import Axis, Machine
+from popek.kernel.machine import Machine, Setting
 from popek.kernel.outcome import Fault, MemoryFault, Trap, Vector
 from popek.kernel.state import Group, Register, Role, State, bit, group, memory, register, word
 from popek.kernel.words import Word, concat, ite
@@ -117,9 +117,9 @@ def _relocate(state: Pg74, offset: Word) -> Pg74:
     return moved
 
 
-def _strap_axis(name: str) -> Axis:
+def _strap_setting(name: str) -> Setting:
     leaf = f"straps.{name.lower()}"
-    return Axis(
+    return Setting(
         name,
         f"{name} in user mode",
         (0, 1),
@@ -142,7 +142,7 @@ def build() -> Machine[Pg74]:
         user=lambda state: state.mode == 1,
         source=SOURCE,
         operands={"a": reference, "b": source},
-        axes=tuple(_strap_axis(name) for name in STRAPPED),
+        settings=tuple(_strap_setting(name) for name in STRAPPED),
         advance=_advance,
         relocate=_relocate,
         relocation_width=ADDRESS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from popek.kernel.machine import Machine, leaf_axis
+from popek.kernel.machine import Machine, leaf_setting
 from popek.kernel.outcome import NotModelledError, Trap
 from popek.kernel.state import Register, WordBank, bank, bit, bits, group, register, word
 from popek.kernel.words import Word, concat, ite
@@ -129,9 +129,9 @@ def build() -> Machine[Model67]:
         user=lambda state: state.psw.problem == 1,
         source=SOURCE,
         operands=KINDS,
-        axes=(
-            leaf_axis("EXTENDED", "cr6.extended_psw", 1, "control register 6 bit 8: extended PSW mode"),
-            leaf_axis("DAT", "psw.dat", 1, "PSW bit 5 in the extended mode: dynamic address translation"),
+        settings=(
+            leaf_setting("EXTENDED", "cr6.extended_psw", 1, "control register 6 bit 8: extended PSW mode"),
+            leaf_setting("DAT", "psw.dat", 1, "PSW bit 5 in the extended mode: dynamic address translation"),
         ),
         invariant=_invariant,
         relocate=relocated,

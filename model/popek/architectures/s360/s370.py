@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from popek.kernel.machine import Machine, leaf_axis
+from popek.kernel.machine import Machine, leaf_setting
 from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.state import Group, Register, Role, WordBank, bank, bit, bits, group, register, word
 from popek.kernel.words import Word, concat, ite
@@ -197,10 +197,10 @@ def build() -> Machine[S370]:
         user=lambda state: state.psw.problem == 1,
         source=SOURCE,
         operands=KINDS,
-        axes=(
-            leaf_axis("EC", "psw.extended", 1, "PSW bit 12: basic (0) or extended (1) control mode"),
-            leaf_axis("DAT", "psw.dat", 1, "PSW bit 5 in the EC mode: dynamic address translation"),
-            leaf_axis("DAS", "dual_address_space", 1, "the dual-address-space facility is installed", 0),
+        settings=(
+            leaf_setting("EC", "psw.extended", 1, "PSW bit 12: basic (0) or extended (1) control mode"),
+            leaf_setting("DAT", "psw.dat", 1, "PSW bit 5 in the EC mode: dynamic address translation"),
+            leaf_setting("DAS", "dual_address_space", 1, "the dual-address-space facility is installed", 0),
         ),
         invariant=_invariant,
         relocate=relocated,

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import attrs
 
+from popek.architectures.vtx.entry_checks.registry import refuses
 from popek_specs.vtx import table
 
 from .capabilities import Capabilities, CapabilityView
-from .checks import CHECKS, Check, Condition
-from .checks.registry import refuses
-from .view import Truth, View, canonical, off, on
+from .entry_checks import CHECKS, Check, Condition
+from .view import Decision, View, canonical, off, on
 
 
 @attrs.frozen
@@ -84,7 +84,7 @@ def _file() -> dict[str, Any]:
     return found
 
 
-def _null_ss(v: View) -> Truth:
+def _null_ss(v: View) -> Decision:
     return (v.ENTRY_CONTROLS & 0x200 == 0) | (v.GUEST_SS_SELECTOR & 0xFFFC != 0)
 
 
@@ -96,7 +96,7 @@ def _dpl(v: View) -> Any:
 
 
 # Row -> what Bochs tests in its place.
-_PREDICATES: Final[Mapping[str, Callable[[View], Truth]]] = {
+_PREDICATES: Final[Mapping[str, Callable[[View], Decision]]] = {
     "GUEST-CR-06": lambda v: on(v.GUEST_CR4, 5),
     "GUEST-AR-CS-04": lambda v: _dpl(v) == v.GUEST_CS_SELECTOR & 3,
     "GUEST-AR-CS-05": lambda v: _dpl(v) <= v.GUEST_CS_SELECTOR & 3,

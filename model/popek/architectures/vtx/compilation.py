@@ -18,7 +18,7 @@ from popek.kernel.terms import Term, mask, postorder
 from popek.kernel.words import SymbolicConditionError, Word
 
 from .capabilities import CapabilityView
-from .checks import Check, Condition
+from .entry_checks import Check, Condition
 from .fields import FIELDS
 from .view import View, field_symbol
 from .vmcs import Launch, MissingField, PerhapsMissing

@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from .checks import CHECKS, NOT_CHECKED, NOT_MODELLED, ledger
+from .entry_checks import CHECKS, NOT_CHECKED, NOT_MODELLED, ledger
 from .evaluation import reads
 
 State = Literal["predicate", "no check", "not modelled"]

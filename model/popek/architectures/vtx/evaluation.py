@@ -16,8 +16,8 @@ from popek.kernel.words import SymbolicConditionError, Word
 
 from .capabilities import Capabilities, CapabilityView
 from .capability_limits import extremes
-from .checks import CHECKS, Check
 from .compilation import Lacking, Sieve, inactive, sieve
+from .entry_checks import CHECKS, Check
 from .fields import FIELDS
 from .identity import by_identity
 from .view import View, field_symbol, view_of

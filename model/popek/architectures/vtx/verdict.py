@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import attrs
 
+from popek.architectures.vtx.entry_checks.registry import ENTERS, UNDECIDED
+
 from .capabilities import UNKNOWN, Capabilities
 from .capability_limits import WIDTHS
-from .checks import Check, Outcome
-from .checks.registry import ENTERS, UNDECIDED
 from .compilation import Lacking
+from .entry_checks import Check, Outcome
 from .evaluation import Evaluator, Findings, missing, order, subjects
 from .fields import FIELDS
 from .identity import by_identity

@@ -22,21 +22,21 @@ from .vmcs import Launch, MissingField, PerhapsMissing, Vmcs
 Value = Any
 """An `int`, or a `Word` of 64 bits."""
 
-Truth = Any
+Decision = Any
 """A `bool`, or a `Word` of one bit."""
 
 
-def on(value: Value, bit: int) -> Truth:
+def on(value: Value, bit: int) -> Decision:
     """Whether a bit is 1."""
     return value & 1 << bit != 0
 
 
-def off(value: Value, bit: int) -> Truth:
+def off(value: Value, bit: int) -> Decision:
     """Whether a bit is 0."""
     return value & 1 << bit == 0
 
 
-def select(condition: Truth, then: Callable[[], Value], otherwise: int) -> Value:
+def select(condition: Decision, then: Callable[[], Value], otherwise: int) -> Value:
     """`then()` where the condition holds, else the number; asks for `then` only if it can matter."""
     known = _known(condition)
     if known is not None:
@@ -45,7 +45,7 @@ def select(condition: Truth, then: Callable[[], Value], otherwise: int) -> Value
     return ite(condition, chosen if isinstance(chosen, Word) else Word(64, chosen), Word(64, otherwise))
 
 
-def either(condition: Truth, otherwise: Callable[[], Truth]) -> Truth:
+def either(condition: Decision, otherwise: Callable[[], Decision]) -> Decision:
     """Whether the condition holds, or else `otherwise()`, which is asked for only if it can matter."""
     known = _known(condition)
     if known is not None:
@@ -53,7 +53,7 @@ def either(condition: Truth, otherwise: Callable[[], Truth]) -> Truth:
     return condition | _perhaps(otherwise)
 
 
-def both(condition: Truth, then: Callable[[], Truth]) -> Truth:
+def both(condition: Decision, then: Callable[[], Decision]) -> Decision:
     """Whether the condition holds, and `then()`, which is asked for only if it can matter."""
     known = _known(condition)
     if known is not None:
@@ -61,7 +61,7 @@ def both(condition: Truth, then: Callable[[], Truth]) -> Truth:
     return condition & _perhaps(then)
 
 
-def _known(condition: Truth) -> bool | None:
+def _known(condition: Decision) -> bool | None:
     if isinstance(condition, bool):
         return condition
     return bool(condition.value) if condition.concrete else None
@@ -178,12 +178,12 @@ def field_symbol(field_id: str, name: str | None = None) -> Word:
 SEGMENTS: Final = ("CS", "SS", "DS", "ES", "FS", "GS")
 
 
-def _usable(segment: str) -> Callable[[View], Truth]:
+def _usable(segment: str) -> Callable[[View], Decision]:
     name = f"GUEST_{segment}_ACCESS_RIGHTS"
     return lambda v: getattr(v, name) & 0x1_0000 == 0
 
 
-def _injects(kind: int) -> Callable[[View], Truth]:
+def _injects(kind: int) -> Callable[[View], Decision]:
     # Valid bit and type.
     return lambda v: 0x8000_0000 | kind << 8 == v.ENTRY_INTR_INFO & 0x8000_0700
 
@@ -238,34 +238,34 @@ _DERIVED: Final[Mapping[str, Callable[[View], Any]]] = {
 # -- words that checks are made of -------------------------------------------------------
 
 
-def implies(premise: Truth, conclusion: Truth) -> Truth:
+def implies(premise: Decision, conclusion: Decision) -> Decision:
     """Whether the premise fails or the conclusion holds."""
     return (premise == False) | conclusion  # noqa: E712 -- a Word of one bit compares with False too
 
 
-def one_of(value: Value, numbers: Collection[int]) -> Truth:
+def one_of(value: Value, numbers: Collection[int]) -> Decision:
     """Whether a value is one of some numbers."""
     return value in numbers if isinstance(value, int) else value.isin(sorted(numbers))
 
 
-def placed(v: View, address: Value, low: int = 0xFFF) -> Truth:
+def placed(v: View, address: Value, low: int = 0xFFF) -> Decision:
     """Whether a physical address has none of the `low` bits and fits the processor's width."""
     return address & (v.cap.beyond | low) == 0
 
 
-def canonical(v: View, address: Value) -> Truth:
+def canonical(v: View, address: Value) -> Decision:
     """Whether bits 63:LW-1 of a linear address are equal, LW being the processor's linear-address width."""
     high = address >> v.cap.linear_shift
     return (high == 0) | (high == v.cap.linear_ones)
 
 
-def extended(v: View, address: Value) -> Truth:
+def extended(v: View, address: Value) -> Decision:
     """Whether bits 63:LW are equal; unlike `canonical`, bit LW-1 is free."""
     high = address >> v.cap.linear_address_width
     return (high == 0) | (high == v.cap.linear_ones >> 1)
 
 
-def fixed(value: Value, must: int, may: int) -> Truth:
+def fixed(value: Value, must: int, may: int) -> Decision:
     """Whether all bits of `must` are 1 and all bits outside `may` are 0."""
     return (value & must == must) & (value & (ONES64 & ~may) == 0)
 
@@ -275,7 +275,7 @@ def last_byte(address: Value, count: Value) -> Value:
     return address + (count << 4) - 1 & ONES64
 
 
-def memory_types(pat: Value) -> Truth:
+def memory_types(pat: Value) -> Decision:
     """Whether each byte of a PAT value is a memory type: 0, 1, 4, 5, 6 or 7."""
     # Bits 7:3 are 0, and bit 1 comes only with bit 2.
     lonely = pat >> 1 & (pat >> 2 ^ ONES64)

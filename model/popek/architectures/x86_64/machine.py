@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from popek.architectures.ia32.operands import LENGTH
-from popek.kernel.machine import Axis, Machine, leaf_axis
+from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.words import Word, ite
 
 from .access import low_half
@@ -40,9 +40,9 @@ def build() -> Machine[X64]:
         user=lambda state: state.cpl == 3,
         source="Intel 64 and IA-32 Architectures Software Developer's Manual",
         operands=KINDS,
-        axes=(
+        settings=(
             # Every instruction depends on it: without a leaf, a fixed mode is decided before one is explored.
-            Axis(
+            Setting(
                 "MODE",
                 "CS.L: 64-bit mode or compatibility mode",
                 (0, 1),
@@ -50,16 +50,18 @@ def build() -> Machine[X64]:
                 1,
                 labels={0: "compatibility", 1: "64-bit"},
             ),
-            leaf_axis("IOPL", "rflags.iopl", 2, "RFLAGS.IOPL: levels up to it may use CLI, STI and ports", 0),
-            leaf_axis("UMIP", "cr4.umip", 1, "CR4.UMIP: SGDT SIDT SLDT SMSW STR fault above CPL 0", 0),
-            leaf_axis("TSD", "cr4.tsd", 1, "CR4.TSD: RDTSC and RDTSCP fault above CPL 0", 0),
-            leaf_axis("PCE", "cr4.pce", 1, "CR4.PCE: RDPMC is allowed above CPL 0", 0),
-            leaf_axis("PVI", "cr4.pvi", 1, "CR4.PVI: CLI and STI at CPL 3 act on VIF", 0),
-            leaf_axis("SCE", "efer.sce", 1, "EFER.SCE: SYSCALL and SYSRET exist", 1),
-            leaf_axis("FSGSBASE", "cr4.fsgsbase", 1, "CR4.FSGSBASE: RDFSBASE and its like exist", 1),
-            leaf_axis("OSXSAVE", "cr4.osxsave", 1, "CR4.OSXSAVE: XGETBV and XSETBV exist", 1),
-            leaf_axis("PKE", "cr4.pke", 1, "CR4.PKE: RDPKRU and WRPKRU exist", 0),
-            Axis(
+            leaf_setting(
+                "IOPL", "rflags.iopl", 2, "RFLAGS.IOPL: levels up to it may use CLI, STI and ports", 0
+            ),
+            leaf_setting("UMIP", "cr4.umip", 1, "CR4.UMIP: SGDT SIDT SLDT SMSW STR fault above CPL 0", 0),
+            leaf_setting("TSD", "cr4.tsd", 1, "CR4.TSD: RDTSC and RDTSCP fault above CPL 0", 0),
+            leaf_setting("PCE", "cr4.pce", 1, "CR4.PCE: RDPMC is allowed above CPL 0", 0),
+            leaf_setting("PVI", "cr4.pvi", 1, "CR4.PVI: CLI and STI at CPL 3 act on VIF", 0),
+            leaf_setting("SCE", "efer.sce", 1, "EFER.SCE: SYSCALL and SYSRET exist", 1),
+            leaf_setting("FSGSBASE", "cr4.fsgsbase", 1, "CR4.FSGSBASE: RDFSBASE and its like exist", 1),
+            leaf_setting("OSXSAVE", "cr4.osxsave", 1, "CR4.OSXSAVE: XGETBV and XSETBV exist", 1),
+            leaf_setting("PKE", "cr4.pke", 1, "CR4.PKE: RDPKRU and WRPKRU exist", 0),
+            Setting(
                 "PORTS",
                 "the TSS's I/O permission map",
                 (0, 1),

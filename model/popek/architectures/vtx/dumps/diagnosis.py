@@ -7,8 +7,9 @@ from typing import Literal
 
 import attrs
 
+from popek.architectures.vtx.entry_checks import CHECKS, Outcome
+
 from ..capabilities import UNKNOWN, Capabilities
-from ..checks import CHECKS, Outcome
 from ..controls import EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
 from ..verdict import Failure, Verdict, reported_outcome

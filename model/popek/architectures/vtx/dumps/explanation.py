@@ -7,7 +7,8 @@ import re
 
 import attrs
 
-from ..checks import CHECKS, NOT_CHECKED, NOT_MODELLED
+from popek.architectures.vtx.entry_checks import CHECKS, NOT_CHECKED, NOT_MODELLED
+
 from ..controls import NamedBits, exit_reasons, find_bit
 from ..evaluation import reads
 from ..fields import FIELDS, Field, UnknownField, find

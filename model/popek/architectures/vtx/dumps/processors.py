@@ -10,9 +10,10 @@ from functools import cached_property
 
 import attrs
 
+from popek.architectures.vtx.entry_checks import CHECKS
+
 from ..capabilities import Capabilities
 from ..capability_limits import plain
-from ..checks import CHECKS
 from ..evaluation import asks
 from ..identity import by_identity
 from ..verdict import Failure, Suspect, Undecided, Verdict, verdict_of_many

@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from popek.kernel.machine import Axis, Machine, leaf_axis
+from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.state import Role, Slot
 from popek.kernel.technique import Technique
 from popek.kernel.words import FALSE, Word, ite
@@ -118,15 +118,15 @@ def hardware(name: str) -> Machine[VmxIa32]:
     """
     plain = vmx.build(exceptions=False)
     chosen = set(PRESETS[name][1])
-    axes = [
-        leaf_axis(control.partition(".")[2].upper(), control, 1, control.replace("_", " "), int(control in chosen))
+    controls = [
+        leaf_setting(control.partition(".")[2].upper(), control, 1, control.replace("_", " "), int(control in chosen))
         for control in _SETTINGS
     ]  # fmt: skip
-    masks = Axis(
+    masks = Setting(
         "MASKS", "the guest/host masks of CR0 and CR4", (0, 1, 2), partial(_masks, name), 1,
         concerns=("cr0_mask", "cr4_mask"), labels={0: "any", 1: "owned bits", 2: "every bit"},
     )  # fmt: skip
-    targets = Axis(
+    targets = Setting(
         "CR3_TARGETS",
         "the CR3-target count: so many values of CR3 load without an exit",
         (0, 1, 2, 3, 4),
@@ -139,7 +139,7 @@ def hardware(name: str) -> Machine[VmxIa32]:
         name=f"ia32-{name}",
         title=f"IA-32 with VMX: {TITLES[name]}",
         state=state_class(name),
-        axes=(*plain.axes, masks, targets, *axes),
+        settings=(*plain.settings, masks, targets, *controls),
         techniques={name: technique(name)},
         relocate=None,  # the guest has an address space of its own
         invariant=lambda state: plain.invariant(state) & exists_in_cr0(state.cr0.value),

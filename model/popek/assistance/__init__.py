@@ -1,0 +1,1 @@
+"""Hardware assistance: what each instruction asks of the controls, and configurations judged and found."""

@@ -1,0 +1,1 @@
+"""The Bochs emulator: a ROM run, and thousands of single steps in one boot."""

@@ -1,0 +1,1 @@
+"""Single IA-32 instructions on emulators."""

@@ -1,0 +1,471 @@
+"""Run single IA-32 instructions on Unicorn, the processor of QEMU, for a second opinion.
+
+Only what Unicorn does faithfully is asked of it; `LEFT_OUT` and `refuses` say what is not, with the reason.
+Unicorn does not deliver interrupts and shows neither error codes nor hidden parts of segment registers, so a
+result is the vector of the fault, or the visible registers and the memory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from popek.architectures.ia32.descriptors import (
+    CALL_GATE_16,
+    CALL_GATE_32,
+    TSS_16,
+    TSS_32,
+    Descriptor,
+    in_table,
+    is_null,
+    read_descriptor,
+)
+from popek.architectures.ia32.state import ESP, GPR_NAMES, SEGMENT_NAMES
+from popek.emulators.ia32.cases import Case
+from popek.emulators.ia32.compare import Emulator
+from popek.emulators.ia32.expectation import Expectation, initial_state, memory_differences
+from popek.emulators.ia32.found import Found
+from popek.emulators.ia32.step import (
+    ARENA_BYTES,
+    GDT_BASE,
+    RESERVED_SELECTOR,
+    StepCase,
+    StepResult,
+    initial_memory,
+    initial_registers,
+    reserved_descriptors,
+)
+from popek.kernel.words import Word
+
+_SCRATCH: Final = 0x1000000  # code, stack and far pointer that bring the processor to the case's state
+_NAMES: Final = (
+    "eax",
+    "ecx",
+    "edx",
+    "ebx",
+    "esp",
+    "ebp",
+    "esi",
+    "edi",
+    "eip",
+    "eflags",
+    "cr0",
+    "cr2",
+    "cr3",
+    "cr4",
+)
+_SELECTORS: Final = ("cs", "ds", "es", "fs", "gs", "ss")
+_INVALID_OPCODE: Final = 6
+_VIF_VIP: Final = 0x180000
+# MOV ES, BX; MOV FS, CX; MOV GS, DX; MOV DS, AX; then IRETD, or MOV SS, SI; JMP FAR [scratch].
+_LOAD = bytes.fromhex("8ec38ee18eea8ed8")
+_TO_OUTER = _LOAD + b"\xcf"
+_TO_RING_0 = _LOAD + b"\x8e\xd6\x2e\xff\x2d" + struct.pack("<I", _SCRATCH + 0x800)
+
+FORMS: Final = (
+    *("NOP", "MOV", "PUSH", "POP", "LEA", "XCHG", "BSWAP", "ADD", "SUB", "CMP", "AND", "OR", "XOR", "TEST"),
+    *("INC", "DEC", "Jcc", "JMP near", "CALL near", "RET near", "LEAVE"),
+    *("PUSHF", "POPF", "CLI", "STI", "LAHF", "SAHF", "CLC", "STC", "CMC", "CLD", "STD"),
+    *(
+        "LAR",
+        "LSL",
+        "VERR",
+        "VERW",
+        "ARPL",
+        "MOV sreg",
+        "PUSH sreg",
+        "POP sreg",
+        "LDS",
+        "LES",
+        "LFS",
+        "LGS",
+        "LSS",
+    ),
+    *("SGDT", "SIDT", "SLDT", "STR", "SMSW", "CALL far", "JMP far", "RET far", "IRET"),
+    *(
+        "ADC",
+        "SBB",
+        "NEG",
+        "NOT",
+        "SHL",
+        "SHR",
+        "SAR",
+        "ROL",
+        "ROR",
+        "MUL",
+        "IMUL",
+        "DIV",
+        "AAM",
+        "XADD",
+        "CMPXCHG",
+    ),
+    *("CMPXCHG8B", "MOVZX", "MOVSX", "CBW", "CWDE", "CWD", "CDQ", "XLAT", "SETcc", "CMOVcc", "LOOP", "BOUND"),
+    *("PUSHA", "POPA", "ENTER", "PAUSE", "LFENCE", "MFENCE", "SFENCE"),
+    *("UD0", "UD1", "UD2", "RSM"),
+    *(f"{name}{letter} seg" for name in ("MOVS", "LODS", "CMPS") for letter in "BWD"),
+    *(f"{name}{letter}" for name in ("STOS", "SCAS") for letter in "BWD"),
+)
+"""The mnemonics, and of string instructions the forms, that Unicorn is asked about."""
+
+LEFT_OUT: Final = {
+    "LGDT LIDT LLDT LTR LMSW CLTS HLT INVD WBINVD INVLPG RDMSR WRMSR, MOV of control and debug registers": (
+        "they change what only Unicorn's own interface shows"
+    ),
+    "IN OUT INS OUTS": "Unicorn does not look at IOPL or the permission map",
+    "INT n INT3 INTO INT1": "Unicorn reports them before the IDT is looked at",
+    "string instructions with REP": "Unicorn stops in the middle of them, and on them after the last iteration",
+    "RDTSC RDTSCP RDPMC": "the clock, and no performance counters",
+    "SYSENTER SYSEXIT SYSCALL SYSRET": "Unicorn completes them without a transfer",
+    "CPUID RDPID RDRAND RDSEED INVPCID CLAC STAC MONITOR MWAIT WBNOINVD CLFLUSH": (
+        "what Unicorn's processor model has differs from ours"
+    ),
+    "XGETBV XSETBV RDPKRU WRPKRU XSAVE XSAVEOPT XSAVEC XSAVES XRSTOR XRSTORS FXSAVE FXRSTOR FWAIT FNOP EMMS": (
+        "Unicorn sets CR4.OSXSAVE by itself and takes little notice of CR0.TS and EM"
+    ),
+    "VMXON VMXOFF VMCALL VMCLEAR VMPTRLD VMPTRST VMREAD VMWRITE VMLAUNCH VMRESUME VMFUNC INVEPT INVVPID GETSEC": (
+        "QEMU has no VMX"
+    ),
+    "VMRUN VMLOAD VMSAVE VMMCALL STGI CLGI INVLPGA SKINIT": "Unicorn's processor model has SVM, ours not",
+}
+"""The other instructions, each with the reason."""
+
+
+def refuses(case: Case, step: StepCase, expected: Expectation) -> str | None:
+    """Why a case says nothing about Unicorn; None when it does."""
+    registers = initial_registers(step)
+    if expected.storage:
+        return "QEMU checks neither limits nor rights nor alignment when memory is accessed"
+    if (
+        case.form.startswith(("SGDT", "SIDT", "SLDT", "STR", "SMSW"))
+        and registers["cr4"] >> 11 & 1
+        and step.cpl
+    ):
+        return "Unicorn does not know CR4.UMIP"
+    if case.form == "IRETD" and step.cpl == 0 and _image_has_vm(step):
+        return "Unicorn tells CPL from CS, which says nothing in virtual-8086 mode, and takes any EIP there"
+    if case.form in ("CLI", "STI") and registers["cr4"] >> 1 & 1 and step.cpl == 3:
+        return "QEMU does not implement CR4.PVI"
+    return None
+
+
+def _image_has_vm(step: StepCase) -> bool:
+    """Whether the flags that IRETD would take have VM set."""
+    state = initial_state(step)
+    wide = bool(state.ss.rights.db)
+    pointer = int(state.gpr[ESP]) if wide else int(state.gpr[ESP]) & 0xFFFF
+    return bool(state.memory.load(Word(32, (int(state.ss.base) + pointer + 10) & 0xFFFFFFFF))[1])
+
+
+class UnicornError(Exception):
+    """Unicorn is missing."""
+
+
+class _Machine:
+    """One processor of Unicorn, brought to a new state for every case."""
+
+    def __init__(self) -> None:
+        # Here and not above: only this comparison needs Unicorn.
+        try:
+            unicorn: Any = importlib.import_module("unicorn")
+        except ImportError as error:
+            raise UnicornError("the Python package unicorn was not found; install it") from error
+        x86_const = importlib.import_module("unicorn.x86_const")
+        self.unicorn = unicorn
+        self.numbers = {
+            name: getattr(x86_const, f"UC_X86_REG_{name.upper()}")
+            for name in (*_NAMES, *_SELECTORS, "gdtr", "idtr", "ldtr", "tr")
+        }
+        self.engine: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
+        self.engine.mem_map(0, ARENA_BYTES + 0x1000)  # an access may run past the end
+        self.engine.mem_map(_SCRATCH, 0x10000)
+        self.engine.hook_add(unicorn.UC_HOOK_INTR, self._interrupted)
+        self.vector: int | None = None
+        self.engine.mem_write(GDT_BASE + RESERVED_SELECTOR, reserved_descriptors())
+        self.write("gdtr", (0, GDT_BASE, 0xFFF, 0))
+        self.write("cs", RESERVED_SELECTOR)
+        for name in ("ss", "ds", "es", "fs", "gs"):
+            self.write(name, RESERVED_SELECTOR + 8)
+        self.write("cr0", 0x11)
+        self.at_ring_0 = self.engine.context_save()
+
+    def _interrupted(self, engine: Any, vector: int, data: object) -> None:
+        self.vector = vector
+        engine.emu_stop()
+
+    def write(self, name: str, value: object) -> None:
+        self.engine.reg_write(self.numbers[name], value)
+
+    def read(self, name: str) -> int:
+        return int(self.engine.reg_read(self.numbers[name]))
+
+    def go(self, eip: int, count: int) -> int | None:
+        """Run instructions; the vector that stopped them, if one did, and -1 for memory that is not there."""
+        self.vector = None
+        try:
+            self.engine.emu_start(eip, 0, count=count)
+        except self.unicorn.UcError as error:
+            if error.errno == self.unicorn.UC_ERR_INSN_INVALID:
+                return _INVALID_OPCODE
+            return -1
+        return self.vector
+
+    def table(self, name: str, selector: int, arena: bytes) -> None:
+        """LDTR or TR, from its descriptor in the GDT."""
+        if selector < 4:
+            self.write(name, (selector, 0, 0, 0))
+            return
+        low, high = struct.unpack_from("<II", arena, GDT_BASE + (selector & 0xFFF8))
+        limit = low & 0xFFFF | high & 0xF0000
+        limit = limit << 12 | 0xFFF if high >> 23 & 1 else limit
+        base = low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000
+        busy = 1 << 9 if name == "tr" else 0  # QEMU keeps what was there before LTR
+        self.write(name, (selector, base, limit, high & 0xF0FF00 & ~busy))
+
+    def run(self, case: StepCase) -> StepResult:
+        """One instruction."""
+        registers = initial_registers(case)
+        arena = initial_memory(case)
+        loaded = bytearray(initial_memory(attrs.evolve(case, stale=())))
+        at = GDT_BASE + RESERVED_SELECTOR
+        loaded[at : at + 32] = reserved_descriptors()
+        self.engine.context_restore(self.at_ring_0)
+        self.engine.ctl_flush_tb()
+        self.engine.mem_write(0, bytes(loaded))
+        self.write("gdtr", (0, registers["gdtr.base"], registers["gdtr.limit"], 0))
+        self.write("idtr", (0, registers["idtr.base"], registers["idtr.limit"], 0))
+        if not self._enter(case.cpl, registers, bytes(loaded)):
+            return StepResult("setup-failed", self.vector)
+        self.engine.mem_write(0, arena)
+        for name in _NAMES:
+            if name != "eip":
+                self.write(name, registers[name])
+        vector = self.go(registers["eip"], 1)
+        found = {name: self.read(name) for name in (*_NAMES, *_SELECTORS)}
+        found["eflags"] &= ~(1 << 16)
+        found["cpl"] = found["cs"] & 3
+        memory = tuple(bytes(self.engine.mem_read(address, length)) for address, length in case.watch)
+        return StepResult("next" if vector is None else "trap", vector, None, found, memory)
+
+    def _enter(self, cpl: int, registers: dict[str, int], arena: bytes) -> bool:
+        """Load the segment registers by instructions at CPL 0 that end at the case's CS:EIP and CPL."""
+        self.table("ldtr", registers["ldtr"], arena)
+        self.table("tr", registers["tr"], arena)
+        for register, segment in (("eax", "ds"), ("ebx", "es"), ("ecx", "fs"), ("edx", "gs"), ("esi", "ss")):
+            self.write(register, registers[segment])
+        self.write("esp", _SCRATCH + 0x4000)
+        self.write("eflags", 2)
+        frame = struct.pack("<5I", registers["eip"], registers["cs"], 2, registers["esp"], registers["ss"])
+        self.engine.mem_write(_SCRATCH + 0x4000, frame)
+        self.engine.mem_write(_SCRATCH + 0x800, struct.pack("<IH", registers["eip"], registers["cs"]))
+        code = _TO_RING_0 if cpl == 0 else _TO_OUTER
+        self.engine.mem_write(_SCRATCH, code)
+        vector = self.go(_SCRATCH, 6 if cpl == 0 else 5)
+        if vector is not None or self.read("cs") != registers["cs"]:
+            return False
+        for name in ("ds", "es", "fs", "gs"):
+            if registers[name] < 4:  # IRET drops the RPL of a null selector
+                self.write(name, registers[name])
+        return True
+
+
+def run_steps(cases: Sequence[StepCase]) -> list[StepResult]:
+    """Run cases on Unicorn, in order."""
+    machine = _Machine()
+    return [machine.run(case) for case in cases]
+
+
+# -- known deviations -----------------------------------------------------------------------------
+
+_Rule = Callable[[Found], frozenset[str]]
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
+def _changed_bytes(found: Found) -> list[tuple[int, int, int]]:
+    return list(memory_differences(found.step, found.expected, found.result))
+
+
+def _pushes_zero_extended(found: Found) -> frozenset[str]:
+    """Only the two bytes above the selector differ, and they are 0."""
+    if found.mnemonic != "PUSH" or found.case.form.split()[-1].lower() not in SEGMENT_NAMES:
+        return _NOTHING
+    selector = min(found.expected.memory, default=0)
+    upper = {selector + 2, selector + 3}
+    return _if(all(at in upper and byte == 0 for at, _, byte in _changed_bytes(found)), "memory")
+
+
+def _does_not_mark_accessed(found: Found) -> frozenset[str]:
+    """Only accessed bits differ, which the model sets."""
+    far = found.mnemonic in ("CALL", "JMP", "RETF", "IRET", "IRETD")
+    marks = all(
+        at & 7 == 5 and value == byte | 1 and not byte & 1 for at, value, byte in _changed_bytes(found)
+    )
+    return _if(far and marks, "memory")
+
+
+def _gate(found: Found) -> Descriptor | None:
+    """The call gate that a far CALL or JMP goes through."""
+    if found.mnemonic not in ("CALL", "JMP"):
+        return None
+    state, operands = found.state, found.case.operands
+    selector: Word | None = None
+    for name, value in operands.items():
+        if name.endswith(".selector"):
+            selector = Word(16, value)
+        elif name.endswith(".offset") and name.replace(".offset", ".segment") in operands:
+            segment = state.segment(operands[name.replace(".offset", ".segment")])
+            slot = 2 if name.startswith("operand m16:16") else 4
+            selector = state.memory.load_little_endian(segment.base + value + slot, 2)
+    if selector is None or is_null(selector) or not in_table(state, selector):
+        return None
+    found_there = read_descriptor(state, selector)
+    gates = (CALL_GATE_16, CALL_GATE_32)
+    return found_there if (found_there.s == 0) & found_there.type.isin(gates) else None
+
+
+def _takes_32_bits_of_a_16_bit_gate(found: Found) -> frozenset[str]:
+    gate = _gate(found)
+    narrow = gate is not None and int(gate.type) == CALL_GATE_16
+    return _if(
+        narrow and gate is not None and found.result.registers.get("eip") == int(gate.gate_offset), "eip"
+    )
+
+
+def _conforming_through_gate(found: Found) -> frozenset[str]:
+    gate = _gate(found)
+    if gate is None or found.mnemonic != "CALL":
+        return _NOTHING
+    return _if(bool(read_descriptor(found.state, gate.gate_selector).is_conforming), "cs", "cpl")
+
+
+def _absent_code_through_gate(found: Found) -> frozenset[str]:
+    gate = _gate(found)
+    raised = found.expected.raised
+    jumped = found.mnemonic == "JMP" and gate is not None
+    return _if(jumped and raised is not None and (raised[0], found.result.vector) == (11, 13), "outcome")
+
+
+def _tss_in_the_ldt(found: Found) -> frozenset[str]:
+    """The selector that is at fault names a TSS in the LDT."""
+    raised = found.expected.raised
+    if found.mnemonic not in ("CALL", "JMP") or raised is None or raised[0] != 13 or not (raised[1] or 0) & 4:
+        return _NOTHING
+    descriptor = read_descriptor(found.state, Word(16, raised[1] or 0))
+    task = bool((descriptor.s == 0) & descriptor.type.isin((TSS_16, TSS_32)))
+    return _if(task and found.result.vector in (None, 10, 11), "outcome")
+
+
+def _absent_stack(found: Found) -> frozenset[str]:
+    raised = found.expected.raised
+    returned = found.mnemonic in ("RETF", "IRET", "IRETD") and raised is not None
+    return _if(returned and raised is not None and (raised[0], found.result.vector) == (12, 11), "outcome")
+
+
+def _absent_inner_stack(found: Found) -> frozenset[str]:
+    raised = found.expected.raised
+    inward = _gate(found) is not None and found.mnemonic == "CALL" and raised is not None
+    return _if(inward and raised is not None and (raised[0], found.result.vector) == (12, 10), "outcome")
+
+
+def _inner_stack_keeps_upper_half(found: Found) -> frozenset[str]:
+    registers = found.expected.registers
+    inward = found.expected.kind == "next" and registers["cpl"] < found.case.cpl
+    narrow = not registers.get("ss.access", 0) >> 22 & 1
+    bits = registers["esp"] ^ found.result.registers["esp"] if inward else 1
+    return _if(narrow and bits & 0xFFFF == 0, "esp")
+
+
+def _null_fs_gs_keep_rpl(found: Found) -> frozenset[str]:
+    outward = found.mnemonic in ("RETF", "IRET", "IRETD") and found.expected.kind == "next"
+    registers = found.case.registers
+    kept = (
+        name
+        for name in ("fs", "gs")
+        if 0 < registers.get(name, 0) < 4 and found.result.registers.get(name) == registers[name]
+    )
+    return frozenset(kept) if outward else _NOTHING
+
+
+def _keeps_upper_half(found: Found) -> frozenset[str]:
+    """SMSW with a 32-bit register: its low half is right."""
+    if found.case.form != "SMSW r32":
+        return _NOTHING
+    name = GPR_NAMES[found.case.operands["operand r32"]]
+    return _if((found.expected.registers[name] ^ found.result.registers[name]) & 0xFFFF == 0, name)
+
+
+def _enters_virtual_8086_mode(found: Found) -> frozenset[str]:
+    entered = found.case.form == "IRETD" and found.case.cpl > 0 and _image_has_vm(found.step)
+    return found.differing if entered else frozenset()
+
+
+def _keeps_vif_and_vip(found: Found) -> frozenset[str]:
+    if found.case.form != "IRETD" or found.case.cpl > 0 or "eflags" not in found.differing:
+        return _NOTHING
+    bits = found.expected.registers["eflags"] ^ found.result.registers["eflags"]
+    return _if(bits & ~_VIF_VIP == 0, "eflags")
+
+
+def _pushes_rf(found: Found) -> frozenset[str]:
+    resume = found.case.registers.get("eflags", 0) >> 16 & 1
+    changed = _changed_bytes(found)
+    only_rf = len(changed) == 1 and changed[0][1] ^ changed[0][2] == 1
+    return _if(found.case.form == "PUSHFD" and bool(resume) and only_rf, "memory")
+
+
+def _enter_by_stack_size(found: Found) -> frozenset[str]:
+    if found.mnemonic != "ENTER":
+        return frozenset()
+    bits = found.expected.registers["ebp"] ^ found.result.registers["ebp"]
+    return frozenset({"ebp"}) if bits & 0xFFFF == 0 else frozenset()
+
+
+def _releases_signed(found: Found) -> frozenset[str]:
+    released = found.case.operands.get("operand imm16", 0)
+    short = found.expected.registers["esp"] - found.result.registers.get("esp", 0) & 0xFFFFFFFF == 0x10000
+    return _if(found.mnemonic == "RET" and released >= 0x8000 and short, "esp")
+
+
+def _if(holds: bool, *names: str) -> frozenset[str]:
+    return frozenset(names) if holds else _NOTHING
+
+
+_RULES: Final[Mapping[str, _Rule]] = {
+    "segment-push-zero-extends": _pushes_zero_extended,
+    "far-transfers-do-not-mark-accessed": _does_not_mark_accessed,
+    "16-bit-call-gate-offset": _takes_32_bits_of_a_16_bit_gate,
+    "conforming-code-through-a-gate": _conforming_through_gate,
+    "absent-code-through-a-gate": _absent_code_through_gate,
+    "tss-in-the-ldt": _tss_in_the_ldt,
+    "absent-stack-on-return": _absent_stack,
+    "absent-inner-stack": _absent_inner_stack,
+    "inner-stack-keeps-upper-half": _inner_stack_keeps_upper_half,
+    "null-fs-and-gs-keep-their-rpl": _null_fs_gs_keep_rpl,
+    "smsw-keeps-the-upper-half": _keeps_upper_half,
+    "near-return-releases-signed": _releases_signed,
+    "enter-goes-by-the-stack-size": _enter_by_stack_size,
+    "iret-enters-virtual-8086-mode-at-any-level": _enters_virtual_8086_mode,
+    "iret-keeps-vif-and-vip": _keeps_vif_and_vip,
+    "pushf-shows-rf": _pushes_rf,
+}
+
+
+def recognised() -> frozenset[str]:
+    """The names that `explain` may give."""
+    return frozenset(_RULES)
+
+
+def explain(
+    case: Case, step: StepCase, expected: Expectation, result: StepResult, differing: frozenset[str]
+) -> str | None:
+    """The entries of ``unicorn-deviations.toml`` that together explain a difference, joined by " + "."""
+    found = Found(case, step, expected, result, differing)
+    used = {name: rule(found) & differing for name, rule in _RULES.items()}
+    covered = frozenset().union(*used.values())
+    return " + ".join(name for name, parts in used.items() if parts) if covered == differing else None
+
+
+UNICORN: Final = Emulator("unicorn", run_steps, refuses, explain, delivers=False)

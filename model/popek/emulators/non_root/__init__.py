@@ -1,0 +1,1 @@
+"""Single instructions of a guest in VMX non-root operation on Bochs."""

@@ -1,0 +1,312 @@
+"""Random steps of a guest: an instruction and its state as for bare IA-32, and VM-execution controls around it.
+
+The state comes from `popek.emulators.ia32.cases`.  Which controls are set is drawn for each case; those that
+govern the instruction are drawn near what it moves: masks and shadows differ from a control register's value in
+few bits, a CR3 target is now and then the value, the bitmaps have a bit at the port or MSR, or beside it.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from popek.emulators.ia32 import cases as ia32_cases
+from popek.emulators.ia32.step import DATA_BASE
+from popek.kernel.instruction import Instruction
+
+from .harness import GUEST_PAGES, PAGE_DIRECTORY, PAGE_TABLE
+
+NE, NW, CD, PG, VMXE, SMXE, PAE, SMEP, SMAP, PCIDE = (
+    1 << 5,
+    1 << 29,
+    1 << 30,
+    1 << 31,
+    1 << 13,
+    1 << 14,
+    1 << 5,
+    1 << 20,
+    1 << 21,
+    1 << 17,
+)
+PRIMARY: Final[Mapping[str, int]] = {
+    "USE_TSC_OFFSETTING": 3,
+    "HLT_EXITING": 7,
+    "INVLPG_EXITING": 9,
+    "MWAIT_EXITING": 10,
+    "RDPMC_EXITING": 11,
+    "RDTSC_EXITING": 12,
+    "CR3_LOAD_EXITING": 15,
+    "CR3_STORE_EXITING": 16,
+    "MOV_DR_EXITING": 23,
+    "UNCONDITIONAL_IO_EXITING": 24,
+    "USE_IO_BITMAPS": 25,
+    "USE_MSR_BITMAPS": 28,
+    "MONITOR_EXITING": 29,
+    "PAUSE_EXITING": 30,
+}
+"""The primary controls that are drawn, with their bits."""
+
+SECONDARY: Final[Mapping[str, int]] = {
+    "DESCRIPTOR_TABLE_EXITING": 2,
+    "ENABLE_RDTSCP": 3,
+    "WBINVD_EXITING": 6,
+    "RDRAND_EXITING": 11,
+    "ENABLE_INVPCID": 12,
+    "VMCS_SHADOWING": 14,
+    "RDSEED_EXITING": 16,
+    "ENABLE_XSAVES": 20,
+    "USE_TSC_SCALING": 25,
+}
+"""The secondary controls that are drawn, with their bits."""
+
+TPR_SHADOW, VIRTUAL_X2APIC, VIRTUAL_REGISTERS, VM_FUNCTIONS = 1 << 21, 1 << 4, 1 << 8, 1 << 13
+VTPR_AT: Final = GUEST_PAGES.virtual_apic + 0x80
+ACTIVATE_SECONDARY, ENABLE_EPT, UNRESTRICTED_GUEST = 1 << 31, 1 << 1, 1 << 7
+_CONTROL_MOVES: Final = ("MOV CR0, r32", "MOV CR4, r32", "MOV CR3, r32", "LMSW r16", "LMSW m16", "CLTS")
+_PAGES = (DATA_BASE >> 12, (DATA_BASE >> 12) + 1)
+_GPR = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+
+
+@attrs.frozen
+class Case:
+    """A step of a guest.
+
+    Attributes:
+        guest: the instruction and the state, as changes of the step harness's plain state; without what VMX
+            operation wants of CR0 and CR4.
+        paging: with paging that maps the arena onto itself; otherwise EPT and unrestricted guest.
+        controls: VMCS fields by id.
+        bitmaps: bytes in the control pages: (address, bytes).
+        barred: pages of the arena by number, and the bits that their entries lack: 1 present, 2 writable, 4 user.
+    """
+
+    guest: ia32_cases.Case
+    paging: bool = True
+    controls: Mapping[str, int] = attrs.field(factory=dict)
+    bitmaps: tuple[tuple[int, bytes], ...] = ()
+    barred: Mapping[int, int] = attrs.field(factory=dict)
+
+
+def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
+    """Draw a step for one form at one privilege level."""
+    guest = ia32_cases.random_case(instruction, cpl, rng)
+    paging = rng.random() < 0.5
+    registers = dict(guest.registers)
+    _adapt(instruction, guest, registers, paging, rng)
+    guest = attrs.evolve(guest, registers=registers)
+    controls: dict[str, int] = {}
+    bitmaps: list[tuple[int, bytes]] = []
+    density = rng.choice((0.0, 0.2, 0.5, 0.5, 0.8, 1.0))
+    primary = sum(1 << bit for bit in PRIMARY.values() if rng.random() < density)
+    density = rng.choice((0.0, 0.2, 0.5, 0.5, 0.8, 1.0))
+    secondary = sum(1 << bit for bit in SECONDARY.values() if rng.random() < density)
+    if not paging:
+        secondary |= ENABLE_EPT | UNRESTRICTED_GUEST
+    if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.4:
+        primary |= TPR_SHADOW
+        secondary |= VIRTUAL_X2APIC
+        if rng.random() < 0.9:
+            primary |= 1 << PRIMARY["USE_MSR_BITMAPS"]
+        bitmaps += _virtual_apic(registers, controls, rng)
+        secondary |= VIRTUAL_REGISTERS if rng.random() < 0.5 else 0
+    if instruction.mnemonic in ("VMREAD", "VMWRITE"):
+        bitmaps += _field_bitmaps(instruction, guest, registers, rng)
+    if instruction.form == "VMFUNC":
+        registers["eax"] = rng.choice((0, 0, 1, 63, 64, 1 << 31))
+        registers["ecx"] = rng.choice((511, 512, 513, 1 << 31, rng.getrandbits(32)))
+        if secondary & ENABLE_EPT:
+            secondary |= VM_FUNCTIONS if rng.random() < 0.7 else 0
+            controls["VMFUNC_CONTROLS"] = rng.getrandbits(1)
+    if secondary or rng.random() < 0.5:
+        primary |= ACTIVATE_SECONDARY
+    controls["PRIMARY_PROC_CONTROLS"], controls["SECONDARY_PROC_CONTROLS"] = primary, secondary
+    _control_registers(instruction, guest, controls, rng)
+    _exceptions(instruction, controls, rng)
+    if primary >> PRIMARY["USE_IO_BITMAPS"] & 1:
+        bitmaps += _io_bitmaps(guest, rng)
+    if primary >> PRIMARY["USE_MSR_BITMAPS"] & 1:
+        bitmaps += _msr_bitmap(guest, rng, seldom=bool(secondary & VIRTUAL_X2APIC))
+    if primary >> PRIMARY["USE_TSC_OFFSETTING"] & 1:
+        controls["TSC_OFFSET"] = rng.choice((0, 1, (1 << 64) - 1, 1 << 63, rng.getrandbits(64)))
+    if secondary >> SECONDARY["USE_TSC_SCALING"] & 1:
+        controls["TSC_MULTIPLIER"] = rng.choice((1 << 48, 1 << 48, 2 << 48, 1 << 47, 3 << 46))
+    barred = {}
+    if paging and cpl == 3 and rng.random() < 0.3:
+        # Data pages that the guest may not touch, not write, or that are not for it.
+        lacking = rng.sample((2, 4), rng.choice((1, 2)))
+        barred = dict(zip(rng.sample(_PAGES, len(lacking)), lacking, strict=True))
+    return Case(guest, paging, controls, tuple(bitmaps), barred)
+
+
+def _adapt(
+    instruction: Instruction,
+    guest: ia32_cases.Case,
+    registers: dict[str, int],
+    paging: bool,
+    rng: random.Random,
+) -> None:
+    """Keep a guest alive that pages, and let most values moved be ones that VMX operation allows."""
+    cr4 = registers.get("cr4", 0) & ~SMXE
+    if paging:
+        cr4 &= ~(PAE | SMEP | SMAP)
+        registers.pop("cr3", None)
+    registers["cr4"] = cr4
+    if "cr0" in registers:
+        registers["cr0"] &= ~(NW | CD)  # VM entry does not load them
+    name = _moved_register(instruction, guest)
+    if name is None:
+        return
+    value = registers.get(name, 0)
+    if instruction.form == "MOV CR0, r32":
+        if rng.random() < 0.8:
+            value |= NE
+        if rng.random() < 0.9:
+            value = value | PG if paging else value & ~PG
+    elif instruction.form == "MOV CR4, r32":
+        value &= ~SMXE
+        if rng.random() < 0.8:
+            value |= VMXE
+        if paging:
+            value &= ~(PAE | SMEP | SMAP)
+    elif instruction.form == "MOV CR3, r32" and paging:
+        value = PAGE_DIRECTORY | rng.choice((0, 8, 0x10, 0x18))
+    if name != "esp":
+        registers[name] = value
+
+
+def _moved_register(instruction: Instruction, guest: ia32_cases.Case) -> str | None:
+    """The general register that an instruction moves to a control register."""
+    if instruction.mnemonic not in ("MOV to CR", "LMSW"):
+        return None
+    number = guest.operands.get("operand r32", guest.operands.get("operand r16"))
+    return None if number is None else _GPR[number]
+
+
+def _near(value: int, rng: random.Random, bits: int = 32) -> int:
+    """The value, or one that differs in few bits."""
+    for _ in range(rng.choice((0, 0, 1, 1, 2))):
+        value ^= 1 << rng.randrange(bits)
+    return value
+
+
+def _mask(rng: random.Random, favoured: int) -> int:
+    way = rng.random()
+    if way < 0.15:
+        return 0
+    if way < 0.25:
+        return 0xFFFF_FFFF
+    if way < 0.6:
+        return favoured & rng.getrandbits(32) | (1 << rng.randrange(32) if rng.random() < 0.3 else 0)
+    return rng.getrandbits(32) & rng.getrandbits(32)
+
+
+def _control_registers(
+    instruction: Instruction, guest: ia32_cases.Case, controls: dict[str, int], rng: random.Random
+) -> None:
+    """Masks and read shadows near the value moved, and CR3 targets."""
+    name = _moved_register(instruction, guest)
+    moved = guest.registers.get(name, 0) if name else rng.getrandbits(32)
+    if (
+        instruction.mnemonic not in ("MOV to CR", "MOV from CR", "LMSW", "CLTS", "SMSW")
+        and rng.random() < 0.6
+    ):
+        return
+    controls["CR0_GUEST_HOST_MASK"] = _mask(rng, 0xE005_003F)
+    controls["CR4_GUEST_HOST_MASK"] = _mask(rng, 0x0037_7FFF)
+    if instruction.mnemonic in ("LMSW", "CLTS"):
+        owned = rng.choice((0, 0, 0xF, 8, 8, 1, 6, 7, rng.randrange(16)))
+        controls["CR0_GUEST_HOST_MASK"] = controls["CR0_GUEST_HOST_MASK"] & ~0xF | owned
+        low = moved & 0xF if instruction.form == "LMSW r16" else rng.randrange(16)
+        controls["CR0_READ_SHADOW"] = rng.getrandbits(28) << 4 | _near(low, rng, 4)
+        controls["CR4_READ_SHADOW"] = rng.getrandbits(32)
+    else:
+        controls["CR0_READ_SHADOW"] = _near(moved, rng)
+        controls["CR4_READ_SHADOW"] = _near(moved, rng)
+    controls["CR3_TARGET_COUNT"] = rng.randrange(5)
+    for number in range(4):
+        controls[f"CR3_TARGET_VALUE{number}"] = moved if rng.random() < 0.2 else _near(moved, rng)
+
+
+def _exceptions(instruction: Instruction, controls: dict[str, int], rng: random.Random) -> None:
+    """The exception bitmap: every vector on both sides; INT1 mostly leaves, because it ends steps."""
+    way = rng.random()
+    bitmap = 0xFFFF_FFFF if way < 0.3 else 0 if way < 0.5 else rng.getrandbits(32)
+    if instruction.form != "INT1" or rng.random() < 0.5:
+        bitmap |= 1 << 1
+    if instruction.form == "INT1":
+        bitmap |= 1 << 6  # its handlers end with UD2
+    controls["EXCEPTION_BITMAP"] = bitmap
+    if rng.random() < 0.6:
+        controls["PF_ERROR_CODE_MASK"] = rng.choice((0, 1, 2, 4, 7, 6, 0xF, 0x1F, 1 << 16))
+        controls["PF_ERROR_CODE_MATCH"] = rng.choice((0, 1, 2, 3, 4, 5, 7, 0x10000))
+
+
+def _io_bitmaps(guest: ia32_cases.Case, rng: random.Random) -> list[tuple[int, bytes]]:
+    """A bit at one of the ports of the case, or beside it."""
+    ports = [guest.registers.get("edx", 0) & 0xFFFF]
+    if "operand imm8" in guest.operands:
+        ports.append(guest.operands["operand imm8"])
+    found: dict[int, int] = {}
+    for port in ports:
+        for distance in (-1, 0, 1, 2, 3, 4):
+            near = port + distance & 0xFFFF
+            page = GUEST_PAGES.io_bitmap_b if near & 0x8000 else GUEST_PAGES.io_bitmap_a
+            at = page + (near & 0x7FFF) // 8
+            found[at] = found.get(at, 0) | (rng.random() < 0.15) << near % 8
+    return [(at, bytes([value])) for at, value in found.items()]
+
+
+def _field_bitmaps(
+    instruction: Instruction, guest: ia32_cases.Case, registers: dict[str, int], rng: random.Random
+) -> list[tuple[int, bytes]]:
+    """Often an encoding that the VMREAD and VMWRITE bitmaps list, and the byte of each around its bit."""
+    last = "operand r32 2" if instruction.form == "VMREAD r32, r32" else "operand r32"
+    name = _GPR[guest.operands[last]]
+    if name != "esp" and rng.random() < 0.8:
+        registers[name] = rng.randrange(0x8000) | (1 << rng.randrange(15, 32) if rng.random() < 0.2 else 0)
+    encoding = registers.get(name, 0)
+    if encoding >= 0x8000:
+        return []
+    return [
+        (page + encoding // 8, bytes([rng.getrandbits(8)]))
+        for page in (GUEST_PAGES.vmread_bitmap, GUEST_PAGES.vmwrite_bitmap)
+    ]
+
+
+def _virtual_apic(
+    registers: dict[str, int], controls: dict[str, int], rng: random.Random
+) -> list[tuple[int, bytes]]:
+    """A register of the x2APIC, mostly the TPR, and a VTPR that VM entry takes: not below the threshold."""
+    registers["ecx"] = 0x808 if rng.random() < 0.7 else rng.randrange(0x7FE, 0x902)
+    controls["TPR_THRESHOLD"] = rng.choice((0, 1, rng.randrange(16)))
+    vtpr = rng.randrange(controls["TPR_THRESHOLD"], 16) << 4 | rng.randrange(16)
+    if rng.random() < 0.8:
+        registers["eax"] = rng.choice((0, 0x10, 0xFF, rng.getrandbits(8), 1 << rng.randrange(32)))
+        registers["edx"] = rng.choice((0, 0, 0, 1 << rng.randrange(32)))
+    return [(VTPR_AT, bytes([vtpr]) + rng.randbytes(7))]
+
+
+def _msr_bitmap(
+    guest: ia32_cases.Case, rng: random.Random, *, seldom: bool = False
+) -> list[tuple[int, bytes]]:
+    """The bits of the case's MSR, and of the ones beside it."""
+    number = guest.registers.get("ecx", 0)
+    high = number & 0xFFFF_E000 == 0xC000_0000
+    if not high and number >= 0x2000:
+        return []
+    at = GUEST_PAGES.msr_bitmap + (0x400 if high else 0) + (number & 0x1FFF) // 8
+    if seldom and rng.random() < 0.8:
+        return []
+    return [(at, bytes([rng.getrandbits(8)])), (at + 0x800, bytes([rng.getrandbits(8)]))]
+
+
+def page_entries(case: Case) -> list[tuple[int, bytes]]:
+    """The page-table entries that differ from the harness's."""
+    return [
+        (PAGE_TABLE + 4 * page, struct.pack("<I", page << 12 | 7 & ~lacking))
+        for page, lacking in case.barred.items()
+    ]

@@ -1,0 +1,121 @@
+"""Where Bochs deviates from the manual in VMX non-root operation.
+
+The list with its evidence is ``popek_specs/vtx/bochs-guest-deviations.toml``; here is, for each entry, how to
+recognise a difference that it explains, as narrowly as the case shows it.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Final
+
+import attrs
+
+from popek.architectures.vtx.operation.state import VmxIa32
+from popek.emulators.ia32.deviations import Deviation
+
+from .cases import Case
+from .harness import TSC_AUX, GuestResult
+
+_PAGED = 1 << 31 | 1  # CR0.PG and PE
+
+
+@attrs.frozen
+class Found:
+    """A difference, as the recognisers see it.
+
+    Attributes:
+        case, state: what was run, and from what state.
+        kind: what the model says: ``exit``, ``next``, ``halt`` or ``trap``.
+        information: the exit information that the model expects, by its names.
+        result: what Bochs did.
+        seen: how the step ended there, as `kind`.
+        differing: the names of what differs, or ``outcome``.
+    """
+
+    case: Case
+    state: VmxIa32
+    kind: str
+    information: Mapping[str, int]
+    result: GuestResult
+    seen: str
+    differing: frozenset[str]
+
+    @property
+    def mnemonic(self) -> str:
+        """The first word of the form that is no prefix."""
+        return next(word for word in self.case.guest.form.split() if word != "o16")
+
+    @property
+    def reason(self) -> int | None:
+        """The basic exit reason that the model expects."""
+        return self.information.get("exit_reason")
+
+
+def _table_register_operand_size(found: Found) -> bool:
+    wide = found.reason == 46 and not found.case.guest.form.startswith("o16")
+    if not wide or found.differing != {"exit_instruction_info"}:
+        return False
+    return found.information["exit_instruction_info"] ^ found.result.fields[0x440E] == 1 << 11
+
+
+def _exits_at_any_level(found: Found) -> bool:
+    reason = {"XSETBV": 55, "INVPCID": 58}.get(found.mnemonic)
+    return int(found.state.cpl) > 0 and found.seen == "exit" and found.result.fields[0x4402] == reason
+
+
+def _repeated_port_io_asks_first(found: Found) -> bool:
+    repeated = found.case.guest.form.startswith(("REP INS", "REP OUTS"))
+    return (
+        repeated
+        and found.kind == "next"
+        and int(found.state.gpr[1]) == 0
+        and found.result.fields[0x4402] == 30
+    )
+
+
+def _enabling_controls_come_late(found: Found) -> bool:
+    control = {"XSAVES": "enable_xsaves_xrstors", "XRSTORS": "enable_xsaves_xrstors"}.get(found.mnemonic)
+    return control is not None and not int(found.state.secondary_control(control))
+
+
+def _guest_clears_paging(found: Found) -> bool:
+    restricted = not int(found.state.secondary_control("unrestricted_guest"))
+    cleared = found.result.fields[0x6800] & _PAGED != _PAGED
+    return found.case.guest.form == "MOV CR0, r32" and restricted and found.seen == "next" and cleared
+
+
+def _auxiliary_takes_high_bits(found: Found) -> bool:
+    writes = found.case.guest.form == "WRMSR" and int(found.state.gpr[1]) == TSC_AUX
+    return writes and int(found.state.gpr[2]) != 0 and found.seen == "next"
+
+
+_RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
+    "table-register-operand-size": _table_register_operand_size,
+    "guest-clears-paging": _guest_clears_paging,
+    "exits-at-any-level": _exits_at_any_level,
+    "repeated-port-io-exits-first": _repeated_port_io_asks_first,
+    "enabling-control-comes-late": _enabling_controls_come_late,
+    "tsc-aux-takes-high-bits": _auxiliary_takes_high_bits,
+}
+
+
+@functools.cache
+def deviations() -> Mapping[str, Deviation]:
+    """The list, by name."""
+    file = resources.files("popek_specs.vtx").joinpath("bochs-guest-deviations.toml")
+    entries = tomllib.loads(file.read_text(encoding="utf-8"))["deviation"]
+    return {name: Deviation(name, entry["summary"], entry["evidence"]) for name, entry in entries.items()}
+
+
+def recognised() -> frozenset[str]:
+    """The names that `explain` may give."""
+    return frozenset(_RECOGNISED)
+
+
+def explain(found: Found) -> str | None:
+    """The name of the entry that explains a difference, if one does."""
+    return next((name for name, applies in _RECOGNISED.items() if applies(found)), None)

@@ -1,0 +1,1 @@
+"""The SIMH simulators: one instruction from a given state."""

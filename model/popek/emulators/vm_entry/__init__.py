@@ -1,0 +1,1 @@
+"""VM entries on Bochs."""

@@ -1,0 +1,1 @@
+"""VMRUN on Bochs."""

@@ -1,0 +1,1 @@
+"""Single x86-64 instructions on emulators."""

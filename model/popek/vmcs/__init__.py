@@ -1,0 +1,1 @@
+"""Questions about whole VMCSs: repair, generation, comparison of rule sets, redundancy."""

@@ -1,0 +1,292 @@
+"""The smallest repair of a VMCS that does not enter, or the checks that make one impossible.
+
+A repair changes the fewest bits; among those it prefers to change what a failed check is about rather than
+the controls that make the check apply, and to leave controls as hypervisors have them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
+from popek.architectures.vtx.dumps.processors import Processor
+from popek.architectures.vtx.entry_checks import CHECKS, Check
+from popek.architectures.vtx.evaluation import Evaluator, reads, subjects
+from popek.architectures.vtx.fields import FIELDS
+from popek.architectures.vtx.verdict import Verdict, judge
+from popek.architectures.vtx.vmcs import Vmcs
+from popek.kernel import terms
+from popek.kernel.words import Word, all_of
+from popek.solving.optimize import cheapest, contradiction
+from popek.solving.solver import Answer, Effort
+from popek_specs.vtx import rows
+
+from .formulas import Formulas
+
+_BIT: Final = 100_000  # outweighs all preferences together
+_GATE, _ELSEWHERE, _AGAINST_PRACTICE = 4, 8, 5
+_MOST_ENTRIES: Final = 64
+_LINK: Final = "VMCS_LINK_POINTER"
+_LIKELY: Final = {_LINK: (1 << 64) - 1}  # of missing fields; the others are likely 0
+
+
+@attrs.frozen
+class Change:
+    """A field that gets another value; `bits` are those that differ, lowest first."""
+
+    field: str
+    before: int
+    after: int
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """The numbers of the bits that differ."""
+        differing = self.before ^ self.after
+        return tuple(number for number in range(64) if differing >> number & 1)
+
+
+@attrs.frozen
+class Reason:
+    """Why there is no repair: checks that cannot all hold while these fields are kept; each is needed."""
+
+    checks: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+@attrs.frozen
+class Repair:
+    """What has to change so that the entry succeeds.
+
+    Attributes:
+        verdict: on the VMCS as it is.
+        answer: SAT: `changes` is a smallest repair; UNSAT: there is none, see `reason`; UNKNOWN: out of effort.
+        changes: in the order of the fields' encodings; empty if nothing has to change.
+        assumed: fields that the VMCS does not give and that checks need, with values that let it enter.
+        after: verdict on the VMCS with the changes and the assumed fields.
+        reason: why there is no repair.
+        plain_processor: whether what is not known of the processor was taken to be as on plain ones.
+    """
+
+    verdict: Verdict
+    answer: Answer
+    changes: tuple[Change, ...] = ()
+    assumed: Mapping[str, int] = attrs.field(factory=dict)
+    after: Verdict | None = None
+    reason: Reason | None = None
+    plain_processor: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict with the repair, as `popek vmcs repair --json` prints it."""
+        answer = self.verdict.to_json()
+        answer["repairable"] = {"sat": True, "unsat": False}.get(self.answer.value)
+        answer["changes"] = [
+            {
+                "field": change.field,
+                "from": hex(change.before),
+                "to": hex(change.after),
+                "bits": list(change.bits),
+            }
+            for change in self.changes
+        ]
+        answer["assumed"] = {name: hex(value) for name, value in self.assumed.items()}
+        answer["plain_processor"] = self.plain_processor
+        if self.after is not None:
+            after = self.after.to_json()
+            answer["after"] = {key: after[key] for key in ("outcome", "failed", "undecided", "warnings")}
+        if self.reason is not None:
+            answer["why"] = {"checks": list(self.reason.checks), "kept": list(self.reason.kept)}
+        return answer
+
+
+def repair(
+    vmcs: Vmcs,
+    capabilities: Capabilities = UNKNOWN,
+    *,
+    keep: Collection[str] = (),
+    effort: Effort | None = None,
+) -> Repair:
+    """The smallest repair of a VMCS.
+
+    Args:
+        vmcs: to be repaired.
+        capabilities: of the processor; what is unknown is taken to be as on a processor without relaxations.
+        keep: ids of fields that must not change.
+        effort: bounds on Z3.
+    """
+    verdict = judge(vmcs, capabilities)
+    plain = Processor(capabilities).plain.known
+    likely = judge(vmcs, plain)
+    guessing = any(_lacks_processor(item.missing) for item in verdict.undecided)
+    if not likely.failed and not verdict.failed:
+        return Repair(verdict, Answer.SAT, after=verdict, plain_processor=guessing)
+    effort = effort or Effort(rlimit=200_000_000)
+    best: tuple[int, Vmcs, Vmcs] | None = None
+    answer = Answer.UNSAT
+    for count, cost in _entry_counts(vmcs, keep):
+        if best is not None and best[0] <= cost:
+            break
+        start = vmcs if count is None else vmcs.with_fields(ENTRY_MSR_LOAD_COUNT=count)
+        problem = _Problem(vmcs, start, plain, keep)
+        found = problem.solve(effort)
+        if isinstance(found, Answer):
+            answer = Answer.UNKNOWN if found is Answer.UNKNOWN else answer
+            continue
+        total = cost + found[0]
+        if best is None or total < best[0]:
+            best = total, found[1], found[2]
+    if best is None:
+        if answer is Answer.UNKNOWN:
+            return Repair(verdict, answer, plain_processor=guessing)
+        reason = _Problem(vmcs, vmcs, plain, keep).reason(effort)
+        return Repair(verdict, answer, reason=reason, plain_processor=guessing)
+    _, changed, complete = best
+    return _checked(verdict, vmcs, changed, complete, capabilities, guessing)
+
+
+def _lacks_processor(missing: Iterable[str]) -> bool:
+    return any(what not in FIELDS and not what.startswith("memory") for what in missing)
+
+
+def _checked(
+    verdict: Verdict, vmcs: Vmcs, changed: Vmcs, complete: Vmcs, known: Capabilities, guessing: bool
+) -> Repair:
+    """Judge the repaired VMCS on integers; give it those missing fields that are needed."""
+    after = judge(changed, known)
+    needed = {name for item in after.undecided for name in item.missing if name in FIELDS}
+    assumed = {name: complete.fields[name] for name in FIELDS if name in needed and name in complete.fields}
+    if assumed:
+        after = judge(changed.with_fields(**assumed), known)
+    if after.failed:
+        names = ", ".join(item.id for item in after.failed)
+        raise RuntimeError(f"a repair of {vmcs.name or 'a VMCS'} does not pass {names} on integers")
+    changes = tuple(
+        Change(name, before, changed.fields[name])
+        for name in FIELDS
+        if (before := vmcs.get(name)) is not None
+        and name in changed.fields
+        and before != changed.fields[name]
+    )
+    return Repair(verdict, Answer.SAT, changes, assumed, after, plain_processor=guessing)
+
+
+def _entry_counts(vmcs: Vmcs, keep: Collection[str]) -> list[tuple[int | None, int]]:
+    """Numbers of MSR-load entries to try, with the bits that change; the present one (None) first."""
+    count = vmcs.get("ENTRY_MSR_LOAD_COUNT")
+    if not count or "ENTRY_MSR_LOAD_COUNT" in keep:
+        return [(None, 0)]
+    fewer = {*range(min(count, _MOST_ENTRIES)), *(count & ~(1 << number) for number in range(32))} - {count}
+    tries = sorted(fewer, key=lambda other: ((other ^ count).bit_count(), count - other))
+    return [(None, 0), *((other, (other ^ count).bit_count()) for other in tries)]
+
+
+class _Problem:
+    """What must hold of the repaired VMCS, over symbols."""
+
+    def __init__(
+        self, original: Vmcs, start: Vmcs, capabilities: Capabilities, keep: Collection[str]
+    ) -> None:
+        self.start, self.keep = start, keep
+        free = [name for name, field in FIELDS.items() if field.area != "exit-information"]
+        known = attrs.evolve(
+            start, fields={name: value for name in FIELDS if (value := start.get(name)) is not None}
+        )
+        self.known = known.fields
+        self.formulas = Formulas(known, capabilities, free)
+        findings = Evaluator(capabilities).run(original)
+        self.failed = [check for check in findings.violated if check.certainty == "must"]
+        unknown = {check.id for check, _ in findings.undecided}
+        passed = {*CHECKS} - unknown - {check.id for check in (*findings.violated, *findings.doubtful)}
+        self.rules: dict[str, Word] = {}
+        for check in CHECKS.values():
+            holds = self._rule(check, check.id in unknown, check.id in passed)
+            if holds is not None:
+                self.rules[check.id] = holds
+
+    def _rule(self, check: Check, unknown: bool, passed: bool) -> Word | None:
+        if check.certainty == "warning" or (check.certainty == "may" and not passed):
+            return None
+        # Memory that nobody described could not be judged before, and cannot be now. But a VMCS link pointer
+        # that is wrong anyway becomes none at all, as hypervisors have it, not a page that nobody knows.
+        relinked = _LINK in subjects(check) and any(_LINK in subjects(item) for item in self.failed)
+        if unknown and not relinked and (violated := self.formulas.violation(check)) is not None:
+            return ~(violated & all_of(read.known for read in self.formulas.reads(check)))
+        violated = self.formulas.worst(check)
+        return None if violated is None else ~violated
+
+    def _kept(self) -> dict[str, Word]:
+        symbols = self.formulas.symbols
+        return {
+            name: symbols[name] == self.known[name]
+            for name in self.keep
+            if name in symbols and name in self.known
+        }
+
+    def solve(self, effort: Effort) -> tuple[int, Vmcs, Vmcs] | Answer:
+        """The bits that change, the VMCS with the changes, and one with its missing fields filled in."""
+        hard = [*self.rules.values(), *self._kept().values()]
+        if any(condition.value == 0 for condition in hard):
+            return Answer.UNSAT
+        mentioned = _mentioned(hard)
+        wishes = [
+            (word[number] == (value >> number & 1), weight)
+            for name, word in self.formulas.symbols.items()
+            if name in mentioned and name not in self.keep
+            for value in (self.known.get(name, _LIKELY.get(name, 0)),)
+            for number in range(FIELDS[name].width)
+            for weight in (self._weight(name, number, value),)
+        ]
+        found = cheapest(hard, wishes, effort)
+        if found.model is None:
+            return found.answer
+        fields, missing, bits = dict(self.start.fields), {}, 0
+        for name, word in self.formulas.symbols.items():
+            value = found.model(word.term) if name in mentioned else self.known.get(name, 0)
+            if name not in self.known:
+                missing[name] = value
+            elif value != self.known[name]:
+                fields[name] = value
+                bits += (value ^ self.known[name]).bit_count()
+        changed = attrs.evolve(self.start, fields=fields)
+        return bits, changed, changed.with_fields(**missing)
+
+    def _weight(self, name: str, number: int, value: int) -> int:
+        if name not in self.known:
+            return 1
+        weight = _BIT
+        if not any(name in subjects(check) for check in self.failed):
+            weight += _GATE if any(name in reads(check) for check in self.failed) else _ELSEWHERE
+        required, used = _practice().get((name, number), (False, True))
+        if (value >> number & 1 and required) or not (value >> number & 1 or used):
+            weight += _AGAINST_PRACTICE
+        return weight
+
+    def reason(self, effort: Effort) -> Reason:
+        """Why there is no solution."""
+        kept = {f"={name}": condition for name, condition in self._kept().items()}
+        core = contradiction({**self.rules, **kept}, effort) or ()
+        return Reason(
+            tuple(name for name in core if name in self.rules),
+            tuple(name[1:] for name in core if name in kept),
+        )
+
+
+def _mentioned(conditions: Iterable[Word]) -> Collection[str]:
+    return frozenset(terms.variables_of(condition.term for condition in conditions))
+
+
+@functools.cache
+def _practice() -> Mapping[tuple[str, int], tuple[bool, bool]]:
+    """Control bits: whether most hypervisors require them, and whether some uses them."""
+    fields = {(row["control"], row["bit"]): row["field"] for row in rows("controls.csv")}
+    found = {(field, int(bit)): (False, False) for (_, bit), field in fields.items()}
+    for row in rows("hypervisor-controls.csv"):
+        required, used = len(row["required_by"].split()), len(row["used_by"].split())
+        found[fields[row["control"], row["bit"]], int(row["bit"])] = (2 * required > used, used > 0)
+    return found
+
+
+__all__ = ["Change", "Reason", "Repair", "repair"]

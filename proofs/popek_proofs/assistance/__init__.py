@@ -1,0 +1,1 @@
+"""Hardware assistance: the comparison of its kinds, and interrupts."""

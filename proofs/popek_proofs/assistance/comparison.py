@@ -1,0 +1,534 @@
+"""Kinds of hardware assistance side by side: the same questions, asked of VT-i and of VT-x.
+
+An `Assistance` says what a question needs: the machine and the technique, the forms that the assistance decides
+about, what each asks of the control bits, and a choice of the bits that meets all of it with the fewest exits.
+A `Query` names no processor; what it says of one is derived from these, never written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import attrs
+
+from popek.architectures import machine as find_machine
+from popek.architectures.ia64.vti import fidelity as vti_fidelity
+from popek.architectures.ia64.vti import requirements as vti_requirements
+from popek.architectures.ia64.vti import synthesis as vti_synthesis
+from popek.architectures.requirements import Requirement
+from popek.architectures.vtx.capability_files import load_capabilities
+from popek.architectures.vtx.operation.ownership import EVERYTHING, Profile, profile
+from popek.assistance.vtx_requirements import derive, governed_forms
+from popek.assistance.vtx_synthesis import hidden_features, synthesize
+from popek.checks.runs import explore_instruction
+from popek.checks.survey import Request, Surveyor
+from popek.checks.verdict import Truth
+from popek.kernel.configuration import default_configuration
+from popek.kernel.machine import Machine, UnknownNameError
+from popek.kernel.outcome import Next
+from popek.kernel.state import Role
+from popek.kernel.technique import Technique
+from popek.kernel.words import any_of
+from popek.solving.asking import assume
+from popek.solving.solver import Answer, Effort
+from popek_proofs.eight_problems import problems as eight_problems
+from popek_proofs.eight_problems.search import Asking
+
+Progress = Callable[[], None]
+
+
+@attrs.frozen
+class Choice:
+    """A setting of the controls that keeps every promise that one can, with the fewest exits.
+
+    Attributes:
+        on: the controls that are 1.
+        exits: forms that may exit.
+        open: forms that no setting makes faithful and safe.
+    """
+
+    on: tuple[str, ...]
+    exits: tuple[str, ...]
+    open: tuple[str, ...]
+
+
+@attrs.frozen(slots=False)
+class Assistance:
+    """One kind of hardware assistance.
+
+    Attributes:
+        name: as the command line spells it.
+        title: in words.
+        machine_name, technique_name: where `popek classify` finds it.
+        before: the technique that it replaces, on the machine without it, both by name.
+        interrupt_flag: the leaf by which the guest's kernel masks interrupts.
+        forms: forms that it decides about.
+        ask: what these forms require, one after another.
+        choose: the best setting, from what they require.
+        source: who describes it.
+    """
+
+    name: str
+    title: str
+    machine_name: str
+    technique_name: str
+    before: tuple[str, str]
+    interrupt_flag: str
+    forms: Callable[[], Sequence[str]]
+    ask: Callable[[Progress], Sequence[Requirement]]
+    choose: Callable[[Sequence[Requirement]], Choice]
+    source: str
+
+    @cached_property
+    def machine(self) -> Machine[Any]:
+        """The machine."""
+        return find_machine(self.machine_name)
+
+    @cached_property
+    def technique(self) -> Technique[Any]:
+        """The technique."""
+        return self.machine.technique(self.technique_name)
+
+    def requirements(self, progress: Progress = lambda: None) -> Sequence[Requirement]:
+        """What the forms require; worked out once."""
+        found = self.__dict__.get("_requirements")
+        if found is None:
+            found = self.__dict__["_requirements"] = tuple(self.ask(progress))
+        return found
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The best setting."""
+        return self.choose(self.requirements())
+
+
+# -- VT-i and VT-x ------------------------------------------------------------------------------------------
+
+
+def _vti_forms() -> Sequence[str]:
+    return tuple(find_machine("ia64").instructions)
+
+
+def _vti_requirements(progress: Progress) -> Sequence[Requirement]:
+    found = []
+    machine = find_machine("ia64")
+    for instruction in machine.instructions.values():
+        run = explore_instruction(machine, instruction)
+        due = vti_fidelity.obligation(instruction, run, vti_fidelity.Profile())
+        asked = vti_requirements.requirement(due, assume)
+        if not asked.knobs:
+            ask = assume(due.assumed)
+            asked = attrs.evolve(
+                asked,
+                intercepts=frozenset([()]) if ask([due.intercepted]) is not False else frozenset(),
+                completes=frozenset([()]) if ask([due.completes]) is not False else frozenset(),
+            )
+        found.append(asked)
+        progress()
+    return found
+
+
+def _vti_choice(requirements: Sequence[Requirement]) -> Choice:
+    best = vti_synthesis.synthesize(requirements, {"promotion_pages": 1, "si": 1})
+    if best is None:
+        raise RuntimeError("no choice of VPD bits is faithful and safe")
+    on = tuple(name for name, value in best.bits.items() if value)
+    return Choice(on, best.intercepted, best.open)
+
+
+PROCESSOR: Final = "intel-skylake"
+"""The capability preset that VT-x's controls are chosen for."""
+
+
+def _vtx_owned() -> Profile:
+    """The VMM owns all that EPT leaves to it, and hides what the processor does not have."""
+    return attrs.evolve(profile(EVERYTHING), hidden=hidden_features(load_capabilities(PROCESSOR)))
+
+
+def _vtx_requirements(progress: Progress) -> Sequence[Requirement]:
+    return [row.requirement for row in derive(governed_forms(), _vtx_owned(), progress=progress)]
+
+
+def _vtx_choice(requirements: Sequence[Requirement]) -> Choice:
+    best = synthesize(load_capabilities(PROCESSOR), _vtx_owned())
+    if best.answer is not Answer.SAT:
+        raise RuntimeError(f"no controls of {PROCESSOR} are faithful and safe")
+    on = [name for name, value in {**best.controls, **best.covers}.items() if value]
+    return Choice(tuple(on), best.exits, tuple(r.form for r in requirements if not r.sound))
+
+
+ASSISTANCES: Final[Mapping[str, Assistance]] = {
+    item.name: item
+    for item in (
+        Assistance(
+            "vt-i",
+            "Itanium with VT-i",
+            "ia64",
+            "vt-i",
+            ("ia64", "ring-deprivileging-pl1"),
+            "psr.i",
+            _vti_forms,
+            _vti_requirements,
+            _vti_choice,
+            "Intel Itanium SDM rev. 2.3, vol. 2, chapter 11",
+        ),
+        Assistance(
+            "vt-x",
+            "IA-32 with VT-x",
+            "ia32-vt-x",
+            "vt-x",
+            ("ia32", "ring-deprivileging-0/1/3"),
+            "eflags.if",
+            governed_forms,
+            _vtx_requirements,
+            _vtx_choice,
+            "Intel SDM vol. 3C, chapters on VMX",
+        ),
+    )
+}
+"""The kinds of assistance by name."""
+
+
+# -- the questions ------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Cell:
+    """An answer: in a few words, and as data."""
+
+    text: str
+    value: Any
+
+
+@attrs.frozen
+class Query:
+    """A question that any kind of assistance can be asked.
+
+    Attributes:
+        name: stable, as the command line spells it.
+        title: the heading of its row.
+        statement: the question.
+        answer: the answer for one kind of assistance.
+    """
+
+    name: str
+    title: str
+    statement: str
+    answer: Callable[[Assistance, Progress], Cell]
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def _mode_bit(assistance: Assistance, progress: Progress) -> Cell:
+    """Mode leaves that the map sets and the guest, which has no such assistance, finds clear."""
+    machine, technique = assistance.machine, assistance.technique
+    guest, private = machine.state.symbolic(), machine.state.symbolic("'")
+    hardware = technique.map(guest, private)
+    found = [
+        leaf.name
+        for leaf in machine.state.leaves
+        if leaf.role is Role.MODE and hardware[leaf.name].concrete and hardware[leaf.name].value == 1
+    ]
+    return Cell(" ".join(f"{name} = 1" for name in found), found)
+
+
+def _exits(assistance: Assistance, progress: Progress) -> Cell:
+    """How many forms exit: always, as the controls say, or never."""
+    counts = {"always": 0, "settable": 0, "never": 0}
+    for item in assistance.requirements(progress):
+        every = 1 << len(item.knobs)
+        if not item.intercepts:
+            counts["never"] += 1
+        elif len(item.intercepts) == every and not item.completes:
+            counts["always"] += 1
+        else:
+            counts["settable"] += 1
+    never = counts["never"] + len(assistance.machine.instructions) - len(assistance.forms())
+    text = f"{counts['always']} always, {counts['settable']} in some states or settings, {never} never"
+    return Cell(text, {**counts, "never": never})
+
+
+def _controls(assistance: Assistance, progress: Progress) -> Cell:
+    """The controls on which what becomes of an instruction depends."""
+    knobs = dict.fromkeys(name for item in assistance.requirements(progress) for name in item.knobs)
+    return Cell(f"{len(knobs)}: {_listed(list(knobs))}", list(knobs))
+
+
+def _weakest(assistance: Assistance, progress: Progress) -> Cell:
+    """Forms that are not faithful and safe whatever the controls."""
+    found = {
+        item.form: item.condition(item.sound)
+        for item in assistance.requirements(progress)
+        if item.condition(item.sound) != "always"
+    }
+    conditions = len(set(found.values()) - {"never"})
+    return Cell(f"{len(found)} forms, {conditions} different conditions", found)
+
+
+def _best(assistance: Assistance, progress: Progress) -> Cell:
+    """The sound setting with the fewest exits."""
+    assistance.requirements(progress)
+    choice = assistance.choice
+    return Cell(
+        f"{len(choice.exits)} forms exit with {_listed(choice.on, 20)}",
+        {"on": list(choice.on), "exits": list(choice.exits)},
+    )
+
+
+def _open(assistance: Assistance, progress: Progress) -> Cell:
+    """Forms that no setting makes faithful and safe."""
+    assistance.requirements(progress)
+    return Cell(_listed(assistance.choice.open) or "nothing", list(assistance.choice.open))
+
+
+def _one_each(machine: Machine[Any]) -> list[str]:
+    """One form of each instruction: the first."""
+    first: dict[str, str] = {}
+    for form, instruction in machine.instructions.items():
+        first.setdefault(instruction.mnemonic, form)
+    return list(first.values())
+
+
+def _critical_of(
+    name: str, technique: str, forms: Sequence[str] | None, progress: Progress
+) -> dict[str, list[str]]:
+    machine = find_machine(name)
+    surveyor = Surveyor(Request(name, technique, default_configuration(machine), components=False), machine)
+    found: dict[str, list[str]] = {"yes": [], "unknown": []}
+    for form in _one_each(machine) if forms is None else forms:
+        row = surveyor.row(form)
+        critical = row.classes["critical"]
+        if critical is not Truth.NO and row.mnemonic not in found[critical.value]:
+            found[critical.value].append(row.mnemonic)
+        progress()
+    return found
+
+
+def _critical_cell(found: Mapping[str, list[str]]) -> Cell:
+    text = f"{len(found['yes'])}: {_listed(found['yes'])}" if found["yes"] else "none"
+    return Cell(text + (f"; unknown: {_listed(found['unknown'])}" if found["unknown"] else ""), dict(found))
+
+
+def _critical_before(assistance: Assistance, progress: Progress) -> Cell:
+    """The critical set of the machine without the assistance, deprivileged; by one form of each instruction."""
+    return _critical_cell(_critical_of(*assistance.before, None, progress))
+
+
+def _critical(assistance: Assistance, progress: Progress) -> Cell:
+    """The critical set under the technique with its default settings, by the letter of Theorem 1."""
+    return _critical_cell(
+        _critical_of(assistance.machine_name, assistance.technique_name, assistance.forms(), progress)
+    )
+
+
+def _masking(assistance: Assistance, progress: Progress) -> list[str]:
+    """Forms that complete in the guest's kernel and change its interrupt flag."""
+    machine, flag = find_machine(assistance.before[0]), assistance.interrupt_flag
+    configuration = default_configuration(machine)
+    found = []
+    for instruction in machine.instructions.values():
+        run = explore_instruction(machine, instruction, configuration=configuration)
+        start, old = run.before, run.before[flag]
+        changed = [
+            path.condition & (path.result.state[flag] != old)
+            for path in run.paths
+            if isinstance(path.result, Next) and path.result.state[flag].term is not old.term
+        ]
+        allowed = (
+            machine.supervisor(start),
+            machine.invariant(start),
+            instruction.valid(run.operands),
+            configuration.holds(machine, start),
+        )
+        if changed and assume(allowed)([any_of(changed)]) is not False:
+            found.append(instruction.form)
+        progress()
+    return found
+
+
+def _interrupts(assistance: Assistance, progress: Progress) -> Cell:
+    """Of the forms that change the interrupt flag, those that exit with the best setting."""
+    assistance.requirements(progress)
+    masking = _masking(assistance, progress)
+    exits = [form for form in masking if form in assistance.choice.exits]
+    text = f"{len(masking)} forms change {assistance.interrupt_flag}; may exit: {_listed(exits) or 'none'}"
+    return Cell(text, {"change_the_flag": masking, "exit": exits})
+
+
+def _theorem_1(assistance: Assistance, progress: Progress) -> Cell:
+    """Whether every form exits or does to the guest's state what it should, under the best setting."""
+    requirements = assistance.requirements(progress)
+    if any(item.undecided & item.sound for item in requirements):
+        return Cell("unknown", "unknown")
+    left = assistance.choice.open
+    return Cell(f"refuted by {len(left)} forms that stay open", "refuted") if left else Cell("holds", "holds")
+
+
+def _problem(name: str) -> Callable[[Assistance, Progress], Cell]:
+    """One of the eight problems of ring deprivileging, asked of the technique, with one form of each instruction."""
+
+    def answer(assistance: Assistance, progress: Progress) -> Cell:
+        asking = Asking(
+            assistance.machine,
+            assistance.technique,
+            default_configuration(assistance.machine),
+            tuple(assistance.machine.instructions[form] for form in _one_each(assistance.machine)),
+            Effort(),
+        )
+        (found,) = eight_problems.ask(
+            eight_problems.find([name]), asking, progress=lambda done, total: progress()
+        )
+        words = {Truth.YES: "present", Truth.NO: "absent", Truth.UNKNOWN: "unknown"}
+        present = [item for item in found.answers if item.present is not Truth.NO]
+        why = "; ".join(
+            f"{item.question}: {words[item.present]}{' (' + ', '.join(item.forms) + ')' if item.forms else ''}"
+            for item in present
+        )
+        text = words[found.present] + (f": {why}" if why else "")
+        return Cell(text, {"present": found.present.value, "forms": [f for i in present for f in i.forms]})
+
+    return answer
+
+
+QUERIES: Final[Mapping[str, Query]] = {
+    query.name: query
+    for query in (
+        Query("mode-bit", "mode bit", "what tells the guest from the VMM", _mode_bit),
+        Query("exits", "exits", "how many forms give the VMM control", _exits),
+        Query("controls", "configuration", "which control bits decide about an instruction", _controls),
+        Query(
+            "address-space",
+            "address space",
+            "does the VMM need a part of the guest's address space",
+            _problem("address-space-compression"),
+        ),
+        Query(
+            "interrupts",
+            "interrupts",
+            "which of the forms that mask and unmask interrupts exit under the best setting",
+            _interrupts,
+        ),
+        Query(
+            "ring-compression",
+            "rings",
+            "do the guest's kernel and its programs share one real level",
+            _problem("ring-compression"),
+        ),
+        Query(
+            "critical-before", "critical before", "critical when deprivileged without it", _critical_before
+        ),
+        Query("critical", "critical by the letter", "critical with the default settings", _critical),
+        Query(
+            "weakest-conditions",
+            "ask something of the controls",
+            "how many forms are not faithful and safe under every setting",
+            _weakest,
+        ),
+        Query("best", "fewest exits", "the sound setting that exits least", _best),
+        Query("open", "stays open", "what no setting makes faithful and safe", _open),
+        Query(
+            "theorem-1",
+            "Theorem 1, as restored",
+            "every form exits, or does to the guest's state what it should",
+            _theorem_1,
+        ),
+    )
+}
+"""The questions by name, in the order of the table's rows."""
+
+
+# -- the table ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Table:
+    """The answers: for each query, one cell for each kind of assistance."""
+
+    assistances: tuple[Assistance, ...]
+    rows: tuple[tuple[Query, tuple[Cell, ...]], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """`popek/hardware-assistance/1`."""
+        return {
+            "schema": "popek/hardware-assistance/1",
+            "assistances": [
+                {
+                    "name": item.name,
+                    "title": item.title,
+                    "machine": item.machine_name,
+                    "technique": item.technique_name,
+                    "source": item.source,
+                }
+                for item in self.assistances
+            ],
+            "queries": [
+                {
+                    "name": query.name,
+                    "title": query.title,
+                    "statement": query.statement,
+                    "answers": {
+                        item.name: {"text": cell.text, "value": cell.value}
+                        for item, cell in zip(self.assistances, cells, strict=True)
+                    },
+                }
+                for query, cells in self.rows
+            ],
+        }
+
+
+def find(names: Sequence[str]) -> list[Assistance]:
+    """Kinds of assistance by name; all of them when none is named.
+
+    Raises:
+        UnknownNameError: with near matches.
+    """
+    return _found("kind of assistance", names, ASSISTANCES)
+
+
+def find_queries(names: Sequence[str]) -> list[Query]:
+    """Queries by name; all of them when none is named.
+
+    Raises:
+        UnknownNameError: with near matches.
+    """
+    return _found("question", names, QUERIES)
+
+
+def _found(what: str, names: Sequence[str], known: Mapping[str, Any]) -> list[Any]:
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(what, name, known)
+    return [known[name] for name in dict.fromkeys(names)] or list(known.values())
+
+
+def compare(
+    assistances: Sequence[Assistance],
+    queries: Sequence[Query] = tuple(QUERIES.values()),
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Table:
+    """Ask each question of each kind of assistance.
+
+    Args:
+        progress: called with the number of answers that are there and of all, and in between.
+    """
+    total, done = len(queries) * len(assistances), 0
+
+    def step() -> None:
+        if progress is not None:
+            progress(done, total)
+
+    rows = []
+    for query in queries:
+        cells = []
+        for item in assistances:
+            cells.append(query.answer(item, step))
+            done += 1
+            step()
+        rows.append((query, tuple(cells)))
+    return Table(tuple(assistances), tuple(rows))

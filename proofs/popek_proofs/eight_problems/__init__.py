@@ -1,0 +1,1 @@
+"""The eight problems of ring deprivileging (Uhlig et al. 2005)."""
