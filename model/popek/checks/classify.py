@@ -11,8 +11,8 @@ For one instruction form, one technique and one configuration:
 | user-sensitive | one of these with every run in user mode |
 | privileged | *no* user-mode run completes, and one that differs only in mode completes in supervisor mode |
 
-A user-mode run that ends in a supervisor mode has handed control to the VMM, which owns every way
-there: it counts as a trap.  Traps on storage are left aside, as in the paper.  Where the model does not
+A user-mode run that goes in at an entry of the VMM's, as the technique declares them, has handed over control: it
+counts as a trap.  Any other that ends in a supervisor mode has got out: it completes, and changes the mode.  Traps on storage are left aside, as in the paper.  Where the model does not
 say what happens and nothing else decides a class, the class is unknown.
 """
 
@@ -36,7 +36,15 @@ from popek.kernel.words import Word, all_of, any_of, symbol
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer, Effort
 
-from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
+from .counterexample import (
+    Counterexample,
+    Executed,
+    ReplayError,
+    assert_replay,
+    assert_within,
+    differences,
+    execute,
+)
 from .runs import (
     PROBE,
     Case,
@@ -340,7 +348,7 @@ class _Questions(Generic[S]):
         was_deprivileged = self._technique.deprivileged(run.before)
         found = []
         for conditions, after in run.completions():
-            kept = ~(was_deprivileged & handed_over(self._machine, self._technique, after))
+            kept = ~(was_deprivileged & handed_over(self._machine, self._technique, run.before, after))
             if kept.value != 0:
                 found.append(((*conditions, kept.term), after))
         return found
@@ -444,7 +452,8 @@ class _Questions(Generic[S]):
                 return Finding(Truth.YES, evidence, *shown, narrower._make_witness)
             assert possible is not None
             # A witness needs no more than the case that was found possible.
-            narrow = Question(question.name, [*self._assumed, *conditions, possible.differs])
+            within = [self._c.configuration.holds(self._machine, run.before) for run in problem.runs]
+            narrow = Question(question.name, [*self._assumed, *within, *conditions, possible.differs])
             return Finding(Truth.YES, evidence, *shown, lambda: self._witness(name, narrow, problem))
         if answer is Answer.UNKNOWN:
             return Finding(Truth.UNKNOWN, evidence)
@@ -562,6 +571,14 @@ class _Questions(Generic[S]):
             assert offset is not None
             distance = Word(offset.width, found.model(offset.term))
             states.append(relocate(states[0], distance))
+        for state in states:
+            assert_within(
+                machine,
+                instruction,
+                claim,
+                the_invariant=machine.invariant(state),
+                the_configuration=self._c.configuration.holds(machine, state),
+            )
         executed = [
             execute(machine, instruction, label, state, found.operands)
             for label, state in zip(LABELS[kind], states, strict=True)

@@ -95,7 +95,9 @@ def explain(
     classifier = Classifier(
         machine, technique, request.configuration, effort=effort, time_is_state=request.time_is_state
     )
-    keeper = Keeper(machine, technique, request.configuration, effort=effort)
+    keeper = Keeper(
+        machine, technique, request.configuration, effort=effort, time_is_state=request.time_is_state
+    )
     forms = []
     for number, instruction in enumerate(instructions):
         run = explore_instruction(machine, instruction, effort, configuration=request.configuration)

@@ -114,9 +114,20 @@ class Run(Generic[S]):
 
     @cached_property
     def mentioned(self) -> frozenset[str]:
-        """The components that its conditions read."""
+        """The components, memories among them, that decide it: its conditions and whatever it changes read them."""
         roots = [condition for path in self.paths for condition in path.conditions]
-        return frozenset(terms.variables_of(roots))
+        words, memories = self.before.words(), self.before.memories()
+        for path in self.paths:
+            if isinstance(path.result, Trap) and path.result.error_code is not None:
+                roots.append(path.result.error_code.term)
+            after = path.result.state if isinstance(path.result, Next | Trap) else self.before
+            if after is not self.before:
+                new, stored = after.words(), after.memories()
+                roots += [new[name].term for name in words if new[name].term is not words[name].term]
+                for name, content in memories.items():
+                    if stored[name] is not content:
+                        roots.append(stored[name].load(probe(content)).term)
+        return frozenset(terms.variables_of(roots)) | {str(c.data) for c in terms.applications_of(roots)}
 
 
 def _replaced(
@@ -257,9 +268,21 @@ def conjunction(conditions: Iterable[Term]) -> Word:
     return Word(1, total)
 
 
-def handed_over(machine: Machine[S], technique: Technique[S], after: S) -> Word:
-    """Whether a run that began in user mode and ended without a trap has given the VMM control (width 1)."""
-    return machine.supervisor(after) if technique.handed_over is None else technique.handed_over(after)
+def handed_over(
+    machine: Machine[S], technique: Technique[S], before: S, after: S, private: S | None = None
+) -> Word:
+    """Whether a run that began outside supervisor mode has ended at an entry of the VMM's (width 1).
+
+    Args:
+        before, after: the states of the hardware, without a trap between them.
+        private: what the VMM keeps, where that is known.
+    """
+    there = machine.supervisor(after)
+    if there.value == 0:
+        return there
+    if private is not None and technique.entered is not None:
+        return there & technique.entered(private, after)
+    return there & technique.entries(before, after)
 
 
 def declared_order(state: type[State], names: Iterable[str]) -> list[str]:

@@ -278,7 +278,13 @@ class Surveyor:
             time_is_state=request.time_is_state,
             components=request.components,
         )
-        self.keeper = Keeper(machine, technique, request.configuration, effort=self.effort)
+        self.keeper = Keeper(
+            machine,
+            technique,
+            request.configuration,
+            effort=self.effort,
+            time_is_state=request.time_is_state,
+        )
         self._witnessed: set[str | frozenset[str]] = set()
 
     def row(self, form: str) -> Row:

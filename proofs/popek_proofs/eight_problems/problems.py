@@ -311,7 +311,7 @@ def bypassed_kernel(asking: Asking, every: bool) -> Answered:
     def ways(s: Situation[Any]) -> Iterator[Way]:
         kernel = s.machine.supervisor(s.guest)
         arrivals = [
-            ((*conditions, handed_over(s.machine, s.technique, after).term), after)
+            ((*conditions, s.over(s.hardware, after).term), after)
             for conditions, after in s.hardware.completions()
         ]
         for conditions, after in s.native.completions():

@@ -130,11 +130,14 @@ def _cost(
     necessary = needless = lost = 0
     for line in lines:
         native = machine.step(line.instruction, guest, line.words)
-        hardware = machine.step(line.instruction, technique.map(guest, private), line.words)
+        image = technique.map(guest, private)
+        hardware = machine.step(line.instruction, image, line.words)
         if not isinstance(native, Next):
             fates.append((str(line), "not completed by the guest's own machine"))
             break
-        over = isinstance(hardware, Next) and bool(handed_over(machine, technique, hardware.state))
+        over = isinstance(hardware, Next) and bool(
+            handed_over(machine, technique, image, hardware.state, private)
+        )
         if isinstance(hardware, NotModelled):
             fates.append((str(line), "not modelled on the hardware"))
         elif not isinstance(hardware, Next) or over:
