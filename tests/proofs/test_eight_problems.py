@@ -15,8 +15,7 @@ from popek.checks.verdict import Truth
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.outcome import Fault, Trap
-from popek.kernel.technique import Technique
-from popek.kernel.technique import TRAPS_ONLY
+from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.solving.solver import Effort
 from popek_proofs.eight_problems import problems as eight_problems
 from popek_proofs.eight_problems import traces

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from popek.checks.promises import Keeper
-from popek.checks.runs import Run, handed_over
+from popek.checks.runs import Run
 from popek.checks.situation import Situation, easy_end, holds_together
 from popek.checks.verdict import Status, Truth, either
 from popek.kernel import terms
