@@ -16,7 +16,7 @@ import attrs
 from popek.checks.counterexample import Counterexample
 from popek.checks.promises import Keeper
 from popek.checks.runs import Runs
-from popek.checks.situation import Situation, easy_end, holds_together, plainest
+from popek.checks.situation import Situation, holds_together, plainest
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
@@ -260,7 +260,7 @@ def _ways_out(s: Situation[Any]) -> Iterator[tuple[str, list[Word], list[Word]]]
     for conditions, after, over in ends:
         left = s.machine.supervisor(after) & ~over
         if left.value != 0:
-            yield LEAVES, [*holds_together(conditions), left, deprivileged], [easy_end(after)]
+            yield LEAVES, [*holds_together(conditions), left, deprivileged], [s.machine.practice.easy_end(after)]
     for conditions, after, over in ends:
         if over.value == 1:
             continue
