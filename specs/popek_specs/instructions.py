@@ -14,9 +14,9 @@ def table(architecture: str, name: str = "instructions") -> dict[str, Any]:
     ``architecture`` and ``source`` say whose list it is, and from where; each ``section`` has a ``title`` and
 
     * ``modelled``: instructions that the model covers;
-    * ``partly``: instruction to what of it the model lacks;
+    * ``partly``: groups of ``instructions`` of which it covers a part, each with ``why``: what it lacks;
     * ``called``: instruction to our mnemonics for it, where they are not its name;
-    * ``left_out``: groups of ``instructions`` that the model lacks, each with ``why``.
+    * ``left_out``: groups of ``instructions`` that it lacks, each with ``why``.
     """
     import tomllib  # most uses of this package need no TOML
 

@@ -12,7 +12,7 @@ from popek_specs.instructions import table
 
 
 @attrs.frozen
-class _LeftOut:
+class _Group:
     instructions: list[str]
     why: str
 
@@ -21,9 +21,9 @@ class _LeftOut:
 class _Section:
     title: str
     modelled: list[str] = attrs.field(factory=list)
-    partly: dict[str, str] = attrs.field(factory=dict)
+    partly: list[_Group] = attrs.field(factory=list)
     called: dict[str, list[str]] = attrs.field(factory=dict)
-    left_out: list[_LeftOut] = attrs.field(factory=list)
+    left_out: list[_Group] = attrs.field(factory=list)
 
 
 @attrs.frozen
@@ -45,9 +45,10 @@ def _read(architecture: str, name: str) -> Architecture:
     file = cattrs.Converter(forbid_extra_keys=True).structure(table(architecture, name), _File)
     listed: list[Listed] = []
     for section in file.section:
-        for instruction in (*section.modelled, *section.partly):
-            ours = tuple(section.called.get(instruction, (instruction,)))
-            listed.append(Listed(instruction, section.title, ours, section.partly.get(instruction, "")))
+        lacking = {name: group.why for group in section.partly for name in group.instructions}
+        for name in (*section.modelled, *lacking):
+            ours = tuple(section.called.get(name, (name,)))
+            listed.append(Listed(name, section.title, ours, lacking.get(name, "")))
         for group in section.left_out:
             listed.extend(Listed(one, section.title, why=group.why) for one in group.instructions)
     return Architecture(file.architecture, file.source, tuple(listed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from popek.architectures.listing import listing
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.memory import Memory
 from popek.kernel.words import Word, any_of
@@ -99,6 +100,7 @@ def build() -> Machine[Ia32]:
             "side effects of reading a device's port; time other than the time-stamp counter",
         ),
         interrupt_masks=("eflags.if",),
+        architecture=listing("ia32"),
     )
     declare_all(machine)
     return machine

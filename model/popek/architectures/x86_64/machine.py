@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from popek.architectures.ia32.operands import LENGTH
+from popek.architectures.listing import listing
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.words import Word, ite
 
@@ -87,6 +88,7 @@ def build() -> Machine[X64]:
             "what x2APIC mode changes; side effects of reading a port; time other than the time-stamp counter",
         ),
         interrupt_masks=("rflags.if",),
+        architecture=listing("x86_64"),
     )
     declare_all(machine)
     return machine
