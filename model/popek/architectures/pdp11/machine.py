@@ -13,6 +13,7 @@ from popek.kernel.instruction import OperandKind
 from popek.kernel.machine import Machine, Setting
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap
+from popek.kernel.practice import Practice
 from popek.kernel.words import Word, ite
 
 from . import innocuous, privileged
@@ -60,6 +61,7 @@ def build() -> Machine[Pdp11]:
         ),
         interrupt_masks=("ps.priority",),
         architecture=listing("pdp11"),
+        practice=Practice(examples={"lost-interrupt-mask": ("SPL n",)}),
     )
     innocuous.add(machine)
     privileged.add(machine)

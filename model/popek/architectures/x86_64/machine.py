@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from popek.architectures.ia32.operands import LENGTH
 from popek.architectures.listing import listing
+from popek.architectures.x86.practice import practice
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.words import Word, ite
 
@@ -87,6 +88,7 @@ def build() -> Machine[X64]:
             "debug traps (TF, breakpoints), delivery of faults through the IDT, x87, SIMD, CET, extended state",
             "what x2APIC mode changes; side effects of reading a port; time other than the time-stamp counter",
         ),
+        practice=practice(64),
         interrupt_masks=("rflags.if",),
         architecture=listing("x86_64"),
     )

@@ -1,0 +1,1 @@
+"""What the x86 machines share, 32-bit and 64-bit."""
