@@ -260,7 +260,11 @@ def _ways_out(s: Situation[Any]) -> Iterator[tuple[str, list[Word], list[Word]]]
     for conditions, after, over in ends:
         left = s.machine.supervisor(after) & ~over
         if left.value != 0:
-            yield LEAVES, [*holds_together(conditions), left, deprivileged], [s.machine.practice.easy_end(after)]
+            yield (
+                LEAVES,
+                [*holds_together(conditions), left, deprivileged],
+                [s.machine.practice.easy_end(after)],
+            )
     for conditions, after, over in ends:
         if over.value == 1:
             continue

@@ -18,6 +18,7 @@ from popek.kernel.machine import Machine, Setting, UnknownNameError
 from popek.solving.solver import Effort
 
 from .classify import Classifier
+from .presence import present
 from .runs import Run, explore_instruction
 from .survey import Request
 from .verdict import Truth
@@ -101,6 +102,7 @@ def critical_when(
     if not left_open:
         raise UnknownNameError("open setting; name some", "", [setting.name for setting in machine.settings])
     effort = Effort(timeout=request.timeout)
+    present(machine, technique, Configuration(fixed), effort)
     wanted = list(machine.instructions) if forms is None else list(forms)
     rows = []
     for number, form in enumerate(wanted):

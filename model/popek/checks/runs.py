@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from types import CodeType
 from typing import Generic, TypeVar
 
 import attrs
 
 from popek.kernel import terms
 from popek.kernel.configuration import Configuration
-from popek.kernel.exploration import Path, PathBudgetError, explore
+from popek.kernel.exploration import Budget, Path, PathBudgetError, explore, looping_code
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -175,12 +176,20 @@ def _anything(
     return state, invariant(state)
 
 
+@functools.lru_cache(maxsize=64)
+def _methods_that_loop(state: type[State]) -> frozenset[CodeType]:
+    """The code with loops of a state's own methods."""
+    own = [value for kind in state.__mro__ for value in vars(kind).values()]
+    methods = [getattr(value, "fget", value) for value in own]
+    return frozenset(code for method in methods for code in looping_code(method)) if methods else frozenset()
+
+
 def explore_instruction(
     machine: Machine[S],
     instruction: Instruction,
     effort: Effort | None = None,
     *,
-    budget: int = 2000,
+    budget: int | Budget = Budget(),
     configuration: Configuration | None = None,
     prefer: Callable[[S], Word] = lambda state: TRUE,
     traps: bool = True,
@@ -189,12 +198,12 @@ def explore_instruction(
 
     Args:
         configuration: where it fixes an operating mode, only states in that mode.
-        budget: the greatest number of paths.
+        budget: how much the exploration may do; a number is that of the paths.
         prefer: what the assignments that take the paths should fulfil where that costs nothing.
         traps: every path to a trap is feasible; otherwise some are there of which nobody asked.
 
     Raises:
-        PathBudgetError: the instruction has more paths than `budget`.
+        PathBudgetError: the instruction has more, or longer ones, than the budget.
     """
     settings = () if configuration is None else tuple(sorted(configuration.settings.items()))
     state, exists = _anything(machine, machine.invariant, settings)
@@ -205,6 +214,7 @@ def explore_instruction(
         pruner,
         assume=[exists, instruction.valid(operands)],
         budget=budget,
+        looping=looping_code(instruction.semantics) | _methods_that_loop(machine.state),
         unasked=None if traps else lambda outcome: isinstance(outcome, Trap),
     )
     known = {path.conditions: path.assignment for path in found if path.assignment is not None}

@@ -277,7 +277,9 @@ def _sensitivity(found: Classification[S]) -> list[Premise[S]]:
                 form,
                 negate(critical),
                 because,
-                tuple(finding.evidence for finding in found.findings.values()),
+                tuple(
+                    finding.evidence for finding in found.findings.values() if finding.evidence is not None
+                ),
                 (lambda: found.witness) if critical is Truth.YES else None,
             )
         )
