@@ -46,7 +46,7 @@ class Present(Generic[S]):
     def states(self) -> dict[str, tuple[S, ...]]:
         """Per kind of question the plainest states, on numbers."""
         return {
-            name: _plainest(machine, question, states, self._effort)
+            name: plainest(machine, question, states, self._effort)
             for name, machine, question, states in self._found
         }
 
@@ -119,7 +119,8 @@ def present(
     return Present(tuple(undecided), tuple(found), effort)
 
 
-def _plainest(machine: Machine[S], question: Question, states: Sequence[S], effort: Effort) -> tuple[S, ...]:
+def plainest(machine: Machine[S], question: Question, states: Sequence[S], effort: Effort) -> tuple[S, ...]:
+    """The plainest states that fulfil a question, on numbers; none where it has no answer."""
     _, model, solver = question.ask(effort)
     if model is None or solver is None:
         return ()

@@ -227,6 +227,14 @@ class Keeper(Generic[S]):
         questions = _Promises(self, instruction, run)
         return questions.promise("safety", questions.safety())
 
+    def traps(self, instruction: Instruction, run: Run[S]) -> tuple[Promise[S], Promise[S]]:
+        """Whether traps of one form leave the VMM able to tell where the guest was; and what it owns alone."""
+        questions = _Promises(self, instruction, run)
+        return (
+            questions.promise("what a trap tells", questions.lost_before_a_trap()),
+            questions.promise("what a trap leaves", questions.changed_before_a_trap()),
+        )
+
     def secrecy(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether the result of one form depends on nothing that the VMM keeps: one half of safety."""
         questions = _Promises(self, instruction, run)
@@ -339,7 +347,7 @@ class _Promises(Generic[S]):
                         TRUE,
                     )
         yield from self._faults_of_the_guest()
-        yield from self._lost_before_a_trap()
+        yield from self.lost_before_a_trap()
 
     def _faults_of_the_guest(self) -> Iterator[_Breach]:
         """Per vector that goes to the guest: the guest's own machine does not raise it, or with another error code."""
@@ -359,7 +367,7 @@ class _Promises(Generic[S]):
                 ~same & ~self._native.not_modelled,
             )
 
-    def _lost_before_a_trap(self) -> Iterator[_Breach]:
+    def lost_before_a_trap(self) -> Iterator[_Breach]:
         """What a run changed before it trapped: the guest's own machine does not, and the VMM cannot tell what was."""
         for conditions, trap, changed in self._dirty_traps:
             if self._technique.to_the_guest(trap.vector) or not changed:
@@ -491,6 +499,11 @@ class _Promises(Generic[S]):
                 conditions,
                 self._machine.supervisor(after) & ~self._machine.supervisor(before),
             )
+        yield from self.changed_before_a_trap()
+
+    def changed_before_a_trap(self) -> Iterator[_Breach]:
+        """A run that traps has changed the VMM's components or storage."""
+        before = self._hardware.before
         owned = frozenset(self._technique.owned) - frozenset(self._technique.delivered)
         for conditions, trap, _ in self._dirty_traps:
             how = f"raises {trap.vector} and has changed what the VMM owns"
