@@ -375,6 +375,7 @@ class _Promises(Generic[S]):
             another = self._another_guest(changed)
             there = self._general.at(self._technique.map(another, self._private))
             assumed = [
+                *self._cells_that_are_there(changed),
                 self._technique.guest(another),
                 self._machine.invariant(another),
                 self._technique.private(another, self._private),
@@ -457,6 +458,17 @@ class _Promises(Generic[S]):
             if name not in guest.memories() and guest.leaf(name).component in names:
                 guest[name] = self._guest[name]
         return guest
+
+    def _cells_that_are_there(self, names: Sequence[str]) -> Iterator[Word]:
+        """The probed cells of these memories exist in the guest's own machine (each of width 1)."""
+        technique, guest, private = self._technique, self._guest, self._private
+        storage = {name for name, _ in self._storages(guest)}
+        for name, content in guest.memories().items():
+            where = probe(content, f"{PROBE} in {name}")
+            if name in names and name in storage and technique.owns_address is not None:
+                yield ~technique.owns_address(guest, private, technique.guest_address(private, where))
+            elif name in names:
+                yield technique.has_cell(guest, name, where)
 
     def _apart(self, a: S, b: S, *, everywhere: bool = False) -> Iterator[Word]:
         """Where two states differ, each a condition (width 1); memories at the probed address.
