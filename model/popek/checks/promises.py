@@ -443,15 +443,18 @@ class _Promises(Generic[S]):
         return found
 
     def _another_guest(self, names: Sequence[str]) -> S:
-        """A guest that differs from G in these components, and in one cell of these memories."""
+        """A guest that differs from G in these components, and in a few cells of these memories.
+
+        What a trap can have lost is in cells that were stored to.
+        """
         guest = self._guest.copy()
         for name in names:
             if name in guest.memories():
                 content = guest.memories()[name]
-                where = probe(content, f"{PROBE} in {name}")
-                guest._memories[name] = content.store(
-                    where, symbol(f"{name}{ANOTHER_GUEST}", content.cell_width)
-                )
+                for place, where in enumerate(_places(name, content)):
+                    cell = symbol(f"{name}{ANOTHER_GUEST}{place or ''}", content.cell_width)
+                    content = content.store(where, cell)
+                guest._memories[name] = content
             elif not guest[name].concrete:
                 guest[name] = symbol(name + ANOTHER_GUEST, guest[name].width)
         for name in self._technique.shadowed:  # what the VMM keeps for the guest it does not lose
@@ -464,11 +467,11 @@ class _Promises(Generic[S]):
         technique, guest, private = self._technique, self._guest, self._private
         storage = {name for name, _ in self._storages(guest)}
         for name, content in guest.memories().items():
-            where = probe(content, f"{PROBE} in {name}")
-            if name in names and name in storage and technique.owns_address is not None:
-                yield ~technique.owns_address(guest, private, technique.guest_address(private, where))
-            elif name in names:
-                yield technique.has_cell(guest, name, where)
+            for where in _places(name, content) if name in names else ():
+                if name in storage and technique.owns_address is not None:
+                    yield ~technique.owns_address(guest, private, technique.guest_address(private, where))
+                else:
+                    yield technique.has_cell(guest, name, where)
 
     def _apart(self, a: S, b: S, *, everywhere: bool = False) -> Iterator[Word]:
         """Where two states differ, each a condition (width 1); memories at the probed address.
@@ -484,11 +487,10 @@ class _Promises(Generic[S]):
             right = b.memories()[name]
             if left is right:
                 continue
-            where = probe(left, f"{PROBE} in {name}")
-            places = [where]
+            places = list(_places(name, left))
             if everywhere:
                 if name in storage:
-                    places.append(self._technique.guest_address(self._private, where))
+                    places += [self._technique.guest_address(self._private, where) for where in places]
                 for entry in (*left.stores, *right.stores):
                     places.append(entry.destination if isinstance(entry, Block) else entry[0])
             for place in places:
@@ -802,6 +804,15 @@ def _raised(run: Run[S], vector: Vector) -> tuple[Word, Word | None]:
             if given is not None:
                 code = given if code is None else ite(path.condition, given, code)
     return found, code
+
+
+CELLS = 3
+
+
+def _places(name: str, content: Memory) -> Iterator[Word]:
+    """The addresses at which another guest's memory may differ; the first is where all questions look."""
+    for place in range(CELLS):
+        yield probe(content, f"{PROBE} in {name}" + (f" ({place})" if place else ""))
 
 
 def _same_code(a: Trap[S], b: Trap[S]) -> Word:
