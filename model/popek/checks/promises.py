@@ -388,7 +388,8 @@ class _Promises(Generic[S]):
             for path in self._native.paths:
                 native = path.result
                 if isinstance(native, Trap) and native.vector == trap.vector:
-                    apart = any_of(self._apart(trap.state, self._technique.map(native.state, self._private)))
+                    mapped = self._technique.map(native.state, self._private)
+                    apart = any_of(self._apart(trap.state, mapped, look="on the hardware"))
                     same = path.condition & _same_code(trap, native)
                     together = [Word(1, conjunction(conditions).term), same, apart]
                     if self._ask.first([together], rlimit=BREACH) is not Answer.UNSAT:
@@ -420,9 +421,10 @@ class _Promises(Generic[S]):
             if any(isinstance(one, Trap) and one.memory for one in (a, b)):
                 continue
             if isinstance(a, Next) and isinstance(b, Next):
-                differ = any_of(self._apart(a.state, b.state))
+                differ = any_of(self._apart(a.state, b.state, look="natively", there=True))
             elif isinstance(a, Trap) and isinstance(b, Trap) and a.vector == b.vector:
-                differ = ~_same_code(a, b) | any_of(self._apart(a.state, b.state))
+                apart = self._apart(a.state, b.state, look="natively", there=True)
+                differ = ~_same_code(a, b) | any_of(apart)
             elif isinstance(a, NotModelled) or isinstance(b, NotModelled):
                 continue
             unlike.append(mine.condition & theirs.condition & differ)
@@ -464,20 +466,27 @@ class _Promises(Generic[S]):
 
     def _cells_that_are_there(self, names: Sequence[str]) -> Iterator[Word]:
         """The probed cells of these memories exist in the guest's own machine (each of width 1)."""
-        technique, guest, private = self._technique, self._guest, self._private
-        storage = {name for name, _ in self._storages(guest)}
-        for name, content in guest.memories().items():
+        for name, content in self._guest.memories().items():
             for where in _places(name, content) if name in names else ():
-                if name in storage and technique.owns_address is not None:
-                    yield ~technique.owns_address(guest, private, technique.guest_address(private, where))
-                else:
-                    yield technique.has_cell(guest, name, where)
+                yield self._is_there(name, where)
 
-    def _apart(self, a: S, b: S, *, everywhere: bool = False) -> Iterator[Word]:
-        """Where two states differ, each a condition (width 1); memories at the probed address.
+    def _is_there(self, name: str, cell: Word) -> Word:
+        """The guest's own machine has such a cell (width 1)."""
+        technique, guest, private = self._technique, self._guest, self._private
+        storage = {storage for storage, _ in self._storages(guest)}
+        if name in storage and technique.owns_address is not None:
+            return ~technique.owns_address(guest, private, technique.guest_address(private, cell))
+        return technique.has_cell(guest, name, cell)
+
+    def _apart(
+        self, a: S, b: S, *, everywhere: bool = False, look: str = "", there: bool = False
+    ) -> Iterator[Word]:
+        """Where two states differ, each a condition (width 1).
 
         Args:
-            everywhere: memories that differ by stores and one cell are compared wherever they can differ.
+            everywhere: memories that differ by stores and a few cells are compared wherever they can differ.
+            look: where else memories are compared: at any one cell, a name for which this is.
+            there: of the guest's own machine, and only cells that it has.
         """
         for name, old in a.words().items():
             if old.term is not b.words()[name].term:
@@ -487,14 +496,15 @@ class _Promises(Generic[S]):
             right = b.memories()[name]
             if left is right:
                 continue
-            places = list(_places(name, left))
+            places = [probe(left, f"{PROBE} in {name} {look}")] if look else list(_places(name, left))
             if everywhere:
                 if name in storage:
                     places += [self._technique.guest_address(self._private, where) for where in places]
                 for entry in (*left.stores, *right.stores):
                     places.append(entry.destination if isinstance(entry, Block) else entry[0])
             for place in places:
-                yield left.load(place) != right.load(place)
+                differ = left.load(place) != right.load(place)
+                yield differ & self._is_there(name, place) if there else differ
 
     def safety(self) -> Iterator[_Breach]:
         """The VMM's components or storage change; or they show in the result."""
