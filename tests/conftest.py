@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
+import playwright
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -28,12 +32,17 @@ def missing(command: str) -> str | None:
     """One line that says what a command lacks, and the package that has it."""
     if command == "bochs":
         return simulator.missing()
+    if command == "playwright":
+        node = Path(playwright.__file__).parent / "driver" / "node"
+        said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stderr
+        library = re.search(r"error while loading shared libraries: ([^\s:]+)", said)
+        return programs.not_found(library[1]) if library else None
     return None if programs.find(command) else programs.not_found(command)
 
 
 def needs(marker: pytest.Mark) -> tuple[str, ...]:
     """The commands that a marked test starts: those that its marker names, or the usual ones."""
-    return marker.args or {"emulator": ("bochs", "nasm"), "browser": ("chromium",)}[marker.name]
+    return marker.args or {"emulator": ("bochs", "nasm"), "browser": ("chromium", "playwright")}[marker.name]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

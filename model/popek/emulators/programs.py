@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
@@ -15,11 +15,12 @@ PACKAGES: Final[Mapping[str, str]] = {
     "bochs": "bochs",
     "chromium": "chromium",
     "hercules": "hercules",
+    "libatomic.so.1": "libatomic1",
     "nasm": "nasm",
     "pdp10": "simh",
     "pdp11": "simh",
 }
-"""The Debian package of each command."""
+"""The Debian package of each command, and of a library that a Python package needs beside itself."""
 
 # The emulator takes the shell's place, so its number is the group's.  Beside it a shell waits until nobody holds the
 # other end of the pipe any more, whatever became of us, and ends the group: the emulator, its children, itself.
@@ -36,11 +37,6 @@ def not_found(command: str) -> str:
     """One line that says what is missing and how to get it."""
     package = PACKAGES.get(command)
     return f"{command} was not found" + (f": apt-get install {package}" if package else " on PATH")
-
-
-def packages_of_missing(commands: Iterable[str]) -> list[str]:
-    """The packages that have those of the commands which are not on the search path."""
-    return sorted({PACKAGES[command] for command in commands if find(command) is None})
 
 
 @contextmanager
