@@ -171,9 +171,8 @@ def checked(solver: Any, assumed: Sequence[Any] = (), seconds: float = 0.0) -> A
     """
     if not seconds:
         return answer_of(solver.check(*assumed))
-    solver.set("timeout", max(1, int(seconds * 1000)))
-    over = threading.Event()
-    told = threading.Event()
+    _set_timer(solver, seconds)
+    over, told = threading.Event(), threading.Event()
 
     def tell() -> None:
         wait = seconds + _GRACE
@@ -201,6 +200,10 @@ def answer_of(result: Any) -> Answer:
     if result == z3.sat:
         return Answer.SAT
     return Answer.UNSAT if result == z3.unsat else Answer.UNKNOWN
+
+
+def _set_timer(solver: Any, seconds: float) -> None:
+    solver.set("timeout", max(1, int(seconds * 1000)))
 
 
 def smtlib(conditions: Iterable[Term]) -> str:
