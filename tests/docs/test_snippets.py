@@ -26,7 +26,9 @@ IDS = [str(page.relative_to(ROOT)) for page in pages()]
 
 def _marked(page: Path) -> Any:
     """A page, marked where its commands assemble."""
-    assembles = re.search(r"popek difftest|--confirm", "".join(block.body for block in blocks(page.read_text("utf-8"))))
+    assembles = re.search(
+        r"popek difftest|--confirm", "".join(block.body for block in blocks(page.read_text("utf-8")))
+    )
     return pytest.param(page, marks=pytest.mark.emulator("nasm") if assembles else ())
 
 

@@ -121,7 +121,7 @@ def test_bad_cases_are_refused() -> None:
 
 def test_a_missing_emulator_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "find", lambda _: None)
-    with pytest.raises(HerculesError, match="^hercules was not found: apt-get install hercules$"):
+    with pytest.raises(HerculesError, match=r"^hercules was not found: apt-get install hercules$"):
         run_steps([case("1812")])
 
 

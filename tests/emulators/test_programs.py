@@ -17,9 +17,10 @@ from popek.emulators.bochs import simulator as bochs
 
 PARENT_AND_CHILD = "sleep 1000 & echo $! >child; echo $$ >parent; sleep 1000"
 STARTS = f"""
-import sys, time
+import signal, time
 from pathlib import Path
 from popek.emulators.programs import started
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been told to ignore it
 with open("output", "wb") as output, started(["sh", "-c", {PARENT_AND_CHILD!r}], Path("."), output):
     print("started", flush=True)
     time.sleep(1000)
@@ -116,7 +117,11 @@ def pretended(folder: Path, *displays: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("installed", "chosen"),
-    [(("rfb", "nogui", "term"), "term"), (("rfb", "wx", "nogui"), "nogui"), (("rfb", "wx", "x", "vncsrv"), None)],
+    [
+        (("rfb", "nogui", "term"), "term"),
+        (("rfb", "wx", "nogui"), "nogui"),
+        (("rfb", "wx", "x", "vncsrv"), None),
+    ],
 )
 def test_a_display_is_chosen_among_those_that_are_installed(
     installed: tuple[str, ...], chosen: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,7 @@ from popek.emulators.simh.simulator import Contents, SimhError, run_cases, settl
 
 
 def test_a_missing_simulator_is_named() -> None:
-    with pytest.raises(SimhError, match="^pdp-none was not found on PATH$"):
+    with pytest.raises(SimhError, match=r"^pdp-none was not found on PATH$"):
         run_cases("pdp-none", [["step"]])
 
 

@@ -123,5 +123,5 @@ def test_a_processor_that_shuts_down_costs_its_case_alone() -> None:
 def test_bochs_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     find = programs.find
     monkeypatch.setattr(programs, "find", lambda command: None if command == "bochs" else find(command))
-    with pytest.raises(bochs.BochsError, match="^bochs was not found: apt-get install bochs$"):
+    with pytest.raises(bochs.BochsError, match=r"^bochs was not found: apt-get install bochs$"):
         run_steps([StepCase(b"\x90", plain_state(0))])

@@ -24,7 +24,9 @@ PACKAGES: Final[Mapping[str, str]] = {
 
 # The emulator takes the shell's place, so its number is the group's.  Beside it a shell waits until nobody holds the
 # other end of the pipe any more, whatever became of us, and ends the group: the emulator, its children, itself.
-_GUARDED: Final = 'exec 3<&0 </dev/null; { read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 & exec 3<&-; exec "$@"'
+_GUARDED: Final = (
+    'exec 3<&0 </dev/null; { read -r _ <&3; kill -KILL 0; } >/dev/null 2>&1 & exec 3<&-; exec "$@"'
+)
 
 
 def find(command: str) -> Path | None:
@@ -68,7 +70,7 @@ def started(
         try:
             yield process
         finally:
-            # Bochs does not reliably end on SIGTERM. The group is ours alone, and the guard keeps it: no one else is hit.
+            # Bochs does not reliably end on SIGTERM. The group is ours alone, and the guard keeps it.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

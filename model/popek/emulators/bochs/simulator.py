@@ -31,7 +31,9 @@ _CYLINDER = _SECTOR * _HEADS * _SECTORS_PER_TRACK
 _COMPLAINT = re.compile(r"^\d+e\[CPU0 *\] (.*)$", re.MULTILINE)
 _PATIENCE = 20  # how much longer than its processor time a silence may take
 _START = 20  # seconds that Bochs may take to read its options
-_SILENCE = "waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy"  # its ALSA driver dies where there is no sound card
+_SILENCE = (
+    "waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy"  # its ALSA driver dies where there is no sound card
+)
 _POLL = 0.05  # seconds between two looks at a running guest
 
 DISPLAYS: Final = ("term", "nogui")
@@ -196,9 +198,9 @@ def _display(bochs: str) -> str | None:
             (folder / "bochsrc").write_text(f"display_library: {display}\npopek\n", encoding="ascii")
             with (folder / "output").open("wb") as output:
                 command = [bochs, "-q", "-f", "bochsrc"]
-                with programs.started(command, folder, output, TERM="xterm", HOME=name) as process:
-                    with suppress(subprocess.TimeoutExpired):
-                        process.wait(_START)
+                start = programs.started(command, folder, output, TERM="xterm", HOME=name)
+                with start as process, suppress(subprocess.TimeoutExpired):
+                    process.wait(_START)
             said = _read(folder / "output").decode("latin-1")
         if f"display library '{display}'" not in said:
             return display
