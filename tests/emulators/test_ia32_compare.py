@@ -21,7 +21,11 @@ from popek.architectures.ia32.instructions import (
     port_io,
     protection,
 )
-from popek.architectures.ia32.state import GP, NP, Ia32
+from popek.architectures.ia32.state import Ia32
+from popek.architectures.x86.exceptions import (
+    GP,
+    NP,
+)
 from popek.emulators.ia32.assembly import assemble_all, assembly_text
 from popek.emulators.ia32.cases import Case, Mode, random_case
 from popek.emulators.ia32.compare import BOCHS, DifftestReport, compare, difftest

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from popek.architectures import machine
-from popek.architectures.ia32.state import GP, PF, SS
+from popek.architectures.x86.exceptions import (
+    GP,
+    PF,
+    SS,
+)
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.instructions import (
     far_transfers,
