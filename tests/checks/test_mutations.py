@@ -29,6 +29,7 @@ from popek.architectures.x86.exceptions import (
     GP,
     NP,
 )
+from popek.architectures.x86.flags import IF
 from popek.checks.runs import explore_instruction
 from popek.checks.verdict import Status
 from popek.kernel.machine import Machine
@@ -207,7 +208,7 @@ def ports_without_permission_check(patch: Patch) -> Made:
 
 
 def popf_writes_if_at_every_level(patch: Patch) -> Made:
-    patch.setattr(flags, "STATUS_AND_PROGRAM", flags.STATUS_AND_PROGRAM | flags.IF)
+    patch.setattr(flags, "STATUS_AND_PROGRAM", flags.STATUS_AND_PROGRAM | IF)
     return ia32()
 
 
@@ -260,7 +261,7 @@ def pushf_with_if_masked(patch: Patch) -> Made:
 def error_codes_with_rpl(patch: Patch) -> Made:
     for module in (far_transfers, descriptor_tables):
         patch.setattr(module, "error_code", lambda selector: selector)
-    from popek.architectures.ia32 import descriptors
+    from popek.architectures.x86 import descriptors
 
     patch.setattr(descriptors, "error_code", lambda selector: selector)
     return ia32()
