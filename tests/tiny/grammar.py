@@ -74,7 +74,8 @@ def _statement(chance: random.Random) -> Statement:
 
 def _action(chance: random.Random) -> tuple[Any, ...]:
     kind = chance.choices(
-        ("acc", "cell", "absolute", "pc", "timer", "base", "mode", "trap", "keep"), (6, 4, 1, 2, 1, 1, 1, 3, 1)
+        ("acc", "cell", "absolute", "pc", "timer", "base", "mode", "trap", "keep"),
+        (6, 4, 1, 2, 1, 1, 1, 3, 1),
     )[0]
     if kind in ("acc", "pc", "timer"):
         return kind, _expression(chance, 2)

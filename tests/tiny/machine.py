@@ -111,9 +111,7 @@ def _map(guest: TinyState, private: TinyState) -> TinyState:
     hardware.mode, hardware.pc, hardware.acc = Word(1, 1), guest.pc, guest.acc
     hardware.base = guest.base + START
     inside, outside = guest.cells, private.cells
-    hardware.cells = Memory(
-        2, 1, lambda cell: ite(cell == 0, outside.load(cell), inside.load(cell - START))
-    )
+    hardware.cells = Memory(2, 1, lambda cell: ite(cell == 0, outside.load(cell), inside.load(cell - START)))
     return hardware
 
 

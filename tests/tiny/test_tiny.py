@@ -6,13 +6,11 @@ import random
 
 import pytest
 
-from popek.checks.promises import Keeper
 from popek.checks.survey import Request, Surveyor
 from popek.checks.verdict import Truth, yes_if
-from popek.kernel.configuration import Configuration
 from tiny.brute_force import BruteForce
-from tiny.grammar import Code, draw, run, states
-from tiny.machine import TinyState, machine
+from tiny.grammar import Code, draw
+from tiny.machine import machine
 
 SEED, MACHINES = "tiny machines", 40
 
