@@ -32,7 +32,7 @@ def _marked(page: Path) -> Any:
     return pytest.param(page, marks=pytest.mark.emulator("nasm") if assembles else ())
 
 
-@pytest.mark.parametrize("page", map(_marked, pages()), ids=IDS)
+@pytest.mark.parametrize("page", [_marked(page) for page in pages()], ids=IDS)
 def test_snippets_do_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     run = Page(page, tmp_path)
     assert run.run() == run.text
