@@ -10,7 +10,8 @@ import pytest
 
 from popek.architectures import ia32, makers, pg74, x86_64
 from popek.architectures import machine as find_machine
-from popek.architectures.ia32.state import GP, Ia32
+from popek.architectures.ia32.state import Ia32
+from popek.architectures.x86.exceptions import GP
 from popek.checks.verdict import Truth
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine, UnknownNameError
