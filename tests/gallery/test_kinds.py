@@ -64,11 +64,17 @@ def ia32_back_door(cpu: Any) -> None:
     ("made", "door"),
     [(pdp11.MACHINES["pdp11-45"], pdp11_back_door), (ia32.MACHINES["ia32"], ia32_back_door)],
 )
-def test_a_way_out_that_is_no_entry_is_control_sensitive_and_breaks_both_promises(made: Any, door: Any) -> None:
+def test_a_way_out_that_is_no_entry_is_control_sensitive_and_breaks_both_promises(
+    made: Any, door: Any
+) -> None:
     machine = made()
     machine.instruction("BACKDOOR")(door)
     found, kept = asked(machine, "BACKDOOR")
-    assert (found.privileged, found.truth("control_sensitive"), found.critical) == (Truth.NO, Truth.YES, Truth.YES)
+    assert (found.privileged, found.truth("control_sensitive"), found.critical) == (
+        Truth.NO,
+        Truth.YES,
+        Truth.YES,
+    )
     assert (kept.safety.status, kept.fidelity.status) == (Status.REFUTED, Status.REFUTED)
     assert kept.safety.witness is not None
 
@@ -105,7 +111,9 @@ def test_a_witness_outside_of_its_question_stops_the_program() -> None:
     """A reset state that the configuration excludes is what nobody asked about is filled in with."""
     found, _ = asked(WINDOW, "TOPBIT a")
     assert found.witness is not None
-    strange = attrs.evolve(WINDOW, invariant=lambda state: (state.acc if "acc" in state.words() else state.latch) == 7)
+    strange = attrs.evolve(
+        WINDOW, invariant=lambda state: (state.acc if "acc" in state.words() else state.latch) == 7
+    )
     right, _ = asked(strange, "TOPBIT a")
     assert right.witness is not None  # asked with the invariant, found within it
     configuration, technique = default_configuration(WINDOW), WINDOW.technique()
@@ -231,7 +239,9 @@ def test_a_machine_of_the_gallerys_good_forms_is_virtualizable_and_each_bad_one_
     assert "for what is modelled" in str(found)
     assert "STACK a" in dict(found.disagreements)
     bad = [form for form in WRITTEN if form not in good]
-    assert {p.form for p in instantiate(WINDOW).failing(("A1_fidelity", "A4_entry_tells_apart", "A5_control"))} == set(bad)
+    assert {
+        p.form for p in instantiate(WINDOW).failing(("A1_fidelity", "A4_entry_tells_apart", "A5_control"))
+    } == set(bad)
 
 
 def test_one_more_copy_and_another_order_change_nothing() -> None:
@@ -243,7 +253,9 @@ def test_one_more_copy_and_another_order_change_nothing() -> None:
     before = {(p.name, p.form): p.truth for p in plain.premises}
     after = {(p.name, p.form): p.truth for p in more.premises}
     assert before.items() <= after.items()
-    assert {n: t for (n, f), t in after.items() if f == "NOP"} == {n: t for (n, f), t in after.items() if f == "NOP 2"}
+    assert {n: t for (n, f), t in after.items() if f == "NOP"} == {
+        n: t for (n, f), t in after.items() if f == "NOP 2"
+    }
 
 
 def test_what_is_privileged_traps_on_numbers_from_every_user_state_tried() -> None:
@@ -254,7 +266,9 @@ def test_what_is_privileged_traps_on_numbers_from_every_user_state_tried() -> No
                 words = {leaf.name: chance.getrandbits(leaf.width) for leaf in WINDOW.state.leaves}
                 state = WINDOW.state.reset().with_changes({**words, "mode": 1, "mask": 0xFF})
                 instruction = WINDOW.instructions[form]
-                operands = {n: Word(w, chance.getrandbits(w)) for o in instruction.inputs for n, w in o.part_names()}
+                operands = {
+                    n: Word(w, chance.getrandbits(w)) for o in instruction.inputs for n, w in o.part_names()
+                }
                 assert isinstance(WINDOW.step(instruction, state, operands), Trap), form
 
 

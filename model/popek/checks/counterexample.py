@@ -324,7 +324,9 @@ def concretize(
     for name, content in template.memories().items():
         if isinstance(content.root, str):
             cells_here = contents.get(content.root, {})
-            made = Memory(content.address_width, content.cell_width, {a: v for a, v in cells_here.items() if v})
+            made = Memory(
+                content.address_width, content.cell_width, {a: v for a, v in cells_here.items() if v}
+            )
             for entry in content.stores:
                 if isinstance(entry, Block):
                     raise ReplayError(f"{name}: a state that begins with a copied block")
