@@ -767,7 +767,7 @@ class _Promises(Generic[S]):
             differ = differences(guest, others[0], found.addresses)
             ends = [run.outcome.state for run in runs if isinstance(run.outcome, Trap)]
             alike = _same_trap(on_hardware.outcome, second.outcome) and not differences(
-                *ends, found.addresses
+                ends[0], ends[1], found.addresses
             )
             if not alike or _same_outcome(*natives):
                 differ = ()
