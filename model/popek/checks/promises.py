@@ -387,10 +387,16 @@ class _Promises(Generic[S]):
             for path in self._native.paths:
                 native = path.result
                 if isinstance(native, Trap) and native.vector == trap.vector:
-                    same = path.condition & ~any_of(
-                        self._apart(trap.state, self._technique.map(native.state, self._private))
-                    )
-                    reflected = reflected | same & _same_code(trap, native)
+                    apart = any_of(self._apart(trap.state, self._technique.map(native.state, self._private)))
+                    same = path.condition & _same_code(trap, native)
+                    together = [Word(1, conjunction(conditions).term), same, apart]
+                    if self._ask.first([together], rlimit=BREACH) is not Answer.UNSAT:
+                        same = same & ~apart
+                    reflected = reflected | same
+            alone = [conjunction(conditions), ~reflected]
+            if self._ask.first([alone], rlimit=BREACH) is Answer.UNSAT:
+                self._ruled_out.append(alone[0] & alone[1])
+                continue
             apart = self._unlike_natively(self._general.at(another))
             for path in there.paths:
                 other = path.result
@@ -405,11 +411,13 @@ class _Promises(Generic[S]):
                     )
 
     def _unlike_natively(self, other: Run[S]) -> Word:
-        """The guest's own machine does something else from another guest (width 1)."""
+        """The guest's own machine does something else from another guest (width 1); storage traps are left aside."""
         unlike = []
         for mine, theirs in itertools.product(self._native.paths, other.paths):
             a, b = mine.result, theirs.result
             differ = TRUE
+            if any(isinstance(one, Trap) and one.memory for one in (a, b)):
+                continue
             if isinstance(a, Next) and isinstance(b, Next):
                 differ = any_of(self._apart(a.state, b.state))
             elif isinstance(a, Trap) and isinstance(b, Trap) and a.vector == b.vector:
