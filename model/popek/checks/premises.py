@@ -150,20 +150,31 @@ class Premises(Generic[S]):
     Args:
         machine, technique, configuration: of what.
         effort: bounds, and the tally of solver time.
+        time_is_state: clocks are compared, and P's are its own.
     """
 
     def __init__(
-        self, machine: Machine[S], technique: Technique[S], configuration: Configuration, effort: Effort | None = None
+        self,
+        machine: Machine[S],
+        technique: Technique[S],
+        configuration: Configuration,
+        effort: Effort | None = None,
+        *,
+        time_is_state: bool = False,
     ) -> None:
         self.machine, self.technique, self.configuration = machine, technique, configuration
         self.effort = effort or Effort()
         mode = operating_mode(machine, configuration)
         self.guest = machine.state.symbolic().with_changes(mode)
-        self.clocks = frozenset(leaf.name for leaf in leaves_with(machine.state, [Role.TIME]))
+        times = () if time_is_state else leaves_with(machine.state, [Role.TIME])
+        self.clocks = frozenset(leaf.name for leaf in times)
+        self.time_is_state = time_is_state
         private = machine.state.symbolic(OF_THE_VMM).with_changes(mode)
         self.private = private.with_changes({name: self.guest[name] for name in self.clocks})
         self.image = technique.map(self.guest, self.private)
-        self.keeper = Keeper(machine, technique, configuration, effort=self.effort)
+        self.keeper = Keeper(
+            machine, technique, configuration, effort=self.effort, time_is_state=time_is_state
+        )
         self._changed: set[str] = set()  # components that some form changes
         self._asked: set[str] = set()  # forms
 
@@ -182,7 +193,9 @@ class Premises(Generic[S]):
         if self._asked != set(self.machine.instructions):
             return ()
         roles = (Role.HIDDEN, Role.RESOURCE)
-        return tuple(x.name for x in leaves_with(self.machine.state, roles) if x.component not in self._changed)
+        return tuple(
+            x.name for x in leaves_with(self.machine.state, roles) if x.component not in self._changed
+        )
 
     @cached_property
     def okay(self) -> list[Word]:
@@ -278,7 +291,9 @@ class Premises(Generic[S]):
                 apart.append(differ & self.technique.has_cell(guest, name, where))
             return all_of([*self.ok(other, private), *alike]) & any_of(apart)
 
-        return self._once(A4, "two guests of which the same is noted have one image", wrong, other, exact=False)
+        return self._once(
+            A4, "two guests of which the same is noted have one image", wrong, other, exact=False
+        )
 
     def _home(self, name: str, private: S, cell: Word) -> Word:
         return self.technique.guest_cell(private, name, cell)
@@ -319,7 +334,9 @@ class Premises(Generic[S]):
         technique = self.technique
         owns, entered, address = technique.owns_address, technique.entered, technique.entry_address
         if owns is None or entered is None or address is None:
-            return Premise(A5_VECTOR, "", Truth.NOT_ASKED, "traps only: where they go the machine does not say")
+            return Premise(
+                A5_VECTOR, "", Truth.NOT_ASKED, "traps only: where they go the machine does not say"
+            )
         after = self.machine.state.symbolic(" after")
 
         def wrong(guest: S, private: S, after: S) -> Word:
@@ -327,7 +344,9 @@ class Premises(Generic[S]):
             flat = after["cs.base"] == 0 if "cs.base" in after.words() else TRUE
             return here & flat & ~owns(guest, private, address(after))
 
-        return self._once(A5_VECTOR, "an entry lies in storage that is not the control program's", wrong, after)
+        return self._once(
+            A5_VECTOR, "an entry lies in storage that is not the control program's", wrong, after
+        )
 
     def _once(
         self,
@@ -354,7 +373,12 @@ class Premises(Generic[S]):
         evidence = evidence_of(question, answer)
         if answer is not Answer.SAT:
             truth = Truth.YES if answer is Answer.UNSAT else Truth.UNKNOWN
-            return Premise(name, "", truth, "" if truth is Truth.YES else "no answer within the bounds", evidence)
+            return Premise(
+                name, "", truth, "" if truth is Truth.YES else "no answer within the bounds", evidence
+            )
+        if name in (A4, A5) and self._asked != set(self.machine.instructions):
+            how = f"it was not found whether {how}: some forms were not explored, so what never changes is not known"
+            return Premise(name, "", Truth.UNKNOWN, how, evidence)
         states = plainest(self.machine, question, (self.guest, self.private, *others), self.effort)
         if not states:
             return Premise(name, "", Truth.UNKNOWN, how, evidence)
@@ -390,7 +414,9 @@ class Premises(Generic[S]):
             form.premise(A3_NEXT, form.no_guest_next()),
             form.premise(A3_TRAP, form.no_guest_trapped())
             if self.machine.deliver is not None
-            else Premise(A3_TRAP, instruction.form, Truth.NOT_ASKED, "the machine does not say how a trap is delivered"),
+            else Premise(
+                A3_TRAP, instruction.form, Truth.NOT_ASKED, "the machine does not say how a trap is delivered"
+            ),
             *form.traps(),
             form.premise(A8, form.needless()),
             form.premise(A9, form.reads_a_clock()),
@@ -433,7 +459,9 @@ class Premises(Generic[S]):
                 told = self.delivered(general.before, path.conditions, path.result)
                 ends += [after for _, after in told if after is not None]
             for after in ends:
-                self._changed |= {name for name, word in after.words().items() if word.term is not before[name].term}
+                self._changed |= {
+                    name for name, word in after.words().items() if word.term is not before[name].term
+                }
 
     def unexplored(self, instruction: Instruction, why: str) -> list[Premise[S]]:
         """The premises of a form that has too many paths: unknown."""
@@ -470,11 +498,15 @@ class _Form(Generic[S]):
     def unfaithful(self) -> Iterator[_Way]:
         p = self._p
         expected = [(c, p.technique.map(after, p.private)) for c, after in self._native.completions()]
-        for case in differing(together(self._ends, expected), ignoring=frozenset(), time_is_state=False):
+        for case in differing(
+            together(self._ends, expected), ignoring=frozenset(), time_is_state=p.time_is_state
+        ):
             how = "completes on the hardware elsewhere than in the image of where the guest's own machine completes"
             yield _Way(how, case.given, any_of(case.unlike.values()))
         for conditions, after in self._native.completions():
-            changed = any_of((*self._changed(p.guest, after, p.technique.shadowed), *self._shadowed_cells(after)))
+            changed = any_of(
+                (*self._changed(p.guest, after, p.technique.shadowed), *self._shadowed_cells(after))
+            )
             if changed.value != 0:
                 for others, _ in self._ends:
                     how = "completes on the hardware, and changes natively what the control program notes"
@@ -482,7 +514,9 @@ class _Form(Generic[S]):
         for path in self._native.paths:
             if isinstance(path.result, Trap):
                 for others, _ in self._ends:
-                    how = f"completes on the hardware where the guest's own machine raises {path.result.vector}"
+                    how = (
+                        f"completes on the hardware where the guest's own machine raises {path.result.vector}"
+                    )
                     yield _Way(how, (*others, *path.conditions), TRUE)
 
     def _changed(self, before: S, after: S, names: Sequence[str]) -> Iterator[Word]:
@@ -527,7 +561,12 @@ class _Form(Generic[S]):
                 how = f"what {path.result.vector} makes of a guest is no guest any more"
                 for conditions, after in p.delivered(p.guest, path.conditions, path.result):
                     if after is None:
-                        yield _Way(f"the delivery of {path.result.vector} is not modelled", conditions, TRUE, silent=True)
+                        yield _Way(
+                            f"the delivery of {path.result.vector} is not modelled",
+                            conditions,
+                            TRUE,
+                            silent=True,
+                        )
                     else:
                         yield _Way(how, conditions, ~all_of(p.ok(after, p.private)), hardware=False)
 
@@ -543,12 +582,13 @@ class _Form(Generic[S]):
 
     def reads_a_clock(self) -> Iterator[_Way]:
         p = self._p
-        fresh = {n: symbol(n + "'", p.guest[n].width) for n in p.clocks if not p.guest[n].concrete}
+        clocks = frozenset(leaf.name for leaf in leaves_with(p.machine.state, [Role.TIME]))
+        fresh = {n: symbol(n + "'", p.guest[n].width) for n in clocks if not p.guest[n].concrete}
         if not fresh:
             return
         other = self._general.at(p.guest.with_changes(dict(fresh)))
         pairs = together(list(self._native.completions()), list(other.completions()))
-        for case in differing(pairs, ignoring=p.clocks, time_is_state=True):
+        for case in differing(pairs, ignoring=clocks, time_is_state=True):
             how = "does something else where a clock shows another time"
             yield _Way(how, case.given, any_of(case.unlike.values()), hardware=False, states=(other.before,))
         for conditions, _ in self._native.completions():
@@ -608,7 +648,11 @@ class _Form(Generic[S]):
         if way.hardware:
             image = p.technique.map(guest, private)
             second = execute(p.machine, instruction, "on the hardware", image, found.operands)
-            differ = differences(image, second.outcome.state, found.addresses) if isinstance(second.outcome, Next) else ()
+            differ = (
+                differences(image, second.outcome.state, found.addresses)
+                if isinstance(second.outcome, Next)
+                else ()
+            )
             if isinstance(native.outcome, Next) and isinstance(second.outcome, Next):
                 expected = p.technique.map(native.outcome.state, private)
                 unlike = differences(expected, second.outcome.state, found.addresses)

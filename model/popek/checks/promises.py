@@ -375,6 +375,7 @@ class _Promises(Generic[S]):
             another = self._another_guest(changed)
             there = self._general.at(self._technique.map(another, self._private))
             assumed = [
+                *self._cells_that_are_there(changed),
                 self._technique.guest(another),
                 self._machine.invariant(another),
                 self._technique.private(another, self._private),
@@ -382,14 +383,13 @@ class _Promises(Generic[S]):
                 self._keeper.configuration.holds(
                     self._machine, there.before, mentioned=self._general.mentioned
                 ),
-                *self._in_the_image(changed),
             ]
             reflected = FALSE  # the guest's own machine traps so, and leaves just this
             for path in self._native.paths:
                 native = path.result
                 if isinstance(native, Trap) and native.vector == trap.vector:
                     mapped = self._technique.map(native.state, self._private)
-                    apart = any_of(self._apart(trap.state, mapped, somewhere=" of what is reflected"))
+                    apart = any_of(self._apart(trap.state, mapped, look="on the hardware"))
                     same = path.condition & _same_code(trap, native)
                     together = [Word(1, conjunction(conditions).term), same, apart]
                     if self._ask.first([together], rlimit=BREACH) is not Answer.UNSAT:
@@ -421,9 +421,10 @@ class _Promises(Generic[S]):
             if any(isinstance(one, Trap) and one.memory for one in (a, b)):
                 continue
             if isinstance(a, Next) and isinstance(b, Next):
-                differ = any_of(self._apart(a.state, b.state, somewhere=" of two guests"))
+                differ = any_of(self._apart(a.state, b.state, look="natively", there=True))
             elif isinstance(a, Trap) and isinstance(b, Trap) and a.vector == b.vector:
-                differ = ~_same_code(a, b) | any_of(self._apart(a.state, b.state, somewhere=" of two guests"))
+                apart = self._apart(a.state, b.state, look="natively", there=True)
+                differ = ~_same_code(a, b) | any_of(apart)
             elif isinstance(a, NotModelled) or isinstance(b, NotModelled):
                 continue
             unlike.append(mine.condition & theirs.condition & differ)
@@ -444,15 +445,18 @@ class _Promises(Generic[S]):
         return found
 
     def _another_guest(self, names: Sequence[str]) -> S:
-        """A guest that differs from G in these components, and in one cell of these memories."""
+        """A guest that differs from G in these components, and in a few cells of these memories.
+
+        What a trap can have lost is in cells that were stored to.
+        """
         guest = self._guest.copy()
         for name in names:
             if name in guest.memories():
                 content = guest.memories()[name]
-                where = probe(content, f"{PROBE} in {name}")
-                guest._memories[name] = content.store(
-                    where, symbol(f"{name}{ANOTHER_GUEST}", content.cell_width)
-                )
+                for place, where in enumerate(_places(name, content)):
+                    cell = symbol(f"{name}{ANOTHER_GUEST}{place or ''}", content.cell_width)
+                    content = content.store(where, cell)
+                guest._memories[name] = content
             elif not guest[name].concrete:
                 guest[name] = symbol(name + ANOTHER_GUEST, guest[name].width)
         for name in self._technique.shadowed:  # what the VMM keeps for the guest it does not lose
@@ -460,21 +464,29 @@ class _Promises(Generic[S]):
                 guest[name] = self._guest[name]
         return guest
 
-    def _in_the_image(self, names: Sequence[str]) -> Iterator[Word]:
-        """Per memory of these: the one cell is one that the map does not drop (width 1)."""
-        owns, home = self._technique.owns_address, self._technique.guest_address
-        storage = {name for name, _ in self._storages(self._guest)}
-        for name in names:
-            if owns is not None and name in storage:
-                where = probe(self._guest.memories()[name], f"{PROBE} in {name}")
-                yield ~owns(self._guest, self._private, home(self._private, where))
+    def _cells_that_are_there(self, names: Sequence[str]) -> Iterator[Word]:
+        """The probed cells of these memories exist in the guest's own machine (each of width 1)."""
+        for name, content in self._guest.memories().items():
+            for where in _places(name, content) if name in names else ():
+                yield self._is_there(name, where)
 
-    def _apart(self, a: S, b: S, *, everywhere: bool = False, somewhere: str = "") -> Iterator[Word]:
-        """Where two states differ, each a condition (width 1); memories at the probed address.
+    def _is_there(self, name: str, cell: Word) -> Word:
+        """The guest's own machine has such a cell (width 1)."""
+        technique, guest, private = self._technique, self._guest, self._private
+        storage = {storage for storage, _ in self._storages(guest)}
+        if name in storage and technique.owns_address is not None:
+            return ~technique.owns_address(guest, private, technique.guest_address(private, cell))
+        return technique.has_cell(guest, name, cell)
+
+    def _apart(
+        self, a: S, b: S, *, everywhere: bool = False, look: str = "", there: bool = False
+    ) -> Iterator[Word]:
+        """Where two states differ, each a condition (width 1).
 
         Args:
-            everywhere: memories that differ by stores and one cell are compared wherever they can differ.
-            somewhere: instead at an address of this name, any.
+            everywhere: memories that differ by stores and a few cells are compared wherever they can differ.
+            look: where else memories are compared: at any one cell, a name for which this is.
+            there: of the guest's own machine, and only cells that it has.
         """
         for name, old in a.words().items():
             if old.term is not b.words()[name].term:
@@ -484,15 +496,15 @@ class _Promises(Generic[S]):
             right = b.memories()[name]
             if left is right:
                 continue
-            where = probe(left, f"{PROBE}{somewhere} in {name}")
-            places = [where]
+            places = [probe(left, f"{PROBE} in {name} {look}")] if look else list(_places(name, left))
             if everywhere:
                 if name in storage:
-                    places.append(self._technique.guest_address(self._private, where))
+                    places += [self._technique.guest_address(self._private, where) for where in places]
                 for entry in (*left.stores, *right.stores):
                     places.append(entry.destination if isinstance(entry, Block) else entry[0])
             for place in places:
-                yield left.load(place) != right.load(place)
+                differ = left.load(place) != right.load(place)
+                yield differ & self._is_there(name, place) if there else differ
 
     def safety(self) -> Iterator[_Breach]:
         """The VMM's components or storage change; or they show in the result."""
@@ -802,6 +814,15 @@ def _raised(run: Run[S], vector: Vector) -> tuple[Word, Word | None]:
             if given is not None:
                 code = given if code is None else ite(path.condition, given, code)
     return found, code
+
+
+CELLS = 3
+
+
+def _places(name: str, content: Memory) -> Iterator[Word]:
+    """The addresses at which another guest's memory may differ; the first is where all questions look."""
+    for place in range(CELLS):
+        yield probe(content, f"{PROBE} in {name}" + (f" ({place})" if place else ""))
 
 
 def _same_code(a: Trap[S], b: Trap[S]) -> Word:

@@ -43,6 +43,7 @@ CLASSES = (
 )
 
 
+MANY_NAMES = 12
 NONE, ONE_EACH, ALL = "none", "one of each mnemonic", "all"
 
 
@@ -215,6 +216,29 @@ def scope_json(scope: Scope) -> dict[str, object]:
         "partly": list(scope.partly),
         "source": scope.source or None,
     }
+
+
+def scope_line(scope: Scope) -> str:
+    """Over what a verdict is given."""
+    if not scope.listed:
+        return f"over {_counted(scope.forms)}"
+    told = f"over {_counted(scope.forms)} of {scope.architecture}"
+    left = _first_of(scope.left_out)
+    partly = _first_of(scope.partly)
+    return (
+        told
+        + (f"; left out: {left}" if left else "; none left out")
+        + (f"; in part: {partly}" if partly else "")
+    )
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = len(names) - MANY_NAMES
+    return ", ".join(names[:MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _counted(forms: int) -> str:
+    return f"{forms} modelled form{'' if forms == 1 else 's'}"
 
 
 def survey(
