@@ -72,7 +72,7 @@ class Efer(Register):
 
 EFER_DEFINED = 0x00000D01
 
-MISC_ENABLE_DEFINED = 0x4_0085_1889
+MISC_ENABLE_DEFINED = 0x4_00C5_1889
 """Bits of IA32_MISC_ENABLE that may be set: 0 3 7 11 12 16 18 22 23 34 (SDM vol. 4, table of architectural MSRs)."""
 
 
