@@ -411,10 +411,35 @@ class State:
         slots: list[Slot] = []
         for name, part in _declared(cls).items():
             slots.extend(part.slots(name, {}))
-        cls.layout = tuple(slots)
-        cls.leaves_of = {slot.name: tuple(slot.leaves()) for slot in slots}
-        cls.leaves = tuple(itertools.chain.from_iterable(cls.leaves_of.values()))
+        cls._arrange(slots, {slot.name: tuple(slot.leaves()) for slot in slots})
+
+    @classmethod
+    def _arrange(cls, slots: Iterable[Slot], leaves_of: Mapping[str, tuple[Leaf, ...]]) -> None:
+        cls.layout, cls.leaves_of = tuple(slots), leaves_of
+        cls.leaves = tuple(itertools.chain.from_iterable(leaves_of.values()))
         cls._leaf_named = {leaf.name: leaf for leaf in cls.leaves}
+
+    @classmethod
+    def with_roles(cls, role: Callable[[str, Role], Role]) -> type[Self]:
+        """The same components with other roles, as a technique may see them.
+
+        Args:
+            role: the new role of a leaf or a memory, from its name and its own role.
+        """
+
+        def seen(slot: Slot) -> Slot:
+            whole = slot.address or [leaf.name for leaf in cls.leaves_of[slot.name]] == [slot.name]
+            return attrs.evolve(slot, role=role(slot.name, slot.role)) if whole else slot
+
+        made: type[Self] = type(cls.__name__, (cls,), {"__doc__": cls.__doc__})
+        made._arrange(
+            map(seen, cls.layout),
+            {
+                name: tuple(attrs.evolve(leaf, role=role(leaf.name, leaf.role)) for leaf in leaves)
+                for name, leaves in cls.leaves_of.items()
+            },
+        )
+        return made
 
     @classmethod
     def _new(cls, words: dict[str, Word], memories: dict[str, Memory]) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from popek.kernel.memory import Memory
-from popek.kernel.technique import Technique
+from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word, ite
 
 from .state import Pg74
@@ -60,6 +60,7 @@ def techniques() -> dict[str, Technique[Pg74]]:
         deprivileged=lambda state: state.mode == 1,
         private=_fits,
         owns_address=_owns,
+        entries=TRAPS_ONLY,
         guest_address=lambda private, address: address + private.relocation.base,
         source="Popek and Goldberg 1974, section 4",
     )
