@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from popek.architectures.s360 import interruptions as program
 from popek.architectures.s360.encoding import encode
-from popek.architectures.s360.s370 import S370, deliver
+from popek.architectures.s360.s370 import deliver
+from popek.architectures.s360.s370_state import S370
 from popek.architectures.s360.state import ADDRESS, BLOCK, ENTRY, NOT_OPERATIONAL, OFFSET
 from popek.architectures.s360.tables import walk
 from popek.emulators.hercules import (

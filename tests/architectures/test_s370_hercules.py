@@ -19,7 +19,8 @@ import s370_cases
 from s370_cases import answer, case_of, state_of, tables
 
 from popek.architectures.s360.encoding import encode
-from popek.architectures.s360.s370 import S370, build
+from popek.architectures.s360.s370 import build
+from popek.architectures.s360.s370_state import S370
 from popek.architectures.s360.state import BAD_FORMAT, PAGE_LENGTH
 from popek.architectures.s360.tables import walk
 from popek.emulators.hercules import (

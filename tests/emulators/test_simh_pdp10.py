@@ -14,8 +14,8 @@ import pytest
 
 from popek.architectures.pdp10 import MACHINES
 from popek.architectures.pdp10.encoding import encode
-from popek.architectures.pdp10.ka10 import Ka10
-from popek.architectures.pdp10.ks10 import Ks10
+from popek.architectures.pdp10.ka10_state import Ka10
+from popek.architectures.pdp10.ks10_state import Ks10
 from popek.emulators.simh.pdp10 import EXECUTIVE_TABLE, USER_TABLES, Ks10Result, process_maps, run_steps
 from popek.emulators.simh.simulator import run_cases, settled
 from popek.kernel.instruction import Instruction

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from .difftest_svm import difftest_svm
-from .difftest_vmx import difftest_vmx
-from .difftest_vtx import difftest_vtx
+from .difftest_non_root import difftest_non_root
+from .difftest_vm_entry import difftest_vm_entry
+from .difftest_vmrun import difftest_vmrun
 from .errors import UserError
 from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
 from .output import console, print_json, progress
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 app = App(name="difftest", help="Compare the models with emulators that were written by others.")
 
-app.command(difftest_vmx, name="vmx")
-app.command(difftest_vtx, name="vtx")
-app.command(difftest_svm, name="svm")
+app.command(difftest_vm_entry, name="vm-entry")
+app.command(difftest_non_root, name="non-root")
+app.command(difftest_vmrun, name="vmrun")
 
 Against = Annotated[str, Parameter(help="bochs or unicorn.")]
 UNEXPECTED = 1

@@ -6,17 +6,15 @@ hybrid one, which runs the guest's executive mode by interpretation and its user
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from popek.kernel.memory import Memory
 from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import TRUE, Word, ite
 
+from .ka10_state import Ka10
+from .ks10_state import Ks10
 from .state import shifted
-
-if TYPE_CHECKING:
-    from .ka10 import Ka10
-    from .ks10 import Ks10
 
 SOURCE: Final = "Popek and Goldberg 1974, sections 4 and 6"
 ACCUMULATORS: Final = tuple(f"ac{number:o}" for number in range(16))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
@@ -13,10 +13,8 @@ from .control import IO_SOURCE, halt, start, test
 from .control import SOURCE as CONTROL
 from .general import SOURCE as GENERAL
 from .operands import declare
+from .s370_state import S370
 from .state import ADDRESS, OFFSET, Address
-
-if TYPE_CHECKING:
-    from .s370 import S370
 
 CHANNEL_ID: Final = 168  # real address
 

@@ -251,11 +251,11 @@ def _prepare(
     refused = against.refuses(case, step, expected)
     if refused is not None:
         raise OutsideError(refused)
-    watch = () if case.form in EXTENDED_STATE else _watched(case, step, expected)
+    watch = () if case.form in EXTENDED_STATE else watched(case, step, expected)
     return _Ready(case, text, attrs.evolve(step, watch=watch), expected)
 
 
-def _watched(case: Case, step: StepCase, expected: Expectation) -> tuple[tuple[int, int], ...]:
+def watched(case: Case, step: StepCase, expected: Expectation) -> tuple[tuple[int, int], ...]:
     """What the model changes, the case's own memory, and the surroundings of the stack."""
     wanted = [(address - 4, address + 8) for address in expected.memory]
     wanted += [(address, address + min(len(data), 80)) for address, data in case.memory]

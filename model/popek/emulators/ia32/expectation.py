@@ -71,7 +71,7 @@ EXTENDED_STATE: Final = frozenset(
 """Forms that move extended state, of whose image only a stand-in is in the model."""
 
 _DF, _DB, _TS = 8, 1, 10
-_BENIGN = frozenset({1, 3, 4, 5, 6, 7, 17})
+BENIGN = frozenset({1, 3, 4, 5, 6, 7, 17})
 _RF, _AC = 1 << 16, 1 << 18
 _MOST_ITERATIONS = 40
 _HIDDEN: Final = {
@@ -144,7 +144,9 @@ def memory_differences(
 _PLAIN: Final = Ia32.reset()
 
 
-def _arena_memory(arena: bytes) -> Memory:
+def arena_memory(arena: bytes) -> Memory:
+    """The arena as storage; a load from elsewhere leads outside."""
+
     def cell(address: Word) -> Word:
         where = int(address)
         if where >= ARENA_BYTES:
@@ -205,7 +207,7 @@ def initial_state(case: StepCase) -> Ia32:
         state[f"{name}.base"], state[f"{name}.limit"], state[f"{name}.rights"] = base, limit, rights
     memories = state.memories()
     arena = initial_memory(case) if case.stale else loaded
-    state.memory = _arena_memory(arena)
+    state.memory = arena_memory(arena)
     state.ports = Memory(memories["ports"].address_width, 8, lambda port: Word(8, 0xFF))
     state.msr = Memory(32, 64, dict(case.msrs))
     return state
@@ -223,11 +225,11 @@ def expect(
         OutsideError: the case leads out of what the harness can follow.
     """
     state = initial_state(case)
-    if _virtual_interrupt_pending(state):
+    if virtual_interrupt_pending(state):
         raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
     kinds = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
     parts = {name: Word(width, operands[name]) for name, width in kinds.items()}
-    asked = _Asked()
+    asked = Asked()
     outcome = run_to_its_end(machine, instruction, state.with_undefined(asked), parts)
     if isinstance(outcome, NotModelled):
         return NotComparable(outcome.reason)
@@ -269,14 +271,14 @@ def _gives_time(instruction: Instruction, state: Ia32) -> bool:
     return instruction.form in ("RDTSC", "RDTSCP") or clock
 
 
-def _virtual_interrupt_pending(state: Ia32) -> bool:
+def virtual_interrupt_pending(state: Ia32) -> bool:
     """Then #GP(0) comes before the instruction (SDM vol. 3B, "Protected-Mode Virtual Interrupts")."""
     flags = state.eflags
     virtual = ite(state.virtual_8086, state.cr4.vme, state.cr4.pvi)
     return bool((state.cpl == 3) & virtual & flags.vif & flags.vip)
 
 
-class _Asked(Mapping[str, int]):
+class Asked(Mapping[str, int]):
     """Answers every undefined result with 0 and remembers which were asked for."""
 
     def __init__(self) -> None:
@@ -339,9 +341,9 @@ def _translate(
         fault = _fault(case, state, outcome.state, vector, code)
         return attrs.evolve(fault, raised=(vector, code), storage=outcome.memory)
     after = outcome.state
-    memory = dict(_changes(after.memory))
+    memory = dict(changes(after.memory))
     msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
-    registers = _registers(after)
+    registers = shown_registers(after)
     entered = entered_stub(after, case.reserved)
     if entered is not None:
         registers, at, pushed = interrupted(after, registers)
@@ -363,7 +365,7 @@ def _watched_msrs(case: StepCase) -> Iterator[int]:
     yield from dict.fromkeys((*case.msrs, *case.read_msrs))
 
 
-def _changes(after: Memory) -> Iterator[tuple[int, int]]:
+def changes(after: Memory) -> Iterator[tuple[int, int]]:
     """Every byte that was stored, with its last value."""
     addresses: list[int] = []
     for entry in after.stores:
@@ -377,7 +379,7 @@ def _changes(after: Memory) -> Iterator[tuple[int, int]]:
         yield address, int(after.load(Word(32, address)))
 
 
-def _registers(state: Ia32) -> dict[str, int]:
+def shown_registers(state: Ia32) -> dict[str, int]:
     """By the names of the harness."""
     names = (
         *(*GPR_NAMES, "eip", "cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
@@ -412,13 +414,13 @@ def _fault(case: StepCase, before: Ia32, after: Ia32, vector: int, code: int | N
         after = after.copy()
         after.dr6.bd, after.dr7.gd = 1, 0
         undefined["dr6"] = 0xF  # "certain debug exceptions may clear bits 0-3" (SDM vol. 3B, DR6)
-    registers = _registers(after)
+    registers = shown_registers(after)
     registers["eip"] = int(before.eip)
     if after.real:
         undefined["eflags"] = _RF | _AC
     narrow_task = not int(before.tr.rights.type) & 8
     if not deliverable(after, vector, code is not None):
-        if vector in _BENIGN:
+        if vector in BENIGN:
             raise OutsideError("a benign fault that cannot be delivered")
         vector, code = _DF, 0
     if through_task(after, vector):
@@ -431,7 +433,7 @@ def _fault(case: StepCase, before: Ia32, after: Ia32, vector: int, code: int | N
         if narrow_task:
             registers.clear()
     msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
-    return Expectation("trap", vector, code, registers, undefined, dict(_changes(after.memory)), msrs)
+    return Expectation("trap", vector, code, registers, undefined, dict(changes(after.memory)), msrs)
 
 
 def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[int, int]) -> None:
@@ -443,7 +445,7 @@ def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[i
         raise OutsideError("an instruction that writes over itself")
     if target == follows and case.code[-1:] not in (b"\x9d", b"\xcf"):  # see `_with_marker` of the harness
         return
-    if _virtual_interrupt_pending(after):
+    if virtual_interrupt_pending(after):
         raise OutsideError("a transfer to where a virtual interrupt is pending")
     if target >= ARENA_BYTES:
         raise OutsideError(f"a transfer to {target:#x}")

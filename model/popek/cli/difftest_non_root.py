@@ -1,4 +1,4 @@
-"""`popek difftest vtx`: instructions of a guest on Bochs' VMX, each compared with non-root operation of the model."""
+"""`popek difftest non-root`: instructions of a guest on Bochs' VMX, compared with non-root operation of the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
 from .output import console, print_json, progress
 
 
-def difftest_vtx(
+def difftest_non_root(
     *forms: str,
     against: Annotated[str, Parameter(help="bochs, the only emulator with VMX.")] = "bochs",
     cases: Cases = 2000,
@@ -47,5 +47,5 @@ def difftest_vtx(
     else:
         from popek.report import difftest as report
 
-        console().print(report.vtx(found))
+        console().print(report.non_root(found))
     return 1 if found.unexplained else 0

@@ -1,4 +1,4 @@
-"""`popek difftest vmx`: thousands of VM entries on Bochs, each compared with what the checks say."""
+"""`popek difftest vm-entry`: thousands of VM entries on Bochs, each compared with what the checks say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from popek.emulators.vm_entry.compare import Case, Compared
 
 
-def difftest_vmx(
+def difftest_vm_entry(
     *,
     cases: Annotated[int, Parameter(help="How many VMCSs to try.")] = 2000,
     seed: Annotated[int, Parameter(help="Another seed gives other VMCSs.")] = 1,

@@ -9,7 +9,7 @@ import pytest
 from popek.architectures.svm.bochs import bochs_checks, deviations
 from popek.architectures.svm.checks import CHECKS
 from popek.architectures.svm.verdict import judge
-from popek.cli.difftest_svm import difftest_svm
+from popek.cli.difftest_vmrun import difftest_vmrun
 from popek.cli.errors import UserError
 from popek.emulators.bochs.simulator import BochsError
 from popek.emulators.vm_entry.harness import CODE_PAGE
@@ -127,7 +127,7 @@ def test_deviations_are_limited_to_the_models_they_name() -> None:
 
 @pytest.mark.parametrize("model", ["ryzen", "phenom_8650_toliman"])
 def test_nothing_is_left_to_explain(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert difftest_svm(cases=2000, seed=11, model=model, json=True) == 0
+    assert difftest_vmrun(cases=2000, seed=11, model=model, json=True) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["unexplained"] == []
     assert answer["cases"] == 2000
@@ -161,6 +161,6 @@ def test_the_deviations_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bad_input_is_one_line() -> None:
     with pytest.raises(UserError, match="--cases"):
-        difftest_svm(cases=0)
+        difftest_vmrun(cases=0)
     with pytest.raises(UserError, match=r"expected one of .*ryzen"):
-        difftest_svm(model="tigerlake")
+        difftest_vmrun(model="tigerlake")

@@ -10,7 +10,7 @@ import pytest
 
 from popek.architectures.vtx.operation import exits, non_root, x2apic
 from popek.architectures.vtx.operation.state import VmxIa32
-from popek.cli.difftest_vtx import difftest_vtx
+from popek.cli.difftest_non_root import difftest_non_root
 from popek.cli.errors import UserError
 from popek.emulators.non_root import compare as vmx_guest_compare
 from popek.emulators.non_root import deviations as vmx_guest_deviations
@@ -121,11 +121,11 @@ def test_the_deviations_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert difftest_vtx("CPUID", "LMSW", cases=30, seed=5, json=True) == 0
+    assert difftest_non_root("CPUID", "LMSW", cases=30, seed=5, json=True) == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["schema"], answer["unexplained"]) == ("popek/vtx-difftest/1", 0)
     assert answer["cases"] == 30
-    assert difftest_vtx(instruction=("SMSW",), cases=30, seed=5) == 0
+    assert difftest_non_root(instruction=("SMSW",), cases=30, seed=5) == 0
     assert "0 unexplained differences" in capsys.readouterr().out
 
 
@@ -139,7 +139,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_bad_input_is_one_line(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
-        difftest_vtx(**arguments)
+        difftest_non_root(**arguments)
     assert "\n" not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""`popek difftest vmx`: nothing that Bochs does is left to explain, and the test can tell."""
+"""`popek difftest vm-entry`: nothing that Bochs does is left to explain, and the test can tell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from popek.architectures.vtx.bochs import bochs_checks
 from popek.architectures.vtx.entry_checks import CHECKS
-from popek.cli.difftest_vmx import difftest_vmx, make_cases
+from popek.cli.difftest_vm_entry import difftest_vm_entry, make_cases
 from popek.cli.errors import UserError
 from popek.emulators.vm_entry import compare as vmx_compare
 from popek.emulators.vm_entry.compare import compare, modes, unexplained
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.emulator
 
 @pytest.mark.parametrize("model", ["tigerlake", "corei7_haswell_4770"])
 def test_nothing_is_left_to_explain(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert difftest_vmx(cases=2000, seed=11, model=model, json=True) == 0
+    assert difftest_vm_entry(cases=2000, seed=11, model=model, json=True) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["unexplained"] == []
     assert answer["cases"] == 2000
@@ -68,6 +68,6 @@ def test_the_deviations_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bad_input_is_one_line() -> None:
     with pytest.raises(UserError, match="--cases"):
-        difftest_vmx(cases=0)
+        difftest_vm_entry(cases=0)
     with pytest.raises(UserError, match="expected one of"):
-        difftest_vmx(model="pentium")
+        difftest_vm_entry(model="pentium")

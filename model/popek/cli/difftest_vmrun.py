@@ -1,4 +1,4 @@
-"""`popek difftest svm`: thousands of VMRUNs on Bochs, each compared with what the checks say."""
+"""`popek difftest vmrun`: thousands of VMRUNs on Bochs, each compared with what the checks say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from popek.emulators.vmrun.compare import Compared
 
 
-def difftest_svm(
+def difftest_vmrun(
     *,
     cases: Annotated[int, Parameter(help="How many VMCBs to try.")] = 2000,
     seed: Annotated[int, Parameter(help="Another seed gives other VMCBs.")] = 1,
