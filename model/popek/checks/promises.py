@@ -30,7 +30,7 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import Next, Outcome, Trap, Vector
+from popek.kernel.outcome import Next, Outcome, Target, Trap, Vector
 from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
@@ -315,18 +315,19 @@ class _Promises(Generic[S]):
 
     def _faults_of_the_guest(self) -> Iterator[_Breach]:
         """Per vector that goes to the guest: the guest's own machine does not raise it, or with another error code."""
-        vectors = {
-            path.result.vector: None
+        known = self._technique.guest_level
+        raised = {
+            (path.result.vector, path.result.level): self._technique.target(path.result)
             for path in self._hardware.paths
-            if isinstance(path.result, Trap) and self._technique.to_the_guest(path.result.vector)
+            if isinstance(path.result, Trap) and self._technique.target(path.result) is not Target.VMM
         }
-        for vector in vectors:
-            here, code = _raised(self._hardware, vector)
-            there, native_code = _raised(self._native, vector)
+        for (vector, level), target in raised.items():
+            here, code = _raised(self._hardware, vector, level)
+            there, native_code = _raised(self._native, vector, known(level))
             same = there if code is None or native_code is None else there & (code == native_code)
             yield _Breach(
                 _Kind.FAULTS,
-                f"raises {vector} where the guest's own machine does not",
+                f"raises {vector}{_whose(target)} where the guest's own machine does not",
                 (here.term,),
                 ~same & ~self._native.not_modelled,
             )
@@ -495,7 +496,7 @@ class _Promises(Generic[S]):
         faults = [
             path.condition
             for path in self._hardware.paths
-            if isinstance(path.result, Trap) and self._technique.to_the_guest(path.result.vector)
+            if isinstance(path.result, Trap) and self._technique.target(path.result) is not Target.VMM
         ]
         return any_of([*(conjunction(conditions) for conditions, _ in self._silent_ends), *faults])
 
@@ -550,8 +551,9 @@ class _Promises(Generic[S]):
                 differ = differ or native.changes
         shown = bool(differ) or isinstance(runs[0].outcome, Trap)
         if breach.kind is _Kind.FAULTS:
+            known = technique.guest_level
             shown = isinstance(on_hardware.outcome, Trap) and not _same_trap(
-                native.outcome, on_hardware.outcome
+                native.outcome, on_hardware.outcome, known
             )
         assert_replay(shown, instruction, breach.how, [run.describe() for run in runs if run is not None])
         return Counterexample(
@@ -565,21 +567,28 @@ class _Promises(Generic[S]):
         )
 
 
-def _raised(run: Run[S], vector: Vector) -> tuple[Word, Word | None]:
-    """Whether a run ends in a trap of this vector (width 1), and its error code where it has one."""
+def _whose(target: Target) -> str:
+    return "" if target is Target.GUEST else f" to {target.value}"
+
+
+def _raised(run: Run[S], vector: Vector, level: str) -> tuple[Word, Word | None]:
+    """Whether a run ends in a trap of this vector to this level (width 1), and its error code where it has one."""
     found, code = FALSE, None
     for path in run.paths:
-        if isinstance(path.result, Trap) and path.result.vector == vector:
+        result = path.result
+        if isinstance(result, Trap) and result.vector == vector and result.level == level:
             found = found | path.condition
-            given = path.result.error_code
+            given = result.error_code
             if given is not None:
                 code = given if code is None else ite(path.condition, given, code)
     return found, code
 
 
-def _same_trap(a: Outcome[S], b: Outcome[S]) -> bool:
-    """Whether both are traps of one vector with one error code, if both have one."""
+def _same_trap(a: Outcome[S], b: Outcome[S], known: Callable[[str], str]) -> bool:
+    """Whether both are traps of one vector to one level (of the guest's) with one error code, if both have one."""
     if not isinstance(a, Trap) or not isinstance(b, Trap) or a.vector != b.vector:
+        return False
+    if a.level != known(b.level):
         return False
     return a.error_code is None or b.error_code is None or a.error_code.value == b.error_code.value
 

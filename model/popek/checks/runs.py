@@ -67,7 +67,7 @@ class Run(Generic[S]):
                 if isinstance(result, Trap) and result.state is self.before:  # a trap mostly changes nothing
                     code = result.error_code
                     new = None if code is None else Word(code.width, replace(code.term))
-                    result = Trap(result.vector, new, result.memory, before)
+                    result = Trap(result.vector, new, result.memory, before, result.level)
                 else:
                     result = _replaced(result, replace, views, (self.before, before))
                 kept.append(Path(conditions, result))
@@ -128,9 +128,9 @@ def _replaced(
     match outcome:
         case Next(state):
             return Next(state.replaced(replace, views, kept))
-        case Trap(vector, code, memory, state):
+        case Trap(vector, code, memory, state, level):
             new = None if code is None else Word(code.width, replace(code.term))
-            return Trap(vector, new, memory, state.replaced(replace, views, kept))
+            return Trap(vector, new, memory, state.replaced(replace, views, kept), level)
     return outcome
 
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from .outcome import Vector
+from .outcome import Target, Trap
 from .state import State
 from .words import TRUE, Word
 
@@ -61,7 +61,9 @@ class Technique(Generic[S]):
             the guest's cell (width 1), so that it must learn of every change.
         handed_over: where given, a run that ends without a trap in such a hardware state (width 1) has handed
             control to the VMM; by default that is every supervisor state, whose entries the VMM owns.
-        to_the_guest: which traps on the hardware reach the guest's own handlers, and not the VMM; by default none.
+        target: whose handler a trap on the hardware goes to: the VMM's by default.
+        guest_level: a level of the hardware as the guest knows it, where a trap goes to a handler that is not the
+            VMM's; the level itself by default.
         entered: where given, `entered(private, hardware)` says that a hardware state in which control was handed
             over is at an entry of the VMM's own (width 1).
         hypotheses: what the VMM sees to so that its guest does not get out.
@@ -86,7 +88,8 @@ class Technique(Generic[S]):
     guest_address: Callable[[S, Word], Word] = lambda private, address: address
     shadows_address: Callable[[S, Word], Word] | None = None
     handed_over: Callable[[S], Word] | None = None
-    to_the_guest: Callable[[Vector], bool] = lambda vector: False
+    target: Callable[[Trap[S]], Target] = lambda trap: Target.VMM
+    guest_level: Callable[[str], str] = lambda level: level
     entered: Callable[[S, S], Word] | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
     without: Callable[[frozenset[str]], Technique[S]] | None = None

@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from popek.kernel.machine import Machine, Setting, leaf_setting
+from popek.kernel.outcome import Target, Trap
 from popek.kernel.state import Role, Slot
 from popek.kernel.technique import Technique
 from popek.kernel.words import FALSE, Word, ite
@@ -155,6 +156,11 @@ def _map(name: str, guest: VmxIa32, private: VmxIa32) -> VmxIa32:
     return virtual_machine(PRESETS[name][0], guest, private)
 
 
+def _target(trap: Trap[VmxIa32]) -> Target:
+    """A fault goes to the guest, for the exception bitmap is 0."""
+    return Target.VMM if trap.vector is VM_EXIT else Target.GUEST
+
+
 def technique(name: str) -> Technique[VmxIa32]:
     """VT-x with what a preset of `PRESETS` owns; the machine's settings say what the controls are."""
     owner = PRESETS[name][0]
@@ -173,7 +179,7 @@ def technique(name: str) -> Technique[VmxIa32]:
         guest=lambda state: (state.non_root == 0) & (state.reserved.size == 0) & (state.read_only.size == 0),
         private=lambda guest, private: exists_in_cr0(private.cr0.value),
         handed_over=lambda after: FALSE,
-        to_the_guest=lambda vector: vector is not VM_EXIT,  # the exception bitmap is 0
+        target=_target,
         keeps_hidden=True,  # VM exit and VM entry save and load the hidden parts (SDM vol. 3C, chapters 27, 28)
         source=SOURCE,
     )
