@@ -72,6 +72,11 @@ class Technique(Generic[S]):
             what loading what an instruction can save gives.
         guests_own: mode and resource leaves and memories that hold the guest's values and that the VMM does not
             own: changing them is the guest's own affair, and does not make an instruction control-sensitive.
+        owns_cell: where given, `owns_cell(memory, address)` says which cells of an owned memory are the VMM's
+            (width 1); all of them otherwise.
+        settled: fidelity compares with the map of what the VMM has *after* the run, so that a change of the VMM's
+            things breaks safety alone; otherwise with what it had before.
+        uncompared: leaves and memories that fidelity leaves aside; clocks where nobody says.
         source: who describes the technique.
     """
 
@@ -95,4 +100,7 @@ class Technique(Generic[S]):
     without: Callable[[frozenset[str]], Technique[S]] | None = None
     keeps_hidden: bool = False
     guests_own: tuple[str, ...] = ()
+    owns_cell: Callable[[str, Word], Word] | None = None
+    settled: bool = False
+    uncompared: tuple[str, ...] | None = None
     source: str = ""

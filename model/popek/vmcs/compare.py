@@ -18,7 +18,7 @@ from popek.kernel.words import FALSE, TRUE, Word, any_of
 from popek.solving.optimize import cheapest
 from popek.solving.solver import Answer, Effort, Model, Solver
 
-from .formulas import Formulas, memory_of
+from popek.architectures.vtx.formulas import Formulas, memory_of
 from .redundancy import LAUNCH
 
 _Key = tuple[int, Outcome, str]

@@ -17,7 +17,7 @@ from popek.kernel.words import Word
 from popek.solving.optimize import Choices
 from popek.solving.solver import Answer, Effort, Model
 
-from .formulas import Formulas, memory_of
+from popek.architectures.vtx.formulas import Formulas, memory_of
 
 LAUNCH: Final = Launch(current_vmcs=0x1_1000, vmxon_pointer=0x1_2000, x2apic=False)
 """Where the questions are asked: VMLAUNCH in VMX root operation, 64-bit mode, outside SMM."""

@@ -25,7 +25,7 @@ from popek.solving.optimize import cheapest, contradiction
 from popek.solving.solver import Answer, Effort
 from popek_specs.vtx import rows
 
-from .formulas import Formulas
+from popek.architectures.vtx.formulas import Formulas
 
 _BIT: Final = 100_000  # outweighs all preferences together
 _GATE, _ELSEWHERE, _AGAINST_PRACTICE = 4, 8, 5

@@ -26,7 +26,7 @@ from popek.kernel.machine import UnknownNameError
 from popek.kernel.outcome import Next
 from popek.kernel.words import FALSE, TRUE, Word, symbol
 from popek.solving.solver import Answer, Effort
-from popek.vmcs.formulas import Formulas
+from popek.architectures.vtx.formulas import Formulas
 
 from .vtx_interrupt_traces import (
     PRESET,

@@ -3,7 +3,7 @@
 The guest's kernel is at CPL 0, so the user mode of Theorem 1 is non-root operation at CPL 0, and its twin differs in
 `non_root` alone.  What VM entry and VM exit switch is no resource of the VMM's: of this machine's components, only
 what the ownership profile names is one.  Two things do not fit the paper's notion of a trap, and are decided in
-`fidelity`: a fault in non-root operation goes to the guest, not to the VMM, unless the exception bitmap says so; and
+`arrangement`: a fault in non-root operation goes to the guest, not to the VMM, unless the exception bitmap says so; and
 an instruction that works on a read shadow, or on the TSC offset, is critical by the letter and yet faithful.
 """
 
@@ -16,15 +16,14 @@ from typing import Final
 import attrs
 
 from popek.kernel.machine import Machine, Setting, leaf_setting
-from popek.kernel.outcome import Target, Trap
 from popek.kernel.state import Role, Slot
 from popek.kernel.technique import Technique
 from popek.kernel.words import FALSE, Word, ite
 
 from ...ia32.state import Ia32
 from . import machine as vmx
-from .exits import VM_EXIT
-from .fidelity import CONTROLS, COVERS, covered, exists_in_cr0
+from .arrangement import CONTROLS, COVERS, covered, exists_in_cr0, plain_guest, target
+from .arrangement import owned_leaves as owned_of_processor
 from .ownership import EVERYTHING, Profile, profile, virtual_machine
 from .state import VmxIa32
 
@@ -69,13 +68,8 @@ def owned_leaves(owned: Profile) -> tuple[str, ...]:
         leaf.name for leaf in VmxIa32.leaves
         if leaf.name not in processor and leaf.name not in ("nmi_blocked", "tsc_offset")
     ]  # fmt: skip
-    bits = [
-        leaf.name for leaf in Ia32.leaves
-        if leaf.component in ("cr0", "cr4") and getattr(owned, leaf.component) >> leaf.low & 1
-    ]  # fmt: skip
-    words = [leaf.name for leaf in Ia32.leaves if leaf.component in owned.words]
     pages = ("io_bitmap", "msr_bitmap", "vmread_bitmap", "vmwrite_bitmap", "virtual_apic")
-    return (*controls, *bits, *words, *owned.memories, *pages)
+    return (*controls, *owned_of_processor(owned), *pages)
 
 
 @cache
@@ -156,11 +150,6 @@ def _map(name: str, guest: VmxIa32, private: VmxIa32) -> VmxIa32:
     return virtual_machine(PRESETS[name][0], guest, private)
 
 
-def _target(trap: Trap[VmxIa32]) -> Target:
-    """A fault goes to the guest, for the exception bitmap is 0."""
-    return Target.VMM if trap.vector is VM_EXIT else Target.GUEST
-
-
 def technique(name: str) -> Technique[VmxIa32]:
     """VT-x with what a preset of `PRESETS` owns; the machine's settings say what the controls are."""
     owner = PRESETS[name][0]
@@ -176,10 +165,10 @@ def technique(name: str) -> Technique[VmxIa32]:
         replaced=values,
         shadowed=tuple(n for n in values if n in kept or n.startswith(("dr6", "dr7"))),
         deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
-        guest=lambda state: (state.non_root == 0) & (state.reserved.size == 0) & (state.read_only.size == 0),
+        guest=plain_guest,
         private=lambda guest, private: exists_in_cr0(private.cr0.value),
         handed_over=lambda after: FALSE,
-        target=_target,
+        target=target,
         keeps_hidden=True,  # VM exit and VM entry save and load the hidden parts (SDM vol. 3C, chapters 27, 28)
         source=SOURCE,
     )
