@@ -147,6 +147,17 @@ class Desk(Generic[S]):
         governed = self.assistance.governed
         return tuple(self.machine.instructions) if governed is None else tuple(governed())
 
+    @cached_property
+    def plain(self) -> tuple[S, S]:
+        """What guest and VMM look like where nothing is said of them."""
+        plain = self.assistance.plain
+        return (self.machine.state.reset(), self.machine.state.reset()) if plain is None else plain()
+
+    @cached_property
+    def owner_of_all(self) -> Any:
+        """The profile of a VMM that owns everything."""
+        return self.assistance.owner(self.assistance.ownable)
+
     def representatives(self, forms: Iterable[str] | None = None) -> tuple[str, ...]:
         """One form of each mnemonic, but of those that are told apart."""
         seen: dict[tuple[str, str], str] = {}
