@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from .interrupts import Interrupts
 from .machine import Machine, UnknownNameError
 from .outcome import Trap, Vector
 from .state import State
@@ -165,6 +166,7 @@ class Processor:
         fields: how a choice is written down, registers and fields by name: given the profile, the controls, and
             the number that was found for a word.
         outcome: what the processor makes of these fields, where it is asked.
+        layout: the width of a field, and its bits: high, low, name.
     """
 
     name: str
@@ -177,6 +179,7 @@ class Processor:
         lambda profile, setting, number: {}
     )
     outcome: Callable[[Mapping[str, int]], str] = lambda fields: ""
+    layout: Callable[[str], tuple[int, Sequence[tuple[int, int, str]]]] = lambda field: (64, ())
 
 
 @attrs.frozen
@@ -303,7 +306,7 @@ class Assistance(Generic[S]):
     written: Callable[[Mapping[str, str]], Settings] | None = None
     presets: Callable[[], Mapping[str, Preset]] = dict
     problems: Mapping[str, str] = attrs.field(factory=dict)
-    interrupts: Any = None
+    interrupts: Interrupts | None = None
     source: str = ""
 
     def control(self, name: str) -> Control[S]:

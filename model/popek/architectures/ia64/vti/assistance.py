@@ -71,6 +71,10 @@ def _processor(name: str | None) -> Processor:
         tuple(bits.values()),
         missing=lambda control: "a bit of later processors" if control in absent else "",
         fields=fields,
+        layout=lambda field: (
+            64,
+            [(place, place, name) for name, place in (VAC_BITS if field == "vac" else VDC_BITS).items()],
+        ),
     )
 
 

@@ -29,6 +29,7 @@ from ..controls import exit_reasons
 from ..vmcs import Vmcs
 from .arrangement import CONTROLS, COVERS, arrange
 from .exits import REASONS, VM_EXIT
+from .interrupt_claims import INTERRUPTS
 from .machine import build
 from .non_root import ENABLED
 from .ownership import EVERYTHING, FEATURES, OWNABLE, TOUCHES, Profile, profile
@@ -252,6 +253,7 @@ VT_X: Final = Assistance[VmxIa32](
     written=written,
     presets=presets,
     problems={form: name for name, forms in PROBLEMS.items() for form in forms},
+    interrupts=INTERRUPTS,
     source="Intel SDM vol. 3C, chapters on VMX",
 )
 

@@ -5,7 +5,7 @@ What is to be found are the control words; everything else of the VMCS is the pl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -16,7 +16,9 @@ from popek.kernel.words import Word, symbol
 from ..baselines import baseline
 from ..capabilities import Capabilities, CapabilityView
 from ..capability_files import CapabilityError, load_capabilities
+from ..controls import decode
 from ..entry_checks import CHECKS
+from ..fields import FIELDS as VMCS_FIELDS
 from ..formulas import Formulas
 from ..verdict import judge
 from .arrangement import CONTROLS, COVERS
@@ -97,4 +99,10 @@ def of_capabilities(capabilities: Capabilities) -> Processor:
         frozenset(name for name in FEATURES if missing(name)),
         fields,
         outcome,
+        _layout,
     )
+
+
+def _layout(field: str) -> tuple[int, Sequence[tuple[int, int, str]]]:
+    named = decode(field, 0) if field in FIELDS.values() else []
+    return VMCS_FIELDS[field].width, [(bit.high, bit.low, bit.name) for bit in named]
