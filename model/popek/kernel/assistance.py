@@ -166,7 +166,7 @@ class Processor:
         fields: how a choice is written down, registers and fields by name: given the profile, the controls, and
             the number that was found for a word.
         outcome: what the processor makes of these fields, where it is asked.
-        layout: the width of a field, and its bits: high, low, name.
+        layout: the width of a field, and its bits: high, low, name, what its value means; given the value.
     """
 
     name: str
@@ -179,7 +179,10 @@ class Processor:
         lambda profile, setting, number: {}
     )
     outcome: Callable[[Mapping[str, int]], str] = lambda fields: ""
-    layout: Callable[[str], tuple[int, Sequence[tuple[int, int, str]]]] = lambda field: (64, ())
+    layout: Callable[[str, int], tuple[int, Sequence[tuple[int, int, str, str]]]] = lambda field, value: (
+        64,
+        (),
+    )
 
 
 @attrs.frozen

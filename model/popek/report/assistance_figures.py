@@ -22,6 +22,8 @@ class _Bit:
     high: int
     low: int
     name: str
+    meaning: str
+    value: int
 
 
 def exits(assistance: Assistance[Any], found: Sequence[Governed]) -> Figure:
@@ -47,7 +49,11 @@ def controls(processor: Processor, found: Synthesis) -> Figure:
     """The chosen fields that have named bits, bit by bit."""
     strips = []
     for field, value in found.fields.items():
-        width, bits = processor.layout(field)
+        width, bits = processor.layout(field, value)
         if bits:
-            strips.append(bit_strip(field, value, width, [_Bit(*bit) for bit in bits]))
+            parts = [
+                _Bit(high, low, name, meaning, value >> low & (2 << high - low) - 1)
+                for high, low, name, meaning in bits
+            ]
+            strips.append(bit_strip(field, value, width, parts))
     return stacked(strips)

@@ -385,6 +385,10 @@ class Bit(Protocol):
     def low(self) -> int: ...  # noqa: D102
     @property
     def name(self) -> str: ...  # noqa: D102
+    @property
+    def value(self) -> int: ...  # noqa: D102
+    @property
+    def meaning(self) -> str: ...  # noqa: D102
 
 
 def bit_strip(field: str, value: int, width: int, bits: Sequence[Bit], wrong: Collection[int] = ()) -> Figure:

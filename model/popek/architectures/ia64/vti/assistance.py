@@ -71,9 +71,9 @@ def _processor(name: str | None) -> Processor:
         tuple(bits.values()),
         missing=lambda control: "a bit of later processors" if control in absent else "",
         fields=fields,
-        layout=lambda field: (
+        layout=lambda field, value: (
             64,
-            [(place, place, name) for name, place in (VAC_BITS if field == "vac" else VDC_BITS).items()],
+            [(n, n, name, "") for name, n in (VAC_BITS if field == "vac" else VDC_BITS).items()],
         ),
     )
 

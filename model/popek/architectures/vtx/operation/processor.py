@@ -103,6 +103,6 @@ def of_capabilities(capabilities: Capabilities) -> Processor:
     )
 
 
-def _layout(field: str) -> tuple[int, Sequence[tuple[int, int, str]]]:
-    named = decode(field, 0) if field in FIELDS.values() else []
-    return VMCS_FIELDS[field].width, [(bit.high, bit.low, bit.name) for bit in named]
+def _layout(field: str, value: int) -> tuple[int, Sequence[tuple[int, int, str, str]]]:
+    named = decode(field, value) if field in FIELDS.values() else []
+    return VMCS_FIELDS[field].width, [(bit.high, bit.low, bit.name, bit.meaning) for bit in named]
