@@ -17,7 +17,9 @@ from popek.kernel.outcome import Target, Trap
 from popek.kernel.technique import Technique
 from popek.kernel.words import FALSE, Word, concat, ite
 
-from ...ia32.state import CR0_DEFINED, UD, Ia32
+from ...ia32.state import Ia32
+from ...x86.exceptions import UD
+from ...x86.registers import CR0_DEFINED
 from .exits import VM_EXIT
 from .ownership import Profile, virtual_machine
 from .state import PinControls, PrimaryControls, SecondaryControls, VmxIa32

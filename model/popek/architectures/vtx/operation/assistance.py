@@ -22,9 +22,9 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.words import Word
 
-from ...ia32.access import MemoryOperand
-from ...ia32.interception import Interception
 from ...ia32.state import Ia32
+from ...x86.access import MemoryOperand
+from ...x86.interception import Interception
 from ..controls import exit_reasons
 from ..vmcs import Vmcs
 from .arrangement import CONTROLS, COVERS, arrange
@@ -111,7 +111,7 @@ def plain() -> tuple[VmxIa32, VmxIa32]:
 # -- the forms that VMX says something about ----------------------------------------------------------
 
 
-class _Recorder(Interception):
+class _Recorder(Interception[Ia32]):
     """Notes whether a hook was called that a VMX control, or non-root operation itself, decides about."""
 
     called = False
