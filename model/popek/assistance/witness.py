@@ -12,8 +12,7 @@ from popek.checks.runs import Run, probe
 from popek.checks.verdict import Question
 from popek.checks.witness import find_minimal
 from popek.kernel.exploration import Path
-from popek.kernel.state import State, substitution
-from popek.kernel.words import Word, any_of
+from popek.kernel.state import State
 from popek.solving.solver import Answer
 
 from .desk import PROBE, Duty
@@ -101,14 +100,8 @@ def _fails(
     own, virtualized = (Run(one.before, (Path((), one.outcome),), {}) for one in (native, hardware))
     if due.instruction.mnemonic in due.arrangement.lacks:
         own = due.obligation.native.at(native.before)
-    replayed = attrs.evolve(due.obligation, native=own, hardware=virtualized)
+    places = {name: where[0] for name, where in addresses.items()}
+    replayed = attrs.evolve(due.obligation, native=own, hardware=virtualized, places=places)
     ends = replayed.kept(virtualized)
-    if failure == "unsafe":
-        broken = any_of(breach.when for breach in replayed.changes(ends))
-    else:
-        broken = any_of(breach.when for breach in (*replayed.unlike(ends), *replayed.faults()))
-    widths = {name: content.address_width for name, content in native.before.memories().items()}
-    places = {
-        f"{PROBE} {name}": Word(widths[name], where[0]) for name, where in addresses.items() if name in widths
-    }
-    return Word(1, substitution(places, {})(broken.term)).value == 1
+    breaches = replayed.changes(ends) if failure == "unsafe" else (*replayed.unlike(ends), *replayed.faults())
+    return any(breach.when.value == 1 for breach in breaches)

@@ -25,7 +25,7 @@ from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import FALSE, TRUE, Word, any_of, ite
 
-from .runs import PROBE, Completion, Run, conjunction, differing, handed_over, probe, together
+from .runs import PROBE, Completion, Run, conjunction, differing, handed_over, place_of, probe, together
 
 S = TypeVar("S", bound=State)
 
@@ -87,6 +87,7 @@ class Obligation(Generic[S]):
         native: the run from G.
         hardware: the run from f(G, P).
         private: P.
+        places: for runs on numbers, where memories are compared, by name.
     """
 
     machine: Machine[S]
@@ -95,6 +96,7 @@ class Obligation(Generic[S]):
     native: Run[S]
     hardware: Run[S]
     private: S
+    places: Mapping[str, int] | None = None
 
     @property
     def guest(self) -> S:
@@ -137,7 +139,8 @@ class Obligation(Generic[S]):
             ours = [(c, self.seen(after, [self.private])) for c, after in ends]
             # The hardware's conditions come first: they say most about what the other run sees.
             pairs = list(together(ours, expected))
-        for case in differing(pairs, ignoring=ignoring, time_is_state=technique.uncompared is not None):
+        counts = technique.uncompared is not None
+        for case in differing(pairs, ignoring=ignoring, time_is_state=counts, places=self.places):
             yield Breach(
                 Kind.UNLIKE,
                 "another result than on the guest's own machine",
@@ -216,10 +219,15 @@ class Obligation(Generic[S]):
 
     def changed(self, before: S, after: S, names: frozenset[str]) -> Word:
         """Whether one of these leaves or memories changed (width 1)."""
-        time_is_state = self.technique.uncompared is not None
-        return any_of(
-            changes(before, after, names, self.technique.owns_cell, time_is_state=time_is_state).values()
+        found = changes(
+            before,
+            after,
+            names,
+            self.technique.owns_cell,
+            time_is_state=self.technique.uncompared is not None,
+            places=self.places,
         )
+        return any_of(found.values())
 
     def _own_cells(self, before: S, after: S) -> Iterator[Word]:
         """Per changed cell: it is the VMM's."""
@@ -276,22 +284,27 @@ def changes(
     owns_cell: Callable[[str, Word], Word] | None = None,
     *,
     time_is_state: bool = True,
+    places: Mapping[str, int] | None = None,
 ) -> Mapping[str, Word]:
     """Per leaf or memory of these that can be another than before, the condition that it is.
 
     Args:
         owns_cell: which cells of a memory count.
+        places: as for `Obligation`.
     """
     everything = {leaf.name for leaf in before.leaves} | set(before.memories())
     cases = differing(
-        [((), (), before, after)], ignoring=frozenset(everything - names), time_is_state=time_is_state
+        [((), (), before, after)],
+        ignoring=frozenset(everything - names),
+        time_is_state=time_is_state,
+        places=places,
     )
     found: dict[str, Word] = {}
     for case in cases:
         for name, condition in case.unlike.items():
             content = before.memories().get(name)
             if content is not None and owns_cell is not None:
-                condition = condition & owns_cell(name, probe(content, f"{PROBE} in {name}"))
+                condition = condition & owns_cell(name, place_of(content, name, places))
             if condition.value != 0:
                 found[name] = condition
     return found

@@ -132,6 +132,10 @@ class Prover:
         """The machine whose instructions the guest executes."""
         return self.interrupts.machine()
 
+    def forget(self) -> None:
+        """Nothing is kept of what was explored."""
+        self._runs.clear()
+
     def setup(self, dropped: Sequence[str], choices: Mapping[str, int] | None = None) -> Any:
         """What is in place without these controls and duties.
 
