@@ -98,11 +98,14 @@ def from_file(path: Path) -> Machine[Any]:
     Raises:
         MachineFileError: the file cannot be read, does not run, or does not declare exactly one machine.
     """
+    from popek.kernel.assistance import Assistance, hardware_of
     from popek.kernel.machine import Machine
 
     names = _executed(path)
     try:
         declared: list[Machine[Any]] = [make() for make in names.get("MACHINES", {}).values()]
+        if not declared:
+            declared = [hardware_of(value) for value in names.values() if isinstance(value, Assistance)]
     except Exception as error:  # whatever the user's code raises
         raise _at_fault(path, error) from None
     # A file that imports another's MACHINES declares its own machine all the same.

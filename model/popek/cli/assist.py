@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
@@ -400,7 +400,8 @@ def _owner(
     from popek.kernel.assistance import AssistanceError
     from popek.report.assistance import Owner
 
-    names = {name.strip() for name in (own or "everything").split(",") if name.strip()}
+    wanted = "everything" if own is None else own
+    names = {name.strip() for name in wanted.split(",") if name.strip()}
     if "help" in names:
         raise UserError(
             "--own takes " + "; ".join(f"{n}: {o.summary}" for n, o in assistance.ownable.items())
@@ -414,7 +415,7 @@ def _owner(
     try:
         profile = assistance.owner(names - set(grant), assume=assumed)
     except AssistanceError as error:
-        raise UserError(f"--own {own or 'everything'}: {error}") from None
+        raise UserError(f"--own {wanted}: {error}") from None
     return Owner(assistance, names - set(grant), assumed, mode), profile
 
 
@@ -482,13 +483,14 @@ def _settings(assistance: Assistance[Any], what: str | None, fields: Sequence[st
         return [by_name[what.lower()]]
     try:
         if what is None:
-            if assistance.written is None:
-                raise UserError(f"{assistance.name} has no fields to set")
             pairs = [text.partition("=") for text in fields]
             for name, sign, _ in pairs:
                 if not sign:
                     raise UserError(f"--set {name}: expected FIELD=VALUE")
-            return [assistance.written({name: value for name, _, value in pairs})]
+            values = {name: value for name, _, value in pairs}
+            return [
+                _of_controls(assistance, values) if assistance.written is None else assistance.written(values)
+            ]
         if assistance.read is None or (what != "-" and not Path(what).exists()):
             import difflib
 
@@ -501,3 +503,19 @@ def _settings(assistance: Assistance[Any], what: str | None, fields: Sequence[st
         raise UserError(f"{what}: {error.strerror or error}") from None
     except AssistanceError as error:
         raise UserError(str(error)) from None
+
+
+def _of_controls(assistance: Assistance[Any], fields: Mapping[str, str]) -> Settings:
+    """A configuration by the names of the controls, every one of which must be given."""
+    from popek.kernel.assistance import Settings
+
+    known = [control.name for control in assistance.controls if control.chosen]
+    for name, value in fields.items():
+        if name not in known or value not in ("0", "1"):
+            raise UserError(
+                f"--set {name}={value}: expected NAME=0 or NAME=1 with NAME of {', '.join(known)}"
+            )
+    missing = [name for name in known if name not in fields]
+    if missing:
+        raise UserError(f"--set: not given, and it decides what exits: {', '.join(missing)}")
+    return Settings("command line", "command line", {name: int(value) for name, value in fields.items()})

@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from .interrupts import Interrupts
-from .machine import Machine, UnknownNameError
+from .machine import Machine, UnknownNameError, leaf_setting
 from .outcome import Trap, Vector
-from .state import State
+from .state import Role, State
 from .technique import Technique
 from .words import Word, symbol
 
@@ -248,7 +248,8 @@ class Assistance(Generic[S]):
         name: as the command line spells it: the name of the technique.
         title: for people.
         machine: makes the machine on which questions about the controls are asked, every control left open.
-        hardware: makes the machine on which the technique of this name is found, the controls being settings.
+        hardware: makes the machine on which the technique of this name is found, the controls being settings; by
+            default it is made from this declaration (`hardware_of`).
         before: makes the machine without the assistance, and names the technique that the assistance replaces.
         controls: the controls, in declared order.
         ownable: what a VMM can own, by name.
@@ -283,13 +284,13 @@ class Assistance(Generic[S]):
     name: str
     title: str
     machine: Callable[[], Machine[S]]
-    hardware: Callable[[], Machine[Any]]
     before: tuple[Callable[[], Machine[Any]], str]
     controls: tuple[Control[S], ...]
     ownable: Mapping[str, Ownable]
     everything: frozenset[str]
     profile: Callable[[frozenset[str], Mapping[str, int], Iterable[str]], Any]
     arrange: Callable[[Any, Mapping[str, Word], Mapping[str, int]], Arrangement[S]]
+    hardware: Callable[[], Machine[Any]] | None = None
     touches: tuple[str, ...] = ()
     options: Mapping[str, str] = attrs.field(factory=dict)
     modes: Mapping[str, Mode[S]] = attrs.field(factory=lambda: {"": Mode("")})
@@ -354,3 +355,48 @@ def _near(name: str, known: Mapping[str, Any]) -> str:
 
     near = difflib.get_close_matches(name, known, 2, 0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
+
+
+def hardware_of(assistance: Assistance[Any]) -> Machine[Any]:
+    """The machine on which the technique of an assistance is found, its controls being settings.
+
+    A VMM that owns the usual has every control at 1 where nobody says.  What it leaves to the guest is no resource.
+    """
+    if assistance.hardware is not None:
+        return assistance.hardware()
+    plain, profile = assistance.machine(), assistance.owner()
+    leaves = {c.name: c.leaf for c in assistance.controls if c.leaf}
+
+    def arrangement(private: State | None) -> Arrangement[Any]:
+        words = {
+            c.name: Word(1, 1) if c.name not in leaves else c.symbol if private is None else private[c.leaf]
+            for c in assistance.controls
+            if c.holds is None
+        }
+        return assistance.arrange(profile, words, {})
+
+    declared = arrangement(None).technique
+    owned = {*declared.owned, *leaves.values()}
+
+    def role(name: str, own: Role) -> Role:
+        yields = own in (Role.RESOURCE, Role.MODE, Role.TIME) and name not in owned
+        return Role.GENERAL if yields else own
+
+    technique = attrs.evolve(
+        declared,
+        name=assistance.name,
+        title=assistance.title,
+        map=lambda guest, private: arrangement(private).image(guest, private),
+        owned=(*declared.owned, *leaves.values()),
+        source=assistance.source,
+    )
+    settings = tuple(
+        leaf_setting(c.name.upper(), c.leaf, 1, c.summary or c.name, 1) for c in assistance.controls if c.leaf
+    )
+    return attrs.evolve(
+        plain,
+        state=plain.state.with_roles(role),
+        settings=(*plain.settings, *settings),
+        techniques={assistance.name: technique},
+        relocate=None,
+    )

@@ -143,9 +143,8 @@ def exits(assistance: Assistance[Any], found: Sequence[Governed]) -> RenderableT
             short(assistance, ", ".join(item.controls)) or ("" if item.reason is None else "unconditional"),
         )
         last = item.reason
-    lines = [
-        Text(f"{heading}: {'; '.join(parts)}") for heading, parts in groupings(assistance, found).items()
-    ]
+    grouped = groupings(assistance, found)
+    lines = [Text(f"{heading}: {'; '.join(parts)}") for heading, parts in grouped.items() if parts]
     return Group(table, Text(""), *lines)
 
 

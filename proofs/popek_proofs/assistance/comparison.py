@@ -17,7 +17,7 @@ from popek.assistance.synthesis import Synthesis, processor_of, synthesize
 from popek.checks.runs import explore_instruction
 from popek.checks.survey import Request, Surveyor
 from popek.checks.verdict import Truth
-from popek.kernel.assistance import Processor
+from popek.kernel.assistance import Processor, hardware_of
 from popek.kernel.configuration import default_configuration
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.outcome import Next
@@ -57,7 +57,7 @@ class Compared:
     @cached_property
     def machine(self) -> Machine[Any]:
         """The machine on which the technique is found."""
-        return self.desk.assistance.hardware()
+        return hardware_of(self.desk.assistance)
 
     @cached_property
     def technique(self) -> Technique[Any]:
