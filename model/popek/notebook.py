@@ -565,6 +565,10 @@ def _bits(found: Diagnosis, field: str) -> Figure:
 
 
 __all__ = [
+    "assist_exits",
+    "assist_judge",
+    "assist_requirements",
+    "assist_synthesize",
     "beside",
     "check",
     "classify",

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from popek.architectures.ia64.vti.assistance import VT_I, written
+from popek.assistance.judgement import judge
 from popek.cli import assist
 from popek.cli.errors import UserError
 
@@ -96,9 +98,11 @@ def test_requirements_and_synthesis(capsys) -> None:
     assert "left open whatever the controls: mov r = pmd[r], tf r = imm8" in capsys.readouterr().out
 
 
-def test_the_best_bits_are_judged_to_be_anybodys(capsys) -> None:
-    """Whoever owns what: only counters, which mov from PMD shows, cannot be owned with Xen's bits."""
-    assert assist.judge("vt-i", set_=("vac=0x7f", "vdc=1"), witnesses=False, jobs=1, json=True) == 0
-    found = answer(capsys)
-    assert set(found["can_own"]) >= {"debug", "external-interrupts", "timer"}
-    assert "counters" not in found["can_own"]
+def test_whom_bits_harm() -> None:
+    """Xen's bits keep interrupts and the timer; PMD can be read, so nobody can own the counters."""
+    forms = ("mov r = cr.ivr", "mov r = pmd[r]", "mov cr.itm = r")
+    found = judge(VT_I, written({"vac": "0x7f", "vdc": "1"}), forms=forms, witnesses=False)
+    assert {"external-interrupts", "timer"} <= set(found.kept)
+    assert [(row.form, [(h.owner, h.failure) for h in row.harms]) for row in found.rows if row.harms] == [
+        ("mov r = pmd[r]", [("counters", "unfaithful")])
+    ]
