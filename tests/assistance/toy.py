@@ -12,7 +12,7 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, Target, Vector
 from popek.kernel.state import Register, Role, bit, register, word
 from popek.kernel.technique import Technique
-from popek.kernel.words import FALSE, Word
+from popek.kernel.words import Word
 
 EXIT, CONTROLS = Vector("exit", 9), ("lra_exiting", "shift_exiting")
 
@@ -63,7 +63,7 @@ def arrange(owns: frozenset[str], controls: Mapping[str, Word], masks: Mapping[s
     owned = ("guest", *(["shift"] if "shift" in owns else []))
     technique: Technique[Toy] = Technique(
         "toy", "a guest bit", map_, owned, owned, lambda state: (state.guest == 1) & (state.mode == 0),
-        replaced=owned[1:], guest=lambda guest: guest.guest == 0, handed_over=lambda after: FALSE,
+        replaced=owned[1:], guest=lambda guest: guest.guest == 0,
         target=lambda trap: Target.VMM if trap.vector is EXIT else Target.GUEST, settled=True, uncompared=(),
     )  # fmt: skip
     private = Toy.symbolic(PRIVATE).with_changes({f"controls.{n}": value for n, value in controls.items()})

@@ -11,11 +11,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
 from popek.kernel import terms
+from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
@@ -25,7 +26,18 @@ from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import FALSE, TRUE, Word, any_of, ite
 
-from .runs import PROBE, Completion, Run, conjunction, differing, handed_over, place_of, probe, together
+from .runs import (
+    PROBE,
+    Completion,
+    Run,
+    conjunction,
+    differing,
+    handed_over,
+    operating_mode,
+    place_of,
+    probe,
+    together,
+)
 
 S = TypeVar("S", bound=State)
 
@@ -37,6 +49,7 @@ class Kind(enum.Enum):
     FAULTS = "the guest's own machine does not fault so"
     CHANGES = "the VMM's things change"
     SHOWS = "the VMM's things show"
+    LOSES = "two guests are one to the VMM"
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -45,6 +58,7 @@ class Breach:
 
     Attributes:
         parts: where `also` is any of several, each of them: where the whole is too hard, they are asked one by one.
+        other: the second P or guest, where there is one.
     """
 
     kind: Kind
@@ -52,6 +66,7 @@ class Breach:
     given: tuple[Term, ...]
     also: Word
     parts: tuple[Word, ...] = ()
+    other: Any = None
 
     @property
     def when(self) -> Word:
@@ -88,6 +103,7 @@ class Obligation(Generic[S]):
         hardware: the run from f(G, P).
         private: P.
         places: for runs on numbers, where memories are compared, by name.
+        time_is_state: clocks count, whatever the technique says.
     """
 
     machine: Machine[S]
@@ -97,6 +113,11 @@ class Obligation(Generic[S]):
     hardware: Run[S]
     private: S
     places: Mapping[str, int] | None = None
+    time_is_state: bool = False
+
+    @property
+    def _time(self) -> bool:
+        return self.time_is_state or self.technique.uncompared is not None
 
     @property
     def guest(self) -> S:
@@ -105,11 +126,15 @@ class Obligation(Generic[S]):
 
     # -- the ways to end ----------------------------------------------------------------------
 
+    def over(self, run: Run[S], after: S) -> Word:
+        """Whether a run that completes has handed control to the VMM (width 1)."""
+        return handed_over(self.machine, self.technique, run.before, after, self.private)
+
     def kept(self, run: Run[S]) -> list[Completion[S]]:
         """The ways in which a run completes without having handed control to the VMM."""
         found = []
         for conditions, after in run.completions():
-            kept = ~handed_over(self.machine, self.technique, after)
+            kept = ~self.over(run, after)
             if kept.value != 0:
                 found.append(((*conditions, kept.term), after))
         return found
@@ -139,8 +164,7 @@ class Obligation(Generic[S]):
             ours = [(c, self.seen(after, [self.private])) for c, after in ends]
             # The hardware's conditions come first: they say most about what the other run sees.
             pairs = list(together(ours, expected))
-        counts = technique.uncompared is not None
-        for case in differing(pairs, ignoring=ignoring, time_is_state=counts, places=self.places):
+        for case in differing(pairs, ignoring=ignoring, time_is_state=self._time, places=self.places):
             yield Breach(
                 Kind.UNLIKE,
                 "another result than on the guest's own machine",
@@ -212,7 +236,7 @@ class Obligation(Generic[S]):
         for conditions, after in ends:
             changed = self.changed(before, after, owned)
             yield Breach(Kind.CHANGES, "changes what the VMM owns", conditions, changed)
-            for cell in self._own_cells(before, after):
+            for cell in self.own_cells(before, after):
                 yield Breach(Kind.CHANGES, "changes the VMM's storage", conditions, cell)
 
     # -- states beside one another ------------------------------------------------------------
@@ -224,12 +248,12 @@ class Obligation(Generic[S]):
             after,
             names,
             self.technique.owns_cell,
-            time_is_state=self.technique.uncompared is not None,
+            time_is_state=self._time,
             places=self.places,
         )
         return any_of(found.values())
 
-    def _own_cells(self, before: S, after: S) -> Iterator[Word]:
+    def own_cells(self, before: S, after: S) -> Iterator[Word]:
         """Per changed cell: it is the VMM's."""
         owns = self.technique.owns_address
         if owns is not None:
@@ -335,3 +359,36 @@ def _raised(run: Run[S], vector: Vector, level: str) -> tuple[Word, Word | None]
             if given is not None:
                 code = given if code is None else ite(path.condition, given, code)
     return found, code
+
+
+def private_of(
+    machine: Machine[S], technique: Technique[S], configuration: Configuration, suffix: str = "@vmm"
+) -> S:
+    """All that the VMM may have: symbols, but for owned leaves that a configuration fixes."""
+    owned, settings = set(technique.owned), configuration.settings
+    fixed = {a.leaf: settings[a.name] for a in machine.settings if a.name in settings and a.leaf in owned}
+    mode = operating_mode(machine, configuration)
+    fixed |= {leaf: value for leaf, value in mode.items() if leaf in owned}
+    return machine.state.symbolic(suffix).with_changes({str(leaf): value for leaf, value in fixed.items()})
+
+
+def arranged(
+    machine: Machine[S],
+    technique: Technique[S],
+    configuration: Configuration,
+    general: Run[S],
+    guest: S,
+    private: S,
+) -> tuple[Run[S], list[Word]]:
+    """The run on the hardware, and what is known of what the VMM has and of the hardware's state.
+
+    Args:
+        general: the run from any state.
+    """
+    hardware = technique.map(guest, private)
+    assumed = [
+        technique.private(guest, private),
+        machine.invariant(hardware),
+        configuration.holds(machine, hardware, mentioned=general.mentioned),
+    ]
+    return general.at(hardware), assumed

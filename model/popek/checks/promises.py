@@ -2,13 +2,17 @@
 
 With G any guest state, P whatever the VMM keeps for itself, and f the technique's map, the hardware is in
 f(G, P).  There, a run that traps reaches the VMM (unless the technique has the trap go to the guest), and so does one
-that ends in a supervisor mode, for the VMM owns every way there.  Any other run must keep these promises:
+that goes in at an entry of the VMM's, as the technique declares them.  Any other run must keep these promises:
 
 * *Fidelity* is broken when it ends elsewhere than in f(i(G), P); or i changes natively what the VMM keeps for
   the guest in its own memory; or the instruction would have trapped on the guest's own machine; or it ends in a
   trap that goes to the guest, and the guest's own machine does not trap so.
-* *Safety* is broken when it changes something that the VMM owns; or when, with another P and the same G, its
-  result is another.
+* *Safety* is broken when it changes something that the VMM owns, or ends in a supervisor mode; or when, with another
+  P and the same G, its result is another.
+
+A run that traps must leave alone what the VMM owns, too (safety).  What else it changed before it trapped must be what
+the guest's own machine changes with the same trap, or the VMM must be able to tell where the guest was (fidelity).
+Time is left out, as in the paper: the guest's clock is the real one, unless time is state.
 
 Efficiency is another kind of promise: it lists the *needless traps*, runs of an innocuous instruction
 that complete natively and trap on the hardware for another reason than a storage reference.
@@ -18,8 +22,8 @@ Settings of a configuration speak of the hardware.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Generic, TypeVar
 
@@ -29,16 +33,26 @@ from popek.kernel import terms
 from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
-from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import Next, Outcome, Target, Trap, Vector
-from popek.kernel.state import Role, State
+from popek.kernel.memory import Block
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
+from popek.kernel.program import Line
+from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
-from popek.kernel.words import FALSE, TRUE, Word, any_of, ite, symbol
+from popek.kernel.words import FALSE, TRUE, Word, any_of, symbol
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer, Effort
 
-from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
+from .counterexample import (
+    Counterexample,
+    Executed,
+    ReplayError,
+    assert_replay,
+    assert_within,
+    differences,
+    execute,
+)
+from .obligation import Breach, Kind, Obligation, arranged, private_of
 from .runs import (
     PROBE,
     Completion,
@@ -47,7 +61,6 @@ from .runs import (
     differing,
     explore_instruction,
     handed_over,
-    operating_mode,
     probe,
     together,
 )
@@ -61,6 +74,7 @@ BREACH = 4_000_000
 
 OF_THE_VMM = "@vmm"
 ANOTHER = "@vmm'"
+ANOTHER_GUEST = "'"
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -111,44 +125,6 @@ class Promises(Generic[S]):
     needless_trap: Truth
 
 
-class _Kind(enum.Enum):
-    """What a breach is about."""
-
-    UNLIKE = "the guest's own machine does something else"
-    FAULTS = "the guest's own machine does not fault so"
-    CHANGES = "the VMM's things change"
-    SHOWS = "the VMM's things show"
-
-
-@attrs.frozen(slots=False, eq=False)
-class _Breach:
-    """A way to break a promise: words for it, and conditions that must hold together.
-
-    Attributes:
-        parts: where `also` is any of several, each of them: where the whole is too hard, they are asked one by one.
-    """
-
-    kind: _Kind
-    how: str
-    given: tuple[Term, ...]
-    also: Word
-    parts: tuple[Word, ...] = ()
-
-    @cached_property
-    def conditions(self) -> tuple[Word, ...]:
-        """The conditions, each simplified by what the earlier ones say; none if they exclude one another."""
-        known: dict[Term, Term] = {}
-        kept: list[Word] = []
-        for condition in (*self.given, self.also.term):
-            simple = Word(1, terms.Substitution(known=known)(condition))
-            if simple.value == 0:
-                return ()
-            if not simple.concrete:
-                kept.append(simple)
-                known |= terms.literals([simple.term])
-        return tuple(kept) or (TRUE,)
-
-
 class Keeper(Generic[S]):
     """Asks whether a technique keeps its promises on a machine under a configuration.
 
@@ -157,6 +133,7 @@ class Keeper(Generic[S]):
         technique: how.
         configuration: the hardware's settings.
         effort: bounds, and the tally of solver time.
+        time_is_state: clocks count.
     """
 
     def __init__(
@@ -166,9 +143,10 @@ class Keeper(Generic[S]):
         configuration: Configuration,
         *,
         effort: Effort | None = None,
+        time_is_state: bool = False,
     ) -> None:
         self.machine, self.technique, self.configuration = machine, technique, configuration
-        self.effort = effort or Effort()
+        self.effort, self.time_is_state = effort or Effort(), time_is_state
 
     def keeps(self, instruction: Instruction, run: Run[S] | None = None) -> Promises[S]:
         """Whether the promises are kept for one form.
@@ -207,6 +185,14 @@ class Keeper(Generic[S]):
         questions = _Promises(self, instruction, run)
         return questions.promise("safety", questions.safety())
 
+    def traps(self, instruction: Instruction, run: Run[S]) -> tuple[Promise[S], Promise[S]]:
+        """Whether traps of one form leave the VMM able to tell where the guest was; and what it owns alone."""
+        questions = _Promises(self, instruction, run)
+        return (
+            questions.promise("what a trap tells", questions.lost_before_a_trap()),
+            questions.promise("what a trap leaves", questions.changed_before_a_trap()),
+        )
+
     def secrecy(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether the result of one form depends on nothing that the VMM keeps: one half of safety."""
         questions = _Promises(self, instruction, run)
@@ -221,14 +207,10 @@ class _Promises(Generic[S]):
         self._instruction, self._general, self._keeper = instruction, general, keeper
         self._guest = general.before
         self._native = general
-        private = self._machine.state.symbolic(OF_THE_VMM)
-        settings, owned = keeper.configuration.settings, set(self._technique.owned)
-        fixed = {
-            a.leaf: settings[a.name] for a in self._machine.settings if a.name in settings and a.leaf in owned
-        }
-        mode = operating_mode(self._machine, keeper.configuration)
-        fixed |= {leaf: value for leaf, value in mode.items() if leaf in owned}
-        self._private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
+        private = private_of(self._machine, self._technique, keeper.configuration)
+        self._time, clocks = keeper.time_is_state, leaves_with(self._machine.state, [Role.TIME])
+        shared = {} if self._time else {leaf.name: self._guest[leaf.name] for leaf in clocks}
+        self._private = private.with_changes(shared)
         self._hardware, assumed = self._arranged(self._private)
         self._assumed = [
             self._technique.guest(self._guest),
@@ -236,24 +218,31 @@ class _Promises(Generic[S]):
             instruction.valid(general.operands),
             *assumed,
         ]
-        self._other = self._private  # another P, for the second run of safety
+        self._due = Obligation(
+            self._machine,
+            self._technique,
+            instruction,
+            self._native,
+            self._hardware,
+            self._private,
+            time_is_state=self._time,
+        )
         self._ruled_out: list[Word] = []  # ways on the hardware that cannot be taken: part of what was asked
         self._ask = Asker(keeper.effort, self._assumed)
 
     def _arranged(self, private: S) -> tuple[Run[S], list[Word]]:
         """The run on the hardware with what the VMM keeps for itself, and what is known about it."""
-        hardware = self._technique.map(self._guest, private)
-        assumed = [
-            self._technique.private(self._guest, private),
-            self._machine.invariant(hardware),
-            self._keeper.configuration.holds(self._machine, hardware, mentioned=self._general.mentioned),
-        ]
-        return self._general.at(hardware), assumed
+        configuration = self._keeper.configuration
+        return arranged(self._machine, self._technique, configuration, self._general, self._guest, private)
 
     def _another_private(self) -> S:
         """The VMM may keep other values everywhere, but for settings."""
         private = self._private
-        leaves = [leaf for leaf in private.leaves if not private[leaf.name].concrete]
+        leaves = [
+            leaf
+            for leaf in private.leaves
+            if not private[leaf.name].concrete and (self._time or leaf.role is not Role.TIME)
+        ]
         changed = private.with_changes(
             {leaf.name: symbol(leaf.name + ANOTHER, leaf.width) for leaf in leaves}
         )
@@ -262,15 +251,16 @@ class _Promises(Generic[S]):
     @cached_property
     def _silent_ends(self) -> list[Completion[S]]:
         """Of the run on the hardware, asked once for all promises."""
-        return self._untrapped(self._hardware)
+        return self._untrapped(self._hardware, self._private)
 
-    def _untrapped(self, run: Run[S]) -> list[Completion[S]]:
+    def _untrapped(self, run: Run[S], private: S) -> list[Completion[S]]:
         """The runs on the hardware that complete and do not reach the VMM."""
         found = []
         for conditions, after in run.completions():
-            given = (*conditions, (~handed_over(self._machine, self._technique, after)).term)
+            over = handed_over(self._machine, self._technique, run.before, after, private)
+            given = (*conditions, (~over).term)
             # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
-            shown = _Breach(_Kind.UNLIKE, "", given, TRUE).conditions
+            shown = Breach(Kind.UNLIKE, "", given, TRUE).conditions
             if shown and self._ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
                 found.append((given, after))
             else:
@@ -279,93 +269,165 @@ class _Promises(Generic[S]):
 
     # -- the ways to break a promise ----------------------------------------------------------
 
-    def fidelity(self) -> Iterator[_Breach]:
+    def fidelity(self) -> Iterator[Breach]:
         """Silent where the guest expects a trap; another result; a change the VMM never learns of."""
-        expected = [(c, self._expected(after)) for c, after in self._native.completions()]
-        ours = [(c, self._seen(after, self._private)) for c, after in self._silent_ends]
-        # The hardware's conditions come first: they say most about what the other run sees.
-        for case in differing(together(ours, expected), ignoring=frozenset(), time_is_state=False):
-            yield _Breach(
-                _Kind.UNLIKE,
-                "another result than on the guest's own machine",
-                case.given,
-                any_of(case.unlike.values()),
-                tuple(case.unlike.values()),
-            )
-        kept = frozenset(self._technique.shadowed)
-        for conditions, after in self._native.completions():
-            for changed in (self._changed(self._guest, after, kept), *self._shadowed_cells(after)):
-                for other, _ in self._silent_ends:
-                    yield _Breach(
-                        _Kind.UNLIKE,
-                        "changes on the guest's own machine what the VMM keeps for the guest",
-                        (*other, *conditions),
-                        changed,
-                    )
-        for path in self._native.paths:
-            if isinstance(path.result, Trap):
-                for conditions, _ in self._silent_ends:
-                    yield _Breach(
-                        _Kind.UNLIKE,
-                        f"silent where the guest's own machine raises {path.result.vector}",
-                        (*conditions, *path.conditions),
-                        TRUE,
-                    )
-        yield from self._faults_of_the_guest()
+        yield from self._due.unlike(self._silent_ends)
+        yield from self._due.faults()
+        yield from self.lost_before_a_trap()
 
-    def _faults_of_the_guest(self) -> Iterator[_Breach]:
-        """Per vector that goes to the guest: the guest's own machine does not raise it, or with another error code."""
-        known = self._technique.guest_level
-        raised = {
-            (path.result.vector, path.result.level): self._technique.target(path.result)
-            for path in self._hardware.paths
-            if isinstance(path.result, Trap) and self._technique.target(path.result) is not Target.VMM
-        }
-        for (vector, level), target in raised.items():
-            here, code = _raised(self._hardware, vector, level)
-            there, native_code = _raised(self._native, vector, known(level))
-            same = there if code is None or native_code is None else there & (code == native_code)
-            yield _Breach(
-                _Kind.FAULTS,
-                f"raises {vector}{_whose(target)} where the guest's own machine does not",
-                (here.term,),
-                ~same & ~self._native.not_modelled,
-            )
+    def lost_before_a_trap(self) -> Iterator[Breach]:
+        """What a run changed before it trapped: the guest's own machine does not, and the VMM cannot tell what was."""
+        for conditions, trap, changed in self._dirty_traps:
+            if self._due.elsewhere(trap) or not changed:
+                continue
+            another = self._another_guest(changed)
+            there = self._general.at(self._technique.map(another, self._private))
+            assumed = [
+                self._technique.guest(another),
+                self._machine.invariant(another),
+                self._technique.private(another, self._private),
+                self._machine.invariant(there.before),
+                self._keeper.configuration.holds(
+                    self._machine, there.before, mentioned=self._general.mentioned
+                ),
+            ]
+            reflected = FALSE  # the guest's own machine traps so, and leaves just this
+            for path in self._native.paths:
+                native = path.result
+                if isinstance(native, Trap) and native.vector == trap.vector:
+                    same = path.condition & ~any_of(
+                        self._apart(trap.state, self._technique.map(native.state, self._private))
+                    )
+                    reflected = reflected | same & _same_code(trap, native)
+            apart = self._unlike_natively(self._general.at(another))
+            for path in there.paths:
+                other = path.result
+                if isinstance(other, Trap) and (other.vector, other.level) == (trap.vector, trap.level):
+                    alike = ~any_of(self._apart(trap.state, other.state, everywhere=True))
+                    yield Breach(
+                        Kind.LOSES,
+                        f"raises {trap.vector} and has changed what the VMM needs to go on with the guest",
+                        (*conditions, *path.conditions, *(a.term for a in assumed)),
+                        alike & _same_code(trap, other) & ~reflected & apart,
+                        other=another,
+                    )
 
-    def safety(self) -> Iterator[_Breach]:
+    def _unlike_natively(self, other: Run[S]) -> Word:
+        """The guest's own machine does something else from another guest (width 1)."""
+        unlike = []
+        for mine, theirs in itertools.product(self._native.paths, other.paths):
+            a, b = mine.result, theirs.result
+            differ = TRUE
+            if isinstance(a, Next) and isinstance(b, Next):
+                differ = any_of(self._apart(a.state, b.state))
+            elif isinstance(a, Trap) and isinstance(b, Trap) and a.vector == b.vector:
+                differ = ~_same_code(a, b) | any_of(self._apart(a.state, b.state))
+            elif isinstance(a, NotModelled) or isinstance(b, NotModelled):
+                continue
+            unlike.append(mine.condition & theirs.condition & differ)
+        return any_of(unlike)
+
+    @cached_property
+    def _dirty_traps(self) -> list[tuple[tuple[Term, ...], Trap[S], tuple[str, ...]]]:
+        """Traps on the hardware that leave other than the state before: conditions, trap, and what may be lost."""
+        found = []
+        before = self._hardware.before
+        for path in self._hardware.paths:
+            trap = path.result
+            if not isinstance(trap, Trap) or trap.state is before:
+                continue
+            shown = Breach(Kind.UNLIKE, "", path.conditions, TRUE).conditions
+            if shown and self._ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
+                found.append((path.conditions, trap, _overwritten(before, trap.state)))
+        return found
+
+    def _another_guest(self, names: Sequence[str]) -> S:
+        """A guest that differs from G in these components, and in one cell of these memories."""
+        guest = self._guest.copy()
+        for name in names:
+            if name in guest.memories():
+                content = guest.memories()[name]
+                where = probe(content, f"{PROBE} in {name}")
+                guest._memories[name] = content.store(
+                    where, symbol(f"{name}{ANOTHER_GUEST}", content.cell_width)
+                )
+            elif not guest[name].concrete:
+                guest[name] = symbol(name + ANOTHER_GUEST, guest[name].width)
+        for name in self._technique.shadowed:  # what the VMM keeps for the guest it does not lose
+            if name not in guest.memories() and guest.leaf(name).component in names:
+                guest[name] = self._guest[name]
+        return guest
+
+    def _apart(self, a: S, b: S, *, everywhere: bool = False) -> Iterator[Word]:
+        """Where two states differ, each a condition (width 1); memories at the probed address.
+
+        Args:
+            everywhere: memories that differ by stores and one cell are compared wherever they can differ.
+        """
+        for name, old in a.words().items():
+            if old.term is not b.words()[name].term:
+                yield old != b.words()[name]
+        storage = {slot.name for slot in a.layout if slot.address and slot.role is Role.MEMORY}
+        for name, left in a.memories().items():
+            right = b.memories()[name]
+            if left is right:
+                continue
+            where = probe(left, f"{PROBE} in {name}")
+            places = [where]
+            if everywhere:
+                if name in storage:
+                    places.append(self._technique.guest_address(self._private, where))
+                for entry in (*left.stores, *right.stores):
+                    places.append(entry.destination if isinstance(entry, Block) else entry[0])
+            for place in places:
+                yield left.load(place) != right.load(place)
+
+    def safety(self) -> Iterator[Breach]:
         """The VMM's components or storage change; or they show in the result."""
         yield from self.changes()
         yield from self.shows()
 
-    def changes(self) -> Iterator[_Breach]:
+    def changes(self) -> Iterator[Breach]:
         """The VMM's components or storage change."""
         before = self._hardware.before
+        yield from self._due.changes(self._silent_ends)
         for conditions, after in self._silent_ends:
-            yield _Breach(
-                _Kind.CHANGES,
-                "changes what the VMM owns",
+            yield Breach(
+                Kind.CHANGES,
+                "leaves the deprivileged mode, and not for an entry of the VMM's",
                 conditions,
-                self._changed(before, after, frozenset(self._technique.owned)),
+                self._machine.supervisor(after) & ~self._machine.supervisor(before),
             )
-            for changed in self._own_cells(before, after):
-                yield _Breach(_Kind.CHANGES, "changes the VMM's storage", conditions, changed)
+        yield from self.changed_before_a_trap()
 
-    def shows(self) -> Iterator[_Breach]:
+    def changed_before_a_trap(self) -> Iterator[Breach]:
+        """A run that traps has changed the VMM's components or storage."""
+        before = self._hardware.before
+        owned = frozenset(self._technique.owned) - frozenset(self._technique.delivered)
+        for conditions, trap, _ in self._dirty_traps:
+            how = f"raises {trap.vector} and has changed what the VMM owns"
+            yield Breach(Kind.CHANGES, how, conditions, self._due.changed(before, trap.state, owned))
+            for changed in self._due.own_cells(before, trap.state):
+                yield Breach(Kind.CHANGES, how, conditions, changed)
+
+    def shows(self) -> Iterator[Breach]:
         """With another P the result is another."""
-        self._other = self._another_private()
-        other, assumed = self._arranged(self._other)
-        ours = [(c, self._seen(after, self._private, beside=self._other)) for c, after in self._silent_ends]
+        another = self._another_private()
+        other, assumed = self._arranged(another)
+        ours = [(c, self._due.seen(after, [self._private, another])) for c, after in self._silent_ends]
         theirs = [
-            (c, self._seen(after, self._other, beside=self._private)) for c, after in self._untrapped(other)
+            (c, self._due.seen(after, [another, self._private]))
+            for c, after in self._untrapped(other, another)
         ]
         ignoring = self._private_parts
-        for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=False):
-            yield _Breach(
-                _Kind.SHOWS,
+        for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=self._time):
+            yield Breach(
+                Kind.SHOWS,
                 "its result shows what the VMM owns",
                 (*case.given, *(a.term for a in assumed)),
                 any_of(case.unlike.values()),
                 tuple(case.unlike.values()),
+                another,
             )
 
     @cached_property
@@ -378,75 +440,6 @@ class _Promises(Generic[S]):
             if any(name.endswith(OF_THE_VMM) for name in terms.variables_of([hardware[leaf.name].term]))
         }
         return frozenset(arranged | set(self._technique.owned))
-
-    def _changed(self, before: S, after: S, names: frozenset[str]) -> Word:
-        """Whether one of these leaves or memories changed (width 1)."""
-        everything = {leaf.name for leaf in before.leaves} | set(before.memories())
-        cases = differing(
-            [((), (), before, after)], ignoring=frozenset(everything - names), time_is_state=False
-        )
-        return any_of(condition for case in cases for condition in case.unlike.values())
-
-    def _storages(self, state: S) -> Iterator[tuple[str, Memory]]:
-        for slot in state.layout:
-            if slot.address and slot.role is Role.MEMORY:
-                yield slot.name, state.memories()[slot.name]
-
-    def _own_cells(self, before: S, after: S) -> Iterator[Word]:
-        """Per changed cell: it is the VMM's."""
-        owns = self._technique.owns_address
-        if owns is not None:
-            for where, changed in self._changed_cells(before, after):
-                yield owns(self._guest, self._private, where) & changed
-
-    def _shadowed_cells(self, after: S) -> Iterator[Word]:
-        """Per cell that changes natively: the VMM keeps a shadow of it."""
-        shadows = self._technique.shadows_address
-        if shadows is not None:
-            for where, changed in self._changed_cells(self._guest, after):
-                yield shadows(self._guest, where) & changed
-
-    def _changed_cells(self, before: S, after: S) -> Iterator[tuple[Word, Word]]:
-        """The address of each store, and whether it changed the cell."""
-        for name, old in self._storages(before):
-            new = after.memories()[name]
-            for entry in new.stores[len(old.stores) :]:
-                if isinstance(entry, Block):
-                    step = probe(old, f"{PROBE} of a copy in {name}")
-                    where, inside = entry.destination + step, step < entry.cells
-                else:
-                    where, inside = entry[0], TRUE
-                yield where, inside & (old.load(where) != new.load(where))
-
-    def _seen(self, after: S, private: S, guest: S | None = None, beside: S | None = None) -> S:
-        """A hardware state with storage as the guest addresses it, and nothing where it is the VMM's.
-
-        Args:
-            beside: what the VMM keeps in another run, whose storage is left out too.
-        """
-        privates = [private] if beside is None else [private, beside]
-        return self._view(after, after, guest or self._guest, privates, self._technique.guest_address)
-
-    def _expected(self, after: S, private: S | None = None, guest: S | None = None) -> S:
-        """What should be seen of the hardware when the guest's own machine is in `after`."""
-        private = private or self._private
-        mapped = self._technique.map(after, private)
-        return self._view(mapped, after, guest or self._guest, [private], lambda private, address: address)
-
-    def _view(self, state: S, storage: S, guest: S, privates: list[S], place: Callable[[S, Word], Word]) -> S:
-        owns, home = self._technique.owns_address, self._technique.guest_address
-        state = state.copy()
-        for name, content in self._storages(storage):
-
-            def view(address: Word, content: Memory = content) -> Word:
-                cell = content.load(place(privates[0], address))
-                if owns is None:
-                    return cell
-                hidden = any_of(owns(guest, private, home(private, address)) for private in privates)
-                return ite(hidden, Word(cell.width, 0), cell)
-
-            state._memories[name] = Memory(content.address_width, content.cell_width, view)
-        return state
 
     def needless_trap(self) -> Truth:
         """Whether it can complete natively and trap on the hardware, storage references aside."""
@@ -461,7 +454,7 @@ class _Promises(Generic[S]):
 
     # -- verdicts -----------------------------------------------------------------------------
 
-    def promise(self, name: str, breaches: Iterator[_Breach]) -> Promise[S]:
+    def promise(self, name: str, breaches: Iterator[Breach]) -> Promise[S]:
         """Look for a breach; the question that is recorded is that of the breach, or of all of them."""
         title = f"{self._machine.name}: {self._instruction.form} breaks {name} under {self._technique.name}"
         asked: list[Word] = []
@@ -475,7 +468,7 @@ class _Promises(Generic[S]):
                 found = [piece for piece in pieces if answers[piece] is Answer.SAT]
                 breach, answer = (found[0], Answer.SAT) if found else (breach, answer)
             if answer is Answer.SAT:
-                question = Question(title, [*self._assumed, *breach.conditions])
+                question = Question(title, [*self._assumed, *self._within(breach), *breach.conditions])
                 witness = partial(self._witness, breach, question)
                 return Promise(Status.REFUTED, evidence_of(question, answer), breach.how, witness)
             unknown = unknown or answer is Answer.UNKNOWN
@@ -488,33 +481,60 @@ class _Promises(Generic[S]):
             return Promise(Status.UNKNOWN, evidence_of(question, answer), "" if unknown else "not modelled")
         return Promise(Status.HOLDS, evidence_of(question, answer))
 
-    def _possible(self, breach: _Breach) -> Answer:
+    def _possible(self, breach: Breach) -> Answer:
         return self._ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH)
+
+    def _within(self, breach: Breach) -> list[Word]:
+        """The settings that the runs do not depend on: a witness has them all the same."""
+        images = [self._hardware.before]
+        if breach.kind is Kind.SHOWS:
+            images.append(self._technique.map(self._guest, breach.other))
+        elif breach.kind is Kind.LOSES:
+            images.append(self._technique.map(breach.other, self._private))
+        return [self._keeper.configuration.holds(self._machine, image) for image in images]
+
+    def _assert_within(self, breach: Breach, guest: S, private: S) -> None:
+        image = self._technique.map(guest, private)
+        assert_within(
+            self._machine,
+            self._instruction,
+            breach.how,
+            the_invariant=self._machine.invariant(guest) & self._machine.invariant(image),
+            what_is_a_guest=self._technique.guest(guest),
+            what_the_VMM_promises=self._technique.private(guest, private),
+            the_configuration=self._keeper.configuration.holds(self._machine, image),
+        )
 
     def _silent(self) -> Word:
         """It does not reach the VMM (width 1)."""
         faults = [
             path.condition
             for path in self._hardware.paths
-            if isinstance(path.result, Trap) and self._technique.target(path.result) is not Target.VMM
+            if isinstance(path.result, Trap) and self._due.elsewhere(path.result)
         ]
         return any_of([*(conjunction(conditions) for conditions, _ in self._silent_ends), *faults])
 
-    def _witness(self, breach: _Breach, question: Question) -> Counterexample[S] | None:
+    def _witness(self, breach: Breach, question: Question) -> Counterexample[S] | None:
         answer, model, solver = question.ask(self._keeper.effort)
         if answer is Answer.UNKNOWN:  # there is one, and no time to find it again
             return None
         if model is None or solver is None:
             raise ReplayError(f"{question.name}: was satisfiable and is no more")
         machine, instruction, technique = self._machine, self._instruction, self._technique
-        symbolic = [self._guest, self._private, *([self._other] if breach.kind is _Kind.SHOWS else [])]
+        two = breach.kind in (Kind.SHOWS, Kind.LOSES)
+        symbolic = [self._guest, self._private, *([breach.other] if two else [])]
         probes = {n: probe(c, f"{PROBE} in {n}").term for n, c in self._guest.memories().items()}
         found = find_minimal(machine, instruction, question, solver, model, symbolic, probes)
         guest, private, *others = found.states
+        self._assert_within(breach, guest, private)
+        if breach.kind in (Kind.SHOWS, Kind.LOSES):
+            self._assert_within(
+                breach, *((guest, others[0]) if breach.kind is Kind.SHOWS else (others[0], private))
+            )
         on_hardware = execute(
             machine, instruction, "on the hardware", technique.map(guest, private), found.operands
         )
-        if breach.kind is _Kind.SHOWS:
+        if breach.kind is Kind.SHOWS:
             second = execute(
                 machine,
                 instruction,
@@ -527,17 +547,33 @@ class _Promises(Generic[S]):
             differ = tuple(
                 d
                 for d in differences(
-                    self._seen(mine, private, guest, others[0]),
-                    self._seen(theirs, others[0], guest, private),
+                    self._due.seen(mine, [private, others[0]], guest),
+                    self._due.seen(theirs, [others[0], private], guest),
                     found.addresses,
                 )
                 if d.name not in self._private_parts
             )
-        elif breach.kind is _Kind.CHANGES:
+        elif breach.kind is Kind.LOSES:
+            second = execute(
+                machine, instruction, "with another guest", technique.map(others[0], private), found.operands
+            )
+            runs = (on_hardware, second)
+            natives = [
+                machine.step(instruction, one, Line(instruction, found.operands).words)
+                for one in (guest, others[0])
+            ]
+            differ = differences(guest, others[0], found.addresses)
+            ends = [run.outcome.state for run in runs if isinstance(run.outcome, Trap)]
+            alike = _same_trap(on_hardware.outcome, second.outcome) and not differences(
+                *ends, found.addresses
+            )
+            if not alike or _same_outcome(*natives):
+                differ = ()
+        elif breach.kind is Kind.CHANGES:
             runs = (on_hardware, None)
-            after = _after(on_hardware, breach.how)
+            after = _ended(on_hardware, breach.how)
             differ = differences(on_hardware.before, after, found.addresses)
-        elif breach.kind is _Kind.FAULTS:
+        elif breach.kind is Kind.FAULTS:
             native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
             runs, differ = (native, on_hardware), native.changes
         else:
@@ -546,15 +582,17 @@ class _Promises(Generic[S]):
             after = _after(on_hardware, breach.how)
             differ = ()
             if isinstance(native.outcome, Next):
-                expected = self._expected(native.outcome.state, private, guest)
-                differ = differences(expected, self._seen(after, private, guest), found.addresses)
+                expected = self._due.expected(native.outcome.state, private, guest)
+                seen = self._due.seen(after, [private], guest)
+                if technique.settled:
+                    expected, seen = technique.map(native.outcome.state, after), after
+                differ = differences(expected, seen, found.addresses)
+                differ = tuple(d for d in differ if d.name not in (technique.uncompared or ()))
                 differ = differ or native.changes
-        shown = bool(differ) or isinstance(runs[0].outcome, Trap)
-        if breach.kind is _Kind.FAULTS:
-            known = technique.guest_level
-            shown = isinstance(on_hardware.outcome, Trap) and not _same_trap(
-                native.outcome, on_hardware.outcome, known
-            )
+        shown = bool(differ) or (breach.kind is Kind.UNLIKE and isinstance(runs[0].outcome, Trap))
+        if breach.kind is Kind.FAULTS:
+            same = self._due.same_trap(native.outcome, on_hardware.outcome)
+            shown = isinstance(on_hardware.outcome, Trap) and not same
         assert_replay(shown, instruction, breach.how, [run.describe() for run in runs if run is not None])
         return Counterexample(
             breach.how,
@@ -567,30 +605,50 @@ class _Promises(Generic[S]):
         )
 
 
-def _whose(target: Target) -> str:
-    return "" if target is Target.GUEST else f" to {target.value}"
+def _same_code(a: Trap[S], b: Trap[S]) -> Word:
+    """Two traps have the same error code, where both have one (width 1)."""
+    return TRUE if a.error_code is None or b.error_code is None else a.error_code == b.error_code
 
 
-def _raised(run: Run[S], vector: Vector, level: str) -> tuple[Word, Word | None]:
-    """Whether a run ends in a trap of this vector to this level (width 1), and its error code where it has one."""
-    found, code = FALSE, None
-    for path in run.paths:
-        result = path.result
-        if isinstance(result, Trap) and result.vector == vector and result.level == level:
-            found = found | path.condition
-            given = result.error_code
-            if given is not None:
-                code = given if code is None else ite(path.condition, given, code)
-    return found, code
+def _overwritten(before: S, after: S) -> tuple[str, ...]:
+    """Components and memories of the guest that a run may have lost; none where the old can be told from the new."""
+    old, new = before.words(), after.words()
+    changed = [name for name in old if old[name].term is not new[name].term]
+    stored = [name for name, content in before.memories().items() if content is not after.memories()[name]]
+    held = {*terms.variables_of([old[name].term for name in changed]), *stored}
+    if not stored and all(_told(old[name].term, new[name].term, held) for name in changed):
+        return ()
+    return tuple(name for name in (*old, *before.memories()) if name in held)
 
 
-def _same_trap(a: Outcome[S], b: Outcome[S], known: Callable[[str], str]) -> bool:
-    """Whether both are traps of one vector to one level (of the guest's) with one error code, if both have one."""
-    if not isinstance(a, Trap) or not isinstance(b, Trap) or a.vector != b.vector:
-        return False
-    if a.level != known(b.level):
+def _told(old: Term, new: Term, lost: set[str]) -> bool:
+    """The new value is the old one and something that depends on nothing that may be lost."""
+    added = [terms.arithmetic("sub", new, old)]
+    read = {*terms.variables_of(added), *(str(cell.data) for cell in terms.applications_of(added))}
+    return lost.isdisjoint(read)
+
+
+def _same_outcome(a: Outcome[S], b: Outcome[S]) -> bool:
+    """Two runs on numbers ended alike."""
+    if isinstance(a, NotModelled) or isinstance(b, NotModelled):
+        return True
+    return (
+        type(a) is type(b) and (isinstance(a, Next) or _same_trap(a, b)) and not differences(a.state, b.state)
+    )
+
+
+def _same_trap(a: Outcome[S], b: Outcome[S]) -> bool:
+    """Whether both are traps of one vector with one error code, if both have one."""
+    if not isinstance(a, Trap) or not isinstance(b, Trap) or (a.vector, a.level) != (b.vector, b.level):
         return False
     return a.error_code is None or b.error_code is None or a.error_code.value == b.error_code.value
+
+
+def _ended(executed: Executed[S], claim: str) -> S:
+    """Where a run ended, by a trap or without one."""
+    if isinstance(executed.outcome, Trap):
+        return executed.outcome.state
+    return _after(executed, claim)
 
 
 def _after(executed: Executed[S], claim: str) -> S:

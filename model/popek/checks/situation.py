@@ -15,7 +15,6 @@ from popek.kernel import terms
 from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
-from popek.kernel.memory import Block
 from popek.kernel.outcome import Target, Trap
 from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
@@ -24,7 +23,8 @@ from popek.kernel.words import TRUE, Word, any_of, symbol
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer, Effort
 
-from .counterexample import Counterexample, Difference, ReplayError, differences, execute
+from .counterexample import Counterexample, Difference, ReplayError, assert_within, differences, execute
+from .obligation import changed_cells, private_of, simplified
 from .runs import (
     PROBE,
     Completion,
@@ -32,7 +32,6 @@ from .runs import (
     conjunction,
     explore_instruction,
     handed_over,
-    operating_mode,
     probe,
 )
 from .verdict import Question
@@ -83,15 +82,7 @@ class Situation(Generic[S]):
             self.guest, self.private = self._near(*near)
             self.native = run.at(self.guest)
             return
-        owned, settings = set(technique.owned), configuration.settings
-        fixed = {
-            setting.leaf: settings[setting.name]
-            for setting in machine.settings
-            if setting.name in settings and setting.leaf in owned
-        }
-        fixed |= {k: v for k, v in operating_mode(machine, configuration).items() if k in owned}
-        private = machine.state.symbolic(OF_THE_VMM)
-        self.private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
+        self.private = private_of(machine, technique, configuration, OF_THE_VMM)
 
     def _near(self, guest: S, private: S) -> tuple[S, S]:
         memories = set(self.guest.memories())
@@ -135,11 +126,15 @@ class Situation(Generic[S]):
         """Questions under what is assumed."""
         return Asker(self.effort, self.assumed)
 
+    def over(self, run: Run[S], after: S) -> Word:
+        """Whether a run that completes has handed control to the VMM (width 1)."""
+        return handed_over(self.machine, self.technique, run.before, after, self.private)
+
     def kept(self, run: Run[S]) -> list[Completion[S]]:
         """The ways in which a run completes without having handed control to the VMM."""
         found = []
         for conditions, after in run.completions():
-            kept = ~handed_over(self.machine, self.technique, after)
+            kept = ~self.over(run, after)
             if kept.value != 0:
                 found.append(((*conditions, kept.term), after))
         return found
@@ -152,7 +147,7 @@ class Situation(Generic[S]):
                     continue
                 yield path.conditions
         for conditions, after in run.completions():
-            over = handed_over(self.machine, self.technique, after)
+            over = self.over(run, after)
             if over.value != 0:
                 yield (*conditions, over.term)
 
@@ -176,16 +171,7 @@ class Situation(Generic[S]):
 
     def stored(self, before: S, after: S) -> Iterator[tuple[Word, Word]]:
         """The address of each store to storage, and whether it changed the cell (width 1)."""
-        for slot in before.layout:
-            if slot.address and slot.role is Role.MEMORY:
-                old, new = before.memories()[slot.name], after.memories()[slot.name]
-                for entry in new.stores[len(old.stores) :]:
-                    if isinstance(entry, Block):
-                        step = probe(old, f"{PROBE} of a copy in {slot.name}")
-                        where, inside = entry.destination + step, step < entry.cells
-                    else:
-                        where, inside = entry[0], TRUE
-                    yield where, inside & (old.load(where) != new.load(where))
+        return changed_cells(before, after)
 
     def with_fresh(self, state: S, names: Sequence[str], suffix: str = "'", *, always: bool = False) -> S:
         """A state with fresh symbols for these leaves, or for those of them that are symbols already."""
@@ -258,7 +244,11 @@ class Situation(Generic[S]):
         """
         question = Question(
             f"{self.machine.name}: {claim} ({self.instruction.form}; {self.technique.name})",
-            [*(self.assumed if assumed is None else assumed), *conditions],
+            [
+                *(self.assumed if assumed is None else assumed),
+                self.configuration.holds(self.machine, self.hardware.before) if assumed is None else TRUE,
+                *conditions,
+            ],
         )
         answer, model, solver = question.ask(self.effort)
         if answer is Answer.UNKNOWN:
@@ -270,6 +260,16 @@ class Situation(Generic[S]):
         states = list(found.states)
         if mapped:
             guest, private = states
+            image = self.technique.map(guest, private)
+            assert_within(
+                self.machine,
+                self.instruction,
+                claim,
+                the_invariant=self.machine.invariant(guest) & self.machine.invariant(image),
+                what_is_a_guest=self.technique.guest(guest),
+                what_the_VMM_promises=self.technique.private(guest, private),
+                the_configuration=self.configuration.holds(self.machine, image) if assumed is None else TRUE,
+            )
             states = [guest, self.technique.map(guest, private)][-len(labels) :]
         runs = [
             execute(self.machine, self.instruction, label, state, found.operands)
@@ -305,20 +305,6 @@ def holds_together(*conditions: Word | Sequence[Term]) -> list[Word]:
     for condition in conditions:
         found += [condition] if isinstance(condition, Word) else [Word(1, term) for term in condition]
     return found
-
-
-def simplified(conditions: Sequence[Word]) -> list[Word] | None:
-    """The conditions, each simplified by what the earlier ones say; None if they exclude one another."""
-    known: dict[Term, Term] = {}
-    kept: list[Word] = []
-    for condition in conditions:
-        simple = Word(1, terms.Substitution(known=known)(condition.term))
-        if simple.value == 0:
-            return None
-        if not simple.concrete:
-            kept.append(simple)
-            known |= terms.literals([simple.term])
-    return kept or [TRUE]
 
 
 def plainest(

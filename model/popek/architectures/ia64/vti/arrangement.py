@@ -15,7 +15,7 @@ import attrs
 
 from popek.kernel.assistance import PRIVATE, Arrangement, Ownable
 from popek.kernel.technique import Technique
-from popek.kernel.words import FALSE, TRUE, Word, all_of
+from popek.kernel.words import TRUE, Word, all_of
 
 from ..deprivileging import BANK_0, CLOCKS, FILES, OWN_PSR, orderly, promises
 from ..state import Ia64
@@ -107,7 +107,6 @@ def arrange(profile: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]
         deprivileged=kernel,
         guest=partial(_guest, profile),
         private=partial(_private, profile),
-        handed_over=lambda after: FALSE,  # leaving PSR.vm = 1 without an interruption is an escape
     )
     bits = {leaf: knob[name] for name, leaf in BITS.items()}
     private = Ia64.symbolic(PRIVATE).with_changes({"features.vm": 1, "psr.vm": 0, **readings, **bits})

@@ -15,7 +15,7 @@ from popek.kernel.assistance import PRIVATE, Arrangement
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Target, Trap
 from popek.kernel.technique import Technique
-from popek.kernel.words import FALSE, Word, concat, ite
+from popek.kernel.words import Word, concat, ite
 
 from ...ia32.state import Ia32
 from ...x86.exceptions import UD
@@ -124,7 +124,6 @@ def arrange(owned: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) 
         deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
         guest=lambda guest: plain_guest(guest) & exists_in_cr0(guest.cr0.value),
         private=lambda guest, private: exists_in_cr0(private.cr0.value),
-        handed_over=lambda after: FALSE,
         target=target,
     )
     private = anything(knob).with_changes({"cr0.pe": 1, "eflags.vm": 0})
