@@ -32,6 +32,11 @@ def test_the_declaration_is_short() -> None:
     assert len(TOY.read_text().splitlines()) < 80
 
 
+def test_the_page_shows_this_declaration() -> None:
+    page = Path(__file__).parents[2] / "docs/how-to/declare-an-assistance.md"
+    assert f"```python\n{TOY.read_text()}```" in page.read_text()
+
+
 def test_requirements_with_a_witness_for_each_need(said) -> None:
     assert assist.requirements(FILE, witnesses=True, json=True) == 0
     found = {row["form"]: row for row in said()["instructions"]}
