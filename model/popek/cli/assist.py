@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from .assist_input import (
+    assert_possible,
+    circumstances,
+    configurations,
+    desk_named,
+    forms_named,
+    mode_named,
+    owner_of,
+)
 from .assist_interrupts import interrupts
 from .errors import UserError
 from .options import AsJson, Jobs
 from .output import console, print_json, progress
-
-if TYPE_CHECKING:
-    from popek.assistance.desk import Desk
-    from popek.kernel.assistance import Assistance, Settings
-    from popek.report.assistance import Owner
 
 app = App(
     name="assist",
@@ -102,10 +105,10 @@ def requirements(
     from popek.assistance.needs import derive
     from popek.report import assistance as report
 
-    desk = _desk(technique)
-    owner, profile = _owner(desk.assistance, own, grant, assume, _mode(desk, mode))
-    _assert_possible(desk, profile, mode)
-    forms = _forms(desk, instructions) if instructions else desk.forms
+    desk = desk_named(technique)
+    owner, profile = owner_of(desk.assistance, own, grant, assume, mode_named(desk, mode))
+    assert_possible(desk, profile, mode)
+    forms = forms_named(desk, instructions) if instructions else desk.forms
     with progress("deriving") as show:
         found = list(derive(desk, forms, profile, mode=mode, witnesses=witnesses, progress=show))
     shown = [r for r in found if every or instructions or r.requirement.knobs or not r.requirement.always]
@@ -127,8 +130,8 @@ def exits(technique: Name, /, *instructions: str, json: AsJson = False) -> int:
     from popek.assistance.exits import governs
     from popek.report import assistance as report
 
-    desk = _desk(technique)
-    forms = _forms(desk, instructions) if instructions else desk.representatives()
+    desk = desk_named(technique)
+    forms = forms_named(desk, instructions) if instructions else desk.representatives()
     found = []
     with progress("deriving") as show:
         for form in forms:
@@ -172,8 +175,8 @@ def synthesize(
     from popek.report import assistance as report
     from popek.solving.solver import Answer
 
-    desk = _desk(technique)
-    owner, _ = _owner(desk.assistance, own, grant, assume)
+    desk = desk_named(technique)
+    owner, _ = owner_of(desk.assistance, own, grant, assume)
     try:
         chosen = processor_of(desk, processor)
         frequency = {} if weights is None else load_weights(weights)
@@ -186,7 +189,7 @@ def synthesize(
             owner.names,
             assume=owner.assume,
             weights=frequency,
-            circumstances=_circumstances(desk.assistance, given),
+            circumstances=circumstances(desk.assistance, given),
             progress=show,
         )
     if json:
@@ -228,9 +231,9 @@ def judge(
     from popek.checks.workers import Workers
     from popek.report import assistance as report
 
-    assistance = _desk(technique).assistance
+    assistance = desk_named(technique).assistance
     one = what is not None or bool(set_)
-    chosen = _settings(assistance, what, set_) if one else list(assistance.configurations().values())
+    chosen = configurations(assistance, what, set_) if one else list(assistance.configurations().values())
     if not chosen:
         raise UserError(
             f"no configuration of {assistance.name} is known: name a file, or give --set FIELD=VALUE"
@@ -282,13 +285,13 @@ def check(
     from popek.kernel.assistance import AssistanceError
     from popek.report import assistance as report
 
-    assistance = _desk(technique).assistance
+    assistance = desk_named(technique).assistance
     if what is None and not set_:
         raise UserError("expected a configuration: a file, a known name, or --set FIELD=VALUE")
-    owner, _ = _owner(assistance, own, grant, assume)
+    owner, _ = owner_of(assistance, own, grant, assume)
     names = None if own is None and not grant else owner.names
     found = []
-    for settings in _settings(assistance, what, set_):
+    for settings in configurations(assistance, what, set_):
         try:
             with progress("deriving") as show:
                 found.append(
@@ -329,8 +332,8 @@ def gain(
     from popek.kernel.assistance import AssistanceError
     from popek.report import assistance as report
 
-    desk = _desk(technique)
-    forms = _forms(desk, instructions) if instructions else None
+    desk = desk_named(technique)
+    forms = forms_named(desk, instructions) if instructions else None
     try:
         with progress("comparing") as show:
             found = gained(desk.assistance, forms, processor=processor, progress=show)
@@ -361,7 +364,7 @@ def compare(
     from popek.report import assistance as report
     from popek_proofs.assistance import comparison as proofs
 
-    chosen = [proofs.Compared(_desk(name)) for name in dict.fromkeys(names or assistances())]
+    chosen = [proofs.Compared(desk_named(name)) for name in dict.fromkeys(names or assistances())]
     try:
         queries = proofs.find_queries(only)
     except UnknownNameError as error:
@@ -373,149 +376,3 @@ def compare(
     else:
         console().print(report.table(found))
     return _AS_EXPECTED
-
-
-# -- input -------------------------------------------------------------------------------------------
-
-
-def _desk(technique: str) -> Desk[Any]:
-    from popek.architectures import MachineFileError, assistance
-    from popek.assistance.desk import desk_of
-    from popek.kernel.machine import UnknownNameError
-
-    try:
-        return desk_of(assistance(technique))
-    except (UnknownNameError, MachineFileError) as error:
-        raise UserError(str(error)) from None
-
-
-def _owner(
-    assistance: Assistance[Any],
-    own: str | None,
-    grant: Sequence[str],
-    assume: Sequence[str],
-    mode: str = "",
-) -> tuple[Owner, Any]:
-    """What the VMM owns by name, and the profile."""
-    from popek.kernel.assistance import AssistanceError
-    from popek.report.assistance import Owner
-
-    wanted = "everything" if own is None else own
-    names = {name.strip() for name in wanted.split(",") if name.strip()}
-    if "help" in names:
-        raise UserError(
-            "--own takes " + "; ".join(f"{n}: {o.summary}" for n, o in assistance.ownable.items())
-        )
-    if "everything" in names:
-        names = (names - {"everything"}) | assistance.everything
-    for name in grant:
-        if name not in assistance.ownable:
-            raise UserError(f"--grant {name}: expected one of {', '.join(assistance.ownable)}")
-    assumed = dict(_assumed(assistance, text) for text in assume)
-    try:
-        profile = assistance.owner(names - set(grant), assume=assumed)
-    except AssistanceError as error:
-        raise UserError(f"--own {wanted}: {error}") from None
-    return Owner(assistance, names - set(grant), assumed, mode), profile
-
-
-def _assumed(assistance: Assistance[Any], text: str) -> tuple[str, int]:
-    known = {name.lower(): name for name in assistance.options}
-    if text == "help":
-        listed = "; ".join(f"{name}: {summary}" for name, summary in assistance.options.items())
-        raise UserError(f"--assume takes {listed or 'nothing'}")
-    name, sign, value = text.partition("=")
-    if name.lower() not in known or (sign and value not in ("0", "1")):
-        raise UserError(
-            f"--assume {text}: expected NAME, NAME=0 or NAME=1 with NAME of {', '.join(assistance.options) or 'none'}"
-        )
-    return known[name.lower()], int(value or 1)
-
-
-def _circumstances(assistance: Assistance[Any], given: Sequence[str]) -> dict[str, int]:
-    known = [control.name for control in assistance.controls if not control.chosen]
-    found = {}
-    for text in given:
-        name, _, value = text.partition("=")
-        if name not in known or value not in ("0", "1"):
-            raise UserError(
-                f"--given {text}: expected NAME=0 or NAME=1 with NAME of {', '.join(known) or 'none'}"
-            )
-        found[name] = int(value)
-    return found
-
-
-def _mode(desk: Desk[Any], mode: str) -> str:
-    from popek.kernel.machine import UnknownNameError
-
-    try:
-        return desk.mode(mode).name
-    except UnknownNameError as error:
-        raise UserError(f"--mode {mode}: {error}") from None
-
-
-def _assert_possible(desk: Desk[Any], profile: Any, mode: str) -> None:
-    refused = desk.mode(mode).refused(profile)
-    if refused:
-        raise UserError(f"--mode {mode}: {refused}")
-
-
-def _forms(desk: Desk[Any], names: Sequence[str]) -> list[str]:
-    from popek.kernel.machine import UnknownNameError
-
-    try:
-        return desk.find(names)
-    except UnknownNameError as error:
-        raise UserError(str(error)) from None
-
-
-def _settings(assistance: Assistance[Any], what: str | None, fields: Sequence[str]) -> list[Settings]:
-    import sys
-    from pathlib import Path
-
-    from popek.kernel.assistance import AssistanceError
-
-    if what is not None and fields:
-        raise UserError("give a configuration or --set, not both")
-    known = assistance.configurations()
-    by_name = {name.lower(): settings for name, settings in known.items()}
-    if what is not None and what.lower() in by_name:
-        return [by_name[what.lower()]]
-    try:
-        if what is None:
-            pairs = [text.partition("=") for text in fields]
-            for name, sign, _ in pairs:
-                if not sign:
-                    raise UserError(f"--set {name}: expected FIELD=VALUE")
-            values = {name: value for name, _, value in pairs}
-            return [
-                _of_controls(assistance, values) if assistance.written is None else assistance.written(values)
-            ]
-        if assistance.read is None or (what != "-" and not Path(what).exists()):
-            import difflib
-
-            near = difflib.get_close_matches(what.lower(), by_name, 2, 0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
-            raise UserError(f"{what}: neither a file nor a known configuration; {hint}")
-        data = sys.stdin.buffer.read() if what == "-" else Path(what).read_bytes()
-        return assistance.read("standard input" if what == "-" else what, data)
-    except OSError as error:
-        raise UserError(f"{what}: {error.strerror or error}") from None
-    except AssistanceError as error:
-        raise UserError(str(error)) from None
-
-
-def _of_controls(assistance: Assistance[Any], fields: Mapping[str, str]) -> Settings:
-    """A configuration by the names of the controls, every one of which must be given."""
-    from popek.kernel.assistance import Settings
-
-    known = [control.name for control in assistance.controls if control.chosen]
-    for name, value in fields.items():
-        if name not in known or value not in ("0", "1"):
-            raise UserError(
-                f"--set {name}={value}: expected NAME=0 or NAME=1 with NAME of {', '.join(known)}"
-            )
-    missing = [name for name in known if name not in fields]
-    if missing:
-        raise UserError(f"--set: not given, and it decides what exits: {', '.join(missing)}")
-    return Settings("command line", "command line", {name: int(value) for name, value in fields.items()})
