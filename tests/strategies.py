@@ -25,6 +25,7 @@ from popek.architectures.ia32.state import (
 )
 from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
+from popek.architectures.vtx.operation.assistance import governed_forms
 from popek.architectures.x86.registers import (
     EFLAGS_DEFINED,
     EFLAGS_FIXED,
@@ -32,7 +33,6 @@ from popek.architectures.x86.registers import (
 )
 from popek.architectures.x86_64 import paged as x86_64_paged
 from popek.architectures.x86_64 import state as x64
-from popek.assistance.vtx_requirements import governed_forms
 from popek.checks.runs import Run, explore_instruction
 from popek.kernel import terms
 from popek.kernel.evaluation import evaluate

@@ -17,6 +17,7 @@ from popek.architectures.vtx.dumps.processors import Processor
 from popek.architectures.vtx.entry_checks import CHECKS, Check
 from popek.architectures.vtx.evaluation import Evaluator, reads, subjects
 from popek.architectures.vtx.fields import FIELDS
+from popek.architectures.vtx.formulas import Formulas
 from popek.architectures.vtx.verdict import Verdict, judge
 from popek.architectures.vtx.vmcs import Vmcs
 from popek.kernel import terms
@@ -24,8 +25,6 @@ from popek.kernel.words import Word, all_of
 from popek.solving.optimize import cheapest, contradiction
 from popek.solving.solver import Answer, Effort
 from popek_specs.vtx import rows
-
-from .formulas import Formulas
 
 _BIT: Final = 100_000  # outweighs all preferences together
 _GATE, _ELSEWHERE, _AGAINST_PRACTICE = 4, 8, 5

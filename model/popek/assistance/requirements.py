@@ -1,29 +1,23 @@
-"""The weakest condition on control bits, instruction by instruction, for any kind of hardware assistance.
+"""The weakest condition on the controls, instruction by instruction, for any kind of hardware assistance.
 
 For every setting of the controls that an instruction depends on, it is asked whether the instruction can
-fail fidelity or safety; the weakest condition is the disjunction of the settings that fail neither.  Who answers
-is passed in.
+fail fidelity or safety; the weakest condition is the disjunction of the settings that fail neither.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
 from popek.kernel.instruction import Instruction
 from popek.kernel.words import Word
-
-Ask = Callable[[Sequence[Word]], bool | None]
-"""Whether conditions (width 1) can hold together; None when that was not decided."""
-
-Assume = Callable[[Sequence[Word]], Ask]
-"""Someone to ask, who takes these conditions for granted."""
+from popek.solving.asking import Ask
 
 FAILURES = ("unfaithful", "unsafe")
-QUESTIONS = (*FAILURES, "intercepted", "completes")
+QUESTIONS = (*FAILURES, "exits", "completes", "undecided")
 
 
 @attrs.frozen
@@ -32,10 +26,10 @@ class Requirement:
 
     Attributes:
         form: the instruction.
-        knobs: the settings it depends on, in declared order.
+        knobs: the controls it depends on, in declared order.
         faithful, safe: the settings (one value per knob) under which it is.
-        intercepts: the settings under which it may be intercepted (asked where there are knobs).
-        completes: the settings under which the guest's kernel may complete it (likewise).
+        exits: the settings under which it may exit.
+        completes: the settings under which the guest's kernel may complete it.
         undecided: settings for which a question was not decided.
     """
 
@@ -44,7 +38,7 @@ class Requirement:
     knobs: tuple[str, ...]
     faithful: frozenset[tuple[int, ...]]
     safe: frozenset[tuple[int, ...]]
-    intercepts: frozenset[tuple[int, ...]]
+    exits: frozenset[tuple[int, ...]]
     completes: frozenset[tuple[int, ...]]
     undecided: frozenset[tuple[int, ...]]
 
@@ -57,34 +51,42 @@ class Requirement:
         """A set of settings as the shortest disjunction, `always` or `never`."""
         return disjunction(self.knobs, settings)
 
+    @property
+    def always(self) -> bool:
+        """It is faithful and safe under every setting."""
+        return self.condition(self.sound) == "always"
+
+    def at(self, chosen: Mapping[str, int]) -> tuple[int, ...]:
+        """The setting that a choice of every knob means."""
+        return tuple(chosen[name] for name in self.knobs)
+
     def allows(self, chosen: Mapping[str, int]) -> bool:
         """Faithful and safe under a choice of every knob."""
-        return tuple(chosen[name] for name in self.knobs) in self.sound
+        return self.at(chosen) in self.sound
+
+    def possible(self, fixed: Mapping[str, int]) -> bool:
+        """Some setting with these values is faithful and safe."""
+        return any(
+            all(fixed.get(name, value) == value for name, value in zip(self.knobs, values, strict=True))
+            for values in self.sound
+        )
 
 
 def weakest(
-    instruction: Instruction,
-    knobs: Mapping[str, Word],
-    questions: Mapping[str, Word],
-    ask: Ask,
-    *,
-    throughout: bool = False,
+    instruction: Instruction, knobs: Mapping[str, Word], questions: Mapping[str, Word], ask: Ask
 ) -> Requirement:
     """Every question for every setting of the knobs.
 
     Args:
         knobs: the conditions (width 1) that say a setting is 1, in declared order.
-        questions: a condition (width 1) for each of `QUESTIONS`, and possibly for `undecided`: the model does
-            not say what happens.
-        throughout: ask about interception even where no setting matters, and nobody chooses.
+        questions: a condition (width 1) for each of `QUESTIONS`; `undecided` is that the model does not say what
+            happens.
     """
     names = tuple(knobs)
-    wanted = questions if names or throughout else (*FAILURES, "undecided")
-    asked = {name: c for name, c in questions.items() if name in wanted}
     found: dict[str, set[tuple[int, ...]]] = defaultdict(set)
     for values in itertools.product((0, 1), repeat=len(names)):
         setting = [knobs[name] == value for name, value in zip(names, values, strict=True)]
-        for name, condition in asked.items():
+        for name, condition in questions.items():
             answer = False if condition.value == 0 else ask([*setting, condition])
             if answer is not False:
                 found[name].add(values)
@@ -97,7 +99,7 @@ def weakest(
         names,
         faithful=every - found["unfaithful"],
         safe=every - found["unsafe"],
-        intercepts=frozenset(found["intercepted"]),
+        exits=frozenset(found["exits"]),
         completes=frozenset(found["completes"]),
         undecided=frozenset(found["undecided"]),
     )

@@ -1,33 +1,29 @@
-"""Traces of interrupts under VT-x on numbers: every reachable world, and a shortest way to a broken promise.
-
-Breadth first over the worlds of `popek.architectures.vtx.operation.interrupts`, with instructions that the machine
-executes and VM entries that the entry checks of `popek.architectures.vtx` judge; so a trace was replayed on
-numbers when it is found.
-"""
+"""Steps of interrupts under VT-x on numbers: instructions that the machine executes, VM entries that are judged."""
 
 from __future__ import annotations
 
 import struct
-from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from popek.architectures.vtx.baselines import baseline
-from popek.architectures.vtx.capability_files import load_capabilities
-from popek.architectures.vtx.entry_checks import CHECKS, Check
-from popek.architectures.vtx.evaluation import Evaluator, reads
-from popek.architectures.vtx.operation import interrupts
-from popek.architectures.vtx.operation import machine as vmx
-from popek.architectures.vtx.operation.interrupts import PROMISES, Arrivals, Setup, Step, World
-from popek.architectures.vtx.operation.state import VmxIa32
-from popek.architectures.vtx.vmcs import Launch, Vmcs
+from popek.kernel.interrupts import TraceStep
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next
 from popek.kernel.words import TRUE, Word
+
+from ..baselines import baseline
+from ..capability_files import load_capabilities
+from ..entry_checks import CHECKS, Check
+from ..evaluation import Evaluator, reads
+from ..vmcs import Launch, Vmcs
+from . import interrupts
+from . import machine as vmx
+from .interrupts import PROMISES, Arrivals, Setup, Step, World
+from .state import VmxIa32
 
 VALID_ENTRY: Final = "valid-entry"
 STATEMENTS: Final[Mapping[str, str]] = {
@@ -36,49 +32,6 @@ STATEMENTS: Final[Mapping[str, str]] = {
     "invariant": "what joins the processor's state and the VMM's bookkeeping holds at every boundary",
 }
 """What is proved of every trace, by name."""
-
-
-@attrs.frozen(eq=False)
-class TraceStep:
-    """One step of a trace.
-
-    Attributes:
-        event: what happens, in words.
-        before, after: the worlds, of numbers.
-        injected: the VM-entry interruption information, where the guest was left and entered again.
-        given: what the guest was given: ``interrupt``, ``NMI`` or nothing.
-        broken: the promises that this step breaks, or the entry checks that fail.
-    """
-
-    event: str
-    before: World
-    after: World
-    injected: int | None
-    given: str
-    broken: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "event": self.event,
-            "before": described(self.before),
-            "after": described(self.after),
-            "injected": None if self.injected is None else hex(self.injected),
-            "given": self.given or None,
-            "broken": list(self.broken),
-        }
-
-
-@attrs.frozen(eq=False)
-class Trace:
-    """A shortest trace from reset that breaks a promise."""
-
-    promise: str
-    steps: tuple[TraceStep, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {"promise": self.promise, "steps": [step.to_json() for step in self.steps]}
 
 
 @cache
@@ -211,36 +164,6 @@ def _exit_in_words(step: Step) -> str:
     if not int(step.left):
         return ""
     return "the guest leaves at a window"
-
-
-def traces(setup: Setup) -> Iterator[Trace]:
-    """A shortest trace for each promise that some trace breaks; the search sees every reachable world."""
-    first = interrupts.start()
-    reached: dict[tuple[int, ...], tuple[TraceStep, tuple[int, ...]] | None] = {first.key(): None}
-    todo = deque([first])
-    broken: dict[str, Trace] = {}
-    while todo:
-        world = todo.popleft()
-        for step in successors(world, setup):
-            for promise in step.broken:
-                if promise in STATEMENTS and promise not in broken:
-                    broken[promise] = Trace(promise, (*_path(reached, world), step))
-            key = step.after.key()
-            if key not in reached:
-                reached[key] = (step, world.key())
-                todo.append(step.after)
-    yield from (broken[name] for name in STATEMENTS if name in broken)
-
-
-def _path(
-    reached: Mapping[tuple[int, ...], tuple[TraceStep, tuple[int, ...]] | None], world: World
-) -> tuple[TraceStep, ...]:
-    steps: list[TraceStep] = []
-    back = reached[world.key()]
-    while back is not None:
-        steps.append(back[0])
-        back = reached[back[1]]
-    return tuple(reversed(steps))
 
 
 def described(world: World) -> dict[str, int]:
