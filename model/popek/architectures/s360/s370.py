@@ -9,12 +9,15 @@ from popek.kernel.state import Group, Register, Role, WordBank, bank, bit, bits,
 from popek.kernel.words import Word, concat, ite
 
 from . import interruptions as program
+from .arithmetic import declare_arithmetic
 from .control import declare_control
 from .control_s370 import declare_s370
 from .deprivileging import techniques
 from .general import declare_general
+from .long_moves import declare_execute, declare_long
 from .operands import KINDS
 from .state import BLOCK, CR_NAMES, OFFSET, RESOURCE, Cpu, Psw, relocated
+from .strings import declare_masked, declare_strings
 
 SOURCE = "GA22-7000, IBM System/370 Principles of Operation"
 
@@ -219,7 +222,7 @@ def build() -> Machine[S370]:
             "segment protection, common segments, 4096-byte keys, channel-set switching, multiprocessing",
             "recording of references and changes by ordinary references to storage",
             "program-event recording, the interval timer's updating of location 80, floating point, decimal",
-            "EXECUTE: its classes are those of its target; access exceptions of fetching an instruction",
+            "EXECUTE puts its target where the next step finds it; access exceptions of fetching an instruction",
             "what a channel program does; of the CSW, only its status",
             "dual address space but for SPKA and IPK",
         ),
@@ -233,6 +236,11 @@ def build() -> Machine[S370]:
         ),
     )
     declare_general(machine)
+    declare_arithmetic(machine)
+    declare_strings(machine)
+    declare_masked(machine)
+    declare_long(machine)
+    declare_execute(machine)
     declare_control(machine)
     declare_s370(machine)
     return machine
