@@ -16,7 +16,7 @@ from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.practice import Practice
 from popek.kernel.words import Word, ite
 
-from . import innocuous, privileged
+from . import data, innocuous, modes, privileged
 from .deprivileging import techniques
 from .state import (
     BLOCK,
@@ -64,25 +64,38 @@ def build() -> Machine[Pdp11]:
         practice=Practice(examples={"lost-interrupt-mask": ("SPL n",)}),
     )
     innocuous.add(machine)
+    data.add(machine)
+    modes.add(machine)
     privileged.add(machine)
     return machine
 
 
 def _operands() -> tuple[OperandKind, ...]:
-    def general(name: str) -> OperandKind:
+    def general(name: str, letters: str = "R") -> OperandKind:
         return OperandKind(
             name,
             {"": 3},
             valid=lambda parts: parts[""] < 6,
-            spell=lambda parts: name.replace("R", f"R{parts['']}"),
+            spell=lambda parts: name.replace(letters, f"R{parts['']}"),
         )
 
-    indexed = OperandKind(
-        "X(R)",
-        {"index": 16, "register": 3},
-        valid=lambda parts: parts["register"] < 6,
-        spell=lambda parts: f"{parts['index']:o}(R{parts['register']})",
-        make=lambda parts: (parts["index"], parts["register"]),
+    def indexed(name: str) -> OperandKind:
+        return OperandKind(
+            name,
+            {"index": 16, "register": 3},
+            valid=lambda parts: parts["register"] < 6,
+            spell=lambda parts: name.replace("X(R)", f"{parts['index']:o}(R{parts['register']})"),
+            make=lambda parts: (parts["index"], parts["register"]),
+        )
+
+    def second_word(name: str) -> OperandKind:
+        return OperandKind(name, {"": 16}, spell=lambda parts: name.replace("i", f"{parts['']:o}"))
+
+    even = OperandKind(
+        "Re",
+        {"": 3},
+        valid=lambda parts: (parts[""] < 6) & ~parts[""][0],
+        spell=lambda parts: f"R{parts['']}",
     )
 
     def number(name: str, width: int) -> OperandKind:
@@ -93,7 +106,13 @@ def _operands() -> tuple[OperandKind, ...]:
         general("(R)"),
         general("(R)+"),
         general("-(R)"),
-        indexed,
+        general("@(R)+"),
+        general("@-(R)"),
+        indexed("X(R)"),
+        indexed("@X(R)"),
+        general("Rn", "Rn"),
+        even,
+        *map(second_word, ("#i", "@#i", "i(PC)", "@i(PC)")),
         number("d", 8),
         number("o", 6),
         number("n", 3),

@@ -97,6 +97,24 @@ class Pdp11(State):
         cell = self._cell(address, self.par.load(page), self.pdr.load(page), write=True)
         self.memory = self.memory.store(cell, value)
 
+    def load_sized(self, address: Word, *, byte: bool, write: bool) -> Word:
+        """The word or byte at a virtual address of the current mode; `write`: it will be stored into."""
+        content = self.memory.load(self._located(address, byte=byte, write=write))
+        return ite(address[0], content[15:8], content[7:0]) if byte else content
+
+    def store_sized(self, address: Word, value: Word) -> None:
+        """The word or byte, as wide as the value, at a virtual address of the current mode := value."""
+        cell = self._located(address, byte=value.width == 8, write=True)
+        if value.width == 8:
+            old = self.memory.load(cell)
+            value = ite(address[0], old.replace(15, 8, value), old.replace(7, 0, value))
+        self.memory = self.memory.store(cell, value)
+
+    def _located(self, address: Word, *, byte: bool, write: bool) -> Word:
+        page = address[15:13]
+        even = address.replace(0, 0, 0) if byte else address
+        return self._cell(even, self.par.load(page), self.pdr.load(page), write=write)
+
     def load_previous(self, address: Word) -> Word:
         """The word at a virtual address of the previous mode."""
         return self.memory.load(self._cell(address, *self._previous(address), write=False))
