@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from popek.kernel.memory import Memory
 from popek.kernel.state import Role, State
-from popek.kernel.technique import Technique
+from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word, concat, ite
 
 from .state import ADDRESS, BLOCK, ENTRY, GRANTED, OFFSET, OUTSIDE, Cpu
@@ -131,6 +131,7 @@ def techniques(
         guest=_guest,
         private=partial(_promises, same),
         owns_address=_owns,
+        entries=TRAPS_ONLY,
         guest_address=lambda private, address: concat(
             address[ADDRESS - 1 : OFFSET] + _start(private), address.truncate(OFFSET)
         ),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from popek.architectures.ia32.operands import LENGTH
 from popek.architectures.listing import listing
+from popek.architectures.x86.operands import LENGTH
 from popek.architectures.x86.practice import practice
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.words import Word, ite
