@@ -152,7 +152,11 @@ class Premises(Generic[S]):
     """
 
     def __init__(
-        self, machine: Machine[S], technique: Technique[S], configuration: Configuration, effort: Effort | None = None
+        self,
+        machine: Machine[S],
+        technique: Technique[S],
+        configuration: Configuration,
+        effort: Effort | None = None,
     ) -> None:
         self.machine, self.technique, self.configuration = machine, technique, configuration
         self.effort = effort or Effort()
@@ -181,7 +185,9 @@ class Premises(Generic[S]):
         if self._asked != set(self.machine.instructions):
             return ()
         roles = (Role.HIDDEN, Role.RESOURCE)
-        return tuple(x.name for x in leaves_with(self.machine.state, roles) if x.component not in self._changed)
+        return tuple(
+            x.name for x in leaves_with(self.machine.state, roles) if x.component not in self._changed
+        )
 
     @cached_property
     def okay(self) -> list[Word]:
@@ -276,7 +282,9 @@ class Premises(Generic[S]):
                 apart.append(differ)
             return all_of([*self.ok(other, private), *alike]) & any_of(apart)
 
-        return self._once(A4, "two guests of which the same is noted have one image", wrong, other, exact=False)
+        return self._once(
+            A4, "two guests of which the same is noted have one image", wrong, other, exact=False
+        )
 
     def _control(self) -> Premise[S]:
         other = self.noted(self.guest, "'")
@@ -314,7 +322,9 @@ class Premises(Generic[S]):
         technique = self.technique
         owns, entered, address = technique.owns_address, technique.entered, technique.entry_address
         if owns is None or entered is None or address is None:
-            return Premise(A5_VECTOR, "", Truth.NOT_ASKED, "traps only: where they go the machine does not say")
+            return Premise(
+                A5_VECTOR, "", Truth.NOT_ASKED, "traps only: where they go the machine does not say"
+            )
         after = self.machine.state.symbolic(" after")
 
         def wrong(guest: S, private: S, after: S) -> Word:
@@ -322,7 +332,9 @@ class Premises(Generic[S]):
             flat = after["cs.base"] == 0 if "cs.base" in after.words() else TRUE
             return here & flat & ~owns(guest, private, address(after))
 
-        return self._once(A5_VECTOR, "an entry lies in storage that is not the control program's", wrong, after)
+        return self._once(
+            A5_VECTOR, "an entry lies in storage that is not the control program's", wrong, after
+        )
 
     def _once(
         self,
@@ -349,7 +361,9 @@ class Premises(Generic[S]):
         evidence = evidence_of(question, answer)
         if answer is not Answer.SAT:
             truth = Truth.YES if answer is Answer.UNSAT else Truth.UNKNOWN
-            return Premise(name, "", truth, "" if truth is Truth.YES else "no answer within the bounds", evidence)
+            return Premise(
+                name, "", truth, "" if truth is Truth.YES else "no answer within the bounds", evidence
+            )
         states = plainest(self.machine, question, (self.guest, self.private, *others), self.effort)
         if not states:
             return Premise(name, "", Truth.UNKNOWN, how, evidence)
@@ -385,7 +399,9 @@ class Premises(Generic[S]):
             form.premise(A3_NEXT, form.no_guest_next()),
             form.premise(A3_TRAP, form.no_guest_trapped())
             if self.machine.deliver is not None
-            else Premise(A3_TRAP, instruction.form, Truth.NOT_ASKED, "the machine does not say how a trap is delivered"),
+            else Premise(
+                A3_TRAP, instruction.form, Truth.NOT_ASKED, "the machine does not say how a trap is delivered"
+            ),
             *form.traps(),
             form.premise(A8, form.needless()),
             form.premise(A9, form.reads_a_clock()),
@@ -423,7 +439,9 @@ class Premises(Generic[S]):
             if isinstance(path.result, Trap):
                 ends += [after for _, after in self.delivered(general.before, path.conditions, path.result)]
             for after in ends:
-                self._changed |= {name for name, word in after.words().items() if word.term is not before[name].term}
+                self._changed |= {
+                    name for name, word in after.words().items() if word.term is not before[name].term
+                }
 
     def unexplored(self, instruction: Instruction, why: str) -> list[Premise[S]]:
         """The premises of a form that has too many paths: unknown."""
@@ -464,7 +482,9 @@ class _Form(Generic[S]):
             how = "completes on the hardware elsewhere than in the image of where the guest's own machine completes"
             yield _Way(how, case.given, any_of(case.unlike.values()))
         for conditions, after in self._native.completions():
-            changed = any_of((*self._changed(p.guest, after, p.technique.shadowed), *self._shadowed_cells(after)))
+            changed = any_of(
+                (*self._changed(p.guest, after, p.technique.shadowed), *self._shadowed_cells(after))
+            )
             if changed.value != 0:
                 for others, _ in self._ends:
                     how = "completes on the hardware, and changes natively what the control program notes"
@@ -472,7 +492,9 @@ class _Form(Generic[S]):
         for path in self._native.paths:
             if isinstance(path.result, Trap):
                 for others, _ in self._ends:
-                    how = f"completes on the hardware where the guest's own machine raises {path.result.vector}"
+                    how = (
+                        f"completes on the hardware where the guest's own machine raises {path.result.vector}"
+                    )
                     yield _Way(how, (*others, *path.conditions), TRUE)
 
     def _changed(self, before: S, after: S, names: Sequence[str]) -> Iterator[Word]:
@@ -499,7 +521,11 @@ class _Form(Generic[S]):
     def silent(self) -> Iterator[_Way]:
         yield _Way("the model does not say what it does on the hardware", (), self._hardware.not_modelled)
         ends = any_of(conjunction(given) for given, _ in self._ends)
-        yield _Way("completes where the model does not say what it does natively", (), ends & self._native.not_modelled)
+        yield _Way(
+            "completes where the model does not say what it does natively",
+            (),
+            ends & self._native.not_modelled,
+        )
 
     def no_guest_next(self) -> Iterator[_Way]:
         p = self._p
@@ -579,7 +605,13 @@ class _Form(Generic[S]):
         question = Question(title, [*p.okay, self._valid, any_of(asked)])
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
         truth = Truth.UNKNOWN if unknown else Truth.YES
-        return Premise(name, form, truth, f"it is not known whether it {unknown}" if unknown else "", evidence_of(question, answer))
+        return Premise(
+            name,
+            form,
+            truth,
+            f"it is not known whether it {unknown}" if unknown else "",
+            evidence_of(question, answer),
+        )
 
     def _witness(self, name: str, way: _Way, question: Question) -> dict[str, Any] | None:
         p, instruction = self._p, self._instruction
@@ -596,7 +628,11 @@ class _Form(Generic[S]):
         if way.hardware:
             image = p.technique.map(guest, private)
             second = execute(p.machine, instruction, "on the hardware", image, found.operands)
-            differ = differences(image, second.outcome.state, found.addresses) if isinstance(second.outcome, Next) else ()
+            differ = (
+                differences(image, second.outcome.state, found.addresses)
+                if isinstance(second.outcome, Next)
+                else ()
+            )
             if isinstance(native.outcome, Next) and isinstance(second.outcome, Next):
                 expected = p.technique.map(native.outcome.state, private)
                 unlike = differences(expected, second.outcome.state, found.addresses)

@@ -29,6 +29,7 @@ COLUMNS = (
 )
 MANY_CHANGES = 8
 MANY_NAMES = 12
+FEW_NAMES = 3
 SHORT = {Truth.NOT_ASKED: "–"}
 
 
@@ -170,7 +171,7 @@ def scope_line(scope: Scope) -> str:
         return f"over {counted(scope.forms, 'modelled form')}"
     told = f"over {counted(scope.forms, 'modelled form')} of {scope.architecture}"
     left = _first_of(scope.left_out)
-    partly = _first_of(scope.partly)
+    partly = "; ".join(f"{_first_of(part.instructions, FEW_NAMES)} ({part.why})" for part in scope.parts)
     return (
         told
         + (f"; left out: {left}" if left else "; none left out")
@@ -178,9 +179,9 @@ def scope_line(scope: Scope) -> str:
     )
 
 
-def _first_of(names: Sequence[str]) -> str:
-    more = len(names) - MANY_NAMES
-    return ", ".join(names[:MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
+def _first_of(names: Sequence[str], most: int = MANY_NAMES) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _premise(statement: str, status: Status) -> Text:
