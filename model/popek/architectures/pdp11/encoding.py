@@ -127,6 +127,21 @@ def _more() -> dict[str, tuple[int, _Fields]]:
     single("JMP", 0o000100, "(R)+", "@(R)+", "X(R)")
     code, fields = operand("X(R)", 0, "X(R)")
     found["JSR PC, X(R)"] = 0o004700 | code, fields
+    for name, opcode in (("CFCC", 0), ("SETF", 1), ("SETI", 2), ("SETD", 0o11), ("SETL", 0o12)):
+        found[name] = 0o170000 | opcode, ()
+    for name, opcode in (("LDFPS", 0o170100), ("STFPS", 0o170200), ("STST", 0o170300)):
+        single(name, opcode, "R")
+    for name, opcode in (("CLRF", 0o170400), ("TSTF", 0o170500), ("ABSF", 0o170600), ("NEGF", 0o170700)):
+        found[f"{name} FS"] = opcode, (("FS", 0),)
+    accumulators: _Fields = (("FS", 0), ("AC", 6))
+    for name, opcode in (
+        ("MULF", 0o171000), ("ADDF", 0o172000), ("LDF", 0o172400), ("SUBF", 0o173000), ("CMPF", 0o173400),
+        ("DIVF", 0o174400),
+    ):  # fmt: skip
+        found[f"{name} FS, AC"] = opcode, accumulators
+    found["STF AC, FS"] = 0o174000, accumulators
+    found["LDF (R), AC"] = 0o172410, (("(R)", 0), ("AC", 6))
+    found["STF AC, (R)"] = 0o174010, (("(R)", 0), ("AC", 6))
     found["MARK o"] = 0o006400, (("o", 0),)
     return found
 

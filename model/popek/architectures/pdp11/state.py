@@ -31,10 +31,33 @@ IOT_TRAP = Vector("IOT", 0o20)
 EMT_TRAP = Vector("EMT", 0o30)
 TRAP_TRAP = Vector("TRAP", 0o34)
 SEGMENT_FAULT = Vector("memory management", 0o250)
+FLOATING_TRAP = Vector("floating point", 0o244)
 
 REGISTERS: Final = tuple(f"r{number_of_set}{number}" for number_of_set in range(2) for number in range(6))
 PS_BITS: Final = 0o174377
 """The bits of PS that exist; 10 to 8 read as 0."""
+
+
+FPS_BITS: Final = 0o147757
+"""The bits of the floating point status that exist."""
+
+
+class FloatingStatus(Register):
+    """FPS (handbook, chapter 7, floating point status register)."""
+
+    c = bit(0)
+    v = bit(1)
+    z = bit(2)
+    n = bit(3)
+    truncates = bit(5)
+    long = bit(6)
+    double = bit(7)
+    conversion_enabled = bit(8)
+    overflow_enabled = bit(9)
+    underflow_enabled = bit(10)
+    undefined_enabled = bit(11)
+    disabled = bit(14)
+    error = bit(15)
 
 
 class ProcessorStatus(Register):
@@ -68,6 +91,13 @@ class Pdp11(State):
     pdr = memory(address=PAGE, cell=16, role=Role.RESOURCE)  # register images; A and W are left out
     space_par = memory(address=MODE_AND_PAGE, cell=BLOCK, role=Role.RESOURCE)
     space_pdr = memory(address=MODE_AND_PAGE, cell=16, role=Role.RESOURCE)
+    fps = register(FloatingStatus, 16)
+    fac = bank(tuple(f"fac{number}" for number in range(6)), 64)
+    fec = word(4)  # code of the last floating point exception
+    fea = word(16)  # and where its instruction is
+    # What floating point makes of operation (3 bits), precision, accumulator and operand: exception code, condition
+    # codes, result.  Any function.
+    floating = memory(address=4 + 128, cell=72, role=Role.HIDDEN)
     memory = memory(address=CELL_ADDRESS, cell=16)
 
     # -- registers ----------------------------------------------------------------------------
