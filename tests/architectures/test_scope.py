@@ -57,3 +57,11 @@ def test_a_machine_without_a_list_says_so() -> None:
 def test_every_machine_has_a_list() -> None:
     assert {name for name, make in makers().items() if not scope_of(make()).listed} == set()
     assert set(LISTED) <= set(makers())
+
+
+def test_parts_are_told_by_what_they_have_in_common() -> None:
+    scope = scope_of(machine("s370"))
+    assert "LM (1 and 2 registers)" in scope.partly
+    assert any(part.instructions == ("LM", "STM") for part in scope.parts)
+    assert "EX" not in scope.left_out
+    assert {"AP", "EPAR"} <= set(scope.left_out)

@@ -224,11 +224,10 @@ def scope_line(scope: Scope) -> str:
         return f"over {_counted(scope.forms)}"
     told = f"over {_counted(scope.forms)} of {scope.architecture}"
     left = _first_of(scope.left_out)
-    partly = _first_of(scope.partly)
     return (
         told
         + (f"; left out: {left}" if left else "; none left out")
-        + (f"; in part: {partly}" if partly else "")
+        + (f"; {len(scope.partly)} in part" if scope.partly else "")
     )
 
 

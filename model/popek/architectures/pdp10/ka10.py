@@ -15,7 +15,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import NotModelledError, Trap
 from popek.kernel.words import FALSE, Word, ite
 
-from . import innocuous, ka10_io, ka10_jumps
+from . import arithmetic, innocuous, ka10_io, ka10_jumps, words_and_halves
 from .ka10_state import BLOCK, WHOLE, Ka10
 from .operands import operands
 from .relocated_user_mode import ka10_techniques
@@ -42,7 +42,9 @@ def build() -> Machine[Ka10]:
         notes=(
             "interrupts: memory violations are traps on storage, as if the processor's channel were on",
             "address calculation is not part of an instruction: E is an operand",
-            "BLT, byte, floating point and half-word instructions but for HRRZ",
+            "modes with a letter (immediate, memory, self, both) for one operation of each class",
+            "floating point: what comes of the operands is a function of which nothing is taken to be known",
+            "a byte that cannot be reached leaves the pointer as it was, not counted with First Part Done set",
             "second relocation register pair (KT10A), and the maintenance devices",
             "all devices but APR and PI are one, with a word of data and a word of conditions",
             "no manual was at hand: the layout of the APR conditions is from general knowledge",
@@ -52,6 +54,9 @@ def build() -> Machine[Ka10]:
         architecture=listing("pdp10", "instructions-ka10"),
     )
     innocuous.add(machine, MANUAL_KA)
+    words_and_halves.add(machine, MANUAL_KA)
+    arithmetic.add(machine, MANUAL_KA)
+    arithmetic.add_ka10(machine, MANUAL_KA)
     ka10_jumps.add(machine)
     ka10_io.add(machine)
     return machine

@@ -52,6 +52,7 @@ def _ka10_map(guest: Ka10, private: Ka10) -> Ka10:
     hardware, start = private.copy(), private.user_base
     for name in ("pc", *ACCUMULATORS, "executing", "ir", "pushdown_overflow"):
         hardware[name] = guest[name]
+    hardware.floating = guest.floating  # how the processors are built
     hardware.flags = guest.flags.value
     hardware.flags.user = TRUE
     hardware.flags.user_io = private.flags.user_io
@@ -111,6 +112,7 @@ def _ks10_map(guest: Ks10, private: Ks10) -> Ks10:
     hardware, start = private.copy(), _ks10_start(private)
     for name in ("pc", *ACCUMULATORS, "executing", "ir", "pxct", "context"):
         hardware[name] = guest[name]
+    hardware.floating = guest.floating  # how the processors are built
     hardware.flags = guest.flags.value
     hardware.flags.user = TRUE
     hardware.flags.user_io = private.flags.user_io

@@ -8,13 +8,16 @@ from popek.kernel.outcome import Trap
 from popek.kernel.words import Word, concat, ite
 
 from . import interruptions as program
+from .arithmetic import declare_arithmetic
 from .control import declare_control
 from .control_s370 import declare_s370
 from .deprivileging import techniques
 from .general import declare_general
+from .long_moves import declare_execute, declare_long
 from .operands import KINDS
 from .s370_state import S370, SOURCE
 from .state import BLOCK, OFFSET, relocated
+from .strings import declare_masked, declare_strings
 
 
 def _invariant(cpu: S370) -> Word:
@@ -84,7 +87,7 @@ def build() -> Machine[S370]:
             "segment protection, common segments, 4096-byte keys, channel-set switching, multiprocessing",
             "recording of references and changes by ordinary references to storage",
             "program-event recording, the interval timer's updating of location 80, floating point, decimal",
-            "EXECUTE: its classes are those of its target; access exceptions of fetching an instruction",
+            "EXECUTE puts its target where the next step finds it; access exceptions of fetching an instruction",
             "what a channel program does; of the CSW, only its status",
             "dual address space but for SPKA and IPK",
         ),
@@ -98,6 +101,11 @@ def build() -> Machine[S370]:
         ),
     )
     declare_general(machine)
+    declare_arithmetic(machine)
+    declare_strings(machine)
+    declare_masked(machine)
+    declare_long(machine)
+    declare_execute(machine)
     declare_control(machine)
     declare_s370(machine)
     return machine
