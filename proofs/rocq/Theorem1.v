@@ -363,38 +363,14 @@ Section Classes.
     destruct (keeps_control t i (f t S p) h) as [Mh Rh]; [| exact X |].
     { intros Sens. apply NotPriv, Sub, Sens. }
     pose proof (Conf i _ _ NotPriv X) as Alone.
-    set (e := before (R S) (E S) ++ view (R (f t S p)) (E h) ++ behind_view (R S) (E S)).
+    set (e := replace_view (R S) (view (R (f t S p)) (E h)) (E S)).
     assert (length (view (R (f t S p)) (E h)) = length (view (R S) (E S))) as LenV.
     { rewrite <- (view_f t S p). pose proof (keeps_size t i _ _ X) as Len.
       destruct Alone as [A B].
       rewrite (split_view (R (f t S p)) (E h)), (split_view (R (f t S p)) (E (f t S p))), A, B in Len.
       rewrite !app_length in Len. lia. }
-    assert (length e = length (E S)) as LenE.
-    { unfold e. rewrite (split_view (R S) (E S)) at 3. rewrite !app_length. lia. }
+    destruct (replaced (R S) _ (E S) LenV) as (B1 & V & B2 & LenE). fold e in B1, V, B2, LenE.
     set (S' := St e (M S) (P h) (R S)). exists S'.
-    assert (before (R S) e = before (R S) (E S) /\ view (R S) e = view (R (f t S p)) (E h) /\
-            behind_view (R S) e = behind_view (R S) (E S)) as (B1 & V & B2).
-    { unfold e. set (v := view (R (f t S p)) (E h)) in *. clearbody v.
-      assert (length (E S) <= l (R S) + b (R S) -> behind_view (R S) (E S) = []) as NoTail
-        by (intros; now apply skipn_all2).
-      set (tail := behind_view (R S) (E S)) in *. clearbody tail.
-      revert LenV. unfold before, behind_view, view. rewrite firstn_length, skipn_length. intros LenV.
-      destruct (le_lt_dec (l (R S)) (length (E S))) as [In | Out].
-      - assert (length (firstn (l (R S)) (E S)) = l (R S)) as L1 by (rewrite firstn_length; lia).
-        assert (skipn (l (R S)) (firstn (l (R S)) (E S) ++ v ++ tail) = v ++ tail) as Skip.
-        { rewrite skipn_app, L1, Nat.sub_diag, skipn_all2 by lia. reflexivity. }
-        rewrite skipn_add, Skip. split.
-        { rewrite firstn_app, L1, Nat.sub_diag. cbn [firstn]. rewrite app_nil_r.
-          rewrite firstn_all2 by lia. reflexivity. }
-        destruct (le_lt_dec (b (R S)) (length (E S) - l (R S))).
-        + assert (length v = b (R S)) as Lv by lia. rewrite <- Lv.
-          rewrite firstn_app, skipn_app, firstn_all, skipn_all, Nat.sub_diag.
-          cbn [firstn skipn app]. now rewrite app_nil_r.
-        + rewrite NoTail by lia. rewrite app_nil_r, firstn_all2, skipn_all2 by lia. auto.
-      - assert (v = []) as -> by (apply length_zero_iff_nil; lia).
-        rewrite NoTail by lia. rewrite !app_nil_r.
-        rewrite (firstn_all2 (E S)) by lia. rewrite (firstn_all2 (E S)) by lia.
-        rewrite !skipn_all2 by lia. now rewrite firstn_nil. }
     assert (E h = low t S' p ++ E S' ++ behind p) as Eh.
     { apply (storage_of_step t S S' h p); auto. now split. }
     split; [| auto]. unfold f. rewrite <- Eh. cbn [E M P R S']. rewrite LenE.

@@ -98,6 +98,38 @@ Proof.
   rewrite skipn_add, firstn_skipn, firstn_skipn. reflexivity.
 Qed.
 
+(** Putting something of the same size in reach changes that and nothing else. *)
+Definition replace_view {A} (r : relocation) (v e : list A) : list A :=
+  before r e ++ v ++ behind_view r e.
+
+Lemma replaced {A} (r : relocation) (v e : list A) : length v = length (view r e) ->
+  before r (replace_view r v e) = before r e /\ view r (replace_view r v e) = v /\
+  behind_view r (replace_view r v e) = behind_view r e /\ length (replace_view r v e) = length e.
+Proof.
+  intros LenV. assert (length (replace_view r v e) = length e) as Len.
+  { unfold replace_view. rewrite (split_view r e) at 3. rewrite !app_length. lia. }
+  rewrite Len. clear Len. unfold replace_view.
+  assert (length e <= l r + b r -> behind_view r e = []) as NoTail by (intros; now apply skipn_all2).
+  set (tail := behind_view r e) in *. clearbody tail.
+  revert LenV. unfold before, behind_view, view. rewrite firstn_length, skipn_length. intros LenV.
+  destruct (le_lt_dec (l r) (length e)) as [In | Out].
+  - assert (length (firstn (l r) e) = l r) as L1 by (rewrite firstn_length; lia).
+    assert (skipn (l r) (firstn (l r) e ++ v ++ tail) = v ++ tail) as Skip.
+    { rewrite skipn_app, L1, Nat.sub_diag, skipn_all2 by lia. reflexivity. }
+    rewrite skipn_add, Skip. split.
+    { rewrite firstn_app, L1, Nat.sub_diag. cbn [firstn]. rewrite app_nil_r.
+      rewrite firstn_all2 by lia. reflexivity. }
+    destruct (le_lt_dec (b r) (length e - l r)).
+    + assert (length v = b r) as Lv by lia. rewrite <- Lv.
+      rewrite firstn_app, skipn_app, firstn_all, skipn_all, Nat.sub_diag.
+      cbn [firstn skipn app]. now rewrite app_nil_r.
+    + rewrite NoTail by lia. rewrite app_nil_r, firstn_all2, skipn_all2 by lia. auto.
+  - assert (v = []) as -> by (apply length_zero_iff_nil; lia).
+    rewrite NoTail by lia. rewrite !app_nil_r.
+    rewrite (firstn_all2 e) by lia. rewrite (firstn_all2 e) by lia.
+    rewrite !skipn_all2 by lia. now rewrite firstn_nil.
+Qed.
+
 Lemma set_length {A} n (x : A) e : length (set n x e) = length e.
 Proof.
   unfold set. destruct (skipn n e) eqn:H; [reflexivity |].
