@@ -138,28 +138,33 @@ Section UpToTime.
     Variable v : technique m.
     Variable p : private v.
 
+    Variable D : state m -> Prop.   (* the guests of this level *)
+
     Definition coded : Prop :=
-      forall S c T, ok v S p -> untimed S -> stops m (image v S p) c T ->
+      forall S c T, D S -> untimed S -> stops m (image v S p) c T ->
         exists j, run m j (deliver m c T) ~~ image v (step m S) p.
 
     Theorem map_from_premises (D' guard : state m -> Prop) :
-      A2_fetch m v -> A1_fidelity m v -> A3_closure m v -> coded ->
-      (* A7, for the next control program *)
-      (forall S, ok v S p -> D' (image v S p)) ->
-      (forall S S', ok v S p -> ok v S' p -> image v S p ~~ image v S' p -> S ~~ S') ->
-      (forall S S', ok v S p -> ok v S' p -> S ~~ S' -> image v S p ~~ image v S' p) ->
-      (forall S, ok v S p -> untimed S -> untimed (image v S p)) ->
-      (forall S, ok v S p -> untimed S -> forall h, guard (run m h (image v S p))) ->
-      is_map (fun S => ok v S p) D' guard (fun S => image v S p).
+      A2_fetch m v -> A1_fidelity m v -> coded ->
+      (forall S, D S -> ok v S p) ->
+      (* A3 *) (forall S, D S -> D (step m S)) ->
+      (* A7 *) (forall S, D S -> D' (image v S p)) ->
+      (* one-one, and a function, up to time *)
+      (forall S S', D S -> D S' -> image v S p ~~ image v S' p -> S ~~ S') ->
+      (forall S S', D S -> D S' -> S ~~ S' -> image v S p ~~ image v S' p) ->
+      (* no timing dependencies *)
+      (forall S, D S -> untimed S -> untimed (image v S p)) ->
+      (* resource control *)
+      (forall S, D S -> untimed S -> forall h, guard (run m h (image v S p))) ->
+      is_map D D' guard (fun S => image v S p).
     Proof.
-      intros A2 A1 A3 Coded A7 One Same Untimed Guard. split; auto.
-      - intros S O. now apply (closed_run m v p S 1).
-      - intros S O U. destruct (completes_or_stops m (image v S p)) as [(T & C) | (c & T & C)].
-        + exists 1. split; [lia |]. cbn [run]. rewrite (step_completes _ _ _ C).
-          destruct (fidelity_commutes m v (all_direct v) p A2 A1 S T O eq_refl C) as [-> _].
-          reflexivity.
-        + destruct (Coded S c T O U C) as (j & Run). exists (j + 1). split; [lia |].
-          rewrite run_add. cbn [run]. now rewrite (step_stops _ _ _ _ C).
+      intros A2 A1 Coded Ok A3 A7 One Same Untimed Guard. split; auto.
+      intros S H U. destruct (completes_or_stops m (image v S p)) as [(T & C) | (c & T & C)].
+      - exists 1. split; [lia |]. cbn [run]. rewrite (step_completes _ _ _ C).
+        destruct (fidelity_commutes m v (all_direct v) p A2 A1 S T (Ok S H) eq_refl C) as [-> _].
+        reflexivity.
+      - destruct (Coded S c T H U C) as (j & Run). exists (j + 1). split; [lia |].
+        rewrite run_add. cbn [run]. now rewrite (step_stops _ _ _ _ C).
     Qed.
   End Coded.
 End UpToTime.
