@@ -307,9 +307,9 @@ Section Classes.
       exists h, n <= h <= 2 * n /\
         host_run m paper (all_direct paper) p h (on S p) = on (run m n S) p;
     nothing_else_happens : forall S p h, psw_M (to_psw t (entry p)) = supervisor ->
-      exists n, n <= h <= 2 * n + 1 /\
-        (host_run m paper (all_direct paper) p h (on S p) = on (run m n S) p \/
-         exists c, host_run m paper (all_direct paper) p h (on S p) =
+      exists n,
+        (n <= h <= 2 * n /\ host_run m paper (all_direct paper) p h (on S p) = on (run m n S) p) \/
+        (n <= h <= 2 * n + 1 /\ exists c, host_run m paper (all_direct paper) p h (on S p) =
            (Entered (m := m) c (exchange t (f t (run m n S) p)), (M (run m n S), R (run m n S))));
     resource_control : forall S p h, psw_M (to_psw t (entry p)) = supervisor ->
       safe_at p (length (E S)) (host_run m paper (all_direct paper) p h (on S p));
@@ -327,7 +327,7 @@ Section Classes.
     - apply f_one_one.
     - intros S p n O. now apply Reached.
     - intros S p h O. destruct (Agreed S p h) as (n & [[At B] | [(_ & c & T & X & At) B]]); [easy | |];
-        exists n; (split; [lia |]); [left; exact At | right; exists c].
+        exists n; [left; now split | right; split; [lia |]; exists c].
       apply stops_in in X. subst T. exact At.
     - intros S p h O. exact (safe_if_agrees _ S p h (Agreed S p h (fun _ _ => O))).
     - intros S p i S' O NN F X.
@@ -340,6 +340,20 @@ Section Classes.
       { apply step_completes. exists i. split; [exact F | now apply perform_next]. }
       pose proof (one_step m paper (all_direct paper) p (fidelity_commutes _ _ _ _ paper_A2 A1) paper_A4 S O) as H.
       rewrite One, Step in H. exact H.
+  Qed.
+
+  (** Such a monitor needs that what the hardware completes commutes with f. *)
+  Lemma monitor_needs p : virtual_machine_monitor -> psw_M (to_psw t (entry p)) = supervisor ->
+    step_commutes m paper (all_direct paper) p.
+  Proof.
+    intros V O S T _ _ C. 
+    assert (host_run m paper (all_direct paper) p 1 (on S p) = (Running (m := m) T, (M S, R S))) as Ran
+      by exact (host_completes m paper (all_direct paper) p _ _ (M S, R S) C).
+    destruct (nothing_else_happens V S p 1 O) as (n & [[B At] | [_ (c & At)]]);
+      rewrite Ran in At.
+    - assert (n = 1) as -> by lia. cbn [run] in At. unfold on in At.
+      injection At as ET EM ER. split; [exact ET | cbn; now rewrite EM, ER].
+    - discriminate At.
   Qed.
 
   (** Theorem 1. *)

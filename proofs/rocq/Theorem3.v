@@ -71,9 +71,9 @@ Section Classes.
       exists h, n <= h <= 2 * n /\
         host_run m paper (virtual_user paper) p h (hybrid S p) = hybrid (run m n S) p;
     hybrid_nothing_else : forall S p h, psw_M (to_psw t (entry p)) = supervisor ->
-      exists n, n <= h <= 2 * n + 1 /\
-        (host_run m paper (virtual_user paper) p h (hybrid S p) = hybrid (run m n S) p \/
-         M (run m n S) = user /\
+      exists n,
+        (n <= h <= 2 * n /\ host_run m paper (virtual_user paper) p h (hybrid S p) = hybrid (run m n S) p) \/
+        (n <= h <= 2 * n + 1 /\ M (run m n S) = user /\
          exists c, host_run m paper (virtual_user paper) p h (hybrid S p) =
            (Entered (m := m) c (exchange t (f t (run m n S) p)), (M (run m n S), R (run m n S))));
     hybrid_control : forall S p h, psw_M (to_psw t (entry p)) = supervisor ->
@@ -92,7 +92,7 @@ Section Classes.
     - apply f_one_one.
     - intros S p n O. now apply Reached.
     - intros S p h O. destruct (Agreed S p h) as (n & [[At B] | [(D & c & T & X & At) B]]); [easy | |];
-        exists n; (split; [lia |]); [left; exact At | right].
+        exists n; [left; now split | right; split; [lia |]].
       apply stops_in in X. subst T. split; [| exists c; exact At].
       cbn in D. now destruct (M (run m n S)).
     - intros S p h O. exact (safe_if_agrees t _ S p h (Agreed S p h (fun _ _ => O))).
@@ -108,6 +108,20 @@ Section Classes.
       pose proof (one_step m paper (virtual_user paper) p
         (fidelity_commutes _ _ _ _ (paper_A2 t) A10) (paper_A4 t) S O) as H.
       rewrite One, Step in H. exact H.
+  Qed.
+
+  Lemma hybrid_needs p : hybrid_monitor -> psw_M (to_psw t (entry p)) = supervisor ->
+    step_commutes m paper (virtual_user paper) p.
+  Proof.
+    intros V O S T _ D C.
+    assert (hybrid S p = (Running (m := m) (f t S p), (M S, R S))) as Here by exact (resume_direct _ _ _ _ S D).
+    assert (host_run m paper (virtual_user paper) p 1 (hybrid S p) = (Running (m := m) T, (M S, R S))) as Ran
+      by (rewrite Here; exact (host_completes m paper (virtual_user paper) p _ _ (M S, R S) C)).
+    destruct (hybrid_nothing_else V S p 1 O) as (n & [[B At] | [_ (_ & c & At)]]); rewrite Ran in At.
+    - assert (n = 1) as -> by lia. cbn [run] in At. unfold hybrid, resume in At.
+      destruct (virtual_user paper (note paper (step m S))); [| discriminate At].
+      injection At as ET EM ER. split; [exact ET | cbn; now rewrite EM, ER].
+    - discriminate At.
   Qed.
 
   (** Theorem 3. *)

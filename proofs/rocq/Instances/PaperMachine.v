@@ -199,35 +199,49 @@ Section Straps.
   Lemma pg_K : confined pg.
   Proof. intros i S T _. apply all_confined. Qed.
 
-  (** An instruction that does the same whatever mode and relocation are, and keeps both, is innocuous. *)
-  Lemma same_everywhere_innocuous i :
-    (forall m r m' r' v p v1 q1 v2 q2,
-       does i m r v p = Some (v1, q1) -> does i m' r' v p = Some (v2, q2) ->
-       v1 = v2 /\ psw_P q1 = psw_P q2 /\ psw_M q1 = m /\ psw_R q1 = r) ->
-    innocuous pg i.
+  (** What an instruction does with what it sees decides its classes. *)
+
+  Definition keeps_both i : Prop := forall m r v p v1 q1,
+    does i m r v p = Some (v1, q1) -> psw_M q1 = m /\ psw_R q1 = r.
+  Definition same_anywhere i : Prop := forall m r r' v p v1 q1 v2 q2,
+    does i m r v p = Some (v1, q1) -> does i m r' v p = Some (v2, q2) -> v1 = v2 /\ psw_P q1 = psw_P q2.
+  Definition same_in_modes i : Prop := forall m m' r v p v1 q1 v2 q2,
+    does i m r v p = Some (v1, q1) -> does i m' r v p = Some (v2, q2) -> v1 = v2 /\ psw_P q1 = psw_P q2.
+
+  Lemma not_control i : keeps_both i -> ~ control_sensitive pg i.
   Proof.
-    intros Same [(S & T & X & Ch) | [(S & T & S' & T' & [Hp Hv] & _ & X & X' & D) | (S & T & T' & X & X' & D)]];
-      apply run_op_completes in X; destruct X as (_ & v & q & Do & Len & ->).
-    - destruct (Same _ _ _ _ _ _ _ _ _ _ Do Do) as (_ & _ & Hm & Hr). cbn in Ch. destruct Ch; congruence.
-    - apply run_op_completes in X'. destruct X' as (_ & v' & q' & Do' & Len' & ->).
-      cbn [word pg] in *.
-      rewrite <- Hv, <- Hp in Do'. destruct (Same _ _ _ _ _ _ _ _ _ _ Do Do') as (<- & Pq & _).
-      unfold differ in D. cbn [word pg E P] in D.
-      destruct (replaced (R S) v (E S) Len) as (_ & V & _), (replaced (R S') v (E S') Len') as (_ & V' & _).
-      rewrite V, V' in D. now destruct D.
-    - apply run_op_completes in X'. destruct X' as (_ & v' & q' & Do' & Len' & ->).
-      cbn [word pg] in *.
-      cbn [M E P R] in *.
-      destruct (Same _ _ _ _ _ _ _ _ _ _ Do Do') as (<- & Pq & _).
-      unfold differ in D. cbn [word pg E P R] in D.
-      destruct (replaced (R S) v (E S) Len) as (_ & V & _). rewrite V in D. now destruct D.
+    intros Keeps (S & T & X & Ch). apply run_op_completes in X. destruct X as (_ & v & q & Do & Len & ->).
+    destruct (Keeps _ _ _ _ _ _ Do) as (Hm & Hr). cbn in Ch. destruct Ch; congruence.
+  Qed.
+
+  Lemma not_location i : same_anywhere i -> ~ location_sensitive pg i.
+  Proof.
+    intros Same (S & T & S' & T' & [Hp Hv] & Hm & X & X' & D).
+    apply run_op_completes in X. destruct X as (_ & v & q & Do & Len & ->).
+    apply run_op_completes in X'. destruct X' as (_ & v' & q' & Do' & Len' & ->).
+    cbn [word pg] in *. rewrite <- Hv, <- Hp, <- Hm in Do'.
+    destruct (Same _ _ _ _ _ _ _ _ _ Do Do') as (<- & Pq).
+    unfold differ in D. cbn [word pg E P] in D.
+    destruct (replaced (R S) v (E S) Len) as (_ & V & _), (replaced (R S') v (E S') Len') as (_ & V' & _).
+    rewrite V, V' in D. now destruct D.
+  Qed.
+
+  Lemma not_mode i : same_in_modes i -> ~ mode_sensitive pg i.
+  Proof.
+    intros Same (S & T & T' & X & X' & D).
+    apply run_op_completes in X. destruct X as (_ & v & q & Do & Len & ->).
+    apply run_op_completes in X'. destruct X' as (_ & v' & q' & Do' & Len' & ->).
+    cbn [word pg M E P R] in *. destruct (Same _ _ _ _ _ _ _ _ _ Do Do') as (<- & Pq).
+    unfold differ in D. cbn [word pg E P R] in D.
+    destruct (replaced (R S) v (E S) Len) as (_ & V & _). rewrite V in D. now destruct D.
   Qed.
 
   Lemma unstrapped_innocuous i : is_strapped i = false -> innocuous pg i.
   Proof.
-    intros U. apply same_everywhere_innocuous. intros m r m' r' v p v1 q1 v2 q2 A B.
-    destruct i; cbn in U, A, B; try discriminate; cases; try (cbn; auto; fail).
-    destruct (is_zero _); auto.
+    intros U [Sens | [Sens | Sens]]; revert Sens;
+      [apply not_control | apply not_location | apply not_mode]; red; intros;
+      destruct i; try discriminate U; cbn in *; cases; try (cbn; auto; fail);
+      now destruct (is_zero _).
   Qed.
 
   (** With its strap on, an instruction is privileged. *)

@@ -77,6 +77,6 @@ Qed.
 
 Theorem no_monitor_of_theorem_1 : ~ virtual_machine_monitor silent_drop.
 Proof.
-  intros V. destruct (nothing_else_happens _ V (dropping supervisor) small_part 1 eq_refl) as (n & B & At).
-  destruct n as [| [| n]]; [| | lia]; destruct At as [At | (c & At)]; discriminate At.
+  intros V. destruct (monitor_needs silent_drop small_part V eq_refl (dropping supervisor) _ eq_refl eq_refl
+      (ex_intro _ (DROP 5) (conj eq_refl eq_refl))) as [_ N]. discriminate N.
 Qed.
