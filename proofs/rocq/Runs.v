@@ -149,6 +149,57 @@ Section Runs.
       [left | right]; (split; [exact At | lia]).
   Qed.
 
+  (** ** Without a function that recovers
+
+      Where only A4's form with two copies is known, what the control program does at an entry is a
+      relation: it goes on with a guest that could have led there.  There is such a guest, and only one. *)
+  Inductive may_step : host m v -> host m v -> Prop :=
+  | may_run_on h n : may_step (Running h, n) (host_step (Running h, n))
+  | may_interpret G n : may_step (Interpreting G, n) (resume (step m G))
+  | may_resume c G T : ok v G p -> direct (note v G) = true -> stops m (image v G p) c T ->
+      may_step (Entered c (enter v c T), note v G) (resume (step m G)).
+
+  Inductive may_run (x : host m v) : nat -> host m v -> Prop :=
+  | may_start : may_run x 0 x
+  | may_go h y z : may_run x h y -> may_step y z -> may_run x (Datatypes.S h) z.
+
+  Theorem told_apart_agrees S :
+    step_commutes -> A4_entry_tells_apart m v -> (forall j, ok v (run m j S) p) ->
+    forall h x, may_run (resume S) h x ->
+    exists n, ((x = resume (run m n S) /\ h = hardware_steps n S) \/
+               (at_entry_from (run m n S) x /\ h = hardware_steps n S + 1 /\ takes (run m n S) = 2)) /\
+              exists y, may_step x y.
+  Proof.
+    intros Commutes A4 O.
+    assert (Going : forall G, ok v G p -> exists y, may_step (resume G) y).
+    { intros G OG. unfold Monitor.resume. destruct (direct (note v G)); eexists; constructor. }
+    assert (Leaving : forall G x, ok v G p -> at_entry_from G x -> exists y, may_step x y).
+    { intros G x OG (D & c & T & C & ->). eexists. now apply may_resume with (T := T). }
+    intros h x Path. induction Path as [| h y z Path (n & Where & _) Move].
+    - exists 0. split; [now left | apply Going, (O 0)].
+    - set (G := run m n S) in *. pose proof (O n : ok v G p) as OG. destruct Where as [[-> Eq] | (At & Eq & Two)].
+      + destruct (direct (note v G)) eqn:D.
+        * rewrite (resume_direct _ _ _ _ _ D) in Move. inversion Move; subst.
+          destruct (completes_or_stops m (image v G p)) as [(T & C) | (c & T & C)].
+          -- exists (Datatypes.S n). rewrite (host_completes _ _ _ _ _ _ _ C).
+             destruct (Commutes _ _ OG D C) as [-> N].
+             assert ((Running (image v (step m G) p), note v G) = resume (step m G)) as ->
+               by (rewrite resume_direct by (now rewrite N); now rewrite N).
+             split; [left | apply Going, (O (Datatypes.S n))]. split; [reflexivity |]. cbn [hardware_steps].
+             fold G. rewrite (takes_completes G _ D C). lia.
+          -- exists n. rewrite (host_stops _ _ _ _ _ _ _ _ C).
+             assert (at_entry_from G (Entered c (enter v c T), note v G)) as At by (split; [easy | eauto]).
+             split; [right | now apply (Leaving G)]. fold G. rewrite (takes_stops G c T D C).
+             split; [exact At | split; [lia | reflexivity]].
+        * rewrite (resume_held _ _ _ _ _ D) in Move. inversion Move; subst.
+          exists (Datatypes.S n). split; [left | apply Going, (O (Datatypes.S n))]. split; [reflexivity |].
+          cbn [hardware_steps]. fold G. rewrite (takes_held G D). lia.
+      + destruct At as (D & c & T & C & ->). inversion Move as [| | c' G' T' OG' D' C' Same1 Same2]; subst.
+        assert (G' = G) as -> by (apply (A4 G' G p c T' T); congruence).
+        exists (Datatypes.S n). split; [left | apply Going, (O (Datatypes.S n))]. split; [reflexivity |].
+        cbn [hardware_steps]. fold G. lia.
+  Qed.
+
   (** Exactness: agreement at every time needs what [step_commutes] says. *)
   Lemma commutes_if_agrees :
     (forall S, ok v S p -> forall h, agrees S h) -> step_commutes.

@@ -119,15 +119,21 @@ Qed.
 (** ** A4 without terms for the recovering
 
     Where no function U is at hand that reads the guest off the hardware, it is enough that no two guests
-    look the same at an entry: the control program's action is then a relation, and still has one
-    outcome. *)
-Theorem entry_tells_apart_suffices m v :
-  A4_entry_tells_apart m v ->
-  forall S S' p c T T', ok v S p -> ok v S' p -> note v S = note v S' ->
-    stops m (image v S p) c T -> stops m (image v S' p) c T' -> enter v c T = enter v c T' ->
-    image v (step m S) p = image v (step m S') p /\ note v (step m S) = note v (step m S').
+    look the same at an entry.  The control program then goes on with *a* guest that could have led there;
+    the host never gets stuck, and always is where it should be, with the same bounds. *)
+Theorem theorem_1_told_apart m v :
+  A1_fidelity m v -> A2_fetch m v -> A3_closure m v -> A4_entry_tells_apart m v ->
+  forall S p, ok v S p ->
+  forall h x, may_run m v (all_direct v) p (resume m v (all_direct v) p S) h x ->
+    (exists n, (x = resume m v (all_direct v) p (run m n S) /\ n <= h <= 2 * n) \/
+               (at_entry_from m v (all_direct v) p (run m n S) x /\ n <= h <= 2 * n + 1)) /\
+    (exists y, may_step m v (all_direct v) p x y).
 Proof.
-  intros A4 S S' p c T T' O O' N C C' Eq. now rewrite (A4 S S' p c T T').
+  intros A1 A2 A3 A4 S p O h x Path.
+  destruct (told_apart_agrees m v (all_direct v) p S (fidelity_commutes _ _ _ _ A2 A1) A4
+              (fun j => closed_run m v p S j A3 O) h x Path) as (n & Where & Goes).
+  split; [exists n | exact Goes]. pose proof (hardware_steps_bounds m v (all_direct v) p n S).
+  destruct Where as [[-> ->] | (At & -> & _)]; [left; now split | right; split; [exact At | lia]].
 Qed.
 
 (** ** The paper's machine and map *)
