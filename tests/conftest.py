@@ -15,8 +15,16 @@ settings.load_profile("popek")
 
 
 EMULATORS = {"bochs": "bochs", "nasm": "nasm", "pdp11": "simh", "hercules": "hercules"}  # command: package
-NEEDS = {"emulator": EMULATORS, "browser": {"chromium": "chromium"}}  # by marker
-WHAT = {"emulator": "comparisons with emulators", "browser": "tests in a browser"}
+NEEDS = {  # by marker
+    "emulator": EMULATORS,
+    "browser": {"chromium": "chromium"},
+    "rocq": {"coqc": "coq", "coqchk": "coq"},
+}
+WHAT = {
+    "emulator": "comparisons with emulators",
+    "browser": "tests in a browser",
+    "rocq": "compiling the Coq proofs",
+}
 
 
 def _missing(marker: str) -> list[str]:

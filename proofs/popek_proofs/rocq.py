@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -41,6 +42,11 @@ class Theorem:
     says: str
     statement: str
     assumptions: str
+
+    @property
+    def premises(self) -> tuple[str, ...]:
+        """The premises A0 to A10 among its hypotheses, in order."""
+        return tuple(dict.fromkeys(re.findall(r"\bA\d+s?_\w+", self.statement)))
 
     @property
     def closed(self) -> bool:

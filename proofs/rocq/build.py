@@ -190,51 +190,59 @@ def build(full: bool) -> dict[str, Any]:
 
 
 def mutate() -> list[str]:
-    """Replay every mutation: what was expected to reject it and did not."""
+    """Replay every mutation: where another thing than expected rejected it, or nothing."""
     names = sources(HERE)
-    mutations = tomllib.loads((HERE / "mutations.toml").read_text(encoding="utf-8"))["mutation"]
     wrong = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         copied(folder, names)
         compile_all(folder, names, tell=False)
-        for number, mutation in enumerate(mutations, 1):
+        for number, mutation in enumerate(mutations(), 1):
             rejected = replay(folder, names, mutation)
-            expected = mutation["rejected_by"]
             verdict = f"rejected by {rejected}" if rejected else "ACCEPTED"
             print(f"{number:2} {mutation['what']}: {verdict}", flush=True)
-            if rejected != expected:
-                wrong.append(f"{mutation['what']}: {verdict}, expected {expected}")
+            if rejected != mutation["rejected_by"]:
+                wrong.append(f"{mutation['what']}: {verdict}, expected {mutation['rejected_by']}")
     return wrong
 
 
-def replay(folder: Path, names: list[str], mutation: dict[str, str]) -> str:
-    """The file and the lemma that reject a mutation; empty if none does.  Needs everything compiled."""
+def mutations() -> list[dict[str, str]]:
+    """The deliberate mutations: each one substitution, and what rejects it."""
+    text = (HERE / "mutations.toml").read_text(encoding="utf-8")
+    found: list[dict[str, str]] = tomllib.loads(text)["mutation"]
+    return found
+
+
+def replay(compiled: Path, names: list[str], mutation: dict[str, str]) -> str:
+    """File and lemma that reject a mutation, or the forbidden word; empty if nothing does.
+
+    `compiled` has every file compiled, and is left as it is.
+    """
     name = mutation["file"]
-    kept = (folder / name).read_text(encoding="utf-8")
-    if kept.count(mutation["old"]) != 1:
-        raise RejectedError(f"{mutation['what']}: the text to replace is there {kept.count(mutation['old'])} times")
-    (folder / name).write_text(kept.replace(mutation["old"], mutation["new"]), encoding="utf-8")
-    rejected = ""
-    try:
+    text = (compiled / name).read_text(encoding="utf-8")
+    if text.count(mutation["old"]) != 1:
+        raise RejectedError(
+            f"{mutation['what']}: the text to replace is there {text.count(mutation['old'])} times"
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "mutant"
+        shutil.copytree(compiled, folder)
+        (folder / name).write_text(text.replace(mutation["old"], mutation["new"]), encoding="utf-8")
         for later in names[names.index(name) :]:
             try:
                 compile_all(folder, [later], tell=False)
             except RejectedError as error:
-                rejected = f"{later}: {lemma_at(folder / later, str(error))}"
-                break
-    finally:
-        (folder / name).write_text(kept, encoding="utf-8")
-        compile_all(folder, names[names.index(name) :], tell=False)
-    return rejected
+                return f"{later}: {lemma_at(folder / later, str(error))}"
+    return ""
 
 
 def lemma_at(path: Path, error: str) -> str:
-    """The lemma or definition in which Coq stopped."""
-    at = re.search(r"line (\d+)", error)
-    lines = path.read_text(encoding="utf-8").splitlines()[: int(at.group(1)) if at else 0]
+    """The lemma or definition in which Coq stopped; the word, if one was forbidden."""
+    at = re.search(r", line (\d+)", error)
+    if at is None:
+        return error.rsplit(": ", 1)[-1]
     starts = r"\s*(?:Theorem|Lemma|Corollary|Example|Definition|Record|Fixpoint|Inductive|Instance)\s+(\w+)"
-    for line in reversed(lines):
+    for line in reversed(path.read_text(encoding="utf-8").splitlines()[: int(at.group(1))]):
         if found := re.match(starts, line):
             return found.group(1)
     return "?"
@@ -264,7 +272,9 @@ def main() -> int:
         return 0
     kept = json.loads(LOCK.read_text(encoding="utf-8"))
     # Another version may print a statement otherwise; what it is must be the same where the version is.
-    differ = [key for key in lock if lock[key] != kept.get(key) and (key == "files" or lock["coq"] == kept["coq"])]
+    differ = [
+        key for key in lock if lock[key] != kept.get(key) and (key == "files" or lock["coq"] == kept["coq"])
+    ]
     if differ:
         print(f"the lock has other {', '.join(differ)}: python proofs/rocq/build.py --write", file=sys.stderr)
         return 1
