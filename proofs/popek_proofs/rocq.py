@@ -46,7 +46,7 @@ class Theorem:
     @property
     def premises(self) -> tuple[str, ...]:
         """The premises A0 to A10 among its hypotheses, in order."""
-        return tuple(dict.fromkeys(re.findall(r"\bA\d+s?_\w+", self.statement)))
+        return tuple(dict.fromkeys(re.findall(r"\bA\d+s?_\w+", self.statement.partition(":")[2])))
 
     @property
     def closed(self) -> bool:
