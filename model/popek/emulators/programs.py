@@ -14,6 +14,8 @@ from typing import IO, Final
 PACKAGES: Final[Mapping[str, str]] = {
     "bochs": "bochs",
     "chromium": "chromium",
+    "coqc": "coq",
+    "coqchk": "coq",
     "hercules": "hercules",
     "libatomic.so.1": "libatomic1",
     "nasm": "nasm",
