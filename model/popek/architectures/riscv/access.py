@@ -1,0 +1,122 @@
+"""Loads and stores: whose they are, alignment, protection (privileged manual, "Physical Memory Protection")."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from popek.kernel.outcome import MemoryFault, NotModelledError, Vector
+from popek.kernel.words import FALSE, TRUE, Word, ite
+
+from . import exceptions
+from .state import BARE, MACHINE, PHYSICAL, PMP_ENTRIES, XLEN, Rv64
+
+OFF, TOR, NA4, NAPOT = 0, 1, 2, 3
+
+
+@attrs.frozen
+class Kind:
+    """A way of referring to storage, with the vectors of its faults."""
+
+    misaligned: Vector
+    access: Vector
+    right: str
+
+
+LOAD: Final = Kind(exceptions.LOAD_MISALIGNED, exceptions.LOAD_ACCESS, "r")
+STORE: Final = Kind(exceptions.STORE_MISALIGNED, exceptions.STORE_ACCESS, "w")
+GUEST_LOAD: Final = Kind(exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, "r")
+GUEST_EXECUTABLE: Final = Kind(exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, "x")
+GUEST_STORE: Final = Kind(exceptions.GUEST_STORE_MISALIGNED, exceptions.GUEST_STORE_ACCESS, "w")
+
+
+@attrs.frozen
+class Actor:
+    """In whose name an access is made: privilege (2 bits) and V (1 bit)."""
+
+    prv: Word
+    v: Word
+
+
+def itself(cpu: Rv64) -> Actor:
+    """The current mode, or with MPRV the mode that M came from."""
+    modified = acts_for_another(cpu)
+    prv = ite(modified, cpu.mstatus.mpp, cpu.prv)
+    v = ite(modified, cpu.mstatus.mpv & (cpu.mstatus.mpp != MACHINE) & cpu.features.h, cpu.v)
+    return Actor(prv, v)
+
+
+def acts_for_another(cpu: Rv64) -> Word:
+    """MPRV has a say (width 1)."""
+    return (cpu.prv == MACHINE) & cpu.mstatus.mprv
+
+
+def the_guest(cpu: Rv64) -> Actor:
+    """For HLV and HSV: VS or VU as hstatus.SPVP says, whatever MPRV."""
+    return Actor(cpu.hstatus.spvp.zero_extend(2), TRUE)
+
+
+def load(cpu: Rv64, address: Word, size: int, actor: Actor | None = None, kind: Kind = LOAD) -> Word:
+    """`size` bytes, little-endian."""
+    place = physical(cpu, address, size, actor or itself(cpu), kind)
+    return cpu.memory.load_little_endian(place, size)
+
+
+def store(cpu: Rv64, address: Word, value: Word, actor: Actor | None = None, kind: Kind = STORE) -> None:
+    """A word of 8 to 64 bits, little-endian."""
+    place = physical(cpu, address, value.width // 8, actor or itself(cpu), kind)
+    cpu.memory = cpu.memory.store_little_endian(place, value)
+
+
+def physical(cpu: Rv64, address: Word, size: int, actor: Actor, kind: Kind) -> Word:
+    """The physical address of an access.
+
+    Raises:
+        MemoryFault: misaligned, which comes first on a hart that never does it; access fault where physical
+            memory protection denies it.
+        NotModelledError: through page tables.
+    """
+    if size > 1 and address[size.bit_length() - 2 : 0] != 0:
+        raise MemoryFault(kind.misaligned, address)
+    translated = ite(
+        actor.v,
+        (cpu.vsatp.mode != BARE) | (cpu.hgatp.mode != BARE),
+        (cpu.satp.mode != BARE) & (actor.prv != MACHINE),
+    )
+    if translated:
+        raise NotModelledError("translation by page tables")
+    place = address.truncate(PHYSICAL)
+    outside = address[XLEN - 1 : PHYSICAL] != 0
+    if outside | ~permitted(cpu, place, size, actor.prv, kind.right):
+        raise MemoryFault(kind.access, address)
+    return place
+
+
+def permitted(cpu: Rv64, place: Word, size: int, prv: Word, right: str) -> Word:
+    """Physical memory protection: the first entry that matches any byte decides, and must match them all.
+
+    M is bound by locked entries alone; the others need an entry that matches.
+    """
+    first = place[PHYSICAL - 1 : 2]
+    blocks = [first, first | 1] if size == 8 else [first]
+    allowed = prv == MACHINE
+    for entry in reversed(range(PMP_ENTRIES)):
+        matches = [_matches(cpu, entry, block) for block in blocks]
+        some, every = FALSE, TRUE
+        for match in matches:
+            some, every = some | match, every & match
+        unbound = (prv == MACHINE) & ~cpu[f"pmpcfg0.l{entry}"]
+        right_given = unbound | cpu[f"pmpcfg0.{right}{entry}"]
+        allowed = ite(some, every & right_given, allowed)
+    return allowed
+
+
+def _matches(cpu: Rv64, entry: int, block: Word) -> Word:
+    """Whether an entry matches a block of four bytes (54 bits of address)."""
+    mode, top = cpu[f"pmpcfg0.a{entry}"], cpu[f"pmpaddr{entry}"]
+    bottom = cpu[f"pmpaddr{entry - 1}"] if entry else Word(54, 0)
+    size = top ^ (top + 1)  # ones below and at the lowest zero
+    range_ = (bottom <= block) & (block < top)
+    power = ((block ^ top) & ~size) == 0
+    return ite(mode == TOR, range_, ite(mode == NA4, block == top, ite(mode == NAPOT, power, FALSE)))
