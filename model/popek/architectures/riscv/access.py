@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 
 from popek.kernel.outcome import MemoryFault, NotModelledError, Vector
-from popek.kernel.words import FALSE, TRUE, Word, ite
+from popek.kernel.words import FALSE, TRUE, Word, all_of, ite
 
 from . import exceptions
 from .state import BARE, MACHINE, PHYSICAL, PMP_ENTRIES, XLEN, Rv64
@@ -17,17 +17,17 @@ OFF, TOR, NA4, NAPOT = 0, 1, 2, 3
 
 @attrs.frozen
 class Kind:
-    """A way of referring to storage, with the vectors of its faults."""
+    """A way of referring to storage, with the vectors of its faults and the rights that protection must give."""
 
     misaligned: Vector
     access: Vector
-    right: str
+    rights: str
 
 
 LOAD: Final = Kind(exceptions.LOAD_MISALIGNED, exceptions.LOAD_ACCESS, "r")
 STORE: Final = Kind(exceptions.STORE_MISALIGNED, exceptions.STORE_ACCESS, "w")
 GUEST_LOAD: Final = Kind(exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, "r")
-GUEST_EXECUTABLE: Final = Kind(exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, "x")
+GUEST_EXECUTABLE: Final = Kind(exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, "rx")
 GUEST_STORE: Final = Kind(exceptions.GUEST_STORE_MISALIGNED, exceptions.GUEST_STORE_ACCESS, "w")
 
 
@@ -40,16 +40,11 @@ class Actor:
 
 
 def itself(cpu: Rv64) -> Actor:
-    """The current mode, or with MPRV the mode that M came from."""
-    modified = acts_for_another(cpu)
+    """The current mode, or with MPRV, which only M can have on, the mode that M came from."""
+    modified = cpu.mstatus.mprv
     prv = ite(modified, cpu.mstatus.mpp, cpu.prv)
-    v = ite(modified, cpu.mstatus.mpv & (cpu.mstatus.mpp != MACHINE) & cpu.features.h, cpu.v)
+    v = ite(modified, cpu.mstatus.mpv & (cpu.mstatus.mpp != MACHINE), cpu.v)
     return Actor(prv, v)
-
-
-def acts_for_another(cpu: Rv64) -> Word:
-    """MPRV has a say (width 1)."""
-    return (cpu.prv == MACHINE) & cpu.mstatus.mprv
 
 
 def the_guest(cpu: Rv64) -> Actor:
@@ -88,12 +83,12 @@ def physical(cpu: Rv64, address: Word, size: int, actor: Actor, kind: Kind) -> W
         raise NotModelledError("translation by page tables")
     place = address.truncate(PHYSICAL)
     outside = address[XLEN - 1 : PHYSICAL] != 0
-    if outside | ~permitted(cpu, place, size, actor.prv, kind.right):
+    if outside | ~permitted(cpu, place, size, actor.prv, kind.rights):
         raise MemoryFault(kind.access, address)
     return place
 
 
-def permitted(cpu: Rv64, place: Word, size: int, prv: Word, right: str) -> Word:
+def permitted(cpu: Rv64, place: Word, size: int, prv: Word, rights: str) -> Word:
     """Physical memory protection: the first entry that matches any byte decides, and must match them all.
 
     M is bound by locked entries alone; the others need an entry that matches.
@@ -107,8 +102,8 @@ def permitted(cpu: Rv64, place: Word, size: int, prv: Word, right: str) -> Word:
         for match in matches:
             some, every = some | match, every & match
         unbound = (prv == MACHINE) & ~cpu[f"pmpcfg0.l{entry}"]
-        right_given = unbound | cpu[f"pmpcfg0.{right}{entry}"]
-        allowed = ite(some, every & right_given, allowed)
+        given = all_of(cpu[f"pmpcfg0.{right}{entry}"] for right in rights)
+        allowed = ite(some, every & (unbound | given), allowed)
     return allowed
 
 

@@ -44,9 +44,15 @@ EXISTING: Mapping[str, tuple[int, int]] = {
 
 
 def exists(state: Rv64) -> Word:
-    """The mode is one; without H there are no guests; bits that do not exist are 0."""
+    """The mode is one; without H there are no guests; MPRV is on in M alone, for every way down clears it; bits
+    that do not exist are 0.
+    """
     h = state.features.h
-    modes = (state.prv != RESERVED_MODE) & (~state.v | (h & (state.prv != MACHINE)))
+    modes = (
+        (state.prv != RESERVED_MODE)
+        & (~state.mstatus.mprv | (state.prv == MACHINE))
+        & (~state.v | (h & (state.prv != MACHINE)))
+    )
     status = (state.mstatus.mpp != RESERVED_MODE) & (h | (~state.mstatus.mpv & ~state.mstatus.gva))
     aligned = all_of(state[name][0] == 0 for name in ("pc", "mepc", "sepc", "vsepc"))
     readable = all_of(

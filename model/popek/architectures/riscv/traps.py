@@ -31,7 +31,7 @@ def guest_address(cpu: Rv64, trap: Trap[Rv64]) -> Word:
     if code not in WITH_ADDRESS:
         return FALSE
     status = cpu.mstatus
-    for_a_guest = (cpu.prv == MACHINE) & status.mprv & status.mpv & (status.mpp != MACHINE)
+    for_a_guest = status.mprv & status.mpv & (status.mpp != MACHINE)
     return cpu.v | (for_a_guest & int(code in ON_STORAGE))
 
 

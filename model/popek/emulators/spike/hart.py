@@ -118,6 +118,7 @@ class Hart:
         """One instruction, an entry of its handler included."""
         core, state, put = self._core, self._state, self._core.put_csr
         core.reset()
+        put(0x301, _MASK)  # a reset leaves misa
         words = {address & ~7 for address in step.data}
         for address in sorted(self._written | words):
             self._store(address, sum(step.data.get(address + i, 0) << 8 * i for i in range(8)))
@@ -129,17 +130,20 @@ class Hart:
         for number in range(1, 32):
             state.XPR.write(number, step.x.get(number, 0))
         put(_MENVCFG, 1 << 63)
-        put(0x14D, csrs["stimecmp"])
-        put(0x24D, csrs["vstimecmp"])
         put(0x30C, _MASK)
         put(0x60A, csrs["henvcfg"])
         put(0x60C, csrs["hstateen0"])
         put(0x10A, csrs["senvcfg"])
         put(_MENVCFG, 0)
-        put(_MIP, csrs["mip"])
         for name, number in BEFORE.items():
             put(number, csrs[name])
         put(_MENVCFG, csrs["menvcfg"])
+        # A comparator decides when it is stored, and takes the other's interrupt away where both are on.
+        timers = [(0x24D, csrs["vstimecmp"]), (0x14D, csrs["stimecmp"])]
+        for number, value in timers if (csrs["henvcfg"] & csrs["menvcfg"]) >> 63 == 0 else reversed(timers):
+            put(number, value)
+        put(_MIP, csrs["mip"])
+        put(0x645, csrs["hvip"])
         put(0x30C, csrs["mstateen0"])
         put(_MSTATUS, step.prv << 11 | step.v << 39)
         put(_MEPC, step.pc)
@@ -164,7 +168,9 @@ class Hart:
         ):  # fmt: skip
             csrs[name] = get(number)
         put(_MEDELEG, 0)
-        put(_MIE, 1 << 7)  # the timer, which wakes a hart that waits
+        put(0x303, 0)
+        put(_MIP, 2)  # a software interrupt, which wakes a hart that waits and, below M, takes it there
+        put(_MIE, 2)
         put(_PMPCFG, 0x1F1F1F1F)
         for number in range(4):
             put(0x3B0 + number, (1 << 54) - 1)
@@ -193,11 +199,10 @@ class Hart:
                 raise SpikeError(f"storage at {address:#x} cannot be set")
 
     def _floating(self, register: tuple[int, int]) -> None:
-        """FLD of a register in M."""
+        """A floating-point register := value, by FLD in M."""
         number, value = register
         self._store(STUB + 0x20, value)
-        self._store(STUB + 0x18, 0x10 << 20 | 0 << 15 | 3 << 12 | number << 7 | 0x07)
-        self._with_floating_point(STUB + 0x20, 0 << 20 | 1 << 15 | 3 << 12 | number << 7 | 0x07)
+        self._with_floating_point(STUB + 0x20, 1 << 15 | 3 << 12 | number << 7 | 0x07)
 
     def _read_floating(self, number: int) -> int:
         self._with_floating_point(STUB + 0x20, number << 20 | 1 << 15 | 3 << 12 | 0x27)
@@ -207,7 +212,6 @@ class Hart:
         self._core.put_csr(_MSTATUS, 3 << 13)
         self._state.XPR.write(1, address)
         self._store(STUB + 0x18, word)
-        self._core.step(0)
         self._state.pc = STUB + 0x10
         self._store(STUB + 0x10, 0x0000100F | 0x00000013 << 32)  # FENCE.I, then a NOP
         self._core.step(3)

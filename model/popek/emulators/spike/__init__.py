@@ -1,0 +1,1 @@
+"""Spike, the reference simulator of RISC-V, in this process."""
