@@ -28,6 +28,7 @@ from popek.architectures.ia32.state import (
 )
 from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
+from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
 from popek.architectures.x86_64 import paged as x86_64_paged
 from popek.architectures.x86_64 import state as x64
 from popek.assistance.vtx_requirements import governed_forms
@@ -455,6 +456,25 @@ def _mend_paged_x64(cpu: Any) -> None:
     cpu.reserved.size = cpu.read_only.size = 0
 
 
+def _mend_rv64(cpu: Any) -> None:
+    """Into bits that exist, and a mode that does."""
+    for name, (writable, fixed) in RV64_EXISTING.items():
+        cpu[name] = Word(cpu[name].width, int(cpu[name]) & writable | fixed)
+    if cpu.prv == 2:
+        cpu.prv = 0
+    cpu.v = cpu.v & cpu.features.h & (cpu.prv != 3)
+    if cpu.mstatus.mpp == 2:
+        cpu.mstatus.mpp = 0
+    cpu.mstatus.mprv = cpu.mstatus.mprv & (cpu.prv == 3)
+    cpu.mstatus.mpv, cpu.mstatus.gva = cpu.mstatus.mpv & cpu.features.h, cpu.mstatus.gva & cpu.features.h
+    for name in ("pc", "mepc", "sepc", "vsepc"):
+        cpu[name] = cpu[name].replace(0, 0, 0)
+    for entry in range(4):
+        cpu[f"pmpcfg0.w{entry}"] = cpu[f"pmpcfg0.w{entry}"] & cpu[f"pmpcfg0.r{entry}"]
+    for name in ("satp", "vsatp", "hgatp"):
+        cpu[f"{name}.mode"] = Word(4, 0) if int(cpu[f"{name}.mode"]) not in (0, 8, 9, 10) else cpu[f"{name}.mode"]
+
+
 MENDERS: Mapping[str, Callable[[Any], None]] = {
     "ia32": _mend_ia32,
     "ia32-paged": _mend_paged_ia32,
@@ -463,6 +483,7 @@ MENDERS: Mapping[str, Callable[[Any], None]] = {
     "pdp10-ka10": _mend_ka10,
     "pdp10-ks10": _mend_ks10,
     "pdp11-45": _mend_pdp11,
+    "rv64": _mend_rv64,
     "s360-67": _mend_s360,
     "s370": _mend_s370,
     "x86-64": _mend_x64,

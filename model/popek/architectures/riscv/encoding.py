@@ -77,7 +77,7 @@ def encode(instruction: Instruction, operands: Mapping[str, int]) -> int:
     offset = parts.get("offset(rs1).offset", parts.get("imm", 0))
     if name in _ZICSR:
         return (
-            instruction.settings["csr"].number << 20
+            int(instruction.settings["csr"].number) << 20
             | parts.get("uimm", rs1) << 15
             | _ZICSR[name] << 12
             | rd << 7
