@@ -20,15 +20,17 @@ from popek.architectures import makers
 from popek.architectures.ia32 import paged as ia32_paged
 from popek.architectures.ia32.state import (
     CR4_DEFINED,
-    EFLAGS_DEFINED,
-    EFLAGS_FIXED,
-    SEGMENT_NAMES,
     VIRTUAL_8086_RIGHTS,
     real_base,
 )
 from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
 from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
+from popek.architectures.x86.registers import (
+    EFLAGS_DEFINED,
+    EFLAGS_FIXED,
+    SEGMENT_NAMES,
+)
 from popek.architectures.x86_64 import paged as x86_64_paged
 from popek.architectures.x86_64 import state as x64
 from popek.assistance.vtx_requirements import governed_forms
@@ -472,7 +474,9 @@ def _mend_rv64(cpu: Any) -> None:
     for entry in range(4):
         cpu[f"pmpcfg0.w{entry}"] = cpu[f"pmpcfg0.w{entry}"] & cpu[f"pmpcfg0.r{entry}"]
     for name in ("satp", "vsatp", "hgatp"):
-        cpu[f"{name}.mode"] = Word(4, 0) if int(cpu[f"{name}.mode"]) not in (0, 8, 9, 10) else cpu[f"{name}.mode"]
+        cpu[f"{name}.mode"] = (
+            Word(4, 0) if int(cpu[f"{name}.mode"]) not in (0, 8, 9, 10) else cpu[f"{name}.mode"]
+        )
 
 
 MENDERS: Mapping[str, Callable[[Any], None]] = {

@@ -16,7 +16,7 @@ import attrs
 from popek.checks.counterexample import Counterexample
 from popek.checks.promises import Keeper
 from popek.checks.runs import Runs, handed_over
-from popek.checks.situation import Situation, easy_end, holds_together, plainest
+from popek.checks.situation import Situation, holds_together, plainest
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
@@ -262,7 +262,7 @@ def _ways_out(s: Situation[Any]) -> Iterator[tuple[str, list[Word], list[Word]]]
             elsewhere = ~technique.entered(s.private, after)
             if elsewhere.value != 0:
                 given = [*holds_together(conditions), over, elsewhere, deprivileged]
-                yield LEAVES, given, [easy_end(after)]
+                yield LEAVES, given, [s.machine.practice.easy_end(after)]
     for conditions, after, over in ends:
         if over.value == 1:
             continue

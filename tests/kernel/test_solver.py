@@ -240,18 +240,35 @@ def test_a_question_is_shown_as_smtlib_and_named_by_its_hash() -> None:
     assert question.sha256 != Question("low", [A < 4]).sha256
 
 
-# -- three-valued answers -------------------------------------------------------------------------
+# -- four answers -------------------------------------------------------------------------
 
 YES, NO, MAYBE = Truth.YES, Truth.NO, Truth.UNKNOWN
 
 
-@pytest.mark.parametrize("a", Truth)
-@pytest.mark.parametrize("b", Truth)
+@pytest.mark.parametrize("a", [YES, NO, MAYBE])
+@pytest.mark.parametrize("b", [YES, NO, MAYBE])
 def test_three_valued_logic_is_kleenes(a: Truth, b: Truth) -> None:
     number = {NO: 0, MAYBE: 1, YES: 2}
     assert number[both(a, b)] == min(number[a], number[b])
     assert number[either(a, b)] == max(number[a], number[b])
     assert number[negate(a)] == 2 - number[a]
+
+
+@pytest.mark.parametrize(
+    ("other", "all_of_them", "one_of_them"),
+    [
+        (YES, Truth.NOT_ASKED, YES),
+        (NO, NO, Truth.NOT_ASKED),
+        (MAYBE, MAYBE, MAYBE),
+        (Truth.NOT_ASKED, Truth.NOT_ASKED, Truth.NOT_ASKED),
+    ],
+)
+def test_what_was_not_asked_is_neither_yes_nor_no(
+    other: Truth, all_of_them: Truth, one_of_them: Truth
+) -> None:
+    assert both(other, Truth.NOT_ASKED) is both(Truth.NOT_ASKED, other) is all_of_them
+    assert either(other, Truth.NOT_ASKED) is either(Truth.NOT_ASKED, other) is one_of_them
+    assert negate(Truth.NOT_ASKED) is Truth.NOT_ASKED
 
 
 def test_an_answer_is_no_bool() -> None:

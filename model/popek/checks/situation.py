@@ -94,10 +94,13 @@ class Situation(Generic[S]):
         self.private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
 
     def _near(self, guest: S, private: S) -> tuple[S, S]:
-        known = self.machine.state.leaf
         memories = set(self.guest.memories())
         owned = [name for name in self.technique.owned if name not in memories]
-        kept = [name for name in owned if known(name).component != "eflags"]
+        # Of a register that guest and VMM share, the VMM's bits stay open.
+        whole = {
+            c for c, leaves in self.guest.leaves_of.items() if {leaf.name for leaf in leaves} <= set(owned)
+        }
+        kept = [name for name in owned if self.guest.leaf(name).component in whole]
         open_leaves = [
             setting.leaf
             for setting in self.machine.settings
@@ -142,9 +145,11 @@ class Situation(Generic[S]):
         return found
 
     def reaching(self, run: Run[S]) -> Iterator[tuple[Term, ...]]:
-        """The ways in which a run reaches the VMM: traps, those on storage aside, and entries."""
+        """The ways in which a run reaches the VMM: traps, those on storage and the guest's own aside, and entries."""
         for path in run.paths:
             if isinstance(path.result, Trap) and not path.result.memory:
+                if self.technique.to_the_guest(path.result.vector):
+                    continue
                 yield path.conditions
         for conditions, after in run.completions():
             over = handed_over(self.machine, self.technique, after)
@@ -314,20 +319,6 @@ def simplified(conditions: Sequence[Word]) -> list[Word] | None:
             kept.append(simple)
             known |= terms.literals([simple.term])
     return kept or [TRUE]
-
-
-def easy_end(state: State) -> Word:
-    """An x86 goes on in low memory, off the first pages, and its stack is there, too (width 1); true elsewhere.
-
-    A witness that says so of where a transfer goes is no less general, and easier to run on an emulator.
-    """
-    words = state.words()
-    for stack, pointer in (("esp", "eip"), ("rsp", "rip")):
-        if stack in words:
-            target = words["cs.base"].zero_extend(words[pointer].width) + words[pointer]
-            low = (words[stack] >= 0x8000) & (words[stack] < 0x40000)
-            return low & (target >= 0x18000) & (target < 0x20000)
-    return TRUE
 
 
 def plainest(

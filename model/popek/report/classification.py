@@ -16,7 +16,7 @@ from popek.kernel.machine import Machine
 
 from .wording import counted
 
-STYLES = {Truth.YES: "bold", Truth.NO: "dim", Truth.UNKNOWN: "yellow"}
+STYLES = {Truth.YES: "bold", Truth.NO: "dim", Truth.UNKNOWN: "yellow", Truth.NOT_ASKED: "dim"}
 COLUMNS = (
     ("privileged", "priv."),
     ("control_sensitive", "control"),
@@ -150,7 +150,12 @@ def verdict(found: Survey) -> RenderableType:
 
 
 def _premise(statement: str, status: Status) -> Text:
-    style = {Status.HOLDS: "bold green", Status.REFUTED: "bold red", Status.UNKNOWN: "yellow"}[status]
+    style = {
+        Status.HOLDS: "bold green",
+        Status.REFUTED: "bold red",
+        Status.UNKNOWN: "yellow",
+        Status.NOT_ASKED: "dim",
+    }[status]
     return Text.assemble((status.value, style), "  ", statement)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.memory import Memory
+from popek.kernel.practice import Practice
 from popek.kernel.words import Word, concat, ite
 
 from .access import PROMOTION, entry_of
@@ -141,6 +142,7 @@ def build() -> Machine[Ia64]:
         techniques={**deprivileging(), **vti()},
         notes=NOTES,
         interrupt_masks=("psr.i",),
+        practice=Practice(examples={"transitions": ("break imm21", "epc")}),
     )
     declare_all(machine)
     return machine

@@ -29,7 +29,7 @@ def _map(guest: Pdp11, private: Pdp11) -> Pdp11:
     """
     hardware = private.copy()
     start = _start(private)
-    for name in ("pc", "sp", *(name for name in guest.words() if name in _REGISTERS)):
+    for name in ("pc", "sp", *_REGISTERS):
         hardware[name] = guest[name]
     hardware.ps = guest.ps.value
     hardware.ps.current = Word(2, USER)
@@ -64,7 +64,7 @@ def _map(guest: Pdp11, private: Pdp11) -> Pdp11:
     return hardware
 
 
-_REGISTERS = frozenset(f"r{bank}{number}" for bank in range(2) for number in range(6))
+_REGISTERS = tuple(f"r{bank}{number}" for bank in range(2) for number in range(6))
 
 
 def _in_guest(guest: Pdp11, private: Pdp11, address: Word) -> Word:

@@ -12,6 +12,7 @@ from popek.kernel.instruction import OperandKind
 from popek.kernel.machine import Machine, Setting
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap
+from popek.kernel.practice import Practice
 from popek.kernel.words import Word, ite
 
 from . import innocuous, privileged
@@ -58,6 +59,7 @@ def build() -> Machine[Pdp11]:
             "MTPS and MFPS: the 11/45 has none, both are reserved instructions",
         ),
         interrupt_masks=("ps.priority",),
+        practice=Practice(examples={"lost-interrupt-mask": ("SPL n",)}),
     )
     innocuous.add(machine)
     privileged.add(machine)

@@ -16,7 +16,7 @@ from typing import Final
 import attrs
 
 from popek.kernel.machine import Machine, Setting, leaf_setting
-from popek.kernel.state import Role, Slot
+from popek.kernel.state import Role
 from popek.kernel.technique import Technique
 from popek.kernel.words import FALSE, Word, ite
 
@@ -86,20 +86,7 @@ def state_class(name: str) -> type[VmxIa32]:
         yielding = leaf != "non_root" and own in (Role.RESOURCE, Role.MODE, Role.TIME)
         return Role.GENERAL if yielding and leaf not in owned else own
 
-    def seen(slot: Slot) -> Slot:
-        leaves = [leaf for leaf in VmxIa32.leaves if leaf.component == slot.name]
-        if not leaves:
-            return attrs.evolve(slot, role=role(slot.name, slot.role))
-        roles = {leaf.low: role(leaf.name, leaf.role) for leaf in leaves}
-        fields = tuple((n, high, low, roles[low]) for n, high, low, _ in slot.fields)
-        unnamed = [roles[leaf.low] for leaf in leaves if leaf.low not in {f[2] for f in slot.fields}]
-        return attrs.evolve(slot, fields=fields, role=unnamed[0] if unnamed else slot.role)
-
-    made: type[VmxIa32] = type("VmxIa32", (VmxIa32,), {"__doc__": VmxIa32.__doc__})
-    made.layout = tuple(seen(slot) for slot in VmxIa32.layout)
-    made.leaves = tuple(leaf for slot in made.layout for leaf in slot.leaves())
-    made._leaf_named = {leaf.name: leaf for leaf in made.leaves}
-    return made
+    return VmxIa32.with_roles(role)
 
 
 def _masks(name: str, state: VmxIa32, value: Word) -> Word:
