@@ -1,4 +1,4 @@
-"""The 32-bit words of instructions, for running them elsewhere (unprivileged manual, "RV32/64G Instruction Set Listings")."""
+"""The 32-bit words of instructions, for running them elsewhere (unprivileged manual, "Instruction Set Listings")."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _REGISTERS: Final = {
     "HINVAL.VVMA": (_SYSTEM, 0x13, 0), "HFENCE.GVMA": (_SYSTEM, 0x31, 0), "HINVAL.GVMA": (_SYSTEM, 0x33, 0),
     "HSV.B": (_SYSTEM, 0x31, 4), "HSV.H": (_SYSTEM, 0x33, 4), "HSV.W": (_SYSTEM, 0x35, 4), "HSV.D": (_SYSTEM, 0x37, 4),
     "LR.W": (_AMO, 0x08, 2), "LR.D": (_AMO, 0x08, 3), "SC.W": (_AMO, 0x0C, 2), "SC.D": (_AMO, 0x0C, 3),
-    "AMOADD.W": (_AMO, 0x00, 2), "AMOADD.D": (_AMO, 0x00, 3), "AMOSWAP.W": (_AMO, 0x04, 2), "AMOSWAP.D": (_AMO, 0x04, 3),
-    "FMV.X.D": (_FP, 0x71, 0), "FMV.D.X": (_FP, 0x79, 0),
+    "AMOADD.W": (_AMO, 0x00, 2), "AMOADD.D": (_AMO, 0x00, 3), "AMOSWAP.W": (_AMO, 0x04, 2),
+    "AMOSWAP.D": (_AMO, 0x04, 3), "FMV.X.D": (_FP, 0x71, 0), "FMV.D.X": (_FP, 0x79, 0),
 }  # fmt: skip
 # funct7 and the code in the place of rs2.
 _HYPERVISOR_LOADS: Final = {
@@ -43,8 +43,8 @@ _HYPERVISOR_LOADS: Final = {
 }  # fmt: skip
 _IMMEDIATES: Final = {
     "ADDI": (_OP_IMM, 0), "SLTI": (_OP_IMM, 2), "SLTIU": (_OP_IMM, 3), "XORI": (_OP_IMM, 4), "ORI": (_OP_IMM, 6),
-    "ANDI": (_OP_IMM, 7), "ADDIW": (_OP_IMM_32, 0), "JALR": (0x67, 0), "LB": (_LOAD, 0), "LH": (_LOAD, 1), "LW": (_LOAD, 2),
-    "LD": (_LOAD, 3), "LBU": (_LOAD, 4), "LHU": (_LOAD, 5), "LWU": (_LOAD, 6), "FLD": (0x07, 3),
+    "ANDI": (_OP_IMM, 7), "ADDIW": (_OP_IMM_32, 0), "JALR": (0x67, 0), "LB": (_LOAD, 0), "LH": (_LOAD, 1),
+    "LW": (_LOAD, 2), "LD": (_LOAD, 3), "LBU": (_LOAD, 4), "LHU": (_LOAD, 5), "LWU": (_LOAD, 6), "FLD": (0x07, 3),
 }  # fmt: skip
 _SHIFTS: Final = {
     "SLLI": (_OP_IMM, 1, 0), "SRLI": (_OP_IMM, 5, 0), "SRAI": (_OP_IMM, 5, 0x400), "SLLIW": (_OP_IMM_32, 1, 0),

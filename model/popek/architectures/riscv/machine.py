@@ -8,12 +8,14 @@ from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.words import Word, all_of
 
 from .csrs import is_supported
+from .deprivileging import deprivileging
 from .exceptions import HEDELEG_BITS, MEDELEG_BITS
 from .instructions import declare_all
 from .machine_csrs import ALWAYS_DELEGATED, COUNTER_BITS, MIDELEG_BITS, MIE_BITS, STATUS_BITS, TVEC_BITS
 from .operands import KINDS
 from .state import BARE, MACHINE, MANUAL, RESERVED_MODE, STATUS_FIXED, SUPERVISOR, USER, XL_64, XLEN, Rv64
 from .traps import deliver
+from .virtualization import virtualization
 
 EVERY_BIT = (1 << XLEN) - 1
 # The bits that exist, and those of them that are fixed, by component.
@@ -154,6 +156,7 @@ def build() -> Machine[Rv64]:
         invariant=exists,
         advance=_advance,
         deliver=deliver,
+        techniques={**deprivileging(), **virtualization()},
         notes=NOTES,
         interrupt_masks=("mstatus.sie", "mstatus.mie", "mie", "vsstatus.sie"),
     )

@@ -181,8 +181,8 @@ class Rv64(State):
     prv = word(2, role=Role.MODE, reset=MACHINE)
     v = word(1, role=Role.MODE)
     pc = word(XLEN, role=Role.PC)
-    x = memory(address=5, cell=XLEN)
-    f = memory(address=5, cell=64)
+    x = memory(address=5, cell=XLEN, role=Role.GENERAL)
+    f = memory(address=5, cell=64, role=Role.GENERAL)
     fcsr = register(Floating, 8)
     reserved = word(1, role=Role.HIDDEN)  # LR left a reservation
     reservation = word(PHYSICAL, role=Role.HIDDEN)
