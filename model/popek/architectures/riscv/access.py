@@ -7,7 +7,7 @@ from typing import Final
 import attrs
 
 from popek.kernel.outcome import MemoryFault, NotModelledError, Vector
-from popek.kernel.words import FALSE, TRUE, Word, all_of, ite
+from popek.kernel.words import FALSE, TRUE, Word, all_of, concat, ite
 
 from . import exceptions
 from .state import BARE, MACHINE, PHYSICAL, PMP_ENTRIES, XLEN, Rv64
@@ -55,13 +55,34 @@ def the_guest(cpu: Rv64) -> Actor:
 def load(cpu: Rv64, address: Word, size: int, actor: Actor | None = None, kind: Kind = LOAD) -> Word:
     """`size` bytes, little-endian."""
     place = physical(cpu, address, size, actor or itself(cpu), kind)
-    return cpu.memory.load_little_endian(place, size)
+    return read(cpu, place, size)
 
 
 def store(cpu: Rv64, address: Word, value: Word, actor: Actor | None = None, kind: Kind = STORE) -> None:
     """A word of 8 to 64 bits, little-endian."""
     place = physical(cpu, address, value.width // 8, actor or itself(cpu), kind)
-    cpu.memory = cpu.memory.store_little_endian(place, value)
+    write(cpu, place, value)
+
+
+def read(cpu: Rv64, place: Word, size: int) -> Word:
+    """`size` bytes at an aligned physical address."""
+    cell = cpu.memory.load(place[PHYSICAL - 1 : 3])
+    return cell if size == 8 else (cell >> _shift(place)).truncate(8 * size)
+
+
+def write(cpu: Rv64, place: Word, value: Word) -> None:
+    """Bytes at an aligned physical address := value."""
+    where = place[PHYSICAL - 1 : 3]
+    if value.width < XLEN:
+        shift = _shift(place)
+        mask = Word(XLEN, (1 << value.width) - 1) << shift
+        value = (cpu.memory.load(where) & ~mask) | (value.zero_extend(XLEN) << shift)
+    cpu.memory = cpu.memory.store(where, value)
+
+
+def _shift(place: Word) -> Word:
+    """Where in its doubleword an address is, in bits."""
+    return concat(place[2:0], Word(3, 0)).zero_extend(XLEN)
 
 
 def physical(cpu: Rv64, address: Word, size: int, actor: Actor, kind: Kind) -> Word:

@@ -14,7 +14,7 @@ from popek.kernel.state import Role
 from popek.kernel.words import Word, all_of, ite
 
 from .access import OFF, TOR
-from .state import BARE, PHYSICAL, PMP_ENTRIES, Rv64
+from .state import BARE, CELL_ADDRESS, PMP_ENTRIES, XLEN, Rv64
 
 PROGRAM: Final = ("pc", "fcsr", "reserved", "reservation")
 FLOATING: Final = ("mstatus.fs", "vsstatus.fs")
@@ -42,19 +42,19 @@ def map_program(hardware: Rv64, guest: Rv64, private: Rv64) -> None:
     def view(address: Word) -> Word:
         return ite(owns_address(guest, private, address), inside.load(address), outside.load(address))
 
-    hardware.memory = Memory(PHYSICAL, 8, view)
+    hardware.memory = Memory(CELL_ADDRESS, XLEN, view)
 
 
 def owns_address(guest: Rv64, private: Rv64, address: Word) -> Word:
     """The VMM's storage (width 1)."""
-    block = address[PHYSICAL - 1 : 2]
-    return (private.pmpaddr0 <= block) & (block < private.pmpaddr1)
+    return (private.pmpaddr0[53:1] <= address) & (address < private.pmpaddr1[53:1])
 
 
 def denies_own_storage(private: Rv64) -> Word:
-    """The first entry that has a say denies the VMM's storage (width 1)."""
+    """The first entry that has a say denies the VMM's storage, which is whole pages (width 1)."""
     config = private.pmpcfg0
-    return (config.a0 == OFF) & (config.a1 == TOR) & ~config.r1 & ~config.w1 & ~config.x1
+    pages = (private.pmpaddr0[9:0] == 0) & (private.pmpaddr1[9:0] == 0)
+    return pages & (config.a0 == OFF) & (config.a1 == TOR) & ~config.r1 & ~config.w1 & ~config.x1
 
 
 def same(guest: Rv64, private: Rv64, names: Iterable[str]) -> Word:

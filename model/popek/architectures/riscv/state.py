@@ -14,7 +14,7 @@ MANUAL: Final = "RISC-V ISA manual, volume II (privileged), August 2026"
 
 USER, SUPERVISOR, RESERVED_MODE, MACHINE = 0, 1, 2, 3
 BARE, SV39, SV48, SV57 = 0, 8, 9, 10
-XLEN, PHYSICAL = 64, 56
+XLEN, PHYSICAL, CELL_ADDRESS = 64, 56, 53
 PMP_ENTRIES: Final = 4
 
 
@@ -246,7 +246,7 @@ class Rv64(State):
     mhpmcounter3 = word(XLEN, role=Role.TIME)
     time = word(XLEN, role=Role.TIME)
     features = register(Features, 6, role=Role.HIDDEN, reset=0b01_1111)
-    memory = memory(address=PHYSICAL, cell=8)
+    memory = memory(address=CELL_ADDRESS, cell=XLEN)  # doublewords: no reference leaves one
 
     # -- registers ----------------------------------------------------------------------------
 

@@ -56,7 +56,10 @@ class Case:
             state[name] = value
         state.x = Memory(5, 64, dict(self.x))
         state.f = Memory(5, 64, {} if self.f is None else dict([self.f]))
-        state.memory = Memory(56, 8, dict(self.data))
+        cells: dict[int, int] = {}
+        for address, value in self.data.items():
+            cells[address >> 3] = cells.get(address >> 3, 0) | value << 8 * (address & 7)
+        state.memory = Memory(53, 64, cells)
         return state
 
     def to_json(self) -> dict[str, Any]:

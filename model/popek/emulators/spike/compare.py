@@ -67,7 +67,7 @@ def expected(machine: Machine[Rv64], case: Case, word: int) -> Expected | NotMod
             int(after.pc),
             {number: int(after.x.load(Word(5, number))) for number in range(1, 32)},
             csrs,
-            {address: int(after.memory.load(Word(56, address))) for address in case.data},
+            {a: int(after.memory.load(Word(53, a >> 3))) >> 8 * (a & 7) & 0xFF for a in case.data},
             None if case.f is None else int(after.f.load(Word(5, case.f[0]))),
         ),
     )

@@ -6,7 +6,7 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import MemoryFault
 from popek.kernel.words import FALSE, TRUE, Word, ite
 
-from ..access import STORE, itself, load, permitted, physical
+from ..access import STORE, itself, load, permitted, physical, read, write
 from ..counters import UNPRIVILEGED
 from ..exceptions import STORE_ACCESS
 from ..state import XLEN, Rv64
@@ -30,8 +30,7 @@ def add(machine: Machine[Rv64]) -> None:
         place = physical(cpu, cpu.read_x(rs1), size, itself(cpu), STORE)
         value = cpu.read_x(rs2).truncate(8 * size)
         succeeds = cpu.reserved & (cpu.reservation == place)
-        old = cpu.memory.load_little_endian(place, size)
-        cpu.memory = cpu.memory.store_little_endian(place, ite(succeeds, value, old))
+        write(cpu, place, ite(succeeds, value, read(cpu, place, size)))
         cpu.reserved = FALSE
         cpu.write_x(rd, (~succeeds).zero_extend(XLEN))
 
@@ -40,8 +39,8 @@ def add(machine: Machine[Rv64]) -> None:
         place = physical(cpu, cpu.read_x(rs1), size, itself(cpu), STORE)
         if ~permitted(cpu, place, size, itself(cpu).prv, "r"):
             raise MemoryFault(STORE_ACCESS, cpu.read_x(rs1))
-        old, other = cpu.memory.load_little_endian(place, size), cpu.read_x(rs2).truncate(8 * size)
-        cpu.memory = cpu.memory.store_little_endian(place, old + other if operation == "add" else other)
+        old, other = read(cpu, place, size), cpu.read_x(rs2).truncate(8 * size)
+        write(cpu, place, old + other if operation == "add" else other)
         cpu.write_x(rd, old.sign_extend(XLEN))
 
     for letter, size in SIZES.items():
