@@ -1,1 +1,3 @@
 """Spike, the reference simulator of RISC-V, in this process."""
+
+DIFFTESTS = {"rv64": {"spike": "popek.emulators.spike.compare:difftest"}}

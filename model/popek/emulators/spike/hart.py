@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import attrs
 
+from popek.emulators.differential import EmulatorError
+
 from .image import RAM, RAM_BYTES, elf
 
 ISA: Final = "rv64gch_zicsr_zifencei_zicntr_zihpm_svinval_sstc_smstateen"
@@ -44,7 +46,7 @@ COPIED: Final = ("stvec", "scounteren", "sscratch", "sepc", "scause", "stval", "
 """Read when the hart is in M again: by number they may be the guest's while V = 1."""
 
 
-class SpikeError(RuntimeError):
+class SpikeError(EmulatorError):
     """Spike cannot be run; the message says what is missing."""
 
 
