@@ -75,6 +75,31 @@ class Case:
         }
 
 
+def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]) -> Case:
+    """A case from a state on numbers, such as a witness, as near to it as Spike can be.
+
+    The instruction is where Spike has storage, every mode may fetch it, and counters stand still.
+    """
+    reset = Rv64.reset()
+    components = {name: int(word) for name, word in reset.words().items() if name not in ("prv", "v")}
+    components |= {
+        name: int(state[name]) for name in components if name not in ("time", "features", "lines", "pc")
+    }
+    components |= {"pc": CODE, "mcountinhibit": components["mcountinhibit"] | _STOPPED}
+    components |= {"pmpcfg0": 0x1F000000, "pmpaddr3": _FULL}
+    mode = next(name for name, (prv, v) in MODES.items() if (prv, v) == (int(state.prv), int(state.v)))
+    x = {number: int(state.x.load(Word(5, number))) for number in range(1, 32)}
+    f = next(
+        (
+            (operands[name], int(state.f.load(Word(5, operands[name]))))
+            for name in _FLOATING
+            if name in operands
+        ),
+        None,
+    )
+    return Case(instruction.form, mode, dict(operands), components, x, f, {})
+
+
 def draw(instruction: Instruction, rng: random.Random) -> Case:
     """A case of a form."""
     mode = rng.choice(list(MODES))
@@ -87,7 +112,7 @@ def draw(instruction: Instruction, rng: random.Random) -> Case:
         components["mstatus"] &= ~(1 << 17)  # MPRV, which only M can have on
     x = {number: _number(rng, 64) for number in range(1, 32)}
     f = None
-    for name in ("operand fd", "operand fs1", "operand fs2"):
+    for name in _FLOATING:
         if name in operands:
             f = operands[name], _number(rng, 64)
     data: dict[int, int] = {}
@@ -135,6 +160,7 @@ def _components(rng: random.Random) -> dict[str, int]:
     return found
 
 
+_FLOATING: Final = ("operand fd", "operand fs1", "operand fs2")
 _BASES: Final = ("operand offset(rs1).base", "operand (rs1)")
 _COUNTERS: Final = ("mcounteren", "scounteren", "hcounteren")
 
