@@ -114,8 +114,8 @@ def test_a_csr_that_forgets_its_vs_copy_is_noticed(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("form", "technique", "settings", "cls"),
     [
-        ("CSRRS rd, cycle, rs1", "ring-deprivileging-u", ["SCOUNTEREN.CY=1"], "resource_sensitive"),
-        ("CSRRS rd, instret, rs1", "ring-deprivileging-u", ["SCOUNTEREN.IR=1"], "resource_sensitive"),
+        ("CSRRS rd, cycle, rs1", "ring-deprivileging-u", ["SCOUNTEREN_CY=1"], "resource_sensitive"),
+        ("CSRRS rd, instret, rs1", "ring-deprivileging-u", ["SCOUNTEREN_IR=1"], "resource_sensitive"),
         ("CSRRW rd, sscratch, rs1", "hypervisor-extension", [], "mode_sensitive"),
         ("SRET", "hypervisor-extension", [], "mode_sensitive"),
         ("FMV.D.X fd, rs1", "hypervisor-extension", [], "control_sensitive"),

@@ -95,7 +95,7 @@ def _settings() -> tuple[Setting, ...]:
     }
     opened = [
         switch(
-            f"{letter}COUNTEREN.{name}",
+            f"{letter}COUNTEREN_{name}",
             f"{letter.lower()}counteren.{field}",
             f"{counter}: {who}",
             int(letter == "M"),
