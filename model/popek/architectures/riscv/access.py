@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from popek.kernel.outcome import MemoryFault, NotModelledError, Vector
+from popek.kernel.outcome import MemoryFault, Vector
 from popek.kernel.words import FALSE, TRUE, Word, all_of, concat, ite
 
 from . import exceptions
@@ -21,14 +21,21 @@ class Kind:
 
     misaligned: Vector
     access: Vector
+    page: Vector
     rights: str
 
 
-LOAD: Final = Kind(exceptions.LOAD_MISALIGNED, exceptions.LOAD_ACCESS, "r")
-STORE: Final = Kind(exceptions.STORE_MISALIGNED, exceptions.STORE_ACCESS, "w")
-GUEST_LOAD: Final = Kind(exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, "r")
-GUEST_EXECUTABLE: Final = Kind(exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, "rx")
-GUEST_STORE: Final = Kind(exceptions.GUEST_STORE_MISALIGNED, exceptions.GUEST_STORE_ACCESS, "w")
+LOAD: Final = Kind(exceptions.LOAD_MISALIGNED, exceptions.LOAD_ACCESS, exceptions.LOAD_PAGE, "r")
+STORE: Final = Kind(exceptions.STORE_MISALIGNED, exceptions.STORE_ACCESS, exceptions.STORE_PAGE, "w")
+GUEST_LOAD: Final = Kind(
+    exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, exceptions.GUEST_LOAD_PAGE, "r"
+)
+GUEST_EXECUTABLE: Final = Kind(
+    exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, exceptions.GUEST_LOAD_PAGE, "rx"
+)
+GUEST_STORE: Final = Kind(
+    exceptions.GUEST_STORE_MISALIGNED, exceptions.GUEST_STORE_ACCESS, exceptions.GUEST_STORE_PAGE, "w"
+)
 
 
 @attrs.frozen
@@ -100,10 +107,12 @@ def physical(cpu: Rv64, address: Word, size: int, actor: Actor, kind: Kind) -> W
         (cpu.vsatp.mode != BARE) | (cpu.hgatp.mode != BARE),
         (cpu.satp.mode != BARE) & (actor.prv != MACHINE),
     )
+    outside = FALSE
     if translated:
-        raise NotModelledError("translation by page tables")
-    place = address.truncate(PHYSICAL)
-    outside = address[XLEN - 1 : PHYSICAL] != 0
+        place = cpu.walk(address, actor, kind)
+    else:
+        place = address.truncate(PHYSICAL)
+        outside = address[XLEN - 1 : PHYSICAL] != 0
     if outside | ~permitted(cpu, place, size, actor.prv, kind.rights):
         raise MemoryFault(kind.access, address)
     return place

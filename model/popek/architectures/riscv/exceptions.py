@@ -25,13 +25,13 @@ GUEST_LOAD_MISALIGNED: Final = Vector("load address misaligned, guest address", 
 GUEST_LOAD_ACCESS: Final = Vector("load access fault, guest address", 5, 64)
 GUEST_STORE_MISALIGNED: Final = Vector("store address misaligned, guest address", 6, 64)
 GUEST_STORE_ACCESS: Final = Vector("store access fault, guest address", 7, 64)
+GUEST_LOAD_PAGE: Final = Vector("load page fault, guest address", 13, 64)
+GUEST_STORE_PAGE: Final = Vector("store page fault, guest address", 15, 64)
 
-ALL: Final = (
-    ILLEGAL, BREAKPOINT, LOAD_MISALIGNED, LOAD_ACCESS, STORE_MISALIGNED, STORE_ACCESS, ECALL_U, ECALL_S, ECALL_VS,
-    ECALL_M, LOAD_PAGE, STORE_PAGE, VIRTUAL, GUEST_LOAD_MISALIGNED, GUEST_LOAD_ACCESS, GUEST_STORE_MISALIGNED,
-    GUEST_STORE_ACCESS,
+OF_A_GUEST: Final = (
+    GUEST_LOAD_MISALIGNED, GUEST_LOAD_ACCESS, GUEST_STORE_MISALIGNED, GUEST_STORE_ACCESS, GUEST_LOAD_PAGE,
+    GUEST_STORE_PAGE,
 )  # fmt: skip
-OF_A_GUEST: Final = (GUEST_LOAD_MISALIGNED, GUEST_LOAD_ACCESS, GUEST_STORE_MISALIGNED, GUEST_STORE_ACCESS)
 ON_STORAGE: Final = (4, 5, 6, 7, 13, 15)
 """The codes of loads and stores, which MPRV has a say in."""
 

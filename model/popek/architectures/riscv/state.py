@@ -5,10 +5,14 @@ A CSR that is a view of another (sstatus, sie, sip, hie, hip, vsie, vsip, mip, f
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from popek.kernel.outcome import NotModelledError
 from popek.kernel.state import Register, Role, State, bit, bits, memory, register, word
 from popek.kernel.words import Word, concat, ite
+
+if TYPE_CHECKING:
+    from .access import Actor, Kind
 
 MANUAL: Final = "RISC-V ISA manual, volume II (privileged), August 2026"
 
@@ -272,6 +276,16 @@ class Rv64(State):
         """FS := dirty, the guest's too while V = 1 ("Extension Context Status")."""
         self.mstatus.fs = 3
         self.vsstatus.fs = ite(self.v, Word(2, 3), self.vsstatus.fs)
+
+    # -- storage ------------------------------------------------------------------------------
+
+    def walk(self, address: Word, actor: Actor, kind: Kind) -> Word:
+        """The physical address (56 bits) that page tables give.
+
+        Raises:
+            NotModelledError: this machine does not walk them; `PagedRv64` does.
+        """
+        raise NotModelledError("translation by page tables")
 
     # -- interrupts ---------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.words import Word
 
 from .hart import CODE, DATA, DATA_BYTES
+from .image import RAM
 
 MODES: Final = {"M": (3, 0), "HS": (1, 0), "U": (0, 0), "VS": (1, 1), "VU": (0, 1)}
 _MASK: Final = (1 << 64) - 1
@@ -48,9 +49,9 @@ class Case:
         """The nominal privilege: 0 U and VU, 1 HS and VS, 3 M."""
         return MODES[self.mode][0]
 
-    def state(self) -> Rv64:
-        """The model's state."""
-        state = Rv64.reset()
+    def state(self, kind: type[Rv64] = Rv64) -> Rv64:
+        """The model's state, of a class of its states."""
+        state = kind.reset()
         prv, v = MODES[self.mode]
         for name, value in {**self.components, "prv": prv, "v": v}.items():
             state[name] = value
@@ -125,6 +126,75 @@ def draw(instruction: Instruction, rng: random.Random) -> Case:
     return Case(instruction.form, mode, operands, components, x, f, data)
 
 
+def draw_paged(instruction: Instruction, rng: random.Random) -> Case:
+    """A case of a form whose references go through page tables, which are in storage; the code is in a superpage."""
+    case = draw(instruction, rng)
+    prv, v = MODES[case.mode]
+    # What the instruction is fetched through, in the mode that it runs in; M fetches without.
+    code = (CODE >> 30 << 18 + 10) | 0xCF | (prv == 0) << 4
+    operands = dict(case.operands)
+    for name in _BASES:
+        if operands.get(name) == 0:
+            operands[name] = 1
+    base = next(operands[name] for name in _BASES if name in operands)
+    offset = operands.get("operand offset(rs1).offset", 0)
+    offset -= (offset >> 11) << 12
+    size = instruction.settings.get("size", 8)
+    target = DATA + 0x1000 * rng.randrange(DATA_BYTES >> 12)
+    large = rng.random() < 0.1  # a superpage, aligned or not, in which the target has its place
+    page, within = target - RAM >> 12 if large else rng.randrange(512), rng.randrange(0x1000)
+    within &= ~(size - 1) if rng.random() < 0.9 else ~0
+    address = 1 << 30 | page << 12 | within
+    if rng.random() < 0.05:
+        address ^= 1 << rng.randrange(38, 64)
+    entries = {
+        _ROOT + 8: _entry(rng, _ROOT + 0x1000, leaf=False),
+        _ROOT + 16: code,
+        _ROOT + 0x1000: _entry(rng, _ROOT + 0x2000, leaf=False),
+        _ROOT + 0x2000 + 8 * page: _entry(rng, target, leaf=True),
+    }
+    if large:
+        entries[_ROOT + 0x1000] = _entry(rng, RAM + 0x1000 * rng.choice((0, 0, 1)), leaf=True)
+    physical = target + within & ~7
+    data = {physical + i: rng.randrange(256) for i in range(8)}
+    for place, entry in entries.items():
+        data |= {place + i: entry >> 8 * i & 0xFF for i in range(8)}
+    components = dict(case.components)
+    pages = 8 << 60 | _ROOT >> 12
+    components |= {"satp": pages, "vsatp": pages, "hgatp": 0, "pmpcfg0": 0x1F000000}
+    if v == 0 and rng.random() < 0.1:
+        components["vsatp"] = 0
+    if not _translated(instruction, case.mode, components):  # there is nothing at virtual addresses
+        address = target + within
+    x = {**case.x, base: address - offset & _MASK}
+    return attrs.evolve(case, operands=operands, components=components, x=x, data=data)
+
+
+def _translated(instruction: Instruction, mode: str, components: Mapping[str, int]) -> bool:
+    """Whether the reference of an instruction goes through page tables."""
+    status = components["mstatus"]
+    guest = MODES[mode][1] == 1
+    if instruction.form.startswith(("HLV", "HSV")):
+        guest = True
+    elif mode == "M":
+        if not status >> 17 & 1 or status >> 11 & 3 == 3:
+            return False
+        guest = bool(status >> 39 & 1)
+    return components["vsatp" if guest else "satp"] >> 60 != 0
+
+
+def _entry(rng: random.Random, place: int, *, leaf: bool) -> int:
+    """An entry of a page table; mostly what it should be, but for one bit or the rights."""
+    flags = 1
+    if leaf:
+        flags |= rng.choice((2, 6, 8, 10, 14)) | 0xC0 | rng.choice((0, 1 << 4))
+    if rng.random() < 0.2:
+        flags ^= 1 << rng.randrange(8)
+    if rng.random() < 0.03:
+        flags |= 1 << rng.randrange(54, 64)
+    return place >> 12 << 10 | flags
+
+
 def outside(case: Case, state: Rv64) -> str | None:
     """Why the harness cannot follow a case, if it cannot."""
     if not permitted(state, Word(56, CODE), 4, state.prv, "x").value:
@@ -161,6 +231,8 @@ def _components(rng: random.Random) -> dict[str, int]:
 
 
 _FLOATING: Final = ("operand fd", "operand fs1", "operand fs2")
+_ROOT: Final = DATA + DATA_BYTES
+"""Where page tables are, three pages."""
 _BASES: Final = ("operand offset(rs1).base", "operand (rs1)")
 _COUNTERS: Final = ("mcounteren", "scounteren", "hcounteren")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -13,6 +13,7 @@ from popek.architectures.riscv.encoding import encode
 from popek.architectures.riscv.exceptions import ILLEGAL, VIRTUAL
 from popek.architectures.riscv.instructions.zicsr import all_csrs
 from popek.architectures.riscv.machine import build
+from popek.architectures.riscv.paged import build as build_paged
 from popek.architectures.riscv.state import Rv64
 from popek.emulators.differential import Difference, DifftestReport, Tally, chosen_forms, in_turns
 from popek.kernel.instruction import Instruction
@@ -20,7 +21,7 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled, Trap
 from popek.kernel.words import Word
 
-from .cases import MODES, Case, draw, outside
+from .cases import MODES, Case, draw, draw_paged, outside
 from .deviations import Found, explanation
 from .hart import BEFORE, Result, Step, hart
 
@@ -46,7 +47,7 @@ def expected(machine: Machine[Rv64], case: Case, word: int) -> Expected | NotMod
     Spike puts the word of an instruction that it does not execute into xtval, as the manual allows.
     """
     instruction = machine.instructions[case.form]
-    before = case.state()
+    before = case.state(machine.state)
     outcome = machine.step(instruction, before, _words(instruction, case.operands))
     if isinstance(outcome, NotModelled):
         return outcome
@@ -165,7 +166,8 @@ def difftest(
     forms: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
     *,
-    machine: Machine[Rv64] | None = None,
+    machine: Machine[Any] | None = None,
+    drawn: Callable[[Instruction, random.Random], Case] = draw,
     kept: int = 20,
 ) -> DifftestReport[Case]:
     """Compare the model with Spike on random cases.
@@ -176,6 +178,7 @@ def difftest(
         forms: instruction forms or mnemonics; all by default.
         progress: called with the number of cases done, now and then.
         machine: the model; `rv64` by default.
+        drawn: draws a case.
         kept: how many unexplained differences to report in full.
 
     Raises:
@@ -183,12 +186,12 @@ def difftest(
         SpikeError: Spike or what it needs is missing.
     """
     started = time.monotonic()
-    model = machine or build()
+    model: Machine[Any] = machine or build()
     tally: Tally[Case] = Tally(kept)
     rng = random.Random(seed)
     for done, instruction in enumerate(in_turns(chosen_forms(model, forms), (), cases, rng)):
         while True:
-            case = draw(instruction, rng)
+            case = drawn(instruction, rng)
             reason = outside(case, case.state())
             if reason is not None:
                 tally.outside[reason] += 1
@@ -203,3 +206,13 @@ def difftest(
             progress(done + 1)
     report = tally.report(model.name, "Spike", seed, tally.unexplained, time.monotonic() - started)
     return attrs.evolve(report, level="privilege")
+
+
+def difftest_paged(
+    cases: int,
+    seed: int = 0,
+    forms: Sequence[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> DifftestReport[Case]:
+    """As `difftest`, for the machine that walks page tables."""
+    return difftest(cases, seed, forms, progress, machine=build_paged(), drawn=draw_paged)
