@@ -25,6 +25,7 @@ from popek.architectures.ia32.state import (
 )
 from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
+from popek.architectures.riscv import paged as rv64_paged
 from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
 from popek.architectures.x86.registers import (
     EFLAGS_DEFINED,
@@ -57,12 +58,17 @@ def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:
     return list(WALKED.get(name) or make().instructions)
 
 
-WALKED = {"ia32-paged": ("MOV m32, r32", "VERW r16"), "x86-64-paged": ("MOV r64, m64",)}
+WALKED = {
+    "ia32-paged": ("MOV m32, r32", "VERW r16"),
+    "rv64-paged": ("LD rd, offset(rs1)", "HLVX.WU rd, (rs1)"),
+    "x86-64-paged": ("MOV r64, m64",),
+}
 """Machines that walk page tables: a write, an implicit read, four levels; the laws are slow on them."""
 
 MAKERS: Mapping[str, Callable[[], Machine[Any]]] = {
     **makers(),
     "ia32-paged": ia32_paged.build,
+    "rv64-paged": rv64_paged.build,
     "x86-64-paged": x86_64_paged.build,
 }
 FORMS = [(name, form) for name, make in MAKERS.items() for form in _forms(name, make)]
@@ -479,6 +485,14 @@ def _mend_rv64(cpu: Any) -> None:
         )
 
 
+def _mend_paged_rv64(cpu: Any) -> None:
+    """Also into one stage of Sv39, or none."""
+    _mend_rv64(cpu)
+    for name in ("satp", "vsatp"):
+        cpu[f"{name}.mode"] = cpu[f"{name}.mode"] & 8
+    cpu.hgatp.mode = 0
+
+
 MENDERS: Mapping[str, Callable[[Any], None]] = {
     "ia32": _mend_ia32,
     "ia32-paged": _mend_paged_ia32,
@@ -488,6 +502,7 @@ MENDERS: Mapping[str, Callable[[Any], None]] = {
     "pdp10-ks10": _mend_ks10,
     "pdp11-45": _mend_pdp11,
     "rv64": _mend_rv64,
+    "rv64-paged": _mend_paged_rv64,
     "s360-67": _mend_s360,
     "s370": _mend_s370,
     "x86-64": _mend_x64,

@@ -12,13 +12,14 @@ import pytest
 
 from commands import popek
 from popek.architectures.riscv import csrs, hypervisor_csrs, supervisor_csrs, traps
+from popek.architectures.riscv.access import Actor
 from popek.architectures.riscv.exceptions import ILLEGAL
-from popek.architectures.riscv.instructions import zicsr
+from popek.architectures.riscv.instructions import hypervisor, zicsr
 from popek.architectures.riscv.state import Rv64
 from popek.checks.classify import Classifier
 from popek.emulators.spike import deviations, hart
 from popek.emulators.spike.cases import case_from
-from popek.emulators.spike.compare import Compared, compare, difftest
+from popek.emulators.spike.compare import Compared, compare, difftest, difftest_paged
 from popek.emulators.spike.image import HTIF, elf
 from popek.kernel.configuration import configure
 from popek.kernel.words import Word
@@ -99,6 +100,19 @@ def test_a_broken_rule_is_noticed(
     assert difftest(80, 3, forms).unexplained == 0
     monkeypatch.setattr(module, name, mutant)
     assert difftest(80, 3, forms).unexplained > 0
+
+
+def test_page_tables_are_walked_as_spike_walks_them() -> None:
+    report = difftest_paged(320, seed=2)
+    assert [d.details for d in report.differences] == []
+    assert all(report.completed.get(form) and report.trapped.get(form) for form in report.by_form)
+
+
+def test_an_hlv_that_forgets_spvp_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = ["HLV.D", "HSV.B"]
+    assert difftest_paged(120, 3, forms).unexplained == 0
+    monkeypatch.setattr(hypervisor, "the_guest", lambda cpu: Actor(Word(2, 0), Word(1, 1)))
+    assert difftest_paged(120, 3, forms).unexplained > 0
 
 
 def test_a_csr_that_forgets_its_vs_copy_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
