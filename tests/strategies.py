@@ -487,6 +487,7 @@ def _mend_rv64(cpu: Any) -> None:
 
 def _mend_paged_rv64(cpu: Any) -> None:
     """Also into one stage of Sv39, or none."""
+    cpu.features.sv39 = 1
     _mend_rv64(cpu)
     for name in ("satp", "vsatp"):
         cpu[f"{name}.mode"] = cpu[f"{name}.mode"] & 8

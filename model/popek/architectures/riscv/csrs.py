@@ -132,14 +132,14 @@ def with_sd(value: Word, fs: Word) -> Word:
     return value.replace(63, 63, fs == 3)
 
 
-def is_supported(mode: Word) -> Word:
+def is_supported(cpu: Rv64, mode: Word) -> Word:
     """A translation mode that this hart has."""
-    return mode.isin((BARE, SV39, SV48, SV57))
+    return (mode == BARE) | (cpu.features.sv39 & mode.isin((SV39, SV48, SV57)))
 
 
 def store_translation(cpu: Rv64, register: Translation, value: Word, *, whole: bool) -> None:
     """satp or vsatp; with `whole` a write of an unsupported MODE is ignored altogether, else its MODE field."""
-    supported = is_supported(value[63:60])
+    supported = is_supported(cpu, value[63:60])
     if whole:
         register.value = ite(supported, value, register.value)
     else:

@@ -96,7 +96,7 @@ def _write_hstateen0(cpu: Rv64, value: Word) -> None:
 
 def _write_hgatp(cpu: Rv64, value: Word) -> None:
     """An unsupported MODE leaves the MODE field alone; PPN is a multiple of 4."""
-    mode = ite(is_supported(value[63:60]), value[63:60], cpu.hgatp.mode)
+    mode = ite(is_supported(cpu, value[63:60]), value[63:60], cpu.hgatp.mode)
     cpu.hgatp = concat(mode, Word(2, 0), value[57:2], Word(2, 0))
 
 

@@ -13,7 +13,7 @@ from .exceptions import HEDELEG_BITS, MEDELEG_BITS
 from .instructions import declare_all
 from .machine_csrs import ALWAYS_DELEGATED, COUNTER_BITS, MIDELEG_BITS, MIE_BITS, STATUS_BITS, TVEC_BITS
 from .operands import KINDS
-from .state import BARE, MACHINE, MANUAL, RESERVED_MODE, STATUS_FIXED, SUPERVISOR, USER, XL_64, XLEN, Rv64
+from .state import MACHINE, MANUAL, RESERVED_MODE, STATUS_FIXED, SUPERVISOR, USER, XL_64, XLEN, Rv64
 from .traps import deliver
 from .virtualization import virtualization
 
@@ -64,7 +64,7 @@ def exists(state: Rv64) -> Word:
         (state[name].zero_extend(XLEN) & (EVERY_BIT ^ writable)) == fixed
         for name, (writable, fixed) in EXISTING.items()
     )
-    translation = all_of(is_supported(state[f"{name}.mode"]) for name in ("satp", "vsatp", "hgatp"))
+    translation = all_of(is_supported(state, state[f"{name}.mode"]) for name in ("satp", "vsatp", "hgatp"))
     return modes & status & aligned & readable & bits & translation
 
 
@@ -73,17 +73,6 @@ def _advance(cpu: Rv64, operands: Mapping[str, Word]) -> None:
 
 
 def _settings() -> tuple[Setting, ...]:
-    def translation(name: str, register: str, who: str) -> Setting:
-        return Setting(
-            name,
-            f"{register}.MODE: how addresses of {who} are translated",
-            (0, 8, 9, 10),
-            lambda state, value: state[f"{register}.mode"] == value,
-            BARE,
-            f"{register}.mode",
-            labels={0: "Bare", 8: "Sv39", 9: "Sv48", 10: "Sv57"},
-        )
-
     def switch(name: str, leaf: str, summary: str, default: int | None = None) -> Setting:
         return leaf_setting(name, leaf, 1, summary, default)
 
@@ -136,14 +125,19 @@ def _settings() -> tuple[Setting, ...]:
         switch("VTVM", "hstatus.vtvm", "satp and SFENCE.VMA trap in VS", 0),
         switch("VTW", "hstatus.vtw", "WFI traps in VS", 0),
         switch("VTSR", "hstatus.vtsr", "SRET traps in VS", 0),
-        translation("SATP", "satp", "HS and U"),
-        translation("VSATP", "vsatp", "guests, first stage"),
-        translation("HGATP", "hgatp", "guests, second stage"),
+        # Every reference depends on it: without a leaf, it is decided before an instruction is explored.
+        Setting(
+            "SV39",
+            "satp, vsatp and hgatp may ask for translation, whose walks are left out",
+            (0, 1),
+            lambda state, value: state.features.sv39 == value,
+            0,
+        ),
     )
 
 
 def build() -> Machine[Rv64]:
-    """A hart with M, S, U and H; addresses are not translated unless a setting says otherwise."""
+    """A hart with M, S, U and H; addresses are not translated, unless a setting says otherwise."""
     machine = Machine(
         "rv64",
         "RISC-V, RV64 with M, S, U and the hypervisor extension",
@@ -165,7 +159,7 @@ def build() -> Machine[Rv64]:
 
 
 NOTES = (
-    "walks of page tables: 'not modelled' where satp, vsatp or hgatp is not Bare; a fence that completes does nothing",
+    "walks of page tables: 'not modelled' where SV39 = 1 and a mode is not Bare; a fence that completes does nothing",
     "faults of instruction fetch; compressed instructions; misaligned references always fault",
     "physical memory protection: four entries; devices, and where storage ends",
     "UXL, SXL, VSXL other than 64, big endian, VS and XS: read-only; misa: read-only but for what H = 0 takes away",

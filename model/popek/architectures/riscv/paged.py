@@ -7,12 +7,13 @@ from typing import Final, cast
 import attrs
 
 from popek.kernel.machine import Machine
+from popek.kernel.state import Role, register
 from popek.kernel.words import Word
 
 from .access import Actor, Kind
 from .machine import build as build_plain
 from .paging import walk
-from .state import BARE, SV39, Rv64
+from .state import BARE, SV39, Features, Rv64
 
 FORMS: Final = (
     "LD rd, offset(rs1)",
@@ -29,6 +30,8 @@ FORMS: Final = (
 class PagedRv64(Rv64):
     """The hart; the tables are walked."""
 
+    features = register(Features, 7, role=Role.HIDDEN, reset=0b101_1111)
+
     def walk(self, address: Word, actor: Actor, kind: Kind) -> Word:
         """The physical address (56 bits) that page tables give."""
         return walk(self, address, actor, kind)
@@ -37,7 +40,6 @@ class PagedRv64(Rv64):
 def build() -> Machine[PagedRv64]:
     """`rv64` with Sv39 in one stage."""
     plain = build_plain()
-    modes = ("satp.mode", "vsatp.mode", "hgatp.mode")
     return attrs.evolve(
         cast("Machine[PagedRv64]", plain),
         name="rv64-paged",
@@ -45,11 +47,12 @@ def build() -> Machine[PagedRv64]:
         state=PagedRv64,
         invariant=lambda state: (
             plain.invariant(state)
+            & state.features.sv39
             & state.satp.mode.isin((BARE, SV39))
             & state.vsatp.mode.isin((BARE, SV39))
             & (state.hgatp.mode == BARE)
         ),
-        settings=tuple(setting for setting in plain.settings if setting.leaf not in modes),
+        settings=tuple(setting for setting in plain.settings if setting.name != "SV39"),
         techniques={},
         notes=(
             "instructions but for one of each kind of reference to storage: they differ in nothing else",

@@ -172,6 +172,7 @@ class Features(Register):
     svinval = bit(3)
     time = bit(4)  # `time` is read in hardware, not by trapping to M
     wfi_completes = bit(5)  # WFI that may wait for a bounded time completes within it
+    sv39 = bit(6)  # Sv39 and larger modes of translation; the manual demands them where there is H
 
 
 EXTENSION_LETTERS: Final = sum(1 << ord(letter) - ord("a") for letter in "acdfimsu")
@@ -249,7 +250,7 @@ class Rv64(State):
     minstret = word(XLEN, role=Role.TIME)
     mhpmcounter3 = word(XLEN, role=Role.TIME)
     time = word(XLEN, role=Role.TIME)
-    features = register(Features, 6, role=Role.HIDDEN, reset=0b01_1111)
+    features = register(Features, 7, role=Role.HIDDEN, reset=0b001_1111)
     memory = memory(address=CELL_ADDRESS, cell=XLEN)  # doublewords: no reference leaves one
 
     # -- registers ----------------------------------------------------------------------------

@@ -31,7 +31,7 @@ STATUS: Final = ("sie", "spie", "spp", "fs", "sum", "mxr")
 PENDING: Final = ("ssi", "sti", "sei")
 DELEGATED: Final = (3, 8, 12, 13, 15)
 """What goes straight to the guest's kernel: breakpoints, calls and page faults of its users, as KVM has it."""
-FEATURES: Final = ("sstc", "smstateen", "svinval", "time", "wfi_completes")
+FEATURES: Final = ("sstc", "smstateen", "svinval", "time", "wfi_completes", "sv39")
 _MASK: Final = sum(1 << code for code in DELEGATED)
 
 

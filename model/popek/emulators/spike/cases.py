@@ -28,6 +28,7 @@ _PLAIN: Final = (
     "mcounteren", "scounteren", "hcounteren",
 )  # fmt: skip
 _EVEN: Final = ("mepc", "sepc", "vsepc")
+_FEATURES: Final = 0b101_1111  # all but WFI that completes
 _STOPPED: Final = 5  # mcountinhibit: cycle and instret stand still, so that they can be compared
 _DRAWN: Final = tuple(name for name in EXISTING if name not in ("lines", "pmpcfg0", "mideleg"))
 
@@ -226,7 +227,13 @@ def _components(rng: random.Random) -> dict[str, int]:
         found["stimecmp"] |= 1
         found["vstimecmp"] = rng.choice((0, _MASK))
         found["htimedelta"] &= _MASK >> 1
-    found |= {"pmpaddr3": _FULL, "pmpcfg0": 0x1F000000, "pc": CODE + 2 * rng.randrange(4), "fcsr": 0}
+    found |= {
+        "pmpaddr3": _FULL,
+        "pmpcfg0": 0x1F000000,
+        "pc": CODE + 2 * rng.randrange(4),
+        "fcsr": 0,
+        "features": _FEATURES,
+    }
     return found
 
 
