@@ -25,6 +25,8 @@ from popek.architectures.ia32.state import (
 )
 from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
+from popek.architectures.riscv import paged as rv64_paged
+from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
 from popek.architectures.vtx.operation.assistance import governed_forms
 from popek.architectures.x86.registers import (
     EFLAGS_DEFINED,
@@ -56,12 +58,17 @@ def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:
     return list(WALKED.get(name) or make().instructions)
 
 
-WALKED = {"ia32-paged": ("MOV m32, r32", "VERW r16"), "x86-64-paged": ("MOV r64, m64",)}
+WALKED = {
+    "ia32-paged": ("MOV m32, r32", "VERW r16"),
+    "rv64-paged": ("LD rd, offset(rs1)", "HLVX.WU rd, (rs1)"),
+    "x86-64-paged": ("MOV r64, m64",),
+}
 """Machines that walk page tables: a write, an implicit read, four levels; the laws are slow on them."""
 
 MAKERS: Mapping[str, Callable[[], Machine[Any]]] = {
     **makers(),
     "ia32-paged": ia32_paged.build,
+    "rv64-paged": rv64_paged.build,
     "x86-64-paged": x86_64_paged.build,
 }
 FORMS = [(name, form) for name, make in MAKERS.items() for form in _forms(name, make)]
@@ -457,6 +464,36 @@ def _mend_paged_x64(cpu: Any) -> None:
     cpu.reserved.size = cpu.read_only.size = 0
 
 
+def _mend_rv64(cpu: Any) -> None:
+    """Into bits that exist, and a mode that does."""
+    for name, (writable, fixed) in RV64_EXISTING.items():
+        cpu[name] = Word(cpu[name].width, int(cpu[name]) & writable | fixed)
+    if cpu.prv == 2:
+        cpu.prv = 0
+    cpu.v = cpu.v & cpu.features.h & (cpu.prv != 3)
+    if cpu.mstatus.mpp == 2:
+        cpu.mstatus.mpp = 0
+    cpu.mstatus.mprv = cpu.mstatus.mprv & (cpu.prv == 3)
+    cpu.mstatus.mpv, cpu.mstatus.gva = cpu.mstatus.mpv & cpu.features.h, cpu.mstatus.gva & cpu.features.h
+    for name in ("pc", "mepc", "sepc", "vsepc"):
+        cpu[name] = cpu[name].replace(0, 0, 0)
+    for entry in range(4):
+        cpu[f"pmpcfg0.w{entry}"] = cpu[f"pmpcfg0.w{entry}"] & cpu[f"pmpcfg0.r{entry}"]
+    for name in ("satp", "vsatp", "hgatp"):
+        cpu[f"{name}.mode"] = (
+            Word(4, 0) if int(cpu[f"{name}.mode"]) not in (0, 8, 9, 10) else cpu[f"{name}.mode"]
+        )
+
+
+def _mend_paged_rv64(cpu: Any) -> None:
+    """Also into one stage of Sv39, or none."""
+    cpu.features.sv39 = 1
+    _mend_rv64(cpu)
+    for name in ("satp", "vsatp"):
+        cpu[f"{name}.mode"] = cpu[f"{name}.mode"] & 8
+    cpu.hgatp.mode = 0
+
+
 MENDERS: Mapping[str, Callable[[Any], None]] = {
     "ia32": _mend_ia32,
     "ia32-paged": _mend_paged_ia32,
@@ -465,6 +502,8 @@ MENDERS: Mapping[str, Callable[[Any], None]] = {
     "pdp10-ka10": _mend_ka10,
     "pdp10-ks10": _mend_ks10,
     "pdp11-45": _mend_pdp11,
+    "rv64": _mend_rv64,
+    "rv64-paged": _mend_paged_rv64,
     "s360-67": _mend_s360,
     "s370": _mend_s370,
     "x86-64": _mend_x64,

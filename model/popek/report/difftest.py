@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def instructions(found: DifftestReport[Any]) -> RenderableType:
     """How many cases agreed, what known deviations explain, and every unexplained difference."""
     forms = len(found.by_form)
-    levels = ", ".join(f"{count} at CPL {level}" for level, count in sorted(found.by_level.items()))
+    levels = ", ".join(f"{count} at {found.level} {level}" for level, count in sorted(found.by_level.items()))
     parts: list[RenderableType] = [
         Text(
             f"{counted(found.cases, 'case')} of {counted(forms, 'form')} against {found.against} ({levels}), "
@@ -42,7 +42,7 @@ def instructions(found: DifftestReport[Any]) -> RenderableType:
     if table.row_count:
         parts.append(table)
     for difference in found.differences:
-        head = f"{difference.assembly}  [{difference.case.form}, CPL {difference.case.cpl}]"
+        head = f"{difference.assembly}  [{difference.case.form}, {found.level} {difference.case.cpl}]"
         parts += ["", Text(head, "bold red"), f"  model     {difference.expected}"]
         parts += [f"  emulator  {difference.observed}", *(f"    {line}" for line in difference.details)]
     verdict = counted(found.unexplained, "unexplained difference")
