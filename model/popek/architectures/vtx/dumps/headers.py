@@ -23,7 +23,7 @@ def _hardware_error(builder: DumpBuilder, match: re.Match[str], line: int) -> No
     builder.report("hardware_error", value)
     if value >> 31:
         builder.imply("EXIT_REASON", value & 0xFFFF_FFFF, line)
-    elif value:
+    else:
         builder.imply("VM_INSTRUCTION_ERROR", value, line)
 
 
@@ -50,6 +50,12 @@ def _xen_instruction_error(builder: DumpBuilder, match: re.Match[str], line: int
 def _xen_place(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.format = builder.format or "Xen"
     builder.report(match["what"].lower(), match["number"])
+
+
+def _xen_request(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    # The debug key prints the VMCSs of virtual processors that run; a failed entry has another heading.
+    builder.format = builder.format or "Xen"
+    builder.entered = True
 
 
 def _xen_msr(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
@@ -91,6 +97,7 @@ KINDS = (
     Kind(r"\s*(?P<what>VCPU) (?P<number>\d+)$", _xen_place, starts=True),
     Kind(r"\s*msr (?P<msr>[0-9a-f]{8}) val (?P<value>[0-9a-f]{16})(?P<rest>.*)", _xen_msr),
     Kind(r"(?P<text>domain_crash called from .*)", _event),
+    Kind(r"\s*\*{4,} VMCS Areas \*{4,}$", _xen_request),
     Kind(r"\s*\*{4,}(?: VMCS Areas?(?: \*{4,})?)?$", ignore),
     Kind(r"\s*sel\s+attr\s+limit\s+base$", ignore),
     Kind(r"VMC[SB] .*VMRUN|VMCB Control Area:", _svm),

@@ -42,7 +42,8 @@ class Dump:
 
     `fields` and `lines` (the line each field was read from) are keyed by field id. `reported` holds what
     is said beside the fields (header lines, saved registers, MSR lists), by snake-case name. `capabilities`
-    is a preset name, a mapping as in the JSON input, or None.
+    is a preset name, a mapping as in the JSON input, or None. `entered` tells that the text says, beside the
+    fields, that the last entry succeeded.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Dump:
     capabilities: str | Mapping[str, object] | None = None
     default: int | None = None
     memory: tuple[tuple[int, int, int], ...] = ()
+    entered: bool = False
 
 
 @attrs.define
@@ -72,6 +74,7 @@ class DumpBuilder:
     remarks: list[Remark] = attrs.field(factory=list)
     capabilities: dict[str, object] = attrs.field(factory=dict)
     upper_halves: dict[str, tuple[int, int]] = attrs.field(factory=dict)
+    entered: bool = False
 
     @property
     def empty(self) -> bool:
@@ -142,4 +145,5 @@ class DumpBuilder:
             unrecognised=tuple(self.unrecognised),
             remarks=tuple(self.remarks),
             capabilities=self.capabilities or None,
+            entered=self.entered,
         )

@@ -84,6 +84,9 @@ def read_text(text: str, name: str) -> list[Dump]:
     for builder in builders:
         if builder not in filled:
             _merge(filled[0], builder)
+    for builder in filled:
+        # The debug key prints one VMCS after the other.
+        builder.entered = builder.entered or (filled[0].entered and builder.format == "Xen")
     names = [name if len(filled) == 1 else f"{name}#{number}" for number in range(1, len(filled) + 1)]
     return [builder.build(dump_name) for builder, dump_name in zip(filled, names, strict=True)]
 
@@ -92,6 +95,8 @@ def _merge(into: DumpBuilder, other: DumpBuilder) -> None:
     into.unrecognised += other.unrecognised
     into.remarks += other.remarks
     into.capabilities |= other.capabilities
+    into.entered = into.entered or other.entered
+    into.implied = other.implied | into.implied
     for key, value in other.reported.items():
         into.report(key, value)
 
