@@ -61,6 +61,7 @@ class Diagnosis:
         fields_asked: fields that the relevant checks (or all undecided ones) lack, with the number of checks
             that wait for each; most first.
         others_asked: the same for capabilities, CPUID leaves and memory.
+        inferred: what the dump shows of the processor, in words.
     """
 
     dump: Dump
@@ -74,6 +75,7 @@ class Diagnosis:
     relevant: int
     fields_asked: tuple[tuple[str, int], ...]
     others_asked: tuple[tuple[str, int], ...]
+    inferred: tuple[str, ...] = ()
 
 
 def vmcs_of(dump: Dump) -> Vmcs:
@@ -108,6 +110,7 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         relevant=len(relevant),
         fields_asked=tuple(item for item in asked if item[0] in FIELDS),
         others_asked=tuple(item for item in asked if item[0] not in FIELDS),
+        inferred=judgement.inferred,
     )
 
 
