@@ -60,7 +60,8 @@ _XEN_SEGMENT = re.compile(r"\s+([0-9a-f]{4,})\s+([0-9a-f]{5,8})\s+([0-9a-f]{8})\
 _XEN_TABLE = re.compile(r"\s+([0-9a-f]{8})\s+([0-9a-f]{16})(?!\S)")
 _PARENTHESES = re.compile(r"\s*\(([^()\n]*)\)")
 _HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]+)\Z")
-_WORDS = frozenset({"reason", "qualification", *(f"target{n}" for n in range(4))})
+_WORDS = frozenset({"reason", "qualification", *(f"target{n}" for n in range(4)), "sel", "attr", *_HEADED})
+_WORDS |= {"limit", "base"}
 """Keys that other lines of a log use, too."""
 
 _PARENTHESISED = frozenset({"RSP", "RIP", "RFLAGS", "EFER"})
@@ -74,6 +75,9 @@ _CUT_VALUE = re.compile(
     rf"(?<![\w.:|-])(?P<key>{_alternatives(set(_WIDTHS))})\s*=\s*(?:0x)?(?P<digits>[0-9a-f]*)\Z"
 )
 _CUT_ADDRESS = re.compile(r"CS:RIP\s*=\s*(?P<selector>[0-9a-f]*)(?P<address>:[0-9a-f]*)?\Z")
+_CUT_ROW = re.compile(
+    rf"(?<!\w)(?P<register>{'|'.join((*SEGMENT_REGISTERS, *TABLE_REGISTERS))}):(?P<numbers>(?:\s+[0-9a-f]+)+)\Z"
+)
 _CUT_WORD = re.compile(r"[A-Za-z_-]+\Z")
 _HEAD = re.compile(r"[0-9a-f]+(?!\w)")
 _HEAD_WORD = re.compile(r"[A-Za-z_-]+")
@@ -107,6 +111,11 @@ def _straddles(before: str, after: str) -> bool:
     if head and (cut := _CUT_VALUE.search(before[-60:])) and not before.endswith("="):
         wanted = _WIDTHS[" ".join(cut["key"].split())]
         return len(cut["digits"]) < wanted == len(cut["digits"]) + len(head[0])
+    if head and (row := _CUT_ROW.search(before)):
+        numbers = row["numbers"].split()
+        widths = (8, 16) if row["register"] in TABLE_REGISTERS else (4, 5, 8, 16)
+        if len(numbers) <= len(widths):
+            return len(numbers[-1]) < widths[len(numbers) - 1] == len(numbers[-1]) + len(head[0])
     tail, word = _CUT_WORD.search(before), _HEAD_WORD.match(after)
     if tail and word:
         return tail[0] + word[0] in _ALL_WORDS and not (tail[0] in _ALL_WORDS or len(tail[0]) == len(before))
@@ -147,6 +156,7 @@ class Scanner:
     _starts: list[int] = attrs.field(factory=list)
     _numbers: list[int] = attrs.field(factory=list)
     _last: int = 0
+    _broken: bool = False
 
     def scan(self, lines: list[Line], *, at_end: bool) -> None:
         """Read a run of lines; `at_end` says that nothing follows, so that a cut last value is no error."""
@@ -274,6 +284,7 @@ class Scanner:
 
     def _key(self, match: re.Match[str]) -> int:
         key, value, end = " ".join(match["key"].split()), match["value"], match.end()
+        self._broken = "\n" in match[0]
         place = self._place(match.start("value"), end)
         aside = None
         if key in _PARENTHESISED and (note := _PARENTHESES.match(self._text, end)):
@@ -363,6 +374,12 @@ class Scanner:
         """Return the digits of a value, or an empty string if it is the cut end of the dump."""
         if digits := _fits(expected, text):
             return digits
+        match = _HEX.match(text)
+        foreign = key in _WORDS and match is not None and 2 * len(match[1]) < expected
+        if (self._broken or foreign) and not place.is_last:
+            # Nothing says that what stands on the next line is this value.
+            self.builder.unrecognise(place.line, f"{key} = {text}")
+            return ""
         found = f"found {text[:40]!r}" if text else "found nothing"
         self._bad(place, f"{key}: expected {expected} hexadecimal digits, {found}")
         return ""
