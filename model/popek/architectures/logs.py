@@ -1,7 +1,8 @@
 """What stands around a dump in a log: prefixes, quoting, mail and HTML encoding, several processors at once.
 
 Every reader of logs goes through this one, so that what a prefix is does not depend on the format behind it. A
-prefix is made of pieces that no dump's own lines have; a label of a dump (``DS:``) is never taken for a tag.
+prefix is made of pieces that no dump's own lines have; a label of a dump (``DS:``) is never taken for a tag. What
+no log that we know writes is learnt from the headings of the dump.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _TAG = re.compile(
 )
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 
-_LABELS: Final = (
-    "CR0|CR2|CR3|CR4|CS|DS|SS|ES|FS|GS|LDTR|GDTR|IDTR|TR|LDT|GDT|IDT|VMEntry|VMExit|IDTVectoring|ve_info|MSR|KVM|"
-    "haxm_\\w+|FATAL|HM|RIP|RAX|RSI|EFER|qualification|vmwrite|vmread|VMCB|VMCS"
+_TAGS: Final = (
+    r"(?:kern(?:el)?|qemu[\w.-]*|libvirt\w*|virt\w*|xen\w*|vmkernel|vmunix|klogd|r?syslogd?|dmesg|netconsole|logger|"
+    r"systemd[\w-]*|kvm)"
 )
-"""What dumps put before a colon: never a tag of a log."""
+"""Who writes to a log. A tag that is none of these and has no number may be a label of the dump, and stays."""
 
 _CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d+)?"
 _DATE: Final = rf"""
@@ -49,7 +50,7 @@ _AFTER_DATE: Final = rf"""
     (?:
       \ +(?:\d+\ +\d+\ +[VDIWEF]\ +)?                                  # process, thread and level of Android
       (?:[A-Za-z0-9][\w.-]*\ +)?                                       # host
-      (?!(?:{_LABELS})\b)[A-Za-z_][\w./()@-]*(?:\[[\d.]+\])?\ *:(?=\s|$)\s?   # tag
+      (?:[\w./()@-]+\[[\d.]+\]|{_TAGS})\ *:(?=\s|$)\s?                # tag
     | \ +(?:cpu\d+:\d+\))                                              # ESXi
     | [\ \t]+
     | $
