@@ -48,6 +48,10 @@ def print_check(console: Console, diagnosis: Diagnosis) -> None:
     _failed(console, diagnosis)
     _warnings(console, diagnosis)
     _happened(console, diagnosis)
+    if diagnosis.inferred:
+        _heading(console, "What the dump shows of the processor")
+        for sentence in diagnosis.inferred:
+            _indented(console, Text(sentence), 2, "- ")
     _undecided(console, diagnosis)
     print_remarks(console, diagnosis.dump)
 

@@ -17,7 +17,7 @@ from ..vmcs import Vmcs
 from .model import Dump
 from .processors import Judgement, Processor, judge_any
 
-Kind = Literal["entry-failure", "instruction-error", "no-entry-failure", "nothing"]
+Kind = Literal["entry-failure", "instruction-error", "no-entry-failure", "an-earlier-exit", "nothing"]
 
 _VALID = 1 << 31
 _ENTRY_FAILURE = 1 << 31
@@ -61,6 +61,7 @@ class Diagnosis:
         fields_asked: fields that the relevant checks (or all undecided ones) lack, with the number of checks
             that wait for each; most first.
         others_asked: the same for capabilities, CPUID leaves and memory.
+        inferred: what the dump shows of the processor, in words.
     """
 
     dump: Dump
@@ -74,11 +75,14 @@ class Diagnosis:
     relevant: int
     fields_asked: tuple[tuple[str, int], ...]
     others_asked: tuple[tuple[str, int], ...]
+    inferred: tuple[str, ...] = ()
 
 
 def vmcs_of(dump: Dump) -> Vmcs:
     """Return the VMCS that a dump describes."""
-    return Vmcs(name=dump.name, fields=dump.fields, memory=dump.memory, default=dump.default)
+    return Vmcs(
+        name=dump.name, fields=dump.fields, memory=dump.memory, default=dump.default, entered=dump.entered
+    )
 
 
 def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
@@ -106,6 +110,7 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         relevant=len(relevant),
         fields_asked=tuple(item for item in asked if item[0] in FIELDS),
         others_asked=tuple(item for item in asked if item[0] not in FIELDS),
+        inferred=judgement.inferred,
     )
 
 
@@ -156,6 +161,12 @@ def _summary(judgement: Judgement, kind: Kind) -> str:
 def _agreement(judgement: Judgement, kind: Kind) -> str:
     verdict = judgement.verdict
     if kind == "nothing":
+        return ""
+    if kind == "an-earlier-exit":
+        if verdict.outcome.kind == "entry-failure":
+            return "With this state an entry fails and sets bit 31 of the exit reason: none was tried since."
+        if verdict.failed:
+            return "The failed checks end in VMfail, which leaves the exit reason: they fit this."
         return ""
     if kind == "no-entry-failure":
         if verdict.failed:
@@ -217,6 +228,13 @@ def happening(dump: Dump) -> Happening:
                 f"exit reason {reason & 0xFFFF} ({reason_name(reason)}) is left from an earlier VM exit: "
                 "a VM-instruction error does not write it"
             )
+    elif reason is not None and reported_outcome(vmcs_of(dump)) is None:
+        kind = "an-earlier-exit"
+        sentences.append(
+            f"exit reason {reason & 0xFFFF} ({reason_name(reason)}) is that of the last VM exit; whether an entry "
+            "failed after it the fields do not say: VMfail leaves the exit reason, and no VM-instruction error is "
+            "given"
+        )
     elif reason is not None:
         kind = "no-entry-failure"
         sentences.append(
