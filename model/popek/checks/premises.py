@@ -385,7 +385,7 @@ class Premises(Generic[S]):
         if not exact:
             guest, private, other = states
             images = [self.technique.map(one, private) for one in (guest, other)]
-            seen = [d for d in differences(*images) if d.name not in self.clocks]
+            seen = [d for d in differences(images[0], images[1]) if d.name not in self.clocks]
             if seen or not differences(guest, other):
                 return Premise(name, "", Truth.UNKNOWN, f"it was not found whether {how}", evidence)
         reset = self.machine.state.reset()
@@ -664,7 +664,7 @@ class _Form(Generic[S]):
         elif others:
             second = execute(p.machine, instruction, "at another time", others[0], found.operands)
             ends = [run.outcome.state for run in (native, second) if isinstance(run.outcome, Next)]
-            differ = differences(*ends, found.addresses) if len(ends) == 2 else ()
+            differ = differences(ends[0], ends[1], found.addresses) if len(ends) == 2 else ()
             differ = tuple(d for d in differ if d.name not in p.clocks)
             fails = len(ends) < 2 or bool(differ)
         else:

@@ -381,7 +381,7 @@ class _Promises(Generic[S]):
     def _is_there(self, name: str, cell: Word) -> Word:
         """The guest's own machine has such a cell (width 1)."""
         technique, guest, private = self._technique, self._guest, self._private
-        storage = {storage for storage, _ in self._storages(guest)}
+        storage = {slot.name for slot in guest.layout if slot.address and slot.role is Role.MEMORY}
         if name in storage and technique.owns_address is not None:
             return ~technique.owns_address(guest, private, technique.guest_address(private, cell))
         return technique.has_cell(guest, name, cell)
@@ -597,7 +597,7 @@ class _Promises(Generic[S]):
             differ = differences(guest, others[0], found.addresses)
             ends = [run.outcome.state for run in runs if isinstance(run.outcome, Trap)]
             alike = _same_trap(on_hardware.outcome, second.outcome) and not differences(
-                *ends, found.addresses
+                ends[0], ends[1], found.addresses
             )
             if not alike or _same_outcome(*natives):
                 differ = ()

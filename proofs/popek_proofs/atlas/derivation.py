@@ -27,7 +27,7 @@ from cattrs.errors import BaseValidationError
 from popek.architectures import machine as find_machine
 from popek.checks.classify import Classification, Classifier, Finding
 from popek.checks.counterexample import Counterexample, ReplayError
-from popek.checks.premises import A1, Premises
+from popek.checks.premises import A1, THEOREM1, THEOREM3, Premises
 from popek.checks.promises import Keeper, Promise, Promises
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.survey import CLASSES, Row, row_of
@@ -36,7 +36,6 @@ from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.solving.solver import Effort, solver_version
-from popek_proofs.theorems.instantiate import THEOREM1, THEOREM3
 
 from .entries import Asked, Atlas, Entry, Form, Hypothesis, pack
 from .places import Place

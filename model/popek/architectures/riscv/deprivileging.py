@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+from popek.kernel.outcome import Target
 from popek.kernel.technique import Technique
 from popek.kernel.words import FALSE, TRUE, Word, ite
 
@@ -140,6 +141,6 @@ def deprivileging() -> dict[str, Technique[Rv64]]:
         "firmware-in-u-delegated",
         "firmware in U while medeleg still sends what U raises to the operating system in S",
         private=partial(_keeps_firmware, delegated=True),
-        to_the_guest=lambda vector: vector.number in DELEGABLE,
+        target=lambda trap: Target.GUEST if trap.vector.number in DELEGABLE else Target.VMM,
     )
     return {technique.name: technique for technique in (kernel, contained, delegated)}

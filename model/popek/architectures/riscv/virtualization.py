@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from popek.kernel.outcome import Target
 from popek.kernel.technique import Technique
 from popek.kernel.words import FALSE, TRUE, Word, ite
 
@@ -116,8 +117,7 @@ def virtualization() -> dict[str, Technique[Rv64]]:
         deprivileged=_in_vs,
         private=_keeps,
         owns_address=owns_address,
-        handed_over=lambda after: FALSE,  # leaving V = 1 without a trap is an escape
-        to_the_guest=lambda vector: vector.number in DELEGATED,
+        target=lambda trap: Target.GUEST if trap.vector.number in DELEGATED else Target.VMM,
         guests_own=("prv", *given),
     )
     kernel = make(
