@@ -32,15 +32,14 @@ from popek.emulators.ia32.assembly import assemble_all, assembly_text
 from popek.emulators.ia32.cases import Case, Mode, random_case
 from popek.emulators.ia32.compare import BOCHS, DifftestReport, compare, difftest
 from popek.emulators.ia32.deviations import deviations, recognised
-from popek.emulators.ia32.expectation import OutsideError
 from popek.emulators.ia32.step import (
     CODE_SELECTORS,
     FREE_SELECTOR,
     GDT_BASE,
     STACK_TOPS,
-    StepResult,
     segment_descriptor,
 )
+from popek.emulators.x86.expectation import OutsideError, StepResult
 from popek.kernel.machine import UnknownNameError
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word

@@ -9,6 +9,7 @@ import pytest
 
 from popek.emulators import programs
 from popek.emulators.bochs import simulator as bochs
+from popek.emulators.x86.expectation import StepResult
 from popek.emulators.x86_64.step import (
     COMPATIBLE_SELECTORS,
     IDT_BASE,
@@ -17,7 +18,6 @@ from popek.emulators.x86_64.step import (
     RESERVED_SELECTOR,
     STACK_TOPS,
     StepCase,
-    StepResult,
     gate_descriptor,
     initial_memory,
     plain_state,
@@ -42,9 +42,9 @@ def test_every_component_arrives_as_it_was_given() -> None:
     cases = [StepCase(b"\x90", plain_state(cpl, long=long)) for cpl, long in LEVELS]
     for case, result in zip(cases, run_steps(cases), strict=True):
         assert result.kind == "next"
-        unlike = {name for name, value in case.state.items() if result.state.get(name) != value}
+        unlike = {name for name, value in case.state.items() if result.registers.get(name) != value}
         assert unlike == {"rip"}
-        assert result.state["rip"] == case.state["rip"] + 1
+        assert result.registers["rip"] == case.state["rip"] + 1
 
 
 def test_values_of_64_bits_arrive_whole() -> None:
@@ -54,7 +54,7 @@ def test_values_of_64_bits_arrive_whole() -> None:
         "ds.limit": 0x1234, "ds.rights": 0x40F1,
     }  # fmt: skip
     result = one(b"\x90", 3, **{name.replace(".", "__"): value for name, value in wanted.items()})
-    assert {name: result.state[name] for name in wanted} == wanted
+    assert {name: result.registers[name] for name in wanted} == wanted
 
 
 def test_a_fault_shows_its_vector_and_code_at_every_level() -> None:
@@ -94,7 +94,11 @@ def test_hidden_parts_are_there_at_a_marker_and_not_after_a_gate() -> None:
 def test_a_gate_of_the_case_is_taken() -> None:
     gate = gate_descriptor(RESERVED_SELECTOR, KERNEL_LANDING, 0x8E00, ist=2)
     result = one(b"\xcd\x80", memory=((IDT_BASE + 0x800, gate),))
-    assert (result.kind, result.state["rip"], result.state["rsp"]) == ("next", KERNEL_LANDING, 0xE000 - 40)
+    assert (result.kind, result.registers["rip"], result.registers["rsp"]) == (
+        "next",
+        KERNEL_LANDING,
+        0xE000 - 40,
+    )
 
 
 def test_watched_memory_and_the_initial_memory() -> None:

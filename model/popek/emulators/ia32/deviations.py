@@ -36,14 +36,18 @@ from popek.architectures.x86.descriptors import (
 from popek.architectures.x86.msrs import IA32_TSC_AUX
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Case, Mode
-from popek.emulators.ia32.delivery import OutsideError, deliverable
+from popek.emulators.ia32.delivery import (
+    deliverable,
+)
 from popek.emulators.ia32.expectation import (
     EXTENDED_STATE,
-    Expectation,
     memory_differences,
 )
 from popek.emulators.ia32.found import FIRST_PART, Found, operand_spans, operands, stack_spans, string_spans
-from popek.emulators.ia32.step import StepCase, StepResult
+from popek.emulators.ia32.step import (
+    StepCase,
+)
+from popek.emulators.x86.expectation import Expectation, OutsideError, StepResult
 from popek.kernel.words import Word
 
 _GD, _BT, _DR7_11 = 1 << 13, 1 << 15, 1 << 11

@@ -31,18 +31,21 @@ from popek.architectures.x86.descriptors import (
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Case
 from popek.emulators.ia32.compare import Emulator
-from popek.emulators.ia32.expectation import Expectation, initial_state, memory_differences
+from popek.emulators.ia32.expectation import (
+    initial_state,
+    memory_differences,
+)
 from popek.emulators.ia32.found import Found
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
     GDT_BASE,
     RESERVED_SELECTOR,
     StepCase,
-    StepResult,
     initial_memory,
     initial_registers,
     reserved_descriptors,
 )
+from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.kernel.words import Word
 
 _SCRATCH: Final = 0x1000000  # code, stack and far pointer that bring the processor to the case's state
