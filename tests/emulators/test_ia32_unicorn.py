@@ -14,7 +14,8 @@ from popek.architectures.ia32.instructions import far_transfers, flags, protecti
 from popek.architectures.ia32.state import Ia32
 from popek.emulators.ia32.cases import Case
 from popek.emulators.ia32.compare import DifftestReport, compare, difftest
-from popek.emulators.ia32.unicorn import FORMS, LEFT_OUT, UNICORN, recognised
+from popek.emulators.ia32.unicorn import FORMS, LEFT_OUT, UNICORN
+from popek.emulators.ia32.unicorn_deviations import recognised
 from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.words import TRUE, Word
 

@@ -6,10 +6,7 @@ recognise a difference that it explains.  A difference that no entry explains is
 
 from __future__ import annotations
 
-import functools
-import tomllib
 from collections.abc import Callable, Mapping
-from importlib import resources
 from typing import Final
 
 import attrs
@@ -27,7 +24,7 @@ from popek.architectures.x86.registers import (
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.descriptors import is_64_bit_code
 from popek.architectures.x86_64.state import GPR_NAMES
-from popek.emulators.ia32.deviations import Deviation
+from popek.emulators.x86.deviations import Deviation, listed
 from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.emulators.x86_64.cases import Case
 from popek.emulators.x86_64.cases_builder import EDGES
@@ -318,12 +315,9 @@ _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
 }
 
 
-@functools.cache
 def deviations(emulator: str = "bochs") -> Mapping[str, Deviation]:
     """The list of an emulator, by name."""
-    source = resources.files("popek_specs.x86_64").joinpath(f"{emulator}-deviations.toml")
-    entries = tomllib.loads(source.read_text(encoding="utf-8"))["deviation"]
-    return {name: Deviation(name, entry["summary"], entry["evidence"]) for name, entry in entries.items()}
+    return listed("popek_specs.x86_64", f"{emulator}-deviations.toml")
 
 
 def recognised() -> frozenset[str]:
