@@ -22,10 +22,7 @@ from popek.emulators.ia32.assembly import assemble_all, assembly_text
 from popek.emulators.ia32.cases import Case, Mode, random_case
 from popek.emulators.ia32.cases_system import PRIVILEGED
 from popek.emulators.ia32.deviations import explain
-from popek.emulators.ia32.expectation import (
-    EXTENDED_STATE,
-    expect,
-)
+from popek.emulators.ia32.expectation import EXTENDED_STATE, expect
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
     StepCase,

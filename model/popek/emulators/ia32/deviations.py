@@ -10,38 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from popek.architectures.ia32.state import (
-    CR4_DEFINED,
-    EAX,
-    ECX,
-    EDX,
-    ESP,
-    XCR0_UNDEFINED,
-    Ia32,
-)
-from popek.architectures.x86.access import (
-    misaligned,
-    within,
-)
-from popek.architectures.x86.descriptors import (
-    Descriptor,
-    in_table,
-    read_descriptor,
-)
+from popek.architectures.ia32.state import CR4_DEFINED, EAX, ECX, EDX, ESP, XCR0_UNDEFINED, Ia32
+from popek.architectures.x86.access import misaligned, within
+from popek.architectures.x86.descriptors import Descriptor, in_table, read_descriptor
 from popek.architectures.x86.msrs import IA32_TSC_AUX
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Case, Mode
-from popek.emulators.ia32.delivery import (
-    deliverable,
-)
-from popek.emulators.ia32.expectation import (
-    EXTENDED_STATE,
-    memory_differences,
-)
+from popek.emulators.ia32.delivery import deliverable
+from popek.emulators.ia32.expectation import EXTENDED_STATE, memory_differences
 from popek.emulators.ia32.found import FIRST_PART, Found, operand_spans, operands, stack_spans, string_spans
-from popek.emulators.ia32.step import (
-    StepCase,
-)
+from popek.emulators.ia32.step import StepCase
 from popek.emulators.x86.deviations import Deviation, listed
 from popek.emulators.x86.expectation import Expectation, OutsideError, StepResult
 from popek.kernel.words import Word

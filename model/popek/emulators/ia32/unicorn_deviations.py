@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from popek.architectures.ia32.state import (
-    ESP,
-    GPR_NAMES,
-)
+from popek.architectures.ia32.state import ESP, GPR_NAMES
 from popek.architectures.x86.descriptors import (
     CALL_GATE_16,
     CALL_GATE_32,
@@ -22,14 +19,9 @@ from popek.architectures.x86.descriptors import (
 from popek.architectures.x86.flags import VIF_VIP
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Case
-from popek.emulators.ia32.expectation import (
-    initial_state,
-    memory_differences,
-)
+from popek.emulators.ia32.expectation import initial_state, memory_differences
 from popek.emulators.ia32.found import Found
-from popek.emulators.ia32.step import (
-    StepCase,
-)
+from popek.emulators.ia32.step import StepCase
 from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.kernel.words import Word
 

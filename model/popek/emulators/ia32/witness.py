@@ -18,10 +18,7 @@ from typing import Any, Final
 
 import attrs
 
-from popek.architectures.ia32.state import (
-    GPR_NAMES,
-    Ia32,
-)
+from popek.architectures.ia32.state import GPR_NAMES, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.x86.expectation import OutsideError, vector_name
 from popek.kernel.machine import Machine
@@ -33,11 +30,7 @@ from popek.kernel.words import Word
 from .assembly import assemble_all, assembly_text
 from .cases import Case
 from .compare import Difference, Emulator, compare
-from .expectation import (
-    UNOBSERVED,
-    expect,
-    initial_state,
-)
+from .expectation import UNOBSERVED, expect, initial_state
 from .step import (
     ARENA_BYTES,
     FREE_SELECTOR,

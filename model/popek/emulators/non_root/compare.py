@@ -28,15 +28,7 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
 
 from .cases import VTPR_AT, Case, random_case
-from .expectation import (
-    arena_of,
-    predict,
-    state_of,
-    step_of,
-    step_run,
-    virtual_tpr,
-    vmx_machine,
-)
+from .expectation import arena_of, predict, state_of, step_of, step_run, virtual_tpr, vmx_machine
 from .harness import run_guests
 from .observation import Difference, Ready, difference, end
 

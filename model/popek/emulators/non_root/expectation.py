@@ -16,9 +16,7 @@ from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.operation import machine as vmx
 from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.state import VmxIa32
-from popek.emulators.ia32.delivery import (
-    deliverable,
-)
+from popek.emulators.ia32.delivery import deliverable
 from popek.emulators.ia32.expectation import (
     BENIGN,
     arena_memory,

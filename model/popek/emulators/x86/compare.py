@@ -13,14 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 
-from popek.emulators.differential import (
-    AnyCase,
-    Difference,
-    DifftestReport,
-    Tally,
-    first_shrunk,
-    in_chunks,
-)
+from popek.emulators.differential import AnyCase, Difference, DifftestReport, Tally, first_shrunk, in_chunks
 from popek.emulators.x86.expectation import (
     Expectation,
     OutsideError,

@@ -6,10 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from popek.architectures.x86.registers import (
-    FS,
-    SEGMENT_NAMES,
-)
+from popek.architectures.x86.registers import FS, SEGMENT_NAMES
 from popek.architectures.x86_64.operands import REGISTER_NAMES
 from popek.emulators.bochs.simulator import BochsError
 from popek.emulators.x86.assembly import assembled

@@ -24,17 +24,8 @@ from popek.emulators.x86.expectation import Expectation, OutsideError, StepResul
 from popek.emulators.x86_64.assembly import assemble_all, assembly_text
 from popek.emulators.x86_64.cases import LEFT_OUT, Case, random_case
 from popek.emulators.x86_64.deviations import explain
-from popek.emulators.x86_64.expectation import (
-    NeedsLandingError,
-    expect,
-    with_landing,
-)
-from popek.emulators.x86_64.step import (
-    ARENA_BYTES,
-    StepCase,
-    initial_memory,
-    run_steps,
-)
+from popek.emulators.x86_64.expectation import NeedsLandingError, expect, with_landing
+from popek.emulators.x86_64.step import ARENA_BYTES, StepCase, initial_memory, run_steps
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled

@@ -11,16 +11,8 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.x86.descriptors import (
-    Descriptor,
-    in_table,
-    is_null,
-    read_descriptor,
-)
-from popek.architectures.x86.registers import (
-    SEGMENT_NAMES,
-    SS_,
-)
+from popek.architectures.x86.descriptors import Descriptor, in_table, is_null, read_descriptor
+from popek.architectures.x86.registers import SEGMENT_NAMES, SS_
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.descriptors import is_64_bit_code
 from popek.architectures.x86_64.state import GPR_NAMES
@@ -28,15 +20,8 @@ from popek.emulators.x86.deviations import Deviation, listed
 from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.emulators.x86_64.cases import Case
 from popek.emulators.x86_64.cases_builder import EDGES
-from popek.emulators.x86_64.expectation import (
-    initial_state,
-    memory_differences,
-)
-from popek.emulators.x86_64.step import (
-    ARENA_BYTES,
-    StepCase,
-    initial_memory,
-)
+from popek.emulators.x86_64.expectation import initial_state, memory_differences
+from popek.emulators.x86_64.step import ARENA_BYTES, StepCase, initial_memory
 from popek.kernel.outcome import MemoryFault
 from popek.kernel.words import Word
 

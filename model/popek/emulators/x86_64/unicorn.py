@@ -13,10 +13,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from popek.architectures.x86.descriptors import (
-    in_table,
-    read_descriptor,
-)
+from popek.architectures.x86.descriptors import in_table, read_descriptor
 from popek.architectures.x86_64.access import linear
 from popek.architectures.x86_64.state import GPR_NAMES
 from popek.emulators.ia32.unicorn import UnicornError
@@ -24,10 +21,7 @@ from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.emulators.x86_64.cases import Case
 from popek.emulators.x86_64.compare import Emulator
 from popek.emulators.x86_64.deviations import Found
-from popek.emulators.x86_64.expectation import (
-    initial_state,
-    memory_differences,
-)
+from popek.emulators.x86_64.expectation import initial_state, memory_differences
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
     CODE_SELECTORS,
