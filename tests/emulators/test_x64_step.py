@@ -60,9 +60,9 @@ def test_values_of_64_bits_arrive_whole() -> None:
 def test_a_fault_shows_its_vector_and_code_at_every_level() -> None:
     results = run_steps([StepCase(b"\x0f\x0b", plain_state(cpl, long=long)) for cpl, long in LEVELS])
     assert [(r.kind, r.vector, r.error_code) for r in results] == [("trap", 6, None)] * 8
-    assert [r.state["cs.selector"] & 3 for r in results] == [cpl for cpl, _ in LEVELS]
+    assert [r.registers["cs.selector"] & 3 for r in results] == [cpl for cpl, _ in LEVELS]
     privileged = one(b"\xf4", 3)
-    assert (privileged.vector, privileged.error_code, privileged.state["rsp"]) == (13, 0, STACK_TOPS[3])
+    assert (privileged.vector, privileged.error_code, privileged.registers["rsp"]) == (13, 0, STACK_TOPS[3])
 
 
 def test_pages_below_user_base_are_the_supervisors() -> None:
@@ -77,18 +77,18 @@ def test_halting_ends_by_the_watchdog() -> None:
 
 def test_a_landing_is_recognised_where_a_marker_is_and_elsewhere() -> None:
     jump = b"\xff\xe0"
-    assert (one(jump, rax=KERNEL_LANDING).kind, one(jump, rax=KERNEL_LANDING).state["rip"]) == (
+    assert (one(jump, rax=KERNEL_LANDING).kind, one(jump, rax=KERNEL_LANDING).registers["rip"]) == (
         "next",
         KERNEL_LANDING,
     )
     elsewhere = one(jump, rax=0x6000)
-    assert (elsewhere.kind, elsewhere.state["rip"]) == ("next", 0x6000)
+    assert (elsewhere.kind, elsewhere.registers["rip"]) == ("next", 0x6000)
 
 
 def test_hidden_parts_are_there_at_a_marker_and_not_after_a_gate() -> None:
-    assert one(b"\x90", 3, False).state["cs.rights"] == 0xC0FB
-    assert "cs.rights" not in one(b"\x0f\x0b").state
-    assert one(b"\x90", 2, False).state["cs.selector"] == COMPATIBLE_SELECTORS[2]
+    assert one(b"\x90", 3, False).registers["cs.rights"] == 0xC0FB
+    assert "cs.rights" not in one(b"\x0f\x0b").registers
+    assert one(b"\x90", 2, False).registers["cs.selector"] == COMPATIBLE_SELECTORS[2]
 
 
 def test_a_gate_of_the_case_is_taken() -> None:
@@ -113,7 +113,7 @@ def test_watched_memory_and_the_initial_memory() -> None:
 def test_cases_do_not_touch_one_another() -> None:
     writes = StepCase(b"\x50", plain_state(0) | {"rax": 5})
     reads = StepCase(b"\x48\x8b\x04\x25\xf8\x7f\x00\x00", plain_state(0))
-    assert run_steps([writes, reads])[1].state["rax"] == 0xF1F1F1F1F1F1F1F1
+    assert run_steps([writes, reads])[1].registers["rax"] == 0xF1F1F1F1F1F1F1F1
 
 
 def test_a_processor_that_shuts_down_costs_its_case_alone() -> None:
