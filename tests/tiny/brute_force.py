@@ -6,6 +6,7 @@ Each function is the sentence of docs/explanation/definitions.md that it is name
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from .grammar import CELLS, Code, Tiny, Trapped, run, states
 
@@ -122,6 +123,33 @@ class BruteForce:
                         yield state, operand, own & 1, own >> 1
 
     def faithful(self) -> bool:
+        """What completes on f(G, P) does what i does to G, and what traps leaves the VMM able to do it."""
+        return self._completes_alike() and self._traps_tell()
+
+    def _traps_tell(self) -> bool:
+        """No two guests that i treats differently are one to the VMM after a trap that keeps changes.
+
+        But for a trap that leaves just what the guest's own machine leaves with it.  The two have the same of what the
+        VMM notes and of what the map drops, cell 3.
+        """
+        ends: dict[Any, set[Outcome]] = {}
+        reflected: dict[Any, bool] = {}
+        for guest, operand, timer, cell in self._guests():
+            there = self.outcome[image(guest, timer, cell), operand]
+            if not isinstance(there, Trapped) or not there.keeps:
+                continue
+            known = (there.state, operand, timer, cell, guest.mode, guest.timer, guest.base, guest.cells[3])
+            native = self.outcome[guest, operand]
+            same = (
+                isinstance(native, Trapped)
+                and native.memory == there.memory
+                and image(native.state, timer, cell) == there.state
+            )
+            ends.setdefault(known, set()).add(native)
+            reflected[known] = reflected.get(known, True) and same
+        return all(len(natives) == 1 or reflected[known] for known, natives in ends.items())
+
+    def _completes_alike(self) -> bool:
         """Where it completes on f(G, P), it completes on G, ends in f(i(G), P), and changes nothing shadowed."""
         for guest, operand, timer, cell in self._guests():
             there = self._done(image(guest, timer, cell), operand)

@@ -47,6 +47,7 @@ class Trapped(NamedTuple):
     """A run that trapped; `state` is what it kept."""
 
     memory: bool
+    keeps: bool
     state: Tiny
 
 
@@ -129,7 +130,7 @@ def run(code: Code, state: Tiny, operand: int) -> Tiny | Trapped:
             if guard is None or _value(guard, now, operand):
                 _act(action, now, operand)
     except _StopError as stop:
-        return Trapped(stop.memory, _state(now) if stop.keeps else state)
+        return Trapped(stop.memory, stop.keeps, _state(now) if stop.keeps else state)
     return _state(now)
 
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -39,7 +39,7 @@ from popek.kernel.exploration import explore
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import Fault, Next, Trap
+from popek.kernel.outcome import Fault, Next, NotModelledError, Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
@@ -137,6 +137,7 @@ class _Way:
     also: Word
     hardware: bool = True  # whether the run on the hardware is part of it
     states: tuple[Any, ...] = ()  # further symbolic states
+    silent: bool = False  # if it is possible, nothing is known
 
     @property
     def conditions(self) -> list[Word]:
@@ -268,15 +269,19 @@ class Premises(Generic[S]):
             apart = [guest[n] != other[n] for n in guest.words()]
             for name, where in probes:
                 a, b = mine.memories()[name], theirs.memories()[name]
-                places = [where, *([self.technique.guest_address(private, where)] if name in storage else [])]
+                home = self.technique.guest_address if name in storage else partial(self._home, name)
+                places = [where, home(private, where)]
                 alike += [a.load(place) == b.load(place) for place in places]
                 differ = guest.memories()[name].load(where) != other.memories()[name].load(where)
                 if name in storage and owns is not None:  # a cell that is there
                     differ = differ & ~owns(guest, private, self.technique.guest_address(private, where))
-                apart.append(differ)
+                apart.append(differ & self.technique.has_cell(guest, name, where))
             return all_of([*self.ok(other, private), *alike]) & any_of(apart)
 
         return self._once(A4, "two guests of which the same is noted have one image", wrong, other, exact=False)
+
+    def _home(self, name: str, private: S, cell: Word) -> Word:
+        return self.technique.guest_cell(private, name, cell)
 
     def _control(self) -> Premise[S]:
         other = self.noted(self.guest, "'")
@@ -381,7 +386,7 @@ class Premises(Generic[S]):
         return [
             fidelity,
             hybrid,
-            form.premise(A1S, form.silent(), silent=True),
+            form.premise(A1S, form.silent()),
             form.premise(A3_NEXT, form.no_guest_next()),
             form.premise(A3_TRAP, form.no_guest_trapped())
             if self.machine.deliver is not None
@@ -393,8 +398,10 @@ class Premises(Generic[S]):
 
     def delivered(
         self, before: S, conditions: Sequence[Term], trap: Trap[S]
-    ) -> list[tuple[tuple[Term, ...], S]]:
-        """The states after the guest's own hardware has delivered a trap, and when; none where it cannot.
+    ) -> list[tuple[tuple[Term, ...], S | None]]:
+        """The states after the guest's own hardware has delivered a trap, and when; None where it is not modelled.
+
+        Where the hardware cannot deliver it, there is no state after it.
 
         Raises:
             PathBudgetError: too many ways.
@@ -403,14 +410,16 @@ class Premises(Generic[S]):
         if deliver is None:
             return []
 
-        def run() -> S | None:
+        def run() -> tuple[S | None, bool]:
             try:
-                return deliver(before, trap)
+                return deliver(before, trap), True
             except Fault:  # a trap while a trap is delivered: the machine stops
-                return None
+                return None, False
+            except NotModelledError:
+                return None, True
 
         paths = explore(run, Pruner(self.effort), assume=[Word(1, term) for term in conditions], budget=200)
-        return [((*conditions, *path.conditions), path.result) for path in paths if path.result is not None]
+        return [((*conditions, *path.conditions), path.result[0]) for path in paths if path.result[1]]
 
     def _note(self, instruction: Instruction, general: Run[S]) -> None:
         """What the form changes, and the delivery of its traps."""
@@ -421,7 +430,8 @@ class Premises(Generic[S]):
             if isinstance(path.result, Next | Trap):
                 ends.append(path.result.state)
             if isinstance(path.result, Trap):
-                ends += [after for _, after in self.delivered(general.before, path.conditions, path.result)]
+                told = self.delivered(general.before, path.conditions, path.result)
+                ends += [after for _, after in told if after is not None]
             for after in ends:
                 self._changed |= {name for name, word in after.words().items() if word.term is not before[name].term}
 
@@ -497,9 +507,11 @@ class _Form(Generic[S]):
                     yield shadows(guest, where) & (old.load(where) != new.load(where))
 
     def silent(self) -> Iterator[_Way]:
-        yield _Way("the model does not say what it does on the hardware", (), self._hardware.not_modelled)
+        how = "the model does not say what it does on the hardware"
+        yield _Way(how, (), self._hardware.not_modelled, silent=True)
         ends = any_of(conjunction(given) for given, _ in self._ends)
-        yield _Way("completes where the model does not say what it does natively", (), ends & self._native.not_modelled)
+        how = "completes where the model does not say what it does natively"
+        yield _Way(how, (), ends & self._native.not_modelled, silent=True)
 
     def no_guest_next(self) -> Iterator[_Way]:
         p = self._p
@@ -514,7 +526,10 @@ class _Form(Generic[S]):
             if isinstance(path.result, Trap):
                 how = f"what {path.result.vector} makes of a guest is no guest any more"
                 for conditions, after in p.delivered(p.guest, path.conditions, path.result):
-                    yield _Way(how, conditions, ~all_of(p.ok(after, p.private)), hardware=False)
+                    if after is None:
+                        yield _Way(f"the delivery of {path.result.vector} is not modelled", conditions, TRUE, silent=True)
+                    else:
+                        yield _Way(how, conditions, ~all_of(p.ok(after, p.private)), hardware=False)
 
     def needless(self) -> Iterator[_Way]:
         p, image = self._p, self._hardware.before
@@ -554,12 +569,8 @@ class _Form(Generic[S]):
 
     # -- asking -------------------------------------------------------------------------------
 
-    def premise(self, name: str, ways: Iterator[_Way], *, silent: bool = False) -> Premise[S]:
-        """The premise holds where no way is possible.
-
-        Args:
-            silent: a way that is possible means that nothing is known.
-        """
+    def premise(self, name: str, ways: Iterator[_Way]) -> Premise[S]:
+        """The premise holds where no way is possible."""
         p, form = self._p, self._instruction.form
         title = f"{p.machine.name}: {form} violates {name} under {p.technique.name}"
         asked: list[Word] = []
@@ -569,9 +580,10 @@ class _Form(Generic[S]):
                 continue
             answer = self._possible(way.given, way.also)
             question = Question(title, [*p.okay, self._valid, *way.conditions])
+            if answer is Answer.SAT and way.silent:
+                unknown = unknown or way.how
+                continue
             if answer is Answer.SAT:
-                if silent:
-                    return Premise(name, form, Truth.UNKNOWN, way.how, evidence_of(question, answer))
                 make = lambda way=way, question=question: self._witness(name, way, question)  # noqa: E731
                 return Premise(name, form, Truth.NO, way.how, evidence_of(question, answer), make)
             unknown = unknown or (way.how if answer is Answer.UNKNOWN else "")
@@ -579,7 +591,7 @@ class _Form(Generic[S]):
         question = Question(title, [*p.okay, self._valid, any_of(asked)])
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
         truth = Truth.UNKNOWN if unknown else Truth.YES
-        return Premise(name, form, truth, f"it is not known whether it {unknown}" if unknown else "", evidence_of(question, answer))
+        return Premise(name, form, truth, unknown, evidence_of(question, answer))
 
     def _witness(self, name: str, way: _Way, question: Question) -> dict[str, Any] | None:
         p, instruction = self._p, self._instruction

@@ -382,15 +382,23 @@ class _Promises(Generic[S]):
                 self._keeper.configuration.holds(
                     self._machine, there.before, mentioned=self._general.mentioned
                 ),
+                *self._in_the_image(changed),
             ]
             reflected = FALSE  # the guest's own machine traps so, and leaves just this
             for path in self._native.paths:
                 native = path.result
                 if isinstance(native, Trap) and native.vector == trap.vector:
-                    same = path.condition & ~any_of(
-                        self._apart(trap.state, self._technique.map(native.state, self._private))
-                    )
-                    reflected = reflected | same & _same_code(trap, native)
+                    mapped = self._technique.map(native.state, self._private)
+                    apart = any_of(self._apart(trap.state, mapped, somewhere=" of what is reflected"))
+                    same = path.condition & _same_code(trap, native)
+                    together = [Word(1, conjunction(conditions).term), same, apart]
+                    if self._ask.first([together], rlimit=BREACH) is not Answer.UNSAT:
+                        same = same & ~apart
+                    reflected = reflected | same
+            alone = [conjunction(conditions), ~reflected]
+            if self._ask.first([alone], rlimit=BREACH) is Answer.UNSAT:
+                self._ruled_out.append(alone[0] & alone[1])
+                continue
             apart = self._unlike_natively(self._general.at(another))
             for path in there.paths:
                 other = path.result
@@ -405,15 +413,17 @@ class _Promises(Generic[S]):
                     )
 
     def _unlike_natively(self, other: Run[S]) -> Word:
-        """The guest's own machine does something else from another guest (width 1)."""
+        """The guest's own machine does something else from another guest (width 1); storage traps are left aside."""
         unlike = []
         for mine, theirs in itertools.product(self._native.paths, other.paths):
             a, b = mine.result, theirs.result
             differ = TRUE
+            if any(isinstance(one, Trap) and one.memory for one in (a, b)):
+                continue
             if isinstance(a, Next) and isinstance(b, Next):
-                differ = any_of(self._apart(a.state, b.state))
+                differ = any_of(self._apart(a.state, b.state, somewhere=" of two guests"))
             elif isinstance(a, Trap) and isinstance(b, Trap) and a.vector == b.vector:
-                differ = ~_same_code(a, b) | any_of(self._apart(a.state, b.state))
+                differ = ~_same_code(a, b) | any_of(self._apart(a.state, b.state, somewhere=" of two guests"))
             elif isinstance(a, NotModelled) or isinstance(b, NotModelled):
                 continue
             unlike.append(mine.condition & theirs.condition & differ)
@@ -450,11 +460,21 @@ class _Promises(Generic[S]):
                 guest[name] = self._guest[name]
         return guest
 
-    def _apart(self, a: S, b: S, *, everywhere: bool = False) -> Iterator[Word]:
+    def _in_the_image(self, names: Sequence[str]) -> Iterator[Word]:
+        """Per memory of these: the one cell is one that the map does not drop (width 1)."""
+        owns, home = self._technique.owns_address, self._technique.guest_address
+        storage = {name for name, _ in self._storages(self._guest)}
+        for name in names:
+            if owns is not None and name in storage:
+                where = probe(self._guest.memories()[name], f"{PROBE} in {name}")
+                yield ~owns(self._guest, self._private, home(self._private, where))
+
+    def _apart(self, a: S, b: S, *, everywhere: bool = False, somewhere: str = "") -> Iterator[Word]:
         """Where two states differ, each a condition (width 1); memories at the probed address.
 
         Args:
             everywhere: memories that differ by stores and one cell are compared wherever they can differ.
+            somewhere: instead at an address of this name, any.
         """
         for name, old in a.words().items():
             if old.term is not b.words()[name].term:
@@ -464,7 +484,7 @@ class _Promises(Generic[S]):
             right = b.memories()[name]
             if left is right:
                 continue
-            where = probe(left, f"{PROBE} in {name}")
+            where = probe(left, f"{PROBE}{somewhere} in {name}")
             places = [where]
             if everywhere:
                 if name in storage:

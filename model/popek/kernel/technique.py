@@ -62,6 +62,8 @@ class Technique(Generic[S]):
         owns_address: where given, `owns_address(guest, private, address)` says that a cell of hardware
             storage is the VMM's (width 1).
         guest_address: where the guest's storage cell `address` is in the hardware's, given the private state.
+        guest_cell: the same for a memory that is no storage, by its name: by default the number is the same.
+        has_cell: which cells of such a memory a guest has, by its name (width 1).
         shadows_address: where given, `shadows_address(guest, address)` says that the VMM keeps a copy of
             the guest's cell (width 1), so that it must learn of every change.
         entries: `entries(before, after)` says that a run from one hardware state that ended in another without a trap
@@ -92,6 +94,8 @@ class Technique(Generic[S]):
     private: Callable[[S, S], Word] = lambda guest, private: TRUE
     owns_address: Callable[[S, S, Word], Word] | None = None
     guest_address: Callable[[S, Word], Word] = lambda private, address: address
+    guest_cell: Callable[[S, str, Word], Word] = lambda private, name, address: address
+    has_cell: Callable[[S, str, Word], Word] = lambda guest, name, address: TRUE
     shadows_address: Callable[[S, Word], Word] | None = None
     entries: Callable[[S, S], Word] = TRAPS_ONLY
     delivered: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from popek.kernel.memory import Memory
 from popek.kernel.state import Role, State
 from popek.kernel.technique import TRAPS_ONLY, Technique
-from popek.kernel.words import Word, concat, ite
+from popek.kernel.words import TRUE, Word, concat, ite
 
 from .state import ADDRESS, BLOCK, ENTRY, GRANTED, OFFSET, OUTSIDE, Cpu
 
@@ -132,6 +132,8 @@ def techniques(
         private=partial(_promises, same),
         owns_address=_owns,
         entries=TRAPS_ONLY,
+        guest_cell=lambda private, name, cell: cell + _start(private) if name == "keys" else cell,
+        has_cell=lambda guest, name, cell: cell <= guest.last_block if name == "keys" else TRUE,
         guest_address=lambda private, address: concat(
             address[ADDRESS - 1 : OFFSET] + _start(private), address.truncate(OFFSET)
         ),
