@@ -28,6 +28,7 @@ from popek.architectures.pdp11.state import PS_BITS
 from popek.architectures.riscv import paged as rv64_paged
 from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
 from popek.architectures.vtx.operation.assistance import governed_forms
+from popek.architectures.x86 import registers
 from popek.architectures.x86.registers import (
     EFLAGS_DEFINED,
     EFLAGS_FIXED,
@@ -35,6 +36,7 @@ from popek.architectures.x86.registers import (
 )
 from popek.architectures.x86_64 import paged as x86_64_paged
 from popek.architectures.x86_64 import state as x64
+from popek.architectures.x86_64.addresses import LINEAR_BITS
 from popek.checks.runs import Run, explore_instruction
 from popek.kernel import terms
 from popek.kernel.evaluation import evaluate
@@ -322,8 +324,14 @@ def fitted(known: Machine[Any], exists: State, changes: Mapping[str, int]) -> St
 # -- states that exist, by construction -----------------------------------------------------------
 
 
+def _mend_debug_registers(cpu: Any) -> None:
+    cpu.dr6 = (cpu.dr6.value & registers.DR6_DEFINED) | registers.DR6_FIXED
+    cpu.dr7 = (cpu.dr7.value & registers.DR7_DEFINED) | registers.DR7_FIXED
+
+
 def _mend_ia32(cpu: Any) -> None:
     """Into a state that exists in the mode that CR0.PE and EFLAGS.VM say."""
+    _mend_debug_registers(cpu)
     cpu.eflags = (cpu.eflags.value & EFLAGS_DEFINED) | EFLAGS_FIXED
     cpu.cr0 = cpu.cr0.value | 0x10
     cpu.cr4 = cpu.cr4.value & CR4_DEFINED
@@ -378,6 +386,11 @@ def _mend_vmx(cpu: Any) -> None:
 
 
 def _mend_x64(cpu: Any) -> None:
+    _mend_debug_registers(cpu)
+    cpu.cr3 = cpu.cr3 & ~Word(64, x64.RESERVED_IN_CR3)
+    cpu.msr.apic_base = cpu.msr.apic_base.value & x64.APIC_BASE_DEFINED
+    cpu.msr.misc_enable = cpu.msr.misc_enable.value & x64.MISC_ENABLE_DEFINED
+    cpu.msr.pat = cpu.msr.pat & 0x07070707_07070707
     cpu.rflags = (cpu.rflags.value & EFLAGS_DEFINED & ~Word(32, 1 << 17)) | EFLAGS_FIXED
     cpu.cr0 = cpu.cr0.value | 0x80000011
     cpu.cr0.nw = cpu.cr0.nw & cpu.cr0.cd
@@ -386,7 +399,7 @@ def _mend_x64(cpu: Any) -> None:
     cpu.xcr0 = (cpu.xcr0.value & x64.XCR0_DEFINED) | 1
     cpu.xcr0.sse = cpu.xcr0.sse | cpu.xcr0.avx
     for name in x64.CANONICAL:
-        cpu[name] = cpu[name].truncate(x64.LINEAR_BITS).sign_extend(64)
+        cpu[name] = cpu[name].truncate(LINEAR_BITS).sign_extend(64)
     for name in ("es", "cs", "ss", "ds"):
         cpu[f"{name}.base"] = cpu[f"{name}.base"].truncate(32).zero_extend(64)
     for name in (*SEGMENT_NAMES, "ldtr", "tr"):

@@ -26,10 +26,7 @@ from popek.architectures.ia32.state import Ia32
 from popek.architectures.pg74 import machine as pg74
 from popek.architectures.pg74.state import MEMORY_TRAP, Pg74
 from popek.architectures.x86.access import MemoryOperand
-from popek.architectures.x86.exceptions import (
-    GP,
-    NP,
-)
+from popek.architectures.x86.exceptions import GP, NP
 from popek.architectures.x86.flags import IF
 from popek.checks.runs import explore_instruction
 from popek.checks.verdict import Status

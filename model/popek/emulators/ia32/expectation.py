@@ -13,26 +13,19 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.ia32.state import (
-    EAX,
-    ECX,
-    GPR_NAMES,
-    Ia32,
-)
-from popek.architectures.x86.exceptions import VECTORS
+from popek.architectures.ia32.state import EAX, ECX, GPR_NAMES, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
-from popek.emulators.ia32.delivery import OutsideError as OutsideError
 from popek.emulators.ia32.delivery import deliverable, entered_stub, interrupted, through_task
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
     LANDING_BYTE,
     StepCase,
-    StepResult,
     direct,
     hidden_parts,
     initial_memory,
     initial_registers,
 )
+from popek.emulators.x86.expectation import Asked, Expectation, OutsideError, StepResult, watched_differences
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
@@ -82,61 +75,13 @@ _HIDDEN: Final = {
 }  # see UNOBSERVED
 _TIME_STAMP_COUNTER = 0x10
 _INT1 = b"\xf1"
-_NAMES = {vector.number: vector.name for vector in VECTORS} | {_DF: "#DF"}
-
-
-@attrs.frozen
-class Expectation:
-    """What the harness should report.
-
-    Attributes:
-        kind: ``next``, ``trap`` or ``hang`` (HLT).
-        vector, error_code: of a trap.
-        registers: by the harness's names; a register that is missing is not compared.
-        undefined: bits of registers that the manual leaves undefined, or the harness hides.
-        memory: bytes that differ from the start, by linear address.
-        msrs: by number.
-        raised: of a fault, vector and error code of the instruction itself, delivered or not.
-        storage: whether it is a fault on a storage reference.
-    """
-
-    kind: str
-    vector: int | None
-    error_code: int | None
-    registers: Mapping[str, int]
-    undefined: Mapping[str, int]
-    memory: Mapping[int, int]
-    msrs: Mapping[int, int]
-    raised: tuple[int, int | None] | None = None
-    storage: bool = False
-
-
-@attrs.frozen
-class NotComparable:
-    """The model ends in "not modelled", for the reason given."""
-
-    reason: str
-
-
-def vector_name(number: int | None) -> str:
-    """The manual's name of a vector."""
-    return _NAMES.get(number, str(number)) if number is not None else "none"
 
 
 def memory_differences(
     case: StepCase, expected: Expectation, result: StepResult
 ) -> Iterator[tuple[int, int, int]]:
     """Watched bytes that are not as expected: address, expected value, observed value."""
-    arena = initial_memory(case)
-    for (address, length), data in zip(case.watch, result.memory, strict=True):
-        wanted = bytearray(arena[address : address + length])
-        for where, value in expected.memory.items():
-            if address <= where < address + length:
-                wanted[where - address] = value
-        if wanted != data:
-            for index, (value, byte) in enumerate(zip(wanted, data, strict=True)):
-                if value != byte:
-                    yield address + index, value, byte
+    return watched_differences(initial_memory(case), case.watch, expected.memory, result.memory)
 
 
 # -- the state ------------------------------------------------------------------------------------
@@ -218,7 +163,7 @@ def initial_state(case: StepCase) -> Ia32:
 
 def expect(
     machine: Machine[Ia32], instruction: Instruction, operands: Mapping[str, int], case: StepCase
-) -> Expectation | NotComparable:
+) -> Expectation | NotModelled:
     """What the model says about a case.
 
     Raises:
@@ -232,7 +177,7 @@ def expect(
     asked = Asked()
     outcome = run_to_its_end(machine, instruction, state.with_undefined(asked), parts)
     if isinstance(outcome, NotModelled):
-        return NotComparable(outcome.reason)
+        return outcome
     expected = _translate(instruction, case, state, outcome)
     if asked.names:
         expected = _without_undefined(machine, instruction, parts, case, state, asked.names, expected)
@@ -276,23 +221,6 @@ def virtual_interrupt_pending(state: Ia32) -> bool:
     flags = state.eflags
     virtual = ite(state.virtual_8086, state.cr4.vme, state.cr4.pvi)
     return bool((state.cpl == 3) & virtual & flags.vif & flags.vip)
-
-
-class Asked(Mapping[str, int]):
-    """Answers every undefined result with 0 and remembers which were asked for."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, None] = {}
-
-    def __getitem__(self, name: str) -> int:
-        self.names[name] = None
-        return 0
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def _without_undefined(

@@ -72,11 +72,9 @@ from popek.emulators.ia32.step_case import (
     TSS_BASE,
     TSS_SELECTOR,
     VECTOR_TABLE,
-    Kind,
     Prepared,
     StepCase,
     StepCaseError,
-    StepResult,
     default_descriptors,
     default_gates,
     default_tss,
@@ -94,6 +92,7 @@ from popek.emulators.ia32.step_case import STUBS as STUBS
 from popek.emulators.ia32.step_case import TEMPLATE as TEMPLATE
 from popek.emulators.ia32.step_report import WITH_ERROR_CODE as WITH_ERROR_CODE
 from popek.emulators.ia32.step_report import decode_all
+from popek.emulators.x86.expectation import StepResult
 
 _HEADER = struct.Struct("<4I32sI34I7I72s")
 
@@ -172,7 +171,6 @@ __all__ = [
     "TSS_SELECTOR",
     "VECTOR_TABLE",
     "WITH_ERROR_CODE",
-    "Kind",
     "StepCase",
     "StepCaseError",
     "StepResult",

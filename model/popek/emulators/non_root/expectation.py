@@ -16,11 +16,9 @@ from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.operation import machine as vmx
 from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.state import VmxIa32
-from popek.emulators.ia32.delivery import OutsideError, deliverable
+from popek.emulators.ia32.delivery import deliverable
 from popek.emulators.ia32.expectation import (
     BENIGN,
-    Asked,
-    Expectation,
     arena_memory,
     changes,
     initial_state,
@@ -30,6 +28,7 @@ from popek.emulators.ia32.expectation import (
 from popek.emulators.ia32.step import ARENA_BYTES, STUBS, TEMPLATE, StepCase
 from popek.emulators.ia32.step import prepare as prepare_step
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
+from popek.emulators.x86.expectation import Asked, Expectation, OutsideError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory

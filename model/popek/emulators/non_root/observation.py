@@ -10,8 +10,9 @@ import attrs
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.emulators.ia32.delivery import deliverable
 from popek.emulators.ia32.deviations import explain as explain_ia32
-from popek.emulators.ia32.expectation import EXTENDED_STATE, Expectation, vector_name
-from popek.emulators.ia32.step import ARENA_BYTES, STUBS, WITH_ERROR_CODE, StepCase, StepResult
+from popek.emulators.ia32.expectation import EXTENDED_STATE
+from popek.emulators.ia32.step import ARENA_BYTES, STUBS, WITH_ERROR_CODE, StepCase
+from popek.emulators.x86.expectation import Expectation, StepResult, vector_name
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Next
 from popek.kernel.words import Word

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from popek.architectures.x86.access import user_mode_instruction_prevention
-from popek.architectures.x86.exceptions import (
-    DB,
-    GP,
-    UD,
-)
+from popek.architectures.x86.exceptions import DB, GP, UD
 from popek.architectures.x86.registers import CR0_DEFINED, DR6_DEFINED, DR6_FIXED
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
@@ -15,12 +11,7 @@ from popek.kernel.words import Word, concat, ite
 
 from .. import access
 from ..access import MemoryOperand, privileged
-from ..state import (
-    CR4_DEFINED,
-    Ia32,
-    exists_in_protected_mode,
-    exists_in_real_address_mode,
-)
+from ..state import CR4_DEFINED, Ia32, exists_in_protected_mode, exists_in_real_address_mode
 from .flags import undefine_status
 
 

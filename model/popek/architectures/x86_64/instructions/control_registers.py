@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from popek.architectures.x86.access import privileged, user_mode_instruction_prevention
-from popek.architectures.x86.exceptions import (
-    DB,
-    GP,
-    UD,
-)
+from popek.architectures.x86.exceptions import DB, GP, UD
 from popek.architectures.x86.registers import CR0_DEFINED, DR6_DEFINED, DR6_FIXED
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
