@@ -164,20 +164,23 @@ Section Runs.
   | may_go h y z : may_run x h y -> may_step y z -> may_run x (Datatypes.S h) z.
 
   Theorem told_apart_agrees S :
-    step_commutes -> A4_entry_tells_apart m v -> (forall j, ok v (run m j S) p) ->
-    forall h x, may_run (resume S) h x ->
+    step_commutes -> A4_entry_tells_apart m v ->
+    forall h x, may_run (resume S) h x -> (forall j, j <= h -> ok v (run m j S) p) ->
     exists n, ((x = resume (run m n S) /\ h = hardware_steps n S) \/
                (at_entry_from (run m n S) x /\ h = hardware_steps n S + 1 /\ takes (run m n S) = 2)) /\
               exists y, may_step x y.
   Proof.
-    intros Commutes A4 O.
+    intros Commutes A4.
     assert (Going : forall G, ok v G p -> exists y, may_step (resume G) y).
     { intros G OG. unfold Monitor.resume. destruct (direct (note v G)); eexists; constructor. }
     assert (Leaving : forall G x, ok v G p -> at_entry_from G x -> exists y, may_step x y).
     { intros G x OG (D & c & T & C & ->). eexists. now apply may_resume with (T := T). }
-    intros h x Path. induction Path as [| h y z Path (n & Where & _) Move].
-    - exists 0. split; [now left | apply Going, (O 0)].
-    - set (G := run m n S) in *. pose proof (O n : ok v G p) as OG. destruct Where as [[-> Eq] | (At & Eq & Two)].
+    intros h x Path. induction Path as [| h y z Path IH Move]; intros O.
+    - exists 0. split; [now left | apply Going, (O 0); lia].
+    - destruct IH as (n & Where & _); [auto |]. pose proof (hardware_steps_bounds n S).
+      assert (n <= h) as Bn by (destruct Where; lia).
+      assert (ok v (run m (Datatypes.S n) S) p) as OnS by (apply O; lia).
+      set (G := run m n S) in *. assert (ok v G p) as OG by (apply O; lia). destruct Where as [[-> Eq] | (At & Eq & Two)].
       + destruct (direct (note v G)) eqn:D.
         * rewrite (resume_direct _ _ _ _ _ D) in Move. inversion Move; subst.
           destruct (completes_or_stops m (image v G p)) as [(T & C) | (c & T & C)].
@@ -185,18 +188,18 @@ Section Runs.
              destruct (Commutes _ _ OG D C) as [-> N].
              assert ((Running (image v (step m G) p), note v G) = resume (step m G)) as ->
                by (rewrite resume_direct by (now rewrite N); now rewrite N).
-             split; [left | apply Going, (O (Datatypes.S n))]. split; [reflexivity |]. cbn [hardware_steps].
+             split; [left | now apply (Going (run m (Datatypes.S n) S))]. split; [reflexivity |]. cbn [hardware_steps].
              fold G. rewrite (takes_completes G _ D C). lia.
           -- exists n. rewrite (host_stops _ _ _ _ _ _ _ _ C).
              assert (at_entry_from G (Entered c (enter v c T), note v G)) as At by (split; [easy | eauto]).
              split; [right | now apply (Leaving G)]. fold G. rewrite (takes_stops G c T D C).
              split; [exact At | split; [lia | reflexivity]].
         * rewrite (resume_held _ _ _ _ _ D) in Move. inversion Move; subst.
-          exists (Datatypes.S n). split; [left | apply Going, (O (Datatypes.S n))]. split; [reflexivity |].
+          exists (Datatypes.S n). split; [left | now apply (Going (run m (Datatypes.S n) S))]. split; [reflexivity |].
           cbn [hardware_steps]. fold G. rewrite (takes_held G D). lia.
       + destruct At as (D & c & T & C & ->). inversion Move as [| | c' G' T' OG' D' C' Same1 Same2]; subst.
         assert (G' = G) as -> by (apply (A4 G' G p c T' T); congruence).
-        exists (Datatypes.S n). split; [left | apply Going, (O (Datatypes.S n))]. split; [reflexivity |].
+        exists (Datatypes.S n). split; [left | now apply (Going (run m (Datatypes.S n) S))]. split; [reflexivity |].
         cbn [hardware_steps]. fold G. lia.
   Qed.
 
@@ -219,6 +222,15 @@ Section Runs.
     match x with
     | (Running h, n) => deprivileged v h /\ owned v p h = owned v p (image v S p) /\ vector v h = entry_of v p
     | _ => True  (* the control program has control *)
+    end.
+
+  (** The same without the guest's first state: what is owned is what the notes say. *)
+  Definition controlled_by_notes (x : host m v) : Prop :=
+    match x with
+    | (Running h, n) =>
+        deprivileged v h /\ vector v h = entry_of v p /\
+        forall G, ok v G p -> note v G = n -> owned v p h = owned v p (image v G p)
+    | _ => True
     end.
 
   Theorem resources_controlled S h :

@@ -121,20 +121,45 @@ Qed.
     Where no function U is at hand that reads the guest off the hardware, it is enough that no two guests
     look the same at an entry.  The control program then goes on with *a* guest that could have led there;
     the host never gets stuck, and always is where it should be, with the same bounds. *)
-Theorem theorem_1_told_apart m v :
-  A1_fidelity m v -> A2_fetch m v -> A3_closure m v -> A4_entry_tells_apart m v ->
-  forall S p, ok v S p ->
-  forall h x, may_run m v (all_direct v) p (resume m v (all_direct v) p S) h x ->
-    (exists n, (x = resume m v (all_direct v) p (run m n S) /\ n <= h <= 2 * n) \/
-               (at_entry_from m v (all_direct v) p (run m n S) x /\ n <= h <= 2 * n + 1)) /\
-    (exists y, may_step m v (all_direct v) p x y).
+Record monitored_told_apart (m : machine) (v : technique m) (direct : notes v -> bool) : Prop := {
+  told_agreed : forall S p h x, may_run m v direct p (resume m v direct p S) h x ->
+    (forall j, j <= h -> ok v (run m j S) p) ->
+    exists n, (x = resume m v direct p (run m n S) /\ n <= h <= 2 * n) \/
+              (at_entry_from m v direct p (run m n S) x /\ n <= h <= 2 * n + 1);
+  told_goes_on : forall S p h x, may_run m v direct p (resume m v direct p S) h x ->
+    (forall j, j <= h -> ok v (run m j S) p) -> exists y, may_step m v direct p x y;
+  told_in_control : forall S p h x, may_run m v direct p (resume m v direct p S) h x ->
+    (forall j, j <= h -> ok v (run m j S) p) -> controlled_by_notes m v p x;
+  told_direct_runs : forall S p i S', ok v S p -> direct (note v S) = true ->
+    A8_fetch m v -> A8_efficiency m v i -> fetch m S = inr i -> perform m i S = Next S' ->
+    takes m v direct p S = 1
+}.
+
+Lemma told_apart_from_premises m v direct :
+  A0_image m v -> fidelity m v direct -> A2_fetch m v -> A4_entry_tells_apart m v ->
+  A5_control m v -> A5_vector m v -> monitored_told_apart m v direct.
 Proof.
-  intros A1 A2 A3 A4 S p O h x Path.
-  destruct (told_apart_agrees m v (all_direct v) p S (fidelity_commutes _ _ _ _ A2 A1) A4
-              (fun j => closed_run m v p S j A3 O) h x Path) as (n & Where & Goes).
-  split; [exists n | exact Goes]. pose proof (hardware_steps_bounds m v (all_direct v) p n S).
-  destruct Where as [[-> ->] | (At & -> & _)]; [left; now split | right; split; [exact At | lia]].
+  intros A0 A1 A2 A4 A5 A5v.
+  pose proof (fun p S => told_apart_agrees m v direct p S (fidelity_commutes _ _ _ _ A2 A1) A4) as Told.
+  split.
+  - intros S p h x Path O. destruct (Told p S h x Path O) as (n & Where & _). exists n.
+    pose proof (hardware_steps_bounds m v direct p n S).
+    destruct Where as [[-> ->] | (At & -> & _)]; [left; now split | right; split; [exact At | lia]].
+  - intros S p h x Path O. destruct (Told p S h x Path O) as (n & _ & Goes). exact Goes.
+  - intros S p h x Path O. destruct (Told p S h x Path O) as (n & Where & _).
+    pose proof (hardware_steps_bounds m v direct p n S).
+    destruct Where as [[-> Eq] | ((_ & c & T & _ & ->) & _)]; [| exact I].
+    assert (ok v (run m n S) p) as On by (apply O; lia).
+    unfold resume. destruct (direct (note v (run m n S))); [| exact I]. cbn.
+    repeat split; [now apply A0 | now apply A5v |]. intros G OG N. now apply A5.
+  - intros S p i S' O D F8 A8 F X. now apply (runs_directly m v direct p S i S').
 Qed.
+
+(** Theorem 1 from the premises as a machine is asked them: A4 with two guests, A5 in both parts. *)
+Theorem theorem_1_told_apart m v :
+  A0_image m v -> A1_fidelity m v -> A2_fetch m v -> A4_entry_tells_apart m v ->
+  A5_control m v -> A5_vector m v -> monitored_told_apart m v (all_direct v).
+Proof. intros A0 A1. now apply told_apart_from_premises. Qed.
 
 (** ** The paper's machine and map *)
 

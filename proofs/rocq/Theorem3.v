@@ -17,6 +17,12 @@ Theorem theorem_3_from_premises m v :
   monitored m v (virtual_user v).
 Proof. intros A0 A10. now apply monitored_from_premises. Qed.
 
+(** And as a machine is asked them. *)
+Theorem theorem_3_told_apart m v :
+  A0_image m v -> A10_hybrid m v -> A2_fetch m v -> A4_entry_tells_apart m v ->
+  A5_control m v -> A5_vector m v -> monitored_told_apart m v (virtual_user v).
+Proof. intros A0 A10. now apply told_apart_from_premises. Qed.
+
 Section Classes.
   Variable t : third_generation.
   Notation state := (storage_state (word t)).

@@ -1,4 +1,4 @@
-"""The programs that popek starts: the Debian package that has each, and a start that leaves nothing running."""
+"""The programs that popek or its tests start: the Debian package that has each, and a start that leaves nothing running."""
 
 from __future__ import annotations
 
