@@ -371,7 +371,7 @@ class _Promises(Generic[S]):
     def _in_the_image(self, names: Sequence[str]) -> Iterator[Word]:
         """Per memory of these: the one cell is one that the map does not drop (width 1)."""
         owns, home = self._technique.owns_address, self._technique.guest_address
-        storage = {name for name, _ in self._storages(self._guest)}
+        storage = {slot.name for slot in self._guest.layout if slot.address and slot.role is Role.MEMORY}
         for name in names:
             if owns is not None and name in storage:
                 where = probe(self._guest.memories()[name], f"{PROBE} in {name}")
