@@ -36,7 +36,7 @@ from .ownership import EVERYTHING, FEATURES, OWNABLE, TOUCHES, Profile, profile
 from .processor import processor
 from .settings import hypervisors, of_vmcs
 from .state import VmxIa32
-from .technique import PRESETS, SOURCE, TITLES, hardware
+from .technique import PRESETS, hardware
 
 UNRESTRICTED: Final = "secondary.unrestricted_guest"
 
@@ -257,4 +257,4 @@ VT_X: Final = Assistance[VmxIa32](
     source="Intel SDM vol. 3C, chapters on VMX",
 )
 
-__all__ = ["MODES", "PROBLEMS", "SOURCE", "TITLES", "VT_X", "governed_forms", "machine", "plain", "read"]
+__all__ = ["MODES", "PROBLEMS", "VT_X", "governed_forms", "machine", "plain", "read", "written"]

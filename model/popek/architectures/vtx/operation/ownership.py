@@ -201,15 +201,3 @@ def _shared(owned: Profile, name: str, mine: Memory, theirs: Memory) -> Memory:
         return ite(own, theirs.load(address), mine.load(address))
 
     return Memory(mine.address_width, mine.cell_width, cell)
-
-
-def owned_cell_changed(owned: Profile, name: str, before: Memory, after: Memory, where: Word) -> Word:
-    """Whether the cell at `where` is the VMM's and another than before (width 1)."""
-    if before is after or name not in owned.memories:
-        return FALSE
-    return owned.owns_cell(name, where) & (before.load(where) != after.load(where))
-
-
-def bits_changed(bits: int, before: Word, after: Word) -> Word:
-    """Whether one of these bits is another than before (width 1)."""
-    return (before ^ after) & Word(before.width, bits) != 0
