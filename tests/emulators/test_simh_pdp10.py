@@ -135,7 +135,7 @@ def prepared(rng: random.Random, before: Ks10, instruction: Instruction, parts: 
         source = rng.choice((address(rng), place - 1, place + 1)) % (1 << 18)
         before.ac[parts["operand AC"]] = Word(36, source << 18 | place)
         parts["operand E"] = Word(18, (place + rng.choice((0, 0, 1, 3, 5))) % (1 << 18))
-    if instruction.mnemonic in ("DIV", "IDIV") and rng.random() < 0.5:
+    if instruction.mnemonic in ("DIVI", "IDIVI") and rng.random() < 0.5:
         before.ac[parts["operand AC"]] = Word(36, rng.choice((0, 1, (1 << 36) - 1, 5)))
 
 

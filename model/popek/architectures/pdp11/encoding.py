@@ -111,12 +111,7 @@ def _more() -> dict[str, tuple[int, _Fields]]:
     for number, (mnemonic, register) in enumerate(
         (("MUL", "Rn"), ("DIV", "Re"), ("ASH", "Rn"), ("ASHC", "Rn"))
     ):
-        for mode in ("R", "(R)"):
-            code, fields = operand(mode, 0, mode)
-            found[f"{mnemonic} {mode}, {register}"] = (
-                0o070000 | number << 9 | code,
-                (*fields, (register, 6)),
-            )
+        found[f"{mnemonic} R, {register}"] = 0o070000 | number << 9, (("R", 0), (register, 6))
     for mode in ("R", "(R)"):
         code, fields = operand(mode, 0, "R 2" if mode == "R" else mode)
         found[f"XOR R, {mode}"] = 0o074000 | code, (("R", 6), *fields)
