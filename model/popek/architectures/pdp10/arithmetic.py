@@ -6,10 +6,11 @@ Floating point: what an operation makes of its operands, words and flags, is a f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from popek.kernel.machine import Machine
-from popek.kernel.words import FALSE, Word, concat, ite
+from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
 from .state import WORD, Pdp10, halves, left, right
 
@@ -215,15 +216,6 @@ def _bytes(machine: Machine[P], manual: str) -> None:
         word = cpu.load(where)
         cpu.store(where, word & ~(bits << by) | (cpu.ac[ac] & bits) << by)
 
-    def first_part(cpu: Pdp10, e: Word) -> Word:
-        """The pointer, counted unless that was done before an interrupt."""
-        pointer = cpu.load(e)
-        if ~cpu.flags.first_part_done:
-            pointer = counted(pointer)
-            cpu.store(e, pointer)
-        cpu.flags.first_part_done = FALSE
-        return pointer
-
     @machine.instruction("LDB AC, E, B", source=source)
     def ldb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
         """AC := the byte that C(E) points to."""
@@ -239,15 +231,24 @@ def _bytes(machine: Machine[P], manual: str) -> None:
         """C(E) := pointer to the next byte."""
         cpu.store(e, counted(cpu.load(e)))
 
-    @machine.instruction("ILDB AC, E, B", source=source)
-    def ildb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
-        """Count the pointer C(E), then LDB."""
-        take(cpu, ac, first_part(cpu, e), chained)
+    @machine.instruction("ILDB AC, E, B", source=source, second=take)
+    @machine.instruction("IDPB AC, E, B", source=source, second=put)
+    def incremented(
+        cpu: P, ac: Word, e: Word, chained: Word, second: Callable[[Pdp10, Word, Word, Word], None]
+    ) -> None:
+        """IBP and then LDB or DPB.
 
-    @machine.instruction("IDPB AC, E, B", source=source)
-    def idpb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
-        """Count the pointer C(E), then DPB."""
-        put(cpu, ac, first_part(cpu, e), chained)
+        An interrupt may come between the parts, which are a step each: First Part Done then says that the
+        pointer has been counted, and the PC is the instruction's own.
+        """
+        pointer = cpu.load(e)
+        if cpu.flags.first_part_done:
+            second(cpu, ac, pointer, chained)
+            cpu.flags.first_part_done = FALSE
+        else:
+            cpu.store(e, counted(pointer))
+            cpu.flags.first_part_done = TRUE
+            cpu.pc = cpu.pc - 1
 
 
 def _floating(machine: Machine[P], manual: str, names: tuple[str, ...]) -> None:
