@@ -35,8 +35,9 @@ INTERRUPTS = (
     "pi_on", "pi_enabled", "pi_active", "pi_requests", "apr_enabled", "apr_flags", "apr_channel",
 )  # fmt: skip
 SHIFTS = ("LSH", "ROT", "ASH", "LSHC", "ROTC", "ASHC")
-BYTES = ("LDB", "DPB", "IBP", "ILDB", "IDPB")
+BYTES = ("LDB", "DPB", "IBP")
 FLOATING_FLAGS = 0o11007  # Overflow, Floating Overflow, Trap 1, Underflow, No Divide
+TABLES = {EXECUTIVE_TABLE, *USER_TABLES}
 DEVIATIONS = tomllib.loads(files("popek_specs").joinpath("pdp/simh-deviations.toml").read_text("utf-8"))[
     "deviations"
 ]
@@ -170,7 +171,7 @@ def made(rng: random.Random, instruction: Instruction) -> Case | None:
         where, pointer = int(parts["operand E"]), byte_pointer(rng)
         if where < 0o20:
             before.ac[where] = Word(36, pointer)
-        elif fixed.setdefault(cell(before, where), pointer) != pointer:
+        elif cell(before, where) >> 9 in TABLES or fixed.setdefault(cell(before, where), pointer) != pointer:
             return None
     outcome: Outcome[Ks10] | None = None
 
@@ -179,9 +180,6 @@ def made(rng: random.Random, instruction: Instruction) -> Case | None:
         contents.update(fixed)
         before.memory = Memory(20, 36, contents)
         outcome = MACHINE.step(instruction, before, parts)
-        if instruction.mnemonic in ("ILDB", "IDPB") and isinstance(outcome, Next):
-            if outcome.state.pc.value == before.pc.value:  # the first part; SIMH does both
-                outcome = MACHINE.step(instruction, outcome.state, parts)
         if target and isinstance(outcome, Next):
             if int(outcome.state.ir) != code(target, then):
                 outcome = None  # the instruction changed its own target
@@ -197,8 +195,7 @@ def made(rng: random.Random, instruction: Instruction) -> Case | None:
     before.memory = Memory(20, 36, cells)
     if not isinstance(outcome, Next | Trap):
         return None
-    tables = {EXECUTIVE_TABLE, *USER_TABLES}
-    if any(place >> 9 in tables and place not in fixed and place not in extra for place in cells):
+    if any(place >> 9 in TABLES and place not in fixed and place not in extra for place in cells):
         return None  # it would change the page tables under the cases to come
     return Case(instruction, target, parts, then, before, outcome, expected(before, outcome))
 

@@ -6,11 +6,10 @@ Floating point: what an operation makes of its operands, words and flags, is a f
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, TypeVar
 
 from popek.kernel.machine import Machine
-from popek.kernel.words import FALSE, TRUE, Word, concat, ite
+from popek.kernel.words import Word, concat, ite
 
 from .state import WORD, Pdp10, halves, left, right
 
@@ -230,25 +229,6 @@ def _bytes(machine: Machine[P], manual: str) -> None:
     def ibp(cpu: P, e: Word) -> None:
         """C(E) := pointer to the next byte."""
         cpu.store(e, counted(cpu.load(e)))
-
-    @machine.instruction("ILDB AC, E, B", source=source, second=take)
-    @machine.instruction("IDPB AC, E, B", source=source, second=put)
-    def incremented(
-        cpu: P, ac: Word, e: Word, chained: Word, second: Callable[[Pdp10, Word, Word, Word], None]
-    ) -> None:
-        """IBP and then LDB or DPB.
-
-        An interrupt may come between the parts, which are a step each: First Part Done then says that the
-        pointer has been counted, and the PC is the instruction's own.
-        """
-        pointer = cpu.load(e)
-        if cpu.flags.first_part_done:
-            second(cpu, ac, pointer, chained)
-            cpu.flags.first_part_done = FALSE
-        else:
-            cpu.store(e, counted(pointer))
-            cpu.flags.first_part_done = TRUE
-            cpu.pc = cpu.pc - 1
 
 
 def _floating(machine: Machine[P], manual: str, names: tuple[str, ...]) -> None:
