@@ -285,7 +285,7 @@ CONDITIONS: dict[str, Callable[[Case], bool]] = {
 
 @pytest.fixture(scope="module")
 def runs() -> list[tuple[Case, Ks10Result]]:
-    rng = random.Random(1979)
+    rng = random.Random(10)
     cases = [
         case
         for instruction in MACHINE.instructions.values()
