@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Final, TypeVar
 
 from popek.kernel.machine import Machine
-from popek.kernel.words import FALSE, Word, concat, ite
+from popek.kernel.words import Word, concat, ite
 
 from .state import WORD, Pdp10, halves, left, right
 
 P = TypeVar("P", bound=Pdp10)
 
-SIGN: Final = 1 << WORD - 1
 # Single-precision operations of both processors, in the order of their numbers in the table.
 FLOATING: Final = ("FADR", "FSBR", "FMPR", "FDVR", "FAD", "FSB", "FMP", "FDV", "UFA", "DFN", "FSC")
 
@@ -41,26 +40,24 @@ def _next(ac: Word) -> Word:
 def _multiplication(machine: Machine[P], manual: str) -> None:
     source = f"{manual}, fixed point arithmetic"
 
+    # With the operand in storage a solver would have to see that two products of equal operands are equal, when the
+    # operands were found in different ways: the immediate mode stands for all.
     def product(cpu: Pdp10, ac: Word, e: Word) -> tuple[Word, Word]:
-        """Both words, each with the sign; -2**35 squared overflows and gives the sign alone."""
-        a, b = cpu.ac[ac], cpu.load(e)
+        """Both words, each with the sign."""
+        a, b = cpu.ac[ac], e.zero_extend(WORD)
         wide = a.sign_extend(72) * b.sign_extend(72)
-        extreme = (a == SIGN) & (b == SIGN)
-        cpu.arithmetic_overflow(extreme)
-        low = concat(wide[71], wide[34:0])
-        only_sign = Word(WORD, SIGN)
-        return ite(extreme, only_sign, wide[70:35]), ite(extreme, only_sign, low)
+        return wide[70:35], concat(wide[71], wide[34:0])
 
-    @machine.instruction("MUL AC, E", source=source)
-    def mul(cpu: P, ac: Word, e: Word) -> None:
-        """AC and the next := AC times C(E)."""
+    @machine.instruction("MULI AC, E", source=source)
+    def muli(cpu: P, ac: Word, e: Word) -> None:
+        """AC and the next := AC times 0,,E."""
         high, low = product(cpu, ac, e)
         cpu.ac[ac] = high
         cpu.ac[_next(ac)] = low
 
-    @machine.instruction("IMUL AC, E", source=source)
-    def imul(cpu: P, ac: Word, e: Word) -> None:
-        """AC := the low word of AC times C(E); Overflow where it does not fit."""
+    @machine.instruction("IMULI AC, E", source=source)
+    def imuli(cpu: P, ac: Word, e: Word) -> None:
+        """AC := the low word of AC times 0,,E; Overflow where it does not fit."""
         high, low = product(cpu, ac, e)
         cpu.arithmetic_overflow((high != 0) & (~high != 0))
         cpu.ac[ac] = low
@@ -84,17 +81,16 @@ def _multiplication(machine: Machine[P], manual: str) -> None:
         cpu.ac[ac] = ite(none, one, quotient)
         cpu.ac[_next(ac)] = ite(none, two, rest)
 
-    @machine.instruction("DIV AC, E", source=source)
-    def div(cpu: P, ac: Word, e: Word) -> None:
-        """AC and the next := quotient and remainder of the two by C(E); No Divide where it does not fit."""
-        divisor = cpu.load(e)
-        divide(cpu, ac, cpu.ac[ac], cpu.ac[_next(ac)], divisor)
+    @machine.instruction("DIVI AC, E", source=source)
+    def divi(cpu: P, ac: Word, e: Word) -> None:
+        """AC and the next := quotient and remainder of the two by 0,,E; No Divide where it does not fit."""
+        divide(cpu, ac, cpu.ac[ac], cpu.ac[_next(ac)], e.zero_extend(WORD))
 
-    @machine.instruction("IDIV AC, E", source=source)
-    def idiv(cpu: P, ac: Word, e: Word) -> None:
-        """AC and the next := quotient and remainder of AC by C(E); No Divide where it does not fit."""
-        divisor, value = cpu.load(e), cpu.ac[ac]
-        divide(cpu, ac, value.arithmetic_shift_right(35), value, divisor)
+    @machine.instruction("IDIVI AC, E", source=source)
+    def idivi(cpu: P, ac: Word, e: Word) -> None:
+        """AC and the next := quotient and remainder of AC by 0,,E; No Divide where it does not fit."""
+        value = cpu.ac[ac]
+        divide(cpu, ac, value.arithmetic_shift_right(35), value, e.zero_extend(WORD))
 
 
 def _count(e: Word, width: int) -> tuple[Word, Word]:
@@ -219,15 +215,6 @@ def _bytes(machine: Machine[P], manual: str) -> None:
         word = cpu.load(where)
         cpu.store(where, word & ~(bits << by) | (cpu.ac[ac] & bits) << by)
 
-    def first_part(cpu: Pdp10, e: Word) -> Word:
-        """The pointer, counted unless that was done before an interrupt."""
-        pointer = cpu.load(e)
-        if ~cpu.flags.first_part_done:
-            pointer = counted(pointer)
-            cpu.store(e, pointer)
-        cpu.flags.first_part_done = FALSE
-        return pointer
-
     @machine.instruction("LDB AC, E, B", source=source)
     def ldb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
         """AC := the byte that C(E) points to."""
@@ -242,16 +229,6 @@ def _bytes(machine: Machine[P], manual: str) -> None:
     def ibp(cpu: P, e: Word) -> None:
         """C(E) := pointer to the next byte."""
         cpu.store(e, counted(cpu.load(e)))
-
-    @machine.instruction("ILDB AC, E, B", source=source)
-    def ildb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
-        """Count the pointer C(E), then LDB."""
-        take(cpu, ac, first_part(cpu, e), chained)
-
-    @machine.instruction("IDPB AC, E, B", source=source)
-    def idpb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
-        """Count the pointer C(E), then DPB."""
-        put(cpu, ac, first_part(cpu, e), chained)
 
 
 def _floating(machine: Machine[P], manual: str, names: tuple[str, ...]) -> None:

@@ -36,9 +36,9 @@ OPCODES = {
     },
     "HRRI": 0o541, "HRRM": 0o542, "HRRS": 0o543, "MOVES": 0o203, "MOVS": 0o204, "MOVSI": 0o205, "MOVN": 0o210,
     "MOVM": 0o214, "ANDI": 0o405, "ANDM": 0o406, "ANDB": 0o407, "SOJ": 0o360, "SOSL": 0o371, "AOBJP": 0o252,
-    "AOBJN": 0o253, "MUL": 0o224, "IMUL": 0o220, "DIV": 0o234, "IDIV": 0o230, "ASH": 0o240, "ROT": 0o241,
+    "AOBJN": 0o253, "MULI": 0o225, "IMULI": 0o221, "DIVI": 0o235, "IDIVI": 0o231, "ASH": 0o240, "ROT": 0o241,
     "LSH": 0o242, "JFFO": 0o243, "ASHC": 0o244, "ROTC": 0o245, "LSHC": 0o246, "BLT": 0o251, "IBP": 0o133,
-    "ILDB": 0o134, "LDB": 0o135, "IDPB": 0o136, "DPB": 0o137, "UFA": 0o130, "FSC": 0o132, "FAD": 0o140,
+    "LDB": 0o135, "DPB": 0o137, "UFA": 0o130, "FSC": 0o132, "FAD": 0o140,
     "FADR": 0o144, "FSB": 0o150, "FSBR": 0o154, "FMP": 0o160, "FMPR": 0o164, "FDV": 0o170, "FDVR": 0o174,
 }  # fmt: skip
 JRST: Final = 0o254

@@ -44,7 +44,6 @@ def build() -> Machine[Ka10]:
             "address calculation is not part of an instruction: E is an operand",
             "modes with a letter (immediate, memory, self, both) for one operation of each class",
             "floating point: what comes of the operands is a function of which nothing is taken to be known",
-            "a byte that cannot be reached leaves the pointer as it was, not counted with First Part Done set",
             "second relocation register pair (KT10A), and the maintenance devices",
             "all devices but APR and PI are one, with a word of data and a word of conditions",
             "no manual was at hand: the layout of the APR conditions is from general knowledge",

@@ -77,7 +77,6 @@ def build() -> Machine[Ks10]:
             "address calculation is not part of an instruction: E is an operand",
             "string and most double instructions; modes with a letter for one operation of each class",
             "floating point: what comes of the operands is a function of which nothing is taken to be known",
-            "a byte that cannot be reached leaves the pointer as it was, not counted with First Part Done set",
             "the flag in bit 7, which the KS10 does not use, is kept as the simulator keeps it",
             "that MAP is legal in user mode is taken from an emulator: see the setting MAP",
         ),

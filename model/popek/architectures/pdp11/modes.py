@@ -1,4 +1,4 @@
-"""PDP-11/45: MOV and JMP in the remaining addressing modes, the remaining branches, condition codes, MARK."""
+"""PDP-11/45: MOV and JMP in further addressing modes, the remaining branches, condition codes, MARK."""
 
 from __future__ import annotations
 
@@ -60,27 +60,12 @@ def _from(machine: Machine[Pdp11]) -> None:
         cpu.set_register(src, cpu.register(src) - 2)
         cpu.set_register(dst, _moved(cpu, cpu.load(cpu.register(src))))
 
-    @machine.instruction("MOV @(R)+, R", source=source)
-    def increment_deferred(cpu: Pdp11, src: Word, dst: Word) -> None:
-        """Autoincrement deferred: the register points to the operand's address."""
-        place = cpu.register(src)
-        cpu.set_register(src, place + 2)
-        cpu.set_register(dst, _moved(cpu, cpu.load(cpu.load(place))))
-
-    @machine.instruction("MOV @-(R), R", source=source)
-    def decrement_deferred(cpu: Pdp11, src: Word, dst: Word) -> None:
-        """Autodecrement deferred."""
-        cpu.set_register(src, cpu.register(src) - 2)
-        cpu.set_register(dst, _moved(cpu, cpu.load(cpu.load(cpu.register(src)))))
-
-    @machine.instruction("MOV X(R), R", source=source, deferred=False)
-    @machine.instruction("MOV @X(R), R", source=source, deferred=True)
-    def indexed(cpu: Pdp11, src: Indexed, dst: Word, deferred: bool) -> None:
-        """Index, and index deferred."""
+    @machine.instruction("MOV X(R), R", source=source)
+    def indexed(cpu: Pdp11, src: Indexed, dst: Word) -> None:
+        """Index."""
         index, base = src
         _immediate_word(cpu)
-        address = cpu.register(base) + index
-        cpu.set_register(dst, _moved(cpu, cpu.load(cpu.load(address) if deferred else address)))
+        cpu.set_register(dst, _moved(cpu, cpu.load(cpu.register(base) + index)))
 
     @machine.instruction("MOV #i, R", source=source)
     def immediate(cpu: Pdp11, value: Word, dst: Word) -> None:
@@ -94,40 +79,22 @@ def _from(machine: Machine[Pdp11]) -> None:
         _immediate_word(cpu)
         cpu.set_register(dst, _moved(cpu, cpu.load(address)))
 
-    @machine.instruction("MOV i(PC), R", source=source, deferred=False)
-    @machine.instruction("MOV @i(PC), R", source=source, deferred=True)
-    def relative(cpu: Pdp11, distance: Word, dst: Word, deferred: bool) -> None:
-        """Relative, and relative deferred."""
+    @machine.instruction("MOV i(PC), R", source=source)
+    def relative(cpu: Pdp11, distance: Word, dst: Word) -> None:
+        """Relative."""
         _immediate_word(cpu)
-        address = cpu.pc + distance
-        cpu.set_register(dst, _moved(cpu, cpu.load(cpu.load(address) if deferred else address)))
+        cpu.set_register(dst, _moved(cpu, cpu.load(cpu.pc + distance)))
 
 
 def _to(machine: Machine[Pdp11]) -> None:
     source = f"{HANDBOOK}, chapter 3 and chapter 4, MOV"
 
-    @machine.instruction("MOV R, (R)+", source=source, deferred=False)
-    @machine.instruction("MOV R, @(R)+", source=source, deferred=True)
-    def increment(cpu: Pdp11, src: Word, dst: Word, deferred: bool) -> None:
-        """Autoincrement, and deferred; the source is read first."""
+    @machine.instruction("MOV R, (R)+", source=source)
+    def increment(cpu: Pdp11, src: Word, dst: Word) -> None:
+        """Autoincrement; the source is read first."""
         value, place = cpu.register(src), cpu.register(dst)
         cpu.set_register(dst, place + 2)
-        cpu.store(cpu.load(place) if deferred else place, _moved(cpu, value))
-
-    @machine.instruction("MOV R, @-(R)", source=source)
-    def decrement_deferred(cpu: Pdp11, src: Word, dst: Word) -> None:
-        """Autodecrement deferred."""
-        value = cpu.register(src)
-        cpu.set_register(dst, cpu.register(dst) - 2)
-        cpu.store(cpu.load(cpu.register(dst)), _moved(cpu, value))
-
-    @machine.instruction("MOV R, @X(R)", source=source)
-    def index_deferred(cpu: Pdp11, src: Word, dst: Indexed) -> None:
-        """Index deferred."""
-        index, base = dst
-        value = cpu.register(src)
-        _immediate_word(cpu)
-        cpu.store(cpu.load(cpu.register(base) + index), _moved(cpu, value))
+        cpu.store(place, _moved(cpu, value))
 
     @machine.instruction("MOV R, @#i", source=source)
     def absolute(cpu: Pdp11, src: Word, address: Word) -> None:

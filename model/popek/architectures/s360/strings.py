@@ -10,7 +10,6 @@ from typing import TypeVar
 from popek.kernel.machine import Machine
 from popek.kernel.words import Word, concat, ite
 
-from . import interruptions as program
 from .arithmetic import combined
 from .general import SOURCE, compared
 from .operands import declare
@@ -24,7 +23,6 @@ def declare_strings(machine: Machine[C]) -> None:
     _combinations(machine)
     _parts(machine)
     _translation(machine)
-    _decimal_conversion(machine)
 
 
 def declare_masked(machine: Machine[C]) -> None:
@@ -130,38 +128,6 @@ def _translation(machine: Machine[C]) -> None:
 
 def _entry(cpu: Cpu, table: Address, place: Place) -> Word:
     return cpu.effective(table) + cpu.load(place).zero_extend(24)
-
-
-def _decimal_conversion(machine: Machine[C]) -> None:
-    @declare(machine, "CVB R1,D2(X2,B2)", source=SOURCE)
-    def convert_to_binary(cpu: C, r1: Word, second: Address) -> None:
-        """R1 := the packed decimal doubleword; too large a number leaves its low bits and interrupts."""
-        packed = cpu.fetch(second, 8)
-        digits = [packed[low + 3 : low] for low in range(60, 0, -4)]
-        valid = packed[3:0] >= 10
-        for digit in digits:
-            valid = valid & (digit < 10)
-        if ~valid:
-            raise program.exception(program.DATA)
-        total = Word(64, 0)
-        for digit in digits:
-            total = total * 10 + digit.zero_extend(64)
-        negative = packed[3:0].isin((11, 13))
-        cpu.gr[r1] = ite(negative, -total, total)[31:0]
-        if total > ite(negative, Word(64, 0x80000000), Word(64, 0x7FFFFFFF)):
-            raise program.exception(program.FIXED_POINT_DIVIDE)
-
-    @declare(machine, "CVD R1,D2(X2,B2)", source=SOURCE)
-    def convert_to_decimal(cpu: C, r1: Word, second: Address) -> None:
-        """The doubleword := R1 in packed decimal, sign 1100 or 1101."""
-        negative = cpu.gr[r1][31]
-        rest = ite(negative, -cpu.gr[r1], cpu.gr[r1])
-        digits = []
-        for _ in range(10):
-            digits.append((rest % 10)[3:0])
-            rest = rest // 10
-        sign = ite(negative, Word(4, 13), Word(4, 12))
-        cpu.store(second, concat(Word(20, 0), *reversed(digits), sign))
 
 
 def _masked(machine: Machine[C]) -> None:
