@@ -10,7 +10,8 @@ import pytest
 
 from popek.architectures import from_file
 from popek.checks.classify import Classifier
-from popek.checks.premises import A1, A4, Premises
+from popek.checks.premise import A1, A4
+from popek.checks.premises import Premises
 from popek.checks.promises import Keeper
 from popek.checks.runs import explore_instruction
 from popek.checks.survey import row_of

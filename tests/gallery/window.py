@@ -1,4 +1,4 @@
-"""The paper's machine with instructions made to deceive a checker.  What each is in is in `window.toml`, written by hand.
+"""The paper's machine with instructions made to deceive a checker.  `window.toml` says what each should get.
 
 Added to the state are a clock, a mask with a setting, two stack pointers of which the mode selects one, and a register
 that nothing reads at once.

@@ -330,8 +330,8 @@ def concretize(
             for entry in content.stores:
                 if isinstance(entry, Block):
                     raise ReplayError(f"{name}: a state that begins with a copied block")
-                where, held = (Word(w.width, value(w.term)) for w in entry)
-                made = made.store(where, held)
+                where, what = (Word(w.width, value(w.term)) for w in entry)
+                made = made.store(where, what)
             state._memories[name] = made
     return state.with_undefined({n: model(t) for n, t in variables.items() if n.startswith("undefined ")})
 

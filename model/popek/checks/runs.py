@@ -176,9 +176,17 @@ def _anything(
     return state, invariant(state)
 
 
-@functools.lru_cache(maxsize=64)
+_LOOPING: dict[type[State], frozenset[CodeType]] = {}
+
+
 def _methods_that_loop(state: type[State]) -> frozenset[CodeType]:
     """The code with loops of a state's own methods."""
+    if state not in _LOOPING:
+        _LOOPING[state] = _looping_methods(state)
+    return _LOOPING[state]
+
+
+def _looping_methods(state: type[State]) -> frozenset[CodeType]:
     own = [value for kind in state.__mro__ for value in vars(kind).values()]
     methods = [getattr(value, "fget", value) for value in own]
     return frozenset(code for method in methods for code in looping_code(method)) if methods else frozenset()
@@ -189,7 +197,7 @@ def explore_instruction(
     instruction: Instruction,
     effort: Effort | None = None,
     *,
-    budget: int | Budget = Budget(),
+    budget: int | Budget | None = None,
     configuration: Configuration | None = None,
     prefer: Callable[[S], Word] = lambda state: TRUE,
     traps: bool = True,
@@ -213,7 +221,7 @@ def explore_instruction(
         lambda: machine.step(instruction, state, operands),
         pruner,
         assume=[exists, instruction.valid(operands)],
-        budget=budget,
+        budget=Budget() if budget is None else budget,
         looping=looping_code(instruction.semantics) | _methods_that_loop(machine.state),
         unasked=None if traps else lambda outcome: isinstance(outcome, Trap),
     )

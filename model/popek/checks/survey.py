@@ -223,11 +223,11 @@ def scope_line(scope: Scope) -> str:
     if not scope.listed:
         return f"over {_counted(scope.forms)}"
     told = f"over {_counted(scope.forms)} of {scope.architecture}"
-    left = _first_of(scope.left_out)
+    left, partly = _first_of(scope.left_out), len(scope.partly)
     return (
         told
         + (f"; left out: {left}" if left else "; none left out")
-        + (f"; {len(scope.partly)} in part" if scope.partly else "")
+        + (f"; {partly} in part" if partly else "")
     )
 
 
@@ -349,8 +349,7 @@ class Surveyor:
                 traps=self._promised(form),
             )
         except PathBudgetError as error:
-            nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
-            return Row(form, instruction.mnemonic, instruction.source, nothing, remark=str(error))
+            return unexplored(instruction, str(error))
         classified = self.classifier.classify(instruction, run)
         kept = self.keeper.keeps(instruction, run) if self._promised(form) else None
         witness = None
@@ -377,6 +376,12 @@ class Surveyor:
             return {forms for forms in wanted if instruction.form in forms}
         names = {NONE: (), ALL: (instruction.form,), ONE_EACH: (instruction.mnemonic,)}
         return set(names[wanted])
+
+
+def unexplored(instruction: Instruction, why: str) -> Row:
+    """The row of a form that has too many paths, or longer ones: nothing is known."""
+    nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
+    return Row(instruction.form, instruction.mnemonic, instruction.source, nothing, remark=f"unknown: {why}")
 
 
 def row_of(classified: Classification[Any], kept: Promises[Any] | None = None) -> Row:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from popek import __version__
-from popek.checks.premises import TITLES
+from popek.checks.premise import TITLES
 from popek.checks.survey import CLASSES
 from popek.checks.verdict import Truth
 from popek_proofs.atlas import Asked, Atlas, Efficiency, Entry, Form, Verdict

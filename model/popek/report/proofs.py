@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from popek.checks.premises import THEOREM1, THEOREM3, TITLES
+from popek.checks.premise import THEOREM1, THEOREM3, TITLES
 from popek.checks.verdict import Status, Truth
 
 from . import classification

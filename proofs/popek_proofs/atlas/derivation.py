@@ -27,7 +27,8 @@ from cattrs.errors import BaseValidationError
 from popek.architectures import machine as find_machine
 from popek.checks.classify import Classification, Classifier, Finding
 from popek.checks.counterexample import Counterexample, ReplayError
-from popek.checks.premises import A1, THEOREM1, THEOREM3, Premises
+from popek.checks.premise import A1, THEOREM1, THEOREM3
+from popek.checks.premises import Premises
 from popek.checks.promises import Keeper, Promise, Promises
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.survey import CLASSES, Row, row_of

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from popek.checks.premises import THEOREM1, THEOREM3
+from popek.checks.premise import THEOREM1, THEOREM3
 from popek.checks.survey import Row, Survey
 from popek.checks.verdict import Status, Truth
 

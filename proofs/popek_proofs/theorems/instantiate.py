@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from popek.checks.classify import Classification, Classifier
-from popek.checks.premises import (
+from popek.checks.premise import (
     A1,
     A3_NEXT,
     CLOSURE,
@@ -27,9 +27,9 @@ from popek.checks.premises import (
     THEOREM3,
     TITLES,
     Premise,
-    Premises,
     holds_all,
 )
+from popek.checks.premises import Premises
 from popek.checks.presence import Present, present
 from popek.checks.runs import explore_instruction
 from popek.checks.survey import scope_json, scope_line
