@@ -20,14 +20,16 @@ from popek.architectures import makers
 from popek.architectures.ia32 import paged as ia32_paged
 from popek.architectures.ia32.state import (
     CR4_DEFINED,
-    EFLAGS_DEFINED,
-    EFLAGS_FIXED,
-    SEGMENT_NAMES,
     VIRTUAL_8086_RIGHTS,
     real_base,
 )
 from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
+from popek.architectures.x86.registers import (
+    EFLAGS_DEFINED,
+    EFLAGS_FIXED,
+    SEGMENT_NAMES,
+)
 from popek.architectures.x86_64 import paged as x86_64_paged
 from popek.architectures.x86_64 import state as x64
 from popek.assistance.vtx_requirements import governed_forms

@@ -10,8 +10,8 @@ from ia32_steps import MACHINE, after, at_level, fault, peek, poke, run, with_ms
 
 from popek.architectures.ia32 import msrs
 from popek.architectures.ia32.instructions import arithmetic, extended_state, stack_frames
-from popek.architectures.ia32.interception import Interception
 from popek.architectures.ia32.state import Ia32
+from popek.architectures.x86.interception import Interception
 from popek.kernel.outcome import NotModelled
 from popek.kernel.words import Word
 

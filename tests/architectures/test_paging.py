@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from popek.architectures import machine
-from popek.architectures.ia32 import paging
+from popek.architectures.x86 import paging
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, Trap
 from popek.kernel.words import Word

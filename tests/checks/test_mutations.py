@@ -14,7 +14,6 @@ from machine_shop import NO, YES, classified, promised, replaced
 
 from popek.architectures.ia32 import MACHINES as IA32
 from popek.architectures.ia32 import access
-from popek.architectures.ia32.access import MemoryOperand
 from popek.architectures.ia32.instructions import (
     control_registers,
     descriptor_tables,
@@ -23,8 +22,14 @@ from popek.architectures.ia32.instructions import (
     port_io,
     protection,
 )
-from popek.architectures.ia32.state import GP, NP, Ia32
+from popek.architectures.ia32.state import Ia32
 from popek.architectures.pg74 import machine as pg74
+from popek.architectures.x86.access import MemoryOperand
+from popek.architectures.x86.exceptions import (
+    GP,
+    NP,
+)
+from popek.architectures.x86.flags import IF
 from popek.checks.runs import explore_instruction
 from popek.checks.verdict import Status
 from popek.kernel.machine import Machine
@@ -179,12 +184,12 @@ def umip_at_every_level(patch: Patch) -> Made:
         if cpu.cr4.umip:
             raise Fault(GP, 0)
 
-    patch.setattr(control_registers, "_user_mode_instruction_prevention", prevented)
+    patch.setattr(control_registers, "user_mode_instruction_prevention", prevented)
     return ia32()
 
 
 def umip_forgotten(patch: Patch) -> Made:
-    patch.setattr(descriptor_tables, "_user_mode_instruction_prevention", lambda cpu: None)
+    patch.setattr(descriptor_tables, "user_mode_instruction_prevention", lambda cpu: None)
     return ia32()
 
 
@@ -203,7 +208,7 @@ def ports_without_permission_check(patch: Patch) -> Made:
 
 
 def popf_writes_if_at_every_level(patch: Patch) -> Made:
-    patch.setattr(flags, "STATUS_AND_PROGRAM", flags.STATUS_AND_PROGRAM | flags.IF)
+    patch.setattr(flags, "STATUS_AND_PROGRAM", flags.STATUS_AND_PROGRAM | IF)
     return ia32()
 
 
@@ -256,7 +261,7 @@ def pushf_with_if_masked(patch: Patch) -> Made:
 def error_codes_with_rpl(patch: Patch) -> Made:
     for module in (far_transfers, descriptor_tables):
         patch.setattr(module, "error_code", lambda selector: selector)
-    from popek.architectures.ia32 import descriptors
+    from popek.architectures.x86 import descriptors
 
     patch.setattr(descriptors, "error_code", lambda selector: selector)
     return ia32()

@@ -17,11 +17,11 @@ import attrs
 import pytest
 
 from popek.architectures import machine
-from popek.architectures.ia32 import decoding, disassembly
-from popek.architectures.ia32.decoded import Decoded
 from popek.architectures.ia32.decoding import decode as decode_ia32
-from popek.architectures.ia32.disassembly import DecodingError
 from popek.architectures.ia32.state import Ia32
+from popek.architectures.x86 import decoding, disassembly
+from popek.architectures.x86.decoded import Decoded
+from popek.architectures.x86.disassembly import DecodingError
 from popek.architectures.x86_64.decoding import decode as decode_x86_64
 from popek.architectures.x86_64.state import X64
 from popek.cli import explain

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from popek.architectures import ia32
-from popek.architectures.ia32 import access, descriptors, stacks
+from popek.architectures.ia32 import segmentation, stacks
 from popek.architectures.ia32.instructions import (
     control_registers,
     far_transfers,
@@ -21,7 +21,13 @@ from popek.architectures.ia32.instructions import (
     port_io,
     protection,
 )
-from popek.architectures.ia32.state import GP, NP, Ia32
+from popek.architectures.ia32.state import Ia32
+from popek.architectures.x86 import descriptors
+from popek.architectures.x86.exceptions import (
+    GP,
+    NP,
+)
+from popek.architectures.x86.flags import IF
 from popek.emulators.ia32.assembly import assemble_all, assembly_text
 from popek.emulators.ia32.cases import Case, Mode, random_case
 from popek.emulators.ia32.compare import BOCHS, DifftestReport, compare, difftest
@@ -200,7 +206,7 @@ def test_a_dropped_cpl_check_is_found_and_shrunk(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_widened_mask_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flags, "STATUS_AND_PROGRAM", flags.STATUS_AND_PROGRAM | flags.IF)
+    monkeypatch.setattr(flags, "STATUS_AND_PROGRAM", flags.STATUS_AND_PROGRAM | IF)
     difference = _found("POPFD", 60)
     assert [line.split(":")[0] for line in difference.details] == ["eflags"]
 
@@ -267,8 +273,8 @@ def test_a_permission_map_read_one_byte_at_a_time_is_found(monkeypatch: pytest.M
 
 
 def test_a_limit_check_that_forgets_the_size_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = access.within
-    monkeypatch.setattr(access, "within", lambda segment, offset, length: right(segment, offset, 1))
+    right = segmentation.within
+    monkeypatch.setattr(segmentation, "within", lambda segment, offset, length: right(segment, offset, 1))
     _found("MOV r32, m32", 300)
 
 

@@ -14,7 +14,7 @@ import unicorn
 from unicorn import x86_const as uc
 
 from popek.architectures import machine
-from popek.architectures.ia32 import paging
+from popek.architectures.x86 import paging
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, Trap

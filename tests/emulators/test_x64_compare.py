@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from popek.architectures import machine
-from popek.architectures.ia32.state import GP, PF, SS
+from popek.architectures.x86.exceptions import (
+    GP,
+    PF,
+    SS,
+)
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.instructions import (
     far_transfers,
@@ -128,7 +132,7 @@ Mutation = tuple[Any, str, Any, str]
 MUTATIONS: dict[str, Mutation] = {
     "32-bit results keep the upper half": (X64, "write_register", _keeps_upper_half, "ADD r32, r32"),
     "POPF lets anyone write IF": (flags, "load_flags", _anyone_may_write_if, "POPFQ"),
-    "pages bar no one": (access, "check_pages", lambda *_, **__: None, "MOV m64, r64"),
+    "pages bar no one": (X64.translation, "permit", lambda *_, **__: None, "MOV m64, r64"),
     "IST is not looked at": (interrupts, "interrupt_stack_slot", lambda ist: Word(64, 4), "INT imm8"),
     "the handler's frame is not aligned": (
         interrupts,
@@ -138,7 +142,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "SYSCALL enters compatibility mode": (system_calls, "FLAT_CODE_64", system_calls.FLAT_CODE, "SYSCALL"),
     "the permission map is not looked at": (port_io, "check_io_permission", lambda *_: None, "IN AL, DX"),
-    "returning outward keeps segments": (far_transfers, "null_if_outranked", lambda *_: None, "IRETQ"),
+    "returning outward keeps segments": (far_transfers, "null_if_outranked", lambda *_, **__: None, "IRETQ"),
     "LAR shows 16-bit call gates": (
         protection,
         "SYSTEM_TYPES",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from popek.architectures import machine
+from popek.architectures import machine, makers
 from popek.architectures.ia32.state import Ia32
 from popek.kernel.configuration import SettingError, configure
 from popek.kernel.instruction import OperandKind, parse_form
@@ -53,6 +53,18 @@ def test_fields_and_what_lies_between_them_are_leaves_in_order_with_their_roles(
         ("flags.level", 2, Role.RESOURCE),
         ("flags[7:6]", 2, Role.GENERAL),
     ]
+
+
+def test_roles_are_changed_in_every_list_of_leaves() -> None:
+    for name in makers():
+        state = machine(name).state
+        changed = state.with_roles(lambda leaf, role: Role.GENERAL if role is Role.RESOURCE else role)
+        for made in (state, changed):
+            assert made.leaves == tuple(leaf for leaves in made.leaves_of.values() for leaf in leaves)
+            assert all(made.leaf(leaf.name) is leaf for leaf in made.leaves)
+        assert [leaf.name for leaf in changed.leaves] == [leaf.name for leaf in state.leaves]
+        assert all(part.role is not Role.RESOURCE for part in changed.leaves)
+        assert all(slot.role is not Role.RESOURCE for slot in changed.layout if slot.address)
 
 
 def test_leaves_of_a_component_cover_each_bit_once_on_every_machine() -> None:

@@ -10,13 +10,13 @@ import pytest
 
 from popek.architectures import ia32, makers, pg74, x86_64
 from popek.architectures import machine as find_machine
-from popek.architectures.ia32.state import GP, Ia32
+from popek.architectures.ia32.state import Ia32
+from popek.architectures.x86.exceptions import GP
 from popek.checks.verdict import Truth
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.outcome import Fault, Trap
-from popek.kernel.technique import Technique
-from popek.kernel.words import FALSE
+from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.solving.solver import Effort
 from popek_proofs.eight_problems import problems as eight_problems
 from popek_proofs.eight_problems import traces
@@ -144,7 +144,8 @@ def test_a_technique_that_changes_nothing_has_none_of_the_problems() -> None:
         replaced=(),
         shadowed=(),
         deprivileged=lambda state: state.cpl == 0,
-        handed_over=lambda state: FALSE,
+        entries=TRAPS_ONLY,
+        entered=None,
         owns_address=None,
         shadows_address=None,
         private=lambda guest, private: private.eflags.if_ == private.eflags.if_,
@@ -221,16 +222,47 @@ def test_interrupt_masks_are_leaves_of_the_machine(name: str) -> None:
     assert machine.interrupt_masks or name == "pg74"
 
 
-def test_a_machine_without_an_interrupt_flag_has_no_problem_with_it() -> None:
+def test_a_machine_without_an_interrupt_flag_is_not_asked_about_it() -> None:
     asked = asking("GMODE a", machine=pg74.MACHINES["pg74"]())
-    assert eight_problems.lost_interrupt_flag(asked, False).present is NO
-    assert eight_problems.trapping_interrupt_flag(asked, False).present is NO
+    assert eight_problems.lost_interrupt_flag(asked, False).present is Truth.NOT_ASKED
+    assert eight_problems.trapping_interrupt_flag(asked, False).present is Truth.NOT_ASKED
+    (found,) = eight_problems.ask(eight_problems.find(["interrupt-virtualization"]), asked)
+    assert found.present is Truth.NOT_ASKED
+    assert not found.unknown
 
 
 def test_hidden_state_is_unknown_where_the_program_for_it_cannot_be_written() -> None:
     machine = ia32.MACHINES["ia32"]()
     del machine.instructions["MOV m32, r32"]
     assert eight_problems.no_way_back(asking(machine=machine), False).present is Truth.UNKNOWN
+
+
+def test_hidden_state_is_not_asked_of_a_machine_that_names_no_program_for_it() -> None:
+    asked = asking(machine=pg74.MACHINES["pg74"]())
+    assert eight_problems.no_way_back(asked, False).present is Truth.NOT_ASKED
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("pg74", "SVC"), ("s370", "SVC I"), ("pdp11-45", "EMT t"), ("ia64", "break imm21")]
+)
+def test_a_supervisor_call_that_traps_goes_to_the_vmm(name: str, form: str) -> None:
+    found = eight_problems.system_calls(asking(form, machine=find_machine(name)), False)
+    assert found.present is YES
+    assert found.witness is not None
+    assert found.witness.second is not None
+    assert isinstance(found.witness.second.outcome, Trap)
+
+
+def test_a_fault_that_goes_to_the_guest_is_no_system_call_into_the_vmm() -> None:
+    machine = find_machine("ia32-vt-x")
+    assert eight_problems.system_calls(asking("UD2", machine=machine), True).present is NO
+
+
+def test_examples_and_code_are_instructions_of_the_machine() -> None:
+    for name in makers():
+        machine = find_machine(name)
+        for forms in machine.practice.examples.values():
+            assert any(form in machine.instructions for form in forms), (name, forms)
 
 
 def test_an_unknown_problem_is_refused_with_near_matches() -> None:

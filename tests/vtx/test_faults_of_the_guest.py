@@ -5,10 +5,13 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from popek.architectures.ia32.state import GP, UD
 from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.architectures.vtx.operation.technique import hardware, technique
+from popek.architectures.x86.exceptions import (
+    GP,
+    UD,
+)
 from popek.checks.promises import Keeper, Promise
 from popek.checks.verdict import Status
 from popek.kernel.configuration import Configuration, default_configuration

@@ -9,7 +9,6 @@ from functools import cache, partial
 
 import pytest
 
-from popek.architectures.ia32.interception import Interception
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.requirements import Requirement
 from popek.architectures.vtx.operation.exits import VM_EXIT
@@ -17,6 +16,7 @@ from popek.architectures.vtx.operation.fidelity import Obligation
 from popek.architectures.vtx.operation.ownership import EVERYTHING, OWNABLE, Profile, ProfileError, profile
 from popek.architectures.vtx.operation.settings import bit_numbers
 from popek.architectures.vtx.operation.state import VmxIa32
+from popek.architectures.x86.interception import Interception
 from popek.assistance.vtx_requirements import (
     Governed,
     Row,

@@ -9,8 +9,6 @@ from typing import Any
 
 import attrs
 
-from popek.architectures.ia32.access import MemoryOperand
-from popek.architectures.ia32.interception import Interception
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.requirements import FAILURES, Ask, Requirement, cover, prime_cubes
 from popek.architectures.vtx.operation.exits import REASONS, VM_EXIT
@@ -27,6 +25,8 @@ from popek.architectures.vtx.operation.machine import build
 from popek.architectures.vtx.operation.non_root import ENABLED
 from popek.architectures.vtx.operation.ownership import EVERYTHING, Profile, profile
 from popek.architectures.vtx.operation.state import VmxIa32
+from popek.architectures.x86.access import MemoryOperand
+from popek.architectures.x86.interception import Interception
 from popek.checks.counterexample import Executed, ReplayError, assert_replay, differences, execute
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.verdict import Question
@@ -261,7 +261,7 @@ def plain_states() -> list[VmxIa32]:
     ]
 
 
-class _Recorder(Interception):
+class _Recorder(Interception[Ia32]):
     """Notes whether a hook was called that a VMX control, or non-root operation itself, decides about."""
 
     called = False

@@ -24,7 +24,7 @@ from popek.kernel.words import TRUE, Word, any_of, symbol
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer, Effort
 
-from .counterexample import Counterexample, Difference, ReplayError, differences, execute
+from .counterexample import Counterexample, Difference, ReplayError, assert_within, differences, execute
 from .runs import (
     PROBE,
     Completion,
@@ -94,10 +94,13 @@ class Situation(Generic[S]):
         self.private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
 
     def _near(self, guest: S, private: S) -> tuple[S, S]:
-        known = self.machine.state.leaf
         memories = set(self.guest.memories())
         owned = [name for name in self.technique.owned if name not in memories]
-        kept = [name for name in owned if known(name).component != "eflags"]
+        # Of a register that guest and VMM share, the VMM's bits stay open.
+        whole = {
+            c for c, leaves in self.guest.leaves_of.items() if {leaf.name for leaf in leaves} <= set(owned)
+        }
+        kept = [name for name in owned if self.guest.leaf(name).component in whole]
         open_leaves = [
             setting.leaf
             for setting in self.machine.settings
@@ -132,22 +135,28 @@ class Situation(Generic[S]):
         """Questions under what is assumed."""
         return Asker(self.effort, self.assumed)
 
+    def over(self, run: Run[S], after: S) -> Word:
+        """Whether a run that completes has handed control to the VMM (width 1)."""
+        return handed_over(self.machine, self.technique, run.before, after, self.private)
+
     def kept(self, run: Run[S]) -> list[Completion[S]]:
         """The ways in which a run completes without having handed control to the VMM."""
         found = []
         for conditions, after in run.completions():
-            kept = ~handed_over(self.machine, self.technique, after)
+            kept = ~self.over(run, after)
             if kept.value != 0:
                 found.append(((*conditions, kept.term), after))
         return found
 
     def reaching(self, run: Run[S]) -> Iterator[tuple[Term, ...]]:
-        """The ways in which a run reaches the VMM: traps, those on storage aside, and entries."""
+        """The ways in which a run reaches the VMM: traps, those on storage and the guest's own aside, and entries."""
         for path in run.paths:
             if isinstance(path.result, Trap) and not path.result.memory:
+                if self.technique.to_the_guest(path.result.vector):
+                    continue
                 yield path.conditions
         for conditions, after in run.completions():
-            over = handed_over(self.machine, self.technique, after)
+            over = self.over(run, after)
             if over.value != 0:
                 yield (*conditions, over.term)
 
@@ -253,7 +262,11 @@ class Situation(Generic[S]):
         """
         question = Question(
             f"{self.machine.name}: {claim} ({self.instruction.form}; {self.technique.name})",
-            [*(self.assumed if assumed is None else assumed), *conditions],
+            [
+                *(self.assumed if assumed is None else assumed),
+                self.configuration.holds(self.machine, self.hardware.before) if assumed is None else TRUE,
+                *conditions,
+            ],
         )
         answer, model, solver = question.ask(self.effort)
         if answer is Answer.UNKNOWN:
@@ -265,6 +278,16 @@ class Situation(Generic[S]):
         states = list(found.states)
         if mapped:
             guest, private = states
+            image = self.technique.map(guest, private)
+            assert_within(
+                self.machine,
+                self.instruction,
+                claim,
+                the_invariant=self.machine.invariant(guest) & self.machine.invariant(image),
+                what_is_a_guest=self.technique.guest(guest),
+                what_the_VMM_promises=self.technique.private(guest, private),
+                the_configuration=self.configuration.holds(self.machine, image) if assumed is None else TRUE,
+            )
             states = [guest, self.technique.map(guest, private)][-len(labels) :]
         runs = [
             execute(self.machine, self.instruction, label, state, found.operands)
@@ -314,20 +337,6 @@ def simplified(conditions: Sequence[Word]) -> list[Word] | None:
             kept.append(simple)
             known |= terms.literals([simple.term])
     return kept or [TRUE]
-
-
-def easy_end(state: State) -> Word:
-    """An x86 goes on in low memory, off the first pages, and its stack is there, too (width 1); true elsewhere.
-
-    A witness that says so of where a transfer goes is no less general, and easier to run on an emulator.
-    """
-    words = state.words()
-    for stack, pointer in (("esp", "eip"), ("rsp", "rip")):
-        if stack in words:
-            target = words["cs.base"].zero_extend(words[pointer].width) + words[pointer]
-            low = (words[stack] >= 0x8000) & (words[stack] < 0x40000)
-            return low & (target >= 0x18000) & (target < 0x20000)
-    return TRUE
 
 
 def plainest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import attrs
@@ -13,14 +13,19 @@ from popek.solving.solver import Answer, Effort, Model, Solver, sha256, solver_v
 
 
 class Truth(enum.Enum):
-    """A three-valued answer.  It has no truth value of its own: compare it."""
+    """One of four answers.  It has no truth value of its own: compare it.
+
+    UNKNOWN was asked and not decided; NOT_ASKED has no meaning for this machine or technique, or needs something
+    that they do not say.
+    """
 
     YES = "yes"
     NO = "no"
     UNKNOWN = "unknown"
+    NOT_ASKED = "not-asked"
 
     def __bool__(self) -> bool:
-        raise TypeError("a three-valued answer is no bool: compare it with Truth.YES, NO or UNKNOWN")
+        raise TypeError("an answer is no bool: compare it with Truth.YES, NO, UNKNOWN or NOT_ASKED")
 
 
 def yes_if(condition: bool) -> Truth:
@@ -29,22 +34,27 @@ def yes_if(condition: bool) -> Truth:
 
 
 def either(a: Truth, b: Truth) -> Truth:
-    """Three-valued or."""
-    if Truth.YES in (a, b):
-        return Truth.YES
-    return Truth.UNKNOWN if Truth.UNKNOWN in (a, b) else Truth.NO
+    """Or: yes if one is; no only if both were asked."""
+    return next((t for t in (Truth.YES, Truth.UNKNOWN, Truth.NOT_ASKED) if t in (a, b)), Truth.NO)
 
 
 def both(a: Truth, b: Truth) -> Truth:
-    """Three-valued and."""
-    if Truth.NO in (a, b):
-        return Truth.NO
-    return Truth.UNKNOWN if Truth.UNKNOWN in (a, b) else Truth.YES
+    """And: no if one is; yes only if both were asked."""
+    return next((t for t in (Truth.NO, Truth.UNKNOWN, Truth.NOT_ASKED) if t in (a, b)), Truth.YES)
+
+
+def any_asked(answers: Iterable[Truth]) -> Truth:
+    """Or, over those of the answers that were asked; NOT_ASKED where none was."""
+    asked = [answer for answer in answers if answer is not Truth.NOT_ASKED]
+    total = Truth.NO if asked else Truth.NOT_ASKED
+    for answer in asked:
+        total = either(total, answer)
+    return total
 
 
 def negate(a: Truth) -> Truth:
-    """Three-valued not."""
-    return {Truth.YES: Truth.NO, Truth.NO: Truth.YES, Truth.UNKNOWN: Truth.UNKNOWN}[a]
+    """Not."""
+    return {Truth.YES: Truth.NO, Truth.NO: Truth.YES}.get(a, a)
 
 
 class Status(enum.Enum):
@@ -53,11 +63,17 @@ class Status(enum.Enum):
     HOLDS = "holds"
     REFUTED = "refuted"
     UNKNOWN = "unknown"
+    NOT_ASKED = "not-asked"
 
     @classmethod
     def of(cls, truth: Truth) -> Status:
         """A claim that something is so."""
-        return {Truth.YES: cls.HOLDS, Truth.NO: cls.REFUTED, Truth.UNKNOWN: cls.UNKNOWN}[truth]
+        return {
+            Truth.YES: cls.HOLDS,
+            Truth.NO: cls.REFUTED,
+            Truth.UNKNOWN: cls.UNKNOWN,
+            Truth.NOT_ASKED: cls.NOT_ASKED,
+        }[truth]
 
 
 @attrs.frozen(eq=False, slots=False)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from .errors import UserError
 
 if TYPE_CHECKING:
-    from popek.architectures.ia32.decoded import Decoded
+    from popek.architectures.x86.decoded import Decoded
 
 Bytes = Annotated[
     str | None, Parameter(name="--bytes", help="Instead of INSTRUCTION: its machine code, in hexadecimal.")
@@ -31,7 +31,7 @@ def decoded(machine: str, instruction: str | None, code: str | None, bits: int |
     if instruction is not None:
         raise UserError(f"--bytes: expected no instruction beside it, not {instruction!r}")
     from popek.architectures.ia32 import decoding as ia32
-    from popek.architectures.ia32.disassembly import DecodingError
+    from popek.architectures.x86.disassembly import DecodingError
     from popek.architectures.x86_64 import decoding as x86_64
 
     decoders = {"ia32": (ia32.decode, 32), "x86-64": (x86_64.decode, 64)}

@@ -41,6 +41,20 @@ class Line:
         return self.instruction.assembly(self.operands)
 
 
+def line(machine: Machine[S], form: str, operands: Mapping[str, int]) -> Line:
+    """A form of a machine with some of its operands; the others are the smallest."""
+    instruction = machine.instructions[form]
+    smallest = {
+        name: operand.kind.first.get(part, 0)
+        for operand in instruction.inputs
+        for part, (name, _) in zip(operand.kind.parts, operand.part_names(), strict=True)
+    }
+    unknown = sorted(operands.keys() - smallest.keys())
+    if unknown:
+        raise KeyError(f"{form} has no {', '.join(unknown)}; it has {', '.join(smallest)}")
+    return Line(instruction, {**smallest, **operands})
+
+
 def run_lines(machine: Machine[S], lines: Sequence[Line], before: S) -> tuple[Outcome[S], int]:
     """Run a program on numbers; it stops at the first instruction that does not complete.
 

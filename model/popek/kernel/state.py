@@ -241,6 +241,21 @@ class RegisterComponent(Component, Generic[R]):
         yield Slot(prefix, self.width, base, self.reset, fields)
 
 
+class SameRegister(RegisterComponent[R]):
+    """Another name for a register; it stores nothing."""
+
+    def __init__(self, kind: type[R], width: int, of: str) -> None:
+        super().__init__(kind, width, Role.GENERAL, 0)
+        self.name = of
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """The name stays that of the register."""
+
+    def slots(self, prefix: str, roles: Mapping[str, Role]) -> Iterator[Slot]:
+        """None."""
+        return iter(())
+
+
 class GroupComponent(Component, Generic[G]):
     """Components that belong together."""
 
@@ -257,12 +272,18 @@ class GroupComponent(Component, Generic[G]):
     def slots(self, prefix: str, roles: Mapping[str, Role]) -> Iterator[Slot]:
         """What is stored under the name `prefix`, with roles that override its own."""
         merged = {**self.roles, **roles}
-        for klass in reversed(self.kind.__mro__):
-            for name, part in vars(klass).items():
-                if isinstance(part, Component):
-                    below = {k[len(name) :].lstrip("."): r for k, r in merged.items() if _below(k, name)}
-                    for slot in part.slots(f"{prefix}.{name}", below):
-                        yield attrs.evolve(slot, reset=self.resets.get(name, slot.reset))
+        for name, part in _declared(self.kind).items():
+            below = {k[len(name) :].lstrip("."): r for k, r in merged.items() if _below(k, name)}
+            for slot in part.slots(f"{prefix}.{name}", below):
+                yield attrs.evolve(slot, reset=self.resets.get(name, slot.reset))
+
+
+def _declared(kind: type) -> dict[str, Component]:
+    """The components of a class in declared order; what a subclass declares again keeps its place."""
+    found: dict[str, Component] = {}
+    for klass in reversed(kind.__mro__):
+        found |= {name: part for name, part in vars(klass).items() if isinstance(part, Component)}
+    return found
 
 
 def _below(path: str, name: str) -> bool:
@@ -346,6 +367,11 @@ def register(
     return RegisterComponent(kind, width, role, reset)
 
 
+def same(kind: type[R], width: int, of: str) -> SameRegister[R]:
+    """Another name for the register called `of`, which is declared with the same kind and width."""
+    return SameRegister(kind, width, of)
+
+
 def group(
     kind: type[G], *, roles: Mapping[str, Role] | None = None, resets: Mapping[str, int] | None = None
 ) -> GroupComponent[G]:
@@ -383,14 +409,37 @@ class State:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         slots: list[Slot] = []
-        for klass in reversed(cls.__mro__):
-            for name, part in vars(klass).items():
-                if isinstance(part, Component):
-                    slots.extend(part.slots(name, {}))
-        cls.layout = tuple(slots)
-        cls.leaves_of = {slot.name: tuple(slot.leaves()) for slot in slots}
-        cls.leaves = tuple(itertools.chain.from_iterable(cls.leaves_of.values()))
+        for name, part in _declared(cls).items():
+            slots.extend(part.slots(name, {}))
+        cls._arrange(slots, {slot.name: tuple(slot.leaves()) for slot in slots})
+
+    @classmethod
+    def _arrange(cls, slots: Iterable[Slot], leaves_of: Mapping[str, tuple[Leaf, ...]]) -> None:
+        cls.layout, cls.leaves_of = tuple(slots), leaves_of
+        cls.leaves = tuple(itertools.chain.from_iterable(leaves_of.values()))
         cls._leaf_named = {leaf.name: leaf for leaf in cls.leaves}
+
+    @classmethod
+    def with_roles(cls, role: Callable[[str, Role], Role]) -> type[Self]:
+        """The same components with other roles, as a technique may see them.
+
+        Args:
+            role: the new role of a leaf or a memory, from its name and its own role.
+        """
+
+        def seen(slot: Slot) -> Slot:
+            whole = slot.address or [leaf.name for leaf in cls.leaves_of[slot.name]] == [slot.name]
+            return attrs.evolve(slot, role=role(slot.name, slot.role)) if whole else slot
+
+        made: type[Self] = type(cls.__name__, (cls,), {"__doc__": cls.__doc__})
+        made._arrange(
+            map(seen, cls.layout),
+            {
+                name: tuple(attrs.evolve(leaf, role=role(leaf.name, leaf.role)) for leaf in leaves)
+                for name, leaves in cls.leaves_of.items()
+            },
+        )
+        return made
 
     @classmethod
     def _new(cls, words: dict[str, Word], memories: dict[str, Memory]) -> Self:

@@ -14,7 +14,7 @@ from .svg import LINE, MARGIN, SIZE, Figure, box, text, width_of
 
 MANY = 24  # critical mnemonics that are spelled out
 BAR = 20
-STYLES = {Status.HOLDS: "green", Status.REFUTED: "red", Status.UNKNOWN: "yellow"}
+STYLES = {Status.HOLDS: "green", Status.REFUTED: "red", Status.UNKNOWN: "yellow", Status.NOT_ASKED: "dim"}
 VERDICTS = {
     Verdict.VIRTUALIZABLE: "bold green",
     Verdict.HYBRID: "bold cyan",

@@ -194,7 +194,7 @@ def _place(entry: Entry, words: _Shared, witnesses: _Shared, texts: Mapping[str,
     }
 
 
-_LETTERS = {Truth.YES: "y", Truth.NO: "n", Truth.UNKNOWN: "u", None: "-"}
+_LETTERS = {Truth.YES: "y", Truth.NO: "n", Truth.UNKNOWN: "u", Truth.NOT_ASKED: "-", None: "-"}
 
 
 def _form(form: Form, words: _Shared, witnesses: _Shared, texts: Mapping[str, int]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from .wording import counted
 if TYPE_CHECKING:
     from popek_proofs.claims import ClaimVerdict, RowVerdict
 
-STYLES = {Status.HOLDS: "green", Status.REFUTED: "red", Status.UNKNOWN: "yellow"}
+STYLES = {Status.HOLDS: "green", Status.REFUTED: "red", Status.UNKNOWN: "yellow", Status.NOT_ASKED: "dim"}
 
 
 def claims(found: Iterable[ClaimVerdict]) -> RenderableType:

@@ -17,8 +17,18 @@ from popek_proofs.eight_problems.traces import Cost
 from . import classification
 from .witnesses import Named
 
-_WORDS = {Truth.YES: "present", Truth.NO: "absent", Truth.UNKNOWN: "unknown"}
-_STYLES = {Truth.YES: "bold red", Truth.NO: "bold green", Truth.UNKNOWN: "bold yellow"}
+_WORDS = {
+    Truth.YES: "present",
+    Truth.NO: "absent",
+    Truth.UNKNOWN: "unknown",
+    Truth.NOT_ASKED: "not asked",
+}
+_STYLES = {
+    Truth.YES: "bold red",
+    Truth.NO: "bold green",
+    Truth.UNKNOWN: "bold yellow",
+    Truth.NOT_ASKED: "dim",
+}
 
 
 def problems(found: Sequence[Found], asking: Asking) -> RenderableType:
@@ -33,7 +43,11 @@ def problems(found: Sequence[Found], asking: Asking) -> RenderableType:
         for answer in one.answers:
             body += _answer(answer)
         parts += ["", head, Padding(Group(*body), (0, 0, 0, 2))]
-    counts = [f"{sum(one.present is truth for one in found)} {word}" for truth, word in _WORDS.items()]
+    counts = [
+        f"{number} {word}"
+        for truth, word in _WORDS.items()
+        if (number := sum(one.present is truth for one in found)) or truth is not Truth.NOT_ASKED
+    ]
     return Group(*parts, "", Text(", ".join(counts), "bold"))
 
 

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from popek_proofs.theorems.instantiate import Instantiation
     from popek_proofs.theorems.proposition import Proof, ProofReport
 
-STYLES = {Status.HOLDS: "bold green", Status.REFUTED: "bold red", Status.UNKNOWN: "yellow"}
+STYLES = {
+    Status.HOLDS: "bold green",
+    Status.REFUTED: "bold red",
+    Status.UNKNOWN: "yellow",
+    Status.NOT_ASKED: "dim",
+}
 MANY = 3  # propositions up to which their counterexample tables are shown
 
 

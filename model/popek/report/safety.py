@@ -12,8 +12,18 @@ from popek_proofs.safety import Dropped, Safety
 from . import classification
 from .witnesses import Named
 
-_WORDS = {Truth.YES: "nobody escapes", Truth.NO: "a way out", Truth.UNKNOWN: "unknown"}
-_STYLES = {Truth.YES: "bold green", Truth.NO: "bold red", Truth.UNKNOWN: "bold yellow"}
+_WORDS = {
+    Truth.YES: "nobody escapes",
+    Truth.NO: "a way out",
+    Truth.UNKNOWN: "unknown",
+    Truth.NOT_ASKED: "not asked",
+}
+_STYLES = {
+    Truth.YES: "bold green",
+    Truth.NO: "bold red",
+    Truth.UNKNOWN: "bold yellow",
+    Truth.NOT_ASKED: "dim",
+}
 
 
 def safety(found: Safety) -> RenderableType:

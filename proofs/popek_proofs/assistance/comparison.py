@@ -383,7 +383,12 @@ def _problem(name: str) -> Callable[[Assistance, Progress], Cell]:
         (found,) = eight_problems.ask(
             eight_problems.find([name]), asking, progress=lambda done, total: progress()
         )
-        words = {Truth.YES: "present", Truth.NO: "absent", Truth.UNKNOWN: "unknown"}
+        words = {
+            Truth.YES: "present",
+            Truth.NO: "absent",
+            Truth.UNKNOWN: "unknown",
+            Truth.NOT_ASKED: "not asked",
+        }
         present = [item for item in found.answers if item.present is not Truth.NO]
         why = "; ".join(
             f"{item.question}: {words[item.present]}{' (' + ', '.join(item.forms) + ')' if item.forms else ''}"

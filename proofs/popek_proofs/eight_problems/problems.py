@@ -9,13 +9,14 @@ processor with hardware support.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import attrs
 
 from popek.checks.promises import Keeper
-from popek.checks.runs import Run, handed_over
-from popek.checks.situation import Situation, easy_end, holds_together
+from popek.checks.runs import Run
+from popek.checks.situation import Situation, holds_together
 from popek.checks.verdict import Status, Truth, either
 from popek.kernel import terms
 from popek.kernel.machine import UnknownNameError
@@ -61,10 +62,7 @@ class Found:
     @property
     def present(self) -> Truth:
         """Whether one of its questions has a witness."""
-        total = Truth.NO
-        for answer in self.answers:
-            total = either(total, answer.present)
-        return total
+        return reduce(either, (answer.present for answer in self.answers))
 
     @property
     def unknown(self) -> bool:
@@ -120,7 +118,7 @@ def ring_aliasing(asking: Asking, every: bool) -> Answered:
         "The two states differ only in the level, neither run traps, and the program sees the difference.",
         lambda run: True,
         ways,
-        ("PUSH CS", "MOV r32, Sreg"),
+        "ring-aliasing",
     )
 
 
@@ -146,19 +144,26 @@ def taken_addresses(asking: Asking, every: bool) -> Answered:
         "The guest's own machine completes the reference; on the hardware the address is the VMM's, and it traps.",
         _loads_or_stores,
         ways,
-        ("MOV r32, m32", "MOV r64, m64"),
+        "taken-addresses",
     )
 
 
 def seen_storage(asking: Asking, every: bool) -> Answered:
-    """What the VMM has put among the guest's tables shows without a trap; nothing, where the tables are the guest's."""
-    if "gdtr.base" not in asking.technique.owned:
-        return Answered("a descriptor of the VMM's shows", Truth.NO)
-    keeper = Keeper(asking.machine, asking.technique, asking.configuration, effort=asking.effort)
+    """What the VMM keeps in storage for the processor shows without a trap: its tables, where the guest has its own.
+
+    The VMM's tables are what the processor finds through a register that the technique replaces.
+    """
+    machine, technique = asking.machine, asking.technique
+    tables = {
+        machine.state.leaf(name).component
+        for name in technique.replaced
+        if name not in machine.state.reset().memories()
+    }
+    keeper = Keeper(machine, technique, asking.configuration, effort=asking.effort)
     found: list[str] = []
     witness = None
     unknown = False
-    for s in asking.situations(_looks_at_a_descriptor, ("LSL r32, r16",)):
+    for s in asking.situations(lambda run: _looks_through(run, tables), "seen-storage"):
         if s is None:
             unknown = True
             continue
@@ -169,23 +174,28 @@ def seen_storage(asking: Asking, every: bool) -> Answered:
             witness = witness or secrecy.witness
             if not every:
                 break
-    question = "a descriptor of the VMM's shows"
     present = Truth.YES if found else (Truth.UNKNOWN if unknown else Truth.NO)
-    return Answered(question, present, witness, tuple(found))
+    return Answered("what the VMM keeps in its tables shows", present, witness, tuple(found))
 
 
 def _loads_or_stores(run: Run[Any]) -> bool:
     return any(isinstance(path.result, Trap) and path.result.memory for path in run.paths)
 
 
-def _looks_at_a_descriptor(run: Run[Any]) -> bool:
-    """It depends on the limit of a descriptor table, and changes no resource: LAR, LSL, VERR, VERW."""
-    return "gdtr.limit" in run.mentioned and not any(
+def _looks_through(run: Run[Any], tables: set[str]) -> bool:
+    """It reads storage at an address that one of these components decides, and changes no resource."""
+    if any(
         after[leaf.name].term is not run.before[leaf.name].term
         for _, after in run.completions()
         for leaf in run.before.leaves
         if leaf.role in (Role.RESOURCE, Role.MODE)
-    )
+    ):
+        return False
+    roots = [condition for path in run.paths for condition in path.conditions]
+    roots += [term for _, after in run.completions() for term in _results(run.before, after)]
+    storage = {slot.name for slot in run.before.layout if slot.address and slot.role is Role.MEMORY}
+    places = [cell.args[0] for cell in terms.applications_of(roots) if cell.data in storage]
+    return not tables.isdisjoint(terms.variables_of(places))
 
 
 # -- 3. non-faulting access to privileged state ---------------------------------------------------
@@ -240,7 +250,7 @@ def silent_reads(asking: Asking, every: bool) -> Answered:
         "The two states differ only in what the VMM holds for itself, neither run traps, and the program sees it.",
         wanted,
         ways,
-        ("SGDT m",),
+        "silent-reads",
     )
 
 
@@ -264,7 +274,7 @@ def _results(before: State, after: State) -> list[terms.Term]:
 
 def _transition(asking: Asking, every: bool, question: str, story: str, leaves_user: bool) -> Answered:
     machine = asking.machine
-    modes = mode_leaves(machine)
+    transfers = changes(mode_leaves(machine))
 
     def ways(s: Situation[Any]) -> Iterator[Way]:
         start, end = (machine.user, machine.supervisor) if leaves_user else (machine.supervisor, machine.user)
@@ -276,11 +286,27 @@ def _transition(asking: Asking, every: bool, question: str, story: str, leaves_u
                 yield Way(
                     [start(s.guest), arrives, *holds_together(others, conditions)],
                     (s.guest, s.private),
-                    nicer=[easy_end(after)],
+                    nicer=[machine.practice.easy_end(after)],
                 )
+        if leaves_user and _calls_by_trapping(s.native):
+            # Where the guest's own machine traps, its trap enters its kernel.
+            for path in s.native.paths:
+                for others in s.reaching(s.hardware):
+                    yield Way(
+                        [start(s.guest), *holds_together(others, path.conditions)], (s.guest, s.private)
+                    )
 
-    examples = ("SYSENTER", "SYSCALL", "INT imm8", "SYSEXIT", "SYSRET", "IRETD", "IRETQ")
-    return search(asking, every, question, story, changes(modes), ways, examples)
+    def wanted(run: Run[Any]) -> bool:
+        return transfers(run) or (leaves_user and _calls_by_trapping(run))
+
+    return search(asking, every, question, story, wanted, ways, "transitions")
+
+
+def _calls_by_trapping(run: Run[Any]) -> bool:
+    """It does nothing but trap, in every mode and with one vector: a supervisor call (SVC, EMT, ECALL)."""
+    outcomes = [path.result for path in run.paths]
+    vectors = {outcome.vector for outcome in outcomes if isinstance(outcome, Trap) and not outcome.memory}
+    return len(vectors) == 1 and all(isinstance(o, Trap) and not o.memory for o in outcomes)
 
 
 def system_calls(asking: Asking, every: bool) -> Answered:
@@ -311,7 +337,7 @@ def bypassed_kernel(asking: Asking, every: bool) -> Answered:
     def ways(s: Situation[Any]) -> Iterator[Way]:
         kernel = s.machine.supervisor(s.guest)
         arrivals = [
-            ((*conditions, handed_over(s.machine, s.technique, after).term), after)
+            ((*conditions, s.over(s.hardware, after).term), after)
             for conditions, after in s.hardware.completions()
         ]
         for conditions, after in s.native.completions():
@@ -319,7 +345,7 @@ def bypassed_kernel(asking: Asking, every: bool) -> Answered:
                 yield Way(
                     [kernel, s.machine.supervisor(after), *holds_together(others, conditions)],
                     (s.guest, s.private),
-                    nicer=[easy_end(after), easy_end(arrived)],
+                    nicer=[s.machine.practice.easy_end(after), s.machine.practice.easy_end(arrived)],
                 )
 
     return search(
@@ -329,7 +355,7 @@ def bypassed_kernel(asking: Asking, every: bool) -> Answered:
         "On the guest's own machine this enters its kernel anew; the hardware is in the VMM, without any trap.",
         changes(mode_leaves(asking.machine)),
         ways,
-        ("SYSENTER", "SYSCALL"),
+        "bypassed-kernel",
     )
 
 
@@ -354,7 +380,7 @@ def lost_interrupt_flag(asking: Asking, every: bool) -> Answered:
                 )
 
     if not masks:
-        return Answered("a change of the interrupt flag is lost", Truth.NO)
+        return Answered("a change of the interrupt flag is lost", Truth.NOT_ASKED)
     return search(
         asking,
         every,
@@ -362,7 +388,7 @@ def lost_interrupt_flag(asking: Asking, every: bool) -> Answered:
         "The guest's own machine changes the interrupt flag; on the hardware nothing happens, and nobody learns.",
         changes(masks),
         ways,
-        ("POPFD", "POPFQ", "SPL"),
+        "lost-interrupt-mask",
     )
 
 
@@ -385,7 +411,7 @@ def trapping_interrupt_flag(asking: Asking, every: bool) -> Answered:
 
     question = "masking interrupts traps each time"
     if not masks:
-        return Answered(question, Truth.NO)
+        return Answered(question, Truth.NOT_ASKED)
     found = search(
         asking,
         every,
@@ -393,7 +419,7 @@ def trapping_interrupt_flag(asking: Asking, every: bool) -> Answered:
         "The guest's own machine masks or unmasks interrupts; on the hardware this traps each time.",
         changes(masks),
         ways,
-        ("CLI", "STI"),
+        "trapping-interrupt-mask",
     )
     counted = costs(asking.machine, asking.technique, asking.configuration, ("critical section",))
     return attrs.evolve(found, costs=counted)
@@ -419,7 +445,7 @@ def _shared_level(s: Situation[Any]) -> tuple[Word, ...]:
 def one_ring_for_two(asking: Asking, every: bool) -> Answered:
     """What the guest's own machine denies its programs, the hardware lets them do."""
     question = "the guest's kernel is not protected from its programs"
-    some = next((s for s in asking.situations(lambda run: True, ("NOP",)) if s is not None), None)
+    some = next((s for s in asking.situations(lambda run: True, "shared-level") if s is not None), None)
     if some is not None and some.first(iter([_shared_level(some)]))[0] is Answer.UNSAT:
         return Answered(question, Truth.NO)
 
@@ -441,7 +467,7 @@ def one_ring_for_two(asking: Asking, every: bool) -> Answered:
         "guest's kernel, and it completes.",
         lambda run: any(isinstance(path.result, Trap) for path in run.paths),
         ways,
-        ("MOV m32, r32", "MOV m64, r64", "MOV Sreg, r16"),
+        "ring-compression",
     )
 
 
@@ -467,7 +493,7 @@ def frequent_traps(asking: Asking, every: bool) -> Answered:
         "The guest's own machine completes this in its kernel; on the hardware it traps each time.",
         lambda run: any(isinstance(path.result, Trap) and not path.result.memory for path in run.paths),
         ways,
-        ("MOV CR8, r64", "MOV CR3, r32", "MOV CR3, r64"),
+        "frequent-traps",
     )
     return attrs.evolve(found, costs=costs(asking.machine, asking.technique, asking.configuration))
 

@@ -51,13 +51,14 @@ class Asking:
         return self._runs.of(instruction)
 
     def situations(
-        self, wanted: Callable[[Run[Any]], bool], examples: Sequence[str]
+        self, wanted: Callable[[Run[Any]], bool], examples: str
     ) -> Iterator[Situation[Any] | None]:
         """Each form whose run is wanted, under the technique; None for one that has too many paths.
 
-        The paper's own examples come first, so that a witness is one of theirs where it can be.
+        The machine's examples for a question of this name come first, so that a witness is one that the literature
+        names where it can be.
         """
-        places = {form: place for place, form in enumerate(examples)}
+        places = {form: place for place, form in enumerate(self.machine.practice.examples.get(examples, ()))}
         for instruction in sorted(self.forms, key=lambda i: places.get(i.form, len(places))):
             run = self.run(instruction)
             if run is None:
@@ -123,9 +124,9 @@ def search(
     story: str,
     wanted: Callable[[Run[Any]], bool],
     ways: Callable[[Situation[Any]], Iterator[Way]],
-    examples: Sequence[str],
+    examples: str,
 ) -> Answered:
-    """Look for a form with one of the ways."""
+    """Look for a form with one of the ways; `examples` is the name of the question."""
     found: list[str] = []
     witness: Counterexample[Any] | None = None
     unknown = False

@@ -6,7 +6,7 @@ instruction, as a VMM that emulates what traps would have it, and the hardware i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -19,33 +19,10 @@ from popek.checks.verdict import Truth
 from popek.kernel.configuration import Configuration
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next, NotModelled
-from popek.kernel.program import Line
+from popek.kernel.program import Line, line
 from popek.kernel.state import Role
 from popek.kernel.technique import Technique
 from popek.solving.solver import Effort
-
-TRACES: Mapping[str, Sequence[tuple[str, Mapping[str, int]]]] = {
-    "critical section": (
-        ("PUSHFD|PUSHFQ", {}),
-        ("CLI", {}),
-        ("INC r32|INC r64", {}),
-        ("ADD m32, r32|ADD m64, r64", {"operand m32.offset": 0x18000, "operand m64.offset": 0x18000}),
-        ("POPFD|POPFQ", {}),
-    ),
-    "wait for interrupts": (("CLI", {}), ("STI", {}), ("HLT", {})),
-    "context switch": (
-        ("MOV r32, CR3|MOV r64, CR3", {}),
-        ("MOV CR3, r32|MOV CR3, r64", {}),
-        ("MOV r32, CR0|MOV r64, CR0", {}),
-        ("CLTS", {}),
-    ),
-    "task priority": (("MOV CR8, r64", {}), ("NOP", {}), ("MOV CR8, r64", {})),
-    "device": (("OUT imm8, AL", {"operand imm8": 0x20}), ("IN AL, imm8", {"operand imm8": 0x21})),
-}
-"""Pieces of kernel code, as forms with their operands; parts that are missing are the smallest.
-
-`|` separates alternatives: what one machine spells so, another spells otherwise.
-"""
 
 
 @attrs.frozen
@@ -80,39 +57,26 @@ def costs(
     machine: Machine[Any],
     technique: Technique[Any],
     configuration: Configuration,
-    names: Sequence[str] = tuple(TRACES),
+    names: Sequence[str] | None = None,
 ) -> tuple[Cost, ...]:
-    """The costs of the traces whose instructions the machine has."""
+    """The costs of the machine's pieces of kernel code whose instructions it has; of all of them by default."""
     effort = Effort()
-    known = {name: lines for name in TRACES if (lines := _lines(machine, TRACES[name])) is not None}
+    known = {
+        name: [line(machine, *step) for step in code]
+        for name, code in machine.practice.code.items()
+        if all(form in machine.instructions for form, _ in code)
+    }
     if not known:
         return ()
     first = next(iter(known.values()))[0]
     start = plainest(machine, technique, configuration, first.instruction, effort, first.operands)
-    found = []
-    for name in names:
-        lines = known.get(name)
-        if lines is None or start is None:
-            continue
-        found.append(_cost(name, machine, technique, configuration, lines, start, effort))
-    return tuple(found)
-
-
-def _lines(machine: Machine[Any], trace: Sequence[tuple[str, Mapping[str, int]]]) -> tuple[Line, ...] | None:
-    lines = []
-    for forms, operands in trace:
-        known = [form for form in forms.split("|") if form in machine.instructions]
-        if not known:
-            return None
-        instruction = machine.instructions[known[0]]
-        smallest = {
-            name: operand.kind.first.get(part, 0)
-            for operand in instruction.inputs
-            for part, (name, _) in zip(operand.kind.parts, operand.part_names(), strict=True)
-        }
-        given = {name: value for name, value in operands.items() if name in smallest}
-        lines.append(Line(instruction, {**smallest, **given}))
-    return tuple(lines)
+    if start is None:
+        return ()
+    return tuple(
+        _cost(name, machine, technique, configuration, lines, start, effort)
+        for name, lines in known.items()
+        if names is None or name in names
+    )
 
 
 def _cost(
@@ -128,24 +92,27 @@ def _cost(
     guest, private = start
     fates: list[tuple[str, str]] = []
     necessary = needless = lost = 0
-    for line in lines:
-        native = machine.step(line.instruction, guest, line.words)
-        hardware = machine.step(line.instruction, technique.map(guest, private), line.words)
+    for each in lines:
+        native = machine.step(each.instruction, guest, each.words)
+        image = technique.map(guest, private)
+        hardware = machine.step(each.instruction, image, each.words)
         if not isinstance(native, Next):
-            fates.append((str(line), "not completed by the guest's own machine"))
+            fates.append((str(each), "not completed by the guest's own machine"))
             break
-        over = isinstance(hardware, Next) and bool(handed_over(machine, technique, hardware.state))
+        over = isinstance(hardware, Next) and bool(
+            handed_over(machine, technique, image, hardware.state, private)
+        )
         if isinstance(hardware, NotModelled):
-            fates.append((str(line), "not modelled on the hardware"))
+            fates.append((str(each), "not modelled on the hardware"))
         elif not isinstance(hardware, Next) or over:
-            innocuous = classifier.classify(line.instruction).innocuous is Truth.YES
+            innocuous = classifier.classify(each.instruction).innocuous is Truth.YES
             needless, necessary = needless + innocuous, necessary + (not innocuous)
-            fates.append((str(line), "a needless trap" if innocuous else "a trap"))
+            fates.append((str(each), "a needless trap" if innocuous else "a trap"))
         elif _lost(technique, guest, native.state, hardware.state, private):
             lost += 1
-            fates.append((str(line), "completes, and does something else"))
+            fates.append((str(each), "completes, and does something else"))
         else:
-            fates.append((str(line), "completes"))
+            fates.append((str(each), "completes"))
         guest = native.state
     return Cost(name, tuple(fates), necessary, needless, lost)
 
@@ -174,4 +141,4 @@ def _leaves(a: Any, b: Any) -> list[Any]:
     return [leaf for leaf in a.leaves if int(a[leaf.name]) != int(b[leaf.name])]
 
 
-__all__ = ["TRACES", "Cost", "costs"]
+__all__ = ["Cost", "costs"]

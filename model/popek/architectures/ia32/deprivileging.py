@@ -14,54 +14,37 @@ What such a VMM still gets wrong, no VMM of this kind gets right.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from popek.architectures.x86.deprivileging import (
+    ENTRY_AT,
+    IDT_AT,
+    RESERVED,
+    TSS_AT,
+    Ring,
+    compressed,
+    entry_of,
+    owned_leaves,
+    ring_1,
+    ring_3,
+    select,
+)
+from popek.architectures.x86.deprivileging import start_of as _start
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.kernel.memory import Memory
-from popek.kernel.state import Role
 from popek.kernel.technique import Hypothesis, Technique
 from popek.kernel.words import TRUE, Word, all_of, concat, ite
 
-if TYPE_CHECKING:
-    from .state import Ia32
-
-Ring = Callable[[Word], Word]
+from .state import Ia32
 
 SOURCE: Final = "Robin and Irvine 2000, section 3; Uhlig et al. 2005"
 VMM_CODE: Final = 0x00CF9B000000FFFF  # flat, DPL 0, present, accessed
 VMM_DATA: Final = 0x00CF93000000FFFF
 GATE: Final = 0x8E  # present 32-bit interrupt gate, DPL 0
 
-# Where things are in the VMM's storage, which begins at a multiple of its size.
-RESERVED: Final = 0x20000
-IDT_AT: Final = 0x10000
-TSS_AT: Final = 0x18000
-
-
-def _ring_1(level: Word) -> Word:
-    """0 becomes 1; the others stay."""
-    return ite(level == 0, Word(2, 1), level)
-
-
-def _ring_3(level: Word) -> Word:
-    """Every level becomes 3."""
-    return Word(2, 3)
-
-
-def owned_leaves() -> tuple[str, ...]:
-    """What belongs to the VMM: every resource but the segment registers, which are the guest's."""
-    from .state import SEGMENT_NAMES, Ia32
-
-    guest = tuple(f"{name}." for name in SEGMENT_NAMES)
-    roles = (Role.RESOURCE, Role.TIME)
-    words = [leaf.name for leaf in Ia32.leaves if leaf.role in roles and not leaf.name.startswith(guest)]
-    return (*words, *(slot.name for slot in Ia32.layout if slot.address and slot.role is Role.RESOURCE))
-
 
 def _map(ring: Ring, guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset()) -> Ia32:
-    from .state import SEGMENT_NAMES
-
     hardware = private.copy()
     start = _start(private)
     hardware.reserved.base, hardware.reserved.size = start, Word(32, RESERVED)
@@ -114,21 +97,11 @@ def _storage(
     return ite(own, content, guest.memory.load(address))
 
 
-def _start(private: Ia32) -> Word:
-    return private.reserved.base.replace(RESERVED.bit_length() - 2, 0, 0)
-
-
-def _select(number: Word, choices: tuple[Word, ...]) -> Word:
-    result = choices[-1]
-    for index in range(len(choices) - 2, -1, -1):
-        result = ite(number == index, choices[index], result)
-    return result
-
-
 def _gate_byte(private: Ia32, number: Word) -> Word:
     """A byte of a gate in the VMM's IDT; all gates are the same."""
-    selector, zero = private.cs.selector.value, Word(8, 0)
-    return _select(number, (zero, zero, selector[7:0], selector[15:8], zero, Word(8, GATE), zero, zero))
+    selector, zero, entry = private.cs.selector.value, Word(8, 0), entry_of(private)
+    low = (entry[7:0], entry[15:8], selector[7:0], selector[15:8], zero, Word(8, GATE))
+    return select(number, (*low, entry[23:16], entry[31:24]))
 
 
 def _shadow_byte(ring: Ring, guest: Ia32, private: Ia32, offset: Word, *, gates: bool = False) -> Word:
@@ -136,18 +109,10 @@ def _shadow_byte(ring: Ring, guest: Ia32, private: Ia32, offset: Word, *, gates:
     code, data = (tuple(Word(8, whole >> 8 * i & 0xFF) for i in range(8)) for whole in (VMM_CODE, VMM_DATA))
     entry, own = concat(offset[31:3], Word(3, 0)), private.cs.selector.value.replace(2, 0, 0).zero_extend(32)
     theirs = guest.memory.load(guest.gdtr.base + offset)
-    theirs = ite(offset[2:0] == 5, _compressed(ring, theirs, gates=gates), theirs)
+    theirs = ite(offset[2:0] == 5, compressed(ring, theirs, gates=gates), theirs)
     theirs = ite(offset <= guest.gdtr.limit.zero_extend(32), theirs, Word(8, 0))
-    theirs = ite(entry == own + 8, _select(offset[2:0], data), theirs)
-    return ite(entry == own, _select(offset[2:0], code), theirs)
-
-
-def _compressed(ring: Ring, rights: Word, *, gates: bool = False) -> Word:
-    """Byte 5 of a descriptor: P DPL S type; with `gates`, those of the guest work."""
-    loadable = rights[4] & rights[0]  # code or data, accessed
-    if gates:
-        loadable = loadable | ~rights[4]
-    return concat(rights[7] & loadable, ring(rights[6:5]), rights[4:0])
+    theirs = ite(entry == own + 8, select(offset[2:0], data), theirs)
+    return ite(entry == own, select(offset[2:0], code), theirs)
 
 
 def _promises(guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset()) -> Word:
@@ -158,9 +123,11 @@ def _promises(guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset
         (
             private.idtr.limit >= 0x7FF,
             private.idtr.limit <= 0x7FFF,
-            private.tr.limit < RESERVED - TSS_AT,
+            private.tr.limit < ENTRY_AT - TSS_AT,
             (own[2:0] == 0) & (own != 0) & (own + 15 <= private.gdtr.limit) & (own <= 0xFFF0),
             private.eflags.if_ == 1,
+            # What SYSENTER leads to, where it leads anywhere, is code of the VMM's, and no segment of the guest's.
+            _owns(guest, private, private.msr.load(Word(32, _SYSENTER_EIP))[31:0]),
             private.cr4.pke == 0 if NO_PROTECTION_KEYS not in without else TRUE,
             ~_owns(guest, private, start) & ~_owns(guest, private, end) & (start <= end),
         )
@@ -184,10 +151,19 @@ def _shadows(guest: Ia32, address: Word) -> Word:
 def _entered(private: Ia32, hardware: Ia32) -> Word:
     """At the one entry that the gates of the VMM's IDT lead to, or at that of SYSENTER."""
     selector = hardware.cs.selector.value
-    gate = (selector == private.cs.selector.value.replace(1, 0, 0)) & (hardware.eip == 0)
-    cs, entry = (private.msr.load(Word(32, number)) for number in (_SYSENTER_CS, _SYSENTER_EIP))
-    fast = (selector == cs[15:0].replace(1, 0, 0)) & (hardware.eip == entry[31:0])
-    return gate | fast
+    gate = (selector == private.cs.selector.value.replace(1, 0, 0)) & (hardware.eip == entry_of(private))
+    return gate | _by_sysenter(private, hardware)
+
+
+def _by_sysenter(registers: Ia32, after: Ia32) -> Word:
+    cs, entry = (registers.msr.load(Word(32, number)) for number in (_SYSENTER_CS, _SYSENTER_EIP))
+    return (after.cs.selector.value == cs[15:0].replace(1, 0, 0)) & (after.eip == entry[31:0])
+
+
+def _entries(before: Ia32, after: Ia32) -> Word:
+    """With a code segment from a table, by a gate; or by SYSENTER.  Tables and registers are the VMM's."""
+    fetched = after.cs.selector.value[15:2] != before.cs.selector.value[15:2]
+    return fetched | _by_sysenter(before, after)
 
 
 PAGES, OWN_TABLES, NO_GATES, IDT_GATES, NO_LDT = "pages", "own-tables", "no-gates", "idt-gates", "no-ldt"
@@ -224,12 +200,12 @@ def techniques() -> dict[str, Technique[Ia32]]:
 
 
 def _in_ring_1(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
-    owned = owned_leaves()
+    owned = owned_leaves(Ia32)
     unlike_the_guest = tuple(name for name in owned if name != "cr0.am")
     return Technique(
         "ring-deprivileging-0/1/3",
         "ring deprivileging, the guest's kernel at ring 1",
-        map=partial(_map, _ring_1, without=without),
+        map=partial(_map, ring_1, without=without),
         owned=owned,
         replaced=unlike_the_guest,
         # The virtual level shows in the real one, so the VMM need not keep it.
@@ -239,7 +215,9 @@ def _in_ring_1(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
         private=partial(_promises, without=without),
         owns_address=_owns,
         shadows_address=_shadows,
+        entries=_entries,
         entered=_entered,
+        entry_address=lambda hardware: hardware.cs.base + hardware.eip,
         hypotheses=HYPOTHESES,
         without=_in_ring_1,
         source=SOURCE,
@@ -247,11 +225,11 @@ def _in_ring_1(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
 
 
 def _in_ring_3(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
-    owned = owned_leaves()
+    owned = owned_leaves(Ia32)
     return Technique(
         "ring-deprivileging-0/3/3",
         "ring deprivileging, the guest's kernel at ring 3 beside its users",
-        map=partial(_map, _ring_3, without=without),
+        map=partial(_map, ring_3, without=without),
         owned=owned,
         replaced=owned,
         shadowed=(*owned, "cs.selector.rpl"),
@@ -260,7 +238,9 @@ def _in_ring_3(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
         private=partial(_promises, without=without),
         owns_address=_owns,
         shadows_address=_shadows,
+        entries=_entries,
         entered=_entered,
+        entry_address=lambda hardware: hardware.cs.base + hardware.eip,
         hypotheses=(*HYPOTHESES, VIRTUAL_INTERRUPTS),
         without=_in_ring_3,
         source=SOURCE,

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from popek.architectures.listing import listing
+from popek.architectures.x86.operands import LENGTH
+from popek.architectures.x86.practice import practice
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.memory import Memory
 from popek.kernel.words import Word, any_of
 
 from .deprivileging import techniques
 from .instructions import declare_all
-from .operands import KINDS, LENGTH
-from .state import SEGMENT_NAMES, Ia32, invariant
+from .operands import KINDS
+from .state import (
+    Ia32,
+    invariant,
+)
 
 
 def _advance(cpu: Ia32, operands: Mapping[str, Word]) -> None:
@@ -98,7 +105,9 @@ def build() -> Machine[Ia32]:
             "x87 and SIMD: one 64-bit word stands for their registers, and XSAVE and FXSAVE store that",
             "side effects of reading a device's port; time other than the time-stamp counter",
         ),
+        practice=practice(32),
         interrupt_masks=("eflags.if",),
+        architecture=listing("ia32"),
     )
     declare_all(machine)
     return machine

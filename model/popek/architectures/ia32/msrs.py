@@ -7,20 +7,20 @@ from typing import Final
 
 import attrs
 
-from popek.kernel.words import TRUE, Word, all_of, any_of, ite
+from popek.architectures.x86.msrs import (
+    IA32_APIC_BASE,
+    IA32_EFER,
+    IA32_FEATURE_CONTROL,
+    IA32_MISC_ENABLE,
+    IA32_PAT,
+    IA32_SYSENTER_CS,
+    IA32_SYSENTER_EIP,
+    IA32_SYSENTER_ESP,
+    IA32_TSC_AUX,
+    are_memory_types,
+)
+from popek.kernel.words import TRUE, Word, any_of, ite
 
-IA32_TIME_STAMP_COUNTER: Final = 0x10
-IA32_APIC_BASE: Final = 0x1B
-IA32_FEATURE_CONTROL: Final = 0x3A
-IA32_SYSENTER_CS: Final = 0x174
-IA32_SYSENTER_ESP: Final = 0x175
-IA32_SYSENTER_EIP: Final = 0x176
-IA32_MISC_ENABLE: Final = 0x1A0
-IA32_PAT: Final = 0x277
-IA32_EFER: Final = 0xC0000080
-IA32_TSC_AUX: Final = 0xC0000103
-
-MEMORY_TYPES: Final = (0, 1, 4, 5, 6, 7)
 APIC_BSP, APIC_X2, APIC_ENABLED = 1 << 8, 1 << 10, 1 << 11
 EFER_NXE: Final = 1 << 11
 # Fast strings, thermal control, performance monitoring, BTS and PEBS missing, SpeedStep, MONITOR, CPUID leaf
@@ -53,7 +53,7 @@ def _only(bits: int) -> Callable[[Word, Word], Word]:
 
 
 def _memory_types(value: Word, old: Word) -> Word:
-    return all_of(value[low + 7 : low].isin(MEMORY_TYPES) for low in range(0, 64, 8))
+    return are_memory_types(value)
 
 
 def _apic_base(value: Word, old: Word) -> Word:

@@ -6,10 +6,10 @@ from typing import Final, cast
 
 import attrs
 
+from popek.architectures.x86.paging import PageTables
 from popek.kernel.machine import Machine
 
 from .machine import build as build_plain
-from .paging import PageTables
 from .state import Ia32
 
 

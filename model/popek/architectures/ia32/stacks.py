@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
 
+from popek.architectures.x86.descriptors import (
+    Descriptor,
+    check_stack_segment,
+    error_code,
+    load_stack_segment,
+)
+from popek.architectures.x86.exceptions import (
+    SS,
+    TS,
+)
 from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import Word, concat, ite
 
 from .access import supervisor_load, within
-from .descriptors import Descriptor, check_stack_segment, error_code, load_stack_segment
-from .state import ESP, SS, TS, Ia32, Segment
-
-if TYPE_CHECKING:
-    from popek.architectures.x86_64 import state as x64
+from .state import (
+    ESP,
+    Ia32,
+)
 
 
 @attrs.frozen
@@ -66,21 +73,6 @@ def switch_to(cpu: Ia32, stack: InnerStack) -> None:
     load_stack_segment(cpu, stack.selector, stack.descriptor)
     # Only SP moves in a 16-bit stack segment; the upper half is what the TSS gave.
     cpu.gpr[ESP] = stack.pointer
-
-
-def null_if_outranked(segment: Segment | x64.Segment, level: Word) -> None:
-    """Returning outward: the selector of a data segment that is null, or that `level` may not use, becomes 0.
-
-    SDM vol. 2A, IRET, and vol. 2B, RET, Operation.
-    """
-    rights = segment.rights
-    conforming = (rights.type[3] == 1) & rights.type[2]
-    lost = (rights.unusable == 0) & ~conforming & (rights.dpl < level)
-    lost = lost | (rights.unusable == 1)
-    segment.selector = ite(lost, Word(16, 0), segment.selector.value)
-    segment.base = ite(lost, Word(segment.base.width, 0), segment.base)
-    segment.limit = ite(lost, Word(32, 0), segment.limit)
-    segment.rights = ite(lost, Word(17, 0x10000), rights.value)
 
 
 def bytes_of(count: Word, size: int) -> Word:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from popek.kernel.memory import Memory
-from popek.kernel.technique import Technique
+from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word, concat, ite
 
 from .state import shifted
@@ -29,7 +29,7 @@ def _map(guest: Pdp11, private: Pdp11) -> Pdp11:
     """
     hardware = private.copy()
     start = _start(private)
-    for name in ("pc", "sp", *(name for name in guest.words() if name in _REGISTERS)):
+    for name in ("pc", "sp", *_REGISTERS):
         hardware[name] = guest[name]
     hardware.ps = guest.ps.value
     hardware.ps.current = Word(2, USER)
@@ -64,7 +64,7 @@ def _map(guest: Pdp11, private: Pdp11) -> Pdp11:
     return hardware
 
 
-_REGISTERS = frozenset(f"r{bank}{number}" for bank in range(2) for number in range(6))
+_REGISTERS = tuple(f"r{bank}{number}" for bank in range(2) for number in range(6))
 
 
 def _in_guest(guest: Pdp11, private: Pdp11, address: Word) -> Word:
@@ -106,6 +106,7 @@ def techniques() -> dict[str, Technique[Pdp11]]:
         guest=_guest,
         private=_fits,
         owns_address=_owns,
+        entries=TRAPS_ONLY,
         guest_address=lambda private, cell: shifted(cell, _start(private)),
         source="Popek and Goldberg 1974, section 4; Popek and Kline 1975",
     )

@@ -8,29 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
-from popek.architectures.ia32.access import misaligned, within
-from popek.architectures.ia32.state import AC, FS, GP, SS, SS_
+from popek.architectures.x86.access import MemoryOperand, load, misaligned, peek, pop, push, store
+from popek.architectures.x86.exceptions import GP
+from popek.architectures.x86.registers import SS_
 from popek.kernel.outcome import MemoryFault, NotModelledError
 from popek.kernel.words import TRUE, Word, concat, ite
 
-from .state import RSP, X64, Segment, is_canonical
-
-
-@attrs.frozen
-class MemoryOperand:
-    """A reference: a segment register by its encoding (3 bits) and an offset (64 bits).
-
-    The addressing form that computed the offset makes no difference to what follows.  In 64-bit mode a
-    reference through SS is one whose base register is RSP or RBP; compatibility mode uses the low 32 bits.
-    """
-
-    segment: Word
-    offset: Word
-
-    def __add__(self, distance: int) -> MemoryOperand:
-        return MemoryOperand(self.segment, self.offset + distance)
+from .addresses import all_canonical, is_canonical, low_half
+from .segmentation import allows, linear, set_stack_pointer, wrapped
+from .state import RSP, X64
 
 
 def needs_long_mode(
@@ -45,33 +31,6 @@ def needs_long_mode(
         raise NotModelledError(why)
 
 
-def low_half(value: Word) -> Word:
-    """Bits 31:0, zero-extended to 64."""
-    return value.truncate(32).zero_extend(64)
-
-
-def linear(cpu: X64, segment: Segment, number: Word, offset: Word) -> Word:
-    """The linear address (64 bits) of an offset (64 bits) in a segment; nothing is checked."""
-    based = number >= FS
-    base = ite(cpu.long & ~based, Word(64, 0), segment.base)
-    address = base + ite(cpu.long, offset, low_half(offset))
-    return ite(cpu.long, address, low_half(address))
-
-
-def all_canonical(address: Word, size: int) -> Word:
-    """Whether every byte of an access is at a canonical address; width 1."""
-    first = is_canonical(address)
-    return first if size == 1 else first & is_canonical(address + (size - 1))
-
-
-def allows(cpu: X64, segment: Segment, offset: Word, size: int, *, write: bool) -> Word:
-    """Whether a segment allows an access in compatibility mode; width 1."""
-    rights = segment.rights
-    data = rights.type[3] == 0
-    permitted = (data & rights.type[1]) if write else (data | rights.type[1])
-    return (rights.unusable == 0) & permitted & within(segment, offset.truncate(32), size)
-
-
 def linear_address(
     cpu: X64,
     operand: MemoryOperand,
@@ -83,35 +42,22 @@ def linear_address(
     second: int = 0,
     unit: int = 0,
 ) -> Word:
-    """The linear address of a `size`-byte access.
-
-    Args:
-        checked: the segment was found to allow it.
-        aligned: what the address must be a multiple of, at every level.
-        second: where the second of two parts begins (limit and base, offset and selector), which are aligned
-            each by itself; 0 when there is one.
-        unit: what alignment checks look at, where the access is several equal items; 0 for the whole.
+    """The linear address of a `size`-byte access, as `LongSegmentation` says.
 
     Raises:
-        MemoryFault: #SS(0) for SS, else #GP(0): not canonical in 64-bit mode, a null segment, a type or a limit
-            violation in compatibility mode; #GP(0) unless a multiple of `aligned`; #PF at CPL 3 on a page
-            kept from it; #AC(0) on misalignment.
+        MemoryFault: it is not allowed.
     """
-    segment = cpu.segment(operand.segment)
-    address = linear(cpu, segment, operand.segment, operand.offset)
-    if not checked:
-        fits = allows(cpu, segment, operand.offset, size, write=write)
-        if not ite(cpu.long, all_canonical(address, size), fits):
-            raise MemoryFault(SS if operand.segment == SS_ else GP, 0)
-    if aligned > 1 and address[aligned.bit_length() - 2 : 0] != 0:
-        raise MemoryFault(GP, 0)
-    check_pages(cpu, address, size, write=write)
-    odd = misaligned(cpu, address, unit or second or size)
-    if second:
-        odd = odd | misaligned(cpu, address + second, size - second)
-    if odd:
-        raise MemoryFault(AC, 0)
-    return address
+    return cpu.segmentation.linear_address(
+        cpu,
+        operand.segment,
+        operand.offset,
+        size,
+        write=write,
+        checked=checked,
+        aligned=aligned,
+        second=second,
+        unit=unit,
+    )
 
 
 def check_pages(cpu: X64, address: Word, size: int, *, write: bool) -> None:
@@ -121,17 +67,6 @@ def check_pages(cpu: X64, address: Word, size: int, *, write: bool) -> None:
         MemoryFault: #PF at CPL 3.
     """
     cpu.translation.permit(cpu, address, size, write=write)
-
-
-def load(cpu: X64, operand: MemoryOperand, size: int) -> Word:
-    """`size` bytes, little-endian."""
-    return cpu.translation.load(cpu, linear_address(cpu, operand, size, write=False), size)
-
-
-def store(cpu: X64, operand: MemoryOperand, value: Word, *, checked: bool = False) -> None:
-    """Store a word of 8 to 64 bits, little-endian; `checked`: the segment was found to allow it."""
-    address = linear_address(cpu, operand, value.width // 8, write=True, checked=checked)
-    cpu.translation.store(cpu, address, value)
 
 
 def load_pair(cpu: X64, operand: MemoryOperand, first: int, second: int) -> tuple[Word, Word]:
@@ -146,50 +81,12 @@ def load_pair(cpu: X64, operand: MemoryOperand, first: int, second: int) -> tupl
 
 def stack_offset(cpu: X64, distance: int) -> Word:
     """The offset in SS `distance` bytes above the stack pointer: RSP, or ESP or SP in compatibility mode."""
-    pointer = cpu.gpr[RSP] + (distance & 0xFFFFFFFF_FFFFFFFF)
-    return wrapped(cpu, pointer)
-
-
-def wrapped(cpu: X64, pointer: Word) -> Word:
-    """An offset in the stack, cut to the width that the stack pointer has."""
-    narrow = ite(cpu.ss.rights.db, low_half(pointer), pointer.truncate(16).zero_extend(64))
-    return ite(cpu.long, pointer, narrow)
+    return cpu.segmentation.stack_offset(cpu, distance)
 
 
 def move_stack_pointer(cpu: X64, distance: Word | int) -> None:
     """Add to RSP, or to ESP or SP alone in compatibility mode (64 bits, or a number)."""
-    step = Word(64, distance & 0xFFFFFFFF_FFFFFFFF) if isinstance(distance, int) else distance
-    set_stack_pointer(cpu, cpu.gpr[RSP] + step)
-
-
-def set_stack_pointer(cpu: X64, pointer: Word) -> None:
-    """RSP := 64 bits; in compatibility mode ESP or SP alone."""
-    narrow = ite(cpu.ss.rights.db, low_half(pointer), cpu.gpr[RSP].replace(15, 0, pointer.truncate(16)))
-    cpu.gpr[RSP] = ite(cpu.long, pointer, narrow)
-
-
-def push(cpu: X64, value: Word, *, slot: int | None = None, checked: bool = False) -> None:
-    """Push a word of 16, 32 or 64 bits.
-
-    Args:
-        slot: bytes of stack, where they are more than the value has.
-        checked: there was found to be room.
-    """
-    size = slot or value.width // 8
-    store(cpu, MemoryOperand(Word(3, SS_), stack_offset(cpu, -size)), value, checked=checked)
-    move_stack_pointer(cpu, -size)
-
-
-def peek(cpu: X64, distance: int, size: int) -> Word:
-    """`size` bytes, `distance` bytes above the stack pointer."""
-    return load(cpu, MemoryOperand(Word(3, SS_), stack_offset(cpu, distance)), size)
-
-
-def pop(cpu: X64, size: int) -> Word:
-    """Pop `size` bytes."""
-    value = peek(cpu, 0, size)
-    move_stack_pointer(cpu, size)
-    return value
+    cpu.segmentation.move_stack_pointer(cpu, distance)
 
 
 def push_all(cpu: X64, items: Sequence[Word]) -> None:
@@ -243,3 +140,31 @@ def jump_near(cpu: X64, target: Word, *, when: Word = TRUE) -> None:
     if when & ~_may_be_reached(cpu, wanted):
         raise MemoryFault(GP, 0)
     cpu.rip = ite(when, wanted, cpu.rip)
+
+
+__all__ = [
+    "MemoryOperand",
+    "all_canonical",
+    "allows",
+    "check_near",
+    "check_pages",
+    "jump_near",
+    "linear",
+    "linear_address",
+    "load",
+    "load_pair",
+    "low_half",
+    "misaligned",
+    "move_stack_pointer",
+    "natural",
+    "needs_long_mode",
+    "peek",
+    "peek_all",
+    "pop",
+    "push",
+    "push_all",
+    "set_stack_pointer",
+    "stack_offset",
+    "store",
+    "wrapped",
+]

@@ -1,6 +1,6 @@
 """Machine code of 64-bit mode and compatibility mode as forms of the instruction table.
 
-The rules are those of `popek.architectures.ia32.decoding`, and:
+The rules are those of `popek.architectures.x86.decoding`, and:
 
 - The opcodes that 64-bit mode lacks (``PUSH ES``, ``PUSHAD``) are their forms, which raise #UD there.
 - In compatibility mode an operand that has the mode's own size is called 64-bit where the table has no
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from popek.architectures.ia32.decoded import Decoded
-from popek.architectures.ia32.decoding import Dialect, decode_as, dialect
+from popek.architectures.x86.decoded import Decoded
+from popek.architectures.x86.decoding import Dialect, decode_as, dialect
 
 from .machine import build
 from .operands import REGISTER_NAMES

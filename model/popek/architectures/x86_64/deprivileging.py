@@ -10,47 +10,35 @@ DPL 0; there is no LDT.  Segment registers, with the bases of FS and GS, are the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from popek.architectures.ia32.deprivileging import _compressed, _ring_1, _ring_3, _select
+from popek.architectures.x86.deprivileging import (
+    ENTRY_AT,
+    IDT_AT,
+    RESERVED,
+    TSS_AT,
+    Ring,
+    compressed,
+    entry_of,
+    owned_leaves,
+    ring_1,
+    ring_3,
+    select,
+)
+from popek.architectures.x86.deprivileging import start_of as _start
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.kernel.memory import Memory
-from popek.kernel.state import Role
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, all_of, concat, ite
 
-if TYPE_CHECKING:
-    from .state import X64
-
-Ring = Callable[[Word], Word]
+from .state import GPR_NAMES, X64
 
 VMM_CODE: Final = 0x00AF9B000000FFFF  # 64-bit code, DPL 0, present, accessed
 GATE: Final = 0x8E  # present 64-bit interrupt gate, DPL 0
 
-# Where things are in the VMM's storage, which begins at a multiple of its size.
-RESERVED: Final = 0x20000
-IDT_AT: Final = 0x10000
-TSS_AT: Final = 0x18000
-
-
-def owned_leaves() -> tuple[str, ...]:
-    """What belongs to the VMM: every resource but the segment registers, which are the guest's."""
-    from popek.architectures.ia32.state import SEGMENT_NAMES
-
-    from .state import X64
-
-    guest = tuple(f"{name}." for name in SEGMENT_NAMES)
-    roles = (Role.RESOURCE, Role.TIME)
-    words = [leaf.name for leaf in X64.leaves if leaf.role in roles and not leaf.name.startswith(guest)]
-    return (*words, *(slot.name for slot in X64.layout if slot.address and slot.role is Role.RESOURCE))
-
 
 def _map(ring: Ring, guest: X64, private: X64) -> X64:
-    from popek.architectures.ia32.state import SEGMENT_NAMES
-
-    from .state import GPR_NAMES
-
     hardware = private.copy()
     start = _start(private)
     hardware.reserved.base, hardware.reserved.size = start, Word(64, RESERVED)
@@ -96,15 +84,12 @@ def _storage(ring: Ring, guest: X64, private: X64, address: Word) -> Word:
     return ite(own, content, guest.memory.load(address))
 
 
-def _start(private: X64) -> Word:
-    return private.reserved.base.replace(RESERVED.bit_length() - 2, 0, 0)
-
-
 def _gate_byte(private: X64, number: Word) -> Word:
-    """A byte of a gate in the VMM's IDT; all gates are the same: 16 bytes, no IST, offset 0."""
-    selector, zero = private.cs.selector.value, Word(8, 0)
-    low = (zero, zero, selector[7:0], selector[15:8], zero, Word(8, GATE), zero, zero)
-    return _select(number, (*low, *(zero,) * 8))
+    """A byte of a gate in the VMM's IDT; all gates are the same: 16 bytes, no IST."""
+    selector, zero, entry = private.cs.selector.value, Word(8, 0), entry_of(private)
+    at = [entry[place + 7 : place] for place in range(0, 64, 8)]
+    low = (*at[:2], selector[7:0], selector[15:8], zero, Word(8, GATE))
+    return select(number, (*low, *at[2:], *(zero,) * 4))
 
 
 def _shadow_byte(ring: Ring, guest: X64, private: X64, offset: Word) -> Word:
@@ -112,9 +97,27 @@ def _shadow_byte(ring: Ring, guest: X64, private: X64, offset: Word) -> Word:
     code = tuple(Word(8, VMM_CODE >> 8 * i & 0xFF) for i in range(8))
     mine = concat(offset[63:3], Word(3, 0)) == private.cs.selector.value.replace(2, 0, 0).zero_extend(64)
     theirs = guest.memory.load(guest.gdtr.base + offset)
-    theirs = ite(offset[2:0] == 5, _compressed(ring, theirs), theirs)
+    theirs = ite(offset[2:0] == 5, compressed(ring, theirs), theirs)
     theirs = ite(offset <= guest.gdtr.limit.zero_extend(64), theirs, Word(8, 0))
-    return ite(mine, _select(offset[2:0], code), theirs)
+    return ite(mine, select(offset[2:0], code), theirs)
+
+
+def _entered(private: X64, hardware: X64) -> Word:
+    """At the one entry that the gates of the VMM's IDT lead to, or at that of SYSENTER or SYSCALL."""
+    gate = hardware.cs.selector.value == private.cs.selector.value.replace(1, 0, 0)
+    return gate & (hardware.rip == entry_of(private)) | _by_call(private, hardware)
+
+
+def _by_call(registers: X64, after: X64) -> Word:
+    selector, msr = after.cs.selector.value, registers.msr
+    sysenter = (selector == msr.sysenter_cs[15:0].replace(1, 0, 0)) & (after.rip == msr.sysenter_eip)
+    return sysenter | (selector == msr.star[47:32].replace(1, 0, 0)) & (after.rip == msr.lstar)
+
+
+def _entries(before: X64, after: X64) -> Word:
+    """With a code segment from a table, by a gate; or by a system call.  Tables and registers are the VMM's."""
+    fetched = after.cs.selector.value[15:2] != before.cs.selector.value[15:2]
+    return fetched | _by_call(before, after)
 
 
 def _promises(guest: X64, private: X64) -> Word:
@@ -125,9 +128,10 @@ def _promises(guest: X64, private: X64) -> Word:
         (
             private.idtr.limit >= 0xFFF,
             private.idtr.limit <= 0x7FFF,
-            private.tr.limit < RESERVED - TSS_AT,
+            private.tr.limit < ENTRY_AT - TSS_AT,
             (own[2:0] == 0) & (own != 0) & (own + 7 <= private.gdtr.limit) & (own <= 0xFFF8),
             private.rflags.if_ == 1,
+            _owns(guest, private, private.msr.sysenter_eip) & _owns(guest, private, private.msr.lstar),
             ~_owns(guest, private, start) & ~_owns(guest, private, end) & (start <= end),
         )
     )
@@ -149,12 +153,12 @@ def _shadows(guest: X64, address: Word) -> Word:
 
 def techniques() -> dict[str, Technique[X64]]:
     """0/3/3, which pages allow, and 0/1/3, which they do not."""
-    owned = owned_leaves()
+    owned = owned_leaves(X64)
     source = "Robin and Irvine 2000, section 3; Uhlig et al. 2005, ring compression"
     three: Technique[X64] = Technique(
         "ring-deprivileging-0/3/3",
         "ring deprivileging, the guest's kernel at ring 3 beside its users",
-        map=partial(_map, _ring_3),
+        map=partial(_map, ring_3),
         owned=owned,
         replaced=owned,
         shadowed=(*owned, "cs.selector.rpl"),
@@ -163,12 +167,15 @@ def techniques() -> dict[str, Technique[X64]]:
         private=_promises,
         owns_address=_owns,
         shadows_address=_shadows,
+        entries=_entries,
+        entered=_entered,
+        entry_address=lambda hardware: hardware.rip,
         source=source,
     )
     one: Technique[X64] = Technique(
         "ring-deprivileging-0/1/3",
         "ring deprivileging, the guest's kernel at ring 1, which pages do not keep out",
-        map=partial(_map, _ring_1),
+        map=partial(_map, ring_1),
         owned=owned,
         replaced=tuple(name for name in owned if name != "cr0.am"),
         shadowed=owned,
@@ -177,6 +184,9 @@ def techniques() -> dict[str, Technique[X64]]:
         private=_promises,
         owns_address=_owns,
         shadows_address=_shadows,
+        entries=_entries,
+        entered=_entered,
+        entry_address=lambda hardware: hardware.rip,
         source=source,
     )
     return {three.name: three, one.name: one}

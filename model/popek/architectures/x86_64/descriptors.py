@@ -1,14 +1,15 @@
 """Descriptors of IA-32e mode: 16-byte system descriptors and gates, null SS, 64-bit code segments.
 
-What is as in protected mode comes from `popek.architectures.ia32.descriptors` (SDM vol. 3A, chapters 3 and 5).
+What is as in protected mode comes from `popek.architectures.x86.descriptors` (SDM vol. 3A, chapters 3 and 5).
 """
 
 from __future__ import annotations
 
 import attrs
 
-from popek.architectures.ia32.access import supervisor_load
-from popek.architectures.ia32.descriptors import (
+from popek.architectures.x86 import descriptors
+from popek.architectures.x86.access import supervisor_load
+from popek.architectures.x86.descriptors import (
     Descriptor,
     check_stack_segment,
     error_code,
@@ -19,12 +20,16 @@ from popek.architectures.ia32.descriptors import (
     load_stack_segment,
     read_descriptor,
 )
-from popek.architectures.ia32.instructions import far_transfers
-from popek.architectures.ia32.state import GP, NP, SS_
+from popek.architectures.x86.exceptions import (
+    GP,
+    NP,
+)
+from popek.architectures.x86.registers import SS_
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat, ite
 
-from .state import X64, is_canonical
+from .addresses import is_canonical
+from .state import X64
 
 # SDM vol. 3A, table "System-Segment and Gate-Descriptor Types", column IA-32e Mode.
 LDT, TSS, BUSY_TSS, CALL_GATE, INTERRUPT_GATE, TRAP_GATE = 2, 9, 11, 12, 14, 15
@@ -135,7 +140,7 @@ def return_code_segment(cpu: X64, selector: Word) -> Descriptor:
     named = ~is_null(selector) & in_table(cpu, selector)
     if named & both_widths(read_descriptor(cpu, selector)):
         raise Fault(GP, error_code(selector))
-    return far_transfers.return_code_segment(cpu, selector)
+    return descriptors.return_code_segment(cpu, selector)
 
 
 def both_widths(descriptor: Descriptor) -> Word:

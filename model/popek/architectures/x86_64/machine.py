@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from popek.architectures.ia32.operands import LENGTH
+from popek.architectures.listing import listing
+from popek.architectures.x86.operands import LENGTH
+from popek.architectures.x86.practice import practice
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.words import Word, ite
 
@@ -86,7 +88,9 @@ def build() -> Machine[X64]:
             "debug traps (TF, breakpoints), delivery of faults through the IDT, x87, SIMD, CET, extended state",
             "what x2APIC mode changes; side effects of reading a port; time other than the time-stamp counter",
         ),
+        practice=practice(64),
         interrupt_masks=("rflags.if",),
+        architecture=listing("x86_64"),
     )
     declare_all(machine)
     return machine

@@ -6,7 +6,7 @@ from typing import Final, cast
 
 import attrs
 
-from popek.architectures.ia32.paging import PageTables
+from popek.architectures.x86.paging import PageTables
 from popek.kernel.machine import Machine
 
 from .machine import build as build_plain

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.access import misaligned, supervisor_load
-from popek.architectures.ia32.descriptors import error_code
-from popek.architectures.ia32.state import AC, SS, TS
+from popek.architectures.x86.access import (
+    misaligned,
+    supervisor_load,
+)
+from popek.architectures.x86.descriptors import error_code
+from popek.architectures.x86.exceptions import (
+    AC,
+    SS,
+    TS,
+)
 from popek.kernel.outcome import Fault, MemoryFault
-from popek.kernel.words import Word, concat, ite
+from popek.kernel.words import Word, concat
 
 from .access import all_canonical, check_pages
 from .descriptors import load_null_stack_segment
-from .state import RSP, X64, Segment
+from .state import RSP, X64
 
 
 def level_slot(level: Word) -> Word:
@@ -56,15 +63,3 @@ def push_frame(cpu: X64, top: Word, items: list[Word], level: Word) -> None:
 def enter_level(cpu: X64, level: Word) -> None:
     """SS of an inner level: null, with the level as its RPL."""
     load_null_stack_segment(cpu, level.zero_extend(16), level)
-
-
-def null_if_outranked(segment: Segment, level: Word) -> None:
-    """Returning outward: a data segment that `level` may not use becomes null (SDM vol. 2B, RET).
-
-    The base stays: in 64-bit mode FS and GS go on to use it.
-    """
-    rights = segment.rights
-    conforming = (rights.type[3] == 1) & rights.type[2]
-    lost = (rights.unusable == 1) | (~conforming & (rights.dpl < level))
-    segment.selector = ite(lost, Word(16, 0), segment.selector.value)
-    segment.rights = ite(lost, Word(17, 0x10000), rights.value)

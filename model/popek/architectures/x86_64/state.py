@@ -8,10 +8,9 @@ In 64-bit mode the bases of CS, DS, ES and SS are held but not used, and no limi
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from popek.architectures.ia32.paging import Translation
-from popek.architectures.ia32.state import (
+from popek.architectures.x86 import registers
+from popek.architectures.x86 import state as x86
+from popek.architectures.x86.registers import (
     CR0_DEFINED,
     EFLAGS_DEFINED,
     EFLAGS_FIXED,
@@ -20,14 +19,25 @@ from popek.architectures.ia32.state import (
     Dr6,
     Dr7,
     Eflags,
-    Rights,
-    Selector,
     Shadow,
 )
-from popek.kernel.state import Group, Register, Role, State, bank, bit, bits, group, memory, register, word
+from popek.architectures.x86.state import (
+    CPL_BEARING,
+    DATA_REGISTERS,
+    HIDDEN,
+    RESOURCE,
+    SYSTEM_SEGMENT,
+    X86,
+    Translation,
+    null_or_local_table,
+    null_or_readable,
+    task_state,
+)
+from popek.kernel.state import Group, Register, Role, bank, bit, bits, group, memory, register, same, word
 from popek.kernel.words import Word, all_of, ite
 
-RESOURCE, MODE, HIDDEN = Role.RESOURCE, Role.MODE, Role.HIDDEN
+from .addresses import is_canonical
+from .segmentation import LongSegmentation
 
 GPR_NAMES = (
     *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
@@ -36,35 +46,15 @@ GPR_NAMES = (
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
 R11 = 11
 
-LINEAR_BITS = 48
-"""Linear-address bits that are implemented: 4-level paging."""
-
 PHYSICAL_BITS = 40
 """MAXPHYADDR; the manual leaves it to the processor."""
 
 
-class Cr4(Register):
-    """CR4 (SDM vol. 3A, "Control Registers")."""
+class Cr4(registers.Cr4):
+    """CR4 of a processor with Intel 64 (SDM vol. 3A, "Control Registers")."""
 
-    vme = bit(0)
-    pvi = bit(1)
-    tsd = bit(2)
-    de = bit(3)
-    pse = bit(4)
-    pae = bit(5)
-    mce = bit(6)
-    pge = bit(7)
-    pce = bit(8)
-    osfxsr = bit(9)
-    osxmmexcpt = bit(10)
-    umip = bit(11)
-    vmxe = bit(13)
     fsgsbase = bit(16)
     pcide = bit(17)
-    osxsave = bit(18)
-    smep = bit(20)
-    smap = bit(21)
-    pke = bit(22)
 
 
 CR4_DEFINED = 0x00772FFF
@@ -115,24 +105,20 @@ class Xcr0(Register):
 XCR0_DEFINED = 0x207
 
 
-class Segment(Group):
-    """A segment register: the visible selector and the hidden part, whose base has 64 bits."""
+class Segment(x86.Segment):
+    """A segment register whose base has 64 bits."""
 
-    selector = register(Selector, 16, role=RESOURCE)
     base = word(64, role=HIDDEN)
-    limit = word(32, role=HIDDEN, reset=0xFFFFFFFF)
-    rights = register(Rights, 17, role=HIDDEN, reset=0xC093)
 
 
-class TableRegister(Group):
-    """GDTR and IDTR: 64-bit base and 16-bit limit."""
+class TableRegister(x86.TableRegister):
+    """GDTR and IDTR: the base has 64 bits."""
 
     base = word(64, role=RESOURCE)
-    limit = word(16, role=RESOURCE)
 
 
-class Pages(Group):
-    """A range of linear addresses: `size` bytes from `base`; empty when size is 0."""
+class Pages(x86.Pages):
+    """A range of 64-bit linear addresses."""
 
     base = word(64, role=HIDDEN)
     size = word(64, role=HIDDEN)
@@ -155,30 +141,30 @@ class Msrs(Group):
     misc_enable = register(MiscEnable, 64, role=RESOURCE, reset=1 | 1 << 18)
 
 
-_CPL_BEARING = {"selector.rpl": MODE, "rights.dpl": MODE}
-_SYSTEM = {"base": RESOURCE, "limit": RESOURCE, "rights": RESOURCE}
 # RDFSBASE and WRFSBASE make these visible: they relocate what the program refers to through FS and GS.
 _BASE_SHOWS = {"base": RESOURCE}
 
 
-class X64(State):
+class X64(X86):
     """The processor in IA-32e mode, its linear memory and its ports."""
 
-    translation: ClassVar[Translation] = Translation(segments=False)
+    translation = Translation(segments=False)
+    segmentation = LongSegmentation()
 
     gpr = bank(GPR_NAMES, 64, resets={"rsp": 0x8000})
     rip = word(64, role=Role.PC, reset=0x1000)
     rflags = register(Eflags, 32, reset=EFLAGS_FIXED)
+    eflags = same(Eflags, 32, "rflags")  # by the name that IA-32 has for it
     es = group(Segment, resets={"selector": 0x10})
-    cs = group(Segment, roles=_CPL_BEARING, resets={"selector": 0x08, "rights": 0xA09B})
-    ss = group(Segment, roles=_CPL_BEARING, resets={"selector": 0x10})
+    cs = group(Segment, roles=CPL_BEARING, resets={"selector": 0x08, "rights": 0xA09B})
+    ss = group(Segment, roles=CPL_BEARING, resets={"selector": 0x10})
     ds = group(Segment, resets={"selector": 0x10})
     fs = group(Segment, roles=_BASE_SHOWS, resets={"selector": 0x10})
     gs = group(Segment, roles=_BASE_SHOWS, resets={"selector": 0x10})
     gdtr = group(TableRegister, resets={"limit": 0xFFFF})
     idtr = group(TableRegister, resets={"limit": 0xFFF})
-    ldtr = group(Segment, roles=_SYSTEM, resets={"limit": 0, "rights": 0x10000})
-    tr = group(Segment, roles=_SYSTEM, resets={"selector": 0x18, "limit": 0x67, "rights": 0x008B})
+    ldtr = group(Segment, roles=SYSTEM_SEGMENT, resets={"limit": 0, "rights": 0x10000})
+    tr = group(Segment, roles=SYSTEM_SEGMENT, resets={"selector": 0x18, "limit": 0x67, "rights": 0x008B})
     cr0 = register(Cr0, 32, role=RESOURCE, reset=0x80000031)
     cr2 = word(64, role=RESOURCE)
     cr3 = word(64, role=RESOURCE)
@@ -218,24 +204,9 @@ class X64(State):
         return self.cs.rights.l
 
     @property
-    def eflags(self) -> Eflags:
-        """RFLAGS by the name that IA-32 has for it."""
-        return self.rflags
-
-    @eflags.setter
-    def eflags(self, new: Word) -> None:
-        self.rflags = new
-
-    @property
     def no_execute(self) -> Word:
         """IA32_EFER.NXE: entries of page tables have the XD flag (width 1)."""
         return self.efer.nxe
-
-    def segment(self, number: Word | int) -> Segment:
-        """A segment register by its encoding: ES CS SS DS FS GS."""
-        if isinstance(number, int) or number.concrete:
-            return Segment(self, (SEGMENT_NAMES[int(number)],))
-        return Segment(self, SEGMENT_NAMES, number)
 
     # -- general registers by size ------------------------------------------------------------
 
@@ -249,12 +220,6 @@ class X64(State):
             self.gpr[number] = value.zero_extend(64)
         else:
             self.gpr[number] = self.gpr[number].replace(value.width - 1, 0, value)
-
-
-def is_canonical(address: Word) -> Word:
-    """Whether bits 63:47 of an address are all alike (width 1)."""
-    top = address[63 : LINEAR_BITS - 1]
-    return (top == 0) | (top == (1 << top.width) - 1)
 
 
 def invariant(cpu: X64) -> Word:
@@ -281,19 +246,14 @@ def invariant(cpu: X64) -> Word:
         ),
         (ss.dpl == cpu.cpl) & (cpu.ss.selector.rpl == cpu.cpl),
     ]
-    for name in ("es", "ds", "fs", "gs"):
-        rights = getattr(cpu, name).rights
-        code_unreadable = (rights.type[3] == 1) & (rights.type[1] == 0)
-        conditions.append((rights.unusable == 1) | ((rights.p == 1) & (rights.s == 1) & ~code_unreadable))
+    conditions += [null_or_readable(getattr(cpu, name)) for name in DATA_REGISTERS]
     for name in (*SEGMENT_NAMES, "ldtr", "tr"):
         conditions.append(getattr(cpu, name).rights.value[11:8] == 0)
     for name in CANONICAL:
         conditions.append(is_canonical(cpu[name]))
     for name in ("es", "cs", "ss", "ds"):
         conditions.append(cpu[f"{name}.base"][63:32] == 0)
-    ldtr, tr = cpu.ldtr.rights, cpu.tr.rights
-    conditions.append((ldtr.unusable == 1) | ((ldtr.p == 1) & (ldtr.s == 0) & (ldtr.type == 2)))
-    conditions.append((tr.unusable == 0) & (tr.p == 1) & (tr.s == 0) & (tr.type == 11))
+    conditions += [null_or_local_table(cpu.ldtr), task_state(cpu.tr, (11,))]
     return all_of(conditions)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.ia32.state import SEGMENT_NAMES
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.step import (
     CODE_SELECTORS,
     DATA_BASE,

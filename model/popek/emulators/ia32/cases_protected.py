@@ -6,7 +6,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from popek.architectures.ia32.state import CR4_DEFINED, SEGMENT_NAMES
+from popek.architectures.ia32.state import CR4_DEFINED
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases_8086 import return_to_virtual_8086
 from popek.emulators.ia32.cases_builder import LANDING, Builder, words
 from popek.emulators.ia32.cases_surroundings import CR0_HELD

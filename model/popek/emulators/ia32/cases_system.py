@@ -9,6 +9,9 @@ from typing import Final
 from popek.architectures.ia32.msrs import (
     APIC_BSP,
     APIC_ENABLED,
+)
+from popek.architectures.ia32.state import CR4_PKE
+from popek.architectures.x86.msrs import (
     IA32_APIC_BASE,
     IA32_EFER,
     IA32_PAT,
@@ -18,7 +21,6 @@ from popek.architectures.ia32.msrs import (
     IA32_TIME_STAMP_COUNTER,
     IA32_TSC_AUX,
 )
-from popek.architectures.ia32.state import CR4_PKE
 from popek.emulators.ia32.cases_builder import LANDING, Builder
 from popek.emulators.ia32.step import (
     CODE_SELECTORS,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from popek.architectures.ia32.access import within
-from popek.architectures.ia32.descriptors import TASK_GATE
 from popek.architectures.ia32.stacks import inner_stack
 from popek.architectures.ia32.state import ESP, Ia32
+from popek.architectures.x86.access import within
+from popek.architectures.x86.descriptors import TASK_GATE
 from popek.emulators.ia32.step import ARENA_BYTES, VECTOR_TABLE
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, ite

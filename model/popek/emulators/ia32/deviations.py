@@ -15,19 +15,26 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.ia32.access import misaligned, within
-from popek.architectures.ia32.descriptors import Descriptor, in_table, read_descriptor
-from popek.architectures.ia32.msrs import IA32_TSC_AUX
 from popek.architectures.ia32.state import (
     CR4_DEFINED,
     EAX,
     ECX,
     EDX,
     ESP,
-    SEGMENT_NAMES,
     XCR0_UNDEFINED,
     Ia32,
 )
+from popek.architectures.x86.access import (
+    misaligned,
+    within,
+)
+from popek.architectures.x86.descriptors import (
+    Descriptor,
+    in_table,
+    read_descriptor,
+)
+from popek.architectures.x86.msrs import IA32_TSC_AUX
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Case, Mode
 from popek.emulators.ia32.delivery import OutsideError, deliverable
 from popek.emulators.ia32.expectation import (

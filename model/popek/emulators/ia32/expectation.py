@@ -13,7 +13,14 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.ia32.state import EAX, ECX, GPR_NAMES, SEGMENT_NAMES, VECTORS, Ia32
+from popek.architectures.ia32.state import (
+    EAX,
+    ECX,
+    GPR_NAMES,
+    Ia32,
+)
+from popek.architectures.x86.exceptions import VECTORS
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.delivery import OutsideError as OutsideError
 from popek.emulators.ia32.delivery import deliverable, entered_stub, interrupted, through_task
 from popek.emulators.ia32.step import (

@@ -14,7 +14,11 @@ from typing import Any, Final
 
 import attrs
 
-from popek.architectures.ia32.descriptors import (
+from popek.architectures.ia32.state import (
+    ESP,
+    GPR_NAMES,
+)
+from popek.architectures.x86.descriptors import (
     CALL_GATE_16,
     CALL_GATE_32,
     TSS_16,
@@ -24,7 +28,7 @@ from popek.architectures.ia32.descriptors import (
     is_null,
     read_descriptor,
 )
-from popek.architectures.ia32.state import ESP, GPR_NAMES, SEGMENT_NAMES
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Case
 from popek.emulators.ia32.compare import Emulator
 from popek.emulators.ia32.expectation import Expectation, initial_state, memory_differences

@@ -18,7 +18,11 @@ from typing import Any, Final
 
 import attrs
 
-from popek.architectures.ia32.state import GPR_NAMES, SEGMENT_NAMES, Ia32
+from popek.architectures.ia32.state import (
+    GPR_NAMES,
+    Ia32,
+)
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Trap

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from popek.architectures.ia32.state import FS, SEGMENT_NAMES
+from popek.architectures.x86.registers import (
+    FS,
+    SEGMENT_NAMES,
+)
 from popek.architectures.x86_64.operands import REGISTER_NAMES
 from popek.emulators.bochs.simulator import BochsError, assemble
 from popek.kernel.instruction import Instruction

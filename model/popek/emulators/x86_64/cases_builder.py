@@ -7,7 +7,10 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from popek.architectures.ia32.state import DS, SEGMENT_NAMES
+from popek.architectures.x86.registers import (
+    DS,
+    SEGMENT_NAMES,
+)
 from popek.architectures.x86_64.state import GPR_NAMES
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,

@@ -14,8 +14,16 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.ia32.descriptors import Descriptor, in_table, is_null, read_descriptor
-from popek.architectures.ia32.state import SEGMENT_NAMES, SS_
+from popek.architectures.x86.descriptors import (
+    Descriptor,
+    in_table,
+    is_null,
+    read_descriptor,
+)
+from popek.architectures.x86.registers import (
+    SEGMENT_NAMES,
+    SS_,
+)
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.descriptors import is_64_bit_code
 from popek.architectures.x86_64.state import GPR_NAMES

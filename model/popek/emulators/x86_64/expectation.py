@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.ia32.state import VECTORS
+from popek.architectures.x86.exceptions import VECTORS
 from popek.architectures.x86_64.state import RCX, X64
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,

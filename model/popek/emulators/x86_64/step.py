@@ -31,7 +31,7 @@ from typing import Final, Literal
 
 import attrs
 
-from popek.architectures.ia32.state import SEGMENT_NAMES
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.architectures.x86_64.state import GPR_NAMES
 from popek.emulators.bochs.simulator import BochsError
 from popek.emulators.bochs.step_boots import StepRom, patch_list, run_all

@@ -13,7 +13,10 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from popek.architectures.ia32.descriptors import in_table, read_descriptor
+from popek.architectures.x86.descriptors import (
+    in_table,
+    read_descriptor,
+)
 from popek.architectures.x86_64.access import linear
 from popek.architectures.x86_64.state import GPR_NAMES
 from popek.emulators.ia32.unicorn import UnicornError

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86.arithmetic import CONDITIONS, OPERATIONS, set_status, subtract
+from popek.architectures.x86.exceptions import DE
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import FALSE, Word, concat, ite
 
 from .. import access
 from ..access import MemoryOperand
-from ..state import DE, EAX, EBX, ECX, EDX, Ia32
+from ..state import (
+    EAX,
+    EBX,
+    ECX,
+    EDX,
+    Ia32,
+)
 from .flags import undefine_status
-from .general import _CONDITIONS, _OPERATIONS, _subtract, set_status
 
 NOT_WRITTEN = ("CMP", "TEST")
 SHIFTS = ("SHL", "SHR", "SAR", "ROL", "ROR")
@@ -28,7 +35,7 @@ def declare(machine: Machine[Ia32]) -> None:
 
 
 def _narrow(machine: Machine[Ia32]) -> None:
-    for name in _OPERATIONS:
+    for name in OPERATIONS:
         for size in (8, 16):
 
             @machine.instruction(
@@ -36,7 +43,7 @@ def _narrow(machine: Machine[Ia32]) -> None:
             )
             def register_register(cpu: Ia32, a: Word, b: Word, *, name: str, size: int) -> None:
                 """Combine two registers and set the status flags."""
-                result = _OPERATIONS[name](cpu, cpu.read_register(a, size), cpu.read_register(b, size))
+                result = OPERATIONS[name](cpu, cpu.read_register(a, size), cpu.read_register(b, size))
                 if name not in NOT_WRITTEN:
                     cpu.write_register(a, result)
 
@@ -45,14 +52,14 @@ def _narrow(machine: Machine[Ia32]) -> None:
         @machine.instruction(f"{name} r32, imm32", source=f"SDM vol. 2, {name}", name=name)
         def register_immediate(cpu: Ia32, a: Word, number: Word, *, name: str) -> None:
             """Combine a register with a number and set the status flags."""
-            result = _OPERATIONS[name](cpu, cpu.gpr[a], number)
+            result = OPERATIONS[name](cpu, cpu.gpr[a], number)
             if name not in NOT_WRITTEN:
                 cpu.gpr[a] = result
 
         @machine.instruction(f"{name} r32, m32", source=f"SDM vol. 2, {name}", name=name)
         def register_memory(cpu: Ia32, a: Word, m: MemoryOperand, *, name: str) -> None:
             """Combine a register with memory and set the status flags."""
-            result = _OPERATIONS[name](cpu, cpu.gpr[a], access.load(cpu, m, 4))
+            result = OPERATIONS[name](cpu, cpu.gpr[a], access.load(cpu, m, 4))
             if name not in NOT_WRITTEN:
                 cpu.gpr[a] = result
 
@@ -74,7 +81,7 @@ def _carries(machine: Machine[Ia32]) -> None:
     @machine.instruction("NEG r32", source="SDM vol. 2B, NEG")
     def neg(cpu: Ia32, r: Word) -> None:
         """0 - register."""
-        cpu.gpr[r] = _subtract(cpu, Word(32, 0), cpu.gpr[r])
+        cpu.gpr[r] = subtract(cpu, Word(32, 0), cpu.gpr[r])
 
     @machine.instruction("NOT r32", source="SDM vol. 2B, NOT")
     def invert(cpu: Ia32, r: Word) -> None:
@@ -165,7 +172,7 @@ def _exchanges(machine: Machine[Ia32]) -> None:
     def exchange_and_add(cpu: Ia32, a: Word, b: Word) -> None:
         """b := a, a := the sum."""
         old = cpu.gpr[a]
-        total = _OPERATIONS["ADD"](cpu, old, cpu.gpr[b])
+        total = OPERATIONS["ADD"](cpu, old, cpu.gpr[b])
         cpu.gpr[b] = old
         cpu.gpr[a] = total
 
@@ -173,7 +180,7 @@ def _exchanges(machine: Machine[Ia32]) -> None:
     def compare_and_exchange_register(cpu: Ia32, a: Word, b: Word) -> None:
         """If EAX equals a: a := b, else EAX := a."""
         old, new = cpu.gpr[a], cpu.gpr[b]
-        _subtract(cpu, cpu.gpr[EAX], old)
+        subtract(cpu, cpu.gpr[EAX], old)
         cpu.gpr[EAX] = ite(cpu.eflags.zf, cpu.gpr[EAX], old)
         cpu.gpr[a] = ite(cpu.eflags.zf, new, cpu.gpr[a])
 
@@ -181,7 +188,7 @@ def _exchanges(machine: Machine[Ia32]) -> None:
     def compare_and_exchange(cpu: Ia32, m: MemoryOperand, r: Word) -> None:
         """If EAX equals memory: memory := register, else EAX := memory, which is written in either case."""
         old = access.load_to_change(cpu, m, 4)
-        _subtract(cpu, cpu.gpr[EAX], old)
+        subtract(cpu, cpu.gpr[EAX], old)
         access.store(cpu, m, ite(cpu.eflags.zf, cpu.gpr[r], old))
         cpu.gpr[EAX] = ite(cpu.eflags.zf, cpu.gpr[EAX], old)
 
@@ -230,25 +237,25 @@ def _conversions(machine: Machine[Ia32]) -> None:
 
 
 def _by_condition(machine: Machine[Ia32]) -> None:
-    for jump, condition in _CONDITIONS.items():
+    for jump, condition in CONDITIONS.items():
         name = jump[1:]
 
         @machine.instruction(f"SET{name} r8", source="SDM vol. 2B, SETcc", mnemonic="SETcc", condition=jump)
         def setcc(cpu: Ia32, r: Word, *, condition: str) -> None:
             """Register := 1 if the status flags say so, else 0."""
-            cpu.write_register(r, _CONDITIONS[condition](cpu.eflags).zero_extend(8))
+            cpu.write_register(r, CONDITIONS[condition](cpu.eflags).zero_extend(8))
 
         @machine.instruction(
             f"CMOV{name} r32, r32", source="SDM vol. 2A, CMOVcc", mnemonic="CMOVcc", condition=jump
         )
         def cmovcc(cpu: Ia32, to: Word, source: Word, *, condition: str) -> None:
             """Register to register if the status flags say so."""
-            cpu.gpr[to] = ite(_CONDITIONS[condition](cpu.eflags), cpu.gpr[source], cpu.gpr[to])
+            cpu.gpr[to] = ite(CONDITIONS[condition](cpu.eflags), cpu.gpr[source], cpu.gpr[to])
 
         @machine.instruction(f"JN{name} rel8", source="SDM vol. 2A, Jcc", mnemonic="Jcc", condition=jump)
         def jncc(cpu: Ia32, distance: Word, *, condition: str) -> None:
             """Jump if the status flags do not say so."""
-            taken = ~_CONDITIONS[condition](cpu.eflags)
+            taken = ~CONDITIONS[condition](cpu.eflags)
             access.jump_near(cpu, cpu.eip + distance.sign_extend(32), when=taken)
 
     for name, wanted in (("LOOP", None), ("LOOPE", True), ("LOOPNE", False)):

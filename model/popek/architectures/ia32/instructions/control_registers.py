@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86.access import user_mode_instruction_prevention
+from popek.architectures.x86.exceptions import (
+    DB,
+    GP,
+    UD,
+)
+from popek.architectures.x86.registers import CR0_DEFINED
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat, ite
@@ -9,16 +16,11 @@ from popek.kernel.words import Word, concat, ite
 from .. import access
 from ..access import MemoryOperand, privileged
 from ..state import (
-    CR0_DEFINED,
     CR4_DEFINED,
-    DB,
-    GP,
-    UD,
     Ia32,
     exists_in_protected_mode,
     exists_in_real_address_mode,
 )
-from .descriptor_tables import _user_mode_instruction_prevention
 from .flags import undefine_status
 
 
@@ -29,13 +31,13 @@ def declare(machine: Machine[Ia32]) -> None:
     @machine.instruction("SMSW r32", source="SDM vol. 2B, SMSW", size=32)
     def smsw_register(cpu: Ia32, r: Word, *, size: int) -> None:
         """Store CR0[15:0]; with a 32-bit register the processor stores CR0[31:0], which the manual leaves open."""
-        _user_mode_instruction_prevention(cpu)
+        user_mode_instruction_prevention(cpu)
         cpu.write_register(r, cpu.interception.read_control_register(cpu, 0).truncate(size))
 
     @machine.instruction("SMSW m16", source="SDM vol. 2B, SMSW")
     def smsw_memory(cpu: Ia32, m: MemoryOperand) -> None:
         """Store CR0[15:0]."""
-        _user_mode_instruction_prevention(cpu)
+        user_mode_instruction_prevention(cpu)
         access.store(cpu, m, cpu.interception.read_control_register(cpu, 0)[15:0])
 
     @machine.instruction("LMSW r16", source="SDM vol. 2A, LMSW")

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from popek.architectures.x86.access import user_mode_instruction_prevention
+from popek.architectures.x86.descriptors import (
+    BUSY_TSS_16,
+    LDT,
+    TSS_16,
+    TSS_32,
+    error_code,
+    fetch_descriptor,
+    is_null,
+    load_cache,
+)
+from popek.architectures.x86.exceptions import (
+    GP,
+    NP,
+)
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
 
 from .. import access
 from ..access import MemoryOperand, privileged
-from ..descriptors import (
-    BUSY_TSS_16,
-    LDT,
-    TSS_16,
-    TSS_32,
-    descriptors_needed,
-    error_code,
-    fetch_descriptor,
-    is_null,
-    load_cache,
-)
-from ..state import GP, NP, Ia32
-
-if TYPE_CHECKING:
-    from popek.architectures.x86_64 import state as x64
-
-
-def _user_mode_instruction_prevention(cpu: Ia32 | x64.X64) -> None:
-    """#GP(0) at CPL > 0 when CR4.UMIP is set."""
-    if cpu.cr4.umip and cpu.cpl != 0:
-        raise Fault(GP, 0)
+from ..descriptors import descriptors_needed
+from ..state import Ia32
 
 
 def declare(machine: Machine[Ia32]) -> None:
@@ -40,7 +34,7 @@ def declare(machine: Machine[Ia32]) -> None:
     @machine.instruction("SIDT m", source="SDM vol. 2B, SIDT", register="idtr")
     def store_table_register(cpu: Ia32, m: MemoryOperand, *, register: str) -> None:
         """Store limit (2 bytes), then base (4 bytes), whatever the operand size."""
-        _user_mode_instruction_prevention(cpu)
+        user_mode_instruction_prevention(cpu)
         cpu.interception.instruction(cpu, "SGDT" if register == "gdtr" else "SIDT", m)
         table = cpu.gdtr if register == "gdtr" else cpu.idtr
         access.store(cpu, m, table.limit)
@@ -53,7 +47,7 @@ def declare(machine: Machine[Ia32]) -> None:
         def store_selector_in_register(cpu: Ia32, r: Word, *, size: int, task: bool) -> None:
             """Store the selector; zero-extended to 32 bits (P6 and later)."""
             descriptors_needed(cpu)
-            _user_mode_instruction_prevention(cpu)
+            user_mode_instruction_prevention(cpu)
             cpu.interception.instruction(cpu, "STR" if task else "SLDT", None, r)
             selector = (cpu.tr if task else cpu.ldtr).selector.value
             cpu.write_register(r, selector.zero_extend(size))
@@ -62,7 +56,7 @@ def declare(machine: Machine[Ia32]) -> None:
         def store_selector_in_memory(cpu: Ia32, m: MemoryOperand, *, task: bool) -> None:
             """Store the selector, 16 bits."""
             descriptors_needed(cpu)
-            _user_mode_instruction_prevention(cpu)
+            user_mode_instruction_prevention(cpu)
             cpu.interception.instruction(cpu, "STR" if task else "SLDT", m)
             access.store(cpu, m, (cpu.tr if task else cpu.ldtr).selector.value)
 

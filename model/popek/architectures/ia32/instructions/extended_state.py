@@ -6,13 +6,24 @@ load at the start of their memory operand.  What is exact is who may, and which 
 
 from __future__ import annotations
 
+from popek.architectures.x86.exceptions import (
+    GP,
+    NM,
+    UD,
+)
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import Word, concat
 
 from .. import access
 from ..access import MemoryOperand, privileged
-from ..state import EAX, ECX, EDX, GP, NM, UD, XCR0_UNDEFINED, Ia32
+from ..state import (
+    EAX,
+    ECX,
+    EDX,
+    XCR0_UNDEFINED,
+    Ia32,
+)
 
 XSAVE_AREA, FXSAVE_AREA = 64, 16  # alignment of the memory operand in bytes
 SAVING = ("XSAVE m", "XSAVEOPT m", "XSAVEC m", "XSAVES m")

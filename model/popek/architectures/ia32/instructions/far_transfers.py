@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from popek.kernel.machine import Machine
-from popek.kernel.outcome import Fault, MemoryFault, NotModelledError
-from popek.kernel.words import Word, ite
-
-from .. import access
-from ..access import MemoryOperand
-from ..descriptors import (
+from popek.architectures.x86.descriptors import (
     CALL_GATE_16,
     CALL_GATE_32,
     TASK_GATE,
@@ -22,16 +14,35 @@ from ..descriptors import (
     fetch_descriptor,
     is_null,
     load_code_segment,
-    load_real_segment,
     load_stack_segment,
+    return_code_segment,
 )
-from ..operands import FarPointer
-from ..paging import overlaps, page_fault_code
-from ..stacks import InnerStack, bytes_of, check_inner_room, inner_stack, null_if_outranked, switch_to
-from ..state import AC, ESP, GP, NP, PF, SS, SS_, Ia32
+from popek.architectures.x86.exceptions import (
+    AC,
+    GP,
+    NP,
+    PF,
+    SS,
+)
+from popek.architectures.x86.operands import FarPointer
+from popek.architectures.x86.registers import SS_
+from popek.architectures.x86.stacks import null_if_outranked
+from popek.architectures.x86.state import (
+    overlaps,
+    page_fault_code,
+)
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Fault, MemoryFault, NotModelledError
+from popek.kernel.words import Word, ite
 
-if TYPE_CHECKING:
-    from popek.architectures.x86_64 import state as x64
+from .. import access
+from ..access import MemoryOperand
+from ..descriptors import load_real_segment
+from ..stacks import InnerStack, bytes_of, check_inner_room, inner_stack, switch_to
+from ..state import (
+    ESP,
+    Ia32,
+)
 
 
 def declare(machine: Machine[Ia32]) -> None:
@@ -234,25 +245,6 @@ def far_return(cpu: Ia32, released: Word, size: int) -> None:
         at = access.stack_offset(cpu, 2 * slot) + parameters
         return_outward(cpu, selector, descriptor, offset, at, size)
         access.move_stack_pointer(cpu, parameters)
-
-
-def return_code_segment(cpu: Ia32 | x64.X64, selector: Word) -> Descriptor:
-    """The code segment that RET and IRET go back to, checked.
-
-    Raises:
-        Fault: #GP(0) null, #GP(selector), #NP(selector).
-    """
-    if is_null(selector):
-        raise Fault(GP, 0)
-    descriptor = fetch_descriptor(cpu, selector)
-    level = selector[1:0]
-    if ~descriptor.is_code | (level < cpu.cpl):
-        raise Fault(GP, error_code(selector))
-    if ite(descriptor.is_conforming, descriptor.dpl > level, descriptor.dpl != level):
-        raise Fault(GP, error_code(selector))
-    if not descriptor.p:
-        raise Fault(NP, error_code(selector))
-    return descriptor
 
 
 def return_outward(

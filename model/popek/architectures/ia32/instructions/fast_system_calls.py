@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86.exceptions import (
+    GP,
+    UD,
+)
+from popek.architectures.x86.msrs import (
+    IA32_SYSENTER_CS,
+    IA32_SYSENTER_EIP,
+    IA32_SYSENTER_ESP,
+)
+from popek.architectures.x86.state import Segment
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
 
 from ..access import privileged
-from ..msrs import IA32_SYSENTER_CS, IA32_SYSENTER_EIP, IA32_SYSENTER_ESP
-from ..state import ECX, EDX, ESP, GP, UD, Ia32, Segment
+from ..state import (
+    ECX,
+    EDX,
+    ESP,
+    Ia32,
+)
 
 # Flat segments as the instructions fix them: 32-bit code that is executable and readable, and writable data.
 CODE_RIGHTS, DATA_RIGHTS, DPL_3 = 0xC09B, 0xC093, 0x60

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from popek.architectures.x86.exceptions import (
+    GP,
+    UD,
+)
+from popek.architectures.x86.flags import RF, STATUS_AND_PROGRAM, load_flags
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
-from popek.kernel.words import Word, concat, ite
+from popek.kernel.words import Word, ite
 
 from .. import access
-from ..state import EAX, GP, UD, Ia32
+from ..state import (
+    EAX,
+    Ia32,
+)
 
-if TYPE_CHECKING:
-    from popek.architectures.x86_64 import state as x64
-
-# What POPF takes from the image (SDM vol. 2B, POPF, table of flag effects).
-STATUS_AND_PROGRAM = 0x244DD5  # CF PF AF ZF SF TF DF OF NT AC ID
-IF, IOPL, RF = 0x200, 0x3000, 0x10000
 STATUS = ("cf", "pf", "af", "zf", "sf", "of")
 
 
@@ -139,19 +140,3 @@ def load_virtual_flags(cpu: Ia32, image: Word) -> None:
     kept = cpu.eflags.value & ((taken | RF) ^ 0xFFFFFFFF)
     cpu.eflags = kept | (image & taken).zero_extend(32)
     cpu.eflags.vif = enables
-
-
-def load_flags(cpu: Ia32 | x64.X64, image: Word, always: int, size: int) -> None:
-    """EFLAGS := image where CPL and IOPL allow it; RF := 0.
-
-    Args:
-        image: 32 bits.
-        always: bits that any privilege level may write.
-        size: operand size; a 16-bit one leaves bits 31:16 alone.
-    """
-    may_write = Word(32, always)
-    may_write = may_write | ite(cpu.cpl <= cpu.eflags.iopl, Word(32, IF), Word(32, 0))
-    may_write = may_write | ite(cpu.cpl == 0, Word(32, IOPL), Word(32, 0))
-    if size == 16:
-        may_write = concat(Word(16, 0), may_write[15:0])
-    cpu.eflags = (cpu.eflags.value & ~may_write & (RF ^ 0xFFFFFFFF)) | (image & may_write)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
+from popek.architectures.x86.arithmetic import CONDITIONS, OPERATIONS, add, subtract
 from popek.kernel.machine import Machine
-from popek.kernel.words import FALSE, TRUE, Word, concat
+from popek.kernel.words import Word, concat
 
 from .. import access
 from ..access import MemoryOperand
 from ..state import Ia32
-
-if TYPE_CHECKING:
-    from popek.architectures.x86_64 import state as x64
 
 
 def declare(machine: Machine[Ia32]) -> None:
@@ -74,61 +69,13 @@ def _data(machine: Machine[Ia32]) -> None:
         cpu.gpr[r] = concat(old[7:0], old[15:8], old[23:16], old[31:24])
 
 
-def _parity(result: Word) -> Word:
-    total = TRUE
-    for number in range(8):
-        total = total ^ result[number]
-    return total
-
-
-def set_status(cpu: Ia32 | x64.X64, result: Word, carry: Word, overflow: Word, auxiliary: Word) -> None:
-    """CF PF AF ZF SF OF from a result."""
-    cpu.eflags.cf = carry
-    cpu.eflags.pf = _parity(result)
-    cpu.eflags.af = auxiliary
-    cpu.eflags.zf = result == 0
-    cpu.eflags.sf = result[result.width - 1]
-    cpu.eflags.of = overflow
-
-
-def _add(cpu: Ia32 | x64.X64, a: Word, b: Word) -> Word:
-    wide = a.zero_extend(a.width + 1) + b.zero_extend(a.width + 1)
-    total, top = wide.truncate(a.width), a.width - 1
-    overflow = (a[top] == b[top]) & (total[top] != a[top])
-    set_status(cpu, total, wide[a.width], overflow, (a ^ b ^ total)[4])
-    return total
-
-
-def _subtract(cpu: Ia32 | x64.X64, a: Word, b: Word) -> Word:
-    total, top = a - b, a.width - 1
-    overflow = (a[top] != b[top]) & (total[top] != a[top])
-    set_status(cpu, total, a < b, overflow, (a ^ b ^ total)[4])
-    return total
-
-
-def _logical(cpu: Ia32 | x64.X64, result: Word) -> Word:
-    set_status(cpu, result, FALSE, FALSE, cpu.undefined("AF", 1))
-    return result
-
-
-_OPERATIONS: dict[str, Callable[[Ia32 | x64.X64, Word, Word], Word]] = {
-    "ADD": _add,
-    "SUB": _subtract,
-    "CMP": _subtract,
-    "AND": lambda cpu, a, b: _logical(cpu, a & b),
-    "OR": lambda cpu, a, b: _logical(cpu, a | b),
-    "XOR": lambda cpu, a, b: _logical(cpu, a ^ b),
-    "TEST": lambda cpu, a, b: _logical(cpu, a & b),
-}
-
-
 def _arithmetic(machine: Machine[Ia32]) -> None:
-    for name in _OPERATIONS:
+    for name in OPERATIONS:
 
         @machine.instruction(f"{name} r32, r32", source=f"SDM vol. 2, {name}", name=name)
         def register_register(cpu: Ia32, a: Word, b: Word, *, name: str) -> None:
             """Combine two registers and set the status flags."""
-            result = _OPERATIONS[name](cpu, cpu.gpr[a], cpu.gpr[b])
+            result = OPERATIONS[name](cpu, cpu.gpr[a], cpu.gpr[b])
             if name not in ("CMP", "TEST"):
                 cpu.gpr[a] = result
 
@@ -139,7 +86,7 @@ def _arithmetic(machine: Machine[Ia32]) -> None:
         def memory_register(cpu: Ia32, m: MemoryOperand, b: Word, *, name: str) -> None:
             """Combine memory with a register and set the status flags."""
             load = access.load if name == "CMP" else access.load_to_change
-            result = _OPERATIONS[name](cpu, load(cpu, m, 4), cpu.gpr[b])
+            result = OPERATIONS[name](cpu, load(cpu, m, 4), cpu.gpr[b])
             if name != "CMP":
                 access.store(cpu, m, result)
 
@@ -150,29 +97,17 @@ def _arithmetic(machine: Machine[Ia32]) -> None:
             """Add or subtract 1; CF stays."""
             carry = cpu.eflags.cf
             one = Word(32, 1)
-            cpu.gpr[r] = _add(cpu, cpu.gpr[r], one) if name == "INC" else _subtract(cpu, cpu.gpr[r], one)
+            cpu.gpr[r] = add(cpu, cpu.gpr[r], one) if name == "INC" else subtract(cpu, cpu.gpr[r], one)
             cpu.eflags.cf = carry
 
 
-_CONDITIONS = {
-    "JO": lambda f: f.of,
-    "JB": lambda f: f.cf,
-    "JZ": lambda f: f.zf,
-    "JBE": lambda f: f.cf | f.zf,
-    "JS": lambda f: f.sf,
-    "JP": lambda f: f.pf,
-    "JL": lambda f: f.sf ^ f.of,
-    "JLE": lambda f: f.zf | (f.sf ^ f.of),
-}
-
-
 def _near_transfers(machine: Machine[Ia32]) -> None:
-    for name in _CONDITIONS:
+    for name in CONDITIONS:
 
         @machine.instruction(f"{name} rel8", source="SDM vol. 2A, Jcc", mnemonic="Jcc", name=name)
         def jcc(cpu: Ia32, distance: Word, *, name: str) -> None:
             """Jump if the status flags say so; the target is looked at only then."""
-            taken = _CONDITIONS[name](cpu.eflags)
+            taken = CONDITIONS[name](cpu.eflags)
             access.jump_near(cpu, cpu.eip + distance.sign_extend(32), when=taken)
 
     @machine.instruction("JMP rel32", source="SDM vol. 2A, JMP", mnemonic="JMP near")

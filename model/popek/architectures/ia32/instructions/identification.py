@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86.exceptions import GP
+from popek.architectures.x86.msrs import IA32_TSC_AUX
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat, ite
 
-from ..msrs import IA32_TSC_AUX
-from ..state import EAX, EBX, ECX, EDX, GP, Ia32
+from ..state import (
+    EAX,
+    EBX,
+    ECX,
+    EDX,
+    Ia32,
+)
 from .flags import STATUS
 
 # Leaves of CPUID that look at ECX, too (SDM vol. 2A, CPUID, "Information Returned by CPUID").

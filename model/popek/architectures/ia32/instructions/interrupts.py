@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from popek.kernel.machine import Machine
-from popek.kernel.outcome import Fault, MemoryFault, NotModelledError
-from popek.kernel.words import Word, concat, ite
-
-from .. import access
-from ..access import MemoryOperand, supervisor_load
-from ..descriptors import (
+from popek.architectures.x86.descriptors import (
     INTERRUPT_GATE_16,
     INTERRUPT_GATE_32,
     TASK_GATE,
@@ -22,30 +14,36 @@ from ..descriptors import (
     is_null,
     load_code_segment,
     load_null,
-    load_real_segment,
+    return_code_segment,
 )
-from ..stacks import check_inner_room, inner_stack, switch_to
-from ..state import (
+from popek.architectures.x86.exceptions import (
     BR,
-    EFLAGS_DEFINED,
-    EFLAGS_FIXED,
-    ESP,
     GP,
     NP,
     PF,
+)
+from popek.architectures.x86.flags import IF, IOPL, IRET_ALWAYS, TF_NT_RF_VM, returned_flags
+from popek.architectures.x86.registers import (
+    EFLAGS_DEFINED,
+    EFLAGS_FIXED,
+)
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Fault, MemoryFault, NotModelledError
+from popek.kernel.words import Word, concat, ite
+
+from .. import access
+from ..access import MemoryOperand, supervisor_load
+from ..descriptors import load_real_segment
+from ..stacks import check_inner_room, inner_stack, switch_to
+from ..state import (
+    ESP,
     VIRTUAL_8086_RIGHTS,
     Ia32,
 )
-from .far_transfers import enter_real_segment, return_code_segment, return_outward
-from .flags import IF, IOPL, load_virtual_flags, virtual_flags
-
-if TYPE_CHECKING:
-    from popek.architectures.x86_64 import state as x64
+from .far_transfers import enter_real_segment, return_outward
+from .flags import load_virtual_flags, virtual_flags
 
 # IRET takes these from the image at every level (SDM vol. 2A, IRET); RF too, unlike POPF.
-IRET_ALWAYS = 0x254DD5
-VIF_VIP = 0x180000
-TF_NT_RF_VM = 0x00034100
 TF_RF = 0x00010100
 TF_IF_RF_AC = 0x00050300
 
@@ -273,7 +271,7 @@ def _interrupt_return(cpu: Ia32, size: int) -> None:
         _enter_virtual_8086(cpu, selector, offset, image)
         return
     descriptor = return_code_segment(cpu, selector)
-    flags = _returned_flags(cpu, image, size)
+    flags = returned_flags(cpu, image, size)
     level = selector[1:0]
     if level == cpu.cpl:
         if offset > descriptor.limit:
@@ -303,13 +301,3 @@ def _enter_virtual_8086(cpu: Ia32, selector: Word, offset: Word, image: Word) ->
         segment.limit, segment.rights = Word(32, 0xFFFF), Word(17, VIRTUAL_8086_RIGHTS)
     cpu.gpr[ESP], cpu.eip = pointer, offset
     cpu.eflags = (image & EFLAGS_DEFINED) | EFLAGS_FIXED
-
-
-def _returned_flags(cpu: Ia32 | x64.X64, image: Word, size: int) -> Word:
-    """EFLAGS after IRET, by the level it runs at (the old one)."""
-    none = Word(32, 0)
-    taken = Word(32, IRET_ALWAYS) | ite(cpu.cpl <= cpu.eflags.iopl, Word(32, IF), none)
-    taken = taken | ite(cpu.cpl == 0, Word(32, IOPL | VIF_VIP), none)
-    if size == 16:
-        taken = concat(Word(16, 0), taken[15:0])
-    return (cpu.eflags.value & ~taken) | (image & taken)

@@ -5,14 +5,22 @@ A port shows what its device holds (`ports`); side effects of reading a device a
 
 from __future__ import annotations
 
+from popek.architectures.x86.exceptions import GP
+from popek.architectures.x86.interception import PortAccess
+from popek.architectures.x86.registers import ES
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat, ite
 
 from .. import access
 from ..access import MemoryOperand, supervisor_load
-from ..interception import PortAccess
-from ..state import EAX, EDI, EDX, ES, ESI, GP, Ia32
+from ..state import (
+    EAX,
+    EDI,
+    EDX,
+    ESI,
+    Ia32,
+)
 
 
 def declare(machine: Machine[Ia32]) -> None:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from popek.kernel.machine import Machine
-from popek.kernel.words import Word, concat, ite
-
-from .. import access
-from ..access import MemoryOperand
-from ..descriptors import (
+from popek.architectures.x86.descriptors import (
     BUSY_TSS_16,
     BUSY_TSS_32,
     CALL_GATE_16,
@@ -17,11 +12,16 @@ from ..descriptors import (
     TSS_16,
     TSS_32,
     Descriptor,
-    descriptors_needed,
     in_table,
     is_null,
     read_descriptor,
 )
+from popek.kernel.machine import Machine
+from popek.kernel.words import Word, concat, ite
+
+from .. import access
+from ..access import MemoryOperand
+from ..descriptors import descriptors_needed
 from ..state import Ia32
 
 LAR_SYSTEM_TYPES = (TSS_16, LDT, BUSY_TSS_16, CALL_GATE_16, TASK_GATE, TSS_32, BUSY_TSS_32, CALL_GATE_32)

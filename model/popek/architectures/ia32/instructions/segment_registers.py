@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86.exceptions import UD
+from popek.architectures.x86.registers import (
+    CS,
+    DS,
+    ES,
+    FS,
+    GS,
+    SS_,
+)
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
@@ -9,7 +18,7 @@ from popek.kernel.words import Word
 from .. import access
 from ..access import MemoryOperand
 from ..descriptors import load_segment_register
-from ..state import CS, DS, ES, FS, GS, SS_, UD, Ia32
+from ..state import Ia32
 
 MOV = "SDM vol. 2B, MOV"
 

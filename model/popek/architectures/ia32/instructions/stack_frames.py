@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86.exceptions import GP
+from popek.architectures.x86.registers import SS_
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import MemoryFault
 from popek.kernel.words import Word, ite
 
 from .. import access
 from ..access import MemoryOperand
-from ..state import EBP, ESP, GP, SS_, Ia32
+from ..state import (
+    EBP,
+    ESP,
+    Ia32,
+)
 
 BEFORE_THE_END = (7, 9, 11, 13, 15)  # SDM vol. 2B, PUSHA, "Real-Address Mode Exceptions"
 

@@ -9,14 +9,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from popek.architectures.x86.arithmetic import subtract
+from popek.architectures.x86.registers import ES
 from popek.kernel.machine import Machine
 from popek.kernel.words import Word, ite
 
 from .. import access
 from ..access import MemoryOperand
-from ..state import EAX, ECX, EDI, ES, ESI, Ia32
+from ..state import (
+    EAX,
+    ECX,
+    EDI,
+    ESI,
+    Ia32,
+)
 from . import port_io
-from .general import _subtract
 from .port_io import move_index
 
 SIZES = ((8, "B"), (16, "W"), (32, "D"))
@@ -99,13 +106,13 @@ def _lods(cpu: Ia32, segment: Word, size: int) -> None:
 
 def _cmps(cpu: Ia32, segment: Word, size: int) -> None:
     first = _source(cpu, segment, size)
-    _subtract(cpu, first, access.load(cpu, _target(cpu), size // 8))
+    subtract(cpu, first, access.load(cpu, _target(cpu), size // 8))
     move_index(cpu, ESI, size)
     move_index(cpu, EDI, size)
 
 
 def _scas(cpu: Ia32, segment: Word, size: int) -> None:
-    _subtract(cpu, cpu.read_register(EAX, size), access.load(cpu, _target(cpu), size // 8))
+    subtract(cpu, cpu.read_register(EAX, size), access.load(cpu, _target(cpu), size // 8))
     move_index(cpu, EDI, size)
 
 

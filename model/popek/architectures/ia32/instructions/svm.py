@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86.exceptions import UD
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 
-from ..state import UD, Ia32
+from ..state import Ia32
 
 NAMES = ("VMRUN", "VMLOAD", "VMSAVE", "VMMCALL", "STGI", "CLGI", "INVLPGA", "SKINIT")
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86.exceptions import GP
+from popek.architectures.x86.msrs import IA32_TIME_STAMP_COUNTER, is_counter
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat
 
 from .. import access, msrs
 from ..access import MemoryOperand, privileged
-from ..msrs import IA32_TIME_STAMP_COUNTER
-from ..msrs import MEMORY_TYPES as MEMORY_TYPES
-from ..state import EAX, ECX, EDX, GP, Ia32
-
-GENERAL_COUNTERS, FIXED_COUNTERS = 8, 3  # RDPMC: ECX 0..7 and 40000000H..40000002H
+from ..state import (
+    EAX,
+    ECX,
+    EDX,
+    Ia32,
+)
 
 
 def declare(machine: Machine[Ia32]) -> None:
@@ -124,8 +127,7 @@ def declare(machine: Machine[Ia32]) -> None:
             raise Fault(GP, 0)
         cpu.interception.instruction(cpu, "RDPMC")
         number = cpu.gpr[ECX]
-        fixed = (number >= 0x40000000) & (number < 0x40000000 + FIXED_COUNTERS)
-        if not ((number < GENERAL_COUNTERS) | fixed):
+        if not is_counter(number):
             raise Fault(GP, 0)
         _to_edx_eax(cpu, cpu.pmc.load(number))
 

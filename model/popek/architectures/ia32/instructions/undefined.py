@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from popek.architectures.x86.exceptions import UD
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
 
-from ..state import UD, Ia32
+from ..state import Ia32
 
 
 def declare(machine: Machine[Ia32]) -> None:

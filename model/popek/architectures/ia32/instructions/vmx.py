@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from popek.architectures.x86.exceptions import (
+    GP,
+    UD,
+)
+from popek.architectures.x86.msrs import IA32_FEATURE_CONTROL
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word
 
 from ..access import MemoryOperand, privileged
-from ..msrs import FEATURE_CONTROL_LOCK, IA32_FEATURE_CONTROL
-from ..state import GP, UD, Ia32
+from ..msrs import FEATURE_CONTROL_LOCK
+from ..state import Ia32
 
 SOURCE = "SDM vol. 3C, VMX Instruction Reference"
 FORMS = (

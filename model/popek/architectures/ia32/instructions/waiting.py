@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86.exceptions import (
+    GP,
+    UD,
+)
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
 
 from .. import access
 from ..access import MemoryOperand
-from ..state import EAX, ECX, GP, UD, Ia32
+from ..state import (
+    EAX,
+    ECX,
+    Ia32,
+)
 
 
 def declare(machine: Machine[Ia32]) -> None:

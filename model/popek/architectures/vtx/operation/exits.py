@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
+from popek.architectures.x86.exceptions import (
+    BP,
+    DB,
+    OF,
+    PF,
+)
 from popek.kernel.outcome import Fault, Vector
 from popek.kernel.words import Word, concat, ite
 
-from ...ia32.state import BP, DB, OF, PF
 from .state import VmxIa32
 
 VM_EXIT: Final = Vector("VM exit", 256, 16)

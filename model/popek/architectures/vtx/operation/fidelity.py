@@ -21,6 +21,8 @@ from typing import Final, Protocol
 import attrs
 
 from popek.architectures.requirements import Assume, Requirement, weakest
+from popek.architectures.x86.exceptions import UD
+from popek.architectures.x86.registers import CR0_DEFINED
 from popek.kernel import terms
 from popek.kernel.exploration import Path
 from popek.kernel.instruction import Instruction
@@ -29,7 +31,6 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import FALSE, TRUE, Word, any_of, concat, ite, symbol
 
-from ...ia32.state import CR0_DEFINED, UD
 from .exits import VM_EXIT
 from .ownership import Profile, bits_changed, owned_cell_changed, virtual_machine
 from .state import PinControls, PrimaryControls, SecondaryControls, VmxIa32

@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from popek.architectures.x86.msrs import IA32_TIME_STAMP_COUNTER
 from popek.kernel.words import Word
 
 from ...ia32 import msrs
@@ -70,7 +71,7 @@ def load_msrs(cpu: VmxIa32, area: MsrArea) -> int:
         index, reserved, value = _entry(cpu, place)
         if (reserved != 0) | (index[31:8] == X2APIC) | index.isin(NOT_LOADED):
             return number + 1
-        if index == msrs.IA32_TIME_STAMP_COUNTER:
+        if index == IA32_TIME_STAMP_COUNTER:
             cpu.tsc = value
             continue
         if ~msrs.exists(index) | ~msrs.accepted(index, value, cpu.msr.load(index)):
@@ -92,7 +93,7 @@ def store_msrs(cpu: VmxIa32, area: MsrArea) -> int:
         index, reserved, _ = _entry(cpu, place)
         if (reserved != 0) | (index[31:8] == X2APIC) | index.isin(NOT_STORED):
             return number + 1
-        if index == msrs.IA32_TIME_STAMP_COUNTER:
+        if index == IA32_TIME_STAMP_COUNTER:
             value = cpu.tsc
         elif msrs.exists(index):
             value = cpu.msr.load(index)

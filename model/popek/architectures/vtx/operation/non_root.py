@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from popek.kernel.outcome import Fault, NotModelledError
-from popek.kernel.words import TRUE, Word, any_of, concat, ite
-
-from ...ia32.access import MemoryOperand, privileged, supervisor_load
-from ...ia32.descriptors import (
+from popek.architectures.x86.access import (
+    MemoryOperand,
+    privileged,
+    supervisor_load,
+)
+from popek.architectures.x86.descriptors import (
     BUSY_TSS_16,
     BUSY_TSS_32,
     TASK_GATE,
@@ -23,8 +24,25 @@ from ...ia32.descriptors import (
     error_code,
     fetch_descriptor,
 )
-from ...ia32.interception import Interception, PortAccess
-from ...ia32.state import EAX, ECX, EDX, GP, NP, TS, UD, Ia32
+from popek.architectures.x86.exceptions import (
+    GP,
+    NP,
+    TS,
+    UD,
+)
+from popek.architectures.x86.interception import (
+    Interception,
+    PortAccess,
+)
+from popek.kernel.outcome import Fault, NotModelledError
+from popek.kernel.words import TRUE, Word, any_of, concat, ite
+
+from ...ia32.state import (
+    EAX,
+    ECX,
+    EDX,
+    Ia32,
+)
 from .exits import (
     CR_ACCESS,
     IO_INSTRUCTION,
@@ -138,7 +156,7 @@ def supports(cpu: VmxIa32) -> Word:
     return (cpu.cr0.value & must == must) & (cpu.cr4.vmxe == 1)
 
 
-class NonRoot(Interception):
+class NonRoot(Interception[Ia32]):
     """The hooks in non-root operation; in root operation nothing is different."""
 
     def recognized(self, cpu: Ia32, name: str) -> None:

@@ -12,10 +12,14 @@ from typing import Final
 
 import attrs
 
+from popek.architectures.x86.registers import Cr0
 from popek.kernel.memory import Memory
 from popek.kernel.words import FALSE, Word, ite
 
-from ...ia32.state import Cr0, Cr4, Ia32
+from ...ia32.state import (
+    Cr4,
+    Ia32,
+)
 from .non_root import CR0_FIXED, CR0_PAGED, CR4_FIXED
 from .state import VmxIa32
 

@@ -16,9 +16,9 @@ from typing import Final
 import attrs
 
 from popek.kernel.machine import Machine, Setting, leaf_setting
-from popek.kernel.state import Role, Slot
-from popek.kernel.technique import Technique
-from popek.kernel.words import FALSE, Word, ite
+from popek.kernel.state import Role
+from popek.kernel.technique import TRAPS_ONLY, Technique
+from popek.kernel.words import Word, ite
 
 from ...ia32.state import Ia32
 from . import machine as vmx
@@ -86,20 +86,7 @@ def state_class(name: str) -> type[VmxIa32]:
         yielding = leaf != "non_root" and own in (Role.RESOURCE, Role.MODE, Role.TIME)
         return Role.GENERAL if yielding and leaf not in owned else own
 
-    def seen(slot: Slot) -> Slot:
-        leaves = [leaf for leaf in VmxIa32.leaves if leaf.component == slot.name]
-        if not leaves:
-            return attrs.evolve(slot, role=role(slot.name, slot.role))
-        roles = {leaf.low: role(leaf.name, leaf.role) for leaf in leaves}
-        fields = tuple((n, high, low, roles[low]) for n, high, low, _ in slot.fields)
-        unnamed = [roles[leaf.low] for leaf in leaves if leaf.low not in {f[2] for f in slot.fields}]
-        return attrs.evolve(slot, fields=fields, role=unnamed[0] if unnamed else slot.role)
-
-    made: type[VmxIa32] = type("VmxIa32", (VmxIa32,), {"__doc__": VmxIa32.__doc__})
-    made.layout = tuple(seen(slot) for slot in VmxIa32.layout)
-    made.leaves = tuple(leaf for slot in made.layout for leaf in slot.leaves())
-    made._leaf_named = {leaf.name: leaf for leaf in made.leaves}
-    return made
+    return VmxIa32.with_roles(role)
 
 
 def _masks(name: str, state: VmxIa32, value: Word) -> Word:
@@ -172,7 +159,8 @@ def technique(name: str) -> Technique[VmxIa32]:
         deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
         guest=lambda state: (state.non_root == 0) & (state.reserved.size == 0) & (state.read_only.size == 0),
         private=lambda guest, private: exists_in_cr0(private.cr0.value),
-        handed_over=lambda after: FALSE,
+        entries=TRAPS_ONLY,
+        delivered=tuple(n for n in owned if n.startswith("exit_")),
         to_the_guest=lambda vector: vector is not VM_EXIT,  # the exception bitmap is 0
         keeps_hidden=True,  # VM exit and VM entry save and load the hidden parts (SDM vol. 3C, chapters 27, 28)
         source=SOURCE,

@@ -14,14 +14,19 @@ from typing import Final, NoReturn
 
 import attrs
 
+from popek.architectures.x86.access import supervisor_load
+from popek.architectures.x86.exceptions import PF
+from popek.architectures.x86.msrs import (
+    IA32_SYSENTER_CS,
+    IA32_SYSENTER_EIP,
+    IA32_SYSENTER_ESP,
+)
+from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.kernel.outcome import Fault, Next, NotModelled, NotModelledError, Outcome, Trap, Vector
 from popek.kernel.words import Word, ite
 
 from ...ia32 import access
-from ...ia32.access import supervisor_load
 from ...ia32.instructions.interrupts import deliver_software_interrupt
-from ...ia32.msrs import IA32_SYSENTER_CS, IA32_SYSENTER_EIP, IA32_SYSENTER_ESP
-from ...ia32.state import PF, SEGMENT_NAMES
 from . import x2apic
 from .exits import (
     ERROR_CODE_VALID,

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from popek.architectures.x86.access import privileged
+from popek.architectures.x86.exceptions import GP
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat
 
-from ...ia32.access import privileged
-from ...ia32.state import EAX, ECX, EDX, GP
+from ...ia32.state import (
+    EAX,
+    ECX,
+    EDX,
+)
 from .exits import TPR_BELOW_THRESHOLD, trap_like_exit_of
 from .state import VmxIa32
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.access import privileged
-from popek.architectures.ia32.instructions.descriptor_tables import _user_mode_instruction_prevention
-from popek.architectures.ia32.state import CR0_DEFINED, DB, GP, UD
+from popek.architectures.x86.access import privileged, user_mode_instruction_prevention
+from popek.architectures.x86.exceptions import (
+    DB,
+    GP,
+    UD,
+)
+from popek.architectures.x86.registers import CR0_DEFINED
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat, ite
@@ -36,13 +40,13 @@ def declare(machine: Machine[X64]) -> None:
             """Store CR0: 16, 32 or 64 bits."""
             if size == 64:
                 needs_long_mode(cpu)
-            _user_mode_instruction_prevention(cpu)
+            user_mode_instruction_prevention(cpu)
             cpu.write_register(r, cpu.cr0.value.resize(size))
 
     @machine.instruction("SMSW m16", source="SDM vol. 2B, SMSW")
     def smsw_memory(cpu: X64, m: MemoryOperand) -> None:
         """Store CR0[15:0]."""
-        _user_mode_instruction_prevention(cpu)
+        user_mode_instruction_prevention(cpu)
         access.store(cpu, m, cpu.cr0.value[15:0])
 
     @machine.instruction("LMSW r16", source="SDM vol. 2A, LMSW")

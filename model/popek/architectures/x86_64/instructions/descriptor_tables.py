@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from popek.architectures.ia32.access import privileged
-from popek.architectures.ia32.descriptors import is_null
-from popek.architectures.ia32.instructions.descriptor_tables import _user_mode_instruction_prevention
-from popek.architectures.ia32.state import GP
+from popek.architectures.x86.access import privileged, user_mode_instruction_prevention
+from popek.architectures.x86.descriptors import is_null
+from popek.architectures.x86.exceptions import GP
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat
 
 from .. import access
 from ..access import MemoryOperand, natural, needs_long_mode
+from ..addresses import is_canonical
 from ..descriptors import BUSY_TSS, LDT, TSS, WideDescriptor, fetch_system_descriptor
-from ..state import X64, Segment, is_canonical
+from ..state import (
+    X64,
+    Segment,
+)
 
 _Load = Callable[[X64, Word], None]
 
@@ -27,7 +30,7 @@ def declare(machine: Machine[X64]) -> None:
     @machine.instruction("SIDT m", source="SDM vol. 2B, SIDT", register="idtr")
     def store_table_register(cpu: X64, m: MemoryOperand, *, register: str) -> None:
         """Store limit (2 bytes), then base: 8 bytes in 64-bit mode, 4 in compatibility mode."""
-        _user_mode_instruction_prevention(cpu)
+        user_mode_instruction_prevention(cpu)
         table = cpu.gdtr if register == "gdtr" else cpu.idtr
         image = concat(table.base.truncate(8 * natural(cpu)), table.limit)
         where = access.linear_address(cpu, m, image.width // 8, write=True, second=2)
@@ -41,14 +44,14 @@ def declare(machine: Machine[X64]) -> None:
                 """Store the selector, zero-extended."""
                 if size == 64:
                     needs_long_mode(cpu)
-                _user_mode_instruction_prevention(cpu)
+                user_mode_instruction_prevention(cpu)
                 selector = (cpu.tr if task else cpu.ldtr).selector.value
                 cpu.write_register(r, selector.zero_extend(size))
 
         @machine.instruction(f"{name} m16", source=source, task=name == "STR")
         def store_selector_in_memory(cpu: X64, m: MemoryOperand, *, task: bool) -> None:
             """Store the selector, 16 bits."""
-            _user_mode_instruction_prevention(cpu)
+            user_mode_instruction_prevention(cpu)
             access.store(cpu, m, (cpu.tr if task else cpu.ldtr).selector.value)
 
     @machine.instruction("LGDT m16&64", source="SDM vol. 2A, LGDT", register="gdtr")

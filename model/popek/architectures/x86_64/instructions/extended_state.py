@@ -5,8 +5,12 @@ Of the x87 and SIMD registers the model has one 64-bit stand-in; what is exact i
 
 from __future__ import annotations
 
-from popek.architectures.ia32.access import privileged
-from popek.architectures.ia32.state import GP, NM, UD
+from popek.architectures.x86.access import privileged
+from popek.architectures.x86.exceptions import (
+    GP,
+    NM,
+    UD,
+)
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import ite

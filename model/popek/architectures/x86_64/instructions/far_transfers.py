@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.descriptors import (
+from popek.architectures.x86.descriptors import (
     Descriptor,
     check_stack_segment,
     error_code,
@@ -11,14 +11,20 @@ from popek.architectures.ia32.descriptors import (
     load_code_segment,
     load_stack_segment,
 )
-from popek.architectures.ia32.operands import FarPointer
-from popek.architectures.ia32.state import GP, NP, UD
+from popek.architectures.x86.exceptions import (
+    GP,
+    NP,
+    UD,
+)
+from popek.architectures.x86.operands import FarPointer
+from popek.architectures.x86.stacks import null_if_outranked
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import Word, ite
 
 from .. import access
 from ..access import MemoryOperand, low_half, needs_long_mode
+from ..addresses import is_canonical
 from ..descriptors import (
     CALL_GATE,
     both_widths,
@@ -28,8 +34,11 @@ from ..descriptors import (
     load_null_stack_segment,
     return_code_segment,
 )
-from ..stacks import enter_level, level_slot, null_if_outranked, push_frame, stack_pointer_at
-from ..state import RSP, X64, is_canonical
+from ..stacks import enter_level, level_slot, push_frame, stack_pointer_at
+from ..state import (
+    RSP,
+    X64,
+)
 
 
 def declare(machine: Machine[X64]) -> None:
@@ -184,4 +193,4 @@ def return_to(cpu: X64, selector: Word, descriptor: Descriptor, offset: Word, st
     access.set_stack_pointer(cpu, pointer)
     if outward:
         for segment in (cpu.es, cpu.ds, cpu.fs, cpu.gs):
-            null_if_outranked(segment, level)
+            null_if_outranked(segment, level, base_stays=True)

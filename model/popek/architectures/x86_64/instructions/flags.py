@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.instructions.flags import STATUS_AND_PROGRAM, load_flags
-from popek.architectures.ia32.state import GP
+from popek.architectures.x86.exceptions import GP
+from popek.architectures.x86.flags import STATUS_AND_PROGRAM, load_flags
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.instructions.general import _CONDITIONS, _OPERATIONS, _add, _subtract
-from popek.architectures.ia32.state import DS, ES
+from popek.architectures.x86.arithmetic import CONDITIONS, OPERATIONS, add, subtract
+from popek.architectures.x86.registers import (
+    DS,
+    ES,
+)
 from popek.kernel.machine import Machine
 from popek.kernel.words import Word, concat, ite
 
@@ -157,7 +160,7 @@ def _stack(machine: Machine[X64]) -> None:
 
 
 def _arithmetic(machine: Machine[X64]) -> None:
-    for name in _OPERATIONS:
+    for name in OPERATIONS:
         for size in (32, 64):
 
             @machine.instruction(
@@ -166,7 +169,7 @@ def _arithmetic(machine: Machine[X64]) -> None:
             def register_register(cpu: X64, a: Word, b: Word, *, name: str, size: int) -> None:
                 """Combine two registers and set the status flags."""
                 _mode_of(cpu, size)
-                result = _OPERATIONS[name](cpu, cpu.read_register(a, size), cpu.read_register(b, size))
+                result = OPERATIONS[name](cpu, cpu.read_register(a, size), cpu.read_register(b, size))
                 if name not in ("CMP", "TEST"):
                     cpu.write_register(a, result)
 
@@ -178,7 +181,7 @@ def _arithmetic(machine: Machine[X64]) -> None:
             """Combine memory with a register and set the status flags."""
             needs_long_mode(cpu)
             where = access.linear_address(cpu, m, 8, write=name != "CMP")
-            result = _OPERATIONS[name](cpu, cpu.translation.load(cpu, where, 8), cpu.gpr[b])
+            result = OPERATIONS[name](cpu, cpu.translation.load(cpu, where, 8), cpu.gpr[b])
             if name != "CMP":
                 cpu.translation.store(cpu, where, result)
 
@@ -191,7 +194,7 @@ def _arithmetic(machine: Machine[X64]) -> None:
                 _mode_of(cpu, size)
                 carry = cpu.rflags.cf
                 old, one = cpu.read_register(r, size), Word(size, 1)
-                cpu.write_register(r, _add(cpu, old, one) if name == "INC" else _subtract(cpu, old, one))
+                cpu.write_register(r, add(cpu, old, one) if name == "INC" else subtract(cpu, old, one))
                 cpu.rflags.cf = carry
 
     for size in (32, 64):
@@ -200,7 +203,7 @@ def _arithmetic(machine: Machine[X64]) -> None:
         def neg(cpu: X64, r: Word, *, size: int) -> None:
             """0 minus the register."""
             _mode_of(cpu, size)
-            cpu.write_register(r, _subtract(cpu, Word(size, 0), cpu.read_register(r, size)))
+            cpu.write_register(r, subtract(cpu, Word(size, 0), cpu.read_register(r, size)))
 
         @machine.instruction(f"NOT r{size}", source="SDM vol. 2B, NOT", size=size)
         def complement(cpu: X64, r: Word, *, size: int) -> None:
@@ -213,7 +216,7 @@ def _arithmetic(machine: Machine[X64]) -> None:
             """If RAX equals the first operand, that becomes the second; else RAX becomes the first."""
             _mode_of(cpu, size)
             old, new, accumulator = (cpu.read_register(x, size) for x in (a, b, RAX))
-            _subtract(cpu, accumulator, old)
+            subtract(cpu, accumulator, old)
             equal = accumulator == old
             kept = cpu.gpr[RAX]
             cpu.write_register(a, ite(equal, new, old))
@@ -264,12 +267,12 @@ def _index(cpu: X64, index: int, size: int) -> None:
 
 
 def _near_transfers(machine: Machine[X64]) -> None:
-    for name in _CONDITIONS:
+    for name in CONDITIONS:
 
         @machine.instruction(f"{name} rel8", source="SDM vol. 2A, Jcc", mnemonic="Jcc", name=name)
         def jcc(cpu: X64, distance: Word, *, name: str) -> None:
             """Jump if the status flags say so; the target is looked at only then."""
-            taken = _CONDITIONS[name](cpu.rflags)
+            taken = CONDITIONS[name](cpu.rflags)
             access.jump_near(cpu, cpu.rip + distance.sign_extend(64), when=taken)
 
     @machine.instruction("JMP rel32", source="SDM vol. 2A, JMP", mnemonic="JMP near")

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.access import supervisor_load
-from popek.architectures.ia32.descriptors import Descriptor, error_code, fetch_descriptor, is_null
-from popek.architectures.ia32.instructions.interrupts import TF_NT_RF_VM, _returned_flags
-from popek.architectures.ia32.state import AC, GP, NP, PF, UD
+from popek.architectures.x86.access import supervisor_load
+from popek.architectures.x86.descriptors import (
+    Descriptor,
+    error_code,
+    fetch_descriptor,
+    is_null,
+)
+from popek.architectures.x86.exceptions import (
+    AC,
+    GP,
+    NP,
+    PF,
+    UD,
+)
+from popek.architectures.x86.flags import TF_NT_RF_VM, returned_flags
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat, ite
@@ -125,7 +136,7 @@ def _interrupt_return(cpu: X64, size: int) -> None:
     offset, selector, image = access.peek_all(cpu, 0, slot, 3)
     selector = selector.truncate(16)
     descriptor = return_code_segment(cpu, selector)
-    flags = _returned_flags(cpu, image.resize(32), size)
+    flags = returned_flags(cpu, image.resize(32), size)
     wide = offset.zero_extend(64)
     if (selector[1:0] != cpu.cpl) | cpu.long:
         stack = access.peek_all(cpu, 3 * slot, slot, 2)

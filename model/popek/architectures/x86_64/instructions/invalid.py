@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.state import UD
+from popek.architectures.x86.exceptions import UD
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
 

@@ -7,14 +7,21 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.ia32.access import privileged
-from popek.architectures.ia32.instructions.system import MEMORY_TYPES
-from popek.architectures.ia32.state import GP
+from popek.architectures.x86.access import privileged
+from popek.architectures.x86.exceptions import GP
+from popek.architectures.x86.msrs import are_memory_types
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
-from popek.kernel.words import TRUE, Word, all_of, any_of, ite
+from popek.kernel.words import TRUE, Word, any_of, ite
 
-from ..state import EFER_DEFINED, MISC_ENABLE_DEFINED, PHYSICAL_BITS, RCX, X64, is_canonical
+from ..addresses import is_canonical
+from ..state import (
+    EFER_DEFINED,
+    MISC_ENABLE_DEFINED,
+    PHYSICAL_BITS,
+    RCX,
+    X64,
+)
 from .system import edx_eax, to_edx_eax
 
 _WIDE: Final = 0xFFFFFFFF_FFFFFFFF
@@ -51,7 +58,7 @@ def _efer(cpu: X64, value: Word) -> Word:
 
 
 def _memory_types(cpu: X64, value: Word) -> Word:
-    return all_of(value[low + 7 : low].isin(MEMORY_TYPES) for low in range(0, 64, 8))
+    return are_memory_types(value)
 
 
 def _apic_base(cpu: X64, value: Word) -> Word:

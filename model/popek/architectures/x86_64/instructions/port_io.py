@@ -5,8 +5,9 @@ A port shows what its device holds (`ports`); side effects of reading a device a
 
 from __future__ import annotations
 
-from popek.architectures.ia32.access import supervisor_load
-from popek.architectures.ia32.state import ES, GP
+from popek.architectures.x86.access import supervisor_load
+from popek.architectures.x86.exceptions import GP
+from popek.architectures.x86.registers import ES
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat, ite

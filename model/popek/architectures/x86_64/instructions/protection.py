@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.descriptors import Descriptor, in_table, is_null, read_descriptor
+from popek.architectures.x86.descriptors import (
+    Descriptor,
+    in_table,
+    is_null,
+    read_descriptor,
+)
 from popek.kernel.machine import Machine
 from popek.kernel.words import TRUE, Word, concat
 

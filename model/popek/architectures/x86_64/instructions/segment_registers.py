@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.state import CS, DS, ES, FS, GS, SS_, UD
+from popek.architectures.x86.exceptions import UD
+from popek.architectures.x86.registers import (
+    CS,
+    DS,
+    ES,
+    FS,
+    GS,
+    SS_,
+)
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.access import privileged
-from popek.architectures.ia32.instructions.system import FIXED_COUNTERS, GENERAL_COUNTERS
-from popek.architectures.ia32.state import DS, GP, UD
+from popek.architectures.x86.access import privileged
+from popek.architectures.x86.exceptions import (
+    GP,
+    UD,
+)
+from popek.architectures.x86.msrs import is_counter
+from popek.architectures.x86.registers import DS
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat, ite
 
 from .. import access
 from ..access import MemoryOperand, low_half
-from ..state import RAX, RBX, RCX, RDX, X64, is_canonical
+from ..addresses import is_canonical
+from ..state import (
+    RAX,
+    RBX,
+    RCX,
+    RDX,
+    X64,
+)
 
 
 def to_edx_eax(cpu: X64, value: Word) -> None:
@@ -126,8 +137,7 @@ def _clocks_and_identification(machine: Machine[X64]) -> None:
         if cpu.cpl != 0 and not cpu.cr4.pce:
             raise Fault(GP, 0)
         number = cpu.read_register(RCX, 32)
-        fixed = (number >= 0x40000000) & (number < 0x40000000 + FIXED_COUNTERS)
-        if not ((number < GENERAL_COUNTERS) | fixed):
+        if not is_counter(number):
             raise Fault(GP, 0)
         to_edx_eax(cpu, cpu.pmc.load(number))
 

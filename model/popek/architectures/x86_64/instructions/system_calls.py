@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from popek.architectures.ia32.access import privileged
-from popek.architectures.ia32.state import GP, UD
+from popek.architectures.x86.access import privileged
+from popek.architectures.x86.exceptions import (
+    GP,
+    UD,
+)
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
 
 from ..access import low_half, needs_long_mode
-from ..state import R11, RCX, RDX, RSP, X64, Segment, is_canonical
+from ..addresses import is_canonical
+from ..state import (
+    R11,
+    RCX,
+    RDX,
+    RSP,
+    X64,
+    Segment,
+)
 
 FLAT_CODE, FLAT_CODE_64, FLAT_DATA = 0xC09B, 0xA09B, 0xC093  # present, accessed, 4 GiB, DPL 0
 

@@ -5,7 +5,10 @@ The processor has VMX, which its firmware has locked off (IA32_FEATURE_CONTROL),
 
 from __future__ import annotations
 
-from popek.architectures.ia32.state import GP, UD
+from popek.architectures.x86.exceptions import (
+    GP,
+    UD,
+)
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 

@@ -8,16 +8,17 @@ fetched first.  On a processor that nobody monitors a hook does nothing and retu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 import attrs
 
 from popek.kernel.words import Word, concat
 
-if TYPE_CHECKING:
-    from .access import MemoryOperand
-    from .descriptors import Descriptor
-    from .state import Ia32
+from .access import MemoryOperand
+from .descriptors import Descriptor
+from .state import X86
+
+Cpu = TypeVar("Cpu", bound=X86)
 
 
 @attrs.frozen
@@ -41,10 +42,10 @@ class PortAccess:
     repeated: bool = False
 
 
-class Interception:
+class Interception(Generic[Cpu]):
     """Nobody steps in."""
 
-    def recognized(self, cpu: Ia32, name: str) -> None:
+    def recognized(self, cpu: Cpu, name: str) -> None:
         """An instruction that needs a control to exist is about to be decoded.
 
         Raises:
@@ -52,7 +53,7 @@ class Interception:
         """
 
     def instruction(
-        self, cpu: Ia32, name: str, memory: MemoryOperand | None = None, *registers: Word, size: int = 32
+        self, cpu: Cpu, name: str, memory: MemoryOperand | None = None, *registers: Word, size: int = 32
     ) -> None:
         """An instruction, by its mnemonic, passed the checks that come before an exit.
 
@@ -62,43 +63,43 @@ class Interception:
             size: its operand size, 16 or 32 bits.
         """
 
-    def read_control_register(self, cpu: Ia32, number: int, register: Word | None = None) -> Word:
+    def read_control_register(self, cpu: Cpu, number: int, register: Word | None = None) -> Word:
         """What MOV from CR (to `register`, 3 bits) and SMSW (None) see."""
         return {0: cpu.cr0.value, 2: cpu.cr2, 3: cpu.cr3, 4: cpu.cr4.value}[number]
 
-    def write_control_register(self, cpu: Ia32, number: int, register: Word) -> Word:
+    def write_control_register(self, cpu: Cpu, number: int, register: Word) -> Word:
         """What MOV to CR from `register` (3 bits) has the processor load, where nothing else is wrong with it."""
         return cpu.gpr[register]
 
-    def load_machine_status_word(self, cpu: Ia32, source: Word, memory: MemoryOperand | None) -> Word:
+    def load_machine_status_word(self, cpu: Cpu, source: Word, memory: MemoryOperand | None) -> Word:
         """CR0[3:0] after LMSW of `source` (16 bits)."""
         return source[3:0] | concat(Word(3, 0), cpu.cr0.pe)
 
-    def clear_task_switched(self, cpu: Ia32) -> Word:
+    def clear_task_switched(self, cpu: Cpu) -> Word:
         """CR0.TS after CLTS (1 bit)."""
         return Word(1, 0)
 
-    def debug_register(self, cpu: Ia32, number: int, register: Word, *, write: bool) -> None:
+    def debug_register(self, cpu: Cpu, number: int, register: Word, *, write: bool) -> None:
         """MOV to or from DR`number` as the instruction names it, before every check."""
 
-    def port(self, cpu: Ia32, access: PortAccess) -> None:
+    def port(self, cpu: Cpu, access: PortAccess) -> None:
         """A port that the instruction may use."""
 
-    def msr(self, cpu: Ia32, *, write: bool) -> None:
+    def msr(self, cpu: Cpu, *, write: bool) -> None:
         """RDMSR or WRMSR of the MSR that ECX names."""
 
-    def time_stamp(self, cpu: Ia32) -> Word:
+    def time_stamp(self, cpu: Cpu) -> Word:
         """The time-stamp counter as RDTSC, RDTSCP and RDMSR see it (64 bits)."""
         return cpu.tsc
 
-    def software_exception(self, cpu: Ia32, vector: int) -> None:
+    def software_exception(self, cpu: Cpu, vector: int) -> None:
         """INT1, INT3 or INTO is about to be delivered."""
 
-    def software_interrupt(self, cpu: Ia32, vector: Word) -> None:
+    def software_interrupt(self, cpu: Cpu, vector: Word) -> None:
         """INT n is about to be delivered through the IDT."""
 
     def task_switch(
-        self, cpu: Ia32, source: str, selector: Word | None = None, descriptor: Descriptor | None = None
+        self, cpu: Cpu, source: str, selector: Word | None = None, descriptor: Descriptor | None = None
     ) -> None:
         """A switch of tasks, before the new TSS is looked at.
 
@@ -108,5 +109,5 @@ class Interception:
                 descriptor alone.
         """
 
-    def interrupt_return(self, cpu: Ia32) -> None:
+    def interrupt_return(self, cpu: Cpu) -> None:
         """IRET is about to begin: it ends the blocking of NMIs, whatever comes of it."""

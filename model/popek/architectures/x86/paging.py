@@ -11,80 +11,18 @@ Left out: TLBs (a changed table counts at once), the page-directory-pointer regi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
 
 from popek.kernel.outcome import MemoryFault, NotModelledError
-from popek.kernel.words import FALSE, TRUE, Word, any_of, ite
+from popek.kernel.words import FALSE, TRUE, Word, ite
 
 from .exceptions import PF
+from .state import KEY, PRESENT, RESERVED, USER, WRITE, X86, Translation
 
-if TYPE_CHECKING:
-    from ..x86_64 import state as x64
-    from .state import Ia32, Pages
-
-    Processor = Ia32 | x64.X64
-
-# Bits of the error code of #PF (SDM vol. 3A, "Page-Fault Error Code").
-PRESENT, WRITE, USER, RESERVED, KEY = 1, 2, 4, 8, 32
 # Bits of an entry: present, writable, user, accessed, dirty, page size.
 P, RW, US, A, D, PS = 0, 1, 2, 5, 6, 7
-
-
-def overlaps(pages: Pages | x64.Pages, address: Word, size: Word | int) -> Word:
-    """Whether an access of `size` bytes touches the range; width 1."""
-    if isinstance(size, int):
-        return any_of(address + i - pages.base < pages.size for i in range(size))
-    inside = address - pages.base < pages.size
-    reaches = (pages.base - address < size) & (pages.size != 0)
-    return inside | reaches
-
-
-def page_fault_code(cpu: Processor, write: bool) -> Word:
-    """P = 1, W, U/S (SDM vol. 3A, "Page-Fault Error Code")."""
-    code = Word(16, PRESENT | WRITE if write else PRESENT)
-    return ite(cpu.cpl == 3, code | USER, code)
-
-
-class Translation:
-    """Storage is linear memory; `reserved` and `read_only` are kept from code above CPL 0.
-
-    Args:
-        segments: truncated segments keep it out at rings 1 and 2, too, where pages alone keep out CPL 3.
-    """
-
-    def __init__(self, *, segments: bool = True) -> None:
-        self._segments = segments
-
-    def permit(self, cpu: Processor, address: Word, size: int, *, write: bool) -> None:
-        """Check a reference of `size` bytes by the program.
-
-        Raises:
-            MemoryFault: #PF.
-        """
-        barred = overlaps(cpu.reserved, address, size)
-        if write:
-            barred = barred | overlaps(cpu.read_only, address, size)
-        kept_out = cpu.cpl != 0 if self._segments else cpu.cpl == 3
-        if kept_out & barred:
-            raise MemoryFault(PF, page_fault_code(cpu, write))
-
-    def load(self, cpu: Processor, address: Word, size: int) -> Word:
-        """`size` bytes, little-endian, of a reference that was permitted."""
-        return cpu.memory.load_little_endian(address, size)
-
-    def store(self, cpu: Processor, address: Word, value: Word) -> None:
-        """Store whole bytes, little-endian, where that was permitted."""
-        cpu.memory = cpu.memory.store_little_endian(address, value)
-
-    def system_load(self, cpu: Processor, address: Word, size: int) -> Word:
-        """Bytes of a system table: an implicit supervisor access."""
-        return cpu.memory.load_little_endian(address, size)
-
-    def system_store(self, cpu: Processor, address: Word, value: Word) -> None:
-        """Store bytes of a system table."""
-        cpu.memory = cpu.memory.store_little_endian(address, value)
 
 
 @attrs.frozen
@@ -147,7 +85,7 @@ class _Walk:
 class PageTables(Translation):
     """The tables are walked, where CR0.PG is set."""
 
-    def permit(self, cpu: Processor, address: Word, size: int, *, write: bool) -> None:
+    def permit(self, cpu: X86, address: Word, size: int, *, write: bool) -> None:
         """Check a reference by the program, the first page first.
 
         Raises:
@@ -155,7 +93,7 @@ class PageTables(Translation):
         """
         self._permit(cpu, address, size, write=write, implicit=False)
 
-    def load(self, cpu: Processor, address: Word, size: int) -> Word:
+    def load(self, cpu: X86, address: Word, size: int) -> Word:
         """`size` bytes, little-endian, from one page or two."""
         first, second = self._pages(cpu, address, size)
         value = Word(8 * size, 0)
@@ -164,14 +102,14 @@ class PageTables(Translation):
             value = value | byte.zero_extend(8 * size) << 8 * i
         return value
 
-    def store(self, cpu: Processor, address: Word, value: Word) -> None:
+    def store(self, cpu: X86, address: Word, value: Word) -> None:
         """Store whole bytes, little-endian, to one page or two."""
         first, second = self._pages(cpu, address, value.width // 8)
         for i in range(value.width // 8):
             where = ite(_beyond(address, i), second + i, first + i)
             cpu.memory = cpu.memory.store(where, value[8 * i + 7 : 8 * i])
 
-    def system_load(self, cpu: Processor, address: Word, size: int) -> Word:
+    def system_load(self, cpu: X86, address: Word, size: int) -> Word:
         """Bytes of a system table.
 
         Raises:
@@ -180,7 +118,7 @@ class PageTables(Translation):
         self._permit(cpu, address, size, write=False, implicit=True)
         return self.load(cpu, address, size)
 
-    def system_store(self, cpu: Processor, address: Word, value: Word) -> None:
+    def system_store(self, cpu: X86, address: Word, value: Word) -> None:
         """Store bytes of a system table.
 
         Raises:
@@ -189,14 +127,14 @@ class PageTables(Translation):
         self._permit(cpu, address, value.width // 8, write=True, implicit=True)
         self.store(cpu, address, value)
 
-    def _permit(self, cpu: Processor, address: Word, size: int, *, write: bool, implicit: bool) -> None:
+    def _permit(self, cpu: X86, address: Word, size: int, *, write: bool, implicit: bool) -> None:
         if not cpu.cr0.pg:
             return
         self._touch(cpu, address, write=write, implicit=implicit)
         if _beyond(address, size - 1):
             self._touch(cpu, address + (size - 1), write=write, implicit=implicit)
 
-    def _touch(self, cpu: Processor, address: Word, *, write: bool, implicit: bool) -> None:
+    def _touch(self, cpu: X86, address: Word, *, write: bool, implicit: bool) -> None:
         """Translate, fault or set the accessed and dirty flags."""
         walk = _walk(cpu, address, write=write, implicit=implicit)
         if walk.fault:
@@ -204,7 +142,7 @@ class PageTables(Translation):
         for where, low in walk.entries:
             cpu.memory = cpu.memory.store(where, low)
 
-    def _pages(self, cpu: Processor, address: Word, size: int) -> tuple[Word, Word]:
+    def _pages(self, cpu: X86, address: Word, size: int) -> tuple[Word, Word]:
         """Where the first byte is, and where it would be if the bytes on the second page went on from it."""
         if not cpu.cr0.pg:
             return address, address
@@ -222,7 +160,7 @@ def _beyond(address: Word, distance: int) -> Word:
     return address[11:0].zero_extend(13) + distance >= 0x1000
 
 
-def _walk(cpu: Processor, address: Word, *, write: bool, implicit: bool) -> _Walk:
+def _walk(cpu: X86, address: Word, *, write: bool, implicit: bool) -> _Walk:
     """Walk the tables for one linear address.
 
     Raises:
@@ -285,14 +223,14 @@ def _walk(cpu: Processor, address: Word, *, write: bool, implicit: bool) -> _Wal
     )
 
 
-def _of_access(cpu: Processor, *, write: bool, implicit: bool) -> Word:
+def _of_access(cpu: X86, *, write: bool, implicit: bool) -> Word:
     """What the error code says of the access: a write, by the user."""
     by_user = FALSE if implicit else cpu.cpl == 3
     return ite(by_user, Word(16, USER), Word(16, 0)) | (WRITE if write else 0)
 
 
 def _denied(
-    cpu: Processor, user: Word, writable: Word, key: Word | None, *, write: bool, implicit: bool
+    cpu: X86, user: Word, writable: Word, key: Word | None, *, write: bool, implicit: bool
 ) -> tuple[Word, Word]:
     """Whether the rights of a page refuse an access, and what the error code says of the page.
 

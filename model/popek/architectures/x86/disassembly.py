@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import attrs
 
-from .state import DS
+from .registers import DS
 
 
 class DecodingError(ValueError):
