@@ -115,11 +115,9 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         for what in item.missing:
             waiting[what] = waiting.get(what, 0) + 1
     known = with_evidence(capabilities, evidence(vmcs))[0]
-    near = (
-        []
-        if report is not None and not relevant
-        else _near_misses(vmcs, known, relevant or verdict.undecided)
-    )
+    # Where checks fail, what might fail besides is no news; where no failure is reported, nothing is missed.
+    quiet = bool(verdict.failed) or (report is not None and not relevant)
+    near = [] if quiet else list(_near_misses(vmcs, known, relevant or verdict.undecided))
     asked = sorted(waiting.items(), key=lambda item: (-item[1], item[0]))
     return Diagnosis(
         dump,
