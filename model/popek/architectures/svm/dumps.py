@@ -254,6 +254,7 @@ class _Reader:
         self.exit_code: int | None = None
         self.hints: list[str] = []
         self._section = ""
+        self._last = False
         self._run: list[Line] = []
 
     def read(self, lines: list[Line]) -> _Reader:
@@ -264,6 +265,7 @@ class _Reader:
         for line in lines:
             if not self._heading(line):
                 self._run.append(line)
+        self._last = True
         self._finish()
         return self
 
@@ -358,6 +360,13 @@ class _Reader:
                 part.put(f"INTERCEPTS_{2 + index}", 0, int(match[index], 16), line_of(match.start()))
         for match in _PAIR.finditer(text):
             if any(low <= match.start() < high for low, high in found):
+                continue
+            if self._last and match.end() == len(text) and _CONTROL.get(match[1], ("", 16, 0))[1] == 10:
+                # Nothing tells whether a decimal number goes on behind the end of the text.
+                part.remarks.append(
+                    Remark(line_of(match.start()), f"{match[1]}: the text ends in this number")
+                )
+                found.append(match.span())
                 continue
             if item := self._pair(match[1], match[2]):
                 found.append(match.span())

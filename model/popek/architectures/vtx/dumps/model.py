@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from ..vmcs import Launch
+
 
 class DumpError(Exception):
     """An input that cannot be read: `message` is one line, `line` counts from 1 (0: the file as a whole)."""
@@ -43,7 +45,7 @@ class Dump:
     `fields` and `lines` (the line each field was read from) are keyed by field id. `reported` holds what
     is said beside the fields (header lines, saved registers, MSR lists), by snake-case name. `capabilities`
     is a preset name, a mapping as in the JSON input, or None. `entered` tells that the text says, beside the
-    fields, that the last entry succeeded.
+    fields, that the last entry succeeded; `launch` what the processor does, where JSON says it.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Dump:
     default: int | None = None
     memory: tuple[tuple[int, int, int], ...] = ()
     entered: bool = False
+    launch: Launch | None = None
 
 
 @attrs.define
