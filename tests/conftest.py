@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import shutil
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
 
+import playwright
 import pytest
 from hypothesis import HealthCheck, settings
+
+from popek.emulators import programs
+from popek.emulators.bochs import simulator
 
 settings.register_profile(
     "popek", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -14,34 +22,58 @@ settings.register_profile(
 settings.load_profile("popek")
 
 
-EMULATORS = {"bochs": "bochs", "nasm": "nasm", "pdp11": "simh", "hercules": "hercules"}  # command: package
-NEEDS = {"emulator": EMULATORS, "browser": {"chromium": "chromium"}}  # by marker
-WHAT = {"emulator": "comparisons with emulators", "browser": "tests in a browser"}
+REQUIRED = os.environ.get("POPEK_EMULATORS") == "required"  # in continuous integration: what is missing fails
+KINDS = {"emulator": "comparisons with emulators", "browser": "tests in a browser"}  # by marker
+left_out: dict[str, dict[str, int]] = {}  # by marker: how many tests, by what is missing
 
 
-def _missing(marker: str) -> list[str]:
-    """The packages that tests with a marker need and that are not there.
+@functools.cache
+def missing(command: str) -> str | None:
+    """One line that says what a command lacks, and the package that has it."""
+    if command == "bochs":
+        return simulator.missing()
+    if command == "playwright":
+        node = Path(playwright.__file__).parent / "driver" / "node"
+        said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stderr
+        library = re.search(r"error while loading shared libraries: ([^\s:]+)", said)
+        return programs.not_found(library[1]) if library else None
+    return None if programs.find(command) else programs.not_found(command)
 
-    None with `POPEK_EMULATORS=required` (continuous integration): then a missing program is a failure.
-    """
-    if os.environ.get("POPEK_EMULATORS") == "required":
-        return []
-    return sorted({package for command, package in NEEDS[marker].items() if shutil.which(command) is None})
+
+def needs(marker: pytest.Mark) -> tuple[str, ...]:
+    """The commands that a marked test starts: those that its marker names, or the usual ones."""
+    return marker.args or {"emulator": ("bochs", "nasm"), "browser": ("chromium", "playwright")}[marker.name]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a program that is not there."""
-    for marker in NEEDS:
-        left_out = [item for item in items if _missing(marker) and item.get_closest_marker(marker)]
-        if left_out:
-            config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if item not in set(left_out)]
+    kept, without = [], []
+    for item in items:
+        marks = [mark for kind in KINDS for mark in item.iter_markers(kind)]
+        lacks = [(mark.name, line) for mark in marks for name in needs(mark) if (line := missing(name))]
+        for kind, line in () if REQUIRED else lacks[:1]:
+            counts = left_out.setdefault(kind, {})
+            counts[line] = counts.get(line, 0) + 1
+        (without if lacks and not REQUIRED else kept).append(item)
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = kept
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A worker tells what it left out."""
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told["left_out"] = left_out
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Every worker collects everything, so one of them tells all."""
+    left_out.update(getattr(node, "workeroutput", {}).get("left_out", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What was left out, in the last lines."""
-    for marker in NEEDS:
-        if missing := _missing(marker):
-            terminalreporter.write_line(
-                f"{WHAT[marker]} left out; they need: apt-get install {' '.join(missing)}", yellow=True
-            )
+    for kind, counts in left_out.items():
+        for line, count in counts.items():
+            terminalreporter.write_line(f"{KINDS[kind]} left out: {count}; {line}", yellow=True)

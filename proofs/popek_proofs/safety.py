@@ -15,7 +15,7 @@ import attrs
 
 from popek.checks.counterexample import Counterexample
 from popek.checks.promises import Keeper
-from popek.checks.runs import Runs, handed_over
+from popek.checks.runs import Runs
 from popek.checks.situation import Situation, holds_together, plainest
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration
@@ -252,17 +252,19 @@ def _ways_out(s: Situation[Any]) -> Iterator[tuple[str, list[Word], list[Word]]]
     technique, before = s.technique, s.hardware.before
     deprivileged = ~s.machine.supervisor(before)
     ends = [
-        (conditions, after, handed_over(s.machine, technique, after))
+        (conditions, after, s.over(s.hardware, after))
         for conditions, after in s.hardware.completions()
         # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
         if s.first(iter([[*holds_together(conditions), deprivileged]]))[0] is not Answer.UNSAT
     ]
     for conditions, after, over in ends:
-        if over.value != 0 and technique.entered is not None:
-            elsewhere = ~technique.entered(s.private, after)
-            if elsewhere.value != 0:
-                given = [*holds_together(conditions), over, elsewhere, deprivileged]
-                yield LEAVES, given, [s.machine.practice.easy_end(after)]
+        left = s.machine.supervisor(after) & ~over
+        if left.value != 0:
+            yield (
+                LEAVES,
+                [*holds_together(conditions), left, deprivileged],
+                [s.machine.practice.easy_end(after)],
+            )
     for conditions, after, over in ends:
         if over.value == 1:
             continue

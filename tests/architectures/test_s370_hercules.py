@@ -35,7 +35,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.words import Word
 
-pytestmark = pytest.mark.emulator
+pytestmark = pytest.mark.emulator("hercules")
 
 CASES_PER_FORM = 16
 KEY, FETCH_PROTECTION, REFERENCE_CHANGE = 0x78, 0x04, 0x03

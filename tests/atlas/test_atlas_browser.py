@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from popek.emulators import programs
 from popek.report.atlas_page import page as page_of
 from small_atlas import entry, small_atlas
 
@@ -28,8 +28,8 @@ WITNESS = f"#/{PLACE}/GMODE%20a/mode-sensitive"
 def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
-    program = shutil.which("chromium")
-    assert program, "these tests need Chromium: apt-get install chromium"
+    program = programs.find("chromium")
+    assert program, programs.not_found("chromium")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser

@@ -14,6 +14,7 @@ import pytest
 from popek.checks import benchmark as module
 from popek.checks.benchmark import PARTS, Benchmark, Rate, benchmark
 from popek.checks.counterexample import ReplayError
+from popek.emulators import programs
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.report import benchmark as report
 from popek.report.html import plain
@@ -100,13 +101,13 @@ def test_the_law_is_checked_while_it_is_timed(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_emulator_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda _: None)
-    monkeypatch.setattr(module.shutil, "which", lambda _: None)
+    monkeypatch.setattr(programs, "find", lambda _: None)
     found = benchmark("pg74", parts=["difftest"])
     assert [(rate.name, rate.missing) for rate in found.rates] == [
         ("difftest unicorn", "unicorn is not installed"),
-        ("difftest bochs", "bochs is not installed"),
+        ("difftest bochs", "bochs was not found: apt-get install bochs"),
     ]
-    assert "bochs is not installed" in plain(report.benchmark(found))
+    assert "apt-get install bochs" in plain(report.benchmark(found))
 
 
 def test_other_parts_and_forms_are_refused() -> None:

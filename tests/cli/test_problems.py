@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from test_command_line import answer, refusal
 
 from commands import popek
+from popek.emulators import programs
 
 
 def test_problems_as_json() -> None:
@@ -75,7 +75,7 @@ def test_explain_prints_assembly_and_nothing_else(tmp_path: Path) -> None:
     assert done.stdout.startswith("; CLI: witnesses")
     source = tmp_path / "cli.asm"
     source.write_text(done.stdout, encoding="ascii")
-    nasm = shutil.which("nasm")
+    nasm = programs.find("nasm")
     assert nasm is not None
     made = subprocess.run(
         [nasm, "-Werror", "-f", "bin", "-o", str(tmp_path / "cli.bin"), str(source)],

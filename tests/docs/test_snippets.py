@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from snippets import (
@@ -20,10 +23,20 @@ from snippets import (
     pages,
 )
 
+from popek.emulators import programs
+
 IDS = [str(page.relative_to(ROOT)) for page in pages()]
 
 
-@pytest.mark.parametrize("page", pages(), ids=IDS)
+def _marked(page: Path) -> Any:
+    """A page, marked where its commands assemble."""
+    assembles = re.search(
+        r"popek difftest|--confirm", "".join(block.body for block in blocks(page.read_text("utf-8")))
+    )
+    return pytest.param(page, marks=pytest.mark.emulator("nasm") if assembles else ())
+
+
+@pytest.mark.parametrize("page", [_marked(page) for page in pages()], ids=IDS)
 def test_snippets_do_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     run = Page(page, tmp_path)
     assert run.run() == run.text
@@ -65,6 +78,26 @@ def test_continuous_integration_runs_what_is_left_to_it() -> None:
     for name, command in left:
         from_readme = name == "README.md" and any(pattern.fullmatch(f"$ {command}") for pattern in taken)
         assert from_readme or command.removeprefix("$ ") in script, command
+
+
+def test_the_packages_that_programs_name_are_those_of_the_readme() -> None:
+    """`.ci/run` installs what the README names and nothing else."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"`sudo apt-get install -y ([^`]*)`", text)
+    assert first.split() == ["git", "python3-venv"]
+    assert set(second.split()) == {*programs.PACKAGES.values(), "bochs-term"}
+
+
+def test_every_dependency_has_a_lower_bound_and_what_runs_with_it_exists() -> None:
+    script = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "lowest"], capture_output=True, text=True, check=True
+    )
+    named = {line.partition("==")[0] for line in script.stdout.splitlines()}
+    assert {"attrs", "bitwuzla", "capstone", "cyclopts", "nbclient", "sphinx", "z3-solver", "mypy"} <= named
+    lines = (ROOT / ".ci" / "lowest-tests").read_text(encoding="utf-8").splitlines()
+    for test in (line.strip() for line in lines if line.startswith("  ")):
+        file, _, name = test.partition("::")
+        assert f"def {name.partition('[')[0]}" in (ROOT / file).read_text(encoding="utf-8"), test
 
 
 # -- the runner itself -------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from popek.emulators import hercules
+from popek.emulators import programs
 from popek.emulators.hercules import (
     CODE,
     CPU_ID,
@@ -21,7 +21,7 @@ from popek.emulators.hercules import (
     run_steps,
 )
 
-pytestmark = pytest.mark.emulator
+pytestmark = pytest.mark.emulator("hercules")
 
 PROBLEM, EXTENDED, KEY_8 = 0x00010000 << 32, 0x00080000 << 32, 0x00800000 << 32
 AREA = 0x4000  # in the third window
@@ -53,12 +53,6 @@ def byte(result: StepResult, address: int) -> int:
         if start <= address < start + size:
             return content[address - start]
     raise AssertionError(f"{address:#x} is in no window")
-
-
-@pytest.fixture(autouse=True)
-def _emulator() -> None:
-    if hercules.find_hercules() is None:
-        pytest.fail("Hercules is missing: install the Debian package hercules")
 
 
 def test_control_instructions_are_privileged() -> None:
@@ -126,8 +120,8 @@ def test_bad_cases_are_refused() -> None:
 
 
 def test_a_missing_emulator_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hercules, "find_hercules", lambda: None)
-    with pytest.raises(HerculesError, match="hercules was not found"):
+    monkeypatch.setattr(programs, "find", lambda _: None)
+    with pytest.raises(HerculesError, match=r"^hercules was not found: apt-get install hercules$"):
         run_steps([case("1812")])
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from popek.emulators.bochs import simulator as bochs
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
     CODE_BASE,
@@ -43,12 +42,6 @@ LANDING = DATA_BASE + 0x8000
 PVI, UMIP, DE = 1 << 1, 1 << 11, 1 << 3
 IF, VIF, VIP = 1 << 9, 1 << 19, 1 << 20
 FAULT_GP, FAULT_NP, FAULT_SS = 13, 11, 12
-
-
-@pytest.fixture(autouse=True)
-def _emulator() -> None:
-    if bochs.find_bochs() is None or bochs.find_nasm() is None:
-        pytest.fail("these tests need Bochs and nasm; install them or put them on PATH")
 
 
 def entry(selector: int, descriptor: bytes) -> tuple[int, bytes]:

@@ -23,7 +23,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelledError, Outcome, Trap
 from popek.kernel.words import Word
 
-pytestmark = pytest.mark.emulator
+pytestmark = pytest.mark.emulator("pdp10")
 
 MACHINE = MACHINES["pdp10-ks10"]()
 CASES_PER_FORM = 40

@@ -18,7 +18,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelledError, Outcome, Trap
 from popek.kernel.words import Word
 
-pytestmark = pytest.mark.emulator
+pytestmark = pytest.mark.emulator("pdp11")
 
 MACHINE = MACHINES["pdp11-45"]()
 CASES_PER_FORM = 24

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from popek.emulators import programs
 from popek.emulators.bochs import simulator as bochs
 from popek.emulators.x86_64.step import (
     COMPATIBLE_SELECTORS,
@@ -120,6 +121,7 @@ def test_a_processor_that_shuts_down_costs_its_case_alone() -> None:
 
 
 def test_bochs_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(bochs, "find_bochs", lambda: None)
-    with pytest.raises(bochs.BochsError, match="Bochs was not found"):
+    find = programs.find
+    monkeypatch.setattr(programs, "find", lambda command: None if command == "bochs" else find(command))
+    with pytest.raises(bochs.BochsError, match=r"^bochs was not found: apt-get install bochs$"):
         run_steps([StepCase(b"\x90", plain_state(0))])

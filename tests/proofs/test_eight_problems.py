@@ -16,8 +16,7 @@ from popek.checks.verdict import Truth
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.outcome import Fault, Trap
-from popek.kernel.technique import Technique
-from popek.kernel.words import FALSE
+from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.solving.solver import Effort
 from popek_proofs.eight_problems import problems as eight_problems
 from popek_proofs.eight_problems import traces
@@ -145,7 +144,8 @@ def test_a_technique_that_changes_nothing_has_none_of_the_problems() -> None:
         replaced=(),
         shadowed=(),
         deprivileged=lambda state: state.cpl == 0,
-        handed_over=lambda state: FALSE,
+        entries=TRAPS_ONLY,
+        entered=None,
         owns_address=None,
         shadows_address=None,
         private=lambda guest, private: private.eflags.if_ == private.eflags.if_,

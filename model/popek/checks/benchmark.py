@@ -6,7 +6,6 @@ Figures of one run can be compared with one another; those of two machines canno
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -304,13 +303,18 @@ def _varied(mode: Any, capabilities: Capabilities, shown: frozenset[str], chance
     return attrs.evolve(whole, fields=fields)
 
 
+def _missing(emulator: str) -> str | None:
+    from popek.emulators.bochs import simulator
+
+    if emulator == "unicorn":
+        return None if find_spec("unicorn") else "unicorn is not installed"
+    return simulator.missing(assembling=True)
+
+
 def _difftest(emulator: str, cases: int) -> Rate:
     name, unit = f"difftest {emulator}", f"IA-32 cases compared with {emulator.capitalize()}"
-    present = (
-        find_spec("unicorn") if emulator == "unicorn" else shutil.which("bochs") and shutil.which("nasm")
-    )
-    if not present:
-        return Rate(name, unit, missing=f"{emulator} is not installed")
+    if missing := _missing(emulator):
+        return Rate(name, unit, missing=missing)
     from popek.emulators.ia32 import compare as ia32_compare
 
     against = ia32_compare.BOCHS

@@ -11,8 +11,8 @@ For one instruction form, one technique and one configuration:
 | user-sensitive | one of these with every run in user mode |
 | privileged | *no* user-mode run completes, and one that differs only in mode completes in supervisor mode |
 
-A user-mode run that ends in a supervisor mode has handed control to the VMM, which owns every way
-there: it counts as a trap.  Traps on storage are left aside, as in the paper.  Where the model does not
+A user-mode run that goes in at an entry of the VMM's, as the technique declares them, has handed over control: it
+counts as a trap.  Any other that ends in a supervisor mode has got out: it completes, and changes the mode.  Traps on storage are left aside, as in the paper.  Where the model does not
 say what happens and nothing else decides a class, the class is unknown.
 """
 
@@ -36,7 +36,15 @@ from popek.kernel.words import Word, all_of, any_of, symbol
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer, Effort
 
-from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
+from .counterexample import (
+    Counterexample,
+    Executed,
+    ReplayError,
+    assert_replay,
+    assert_within,
+    differences,
+    execute,
+)
 from .runs import (
     PROBE,
     Case,
@@ -51,7 +59,7 @@ from .runs import (
     probe,
     together,
 )
-from .verdict import Evidence, Question, Truth, both, either, evidence_of, negate
+from .verdict import Evidence, Question, Truth, any_asked, both, evidence_of, negate
 from .witness import find_minimal
 
 S = TypeVar("S", bound=State)
@@ -68,15 +76,17 @@ class Finding(Generic[S]):
 
     Attributes:
         truth: yes where the question is satisfiable.
-        evidence: what was asked and answered.
+        evidence: what was asked and answered; None where nothing was.
         components: the leaves that leak or change, where it is yes.
         undecided: leaves of which a short search could not tell.
+        why: why it was not asked.
     """
 
     truth: Truth
-    evidence: Evidence
+    evidence: Evidence | None
     components: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
+    why: str = ""
     _make_witness: Callable[[], Counterexample[S] | None] | None = None
 
     @cached_property
@@ -112,18 +122,12 @@ class Classification(Generic[S]):
     @property
     def sensitive(self) -> Truth:
         """Control, location, mode or resource sensitive."""
-        total = Truth.NO
-        for name in SENSITIVE:
-            total = either(total, self.truth(name))
-        return total
+        return any_asked(self.truth(name) for name in SENSITIVE)
 
     @property
     def user_sensitive(self) -> Truth:
         """Sensitive with every run in user mode (Theorem 3)."""
-        total = Truth.NO
-        for name in USER_SENSITIVE:
-            total = either(total, self.truth(name))
-        return total
+        return any_asked(self.truth(name) for name in USER_SENSITIVE)
 
     @property
     def innocuous(self) -> Truth:
@@ -287,6 +291,7 @@ class _Problem(Generic[S]):
     runs: list[Run[S]]
     varied: _Varied | None = None
     offset: Word | None = None
+    not_asked: str = ""
 
 
 class _Questions(Generic[S]):
@@ -340,7 +345,7 @@ class _Questions(Generic[S]):
         was_deprivileged = self._technique.deprivileged(run.before)
         found = []
         for conditions, after in run.completions():
-            kept = ~(was_deprivileged & handed_over(self._machine, self._technique, after))
+            kept = ~(was_deprivileged & handed_over(self._machine, self._technique, run.before, after))
             if kept.value != 0:
                 found.append(((*conditions, kept.term), after))
         return found
@@ -359,19 +364,28 @@ class _Questions(Generic[S]):
         return _Problem([], changed, [self._run])
 
     def _mode(self) -> _Problem[S]:
-        return self._two_states(_Varied(leaves_with(self._machine.state, [Role.MODE])), self._general)
+        modes = leaves_with(self._machine.state, [Role.MODE])
+        if not modes:
+            return _Problem([], [], [self._run], not_asked="the state has no mode")
+        return self._two_states(_Varied(modes), self._general)
 
     def _resource(self) -> _Problem[S]:
         stored = tuple(n for n in self._technique.replaced if n in self._run.before.memories())
         replaced = [self._machine.state.leaf(n) for n in self._technique.replaced if n not in stored]
         if not self._c.time_is_state:
             replaced = [leaf for leaf in replaced if leaf.role is not Role.TIME]
+        if not replaced and not stored:
+            return _Problem(
+                [], [], [self._run], not_asked="the technique replaces nothing by a value of its own"
+            )
         return self._two_states(_Varied(tuple(replaced), stored), self._general)
 
     def _location(self) -> _Problem[S]:
         relocate = self._machine.relocate
         if relocate is None:
-            return _Problem([], [], [self._run])
+            return _Problem(
+                [], [], [self._run], not_asked="the machine does not say what moving a program is"
+            )
         offset, elsewhere, exists = self._c.moved(relocate)
         other = self._general.at(elsewhere)
         moved = [(when, relocate(after, offset)) for when, after in self._completions(self._run)]
@@ -421,6 +435,8 @@ class _Questions(Generic[S]):
             also: conditions besides the problem's own.
             known: the finding of a narrower question, or whether any run meets the conditions.
         """
+        if problem.not_asked:
+            return Finding(Truth.NOT_ASKED, None, why=problem.not_asked)
         conditions = [*also, *problem.conditions]
         question = Question(
             f"{self._machine.name}: {self._instruction.form} is {name.replace('_', '-')} "
@@ -441,11 +457,14 @@ class _Questions(Generic[S]):
             wanted = self._c.components and name in SENSITIVE
             shown = self._components(problem, conditions) if wanted else ((), ())
             if narrower is not None and narrower.truth is Truth.YES:
-                return Finding(Truth.YES, evidence, *shown, narrower._make_witness)
+                return Finding(Truth.YES, evidence, *shown, make_witness=narrower._make_witness)
             assert possible is not None
             # A witness needs no more than the case that was found possible.
-            narrow = Question(question.name, [*self._assumed, *conditions, possible.differs])
-            return Finding(Truth.YES, evidence, *shown, lambda: self._witness(name, narrow, problem))
+            within = [self._c.configuration.holds(self._machine, run.before) for run in problem.runs]
+            narrow = Question(question.name, [*self._assumed, *within, *conditions, possible.differs])
+            return Finding(
+                Truth.YES, evidence, *shown, make_witness=lambda: self._witness(name, narrow, problem)
+            )
         if answer is Answer.UNKNOWN:
             return Finding(Truth.UNKNOWN, evidence)
         # Where the model does not say what happens, nothing is known unless no such runs are possible.
@@ -562,6 +581,14 @@ class _Questions(Generic[S]):
             assert offset is not None
             distance = Word(offset.width, found.model(offset.term))
             states.append(relocate(states[0], distance))
+        for state in states:
+            assert_within(
+                machine,
+                instruction,
+                claim,
+                the_invariant=machine.invariant(state),
+                the_configuration=self._c.configuration.holds(machine, state),
+            )
         executed = [
             execute(machine, instruction, label, state, found.operands)
             for label, state in zip(LABELS[kind], states, strict=True)

@@ -13,14 +13,13 @@ from typing import Any
 import attrs
 
 from popek.architectures import machine as find_machine
-from popek.kernel import terms
 from popek.kernel.configuration import Configuration
 from popek.kernel.machine import Machine, Setting, UnknownNameError
-from popek.kernel.outcome import Next
 from popek.solving.solver import Effort
 
 from .classify import Classifier
-from .runs import Run, explore_instruction, probe
+from .presence import present
+from .runs import Run, explore_instruction
 from .survey import Request
 from .verdict import Truth
 
@@ -103,6 +102,7 @@ def critical_when(
     if not left_open:
         raise UnknownNameError("open setting; name some", "", [setting.name for setting in machine.settings])
     effort = Effort(timeout=request.timeout)
+    present(machine, technique, Configuration(fixed), effort)
     wanted = list(machine.instructions) if forms is None else list(forms)
     rows = []
     for number, form in enumerate(wanted):
@@ -140,19 +140,8 @@ def critical_when(
 
 def _depends(machine: Machine[Any], run: Run[Any], setting: Setting) -> bool:
     """Whether a run reads what the setting speaks of."""
-    roots = [condition for path in run.paths for condition in path.conditions]
-    for path in run.paths:
-        if isinstance(path.result, Next):
-            after = path.result.state
-            roots += [
-                word.term
-                for name, word in after.words().items()
-                if word.term is not run.before.words()[name].term
-            ]
-            roots += [content.load(probe(content)).term for content in after.memories().values()]
-    read = set(terms.variables_of(roots)) | {str(cell.data) for cell in terms.applications_of(roots)}
     concerned = set(setting.concerns) if setting.leaf is None else {run.before.leaf(setting.leaf).component}
-    return not concerned or bool(read & concerned)
+    return not concerned or bool(run.mentioned & concerned)
 
 
 def joined(

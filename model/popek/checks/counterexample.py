@@ -338,6 +338,19 @@ def execute(
     return Executed(label, before, machine.step(instruction, before, line.words), (line,))
 
 
+def assert_within(machine: Machine[S], instruction: Instruction, claim: str, **conditions: Word) -> None:
+    """Raise ReplayError unless the states of a witness are such as the question was about.
+
+    Args:
+        conditions: what must hold of them (width 1, numbers), by name.
+    """
+    outside = [name.replace("_", " ") for name, condition in conditions.items() if condition.value != 1]
+    if outside:
+        raise ReplayError(
+            f"{machine.name}: {instruction.form}: the witness for {claim!r} lies outside {', '.join(outside)}"
+        )
+
+
 def assert_replay(condition: bool, instruction: Instruction, claim: str, detail: Any) -> None:
     """Raise ReplayError unless the concrete runs show what the solver found."""
     if not condition:

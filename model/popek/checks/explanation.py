@@ -13,6 +13,7 @@ from popek.solving.solver import Effort
 
 from .classify import Classification, Classifier
 from .counterexample import Counterexample
+from .presence import present
 from .promises import Keeper, Promises
 from .runs import explore_instruction
 from .survey import Request, Row, row_of
@@ -92,10 +93,13 @@ def explain(
     technique = machine.technique(request.technique)
     instructions = machine.find(name)
     effort = Effort(timeout=request.timeout)
+    present(machine, technique, request.configuration, effort)
     classifier = Classifier(
         machine, technique, request.configuration, effort=effort, time_is_state=request.time_is_state
     )
-    keeper = Keeper(machine, technique, request.configuration, effort=effort)
+    keeper = Keeper(
+        machine, technique, request.configuration, effort=effort, time_is_state=request.time_is_state
+    )
     forms = []
     for number, instruction in enumerate(instructions):
         run = explore_instruction(machine, instruction, effort, configuration=request.configuration)
@@ -103,7 +107,8 @@ def explain(
         found: dict[str, Counterexample[Any]] = {}
         asked: dict[str, Evidence] = {}
         for question, finding in classified.findings.items():
-            asked[question] = finding.evidence
+            if finding.evidence is not None:
+                asked[question] = finding.evidence
             # What is so in user mode is shown once, under the general class.
             if not question.startswith("user_") and finding.witness is not None:
                 found[question] = finding.witness

@@ -2,13 +2,17 @@
 
 With G any guest state, P whatever the VMM keeps for itself, and f the technique's map, the hardware is in
 f(G, P).  There, a run that traps reaches the VMM (unless the technique has the trap go to the guest), and so does one
-that ends in a supervisor mode, for the VMM owns every way there.  Any other run must keep these promises:
+that goes in at an entry of the VMM's, as the technique declares them.  Any other run must keep these promises:
 
 * *Fidelity* is broken when it ends elsewhere than in f(i(G), P); or i changes natively what the VMM keeps for
   the guest in its own memory; or the instruction would have trapped on the guest's own machine; or it ends in a
   trap that goes to the guest, and the guest's own machine does not trap so.
-* *Safety* is broken when it changes something that the VMM owns; or when, with another P and the same G, its
-  result is another.
+* *Safety* is broken when it changes something that the VMM owns, or ends in a supervisor mode; or when, with another
+  P and the same G, its result is another.
+
+A run that traps must leave alone what the VMM owns, too (safety).  What else it changed before it trapped must be what
+the guest's own machine changes with the same trap, or the VMM must be able to tell where the guest was (fidelity).
+Time is left out, as in the paper: the guest's clock is the real one, unless time is state.
 
 Efficiency is another kind of promise: it lists the *needless traps*, runs of an innocuous instruction
 that complete natively and trap on the hardware for another reason than a storage reference.
@@ -19,9 +23,10 @@ Settings of a configuration speak of the hardware.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -30,15 +35,24 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import Next, Outcome, Trap, Vector
-from popek.kernel.state import Role, State
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap, Vector
+from popek.kernel.program import Line
+from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import FALSE, TRUE, Word, any_of, ite, symbol
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer, Effort
 
-from .counterexample import Counterexample, Executed, ReplayError, assert_replay, differences, execute
+from .counterexample import (
+    Counterexample,
+    Executed,
+    ReplayError,
+    assert_replay,
+    assert_within,
+    differences,
+    execute,
+)
 from .runs import (
     PROBE,
     Completion,
@@ -61,6 +75,7 @@ BREACH = 4_000_000
 
 OF_THE_VMM = "@vmm"
 ANOTHER = "@vmm'"
+ANOTHER_GUEST = "'"
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -118,6 +133,7 @@ class _Kind(enum.Enum):
     FAULTS = "the guest's own machine does not fault so"
     CHANGES = "the VMM's things change"
     SHOWS = "the VMM's things show"
+    LOSES = "two guests are one to the VMM"
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -126,6 +142,7 @@ class _Breach:
 
     Attributes:
         parts: where `also` is any of several, each of them: where the whole is too hard, they are asked one by one.
+        other: the second P or guest, where there is one.
     """
 
     kind: _Kind
@@ -133,6 +150,7 @@ class _Breach:
     given: tuple[Term, ...]
     also: Word
     parts: tuple[Word, ...] = ()
+    other: Any = None
 
     @cached_property
     def conditions(self) -> tuple[Word, ...]:
@@ -157,6 +175,7 @@ class Keeper(Generic[S]):
         technique: how.
         configuration: the hardware's settings.
         effort: bounds, and the tally of solver time.
+        time_is_state: clocks count.
     """
 
     def __init__(
@@ -166,9 +185,10 @@ class Keeper(Generic[S]):
         configuration: Configuration,
         *,
         effort: Effort | None = None,
+        time_is_state: bool = False,
     ) -> None:
         self.machine, self.technique, self.configuration = machine, technique, configuration
-        self.effort = effort or Effort()
+        self.effort, self.time_is_state = effort or Effort(), time_is_state
 
     def keeps(self, instruction: Instruction, run: Run[S] | None = None) -> Promises[S]:
         """Whether the promises are kept for one form.
@@ -207,6 +227,14 @@ class Keeper(Generic[S]):
         questions = _Promises(self, instruction, run)
         return questions.promise("safety", questions.safety())
 
+    def traps(self, instruction: Instruction, run: Run[S]) -> tuple[Promise[S], Promise[S]]:
+        """Whether traps of one form leave the VMM able to tell where the guest was; and what it owns alone."""
+        questions = _Promises(self, instruction, run)
+        return (
+            questions.promise("what a trap tells", questions.lost_before_a_trap()),
+            questions.promise("what a trap leaves", questions.changed_before_a_trap()),
+        )
+
     def secrecy(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether the result of one form depends on nothing that the VMM keeps: one half of safety."""
         questions = _Promises(self, instruction, run)
@@ -228,7 +256,10 @@ class _Promises(Generic[S]):
         }
         mode = operating_mode(self._machine, keeper.configuration)
         fixed |= {leaf: value for leaf, value in mode.items() if leaf in owned}
-        self._private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
+        private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
+        self._time, clocks = keeper.time_is_state, leaves_with(self._machine.state, [Role.TIME])
+        shared = {} if self._time else {leaf.name: self._guest[leaf.name] for leaf in clocks}
+        self._private = private.with_changes(shared)
         self._hardware, assumed = self._arranged(self._private)
         self._assumed = [
             self._technique.guest(self._guest),
@@ -236,7 +267,6 @@ class _Promises(Generic[S]):
             instruction.valid(general.operands),
             *assumed,
         ]
-        self._other = self._private  # another P, for the second run of safety
         self._ruled_out: list[Word] = []  # ways on the hardware that cannot be taken: part of what was asked
         self._ask = Asker(keeper.effort, self._assumed)
 
@@ -253,7 +283,11 @@ class _Promises(Generic[S]):
     def _another_private(self) -> S:
         """The VMM may keep other values everywhere, but for settings."""
         private = self._private
-        leaves = [leaf for leaf in private.leaves if not private[leaf.name].concrete]
+        leaves = [
+            leaf
+            for leaf in private.leaves
+            if not private[leaf.name].concrete and (self._time or leaf.role is not Role.TIME)
+        ]
         changed = private.with_changes(
             {leaf.name: symbol(leaf.name + ANOTHER, leaf.width) for leaf in leaves}
         )
@@ -262,13 +296,14 @@ class _Promises(Generic[S]):
     @cached_property
     def _silent_ends(self) -> list[Completion[S]]:
         """Of the run on the hardware, asked once for all promises."""
-        return self._untrapped(self._hardware)
+        return self._untrapped(self._hardware, self._private)
 
-    def _untrapped(self, run: Run[S]) -> list[Completion[S]]:
+    def _untrapped(self, run: Run[S], private: S) -> list[Completion[S]]:
         """The runs on the hardware that complete and do not reach the VMM."""
         found = []
         for conditions, after in run.completions():
-            given = (*conditions, (~handed_over(self._machine, self._technique, after)).term)
+            over = handed_over(self._machine, self._technique, run.before, after, private)
+            given = (*conditions, (~over).term)
             # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
             shown = _Breach(_Kind.UNLIKE, "", given, TRUE).conditions
             if shown and self._ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
@@ -284,7 +319,7 @@ class _Promises(Generic[S]):
         expected = [(c, self._expected(after)) for c, after in self._native.completions()]
         ours = [(c, self._seen(after, self._private)) for c, after in self._silent_ends]
         # The hardware's conditions come first: they say most about what the other run sees.
-        for case in differing(together(ours, expected), ignoring=frozenset(), time_is_state=False):
+        for case in differing(together(ours, expected), ignoring=frozenset(), time_is_state=self._time):
             yield _Breach(
                 _Kind.UNLIKE,
                 "another result than on the guest's own machine",
@@ -312,6 +347,7 @@ class _Promises(Generic[S]):
                         TRUE,
                     )
         yield from self._faults_of_the_guest()
+        yield from self.lost_before_a_trap()
 
     def _faults_of_the_guest(self) -> Iterator[_Breach]:
         """Per vector that goes to the guest: the guest's own machine does not raise it, or with another error code."""
@@ -331,6 +367,133 @@ class _Promises(Generic[S]):
                 ~same & ~self._native.not_modelled,
             )
 
+    def lost_before_a_trap(self) -> Iterator[_Breach]:
+        """What a run changed before it trapped: the guest's own machine does not, and the VMM cannot tell what was."""
+        for conditions, trap, changed in self._dirty_traps:
+            if self._technique.to_the_guest(trap.vector) or not changed:
+                continue
+            another = self._another_guest(changed)
+            there = self._general.at(self._technique.map(another, self._private))
+            assumed = [
+                self._technique.guest(another),
+                self._machine.invariant(another),
+                self._technique.private(another, self._private),
+                self._machine.invariant(there.before),
+                self._keeper.configuration.holds(
+                    self._machine, there.before, mentioned=self._general.mentioned
+                ),
+                *self._in_the_image(changed),
+            ]
+            reflected = FALSE  # the guest's own machine traps so, and leaves just this
+            for path in self._native.paths:
+                native = path.result
+                if isinstance(native, Trap) and native.vector == trap.vector:
+                    mapped = self._technique.map(native.state, self._private)
+                    apart = any_of(self._apart(trap.state, mapped, somewhere=" of what is reflected"))
+                    same = path.condition & _same_code(trap, native)
+                    together = [Word(1, conjunction(conditions).term), same, apart]
+                    if self._ask.first([together], rlimit=BREACH) is not Answer.UNSAT:
+                        same = same & ~apart
+                    reflected = reflected | same
+            alone = [conjunction(conditions), ~reflected]
+            if self._ask.first([alone], rlimit=BREACH) is Answer.UNSAT:
+                self._ruled_out.append(alone[0] & alone[1])
+                continue
+            apart = self._unlike_natively(self._general.at(another))
+            for path in there.paths:
+                other = path.result
+                if isinstance(other, Trap) and other.vector == trap.vector:
+                    alike = ~any_of(self._apart(trap.state, other.state, everywhere=True))
+                    yield _Breach(
+                        _Kind.LOSES,
+                        f"raises {trap.vector} and has changed what the VMM needs to go on with the guest",
+                        (*conditions, *path.conditions, *(a.term for a in assumed)),
+                        alike & _same_code(trap, other) & ~reflected & apart,
+                        other=another,
+                    )
+
+    def _unlike_natively(self, other: Run[S]) -> Word:
+        """The guest's own machine does something else from another guest (width 1); storage traps are left aside."""
+        unlike = []
+        for mine, theirs in itertools.product(self._native.paths, other.paths):
+            a, b = mine.result, theirs.result
+            differ = TRUE
+            if any(isinstance(one, Trap) and one.memory for one in (a, b)):
+                continue
+            if isinstance(a, Next) and isinstance(b, Next):
+                differ = any_of(self._apart(a.state, b.state, somewhere=" of two guests"))
+            elif isinstance(a, Trap) and isinstance(b, Trap) and a.vector == b.vector:
+                differ = ~_same_code(a, b) | any_of(self._apart(a.state, b.state, somewhere=" of two guests"))
+            elif isinstance(a, NotModelled) or isinstance(b, NotModelled):
+                continue
+            unlike.append(mine.condition & theirs.condition & differ)
+        return any_of(unlike)
+
+    @cached_property
+    def _dirty_traps(self) -> list[tuple[tuple[Term, ...], Trap[S], tuple[str, ...]]]:
+        """Traps on the hardware that leave other than the state before: conditions, trap, and what may be lost."""
+        found = []
+        before = self._hardware.before
+        for path in self._hardware.paths:
+            trap = path.result
+            if not isinstance(trap, Trap) or trap.state is before:
+                continue
+            shown = _Breach(_Kind.UNLIKE, "", path.conditions, TRUE).conditions
+            if shown and self._ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
+                found.append((path.conditions, trap, _overwritten(before, trap.state)))
+        return found
+
+    def _another_guest(self, names: Sequence[str]) -> S:
+        """A guest that differs from G in these components, and in one cell of these memories."""
+        guest = self._guest.copy()
+        for name in names:
+            if name in guest.memories():
+                content = guest.memories()[name]
+                where = probe(content, f"{PROBE} in {name}")
+                guest._memories[name] = content.store(
+                    where, symbol(f"{name}{ANOTHER_GUEST}", content.cell_width)
+                )
+            elif not guest[name].concrete:
+                guest[name] = symbol(name + ANOTHER_GUEST, guest[name].width)
+        for name in self._technique.shadowed:  # what the VMM keeps for the guest it does not lose
+            if name not in guest.memories() and guest.leaf(name).component in names:
+                guest[name] = self._guest[name]
+        return guest
+
+    def _in_the_image(self, names: Sequence[str]) -> Iterator[Word]:
+        """Per memory of these: the one cell is one that the map does not drop (width 1)."""
+        owns, home = self._technique.owns_address, self._technique.guest_address
+        storage = {name for name, _ in self._storages(self._guest)}
+        for name in names:
+            if owns is not None and name in storage:
+                where = probe(self._guest.memories()[name], f"{PROBE} in {name}")
+                yield ~owns(self._guest, self._private, home(self._private, where))
+
+    def _apart(self, a: S, b: S, *, everywhere: bool = False, somewhere: str = "") -> Iterator[Word]:
+        """Where two states differ, each a condition (width 1); memories at the probed address.
+
+        Args:
+            everywhere: memories that differ by stores and one cell are compared wherever they can differ.
+            somewhere: instead at an address of this name, any.
+        """
+        for name, old in a.words().items():
+            if old.term is not b.words()[name].term:
+                yield old != b.words()[name]
+        storage = {name for name, _ in self._storages(a)}
+        for name, left in a.memories().items():
+            right = b.memories()[name]
+            if left is right:
+                continue
+            where = probe(left, f"{PROBE}{somewhere} in {name}")
+            places = [where]
+            if everywhere:
+                if name in storage:
+                    places.append(self._technique.guest_address(self._private, where))
+                for entry in (*left.stores, *right.stores):
+                    places.append(entry.destination if isinstance(entry, Block) else entry[0])
+            for place in places:
+                yield left.load(place) != right.load(place)
+
     def safety(self) -> Iterator[_Breach]:
         """The VMM's components or storage change; or they show in the result."""
         yield from self.changes()
@@ -349,22 +512,43 @@ class _Promises(Generic[S]):
             for changed in self._own_cells(before, after):
                 yield _Breach(_Kind.CHANGES, "changes the VMM's storage", conditions, changed)
 
+        for conditions, after in self._silent_ends:
+            yield _Breach(
+                _Kind.CHANGES,
+                "leaves the deprivileged mode, and not for an entry of the VMM's",
+                conditions,
+                self._machine.supervisor(after) & ~self._machine.supervisor(before),
+            )
+        yield from self.changed_before_a_trap()
+
+    def changed_before_a_trap(self) -> Iterator[_Breach]:
+        """A run that traps has changed the VMM's components or storage."""
+        before = self._hardware.before
+        owned = frozenset(self._technique.owned) - frozenset(self._technique.delivered)
+        for conditions, trap, _ in self._dirty_traps:
+            how = f"raises {trap.vector} and has changed what the VMM owns"
+            yield _Breach(_Kind.CHANGES, how, conditions, self._changed(before, trap.state, owned))
+            for changed in self._own_cells(before, trap.state):
+                yield _Breach(_Kind.CHANGES, how, conditions, changed)
+
     def shows(self) -> Iterator[_Breach]:
         """With another P the result is another."""
-        self._other = self._another_private()
-        other, assumed = self._arranged(self._other)
-        ours = [(c, self._seen(after, self._private, beside=self._other)) for c, after in self._silent_ends]
+        another = self._another_private()
+        other, assumed = self._arranged(another)
+        ours = [(c, self._seen(after, self._private, beside=another)) for c, after in self._silent_ends]
         theirs = [
-            (c, self._seen(after, self._other, beside=self._private)) for c, after in self._untrapped(other)
+            (c, self._seen(after, another, beside=self._private))
+            for c, after in self._untrapped(other, another)
         ]
         ignoring = self._private_parts
-        for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=False):
+        for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=self._time):
             yield _Breach(
                 _Kind.SHOWS,
                 "its result shows what the VMM owns",
                 (*case.given, *(a.term for a in assumed)),
                 any_of(case.unlike.values()),
                 tuple(case.unlike.values()),
+                another,
             )
 
     @cached_property
@@ -382,7 +566,7 @@ class _Promises(Generic[S]):
         """Whether one of these leaves or memories changed (width 1)."""
         everything = {leaf.name for leaf in before.leaves} | set(before.memories())
         cases = differing(
-            [((), (), before, after)], ignoring=frozenset(everything - names), time_is_state=False
+            [((), (), before, after)], ignoring=frozenset(everything - names), time_is_state=self._time
         )
         return any_of(condition for case in cases for condition in case.unlike.values())
 
@@ -474,7 +658,7 @@ class _Promises(Generic[S]):
                 found = [piece for piece in pieces if answers[piece] is Answer.SAT]
                 breach, answer = (found[0], Answer.SAT) if found else (breach, answer)
             if answer is Answer.SAT:
-                question = Question(title, [*self._assumed, *breach.conditions])
+                question = Question(title, [*self._assumed, *self._within(breach), *breach.conditions])
                 witness = partial(self._witness, breach, question)
                 return Promise(Status.REFUTED, evidence_of(question, answer), breach.how, witness)
             unknown = unknown or answer is Answer.UNKNOWN
@@ -489,6 +673,27 @@ class _Promises(Generic[S]):
 
     def _possible(self, breach: _Breach) -> Answer:
         return self._ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH)
+
+    def _within(self, breach: _Breach) -> list[Word]:
+        """The settings that the runs do not depend on: a witness has them all the same."""
+        images = [self._hardware.before]
+        if breach.kind is _Kind.SHOWS:
+            images.append(self._technique.map(self._guest, breach.other))
+        elif breach.kind is _Kind.LOSES:
+            images.append(self._technique.map(breach.other, self._private))
+        return [self._keeper.configuration.holds(self._machine, image) for image in images]
+
+    def _assert_within(self, breach: _Breach, guest: S, private: S) -> None:
+        image = self._technique.map(guest, private)
+        assert_within(
+            self._machine,
+            self._instruction,
+            breach.how,
+            the_invariant=self._machine.invariant(guest) & self._machine.invariant(image),
+            what_is_a_guest=self._technique.guest(guest),
+            what_the_VMM_promises=self._technique.private(guest, private),
+            the_configuration=self._keeper.configuration.holds(self._machine, image),
+        )
 
     def _silent(self) -> Word:
         """It does not reach the VMM (width 1)."""
@@ -506,10 +711,16 @@ class _Promises(Generic[S]):
         if model is None or solver is None:
             raise ReplayError(f"{question.name}: was satisfiable and is no more")
         machine, instruction, technique = self._machine, self._instruction, self._technique
-        symbolic = [self._guest, self._private, *([self._other] if breach.kind is _Kind.SHOWS else [])]
+        two = breach.kind in (_Kind.SHOWS, _Kind.LOSES)
+        symbolic = [self._guest, self._private, *([breach.other] if two else [])]
         probes = {n: probe(c, f"{PROBE} in {n}").term for n, c in self._guest.memories().items()}
         found = find_minimal(machine, instruction, question, solver, model, symbolic, probes)
         guest, private, *others = found.states
+        self._assert_within(breach, guest, private)
+        if breach.kind in (_Kind.SHOWS, _Kind.LOSES):
+            self._assert_within(
+                breach, *((guest, others[0]) if breach.kind is _Kind.SHOWS else (others[0], private))
+            )
         on_hardware = execute(
             machine, instruction, "on the hardware", technique.map(guest, private), found.operands
         )
@@ -532,9 +743,25 @@ class _Promises(Generic[S]):
                 )
                 if d.name not in self._private_parts
             )
+        elif breach.kind is _Kind.LOSES:
+            second = execute(
+                machine, instruction, "with another guest", technique.map(others[0], private), found.operands
+            )
+            runs = (on_hardware, second)
+            natives = [
+                machine.step(instruction, one, Line(instruction, found.operands).words)
+                for one in (guest, others[0])
+            ]
+            differ = differences(guest, others[0], found.addresses)
+            ends = [run.outcome.state for run in runs if isinstance(run.outcome, Trap)]
+            alike = _same_trap(on_hardware.outcome, second.outcome) and not differences(
+                *ends, found.addresses
+            )
+            if not alike or _same_outcome(*natives):
+                differ = ()
         elif breach.kind is _Kind.CHANGES:
             runs = (on_hardware, None)
-            after = _after(on_hardware, breach.how)
+            after = _ended(on_hardware, breach.how)
             differ = differences(on_hardware.before, after, found.addresses)
         elif breach.kind is _Kind.FAULTS:
             native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
@@ -548,7 +775,7 @@ class _Promises(Generic[S]):
                 expected = self._expected(native.outcome.state, private, guest)
                 differ = differences(expected, self._seen(after, private, guest), found.addresses)
                 differ = differ or native.changes
-        shown = bool(differ) or isinstance(runs[0].outcome, Trap)
+        shown = bool(differ) or (breach.kind is _Kind.UNLIKE and isinstance(runs[0].outcome, Trap))
         if breach.kind is _Kind.FAULTS:
             shown = isinstance(on_hardware.outcome, Trap) and not _same_trap(
                 native.outcome, on_hardware.outcome
@@ -577,11 +804,50 @@ def _raised(run: Run[S], vector: Vector) -> tuple[Word, Word | None]:
     return found, code
 
 
+def _same_code(a: Trap[S], b: Trap[S]) -> Word:
+    """Two traps have the same error code, where both have one (width 1)."""
+    return TRUE if a.error_code is None or b.error_code is None else a.error_code == b.error_code
+
+
+def _overwritten(before: S, after: S) -> tuple[str, ...]:
+    """Components and memories of the guest that a run may have lost; none where the old can be told from the new."""
+    old, new = before.words(), after.words()
+    changed = [name for name in old if old[name].term is not new[name].term]
+    stored = [name for name, content in before.memories().items() if content is not after.memories()[name]]
+    held = {*terms.variables_of([old[name].term for name in changed]), *stored}
+    if not stored and all(_told(old[name].term, new[name].term, held) for name in changed):
+        return ()
+    return tuple(name for name in (*old, *before.memories()) if name in held)
+
+
+def _told(old: Term, new: Term, lost: set[str]) -> bool:
+    """The new value is the old one and something that depends on nothing that may be lost."""
+    added = [terms.arithmetic("sub", new, old)]
+    read = {*terms.variables_of(added), *(str(cell.data) for cell in terms.applications_of(added))}
+    return lost.isdisjoint(read)
+
+
+def _same_outcome(a: Outcome[S], b: Outcome[S]) -> bool:
+    """Two runs on numbers ended alike."""
+    if isinstance(a, NotModelled) or isinstance(b, NotModelled):
+        return True
+    return (
+        type(a) is type(b) and (isinstance(a, Next) or _same_trap(a, b)) and not differences(a.state, b.state)
+    )
+
+
 def _same_trap(a: Outcome[S], b: Outcome[S]) -> bool:
     """Whether both are traps of one vector with one error code, if both have one."""
     if not isinstance(a, Trap) or not isinstance(b, Trap) or a.vector != b.vector:
         return False
     return a.error_code is None or b.error_code is None or a.error_code.value == b.error_code.value
+
+
+def _ended(executed: Executed[S], claim: str) -> S:
+    """Where a run ended, by a trap or without one."""
+    if isinstance(executed.outcome, Trap):
+        return executed.outcome.state
+    return _after(executed, claim)
 
 
 def _after(executed: Executed[S], claim: str) -> S:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
+from types import CodeType
 from typing import Generic, TypeVar
 
 import attrs
 
 from popek.kernel import terms
 from popek.kernel.configuration import Configuration
-from popek.kernel.exploration import Path, PathBudgetError, explore
+from popek.kernel.exploration import Budget, Path, PathBudgetError, explore, looping_code
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -114,9 +115,20 @@ class Run(Generic[S]):
 
     @cached_property
     def mentioned(self) -> frozenset[str]:
-        """The components that its conditions read."""
+        """The components, memories among them, that decide it: its conditions and whatever it changes read them."""
         roots = [condition for path in self.paths for condition in path.conditions]
-        return frozenset(terms.variables_of(roots))
+        words, memories = self.before.words(), self.before.memories()
+        for path in self.paths:
+            if isinstance(path.result, Trap) and path.result.error_code is not None:
+                roots.append(path.result.error_code.term)
+            after = path.result.state if isinstance(path.result, Next | Trap) else self.before
+            if after is not self.before:
+                new, stored = after.words(), after.memories()
+                roots += [new[name].term for name in words if new[name].term is not words[name].term]
+                for name, content in memories.items():
+                    if stored[name] is not content:
+                        roots.append(stored[name].load(probe(content)).term)
+        return frozenset(terms.variables_of(roots)) | {str(c.data) for c in terms.applications_of(roots)}
 
 
 def _replaced(
@@ -164,12 +176,20 @@ def _anything(
     return state, invariant(state)
 
 
+@functools.lru_cache(maxsize=64)
+def _methods_that_loop(state: type[State]) -> frozenset[CodeType]:
+    """The code with loops of a state's own methods."""
+    own = [value for kind in state.__mro__ for value in vars(kind).values()]
+    methods = [getattr(value, "fget", value) for value in own]
+    return frozenset(code for method in methods for code in looping_code(method)) if methods else frozenset()
+
+
 def explore_instruction(
     machine: Machine[S],
     instruction: Instruction,
     effort: Effort | None = None,
     *,
-    budget: int = 2000,
+    budget: int | Budget = Budget(),
     configuration: Configuration | None = None,
     prefer: Callable[[S], Word] = lambda state: TRUE,
     traps: bool = True,
@@ -178,12 +198,12 @@ def explore_instruction(
 
     Args:
         configuration: where it fixes an operating mode, only states in that mode.
-        budget: the greatest number of paths.
+        budget: how much the exploration may do; a number is that of the paths.
         prefer: what the assignments that take the paths should fulfil where that costs nothing.
         traps: every path to a trap is feasible; otherwise some are there of which nobody asked.
 
     Raises:
-        PathBudgetError: the instruction has more paths than `budget`.
+        PathBudgetError: the instruction has more, or longer ones, than the budget.
     """
     settings = () if configuration is None else tuple(sorted(configuration.settings.items()))
     state, exists = _anything(machine, machine.invariant, settings)
@@ -194,6 +214,7 @@ def explore_instruction(
         pruner,
         assume=[exists, instruction.valid(operands)],
         budget=budget,
+        looping=looping_code(instruction.semantics) | _methods_that_loop(machine.state),
         unasked=None if traps else lambda outcome: isinstance(outcome, Trap),
     )
     known = {path.conditions: path.assignment for path in found if path.assignment is not None}
@@ -257,9 +278,21 @@ def conjunction(conditions: Iterable[Term]) -> Word:
     return Word(1, total)
 
 
-def handed_over(machine: Machine[S], technique: Technique[S], after: S) -> Word:
-    """Whether a run that began in user mode and ended without a trap has given the VMM control (width 1)."""
-    return machine.supervisor(after) if technique.handed_over is None else technique.handed_over(after)
+def handed_over(
+    machine: Machine[S], technique: Technique[S], before: S, after: S, private: S | None = None
+) -> Word:
+    """Whether a run that began outside supervisor mode has ended at an entry of the VMM's (width 1).
+
+    Args:
+        before, after: the states of the hardware, without a trap between them.
+        private: what the VMM keeps, where that is known.
+    """
+    there = machine.supervisor(after)
+    if there.value == 0:
+        return there
+    if private is not None and technique.entered is not None:
+        return there & technique.entered(private, after)
+    return there & technique.entries(before, after)
 
 
 def declared_order(state: type[State], names: Iterable[str]) -> list[str]:

@@ -24,7 +24,7 @@ from popek.kernel.words import TRUE, Word, any_of, symbol
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer, Effort
 
-from .counterexample import Counterexample, Difference, ReplayError, differences, execute
+from .counterexample import Counterexample, Difference, ReplayError, assert_within, differences, execute
 from .runs import (
     PROBE,
     Completion,
@@ -135,11 +135,15 @@ class Situation(Generic[S]):
         """Questions under what is assumed."""
         return Asker(self.effort, self.assumed)
 
+    def over(self, run: Run[S], after: S) -> Word:
+        """Whether a run that completes has handed control to the VMM (width 1)."""
+        return handed_over(self.machine, self.technique, run.before, after, self.private)
+
     def kept(self, run: Run[S]) -> list[Completion[S]]:
         """The ways in which a run completes without having handed control to the VMM."""
         found = []
         for conditions, after in run.completions():
-            kept = ~handed_over(self.machine, self.technique, after)
+            kept = ~self.over(run, after)
             if kept.value != 0:
                 found.append(((*conditions, kept.term), after))
         return found
@@ -152,7 +156,7 @@ class Situation(Generic[S]):
                     continue
                 yield path.conditions
         for conditions, after in run.completions():
-            over = handed_over(self.machine, self.technique, after)
+            over = self.over(run, after)
             if over.value != 0:
                 yield (*conditions, over.term)
 
@@ -258,7 +262,11 @@ class Situation(Generic[S]):
         """
         question = Question(
             f"{self.machine.name}: {claim} ({self.instruction.form}; {self.technique.name})",
-            [*(self.assumed if assumed is None else assumed), *conditions],
+            [
+                *(self.assumed if assumed is None else assumed),
+                self.configuration.holds(self.machine, self.hardware.before) if assumed is None else TRUE,
+                *conditions,
+            ],
         )
         answer, model, solver = question.ask(self.effort)
         if answer is Answer.UNKNOWN:
@@ -270,6 +278,16 @@ class Situation(Generic[S]):
         states = list(found.states)
         if mapped:
             guest, private = states
+            image = self.technique.map(guest, private)
+            assert_within(
+                self.machine,
+                self.instruction,
+                claim,
+                the_invariant=self.machine.invariant(guest) & self.machine.invariant(image),
+                what_is_a_guest=self.technique.guest(guest),
+                what_the_VMM_promises=self.technique.private(guest, private),
+                the_configuration=self.configuration.holds(self.machine, image) if assumed is None else TRUE,
+            )
             states = [guest, self.technique.map(guest, private)][-len(labels) :]
         runs = [
             execute(self.machine, self.instruction, label, state, found.operands)

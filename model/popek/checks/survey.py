@@ -19,12 +19,14 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
+from popek.kernel.scope import Scope, scope_of
 from popek.solving.solver import Effort
 
 from .classify import Classification, Classifier
+from .presence import Present, present
 from .promises import Keeper, Promises
 from .runs import explore_instruction
-from .verdict import Status, Truth, both, either, negate
+from .verdict import Status, Truth, any_asked, both, negate
 from .workers import process_context
 
 CLASSES = (
@@ -81,6 +83,7 @@ class Row:
         faithful, safe, needless_trap: the promises, where they were asked about.
         breaches: how the promises are broken, by name.
         witness: a counterexample for a critical form, where it was asked for.
+        not_asked: per class that was not asked, why.
         evidence: per class question, what was asked (hash) and answered.
         remark: why something is unknown.
         seconds, solver_seconds: what it took.
@@ -98,6 +101,7 @@ class Row:
     breaches: Mapping[str, str] = attrs.field(factory=dict)
     witness: Mapping[str, Any] | None = None
     remark: str = ""
+    not_asked: Mapping[str, str] = attrs.field(factory=dict)
     seconds: float = 0.0
     solver_seconds: float = 0.0
 
@@ -127,6 +131,8 @@ class Row:
                 row[name] = truth.value
         if self.breaches:
             row["breaches"] = dict(self.breaches)
+        if self.not_asked:
+            row["not_asked"] = dict(self.not_asked)
         if self.remark:
             row["remark"] = self.remark
         return row
@@ -138,6 +144,8 @@ class Survey:
 
     Attributes:
         partial: some instructions were left out, so that no premise of a theorem can hold.
+        scope: over which forms, and what of the architecture is left out.
+        there: states that the questions range over.
     """
 
     machine: str
@@ -146,6 +154,8 @@ class Survey:
     rows: tuple[Row, ...]
     seconds: float = 0.0
     partial: bool = False
+    scope: Scope | None = None
+    there: Present[Any] | None = attrs.field(default=None, eq=False)
 
     def by_mnemonic(self) -> dict[str, list[Row]]:
         """The forms of each mnemonic."""
@@ -161,10 +171,8 @@ class Survey:
         ]
 
     def _premise(self, name: str) -> Status:
-        total = Truth.UNKNOWN if self.partial else Truth.NO
-        for row in self.rows:
-            total = either(total, row.classes[name])
-        return Status.of(negate(total))
+        asked = [row.classes[name] for row in self.rows]
+        return Status.of(negate(any_asked([Truth.UNKNOWN, *asked] if self.partial else asked)))
 
     @property
     def theorem1(self) -> Status:
@@ -191,9 +199,22 @@ class Survey:
             "instructions": [row.to_json() for row in self.rows],
             "critical_mnemonics": self.mnemonics("critical"),
             "partial": self.partial,
+            "scope": None if self.scope is None else scope_json(self.scope),
+            "there_are": None if self.there is None else self.there.to_json(),
             "theorem1": self.theorem1.value,
             "theorem3": self.theorem3.value,
         }
+
+
+def scope_json(scope: Scope) -> dict[str, object]:
+    """Over what a verdict is given."""
+    return {
+        "forms": scope.forms,
+        "architecture": scope.architecture or None,
+        "left_out": list(scope.left_out),
+        "partly": list(scope.partly),
+        "source": scope.source or None,
+    }
 
 
 def survey(
@@ -212,11 +233,13 @@ def survey(
 
     Raises:
         UnknownNameError, MachineFileError: no such machine or technique.
+        NothingToAskError: the questions would be about nothing.
         ReplayError: a defect of popek.
     """
     begin = time.perf_counter()
     machine = find_machine(request.machine)
     technique = machine.technique(request.technique)
+    there = present(machine, technique, request.configuration, Effort(timeout=request.timeout))
     wanted = list(machine.instructions) if forms is None else list(forms)
     found: dict[str, Row] = {}
     for row in _rows(request, machine, wanted, jobs or os.cpu_count() or 1):
@@ -226,7 +249,9 @@ def survey(
     rows = tuple(found[form] for form in wanted)
     partial = not found.keys() >= machine.instructions.keys()
     seconds = time.perf_counter() - begin
-    return Survey(machine.name, technique.name, request.configuration, rows, seconds, partial)
+    return Survey(
+        machine.name, technique.name, request.configuration, rows, seconds, partial, scope_of(machine), there
+    )
 
 
 def _rows(request: Request, machine: Machine[Any], forms: Sequence[str], jobs: int) -> Iterator[Row]:
@@ -278,7 +303,13 @@ class Surveyor:
             time_is_state=request.time_is_state,
             components=request.components,
         )
-        self.keeper = Keeper(machine, technique, request.configuration, effort=self.effort)
+        self.keeper = Keeper(
+            machine,
+            technique,
+            request.configuration,
+            effort=self.effort,
+            time_is_state=request.time_is_state,
+        )
         self._witnessed: set[str | frozenset[str]] = set()
 
     def row(self, form: str) -> Row:
@@ -335,6 +366,7 @@ def row_of(classified: Classification[Any], kept: Promises[Any] | None = None) -
         classes(classified),
         classified.components,
         classified.undecided,
+        not_asked={name: found.why for name, found in classified.findings.items() if found.why},
     )
     return row if kept is None else attrs.evolve(row, **_promises(kept, classified))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import attrs
@@ -41,6 +41,15 @@ def either(a: Truth, b: Truth) -> Truth:
 def both(a: Truth, b: Truth) -> Truth:
     """And: no if one is; yes only if both were asked."""
     return next((t for t in (Truth.NO, Truth.UNKNOWN, Truth.NOT_ASKED) if t in (a, b)), Truth.YES)
+
+
+def any_asked(answers: Iterable[Truth]) -> Truth:
+    """Or, over those of the answers that were asked; NOT_ASKED where none was."""
+    asked = [answer for answer in answers if answer is not Truth.NOT_ASKED]
+    total = Truth.NO if asked else Truth.NOT_ASKED
+    for answer in asked:
+        total = either(total, answer)
+    return total
 
 
 def negate(a: Truth) -> Truth:

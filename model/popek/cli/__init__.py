@@ -78,6 +78,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted")
     except Exception as error:
+        if type(error).__name__ == "NothingToAskError":  # without importing what asks
+            _fail(str(error))
         where = _in_file_of_the_user(error)
         if where is not None:
             _fail(f"{where}: {type(error).__name__}: {error}")

@@ -9,11 +9,7 @@ One run of Hercules serves any number of cases.
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 import struct
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+
+from popek.emulators import programs
 
 STORAGE_BYTES: Final = 0x200000
 CODE: Final = 0x2000
@@ -108,12 +106,6 @@ class StepResult:
     windows: tuple[bytes, ...]
 
 
-def find_hercules() -> Path | None:
-    """The emulator on PATH."""
-    found = shutil.which("hercules")
-    return Path(found) if found else None
-
-
 def initial_storage(case: StepCase, tables: bytes = b"") -> Mapping[int, int]:
     """The storage that the instruction finds, by address; 0 elsewhere.  Interval timer aside."""
     image = _page_zero() | _code(case.instruction)
@@ -143,9 +135,9 @@ def run_steps(cases: Sequence[StepCase], *, tables: bytes = b"", timeout: float 
 
 
 def _run_batch(cases: Sequence[StepCase], tables: bytes, timeout: float) -> list[StepResult]:
-    hercules = find_hercules()
+    hercules = programs.find("hercules")
     if hercules is None:
-        raise HerculesError("hercules was not found; install it (Debian package hercules) or put it on PATH")
+        raise HerculesError(programs.not_found("hercules"))
     results_at = _CASES + len(cases) * _CASE_BYTES
     core = bytearray(results_at)
     for address, byte in (_page_zero() | _code(b"")).items():
@@ -171,27 +163,16 @@ def _operate(command: list[str], folder: Path, first: int, size: int, timeout: f
     script = f"loadcore {folder / 'core'} 0\nrestart\n" + save * (int(timeout) + 1)
     (folder / "script").write_text(script, encoding="ascii")
     results = folder / "results"
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, "HOME": str(folder), "HERCULES_RC": str(folder / "script")},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            ends = time.monotonic() + timeout
-            while process.poll() is None and time.monotonic() < ends:
-                if results.exists() and results.stat().st_size == size:
-                    return
-                time.sleep(_POLL)
-        finally:
-            # The group is ours alone, so this hits no one else.
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    environment = {"HOME": str(folder), "HERCULES_RC": str(folder / "script")}
+    with (
+        (folder / "log").open("wb") as log,
+        programs.started(command, folder, log, **environment) as process,
+    ):
+        ends = time.monotonic() + timeout
+        while process.poll() is None and time.monotonic() < ends:
+            if results.exists() and results.stat().st_size == size:
+                return
+            time.sleep(_POLL)
     heard = (folder / "log").read_text(encoding="latin-1").splitlines()
     raise HerculesError(f"the driver did not finish; Hercules said: {' / '.join(heard[-3:])}")
 

@@ -8,7 +8,11 @@ every case that the assumptions allow; a property test holds this for every inst
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import dis
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
@@ -38,7 +42,24 @@ class Oracle(Protocol):
 
 
 class PathBudgetError(RuntimeError):
-    """The code has more paths than the budget allows."""
+    """The code has more paths, or longer ones, than the budget allows; the message says where it was."""
+
+
+@attrs.frozen
+class Budget:
+    """How much an exploration may do.  Everything is counted, nothing is timed.
+
+    Attributes:
+        paths: feasible ways through.
+        forks: decisions that could go both ways on one path; there is a path behind each.
+        lines: lines run on one path in code that has loops.
+        nodes: terms that are alive, more than at the start: memory.
+    """
+
+    paths: int = 2000
+    forks: int = 1000
+    lines: int = 200_000
+    nodes: int = 3_000_000
 
 
 @attrs.frozen
@@ -69,7 +90,8 @@ def explore(
     oracle: Oracle,
     *,
     assume: Iterable[Word] = (),
-    budget: int = 2000,
+    budget: int | Budget = Budget(),
+    looping: frozenset[CodeType] = frozenset(),
     unasked: Callable[[T], bool] | None = None,
 ) -> list[Path[T]]:
     """Every feasible path through `run`, the true side of each `if` before the false one.
@@ -78,14 +100,16 @@ def explore(
         run: called once per path; must do the same thing each time it is given the same answers.
         oracle: prunes infeasible sides.
         assume: conditions (width 1) that hold at the start.
-        budget: the greatest number of paths.
+        budget: how much may be done; a number is that of the paths.
+        looping: code of which the lines are counted, so that a loop without decisions ends.
         unasked: results that nobody minds to see on an infeasible path, whose condition is false: no search is
             made for a side that comes to one before it forks again.
 
     Raises:
-        PathBudgetError: there are more paths than the budget.
+        PathBudgetError: there is more than the budget.
     """
-    explorer = _Explorer(oracle, lazy=unasked is not None)
+    limits = Budget(paths=budget) if isinstance(budget, int) else budget
+    explorer = _Explorer(oracle, limits, lazy=unasked is not None)
     assumed = [condition.term for condition in assume]
     for condition in assumed:
         oracle.push(condition)
@@ -97,7 +121,8 @@ def explore(
         while True:
             explorer.restart()
             try:
-                result = run()
+                with _counted_lines(looping, limits.lines):
+                    result = run()
                 if unasked is not None and not unasked(result):
                     explorer.settle()
                 paths.append((list(explorer.sides), Path(tuple(explorer.taken), result, oracle.assignment)))
@@ -105,9 +130,9 @@ def explore(
                 pass
             if not explorer.backtrack():
                 return [path for _, path in sorted(paths, key=lambda found: found[0])]
-            if len(paths) >= budget:
+            if len(paths) >= limits.paths:
                 raise PathBudgetError(
-                    f"more than {budget} paths; raise the budget or combine conditions with & | ite()"
+                    f"budget of {limits.paths} paths{explorer.place}; combine conditions with & | ite()"
                 )
     finally:
         decider.reset(token)
@@ -125,11 +150,14 @@ class _Explorer:
 
     Args:
         oracle: says what is feasible.
+        limits: of forks on a path and of terms.
         lazy: begin with a side without knowing that it is feasible; `settle` finds out.
     """
 
-    def __init__(self, oracle: Oracle, *, lazy: bool) -> None:
-        self._oracle, self._lazy = oracle, lazy
+    def __init__(self, oracle: Oracle, limits: Budget, *, lazy: bool) -> None:
+        self._oracle, self._limits, self._lazy = oracle, limits, lazy
+        self._nodes = terms.alive()
+        self.place = ""  # of the latest decision
         self.taken: list[Term] = []
         self.sides: list[bool] = []  # per answer, whether it was the false side
         self._open: list[bool] = []  # whether the other side of each answer is still to be tried
@@ -153,10 +181,19 @@ class _Explorer:
                 raise RuntimeError("the explored code asked another question than in its last run")
         else:
             self.settle()
+            self._assert_within()
             answer = self._fork(condition, negation)
         self._position += 1
         self._known.add(condition if answer else negation)
         return answer
+
+    def _assert_within(self) -> None:
+        """Stop where there are too many forks on this path, or too many terms."""
+        self.place = _place()
+        if len(self.taken) >= self._limits.forks:
+            raise PathBudgetError(f"budget of {self._limits.forks} decisions on one path{self.place}")
+        if terms.alive() - self._nodes > self._limits.nodes:
+            raise PathBudgetError(f"budget of {self._limits.nodes} terms{self.place}")
 
     def settle(self) -> None:
         """Find out whether the latest side is feasible, if that was left open."""
@@ -206,3 +243,71 @@ class _Explorer:
         for _ in self.taken:
             self._oracle.pop()
         self.taken.clear()
+
+
+# -- where, and how long --------------------------------------------------------------------------
+
+
+def _place() -> str:
+    """The file and line of the semantics that are being run: the first caller outside this package."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(__package__ + "."):
+        frame = frame.f_back
+    return "" if frame is None else f", at {frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+@contextmanager
+def _counted_lines(looping: frozenset[CodeType], budget: int) -> Iterator[None]:
+    """Stop after so many lines of code that has loops; nothing is done where there is none."""
+    if not looping:
+        yield
+        return
+    left = budget
+
+    def line(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+        nonlocal left
+        left -= event == "line"
+        if left < 0:
+            where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            raise PathBudgetError(f"budget of {budget} lines on one path, at {where}")
+        return line
+
+    def call(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
+        return line if frame.f_code in looping else None
+
+    before = sys.gettrace()
+    sys.settrace(call)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def looping_code(function: Callable[..., Any]) -> frozenset[CodeType]:
+    """The code that has loops, of a function and of what it names in the modules outside this package."""
+    found: set[CodeType] = set()
+    seen: set[CodeType] = set()
+    pending: list[Any] = [function]
+    while pending:
+        one = pending.pop()
+        code = getattr(one, "__code__", None)
+        if code is None or code in seen or (one.__module__ or "").startswith(f"{__package__}."):
+            continue
+        cells = [cell.cell_contents for cell in one.__closure__ or () if _filled(cell)]
+        pending += [one.__globals__[name] for name in code.co_names if name in one.__globals__] + cells
+        codes = [code]
+        while codes:
+            inner = codes.pop()
+            if inner not in seen:
+                seen.add(inner)
+                codes += [constant for constant in inner.co_consts if isinstance(constant, CodeType)]
+                if any("JUMP_BACKWARD" in step.opname for step in dis.get_instructions(inner)):
+                    found.add(inner)
+    return frozenset(found)
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:  # an empty cell
+        return False

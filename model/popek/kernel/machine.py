@@ -20,6 +20,7 @@ import attrs
 from .instruction import Instruction, Operand, OperandKind, parse_form
 from .outcome import Fault, Next, NotModelled, NotModelledError, Outcome, Trap
 from .practice import Practice
+from .scope import Architecture
 from .state import State
 from .technique import Technique
 from .words import TRUE, Word
@@ -97,6 +98,7 @@ class Machine(Generic[S]):
         interrupt_masks: the leaves by which a kernel holds interrupts off; not those of an interrupt controller.
         mnemonic_of: the mnemonic of a form; its first word by default.
         notes: what the model leaves out, one line each.
+        architecture: reads the list of the architecture's instructions, with which `scope_of` compares ours.
         practice: how it is used, for searches and counts.
     """
 
@@ -118,6 +120,7 @@ class Machine(Generic[S]):
     interrupt_masks: tuple[str, ...] = ()
     mnemonic_of: Callable[[str], str] = lambda form: form.split()[0]
     notes: tuple[str, ...] = ()
+    architecture: Callable[[], Architecture] | None = None
     practice: Practice = attrs.field(factory=Practice)
     instructions: dict[str, Instruction] = attrs.field(factory=dict)
 

@@ -14,9 +14,14 @@ import attrs
 
 from .outcome import Vector
 from .state import State
-from .words import TRUE, Word
+from .words import FALSE, TRUE, Word
 
 S = TypeVar("S", bound=State)
+
+
+def TRAPS_ONLY(before: State, after: State) -> Word:  # noqa: N802 - a value of `Technique.entries`
+    """No entry but by a trap."""
+    return FALSE
 
 
 @attrs.frozen
@@ -57,13 +62,18 @@ class Technique(Generic[S]):
         owns_address: where given, `owns_address(guest, private, address)` says that a cell of hardware
             storage is the VMM's (width 1).
         guest_address: where the guest's storage cell `address` is in the hardware's, given the private state.
+        guest_cell: the same for a memory that is no storage, by its name: by default the number is the same.
+        has_cell: which cells of such a memory a guest has, by its name (width 1).
         shadows_address: where given, `shadows_address(guest, address)` says that the VMM keeps a copy of
             the guest's cell (width 1), so that it must learn of every change.
-        handed_over: where given, a run that ends without a trap in such a hardware state (width 1) has handed
-            control to the VMM; by default that is every supervisor state, whose entries the VMM owns.
+        entries: `entries(before, after)` says that a run from one hardware state that ended in another without a trap
+            went in at an entry that the VMM owns, for its tables and registers in `before` lead there (width 1).
+            The run has handed over control, and counts as a trap.  `TRAPS_ONLY`, the default: there is none.
+        delivered: owned leaves in which the hardware tells the VMM of a trap: what a trap leaves there is its business.
         to_the_guest: which traps on the hardware reach the guest's own handlers, and not the VMM; by default none.
-        entered: where given, `entered(private, hardware)` says that a hardware state in which control was handed
-            over is at an entry of the VMM's own (width 1).
+        entered: where given, `entered(private, after)` says it exactly, where it is known what the VMM keeps.
+        entry_address: where given, the address in storage of an entry from the state in which it is entered; the
+            cell must be the VMM's.
         hypotheses: what the VMM sees to so that its guest does not get out.
         without: the technique without some of them, by name.
         keeps_hidden: switching to the VMM and back saves and loads hidden leaves as they are; otherwise they are
@@ -84,10 +94,14 @@ class Technique(Generic[S]):
     private: Callable[[S, S], Word] = lambda guest, private: TRUE
     owns_address: Callable[[S, S, Word], Word] | None = None
     guest_address: Callable[[S, Word], Word] = lambda private, address: address
+    guest_cell: Callable[[S, str, Word], Word] = lambda private, name, address: address
+    has_cell: Callable[[S, str, Word], Word] = lambda guest, name, address: TRUE
     shadows_address: Callable[[S, Word], Word] | None = None
-    handed_over: Callable[[S], Word] | None = None
+    entries: Callable[[S, S], Word] = TRAPS_ONLY
+    delivered: tuple[str, ...] = ()
     to_the_guest: Callable[[Vector], bool] = lambda vector: False
     entered: Callable[[S, S], Word] | None = None
+    entry_address: Callable[[S], Word] | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
     without: Callable[[frozenset[str]], Technique[S]] | None = None
     keeps_hidden: bool = False

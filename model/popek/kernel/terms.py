@@ -67,6 +67,11 @@ def _node(op: str, width: int, args: tuple[Term, ...] = (), data: Data = None) -
     return term
 
 
+def alive() -> int:
+    """How many terms there are in this process: what they take of its memory is in proportion."""
+    return len(_interned)
+
+
 def mask(width: int) -> int:
     """All ones in `width` bits."""
     return (1 << width) - 1

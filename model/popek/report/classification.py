@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -13,6 +13,7 @@ from rich.text import Text
 from popek.checks.survey import Row, Survey
 from popek.checks.verdict import Status, Truth
 from popek.kernel.machine import Machine
+from popek.kernel.scope import Scope
 
 from .wording import counted
 
@@ -27,6 +28,8 @@ COLUMNS = (
     ("critical", "critical"),
 )
 MANY_CHANGES = 8
+MANY_NAMES = 12
+SHORT = {Truth.NOT_ASKED: "–"}
 
 
 def machines(known: Iterable[Machine[Any]]) -> Table:
@@ -90,7 +93,7 @@ def _folded(answers: Iterable[Truth]) -> Text:
         return Text("unknown", "yellow")
     if len(known) == 1:
         only = known.pop()
-        return Text(only.value if only is Truth.YES else "·", STYLES[only])
+        return Text(only.value if only is Truth.YES else SHORT.get(only, "·"), STYLES[only])
     return Text("some", "bold")
 
 
@@ -132,21 +135,52 @@ def verdict(found: Survey) -> RenderableType:
     """What follows for Theorems 1 and 3."""
     critical, user = found.mnemonics("critical"), found.mnemonics("user_critical")
     forms = sum(1 for row in found.rows if row.classes["critical"] is Truth.YES)
-    lines = [_premise("Theorem 1: every sensitive instruction is privileged", found.theorem1)]
+    lines = [_premise("premise of Theorem 1: every sensitive instruction is privileged", found.theorem1)]
     if critical:
         lines.append(
             Text(
                 f"  {counted(len(critical), 'critical instruction')} in {counted(forms, 'form')}: {', '.join(critical)}"
             )
         )
-    lines.append(_premise("Theorem 3: every user-sensitive instruction is privileged", found.theorem3))
+    lines.append(
+        _premise("premise of Theorem 3: every user-sensitive instruction is privileged", found.theorem3)
+    )
     if user and user != critical:
         lines.append(Text(f"  {len(user)} of them user-sensitive: {', '.join(user)}"))
     elif user:
         lines.append(Text("  the same"))
+    if found.scope is not None:
+        lines.append(Text(f"  {scope_line(found.scope)}", "dim"))
+    reasons = {
+        (name, why)
+        for row in found.rows
+        for name, why in row.not_asked.items()
+        if not name.startswith("user_")
+    }
+    for name, why in sorted(reasons):
+        lines.append(Text(f"  –  {name.replace('_', '-')}: not asked, {why}", "dim"))
     if found.partial:
         lines.append(Text("  only some of the instructions were asked about", "dim"))
     return Group(*lines)
+
+
+def scope_line(scope: Scope) -> str:
+    """Over what a verdict is given."""
+    if not scope.listed:
+        return f"over {counted(scope.forms, 'modelled form')}"
+    told = f"over {counted(scope.forms, 'modelled form')} of {scope.architecture}"
+    left = _first_of(scope.left_out)
+    partly = _first_of(scope.partly)
+    return (
+        told
+        + (f"; left out: {left}" if left else "; none left out")
+        + (f"; in part: {partly}" if partly else "")
+    )
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = len(names) - MANY_NAMES
+    return ", ".join(names[:MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _premise(statement: str, status: Status) -> Text:

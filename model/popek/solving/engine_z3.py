@@ -1,8 +1,9 @@
-"""Z3: a context of its own for every question, effort bounded by its resource count."""
+"""Z3: a context of its own for every question, effort bounded by its resource count; time limits are kept."""
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -106,6 +107,9 @@ _OPERATIONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
 }
 
 
+_GRACE: Final = 0.25  # seconds between Z3's time and the first word of ours, and between two words
+
+
 class Z3Session:
     """One Z3 solver."""
 
@@ -113,9 +117,8 @@ class Z3Session:
         # Easy questions are quicker in the general core than in the bit-vector strategy.
         context = engine.context
         self._model: Any = None
+        self._seconds = seconds
         self._solver = z3.SimpleSolver(ctx=context) if quick else z3.SolverFor("QF_BV", ctx=context)
-        if seconds:
-            self._solver.set("timeout", max(1, int(seconds * 1000)))
 
     def add(self, condition: Any) -> None:
         """Assert a condition on the open level."""
@@ -133,7 +136,7 @@ class Z3Session:
         """Whether everything can hold together."""
         self._model = None
         self._solver.set("rlimit", rlimit)
-        return answer_of(self._solver.check(*assumed))
+        return checked(self._solver, assumed, self._seconds)
 
     def number(self, vector: Any) -> int:
         """What a vector is in the assignment behind a SAT."""
@@ -155,11 +158,52 @@ class Z3Session:
         )
 
 
+def checked(solver: Any, assumed: Sequence[Any] = (), seconds: float = 0.0) -> Answer:
+    """What a Z3 solver says within a time.
+
+    Z3's timer stops a check by setting a flag, once; a check that is about to clear the flag loses it, and goes on
+    for ever.  So the check is told again, until it is over.
+
+    Args:
+        solver: of a context that nothing else uses meanwhile.
+        assumed: for this check alone.
+        seconds: of real time, 0 for no bound; what Z3 says later counts no more.
+    """
+    if not seconds:
+        return answer_of(solver.check(*assumed))
+    _set_timer(solver, seconds)
+    over, told = threading.Event(), threading.Event()
+
+    def tell() -> None:
+        wait = seconds + _GRACE
+        while not over.wait(wait):
+            told.set()
+            solver.ctx.interrupt()
+            wait = _GRACE
+
+    watch = threading.Thread(target=tell, name="popek-time-limit", daemon=True)
+    watch.start()
+    try:
+        answer = answer_of(solver.check(*assumed))
+    finally:
+        over.set()
+        watch.join()
+    if told.is_set():
+        # The last word may have come after the check: the next one would be as good as stopped, and this model gone.
+        z3.SimpleSolver(ctx=solver.ctx).check()
+        return Answer.UNKNOWN
+    return answer
+
+
 def answer_of(result: Any) -> Answer:
     """Z3's answer as ours."""
     if result == z3.sat:
         return Answer.SAT
     return Answer.UNSAT if result == z3.unsat else Answer.UNKNOWN
+
+
+def _set_timer(solver: Any, seconds: float) -> None:
+    solver.set("timeout", max(1, int(seconds * 1000)))
 
 
 def smtlib(conditions: Iterable[Term]) -> str:

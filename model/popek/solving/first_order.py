@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import attrs
 import z3
 
+from .engine_z3 import checked
 from .solver import Answer, Effort
 
 
@@ -46,20 +47,16 @@ def ask(script: str, constants: Sequence[str] = (), effort: Effort | None = None
     solver = z3.Solver(ctx=context)
     if effort.rlimit:
         solver.set("rlimit", effort.rlimit)
-    if effort.timeout:
-        solver.set("timeout", max(1, int(effort.timeout * 1000)))
     start = time.perf_counter()
     try:
         solver.from_string(script)
     except z3.Z3Exception as error:
         raise ValueError(f"not an SMT-LIB script: {error}") from None
-    answer = solver.check()
+    answer = checked(solver, seconds=effort.timeout)
     effort.seconds += time.perf_counter() - start
     effort.checks += 1
-    if answer == z3.unsat:
-        return Reply(Answer.UNSAT)
-    if answer != z3.sat:
-        return Reply(Answer.UNKNOWN)
+    if answer is not Answer.SAT:
+        return Reply(answer)
     model = solver.model()
     declared = {symbol.name(): symbol for symbol in model.decls()}
     return Reply(Answer.SAT, tuple(_number(model, declared, name) for name in constants))

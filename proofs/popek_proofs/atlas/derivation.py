@@ -307,7 +307,8 @@ def _evidence(
     found: Classification[Any], kept: Promises[Any] | None
 ) -> Iterator[tuple[str, Truth, Evidence]]:
     for name, finding in found.findings.items():
-        yield name, finding.truth, finding.evidence
+        if finding.evidence is not None:
+            yield name, finding.truth, finding.evidence
     if kept is not None:
         yield "fidelity", kept.fidelity.kept, kept.fidelity.evidence
         yield "safety", kept.safety.kept, kept.safety.evidence

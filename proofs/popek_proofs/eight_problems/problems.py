@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from popek.checks.promises import Keeper
-from popek.checks.runs import Run, handed_over
+from popek.checks.runs import Run
 from popek.checks.situation import Situation, holds_together
 from popek.checks.verdict import Status, Truth, either
 from popek.kernel import terms
@@ -337,7 +337,7 @@ def bypassed_kernel(asking: Asking, every: bool) -> Answered:
     def ways(s: Situation[Any]) -> Iterator[Way]:
         kernel = s.machine.supervisor(s.guest)
         arrivals = [
-            ((*conditions, handed_over(s.machine, s.technique, after).term), after)
+            ((*conditions, s.over(s.hardware, after).term), after)
             for conditions, after in s.hardware.completions()
         ]
         for conditions, after in s.native.completions():

@@ -94,11 +94,14 @@ def _cost(
     necessary = needless = lost = 0
     for each in lines:
         native = machine.step(each.instruction, guest, each.words)
-        hardware = machine.step(each.instruction, technique.map(guest, private), each.words)
+        image = technique.map(guest, private)
+        hardware = machine.step(each.instruction, image, each.words)
         if not isinstance(native, Next):
             fates.append((str(each), "not completed by the guest's own machine"))
             break
-        over = isinstance(hardware, Next) and bool(handed_over(machine, technique, hardware.state))
+        over = isinstance(hardware, Next) and bool(
+            handed_over(machine, technique, image, hardware.state, private)
+        )
         if isinstance(hardware, NotModelled):
             fates.append((str(each), "not modelled on the hardware"))
         elif not isinstance(hardware, Next) or over:

@@ -277,7 +277,9 @@ def _sensitivity(found: Classification[S]) -> list[Premise[S]]:
                 form,
                 negate(critical),
                 because,
-                tuple(finding.evidence for finding in found.findings.values()),
+                tuple(
+                    finding.evidence for finding in found.findings.values() if finding.evidence is not None
+                ),
                 (lambda: found.witness) if critical is Truth.YES else None,
             )
         )
@@ -288,7 +290,7 @@ def _by_trap_only(classifier: Classifier[S], instruction: Instruction, general: 
     """The classifier takes a run that hands control over for a trap; that is so where a trap it is."""
     machine, state, form = classifier.machine, classifier.state, instruction.form
     gates = any_of(
-        conjunction(when) & handed_over(machine, classifier.technique, after)
+        conjunction(when) & handed_over(machine, classifier.technique, state, after)
         for when, after in general.at(state).completions()
     )
     question = Question(

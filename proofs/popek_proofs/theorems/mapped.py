@@ -57,7 +57,7 @@ def mapped(classifier: Classifier[S], instruction: Instruction, general: Run[S])
     image = technique.map(guest, private)
     # A run that hands control to the control program counts as a trap.
     completions = tuple(
-        (conjunction(when) & ~handed_over(machine, technique, after), after)
+        (conjunction(when) & ~handed_over(machine, technique, image, after, private), after)
         for when, after in general.at(image).completions()
     )
     assumed = (

@@ -18,11 +18,13 @@ from functools import partial
 from typing import Final
 
 from popek.architectures.x86.deprivileging import (
+    ENTRY_AT,
     IDT_AT,
     RESERVED,
     TSS_AT,
     Ring,
     compressed,
+    entry_of,
     owned_leaves,
     ring_1,
     ring_3,
@@ -97,8 +99,9 @@ def _storage(
 
 def _gate_byte(private: Ia32, number: Word) -> Word:
     """A byte of a gate in the VMM's IDT; all gates are the same."""
-    selector, zero = private.cs.selector.value, Word(8, 0)
-    return select(number, (zero, zero, selector[7:0], selector[15:8], zero, Word(8, GATE), zero, zero))
+    selector, zero, entry = private.cs.selector.value, Word(8, 0), entry_of(private)
+    low = (entry[7:0], entry[15:8], selector[7:0], selector[15:8], zero, Word(8, GATE))
+    return select(number, (*low, entry[23:16], entry[31:24]))
 
 
 def _shadow_byte(ring: Ring, guest: Ia32, private: Ia32, offset: Word, *, gates: bool = False) -> Word:
@@ -120,9 +123,11 @@ def _promises(guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset
         (
             private.idtr.limit >= 0x7FF,
             private.idtr.limit <= 0x7FFF,
-            private.tr.limit < RESERVED - TSS_AT,
+            private.tr.limit < ENTRY_AT - TSS_AT,
             (own[2:0] == 0) & (own != 0) & (own + 15 <= private.gdtr.limit) & (own <= 0xFFF0),
             private.eflags.if_ == 1,
+            # What SYSENTER leads to, where it leads anywhere, is code of the VMM's, and no segment of the guest's.
+            _owns(guest, private, private.msr.load(Word(32, _SYSENTER_EIP))[31:0]),
             private.cr4.pke == 0 if NO_PROTECTION_KEYS not in without else TRUE,
             ~_owns(guest, private, start) & ~_owns(guest, private, end) & (start <= end),
         )
@@ -146,10 +151,19 @@ def _shadows(guest: Ia32, address: Word) -> Word:
 def _entered(private: Ia32, hardware: Ia32) -> Word:
     """At the one entry that the gates of the VMM's IDT lead to, or at that of SYSENTER."""
     selector = hardware.cs.selector.value
-    gate = (selector == private.cs.selector.value.replace(1, 0, 0)) & (hardware.eip == 0)
-    cs, entry = (private.msr.load(Word(32, number)) for number in (_SYSENTER_CS, _SYSENTER_EIP))
-    fast = (selector == cs[15:0].replace(1, 0, 0)) & (hardware.eip == entry[31:0])
-    return gate | fast
+    gate = (selector == private.cs.selector.value.replace(1, 0, 0)) & (hardware.eip == entry_of(private))
+    return gate | _by_sysenter(private, hardware)
+
+
+def _by_sysenter(registers: Ia32, after: Ia32) -> Word:
+    cs, entry = (registers.msr.load(Word(32, number)) for number in (_SYSENTER_CS, _SYSENTER_EIP))
+    return (after.cs.selector.value == cs[15:0].replace(1, 0, 0)) & (after.eip == entry[31:0])
+
+
+def _entries(before: Ia32, after: Ia32) -> Word:
+    """With a code segment from a table, by a gate; or by SYSENTER.  Tables and registers are the VMM's."""
+    fetched = after.cs.selector.value[15:2] != before.cs.selector.value[15:2]
+    return fetched | _by_sysenter(before, after)
 
 
 PAGES, OWN_TABLES, NO_GATES, IDT_GATES, NO_LDT = "pages", "own-tables", "no-gates", "idt-gates", "no-ldt"
@@ -201,7 +215,9 @@ def _in_ring_1(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
         private=partial(_promises, without=without),
         owns_address=_owns,
         shadows_address=_shadows,
+        entries=_entries,
         entered=_entered,
+        entry_address=lambda hardware: hardware.cs.base + hardware.eip,
         hypotheses=HYPOTHESES,
         without=_in_ring_1,
         source=SOURCE,
@@ -222,7 +238,9 @@ def _in_ring_3(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
         private=partial(_promises, without=without),
         owns_address=_owns,
         shadows_address=_shadows,
+        entries=_entries,
         entered=_entered,
+        entry_address=lambda hardware: hardware.cs.base + hardware.eip,
         hypotheses=(*HYPOTHESES, VIRTUAL_INTERRUPTS),
         without=_in_ring_3,
         source=SOURCE,

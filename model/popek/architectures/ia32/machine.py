@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from popek.architectures.listing import listing
 from popek.architectures.x86.operands import LENGTH
 from popek.architectures.x86.practice import practice
 from popek.architectures.x86.registers import SEGMENT_NAMES
@@ -106,6 +107,7 @@ def build() -> Machine[Ia32]:
         ),
         practice=practice(32),
         interrupt_masks=("eflags.if",),
+        architecture=listing("ia32"),
     )
     declare_all(machine)
     return machine

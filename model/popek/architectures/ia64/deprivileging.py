@@ -17,7 +17,7 @@ from popek.kernel.state import Role
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, all_of, concat, ite
 
-from .access import PAGE_BITS, PHYSICAL_BITS
+from .access import PAGE_BITS, PHYSICAL_BITS, code_page, promotes
 
 if TYPE_CHECKING:
     from .state import Ia64
@@ -141,6 +141,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
             deprivileged=partial(_at_level, level),
             guest=_guest,
             private=_same_processor,
+            entries=_promoted,
             source=SOURCE,
         )
     return found
@@ -155,6 +156,12 @@ def _same_processor(guest: Ia64, private: Ia64) -> Word:
     """What the VMM sees to; and the guest's processor implements what the real one does."""
     features = [leaf.name for leaf in guest.leaves if leaf.name.startswith("features.")]
     return promises(guest, private) & all_of(guest[name] == private[name] for name in features)
+
+
+def _promoted(before: Ia64, after: Ia64) -> Word:
+    """At the level that a page for promotion raises to: the translations are the VMM's (epc)."""
+    level, page = after.psr.cpl, code_page(before)
+    return (level < before.psr.cpl) & ite(before.psr.it, promotes(before) & (level == page.pl), level == 0)
 
 
 def _at_level(level: int, state: Ia64) -> Word:

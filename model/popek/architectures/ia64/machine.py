@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from popek.architectures.listing import listing
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.memory import Memory
 from popek.kernel.practice import Practice
@@ -141,6 +142,7 @@ def build() -> Machine[Ia64]:
         deliver=deliver,
         techniques={**deprivileging(), **vti()},
         notes=NOTES,
+        architecture=listing("ia64"),
         interrupt_masks=("psr.i",),
         practice=Practice(examples={"transitions": ("break imm21", "epc")}),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from popek.architectures.listing import listing
 from popek.kernel.machine import Machine, leaf_setting
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap, Vector
@@ -132,6 +133,7 @@ def build() -> Machine[Ka10]:
             "that User In-out lifts the traps of HALT and JEN too is as in SIMH's later KA10 simulator",
         ),
         interrupt_masks=("pi_on", "pi_enabled"),
+        architecture=listing("pdp10", "instructions-ka10"),
     )
     innocuous.add(machine, MANUAL_KA)
     ka10_jumps.add(machine)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from popek.architectures.listing import listing
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap, Vector
@@ -180,6 +181,7 @@ def build() -> Machine[Ks10]:
             "that MAP is legal in user mode is taken from an emulator: see the setting MAP",
         ),
         interrupt_masks=("pi_on", "pi_enabled"),
+        architecture=listing("pdp10", "instructions-ks10"),
     )
     innocuous.add(machine, MANUAL_KS)
     ks10_jumps.add(machine)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from popek.kernel.memory import Memory
-from popek.kernel.technique import Technique
+from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import TRUE, Word, ite
 
 from .state import shifted
@@ -97,6 +97,7 @@ def ka10_techniques() -> dict[str, Technique[Ka10]]:
         guest=_ka10_guest,
         private=_ka10_fits,
         owns_address=_ka10_owns,
+        entries=TRAPS_ONLY,
         guest_address=lambda private, address: shifted(address, private.user_base),
         source=SOURCE,
     )
@@ -155,6 +156,7 @@ def ks10_techniques() -> dict[str, Technique[Ks10]]:
         guest=_ks10_guest,
         private=_ks10_fits,
         owns_address=_ks10_owns,
+        entries=TRAPS_ONLY,
         guest_address=lambda private, address: shifted(address, _ks10_start(private)),
         source=SOURCE,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from popek.kernel.memory import Memory
-from popek.kernel.technique import Technique
+from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word, concat, ite
 
 from .state import shifted
@@ -106,6 +106,7 @@ def techniques() -> dict[str, Technique[Pdp11]]:
         guest=_guest,
         private=_fits,
         owns_address=_owns,
+        entries=TRAPS_ONLY,
         guest_address=lambda private, cell: shifted(cell, _start(private)),
         source="Popek and Goldberg 1974, section 4; Popek and Kline 1975",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from popek.architectures.listing import listing
 from popek.kernel.instruction import OperandKind
 from popek.kernel.machine import Machine, Setting
 from popek.kernel.memory import Memory
@@ -59,6 +60,7 @@ def build() -> Machine[Pdp11]:
             "MTPS and MFPS: the 11/45 has none, both are reserved instructions",
         ),
         interrupt_masks=("ps.priority",),
+        architecture=listing("pdp11"),
         practice=Practice(examples={"lost-interrupt-mask": ("SPL n",)}),
     )
     innocuous.add(machine)

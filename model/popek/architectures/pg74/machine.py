@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from popek.architectures.listing import listing
 from popek.kernel.instruction import OperandKind
 from popek.kernel.machine import Machine, Setting
 from popek.kernel.outcome import Fault, MemoryFault, Trap, Vector
@@ -149,6 +150,7 @@ def build() -> Machine[Pg74]:
         deliver=_deliver,
         techniques=techniques(),
         notes=("input and output, which the paper leaves out too",),
+        architecture=listing("pg74"),
     )
     _innocuous(machine)
     _sensitive(machine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from popek.kernel.memory import Memory
-from popek.kernel.technique import Technique
+from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word, ite
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def techniques() -> dict[str, Technique[Pg74]]:
         deprivileged=lambda state: state.mode == 1,
         private=_fits,
         owns_address=_owns,
+        entries=TRAPS_ONLY,
         guest_address=lambda private, address: address + private.relocation.base,
         source="Popek and Goldberg 1974, section 4",
     )

@@ -13,6 +13,7 @@ from popek.kernel.words import FALSE, TRUE, Word, ite
 
 from .access import NA4, NAPOT, OFF, TOR
 from .arrangement import (
+    DELIVERED,
     FLOATING,
     PROTECTION,
     denies_own_storage,
@@ -118,6 +119,7 @@ def deprivileging() -> dict[str, Technique[Rv64]]:
         guest=_kernel,
         private=_keeps_kernel,
         owns_address=owns_address,
+        delivered=DELIVERED,
         guests_own=FLOATING,
         source="Popek and Goldberg 1974, section 4; RVirt (a monitor in S for kernels in U)",
     )
@@ -130,6 +132,7 @@ def deprivileging() -> dict[str, Technique[Rv64]]:
         deprivileged=_in_u,
         guest=_firmware,
         owns_address=owns_address,
+        delivered=DELIVERED,
         guests_own=FLOATING,
         source="Miralis (SOSP 2025): a virtual firmware monitor",
     )

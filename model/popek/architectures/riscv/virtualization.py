@@ -14,6 +14,7 @@ from popek.kernel.technique import Technique
 from popek.kernel.words import FALSE, TRUE, Word, ite
 
 from .arrangement import (
+    DELIVERED,
     PROTECTION,
     denies_own_storage,
     every_register,
@@ -116,7 +117,7 @@ def virtualization() -> dict[str, Technique[Rv64]]:
         deprivileged=_in_vs,
         private=_keeps,
         owns_address=owns_address,
-        handed_over=lambda after: FALSE,  # leaving V = 1 without a trap is an escape
+        delivered=(*DELIVERED, "v"),
         to_the_guest=lambda vector: vector.number in DELEGATED,
         guests_own=("prv", *given),
     )

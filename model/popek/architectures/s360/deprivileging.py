@@ -17,8 +17,8 @@ from typing import Final, TypeVar
 
 from popek.kernel.memory import Memory
 from popek.kernel.state import Role, State
-from popek.kernel.technique import Technique
-from popek.kernel.words import Word, concat, ite
+from popek.kernel.technique import TRAPS_ONLY, Technique
+from popek.kernel.words import TRUE, Word, concat, ite
 
 from .state import ADDRESS, BLOCK, ENTRY, GRANTED, OFFSET, OUTSIDE, Cpu
 
@@ -131,6 +131,9 @@ def techniques(
         guest=_guest,
         private=partial(_promises, same),
         owns_address=_owns,
+        entries=TRAPS_ONLY,
+        guest_cell=lambda private, name, cell: cell + _start(private) if name == "keys" else cell,
+        has_cell=lambda guest, name, cell: cell <= guest.last_block if name == "keys" else TRUE,
         guest_address=lambda private, address: concat(
             address[ADDRESS - 1 : OFFSET] + _start(private), address.truncate(OFFSET)
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from popek.architectures.listing import listing
 from popek.kernel.machine import Machine, leaf_setting
 from popek.kernel.outcome import NotModelledError, Trap
 from popek.kernel.state import Register, WordBank, bank, bit, bits, group, register, word
@@ -138,6 +139,7 @@ def build() -> Machine[Model67]:
         relocation_width=BLOCK,
         deliver=deliver,
         techniques=techniques(Model67),
+        architecture=listing("s360", "instructions-model-67"),
         notes=(
             "32-bit addressing: entering it is 'not modelled'",
             "segment and page tables: what they yield is state; loading others is 'not modelled'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from popek.architectures.listing import listing
 from popek.kernel.machine import Machine, leaf_setting
 from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.state import Group, Register, Role, WordBank, bank, bit, bits, group, register, word
@@ -212,6 +213,7 @@ def build() -> Machine[S370]:
             same=("dual_address_space",),
             relocating=("prefix",),
         ),
+        architecture=listing("s360", "instructions-s370"),
         notes=(
             "segment and page tables: what they yield is state; loading others is 'not modelled'",
             "segment protection, common segments, 4096-byte keys, channel-set switching, multiprocessing",

@@ -21,6 +21,7 @@ Ring = Callable[[Word], Word]
 RESERVED: Final = 0x20000
 IDT_AT: Final = 0x10000
 TSS_AT: Final = 0x18000
+ENTRY_AT: Final = 0x1C000
 
 
 def ring_1(level: Word) -> Word:
@@ -44,6 +45,11 @@ def owned_leaves(state: type[X86]) -> tuple[str, ...]:
 def start_of(private: X86) -> Word:
     """Where the VMM's storage begins."""
     return private.reserved.base.replace(RESERVED.bit_length() - 2, 0, 0)
+
+
+def entry_of(private: X86) -> Word:
+    """Where the gates of the VMM's IDT lead."""
+    return start_of(private) + ENTRY_AT
 
 
 def select(number: Word, choices: tuple[Word, ...]) -> Word:

@@ -14,11 +14,13 @@ from functools import partial
 from typing import Final
 
 from popek.architectures.x86.deprivileging import (
+    ENTRY_AT,
     IDT_AT,
     RESERVED,
     TSS_AT,
     Ring,
     compressed,
+    entry_of,
     owned_leaves,
     ring_1,
     ring_3,
@@ -83,10 +85,11 @@ def _storage(ring: Ring, guest: X64, private: X64, address: Word) -> Word:
 
 
 def _gate_byte(private: X64, number: Word) -> Word:
-    """A byte of a gate in the VMM's IDT; all gates are the same: 16 bytes, no IST, offset 0."""
-    selector, zero = private.cs.selector.value, Word(8, 0)
-    low = (zero, zero, selector[7:0], selector[15:8], zero, Word(8, GATE), zero, zero)
-    return select(number, (*low, *(zero,) * 8))
+    """A byte of a gate in the VMM's IDT; all gates are the same: 16 bytes, no IST."""
+    selector, zero, entry = private.cs.selector.value, Word(8, 0), entry_of(private)
+    at = [entry[place + 7 : place] for place in range(0, 64, 8)]
+    low = (*at[:2], selector[7:0], selector[15:8], zero, Word(8, GATE))
+    return select(number, (*low, *at[2:], *(zero,) * 4))
 
 
 def _shadow_byte(ring: Ring, guest: X64, private: X64, offset: Word) -> Word:
@@ -99,6 +102,24 @@ def _shadow_byte(ring: Ring, guest: X64, private: X64, offset: Word) -> Word:
     return ite(mine, select(offset[2:0], code), theirs)
 
 
+def _entered(private: X64, hardware: X64) -> Word:
+    """At the one entry that the gates of the VMM's IDT lead to, or at that of SYSENTER or SYSCALL."""
+    gate = hardware.cs.selector.value == private.cs.selector.value.replace(1, 0, 0)
+    return gate & (hardware.rip == entry_of(private)) | _by_call(private, hardware)
+
+
+def _by_call(registers: X64, after: X64) -> Word:
+    selector, msr = after.cs.selector.value, registers.msr
+    sysenter = (selector == msr.sysenter_cs[15:0].replace(1, 0, 0)) & (after.rip == msr.sysenter_eip)
+    return sysenter | (selector == msr.star[47:32].replace(1, 0, 0)) & (after.rip == msr.lstar)
+
+
+def _entries(before: X64, after: X64) -> Word:
+    """With a code segment from a table, by a gate; or by a system call.  Tables and registers are the VMM's."""
+    fetched = after.cs.selector.value[15:2] != before.cs.selector.value[15:2]
+    return fetched | _by_call(before, after)
+
+
 def _promises(guest: X64, private: X64) -> Word:
     """What the VMM sees to."""
     own = private.cs.selector.value
@@ -107,9 +128,10 @@ def _promises(guest: X64, private: X64) -> Word:
         (
             private.idtr.limit >= 0xFFF,
             private.idtr.limit <= 0x7FFF,
-            private.tr.limit < RESERVED - TSS_AT,
+            private.tr.limit < ENTRY_AT - TSS_AT,
             (own[2:0] == 0) & (own != 0) & (own + 7 <= private.gdtr.limit) & (own <= 0xFFF8),
             private.rflags.if_ == 1,
+            _owns(guest, private, private.msr.sysenter_eip) & _owns(guest, private, private.msr.lstar),
             ~_owns(guest, private, start) & ~_owns(guest, private, end) & (start <= end),
         )
     )
@@ -145,6 +167,9 @@ def techniques() -> dict[str, Technique[X64]]:
         private=_promises,
         owns_address=_owns,
         shadows_address=_shadows,
+        entries=_entries,
+        entered=_entered,
+        entry_address=lambda hardware: hardware.rip,
         source=source,
     )
     one: Technique[X64] = Technique(
@@ -159,6 +184,9 @@ def techniques() -> dict[str, Technique[X64]]:
         private=_promises,
         owns_address=_owns,
         shadows_address=_shadows,
+        entries=_entries,
+        entered=_entered,
+        entry_address=lambda hardware: hardware.rip,
         source=source,
     )
     return {three.name: three, one.name: one}

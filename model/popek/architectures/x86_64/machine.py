@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from popek.architectures.listing import listing
 from popek.architectures.x86.operands import LENGTH
 from popek.architectures.x86.practice import practice
 from popek.kernel.machine import Machine, Setting, leaf_setting
@@ -89,6 +90,7 @@ def build() -> Machine[X64]:
         ),
         practice=practice(64),
         interrupt_masks=("rflags.if",),
+        architecture=listing("x86_64"),
     )
     declare_all(machine)
     return machine

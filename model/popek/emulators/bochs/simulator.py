@@ -11,13 +11,15 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shutil
-import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+from popek.emulators import programs
 
 ROM_BYTES = 0x10000
 """Size of a ROM image in bytes; it ends at the top of the 32-bit address space."""
@@ -28,7 +30,14 @@ _SECTORS_PER_TRACK = 63
 _CYLINDER = _SECTOR * _HEADS * _SECTORS_PER_TRACK
 _COMPLAINT = re.compile(r"^\d+e\[CPU0 *\] (.*)$", re.MULTILINE)
 _PATIENCE = 20  # how much longer than its processor time a silence may take
+_START = 20  # seconds that Bochs may take to read its options
+_SILENCE = (
+    "waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy"  # its ALSA driver dies where there is no sound card
+)
 _POLL = 0.05  # seconds between two looks at a running guest
+
+DISPLAYS: Final = ("term", "nogui")
+"""Display libraries that need no window system and open no network port, as `rfb` does; the first is preferred."""
 
 # Bochs parses its options from a file; file names in it are relative, so that no quoting is needed.
 _CONFIGURATION = """\
@@ -40,6 +49,7 @@ ata0-master: type=disk, path=disk.img, mode=flat, cylinders={cylinders}, heads={
 boot: disk
 parport1: enabled=1, file=report.bin
 display_library: {display}
+sound: {silence}
 clock: sync=none, time0=1
 log: bochs.log
 panic: action=fatal
@@ -70,16 +80,16 @@ class BochsCrash(BochsInterrupted):
     """The guest stopped otherwise: a triple fault, or a panic of the emulator."""
 
 
-def find_bochs() -> Path | None:
-    """Return the Bochs executable of the search path, if there is one."""
-    found = shutil.which("bochs")
-    return Path(found) if found else None
-
-
-def find_nasm() -> Path | None:
-    """Return the nasm executable of the search path, if there is one."""
-    found = shutil.which("nasm")
-    return Path(found) if found else None
+def missing(*, assembling: bool = False) -> str | None:
+    """One line that says what is missing to run ROMs, `assembling` them too, and the Debian package that has it."""
+    bochs = programs.find("bochs")
+    if bochs is None:
+        return programs.not_found("bochs")
+    if _display(str(bochs)) is None:
+        return f"bochs has none of the display libraries {', '.join(DISPLAYS)}: apt-get install bochs-term"
+    if assembling and programs.find("nasm") is None:
+        return programs.not_found("nasm")
+    return None
 
 
 _assembled: dict[tuple[str, tuple[tuple[str, int], ...]], bytes] = {}
@@ -94,9 +104,9 @@ def assemble(source: Path, *, defines: Mapping[str, int] | None = None) -> bytes
     symbols = tuple(sorted((defines or {}).items()))
     key = (source.read_text(encoding="utf-8"), symbols)
     if key not in _assembled:
-        nasm = find_nasm()
+        nasm = programs.find("nasm")
         if nasm is None:
-            raise BochsError("nasm was not found; install it or put it on PATH")
+            raise BochsError(programs.not_found("nasm"))
         with tempfile.TemporaryDirectory(prefix="popek-nasm-") as folder:
             target = Path(folder) / "out.bin"
             options = [f"-D{name}={value}" for name, value in symbols]
@@ -133,9 +143,9 @@ def run_rom(
     """
     if len(rom) != ROM_BYTES:
         raise BochsError(f"a ROM has {ROM_BYTES} bytes, this one has {len(rom)}")
-    bochs = find_bochs()
-    if bochs is None:
-        raise BochsError("Bochs was not found; install it or put it on PATH")
+    if line := missing():
+        raise BochsError(line)
+    bochs = str(programs.find("bochs"))
     cylinders = max(1, -(-len(disk) // _CYLINDER))
     with tempfile.TemporaryDirectory(prefix="popek-bochs-") as name:
         folder = Path(name)
@@ -150,13 +160,14 @@ def run_rom(
                 cylinders=cylinders,
                 heads=_HEADS,
                 spt=_SECTORS_PER_TRACK,
-                display="term",
+                display=_display(bochs),
+                silence=_SILENCE,
                 errors="ignore" if complaints is None else "report",
             ),
             encoding="ascii",
         )
-        command = [str(bochs), "-q", "-f", "bochsrc"]
-        if _has_debugger(str(bochs)):
+        command = [bochs, "-q", "-f", "bochsrc"]
+        if _has_debugger(bochs):
             # Such a build stops at the first instruction and waits for commands.
             (folder / "debugger").write_text("c\nquit\n", encoding="ascii")
             command += ["-rc", "debugger"]
@@ -176,6 +187,27 @@ def run_rom(
 
 
 @functools.cache
+def _display(bochs: str) -> str | None:
+    """The display library to use, if this Bochs has one of `DISPLAYS`.
+
+    Bochs reads its options up to the first that it does not understand: it is given one after the library's name.
+    """
+    for display in DISPLAYS:
+        with tempfile.TemporaryDirectory(prefix="popek-bochs-") as name:
+            folder = Path(name)
+            (folder / "bochsrc").write_text(f"display_library: {display}\npopek\n", encoding="ascii")
+            with (folder / "output").open("wb") as output:
+                command = [bochs, "-q", "-f", "bochsrc"]
+                start = programs.started(command, folder, output, TERM="xterm", HOME=name)
+                with start as process, suppress(subprocess.TimeoutExpired):
+                    process.wait(_START)
+            said = _read(folder / "output").decode("latin-1")
+        if f"display library '{display}'" not in said:
+            return display
+    return None
+
+
+@functools.cache
 def _has_debugger(bochs: str) -> bool:
     """Tell whether this Bochs was built with its internal debugger; only then it knows `-rc`."""
     with tempfile.TemporaryDirectory(prefix="popek-bochs-") as folder:
@@ -186,43 +218,30 @@ def _has_debugger(bochs: str) -> bool:
 
 
 def _run(command: list[str], folder: Path, timeout: float, stall: float | None) -> str | None:
-    """Run a command in `folder` in a process group of its own; tell why it had to be killed, if it had."""
-    environment = {**os.environ, "TERM": "xterm", "HOME": str(folder)}
+    """Run a command in `folder`; tell why it had to be killed, if it had."""
     report = folder / "report.bin"
     started = heard = time.monotonic()
     size = 0
     worked_then = 0.0
-    with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            while True:
-                try:
-                    process.wait(_POLL)
-                    return None
-                except subprocess.TimeoutExpired:
-                    now = time.monotonic()
-                known = report.stat().st_size if report.exists() else 0
-                worked = _processor_time(process.pid)
-                if known != size:
-                    size, heard, worked_then = known, now, worked
-                if now - started > timeout:
-                    return f"the guest was still running after {timeout:g} s"
-                # On a busy machine much time passes without any work being done: look at the work first.
-                if stall is not None and (worked - worked_then > stall or now - heard > _PATIENCE * stall):
-                    return f"the guest reported nothing for {stall:g} s"
-        finally:
-            # Bochs does not reliably end on SIGTERM. The group is ours alone, so this hits no one else.
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    with (
+        (folder / "output").open("wb") as output,
+        programs.started(command, folder, output, TERM="xterm", HOME=str(folder)) as process,
+    ):
+        while True:
+            try:
+                process.wait(_POLL)
+                return None
+            except subprocess.TimeoutExpired:
+                now = time.monotonic()
+            known = report.stat().st_size if report.exists() else 0
+            worked = _processor_time(process.pid)
+            if known != size:
+                size, heard, worked_then = known, now, worked
+            if now - started > timeout:
+                return f"the guest was still running after {timeout:g} s"
+            # On a busy machine much time passes without any work being done: look at the work first.
+            if stall is not None and (worked - worked_then > stall or now - heard > _PATIENCE * stall):
+                return f"the guest reported nothing for {stall:g} s"
 
 
 def _processor_time(pid: int) -> float:

@@ -8,7 +8,6 @@ why it stopped, and `NAME: value` for each thing examined, in octal.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+
+from popek.emulators import programs
 
 _MARK: Final = "popek case"
 _VALUE: Final = re.compile(r"^([A-Z0-9\[\]]+):\s+([0-7]+)\s*$")
@@ -44,12 +45,6 @@ class Answer:
         return self.values[f"{address:o}"]
 
 
-def find_simulator(name: str) -> Path | None:
-    """The executable of the search path, if there is one."""
-    found = shutil.which(name)
-    return Path(found) if found else None
-
-
 def run_cases(
     simulator: str, cases: Iterable[Sequence[str]], *, setup: Sequence[str] = (), timeout: float = 120
 ) -> list[Answer]:
@@ -64,35 +59,30 @@ def run_cases(
     Raises:
         SimhError: the simulator is missing, did not end in time, or refused a command.
     """
-    path = find_simulator(simulator)
+    path = programs.find(simulator)
     if path is None:
-        raise SimhError(
-            f"the SIMH simulator {simulator!r} was not found; install simh (Debian: apt install simh)"
-        )
+        raise SimhError(programs.not_found(simulator))
     lines = list(setup)
     number = 0
     for number, commands in enumerate(cases, 1):
         lines += (f"echo {_MARK} {number}", *commands)
     lines += (f"echo {_MARK} {number + 1}", "quit")
-    with tempfile.TemporaryDirectory(prefix="popek-simh-") as folder:
-        script = Path(folder) / "cases.ini"
+    with tempfile.TemporaryDirectory(prefix="popek-simh-") as name:
+        folder = Path(name)
+        script, printed = folder / "cases.ini", folder / "output"
         script.write_text("\n".join(lines) + "\n", encoding="ascii")
-        try:
-            done = subprocess.run(
-                [str(path), "-q", str(script)],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise SimhError(f"{simulator} was still running after {timeout:g} s") from None
-    parts = re.split(rf"^{_MARK} \d+\s*$", done.stdout, flags=re.MULTILINE)
+        with (
+            printed.open("wb") as output,
+            programs.started([path, "-q", script], folder, output) as process,
+        ):
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                raise SimhError(f"{simulator} was still running after {timeout:g} s") from None
+        said = printed.read_text(encoding="utf-8", errors="replace")
+    parts = re.split(rf"^{_MARK} \d+\s*$", said, flags=re.MULTILINE)
     if len(parts) != number + 2:
-        raise SimhError(f"{simulator} answered {len(parts) - 2} of {number} cases: {done.stdout[-200:]!r}")
+        raise SimhError(f"{simulator} answered {len(parts) - 2} of {number} cases: {said[-200:]!r}")
     return [_answer(simulator, part) for part in parts[1:-1]]
 
 

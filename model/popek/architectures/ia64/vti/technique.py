@@ -15,8 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from popek.kernel.memory import Memory
-from popek.kernel.technique import Technique
-from popek.kernel.words import FALSE, Word, ite
+from popek.kernel.technique import TRAPS_ONLY, Technique
+from popek.kernel.words import Word, ite
 
 from ..deprivileging import (
     BANK_0,
@@ -133,7 +133,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
         deprivileged=kernel,
         guest=_guest,
         private=promises,
-        handed_over=lambda after: FALSE,  # leaving PSR.vm = 1 without an interruption is an escape
+        entries=TRAPS_ONLY,  # leaving PSR.vm = 1 without an interruption is an escape
         guests_own=GUESTS_OWN,
         source=SOURCE,
     )
@@ -147,7 +147,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
         deprivileged=kernel,
         guest=_guest,
         private=promises,
-        handed_over=lambda after: FALSE,  # leaving PSR.vm = 1 without an interruption is an escape
+        entries=TRAPS_ONLY,  # leaving PSR.vm = 1 without an interruption is an escape
         guests_own=(*GUESTS_OWN, *SWITCHED),
         source=SOURCE,
     )

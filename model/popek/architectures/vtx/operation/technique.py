@@ -17,8 +17,8 @@ import attrs
 
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.state import Role
-from popek.kernel.technique import Technique
-from popek.kernel.words import FALSE, Word, ite
+from popek.kernel.technique import TRAPS_ONLY, Technique
+from popek.kernel.words import Word, ite
 
 from ...ia32.state import Ia32
 from . import machine as vmx
@@ -159,7 +159,8 @@ def technique(name: str) -> Technique[VmxIa32]:
         deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
         guest=lambda state: (state.non_root == 0) & (state.reserved.size == 0) & (state.read_only.size == 0),
         private=lambda guest, private: exists_in_cr0(private.cr0.value),
-        handed_over=lambda after: FALSE,
+        entries=TRAPS_ONLY,
+        delivered=tuple(n for n in owned if n.startswith("exit_")),
         to_the_guest=lambda vector: vector is not VM_EXIT,  # the exception bitmap is 0
         keeps_hidden=True,  # VM exit and VM entry save and load the hidden parts (SDM vol. 3C, chapters 27, 28)
         source=SOURCE,

@@ -1,0 +1,132 @@
+"""Is there anything to ask about?  Before any verdict the states that its questions range over are found.
+
+A configuration that contradicts itself, an invariant that nothing satisfies, a machine without instructions: of all
+of these every universal sentence is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from popek.kernel.configuration import Configuration
+from popek.kernel.machine import Machine
+from popek.kernel.state import Role, State, leaves_with
+from popek.kernel.technique import Technique
+from popek.kernel.words import Word, symbol
+from popek.solving.solver import Answer, Effort
+
+from .counterexample import Minimizer, concretize, differences, leaf_preferences
+from .runs import operating_mode
+from .verdict import Question
+
+S = TypeVar("S", bound=State)
+
+
+class NothingToAskError(ValueError):
+    """The questions would be about nothing; the message says what is missing."""
+
+
+@attrs.frozen(eq=False, slots=False)
+class Present(Generic[S]):
+    """States that the questions about a machine under a technique range over.
+
+    Attributes:
+        undecided: what could not be found within the bounds, and not be excluded.
+    """
+
+    undecided: tuple[str, ...]
+    _found: tuple[tuple[str, Machine[S], Question, tuple[S, ...]], ...]
+    _effort: Effort
+
+    @cached_property
+    def states(self) -> dict[str, tuple[S, ...]]:
+        """Per kind of question the plainest states, on numbers."""
+        return {
+            name: plainest(machine, question, states, self._effort)
+            for name, machine, question, states in self._found
+        }
+
+    def to_json(self) -> dict[str, list[dict[str, str]]]:
+        """What differs from the reset state, by leaf and cell."""
+        return {
+            name: [{d.name: hex(d.after) for d in differences(type(s).reset(), s)} for s in states]
+            for name, states in self.states.items()
+        }
+
+
+def present(
+    machine: Machine[S], technique: Technique[S], configuration: Configuration, effort: Effort | None = None
+) -> Present[S]:
+    """The states that questions need: one of the configuration, a user's and its supervisor twin, a guest and f(G, P).
+
+    Raises:
+        NothingToAskError: there are none.
+    """
+    effort = effort or Effort()
+    if not machine.instructions:
+        raise NothingToAskError(f"{machine.name}: no instruction is declared, so there is nothing to ask")
+    state = machine.state.symbolic().with_changes(operating_mode(machine, configuration))
+    modes = {
+        leaf.name: symbol(leaf.name + "'", leaf.width) for leaf in leaves_with(machine.state, [Role.MODE])
+    }
+    twin = state.with_changes(dict(modes))
+    private = machine.state.symbolic("@vmm")
+    image = technique.map(state, private)
+    exists = [machine.invariant(state)]
+    settings = [configuration.holds(machine, state)]
+    wanted: list[tuple[str, str, list[Word], tuple[S, ...]]] = [
+        ("state", f"no state of {machine.name} fulfils {configuration}", [*exists, *settings], (state,)),
+        (
+            "user state and supervisor twin",
+            f"{machine.name} under {technique.name} with {configuration}: no user state has a supervisor twin",
+            [
+                *exists,
+                *settings,
+                technique.deprivileged(state),
+                machine.supervisor(twin),
+                machine.invariant(twin),
+                configuration.holds(machine, twin),
+            ],
+            (state, twin),
+        ),
+        (
+            "guest and what the VMM keeps",
+            f"{machine.name} under {technique.name} with {configuration}: there is no guest that the technique can run",
+            [
+                *exists,
+                technique.guest(state),
+                technique.private(state, private),
+                machine.invariant(image),
+                configuration.holds(machine, image),
+            ],
+            (state, private),
+        ),
+    ]
+    found, undecided = [], []
+    for name, otherwise, conditions, states in wanted:
+        question = Question(f"{machine.name}: there is a {name}", conditions)
+        answer, _, _ = question.ask(effort)
+        if answer is Answer.UNSAT:
+            raise NothingToAskError(f"{otherwise}; whatever is said of nothing is true")
+        if answer is Answer.SAT:
+            found.append((name, machine, question, states))
+        else:
+            undecided.append(name)
+    return Present(tuple(undecided), tuple(found), effort)
+
+
+def plainest(machine: Machine[S], question: Question, states: Sequence[S], effort: Effort) -> tuple[S, ...]:
+    """The plainest states that fulfil a question, on numbers; none where it has no answer."""
+    _, model, solver = question.ask(effort)
+    if model is None or solver is None:
+        return ()
+    minimizer = Minimizer(solver, question.conditions)
+    known: Mapping[str, Any] = minimizer.variables
+    reset = machine.state.reset()
+    model = minimizer.run(model, [wish for state in states for wish in leaf_preferences(state, reset, known)])
+    cells = minimizer.cells()
+    return tuple(concretize(state, model, cells, known, reset) for state in states)

@@ -1,0 +1,1 @@
+"""The instruction lists of the PDP-10 processors."""

@@ -1,0 +1,1 @@
+"""The instruction list of the PDP-11/45."""

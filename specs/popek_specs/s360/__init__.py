@@ -1,0 +1,1 @@
+"""The instruction lists of System/360 and System/370."""
