@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from popek.architectures.listing import listing
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.words import Word, all_of
 
@@ -156,6 +157,7 @@ def build() -> Machine[Rv64]:
         supervisor=lambda state: ~state.v & ((state.prv == SUPERVISOR) | (state.prv == MACHINE)),
         user=lambda state: state.prv == USER,
         source=MANUAL,
+        architecture=listing("riscv"),
         operands=KINDS,
         settings=_settings(),
         invariant=exists,
