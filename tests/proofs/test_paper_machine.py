@@ -7,7 +7,8 @@ from functools import cache
 
 import pytest
 
-from popek.architectures.pg74.machine import STRAPPED, build
+from popek.architectures.pg74.machine import build
+from popek.architectures.pg74.state import STRAPPED
 from popek.checks.premise import A1, A10, THEOREM1
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration, configure

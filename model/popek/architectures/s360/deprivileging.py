@@ -37,7 +37,7 @@ def _map(shared: tuple[str, ...], guest: C, private: C) -> C:
     hardware.psw.problem = Word(1, 1)
     for name in ("cc", "program_mask", "address", "key"):
         hardware[f"psw.{name}"] = guest[f"psw.{name}"]
-    for name in (*(f"gr{i}" for i in range(16)), "ilc", *shared):
+    for name in (*(f"gr{i}" for i in range(16)), "ilc", "executing", "target", *shared):
         hardware[name] = guest[name]
     inside, outside = guest.memory, private.memory
     guest_keys, other_keys = guest.keys, private.keys
