@@ -91,6 +91,8 @@ def _not_nested(v: View) -> Any:
     return v.NP_CONTROL & 0xFF == 0
 
 
+_NOT_IN_BOCHS: Final = ("SVM-INJ-04", "SVM-CR-16", *(f"SVM-CTL-{number}" for number in range(13, 20)))
+
 # Row -> what Bochs tests in its place.
 _CHANGED: Final[Mapping[str, Callable[[Check], Check | None]]] = {
     "SVM-CTL-03": lambda check: attrs.evolve(check, holds=below_limit("IOPM_BASE", 1)),
@@ -102,6 +104,8 @@ _CHANGED: Final[Mapping[str, Callable[[Check], Check | None]]] = {
         check, holds=lambda v: (v.EFER & (_LMSLE | _TCE) == 0) & check.holds(v)
     ),
     "SVM-CR-06": lambda check: None,
+    # What only the manual says of some processors Bochs does not look at; SEV and AVIC it does not have.
+    **{name: lambda check: None for name in _NOT_IN_BOCHS},
     "SVM-CR-09": lambda check: None,  # see `oddity`
     "SVM-CR-10": lambda check: attrs.evolve(check, gates=()),
     "SVM-CR-15": lambda check: attrs.evolve(check, gates=(_not_nested, *check.gates[1:])),
