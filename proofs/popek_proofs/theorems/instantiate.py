@@ -41,6 +41,10 @@ from popek.kernel.scope import Scope, scope_of
 from popek.kernel.state import State
 from popek.kernel.technique import Technique
 from popek.solving.solver import Effort
+from popek_proofs import rocq
+
+# By the name of a theorem: what Coq proved of machines with the premises that are asked here.
+PROVED = {"theorem1": "Theorem1.theorem_1_told_apart", "theorem3": "Theorem3.theorem_3_told_apart"}
 
 S = TypeVar("S", bound=State)
 
@@ -135,7 +139,7 @@ class Instantiation(Generic[S]):
             told += "; while the guest stays ok" + (left if names_of else "")
         granted = [TITLES[name] for name in TAKEN_FOR_GRANTED]
         granted += [f"{TITLES[p.name]} ({p.how})" for p in self.not_asked(names)]
-        return f"{told}; taken for granted: {'; '.join(granted)}"
+        return f"{told}; taken for granted: {'; '.join(granted)}; {_concluded(names)}"
 
     def _reasons(self, names: Sequence[str]) -> str:
         """Why a theorem does not apply, with the classes as explanation; where nothing refutes it, what is unknown."""
@@ -176,7 +180,7 @@ class Instantiation(Generic[S]):
             "while_the_guest_stays_ok": self.closed is not Truth.YES,
             "disagreements": [{"form": form, "how": how} for form, how in self.disagreements],
             "there_are": self.there.to_json(),
-            "theorem": {"name": theorem, "lock": None},
+            "theorem": rocq.load().to_json(PROVED[theorem]),
             "seconds": round(self.seconds, 3),
             "evidence": {
                 "premises": [
@@ -192,6 +196,13 @@ class Instantiation(Generic[S]):
             },
             "vacuous": "no",
         }
+
+
+def _concluded(names: Sequence[str]) -> str:
+    """By which theorem the premises give the verdict, and how far the prover went."""
+    lock = rocq.load()
+    theorem = lock.theorem(PROVED["theorem1" if tuple(names) == tuple(THEOREM1) else "theorem3"])
+    return f"concluded by {theorem.name} (Coq {lock.coq}, no axioms), instantiated outside the prover"
 
 
 def _explained(found: Classification[S] | None) -> str:
