@@ -16,7 +16,6 @@ from typing import Any
 import attrs
 from hypothesis import strategies as st
 
-from popek.architectures import makers
 from popek.architectures.ia32 import paged as ia32_paged
 from popek.architectures.ia32.state import (
     CR4_DEFINED,
@@ -47,6 +46,7 @@ from popek.kernel.outcome import NotModelled
 from popek.kernel.state import Leaf, State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
+from popek.machines import makers
 from popek.solving.solver import Model
 
 

@@ -17,9 +17,9 @@ from rich.console import Console
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from popek.architectures import makers
 from popek.cli import app
 from popek.kernel.machine import Machine
+from popek.machines import makers
 from popek_proofs.claims import shipped
 
 HELP_WIDTH = 88  # of what is shown of `--help`, in characters

@@ -20,7 +20,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from popek import architectures
+from popek import machines as registry
 from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
 from popek.architectures.vtx.capability_files import CapabilityError, from_mapping, load_capabilities
 from popek.architectures.vtx.dumps.bits import decode
@@ -58,24 +58,23 @@ from popek.report.vmcs_repair import print_repair
 from popek.solving.solver import Effort
 from popek.vmcs.repair import Repair
 from popek.vmcs.repair import repair as smallest_repair
-from popek_proofs import PropositionsError, known_propositions
+from popek_proofs import PropositionsError, known_propositions, paper_machine
 from popek_proofs import prove as prove_propositions
 from popek_proofs.assistance.comparison import Compared, find_queries
 from popek_proofs.assistance.comparison import Table as Beside
 from popek_proofs.assistance.comparison import compare as compare_assistances
 from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, evaluate, parse, select
-from popek_proofs.theorems import paper_machine
 from popek_proofs.theorems.instantiate import Instantiation, instantiate
 from popek_proofs.theorems.red_pill import RedPill, Search, lines
 
 T = TypeVar("T")
 P = ParamSpec("P")
 Setting = int | str
-_PG74 = architectures.makers()["pg74"]
+_PG74 = registry.makers()["pg74"]
 _MISTAKES = (
     UnknownNameError,
     SettingError,
-    architectures.MachineFileError,
+    registry.MachineFileError,
     ClaimError,
     PropositionsError,
     DumpError,
@@ -161,7 +160,7 @@ class Shown(Generic[T]):
 
 def machines() -> Shown[list[Machine[Any]]]:
     """The machines that come with popek."""
-    return Shown([make() for make in architectures.makers().values()], report.machines)
+    return Shown([make() for make in registry.makers().values()], report.machines)
 
 
 @_in_one_line
@@ -171,7 +170,7 @@ def machine(name: str | Machine[Any]) -> Shown[Machine[Any]]:
     Args:
         name: as `machines()` lists it, a Python file that declares one, or a machine itself.
     """
-    return Shown(architectures.machine(name), _machine_report)
+    return Shown(registry.machine(name), _machine_report)
 
 
 def _machine_report(found: Machine[Any]) -> RenderableType:
@@ -194,7 +193,7 @@ def _machine_report(found: Machine[Any]) -> RenderableType:
 def _request(
     name: str | Machine[Any], technique: str | None, settings: Mapping[str, Setting], **options: Any
 ) -> Request:
-    known = architectures.machine(name)
+    known = registry.machine(name)
     known.technique(technique)
     return Request(name, technique, _configuration(known, settings), **options)
 
@@ -204,7 +203,7 @@ def _configuration(known: Machine[Any], settings: Mapping[str, Setting]) -> Conf
 
 
 def _forms(name: str | Machine[Any], instructions: Iterable[str]) -> list[str] | None:
-    known = architectures.machine(name)
+    known = registry.machine(name)
     return list(dict.fromkeys(i.form for wanted in instructions for i in known.find(wanted))) or None
 
 
@@ -250,7 +249,7 @@ def critical_when(
     """Under which of the settings that are left open (`"?"`) instructions are critical."""
     request = _request(name, technique, settings)
     found = conditions.critical_when(request, forms=_forms(name, instructions))
-    values = {each: architectures.machine(name).setting(each).values for each in found.open}
+    values = {each: registry.machine(name).setting(each).values for each in found.open}
     return Shown(found, conditions_report.conditions, lambda: graphs.settings(found, values))
 
 
@@ -260,7 +259,7 @@ def leaks(
 ) -> Figure:
     """Which state component leaks through which instruction into which result."""
     request = _request(name, technique, settings)
-    known = architectures.machine(name)
+    known = registry.machine(name)
     classifier = Classifier(known, known.technique(technique), request.configuration)
     forms = _forms(name, instructions) or list(known.instructions)
     return graphs.sensitivity_figure(classifier.classify(known.instructions[form]) for form in forms)
@@ -272,7 +271,7 @@ def paths(name: str | Machine[Any], instruction: str) -> Figure:
 
     In the machine's usual operating mode.
     """
-    known = architectures.machine(name)
+    known = registry.machine(name)
     first = known.find(instruction)[0]
     run = explore_instruction(known, first, configuration=default_configuration(known))
     return graphs.path_tree(known, first, run)
@@ -281,7 +280,7 @@ def paths(name: str | Machine[Any], instruction: str) -> Figure:
 @_in_one_line
 def beside(*names: str, only: Iterable[str] = ()) -> Shown[Beside]:
     """Kinds of hardware assistance, such as `"vt-i"` and `"vt-x"`, with the same questions asked of each."""
-    chosen = [Compared(_desk(name)) for name in names or architectures.assistances()]
+    chosen = [Compared(_desk(name)) for name in names or registry.assistances()]
     found = compare_assistances(chosen, find_queries(tuple(only)))
     return Shown(found, assistance_report.table)
 
@@ -295,8 +294,8 @@ def prove(name: str | Machine[Any], *, technique: str | None = None, **settings:
 
     The figure of a group shows how its propositions rest on one another.
     """
-    if not isinstance(name, str) or name in architectures.makers() or name.endswith(".py"):
-        known = architectures.machine(name)
+    if not isinstance(name, str) or name in registry.makers() or name.endswith(".py"):
+        known = registry.machine(name)
         chosen = _configuration(known, settings)
         found: Instantiation[Any] = instantiate(known, known.technique(technique), chosen, effort=Effort())
         return Shown(found, proofs_report.instantiation)
@@ -521,7 +520,7 @@ def assist_judge(technique: str, configuration: str, *instructions: str) -> Show
 
 
 def _desk(technique: str) -> Desk[Any]:
-    return desk_of(architectures.assistance(technique))
+    return desk_of(registry.assistance(technique))
 
 
 def _governed(desk: Desk[Any], instructions: Iterable[str]) -> Sequence[str]:

@@ -20,12 +20,12 @@ from cattrs.errors import ClassValidationError
 from cattrs.gen import make_dict_structure_fn
 from cattrs.v import format_exception, transform_error
 
-from popek.architectures import MachineFileError
-from popek.architectures import machine as find_machine
 from popek.checks.survey import Request, Row, Survey, survey
 from popek.checks.verdict import Status, Truth, both, either, negate
 from popek.kernel.configuration import Configuration, SettingError, configure
 from popek.kernel.machine import Machine, UnknownNameError
+from popek.machines import MachineFileError
+from popek.machines import machine as find_machine
 
 THEOREM_1 = "Theorem 1: every sensitive instruction is privileged"
 THEOREM_3 = "Theorem 3: every user-sensitive instruction is privileged"

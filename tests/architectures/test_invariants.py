@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from popek.architectures import makers
 from popek.checks.runs import explore_instruction
 from popek.kernel.machine import Machine
 from popek.kernel.state import Role
 from popek.kernel.words import Word, any_of
+from popek.machines import makers
 from popek.solving.solver import Answer, Solver
 
 Bit = tuple[str, int]

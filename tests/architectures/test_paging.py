@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from popek.architectures import machine
 from popek.architectures.x86 import paging
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, Trap
 from popek.kernel.words import Word
+from popek.machines import machine
 
 P, RW, US, PS = 1, 2, 4, 0x80
 PLAIN = machine("ia32-paged")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from popek.architectures import machine, makers
 from popek.kernel.machine import Machine
 from popek.kernel.scope import scope_of
 from popek.kernel.state import State
 from popek.kernel.words import TRUE
+from popek.machines import machine, makers
 
 LISTED = ["ia32", "ia64", "pdp10-ka10", "pdp10-ks10", "pdp11-45", "pg74", "rv64", "s360-67", "s370", "x86-64"]
 

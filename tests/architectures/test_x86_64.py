@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import pytest
 
-from popek.architectures import machine
 from popek.architectures.x86_64.deprivileging import IDT_AT, RESERVED, TSS_AT
 from popek.architectures.x86_64.state import X64
 from popek.checks.classify import Classifier
@@ -26,6 +25,7 @@ from popek.emulators.x86_64.step import (
 from popek.kernel.configuration import configure, default_configuration
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import Word
+from popek.machines import machine
 
 MACHINE = machine("x86-64")
 GDT, IDT, TSS, FREE = 0x10000, 0x12000, 0x14000, 0x78

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from popek.architectures import MachineFileError, assistance, machine
 from popek.cli import assist
 from popek.cli.errors import UserError
 from popek.kernel.outcome import Target, Trap, Vector
+from popek.machines import MachineFileError, assistance, machine
 
 TOY = Path(__file__).with_name("toy.py")
 FILE = str(TOY)

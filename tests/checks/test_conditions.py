@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machine_shop import NO, YES
 
-from popek.architectures import machine
 from popek.checks import survey as survey_module
 from popek.checks.conditions import Conditions, critical_when, joined
 from popek.checks.explanation import explain
@@ -20,6 +19,7 @@ from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Setting, UnknownNameError
 from popek.kernel.words import TRUE
+from popek.machines import machine
 
 
 def when(name: str, form: str, *names: str) -> Conditions:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from popek.architectures import machine
 from popek.checks.classify import Classifier
 from popek.checks.promises import Keeper
 from popek.checks.verdict import Evidence, Question
 from popek.kernel.configuration import default_configuration
 from popek.kernel.words import Word, symbol
+from popek.machines import machine
 from popek.solving.second_solver import second_answer
 from popek.solving.solver import Answer
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from popek.architectures import machine as find_machine
-from popek.architectures import makers
 from popek.checks.survey import ALL, Request, Surveyor
 from popek.kernel.configuration import default_configuration
 from popek.kernel.machine import Machine
+from popek.machines import machine as find_machine
+from popek.machines import makers
 from popek_proofs.eight_problems.problems import ask, find
 from popek_proofs.eight_problems.search import Asking
 from popek_proofs.safety import safety

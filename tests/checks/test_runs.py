@@ -3,8 +3,8 @@
 import gc
 import weakref
 
-from popek.architectures import machine
 from popek.checks.runs import explore_instruction
+from popek.machines import machine
 
 
 def test_a_run_without_its_assignments_keeps_none_of_them_alive() -> None:

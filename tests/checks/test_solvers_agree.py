@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from popek.architectures import machine
 from popek.checks.survey import ALL, Request, Row, Surveyor
 from popek.checks.verdict import Evidence, Question, SolversDisagreeError
 from popek.kernel.configuration import default_configuration
 from popek.kernel.words import Word, symbol
+from popek.machines import machine
 from popek.solving.choice import VARIABLE
 from popek.solving.engine_z3 import Z3Engine
 from popek.solving.first_order import Reply

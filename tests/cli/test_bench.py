@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from popek.checks import benchmark as module
-from popek.checks.benchmark import PARTS, Benchmark, Rate, benchmark
+from popek import benchmark as module
+from popek.benchmark import PARTS, Benchmark, Rate, benchmark
 from popek.checks.counterexample import ReplayError
 from popek.emulators import programs
 from popek.kernel.machine import Machine, UnknownNameError

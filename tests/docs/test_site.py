@@ -11,8 +11,8 @@ from pathlib import Path
 
 from snippets import ROOT, pages
 
-from popek.architectures import makers
 from popek.cli import app
+from popek.machines import makers
 
 SCHEMA = re.compile(r'"(popek/[a-z-]+/\d+)"')
 PICTURE = re.compile(r"<!-- (?P<file>docs/images/\S+\.svg): (?P<command>popek [^\n]*) -->")

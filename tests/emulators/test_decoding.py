@@ -16,7 +16,6 @@ from typing import Any
 import attrs
 import pytest
 
-from popek.architectures import machine
 from popek.architectures.ia32.decoding import decode as decode_ia32
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.x86 import decoding, disassembly
@@ -32,6 +31,7 @@ from popek.emulators.x86_64.compare import exists_in_compatibility_mode
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Next
 from popek.kernel.words import Word
+from popek.machines import machine
 
 DRAWS = 3
 CODE = (("ia32", 16), ("ia32", 32), ("x86-64", 32), ("x86-64", 64))

@@ -13,12 +13,12 @@ import pytest
 import unicorn
 from unicorn import x86_const as uc
 
-from popek.architectures import machine
 from popek.architectures.x86 import paging
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, Trap
 from popek.kernel.words import Word
+from popek.machines import machine
 
 SIZE = 1 << 17
 CODE, STACK, GDT, TABLES, DATA = 0x1000, 0x2000, 0x3000, 0x4000, 0x14000

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from popek.architectures import machine
 from popek.architectures.x86.exceptions import GP, PF, SS
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.instructions import (
@@ -31,6 +30,7 @@ from popek.emulators.x86_64.expectation import UNOBSERVED
 from popek.kernel.machine import UnknownNameError
 from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import Word
+from popek.machines import machine
 
 pytestmark = pytest.mark.emulator
 

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from popek.architectures import machine
 from popek.architectures.x86_64.state import X64
 from popek.cli.difftest import x86_64
 from popek.cli.errors import UserError
 from popek.emulators.x86_64.compare import difftest
 from popek.emulators.x86_64.unicorn import FORMS, LEFT_OUT, UNICORN
 from popek.kernel.words import Word
+from popek.machines import machine
 
 pytestmark = pytest.mark.emulator
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from popek.architectures import from_file
 from popek.checks.classify import Classifier
 from popek.checks.premise import A1, A4
 from popek.checks.premises import Premises
@@ -16,6 +15,7 @@ from popek.checks.promises import Keeper
 from popek.checks.runs import explore_instruction
 from popek.checks.survey import row_of
 from popek.kernel.configuration import default_configuration
+from popek.machines import from_file
 
 HERE = Path(__file__).parent
 CLASSES = ("privileged", "control_sensitive", "location_sensitive", "mode_sensitive", "critical")

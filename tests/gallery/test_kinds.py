@@ -12,8 +12,7 @@ import pytest
 from test_gallery import WINDOW, WRITTEN
 
 from commands import popek
-from popek.architectures import from_file, ia32, pdp11
-from popek.architectures import machine as find_machine
+from popek.architectures import ia32, pdp11
 from popek.architectures.pg74.machine import Pg74, build
 from popek.checks.classify import Classifier
 from popek.checks.counterexample import ReplayError
@@ -26,6 +25,8 @@ from popek.kernel.exploration import Budget, PathBudgetError
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Trap
 from popek.kernel.words import FALSE, Word
+from popek.machines import from_file
+from popek.machines import machine as find_machine
 from popek_proofs.theorems.instantiate import Instantiation, instantiate
 
 HERE = Path(__file__).parent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from popek.architectures import machine, makers
 from popek.architectures.ia32.state import Ia32
 from popek.kernel.configuration import SettingError, configure
 from popek.kernel.instruction import OperandKind, parse_form
@@ -25,6 +24,7 @@ from popek.kernel.state import (
     word,
 )
 from popek.kernel.words import Word, symbol
+from popek.machines import machine, makers
 
 
 class Flags(Register):

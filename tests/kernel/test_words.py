@@ -163,7 +163,7 @@ def test_conditions_combine_without_branching() -> None:
 def test_a_concrete_run_does_not_import_z3() -> None:
     script = (
         "import sys\n"
-        "from popek.architectures import makers\n"
+        "from popek.machines import makers\n"
         "from popek.kernel.words import Word\n"
         "for make in makers().values():\n"
         "    machine = make()\n"

@@ -18,7 +18,7 @@ from popek import notebook
 from popek.notebook import NotebookError
 from popek.report import html
 from popek.report.svg import Figure
-from popek_proofs.theorems.paper_machine import START
+from popek_proofs.paper_machine import START
 
 DUMPS = Path(__file__).parents[1] / "vtx" / "dumps"
 CR3 = DUMPS / "16-drakvuf-388-cr3-bit63.txt"
@@ -112,9 +112,9 @@ def test_path_tree_of_cli_is_that_of_the_manual() -> None:
 
 
 def test_sensitivity_graph_of_sgdt() -> None:
-    from popek.architectures import machine
     from popek.checks.classify import Classifier
     from popek.kernel.configuration import configure
+    from popek.machines import machine
     from popek.report.graphs import sensitivity
 
     ia32 = machine("ia32")

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from popek import notebook
-from popek.architectures import from_file
 from popek.architectures.pg74 import MACHINES
 from popek.checks import survey
 from popek.checks.survey import Request
 from popek.kernel.configuration import default_configuration
 from popek.kernel.machine import Machine
+from popek.machines import from_file
 from popek.notebook import NotebookError
 
 MANY = 30  # forms; a named machine with so many is surveyed by several processes

@@ -8,8 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from popek.architectures import ia32, makers, pg74, x86_64
-from popek.architectures import machine as find_machine
+from popek.architectures import ia32, pg74, x86_64
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.x86.exceptions import GP
 from popek.checks.verdict import Truth
@@ -17,6 +16,8 @@ from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.outcome import Fault, Trap
 from popek.kernel.technique import TRAPS_ONLY, Technique
+from popek.machines import machine as find_machine
+from popek.machines import makers
 from popek.solving.solver import Effort
 from popek_proofs.eight_problems import problems as eight_problems
 from popek_proofs.eight_problems import traces

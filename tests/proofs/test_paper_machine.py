@@ -13,7 +13,7 @@ from popek.checks.premise import A1, A10, THEOREM1
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration, configure
 from popek.kernel.words import Word
-from popek_proofs.theorems import paper_machine
+from popek_proofs import paper_machine
 from popek_proofs.theorems.instantiate import Instantiation, instantiate
 from popek_proofs.theorems.monitor import bare_step, shown
 from popek_proofs.theorems.red_pill import lines, shortest_red_pill

@@ -18,13 +18,13 @@ from xml.etree import ElementTree
 import pytest
 
 import commands
-from popek.architectures import machine as find_machine
-from popek.architectures import makers
 from popek.checks import counterexample
 from popek.checks.explanation import explain
 from popek.checks.premise import A1, A10
 from popek.checks.survey import Request
 from popek.checks.verdict import Status, Truth
+from popek.machines import machine as find_machine
+from popek.machines import makers
 from popek.report import atlas_page
 from popek.report.atlas_page import page
 from popek.solving.second_solver import second_answer

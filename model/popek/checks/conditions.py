@@ -12,10 +12,10 @@ from typing import Any
 
 import attrs
 
-from popek.architectures import machine as find_machine
 from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.machine import Machine, Setting, UnknownNameError
+from popek.machines import machine as find_machine
 from popek.solving.solver import Effort
 
 from .classify import Classifier

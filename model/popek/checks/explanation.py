@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from popek.architectures import machine as find_machine
 from popek.kernel.exploration import PathBudgetError
+from popek.machines import machine as find_machine
 from popek.solving.solver import Effort
 
 from .classify import Classification, Classifier

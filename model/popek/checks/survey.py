@@ -14,12 +14,12 @@ from typing import Any
 
 import attrs
 
-from popek.architectures import machine as find_machine
 from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.scope import Scope, scope_of
+from popek.machines import machine as find_machine
 from popek.solving.solver import Effort
 
 from .classify import Classification, Classifier

@@ -118,7 +118,7 @@ def _in_file_of_the_user(error: Exception) -> str | None:
 @app.command
 def machines(*, json: AsJson = False) -> int:
     """List the machines, their techniques and their settings."""
-    from popek.architectures import makers
+    from popek.machines import makers
 
     known = [make() for make in makers().values()]
     if json:
@@ -315,7 +315,7 @@ def prove(
     Args:
         names: propositions or groups of them (`theorem1`), or machines; every proposition by default.
     """
-    from popek.architectures import makers
+    from popek.machines import makers
     from popek.report import proofs as report
     from popek.solving.solver import Effort
     from popek_proofs import PropositionsError
@@ -407,7 +407,7 @@ def bench(
         parts: classify, steps, laws, vmcs, difftest; all by default.
         machine: a name that `popek machines` lists, or a Python file that declares one.
     """
-    from popek.checks.benchmark import PARTS, benchmark
+    from popek.benchmark import PARTS, benchmark
     from popek.report import benchmark as report
 
     figures.assert_writable(svg)
@@ -429,9 +429,9 @@ def _request(
     machine: str, technique: str | None, settings: Sequence[str], *, timeout: float, **options: Any
 ) -> Request:
     """What was asked for, with every name checked."""
-    from popek.architectures import assisted
     from popek.checks.survey import Request
     from popek.kernel.configuration import configure
+    from popek.machines import assisted
 
     assert_set_once(settings)
     with _known_names():
@@ -450,7 +450,7 @@ def _forms(name: str, instructions: Sequence[str]) -> list[str] | None:
 
 
 def _machine(name: str | Machine[Any]) -> Machine[Any]:
-    from popek.architectures import machine
+    from popek.machines import machine
 
     return machine(name)
 
@@ -458,9 +458,9 @@ def _machine(name: str | Machine[Any]) -> Machine[Any]:
 @contextmanager
 def _known_names() -> Iterator[None]:
     """Turn what is wrong with names and settings into one line."""
-    from popek.architectures import MachineFileError
     from popek.kernel.configuration import SettingError
     from popek.kernel.machine import UnknownNameError
+    from popek.machines import MachineFileError
 
     try:
         yield

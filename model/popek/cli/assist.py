@@ -50,7 +50,7 @@ def list_(*, json: AsJson = False) -> int:
     """List the kinds of hardware assistance, what a VMM can own under each, and what configurations are known."""
     from rich.table import Table
 
-    from popek.architectures import assistances
+    from popek.machines import assistances
 
     known = [make() for make in assistances().values()]
     if json:
@@ -226,9 +226,9 @@ def judge(
     """
     from functools import partial
 
-    from popek.architectures import assistance as find_assistance
     from popek.assistance.judgement import judge as judged
     from popek.checks.workers import Workers
+    from popek.machines import assistance as find_assistance
     from popek.report import assistance as report
 
     assistance = desk_named(technique).assistance
@@ -359,8 +359,8 @@ def compare(
     Args:
         names: such as vt-i and vt-x; all by default.
     """
-    from popek.architectures import assistances
     from popek.kernel.machine import UnknownNameError
+    from popek.machines import assistances
     from popek.report import assistance as report
     from popek_proofs.assistance import comparison as proofs
 

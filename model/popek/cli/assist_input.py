@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def desk_named(technique: str) -> Desk[Any]:
     """The declaration that a technique's name, or a file, means, at work."""
-    from popek.architectures import MachineFileError, assistance
     from popek.assistance.desk import desk_of
     from popek.kernel.machine import UnknownNameError
+    from popek.machines import MachineFileError, assistance
 
     try:
         return desk_of(assistance(technique))

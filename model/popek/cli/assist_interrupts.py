@@ -49,9 +49,9 @@ def interrupts(
 
     Exit code: 0 every promise holds, 1 one is refuted, 2 bad input, 3 one is unknown or nothing was asked.
     """
-    from popek.architectures import MachineFileError
-    from popek.architectures import assistance as find_assistance
     from popek.kernel.machine import UnknownNameError
+    from popek.machines import MachineFileError
+    from popek.machines import assistance as find_assistance
     from popek.report import interrupts as report
     from popek_proofs.assistance.interrupts import prover_of
 

@@ -39,8 +39,8 @@ def atlas(
     The figure is a bar per row: what becomes of the instruction forms.  With --html, a page to browse: from a row
     to its instructions, to a witness, to the exact question.
     """
-    from popek.architectures import MachineFileError
     from popek.kernel.machine import UnknownNameError
+    from popek.machines import MachineFileError
     from popek.report import atlas as report
     from popek_proofs.atlas import derive, places
     from popek_proofs.atlas.derivation import Depth

@@ -71,8 +71,8 @@ def _one_each(found: Survey, name: str) -> list[str]:
 
 
 def _classified(request: Request, forms: Sequence[str]) -> Iterator[Classification[Any]]:
-    from popek.architectures import machine as find_machine
     from popek.checks.classify import Classifier
+    from popek.machines import machine as find_machine
     from popek.solving.solver import Effort
 
     from . import progress
@@ -94,8 +94,8 @@ def _classified(request: Request, forms: Sequence[str]) -> Iterator[Classificati
 
 def of_instruction(request: Request, name: str, kind: Kind) -> Figure:
     """What leaks into what through the forms of an instruction, or the path tree of the first."""
-    from popek.architectures import machine as find_machine
     from popek.checks.runs import explore_instruction
+    from popek.machines import machine as find_machine
     from popek.report.graphs import path_tree, sensitivity_figure
 
     machine = find_machine(request.machine)
@@ -112,7 +112,7 @@ def of_settings(request: Request, found: Conditions) -> Figure:
     Raises:
         UserError: more combinations than can be looked at.
     """
-    from popek.architectures import machine as find_machine
+    from popek.machines import machine as find_machine
     from popek.report.graphs import settings
 
     machine = find_machine(request.machine)

@@ -35,10 +35,10 @@ def problems(
         machine: a name that `popek machines` lists, or a Python file that declares one.
         names: problems, such as `ring-aliasing`; all eight by default.
     """
-    from popek.architectures import MachineFileError, assisted
-    from popek.architectures import machine as find_machine
     from popek.kernel.configuration import SettingError, configure
     from popek.kernel.machine import UnknownNameError
+    from popek.machines import MachineFileError, assisted
+    from popek.machines import machine as find_machine
     from popek.report import problems as report
     from popek.solving.solver import Effort
     from popek_proofs.eight_problems import problems as eight_problems

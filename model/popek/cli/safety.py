@@ -41,10 +41,10 @@ def safety(
         machine: a name that `popek machines` lists, or a Python file that declares one.
         instructions: only these mnemonics or forms; every one by default.
     """
-    from popek.architectures import MachineFileError
-    from popek.architectures import machine as find_machine
     from popek.kernel.configuration import SettingError, configure
     from popek.kernel.machine import UnknownNameError
+    from popek.machines import MachineFileError
+    from popek.machines import machine as find_machine
     from popek.report import safety as report
     from popek.solving.solver import Effort
     from popek_proofs.safety import safety as asked

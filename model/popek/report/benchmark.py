@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from popek.checks.benchmark import Benchmark, Classified
+from popek.benchmark import Benchmark, Classified
 
 from .svg import LINE, MARGIN, SIZE, Figure, text, width_of
 

@@ -24,7 +24,6 @@ import attrs
 import cattrs
 from cattrs.errors import BaseValidationError
 
-from popek.architectures import machine as find_machine
 from popek.checks.classify import Classification, Classifier, Finding
 from popek.checks.counterexample import Counterexample, ReplayError
 from popek.checks.premise import A1, THEOREM1, THEOREM3
@@ -36,6 +35,7 @@ from popek.checks.verdict import Evidence, Status, Truth, both
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
+from popek.machines import machine as find_machine
 from popek.solving.solver import Effort, solver_version
 
 from .entries import Asked, Atlas, Entry, Form, Hypothesis, pack

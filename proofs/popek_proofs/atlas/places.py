@@ -15,10 +15,10 @@ from typing import Any
 import attrs
 import cattrs
 
-from popek.architectures import MachineFileError, makers
-from popek.architectures import machine as find_machine
 from popek.kernel.configuration import Configuration, configure
 from popek.kernel.machine import Machine
+from popek.machines import MachineFileError, makers
+from popek.machines import machine as find_machine
 
 AS_IT_COMES = "default settings"
 
@@ -28,7 +28,7 @@ class Place:
     """A row of the atlas.
 
     Attributes:
-        machine: how `popek.architectures.machine` finds it: a name or the path of a Python file.
+        machine: how `popek.machines.machine` finds it: a name or the path of a Python file.
         name, title: of the machine.
         technique, technique_title: of the technique.
         settings: those that differ from the machine's defaults.

@@ -17,9 +17,8 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
-
-from .monitor import Monitor
-from .red_pill import Search, lines, shortest_red_pill
+from popek_proofs.theorems.monitor import Monitor
+from popek_proofs.theorems.red_pill import Search, lines, shortest_red_pill
 
 CELLS = 8
 START = 16  # where the guest's storage begins in the hardware's

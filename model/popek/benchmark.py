@@ -13,13 +13,15 @@ from typing import Any
 
 import attrs
 
-from popek.architectures import machine as find_machine
 from popek.architectures.vtx.baselines import MODES, baseline, has_mode
 from popek.architectures.vtx.capabilities import Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.verdict import verdict_of_many
 from popek.architectures.vtx.vmcs import Vmcs
+from popek.checks.counterexample import ReplayError
+from popek.checks.runs import explore_instruction
+from popek.checks.survey import Request, Surveyor
 from popek.kernel import terms
 from popek.kernel.configuration import default_configuration
 from popek.kernel.evaluation import evaluate
@@ -27,10 +29,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.state import Role, State
 from popek.kernel.words import Word
-
-from .counterexample import ReplayError
-from .runs import explore_instruction
-from .survey import Request, Surveyor
+from popek.machines import machine as find_machine
 
 PARTS = ("classify", "steps", "laws", "vmcs", "difftest")
 BUDGET = 1.0  # seconds for a rate
