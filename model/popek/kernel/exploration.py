@@ -283,9 +283,8 @@ def _counted_lines(looping: frozenset[CodeType], budget: int) -> Iterator[None]:
         sys.settrace(before)
 
 
-_OURS = (
-    f"{__name__.partition('.')[0]}."  # what comes with the package ends: every form is explored by its tests
-)
+# What comes with the package ends: every form is explored by its tests.
+_OURS = f"{__name__.partition('.')[0]}."
 
 
 def looping_code(function: Callable[..., Any]) -> frozenset[CodeType]:
