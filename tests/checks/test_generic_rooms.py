@@ -31,7 +31,7 @@ ROOMS = [
 ]
 MODULES = sorted(file for room in ROOMS for file in room.glob("*.py"))
 # Words of the questions that some machine has as the name of a component or an instruction, too.
-WORDS = {"mode", "memory", "features", "interrupts"}
+WORDS = {"mode", "memory", "features", "interrupts", "time", "pc", "base", "bound", "lines"}
 
 
 def names() -> set[str]:
