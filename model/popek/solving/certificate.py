@@ -9,7 +9,7 @@ every subterm are compared with what `popek.kernel.evaluation` says.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -42,19 +42,13 @@ class Certificate:
     Attributes:
         cnf: in DIMACS format.
         proof: in DRAT's text format.
-        clauses, steps: how many.
-        needed: how many steps the checker needed.
-        ties: pairs of applications that were tied.
-        compared: values of subterms that were compared with the clauses' bits.
+        figures: how many clauses; ties of applications; steps of the proof, and those that the checker needed; values of
+            subterms that were compared with the clauses' bits.
     """
 
     cnf: str
     proof: str
-    clauses: int
-    steps: int
-    needed: int
-    ties: int
-    compared: int
+    figures: Mapping[str, int]
 
 
 def available() -> bool:
@@ -98,9 +92,8 @@ def certify(
     except ProofError as error:
         raise RefutedError(f"the proof of {SAT_SOLVER} is not accepted: {error}") from None
     compared = 0 if conditions is None else compare(made, conditions, nodes, graph)
-    return Certificate(
-        cnf, proof, len(made.clauses) + len(asserted), len(lines), needed, ties, compared
-    )
+    counts = {"clauses": len(made.clauses) + len(asserted), "ties": ties, "steps": len(lines)}
+    return Certificate(cnf, proof, {**counts, "needed": needed, "compared": compared})
 
 
 def _inputs(made: Clauses) -> Iterator[str]:
