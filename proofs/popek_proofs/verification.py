@@ -1,9 +1,9 @@
 """Every "no" and "holds" once more, by others: each unsatisfiable question from its exported text.
 
 A question is put to the solvers that did not answer it, and refuted with a certificate (`popek.solving.certificate`).
-Which questions stand behind a verdict: those of classes that an instruction is not in, of "privileged", of promises that
-are kept, of premises that hold; and, beside each, that no run is left out by the model.  A question that was asked case by
-case is the disjunction of its cases.
+Which questions stand behind a verdict: those of classes that an instruction is not in, of "privileged", of promises
+that are kept, of premises that hold; and, beside each, that no run is left out by the model.  A question that was asked
+case by case is the disjunction of its cases.
 """
 
 from __future__ import annotations
@@ -227,9 +227,7 @@ def _worked(pieces: Sequence[tuple[Target, str]], how: How, jobs: int) -> Iterat
         worker = _Worker(how)
         yield from (worker.piece(*piece) for piece in pieces)
         return
-    with ProcessPoolExecutor(
-        jobs, mp_context=process_context(), initializer=_begin, initargs=(how,)
-    ) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=process_context(), initializer=_begin, initargs=(how,)) as pool:
         yield from pool.map(_piece, pieces, chunksize=1)
 
 
@@ -291,7 +289,10 @@ class _Worker:
             conditions = None if asked.question is None else [w.term for w in asked.question.conditions]
             try:
                 certificate = certify(
-                    asked.text, conditions, about=asked.text.partition("\n")[0], conflicts=self._how.conflicts
+                    asked.text,
+                    conditions,
+                    about=asked.text.partition("\n")[0].lstrip("; "),
+                    conflicts=self._how.conflicts,
                 )
                 figures = certificate.figures
             except NotCertifiedError as error:

@@ -107,14 +107,15 @@ _WRITTEN = ("README.md", "proof_checker.py", "questions.tsv", "summary.json")
 _README = """\
 # Questions that have no answer, and proofs of it
 
-{questions} answers of popek ("no, it is not in this class", "the promise is kept", "the premise holds") rest on {texts}
-different questions being unsatisfiable.  {certified} of them are certified here.  Nothing of popek is needed to check that.
+{questions} answers of popek ("no, it is not in this class", "the promise is kept", "the premise holds") rest on
+{texts} different questions being unsatisfiable; {certified} of the answers are certified here.  Nothing of popek is
+needed to check that.
 
 | file | what it is |
 |---|---|
 | `questions.tsv` | each answer: certified or not, the name of its question, what it is about |
 | `questions/NAME.smt2` | the question, in SMT-LIB 2; NAME is how the file's SHA-256 begins |
-| `questions/NAME.cnf` | the same as clauses, in DIMACS format; comments say which variables are the bits of which input |
+| `questions/NAME.cnf` | the same as clauses, in DIMACS format; comments name the variables of each input's bits |
 | `questions/NAME.drat` | a proof that the clauses contradict one another, in DRAT's text format |
 | `questions/NAME.json` | what was found, with the SHA-256 of each file |
 | `summary.json` | the figures, and what is not certified and why |
@@ -122,29 +123,30 @@ different questions being unsatisfiable.  {certified} of them are certified here
 
 ## Ask another solver
 
-Any solver that reads SMT-LIB 2 should say `unsat` to every question:
+Any solver that reads SMT-LIB 2 should say `unsat` to every question; this names those where it does not:
 
     for f in questions/*.smt2; do z3 "$f" | grep -qx unsat || echo "$f"; done      # or cvc5, or bitwuzla
 
 ## Check the proofs
 
-With [drat-trim](https://github.com/marijnheule/drat-trim), or with the file that lies here; both name what they do not accept:
+With drat-trim (https://github.com/marijnheule/drat-trim), or with the file that lies here; both loops name what is not
+accepted:
 
-    for f in questions/*.cnf; do drat-trim "$f" "${{f%.cnf}}.drat" | grep -q "^s VERIFIED" || echo "$f"; done
+    for f in questions/*.cnf; do drat-trim "$f" "${{f%.cnf}}.drat" | grep -q "s VERIFIED" || echo "$f"; done
     for f in questions/*.cnf; do python3 proof_checker.py "$f" "${{f%.cnf}}.drat" >/dev/null || echo "$f"; done
 
 ## What is not proved
 
-That the clauses say what the SMT-LIB text says.  popek read the text back and compared it with its own terms node by node, and
-compared all bits of all subterms with what the terms are worth on {assignments} assignments per question, random and at the
-boundaries.  Whoever wants more makes clauses from `NAME.smt2` with a tool of their own, and refutes those.
+That the clauses say what the SMT-LIB text says.  popek read the text back and compared it with its own terms node by
+node, and compared all bits of all subterms with what the terms are worth on {assignments} assignments per question,
+random and at the boundaries.  Whoever wants more makes clauses from `NAME.smt2` with another tool, and refutes those.
 
-Two applications of one function are tied (equal arguments, equal values) only where that is needed: clauses that are left out
-could only make it harder to refute the rest.
+Two applications of one function are tied (equal arguments, equal values) only where that is needed: clauses that are
+left out could only make it harder to refute the rest.
 
-That the questions are the right ones is not proved either: that is what popek's semantics, its laws and its comparisons with
-emulators are for.
+That the questions are the right ones is not proved either: that is what popek's semantics, its laws and its comparisons
+with emulators are for.
 """
 
 
-__all__ = ["FolderError", "Files"]
+__all__ = ["Files", "FolderError"]

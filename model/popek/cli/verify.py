@@ -54,7 +54,9 @@ def verify(
     assert_set_once(set)
     targets = _targets(names, technique, set, only, part, timeout)
     if certificates and not certificate.available():
-        raise UserError("certificates need the package python-sat: install 'popek[verify]', or --no-certificates")
+        raise UserError(
+            "certificates need the package python-sat: install 'popek[verify]', or --no-certificates"
+        )
     files = None if out is None else Files(out)
     try:
         if files is not None:
@@ -108,7 +110,9 @@ def _targets(
                 found.append(Target(name, request, tuple(dict.fromkeys(forms)), tuple(parts) or PARTS))
                 continue
             if technique is not None or settings or only or parts:
-                raise UserError(f"--technique, --set, --only, --part: expected with machines alone, not {name}")
+                raise UserError(
+                    f"--technique, --set, --only, --part: expected with machines alone, not {name}"
+                )
             if name in shipped or name.endswith(".toml"):
                 for claim in claims.select([name]):
                     _, request, forms = claims.prepared(claim, timeout)

@@ -39,9 +39,7 @@ def verification(found: Verification, folder: Path | None = None) -> RenderableT
         parts.append(Text(f"wrong  {one.id}: {one.why}", "bold red"))
     if found.unexplored:
         parts += ["", Text(f"too many paths, nothing asked: {', '.join(found.unexplored)}", "yellow")]
-    by_solver = Counter(
-        f"{name} {answer}" for one in found.questions for name, answer in one.solvers.items()
-    )
+    by_solver = Counter(f"{name} {answer}" for one in found.questions for name, answer in one.solvers.items())
     told = ", ".join(f"{name} ({number})" for name, number in by_solver.items())
     parts += ["", Text(f"{told}; {found.processor_seconds:.0f} s of processor time", "dim")]
     if folder is not None:

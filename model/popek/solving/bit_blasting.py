@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import pairwise
 from typing import Final
 
 from .smtlib import BOOL, Node
@@ -47,7 +48,7 @@ class Clauses:
     def both(self, *inputs: int) -> int:
         """And of any number."""
         kept = sorted({one for one in inputs if one != TRUE}, key=abs)
-        if FALSE in kept or any(a == -b for a, b in zip(kept, kept[1:], strict=False)):
+        if FALSE in kept or any(a == -b for a, b in pairwise(kept)):
             return FALSE
         if len(kept) < 2:
             return kept[0] if kept else TRUE
@@ -227,8 +228,6 @@ class Clauses:
                 return args[0] + (FALSE,) * (width - len(args[0]))
             case "bvnot":
                 return _inverted(args[0])
-            case "bvneg":
-                return self.sum(_inverted(args[0]), (FALSE,) * width, TRUE)
             case "bvadd":
                 return reduce(self.sum, args)
             case "bvsub":
@@ -258,7 +257,7 @@ class Clauses:
             case "=>" if len(ones) == 2:
                 return self.either(-ones[0], ones[1])
             case "=":
-                return self.both(*(self.equal(a, b) for a, b in zip(args, args[1:], strict=False)))
+                return self.both(*(self.equal(a, b) for a, b in pairwise(args)))
             case "distinct" if len(args) == 2:
                 return -self.equal(*args)
             case "bvult":

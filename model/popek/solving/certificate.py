@@ -1,9 +1,9 @@
 """A certificate that a question has no answer: clauses, a proof that refutes them, and both checked.
 
 The clauses are made from the exported text (`bit_blasting`), a SAT solver refutes them and writes a proof, and
-`proof_checker` checks that, from the texts that are kept.  That the clauses mean what was asked is *not* proved: the text
-is compared with the question's terms node by node, and on some assignments, random and at the boundaries, the bits of
-every subterm are compared with what `popek.kernel.evaluation` says.
+`proof_checker` checks that, from the texts that are kept.  That the clauses mean what was asked is *not* proved: the
+text is compared with the question's terms node by node, and on some assignments, random and at the boundaries, the
+bits of every subterm are compared with what `popek.kernel.evaluation` says.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Certificate:
     Attributes:
         cnf: in DIMACS format.
         proof: in DRAT's text format.
-        figures: how many clauses; ties of applications; steps of the proof, and those that the checker needed; values of
-            subterms that were compared with the clauses' bits.
+        figures: how many clauses; ties of applications; steps of the proof, and those that the checker needed;
+            values of subterms that were compared with the clauses' bits.
     """
 
     cnf: str
@@ -100,8 +100,11 @@ def _inputs(made: Clauses) -> Iterator[str]:
     """Which variables are the bits of which input."""
     for node, bits in made.bits.items():
         if node.op in ("var", "apply"):
-            what = node.data if node.op == "var" else f"{node.data} applied to " + ", ".join(
-                " ".join(map(str, made.bits[arg])) for arg in node.args
+            what = (
+                node.data
+                if node.op == "var"
+                else f"{node.data} applied to "
+                + ", ".join(" ".join(map(str, made.bits[arg])) for arg in node.args)
             )
             yield f"{what}, low bit first: {' '.join(map(str, bits))}"
 
@@ -202,7 +205,7 @@ def compare(made: Clauses, conditions: Sequence[Term], nodes: Sequence[Node], gr
 
 
 def _evaluation(number: int) -> Evaluation:
-    """Values for the unknowns: all zeros, all ones, random ones, and mixtures of few numbers, so that some are equal."""
+    """All zeros, all ones, random numbers, and mixtures of few, so that some are equal."""
     few = [random.Random(f"{number} {place}").getrandbits(512) for place in range(3)]
 
     def unknown(term: Term, args: Sequence[int]) -> int:
@@ -210,7 +213,9 @@ def _evaluation(number: int) -> Evaluation:
             return -number & mask(term.width)
         chance = random.Random(f"{number} {term.data} {' '.join(map(str, args))}")
         edges = (0, 1, -1, 1 << (term.width - 1), (1 << (term.width - 1)) - 1)
-        return chance.choice([chance.getrandbits(512), *few, *edges] if number % 2 else few) & mask(term.width)
+        return chance.choice([chance.getrandbits(512), *few, *edges] if number % 2 else few) & mask(
+            term.width
+        )
 
     return Evaluation(unknown)
 

@@ -2,17 +2,17 @@
 
     python proof_checker.py QUESTION.cnf QUESTION.drat
 
-The CNF is in DIMACS format, the proof in DRAT's text format: a clause a line, each follows from what is there by unit
-propagation (RUP), or else keeps it satisfiable because of its first literal (RAT); `d` deletes a clause.  The last is the
-empty clause.  The proof is read to the first contradiction, and checked from there backwards: a clause that nothing
-later needs is passed over, as in drat-trim (Wetzler, Heule, Hunt 2014).  Deletions of clauses that imply a literal by
-themselves are passed over too, which drops no conclusion.
+The CNF is in DIMACS format, the proof in DRAT's text format: a clause a line, which follows by unit propagation (RUP),
+or else keeps satisfiable what is there because of its first literal (RAT); `d` deletes a clause; the last is the empty
+clause.  The proof is read to the first contradiction, and checked from there backwards; what nothing later needs is
+passed over, and so is the deletion of a clause that implies a literal, as in drat-trim (Wetzler, Heule, Hunt 2014).
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 Clause = list[int]
 Step = tuple[bool, Clause]  # whether it is deleted
@@ -25,11 +25,7 @@ class ProofError(ValueError):
 
 
 def parse_cnf(text: str) -> tuple[int, list[Clause]]:
-    """The number of variables and the clauses of a DIMACS file.
-
-    Raises:
-        ProofError: a header is missing or does not tell what follows, or a clause has no end.
-    """
+    """The number of variables and the clauses of a DIMACS file; ProofError where it is none, or not whole."""
     lines = [line for line in text.split("\n") if line and not line.startswith("c")]
     header = lines[0].split() if lines else []
     if len(header) != 4 or header[:2] != ["p", "cnf"] or not (header[2] + header[3]).isdigit():
@@ -45,11 +41,7 @@ def parse_cnf(text: str) -> tuple[int, list[Clause]]:
 
 
 def parse_proof(text: str) -> list[Step]:
-    """The steps of a DRAT file in text format.
-
-    Raises:
-        ProofError: a step has no end, is a tautology, or the last is not the empty clause.
-    """
+    """The steps of a DRAT file in text format; ProofError where it is none, or not whole."""
     steps: list[Step] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line or line.startswith("c"):
@@ -76,11 +68,11 @@ def _numbers(line: str, where: str) -> Clause:
 
 
 class _Checker:
-    """Clauses with two watched literals each; values, reasons and watches are lists that literals index."""
+    """Clauses with two watched literals each; literals index values and watches, a negative one from the end."""
 
     def __init__(self, variables: int, cnf: Sequence[Clause]) -> None:
         size = 2 * variables + 1
-        self.values = [0] * size  # 1 true, -1 false; of a negative literal at the end of the list
+        self.values = [0] * size  # 1 true, -1 false
         self.watches: list[list[int]] = [[] for _ in range(size)]
         self.reasons = [ASSUMED] * (variables + 1)
         self.places = [0] * (variables + 1)  # on the trail
@@ -91,16 +83,13 @@ class _Checker:
         self.active = bytearray()
         self.needed = bytearray()
         self.told = bytearray(variables + 1)  # whose reasons are noted as needed
-        self.variables, self.given = variables, len(cnf)
-        self.numbers: dict[tuple[int, ...], list[int]] = {}  # of active clauses, by their sorted literals
+        self.variables = variables
         self.conflict = ASSUMED
         for clause in cnf:
             if self.conflict == ASSUMED:
                 self.conflict = self.add(clause)
         if self.conflict == ASSUMED:
             self.conflict = self.propagate()
-
-    # -- clauses ------------------------------------------------------------------------------
 
     def add(self, clause: Clause) -> int:
         """Take up a clause; its number if it is false already."""
@@ -110,7 +99,6 @@ class _Checker:
         self.pivots.append(literals[0] if literals else 0)
         self.active.append(1)
         self.needed.append(0)
-        self.numbers.setdefault(tuple(sorted(literals)), []).append(number)
         return self.attach(number)
 
     def attach(self, number: int) -> int:
@@ -132,28 +120,12 @@ class _Checker:
             self.assign(first, number)
         return ASSUMED
 
-    def find(self, clause: Clause) -> int:
-        """The number of an active clause of these literals, or none."""
-        found = self.numbers.get(tuple(sorted(set(clause))))
-        return found[-1] if found else ASSUMED
-
-    def delete(self, number: int) -> None:
-        self.active[number] = 0
-        self.numbers[tuple(sorted(set(self.clauses[number])))].remove(number)
-
-    def restore(self, number: int) -> None:
-        self.active[number] = 1
-        self.numbers[tuple(sorted(set(self.clauses[number])))].append(number)
-        self.attach(number)
-
     def implies(self, number: int) -> int:
         """The literal that a clause is the reason of, or 0."""
         for literal in self.clauses[number][:2]:
             if self.values[literal] > 0 and self.reasons[abs(literal)] == number:
                 return literal
         return 0
-
-    # -- propagation --------------------------------------------------------------------------
 
     def assign(self, literal: int, reason: int) -> None:
         variable = abs(literal)
@@ -171,7 +143,13 @@ class _Checker:
 
     def propagate(self) -> int:
         """Assign what follows; the number of a clause that became false, or none."""
-        values, clauses, watches, active, trail = self.values, self.clauses, self.watches, self.active, self.trail
+        values, clauses, watches, active, trail = (
+            self.values,
+            self.clauses,
+            self.watches,
+            self.active,
+            self.trail,
+        )
         while self.head < len(trail):
             false = -trail[self.head]
             self.head += 1
@@ -204,41 +182,39 @@ class _Checker:
             watches[false] = kept
         return ASSUMED
 
-    def note(self, *numbers: int) -> None:
-        """These clauses are needed, and all that made their literals false or true."""
-        pending = list(numbers)
+    def note(self, reason: int) -> None:
+        """A clause is needed, if there is one, and all that made its literals false or true."""
+        pending = [reason]
         while pending:
             number = pending.pop()
+            if number == ASSUMED:
+                continue
             self.needed[number] = 1
-            for literal in self.clauses[number]:
-                variable = abs(literal)
-                if self.values[literal] and not self.told[variable]:
+            for variable in map(abs, self.clauses[number]):
+                if self.values[variable] and not self.told[variable]:
                     self.told[variable] = 1
-                    if self.reasons[variable] != ASSUMED:
-                        pending.append(self.reasons[variable])
-
-    # -- the proof ----------------------------------------------------------------------------
+                    pending.append(self.reasons[variable])
 
     def read(self, steps: Sequence[Step]) -> list[tuple[bool, int]]:
-        """Follow the steps up to the first contradiction.
-
-        Returns:
-            What was done: whether a clause was deleted, and its number.
-        """
+        """Follow the steps up to the first contradiction: what was done, and to which clause."""
         done: list[tuple[bool, int]] = []
+        known: dict[frozenset[int], list[int]] = {}  # the active clauses by their literals
+        for number, clause in enumerate(self.clauses):
+            known.setdefault(frozenset(clause), []).append(number)
         for number, (deletes, clause) in enumerate(steps, 1):
             if self.conflict != ASSUMED:
                 break
             if clause and max(map(abs, clause)) > self.variables:
                 raise ProofError(f"step {number} has a variable above {self.variables}")
             if deletes:
-                found = self.find(clause)
-                if found == ASSUMED:
+                alike = known.get(frozenset(clause))
+                if not alike:
                     raise ProofError(f"step {number} deletes a clause that is not there")
-                if not self.implies(found):
-                    self.delete(found)
-                    done.append((True, found))
+                if not self.implies(alike[-1]):
+                    done.append((True, alike.pop()))
+                    self.active[done[-1][1]] = 0
             elif clause:
+                known.setdefault(frozenset(clause), []).append(len(self.clauses))
                 done.append((False, len(self.clauses)))
                 self.conflict = self.add(clause)
                 if self.conflict == ASSUMED:
@@ -254,16 +230,18 @@ class _Checker:
         checked = 0
         for deleted, number in reversed(done):
             if deleted:
-                self.restore(number)
+                self.active[number] = 1
+                self.attach(number)
                 continue
             implied = self.implies(number)
             if implied:
                 self.cut(self.places[abs(implied)])
-            self.delete(number)
+            self.active[number] = 0
             if self.needed[number]:
                 checked += 1
                 if not self.follows(number):
-                    raise ProofError(f"the clause {self._shown(number)} does not follow")
+                    shown = " ".join(map(str, dict.fromkeys(self.clauses[number])))
+                    raise ProofError(f"the clause {shown} does not follow")
         return checked
 
     def follows(self, number: int) -> bool:
@@ -288,30 +266,17 @@ class _Checker:
         """Whether denying every literal leads to a contradiction by unit propagation."""
         for literal in clause:
             if self.values[literal] > 0:
-                reason = self.reasons[abs(literal)]
-                if reason != ASSUMED:
-                    self.note(reason)
+                self.note(self.reasons[abs(literal)])
                 return True
             if self.values[literal] == 0:
                 self.assign(-literal, ASSUMED)
         conflict = self.propagate()
-        if conflict != ASSUMED:
-            self.note(conflict)
+        self.note(conflict)
         return conflict != ASSUMED
-
-    def _shown(self, number: int) -> str:
-        return " ".join(map(str, dict.fromkeys(self.clauses[number])))
 
 
 def check(cnf: str, proof: str) -> int:
-    """Check the text of a proof against that of a CNF.
-
-    Returns:
-        How many of its steps were needed and checked.
-
-    Raises:
-        ProofError: it does not refute it.
-    """
+    """How many steps of a proof were needed, and checked; ProofError where it does not refute the CNF."""
     steps = parse_proof(proof)
     return _Checker(*parse_cnf(cnf)).check(steps)
 
@@ -321,10 +286,9 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 2:
         print("expected: QUESTION.cnf QUESTION.drat", file=sys.stderr)
         return 2
-    texts = [open(name, encoding="ascii").read() for name in arguments]  # noqa: SIM115
     try:
-        steps = check(*texts)
-    except ProofError as error:
+        steps = check(*(Path(name).read_text(encoding="utf-8") for name in arguments))
+    except (OSError, UnicodeDecodeError, ProofError) as error:
         print(f"not verified: {error}")
         return 1
     print(f"verified: {steps} steps were needed")

@@ -41,9 +41,24 @@ class Node:
 
 _TOKEN: Final = re.compile(r"""\(|\)|\|[^|]*\||"[^"]*"|[^\s()|";]+|;[^\n]*""")
 _SAME: Final = frozenset(
-    "bvadd bvsub bvmul bvudiv bvurem bvand bvor bvxor bvshl bvlshr bvashr bvnot bvneg".split()
+    (
+        "bvadd",
+        "bvsub",
+        "bvmul",
+        "bvudiv",
+        "bvurem",
+        "bvand",
+        "bvor",
+        "bvxor",
+        "bvshl",
+        "bvlshr",
+        "bvashr",
+        "bvnot",
+    )
 )
-_CONDITIONS: Final = frozenset("and or xor not => = distinct bvult bvule bvslt bvsle".split())
+_CONDITIONS: Final = frozenset(
+    ("and", "or", "xor", "not", "=>", "=", "distinct", "bvult", "bvule", "bvslt", "bvsle")
+)
 
 
 class Graph:
@@ -196,6 +211,8 @@ class _Reader:
                 return self.node("concat", sum(sorts), args)
             case "ite":
                 return self.node("ite", sorts[1], args)
+            case "bvsgt" | "bvsge" | "bvugt" | "bvuge":  # Z3 writes some comparisons the other way round
+                return self._application(head.replace("g", "l"), args[::-1])
             case str() if head in _SAME and len(set(sorts)) == 1:
                 return self.node(head, sorts[0], args)
             case str() if head in _CONDITIONS and len(set(sorts)) == 1:
