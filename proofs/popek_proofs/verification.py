@@ -195,8 +195,8 @@ def verify(
     pieces = [(target, piece) for target in targets for piece in _pieces(target)]
     checked: list[Checked] = []
     unexplored: list[str] = []
-    for done, (found, left) in enumerate(_worked(pieces, how, jobs or cpu_count() or 1), 1):
-        checked += found
+    for done, (rows, left) in enumerate(_worked(pieces, how, jobs or cpu_count() or 1), 1):
+        checked += rows
         unexplored += left
         if progress is not None:
             progress(done, len(pieces))
@@ -280,7 +280,7 @@ class _Worker:
         solvers = {asked.answered: Answer.UNSAT.value} if asked.answered else {}
         solvers |= {name: answer.value for name, answer in others(asked.text, asked.answered)}
         disagrees = [name for name, answer in solvers.items() if answer == Answer.SAT.value]
-        why, figures, certificate, wrong = "", {}, None, bool(disagrees)
+        why, certificate, wrong = "", None, bool(disagrees)
         if wrong:
             why = f"{', '.join(disagrees)} finds an assignment"
         elif not self._how.certificates:
@@ -294,25 +294,23 @@ class _Worker:
                     about=asked.text.partition("\n")[0].lstrip("; "),
                     conflicts=self._how.conflicts,
                 )
-                figures = certificate.figures
             except NotCertifiedError as error:
                 why = str(error)
             except RefutedError as error:
                 why, wrong = str(error), True
-        made = {
-            "sha256": "",
+        made: dict[str, Any] = {
+            "sha256": Files.name_of(asked.text),
             "solvers": solvers,
             "certified": certificate is not None,
             "why": why,
             "wrong": wrong,
-            "figures": figures,
+            "figures": {} if certificate is None else dict(certificate.figures),
             "seconds": round(time.process_time() - begin, 3),
         }
-        made["sha256"] = Files.name_of(asked.text)
         if files is not None:
             texts = None if certificate is None else (certificate.cnf, certificate.proof)
             files.keep(asked.text, texts, made)
-        return Checked(id=asked.id, **made)  # type: ignore[arg-type]
+        return Checked(id=asked.id, **made)
 
 
 def others(text: str, answered: str) -> Iterator[tuple[str, Answer]]:
@@ -336,9 +334,11 @@ class _Machine:
         self._effort = Effort(timeout=request.timeout)
         technique = self._machine.technique(request.technique)
         about = (self._machine, technique, request.configuration)
-        timed = {"effort": self._effort, "time_is_state": request.time_is_state}
-        self._classifier: Classifier[Any] = Classifier(*about, components=False, **timed)
-        self._keeper: Keeper[Any] = Keeper(*about, **timed)
+        time = request.time_is_state
+        self._classifier: Classifier[Any] = Classifier(
+            *about, effort=self._effort, time_is_state=time, components=False
+        )
+        self._keeper: Keeper[Any] = Keeper(*about, effort=self._effort, time_is_state=time)
         self._premises: Premises[Any] = Premises(*about, self._effort)
 
     def of(self, form: str) -> Iterator[tuple[str, Question]]:

@@ -1,4 +1,4 @@
-"""`popek verify`: questions that have no answer, by other solvers and certificates; a folder that can be checked alone."""
+"""`popek verify`: other solvers, certificates, and a folder that can be checked without popek."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import popek
 
+from commands import popek
 from popek.solving.proof_checker import check
 from popek.solving.second_solver import second_answer
 from popek.solving.solver import Answer, sha256
@@ -112,7 +112,7 @@ def test_a_truncated_or_swapped_file_is_noticed_and_made_again(
     one.write_bytes(whole[0][:-5])
     other.write_bytes(whole[0])
     assert popek(*FEW, "--out", str(folder)).returncode == 0
-    assert sorted(made) == sorted([one.stem, other.stem])
+    assert set(made) == ({one.stem} if whole[0] == whole[1] else {one.stem, other.stem})
     if kind != "json":  # it says how long it took
         assert (one.read_bytes(), other.read_bytes()) == whole
 

@@ -31,12 +31,14 @@ class Node:
         op: SMT-LIB's name; `const`, `var` and `apply` for a numeral, a constant and an application.
         sort: `BOOL` or a width in bits.
         data: the number, the name, or the indices of an indexed operator.
+        place: in the order in which the graph's nodes were made.
     """
 
     op: str
     sort: int
     args: tuple[Node, ...] = ()
     data: Any = None
+    place: int = 0
 
 
 _TOKEN: Final = re.compile(r"""\(|\)|\|[^|]*\||"[^"]*"|[^\s()|";]+|;[^\n]*""")
@@ -70,12 +72,12 @@ class Graph:
     def node(self, op: str, sort: int, args: tuple[Node, ...] = (), data: Any = None) -> Node:
         """The node of an operation."""
         if op == "=":
-            args = tuple(sorted(args, key=id))
+            args = tuple(sorted(args, key=lambda arg: arg.place))
         elif op == "concat":
             args = tuple(piece for arg in args for piece in (arg.args if arg.op == "concat" else (arg,)))
-        key = (op, sort, tuple(map(id, args)), data)
+        key = (op, sort, args, data)
         if key not in self._made:
-            self._made[key] = Node(op, sort, args, data)
+            self._made[key] = Node(op, sort, args, data, len(self._made))
         return self._made[key]
 
     def number(self, sort: int, value: int) -> Node:
