@@ -23,7 +23,11 @@ settings.load_profile("popek")
 
 
 REQUIRED = os.environ.get("POPEK_EMULATORS") == "required"  # in continuous integration: what is missing fails
-KINDS = {"emulator": "comparisons with emulators", "browser": "tests in a browser"}  # by marker
+KINDS = {  # by marker
+    "emulator": "comparisons with emulators",
+    "browser": "tests in a browser",
+    "rocq": "compiling the Coq proofs",
+}
 left_out: dict[str, dict[str, int]] = {}  # by marker: how many tests, by what is missing
 
 
@@ -42,7 +46,8 @@ def missing(command: str) -> str | None:
 
 def needs(marker: pytest.Mark) -> tuple[str, ...]:
     """The commands that a marked test starts: those that its marker names, or the usual ones."""
-    return marker.args or {"emulator": ("bochs", "nasm"), "browser": ("chromium", "playwright")}[marker.name]
+    usual = {"emulator": ("bochs", "nasm"), "browser": ("chromium", "playwright"), "rocq": ("coqc", "coqchk")}
+    return marker.args or usual[marker.name]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

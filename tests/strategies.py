@@ -25,6 +25,10 @@ from popek.architectures.ia32.state import (
 )
 from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
+from popek.architectures.riscv import paged as rv64_paged
+from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
+from popek.architectures.vtx.operation.assistance import governed_forms
+from popek.architectures.x86 import registers
 from popek.architectures.x86.registers import (
     EFLAGS_DEFINED,
     EFLAGS_FIXED,
@@ -32,7 +36,7 @@ from popek.architectures.x86.registers import (
 )
 from popek.architectures.x86_64 import paged as x86_64_paged
 from popek.architectures.x86_64 import state as x64
-from popek.assistance.vtx_requirements import governed_forms
+from popek.architectures.x86_64.addresses import LINEAR_BITS
 from popek.checks.runs import Run, explore_instruction
 from popek.kernel import terms
 from popek.kernel.evaluation import evaluate
@@ -56,12 +60,17 @@ def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:
     return list(WALKED.get(name) or make().instructions)
 
 
-WALKED = {"ia32-paged": ("MOV m32, r32", "VERW r16"), "x86-64-paged": ("MOV r64, m64",)}
+WALKED = {
+    "ia32-paged": ("MOV m32, r32", "VERW r16"),
+    "rv64-paged": ("LD rd, offset(rs1)", "HLVX.WU rd, (rs1)"),
+    "x86-64-paged": ("MOV r64, m64",),
+}
 """Machines that walk page tables: a write, an implicit read, four levels; the laws are slow on them."""
 
 MAKERS: Mapping[str, Callable[[], Machine[Any]]] = {
     **makers(),
     "ia32-paged": ia32_paged.build,
+    "rv64-paged": rv64_paged.build,
     "x86-64-paged": x86_64_paged.build,
 }
 FORMS = [(name, form) for name, make in MAKERS.items() for form in _forms(name, make)]
@@ -315,8 +324,14 @@ def fitted(known: Machine[Any], exists: State, changes: Mapping[str, int]) -> St
 # -- states that exist, by construction -----------------------------------------------------------
 
 
+def _mend_debug_registers(cpu: Any) -> None:
+    cpu.dr6 = (cpu.dr6.value & registers.DR6_DEFINED) | registers.DR6_FIXED
+    cpu.dr7 = (cpu.dr7.value & registers.DR7_DEFINED) | registers.DR7_FIXED
+
+
 def _mend_ia32(cpu: Any) -> None:
     """Into a state that exists in the mode that CR0.PE and EFLAGS.VM say."""
+    _mend_debug_registers(cpu)
     cpu.eflags = (cpu.eflags.value & EFLAGS_DEFINED) | EFLAGS_FIXED
     cpu.cr0 = cpu.cr0.value | 0x10
     cpu.cr4 = cpu.cr4.value & CR4_DEFINED
@@ -371,6 +386,11 @@ def _mend_vmx(cpu: Any) -> None:
 
 
 def _mend_x64(cpu: Any) -> None:
+    _mend_debug_registers(cpu)
+    cpu.cr3 = cpu.cr3 & ~Word(64, x64.RESERVED_IN_CR3)
+    cpu.msr.apic_base = cpu.msr.apic_base.value & x64.APIC_BASE_DEFINED
+    cpu.msr.misc_enable = cpu.msr.misc_enable.value & x64.MISC_ENABLE_DEFINED
+    cpu.msr.pat = cpu.msr.pat & 0x07070707_07070707
     cpu.rflags = (cpu.rflags.value & EFLAGS_DEFINED & ~Word(32, 1 << 17)) | EFLAGS_FIXED
     cpu.cr0 = cpu.cr0.value | 0x80000011
     cpu.cr0.nw = cpu.cr0.nw & cpu.cr0.cd
@@ -379,7 +399,7 @@ def _mend_x64(cpu: Any) -> None:
     cpu.xcr0 = (cpu.xcr0.value & x64.XCR0_DEFINED) | 1
     cpu.xcr0.sse = cpu.xcr0.sse | cpu.xcr0.avx
     for name in x64.CANONICAL:
-        cpu[name] = cpu[name].truncate(x64.LINEAR_BITS).sign_extend(64)
+        cpu[name] = cpu[name].truncate(LINEAR_BITS).sign_extend(64)
     for name in ("es", "cs", "ss", "ds"):
         cpu[f"{name}.base"] = cpu[f"{name}.base"].truncate(32).zero_extend(64)
     for name in (*SEGMENT_NAMES, "ldtr", "tr"):
@@ -457,6 +477,36 @@ def _mend_paged_x64(cpu: Any) -> None:
     cpu.reserved.size = cpu.read_only.size = 0
 
 
+def _mend_rv64(cpu: Any) -> None:
+    """Into bits that exist, and a mode that does."""
+    for name, (writable, fixed) in RV64_EXISTING.items():
+        cpu[name] = Word(cpu[name].width, int(cpu[name]) & writable | fixed)
+    if cpu.prv == 2:
+        cpu.prv = 0
+    cpu.v = cpu.v & cpu.features.h & (cpu.prv != 3)
+    if cpu.mstatus.mpp == 2:
+        cpu.mstatus.mpp = 0
+    cpu.mstatus.mprv = cpu.mstatus.mprv & (cpu.prv == 3)
+    cpu.mstatus.mpv, cpu.mstatus.gva = cpu.mstatus.mpv & cpu.features.h, cpu.mstatus.gva & cpu.features.h
+    for name in ("pc", "mepc", "sepc", "vsepc"):
+        cpu[name] = cpu[name].replace(0, 0, 0)
+    for entry in range(4):
+        cpu[f"pmpcfg0.w{entry}"] = cpu[f"pmpcfg0.w{entry}"] & cpu[f"pmpcfg0.r{entry}"]
+    for name in ("satp", "vsatp", "hgatp"):
+        cpu[f"{name}.mode"] = (
+            Word(4, 0) if int(cpu[f"{name}.mode"]) not in (0, 8, 9, 10) else cpu[f"{name}.mode"]
+        )
+
+
+def _mend_paged_rv64(cpu: Any) -> None:
+    """Also into one stage of Sv39, or none."""
+    cpu.features.sv39 = 1
+    _mend_rv64(cpu)
+    for name in ("satp", "vsatp"):
+        cpu[f"{name}.mode"] = cpu[f"{name}.mode"] & 8
+    cpu.hgatp.mode = 0
+
+
 MENDERS: Mapping[str, Callable[[Any], None]] = {
     "ia32": _mend_ia32,
     "ia32-paged": _mend_paged_ia32,
@@ -465,6 +515,8 @@ MENDERS: Mapping[str, Callable[[Any], None]] = {
     "pdp10-ka10": _mend_ka10,
     "pdp10-ks10": _mend_ks10,
     "pdp11-45": _mend_pdp11,
+    "rv64": _mend_rv64,
+    "rv64-paged": _mend_paged_rv64,
     "s360-67": _mend_s360,
     "s370": _mend_s370,
     "x86-64": _mend_x64,

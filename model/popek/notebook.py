@@ -31,29 +31,28 @@ from popek.architectures.vtx.dumps.explanation import explain as explain_vmcs
 from popek.architectures.vtx.dumps.model import Dump, DumpError
 from popek.architectures.vtx.dumps.reading import read_dumps
 from popek.architectures.vtx.fields import FIELDS
-from popek.architectures.vtx.operation.ownership import EVERYTHING, ProfileError, profile
-from popek.architectures.vtx.operation.settings import hypervisors
-from popek.assistance import vtx_requirements as vtx_requirements_of
-from popek.assistance.vtx_judgement import Judgement, judge
-from popek.assistance.vtx_requirements import Governed
-from popek.assistance.vtx_synthesis import Synthesis, synthesize
+from popek.assistance.desk import Desk, desk_of
+from popek.assistance.exits import Governed, governs
+from popek.assistance.judgement import Judgement, judge
+from popek.assistance.needs import Row, derive
+from popek.assistance.synthesis import Synthesis, processor_of, synthesize
 from popek.checks import conditions, explanation, survey
 from popek.checks.classify import Classifier
 from popek.checks.conditions import Conditions
 from popek.checks.explanation import Explanation
 from popek.checks.runs import explore_instruction
 from popek.checks.survey import Request, Survey
+from popek.kernel.assistance import AssistanceError
 from popek.kernel.configuration import Configuration, SettingError, configure, default_configuration
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.report import assistance as assistance_report
+from popek.report import assistance_figures, graphs, html
 from popek.report import claims as claims_report
 from popek.report import classification as report
 from popek.report import conditions as conditions_report
 from popek.report import explanation as explanation_report
-from popek.report import graphs, html, vtx_figures
 from popek.report import proofs as proofs_report
 from popek.report import vmcs as vmcs_report
-from popek.report import vtx as vtx_report
 from popek.report.svg import Figure
 from popek.report.vmcs_repair import print_repair
 from popek.solving.solver import Effort
@@ -61,10 +60,9 @@ from popek.vmcs.repair import Repair
 from popek.vmcs.repair import repair as smallest_repair
 from popek_proofs import PropositionsError, known_propositions
 from popek_proofs import prove as prove_propositions
+from popek_proofs.assistance.comparison import Compared, find_queries
 from popek_proofs.assistance.comparison import Table as Beside
 from popek_proofs.assistance.comparison import compare as compare_assistances
-from popek_proofs.assistance.comparison import find as find_assistances
-from popek_proofs.assistance.comparison import find_queries
 from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, evaluate, parse, select
 from popek_proofs.theorems import paper_machine
 from popek_proofs.theorems.instantiate import Instantiation, instantiate
@@ -82,7 +80,7 @@ _MISTAKES = (
     PropositionsError,
     DumpError,
     CapabilityError,
-    ProfileError,
+    AssistanceError,
     UnknownSubject,
     OSError,
 )
@@ -283,7 +281,8 @@ def paths(name: str | Machine[Any], instruction: str) -> Figure:
 @_in_one_line
 def beside(*names: str, only: Iterable[str] = ()) -> Shown[Beside]:
     """Kinds of hardware assistance, such as `"vt-i"` and `"vt-x"`, with the same questions asked of each."""
-    found = compare_assistances(find_assistances(names), find_queries(tuple(only)))
+    chosen = [Compared(_desk(name)) for name in names or architectures.assistances()]
+    found = compare_assistances(chosen, find_queries(tuple(only)))
     return Shown(found, assistance_report.table)
 
 
@@ -434,77 +433,106 @@ def vmcs_explain(subject: str) -> Shown[list[Any]]:
     return Shown(found, lambda it: Group(*(html.printed(vmcs_report.print_explanation, one) for one in it)))
 
 
-# -- VT-x -----------------------------------------------------------------------------------------
+# -- hardware assistance --------------------------------------------------------------------------
 
 
 @_in_one_line
-def vtx_exits(*instructions: str) -> Shown[list[Governed]]:
+def assist_exits(technique: str, *instructions: str) -> Shown[list[Governed]]:
     """Which control decides about which exit; the figure draws it.
 
     Args:
+        technique: a kind of hardware assistance, such as `"vt-x"`.
         instructions: mnemonics or forms; all about which a control decides by default.
     """
-    found = [vtx_requirements_of.governs(form) for form in _vtx_forms(instructions)]
-    return Shown(found, vtx_report.exits, lambda: vtx_figures.exits(found))
-
-
-@_in_one_line
-def vtx_requirements(
-    *instructions: str,
-    own: Collection[str] = EVERYTHING,
-    unrestricted: bool = False,
-    witnesses: bool = False,
-) -> Shown[list[vtx_requirements_of.Row]]:
-    """The weakest condition on the VT-x controls under which each instruction is faithful and safe.
-
-    Args:
-        instructions: mnemonics or forms; all about which a control decides by default.
-        own: what the VMM owns; what it does not own is the guest's, and switched.
-        unrestricted: the guest may leave protected mode and paging on the hardware.
-        witnesses: show for each need what happens without it.
-    """
-    owned = profile(own, unrestricted=unrestricted)
-    found = list(vtx_requirements_of.derive(_vtx_forms(instructions), owned, witnesses=witnesses))
-    return Shown(found, lambda rows: vtx_report.requirements(owned, rows))
-
-
-@_in_one_line
-def vtx_synthesize(
-    capabilities: str, *, own: Collection[str] = EVERYTHING, unrestricted: bool = False
-) -> Shown[Synthesis]:
-    """The VT-x controls that are faithful and safe, enter, and exit least; the figure shows their bits.
-
-    Args:
-        capabilities: a processor: a preset's name, or a file with capability MSRs.
-        own, unrestricted: as for `vtx_requirements`.
-    """
-    processor = load_capabilities(capabilities)
-    found = synthesize(processor, profile(own, unrestricted=unrestricted))
+    desk = _desk(technique)
+    found = [governs(desk, form) for form in _governed(desk, instructions)]
     return Shown(
-        found, lambda it: vtx_report.synthesis(it, processor.name), lambda: vtx_figures.controls(found)
+        found,
+        lambda it: assistance_report.exits(desk.assistance, it),
+        lambda: assistance_figures.exits(desk.assistance, found),
     )
 
 
 @_in_one_line
-def vtx_judge(hypervisor: str, *instructions: str) -> Shown[Judgement]:
-    """Which instructions run untrapped under a hypervisor's controls, and whom that harms.
+def assist_requirements(
+    technique: str,
+    *instructions: str,
+    own: Collection[str] | None = None,
+    assume: Mapping[str, int] | None = None,
+    witnesses: bool = False,
+) -> Shown[list[Row]]:
+    """The weakest condition on the controls under which each instruction is faithful and safe.
 
     Args:
-        hypervisor: a name, such as `KVM`.
+        technique, instructions: as for `assist_exits`.
+        own: what the VMM owns; what it does not own is the guest's, and switched.
+        assume: what else holds, such as `{"unrestricted": 1}`.
+        witnesses: show for each need what happens without it.
+    """
+    desk = _desk(technique)
+    profile = desk.assistance.owner(own, assume=assume)
+    found = list(derive(desk, _governed(desk, instructions), profile, witnesses=witnesses))
+    owner = _owner(desk, own, assume)
+    return Shown(found, lambda rows: assistance_report.requirements(owner, rows))
+
+
+@_in_one_line
+def assist_synthesize(
+    technique: str,
+    processor: str | None = None,
+    *,
+    own: Collection[str] | None = None,
+    assume: Mapping[str, int] | None = None,
+) -> Shown[Synthesis]:
+    """The controls that are faithful and safe, exist, and exit least; the figure shows their bits.
+
+    Args:
+        technique: as for `assist_exits`.
+        processor: for VT-x a capability preset's name, or a file with capability MSRs.
+        own, assume: as for `assist_requirements`.
+    """
+    desk = _desk(technique)
+    chosen = processor_of(desk, processor)
+    found = synthesize(desk, chosen, None if own is None else list(own), assume=assume)
+    owner = _owner(desk, own, assume)
+    return Shown(
+        found,
+        lambda it: assistance_report.synthesis(owner, it),
+        lambda: assistance_figures.controls(chosen, found),
+    )
+
+
+@_in_one_line
+def assist_judge(technique: str, configuration: str, *instructions: str) -> Shown[Judgement]:
+    """Which instructions run untrapped under a known configuration's controls, and whom that harms.
+
+    Args:
+        technique: as for `assist_exits`.
+        configuration: a name, such as `KVM`.
         instructions: mnemonics or forms; one form of each about which a control decides by default.
     """
-    known = {name.lower(): settings for name, settings in hypervisors().items()}
-    if hypervisor.lower() not in known:
-        raise UnknownNameError("hypervisor", hypervisor, hypervisors())
-    forms = _vtx_forms(instructions) if instructions else None
-    return Shown(judge(known[hypervisor.lower()], forms=forms), vtx_report.judgement)
+    desk = _desk(technique)
+    known = {name.lower(): settings for name, settings in desk.assistance.configurations().items()}
+    if configuration.lower() not in known:
+        raise UnknownNameError("configuration", configuration, desk.assistance.configurations())
+    forms = _governed(desk, instructions) if instructions else None
+    found = judge(desk.assistance, known[configuration.lower()], forms=forms)
+    return Shown(found, assistance_report.judgement)
 
 
-def _vtx_forms(instructions: Iterable[str]) -> Sequence[str]:
-    known = vtx_requirements_of.machine()
-    return [
-        one.form for wanted in instructions for one in known.find(wanted)
-    ] or vtx_requirements_of.governed_forms()
+def _desk(technique: str) -> Desk[Any]:
+    return desk_of(architectures.assistance(technique))
+
+
+def _governed(desk: Desk[Any], instructions: Iterable[str]) -> Sequence[str]:
+    return desk.find(instructions) or desk.forms
+
+
+def _owner(
+    desk: Desk[Any], own: Collection[str] | None, assume: Mapping[str, int] | None
+) -> assistance_report.Owner:
+    names = desk.assistance.everything if own is None else own
+    return assistance_report.Owner(desk.assistance, names, assume or {})
 
 
 def _dump(source: str | Path) -> Dump:
@@ -537,6 +565,10 @@ def _bits(found: Diagnosis, field: str) -> Figure:
 
 
 __all__ = [
+    "assist_exits",
+    "assist_judge",
+    "assist_requirements",
+    "assist_synthesize",
     "beside",
     "check",
     "classify",

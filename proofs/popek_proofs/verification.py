@@ -19,7 +19,8 @@ import attrs
 
 from popek.architectures import machine as find_machine
 from popek.checks.classify import Classification, Classifier
-from popek.checks.premises import Premise, Premises
+from popek.checks.premise import Premise
+from popek.checks.premises import Premises
 from popek.checks.presence import present
 from popek.checks.promises import Keeper, Promises
 from popek.checks.runs import explore_instruction
@@ -334,12 +335,12 @@ class _Machine:
         self._effort = Effort(timeout=request.timeout)
         technique = self._machine.technique(request.technique)
         about = (self._machine, technique, request.configuration)
-        time = request.time_is_state
+        timed = request.time_is_state
         self._classifier: Classifier[Any] = Classifier(
-            *about, effort=self._effort, time_is_state=time, components=False
+            *about, effort=self._effort, time_is_state=timed, components=False
         )
-        self._keeper: Keeper[Any] = Keeper(*about, effort=self._effort, time_is_state=time)
-        self._premises: Premises[Any] = Premises(*about, self._effort)
+        self._keeper: Keeper[Any] = Keeper(*about, effort=self._effort, time_is_state=timed)
+        self._premises: Premises[Any] = Premises(*about, self._effort, time_is_state=timed)
 
     def of(self, form: str) -> Iterator[tuple[str, Question]]:
         """About one form.

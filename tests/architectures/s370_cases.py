@@ -7,8 +7,9 @@ import struct
 from collections.abc import Mapping
 
 from popek.architectures.s360 import interruptions as program
-from popek.architectures.s360.encoding import encode
-from popek.architectures.s360.s370 import S370, deliver
+from popek.architectures.s360.encoding import OPCODES, encode
+from popek.architectures.s360.s370 import deliver
+from popek.architectures.s360.s370_state import S370
 from popek.architectures.s360.state import ADDRESS, BLOCK, ENTRY, NOT_OPERATIONAL, OFFSET
 from popek.architectures.s360.tables import walk
 from popek.emulators.hercules import (
@@ -26,14 +27,16 @@ from popek.emulators.hercules import (
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import Next, NotModelled, Trap
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import Word
 
 # (control register 0's translation format, control register 1) of the two sets of tables below
 SPACES = ((0x00800000, TABLES), (0x00500000, TABLES + 0x800))
 LANDINGS = (CODE + 0x100, CODE + 0x7FC)
 READER, DEVICES = 0x000C, (0x0123, 0x0555, 0x0F0F)
-BRANCHES = ("BALR", "BAL", "BCTR", "BCT", "BCR", "BC")
+BRANCHES = ("BALR", "BAL", "BASR", "BAS", "BCTR", "BCT", "BCR", "BC", "BXH", "BXLE")
+PAIRED = ("MR", "DR", "SLDA", "SRDA", "SLDL", "SRDL", "CDS", "MVCL", "CLCL")
+LONG = ("MVCL", "CLCL")
 READS_A_CLOCK = ("STCK", "STPT")
 DOUBLEWORD = ("LPSW", "STIDP", "SCK", "SCKC", "STCKC", "SPT", "STPT")
 KEY_INSTRUCTIONS = ("SSK", "ISK", "RRB")
@@ -144,11 +147,43 @@ def case_of(
         parts[name] = rng.choice(
             (2, 3, 4, 5, 6, 7, 10, 11, 12) if instruction.settings["count"] == 2 else (0, 2, 3, 8, 15)
         )
+    if mnemonic in PAIRED and (easy or rng.random() < 0.9):
+        for name in parts:
+            if name in ("operand R1", "operand R2", "operand R3") and (
+                name != "operand R2" or mnemonic in LONG
+            ):
+                parts[name] &= 14
     _aim(rng, instruction, parts, gr, VIRTUAL[space] if translated else (), (0x4008,) if easy else PLACES)
+    if mnemonic == "DR" and (easy or rng.random() < 0.5):
+        gr[parts["operand R1"]] = rng.choice((0, 0xFFFFFFFF, 1))  # a small dividend
     if mnemonic in ("LPSW", "LCTL", "SPX"):
         windows = [_words(rng, mnemonic, cr, parts, n) for _, n in WINDOWS]
+    if mnemonic in LONG:
+        _long(rng, parts, gr, easy)
+    if mnemonic == "EX":
+        windows = [b"".join(_target(rng) for _ in range(n // 8)) for _, n in WINDOWS]
     code = encode(instruction, parts)
     return StepCase(code, old, tuple(gr), tuple(cr), keys, tuple(windows), rng.getrandbits(64)), parts
+
+
+def _long(rng: random.Random, parts: Mapping[str, int], gr: list[int], easy: bool) -> None:
+    """Two short pieces of storage for MVCL or CLCL, near each other more often than not."""
+    for name in ("operand R1", "operand R2"):
+        place = (
+            0x4008 if easy else rng.choice((0x3FF8, 0x3FFC, 0x4008, 0x47F8, 0x47FE, 0x1C0, STORAGE_BYTES - 4))
+        )
+        gr[parts[name]] = place + rng.randrange(8) | rng.getrandbits(8) << 24
+        gr[(parts[name] + 1) % 16] = rng.choice((0, 1, 3, 8)) | rng.getrandbits(8) << 24
+
+
+# Nothing that stores: the modifier can add an index.
+TARGETS = (0x1A, 0x12, 0x0A, 0x41, 0x58, 0x91, 0x95, 0x80, 0x44)
+
+
+def _target(rng: random.Random) -> bytes:
+    """Eight bytes that EXECUTE finds an instruction in wherever it looks."""
+    place = rng.choice((0x1AC0, 0x12C8, 0x12FC))  # base register 10 or 2; as an instruction, AR or LTR
+    return struct.pack(">BBHHH", rng.choice(TARGETS), rng.choice((0, 0x10, 0x20)), place, 0x1A34, 0x1256)
 
 
 def _words(rng: random.Random, mnemonic: str, cr: list[int], parts: Mapping[str, int], size: int) -> bytes:
@@ -207,6 +242,8 @@ def _aim(
         if places is not PLACES:
             block = KEY_BLOCKS[1]
         gr[parts["operand R2"]] = block & 0xFFFFFF | rng.getrandbits(8) << 24
+    if mnemonic == "BASR" and parts["operand R2"]:
+        gr[parts["operand R2"]] = rng.choice(LANDINGS) | rng.getrandbits(8) << 24
     if mnemonic == "SIGP":
         gr[parts["operand R3"]] = rng.choice((1, 7, 0x12340001))
 
@@ -270,6 +307,12 @@ def answer(
     if instruction.mnemonic in READS_A_CLOCK:
         _set_clocks(before, instruction, words, seen)
     outcome = machine.step(instruction, before, words)
+    while (
+        instruction.mnemonic in LONG and isinstance(outcome, Next) and int(outcome.state.psw.address) == CODE
+    ):
+        outcome = machine.step(instruction, outcome.state, words)
+    if isinstance(outcome, Next) and int(outcome.state.executing):
+        outcome = _executed(machine, outcome.state)
     if isinstance(outcome, Next):
         following = machine.find("SVC I")[0]
         outcome = machine.step(following, outcome.state, {"operand I": Word(8, 0)})
@@ -291,6 +334,33 @@ def answer(
         tuple(int(ended.cr[i]) for i in range(16)),
         tuple(int(ended.keys.load(Word(BLOCK, block >> OFFSET))) for block in KEY_BLOCKS),
         tuple(stored(start, size) for start, size in WINDOWS),
+    )
+
+
+def _executed(machine: Machine[S370], state: S370) -> Outcome[S370]:
+    """The step of EXECUTE's target."""
+    code = int(state.target)
+    return machine.step(*decoded(machine, code, state))
+
+
+def decoded(machine: Machine[S370], code: int, state: S370) -> tuple[Instruction, S370, dict[str, Word]]:
+    """The instruction that EXECUTE fetched, one of `TARGETS`, as `Machine.step` takes it."""
+    numbers = {
+        "R1": code >> 36 & 15, "R2": code >> 32 & 15, "I": code >> 32 & 255, "I2": code >> 32 & 255,
+        "x": code >> 32 & 15, "b": code >> 28 & 15, "d": code >> 16 & 0xFFF,
+    }  # fmt: skip
+    mnemonic = next(n for n, (_, number) in OPCODES.items() if number == code >> 40)
+    (found,) = machine.find(mnemonic)
+    return (
+        found,
+        state,
+        {
+            name: Word(
+                width, numbers[name.rsplit(".", 1)[1] if "." in name else name.removeprefix("operand ")]
+            )
+            for operand in found.inputs
+            for name, width in operand.part_names()
+        },
     )
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from popek.architectures.pdp10 import MACHINES
 from popek.architectures.pdp10.encoding import encode, io_code, ks10_code
-from popek.architectures.pdp10.ka10 import Ka10
-from popek.architectures.pdp10.ks10 import Ks10
+from popek.architectures.pdp10.ka10_state import Ka10
+from popek.architectures.pdp10.ks10_state import Ks10
 from popek.checks.classify import Classification, Classifier
 from popek.checks.promises import Keeper
 from popek.checks.verdict import Status, Truth

@@ -322,7 +322,8 @@ def test_the_extended_psw_of_the_model_67_is_chosen_by_control_register_6() -> N
 
 def test_the_machines_differ_where_the_manuals_do() -> None:
     forms = {name: {i.mnemonic for i in build().instructions.values()} for name, build in MACHINES.items()}
-    assert forms["s360-67"] - forms["s370"] == {"LMC", "STMC", "BAS", "BASR"}
+    # BAS and BASR, which the Model 67 had first, are in the later editions of GA22-7000.
+    assert forms["s360-67"] - forms["s370"] == {"LMC", "STMC"}
     assert {"LCTL", "STCK", "CS", "STNSM", "SPX"} <= forms["s370"] - forms["s360-67"]
 
 

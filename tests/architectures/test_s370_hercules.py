@@ -19,7 +19,8 @@ import s370_cases
 from s370_cases import answer, case_of, state_of, tables
 
 from popek.architectures.s360.encoding import encode
-from popek.architectures.s360.s370 import S370, build
+from popek.architectures.s360.s370 import build
+from popek.architectures.s360.s370_state import S370
 from popek.architectures.s360.state import BAD_FORMAT, PAGE_LENGTH
 from popek.architectures.s360.tables import walk
 from popek.emulators.hercules import (
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.emulator("hercules")
 
 CASES_PER_FORM = 16
 KEY, FETCH_PROTECTION, REFERENCE_CHANGE = 0x78, 0x04, 0x03
+TWO_OPERANDS = ("MVC", "MVN", "MVZ", "MVO", "MVCIN", "NC", "OC", "XC", "PACK", "UNPK", "TR", "TRT")
 ACCESS_CODES = (0x04, 0x05, 0x10, 0x11, 0x12)
 
 
@@ -124,6 +126,16 @@ def _prefix_operand(c: Compared) -> bool:
     return bool(operand & 0x7F) or bool(c.case.psw >> 58 & 1)
 
 
+def _interrupted_move(c: Compared) -> bool:
+    codes = 3 << (44 if c.extended else 28)
+    return (
+        c.mnemonic in s370_cases.LONG
+        and c.code(c.model) in ACCESS_CODES
+        and c.differing() == {"old_psw"}
+        and (c.model.old_psw ^ c.hercules.old_psw) & ~codes == 0
+    )
+
+
 # How a deviation is recognised, by its name in hercules-deviations.toml.
 RECOGNISED: Mapping[str, Callable[[Compared], bool]] = {
     "page-table-length": lambda c: c.meets(PAGE_LENGTH) and c.case.cr[0] >> 19 & 0x1F == 0x10,
@@ -138,10 +150,11 @@ RECOGNISED: Mapping[str, Callable[[Compared], bool]] = {
     "direct-control": lambda c: c.mnemonic in ("WRD", "RDD") and c.code(c.hercules) == 0x01,
     "clock-comparator-resolution": _clock_comparator,
     "order-of-operands": lambda c: (
-        c.mnemonic == "MVC" and c.code(c.model) in ACCESS_CODES and c.code(c.hercules) in ACCESS_CODES
+        c.mnemonic in TWO_OPERANDS and c.code(c.model) in ACCESS_CODES and c.code(c.hercules) in ACCESS_CODES
     ),
+    "condition-code-of-an-interrupted-move": _interrupted_move,
     "compare-until-unequal": lambda c: (
-        c.mnemonic == "CLC"
+        c.mnemonic in ("CLC", "CLM")
         and c.code(c.model) in ACCESS_CODES
         and c.differing() <= {"kind", "old_psw", "assigned"}
     ),
@@ -159,13 +172,14 @@ def directed(machine: Machine[S370]) -> list[tuple[Instruction, StepCase, dict[s
         psw: int,
         content: int = 0,
         keys: tuple[int, ...] = (0, 0, 0, 0),
+        last: tuple[int, ...] = (0, 0, 0, 0),
         **cr: int,
     ) -> tuple[Instruction, StepCase, dict[str, int]]:
         (instruction,) = machine.find(form)
         every = {n: parts.get(n, 0) for o in instruction.inputs for n, _ in o.part_names()}
         registers = [cr.get("cr0", 0x00800000), s370_cases.TABLES, *[0] * 14]
         registers[8] = cr.get("cr8", 0)
-        gr = [0, 0x24000, 0x8000, 0x4000, 0x1FFFFF, 0x3FFF, *[0] * 10]
+        gr = [0, 0x24000, 0x8000, 0x4000, 0x1FFFFF, 0x3FFF, *[0] * 6, *last]
         windows = tuple(struct.pack(">Q", content) * (n // 8) for _, n in WINDOWS)
         case = StepCase(encode(instruction, every), psw, tuple(gr), tuple(registers), keys, windows, 0x92)
         return instruction, case, every
@@ -185,6 +199,13 @@ def directed(machine: Machine[S370]) -> list[tuple[Instruction, StepCase, dict[s
         *reserved,
         *low_addresses,
         build_case("SSM D2(B2)", {f"{s}.d": 0x1C0}, ec, cr0=0x40800000),
+        build_case(
+            "MVCL R1,R2",
+            {"operand R1": 12, "operand R2": 14},
+            bc | 8 << 52 | 2 << 28,
+            keys=(0, 0x40, 0, 0),
+            last=(0x47FC, 8, 0x4010, 8),
+        ),
         build_case("L R1,D2(X2,B2)", {f"{rx}.b": 1, "operand R1": 9}, dat),
         build_case("MC D1(B1),I2", {"operand I2": 6, f"{first}.d": 0x123}, bc, cr8=0xFFFF),
         build_case("SPX D2(B2)", {f"{s}.d": 0x1C0}, bc, content=0x01000000_01000000),

@@ -11,7 +11,7 @@ from popek.kernel.scope import scope_of
 from popek.kernel.state import State
 from popek.kernel.words import TRUE
 
-LISTED = ["ia32", "ia64", "pdp10-ka10", "pdp10-ks10", "pdp11-45", "pg74", "s360-67", "s370", "x86-64"]
+LISTED = ["ia32", "ia64", "pdp10-ka10", "pdp10-ks10", "pdp11-45", "pg74", "rv64", "s360-67", "s370", "x86-64"]
 
 
 @pytest.mark.parametrize("name", LISTED)
@@ -57,3 +57,11 @@ def test_a_machine_without_a_list_says_so() -> None:
 def test_every_machine_has_a_list() -> None:
     assert {name for name, make in makers().items() if not scope_of(make()).listed} == set()
     assert set(LISTED) <= set(makers())
+
+
+def test_parts_are_told_by_what_they_have_in_common() -> None:
+    scope = scope_of(machine("s370"))
+    assert "LM (1 and 2 registers)" in scope.partly
+    assert any(part.instructions == ("LM", "STM") for part in scope.parts)
+    assert "EX" not in scope.left_out
+    assert {"AP", "EPAR"} <= set(scope.left_out)

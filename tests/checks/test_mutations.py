@@ -24,16 +24,14 @@ from popek.architectures.ia32.instructions import (
 )
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.pg74 import machine as pg74
+from popek.architectures.pg74.state import MEMORY_TRAP, Pg74
 from popek.architectures.x86.access import MemoryOperand
-from popek.architectures.x86.exceptions import (
-    GP,
-    NP,
-)
+from popek.architectures.x86.exceptions import GP, NP
 from popek.architectures.x86.flags import IF
 from popek.checks.runs import explore_instruction
 from popek.checks.verdict import Status
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Fault, Next, Trap
+from popek.kernel.outcome import Fault, MemoryFault, Next, Trap
 from popek.kernel.state import State
 from popek.kernel.words import TRUE, Word, all_of
 from popek.solving.solver import Answer, holds
@@ -280,24 +278,24 @@ def presence_checked_before_privilege(patch: Patch) -> Made:
 
 
 def grel_silent_in_spite_of_its_strap(patch: Patch) -> Made:
-    def grel(cpu: pg74.Pg74, a: Word) -> None:
+    def grel(cpu: Pg74, a: Word) -> None:
         cpu.store(a, cpu.relocation.base.zero_extend(32))
 
     return replaced(pg74.build(), "GREL a", grel)
 
 
 def bound_checked_one_too_far(patch: Patch) -> Made:
-    def real_address(cpu: pg74.Pg74, reference: Word) -> Word:
+    def real_address(cpu: Pg74, reference: Word) -> Word:
         if reference > cpu.relocation.bound:
-            raise pg74.MemoryFault(pg74.MEMORY_TRAP)
+            raise MemoryFault(MEMORY_TRAP)
         return cpu.relocation.base + reference
 
-    patch.setattr(pg74.Pg74, "real_address", real_address)
+    patch.setattr(Pg74, "real_address", real_address)
     return pg74.build()
 
 
 def references_without_relocation(patch: Patch) -> Made:
-    patch.setattr(pg74.Pg74, "real_address", lambda cpu, reference: reference)
+    patch.setattr(Pg74, "real_address", lambda cpu, reference: reference)
     return pg74.build()
 
 
@@ -337,7 +335,7 @@ def test_a_check_holds_of_the_machine_and_catches_its_mutation(
 def test_a_run_that_looks_whether_it_is_on_numbers_breaks_the_law_of_one_semantics() -> None:
     machine = pg74.build()
 
-    def cheating(cpu: pg74.Pg74, a: Word) -> None:
+    def cheating(cpu: Pg74, a: Word) -> None:
         cpu.pc = a + 1 if a.concrete else a
 
     replaced(machine, "JUMP a", cheating)

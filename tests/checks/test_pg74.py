@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from machine_shop import NO, YES, assert_reruns, classified, promised
 
-from popek.architectures.pg74.machine import STRAPPED, Pg74, build
+from popek.architectures.pg74.machine import build
+from popek.architectures.pg74.state import STRAPPED, Pg74
 from popek.checks.classify import Classification
 from popek.checks.survey import Request, Survey, Surveyor, survey
 from popek.checks.verdict import Status

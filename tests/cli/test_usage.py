@@ -83,8 +83,8 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> 
         (["vmcs", "check", ""], "expected a file, and its name is empty"),
         (["vmcb", "check", ""], "expected a file, and its name is empty"),
         (["difftest", "ia32", "--against", "qemu"], "--against qemu: expected bochs or unicorn"),
-        (["difftest", "vtx", "--against", "qemu"], "--against qemu: expected bochs"),
-        (["difftest", "svm", "--cases", "0"], "--cases 0: expected a number above 0"),
+        (["difftest", "non-root", "--against", "qemu"], "--against qemu: expected bochs"),
+        (["difftest", "vmrun", "--cases", "0"], "--cases 0: expected a number above 0"),
     ],
 )
 def test_values_are_checked_before_the_work(arguments: list[str], line: str) -> None:

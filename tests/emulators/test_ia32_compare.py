@@ -23,24 +23,14 @@ from popek.architectures.ia32.instructions import (
 )
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.x86 import descriptors
-from popek.architectures.x86.exceptions import (
-    GP,
-    NP,
-)
+from popek.architectures.x86.exceptions import GP, NP
 from popek.architectures.x86.flags import IF
 from popek.emulators.ia32.assembly import assemble_all, assembly_text
 from popek.emulators.ia32.cases import Case, Mode, random_case
 from popek.emulators.ia32.compare import BOCHS, DifftestReport, compare, difftest
 from popek.emulators.ia32.deviations import deviations, recognised
-from popek.emulators.ia32.expectation import OutsideError
-from popek.emulators.ia32.step import (
-    CODE_SELECTORS,
-    FREE_SELECTOR,
-    GDT_BASE,
-    STACK_TOPS,
-    StepResult,
-    segment_descriptor,
-)
+from popek.emulators.ia32.step import CODE_SELECTORS, FREE_SELECTOR, GDT_BASE, STACK_TOPS, segment_descriptor
+from popek.emulators.x86.expectation import OutsideError, StepResult
 from popek.kernel.machine import UnknownNameError
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word

@@ -27,7 +27,6 @@ from popek.emulators.ia32.step import (
     TSS_SELECTOR,
     StepCase,
     StepCaseError,
-    StepResult,
     default_tss,
     gate_descriptor,
     initial_memory,
@@ -35,6 +34,7 @@ from popek.emulators.ia32.step import (
     run_steps,
     segment_descriptor,
 )
+from popek.emulators.x86.expectation import StepResult
 
 pytestmark = pytest.mark.emulator
 

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from popek.architectures import ia32
-from popek.architectures.ia32 import descriptors
 from popek.architectures.ia32.instructions import far_transfers, flags, protection
 from popek.architectures.ia32.state import Ia32
+from popek.architectures.x86 import descriptors
+from popek.architectures.x86.flags import IF
 from popek.emulators.ia32.cases import Case
 from popek.emulators.ia32.compare import DifftestReport, compare, difftest
-from popek.emulators.ia32.expectation import OutsideError
-from popek.emulators.ia32.unicorn import FORMS, LEFT_OUT, UNICORN, recognised
+from popek.emulators.ia32.unicorn import FORMS, LEFT_OUT, UNICORN
+from popek.emulators.ia32.unicorn_deviations import recognised
+from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.words import TRUE, Word
 
 pytestmark = pytest.mark.emulator
@@ -77,7 +79,7 @@ def _found(form: str, cases: int) -> Any:
 
 
 def test_a_widened_mask_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flags, "STATUS_AND_PROGRAM", flags.STATUS_AND_PROGRAM | flags.IF)
+    monkeypatch.setattr(flags, "STATUS_AND_PROGRAM", flags.STATUS_AND_PROGRAM | IF)
     difference = _found("POPFD", 60)
     assert [line.split(":")[0] for line in difference.details] == ["eflags"]
 

@@ -13,15 +13,16 @@ import attrs
 import pytest
 
 from popek.architectures.pdp10 import MACHINES
+from popek.architectures.pdp10.arithmetic import FLOATING
 from popek.architectures.pdp10.encoding import encode
-from popek.architectures.pdp10.ka10 import Ka10
-from popek.architectures.pdp10.ks10 import Ks10
+from popek.architectures.pdp10.ka10_state import Ka10
+from popek.architectures.pdp10.ks10_state import Ks10
 from popek.emulators.simh.pdp10 import EXECUTIVE_TABLE, USER_TABLES, Ks10Result, process_maps, run_steps
 from popek.emulators.simh.simulator import run_cases, settled
 from popek.kernel.instruction import Instruction
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelledError, Outcome, Trap
-from popek.kernel.words import Word
+from popek.kernel.words import Word, concat
 
 pytestmark = pytest.mark.emulator("pdp10")
 
@@ -33,6 +34,10 @@ CONTINUED = ("XCT E", "PXCT P, E", "LUUO L, AC, E")
 INTERRUPTS = (
     "pi_on", "pi_enabled", "pi_active", "pi_requests", "apr_enabled", "apr_flags", "apr_channel",
 )  # fmt: skip
+SHIFTS = ("LSH", "ROT", "ASH", "LSHC", "ROTC", "ASHC")
+BYTES = ("LDB", "DPB", "IBP")
+FLOATING_FLAGS = 0o11007  # Overflow, Floating Overflow, Trap 1, Underflow, No Divide
+TABLES = {EXECUTIVE_TABLE, *USER_TABLES}
 DEVIATIONS = tomllib.loads(files("popek_specs").joinpath("pdp/simh-deviations.toml").read_text("utf-8"))[
     "deviations"
 ]
@@ -118,8 +123,21 @@ def parts_for(rng: random.Random, instruction: Instruction) -> dict[str, Word]:
         if instruction.mnemonic == "WRAPR":
             # Interrupting the console makes the simulated console act.
             parts["operand E"] = parts["operand E"].replace(10, 10, 0)
+        if instruction.mnemonic in SHIFTS and rng.random() < 0.7:
+            parts["operand E"] = Word(18, rng.choice((rng.randrange(80), (1 << 18) - rng.randrange(1, 80))))
         if int(instruction.valid(parts)):
             return parts
+
+
+def prepared(rng: random.Random, before: Ks10, instruction: Instruction, parts: dict[str, Word]) -> None:
+    """Accumulators that an instruction can do with: short transfers, small dividends."""
+    if instruction.mnemonic == "BLT":
+        place = rng.choice((0o30, 0o777, 0o1000, 0o17777, 0o20000, rng.getrandbits(18)))
+        source = rng.choice((address(rng), place - 1, place + 1)) % (1 << 18)
+        before.ac[parts["operand AC"]] = Word(36, source << 18 | place)
+        parts["operand E"] = Word(18, (place + rng.choice((0, 0, 1, 3, 5))) % (1 << 18))
+    if instruction.mnemonic in ("DIVI", "IDIVI") and rng.random() < 0.5:
+        before.ac[parts["operand AC"]] = Word(36, rng.choice((0, 1, (1 << 36) - 1, 5)))
 
 
 def code(instruction: Instruction, parts: Mapping[str, Word]) -> int:
@@ -129,6 +147,7 @@ def code(instruction: Instruction, parts: Mapping[str, Word]) -> int:
 def made(rng: random.Random, instruction: Instruction) -> Case | None:
     """A case whose memory holds every cell the run needs; None where the model does not say what happens."""
     before, parts = state(rng), parts_for(rng, instruction)
+    prepared(rng, before, instruction, parts)
     fixed = {cell(before, int(before.pc)): code(instruction, parts)}
     table = int(before.ubr) << 9
     for place in (*UPT_NEW, PAGE_FAIL_NEW):
@@ -147,6 +166,13 @@ def made(rng: random.Random, instruction: Instruction) -> Case | None:
             fixed.setdefault(cell(before, where), code(target, then))
             if fixed[cell(before, where)] != code(target, then):
                 return None
+    if instruction.mnemonic in BYTES:
+        # A direct pointer: where an indirect one leads is an operand of the model's.
+        where, pointer = int(parts["operand E"]), byte_pointer(rng)
+        if where < 0o20:
+            before.ac[where] = Word(36, pointer)
+        elif cell(before, where) >> 9 in TABLES or fixed.setdefault(cell(before, where), pointer) != pointer:
+            return None
     outcome: Outcome[Ks10] | None = None
 
     def run(contents: dict[int, int]) -> Mapping[int, int]:
@@ -169,10 +195,17 @@ def made(rng: random.Random, instruction: Instruction) -> Case | None:
     before.memory = Memory(20, 36, cells)
     if not isinstance(outcome, Next | Trap):
         return None
-    tables = {EXECUTIVE_TABLE, *USER_TABLES}
-    if any(place >> 9 in tables and place not in fixed and place not in extra for place in cells):
+    if any(place >> 9 in TABLES and place not in fixed and place not in extra for place in cells):
         return None  # it would change the page tables under the cases to come
     return Case(instruction, target, parts, then, before, outcome, expected(before, outcome))
+
+
+def byte_pointer(rng: random.Random) -> int:
+    position, size = (
+        rng.choice((0, 7, 29, 35, 36, 63, rng.randrange(64))),
+        rng.choice((0, 1, 7, 36, rng.randrange(64))),
+    )
+    return position << 30 | size << 24 | rng.choice((0, 0, rng.randrange(16))) << 18 | address(rng)
 
 
 def cell(before: Ks10, virtual: int) -> int:
@@ -191,7 +224,9 @@ def expected(before: Ks10, outcome: Outcome[Ks10]) -> Ks10:
     with pytest.raises(NotModelledError):
         MACHINE.deliver(before, outcome)
     after, table = outcome.state.copy(), int(before.ubr) << 9
-    after.memory = after.memory.store(Word(20, table + PAGE_FAIL_PC), before.pc_word)
+    after.memory = after.memory.store(
+        Word(20, table + PAGE_FAIL_PC), concat(outcome.state.flags.value, Word(5, 0), before.pc)
+    )
     after.pc = Word(18, HANDLER)
     after.flags = after.memory.load(Word(20, table + PAGE_FAIL_NEW))[35:23]
     return after
@@ -214,6 +249,17 @@ def unlike(model: Ks10, simh: Ks10) -> dict[str, tuple[str, str | None]]:
         for name, value in visible(model).items()
         if theirs.get(name) != value
     }
+
+
+def apart_from_numbers(case: Case, difference: dict[str, Any]) -> dict[str, Any]:
+    """What differs besides the accumulator and the flags that floating point leaves to an unknown function."""
+    if case.instruction.mnemonic not in FLOATING or not isinstance(case.outcome, Next):
+        return difference
+    left_open = {f"ac{int(case.operands['operand AC']):o}"}
+    model, simh = case.expected.flags.value, difference.get("flags", (None, None))[1]
+    if simh is not None and (int(model) ^ int(simh, 8)) & ~FLOATING_FLAGS == 0:
+        left_open.add("flags")
+    return {name: pair for name, pair in difference.items() if name not in left_open}
 
 
 def pushes_onto_pointer(case: Case) -> bool:
@@ -239,7 +285,7 @@ CONDITIONS: dict[str, Callable[[Case], bool]] = {
 
 @pytest.fixture(scope="module")
 def runs() -> list[tuple[Case, Ks10Result]]:
-    rng = random.Random(1978)
+    rng = random.Random(10)
     cases = [
         case
         for instruction in MACHINE.instructions.values()
@@ -253,7 +299,7 @@ def test_every_instruction_does_what_simh_does(runs: list[tuple[Case, Ks10Result
     wrong = []
     for case, result in runs:
         listed = any(condition(case) for condition in CONDITIONS.values())
-        difference = unlike(case.expected, result.state)
+        difference = apart_from_numbers(case, unlike(case.expected, result.state))
         if bool(difference) is not listed:
             wrong.append(f"{case}: {difference or 'no difference, though one is listed'}")
     assert len(runs) > 1000
@@ -293,6 +339,13 @@ SHARED = (
     "JRA AC, E", "PUSH AC, E", "POP AC, E", "PUSHJ AC, E", "POPJ AC, E", "JRST E", "JRST 2, (X)",
     "JRST 4, E", "JRST 10, E", "JRST 12, (X)",
 )  # fmt: skip
+# All of these modules, but what fetches on one of them only, counts halves by itself, or is left open.
+SHARED += tuple(
+    instruction.form
+    for instruction in MACHINES["pdp10-ka10"]().instructions.values()
+    if instruction.semantics.__module__.endswith(("words_and_halves", "pdp10.arithmetic"))
+    and instruction.mnemonic not in ("SETCA", "AOBJP", "AOBJN", *FLOATING)
+)
 LATER_FLAGS = 0o74  # bits 7 to 10
 KA10 = MACHINES["pdp10-ka10"]()
 

@@ -10,7 +10,8 @@ import pytest
 
 from popek.architectures.pdp11 import MACHINES
 from popek.architectures.pdp11.encoding import encode
-from popek.architectures.pdp11.state import Pdp11
+from popek.architectures.pdp11.floating import ARITHMETIC
+from popek.architectures.pdp11.state import FPS_BITS, Pdp11
 from popek.emulators.simh.pdp11 import LAST_BLOCK, Pdp11Result, Pdp11Step, run_steps
 from popek.emulators.simh.simulator import settled
 from popek.kernel.instruction import Instruction
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.emulator("pdp11")
 MACHINE = MACHINES["pdp11-45"]()
 CASES_PER_FORM = 24
 HANDLER, WHOLE_PAGE, BRANCH_TO_SELF = 0o1000, 0o77406, 0o777
-VECTORS = (0o4, 0o10, 0o14, 0o20, 0o30, 0o34, 0o250)
+VECTORS = (0o4, 0o10, 0o14, 0o20, 0o30, 0o34, 0o244, 0o250)
 
 
 @attrs.frozen(eq=False)
@@ -57,6 +58,12 @@ def page(rng: random.Random) -> tuple[int, int]:
     return par, length << 8 | rng.randrange(2) << 3 | rng.choice((0, 1, 2, 2, 3, 4, 5, 6, 6, 6, 7))
 
 
+def floating(rng: random.Random) -> int:
+    """A number of double precision, zeros, -0 and extreme exponents among them."""
+    exponent = rng.choice((0, 0, 1, 0o200, 0o377, rng.getrandbits(8)))
+    return rng.getrandbits(1) << 63 | exponent << 55 | rng.choice((0, rng.getrandbits(55)))
+
+
 def state(rng: random.Random, *, requests: bool) -> Pdp11:
     mode, previous = rng.choice((0, 1, 3, 3)), rng.choice((0, 1, 3, 3))
     priority = rng.randrange(8)
@@ -75,6 +82,9 @@ def state(rng: random.Random, *, requests: bool) -> Pdp11:
     )
     for number in range(12):
         before.r[number] = Word(16, address(rng))
+    before.fps = Word(16, rng.getrandbits(16) & FPS_BITS & ~(1 << 15))
+    for number in range(6):
+        before.fac[number] = Word(64, floating(rng))
     for number in range(4):
         for n in range(8):
             par, pdr = page(rng)
@@ -172,6 +182,8 @@ def visible(state: Pdp11) -> dict[str, int]:
     mode = int(state.ps.current)
     shown = {name: int(state[name]) for name in ("ps", "pc", "pirq", "mme", "running", "waiting")}
     shown |= {f"r{number}": int(state.r[number]) for number in range(12)}
+    shown |= {f"fac{number}": int(state.fac[number]) for number in range(6)}
+    shown |= {name: int(state[name]) for name in ("fps", "fec", "fea")}
     for number, name in ((0, "ksp"), (1, "ssp"), (3, "usp")):
         shown[name] = int(state.sp if number == mode else state[name])
         for n in range(8):
@@ -190,6 +202,16 @@ def unlike(expected: Pdp11, found: Pdp11) -> dict[str, tuple[int, int | None]]:
     return {name: (value, simh.get(name)) for name, value in model.items() if simh.get(name) != value}
 
 
+def left_open(case: Case) -> set[str]:
+    """What the model leaves to an unknown function: all of floating point arithmetic but a division by zero."""
+    name = case.instruction.mnemonic
+    if name not in ARITHMETIC:
+        return set()
+    if name == "DIVF" and int(case.before.fac[int(case.operands["operand FS"])]) >> 55 & 0xFF == 0:
+        return {"fps"}
+    return {"fps", "fec", "fea", "trap", f"fac{int(case.operands['operand AC'])}"}
+
+
 @pytest.fixture(scope="module")
 def runs() -> list[tuple[Case, Pdp11Result]]:
     cases = all_cases(requests=True)
@@ -200,8 +222,11 @@ def test_every_instruction_does_what_simh_does(runs: list[tuple[Case, Pdp11Resul
     wrong = []
     for case, result in runs:
         trap = case.outcome.vector if isinstance(case.outcome, Trap) else None
-        difference = unlike(case.outcome.state, result.state)
-        if difference or trap != result.trap:
+        open_here = left_open(case)
+        difference = {
+            n: pair for n, pair in unlike(case.outcome.state, result.state).items() if n not in open_here
+        }
+        if difference or (trap != result.trap and "trap" not in open_here):
             wrong.append(f"{case}: {trap} against {result.trap}; {difference}")
     assert len(runs) > 1000
     assert not wrong, f"{len(wrong)} of {len(runs)}\n" + "\n".join(wrong[:10])
@@ -215,6 +240,8 @@ def test_traps_are_delivered_as_simh_delivers_them() -> None:
         cases, run_steps([Pdp11Step(c.before, deliver=True) for c in cases]), strict=True
     ):
         assert case.delivered is not None
+        if left_open(case):
+            continue
         difference = unlike(case.delivered, result.state)
         if difference:
             wrong.append(f"{case}: {difference}")
@@ -227,5 +254,5 @@ def test_the_cases_reach_every_mode_and_every_way_to_end(runs: list[tuple[Case, 
     assert reached >= {(mode, kind) for mode in (0, 1, 3) for kind in ("Next", "Trap")}
     assert {result.trap.name for _, result in runs if result.trap} >= {
         "bus error", "memory management", "illegal HALT", "reserved instruction", "trace", "BPT", "IOT",
-        "EMT", "TRAP",
+        "EMT", "TRAP", "floating point",
     }  # fmt: skip

@@ -11,11 +11,7 @@ from typing import Any
 import pytest
 
 from popek.architectures import machine
-from popek.architectures.x86.exceptions import (
-    GP,
-    PF,
-    SS,
-)
+from popek.architectures.x86.exceptions import GP, PF, SS
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.instructions import (
     far_transfers,
@@ -27,10 +23,11 @@ from popek.architectures.x86_64.instructions import (
     system_calls,
 )
 from popek.architectures.x86_64.state import RDI, X64
+from popek.emulators.x86.expectation import OutsideError
 from popek.emulators.x86_64.cases import LEFT_OUT, UNTESTED, Case
 from popek.emulators.x86_64.compare import DifftestReport, compare, difftest
 from popek.emulators.x86_64.deviations import deviations, recognised
-from popek.emulators.x86_64.expectation import UNOBSERVED, OutsideError
+from popek.emulators.x86_64.expectation import UNOBSERVED
 from popek.kernel.machine import UnknownNameError
 from popek.kernel.outcome import Fault, MemoryFault
 from popek.kernel.words import Word

@@ -9,6 +9,7 @@ import pytest
 
 from popek.emulators import programs
 from popek.emulators.bochs import simulator as bochs
+from popek.emulators.x86.expectation import StepResult
 from popek.emulators.x86_64.step import (
     COMPATIBLE_SELECTORS,
     IDT_BASE,
@@ -17,7 +18,6 @@ from popek.emulators.x86_64.step import (
     RESERVED_SELECTOR,
     STACK_TOPS,
     StepCase,
-    StepResult,
     gate_descriptor,
     initial_memory,
     plain_state,
@@ -42,9 +42,9 @@ def test_every_component_arrives_as_it_was_given() -> None:
     cases = [StepCase(b"\x90", plain_state(cpl, long=long)) for cpl, long in LEVELS]
     for case, result in zip(cases, run_steps(cases), strict=True):
         assert result.kind == "next"
-        unlike = {name for name, value in case.state.items() if result.state.get(name) != value}
+        unlike = {name for name, value in case.state.items() if result.registers.get(name) != value}
         assert unlike == {"rip"}
-        assert result.state["rip"] == case.state["rip"] + 1
+        assert result.registers["rip"] == case.state["rip"] + 1
 
 
 def test_values_of_64_bits_arrive_whole() -> None:
@@ -54,15 +54,15 @@ def test_values_of_64_bits_arrive_whole() -> None:
         "ds.limit": 0x1234, "ds.rights": 0x40F1,
     }  # fmt: skip
     result = one(b"\x90", 3, **{name.replace(".", "__"): value for name, value in wanted.items()})
-    assert {name: result.state[name] for name in wanted} == wanted
+    assert {name: result.registers[name] for name in wanted} == wanted
 
 
 def test_a_fault_shows_its_vector_and_code_at_every_level() -> None:
     results = run_steps([StepCase(b"\x0f\x0b", plain_state(cpl, long=long)) for cpl, long in LEVELS])
     assert [(r.kind, r.vector, r.error_code) for r in results] == [("trap", 6, None)] * 8
-    assert [r.state["cs.selector"] & 3 for r in results] == [cpl for cpl, _ in LEVELS]
+    assert [r.registers["cs.selector"] & 3 for r in results] == [cpl for cpl, _ in LEVELS]
     privileged = one(b"\xf4", 3)
-    assert (privileged.vector, privileged.error_code, privileged.state["rsp"]) == (13, 0, STACK_TOPS[3])
+    assert (privileged.vector, privileged.error_code, privileged.registers["rsp"]) == (13, 0, STACK_TOPS[3])
 
 
 def test_pages_below_user_base_are_the_supervisors() -> None:
@@ -77,24 +77,28 @@ def test_halting_ends_by_the_watchdog() -> None:
 
 def test_a_landing_is_recognised_where_a_marker_is_and_elsewhere() -> None:
     jump = b"\xff\xe0"
-    assert (one(jump, rax=KERNEL_LANDING).kind, one(jump, rax=KERNEL_LANDING).state["rip"]) == (
+    assert (one(jump, rax=KERNEL_LANDING).kind, one(jump, rax=KERNEL_LANDING).registers["rip"]) == (
         "next",
         KERNEL_LANDING,
     )
     elsewhere = one(jump, rax=0x6000)
-    assert (elsewhere.kind, elsewhere.state["rip"]) == ("next", 0x6000)
+    assert (elsewhere.kind, elsewhere.registers["rip"]) == ("next", 0x6000)
 
 
 def test_hidden_parts_are_there_at_a_marker_and_not_after_a_gate() -> None:
-    assert one(b"\x90", 3, False).state["cs.rights"] == 0xC0FB
-    assert "cs.rights" not in one(b"\x0f\x0b").state
-    assert one(b"\x90", 2, False).state["cs.selector"] == COMPATIBLE_SELECTORS[2]
+    assert one(b"\x90", 3, False).registers["cs.rights"] == 0xC0FB
+    assert "cs.rights" not in one(b"\x0f\x0b").registers
+    assert one(b"\x90", 2, False).registers["cs.selector"] == COMPATIBLE_SELECTORS[2]
 
 
 def test_a_gate_of_the_case_is_taken() -> None:
     gate = gate_descriptor(RESERVED_SELECTOR, KERNEL_LANDING, 0x8E00, ist=2)
     result = one(b"\xcd\x80", memory=((IDT_BASE + 0x800, gate),))
-    assert (result.kind, result.state["rip"], result.state["rsp"]) == ("next", KERNEL_LANDING, 0xE000 - 40)
+    assert (result.kind, result.registers["rip"], result.registers["rsp"]) == (
+        "next",
+        KERNEL_LANDING,
+        0xE000 - 40,
+    )
 
 
 def test_watched_memory_and_the_initial_memory() -> None:
@@ -109,7 +113,7 @@ def test_watched_memory_and_the_initial_memory() -> None:
 def test_cases_do_not_touch_one_another() -> None:
     writes = StepCase(b"\x50", plain_state(0) | {"rax": 5})
     reads = StepCase(b"\x48\x8b\x04\x25\xf8\x7f\x00\x00", plain_state(0))
-    assert run_steps([writes, reads])[1].state["rax"] == 0xF1F1F1F1F1F1F1F1
+    assert run_steps([writes, reads])[1].registers["rax"] == 0xF1F1F1F1F1F1F1F1
 
 
 def test_a_processor_that_shuts_down_costs_its_case_alone() -> None:

@@ -1,16 +1,20 @@
-"""`popek vti`: what a user sees."""
+"""`popek assist … vt-i`: what a user sees."""
 
 from __future__ import annotations
 
 import json
-from functools import cache
 
 import pytest
 
-from popek.architectures.ia64.vti.fidelity import Profile
-from popek.assistance import vti_requirements
+from popek.architectures.ia64.vti.assistance import VT_I, written
+from popek.assistance.judgement import judge
+from popek.cli import assist
 from popek.cli.errors import UserError
-from popek.cli.vti import check, requirements, synthesize
+
+
+def check(*what: str, vac: str | None = None, vdc: str | None = None, **options: object) -> int:
+    fields = [f"{name}={value}" for name, value in (("vac", vac), ("vdc", vdc)) if value is not None]
+    return assist.check("vt-i", *what, set_=tuple(fields), **options)
 
 
 def answer(capsys: pytest.CaptureFixture[str]) -> dict:
@@ -20,7 +24,7 @@ def answer(capsys: pytest.CaptureFixture[str]) -> dict:
 def test_all_zero_bits_are_refuted_with_a_vmsw_witness(capsys) -> None:
     assert check(vac="0", vdc="0", json=True) == 1
     found = answer(capsys)
-    assert found["schema"] == "popek/vti-verdict/1"
+    assert found["schema"] == "popek/assistance-check/1"
     assert found["outcome"] == "unsafe"
     assert [rule["id"] for rule in found["broken"]] == ["V3"]
     rows = {row["form"]: row for row in found["instructions"]}
@@ -38,7 +42,7 @@ def test_d_vmsw_repairs_it_and_the_text_says_what_stays_open(capsys) -> None:
     assert check(vac="0", vdc="1") == 0
     text = capsys.readouterr().out
     assert text.startswith("command line: sound")
-    assert "whatever the bits, not faithful: mov r = pmd[r]" in text
+    assert "whatever the controls, not faithful: mov r = pmd[r]" in text
 
 
 def test_refused_pair(capsys) -> None:
@@ -61,37 +65,44 @@ def test_a_file_is_judged_by_every_rule(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "expected a file, or both --vac and --vdc"),
-        ({"vac": "1"}, "expected a file, or both --vac and --vdc"),
+        ({}, "expected a configuration: a file, a known name, or --set FIELD=VALUE"),
+        ({"vac": "1"}, "expected both vac and vdc, such as --set vac=0x7f --set vdc=0x1"),
         ({"vac": "0x7g", "vdc": "0"}, "vac: expected a number such as 0x7f, not '0x7g'"),
-        ({"file": "no-such.toml"}, "no-such.toml: No such file or directory"),
+        ({"file": "no-such.toml"}, "no-such.toml: neither a file nor a known configuration"),
         ({"file": "a.toml", "vac": "0"}, "not both"),
         ({"vac": "0", "vdc": "0", "grant": ("disk",)}, "--grant disk: expected one of"),
-        ({"vac": "0", "vdc": "0", "assume": ("X=1",)}, "--assume X=1: expected NAME=0 or NAME=1"),
+        ({"vac": "0", "vdc": "0", "assume": ("X=1",)}, "--assume X=1: expected NAME, NAME=0 or NAME=1"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message) -> None:
     file = arguments.pop("file", None)
     with pytest.raises(UserError) as caught:
-        check(file, **arguments)
+        check(*([file] if file else []), **arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_requirements_and_synthesis(capsys, monkeypatch) -> None:
-    derive = vti_requirements.derive
-    once = cache(lambda grants: derive(Profile(grants=grants)))
-    monkeypatch.setattr(vti_requirements, "derive", lambda profile, progress: once(profile.grants))
-    assert requirements(json=True) == 0
+def test_requirements_and_synthesis(capsys) -> None:
+    assert assist.requirements("vt-i", json=True) == 0
     rows = {row["form"]: row for row in answer(capsys)["instructions"]}
     assert rows["vmsw.0"]["safe"] == "d_vmsw = 1 or promotion_pages = 0"
     assert rows["mov r = pmd[r]"]["faithful"] == "never"
     assert "add r = r, r" not in rows
-    assert requirements() == 0
+    assert assist.requirements("vt-i") == 0
     assert "d_vmsw = 1" in capsys.readouterr().out
-    assert synthesize(json=True) == 0
+    assert assist.synthesize("vt-i", json=True) == 0
     found = answer(capsys)
-    assert (found["vac"], found["vdc"]) == ("0x7f", "0x1")
+    assert found["fields"] == {"vac": "0x7f", "vdc": "0x1"}
     assert found["open"] == ["mov r = pmd[r]", "tf r = imm8"]
-    assert synthesize() == 0
-    assert "vac = 0x7f, vdc = 0x1" in capsys.readouterr().out
+    assert assist.synthesize("vt-i") == 0
+    assert "left open whatever the controls: mov r = pmd[r], tf r = imm8" in capsys.readouterr().out
+
+
+def test_whom_bits_harm() -> None:
+    """Xen's bits keep interrupts and the timer; PMD can be read, so nobody can own the counters."""
+    forms = ("mov r = cr.ivr", "mov r = pmd[r]", "mov cr.itm = r")
+    found = judge(VT_I, written({"vac": "0x7f", "vdc": "1"}), forms=forms, witnesses=False)
+    assert {"external-interrupts", "timer"} <= set(found.kept)
+    assert [(row.form, [(h.owner, h.failure) for h in row.harms]) for row in found.rows if row.harms] == [
+        ("mov r = pmd[r]", [("counters", "unfaithful")])
+    ]

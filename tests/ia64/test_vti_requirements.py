@@ -8,38 +8,19 @@ from typing import Any
 import attrs
 import pytest
 
-from popek.architectures.ia64.vti.fidelity import Profile, obligation
-from popek.architectures.ia64.vti.requirements import Requirement, disjunction, requirement
-from popek.architectures.ia64.vti.synthesis import synthesize
-from popek.assistance.vti_requirements import witness
+from popek.architectures.ia64.vti.arrangement import OWNABLE, Profile
+from popek.architectures.ia64.vti.assistance import VT_I
+from popek.assistance.desk import Duty, desk_of
+from popek.assistance.requirements import Requirement, disjunction
+from popek.assistance.synthesis import Synthesis, processor_of, synthesize
+from popek.assistance.witness import witness
 from popek.checks.counterexample import ReplayError
-from popek.checks.runs import explore_instruction
-from popek.checks.verdict import Question
-from popek.solving.solver import Answer
 
-from .machine_room import ia64
-
-ANSWERS = {Answer.SAT: True, Answer.UNSAT: False, Answer.UNKNOWN: None}
-
-
-def assume(base: Sequence[Any]) -> Any:
-    return lambda conditions: ANSWERS[Question("test", [*base, *conditions]).ask()[0]]
-
-
-_FOUND: dict[str, Requirement] = {}
+DESK = desk_of(VT_I)
 
 
 def derived(form: str, profile: Profile | None = None) -> Requirement:
-    profile = profile or Profile()
-    key = f"{form} {profile}"
-    if key not in _FOUND:
-        _FOUND[key] = _derive(form, profile)
-    return _FOUND[key]
-
-
-def _derive(form: str, profile: Profile) -> Requirement:
-    instruction = ia64().instructions[form]
-    return requirement(obligation(instruction, explore_instruction(ia64(), instruction), profile), assume)
+    return DESK.required(form, profile or Profile())
 
 
 def conditions(form: str, **profile: Any) -> tuple[str, str]:
@@ -146,35 +127,34 @@ FORMS = (
 )  # fmt: skip
 
 
+def best(forms: Sequence[str], processor: str | None = None, *owns: str, **forced: int) -> Synthesis:
+    """The best bits for these forms, with some of them forced."""
+    chosen = processor_of(DESK, processor)
+    rules = {**chosen.rules, **{name: chosen.controls[name] == value for name, value in forced.items()}}
+    return synthesize(DESK, attrs.evolve(chosen, rules=rules), owns or None, forms=forms)
+
+
 def test_synthesis_finds_what_xen_and_kvm_set() -> None:
-    found = synthesize([derived(form) for form in FORMS], {"promotion_pages": 1, "si": 1})
-    assert found is not None
-    chosen = {name for name, value in found.bits.items() if value}
-    assert chosen == {
+    found = best(FORMS)
+    assert set(found.on) == {
         "a_int", "a_from_int_cr", "a_to_int_cr", "a_from_psr", "a_from_cpuid", "a_cover", "a_bsw", "d_vmsw",
     }  # fmt: skip
     assert found.open == ("mov r = pmd[r]", "tf r = imm8")
-    assert "cover" in found.native
+    assert "cover" in found.completes
 
 
 def test_synthesis_uses_later_bits_when_asked() -> None:
-    found = synthesize([derived(form) for form in FORMS], {"promotion_pages": 1, "si": 1}, later=True)
-    assert found is not None
-    assert found.bits["a_tf"] == 1
-    assert found.bits["d_psr_i"] == 0
+    found = best(FORMS, "later")
+    assert found.controls["a_tf"] == 1
+    assert found.controls["d_psr_i"] == 0
     assert found.open == ("mov r = pmd[r]",)
 
 
 def test_synthesis_never_chooses_a_pair_that_pal_refuses() -> None:
-    granted = Profile(grants=frozenset({"external-interrupts"}))
     # Interrupts dedicated to the guest make d_extint harmless, and it would save the most intercepts.
-    forms = ("mov r = cr.ivr", "mov cr.eoi = r")
-    found = synthesize([derived(f, granted) for f in forms], {"promotion_pages": 1, "si": 1})
-    assert found is not None
-    assert found.bits["d_extint"] == 1
-    forced = synthesize([derived(f, granted) for f in forms], {"promotion_pages": 1, "si": 1, "a_int": 1})
-    assert forced is not None
-    assert forced.bits["d_extint"] == 0
+    forms, owns = ("mov r = cr.ivr", "mov cr.eoi = r"), sorted(set(OWNABLE) - {"external-interrupts"})
+    assert best(forms, None, *owns).controls["d_extint"] == 1
+    assert best(forms, None, *owns, a_int=1).controls["d_extint"] == 0
 
 
 def test_conditions_are_as_short_as_can_be() -> None:
@@ -186,12 +166,16 @@ def test_conditions_are_as_short_as_can_be() -> None:
 
 
 def test_a_witness_that_does_not_fail_on_numbers_is_not_shown() -> None:
-    machine, setting = ia64(), {"d_vmsw": 0, "promotion_pages": 1}
-    instruction = machine.instructions["vmsw.0"]
-    due = obligation(instruction, explore_instruction(machine, instruction), Profile())
-    assert "psr.vm 1 → 0" in witness(due, setting, "unsafe", Profile()).virtualized
-    native_only = attrs.evolve(due, image=lambda guest, private: guest)
+    setting = {"d_vmsw": 0, "promotion_pages": 1}
+    due = DESK.duty("vmsw.0", Profile())
+    assert "psr.vm 1 → 0" in witness(due, setting, ("unsafe",)).virtualized
+
+    class NativeOnly(Duty):
+        def image(self, guest, private, setting):
+            return guest
+
+    native_only = NativeOnly(*(getattr(due, field.name) for field in attrs.fields(Duty)))
     with pytest.raises(ReplayError, match="'unsafe' does not replay"):
-        witness(native_only, setting, "unsafe", Profile())
-    with pytest.raises(ReplayError, match="satisfiable and is no more"):
-        witness(due, {**setting, "d_vmsw": 1}, "unsafe", Profile())
+        witness(native_only, setting, ("unsafe",))
+    with pytest.raises(ReplayError, match="no failure under"):
+        witness(due, {**setting, "d_vmsw": 1}, ("unsafe",))

@@ -21,6 +21,7 @@ NAMES = (
     "06-the-vmcs-doctor",
     "07-vt-i",
     "08-your-own-machine",
+    "09-risc-v",
 )
 LONGEST_CELL = 6  # lines; a cell with more is plumbing that belongs into popek.notebook
 TIMEOUT = 900  # seconds a cell may take on a busy machine

@@ -12,7 +12,7 @@ from popek.notebook import NotebookError
 
 
 def test_figure_of_exits_says_what_the_table_says() -> None:
-    found = notebook.vtx_exits("RDTSC", "CPUID", "CLD")
+    found = notebook.assist_exits("vt-x", "RDTSC", "CPUID", "CLD")
     drawn = found.figure()
     assert "rdtsc_exiting → RDTSC" in str(drawn)
     assert "RDTSC → 16 RDTSC" in str(drawn)
@@ -26,9 +26,9 @@ def test_figure_of_exits_says_what_the_table_says() -> None:
 
 
 def test_what_a_vmm_does_not_own_asks_nothing() -> None:
-    assert not notebook.vtx_requirements("RDTSC")[0].always
-    assert notebook.vtx_requirements("RDTSC", own=["halt"])[0].always
-    needs = notebook.vtx_requirements("HLT", own=["halt"], witnesses=True)[0].needs
+    assert not notebook.assist_requirements("vt-x", "RDTSC")[0].always
+    assert notebook.assist_requirements("vt-x", "RDTSC", own=["halt"])[0].always
+    needs = notebook.assist_requirements("vt-x", "HLT", own=["halt"], witnesses=True)[0].needs
     assert [(need.knob, need.value, need.witness.failure) for need in needs] == [
         ("primary.hlt_exiting", 1, "unsafe")
     ]
@@ -37,10 +37,10 @@ def test_what_a_vmm_does_not_own_asks_nothing() -> None:
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda: notebook.vtx_exits("HTL"), "unknown instruction 'HTL'; did you mean"),
-        (lambda: notebook.vtx_requirements("HLT", own=["tiem"]), "time"),
-        (lambda: notebook.vtx_synthesize("pentium"), "pentium"),
-        (lambda: notebook.vtx_judge("KWM"), "unknown hypervisor 'KWM'; did you mean KVM"),
+        (lambda: notebook.assist_exits("vt-x", "HTL"), "unknown instruction 'HTL'; did you mean"),
+        (lambda: notebook.assist_requirements("vt-x", "HLT", own=["tiem"]), "time"),
+        (lambda: notebook.assist_synthesize("vt-x", "pentium"), "pentium"),
+        (lambda: notebook.assist_judge("vt-x", "KWM"), "unknown configuration 'KWM'; did you mean KVM"),
     ],
 )
 def test_a_bad_question_gets_one_clear_line(ask: Callable[[], object], message: str) -> None:

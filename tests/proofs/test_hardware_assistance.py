@@ -8,34 +8,27 @@ from functools import cache
 import attrs
 import pytest
 
-from popek.architectures.ia64.vti.fidelity import KNOBS
-from popek.architectures.vtx.operation.ownership import EVERYTHING, profile
-from popek.assistance.vtx_requirements import derive, machine
-from popek.cli.assistance import compare as command
+from popek.architectures.ia64.vti.assistance import VT_I
+from popek.architectures.vtx.operation.assistance import VT_X
+from popek.assistance.desk import desk_of
+from popek.cli.assist import compare as command
 from popek.cli.errors import UserError
-from popek.kernel.machine import UnknownNameError
 from popek_proofs.assistance import comparison as assistance
-from popek_proofs.assistance.comparison import ASSISTANCES, QUERIES, Assistance, Cell, Choice, Table
+from popek_proofs.assistance.comparison import QUERIES, Cell, Compared, Table
 
 FORMS = ("CLI", "HLT", "MOV r32, CR0", "RDPMC", "SGDT m", "CPUID")
 CHEAP = ("mode-bit", "exits", "controls", "weakest-conditions", "best", "open", "theorem-1")
 
 
 @cache
-def vt_i() -> Assistance:
-    return ASSISTANCES["vt-i"]
+def vt_i() -> Compared:
+    return Compared(desk_of(VT_I))
 
 
 @cache
-def some_of_vt_x() -> Assistance:
-    """VT-x with a few forms, and no choice of controls."""
-    owned = profile(EVERYTHING)
-    return attrs.evolve(
-        ASSISTANCES["vt-x"],
-        forms=lambda: FORMS,
-        ask=lambda progress: [row.requirement for row in derive(FORMS, owned)],
-        choose=lambda found: Choice((), (), tuple(r.form for r in found if not r.sound)),
-    )
+def some_of_vt_x() -> Compared:
+    """VT-x with a few forms."""
+    return Compared(desk_of(VT_X), FORMS)
 
 
 @cache
@@ -62,7 +55,7 @@ def test_the_mode_bits_are_those_of_the_manuals() -> None:
 def test_every_form_is_counted_once() -> None:
     vti, vtx = cells("exits")
     assert sum(vti.value.values()) == len(vt_i().machine.instructions)
-    assert sum(vtx.value.values()) == len(machine().instructions)
+    assert sum(vtx.value.values()) == len(some_of_vt_x().desk.machine.instructions)
     assert vtx.value["always"] == 1  # CPUID; HLT, RDPMC, SGDT and MOV from CR0 as the controls say
     # Xen's cause codes name what can be intercepted; thash, ttag and most moves have no way around it.
     assert vti.value["always"] > 20
@@ -71,7 +64,7 @@ def test_every_form_is_counted_once() -> None:
 
 def test_the_controls_are_those_that_the_architectures_have() -> None:
     vti, vtx = cells("controls")
-    assert set(vti.value) <= set(KNOBS)
+    assert set(vti.value) <= {control.name for control in VT_I.controls}
     assert {"d_vmsw", "a_cover", "a_from_cpuid", "d_extint", "d_itm", "si"} <= set(vti.value)
     assert {"primary.hlt_exiting", "primary.rdpmc_exiting", "secondary.descriptor_table_exiting"} <= set(
         vtx.value
@@ -123,9 +116,8 @@ def _all(knobs: tuple[str, ...]) -> frozenset[tuple[int, ...]]:
     return frozenset(itertools.product((0, 1), repeat=len(knobs)))
 
 
-def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(assistance, "ASSISTANCES", {"vt-i": vt_i(), "vt-x": some_of_vt_x()})
-    assert command("vt-i", "vt-x", only=("mode-bit", "open"), json=True) == 0
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("vt-i", "vt-x", only=("mode-bit",), json=True) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["schema"] == "popek/hardware-assistance/1"
     assert [item["name"] for item in answer["assistances"]] == ["vt-i", "vt-x"]
@@ -139,5 +131,3 @@ def test_unknown_names_are_one_line() -> None:
         command("vt-y")
     with pytest.raises(UserError, match="mode-bit"):
         command(only=("mode-bits",))
-    with pytest.raises(UnknownNameError):
-        assistance.find(["svm"])

@@ -7,22 +7,14 @@ from functools import cache
 
 import pytest
 
-from popek.architectures.pg74.machine import STRAPPED, build
+from popek.architectures.pg74.machine import build
+from popek.architectures.pg74.state import STRAPPED
+from popek.checks.premise import A1, A10, THEOREM1
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration, configure
-from popek.kernel.outcome import Next, Trap
 from popek.kernel.words import Word
 from popek_proofs.theorems import paper_machine
-from popek_proofs.theorems.instantiate import (
-    BY_TRAP_ONLY,
-    COMPLETES_ALIKE,
-    CONFINED,
-    SENSITIVE_ARE_PRIVILEGED,
-    USER_COMPLETES_ALIKE,
-    USER_SENSITIVE_ARE_PRIVILEGED,
-    Instantiation,
-    instantiate,
-)
+from popek_proofs.theorems.instantiate import Instantiation, instantiate
 from popek_proofs.theorems.monitor import bare_step, shown
 from popek_proofs.theorems.red_pill import lines, shortest_red_pill
 from popek_proofs.theorems.single_step import tells_at_once
@@ -48,22 +40,21 @@ def test_with_every_strap_the_machine_is_virtualizable_by_theorem_1() -> None:
     sound = instantiate(build())
     assert sound.theorem1 is Status.HOLDS
     assert sound.theorem3 is Status.HOLDS
-    assert "is virtualizable by Theorem 1 (premises: every sensitive instruction is privileged" in str(sound)
+    assert "is virtualizable by Theorem 1 for what is modelled, over 11 modelled forms" in str(sound)
     sensitive = {c.instruction.mnemonic for c in sound.classes if c.sensitive is Truth.YES}
     privileged = {c.instruction.mnemonic for c in sound.classes if c.privileged is Truth.YES}
     # GMODE that traps is no longer sensitive: no run in user mode is left to compare.
     assert (sensitive, privileged) == (set(STRAPPED) - {"GMODE"}, set(STRAPPED))
     asked = {(p.name, p.form) for p in sound.premises}
-    assert {form for name, form in asked if name == SENSITIVE_ARE_PRIVILEGED} == set(build().instructions)
-    assert (CONFINED, "MOVE a, b") in asked
+    assert {form for name, form in asked if name == A1} == set(build().instructions)
 
 
 def test_premises_that_were_not_asked_are_said_to_be_taken_for_granted() -> None:
-    verdict = instantiate(build(), through_map=False)
-    assert verdict.theorem1 is Status.HOLDS
-    assert "; taken for granted: an instruction that completes on f(S) completes on S" in str(verdict)
-    asked = {p.name for p in verdict.premises}
-    assert asked == {SENSITIVE_ARE_PRIVILEGED, USER_SENSITIVE_ARE_PRIVILEGED, BY_TRAP_ONLY}
+    verdict = instantiate(build())
+    assert "; taken for granted: what is fetched from f(S) is what is fetched from S; entries lie" in str(
+        verdict
+    )
+    assert {p.name for p in verdict.not_asked(THEOREM1)} == {"A5_vector"}
 
 
 def test_no_program_of_up_to_two_instructions_tells_where_theorem_1_holds() -> None:
@@ -78,7 +69,7 @@ def test_a_silent_instruction_refutes_theorem_1_and_a_short_program_tells(strap:
     verdict = with_silent(strap)
     assert verdict.theorem1 is Status.REFUTED
     assert verdict.theorem3 is (Status.HOLDS if strap in HYBRID else Status.REFUTED)
-    assert {p.form.split()[0] for p in verdict.failing((SENSITIVE_ARE_PRIVILEGED,))} == {strap}
+    assert {p.form.split()[0] for p in verdict.failing((A1,))} == {strap}
     expected = (
         "by Theorem 3, not by Theorem 1, because"
         if strap in HYBRID
@@ -138,12 +129,12 @@ def test_a_red_pill_replays_step_by_step() -> None:
 
 FAULTS = {
     # fault: (theorem 1, theorem 3), the premise that fails
-    "silent-relocation": (Status.REFUTED, Status.HOLDS, SENSITIVE_ARE_PRIVILEGED),
-    "readable-mode": (Status.REFUTED, Status.HOLDS, SENSITIVE_ARE_PRIVILEGED),
-    "absolute-move": (Status.REFUTED, Status.REFUTED, SENSITIVE_ARE_PRIVILEGED),
-    "forgetful-trap": (Status.REFUTED, Status.REFUTED, SENSITIVE_ARE_PRIVILEGED),
-    "quiet-call": (Status.REFUTED, Status.HOLDS, COMPLETES_ALIKE),
-    "unchecked-store": (Status.REFUTED, Status.REFUTED, CONFINED),
+    "silent-relocation": (Status.REFUTED, Status.HOLDS, A1),
+    "readable-mode": (Status.REFUTED, Status.HOLDS, A1),
+    "absolute-move": (Status.REFUTED, Status.REFUTED, A1),
+    "forgetful-trap": (Status.REFUTED, Status.REFUTED, A1),
+    "quiet-call": (Status.REFUTED, Status.HOLDS, A1),
+    "unchecked-store": (Status.REFUTED, Status.REFUTED, A1),
 }
 
 
@@ -170,13 +161,13 @@ def test_each_planted_fault_flips_the_verdict_and_a_short_guest_program_shows_it
 def test_the_fault_that_the_paper_s_definitions_do_not_see() -> None:
     """SVC that traps in supervisor mode and does nothing in user mode is neither sensitive nor privileged."""
     verdict = with_fault("quiet-call")
-    assert verdict.failing((SENSITIVE_ARE_PRIVILEGED,)) == ()
-    (premise,) = verdict.failing((COMPLETES_ALIKE,))
+    assert all(one.critical is Truth.NO for one in verdict.classes)
+    (premise,) = verdict.failing((A1,))
     assert premise.witness is not None
-    assert premise.witness.second is not None
-    assert isinstance(premise.witness.first.outcome, Trap)
-    assert isinstance(premise.witness.second.outcome, Next)
-    assert verdict.failing((USER_COMPLETES_ALIKE,)) == ()
+    assert premise.witness["native"]["trap"] == "supervisor call"
+    assert "changes" in premise.witness["virtualized"]
+    assert verdict.failing((A10,)) == ()
+    assert verdict.disagreements == (("SVC", "not sensitive, and not faithful"),)
 
 
 def test_an_escape_is_reported_as_broken_resource_control() -> None:
@@ -194,8 +185,8 @@ def promoting_jump(cpu: paper_machine.Pg74, a: Word) -> None:
 def test_a_way_into_supervisor_mode_that_is_no_trap_is_not_waved_through() -> None:
     machine = paper_machine.with_semantics(build(), "JUMP a", promoting_jump)
     verdict = instantiate(machine)
-    assert (verdict.theorem1, verdict.theorem3) == (Status.UNKNOWN, Status.UNKNOWN)
-    assert "the theorems do not decide, because JUMP a enters supervisor mode without a trap" in str(verdict)
+    assert (verdict.theorem1, verdict.theorem3) == (Status.REFUTED, Status.REFUTED)
+    assert "neither by Theorem 1 nor by Theorem 3, because JUMP a" in str(verdict)
     pill = paper_machine.search(machine).pill
     assert pill is not None
     assert pill.escape == "the guest runs in supervisor mode"

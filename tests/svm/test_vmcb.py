@@ -67,7 +67,10 @@ def test_every_row_has_a_predicate_or_a_reason() -> None:
 
 
 # Rows that the ledger marks as uncertain or untested by the sources that were compared.
-UNCERTAIN = {"SVM-CTL-05", "SVM-CTL-10", "SVM-CTL-11", "SVM-INJ-03"}
+UNCERTAIN = {
+    *("SVM-CTL-05", "SVM-CTL-10", "SVM-CTL-11", "SVM-CTL-13", "SVM-CTL-17", "SVM-CTL-18", "SVM-CTL-19"),
+    *("SVM-INJ-03", "SVM-INJ-04", "SVM-CR-16"),
+}
 
 
 def test_a_good_vmcb_enters() -> None:
@@ -100,6 +103,26 @@ def test_a_good_vmcb_enters() -> None:
         ("SVM-CR-04", {"CR0": 0x8001_0031 | 1 << 29}),
         ("SVM-CR-05", {"CR0": 0x8001_0031 | HIGH}),
         ("SVM-CR-06", {"CR3": 1 << 63}),
+        ("SVM-CR-06", {"CR3": LIMIT}),
+        ("SVM-CR-06", {"CR3": 1 << 51}),
+        ("SVM-CR-06", {"CR3": LIMIT, "EFER": 0x1000}),  # PAE
+        ("SVM-CR-06", {"CR3": LIMIT, "EFER": 0x1000, "CR4": 0}),
+        ("SVM-CR-06", {"CR3": LIMIT, "EFER": 0x1000, "CR4": 0, "CR0": 0x11}),
+        ("SVM-INJ-04", {"EVENTINJ": 0x8000_0309}),
+        ("SVM-INJ-04", {"EVENTINJ": 0x8000_030F}),
+        ("SVM-INJ-04", {"EVENTINJ": 0x8000_0314}),
+        ("SVM-INJ-04", {"EVENTINJ": 0x8000_0316}),
+        ("SVM-INJ-04", {"EVENTINJ": 0x8000_031B}),
+        ("SVM-INJ-04", {"EVENTINJ": 0x8000_031F}),
+        ("SVM-CR-14", {"S_CET": 0xC00}),
+        ("SVM-CR-16", {"S_CET": HIGH, "EFER": 0x1000}),
+        ("SVM-CTL-11", {"VINTR_CONTROL": 1 << 31, "AVIC_BACKING_PAGE": 0x800}),
+        ("SVM-CTL-11", {"VINTR_CONTROL": 1 << 31, "AVIC_LOGICAL_TABLE": 1}),
+        ("SVM-CTL-11", {"VINTR_CONTROL": 1 << 31, "AVIC_PHYSICAL_TABLE": 0x200}),
+        ("SVM-CTL-13", {"NP_CONTROL": 0x101}),
+        ("SVM-CTL-14", {"NP_CONTROL": 2}),
+        ("SVM-CTL-18", {"VINTR_CONTROL": 1 << 30}),
+        ("SVM-CTL-19", {"VINTR_CONTROL": 1 << 31, "AVIC_PHYSICAL_TABLE": 0xFF}),
         ("SVM-CR-07", {"CR4": 0x20 | 1 << 13}),
         ("SVM-CR-07", {"CR4": 0x20 | HIGH}),
         ("SVM-CR-08", {"CR4": 0}),
@@ -139,6 +162,52 @@ def test_one_violation_at_a_time(check_id: str, changes: dict[str, int]) -> None
 )
 def test_what_vmrun_does_not_refuse(changes: dict[str, int]) -> None:
     assert judge(GOOD.with_fields(**changes), ZEN).failed == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"CR3": LIMIT - 1},
+        *(
+            {"EVENTINJ": 0x8000_0300 | vector}
+            for vector in (0, 1, 3, 6, 8, 10, 14, 16, 17, 18, 19, 21, 28, 29, 30)
+        ),
+        {"S_CET": 0x3F},
+        {"S_CET": 0xFFFF_F000, "EFER": 0x1000},
+        {"VINTR_CONTROL": 1 << 31, "AVIC_PHYSICAL_TABLE": 0x1000 | 0xFE},
+        {"VINTR_CONTROL": 3 << 30, "AVIC_PHYSICAL_TABLE": 0x1FF},
+        {"NP_CONTROL": 0x89},
+        {"NP_CONTROL": 3},
+    ],
+)
+def test_the_other_side_of_each_boundary(changes: dict[str, int]) -> None:
+    verdict = judge(GOOD.with_fields(**changes), ZEN)
+    assert verdict.failed == verdict.warnings == ()
+    assert verdict.outcome == "enters"
+
+
+def test_the_state_of_an_sev_es_guest_is_not_in_the_vmcb() -> None:
+    """The save area is not read then: what stands there proves nothing."""
+    guest = GOOD.with_fields(NP_CONTROL=7, EFER=0, CR0=0x2000_0000, CR4=1 << 13, DR6=HIGH)
+    verdict = judge(guest, ZEN)
+    assert verdict.failed == ()
+    assert verdict.outcome == "undecided"
+    assert all("VMSA" in item.missing for item in verdict.undecided)
+    assert {item.id for item in verdict.undecided} >= {"SVM-CR-01", "SVM-CR-04", "SVM-CR-07", "SVM-CR-11"}
+    assert [item.id for item in judge(guest.with_fields(VMSA=0x1800), ZEN).failed] == ["SVM-CTL-16"]
+    assert [item.id for item in judge(guest.with_fields(VMSA=LIMIT), ZEN).failed] == ["SVM-CTL-16"]
+    assert [item.id for item in judge(GOOD.with_fields(NP_CONTROL=5), ZEN).failed] == ["SVM-CTL-15"]
+    features = guest.with_fields(ALLOWED_SEV_FEATURES=1 << 63 | 1, GUEST_SEV_FEATURES=3)
+    assert [item.id for item in judge(features, ZEN).warnings] == ["SVM-CTL-17"]
+    assert judge(features.with_fields(ALLOWED_SEV_FEATURES=1), ZEN).warnings == ()
+    without = attrs.evolve(ZEN, sev=False)
+    assert "SVM-CR-01" in [item.id for item in judge(guest, without).failed]
+
+
+def test_a_processor_without_the_other_half_of_cet_has_two_bits() -> None:
+    half = attrs.evolve(ZEN, ibt=False)
+    assert [item.id for item in judge(GOOD.with_fields(S_CET=4), half).failed] == ["SVM-CR-14"]
+    assert judge(GOOD.with_fields(S_CET=3), half).failed == ()
 
 
 def test_the_host_and_the_processor_count() -> None:
@@ -202,6 +271,8 @@ def test_a_processor_by_its_cpuid() -> None:
         long_mode=True,
         cet=False,
         vnmi=True,
+        sev=False,
+        ibt=False,
         efer=0x1D01,
         cr4=1 << 5 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 17 | 1 << 20,
     )

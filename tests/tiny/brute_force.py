@@ -27,6 +27,12 @@ def image(guest: Tiny, timer: int, own_cell: int) -> Tiny:
     return Tiny(1, guest.pc, timer, guest.base + START, guest.acc, cells)  # type: ignore[arg-type]
 
 
+def _image(guest: Tiny, timer: int, own_cell: int) -> Tiny:
+    """f(G, P), of any G: the sum has two bits."""
+    there = image(guest, timer, own_cell)
+    return there._replace(base=there.base % 4)
+
+
 class BruteForce:
     """One instruction, run from every state with every operand."""
 
@@ -122,7 +128,12 @@ class BruteForce:
                         yield state, operand, own & 1, own >> 1
 
     def faithful(self) -> bool:
-        """Where it completes on f(G, P), it completes on G, ends in f(i(G), P), and changes nothing shadowed."""
+        """Where it completes on f(G, P), it completes on G, ends in f(i(G), P), and changes nothing shadowed.
+
+        Where it traps there, the VMM can tell how to go on with the guest.
+        """
+        if not self.told_apart():
+            return False
         for guest, operand, timer, cell in self._guests():
             there = self._done(image(guest, timer, cell), operand)
             if there is None:
@@ -154,6 +165,62 @@ class BruteForce:
     @staticmethod
     def _owned(state: Tiny) -> tuple[int, int, int, int]:
         return state.mode, state.timer, state.base, state.cells[0]
+
+    def told_apart(self) -> bool:
+        """A4: no trap leaves two guests alike to the VMM that the guest's own machine treats differently.
+
+        The guests have the same in what the VMM notes, and in the cell that the map leaves out.  Storage traps of the
+        guest's own are left aside, and so is a trap that leaves just what the guest's own machine leaves.
+        """
+        alike: dict[object, list[tuple[Tiny, int]]] = {}
+        for guest, operand, timer, cell in self._guests():
+            outcome = self.outcome[image(guest, timer, cell), operand]
+            if isinstance(outcome, Trapped):
+                noted = guest.mode, guest.timer, guest.base, guest.cells[CELLS - START :]
+                alike.setdefault((noted, operand, timer, cell, outcome), []).append((guest, operand))
+        for (_, _, timer, cell, outcome), group in alike.items():  # type: ignore[misc]
+            natives = [self.outcome[key] for key in group]
+            for mine in natives:
+                if isinstance(mine, Trapped) and (mine.memory, _image(mine.state, timer, cell)) == outcome:
+                    continue
+                if any(self._unlike(mine, theirs) for theirs in natives):
+                    return False
+        return True
+
+    @staticmethod
+    def _unlike(a: Outcome, b: Outcome) -> bool:
+        ends = []
+        for one in (a, b):
+            if isinstance(one, Trapped) and one.memory:
+                return False
+            after = one.state if isinstance(one, Trapped) else one
+            ends.append((isinstance(one, Trapped), after._replace(cells=(*after.cells[: CELLS - START], 0))))  # type: ignore[arg-type]
+        return ends[0] != ends[1]
+
+    # -- premises --
+
+    def premises(self) -> dict[str, bool]:
+        """A1, A3, A5, A8 and A10 of the instruction, and A4."""
+        names = ("A1_fidelity", "A10_hybrid", "A3_closure_next", "A5_control", "A8_efficiency")
+        found = dict.fromkeys(names, True)
+        for guest, operand, timer, cell in self._guests():
+            before = image(guest, timer, cell)
+            native, outcome = self._done(guest, operand), self.outcome[before, operand]
+            if isinstance(outcome, Trapped):
+                found["A5_control"] &= self._owned(before) == self._owned(outcome.state)
+                found["A8_efficiency"] &= native is None
+            else:
+                kept = native is not None and outcome == _image(native, timer, cell)
+                if native is None or not kept or self._noted(native) != self._noted(guest):
+                    found["A1_fidelity"] = False
+                    found["A10_hybrid"] &= guest.mode == 0
+            if native is not None:
+                found["A3_closure_next"] &= native.base <= 1
+        return found | {"A4_entry_tells_apart": self.told_apart()}
+
+    @staticmethod
+    def _noted(state: Tiny) -> tuple[int, int, int]:
+        return state.mode, state.timer, state.base
 
     def needless_trap(self) -> bool:
         """It can complete on G and trap on f(G, P), and not for a reference."""

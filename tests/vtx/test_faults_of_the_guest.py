@@ -15,7 +15,7 @@ from popek.architectures.x86.exceptions import (
 from popek.checks.promises import Keeper, Promise
 from popek.checks.verdict import Status
 from popek.kernel.configuration import Configuration, default_configuration
-from popek.kernel.outcome import Fault, Next, Trap
+from popek.kernel.outcome import Fault, Next, Target, Trap
 from popek.kernel.technique import Technique
 
 MACHINE = hardware("vt-x")
@@ -45,10 +45,33 @@ def test_an_instruction_that_a_control_takes_away_is_unfaithful(form: str, contr
 
 def test_were_the_fault_the_vmms_it_could_do_what_the_guest_wants() -> None:
     """The exception bitmap could make it so: an exit is always faithful."""
-    caught = attrs.evolve(technique("vt-x"), to_the_guest=lambda vector: False)
+    caught = attrs.evolve(technique("vt-x"), target=lambda trap: Target.VMM)
     assert fidelity("RDTSCP", caught, ENABLE_RDTSCP=0).status is Status.HOLDS
-    assert technique("vt-x").to_the_guest(UD)
-    assert not technique("vt-x").to_the_guest(VM_EXIT)
+    target = technique("vt-x").target
+    assert target(Trap(UD, None, False, VmxIa32.reset())) is Target.GUEST
+    assert target(Trap(VM_EXIT, None, False, VmxIa32.reset())) is Target.VMM
+
+
+def test_a_trap_to_another_level_than_the_guests_own_machine_has_is_noticed() -> None:
+    """Of a machine whose UD2 goes to a level below in non-root operation."""
+
+    def wrong(cpu: VmxIa32) -> None:
+        raise Fault(UD, level="below" if cpu.non_root else "kernel")
+
+    def target(trap: Trap[VmxIa32]) -> Target:
+        return Target.BELOW if trap.level == "below" else Target.GUEST
+
+    instruction = attrs.evolve(MACHINE.instructions["UD2"], semantics=wrong)
+    put = attrs.evolve(technique("vt-x"), target=target)
+    found = Keeper(MACHINE, put, default_configuration(MACHINE)).keeps(instruction).fidelity
+    assert found.status is Status.REFUTED
+    assert found.how == "raises #UD to the firmware below the VMM where the guest's own machine does not"
+    assert found.witness is not None
+    known = attrs.evolve(put, guest_level=lambda level: "kernel")
+    assert (
+        Keeper(MACHINE, known, default_configuration(MACHINE)).keeps(instruction).fidelity.status
+        is Status.HOLDS
+    )
 
 
 @pytest.mark.parametrize("form", ["UD2", "WRMSR", "MOV CR4, r32", "LTR r16", "POP ES"])

@@ -12,12 +12,12 @@ import pytest
 from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.architectures.vtx.operation.transitions import save_guest, vm_entry
-from popek.emulators.ia32.delivery import OutsideError
 from popek.emulators.ia32.step import StepCaseError
 from popek.emulators.non_root.cases import random_case
 from popek.emulators.non_root.expectation import arena_of, state_of, step_of, step_run, vmx_machine
 from popek.emulators.non_root.harness import MARKER, GuestResult, GuestStep, baseline, run_guests
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
+from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.outcome import Next, Outcome, Trap
 from popek.kernel.words import Word
 

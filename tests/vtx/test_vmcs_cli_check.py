@@ -100,8 +100,6 @@ def test_with_the_processor_the_suspect_is_a_failure(run: Run, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("number", "words", "reason"),
     [
-        ("05", "not an entry failure", "exit reason 48 (EPT violation)"),
-        ("10", "not a failure", "exit reason 48 (EPT violation)"),
         ("12", "not a failure", "exit reason 12 (hlt)"),
         ("26", "not an entry failure: triple fault", "exit reason 2 (triple fault)"),
     ],
@@ -114,6 +112,26 @@ def test_what_is_no_entry_failure_is_said_to_be_none(run: Run, number: str, word
     flat = " ".join(text.split())
     assert f"the last VM entry succeeded and ended with {reason}" in flat
     assert "No check contradicts this." in flat
+
+
+@pytest.mark.parametrize("number", ["05", "10"])
+def test_an_old_exit_reason_is_no_proof_of_entry(run: Run, number: str) -> None:
+    """KVM prints the exit reason after VMfail, too, and no VM-instruction error."""
+    code, text = run("check", path(number))
+    flat = " ".join(text.split())
+    assert (code, text.splitlines()[2].split()[0]) == (3, "UNDECIDED")
+    assert "exit reason 48 (EPT violation) is that of the last VM exit" in flat
+    assert "succeeded" not in flat
+
+
+def test_kvms_hardware_error_0_says_that_there_was_no_vmfail(run: Run) -> None:
+    text = Path(path("05")).read_text()
+    code, out = run("check", "-", stdin="KVM: entry failed, hardware error 0x0\n" + text)
+    assert code == 3
+    assert out.splitlines()[2].startswith("NO ENTRY FAILURE")
+    code, out = run("check", "-", stdin="KVM: entry failed, hardware error 0x7\n" + text)
+    assert "VM-instruction error 7" in out
+    assert "NO ENTRY FAILURE" not in out
 
 
 def test_a_cause_that_is_not_printed_is_asked_for(run: Run) -> None:

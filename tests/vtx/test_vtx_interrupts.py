@@ -5,23 +5,32 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 import attrs
 import pytest
 
-from popek.architectures.vtx.operation import interrupts
+from popek.architectures.vtx.operation import interrupt_traces, interrupts
+from popek.architectures.vtx.operation.interrupt_claims import INTERRUPTS, STI_BLOCKS, setup_of
+from popek.architectures.vtx.operation.interrupt_traces import VALID_ENTRY, successors
 from popek.architectures.vtx.operation.interrupts import CONTROLS, DUTIES, Setup, World
 from popek.architectures.vtx.operation.non_root import NonRoot
 from popek.checks.verdict import Status
+from popek.cli.assist import interrupts as command
 from popek.cli.errors import UserError
-from popek.cli.vtx_interrupts import interrupts as command
+from popek.kernel.interrupts import TraceStep
 from popek.kernel.words import Word
-from popek_proofs.assistance import vtx_interrupt_traces, vtx_interrupts
-from popek_proofs.assistance.vtx_interrupt_traces import VALID_ENTRY, Trace, TraceStep, successors, traces
-from popek_proofs.assistance.vtx_interrupts import prove, setup_of
+from popek_proofs.assistance.interrupts import Prover, Result, Trace, prover_of
+
+
+def prove(
+    dropped: Sequence[str] = (), forms: Sequence[str] | None = None, choices: Mapping[str, int] | None = None
+) -> Result:
+    """The induction."""
+    return prover_of(INTERRUPTS).prove(dropped, forms, choices=choices)
+
 
 FEW = ("STI", "CLI", "POPFD", "HLT", "IRETD", "MOV Sreg, r16")
 
@@ -36,20 +45,20 @@ def fresh() -> Iterator[None]:
 
 def _forget() -> None:
     for kept in (
-        vtx_interrupts._explored,
-        vtx_interrupt_traces._guest_after,
-        vtx_interrupt_traces.concerned_checks,
-        vtx_interrupt_traces._failing,
+        interrupt_traces._guest_after,
+        interrupt_traces.concerned_checks,
+        interrupt_traces._failing,
     ):
         kept.cache_clear()
+    prover_of(INTERRUPTS).forget()
 
 
-def refuted(result: vtx_interrupts.Result) -> set[str]:
+def refuted(result: Result) -> set[str]:
     return {name for name, _, status in result.promises if status is Status.REFUTED}
 
 
 def test_every_promise_holds_by_induction() -> None:
-    result = prove(Setup())
+    result = prove()
     assert {status for _, _, status in result.promises} == {Status.HOLDS}
     assert result.traces == ()
     forms = {row.step for row in result.rows if row.evidence is not None}
@@ -59,9 +68,7 @@ def test_every_promise_holds_by_induction() -> None:
 
 
 def test_other_instructions_end_the_shadow_and_touch_nothing_else() -> None:
-    result = prove(
-        Setup(), ["MOV r32, r32", "ADD r32, r32", "LAHF", "RDTSC", "CPUID", "OUT imm8, AL", "LLDT r16"]
-    )
+    result = prove((), ["MOV r32, r32", "ADD r32, r32", "LAHF", "RDTSC", "CPUID", "OUT imm8, AL", "LLDT r16"])
     claims = [row for row in result.rows if row.step not in ("base", "boundary", "emulation", "exception")]
     assert [row.evidence for row in claims] == [None] * len(claims)
     assert len(claims) == 7
@@ -102,8 +109,8 @@ def _reachable(setup: Setup) -> Iterator[TraceStep]:
     ],
 )
 def test_each_control_and_duty_is_needed(dropped: str, broken: set[str], length: int) -> None:
-    setup = setup_of([dropped])
-    result = prove(setup, FEW)
+    setup = setup_of(frozenset([dropped]), {})
+    result = prove([dropped], FEW)
     assert refuted(result) == broken
     assert {status for name, _, status in result.promises if name not in broken} == {Status.HOLDS}
     assert min(len(trace.steps) for trace in result.traces) == length
@@ -134,8 +141,8 @@ def test_all_controls_and_duties_are_covered() -> None:
 
 
 def test_no_trace_is_shorter() -> None:
-    setup = setup_of(["interrupt-window-exiting"])
-    (found,) = traces(setup)
+    setup = setup_of(frozenset(["interrupt-window-exiting"]), {})
+    (found,) = Prover(INTERRUPTS).traces(setup)
     worlds = [interrupts.start()]
     for _ in range(len(found.steps) - 1):
         steps = [step for world in worlds for step in successors(world, setup)]
@@ -144,7 +151,7 @@ def test_no_trace_is_shorter() -> None:
 
 
 def test_the_manual_leaves_open_what_sti_does_to_nmi_windows() -> None:
-    result = prove(setup_of([], sti_blocks_nmi_window=False), FEW)
+    result = prove((), FEW, choices={STI_BLOCKS: 0})
     assert refuted(result) == {"no-idle-exit"}
     assert result.traces[0].steps[-1].before.sti.value == 1
 
@@ -155,7 +162,7 @@ def test_the_manual_leaves_open_what_sti_does_to_nmi_windows() -> None:
 @pytest.mark.usefixtures("fresh")
 def test_iret_that_keeps_nmis_blocked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NonRoot, "interrupt_return", lambda self, cpu: None)
-    result = prove(Setup(), ["IRETD"])
+    result = prove((), ["IRETD"])
     assert {row.status for row in result.rows if row.step == "IRETD"} == {Status.REFUTED, Status.HOLDS} or {
         row.status for row in result.rows if row.step == "IRETD"
     } == {Status.REFUTED}
@@ -164,7 +171,7 @@ def test_iret_that_keeps_nmis_blocked_is_noticed(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.usefixtures("fresh")
 def test_a_window_that_opens_too_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(World, "open", property(lambda world: world.enabled))
-    result = prove(Setup(), ["STI"])
+    result = prove((), ["STI"])
     assert refuted(result) & {VALID_ENTRY, "masked", "no-idle-exit"}
 
 
@@ -176,7 +183,7 @@ def test_a_vmm_that_forgets_the_window_is_noticed(monkeypatch: pytest.MonkeyPatc
         return attrs.evolve(made, world=attrs.evolve(made.world, window=Word(1, 0)))
 
     monkeypatch.setattr(interrupts, "entry", forgetful)
-    result = prove(Setup(), ["STI"])
+    result = prove((), ["STI"])
     assert "first-window" in refuted(result)
     assert Status.REFUTED in {row.status for row in result.rows if row.promise == "invariant"}
 
@@ -184,19 +191,19 @@ def test_a_vmm_that_forgets_the_window_is_noticed(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.usefixtures("fresh")
 def test_the_entry_checks_are_the_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     about_shadows = ("GUEST-INT-04", "GUEST-INT-05", "GUEST-INT-06")
-    rest = {name: check for name, check in vtx_interrupt_traces.CHECKS.items() if name not in about_shadows}
-    monkeypatch.setattr(vtx_interrupt_traces, "CHECKS", rest)
-    assert refuted(prove(setup_of(["look-at-shadow"]), ["STI"])) == {"masked"}
+    rest = {name: check for name, check in interrupt_traces.CHECKS.items() if name not in about_shadows}
+    monkeypatch.setattr(interrupt_traces, "CHECKS", rest)
+    assert refuted(prove(["look-at-shadow"], ["STI"])) == {"masked"}
 
 
 # -- the command --------------------------------------------------------------------------------------
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert command(form=("STI",), json=True) == 0
+    assert command("vt-x", form=("STI",), json=True) == 0
     assert json.loads(capsys.readouterr().out)["traces"] == []
     figure = tmp_path / "trace.svg"
-    assert command(drop=("interrupt-window-exiting",), form=("STI",), svg=figure) == 1
+    assert command("vt-x", drop=("interrupt-window-exiting",), form=("STI",), svg=figure) == 1
     shown = capsys.readouterr().out
     assert "refuted  first-window" in shown
     assert "an interrupt waits" in shown
@@ -207,11 +214,11 @@ def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean virtual-nmis"):
-        command(drop=("virtual-nmi",))
+        command("vt-x", drop=("virtual-nmi",))
     with pytest.raises(UserError, match="did you mean STI"):
-        command(form=("STII",))
+        command("vt-x", form=("STII",))
     with pytest.raises(UserError, match="every promise holds"):
-        command(form=("STI",), svg=tmp_path / "nothing.svg")
+        command("vt-x", form=("STI",), svg=tmp_path / "nothing.svg")
 
 
 # -- windows and injection on Bochs -------------------------------------------------------------------
@@ -238,7 +245,7 @@ def _worlds(nmis: bool) -> Iterator[tuple[World, int]]:
 
 
 def _predicted(world: World, injected: int) -> tuple[object, ...]:
-    if vtx_interrupt_traces.failing_checks(interrupts.Entry(world, Word(32, injected)), Setup()):
+    if interrupt_traces.failing_checks(interrupts.Entry(world, Word(32, injected)), Setup()):
         return ("entry-failure",)
     one = Word(1, 1)
     after = interrupts.delivered(world, one & (injected == INTERRUPT), one & (injected == NMI))
@@ -294,7 +301,7 @@ def test_windows_and_injection_agree_with_bochs(nmis: bool) -> None:
             explained.add("active-when-saved")
         else:
             pytest.fail(
-                f"{vtx_interrupt_traces.described(world)}, injected {injected:#x}: {expected}, Bochs {seen}"
+                f"{interrupt_traces.described(world)}, injected {injected:#x}: {expected}, Bochs {seen}"
             )
     assert explained <= {*listed, "virtual-nmi-blocking"}
     assert agreed > (80 if nmis else 45)

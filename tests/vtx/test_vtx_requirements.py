@@ -10,43 +10,46 @@ from functools import cache, partial
 import pytest
 
 from popek.architectures.ia32.state import Ia32
-from popek.architectures.requirements import Requirement
+from popek.architectures.vtx.operation.assistance import VT_X, governed_forms, machine
 from popek.architectures.vtx.operation.exits import VM_EXIT
-from popek.architectures.vtx.operation.fidelity import Obligation
-from popek.architectures.vtx.operation.ownership import EVERYTHING, OWNABLE, Profile, ProfileError, profile
+from popek.architectures.vtx.operation.ownership import EVERYTHING, OWNABLE, Profile, profile
 from popek.architectures.vtx.operation.settings import bit_numbers
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.architectures.x86.interception import Interception
-from popek.assistance.vtx_requirements import (
-    Governed,
-    Row,
-    derive,
-    duty,
-    excess,
-    explored,
-    governed_forms,
-    governs,
-    machine,
-    representatives,
-    required,
-    witness,
-)
+from popek.assistance import exits
+from popek.assistance.desk import Desk, Duty, desk_of
+from popek.assistance.exits import Governed
+from popek.assistance.needs import Row, derive
+from popek.assistance.requirements import Requirement
+from popek.assistance.witness import witness
+from popek.cli.assist import requirements as command
 from popek.cli.errors import UserError
-from popek.cli.vtx import requirements
+from popek.kernel.assistance import AssistanceError
 from popek.kernel.exploration import explore
 from popek.kernel.outcome import Trap
-from popek.report import vtx as report
+from popek.report import assistance as report
 from popek_specs.vtx import rows
 
+DESK = desk_of(VT_X)
 ALL = profile(EVERYTHING)
 SHADOW_PAGING = profile(EVERYTHING | {"cr3"})
+
+
+def required(form: str, owned: Profile, mode: str = "") -> Requirement:
+    """What a form asks of the controls."""
+    return DESK.required(form, owned, mode)
+
+
+def short(text: str) -> str:
+    """A condition without the names of the control words."""
+    return report.short(VT_X, text)
 
 
 def sound(form: str, owned: Profile = ALL) -> str:
     """The weakest condition for fidelity and safety."""
     found = required(form, owned)
     assert not found.undecided & found.sound
-    return report.short(found.condition(found.sound))
+    return short(found.condition(found.sound))
 
 
 # -- weakest conditions --------------------------------------------------------------------------------
@@ -135,18 +138,18 @@ def test_a_change_that_the_vmm_never_learns_of_is_unfaithful_too() -> None:
         ("MOV DR0, r32", "mov_dr_exiting", ALL),
     ):
         found = required(form, owned)
-        assert report.short(found.condition(found.faithful)) == f"{control} = 1"
-        assert report.short(found.condition(found.safe)) == f"{control} = 1"
+        assert short(found.condition(found.faithful)) == f"{control} = 1"
+        assert short(found.condition(found.safe)) == f"{control} = 1"
 
 
 def test_nmis_that_exit_need_to_be_virtual() -> None:
     found = required("IRETD", ALL)
-    assert report.short(found.condition(found.faithful)) == "nmi_exiting = 0 or virtual_nmis = 1"
+    assert short(found.condition(found.faithful)) == "nmi_exiting = 0 or virtual_nmis = 1"
 
 
 def test_a_name_that_cannot_be_owned_is_refused() -> None:
-    with pytest.raises(ProfileError, match=r"'prots'.*did you mean ports"):
-        profile(["prots"])
+    with pytest.raises(AssistanceError, match=r"'prots'.*did you mean ports"):
+        VT_X.owner(["prots"])
     assert {"time", "cr3", "apic", "ports"} <= set(OWNABLE)
 
 
@@ -158,21 +161,21 @@ UNRESTRICTED = profile(EVERYTHING, unrestricted=True)
 def test_in_real_address_and_virtual_8086_mode_privilege_and_tables_are_others() -> None:
     # Undefined in both modes, so there is nothing that could exit.
     for mode in ("real", "virtual-8086"):
-        assert required("STR r16", UNRESTRICTED, mode).intercepts == frozenset()
-    assert required("STR r16", UNRESTRICTED).intercepts
+        assert required("STR r16", UNRESTRICTED, mode).exits == frozenset()
+    assert required("STR r16", UNRESTRICTED).exits
     # Real-address mode is CPL 0, virtual-8086 mode CPL 3.
     for form in ("HLT", "LGDT m16&32", "INVLPG m", "WBINVD"):
-        assert required(form, UNRESTRICTED, "real").intercepts
-        assert required(form, UNRESTRICTED, "virtual-8086").intercepts == frozenset()
+        assert required(form, UNRESTRICTED, "real").exits
+        assert required(form, UNRESTRICTED, "virtual-8086").exits == frozenset()
     found = required("HLT", UNRESTRICTED, "real")
-    assert report.short(found.condition(found.sound)) == "hlt_exiting = 1"
+    assert short(found.condition(found.sound)) == "hlt_exiting = 1"
     found = required("HLT", UNRESTRICTED, "virtual-8086")
     assert found.condition(found.sound) == "always"
 
 
 def test_no_mode_asks_more_than_protected_mode() -> None:
     """So controls that are synthesized for protected mode are sound in every mode."""
-    forms = [form for form in representatives(governed_forms()) if required(form, UNRESTRICTED).knobs]
+    forms = [form for form in DESK.representatives() if required(form, UNRESTRICTED).knobs]
     assert len(forms) > 40
     for form in forms:
         protected = required(form, UNRESTRICTED)
@@ -185,7 +188,7 @@ def test_no_mode_asks_more_than_protected_mode() -> None:
 
 
 def test_a_witness_in_real_address_mode() -> None:
-    row = next(iter(derive(["OUT DX, AL"], UNRESTRICTED, mode="real", witnesses=True)))
+    row = next(iter(derive(DESK, ["OUT DX, AL"], UNRESTRICTED, mode="real", witnesses=True)))
     assert row.needs
     for need in row.needs:
         assert need.witness.guest["cr0.pe"] == "0x0"
@@ -195,14 +198,14 @@ def test_a_witness_in_real_address_mode() -> None:
 def test_only_an_unrestricted_guest_is_in_real_address_mode_on_the_hardware() -> None:
     with pytest.raises(ValueError, match="only an unrestricted guest"):
         required("HLT", ALL, "real")
-    with pytest.raises(UserError, match=r"--mode real: .*add --unrestricted"):
-        requirements("HLT", mode="real")
+    with pytest.raises(UserError, match=r"--mode real: .*add --assume unrestricted"):
+        command("vt-x", "HLT", mode="real")
 
 
 def test_the_command_says_which_mode(capsys: pytest.CaptureFixture[str]) -> None:
-    assert requirements("STR r16", mode="virtual-8086") == 0
+    assert command("vt-x", "STR r16", mode="virtual-8086") == 0
     assert "; in virtual-8086 mode" in capsys.readouterr().out
-    assert requirements("STR r16", mode="real", unrestricted=True, json=True) == 0
+    assert command("vt-x", "STR r16", mode="real", assume=("unrestricted",), json=True) == 0
     assert json.loads(capsys.readouterr().out)["mode"] == "real"
 
 
@@ -212,7 +215,7 @@ def test_the_command_says_which_mode(capsys: pytest.CaptureFixture[str]) -> None
 @cache
 def derived() -> tuple[Governed, ...]:
     """Which control decides about which exit."""
-    return tuple(governs(form) for form in representatives(governed_forms()))
+    return tuple(exits.governs(DESK, form) for form in DESK.representatives())
 
 
 # Controls that the facts name for a reason, and why the derivation does not find them.
@@ -258,7 +261,7 @@ def test_masks_and_bitmaps_decide_where_the_facts_say_so() -> None:
 
 
 def test_where_the_grouping_is_coarser_is_said() -> None:
-    found = report.groupings(derived())
+    found = report.groupings(VT_X, derived())
     reasons = " ".join(found["one exit reason, several controls"])
     assert reasons.startswith("28 CR_ACCESS")
     for control in ("cr3_load_exiting", "cr3_store_exiting", "cr0_mask", "cr4_mask"):
@@ -311,7 +314,7 @@ def test_task_switches_are_the_only_exits_of_far_transfers() -> None:
     for form in ("JMP ptr16:32", "CALL ptr16:32"):
         found = [
             p.result
-            for p in explored(form).paths
+            for p in DESK.run(form).paths
             if isinstance(p.result, Trap) and p.result.vector is VM_EXIT
         ]
         assert found
@@ -347,7 +350,7 @@ def test_a_hook_on_the_bare_processor_changes_nothing() -> None:
 
 def needs(form: str, owned: Profile = ALL) -> Row:
     """The requirement with a witness for each need."""
-    return next(iter(derive([form], owned, witnesses=True)))
+    return next(iter(derive(DESK, [form], owned, witnesses=True)))
 
 
 def test_each_need_has_a_witness() -> None:
@@ -364,7 +367,7 @@ def test_each_need_has_a_witness() -> None:
 def test_a_silent_msr_bitmap_over_an_owned_msr_is_refuted_with_both_instructions() -> None:
     silent = {"primary.use_msr_bitmaps": 1, "msr_bitmap": 0, "primary.use_tsc_offsetting": 1}
     for form, failure in (("RDMSR", "unfaithful"), ("WRMSR", "unsafe")):
-        due = duty(form, ALL)
+        due = DESK.duty(form, ALL)
         shown = witness(due, {name: value for name, value in silent.items() if name in due.knobs})
         assert shown.failure == failure
         assert shown.assembly == form
@@ -372,14 +375,14 @@ def test_a_silent_msr_bitmap_over_an_owned_msr_is_refuted_with_both_instructions
 
 
 def test_an_open_port_shows_the_device_to_the_guest() -> None:
-    shown = witness(duty("OUT imm8, AL", ALL), {"primary.use_io_bitmaps": 1, "io_bitmap": 0})
+    shown = witness(DESK.duty("OUT imm8, AL", ALL), {"primary.use_io_bitmaps": 1, "io_bitmap": 0})
     assert shown.failure == "unsafe"
     assert "ports" in shown.virtualized
 
 
 def test_a_failure_that_is_none_has_no_witness() -> None:
     with pytest.raises(RuntimeError, match="no failure"):
-        witness(duty("HLT", ALL), {"primary.hlt_exiting": 1})
+        witness(DESK.duty("HLT", ALL), {"primary.hlt_exiting": 1})
 
 
 # -- exits that another setting spares -------------------------------------------------------------------
@@ -387,33 +390,25 @@ def test_a_failure_that_is_none_has_no_witness() -> None:
 
 def test_needless_exits_are_those_that_a_sound_setting_spares() -> None:
     table: Requirement = required("SGDT m", ALL)
-    assert excess(duty("SGDT m", ALL), table) == {(1,)}
+    assert exits.excess(DESK.duty("SGDT m", ALL), table) == {(1,)}
     clock = required("RDTSC", ALL)
-    spared = excess(duty("RDTSC", ALL), clock)
+    spared = exits.excess(DESK.duty("RDTSC", ALL), clock)
     assert {setting[clock.knobs.index("primary.rdtsc_exiting")] for setting in spared} == {1}
-    assert excess(duty("HLT", ALL), required("HLT", ALL)) == frozenset()
+    assert exits.excess(DESK.duty("HLT", ALL), required("HLT", ALL)) == frozenset()
 
 
 # -- mutations: what the questions must notice -----------------------------------------------------------
 
 
-def _failing(due: Obligation) -> bool:
-    from popek.assistance.vtx_requirements import assume
-
-    ask = assume(due.assumed)
-    return any(c.value != 0 and ask([c]) is not False for c in (due.unfaithful, due.unsafe))
+def _failing(due: Duty) -> bool:
+    return any(c.value != 0 and due.ask([c]) is not False for c in (due.unfaithful, due.unsafe))
 
 
 def test_a_processor_that_forgets_the_read_shadow_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from popek.architectures.vtx.operation.fidelity import obligation
     from popek.architectures.vtx.operation.non_root import NonRoot
-    from popek.assistance.vtx_requirements import PROTECTED_MODE
-    from popek.checks.runs import explore_instruction
 
     setting = {"cr0_mask": 1}
     form = "SMSW r32"
-    assert not _failing(duty(form, ALL, setting))
+    assert not _failing(DESK.duty(form, ALL, setting))
     monkeypatch.setattr(NonRoot, "read_control_register", Interception.read_control_register)
-    instruction = machine().instructions[form]
-    run = explore_instruction(machine(), instruction, configuration=PROTECTED_MODE)
-    assert _failing(obligation(machine(), instruction, run, ALL, setting))
+    assert _failing(Desk(VT_X).duty(form, ALL, setting))

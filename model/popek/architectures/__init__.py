@@ -1,10 +1,13 @@
 """The machines: one package per architecture, each with `MACHINES`, a mapping from name to maker.
 
-A machine of a user's own is a Python file with the same mapping, or with a `Machine` at its top level.
+A package with hardware assistance has `ASSISTANCES`, too: from the technique's name to a maker of the declaration.
+A machine of a user's own is a Python file with the same mapping, or with a `Machine` at its top level; an
+`Assistance` at its top level is found by the file's name, too.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from popek.kernel.assistance import Assistance
     from popek.kernel.machine import Machine
 
 
@@ -29,6 +33,36 @@ def makers() -> Mapping[str, Callable[[], Machine[Any]]]:
 def assisted(name: str, technique: str | None) -> str:
     """The machine whose hardware runs the guests of a machine under a technique; mostly the machine itself."""
     return str(_declared("ASSISTED").get((name, technique), name))
+
+
+def assistances() -> Mapping[str, Callable[[], Assistance[Any]]]:
+    """Every kind of hardware assistance that comes with popek, by the name of its technique, in alphabetical order."""
+    return dict(sorted(_declared("ASSISTANCES").items()))
+
+
+@functools.cache
+def assistance(name: str) -> Assistance[Any]:
+    """A kind of hardware assistance by its technique's name, or from a Python file; the same object every time.
+
+    Raises:
+        UnknownNameError: no such assistance; with near matches.
+        MachineFileError: the file cannot be read, does not run, or declares no assistance.
+    """
+    if name.endswith(".py") or "/" in name:
+        from popek.kernel.assistance import Assistance
+
+        path = Path(name)
+        names = _executed(path)
+        made = list({id(v): v for v in names.values() if isinstance(v, Assistance)}.values())
+        if len(made) != 1:
+            raise MachineFileError(f"{path}: expected one Assistance; found {len(made)}")
+        return made[0]
+    known = assistances()
+    if name not in known:
+        from popek.kernel.machine import UnknownNameError
+
+        raise UnknownNameError("hardware assistance", name, known)
+    return known[name]()
 
 
 def _declared(what: str) -> dict[Any, Any]:
@@ -64,23 +98,16 @@ def from_file(path: Path) -> Machine[Any]:
     Raises:
         MachineFileError: the file cannot be read, does not run, or does not declare exactly one machine.
     """
+    from popek.kernel.assistance import Assistance, hardware_of
     from popek.kernel.machine import Machine
 
+    names = _executed(path)
     try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise MachineFileError(f"{path}: {reason}") from None
-    names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-    try:
-        exec(compile(source, str(path), "exec"), names)
         declared: list[Machine[Any]] = [make() for make in names.get("MACHINES", {}).values()]
-    except SyntaxError as error:
-        raise MachineFileError(f"{path}:{error.lineno}: {error.msg}") from None
+        if not declared:
+            declared = [hardware_of(value) for value in names.values() if isinstance(value, Assistance)]
     except Exception as error:  # whatever the user's code raises
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        where = f"{path}:{lines[-1]}" if lines else str(path)
-        raise MachineFileError(f"{where}: {type(error).__name__}: {error}") from None
+        raise _at_fault(path, error) from None
     # A file that imports another's MACHINES declares its own machine all the same.
     made = [value for value in names.values() if isinstance(value, Machine)] or declared
     unique = list({id(value): value for value in made}.values())
@@ -89,3 +116,26 @@ def from_file(path: Path) -> Machine[Any]:
             f"{path}: expected one Machine, or MACHINES with one maker; found {len(unique)}"
         )
     return unique[0]
+
+
+def _executed(path: Path) -> dict[str, Any]:
+    """What a Python file defines."""
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise MachineFileError(f"{path}: {reason}") from None
+    names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    try:
+        exec(compile(source, str(path), "exec"), names)
+    except SyntaxError as error:
+        raise MachineFileError(f"{path}:{error.lineno}: {error.msg}") from None
+    except Exception as error:  # whatever the user's code raises
+        raise _at_fault(path, error) from None
+    return names
+
+
+def _at_fault(path: Path, error: Exception) -> MachineFileError:
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    where = f"{path}:{lines[-1]}" if lines else str(path)
+    return MachineFileError(f"{where}: {type(error).__name__}: {error}")

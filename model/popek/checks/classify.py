@@ -12,8 +12,9 @@ For one instruction form, one technique and one configuration:
 | privileged | *no* user-mode run completes, and one that differs only in mode completes in supervisor mode |
 
 A user-mode run that goes in at an entry of the VMM's, as the technique declares them, has handed over control: it
-counts as a trap.  Any other that ends in a supervisor mode has got out: it completes, and changes the mode.  Traps on storage are left aside, as in the paper.  Where the model does not
-say what happens and nothing else decides a class, the class is unknown.
+counts as a trap.  Any other that ends in a supervisor mode has got out: it completes, and changes the mode.  Traps on
+storage are left aside, as in the paper.  Where the model does not say what happens and nothing else decides a class,
+the class is unknown.  A class that means nothing for a machine or a technique is not asked.
 """
 
 from __future__ import annotations

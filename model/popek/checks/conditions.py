@@ -14,6 +14,7 @@ import attrs
 
 from popek.architectures import machine as find_machine
 from popek.kernel.configuration import Configuration
+from popek.kernel.exploration import PathBudgetError
 from popek.kernel.machine import Machine, Setting, UnknownNameError
 from popek.solving.solver import Effort
 
@@ -107,7 +108,11 @@ def critical_when(
     rows = []
     for number, form in enumerate(wanted):
         instruction = machine.instructions[form]
-        run = explore_instruction(machine, instruction, effort, configuration=Configuration(fixed))
+        try:
+            run = explore_instruction(machine, instruction, effort, configuration=Configuration(fixed))
+        except PathBudgetError:
+            rows.append(Weakest(form, instruction.mnemonic, (), ({},)))
+            continue
         varied = [setting for setting in left_open if _depends(machine, run, setting)]
         answers: dict[Truth, list[dict[str, tuple[int, ...]]]] = {truth: [] for truth in Truth}
         for values in itertools.product(*(setting.values for setting in varied)):

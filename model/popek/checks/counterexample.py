@@ -324,9 +324,15 @@ def concretize(
     for name, content in template.memories().items():
         if isinstance(content.root, str):
             cells_here = contents.get(content.root, {})
-            state._memories[name] = Memory(
+            made = Memory(
                 content.address_width, content.cell_width, {a: v for a, v in cells_here.items() if v}
             )
+            for entry in content.stores:
+                if isinstance(entry, Block):
+                    raise ReplayError(f"{name}: a state that begins with a copied block")
+                where, what = (Word(w.width, value(w.term)) for w in entry)
+                made = made.store(where, what)
+            state._memories[name] = made
     return state.with_undefined({n: model(t) for n, t in variables.items() if n.startswith("undefined ")})
 
 

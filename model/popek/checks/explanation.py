@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from popek.architectures import machine as find_machine
+from popek.kernel.exploration import PathBudgetError
 from popek.solving.solver import Effort
 
 from .classify import Classification, Classifier
@@ -16,7 +17,7 @@ from .counterexample import Counterexample
 from .presence import present
 from .promises import Keeper, Promises
 from .runs import explore_instruction
-from .survey import Request, Row, row_of
+from .survey import Request, Row, row_of, unexplored
 from .verdict import Evidence, Status, Truth
 
 
@@ -102,7 +103,13 @@ def explain(
     )
     forms = []
     for number, instruction in enumerate(instructions):
-        run = explore_instruction(machine, instruction, effort, configuration=request.configuration)
+        try:
+            run = explore_instruction(machine, instruction, effort, configuration=request.configuration)
+        except PathBudgetError as error:
+            forms.append(
+                FormExplanation(unexplored(instruction, str(error)), instruction.summary, {}, {}, "")
+            )
+            continue
         classified, kept = classifier.classify(instruction, run), keeper.keeps(instruction, run)
         found: dict[str, Counterexample[Any]] = {}
         asked: dict[str, Evidence] = {}

@@ -22,11 +22,10 @@ Settings of a configuration speak of the hardware.
 
 from __future__ import annotations
 
-import enum
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import attrs
 
@@ -35,12 +34,12 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import Next, NotModelled, Outcome, Trap, Vector
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.program import Line
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
-from popek.kernel.words import FALSE, TRUE, Word, all_of, any_of, ite, symbol
+from popek.kernel.words import FALSE, TRUE, Word, all_of, any_of, symbol
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer, Effort
 
@@ -53,6 +52,7 @@ from .counterexample import (
     differences,
     execute,
 )
+from .obligation import Breach, Kind, Obligation, arranged, private_of
 from .runs import (
     PROBE,
     Completion,
@@ -61,7 +61,6 @@ from .runs import (
     differing,
     explore_instruction,
     handed_over,
-    operating_mode,
     probe,
     together,
 )
@@ -92,8 +91,8 @@ class Promise(Generic[S]):
     status: Status
     evidence: Evidence
     how: str = ""
-    gap: Question | None = None
     _make_witness: Callable[[], Counterexample[S] | None] | None = None
+    gap: Question | None = None
 
     @cached_property
     def witness(self) -> Counterexample[S] | None:
@@ -126,47 +125,6 @@ class Promises(Generic[S]):
     fidelity: Promise[S]
     safety: Promise[S]
     needless_trap: Truth
-
-
-class _Kind(enum.Enum):
-    """What a breach is about."""
-
-    UNLIKE = "the guest's own machine does something else"
-    FAULTS = "the guest's own machine does not fault so"
-    CHANGES = "the VMM's things change"
-    SHOWS = "the VMM's things show"
-    LOSES = "two guests are one to the VMM"
-
-
-@attrs.frozen(slots=False, eq=False)
-class _Breach:
-    """A way to break a promise: words for it, and conditions that must hold together.
-
-    Attributes:
-        parts: where `also` is any of several, each of them: where the whole is too hard, they are asked one by one.
-        other: the second P or guest, where there is one.
-    """
-
-    kind: _Kind
-    how: str
-    given: tuple[Term, ...]
-    also: Word
-    parts: tuple[Word, ...] = ()
-    other: Any = None
-
-    @cached_property
-    def conditions(self) -> tuple[Word, ...]:
-        """The conditions, each simplified by what the earlier ones say; none if they exclude one another."""
-        known: dict[Term, Term] = {}
-        kept: list[Word] = []
-        for condition in (*self.given, self.also.term):
-            simple = Word(1, terms.Substitution(known=known)(condition))
-            if simple.value == 0:
-                return ()
-            if not simple.concrete:
-                kept.append(simple)
-                known |= terms.literals([simple.term])
-        return tuple(kept) or (TRUE,)
 
 
 class Keeper(Generic[S]):
@@ -251,14 +209,7 @@ class _Promises(Generic[S]):
         self._instruction, self._general, self._keeper = instruction, general, keeper
         self._guest = general.before
         self._native = general
-        private = self._machine.state.symbolic(OF_THE_VMM)
-        settings, owned = keeper.configuration.settings, set(self._technique.owned)
-        fixed = {
-            a.leaf: settings[a.name] for a in self._machine.settings if a.name in settings and a.leaf in owned
-        }
-        mode = operating_mode(self._machine, keeper.configuration)
-        fixed |= {leaf: value for leaf, value in mode.items() if leaf in owned}
-        private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
+        private = private_of(self._machine, self._technique, keeper.configuration)
         self._time, clocks = keeper.time_is_state, leaves_with(self._machine.state, [Role.TIME])
         shared = {} if self._time else {leaf.name: self._guest[leaf.name] for leaf in clocks}
         self._private = private.with_changes(shared)
@@ -269,18 +220,22 @@ class _Promises(Generic[S]):
             instruction.valid(general.operands),
             *assumed,
         ]
+        self._due = Obligation(
+            self._machine,
+            self._technique,
+            instruction,
+            self._native,
+            self._hardware,
+            self._private,
+            time_is_state=self._time,
+        )
         self._ruled_out: list[Word] = []  # ways on the hardware that cannot be taken: part of what was asked
         self._ask = Asker(keeper.effort, self._assumed)
 
     def _arranged(self, private: S) -> tuple[Run[S], list[Word]]:
         """The run on the hardware with what the VMM keeps for itself, and what is known about it."""
-        hardware = self._technique.map(self._guest, private)
-        assumed = [
-            self._technique.private(self._guest, private),
-            self._machine.invariant(hardware),
-            self._keeper.configuration.holds(self._machine, hardware, mentioned=self._general.mentioned),
-        ]
-        return self._general.at(hardware), assumed
+        configuration = self._keeper.configuration
+        return arranged(self._machine, self._technique, configuration, self._general, self._guest, private)
 
     def _another_private(self) -> S:
         """The VMM may keep other values everywhere, but for settings."""
@@ -307,7 +262,7 @@ class _Promises(Generic[S]):
             over = handed_over(self._machine, self._technique, run.before, after, private)
             given = (*conditions, (~over).term)
             # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
-            shown = _Breach(_Kind.UNLIKE, "", given, TRUE).conditions
+            shown = Breach(Kind.UNLIKE, "", given, TRUE).conditions
             if shown and self._ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
                 found.append((given, after))
             else:
@@ -316,67 +271,21 @@ class _Promises(Generic[S]):
 
     # -- the ways to break a promise ----------------------------------------------------------
 
-    def fidelity(self) -> Iterator[_Breach]:
+    def fidelity(self) -> Iterator[Breach]:
         """Silent where the guest expects a trap; another result; a change the VMM never learns of."""
-        expected = [(c, self._expected(after)) for c, after in self._native.completions()]
-        ours = [(c, self._seen(after, self._private)) for c, after in self._silent_ends]
-        # The hardware's conditions come first: they say most about what the other run sees.
-        for case in differing(together(ours, expected), ignoring=frozenset(), time_is_state=self._time):
-            yield _Breach(
-                _Kind.UNLIKE,
-                "another result than on the guest's own machine",
-                case.given,
-                any_of(case.unlike.values()),
-                tuple(case.unlike.values()),
-            )
-        kept = frozenset(self._technique.shadowed)
-        for conditions, after in self._native.completions():
-            for changed in (self._changed(self._guest, after, kept), *self._shadowed_cells(after)):
-                for other, _ in self._silent_ends:
-                    yield _Breach(
-                        _Kind.UNLIKE,
-                        "changes on the guest's own machine what the VMM keeps for the guest",
-                        (*other, *conditions),
-                        changed,
-                    )
-        for path in self._native.paths:
-            if isinstance(path.result, Trap):
-                for conditions, _ in self._silent_ends:
-                    yield _Breach(
-                        _Kind.UNLIKE,
-                        f"silent where the guest's own machine raises {path.result.vector}",
-                        (*conditions, *path.conditions),
-                        TRUE,
-                    )
-        yield from self._faults_of_the_guest()
+        yield from self._due.unlike(self._silent_ends)
+        yield from self._due.faults()
         yield from self.lost_before_a_trap()
 
-    def _faults_of_the_guest(self) -> Iterator[_Breach]:
-        """Per vector that goes to the guest: the guest's own machine does not raise it, or with another error code."""
-        vectors = {
-            path.result.vector: None
-            for path in self._hardware.paths
-            if isinstance(path.result, Trap) and self._technique.to_the_guest(path.result.vector)
-        }
-        for vector in vectors:
-            here, code = _raised(self._hardware, vector)
-            there, native_code = _raised(self._native, vector)
-            same = there if code is None or native_code is None else there & (code == native_code)
-            yield _Breach(
-                _Kind.FAULTS,
-                f"raises {vector} where the guest's own machine does not",
-                (here.term,),
-                ~same & ~self._native.not_modelled,
-            )
-
-    def lost_before_a_trap(self) -> Iterator[_Breach]:
+    def lost_before_a_trap(self) -> Iterator[Breach]:
         """What a run changed before it trapped: the guest's own machine does not, and the VMM cannot tell what was."""
         for conditions, trap, changed in self._dirty_traps:
-            if self._technique.to_the_guest(trap.vector) or not changed:
+            if self._due.elsewhere(trap) or not changed:
                 continue
             another = self._another_guest(changed)
             there = self._general.at(self._technique.map(another, self._private))
             assumed = [
+                *self._cells_that_are_there(changed),
                 self._technique.guest(another),
                 self._machine.invariant(another),
                 self._technique.private(another, self._private),
@@ -389,17 +298,24 @@ class _Promises(Generic[S]):
             for path in self._native.paths:
                 native = path.result
                 if isinstance(native, Trap) and native.vector == trap.vector:
-                    same = path.condition & ~any_of(
-                        self._apart(trap.state, self._technique.map(native.state, self._private))
-                    )
-                    reflected = reflected | same & _same_code(trap, native)
+                    mapped = self._technique.map(native.state, self._private)
+                    apart = any_of(self._apart(trap.state, mapped, look="on the hardware"))
+                    same = path.condition & _same_code(trap, native)
+                    together = [Word(1, conjunction(conditions).term), same, apart]
+                    if self._ask.first([together], rlimit=BREACH) is not Answer.UNSAT:
+                        same = same & ~apart
+                    reflected = reflected | same
+            alone = [conjunction(conditions), ~reflected]
+            if self._ask.first([alone], rlimit=BREACH) is Answer.UNSAT:
+                self._ruled_out.append(alone[0] & alone[1])
+                continue
             apart = self._unlike_natively(self._general.at(another))
             for path in there.paths:
                 other = path.result
-                if isinstance(other, Trap) and other.vector == trap.vector:
+                if isinstance(other, Trap) and (other.vector, other.level) == (trap.vector, trap.level):
                     alike = ~any_of(self._apart(trap.state, other.state, everywhere=True))
-                    yield _Breach(
-                        _Kind.LOSES,
+                    yield Breach(
+                        Kind.LOSES,
                         f"raises {trap.vector} and has changed what the VMM needs to go on with the guest",
                         (*conditions, *path.conditions, *(a.term for a in assumed)),
                         alike & _same_code(trap, other) & ~reflected & apart,
@@ -407,15 +323,18 @@ class _Promises(Generic[S]):
                     )
 
     def _unlike_natively(self, other: Run[S]) -> Word:
-        """The guest's own machine does something else from another guest (width 1)."""
+        """The guest's own machine does something else from another guest (width 1); storage traps are left aside."""
         unlike = []
         for mine, theirs in itertools.product(self._native.paths, other.paths):
             a, b = mine.result, theirs.result
             differ = TRUE
+            if any(isinstance(one, Trap) and one.memory for one in (a, b)):
+                continue
             if isinstance(a, Next) and isinstance(b, Next):
-                differ = any_of(self._apart(a.state, b.state))
+                differ = any_of(self._apart(a.state, b.state, look="natively", there=True))
             elif isinstance(a, Trap) and isinstance(b, Trap) and a.vector == b.vector:
-                differ = ~_same_code(a, b) | any_of(self._apart(a.state, b.state))
+                apart = self._apart(a.state, b.state, look="natively", there=True)
+                differ = ~_same_code(a, b) | any_of(apart)
             elif isinstance(a, NotModelled) or isinstance(b, NotModelled):
                 continue
             unlike.append(mine.condition & theirs.condition & differ)
@@ -430,21 +349,24 @@ class _Promises(Generic[S]):
             trap = path.result
             if not isinstance(trap, Trap) or trap.state is before:
                 continue
-            shown = _Breach(_Kind.UNLIKE, "", path.conditions, TRUE).conditions
+            shown = Breach(Kind.UNLIKE, "", path.conditions, TRUE).conditions
             if shown and self._ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
                 found.append((path.conditions, trap, _overwritten(before, trap.state)))
         return found
 
     def _another_guest(self, names: Sequence[str]) -> S:
-        """A guest that differs from G in these components, and in one cell of these memories."""
+        """A guest that differs from G in these components, and in a few cells of these memories.
+
+        What a trap can have lost is in cells that were stored to.
+        """
         guest = self._guest.copy()
         for name in names:
             if name in guest.memories():
                 content = guest.memories()[name]
-                where = probe(content, f"{PROBE} in {name}")
-                guest._memories[name] = content.store(
-                    where, symbol(f"{name}{ANOTHER_GUEST}", content.cell_width)
-                )
+                for place, where in enumerate(_places(name, content)):
+                    cell = symbol(f"{name}{ANOTHER_GUEST}{place or ''}", content.cell_width)
+                    content = content.store(where, cell)
+                guest._memories[name] = content
             elif not guest[name].concrete:
                 guest[name] = symbol(name + ANOTHER_GUEST, guest[name].width)
         for name in self._technique.shadowed:  # what the VMM keeps for the guest it does not lose
@@ -452,80 +374,89 @@ class _Promises(Generic[S]):
                 guest[name] = self._guest[name]
         return guest
 
-    def _apart(self, a: S, b: S, *, everywhere: bool = False) -> Iterator[Word]:
-        """Where two states differ, each a condition (width 1); memories at the probed address.
+    def _cells_that_are_there(self, names: Sequence[str]) -> Iterator[Word]:
+        """The probed cells of these memories exist in the guest's own machine (each of width 1)."""
+        for name, content in self._guest.memories().items():
+            for where in _places(name, content) if name in names else ():
+                yield self._is_there(name, where)
+
+    def _is_there(self, name: str, cell: Word) -> Word:
+        """The guest's own machine has such a cell (width 1)."""
+        technique, guest, private = self._technique, self._guest, self._private
+        storage = {slot.name for slot in guest.layout if slot.address and slot.role is Role.MEMORY}
+        if name in storage and technique.owns_address is not None:
+            return ~technique.owns_address(guest, private, technique.guest_address(private, cell))
+        return technique.has_cell(guest, name, cell)
+
+    def _apart(
+        self, a: S, b: S, *, everywhere: bool = False, look: str = "", there: bool = False
+    ) -> Iterator[Word]:
+        """Where two states differ, each a condition (width 1).
 
         Args:
-            everywhere: memories that differ by stores and one cell are compared wherever they can differ.
+            everywhere: memories that differ by stores and a few cells are compared wherever they can differ.
+            look: where else memories are compared: at any one cell, a name for which this is.
+            there: of the guest's own machine, and only cells that it has.
         """
         for name, old in a.words().items():
             if old.term is not b.words()[name].term:
                 yield old != b.words()[name]
-        storage = {name for name, _ in self._storages(a)}
+        storage = {slot.name for slot in a.layout if slot.address and slot.role is Role.MEMORY}
         for name, left in a.memories().items():
             right = b.memories()[name]
             if left is right:
                 continue
-            where = probe(left, f"{PROBE} in {name}")
-            places = [where]
+            places = [probe(left, f"{PROBE} in {name} {look}")] if look else list(_places(name, left))
             if everywhere:
                 if name in storage:
-                    places.append(self._technique.guest_address(self._private, where))
+                    places += [self._technique.guest_address(self._private, where) for where in places]
                 for entry in (*left.stores, *right.stores):
                     places.append(entry.destination if isinstance(entry, Block) else entry[0])
             for place in places:
-                yield left.load(place) != right.load(place)
+                differ = left.load(place) != right.load(place)
+                yield differ & self._is_there(name, place) if there else differ
 
-    def safety(self) -> Iterator[_Breach]:
+    def safety(self) -> Iterator[Breach]:
         """The VMM's components or storage change; or they show in the result."""
         yield from self.changes()
         yield from self.shows()
 
-    def changes(self) -> Iterator[_Breach]:
+    def changes(self) -> Iterator[Breach]:
         """The VMM's components or storage change."""
         before = self._hardware.before
+        yield from self._due.changes(self._silent_ends)
         for conditions, after in self._silent_ends:
-            yield _Breach(
-                _Kind.CHANGES,
-                "changes what the VMM owns",
-                conditions,
-                self._changed(before, after, frozenset(self._technique.owned)),
-            )
-            for changed in self._own_cells(before, after):
-                yield _Breach(_Kind.CHANGES, "changes the VMM's storage", conditions, changed)
-
-        for conditions, after in self._silent_ends:
-            yield _Breach(
-                _Kind.CHANGES,
+            yield Breach(
+                Kind.CHANGES,
                 "leaves the deprivileged mode, and not for an entry of the VMM's",
                 conditions,
                 self._machine.supervisor(after) & ~self._machine.supervisor(before),
             )
         yield from self.changed_before_a_trap()
 
-    def changed_before_a_trap(self) -> Iterator[_Breach]:
+    def changed_before_a_trap(self) -> Iterator[Breach]:
         """A run that traps has changed the VMM's components or storage."""
         before = self._hardware.before
         owned = frozenset(self._technique.owned) - frozenset(self._technique.delivered)
         for conditions, trap, _ in self._dirty_traps:
             how = f"raises {trap.vector} and has changed what the VMM owns"
-            yield _Breach(_Kind.CHANGES, how, conditions, self._changed(before, trap.state, owned))
-            for changed in self._own_cells(before, trap.state):
-                yield _Breach(_Kind.CHANGES, how, conditions, changed)
+            yield Breach(Kind.CHANGES, how, conditions, self._due.changed(before, trap.state, owned))
+            for changed in self._due.own_cells(before, trap.state):
+                yield Breach(Kind.CHANGES, how, conditions, changed)
 
-    def shows(self) -> Iterator[_Breach]:
+    def shows(self) -> Iterator[Breach]:
         """With another P the result is another."""
         another = self._another_private()
         other, assumed = self._arranged(another)
-        ours = [(c, self._seen(after, self._private, beside=another)) for c, after in self._silent_ends]
+        ours = [(c, self._due.seen(after, [self._private, another])) for c, after in self._silent_ends]
         theirs = [
-            (c, self._seen(after, another, beside=self._private))
+            (c, self._due.seen(after, [another, self._private]))
             for c, after in self._untrapped(other, another)
         ]
         ignoring = self._private_parts
         for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=self._time):
-            yield _Breach(
-                _Kind.SHOWS,
+            yield Breach(
+                Kind.SHOWS,
                 "its result shows what the VMM owns",
                 (*case.given, *(a.term for a in assumed)),
                 any_of(case.unlike.values()),
@@ -544,75 +475,6 @@ class _Promises(Generic[S]):
         }
         return frozenset(arranged | set(self._technique.owned))
 
-    def _changed(self, before: S, after: S, names: frozenset[str]) -> Word:
-        """Whether one of these leaves or memories changed (width 1)."""
-        everything = {leaf.name for leaf in before.leaves} | set(before.memories())
-        cases = differing(
-            [((), (), before, after)], ignoring=frozenset(everything - names), time_is_state=self._time
-        )
-        return any_of(condition for case in cases for condition in case.unlike.values())
-
-    def _storages(self, state: S) -> Iterator[tuple[str, Memory]]:
-        for slot in state.layout:
-            if slot.address and slot.role is Role.MEMORY:
-                yield slot.name, state.memories()[slot.name]
-
-    def _own_cells(self, before: S, after: S) -> Iterator[Word]:
-        """Per changed cell: it is the VMM's."""
-        owns = self._technique.owns_address
-        if owns is not None:
-            for where, changed in self._changed_cells(before, after):
-                yield owns(self._guest, self._private, where) & changed
-
-    def _shadowed_cells(self, after: S) -> Iterator[Word]:
-        """Per cell that changes natively: the VMM keeps a shadow of it."""
-        shadows = self._technique.shadows_address
-        if shadows is not None:
-            for where, changed in self._changed_cells(self._guest, after):
-                yield shadows(self._guest, where) & changed
-
-    def _changed_cells(self, before: S, after: S) -> Iterator[tuple[Word, Word]]:
-        """The address of each store, and whether it changed the cell."""
-        for name, old in self._storages(before):
-            new = after.memories()[name]
-            for entry in new.stores[len(old.stores) :]:
-                if isinstance(entry, Block):
-                    step = probe(old, f"{PROBE} of a copy in {name}")
-                    where, inside = entry.destination + step, step < entry.cells
-                else:
-                    where, inside = entry[0], TRUE
-                yield where, inside & (old.load(where) != new.load(where))
-
-    def _seen(self, after: S, private: S, guest: S | None = None, beside: S | None = None) -> S:
-        """A hardware state with storage as the guest addresses it, and nothing where it is the VMM's.
-
-        Args:
-            beside: what the VMM keeps in another run, whose storage is left out too.
-        """
-        privates = [private] if beside is None else [private, beside]
-        return self._view(after, after, guest or self._guest, privates, self._technique.guest_address)
-
-    def _expected(self, after: S, private: S | None = None, guest: S | None = None) -> S:
-        """What should be seen of the hardware when the guest's own machine is in `after`."""
-        private = private or self._private
-        mapped = self._technique.map(after, private)
-        return self._view(mapped, after, guest or self._guest, [private], lambda private, address: address)
-
-    def _view(self, state: S, storage: S, guest: S, privates: list[S], place: Callable[[S, Word], Word]) -> S:
-        owns, home = self._technique.owns_address, self._technique.guest_address
-        state = state.copy()
-        for name, content in self._storages(storage):
-
-            def view(address: Word, content: Memory = content) -> Word:
-                cell = content.load(place(privates[0], address))
-                if owns is None:
-                    return cell
-                hidden = any_of(owns(guest, private, home(private, address)) for private in privates)
-                return ite(hidden, Word(cell.width, 0), cell)
-
-            state._memories[name] = Memory(content.address_width, content.cell_width, view)
-        return state
-
     def needless_trap(self) -> Truth:
         """Whether it can complete natively and trap on the hardware, storage references aside."""
         alternatives = [
@@ -626,7 +488,7 @@ class _Promises(Generic[S]):
 
     # -- verdicts -----------------------------------------------------------------------------
 
-    def promise(self, name: str, breaches: Iterator[_Breach]) -> Promise[S]:
+    def promise(self, name: str, breaches: Iterator[Breach]) -> Promise[S]:
         """Look for a breach; the question that is recorded is that of the breach, or of all of them."""
         title = f"{self._machine.name}: {self._instruction.form} breaks {name} under {self._technique.name}"
         asked: list[Word] = []
@@ -652,22 +514,24 @@ class _Promises(Generic[S]):
         gap = self._ask.first(silent)
         if unknown or gap is not Answer.UNSAT:
             return Promise(Status.UNKNOWN, evidence_of(question, answer), "" if unknown else "not modelled")
-        open_ones = Question(f"{title}, where it is not modelled", [*self._assumed, any_of(map(all_of, silent))])
+        open_ones = Question(
+            f"{title}, where it is not modelled", [*self._assumed, any_of(map(all_of, silent))]
+        )
         return Promise(Status.HOLDS, evidence_of(question, answer), gap=open_ones)
 
-    def _possible(self, breach: _Breach) -> Answer:
+    def _possible(self, breach: Breach) -> Answer:
         return self._ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH)
 
-    def _within(self, breach: _Breach) -> list[Word]:
+    def _within(self, breach: Breach) -> list[Word]:
         """The settings that the runs do not depend on: a witness has them all the same."""
         images = [self._hardware.before]
-        if breach.kind is _Kind.SHOWS:
+        if breach.kind is Kind.SHOWS:
             images.append(self._technique.map(self._guest, breach.other))
-        elif breach.kind is _Kind.LOSES:
+        elif breach.kind is Kind.LOSES:
             images.append(self._technique.map(breach.other, self._private))
         return [self._keeper.configuration.holds(self._machine, image) for image in images]
 
-    def _assert_within(self, breach: _Breach, guest: S, private: S) -> None:
+    def _assert_within(self, breach: Breach, guest: S, private: S) -> None:
         image = self._technique.map(guest, private)
         assert_within(
             self._machine,
@@ -684,31 +548,31 @@ class _Promises(Generic[S]):
         faults = [
             path.condition
             for path in self._hardware.paths
-            if isinstance(path.result, Trap) and self._technique.to_the_guest(path.result.vector)
+            if isinstance(path.result, Trap) and self._due.elsewhere(path.result)
         ]
         return any_of([*(conjunction(conditions) for conditions, _ in self._silent_ends), *faults])
 
-    def _witness(self, breach: _Breach, question: Question) -> Counterexample[S] | None:
+    def _witness(self, breach: Breach, question: Question) -> Counterexample[S] | None:
         answer, model, solver = question.ask(self._keeper.effort)
         if answer is Answer.UNKNOWN:  # there is one, and no time to find it again
             return None
         if model is None or solver is None:
             raise ReplayError(f"{question.name}: was satisfiable and is no more")
         machine, instruction, technique = self._machine, self._instruction, self._technique
-        two = breach.kind in (_Kind.SHOWS, _Kind.LOSES)
+        two = breach.kind in (Kind.SHOWS, Kind.LOSES)
         symbolic = [self._guest, self._private, *([breach.other] if two else [])]
         probes = {n: probe(c, f"{PROBE} in {n}").term for n, c in self._guest.memories().items()}
         found = find_minimal(machine, instruction, question, solver, model, symbolic, probes)
         guest, private, *others = found.states
         self._assert_within(breach, guest, private)
-        if breach.kind in (_Kind.SHOWS, _Kind.LOSES):
+        if breach.kind in (Kind.SHOWS, Kind.LOSES):
             self._assert_within(
-                breach, *((guest, others[0]) if breach.kind is _Kind.SHOWS else (others[0], private))
+                breach, *((guest, others[0]) if breach.kind is Kind.SHOWS else (others[0], private))
             )
         on_hardware = execute(
             machine, instruction, "on the hardware", technique.map(guest, private), found.operands
         )
-        if breach.kind is _Kind.SHOWS:
+        if breach.kind is Kind.SHOWS:
             second = execute(
                 machine,
                 instruction,
@@ -721,13 +585,13 @@ class _Promises(Generic[S]):
             differ = tuple(
                 d
                 for d in differences(
-                    self._seen(mine, private, guest, others[0]),
-                    self._seen(theirs, others[0], guest, private),
+                    self._due.seen(mine, [private, others[0]], guest),
+                    self._due.seen(theirs, [others[0], private], guest),
                     found.addresses,
                 )
                 if d.name not in self._private_parts
             )
-        elif breach.kind is _Kind.LOSES:
+        elif breach.kind is Kind.LOSES:
             second = execute(
                 machine, instruction, "with another guest", technique.map(others[0], private), found.operands
             )
@@ -739,15 +603,15 @@ class _Promises(Generic[S]):
             differ = differences(guest, others[0], found.addresses)
             ends = [run.outcome.state for run in runs if isinstance(run.outcome, Trap)]
             alike = _same_trap(on_hardware.outcome, second.outcome) and not differences(
-                *ends, found.addresses
+                ends[0], ends[1], found.addresses
             )
             if not alike or _same_outcome(*natives):
                 differ = ()
-        elif breach.kind is _Kind.CHANGES:
+        elif breach.kind is Kind.CHANGES:
             runs = (on_hardware, None)
             after = _ended(on_hardware, breach.how)
             differ = differences(on_hardware.before, after, found.addresses)
-        elif breach.kind is _Kind.FAULTS:
+        elif breach.kind is Kind.FAULTS:
             native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
             runs, differ = (native, on_hardware), native.changes
         else:
@@ -756,14 +620,17 @@ class _Promises(Generic[S]):
             after = _after(on_hardware, breach.how)
             differ = ()
             if isinstance(native.outcome, Next):
-                expected = self._expected(native.outcome.state, private, guest)
-                differ = differences(expected, self._seen(after, private, guest), found.addresses)
+                expected = self._due.expected(native.outcome.state, private, guest)
+                seen = self._due.seen(after, [private], guest)
+                if technique.settled:
+                    expected, seen = technique.map(native.outcome.state, after), after
+                differ = differences(expected, seen, found.addresses)
+                differ = tuple(d for d in differ if d.name not in (technique.uncompared or ()))
                 differ = differ or native.changes
-        shown = bool(differ) or (breach.kind is _Kind.UNLIKE and isinstance(runs[0].outcome, Trap))
-        if breach.kind is _Kind.FAULTS:
-            shown = isinstance(on_hardware.outcome, Trap) and not _same_trap(
-                native.outcome, on_hardware.outcome
-            )
+        shown = bool(differ) or (breach.kind is Kind.UNLIKE and isinstance(runs[0].outcome, Trap))
+        if breach.kind is Kind.FAULTS:
+            same = self._due.same_trap(native.outcome, on_hardware.outcome)
+            shown = isinstance(on_hardware.outcome, Trap) and not same
         assert_replay(shown, instruction, breach.how, [run.describe() for run in runs if run is not None])
         return Counterexample(
             breach.how,
@@ -776,16 +643,13 @@ class _Promises(Generic[S]):
         )
 
 
-def _raised(run: Run[S], vector: Vector) -> tuple[Word, Word | None]:
-    """Whether a run ends in a trap of this vector (width 1), and its error code where it has one."""
-    found, code = FALSE, None
-    for path in run.paths:
-        if isinstance(path.result, Trap) and path.result.vector == vector:
-            found = found | path.condition
-            given = path.result.error_code
-            if given is not None:
-                code = given if code is None else ite(path.condition, given, code)
-    return found, code
+CELLS = 3
+
+
+def _places(name: str, content: Memory) -> Iterator[Word]:
+    """The addresses at which another guest's memory may differ; the first is where all questions look."""
+    for place in range(CELLS):
+        yield probe(content, f"{PROBE} in {name}" + (f" ({place})" if place else ""))
 
 
 def _same_code(a: Trap[S], b: Trap[S]) -> Word:
@@ -822,7 +686,7 @@ def _same_outcome(a: Outcome[S], b: Outcome[S]) -> bool:
 
 def _same_trap(a: Outcome[S], b: Outcome[S]) -> bool:
     """Whether both are traps of one vector with one error code, if both have one."""
-    if not isinstance(a, Trap) or not isinstance(b, Trap) or a.vector != b.vector:
+    if not isinstance(a, Trap) or not isinstance(b, Trap) or (a.vector, a.level) != (b.vector, b.level):
         return False
     return a.error_code is None or b.error_code is None or a.error_code.value == b.error_code.value
 

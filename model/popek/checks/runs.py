@@ -68,7 +68,7 @@ class Run(Generic[S]):
                 if isinstance(result, Trap) and result.state is self.before:  # a trap mostly changes nothing
                     code = result.error_code
                     new = None if code is None else Word(code.width, replace(code.term))
-                    result = Trap(result.vector, new, result.memory, before)
+                    result = Trap(result.vector, new, result.memory, before, result.level)
                 else:
                     result = _replaced(result, replace, views, (self.before, before))
                 kept.append(Path(conditions, result))
@@ -140,9 +140,9 @@ def _replaced(
     match outcome:
         case Next(state):
             return Next(state.replaced(replace, views, kept))
-        case Trap(vector, code, memory, state):
+        case Trap(vector, code, memory, state, level):
             new = None if code is None else Word(code.width, replace(code.term))
-            return Trap(vector, new, memory, state.replaced(replace, views, kept))
+            return Trap(vector, new, memory, state.replaced(replace, views, kept), level)
     return outcome
 
 
@@ -176,9 +176,17 @@ def _anything(
     return state, invariant(state)
 
 
-@functools.lru_cache(maxsize=64)
+_LOOPING: dict[type[State], frozenset[CodeType]] = {}
+
+
 def _methods_that_loop(state: type[State]) -> frozenset[CodeType]:
     """The code with loops of a state's own methods."""
+    if state not in _LOOPING:
+        _LOOPING[state] = _looping_methods(state)
+    return _LOOPING[state]
+
+
+def _looping_methods(state: type[State]) -> frozenset[CodeType]:
     own = [value for kind in state.__mro__ for value in vars(kind).values()]
     methods = [getattr(value, "fget", value) for value in own]
     return frozenset(code for method in methods for code in looping_code(method)) if methods else frozenset()
@@ -189,7 +197,7 @@ def explore_instruction(
     instruction: Instruction,
     effort: Effort | None = None,
     *,
-    budget: int | Budget = Budget(),
+    budget: int | Budget | None = None,
     configuration: Configuration | None = None,
     prefer: Callable[[S], Word] = lambda state: TRUE,
     traps: bool = True,
@@ -213,7 +221,7 @@ def explore_instruction(
         lambda: machine.step(instruction, state, operands),
         pruner,
         assume=[exists, instruction.valid(operands)],
-        budget=budget,
+        budget=Budget() if budget is None else budget,
         looping=looping_code(instruction.semantics) | _methods_that_loop(machine.state),
         unasked=None if traps else lambda outcome: isinstance(outcome, Trap),
     )
@@ -338,25 +346,49 @@ class Case:
         return self.when & any_of(self.unlike.values())
 
 
-def compared(pairs: Iterable[Pair[S]], *, ignoring: frozenset[str], time_is_state: bool) -> list[Case]:
+def compared(
+    pairs: Iterable[Pair[S]],
+    *,
+    ignoring: frozenset[str],
+    time_is_state: bool,
+    places: Mapping[str, int] | None = None,
+) -> list[Case]:
     """A case per pair.
 
     Leaves named in `ignoring` do not count, nor do clocks unless `time_is_state`.
+
+    Args:
+        places: where memories are compared, by name, for states of numbers; anywhere by default.
     """
 
     def case(first: tuple[Term, ...], second: tuple[Term, ...], a: S, b: S) -> Case:
-        return Case(first, second, lambda: dict(_unlike(a, b, ignoring, time_is_state)))
+        return Case(first, second, lambda: dict(_unlike(a, b, ignoring, time_is_state, places)))
 
     return [case(*pair) for pair in pairs]
 
 
-def differing(pairs: Iterable[Pair[S]], *, ignoring: frozenset[str], time_is_state: bool) -> list[Case]:
+def differing(
+    pairs: Iterable[Pair[S]],
+    *,
+    ignoring: frozenset[str],
+    time_is_state: bool,
+    places: Mapping[str, int] | None = None,
+) -> list[Case]:
     """The cases of the pairs that may differ, as `compared`."""
-    cases = compared(pairs, ignoring=ignoring, time_is_state=time_is_state)
+    cases = compared(pairs, ignoring=ignoring, time_is_state=time_is_state, places=places)
     return [case for case in cases if case.unlike]
 
 
-def _unlike(a: S, b: S, ignoring: frozenset[str], time_is_state: bool) -> Iterator[tuple[str, Word]]:
+def place_of(memory: Memory, name: str, places: Mapping[str, int] | None) -> Word:
+    """The address at which two contents of a memory are compared: any, or the one that is given."""
+    if places is None:
+        return probe(memory, f"{PROBE} in {name}")
+    return Word(memory.address_width, places.get(name, 0))
+
+
+def _unlike(
+    a: S, b: S, ignoring: frozenset[str], time_is_state: bool, places: Mapping[str, int] | None
+) -> Iterator[tuple[str, Word]]:
     def counts(part: Leaf | Slot) -> bool:
         return part.name not in ignoring and (time_is_state or part.role is not Role.TIME)
 
@@ -365,7 +397,7 @@ def _unlike(a: S, b: S, ignoring: frozenset[str], time_is_state: bool) -> Iterat
         if slot.address:
             left, right = a.memories()[slot.name], b.memories()[slot.name]
             if left is not right and counts(slot):
-                where = probe(left, f"{PROBE} in {slot.name}")
+                where = place_of(left, slot.name, places)
                 condition = left.load(where) != right.load(where)
                 if condition.value != 0:
                     yield slot.name, condition

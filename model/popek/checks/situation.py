@@ -15,8 +15,7 @@ from popek.kernel import terms
 from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
-from popek.kernel.memory import Block
-from popek.kernel.outcome import Trap
+from popek.kernel.outcome import Target, Trap
 from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
@@ -25,6 +24,7 @@ from popek.solving.asking import Asker
 from popek.solving.solver import Answer, Effort
 
 from .counterexample import Counterexample, Difference, ReplayError, assert_within, differences, execute
+from .obligation import changed_cells, private_of, simplified
 from .runs import (
     PROBE,
     Completion,
@@ -32,7 +32,6 @@ from .runs import (
     conjunction,
     explore_instruction,
     handed_over,
-    operating_mode,
     probe,
 )
 from .verdict import Question
@@ -83,15 +82,7 @@ class Situation(Generic[S]):
             self.guest, self.private = self._near(*near)
             self.native = run.at(self.guest)
             return
-        owned, settings = set(technique.owned), configuration.settings
-        fixed = {
-            setting.leaf: settings[setting.name]
-            for setting in machine.settings
-            if setting.name in settings and setting.leaf in owned
-        }
-        fixed |= {k: v for k, v in operating_mode(machine, configuration).items() if k in owned}
-        private = machine.state.symbolic(OF_THE_VMM)
-        self.private = private.with_changes({str(leaf): value for leaf, value in fixed.items()})
+        self.private = private_of(machine, technique, configuration, OF_THE_VMM)
 
     def _near(self, guest: S, private: S) -> tuple[S, S]:
         memories = set(self.guest.memories())
@@ -152,7 +143,7 @@ class Situation(Generic[S]):
         """The ways in which a run reaches the VMM: traps, those on storage and the guest's own aside, and entries."""
         for path in run.paths:
             if isinstance(path.result, Trap) and not path.result.memory:
-                if self.technique.to_the_guest(path.result.vector):
+                if self.technique.target(path.result) is not Target.VMM:
                     continue
                 yield path.conditions
         for conditions, after in run.completions():
@@ -180,16 +171,7 @@ class Situation(Generic[S]):
 
     def stored(self, before: S, after: S) -> Iterator[tuple[Word, Word]]:
         """The address of each store to storage, and whether it changed the cell (width 1)."""
-        for slot in before.layout:
-            if slot.address and slot.role is Role.MEMORY:
-                old, new = before.memories()[slot.name], after.memories()[slot.name]
-                for entry in new.stores[len(old.stores) :]:
-                    if isinstance(entry, Block):
-                        step = probe(old, f"{PROBE} of a copy in {slot.name}")
-                        where, inside = entry.destination + step, step < entry.cells
-                    else:
-                        where, inside = entry[0], TRUE
-                    yield where, inside & (old.load(where) != new.load(where))
+        return changed_cells(before, after)
 
     def with_fresh(self, state: S, names: Sequence[str], suffix: str = "'", *, always: bool = False) -> S:
         """A state with fresh symbols for these leaves, or for those of them that are symbols already."""
@@ -323,20 +305,6 @@ def holds_together(*conditions: Word | Sequence[Term]) -> list[Word]:
     for condition in conditions:
         found += [condition] if isinstance(condition, Word) else [Word(1, term) for term in condition]
     return found
-
-
-def simplified(conditions: Sequence[Word]) -> list[Word] | None:
-    """The conditions, each simplified by what the earlier ones say; None if they exclude one another."""
-    known: dict[Term, Term] = {}
-    kept: list[Word] = []
-    for condition in conditions:
-        simple = Word(1, terms.Substitution(known=known)(condition.term))
-        if simple.value == 0:
-            return None
-        if not simple.concrete:
-            kept.append(simple)
-            known |= terms.literals([simple.term])
-    return kept or [TRUE]
 
 
 def plainest(

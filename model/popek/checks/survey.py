@@ -43,6 +43,7 @@ CLASSES = (
 )
 
 
+MANY_NAMES = 12
 NONE, ONE_EACH, ALL = "none", "one of each mnemonic", "all"
 
 
@@ -217,6 +218,28 @@ def scope_json(scope: Scope) -> dict[str, object]:
     }
 
 
+def scope_line(scope: Scope) -> str:
+    """Over what a verdict is given."""
+    if not scope.listed:
+        return f"over {_counted(scope.forms)}"
+    told = f"over {_counted(scope.forms)} of {scope.architecture}"
+    left, partly = _first_of(scope.left_out), len(scope.partly)
+    return (
+        told
+        + (f"; left out: {left}" if left else "; none left out")
+        + (f"; {partly} in part" if partly else "")
+    )
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = len(names) - MANY_NAMES
+    return ", ".join(names[:MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _counted(forms: int) -> str:
+    return f"{forms} modelled form{'' if forms == 1 else 's'}"
+
+
 def survey(
     request: Request,
     *,
@@ -326,8 +349,7 @@ class Surveyor:
                 traps=self._promised(form),
             )
         except PathBudgetError as error:
-            nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
-            return Row(form, instruction.mnemonic, instruction.source, nothing, remark=str(error))
+            return unexplored(instruction, str(error))
         classified = self.classifier.classify(instruction, run)
         kept = self.keeper.keeps(instruction, run) if self._promised(form) else None
         witness = None
@@ -354,6 +376,12 @@ class Surveyor:
             return {forms for forms in wanted if instruction.form in forms}
         names = {NONE: (), ALL: (instruction.form,), ONE_EACH: (instruction.mnemonic,)}
         return set(names[wanted])
+
+
+def unexplored(instruction: Instruction, why: str) -> Row:
+    """The row of a form that has too many paths, or longer ones: nothing is known."""
+    nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
+    return Row(instruction.form, instruction.mnemonic, instruction.source, nothing, remark=f"unknown: {why}")
 
 
 def row_of(classified: Classification[Any], kept: Promises[Any] | None = None) -> Row:

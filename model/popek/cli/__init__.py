@@ -21,7 +21,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from popek import __version__
 from popek.solving.choice import chosen_solver
 
-from . import assistance, atlas, decoding, figures, problems, safety, verify, witnesses
+from . import atlas, decoding, figures, problems, safety, verify, witnesses
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, assert_set_once, shown_default
@@ -47,11 +47,13 @@ app.command(
 app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
 app.command(problems.problems)
-app.command(assistance.compare)
 app.command(safety.safety)
-app.command("popek.cli.vti:app", name="vti", help="Judge a VT-i configuration: VPD and PSR.vm.")
-app.command("popek.cli.vtx:app", name="vtx", help="Find and judge the VT-x controls that keep the promises.")
 app.command(verify.verify)
+app.command(
+    "popek.cli.assist:app",
+    name="assist",
+    help="Hardware assistance: what its controls must be, the best choice, what real ones come to.",
+)
 app.command(atlas.atlas)
 
 UNEXPECTED, BAD_INPUT, UNKNOWN = 1, 2, 3

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from .difftest_svm import difftest_svm
-from .difftest_vmx import difftest_vmx
-from .difftest_vtx import difftest_vtx
+from popek.emulators import declared_difftests
+
+from .difftest_non_root import difftest_non_root
+from .difftest_vm_entry import difftest_vm_entry
+from .difftest_vmrun import difftest_vmrun
 from .errors import UserError
 from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
 from .output import console, print_json, progress
 
 if TYPE_CHECKING:
+    from popek.emulators.differential import DifftestReport
     from popek.emulators.ia32 import compare as ia32_compare
     from popek.emulators.x86_64 import compare as x64_compare
 
 app = App(name="difftest", help="Compare the models with emulators that were written by others.")
 
-app.command(difftest_vmx, name="vmx")
-app.command(difftest_vtx, name="vtx")
-app.command(difftest_svm, name="svm")
+app.command(difftest_vm_entry, name="vm-entry")
+app.command(difftest_non_root, name="non-root")
+app.command(difftest_vmrun, name="vmrun")
 
 Against = Annotated[str, Parameter(help="bochs or unicorn.")]
+Emulator = Annotated[str, Parameter(help="The emulator.")]
 UNEXPECTED = 1
 
 
@@ -76,6 +81,38 @@ def x86_64(
     )
 
 
+def _declared(machine: str, tests: Mapping[str, str]) -> Callable[..., int]:
+    """The command for a machine whose tests a package declares: per emulator `module:function`."""
+    emulators = tuple(tests)
+
+    def command(
+        *forms: str,
+        against: Emulator = emulators[0],
+        cases: Cases = 2000,
+        seed: Seed = 0,
+        json: AsJson = False,
+    ) -> int:
+        """Run one instruction from random states, on the model and on an emulator.
+
+        Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no emulator.
+
+        Args:
+            forms: instruction forms or mnemonics; all by default.
+        """
+        assert_cases(cases)
+        assert_one_of("--against", against, emulators)
+        module, function = tests[against].split(":")
+        difftest = getattr(importlib.import_module(module), function)
+        return _compared(lambda show: difftest(cases, seed, list(forms) or None, show), cases, json)
+
+    command.__name__ = machine
+    return command
+
+
+for _machine, _tests in declared_difftests().items():
+    app.command(_declared(_machine, _tests), name=_machine)
+
+
 def _assert_possible(against: str, cases: int) -> None:
     assert_cases(cases)
     assert_one_of("--against", against, ("bochs", "unicorn"))
@@ -83,13 +120,15 @@ def _assert_possible(against: str, cases: int) -> None:
 
 def _compared(
     difftest: Callable[
-        [Callable[[int], None] | None], ia32_compare.DifftestReport | x64_compare.DifftestReport
+        [Callable[[int], None] | None],
+        ia32_compare.DifftestReport | x64_compare.DifftestReport | DifftestReport[Any],
     ],
     cases: int,
     json: bool,
 ) -> int:
     """Compare, print what was found, and give the exit code."""
     from popek.emulators.bochs.simulator import BochsError
+    from popek.emulators.differential import EmulatorError
     from popek.emulators.ia32.unicorn import UnicornError
     from popek.kernel.machine import UnknownNameError
     from popek.report import difftest as report
@@ -97,7 +136,7 @@ def _compared(
     try:
         with progress("comparing") as show:
             found = difftest(None if show is None else lambda done: show(done, cases))
-    except (BochsError, UnicornError, UnknownNameError) as error:
+    except (BochsError, EmulatorError, UnicornError, UnknownNameError) as error:
         raise UserError(str(error)) from None
     if json:
         print_json({"schema": "popek/difftest/1", **found.to_json()})

@@ -1,4 +1,4 @@
-"""What `popek difftest vmx` and `popek difftest svm` share: entries into a guest on Bochs, judged by the checks."""
+"""What `popek difftest vm-entry` and `vmrun` share: entries into a guest on Bochs, judged by the checks."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def problems(
     assert_set_once(set)
     if assisted(machine, technique) != machine:
         raise UserError(
-            f"{technique} leaves the levels alone; what it makes of the problems: popek vtx compare"
+            f"{technique} leaves the levels alone; what it makes of the problems: popek assist gain"
         )
     try:
         known = find_machine(machine)

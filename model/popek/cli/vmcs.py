@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from popek.architectures.vtx.capabilities import Capabilities
     from popek.architectures.vtx.dumps.model import Dump
+    from popek.architectures.vtx.dumps.processors import Judgement
     from popek.architectures.vtx.verdict import Undecided, Verdict
 
 app = App(name="vmcs", help="Judge, decode, explain, compare, repair and generate VMCSs.")
@@ -55,10 +56,12 @@ def check(
     dumps = read(file)
     processors = [processor_of(dump, capabilities, file) for dump in dumps]
     if json:
-        verdicts = [_judged(dump, known) for dump, known in zip(dumps, processors, strict=True)]
-        answers = [_verdict_json(dump, verdict) for dump, verdict in zip(dumps, verdicts, strict=True)]
+        found = [_judged(dump, known) for dump, known in zip(dumps, processors, strict=True)]
+        answers = [
+            _verdict_json(dump, item.complete, item.inferred) for dump, item in zip(dumps, found, strict=True)
+        ]
         print_json(answers[0] if len(answers) == 1 else answers)
-        return exit_code([verdict.outcome.kind for verdict in verdicts])
+        return exit_code([item.verdict.outcome.kind for item in found])
     from popek.architectures.vtx.dumps.diagnosis import diagnose
     from popek.report.vmcs import print_check
 
@@ -272,10 +275,12 @@ def _beside(dump: Dump) -> dict[str, Any]:
     return beside
 
 
-def _verdict_json(dump: Dump, verdict: Verdict) -> dict[str, Any]:
+def _verdict_json(dump: Dump, verdict: Verdict, inferred: Sequence[str] = ()) -> dict[str, Any]:
     answer: dict[str, Any] = {**verdict.to_json(), "name": dump.name, "format": dump.format, **_beside(dump)}
     said = {field_id.lower(): value for field_id, value in answer["reported"].items()}
     answer["reported"] = {**dump.reported, **said}
+    if inferred:
+        answer["inferred"] = list(inferred)
     return answer
 
 
@@ -288,9 +293,9 @@ def _check_lines(file: str, capabilities: str | None) -> int:
         dumps = _parsed(first + stream.read(), file)
     kinds = []
     for dump in dumps:
-        verdict = _judged(dump, processor_of(dump, capabilities, file))
-        kinds.append(verdict.outcome.kind)
-        sys.stdout.write(one_line(_verdict_json(dump, verdict)))
+        item = _judged(dump, processor_of(dump, capabilities, file))
+        kinds.append(item.verdict.outcome.kind)
+        sys.stdout.write(one_line(_verdict_json(dump, item.complete, item.inferred)))
     return exit_code(kinds)
 
 
@@ -330,7 +335,8 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
                     if len(described) >= _MOST_PROCESSORS:
                         described.clear()
                     processor = described[key] = Processor(_described_processor(dump))
-            verdict = judge_any(vmcs_of(dump), processor).complete
+            judgement = judge_any(vmcs_of(dump), processor)
+            verdict = judgement.complete
         except (DumpError, UserError) as error:
             bad = True
             sys.stderr.write(f"popek: {name}:{number}: {error}\n")
@@ -338,18 +344,18 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
         else:
             kinds.add(verdict.outcome.kind)
             # Most of a long answer is what a partial dump lacks, and that a stream repeats.
-            rest = encode(_verdict_json(dump, attrs.evolve(verdict, undecided=())))
+            rest = encode(_verdict_json(dump, attrs.evolve(verdict, undecided=()), judgement.inferred))
             lacking = f'"undecided":{undecided(verdict.undecided)}'
             write(rest.replace('"undecided":[]', lacking, 1) + "\n")
         flush()
     return _BAD_INPUT if bad else exit_code(sorted(kinds))
 
 
-def _judged(dump: Dump, known: Capabilities) -> Verdict:
+def _judged(dump: Dump, known: Capabilities) -> Judgement:
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
     from popek.architectures.vtx.dumps.processors import Processor, judge_any
 
-    return judge_any(vmcs_of(dump), Processor(known)).complete
+    return judge_any(vmcs_of(dump), Processor(known))
 
 
 def one_line(value: object) -> str:

@@ -78,7 +78,11 @@ def repair(
     if svg is not None:
         figures.write(figures.of_repairs(found), svg)
     ends = [
-        item.after.outcome.kind if item.after else "undecided" if item.answer.value == "unknown" else "fails"
+        "undecided"
+        if item.unexplained or item.answer.value == "unknown"
+        else item.after.outcome.kind
+        if item.after
+        else "fails"
         for item in found
     ]
     return exit_code(ends)

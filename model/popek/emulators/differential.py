@@ -16,6 +16,10 @@ _CHUNK: Final = 2000
 T = TypeVar("T")
 
 
+class EmulatorError(RuntimeError):
+    """An emulator cannot be run; the message says what is missing."""
+
+
 class AnyCase(Protocol):
     """An instruction and the state it starts from, as far as it is counted and printed."""
 
@@ -85,6 +89,7 @@ class DifftestReport(Generic[CaseT]):
         not_modelled: draws that end in "not modelled", by reason; others were drawn in their place.
         outside: draws that lead where the harness cannot follow, by reason; likewise.
         seconds: of real time.
+        level: what the manual calls a privilege level.
     """
 
     machine: str
@@ -102,6 +107,7 @@ class DifftestReport(Generic[CaseT]):
     not_modelled: Mapping[str, int]
     outside: Mapping[str, int]
     seconds: float
+    level: str = "CPL"
 
     @property
     def rate(self) -> float:

@@ -1,4 +1,4 @@
-"""The programs that popek starts: the Debian package that has each, and a start that leaves nothing running."""
+"""The programs that popek or its tests start: the package that has each, and a start that leaves nothing running."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from typing import IO, Final
 PACKAGES: Final[Mapping[str, str]] = {
     "bochs": "bochs",
     "chromium": "chromium",
+    "coqc": "coq",
+    "coqchk": "coq",
+    "dtc": "device-tree-compiler",
     "hercules": "hercules",
     "libatomic.so.1": "libatomic1",
     "nasm": "nasm",

@@ -90,7 +90,7 @@ def explore(
     oracle: Oracle,
     *,
     assume: Iterable[Word] = (),
-    budget: int | Budget = Budget(),
+    budget: int | Budget = 2000,
     looping: frozenset[CodeType] = frozenset(),
     unasked: Callable[[T], bool] | None = None,
 ) -> list[Path[T]]:

@@ -183,7 +183,8 @@ class Machine(Generic[S]):
             self.advance(cpu, operands)
             instruction.run(cpu, operands)
         except Fault as fault:
-            return Trap(fault.vector, fault.error_code, fault.memory, cpu if fault.keeps else state)
+            after = cpu if fault.keeps else state
+            return Trap(fault.vector, fault.error_code, fault.memory, after, fault.level)
         except NotModelledError as stop:
             return NotModelled(str(stop))
         return Next(cpu)

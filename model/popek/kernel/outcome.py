@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Generic, TypeAlias, TypeVar
 
 import attrs
@@ -30,6 +31,14 @@ class Vector:
         return self.name
 
 
+class Target(enum.Enum):
+    """Whose handler a trap on the hardware goes to."""
+
+    VMM = "the VMM"
+    GUEST = "the guest's own kernel"
+    BELOW = "the firmware below the VMM"
+
+
 class Fault(Exception):  # noqa: N818 - the manuals' word
     """Raised by semantics: the instruction does not complete, control goes to the vector.
 
@@ -40,6 +49,7 @@ class Fault(Exception):  # noqa: N818 - the manuals' word
             sensitivity leaves aside.
         keeps: True when the state changes made so far stand (a trap after the effect); otherwise the
             state is as before the instruction.
+        level: as in `Trap`.
     """
 
     def __init__(
@@ -49,11 +59,13 @@ class Fault(Exception):  # noqa: N818 - the manuals' word
         *,
         memory: bool = False,
         keeps: bool = False,
+        level: str = "",
     ) -> None:
         super().__init__(vector, error_code)
         if isinstance(error_code, int):
             error_code = Word(vector.error_code_width, error_code)
         self.vector, self.error_code, self.memory, self.keeps = vector, error_code, memory, keeps
+        self.level = level
 
 
 class MemoryFault(Fault):
@@ -76,12 +88,19 @@ class Next(Generic[S]):
 
 @attrs.frozen(eq=False)
 class Trap(Generic[S]):
-    """Control goes to the most privileged software of the real machine."""
+    """Control goes to a handler.
+
+    Attributes:
+        level: the level of the machine whose handler it is, by the manual's name, where the semantics decide about
+            that (delegation, exceptions taken at another level); empty where there is but one.  Who has the handler
+            there, `Technique.target` says.
+    """
 
     vector: Vector
     error_code: Word | None
     memory: bool
     state: S
+    level: str = ""
 
 
 @attrs.frozen

@@ -47,6 +47,14 @@ class Architecture:
 
 
 @attrs.frozen
+class Part:
+    """Instructions with forms that do not cover them, and what of all of these is covered or missing."""
+
+    instructions: tuple[str, ...]
+    why: str
+
+
+@attrs.frozen
 class Scope:
     """Over what a verdict about every instruction of a machine is given.
 
@@ -54,20 +62,25 @@ class Scope:
         forms: how many forms are modelled.
         architecture: its name; empty where the machine has no list to be compared with.
         left_out: the listed instructions without a form, in the list's order.
-        partly: those with forms that do not cover them, each with what is missing: `MVC (lengths above 2)`.
+        parts: those with forms that do not cover them, by what the forms cover or lack.
         source: where the list is from.
     """
 
     forms: int
     architecture: str = ""
     left_out: tuple[str, ...] = ()
-    partly: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
     source: str = ""
 
     @property
     def listed(self) -> bool:
         """Whether there is a list of the architecture's instructions at all."""
         return bool(self.architecture)
+
+    @property
+    def partly(self) -> tuple[str, ...]:
+        """The instructions of `parts`, each with the reason: `MVC (lengths 1 and 2)`."""
+        return tuple(f"{name} ({part.why})" for part in self.parts for name in part.instructions)
 
 
 def scope_of(machine: Machine[Any]) -> Scope:
@@ -82,10 +95,14 @@ def scope_of(machine: Machine[Any]) -> Scope:
     architecture = machine.architecture()
     ours = {instruction.mnemonic for instruction in machine.instructions.values()}
     modelled = {listed.name: not ours.isdisjoint(listed.mnemonics) for listed in architecture.instructions}
+    parts: dict[str, list[str]] = {}
+    for listed in architecture.instructions:
+        if modelled[listed.name] and listed.why:
+            parts.setdefault(listed.why, []).append(listed.name)
     return Scope(
         forms,
         architecture.name,
         tuple(listed.name for listed in architecture.instructions if not modelled[listed.name]),
-        tuple(f"{i.name} ({i.why})" for i in architecture.instructions if modelled[i.name] and i.why),
+        tuple(Part(tuple(names), why) for why, names in parts.items()),
         architecture.source,
     )

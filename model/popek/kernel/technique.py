@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from .outcome import Vector
+from .outcome import Target, Trap
 from .state import State
 from .words import FALSE, TRUE, Word
 
@@ -62,13 +62,17 @@ class Technique(Generic[S]):
         owns_address: where given, `owns_address(guest, private, address)` says that a cell of hardware
             storage is the VMM's (width 1).
         guest_address: where the guest's storage cell `address` is in the hardware's, given the private state.
+        guest_cell: the same for a memory that is no storage, by its name: by default the number is the same.
+        has_cell: which cells of such a memory a guest has, by its name (width 1).
         shadows_address: where given, `shadows_address(guest, address)` says that the VMM keeps a copy of
             the guest's cell (width 1), so that it must learn of every change.
         entries: `entries(before, after)` says that a run from one hardware state that ended in another without a trap
             went in at an entry that the VMM owns, for its tables and registers in `before` lead there (width 1).
             The run has handed over control, and counts as a trap.  `TRAPS_ONLY`, the default: there is none.
         delivered: owned leaves in which the hardware tells the VMM of a trap: what a trap leaves there is its business.
-        to_the_guest: which traps on the hardware reach the guest's own handlers, and not the VMM; by default none.
+        target: whose handler a trap on the hardware goes to: the VMM's by default.
+        guest_level: a level of the hardware as the guest knows it, where a trap goes to a handler that is not the
+            VMM's; the level itself by default.
         entered: where given, `entered(private, after)` says it exactly, where it is known what the VMM keeps.
         entry_address: where given, the address in storage of an entry from the state in which it is entered; the
             cell must be the VMM's.
@@ -78,6 +82,11 @@ class Technique(Generic[S]):
             what loading what an instruction can save gives.
         guests_own: mode and resource leaves and memories that hold the guest's values and that the VMM does not
             own: changing them is the guest's own affair, and does not make an instruction control-sensitive.
+        owns_cell: where given, `owns_cell(memory, address)` says which cells of an owned memory are the VMM's
+            (width 1); all of them otherwise.
+        settled: fidelity compares with the map of what the VMM has *after* the run, so that a change of the VMM's
+            things breaks safety alone; otherwise with what it had before.
+        uncompared: leaves and memories that fidelity leaves aside; clocks where nobody says.
         source: who describes the technique.
     """
 
@@ -92,14 +101,20 @@ class Technique(Generic[S]):
     private: Callable[[S, S], Word] = lambda guest, private: TRUE
     owns_address: Callable[[S, S, Word], Word] | None = None
     guest_address: Callable[[S, Word], Word] = lambda private, address: address
+    guest_cell: Callable[[S, str, Word], Word] = lambda private, name, address: address
+    has_cell: Callable[[S, str, Word], Word] = lambda guest, name, address: TRUE
     shadows_address: Callable[[S, Word], Word] | None = None
     entries: Callable[[S, S], Word] = TRAPS_ONLY
     delivered: tuple[str, ...] = ()
-    to_the_guest: Callable[[Vector], bool] = lambda vector: False
+    target: Callable[[Trap[S]], Target] = lambda trap: Target.VMM
+    guest_level: Callable[[str], str] = lambda level: level
     entered: Callable[[S, S], Word] | None = None
     entry_address: Callable[[S], Word] | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
     without: Callable[[frozenset[str]], Technique[S]] | None = None
     keeps_hidden: bool = False
     guests_own: tuple[str, ...] = ()
+    owns_cell: Callable[[str, Word], Word] | None = None
+    settled: bool = False
+    uncompared: tuple[str, ...] | None = None
     source: str = ""

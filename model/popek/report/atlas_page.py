@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from popek import __version__
+from popek.checks.premise import TITLES
 from popek.checks.survey import CLASSES
 from popek.checks.verdict import Truth
 from popek_proofs.atlas import Asked, Atlas, Efficiency, Entry, Form, Verdict
 from popek_proofs.atlas.entries import KINDS
-from popek_proofs.theorems.instantiate import STATEMENTS
 
 from .atlas import needless
 from .classification import shortened
@@ -184,7 +184,7 @@ def _place(entry: Entry, words: _Shared, witnesses: _Shared, texts: Mapping[str,
         "critical": entry.critical,
         "userCritical": entry.survey.mnemonics("user_critical"),
         "hypotheses": [
-            {"statement": STATEMENTS[h.name], "because": h.because, "holds": h.truth.value}
+            {"statement": TITLES[h.name], "because": h.because, "holds": h.truth.value}
             for h in entry.hypotheses
         ],
         "counts": dict(efficiency.counts),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,10 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from popek.checks.survey import Row, Survey
+from popek.checks.survey import Row, Survey, scope_line
 from popek.checks.verdict import Status, Truth
 from popek.kernel.machine import Machine
-from popek.kernel.scope import Scope
 
 from .wording import counted
 
@@ -28,7 +27,6 @@ COLUMNS = (
     ("critical", "critical"),
 )
 MANY_CHANGES = 8
-MANY_NAMES = 12
 SHORT = {Truth.NOT_ASKED: "–"}
 
 
@@ -162,25 +160,6 @@ def verdict(found: Survey) -> RenderableType:
     if found.partial:
         lines.append(Text("  only some of the instructions were asked about", "dim"))
     return Group(*lines)
-
-
-def scope_line(scope: Scope) -> str:
-    """Over what a verdict is given."""
-    if not scope.listed:
-        return f"over {counted(scope.forms, 'modelled form')}"
-    told = f"over {counted(scope.forms, 'modelled form')} of {scope.architecture}"
-    left = _first_of(scope.left_out)
-    partly = _first_of(scope.partly)
-    return (
-        told
-        + (f"; left out: {left}" if left else "; none left out")
-        + (f"; in part: {partly}" if partly else "")
-    )
-
-
-def _first_of(names: Sequence[str]) -> str:
-    more = len(names) - MANY_NAMES
-    return ", ".join(names[:MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _premise(statement: str, status: Status) -> Text:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def instructions(found: DifftestReport[Any]) -> RenderableType:
     """How many cases agreed, what known deviations explain, and every unexplained difference."""
     forms = len(found.by_form)
-    levels = ", ".join(f"{count} at CPL {level}" for level, count in sorted(found.by_level.items()))
+    levels = ", ".join(f"{count} at {found.level} {level}" for level, count in sorted(found.by_level.items()))
     parts: list[RenderableType] = [
         Text(
             f"{counted(found.cases, 'case')} of {counted(forms, 'form')} against {found.against} ({levels}), "
@@ -42,7 +42,7 @@ def instructions(found: DifftestReport[Any]) -> RenderableType:
     if table.row_count:
         parts.append(table)
     for difference in found.differences:
-        head = f"{difference.assembly}  [{difference.case.form}, CPL {difference.case.cpl}]"
+        head = f"{difference.assembly}  [{difference.case.form}, {found.level} {difference.case.cpl}]"
         parts += ["", Text(head, "bold red"), f"  model     {difference.expected}"]
         parts += [f"  emulator  {difference.observed}", *(f"    {line}" for line in difference.details)]
     verdict = counted(found.unexplained, "unexplained difference")
@@ -50,7 +50,7 @@ def instructions(found: DifftestReport[Any]) -> RenderableType:
     return Group(*parts)
 
 
-def vtx(found: Report) -> RenderableType:
+def non_root(found: Report) -> RenderableType:
     """How the steps of the guest ended, what known deviations explain, and every unexplained difference."""
     kinds = {"exits": 0, "completed": 0, "exceptions in the guest": 0}
     for outcome, count in found.outcomes.items():
@@ -95,7 +95,7 @@ def entries(answer: Mapping[str, Any], kind: str) -> RenderableType:
     """Entries into a guest: how they ended, and every one that the checks and known deviations leave unexplained.
 
     Args:
-        answer: what `popek difftest vmx --json` and `popek difftest svm --json` print.
+        answer: what `popek difftest vm-entry --json` and `popek difftest vmrun --json` print.
         kind: what the entries are called, in the plural.
     """
     parts = [Text(f"{answer['cases']} {kind} against Bochs, model {answer['model']}, seed {answer['seed']}")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import networkx as nx
 
@@ -29,7 +29,6 @@ from .svg import CHARACTER, LINE, MARGIN, SIZE, Cell, Figure, box, columns, grid
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from popek.architectures.vtx.controls import Bit
     from popek.kernel.program import Line
     from popek_proofs.theorems.monitor import Monitor
     from popek_proofs.theorems.proposition import Proposition
@@ -375,6 +374,21 @@ def storage_map(monitor: Monitor[Any], guest: Any, memory: str = "memory") -> Fi
 
 
 # -- bits of a field ------------------------------------------------------------------------------
+
+
+class Bit(Protocol):
+    """Named bits of a field."""
+
+    @property
+    def high(self) -> int: ...  # noqa: D102
+    @property
+    def low(self) -> int: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def value(self) -> int: ...  # noqa: D102
+    @property
+    def meaning(self) -> str: ...  # noqa: D102
 
 
 def bit_strip(field: str, value: int, width: int, bits: Sequence[Bit], wrong: Collection[int] = ()) -> Figure:

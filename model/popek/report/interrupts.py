@@ -1,8 +1,8 @@
-"""Traces of interrupts under VT-x, as text and as a figure."""
+"""Traces of interrupts, as text and as a figure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 from rich.console import Group, RenderableType
@@ -12,9 +12,10 @@ from rich.text import Text
 from .svg import Figure, columns
 
 if TYPE_CHECKING:
-    from popek.architectures.vtx.operation.interrupts import World
-    from popek_proofs.assistance.vtx_interrupt_traces import Trace, TraceStep
-    from popek_proofs.assistance.vtx_interrupts import Result
+    from collections.abc import Callable
+
+    from popek.kernel.interrupts import TraceStep
+    from popek_proofs.assistance.interrupts import Result, Trace
 
 _STYLES = {"holds": "bold green", "refuted": "bold red", "unknown": "bold yellow"}
 _LONGEST = 34  # characters of a line in a box
@@ -22,7 +23,7 @@ _LONGEST = 34  # characters of a line in a box
 
 def result(found: Result) -> RenderableType:
     """Every promise with its verdict, and the traces that break one."""
-    dropped = ", ".join(sorted(found.setup.dropped)) or "nothing"
+    dropped = ", ".join(sorted(found.dropped)) or "nothing"
     questions = sum(row.evidence is not None for row in found.rows)
     parts: list[RenderableType] = [Text(f"dropped: {dropped}; {questions} questions, base and steps")]
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -33,11 +34,11 @@ def result(found: Result) -> RenderableType:
     for trace in found.traces:
         by_steps.setdefault(tuple(step.event for step in trace.steps), []).append(trace)
     for same in by_steps.values():
-        parts += ["", *_trace(same)]
+        parts += ["", *_trace(same, found.interrupts.words)]
     return Group(*parts)
 
 
-def _trace(same: list[Trace]) -> list[RenderableType]:
+def _trace(same: list[Trace], guest: Callable[[Any], str]) -> list[RenderableType]:
     head = Text(f"shortest trace against {', '.join(trace.promise for trace in same)}", "bold")
     table = Table(box=None, pad_edge=False)
     for title in ("", "guest", "what happens", "outcome"):
@@ -46,22 +47,6 @@ def _trace(same: list[Trace]) -> list[RenderableType]:
         outcome = Text("; ".join(outcomes(step)), "red" if step.broken else "")
         table.add_row(str(number), guest(step.before), step.event, outcome)
     return [head, table]
-
-
-def guest(world: World) -> str:
-    """The guest's side of a world in a few words."""
-    parts = [f"IF = {int(world.enabled)}"]
-    for name, words in (
-        ("sti", "blocking by STI"),
-        ("mov_ss", "blocking by MOV SS"),
-        ("halted", "HLT"),
-        ("in_nmi", "in its NMI handler"),
-        ("waiting", "an interrupt waits"),
-        ("nmi_waiting", "an NMI waits"),
-    ):
-        if int(getattr(world, name)):
-            parts.append(words)
-    return ", ".join(parts)
 
 
 def outcomes(step: TraceStep) -> list[str]:
@@ -76,8 +61,8 @@ def outcomes(step: TraceStep) -> list[str]:
     return found
 
 
-def figure(trace: Trace) -> Figure:
-    """A trace from left to right: the guest's state, what happens, the next state."""
+def figure(trace: Trace, guest: Callable[[Any], str]) -> Figure:
+    """A trace from left to right: the guest's state (in words), what happens, the next state."""
     graph = nx.DiGraph()
     for number, step in enumerate(trace.steps):
         state, event = ("state", number), ("event", number)

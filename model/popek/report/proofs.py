@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from popek.checks.premise import THEOREM1, THEOREM3, TITLES
 from popek.checks.verdict import Status, Truth
 
 from . import classification
@@ -23,6 +24,7 @@ STYLES = {
     Status.UNKNOWN: "yellow",
     Status.NOT_ASKED: "dim",
 }
+MANY_FORMS = 6
 MANY = 3  # propositions up to which their counterexample tables are shown
 
 
@@ -69,21 +71,43 @@ def _details(proof: Proof) -> RenderableType:
     return Group(*parts)
 
 
+def _premises(found: Instantiation[Any]) -> Table:
+    """A line per premise: of how many forms it holds, and of which not."""
+    table = Table("premise", "what", "holds", "of", "not", box=None, pad_edge=False)
+    table.columns[4].overflow = "fold"
+    for name in TITLES:
+        asked = [p for p in found.premises if p.name == name]
+        good = [p for p in asked if p.truth is Truth.YES]
+        bad = [p for p in asked if p.truth is Truth.NO]
+        unsure = [p for p in asked if p.truth is Truth.UNKNOWN]
+        why = [_few("", [p.form or p.how for p in bad]), _few("unknown: ", [p.form or p.how for p in unsure])]
+        if not good and not bad and not unsure:
+            why = [f"not asked: {asked[0].how}" if asked else "not asked"]
+        style = STYLES[found.verdict((name,))] if good or bad or unsure else "dim"
+        table.add_row(
+            Text(name, style), TITLES[name], str(len(good)), str(len(asked)), "; ".join(w for w in why if w)
+        )
+    return table
+
+
+def _few(title: str, names: list[str]) -> str:
+    more = f" and {len(names) - MANY_FORMS} more" if len(names) > MANY_FORMS else ""
+    return title + ", ".join(names[:MANY_FORMS]) + more if names else ""
+
+
 def instantiation(found: Instantiation[Any]) -> RenderableType:
     """What the theorems say of a machine, and why where a premise fails."""
     parts: list[RenderableType] = []
     for theorem, status in (("Theorem 1", found.theorem1), ("Theorem 3", found.theorem3)):
         parts.append(Text.assemble((status.value, STYLES[status]), f"  {theorem}"))
     parts.append(Text(str(found)))
-    table = Table("premise", "instruction", "holds", "", box=None, pad_edge=False)
-    witness: Any = None
-    for premise in found.premises:
-        if premise.truth is not Truth.YES:
-            table.add_row(premise.name, Text(premise.form, "bold"), premise.truth.value, premise.because)
-            witness = witness or (premise.witness and premise.witness.to_json())
-    if table.row_count:
-        parts += ["", table]
+    parts += ["", _premises(found)]
+    needed = found.failing((*THEOREM1, *THEOREM3))
+    witness: Any = next((p.witness for p in needed if p.form and p.witness is not None), None)
     if witness:
         parts += ["", classification.counterexample(witness)]
+    if found.disagreements:
+        parts.append(Text("\nWhere the classes of 1974 and A1 part", "bold"))
+        parts += [Text(f"  {form}: {how}") for form, how in found.disagreements]
     parts.append(Text(f"{found.seconds:.1f} s", "dim"))
     return Group(*parts)

@@ -48,7 +48,24 @@ def print_check(console: Console, diagnosis: Diagnosis) -> None:
     _failed(console, diagnosis)
     _warnings(console, diagnosis)
     _happened(console, diagnosis)
+    if diagnosis.near_misses:
+        _heading(console, "Near misses: each fails if one thing more holds", "bold yellow")
+        for near in diagnosis.near_misses[:_MOST_NAMED]:
+            console.print(Text(f"  {near.id}", style="bold"))
+            _indented(console, Text(near.message), 4)
+            _indented(
+                console, Text(f"fails if {near.condition}: give {', '.join(near.missing)}", style="cyan"), 4
+            )
+        if (rest := len(diagnosis.near_misses) - _MOST_NAMED) > 0:
+            _indented(console, Text(f"and {rest} more", style="dim"), 2)
+    if diagnosis.inferred:
+        _heading(console, "What the dump shows of the processor")
+        for sentence in diagnosis.inferred:
+            _indented(console, Text(sentence), 2, "- ")
     _undecided(console, diagnosis)
+    if diagnosis.next_step:
+        _heading(console, "What to do next")
+        _indented(console, Text(diagnosis.next_step), 2, "- ")
     print_remarks(console, diagnosis.dump)
 
 

@@ -23,7 +23,9 @@ def print_repair(console: Console, name: str, found: Repair) -> None:
         console.print(f"{len(failed)} check{'s fail' if len(failed) > 1 else ' fails'}:")
         for failure in failed:
             console.print(Text.assemble("  ", (failure.id, "bold"), f"  {failure.message}"), soft_wrap=True)
-    console.print(Text(_headline(found), style=_STYLES[found.answer.value]))
+    console.print(
+        Text(_headline(found), style=_STYLES["unknown" if found.unexplained else found.answer.value])
+    )
     for change in found.changes:
         _change(console, change)
     if found.reason is not None:
@@ -55,6 +57,10 @@ def _headline(found: Repair) -> str:
         return "No repair: these checks cannot all pass"
     if found.answer.value == "unknown":
         return "Unknown: the solver ran out of effort"
+    if found.unexplained:
+        waiting = len(found.verdict.undecided)
+        rest = f"{waiting} check{'s' * (waiting != 1)} cannot be decided" if waiting else "every check passes"
+        return f"Nothing to repair is known: an entry failed, no check fails on what is given, and {rest}."
     if not found.changes:
         return "Nothing has to change."
     bits = sum(len(change.bits) for change in found.changes)

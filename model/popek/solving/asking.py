@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from popek.architectures.requirements import Ask
 from popek.kernel.words import Word
 
 from .solver import Answer, Effort, Model, Solver
+
+Ask = Callable[[Sequence[Word]], bool | None]
+"""Whether conditions (width 1) can hold together; None when that was not decided."""
 
 
 class Asker:

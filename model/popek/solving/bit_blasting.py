@@ -8,7 +8,7 @@ that a CNF without some of them is refuted only if the question is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import pairwise
 from typing import Final
@@ -240,8 +240,12 @@ class Clauses:
                 return self.divide(*args)[1]
             case "bvshl" | "bvlshr" | "bvashr":
                 return self.shift(op, *args)
-        gate = {"bvand": self.both, "bvor": self.either, "bvxor": self.differ}[op]
-        return tuple(reduce(gate, bits) for bits in zip(*args, strict=True))
+        gates: dict[str, Callable[[int, int], int]] = {
+            "bvand": self.both,
+            "bvor": self.either,
+            "bvxor": self.differ,
+        }
+        return tuple(reduce(gates[op], bits) for bits in zip(*args, strict=True))
 
     def _condition(self, op: str, node: Node, args: Sequence[Bits]) -> int:
         ones = [arg[0] for arg in args]
@@ -260,13 +264,9 @@ class Clauses:
                 return self.both(*(self.equal(a, b) for a, b in pairwise(args)))
             case "distinct" if len(args) == 2:
                 return -self.equal(*args)
-            case "bvult":
-                return self.less(*args)
-            case "bvule":
-                return self.less(*args, TRUE)
-            case "bvslt" | "bvsle":
-                a, b = ((*arg[:-1], -arg[-1]) for arg in args)
-                return self.less(a, b, FALSE if op == "bvslt" else TRUE)
+            case "bvult" | "bvule" | "bvslt" | "bvsle":
+                a, b = ((*arg[:-1], -arg[-1]) for arg in args) if op[2] == "s" else args
+                return self.less(a, b, TRUE if op.endswith("e") else FALSE)
         raise ValueError(f"{op} of {len(node.args)} arguments is not understood")
 
     def dimacs(self, asserted: Sequence[int], comments: Sequence[str] = ()) -> str:

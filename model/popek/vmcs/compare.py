@@ -12,13 +12,13 @@ from popek.architectures.vtx.capabilities import Capabilities
 from popek.architectures.vtx.entry_checks import CHECKS, Check, Outcome
 from popek.architectures.vtx.evaluation import Evaluator
 from popek.architectures.vtx.fields import FIELDS
+from popek.architectures.vtx.formulas import Formulas, memory_of
 from popek.architectures.vtx.verdict import decide
 from popek.architectures.vtx.vmcs import Vmcs
 from popek.kernel.words import FALSE, TRUE, Word, any_of
 from popek.solving.optimize import cheapest
 from popek.solving.solver import Answer, Effort, Model, Solver
 
-from .formulas import Formulas, memory_of
 from .redundancy import LAUNCH
 
 _Key = tuple[int, Outcome, str]

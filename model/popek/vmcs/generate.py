@@ -17,11 +17,10 @@ from popek.architectures.vtx.capabilities import Capabilities
 from popek.architectures.vtx.entry_checks import CHECKS, Check
 from popek.architectures.vtx.evaluation import Evaluator, reads
 from popek.architectures.vtx.fields import FIELDS
+from popek.architectures.vtx.formulas import LOAD_AREA, Formulas, Read
 from popek.architectures.vtx.vmcs import Launch, MemoryEntry, Vmcs
 from popek.kernel.words import Word
 from popek.solving.solver import Answer, Effort, Model, Solver
-
-from .formulas import LOAD_AREA, Formulas, Read
 
 _WIDER: Final = (
     *("PIN_CONTROLS", "PRIMARY_PROC_CONTROLS", "SECONDARY_PROC_CONTROLS", "EXIT_CONTROLS", "ENTRY_CONTROLS"),

@@ -12,12 +12,11 @@ from popek.architectures.vtx.capabilities import Capabilities
 from popek.architectures.vtx.entry_checks import CHECKS, Check
 from popek.architectures.vtx.evaluation import Evaluator
 from popek.architectures.vtx.fields import FIELDS
+from popek.architectures.vtx.formulas import Formulas, memory_of
 from popek.architectures.vtx.vmcs import Launch, Vmcs
 from popek.kernel.words import Word
 from popek.solving.optimize import Choices
 from popek.solving.solver import Answer, Effort, Model
-
-from .formulas import Formulas, memory_of
 
 LAUNCH: Final = Launch(current_vmcs=0x1_1000, vmxon_pointer=0x1_2000, x2apic=False)
 """Where the questions are asked: VMLAUNCH in VMX root operation, 64-bit mode, outside SMM."""

@@ -17,7 +17,9 @@ from popek.architectures.vtx.dumps.processors import Processor
 from popek.architectures.vtx.entry_checks import CHECKS, Check
 from popek.architectures.vtx.evaluation import Evaluator, reads, subjects
 from popek.architectures.vtx.fields import FIELDS
-from popek.architectures.vtx.verdict import Verdict, judge
+from popek.architectures.vtx.formulas import Formulas
+from popek.architectures.vtx.inference import evidence, with_evidence
+from popek.architectures.vtx.verdict import Verdict, judge, reported_outcome
 from popek.architectures.vtx.vmcs import Vmcs
 from popek.kernel import terms
 from popek.kernel.words import Word, all_of
@@ -25,13 +27,14 @@ from popek.solving.optimize import cheapest, contradiction
 from popek.solving.solver import Answer, Effort
 from popek_specs.vtx import rows
 
-from .formulas import Formulas
-
 _BIT: Final = 100_000  # outweighs all preferences together
 _GATE, _ELSEWHERE, _AGAINST_PRACTICE = 4, 8, 5
 _MOST_ENTRIES: Final = 64
 _LINK: Final = "VMCS_LINK_POINTER"
 _LIKELY: Final = {_LINK: (1 << 64) - 1}  # of missing fields; the others are likely 0
+
+
+_REPAIRABLE: Final = {"sat": True, "unsat": False}
 
 
 @attrs.frozen
@@ -69,6 +72,8 @@ class Repair:
         after: verdict on the VMCS with the changes and the assumed fields.
         reason: why there is no repair.
         plain_processor: whether what is not known of the processor was taken to be as on plain ones.
+        unexplained: the entry is said to have failed, and no check is known to fail: the cause is not in what is
+            given, and there is nothing to repair.
     """
 
     verdict: Verdict
@@ -78,11 +83,12 @@ class Repair:
     after: Verdict | None = None
     reason: Reason | None = None
     plain_processor: bool = False
+    unexplained: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The verdict with the repair, as `popek vmcs repair --json` prints it."""
         answer = self.verdict.to_json()
-        answer["repairable"] = {"sat": True, "unsat": False}.get(self.answer.value)
+        answer["repairable"] = None if self.unexplained else _REPAIRABLE.get(self.answer.value)
         answer["changes"] = [
             {
                 "field": change.field,
@@ -94,6 +100,7 @@ class Repair:
         ]
         answer["assumed"] = {name: hex(value) for name, value in self.assumed.items()}
         answer["plain_processor"] = self.plain_processor
+        answer["unexplained"] = self.unexplained
         if self.after is not None:
             after = self.after.to_json()
             answer["after"] = {key: after[key] for key in ("outcome", "failed", "undecided", "warnings")}
@@ -117,12 +124,15 @@ def repair(
         keep: ids of fields that must not change.
         effort: bounds on Z3.
     """
+    capabilities, _ = with_evidence(capabilities, evidence(vmcs))
     verdict = judge(vmcs, capabilities)
     plain = Processor(capabilities).plain.known
     likely = judge(vmcs, plain)
     guessing = any(_lacks_processor(item.missing) for item in verdict.undecided)
     if not likely.failed and not verdict.failed:
-        return Repair(verdict, Answer.SAT, after=verdict, plain_processor=guessing)
+        report = reported_outcome(vmcs)
+        failed = report is not None and report.kind != "enters"
+        return Repair(verdict, Answer.SAT, after=verdict, plain_processor=guessing, unexplained=failed)
     effort = effort or Effort(rlimit=200_000_000)
     best: tuple[int, Vmcs, Vmcs] | None = None
     answer = Answer.UNSAT

@@ -1,8 +1,6 @@
-"""Kinds of hardware assistance side by side: the same questions, asked of VT-i and of VT-x.
+"""Kinds of hardware assistance side by side: the same questions, asked of each declaration.
 
-An `Assistance` says what a question needs: the machine and the technique, the forms that the assistance decides
-about, what each asks of the control bits, and a choice of the bits that meets all of it with the fewest exits.
-A `Query` names no processor; what it says of one is derived from these, never written down.
+A `Query` names no processor; what it says of one is derived from its declaration, never written down.
 """
 
 from __future__ import annotations
@@ -13,18 +11,13 @@ from typing import Any, Final
 
 import attrs
 
-from popek.architectures import machine as find_machine
-from popek.architectures.ia64.vti import fidelity as vti_fidelity
-from popek.architectures.ia64.vti import requirements as vti_requirements
-from popek.architectures.ia64.vti import synthesis as vti_synthesis
-from popek.architectures.requirements import Requirement
-from popek.architectures.vtx.capability_files import load_capabilities
-from popek.architectures.vtx.operation.ownership import EVERYTHING, Profile, profile
-from popek.assistance.vtx_requirements import derive, governed_forms
-from popek.assistance.vtx_synthesis import hidden_features, synthesize
+from popek.assistance.desk import Desk
+from popek.assistance.requirements import Requirement
+from popek.assistance.synthesis import Synthesis, processor_of, synthesize
 from popek.checks.runs import explore_instruction
 from popek.checks.survey import Request, Surveyor
 from popek.checks.verdict import Truth
+from popek.kernel.assistance import Processor, hardware_of
 from popek.kernel.configuration import default_configuration
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.outcome import Next
@@ -39,156 +32,70 @@ from popek_proofs.eight_problems.search import Asking
 Progress = Callable[[], None]
 
 
-@attrs.frozen
-class Choice:
-    """A setting of the controls that keeps every promise that one can, with the fewest exits.
+@attrs.frozen(eq=False, slots=False)
+class Compared:
+    """One kind of hardware assistance, with what was already found.
 
     Attributes:
-        on: the controls that are 1.
-        exits: forms that may exit.
-        open: forms that no setting makes faithful and safe.
+        desk: the declaration at work.
+        forms: those that are asked about; all that the assistance decides about by default.
     """
 
-    on: tuple[str, ...]
-    exits: tuple[str, ...]
-    open: tuple[str, ...]
+    desk: Desk[Any]
+    forms: Sequence[str] = attrs.field(default=attrs.Factory(lambda self: self.desk.forms, takes_self=True))
 
+    @property
+    def name(self) -> str:
+        """The name of the technique."""
+        return self.desk.assistance.name
 
-@attrs.frozen(slots=False)
-class Assistance:
-    """One kind of hardware assistance.
-
-    Attributes:
-        name: as the command line spells it.
-        title: in words.
-        machine_name, technique_name: where `popek classify` finds it.
-        before: the technique that it replaces, on the machine without it, both by name.
-        interrupt_flag: the leaf by which the guest's kernel masks interrupts.
-        forms: forms that it decides about.
-        ask: what these forms require, one after another.
-        choose: the best setting, from what they require.
-        source: who describes it.
-    """
-
-    name: str
-    title: str
-    machine_name: str
-    technique_name: str
-    before: tuple[str, str]
-    interrupt_flag: str
-    forms: Callable[[], Sequence[str]]
-    ask: Callable[[Progress], Sequence[Requirement]]
-    choose: Callable[[Sequence[Requirement]], Choice]
-    source: str
+    @property
+    def title(self) -> str:
+        """In words."""
+        return self.desk.assistance.title
 
     @cached_property
     def machine(self) -> Machine[Any]:
-        """The machine."""
-        return find_machine(self.machine_name)
+        """The machine on which the technique is found."""
+        return hardware_of(self.desk.assistance)
 
     @cached_property
     def technique(self) -> Technique[Any]:
         """The technique."""
-        return self.machine.technique(self.technique_name)
+        return self.machine.technique(self.name)
+
+    @cached_property
+    def before(self) -> Machine[Any]:
+        """The machine without it."""
+        return self.desk.assistance.before[0]()
+
+    @cached_property
+    def processor(self) -> Processor:
+        """The processor whose controls are chosen: the usual one."""
+        return processor_of(self.desk)
 
     def requirements(self, progress: Progress = lambda: None) -> Sequence[Requirement]:
-        """What the forms require; worked out once."""
+        """What the forms require of a VMM that owns the usual; worked out once."""
         found = self.__dict__.get("_requirements")
         if found is None:
-            found = self.__dict__["_requirements"] = tuple(self.ask(progress))
+            profile, made = self.desk.assistance.owner(lacks=self.processor.lacks), []
+            for form in self.forms:
+                made.append(self.desk.required(form, profile))
+                progress()
+            found = self.__dict__["_requirements"] = tuple(made)
         return found
 
     @cached_property
-    def choice(self) -> Choice:
-        """The best setting."""
+    def choice(self) -> Synthesis:
+        """The best setting, from what the forms require."""
         return self.choose(self.requirements())
 
-
-# -- VT-i and VT-x ------------------------------------------------------------------------------------------
-
-
-def _vti_forms() -> Sequence[str]:
-    return tuple(find_machine("ia64").instructions)
-
-
-def _vti_requirements(progress: Progress) -> Sequence[Requirement]:
-    found = []
-    machine = find_machine("ia64")
-    for instruction in machine.instructions.values():
-        run = explore_instruction(machine, instruction)
-        due = vti_fidelity.obligation(instruction, run, vti_fidelity.Profile())
-        asked = vti_requirements.requirement(due, assume)
-        if not asked.knobs:
-            ask = assume(due.assumed)
-            asked = attrs.evolve(
-                asked,
-                intercepts=frozenset([()]) if ask([due.intercepted]) is not False else frozenset(),
-                completes=frozenset([()]) if ask([due.completes]) is not False else frozenset(),
-            )
-        found.append(asked)
-        progress()
-    return found
-
-
-def _vti_choice(requirements: Sequence[Requirement]) -> Choice:
-    best = vti_synthesis.synthesize(requirements, {"promotion_pages": 1, "si": 1})
-    if best is None:
-        raise RuntimeError("no choice of VPD bits is faithful and safe")
-    on = tuple(name for name, value in best.bits.items() if value)
-    return Choice(on, best.intercepted, best.open)
-
-
-PROCESSOR: Final = "intel-skylake"
-"""The capability preset that VT-x's controls are chosen for."""
-
-
-def _vtx_owned() -> Profile:
-    """The VMM owns all that EPT leaves to it, and hides what the processor does not have."""
-    return attrs.evolve(profile(EVERYTHING), hidden=hidden_features(load_capabilities(PROCESSOR)))
-
-
-def _vtx_requirements(progress: Progress) -> Sequence[Requirement]:
-    return [row.requirement for row in derive(governed_forms(), _vtx_owned(), progress=progress)]
-
-
-def _vtx_choice(requirements: Sequence[Requirement]) -> Choice:
-    best = synthesize(load_capabilities(PROCESSOR), _vtx_owned())
-    if best.answer is not Answer.SAT:
-        raise RuntimeError(f"no controls of {PROCESSOR} are faithful and safe")
-    on = [name for name, value in {**best.controls, **best.covers}.items() if value]
-    return Choice(tuple(on), best.exits, tuple(r.form for r in requirements if not r.sound))
-
-
-ASSISTANCES: Final[Mapping[str, Assistance]] = {
-    item.name: item
-    for item in (
-        Assistance(
-            "vt-i",
-            "Itanium with VT-i",
-            "ia64",
-            "vt-i",
-            ("ia64", "ring-deprivileging-pl1"),
-            "psr.i",
-            _vti_forms,
-            _vti_requirements,
-            _vti_choice,
-            "Intel Itanium SDM rev. 2.3, vol. 2, chapter 11",
-        ),
-        Assistance(
-            "vt-x",
-            "IA-32 with VT-x",
-            "ia32-vt-x",
-            "vt-x",
-            ("ia32", "ring-deprivileging-0/1/3"),
-            "eflags.if",
-            governed_forms,
-            _vtx_requirements,
-            _vtx_choice,
-            "Intel SDM vol. 3C, chapters on VMX",
-        ),
-    )
-}
-"""The kinds of assistance by name."""
+    def choose(self, requirements: Sequence[Requirement]) -> Synthesis:
+        """The best setting for these requirements."""
+        found = synthesize(self.desk, self.processor, requirements=requirements)
+        if found.answer is not Answer.SAT:
+            raise RuntimeError(f"no controls of {self.processor.name} are faithful and safe")
+        return found
 
 
 # -- the questions ------------------------------------------------------------------------------------------
@@ -216,7 +123,7 @@ class Query:
     name: str
     title: str
     statement: str
-    answer: Callable[[Assistance, Progress], Cell]
+    answer: Callable[[Compared, Progress], Cell]
 
 
 def _listed(names: Sequence[str], most: int = 12) -> str:
@@ -224,7 +131,7 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def _mode_bit(assistance: Assistance, progress: Progress) -> Cell:
+def _mode_bit(assistance: Compared, progress: Progress) -> Cell:
     """Mode leaves that the map sets and the guest, which has no such assistance, finds clear."""
     machine, technique = assistance.machine, assistance.technique
     guest, private = machine.state.symbolic(), machine.state.symbolic("'")
@@ -237,29 +144,29 @@ def _mode_bit(assistance: Assistance, progress: Progress) -> Cell:
     return Cell(" ".join(f"{name} = 1" for name in found), found)
 
 
-def _exits(assistance: Assistance, progress: Progress) -> Cell:
+def _exits(assistance: Compared, progress: Progress) -> Cell:
     """How many forms exit: always, as the controls say, or never."""
     counts = {"always": 0, "settable": 0, "never": 0}
     for item in assistance.requirements(progress):
         every = 1 << len(item.knobs)
-        if not item.intercepts:
+        if not item.exits:
             counts["never"] += 1
-        elif len(item.intercepts) == every and not item.completes:
+        elif len(item.exits) == every and not item.completes:
             counts["always"] += 1
         else:
             counts["settable"] += 1
-    never = counts["never"] + len(assistance.machine.instructions) - len(assistance.forms())
+    never = counts["never"] + len(assistance.desk.machine.instructions) - len(assistance.forms)
     text = f"{counts['always']} always, {counts['settable']} in some states or settings, {never} never"
     return Cell(text, {**counts, "never": never})
 
 
-def _controls(assistance: Assistance, progress: Progress) -> Cell:
+def _controls(assistance: Compared, progress: Progress) -> Cell:
     """The controls on which what becomes of an instruction depends."""
     knobs = dict.fromkeys(name for item in assistance.requirements(progress) for name in item.knobs)
     return Cell(f"{len(knobs)}: {_listed(list(knobs))}", list(knobs))
 
 
-def _weakest(assistance: Assistance, progress: Progress) -> Cell:
+def _weakest(assistance: Compared, progress: Progress) -> Cell:
     """Forms that are not faithful and safe whatever the controls."""
     found = {
         item.form: item.condition(item.sound)
@@ -270,7 +177,7 @@ def _weakest(assistance: Assistance, progress: Progress) -> Cell:
     return Cell(f"{len(found)} forms, {conditions} different conditions", found)
 
 
-def _best(assistance: Assistance, progress: Progress) -> Cell:
+def _best(assistance: Compared, progress: Progress) -> Cell:
     """The sound setting with the fewest exits."""
     assistance.requirements(progress)
     choice = assistance.choice
@@ -280,7 +187,7 @@ def _best(assistance: Assistance, progress: Progress) -> Cell:
     )
 
 
-def _open(assistance: Assistance, progress: Progress) -> Cell:
+def _open(assistance: Compared, progress: Progress) -> Cell:
     """Forms that no setting makes faithful and safe."""
     assistance.requirements(progress)
     return Cell(_listed(assistance.choice.open) or "nothing", list(assistance.choice.open))
@@ -295,10 +202,10 @@ def _one_each(machine: Machine[Any]) -> list[str]:
 
 
 def _critical_of(
-    name: str, technique: str, forms: Sequence[str] | None, progress: Progress
+    machine: Machine[Any], technique: str, forms: Sequence[str] | None, progress: Progress
 ) -> dict[str, list[str]]:
-    machine = find_machine(name)
-    surveyor = Surveyor(Request(name, technique, default_configuration(machine), components=False), machine)
+    request = Request(machine, technique, default_configuration(machine), components=False)
+    surveyor = Surveyor(request, machine)
     found: dict[str, list[str]] = {"yes": [], "unknown": []}
     for form in _one_each(machine) if forms is None else forms:
         row = surveyor.row(form)
@@ -314,21 +221,22 @@ def _critical_cell(found: Mapping[str, list[str]]) -> Cell:
     return Cell(text + (f"; unknown: {_listed(found['unknown'])}" if found["unknown"] else ""), dict(found))
 
 
-def _critical_before(assistance: Assistance, progress: Progress) -> Cell:
+def _critical_before(assistance: Compared, progress: Progress) -> Cell:
     """The critical set of the machine without the assistance, deprivileged; by one form of each instruction."""
-    return _critical_cell(_critical_of(*assistance.before, None, progress))
-
-
-def _critical(assistance: Assistance, progress: Progress) -> Cell:
-    """The critical set under the technique with its default settings, by the letter of Theorem 1."""
     return _critical_cell(
-        _critical_of(assistance.machine_name, assistance.technique_name, assistance.forms(), progress)
+        _critical_of(assistance.before, assistance.desk.assistance.before[1], None, progress)
     )
 
 
-def _masking(assistance: Assistance, progress: Progress) -> list[str]:
+def _critical(assistance: Compared, progress: Progress) -> Cell:
+    """The critical set under the technique with its default settings, by the letter of Theorem 1."""
+    return _critical_cell(_critical_of(assistance.machine, assistance.name, assistance.forms, progress))
+
+
+def _masking(assistance: Compared, progress: Progress) -> list[str]:
     """Forms that complete in the guest's kernel and change its interrupt flag."""
-    machine, flag = find_machine(assistance.before[0]), assistance.interrupt_flag
+    machine = assistance.before
+    flag = machine.interrupt_masks[0]
     configuration = default_configuration(machine)
     found = []
     for instruction in machine.instructions.values():
@@ -351,16 +259,18 @@ def _masking(assistance: Assistance, progress: Progress) -> list[str]:
     return found
 
 
-def _interrupts(assistance: Assistance, progress: Progress) -> Cell:
+def _interrupts(assistance: Compared, progress: Progress) -> Cell:
     """Of the forms that change the interrupt flag, those that exit with the best setting."""
+    if not assistance.before.interrupt_masks:
+        return Cell("not asked: the machine declares no interrupt mask", None)
     assistance.requirements(progress)
     masking = _masking(assistance, progress)
     exits = [form for form in masking if form in assistance.choice.exits]
-    text = f"{len(masking)} forms change {assistance.interrupt_flag}; may exit: {_listed(exits) or 'none'}"
+    text = f"{len(masking)} forms change {assistance.before.interrupt_masks[0]}; may exit: {_listed(exits) or 'none'}"
     return Cell(text, {"change_the_flag": masking, "exit": exits})
 
 
-def _theorem_1(assistance: Assistance, progress: Progress) -> Cell:
+def _theorem_1(assistance: Compared, progress: Progress) -> Cell:
     """Whether every form exits or does to the guest's state what it should, under the best setting."""
     requirements = assistance.requirements(progress)
     if any(item.undecided & item.sound for item in requirements):
@@ -369,10 +279,10 @@ def _theorem_1(assistance: Assistance, progress: Progress) -> Cell:
     return Cell(f"refuted by {len(left)} forms that stay open", "refuted") if left else Cell("holds", "holds")
 
 
-def _problem(name: str) -> Callable[[Assistance, Progress], Cell]:
+def _problem(name: str) -> Callable[[Compared, Progress], Cell]:
     """One of the eight problems of ring deprivileging, asked of the technique, with one form of each instruction."""
 
-    def answer(assistance: Assistance, progress: Progress) -> Cell:
+    def answer(assistance: Compared, progress: Progress) -> Cell:
         asking = Asking(
             assistance.machine,
             assistance.technique,
@@ -454,7 +364,7 @@ QUERIES: Final[Mapping[str, Query]] = {
 class Table:
     """The answers: for each query, one cell for each kind of assistance."""
 
-    assistances: tuple[Assistance, ...]
+    assistances: tuple[Compared, ...]
     rows: tuple[tuple[Query, tuple[Cell, ...]], ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -465,9 +375,9 @@ class Table:
                 {
                     "name": item.name,
                     "title": item.title,
-                    "machine": item.machine_name,
-                    "technique": item.technique_name,
-                    "source": item.source,
+                    "machine": item.machine.name,
+                    "technique": item.name,
+                    "source": item.desk.assistance.source,
                 }
                 for item in self.assistances
             ],
@@ -486,33 +396,20 @@ class Table:
         }
 
 
-def find(names: Sequence[str]) -> list[Assistance]:
-    """Kinds of assistance by name; all of them when none is named.
-
-    Raises:
-        UnknownNameError: with near matches.
-    """
-    return _found("kind of assistance", names, ASSISTANCES)
-
-
 def find_queries(names: Sequence[str]) -> list[Query]:
     """Queries by name; all of them when none is named.
 
     Raises:
         UnknownNameError: with near matches.
     """
-    return _found("question", names, QUERIES)
-
-
-def _found(what: str, names: Sequence[str], known: Mapping[str, Any]) -> list[Any]:
     for name in names:
-        if name not in known:
-            raise UnknownNameError(what, name, known)
-    return [known[name] for name in dict.fromkeys(names)] or list(known.values())
+        if name not in QUERIES:
+            raise UnknownNameError("question", name, QUERIES)
+    return [QUERIES[name] for name in dict.fromkeys(names)] or list(QUERIES.values())
 
 
 def compare(
-    assistances: Sequence[Assistance],
+    assistances: Sequence[Compared],
     queries: Sequence[Query] = tuple(QUERIES.values()),
     *,
     progress: Callable[[int, int], None] | None = None,

@@ -27,6 +27,8 @@ from cattrs.errors import BaseValidationError
 from popek.architectures import machine as find_machine
 from popek.checks.classify import Classification, Classifier, Finding
 from popek.checks.counterexample import Counterexample, ReplayError
+from popek.checks.premise import A1, THEOREM1, THEOREM3
+from popek.checks.premises import Premises
 from popek.checks.promises import Keeper, Promise, Promises
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.survey import CLASSES, Row, row_of
@@ -35,7 +37,6 @@ from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.solving.solver import Effort, solver_version
-from popek_proofs.theorems.instantiate import CONFINED, THEOREM1, THEOREM3, premises_of
 
 from .entries import Asked, Atlas, Entry, Form, Hypothesis, pack
 from .places import Place
@@ -225,7 +226,7 @@ def _work(task: _Task) -> _Found:
 
 
 def _unasked(row: Row) -> Hypothesis:
-    return Hypothesis(CONFINED, row.form, Truth.UNKNOWN, f"{row.form}: {row.remark}")
+    return Hypothesis(A1, row.form, Truth.UNKNOWN, f"{row.form}: {row.remark}")
 
 
 class _Asking:
@@ -240,6 +241,7 @@ class _Asking:
         known, configuration = machine.technique(technique), Configuration(dict(settings))
         self.classifier = Classifier(machine, known, configuration, effort=self.effort)
         self.keeper = Keeper(machine, known, configuration, effort=self.effort)
+        self.premises = Premises(machine, known, configuration, self.effort)
 
     def form(self, instruction: Instruction, run: Run[Any], told: set[str]) -> Form:
         """Everything about one form.
@@ -275,13 +277,11 @@ class _Asking:
         return Form(row, instruction.summary, witnesses, asked, tuple(defects))
 
     def failing(self, instruction: Instruction, run: Run[Any]) -> list[Hypothesis]:
-        """The hypotheses that do not hold, besides sensitivity, or are unknown."""
-        found = self.classifier.classify(instruction, run)
-        sensitivity = (THEOREM1[0], THEOREM3[0])
+        """The premises that do not hold, or are unknown."""
         return [
-            Hypothesis(p.name, p.form, p.truth, p.because)
-            for p in premises_of(self.classifier, found, run)
-            if p.name not in sensitivity and p.truth is not Truth.YES
+            Hypothesis(p.name, p.form, p.truth, p.how)
+            for p in self.premises.of(instruction, run)
+            if p.name in (*THEOREM1, *THEOREM3) and p.truth in (Truth.NO, Truth.UNKNOWN)
         ]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import attrs
 
+from popek.checks.premise import THEOREM1, THEOREM3
 from popek.checks.survey import Row, Survey
 from popek.checks.verdict import Status, Truth
-from popek_proofs.theorems.instantiate import THEOREM1, THEOREM3
 
 from .places import Place
 

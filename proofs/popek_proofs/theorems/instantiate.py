@@ -1,110 +1,62 @@
-"""From theorem to machine: discharge the hypotheses for each instruction, and say what follows.
+"""From theorem to machine: ask the theorems' premises of each instruction, and say what follows.
 
-For one machine, technique and configuration the classifier answers, per instruction, whether it is sensitive,
-user sensitive and privileged.  The theorems ask for more than the paper's sentence says (see
-`theorems.theorem1`): what traps on the bare machine must trap in the virtual machine too, and a run must stay
-inside the virtual machine's storage.  These premises are asked of the instructions that can complete in user
-mode, through the technique's map.
+For one machine, technique and configuration, `popek.checks.premises` asks A0 to A10.  The theorems hold of the machine
+where all that they need hold, for the forms that are modelled.  The classes of 1974 explain the verdict; where a class
+and a premise disagree about a form, the form is named.
 
-    virtualizable by Theorem 1 (premises: ...)
-    hybrid virtualizable by Theorem 3, not by Theorem 1, because DROP is ...
+    virtualizable by Theorem 1, for what is modelled: over 11 modelled forms …
+    hybrid virtualizable by Theorem 3, not by Theorem 1, because DROP …
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Generic, TypeVar
 
 import attrs
 
 from popek.checks.classify import Classification, Classifier
-from popek.checks.counterexample import Counterexample, Difference, assert_replay, differences, execute
-from popek.checks.runs import Run, conjunction, explore_instruction, handed_over, probe
-from popek.checks.verdict import Evidence, Question, Status, Truth, both, evidence_of, negate
-from popek.checks.witness import find_minimal
+from popek.checks.premise import (
+    A1,
+    A3_NEXT,
+    CLOSURE,
+    TAKEN_FOR_GRANTED,
+    THEOREM1,
+    THEOREM3,
+    TITLES,
+    Premise,
+    holds_all,
+)
+from popek.checks.premises import Premises
+from popek.checks.presence import Present, present
+from popek.checks.runs import explore_instruction
+from popek.checks.survey import scope_json, scope_line
+from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration, default_configuration
-from popek.kernel.instruction import Instruction
+from popek.kernel.exploration import PathBudgetError
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Next, NotModelled, Trap
+from popek.kernel.scope import Scope, scope_of
 from popek.kernel.state import State
 from popek.kernel.technique import Technique
-from popek.kernel.words import Word, any_of
-from popek.solving.solver import Answer, Effort, Model, Solver
-
-from .mapped import changes_owned, mapped, owned_in
+from popek.solving.solver import Effort
 
 S = TypeVar("S", bound=State)
 
-SENSITIVE_ARE_PRIVILEGED = "sensitive-are-privileged"
-USER_SENSITIVE_ARE_PRIVILEGED = "user-sensitive-are-privileged"
-COMPLETES_ALIKE = "completes-only-where-the-bare-machine-does"
-USER_COMPLETES_ALIKE = "in-user-mode-completes-only-where-the-bare-machine-does"
-CONFINED = "confined-to-the-virtual-machine"
-BY_TRAP_ONLY = "supervisor-mode-by-trap-only"
-
-STATEMENTS = {
-    SENSITIVE_ARE_PRIVILEGED: "every sensitive instruction is privileged",
-    USER_SENSITIVE_ARE_PRIVILEGED: "every user-sensitive instruction is privileged",
-    COMPLETES_ALIKE: "an instruction that completes on f(S) completes on S: what traps in supervisor mode "
-    "traps in user mode, and every reference is relocated and checked",
-    USER_COMPLETES_ALIKE: "where S is in user mode, an instruction that completes on f(S) completes on S",
-    BY_TRAP_ONLY: "user mode is left by a trap only",
-    CONFINED: "an instruction that completes on f(S) leaves alone what the control program owns",
-}
-THEOREM1 = (SENSITIVE_ARE_PRIVILEGED, COMPLETES_ALIKE, CONFINED, BY_TRAP_ONLY)
-THEOREM3 = (USER_SENSITIVE_ARE_PRIVILEGED, USER_COMPLETES_ALIKE, CONFINED, BY_TRAP_ONLY)
+MANY = 6
 
 
 @attrs.frozen(eq=False, slots=False)
-class Premise(Generic[S]):
-    """One hypothesis of a theorem for one instruction.
-
-    Attributes:
-        name: which, of `STATEMENTS`.
-        form: the instruction.
-        truth: whether it holds.
-        because: one sentence where it does not.
-        evidence: what was asked and answered.
-    """
-
-    name: str
-    form: str
-    truth: Truth
-    because: str
-    evidence: tuple[Evidence, ...]
-    _make_witness: Callable[[], Counterexample[S] | None] | None = None
-
-    @cached_property
-    def witness(self) -> Counterexample[S] | None:
-        """The counterexample, where it does not hold: found, made minimal and replayed when asked for.
-
-        Raises:
-            ReplayError: a defect of popek.
-        """
-        return None if self._make_witness is None else self._make_witness()
-
-    def to_json(self) -> dict[str, object]:
-        """By name and instruction."""
-        return {
-            "premise": self.name,
-            "form": self.form,
-            "holds": self.truth.value,
-            "because": self.because or None,
-            "evidence": [e.to_json() for e in self.evidence],
-            "witness": None if self.witness is None else self.witness.to_json(),
-        }
-
-
-@attrs.frozen(eq=False)
 class Instantiation(Generic[S]):
     """What the theorems say of one machine.
 
     Attributes:
         machine, technique, configuration: of what.
-        classes: the classification of each form.
-        premises: each hypothesis for each instruction.
+        classes: the classification of each form that was explored.
+        premises: each premise for each form, and those that are asked once.
+        scope: over which forms.
+        there: states that the questions range over.
         seconds: time spent.
     """
 
@@ -113,86 +65,146 @@ class Instantiation(Generic[S]):
     configuration: Configuration
     classes: tuple[Classification[S], ...]
     premises: tuple[Premise[S], ...]
+    scope: Scope
+    there: Present[S]
     seconds: float
 
     def verdict(self, names: Sequence[str]) -> Status:
-        """Whether the premises of these names hold for all instructions."""
-        total = Truth.YES
-        for premise in self.premises:
-            if premise.name in names:
-                total = both(total, premise.truth)
-        return Status.of(total)
+        """Whether the premises of these names hold for all instructions, of those that were asked."""
+        return Status.of(holds_all(self.premises, names))
 
     @property
     def theorem1(self) -> Status:
-        """Whether the hypotheses of Theorem 1 hold."""
+        """Whether the premises of Theorem 1 hold."""
         return self.verdict(THEOREM1)
 
     @property
     def theorem3(self) -> Status:
-        """Whether the hypotheses of Theorem 3 hold."""
+        """Whether the premises of Theorem 3 hold."""
         return self.verdict(THEOREM3)
+
+    @property
+    def closed(self) -> Truth:
+        """Whether a guest stays a guest, whatever it runs."""
+        return holds_all(self.premises, CLOSURE)
 
     def failing(self, names: Sequence[str]) -> tuple[Premise[S], ...]:
         """The premises of these names that do not hold, or are unknown."""
-        return tuple(p for p in self.premises if p.name in names and p.truth is not Truth.YES)
+        bad = (Truth.NO, Truth.UNKNOWN)
+        return tuple(p for p in self.premises if p.name in names and p.truth in bad)
+
+    def not_asked(self, names: Sequence[str]) -> tuple[Premise[S], ...]:
+        """The premises of these names that were not asked."""
+        return tuple(p for p in self.premises if p.name in names and p.truth is Truth.NOT_ASKED)
+
+    @cached_property
+    def disagreements(self) -> tuple[tuple[str, str], ...]:
+        """Forms on which the classes of 1974 and A1 part, and how."""
+        faithful = {p.form: p.truth for p in self.premises if p.name == A1}
+        found = []
+        for one in self.classes:
+            form, truth = one.instruction.form, faithful[one.instruction.form]
+            if one.critical is Truth.YES and truth is Truth.YES:
+                found.append((form, "critical, and faithful all the same"))
+            elif one.critical is Truth.NO and truth is Truth.NO:
+                kind = "privileged" if one.privileged is Truth.YES else "not sensitive"
+                found.append((form, f"{kind}, and not faithful"))
+        return tuple(found)
 
     def __str__(self) -> str:
         title = f"{self.machine.name} ({self.technique.name}; {self.configuration})"
         if self.theorem1 is Status.HOLDS:
-            return f"{title} is virtualizable by Theorem 1 (premises: {self._premises(THEOREM1)})"
-        why = _reasons(self.failing(THEOREM1))
+            return f"{title} is virtualizable by Theorem 1 for what is modelled, {self._over(THEOREM1)}"
+        why = self._reasons(THEOREM1)
         if self.theorem3 is Status.HOLDS:
-            return f"{title} is hybrid virtualizable by Theorem 3, not by Theorem 1, because {why}"
+            return (
+                f"{title} is hybrid virtualizable by Theorem 3, not by Theorem 1, because {why}; "
+                f"for what is modelled, {self._over(THEOREM3)}"
+            )
         if Status.REFUTED not in (self.theorem1, self.theorem3):
             return f"{title}: the theorems do not decide, because {why}"
-        why = _reasons(self.failing(THEOREM3))
+        why = self._reasons(THEOREM3 if self.theorem3 is Status.REFUTED else THEOREM1)
         return f"{title} is virtualizable neither by Theorem 1 nor by Theorem 3, because {why}"
 
-    def _premises(self, names: Sequence[str]) -> str:
-        asked = {premise.name for premise in self.premises}
-        told = "; ".join(STATEMENTS[name] for name in names if name in asked)
-        open_ones = "; ".join(STATEMENTS[name] for name in names if name not in asked)
-        return told + (f"; taken for granted: {open_ones}" if open_ones else "")
+    def _over(self, names: Sequence[str]) -> str:
+        """What the verdict speaks of."""
+        told = scope_line(self.scope)
+        if self.closed is not Truth.YES:
+            names_of = dict.fromkeys(p.form.split()[0] for p in self.failing((A3_NEXT,)))
+            left = f" (not through {', '.join(list(names_of)[:MANY])}{' …' if len(names_of) > MANY else ''})"
+            told += "; while the guest stays ok" + (left if names_of else "")
+        granted = [TITLES[name] for name in TAKEN_FOR_GRANTED]
+        granted += [f"{TITLES[p.name]} ({p.how})" for p in self.not_asked(names)]
+        return f"{told}; taken for granted: {'; '.join(granted)}"
+
+    def _reasons(self, names: Sequence[str]) -> str:
+        """Why a theorem does not apply, with the classes as explanation; where nothing refutes it, what is unknown."""
+        failing = self.failing(names)
+        refuted = [premise for premise in failing if premise.truth is Truth.NO]
+        known = {one.instruction.form: one for one in self.classes}
+        told: dict[str, str] = {}
+        for premise in refuted or failing:
+            if premise.form in told:
+                continue
+            subject = premise.form or "the technique"
+            told[premise.form] = (
+                f"{subject}: {premise.how or premise.name}{_explained(known.get(premise.form))}"
+            )
+        return "; ".join(told.values())
 
     def to_json(self) -> list[dict[str, object]]:
-        """Two rows for `popek prove --json`: what each theorem says of this machine."""
-        return [
-            self._row("theorem1", self.theorem1, THEOREM1),
-            self._row("theorem3", self.theorem3, THEOREM3),
-        ]
+        """Rows for `popek prove --json`: what each theorem says of this machine."""
+        return [self._row("theorem1", THEOREM1), self._row("theorem3", THEOREM3)]
 
-    def _row(self, theorem: str, verdict: Status, names: Sequence[str]) -> dict[str, object]:
+    def _row(self, theorem: str, names: Sequence[str]) -> dict[str, object]:
         failing = self.failing(names)
+        other = [p for p in self.failing(tuple(TITLES)) if p not in failing]
         return {
             "id": f"{theorem}.of.{self.machine.name}",
-            "verdict": verdict.value,
+            "verdict": self.verdict(names).value,
             "statement": str(self),
             "technique": self.technique.name,
             "configuration": dict(self.configuration.settings),
-            "hypotheses": [f"{name}: {STATEMENTS[name]}" for name in names],
+            "hypotheses": [f"{name}: {TITLES[name]}" for name in names],
             "failing": [premise.to_json() for premise in failing],
+            "premises": [premise.to_json(witness=False) for premise in (*failing, *other)],
+            "not_asked": [
+                {"id": p.name, "form": p.form or None, "why": p.how} for p in self.not_asked(tuple(TITLES))
+            ],
+            "taken_for_granted": list(TAKEN_FOR_GRANTED),
+            "scope": scope_json(self.scope),
+            "while_the_guest_stays_ok": self.closed is not Truth.YES,
+            "disagreements": [{"form": form, "how": how} for form, how in self.disagreements],
+            "there_are": self.there.to_json(),
+            "theorem": {"name": theorem, "lock": None},
             "seconds": round(self.seconds, 3),
             "evidence": {
                 "premises": [
                     {
-                        "premise": p.name,
-                        "form": p.form,
-                        "holds": p.truth.value,
-                        "queries": [e.to_json() for e in p.evidence],
+                        "id": p.name,
+                        "form": p.form or None,
+                        "verdict": Status.of(p.truth).value,
+                        "query": None if p.evidence is None else p.evidence.to_json(),
                     }
                     for p in self.premises
                     if p.name in names
                 ]
             },
-            "vacuous": "no" if self.classes else "yes",
+            "vacuous": "no",
         }
 
 
-def _reasons(premises: Sequence[Premise[S]]) -> str:
-    """Why a theorem does not apply; where nothing refutes it, what is unknown."""
-    refuted = [premise for premise in premises if premise.truth is Truth.NO]
-    return "; ".join(dict.fromkeys(premise.because for premise in refuted or premises))
+def _explained(found: Classification[S] | None) -> str:
+    """What the classes of 1974 say of a form."""
+    if found is None:
+        return ""
+    kinds = [
+        n.replace("_", "-")
+        for n in found.findings
+        if not n.startswith("user_") and found.truth(n) is Truth.YES
+    ]
+    privileged = "" if found.privileged is Truth.YES else "not "
+    return f" ({' and '.join(kinds) or 'not sensitive'}, {privileged}privileged)"
 
 
 def instantiate(
@@ -202,211 +214,45 @@ def instantiate(
     *,
     effort: Effort | None = None,
     time_is_state: bool = False,
-    through_map: bool = True,
 ) -> Instantiation[S]:
-    """Discharge the hypotheses of Theorems 1 and 3 for each instruction.
+    """Ask the premises of Theorems 1 and 3 for each instruction.
 
     Args:
         technique: the machine's first by default.
         configuration: every setting at its default by default.
         effort: bounds of each query, and the tally.
         time_is_state: count clocks as resources.
-        through_map: ask the premises that need the technique's map; without them the verdict is about
-            sensitivity alone, as in the paper's sentence.
 
     Raises:
-        PathBudgetError: an instruction has too many paths.
+        NothingToAskError: the questions would be about nothing.
         ReplayError: a defect of popek.
     """
     start = time.perf_counter()
     chosen = technique or machine.technique()
     settings = configuration if configuration is not None else default_configuration(machine)
     effort = effort or Effort()
-    classifier = Classifier(machine, chosen, settings, effort=effort, time_is_state=time_is_state)
+    there = present(machine, chosen, settings, effort)
+    classifier = Classifier(
+        machine, chosen, settings, effort=effort, time_is_state=time_is_state, components=False
+    )
+    asked = Premises(machine, chosen, settings, effort, time_is_state=time_is_state)
     classes, premises = [], []
     for instruction in machine.instructions.values():
-        run = explore_instruction(machine, instruction, effort, configuration=settings)
-        found = classifier.classify(instruction, run)
-        classes.append(found)
-        premises += premises_of(classifier, found, run, through_map=through_map)
+        try:
+            run = explore_instruction(machine, instruction, effort, configuration=settings)
+        except PathBudgetError as error:
+            premises += asked.unexplored(instruction, str(error))
+            continue
+        classes.append(classifier.classify(instruction, run))
+        premises += asked.of(instruction, run)
+    premises += asked.once()
     return Instantiation(
-        machine, chosen, settings, tuple(classes), tuple(premises), time.perf_counter() - start
+        machine,
+        chosen,
+        settings,
+        tuple(classes),
+        tuple(premises),
+        scope_of(machine),
+        there,
+        time.perf_counter() - start,
     )
-
-
-def premises_of(
-    classifier: Classifier[S], found: Classification[S], run: Run[S], *, through_map: bool = True
-) -> list[Premise[S]]:
-    """The hypotheses of Theorems 1 and 3 for one instruction.
-
-    Args:
-        classifier: for the machine, the technique and the configuration.
-        found: what it says of the instruction.
-        run: every path of the instruction.
-        through_map: ask the premises that need the technique's map, too.
-
-    Raises:
-        ReplayError: a defect of popek.
-    """
-    premises = [*_sensitivity(found), _by_trap_only(classifier, found.instruction, run)]
-    if through_map and found.privileged is not Truth.YES:
-        premises += _through_map(classifier, found.instruction, run)
-    return premises
-
-
-def _sensitivity(found: Classification[S]) -> list[Premise[S]]:
-    form = found.instruction.form
-    made = []
-    for name, sensitive, critical, prefix in (
-        (SENSITIVE_ARE_PRIVILEGED, found.sensitive, found.critical, ""),
-        (USER_SENSITIVE_ARE_PRIVILEGED, found.user_sensitive, found.user_critical, "user_"),
-    ):
-        kinds = [n for n in found.findings if n.startswith(prefix) and found.truth(n) is Truth.YES]
-        if not prefix:
-            kinds = [n for n in kinds if not n.startswith("user_")]
-        words = " and ".join(kind.replace("_", "-") for kind in kinds)
-        unsure = "may be sensitive" if sensitive is Truth.UNKNOWN else words
-        because = "" if critical is Truth.NO else f"{form} is {unsure}, and not privileged"
-        if critical is Truth.UNKNOWN:
-            because = (
-                f"{form} {'may be sensitive' if not words else f'is {words}'}, and may not be privileged"
-            )
-        made.append(
-            Premise(
-                name,
-                form,
-                negate(critical),
-                because,
-                tuple(
-                    finding.evidence for finding in found.findings.values() if finding.evidence is not None
-                ),
-                (lambda: found.witness) if critical is Truth.YES else None,
-            )
-        )
-    return made
-
-
-def _by_trap_only(classifier: Classifier[S], instruction: Instruction, general: Run[S]) -> Premise[S]:
-    """The classifier takes a run that hands control over for a trap; that is so where a trap it is."""
-    machine, state, form = classifier.machine, classifier.state, instruction.form
-    gates = any_of(
-        conjunction(when) & handed_over(machine, classifier.technique, state, after)
-        for when, after in general.at(state).completions()
-    )
-    question = Question(
-        f"{machine.name}: {form} violates {BY_TRAP_ONLY}",
-        [
-            classifier.configuration.holds(machine, state),
-            classifier.invariant,
-            instruction.valid(general.operands),
-            classifier.technique.deprivileged(state),
-            gates,
-        ],
-    )
-    answer, _, _ = question.ask(classifier.effort)
-    evidence = (evidence_of(question, answer),)
-    if answer is Answer.UNSAT:
-        return Premise(BY_TRAP_ONLY, form, Truth.YES, "", evidence)
-    because = (
-        f"{form} enters supervisor mode without a trap, and whose the place is it enters at was not asked"
-    )
-    return Premise(BY_TRAP_ONLY, form, Truth.UNKNOWN, because, evidence)
-
-
-def _through_map(classifier: Classifier[S], instruction: Instruction, general: Run[S]) -> list[Premise[S]]:
-    """The premises about f(S): the run on it and the run on S."""
-    runs = mapped(classifier, instruction, general)
-    guest, technique = runs.guest, classifier.technique
-    completes_there, traps_here = runs.completes_there, runs.traps_here
-    escapes = any_of(
-        when & changes_owned(technique, guest, runs.private, runs.image, after)
-        for when, after in runs.completions
-    )
-    form = instruction.form
-    ask = _Asking(classifier, instruction, general, runs.private, runs.assumed)
-    alike = ask.premise(
-        COMPLETES_ALIKE,
-        [completes_there, traps_here],
-        f"{form} completes in the virtual machine where it traps on the bare machine",
-    )
-    # Runs in user mode are among all runs: what holds of all holds of them.
-    in_user = attrs.evolve(alike, name=USER_COMPLETES_ALIKE)
-    if alike.truth is not Truth.YES:
-        in_user = ask.premise(
-            USER_COMPLETES_ALIKE,
-            [completes_there, traps_here, classifier.machine.user(guest)],
-            f"{form} completes in the virtual machine where it traps in user mode on the bare machine",
-        )
-    confined = ask.premise(
-        CONFINED,
-        [escapes],
-        f"{form} completes in the virtual machine and changes what the control program owns",
-    )
-    return [alike, in_user, confined]
-
-
-@attrs.frozen(eq=False)
-class _Asking(Generic[S]):
-    """What the premises of one instruction that need the map have in common."""
-
-    classifier: Classifier[S]
-    instruction: Instruction
-    general: Run[S]
-    private: S
-    assumed: Sequence[Word]
-
-    def premise(self, name: str, conditions: Sequence[Word], because: str) -> Premise[S]:
-        """The premise holds where the conditions cannot."""
-        form = self.instruction.form
-        question = Question(
-            f"{self.classifier.machine.name}: {form} violates {name}", [*self.assumed, *conditions]
-        )
-        answer, model, solver = question.ask(self.classifier.effort)
-        evidence = (evidence_of(question, answer),)
-        if model is not None and solver is not None:
-            witness = self._witness(name, because, question, solver, model)
-            return Premise(name, form, Truth.NO, because, evidence, lambda: witness)
-        # Where the model does not say what happens, no premise is discharged by it.
-        silent = any(isinstance(path.result, NotModelled) for path in self.general.paths)
-        if answer is Answer.UNKNOWN or silent:
-            return Premise(name, form, Truth.UNKNOWN, f"it is unknown whether {because}", evidence)
-        return Premise(name, form, Truth.YES, "", evidence)
-
-    def _witness(
-        self, name: str, story: str, question: Question, solver: Solver, model: Model
-    ) -> Counterexample[S]:
-        """The smallest case, run on numbers: on f(S) and on S."""
-        machine, technique = self.classifier.machine, self.classifier.technique
-        starts = [self.classifier.state, self.private]
-        probes = {
-            slot.name: probe(starts[0].memories()[slot.name], owned_in(slot.name)).term
-            for slot in machine.state.layout
-            if slot.address
-        }
-        found = find_minimal(machine, self.instruction, question, solver, model, starts, probes)
-        guest, private = found.states
-        image = technique.map(guest, private)
-        there = execute(machine, self.instruction, "in the virtual machine", image, found.operands)
-        here = execute(machine, self.instruction, "on the bare machine", guest, found.operands)
-        completed = isinstance(there.outcome, Next)
-        differ: tuple[Difference, ...] = ()
-        if isinstance(there.outcome, Next):
-            differ = differences(image, there.outcome.state, found.addresses)
-        if name == CONFINED and isinstance(there.outcome, Next):
-            replays = (
-                changes_owned(technique, guest, private, image, there.outcome.state, found.addresses).value
-                == 1
-            )
-        else:
-            replays = completed and isinstance(here.outcome, Trap)
-        assert_replay(replays, self.instruction, name, (there.describe(), here.describe()))
-        return Counterexample(
-            name,
-            story,
-            self.instruction,
-            self.instruction.assembly(found.operands),
-            differences(machine.state.reset(), guest),
-            here,
-            there,
-            differ,
-        )

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from popek.architectures.pg74.machine import PRIVILEGED_TRAP, SUPERVISOR_CALL, Pg74, build
+from popek.architectures.pg74.machine import build
+from popek.architectures.pg74.state import PRIVILEGED_TRAP, SUPERVISOR_CALL, Pg74
 from popek.kernel.configuration import Configuration, default_configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine

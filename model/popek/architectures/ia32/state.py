@@ -40,6 +40,7 @@ from popek.architectures.x86.state import (
     Segment,
     TableRegister,
     Translation,
+    debug_registers_exist,
     null_or_local_table,
     null_or_readable,
     task_state,
@@ -172,6 +173,7 @@ def invariant(cpu: Ia32) -> Word:
         (cpu.cr0.value & (CR0_DEFINED ^ 0xFFFFFFFF)) == 0,
         cpu.cr0.et == 1,
         (cpu.cr4.value & (CR4_DEFINED ^ 0xFFFFFFFF)) == 0,
+        debug_registers_exist(cpu),
         (cpu.xcr0[0] == 1) & ((cpu.xcr0 & XCR0_UNDEFINED) == 0) & (~cpu.xcr0[2] | cpu.xcr0[1]),
     ]
     for name in (*SEGMENT_NAMES, "ldtr", "tr"):

@@ -26,7 +26,7 @@ def add(machine: Machine[P], manual: str) -> None:
     _calls(machine, manual)
 
 
-def _sum(cpu: Pdp10, a: Word, b: Word, carry: int = 0) -> Word:
+def add_with_flags(cpu: Pdp10, a: Word, b: Word, carry: int = 0) -> Word:
     """a + b + carry, with the flags Carry 0, Carry 1 and Overflow."""
     wide = a.zero_extend(37) + b.zero_extend(37) + carry
     low = a[34:0].zero_extend(36) + b[34:0].zero_extend(36) + carry
@@ -84,19 +84,19 @@ def _arithmetic(machine: Machine[P], manual: str) -> None:
     def add_(cpu: P, ac: Word, e: Word) -> None:
         """AC := AC + C(E)."""
         value = cpu.load(e)
-        cpu.ac[ac] = _sum(cpu, cpu.ac[ac], value)
+        cpu.ac[ac] = add_with_flags(cpu, cpu.ac[ac], value)
 
     @machine.instruction("SUB AC, E", source=source)
     def sub(cpu: P, ac: Word, e: Word) -> None:
         """AC := AC - C(E)."""
         value = cpu.load(e)
-        cpu.ac[ac] = _sum(cpu, cpu.ac[ac], ~value, 1)
+        cpu.ac[ac] = add_with_flags(cpu, cpu.ac[ac], ~value, 1)
 
     @machine.instruction("AOJ AC, E", source=f"{manual}, arithmetic testing", jumps=False)
     @machine.instruction("AOJN AC, E", source=f"{manual}, arithmetic testing", jumps=True)
     def aoj(cpu: P, ac: Word, e: Word, jumps: bool) -> None:
         """AC := AC + 1; AOJN jumps if the result is not zero."""
-        result = _sum(cpu, cpu.ac[ac], Word(WORD, 1))
+        result = add_with_flags(cpu, cpu.ac[ac], Word(WORD, 1))
         cpu.ac[ac] = result
         if jumps:
             cpu.pc = ite(result != 0, e, cpu.pc)
@@ -104,7 +104,7 @@ def _arithmetic(machine: Machine[P], manual: str) -> None:
     @machine.instruction("SOJG AC, E", source=f"{manual}, arithmetic testing")
     def sojg(cpu: P, ac: Word, e: Word) -> None:
         """AC := AC - 1, and jump if the result is above zero."""
-        result = _sum(cpu, cpu.ac[ac], Word(WORD, MINUS_ONE))
+        result = add_with_flags(cpu, cpu.ac[ac], Word(WORD, MINUS_ONE))
         cpu.ac[ac] = result
         cpu.pc = ite(~result[35] & (result != 0), e, cpu.pc)
 
@@ -113,7 +113,7 @@ def _arithmetic(machine: Machine[P], manual: str) -> None:
         """C(E) := C(E) + 1, also to AC unless that is 0."""
         value = cpu.load(e)
         before = cpu.flags.value
-        result = _sum(cpu, value, Word(WORD, 1))
+        result = add_with_flags(cpu, value, Word(WORD, 1))
         after = cpu.flags.value
         cpu.flags = before
         cpu.store(e, result)

@@ -12,98 +12,14 @@ from collections.abc import Mapping
 from popek.architectures.listing import listing
 from popek.kernel.machine import Machine, leaf_setting
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import Fault, NotModelledError, Trap, Vector
-from popek.kernel.state import Register, Role, bit, bits, memory, register, word
-from popek.kernel.words import FALSE, Word, concat, ite
+from popek.kernel.outcome import NotModelledError, Trap
+from popek.kernel.words import FALSE, Word, ite
 
-from . import innocuous, ka10_io, ka10_jumps
+from . import arithmetic, innocuous, ka10_io, ka10_jumps, words_and_halves
+from .ka10_state import BLOCK, WHOLE, Ka10
 from .operands import operands
 from .relocated_user_mode import ka10_techniques
-from .state import ADDRESS, MANUAL_KA, WORD, Pdp10, is_accumulator, right, shifted
-
-BLOCK = 8
-WHOLE = 0xFF
-
-PROTECTION = Vector("memory protection violation", 0)
-NONEXISTENT = Vector("nonexistent memory", 0)
-
-
-class ProcessorConditions(Register):
-    """What CONO APR and CONI APR set and read, besides the flags (bits of the right half)."""
-
-    channel = bits(2, 0)
-    overflow_enabled = bit(3)
-    floating_overflow_enabled = bit(4)
-    clock = bit(5)
-    clock_enabled = bit(6)
-    nonexistent_memory = bit(7)
-    memory_protection = bit(8)
-    address_break = bit(9)
-
-
-class Ka10(Pdp10):
-    """The whole machine; its devices are one that stands for the device an instruction selects."""
-
-    bound = word(BLOCK, role=Role.RESOURCE, reset=WHOLE)
-    base = word(BLOCK, role=Role.RESOURCE)
-    # What user mode will find: the protection and relocation registers.  Stale in user mode.
-    user_bound = word(BLOCK, role=Role.RESOURCE)
-    user_base = word(BLOCK, role=Role.RESOURCE)
-    apr = register(ProcessorConditions, 10, role=Role.RESOURCE)
-    pushdown_overflow = word(1)
-    switches = word(WORD, role=Role.RESOURCE)  # the console's data switches
-    device_data = word(WORD, role=Role.RESOURCE)
-    device_conditions = word(WORD, role=Role.RESOURCE)
-    last = word(BLOCK, role=Role.HIDDEN, reset=WHOLE)  # the last block of core that exists
-    memory = memory(address=ADDRESS, cell=WORD)
-
-    def _cell(self, reference: Word) -> Word:
-        """Where a reference goes (manual, time sharing).
-
-        Raises:
-            Fault: protection violation, nonexistent memory; the processor reports these through the
-                interrupt system, to the monitor.
-        """
-        block = reference[17:10]
-        if block > self.bound:
-            raise Fault(PROTECTION, memory=True)
-        real = block + self.base
-        if real > self.last:
-            raise Fault(NONEXISTENT, memory=True)
-        return concat(real, reference[9:0])
-
-    def load(self, reference: Word) -> Word:
-        """Accumulator or core."""
-        if is_accumulator(reference):
-            return self.ac[reference[3:0]]
-        return self.memory.load(self._cell(reference))
-
-    def store(self, reference: Word, value: Word) -> None:
-        """Accumulator or core := value."""
-        if is_accumulator(reference):
-            self.ac[reference[3:0]] = value
-        else:
-            self.memory = self.memory.store(self._cell(reference), value)
-
-    def count_up(self, pointer: Word) -> tuple[Word, Word]:
-        """One addition of 1,,1: a carry runs from the right half into the left."""
-        wide = pointer.zero_extend(WORD + 1) + 0o1000001
-        return wide[35:0], wide[36]
-
-    def count_down(self, pointer: Word) -> tuple[Word, Word]:
-        """One subtraction of 1,,1."""
-        return pointer - 0o1000001, pointer < 0o1000001
-
-    def stack_overflow(self, condition: Word) -> None:
-        """A flag of the processor, which may interrupt."""
-        self.pushdown_overflow = self.pushdown_overflow | condition
-
-    def enter_user(self, condition: Word) -> None:
-        """User := 1 and the user's relocation, if the condition holds."""
-        now = condition & ~self.flags.user
-        self.bound = ite(now, self.user_bound, self.bound)
-        self.base = ite(now, self.user_base, self.base)
-        self.flags.user = self.flags.user | condition
+from .state import ADDRESS, MANUAL_KA, WORD, right, shifted
 
 
 def build() -> Machine[Ka10]:
@@ -126,7 +42,8 @@ def build() -> Machine[Ka10]:
         notes=(
             "interrupts: memory violations are traps on storage, as if the processor's channel were on",
             "address calculation is not part of an instruction: E is an operand",
-            "BLT, byte, floating point and half-word instructions but for HRRZ",
+            "modes with a letter (immediate, memory, self, both) for one operation of each class",
+            "floating point: what comes of the operands is a function of which nothing is taken to be known",
             "second relocation register pair (KT10A), and the maintenance devices",
             "all devices but APR and PI are one, with a word of data and a word of conditions",
             "no manual was at hand: the layout of the APR conditions is from general knowledge",
@@ -136,6 +53,9 @@ def build() -> Machine[Ka10]:
         architecture=listing("pdp10", "instructions-ka10"),
     )
     innocuous.add(machine, MANUAL_KA)
+    words_and_halves.add(machine, MANUAL_KA)
+    arithmetic.add(machine, MANUAL_KA)
+    arithmetic.add_ka10(machine, MANUAL_KA)
     ka10_jumps.add(machine)
     ka10_io.add(machine)
     return machine

@@ -6,17 +6,14 @@ All of it is illegal in user mode, unless User In-out is set.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import FALSE, Word, concat, ite
 
 from .encoding import DEVICES, FUNCTIONS
+from .ka10_state import Ka10
 from .state import MANUAL_KA, MUUO, WORD, instruction_word, right
-
-if TYPE_CHECKING:
-    from .ka10 import Ka10
 
 
 def add(machine: Machine[Ka10]) -> None:

@@ -6,17 +6,13 @@ The accumulator field of JRST is four bits that each ask for something: 10 dismi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import FALSE, TRUE, Word, concat
 
 from .encoding import JRST
+from .ka10_state import Ka10
 from .state import ADDRESS, MANUAL_KA, MUUO, instruction_word, right
-
-if TYPE_CHECKING:
-    from .ka10 import Ka10
 
 EXISTING = 0o17603  # Overflow to User In-out, Floating Underflow, No Divide
 MODES = 0o00300  # User, User In-out

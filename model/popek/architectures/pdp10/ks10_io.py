@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import FALSE, Word, concat, ite
 
 from .encoding import DEVICES, OPCODES, io_code, ks10_code
+from .ks10_state import Ks10
 from .state import MANUAL_KS, MUUO, WORD, instruction_word, right
-
-if TYPE_CHECKING:
-    from .ks10 import Ks10
 
 
 def add(machine: Machine[Ks10]) -> None:

@@ -6,17 +6,15 @@ is a plain jump here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
 from .encoding import JRST, OPCODES
+from .ks10_state import Ks10
 from .state import ADDRESS, MANUAL_KS, MUUO, WORD, instruction_word, right
-
-if TYPE_CHECKING:
-    from .ks10 import Ks10
 
 # Which functions are illegal where; those not listed are illegal everywhere.
 ANYWHERE: Final = (0, 1, 2, 5)

@@ -16,6 +16,7 @@ def operands() -> dict[str, OperandKind]:
     kinds = (
         octal("AC", 4),
         octal("E", 18),
+        octal("B", 18),  # where an indirect byte pointer leads; of a direct one not looked at
         octal("F", 4),  # flags of JFCL
         octal("P", 4, valid=lambda parts: parts[""] != 0, first={"": 4}),  # references of PXCT
         octal("L", 5, valid=lambda parts: parts[""] != 0, first={"": 1}),  # the opcode of a local UUO

@@ -6,17 +6,15 @@ hybrid one, which runs the guest's executive mode by interpretation and its user
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from popek.kernel.memory import Memory
 from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import TRUE, Word, ite
 
+from .ka10_state import Ka10
+from .ks10_state import Ks10
 from .state import shifted
-
-if TYPE_CHECKING:
-    from .ka10 import Ka10
-    from .ks10 import Ks10
 
 SOURCE: Final = "Popek and Goldberg 1974, sections 4 and 6"
 ACCUMULATORS: Final = tuple(f"ac{number:o}" for number in range(16))
@@ -54,6 +52,7 @@ def _ka10_map(guest: Ka10, private: Ka10) -> Ka10:
     hardware, start = private.copy(), private.user_base
     for name in ("pc", *ACCUMULATORS, "executing", "ir", "pushdown_overflow"):
         hardware[name] = guest[name]
+    hardware.floating = guest.floating  # how the processors are built
     hardware.flags = guest.flags.value
     hardware.flags.user = TRUE
     hardware.flags.user_io = private.flags.user_io
@@ -113,6 +112,7 @@ def _ks10_map(guest: Ks10, private: Ks10) -> Ks10:
     hardware, start = private.copy(), _ks10_start(private)
     for name in ("pc", *ACCUMULATORS, "executing", "ir", "pxct", "context"):
         hardware[name] = guest[name]
+    hardware.floating = guest.floating  # how the processors are built
     hardware.flags = guest.flags.value
     hardware.flags.user = TRUE
     hardware.flags.user_io = private.flags.user_io

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from popek.kernel.outcome import Vector
-from popek.kernel.state import Register, Role, State, bank, bit, register, word
+from popek.kernel.state import Register, Role, State, bank, bit, memory, register, word
 from popek.kernel.words import Word, concat, ite
 
 MANUAL_KA: Final = "PDP-10 System Reference Manual (DEC-10-HGAA-D, 1968)"
@@ -61,6 +61,8 @@ class Pdp10(State):
     pi_active = word(7, role=Role.RESOURCE)
     pi_requests = word(7, role=Role.RESOURCE)
     running = word(1, role=Role.RESOURCE, reset=1)  # 0: halted
+    # What floating point makes of an operation (4 bits) and two words: four flags and a word.  Any function.
+    floating = memory(address=4 + 2 * WORD, cell=4 + WORD, role=Role.HIDDEN)
 
     def load(self, reference: Word) -> Word:
         """The word at an 18-bit address of the program."""

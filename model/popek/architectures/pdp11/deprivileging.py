@@ -31,6 +31,7 @@ def _map(guest: Pdp11, private: Pdp11) -> Pdp11:
     start = _start(private)
     for name in ("pc", "sp", *_REGISTERS):
         hardware[name] = guest[name]
+    hardware.floating = guest.floating  # how the processors are built
     hardware.ps = guest.ps.value
     hardware.ps.current = Word(2, USER)
     hardware.ps.previous = Word(2, USER)
@@ -64,7 +65,11 @@ def _map(guest: Pdp11, private: Pdp11) -> Pdp11:
     return hardware
 
 
-_REGISTERS = tuple(f"r{bank}{number}" for bank in range(2) for number in range(6))
+_REGISTERS = (
+    *(f"r{bank}{number}" for bank in range(2) for number in range(6)),
+    *(f"fac{number}" for number in range(6)),
+    *("fps", "fec", "fea"),
+)
 
 
 def _in_guest(guest: Pdp11, private: Pdp11, address: Word) -> Word:

@@ -16,11 +16,12 @@ from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.practice import Practice
 from popek.kernel.words import Word, ite
 
-from . import innocuous, privileged
+from . import data, floating, innocuous, modes, privileged
 from .deprivileging import techniques
 from .state import (
     BLOCK,
     CELL_ADDRESS,
+    FPS_BITS,
     HANDBOOK,
     IO_PAGE,
     KERNEL,
@@ -55,7 +56,8 @@ def build() -> Machine[Pdp11]:
             "a VMM leaves the I/O page unmapped; where it is mapped, MOV changes PS and the map",
             "data space is off (MMR3 = 0), management traps are off (MMR0<9> = 0), A and W bits are left out",
             "MMR1, MMR2 and the abort bits of MMR0",
-            "the stack limit, and floating point",
+            "the stack limit; floating point but for FP11's status, accumulators, transfers and five operations",
+            "floating point: what comes of the operands is a function of which nothing is taken to be known",
             "the trace trap after an instruction that starts with T = 1",
             "MTPS and MFPS: the 11/45 has none, both are reserved instructions",
         ),
@@ -64,25 +66,39 @@ def build() -> Machine[Pdp11]:
         practice=Practice(examples={"lost-interrupt-mask": ("SPL n",)}),
     )
     innocuous.add(machine)
+    data.add(machine)
+    modes.add(machine)
+    floating.add(machine)
     privileged.add(machine)
     return machine
 
 
 def _operands() -> tuple[OperandKind, ...]:
-    def general(name: str) -> OperandKind:
+    def general(name: str, letters: str = "R") -> OperandKind:
         return OperandKind(
             name,
             {"": 3},
             valid=lambda parts: parts[""] < 6,
-            spell=lambda parts: name.replace("R", f"R{parts['']}"),
+            spell=lambda parts: name.replace(letters, f"R{parts['']}"),
         )
 
-    indexed = OperandKind(
-        "X(R)",
-        {"index": 16, "register": 3},
-        valid=lambda parts: parts["register"] < 6,
-        spell=lambda parts: f"{parts['index']:o}(R{parts['register']})",
-        make=lambda parts: (parts["index"], parts["register"]),
+    def indexed(name: str) -> OperandKind:
+        return OperandKind(
+            name,
+            {"index": 16, "register": 3},
+            valid=lambda parts: parts["register"] < 6,
+            spell=lambda parts: name.replace("X(R)", f"{parts['index']:o}(R{parts['register']})"),
+            make=lambda parts: (parts["index"], parts["register"]),
+        )
+
+    def second_word(name: str) -> OperandKind:
+        return OperandKind(name, {"": 16}, spell=lambda parts: name.replace("i", f"{parts['']:o}"))
+
+    even = OperandKind(
+        "Re",
+        {"": 3},
+        valid=lambda parts: (parts[""] < 6) & ~parts[""][0],
+        spell=lambda parts: f"R{parts['']}",
     )
 
     def number(name: str, width: int) -> OperandKind:
@@ -93,7 +109,13 @@ def _operands() -> tuple[OperandKind, ...]:
         general("(R)"),
         general("(R)+"),
         general("-(R)"),
-        indexed,
+        general("@(R)+"),
+        indexed("X(R)"),
+        general("Rn", "Rn"),
+        even,
+        *map(second_word, ("#i", "@#i", "i(PC)")),
+        OperandKind("FS", {"": 3}, valid=lambda parts: parts[""] < 6, spell=lambda parts: f"AC{parts['']}"),
+        OperandKind("AC", {"": 2}, spell=lambda parts: f"AC{parts['']}"),
         number("d", 8),
         number("o", 6),
         number("n", 3),
@@ -119,6 +141,7 @@ def _exists(state: Pdp11) -> Word:
     """The processor runs, in a mode that is defined, and core ends below the I/O page."""
     defined = (state.ps.current != UNDEFINED_MODE) & (state.ps.previous != UNDEFINED_MODE)
     bits = (state.ps.value & (0o177777 ^ PS_BITS)) == 0
+    bits = bits & ((state.fps.value & (0o177777 ^ FPS_BITS)) == 0)
     return defined & bits & state.running & ~state.waiting & (state.last < IO_PAGE)
 
 

@@ -31,10 +31,33 @@ IOT_TRAP = Vector("IOT", 0o20)
 EMT_TRAP = Vector("EMT", 0o30)
 TRAP_TRAP = Vector("TRAP", 0o34)
 SEGMENT_FAULT = Vector("memory management", 0o250)
+FLOATING_TRAP = Vector("floating point", 0o244)
 
 REGISTERS: Final = tuple(f"r{number_of_set}{number}" for number_of_set in range(2) for number in range(6))
 PS_BITS: Final = 0o174377
 """The bits of PS that exist; 10 to 8 read as 0."""
+
+
+FPS_BITS: Final = 0o147757
+"""The bits of the floating point status that exist."""
+
+
+class FloatingStatus(Register):
+    """FPS (handbook, chapter 7, floating point status register)."""
+
+    c = bit(0)
+    v = bit(1)
+    z = bit(2)
+    n = bit(3)
+    truncates = bit(5)
+    long = bit(6)
+    double = bit(7)
+    conversion_enabled = bit(8)
+    overflow_enabled = bit(9)
+    underflow_enabled = bit(10)
+    undefined_enabled = bit(11)
+    disabled = bit(14)
+    error = bit(15)
 
 
 class ProcessorStatus(Register):
@@ -68,6 +91,13 @@ class Pdp11(State):
     pdr = memory(address=PAGE, cell=16, role=Role.RESOURCE)  # register images; A and W are left out
     space_par = memory(address=MODE_AND_PAGE, cell=BLOCK, role=Role.RESOURCE)
     space_pdr = memory(address=MODE_AND_PAGE, cell=16, role=Role.RESOURCE)
+    fps = register(FloatingStatus, 16)
+    fac = bank(tuple(f"fac{number}" for number in range(6)), 64)
+    fec = word(4)  # code of the last floating point exception
+    fea = word(16)  # and where its instruction is
+    # What floating point makes of operation (3 bits), precision, accumulator and operand: exception code, condition
+    # codes, result.  Any function.
+    floating = memory(address=4 + 128, cell=72, role=Role.HIDDEN)
     memory = memory(address=CELL_ADDRESS, cell=16)
 
     # -- registers ----------------------------------------------------------------------------
@@ -96,6 +126,24 @@ class Pdp11(State):
         page = address[15:13]
         cell = self._cell(address, self.par.load(page), self.pdr.load(page), write=True)
         self.memory = self.memory.store(cell, value)
+
+    def load_sized(self, address: Word, *, byte: bool, write: bool) -> Word:
+        """The word or byte at a virtual address of the current mode; `write`: it will be stored into."""
+        content = self.memory.load(self._located(address, byte=byte, write=write))
+        return ite(address[0], content[15:8], content[7:0]) if byte else content
+
+    def store_sized(self, address: Word, value: Word) -> None:
+        """The word or byte, as wide as the value, at a virtual address of the current mode := value."""
+        cell = self._located(address, byte=value.width == 8, write=True)
+        if value.width == 8:
+            old = self.memory.load(cell)
+            value = ite(address[0], old.replace(15, 8, value), old.replace(7, 0, value))
+        self.memory = self.memory.store(cell, value)
+
+    def _located(self, address: Word, *, byte: bool, write: bool) -> Word:
+        page = address[15:13]
+        even = address.replace(0, 0, 0) if byte else address
+        return self._cell(even, self.par.load(page), self.pdr.load(page), write=write)
 
     def load_previous(self, address: Word) -> Word:
         """The word at a virtual address of the previous mode."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from popek.kernel.memory import Memory
 from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word, ite
 
-if TYPE_CHECKING:
-    from .machine import Pg74
+from .state import Pg74
 
 
 def _map(guest: Pg74, private: Pg74) -> Pg74:

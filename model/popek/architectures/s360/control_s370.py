@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat, ite
 
 from . import interruptions as program
+from .arithmetic import even, pair, set_pair
 from .control import IO_SOURCE, halt, start, test
 from .control import SOURCE as CONTROL
 from .general import SOURCE as GENERAL
 from .operands import declare
+from .s370_state import S370
 from .state import ADDRESS, OFFSET, Address
-
-if TYPE_CHECKING:
-    from .s370 import S370
 
 CHANNEL_ID: Final = 168  # real address
 
@@ -42,6 +41,18 @@ def _general(machine: Machine[S370]) -> None:
         equal = cpu.gr[r1] == old
         cpu.write(places, ite(equal, cpu.gr[r3], old))
         cpu.gr[r1] = ite(equal, cpu.gr[r1], old)
+        cpu.psw.cc = (~equal).zero_extend(2)
+
+    @declare(machine, "CDS R1,R3,D2(B2)", source=GENERAL)
+    def compare_double_and_swap(cpu: S370, r1: Word, r3: Word, second: Address) -> None:
+        """If the pair R1 equals the doubleword, that := the pair R3; otherwise the pair R1 := it."""
+        even(r1)
+        even(r3)
+        places = cpu.locate(cpu.effective(second), 8, store=True, unit=8, integral=True)
+        old, new = cpu.read(places), pair(cpu, r3)
+        equal = pair(cpu, r1) == old
+        cpu.write(places, ite(equal, new, old))
+        set_pair(cpu, r1, ite(equal, pair(cpu, r1), old))
         cpu.psw.cc = (~equal).zero_extend(2)
 
     @declare(machine, "STCK D2(B2)", source=GENERAL)

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from popek.kernel.memory import Memory
 from popek.kernel.state import Role, State
 from popek.kernel.technique import TRAPS_ONLY, Technique
-from popek.kernel.words import Word, concat, ite
+from popek.kernel.words import TRUE, Word, concat, ite
 
 from .state import ADDRESS, BLOCK, ENTRY, GRANTED, OFFSET, OUTSIDE, Cpu
 
@@ -37,7 +37,7 @@ def _map(shared: tuple[str, ...], guest: C, private: C) -> C:
     hardware.psw.problem = Word(1, 1)
     for name in ("cc", "program_mask", "address", "key"):
         hardware[f"psw.{name}"] = guest[f"psw.{name}"]
-    for name in (*(f"gr{i}" for i in range(16)), "ilc", *shared):
+    for name in (*(f"gr{i}" for i in range(16)), "ilc", "executing", "target", *shared):
         hardware[name] = guest[name]
     inside, outside = guest.memory, private.memory
     guest_keys, other_keys = guest.keys, private.keys
@@ -132,6 +132,8 @@ def techniques(
         private=partial(_promises, same),
         owns_address=_owns,
         entries=TRAPS_ONLY,
+        guest_cell=lambda private, name, cell: cell + _start(private) if name == "keys" else cell,
+        has_cell=lambda guest, name, cell: cell <= guest.last_block if name == "keys" else TRUE,
         guest_address=lambda private, address: concat(
             address[ADDRESS - 1 : OFFSET] + _start(private), address.truncate(OFFSET)
         ),

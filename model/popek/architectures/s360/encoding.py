@@ -27,6 +27,17 @@ OPCODES: Final[Mapping[str, tuple[str, int]]] = {
     "PTLB": ("S", 0xB20D), "SPX": ("S", 0xB210), "STPX": ("S", 0xB211), "STAP": ("S", 0xB212),
     "RRB": ("S", 0xB213), "STCTL": ("RS", 0xB6), "LCTL": ("RS", 0xB7), "LMC": ("RS", 0xB8),
     "CS": ("RS", 0xBA), "MVC": ("SS", 0xD2), "CLC": ("SS", 0xD5),
+    "LPR": ("RR", 0x10), "LNR": ("RR", 0x11), "LCR": ("RR", 0x13), "NR": ("RR", 0x14), "CLR": ("RR", 0x15),
+    "OR": ("RR", 0x16), "CR": ("RR", 0x19), "MR": ("RR", 0x1C), "DR": ("RR", 0x1D), "ALR": ("RR", 0x1E),
+    "SLR": ("RR", 0x1F), "MVCL": ("RR", 0x0E), "CLCL": ("RR", 0x0F), "EX": ("RX", 0x44), "CH": ("RX", 0x49),
+    "AH": ("RX", 0x4A), "SH": ("RX", 0x4B),
+    "N": ("RX", 0x54), "O": ("RX", 0x56), "X": ("RX", 0x57),
+    "AL": ("RX", 0x5E), "SL": ("RX", 0x5F), "BXH": ("RS", 0x86), "BXLE": ("RS", 0x87), "SRL": ("RS", 0x88),
+    "SLL": ("RS", 0x89), "SRA": ("RS", 0x8A), "SLA": ("RS", 0x8B), "SRDL": ("RS", 0x8C), "SLDL": ("RS", 0x8D),
+    "SRDA": ("RS", 0x8E), "SLDA": ("RS", 0x8F), "XI": ("SI", 0x97), "CDS": ("RS", 0xBB), "CLM": ("RS", 0xBD),
+    "STCM": ("RS", 0xBE), "ICM": ("RS", 0xBF), "MVN": ("SS", 0xD1), "MVZ": ("SS", 0xD3), "NC": ("SS", 0xD4),
+    "OC": ("SS", 0xD6), "XC": ("SS", 0xD7), "TR": ("SS", 0xDC), "TRT": ("SS", 0xDD), "MVCIN": ("SS", 0xE8),
+    "MVO": ("SS", 0xF1), "PACK": ("SS", 0xF2), "UNPK": ("SS", 0xF3),
 }  # fmt: skip
 
 _HALFWORDS: Final = {"RR": 1, "I": 1, "RX": 2, "RS": 2, "SI": 2, "SI0": 2, "S": 2, "SS": 3}
@@ -60,7 +71,7 @@ def encode(instruction: Instruction, operands: Mapping[str, int]) -> bytes:
         case "RX":
             return bytes((code, first << 4 | parts["D2(X2,B2).x"])) + storage(2)
         case "RS":
-            return bytes((code, first << 4 | third)) + storage(2)
+            return bytes((code, first << 4 | instruction.settings.get("mask", third))) + storage(2)
         case "SI":
             return bytes((code, immediate)) + storage(1)
         case "SI0":
@@ -68,7 +79,10 @@ def encode(instruction: Instruction, operands: Mapping[str, int]) -> bytes:
         case "S":
             return code.to_bytes(2, "big") + storage(2)
         case _:
-            return bytes((code, instruction.settings["size"] - 1)) + storage(1) + storage(2)
+            lengths = instruction.settings["size"] - 1
+            if "other" in instruction.settings:
+                lengths = lengths << 4 | instruction.settings["other"] - 1
+            return bytes((code, lengths)) + storage(1) + storage(2)
 
 
 def _registers(instruction: Instruction, parts: Mapping[str, int]) -> tuple[int, int, int]:

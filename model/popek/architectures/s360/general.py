@@ -15,6 +15,7 @@ from .state import Address, Cpu
 C = TypeVar("C", bound=Cpu)
 
 SOURCE: Final = "GA22-7000, General Instructions"
+SAVE: Final = "GA22-7000, Branch-and-Save Facility; A27-2719 for the Model 67"
 
 
 def declare_general(machine: Machine[C]) -> None:
@@ -79,6 +80,20 @@ def _branching(machine: Machine[C]) -> None:
         """Branch where the mask selects the condition code."""
         cpu.psw.address = ite(_selected(cpu, m1), cpu.effective(second), cpu.psw.address)
 
+    @declare(machine, "BASR R1,R2", source=SAVE)
+    def branch_and_save_register(cpu: C, r1: Word, r2: Word) -> None:
+        """R1 := the updated instruction address; branch to R2 unless R2 is 0."""
+        target = branch_target(cpu, r2)
+        cpu.gr[r1] = cpu.psw.address.zero_extend(32)
+        cpu.psw.address = target
+
+    @declare(machine, "BAS R1,D2(X2,B2)", source=SAVE)
+    def branch_and_save(cpu: C, r1: Word, second: Address) -> None:
+        """R1 := the updated instruction address; branch."""
+        target = cpu.effective(second)
+        cpu.gr[r1] = cpu.psw.address.zero_extend(32)
+        cpu.psw.address = target
+
     @declare(machine, "SVC I", source=SOURCE)
     def supervisor_call(cpu: C, code: Word) -> None:
         """The supervisor-call interruption, in either state."""
@@ -100,7 +115,7 @@ def _loads_and_stores(machine: Machine[C]) -> None:
     def load_and_test(cpu: C, r1: Word, r2: Word) -> None:
         """R1 := R2; condition code by its sign."""
         cpu.gr[r1] = cpu.gr[r2]
-        cpu.psw.cc = _sign(cpu.gr[r1])
+        cpu.psw.cc = sign(cpu.gr[r1])
 
     @declare(machine, "LA R1,D2(X2,B2)", source=SOURCE)
     def load_address(cpu: C, r1: Word, second: Address) -> None:
@@ -153,24 +168,24 @@ def _loads_and_stores(machine: Machine[C]) -> None:
             cpu.store(second, concat(*(cpu.gr[r1 + i] for i in range(count))), unit=4)
 
 
-def _sign(result: Word) -> Word:
+def sign(result: Word) -> Word:
     """0 zero, 1 less than zero, 2 greater."""
-    return ite(result == 0, Word(2, 0), ite(result[31], Word(2, 1), Word(2, 2)))
+    return ite(result == 0, Word(2, 0), ite(result[result.width - 1], Word(2, 1), Word(2, 2)))
 
 
-def _compared(less: Word, equal: Word) -> Word:
+def compared(less: Word, equal: Word) -> Word:
     """0 equal, 1 first operand low, 2 first operand high."""
     return ite(equal, Word(2, 0), ite(less, Word(2, 1), Word(2, 2)))
 
 
-def _add(cpu: Cpu, r1: Word, addend: Word, *, subtract: bool) -> None:
+def add_signed(cpu: Cpu, r1: Word, addend: Word, *, subtract: bool) -> None:
     """R1 := R1 ± addend; on overflow condition code 3 and, if the program mask says so, an interruption."""
     first = cpu.gr[r1]
     result = first - addend if subtract else first + addend
     differ = first[31] ^ addend[31]
     overflow = (differ if subtract else ~differ) & (first[31] ^ result[31])
     cpu.gr[r1] = result
-    cpu.psw.cc = ite(overflow, Word(2, 3), _sign(result))
+    cpu.psw.cc = ite(overflow, Word(2, 3), sign(result))
     if overflow & cpu.psw.program_mask[3]:
         raise program.exception(program.FIXED_POINT_OVERFLOW)
 
@@ -180,20 +195,20 @@ def _arithmetic(machine: Machine[C]) -> None:
     @declare(machine, "SR R1,R2", source=SOURCE, subtract=True)
     def add_register(cpu: C, r1: Word, r2: Word, subtract: bool) -> None:
         """R1 := R1 + R2, or minus."""
-        _add(cpu, r1, cpu.gr[r2], subtract=subtract)
+        add_signed(cpu, r1, cpu.gr[r2], subtract=subtract)
 
     @declare(machine, "A R1,D2(X2,B2)", source=SOURCE, subtract=False)
     @declare(machine, "S R1,D2(X2,B2)", source=SOURCE, subtract=True)
     def add(cpu: C, r1: Word, second: Address, subtract: bool) -> None:
         """R1 := R1 plus, or minus, the word."""
-        _add(cpu, r1, cpu.fetch(second, 4), subtract=subtract)
+        add_signed(cpu, r1, cpu.fetch(second, 4), subtract=subtract)
 
     @declare(machine, "C R1,D2(X2,B2)", source=SOURCE, signed=True)
     @declare(machine, "CL R1,D2(X2,B2)", source=SOURCE, signed=False)
     def compare(cpu: C, r1: Word, second: Address, signed: bool) -> None:
         """Condition code := R1 compared with the word."""
         first, other = cpu.gr[r1], cpu.fetch(second, 4)
-        cpu.psw.cc = _compared(first.signed_lt(other) if signed else first < other, first == other)
+        cpu.psw.cc = compared(first.signed_lt(other) if signed else first < other, first == other)
 
     @declare(machine, "XR R1,R2", source=SOURCE)
     def exclusive_or(cpu: C, r1: Word, r2: Word) -> None:
@@ -229,7 +244,7 @@ def _bytes(machine: Machine[C]) -> None:
     def compare_immediate(cpu: C, first: Address, value: Word) -> None:
         """Condition code := the byte compared with I2."""
         byte = cpu.fetch(first, 1)
-        cpu.psw.cc = _compared(byte < value, byte == value)
+        cpu.psw.cc = compared(byte < value, byte == value)
 
     @declare(machine, "TS D2(B2)", source=SOURCE)
     def test_and_set(cpu: C, second: Address) -> None:
@@ -253,4 +268,4 @@ def _bytes(machine: Machine[C]) -> None:
         """Condition code := the first operand compared with the second."""
         left = cpu.fetch(first, size, unit=1)
         right = cpu.fetch(second, size, unit=1)
-        cpu.psw.cc = _compared(left < right, left == right)
+        cpu.psw.cc = compared(left < right, left == right)

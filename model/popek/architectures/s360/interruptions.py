@@ -13,10 +13,12 @@ from popek.kernel.outcome import Fault, Vector
 
 OPERATION: Final = Vector("operation exception", 0x01)
 PRIVILEGED_OPERATION: Final = Vector("privileged-operation exception", 0x02)
+EXECUTE: Final = Vector("execute exception", 0x03)
 PROTECTION: Final = Vector("protection exception", 0x04)
 ADDRESSING: Final = Vector("addressing exception", 0x05)
 SPECIFICATION: Final = Vector("specification exception", 0x06)
 FIXED_POINT_OVERFLOW: Final = Vector("fixed-point-overflow exception", 0x08)
+FIXED_POINT_DIVIDE: Final = Vector("fixed-point-divide exception", 0x09)
 SEGMENT_TRANSLATION: Final = Vector("segment-translation exception", 0x10, 24)
 PAGE_TRANSLATION: Final = Vector("page-translation exception", 0x11, 24)
 TRANSLATION_SPECIFICATION: Final = Vector("translation-specification exception", 0x12)
@@ -26,7 +28,8 @@ PSW_FORMAT: Final = Vector("specification exception (PSW format)", 0x06, 64)  # 
 SUPERVISOR_CALL: Final = Vector("supervisor-call interruption", 0x100, 8)  # the I field
 
 PROGRAM_VECTORS: Final = (
-    OPERATION, PRIVILEGED_OPERATION, PROTECTION, ADDRESSING, SPECIFICATION, FIXED_POINT_OVERFLOW,
+    OPERATION, PRIVILEGED_OPERATION, EXECUTE, PROTECTION, ADDRESSING, SPECIFICATION,
+    FIXED_POINT_OVERFLOW, FIXED_POINT_DIVIDE,
     SEGMENT_TRANSLATION, PAGE_TRANSLATION, TRANSLATION_SPECIFICATION, SPECIAL_OPERATION, MONITOR_EVENT,
     PSW_FORMAT,
 )  # fmt: skip

@@ -15,12 +15,15 @@ from popek.kernel.state import Register, WordBank, bank, bit, bits, group, regis
 from popek.kernel.words import Word, concat, ite
 
 from . import interruptions as program
+from .arithmetic import declare_arithmetic
 from .control import SOURCE as CONTROL
 from .control import declare_control
 from .deprivileging import techniques
-from .general import branch_target, declare_general
+from .general import declare_general
+from .long_moves import declare_execute
 from .operands import KINDS, declare
 from .state import BLOCK, CR_NAMES, RESOURCE, Address, Cpu, Psw, relocated
+from .strings import declare_strings
 
 SOURCE: Final = "A22-6821, IBM System/360 Principles of Operation"
 MODEL_67: Final = "A27-2719, System/360 Model 67 Functional Characteristics"
@@ -145,7 +148,7 @@ def build() -> Machine[Model67]:
             "segment and page tables: what they yield is state; loading others is 'not modelled'",
             "prefixing, which is wired on this machine; the duplex configuration; special features",
             "the interval timer's updating of location 80, floating point, decimal",
-            "EXECUTE: its classes are those of its target; access exceptions of fetching an instruction",
+            "EXECUTE puts its target where the next step finds it; access exceptions of fetching an instruction",
             "recording of references and changes by ordinary references to storage",
             "what a channel program does; of the CSW, only its status",
         ),
@@ -159,6 +162,9 @@ def build() -> Machine[Model67]:
         ),
     )
     declare_general(machine)
+    declare_arithmetic(machine)
+    declare_strings(machine)
+    declare_execute(machine)
     declare_control(machine)
     _declare_model67(machine)
     return machine
@@ -169,20 +175,6 @@ def _declare_model67(machine: Machine[Model67]) -> None:
     def set_system_mask(cpu: Model67, second: Address) -> None:
         """PSW bits 0-7 := the byte."""
         cpu.load_system_mask(cpu.fetch(second, 1))
-
-    @declare(machine, "BASR R1,R2", source=MODEL_67)
-    def branch_and_store_register(cpu: Model67, r1: Word, r2: Word) -> None:
-        """R1 := the updated instruction address; branch to R2 unless R2 is 0."""
-        target = branch_target(cpu, r2)
-        cpu.gr[r1] = cpu.psw.address.zero_extend(32)
-        cpu.psw.address = target
-
-    @declare(machine, "BAS R1,D2(X2,B2)", source=MODEL_67)
-    def branch_and_store(cpu: Model67, r1: Word, second: Address) -> None:
-        """R1 := the updated instruction address; branch."""
-        target = cpu.effective(second)
-        cpu.gr[r1] = cpu.psw.address.zero_extend(32)
-        cpu.psw.address = target
 
     for name, count in (("R1,R3=R1", 1), ("R1,R3=R1+1", 2)):
 

@@ -63,6 +63,7 @@ KINDS: Final[Mapping[str, OperandKind]] = {
         *(_number(name, 8) for name in ("I2", "I")),
         *map(_storage, ("D1(B1)", "D2(B2)")),
         *(_with_length(f"D1({size},B1)", size) for size in (1, 2)),
+        _with_length("D2(2,B2)", 2),
         _indexed("D2(X2,B2)"),
         _range("R1,R3=R1", 1),
         _range("R1,R3=R1+1", 2),

@@ -95,6 +95,8 @@ class Cpu(State):
 
     gr = bank(GR_NAMES, 32)
     ilc = word(2, role=HIDDEN)  # halfwords of the instruction that ran last; 0 after a new PSW
+    executing = word(1)  # 1: `target` is the instruction, fetched by EXECUTE
+    target = word(48)
     translation = memory(address=BLOCK, cell=ENTRY, role=RESOURCE)
     tlb_stale = word(1, role=RESOURCE)  # translations are in use that the tables no longer give
     keys = memory(address=BLOCK, cell=7, role=RESOURCE)  # key (4), fetch protection, reference, change
@@ -130,9 +132,11 @@ class Cpu(State):
         return self.psw_word(Word(16, 0))[63:56]
 
     def begin(self, halfwords: int) -> None:
-        """The instruction address moves past an instruction of so many halfwords."""
-        self.ilc = Word(2, halfwords)
-        self.psw.address = self.psw.address + 2 * halfwords
+        """The instruction address moves past an instruction of so many halfwords; EXECUTE's has moved already."""
+        moved = self.psw.address + 2 * halfwords
+        self.ilc = ite(self.executing, Word(2, 2), Word(2, halfwords))
+        self.psw.address = ite(self.executing, self.psw.address, moved)
+        self.executing = FALSE
 
     # -- addresses ----------------------------------------------------------------------------
 

@@ -45,10 +45,28 @@ class View:
     def __getattr__(self, name: str) -> Any:
         """A field's value."""
         if name in FIELDS:
+            if FIELDS[name].area == "save" and self._state_is_encrypted:
+                raise Missing("the VMSA, which has the state of an SEV-ES guest")
             if name not in self._fields:
                 raise Missing(name)
             return self._fields[name]
         raise AttributeError(name)
+
+    @property
+    def has_sev(self) -> bool:
+        """Whether the processor may have SEV."""
+        return self._processor.sev is not False
+
+    @property
+    def without_ibt(self) -> bool:
+        """Whether the processor is known to have no indirect-branch tracking, the other half of CET."""
+        return self._processor.ibt is False
+
+    @property
+    def _state_is_encrypted(self) -> bool:
+        """Whether VMRUN reads the guest's state from the VMSA, and not from the save area."""
+        control = self._fields.get("NP_CONTROL", 0)
+        return isinstance(control, int) and control & 6 == 6 and self.has_sev
 
     def ask(self, name: str) -> Any:
         """What the processor says; raises `Missing` if that is unknown."""
@@ -159,12 +177,74 @@ def _tlb_control(v: View) -> Any:
 
 
 _NESTED = _on("NP_CONTROL", 0)
+
+
+def _sev(number: int) -> Callable[[View], Any]:
+    """Whether a bit enables SEV or SEV-ES: it does unless the processor is known to have neither."""
+    return lambda v: v.has_sev and v.NP_CONTROL & 1 << number != 0
+
+
+_SEV, _SEV_ES = _sev(1), _sev(2)
+_NP_RESERVED: Final = (1 << 64) - 1 & ~0xFF
+"""Bits 63:8; bits 7:0 have a meaning on some processor."""
+_EXCEPTIONS: Final = frozenset(range(32)) - {2, 9, 15, 20, *range(22, 28), 31}
+"""Vectors of AMD's exceptions (APM vol. 2, table 8-1); 21 is #CP, 28 to 30 are #HV, #VC and #SX."""
+_NO_EXCEPTION: Final = tuple(sorted(frozenset(range(32)) - _EXCEPTIONS - {2}))
 _AVIC = _on("VINTR_CONTROL", 31)
+_X2AVIC = _on("VINTR_CONTROL", 30)
 _INJECTS = _on("EVENTINJ", 31)
 
 
 def _long(v: View) -> Any:
     return (v.EFER & 1 << 8 != 0) & (v.CR0 & 1 << 31 != 0)
+
+
+def _not_long(v: View) -> Any:
+    return (v.EFER & 1 << 8 == 0) | (v.CR0 & 1 << 31 == 0)
+
+
+def _no_exception(vector: Any) -> Any:
+    """Whether a vector is none of those below 32 that no exception has (NMI is SVM-INJ-02's)."""
+    found = vector != _NO_EXCEPTION[0]
+    for number in _NO_EXCEPTION[1:]:
+        found = (vector != number) & found
+    return found
+
+
+def _avic_index(v: View) -> Any:
+    """The highest index is at most 255, in x2AVIC mode 511; FFH is reserved in xAPIC mode."""
+    index = v.AVIC_PHYSICAL_TABLE & 0x1FF
+    x2 = v.VINTR_CONTROL & 1 << 30 != 0
+    return x2 | (index < 0xFF)
+
+
+def _cr3(v: View) -> Any:
+    """No bit at or above the physical-address width; outside long mode CR3 has 32 bits in any case."""
+    value = v.CR3
+    return value & v.beyond == 0
+
+
+def _s_cet(v: View) -> Any:
+    """No reserved bit, not SUPPRESS and TRACKER together, and only the half that exists."""
+    value = v.S_CET
+    fits = (value & 0x3C0 == 0) & (value & 0xC00 != 0xC00)
+    return fits & (value & ((1 << 64) - 4) == 0) if v.without_ibt else fits
+
+
+def _avic_tables(v: View) -> Any:
+    """Pages below the limit; the physical table's bits 11:9 are no part of the highest index."""
+    reserved = v.beyond | 0xFFF
+    return (
+        (v.AVIC_BACKING_PAGE & reserved == 0)
+        & (v.AVIC_LOGICAL_TABLE & reserved == 0)
+        & (v.AVIC_PHYSICAL_TABLE & (v.beyond | 0xE00) == 0)
+    )
+
+
+def _allowed_sev_features(v: View) -> Any:
+    """What the guest has is allowed, where bit 63 makes the list of the allowed ones valid."""
+    allowed, features = v.ALLOWED_SEV_FEATURES, v.GUEST_SEV_FEATURES
+    return (allowed & 1 << 63 == 0) | (features & (allowed ^ (1 << 64) - 1) == 0)
 
 
 def _exception(v: View) -> Any:
@@ -197,11 +277,7 @@ CHECKS: Final[Mapping[str, Check]] = {
         Check(
             "SVM-CTL-11",
             (_AVIC,),
-            lambda v: (
-                (v.AVIC_BACKING_PAGE & v.beyond == 0)
-                & (v.AVIC_LOGICAL_TABLE & v.beyond == 0)
-                & (v.AVIC_PHYSICAL_TABLE & v.beyond == 0)
-            ),
+            _avic_tables,
             ("AVIC_BACKING_PAGE", "AVIC_LOGICAL_TABLE", "AVIC_PHYSICAL_TABLE"),
             "may",
         ),
@@ -224,12 +300,19 @@ CHECKS: Final[Mapping[str, Check]] = {
             ("EVENTINJ", "CS_ATTRIBUTES"),
             "may",
         ),
+        Check(
+            "SVM-INJ-04",
+            (_INJECTS, _exception),
+            lambda v: _no_exception(v.EVENTINJ & 0xFF),
+            ("EVENTINJ",),
+            "may",
+        ),
         Check("SVM-CR-01", (), _on("EFER", 12), ("EFER",)),
         Check("SVM-CR-02", (), lambda v: v.EFER & (_EFER_RESERVED | v.lacking("efer")) == 0, ("EFER",)),
         Check("SVM-CR-03", (lambda v: not v.ask("long_mode"),), _clear("EFER", 0x500), ("EFER",)),
         Check("SVM-CR-04", (), lambda v: v.CR0 & 3 << 29 != 1 << 29, ("CR0",)),
         Check("SVM-CR-05", (), _clear("CR0", _HIGH32), ("CR0",)),
-        Check("SVM-CR-06", (_long,), _clear("CR3", 0xFFF << 52), ("CR3",)),
+        Check("SVM-CR-06", (), _cr3, ("CR3",)),
         Check("SVM-CR-07", (), lambda v: v.CR4 & (_CR4_RESERVED | v.lacking("cr4")) == 0, ("CR4",)),
         Check("SVM-CR-08", (_long,), _on("CR4", 5), ("EFER", "CR0", "CR4")),
         Check("SVM-CR-09", (_long,), _on("CR0", 0), ("EFER", "CR0")),
@@ -242,7 +325,33 @@ CHECKS: Final[Mapping[str, Check]] = {
         Check("SVM-CR-11", (), _clear("DR6", _HIGH32), ("DR6",)),
         Check("SVM-CR-12", (), _clear("DR7", _HIGH32), ("DR7",)),
         Check("SVM-CR-13", (_on("CR4", 23),), _on("CR0", 16), ("CR4", "CR0")),
-        Check("SVM-CR-14", (lambda v: v.ask("cet"),), lambda v: v.S_CET & 0x3C0 == 0, ("S_CET",)),
+        Check("SVM-CR-14", (lambda v: v.ask("cet"),), _s_cet, ("S_CET",)),
+        Check(
+            "SVM-CR-16",
+            (lambda v: v.ask("cet"), _not_long),
+            lambda v: v.S_CET >> 32 == 0,
+            ("S_CET", "EFER", "CR0"),
+            "may",
+        ),
+        Check("SVM-CTL-13", (), lambda v: v.NP_CONTROL & _NP_RESERVED == 0, ("NP_CONTROL",), "may"),
+        Check("SVM-CTL-14", (_SEV,), _NESTED, ("NP_CONTROL",)),
+        Check("SVM-CTL-15", (_SEV_ES,), _SEV, ("NP_CONTROL",)),
+        Check("SVM-CTL-16", (_SEV_ES,), lambda v: v.VMSA & (v.beyond | 0xFFF) == 0, ("VMSA",)),
+        Check(
+            "SVM-CTL-17",
+            (_SEV_ES,),
+            _allowed_sev_features,
+            ("ALLOWED_SEV_FEATURES", "GUEST_SEV_FEATURES"),
+            "may",
+        ),
+        Check("SVM-CTL-18", (_X2AVIC,), _AVIC, ("VINTR_CONTROL",), "may"),
+        Check(
+            "SVM-CTL-19",
+            (_AVIC,),
+            lambda v: _avic_index(v),
+            ("AVIC_PHYSICAL_TABLE", "VINTR_CONTROL"),
+            "may",
+        ),
         Check(
             "SVM-CR-15",
             (_off("NP_CONTROL", 0), _on("CR0", 31), _on("CR4", 5), _off("EFER", 8)),
@@ -258,6 +367,6 @@ NOT_MODELLED: Final[Mapping[str, str]] = {
     "SVM-PRE-02": "about the instruction, not the VMCB: #GP(0) with CPL above 0",
     "SVM-PRE-03": "about the address of the VMCB, not its contents: #GP(0)",
     "SVM-PRE-04": "not checked by VMRUN on all models",
-    "SVM-CTL-12": "what SEV asks for depends on how the platform was set up",
+    "SVM-CTL-12": "which ASIDs are SEV's depends on how the platform was set up: CPUID 8000001FH ECX and EDX",
 }
 """Rows without a predicate, and why."""

@@ -57,6 +57,7 @@ _EFER: Final = {
     20: (_EXTENDED_2, _EAX, 7),  # UAIE
     21: (_EXTENDED_2, _EAX, 8),  # AIBRSE
 }
+_ENCRYPTION: Final = 0x8000_001F
 _NO_LMSLE: Final = (_SIZES, _EBX, 20)
 
 
@@ -75,6 +76,8 @@ def processor_of(leaves: Leaves, *, host_paging: bool = True) -> Processor:
         cet=has(_STRUCTURED, _ECX, 7),
         host_paging=host_paging,
         vnmi=has(_SVM, _EDX, 25),
+        sev=has(_ENCRYPTION, _EAX, 1),
+        ibt=has(_STRUCTURED, _EDX, 20),
         efer=efer & ~(has(*_NO_LMSLE) << 13),
         cr4=cr4 | _CR4_ALWAYS,
     )

@@ -45,6 +45,11 @@ class Verdict:
     reported: Mapping[str, int]
     explains_report: Literal["yes", "no", "unknown"]
 
+    @property
+    def entered(self) -> bool:
+        """Whether the exit code is that of a VM exit, which only a guest that was entered has."""
+        return self.reported.get("EXITCODE", _INVALID[0]) not in (*_INVALID, 0)
+
     def to_json(self) -> dict[str, Any]:
         """The verdict as `popek vmcb check --json` prints it."""
         return {

@@ -97,6 +97,8 @@ class Processor:
         cet: shadow stacks, CPUID 7.0 ECX[7].
         host_paging: CR0.PG of the host.
         vnmi: virtual NMI, CPUID 8000000AH EDX[25]; without it VMRUN ignores the V_NMI enable bit.
+        sev: SEV, CPUID 8000001FH EAX[1]; where it is unknown its enable bits are taken at their word.
+        ibt: indirect-branch tracking, CPUID 7.0 EDX[20].
         efer: bits of EFER that it has; None stands for every bit that some processor has.
         cr4: bits of CR4 that it has, likewise.
     """
@@ -107,6 +109,8 @@ class Processor:
     cet: bool | None = None
     host_paging: bool | None = True
     vnmi: bool | None = True
+    sev: bool | None = None
+    ibt: bool | None = None
     efer: int | None = None
     cr4: int | None = None
 

@@ -52,6 +52,7 @@ FEATURES: Final[Mapping[str, tuple[str, int, bool | None]]] = {
     "BUS_LOCK_DETECT": ("0x7.0.ecx", 24, None),
     "FRED": ("0x7.1.eax", 17, None),
     "LAM": ("0x7.1.eax", 26, None),
+    "PKS": ("0x7.0.ecx", 31, None),
     "SPEC_CTRL": ("0x7.0.edx", 26, None),
     "STIBP": ("0x7.0.edx", 27, None),
     "SSBD": ("0x7.0.edx", 31, None),
@@ -317,6 +318,8 @@ def _rtit_ctl_reserved(capabilities: Capabilities) -> int:
 
 def _cet(capabilities: Capabilities) -> bool:
     """CET support, by CPUID or by the control that loads its state."""
+    if capabilities.features.get("CET"):
+        return True  # one of the two, as a host with CR4.CET shows
     shadow_stacks = capabilities.has("CET_SS")
     if shadow_stacks is not None:
         return shadow_stacks or bool(capabilities.has("CET_IBT"))

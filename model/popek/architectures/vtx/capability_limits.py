@@ -96,7 +96,10 @@ def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
                 name=capabilities.name,
                 msrs={**msrs, 0x345: 1 << 15 if permissive else 0, **capabilities.msrs},
                 cpuid={**registers, **cpuid},
-                features={name: permissive if value is None else value for name, value in known.items()},
+                features={
+                    **capabilities.features,
+                    **{name: permissive if value is None else value for name, value in known.items()},
+                },
                 maxphyaddr=width
                 if width is not None or addresses_known
                 else _WIDE

@@ -167,6 +167,9 @@ def sieve(
         if not (rule.of_the_processor and decidable(check)):
             lacks.setdefault(conditions, []).append(row)
             continue
+        if check.doubt is not None:
+            looks.setdefault(conditions, []).append(("False", check))
+            continue
         rules = [_rule(check, other, writer)[1] for other in others]
         if None in rules:
             looks.setdefault(conditions, []).append(("False", check))

@@ -170,11 +170,17 @@ def _examine(
         findings.violated.append(check)
     elif answers != {False}:
         undecided.append((check, lacking))
+    elif check.doubt is not None:
+        try:
+            if not check.doubt(view):
+                findings.doubtful.append(check)
+        except MissingField as error:
+            undecided.append((check, error.what))
 
 
 def _decidable(check: Check) -> bool:
     """Whether what all processors have in common can decide a check."""
-    return check.doubt is None and "revision" not in asks(check)
+    return "revision" not in asks(check)
 
 
 # -- all checks --------------------------------------------------------------------------

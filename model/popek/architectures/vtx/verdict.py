@@ -152,7 +152,14 @@ _DECIMAL = frozenset({"maxphyaddr", "linear_address_width", "cr3_targets", "msr_
 
 def explain(check: Check, view: View) -> str:
     """The check's message in one line, with the actual values."""
-    return check.message.format_map(_Shown(view))
+    text = check.message.format_map(_Shown(view))
+    if check.note is not None:
+        try:
+            note = check.note(view)
+        except MissingField:
+            note = ""
+        return f"{text}: {note}" if note else text
+    return text
 
 
 @functools.cache
@@ -188,12 +195,12 @@ _REPORTED = (
 
 
 def admissible_outcomes(findings: Findings, view: View) -> tuple[Outcome, ...]:
-    """Every way the entry may end by the checks that were decided; the likeliest first."""
-    return _outcomes(findings, view)[1]
+    """Every way the entry may end, by the checks that were decided and by those that were not; likeliest first."""
+    return decide(findings, view)[1]
 
 
-def _outcomes(findings: Findings, view: View) -> tuple[list[Outcome], tuple[Outcome, ...]]:
-    """What the checks that fail for certain come to, without those on which processors differ; and every way."""
+def _outcomes(findings: Findings, view: View) -> tuple[list[Outcome], tuple[Outcome, ...], int]:
+    """What the decided checks come to: for certain, in every way that is admissible, and the last stage reached."""
     must: list[Check] = []
     may: list[Check] = list(findings.doubtful)
     for check in findings.violated:
@@ -204,25 +211,50 @@ def _outcomes(findings: Findings, view: View) -> tuple[list[Outcome], tuple[Outc
     likely = [check for check in findings.violated if check.certainty == "must"]
     first = _earliest(likely, view)
     found = dict.fromkeys(first or [ENTERS])
-    if not may and len(must) == len(likely):
-        return first, tuple(found)
-    # What some processors do: each that passes over the doubtful checks, or stops at one of them.
     horizon = min((check.group.stage for check in must), default=99)
-    for outcome in _earliest(must, view) or [ENTERS]:
-        found.setdefault(outcome)
-    for check in may:
-        if check.group.stage <= horizon:
-            found.setdefault(_outcome(check, view))
-    return first, tuple(found)
+    if may or len(must) != len(likely):
+        # What some processors do: each that passes over the doubtful checks, or stops at one of them.
+        for outcome in _earliest(must, view) or [ENTERS]:
+            found.setdefault(outcome)
+        for check in may:
+            if check.group.stage <= horizon:
+                found.setdefault(_outcome(check, view))
+    for check in must:
+        # An entry of an MSR area may fail before the one that is known to.
+        if check.group.stage == horizon and check.numbers is not None:
+            for number in check.numbers(view)[:-1]:
+                found.setdefault(attrs.evolve(check.outcome, qualification=number))
+    return first, tuple(found), horizon
+
+
+def _perhaps(undecided: Sequence[Lacking]) -> tuple[tuple[int, Outcome], ...]:
+    """Stages and outcomes of the undecided checks; those of a stream share them."""
+    if isinstance(undecided, tuple):
+        return _perhaps_of_a_stream(undecided)
+    return _worked_out_outcomes(undecided)
+
+
+def _worked_out_outcomes(undecided: Iterable[Lacking]) -> tuple[tuple[int, Outcome], ...]:
+    found = dict.fromkeys(
+        (check.group.stage, check.outcome) for check, _ in undecided if check.certainty != "warning"
+    )
+    return tuple(
+        sorted(
+            found, key=lambda item: (item[0], item[1].errors, item[1].reason or 0, item[1].qualification or 0)
+        )
+    )
+
+
+@by_identity
+def _perhaps_of_a_stream(undecided: tuple[Lacking, ...]) -> tuple[tuple[int, Outcome], ...]:
+    return _worked_out_outcomes(undecided)
 
 
 def _outcome(check: Check, view: View) -> Outcome:
-    if check.first_bad is None:
+    if check.numbers is None:
         return check.outcome
-    try:
-        return attrs.evolve(check.outcome, qualification=check.first_bad(view))
-    except MissingField:
-        return check.outcome  # some processors stop earlier than others
+    found = check.numbers(view)
+    return attrs.evolve(check.outcome, qualification=found[-1]) if found else check.outcome
 
 
 def _earliest(checks: Iterable[Check], view: View) -> list[Outcome]:
@@ -258,7 +290,15 @@ def _can_fail(check: Check) -> bool:
 
 def decide(findings: Findings, view: View) -> tuple[Outcome, tuple[Outcome, ...]]:
     """The outcome, and all admissible ones."""
-    certain, admissible = _outcomes(findings, view)
+    certain, decided, horizon = _outcomes(findings, view)
+    admissible = decided
+    if findings.undecided:
+        # The manual leaves the order of the checks of one stage open, and does not reach the later ones.
+        found = dict.fromkeys(decided)
+        for stage, outcome in _perhaps(findings.undecided):
+            if stage <= horizon:
+                found.setdefault(outcome)
+        admissible = tuple(found)
     if certain:
         return main_outcome(admissible, len(certain)), admissible
     if any(_can_fail(check) for check, _ in findings.undecided):
@@ -271,7 +311,12 @@ _ENTRY_ERRORS = frozenset({4, 5, 6, 7, 8, 16, 17, 18, 25, 26})
 
 
 def reported_outcome(vmcs: Vmcs) -> Outcome | None:
-    """What the VMCS says happened to the last entry: a failure, a success (`enters`), or None if nothing."""
+    """What the VMCS says happened to the last entry: a failure, a success (`enters`), or None if nothing.
+
+    An exit reason without bit 31 says that some entry succeeded, and not that the last one did: VMfail leaves
+    the exit reason of the VM exit before it. It shows the success if the VM-instruction error is known to be
+    none of VMLAUNCH and VMRESUME, or if the text around the fields says so.
+    """
     reason = vmcs.fields.get("EXIT_REASON")
     if reason is not None and reason & 1 << 31:
         return Outcome(
@@ -280,27 +325,43 @@ def reported_outcome(vmcs: Vmcs) -> Outcome | None:
     error = vmcs.fields.get("VM_INSTRUCTION_ERROR")
     if error in _ENTRY_ERRORS:
         return Outcome("vmfail-valid", errors=(error,))
-    return None if reason is None else ENTERS
+    if vmcs.entered or (reason is not None and error is not None):
+        return ENTERS
+    return None
 
 
-def _explains(report: Outcome | None, admissible: tuple[Outcome, ...], undecided: bool) -> Answer:
-    """Whether what was reported is among the admissible outcomes, other than by doing nothing wrong."""
+def _explains(
+    vmcs: Vmcs, outcome: Outcome, decided: tuple[Outcome, ...], admissible: tuple[Outcome, ...]
+) -> Answer:
+    """Whether what was reported is among the decided outcomes, or among those that undecided checks admit."""
+    report = reported_outcome(vmcs)
     if report is None:
+        # A VM-entry failure would have set bit 31 of the exit reason; a VM entry leads to an exit without it.
+        given = "EXIT_REASON" in vmcs.fields
+        if given and outcome.kind in ("enters", "entry-failure"):
+            return "yes" if outcome.kind == "enters" else "no"
         return "unknown"
-    for outcome in admissible:
+    if report.kind == "enters" and outcome.kind == "undecided":
+        return "unknown"
+    if _matches(report, decided):
+        return "yes"
+    return "unknown" if _matches(report, admissible) else "no"
+
+
+def _matches(report: Outcome, outcomes: Iterable[Outcome]) -> bool:
+    """Whether a report is one of some outcomes; what it does not say of one is no difference."""
+    for outcome in outcomes:
         if report.kind != outcome.kind:
             continue
-        if report.kind == "enters":
-            return "unknown" if undecided else "yes"
-        if report.kind == "vmfail-valid" and set(report.errors) & set(outcome.errors):
-            return "yes"
-        if (
-            report.kind == "entry-failure"
-            and report.reason == outcome.reason
-            and report.qualification in (None, outcome.qualification)
+        if report.kind == "vmfail-valid":
+            if set(report.errors) & set(outcome.errors):
+                return True
+        elif report.kind != "entry-failure" or (
+            report.reason == outcome.reason
+            and (report.qualification is None or outcome.qualification in (None, report.qualification))
         ):
-            return "yes"
-    return "unknown" if undecided else "no"
+            return True
+    return False
 
 
 def _undecided(lacking: Sequence[Lacking], given: frozenset[str]) -> tuple[Undecided, ...]:
@@ -327,6 +388,7 @@ def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
     view = evaluator.look(vmcs)
     findings = evaluator.run(vmcs, view)
     outcome, admissible = decide(findings, view)
+    decided = _outcomes(findings, view)[1] if findings.undecided else admissible
     failed = [
         Failure(
             check.id,
@@ -352,7 +414,7 @@ def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
             for check in sorted(suspects, key=order)
         ),
         reported=reported,
-        explains_report=_explains(reported_outcome(vmcs), admissible, bool(findings.undecided)),
+        explains_report=_explains(vmcs, outcome, decided, admissible),
     )
 
 

@@ -85,6 +85,7 @@ class Vmcs:
         memory: what is known of physical memory: (address, size in bytes, little-endian value).
         default: the value of all fields that `fields` does not mention, or None if they are unknown.
         launch: what the processor was doing.
+        entered: whether it is said, beside the fields, that the last entry succeeded.
     """
 
     name: str = ""
@@ -92,6 +93,7 @@ class Vmcs:
     memory: tuple[MemoryEntry, ...] = ()
     default: int | None = None
     launch: Launch = _LAUNCH
+    entered: bool = False
 
     def get(self, field_id: str) -> int | None:
         """The value of a field, or None if it is unknown."""

@@ -19,6 +19,8 @@ ES, CS, SS_, DS, FS, GS = range(6)
 EFLAGS_FIXED = 0x00000002  # bit 1 reads 1
 EFLAGS_DEFINED = 0x003F7FD5  # the flags; every other bit reads 0 (bit 1 aside)
 CR0_DEFINED = 0xE005003F
+DR6_FIXED, DR6_DEFINED = 0xFFFF0FF0, 0x0000E00F  # reserved bits, of which some read 1
+DR7_FIXED, DR7_DEFINED = 0x00000400, 0xFFFF23FF
 
 
 class Eflags(Register):

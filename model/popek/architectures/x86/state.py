@@ -25,7 +25,21 @@ from popek.kernel.state import (
 from popek.kernel.words import Word, any_of, ite
 
 from .exceptions import PF
-from .registers import SEGMENT_NAMES, Cr0, Cr4, Dr6, Dr7, Eflags, Rights, Selector, Shadow
+from .registers import (
+    DR6_DEFINED,
+    DR6_FIXED,
+    DR7_DEFINED,
+    DR7_FIXED,
+    SEGMENT_NAMES,
+    Cr0,
+    Cr4,
+    Dr6,
+    Dr7,
+    Eflags,
+    Rights,
+    Selector,
+    Shadow,
+)
 
 RESOURCE, MODE, HIDDEN = Role.RESOURCE, Role.MODE, Role.HIDDEN
 
@@ -209,7 +223,15 @@ def page_fault_code(cpu: X86, write: bool) -> Word:
     return ite(cpu.cpl == 3, code | USER, code)
 
 
-# -- what segment registers may hold --------------------------------------------------------------
+# -- what registers may hold ----------------------------------------------------------------------
+
+
+def debug_registers_exist(cpu: X86) -> Word:
+    """The reserved bits of DR6 and DR7 are as every write leaves them (SDM vol. 3B, "Debug Registers"; width 1)."""
+    dr6, dr7 = cpu.dr6.value, cpu.dr7.value
+    return ((dr6 & (DR6_DEFINED ^ 0xFFFFFFFF)) == DR6_FIXED) & (
+        (dr7 & (DR7_DEFINED ^ 0xFFFFFFFF)) == DR7_FIXED
+    )
 
 
 def writable_data(segment: Segment) -> Word:

@@ -29,6 +29,7 @@ from popek.architectures.x86.state import (
     SYSTEM_SEGMENT,
     X86,
     Translation,
+    debug_registers_exist,
     null_or_local_table,
     null_or_readable,
     task_state,
@@ -71,8 +72,13 @@ class Efer(Register):
 
 EFER_DEFINED = 0x00000D01
 
-MISC_ENABLE_DEFINED = 0x4_0085_1889
+MISC_ENABLE_DEFINED = 0x4_00C5_1889
 """Bits of IA32_MISC_ENABLE that may be set: 0 3 7 11 12 16 18 22 23 34 (SDM vol. 4, table of architectural MSRs)."""
+
+
+APIC_BASE_DEFINED = (1 << PHYSICAL_BITS) - 0x1000 | 0xD00
+"""BSP, EXTD, EN and the page of the registers."""
+RESERVED_IN_CR3 = ((1 << 64) - 1) ^ ((1 << PHYSICAL_BITS) - 1)
 
 
 class MiscEnable(Register):
@@ -222,6 +228,14 @@ class X64(X86):
             self.gpr[number] = self.gpr[number].replace(value.width - 1, 0, value)
 
 
+def reserved_bits_are_clear(cpu: X64) -> Word:
+    """IA32_APIC_BASE, IA32_MISC_ENABLE and IA32_PAT have no bit that a write would have been refused (width 1)."""
+    whole = (1 << 64) - 1
+    apic = (cpu.msr.apic_base.value & (APIC_BASE_DEFINED ^ whole)) == 0
+    misc = (cpu.msr.misc_enable.value & (MISC_ENABLE_DEFINED ^ whole)) == 0
+    return apic & misc & ((cpu.msr.pat & 0xF8F8F8F8_F8F8F8F8) == 0)
+
+
 def invariant(cpu: X64) -> Word:
     """Which states exist in IA-32e mode (SDM vol. 3A, "IA-32e Mode"; vol. 3C, "Checks on the Guest State")."""
     cs, ss = cpu.cs.rights, cpu.ss.rights
@@ -233,6 +247,8 @@ def invariant(cpu: X64) -> Word:
         (cpu.cr0.nw == 0) | (cpu.cr0.cd == 1),
         (cpu.cr4.value & (CR4_DEFINED ^ 0xFFFFFFFF | 0x20)) == 0x20,
         (cpu.efer.value & (EFER_DEFINED ^ 0xFFFFFFFF | 0x500)) == 0x500,
+        debug_registers_exist(cpu),
+        ((cpu.cr3 & RESERVED_IN_CR3) == 0) & reserved_bits_are_clear(cpu),
         # x87 state cannot be off, and AVX state needs SSE state.
         ((cpu.xcr0.value & (XCR0_DEFINED ^ 0xFFFFFFFF_FFFFFFFF | 1)) == 1) & (cpu.xcr0.sse | ~cpu.xcr0.avx),
         # CS is present code, not both of 64 and of 32 bits, whose DPL is CPL, or conforming code up to CPL.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final
 
-from popek.emulators.bochs.simulator import BochsError, assemble
+from popek.emulators.x86.assembly import assembled
 from popek.kernel.instruction import Instruction
 
 _RENAMED: Final = {
@@ -28,8 +26,6 @@ _STRING: Final = frozenset(
     ("INS", "OUTS", "MONITOR", "MOVS", "STOS", "LODS", "CMPS", "SCAS", "LOOP", "JECXZ", "XLAT")
 )
 _WIDE_OFFSET: Final = re.compile(r"\[(\w\w:)?(0x[0-9a-f]{5,8})\]")
-_SLOT: Final = 16  # bytes an instruction gets in nasm's output, the last of them its length
-_MISSING_SREG = re.compile(r"\bsreg([67])\b")
 
 
 def assembly_text(instruction: Instruction, operands: Mapping[str, int], bits: int = 32) -> str:
@@ -94,40 +90,12 @@ def _text(instruction: Instruction, operands: Mapping[str, int]) -> str:
     return text.lower()
 
 
-_known: dict[str, bytes] = {}
-
-
 def assemble_all(texts: Iterable[str]) -> dict[str, bytes]:
-    """Assemble instructions, all in one run of nasm.
+    """The machine code of instructions, by text, all in one run of nasm.
 
-    Returns the machine code by text.  Raises `BochsError` with nasm's own words for text it refuses.
+    Raises:
+        BochsError: nasm refused one; with its own words.
     """
-    wanted = dict.fromkeys(texts)
-    new = [text for text in wanted if text not in _known]
-    if new:
-        lines: list[str] = []
-        for number, text in enumerate(new):
-            # An instruction on a segment register that does not exist is one on ES with another number.
-            spelled = _MISSING_SREG.sub("es", text)
-            lines.append("bits 16" if spelled.startswith(_SIXTEEN) else "bits 32")
-            spelled = spelled.removeprefix(_SIXTEEN)
-            lines += [f"s{number}: {spelled}", f"e{number}: times {_SLOT - 1}-(e{number}-s{number}) db 0"]
-            lines.append(f"db e{number}-s{number}")
-        with tempfile.TemporaryDirectory(prefix="popek-nasm-") as folder:
-            source = Path(folder) / "instructions.asm"
-            source.write_text("\n".join(lines) + "\n", encoding="ascii")
-            image = assemble(source)
-        for number, text in enumerate(new):
-            slot = image[_SLOT * number : _SLOT * (number + 1)]
-            _known[text] = _with_sreg(slot[: slot[-1]], text)
-    return {text: _known[text] for text in wanted}
-
-
-def _with_sreg(code: bytes, text: str) -> bytes:
-    missing = _MISSING_SREG.search(text)
-    if missing is None:
-        return code
-    at = next(i for i, byte in enumerate(code) if byte in (0x8C, 0x8E)) + 1
-    if code[at] & 0x38:
-        raise BochsError(f"nasm gave an unexpected encoding for {text!r}: {code.hex()}")
-    return code[:at] + bytes([code[at] | int(missing[1]) << 3]) + code[at + 1 :]
+    keys = {text: (16 if text.startswith(_SIXTEEN) else 32, text.removeprefix(_SIXTEEN)) for text in texts}
+    codes = assembled(keys.values())
+    return {text: codes[key] for text, key in keys.items()}

@@ -9,7 +9,6 @@ difference is a bug of the model until shown otherwise; what has been shown othe
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -18,30 +17,25 @@ import attrs
 from popek.architectures.ia32 import machine as ia32
 from popek.architectures.ia32.state import Ia32
 from popek.emulators import differential
-from popek.emulators.differential import chosen_forms, first_shrunk, in_chunks, in_turns
+from popek.emulators.differential import chosen_forms, in_turns
 from popek.emulators.ia32.assembly import assemble_all, assembly_text
 from popek.emulators.ia32.cases import Case, Mode, random_case
 from popek.emulators.ia32.cases_system import PRIVILEGED
 from popek.emulators.ia32.deviations import explain
-from popek.emulators.ia32.expectation import (
-    EXTENDED_STATE,
-    Expectation,
-    NotComparable,
-    OutsideError,
-    expect,
-    memory_differences,
-    vector_name,
-)
+from popek.emulators.ia32.expectation import EXTENDED_STATE, expect
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
     StepCase,
     StepCaseError,
-    StepResult,
+    initial_memory,
     initial_registers,
     run_steps,
 )
+from popek.emulators.x86.compare import Ends, Isa, Ready
+from popek.emulators.x86.expectation import Expectation, OutsideError, StepResult, merged
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
+from popek.kernel.outcome import NotModelled
 
 LEVELS: Final = (0, 0, 0, 1, 1, 1, 2, 3, 3, 3)
 """The privilege levels cases are drawn from, by weight; forms that are for CPL 0 come there more often."""
@@ -54,7 +48,6 @@ _PRIVILEGED = frozenset(
         *PRIVILEGED,
     )
 )
-_ATTEMPTS = 25
 _STRINGENT = frozenset(
     (
         *("CALL far", "JMP far", "RET far", "IRET", "INT n", "INT3", "INTO", "INT1", "MOV sreg", "POP sreg"),
@@ -87,6 +80,12 @@ class Emulator:
     delivers: bool
     modes: tuple[Mode, ...] = (Mode.PROTECTED,)
 
+    def ends(self, expected: Expectation) -> Ends:
+        """As delivered, or as the instruction itself raised it."""
+        if self.delivers:
+            return expected.kind, expected.vector, expected.error_code
+        return ("trap", expected.raised[0], None) if expected.raised else ("next", None, None)
+
 
 BOCHS: Final = Emulator(
     "bochs", lambda cases: run_steps(cases), lambda *_: None, explain, delivers=True, modes=MODES
@@ -95,17 +94,6 @@ BOCHS: Final = Emulator(
 
 Difference = differential.Difference[Case]
 DifftestReport = differential.DifftestReport[Case]
-_Tally = differential.Tally[Case]
-
-
-@attrs.frozen
-class _Ready:
-    """A case with what runs it, and what the model says of it."""
-
-    case: Case
-    assembly: str
-    step: StepCase
-    expected: Expectation
 
 
 def difftest(
@@ -135,22 +123,7 @@ def difftest(
         UnknownNameError: no such form.
         BochsError: Bochs or nasm is missing.
     """
-    started = time.monotonic()
-    model = machine or ia32.build()
-    tally = _Tally(kept)
-    done = 0
-    for jobs in in_chunks(_schedule(model, against, cases, seed, forms)):
-        ready = _draw(model, against, jobs, seed, tally)
-        for item, result in zip(ready, against.run([item.step for item in ready]), strict=True):
-            found = _differ(against, item, result)
-            tally.count(item.case, item.case.mode.value, found, traps=item.expected.kind == "trap")
-        done += len(ready)
-        if progress is not None:
-            progress(done)
-    differences = first_shrunk(
-        tally.unexplained, lambda found: shrink(found, against=against, machine=model), shrinks
-    )
-    return tally.report(model.name, against.name, seed, differences, time.monotonic() - started)
+    return IA32.difftest(against, cases, seed, forms, progress, machine, kept, shrinks)
 
 
 def compare(
@@ -161,30 +134,19 @@ def compare(
     Raises:
         OutsideError: a case leads where the harness cannot follow, or the model does not model it.
     """
-    model = machine or ia32.build()
-    items = list(cases)
-    texts = [_text(model, case) for case in items]
-    codes = assemble_all(texts)
-    ready = []
-    for case, text in zip(items, texts, strict=True):
-        found = _prepare(model, against, case, text, codes[text])
-        if isinstance(found, NotComparable):
-            raise OutsideError(f"not modelled: {found.reason}")
-        ready.append(found)
-    results = against.run([item.step for item in ready])
-    return [_differ(against, item, result) for item, result in zip(ready, results, strict=True)]
+    return IA32.compare(against, cases, machine)
 
 
 # -- drawing --------------------------------------------------------------------------------------
 
 
-_Job = tuple[int, Instruction, Mode, int]
-"""Number, form, mode and level of a case to draw."""
+_Wanted = tuple[Instruction, Mode, int]
+"""Form, mode and level of a case to draw."""
 
 
 def _schedule(
     machine: Machine[Ia32], against: Emulator, cases: int, seed: int, forms: Sequence[str] | None
-) -> Iterator[_Job]:
+) -> Iterator[tuple[int, _Wanted]]:
     """What to draw; forms with more to go wrong come more often."""
     rng = random.Random(f"{seed}")
     chosen = chosen_forms(machine, forms)
@@ -192,42 +154,18 @@ def _schedule(
         levels = _PRIVILEGED_LEVELS if instruction.mnemonic in _PRIVILEGED else LEVELS
         mode = rng.choice(against.modes)
         level = {Mode.REAL: 0, Mode.VIRTUAL_8086: 3}.get(mode, rng.choice(levels))
-        yield number, instruction, mode, level
+        yield number, (instruction, mode, level)
 
 
 def _draw(
-    machine: Machine[Ia32],
-    against: Emulator,
-    jobs: list[_Job],
-    seed: int,
-    tally: _Tally,
-) -> list[_Ready]:
-    """Draw a case for each job, again where the model or the harness does not follow."""
-    ready: dict[int, _Ready] = {}
-    for attempt in range(_ATTEMPTS):
-        drawn = []
-        for number, instruction, mode, level in jobs:
-            if number not in ready:
-                rng = random.Random(f"{seed}:{number}:{attempt}")
-                case = random_case(instruction, level, rng, mode)
-                drawn.append((number, case, _text(machine, case)))
-        codes = assemble_all(text for _, _, text in drawn)
-        for number, case, text in drawn:
-            try:
-                found = _prepare(machine, against, case, text, codes[text])
-            except (OutsideError, StepCaseError) as error:
-                tally.outside[_reason(error)] += 1
-                continue
-            if isinstance(found, NotComparable):
-                tally.not_modelled[found.reason] += 1
-            else:
-                ready[number] = found
-    return [ready[number] for number, *_ in jobs if number in ready]
+    machine: Machine[Ia32], against: Emulator, asked: _Wanted, attempt: int, rng: random.Random
+) -> Case:
+    instruction, mode, level = asked
+    return random_case(instruction, level, rng, mode)
 
 
-def _reason(error: Exception) -> str:
-    """The message without its numbers, so that like ones count together."""
-    return " ".join(word for word in str(error).split() if not word.strip(",()").startswith("0x"))
+def _assemble(machine: Machine[Ia32], cases: Iterable[Case]) -> dict[str, bytes]:
+    return assemble_all(_text(machine, case) for case in cases)
 
 
 def _text(machine: Machine[Ia32], case: Case) -> str:
@@ -236,26 +174,26 @@ def _text(machine: Machine[Ia32], case: Case) -> str:
     )
 
 
-def _prepare(
-    machine: Machine[Ia32], against: Emulator, case: Case, text: str, code: bytes
-) -> _Ready | NotComparable:
+def _prepare(machine: Machine[Ia32], against: Emulator, case: Case) -> Ready[Case, StepCase] | NotModelled:
     """The case for the harness, with what the model says and what memory to look at."""
+    text = _text(machine, case)
+    code = assemble_all([text])[text]
     msrs = (case.registers.get("ecx", 0),) if case.form == "WRMSR" and case.msrs else ()
     step = StepCase(
         code, case.cpl, case.registers, case.msrs, case.memory, case.stale, read_msrs=msrs, hidden=case.hidden
     )
     operands = {**case.operands, "operand length": len(code)}
     expected = expect(machine, machine.instructions[case.form], operands, step)
-    if isinstance(expected, NotComparable):
+    if isinstance(expected, NotModelled):
         return expected
     refused = against.refuses(case, step, expected)
     if refused is not None:
         raise OutsideError(refused)
-    watch = () if case.form in EXTENDED_STATE else _watched(case, step, expected)
-    return _Ready(case, text, attrs.evolve(step, watch=watch), expected)
+    watch = () if case.form in EXTENDED_STATE else watched(case, step, expected)
+    return Ready(case, text, attrs.evolve(step, watch=watch), expected)
 
 
-def _watched(case: Case, step: StepCase, expected: Expectation) -> tuple[tuple[int, int], ...]:
+def watched(case: Case, step: StepCase, expected: Expectation) -> tuple[tuple[int, int], ...]:
     """What the model changes, the case's own memory, and the surroundings of the stack."""
     wanted = [(address - 4, address + 8) for address in expected.memory]
     wanted += [(address, address + min(len(data), 80)) for address, data in case.memory]
@@ -263,75 +201,7 @@ def _watched(case: Case, step: StepCase, expected: Expectation) -> tuple[tuple[i
     for name in ("esp", "ebp"):
         if registers[name] < ARENA_BYTES:
             wanted.append((registers[name] - 32, registers[name] + 16))
-    merged: list[list[int]] = []
-    for low, high in sorted(wanted):
-        low, high = max(low, 0), min(high, ARENA_BYTES)
-        if merged and low <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], high)
-        elif low < high:
-            merged.append([low, high])
-    return tuple((low, high - low) for low, high in merged)
-
-
-# -- comparing ------------------------------------------------------------------------------------
-
-
-def _differ(against: Emulator, item: _Ready, result: StepResult) -> Difference | None:
-    expected = item.expected
-    details: list[str] = []
-    differing: set[str] = set()
-    ends = expected.kind, expected.vector, expected.error_code
-    if not against.delivers:
-        ends = ("trap", expected.raised[0], None) if expected.raised else ("next", None, None)
-    same_end = ends == (result.kind, result.vector, result.error_code)
-    if same_end:
-        for name, value in expected.registers.items():
-            observed = result.registers.get(name)
-            undefined = expected.undefined.get(name, 0)
-            if observed is None or (value ^ observed) & ~undefined == 0 or _unusable(name, expected, result):
-                continue
-            details.append(f"{name}: {value:#x}, {observed:#x}")
-            differing.add(name)
-        for address, value, byte in memory_differences(item.step, expected, result):
-            details.append(f"[{address:#x}]: {value:#04x}, {byte:#04x}")
-            differing.add("memory")
-        for number, value in expected.msrs.items():
-            if result.msrs.get(number, value) != value:
-                details.append(f"MSR {number:#x}: {value:#x}, {result.msrs[number]:#x}")
-                differing.add("msr")
-        if not differing:
-            return None
-    else:
-        differing.add("outcome")
-    deviation = None
-    if result.kind != "setup-failed":
-        deviation = against.explain(item.case, item.step, expected, result, frozenset(differing))
-    return Difference(
-        item.case,
-        item.assembly,
-        _end(*ends),
-        _end(result.kind, result.vector, result.error_code),
-        tuple(details),
-        deviation,
-    )
-
-
-def _unusable(name: str, expected: Expectation, result: StepResult) -> bool:
-    """Base and limit of an unusable register cannot be seen."""
-    register, _, part = name.partition(".")
-    return part in ("base", "limit") and result.registers.get(f"{register}.access") == 0
-
-
-def _end(kind: str, vector: int | None, code: int | None) -> str:
-    if kind == "hang":
-        return "does not go on"
-    if vector is None:
-        return {"next": "completes"}.get(kind, kind)
-    return (
-        vector_name(vector)
-        + (f"({code:#x})" if code is not None else "")
-        + ("" if kind == "trap" else f" {kind}")
-    )
+    return merged(wanted, ARENA_BYTES)
 
 
 # -- shrinking ------------------------------------------------------------------------------------
@@ -341,40 +211,7 @@ def shrink(
     difference: Difference, *, against: Emulator = BOCHS, machine: Machine[Ia32] | None = None
 ) -> Difference:
     """Take back, greedily, every change of the plain state that the difference does not need."""
-    model = machine or ia32.build()
-    best = difference
-    while True:
-        tried = _still_differing(model, against, list(_simpler(best.case)), best)
-        if not tried:
-            return best
-        # All that can go alone may well go together.
-        together = _together(best.case, [d.case for d in tried])
-        both = _still_differing(model, against, [together], best)
-        best = both[0] if both else tried[0]
-
-
-def _still_differing(
-    machine: Machine[Ia32], against: Emulator, cases: Sequence[Case], like: Difference
-) -> list[Difference]:
-    texts = [_text(machine, case) for case in cases]
-    codes = assemble_all(texts)
-    ready = []
-    for case, text in zip(cases, texts, strict=True):
-        try:
-            item = _prepare(machine, against, case, text, codes[text])
-        except (OutsideError, StepCaseError):
-            continue
-        if isinstance(item, _Ready):
-            ready.append(item)
-    results = against.run([item.step for item in ready])
-    found = [_differ(against, item, result) for item, result in zip(ready, results, strict=True)]
-    return [
-        d
-        for d in found
-        if d is not None
-        and d.deviation == like.deviation
-        and (d.expected, d.observed) == (like.expected, like.observed)
-    ]
+    return IA32.shrink(machine or ia32.build(), against, difference)
 
 
 def _simpler(case: Case) -> Iterator[Case]:
@@ -404,6 +241,21 @@ def _together(case: Case, simpler: Sequence[Case]) -> Case:
     memory = tuple(m for m in case.memory if all(m in other.memory for other in simpler))
     stale = tuple(m for m in case.stale if all(m in other.stale for other in simpler))
     return attrs.evolve(case, registers=registers, memory=memory, stale=stale)
+
+
+IA32: Final = Isa(
+    ia32.build,
+    attempts=25,
+    schedule=_schedule,
+    draw=_draw,
+    assemble=_assemble,
+    prepare=_prepare,
+    refused=(OutsideError, StepCaseError),
+    mode=lambda case: case.mode.value,
+    arena=initial_memory,
+    simpler=_simpler,
+    together=_together,
+)
 
 
 __all__ = ["BOCHS", "LEVELS", "Difference", "DifftestReport", "Emulator", "compare", "difftest", "shrink"]

@@ -13,16 +13,13 @@ from popek.architectures.ia32.state import ESP, Ia32
 from popek.architectures.x86.access import within
 from popek.architectures.x86.descriptors import TASK_GATE
 from popek.emulators.ia32.step import ARENA_BYTES, VECTOR_TABLE
+from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, ite
 
 _STUBS: Final = 0xF8000
 _RF = 1 << 16
 _VM = 1 << 17
-
-
-class OutsideError(Exception):
-    """A case leads where the harness cannot follow; the message says where."""
 
 
 def entered_stub(after: Ia32, reserved: int) -> int | None:

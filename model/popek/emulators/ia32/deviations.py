@@ -7,43 +7,21 @@ explains is a bug of the model.
 
 from __future__ import annotations
 
-import functools
-import tomllib
 from collections.abc import Callable, Mapping
-from importlib import resources
 from typing import Final
 
-import attrs
-
-from popek.architectures.ia32.state import (
-    CR4_DEFINED,
-    EAX,
-    ECX,
-    EDX,
-    ESP,
-    XCR0_UNDEFINED,
-    Ia32,
-)
-from popek.architectures.x86.access import (
-    misaligned,
-    within,
-)
-from popek.architectures.x86.descriptors import (
-    Descriptor,
-    in_table,
-    read_descriptor,
-)
+from popek.architectures.ia32.state import CR4_DEFINED, EAX, ECX, EDX, ESP, XCR0_UNDEFINED, Ia32
+from popek.architectures.x86.access import misaligned, within
+from popek.architectures.x86.descriptors import Descriptor, in_table, read_descriptor
 from popek.architectures.x86.msrs import IA32_TSC_AUX
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Case, Mode
-from popek.emulators.ia32.delivery import OutsideError, deliverable
-from popek.emulators.ia32.expectation import (
-    EXTENDED_STATE,
-    Expectation,
-    memory_differences,
-)
+from popek.emulators.ia32.delivery import deliverable
+from popek.emulators.ia32.expectation import EXTENDED_STATE, memory_differences
 from popek.emulators.ia32.found import FIRST_PART, Found, operand_spans, operands, stack_spans, string_spans
-from popek.emulators.ia32.step import StepCase, StepResult
+from popek.emulators.ia32.step import StepCase
+from popek.emulators.x86.deviations import Deviation, listed
+from popek.emulators.x86.expectation import Expectation, OutsideError, StepResult
 from popek.kernel.words import Word
 
 _GD, _BT, _DR7_11 = 1 << 13, 1 << 15, 1 << 11
@@ -55,21 +33,6 @@ _LARGEST_FRAME = 4 * (4 + 31)  # bytes that one instruction moves on an inner st
 _COUNTERS = range(8)
 _FIXED_COUNTERS = range(0x40000000, 0x40000003)
 _BOCHS_COUNTERS = range(18)
-
-
-@attrs.frozen
-class Deviation:
-    """One entry of the list.
-
-    Attributes:
-        name: its key.
-        summary: what the emulator does.
-        evidence: what the manual says, and where.
-    """
-
-    name: str
-    summary: str
-    evidence: str
 
 
 def _access_wraps(found: Found) -> bool:
@@ -443,16 +406,9 @@ _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
 }
 
 
-@functools.cache
 def deviations(emulator: str = "bochs") -> Mapping[str, Deviation]:
     """The list of an emulator, by name."""
-    text = (
-        resources.files("popek_specs.ia32")
-        .joinpath(f"{emulator}-deviations.toml")
-        .read_text(encoding="utf-8")
-    )
-    entries = tomllib.loads(text)["deviation"]
-    return {name: Deviation(name, entry["summary"], entry["evidence"]) for name, entry in entries.items()}
+    return listed("popek_specs.ia32", f"{emulator}-deviations.toml")
 
 
 def recognised() -> frozenset[str]:

@@ -13,26 +13,19 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.ia32.state import (
-    EAX,
-    ECX,
-    GPR_NAMES,
-    Ia32,
-)
-from popek.architectures.x86.exceptions import VECTORS
+from popek.architectures.ia32.state import EAX, ECX, GPR_NAMES, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
-from popek.emulators.ia32.delivery import OutsideError as OutsideError
 from popek.emulators.ia32.delivery import deliverable, entered_stub, interrupted, through_task
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
     LANDING_BYTE,
     StepCase,
-    StepResult,
     direct,
     hidden_parts,
     initial_memory,
     initial_registers,
 )
+from popek.emulators.x86.expectation import Asked, Expectation, OutsideError, StepResult, watched_differences
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
@@ -71,7 +64,7 @@ EXTENDED_STATE: Final = frozenset(
 """Forms that move extended state, of whose image only a stand-in is in the model."""
 
 _DF, _DB, _TS = 8, 1, 10
-_BENIGN = frozenset({1, 3, 4, 5, 6, 7, 17})
+BENIGN = frozenset({1, 3, 4, 5, 6, 7, 17})
 _RF, _AC = 1 << 16, 1 << 18
 _MOST_ITERATIONS = 40
 _HIDDEN: Final = {
@@ -82,61 +75,13 @@ _HIDDEN: Final = {
 }  # see UNOBSERVED
 _TIME_STAMP_COUNTER = 0x10
 _INT1 = b"\xf1"
-_NAMES = {vector.number: vector.name for vector in VECTORS} | {_DF: "#DF"}
-
-
-@attrs.frozen
-class Expectation:
-    """What the harness should report.
-
-    Attributes:
-        kind: ``next``, ``trap`` or ``hang`` (HLT).
-        vector, error_code: of a trap.
-        registers: by the harness's names; a register that is missing is not compared.
-        undefined: bits of registers that the manual leaves undefined, or the harness hides.
-        memory: bytes that differ from the start, by linear address.
-        msrs: by number.
-        raised: of a fault, vector and error code of the instruction itself, delivered or not.
-        storage: whether it is a fault on a storage reference.
-    """
-
-    kind: str
-    vector: int | None
-    error_code: int | None
-    registers: Mapping[str, int]
-    undefined: Mapping[str, int]
-    memory: Mapping[int, int]
-    msrs: Mapping[int, int]
-    raised: tuple[int, int | None] | None = None
-    storage: bool = False
-
-
-@attrs.frozen
-class NotComparable:
-    """The model ends in "not modelled", for the reason given."""
-
-    reason: str
-
-
-def vector_name(number: int | None) -> str:
-    """The manual's name of a vector."""
-    return _NAMES.get(number, str(number)) if number is not None else "none"
 
 
 def memory_differences(
     case: StepCase, expected: Expectation, result: StepResult
 ) -> Iterator[tuple[int, int, int]]:
     """Watched bytes that are not as expected: address, expected value, observed value."""
-    arena = initial_memory(case)
-    for (address, length), data in zip(case.watch, result.memory, strict=True):
-        wanted = bytearray(arena[address : address + length])
-        for where, value in expected.memory.items():
-            if address <= where < address + length:
-                wanted[where - address] = value
-        if wanted != data:
-            for index, (value, byte) in enumerate(zip(wanted, data, strict=True)):
-                if value != byte:
-                    yield address + index, value, byte
+    return watched_differences(initial_memory(case), case.watch, expected.memory, result.memory)
 
 
 # -- the state ------------------------------------------------------------------------------------
@@ -144,7 +89,9 @@ def memory_differences(
 _PLAIN: Final = Ia32.reset()
 
 
-def _arena_memory(arena: bytes) -> Memory:
+def arena_memory(arena: bytes) -> Memory:
+    """The arena as storage; a load from elsewhere leads outside."""
+
     def cell(address: Word) -> Word:
         where = int(address)
         if where >= ARENA_BYTES:
@@ -205,7 +152,7 @@ def initial_state(case: StepCase) -> Ia32:
         state[f"{name}.base"], state[f"{name}.limit"], state[f"{name}.rights"] = base, limit, rights
     memories = state.memories()
     arena = initial_memory(case) if case.stale else loaded
-    state.memory = _arena_memory(arena)
+    state.memory = arena_memory(arena)
     state.ports = Memory(memories["ports"].address_width, 8, lambda port: Word(8, 0xFF))
     state.msr = Memory(32, 64, dict(case.msrs))
     return state
@@ -216,21 +163,21 @@ def initial_state(case: StepCase) -> Ia32:
 
 def expect(
     machine: Machine[Ia32], instruction: Instruction, operands: Mapping[str, int], case: StepCase
-) -> Expectation | NotComparable:
+) -> Expectation | NotModelled:
     """What the model says about a case.
 
     Raises:
         OutsideError: the case leads out of what the harness can follow.
     """
     state = initial_state(case)
-    if _virtual_interrupt_pending(state):
+    if virtual_interrupt_pending(state):
         raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
     kinds = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
     parts = {name: Word(width, operands[name]) for name, width in kinds.items()}
-    asked = _Asked()
+    asked = Asked()
     outcome = run_to_its_end(machine, instruction, state.with_undefined(asked), parts)
     if isinstance(outcome, NotModelled):
-        return NotComparable(outcome.reason)
+        return outcome
     expected = _translate(instruction, case, state, outcome)
     if asked.names:
         expected = _without_undefined(machine, instruction, parts, case, state, asked.names, expected)
@@ -269,28 +216,11 @@ def _gives_time(instruction: Instruction, state: Ia32) -> bool:
     return instruction.form in ("RDTSC", "RDTSCP") or clock
 
 
-def _virtual_interrupt_pending(state: Ia32) -> bool:
+def virtual_interrupt_pending(state: Ia32) -> bool:
     """Then #GP(0) comes before the instruction (SDM vol. 3B, "Protected-Mode Virtual Interrupts")."""
     flags = state.eflags
     virtual = ite(state.virtual_8086, state.cr4.vme, state.cr4.pvi)
     return bool((state.cpl == 3) & virtual & flags.vif & flags.vip)
-
-
-class _Asked(Mapping[str, int]):
-    """Answers every undefined result with 0 and remembers which were asked for."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, None] = {}
-
-    def __getitem__(self, name: str) -> int:
-        self.names[name] = None
-        return 0
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def _without_undefined(
@@ -339,9 +269,9 @@ def _translate(
         fault = _fault(case, state, outcome.state, vector, code)
         return attrs.evolve(fault, raised=(vector, code), storage=outcome.memory)
     after = outcome.state
-    memory = dict(_changes(after.memory))
+    memory = dict(changes(after.memory))
     msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
-    registers = _registers(after)
+    registers = shown_registers(after)
     entered = entered_stub(after, case.reserved)
     if entered is not None:
         registers, at, pushed = interrupted(after, registers)
@@ -363,7 +293,7 @@ def _watched_msrs(case: StepCase) -> Iterator[int]:
     yield from dict.fromkeys((*case.msrs, *case.read_msrs))
 
 
-def _changes(after: Memory) -> Iterator[tuple[int, int]]:
+def changes(after: Memory) -> Iterator[tuple[int, int]]:
     """Every byte that was stored, with its last value."""
     addresses: list[int] = []
     for entry in after.stores:
@@ -377,7 +307,7 @@ def _changes(after: Memory) -> Iterator[tuple[int, int]]:
         yield address, int(after.load(Word(32, address)))
 
 
-def _registers(state: Ia32) -> dict[str, int]:
+def shown_registers(state: Ia32) -> dict[str, int]:
     """By the names of the harness."""
     names = (
         *(*GPR_NAMES, "eip", "cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
@@ -412,13 +342,13 @@ def _fault(case: StepCase, before: Ia32, after: Ia32, vector: int, code: int | N
         after = after.copy()
         after.dr6.bd, after.dr7.gd = 1, 0
         undefined["dr6"] = 0xF  # "certain debug exceptions may clear bits 0-3" (SDM vol. 3B, DR6)
-    registers = _registers(after)
+    registers = shown_registers(after)
     registers["eip"] = int(before.eip)
     if after.real:
         undefined["eflags"] = _RF | _AC
     narrow_task = not int(before.tr.rights.type) & 8
     if not deliverable(after, vector, code is not None):
-        if vector in _BENIGN:
+        if vector in BENIGN:
             raise OutsideError("a benign fault that cannot be delivered")
         vector, code = _DF, 0
     if through_task(after, vector):
@@ -431,7 +361,7 @@ def _fault(case: StepCase, before: Ia32, after: Ia32, vector: int, code: int | N
         if narrow_task:
             registers.clear()
     msrs = {number: int(after.msr.load(Word(32, number))) for number in _watched_msrs(case)}
-    return Expectation("trap", vector, code, registers, undefined, dict(_changes(after.memory)), msrs)
+    return Expectation("trap", vector, code, registers, undefined, dict(changes(after.memory)), msrs)
 
 
 def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[int, int]) -> None:
@@ -443,7 +373,7 @@ def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[i
         raise OutsideError("an instruction that writes over itself")
     if target == follows and case.code[-1:] not in (b"\x9d", b"\xcf"):  # see `_with_marker` of the harness
         return
-    if _virtual_interrupt_pending(after):
+    if virtual_interrupt_pending(after):
         raise OutsideError("a transfer to where a virtual interrupt is pending")
     if target >= ARENA_BYTES:
         raise OutsideError(f"a transfer to {target:#x}")

@@ -9,18 +9,12 @@ from typing import Final
 import attrs
 
 from popek.architectures.ia32 import machine as ia32
-from popek.architectures.ia32.state import (
-    EBP,
-    ECX,
-    EDI,
-    ESI,
-    ESP,
-    Ia32,
-)
+from popek.architectures.ia32.state import EBP, ECX, EDI, ESI, ESP, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Case
-from popek.emulators.ia32.expectation import Expectation, initial_state, run_to_its_end
-from popek.emulators.ia32.step import StepCase, StepResult
+from popek.emulators.ia32.expectation import initial_state, run_to_its_end
+from popek.emulators.ia32.step import StepCase
+from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Trap
 from popek.kernel.words import Word

@@ -72,11 +72,9 @@ from popek.emulators.ia32.step_case import (
     TSS_BASE,
     TSS_SELECTOR,
     VECTOR_TABLE,
-    Kind,
     Prepared,
     StepCase,
     StepCaseError,
-    StepResult,
     default_descriptors,
     default_gates,
     default_tss,
@@ -90,11 +88,11 @@ from popek.emulators.ia32.step_case import (
     reserved_descriptors,
     segment_descriptor,
 )
-from popek.emulators.ia32.step_case import STUBS as _STUBS
-from popek.emulators.ia32.step_case import TEMPLATE as _TEMPLATE
-from popek.emulators.ia32.step_case import prepare as _prepare
-from popek.emulators.ia32.step_report import WITH_ERROR_CODE as _WITH_ERROR_CODE
+from popek.emulators.ia32.step_case import STUBS as STUBS
+from popek.emulators.ia32.step_case import TEMPLATE as TEMPLATE
+from popek.emulators.ia32.step_report import WITH_ERROR_CODE as WITH_ERROR_CODE
 from popek.emulators.ia32.step_report import decode_all
+from popek.emulators.x86.expectation import StepResult
 
 _HEADER = struct.Struct("<4I32sI34I7I72s")
 
@@ -167,17 +165,15 @@ __all__ = [
     "REGISTER_NAMES",
     "RESERVED_SELECTOR",
     "STACK_TOPS",
+    "STUBS",
+    "TEMPLATE",
     "TSS_BASE",
     "TSS_SELECTOR",
     "VECTOR_TABLE",
-    "_STUBS",
-    "_TEMPLATE",
-    "_WITH_ERROR_CODE",
-    "Kind",
+    "WITH_ERROR_CODE",
     "StepCase",
     "StepCaseError",
     "StepResult",
-    "_prepare",
     "default_descriptors",
     "default_gates",
     "default_tss",
@@ -186,6 +182,7 @@ __all__ = [
     "hidden_parts",
     "initial_memory",
     "initial_registers",
+    "prepare",
     "reserved_descriptors",
     "run_steps",
     "segment_descriptor",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import struct
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from typing import Final
 
 import attrs
 
@@ -58,8 +58,6 @@ TSS_BYTES = 0x68
 _MOST_CODE = 30
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 
-Kind = Literal["next", "trap", "hang", "triple-fault", "setup-failed"]
-
 
 class StepCaseError(ValueError):
     """A case is outside the harness's contract."""
@@ -95,34 +93,6 @@ class StepCase:
     read_msrs: tuple[int, ...] = ()
     reserved: int = RESERVED_SELECTOR
     hidden: Mapping[str, tuple[int, int, int]] = attrs.field(factory=dict)
-
-
-@attrs.frozen
-class StepResult:
-    """What one instruction did.
-
-    Attributes:
-        kind: ``next``: completed, with the state it left. ``trap``: an exception, or an interrupt through a
-            gate of the harness, with the state as the gate's frame has it. ``hang``: stopped by the
-            watchdog. ``triple-fault``: the processor shut down; no state. ``setup-failed``: the initial state
-            could not be loaded; `vector` and `error_code` tell why, or are None if IRET made a data segment
-            register null.
-        vector: of the trap.
-        error_code: of the trap, if its vector has one.
-        registers: by the names of `REGISTER_NAMES`, and ``cpl``. The hidden parts are there as ``ds.base``,
-            ``ds.limit`` and ``ds.access`` (the second dword of a descriptor without base and limit; 0 if
-            the register is unusable) where they are known: always for DS, ES, FS, GS, LDTR and TR, except
-            after #DF and #TS, and for CS and SS where no gate was used.
-        memory: the watched memory, in the case's order.
-        msrs: the MSRs of the case, after the step.
-    """
-
-    kind: Kind
-    vector: int | None = None
-    error_code: int | None = None
-    registers: Mapping[str, int] = attrs.field(factory=dict)
-    memory: tuple[bytes, ...] = ()
-    msrs: Mapping[int, int] = attrs.field(factory=dict)
 
 
 def segment_descriptor(base: int, limit: int, access: int) -> bytes:

@@ -17,10 +17,10 @@ from popek.emulators.ia32.step_case import (
     VALID,
     Prepared,
     StepCase,
-    StepResult,
     msr_reads,
     opcode_of,
 )
+from popek.emulators.x86.expectation import StepResult
 
 WITH_ERROR_CODE: Final = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
 _TASK_BYTES = 8 + TSS_BYTES

@@ -18,11 +18,9 @@ from typing import Any, Final
 
 import attrs
 
-from popek.architectures.ia32.state import (
-    GPR_NAMES,
-    Ia32,
-)
+from popek.architectures.ia32.state import GPR_NAMES, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
+from popek.emulators.x86.expectation import OutsideError, vector_name
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Trap
@@ -32,7 +30,7 @@ from popek.kernel.words import Word
 from .assembly import assemble_all, assembly_text
 from .cases import Case
 from .compare import Difference, Emulator, compare
-from .expectation import UNOBSERVED, NotComparable, OutsideError, expect, initial_state, vector_name
+from .expectation import UNOBSERVED, expect, initial_state
 from .step import (
     ARENA_BYTES,
     FREE_SELECTOR,
@@ -538,7 +536,7 @@ def _case(machine: Machine[Ia32], made: Setup, against: Emulator) -> tuple[Case,
         expected = expect(machine, line.instruction, line.operands, step)
     except (OutsideError, StepCaseError) as error:
         return case, str(error)
-    if isinstance(expected, NotComparable):
+    if isinstance(expected, NotModelled):
         return case, f"not modelled: {expected.reason}"
     return case, against.refuses(case, step, expected)
 

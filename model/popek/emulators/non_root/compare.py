@@ -19,24 +19,16 @@ import attrs
 
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.emulators.ia32.assembly import assemble_all, assembly_text
-from popek.emulators.ia32.compare import _watched
-from popek.emulators.ia32.delivery import OutsideError
+from popek.emulators.ia32.compare import watched
 from popek.emulators.ia32.step import StepCaseError
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
+from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
 
 from .cases import VTPR_AT, Case, random_case
-from .expectation import (
-    arena_of,
-    predict,
-    state_of,
-    step_of,
-    step_run,
-    virtual_tpr,
-    vmx_machine,
-)
+from .expectation import arena_of, predict, state_of, step_of, step_run, virtual_tpr, vmx_machine
 from .harness import run_guests
 from .observation import Difference, Ready, difference, end
 
@@ -123,7 +115,7 @@ def prepare(machine: Machine[VmxIa32], case: Case, text: str, code: bytes, model
     predicted = predict(machine, instruction, operands, state)
     if isinstance(predicted, NotModelled):
         return predicted
-    watch = _watched(case.guest, step, predicted.expected)
+    watch = watched(case.guest, step, predicted.expected)
     if virtual_tpr(state):
         watch = (*watch, (VTPR_AT, 8))
     run = step_run(case, state, arena, watch, model)

@@ -6,16 +6,13 @@ recognise a difference that it explains, as narrowly as the case shows it.
 
 from __future__ import annotations
 
-import functools
-import tomllib
 from collections.abc import Callable, Mapping
-from importlib import resources
 from typing import Final
 
 import attrs
 
 from popek.architectures.vtx.operation.state import VmxIa32
-from popek.emulators.ia32.deviations import Deviation
+from popek.emulators.x86.deviations import Deviation, listed
 
 from .cases import Case
 from .harness import TSC_AUX, GuestResult
@@ -103,12 +100,9 @@ _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
 }
 
 
-@functools.cache
 def deviations() -> Mapping[str, Deviation]:
     """The list, by name."""
-    file = resources.files("popek_specs.vtx").joinpath("bochs-guest-deviations.toml")
-    entries = tomllib.loads(file.read_text(encoding="utf-8"))["deviation"]
-    return {name: Deviation(name, entry["summary"], entry["evidence"]) for name, entry in entries.items()}
+    return listed("popek_specs.vtx", "bochs-guest-deviations.toml")
 
 
 def recognised() -> frozenset[str]:

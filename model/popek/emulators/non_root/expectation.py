@@ -16,20 +16,19 @@ from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.operation import machine as vmx
 from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.state import VmxIa32
-from popek.emulators.ia32.delivery import OutsideError, deliverable
+from popek.emulators.ia32.delivery import deliverable
 from popek.emulators.ia32.expectation import (
-    _BENIGN,
-    Expectation,
-    _arena_memory,
-    _Asked,
-    _changes,
-    _registers,
-    _virtual_interrupt_pending,
+    BENIGN,
+    arena_memory,
+    changes,
     initial_state,
+    shown_registers,
+    virtual_interrupt_pending,
 )
-from popek.emulators.ia32.step import _STUBS, _TEMPLATE, ARENA_BYTES, StepCase
-from popek.emulators.ia32.step import _prepare as _prepare_step
+from popek.emulators.ia32.step import ARENA_BYTES, STUBS, TEMPLATE, StepCase
+from popek.emulators.ia32.step import prepare as prepare_step
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
+from popek.emulators.x86.expectation import Asked, Expectation, OutsideError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -106,7 +105,7 @@ def step_of(case: Case, code: bytes) -> StepCase:
 
 def arena_of(step: StepCase) -> bytes:
     """The arena when the guest starts, with what leaves it behind the instruction."""
-    prepared = _prepare_step(step)
+    prepared = prepare_step(step)
     arena = bytearray(prepared.arena)
     end = prepared.end
     arena[end : end + len(MARKER)] = MARKER
@@ -130,7 +129,7 @@ def state_of(case: Case, step: StepCase, arena: bytes, model: str = DEFAULT_MODE
     state = VmxIa32.reset()
     state._words.update(plain._words)
     state._memories.update(plain._memories)
-    state.memory = _arena_memory(arena)
+    state.memory = arena_memory(arena)
     state.cr0 = plain.cr0.value | NE | (PG if case.paging else 0)
     state.cr4 = plain.cr4.value | VMXE
     if case.paging and "cr3" not in case.guest.registers:
@@ -226,10 +225,10 @@ def _guest_fields(state: Ia32) -> dict[int, int]:
 def _patches(arena: bytes) -> Iterator[tuple[int, bytes]]:
     """Where the arena differs from what the harness puts there."""
     for at in range(0, ARENA_BYTES, 1024):
-        if arena[at : at + 1024] == _TEMPLATE[at : at + 1024]:
+        if arena[at : at + 1024] == TEMPLATE[at : at + 1024]:
             continue
         for small in range(at, at + 1024, 16):
-            if arena[small : small + 16] != _TEMPLATE[small : small + 16]:
+            if arena[small : small + 16] != TEMPLATE[small : small + 16]:
                 yield small, arena[small : small + 16]
 
 
@@ -246,11 +245,11 @@ def predict(
     """
     if int(state["xcr0"]) != 1 or int(state["pkru"]) != 0:
         raise OutsideError("XCR0 or PKRU of its own")
-    if _virtual_interrupt_pending(state):
+    if virtual_interrupt_pending(state):
         raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
     widths = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
     parts = {name: Word(width, operands[name]) for name, width in widths.items()}
-    asked = _Asked()
+    asked = Asked()
     outcome = machine.step(instruction, state.with_undefined(asked), parts)
     if isinstance(outcome, NotModelled):
         return outcome
@@ -273,17 +272,24 @@ def _prediction(
         if any("page-fault address" in name for name in asked):
             information.pop("exit_qualification", None)
         expected = Expectation(
-            "exit", None, None, _registers(after), undefined, virtual_tpr(after), {}, storage=outcome.memory
+            "exit",
+            None,
+            None,
+            shown_registers(after),
+            undefined,
+            virtual_tpr(after),
+            {},
+            storage=outcome.memory,
         )
         return Prediction("exit", expected, information, int(after.shadow.value), int(after.nmi_blocked))
-    memory = dict(_changes(after.memory)) | virtual_tpr(after)
+    memory = dict(changes(after.memory)) | virtual_tpr(after)
     msrs = {number: int(after.msr.load(Word(32, number))) for number in (*MSR_FIELDS, TSC_AUX)}
-    registers = _registers(after)
+    registers = shown_registers(after)
     if isinstance(outcome, Trap):
         vector = outcome.vector.number
         code = None if outcome.error_code is None else int(outcome.error_code)
         registers["eip"] = int(state.eip)
-        if not deliverable(after, vector, code is not None) and vector in _BENIGN:
+        if not deliverable(after, vector, code is not None) and vector in BENIGN:
             raise OutsideError("a benign fault that cannot be delivered")
         expected = Expectation(
             "trap", vector, code, registers, undefined, memory, msrs, (vector, code), outcome.memory
@@ -293,13 +299,13 @@ def _prediction(
     start = int(state.cs.base) + int(state.eip)
     target = int(after.cs.base) + int(after.eip) & 0xFFFF_FFFF
     follows = start + int(parts["operand length"]) & 0xFFFF_FFFF
-    if _virtual_interrupt_pending(after) and target != follows:
+    if virtual_interrupt_pending(after) and target != follows:
         raise OutsideError("a transfer to where a virtual interrupt is pending")
     if target == start & 0xFFFF_FFFF:
         raise OutsideError("a jump to itself")
     if any(start - 4 <= address < follows + len(MARKER) for address in memory):
         raise OutsideError("an instruction that writes over itself")
-    if kind == "next" and target != follows and not _STUBS <= target < _STUBS + 0x400:
+    if kind == "next" and target != follows and not STUBS <= target < STUBS + 0x400:
         _check_landing(instruction, state, memory, target, follows)
     if instruction.form == "INT1" and int(after.eip) >= int(after.cs.limit):
         raise OutsideError("UD2 that crosses the limit of its segment")

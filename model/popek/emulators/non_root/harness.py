@@ -26,7 +26,7 @@ from typing import Final
 import attrs
 
 from popek.emulators.bochs.simulator import BochsError, BochsInterrupted, assemble, run_rom
-from popek.emulators.ia32.step import _STUBS, _TEMPLATE, ARENA_BYTES
+from popek.emulators.ia32.step import ARENA_BYTES, STUBS, TEMPLATE
 from popek.emulators.vm_entry import harness as vmx_entry
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL, EntryResult
 
@@ -128,14 +128,14 @@ def _rom() -> bytes:
 
 def _image(revision: int) -> list[tuple[int, bytes]]:
     """What memory holds before each case, as (address, bytes); the rest is zero."""
-    pages = {page: page << 12 for page in range(ARENA_BYTES >> 12)} | {_STUBS >> 12: _STUBS_AT}
+    pages = {page: page << 12 for page in range(ARENA_BYTES >> 12)} | {STUBS >> 12: _STUBS_AT}
     table = b"".join(struct.pack("<I", pages.get(page, _NOBODY) | 7) for page in range(1024))
     directory = struct.pack("<I", PAGE_TABLE | 7) + struct.pack("<I", _OTHER_TABLE | 7) * 1023
     ept = [_EPT + 0x1000 * number for number in range(6)]
     ept_table = b"".join(struct.pack("<Q", pages.get(page, _NOBODY) | 0x37) for page in range(512))
     ept_directory = struct.pack("<Q", ept[3] | 7) + struct.pack("<Q", ept[5] | 7) * 511
     return [
-        (0, _TEMPLATE),
+        (0, TEMPLATE),
         (PAGE_DIRECTORY, directory),
         (PAGE_TABLE, table),
         (_OTHER_TABLE, struct.pack("<I", _NOBODY | 7) * 1024),

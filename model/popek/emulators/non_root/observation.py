@@ -10,8 +10,9 @@ import attrs
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.emulators.ia32.delivery import deliverable
 from popek.emulators.ia32.deviations import explain as explain_ia32
-from popek.emulators.ia32.expectation import EXTENDED_STATE, Expectation, vector_name
-from popek.emulators.ia32.step import _STUBS, _WITH_ERROR_CODE, ARENA_BYTES, StepCase, StepResult
+from popek.emulators.ia32.expectation import EXTENDED_STATE
+from popek.emulators.ia32.step import ARENA_BYTES, STUBS, WITH_ERROR_CODE, StepCase
+from popek.emulators.x86.expectation import Expectation, StepResult, vector_name
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Next
 from popek.kernel.words import Word
@@ -137,7 +138,7 @@ def classify(ready: Ready, result: GuestResult, registers: Mapping[str, int]) ->
     reason = entry.basic_reason
     state = ready.state
     moved = (registers["eip"], registers["cs"]) != (int(state.eip), int(state.cs.selector.value))
-    stub = registers["eip"] - _STUBS
+    stub = registers["eip"] - STUBS
     if reason == _TIMER:
         return Observed("halt" if result.fields[0x4826] == 1 else "hang")
     if reason == _TPR:  # after the instruction
@@ -146,7 +147,7 @@ def classify(ready: Ready, result: GuestResult, registers: Mapping[str, int]) ->
         if ready.predicted.kind == "next" and ready.predicted.expected.registers["eip"] == registers["eip"]:
             return Observed("next")
         vector = stub // 4
-        return Observed("trap", vector, result.stack[0] & 0xFFFF if vector in _WITH_ERROR_CODE else None)
+        return Observed("trap", vector, result.stack[0] & 0xFFFF if vector in WITH_ERROR_CODE else None)
     vectoring = entry.idt_vectoring_info or 0
     if moved:
         return Observed("next")

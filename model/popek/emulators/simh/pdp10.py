@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.pdp10.ks10 import Ks10
+from popek.architectures.pdp10.ks10_state import Ks10
 from popek.kernel.memory import Memory
 from popek.kernel.words import Word
 

@@ -16,6 +16,7 @@ from popek.architectures.pdp11.state import (
     BPT_TRAP,
     BUS_ERROR,
     EMT_TRAP,
+    FLOATING_TRAP,
     ILLEGAL_HALT,
     IOT_TRAP,
     RESERVED,
@@ -38,7 +39,7 @@ LAST_BLOCK: Final = 0o5777
 _ACCESS_BITS: Final = 0o300  # A and W of a PDR, which the model leaves out
 # The simulator's pending traps, most urgent first.
 _TRAPS: Final = (None, BUS_ERROR, SEGMENT_FAULT, BUS_ERROR, None, ILLEGAL_HALT, RESERVED, BPT_TRAP, IOT_TRAP,
-                 EMT_TRAP, TRAP_TRAP, TRACE_TRAP)  # fmt: skip
+                 EMT_TRAP, TRAP_TRAP, TRACE_TRAP, None, None, FLOATING_TRAP)  # fmt: skip
 _SETUP: Final = ("set cpu 11/45", "set cpu 192k", "d stop_traps 0", "d stop_veca 0", "d stop_spa 0")
 
 
@@ -100,7 +101,13 @@ def _commands(step: Pdp11Step) -> list[str]:
         "d stklim 0",
         f"d wait {int(state.waiting)}",
         "d traps 0",
+        f"d FPS {int(state.fps.value):o}",
+        f"d FEC {int(state.fec):o}",
+        f"d FEA {int(state.fea):o}",
     ]
+    for number in range(6):
+        value = int(state.fac[number])
+        lines += (f"d FAC{number}H {value >> 32:o}", f"d FAC{number}L {value & 0xFFFFFFFF:o}")
     for number, letter in _SPACES.items():
         for page in range(8):
             par, pdr = _page(state, number, page)
@@ -110,7 +117,8 @@ def _commands(step: Pdp11Step) -> list[str]:
     lines += ["step", "ex traps"]
     if step.deliver:
         lines.append("step")
-    lines.append("ex pc,psw,ksp,ssp,usp,r00-r15,pirq,wait,mmr0")
+    lines.append("ex pc,psw,ksp,ssp,usp,r00-r15,pirq,wait,mmr0,fps,fec,fea")
+    lines += [f"ex FAC{number}H,FAC{number}L" for number in range(6)]
     lines += [f"ex {letter}IPAR0-{letter}IPDR7" for letter in _SPACES.values()]
     lines += [f"ex {cell << 1:o}" for cell in cells]
     # Cells that the case leaves nonzero would be another case's strays.
@@ -137,7 +145,12 @@ def _result(step: Pdp11Step, answer: Answer) -> Pdp11Result:
         pirq=values["PIRQ"] >> 9,
         mme=values["MMR0"] & 1,
         waiting=values["WAIT"],
+        fps=values["FPS"],
+        fec=values["FEC"],
+        fea=values["FEA"],
     )
+    for number in range(6):
+        state.fac[number] = Word(64, values[f"FAC{number}H"] << 32 | values[f"FAC{number}L"])
     mode = values["PSW"] >> 14
     for number, stack in _STACKS.items():
         if number == mode:

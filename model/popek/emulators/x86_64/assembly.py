@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final
 
-from popek.architectures.x86.registers import (
-    FS,
-    SEGMENT_NAMES,
-)
+from popek.architectures.x86.registers import FS, SEGMENT_NAMES
 from popek.architectures.x86_64.operands import REGISTER_NAMES
-from popek.emulators.bochs.simulator import BochsError, assemble
+from popek.emulators.bochs.simulator import BochsError
+from popek.emulators.x86.assembly import assembled
 from popek.kernel.instruction import Instruction
 
 _RENAMED: Final = {
@@ -32,8 +28,6 @@ _BYTES: Final = {
     "SALC": "d6", "INTO": "ce", "PUSH CS": "0e", "PUSH DS": "1e", "PUSH ES": "06", "PUSH SS": "16", "POP DS": "1f",
     "POP ES": "07", "POP SS": "17",
 }  # fmt: skip
-_SLOT: Final = 16  # bytes an instruction gets in nasm's output, the last of them its length
-_MISSING_SREG = re.compile(r"\bsreg([67])\b")
 _WIDE_TO_NARROW: Final = dict(zip(REGISTER_NAMES[64], REGISTER_NAMES[32], strict=True))
 
 
@@ -99,39 +93,12 @@ def _reference(segment: int, offset: int, *, long: bool) -> str:
     return f"[{prefix}abs {signed}]"
 
 
-_known: dict[tuple[bool, str], bytes] = {}
-
-
 def assemble_all(texts: Iterable[tuple[bool, str]]) -> dict[tuple[bool, str], bytes]:
-    """Assemble instructions, each for 64-bit code or not, all in one run of nasm.
+    """The machine code of instructions, each for 64-bit mode or compatibility mode, all in one run of nasm.
 
     Raises:
         BochsError: nasm refused one; with its own words.
     """
-    wanted = dict.fromkeys(texts)
-    new = [text for text in wanted if text not in _known]
-    if new:
-        lines = []
-        for number, (long, text) in enumerate(new):
-            # An instruction on a segment register that does not exist is one on ES with another number.
-            spelled = _MISSING_SREG.sub("es", text)
-            lines += [f"bits {64 if long else 32}", f"s{number}: {spelled}"]
-            lines += [f"e{number}: times {_SLOT - 1}-(e{number}-s{number}) db 0", f"db e{number}-s{number}"]
-        with tempfile.TemporaryDirectory(prefix="popek-nasm-") as folder:
-            source = Path(folder) / "instructions.asm"
-            source.write_text("\n".join(lines) + "\n", encoding="ascii")
-            image = assemble(source)
-        for number, key in enumerate(new):
-            slot = image[_SLOT * number : _SLOT * (number + 1)]
-            _known[key] = _with_sreg(slot[: slot[-1]], key[1])
-    return {key: _known[key] for key in wanted}
-
-
-def _with_sreg(code: bytes, text: str) -> bytes:
-    missing = _MISSING_SREG.search(text)
-    if missing is None:
-        return code
-    at = next(i for i, byte in enumerate(code) if byte in (0x8C, 0x8E)) + 1
-    if code[at] & 0x38:
-        raise BochsError(f"nasm gave an unexpected encoding for {text!r}: {code.hex()}")
-    return code[:at] + bytes([code[at] | int(missing[1]) << 3]) + code[at + 1 :]
+    keys = {key: (64 if key[0] else 32, key[1]) for key in texts}
+    codes = assembled(keys.values())
+    return {key: codes[found] for key, found in keys.items()}

@@ -9,8 +9,7 @@ difference is a bug of the model until shown otherwise; what has been shown othe
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -19,20 +18,14 @@ from popek.architectures.x86_64 import machine as x86_64
 from popek.architectures.x86_64.state import X64
 from popek.emulators import differential
 from popek.emulators.bochs.simulator import BochsError
-from popek.emulators.differential import chosen_forms, first_shrunk, in_chunks, in_turns
+from popek.emulators.differential import chosen_forms, in_turns
+from popek.emulators.x86.compare import Ends, Isa, Ready
+from popek.emulators.x86.expectation import Expectation, OutsideError, StepResult, merged
 from popek.emulators.x86_64.assembly import assemble_all, assembly_text
 from popek.emulators.x86_64.cases import LEFT_OUT, Case, random_case
 from popek.emulators.x86_64.deviations import explain
-from popek.emulators.x86_64.expectation import (
-    Expectation,
-    NeedsLandingError,
-    OutsideError,
-    expect,
-    memory_differences,
-    vector_name,
-    with_landing,
-)
-from popek.emulators.x86_64.step import ARENA_BYTES, StepCase, StepResult, run_steps
+from popek.emulators.x86_64.expectation import NeedsLandingError, expect, with_landing
+from popek.emulators.x86_64.step import ARENA_BYTES, StepCase, initial_memory, run_steps
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
@@ -54,7 +47,6 @@ _STRINGENT = frozenset(
     )
 )
 _COMPATIBLE_SHARE = 0.15
-_ATTEMPTS = 30
 
 
 @attrs.frozen
@@ -82,23 +74,16 @@ class Emulator:
     mnemonics: frozenset[str] = frozenset()
     left_out: frozenset[str] = frozenset()
 
+    def ends(self, expected: Expectation) -> Ends:
+        """With the error code, where it shows them."""
+        return expected.kind, expected.vector, expected.error_code if self.shows_codes else None
+
 
 BOCHS: Final = Emulator("bochs", run_steps, lambda *_: None, explain, shows_codes=True)
 
 
 Difference = differential.Difference[Case]
 DifftestReport = differential.DifftestReport[Case]
-_Tally = differential.Tally[Case]
-
-
-@attrs.frozen
-class _Ready:
-    """A case with what runs it, and what the model says of it."""
-
-    case: Case
-    assembly: str
-    step: StepCase
-    expected: Expectation
 
 
 def difftest(
@@ -128,22 +113,7 @@ def difftest(
         UnknownNameError: no such form.
         BochsError: Bochs or nasm is missing.
     """
-    started = time.monotonic()
-    model = machine or x86_64.build()
-    tally = _Tally(kept)
-    done = 0
-    for jobs in in_chunks(_schedule(model, against, cases, seed, forms)):
-        ready = _draw(model, against, jobs, seed, tally)
-        for item, result in zip(ready, against.run([item.step for item in ready]), strict=True):
-            found = _differ(against, item, result)
-            tally.count(item.case, item.case.mode, found, traps=item.expected.kind == "trap")
-        done += len(ready)
-        if progress is not None:
-            progress(done)
-    differences = first_shrunk(
-        tally.unexplained, lambda found: shrink(found, against=against, machine=model), shrinks
-    )
-    return tally.report(model.name, against.name, seed, differences, time.monotonic() - started)
+    return X86_64.difftest(against, cases, seed, forms, progress, machine, kept, shrinks)
 
 
 def compare(
@@ -154,25 +124,18 @@ def compare(
     Raises:
         OutsideError: a case leads where the harness cannot follow, or the model does not model it.
     """
-    model = machine or x86_64.build()
-    ready = []
-    for case in cases:
-        found = _prepare(model, against, case)
-        if isinstance(found, NotModelled):
-            raise OutsideError(f"not modelled: {found.reason}")
-        ready.append(found)
-    results = against.run([item.step for item in ready])
-    return [_differ(against, item, result) for item, result in zip(ready, results, strict=True)]
+    return X86_64.compare(against, cases, machine)
 
 
 # -- drawing --------------------------------------------------------------------------------------
 
-Job = tuple[int, Instruction, int]
+_Wanted = tuple[Instruction, int]
+"""Form and level of a case to draw."""
 
 
 def _schedule(
     machine: Machine[X64], against: Emulator, cases: int, seed: int, forms: Sequence[str] | None
-) -> Iterator[Job]:
+) -> Iterator[tuple[int, _Wanted]]:
     """Number, form and level of each case; forms with more to go wrong come more often."""
     chosen = [i for i in chosen_forms(machine, forms) if i.form not in LEFT_OUT]
     chosen = [i for i in chosen if i.form not in against.left_out]
@@ -181,35 +144,19 @@ def _schedule(
     rng = random.Random(f"{seed}")
     for number, instruction in enumerate(in_turns(chosen, _STRINGENT, cases, rng)):
         levels = _PRIVILEGED_LEVELS if instruction.mnemonic in _PRIVILEGED else LEVELS
-        yield number, instruction, rng.choice([level for level in levels if level in against.levels])
+        yield number, (instruction, rng.choice([level for level in levels if level in against.levels]))
 
 
-def _draw(
-    machine: Machine[X64], against: Emulator, jobs: list[Job], seed: int, tally: _Tally
-) -> list[_Ready]:
-    """Draw a case for each job, again where the model or the harness does not follow."""
-    ready: dict[int, _Ready] = {}
-    for attempt in range(_ATTEMPTS):
-        drawn = []
-        for number, instruction, level in jobs:
-            if number not in ready:
-                rng = random.Random(f"{seed}:{number}:{attempt}")
-                long = attempt > 4 or rng.random() >= _COMPATIBLE_SHARE
-                long = long or False not in against.modes or not exists_in_compatibility_mode(instruction)
-                long = long and instruction.form not in _ONLY_COMPATIBLE
-                drawn.append((number, random_case(instruction, level, long, rng)))
-        assemble_all(_key(machine, case) for _, case in drawn)
-        for number, case in drawn:
-            try:
-                found = _prepare(machine, against, case)
-            except OutsideError as error:
-                tally.outside[str(error)] += 1
-                continue
-            if isinstance(found, NotModelled):
-                tally.not_modelled[found.reason] += 1
-            else:
-                ready[number] = found
-    return [ready[number] for number, _, _ in jobs if number in ready]
+def _draw(machine: Machine[X64], against: Emulator, asked: _Wanted, attempt: int, rng: random.Random) -> Case:
+    instruction, level = asked
+    long = attempt > 4 or rng.random() >= _COMPATIBLE_SHARE
+    long = long or False not in against.modes or not exists_in_compatibility_mode(instruction)
+    long = long and instruction.form not in _ONLY_COMPATIBLE
+    return random_case(instruction, level, long, rng)
+
+
+def _assemble(machine: Machine[X64], cases: Iterable[Case]) -> dict[tuple[bool, str], bytes]:
+    return assemble_all(_key(machine, case) for case in cases)
 
 
 _ONLY_LONG: Final = frozenset(
@@ -251,7 +198,7 @@ def _key(machine: Machine[X64], case: Case) -> tuple[bool, str]:
     return case.long, assembly_text(machine.instructions[case.form], case.operands, long=case.long)
 
 
-def _prepare(machine: Machine[X64], against: Emulator, case: Case) -> _Ready | NotModelled:
+def _prepare(machine: Machine[X64], against: Emulator, case: Case) -> Ready[Case, StepCase] | NotModelled:
     """The case for the harness, with what the model says and what memory to look at."""
     key = _key(machine, case)
     try:
@@ -274,7 +221,7 @@ def _prepare(machine: Machine[X64], against: Emulator, case: Case) -> _Ready | N
     refused = against.refuses(case, step, expected)
     if refused is not None:
         raise OutsideError(refused)
-    return _Ready(case, key[1], attrs.evolve(step, watch=_watched(case, expected)), expected)
+    return Ready(case, key[1], attrs.evolve(step, watch=_watched(case, expected)), expected)
 
 
 def _watched(case: Case, expected: Expectation) -> tuple[tuple[int, int], ...]:
@@ -285,56 +232,7 @@ def _watched(case: Case, expected: Expectation) -> tuple[tuple[int, int], ...]:
     for name in ("rsp", "rbp"):
         if state[name] < ARENA_BYTES:
             wanted.append((state[name] - 48, state[name] + 16))
-    merged: list[list[int]] = []
-    for low, high in sorted(wanted):
-        low, high = max(low, 0), min(high, ARENA_BYTES)
-        if merged and low <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], high)
-        elif low < high:
-            merged.append([low, high])
-    return tuple((low, high - low) for low, high in merged)
-
-
-# -- comparing ------------------------------------------------------------------------------------
-
-
-def _differ(against: Emulator, item: _Ready, result: StepResult) -> Difference | None:
-    expected = item.expected
-    details: list[str] = []
-    differing: set[str] = set()
-    ends = expected.kind, expected.vector, expected.error_code if against.shows_codes else None
-    if ends == (result.kind, result.vector, result.error_code):
-        for name, value in expected.state.items():
-            observed = result.state.get(name)
-            undefined = expected.undefined.get(name, 0)
-            if observed is None or (value ^ observed) & ~undefined == 0:
-                continue
-            details.append(f"{name}: {value:#x}, {observed:#x}")
-            differing.add(name)
-        for address, value, byte in memory_differences(item.step, expected, result):
-            details.append(f"[{address:#x}]: {value:#04x}, {byte:#04x}")
-            differing.add("memory")
-        if not differing:
-            return None
-    else:
-        differing.add("outcome")
-    deviation = against.explain(item.case, item.step, expected, result, frozenset(differing))
-    return Difference(
-        item.case,
-        item.assembly,
-        _end(*ends),
-        _end(result.kind, result.vector, result.error_code),
-        tuple(details),
-        deviation,
-    )
-
-
-def _end(kind: str, vector: int | None, code: int | None) -> str:
-    if kind == "hang":
-        return "does not go on"
-    if vector is None:
-        return {"next": "completes"}.get(kind, kind)
-    return vector_name(vector) + (f"({code:#x})" if code is not None else "")
+    return merged(wanted, ARENA_BYTES)
 
 
 # -- shrinking ------------------------------------------------------------------------------------
@@ -344,26 +242,7 @@ def shrink(
     difference: Difference, *, against: Emulator = BOCHS, machine: Machine[X64] | None = None
 ) -> Difference:
     """Take back, greedily, every change of the plain state that the difference does not need."""
-    model = machine or x86_64.build()
-    best = difference
-    while True:
-        ready = []
-        for case in _simpler(best.case):
-            try:
-                item = _prepare(model, against, case)
-            except OutsideError:
-                continue
-            if isinstance(item, _Ready):
-                ready.append(item)
-        results = against.run([item.step for item in ready])
-        for item, result in zip(ready, results, strict=True):
-            found = _differ(against, item, result)
-            like = (best.expected, best.observed, best.deviation)
-            if found is not None and (found.expected, found.observed, found.deviation) == like:
-                best = found
-                break
-        else:
-            return best
+    return X86_64.shrink(machine or x86_64.build(), against, difference)
 
 
 def _simpler(case: Case) -> Iterator[Case]:
@@ -375,3 +254,17 @@ def _simpler(case: Case) -> Iterator[Case]:
             yield attrs.evolve(case, registers={n: v for n, v in case.registers.items() if n not in gone})
     for at in range(len(case.memory)):
         yield attrs.evolve(case, memory=case.memory[:at] + case.memory[at + 1 :])
+
+
+X86_64: Final = Isa(
+    x86_64.build,
+    attempts=30,
+    schedule=_schedule,
+    draw=_draw,
+    assemble=_assemble,
+    prepare=_prepare,
+    refused=(OutsideError,),
+    mode=lambda case: case.mode,
+    arena=initial_memory,
+    simpler=_simpler,
+)

@@ -6,32 +6,22 @@ recognise a difference that it explains.  A difference that no entry explains is
 
 from __future__ import annotations
 
-import functools
-import tomllib
 from collections.abc import Callable, Mapping
-from importlib import resources
 from typing import Final
 
 import attrs
 
-from popek.architectures.x86.descriptors import (
-    Descriptor,
-    in_table,
-    is_null,
-    read_descriptor,
-)
-from popek.architectures.x86.registers import (
-    SEGMENT_NAMES,
-    SS_,
-)
+from popek.architectures.x86.descriptors import Descriptor, in_table, is_null, read_descriptor
+from popek.architectures.x86.registers import SEGMENT_NAMES, SS_
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.descriptors import is_64_bit_code
 from popek.architectures.x86_64.state import GPR_NAMES
-from popek.emulators.ia32.deviations import Deviation
+from popek.emulators.x86.deviations import Deviation, listed
+from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.emulators.x86_64.cases import Case
 from popek.emulators.x86_64.cases_builder import EDGES
-from popek.emulators.x86_64.expectation import Expectation, initial_state, memory_differences
-from popek.emulators.x86_64.step import ARENA_BYTES, StepCase, StepResult, initial_memory
+from popek.emulators.x86_64.expectation import initial_state, memory_differences
+from popek.emulators.x86_64.step import ARENA_BYTES, StepCase, initial_memory
 from popek.kernel.outcome import MemoryFault
 from popek.kernel.words import Word
 
@@ -76,13 +66,13 @@ class Found:
     @property
     def completes(self) -> bool:
         """The instruction completed on the emulator, whether or not the next one could be fetched."""
-        elsewhere = self.result.kind == "trap" and self.result.state["rip"] != self.step.state["rip"]
+        elsewhere = self.result.kind == "trap" and self.result.registers["rip"] != self.step.state["rip"]
         return self.result.kind == "next" or elsewhere
 
     @property
     def page_fault(self) -> int | None:
         """The address of a #PF, if the emulator ended with one."""
-        return self.result.state["cr2"] if self.result.vector == _PF else None
+        return self.result.registers["cr2"] if self.result.vector == _PF else None
 
     def descriptor(self, selector: int) -> Descriptor | None:
         """What a selector names at the start."""
@@ -95,7 +85,7 @@ class Found:
         """The bits of one component that differ, where nothing else does; else 0."""
         if self.differing != {name}:
             return 0
-        return self.expected.state[name] ^ self.result.state[name]
+        return self.expected.registers[name] ^ self.result.registers[name]
 
 
 def _general_detect_first(found: Found) -> bool:
@@ -115,15 +105,15 @@ def _narrow_iret(found: Found) -> bool:
     size = {"IRET": 2, "IRETD": 4}.get(found.case.form)
     if size is None or not found.case.long or found.returns_to != found.case.cpl:
         return False
-    start, end = found.step.state, found.result.state
+    start, end = found.step.state, found.result.registers
     if found.expected.kind == "trap" and not found.completes:
         # The model looks at SS:RSP before the target.
         return (found.result.vector, found.result.error_code) == (_GP, 0)
     above = found.completes and end["rsp"] == start["rsp"] + 3 * size
     if not above or end["ss.selector"] != start["ss.selector"] or found.expected.kind == "trap":
         return above and end["ss.selector"] == start["ss.selector"]
-    table = start["ldtr.base" if found.expected.state["ss.selector"] & 4 else "gdtr.base"]
-    marked = table + (found.expected.state["ss.selector"] & 0xFFF8) + 5
+    table = start["ldtr.base" if found.expected.registers["ss.selector"] & 4 else "gdtr.base"]
+    marked = table + (found.expected.registers["ss.selector"] & 0xFFF8) + 5
     bytes_differ = {where for where, _, _ in memory_differences(found.step, found.expected, found.result)}
     return found.differing <= {"rsp", "memory", *_SS_PARTS} and bytes_differ <= {marked}
 
@@ -135,7 +125,7 @@ def _absent_stack_on_iret(found: Found) -> bool:
 
 
 def _clears_upper_half(found: Found) -> bool:
-    left = found.case.long and not found.result.state.get("cs.rights", 1 << 13) >> 13 & 1
+    left = found.case.long and not found.result.registers.get("cs.rights", 1 << 13) >> 13 & 1
     return left and found.bits("rsp") != 0 and found.bits("rsp") & 0xFFFFFFFF == 0
 
 
@@ -143,11 +133,15 @@ def _sysret_keeps_ss(found: Found) -> bool:
     only = found.differing <= {"ss.limit", "ss.rights", "rsp"}
     if not only or not found.case.form.startswith("SYSRET"):
         return False
-    kept = found.result.state["ss.limit"] == found.step.state["ss.limit"]
-    attributes = found.result.state["ss.rights"]
+    kept = found.result.registers["ss.limit"] == found.step.state["ss.limit"]
+    attributes = found.result.registers["ss.rights"]
     kept = kept and (attributes ^ found.step.state["ss.rights"]) & 0xF000 == 0
-    same = found.expected.state["ss.rights"] ^ attributes
-    return kept and same & 0xFF == 0 and (found.expected.state["rsp"] ^ found.result.state["rsp"]) & _LOW == 0
+    same = found.expected.registers["ss.rights"] ^ attributes
+    return (
+        kept
+        and same & 0xFF == 0
+        and (found.expected.registers["rsp"] ^ found.result.registers["rsp"]) & _LOW == 0
+    )
 
 
 def _cmpxchg_keeps_upper_half(found: Found) -> bool:
@@ -201,7 +195,7 @@ def _entered(found: Found) -> int:
     """The code selector that an interrupt's gate names, or that a far CALL has left in CS."""
     vector = {"INT3": 3, "INTO": 4, "INT1": 1}.get(found.case.form, found.case.operands.get("operand imm8"))
     if vector is None:
-        return found.result.state.get("cs.selector", 0)
+        return found.result.registers.get("cs.selector", 0)
     gate = found.step.state["idtr.base"] + 16 * vector
     return int.from_bytes(initial_memory(found.step)[gate + 2 : gate + 4], "little")
 
@@ -233,8 +227,8 @@ def _null_stack_of_another_level(found: Found) -> bool:
     same = (found.vectors[0], found.expected.error_code) == (_GP, 0)
     if not returns or not same or not found.completes:
         return False
-    stack = found.result.state["ss.selector"]
-    return stack < 4 and stack != found.result.state["cs.selector"] & 3
+    stack = found.result.registers["ss.selector"]
+    return stack < 4 and stack != found.result.registers["cs.selector"] & 3
 
 
 def _reserved_half_of_msr(found: Found) -> bool:
@@ -306,12 +300,9 @@ _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
 }
 
 
-@functools.cache
 def deviations(emulator: str = "bochs") -> Mapping[str, Deviation]:
     """The list of an emulator, by name."""
-    source = resources.files("popek_specs.x86_64").joinpath(f"{emulator}-deviations.toml")
-    entries = tomllib.loads(source.read_text(encoding="utf-8"))["deviation"]
-    return {name: Deviation(name, entry["summary"], entry["evidence"]) for name, entry in entries.items()}
+    return listed("popek_specs.x86_64", f"{emulator}-deviations.toml")
 
 
 def recognised() -> frozenset[str]:

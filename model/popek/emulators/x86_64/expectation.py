@@ -10,8 +10,8 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.x86.exceptions import VECTORS
 from popek.architectures.x86_64.state import RCX, X64
+from popek.emulators.x86.expectation import Asked, Expectation, OutsideError, StepResult, watched_differences
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
     LANDING_BYTE,
@@ -19,7 +19,6 @@ from popek.emulators.x86_64.step import (
     RESERVED_SELECTOR,
     USER_BASE,
     StepCase,
-    StepResult,
     initial_memory,
     plain_state,
 )
@@ -48,7 +47,6 @@ _RF = 1 << 16
 HIDDEN: Final = {"rflags": _RF, "cr4": 1 << 13, "ldtr.rights": 1 << 13, "tr.rights": 1 << 13}
 _DB, _PF = 1, 14
 _STUBS = 0xF8000
-_NAMES = {vector.number: vector.name for vector in VECTORS} | {8: "#DF"}
 _CLOCKS = {
     "RDTSC": ("rax", "rdx"),
     "RDTSCP": ("rax", "rdx"),
@@ -57,37 +55,6 @@ _CLOCKS = {
 }
 _EXTENDED_STATE = ("XSAVES", "XRSTORS")
 _TIME_STAMP_COUNTER, _APIC_BASE, _MISC_ENABLE = 0x10, 0x1B, 0x1A0
-
-
-class OutsideError(Exception):
-    """A case leads where the harness cannot follow; the message says where."""
-
-
-@attrs.frozen
-class Expectation:
-    """What the harness should report.
-
-    Attributes:
-        kind: ``next``, ``trap`` or ``hang`` (HLT).
-        vector, error_code: of a trap.
-        state: by the model's names; what is missing is not compared.
-        undefined: bits that the manual leaves undefined, or the harness hides.
-        memory: bytes that differ from the start, by linear address.
-        storage: whether it is a fault on a storage reference.
-    """
-
-    kind: str
-    vector: int | None
-    error_code: int | None
-    state: Mapping[str, int]
-    undefined: Mapping[str, int]
-    memory: Mapping[int, int]
-    storage: bool = False
-
-
-def vector_name(number: int | None) -> str:
-    """The manual's name of a vector."""
-    return _NAMES.get(number, str(number)) if number is not None else "none"
 
 
 def initial_state(case: StepCase) -> X64:
@@ -108,23 +75,6 @@ def initial_state(case: StepCase) -> X64:
     return state
 
 
-class _Asked(Mapping[str, int]):
-    """Answers every undefined result with 0 and remembers which were asked for."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, None] = {}
-
-    def __getitem__(self, name: str) -> int:
-        self.names[name] = None
-        return 0
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
 def expect(
     machine: Machine[X64], instruction: Instruction, operands: Mapping[str, int], case: StepCase
 ) -> Expectation | NotModelled:
@@ -137,7 +87,7 @@ def expect(
     if machine.invariant(state).value == 0:
         raise OutsideError("a state that does not exist")
     parts = {n: Word(w, operands[n]) for operand in instruction.inputs for n, w in operand.part_names()}
-    asked = _Asked()
+    asked = Asked()
     outcome = machine.step(instruction, state.with_undefined(asked), parts)
     if isinstance(outcome, NotModelled):
         return outcome
@@ -154,8 +104,8 @@ def expect(
             if isinstance(other, NotModelled):
                 raise OutsideError("an undefined result decides what is modelled")
             again = _translate(instruction, case, state, other.state, other)
-            for component, value in expected.state.items():
-                undefined[component] = undefined.get(component, 0) | value ^ again.state[component]
+            for component, value in expected.registers.items():
+                undefined[component] = undefined.get(component, 0) | value ^ again.registers[component]
     if expected.vector == _DB and expected.kind == "trap":
         undefined["dr6"] = 0xF  # "certain debug exceptions may clear bits 0-3" (SDM vol. 3B, DR6)
     return attrs.evolve(expected, undefined=undefined)
@@ -183,7 +133,7 @@ def _translate(
             registers["dr6"], registers["dr7"] = registers["dr6"] | 1 << 13, registers["dr7"] & ~(1 << 13)
         _check_delivery(before)
         number = None if code is None else int(code)
-        return Expectation("trap", vector, number, registers, {}, memory, outcome.memory)
+        return Expectation("trap", vector, number, registers, {}, memory, storage=outcome.memory)
     if after.halted.value == 1:
         return Expectation("hang", None, None, registers, {}, memory)
     _check_landing(case, before, after, memory)
@@ -262,9 +212,4 @@ def memory_differences(
     case: StepCase, expected: Expectation, result: StepResult
 ) -> Iterator[tuple[int, int, int]]:
     """Watched bytes that are not as expected: address, expected value, observed value."""
-    arena = initial_memory(case)
-    for (address, length), data in zip(case.watch, result.memory, strict=True):
-        for where in range(address, address + length):
-            wanted = expected.memory.get(where, arena[where])
-            if wanted != data[where - address]:
-                yield where, wanted, data[where - address]
+    return watched_differences(initial_memory(case), case.watch, expected.memory, result.memory)

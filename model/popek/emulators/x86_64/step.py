@@ -27,7 +27,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import attrs
 
@@ -35,6 +35,7 @@ from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.architectures.x86_64.state import GPR_NAMES
 from popek.emulators.bochs.simulator import BochsError
 from popek.emulators.bochs.step_boots import StepRom, patch_list, run_all
+from popek.emulators.x86.expectation import StepResult
 
 ARENA_BYTES: Final = 0x40000
 """Size of the memory a case may use; it starts at linear address 0."""
@@ -89,8 +90,6 @@ _WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29, 30})
 _HEADER = struct.Struct("<4I160sQ184s18Q")
 _REPORT_BYTES = 1 + 160 + 8 + 184 + 48 + 18 * 8
 
-Kind = Literal["next", "trap", "hang", "triple-fault"]
-
 
 @attrs.frozen
 class StepCase:
@@ -115,25 +114,6 @@ class StepCase:
         """The linear address of the instruction."""
         base = 0 if self.state["cs.rights"] >> 13 & 1 else self.state["cs.base"]
         return base + self.state["rip"] & 0xFFFFFFFF_FFFFFFFF
-
-
-@attrs.frozen
-class StepResult:
-    """What one instruction did.
-
-    Attributes:
-        kind: ``next``: completed.  ``trap``: an exception.  ``hang``: stopped by the watchdog.
-            ``triple-fault``: the processor shut down; no state.
-        vector, error_code: of the trap.
-        state: by the model's names; what is not known is missing (hidden parts of CS and SS after a trap).
-        memory: the watched memory, in the case's order.
-    """
-
-    kind: Kind
-    vector: int | None = None
-    error_code: int | None = None
-    state: Mapping[str, int] = attrs.field(factory=dict)
-    memory: tuple[bytes, ...] = ()
 
 
 def segment_descriptor(base: int, limit: int, access: int) -> bytes:
@@ -313,8 +293,8 @@ def _decode(case: StepCase, report: bytes) -> StepResult:
     ended = (base + state["rip"] - len(MARKER)) & 0xFFFFFFFF_FFFFFFFF
     if ended == case.start + len(case.code) or ended in case.landings:
         state["rip"] -= len(MARKER)
-        return StepResult("next", state=state, memory=tuple(memory))
-    return StepResult("hang", state=state, memory=tuple(memory))
+        return StepResult("next", registers=state, memory=tuple(memory))
+    return StepResult("hang", registers=state, memory=tuple(memory))
 
 
 def _delivered(
@@ -339,7 +319,7 @@ def _delivered(
     moved = (state["rip"], state["cs.selector"]) != (case.state["rip"], case.state["cs.selector"])
     if vector == 1 and moved and not (case.code == b"\xf1" and state["rip"] == after):
         state["rip"] -= 1
-        return StepResult("next", state=state, memory=memory)
+        return StepResult("next", registers=state, memory=memory)
     if vector == 13 and code == 0 and moved and (state["rip"] == after or state["rip"] in case.landings):
-        return StepResult("next", state=state, memory=memory)
+        return StepResult("next", registers=state, memory=memory)
     return StepResult("trap", vector, code, state, memory)

@@ -13,17 +13,15 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from popek.architectures.x86.descriptors import (
-    in_table,
-    read_descriptor,
-)
+from popek.architectures.x86.descriptors import in_table, read_descriptor
 from popek.architectures.x86_64.access import linear
 from popek.architectures.x86_64.state import GPR_NAMES
 from popek.emulators.ia32.unicorn import UnicornError
+from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.emulators.x86_64.cases import Case
 from popek.emulators.x86_64.compare import Emulator
 from popek.emulators.x86_64.deviations import Found
-from popek.emulators.x86_64.expectation import Expectation, initial_state, memory_differences
+from popek.emulators.x86_64.expectation import initial_state, memory_differences
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
     CODE_SELECTORS,
@@ -32,7 +30,6 @@ from popek.emulators.x86_64.step import (
     READ_ONLY_BASE,
     USER_BASE,
     StepCase,
-    StepResult,
     initial_memory,
 )
 from popek.kernel.words import Word
@@ -242,7 +239,7 @@ def _releases_signed(found: Found) -> bool:
 
 def _other_system_types(found: Found) -> bool:
     """The selector names a system descriptor that the model refuses and Unicorn accepts."""
-    if found.case.form.split()[0] not in ("LAR", "LSL") or found.expected.state["rflags"] & _ZF:
+    if found.case.form.split()[0] not in ("LAR", "LSL") or found.expected.registers["rflags"] & _ZF:
         return False
     state, operands = initial_state(found.step), found.case.operands
     if "operand m16.offset" in operands:

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from popek.architectures.x86.access import user_mode_instruction_prevention
-from popek.architectures.x86.exceptions import (
-    DB,
-    GP,
-    UD,
-)
-from popek.architectures.x86.registers import CR0_DEFINED
+from popek.architectures.x86.exceptions import DB, GP, UD
+from popek.architectures.x86.registers import CR0_DEFINED, DR6_DEFINED, DR6_FIXED
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat, ite
 
 from .. import access
 from ..access import MemoryOperand, privileged
-from ..state import (
-    CR4_DEFINED,
-    Ia32,
-    exists_in_protected_mode,
-    exists_in_real_address_mode,
-)
+from ..state import CR4_DEFINED, Ia32, exists_in_protected_mode, exists_in_real_address_mode
 from .flags import undefine_status
 
 
@@ -139,7 +130,7 @@ def declare(machine: Machine[Ia32]) -> None:
                 _debug_register_checks(cpu, alias)
                 value = cpu.gpr[r]
                 if number == 6:
-                    cpu.dr6 = (value & 0x0000E00F) | 0xFFFF0FF0
+                    cpu.dr6 = (value & DR6_DEFINED) | DR6_FIXED
                 elif number == 7:
                     cpu.dr7 = concat(value[31:16], Word(2, 0), value[13], Word(3, 1), value[9:0])
                 else:

@@ -193,15 +193,26 @@ def load(path: str) -> Configuration:
         ConfigurationError: the file cannot be read or does not describe a configuration.
     """
     try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigurationError(f"{path}: {reason or error}") from None
+        return parsed(path, Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}") from None
+
+
+def parsed(name: str, data: bytes) -> Configuration:
+    """A configuration from the content of a file, which is JSON where its name says so, and otherwise TOML.
+
+    Raises:
+        ConfigurationError: it does not describe a configuration.
+    """
+    kind = "JSON" if name.endswith(".json") else "TOML"
     try:
-        values = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{name}: not UTF-8 text") from None
+    try:
+        values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
     except ValueError as error:
-        kind = "JSON" if path.endswith(".json") else "TOML"
-        raise ConfigurationError(f"{path}: not {kind}: {error}") from None
+        raise ConfigurationError(f"{name}: not {kind}: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigurationError(f"{path}: expected a table of fields")
-    return from_mapping(values, name=path)
+        raise ConfigurationError(f"{name}: expected a table of fields")
+    return from_mapping(values, name=name)

@@ -11,15 +11,17 @@ could be delivered is left over.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import attrs
 
-from popek.kernel.outcome import Next, Trap
+from popek.kernel.exploration import Path
+from popek.kernel.outcome import Next, Outcome, Trap
 from popek.kernel.words import FALSE, TRUE, Word, ite, symbol
 
 from ..interruptions import VIRTUAL_EXTERNAL_INTERRUPT
+from ..state import Ia64
 from ..state import invariant as exists
-from .fidelity import Explored
 from .pending import above_priority, unmasked
 
 Obligation = tuple[Word, Word]
@@ -27,6 +29,18 @@ Obligation = tuple[Word, Word]
 
 
 # -- the guest's steps ------------------------------------------------------------------------------
+
+
+class Explored(Protocol):
+    """All that one instruction can do from a symbolic state (`popek.checks.runs.Run`)."""
+
+    @property
+    def before(self) -> Ia64: ...  # noqa: D102
+    @property
+    def paths(self) -> tuple[Path[Outcome[Ia64]], ...]: ...  # noqa: D102
+    @property
+    def operands(self) -> Mapping[str, Word]: ...  # noqa: D102
+    def at(self, before: Ia64) -> Explored: ...  # noqa: D102
 
 
 def guest_obligations(run: Explored) -> Iterator[Obligation]:

@@ -2,7 +2,7 @@
 
 The guest's kernel is at CPL 0, so the user mode of Theorem 1 is PSR.vm = 1 with CPL 0, and its twin
 differs in PSR.vm alone.  An intercept is a Virtualization fault.  Three cases do not fit the paper's
-notion of a trap, nor this map, and are decided in `fidelity`: an acceleration runs a sensitive instruction
+notion of a trap, nor this map, and are decided in `arrangement`: an acceleration runs a sensitive instruction
 on the VPD without any trap, so that it is critical and yet faithful; vmsw.0 with d_vmsw = 0 reaches
 PSR.vm = 0 without one, and not in the VMM's code; and after an accelerated bsw one half of vgr and vbgr
 holds what no map of the guest's state can say.

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import attrs
 
-from popek.architectures.vtx.entry_checks import CHECKS, Outcome
+from popek.architectures.vtx.entry_checks import CHECKS, Condition, Outcome
 
 from ..capabilities import UNKNOWN, Capabilities
 from ..controls import EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
-from ..verdict import Failure, Verdict, reported_outcome
-from ..vmcs import Vmcs
+from ..inference import evidence, with_evidence
+from ..verdict import Failure, Undecided, Verdict, explain, reported_outcome
+from ..view import View, view_of
+from ..vmcs import MissingField, Vmcs
 from .model import Dump
 from .processors import Judgement, Processor, judge_any
 
-Kind = Literal["entry-failure", "instruction-error", "no-entry-failure", "nothing"]
+Kind = Literal["entry-failure", "instruction-error", "no-entry-failure", "an-earlier-exit", "nothing"]
 
 _VALID = 1 << 31
 _ENTRY_FAILURE = 1 << 31
@@ -49,6 +51,16 @@ class Happening:
 
 
 @attrs.frozen
+class NearMiss:
+    """A check that fails if it applies: what would be wrong, when, and what would tell."""
+
+    id: str
+    message: str
+    condition: str
+    missing: tuple[str, ...]
+
+
+@attrs.frozen
 class Diagnosis:
     """A dump with its verdict.
 
@@ -61,6 +73,9 @@ class Diagnosis:
         fields_asked: fields that the relevant checks (or all undecided ones) lack, with the number of checks
             that wait for each; most first.
         others_asked: the same for capabilities, CPUID leaves and memory.
+        inferred: what the dump shows of the processor, in words.
+        near_misses: undecided checks that fail if they apply, those with the fewest open questions first.
+        next_step: how to get the VMCS where only an error line or registers were given; else empty.
     """
 
     dump: Dump
@@ -74,11 +89,17 @@ class Diagnosis:
     relevant: int
     fields_asked: tuple[tuple[str, int], ...]
     others_asked: tuple[tuple[str, int], ...]
+    inferred: tuple[str, ...] = ()
+    next_step: str = ""
+    near_misses: tuple[NearMiss, ...] = ()
 
 
 def vmcs_of(dump: Dump) -> Vmcs:
     """Return the VMCS that a dump describes."""
-    return Vmcs(name=dump.name, fields=dump.fields, memory=dump.memory, default=dump.default)
+    vmcs = Vmcs(
+        name=dump.name, fields=dump.fields, memory=dump.memory, default=dump.default, entered=dump.entered
+    )
+    return vmcs if dump.launch is None else attrs.evolve(vmcs, launch=dump.launch)
 
 
 def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
@@ -93,6 +114,10 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
     for item in relevant or verdict.undecided:
         for what in item.missing:
             waiting[what] = waiting.get(what, 0) + 1
+    known = with_evidence(capabilities, evidence(vmcs))[0]
+    # Where checks fail, what might fail besides is no news; where no failure is reported, nothing is missed.
+    quiet = bool(verdict.failed) or (report is not None and not relevant)
+    near = [] if quiet else list(_near_misses(vmcs, known, relevant or verdict.undecided))
     asked = sorted(waiting.items(), key=lambda item: (-item[1], item[0]))
     return Diagnosis(
         dump,
@@ -106,6 +131,9 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         relevant=len(relevant),
         fields_asked=tuple(item for item in asked if item[0] in FIELDS),
         others_asked=tuple(item for item in asked if item[0] not in FIELDS),
+        inferred=judgement.inferred,
+        next_step=next_step(dump),
+        near_misses=tuple(sorted(near, key=lambda item: len(item.missing))),
     )
 
 
@@ -113,7 +141,36 @@ def _could_cause(check_id: str, report: Outcome) -> bool:
     outcome = CHECKS[check_id].outcome
     if report.kind == "vmfail-valid":
         return bool(set(outcome.errors) & set(report.errors))
-    return report.kind == outcome.kind == "entry-failure" and report.reason == outcome.reason
+    return (
+        report.kind == outcome.kind == "entry-failure"
+        and report.reason == outcome.reason
+        and (report.qualification is None or outcome.qualification in (None, report.qualification))
+    )
+
+
+def _near_misses(
+    vmcs: Vmcs, capabilities: Capabilities, undecided: Iterable[Undecided]
+) -> Iterator[NearMiss]:
+    """The undecided checks whose predicate is known to fail: only whether they apply is not known."""
+    view = view_of(vmcs, capabilities)
+    for item in undecided:
+        check = CHECKS[item.id]
+        try:
+            if check.holds(view):
+                continue
+        except MissingField:
+            continue
+        open_ = [gate.text for gate in check.gates if _unknown(gate, view)]
+        if open_:
+            yield NearMiss(check.id, explain(check, view), " and ".join(open_), item.missing)
+
+
+def _unknown(gate: Condition, view: View) -> bool:
+    try:
+        gate.test(view)
+    except MissingField:
+        return True
+    return False
 
 
 def _label(judgement: Judgement, kind: Kind) -> str:
@@ -157,6 +214,12 @@ def _agreement(judgement: Judgement, kind: Kind) -> str:
     verdict = judgement.verdict
     if kind == "nothing":
         return ""
+    if kind == "an-earlier-exit":
+        if verdict.outcome.kind == "entry-failure":
+            return "With this state an entry fails and sets bit 31 of the exit reason: none was tried since."
+        if verdict.failed:
+            return "The failed checks end in VMfail, which leaves the exit reason: they fit this."
+        return ""
     if kind == "no-entry-failure":
         if verdict.failed:
             return "The state above cannot have entered: it was changed since, or read from somewhere else."
@@ -172,6 +235,29 @@ def _agreement(judgement: Judgement, kind: Kind) -> str:
     if verdict.failed:
         return "The failed checks do not explain this; an undecided one may."
     return "The cause is not in what the dump prints: an undecided check may explain it."
+
+
+_NEXT: Mapping[str, str] = {
+    "Xen": "`xl dmesg` on the host prints the VMCS of a failed entry behind this line",
+    "VirtualBox": "set VBOX_LOG or look into VBox.log for the VMCS fields and the lines MSR_IA32_VMX_*",
+    "Jailhouse": "print the control fields by VMREAD beside this text, as NAME = value lines",
+    "NoirVisor": "print the control fields by VMREAD beside this text, as NAME = value lines",
+}
+_NEXT_FOR_KVM = (
+    "load kvm_intel with dump_invalid_vmcs=1 (modprobe -r kvm_intel; modprobe kvm_intel dump_invalid_vmcs=1), fail "
+    "again and give what dmesg prints; `rdmsr` of 480H to 493H tells of the processor"
+)
+
+
+def next_step(dump: Dump) -> str:
+    """How to get the VMCS, in one line, where a dump has none of its control fields."""
+    if dump.format == "JSON" or any(name.endswith("_CONTROLS") for name in dump.fields):
+        return ""
+    if "hardware_error" in dump.reported or dump.format == "QEMU registers":
+        return _NEXT_FOR_KVM
+    return (
+        _NEXT.get(dump.format, "") if happening(dump).kind in ("entry-failure", "instruction-error") else ""
+    )
 
 
 def reason_name(reason: int) -> str:
@@ -217,6 +303,13 @@ def happening(dump: Dump) -> Happening:
                 f"exit reason {reason & 0xFFFF} ({reason_name(reason)}) is left from an earlier VM exit: "
                 "a VM-instruction error does not write it"
             )
+    elif reason is not None and reported_outcome(vmcs_of(dump)) is None:
+        kind = "an-earlier-exit"
+        sentences.append(
+            f"exit reason {reason & 0xFFFF} ({reason_name(reason)}) is that of the last VM exit; whether an entry "
+            "failed after it the fields do not say: VMfail leaves the exit reason, and no VM-instruction error is "
+            "given"
+        )
     elif reason is not None:
         kind = "no-entry-failure"
         sentences.append(

@@ -9,7 +9,7 @@ import attrs
 
 from popek.architectures.vtx.entry_checks import CHECKS, NOT_CHECKED, NOT_MODELLED
 
-from ..controls import NamedBits, exit_reasons, find_bit
+from ..controls import INSTRUCTION_ERRORS, NamedBits, exit_reasons, find_bit
 from ..evaluation import reads
 from ..fields import FIELDS, Field, UnknownField, find
 from .bits import bits_of
@@ -38,7 +38,7 @@ def explain(subject: str) -> list[Explanation]:
     """
     subject = subject.strip()
     wanted = subject.upper()
-    found = _check(wanted) or _field(subject) or _bits(subject) or _exit_reason(wanted)
+    found = _check(wanted) or (_field(subject) + _numbered(wanted)) or _bits(subject) or _exit_reason(wanted)
     if found:
         return found
     names = [*CHECKS, *NOT_CHECKED, *NOT_MODELLED, *FIELDS, *exit_reasons().values(), *_bit_names()]
@@ -46,6 +46,11 @@ def explain(subject: str) -> list[Explanation]:
     beginning = [name for name in names if wanted and name.startswith(wanted)][:4]
     hint = f": did you mean {', '.join(near or beginning)}?" if near or beginning else ""
     raise UnknownSubject(f"no check, field or bit is called {subject[:60]!r}{hint}")
+
+
+def _numbered(wanted: str) -> list[Explanation]:
+    """What a number means beside the encoding of a field."""
+    return _exit_reason(wanted) if wanted[:1].isdigit() else []
 
 
 def _check(wanted: str) -> list[Explanation]:
@@ -140,11 +145,56 @@ def _mentioning(field_id: str, bits: NamedBits) -> list[str]:
     ]
 
 
+_CAUSES = {
+    33: "usual causes: reserved bits or widths of CR0, CR3, CR4, RFLAGS; access rights of a segment; an event injected "
+    "where it cannot be; `popek vmcs check` names the check, from a dump",
+    34: "usual causes: an entry of the VM-entry MSR-load area that WRMSR refuses; the qualification is its number",
+    41: "a machine check while the guest was entered: look into the machine-check log",
+}
+_ERROR_CAUSES = {
+    4: "VMLAUNCH of a VMCS that is launched: VMCLEAR it first, or use VMRESUME",
+    5: "VMRESUME of a VMCS that is not launched: use VMLAUNCH first",
+    7: "usual causes: a control that the capability MSRs do not allow, an address that is not aligned, controls that "
+    "need one another, the event to inject",
+    8: "usual causes: host selectors with RPL or TI bits, TR or CS 0, CR0 or CR4 against the fixed bits, EFER against "
+    "'host address-space size', bases that are not canonical",
+    26: "the instruction follows MOV SS or POP SS",
+}
+
+
 def _exit_reason(wanted: str) -> list[Explanation]:
+    """An exit reason by name or number, with bit 31 or without; and the VM-instruction error of the same number."""
     for number, name in exit_reasons().items():
-        if wanted in {name, f"EXIT_REASON_{name}", f"REASON {number}", str(number)}:
-            return [Explanation(name, "basic exit reason", (("number", f"{number} ({number:#x})"),))]
-    return []
+        if wanted in {name, f"EXIT_REASON_{name}", f"REASON {number}"}:
+            return [_reason(number, name)]
+    try:
+        number = int(wanted, 16 if wanted.startswith("0X") else 10)
+    except ValueError:
+        return []
+    found: list[Explanation] = []
+    failed = bool(number >> 31 & 1)
+    basic = number & 0xFFFF if failed else number
+    if basic in exit_reasons():
+        found.append(_reason(basic, exit_reasons()[basic], failed=failed))
+    if not failed and number in INSTRUCTION_ERRORS:
+        rows = [("means", INSTRUCTION_ERRORS[number]), ("number", str(number))]
+        if number in _ERROR_CAUSES:
+            rows.append(("cause", _ERROR_CAUSES[number]))
+        found.append(Explanation(f"VM-instruction error {number}", "VMfailValid", tuple(rows)))
+    if number in (0xFFFF_FFFF, (1 << 64) - 1):
+        row = ("next", "this is AMD's: ask `popek vmcb explain -- -1`")
+        return [Explanation("VMEXIT_INVALID", "exit code of AMD's VMRUN", (row,))]
+    return found
+
+
+def _reason(number: int, name: str, *, failed: bool = False) -> Explanation:
+    rows = [("number", f"{number} ({number:#x})")]
+    if failed:
+        rows.append(("bit 31", "the VM entry failed: guest state, or what is loaded with it"))
+    if number in _CAUSES:
+        rows.append(("cause", _CAUSES[number]))
+    kind = "VM-entry failure" if number in _CAUSES else "basic exit reason"
+    return Explanation(name, kind, tuple(rows))
 
 
 def _bit_names() -> list[str]:

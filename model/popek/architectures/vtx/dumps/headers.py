@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .kinds import HEX, Kind, ignore, number
-from .model import DumpBuilder, DumpError
+from .model import DumpBuilder
 
 
 def _kvm_header(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
@@ -21,9 +21,12 @@ def _kvm_parameter(builder: DumpBuilder, match: re.Match[str], line: int) -> Non
 def _hardware_error(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     value = number(match["value"])
     builder.report("hardware_error", value)
+    if value in _VMEXIT_INVALID:
+        builder.amd = builder.amd or line
+        return
     if value >> 31:
         builder.imply("EXIT_REASON", value & 0xFFFF_FFFF, line)
-    elif value:
+    else:
         builder.imply("VM_INSTRUCTION_ERROR", value, line)
 
 
@@ -52,6 +55,12 @@ def _xen_place(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.report(match["what"].lower(), match["number"])
 
 
+def _xen_request(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    # The debug key prints the VMCSs of virtual processors that run; a failed entry has another heading.
+    builder.format = builder.format or "Xen"
+    builder.entered = True
+
+
 def _xen_msr(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.report(
         "failed_msr_load",
@@ -63,8 +72,11 @@ def _event(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.report("event", match["text"].strip())
 
 
+_VMEXIT_INVALID = (0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF)
+
+
 def _svm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
-    raise DumpError("this is an AMD VMCB (dump_vmcb), not a VMCS", line)
+    builder.amd = builder.amd or line
 
 
 KINDS = (
@@ -72,7 +84,7 @@ KINDS = (
     Kind(r".*set kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
     Kind(rf".*KVM: entry failed, hardware error (?P<value>{HEX})", _hardware_error),
     Kind(
-        r"(?:.{0,80}?(?P<vcpu>d\d+v\d+).{0,80}?)?vmentry failure \(reason (?P<reason>0x[0-9a-f]+)\): "
+        r"(?:.{0,80}?(?P<vcpu>d\d+v\d+).{0,80}?)?vmentry failure \(reason (?P<reason>0x[0-9a-f]+) ?\): "
         r"(?P<text>.*)",
         _xen_failure,
         starts=True,
@@ -91,7 +103,8 @@ KINDS = (
     Kind(r"\s*(?P<what>VCPU) (?P<number>\d+)$", _xen_place, starts=True),
     Kind(r"\s*msr (?P<msr>[0-9a-f]{8}) val (?P<value>[0-9a-f]{16})(?P<rest>.*)", _xen_msr),
     Kind(r"(?P<text>domain_crash called from .*)", _event),
+    Kind(r"\s*\*{4,} VMCS Areas \*{4,}$", _xen_request),
     Kind(r"\s*\*{4,}(?: VMCS Areas?(?: \*{4,})?)?$", ignore),
     Kind(r"\s*sel\s+attr\s+limit\s+base$", ignore),
-    Kind(r"VMC[SB] .*VMRUN|VMCB Control Area:", _svm),
+    Kind(r".{0,200}?(?:VMC[SB] .*VMRUN|VMCB (?:Control|State Save) Area:|kvm_amd\.dump_invalid_vmcb)", _svm),
 )

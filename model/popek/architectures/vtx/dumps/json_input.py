@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..fields import FIELDS, UnknownField, by_encoding, find
+from ..vmcs import Launch
 from .model import Dump, DumpError, printable
 
-_KEYS = ("name", "fields", "capabilities", "default", "memory")
+_KEYS = ("name", "fields", "capabilities", "default", "memory", "launch")
+_OF_OURS = ("violates", "check", "flip", "schema")
+"""Keys that `popek vmcs generate` adds; they are kept beside the verdict."""
 _MASKS: dict[str, tuple[str, int]] = {id_: (id_, field.mask) for id_, field in FIELDS.items()}
 _U64 = (1 << 64) - 1
 
@@ -145,6 +149,9 @@ def read_object(value: object, name: str, line: int) -> Dump:
     if not isinstance(given, dict):
         what = "no key 'fields'" if given is None else f"'fields' is {_show(given)}"
         raise DumpError(f'{what}: expected an object such as {{"GUEST_CR0": "0x80000031"}}', line)
+    for key in value:
+        if key not in _KEYS and key not in _OF_OURS:
+            raise DumpError(_unknown_key(key, "", _KEYS), line)
     fields = given if isinstance(given, _Checked) else _fields(given, line)
     default = value.get("default")
     own = value.get("name")
@@ -159,7 +166,65 @@ def read_object(value: object, name: str, line: int) -> Dump:
         capabilities=_capabilities(value.get("capabilities"), line),
         default=None if default is None else _word(default, "default", _U64, line),
         memory=_memory(value.get("memory"), line),
+        launch=_launch(value.get("launch"), line),
     )
+
+
+def _unknown_key(key: str, place: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
+    return f"{place}unknown key {_show(key)}: {hint}"
+
+
+_INSTRUCTIONS = ("VMLAUNCH", "VMRESUME")
+_STATES = ("clear", "launched")
+_NO_VMCS = (1 << 64) - 1
+_FLAGS = {
+    "mov_ss_blocking": "mov_ss_blocking",
+    "smm": "in_smm",
+    "efer_lma": "efer_lma",
+    "x2apic": "x2apic",
+    "vmx_root": "vmx_root",
+    "shadow_vmcs": "shadow_vmcs",
+    "trace_enabled": "trace_enabled",
+    "vmxoff_since_launch": "vmxoff_since_launch",
+}
+_LAUNCH_KEYS = ("instruction", "state", "current_vmcs", "vmxon_pointer", "cpl", *_FLAGS)
+
+
+def _launch(value: object, line: int) -> Launch | None:
+    """What the processor does: ``{"instruction": "VMRESUME", "state": "launched", "current_vmcs": "0x5000"}``.
+
+    A current VMCS of all ones is none.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise DumpError(
+            f'\'launch\' is {_show(value)}: expected an object such as {{"instruction": "VMRESUME"}}', line
+        )
+    given: dict[str, Any] = {}
+    for key, item in value.items():
+        if key in ("instruction", "state"):
+            allowed = _INSTRUCTIONS if key == "instruction" else _STATES
+            if item not in allowed:
+                raise DumpError(f"launch: {key}: expected {' or '.join(allowed)}, found {_show(item)}", line)
+            given["launch_state" if key == "state" else key] = item
+        elif key in ("current_vmcs", "vmxon_pointer"):
+            address = _word(item, f"launch: {key}", _U64, line)
+            if key == "current_vmcs" and address == _NO_VMCS:
+                given["has_current_vmcs"] = False
+            else:
+                given[key] = address
+        elif key == "cpl":
+            given[key] = _word(item, "launch: cpl", 3, line)
+        elif key in _FLAGS:
+            if item not in (0, 1):
+                raise DumpError(f"launch: {key}: expected 0 or 1, found {_show(item)}", line)
+            given[_FLAGS[key]] = bool(item)
+        else:
+            raise DumpError(_unknown_key(key, "launch: ", _LAUNCH_KEYS), line)
+    return Launch(**given)
 
 
 def _fields(given: Mapping[str, Any], line: int) -> dict[str, int]:
@@ -184,8 +249,8 @@ def _fields(given: Mapping[str, Any], line: int) -> dict[str, int]:
 
 
 def _reported(value: Mapping[str, Any], line: int) -> dict[str, str]:
-    """Keep keys that mean nothing here, so that a caller can match verdicts with its own data."""
-    others = {key: item for key, item in value.items() if key not in _KEYS}
+    """Keep what `popek vmcs generate` says beside a VMCS."""
+    others = {key: item for key, item in value.items() if key in _OF_OURS}
     return {f"input_{printable(key)}": json.dumps(item)[:200] for key, item in others.items()}
 
 

@@ -29,6 +29,7 @@ def _haxm_event(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.report("event", match["text"].strip())
     if "triple fault" in match["text"].lower():
         builder.imply("EXIT_REASON", _TRIPLE_FAULT, line)
+        builder.entered = True
 
 
 def _plain_field(name: str) -> tuple[str, bool] | None:

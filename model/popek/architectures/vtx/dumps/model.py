@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from ..vmcs import Launch
+
 
 class DumpError(Exception):
     """An input that cannot be read: `message` is one line, `line` counts from 1 (0: the file as a whole)."""
@@ -42,7 +44,8 @@ class Dump:
 
     `fields` and `lines` (the line each field was read from) are keyed by field id. `reported` holds what
     is said beside the fields (header lines, saved registers, MSR lists), by snake-case name. `capabilities`
-    is a preset name, a mapping as in the JSON input, or None.
+    is a preset name, a mapping as in the JSON input, or None. `entered` tells that the text says, beside the
+    fields, that the last entry succeeded; `launch` what the processor does, where JSON says it.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Dump:
     capabilities: str | Mapping[str, object] | None = None
     default: int | None = None
     memory: tuple[tuple[int, int, int], ...] = ()
+    entered: bool = False
+    launch: Launch | None = None
 
 
 @attrs.define
@@ -72,6 +77,9 @@ class DumpBuilder:
     remarks: list[Remark] = attrs.field(factory=list)
     capabilities: dict[str, object] = attrs.field(factory=dict)
     upper_halves: dict[str, tuple[int, int]] = attrs.field(factory=dict)
+    entered: bool = False
+    amd: int = 0
+    contradicted: dict[str, str] = attrs.field(factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -79,13 +87,17 @@ class DumpBuilder:
         return not (self.fields or self.implied or self.upper_halves)
 
     def set(self, field: str, value: int, line: int) -> None:
-        """Record a printed field; a second, different value is an error that names both lines."""
+        """Record a printed field; of two different values neither is taken, and a remark names both lines."""
+        if field in self.contradicted:
+            return
         if field in self.fields:
             if self.fields[field] != value:
-                raise DumpError(
-                    f"{field} is {value:#x} here but {self.fields[field]:#x} on line {self.lines[field]}: "
-                    "keep one dump per file, or separate them by a line '*** Guest State ***'",
+                earlier = self.fields.pop(field)
+                self.contradicted[field] = "twice"
+                self.remark(
                     line,
+                    f"{field} is {value:#x} here but {earlier:#x} on line {self.lines.pop(field)}: neither is taken; "
+                    "keep one dump per file, or separate them by a line '*** Guest State ***'",
                 )
             return
         self.fields[field] = value
@@ -120,6 +132,8 @@ class DumpBuilder:
         """Return the finished dump; values that only follow from other lines fill the gaps."""
         for field, (upper, line) in self.upper_halves.items():
             lower = self.fields.get(field)
+            if field in self.contradicted:
+                continue
             if lower is None:
                 self.remark(line, f"{field}: only its upper half ({upper:#x}) is printed")
             elif lower >> 32 not in {0, upper}:
@@ -129,7 +143,7 @@ class DumpBuilder:
             else:
                 self.fields[field] = upper << 32 | lower & 0xFFFF_FFFF
         for field, (value, line) in self.implied.items():
-            if field not in self.fields:
+            if field not in self.fields and field not in self.contradicted:
                 self.fields[field] = value
                 self.lines[field] = line
         return Dump(
@@ -142,4 +156,5 @@ class DumpBuilder:
             unrecognised=tuple(self.unrecognised),
             remarks=tuple(self.remarks),
             capabilities=self.capabilities or None,
+            entered=self.entered,
         )

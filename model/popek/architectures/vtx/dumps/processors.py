@@ -16,6 +16,7 @@ from ..capabilities import Capabilities
 from ..capability_limits import plain
 from ..evaluation import asks
 from ..identity import by_identity
+from ..inference import evidence, with_evidence
 from ..verdict import Failure, Suspect, Undecided, Verdict, verdict_of_many
 from ..vmcs import Vmcs
 
@@ -27,12 +28,14 @@ _OF_THE_PROCESSOR = ("MSR ", "CPUID ", "maxphyaddr", "linear_address_width")
 class Judgement:
     """A verdict with its suspects: undecided checks that fail on a plain processor.
 
-    `suspects_explain` says whether the suspects would account for what the dump reports.
+    `suspects_explain` says whether the suspects would account for what the dump reports; `inferred`, in words,
+    what the VMCS itself shows of the processor.
     """
 
     verdict: Verdict
     suspects: tuple[Failure, ...] = ()
     suspects_explain: bool = False
+    inferred: tuple[str, ...] = ()
 
     @property
     def complete(self) -> Verdict:
@@ -52,6 +55,18 @@ class Processor:
         self.known = known
         self._vmcs: Vmcs | None = None
         self._verdicts = verdict_of_many(iter(self._taken, None), known)
+        self._shown: dict[int, tuple[Processor, tuple[str, ...]]] = {}
+
+    def shown_by(self, vmcs: Vmcs) -> tuple[Processor, tuple[str, ...]]:
+        """This processor with what a VMCS shows of it, and that in words."""
+        bits = evidence(vmcs)
+        if not bits:
+            return self, ()
+        found = self._shown.get(bits)
+        if found is None:
+            known, words = with_evidence(self.known, bits)
+            found = self._shown[bits] = (Processor(known) if words else self), words
+        return found
 
     def _taken(self) -> Vmcs | None:
         return self._vmcs
@@ -79,11 +94,12 @@ def _waiting(undecided: tuple[Undecided, ...]) -> frozenset[str]:
 
 def judge_any(vmcs: Vmcs, processor: Processor) -> Judgement:
     """Judge a VMCS for a processor of which little or nothing may be known."""
+    processor, inferred = processor.shown_by(vmcs)
     verdict = processor.judge(vmcs)
     waiting = _waiting(verdict.undecided)
     if not waiting:
-        return Judgement(verdict)
+        return Judgement(verdict, inferred=inferred)
     likely = processor.plain.judge(vmcs)
     suspects = tuple(item for item in likely.failed if item.id in waiting)
     explain = bool(suspects) and not verdict.failed and likely.explains_report == "yes"
-    return Judgement(verdict, suspects, explain)
+    return Judgement(verdict, suspects, explain, inferred)

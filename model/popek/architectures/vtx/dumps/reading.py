@@ -6,12 +6,16 @@ import re
 
 import attrs
 
+from popek.architectures.logs import Line, decoded, unwrap
+
 from . import headers, listings, registers
 from .kinds import Kind
 from .listings import unknown_name
 from .model import Dump, DumpBuilder, DumpError
 from .scanner import Scanner
-from .wrappers import Line, unwrap
+
+_INTELS = ("Linux KVM", "Xen", "HAXM", "bhyve", "NoirVisor", "Jailhouse", "VirtualBox")
+"""Formats that only a VMCS has."""
 
 _MAX_BYTES = 64 << 20
 _LONGEST_LINE = 2000
@@ -50,21 +54,21 @@ def decode(data: bytes) -> str:
         raise DumpError(
             f"{len(data) >> 20} MiB is too large for a dump (the limit is {_MAX_BYTES >> 20} MiB)"
         )
-    if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
-        data = data.decode("utf-16", errors="replace").encode()
-    if not data.strip():
+    text = decoded(data)
+    if not text.strip():
         raise DumpError("the input is empty")
-    if b"\0" in data:
-        line = data[: data.index(b"\0")].count(b"\n") + 1
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
         raise DumpError("this is a binary file: expected the text of a dump, or JSON", line)
-    return data.decode("utf-8", errors="replace")
+    return text
 
 
 def _try_json(text: str, name: str) -> list[Dump] | None:
     """Read JSON; None if the text only looks like it (`[ 12.3] *** Guest State ***`)."""
     from .json_input import read_json
 
-    if text.lstrip("\ufeff \t\r\n")[:1] == "[" and "{" not in text[:4096]:
+    # An array of VMCSs begins with an object; a log with a time in brackets.
+    if not re.match(r"[\ufeff\s]*(?:\{|\[\s*(?:[\{\[\]\"]|\Z))", text):
         return None
     return read_json(text, name)
 
@@ -78,12 +82,18 @@ def read_text(text: str, name: str) -> list[Dump]:
     builders: list[DumpBuilder] = []
     for lines in unwrap(text):
         builders += _read_lines(lines)
+    amd = next((builder.amd for builder in builders if builder.amd), 0)
+    if amd and not any(builder.format in _INTELS for builder in builders):
+        raise DumpError("this is an AMD VMCB, not a VMCS: give it to `popek vmcb check`", amd)
     filled = [builder for builder in builders if not builder.empty]
     if not filled:
         raise _nothing(builders, text)
     for builder in builders:
         if builder not in filled:
             _merge(filled[0], builder)
+    for builder in filled:
+        # The debug key prints one VMCS after the other.
+        builder.entered = builder.entered or (filled[0].entered and builder.format == "Xen")
     names = [name if len(filled) == 1 else f"{name}#{number}" for number in range(1, len(filled) + 1)]
     return [builder.build(dump_name) for builder, dump_name in zip(filled, names, strict=True)]
 
@@ -92,8 +102,19 @@ def _merge(into: DumpBuilder, other: DumpBuilder) -> None:
     into.unrecognised += other.unrecognised
     into.remarks += other.remarks
     into.capabilities |= other.capabilities
+    into.entered = into.entered or other.entered
+    into.implied = other.implied | into.implied
     for key, value in other.reported.items():
         into.report(key, value)
+
+
+_ELSEWHERE = (
+    (
+        r"VERR_VMX_|VERR_HM_",
+        "VirtualBox: give the whole VBox.log, which has the fields and the capability MSRs",
+    ),
+    (r"Hyper-V|hvix64|\bVMWP\b", "Hyper-V prints no VMCS: its event log names the state that was refused"),
+)
 
 
 def _nothing(builders: list[DumpBuilder], text: str) -> DumpError:
@@ -102,6 +123,9 @@ def _nothing(builders: list[DumpBuilder], text: str) -> DumpError:
     for builder in builders:
         for remark in builder.remarks:
             return DumpError(remark.text, remark.line)
+    for pattern, hint in _ELSEWHERE:
+        if re.search(pattern, text):
+            return DumpError(f"no VMCS field here: {hint}")
     count = text.count("\n") + 1
     return DumpError(
         f"no VMCS field in {count} line{'s' * (count != 1)}: expected a Linux KVM or Xen dump, "

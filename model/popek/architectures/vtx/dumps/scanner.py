@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from popek.architectures.logs import Line
+
 from ..fields import FIELDS
 from .layouts import (
     AMBIGUOUS,
@@ -24,7 +26,6 @@ from .layouts import (
     sysenter_words,
 )
 from .model import DumpBuilder, DumpError
-from .wrappers import Line
 
 
 def _alternatives(words: set[str]) -> str:
@@ -59,7 +60,66 @@ _XEN_SEGMENT = re.compile(r"\s+([0-9a-f]{4,})\s+([0-9a-f]{5,8})\s+([0-9a-f]{8})\
 _XEN_TABLE = re.compile(r"\s+([0-9a-f]{8})\s+([0-9a-f]{16})(?!\S)")
 _PARENTHESES = re.compile(r"\s*\(([^()\n]*)\)")
 _HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]+)\Z")
+_WORDS = frozenset({"reason", "qualification", *(f"target{n}" for n in range(4)), "sel", "attr", *_HEADED})
+_WORDS |= {"limit", "base"}
+"""Keys that other lines of a log use, too."""
+
 _PARENTHESISED = frozenset({"RSP", "RIP", "RFLAGS", "EFER"})
+
+
+_WIDTHS = {key: word.digits for words in (CONTROL, HOST, GUEST) for key, word in words.items()} | {
+    key: word.digits for _, words in GROUPS.values() for key, word in words.items()
+}
+_WIDTHS |= {"sel": 4, "attr": 5, "limit": 8, "base": 16}
+_CUT_VALUE = re.compile(
+    rf"(?<![\w.:|-])(?P<key>{_alternatives(set(_WIDTHS))})\s*=\s*(?:0x)?(?P<digits>[0-9a-f]*)\Z"
+)
+_CUT_ADDRESS = re.compile(r"CS:RIP\s*=\s*(?P<selector>[0-9a-f]*)(?P<address>:[0-9a-f]*)?\Z")
+_CUT_ROW = re.compile(
+    rf"(?<!\w)(?P<register>{'|'.join((*SEGMENT_REGISTERS, *TABLE_REGISTERS))}):(?P<numbers>(?:\s+[0-9a-f]+)+)\Z"
+)
+_CUT_WORD = re.compile(r"[A-Za-z_-]+\Z")
+_HEAD = re.compile(r"[0-9a-f]+(?!\w)")
+_HEAD_WORD = re.compile(r"[A-Za-z_-]+")
+_ALL_WORDS = frozenset(
+    word for key in (*_KEYS, *_HEADINGS) for word in re.split(r"[^A-Za-z_-]+", key) if word
+)
+
+
+def rejoined(lines: list[Line]) -> list[Line]:
+    """Bring together numbers and words that a terminal broke at its last column."""
+    found: list[Line] = []
+    for line in lines:
+        if found and (_straddles(found[-1].text, line.text)):
+            found[-1] = attrs.evolve(found[-1], text=found[-1].text + line.text)
+        else:
+            found.append(line)
+    return found
+
+
+def _straddles(before: str, after: str) -> bool:
+    """Whether the end of a line and the beginning of the next are one number or one word."""
+    if not before or not after:
+        return False
+    if re.search(r"=\s*0\Z", before[-10:]) and re.match(r"x[0-9a-f]{2}", after):
+        return True
+    head = _HEAD.match(after)
+    if head and (cut := _CUT_ADDRESS.search(before[-60:])):
+        digits, wanted = (cut["address"][1:], 16) if cut["address"] else (cut["selector"], 4)
+        rest = head[0] if cut["address"] else head[0][: after.find(":")]
+        return len(digits) < wanted == len(digits) + len(rest)
+    if head and (cut := _CUT_VALUE.search(before[-60:])) and not before.endswith("="):
+        wanted = _WIDTHS[" ".join(cut["key"].split())]
+        return len(cut["digits"]) < wanted == len(cut["digits"]) + len(head[0])
+    if head and (row := _CUT_ROW.search(before)):
+        numbers = row["numbers"].split()
+        widths = (8, 16) if row["register"] in TABLE_REGISTERS else (4, 5, 8, 16)
+        if len(numbers) <= len(widths):
+            return len(numbers[-1]) < widths[len(numbers) - 1] == len(numbers[-1]) + len(head[0])
+    tail, word = _CUT_WORD.search(before), _HEAD_WORD.match(after)
+    if tail and word:
+        return tail[0] + word[0] in _ALL_WORDS and not (tail[0] in _ALL_WORDS or len(tail[0]) == len(before))
+    return False
 
 
 @attrs.frozen
@@ -96,9 +156,11 @@ class Scanner:
     _starts: list[int] = attrs.field(factory=list)
     _numbers: list[int] = attrs.field(factory=list)
     _last: int = 0
+    _broken: bool = False
 
     def scan(self, lines: list[Line], *, at_end: bool) -> None:
         """Read a run of lines; `at_end` says that nothing follows, so that a cut last value is no error."""
+        lines = rejoined(lines)
         self._text = "\n".join(line.text for line in lines)
         self._numbers = [line.number for line in lines]
         self._starts = []
@@ -110,8 +172,17 @@ class Scanner:
         self._last = len(self._text.rstrip()) if at_end else -1
         while match := _TOKEN.search(self._text, position):
             self._residue(position, match.start())
+            if match["key"] and self._behind_words(position, match.start()):
+                self._residue(match.start(), match.end())
+                position = match.end()
+                continue
             position = self._token(match)
         self._residue(position, len(self._text))
+
+    def _behind_words(self, position: int, start: int) -> bool:
+        """Whether words that mean nothing here stand before a key on its line: then it is part of a sentence."""
+        before = self._text[max(position, self._text.rfind("\n", 0, start) + 1) : start]
+        return re.search(r"\w", before) is not None
 
     def finish(self) -> None:
         """Decide the words that no section claimed: nothing else is known, so they are the guest's."""
@@ -213,6 +284,7 @@ class Scanner:
 
     def _key(self, match: re.Match[str]) -> int:
         key, value, end = " ".join(match["key"].split()), match["value"], match.end()
+        self._broken = "\n" in match[0]
         place = self._place(match.start("value"), end)
         aside = None
         if key in _PARENTHESISED and (note := _PARENTHESES.match(self._text, end)):
@@ -230,6 +302,8 @@ class Scanner:
         else:
             self._words = {}
             section = self._section_of(key)
+            if section is None and key in HOST and not self.section:
+                self._unclear(place)
             if section is None or not _is_numeric(value) or self._is_prose(key, section, value, place):
                 self._residue(match.start(), end)
             elif section == "":
@@ -238,18 +312,31 @@ class Scanner:
                 self._free_word(section, key, value, place, aside)
         return end
 
+    def _unclear(self, place: _Place) -> None:
+        """A register that only the host part has, without the heading: the words before it are nobody's."""
+        for word in self._pending:
+            self.builder.unrecognise(word.place.line, f"{word.key} = {word.value}")
+        if self._pending:
+            self.builder.remark(place.line, "no section heading: what looks like the host part is not read")
+        self._pending = []
+
     def _section_of(self, key: str) -> str | None:
         """Return the section a word belongs to: None if it means nothing here, empty if still unknown."""
         if key in SECTIONS.get(self.section, {}):
             return self.section
         if key in AMBIGUOUS:
             return None if self.section else ""
-        return next((name for name, words in SECTIONS.items() if key in words), None)
+        # What no heading makes the host's is not the host's: a guest has the same registers.
+        return next((name for name, words in SECTIONS.items() if key in words and name != "host"), None)
 
     def _is_prose(self, key: str, section: str, value: str, place: _Place) -> bool:
-        """Whether a value of the wrong width stands outside any section: then it is no part of a dump."""
+        """Whether a value of the wrong width is no part of a dump: outside any section, or far too short."""
         word = SECTIONS[section or "guest"][key]
-        return not self.section and not place.is_last and not _fits(word.digits, value)
+        if place.is_last or _fits(word.digits, value):
+            return False
+        match = _HEX.match(value)
+        short = match is not None and 2 * len(match[1]) < word.digits
+        return not self.section or (short and key in _WORDS)
 
     def _free_word(self, section: str, key: str, value: str, place: _Place, aside: str | None) -> None:
         if section != self.section:
@@ -287,6 +374,12 @@ class Scanner:
         """Return the digits of a value, or an empty string if it is the cut end of the dump."""
         if digits := _fits(expected, text):
             return digits
+        match = _HEX.match(text)
+        foreign = key in _WORDS and match is not None and 2 * len(match[1]) < expected
+        if (self._broken or foreign) and not place.is_last:
+            # Nothing says that what stands on the next line is this value.
+            self.builder.unrecognise(place.line, f"{key} = {text}")
+            return ""
         found = f"found {text[:40]!r}" if text else "found nothing"
         self._bad(place, f"{key}: expected {expected} hexadecimal digits, {found}")
         return ""

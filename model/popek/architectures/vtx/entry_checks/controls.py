@@ -239,6 +239,8 @@ check(
     _NEEDS_EPT.format("VMFUNC_CONTROLS", "'EPTP switching' (bit 0)"),
 )
 _page("CTL-VMFUNC-03", (control("sec", 13), EPTP_SWITCHING), "EPTP_LIST_ADDR")
+_page("CTL-PASID-01", (control("sec", 21),), "LOW_PASID_DIR")
+_page("CTL-PASID-02", (control("sec", 21),), "HIGH_PASID_DIR")
 _page("CTL-SHADOW-01", (control("sec", 14),), "VMREAD_BITMAP")
 _page("CTL-SHADOW-02", (control("sec", 14),), "VMWRITE_BITMAP")
 _page("CTL-VE-01", (control("sec", 18),), "VE_INFO_ADDR")

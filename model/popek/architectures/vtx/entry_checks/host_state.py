@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from popek.architectures.vtx.view import canonical, fixed, implies, memory_types, off, on
+from popek.architectures.vtx.view import canonical, either, fixed, implies, memory_types, off, on, one_of
 
 from .registry import INTEL64, Condition, Group, Outcome, checker, control, fails, no_check
 
@@ -225,7 +225,14 @@ check(
     lambda v: on(v.HOST_CR4, 5),
     "{HOST_CR4}: PAE (bit 5) must be 1 for a 64-bit host",
 )
-_canonical("HOST-ASZ-09", HOST_64, "HOST_RIP")
+check(
+    "HOST-ASZ-09",
+    (HOST_64,),
+    lambda v: canonical(v, v.HOST_RIP),
+    CANONICAL.format("HOST_RIP") + " and, on some processors, with those that HOST_CR4.LA57 (bit 12) gives",
+    # Canonical with 57 bits and not with 48: processors differ on whether CR4.LA57 of the host has a say.
+    doubt=lambda v: either(one_of(v.HOST_RIP >> 47, (0, 0x1_FFFF)), lambda: on(v.HOST_CR4, 12)),
+)
 no_check("HOST-ASZ-10", "any value of HOST_RSP is accepted")
 check(
     "HOST-ASZ-11",

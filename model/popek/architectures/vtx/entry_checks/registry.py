@@ -88,7 +88,9 @@ class Check:
         certainty: see `Certainty`.
         doubt: a further predicate; a state that passes `holds` and not this one fails on some processors.
         tolerated: where a state that violates `holds` enters on some processors.
-        first_bad: the number of the MSR-load entry that fails, which is the exit qualification.
+        numbers: of the MSR-load entries that may be the one that fails, which is the exit qualification: those
+            before the first that fails for certain of which something is unknown, then that one.
+        note: what the message goes on with, such as which entry fails; empty if there is nothing to say.
     """
 
     id: str
@@ -100,7 +102,8 @@ class Check:
     certainty: Certainty
     doubt: Callable[[View], Decision] | None = None
     tolerated: Callable[[View], Decision] | None = None
-    first_bad: Callable[[View], int] | None = None
+    numbers: Callable[[View], tuple[int, ...]] | None = None
+    note: Callable[[View], str] | None = None
 
     @property
     def section(self) -> str:
@@ -168,10 +171,11 @@ def checker(group: Group) -> Callable[..., None]:
         certainty: Certainty = "must",
         doubt: Callable[[View], Decision] | None = None,
         tolerated: Callable[[View], Decision] | None = None,
-        first_bad: Callable[[View], int] | None = None,
+        numbers: Callable[[View], tuple[int, ...]] | None = None,
+        note: Callable[[View], str] | None = None,
     ) -> None:
         _checks[_new(check_id)] = Check(
-            check_id, group, gates, holds, message, outcome, certainty, doubt, tolerated, first_bad
+            check_id, group, gates, holds, message, outcome, certainty, doubt, tolerated, numbers, note
         )
 
     return check

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from popek.architectures.x86.registers import Cr0
+from popek.kernel.assistance import AssistanceError, Ownable
 from popek.kernel.memory import Memory
 from popek.kernel.words import FALSE, Word, ite
 
@@ -23,21 +24,29 @@ from ...ia32.state import (
 from .non_root import CR0_FIXED, CR0_PAGED, CR4_FIXED
 from .state import VmxIa32
 
-OWNABLE: Final[Mapping[str, str]] = {
-    "time": "the time-stamp counter; the guest has a clock of its own",
-    "cr3": "CR3 and the TLBs: shadow paging; without it the VMM has EPT",
-    "cr0": "every bit of CR0, not only those that VMX operation fixes",
-    "cr4": "every bit of CR4, not only CR4.VMXE",
-    "debug": "DR0 to DR3, DR6 and DR7",
-    "counters": "the performance counters",
-    "msrs": "every MSR but those that VM entry and exit switch (IA32_SYSENTER_CS, _ESP, _EIP) and IA32_TSC_AUX",
-    "apic": "IA32_APIC_BASE and the MSRs of the x2APIC",
-    "ports": "every I/O port",
-    "halt": "whether the processor rests",
-    "caches": "write-back of the caches, and CR0.CD and CR0.NW",
-    "interrupts": "external interrupts",
-    "nmis": "non-maskable interrupts",
+OWNABLE: Final[Mapping[str, Ownable]] = {
+    "time": Ownable("the time-stamp counter; the guest has a clock of its own", ("tsc", "msr")),
+    "cr3": Ownable(
+        "CR3 and the TLBs: shadow paging; without it the VMM has EPT", ("cr3", "tlb_stale", "cr0", "cr4")
+    ),
+    # Nobody can own all of CR0 or CR4: bits such as CR0.AM and CR4.UMIP work on instructions that never exit.
+    "cr0": Ownable("every bit of CR0, not only those that VMX operation fixes", alone=False),
+    "cr4": Ownable("every bit of CR4, not only CR4.VMXE", alone=False),
+    "debug": Ownable("DR0 to DR3, DR6 and DR7", ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")),
+    "counters": Ownable("the performance counters", ("pmc",)),
+    "msrs": Ownable(
+        "every MSR but those that VM entry and exit switch (IA32_SYSENTER_CS, _ESP, _EIP) and IA32_TSC_AUX",
+        ("msr",),
+    ),
+    "apic": Ownable("IA32_APIC_BASE and the MSRs of the x2APIC", ("msr",)),
+    "ports": Ownable("every I/O port", ("ports",)),
+    "halt": Ownable("whether the processor rests", ("halted",)),
+    "caches": Ownable("write-back of the caches, and CR0.CD and CR0.NW", ("cache_dirty", "cr0")),
+    "interrupts": Ownable("external interrupts"),
+    "nmis": Ownable("non-maskable interrupts", ("nmi_blocked",)),
 }
+TOUCHES: Final = ("cr0", "cr4", "non_root")
+"""Components of which something is the VMM's whatever it owns."""
 FEATURES: Final[Mapping[str, tuple[str, ...]]] = {
     "secondary.enable_rdtscp": ("RDTSCP", "RDPID"),
     "secondary.enable_invpcid": ("INVPCID",),
@@ -65,10 +74,6 @@ _PAGING_CR4: Final = sum(
 )
 _EVERY_CR0: Final = sum(1 << bits.low for name, bits in Cr0.fields() if name != "et")
 _EVERY_CR4: Final = sum(1 << bits.low for _, bits in Cr4.fields())
-
-
-class ProfileError(ValueError):
-    """A profile that does not exist; the message is one line."""
 
 
 @attrs.frozen
@@ -146,18 +151,11 @@ def profile(owns: Iterable[str], *, unrestricted: bool = False, hidden: Iterable
     """A profile by the names of what is owned.
 
     Raises:
-        ProfileError: a name that does not exist.
+        AssistanceError: an unrestricted guest of a VMM that owns CR3.
     """
     names = frozenset(owns)
-    for name in names:
-        if name not in OWNABLE:
-            import difflib
-
-            near = difflib.get_close_matches(name, OWNABLE, 2, 0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(OWNABLE)}"
-            raise ProfileError(f"nothing called {name!r} can be owned; {hint}")
     if unrestricted and "cr3" in names:
-        raise ProfileError("an unrestricted guest needs EPT, and owning cr3 means that there is none")
+        raise AssistanceError("an unrestricted guest needs EPT, and owning cr3 means that there is none")
     return Profile(names, unrestricted, hidden=frozenset(hidden))
 
 
@@ -203,15 +201,3 @@ def _shared(owned: Profile, name: str, mine: Memory, theirs: Memory) -> Memory:
         return ite(own, theirs.load(address), mine.load(address))
 
     return Memory(mine.address_width, mine.cell_width, cell)
-
-
-def owned_cell_changed(owned: Profile, name: str, before: Memory, after: Memory, where: Word) -> Word:
-    """Whether the cell at `where` is the VMM's and another than before (width 1)."""
-    if before is after or name not in owned.memories:
-        return FALSE
-    return owned.owns_cell(name, where) & (before.load(where) != after.load(where))
-
-
-def bits_changed(bits: int, before: Word, after: Word) -> Word:
-    """Whether one of these bits is another than before (width 1)."""
-    return (before ^ after) & Word(before.width, bits) != 0

@@ -5,47 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import attrs
-
+from popek.kernel.assistance import AssistanceError, Settings
 from popek_specs.vtx import rows, table
 
 from ..vmcs import Vmcs
-from .fidelity import CONTROLS
+from .arrangement import CONTROLS, COVERS
+from .ownership import FEATURES
 
 FIELDS: Final = {
     "pin": "PIN_CONTROLS", "primary": "PRIMARY_PROC_CONTROLS", "secondary": "SECONDARY_PROC_CONTROLS",
 }  # fmt: skip
 ACTIVATE_SECONDARY: Final = 1 << 31
-
-
-class SettingsError(ValueError):
-    """Settings cannot be had; the message is one line."""
-
-
-@attrs.frozen
-class Settings:
-    """How the controls are set.
-
-    Attributes:
-        controls: each of `CONTROLS`, as it takes effect.
-        masks: `cr0_mask` and `cr4_mask`, where they are known.
-        bitmaps: `io_bitmap` and `msr_bitmap`: 1 all ones but for what is passed through, 0 all zeros; missing
-            where nobody says.
-        notes: what a reader should know.
-    """
-
-    name: str
-    source: str
-    controls: Mapping[str, int]
-    masks: Mapping[str, int]
-    bitmaps: Mapping[str, int]
-    unrestricted: bool = False
-    notes: tuple[str, ...] = ()
-
-    @property
-    def ept(self) -> bool:
-        """Whether EPT is enabled."""
-        return bool(self.controls["secondary.enable_ept"])
 
 
 def bit_numbers() -> Mapping[str, int]:
@@ -66,7 +36,7 @@ def _hypervisor(row: Mapping[str, Any]) -> Settings:
     on = {f"{group}.{name.lower()}" for group in FIELDS for name in row[group]}
     if "primary.activate_secondary_controls" not in on:
         on = {name for name in on if not name.startswith("secondary.")}
-    return Settings(
+    return _settings(
         row["name"],
         row["source"],
         {name: int(name in on) for name in CONTROLS},
@@ -77,11 +47,43 @@ def _hypervisor(row: Mapping[str, Any]) -> Settings:
     )
 
 
+def _settings(
+    name: str,
+    source: str,
+    controls: Mapping[str, int],
+    masks: Mapping[str, int],
+    bitmaps: Mapping[str, int],
+    unrestricted: bool,
+    notes: tuple[str, ...],
+) -> Settings:
+    """Settings of the controls, as they take effect.
+
+    Args:
+        masks: `cr0_mask` and `cr4_mask`, where they are known.
+        bitmaps: `io_bitmap` and `msr_bitmap`: 1 all ones but for what is passed through, 0 all zeros; missing
+            where nobody says, and then taken to cover what is owned.
+        unrestricted: the guest may leave protected mode.
+    """
+    ept = bool(controls["secondary.enable_ept"])
+    return Settings(
+        name,
+        source,
+        {**controls, **dict.fromkeys(COVERS, 1), **bitmaps},
+        masks,
+        assume={"unrestricted": 1} if unrestricted and ept else {},
+        lacks=frozenset(name for name in FEATURES if not controls[name]),
+        # Without EPT the VMM cannot but own CR3.
+        excludes=("cr3",) if ept else (),
+        owns=() if ept else ("cr3",),
+        notes=notes,
+    )
+
+
 def of_vmcs(vmcs: Vmcs) -> Settings:
     """The settings in a VMCS; what the bitmaps hold is not in it.
 
     Raises:
-        SettingsError: a field that decides is not given.
+        AssistanceError: a field that decides is not given.
     """
     words: dict[str, int] = {}
     for group, field in FIELDS.items():
@@ -89,7 +91,7 @@ def of_vmcs(vmcs: Vmcs) -> Settings:
         if value is None and group == "secondary" and not words["primary"] & ACTIVATE_SECONDARY:
             value = 0
         if value is None:
-            raise SettingsError(f"{vmcs.name or 'VMCS'}: {field}: not given, and it decides what exits")
+            raise AssistanceError(f"{vmcs.name or 'VMCS'}: {field}: not given, and it decides what exits")
         words[group] = value
     if not words["primary"] & ACTIVATE_SECONDARY:
         words["secondary"] = 0
@@ -104,4 +106,4 @@ def of_vmcs(vmcs: Vmcs) -> Settings:
         notes.append(
             "the guest of this model has no x2APIC: what 'virtualize x2APIC mode' gives it is not judged"
         )
-    return Settings(vmcs.name or "VMCS", "dump", controls, masks, {}, leaves, tuple(notes))
+    return _settings(vmcs.name or "VMCS", "dump", controls, masks, {}, leaves, tuple(notes))

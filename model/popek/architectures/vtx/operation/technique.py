@@ -3,7 +3,7 @@
 The guest's kernel is at CPL 0, so the user mode of Theorem 1 is non-root operation at CPL 0, and its twin differs in
 `non_root` alone.  What VM entry and VM exit switch is no resource of the VMM's: of this machine's components, only
 what the ownership profile names is one.  Two things do not fit the paper's notion of a trap, and are decided in
-`fidelity`: a fault in non-root operation goes to the guest, not to the VMM, unless the exception bitmap says so; and
+`arrangement`: a fault in non-root operation goes to the guest, not to the VMM, unless the exception bitmap says so; and
 an instruction that works on a read shadow, or on the TSC offset, is critical by the letter and yet faithful.
 """
 
@@ -22,8 +22,8 @@ from popek.kernel.words import Word, ite
 
 from ...ia32.state import Ia32
 from . import machine as vmx
-from .exits import VM_EXIT
-from .fidelity import CONTROLS, COVERS, covered, exists_in_cr0
+from .arrangement import CONTROLS, COVERS, covered, exists_in_cr0, plain_guest, target
+from .arrangement import owned_leaves as owned_of_processor
 from .ownership import EVERYTHING, Profile, profile, virtual_machine
 from .state import VmxIa32
 
@@ -68,13 +68,8 @@ def owned_leaves(owned: Profile) -> tuple[str, ...]:
         leaf.name for leaf in VmxIa32.leaves
         if leaf.name not in processor and leaf.name not in ("nmi_blocked", "tsc_offset")
     ]  # fmt: skip
-    bits = [
-        leaf.name for leaf in Ia32.leaves
-        if leaf.component in ("cr0", "cr4") and getattr(owned, leaf.component) >> leaf.low & 1
-    ]  # fmt: skip
-    words = [leaf.name for leaf in Ia32.leaves if leaf.component in owned.words]
     pages = ("io_bitmap", "msr_bitmap", "vmread_bitmap", "vmwrite_bitmap", "virtual_apic")
-    return (*controls, *bits, *words, *owned.memories, *pages)
+    return (*controls, *owned_of_processor(owned), *pages)
 
 
 @cache
@@ -157,11 +152,11 @@ def technique(name: str) -> Technique[VmxIa32]:
         replaced=values,
         shadowed=tuple(n for n in values if n in kept or n.startswith(("dr6", "dr7"))),
         deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
-        guest=lambda state: (state.non_root == 0) & (state.reserved.size == 0) & (state.read_only.size == 0),
+        guest=plain_guest,
         private=lambda guest, private: exists_in_cr0(private.cr0.value),
         entries=TRAPS_ONLY,
         delivered=tuple(n for n in owned if n.startswith("exit_")),
-        to_the_guest=lambda vector: vector is not VM_EXIT,  # the exception bitmap is 0
+        target=target,
         keeps_hidden=True,  # VM exit and VM entry save and load the hidden parts (SDM vol. 3C, chapters 27, 28)
         source=SOURCE,
     )

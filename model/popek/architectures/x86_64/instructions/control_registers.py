@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from popek.architectures.x86.access import privileged, user_mode_instruction_prevention
-from popek.architectures.x86.exceptions import (
-    DB,
-    GP,
-    UD,
-)
-from popek.architectures.x86.registers import CR0_DEFINED
+from popek.architectures.x86.exceptions import DB, GP, UD
+from popek.architectures.x86.registers import CR0_DEFINED, DR6_DEFINED, DR6_FIXED
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat, ite
@@ -168,7 +164,7 @@ def declare(machine: Machine[X64]) -> None:
                 if value[63:32] != 0:
                     raise Fault(GP, 0)
                 if number == 6:
-                    cpu.dr6 = (value.truncate(32) & 0x0000E00F) | 0xFFFF0FF0
+                    cpu.dr6 = (value.truncate(32) & DR6_DEFINED) | DR6_FIXED
                 else:
                     cpu.dr7 = concat(value[31:16], Word(2, 0), value[13], Word(3, 1), value[9:0])
 

@@ -1,0 +1,234 @@
+"""What stands around a dump in a log: prefixes, quoting, mail and HTML encoding, several processors at once.
+
+Every reader of logs goes through this one, so that what a prefix is does not depend on the format behind it. A
+prefix is made of pieces that no dump's own lines have; a label of a dump (``DS:``) is never taken for a tag. What
+no log that we know writes is learnt from the headings of the dump.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+_QUOTED_PRINTABLE = re.compile(r"=3D\s*(?:0x)?[0-9a-f]|=(?:20|09)?$", re.IGNORECASE | re.MULTILINE)
+_ENCODED_EQUALS = re.compile(r"=3D", re.IGNORECASE)
+_ESCAPED = re.compile(r"=([0-9A-F]{2})")
+_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][AB0])")
+_HTML = re.compile(
+    r"&(?:nbsp|lt|gt|amp|quot|#\d+|#x[0-9a-f]+);|<br\s*/?>|</?(?:pre|div|p|span|code|td|tr)\b", re.IGNORECASE
+)
+_BREAK = re.compile(r"<br\s*/?>(?:\r?\n)?|</(?:p|div|tr|pre|li)\s*>(?:\r?\n)?", re.IGNORECASE)
+_TAG = re.compile(
+    r"</?(?:p|div|pre|span|code|td|th|tr|table|tbody|font|b|i|u|a|em|strong|tt|html|head|body|blockquote|ul|ol|li)"
+    r"(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
+_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
+
+_TAGS: Final = (
+    r"(?:kern(?:el)?|qemu[\w.-]*|libvirt\w*|virt\w*|xen\w*|vmkernel|vmunix|klogd|r?syslogd?|dmesg|netconsole|logger|"
+    r"systemd[\w-]*|kvm)"
+)
+"""Who writes to a log. A tag that is none of these and has no number may be a label of the dump, and stays."""
+
+_CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d+)?"
+_DATE: Final = rf"""
+      [^\W\d_]{{3,9}}\.?\ +\d{{1,2}}\ {_CLOCK}(?:\ \d{{4}})?           # syslog, journal, in any language
+    | \d{{1,2}}\.?\ [^\W\d_]{{3,9}}\.?\ (?:\d{{4}}\ )?{_CLOCK}         # day first
+    | \d{{1,2}}\u6708\ +\d{{1,2}}\u65e5?\ {_CLOCK}                     # month and day in Chinese and Japanese
+    # ISO; journal in full
+    | (?:[A-Z][a-z]{{2}}\ )?\d{{4}}-\d\d-\d\d[T\ _]{_CLOCK}(?:\ ?(?:Z|[+-]\d\d:?\d\d|[A-Z]{{3,5}}\b))?
+    | \d{{10}}\.\d{{6}}                                                # journal, seconds
+    | \d\d-\d\d\ {_CLOCK}                                              # month and day
+"""
+_AFTER_DATE: Final = rf"""
+    (?:
+      \ +(?:\d+\ +\d+\ +[VDIWEF]\ +)?                                  # process, thread and level of Android
+      (?:[A-Za-z0-9][\w.-]*\ +)?                                       # host
+      (?:[\w./()@-]+\[[\d.]+\]|{_TAGS})\ *:(?=\s|$)\s?                # tag
+    | \ +(?:cpu\d+:\d+\))                                              # ESXi
+    | [\ \t]+
+    | $
+    )
+"""
+
+# One alternative for each piece; stripped again and again until none is left.
+_WRAPPER = re.compile(
+    rf"""
+      >(?!>>\ Domain)(?=[\s>(\[<*+|A-Za-z0-9#-]|$)\s?               # mail quote; '>>> Domain' is Xen's
+    | [|\u2502\u2503\u2551]\s?                                      # table, quote of a chat
+    | \+(?=[\s\w(\[<*>#])\s?                                        # added line of a patch
+    | -(?=[A-Za-z(\[<*>]|0x|\s+[\w(\[<*])\s?                           # removed line of a patch, item of a list
+    | \*\ (?=[\w(\[<*])                                             # item of a list, comment
+    | (?://|;|%)\s(?=\S)                                            # comment
+    | `{{1,3}}(?=\S)                                                # Markdown
+    | [\w.@/-]{{1,40}}\s+\|\s                                       # name of a container
+    | <\d{{1,3}}>(?:1\s)?                                           # log level
+    | (?:kern|user|mail|daemon|auth|syslog)\s*:\w{{4,7}}\s*:\s(?=\S) # facility and level of dmesg -x
+    | \[\s*\d+\.\d+(?:\s*<\s*\d+\.\d+\s*>)?\]\s?(?:[A-Za-z0-9][\w.-]*\ kernel:\s)?   # kernel time, dmesg -d, journal
+    | \[\s*\+\d+\.\d+\]\s?                                          # dmesg -H
+    | \[[A-Z][a-z]{{2}}\ ?\d{{1,2}}\ \d\d:\d\d(?::\d\d)?\]\s?       # dmesg -H, -e
+    | \[\s*<\s*\d+\.\d+>\]\s?                                       # dmesg -d, continued
+    | \[[^\W\d_]{{2,4}}\.?\ (?:\d+\ )?[^\W\d_]{{3,5}}\.?\ +(?:\d+\ )?{_CLOCK}\ \d{{4}}\]\s?      # dmesg -T
+    | \[\d{{4}}-\d\d-\d\d[\ T]{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?\]\s?    # Xen's console, CI
+    | \[{_CLOCK}\]\s?                                               # CI
+    | (?:{_DATE}){_AFTER_DATE}
+    | \d\d:\d\d:\d\d\.\d{{6}}\ (?:\S+\ +)??(?=HM:|HMR0|VMX|CPUM|VMM|!!|[a-z]|CR|[CDEFGS]S)   # VirtualBox
+    | {_CLOCK}\s+                                                   # CI
+    | \(XEN\)\s?
+    | kernel:\s?
+    | kvm_(?:intel|amd):\ ?
+    | SVM:\ (?=VMCB|kvm)
+    | kvm(?:\ \[\d+\])?:\ (?!entry)
+    | \[NoirVisor\]\s?
+    | \d+\t\d+\.\d+\t(?:\[\d+\]\ )?                                 # DebugView
+    | HM:\s(?=\s*MSR_)
+    """,
+    re.VERBOSE,
+)
+_CALLER = re.compile(r"\[\s*([TC]\d+)\]\s?")
+_NUMBERED = re.compile(r"\s*(\d{1,7})(?:[:|.)]\s?|\t|\s{1,2}|$)")
+_NAMED_AND_NUMBERED = re.compile(r"[\w./-]{1,80}[:-](\d{1,7})[:-]")
+_LANDMARK = re.compile(r"\*\*\*\s*(?:Guest|Host|Control) State\s*\*\*\*|VMCB (?:Control|State Save) Area:")
+
+
+@attrs.frozen
+class Line:
+    """A line of a text without its wrappers; `number` counts from 1 in the original text."""
+
+    number: int
+    text: str
+    caller: str = ""
+
+
+def decoded(data: bytes) -> str:
+    """The text of bytes in UTF-8, UTF-16 with or without a mark, or else Latin-1 for the bytes that are neither."""
+    if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        return data.decode("utf-16", errors="replace")
+    sample = data[:4096]
+    if b"\0" in sample:
+        even, odd = sample[::2].count(0), sample[1::2].count(0)
+        if odd > len(sample) // 4 and not even:
+            return data.decode("utf-16-le", errors="replace")
+        if even > len(sample) // 4 and not odd:
+            return data.decode("utf-16-be", errors="replace")
+    return data.decode("utf-8", errors="replace")
+
+
+def _unwrap(text: str) -> tuple[str, str]:
+    """Return the text behind all wrappers, and the printk caller (`T123`, `C3`) if one was among them."""
+    caller = ""
+    text = text.lstrip()
+    while text:
+        if match := _CALLER.match(text):
+            caller = match[1]
+        elif text.startswith(">>> Domain"):
+            break
+        else:
+            match = _WRAPPER.match(text)
+        if match is None or match.end() == 0:
+            break
+        text = text[match.end() :].lstrip()
+    return text.rstrip().rstrip("`"), caller
+
+
+def _decode_quoted_printable(raw: list[str]) -> list[tuple[int, str]]:
+    """Undo quoted-printable: `=3D` is `=`, and a `=` at the end of a line joins it with the next."""
+    lines: list[tuple[int, str]] = []
+    start, pending = 0, ""
+    for number, text in enumerate(raw, 1):
+        start = start or number
+        pending += text.rstrip() if text.rstrip().endswith("=") else text
+        if pending.endswith("=") and number < len(raw):
+            pending = pending[:-1]
+            continue
+        lines.append((start, _ESCAPED.sub(lambda match: chr(int(match[1], 16)), pending)))
+        start, pending = 0, ""
+    return lines
+
+
+def _is_encoded(text: str) -> bool:
+    """Whether a text is quoted-printable: it has `=3D` where the numbers of a dump would follow `=`."""
+    return _ENCODED_EQUALS.search(text) is not None and _QUOTED_PRINTABLE.search(text) is not None
+
+
+def unwrap(text: str) -> list[list[Line]]:
+    """Split a text into lines and strip log prefixes, mail quotes, encodings of mail and HTML, console colours.
+
+    Returns one list of lines, or one for each printk caller when several print at once.
+    """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    if "\x1b" in text:
+        text = _ANSI.sub("", text)
+    if ("<" in text or "&" in text) and _HTML.search(text):
+        text = html.unescape(_TAG.sub("", _BREAK.sub("\n", text)))
+    if not text.isascii():
+        text = text.replace("\u00a0", " ").translate(_INVISIBLE)
+    raw = text.split("\n")
+    numbered = _decode_quoted_printable(raw) if _is_encoded(text) else list(enumerate(raw, 1))
+    numbered = _without_line_numbers(numbered)
+    lines = [Line(number, *_unwrap(part)) for number, part in numbered]
+    return _by_caller(_without_unknown_prefix(lines))
+
+
+def _without_line_numbers(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Without the numbers in front of the lines, if there are such: they count up by one."""
+    for pattern in (_NUMBERED, _NAMED_AND_NUMBERED):
+        matches = [pattern.match(text) for _, text in lines if text.strip()]
+        found = [int(match[1]) for match in matches if match is not None]
+        rising = sum(later == number + 1 for number, later in itertools.pairwise(found))
+        if (
+            len(found) >= 3
+            and rising >= 2
+            and rising * 10 >= 8 * (len(found) - 1)
+            and len(found) * 2 >= len(matches)
+        ):
+            return [(number, pattern.sub("", text, count=1)) for number, text in lines]
+    return lines
+
+
+def _without_unknown_prefix(lines: list[Line]) -> list[Line]:
+    """Without a prefix that no log we know has: what stands before a section's heading, in front of each line."""
+    for line in lines:
+        match = _LANDMARK.search(line.text)
+        if match is None or match.start() == 0:
+            continue
+        prefix = _shape(line.text[: match.start()])
+        return [
+            attrs.evolve(other, text=other.text[found.end() :].lstrip())
+            if (found := prefix.match(other.text))
+            else other
+            for other in lines
+        ]
+    return lines
+
+
+def _shape(prefix: str) -> re.Pattern[str]:
+    """What a prefix looks like on the other lines: its numbers and blanks may be others."""
+    pieces: Iterable[str] = re.findall(r"\d+|\s+|[^\d\s]+", prefix.rstrip())
+    shape = "".join(
+        r"\d+" if piece[0].isdigit() else r"\s+" if piece[0].isspace() else re.escape(piece)
+        for piece in pieces
+    )
+    return re.compile(shape + r"(?:\s+|$)" if prefix[-1:].isspace() else shape)
+
+
+def _by_caller(lines: list[Line]) -> list[list[Line]]:
+    """Bring lines of the same printk caller together when several callers print at once."""
+    callers = list(dict.fromkeys(line.caller for line in lines if line.caller))
+    if len(callers) < 2:
+        return [lines]
+    groups: dict[str, list[Line]] = {caller: [] for caller in callers}
+    current = callers[0]
+    for line in lines:
+        current = line.caller or current
+        groups[current].append(line)
+    return list(groups.values())
+
+
+__all__ = ["Line", "decoded", "unwrap"]

@@ -1,0 +1,262 @@
+"""PDP-10: multiplication, division, shifts, bytes, block transfer, floating point.
+
+Floating point: what an operation makes of its operands, words and flags, is a function that the state holds as a table,
+`floating`, of which nothing is known but that it is the same whoever asks.  So no class hangs on what it says.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+from popek.kernel.machine import Machine
+from popek.kernel.words import Word, concat, ite
+
+from .state import WORD, Pdp10, halves, left, right
+
+P = TypeVar("P", bound=Pdp10)
+
+# Single-precision operations of both processors, in the order of their numbers in the table.
+FLOATING: Final = ("FADR", "FSBR", "FMPR", "FDVR", "FAD", "FSB", "FMP", "FDV", "UFA", "DFN", "FSC")
+
+
+def add(machine: Machine[P], manual: str) -> None:
+    """Declare what both processors have; `manual` is the document it is described in."""
+    _multiplication(machine, manual)
+    _shifts(machine, manual)
+    _block_transfer(machine, manual)
+    _bytes(machine, manual)
+    _floating(machine, manual, FLOATING[:8])
+
+
+def add_ka10(machine: Machine[P], manual: str) -> None:
+    """Declare what the KA10 alone has: unnormalized and double floating."""
+    _floating(machine, manual, ("UFA",))
+
+
+def _next(ac: Word) -> Word:
+    return ac + 1
+
+
+def _multiplication(machine: Machine[P], manual: str) -> None:
+    source = f"{manual}, fixed point arithmetic"
+
+    # With the operand in storage a solver would have to see that two products of equal operands are equal, when the
+    # operands were found in different ways: the immediate mode stands for all.
+    def product(cpu: Pdp10, ac: Word, e: Word) -> tuple[Word, Word]:
+        """Both words, each with the sign."""
+        a, b = cpu.ac[ac], e.zero_extend(WORD)
+        wide = a.sign_extend(72) * b.sign_extend(72)
+        return wide[70:35], concat(wide[71], wide[34:0])
+
+    @machine.instruction("MULI AC, E", source=source)
+    def muli(cpu: P, ac: Word, e: Word) -> None:
+        """AC and the next := AC times 0,,E."""
+        high, low = product(cpu, ac, e)
+        cpu.ac[ac] = high
+        cpu.ac[_next(ac)] = low
+
+    @machine.instruction("IMULI AC, E", source=source)
+    def imuli(cpu: P, ac: Word, e: Word) -> None:
+        """AC := the low word of AC times 0,,E; Overflow where it does not fit."""
+        high, low = product(cpu, ac, e)
+        cpu.arithmetic_overflow((high != 0) & (~high != 0))
+        cpu.ac[ac] = low
+
+    def divided(cpu: Pdp10, high: Word, low: Word, divisor: Word) -> tuple[Word, Word, Word]:
+        """Quotient, remainder and whether there is none; the dividend has 70 bits and a sign."""
+        negative = high[35]
+        dividend = concat(high, low[34:0]).sign_extend(72)
+        above = ite(negative, -dividend, dividend)
+        below = ite(divisor[35], -divisor, divisor).zero_extend(72)
+        none = above >= below << 35
+        quotient, rest = (above // below)[35:0], (above % below)[35:0]
+        turned = negative ^ divisor[35]
+        return ite(turned, -quotient, quotient), ite(negative, -rest, rest), none
+
+    def divide(cpu: Pdp10, ac: Word, high: Word, low: Word, divisor: Word) -> None:
+        quotient, rest, none = divided(cpu, high, low, divisor)
+        cpu.flags.no_divide = cpu.flags.no_divide | none
+        cpu.arithmetic_overflow(none)
+        one, two = cpu.ac[ac], cpu.ac[_next(ac)]
+        cpu.ac[ac] = ite(none, one, quotient)
+        cpu.ac[_next(ac)] = ite(none, two, rest)
+
+    @machine.instruction("DIVI AC, E", source=source)
+    def divi(cpu: P, ac: Word, e: Word) -> None:
+        """AC and the next := quotient and remainder of the two by 0,,E; No Divide where it does not fit."""
+        divide(cpu, ac, cpu.ac[ac], cpu.ac[_next(ac)], e.zero_extend(WORD))
+
+    @machine.instruction("IDIVI AC, E", source=source)
+    def idivi(cpu: P, ac: Word, e: Word) -> None:
+        """AC and the next := quotient and remainder of AC by 0,,E; No Divide where it does not fit."""
+        value = cpu.ac[ac]
+        divide(cpu, ac, value.arithmetic_shift_right(35), value, e.zero_extend(WORD))
+
+
+def _count(e: Word, width: int) -> tuple[Word, Word]:
+    """How far E shifts, and whether to the right: bit 18 is the sign, bits 28 to 35 count."""
+    to_right = e[17]
+    back = (Word(8, 0) - e[7:0]).zero_extend(9)
+    far = ite(back == 0, Word(9, 256), back)
+    return ite(to_right, far, e[7:0].zero_extend(9)).zero_extend(width), to_right
+
+
+def _shifts(machine: Machine[P], manual: str) -> None:
+    source = f"{manual}, shift and rotate"
+
+    def pair(cpu: Pdp10, ac: Word) -> Word:
+        return concat(cpu.ac[ac], cpu.ac[_next(ac)])
+
+    def set_pair(cpu: Pdp10, ac: Word, value: Word) -> None:
+        cpu.ac[ac] = value[71:36]
+        cpu.ac[_next(ac)] = value[35:0]
+
+    def logical(value: Word, e: Word) -> Word:
+        by, to_right = _count(e, value.width)
+        return ite(to_right, value >> by, value << by)
+
+    def rotated(value: Word, e: Word) -> Word:
+        by, to_right = _count(e, value.width)
+        by = by % value.width
+        other = ite(by == 0, by, value.width - by)
+        turn = ite(to_right, other, by)
+        return value << turn | ite(turn == 0, value, value >> (value.width - turn))
+
+    def arithmetic(cpu: Pdp10, value: Word, e: Word) -> Word:
+        """A sign and digits; to the left Overflow where a digit unlike the sign goes out."""
+        width = value.width
+        negative, room = value[width - 1], 2 * width
+        by, to_right = _count(e, room)
+        digits = value[width - 2 : 0].zero_extend(room)
+        lost = ite(negative, ~digits & ((1 << width - 1) - 1), digits)
+        # More than all digits is all digits.
+        most = ite(by > width - 1, Word(room, width - 1), by)
+        cpu.arithmetic_overflow(~to_right & ((lost << most)[room - 1 : width - 1] != 0))
+        up = concat(negative, (digits << most)[width - 2 : 0])
+        return ite(to_right, value.sign_extend(room).arithmetic_shift_right(by)[width - 1 : 0], up)
+
+    @machine.instruction("LSH AC, E", source=source, turns=False)
+    @machine.instruction("ROT AC, E", source=source, turns=True)
+    def single(cpu: P, ac: Word, e: Word, turns: bool) -> None:
+        """AC shifted, or rotated, by E places."""
+        cpu.ac[ac] = rotated(cpu.ac[ac], e) if turns else logical(cpu.ac[ac], e)
+
+    @machine.instruction("LSHC AC, E", source=source, turns=False)
+    @machine.instruction("ROTC AC, E", source=source, turns=True)
+    def combined(cpu: P, ac: Word, e: Word, turns: bool) -> None:
+        """AC and the next shifted, or rotated, as one word."""
+        set_pair(cpu, ac, rotated(pair(cpu, ac), e) if turns else logical(pair(cpu, ac), e))
+
+    @machine.instruction("ASH AC, E", source=source)
+    def ash(cpu: P, ac: Word, e: Word) -> None:
+        """AC shifted as a signed number."""
+        cpu.ac[ac] = arithmetic(cpu, cpu.ac[ac], e)
+
+    @machine.instruction("ASHC AC, E", source=source)
+    def ashc(cpu: P, ac: Word, e: Word) -> None:
+        """AC and the digits of the next shifted as one signed number; the next takes AC's sign, too."""
+        one, two = cpu.ac[ac], cpu.ac[_next(ac)]
+        result = arithmetic(cpu, concat(one, two[34:0]), e)
+        by, _ = _count(e, WORD)
+        cpu.ac[ac] = result[70:35]
+        cpu.ac[_next(ac)] = ite(by == 0, two, concat(result[70], result[34:0]))
+
+    @machine.instruction("JFFO AC, E", source=f"{manual}, arithmetic testing")
+    def jffo(cpu: P, ac: Word, e: Word) -> None:
+        """The next AC := number of the first bit that is 1, and jump; 0 and no jump if there is none."""
+        value = cpu.ac[ac]
+        first = Word(WORD, 0)
+        for number in range(WORD - 1, -1, -1):
+            first = ite(value[WORD - 1 - number], Word(WORD, number), first)
+        cpu.ac[_next(ac)] = first
+        cpu.pc = ite(value == 0, cpu.pc, e)
+
+
+def _block_transfer(machine: Machine[P], manual: str) -> None:
+    @machine.instruction("BLT AC, E", source=f"{manual}, full word data transmission, BLT")
+    def blt(cpu: P, ac: Word, e: Word) -> None:
+        """One more word from where AC left points to where AC right points, until that is E.
+
+        An interrupt may come after any word: then AC shows how far it is and the PC is the instruction's own.
+        """
+        pointers = cpu.ac[ac]
+        source, place = left(pointers), right(pointers)
+        word = cpu.load_stack(source)
+        cpu.ac[ac] = halves(source + 1, place + 1)
+        cpu.store(place, word)
+        cpu.pc = ite(place >= e, cpu.pc, cpu.pc - 1)
+
+
+def _bytes(machine: Machine[P], manual: str) -> None:
+    source = f"{manual}, byte manipulation"
+
+    def place(cpu: Pdp10, pointer: Word, chained: Word) -> Word:
+        """Where the byte's word is: Y and index; of an indirect pointer the chain's end is an operand."""
+        index = pointer[21:18]
+        direct = right(pointer) + ite(index == 0, Word(18, 0), right(cpu.ac[index]))
+        return ite(pointer[22], chained, direct)
+
+    def mask(size: Word) -> Word:
+        return ~(Word(WORD, (1 << WORD) - 1) << size.zero_extend(WORD))
+
+    def counted(pointer: Word) -> Word:
+        position, size = pointer[35:30], pointer[29:24]
+        over = position < size
+        moved = ite(over, Word(6, 36) - size, position - size)
+        return concat(moved, pointer[29:18], right(pointer) + over.zero_extend(18))
+
+    def take(cpu: Pdp10, ac: Word, pointer: Word, chained: Word) -> None:
+        word = cpu.load(place(cpu, pointer, chained))
+        cpu.ac[ac] = word >> pointer[35:30].zero_extend(WORD) & mask(pointer[29:24])
+
+    def put(cpu: Pdp10, ac: Word, pointer: Word, chained: Word) -> None:
+        where, by = place(cpu, pointer, chained), pointer[35:30].zero_extend(WORD)
+        bits = mask(pointer[29:24])
+        word = cpu.load(where)
+        cpu.store(where, word & ~(bits << by) | (cpu.ac[ac] & bits) << by)
+
+    @machine.instruction("LDB AC, E, B", source=source)
+    def ldb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
+        """AC := the byte that C(E) points to."""
+        take(cpu, ac, cpu.load(e), chained)
+
+    @machine.instruction("DPB AC, E, B", source=source)
+    def dpb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
+        """The byte that C(E) points to := AC."""
+        put(cpu, ac, cpu.load(e), chained)
+
+    @machine.instruction("IBP E", source=source)
+    def ibp(cpu: P, e: Word) -> None:
+        """C(E) := pointer to the next byte."""
+        cpu.store(e, counted(cpu.load(e)))
+
+
+def _floating(machine: Machine[P], manual: str, names: tuple[str, ...]) -> None:
+    source = f"{manual}, floating point arithmetic"
+
+    def operate(cpu: P, ac: Word, e: Word, number: int) -> None:
+        """AC := the operation's result; Overflow, Floating Overflow, Underflow and No Divide as it says."""
+        other = cpu.load(e)
+        found = cpu.floating.load(concat(Word(4, number), cpu.ac[ac], other))
+        flags = cpu.flags
+        cpu.arithmetic_overflow(found[39])
+        flags.floating_overflow = flags.floating_overflow | found[38]
+        flags.floating_underflow = flags.floating_underflow | found[37]
+        flags.no_divide = flags.no_divide | found[36]
+        target = ac + 1 if number == FLOATING.index("UFA") else ac
+        cpu.ac[target] = found[35:0]
+
+    for name in names:
+        machine.instruction(f"{name} AC, E", source=source, number=FLOATING.index(name))(operate)
+
+    if names[0] == "FADR":
+
+        @machine.instruction("FSC AC, E", source=source)
+        def fsc(cpu: P, ac: Word, e: Word) -> None:
+            """AC := AC with E added to its exponent; flags as the operation says."""
+            scaled = concat(Word(4, FLOATING.index("FSC")), cpu.ac[ac], e.zero_extend(WORD))
+            found = cpu.floating.load(scaled)
+            cpu.arithmetic_overflow(found[39])
+            cpu.flags.floating_overflow = cpu.flags.floating_overflow | found[38]
+            cpu.flags.floating_underflow = cpu.flags.floating_underflow | found[37]
+            cpu.ac[ac] = found[35:0]

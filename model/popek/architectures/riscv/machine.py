@@ -1,0 +1,189 @@
+"""The RV64 hart as a machine: state, instructions, settings and ways to virtualize it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from popek.architectures.listing import listing
+from popek.kernel.machine import Machine, Setting, leaf_setting
+from popek.kernel.words import Word, all_of
+
+from .csrs import is_supported
+from .deprivileging import deprivileging
+from .exceptions import HEDELEG_BITS, MEDELEG_BITS
+from .instructions import declare_all
+from .machine_csrs import ALWAYS_DELEGATED, COUNTER_BITS, MIDELEG_BITS, MIE_BITS, STATUS_BITS, TVEC_BITS
+from .operands import KINDS
+from .state import (
+    MACHINE,
+    MANUAL,
+    RESERVED_MODE,
+    STATUS_FIXED,
+    SUPERVISOR,
+    USER,
+    XL_64,
+    XLEN,
+    Interrupts,
+    Rv64,
+)
+from .traps import deliver
+from .virtualization import virtualization
+
+EVERY_BIT = (1 << XLEN) - 1
+# The bits that exist, and those of them that are fixed, by component.
+EXISTING: Mapping[str, tuple[int, int]] = {
+    "mstatus": (STATUS_BITS | 3 << 38, STATUS_FIXED),
+    "medeleg": (MEDELEG_BITS, 0),
+    "mideleg": (MIDELEG_BITS, ALWAYS_DELEGATED),
+    "mie": (MIE_BITS, 0),
+    "mip": (0x222, 0),
+    "lines": (0xA88, 0),
+    "mtvec": (TVEC_BITS, 0),
+    "stvec": (TVEC_BITS, 0),
+    "vstvec": (TVEC_BITS, 0),
+    "mcountinhibit": (COUNTER_BITS & ~2, 0),
+    "menvcfg": (1 << 63 | 1, 0),
+    "henvcfg": (1 << 63 | 1, 0),
+    "senvcfg": (1, 0),
+    "mstateen0": (3 << 62, 0),
+    "hstateen0": (3 << 62, 0),
+    "hstatus": (0x7003C0, XL_64 << 32),
+    "hedeleg": (HEDELEG_BITS, 0),
+    "hideleg": (0x444, 0),
+    "hvip": (0x444, 0),
+    "vsstatus": (0xC6122, XL_64 << 32),
+    "hgatp": (0xF << 60 | (1 << 58) - 4, 0),
+    "pmpcfg0": (0x9F9F9F9F, 0),
+}
+
+
+def exists(state: Rv64) -> Word:
+    """The mode is one; without H there are no guests; MPRV is on in M alone, for every way down clears it; bits
+    that do not exist are 0.
+    """
+    h = state.features.h
+    modes = (
+        (state.prv != RESERVED_MODE)
+        & (~state.mstatus.mprv | (state.prv == MACHINE))
+        & (~state.v | (h & (state.prv != MACHINE)))
+    )
+    status = (state.mstatus.mpp != RESERVED_MODE) & (h | (~state.mstatus.mpv & ~state.mstatus.gva))
+    aligned = all_of(state[name][0] == 0 for name in ("pc", "mepc", "sepc", "vsepc"))
+    readable = all_of(
+        state[f"pmpcfg0.r{entry}"] | ~state[f"pmpcfg0.w{entry}"] for entry in range(4)
+    )  # W without R is reserved
+    bits = all_of(
+        (state[name].zero_extend(XLEN) & (EVERY_BIT ^ writable)) == fixed
+        for name, (writable, fixed) in EXISTING.items()
+    )
+    translation = all_of(is_supported(state, state[f"{name}.mode"]) for name in ("satp", "vsatp", "hgatp"))
+    return modes & status & aligned & readable & bits & translation
+
+
+def _advance(cpu: Rv64, operands: Mapping[str, Word]) -> None:
+    cpu.pc = cpu.pc + 4
+
+
+def _settings() -> tuple[Setting, ...]:
+    def switch(name: str, leaf: str, summary: str, default: int | None = None) -> Setting:
+        return leaf_setting(name, leaf, 1, summary, default)
+
+    counters = {
+        "CY": ("cy", "cycle"),
+        "TM": ("tm", "time"),
+        "IR": ("ir", "instret"),
+        "HPM3": ("hpm3", "hpmcounter3"),
+    }
+    opened = [
+        switch(
+            f"{letter}COUNTEREN_{name}",
+            f"{letter.lower()}counteren.{field}",
+            f"{counter}: {who}",
+            int(letter == "M"),
+        )
+        for letter, who in (("M", "M opens it"), ("S", "S opens it to U"), ("H", "HS opens it to guests"))
+        for name, (field, counter) in counters.items()
+    ]
+    return (
+        switch("H", "features.h", "the hypervisor extension is there", 1),
+        switch("SSTC", "features.sstc", "stimecmp is there", 1),
+        switch("SMSTATEEN", "features.smstateen", "state enables are there", 1),
+        switch("SVINVAL", "features.svinval", "SINVAL.VMA and its like are there", 1),
+        switch("TIME_CSR", "features.time", "time is read in hardware, not by trapping to M", 1),
+        switch(
+            "WFI_COMPLETES", "features.wfi_completes", "WFI that may wait for a bounded time completes", 0
+        ),
+        switch("TVM", "mstatus.tvm", "satp, SFENCE.VMA and the like trap in HS", 0),
+        switch("TW", "mstatus.tw", "WFI traps below M", 0),
+        switch("TSR", "mstatus.tsr", "SRET traps in HS", 0),
+        switch("MPRV", "mstatus.mprv", "M loads and stores as MPP and MPV say", 0),
+        Setting(
+            "FS",
+            "mstatus.FS: floating point",
+            (0, 1, 2, 3),
+            lambda state, value: state.mstatus.fs == value,
+            None,
+            "mstatus.fs",
+            labels={0: "Off", 1: "Initial", 2: "Clean", 3: "Dirty"},
+        ),
+        *opened,
+        switch("MSTCE", "menvcfg.stce", "M opens stimecmp", 1),
+        switch("HSTCE", "henvcfg.stce", "HS opens stimecmp to guests", 0),
+        switch("MSE0", "mstateen0.se0", "M opens hstateen0 and sstateen0", 1),
+        switch("MENVCFG", "mstateen0.envcfg", "M opens henvcfg and senvcfg", 1),
+        switch("HSE0", "hstateen0.se0", "HS opens sstateen0 to guests", 0),
+        switch("HENVCFG", "hstateen0.envcfg", "HS opens senvcfg to guests", 0),
+        switch("HU", "hstatus.hu", "U may use HLV and HSV", 0),
+        switch("VTVM", "hstatus.vtvm", "satp and SFENCE.VMA trap in VS", 0),
+        switch("VTW", "hstatus.vtw", "WFI traps in VS", 0),
+        switch("VTSR", "hstatus.vtsr", "SRET traps in VS", 0),
+        # Every reference depends on it: without a leaf, it is decided before an instruction is explored.
+        Setting(
+            "SV39",
+            "satp, vsatp and hgatp may ask for translation, whose walks are left out",
+            (0, 1),
+            lambda state, value: state.features.sv39 == value,
+            0,
+        ),
+    )
+
+
+def build() -> Machine[Rv64]:
+    """A hart with M, S, U and H; addresses are not translated, unless a setting says otherwise."""
+    machine = Machine(
+        "rv64",
+        "RISC-V, RV64 with M, S, U and the hypervisor extension",
+        Rv64,
+        supervisor=lambda state: ~state.v & ((state.prv == SUPERVISOR) | (state.prv == MACHINE)),
+        user=lambda state: state.prv == USER,
+        source=MANUAL,
+        architecture=listing("riscv"),
+        operands=KINDS,
+        settings=_settings(),
+        invariant=exists,
+        advance=_advance,
+        deliver=deliver,
+        techniques={**deprivileging(), **virtualization()},
+        notes=NOTES,
+        interrupt_masks=(
+            "mstatus.sie",
+            "mstatus.mie",
+            "vsstatus.sie",
+            *(f"mie.{field}" for field, _ in Interrupts.fields()),
+        ),
+    )
+    declare_all(machine)
+    return machine
+
+
+NOTES = (
+    "walks of page tables: 'not modelled' where SV39 = 1 and a mode is not Bare; a fence that completes does nothing",
+    "faults of instruction fetch; compressed instructions; misaligned references always fault",
+    "physical memory protection: four entries; devices, and where storage ends",
+    "UXL, SXL, VSXL other than 64, big endian, VS and XS: read-only; misa: read-only but for what H = 0 takes away",
+    "interrupts are state, and which one is taken is computed; no instruction is interrupted; no guest external ones",
+    "state enables other than SE0 and ENVCFG, environment configuration other than FIOM and STCE",
+    "counters do not count; hpmcounter3 stands for all of them; Zkr, Zawrs, Zicbom, vectors, pointer masking",
+    "a trap by itself: xtval of instructions that are not executed is 0, xtinst and xtval2 are 0",
+    "reservations: SC of the address that LR reserved succeeds, no trap or return ends one",
+)

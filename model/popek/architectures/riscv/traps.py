@@ -1,0 +1,134 @@
+"""Traps: where an exception goes, and what entry and return do (privileged manual, "Trap Entry", "Trap Return")."""
+
+from __future__ import annotations
+
+from popek.kernel.outcome import Trap
+from popek.kernel.words import FALSE, TRUE, Word, concat, ite
+
+from .exceptions import OF_A_GUEST, ON_STORAGE
+from .state import MACHINE, SUPERVISOR, USER, XLEN, Rv64
+
+TO_M, TO_HS, TO_VS = 0, 1, 2
+WITH_ADDRESS = (1, 3, 4, 5, 6, 7, 12, 13, 15, 20, 21, 23)
+GUEST_PAGE_FAULTS = (20, 21, 23)
+
+
+def target(cpu: Rv64, code: int) -> Word:
+    """Which mode handles an exception that `cpu` raises: `TO_M`, `TO_HS` or `TO_VS` (2 bits).
+
+    M unless it is below M and medeleg has the bit; then VS if it comes from a guest and hedeleg has the bit.
+    """
+    machine = (cpu.prv == MACHINE) | ~cpu.medeleg.value[code]
+    guest = cpu.v & cpu.hedeleg.value[code]
+    return ite(machine, Word(2, TO_M), ite(guest, Word(2, TO_VS), Word(2, TO_HS)))
+
+
+def guest_address(cpu: Rv64, trap: Trap[Rv64]) -> Word:
+    """Whether xtval gets a guest virtual address (width 1)."""
+    code = trap.vector.number
+    if trap.vector in OF_A_GUEST:
+        return TRUE
+    if code not in WITH_ADDRESS:
+        return FALSE
+    status = cpu.mstatus
+    for_a_guest = status.mprv & status.mpv & (status.mpp != MACHINE)
+    return cpu.v | (for_a_guest & int(code in ON_STORAGE))
+
+
+def deliver(before: Rv64, trap: Trap[Rv64]) -> Rv64:
+    """The hart after it entered the handler; xtval of instructions that are not executed is 0."""
+    cpu = trap.state.copy()
+    code = trap.vector.number
+    value = Word(XLEN, 0) if trap.error_code is None else trap.error_code
+    to, gva = target(cpu, code), guest_address(cpu, trap)
+    if to == TO_M:
+        enter_m(cpu, Word(XLEN, code), value, gva)
+    elif to == TO_HS:
+        enter_hs(cpu, Word(XLEN, code), value, gva)
+    else:
+        enter_vs(cpu, Word(XLEN, code), value)
+    return cpu
+
+
+def enter_m(cpu: Rv64, cause: Word, value: Word, gva: Word) -> None:
+    """M takes a trap."""
+    h = cpu.features.h
+    cpu.mepc, cpu.mcause, cpu.mtval = cpu.pc, cause, value
+    cpu.mtval2, cpu.mtinst = ite(h, Word(XLEN, 0), cpu.mtval2), ite(h, Word(XLEN, 0), cpu.mtinst)
+    cpu.mstatus.mpp, cpu.mstatus.mpv = cpu.prv, ite(h, cpu.v, cpu.mstatus.mpv)
+    cpu.mstatus.gva = ite(h, gva, cpu.mstatus.gva)
+    cpu.mstatus.mpie, cpu.mstatus.mie = cpu.mstatus.mie, 0
+    cpu.prv, cpu.v = Word(2, MACHINE), FALSE
+    cpu.pc = handler(cpu.mtvec.value, cause)
+
+
+def enter_hs(cpu: Rv64, cause: Word, value: Word, gva: Word) -> None:
+    """HS, or S without the hypervisor extension, takes a trap."""
+    h = cpu.features.h
+    cpu.sepc, cpu.scause, cpu.stval = cpu.pc, cause, value
+    cpu.htval, cpu.htinst = ite(h, Word(XLEN, 0), cpu.htval), ite(h, Word(XLEN, 0), cpu.htinst)
+    was_supervisor = cpu.prv[0]
+    cpu.mstatus.spp = was_supervisor
+    cpu.hstatus.spvp = ite(cpu.v, was_supervisor, cpu.hstatus.spvp)
+    cpu.hstatus.spv = ite(h, cpu.v, cpu.hstatus.spv)
+    cpu.hstatus.gva = ite(h, gva, cpu.hstatus.gva)
+    cpu.mstatus.spie, cpu.mstatus.sie = cpu.mstatus.sie, 0
+    cpu.prv, cpu.v = Word(2, SUPERVISOR), FALSE
+    cpu.pc = handler(cpu.stvec.value, cause)
+
+
+def enter_vs(cpu: Rv64, cause: Word, value: Word) -> None:
+    """VS takes a trap of its own guest; hstatus and the HS CSRs stay."""
+    cpu.vsepc, cpu.vscause, cpu.vstval = cpu.pc, cause, value
+    cpu.vsstatus.spp = cpu.prv[0]
+    cpu.vsstatus.spie, cpu.vsstatus.sie = cpu.vsstatus.sie, 0
+    cpu.prv = Word(2, SUPERVISOR)
+    cpu.pc = handler(cpu.vstvec.value, cause)
+
+
+def handler(vectors: Word, cause: Word) -> Word:
+    """Where a handler begins: with MODE 1 interrupts have one each."""
+    base = concat(vectors[63:2], Word(2, 0))
+    return ite(cause[63] & (vectors[1:0] == 1), base + (cause << 2), base)
+
+
+def return_from_m(cpu: Rv64) -> None:
+    """MRET; GVA stays."""
+    status = cpu.mstatus
+    mode = status.mpp
+    cpu.v = status.mpv & (mode != MACHINE) & cpu.features.h
+    cpu.prv = mode
+    status.mie, status.mpie = status.mpie, 1
+    status.mpp, status.mpv = Word(2, USER), ite(cpu.features.h, FALSE, status.mpv)
+    status.mprv = ite(mode == MACHINE, status.mprv, FALSE)
+    cpu.pc = cpu.mepc
+
+
+def return_from_hs(cpu: Rv64) -> None:
+    """SRET with V = 0, from M too; SPVP and GVA stay."""
+    status = cpu.mstatus
+    cpu.prv, cpu.v = status.spp.zero_extend(2), cpu.hstatus.spv & cpu.features.h
+    status.sie, status.spie = status.spie, 1
+    status.spp, status.mprv = 0, 0
+    cpu.hstatus.spv = ite(cpu.features.h, FALSE, cpu.hstatus.spv)
+    cpu.pc = cpu.sepc
+
+
+def return_from_vs(cpu: Rv64) -> None:
+    """SRET in VS; hstatus stays."""
+    status = cpu.vsstatus
+    cpu.prv = status.spp.zero_extend(2)
+    status.sie, status.spie, status.spp = status.spie, 1, 0
+    cpu.pc = cpu.vsepc
+
+
+def interrupt_target(cpu: Rv64) -> tuple[Word, Word, Word]:
+    """Whether an interrupt is taken in M, HS, VS before the next instruction (width 1 each)."""
+    ready = cpu.pending() & cpu.mie.value
+    deleg, guests = cpu.mideleg.value, cpu.hideleg.value
+    below_m, below_hs = cpu.prv != MACHINE, cpu.v | (cpu.prv == USER)
+    to_m = ((ready & ~deleg) != 0) & (below_m | cpu.mstatus.mie)
+    in_s = below_m & (below_hs | cpu.mstatus.sie)
+    to_hs = ((ready & deleg & ~guests) != 0) & in_s
+    to_vs = ((ready & deleg & guests) != 0) & cpu.v & ((cpu.prv == USER) | cpu.vsstatus.sie)
+    return to_m, to_hs & ~to_m, to_vs & ~to_hs & ~to_m

@@ -1,0 +1,137 @@
+"""The hypervisor extension: a guest's kernel in VS, its users in VU (privileged manual, "H" Extension).
+
+The VS CSRs are the guest's S CSRs.  scounteren and senvcfg have no VS copy: the VMM puts the guest's values there.
+time is the guest's through htimedelta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from popek.kernel.outcome import Target
+from popek.kernel.technique import Technique
+from popek.kernel.words import FALSE, TRUE, Word, ite
+
+from .arrangement import (
+    DELIVERED,
+    PROTECTION,
+    denies_own_storage,
+    every_register,
+    leaves_of,
+    map_program,
+    owns_address,
+    plain_platform,
+    same,
+)
+from .state import MACHINE, Rv64
+
+BANKED: Final = ("stvec", "sscratch", "sepc", "scause", "stval", "satp", "stimecmp")
+UNBANKED: Final = ("scounteren", "senvcfg")
+STATUS: Final = ("sie", "spie", "spp", "fs", "sum", "mxr")
+PENDING: Final = ("ssi", "sti", "sei")
+DELEGATED: Final = (3, 8, 12, 13, 15)
+"""What goes straight to the guest's kernel: breakpoints, calls and page faults of its users, as KVM has it."""
+FEATURES: Final = ("sstc", "smstateen", "svinval", "time", "wfi_completes", "sv39")
+_MASK: Final = sum(1 << code for code in DELEGATED)
+
+
+def _map(guest: Rv64, private: Rv64) -> Rv64:
+    """The guest at its own privilege with V = 1, its S CSRs in the VS CSRs."""
+    hardware = private.copy()
+    map_program(hardware, guest, private)
+    hardware.prv, hardware.v = guest.prv, TRUE
+    for name in BANKED:
+        hardware[f"v{name}"] = guest[name]
+    for name in UNBANKED:
+        hardware[name] = guest[name]
+    for field in STATUS:
+        hardware[f"vsstatus.{field}"] = guest[f"mstatus.{field}"]
+    pending = guest.pending()
+    for place, field in zip((1, 5, 9), PENDING, strict=True):
+        hardware[f"mie.v{field}"] = guest[f"mie.{field}"]
+        hardware[f"hvip.v{field}"] = pending[place]
+    # The comparator decides by itself where the guest has it, otherwise the VMM does.
+    hardware.hvip.vsti = ite(hardware.guest_timer, FALSE, pending[5])
+    hardware.htimedelta = guest.time - private.time
+    return hardware
+
+
+def _guest(state: Rv64, *, hypervisor: bool) -> Word:
+    """A kernel and its users without H of their own, or a hypervisor with H, its guests elsewhere."""
+    return ~state.v & (state.prv != MACHINE) & plain_platform(state) & (state.features.h == int(hypervisor))
+
+
+def _keeps(guest: Rv64, private: Rv64) -> Word:
+    """What the VMM sees to: delegation as above, VS interrupts delegated, floating point on for itself."""
+    delegated = (private.hedeleg.value == _MASK) & ((private.medeleg.value & _MASK) == _MASK)
+    interrupts = private.hideleg.vssi & private.hideleg.vsti & private.hideleg.vsei
+    equal = same(guest, private, (*(f"features.{name}" for name in FEATURES), *PROTECTION))
+    timer = ~private.henvcfg.stce | (guest.menvcfg.stce & guest.features.sstc)
+    floating = private.mstatus.fs == 3
+    return (
+        delegated
+        & interrupts
+        & equal
+        & timer
+        & floating
+        & private.features.h
+        & ~private.mstatus.mprv
+        & denies_own_storage(private)
+    )
+
+
+def _in_vs(state: Rv64) -> Word:
+    return (state.prv == 1) & state.v
+
+
+def virtualization() -> dict[str, Technique[Rv64]]:
+    """A kernel in VS, and a hypervisor in VS whose H instructions the VMM emulates."""
+    vs = leaves_of("vsstatus", *(f"v{name}" for name in BANKED))
+    given = (
+        *vs,
+        *leaves_of(*UNBANKED),
+        *(f"mie.v{field}" for field in PENDING),
+        *(f"hvip.v{field}" for field in PENDING),
+    )
+    owned = (*(name for name in every_register() if name not in given), "v")
+    banked = leaves_of(*BANKED, *UNBANKED)
+    native = (
+        *banked,
+        "time",
+        *(f"mstatus.{field}" for field in STATUS),
+        *(f"mie.{field}" for field in PENDING),
+        *(f"mip.{field}" for field in PENDING),
+    )
+    # What the guest believes of M, and a hypervisor of H: nothing of the hardware holds it.
+    kept = (*(name for name in every_register() if name not in native), "v")
+    protection = leaves_of(*PROTECTION)
+    make: Callable[..., Technique[Rv64]] = partial(
+        Technique[Rv64],
+        map=_map,
+        owned=owned,
+        replaced=tuple(
+            name for name in owned if name not in (*protection, "v", "time", "htimedelta", "mstatus.fs")
+        ),
+        shadowed=kept,
+        deprivileged=_in_vs,
+        private=_keeps,
+        owns_address=owns_address,
+        delivered=(*DELIVERED, "v"),
+        target=lambda trap: Target.GUEST if trap.vector.number in DELEGATED else Target.VMM,
+        guests_own=("prv", *given),
+    )
+    kernel = make(
+        "hypervisor-extension",
+        "the hypervisor extension: a kernel in VS, its users in VU",
+        guest=partial(_guest, hypervisor=False),
+        source="RISC-V privileged manual, H Extension; Linux arch/riscv/kvm",
+    )
+    nested = make(
+        "hypervisor-in-vs",
+        "nested: a hypervisor in VS, what it does with H emulated",
+        guest=partial(_guest, hypervisor=True),
+        source="RISC-V privileged manual, H Extension, on nesting by trap and emulate",
+    )
+    return {technique.name: technique for technique in (kernel, nested)}

@@ -1,0 +1,260 @@
+"""VT-x declared as a kind of hardware assistance."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, Final
+
+import attrs
+
+from popek.kernel.assistance import (
+    Assistance,
+    AssistanceError,
+    Control,
+    Mode,
+    Necessity,
+    Preset,
+    Settings,
+)
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Fault, NotModelledError, Trap
+from popek.kernel.words import Word
+
+from ...ia32.state import Ia32
+from ...x86.access import MemoryOperand
+from ...x86.interception import Interception
+from ..controls import exit_reasons
+from ..vmcs import Vmcs
+from .arrangement import CONTROLS, COVERS, arrange
+from .exits import REASONS, VM_EXIT
+from .interrupt_claims import INTERRUPTS
+from .machine import build
+from .non_root import ENABLED
+from .ownership import EVERYTHING, FEATURES, OWNABLE, TOUCHES, Profile, profile
+from .processor import processor
+from .settings import hypervisors, of_vmcs
+from .state import VmxIa32
+from .technique import PRESETS, hardware
+
+UNRESTRICTED: Final = "secondary.unrestricted_guest"
+
+PROBLEMS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ring aliasing": ("MOV r32, Sreg", "PUSH CS", "CALL ptr16:32", "RETF", "IRETD"),
+    "non-faulting access to privileged state": (
+        "SGDT m", "SIDT m", "SLDT r32", "STR r32", "SMSW r32", "LAR r32, r16", "LSL r32, r16", "VERR r16", "VERW r16",
+    ),
+    "adverse impact on guest system calls": ("SYSENTER", "SYSEXIT", "INT imm8"),
+    "interrupt virtualization": ("CLI", "STI", "PUSHFD", "POPFD"),
+    "access to hidden state": ("MOV Sreg, r16", "POP ES"),
+}  # fmt: skip
+"""Which problem of Uhlig et al. 2005 a form stands for: stored, after the paper's text, to sort rows."""
+
+
+@cache
+def machine() -> Machine[VmxIa32]:
+    """The machine of the questions: no exception exits."""
+    return build(exceptions=False)
+
+
+def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
+    return profile(owns, unrestricted=bool(assume.get("unrestricted")), hidden=lacks)
+
+
+def _refused(owned: Profile) -> str:
+    if owned.unrestricted:
+        return ""
+    return "only an unrestricted guest is in real-address mode on the hardware; add --assume unrestricted"
+
+
+MODES: Final = {
+    mode.name: mode
+    for mode in (
+        Mode[VmxIa32]("protected", settings={"MODE": 0}),
+        Mode[VmxIa32]("virtual-8086", "virtual-8086", {"MODE": 1}),
+        # Without the control there is no such hardware state.
+        Mode[VmxIa32]("real", "real-address", {"MODE": 2}, {UNRESTRICTED: 1}, _refused),
+    )
+}
+
+
+def necessities(owned: Profile) -> tuple[Necessity, ...]:
+    """What the ownership profile asks for beyond single instructions."""
+    found = []
+    if "cr3" not in owned.owns:
+        why = "the guest's own page tables map guest-physical addresses; without EPT they reach all of memory"
+        found.append(Necessity("memory", "secondary.enable_ept", why))
+    if "interrupts" in owned.owns:
+        why = "an external interrupt would go through the guest's IDT"
+        found.append(Necessity("external interrupts", "pin.external_interrupt_exiting", why, "interrupts"))
+    if "nmis" in owned.owns:
+        why = "an NMI would go through the guest's IDT"
+        found.append(Necessity("NMIs", "pin.nmi_exiting", why, "nmis"))
+    return tuple(found)
+
+
+def _report(trap: Trap[VmxIa32]) -> tuple[int, str]:
+    reason = int(trap.error_code) if trap.error_code is not None else 0
+    return reason, exit_reasons()[reason]
+
+
+def plain() -> tuple[VmxIa32, VmxIa32]:
+    """What a guest and a VMM look like when nothing is said of them."""
+    cr0, cr4 = 0x80000031, 0x2000
+    return (
+        VmxIa32.reset(cr0=cr0),
+        VmxIa32.reset(cr0=cr0, cr4=cr4, non_root=1, primary__activate_secondary_controls=1, tsc=0),
+    )
+
+
+# -- the forms that VMX says something about ----------------------------------------------------------
+
+
+class _Recorder(Interception[Ia32]):
+    """Notes whether a hook was called that a VMX control, or non-root operation itself, decides about."""
+
+    called = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("_") and name not in _QUIET:
+            self.called = True
+        return super().__getattribute__(name)
+
+    def recognized(self, cpu: Ia32, name: str) -> None:
+        self.called = self.called or name in ENABLED
+
+    def instruction(
+        self, cpu: Ia32, name: str, memory: MemoryOperand | None = None, *registers: Word, size: int = 32
+    ) -> None:
+        self.called = self.called or name in REASONS
+
+    def read_control_register(self, cpu: Ia32, number: int, register: Word | None = None) -> Word:
+        self.called = self.called or number != 2
+        return super().read_control_register(cpu, number, register)
+
+    def write_control_register(self, cpu: Ia32, number: int, register: Word) -> Word:
+        self.called = self.called or number != 2
+        return super().write_control_register(cpu, number, register)
+
+
+# Hooks that say themselves whether they count, and those of which the exception bitmap alone decides.
+_QUIET = (
+    "called", "software_exception", "software_interrupt", "recognized", "instruction", "read_control_register",
+    "write_control_register",
+)  # fmt: skip
+
+
+@cache
+def governed_forms() -> tuple[str, ...]:
+    """The forms that call a hook from a plain state at CPL 0: VM exits and changed behaviour are about them.
+
+    Far transfers exit for task switches alone, which no control decides about; INT1, INT3 and INTO by the
+    exception bitmap, which can only give the VMM control more often.
+    """
+    found = []
+    for form, instruction in machine().instructions.items():
+        recorder = _Recorder()
+        spied: type[VmxIa32] = type("VmxIa32", (VmxIa32,), {"interception": recorder})
+        cpu = spied.reset(cr0=0x80000031, cr4=0x00746000, eflags=0x802, ecx=1)
+        cpu.started_at = cpu.eip
+        parts = {
+            name: Word(width, operand.kind.first.get(part, 0))
+            for operand in instruction.inputs
+            for part, (name, width) in zip(operand.kind.parts, operand.part_names(), strict=True)
+        }
+        with contextlib.suppress(Fault, NotModelledError):
+            instruction.run(cpu, parts)
+        if recorder.called:
+            found.append(form)
+    return tuple(found)
+
+
+# -- what a user gives ---------------------------------------------------------------------------------
+
+
+def read(name: str, data: bytes) -> list[Settings]:
+    """The settings in VMCS dumps.
+
+    Raises:
+        AssistanceError: no dump, or a field that decides is not given.
+    """
+    from ..dumps.model import DumpError
+    from ..dumps.reading import read_dumps
+
+    try:
+        dumps = read_dumps(data, name)
+    except DumpError as error:
+        place = f"{name}:{error.line}" if error.line else name
+        raise AssistanceError(f"{place}: {error.message}") from None
+    return [of_vmcs(Vmcs(dump.name, dump.fields, default=dump.default)) for dump in dumps]
+
+
+def written(fields: Mapping[str, str]) -> Settings:
+    """The settings in VMCS fields, such as PIN_CONTROLS=0x16.
+
+    Raises:
+        AssistanceError: no such field, no number, or a field that decides is not given.
+    """
+    from ..fields import FIELDS
+
+    values = {}
+    for name, text in fields.items():
+        if name not in FIELDS:
+            raise AssistanceError(f"{name}: no such VMCS field")
+        try:
+            values[name] = int(text, 0)
+        except ValueError:
+            raise AssistanceError(f"{name}: expected a number such as 0x16, not {text!r}") from None
+    return of_vmcs(Vmcs("command line", values))
+
+
+def presets() -> Mapping[str, Preset]:
+    """VT-x of 2005, which had no secondary controls."""
+    owned, on = PRESETS["vt-x-2005"]
+    setting = {name: int(name in on) for name in CONTROLS} | dict.fromkeys(COVERS, 1)
+    return {"vt-x-2005": Preset("VT-x 2005", attrs.evolve(owned, hidden=frozenset(FEATURES)), setting)}
+
+
+def _before() -> Machine[Ia32]:
+    from ...ia32 import machine as ia32
+
+    return ia32.build()
+
+
+VT_X: Final = Assistance[VmxIa32](
+    "vt-x",
+    "IA-32 with VT-x",
+    machine=machine,
+    hardware=lambda: hardware("vt-x"),
+    before=(_before, "ring-deprivileging-0/1/3"),
+    controls=(
+        *(Control[VmxIa32](name, name.partition(".")[2].replace("_", " "), leaf=name) for name in CONTROLS),
+        *(Control[VmxIa32](name, f"{name} is 1 for whatever the VMM owns") for name in COVERS),
+    ),
+    ownable=OWNABLE,
+    everything=EVERYTHING,
+    profile=_profile,
+    arrange=arrange,
+    touches=TOUCHES,
+    options={"unrestricted": "the guest may leave protected mode and paging on the hardware"},
+    modes=MODES,
+    is_exit=lambda trap: trap.vector is VM_EXIT,
+    report=_report,
+    governed=governed_forms,
+    told_apart=lambda mnemonic: " CR" in mnemonic,
+    plain=plain,
+    zero=("cr0_mask", "cr4_mask", "io_bitmap", "msr_bitmap"),
+    cover=COVERS,
+    necessities=necessities,
+    processor=processor,
+    configurations=hypervisors,
+    read=read,
+    written=written,
+    presets=presets,
+    problems={form: name for name, forms in PROBLEMS.items() for form in forms},
+    interrupts=INTERRUPTS,
+    source="Intel SDM vol. 3C, chapters on VMX",
+)
+
+__all__ = ["MODES", "PROBLEMS", "VT_X", "governed_forms", "machine", "plain", "read", "written"]

@@ -1,0 +1,1 @@
+"""What comparisons of x86 instructions share, in every mode."""

@@ -1,0 +1,70 @@
+"""The rooms of hardware assistance name no processor: no import, and no literal that is a name of one."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import popek.assistance
+import popek_proofs.assistance
+from popek.architectures import assistances, machine, makers
+
+ROOMS = [Path(room.__path__[0]) for room in (popek.assistance, popek_proofs.assistance)]
+MODULES = sorted(file for room in ROOMS for file in room.glob("*.py"))
+# Words of the questions that some machine has as the name of a component or an instruction, too.
+WORDS = {"mode", "memory", "features", "interrupts"}
+
+
+def names() -> set[str]:
+    """Of machines, techniques, assistances, their controls, components and instructions."""
+    found: set[str] = set(assistances())
+    for name in makers():
+        known = machine(name)
+        found |= {name, *known.techniques, *known.instructions}
+        found |= {instruction.mnemonic for instruction in known.instructions.values()}
+        found |= {leaf.name for leaf in known.state.leaves} | {slot.name for slot in known.state.layout}
+    for make in assistances().values():
+        declared = make()
+        found |= (
+            {control.name for control in declared.controls} | set(declared.ownable) | set(declared.options)
+        )
+    return {name for name in found if len(name) > 1} - WORDS
+
+
+def literals(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+@pytest.fixture(scope="module")
+def known() -> set[str]:
+    return names()
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: f"{file.parent.parent.name}-{file.stem}")
+def test_no_literal_is_a_name_of_a_processor(file: Path, known: set[str]) -> None:
+    assert not known & set(literals(ast.parse(file.read_text())))
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: f"{file.parent.parent.name}-{file.stem}")
+def test_no_architecture_is_imported(file: Path) -> None:
+    imported = [
+        name
+        for node in ast.walk(ast.parse(file.read_text()))
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
+    ]
+    assert not [name for name in imported if name.startswith("popek.architectures")]
+
+
+def test_a_name_would_be_found(known: set[str]) -> None:
+    assert {"vt-x", "ia64", "HLT", "eflags.if", "psr.vm", "d_vmsw"} <= known

@@ -1,0 +1,92 @@
+"""The ways to virtualize RV64: which settings decide, what the maps see to, and what happens without it."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from test_rules import machine
+
+from popek.architectures.riscv import deprivileging
+from popek.architectures.riscv.state import MACHINE
+from popek.checks.conditions import critical_when
+from popek.checks.promises import Keeper
+from popek.checks.survey import Request
+from popek.checks.verdict import Truth
+from popek.kernel.configuration import configure
+
+# By form: the settings under which it is critical, where time is state; found by trying every combination.
+DECIDES = {
+    ("hypervisor-extension", "SRET"): {"VTSR": (0,)},
+    ("hypervisor-extension", "CSRRW rd, satp, rs1"): {"VTVM": (0,)},
+    ("hypervisor-extension", "CSRRW rd, stimecmp, rs1"): {
+        "SSTC": (1,), "MSTCE": (1,), "HSTCE": (1,), "MCOUNTEREN_TM": (1,), "HCOUNTEREN_TM": (1,),
+    },
+    ("hypervisor-extension", "CSRRS rd, cycle, rs1"): {"MCOUNTEREN_CY": (1,), "HCOUNTEREN_CY": (1,)},
+    ("ring-deprivileging-u", "CSRRS rd, time, rs1"): {
+        "TIME_CSR": (1,), "MCOUNTEREN_TM": (1,), "SCOUNTEREN_TM": (1,),
+    },
+    ("ring-deprivileging-u", "CSRRS rd, cycle, rs1"): {"MCOUNTEREN_CY": (1,), "SCOUNTEREN_CY": (1,)},
+}  # fmt: skip
+
+
+def test_twelve_settings_decide_and_are_found() -> None:
+    assert len({name for settings in DECIDES.values() for name in settings}) == 12
+
+
+@pytest.mark.parametrize(("key", "settings"), DECIDES.items(), ids=[f"{t}: {f}" for t, f in DECIDES])
+def test_which_settings_decide(key: tuple[str, str], settings: dict[str, tuple[int, ...]]) -> None:
+    technique, form = key
+    known = machine()
+    request = Request("rv64", technique, configure(known, ["FS=3"]), components=False, time_is_state=True)
+    (row,) = critical_when(request, list(settings), forms=[form]).rows
+    assert row.when == (settings,)
+    assert row.unknown == ()
+
+
+def kept(technique: object, form: str, *settings: str) -> tuple[Truth, Truth]:
+    known = machine()
+    found = Keeper(known, technique, configure(known, settings)).keeps(known.instructions[form])  # type: ignore[arg-type]
+    return found.fidelity.kept, found.safety.kept
+
+
+def test_sret_of_a_hypervisor_in_vs_needs_vtsr() -> None:
+    nested = machine().technique("hypervisor-in-vs")
+    assert [kept(nested, "SRET", f"VTSR={on}")[0] for on in (0, 1)] == [Truth.NO, Truth.YES]
+
+
+def test_firmware_whose_entries_split_a_doubleword_faults_in_m_too() -> None:
+    """Without the condition on the firmware's own entries, a load of both halves is silent in U and faults in M."""
+    plain = machine().technique("firmware-in-u")
+    any_entries = attrs.evolve(plain, guest=lambda state: (state.prv == MACHINE) & ~state.v)
+    assert kept(plain, "LD rd, offset(rs1)") == (Truth.YES, Truth.YES)
+    assert kept(any_entries, "LD rd, offset(rs1)")[0] is Truth.NO
+
+
+def test_firmware_reaches_storage_while_mprv_is_on_unless_the_first_entry_denies_it() -> None:
+    plain = machine().technique("firmware-in-u")
+    without = attrs.evolve(plain, map=deprivileging._map)
+    assert kept(without, "SD rs2, offset(rs1)")[0] is Truth.NO
+
+
+def test_a_vmm_that_does_not_swap_scounteren_is_unfaithful() -> None:
+    plain = machine().technique("hypervisor-extension")
+
+    def forgetful(guest, private):  # type: ignore[no-untyped-def]
+        hardware = plain.map(guest, private)
+        hardware.scounteren = private.scounteren.value
+        return hardware
+
+    form = "CSRRS rd, scounteren, rs1"
+    assert kept(plain, form) == (Truth.YES, Truth.YES)
+    assert kept(attrs.evolve(plain, map=forgetful), form) == (Truth.NO, Truth.NO)
+
+
+def test_a_vmm_that_delegates_no_vs_interrupt_shows_dead_bits() -> None:
+    plain = machine().technique("hypervisor-extension")
+
+    def undelegated(guest, private):  # type: ignore[no-untyped-def]
+        hardware = plain.map(guest, private)
+        hardware.hideleg = 0
+        return hardware
+
+    assert kept(attrs.evolve(plain, map=undelegated), "CSRRW rd, sie, rs1")[0] is Truth.NO

@@ -1,0 +1,73 @@
+"""`popek difftest vm-entry`: nothing that Bochs does is left to explain, and the test can tell."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+
+from popek.architectures.vtx.bochs import bochs_checks
+from popek.architectures.vtx.entry_checks import CHECKS
+from popek.cli.difftest_vm_entry import difftest_vm_entry, make_cases
+from popek.cli.errors import UserError
+from popek.emulators.vm_entry import compare as vmx_compare
+from popek.emulators.vm_entry.compare import compare, modes, unexplained
+
+pytestmark = pytest.mark.emulator
+
+
+@pytest.mark.parametrize("model", ["tigerlake", "corei7_haswell_4770"])
+def test_nothing_is_left_to_explain(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert difftest_vm_entry(cases=2000, seed=11, model=model, json=True) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["unexplained"] == []
+    assert answer["cases"] == 2000
+    assert set(answer["modes"]) == set(modes(model))
+    assert answer["origins"]["generator"] > 300
+    assert min(answer["outcomes"][kind] for kind in ("enters", "vmfail-valid", "entry-failure")) > 200
+    assert len(answer["checks_violated"]) > 120
+
+
+def test_the_seed_decides() -> None:
+    assert make_cases(120, 5) == make_cases(120, 5)
+    assert make_cases(120, 5) != make_cases(120, 6)
+
+
+@pytest.mark.parametrize(
+    "missing", ["GUEST-ACT-01", "GUEST-CR-03", "CTL-CAP-01", "INJ-12", "HOST-SEG-07", "GUEST-AR-TR-04"]
+)
+def test_a_check_that_is_missing_is_noticed(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check, Bochs refuses what the rest lets in."""
+    known = vmx_compare.preset()
+    rest = tuple(check for check in bochs_checks(known) if check.id != missing)
+    monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: rest)
+    left = unexplained(compare(make_cases(1500, 11)))
+    assert left
+    assert all(item.outcome is not None and item.outcome.kind != "enters" for item in left)
+
+
+def test_a_wrong_qualification_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = vmx_compare.preset()
+    wrong = tuple(
+        attrs.evolve(check, outcome=attrs.evolve(check.outcome, qualification=0))
+        if check.id.startswith("GUEST-LINK")
+        else check
+        for check in bochs_checks(known)
+    )
+    monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: wrong)
+    left = unexplained(compare(make_cases(1500, 11)))
+    assert left
+    assert {item.outcome.qualification for item in left if item.outcome} == {4}
+
+
+def test_the_deviations_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: tuple(CHECKS.values()))
+    assert unexplained(compare(make_cases(1500, 11)))
+
+
+def test_bad_input_is_one_line() -> None:
+    with pytest.raises(UserError, match="--cases"):
+        difftest_vm_entry(cases=0)
+    with pytest.raises(UserError, match="expected one of"):
+        difftest_vm_entry(model="pentium")
