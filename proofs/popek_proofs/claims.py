@@ -410,11 +410,11 @@ def evaluate(
         jobs: processes; 0 for one per processor.
         progress: called with the number of forms that are done and of all.
     """
-    prepared = [_prepared(claim, timeout) for claim in claims]
-    total = sum(len(forms) for _, _, forms in prepared)
+    surveys = [prepared(claim, timeout) for claim in claims]
+    total = sum(len(forms) for _, _, forms in surveys)
     finished = 0
     verdicts = []
-    for claim, request, forms in prepared:
+    for claim, request, forms in surveys:
         base = finished
 
         def step(done: int, _: int, base: int = base) -> None:
@@ -427,7 +427,7 @@ def evaluate(
     return verdicts
 
 
-def _prepared(claim: Claim, timeout: float) -> tuple[Claim, Request, list[str]]:
+def prepared(claim: Claim, timeout: float) -> tuple[Claim, Request, list[str]]:
     """The survey that decides a claim: of all instructions if it speaks of them, else of those it names."""
     machine = find_machine(claim.machine)
     settings = [f"{name}={value}" for name, value in claim.configuration.items()]

@@ -81,6 +81,7 @@ class Finding(Generic[S]):
         components: the leaves that leak or change, where it is yes.
         undecided: leaves of which a short search could not tell.
         why: why it was not asked.
+        gap: where the answer is no, a further question that was answered so: is there a run that is not modelled?
     """
 
     truth: Truth
@@ -88,6 +89,7 @@ class Finding(Generic[S]):
     components: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
     why: str = ""
+    gap: Question | None = None
     _make_witness: Callable[[], Counterexample[S] | None] | None = None
 
     @cached_property
@@ -110,11 +112,13 @@ class Classification(Generic[S]):
         instruction: the form.
         findings: an answer per class name.
         privileged: never completes in user mode, and can in supervisor mode.
+        completes: where it is privileged, the question that has no answer: does it complete in user mode?
     """
 
     instruction: Instruction
     findings: Mapping[str, Finding[S]]
     privileged: Truth
+    completes: Question | None = None
 
     def truth(self, name: str) -> Truth:
         """The answer for one class."""
@@ -323,7 +327,14 @@ class _Questions(Generic[S]):
             findings[f"user_{name}_sensitive"] = user
             # What is so in user mode is so; only where it is not must every mode be asked about.
             findings[f"{name}_sensitive"] = self._finding(f"{name}_sensitive", problem, [], user)
-        return Classification(self._instruction, findings, self._privileged(completes_in_user))
+        privileged = self._privileged(completes_in_user)
+        completes = Question(
+            f"{self._machine.name}: {self._instruction.form} completes in user mode, or is not modelled there "
+            f"({self._technique.name}; {self._c.configuration})",
+            lambda: [*self._assumed, *self._in_user, self._completes(self._run) | self._run.not_modelled],
+        )
+        asked = completes if privileged is Truth.YES else None
+        return Classification(self._instruction, findings, privileged, asked)
 
     def _completes_in_user(self) -> Answer:
         ways = [conditions for conditions, _ in self._completions(self._run)]
@@ -469,8 +480,11 @@ class _Questions(Generic[S]):
         if answer is Answer.UNKNOWN:
             return Finding(Truth.UNKNOWN, evidence)
         # Where the model does not say what happens, nothing is known unless no such runs are possible.
-        gap = self._ask.first([(*conditions, _gap(problem.runs))])
-        return Finding(Truth.NO if gap is Answer.UNSAT else Truth.UNKNOWN, evidence)
+        silent = _gap(problem.runs)
+        if self._ask.first([(*conditions, silent)]) is not Answer.UNSAT:
+            return Finding(Truth.UNKNOWN, evidence)
+        gap = Question(f"{question.name}, and not modelled", lambda: [*self._assumed, *conditions, silent])
+        return Finding(Truth.NO, evidence, gap=gap)
 
     def _first_case(self, cases: Iterable[Case], conditions: Sequence[Word]) -> tuple[Answer, Case | None]:
         """Whether one of the cases is possible, and which."""

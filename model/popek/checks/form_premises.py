@@ -57,6 +57,7 @@ class FormPremises(Generic[S]):
         self._hardware = general.at(premises.image)
         self._valid = instruction.valid(general.operands)
         self._ask = Asker(premises.effort, [*premises.okay, self._valid])
+        self._ruled_out: list[Word] = []  # ways on the hardware that cannot be taken: part of what was asked
 
     @cached_property
     def _ends(self) -> list[tuple[tuple[Term, ...], S]]:
@@ -67,6 +68,8 @@ class FormPremises(Generic[S]):
             given = (*conditions, (~over).term)
             if all(Word(1, term).value != 0 for term in given) and self._possible(given) is not Answer.UNSAT:
                 found.append((given, after))
+            else:
+                self._ruled_out.append(conjunction(given))
         return found
 
     def _possible(self, given: Sequence[Term], *also: Word) -> Answer:
@@ -211,7 +214,7 @@ class FormPremises(Generic[S]):
                 return Premise(name, form, Truth.NO, way.how, evidence_of(question, answer), make)
             unknown = unknown or (way.how if answer is Answer.UNKNOWN else "")
             asked.append(conjunction(way.given) & way.also)
-        question = Question(title, [*p.okay, self._valid, any_of(asked)])
+        question = Question(title, [*p.okay, self._valid, any_of([*asked, *self._ruled_out])])
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
         truth = Truth.UNKNOWN if unknown else Truth.YES
         return Premise(name, form, truth, unknown, evidence_of(question, answer))

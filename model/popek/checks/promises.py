@@ -39,7 +39,7 @@ from popek.kernel.program import Line
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
-from popek.kernel.words import FALSE, TRUE, Word, any_of, symbol
+from popek.kernel.words import FALSE, TRUE, Word, all_of, any_of, symbol
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer, Effort
 
@@ -85,12 +85,14 @@ class Promise(Generic[S]):
         status: holds, refuted or unknown.
         evidence: what was asked and answered.
         how: where it is refuted, the way in which it is broken.
+        gap: where it holds, a further question that has no answer: is there a run that is not modelled?
     """
 
     status: Status
     evidence: Evidence
     how: str = ""
     _make_witness: Callable[[], Counterexample[S] | None] | None = None
+    gap: Question | None = None
 
     @cached_property
     def witness(self) -> Counterexample[S] | None:
@@ -508,10 +510,14 @@ class _Promises(Generic[S]):
                 asked.append(conjunction(condition.term for condition in breach.conditions))
         question = Question(title, [*self._assumed, any_of([*asked, *self._ruled_out])])
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
-        gap = self._ask.first([(self._hardware.not_modelled,), (self._native.not_modelled, self._silent())])
+        silent = [(self._hardware.not_modelled,), (self._native.not_modelled, self._silent())]
+        gap = self._ask.first(silent)
         if unknown or gap is not Answer.UNSAT:
             return Promise(Status.UNKNOWN, evidence_of(question, answer), "" if unknown else "not modelled")
-        return Promise(Status.HOLDS, evidence_of(question, answer))
+        open_ones = Question(
+            f"{title}, where it is not modelled", [*self._assumed, any_of(map(all_of, silent))]
+        )
+        return Promise(Status.HOLDS, evidence_of(question, answer), gap=open_ones)
 
     def _possible(self, breach: Breach) -> Answer:
         return self._ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH)

@@ -21,7 +21,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from popek import __version__
 from popek.solving.choice import chosen_solver
 
-from . import atlas, decoding, figures, problems, safety, witnesses
+from . import atlas, decoding, figures, problems, safety, verify, witnesses
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, assert_set_once, shown_default
@@ -48,6 +48,7 @@ app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
 app.command(problems.problems)
 app.command(safety.safety)
+app.command(verify.verify)
 app.command(
     "popek.cli.assist:app",
     name="assist",

@@ -1,0 +1,126 @@
+"""`popek verify`: what was found impossible, once more by other solvers and with certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from .errors import UserError
+from .options import AsJson, Jobs, Settings, Technique, Timeout, assert_one_of, assert_set_once
+from .output import console, print_json, progress
+
+if TYPE_CHECKING:
+    from popek_proofs.verification import Target
+
+UNEXPECTED, UNKNOWN = 1, 3
+
+
+def verify(
+    *names: str,
+    technique: Technique = None,
+    set: Settings = (),
+    only: Annotated[
+        tuple[str, ...], Parameter(help="These forms or mnemonics of a machine alone.", negative="")
+    ] = (),
+    part: Annotated[
+        tuple[str, ...],
+        Parameter(help="Of a machine: classes, promises or premises; all by default.", negative=""),
+    ] = (),
+    certificates: Annotated[
+        bool, Parameter(help="Refute each question with a proof, and check the proof.")
+    ] = True,
+    out: Annotated[
+        Path | None,
+        Parameter(help="A folder for questions, clauses and proofs; what it has already is not done again."),
+    ] = None,
+    timeout: Timeout = 0.0,
+    jobs: Jobs = 0,
+    json: AsJson = False,
+) -> int:
+    """Verify what was found impossible: other solvers are asked, and a proof is made and checked by a small checker.
+
+    Args:
+        names: machines, claims, or theorems and their propositions.
+    """
+    from popek.report import verification as report
+    from popek.solving import certificate
+    from popek_proofs.verification import How
+    from popek_proofs.verification import verify as verified
+    from popek_proofs.verification_files import Files, FolderError
+
+    assert_set_once(set)
+    targets = _targets(names, technique, set, only, part, timeout)
+    if certificates and not certificate.available():
+        raise UserError(
+            "certificates need the package python-sat: install 'popek[verify]', or --no-certificates"
+        )
+    files = None if out is None else Files(out)
+    try:
+        if files is not None:
+            files.begin()
+        with progress("verifying") as show:
+            found = verified(targets, How(certificates, files=files), jobs=jobs, progress=show)
+    except FolderError as error:
+        raise UserError(f"--out {error}") from None
+    if json:
+        print_json(found.to_json())
+    else:
+        console().print(report.verification(found, out))
+    if found.wrong:
+        return UNEXPECTED
+    if not found.questions:
+        raise UserError("nothing to verify: none of these verdicts rests on a question without an answer")
+    return UNKNOWN if found.open or found.unexplored else 0
+
+
+def _targets(
+    names: Sequence[str],
+    technique: str | None,
+    settings: Sequence[str],
+    only: Sequence[str],
+    parts: Sequence[str],
+    timeout: float,
+) -> list[Target]:
+    """What the names mean."""
+    from popek.architectures import MachineFileError, assisted, makers
+    from popek.architectures import machine as find_machine
+    from popek.checks.survey import Request
+    from popek.kernel.configuration import SettingError, configure
+    from popek.kernel.machine import UnknownNameError
+    from popek_proofs import PropositionsError, claims, known_propositions
+    from popek_proofs.theorems.proposition import select_propositions
+    from popek_proofs.verification import CLASSES, PARTS, Target
+
+    if not names:
+        raise UserError("popek verify: expected machines, claims or theorems, such as pg74 or theorem1")
+    for one in parts:
+        assert_one_of("--part", one, PARTS)
+    machines, shipped, found = makers(), claims.shipped(), []
+    try:
+        for name in names:
+            if name in machines or name.endswith(".py"):
+                chosen = assisted(name, technique)
+                known = find_machine(chosen)
+                known.technique(technique)
+                forms = [i.form for wanted in only for i in known.find(wanted)] or list(known.instructions)
+                request = Request(chosen, technique, configure(known, settings), timeout)
+                found.append(Target(name, request, tuple(dict.fromkeys(forms)), tuple(parts) or PARTS))
+                continue
+            if technique is not None or settings or only or parts:
+                raise UserError(
+                    f"--technique, --set, --only, --part: expected with machines alone, not {name}"
+                )
+            if name in shipped or name.endswith(".toml"):
+                for claim in claims.select([name]):
+                    _, request, forms = claims.prepared(claim, timeout)
+                    promised = request.promises if isinstance(request.promises, frozenset) else None
+                    found.append(Target(claim.id, request, tuple(forms), (CLASSES,), promised))
+            else:
+                propositions = select_propositions(known_propositions(), [name])
+                found.append(Target(name, propositions=tuple(propositions)))
+    except (UnknownNameError, SettingError, MachineFileError, PropositionsError, claims.ClaimError) as error:
+        raise UserError(str(error)) from None
+    return found
