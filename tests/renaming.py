@@ -47,6 +47,8 @@ def renamed(machine: Machine[Any]) -> tuple[Machine[Any], dict[str, str]]:
             replaced=names_of(old.replaced),
             shadowed=names_of(old.shadowed),
             guests_own=names_of(old.guests_own),
+            delivered=names_of(old.delivered),
+            uncompared=None if old.uncompared is None else names_of(old.uncompared),
             without=None if without is None else lambda dropped: technique(without(dropped)),
         )
 

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import attrs
 
-from popek.architectures import machine as find_machine
 from popek.checks.classify import Classification, Classifier
 from popek.checks.premise import Premise
 from popek.checks.premises import Premises
@@ -28,6 +27,7 @@ from popek.checks.survey import Request
 from popek.checks.verdict import CONFIRMATION, Question, Truth
 from popek.checks.workers import process_context
 from popek.kernel.exploration import PathBudgetError
+from popek.machines import machine as find_machine
 from popek.solving import second_solver
 from popek.solving.certificate import CONFLICTS, NotCertifiedError, RefutedError, certify
 from popek.solving.solver import Answer, Effort, solver_version

@@ -97,7 +97,7 @@ def test_too_many_paths_make_a_form_unknown_and_say_why(monkeypatch: pytest.Monk
     found = survey(Request("pg74", configuration=configure(machine("pg74"), ())), forms=["ADD a, b"], jobs=1)
     (row,) = found.rows
     assert row.unknown
-    assert "more than 1 paths" in row.remark
+    assert "budget of 1 paths" in row.remark
     assert found.theorem1 is Status.UNKNOWN
 
 

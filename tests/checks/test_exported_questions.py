@@ -26,7 +26,8 @@ def _evidence(name: str) -> Iterator[Evidence]:
     for form in FORMS[name]:
         (instruction,) = found.find(form)
         kept = keeper.keeps(instruction)
-        yield from (finding.evidence for finding in classifier.classify(instruction).findings.values())
+        asked = (finding.evidence for finding in classifier.classify(instruction).findings.values())
+        yield from (evidence for evidence in asked if evidence is not None)
         yield from (kept.fidelity.evidence, kept.safety.evidence)
 
 

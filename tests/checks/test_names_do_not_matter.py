@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from popek.checks.survey import ALL, Request, Surveyor
+from popek.checks.survey import Request, Surveyor
 from popek.kernel.configuration import default_configuration
 from popek.kernel.machine import Machine
 from popek.machines import machine as find_machine
@@ -58,7 +58,7 @@ def called(name: str, names: dict[str, str]) -> str:
 
 
 def rows(machine: Machine[Any], technique: str, forms: Iterable[str]) -> list[Any]:
-    request = Request(machine, technique, default_configuration(machine), promises=True, witnesses=ALL)
+    request = Request(machine, technique, default_configuration(machine), promises=True)
     surveyor = Surveyor(request, machine)
     return [surveyor.row(form).to_json() for form in forms]
 

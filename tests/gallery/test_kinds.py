@@ -279,7 +279,8 @@ def test_prove_says_over_what_and_the_premises_as_json(tmp_path: Path) -> None:
     assert first["scope"]["forms"] == 11
     assert first["scope"]["left_out"] == ["input and output"]
     assert first["taken_for_granted"] == ["A2_fetch"]
-    assert first["theorem"] == {"name": "theorem1", "lock": None}
+    assert first["theorem"]["name"] == "Theorem1.theorem_1_told_apart"
+    assert first["theorem"]["assumptions"] == "Closed under the global context"
     assert first["while_the_guest_stays_ok"] is False
     assert {row["id"] for row in first["not_asked"]} >= {"A5_vector", "A6_interrupt_tells"}
     path = tmp_path / "peek.py"

@@ -117,7 +117,7 @@ def test_more_paths_than_the_budget_is_a_clear_error() -> None:
         return sum(int(bool(A[i])) for i in range(4))
 
     assert len(explore(run, Pruner(), budget=16)) == 16
-    with pytest.raises(PathBudgetError, match="more than 15 paths"):
+    with pytest.raises(PathBudgetError, match="budget of 15 paths"):
         explore(run, Pruner(), budget=15)
 
 

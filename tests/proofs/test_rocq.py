@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from popek.checks import premises
+from popek.checks import premise as premises
 from popek_proofs import rocq
 
 FOLDER = Path(__file__).parents[2] / "proofs" / "rocq"

@@ -11,9 +11,9 @@ import pytest
 
 from commands import popek
 from popek.architectures.riscv import csrs, hypervisor_csrs, supervisor_csrs, traps
-from popek.architectures.riscv.access import Actor
 from popek.architectures.riscv.exceptions import ILLEGAL
 from popek.architectures.riscv.instructions import hypervisor, zicsr
+from popek.architectures.riscv.references import Actor
 from popek.architectures.riscv.state import Rv64
 from popek.checks.classify import Classifier
 from popek.emulators import programs

@@ -206,8 +206,9 @@ class BruteForce:
         for guest, operand, timer, cell in self._guests():
             before = image(guest, timer, cell)
             native, outcome = self._done(guest, operand), self.outcome[before, operand]
+            after = outcome.state if isinstance(outcome, Trapped) else outcome
+            found["A5_control"] &= self._owned(before) == self._owned(after)
             if isinstance(outcome, Trapped):
-                found["A5_control"] &= self._owned(before) == self._owned(outcome.state)
                 found["A8_efficiency"] &= native is None
             else:
                 kept = native is not None and outcome == _image(native, timer, cell)

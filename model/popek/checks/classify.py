@@ -376,6 +376,9 @@ class _Questions(Generic[S]):
         return _Problem([], changed, [self._run])
 
     def _mode(self) -> _Problem[S]:
+        if not self._c.modes:
+            why = "no user state has a supervisor twin"
+            return _Problem([], [], [self._run], not_asked=why)
         modes = leaves_with(self._machine.state, [Role.MODE])
         if not modes:
             return _Problem([], [], [self._run], not_asked="the state has no mode")

@@ -182,7 +182,7 @@ class FormPremises(Generic[S]):
             yield _Way(how, conditions, other.traps, hardware=False, states=(other.before,))
 
     def traps(self) -> list[Premise[S]]:
-        """What a trap leaves: nothing that hides the guest (A4), nothing of the control program's (A5)."""
+        """What a trap leaves: nothing that hides the guest (A4); and nothing of the control program's changes (A5)."""
         found: list[Premise[S]] = []
         lost, taken = self._p.keeper.traps(self._instruction, self._general)
         for name, promise in ((A4, lost), (A5, taken)):

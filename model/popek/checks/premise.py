@@ -28,7 +28,7 @@ TITLES: Final[Mapping[str, str]] = {
     A3_NEXT: "a guest that completes an instruction is a guest still",
     A3_TRAP: "a guest that takes a trap is a guest still",
     A4: "where the hardware stops it can be told which guest it was",
-    A5: "what the control program owns follows from what it keeps and notes, and no trap changes it",
+    A5: "what the control program owns follows from what it keeps and notes, and nothing changes it",
     A5_VECTOR: "entries lie in the control program's storage",
     A6_TELLS: "an interrupt finds the guest",
     A6_CLOSURE: "a guest that is given an interrupt is a guest still",

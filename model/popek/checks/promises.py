@@ -188,11 +188,11 @@ class Keeper(Generic[S]):
         return questions.promise("safety", questions.safety())
 
     def traps(self, instruction: Instruction, run: Run[S]) -> tuple[Promise[S], Promise[S]]:
-        """Whether traps of one form leave the VMM able to tell where the guest was; and what it owns alone."""
+        """Whether traps of one form leave the VMM able to tell where the guest was; and the form what it owns alone."""
         questions = _Promises(self, instruction, run)
         return (
             questions.promise("what a trap tells", questions.lost_before_a_trap()),
-            questions.promise("what a trap leaves", questions.changed_before_a_trap()),
+            questions.promise("what it leaves alone", questions.changes()),
         )
 
     def secrecy(self, instruction: Instruction, run: Run[S]) -> Promise[S]:

@@ -85,11 +85,11 @@ def _targets(
     timeout: float,
 ) -> list[Target]:
     """What the names mean."""
-    from popek.architectures import MachineFileError, assisted, makers
-    from popek.architectures import machine as find_machine
     from popek.checks.survey import Request
     from popek.kernel.configuration import SettingError, configure
     from popek.kernel.machine import UnknownNameError
+    from popek.machines import MachineFileError, assisted, makers
+    from popek.machines import machine as find_machine
     from popek_proofs import PropositionsError, claims, known_propositions
     from popek_proofs.theorems.proposition import select_propositions
     from popek_proofs.verification import CLASSES, PARTS, Target

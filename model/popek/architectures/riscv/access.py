@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-import attrs
-
-from popek.kernel.outcome import MemoryFault, Vector
+from popek.kernel.outcome import MemoryFault
 from popek.kernel.words import FALSE, TRUE, Word, all_of, concat, ite
 
 from . import exceptions
+from .references import Actor, Kind
 from .state import BARE, MACHINE, PHYSICAL, PMP_ENTRIES, XLEN, Rv64
 
 OFF, TOR, NA4, NAPOT = 0, 1, 2, 3
-
-
-@attrs.frozen
-class Kind:
-    """A way of referring to storage, with the vectors of its faults and the rights that protection must give."""
-
-    misaligned: Vector
-    access: Vector
-    page: Vector
-    rights: str
 
 
 LOAD: Final = Kind(exceptions.LOAD_MISALIGNED, exceptions.LOAD_ACCESS, exceptions.LOAD_PAGE, "r")
@@ -36,14 +25,6 @@ GUEST_EXECUTABLE: Final = Kind(
 GUEST_STORE: Final = Kind(
     exceptions.GUEST_STORE_MISALIGNED, exceptions.GUEST_STORE_ACCESS, exceptions.GUEST_STORE_PAGE, "w"
 )
-
-
-@attrs.frozen
-class Actor:
-    """In whose name an access is made: privilege (2 bits) and V (1 bit)."""
-
-    prv: Word
-    v: Word
 
 
 def itself(cpu: Rv64) -> Actor:

@@ -10,9 +10,9 @@ from popek.kernel.machine import Machine
 from popek.kernel.state import Role, register
 from popek.kernel.words import Word
 
-from .access import Actor, Kind
 from .machine import build as build_plain
 from .paging import walk
+from .references import Actor, Kind
 from .state import BARE, SV39, Features, Rv64
 
 FORMS: Final = (

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from popek.kernel.outcome import MemoryFault, NotModelledError
 from popek.kernel.words import TRUE, Word, concat, ite
 
-from .access import Actor, Kind, permitted, read
+from .access import permitted, read
+from .references import Actor, Kind
 from .state import BARE, SUPERVISOR, SV39, USER, XLEN, Rv64
 
 if TYPE_CHECKING:

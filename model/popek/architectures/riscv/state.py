@@ -12,7 +12,7 @@ from popek.kernel.state import Register, Role, State, bit, bits, memory, registe
 from popek.kernel.words import Word, concat, ite
 
 if TYPE_CHECKING:
-    from .access import Actor, Kind
+    from .references import Actor, Kind
 
 MANUAL: Final = "RISC-V ISA manual, volume II (privileged), August 2026"
 

@@ -19,7 +19,7 @@ from .operands import declare
 from .state import ADDRESS, Address, Cpu
 
 if TYPE_CHECKING:
-    from .s370 import S370
+    from .s370_state import S370
 
 C = TypeVar("C", bound=Cpu)
 

@@ -6,9 +6,10 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
 
-from ..access import GUEST_EXECUTABLE, GUEST_LOAD, GUEST_STORE, Kind, load, store, the_guest
+from ..access import GUEST_EXECUTABLE, GUEST_LOAD, GUEST_STORE, load, store, the_guest
 from ..csrs import in_hs
 from ..exceptions import ILLEGAL, VIRTUAL
+from ..references import Kind
 from ..state import MANUAL, USER, XLEN, Rv64
 from .privileged import SVINVAL, needs_svinval
 
