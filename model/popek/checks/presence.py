@@ -114,6 +114,7 @@ def present(
         question = Question(f"{machine.name}: there is a {name}", conditions)
         answer, _, _ = question.ask(effort)
         if answer is Answer.UNSAT and not otherwise:
+            _assert_a_supervisor(machine, effort)
             continue
         if answer is Answer.UNSAT:
             raise NothingToAskError(f"{otherwise}; whatever is said of nothing is true")
@@ -122,6 +123,16 @@ def present(
         else:
             undecided.append(name)
     return Present(tuple(undecided), tuple(found), effort)
+
+
+def _assert_a_supervisor(machine: Machine[Any], effort: Effort) -> None:
+    """Where a configuration has no supervisor state beside a user's, the machine has one in another."""
+    state = machine.state.symbolic()
+    there = [machine.invariant(state), machine.supervisor(state)]
+    if Question(f"{machine.name}: there is a supervisor state", there).ask(effort)[0] is Answer.UNSAT:
+        raise NothingToAskError(
+            f"{machine.name}: there is no supervisor state; whatever is said of nothing is true"
+        )
 
 
 def plainest(machine: Machine[S], question: Question, states: Sequence[S], effort: Effort) -> tuple[S, ...]:
