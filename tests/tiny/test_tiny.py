@@ -53,6 +53,14 @@ def test_classes_promises_and_premises_are_those_of_brute_force(first: int) -> N
         assert solved(code) == expected(code), code
 
 
+def test_a_change_of_the_vmms_cell_alone_breaks_safety_and_not_fidelity() -> None:
+    """On the hardware, where the high bit of the base is set, the VMM's cell is stored to; natively never."""
+    code: Code = ((("high",), ("absolute", 0, ("constant", 0))),)
+    answers = solved(code)
+    assert answers == expected(code)
+    assert (answers["faithful"], answers["safe"], answers["A1_fidelity"]) == (Truth.YES, Truth.NO, Truth.NO)
+
+
 def test_brute_force_finds_a_checker_that_overlooks_what_a_trap_leaves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
