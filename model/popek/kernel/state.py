@@ -101,10 +101,24 @@ class Slot:
 # -- declarations ---------------------------------------------------------------------------------
 
 
+class Declaration(type):
+    """Classes whose instances have what they declare, and nothing else: `cpu.timr = ...` is an error, not a new name."""
+
+    def __new__(
+        mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any
+    ) -> Declaration:
+        """The class, without a dictionary in its instances."""
+        namespace.setdefault("__slots__", ())
+        return super().__new__(mcs, name, bases, namespace, **kwargs)
+
+
 class Bits:
     """A named field of a register: `iopl = bits(13, 12)`."""
 
     def __init__(self, high: int, low: int, role: Role | None) -> None:
+        if low < 0 or high < low:
+            raise ValueError(f"bits({high}, {low}): expected the higher number first, from 0")
+        _assert_role(role, None)
         self.high, self.low, self.role = high, low, role
 
     @overload
@@ -128,7 +142,23 @@ def bit(number: int, *, role: Role | None = None) -> Bits:
     return Bits(number, number, role)
 
 
-class _View:
+def _assert_role(role: Any, *also: Any) -> None:
+    if not isinstance(role, Role) and role not in also:
+        raise TypeError(f"role={role!r}: expected one of {', '.join(map(str, Role))}")
+
+
+def _assert_sizes(width: Any, roles: Sequence[Any], *resets: int) -> None:
+    """A component's width, roles and values of reset can be what they are."""
+    if not isinstance(width, int) or width < 1:
+        raise TypeError(f"{width!r} bits: expected a number above 0")
+    for role in roles:
+        _assert_role(role)
+    for reset in resets:
+        if reset < 0 or reset >> width:
+            raise ValueError(f"reset={reset:#x} does not fit {width} bits")
+
+
+class _View(metaclass=Declaration):
     """A place in a state: one prefix, or several chosen by an index."""
 
     __slots__ = ("_index", "_prefixes", "_state")
@@ -193,6 +223,7 @@ class WordComponent(Component):
 
     def __init__(self, width: int, role: Role, reset: int) -> None:
         self.width, self.role, self.reset = width, role, reset
+        _assert_sizes(width, [role], reset)
 
     @overload
     def __get__(self, view: None, owner: type) -> Self: ...
@@ -221,6 +252,10 @@ class RegisterComponent(Component, Generic[R]):
 
     def __init__(self, kind: type[R], width: int, role: Role, reset: int) -> None:
         self.kind, self.width, self.role, self.reset = kind, width, role, reset
+        _assert_sizes(width, [role], reset)
+        for name, field in kind.fields():
+            if field.high >= width:
+                raise ValueError(f"{kind.__name__}.{name}: bit {field.high} of a register of {width} bits")
 
     @overload
     def __get__(self, view: None, owner: type) -> Self: ...
@@ -261,6 +296,8 @@ class GroupComponent(Component, Generic[G]):
 
     def __init__(self, kind: type[G], roles: Mapping[str, Role], resets: Mapping[str, int]) -> None:
         self.kind, self.roles, self.resets = kind, roles, resets
+        for role in roles.values():
+            _assert_role(role)
 
     @overload
     def __get__(self, view: None, owner: type) -> Self: ...
@@ -320,6 +357,7 @@ class BankComponent(Component):
 
     def __init__(self, names: Sequence[str], width: int, role: Role, resets: Mapping[str, int]) -> None:
         self.names, self.width, self.role, self.resets = tuple(names), width, role, resets
+        _assert_sizes(width, [role], *resets.values())
 
     @overload
     def __get__(self, view: None, owner: type) -> Self: ...
@@ -339,6 +377,8 @@ class MemoryComponent(Component):
 
     def __init__(self, address: int, cell: int, role: Role) -> None:
         self.address, self.cell, self.role = address, cell, role
+        _assert_sizes(cell, [role])
+        _assert_sizes(address, [])
 
     @overload
     def __get__(self, view: None, owner: type) -> Self: ...
@@ -394,8 +434,10 @@ def memory(*, address: int, cell: int = 8, role: Role = Role.MEMORY) -> MemoryCo
 # -- the state itself -----------------------------------------------------------------------------
 
 
-class State:
+class State(metaclass=Declaration):
     """A machine state.  Subclass it and list the components; `reset()` makes the first one."""
+
+    __slots__ = ("_memories", "_undefined", "_words")
 
     layout: ClassVar[tuple[Slot, ...]] = ()
     leaves: ClassVar[tuple[Leaf, ...]] = ()
@@ -410,6 +452,8 @@ class State:
         super().__init_subclass__(**kwargs)
         slots: list[Slot] = []
         for name, part in _declared(cls).items():
+            if hasattr(State, name):
+                raise TypeError(f"{cls.__name__}: no component can be called {name!r}: every state has that already")
             slots.extend(part.slots(name, {}))
         cls._arrange(slots, {slot.name: tuple(slot.leaves()) for slot in slots})
 
