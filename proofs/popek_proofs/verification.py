@@ -22,12 +22,10 @@ from popek.checks.premise import Premise
 from popek.checks.premises import Premises
 from popek.checks.presence import present
 from popek.checks.promises import Keeper, Promises
-from popek.checks.runs import explore_instruction
 from popek.checks.survey import Request
 from popek.checks.verdict import CONFIRMATION, Question, Truth
 from popek.checks.workers import process_context
 from popek.kernel.exploration import PathBudgetError
-from popek.machines import machine as find_machine
 from popek.solving import second_solver
 from popek.solving.certificate import CONFLICTS, NotCertifiedError, RefutedError, certify
 from popek.solving.solver import Answer, Effort, solver_version
@@ -212,10 +210,9 @@ def _pieces(target: Target) -> Iterator[str]:
     if target.request is None:
         yield from (one.id for one in target.propositions)
         return
-    known = find_machine(target.request.machine)
-    present(known, known.technique(target.request.technique), target.request.configuration)
+    present(target.request.subject)
     yield from target.forms
-    if PREMISES in target.parts and set(target.forms) == set(known.instructions):
+    if PREMISES in target.parts and set(target.forms) == set(target.request.subject.machine.instructions):
         yield ""
 
 
@@ -223,7 +220,7 @@ _Result = tuple[list[Checked], list[str]]
 
 
 def _worked(pieces: Sequence[tuple[Target, str]], how: How, jobs: int) -> Iterator[_Result]:
-    names = all(t.request is None or isinstance(t.request.machine, str) for t, _ in pieces)
+    names = all(t.request is None or t.request.subject.found_as is not None for t, _ in pieces)
     if jobs == 1 or len(pieces) < 8 or not names:
         worker = _Worker(how)
         yield from (worker.piece(*piece) for piece in pieces)
@@ -330,17 +327,9 @@ class _Machine:
 
     def __init__(self, target: Target) -> None:
         assert target.request is not None
-        request = self._request = target.request
-        self._target, self._machine = target, find_machine(request.machine)
-        self._effort = Effort(timeout=request.timeout)
-        technique = self._machine.technique(request.technique)
-        about = (self._machine, technique, request.configuration)
-        timed = request.time_is_state
-        self._classifier: Classifier[Any] = Classifier(
-            *about, effort=self._effort, time_is_state=timed, components=False
-        )
-        self._keeper: Keeper[Any] = Keeper(*about, effort=self._effort, time_is_state=timed)
-        self._premises: Premises[Any] = Premises(*about, self._effort, time_is_state=timed)
+        self._target, self._subject = target, target.request.subject
+        self._classifier = Classifier(self._subject, components=False)
+        self._keeper, self._premises = Keeper(self._subject), Premises(self._subject)
 
     def of(self, form: str) -> Iterator[tuple[str, Question]]:
         """About one form.
@@ -348,14 +337,8 @@ class _Machine:
         Raises:
             PathBudgetError: it has too many paths.
         """
-        instruction = self._machine.instructions[form]
-        run = explore_instruction(
-            self._machine,
-            instruction,
-            self._effort,
-            configuration=self._request.configuration,
-            prefer=self._classifier.likely,
-        )
+        instruction = self._subject.machine.instructions[form]
+        run = self._subject.explore(instruction, prefer=self._classifier.likely)
         parts, promised = self._target.parts, self._target.promised
         if CLASSES in parts:
             yield from _of_classes(self._classifier.classify(instruction, run))
@@ -366,11 +349,8 @@ class _Machine:
 
     def once(self) -> Iterator[tuple[str, Question]]:
         """About no form; every form is looked at, as what none changes is known."""
-        for instruction in self._machine.instructions.values():
-            run = explore_instruction(
-                self._machine, instruction, self._effort, configuration=self._request.configuration
-            )
-            self._premises._note(instruction, run)
+        for instruction in self._subject.machine.instructions.values():
+            self._premises._note(instruction, self._subject.explore(instruction))
         yield from _of_premises(self._premises.once())
 
 

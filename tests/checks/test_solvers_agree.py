@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from popek.checks.subject import Subject
 from popek.checks.survey import ALL, Request, Row, Surveyor
 from popek.checks.verdict import Evidence, Question, SolversDisagreeError
-from popek.kernel.configuration import default_configuration
 from popek.kernel.words import Word, symbol
 from popek.machines import machine
 from popek.solving.choice import VARIABLE
@@ -29,8 +29,8 @@ FORMS = {
 
 def _rows(name: str) -> Iterator[Row]:
     found = machine(name)
-    request = Request(name, configuration=default_configuration(found), promises=True, witnesses=ALL)
-    surveyor = Surveyor(request, found)
+    request = Request(Subject.of(name), promises=True, witnesses=ALL)
+    surveyor = Surveyor(request)
     wanted = FORMS[name] or tuple(found.instructions)
     for form in (i.form for one in wanted for i in found.find(one)):
         yield surveyor.row(form)

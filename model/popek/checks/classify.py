@@ -26,16 +26,13 @@ from typing import Generic, TypeVar
 import attrs
 
 from popek.kernel import terms
-from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
-from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next
 from popek.kernel.state import Leaf, Role, State, leaves_with
-from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, all_of, any_of, symbol
 from popek.solving.asking import Asker
-from popek.solving.solver import Answer, Effort
+from popek.solving.solver import Answer
 
 from .counterexample import (
     Counterexample,
@@ -54,12 +51,12 @@ from .runs import (
     compared,
     conjunction,
     declared_order,
-    explore_instruction,
     handed_over,
     operating_mode,
     probe,
     together,
 )
+from .subject import Subject
 from .verdict import Evidence, Question, Truth, any_asked, both, evidence_of, negate
 from .witness import find_minimal
 
@@ -175,32 +172,17 @@ USER_SENSITIVE = ("user_control_sensitive", "user_location_sensitive", "user_res
 
 
 class Classifier(Generic[S]):
-    """Asks the questions for one machine, technique and configuration.
+    """Asks the questions about one machine under a technique in a configuration.
 
     Args:
-        machine: what is classified.
-        technique: decides what "user mode" and "replaced" mean.
-        configuration: settings that both runs share.
-        effort: bounds, and the tally of solver time.
-        time_is_state: count clocks as resources.
         components: find out which leaves leak or change.
     """
 
-    def __init__(
-        self,
-        machine: Machine[S],
-        technique: Technique[S],
-        configuration: Configuration,
-        *,
-        effort: Effort | None = None,
-        time_is_state: bool = False,
-        components: bool = True,
-    ) -> None:
-        self.machine, self.technique, self.configuration = machine, technique, configuration
-        self.effort = effort or Effort()
-        self.time_is_state, self.components = time_is_state, components
-        self.state = configured(machine, configuration)
-        self.invariant = machine.invariant(self.state)
+    def __init__(self, subject: Subject[S], *, components: bool = True) -> None:
+        self.subject, self.components = subject, components
+        self.machine, self.technique = subject.machine, subject.technique
+        self.state = configured(subject)
+        self.invariant = self.machine.invariant(self.state)
         self._twins: dict[_Varied, tuple[S, Word]] = {}
         self._moved: tuple[Word, S, Word] | None = None
 
@@ -211,20 +193,12 @@ class Classifier(Generic[S]):
             PathBudgetError: too many paths.
             ReplayError: a defect of popek.
         """
-        general = run
-        if general is None:
-            general = explore_instruction(
-                self.machine,
-                instruction,
-                self.effort,
-                configuration=self.configuration,
-                prefer=self.likely,
-            )
+        general = run or self.subject.explore(instruction, prefer=self.likely)
         return _Questions(self, instruction, general).answer()
 
     def likely(self, state: S) -> Word:
         """What most questions assume of a state (width 1)."""
-        return self.configuration.holds(self.machine, state) & self.technique.deprivileged(state)
+        return self.subject.holds(state) & self.technique.deprivileged(state)
 
     def twin(self, varied: _Varied) -> tuple[S, Word]:
         """A second state that differs only in what is varied, settings kept, and that it exists (width 1)."""
@@ -244,8 +218,8 @@ class Classifier(Generic[S]):
         """The mode leaves that can differ between a state and a supervisor's: the invariant fixes the others."""
         varied = _Varied(leaves_with(self.machine.state, [Role.MODE]))
         state, exists = self.twin(varied)
-        settings = [self.configuration.holds(self.machine, one) for one in (self.state, state)]
-        ask = Asker(self.effort, [self.invariant, exists, *settings, self.machine.supervisor(state)])
+        settings = [self.subject.holds(one) for one in (self.state, state)]
+        ask = Asker(self.subject.effort, [self.invariant, exists, *settings, self.machine.supervisor(state)])
         return frozenset(
             leaf.name
             for leaf in varied.leaves
@@ -261,8 +235,9 @@ class Classifier(Generic[S]):
         return self._moved
 
 
-def configured(machine: Machine[S], configuration: Configuration) -> S:
+def configured(subject: Subject[S]) -> S:
     """The state that may be anything but for the settings that are one leaf each, and the operating mode."""
+    machine, configuration = subject.machine, subject.configuration
     state = machine.state.symbolic().with_changes(operating_mode(machine, configuration))
     fixed = {
         machine.setting(name).leaf: value
@@ -314,7 +289,7 @@ class _Questions(Generic[S]):
             instruction.valid(general.operands),
         ]
         self._in_user = [self._technique.deprivileged(classifier.state)]
-        self._ask = Asker(classifier.effort, self._assumed, general.translated)
+        self._ask = Asker(classifier.subject.effort, self._assumed, general.translated)
 
     def answer(self) -> Classification[S]:
         completes_in_user = self._completes_in_user()
@@ -330,7 +305,7 @@ class _Questions(Generic[S]):
         privileged = self._privileged(completes_in_user)
         completes = Question(
             f"{self._machine.name}: {self._instruction.form} completes in user mode, or is not modelled there "
-            f"({self._technique.name}; {self._c.configuration})",
+            f"({self._technique.name}; {self._c.subject.configuration})",
             lambda: [*self._assumed, *self._in_user, self._completes(self._run) | self._run.not_modelled],
         )
         asked = completes if privileged is Truth.YES else None
@@ -348,7 +323,7 @@ class _Questions(Generic[S]):
         return known is not None and self._ask.fulfilled(known, *conditions)
 
     def _settings(self, state: S) -> Word:
-        return self._c.configuration.holds(self._machine, state, mentioned=self._general.mentioned)
+        return self._c.subject.holds(state, mentioned=self._general.mentioned)
 
     # -- the questions ------------------------------------------------------------------------
 
@@ -366,13 +341,13 @@ class _Questions(Generic[S]):
         return any_of(conjunction(conditions) for conditions, _ in self._completions(run))
 
     def _control(self) -> _Problem[S]:
-        roles = [Role.MODE, Role.RESOURCE, *([Role.TIME] if self._c.time_is_state else [])]
+        roles = [Role.MODE, Role.RESOURCE, *([Role.TIME] if self._c.subject.time_is_state else [])]
         elsewhere = frozenset(slot.name for slot in self._machine.state.layout if slot.role not in roles)
         other_leaves = frozenset(leaf.name for leaf in self._machine.state.leaves if leaf.role not in roles)
         before = self._run.before
         pairs = [(when, (), before, after) for when, after in self._completions(self._run)]
         ignored = elsewhere | other_leaves | frozenset(self._technique.guests_own)
-        changed = compared(pairs, ignoring=ignored, time_is_state=self._c.time_is_state)
+        changed = compared(pairs, ignoring=ignored, time_is_state=self._c.subject.time_is_state)
         return _Problem([], changed, [self._run])
 
     def _mode(self) -> _Problem[S]:
@@ -387,7 +362,7 @@ class _Questions(Generic[S]):
     def _resource(self) -> _Problem[S]:
         stored = tuple(n for n in self._technique.replaced if n in self._run.before.memories())
         replaced = [self._machine.state.leaf(n) for n in self._technique.replaced if n not in stored]
-        if not self._c.time_is_state:
+        if not self._c.subject.time_is_state:
             replaced = [leaf for leaf in replaced if leaf.role is not Role.TIME]
         if not replaced and not stored:
             return _Problem(
@@ -407,7 +382,7 @@ class _Questions(Generic[S]):
         cases = compared(
             together(moved, self._completions(other)),
             ignoring=frozenset(),
-            time_is_state=self._c.time_is_state,
+            time_is_state=self._c.subject.time_is_state,
         )
         return _Problem([exists], cases, [self._run, other], offset=offset)
 
@@ -421,7 +396,7 @@ class _Questions(Generic[S]):
         cases = compared(
             together(self._completions(self._run), self._completions(other)),
             ignoring=frozenset((*(leaf.name for leaf in varied.leaves), *varied.contents)),
-            time_is_state=self._c.time_is_state,
+            time_is_state=self._c.subject.time_is_state,
         )
         return _Problem(conditions, cases, [self._run, other], varied)
 
@@ -455,7 +430,7 @@ class _Questions(Generic[S]):
         conditions = [*also, *problem.conditions]
         question = Question(
             f"{self._machine.name}: {self._instruction.form} is {name.replace('_', '-')} "
-            f"({self._technique.name}; {self._c.configuration})",
+            f"({self._technique.name}; {self._c.subject.configuration})",
             lambda: [*self._assumed, *conditions, any_of(case.differs for case in problem.cases)],
         )
         narrower = known if isinstance(known, Finding) else None
@@ -475,7 +450,7 @@ class _Questions(Generic[S]):
                 return Finding(Truth.YES, evidence, *shown, make_witness=narrower._make_witness)
             assert possible is not None
             # A witness needs no more than the case that was found possible.
-            within = [self._c.configuration.holds(self._machine, run.before) for run in problem.runs]
+            within = [self._c.subject.holds(run.before) for run in problem.runs]
             narrow = Question(question.name, [*self._assumed, *within, *conditions, possible.differs])
             return Finding(
                 Truth.YES, evidence, *shown, make_witness=lambda: self._witness(name, narrow, problem)
@@ -584,7 +559,7 @@ class _Questions(Generic[S]):
 
     def _witness(self, name: str, question: Question, problem: _Problem[S]) -> Counterexample[S] | None:
         runs, offset = problem.runs, problem.offset
-        answer, model, solver = question.ask(self._c.effort)
+        answer, model, solver = question.ask(self._c.subject.effort)
         if answer is Answer.UNKNOWN:  # there is one, and no time to find it again
             return None
         if model is None or solver is None:
@@ -605,7 +580,7 @@ class _Questions(Generic[S]):
                 instruction,
                 claim,
                 the_invariant=machine.invariant(state),
-                the_configuration=self._c.configuration.holds(machine, state),
+                the_configuration=self._c.subject.configuration.holds(machine, state),
             )
         executed = [
             execute(machine, instruction, label, state, found.operands)

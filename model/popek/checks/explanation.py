@@ -9,14 +9,11 @@ from typing import Any
 import attrs
 
 from popek.kernel.exploration import PathBudgetError
-from popek.machines import machine as find_machine
-from popek.solving.solver import Effort
 
 from .classify import Classification, Classifier
 from .counterexample import Counterexample
 from .presence import present
 from .promises import Keeper, Promises
-from .runs import explore_instruction
 from .survey import Request, Row, row_of, unexplored
 from .verdict import Evidence, Status, Truth
 
@@ -88,23 +85,16 @@ def explain(
     """Everything about the forms that a mnemonic or a form names.
 
     Raises:
-        UnknownNameError: no such machine, technique or instruction.
+        UnknownNameError: no such instruction.
     """
-    machine = find_machine(request.machine)
-    technique = machine.technique(request.technique)
-    instructions = machine.find(name)
-    effort = Effort(timeout=request.timeout)
-    present(machine, technique, request.configuration, effort)
-    classifier = Classifier(
-        machine, technique, request.configuration, effort=effort, time_is_state=request.time_is_state
-    )
-    keeper = Keeper(
-        machine, technique, request.configuration, effort=effort, time_is_state=request.time_is_state
-    )
+    subject = request.subject
+    instructions = subject.machine.find(name)
+    present(subject)
+    classifier, keeper = Classifier(subject), Keeper(subject)
     forms = []
     for number, instruction in enumerate(instructions):
         try:
-            run = explore_instruction(machine, instruction, effort, configuration=request.configuration)
+            run = subject.explore(instruction)
         except PathBudgetError as error:
             forms.append(
                 FormExplanation(unexplored(instruction, str(error)), instruction.summary, {}, {}, "")
@@ -130,7 +120,8 @@ def explain(
         )
         if progress is not None:
             progress(number + 1, len(instructions))
-    return Explanation(machine.name, technique.name, dict(request.configuration.settings), tuple(forms))
+    settings = dict(subject.configuration.settings)
+    return Explanation(subject.machine.name, subject.technique.name, settings, tuple(forms))
 
 
 def disagreement(classified: Classification[Any], kept: Promises[Any]) -> str:

@@ -80,7 +80,7 @@ class FormPremises(Generic[S]):
         p = self._p
         expected = [(c, p.technique.map(after, p.private)) for c, after in self._native.completions()]
         for case in differing(
-            together(self._ends, expected), ignoring=frozenset(), time_is_state=p.time_is_state
+            together(self._ends, expected), ignoring=frozenset(), time_is_state=p.subject.time_is_state
         ):
             how = "completes on the hardware elsewhere than in the image of where the guest's own machine completes"
             yield _Way(how, case.given, any_of(case.unlike.values()))

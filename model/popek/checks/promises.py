@@ -30,18 +30,15 @@ from typing import Generic, TypeVar
 import attrs
 
 from popek.kernel import terms
-from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
-from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.program import Line
 from popek.kernel.state import Role, State, leaves_with
-from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import FALSE, TRUE, Word, all_of, any_of, symbol
 from popek.solving.asking import Asker
-from popek.solving.solver import Answer, Effort
+from popek.solving.solver import Answer
 
 from .counterexample import (
     Counterexample,
@@ -59,11 +56,11 @@ from .runs import (
     Run,
     conjunction,
     differing,
-    explore_instruction,
     handed_over,
     probe,
     together,
 )
+from .subject import Subject
 from .verdict import Evidence, Question, Status, Truth, evidence_of
 from .witness import find_minimal
 
@@ -128,27 +125,10 @@ class Promises(Generic[S]):
 
 
 class Keeper(Generic[S]):
-    """Asks whether a technique keeps its promises on a machine under a configuration.
+    """Asks whether a technique keeps its promises on a machine under a configuration."""
 
-    Args:
-        machine: what is virtualized.
-        technique: how.
-        configuration: the hardware's settings.
-        effort: bounds, and the tally of solver time.
-        time_is_state: clocks count.
-    """
-
-    def __init__(
-        self,
-        machine: Machine[S],
-        technique: Technique[S],
-        configuration: Configuration,
-        *,
-        effort: Effort | None = None,
-        time_is_state: bool = False,
-    ) -> None:
-        self.machine, self.technique, self.configuration = machine, technique, configuration
-        self.effort, self.time_is_state = effort or Effort(), time_is_state
+    def __init__(self, subject: Subject[S]) -> None:
+        self.subject = subject
 
     def keeps(self, instruction: Instruction, run: Run[S] | None = None) -> Promises[S]:
         """Whether the promises are kept for one form.
@@ -156,12 +136,7 @@ class Keeper(Generic[S]):
         Raises:
             PathBudgetError: too many paths.
         """
-        general = run
-        if general is None:
-            general = explore_instruction(
-                self.machine, instruction, self.effort, configuration=self.configuration
-            )
-        questions = _Promises(self, instruction, general)
+        questions = _Promises(self.subject, instruction, run)
         return Promises(
             instruction,
             questions.promise("fidelity", questions.fidelity()),
@@ -175,21 +150,16 @@ class Keeper(Generic[S]):
         Raises:
             PathBudgetError: too many paths.
         """
-        general = run
-        if general is None:
-            general = explore_instruction(
-                self.machine, instruction, self.effort, configuration=self.configuration
-            )
-        return _Promises(self, instruction, general).needless_trap()
+        return _Promises(self.subject, instruction, run).needless_trap()
 
     def safety(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether safety is kept for one form."""
-        questions = _Promises(self, instruction, run)
+        questions = _Promises(self.subject, instruction, run)
         return questions.promise("safety", questions.safety())
 
     def traps(self, instruction: Instruction, run: Run[S]) -> tuple[Promise[S], Promise[S]]:
         """Whether traps of one form leave the VMM able to tell where the guest was; and the form what it owns alone."""
-        questions = _Promises(self, instruction, run)
+        questions = _Promises(self.subject, instruction, run)
         return (
             questions.promise("what a trap tells", questions.lost_before_a_trap()),
             questions.promise("what it leaves alone", questions.changes()),
@@ -197,20 +167,21 @@ class Keeper(Generic[S]):
 
     def secrecy(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether the result of one form depends on nothing that the VMM keeps: one half of safety."""
-        questions = _Promises(self, instruction, run)
+        questions = _Promises(self.subject, instruction, run)
         return questions.promise("secrecy", questions.shows())
 
 
 class _Promises(Generic[S]):
     """The questions about one form."""
 
-    def __init__(self, keeper: Keeper[S], instruction: Instruction, general: Run[S]) -> None:
-        self._machine, self._technique = keeper.machine, keeper.technique
-        self._instruction, self._general, self._keeper = instruction, general, keeper
+    def __init__(self, subject: Subject[S], instruction: Instruction, run: Run[S] | None) -> None:
+        general = run or subject.explore(instruction)
+        self._subject, self._machine, self._technique = subject, subject.machine, subject.technique
+        self._instruction, self._general = instruction, general
         self._guest = general.before
         self._native = general
-        private = private_of(self._machine, self._technique, keeper.configuration)
-        self._time, clocks = keeper.time_is_state, leaves_with(self._machine.state, [Role.TIME])
+        private = private_of(subject)
+        self._time, clocks = subject.time_is_state, leaves_with(self._machine.state, [Role.TIME])
         shared = {} if self._time else {leaf.name: self._guest[leaf.name] for leaf in clocks}
         self._private = private.with_changes(shared)
         self._hardware, assumed = self._arranged(self._private)
@@ -230,12 +201,11 @@ class _Promises(Generic[S]):
             time_is_state=self._time,
         )
         self._ruled_out: list[Word] = []  # ways on the hardware that cannot be taken: part of what was asked
-        self._ask = Asker(keeper.effort, self._assumed)
+        self._ask = Asker(subject.effort, self._assumed)
 
     def _arranged(self, private: S) -> tuple[Run[S], list[Word]]:
         """The run on the hardware with what the VMM keeps for itself, and what is known about it."""
-        configuration = self._keeper.configuration
-        return arranged(self._machine, self._technique, configuration, self._general, self._guest, private)
+        return arranged(self._subject, self._general, self._guest, private)
 
     def _another_private(self) -> S:
         """The VMM may keep other values everywhere, but for settings."""
@@ -290,9 +260,7 @@ class _Promises(Generic[S]):
                 self._machine.invariant(another),
                 self._technique.private(another, self._private),
                 self._machine.invariant(there.before),
-                self._keeper.configuration.holds(
-                    self._machine, there.before, mentioned=self._general.mentioned
-                ),
+                self._subject.holds(there.before, mentioned=self._general.mentioned),
             ]
             reflected = FALSE  # the guest's own machine traps so, and leaves just this
             for path in self._native.paths:
@@ -529,7 +497,7 @@ class _Promises(Generic[S]):
             images.append(self._technique.map(self._guest, breach.other))
         elif breach.kind is Kind.LOSES:
             images.append(self._technique.map(breach.other, self._private))
-        return [self._keeper.configuration.holds(self._machine, image) for image in images]
+        return [self._subject.holds(image) for image in images]
 
     def _assert_within(self, breach: Breach, guest: S, private: S) -> None:
         image = self._technique.map(guest, private)
@@ -540,7 +508,7 @@ class _Promises(Generic[S]):
             the_invariant=self._machine.invariant(guest) & self._machine.invariant(image),
             what_is_a_guest=self._technique.guest(guest),
             what_the_VMM_promises=self._technique.private(guest, private),
-            the_configuration=self._keeper.configuration.holds(self._machine, image),
+            the_configuration=self._subject.holds(image),
         )
 
     def _silent(self) -> Word:
@@ -553,7 +521,7 @@ class _Promises(Generic[S]):
         return any_of([*(conjunction(conditions) for conditions, _ in self._silent_ends), *faults])
 
     def _witness(self, breach: Breach, question: Question) -> Counterexample[S] | None:
-        answer, model, solver = question.ask(self._keeper.effort)
+        answer, model, solver = question.ask(self._subject.effort)
         if answer is Answer.UNKNOWN:  # there is one, and no time to find it again
             return None
         if model is None or solver is None:

@@ -13,6 +13,7 @@ from .errors import UserError
 if TYPE_CHECKING:
     from popek.checks.classify import Classification
     from popek.checks.conditions import Conditions
+    from popek.checks.subject import Subject
     from popek.checks.survey import Request, Survey
     from popek.report.svg import Figure
     from popek.vmcs.repair import Repair
@@ -56,7 +57,7 @@ def of_classification(request: Request, found: Survey, forms: Sequence[str] | No
     from popek.report.graphs import sensitivity_figure
 
     shown = forms or _one_each(found, "critical") or _one_each(found, "sensitive")
-    return sensitivity_figure(_classified(request, shown))
+    return sensitivity_figure(_classified(request.subject, shown))
 
 
 def _one_each(found: Survey, name: str) -> list[str]:
@@ -70,40 +71,27 @@ def _one_each(found: Survey, name: str) -> list[str]:
     return list(firsts.values())
 
 
-def _classified(request: Request, forms: Sequence[str]) -> Iterator[Classification[Any]]:
+def _classified(subject: Subject[Any], forms: Sequence[str]) -> Iterator[Classification[Any]]:
     from popek.checks.classify import Classifier
-    from popek.machines import machine as find_machine
-    from popek.solving.solver import Effort
 
     from . import progress
 
-    machine = find_machine(request.machine)
-    classifier = Classifier(
-        machine,
-        machine.technique(request.technique),
-        request.configuration,
-        effort=Effort(timeout=request.timeout),
-        time_is_state=request.time_is_state,
-    )
+    classifier = Classifier(subject)
     with progress("drawing") as show:
         for number, form in enumerate(forms):
-            yield classifier.classify(machine.instructions[form])
+            yield classifier.classify(subject.machine.instructions[form])
             if show is not None:
                 show(number + 1, len(forms))
 
 
-def of_instruction(request: Request, name: str, kind: Kind) -> Figure:
+def of_instruction(subject: Subject[Any], name: str, kind: Kind) -> Figure:
     """What leaks into what through the forms of an instruction, or the path tree of the first."""
-    from popek.checks.runs import explore_instruction
-    from popek.machines import machine as find_machine
     from popek.report.graphs import path_tree, sensitivity_figure
 
-    machine = find_machine(request.machine)
-    found = machine.find(name)
+    found = subject.machine.find(name)
     if kind == LEAKS:
-        return sensitivity_figure(_classified(request, [instruction.form for instruction in found]))
-    run = explore_instruction(machine, found[0], configuration=request.configuration)
-    return path_tree(machine, found[0], run)
+        return sensitivity_figure(_classified(subject, [instruction.form for instruction in found]))
+    return path_tree(subject.machine, found[0], subject.explore(found[0]))
 
 
 def of_settings(request: Request, found: Conditions) -> Figure:
@@ -112,10 +100,9 @@ def of_settings(request: Request, found: Conditions) -> Figure:
     Raises:
         UserError: more combinations than can be looked at.
     """
-    from popek.machines import machine as find_machine
     from popek.report.graphs import settings
 
-    machine = find_machine(request.machine)
+    machine = request.subject.machine
     try:
         return settings(found, {name: machine.setting(name).values for name in found.open})
     except ValueError as error:
