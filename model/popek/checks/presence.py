@@ -12,7 +12,9 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from popek.kernel.declaration import assert_declared
 from popek.kernel.machine import Machine
+from popek.kernel.outcome import DeclarationError
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.words import Word, symbol
 from popek.solving.solver import Answer, Effort
@@ -65,10 +67,10 @@ def present(subject: Subject[S]) -> Present[S]:
 
     Raises:
         NothingToAskError: there are none.
+        DeclarationError: the machine or the technique is declared in a way that means nothing.
     """
     machine, technique, effort = subject.machine, subject.technique, subject.effort
-    if not machine.instructions:
-        raise NothingToAskError(f"{machine.name}: no instruction is declared, so there is nothing to ask")
+    assert_declared(machine, [technique])
     state = machine.state.symbolic().with_changes(operating_mode(machine, subject.configuration))
     modes = {
         leaf.name: symbol(leaf.name + "'", leaf.width) for leaf in leaves_with(machine.state, [Role.MODE])
@@ -110,7 +112,21 @@ def present(subject: Subject[S]) -> Present[S]:
             ],
             (state, private),
         ),
+        (
+            "guest's image in user mode",
+            f"{subject}: the map never leads to a state that `deprivileged` calls one of user mode",
+            [
+                *exists,
+                technique.guest(state),
+                technique.private(state, private),
+                machine.invariant(image),
+                subject.holds(image),
+                technique.deprivileged(image),
+            ],
+            (state, private),
+        ),
     ]
+    _assert_modes_apart(machine, state, exists, effort)
     found, undecided = [], []
     for name, otherwise, conditions, states in wanted:
         question = Question(f"{machine.name}: there is a {name}", conditions)
@@ -125,6 +141,17 @@ def present(subject: Subject[S]) -> Present[S]:
         else:
             undecided.append(name)
     return Present(tuple(undecided), tuple(found), effort)
+
+
+def _assert_modes_apart(machine: Machine[S], state: S, exists: Sequence[Word], effort: Effort) -> None:
+    """No state is in supervisor and in user mode: `mode-sensitive` compares the two."""
+    both = Question(
+        f"{machine.name}: a state of both modes", [*exists, machine.supervisor(state), machine.user(state)]
+    )
+    if both.ask(effort)[0] is Answer.SAT:
+        raise DeclarationError(
+            f"{machine.name}: supervisor and user overlap: expected conditions of which no state fulfils both"
+        )
 
 
 def _assert_a_supervisor(machine: Machine[Any], effort: Effort) -> None:

@@ -82,7 +82,11 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted")
     except Exception as error:
-        if type(error).__name__ == "NothingToAskError":  # without importing what asks
+        if type(error).__name__ in (
+            "NothingToAskError",
+            "DeclarationError",
+            "SemanticsError",
+        ):  # without importing
             _fail(str(error))
         where = _in_file_of_the_user(error)
         if where is not None:

@@ -7,13 +7,14 @@ returns nothing.
 from __future__ import annotations
 
 import difflib
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .outcome import DeclarationError, SemanticsError
-from .state import Register, State, _View
+from .state import Group, Register, State
 from .words import Word
 
 if TYPE_CHECKING:
@@ -55,19 +56,27 @@ def in_semantics(error: BaseException, machine: str, form: str) -> SemanticsErro
 
 def described(error: BaseException) -> str:
     """What is wrong, in words; with near matches where a name is not known."""
-    if isinstance(error, AttributeError) and isinstance(error.obj, State | _View):
-        return f"{type(error.obj).__name__} has no {_part(error.obj)} {error.name!r}{_near(error)}"
+    found = _NO_ATTRIBUTE.fullmatch(str(error)) if isinstance(error, AttributeError) else None
+    for kind in _declared_kinds() if found else ():
+        if found is not None and kind.__name__ == found["kind"]:
+            part = "field" if issubclass(kind, Register) else "component"
+            known = [name for name in dir(kind) if not name.startswith("_") and not hasattr(State, name)]
+            return f"{kind.__name__} has no {part} {found['name']!r}{near(found['name'], known)}"
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return text if isinstance(error, DeclarationError) else f"{type(error).__name__}: {text}"
 
 
-def _part(view: State | _View) -> str:
-    return "field" if isinstance(view, Register) else "component"
+# The exception itself does not know the object where an attribute is set.
+_NO_ATTRIBUTE = re.compile(r"'(?P<kind>\w+)' object has no attribute '(?P<name>\w+)'")
 
 
-def _near(error: AttributeError) -> str:
-    known = [name for name in dir(type(error.obj)) if not name.startswith("_") and not hasattr(State, name)]
-    return near(str(error.name), known)
+def _declared_kinds() -> Iterator[type]:
+    """The classes of states, registers and groups, the newest first."""
+    pending: list[type] = [State, Register, Group]
+    while pending:
+        kinds: list[type] = pending.pop().__subclasses__()
+        yield from reversed(kinds)
+        pending += kinds
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -95,6 +104,8 @@ def mistakes(machine: Machine[S], techniques: Iterable[Technique[S]] | None = No
     if not (isinstance(machine.state, type) and issubclass(machine.state, State)):
         yield f"{machine.name}: state={machine.state!r}: expected a class of states, such as one derived from State"
         return
+    if not machine.instructions:
+        yield f"{machine.name}: no instruction is declared, so there is nothing to ask"
     known = _names(machine.state)
     state = machine.state.symbolic()
     yield from _condition(machine.name, "supervisor", lambda: machine.supervisor(state))
@@ -171,14 +182,19 @@ def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str
     yield from _condition(whose, "deprivileged", lambda: technique.deprivileged(guest))
     yield from _condition(whose, "guest", lambda: technique.guest(guest))
     yield from _condition(whose, "private", lambda: technique.private(guest, private))
-    before = {**guest.words(), **guest.memories()}, {**private.words(), **private.memories()}
+    before = _contents(guest, private)
     image, raised = _called(whose, "map", lambda: technique.map(guest, private))
     if raised:
         yield raised
     elif not isinstance(image, machine.state):
         yield f"{whose}: map(guest, private) gives {image!r}: expected a state of {machine.state.__name__}"
-    elif before != ({**guest.words(), **guest.memories()}, {**private.words(), **private.memories()}):
+    elif before != _contents(guest, private):
         yield f"{whose}: map(guest, private) changes the states it is given: begin with hardware = guest.copy()"
+
+
+def _contents(*states: State) -> list[int]:
+    """Which words and memories the states hold: they are immutable."""
+    return [id(part) for s in states for part in (*s.words().values(), *s.memories().values())]
 
 
 def advice(machine: Machine[S]) -> Iterator[str]:
@@ -195,6 +211,6 @@ def advice(machine: Machine[S]) -> Iterator[str]:
         if taken:
             more = f" and {len(taken) - 4} more" if len(taken) > 4 else ""
             yield (
-                f"{machine.name} under {technique.name}: the map takes {', '.join(taken[:4])}{more} from `private`, and "
-                "`replaced` does not name it: the resource-sensitive class does not ask whether it shows"
+                f"{machine.name} under {technique.name}: the map takes {', '.join(taken[:4])}{more} from `private`, "
+                "and `replaced` does not name it: the resource-sensitive class does not ask whether it shows"
             )

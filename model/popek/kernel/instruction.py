@@ -104,7 +104,7 @@ class Instruction:
     def run(self, cpu: Any, parts: Mapping[str, Word]) -> None:
         """Run the semantics on the working copy `cpu`."""
         made = [operand.kind.make(operand.own(parts)) for operand in self.operands]
-        given: Any = self.semantics(cpu, *made, **self.settings)
+        given: object = self.semantics(cpu, *made, **self.settings)  # type: ignore[func-returns-value]
         if given is not None:
             raise DeclarationError(f"the semantics returns {given!r}: it is to assign, such as cpu.acc = …")
 

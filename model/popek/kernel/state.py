@@ -101,14 +101,35 @@ class Slot:
 # -- declarations ---------------------------------------------------------------------------------
 
 
+class _Note:
+    """A note of a working copy, which is no part of the state, and what is noted to begin with."""
+
+    def __init__(self, slot: str, default: object) -> None:
+        self._slot, self._default = slot, default
+
+    def __get__(self, view: object, owner: type) -> Any:
+        return self._default if view is None else getattr(view, self._slot, self._default)
+
+    def __set__(self, view: object, new: object) -> None:
+        setattr(view, self._slot, new)
+
+
 class Declaration(type):
-    """Classes whose instances have what they declare, and nothing else: `cpu.timr = ...` is an error, not a new name."""
+    """Classes whose instances have what they declare, and nothing else: `cpu.timr = ...` is an error, not a new name.
+
+    An annotation, `started_at: Word`, declares a note of a working copy, which is no part of the state.
+    """
 
     def __new__(
         mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any
     ) -> Declaration:
         """The class, without a dictionary in its instances."""
-        namespace.setdefault("__slots__", ())
+        noted = [n for n, kind in namespace.get("__annotations__", {}).items() if "ClassVar" not in str(kind)]
+        slots = [f"{n}_noted" if n in namespace else n for n in noted]
+        for note, slot in zip(noted, slots, strict=True):
+            if note in namespace:
+                namespace[note] = _Note(slot, namespace[note])
+        namespace.setdefault("__slots__", tuple(slots))
         return super().__new__(mcs, name, bases, namespace, **kwargs)
 
 
@@ -453,7 +474,9 @@ class State(metaclass=Declaration):
         slots: list[Slot] = []
         for name, part in _declared(cls).items():
             if hasattr(State, name):
-                raise TypeError(f"{cls.__name__}: no component can be called {name!r}: every state has that already")
+                raise TypeError(
+                    f"{cls.__name__}: no component can be called {name!r}: every state has that already"
+                )
             slots.extend(part.slots(name, {}))
         cls._arrange(slots, {slot.name: tuple(slot.leaves()) for slot in slots})
 
