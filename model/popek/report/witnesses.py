@@ -15,7 +15,7 @@ from popek.checks.counterexample import Counterexample
 from popek.kernel.machine import Machine
 
 if TYPE_CHECKING:
-    from popek.emulators.ia32.compare import Emulator
+    from popek.emulators.ia32.compare import Ia32Emulator
     from popek.emulators.ia32.witness import RunVerdict, WitnessRun
 
 EMULATORS = ("bochs", "unicorn")
@@ -78,7 +78,7 @@ def runs_of(found: Counterexample[Any]) -> list[WitnessRun]:
     ]
 
 
-def emulator(name: str) -> Emulator:
+def emulator(name: str) -> Ia32Emulator:
     """One of `EMULATORS`."""
     if name == "unicorn":
         from popek.emulators.ia32.unicorn import UNICORN

@@ -28,8 +28,8 @@ from popek.kernel.program import Line, run_lines
 from popek.kernel.words import Word
 
 from .assembly import assemble_all, assembly_text
-from .cases import Case
-from .compare import Difference, Emulator, compare
+from .cases import Ia32Case
+from .compare import Difference, Ia32Emulator, compare
 from .expectation import UNOBSERVED, expect, initial_state
 from .step import (
     ARENA_BYTES,
@@ -493,7 +493,7 @@ def _check(machine: Machine[Ia32], run: WitnessRun, step: StepCase, wanted: _Tra
 
 
 def confirm(
-    machine: Machine[Ia32], witnesses: Sequence[Sequence[WitnessRun]], against: Emulator
+    machine: Machine[Ia32], witnesses: Sequence[Sequence[WitnessRun]], against: Ia32Emulator
 ) -> list[list[RunVerdict]]:
     """Run the runs of each witness on an emulator and compare everything that can be seen.
 
@@ -501,7 +501,7 @@ def confirm(
         BochsError: Bochs or nasm is missing.
     """
     made = [set_up(machine, runs) for runs in witnesses]
-    cases: dict[int, Case] = {}  # by the identity of the setup
+    cases: dict[int, Ia32Case] = {}  # by the identity of the setup
     refused: dict[int, str] = {}
     for setup in (one for several in made for one in several):
         if isinstance(setup, Setup) and len(setup.run.lines) == 1:
@@ -526,12 +526,14 @@ def confirm(
     return [[verdict(setup) for setup in several] for several in made]
 
 
-def _case(machine: Machine[Ia32], made: Setup, against: Emulator) -> tuple[Case, str | None]:
+def _case(machine: Machine[Ia32], made: Setup, against: Ia32Emulator) -> tuple[Ia32Case, str | None]:
     """The case that compares a run of one instruction, and why it cannot be compared, if it cannot."""
     (line,) = made.run.lines
     step = made.step
     operands = {name: value for name, value in line.operands.items() if name != "operand length"}
-    case = Case(line.instruction.form, operands, step.cpl, step.registers, step.memory, step.stale, step.msrs)
+    case = Ia32Case(
+        line.instruction.form, operands, step.cpl, step.registers, step.memory, step.stale, step.msrs
+    )
     try:
         expected = expect(machine, line.instruction, line.operands, step)
     except (OutsideError, StepCaseError) as error:
@@ -541,7 +543,7 @@ def _case(machine: Machine[Ia32], made: Setup, against: Emulator) -> tuple[Case,
     return case, against.refuses(case, step, expected)
 
 
-def _single(made: Setup, difference: Difference | None, against: Emulator) -> RunVerdict:
+def _single(made: Setup, difference: Difference | None, against: Ia32Emulator) -> RunVerdict:
     label = made.run.label
     if difference is None:
         return RunVerdict(label, Verdict.CONFIRMED)
@@ -556,7 +558,7 @@ def _single(made: Setup, difference: Difference | None, against: Emulator) -> Ru
     return RunVerdict(label, Verdict.DEVIATES, (*details, f"a known deviation: {difference.deviation}"))
 
 
-def _several(machine: Machine[Ia32], made: Setup, against: Emulator) -> RunVerdict:
+def _several(machine: Machine[Ia32], made: Setup, against: Ia32Emulator) -> RunVerdict:
     """A program of several instructions, run as one."""
     label = made.run.label
     if not against.delivers:
