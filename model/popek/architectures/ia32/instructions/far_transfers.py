@@ -10,6 +10,7 @@ from popek.architectures.x86.descriptors import (
     TSS_32,
     Descriptor,
     check_stack_segment,
+    code_behind_gate,
     error_code,
     fetch_descriptor,
     is_null,
@@ -162,12 +163,7 @@ def _push_return_address(cpu: Ia32, selector: Word, size: int) -> None:
 
 def _through_call_gate(cpu: Ia32, gate: Descriptor, *, call: bool) -> None:
     selector = gate.gate_selector
-    if is_null(selector):
-        raise Fault(GP, 0)
-    target = fetch_descriptor(cpu, selector)
-    level = cpu.cpl
-    if ~target.is_code | (target.dpl > level):
-        raise Fault(GP, error_code(selector))
+    target, level = code_behind_gate(cpu, selector), cpu.cpl
     inward = ~target.is_conforming & (target.dpl < level)
     if not call and inward:  # JMP may not change the level
         raise Fault(GP, error_code(selector))

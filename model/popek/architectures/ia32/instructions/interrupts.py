@@ -9,9 +9,8 @@ from popek.architectures.x86.descriptors import (
     TRAP_GATE_16,
     TRAP_GATE_32,
     Descriptor,
+    code_behind_gate,
     error_code,
-    fetch_descriptor,
-    is_null,
     load_code_segment,
     load_null,
     return_code_segment,
@@ -222,12 +221,7 @@ def _real_interrupt_return(cpu: Ia32, size: int) -> None:
 
 def _enter_handler(cpu: Ia32, gate: Descriptor) -> None:
     selector = gate.gate_selector
-    if is_null(selector):
-        raise Fault(GP, 0)
-    target = fetch_descriptor(cpu, selector)
-    level = cpu.cpl
-    if ~target.is_code | (target.dpl > level):
-        raise Fault(GP, error_code(selector))
+    target, level = code_behind_gate(cpu, selector), cpu.cpl
     if not target.p:
         raise Fault(NP, error_code(selector))
     size = 32 if gate.type[3] else 16
