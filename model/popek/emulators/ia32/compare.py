@@ -64,7 +64,7 @@ Difference = differential.Difference[Ia32Case]
 DifftestReport = differential.DifftestReport[Ia32Case]
 Ia32Emulator = Emulator[Ia32Case, StepCase]
 
-BOCHS: Final = Emulator("bochs", lambda cases: run_steps(cases), explain, modes=MODES)
+BOCHS: Final = Emulator("bochs", run_steps, explain, modes=MODES)
 
 
 # -- drawing --------------------------------------------------------------------------------------
