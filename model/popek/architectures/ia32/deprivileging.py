@@ -20,7 +20,6 @@ from typing import Final
 from popek.architectures.x86.deprivileging import (
     ENTRY_AT,
     IDT_AT,
-    RESERVED,
     TSS_AT,
     Ring,
     RingVmm,
@@ -28,9 +27,10 @@ from popek.architectures.x86.deprivileging import (
     entry_of,
     owns,
     select,
+    with_its_own_tables,
 )
 from popek.architectures.x86.deprivileging import start_of as _start
-from popek.architectures.x86.registers import SEGMENT_NAMES
+from popek.architectures.x86.registers import NAMES_32
 from popek.kernel.memory import Memory
 from popek.kernel.technique import Hypothesis, Technique
 from popek.kernel.words import TRUE, Word, all_of, concat, ite
@@ -44,22 +44,8 @@ GATE: Final = 0x8E  # present 32-bit interrupt gate, DPL 0
 
 
 def _map(ring: Ring, guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset()) -> Ia32:
-    hardware = private.copy()
-    start = _start(private)
-    hardware.reserved.base, hardware.reserved.size = start, Word(32, RESERVED)
-    hardware.gdtr.base, hardware.idtr.base, hardware.tr.base = start, start + IDT_AT, start + TSS_AT
-    hardware.ldtr.rights.unusable = 1
-    for name in ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "eip", "shadow"):
-        hardware[name] = guest[name]
-    flags = guest.eflags.value
-    for leaf in ("if", "iopl", "vif", "vip"):
-        place = guest.leaf(f"eflags.{leaf}")
-        flags = flags.replace(place.high, place.low, private[f"eflags.{leaf}"])
-    hardware.eflags = flags
-    for name in SEGMENT_NAMES:
-        for part in ("selector", "base", "limit", "rights"):
-            hardware[f"{name}.{part}"] = guest[f"{name}.{part}"]
-        hardware[f"{name}.rights.dpl"] = ring(guest[f"{name}.rights.dpl"])
+    kept = (*NAMES_32, "eip", "shadow")
+    hardware = with_its_own_tables(ring, guest, private, kept, "eflags")
     for name in ("cs", "ss"):
         level = guest[f"{name}.selector.rpl"]  # in virtual-8086 mode these bits are part of the address
         hardware[f"{name}.selector.rpl"] = ite(guest.virtual_8086, level, ring(level))

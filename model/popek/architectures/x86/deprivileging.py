@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -83,6 +83,35 @@ def shadows(guest: X86, address: Word) -> Word:
 
 
 CpuT = TypeVar("CpuT", bound=X86)
+
+
+def with_its_own_tables(ring: Ring, guest: CpuT, private: CpuT, kept: Iterable[str], flags: str) -> CpuT:
+    """The hardware that every map begins with: the VMM's tables and flags, the guest's program and segments.
+
+    Args:
+        ring: where the guest's levels run.
+        guest: what the guest believes in.
+        private: the VMM's own.
+        kept: words that are the guest's.
+        flags: the name of the flags register.
+    """
+    hardware = private.copy()
+    start = start_of(private)
+    hardware.reserved.base, hardware.reserved.size = start, Word(start.width, RESERVED)
+    hardware.gdtr.base, hardware.idtr.base, hardware.tr.base = start, start + IDT_AT, start + TSS_AT
+    hardware.ldtr.rights.unusable = 1
+    for name in kept:
+        hardware[name] = guest[name]
+    value = guest.eflags.value
+    for leaf in ("if", "iopl", "vif", "vip"):
+        place = guest.leaf(f"{flags}.{leaf}")
+        value = value.replace(place.high, place.low, private[place.name])
+    hardware.eflags = value
+    for name in SEGMENT_NAMES:
+        for part in ("selector", "base", "limit", "rights"):
+            hardware[f"{name}.{part}"] = guest[f"{name}.{part}"]
+        hardware[f"{name}.rights.dpl"] = ring(guest[f"{name}.rights.dpl"])
+    return hardware
 
 
 @attrs.frozen

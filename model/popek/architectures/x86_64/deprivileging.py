@@ -16,7 +16,6 @@ from typing import Final
 from popek.architectures.x86.deprivileging import (
     ENTRY_AT,
     IDT_AT,
-    RESERVED,
     TSS_AT,
     Ring,
     RingVmm,
@@ -24,9 +23,9 @@ from popek.architectures.x86.deprivileging import (
     entry_of,
     owns,
     select,
+    with_its_own_tables,
 )
 from popek.architectures.x86.deprivileging import start_of as _start
-from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.kernel.memory import Memory
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, all_of, concat, ite
@@ -38,22 +37,8 @@ GATE: Final = 0x8E  # present 64-bit interrupt gate, DPL 0
 
 
 def _map(ring: Ring, guest: X64, private: X64) -> X64:
-    hardware = private.copy()
-    start = _start(private)
-    hardware.reserved.base, hardware.reserved.size = start, Word(64, RESERVED)
-    hardware.gdtr.base, hardware.idtr.base, hardware.tr.base = start, start + IDT_AT, start + TSS_AT
-    hardware.ldtr.rights.unusable = 1
-    for name in (*GPR_NAMES, "rip", "shadow", "monitored", "xinuse", "extended"):
-        hardware[name] = guest[name]
-    flags = guest.rflags.value
-    for leaf in ("if", "iopl", "vif", "vip"):
-        place = guest.leaf(f"rflags.{leaf}")
-        flags = flags.replace(place.high, place.low, private[f"rflags.{leaf}"])
-    hardware.rflags = flags
-    for name in SEGMENT_NAMES:
-        for part in ("selector", "base", "limit", "rights"):
-            hardware[f"{name}.{part}"] = guest[f"{name}.{part}"]
-        hardware[f"{name}.rights.dpl"] = ring(guest[f"{name}.rights.dpl"])
+    kept = (*GPR_NAMES, "rip", "shadow", "monitored", "xinuse", "extended")
+    hardware = with_its_own_tables(ring, guest, private, kept, "rflags")
     for name in ("cs", "ss"):
         hardware[f"{name}.selector.rpl"] = ring(guest[f"{name}.selector.rpl"])
     # Alignment checks are for CPL 3, and a guest's kernel that runs there must not feel them.

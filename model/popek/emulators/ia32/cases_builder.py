@@ -146,26 +146,21 @@ class Builder(CaseBuilder):
         )  # bits 7:5 are reserved
         return gate_descriptor(selector, offset, self.flags_of(kind, dpl, present=present, high=0) | count)
 
-    def selector(self) -> int:
-        """Any selector: null, of the default segments, of a new descriptor, at or beyond a limit."""
-        rpl = self.rng.choice((0, 1, 2, 3, self.cpl))
+    def default_selector(self, ring: int) -> int:
+        """A selector of the segments that every case has."""
+        return self.rng.choice((CODE_SELECTORS, DATA_SELECTORS))[ring]
+
+    def unusual_selector(self, roll: float) -> int:
+        """A selector of the TSS, at or beyond a limit, or of a new descriptor."""
         limit = self.registers.get("gdtr.limit", 0xFFF)
-        roll = self.rng.random()
-        if roll < 0.12:
-            return rpl
-        if roll < 0.15:
-            return 4 | rpl
-        if roll < 0.4:
-            ring = self.level()
-            return (self.rng.choice((CODE_SELECTORS, DATA_SELECTORS))[ring] & ~3) | rpl
         if roll < 0.43:
-            return TSS_SELECTOR | rpl
+            return TSS_SELECTOR
         if roll < 0.52:
             edge = (limit + 1 & ~7) + self.rng.choice((-8, 0, 0, 8))
-            return (edge & 0xFFF8 if edge & ~7 != RESERVED_SELECTOR + 24 else 0x1000) | rpl
+            return edge & 0xFFF8 if edge & ~7 != RESERVED_SELECTOR + 24 else 0x1000
         if roll < 0.56:
-            return self.rng.choice((0x3C, 0x44, 0xFFF4, self.rng.getrandbits(16) | 4)) & ~3 | rpl
-        return self.place(self.wild()) | rpl
+            return self.rng.choice((0x3C, 0x44, 0xFFF4, self.rng.getrandbits(16) | 4)) & ~3
+        return self.place(self.wild())
 
     def stack_selector(self, level: int) -> int:
         """A selector for SS at a level, mostly one that loads."""

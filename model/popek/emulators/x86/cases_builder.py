@@ -43,9 +43,25 @@ class CaseBuilder:
         """Put a descriptor in the GDT or the LDT; its selector, RPL 0."""
         raise NotImplementedError
 
-    def selector(self) -> int:
-        """Any selector."""
+    def default_selector(self, ring: int) -> int:
+        """A selector of the segments that every case has."""
         raise NotImplementedError
+
+    def unusual_selector(self, roll: float) -> int:
+        """A selector of the TSS, at or beyond a limit, or of a new descriptor; RPL 0.  `roll` is 0.4 or more."""
+        raise NotImplementedError
+
+    def selector(self) -> int:
+        """Any selector: null, of the default segments, of a new descriptor, at or beyond a limit."""
+        rpl = self.rng.choice((0, 1, 2, 3, self.cpl))
+        roll = self.rng.random()
+        if roll < 0.12:
+            return rpl
+        if roll < 0.15:
+            return 4 | rpl
+        if roll < 0.4:
+            return self.default_selector(self.level()) & ~3 | rpl
+        return self.unusual_selector(roll) & ~3 | rpl
 
     def code(self, dpl: int, *, conforming: bool = False, present: bool = True) -> bytes:
         """A code segment."""

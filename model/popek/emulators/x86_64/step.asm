@@ -104,14 +104,7 @@ paging:
 
         bits 64
 long_mode:
-        mov al, 'B'                     ; alive: what fails from now on is a case
-        call put
-        mov dword [phase], PHASE_HOME
-        out SMI_PORT, al
-home:                                   ; every end of a case resumes here, all registers as they were now
-        mov dword [phase], PHASE_IDLE
-        mov al, 0x30                    ; stop the watchdog
-        out 0x43, al
+        come_home
         cmp dword [stage], 0
         je install
         call report

@@ -232,15 +232,24 @@ def far_return(cpu: Ia32, released: Word, size: int) -> None:
     descriptor = return_code_segment(cpu, selector)
     level = selector[1:0]
     if level == cpu.cpl:
-        if offset > descriptor.limit:
-            raise MemoryFault(GP, 0)
-        load_code_segment(cpu, selector, descriptor, level)
-        cpu.eip = offset
+        return_inside(cpu, selector, descriptor, offset)
         access.move_stack_pointer(cpu, parameters + 2 * slot)
     else:
         at = access.stack_offset(cpu, 2 * slot) + parameters
         return_outward(cpu, selector, descriptor, offset, at, size)
         access.move_stack_pointer(cpu, parameters)
+
+
+def return_inside(cpu: Ia32, selector: Word, descriptor: Descriptor, offset: Word) -> None:
+    """Go on at a code segment of the same level, checked before.
+
+    Raises:
+        MemoryFault: #GP(0), the offset lies outside it.
+    """
+    if offset > descriptor.limit:
+        raise MemoryFault(GP, 0)
+    load_code_segment(cpu, selector, descriptor, cpu.cpl)
+    cpu.eip = offset
 
 
 def return_outward(

@@ -39,7 +39,7 @@ from ..state import (
     VIRTUAL_8086_RIGHTS,
     Ia32,
 )
-from .far_transfers import enter_real_segment, return_outward
+from .far_transfers import enter_real_segment, return_inside, return_outward
 from .flags import load_virtual_flags, virtual_flags
 
 # IRET takes these from the image at every level (SDM vol. 2A, IRET); RF too, unlike POPF.
@@ -268,10 +268,7 @@ def _interrupt_return(cpu: Ia32, size: int) -> None:
     flags = returned_flags(cpu, image, size)
     level = selector[1:0]
     if level == cpu.cpl:
-        if offset > descriptor.limit:
-            raise MemoryFault(GP, 0)
-        load_code_segment(cpu, selector, descriptor, level)
-        cpu.eip = offset
+        return_inside(cpu, selector, descriptor, offset)
         access.move_stack_pointer(cpu, 3 * slot)
     else:
         at = access.stack_offset(cpu, 3 * slot)
