@@ -248,7 +248,7 @@ def return_inside(cpu: Ia32, selector: Word, descriptor: Descriptor, offset: Wor
     """
     if offset > descriptor.limit:
         raise MemoryFault(GP, 0)
-    load_code_segment(cpu, selector, descriptor, cpu.cpl)
+    load_code_segment(cpu, selector, descriptor, selector[1:0])
     cpu.eip = offset
 
 
