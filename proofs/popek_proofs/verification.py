@@ -21,7 +21,8 @@ from popek.checks.classify import Classification, Classifier
 from popek.checks.premise import Premise
 from popek.checks.premises import Premises
 from popek.checks.presence import present
-from popek.checks.promises import Keeper, Promises
+from popek.checks.promise import Promises
+from popek.checks.promises import Keeper
 from popek.checks.survey import Request
 from popek.checks.verdict import CONFIRMATION, Question, Truth
 from popek.checks.workers import process_context

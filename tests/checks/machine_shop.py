@@ -8,7 +8,8 @@ from typing import Any
 import attrs
 
 from popek.checks.classify import Classification, Classifier
-from popek.checks.promises import Keeper, Promises
+from popek.checks.promise import Promises
+from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
 from popek.kernel.configuration import configure

@@ -14,7 +14,8 @@ from .classify import Classification, Classifier
 from .counterexample import Counterexample
 from .leaks import Leaks, leaks_of
 from .presence import present
-from .promises import Keeper, Promises
+from .promise import Promises
+from .promises import Keeper
 from .runs import Run
 from .survey import Request, Row, row_of, unexplored
 from .verdict import Evidence, Status, Truth

@@ -46,6 +46,7 @@ from popek.solving.solver import Answer
 
 from .counterexample import differences
 from .form_premises import FormPremises
+from .obligation import OF_THE_VMM
 from .premise import (
     A0,
     A1,
@@ -65,7 +66,7 @@ from .premise import (
     Premise,
 )
 from .presence import plainest
-from .promises import OF_THE_VMM, Keeper
+from .promises import Keeper
 from .runs import PROBE, Run, operating_mode, probe
 from .subject import Subject
 from .verdict import Question, Truth, evidence_of

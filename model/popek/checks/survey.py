@@ -22,7 +22,8 @@ from popek.kernel.scope import Scope, scope_of
 from .classify import Classification, Classifier
 from .leaks import Leaks, leaks_of
 from .presence import Present, present
-from .promises import Keeper, Promises
+from .promise import Promises
+from .promises import Keeper
 from .subject import Subject
 from .verdict import Status, Truth, any_asked, both, negate
 from .workers import process_context
