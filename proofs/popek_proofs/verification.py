@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import attrs
 
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.premise import Premise
 from popek.checks.premises import Premises
 from popek.checks.presence import present

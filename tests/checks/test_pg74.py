@@ -9,7 +9,7 @@ from machine_shop import NO, YES, assert_reruns, classified, promised
 
 from popek.architectures.pg74.machine import build
 from popek.architectures.pg74.state import STRAPPED, Pg74
-from popek.checks.classify import Classification
+from popek.checks.classification import Classification
 from popek.checks.subject import Subject
 from popek.checks.survey import Request, Survey, Surveyor, survey
 from popek.checks.verdict import Status

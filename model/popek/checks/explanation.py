@@ -10,7 +10,8 @@ import attrs
 
 from popek.kernel.exploration import PathBudgetError
 
-from .classify import Classification, Classifier
+from .classification import Classification
+from .classify import Classifier
 from .counterexample import Counterexample
 from .leaks import Leaks, leaks_of
 from .presence import present

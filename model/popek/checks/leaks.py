@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from .classify import Classification
+from .classification import Classification
 from .verdict import Truth
 
 

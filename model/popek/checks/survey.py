@@ -19,7 +19,8 @@ from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.scope import Scope, scope_of
 
-from .classify import Classification, Classifier
+from .classification import Classification
+from .classify import Classifier
 from .leaks import Leaks, leaks_of
 from .presence import Present, present
 from .promise import Promises

@@ -24,7 +24,8 @@ import attrs
 import cattrs
 from cattrs.errors import BaseValidationError
 
-from popek.checks.classify import Classification, Classifier, Finding
+from popek.checks.classification import Classification, Finding
+from popek.checks.classify import Classifier
 from popek.checks.counterexample import Counterexample, ReplayError
 from popek.checks.premise import A1, THEOREM1, THEOREM3
 from popek.checks.premises import Premises
