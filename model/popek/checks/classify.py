@@ -27,7 +27,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.state import Role, State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, all_of, any_of
-from popek.solving.asking import Asker
+from popek.solving.asking import EVALUATION, Asker, SolverQuery
 from popek.solving.solver import Answer
 
 from .class_witness import ClassWitness
@@ -41,7 +41,7 @@ from .runs import (
     probe,
 )
 from .subject import Subject
-from .verdict import Question, Truth, both, evidence_of
+from .verdict import Evidence, Question, Truth, both
 
 S = TypeVar("S", bound=State)
 
@@ -92,10 +92,11 @@ class _Questions(Generic[S]):
         self._ask = Asker(classifier.subject.effort, self._assumed, general.translated)
 
     def answer(self) -> Classification[S]:
-        completes_in_user = self._completes_in_user()
+        in_user: list[SolverQuery] = []
+        completes_in_user = self._completes_in_user(in_user)
         findings = {
             "mode_sensitive": self._finding(
-                "mode_sensitive", self._put.mode(), self._in_user, completes_in_user
+                "mode_sensitive", self._put.mode(), self._in_user, completes_in_user, in_user
             )
         }
         problems = {
@@ -104,7 +105,7 @@ class _Questions(Generic[S]):
             "resource": self._put.resource(),
         }
         for name, problem in problems.items():
-            user = self._finding(f"user_{name}_sensitive", problem, self._in_user, completes_in_user)
+            user = self._finding(f"user_{name}_sensitive", problem, self._in_user, completes_in_user, in_user)
             findings[f"user_{name}_sensitive"] = user
             # What is so in user mode is so; only where it is not must every mode be asked about.
             findings[f"{name}_sensitive"] = self._finding(f"{name}_sensitive", problem, [], user)
@@ -117,11 +118,11 @@ class _Questions(Generic[S]):
         asked = completes if privileged is Truth.YES else None
         return Classification(self._instruction, findings, privileged, asked)
 
-    def _completes_in_user(self) -> Answer:
+    def _completes_in_user(self, asked: list[SolverQuery]) -> Answer:
         ways = [conditions for conditions, _ in self._put.completions(self._run)]
         if any(self._like_explored(way, *self._in_user, conjunction(way)) for way in ways):
             return Answer.SAT
-        return self._ask.first((*self._in_user, conjunction(way)) for way in ways)
+        return self._ask.first(((*self._in_user, conjunction(way)) for way in ways), asked=asked)
 
     def _like_explored(self, way: tuple[Term, ...], *conditions: Word) -> bool:
         """Whether the assignment that the exploration met for a way to complete answers a question."""
@@ -144,13 +145,19 @@ class _Questions(Generic[S]):
     # -- machinery ----------------------------------------------------------------------------
 
     def _finding(
-        self, name: str, problem: Definition[S], also: Sequence[Word], known: Finding[S] | Answer
+        self,
+        name: str,
+        problem: Definition[S],
+        also: Sequence[Word],
+        known: Finding[S] | Answer,
+        before: Sequence[SolverQuery] = (),
     ) -> Finding[S]:
         """The answer to one question.
 
         Args:
             also: conditions besides the problem's own.
             known: the finding of a narrower question, or whether any run meets the conditions.
+            before: what was asked to know that.
         """
         if problem.not_asked:
             return Finding(Truth.NOT_ASKED, None, why=problem.not_asked)
@@ -162,13 +169,16 @@ class _Questions(Generic[S]):
         )
         narrower = known if isinstance(known, Finding) else None
         possible: Case | None = None
+        asked: list[SolverQuery] = []
         if known is Answer.UNSAT:
             answer = Answer.UNSAT
-        elif narrower is not None and narrower.truth is Truth.YES:
+            asked += before
+        elif narrower is not None and narrower.evidence is not None and narrower.truth is Truth.YES:
             answer = Answer.SAT
+            asked += narrower.evidence.asked
         else:
-            answer, possible = self._first_case(problem.cases, conditions)
-        evidence = evidence_of(question, answer)
+            answer, possible = self._first_case(problem.cases, conditions, asked)
+        evidence = Evidence(question, answer, tuple(asked))
         if answer is Answer.SAT:
             # Questions about user mode are parts of the general ones, which list the components.
             wanted = self._c.components and name in SENSITIVE
@@ -190,15 +200,19 @@ class _Questions(Generic[S]):
         gap = Question(f"{question.name}, and not modelled", lambda: [*self._assumed, *conditions, silent])
         return Finding(Truth.NO, evidence, gap=gap)
 
-    def _first_case(self, cases: Iterable[Case], conditions: Sequence[Word]) -> tuple[Answer, Case | None]:
-        """Whether one of the cases is possible, and which."""
+    def _first_case(
+        self, cases: Iterable[Case], conditions: Sequence[Word], asked: list[SolverQuery]
+    ) -> tuple[Answer, Case | None]:
+        """Whether one of the cases is possible, and which; what is asked for that is added."""
         total = Answer.UNSAT
         for case in cases:
             if case.differs.value == 0:
                 continue
-            answer = Answer.SAT
-            if not self._like_explored(case.first, *conditions, case.differs):
-                answer = self._ask.solver(*conditions, case.differs).check()
+            if self._like_explored(case.first, *conditions, case.differs):
+                answer = Answer.SAT
+                asked.append(SolverQuery((*self._assumed, *conditions, case.differs), answer, EVALUATION))
+            else:
+                answer = self._ask.first([(*conditions, case.differs)], asked=asked)
             if answer is Answer.SAT:
                 return answer, case
             if answer is Answer.UNKNOWN:

@@ -11,7 +11,7 @@ from popek.kernel.outcome import Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, symbol
-from popek.solving.asking import Asker
+from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
 from .obligation import OF_THE_VMM, Breach, Kind, Obligation, arranged, private_of
@@ -41,7 +41,7 @@ class Hosted(Generic[S]):
         native, hardware: the runs from G and from f(G, P).
         assumed: conditions (width 1) under which everything is asked.
         due: what the run on the hardware owes to that on the guest's own machine.
-        ruled_out: ways on the hardware that were found impossible: part of what was asked.
+        ruled_out: ways on the hardware that were found impossible, with what was asked for that.
     """
 
     def __init__(self, subject: Subject[S], instruction: Instruction, run: Run[S] | None) -> None:
@@ -70,7 +70,7 @@ class Hosted(Generic[S]):
             self.private,
             time_is_state=self.time,
         )
-        self.ruled_out: list[Word] = []
+        self.ruled_out: list[tuple[Word, list[SolverQuery]]] = []
         self.ask = Asker(subject.effort, self.assumed)
 
     def arranged(self, private: S) -> tuple[Run[S], list[Word]]:
@@ -103,10 +103,11 @@ class Hosted(Generic[S]):
             given = (*conditions, (~over).term)
             # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
             shown = Breach(Kind.UNLIKE, "", given, TRUE).conditions
-            if shown and self.ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
+            asked: list[SolverQuery] = []
+            if shown and self.ask.first([shown], rlimit=BREACH, asked=asked) is not Answer.UNSAT:
                 found.append((given, after))
             else:
-                self.ruled_out.append(conjunction(given))
+                self.ruled_out.append((conjunction(given), asked))
         return found
 
     @cached_property
@@ -134,9 +135,9 @@ class Hosted(Generic[S]):
         }
         return frozenset(arranged | set(self.technique.owned))
 
-    def possible(self, breach: Breach) -> Answer:
-        """Whether a promise can be broken in this way, within bounds."""
-        return self.ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH)
+    def possible(self, breach: Breach, asked: list[SolverQuery]) -> Answer:
+        """Whether a promise can be broken in this way, within bounds; what is asked for that is added."""
+        return self.ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH, asked=asked)
 
 
 def _overwritten(before: S, after: S) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Trap
 from popek.kernel.state import Role, State
 from popek.kernel.words import FALSE, TRUE, Word, any_of, symbol
+from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer
 
 from .hosted import BREACH, Hosted
@@ -63,8 +64,9 @@ class Losses(Generic[S]):
                         same = same & ~apart
                     reflected = reflected | same
             alone = [conjunction(conditions), ~reflected]
-            if self._ask.first([alone], rlimit=BREACH) is Answer.UNSAT:
-                self._form.ruled_out.append(alone[0] & alone[1])
+            asked: list[SolverQuery] = []
+            if self._ask.first([alone], rlimit=BREACH, asked=asked) is Answer.UNSAT:
+                self._form.ruled_out.append((alone[0] & alone[1], asked))
                 continue
             apart = self._unlike_natively(self._general.at(another))
             for path in there.paths:

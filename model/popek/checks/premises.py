@@ -69,7 +69,7 @@ from .presence import plainest
 from .promises import Keeper
 from .runs import PROBE, Run, operating_mode, probe
 from .subject import Subject
-from .verdict import Question, Truth, evidence_of
+from .verdict import Evidence, Question, Truth
 
 S = TypeVar("S", bound=State)
 
@@ -284,8 +284,8 @@ class Premises(Generic[S]):
             f"{self.machine.name}: {name} fails under {self.technique.name}",
             [*given, wrong(self.guest, self.private, *others)],
         )
-        answer, _, _ = question.ask(self.effort)
-        evidence = evidence_of(question, answer)
+        asked = question.put(self.effort)
+        answer, evidence = asked.answer, Evidence(question, asked.answer, (asked,))
         if answer is not Answer.SAT:
             truth = Truth.YES if answer is Answer.UNSAT else Truth.UNKNOWN
             return Premise(

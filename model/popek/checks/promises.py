@@ -32,6 +32,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Trap
 from popek.kernel.state import State
 from popek.kernel.words import Word, all_of, any_of
+from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer
 
 from .breach_witness import BreachWitness
@@ -46,7 +47,7 @@ from .runs import (
     together,
 )
 from .subject import Subject
-from .verdict import Question, Status, Truth, evidence_of
+from .verdict import Evidence, Question, Status, Truth
 
 S = TypeVar("S", bound=State)
 
@@ -184,34 +185,41 @@ class FormPromises(Generic[S]):
     def promise(self, name: str, breaches: Iterator[Breach]) -> Promise[S]:
         """Look for a breach; the question that is recorded is that of the breach, or of all of them."""
         title = f"{self._machine.name}: {self._instruction.form} breaks {name} under {self._technique.name}"
-        asked: list[Word] = []
+        excluded: list[Word] = []
+        asked: list[SolverQuery] = []
         unknown = False
         for breach in breaches:
-            answer = self._form.possible(breach)
+            answer = self._form.possible(breach, asked)
             if answer is Answer.UNKNOWN and breach.parts:
                 pieces = [attrs.evolve(breach, also=part, parts=()) for part in breach.parts]
-                answers = {piece: self._form.possible(piece) for piece in pieces}
-                answer = Answer.UNKNOWN if Answer.UNKNOWN in answers.values() else Answer.UNSAT
-                found = [piece for piece in pieces if answers[piece] is Answer.SAT]
-                breach, answer = (found[0], Answer.SAT) if found else (breach, answer)
+                answer = Answer.UNSAT
+                for piece in pieces:
+                    alone = self._form.possible(piece, asked)
+                    if alone is Answer.SAT:
+                        breach, answer = piece, alone
+                        break
+                    answer = alone if alone is Answer.UNKNOWN else answer
             if answer is Answer.SAT:
                 made = BreachWitness(self._form, breach)
                 question = Question(title, [*self._assumed, *made.within(), *breach.conditions])
                 witness = partial(made.find, question)
-                return Promise(Status.REFUTED, evidence_of(question, answer), breach.how, witness)
+                return Promise(Status.REFUTED, Evidence(question, answer, (asked[-1],)), breach.how, witness)
             unknown = unknown or answer is Answer.UNKNOWN
             if breach.conditions:
-                asked.append(conjunction(condition.term for condition in breach.conditions))
-        question = Question(title, [*self._assumed, any_of([*asked, *self._form.ruled_out])])
+                excluded.append(conjunction(condition.term for condition in breach.conditions))
+        excluded += [way for way, _ in self._form.ruled_out]
+        question = Question(title, [*self._assumed, any_of(excluded)])
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
+        ruled_out = (one for _, found in self._form.ruled_out for one in found)
+        evidence = Evidence(question, answer, (*asked, *ruled_out))
         silent = [(self._hardware.not_modelled,), (self._native.not_modelled, self._silent())]
         gap = self._ask.first(silent)
         if unknown or gap is not Answer.UNSAT:
-            return Promise(Status.UNKNOWN, evidence_of(question, answer), "" if unknown else "not modelled")
+            return Promise(Status.UNKNOWN, evidence, "" if unknown else "not modelled")
         open_ones = Question(
             f"{title}, where it is not modelled", [*self._assumed, any_of(map(all_of, silent))]
         )
-        return Promise(Status.HOLDS, evidence_of(question, answer), gap=open_ones)
+        return Promise(Status.HOLDS, evidence, gap=open_ones)
 
     def _silent(self) -> Word:
         """It does not reach the VMM (width 1)."""
