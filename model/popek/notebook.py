@@ -40,6 +40,7 @@ from popek.checks import conditions, explanation, survey
 from popek.checks.classify import Classifier
 from popek.checks.conditions import Conditions
 from popek.checks.explanation import Explanation
+from popek.checks.leaks import leaks_of
 from popek.checks.subject import Subject
 from popek.checks.survey import Request, Survey
 from popek.kernel.assistance import AssistanceError
@@ -233,11 +234,9 @@ def explain(
 ) -> Shown[Explanation]:
     """Everything about an instruction, with witnesses; its figure is what leaks into what."""
     request = _request(name, technique, settings, promises=True)
-    return Shown(
-        explanation.explain(request, instruction),
-        explanation_report.explanation,
-        lambda: leaks(name, instruction, technique=technique, **settings),
-    )
+    found = explanation.explain(request, instruction)
+    drawn = [form.leaks for form in found.forms if form.leaks is not None]
+    return Shown(found, explanation_report.explanation, lambda: graphs.sensitivity_figure(drawn))
 
 
 @_in_one_line
@@ -259,7 +258,9 @@ def leaks(
     subject = _subject(name, technique, settings)
     known, classifier = subject.machine, Classifier(subject)
     forms = _forms(known, instructions) or list(known.instructions)
-    return graphs.sensitivity_figure(classifier.classify(known.instructions[form]) for form in forms)
+    return graphs.sensitivity_figure(
+        leaks_of(classifier.classify(known.instructions[form])) for form in forms
+    )
 
 
 @_in_one_line

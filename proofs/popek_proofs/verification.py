@@ -17,13 +17,15 @@ from typing import Any, Final
 
 import attrs
 
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.premise import Premise
 from popek.checks.premises import Premises
 from popek.checks.presence import present
-from popek.checks.promises import Keeper, Promises
+from popek.checks.promise import Promises
+from popek.checks.promises import Keeper
 from popek.checks.survey import Request
-from popek.checks.verdict import CONFIRMATION, Question, Truth
+from popek.checks.verdict import CONFIRMATION, Evidence, Question, Truth
 from popek.checks.workers import process_context
 from popek.kernel.exploration import PathBudgetError
 from popek.solving import second_solver
@@ -265,8 +267,8 @@ class _Worker:
         if target.name not in self._machines:
             self._machines = {target.name: _Machine(target)}
         machine = self._machines[target.name]
-        for what, question in machine.of(piece) if piece else machine.once():
-            yield _Asked(f"{target.name}/{piece or '*'}/{what}", question.smtlib, solver_version(), question)
+        for what, question, by in machine.of(piece) if piece else machine.once():
+            yield _Asked(f"{target.name}/{piece or '*'}/{what}", question.smtlib, by, question)
 
     def check(self, asked: _Asked) -> Checked:
         """One question, or what an earlier run kept of it."""
@@ -322,6 +324,10 @@ def others(text: str, answered: str) -> Iterator[tuple[str, Answer]]:
         yield second_solver.second_solver_version(), second_solver.second_answer(text)
 
 
+_Named = tuple[str, Question, str]
+"""What is asked for, the question, and who answered it."""
+
+
 class _Machine:
     """The questions behind the verdicts about one machine."""
 
@@ -331,7 +337,7 @@ class _Machine:
         self._classifier = Classifier(self._subject, components=False)
         self._keeper, self._premises = Keeper(self._subject), Premises(self._subject)
 
-    def of(self, form: str) -> Iterator[tuple[str, Question]]:
+    def of(self, form: str) -> Iterator[_Named]:
         """About one form.
 
         Raises:
@@ -347,36 +353,42 @@ class _Machine:
         if PREMISES in parts:
             yield from _of_premises(self._premises.of(instruction, run))
 
-    def once(self) -> Iterator[tuple[str, Question]]:
+    def once(self) -> Iterator[_Named]:
         """About no form; every form is looked at, as what none changes is known."""
         for instruction in self._subject.machine.instructions.values():
             self._premises._note(instruction, self._subject.explore(instruction))
         yield from _of_premises(self._premises.once())
 
 
-def _of_classes(found: Classification[Any]) -> Iterator[tuple[str, Question]]:
+def _by(evidence: Evidence) -> str:
+    """Who gave the answer, and how."""
+    (by,) = evidence.answers
+    return by
+
+
+def _of_classes(found: Classification[Any]) -> Iterator[_Named]:
     for name, finding in found.findings.items():
         if finding.truth is Truth.NO:
             assert finding.evidence is not None
-            yield f"not {name}", finding.evidence.question
+            yield f"not {name}", finding.evidence.question, _by(finding.evidence)
             if finding.gap is not None:
-                yield f"not {name}, modelled", finding.gap
+                yield f"not {name}, modelled", finding.gap, solver_version()
     if found.completes is not None:
-        yield "privileged", found.completes
+        yield "privileged", found.completes, f"{solver_version()}, case by case"
 
 
-def _of_promises(found: Promises[Any]) -> Iterator[tuple[str, Question]]:
+def _of_promises(found: Promises[Any]) -> Iterator[_Named]:
     for name, promise in (("faithful", found.fidelity), ("safe", found.safety)):
         if promise.kept is Truth.YES:
-            yield name, promise.evidence.question
+            yield name, promise.evidence.question, _by(promise.evidence)
             if promise.gap is not None:
-                yield f"{name}, modelled", promise.gap
+                yield f"{name}, modelled", promise.gap, f"{solver_version()}, case by case"
 
 
-def _of_premises(found: Iterable[Premise[Any]]) -> Iterator[tuple[str, Question]]:
+def _of_premises(found: Iterable[Premise[Any]]) -> Iterator[_Named]:
     for premise in found:
         if premise.truth is Truth.YES and premise.evidence is not None:
-            yield premise.name, premise.evidence.question
+            yield premise.name, premise.evidence.question, _by(premise.evidence)
 
 
 __all__ = [

@@ -13,7 +13,8 @@ from popek.architectures.pdp10 import MACHINES
 from popek.architectures.pdp10.encoding import encode, io_code, ks10_code
 from popek.architectures.pdp10.ka10_state import Ka10
 from popek.architectures.pdp10.ks10_state import Ks10
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Status, Truth

@@ -11,7 +11,8 @@ import pytest
 from popek.architectures.pdp11 import MACHINES
 from popek.architectures.pdp11.encoding import encode
 from popek.architectures.pdp11.state import REGISTERS, Pdp11
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Status, Truth

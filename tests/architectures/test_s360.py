@@ -24,7 +24,8 @@ from popek.architectures.s360 import interruptions as program
 from popek.architectures.s360.encoding import encode
 from popek.architectures.s360.state import ADDRESS, BLOCK, ENTRY, GRANTED, OFFSET, Cpu
 from popek.architectures.s360.tables import walk
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.verdict import Truth
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine

@@ -7,8 +7,10 @@ from typing import Any
 
 import attrs
 
-from popek.checks.classify import Classification, Classifier
-from popek.checks.promises import Keeper, Promises
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
+from popek.checks.promise import Promises
+from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
 from popek.kernel.configuration import configure

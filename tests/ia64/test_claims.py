@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
 from popek.kernel.configuration import configure

@@ -12,7 +12,8 @@ import attrs
 import pytest
 
 from popek.architectures.ia64.state import Ia64
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
 from popek.kernel.outcome import Next

@@ -6,7 +6,8 @@ from functools import cache
 
 import pytest
 
-from popek.checks.promises import Keeper, Promises
+from popek.checks.promise import Promises
+from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Status
 from popek.kernel.outcome import Next

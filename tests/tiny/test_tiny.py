@@ -7,7 +7,7 @@ import random
 import pytest
 
 from popek.checks.premises import Premises
-from popek.checks.promises import _Promises
+from popek.checks.promises import FormPromises
 from popek.checks.runs import explore_instruction
 from popek.checks.subject import Subject
 from popek.checks.survey import Request, Surveyor
@@ -70,5 +70,5 @@ def test_brute_force_finds_a_checker_that_overlooks_what_a_trap_leaves(
     """In user mode the timer changes before the trap: safety sees it, if what a trap leaves is looked at."""
     code: Code = ((("mode",), ("timer", ("not", ("timer",)))), (("mode",), ("keep",)))
     assert solved(code)["safe"] is expected(code)["safe"] is Truth.NO
-    monkeypatch.setattr(_Promises, "changed_before_a_trap", lambda self: iter(()))
+    monkeypatch.setattr(FormPromises, "changed_before_a_trap", lambda self: iter(()))
     assert solved(code)["safe"] is Truth.YES

@@ -12,7 +12,8 @@ from popek.architectures.x86.exceptions import (
     GP,
     UD,
 )
-from popek.checks.promises import Keeper, Promise
+from popek.checks.promise import Promise
+from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Status
 from popek.kernel.configuration import Configuration, default_configuration

@@ -10,10 +10,14 @@ import attrs
 
 from popek.kernel.exploration import PathBudgetError
 
-from .classify import Classification, Classifier
+from .classification import Classification
+from .classify import Classifier
 from .counterexample import Counterexample
+from .leaks import Leaks, leaks_of
 from .presence import present
-from .promises import Keeper, Promises
+from .promise import Promises
+from .promises import Keeper
+from .runs import Run
 from .survey import Request, Row, row_of, unexplored
 from .verdict import Evidence, Status, Truth
 
@@ -29,6 +33,8 @@ class FormExplanation:
         asked: per question, what was asked and answered.
         disagreement: why the premise of Theorem 1 and fidelity part, where they do.
         counterexamples: the witnesses as they were found, with their states and programs.
+        leaks: what leaks through it.
+        run: every path of it; None where there are too many.
     """
 
     row: Row
@@ -37,6 +43,8 @@ class FormExplanation:
     asked: Mapping[str, Evidence] = attrs.field(eq=False)
     disagreement: str
     counterexamples: Mapping[str, Counterexample[Any]] = attrs.field(factory=dict, eq=False)
+    leaks: Leaks | None = None
+    run: Run[Any] | None = attrs.field(default=None, eq=False)
 
     @cached_property
     def evidence(self) -> dict[str, dict[str, object]]:
@@ -116,7 +124,16 @@ def explain(
         why = disagreement(classified, kept)
         witnesses = {question: witness.to_json() for question, witness in found.items()}
         forms.append(
-            FormExplanation(row_of(classified, kept), instruction.summary, witnesses, asked, why, found)
+            FormExplanation(
+                row_of(classified, kept),
+                instruction.summary,
+                witnesses,
+                asked,
+                why,
+                found,
+                leaks_of(classified),
+                run,
+            )
         )
         if progress is not None:
             progress(number + 1, len(instructions))

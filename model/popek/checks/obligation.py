@@ -41,6 +41,8 @@ from .subject import Subject
 
 S = TypeVar("S", bound=State)
 
+OF_THE_VMM = "@vmm"
+
 
 class Kind(enum.Enum):
     """What a breach is about."""
@@ -361,14 +363,16 @@ def _raised(run: Run[S], vector: Vector, level: str) -> tuple[Word, Word | None]
     return found, code
 
 
-def private_of(subject: Subject[S], suffix: str = "@vmm") -> S:
+def private_of(subject: Subject[S]) -> S:
     """All that the VMM may have: symbols, but for owned leaves that a configuration fixes."""
     machine, settings = subject.machine, subject.configuration.settings
     owned = set(subject.technique.owned)
     fixed = {a.leaf: settings[a.name] for a in machine.settings if a.name in settings and a.leaf in owned}
     mode = operating_mode(machine, subject.configuration)
     fixed |= {leaf: value for leaf, value in mode.items() if leaf in owned}
-    return machine.state.symbolic(suffix).with_changes({str(leaf): value for leaf, value in fixed.items()})
+    return machine.state.symbolic(OF_THE_VMM).with_changes(
+        {str(leaf): value for leaf, value in fixed.items()}
+    )
 
 
 def arranged(

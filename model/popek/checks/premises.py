@@ -46,6 +46,7 @@ from popek.solving.solver import Answer
 
 from .counterexample import differences
 from .form_premises import FormPremises
+from .obligation import OF_THE_VMM
 from .premise import (
     A0,
     A1,
@@ -65,10 +66,10 @@ from .premise import (
     Premise,
 )
 from .presence import plainest
-from .promises import OF_THE_VMM, Keeper
+from .promises import Keeper
 from .runs import PROBE, Run, operating_mode, probe
 from .subject import Subject
-from .verdict import Question, Truth, evidence_of
+from .verdict import Evidence, Question, Truth
 
 S = TypeVar("S", bound=State)
 
@@ -283,8 +284,8 @@ class Premises(Generic[S]):
             f"{self.machine.name}: {name} fails under {self.technique.name}",
             [*given, wrong(self.guest, self.private, *others)],
         )
-        answer, _, _ = question.ask(self.effort)
-        evidence = evidence_of(question, answer)
+        asked = question.put(self.effort)
+        answer, evidence = asked.answer, Evidence(question, asked.answer, (asked,))
         if answer is not Answer.SAT:
             truth = Truth.YES if answer is Answer.UNSAT else Truth.UNKNOWN
             return Premise(

@@ -21,7 +21,7 @@ from popek.solving.asking import Asker
 from popek.solving.solver import Answer
 
 from .counterexample import Counterexample, Difference, ReplayError, assert_within, differences, execute
-from .obligation import changed_cells, private_of, simplified
+from .obligation import OF_THE_VMM, changed_cells, private_of, simplified
 from .runs import (
     PROBE,
     Completion,
@@ -35,8 +35,6 @@ from .verdict import Question
 from .witness import find_minimal
 
 S = TypeVar("S", bound=State)
-
-OF_THE_VMM = "@vmm"
 
 # Solver resources for one alternative of a question.
 ALTERNATIVE = 4_000_000
@@ -74,7 +72,7 @@ class Situation(Generic[S]):
             self.guest, self.private = self._near(*near)
             self.native = run.at(self.guest)
             return
-        self.private = private_of(subject, OF_THE_VMM)
+        self.private = private_of(subject)
 
     def _near(self, guest: S, private: S) -> tuple[S, S]:
         memories = set(self.guest.memories())

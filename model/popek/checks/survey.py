@@ -19,9 +19,12 @@ from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.scope import Scope, scope_of
 
-from .classify import Classification, Classifier
+from .classification import Classification
+from .classify import Classifier
+from .leaks import Leaks, leaks_of
 from .presence import Present, present
-from .promises import Keeper, Promises
+from .promise import Promises
+from .promises import Keeper
 from .subject import Subject
 from .verdict import Status, Truth, any_asked, both, negate
 from .workers import process_context
@@ -54,12 +57,15 @@ class Request:
         promises: check fidelity and safety too, of every form or of these.
         witnesses: find a witness for every critical form, or (`ONE_EACH`) for one of each mnemonic, or for one
             of each of these sets of forms.
+        leaks: for a figure, find out what leaks through every form, or (`ONE_EACH`) through the first critical and
+            the first sensitive form of each mnemonic.
     """
 
     subject: Subject[Any]
     components: bool = True
     promises: bool | frozenset[str] = False
     witnesses: str | tuple[frozenset[str], ...] = NONE
+    leaks: str = NONE
 
 
 @attrs.frozen
@@ -73,8 +79,8 @@ class Row:
         faithful, safe, needless_trap: the promises, where they were asked about.
         breaches: how the promises are broken, by name.
         witness: a counterexample for a critical form, where it was asked for.
+        leaks: what leaks through it, where that was asked for.
         not_asked: per class that was not asked, why.
-        evidence: per class question, what was asked (hash) and answered.
         remark: why something is unknown.
         seconds, solver_seconds: what it took.
     """
@@ -90,6 +96,7 @@ class Row:
     needless_trap: Truth | None = None
     breaches: Mapping[str, str] = attrs.field(factory=dict)
     witness: Mapping[str, Any] | None = None
+    leaks: Leaks | None = attrs.field(default=None, repr=False)
     remark: str = ""
     not_asked: Mapping[str, str] = attrs.field(factory=dict)
     seconds: float = 0.0
@@ -312,6 +319,7 @@ class Surveyor:
         self.classifier = Classifier(self.subject, components=request.components)
         self.keeper = Keeper(self.subject)
         self._witnessed: set[str | frozenset[str]] = set()
+        self._drawn: set[tuple[str, str]] = set()
 
     def row(self, form: str) -> Row:
         """Everything that was asked about one form."""
@@ -332,9 +340,20 @@ class Surveyor:
         return attrs.evolve(
             row_of(classified, kept),
             witness=witness,
+            leaks=leaks_of(classified) if self._drawn_for(classified) else None,
             seconds=time.perf_counter() - begin,
             solver_seconds=self.subject.effort.seconds - solving,
         )
+
+    def _drawn_for(self, classified: Classification[Any]) -> bool:
+        """Whether a figure shows what leaks through a form."""
+        if self.request.leaks == NONE:
+            return False
+        mnemonic = classified.instruction.mnemonic
+        kinds = {"critical": classified.critical, "sensitive": classified.sensitive}
+        new = {(kind, mnemonic) for kind, truth in kinds.items() if truth is Truth.YES} - self._drawn
+        self._drawn |= new
+        return self.request.leaks == ALL or bool(new)
 
     def _promised(self, form: str) -> bool:
         promises = self.request.promises

@@ -161,12 +161,17 @@ def classify(
         machine: a name that `popek machines` lists, or a Python file that declares one.
         instructions: only these mnemonics or forms; the theorems, which speak of all, are then refuted or unknown.
     """
-    from popek.checks.survey import ALL, ONE_EACH, Request, survey
+    from popek.checks.survey import ALL, NONE, ONE_EACH, Request, survey
     from popek.report import classification as report
 
     subject = subject_of(machine, technique, set, timeout=timeout, time_is_state=time_is_state)
-    request = Request(subject, promises=promises or json, witnesses=ALL if json else ONE_EACH)
     forms = forms_of(subject.machine, instructions)
+    request = Request(
+        subject,
+        promises=promises or json,
+        witnesses=ALL if json else ONE_EACH,
+        leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
+    )
     figures.assert_writable(svg)
     _assert_open_or_set(symbolic, set)
     if symbolic or any(text.endswith("=?") for text in set):
@@ -178,7 +183,7 @@ def classify(
     else:
         console().print(report.survey(found))
     if svg is not None:
-        figures.write(figures.of_classification(request, found, forms), svg)
+        figures.write(figures.of_classification(found, every=forms is not None), svg)
     return UNKNOWN if found.unknown else 0
 
 
@@ -206,7 +211,7 @@ def _classify_symbolic(
     else:
         console().print(report.conditions(found))
     if svg is not None:
-        figures.write(figures.of_settings(request, found), svg)
+        figures.write(figures.of_settings(request.subject.machine, found), svg)
     return UNKNOWN if found.unknown else 0
 
 
@@ -264,7 +269,7 @@ def explain(
         console().print(report.explanation(found))
         witnesses.print_confirmations(emulated)
     if svg is not None:
-        figures.write(figures.of_instruction(subject, instruction, figure), svg)
+        figures.write(figures.of_instruction(subject.machine, found, figure), svg)
     if any(one.differs for one in emulated):
         return UNEXPECTED
     return UNKNOWN if found.unknown else 0

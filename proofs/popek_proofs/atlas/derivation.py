@@ -24,11 +24,13 @@ import attrs
 import cattrs
 from cattrs.errors import BaseValidationError
 
-from popek.checks.classify import Classification, Classifier, Finding
+from popek.checks.classification import Classification, Finding
+from popek.checks.classify import Classifier
 from popek.checks.counterexample import Counterexample, ReplayError
 from popek.checks.premise import A1, THEOREM1, THEOREM3
 from popek.checks.premises import Premises
-from popek.checks.promises import Keeper, Promise, Promises
+from popek.checks.promise import Promise, Promises
+from popek.checks.promises import Keeper
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.subject import Subject
 from popek.checks.survey import CLASSES, Row, row_of

@@ -17,7 +17,8 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.premise import (
     A1,
     A3_NEXT,
