@@ -151,11 +151,50 @@ def test_instruction_information_names_register_segment_and_instruction() -> Non
     tables = guest(secondary__descriptor_table_exiting=1).with_changes(SECONDARY)
     # SIDT of fs:[...]: no index and no base, segment 4, 32-bit addresses, identity 1.
     memory = exited(step("SIDT m", tables, m_segment=4, m_offset=0x10))
-    assert int(memory.exit_instruction_info) & ~0x800 == 1 << 28 | 1 << 27 | 1 << 22 | 4 << 15 | 1 << 7
+    assert int(memory.exit_instruction_info) == 1 << 28 | 1 << 27 | 1 << 22 | 4 << 15 | 1 << 11 | 1 << 7
     assert int(memory.exit_qualification) == 0x10
     # LTR of BX: a register operand.
     register = exited(step("LTR r16", tables, r16=3))
     assert int(register.exit_instruction_info) & 0x30000478 == 3 << 28 | 1 << 10 | 3 << 3
+
+
+SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
+
+
+def sixteen_bits(mode: str) -> dict[str, int]:
+    """What makes the code of `guest` one of 16 bits."""
+    if mode == "protected":
+        return {"cs.rights": 0x9B}
+    rights = 0xF3 if mode == "virtual-8086" else 0x93
+    changes = {f"{name}.rights": rights for name in SEGMENTS} | {f"{name}.limit": 0xFFFF for name in SEGMENTS}
+    changes |= {
+        f"{name}.{part}": value
+        for name in SEGMENTS
+        for part, value in (("selector", 0x200), ("base", 0x2000))
+    }
+    if mode == "virtual-8086":
+        return changes | {"eflags": 1 << 17 | 2}
+    return changes | {"cr0": 0x30, "secondary.unrestricted_guest": 1}
+
+
+@pytest.mark.parametrize("mode", ["real", "virtual-8086", "protected"])
+def test_code_of_16_bits_has_addresses_and_operands_of_16_bits(mode: str) -> None:
+    tables = {"secondary.descriptor_table_exiting": 1, **SECONDARY}
+    state = guest().with_changes({**tables, **sixteen_bits(mode)})
+    for form, identity in (("SGDT m", 0), ("SIDT m", 1)):
+        near = exited(step(form, state, m_segment=3, m_offset=0x10))
+        assert int(near.exit_instruction_info) == identity << 28 | 1 << 27 | 1 << 22 | 3 << 15, form
+        # Only an address of 32 bits reaches this.
+        far = exited(step(form, state, m_segment=3, m_offset=0x10000))
+        assert int(far.exit_instruction_info) & 0xF80 == 1 << 7, form
+
+
+def test_random_numbers_tell_their_operand_size() -> None:
+    state = guest(secondary__rdrand_exiting=1).with_changes(SECONDARY)
+    for form, size in (("RDRAND r16", 0), ("RDRAND r32", 1)):
+        register = form.rpartition(" ")[2]
+        information = int(exited(step(form, state, **{register: 6})).exit_instruction_info)
+        assert information & 0x1878 == size << 11 | 6 << 3, form
 
 
 def test_strings_tell_the_address_and_the_segment() -> None:

@@ -363,15 +363,17 @@ def _linear(cpu: VmxIa32, memory: MemoryOperand) -> Word:
     return (cpu.segment(memory.segment).base + memory.offset).zero_extend(64)
 
 
-_WIDE_ADDRESS: Final = Word(3, 1)
+def _wide_code(cpu: VmxIa32) -> Word:
+    """Whether addresses and operands have 32 bits where no prefix says otherwise (width 1)."""
+    return cpu.protected & cpu.cs.rights.db
 
 
 def _string(cpu: VmxIa32, access: PortAccess) -> dict[str, Word]:
-    """INS and OUTS: linear address, address size and segment."""
+    """INS and OUTS: linear address, address size (32 bits, for the forms count with ESI and EDI) and segment."""
     if access.memory is None:
         return {}
     segment = access.memory.segment if access.write else Word(3, 0)
-    information = concat(segment, Word(5, 0), _WIDE_ADDRESS, Word(7, 0)).zero_extend(32)
+    information = concat(segment, Word(5, 0), Word(3, 1), Word(7, 0)).zero_extend(32)
     return {"linear_address": _linear(cpu, access.memory), "instruction_info": information}
 
 
@@ -390,7 +392,11 @@ _WITH_IDENTITY: Final = {"SGDT": 0, "SIDT": 1, "LGDT": 2, "LIDT": 3, "SLDT": 0, 
 def _details(
     cpu: VmxIa32, name: str, memory: MemoryOperand | None, registers: tuple[Word, ...], size: int
 ) -> dict[str, Word]:
-    """VM-exit instruction information, where the manual defines it for the instruction."""
+    """VM-exit instruction information, where the manual defines it for the instruction.
+
+    Sizes of addresses and operands are those of the code segment; that an offset beyond FFFFH, or a form of another
+    operand size, has a prefix is all that is known of prefixes.
+    """
     if name not in _WITH_INFORMATION:
         return {}
     first, second = (Word(4, 0), Word(4, 0))
@@ -405,11 +411,14 @@ def _details(
         first, second = second, first
     segment = Word(3, 0) if memory is None else memory.segment
     absent = Word(1, int(memory is not None))  # index and base registers: the operand has none
-    operand_size = Word(1, int(size == 32))
+    wide = _wide_code(cpu)
+    if memory is not None:
+        wide = wide | (memory.offset[31:16] != 0)
+    operand_size = _wide_code(cpu) if name in ("SGDT", "SIDT") else Word(1, int(size == 32))
     return {
         "instruction_info": concat(
             second, absent, Word(4, 0), absent, Word(4, 0), segment, Word(3, 0), operand_size,
-            Word(1, int(memory is None)), _WIDE_ADDRESS, first, Word(3, 0),
+            Word(1, int(memory is None)), wide.zero_extend(3), first, Word(3, 0),
         )
     }  # fmt: skip
 
