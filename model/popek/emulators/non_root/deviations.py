@@ -59,6 +59,13 @@ def _table_register_operand_size(found: Found) -> bool:
     return found.information["exit_instruction_info"] ^ found.result.fields[0x440E] == 1 << 11
 
 
+def _random_number_operand_size(found: Found) -> bool:
+    small = found.case.guest.form in ("RDRAND r16", "RDSEED r16")
+    if not small or found.differing != {"exit_instruction_info"}:
+        return False
+    return found.information["exit_instruction_info"] ^ found.result.fields[0x440E] == 1 << 11
+
+
 def _exits_at_any_level(found: Found) -> bool:
     reason = {"XSETBV": 55, "INVPCID": 58}.get(found.mnemonic)
     return int(found.state.cpl) > 0 and found.seen == "exit" and found.result.fields[0x4402] == reason
@@ -92,6 +99,7 @@ def _auxiliary_takes_high_bits(found: Found) -> bool:
 
 _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "table-register-operand-size": _table_register_operand_size,
+    "random-number-operand-size": _random_number_operand_size,
     "guest-clears-paging": _guest_clears_paging,
     "exits-at-any-level": _exits_at_any_level,
     "repeated-port-io-exits-first": _repeated_port_io_asks_first,

@@ -425,5 +425,5 @@ def _details(
 
 _WITH_INFORMATION: Final = frozenset(
     {*_DESCRIPTOR_TABLES, "INVEPT", "INVVPID", "INVPCID", "VMCLEAR", "VMPTRLD", "VMPTRST", "VMREAD", "VMWRITE",
-     "VMXON", "RDRAND", "RDSEED", "XSAVES", "XRSTORS"}
+     "VMXON", "RDRAND", "RDSEED", "UMWAIT", "TPAUSE", "XSAVES", "XRSTORS"}
 )  # fmt: skip
