@@ -52,6 +52,9 @@ class Found:
         return self.information.get("exit_reason")
 
 
+_RANDOM_DEFINED: Final = 0x1878  # of the instruction information of RDRAND and RDSEED: register and operand size
+
+
 def _table_register_operand_size(found: Found) -> bool:
     wide = found.reason == 46 and not found.case.guest.form.startswith("o16")
     if not wide or found.differing != {"exit_instruction_info"}:
@@ -63,7 +66,8 @@ def _random_number_operand_size(found: Found) -> bool:
     small = found.case.guest.form in ("RDRAND r16", "RDSEED r16")
     if not small or found.differing != {"exit_instruction_info"}:
         return False
-    return found.information["exit_instruction_info"] ^ found.result.fields[0x440E] == 1 << 11
+    told = (found.information["exit_instruction_info"], found.result.fields[0x440E])
+    return [value & _RANDOM_DEFINED for value in told] == [told[0] & 0xF << 3, told[0] & 0xF << 3 | 1 << 11]
 
 
 def _exits_at_any_level(found: Found) -> bool:
