@@ -52,7 +52,9 @@ class Found:
         return self.information.get("exit_reason")
 
 
-_RANDOM_DEFINED: Final = 0x1878  # of the instruction information of RDRAND and RDSEED: register and operand size
+_RANDOM_DEFINED: Final = (
+    0x1878  # of the instruction information of RDRAND and RDSEED: register and operand size
+)
 
 
 def _table_register_operand_size(found: Found) -> bool:

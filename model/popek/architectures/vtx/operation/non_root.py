@@ -43,6 +43,7 @@ from ...ia32.state import (
     EDX,
     Ia32,
 )
+from . import model_specific
 from .exits import (
     CR_ACCESS,
     IO_INSTRUCTION,
@@ -278,6 +279,14 @@ class NonRoot(Interception[Ia32]):
         marked = cpu.msr_bitmap.load(concat(Word(1, int(write)), high, number[12:0]))
         if cpu.non_root & (~cpu.primary.use_msr_bitmaps | ~listed | marked):
             exit_of(cpu, WRMSR if write else RDMSR)
+
+    def has_msr(self, cpu: Ia32, number: Word, stored: Word) -> Word:
+        """What every processor with VMX has is there; see `model_specific`."""
+        return model_specific.found(cpu, number)
+
+    def takes_msr(self, cpu: Ia32, number: Word, value: Word, accepted: Word) -> Word:
+        """What no processor takes is refused; see `model_specific`."""
+        return model_specific.taken(cpu, number, value)
 
     def time_stamp(self, cpu: Ia32) -> Word:
         """Scaled and offset, where the controls say so."""
