@@ -120,6 +120,8 @@ def title(number: int) -> str:
     return f"{known.name} ({number:X}H)" if known else f"MSR {number:X}H"
 
 
+_CET: Final = {"7.0.ecx[7]", "7.0.edx[20]"}
+"""Either shows what both have; a host with CR4.CET shows one of them."""
 _CONTROL: Final = re.compile(r"(only )?(pri|sec|ter|exit|entry)\[(\d+)\]")
 _CPUID: Final = re.compile(r"([0-9a-f]+\.[0-9a-f]+\.e[abcd]x)\[(\d+)\]")
 _MSR_BIT: Final = re.compile(r"msr ([0-9a-f]+)\[(\d+)\]")
@@ -133,7 +135,7 @@ def exists(v: View, known: Msr) -> bool:
     """
     terms = [term.strip() for term in known.exists.split("|")]
     answers = {term: _holds(v, known, term) for term in terms}
-    if True in answers.values():
+    if True in answers.values() or (_CET <= set(terms) and v.cap.capabilities.features.get("CET")):
         return True
     # A control that may be 1 shows that the register exists; one that may not shows nothing, unless it is the only one.
     for term, answer in answers.items():
