@@ -76,6 +76,7 @@ class Capabilities:
         features: features of `FEATURES`, where known by other means than CPUID.
         maxphyaddr: width of physical addresses in bits, or None.
         linear_address_width: of the processor in bits, 48 or 57 (32 without Intel 64), or None.
+        partial: of MSRs that are not known as a whole, the bits that are 1 and the bits that are 0, by number.
         shown: what evidence says of values that are not known: ``cr4``, bits that CR4 may have, and ``width``, of
             physical addresses at least (`popek.architectures.vtx.inference`).
         source: where the values come from.
@@ -88,6 +89,7 @@ class Capabilities:
     features: Mapping[str, bool] = attrs.field(factory=dict)
     maxphyaddr: int | None = None
     linear_address_width: int | None = None
+    partial: Mapping[int, tuple[int, int]] = attrs.field(factory=dict)
     shown: Mapping[str, int] = attrs.field(factory=dict)
     source: str = ""
     unsure: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -74,6 +75,12 @@ WIDTHS: Final = {
 """What the widths of addresses can be."""
 
 
+def _within(msrs: Mapping[int, int], known: Capabilities) -> Mapping[int, int]:
+    """MSRs with the bits that are known of them."""
+    bits = known.partial
+    return {**msrs, **{n: (msrs[n] | ones) & ~zeros for n, (ones, zeros) in bits.items() if n in msrs}}
+
+
 def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
     """The most permissive and the most restrictive processor that fit what is known.
 
@@ -102,7 +109,11 @@ def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
         found.append(
             Capabilities(
                 name=capabilities.name,
-                msrs={**msrs, 0x345: 1 << 15 if permissive else 0, **capabilities.msrs},
+                msrs={
+                    **_within(msrs, capabilities),
+                    0x345: 1 << 15 if permissive else 0,
+                    **capabilities.msrs,
+                },
                 cpuid={**registers, **cpuid},
                 features={
                     **capabilities.features,
@@ -147,7 +158,7 @@ def plain(capabilities: Capabilities) -> Capabilities:
     addresses_known = "0x80000008.0.eax" in capabilities.cpuid
     return attrs.evolve(
         capabilities,
-        msrs={**_PLAIN, **capabilities.msrs},
+        msrs={**_within(_PLAIN, capabilities), **capabilities.msrs},
         features={"LAM": False, **capabilities.features},
         maxphyaddr=capabilities.maxphyaddr or (None if addresses_known else _WIDE),
         linear_address_width=capabilities.linear_address_width or (None if addresses_known else _FOUR_LEVELS),

@@ -135,7 +135,7 @@ def exists(v: View, known: Msr) -> bool:
     """
     terms = [term.strip() for term in known.exists.split("|")]
     answers = {term: _holds(v, known, term) for term in terms}
-    if True in answers.values() or (_CET <= set(terms) and v.cap.capabilities.features.get("CET")):
+    if True in answers.values() or (set(terms) >= _CET and v.cap.capabilities.features.get("CET")):
         return True
     # A control that may be 1 shows that the register exists; one that may not shows nothing, unless it is the only one.
     for term, answer in answers.items():

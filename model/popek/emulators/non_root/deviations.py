@@ -103,9 +103,16 @@ def _auxiliary_takes_high_bits(found: Found) -> bool:
     return writes and int(found.state.gpr[2]) != 0 and found.seen == "next"
 
 
+def _saving_state_reads_first(found: Found) -> bool:
+    """Pages of the area that code at CPL 3 may not write: the header may be read before anything is written."""
+    saves = found.case.guest.form.startswith("XSAVE")
+    return saves and bool(found.case.barred) and "outcome" in found.differing
+
+
 _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "table-register-operand-size": _table_register_operand_size,
     "random-number-operand-size": _random_number_operand_size,
+    "saving-state-reads-first": _saving_state_reads_first,
     "guest-clears-paging": _guest_clears_paging,
     "exits-at-any-level": _exits_at_any_level,
     "repeated-port-io-exits-first": _repeated_port_io_asks_first,
