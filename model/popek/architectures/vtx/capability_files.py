@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from popek_specs.vtx import presets, table
 
+from . import processor_names
 from .capabilities import FEATURES, MSR_NAMES, UNKNOWN, Capabilities, normalise_register
 from .capability_reports import of_cpuinfo, of_vmxcap
 
@@ -29,10 +30,10 @@ _LINEAR: Final = (32, 48, 57)
 
 
 def load_capabilities(preset_or_path: str) -> Capabilities:
-    """Capabilities by the name of a preset, or from a file.
+    """Capabilities by the name of a preset, or of a processor as people call it, or from a file.
 
     Raises:
-        CapabilityError: there is no such preset or file, or it cannot be read.
+        CapabilityError: there is no such preset or file, or it cannot be read, or nothing is known of the processor.
     """
     known = presets()
     if preset_or_path in known:
@@ -41,7 +42,14 @@ def load_capabilities(preset_or_path: str) -> Capabilities:
         return UNKNOWN
     path = Path(preset_or_path)
     if not path.is_file():
-        near = difflib.get_close_matches(preset_or_path, known, n=3, cutoff=0.5)
+        if (named := processor_names.find(preset_or_path)) is not None:
+            return from_mapping(table(f"capabilities/{named.preset}.toml"), name=named.title)
+        if (compare := processor_names.compared(preset_or_path)) is not None:
+            raise CapabilityError(
+                f"{preset_or_path!r}: no public values of its VMX capabilities are known; to compare with the nearest "
+                f"processor that has some, name {compare}, else give what rdmsr of 480H to 493H prints"
+            )
+        near = difflib.get_close_matches(preset_or_path, [*known, *processor_names.names()], n=3, cutoff=0.5)
         hint = f"; near: {', '.join(near)}" if near else f"; presets: {', '.join(known)}"
         raise CapabilityError(f"{preset_or_path!r} is neither a capability preset nor a file{hint}")
     try:
