@@ -609,6 +609,11 @@ class State(metaclass=Declaration):
         """A result the manual leaves undefined: any value, but the same in two compared runs."""
         return self._undefined(what, width)
 
+    @property
+    def leaves_undefined(self) -> bool:
+        """Whether nobody chose undefined results, which are 0 then: a state of numbers as it was made."""
+        return self._undefined is _zero
+
     def words(self) -> Mapping[str, Word]:
         """Every word component by name, in declared order."""
         return self._words
