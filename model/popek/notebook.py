@@ -52,6 +52,7 @@ from popek.report import claims as claims_report
 from popek.report import classification as report
 from popek.report import conditions as conditions_report
 from popek.report import explanation as explanation_report
+from popek.report import machines as machines_report
 from popek.report import proofs as proofs_report
 from popek.report import vmcs as vmcs_report
 from popek.report.svg import Figure
@@ -160,7 +161,7 @@ class Shown(Generic[T]):
 
 def machines() -> Shown[list[Machine[Any]]]:
     """The machines that come with popek."""
-    return Shown([make() for make in registry.makers().values()], report.machines)
+    return Shown([make() for make in registry.makers().values()], machines_report.machines)
 
 
 @_in_one_line

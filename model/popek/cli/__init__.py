@@ -30,7 +30,6 @@ from .resolving import forms_of, known_names, subject_of
 if TYPE_CHECKING:
     from popek.checks.subject import Subject
     from popek.checks.survey import Request
-    from popek.kernel.machine import Machine
 
 app = App(
     name="popek",
@@ -47,6 +46,7 @@ app.command(
 )
 app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
+app.command("popek.cli.machines:machines", name="machines")
 app.command(problems.problems)
 app.command(safety.safety)
 app.command(verify.verify)
@@ -119,21 +119,6 @@ def _in_file_of_the_user(error: Exception) -> str | None:
     given = {str(Path(argument)) for argument in sys.argv if argument.endswith(".py")}
     frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename in given]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
-
-
-@app.command
-def machines(*, json: AsJson = False) -> int:
-    """List the machines, their techniques and their settings."""
-    from popek.machines import makers
-
-    known = [make() for make in makers().values()]
-    if json:
-        print_json({"schema": "popek/machines/1", "machines": [_machine_json(m) for m in known]})
-        return 0
-    from popek.report import classification as report
-
-    console().print(report.machines(known))
-    return 0
 
 
 @app.command
@@ -420,26 +405,6 @@ def bench(
 
 
 # -- what the commands share ----------------------------------------------------------------------
-
-
-def _machine_json(machine: Machine[Any]) -> dict[str, object]:
-    return {
-        "name": machine.name,
-        "title": machine.title,
-        "source": machine.source,
-        "instructions": len({i.mnemonic for i in machine.instructions.values()}),
-        "forms": list(machine.instructions),
-        "techniques": {t.name: t.title for t in machine.techniques.values()},
-        "settings": {
-            setting.name: {
-                "summary": setting.summary,
-                "values": list(setting.values),
-                "default": setting.default,
-            }
-            for setting in machine.settings
-        },
-        "not_modelled": list(machine.notes),
-    }
 
 
 __all__ = ["app", "console", "main", "print_json", "progress"]
