@@ -223,8 +223,9 @@ def select(names: Sequence[str]) -> list[Claim]:
         elif name.endswith(".toml") or "/" in name or Path(name).exists():
             chosen += read(Path(name))
         else:
-            hint = _nearest(name, known)
-            raise ClaimError(f"unknown claim {name!r}{hint or '; known: ' + ', '.join(known)}")
+            about = [one for one in known if one.split(".")[0] == name.replace("-", ".").split(".")[0]]
+            hint = _nearest(name, known) or "; known: " + ", ".join(about or known)
+            raise ClaimError(f"unknown claim {name!r}{hint}")
     return chosen
 
 

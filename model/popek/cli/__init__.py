@@ -76,9 +76,9 @@ def main() -> NoReturn:
         _fail(f"no argument is expected here: {' '.join(error.unused_tokens or ())}")
     except (UserError, CycloptsError) as error:
         _fail(" ".join(str(error).split()))
-    except BrokenPipeError:
+    except BrokenPipeError:  # `| head` has read enough
         _drop_output()
-        sys.exit(UNEXPECTED)
+        sys.exit(0)
     except KeyboardInterrupt:
         _fail("interrupted")
     except Exception as error:
