@@ -122,17 +122,26 @@ def _in_file_of_the_user(error: Exception) -> str | None:
 
 
 @app.command
-def machines(*, json: AsJson = False) -> int:
-    """List the machines, their techniques and their settings."""
+def machines(*names: str, json: AsJson = False) -> int:
+    """List the machines, their techniques and their settings; or tell all about some.
+
+    Args:
+        names: machines to tell about: instructions, settings, what the architecture leaves open, what is left out.
+    """
+    from popek.machines import machine as find_machine
     from popek.machines import makers
 
-    known = [make() for make in makers().values()]
+    with known_names():
+        known = [find_machine(name) for name in names] or [make() for make in makers().values()]
     if json:
         print_json({"schema": "popek/machines/1", "machines": [_machine_json(m) for m in known]})
         return 0
     from popek.report import classification as report
 
-    console().print(report.machines(known))
+    for one in known if names else ():
+        console().print(report.machine(one))
+    if not names:
+        console().print(report.machines(known))
     return 0
 
 
@@ -438,6 +447,7 @@ def _machine_json(machine: Machine[Any]) -> dict[str, object]:
             }
             for setting in machine.settings
         },
+        "left_open": [one.to_json() for one in machine.left_open],
         "not_modelled": list(machine.notes),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from popek.checks.survey import Row, Survey, scope_line
 from popek.checks.verdict import Status, Truth
+from popek.kernel.left_open import LeftOpen
 from popek.kernel.machine import Machine
 
 from .wording import counted
@@ -42,6 +43,36 @@ def machines(known: Iterable[Machine[Any]]) -> Table:
             "\n".join(machine.techniques),
             " ".join(setting.name for setting in machine.settings),
         )
+    return table
+
+
+def machine(found: Machine[Any]) -> RenderableType:
+    """All about one machine: instructions, settings, what the architecture leaves open, what is left out."""
+    table = Table("instruction", "what it does", "source", box=None, pad_edge=False, header_style="bold")
+    for one in found.instructions.values():
+        table.add_row(Text(one.form, "bold"), Text(one.summary), Text(one.source, "dim"))
+    listed = Table(
+        "setting", "what it is", "values", "default", box=None, pad_edge=False, header_style="bold"
+    )
+    for setting in found.settings:
+        values = ", ".join(f"{v} {setting.labels.get(v, '')}".strip() for v in setting.values)
+        listed.add_row(Text(setting.name, "bold"), setting.summary, values, str(setting.default))
+    parts: list[RenderableType] = [Text.assemble((found.name, "bold"), f"  {found.title}"), table]
+    parts += [listed] if found.settings else []
+    parts += [Text(f"{t.name}: {t.title}") for t in found.techniques.values()]
+    if found.left_open:
+        parts.append(_left_open(found.left_open))
+    parts += [Text(f"left out: {note}", "dim") for note in found.notes]
+    return Group(*parts)
+
+
+def _left_open(every: Sequence[LeftOpen]) -> RenderableType:
+    """What the architecture leaves open, and what a verdict makes of it."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("left open by the architecture", "a verdict is for", "where"):
+        table.add_column(title, overflow="fold")
+    for one in every:
+        table.add_row(one.what, one.how, Text(one.source, "dim"))
     return table
 
 
