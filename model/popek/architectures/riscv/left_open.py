@@ -36,6 +36,11 @@ LEFT_OPEN = (
         taken="64 bits and little endian, read-only; of misa, H alone",
     ),
     LeftOpen(
+        "which bits of the delegation registers can be set (WARL)",
+        "RISC-V Privileged Architecture, Machine Trap Delegation (medeleg and mideleg) Registers",
+        taken="medeleg 0xfcb7fe and hedeleg 0x0cb1ff, which the manual admits",
+    ),
+    LeftOpen(
         "what a trap that an illegal instruction causes writes to xtval",
         "RISC-V Privileged Architecture, Machine Trap Value (mtval) Register",
         taken="0",

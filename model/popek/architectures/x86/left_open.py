@@ -10,6 +10,11 @@ COMMON = (
         "SDM vol. 2, Flags Affected; vol. 1, appendix A",
         values=("CF", "PF", "AF", "ZF", "SF", "OF"),
     ),
+    LeftOpen(
+        "bits 31:16 of the register that SMSW stores with a 32-bit operand",
+        "SDM vol. 2B, SMSW",
+        taken="those of CR0, as processors do",
+    ),
     LeftOpen("bits 19:16 of what LAR loads", "SDM vol. 2A, LAR", values=("LAR bits 19:16",)),
     LeftOpen(
         "whether RDRAND and RDSEED have a number, and which",
