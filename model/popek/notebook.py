@@ -6,6 +6,8 @@
 
 Settings are keywords; `"?"` leaves one open.  An answer is a table in a notebook and plain text elsewhere; it
 passes on the attributes of the result behind it, and many can draw themselves: `classify("pg74").figure()`.
+
+One module, though long: it is what a notebook imports with `*`, a short function per question.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ from popek_proofs import prove as prove_propositions
 from popek_proofs.assistance.comparison import Compared, find_queries
 from popek_proofs.assistance.comparison import Table as Beside
 from popek_proofs.assistance.comparison import compare as compare_assistances
-from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, evaluate, parse, select
+from popek_proofs.claim_checks import evaluate
+from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, parse, select
 from popek_proofs.theorems.instantiate import Instantiation, instantiate
 from popek_proofs.theorems.red_pill import RedPill, Search, lines
 

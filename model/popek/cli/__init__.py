@@ -20,7 +20,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from popek import __version__
 from popek.solving.choice import chosen_solver
 
-from . import atlas, decoding, figures, problems, safety, verify, witnesses
+from . import atlas, decoding, figures, machines, problems, safety, verify, witnesses
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, shown_default
@@ -30,7 +30,6 @@ from .resolving import forms_of, known_names, subject_of
 if TYPE_CHECKING:
     from popek.checks.subject import Subject
     from popek.checks.survey import Request
-    from popek.kernel.machine import Machine
 
 app = App(
     name="popek",
@@ -47,6 +46,7 @@ app.command(
 )
 app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
+app.command(machines.machines)
 app.command(problems.problems)
 app.command(safety.safety)
 app.command(verify.verify)
@@ -119,30 +119,6 @@ def _in_file_of_the_user(error: Exception) -> str | None:
     given = {str(Path(argument)) for argument in sys.argv if argument.endswith(".py")}
     frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename in given]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
-
-
-@app.command
-def machines(*names: str, json: AsJson = False) -> int:
-    """List the machines, their techniques and their settings; or tell all about some.
-
-    Args:
-        names: machines to tell about: instructions, settings, what the architecture leaves open, what is left out.
-    """
-    from popek.machines import machine as find_machine
-    from popek.machines import makers
-
-    with known_names():
-        known = [find_machine(name) for name in names] or [make() for make in makers().values()]
-    if json:
-        print_json({"schema": "popek/machines/1", "machines": [_machine_json(m) for m in known]})
-        return 0
-    from popek.report import classification as report
-
-    for one in known if names else ():
-        console().print(report.machine(one))
-    if not names:
-        console().print(report.machines(known))
-    return 0
 
 
 @app.command
@@ -292,7 +268,8 @@ def check(*claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, json: AsJson = F
         claims: ids of claims, or TOML files; all that come with popek by default.
     """
     from popek.report import claims as report
-    from popek_proofs.claims import ClaimError, evaluate, select
+    from popek_proofs.claim_checks import evaluate
+    from popek_proofs.claims import ClaimError, select
 
     try:
         chosen = select(claims)
@@ -426,30 +403,6 @@ def bench(
     else:
         console().print(report.benchmark(found))
     return 0
-
-
-# -- what the commands share ----------------------------------------------------------------------
-
-
-def _machine_json(machine: Machine[Any]) -> dict[str, object]:
-    return {
-        "name": machine.name,
-        "title": machine.title,
-        "source": machine.source,
-        "instructions": len({i.mnemonic for i in machine.instructions.values()}),
-        "forms": list(machine.instructions),
-        "techniques": {t.name: t.title for t in machine.techniques.values()},
-        "settings": {
-            setting.name: {
-                "summary": setting.summary,
-                "values": list(setting.values),
-                "default": setting.default,
-            }
-            for setting in machine.settings
-        },
-        "left_open": [one.to_json() for one in machine.left_open],
-        "not_modelled": list(machine.notes),
-    }
 
 
 __all__ = ["app", "console", "main", "print_json", "progress"]

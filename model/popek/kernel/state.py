@@ -10,6 +10,8 @@ A machine's state is a class that lists its components in the manual's order:
 
 Semantics read and assign attributes (`cpu.acc = cpu.acc + 1`, `cpu.flags.z = ...`).  What is stored
 is one word per component, under its dotted name (`cs.selector`), so a state copies in microseconds.
+
+One module, though long: parts, fields and states are made of one another, and semantics import all from here.
 """
 
 from __future__ import annotations
