@@ -268,7 +268,8 @@ def check(*claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, json: AsJson = F
         claims: ids of claims, or TOML files; all that come with popek by default.
     """
     from popek.report import claims as report
-    from popek_proofs.claims import ClaimError, evaluate, select
+    from popek_proofs.claim_checks import evaluate
+    from popek_proofs.claims import ClaimError, select
 
     try:
         chosen = select(claims)
@@ -402,9 +403,6 @@ def bench(
     else:
         console().print(report.benchmark(found))
     return 0
-
-
-# -- what the commands share ----------------------------------------------------------------------
 
 
 __all__ = ["app", "console", "main", "print_json", "progress"]

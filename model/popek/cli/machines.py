@@ -114,5 +114,6 @@ def machine_json(machine: Machine[Any]) -> dict[str, object]:
             }
             for setting in machine.settings
         },
+        "left_open": [one.to_json() for one in machine.left_open],
         "not_modelled": list(machine.notes),
     }

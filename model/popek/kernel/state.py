@@ -10,6 +10,8 @@ A machine's state is a class that lists its components in the manual's order:
 
 Semantics read and assign attributes (`cpu.acc = cpu.acc + 1`, `cpu.flags.z = ...`).  What is stored
 is one word per component, under its dotted name (`cs.selector`), so a state copies in microseconds.
+
+One module, though long: parts, fields and states are made of one another, and semantics import all from here.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 import attrs
 
 from . import terms
+from .left_open import LeftOpen, assert_declared
 from .memory import Memory
 from .words import Word, ite, symbol
 
@@ -458,7 +461,7 @@ def memory(*, address: int, cell: int = 8, role: Role = Role.MEMORY) -> MemoryCo
 class State(metaclass=Declaration):
     """A machine state.  Subclass it and list the components; `reset()` makes the first one."""
 
-    __slots__ = ("_memories", "_undefined", "_words")
+    __slots__ = ("_left_open", "_memories", "_undefined", "_words")
 
     layout: ClassVar[tuple[Slot, ...]] = ()
     leaves: ClassVar[tuple[Leaf, ...]] = ()
@@ -468,6 +471,7 @@ class State(metaclass=Declaration):
     _words: dict[str, Word]
     _memories: dict[str, Memory]
     _undefined: Callable[[str, int], Word]
+    _left_open: tuple[LeftOpen, ...] | None  # of the machine that takes a step
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -512,7 +516,7 @@ class State(metaclass=Declaration):
     def _new(cls, words: dict[str, Word], memories: dict[str, Memory]) -> Self:
         self = cls.__new__(cls)
         self._words, self._memories = words, memories
-        self._undefined = _zero
+        self._undefined, self._left_open = _zero, None
         return self
 
     @classmethod
@@ -606,7 +610,13 @@ class State(metaclass=Declaration):
         return twin
 
     def undefined(self, what: str, width: int) -> Word:
-        """A result the manual leaves undefined: any value, but the same in two compared runs."""
+        """A result the manual leaves undefined: any value, but the same in two compared runs.
+
+        Raises:
+            DeclarationError: in a step of a machine that does not declare it.
+        """
+        if self._left_open is not None:
+            assert_declared(what, self._left_open)
         return self._undefined(what, width)
 
     @property

@@ -5,6 +5,8 @@ and substituted here, and translated for a solver in one place (`popek.solving.e
 terms are the same object, so "the two runs compute the same thing" is often seen without a solver.
 
 Widths are in bits; conditions are terms of width 1.
+
+One module, though long: what builds terms simplifies them, and each simplification uses the others.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from popek.checks.survey import scope_line
 from popek.checks.trial import STATES, Finding, Kind
+from popek.kernel.left_open import LeftOpen
 from popek.kernel.machine import Machine
 from popek.kernel.scope import scope_of
 
@@ -64,9 +65,21 @@ def machine(known: Machine[Any]) -> RenderableType:
         folded[instruction.mnemonic] = folded.get(instruction.mnemonic, 0) + 1
     forms = ", ".join(name + (f" ({count})" if count > 1 else "") for name, count in folded.items())
     parts += ["", Text("instructions", "bold"), f"  {forms}", f"  {scope_line(scope_of(known))}"]
+    if known.left_open:
+        parts += ["", _left_open(known.left_open)]
     if known.notes:
         parts += ["", Text("not modelled", "bold"), *(f"  {note}" for note in known.notes)]
     return Group(*parts)
+
+
+def _left_open(every: Sequence[LeftOpen]) -> RenderableType:
+    """What the architecture leaves open, and what a verdict makes of it."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("left open by the architecture", "a verdict is for", "where"):
+        table.add_column(title, overflow="fold")
+    for one in every:
+        table.add_row(one.what, one.how, Text(one.source, "dim"))
+    return table
 
 
 def trial(known: Machine[Any], wrong: Sequence[str], findings: Sequence[Finding]) -> RenderableType:

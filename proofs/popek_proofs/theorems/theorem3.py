@@ -17,7 +17,13 @@ from __future__ import annotations
 from .formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite
 from .proposition import Hypothesis, Proposition
 from .small_machine import Scope
-from .theorem1 import ONE_INSTRUCTION, is_privileged, monitor, sequence_propositions
+from .theorem1 import (
+    ONE_INSTRUCTION,
+    STAYS_OR_GOES_TO_THE_DISPATCHER,
+    is_privileged,
+    monitor,
+    sequence_propositions,
+)
 from .vocabulary import (
     BARE_STAYS,
     CONFINED,
@@ -41,21 +47,14 @@ from .vocabulary import (
     T,
     alike,
     bare,
-    base,
-    bound,
     completes,
-    dispatcher,
     execute,
     f,
     fetch,
     i,
     keeps_resources,
-    kept,
-    new,
     pc,
     privileged,
-    psw,
-    rest,
     same,
     stops,
     traps,
@@ -163,20 +162,7 @@ CONTROL_STAYS = Proposition(
         MAP_VECTOR,
         VECTOR_OUTSIDE,
     ),
-    conclusion=forall(
-        [S],
-        implies(
-            bare(S),
-            disj(
-                conj(equal(psw(execute(i, f(S))), dispatcher), equal(kept(execute(i, f(S))), kept(f(S)))),
-                conj(
-                    user(execute(i, f(S))),
-                    same(execute(i, f(S)), f(S), base, bound, rest),
-                    equal(new(execute(i, f(S))), dispatcher),
-                ),
-            ),
-        ),
-    ),
+    conclusion=STAYS_OR_GOES_TO_THE_DISPATCHER,
     occasion=exists([S], conj(bare(S), completes(i, f(S)))),
     scope=ONE_INSTRUCTION,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from popek.architectures.listing import listing
+from popek.architectures.x86.left_open import COMMON
 from popek.architectures.x86.operands import LENGTH
 from popek.architectures.x86.practice import practice
 from popek.architectures.x86.registers import SEGMENT_NAMES
@@ -55,6 +56,7 @@ def build() -> Machine[Ia32]:
         user=lambda state: state.cpl == 3,
         source="Intel 64 and IA-32 Architectures Software Developer's Manual",
         operands=KINDS,
+        left_open=COMMON,
         settings=(
             # Every instruction depends on it, so a fixed mode is decided before an instruction is explored.
             Setting(

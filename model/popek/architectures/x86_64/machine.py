@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from popek.architectures.listing import listing
+from popek.architectures.x86.left_open import COMMON
 from popek.architectures.x86.operands import LENGTH
 from popek.architectures.x86.practice import practice
 from popek.architectures.x86.settings import PORTS, of_levels
+from popek.kernel.left_open import LeftOpen
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.words import Word, ite
 
@@ -26,6 +28,16 @@ def _advance(cpu: X64, operands: Mapping[str, Word]) -> None:
     cpu.shadow = Word(2, 0)
 
 
+LEFT_OPEN = (
+    *COMMON,
+    LeftOpen(
+        "the status flags after MOV to and from control and debug registers",
+        "SDM vol. 2B, MOV: Move to/from Control Registers",
+        taken="they are kept",
+    ),
+)
+
+
 def build() -> Machine[X64]:
     """x86-64 as Intel 64 processors have it: 64-bit mode and compatibility mode."""
     machine = Machine(
@@ -36,6 +48,7 @@ def build() -> Machine[X64]:
         user=lambda state: state.cpl == 3,
         source="Intel 64 and IA-32 Architectures Software Developer's Manual",
         operands=KINDS,
+        left_open=LEFT_OPEN,
         settings=(
             # Every instruction depends on it: without a leaf, a fixed mode is decided before one is explored.
             Setting(
@@ -64,7 +77,6 @@ def build() -> Machine[X64]:
             "compatibility mode: forms with REX.W ('not modelled'); registers above 7, as if they could be encoded",
             "compatibility mode: 16-bit code segments, and innocuous instructions that 64-bit mode lacks",
             "the #GP before an instruction at CPL 3 with CR4.PVI and both VIF and VIP set",
-            "that MOV to and from control and debug registers leaves the status flags undefined: they are kept",
             "debug traps (TF, breakpoints), delivery of faults through the IDT, x87, SIMD, CET, extended state",
             "what x2APIC mode changes; side effects of reading a port; time other than the time-stamp counter",
         ),
