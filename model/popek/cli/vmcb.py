@@ -116,7 +116,8 @@ def _check_lines(file: str, maxphyaddr: int | None) -> int:
     """Answer every line in order; one that is no VMCB is answered by an object with the key `error`."""
     import json
 
-    from popek.architectures.svm.dumps import DumpError, read_vmcbs
+    from popek.architectures.svm.dumps import read_vmcbs
+    from popek.architectures.svm.dumps_json import DumpError
 
     def encode(value: object) -> str:
         return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
@@ -197,7 +198,8 @@ def _bytes(name: str) -> bytes:
 
 
 def _read(name: str) -> list[VmcbDump]:
-    from popek.architectures.svm.dumps import DumpError, read_vmcbs
+    from popek.architectures.svm.dumps import read_vmcbs
+    from popek.architectures.svm.dumps_json import DumpError
 
     data = _bytes(name)
     try:
