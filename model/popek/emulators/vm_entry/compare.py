@@ -67,7 +67,7 @@ _VECTORS: Final = (0, 1, 2, 3, 6, 8, 13, 14, 18, 21, 32, 255)
 
 
 @attrs.frozen
-class Case:
+class VmEntryCase:
     """A VM entry to try: a baseline's mode, and the fields that differ, by id."""
 
     mode: Mode
@@ -79,7 +79,7 @@ class Case:
 class Compared:
     """A case with what Bochs did, what the checks admit, which of them fail, and whether they decide it."""
 
-    case: Case
+    case: VmEntryCase
     result: EntryResult
     admissible: tuple[Outcome, ...]
     violated: tuple[str, ...]
@@ -138,7 +138,7 @@ def _words(model: str, *places: tuple[int, int]) -> tuple[MemoryEntry, ...]:
     return tuple(found)
 
 
-def vmcs_of(case: Case, model: str = DEFAULT_MODEL) -> Vmcs:
+def vmcs_of(case: VmEntryCase, model: str = DEFAULT_MODEL) -> Vmcs:
     """The whole VMCS of a case, with memory where the checks look."""
     fields = {**base_fields(model, case.mode), **case.changes}
     table = fields["GUEST_CR3"] & 0xFFFF_FFE0
@@ -164,7 +164,7 @@ def base_vmcs(mode: Mode, model: str = DEFAULT_MODEL) -> Vmcs:
     return Vmcs(fields=fields, memory=memory, launch=Launch(current_vmcs=CURRENT_VMCS, x2apic=False))
 
 
-def case_of(case: Case) -> EntryCase:
+def case_of(case: VmEntryCase) -> EntryCase:
     """The case as the harness takes it."""
     fields = {FIELDS[name].encoding: value for name, value in case.changes.items()}
     return EntryCase(fields, mode=case.mode)
@@ -183,7 +183,7 @@ def outcome_of(result: EntryResult) -> Outcome | None:
     return None
 
 
-def random_case(rnd: random.Random, mode: Mode, model: str = DEFAULT_MODEL) -> Case:
+def random_case(rnd: random.Random, mode: Mode, model: str = DEFAULT_MODEL) -> VmEntryCase:
     """A baseline with one field changed, or two, at times three: bits, boundary values or events."""
     original = base_fields(model, mode)
     names = [name for name in original if name not in HANDS_OFF]
@@ -196,7 +196,7 @@ def random_case(rnd: random.Random, mode: Mode, model: str = DEFAULT_MODEL) -> C
             changes["PRIMARY_PROC_CONTROLS"] = (
                 changes.get("PRIMARY_PROC_CONTROLS", original["PRIMARY_PROC_CONTROLS"]) | 1 << 31
             )
-    return Case(mode, changes)
+    return VmEntryCase(mode, changes)
 
 
 def _changed(rnd: random.Random, name: str, value: int) -> int:
@@ -213,7 +213,7 @@ def _changed(rnd: random.Random, name: str, value: int) -> int:
     return (rnd.choice(_BOUNDARIES) + rnd.choice((-1, 1))) & mask
 
 
-def predictable(case: Case, model: str = DEFAULT_MODEL) -> bool:
+def predictable(case: VmEntryCase, model: str = DEFAULT_MODEL) -> bool:
     """Whether the checks decide a case; they do not where it points into memory of the harness."""
     evaluator = _evaluator(model)
     vmcs = vmcs_of(case, model)
@@ -227,7 +227,7 @@ def _evaluator(model: str) -> Evaluator:
 
 
 def compare(
-    cases: Sequence[Case],
+    cases: Sequence[VmEntryCase],
     model: str = DEFAULT_MODEL,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Compared]:
@@ -242,7 +242,7 @@ def compare(
     return [_compared(evaluator, case, result, model) for case, result in zip(cases, results, strict=True)]
 
 
-def _compared(evaluator: Evaluator, case: Case, result: EntryResult, model: str) -> Compared:
+def _compared(evaluator: Evaluator, case: VmEntryCase, result: EntryResult, model: str) -> Compared:
     vmcs = vmcs_of(case, model)
     view = evaluator.look(vmcs)
     findings = evaluator.run(vmcs, view)

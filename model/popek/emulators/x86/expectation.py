@@ -64,7 +64,7 @@ class Expectation:
     storage: bool = False
 
 
-Kind = Literal["next", "trap", "hang", "triple-fault", "setup-failed"]
+StepEnd = Literal["next", "trap", "hang", "triple-fault", "setup-failed"]
 
 
 @attrs.frozen
@@ -85,7 +85,7 @@ class StepResult:
         msrs: the MSRs of the case after the step, where they are no registers of the harness.
     """
 
-    kind: Kind
+    kind: StepEnd
     vector: int | None = None
     error_code: int | None = None
     registers: Mapping[str, int] = attrs.field(factory=dict)
