@@ -16,6 +16,7 @@ from popek.architectures.ia32.state import Ia32
 from popek.checks.counterexample import Counterexample
 from popek.checks.promises import Keeper
 from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.emulators.bochs.simulator import assemble, run_rom
 from popek.emulators.ia32.compare import BOCHS
 from popek.emulators.ia32.step import segment_descriptor
@@ -40,17 +41,17 @@ CONFIGURATION = configure(MACHINE, [])
 
 def asking(*forms: str) -> Asking:
     return Asking(
-        MACHINE, MACHINE.technique(), CONFIGURATION, tuple(MACHINE.instructions[form] for form in forms)
+        Subject.of(MACHINE, None, CONFIGURATION), tuple(MACHINE.instructions[form] for form in forms)
     )
 
 
 def fidelity(form: str) -> Counterexample[Any] | None:
-    keeper = Keeper(MACHINE, MACHINE.technique(), CONFIGURATION)
+    keeper = Keeper(Subject.of(MACHINE, None, CONFIGURATION))
     return keeper.keeps(MACHINE.instructions[form]).fidelity.witness
 
 
 def safety(form: str) -> Counterexample[Any] | None:
-    keeper = Keeper(MACHINE, MACHINE.technique(), CONFIGURATION)
+    keeper = Keeper(Subject.of(MACHINE, None, CONFIGURATION))
     instruction = MACHINE.instructions[form]
     run = explore_instruction(MACHINE, instruction, configuration=CONFIGURATION)
     return keeper.safety(instruction, run).witness

@@ -14,7 +14,8 @@ import attrs
 
 from popek.architectures.logs import Line, decoded, unwrap
 
-from .dumps_json import DumpError, from_json
+from .dumps_json import DumpError as DumpError
+from .dumps_json import from_json
 from .vmcb import FIELDS, SIZE, Processor, UnknownField, Vmcb, find, from_bytes
 
 # Name in the dump -> field id (the second one takes the upper half) and base of the number.

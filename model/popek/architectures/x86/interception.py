@@ -118,6 +118,14 @@ class Interception(Generic[Cpu]):
     def msr(self, cpu: Cpu, *, write: bool) -> None:
         """RDMSR or WRMSR of the MSR that ECX names."""
 
+    def has_msr(self, cpu: Cpu, number: Word, stored: Word) -> Word:
+        """Whether RDMSR finds a register, given whether it is one of the model's (width 1)."""
+        return stored
+
+    def takes_msr(self, cpu: Cpu, number: Word, value: Word, accepted: Word) -> Word:
+        """Whether WRMSR takes a value, given whether a register of the model's does (width 1)."""
+        return accepted
+
     def time_stamp(self, cpu: Cpu) -> Word:
         """The time-stamp counter as RDTSC, RDTSCP and RDMSR see it (64 bits)."""
         return cpu.tsc

@@ -71,6 +71,10 @@ _PAGES = (DATA_BASE >> 12, (DATA_BASE >> 12) + 1)
 _GPR = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 
 
+CAPABILITY_MSRS: Final = range(0x480, 0x48B)
+"""The VMX capability MSRs of every processor."""
+
+
 @attrs.frozen
 class Case:
     """A step of a guest.
@@ -113,6 +117,8 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
             primary |= 1 << PRIMARY["USE_MSR_BITMAPS"]
         bitmaps += _virtual_apic(registers, controls, rng)
         secondary |= VIRTUAL_REGISTERS if rng.random() < 0.5 else 0
+    elif instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.3:
+        registers["ecx"] = rng.choice(CAPABILITY_MSRS)
     if instruction.mnemonic in ("VMREAD", "VMWRITE"):
         bitmaps += _field_bitmaps(instruction, guest, registers, rng)
     if instruction.form == "VMFUNC":
