@@ -282,6 +282,18 @@ def handed_over(
     return there & technique.entries(before, after)
 
 
+def completions_kept(
+    machine: Machine[S], technique: Technique[S], run: Run[S], private: S
+) -> list[Completion[S]]:
+    """The ways in which a run completes without having handed control to the VMM."""
+    found = []
+    for conditions, after in run.completions():
+        kept = ~handed_over(machine, technique, run.before, after, private)
+        if kept.value != 0:
+            found.append(((*conditions, kept.term), after))
+    return found
+
+
 def declared_order(state: type[State], names: Iterable[str]) -> list[str]:
     """Names of leaves and memories, in the order in which the state declares them."""
     wanted = set(names)

@@ -26,6 +26,7 @@ from .runs import (
     PROBE,
     Completion,
     Run,
+    completions_kept,
     conjunction,
     handed_over,
     probe,
@@ -122,12 +123,7 @@ class Situation(Generic[S]):
 
     def kept(self, run: Run[S]) -> list[Completion[S]]:
         """The ways in which a run completes without having handed control to the VMM."""
-        found = []
-        for conditions, after in run.completions():
-            kept = ~self.over(run, after)
-            if kept.value != 0:
-                found.append(((*conditions, kept.term), after))
-        return found
+        return completions_kept(self.machine, self.technique, run, self.private)
 
     def reaching(self, run: Run[S]) -> Iterator[tuple[Term, ...]]:
         """The ways in which a run reaches the VMM: traps, those on storage and the guest's own aside, and entries."""

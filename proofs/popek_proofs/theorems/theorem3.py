@@ -52,15 +52,14 @@ from .vocabulary import (
     keeps_resources,
     kept,
     new,
-    pc,
     privileged,
     psw,
     rest,
     same,
     stops,
     traps,
+    unshown,
     user,
-    window,
 )
 
 SOURCE = "Popek and Goldberg 1974, Theorem 3"
@@ -74,17 +73,7 @@ def user_control_innocent(instruction: Expr) -> Expr:
 
 def user_location_innocent(instruction: Expr) -> Expr:
     """Not user-location sensitive: in user mode the place in storage does not show in e|r and P."""
-    after, other = execute(instruction, S), execute(instruction, T)
-    runs = conj(
-        user(S),
-        user(T),
-        alike(S, T),
-        completes(instruction, S),
-        completes(instruction, T),
-        keeps_resources(S, after),
-        keeps_resources(T, other),
-    )
-    return forall([S, T], implies(runs, same(after, other, window, pc)))
+    return unshown(instruction, user(S), user(T))
 
 
 NOT_USER_CONTROL_SENSITIVE = Hypothesis(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from popek.architectures.listing import listing
 from popek.architectures.x86.operands import LENGTH
@@ -26,6 +27,17 @@ def _advance(cpu: X64, operands: Mapping[str, Word]) -> None:
     cpu.shadow = Word(2, 0)
 
 
+# Every instruction depends on it: without a leaf, a fixed mode is decided before one is explored.
+_CODE_SIZE: Final = Setting(
+    "MODE",
+    "CS.L: 64-bit mode or compatibility mode",
+    (0, 1),
+    lambda state, value: state.cs.rights.l == value,
+    1,
+    labels={0: "compatibility", 1: "64-bit"},
+)
+
+
 def build() -> Machine[X64]:
     """x86-64 as Intel 64 processors have it: 64-bit mode and compatibility mode."""
     machine = Machine(
@@ -37,15 +49,7 @@ def build() -> Machine[X64]:
         source="Intel 64 and IA-32 Architectures Software Developer's Manual",
         operands=KINDS,
         settings=(
-            # Every instruction depends on it: without a leaf, a fixed mode is decided before one is explored.
-            Setting(
-                "MODE",
-                "CS.L: 64-bit mode or compatibility mode",
-                (0, 1),
-                lambda state, value: state.cs.rights.l == value,
-                1,
-                labels={0: "compatibility", 1: "64-bit"},
-            ),
+            _CODE_SIZE,
             *of_levels("rflags"),
             leaf_setting("SCE", "efer.sce", 1, "EFER.SCE: SYSCALL and SYSRET exist", 1),
             leaf_setting("FSGSBASE", "cr4.fsgsbase", 1, "CR4.FSGSBASE: RDFSBASE and its like exist", 1),
