@@ -10,6 +10,9 @@ A machine's state is a class that lists its components in the manual's order:
 
 Semantics read and assign attributes (`cpu.acc = cpu.acc + 1`, `cpu.flags.z = ...`).  What is stored
 is one word per component, under its dotted name (`cs.selector`), so a state copies in microseconds.
+
+One module, though long: components, views and the state's own class know each other's insides, and nobody else
+does.
 """
 
 from __future__ import annotations
