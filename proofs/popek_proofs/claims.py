@@ -3,6 +3,8 @@
 A claim is a TOML file: who says what, of which machine under which technique, and what we expect to find.
 Its verdict is that of its statement; each row is a statement about one instruction.  `expected` is what an
 earlier check of ours found; where it is not what the publication says, the row's `note` says why.
+
+One module, though long: the kinds of rows that a claim may have, and how each is asked.
 """
 
 from __future__ import annotations

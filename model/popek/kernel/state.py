@@ -11,7 +11,8 @@ A machine's state is a class that lists its components in the manual's order:
 Semantics read and assign attributes (`cpu.acc = cpu.acc + 1`, `cpu.flags.z = ...`).  What is stored
 is one word per component, under its dotted name (`cs.selector`), so a state copies in microseconds.
 
-One module, though long: parts, fields and states are made of one another, and semantics import all from here.
+One module, though long: components, views and the state's own class know each other's insides, and nobody else
+does.
 """
 
 from __future__ import annotations
@@ -603,10 +604,22 @@ class State(metaclass=Declaration):
                 raise TypeError(f"{name} has {old.width} bits, not {new.width}")
             self._words[name] = new if index is None else ite(index == number, new, old)
 
-    def with_undefined(self, values: Mapping[str, int]) -> Self:
-        """A copy that answers `undefined` with these numbers, by symbol name, and 0 otherwise."""
+    def with_undefined(self, values: Mapping[str, int], asked: dict[str, int] | None = None) -> Self:
+        """A copy that answers `undefined` with these numbers, by symbol name, and 0 otherwise.
+
+        Args:
+            values: the numbers.
+            asked: is told the width of every result that is asked for, by symbol name.
+        """
         twin = self.copy()
-        twin._undefined = lambda what, width: Word(width, values.get(f"undefined {what}", 0))
+
+        def answer(what: str, width: int) -> Word:
+            name = f"undefined {what}"
+            if asked is not None:
+                asked[name] = width
+            return Word(width, values.get(name, 0))
+
+        twin._undefined = answer
         return twin
 
     def undefined(self, what: str, width: int) -> Word:

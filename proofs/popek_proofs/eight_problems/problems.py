@@ -4,6 +4,8 @@ Each problem is one or more questions of which a witness makes it present: a run
 instruction (of three, for hidden state).  A question names no instruction: it looks through all of them, or
 through those it is given.  It speaks of the machine and the technique alone, so the same eight can be asked of a
 processor with hardware support.
+
+One module, though long: the eight problems one after the other, as the paper has them.
 """
 
 from __future__ import annotations

@@ -53,13 +53,11 @@ from .vocabulary import (
     fetch,
     i,
     keeps_resources,
-    pc,
     privileged,
-    same,
     stops,
     traps,
+    unshown,
     user,
-    window,
 )
 
 SOURCE = "Popek and Goldberg 1974, Theorem 3"
@@ -73,17 +71,7 @@ def user_control_innocent(instruction: Expr) -> Expr:
 
 def user_location_innocent(instruction: Expr) -> Expr:
     """Not user-location sensitive: in user mode the place in storage does not show in e|r and P."""
-    after, other = execute(instruction, S), execute(instruction, T)
-    runs = conj(
-        user(S),
-        user(T),
-        alike(S, T),
-        completes(instruction, S),
-        completes(instruction, T),
-        keeps_resources(S, after),
-        keeps_resources(T, other),
-    )
-    return forall([S, T], implies(runs, same(after, other, window, pc)))
+    return unshown(instruction, user(S), user(T))
 
 
 NOT_USER_CONTROL_SENSITIVE = Hypothesis(

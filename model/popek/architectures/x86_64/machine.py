@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from popek.architectures.listing import listing
 from popek.architectures.x86.left_open import COMMON
@@ -37,6 +38,16 @@ LEFT_OPEN = (
     ),
 )
 
+# Every instruction depends on it: without a leaf, a fixed mode is decided before one is explored.
+_CODE_SIZE: Final = Setting(
+    "MODE",
+    "CS.L: 64-bit mode or compatibility mode",
+    (0, 1),
+    lambda state, value: state.cs.rights.l == value,
+    1,
+    labels={0: "compatibility", 1: "64-bit"},
+)
+
 
 def build() -> Machine[X64]:
     """x86-64 as Intel 64 processors have it: 64-bit mode and compatibility mode."""
@@ -50,15 +61,7 @@ def build() -> Machine[X64]:
         operands=KINDS,
         left_open=LEFT_OPEN,
         settings=(
-            # Every instruction depends on it: without a leaf, a fixed mode is decided before one is explored.
-            Setting(
-                "MODE",
-                "CS.L: 64-bit mode or compatibility mode",
-                (0, 1),
-                lambda state, value: state.cs.rights.l == value,
-                1,
-                labels={0: "compatibility", 1: "64-bit"},
-            ),
+            _CODE_SIZE,
             *of_levels("rflags"),
             leaf_setting("SCE", "efer.sce", 1, "EFER.SCE: SYSCALL and SYSRET exist", 1),
             leaf_setting("FSGSBASE", "cr4.fsgsbase", 1, "CR4.FSGSBASE: RDFSBASE and its like exist", 1),
