@@ -20,6 +20,7 @@ from cattrs.errors import ClassValidationError
 from cattrs.gen import make_dict_structure_fn
 from cattrs.v import format_exception, transform_error
 
+from popek.checks.ladder import Ladder
 from popek.checks.survey import Request, Row, Survey, survey
 from popek.checks.verdict import Status, Truth, both, either, negate
 from popek.kernel.configuration import Configuration, SettingError, configure
@@ -151,6 +152,7 @@ class ClaimVerdict:
     Attributes:
         others: critical mnemonics that no row names.
         critical, forms: how many mnemonics and forms are critical.
+        ladder: how far the evidence goes.
     """
 
     claim: Claim
@@ -160,6 +162,7 @@ class ClaimVerdict:
     critical: int
     forms: int
     seconds: float
+    ladder: Ladder = attrs.field(factory=lambda: Ladder(()), eq=False)
 
     @property
     def unexpected(self) -> bool:
@@ -188,6 +191,7 @@ class ClaimVerdict:
             "critical_forms": self.forms,
             "critical_not_named": list(self.others),
             "rows": [row.to_json() for row in self.rows],
+            "ladder": self.ladder.to_json(),
         }
 
 
@@ -401,6 +405,7 @@ def evaluate(
     *,
     timeout: float = 0.0,
     jobs: int = 0,
+    certify: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ClaimVerdict]:
     """Check claims.
@@ -408,6 +413,7 @@ def evaluate(
     Args:
         timeout: seconds a single question may take; 0 for no bound but the solver's own.
         jobs: processes; 0 for one per processor.
+        certify: a folder in which certificates are kept, and looked for; None if none are asked for.
         progress: called with the number of forms that are done and of all.
     """
     surveys = [prepared(claim, timeout) for claim in claims]
@@ -421,7 +427,7 @@ def evaluate(
             if progress is not None:
                 progress(base + done, total)
 
-        found = survey(request, forms=forms, jobs=jobs, progress=step)
+        found = survey(attrs.evolve(request, certify=certify), forms=forms, jobs=jobs, progress=step)
         finished += len(forms)
         verdicts.append(_verdict(claim, find_machine(claim.machine), found))
     return verdicts
@@ -469,7 +475,7 @@ def _verdict(claim: Claim, machine: Machine[Any], found: Survey) -> ClaimVerdict
     named = {i.mnemonic for row in claim.rows for i in machine.find(row.subject)}
     forms = sum(1 for row in found.rows if row.classes[premise] is Truth.YES)
     others = tuple(m for m in critical if m not in named)
-    return ClaimVerdict(claim, verdict, rows, others, len(critical), forms, found.seconds)
+    return ClaimVerdict(claim, verdict, rows, others, len(critical), forms, found.seconds, found.ladder)
 
 
 def _row(claim: RowClaim, rows: Sequence[Row]) -> RowVerdict:

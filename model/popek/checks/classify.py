@@ -81,7 +81,6 @@ class Finding(Generic[S]):
         components: the leaves that leak or change, where it is yes.
         undecided: leaves of which a short search could not tell.
         why: why it was not asked.
-        gap: where the answer is no, a further question that was answered so: is there a run that is not modelled?
     """
 
     truth: Truth
@@ -89,7 +88,6 @@ class Finding(Generic[S]):
     components: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
     why: str = ""
-    gap: Question | None = None
     _make_witness: Callable[[], Counterexample[S] | None] | None = None
 
     @cached_property
@@ -112,13 +110,13 @@ class Classification(Generic[S]):
         instruction: the form.
         findings: an answer per class name.
         privileged: never completes in user mode, and can in supervisor mode.
-        completes: where it is privileged, the question that has no answer: does it complete in user mode?
+        completes: where it is privileged, that it cannot complete in user mode.
     """
 
     instruction: Instruction
     findings: Mapping[str, Finding[S]]
     privileged: Truth
-    completes: Question | None = None
+    completes: Evidence | None = None
 
     def truth(self, name: str) -> Truth:
         """The answer for one class."""
@@ -161,15 +159,25 @@ class Classification(Generic[S]):
         return tuple(c for c in maybe if c not in self.components)
 
     @property
+    def witnessed(self) -> str:
+        """The class with the most telling counterexample; empty if none has one."""
+        return next((name for name in TELLING if self.truth(name) is Truth.YES), "")
+
+    @property
     def witness(self) -> Counterexample[S] | None:
         """The most telling counterexample: a difference in user mode before a change of resources."""
-        for name in ("mode_sensitive", "user_resource_sensitive", "resource_sensitive", "user_location_sensitive",
-                     "location_sensitive", "user_control_sensitive", "control_sensitive"):  # fmt: skip
-            if self.truth(name) is Truth.YES:
-                return self.findings[name].witness
-        return None
+        return self.findings[self.witnessed].witness if self.witnessed else None
 
 
+TELLING = (
+    "mode_sensitive",
+    "user_resource_sensitive",
+    "resource_sensitive",
+    "user_location_sensitive",
+    "location_sensitive",
+    "user_control_sensitive",
+    "control_sensitive",
+)
 SENSITIVE = ("control_sensitive", "location_sensitive", "mode_sensitive", "resource_sensitive")
 USER_SENSITIVE = ("user_control_sensitive", "user_location_sensitive", "user_resource_sensitive")
 
@@ -333,7 +341,7 @@ class _Questions(Generic[S]):
             f"({self._technique.name}; {self._c.configuration})",
             lambda: [*self._assumed, *self._in_user, self._completes(self._run) | self._run.not_modelled],
         )
-        asked = completes if privileged is Truth.YES else None
+        asked = evidence_of(completes, Answer.UNSAT) if privileged is Truth.YES else None
         return Classification(self._instruction, findings, privileged, asked)
 
     def _completes_in_user(self) -> Answer:
@@ -487,7 +495,7 @@ class _Questions(Generic[S]):
         if self._ask.first([(*conditions, silent)]) is not Answer.UNSAT:
             return Finding(Truth.UNKNOWN, evidence)
         gap = Question(f"{question.name}, and not modelled", lambda: [*self._assumed, *conditions, silent])
-        return Finding(Truth.NO, evidence, gap=gap)
+        return Finding(Truth.NO, evidence_of(question, answer, [gap]))
 
     def _first_case(self, cases: Iterable[Case], conditions: Sequence[Word]) -> tuple[Answer, Case | None]:
         """Whether one of the cases is possible, and which."""

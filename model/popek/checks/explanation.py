@@ -12,13 +12,18 @@ from popek.kernel.exploration import PathBudgetError
 from popek.machines import machine as find_machine
 from popek.solving.solver import Effort
 
+from .certification import Certifier
 from .classify import Classification, Classifier
 from .counterexample import Counterexample
+from .ladder import HOW_TO_EMULATE, NOT_FOUND, REPLAYED, Ladder, Reached, Rung, Step, ladder
 from .presence import present
 from .promises import Keeper, Promises
 from .runs import explore_instruction
-from .survey import Request, Row, row_of, unexplored
+from .survey import Request, Row, evidence_of_form, row_of, unexplored
 from .verdict import Evidence, Status, Truth
+
+NO_WITNESS = Step(Rung.REPLAYED, Reached.NOT_ASKED, "no witness is made of a needless trap")
+NOT_EMULATED = Step(Rung.EMULATOR, Reached.NOT_ASKED, HOW_TO_EMULATE)
 
 
 @attrs.frozen(slots=False)
@@ -32,6 +37,7 @@ class FormExplanation:
         asked: per question, what was asked and answered.
         disagreement: why the premise of Theorem 1 and fidelity part, where they do.
         counterexamples: the witnesses as they were found, with their states and programs.
+        emulated: per witness, what an emulator said of it.
     """
 
     row: Row
@@ -40,11 +46,41 @@ class FormExplanation:
     asked: Mapping[str, Evidence] = attrs.field(eq=False)
     disagreement: str
     counterexamples: Mapping[str, Counterexample[Any]] = attrs.field(factory=dict, eq=False)
+    emulated: Mapping[str, Step] = attrs.field(factory=dict, eq=False)
 
     @cached_property
     def evidence(self) -> dict[str, dict[str, object]]:
         """Per question the hash of what was asked and the answers, a second solver's too."""
-        return {question: evidence.to_json() for question, evidence in self.asked.items()}
+        return {
+            question: {
+                **evidence.to_json(),
+                "ladder": [s.to_json() for s in self.steps(question, confirm=True)],
+            }
+            for question, evidence in self.asked.items()
+        }
+
+    def certified(self, certifier: Certifier) -> FormExplanation:
+        """The same, with certificates."""
+        return attrs.evolve(
+            self, asked={n: evidence.certified(certifier) for n, evidence in self.asked.items()}
+        )
+
+    def steps(self, question: str, *, confirm: bool = False) -> tuple[Step, ...]:
+        """How far the evidence of one answer goes.
+
+        Args:
+            confirm: ask a second solver, where that was not done.
+        """
+        evidence = self.asked[question]
+        if not evidence.found:
+            return evidence.steps(confirm=confirm)
+        shown = question.removeprefix(
+            "user_"
+        )  # what is so in user mode is shown once, under the general class
+        if shown not in self.witnesses:
+            why = NO_WITNESS if shown == "needless_trap" else NOT_FOUND
+            return (why, *evidence.steps())
+        return (REPLAYED, self.emulated.get(shown, NOT_EMULATED), *evidence.steps())
 
     def to_json(self) -> dict[str, object]:
         """The row, and more."""
@@ -71,6 +107,26 @@ class Explanation:
         """Whether some answer is missing."""
         return any(form.row.unknown for form in self.forms)
 
+    def certified(self, certifier: Certifier) -> Explanation:
+        """The same, with certificates.
+
+        Raises:
+            SolversDisagreeError: one finds an assignment, or a proof is not accepted.
+        """
+        return attrs.evolve(self, forms=tuple(form.certified(certifier) for form in self.forms))
+
+    def emulated(self, told: Mapping[tuple[str, str], Step]) -> Explanation:
+        """The same, with what an emulator said of witnesses, by form and question."""
+        forms = (
+            attrs.evolve(form, emulated={q: step for (f, q), step in told.items() if f == form.row.form})
+            for form in self.forms
+        )
+        return attrs.evolve(self, forms=tuple(forms))
+
+    def ladder(self, *, confirm: bool = False) -> Ladder:
+        """How far the evidence of all answers goes."""
+        return ladder(form.steps(question, confirm=confirm) for form in self.forms for question in form.asked)
+
     def to_json(self) -> dict[str, object]:
         """`popek/explanation/1`."""
         return {
@@ -79,6 +135,7 @@ class Explanation:
             "technique": self.technique,
             "configuration": self.configuration,
             "forms": [form.to_json() for form in self.forms],
+            "ladder": self.ladder(confirm=True).to_json(),
         }
 
 
@@ -112,15 +169,12 @@ def explain(
             continue
         classified, kept = classifier.classify(instruction, run), keeper.keeps(instruction, run)
         found: dict[str, Counterexample[Any]] = {}
-        asked: dict[str, Evidence] = {}
+        asked = evidence_of_form(classified, kept)
         for question, finding in classified.findings.items():
-            if finding.evidence is not None:
-                asked[question] = finding.evidence
             # What is so in user mode is shown once, under the general class.
             if not question.startswith("user_") and finding.witness is not None:
                 found[question] = finding.witness
         for promise_name, promise in (("fidelity", kept.fidelity), ("safety", kept.safety)):
-            asked[promise_name] = promise.evidence
             if promise.witness is not None:
                 found[promise_name] = promise.witness
         why = disagreement(classified, kept)

@@ -10,6 +10,8 @@ import attrs
 
 from popek.kernel.state import State
 
+from .certification import Certifier
+from .ladder import NOT_FOUND, REPLAYED, Step
 from .verdict import Evidence, Status, Truth
 
 S = TypeVar("S", bound=State)
@@ -70,6 +72,26 @@ class Premise(Generic[S]):
         """
         return None if self._make_witness is None else self._make_witness()
 
+    def certified(self, certifier: Certifier) -> Premise[S]:
+        """The same, with a certificate.
+
+        Raises:
+            SolversDisagreeError: a solver finds an assignment, or a proof is not accepted.
+        """
+        if self.evidence is None:
+            return self
+        return attrs.evolve(self, evidence=self.evidence.certified(certifier))
+
+    def steps(self, *, confirm: bool = False) -> tuple[Step, ...]:
+        """How far its evidence goes; none where nothing was asked.
+
+        Args:
+            confirm: ask a second solver, where that was not done.
+        """
+        if self.evidence is None:
+            return ()
+        return self.evidence.steps(confirm=confirm)
+
     def to_json(self, *, witness: bool = True) -> dict[str, object]:
         """By name and form."""
         return {
@@ -77,9 +99,18 @@ class Premise(Generic[S]):
             "form": self.form or None,
             "verdict": Status.of(self.truth).value,
             "how": self.how or None,
-            "evidence": None if self.evidence is None else self.evidence.to_json(),
+            "evidence": self._evidence_json(witness=witness),
             "witness": self.witness if witness and self.truth is Truth.NO else None,
         }
+
+    def _evidence_json(self, *, witness: bool) -> dict[str, object] | None:
+        if self.evidence is None:
+            return None
+        told = self.evidence.to_json()
+        if witness and self.evidence.found:
+            replayed = REPLAYED if self.witness is not None else NOT_FOUND
+            told["ladder"] = [step.to_json() for step in (replayed, *self.steps())]
+        return told
 
 
 def holds_all(premises: Sequence[Premise[Any]], names: Sequence[str]) -> Truth:

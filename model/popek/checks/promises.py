@@ -85,14 +85,12 @@ class Promise(Generic[S]):
         status: holds, refuted or unknown.
         evidence: what was asked and answered.
         how: where it is refuted, the way in which it is broken.
-        gap: where it holds, a further question that has no answer: is there a run that is not modelled?
     """
 
     status: Status
     evidence: Evidence
     how: str = ""
     _make_witness: Callable[[], Counterexample[S] | None] | None = None
-    gap: Question | None = None
 
     @cached_property
     def witness(self) -> Counterexample[S] | None:
@@ -119,12 +117,14 @@ class Promises(Generic[S]):
         instruction: the form.
         fidelity, safety: kept or not.
         needless_trap: it can complete natively and trap on the hardware.
+        needless: what was asked and answered about that.
     """
 
     instruction: Instruction
     fidelity: Promise[S]
     safety: Promise[S]
     needless_trap: Truth
+    needless: Evidence
 
 
 class Keeper(Generic[S]):
@@ -166,7 +166,7 @@ class Keeper(Generic[S]):
             instruction,
             questions.promise("fidelity", questions.fidelity()),
             questions.promise("safety", questions.safety()),
-            questions.needless_trap(),
+            *questions.needless_trap(),
         )
 
     def needless_trap(self, instruction: Instruction, run: Run[S] | None = None) -> Truth:
@@ -180,7 +180,7 @@ class Keeper(Generic[S]):
             general = explore_instruction(
                 self.machine, instruction, self.effort, configuration=self.configuration
             )
-        return _Promises(self, instruction, general).needless_trap()
+        return _Promises(self, instruction, general).needless_trap()[0]
 
     def safety(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether safety is kept for one form."""
@@ -475,7 +475,7 @@ class _Promises(Generic[S]):
         }
         return frozenset(arranged | set(self._technique.owned))
 
-    def needless_trap(self) -> Truth:
+    def needless_trap(self) -> tuple[Truth, Evidence]:
         """Whether it can complete natively and trap on the hardware, storage references aside."""
         alternatives = [
             (conjunction(path.conditions), conjunction(conditions))
@@ -484,7 +484,12 @@ class _Promises(Generic[S]):
             for conditions, _ in self._native.completions()
         ]
         answer = self._ask.first(alternatives)
-        return {Answer.SAT: Truth.YES, Answer.UNSAT: Truth.NO, Answer.UNKNOWN: Truth.UNKNOWN}[answer]
+        title = (
+            f"{self._machine.name}: {self._instruction.form} traps needlessly under {self._technique.name}"
+        )
+        question = Question(title, lambda: [*self._assumed, any_of(map(all_of, alternatives))])
+        truth = {Answer.SAT: Truth.YES, Answer.UNSAT: Truth.NO, Answer.UNKNOWN: Truth.UNKNOWN}[answer]
+        return truth, evidence_of(question, answer)
 
     # -- verdicts -----------------------------------------------------------------------------
 
@@ -517,7 +522,7 @@ class _Promises(Generic[S]):
         open_ones = Question(
             f"{title}, where it is not modelled", [*self._assumed, any_of(map(all_of, silent))]
         )
-        return Promise(Status.HOLDS, evidence_of(question, answer), gap=open_ones)
+        return Promise(Status.HOLDS, evidence_of(question, answer, [open_ones]))
 
     def _possible(self, breach: Breach) -> Answer:
         return self._ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH)

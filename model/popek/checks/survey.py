@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -22,11 +23,14 @@ from popek.kernel.scope import Scope, scope_of
 from popek.machines import machine as find_machine
 from popek.solving.solver import Effort
 
+from .certification import Certifier
+from .certified_files import Files
 from .classify import Classification, Classifier
+from .ladder import HOW_TO_CERTIFY, REPLAYED, Ladder, Reached, Rung, Step, ladder
 from .presence import Present, present
 from .promises import Keeper, Promises
 from .runs import explore_instruction
-from .verdict import Status, Truth, any_asked, both, negate
+from .verdict import Evidence, Status, Truth, any_asked, both, negate
 from .workers import process_context
 
 CLASSES = (
@@ -44,6 +48,7 @@ CLASSES = (
 
 
 MANY_NAMES = 12
+NOT_SHOWN = Step(Rung.REPLAYED, Reached.NOT_ASKED, "by explain")
 NONE, ONE_EACH, ALL = "none", "one of each mnemonic", "all"
 
 
@@ -61,6 +66,7 @@ class Request:
         witnesses: find a witness for every critical form, or (`ONE_EACH`) for one of each mnemonic, or for one
             of each of these sets of forms.
         time_is_state: count clocks as resources.
+        certify: a folder in which certificates are kept, and looked for; None if none are asked for.
     """
 
     machine: str | Machine[Any]
@@ -71,6 +77,12 @@ class Request:
     promises: bool | frozenset[str] = False
     witnesses: str | tuple[frozenset[str], ...] = NONE
     time_is_state: bool = False
+    certify: Path | None = None
+
+    @property
+    def certifier(self) -> Certifier | None:
+        """What certifies answers, where that is asked for."""
+        return None if self.certify is None else Certifier(files=Files(self.certify))
 
 
 @attrs.frozen
@@ -85,7 +97,7 @@ class Row:
         breaches: how the promises are broken, by name.
         witness: a counterexample for a critical form, where it was asked for.
         not_asked: per class that was not asked, why.
-        evidence: per class question, what was asked (hash) and answered.
+        steps: per question, how far the evidence goes.
         remark: why something is unknown.
         seconds, solver_seconds: what it took.
     """
@@ -103,6 +115,7 @@ class Row:
     witness: Mapping[str, Any] | None = None
     remark: str = ""
     not_asked: Mapping[str, str] = attrs.field(factory=dict)
+    steps: Mapping[str, tuple[Step, ...]] = attrs.field(factory=dict, eq=False)
     seconds: float = 0.0
     solver_seconds: float = 0.0
 
@@ -136,7 +149,13 @@ class Row:
             row["not_asked"] = dict(self.not_asked)
         if self.remark:
             row["remark"] = self.remark
+        if any(step.rung is Rung.CERTIFICATE and step.told != HOW_TO_CERTIFY for step in self._all_steps):
+            row["ladder"] = {name: [s.to_json() for s in steps] for name, steps in self.steps.items()}
         return row
+
+    @property
+    def _all_steps(self) -> Iterator[Step]:
+        return (step for steps in self.steps.values() for step in steps)
 
 
 @attrs.frozen
@@ -204,7 +223,13 @@ class Survey:
             "there_are": None if self.there is None else self.there.to_json(),
             "theorem1": self.theorem1.value,
             "theorem3": self.theorem3.value,
+            "ladder": self.ladder.to_json(),
         }
+
+    @property
+    def ladder(self) -> Ladder:
+        """How far the evidence of all answers goes."""
+        return ladder(steps for row in self.rows for steps in row.steps.values())
 
 
 def scope_json(scope: Scope) -> dict[str, object]:
@@ -333,6 +358,7 @@ class Surveyor:
             effort=self.effort,
             time_is_state=request.time_is_state,
         )
+        self._certifier = request.certifier
         self._witnessed: set[str | frozenset[str]] = set()
 
     def row(self, form: str) -> Row:
@@ -361,9 +387,22 @@ class Surveyor:
         return attrs.evolve(
             row_of(classified, kept),
             witness=witness,
+            steps=self._steps(classified, kept, witnessed=witness is not None),
             seconds=time.perf_counter() - begin,
             solver_seconds=self.effort.seconds - solving,
         )
+
+    def _steps(
+        self, classified: Classification[Any], kept: Promises[Any] | None, *, witnessed: bool
+    ) -> dict[str, tuple[Step, ...]]:
+        steps = {}
+        for name, evidence in evidence_of_form(classified, kept).items():
+            told = evidence if self._certifier is None else evidence.certified(self._certifier)
+            steps[name] = told.steps()
+            if told.found:
+                replayed = witnessed and name == classified.witnessed
+                steps[name] = (REPLAYED if replayed else NOT_SHOWN, *steps[name])
+        return steps
 
     def _promised(self, form: str) -> bool:
         promises = self.request.promises
@@ -397,6 +436,16 @@ def row_of(classified: Classification[Any], kept: Promises[Any] | None = None) -
         not_asked={name: found.why for name, found in classified.findings.items() if found.why},
     )
     return row if kept is None else attrs.evolve(row, **_promises(kept, classified))
+
+
+def evidence_of_form(classified: Classification[Any], kept: Promises[Any] | None) -> dict[str, Evidence]:
+    """What was asked about one form and answered, by class and promise."""
+    found = {name: finding.evidence for name, finding in classified.findings.items()}
+    found["privileged"] = classified.completes
+    if kept is not None:
+        found |= {"fidelity": kept.fidelity.evidence, "safety": kept.safety.evidence}
+        found["needless_trap"] = kept.needless
+    return {name: evidence for name, evidence in found.items() if evidence is not None}
 
 
 def classes(classified: Classification[Any]) -> dict[str, Truth]:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from popek.kernel.words import Word
 from popek.solving.solver import Answer, Effort, Model, Solver, sha256, solver_version
+
+from .ladder import HOW_TO_CERTIFY, HOW_TO_CONFIRM, NOT_WANTED, Reached, Rung, Step
+
+if TYPE_CHECKING:
+    from .certification import Certification, Certifier
 
 
 class Truth(enum.Enum):
@@ -127,6 +133,7 @@ class Question:
 
 # Z3's resource units for confirming what another solver said.
 CONFIRMATION = 5_000_000
+SIMPLIFICATION: Final = "simplification"  # what answers a question that is false as it stands
 
 
 class SolversDisagreeError(RuntimeError):
@@ -140,10 +147,36 @@ class Evidence:
     Attributes:
         question: what was asked.
         answers: what each solver said, by its name.
+        also: where there is no assignment, further questions that have none: is there a run that is not modelled?
+        checked: what others made of the question and of those, where they were asked.
     """
 
     question: Question
     answers: Mapping[str, Answer]
+    also: tuple[Question, ...] = ()
+    checked: tuple[Certification, ...] = ()
+
+    @property
+    def impossible(self) -> tuple[Question, ...]:
+        """The questions without an assignment."""
+        return (self.question, *self.also) if Answer.UNSAT in self.answers.values() else ()
+
+    @property
+    def found(self) -> bool:
+        """Whether there is an assignment."""
+        return Answer.SAT in self.answers.values()
+
+    def certified(self, certifier: Certifier) -> Evidence:
+        """The same with what others make of the questions without an assignment.
+
+        Raises:
+            SolversDisagreeError: one finds an assignment, or a proof is not accepted.
+        """
+        checked = tuple(certifier.of(question) for question in self.impossible)
+        for question, one in zip(self.impossible, checked, strict=True):
+            if one.wrong:
+                raise SolversDisagreeError(f"{question.name}: no assignment, but {one.why}")
+        return attrs.evolve(self, checked=checked)
 
     @cached_property
     def confirmed(self) -> Mapping[str, Answer]:
@@ -154,30 +187,81 @@ class Evidence:
         Raises:
             SolversDisagreeError: Z3 finds an assignment.
         """
-        if self.question.trivial:
-            return {"simplification": Answer.UNSAT}
-        if Answer.UNSAT not in self.answers.values():
-            return self.answers
+        return self._confirmed[0] if self._confirmed else self.answers
+
+    @cached_property
+    def _confirmed(self) -> tuple[Mapping[str, Answer], ...]:
+        """What solvers say to each question without an assignment."""
+        if self.checked:
+            return tuple({n: Answer(answer) for n, answer in one.solvers.items()} for one in self.checked)
+        return tuple(self._confirm(question) for question in self.impossible)
+
+    def _confirm(self, question: Question) -> Mapping[str, Answer]:
+        if question.trivial:
+            return {SIMPLIFICATION: Answer.UNSAT}
         from popek.solving.engine_z3 import Z3Engine  # loads Z3
         from popek.solving.first_order import ask
 
         if Z3Engine.name in self.answers:
             return self.answers
-        second = ask(self.question.smtlib, effort=Effort(rlimit=CONFIRMATION)).answer
+        second = ask(question.smtlib, effort=Effort(rlimit=CONFIRMATION)).answer
         if second is Answer.SAT:
-            raise SolversDisagreeError(f"{self.question.name}: no assignment, but {Z3Engine.name} finds one")
+            raise SolversDisagreeError(f"{question.name}: no assignment, but {Z3Engine.name} finds one")
         return {**self.answers, Z3Engine.name: second}
 
+    def steps(self, *, confirm: bool = False) -> tuple[Step, ...]:
+        """How far it goes: solver, second solver, certificate.
+
+        Args:
+            confirm: ask a second solver, where that was not done.
+        """
+        (solver,) = self.answers or ("",)
+        if not self.impossible:
+            told = solver if self.found else f"{solver} does not decide"
+            return (Step(Rung.SOLVER, Reached.YES if self.found else Reached.UNKNOWN, told),)
+        asked = confirm or bool(self.checked)  # whether it stands by itself is not looked at for nothing
+        trivial = asked and all(question.trivial for question in self.impossible)
+        first = Step(Rung.SOLVER, Reached.YES, "false as it stands" if trivial else solver)
+        second = Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, HOW_TO_CONFIRM)
+        if self.checked or (asked and not trivial):
+            second = min((self._second(answers) for answers in self._confirmed), key=_merit)
+        certificate = Step(Rung.CERTIFICATE, Reached.NOT_ASKED, HOW_TO_CERTIFY)
+        if self.checked:
+            missing = next((one.why for one in self.checked if not one.certified), None)
+            reached = Reached.NOT_ASKED if missing == NOT_WANTED else Reached.UNKNOWN
+            certificate = Step(Rung.CERTIFICATE, reached, missing or "")
+            if missing is None:
+                certificate = Step(Rung.CERTIFICATE, Reached.YES, "proof checked")
+        return (first, second, certificate)
+
+    def _second(self, answers: Mapping[str, Answer]) -> Step:
+        others = {name: answer for name, answer in answers.items() if name not in self.answers}
+        agree = [name for name, answer in others.items() if answer is Answer.UNSAT]
+        if agree:
+            return Step(Rung.SECOND_SOLVER, Reached.YES, ", ".join(agree))
+        if not others:
+            return Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, "there is no other solver")
+        return Step(Rung.SECOND_SOLVER, Reached.UNKNOWN, f"{', '.join(others)} does not decide")
+
     def to_json(self) -> dict[str, object]:
-        """Hash of the query and the solvers' answers, with a second one's where there is no assignment."""
+        """`evidence.schema.json`: hash of the query, the solvers' answers, certificate, and how far all that goes.
+
+        A second solver is asked where there is no assignment.
+        """
         return {
             "question": self.question.name,
             "smtlib_sha256": self.question.sha256,
+            "also_sha256": [question.sha256 for question in self.also],
             "solvers": {name: answer.value for name, answer in sorted(self.confirmed.items())},
-            "certificate": None,
+            "certificate": self.checked[0].to_json() if self.checked else None,
+            "ladder": [step.to_json() for step in self.steps(confirm=True)],
         }
 
 
-def evidence_of(question: Question, answer: Answer) -> Evidence:
+def _merit(step: Step) -> int:
+    return (Reached.NOT_ASKED, Reached.UNKNOWN, Reached.YES).index(step.reached)
+
+
+def evidence_of(question: Question, answer: Answer, also: Sequence[Question] = ()) -> Evidence:
     """The evidence of one answer."""
-    return Evidence(question, {solver_version(): answer})
+    return Evidence(question, {solver_version(): answer}, tuple(also))

@@ -16,12 +16,14 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+import attrs
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from popek import __version__
 from popek.solving.choice import chosen_solver
 
 from . import atlas, decoding, figures, problems, safety, verify, witnesses
+from .certifying import Certify, certified
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, assert_set_once, shown_default
@@ -83,6 +85,9 @@ def main() -> NoReturn:
     except Exception as error:
         if type(error).__name__ == "NothingToAskError":  # without importing what asks
             _fail(str(error))
+        if type(error).__name__ == "SolversDisagreeError":
+            print(f"popek: {error}", file=sys.stderr)
+            sys.exit(UNEXPECTED)
         where = _in_file_of_the_user(error)
         if where is not None:
             _fail(f"{where}: {type(error).__name__}: {error}")
@@ -145,6 +150,7 @@ def classify(
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
     jobs: Jobs = 0,
+    certify: Certify = None,
     svg: Svg = None,
     json: AsJson = False,
 ) -> int:
@@ -172,9 +178,11 @@ def classify(
     figures.assert_writable(svg)
     _assert_open_or_set(symbolic, set)
     if symbolic or any(text.endswith("=?") for text in set):
+        if certify is not None:
+            raise UserError(f"--certify {certify}: expected with no setting left open")
         return _classify_symbolic(request, symbolic, forms, svg, json)
-    with progress("classifying") as show:
-        found = survey(request, forms=forms, jobs=jobs, progress=show)
+    with certified(certify), progress("classifying") as show:
+        found = survey(attrs.evolve(request, certify=certify), forms=forms, jobs=jobs, progress=show)
     if json:
         print_json(found.to_json())
     else:
@@ -231,6 +239,7 @@ def explain(
     ] = figures.LEAKS,
     asm: witnesses.Asm = False,
     confirm: witnesses.Confirm = False,
+    certify: Certify = None,
     json: AsJson = False,
 ) -> int:
     """Say why an instruction is in its classes, and which promises it breaks, with witnesses.
@@ -249,15 +258,17 @@ def explain(
     witnesses.assert_possible(machine, asm, confirm)
     decoded = decoding.decoded(machine, instruction, code, bits)
     instruction = decoded.form if decoded else instruction or ""
-    with _known_names(), progress("explaining") as show:
+    with _known_names(), certified(certify) as certifier, progress("explaining") as show:
         found = explained(request, instruction, progress=show)
-    answer = found.to_json()
-    if decoded:
-        answer["decoded"] = decoded.to_json()
+        found = found if certifier is None else found.certified(certifier)
     emulated = witnesses.of_explanation(_machine(machine), instruction, found, asm, confirm)
-    if emulated:
-        answer["emulated"] = [one.to_json() for one in emulated]
+    found = found.emulated(witnesses.steps(emulated))
     if json:
+        answer = found.to_json()
+        if decoded:
+            answer["decoded"] = decoded.to_json()
+        if emulated:
+            answer["emulated"] = [one.to_json() for one in emulated]
         print_json(answer)
     elif asm is not True:
         if decoded:
@@ -272,7 +283,9 @@ def explain(
 
 
 @app.command
-def check(*claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, json: AsJson = False) -> int:
+def check(
+    *claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, certify: Certify = None, json: AsJson = False
+) -> int:
     """Check published claims, or those of a file of your own, against the semantics.
 
     Args:
@@ -283,8 +296,8 @@ def check(*claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, json: AsJson = F
 
     try:
         chosen = select(claims)
-        with progress("checking") as show:
-            found = evaluate(chosen, timeout=timeout, jobs=jobs, progress=show)
+        with certified(certify), progress("checking") as show:
+            found = evaluate(chosen, timeout=timeout, jobs=jobs, certify=certify, progress=show)
     except ClaimError as error:
         raise UserError(str(error)) from None
     if json:
@@ -306,6 +319,7 @@ def prove(
     ] = True,
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
+    certify: Certify = None,
     svg: Svg = None,
     json: AsJson = False,
 ) -> int:
@@ -336,6 +350,8 @@ def prove(
         raise UserError(
             f"--svg {svg}: draws propositions, and {of_machines[0]} is a machine: see popek classify --svg"
         )
+    if certify is not None and not requests:
+        raise UserError(f"--certify {certify}: expected only with a machine, and none is named")
     figures.assert_writable(svg)
     rows: list[dict[str, Any]] = []
     codes = [0]
@@ -352,7 +368,7 @@ def prove(
         if not json:
             console().print(report.propositions(found))
     for request in requests:
-        rows += _instantiated(request, json, codes)
+        rows += _instantiated(attrs.evolve(request, certify=certify), json, codes)
     if svg is not None:
         figures.write(figures.of_propositions(propositions), svg)
     if json:
@@ -368,7 +384,8 @@ def _instantiated(request: Request, json: bool, codes: list[int]) -> list[dict[s
     from popek_proofs.theorems.instantiate import instantiate
 
     machine = _machine(request.machine)
-    with working(f"proving the premises for {machine.name}"):
+    told = f"proving the premises for {machine.name}"
+    with certified(request.certify) as certifier, working(told):
         found = instantiate(
             machine,
             machine.technique(request.technique),
@@ -376,6 +393,7 @@ def _instantiated(request: Request, json: bool, codes: list[int]) -> list[dict[s
             effort=Effort(timeout=request.timeout),
             time_is_state=request.time_is_state,
         )
+        found = found if certifier is None else found.certified(certifier)
     if Status.UNKNOWN in (found.theorem1, found.theorem3):
         codes.append(UNKNOWN)
     if json:

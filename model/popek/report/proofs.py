@@ -13,6 +13,7 @@ from popek.checks.premise import THEOREM1, THEOREM3, TITLES
 from popek.checks.verdict import Status, Truth
 
 from . import classification
+from .wording import evidence
 
 if TYPE_CHECKING:
     from popek_proofs.theorems.instantiate import Instantiation
@@ -109,5 +110,7 @@ def instantiation(found: Instantiation[Any]) -> RenderableType:
     if found.disagreements:
         parts.append(Text("\nWhere the classes of 1974 and A1 part", "bold"))
         parts += [Text(f"  {form}: {how}") for form, how in found.disagreements]
+    asked = found.ladder(tuple(TITLES))
+    parts += ["", evidence(asked)] if asked.questions else []
     parts.append(Text(f"{found.seconds:.1f} s", "dim"))
     return Group(*parts)

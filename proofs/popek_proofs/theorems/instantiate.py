@@ -17,7 +17,9 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from popek.checks.certification import Certifier
 from popek.checks.classify import Classification, Classifier
+from popek.checks.ladder import Ladder, Reached, Rung, Step, ladder
 from popek.checks.premise import (
     A1,
     A3_NEXT,
@@ -101,6 +103,23 @@ class Instantiation(Generic[S]):
         """The premises of these names that were not asked."""
         return tuple(p for p in self.premises if p.name in names and p.truth is Truth.NOT_ASKED)
 
+    def certified(self, certifier: Certifier) -> Instantiation[S]:
+        """The same, with certificates.
+
+        Raises:
+            SolversDisagreeError: a solver finds an assignment, or a proof is not accepted.
+        """
+        return attrs.evolve(self, premises=tuple(p.certified(certifier) for p in self.premises))
+
+    def ladder(self, names: Sequence[str], *, confirm: bool = False) -> Ladder:
+        """How far the evidence for the premises of these names goes.
+
+        Args:
+            confirm: ask a second solver, where that was not done.
+        """
+        steps = (p.steps(confirm=confirm) for p in self.premises if p.name in names)
+        return ladder(one for one in steps if one)
+
     @cached_property
     def disagreements(self) -> tuple[tuple[str, str], ...]:
         """Forms on which the classes of 1974 and A1 part, and how."""
@@ -181,6 +200,10 @@ class Instantiation(Generic[S]):
             "disagreements": [{"form": form, "how": how} for form, how in self.disagreements],
             "there_are": self.there.to_json(),
             "theorem": rocq.load().to_json(PROVED[theorem]),
+            "ladder": [
+                *self.ladder(names, confirm=True).to_json(),
+                *ladder([(locked(PROVED[theorem]),)]).to_json(),
+            ],
             "seconds": round(self.seconds, 3),
             "evidence": {
                 "premises": [
@@ -196,6 +219,16 @@ class Instantiation(Generic[S]):
             },
             "vacuous": "no",
         }
+
+
+def locked(name: str) -> Step:
+    """How far a theorem's proof goes: the lock, held against the files where they are there."""
+    lock, folder = rocq.load(), rocq.checkout()
+    told = f"{name}, Coq {lock.coq}, no axioms, lock {lock.sha256[:16]}"
+    changed = [] if folder is None else rocq.compare(lock, folder)
+    if changed:
+        return Step(Rung.THEOREM, Reached.UNKNOWN, f"{told}; {'; '.join(changed)}")
+    return Step(Rung.THEOREM, Reached.YES, told + (" (files not here)" if folder is None else ""))
 
 
 def _concluded(names: Sequence[str]) -> str:
