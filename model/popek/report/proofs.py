@@ -99,9 +99,13 @@ def _few(title: str, names: list[str]) -> str:
 def instantiation(found: Instantiation[Any]) -> RenderableType:
     """What the theorems say of a machine, and why where a premise fails."""
     parts: list[RenderableType] = []
-    for theorem, status in (("Theorem 1", found.theorem1), ("Theorem 3", found.theorem3)):
+    for theorem, status in (
+        ("Theorem 1", found.theorem1),
+        ("Theorem 2", found.theorem2),
+        ("Theorem 3", found.theorem3),
+    ):
         parts.append(Text.assemble((status.value, STYLES[status]), f"  {theorem}"))
-    parts.append(Text(str(found)))
+    parts += [Text(str(found)), Text(found.recursively)]
     parts += ["", _premises(found)]
     needed = found.failing((*THEOREM1, *THEOREM3))
     witness: Any = next((p.witness for p in needed if p.form and p.witness is not None), None)

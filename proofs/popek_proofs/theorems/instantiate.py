@@ -26,6 +26,7 @@ from popek.checks.premise import (
     CLOSURE,
     TAKEN_FOR_GRANTED,
     THEOREM1,
+    THEOREM2,
     THEOREM3,
     TITLES,
     Premise,
@@ -46,7 +47,19 @@ from popek.solving.solver import Effort
 from popek_proofs import rocq
 
 # By the name of a theorem: what Coq proved of machines with the premises that are asked here.
-PROVED = {"theorem1": "Theorem1.theorem_1_told_apart", "theorem3": "Theorem3.theorem_3_told_apart"}
+PROVED = {
+    "theorem1": "Theorem1.theorem_1_told_apart",
+    "theorem2": "Theorem2.theorem_2_from_premises",
+    "theorem3": "Theorem3.theorem_3_told_apart",
+}
+NEEDED = {"theorem1": THEOREM1, "theorem2": THEOREM2, "theorem3": THEOREM3}
+# What Theorem 2 takes for granted of control programs, by its definitions in Coq.
+OF_CONTROL_PROGRAMS = {
+    "any_notes_kept": "each control program can keep its notes of any guest",
+    "told_by_image": "and keeps them in what is its own",
+    "room": "each fits into the machine around it",
+    "coded_at": "and is coded as a program that comes to an end",
+}
 
 S = TypeVar("S", bound=State)
 
@@ -83,6 +96,11 @@ class Instantiation(Generic[S]):
     def theorem1(self) -> Status:
         """Whether the premises of Theorem 1 hold."""
         return self.verdict(THEOREM1)
+
+    @property
+    def theorem2(self) -> Status:
+        """Whether the premises of Theorem 2 hold."""
+        return self.verdict(THEOREM2)
 
     @property
     def theorem3(self) -> Status:
@@ -137,28 +155,41 @@ class Instantiation(Generic[S]):
     def __str__(self) -> str:
         title = f"{self.machine.name} ({self.technique.name}; {self.configuration})"
         if self.theorem1 is Status.HOLDS:
-            return f"{title} is virtualizable by Theorem 1 for what is modelled, {self._over(THEOREM1)}"
+            return f"{title} is virtualizable by Theorem 1 for what is modelled, {self._over('theorem1')}"
         why = self._reasons(THEOREM1)
         if self.theorem3 is Status.HOLDS:
             return (
                 f"{title} is hybrid virtualizable by Theorem 3, not by Theorem 1, because {why}; "
-                f"for what is modelled, {self._over(THEOREM3)}"
+                f"for what is modelled, {self._over('theorem3')}"
             )
         if Status.REFUTED not in (self.theorem1, self.theorem3):
             return f"{title}: the theorems do not decide, because {why}"
         why = self._reasons(THEOREM3 if self.theorem3 is Status.REFUTED else THEOREM1)
         return f"{title} is virtualizable neither by Theorem 1 nor by Theorem 3, because {why}"
 
-    def _over(self, names: Sequence[str]) -> str:
+    @property
+    def recursively(self) -> str:
+        """What Theorem 2 says."""
+        if self.theorem2 is Status.HOLDS:
+            granted = "; ".join(OF_CONTROL_PROGRAMS.values())
+            return (
+                f"{self.machine.name} is recursively virtualizable by Theorem 2 for what is modelled, to any depth "
+                f"to which {granted}; {_concluded('theorem2')}"
+            )
+        verb = "does not apply" if self.theorem2 is Status.REFUTED else "does not decide"
+        return f"Theorem 2 {verb} to {self.machine.name}, because {self._reasons(THEOREM2)}"
+
+    def _over(self, theorem: str) -> str:
         """What the verdict speaks of."""
+        names = NEEDED[theorem]
         told = scope_line(self.scope)
         if self.closed is not Truth.YES:
             names_of = dict.fromkeys(p.form.split()[0] for p in self.failing((A3_NEXT,)))
             left = f" (not through {', '.join(list(names_of)[:MANY])}{' …' if len(names_of) > MANY else ''})"
             told += "; while the guest stays ok" + (left if names_of else "")
-        granted = [TITLES[name] for name in TAKEN_FOR_GRANTED]
+        granted = [TITLES[name] for name in taken_for_granted(theorem)]
         granted += [f"{TITLES[p.name]} ({p.how})" for p in self.not_asked(names)]
-        return f"{told}; taken for granted: {'; '.join(granted)}; {_concluded(names)}"
+        return f"{told}; taken for granted: {'; '.join(granted)}; {_concluded(theorem)}"
 
     def _reasons(self, names: Sequence[str]) -> str:
         """Why a theorem does not apply, with the classes as explanation; where nothing refutes it, what is unknown."""
@@ -177,15 +208,16 @@ class Instantiation(Generic[S]):
 
     def to_json(self) -> list[dict[str, object]]:
         """Rows for `popek prove --json`: what each theorem says of this machine."""
-        return [self._row("theorem1", THEOREM1), self._row("theorem3", THEOREM3)]
+        return [self._row(theorem) for theorem in NEEDED]
 
-    def _row(self, theorem: str, names: Sequence[str]) -> dict[str, object]:
+    def _row(self, theorem: str) -> dict[str, object]:
+        names = NEEDED[theorem]
         failing = self.failing(names)
         other = [p for p in self.failing(tuple(TITLES)) if p not in failing]
         return {
             "id": f"{theorem}.of.{self.machine.name}",
             "verdict": self.verdict(names).value,
-            "statement": str(self),
+            "statement": self.recursively if theorem == "theorem2" else str(self),
             "technique": self.technique.name,
             "configuration": dict(self.configuration.settings),
             "hypotheses": [f"{name}: {TITLES[name]}" for name in names],
@@ -194,7 +226,7 @@ class Instantiation(Generic[S]):
             "not_asked": [
                 {"id": p.name, "form": p.form or None, "why": p.how} for p in self.not_asked(tuple(TITLES))
             ],
-            "taken_for_granted": list(TAKEN_FOR_GRANTED),
+            "taken_for_granted": taken_for_granted(theorem),
             "scope": scope_json(self.scope),
             "while_the_guest_stays_ok": self.closed is not Truth.YES,
             "disagreements": [{"form": form, "how": how} for form, how in self.disagreements],
@@ -231,11 +263,18 @@ def locked(name: str) -> Step:
     return Step(Rung.THEOREM, Reached.YES, told + (" (files not here)" if folder is None else ""))
 
 
-def _concluded(names: Sequence[str]) -> str:
+def taken_for_granted(theorem: str) -> list[str]:
+    """Hypotheses of a theorem that are not asked: of fetching, and (Theorem 2) of control programs."""
+    needed = rocq.load().theorem(PROVED[theorem]).premises
+    of_programs = list(OF_CONTROL_PROGRAMS) if theorem == "theorem2" else []
+    return [name for name in TAKEN_FOR_GRANTED if name in needed] + of_programs
+
+
+def _concluded(theorem: str) -> str:
     """By which theorem the premises give the verdict, and how far the prover went."""
     lock = rocq.load()
-    theorem = lock.theorem(PROVED["theorem1" if tuple(names) == tuple(THEOREM1) else "theorem3"])
-    return f"concluded by {theorem.name} (Coq {lock.coq}, no axioms), instantiated outside the prover"
+    name = lock.theorem(PROVED[theorem]).name
+    return f"concluded by {name} (Coq {lock.coq}, no axioms), instantiated outside the prover"
 
 
 def _explained(found: Classification[S] | None) -> str:

@@ -21,9 +21,9 @@ from popek.checks.ladder import NOT_FOUND, REPLAYED, Reached, Rung, Step
 from popek.checks.verdict import Status, Truth
 from popek.kernel.machine import UnknownNameError
 from popek.solving.first_order import ask
+from popek.solving.formula import Expr, script
 from popek.solving.solver import Answer, Effort, sha256
 
-from .formula import Expr, script
 from .small_machine import Scope, SmallMachine, find
 
 RLIMIT = 500_000  # Z3 resources for one query; the slowest needs a fifth of it
