@@ -11,10 +11,8 @@ from popek.checks import premise as names
 from popek.checks import premise_reading, premise_texts
 from popek.checks.premise_texts import TEXTS, coq, granted, is_read
 from popek.checks.premises import Premises
-from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import configure
-from popek.machines import machine
 from popek.solving.formula import conj, exists, forall, implies
 from popek_proofs import rocq
 from popek_proofs.theorems.instantiate import PROVED
@@ -57,12 +55,10 @@ def test_what_is_taken_for_granted_is_what_has_no_meaning_over_words() -> None:
 
 
 def asked_of(form: str, *settings: str) -> dict[str, Any]:
-    pg74 = machine("pg74")
-    configuration = configure(pg74, settings)
-    premises = Premises(pg74, pg74.technique(None), configuration)
-    instruction = pg74.instructions[form]
-    run = explore_instruction(pg74, instruction, premises.effort, configuration=configuration)
-    return {premise.name: premise for premise in premises.of(instruction, run)}
+    subject: Subject[Any] = Subject.of("pg74", None, settings)
+    instruction = subject.machine.instructions[form]
+    found = Premises(subject).of(instruction, subject.explore(instruction))
+    return {premise.name: premise for premise in found}
 
 
 def changed(monkeypatch: pytest.MonkeyPatch, name: str, formula: Any) -> None:

@@ -12,11 +12,11 @@ import attrs
 
 from popek.solving import second_solver
 from popek.solving.certificate import CONFLICTS, NotCertifiedError, RefutedError, certify
-from popek.solving.solver import Answer, Effort, solver_version
+from popek.solving.solver import Answer, Effort
 
 from .certified_files import Files
 from .ladder import NOT_WANTED
-from .verdict import CONFIRMATION, SIMPLIFICATION, Question
+from .verdict import CONFIRMATION, Question
 
 
 @attrs.frozen
@@ -81,10 +81,13 @@ class Certifier:
     conflicts: int = CONFLICTS
     files: Files | None = None
 
-    def of(self, question: Question) -> Certification:
-        """A question to which the solver in use found no answer."""
-        answered = SIMPLIFICATION if question.trivial else solver_version()
-        return self.check(question.smtlib, answered, question)
+    def of(self, question: Question, by: str) -> Certification:
+        """A question without an answer.
+
+        Args:
+            by: who found none, and how.
+        """
+        return self.check(question.smtlib, by, question)
 
     def check(self, text: str, answered: str = "", question: Question | None = None) -> Certification:
         """A text that is said to be unsatisfiable, or what an earlier run kept of it.

@@ -121,7 +121,7 @@ class OfMachine(Generic[S]):
             yield Holds(also=TRUE if assumed else all_of(self.p.ok(guest, private)))
         elif atom.name == "fits":
             image, private = self.state(first, values), values[second.name]
-            parts = (self.machine.invariant(private), self.p.configuration.holds(self.machine, private))
+            parts = (self.machine.invariant(private), self.p.subject.holds(private))
             yield Holds(also=all_of([self.technique.private(image, private), *parts]))
         elif first.op == "var":  # S' was chosen so
             yield Holds()
@@ -143,7 +143,7 @@ class OfMachine(Generic[S]):
                 yield Way(how, (), ~all_of(self.p.ok(guest, private)))
         elif atom.name == "deprivileged":
             state = self.state(atom.args[0], values)
-            there = self.p.configuration.holds(self.machine, state) & self.machine.invariant(state)
+            there = self.p.subject.holds(state) & self.machine.invariant(state)
             how = "the image of a guest is no state of the hardware, or a supervisor's"
             yield Way(how, (), ~there | self.machine.supervisor(state))
         elif atom.name == "same":
@@ -173,7 +173,7 @@ class OfMachine(Generic[S]):
             yield Way(how, (), any_of(case.unlike.values()))
 
     def _elsewhere(self, ended: S, expected: S) -> Iterator[Way]:
-        time_is_state = self.p.time_is_state
+        time_is_state = self.p.subject.time_is_state
         how = (
             "completes on the hardware elsewhere than in the image of where the guest's own machine completes"
         )

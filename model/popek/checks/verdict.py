@@ -5,17 +5,21 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 
-from popek.kernel.words import Word
+from popek.kernel.terms import Term
+from popek.kernel.words import TRUE, Word
+from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer, Effort, Model, Solver, sha256, solver_version
 
 from .ladder import HOW_TO_CERTIFY, HOW_TO_CONFIRM, NOT_WANTED, Reached, Rung, Step
 
 if TYPE_CHECKING:
     from .certification import Certification, Certifier
+
+SIMPLIFICATION = "simplification"
 
 
 class Truth(enum.Enum):
@@ -116,6 +120,14 @@ class Question:
             return answer, solver.model(), solver
         return answer, None, None
 
+    def put(self, effort: Effort) -> SolverQuery:
+        """Ask at once."""
+        if self.trivial:
+            return SolverQuery((), Answer.UNSAT, SIMPLIFICATION)
+        begin = effort.seconds
+        answer, _, _ = self.ask(effort)
+        return SolverQuery(tuple(self.conditions), answer, solver_version(), effort.seconds - begin)
+
     @cached_property
     def smtlib(self) -> str:
         """The question as an SMT-LIB 2 script, which any solver can be asked."""
@@ -133,7 +145,6 @@ class Question:
 
 # Z3's resource units for confirming what another solver said.
 CONFIRMATION = 5_000_000
-SIMPLIFICATION: Final = "simplification"  # what answers a question that is false as it stands
 
 
 class SolversDisagreeError(RuntimeError):
@@ -145,26 +156,35 @@ class Evidence:
     """How far an answer goes.
 
     Attributes:
-        question: what was asked.
-        answers: what each solver said, by its name.
+        question: what is claimed to be possible, as one text.
+        answer: what follows for it.
+        asked: what a solver was really asked, in order: the question at once, or case by case.
         also: where there is no assignment, further questions that have none: is there a run that is not modelled?
         checked: what others made of the question and of those, where they were asked.
     """
 
     question: Question
-    answers: Mapping[str, Answer]
+    answer: Answer
+    asked: tuple[SolverQuery, ...] = ()
     also: tuple[Question, ...] = ()
     checked: tuple[Certification, ...] = ()
 
     @property
-    def impossible(self) -> tuple[Question, ...]:
-        """The questions without an assignment."""
-        return (self.question, *self.also) if Answer.UNSAT in self.answers.values() else ()
-
-    @property
     def found(self) -> bool:
         """Whether there is an assignment."""
-        return Answer.SAT in self.answers.values()
+        return self.answer is Answer.SAT
+
+    @property
+    def impossible(self) -> tuple[Question, ...]:
+        """The questions without an assignment."""
+        return (self.question, *self.also) if self.answer is Answer.UNSAT else ()
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """Who answered each of the questions without an assignment, and how."""
+        (first,) = self.answers
+        further = (SIMPLIFICATION if one.trivial else solver_version() for one in self.also)
+        return (first, *further) if self.impossible else ()
 
     def certified(self, certifier: Certifier) -> Evidence:
         """The same with what others make of the questions without an assignment.
@@ -172,17 +192,31 @@ class Evidence:
         Raises:
             SolversDisagreeError: one finds an assignment, or a proof is not accepted.
         """
-        checked = tuple(certifier.of(question) for question in self.impossible)
-        for question, one in zip(self.impossible, checked, strict=True):
+        pairs = list(zip(self.impossible, self.by, strict=True))
+        checked = tuple(certifier.of(question, by) for question, by in pairs)
+        for (question, _), one in zip(pairs, checked, strict=True):
             if one.wrong:
                 raise SolversDisagreeError(f"{question.name}: no assignment, but {one.why}")
         return attrs.evolve(self, checked=checked)
 
     @cached_property
-    def confirmed(self) -> Mapping[str, Answer]:
-        """The answers, and beside an UNSAT what Z3 says to the exported text, if it was not Z3's.
+    def at_once(self) -> bool:
+        """The question was asked as it stands."""
+        if len(self.asked) != 1:
+            return False
+        return _parts(self.asked[0].conditions) == _parts(self.question.conditions)
 
-        A question that is false by itself was answered by simplification.
+    @cached_property
+    def answers(self) -> Mapping[str, Answer]:
+        """The answer, by whom; a question that is false by itself was answered by simplification."""
+        if self.question.trivial or not self.asked:
+            return {SIMPLIFICATION: self.answer}
+        by = " and ".join(dict.fromkeys(one.solver for one in self.asked))
+        return {by if self.at_once else f"{by}, case by case": self.answer}
+
+    @cached_property
+    def confirmed(self) -> Mapping[str, Answer]:
+        """The answer, and beside an UNSAT what Z3 says to the exported text, if it was not Z3's.
 
         Raises:
             SolversDisagreeError: Z3 finds an assignment.
@@ -194,20 +228,7 @@ class Evidence:
         """What solvers say to each question without an assignment."""
         if self.checked:
             return tuple({n: Answer(answer) for n, answer in one.solvers.items()} for one in self.checked)
-        return tuple(self._confirm(question) for question in self.impossible)
-
-    def _confirm(self, question: Question) -> Mapping[str, Answer]:
-        if question.trivial:
-            return {SIMPLIFICATION: Answer.UNSAT}
-        from popek.solving.engine_z3 import Z3Engine  # loads Z3
-        from popek.solving.first_order import ask
-
-        if Z3Engine.name in self.answers:
-            return self.answers
-        second = ask(question.smtlib, effort=Effort(rlimit=CONFIRMATION)).answer
-        if second is Answer.SAT:
-            raise SolversDisagreeError(f"{question.name}: no assignment, but {Z3Engine.name} finds one")
-        return {**self.answers, Z3Engine.name: second}
+        return tuple(map(_confirm, self.impossible, self.by))
 
     def steps(self, *, confirm: bool = False) -> tuple[Step, ...]:
         """How far it goes: solver, second solver, certificate.
@@ -215,17 +236,19 @@ class Evidence:
         Args:
             confirm: ask a second solver, where that was not done.
         """
-        (solver,) = self.answers or ("",)
         if not self.impossible:
+            solver = next(iter(self.answers))
             told = solver if self.found else f"{solver} does not decide"
             return (Step(Rung.SOLVER, Reached.YES if self.found else Reached.UNKNOWN, told),)
-        asked = confirm or bool(self.checked)  # whether it stands by itself is not looked at for nothing
-        trivial = asked and all(question.trivial for question in self.impossible)
-        first = Step(Rung.SOLVER, Reached.YES, "false as it stands" if trivial else solver)
         second = Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, HOW_TO_CONFIRM)
-        if self.checked or (asked and not trivial):
-            second = min((self._second(answers) for answers in self._confirmed), key=_merit)
         certificate = Step(Rung.CERTIFICATE, Reached.NOT_ASKED, HOW_TO_CERTIFY)
+        if not (confirm or self.checked):  # whether it stands by itself is not looked at for nothing
+            by = dict.fromkeys(one.solver for one in self.asked) or (solver_version(),)
+            return (Step(Rung.SOLVER, Reached.YES, " and ".join(by)), second, certificate)
+        trivial = set(self.by) == {SIMPLIFICATION}
+        first = Step(Rung.SOLVER, Reached.YES, "false as it stands" if trivial else self.by[0])
+        if self.checked or not trivial:
+            second = min(map(_second, self.by, self._confirmed), key=_merit)
         if self.checked:
             missing = next((one.why for one in self.checked if not one.certified), None)
             reached = Reached.NOT_ASKED if missing == NOT_WANTED else Reached.UNKNOWN
@@ -234,34 +257,80 @@ class Evidence:
                 certificate = Step(Rung.CERTIFICATE, Reached.YES, "proof checked")
         return (first, second, certificate)
 
-    def _second(self, answers: Mapping[str, Answer]) -> Step:
-        others = {name: answer for name, answer in answers.items() if name not in self.answers}
-        agree = [name for name, answer in others.items() if answer is Answer.UNSAT]
-        if agree:
-            return Step(Rung.SECOND_SOLVER, Reached.YES, ", ".join(agree))
-        if not others:
-            return Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, "there is no other solver")
-        return Step(Rung.SECOND_SOLVER, Reached.UNKNOWN, f"{', '.join(others)} does not decide")
+    @cached_property
+    def script(self) -> str:
+        """What was really asked, as an SMT-LIB 2 script with one check for each case."""
+        if self.at_once:
+            return self.question.smtlib
+        from popek.solving.engine_z3 import smtlib_of_cases
+
+        wholes = [dict.fromkeys(condition.term for condition in one.conditions) for one in self.asked]
+        common = [term for term in wholes[0] if all(term in whole for whole in wholes)] if wholes else []
+        cases = [[term for term in whole if term not in common] for whole in wholes]
+        return f"; {self.question.name}, case by case\n(set-logic QF_UFBV)\n{smtlib_of_cases(common, cases)}"
 
     def to_json(self) -> dict[str, object]:
-        """`evidence.schema.json`: hash of the query, the solvers' answers, certificate, and how far all that goes.
+        """`evidence.schema.json`: who answered it, what was asked for that, certificate, and how far all that goes.
 
         A second solver is asked where there is no assignment.
         """
+        asked: dict[str, object] | None = None
+        if self.asked and SIMPLIFICATION not in self.answers:
+            said = [one.answer.value for one in self.asked]
+            asked = {
+                "smtlib_sha256": sha256(self.script),
+                "answers": {answer: said.count(answer) for answer in dict.fromkeys(said)},
+                "seconds": round(sum(one.seconds for one in self.asked), 3),
+            }
         return {
             "question": self.question.name,
             "smtlib_sha256": self.question.sha256,
             "also_sha256": [question.sha256 for question in self.also],
             "solvers": {name: answer.value for name, answer in sorted(self.confirmed.items())},
+            "asked": asked,
             "certificate": self.checked[0].to_json() if self.checked else None,
             "ladder": [step.to_json() for step in self.steps(confirm=True)],
         }
+
+
+def _confirm(question: Question, by: str) -> Mapping[str, Answer]:
+    """That there is no assignment, and what Z3 says to the exported text, if it was not Z3's."""
+    from popek.solving.engine_z3 import Z3Engine  # loads Z3
+    from popek.solving.first_order import ask
+
+    if by in (SIMPLIFICATION, Z3Engine.name):
+        return {by: Answer.UNSAT}
+    second = ask(question.smtlib, effort=Effort(rlimit=CONFIRMATION)).answer
+    if second is Answer.SAT:
+        raise SolversDisagreeError(f"{question.name}: no assignment, but {Z3Engine.name} finds one")
+    return {by: Answer.UNSAT, Z3Engine.name: second}
+
+
+def _second(by: str, answers: Mapping[str, Answer]) -> Step:
+    """Whether another than the one who answered says so, too."""
+    others = {name: answer for name, answer in answers.items() if name != by}
+    agree = [name for name, answer in others.items() if answer is Answer.UNSAT]
+    if by == SIMPLIFICATION and not others:
+        return Step(Rung.SECOND_SOLVER, Reached.YES, "false as it stands")
+    if agree:
+        return Step(Rung.SECOND_SOLVER, Reached.YES, ", ".join(agree))
+    if not others:
+        return Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, "there is no other solver")
+    return Step(Rung.SECOND_SOLVER, Reached.UNKNOWN, f"{', '.join(others)} does not decide")
 
 
 def _merit(step: Step) -> int:
     return (Reached.NOT_ASKED, Reached.UNKNOWN, Reached.YES).index(step.reached)
 
 
-def evidence_of(question: Question, answer: Answer, also: Sequence[Question] = ()) -> Evidence:
-    """The evidence of one answer."""
-    return Evidence(question, {solver_version(): answer}, tuple(also))
+def _parts(conditions: Iterable[Word]) -> set[Term]:
+    """The terms that a conjunction is made of."""
+    found: set[Term] = set()
+    left = [condition.term for condition in conditions]
+    while left:
+        term = left.pop()
+        if term.op == "and":
+            left += term.args
+        elif term is not TRUE.term:
+            found.add(term)
+    return found

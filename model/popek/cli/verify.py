@@ -10,8 +10,9 @@ from cyclopts import Parameter
 
 from .certifying import assert_possible
 from .errors import UserError
-from .options import AsJson, Jobs, Settings, Technique, Timeout, assert_one_of, assert_set_once
+from .options import AsJson, Jobs, Settings, Technique, Timeout, assert_one_of
 from .output import console, print_json, progress
+from .resolving import subject_of
 
 if TYPE_CHECKING:
     from popek_proofs.verification import Target
@@ -51,7 +52,6 @@ def verify(
     from popek.report import verification as report
     from popek_proofs.verification import verify as verified
 
-    assert_set_once(set)
     targets = _targets(names, technique, set, only, part, timeout)
     if certificates:
         assert_possible(", or --no-certificates")
@@ -84,10 +84,8 @@ def _targets(
 ) -> list[Target]:
     """What the names mean."""
     from popek.checks.survey import Request
-    from popek.kernel.configuration import SettingError, configure
     from popek.kernel.machine import UnknownNameError
-    from popek.machines import MachineFileError, assisted, makers
-    from popek.machines import machine as find_machine
+    from popek.machines import MachineFileError, makers
     from popek_proofs import PropositionsError, claims, known_propositions
     from popek_proofs.theorems.proposition import select_propositions
     from popek_proofs.verification import CLASSES, PARTS, Target
@@ -100,12 +98,12 @@ def _targets(
     try:
         for name in names:
             if name in machines or name.endswith(".py"):
-                chosen = assisted(name, technique)
-                known = find_machine(chosen)
-                known.technique(technique)
+                subject = subject_of(name, technique, settings, timeout=timeout)
+                known = subject.machine
                 forms = [i.form for wanted in only for i in known.find(wanted)] or list(known.instructions)
-                request = Request(chosen, technique, configure(known, settings), timeout)
-                found.append(Target(name, request, tuple(dict.fromkeys(forms)), tuple(parts) or PARTS))
+                found.append(
+                    Target(name, Request(subject), tuple(dict.fromkeys(forms)), tuple(parts) or PARTS)
+                )
                 continue
             if technique is not None or settings or only or parts:
                 raise UserError(
@@ -119,6 +117,6 @@ def _targets(
             else:
                 propositions = select_propositions(known_propositions(), [name])
                 found.append(Target(name, propositions=tuple(propositions)))
-    except (UnknownNameError, SettingError, MachineFileError, PropositionsError, claims.ClaimError) as error:
+    except (UnknownNameError, MachineFileError, PropositionsError, claims.ClaimError) as error:
         raise UserError(str(error)) from None
     return found

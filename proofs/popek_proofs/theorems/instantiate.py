@@ -18,7 +18,8 @@ from typing import Generic, TypeVar
 import attrs
 
 from popek.checks.certification import Certifier
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.ladder import Ladder, Reached, Rung, Step, ladder
 from popek.checks.premise import (
     A1,
@@ -34,16 +35,12 @@ from popek.checks.premise import (
 )
 from popek.checks.premises import Premises
 from popek.checks.presence import Present, present
-from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.survey import scope_json, scope_line
 from popek.checks.verdict import Status, Truth
-from popek.kernel.configuration import Configuration, default_configuration
 from popek.kernel.exploration import PathBudgetError
-from popek.kernel.machine import Machine
 from popek.kernel.scope import Scope, scope_of
 from popek.kernel.state import State
-from popek.kernel.technique import Technique
-from popek.solving.solver import Effort
 from popek_proofs import rocq
 
 # By the name of a theorem: what Coq proved of machines with the premises that are asked here.
@@ -71,7 +68,7 @@ class Instantiation(Generic[S]):
     """What the theorems say of one machine.
 
     Attributes:
-        machine, technique, configuration: of what.
+        subject: of what.
         classes: the classification of each form that was explored.
         premises: each premise for each form, and those that are asked once.
         scope: over which forms.
@@ -79,9 +76,7 @@ class Instantiation(Generic[S]):
         seconds: time spent.
     """
 
-    machine: Machine[S]
-    technique: Technique[S]
-    configuration: Configuration
+    subject: Subject[S]
     classes: tuple[Classification[S], ...]
     premises: tuple[Premise[S], ...]
     scope: Scope
@@ -153,7 +148,7 @@ class Instantiation(Generic[S]):
         return tuple(found)
 
     def __str__(self) -> str:
-        title = f"{self.machine.name} ({self.technique.name}; {self.configuration})"
+        title = f"{self.subject.machine.name} ({self.subject.technique.name}; {self.subject.configuration})"
         if self.theorem1 is Status.HOLDS:
             return f"{title} is virtualizable by Theorem 1 for what is modelled, {self._over('theorem1')}"
         why = self._reasons(THEOREM1)
@@ -173,11 +168,11 @@ class Instantiation(Generic[S]):
         if self.theorem2 is Status.HOLDS:
             granted = "; ".join(OF_CONTROL_PROGRAMS.values())
             return (
-                f"{self.machine.name} is recursively virtualizable by Theorem 2 for what is modelled, to any depth "
-                f"to which {granted}; {_concluded('theorem2')}"
+                f"{self.subject.machine.name} is recursively virtualizable by Theorem 2 for what is modelled, "
+                f"to any depth to which {granted}; {_concluded('theorem2')}"
             )
         verb = "does not apply" if self.theorem2 is Status.REFUTED else "does not decide"
-        return f"Theorem 2 {verb} to {self.machine.name}, because {self._reasons(THEOREM2)}"
+        return f"Theorem 2 {verb} to {self.subject.machine.name}, because {self._reasons(THEOREM2)}"
 
     def _over(self, theorem: str) -> str:
         """What the verdict speaks of."""
@@ -215,11 +210,11 @@ class Instantiation(Generic[S]):
         failing = self.failing(names)
         other = [p for p in self.failing(tuple(TITLES)) if p not in failing]
         return {
-            "id": f"{theorem}.of.{self.machine.name}",
+            "id": f"{theorem}.of.{self.subject.machine.name}",
             "verdict": self.verdict(names).value,
             "statement": self.recursively if theorem == "theorem2" else str(self),
-            "technique": self.technique.name,
-            "configuration": dict(self.configuration.settings),
+            "technique": self.subject.technique.name,
+            "configuration": dict(self.subject.configuration.settings),
             "hypotheses": [f"{name}: {TITLES[name]}" for name in names],
             "failing": [premise.to_json() for premise in failing],
             "premises": [premise.to_json(witness=False) for premise in (*failing, *other)],
@@ -290,39 +285,21 @@ def _explained(found: Classification[S] | None) -> str:
     return f" ({' and '.join(kinds) or 'not sensitive'}, {privileged}privileged)"
 
 
-def instantiate(
-    machine: Machine[S],
-    technique: Technique[S] | None = None,
-    configuration: Configuration | None = None,
-    *,
-    effort: Effort | None = None,
-    time_is_state: bool = False,
-) -> Instantiation[S]:
+def instantiate(subject: Subject[S]) -> Instantiation[S]:
     """Ask the premises of Theorems 1 and 3 for each instruction.
-
-    Args:
-        technique: the machine's first by default.
-        configuration: every setting at its default by default.
-        effort: bounds of each query, and the tally.
-        time_is_state: count clocks as resources.
 
     Raises:
         NothingToAskError: the questions would be about nothing.
         ReplayError: a defect of popek.
     """
     start = time.perf_counter()
-    chosen = technique or machine.technique()
-    settings = configuration if configuration is not None else default_configuration(machine)
-    effort = effort or Effort()
-    there = present(machine, chosen, settings, effort)
-    classifier = Classifier(
-        machine, chosen, settings, effort=effort, time_is_state=time_is_state, components=False
-    )
-    asked = Premises(machine, chosen, settings, effort, time_is_state=time_is_state)
+    machine = subject.machine
+    there = present(subject)
+    classifier, asked = Classifier(subject, components=False), Premises(subject)
     classes, premises = [], []
     for instruction in machine.instructions.values():
         try:
-            run = explore_instruction(machine, instruction, effort, configuration=settings)
+            run = subject.explore(instruction)
         except PathBudgetError as error:
             premises += asked.unexplored(instruction, str(error))
             continue
@@ -330,9 +307,7 @@ def instantiate(
         premises += asked.of(instruction, run)
     premises += asked.once()
     return Instantiation(
-        machine,
-        chosen,
-        settings,
+        subject,
         tuple(classes),
         tuple(premises),
         scope_of(machine),
