@@ -113,7 +113,9 @@ def instantiation(found: Instantiation[Any]) -> RenderableType:
         parts += ["", classification.counterexample(witness)]
     if found.disagreements:
         parts.append(Text("\nWhere the classes of 1974 and A1 part", "bold"))
-        parts += [Text(f"  {form}: {how}") for form, how in found.disagreements]
+        parts += [Text(f"  {one.form}: {one.how}") for one in found.disagreements]
+        shown = found.disagreements[0].witness
+        parts += [classification.counterexample(shown, 4)] if shown else []
     asked = found.ladder(tuple(TITLES))
     parts += ["", evidence(asked)] if asked.questions else []
     parts.append(Text(f"{found.seconds:.1f} s", "dim"))

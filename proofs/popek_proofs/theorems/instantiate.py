@@ -11,9 +11,9 @@ and a premise disagree about a form, the form is named.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -61,6 +61,36 @@ OF_CONTROL_PROGRAMS = {
 S = TypeVar("S", bound=State)
 
 MANY = 6
+
+
+@attrs.frozen(eq=False, slots=False)
+class Disagreement:
+    """A form on which the classes of 1974 and A1 part.
+
+    Attributes:
+        how: in what way.
+    """
+
+    form: str
+    how: str
+    _make_witness: Callable[[], dict[str, Any] | None]
+
+    @cached_property
+    def witness(self) -> dict[str, Any] | None:
+        """Of the class, or against A1, minimal and replayed; None where a time limit was in the way.
+
+        Raises:
+            ReplayError: a defect of popek.
+        """
+        return self._make_witness()
+
+    def to_json(self) -> dict[str, object]:
+        """The form, how, and the witness."""
+        return {"form": self.form, "how": self.how, "witness": self.witness}
+
+
+def _witness_of(found: Classification[Any]) -> dict[str, Any] | None:
+    return None if found.witness is None else found.witness.to_json()
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -134,17 +164,19 @@ class Instantiation(Generic[S]):
         return ladder(one for one in steps if one)
 
     @cached_property
-    def disagreements(self) -> tuple[tuple[str, str], ...]:
+    def disagreements(self) -> tuple[Disagreement, ...]:
         """Forms on which the classes of 1974 and A1 part, and how."""
-        faithful = {p.form: p.truth for p in self.premises if p.name == A1}
+        faithful = {p.form: p for p in self.premises if p.name == A1}
         found = []
         for one in self.classes:
-            form, truth = one.instruction.form, faithful[one.instruction.form]
-            if one.critical is Truth.YES and truth is Truth.YES:
-                found.append((form, "critical, and faithful all the same"))
-            elif one.critical is Truth.NO and truth is Truth.NO:
+            form, premise = one.instruction.form, faithful[one.instruction.form]
+            if one.critical is Truth.YES and premise.truth is Truth.YES:
+                how = "critical, and faithful all the same"
+                found.append(Disagreement(form, how, partial(_witness_of, one)))
+            elif one.critical is Truth.NO and premise.truth is Truth.NO:
                 kind = "privileged" if one.privileged is Truth.YES else "not sensitive"
-                found.append((form, f"{kind}, and not faithful"))
+                make = partial(getattr, premise, "witness")
+                found.append(Disagreement(form, f"{kind}, and not faithful", make))
         return tuple(found)
 
     def __str__(self) -> str:
@@ -224,7 +256,7 @@ class Instantiation(Generic[S]):
             "taken_for_granted": taken_for_granted(theorem),
             "scope": scope_json(self.scope),
             "while_the_guest_stays_ok": self.closed is not Truth.YES,
-            "disagreements": [{"form": form, "how": how} for form, how in self.disagreements],
+            "disagreements": [one.to_json() for one in self.disagreements],
             "there_are": self.there.to_json(),
             "theorem": rocq.load().to_json(PROVED[theorem]),
             "ladder": [
