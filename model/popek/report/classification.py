@@ -15,7 +15,7 @@ from popek.checks.verdict import Status, Truth
 from popek.kernel.left_open import LeftOpen
 from popek.kernel.machine import Machine
 
-from .wording import counted
+from .wording import counted, evidence
 
 STYLES = {Truth.YES: "bold", Truth.NO: "dim", Truth.UNKNOWN: "yellow", Truth.NOT_ASKED: "dim"}
 COLUMNS = (
@@ -106,6 +106,8 @@ def survey(found: Survey) -> RenderableType:
             "",
         ]
     parts.append(verdict(found))
+    if found.ladder.questions:
+        parts.append(evidence(found.ladder))
     return Group(*parts)
 
 
