@@ -10,8 +10,9 @@ import pytest
 
 from commands import popek
 from popek.checks.conditions import critical_when
+from popek.checks.scope_words import scope_json, scope_line
 from popek.checks.subject import Subject
-from popek.checks.survey import Request, scope_json, scope_line
+from popek.checks.survey import Request
 from popek.kernel import terms
 from popek.kernel.left_open import LeftOpen
 from popek.kernel.machine import Machine

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -30,6 +29,7 @@ from .leaks import Leaks, leaks_of
 from .presence import Present, present
 from .promise import Promises
 from .promises import Keeper
+from .scope_words import scope_json
 from .subject import Subject
 from .verdict import Status, Truth, any_asked, both, negate
 from .workers import process_context
@@ -48,7 +48,6 @@ CLASSES = (
 )
 
 
-MANY_NAMES = 12
 NOT_SHOWN = Step(Rung.REPLAYED, Reached.NOT_ASKED, "by explain")
 NONE, ONE_EACH, ALL = "none", "one of each mnemonic", "all"
 
@@ -225,52 +224,6 @@ class Survey:
     def ladder(self) -> Ladder:
         """How far the evidence of all answers goes."""
         return ladder(steps for row in self.rows for steps in row.steps.values())
-
-
-def scope_json(scope: Scope) -> dict[str, object]:
-    """Over what a verdict is given."""
-    return {
-        "forms": scope.forms,
-        "architecture": scope.architecture or None,
-        "left_out": list(scope.left_out),
-        "partly": list(scope.partly),
-        "source": scope.source or None,
-        "left_open": [one.to_json() for one in scope.left_open],
-    }
-
-
-def scope_line(scope: Scope) -> str:
-    """Over what a verdict is given."""
-    if not scope.listed:
-        return f"over {_counted(scope.forms)}{_left_open(scope)}"
-    told = f"over {_counted(scope.forms)} of {scope.architecture}"
-    left, partly = _first_of(scope.left_out), len(scope.partly)
-    return (
-        told
-        + (f"; left out: {left}" if left else "; none left out")
-        + (f"; {partly} in part" if partly else "")
-        + _left_open(scope)
-    )
-
-
-def _left_open(scope: Scope) -> str:
-    """How much of what the architecture leaves open is any value, set, or taken one way."""
-    counted = Counter(one.how.partition(" ")[0] for one in scope.left_open)
-    parts = [
-        f"{counted[how]} {told}"
-        for how, told in (("any", "for any value"), ("as", "as set"), ("taken:", "taken one way"))
-        if counted[how]
-    ]
-    return f"; left open by the architecture: {', '.join(parts)}" if parts else ""
-
-
-def _first_of(names: Sequence[str]) -> str:
-    more = len(names) - MANY_NAMES
-    return ", ".join(names[:MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _counted(forms: int) -> str:
-    return f"{forms} modelled form{'' if forms == 1 else 's'}"
 
 
 def survey(

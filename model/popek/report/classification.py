@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from popek.checks.survey import Row, Survey, scope_line
+from popek.checks.scope_words import scope_line
+from popek.checks.survey import Row, Survey
 from popek.checks.verdict import Status, Truth
 from popek.kernel.left_open import LeftOpen
 from popek.kernel.machine import Machine
