@@ -7,7 +7,7 @@
 Settings are keywords; `"?"` leaves one open.  An answer is a table in a notebook and plain text elsewhere; it
 passes on the attributes of the result behind it, and many can draw themselves: `classify("pg74").figure()`.
 
-One module, though long: it is what a notebook imports with `*`, a short function per question.
+One module, though long: `import *` brings what it has and nothing else; each function is a few lines.
 """
 
 from __future__ import annotations

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+import attrs
 
 from popek.checks.subject import Subject
 from popek.checks.survey import Request, Row, Survey, survey
@@ -18,6 +21,7 @@ def evaluate(
     *,
     timeout: float = 0.0,
     jobs: int = 0,
+    certify: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ClaimVerdict]:
     """Check claims.
@@ -25,6 +29,7 @@ def evaluate(
     Args:
         timeout: seconds a single question may take; 0 for no bound but the solver's own.
         jobs: processes; 0 for one per processor.
+        certify: a folder in which certificates are kept, and looked for; None if none are asked for.
         progress: called with the number of forms that are done and of all.
     """
     surveys = [prepared(claim, timeout) for claim in claims]
@@ -38,7 +43,7 @@ def evaluate(
             if progress is not None:
                 progress(base + done, total)
 
-        found = survey(request, forms=forms, jobs=jobs, progress=step)
+        found = survey(attrs.evolve(request, certify=certify), forms=forms, jobs=jobs, progress=step)
         finished += len(forms)
         verdicts.append(_verdict(claim, request.subject.machine, found))
     return verdicts
@@ -84,7 +89,7 @@ def _verdict(claim: Claim, machine: Machine[Any], found: Survey) -> ClaimVerdict
     named = {i.mnemonic for row in claim.rows for i in machine.find(row.subject)}
     forms = sum(1 for row in found.rows if row.classes[premise] is Truth.YES)
     others = tuple(m for m in critical if m not in named)
-    return ClaimVerdict(claim, verdict, rows, others, len(critical), forms, found.seconds)
+    return ClaimVerdict(claim, verdict, rows, others, len(critical), forms, found.seconds, found.ladder)
 
 
 def _row(claim: RowClaim, rows: Sequence[Row]) -> RowVerdict:

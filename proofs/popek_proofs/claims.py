@@ -22,6 +22,7 @@ from cattrs.errors import ClassValidationError
 from cattrs.gen import make_dict_structure_fn
 from cattrs.v import format_exception, transform_error
 
+from popek.checks.ladder import Ladder
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import SettingError, configure
 from popek.kernel.machine import Machine, UnknownNameError
@@ -152,6 +153,7 @@ class ClaimVerdict:
     Attributes:
         others: critical mnemonics that no row names.
         critical, forms: how many mnemonics and forms are critical.
+        ladder: how far the evidence goes.
     """
 
     claim: Claim
@@ -161,6 +163,7 @@ class ClaimVerdict:
     critical: int
     forms: int
     seconds: float
+    ladder: Ladder = attrs.field(factory=lambda: Ladder(()), eq=False)
 
     @property
     def unexpected(self) -> bool:
@@ -189,6 +192,7 @@ class ClaimVerdict:
             "critical_forms": self.forms,
             "critical_not_named": list(self.others),
             "rows": [row.to_json() for row in self.rows],
+            "ladder": self.ladder.to_json(),
         }
 
 
@@ -393,6 +397,3 @@ def _converter() -> cattrs.Converter:
 
 
 _CONVERTER = _converter()
-
-
-# -- checking -------------------------------------------------------------------------------------

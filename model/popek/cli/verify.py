@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from .certifying import assert_possible
 from .errors import UserError
 from .options import AsJson, Jobs, Settings, Technique, Timeout, assert_one_of
 from .output import console, print_json, progress
@@ -46,23 +47,20 @@ def verify(
     Args:
         names: machines, claims, or theorems and their propositions.
     """
+    from popek.checks.certification import Certifier
+    from popek.checks.certified_files import Files, FolderError
     from popek.report import verification as report
-    from popek.solving import certificate
-    from popek_proofs.verification import How
     from popek_proofs.verification import verify as verified
-    from popek_proofs.verification_files import Files, FolderError
 
     targets = _targets(names, technique, set, only, part, timeout)
-    if certificates and not certificate.available():
-        raise UserError(
-            "certificates need the package python-sat: install 'popek[verify]', or --no-certificates"
-        )
+    if certificates:
+        assert_possible(", or --no-certificates")
     files = None if out is None else Files(out)
     try:
         if files is not None:
             files.begin()
         with progress("verifying") as show:
-            found = verified(targets, How(certificates, files=files), jobs=jobs, progress=show)
+            found = verified(targets, Certifier(certificates, files=files), jobs=jobs, progress=show)
     except FolderError as error:
         raise UserError(f"--out {error}") from None
     if json:

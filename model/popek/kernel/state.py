@@ -11,7 +11,8 @@ A machine's state is a class that lists its components in the manual's order:
 Semantics read and assign attributes (`cpu.acc = cpu.acc + 1`, `cpu.flags.z = ...`).  What is stored
 is one word per component, under its dotted name (`cs.selector`), so a state copies in microseconds.
 
-One module, though long: parts, fields and states are made of one another, and semantics import all from here.
+One module, though long: components, views and the state's own class know each other's insides, and nobody else
+does.
 """
 
 from __future__ import annotations

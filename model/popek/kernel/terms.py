@@ -6,7 +6,7 @@ terms are the same object, so "the two runs compute the same thing" is often see
 
 Widths are in bits; conditions are terms of width 1.
 
-One module, though long: what builds terms simplifies them, and each simplification uses the others.
+One module, though long: every operation is simplified by the same rules, which have to see one another.
 """
 
 from __future__ import annotations

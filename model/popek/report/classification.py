@@ -10,10 +10,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from popek.checks.survey import Row, Survey, scope_line
+from popek.checks.scope_words import scope_line
+from popek.checks.survey import Row, Survey
 from popek.checks.verdict import Status, Truth
 
-from .wording import counted
+from .wording import counted, evidence
 
 STYLES = {Truth.YES: "bold", Truth.NO: "dim", Truth.UNKNOWN: "yellow", Truth.NOT_ASKED: "dim"}
 COLUMNS = (
@@ -59,6 +60,8 @@ def survey(found: Survey) -> RenderableType:
             "",
         ]
     parts.append(verdict(found))
+    if found.ladder.questions:
+        parts.append(evidence(found.ladder))
     return Group(*parts)
 
 

@@ -32,7 +32,8 @@ so; the tables show what happens where it does not.
 
 from __future__ import annotations
 
-from .formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite, var
+from popek.solving.formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite, var
+
 from .proposition import Hypothesis, Proposition
 from .small_machine import Scope
 from .vocabulary import (

@@ -14,7 +14,8 @@ the hardware ends in it.  `control-stays`, `step`, `sequences-base` and `sequenc
 
 from __future__ import annotations
 
-from .formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite
+from popek.solving.formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite
+
 from .proposition import Hypothesis, Proposition
 from .small_machine import Scope
 from .theorem1 import (

@@ -27,7 +27,8 @@ here need of it is proved there.
 
 from __future__ import annotations
 
-from .formula import BOOL, Expr, Function, conj, constant, disj, equal, forall, implies, var
+from popek.solving.formula import BOOL, Expr, Function, conj, constant, disj, equal, forall, implies, var
+
 from .proposition import Hypothesis
 
 STATE, INSTRUCTION, PSW = "State", "Instruction", "Psw"

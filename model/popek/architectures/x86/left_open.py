@@ -31,24 +31,11 @@ COMMON = (
         "SDM vol. 2A, CPUID; vol. 3A, Control Registers; vol. 4",
         taken="those of the model's state; bits that it lacks are reserved, and setting one faults",
     ),
-)
-"""Of IA-32 and of x86-64."""
-
-EXITS = (
     LeftOpen(
-        "the linear address that a page-fault exit reports, as translation is outside the model",
-        "SDM vol. 3C, Basic VM-Exit Information; AMD64 APM vol. 2, #PF (Page Fault)",
-        values=("page-fault address",),
-    ),
-    LeftOpen(
-        "whether the address-range monitor is armed",
-        "SDM vol. 3C, Basic VM-Exit Information; AMD64 APM vol. 2, MWAIT Intercept",
-        values=("whether the address-range monitor is armed",),
-    ),
-    LeftOpen(
-        "whether a processor has an MSR that the model does not know, and takes a value",
-        "SDM vol. 4",
-        values=("of an MSR, *",),
+        "where it runs guests, of what an exit tells: a page fault's linear address (translation is outside the model) "
+        "and whether the address-range monitor is armed; and whether there is an MSR that the model does not know",
+        "SDM vol. 3C, Basic VM-Exit Information; vol. 4; AMD64 APM vol. 2, MWAIT Intercept",
+        values=("page-fault address", "whether the address-range monitor is armed", "of an MSR, *"),
     ),
 )
-"""Of what a guest's exit tells, and of processors that have guests."""
+"""Of IA-32 and of x86-64, with and without hardware for guests."""

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import attrs
 
-from popek.architectures.x86.left_open import EXITS
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
@@ -82,7 +81,6 @@ def build(*, exceptions: bool = True) -> Machine[VmxIa32]:
         invariant=lambda state: plain.invariant(state) & ((state.non_root == 0) | supports(state)),
         advance=advance,
         techniques={},
-        left_open=(*plain.left_open, *EXITS),
         notes=(
             *plain.notes,
             "VMX root operation and operation outside VMX are one: `non_root` is 0",
