@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from popek.checks.survey import scope_line
+from popek.checks.scope_words import scope_line
 from popek.checks.trial import STATES, Finding, Kind
 from popek.kernel.left_open import LeftOpen
 from popek.kernel.machine import Machine
