@@ -140,6 +140,7 @@ REACHES_DISPATCHER = Proposition(
         implies(
             bare(S),
             conj(
+                stops(i, f(S)),
                 equal(psw(execute(i, f(S))), dispatcher),
                 ~user(execute(i, f(S))),
                 equal(old(execute(i, f(S))), psw(f(S))),
@@ -326,10 +327,14 @@ STEP = Proposition(
         ),
         Hypothesis(
             "traps-are-interpreted",
-            "after a trap on f(S) the control program resumes the virtual machine in f(i(S))",
+            "after the fetched instruction has trapped on f(S) the control program resumes the virtual machine "
+            "in f(i(S)): it interprets that one, since one routine for all would give them all one effect",
             forall(
-                [I, S],
-                implies(conj(bare(S), stops(I, f(S))), equal(monitor(execute(I, f(S))), f(execute(I, S)))),
+                [S],
+                implies(
+                    conj(bare(S), stops(fetch(S), f(S))),
+                    equal(monitor(execute(fetch(S), f(S))), f(execute(fetch(S), S))),
+                ),
             ),
             by="theorem1.interpreter-restores-map",
         ),

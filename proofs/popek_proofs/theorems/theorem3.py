@@ -211,10 +211,13 @@ STEP = Proposition(
         ),
         Hypothesis(
             "traps-are-interpreted",
-            "after a trap on f(S) the monitor resumes the virtual machine in f(i(S))",
+            "after the fetched instruction has trapped on f(S) the monitor resumes the virtual machine in f(i(S))",
             forall(
-                [I, S],
-                implies(conj(bare(S), stops(I, f(S))), equal(monitor(execute(I, f(S))), f(execute(I, S)))),
+                [S],
+                implies(
+                    conj(bare(S), stops(fetch(S), f(S))),
+                    equal(monitor(execute(fetch(S), f(S))), f(execute(fetch(S), S))),
+                ),
             ),
             by="theorem1.interpreter-restores-map",
         ),
