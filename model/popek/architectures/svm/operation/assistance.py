@@ -1,0 +1,132 @@
+"""AMD-V declared as a kind of hardware assistance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Final
+
+from popek.architectures.x86.msrs import IA32_EFER
+from popek.kernel.assistance import Assistance, Control, Mode, Necessity
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Trap
+from popek.kernel.words import Word
+
+from ...ia32.state import Ia32
+from ..vmcb import exit_codes
+from .arrangement import CONTROLS, COVERS, arrange
+from .exits import CR_READ, CR_WRITE, CR_WRITE_TRAP, DR_READ, DR_WRITE, EXCEPTION, VM_EXIT
+from .instructions import EFER_SVME
+from .machine import SOURCE, build
+from .ownership import EVERYTHING, OWNABLE, TOUCHES, Profile, profile
+from .state import SvmIa32
+from .technique import hardware
+
+
+@cache
+def machine() -> Machine[SvmIa32]:
+    """The machine of the questions: no exception is intercepted."""
+    return build(exceptions=False)
+
+
+def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
+    return profile(owns)
+
+
+def _refused(owned: Profile) -> str:
+    return "paged real mode is not modelled: a VMM that owns cr3 has none" if "cr3" in owned.owns else ""
+
+
+MODES: Final = {
+    mode.name: mode
+    for mode in (
+        Mode[SvmIa32]("protected", settings={"MODE": 0}),
+        Mode[SvmIa32]("virtual-8086", "virtual-8086", {"MODE": 1}),
+        Mode[SvmIa32]("real", "real-address", {"MODE": 2}, refused=_refused),
+    )
+}
+
+
+def necessities(owned: Profile) -> tuple[Necessity, ...]:
+    """What the ownership profile asks for beyond single instructions."""
+    found = [
+        Necessity("the guest itself", "vector4.vmrun", "VMRUN refuses a VMCB that does not intercept it"),
+        Necessity(
+            "shutdown", "vector3.shutdown", "a triple fault of the guest would shut the processor down"
+        ),
+    ]
+    if "cr3" not in owned.owns:
+        why = "the guest's own page tables map physical addresses; without nested paging they reach all of memory"
+        found.append(Necessity("memory", "enables.nested_paging", why))
+    if "interrupts" in owned.owns:
+        why = "a physical interrupt would go through the guest's IDT"
+        found.append(Necessity("physical interrupts", "vector3.intr", why, "interrupts"))
+        why = "the guest's EFLAGS.IF would keep physical interrupts from the VMM"
+        found.append(Necessity("physical interrupts in time", "enables.v_intr_masking", why, "interrupts"))
+    if "nmis" in owned.owns:
+        why = "an NMI would go through the guest's IDT"
+        found.append(Necessity("NMIs", "vector3.nmi", why, "nmis"))
+    return tuple(found)
+
+
+def _report(trap: Trap[SvmIa32]) -> tuple[int, str]:
+    code = int(trap.error_code) if trap.error_code is not None else 0
+    return code, name_of(code)
+
+
+def name_of(code: int) -> str:
+    """What an exit code is about, in the manual's words."""
+    ranges = (
+        (CR_READ, "read of CR{}"), (CR_WRITE, "write of CR{}"), (DR_READ, "read of DR{}"), (DR_WRITE, "write of DR{}"),
+    )  # fmt: skip
+    for start, words in ranges:
+        if start <= code < start + 16:
+            return words.format(code - start)
+    if EXCEPTION <= code < EXCEPTION + 32:
+        return f"exception {code - EXCEPTION}"
+    if CR_WRITE_TRAP <= code < CR_WRITE_TRAP + 16:
+        return f"after a write of CR{code - CR_WRITE_TRAP}"
+    return exit_codes()[code]
+
+
+def plain() -> tuple[SvmIa32, SvmIa32]:
+    """What a guest and a VMM look like when nothing is said of them."""
+    cr0 = 0x80000031
+    host = SvmIa32.reset(cr0=cr0, guest_mode=1, tsc=0)
+    host.msr = host.msr.store(Word(32, IA32_EFER), Word(64, EFER_SVME))
+    return SvmIa32.reset(cr0=cr0), host
+
+
+def _before() -> Machine[Ia32]:
+    from ...ia32 import machine as ia32
+
+    return ia32.build()
+
+
+SVM: Final = Assistance[SvmIa32](
+    "svm",
+    "IA-32 with AMD-V",
+    machine=machine,
+    hardware=hardware,
+    before=(_before, "ring-deprivileging-0/1/3"),
+    controls=(
+        *(Control[SvmIa32](name, name.replace(".", " ").replace("_", " "), leaf=name) for name in CONTROLS),
+        *(Control[SvmIa32](name, f"{name} is 1 for whatever the VMM owns") for name in COVERS),
+    ),
+    ownable=OWNABLE,
+    everything=EVERYTHING,
+    profile=_profile,
+    arrange=arrange,
+    touches=TOUCHES,
+    modes=MODES,
+    is_exit=lambda trap: trap.vector is VM_EXIT,
+    report=_report,
+    told_apart=lambda mnemonic: " CR" in mnemonic or " DR" in mnemonic,
+    plain=plain,
+    zero=("iopm", "msrpm"),
+    cover=COVERS,
+    necessities=necessities,
+    source=SOURCE,
+)
+
+__all__ = ["MODES", "SVM", "machine", "name_of", "plain"]

@@ -1,0 +1,192 @@
+"""VMRUN VMLOAD VMSAVE VMMCALL STGI CLGI INVLPGA SKINIT, and RDMSR and WRMSR of SVM's registers (AMD64 APM vol. 3).
+
+In guest mode and not intercepted, VMLOAD and VMSAVE reach physical memory, not the guest's: that is for the VMM to
+prevent, or for the processor where it virtualizes them, which is not modelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from popek.architectures.x86.access import privileged
+from popek.architectures.x86.exceptions import GP, UD
+from popek.architectures.x86.msrs import (
+    IA32_EFER,
+    IA32_SYSENTER_CS,
+    IA32_SYSENTER_EIP,
+    IA32_SYSENTER_ESP,
+)
+from popek.architectures.x86.state import Segment
+from popek.kernel.outcome import Fault, NotModelledError
+from popek.kernel.words import Word, concat
+
+from ...ia32.msrs import EFER_NXE
+from ...ia32.state import EAX, ECX, EDX
+from .state import SvmIa32
+
+EFER_SVME: Final = 1 << 12
+VM_HSAVE_PA: Final = 0xC0010117
+
+# Offsets in the VMCB of what VMLOAD and VMSAVE move (APM vol. 2, appendix B); KernelGsBase, STAR, LSTAR, CSTAR and
+# SFMASK, which they move as well, are of 64-bit mode.
+_SEGMENTS: Final = {"fs": 0x440, "gs": 0x450, "ldtr": 0x470, "tr": 0x490}
+_MSRS: Final = {IA32_SYSENTER_CS: 0x628, IA32_SYSENTER_ESP: 0x630, IA32_SYSENTER_EIP: 0x638}
+
+
+def _enabled(cpu: SvmIa32) -> None:
+    """#UD unless EFER.SVME, and in real-address and virtual-8086 mode; then #GP(0) above CPL 0."""
+    if ~cpu.svme | ~cpu.protected:
+        raise Fault(UD)
+    privileged(cpu)
+
+
+def _vmcb(cpu: SvmIa32) -> Word:
+    """The address in rAX: a page of physical memory.
+
+    Raises:
+        Fault: #GP(0), it is not aligned.
+    """
+    address = cpu.gpr[EAX]
+    if address[11:0] != 0:
+        raise Fault(GP, 0)
+    return address
+
+
+def vmrun(cpu: SvmIa32) -> None:
+    """Run a guest; what comes of it is `transitions`."""
+    _enabled(cpu)
+    _vmcb(cpu)
+    cpu.interception.late(cpu, "VMRUN")
+    raise NotModelledError("VMRUN of a guest's own guest" if cpu.guest_mode else "VMRUN")
+
+
+def vmmcall(cpu: SvmIa32) -> None:
+    """Call the VMM, at every level and in every mode; #UD where nobody intercepts it."""
+    cpu.interception.early(cpu, "VMMCALL")
+    raise Fault(UD)
+
+
+def vmload(cpu: SvmIa32) -> None:
+    """FS, GS, TR, LDTR with their hidden parts and the SYSENTER registers from the VMCB at rAX."""
+    _enabled(cpu)
+    address = _vmcb(cpu)
+    cpu.interception.late(cpu, "VMLOAD")
+    _physical(cpu)
+    memory = cpu.host_memory
+    for name, offset in _SEGMENTS.items():
+        segment: Segment = getattr(cpu, name)
+        place = address + offset
+        segment.selector = memory.load_little_endian(place, 2)
+        segment.rights = _unpacked(memory.load_little_endian(place + 2, 2))
+        segment.limit = memory.load_little_endian(place + 4, 4)
+        segment.base = memory.load_little_endian(place + 8, 4)
+    for number, offset in _MSRS.items():
+        value = memory.load_little_endian(address + offset, 4)
+        cpu.msr = cpu.msr.store(Word(32, number), value.zero_extend(64))
+
+
+def vmsave(cpu: SvmIa32) -> None:
+    """What VMLOAD loads, to the VMCB at rAX."""
+    _enabled(cpu)
+    address = _vmcb(cpu)
+    cpu.interception.late(cpu, "VMSAVE")
+    _physical(cpu)
+    memory = cpu.host_memory
+    for name, offset in _SEGMENTS.items():
+        segment: Segment = getattr(cpu, name)
+        place = address + offset
+        memory = memory.store_little_endian(place, segment.selector.value)
+        memory = memory.store_little_endian(place + 2, _packed(segment.rights.value))
+        memory = memory.store_little_endian(place + 4, segment.limit)
+        memory = memory.store_little_endian(place + 8, segment.base.zero_extend(64))
+    for number, offset in _MSRS.items():
+        memory = memory.store_little_endian(address + offset, cpu.msr.load(Word(32, number)))
+    cpu.host_memory = memory
+
+
+def _physical(cpu: SvmIa32) -> None:
+    """Physical memory it is, unless the processor virtualizes VMLOAD and VMSAVE in a guest."""
+    if cpu.guest_mode & cpu.enables.virtual_vmload_vmsave:
+        raise NotModelledError("virtual VMLOAD and VMSAVE")
+
+
+def _packed(rights: Word) -> Word:
+    """The 12 attribute bits of a VMCB (16 bits) of access rights; what is unusable is not present."""
+    present = rights[7] & ~rights[16]
+    return concat(Word(4, 0), rights[15:12], present, rights[6:0])
+
+
+def _unpacked(attributes: Word) -> Word:
+    """Access rights (17 bits) of the attributes of a VMCB; what is not present is unusable."""
+    return concat(~attributes[7], attributes[11:8], Word(4, 0), attributes[7:0])
+
+
+def _global_interrupt_flag(name: str, value: int) -> Callable[[SvmIa32], None]:
+    def semantics(cpu: SvmIa32) -> None:
+        """GIF, or in a guest with a virtual one that."""
+        _enabled(cpu)
+        cpu.interception.late(cpu, name)
+        if cpu.guest_mode & cpu.enables.vgif:
+            cpu.virtual_gif = Word(1, value)
+        else:
+            cpu.gif = Word(1, value)
+
+    return semantics
+
+
+def invlpga(cpu: SvmIa32) -> None:
+    """Forget the translation of the page at rAX in the address space ECX."""
+    _enabled(cpu)
+    cpu.interception.late(cpu, "INVLPGA")
+    cpu.tlb_stale = Word(1, 0)
+
+
+def skinit(cpu: SvmIa32) -> None:
+    """Start a secure loader: not modelled but for its intercept."""
+    _enabled(cpu)
+    cpu.interception.late(cpu, "SKINIT")
+    raise NotModelledError("secure initialization")
+
+
+INSTRUCTIONS: Final[dict[str, Callable[[SvmIa32], None]]] = {
+    "VMRUN": vmrun,
+    "VMMCALL": vmmcall,
+    "VMLOAD": vmload,
+    "VMSAVE": vmsave,
+    "STGI": _global_interrupt_flag("STGI", 1),
+    "CLGI": _global_interrupt_flag("CLGI", 0),
+    "INVLPGA": invlpga,
+    "SKINIT": skinit,
+}
+"""The semantics by form."""
+
+
+def of_svm(cpu: SvmIa32) -> Word:
+    """Whether ECX names an MSR that SVM adds or adds bits to (width 1)."""
+    return cpu.gpr[ECX].isin((IA32_EFER, VM_HSAVE_PA))
+
+
+def read_msr(cpu: SvmIa32) -> None:
+    """RDMSR of such a register."""
+    privileged(cpu)
+    cpu.interception.msr(cpu, write=False)
+    value = cpu.msr.load(cpu.gpr[ECX])
+    cpu.gpr[EDX], cpu.gpr[EAX] = value[63:32], value[31:0]
+
+
+def write_msr(cpu: SvmIa32) -> None:
+    """WRMSR of such a register; #GP(0) for reserved bits, and for a host-save area that is not aligned.
+
+    What a guest does after it cleared EFER.SVME is undefined (APM vol. 2, "Extended Feature Enable Register"): a VMM
+    owns that bit, so it is harmed at once.
+    """
+    privileged(cpu)
+    cpu.interception.msr(cpu, write=True)
+    number, value = cpu.gpr[ECX], concat(cpu.gpr[EDX], cpu.gpr[EAX])
+    if number == IA32_EFER:
+        if (value & ((EFER_NXE | EFER_SVME) ^ ((1 << 64) - 1))) != 0:
+            raise Fault(GP, 0)
+    elif (value[11:0] != 0) | (value[63:40] != 0):
+        raise Fault(GP, 0)
+    cpu.msr = cpu.msr.store(number, value)

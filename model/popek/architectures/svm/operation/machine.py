@@ -1,0 +1,87 @@
+"""IA-32 with SVM: the machine of `ia32`, each instruction under the eyes of guest mode."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import attrs
+
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+from popek.kernel.outcome import Fault
+from popek.kernel.words import Word
+
+from ...ia32 import machine as ia32
+from .exits import exit_of_exception
+from .guest_mode import GuestMode
+from .instructions import INSTRUCTIONS, of_svm, read_msr, write_msr
+from .state import SvmIa32, begin
+
+SvmIa32.interception = GuestMode()
+
+SOURCE = "AMD64 APM vol. 2, chapter 15; vol. 3"
+
+
+def _monitored(semantics: Callable[..., None]) -> Callable[..., None]:
+    """The semantics with exceptions that leave the guest where the VMCB intercepts them."""
+
+    @functools.wraps(semantics)
+    def run(cpu: SvmIa32, *operands: Any, **settings: Any) -> None:
+        try:
+            semantics(cpu, *operands, **settings)
+        except Fault as fault:
+            exit_of_exception(cpu, fault)
+            raise
+
+    return run
+
+
+def _with_own_msrs(instruction: Instruction, own: Callable[[SvmIa32], None]) -> Instruction:
+    """RDMSR or WRMSR with the registers that SVM adds."""
+    others = instruction.semantics
+
+    def run(cpu: SvmIa32) -> None:
+        (own if of_svm(cpu) else others)(cpu)
+
+    return attrs.evolve(instruction, semantics=functools.wraps(others)(run))
+
+
+def build(*, exceptions: bool = True) -> Machine[SvmIa32]:
+    """IA-32 with SVM, in the host or in a guest.
+
+    Args:
+        exceptions: False where no exception is intercepted but those of SVM's instructions: half as many paths.
+    """
+    plain = ia32.build()
+    instructions = dict(plain.instructions)
+    for form, semantics in INSTRUCTIONS.items():
+        instructions[form] = attrs.evolve(instructions[form], semantics=semantics, source=SOURCE)
+    for form, own in (("RDMSR", read_msr), ("WRMSR", write_msr)):
+        instructions[form] = _with_own_msrs(instructions[form], own)
+    for form in instructions if exceptions else INSTRUCTIONS:
+        semantics = _monitored(instructions[form].semantics)
+        instructions[form] = attrs.evolve(instructions[form], semantics=semantics)
+
+    def advance(cpu: SvmIa32, operands: Mapping[str, Word]) -> None:
+        begin(cpu, operands["operand length"])
+        plain.advance(cpu, operands)
+
+    return attrs.evolve(
+        cast("Machine[SvmIa32]", plain),
+        name="ia32-amd-v",
+        title="IA-32 with SVM: host and guest mode",
+        state=SvmIa32,
+        supervisor=lambda state: (state.guest_mode == 0) & (state.cpl == 0),
+        user=lambda state: (state.guest_mode == 1) & (state.cpl == 3),
+        advance=advance,
+        techniques={},
+        notes=(
+            *plain.notes,
+            "VMRUN, SKINIT; virtual VMLOAD and VMSAVE",
+            "paged real mode; blocking by NMI; MOV CR8 with a LOCK prefix",
+            "nested paging but for what it changes for instructions; the PAUSE filter",
+        ),
+        instructions=instructions,
+    )
