@@ -1,8 +1,9 @@
 """Guest and VMM under AMD-V with the intercepts left open: symbols of what the VMM has, a bit each.
 
-Of the exceptions #GP alone is open: in a guest EFER.SVME is 1, so that SVM's own instructions raise it where a
-processor without SVM raises #UD.  To intercept others could only help.  The permissions maps either cover whatever
-the VMM owns, or nothing of it; the MSR permissions map separately for reads and for writes.
+Of the exceptions two are open.  In a guest EFER.SVME is 1, so that SVM's own instructions raise #GP where a processor
+without SVM raises #UD; and the intercepts of debug registers come after the #DB of DR7.GD, which may be the VMM's.  To
+intercept others could only help.  The permissions maps either cover whatever the VMM owns, or nothing of it; the MSR
+permissions map separately for reads and for writes.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ WORDS: Final = {
 
 CONTROLS: Final = (
     *(f"{word}.{name}" for word, kind in WORDS.items() for name, _ in kind.fields()),
+    "exceptions.db",
     "exceptions.gp",
 )
+GENERAL_DETECT: Final = "dr7.gd"
+"""What the VMM's own DR7 has while the guest runs: nobody chooses it for the guest's sake."""
 COVERS: Final = ("iopm", "msrpm_read", "msrpm_write")
 """Permissions maps, 1 where they cover whatever the VMM owns, 0 where they cover nothing of it."""
 
@@ -102,7 +106,9 @@ def arrange(owned: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) 
         target=target,
     )
     constant = {"exceptions": 0, "full_maps": 0, "guest_mode": 1, "gif": 1}
-    private = SvmIa32.symbolic(PRIVATE).with_changes({**constant, **{name: knob[name] for name in CONTROLS}})
+    private = SvmIa32.symbolic(PRIVATE).with_changes(
+        {**constant, **{name: knob[name] for name in (*CONTROLS, GENERAL_DETECT)}}
+    )
     private = private.with_changes({"cr0.pe": 1, "eflags.vm": 0})
     return Arrangement(
         technique,

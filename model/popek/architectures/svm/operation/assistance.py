@@ -14,11 +14,13 @@ from popek.kernel.words import Word
 
 from ...ia32.state import Ia32
 from ..vmcb import exit_codes
-from .arrangement import CONTROLS, COVERS, arrange
+from .arrangement import CONTROLS, COVERS, GENERAL_DETECT, WORDS, arrange
 from .exits import CR_READ, CR_WRITE, CR_WRITE_TRAP, DR_READ, DR_WRITE, EXCEPTION, VM_EXIT
 from .instructions import EFER_SVME
 from .machine import SOURCE, build
 from .ownership import EVERYTHING, OWNABLE, TOUCHES, Profile, profile
+from .processor import processor
+from .settings import hypervisors, read, written
 from .state import SvmIa32
 from .technique import hardware
 
@@ -103,6 +105,29 @@ def _before() -> Machine[Ia32]:
     return ia32.build()
 
 
+@cache
+def governed_forms() -> tuple[str, ...]:
+    """The forms that leave a plain guest at CPL 0 whose VMM intercepts all that it can but exceptions.
+
+    Far transfers leave it for task switches alone; INT3, INTO and BOUND by exceptions.
+    """
+    found = []
+    every = {
+        word: (1 << SvmIa32.reset()[word].width) - 1 for word in (*WORDS, "full_maps") if word != "enables"
+    }
+    start = plain()[1].with_changes({**every, "cr4.osxsave": 1})
+    for form, instruction in machine().instructions.items():
+        parts = {
+            name: Word(width, operand.kind.first.get(part, 0))
+            for operand in instruction.inputs
+            for part, (name, width) in zip(operand.kind.parts, operand.part_names(), strict=True)
+        }
+        outcome = machine().step(instruction, start, parts)
+        if isinstance(outcome, Trap) and outcome.vector is VM_EXIT:
+            found.append(form)
+    return tuple(found)
+
+
 SVM: Final = Assistance[SvmIa32](
     "svm",
     "IA-32 with AMD-V",
@@ -112,6 +137,9 @@ SVM: Final = Assistance[SvmIa32](
     controls=(
         *(Control[SvmIa32](name, name.replace(".", " ").replace("_", " "), leaf=name) for name in CONTROLS),
         *(Control[SvmIa32](name, f"{name} is 1 for whatever the VMM owns") for name in COVERS),
+        Control(
+            GENERAL_DETECT, "the VMM's DR7 detects accesses to debug registers", GENERAL_DETECT, chosen=False
+        ),
     ),
     ownable=OWNABLE,
     everything=EVERYTHING,
@@ -121,11 +149,17 @@ SVM: Final = Assistance[SvmIa32](
     modes=MODES,
     is_exit=lambda trap: trap.vector is VM_EXIT,
     report=_report,
+    governed=governed_forms,
     told_apart=lambda mnemonic: " CR" in mnemonic or " DR" in mnemonic,
     plain=plain,
     zero=("iopm", "msrpm"),
     cover=COVERS,
     necessities=necessities,
+    processor=processor,
+    configurations=hypervisors,
+    read=read,
+    written=written,
+    circumstances={GENERAL_DETECT: 0},
     source=SOURCE,
 )
 

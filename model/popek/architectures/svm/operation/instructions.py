@@ -1,7 +1,7 @@
 """VMRUN VMLOAD VMSAVE VMMCALL STGI CLGI INVLPGA SKINIT, and RDMSR and WRMSR of SVM's registers (AMD64 APM vol. 3).
 
 In guest mode and not intercepted, VMLOAD and VMSAVE reach physical memory, not the guest's: that is for the VMM to
-prevent, or for the processor where it virtualizes them, which is not modelled.
+prevent, or for the processor where it virtualizes them.  The guest's physical memory is the memory of the model.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from popek.architectures.x86.msrs import (
     IA32_SYSENTER_ESP,
 )
 from popek.architectures.x86.state import Segment
+from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat
 
 from ...ia32.msrs import EFER_NXE
-from ...ia32.state import EAX, ECX, EDX
+from ...ia32.state import EAX, EBP, EBX, ECX, EDI, EDX, ESI, ESP
 from .state import SvmIa32
 
 EFER_SVME: Final = 1 << 12
@@ -72,8 +73,7 @@ def vmload(cpu: SvmIa32) -> None:
     _enabled(cpu)
     address = _vmcb(cpu)
     cpu.interception.late(cpu, "VMLOAD")
-    _physical(cpu)
-    memory = cpu.host_memory
+    memory = _reached(cpu)
     for name, offset in _SEGMENTS.items():
         segment: Segment = getattr(cpu, name)
         place = address + offset
@@ -91,8 +91,7 @@ def vmsave(cpu: SvmIa32) -> None:
     _enabled(cpu)
     address = _vmcb(cpu)
     cpu.interception.late(cpu, "VMSAVE")
-    _physical(cpu)
-    memory = cpu.host_memory
+    memory = _reached(cpu)
     for name, offset in _SEGMENTS.items():
         segment: Segment = getattr(cpu, name)
         place = address + offset
@@ -102,13 +101,15 @@ def vmsave(cpu: SvmIa32) -> None:
         memory = memory.store_little_endian(place + 8, segment.base.zero_extend(64))
     for number, offset in _MSRS.items():
         memory = memory.store_little_endian(address + offset, cpu.msr.load(Word(32, number)))
-    cpu.host_memory = memory
-
-
-def _physical(cpu: SvmIa32) -> None:
-    """Physical memory it is, unless the processor virtualizes VMLOAD and VMSAVE in a guest."""
     if cpu.guest_mode & cpu.enables.virtual_vmload_vmsave:
-        raise NotModelledError("virtual VMLOAD and VMSAVE")
+        cpu.memory = memory
+    else:
+        cpu.host_memory = memory
+
+
+def _reached(cpu: SvmIa32) -> Memory:
+    """Physical memory; the guest's own where the processor virtualizes VMLOAD and VMSAVE."""
+    return cpu.memory if cpu.guest_mode & cpu.enables.virtual_vmload_vmsave else cpu.host_memory
 
 
 def _packed(rights: Word) -> Word:
@@ -143,10 +144,39 @@ def invlpga(cpu: SvmIa32) -> None:
 
 
 def skinit(cpu: SvmIa32) -> None:
-    """Start a secure loader: not modelled but for its intercept."""
+    """Start the secure loader at EAX, 64 KiB of physical memory: the state is as after INIT, and GIF is 0.
+
+    What it does to the TPM, to devices and to other processors is outside the model.
+    """
     _enabled(cpu)
     cpu.interception.late(cpu, "SKINIT")
-    raise NotModelledError("secure initialization")
+    base = cpu.gpr[EAX] & 0xFFFF0000
+    entry = cpu.host_memory.load_little_endian(base, 2)
+    fresh = type(cpu).reset()
+    for name in (
+        "cr0",
+        "cr2",
+        "cr3",
+        "cr4",
+        "eflags",
+        "dr6",
+        "dr7",
+        *_SEGMENTS,
+        "cs",
+        "ss",
+        "ds",
+        "es",
+        "gdtr",
+        "idtr",
+    ):
+        for slot in (s.name for s in type(cpu).layout if s.name == name or s.name.startswith(f"{name}.")):
+            cpu[slot] = fresh[slot]
+    for number in (ECX, EDX, EBX, EBP, ESI, EDI):
+        cpu.gpr[number] = Word(32, 0)
+    cpu.gpr[EAX], cpu.gpr[ESP] = base, base + 0x10000
+    cpu.eip = base + entry.zero_extend(32)
+    cpu.msr = cpu.msr.store(Word(32, IA32_EFER), Word(64, 0))
+    cpu.gif = Word(1, 0)
 
 
 INSTRUCTIONS: Final[dict[str, Callable[[SvmIa32], None]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import attrs
 
@@ -22,6 +22,10 @@ from .state import SvmIa32, begin
 SvmIa32.interception = GuestMode()
 
 SOURCE = "AMD64 APM vol. 2, chapter 15; vol. 3"
+
+
+WITH_EXCEPTIONS: Final = (*INSTRUCTIONS, "MOV to DR", "MOV from DR")
+"""Mnemonics whose exceptions tell the guest of the VMM unless the VMM gets them."""
 
 
 def _monitored(semantics: Callable[..., None]) -> Callable[..., None]:
@@ -52,7 +56,7 @@ def build(*, exceptions: bool = True) -> Machine[SvmIa32]:
     """IA-32 with SVM, in the host or in a guest.
 
     Args:
-        exceptions: False where no exception is intercepted but those of SVM's instructions: half as many paths.
+        exceptions: False where no exception is intercepted but those of `WITH_EXCEPTIONS`: half as many paths.
     """
     plain = ia32.build()
     instructions = dict(plain.instructions)
@@ -60,7 +64,9 @@ def build(*, exceptions: bool = True) -> Machine[SvmIa32]:
         instructions[form] = attrs.evolve(instructions[form], semantics=semantics, source=SOURCE)
     for form, own in (("RDMSR", read_msr), ("WRMSR", write_msr)):
         instructions[form] = _with_own_msrs(instructions[form], own)
-    for form in instructions if exceptions else INSTRUCTIONS:
+    for form in instructions:
+        if not exceptions and instructions[form].mnemonic not in WITH_EXCEPTIONS:
+            continue
         semantics = _monitored(instructions[form].semantics)
         instructions[form] = attrs.evolve(instructions[form], semantics=semantics)
 
@@ -79,7 +85,7 @@ def build(*, exceptions: bool = True) -> Machine[SvmIa32]:
         techniques={},
         notes=(
             *plain.notes,
-            "VMRUN, SKINIT; virtual VMLOAD and VMSAVE",
+            "VMRUN; of SKINIT what it does beyond the processor",
             "paged real mode; blocking by NMI; MOV CR8 with a LOCK prefix",
             "nested paging but for what it changes for instructions; the PAUSE filter",
         ),

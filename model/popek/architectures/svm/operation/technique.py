@@ -36,7 +36,7 @@ USUAL: Final = frozenset(
         *(f"vector4.{name}" for name in (
             "vmrun", "vmmcall", "vmload", "vmsave", "stgi", "clgi", "skinit", "wbinvd", "monitor", "mwait",
         )),
-        *("enables.nested_paging", "enables.v_intr_masking", "exceptions.gp"),
+        *("enables.nested_paging", "enables.v_intr_masking", "exceptions.db", "exceptions.gp"),
     )
 )  # fmt: skip
 """What a VMM sets that has nested paging and owns everything it can."""
