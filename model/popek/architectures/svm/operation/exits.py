@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from popek.architectures.x86.exceptions import BP, BR, OF, PF
 from popek.kernel.outcome import Fault, Vector
-from popek.kernel.words import Word
+from popek.kernel.words import Word, ite
 
 from .state import SvmIa32
 
@@ -51,7 +51,8 @@ def exit_of(
     cpu._words.update(cpu._start._words)
     cpu._memories.update(cpu._start._memories)
     _tell(cpu, code, _wide(info1), _wide(info2))
-    cpu.exit_next_rip = cpu._next.zero_extend(64) if next_rip else Word(64, 0)
+    told = cpu.features.next_rip_save & Word(1, int(next_rip))
+    cpu.exit_next_rip = ite(told, cpu._next.zero_extend(64), Word(64, 0))
     if cpu._vectoring is not None:
         kind, vector = cpu._vectoring
         cpu.exit_int_info = Word(64, VALID | kind << 8) | vector.zero_extend(64)
@@ -67,6 +68,11 @@ def trap_like_exit_of(cpu: SvmIa32, code: int) -> NoReturn:
     _tell(cpu, code, Word(64, 0), Word(64, 0))
     cpu.exit_next_rip = Word(64, 0)
     raise Fault(VM_EXIT, code, keeps=True)
+
+
+def assisted(cpu: SvmIa32, information: Word) -> Word:
+    """Information that only a processor with decode assists gives (64 bits)."""
+    return ite(cpu.features.decode_assists, information.zero_extend(64), Word(64, 0))
 
 
 def _wide(value: Word | int) -> Word:

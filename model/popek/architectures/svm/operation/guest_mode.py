@@ -25,6 +25,7 @@ from .exits import (
     MSR,
     SOFTWARE_INTERRUPT,
     TASK_SWITCH,
+    assisted,
     exit_of,
     exit_of_software_exception,
 )
@@ -74,18 +75,18 @@ class GuestMode(Interception[Ia32]):
         """By the register; SMSW is a read of CR0 that is no MOV."""
         cpu = _svm(cpu)
         if cpu.guest_mode & cpu[f"cr_read.cr{number}"]:
-            exit_of(cpu, CR_READ + number, _moved(register))
+            exit_of(cpu, CR_READ + number, _moved(cpu, register))
         return super().read_control_register(cpu, number, register)
 
     def control_register_accepted(self, cpu: Ia32, number: int, register: Word, value: Word) -> None:
         """By the register; of CR0 also by the bits that change."""
         cpu = _svm(cpu)
         if cpu.guest_mode & cpu[f"cr_write.cr{number}"]:
-            exit_of(cpu, CR_WRITE + number, _moved(register))
+            exit_of(cpu, CR_WRITE + number, _moved(cpu, register))
         if number == 0:
             changes = (cpu.cr0.value ^ value) & SELECTIVE != 0
             if cpu.guest_mode & cpu.vector3.cr0_sel_write & changes:
-                exit_of(cpu, CR0_SEL_WRITE, _moved(register))
+                exit_of(cpu, CR0_SEL_WRITE, _moved(cpu, register))
 
     def clear_task_switched(self, cpu: Ia32) -> Word:
         """A write of CR0 that changes TS alone."""
@@ -98,7 +99,7 @@ class GuestMode(Interception[Ia32]):
         """By the register as the instruction names it."""
         cpu = _svm(cpu)
         if cpu.guest_mode & cpu[f"dr_{'write' if write else 'read'}.dr{number}"]:
-            exit_of(cpu, (DR_WRITE if write else DR_READ) + number, register.zero_extend(4))
+            exit_of(cpu, (DR_WRITE if write else DR_READ) + number, assisted(cpu, register))
 
     def port(self, cpu: Ia32, access: PortAccess) -> None:
         """Bit by bit of the I/O permissions map, which goes on behind the last port."""
@@ -106,7 +107,7 @@ class GuestMode(Interception[Ia32]):
         first = access.port.zero_extend(17)
         marked = any_of(cpu.iopm.load(first + n) for n in range(access.size // 8))
         if cpu.guest_mode & cpu.vector3.ioio_prot & (cpu.full_maps.iopm | marked):
-            exit_of(cpu, IOIO, _io_access(access), cpu._next)
+            exit_of(cpu, IOIO, _io_access(cpu, access), cpu._next)
 
     def msr(self, cpu: Ia32, *, write: bool) -> None:
         """Bit by bit of the MSR permissions map; for MSRs that it does not list, always."""
@@ -153,7 +154,7 @@ def _intercept(cpu: SvmIa32, name: str, when: When, information: Word) -> None:
     """Leave where the VMCB intercepts an instruction that is at the place where the intercept is checked."""
     intercept = intercepts().get(name)
     if intercept is not None and intercept.when == when and cpu.guest_mode & cpu[intercept.control]:
-        exit_of(cpu, intercept.code, information)
+        exit_of(cpu, intercept.code, assisted(cpu, information))
 
 
 def msr_marked(cpu: SvmIa32, number: Word, *, write: bool) -> Word:
@@ -169,9 +170,9 @@ def msr_marked(cpu: SvmIa32, number: Word, *, write: bool) -> Word:
 # -- EXITINFO1 and EXITINFO2 ---------------------------------------------------------------------------
 
 
-def _moved(register: Word | None) -> Word:
+def _moved(cpu: SvmIa32, register: Word | None) -> Word:
     """MOV and the general register, with decode assists; nothing for LMSW, SMSW and CLTS."""
-    return Word(64, 0) if register is None else Word(64, MOV_CR) | register.zero_extend(64)
+    return Word(64, 0) if register is None else assisted(cpu, Word(64, MOV_CR) | register.zero_extend(64))
 
 
 def _information(cpu: Ia32, name: str, memory: MemoryOperand | None) -> Word:
@@ -181,10 +182,12 @@ def _information(cpu: Ia32, name: str, memory: MemoryOperand | None) -> Word:
     return Word(64, 0)
 
 
-def _io_access(access: PortAccess) -> Word:
-    """Port, segment, address size (32 bits), operand size, REP, string, direction."""
+def _io_access(cpu: SvmIa32, access: PortAccess) -> Word:
+    """Port, segment (with decode assists), address size (32 bits), operand size, REP, string, direction."""
     string = access.memory is not None
-    segment = access.memory.segment if access.memory is not None and access.write else Word(3, 0)
+    segment = Word(3, 0)
+    if access.memory is not None and access.write:
+        segment = assisted(cpu, access.memory.segment)[2:0]
     size = Word(3, {8: 1, 16: 2, 32: 4}[access.size])
     flags = Word(4, (not access.write) | string << 2 | access.repeated << 3)
     return concat(access.port, Word(3, 0), segment, Word(3, 2), size, flags)

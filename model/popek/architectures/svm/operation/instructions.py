@@ -143,6 +143,12 @@ def invlpga(cpu: SvmIa32) -> None:
     cpu.tlb_stale = Word(1, 0)
 
 
+_RESET: Final = (
+    *("cr0", "cr2", "cr3", "cr4", "eflags", "dr6", "dr7", "cs", "ss", "ds", "es", "gdtr", "idtr"),
+    *_SEGMENTS,
+)
+
+
 def skinit(cpu: SvmIa32) -> None:
     """Start the secure loader at EAX, 64 KiB of physical memory: the state is as after INIT, and GIF is 0.
 

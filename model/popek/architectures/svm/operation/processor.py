@@ -1,4 +1,4 @@
-"""Which combinations of the controls a processor has: its features, and what VMRUN checks of the VMCB's control area."""
+"""Which combinations of the controls a processor has: its features, and what VMRUN checks of the control area."""
 
 from __future__ import annotations
 

@@ -152,6 +152,13 @@ class FullMaps(Register):
     msrpm = bit(1)
 
 
+class Features(Register):
+    """What a processor tells of an exit (CPUID 8000000AH EDX)."""
+
+    next_rip_save = bit(0)
+    decode_assists = bit(1)
+
+
 class SvmIa32(Ia32):
     """A processor with SVM, and the VMCB of the guest that it runs."""
 
@@ -175,6 +182,7 @@ class SvmIa32(Ia32):
     full_maps = register(FullMaps, 2, role=RESOURCE)
     host_memory = memory(address=32, cell=8, role=RESOURCE)  # physical memory, as VMLOAD and VMSAVE see it
 
+    features = register(Features, 2, role=RESOURCE, reset=3)
     exit_code = word(64, role=Role.HIDDEN)
     exit_info1 = word(64, role=Role.HIDDEN)
     exit_info2 = word(64, role=Role.HIDDEN)
