@@ -26,6 +26,8 @@ from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
 from popek.architectures.riscv import paged as rv64_paged
 from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
+from popek.architectures.svm.operation.assistance import governed_forms as governed_by_svm
+from popek.architectures.svm.operation.technique import hardware as ia32_svm
 from popek.architectures.vtx.operation.assistance import governed_forms
 from popek.architectures.x86 import registers
 from popek.architectures.x86.registers import (
@@ -51,12 +53,14 @@ from popek.solving.solver import Model
 
 
 def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:
-    """The forms of a machine; of IA-32 with VMX those that VMX has a say in, for the others are IA-32's.
+    """The forms of a machine; of IA-32 with VMX or SVM those that it has a say in, for the others are IA-32's.
 
     Of the far transfers, which exit for task switches alone, two stand for all.
     """
     if name == "ia32-vt-x":
         return [*governed_forms(), "JMP ptr16:32", "INT imm8"]
+    if name == "ia32-svm":
+        return [*governed_by_svm(), "JMP ptr16:32", "INT3"]
     return list(WALKED.get(name) or make().instructions)
 
 
@@ -70,6 +74,7 @@ WALKED = {
 MAKERS: Mapping[str, Callable[[], Machine[Any]]] = {
     **makers(),
     "ia32-paged": ia32_paged.build,
+    "ia32-svm": ia32_svm,
     "rv64-paged": rv64_paged.build,
     "x86-64-paged": x86_64_paged.build,
 }
@@ -376,6 +381,13 @@ def _mend_protected(cpu: Any) -> None:
             rights.type = rights.type | ((rights.type >> 3) << 1)  # code that is readable
 
 
+def _mend_svm(cpu: Any) -> None:
+    _mend_ia32(cpu)
+    cpu.cr0 = cpu.cr0.value & 0xE005003F
+    if cpu.cr0.nw:
+        cpu.cr0.cd = 1
+
+
 def _mend_vmx(cpu: Any) -> None:
     _mend_ia32(cpu)
     cpu.cr0 = cpu.cr0.value & 0xE005003F
@@ -510,6 +522,7 @@ def _mend_paged_rv64(cpu: Any) -> None:
 MENDERS: Mapping[str, Callable[[Any], None]] = {
     "ia32": _mend_ia32,
     "ia32-paged": _mend_paged_ia32,
+    "ia32-svm": _mend_svm,
     "ia32-vt-x": _mend_vmx,
     "ia64": _mend_ia64,
     "pdp10-ka10": _mend_ka10,

@@ -13,6 +13,7 @@ from .wording import counted
 
 if TYPE_CHECKING:
     from popek.emulators.differential import DifftestReport
+    from popek.emulators.guest_mode.compare import Report as SvmReport
     from popek.emulators.non_root.compare import Report
 
 
@@ -50,7 +51,7 @@ def instructions(found: DifftestReport[Any]) -> RenderableType:
     return Group(*parts)
 
 
-def non_root(found: Report) -> RenderableType:
+def non_root(found: Report | SvmReport) -> RenderableType:
     """How the steps of the guest ended, what known deviations explain, and every unexplained difference."""
     kinds = {"exits": 0, "completed": 0, "exceptions in the guest": 0}
     for outcome, count in found.outcomes.items():

@@ -23,7 +23,8 @@ def _assistance() -> Assistance[SvmIa32]:
     return SVM
 
 
-MACHINES = {"ia32-svm": _today}
+# A machine of the same instructions, which lists leave out.
+VARIANTS = {"ia32-svm": _today}
 # The machine whose hardware runs the guests of a machine under a technique.
 ASSISTED = {("ia32", "svm"): "ia32-svm"}
 ASSISTANCES = {"svm": _assistance}

@@ -26,10 +26,13 @@ from .harness import IOPM, MSRPM, PAGE_DIRECTORY, PAGE_TABLE
 
 NW, CD, PG, VMXE, PAE, SMEP, SMAP = 1 << 29, 1 << 30, 1 << 31, 1 << 13, 1 << 5, 1 << 20, 1 << 21
 ALWAYS: Final = (
-    "vector3.hlt", "vector3.shutdown", "vector4.vmrun", "vector4.vmmcall", "vector4.vmload", "vector4.vmsave",
-    "vector4.skinit",
+    "vector3.hlt", "vector3.shutdown", "vector3.task_switch", "vector4.vmrun", "vector4.vmmcall", "vector4.vmload",
+    "vector4.vmsave", "vector4.skinit",
 )  # fmt: skip
-"""What every VMCB intercepts, lest the guest does not come back or reaches the harness, or the emulator gives up."""
+"""What every VMCB intercepts, lest the guest does not come back or reaches the harness, or the emulator gives up.
+
+The model has no task switches, and the tasks that the gates of #DF and #TS lead to have no page tables.
+"""
 
 WORDS: Final = ("CR_INTERCEPTS", "DR_INTERCEPTS", "INTERCEPTS_3", "INTERCEPTS_4", "INTERCEPTS_5")
 _GPR = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
@@ -119,7 +122,7 @@ def _adapt(
     if instruction.form == "MOV CR0, r32" and rng.random() < 0.9:
         value = value | PG if paging else value & ~PG
     elif instruction.form == "MOV CR4, r32":
-        value &= has & ~unwanted if rng.random() < 0.9 else 0xFFFF_FFFF
+        value &= ~unwanted & (has if rng.random() < 0.9 else 0xFFFF_FFFF)
     elif instruction.form == "MOV CR3, r32" and paging:
         value = PAGE_DIRECTORY | rng.choice((0, 8, 0x10, 0x18))
     registers[name] = value

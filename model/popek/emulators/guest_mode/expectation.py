@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from popek.architectures.ia32.state import ESP
 from popek.architectures.svm.operation import machine as svm
 from popek.architectures.svm.operation.exits import VM_EXIT
 from popek.architectures.svm.operation.instructions import EFER_SVME, VM_HSAVE_PA
@@ -215,6 +216,7 @@ def predict(
         raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
     if instruction.mnemonic in LACKING:
         raise OutsideError(f"{instruction.mnemonic}, which the emulated processor does not have")
+    _check_return(instruction, state)
     widths = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
     parts = {name: Word(width, operands[name]) for name, width in widths.items()}
     asked = Asked()
@@ -225,6 +227,16 @@ def predict(
     predicted = _prediction(instruction, state, outcome, parts, set(asked.names))
     undefined = [name for name in asked.names if "page-fault address" not in name]
     return _without_undefined(machine, instruction, state, parts, undefined, predicted)
+
+
+def _check_return(instruction: Instruction, state: SvmIa32) -> None:
+    """An emulator whose guest is in virtual-8086 mode when it is left gives up."""
+    if instruction.form != "IRETD" or int(state.cpl) != 0:
+        return
+    pointer = int(state.gpr[ESP]) & (0xFFFF_FFFF if state.ss.rights.db else 0xFFFF)
+    image = state.memory.load_little_endian(Word(32, int(state.ss.base) + pointer + 8 & 0xFFFF_FFFF), 4)
+    if int(image) >> 17 & 1:
+        raise OutsideError("IRETD with VM in the image of EFLAGS")
 
 
 def _check_msrs(instruction: Instruction, state: SvmIa32, outcome: Next[SvmIa32] | Trap[SvmIa32]) -> None:

@@ -207,8 +207,11 @@ run_guest:
         mov ecx, 0x2A0
         call put_bytes
 
-        mov esi, [VMCB + 0x428]         ; SS base and rSP
-        add esi, [VMCB + 0x5D8]
+        mov esi, [VMCB + 0x5D8]         ; rSP, as wide as the stack is
+        test word [VMCB + 0x422], 1 << 10
+        jnz .wide
+        movzx esi, si
+.wide:  add esi, [VMCB + 0x428]         ; SS base
         cmp esi, 0x40000                ; beyond the arena everything is one page
         jb .stack
         and esi, 0xFFF

@@ -19,7 +19,7 @@ from popek.kernel.outcome import Next
 from popek.kernel.words import Word
 
 from .cases import Case
-from .deviations import Found, explain
+from .deviations import Found, explain, has_next_rip_of_its_own
 from .expectation import EXIT_FIELDS, MSR_FIELDS, SEGMENTS, Prediction, svm_machine
 from .harness import GuestResult, GuestStep
 
@@ -214,6 +214,8 @@ def _explained(
     ready: Ready, observed: Observed, result: GuestResult, registers: Mapping[str, int], differing: set[str]
 ) -> str | None:
     """The known deviation that explains a difference: one of SVM, or one of bare IA-32 beneath it."""
+    if has_next_rip_of_its_own(ready.predicted.information) and len(differing) > 1:
+        differing = differing - {"exit_next_rip"}  # known, and not what is to be explained
     found = Found(
         ready.case, ready.state, ready.predicted.kind, ready.predicted.information, ready.predicted.expected,
         result, observed.kind, observed.vector, frozenset(differing),
