@@ -7,16 +7,11 @@ from popek.architectures.x86.descriptors import (
     BUSY_TSS_32,
     TSS_16,
     TSS_32,
-    check_stack_segment,
     error_code,
     fetch_descriptor,
-    is_null,
-    load_data_segment,
-    load_null,
-    load_stack_segment,
+    load_protected_segment_register,
 )
 from popek.architectures.x86.exceptions import GP, NP, TS, UD
-from popek.architectures.x86.registers import SS_
 from popek.architectures.x86.state import Segment
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, ite
@@ -40,21 +35,12 @@ def load_segment_register(cpu: Ia32, number: Word, selector: Word) -> None:
     """MOV, POP and L?S: load SS, DS, ES, FS or GS (SDM vol. 2B, MOV).
 
     Raises:
-        Fault: SS: #GP(0) null, #GP(selector), #SS(selector) not present.
-            Others: #GP(selector), #NP(selector) not present; null is accepted.
+        Fault: in protected mode, as `load_protected_segment_register`.
     """
     if not cpu.protected:
         load_real_segment(cpu.segment(number), selector)
         return
-    if number == SS_:
-        descriptor = check_stack_segment(cpu, selector, cpu.cpl, vector=GP, null_vector=GP)
-        load_stack_segment(cpu, selector, descriptor)
-        return
-    segment = cpu.segment(number)
-    if is_null(selector):
-        load_null(segment, selector)
-        return
-    load_data_segment(cpu, segment, selector)
+    load_protected_segment_register(cpu, number, selector)
 
 
 def check_new_tss(cpu: Ia32, selector: Word, *, returning: bool) -> None:

@@ -54,7 +54,7 @@ class Case:
         barred: pages of the arena by number, and the bits that their entries lack: 1 present, 2 writable, 4 user.
     """
 
-    guest: ia32_cases.Case
+    guest: ia32_cases.Ia32Case
     paging: bool = True
     nested: bool = False
     controls: Mapping[str, int] = attrs.field(factory=dict)
@@ -100,7 +100,7 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random, model: s
 
 def _adapt(
     instruction: Instruction,
-    guest: ia32_cases.Case,
+    guest: ia32_cases.Ia32Case,
     registers: dict[str, int],
     paging: bool,
     rng: random.Random,
@@ -140,7 +140,7 @@ def _landing(instruction: Instruction, controls: dict[str, int], rng: random.Ran
         controls["EXCEPTION_INTERCEPTS"] |= 1 << 6
 
 
-def _iopm(guest: ia32_cases.Case, rng: random.Random) -> list[tuple[int, bytes]]:
+def _iopm(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[int, bytes]]:
     """A bit at one of the ports of the case, or beside it, also behind the last one."""
     ports = [guest.registers.get("edx", 0) & 0xFFFF]
     if "operand imm8" in guest.operands:
@@ -154,7 +154,7 @@ def _iopm(guest: ia32_cases.Case, rng: random.Random) -> list[tuple[int, bytes]]
     return [(at, bytes([value])) for at, value in found.items()]
 
 
-def _msrpm(guest: ia32_cases.Case, rng: random.Random) -> list[tuple[int, bytes]]:
+def _msrpm(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[int, bytes]]:
     """The bits of the case's MSR, and of the ones beside it."""
     number = guest.registers.get("ecx", 0)
     for index, base in enumerate(MSR_RANGES):

@@ -16,7 +16,7 @@ from ...ia32.state import Ia32
 from ..vmcb import exit_codes
 from .arrangement import CONTROLS, COVERS, GENERAL_DETECT, WORDS, arrange
 from .exits import CR_READ, CR_WRITE, CR_WRITE_TRAP, DR_READ, DR_WRITE, EXCEPTION, VM_EXIT
-from .instructions import EFER_SVME
+from .guest_mode import EFER_SVME
 from .machine import SOURCE, build
 from .ownership import EVERYTHING, OWNABLE, TOUCHES, Profile, profile
 from .processor import processor

@@ -10,10 +10,12 @@ from typing import Final
 from popek.architectures.x86.access import MemoryOperand
 from popek.architectures.x86.descriptors import TASK_GATE, Descriptor
 from popek.architectures.x86.interception import Interception, PortAccess
+from popek.architectures.x86.msrs import IA32_EFER
 from popek.kernel.words import FALSE, Word, any_of, concat, ite
 
 from ...ia32.access import supervisor_load
 from ...ia32.descriptors import check_new_tss
+from ...ia32.msrs import EFER_NXE
 from ...ia32.state import ECX, Ia32
 from .exits import (
     CR0_SEL_WRITE,
@@ -40,6 +42,9 @@ SELECTIVE: Final = 0xFFFFFFF5
 
 MSR_RANGES: Final = (0x00000000, 0xC0000000, 0xC0010000)
 """Where the ranges of the MSR permissions map begin, 2000H MSRs each; an MSR of none always leaves."""
+
+EFER_SVME: Final = 1 << 12
+VM_HSAVE_PA: Final = 0xC0010117
 
 
 class GuestMode(Interception[Ia32]):
@@ -114,6 +119,20 @@ class GuestMode(Interception[Ia32]):
         cpu = _svm(cpu)
         if cpu.guest_mode & cpu.vector3.msr_prot & msr_marked(cpu, cpu.gpr[ECX], write=write):
             exit_of(cpu, MSR, int(write))
+
+    def has_msr(self, cpu: Ia32, number: Word, stored: Word) -> Word:
+        """VM_HSAVE_PA, too."""
+        return stored | (number == VM_HSAVE_PA)
+
+    def takes_msr(self, cpu: Ia32, number: Word, value: Word, accepted: Word) -> Word:
+        """EFER has SVME, too; the host-save area is a page of physical memory.
+
+        What a guest does after it cleared EFER.SVME is undefined (APM vol. 2, "Extended Feature Enable Register"): a
+        VMM owns that bit, so it is harmed at once.
+        """
+        efer = (value & ((EFER_NXE | EFER_SVME) ^ ((1 << 64) - 1))) == 0
+        page = (value[11:0] == 0) & (value[63:40] == 0)
+        return ite(number == IA32_EFER, efer, ite(number == VM_HSAVE_PA, page, accepted))
 
     def time_stamp(self, cpu: Ia32) -> Word:
         """With the offset of the VMCB."""

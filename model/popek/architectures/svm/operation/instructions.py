@@ -1,4 +1,4 @@
-"""VMRUN VMLOAD VMSAVE VMMCALL STGI CLGI INVLPGA SKINIT, and RDMSR and WRMSR of SVM's registers (AMD64 APM vol. 3).
+"""VMRUN VMLOAD VMSAVE VMMCALL STGI CLGI INVLPGA SKINIT (AMD64 APM vol. 3).
 
 In guest mode and not intercepted, VMLOAD and VMSAVE reach physical memory, not the guest's: that is for the VMM to
 prevent, or for the processor where it virtualizes them.  The guest's physical memory is the memory of the model.
@@ -22,12 +22,8 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat
 
-from ...ia32.msrs import EFER_NXE
 from ...ia32.state import EAX, EBP, EBX, ECX, EDI, EDX, ESI, ESP
 from .state import SvmIa32
-
-EFER_SVME: Final = 1 << 12
-VM_HSAVE_PA: Final = 0xC0010117
 
 # Offsets in the VMCB of what VMLOAD and VMSAVE move (APM vol. 2, appendix B); KernelGsBase, STAR, LSTAR, CSTAR and
 # SFMASK, which they move as well, are of 64-bit mode.
@@ -196,33 +192,3 @@ INSTRUCTIONS: Final[dict[str, Callable[[SvmIa32], None]]] = {
     "SKINIT": skinit,
 }
 """The semantics by form."""
-
-
-def of_svm(cpu: SvmIa32) -> Word:
-    """Whether ECX names an MSR that SVM adds or adds bits to (width 1)."""
-    return cpu.gpr[ECX].isin((IA32_EFER, VM_HSAVE_PA))
-
-
-def read_msr(cpu: SvmIa32) -> None:
-    """RDMSR of such a register."""
-    privileged(cpu)
-    cpu.interception.msr(cpu, write=False)
-    value = cpu.msr.load(cpu.gpr[ECX])
-    cpu.gpr[EDX], cpu.gpr[EAX] = value[63:32], value[31:0]
-
-
-def write_msr(cpu: SvmIa32) -> None:
-    """WRMSR of such a register; #GP(0) for reserved bits, and for a host-save area that is not aligned.
-
-    What a guest does after it cleared EFER.SVME is undefined (APM vol. 2, "Extended Feature Enable Register"): a VMM
-    owns that bit, so it is harmed at once.
-    """
-    privileged(cpu)
-    cpu.interception.msr(cpu, write=True)
-    number, value = cpu.gpr[ECX], concat(cpu.gpr[EDX], cpu.gpr[EAX])
-    if number == IA32_EFER:
-        if (value & ((EFER_NXE | EFER_SVME) ^ ((1 << 64) - 1))) != 0:
-            raise Fault(GP, 0)
-    elif (value[11:0] != 0) | (value[63:40] != 0):
-        raise Fault(GP, 0)
-    cpu.msr = cpu.msr.store(number, value)

@@ -8,7 +8,6 @@ from typing import Any, Final, cast
 
 import attrs
 
-from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
@@ -16,7 +15,7 @@ from popek.kernel.words import Word
 from ...ia32 import machine as ia32
 from .exits import exit_of_exception
 from .guest_mode import GuestMode
-from .instructions import INSTRUCTIONS, of_svm, read_msr, write_msr
+from .instructions import INSTRUCTIONS
 from .state import SvmIa32, begin
 
 SvmIa32.interception = GuestMode()
@@ -42,16 +41,6 @@ def _monitored(semantics: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _with_own_msrs(instruction: Instruction, own: Callable[[SvmIa32], None]) -> Instruction:
-    """RDMSR or WRMSR with the registers that SVM adds."""
-    others = instruction.semantics
-
-    def run(cpu: SvmIa32) -> None:
-        (own if of_svm(cpu) else others)(cpu)
-
-    return attrs.evolve(instruction, semantics=functools.wraps(others)(run))
-
-
 def build(*, exceptions: bool = True) -> Machine[SvmIa32]:
     """IA-32 with SVM, in the host or in a guest.
 
@@ -62,8 +51,6 @@ def build(*, exceptions: bool = True) -> Machine[SvmIa32]:
     instructions = dict(plain.instructions)
     for form, semantics in INSTRUCTIONS.items():
         instructions[form] = attrs.evolve(instructions[form], semantics=semantics, source=SOURCE)
-    for form, own in (("RDMSR", read_msr), ("WRMSR", write_msr)):
-        instructions[form] = _with_own_msrs(instructions[form], own)
     for form in instructions:
         if not exceptions and instructions[form].mnemonic not in WITH_EXCEPTIONS:
             continue

@@ -18,7 +18,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.words import FALSE, Word, ite
 
 from ...ia32.state import Cr4, Ia32
-from .instructions import EFER_SVME, VM_HSAVE_PA
+from .guest_mode import EFER_SVME, VM_HSAVE_PA
 from .state import SvmIa32
 
 OWNABLE: Final[Mapping[str, Ownable]] = {
