@@ -33,7 +33,7 @@ from popek.emulators.x86.expectation import Asked, Expectation, OutsideError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import Next, NotModelled, Trap
+from popek.kernel.outcome import Next, NotModelled, SemanticsError, Trap
 from popek.kernel.words import WidthError, Word
 
 from .cases import NE, PG, VMXE, VTPR_AT, Case, page_entries
@@ -367,7 +367,9 @@ def _without_undefined(
         for bit in range(64):
             try:
                 compare({name: 1 << bit})
-            except WidthError:
+            except SemanticsError as error:
+                if not isinstance(error.__cause__, WidthError):
+                    raise
                 break  # one bit more than the result has
             ones[name] = (2 << bit) - 1
     if ones:

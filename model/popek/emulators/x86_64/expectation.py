@@ -25,7 +25,7 @@ from popek.emulators.x86_64.step import (
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import NotModelled, Trap
+from popek.kernel.outcome import NotModelled, SemanticsError, Trap
 from popek.kernel.words import WidthError, Word
 
 UNOBSERVED: Final[Mapping[str, str]] = {
@@ -99,7 +99,9 @@ def expect(
         for bit in range(64):
             try:
                 other = machine.step(instruction, state.with_undefined({name: 1 << bit}), parts)
-            except WidthError:
+            except SemanticsError as error:
+                if not isinstance(error.__cause__, WidthError):
+                    raise
                 break  # one bit more than the result has
             if isinstance(other, NotModelled):
                 raise OutsideError("an undefined result decides what is modelled")
