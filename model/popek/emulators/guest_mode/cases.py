@@ -36,6 +36,8 @@ The model has no task switches, and the tasks that the gates of #DF and #TS lead
 
 WORDS: Final = ("CR_INTERCEPTS", "DR_INTERCEPTS", "INTERCEPTS_3", "INTERCEPTS_4", "INTERCEPTS_5")
 _GPR = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+_EDGES: Final = tuple(base + 0x1FFF + beyond for base in MSR_RANGES for beyond in (0, 1))
+"""MSRs at the ends of what the permissions map lists, and behind; no processor has them."""
 _EVENTS: Final = 0x1F  # INTR to VINTR in intercept vector 3
 _UNKNOWN: Final = {"INTERCEPTS_4": 0xFFFF8000 | 1 << 14, "INTERCEPTS_5": 0xFFFF_FFFB}
 """Bits of intercepts that the emulated processor does not have: RDPRU, traps after writes, INVLPGB, ..."""
@@ -114,6 +116,8 @@ def _adapt(
         registers.pop("cr3", None)
     if "cr0" in registers:
         registers["cr0"] &= ~(NW | CD)
+    if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.3:
+        registers["ecx"] = rng.choice(_EDGES)
     operand = guest.operands.get("operand r32")
     name = None if operand is None else _GPR[operand]
     if name in (None, "esp") or instruction.mnemonic != "MOV to CR":

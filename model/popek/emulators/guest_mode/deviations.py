@@ -55,6 +55,7 @@ _PAGED: Final = 1 << 31 | 1  # CR0.PG and PE
 _EXCEPTIONS: Final = range(0x40, 0x60)
 _GP, _UD = 0x4D, 0x46
 _RDPMC, _IOIO, _TASK_SWITCH = 0x6F, 0x7B, 0x7D
+_SYSENTER: Final = {0x175: "SYSENTER_ESP", 0x176: "SYSENTER_EIP"}
 _SOFTWARE: Final = ("INT imm8", "INT1", "INT3", "INTO")
 _SVM: Final = {"VMRUN": 0x80, "VMLOAD": 0x82, "VMSAVE": 0x83}
 
@@ -121,6 +122,13 @@ def _bits_of_cr4(found: Found) -> bool:
     return bool(value & (CR4_DEFINED ^ (processor().cr4 or 0))) and here != there
 
 
+def _sysenter_of_64_bits(found: Found) -> bool:
+    number = int(found.state.gpr[1])
+    if found.case.guest.form != "WRMSR" or found.differing != {f"msr {number:#x}"} or number not in _SYSENTER:
+        return False
+    return found.result.fields[_SYSENTER[number]] == int(found.state.gpr[2]) << 32 | int(found.state.gpr[0])
+
+
 _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "next-rip-of-every-exit": _next_rip_of_every_exit,
     "vmcb-address-comes-late": _vmcb_address_comes_late,
@@ -132,6 +140,7 @@ _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "paging-without-protection": _paging_without_protection,
     "events-of-software": _events_of_software,
     "bits-of-cr4": _bits_of_cr4,
+    "sysenter-of-64-bits": _sysenter_of_64_bits,
 }
 
 

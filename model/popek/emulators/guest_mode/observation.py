@@ -25,6 +25,7 @@ from .harness import GuestResult, GuestStep
 
 UNOBSERVED: Final[Mapping[str, str]] = {
     "pkru": "no VMCB field, and the emulated processor has none",
+    "msr 0x277": "without nested paging it is the host's, which an exit gives back as it was",
     "eflags.rf": "the exit that ends a step comes after RF was cleared",
     "ldtr.rights.l": "reserved in the descriptor of a system segment; Bochs drops it",
     "tr.rights.l": "reserved in the descriptor of a system segment; Bochs drops it",
@@ -199,7 +200,9 @@ def difference(ready: Ready, result: GuestResult) -> Difference | None:
             compare(f"[{address:#x}]", value, byte)
         if predicted.kind == "next":
             for number, value in expected.msrs.items():
-                compare(f"msr {number:#x}", value, _msr(ready, result, number))
+                if number == IA32_PAT and not ready.case.nested:
+                    continue  # see `UNOBSERVED`
+                compare(f"msr {number:#x}", value, _msr(result, number))
         if predicted.shadow is not None:
             compare("interrupt shadow", predicted.shadow, result.fields["INTERRUPT_SHADOW"] & 1)
         if predicted.kind == "next" and _gives_time(ready):
@@ -251,11 +254,11 @@ def _raised(code: int | None, info1: int | None) -> tuple[int, int | None] | Non
     return vector, info1 if vector in WITH_ERROR_CODE else None
 
 
-def _msr(ready: Ready, result: GuestResult, number: int) -> int:
+def _msr(result: GuestResult, number: int) -> int:
     if number == IA32_TSC_AUX:
         return result.auxiliary
     if number == IA32_PAT:
-        return result.fields["G_PAT"] if ready.case.nested else result.pat
+        return result.fields["G_PAT"]
     return result.fields[MSR_FIELDS[number]]
 
 
