@@ -116,7 +116,7 @@ def _adapt(
         registers.pop("cr3", None)
     if "cr0" in registers:
         registers["cr0"] &= ~(NW | CD)
-    if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.3:
+    if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.5:
         registers["ecx"] = rng.choice(_EDGES)
     operand = guest.operands.get("operand r32")
     name = None if operand is None else _GPR[operand]
