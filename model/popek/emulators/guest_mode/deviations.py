@@ -129,6 +129,13 @@ def _sysenter_of_64_bits(found: Found) -> bool:
     return found.result.fields[_SYSENTER[number]] == int(found.state.gpr[2]) << 32 | int(found.state.gpr[0])
 
 
+def _alignment_before_pages(found: Found) -> bool:
+    page = found.code == 0x4E or found.expected.vector == 14
+    alignment = found.vector == 17 if found.seen == "trap" else found.result.fields["EXITCODE"] == 0x51
+    checked = bool(found.state.cr0.am & found.state.eflags.ac & (found.state.cpl == 3))
+    return page and alignment and checked
+
+
 _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "next-rip-of-every-exit": _next_rip_of_every_exit,
     "vmcb-address-comes-late": _vmcb_address_comes_late,
@@ -139,6 +146,7 @@ _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "counter-comes-late": _counter_comes_late,
     "paging-without-protection": _paging_without_protection,
     "events-of-software": _events_of_software,
+    "alignment-before-pages": _alignment_before_pages,
     "bits-of-cr4": _bits_of_cr4,
     "sysenter-of-64-bits": _sysenter_of_64_bits,
 }

@@ -216,7 +216,7 @@ def predict(
         raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
     if instruction.mnemonic in LACKING:
         raise OutsideError(f"{instruction.mnemonic}, which the emulated processor does not have")
-    _check_return(instruction, state)
+    _check_transfer(instruction, state, operands)
     widths = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
     parts = {name: Word(width, operands[name]) for name, width in widths.items()}
     asked = Asked()
@@ -229,8 +229,15 @@ def predict(
     return _without_undefined(machine, instruction, state, parts, undefined, predicted)
 
 
-def _check_return(instruction: Instruction, state: SvmIa32) -> None:
-    """An emulator whose guest is in virtual-8086 mode when it is left gives up."""
+def _check_transfer(instruction: Instruction, state: SvmIa32, operands: Mapping[str, int]) -> None:
+    """Where the emulator does not come back from.
+
+    It gives up when a guest in virtual-8086 mode is left; and it reads around the end of the address space, which no
+    processor does, so that nobody knows where a transfer then leads.
+    """
+    wraps = any(name.endswith(".offset") and value > 0xFFFF_FFF8 for name, value in operands.items())
+    if wraps and instruction.mnemonic.startswith(("JMP", "CALL")):
+        raise OutsideError("a transfer through memory that wraps around at 4 GiB")
     if instruction.form != "IRETD" or int(state.cpl) != 0:
         return
     pointer = int(state.gpr[ESP]) & (0xFFFF_FFFF if state.ss.rights.db else 0xFFFF)
