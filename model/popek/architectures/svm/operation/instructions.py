@@ -20,10 +20,11 @@ from popek.architectures.x86.msrs import (
 from popek.architectures.x86.state import Segment
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError
-from popek.kernel.words import Word, concat
+from popek.kernel.words import Word
 
 from ...ia32.state import EAX, EBP, EBX, ECX, EDI, EDX, ESI, ESP
 from .state import SvmIa32
+from .transitions import packed, run_guest, unpacked
 
 # Offsets in the VMCB of what VMLOAD and VMSAVE move (APM vol. 2, appendix B); KernelGsBase, STAR, LSTAR, CSTAR and
 # SFMASK, which they move as well, are of 64-bit mode.
@@ -51,11 +52,13 @@ def _vmcb(cpu: SvmIa32) -> Word:
 
 
 def vmrun(cpu: SvmIa32) -> None:
-    """Run a guest; what comes of it is `transitions`."""
+    """Run the guest of the VMCB at rAX; in a guest it is intercepted, for VMRUN demands that."""
     _enabled(cpu)
-    _vmcb(cpu)
+    address = _vmcb(cpu)
     cpu.interception.late(cpu, "VMRUN")
-    raise NotModelledError("VMRUN of a guest's own guest" if cpu.guest_mode else "VMRUN")
+    if cpu.guest_mode:
+        raise NotModelledError("VMRUN in a guest that nobody intercepts")
+    run_guest(cpu, address)
 
 
 def vmmcall(cpu: SvmIa32) -> None:
@@ -74,7 +77,7 @@ def vmload(cpu: SvmIa32) -> None:
         segment: Segment = getattr(cpu, name)
         place = address + offset
         segment.selector = memory.load_little_endian(place, 2)
-        segment.rights = _unpacked(memory.load_little_endian(place + 2, 2))
+        segment.rights = unpacked(memory.load_little_endian(place + 2, 2))
         segment.limit = memory.load_little_endian(place + 4, 4)
         segment.base = memory.load_little_endian(place + 8, 4)
     for number, offset in _MSRS.items():
@@ -92,7 +95,7 @@ def vmsave(cpu: SvmIa32) -> None:
         segment: Segment = getattr(cpu, name)
         place = address + offset
         memory = memory.store_little_endian(place, segment.selector.value)
-        memory = memory.store_little_endian(place + 2, _packed(segment.rights.value))
+        memory = memory.store_little_endian(place + 2, packed(segment.rights.value))
         memory = memory.store_little_endian(place + 4, segment.limit)
         memory = memory.store_little_endian(place + 8, segment.base.zero_extend(64))
     for number, offset in _MSRS.items():
@@ -106,17 +109,6 @@ def vmsave(cpu: SvmIa32) -> None:
 def _reached(cpu: SvmIa32) -> Memory:
     """Physical memory; the guest's own where the processor virtualizes VMLOAD and VMSAVE."""
     return cpu.memory if cpu.guest_mode & cpu.enables.virtual_vmload_vmsave else cpu.host_memory
-
-
-def _packed(rights: Word) -> Word:
-    """The 12 attribute bits of a VMCB (16 bits) of access rights; what is unusable is not present."""
-    present = rights[7] & ~rights[16]
-    return concat(Word(4, 0), rights[15:12], present, rights[6:0])
-
-
-def _unpacked(attributes: Word) -> Word:
-    """Access rights (17 bits) of the attributes of a VMCB; what is not present is unusable."""
-    return concat(~attributes[7], attributes[11:8], Word(4, 0), attributes[7:0])
 
 
 def _global_interrupt_flag(name: str, value: int) -> Callable[[SvmIa32], None]:

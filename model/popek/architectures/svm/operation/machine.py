@@ -72,7 +72,7 @@ def build(*, exceptions: bool = True) -> Machine[SvmIa32]:
         techniques={},
         notes=(
             *plain.notes,
-            "VMRUN; of SKINIT what it does beyond the processor",
+            "events that VMRUN delivers; of SKINIT what it does beyond the processor",
             "paged real mode; blocking by NMI; MOV CR8 with a LOCK prefix",
             "nested paging but for what it changes for instructions; the PAUSE filter",
         ),
