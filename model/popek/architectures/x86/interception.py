@@ -20,7 +20,7 @@ from .descriptors import Descriptor
 from .exceptions import GP
 from .state import X86
 
-Cpu = TypeVar("Cpu", bound=X86)
+Cpu = TypeVar("Cpu", bound=X86, contravariant=True)
 
 
 @attrs.frozen
