@@ -133,9 +133,7 @@ def arrange(owned: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) 
         private=lambda guest, private: exists_in_cr0(private.cr0.value),
         target=target,
     )
-    private = anything(owned.state, knob)
-    flags = "eflags" if "eflags" in private.words() else "rflags"
-    private = private.with_changes({"cr0.pe": 1, f"{flags}.vm": 0})
+    private = anything(owned.state, knob).with_changes(owned.promised)
     return Arrangement(
         technique,
         private,

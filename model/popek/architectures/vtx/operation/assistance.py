@@ -44,7 +44,7 @@ from .ownership import (
     profile_64,
 )
 from .processor import processor, processor_64
-from .settings import hypervisors, of_vmcs
+from .settings import hypervisors, hypervisors_64, of_64_bit_guest, of_vmcs
 from .state import Vmx, VmxIa32, VmxX64
 from .technique import PRESETS, PRESETS_64, hardware, hardware_64
 
@@ -345,6 +345,9 @@ VT_X_64: Final[Assistance[Any]] = attrs.evolve(
     governed=governed_forms_64,
     plain=plain_64,
     processor=processor_64,
+    configurations=hypervisors_64,
+    read=lambda name, data: [of_64_bit_guest(found) for found in read(name, data)],
+    written=lambda fields: of_64_bit_guest(written(fields)),
     presets=presets_64,
     problems={form: name for name, forms in PROBLEMS_64.items() for form in forms},
     interrupts=None,

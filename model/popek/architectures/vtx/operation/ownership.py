@@ -118,6 +118,8 @@ class Profile:
 
     state: ClassVar[type[Vmx]] = VmxIa32
     words_of: ClassVar[Mapping[str, tuple[str, ...]]] = _WORDS
+    promised: ClassVar[Mapping[str, int]] = {"cr0.pe": 1, "eflags.vm": 0}
+    """Of what the VMM has: it runs in protected mode."""
     paging_cr4: ClassVar[int] = _flags(Cr4, _PAGING_FLAGS)
     every_cr4: ClassVar[int] = _flags(Cr4)
 
@@ -185,6 +187,8 @@ class Profile64(Profile):
 
     state: ClassVar[type[Vmx]] = VmxX64
     words_of: ClassVar[Mapping[str, tuple[str, ...]]] = _WORDS_64
+    promised: ClassVar[Mapping[str, int]] = {"cr0.pe": 1, "rflags.vm": 0, "msr.misc_enable.monitor": 1}
+    """In IA-32e mode, and MONITOR and MWAIT, whose #UD by IA32_MISC_ENABLE comes before an exit, are enabled."""
     paging_cr4: ClassVar[int] = _flags(Cr4Of64, _PAGING_FLAGS)
     every_cr4: ClassVar[int] = CR4_DEFINED_64
 

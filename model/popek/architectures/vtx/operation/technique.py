@@ -18,7 +18,7 @@ import attrs
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.state import Role
 from popek.kernel.technique import TRAPS_ONLY, Technique
-from popek.kernel.words import Word, ite
+from popek.kernel.words import Word, all_of, ite
 
 from . import machine as vmx
 from .arrangement import CONTROLS, COVERS, covered, exists_in_cr0, plain_guest, target
@@ -152,6 +152,11 @@ def _map(owner: Profile, guest: Vmx, private: Vmx) -> Vmx:
     return virtual_machine(owner, guest, private)
 
 
+def _promised(owner: Profile, guest: Vmx, private: Vmx) -> Word:
+    values = [private[name] == value for name, value in owner.promised.items() if name.startswith("msr")]
+    return all_of([exists_in_cr0(private.cr0.value), *values])
+
+
 def technique(name: str) -> Technique[Any]:
     """VT-x with what a preset of `PRESETS` owns; the machine's settings say what the controls are."""
     return _technique(name, PRESETS[name][0])
@@ -177,7 +182,7 @@ def _technique(name: str, owner: Profile) -> Technique[Any]:
         owns_cell=owner.owns_cell if isinstance(owner, Profile64) else None,
         deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
         guest=plain_guest,
-        private=lambda guest, private: exists_in_cr0(private.cr0.value),
+        private=partial(_promised, owner),
         entries=TRAPS_ONLY,
         delivered=tuple(n for n in owned if n.startswith("exit_")),
         target=target,
