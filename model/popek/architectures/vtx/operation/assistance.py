@@ -331,12 +331,20 @@ VT_X: Final = Assistance[VmxIa32](
     source="Intel SDM vol. 3C, chapters on VMX",
 )
 
+@cache
+def _hardware_64() -> Machine[Any]:
+    """The machine, its technique by the name of the assistance."""
+    machine = hardware_64("vt-x")
+    named = attrs.evolve(machine.technique("vt-x"), name="vt-x-64")
+    return attrs.evolve(machine, techniques={"vt-x-64": named})
+
+
 VT_X_64: Final[Assistance[Any]] = attrs.evolve(
     cast("Assistance[Any]", VT_X),
     name="vt-x-64",
     title="x86-64 with VT-x",
     machine=machine_64,
-    hardware=lambda: hardware_64("vt-x"),
+    hardware=_hardware_64,
     before=(_before_64, "ring-deprivileging-0/3/3"),
     ownable=OWNABLE_64,
     everything=EVERYTHING_64,
