@@ -39,6 +39,7 @@ from .cases import NE, PG, VMXE, VTPR_AT, Case, page_entries
 from .harness import (
     GUEST_PAGES,
     MARKER,
+    ONLY_64_BIT,
     REGISTERS,
     TSC_AUX,
     TSC_AUX_AT_ENTRY,
@@ -190,7 +191,7 @@ def step_run(
     fields |= _guest_fields(state)
     known = baseline(model)
     fields = {encoding: value for encoding, value in fields.items() if known.get(encoding) != value}
-    registers = {name: int(state[name]) for name in REGISTERS}
+    registers = {name: int(state[name]) for name in REGISTERS if name not in ONLY_64_BIT}
     auxiliary = int(state.msr.load(Word(32, TSC_AUX))).to_bytes(8, "little")
     memory = (*_patches(arena), *case.bitmaps, *page_entries(case), (TSC_AUX_AT_ENTRY, auxiliary))
     return GuestStep(fields, registers, memory, (*watch, (TSC_AUX_AT_EXIT, 8)))

@@ -331,6 +331,7 @@ VT_X: Final = Assistance[VmxIa32](
     source="Intel SDM vol. 3C, chapters on VMX",
 )
 
+
 @cache
 def _hardware_64() -> Machine[Any]:
     """The machine, its technique by the name of the assistance."""
