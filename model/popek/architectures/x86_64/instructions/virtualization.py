@@ -47,7 +47,12 @@ def declare(machine: Machine[X64]) -> None:
 
             @machine.instruction(form, source=source, name=form.split()[0])
             def undefined_here(cpu: X64, *operands: object, name: str) -> None:
-                """#UD at every level: there is no VMX operation, no SVM, no SMX, and this is not SMM."""
+                """#UD at every level: there is no VMX operation, no SVM, no SMX, and this is not SMM.
+
+                GETSEC needs CR4.SMXE, which such a processor does not have, before a monitor can step in.
+                """
+                if name == "GETSEC":
+                    raise Fault(UD)
                 memory = next((o for o in operands if isinstance(o, MemoryOperand)), None)
                 registers = [o for o in operands if isinstance(o, Word)]
                 cpu.interception.instruction(cpu, name, memory, *registers)
