@@ -42,7 +42,7 @@ from .long_world import PML4
 
 CR8_LOAD, CR8_STORE = 1 << 19, 1 << 20
 COMPATIBLE_SHARE: Final = 0.2
-_PAGE = 0xFFFF_FFFF_FFFF_F000
+_PAGE = 0x7FFF_FFFF_FFFF_F000
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 
 
@@ -145,7 +145,7 @@ def _adapt(
     registers["cr4"] = state["cr4"] | VMXE
     for name, value in {**state, **registers}.items():
         if value & _PAGE == CR3 and name in ("cr3", *GPR_NAMES):
-            registers[name] = PML4 | value & 0xFFF
+            registers[name] = PML4 | value & ~_PAGE
     for name in _SEGMENTS:
         limit, rights = state[f"{name}.limit"], state[f"{name}.rights"]
         if not rights >> 16:  # VM entry wants the granularity that the limit has

@@ -237,6 +237,8 @@ def _of_bare_x86_64(
     if observed.kind == "exit":
         names = {"exit_interruption_info": 0x4404, "exit_interruption_error": 0x4406}
         found = _raised({name: result.fields[field] for name, field in names.items()}) or found
+        if found[0] == _PF:  # an exit leaves CR2 alone
+            seen = {**seen, "cr2": result.fields[0x6400]}
     places = [
         (place, data)
         for place, data in zip(ready.run.watch[:own], result.memory[:own], strict=True)
@@ -251,7 +253,12 @@ def _of_bare_x86_64(
         ready.case.guest,
         step,
         Expectation(
-            kinds[expected[0] is not None], *expected, _expected(ready), predicted.undefined, predicted.memory
+            kinds[expected[0] is not None],
+            *expected,
+            _expected(ready),
+            predicted.undefined,
+            predicted.memory,
+            storage=predicted.storage,
         ),
         StepResult(
             "trap" if found[0] is not None else "next" if observed.kind == "next" else "hang",

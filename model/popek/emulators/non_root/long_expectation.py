@@ -18,6 +18,7 @@ from popek.emulators.x86_64.expectation import initial_state
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
     LANDING_BYTE,
+    READ_ONLY_BASE,
     RESERVED_SELECTOR,
     USER_BASE,
     StepCase,
@@ -64,7 +65,6 @@ NAMES_OF_REGISTERS: Final = {
 
 _SENTINEL = 0x5A5A_5A5A
 _PF = 14
-_FROM_OUTSIDE = ("page-fault address",)
 
 
 @functools.cache
@@ -84,6 +84,7 @@ class LongPrediction:
         vector, error_code: of a trap.
         undefined: bits of components that the manual leaves undefined.
         memory: bytes that differ from the start, by physical address.
+        storage: what ends the step is a fault on a storage reference.
     """
 
     kind: str
@@ -93,6 +94,7 @@ class LongPrediction:
     error_code: int | None = None
     undefined: Mapping[str, int] = attrs.field(factory=dict)
     memory: Mapping[int, int] = attrs.field(factory=dict)
+    storage: bool = False
 
 
 def arena_of(step: StepCase) -> bytes:
@@ -180,7 +182,7 @@ def predict(
     if instruction.mnemonic in ("XSAVES", "XRSTORS") and isinstance(outcome, Next):
         raise OutsideError("an area of extended state, for which the model has a stand-in")
     predicted = _prediction(instruction, state, step, outcome)
-    if any(name.startswith(_FROM_OUTSIDE) for name in asked.names):
+    if any("page-fault address" in name for name in asked.names):
         information = {n: v for n, v in predicted.information.items() if n != "exit_qualification"}
         predicted = attrs.evolve(predicted, information=information)
     undefined: dict[str, int] = {"rflags": 1 << 16, "ldtr.rights": 1 << 13, "tr.rights": 1 << 13}
@@ -201,22 +203,23 @@ def _prediction(
     instruction: Instruction, before: VmxX64, step: StepCase, outcome: Next[VmxX64] | Trap[VmxX64]
 ) -> LongPrediction:
     after = outcome.state
-    memory = _written(after) | virtual_page(after)
+    memory = _written(before, after) | virtual_page(after)
     if isinstance(outcome, Trap) and outcome.vector is VM_EXIT:
         information = {name: int(after[name]) for name in LONG_EXIT_FIELDS if int(after[name]) != _SENTINEL}
-        return LongPrediction("exit", after, information, memory=memory)
+        return LongPrediction("exit", after, information, memory=memory, storage=outcome.memory)
     if isinstance(outcome, Trap):
         if int(before.idtr.limit) < 16 * 15 - 1 or int(before.tr.limit) < 0x2B:
             raise OutsideError("a fault that cannot be delivered")
         code = None if outcome.error_code is None else int(outcome.error_code)
-        return LongPrediction("trap", after, {}, outcome.vector.number, code, memory=memory)
+        number = outcome.vector.number
+        return LongPrediction("trap", after, {}, number, code, memory=memory, storage=outcome.memory)
     if after.halted.value == 1:
         return LongPrediction("halt", after, memory=memory)
     _check_landing(instruction, step, after, memory)
     return LongPrediction("next", after, memory=memory)
 
 
-def _written(after: VmxX64) -> dict[int, int]:
+def _written(before: VmxX64, after: VmxX64) -> dict[int, int]:
     memory = {}
     for entry in after.memory.stores:
         assert isinstance(entry, tuple)
@@ -226,6 +229,8 @@ def _written(after: VmxX64) -> dict[int, int]:
             continue
         if address >= ARENA_BYTES:
             raise OutsideError("a store outside the arena")
+        if int(before.cpl) != 3 and before.cr0.wp.value and 0 <= address - READ_ONLY_BASE < 0x1000:
+            raise OutsideError("CR0.WP and a read-only page")
         memory[address] = int(after.memory.load(Word(64, address)))
     return memory
 
