@@ -64,6 +64,7 @@ SECONDARY: Final[Mapping[str, int]] = {
 """The secondary controls that are drawn, with their bits."""
 
 TPR_SHADOW, VIRTUAL_X2APIC, VIRTUAL_REGISTERS, VM_FUNCTIONS = 1 << 21, 1 << 4, 1 << 8, 1 << 13
+VIRTUAL_INTERRUPTS = 1 << 9
 VTPR_AT: Final = GUEST_PAGES.virtual_apic + 0x80
 ACTIVATE_SECONDARY, ENABLE_EPT, UNRESTRICTED_GUEST = 1 << 31, 1 << 1, 1 << 7
 _CONTROL_MOVES: Final = ("MOV CR0, r32", "MOV CR4, r32", "MOV CR3, r32", "LMSW r16", "LMSW m16", "CLTS")

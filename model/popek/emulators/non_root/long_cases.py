@@ -26,6 +26,7 @@ from .cases import (
     SECONDARY,
     TPR_SHADOW,
     UNRESTRICTED_GUEST,
+    VIRTUAL_INTERRUPTS,
     VIRTUAL_REGISTERS,
     VIRTUAL_X2APIC,
     VM_FUNCTIONS,
@@ -38,6 +39,7 @@ from .cases import (
     near,
     virtual_apic,
 )
+from .harness import GUEST_PAGES
 from .long_world import PML4
 
 CR8_LOAD, CR8_STORE = 1 << 19, 1 << 20
@@ -84,12 +86,22 @@ def random_long_case(instruction: Instruction, cpl: int, rng: random.Random, *, 
         if rng.random() < 0.6:
             primary |= TPR_SHADOW
             bitmaps += virtual_apic({}, controls, rng)
+            if rng.random() < 0.5:
+                secondary |= VIRTUAL_INTERRUPTS
+                bitmaps += _requests(registers, controls, rng)
     elif instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.4:
         primary |= TPR_SHADOW | (1 << PRIMARY["USE_MSR_BITMAPS"] if rng.random() < 0.9 else 0)
         secondary |= VIRTUAL_X2APIC | (VIRTUAL_REGISTERS if rng.random() < 0.5 else 0)
         named: dict[str, int] = {}
         bitmaps += virtual_apic(named, controls, rng)
         registers |= {f"r{name[1:]}": value for name, value in named.items()}
+        if rng.random() < 0.6:
+            secondary |= VIRTUAL_INTERRUPTS
+            bitmaps += _requests(registers, controls, rng)
+            if rng.random() < 0.8:
+                registers["rcx"] = rng.choice((0x808, 0x80B, 0x80B, 0x83F, 0x83F))
+                registers["rax"] = rng.choice((0, 0, rng.getrandbits(8), 1 << rng.randrange(32)))
+                registers["rdx"] = rng.choice((0, 0, 0, 0, 1 << rng.randrange(32)))
     if instruction.mnemonic in ("VMREAD", "VMWRITE"):
         place = "operand r64 2" if instruction.mnemonic == "VMREAD" else "operand r64"
         bitmaps += field_bitmaps(GPR_NAMES[guest.operands[place]], registers, rng, "rsp")
@@ -121,6 +133,29 @@ def random_long_case(instruction: Instruction, cpl: int, rng: random.Random, *, 
     guest = attrs.evolve(guest, registers=registers)
     relative = long and _without_segment(guest) and rng.random() < 0.3
     return LongCase(guest, relative, controls, xss, tuple(bitmaps))
+
+
+def _requests(
+    registers: dict[str, int], controls: dict[str, int], rng: random.Random
+) -> list[tuple[int, bytes]]:
+    """Vectors requested and in service, few and often near, of a guest that takes none: its IF is 0."""
+    registers["rflags"] = registers.get("rflags", 2) & ~0x200
+    controls["TPR_THRESHOLD"] = 0
+    middle = rng.randrange(16, 256)
+    drawn = []
+    status = 0
+    for at in (0x200, 0x100):  # VIRR, VISR
+        vectors = {rng.choice((middle, rng.randrange(256), middle ^ 1 << rng.randrange(8))) for _ in range(3)}
+        vectors = set(rng.sample(sorted(vectors), rng.randrange(len(vectors) + 1)))
+        for number in range(8):
+            word = sum(1 << vector % 32 for vector in vectors if vector // 32 == number)
+            drawn.append((GUEST_PAGES.virtual_apic + at + 16 * number, word.to_bytes(4, "little")))
+        status = status << 8 | max(vectors, default=0)
+    # Status has what is requested in its low half.
+    controls["GUEST_INTERRUPT_STATUS"] = status >> 8 | (status & 0xFF) << 8
+    for number in range(4):
+        controls[f"EOI_EXIT_BITMAP{number}"] = rng.choice((0, (1 << 64) - 1, rng.getrandbits(64)))
+    return drawn
 
 
 def _drawn(bits: Mapping[str, int], rng: random.Random) -> int:

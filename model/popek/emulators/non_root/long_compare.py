@@ -23,9 +23,8 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next, NotModelled
 from popek.kernel.words import Word
 
-from .cases import VTPR_AT
 from .compare import Guests
-from .harness import GuestResult, GuestStep
+from .harness import GUEST_PAGES, GuestResult, GuestStep
 from .long_cases import COMPATIBLE_SHARE, LongCase, random_long_case
 from .long_deviations import LongFound, explain
 from .long_expectation import (
@@ -38,6 +37,7 @@ from .long_expectation import (
     state_of,
     step_run,
     virtual_page,
+    virtual_registers,
     vmx_machine_64,
 )
 from .long_world import FRAME, LONG, MSRS, STUBS
@@ -52,7 +52,7 @@ UNOBSERVED: Final[Mapping[str, str]] = {
 """What the harness does not show, each with the reason."""
 
 _DF, _PF = 8, 14
-_EXCEPTION, _TRIPLE_FAULT, _VMCALL, _TPR, _TIMER = 0, 2, 18, 43, 52
+_EXCEPTION, _TRIPLE_FAULT, _VMCALL, _TPR, _EOI, _TIMER, _APIC_WRITE = 0, 2, 18, 43, 45, 52, 56
 _GDTR_IDTR = 46
 _CLOCK_MSR = 0x10
 _WITH_ERROR_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
@@ -128,7 +128,8 @@ def prepare(
         wanted.append((top - 48, top + 16))
     watch = merged(wanted, ARENA_BYTES)
     if virtual_page(state):
-        watch = (*watch, (VTPR_AT, 8))
+        places = virtual_registers(state)
+        watch = (*watch, *((GUEST_PAGES.virtual_apic + at, length) for at, length in places))
     run = step_run(case, step, state, arena, watch, model)
     return LongReady(case, key[1], step, state, instruction, operands, run, predicted)
 
@@ -162,7 +163,7 @@ def classify(ready: LongReady, result: GuestResult, seen: dict[str, int]) -> Lon
     reason, state = result.entry.basic_reason, ready.state
     if reason == _TIMER:
         return LongObserved("halt" if result.fields[0x4826] == 1 else "hang")
-    if reason == _TPR:  # after the instruction
+    if reason in (_TPR, _EOI, _APIC_WRITE):  # after the instruction
         return LongObserved("exit")
     moved = (seen["rip"], seen["cs.selector"]) != (int(state.rip), int(state.cs.selector.value))
     stub = seen["rip"] - STUBS
@@ -212,6 +213,8 @@ def difference(ready: LongReady, result: GuestResult) -> Difference | None:
         if predicted.kind in ("next", "exit"):
             blocked = int(predicted.state.nmi_blocked) << 3
             compare("interruptibility", int(predicted.state.shadow.value) | blocked, result.fields[0x4824])
+            status = int(predicted.state.svi) << 8 | int(predicted.state.rvi)
+            compare("interrupt status", status, result.fields.get(0x0810, status))
         if predicted.kind == "next" and gives_time(ready):
             details += _clock(ready, result, seen, differing)
     if not differing:

@@ -14,7 +14,7 @@ import attrs
 from popek.architectures.vtx.operation.state import VmxX64
 from popek.architectures.x86_64.state import GPR_NAMES
 
-from .harness import GuestResult
+from .harness import GUEST_PAGES, GuestResult
 from .long_cases import LongCase
 from .long_expectation import LongPrediction
 
@@ -69,11 +69,25 @@ def _low_half_of_cr0(found: LongFound) -> bool:
     return bool(wide) and found.differing == {register}
 
 
+def _guest_clears_paging(found: LongFound) -> bool:
+    restricted = not int(found.state.secondary_control("unrestricted_guest"))
+    cleared = not found.result.fields[0x6800] >> 31 & 1
+    return found.case.guest.form == "MOV CR0, r64" and restricted and found.seen == "next" and cleared
+
+
+def _self_ipi_is_not_stored(found: LongFound) -> bool:
+    number = found.case.guest.state()["rcx"] & 0xFFFF_FFFF
+    place = f"[{GUEST_PAGES.virtual_apic + 0x3F0:#x}]"
+    return found.case.guest.form == "WRMSR" and number == 0x83F and found.differing == {place}
+
+
 _RECOGNISED: Final[Mapping[str, Callable[[LongFound], bool]]] = {
     "table-register-operand-size": _table_register_operand_size,
     "exits-at-any-level": _exits_at_any_level,
     "enabling-control-comes-late": _enabling_controls_come_late,
     "high-half-of-cr0-is-not-shadowed": _low_half_of_cr0,
+    "guest-clears-paging": _guest_clears_paging,
+    "self-ipi-is-not-stored": _self_ipi_is_not_stored,
 }
 
 

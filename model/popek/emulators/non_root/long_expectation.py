@@ -10,6 +10,7 @@ import attrs
 
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.operation import machine as vmx
+from popek.architectures.vtx.operation import virtual_apic
 from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.state import VmxX64
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
@@ -31,9 +32,8 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Trap
 from popek.kernel.words import WidthError, Word
 
-from .cases import VTPR_AT
 from .expectation import CONTROLS, EXIT_FIELDS, bitmaps_of
-from .harness import MARKER, REGISTERS, GuestStep
+from .harness import GUEST_PAGES, MARKER, REGISTERS, GuestStep
 from .long_cases import LongCase
 from .long_world import FRAME, LOADED_AT, MSRS, STACK_TOP, STORED_AT, STUBS, baseline
 
@@ -126,6 +126,13 @@ def state_of(case: LongCase, step: StepCase, arena: bytes, model: str = DEFAULT_
     for name, encoding in CONTROLS.items():
         state[name] = settings[encoding] & ((1 << state[name].width) - 1)
     bitmaps_of(state, case.bitmaps)
+    status = case.controls.get("GUEST_INTERRUPT_STATUS", 0)
+    state.rvi, state.svi = Word(8, status & 0xFF), Word(8, status >> 8)
+    wanted = [case.controls.get(f"EOI_EXIT_BITMAP{number}", 0) for number in range(4)]
+    state.eoi_exit_bitmap = Memory(8, 1, {v: wanted[v // 64] >> v % 64 & 1 for v in range(256)})
+    if state.secondary_control("virtual_interrupt_delivery").value:  # as VM entry does
+        virtual_apic.virtualize_priority(state)
+        virtual_apic.evaluate(state)
     for name in LONG_EXIT_FIELDS:
         state[name] = _SENTINEL
     return state
@@ -236,10 +243,20 @@ def _written(before: VmxX64, after: VmxX64) -> dict[int, int]:
 
 
 def virtual_page(state: VmxX64) -> dict[int, int]:
-    """The bytes of VTPR by physical address, where instructions can change them."""
+    """The bytes of the virtual-APIC page that instructions can change, by physical address."""
     if not int(state.primary.use_tpr_shadow):
         return {}
-    return {VTPR_AT + n: int(state.virtual_apic.load(Word(12, 0x80 + n))) for n in range(8)}
+    return {
+        GUEST_PAGES.virtual_apic + at + n: int(state.virtual_apic.load(Word(12, at + n)))
+        for at, length in virtual_registers(state)
+        for n in range(length)
+    }
+
+
+def virtual_registers(state: VmxX64) -> tuple[tuple[int, int], ...]:
+    """Where VTPR is on the virtual-APIC page, or the other registers too that interrupts change, and how long."""
+    delivers = state.secondary_control("virtual_interrupt_delivery").value
+    return ((0x80, 0x200), (0x3F0, 8)) if delivers else ((0x80, 8),)
 
 
 def _check_landing(

@@ -77,6 +77,7 @@ REASONS: Final = {
     "TPAUSE": 68,
 }
 CR_ACCESS, MOV_DR, IO_INSTRUCTION, RDMSR, WRMSR, TPR_BELOW_THRESHOLD = 28, 29, 30, 31, 32, 43
+VIRTUALIZED_EOI, APIC_WRITE = 45, 56
 
 # Types of an interruption (SDM vol. 3C, "Format of the VM-Exit Interruption-Information Field").
 HARDWARE_EXCEPTION, SOFTWARE_INTERRUPT, PRIVILEGED_SOFTWARE_EXCEPTION, SOFTWARE_EXCEPTION = 3, 4, 5, 6
@@ -124,13 +125,13 @@ def exit_of(
     raise Fault(VM_EXIT, reason, memory=memory, keeps=True)
 
 
-def trap_like_exit_of(cpu: Vmx, reason: int) -> NoReturn:
+def trap_like_exit_of(cpu: Vmx, reason: int, qualification: Word | None = None) -> NoReturn:
     """Leave non-root operation after the instruction: what it did stands, and CS:EIP is that of the next.
 
     Raises:
         Fault: always.
     """
-    _basic_information(cpu, reason, Word(64, 0))
+    _basic_information(cpu, reason, Word(64, 0) if qualification is None else qualification)
     raise Fault(VM_EXIT, reason, keeps=True)
 
 

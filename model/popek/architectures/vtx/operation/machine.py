@@ -107,7 +107,7 @@ def _with_vmx(plain: Machine[V], state: type[V], name: str, title: str, exceptio
         notes=(
             *(note for note in plain.notes if "VMX is locked off" not in note),
             "VMX root operation and operation outside VMX are one: `non_root` is 0",
-            "the APIC-access page and virtual-interrupt delivery",
+            "the APIC-access page",
             "EPT but for what it changes for instructions; the PAUSE loop's timing",
         ),
         instructions=instructions,

@@ -122,6 +122,11 @@ class Vmx(X86):
     virtual_apic = memory(address=12, cell=8, role=RESOURCE)  # the virtual-APIC page
     tpr_threshold = word(32, role=RESOURCE)
     xss_exiting_bitmap = word(64, role=RESOURCE)
+    # Guest interrupt status: vectors that are requested and in service; and whether one is recognized as pending.
+    rvi = word(8, role=RESOURCE)
+    svi = word(8, role=RESOURCE)
+    recognized = word(1, role=Role.HIDDEN)
+    eoi_exit_bitmap = memory(address=8, cell=1, role=RESOURCE)
     nmi_blocked = word(1, role=RESOURCE)  # blocking by NMI; with virtual NMIs, virtual-NMI blocking
 
     exit_reason = word(32, role=Role.HIDDEN)

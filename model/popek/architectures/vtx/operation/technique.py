@@ -72,7 +72,7 @@ def owned_leaves(owned: Profile) -> tuple[str, ...]:
     processor = {leaf.name for leaf in owned.state.processor.leaves}
     controls = [
         leaf.name for leaf in owned.state.leaves
-        if leaf.name not in processor and leaf.name not in ("nmi_blocked", "tsc_offset")
+        if leaf.name not in processor and leaf.name not in ("nmi_blocked", "tsc_offset", "rvi", "svi", "recognized")
     ]  # fmt: skip
     return (*controls, *owned_of_processor(owned), *BITMAPS, "virtual_apic")
 
