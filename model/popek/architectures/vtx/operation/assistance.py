@@ -47,6 +47,7 @@ from .processor import processor, processor_64
 from .settings import hypervisors, hypervisors_64, of_64_bit_guest, of_vmcs
 from .state import Vmx, VmxIa32, VmxX64
 from .technique import PRESETS, PRESETS_64, hardware, hardware_64
+from .virtual_interrupt_claims import VIRTUAL_INTERRUPTS
 
 UNRESTRICTED: Final = "secondary.unrestricted_guest"
 
@@ -359,7 +360,7 @@ VT_X_64: Final[Assistance[Any]] = attrs.evolve(
     written=lambda fields: of_64_bit_guest(written(fields)),
     presets=presets_64,
     problems={form: name for name, forms in PROBLEMS_64.items() for form in forms},
-    interrupts=None,
+    interrupts=VIRTUAL_INTERRUPTS,
 )
 
 __all__ = ["MODES", "PROBLEMS", "VT_X", "governed_forms", "machine", "plain", "read", "written"]
