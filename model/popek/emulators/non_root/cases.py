@@ -72,6 +72,10 @@ _PAGES = (DATA_BASE >> 12, (DATA_BASE >> 12) + 1)
 _GPR = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 
 
+CAPABILITY_MSRS: Final = range(0x480, 0x48B)
+"""The VMX capability MSRs of every processor."""
+
+
 @attrs.frozen
 class Case:
     """A step of a guest.
@@ -85,7 +89,7 @@ class Case:
         barred: pages of the arena by number, and the bits that their entries lack: 1 present, 2 writable, 4 user.
     """
 
-    guest: ia32_cases.Case
+    guest: ia32_cases.Ia32Case
     paging: bool = True
     controls: Mapping[str, int] = attrs.field(factory=dict)
     bitmaps: tuple[tuple[int, bytes], ...] = ()
@@ -118,6 +122,8 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
             primary |= 1 << PRIMARY["USE_MSR_BITMAPS"]
         bitmaps += virtual_apic(registers, controls, rng)
         secondary |= VIRTUAL_REGISTERS if rng.random() < 0.5 else 0
+    elif instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.3:
+        registers["ecx"] = rng.choice(CAPABILITY_MSRS)
     if instruction.mnemonic in ("VMREAD", "VMWRITE"):
         last = "operand r32 2" if instruction.form == "VMREAD r32, r32" else "operand r32"
         bitmaps += field_bitmaps(_GPR[guest.operands[last]], registers, rng, "esp")
@@ -153,7 +159,7 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
 
 def _adapt(
     instruction: Instruction,
-    guest: ia32_cases.Case,
+    guest: ia32_cases.Ia32Case,
     registers: dict[str, int],
     paging: bool,
     rng: random.Random,
@@ -187,7 +193,7 @@ def _adapt(
         registers[name] = value
 
 
-def _moved_register(instruction: Instruction, guest: ia32_cases.Case) -> str | None:
+def _moved_register(instruction: Instruction, guest: ia32_cases.Ia32Case) -> str | None:
     """The general register that an instruction moves to a control register."""
     if instruction.mnemonic not in ("MOV to CR", "LMSW"):
         return None
@@ -215,7 +221,7 @@ def mask_of(rng: random.Random, favoured: int) -> int:
 
 
 def _control_registers(
-    instruction: Instruction, guest: ia32_cases.Case, controls: dict[str, int], rng: random.Random
+    instruction: Instruction, guest: ia32_cases.Ia32Case, controls: dict[str, int], rng: random.Random
 ) -> None:
     """Masks and read shadows near the value moved, and CR3 targets."""
     name = _moved_register(instruction, guest)

@@ -60,7 +60,7 @@ class LongCase:
         bitmaps: bytes in the control pages: (address, bytes).
     """
 
-    guest: x86_64_cases.Case
+    guest: x86_64_cases.X64Case
     relative: bool = False
     controls: Mapping[str, int] = attrs.field(factory=dict)
     xss: int = 0
@@ -163,14 +163,14 @@ def _drawn(bits: Mapping[str, int], rng: random.Random) -> int:
     return sum(1 << bit for bit in bits.values() if rng.random() < density)
 
 
-def _without_segment(guest: x86_64_cases.Case) -> bool:
+def _without_segment(guest: x86_64_cases.X64Case) -> bool:
     """It has a memory operand that names neither FS nor GS."""
     segments = [number for name, number in guest.operands.items() if name.endswith(".segment")]
     return bool(segments) and segments[0] < 4
 
 
 def _adapt(
-    instruction: Instruction, guest: x86_64_cases.Case, registers: dict[str, int], rng: random.Random
+    instruction: Instruction, guest: x86_64_cases.X64Case, registers: dict[str, int], rng: random.Random
 ) -> int:
     """Keep the guest alive, and let most values moved be ones that VMX operation allows; the value moved."""
     state = guest.state()

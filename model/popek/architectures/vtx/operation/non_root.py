@@ -37,8 +37,9 @@ from popek.architectures.x86.interception import (
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import TRUE, Word, any_of, concat, ite
 
+from ...ia32.state import Ia32
 from ...x86.state import X86
-from . import virtual_apic
+from . import model_specific, virtual_apic
 from .exits import (
     CR_ACCESS,
     IO_INSTRUCTION,
@@ -303,6 +304,16 @@ class NonRoot(Interception[X86]):
         if cpu.non_root & (~cpu.primary.use_msr_bitmaps | ~listed | marked):
             exit_of(cpu, WRMSR if write else RDMSR)
 
+    def has_msr(self, cpu: X86, number: Word, stored: Word) -> Word:
+        """What every processor with VMX has is there; see `model_specific`."""
+        assert isinstance(cpu, Ia32)
+        return model_specific.found(cpu, number)
+
+    def takes_msr(self, cpu: X86, number: Word, value: Word, accepted: Word) -> Word:
+        """What no processor takes is refused; see `model_specific`."""
+        assert isinstance(cpu, Ia32)
+        return model_specific.taken(cpu, number, value)
+
     def time_stamp(self, cpu: X86) -> Word:
         """Scaled and offset, where the controls say so."""
         cpu = _vmx(cpu)
@@ -388,7 +399,7 @@ def _string(cpu: Vmx, access: PortAccess) -> dict[str, Word]:
     if access.memory is None:
         return {}
     segment = access.memory.segment if access.write else Word(3, 0)
-    information = concat(segment, Word(5, 0), cpu.address_size, Word(7, 0)).zero_extend(32)
+    information = concat(segment, Word(5, 0), cpu.string_address_size, Word(7, 0)).zero_extend(32)
     return {"linear_address": cpu.linear(access.memory), "instruction_info": information}
 
 
@@ -406,7 +417,11 @@ _WITH_IDENTITY: Final = {"SGDT": 0, "SIDT": 1, "LGDT": 2, "LIDT": 3, "SLDT": 0, 
 def _details(
     cpu: Vmx, name: str, memory: MemoryOperand | None, registers: tuple[Word, ...], size: int
 ) -> dict[str, Word]:
-    """VM-exit instruction information, where the manual defines it for the instruction."""
+    """VM-exit instruction information, where the manual defines it for the instruction.
+
+    Sizes of addresses and operands are those of the code segment; that an offset beyond FFFFH, or a form of another
+    operand size, has a prefix is all that is known of prefixes.
+    """
     if name not in _WITH_INFORMATION:
         return {}
     first, second = (Word(4, 0), Word(4, 0))
@@ -421,16 +436,16 @@ def _details(
         first, second = second, first
     segment = Word(3, 0) if memory is None else memory.segment
     absent = Word(1, int(memory is not None))  # index and base registers: the operand has none
-    operand_size = Word(1, int(size == 32))  # undefined in 64-bit mode
+    operand_size = cpu.wide_code if name in ("SGDT", "SIDT") else Word(1, int(size == 32))
     return {
         "instruction_info": concat(
             second, absent, Word(4, 0), absent, Word(4, 0), segment, Word(3, 0), operand_size,
-            Word(1, int(memory is None)), cpu.address_size, first, Word(3, 0),
+            Word(1, int(memory is None)), cpu.address_size(memory), first, Word(3, 0),
         )
     }  # fmt: skip
 
 
 _WITH_INFORMATION: Final = frozenset(
     {*_DESCRIPTOR_TABLES, "INVEPT", "INVVPID", "INVPCID", "VMCLEAR", "VMPTRLD", "VMPTRST", "VMREAD", "VMWRITE",
-     "VMXON", "RDRAND", "RDSEED", "XSAVES", "XRSTORS"}
+     "VMXON", "RDRAND", "RDSEED", "UMWAIT", "TPAUSE", "XSAVES", "XRSTORS"}
 )  # fmt: skip

@@ -6,7 +6,7 @@ Names are those of the VMCS fields; bits of the controls have the manual's names
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from popek.kernel.state import Register, Role, bank, bit, memory, register, word
 from popek.kernel.words import Word, ite
@@ -20,6 +20,8 @@ from ...x86_64.segmentation import linear
 from ...x86_64.state import X64
 
 RESOURCE = Role.RESOURCE
+Vectoring = tuple[int, Word, Word | None] | None
+"""An event that is being delivered: its type, vector and error code."""
 IA32_XSS = 0xDA0
 BITMAPS = ("io_bitmap", "msr_bitmap", "vmread_bitmap", "vmwrite_bitmap")
 CR3_TARGETS = tuple(f"cr3_target{n}" for n in range(4))
@@ -139,11 +141,11 @@ class Vmx(X86):
     exit_idt_vectoring_info = word(32, role=Role.HIDDEN)
     exit_idt_vectoring_error = word(32, role=Role.HIDDEN)
 
-    # Of the instruction that is running, or the event that is being delivered; no part of the state.
-    _start: Vmx
-    _length: Word
-    _vectoring: tuple[int, Word, Word | None] | None = None  # that event's type, vector and error code
-    _unblocked: Word | None = None  # whether IRET ended the blocking of NMIs (width 1)
+    if TYPE_CHECKING:  # notes of the instruction that is running; each processor declares them
+        _start: Vmx
+        _length: Word
+        _vectoring: Vectoring
+        _unblocked: Word | None
 
     def secondary_control(self, name: str) -> Word:
         """A secondary control, 0 unless they are activated (width 1)."""
@@ -160,8 +162,17 @@ class Vmx(X86):
         raise NotImplementedError
 
     @property
-    def address_size(self) -> Word:
-        """Of an instruction without prefixes, as VM-exit instruction information has it (3 bits)."""
+    def wide_code(self) -> Word:
+        """Whether operands have 32 bits or more where no prefix says otherwise (width 1)."""
+        raise NotImplementedError
+
+    def address_size(self, memory: MemoryOperand | None) -> Word:
+        """As VM-exit instruction information has it (3 bits); what is known of prefixes is in the offset."""
+        raise NotImplementedError
+
+    @property
+    def string_address_size(self) -> Word:
+        """The same of INS and OUTS."""
         raise NotImplementedError
 
     def linear(self, memory: MemoryOperand) -> Word:
@@ -181,6 +192,12 @@ class VmxIa32(Vmx, Ia32):
 
     processor = Ia32
 
+    # Of the instruction that is running, or the event that is being delivered; no part of the state.
+    _start: Vmx
+    _length: Word
+    _vectoring: Vectoring = None
+    _unblocked: Word | None = None  # whether IRET ended the blocking of NMIs (width 1)
+
     @property
     def has_vmx_instructions(self) -> Word:
         """Protected mode."""
@@ -192,8 +209,20 @@ class VmxIa32(Vmx, Ia32):
         return self.msr.load(Word(32, IA32_XSS))
 
     @property
-    def address_size(self) -> Word:
-        """32 bits."""
+    def wide_code(self) -> Word:
+        """By CS.D, in protected mode."""
+        return self.protected & self.cs.rights.db
+
+    def address_size(self, memory: MemoryOperand | None) -> Word:
+        """That of the code segment, or 32 bits for an offset beyond FFFFH."""
+        wide = self.wide_code
+        if memory is not None:
+            wide = wide | (memory.offset[31:16] != 0)
+        return wide.zero_extend(3)
+
+    @property
+    def string_address_size(self) -> Word:
+        """32 bits: the forms count with ESI and EDI."""
         return Word(3, 1)
 
     def linear(self, memory: MemoryOperand) -> Word:
@@ -209,6 +238,12 @@ class VmxX64(Vmx, X64):
     """A processor with Intel 64 in IA-32e mode, with VMX."""
 
     processor = X64
+
+    # Of the instruction that is running, or the event that is being delivered; no part of the state.
+    _start: Vmx
+    _length: Word
+    _vectoring: Vectoring = None
+    _unblocked: Word | None = None  # whether IRET ended the blocking of NMIs (width 1)
 
     cr0_mask = word(64, role=RESOURCE)
     cr0_shadow = word(64, role=RESOURCE)
@@ -228,7 +263,16 @@ class VmxX64(Vmx, X64):
         return self.xss
 
     @property
-    def address_size(self) -> Word:
+    def wide_code(self) -> Word:
+        """In 64-bit mode, where it is undefined, and in the model's compatibility mode, which has no 16-bit code."""
+        return Word(1, 1)
+
+    def address_size(self, memory: MemoryOperand | None) -> Word:
+        """64 bits; 32 in compatibility mode."""
+        return self.string_address_size
+
+    @property
+    def string_address_size(self) -> Word:
         """64 bits; 32 in compatibility mode."""
         return ite(self.long, Word(3, 2), Word(3, 1))
 
