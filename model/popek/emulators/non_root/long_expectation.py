@@ -14,7 +14,7 @@ from popek.architectures.vtx.operation import virtual_apic
 from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.state import VmxX64
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
-from popek.emulators.x86.expectation import Asked, OutsideError
+from popek.emulators.x86.expectation import OutsideError, each_bit
 from popek.emulators.x86_64.expectation import initial_state
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
@@ -30,7 +30,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Trap
-from popek.kernel.words import WidthError, Word
+from popek.kernel.words import Word
 
 from .expectation import CONTROLS, EXIT_FIELDS, bitmaps_of
 from .harness import GUEST_PAGES, MARKER, REGISTERS, GuestStep
@@ -182,27 +182,23 @@ def predict(
     if machine.invariant(state).value == 0:
         raise OutsideError("a state that does not exist")
     parts = {n: Word(w, operands[n]) for operand in instruction.inputs for n, w in operand.part_names()}
-    asked = Asked()
-    outcome = machine.step(instruction, state.with_undefined(asked), parts)
+    asked: dict[str, int] = {}
+    outcome = machine.step(instruction, state.with_undefined({}, asked), parts)
     if isinstance(outcome, NotModelled):
         return outcome
     if instruction.mnemonic in ("XSAVES", "XRSTORS") and isinstance(outcome, Next):
         raise OutsideError("an area of extended state, for which the model has a stand-in")
     predicted = _prediction(instruction, state, step, outcome)
-    if any("page-fault address" in name for name in asked.names):
+    if any("page-fault address" in name for name in asked):
         information = {n: v for n, v in predicted.information.items() if n != "exit_qualification"}
         predicted = attrs.evolve(predicted, information=information)
     undefined: dict[str, int] = {"rflags": 1 << 16, "ldtr.rights": 1 << 13, "tr.rights": 1 << 13}
-    for name in asked.names:
-        for bit in range(64):
-            try:
-                other = machine.step(instruction, state.with_undefined({name: 1 << bit}), parts)
-            except WidthError:
-                break  # one bit more than the result has
-            if isinstance(other, NotModelled):
-                raise OutsideError("an undefined result decides what is modelled")
-            for component, value in predicted.state.words().items():
-                undefined[component] = undefined.get(component, 0) | int(value) ^ int(other.state[component])
+    for values in each_bit(asked):
+        other = machine.step(instruction, state.with_undefined(values), parts)
+        if isinstance(other, NotModelled):
+            raise OutsideError("an undefined result decides what is modelled")
+        for component, value in predicted.state.words().items():
+            undefined[component] = undefined.get(component, 0) | int(value) ^ int(other.state[component])
     return attrs.evolve(predicted, undefined=undefined)
 
 
