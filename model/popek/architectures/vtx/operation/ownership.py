@@ -23,7 +23,7 @@ from ...x86_64.instructions.msrs import MSRS as MSRS_64
 from ...x86_64.state import CR4_DEFINED as CR4_DEFINED_64
 from ...x86_64.state import Cr4 as Cr4Of64
 from .non_root import CR0_FIXED, CR0_PAGED, CR4_FIXED
-from .state import BITMAPS, Vmx, VmxIa32, VmxX64
+from .state import BITMAPS, GUEST_STATUS, Vmx, VmxIa32, VmxX64
 from .virtual_apic import VTPR
 
 V = TypeVar("V", bound=Vmx)
@@ -262,7 +262,8 @@ def virtual_machine(owned: Profile, guest: V, private: V) -> V:
         shown = guest[name].zero_extend(mask.width)
         hardware[f"{name}_shadow"] = chosen(mask, shown, private[f"{name}_shadow"])
     hardware.non_root = Word(1, 1)
-    hardware.nmi_blocked = guest.nmi_blocked
+    for name in GUEST_STATUS:
+        hardware[name] = guest[name]
     hardware.tsc_offset = guest.tsc - hardware.tsc
     if "tpr" in owned.owns:
         priority = concat(guest["cr8"], Word(4, 0)).zero_extend(32)

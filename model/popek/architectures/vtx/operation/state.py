@@ -23,7 +23,9 @@ RESOURCE = Role.RESOURCE
 Vectoring = tuple[int, Word, Word | None] | None
 """An event that is being delivered: its type, vector and error code."""
 IA32_XSS = 0xDA0
-BITMAPS = ("io_bitmap", "msr_bitmap", "vmread_bitmap", "vmwrite_bitmap")
+BITMAPS = ("io_bitmap", "msr_bitmap", "vmread_bitmap", "vmwrite_bitmap", "eoi_exit_bitmap")
+GUEST_STATUS = ("nmi_blocked", "rvi", "svi", "recognized")
+"""What the VMCS holds of the guest's own state beside its registers."""
 CR3_TARGETS = tuple(f"cr3_target{n}" for n in range(4))
 
 

@@ -24,7 +24,7 @@ from . import machine as vmx
 from .arrangement import CONTROLS, COVERS, covered, exists_in_cr0, plain_guest, target
 from .arrangement import owned_leaves as owned_of_processor
 from .ownership import EVERYTHING, EVERYTHING_64, Profile, Profile64, profile, profile_64, virtual_machine
-from .state import BITMAPS, Vmx
+from .state import BITMAPS, GUEST_STATUS, Vmx
 
 SOURCE: Final = "Intel SDM vol. 3C, chapters on VMX; Uhlig et al. 2005"
 
@@ -72,7 +72,7 @@ def owned_leaves(owned: Profile) -> tuple[str, ...]:
     processor = {leaf.name for leaf in owned.state.processor.leaves}
     controls = [
         leaf.name for leaf in owned.state.leaves
-        if leaf.name not in processor and leaf.name not in ("nmi_blocked", "tsc_offset", "rvi", "svi", "recognized")
+        if leaf.name not in processor and leaf.name not in (*GUEST_STATUS, "tsc_offset")
     ]  # fmt: skip
     return (*controls, *owned_of_processor(owned), *BITMAPS, "virtual_apic")
 
@@ -147,6 +147,8 @@ def _hardware(
 def _map(owner: Profile, guest: Vmx, private: Vmx) -> Vmx:
     every = dict.fromkeys(COVERS, Word(1, 1))
     private = covered(owner, private, every)
+    # An exit for a TPR below the threshold comes after its instruction, and only gives the VMM control more often.
+    private.tpr_threshold = Word(32, 0)
     private.secondary.use_tsc_scaling = 0
     private.secondary.virtualize_x2apic_mode = 0
     return virtual_machine(owner, guest, private)
