@@ -64,12 +64,39 @@ def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:
     return list(WALKED.get(name) or make().instructions)
 
 
+# A form for each way in which VMX has its say on x86-64; the machines beneath and beside it have the others.
+_ONE_OF_EACH = (
+    *(
+        "MOV CR0, r64",
+        "MOV r64, CR4",
+        "MOV CR3, r64",
+        "MOV CR8, r64",
+        "MOV r64, CR8",
+        "MOV DR7, r64",
+        "LMSW m16",
+    ),
+    *(
+        "SMSW r64",
+        "CLTS",
+        "SGDT m",
+        "LTR r16",
+        "INSB",
+        "OUT DX, AL",
+        "RDMSR",
+        "WRMSR",
+        "RDTSCP",
+        "INVPCID r64, m128",
+    ),
+    *("XSAVES m", "VMREAD r64, r64", "VMCLEAR m64", "VMFUNC", "MWAIT", "IRETQ"),
+)
+
 WALKED = {
     "ia32-paged": ("MOV m32, r32", "VERW r16"),
     "rv64-paged": ("LD rd, offset(rs1)", "HLVX.WU rd, (rs1)"),
     "x86-64-paged": ("MOV r64, m64",),
+    "x86-64-vt-x": _ONE_OF_EACH,
 }
-"""Machines that walk page tables: a write, an implicit read, four levels; the laws are slow on them."""
+"""Machines of which not every form is asked; those that walk page tables: a write, an implicit read, four levels."""
 
 MAKERS: Mapping[str, Callable[[], Machine[Any]]] = {
     **makers(),
@@ -484,6 +511,12 @@ def _mend_paged_ia32(cpu: Any) -> None:
     cpu.reserved.size = cpu.read_only.size = 0
 
 
+def _mend_vmx_x64(cpu: Any) -> None:
+    _mend_x64(cpu)
+    if cpu.non_root:
+        cpu.cr0, cpu.cr4 = cpu.cr0.value | 0x80000021, cpu.cr4.value | 0x2000
+
+
 def _mend_paged_x64(cpu: Any) -> None:
     _mend_x64(cpu)
     cpu.reserved.size = cpu.read_only.size = 0
@@ -534,5 +567,6 @@ MENDERS: Mapping[str, Callable[[Any], None]] = {
     "s370": _mend_s370,
     "x86-64": _mend_x64,
     "x86-64-paged": _mend_paged_x64,
+    "x86-64-vt-x": _mend_vmx_x64,
 }
 """What makes a state exist that was put together at random; machines not named need nothing."""

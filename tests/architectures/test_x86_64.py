@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from popek.architectures.x86_64.deprivileging import IDT_AT, RESERVED, TSS_AT
+from popek.architectures.x86.deprivileging import IDT_AT, RESERVED, TSS_AT
 from popek.architectures.x86_64.state import X64
 from popek.checks.classify import Classifier
 from popek.checks.subject import Subject

@@ -599,10 +599,22 @@ class State(metaclass=Declaration):
                 raise TypeError(f"{name} has {old.width} bits, not {new.width}")
             self._words[name] = new if index is None else ite(index == number, new, old)
 
-    def with_undefined(self, values: Mapping[str, int]) -> Self:
-        """A copy that answers `undefined` with these numbers, by symbol name, and 0 otherwise."""
+    def with_undefined(self, values: Mapping[str, int], asked: dict[str, int] | None = None) -> Self:
+        """A copy that answers `undefined` with these numbers, by symbol name, and 0 otherwise.
+
+        Args:
+            values: the numbers.
+            asked: is told the width of every result that is asked for, by symbol name.
+        """
         twin = self.copy()
-        twin._undefined = lambda what, width: Word(width, values.get(f"undefined {what}", 0))
+
+        def answer(what: str, width: int) -> Word:
+            name = f"undefined {what}"
+            if asked is not None:
+                asked[name] = width
+            return Word(width, values.get(name, 0))
+
+        twin._undefined = answer
         return twin
 
     def undefined(self, what: str, width: int) -> Word:

@@ -12,7 +12,7 @@ from popek.architectures.x86.descriptors import (
     load_protected_segment_register,
 )
 from popek.architectures.x86.exceptions import GP, NP, TS, UD
-from popek.architectures.x86.state import Segment
+from popek.architectures.x86.state import X86, Segment
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, ite
 
@@ -43,7 +43,7 @@ def load_segment_register(cpu: Ia32, number: Word, selector: Word) -> None:
     load_protected_segment_register(cpu, number, selector)
 
 
-def check_new_tss(cpu: Ia32, selector: Word, *, returning: bool) -> None:
+def check_new_tss(cpu: X86, selector: Word, *, returning: bool) -> None:
     """What is checked of the TSS that a task switch names, before the switch leaves a guest (SDM vol. 3C, "Treatment of
     Task Switches"; APM vol. 2, "Task Switch Intercept").
 

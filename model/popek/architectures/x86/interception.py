@@ -21,14 +21,16 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from popek.kernel.machine import UnknownNameError
+from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat
 from popek_specs.x86 import rows
 
 from .access import MemoryOperand
 from .descriptors import Descriptor
+from .exceptions import GP
 from .state import X86
 
-Cpu = TypeVar("Cpu", bound=X86)
+Cpu = TypeVar("Cpu", bound=X86, contravariant=True)
 
 
 @attrs.frozen
@@ -91,8 +93,8 @@ class Interception(Generic[Cpu]):
 
         Args:
             memory: its memory operand.
-            registers: its register operands by number (3 bits), in the order of the form.
-            size: its operand size, 16 or 32 bits.
+            registers: its register operands by number (3 bits; 4 in IA-32e mode), in the order of the form.
+            size: its operand size, 16, 32 or 64 bits.
         """
 
     def early(self, cpu: Cpu, name: str, immediate: Word | None = None) -> None:
@@ -106,12 +108,26 @@ class Interception(Generic[Cpu]):
         """LMSW, RDPMC, MONITOR or MWAIT, after every check of its own; LMSW before its operand is fetched."""
 
     def read_control_register(self, cpu: Cpu, number: int, register: Word | None = None) -> Word:
-        """What MOV from CR (to `register`, 3 bits) and SMSW (None) see."""
+        """What MOV from CR (to `register`) and SMSW (None) see, as wide as the state keeps it, or wider."""
         return {0: cpu.cr0.value, 2: cpu.cr2, 3: cpu.cr3, 4: cpu.cr4.value}[number]
 
     def write_control_register(self, cpu: Cpu, number: int, register: Word) -> Word:
-        """What MOV to CR from `register` (3 bits) has the processor load, where nothing else is wrong with it."""
-        return cpu.gpr[register]
+        """What MOV to CR from `register` has the processor load, where nothing else is wrong with it.
+
+        As wide as a general register; outside 64-bit mode the upper half is 0.
+        """
+        return cpu.whole_register(register)
+
+    def read_task_priority(self, cpu: Cpu, register: Word) -> Word:
+        """What MOV from CR8 to `register` sees (4 bits)."""
+        return cpu["cr8"]
+
+    def write_task_priority(self, cpu: Cpu, register: Word) -> None:
+        """MOV to CR8 from `register`; #GP(0) for bits 63:4."""
+        new = cpu.gpr[register]
+        if new[63:4] != 0:
+            raise Fault(GP, 0)
+        cpu["cr8"] = new[3:0]
 
     def control_register_accepted(self, cpu: Cpu, number: int, register: Word, value: Word) -> None:
         """MOV to CR from `register` (3 bits) is about to put there a value in which it found nothing wrong."""

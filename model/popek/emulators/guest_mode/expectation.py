@@ -6,7 +6,7 @@ The model decides; this module builds the state of a case and translates the out
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -30,12 +30,12 @@ from popek.emulators.ia32.expectation import (
 from popek.emulators.ia32.step import ARENA_BYTES, STUBS, TEMPLATE, StepCase
 from popek.emulators.ia32.step import prepare as prepare_step
 from popek.emulators.vmrun.harness import DEFAULT_MODEL, cpuid
-from popek.emulators.x86.expectation import Asked, Expectation, OutsideError
+from popek.emulators.x86.expectation import Expectation, OutsideError, each_bit
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import Next, NotModelled, SemanticsError, Trap
-from popek.kernel.words import WidthError, Word
+from popek.kernel.outcome import Next, NotModelled, Trap
+from popek.kernel.words import Word
 
 from .cases import PG, Case, page_entries
 from .harness import BASELINE, IOPM, MARKER, MSRPM, PAGE_DIRECTORY, REGISTERS, GuestStep
@@ -219,13 +219,13 @@ def predict(
     _check_transfer(instruction, state, operands)
     widths = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
     parts = {name: Word(width, operands[name]) for name, width in widths.items()}
-    asked = Asked()
-    outcome = machine.step(instruction, state.with_undefined(asked), parts)
+    asked: dict[str, int] = {}
+    outcome = machine.step(instruction, state.with_undefined({}, asked), parts)
     if isinstance(outcome, NotModelled):
         return outcome
     _check_msrs(instruction, state, outcome)
-    predicted = _prediction(instruction, state, outcome, parts, set(asked.names))
-    undefined = [name for name in asked.names if "page-fault address" not in name]
+    predicted = _prediction(instruction, state, outcome, parts, set(asked))
+    undefined = {name: width for name, width in asked.items() if "page-fault address" not in name}
     return _without_undefined(machine, instruction, state, parts, undefined, predicted)
 
 
@@ -336,13 +336,12 @@ def _without_undefined(
     instruction: Instruction,
     state: SvmIa32,
     parts: Mapping[str, Word],
-    names: Sequence[str],
+    asked: Mapping[str, int],
     predicted: Prediction,
 ) -> Prediction:
     """Leave open the bits of registers that some bit of the undefined results reaches, or all of them together."""
     undefined = dict(predicted.expected.undefined)
-
-    def compare(values: Mapping[str, int]) -> None:
+    for values in each_bit(asked):
         outcome = machine.step(instruction, state.with_undefined(values), parts)
         if isinstance(outcome, NotModelled):
             raise OutsideError("an undefined result decides what is modelled")
@@ -353,17 +352,4 @@ def _without_undefined(
         for register, value in predicted.expected.registers.items():
             if value != other.expected.registers[register]:
                 undefined[register] = undefined.get(register, 0) | value ^ other.expected.registers[register]
-
-    ones = {}
-    for name in names:
-        for bit in range(64):
-            try:
-                compare({name: 1 << bit})
-            except SemanticsError as error:
-                if not isinstance(error.__cause__, WidthError):
-                    raise
-                break  # one bit more than the result has
-            ones[name] = (2 << bit) - 1
-    if ones:
-        compare(ones)  # RDRAND has a number only where CF says so
     return attrs.evolve(predicted, expected=attrs.evolve(predicted.expected, undefined=undefined))
