@@ -5,26 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from popek.kernel.assistance import Assistance
     from popek.kernel.machine import Machine
 
-    from .operation.state import SvmIa32
 
-
-def _today() -> Machine[SvmIa32]:
+def _today() -> Machine[Any]:
     from .operation.technique import hardware
 
     return hardware()
 
 
-def _assistance() -> Assistance[SvmIa32]:
+def _today_64() -> Machine[Any]:
+    from .operation.technique import hardware_64
+
+    return hardware_64()
+
+
+def _assistance() -> Assistance[Any]:
     from .operation.assistance import SVM
 
     return SVM
 
 
-# A machine of the same instructions, which lists leave out.
-VARIANTS = {"ia32-svm": _today}
+def _assistance_64() -> Assistance[Any]:
+    from .operation.assistance import SVM_64
+
+    return SVM_64
+
+
+# Machines of the same instructions, which lists leave out.
+VARIANTS = {"ia32-svm": _today, "x86-64-svm": _today_64}
 # The machine whose hardware runs the guests of a machine under a technique.
-ASSISTED = {("ia32", "svm"): "ia32-svm"}
-ASSISTANCES = {"svm": _assistance}
+ASSISTED = {("ia32", "svm"): "ia32-svm", ("x86-64", "svm"): "x86-64-svm"}
+ASSISTANCES = {"svm": _assistance, "svm-64": _assistance_64}

@@ -21,13 +21,13 @@ from popek.kernel.words import Word, ite
 from ...x86.registers import CR0_DEFINED
 from .exits import VM_EXIT
 from .guest_mode import MSR_RANGES
-from .ownership import Profile, efer_of, exists, owned_leaves, virtual_machine
+from .ownership import Profile, exists, owned_leaves, virtual_machine
 from .state import (
     ControlRegisters,
     CrWriteTraps,
     DebugRegisters,
     Enables,
-    SvmIa32,
+    Svm,
     Vector3,
     Vector4,
     Vector5,
@@ -57,7 +57,7 @@ COVERS: Final = ("iopm", "msrpm_read", "msrpm_write")
 """Permissions maps, 1 where they cover whatever the VMM owns, 0 where they cover nothing of it."""
 
 
-def target(trap: Trap[SvmIa32]) -> Target:
+def target(trap: Trap[Svm]) -> Target:
     """A fault that is not intercepted goes to the guest."""
     return Target.VMM if trap.vector is VM_EXIT else Target.GUEST
 
@@ -67,7 +67,7 @@ def exists_in_cr0(value: Word) -> Word:
     return ((value & (CR0_DEFINED ^ 0xFFFFFFFF)) == 0) & ~(value[29] & ~value[30])
 
 
-def covered(owned: Profile, private: SvmIa32, knob: Mapping[str, Word]) -> SvmIa32:
+def covered(owned: Profile, private: Svm, knob: Mapping[str, Word]) -> Svm:
     """The permissions maps where the VMM owns something: all ones or all zeros, as the knobs say."""
     private = private.copy()
     ports, msrs = private.iopm, private.msrpm
@@ -88,28 +88,28 @@ def covered(owned: Profile, private: SvmIa32, knob: Mapping[str, Word]) -> SvmIa
     return private
 
 
-def arrange(owned: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[SvmIa32]:
+def arrange(owned: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[Svm]:
     """A guest beside a VMM that owns so much, with these words for the controls and covers."""
     leaves = owned_leaves(owned)
-    technique: Technique[SvmIa32] = Technique(
+    technique: Technique[Svm] = Technique(
         "svm",
         "AMD-V",
         map=partial(virtual_machine, owned),
         owned=leaves,
-        shadowed=tuple(name for name in leaves if name not in ("gif", "host_memory")),
+        # The processor itself keeps the guest's TPR, in V_TPR.
+        shadowed=tuple(name for name in leaves if name not in ("gif", "host_memory", "cr8")),
         owns_cell=owned.owns_cell,
         settled=True,
-        uncompared=("gif", "virtual_gif", "host_memory", "iopm", "msrpm"),
+        uncompared=("gif", "virtual_gif", "host_memory", "iopm", "msrpm", "enabled"),
         deprivileged=lambda state: (state.guest_mode == 1) & (state.cpl == 0),
         guest=lambda guest: exists(guest) & exists_in_cr0(guest.cr0.value),
-        private=lambda guest, private: exists_in_cr0(private.cr0.value) & efer_of(private),
+        private=lambda guest, private: exists_in_cr0(private.cr0.value) & private.svme,
         target=target,
     )
-    constant = {"exceptions": 0, "full_maps": 0, "guest_mode": 1, "gif": 1}
-    private = SvmIa32.symbolic(PRIVATE).with_changes(
-        {**constant, **{name: knob[name] for name in (*CONTROLS, GENERAL_DETECT)}}
-    )
-    private = private.with_changes({"cr0.pe": 1, "eflags.vm": 0})
+    constant = {"exceptions": 0, "full_maps": 0, "features": 3, "guest_mode": 1, "gif": 1}
+    knobs = {name: knob[name] for name in (*CONTROLS, GENERAL_DETECT)}
+    private: Svm = owned.state.symbolic(PRIVATE)
+    private = private.with_changes({**constant, **knobs}).with_changes(dict(owned.promised))
     return Arrangement(
         technique,
         private,

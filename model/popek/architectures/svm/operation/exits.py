@@ -12,7 +12,7 @@ from popek.architectures.x86.exceptions import BP, BR, OF, PF
 from popek.kernel.outcome import Fault, Vector
 from popek.kernel.words import Word, ite
 
-from .state import SvmIa32
+from .state import Svm
 
 VM_EXIT: Final = Vector("#VMEXIT", 256, 16)
 
@@ -29,7 +29,7 @@ WITH_NEXT_RIP: Final = (BP.number, OF.number, BR.number)
 
 
 def exit_of(
-    cpu: SvmIa32,
+    cpu: Svm,
     code: int,
     info1: Word | int = 0,
     info2: Word | int = 0,
@@ -59,7 +59,7 @@ def exit_of(
     raise Fault(VM_EXIT, code, memory=memory, keeps=True)
 
 
-def trap_like_exit_of(cpu: SvmIa32, code: int) -> NoReturn:
+def trap_like_exit_of(cpu: Svm, code: int) -> NoReturn:
     """Leave guest mode after the instruction: what it did stands, and CS:EIP is that of the next.
 
     Raises:
@@ -70,7 +70,7 @@ def trap_like_exit_of(cpu: SvmIa32, code: int) -> NoReturn:
     raise Fault(VM_EXIT, code, keeps=True)
 
 
-def assisted(cpu: SvmIa32, information: Word) -> Word:
+def assisted(cpu: Svm, information: Word) -> Word:
     """Information that only a processor with decode assists gives (64 bits)."""
     return ite(cpu.features.decode_assists, information.zero_extend(64), Word(64, 0))
 
@@ -79,12 +79,12 @@ def _wide(value: Word | int) -> Word:
     return Word(64, value) if isinstance(value, int) else value.zero_extend(64)
 
 
-def _tell(cpu: SvmIa32, code: int, info1: Word, info2: Word) -> None:
+def _tell(cpu: Svm, code: int, info1: Word, info2: Word) -> None:
     cpu.exit_code, cpu.exit_info1, cpu.exit_info2 = Word(64, code), info1, info2
     cpu.exit_int_info = Word(64, 0)  # bit 31: no event was being delivered
 
 
-def exit_of_exception(cpu: SvmIa32, fault: Fault) -> None:
+def exit_of_exception(cpu: Svm, fault: Fault) -> None:
     """Turn a fault into a #VMEXIT where the VMCB intercepts the vector (APM vol. 2, "Exception Intercepts").
 
     EXITINFO1 is the error code; of a page fault EXITINFO2 is the address, which CR2 does not get.
@@ -107,7 +107,7 @@ def exit_of_exception(cpu: SvmIa32, fault: Fault) -> None:
     )
 
 
-def exit_of_software_exception(cpu: SvmIa32, vector: int) -> None:
+def exit_of_software_exception(cpu: Svm, vector: int) -> None:
     """INT3 and INTO leave where the VMCB intercepts #BP and #OF; INT1 has an intercept of its own.
 
     Raises:

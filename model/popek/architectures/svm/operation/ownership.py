@@ -8,7 +8,7 @@ bits that are the VMM's is in the VMM's memory alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import ClassVar, Final, TypeVar
 
 import attrs
 
@@ -17,9 +17,12 @@ from popek.kernel.assistance import Ownable
 from popek.kernel.memory import Memory
 from popek.kernel.words import FALSE, Word, ite
 
-from ...ia32.state import Cr4, Ia32
-from .guest_mode import EFER_SVME, VM_HSAVE_PA
-from .state import SvmIa32
+from ...ia32.state import Cr4
+from ...x86_64.instructions.msrs import MSRS
+from .guest_mode import VM_HSAVE_PA
+from .state import Svm, SvmIa32, SvmX64
+
+S = TypeVar("S", bound=Svm)
 
 OWNABLE: Final[Mapping[str, Ownable]] = {
     "time": Ownable("the time-stamp counter; the guest has a clock of its own", ("tsc", "msr")),
@@ -52,6 +55,21 @@ TOUCHES: Final = ("guest_mode", "gif", "host_memory", "msr")
 
 EVERYTHING: Final = frozenset(OWNABLE) - {"cr3", "vmload"}
 
+OWNABLE_64: Final[Mapping[str, Ownable]] = {
+    **OWNABLE,
+    "msrs": Ownable("IA32_MISC_ENABLE, and every MSR that no processor has", ("msr",)),
+    "apic": Ownable("IA32_APIC_BASE", ("msr",)),
+    "tpr": Ownable("CR8, by which a guest would keep physical interrupts from the VMM", ("cr8",)),
+    "vmload": Ownable(
+        "what VMRUN does not switch: FS, GS, TR and LDTR with their hidden parts, the registers of SYSCALL, SYSENTER"
+        " and SWAPGS; the VMM executes no VMLOAD",
+        ("fs", "gs", "tr", "ldtr", "msr"),
+        alone=False,
+    ),
+}
+EVERYTHING_64: Final = frozenset(OWNABLE_64) - {"cr3", "vmload"}
+TOUCHES_64: Final = ("guest_mode", "gif", "host_memory", "enabled")
+
 IA32_TIME_STAMP_COUNTER, IA32_APIC_BASE = 0x10, 0x1B
 SYSENTER: Final = (0x174, 0x175, 0x176)
 SWITCHED_MSRS: Final = (*SYSENTER, 0xC0000103)
@@ -67,6 +85,15 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "vmload": tuple(f"{name}.{part}" for name in ("fs", "gs", "tr", "ldtr")
                     for part in ("selector", "base", "limit", "rights")),
 }  # fmt: skip
+_WORDS_64: Final[Mapping[str, tuple[str, ...]]] = {
+    **_WORDS,
+    "msrs": ("msr.misc_enable",),
+    "apic": ("msr.apic_base",),
+    "tpr": ("cr8",),
+    "vmload": (*_WORDS["vmload"], *(f"msr.{name}" for name in (
+        "star", "lstar", "cstar", "fmask", "kernel_gs_base", "sysenter_cs", "sysenter_esp", "sysenter_eip",
+    ))),
+}  # fmt: skip
 _CACHE_BITS: Final = 0x60000000  # CR0.CD and NW
 _PAGING_CR0: Final = 0x80010000  # PG, WP
 _PAGING_CR4: Final = sum(
@@ -77,6 +104,13 @@ _PAGING_CR4: Final = sum(
 @attrs.frozen
 class Profile:
     """What the VMM owns: names of `OWNABLE`."""
+
+    state: ClassVar[type[Svm]] = SvmIa32
+    words_of: ClassVar[Mapping[str, tuple[str, ...]]] = _WORDS
+    promised: ClassVar[Mapping[str, int]] = {"cr0.pe": 1, "eflags.vm": 0}
+    """Of what the VMM has: it runs in protected mode."""
+    always: ClassVar[tuple[str, ...]] = ("guest_mode", "gif", "host_memory")
+    """What it cannot but own."""
 
     owns: frozenset[str] = EVERYTHING
 
@@ -93,7 +127,7 @@ class Profile:
     @property
     def words(self) -> tuple[str, ...]:
         """The slots of the state that are the VMM's as a whole."""
-        return tuple(name for owned in OWNABLE if owned in self.owns for name in _WORDS.get(owned, ()))
+        return tuple(name for owned, names in self.words_of.items() if owned in self.owns for name in names)
 
     @property
     def memories(self) -> tuple[str, ...]:
@@ -122,9 +156,41 @@ class Profile:
         return owned
 
 
+@attrs.frozen
+class Profile64(Profile):
+    """What the VMM of a 64-bit guest owns."""
+
+    state: ClassVar[type[Svm]] = SvmX64
+    words_of: ClassVar[Mapping[str, tuple[str, ...]]] = _WORDS_64
+    promised: ClassVar[Mapping[str, int]] = {"rflags.vm": 0, "msr.misc_enable.monitor": 1}
+    """In IA-32e mode, and MONITOR and MWAIT are enabled."""
+    always: ClassVar[tuple[str, ...]] = (*Profile.always, "enabled")
+
+    @property
+    def memories(self) -> tuple[str, ...]:
+        """The memories of which some cells are the VMM's."""
+        held = {"ports": "ports", "pmc": "counters", "cpuid": "cpuid"}
+        return tuple(name for name, owner in held.items() if owner in self.owns)
+
+    def owns_cell(self, memory: str, address: Word) -> Word:
+        """Whether a cell is the VMM's (width 1)."""
+        return Word(1, int(memory in (*self.memories, "host_memory")))
+
+    def owns_msr(self, number: Word) -> Word:
+        """Whether an MSR (32 bits) is the VMM's (width 1); EFER shows SVME."""
+        mine = [known for known, msr in MSRS.items() if msr.component in self.words]
+        owned = number.isin((*mine, IA32_EFER))
+        return owned | ~number.isin(tuple(MSRS)) if "msrs" in self.owns else owned
+
+
 def profile(owns: Iterable[str]) -> Profile:
     """A profile by the names of what is owned."""
     return Profile(frozenset(owns))
+
+
+def profile_64(owns: Iterable[str]) -> Profile64:
+    """The same for a 64-bit guest."""
+    return Profile64(frozenset(owns))
 
 
 # -- the hardware state -------------------------------------------------------------------------------
@@ -132,22 +198,24 @@ def profile(owns: Iterable[str]) -> Profile:
 
 def owned_leaves(owned: Profile) -> tuple[str, ...]:
     """The leaves and memories that are the VMM's."""
+    leaves = owned.state.processor.leaves
     bits = [
-        leaf.name for leaf in Ia32.leaves
+        leaf.name for leaf in leaves
         if leaf.component in ("cr0", "cr4") and getattr(owned, leaf.component) >> leaf.low & 1
     ]  # fmt: skip
     prefixes = tuple(f"{name}." for name in owned.words)
-    words = [leaf.name for leaf in Ia32.leaves if leaf.name in owned.words or leaf.name.startswith(prefixes)]
-    return ("guest_mode", "gif", "host_memory", *bits, *words, *owned.memories)
+    words = [leaf.name for leaf in leaves if leaf.name in owned.words or leaf.name.startswith(prefixes)]
+    return (*owned.always, *bits, *words, *owned.memories)
 
 
-def virtual_machine(owned: Profile, guest: SvmIa32, private: SvmIa32) -> SvmIa32:
+def virtual_machine(owned: Profile, guest: S, private: S) -> S:
     """The hardware state in which the guest that believes in `guest` runs.
 
     `private` supplies the VMCB's controls and what the VMM owns.
     """
     hardware = private.copy()
-    for slot in Ia32.layout:
+    layout = owned.state.processor.layout
+    for slot in layout:
         if not slot.address and slot.name not in owned.words:
             hardware[slot.name] = guest[slot.name]
     for name, bits in (("cr0", owned.cr0), ("cr4", owned.cr4)):
@@ -155,7 +223,9 @@ def virtual_machine(owned: Profile, guest: SvmIa32, private: SvmIa32) -> SvmIa32
         hardware[name] = (private[name] & mask) | (guest[name] & ~mask)
     hardware.guest_mode = Word(1, 1)
     hardware.tsc_offset = guest.tsc - hardware.tsc
-    processor = {slot.name for slot in Ia32.layout}
+    if "tpr" in owned.owns:
+        hardware.v_tpr = guest["cr8"].zero_extend(8)
+    processor = {slot.name for slot in layout}
     for name, content in guest.memories().items():
         if name in processor:
             hardware._memories[name] = _shared(owned, name, content, private.memories()[name])
@@ -175,11 +245,6 @@ def _shared(owned: Profile, name: str, mine: Memory, theirs: Memory) -> Memory:
     return Memory(mine.address_width, mine.cell_width, cell)
 
 
-def exists(guest: SvmIa32) -> Word:
+def exists(guest: Svm) -> Word:
     """The guest's machine is its own: EFER.SVME is 0, and nothing is kept from it by pages (width 1)."""
     return (guest.guest_mode == 0) & ~guest.svme & (guest.reserved.size == 0) & (guest.read_only.size == 0)
-
-
-def efer_of(private: SvmIa32) -> Word:
-    """VMRUN wants EFER.SVME in the guest's state (width 1)."""
-    return (private.msr.load(Word(32, IA32_EFER)) & EFER_SVME) != 0

@@ -1,4 +1,4 @@
-"""The IA-32 state with SVM: guest mode, the VMCB's control area, and what a #VMEXIT tells.
+"""The state with SVM, of IA-32 and of x86-64: guest mode, the VMCB's control area, and what a #VMEXIT tells.
 
 Names are those of the VMCB's fields; bits of the intercept vectors have the manual's names (AMD64 APM vol. 2, appendix
 B).  `guest_mode` is 0 in the host.  What VMLOAD and VMSAVE reach is physical memory, whatever the guest's own is.
@@ -6,11 +6,19 @@ B).  `guest_mode` is 0 in the host.  What VMLOAD and VMSAVE reach is physical me
 
 from __future__ import annotations
 
-from popek.kernel.state import Register, Role, bit, memory, register, word
-from popek.kernel.words import Word
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from popek.kernel.state import MemoryComponent, Register, Role, bit, memory, register, word
+from popek.kernel.words import TRUE, Word, ite
 
 from ...ia32.state import Ia32
+from ...x86.access import MemoryOperand
+from ...x86.interception import Interception
 from ...x86.msrs import IA32_EFER
+from ...x86.state import X86
+from ...x86_64.access import low_half
+from ...x86_64.segmentation import linear
+from ...x86_64.state import X64
 
 RESOURCE = Role.RESOURCE
 
@@ -22,6 +30,7 @@ class ControlRegisters(Register):
     cr2 = bit(2)
     cr3 = bit(3)
     cr4 = bit(4)
+    cr8 = bit(8)
 
 
 class DebugRegisters(Register):
@@ -159,8 +168,12 @@ class Features(Register):
     decode_assists = bit(1)
 
 
-class SvmIa32(Ia32):
-    """A processor with SVM, and the VMCB of the guest that it runs."""
+class Svm(X86):
+    """What SVM adds to a processor: the mode, and the VMCB of the guest that it runs."""
+
+    interception: ClassVar[Interception[Any]]
+    processor: ClassVar[type[X86]]
+    """The processor without SVM."""
 
     guest_mode = word(1, role=Role.MODE)
     gif = word(1, role=RESOURCE, reset=1)
@@ -180,8 +193,7 @@ class SvmIa32(Ia32):
     iopm = memory(address=17, cell=1, role=RESOURCE)  # the I/O permissions map: a bit per port, and two more
     msrpm = memory(address=16, cell=1, role=RESOURCE)  # the MSR permissions map: range, number, write
     full_maps = register(FullMaps, 2, role=RESOURCE)
-    host_memory = memory(address=32, cell=8, role=RESOURCE)  # physical memory, as VMLOAD and VMSAVE see it
-
+    v_tpr = word(8, role=RESOURCE)  # the guest's task priority, where V_INTR_MASKING has MOV CR8 work on it
     features = register(Features, 2, role=RESOURCE, reset=3)
     exit_code = word(64, role=Role.HIDDEN)
     exit_info1 = word(64, role=Role.HIDDEN)
@@ -189,20 +201,111 @@ class SvmIa32(Ia32):
     exit_int_info = word(64, role=Role.HIDDEN)
     exit_next_rip = word(64, role=Role.HIDDEN)
 
+    if TYPE_CHECKING:  # notes of the instruction that is running; each processor declares them
+        host_memory: MemoryComponent  # as wide as its addresses
+        _start: Svm
+        _next: Word
+        _vectoring: tuple[int, Word] | None
+
+    @property
+    def svme(self) -> Word:
+        """EFER.SVME (width 1)."""
+        raise NotImplementedError
+
+    @property
+    def has_svm_instructions(self) -> Word:
+        """In this mode SVM's instructions but VMMCALL are defined (width 1)."""
+        raise NotImplementedError
+
+    @property
+    def address_size(self) -> Word:
+        """Of string instructions, as EXITINFO1 of a port has it: 16, 32 or 64 bits (3 bits)."""
+        raise NotImplementedError
+
+    def following(self, length: Word) -> Word:
+        """Where the next instruction is, given the length of this one."""
+        raise NotImplementedError
+
+    def linear(self, memory: MemoryOperand) -> Word:
+        """The linear address of an operand (64 bits); nothing is checked."""
+        raise NotImplementedError
+
+
+class SvmIa32(Svm, Ia32):
+    """A processor without long mode."""
+
+    processor = Ia32
+    host_memory = memory(address=32, cell=8, role=RESOURCE)  # physical memory, as VMLOAD and VMSAVE see it
+
     # Of the instruction that is running, or the event that is being delivered; no part of the state.
-    _start: SvmIa32
+    _start: Svm
     _next: Word
     _vectoring: tuple[int, Word] | None = None  # that event's type and vector
 
     @property
     def svme(self) -> Word:
-        """EFER.SVME (width 1)."""
+        """Among the MSRs."""
         return self.msr.load(Word(32, IA32_EFER))[12]
 
+    @property
+    def has_svm_instructions(self) -> Word:
+        """Protected mode."""
+        return self.protected
 
-EXIT_INFORMATION = tuple(slot.name for slot in SvmIa32.layout if slot.name.startswith("exit_"))
+    @property
+    def address_size(self) -> Word:
+        """32 bits: the forms count with ESI and EDI."""
+        return Word(3, 2)
+
+    def following(self, length: Word) -> Word:
+        """32 bits."""
+        return self.eip + length.zero_extend(32)
+
+    def linear(self, memory: MemoryOperand) -> Word:
+        """Base and offset, 32 bits of the sum."""
+        return (self.segment(memory.segment).base + memory.offset).zero_extend(64)
 
 
-def begin(cpu: SvmIa32, length: Word) -> None:
+class SvmX64(Svm, X64):
+    """A processor in IA-32e mode."""
+
+    processor = X64
+    host_memory = memory(address=64, cell=8, role=RESOURCE)  # physical memory, as VMLOAD and VMSAVE see it
+    enabled = word(1, role=RESOURCE)  # EFER.SVME, which the processor without SVM does not have
+
+    # Of the instruction that is running, or the event that is being delivered; no part of the state.
+    _start: Svm
+    _next: Word
+    _vectoring: tuple[int, Word] | None = None  # that event's type and vector
+
+    @property
+    def svme(self) -> Word:
+        """Beside the rest of EFER."""
+        return self.enabled
+
+    @property
+    def has_svm_instructions(self) -> Word:
+        """Always: it is protected mode."""
+        return TRUE
+
+    @property
+    def address_size(self) -> Word:
+        """64 bits; 32 in compatibility mode."""
+        return ite(self.long, Word(3, 4), Word(3, 2))
+
+    def following(self, length: Word) -> Word:
+        """64 bits; 32 in compatibility mode."""
+        following = self.rip + length.zero_extend(64)
+        return ite(self.long, following, low_half(following))
+
+    def linear(self, memory: MemoryOperand) -> Word:
+        """As in IA-32e mode."""
+        return linear(self, self.segment(memory.segment), memory.segment, memory.offset)
+
+
+EXIT_INFORMATION = tuple(slot.name for slot in Svm.layout if slot.name.startswith("exit_"))
+
+
+def begin(cpu: Svm, length: Word) -> None:
     """Remember where the instruction began, and where the next one is, given its length (4 bits), for a #VMEXIT."""
-    cpu._start, cpu._next = cpu.copy(), cpu.eip + length.zero_extend(32)
+    cpu._start, cpu._next = cpu.copy(), cpu.following(length)

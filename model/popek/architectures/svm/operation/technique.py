@@ -8,8 +8,8 @@ components, only what the ownership profile names is one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from typing import Final
+from functools import cache, partial
+from typing import Any, Final
 
 import attrs
 
@@ -18,12 +18,10 @@ from popek.kernel.state import Role
 from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word
 
-from ...ia32.state import Ia32
 from . import machine as svm
 from .arrangement import CONTROLS, COVERS, covered, exists_in_cr0, target
-from .ownership import EVERYTHING, Profile, efer_of, exists, virtual_machine
+from .ownership import EVERYTHING, EVERYTHING_64, Profile, Profile64, exists, virtual_machine
 from .ownership import owned_leaves as owned_of_processor
-from .state import SvmIa32
 
 USUAL: Final = frozenset(
     (
@@ -41,7 +39,7 @@ USUAL: Final = frozenset(
 )  # fmt: skip
 """What a VMM sets that has nested paging and owns everything it can."""
 
-NEVER_CHANGED: Final = ("tsc_offset",)
+NEVER_CHANGED: Final = ("tsc_offset", "v_tpr")
 """Leaves of the VMCB that the map sets for the guest."""
 
 
@@ -53,30 +51,41 @@ def setting_name(control: str) -> str:
 
 def owned_leaves(owned: Profile) -> tuple[str, ...]:
     """The leaves and memories that are the VMM's: the VMCB's controls, and what the profile says."""
-    processor = {leaf.name for leaf in Ia32.leaves}
-    controls = [leaf.name for leaf in SvmIa32.leaves if leaf.name not in (*processor, *NEVER_CHANGED)]
+    processor = {leaf.name for leaf in owned.state.processor.leaves}
+    controls = [leaf.name for leaf in owned.state.leaves if leaf.name not in (*processor, *NEVER_CHANGED)]
     return tuple(dict.fromkeys((*controls, *owned_of_processor(owned), "iopm", "msrpm")))
 
 
 @cache
-def state_class() -> type[SvmIa32]:
-    """The state as the technique sees it: what it leaves to the guest is no resource."""
-    owned = set(owned_leaves(Profile(EVERYTHING)))
-
-    def role(leaf: str, own: Role) -> Role:
-        yielding = leaf != "guest_mode" and own in (Role.RESOURCE, Role.MODE, Role.TIME)
-        return Role.GENERAL if yielding and leaf not in owned else own
-
-    return SvmIa32.with_roles(role)
+def hardware() -> Machine[Any]:
+    """The machine that runs the guests of `ia32`, with its controls as settings."""
+    return _hardware("ia32-svm", "svm", svm.build(exceptions=False), Profile(EVERYTHING), USUAL)
 
 
 @cache
-def hardware() -> Machine[SvmIa32]:
-    """The machine that runs the guests, with its controls as settings."""
-    plain = svm.build(exceptions=False)
+def hardware_64() -> Machine[Any]:
+    """The same of `x86-64`."""
+    return _hardware("x86-64-svm", "svm", svm.build_64(exceptions=False), Profile64(EVERYTHING_64), USUAL)
+
+
+def named(machine: Machine[Any], name: str) -> Machine[Any]:
+    """The machine, its technique under another name."""
+    return attrs.evolve(machine, techniques={name: attrs.evolve(machine.technique("svm"), name=name)})
+
+
+def _hardware(
+    name: str, technique_name: str, plain: Machine[Any], owner: Profile, chosen: frozenset[str]
+) -> Machine[Any]:
+    owned = set(owned_leaves(owner))
+
+    def role(leaf: str, own: Role) -> Role:
+        """What the technique leaves to the guest is no resource."""
+        yielding = leaf != "guest_mode" and own in (Role.RESOURCE, Role.MODE, Role.TIME)
+        return Role.GENERAL if yielding and leaf not in owned else own
+
     controls = [
         leaf_setting(
-            setting_name(name), name, 1, name.partition(".")[2].replace("_", " "), int(name in USUAL)
+            setting_name(name), name, 1, name.partition(".")[2].replace("_", " "), int(name in chosen)
         )
         for name in CONTROLS
     ]
@@ -88,41 +97,40 @@ def hardware() -> Machine[SvmIa32]:
     ]
     return attrs.evolve(
         plain,
-        name="ia32-svm",
-        title="IA-32 with SVM: AMD-V with nested paging",
-        state=state_class(),
+        name=name,
+        title=f"{plain.title.partition(':')[0]}: AMD-V with nested paging",
+        state=plain.state.with_roles(role),
         settings=(*plain.settings, *controls, *maps),
-        techniques={"svm": technique()},
+        techniques={technique_name: technique(owner)},
         relocate=None,  # the guest has an address space of its own
         invariant=lambda state: plain.invariant(state) & exists_in_cr0(state.cr0.value),
         notes=(*plain.notes, "intercepted exceptions other than those of SVM's instructions"),
     )
 
 
-def _map(guest: SvmIa32, private: SvmIa32) -> SvmIa32:
+def _map(owner: Profile, guest: Any, private: Any) -> Any:
     every: Mapping[str, Word] = dict.fromkeys(COVERS, Word(1, 1))
-    owner = Profile(EVERYTHING)
     return virtual_machine(owner, guest, covered(owner, private, every))
 
 
-def technique() -> Technique[SvmIa32]:
-    """AMD-V of a VMM that owns everything it can; the machine's settings say what the controls are."""
-    owner = Profile(EVERYTHING)
+def technique(owner: Profile) -> Technique[Any]:
+    """AMD-V of a VMM that owns so much; the machine's settings say what the controls are."""
     owned = owned_leaves(owner)
-    processor = {*(leaf.name for leaf in Ia32.leaves), *(slot.name for slot in Ia32.layout)}
+    base = owner.state.processor
+    processor = {*(leaf.name for leaf in base.leaves), *(slot.name for slot in base.layout)}
     values = tuple(n for n in owned if n in processor)
     kept = {*owner.words, *owner.memories}
     return Technique(
         "svm",
         "AMD-V with nested paging",
-        map=_map,
+        map=partial(_map, owner),
         owned=owned,
         replaced=values,
-        shadowed=tuple(n for n in values if n in kept or n.startswith(("dr6", "dr7"))),
+        shadowed=tuple(n for n in values if (n in kept or n.startswith(("dr6", "dr7"))) and n != "cr8"),
         owns_cell=owner.owns_cell,
         deprivileged=lambda state: (state.guest_mode == 1) & (state.cpl == 0),
         guest=exists,
-        private=lambda guest, private: exists_in_cr0(private.cr0.value) & efer_of(private),
+        private=lambda guest, private: exists_in_cr0(private.cr0.value) & private.svme,
         entries=TRAPS_ONLY,
         delivered=tuple(n for n in owned if n.startswith("exit_")),
         target=target,
