@@ -27,7 +27,9 @@ from popek.architectures.pdp11.state import PS_BITS
 from popek.architectures.riscv import paged as rv64_paged
 from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
 from popek.architectures.svm.operation.assistance import governed_forms as governed_by_svm
+from popek.architectures.svm.operation.assistance import governed_forms_64 as governed_by_svm_64
 from popek.architectures.svm.operation.technique import hardware as ia32_svm
+from popek.architectures.svm.operation.technique import hardware_64 as x86_64_svm
 from popek.architectures.vtx.operation.assistance import governed_forms
 from popek.architectures.x86 import registers
 from popek.architectures.x86.registers import (
@@ -61,6 +63,8 @@ def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:
         return [*governed_forms(), "JMP ptr16:32", "INT imm8"]
     if name == "ia32-svm":
         return [*governed_by_svm(), "JMP ptr16:32", "INT3"]
+    if name == "x86-64-svm":
+        return [*governed_by_svm_64(), "INT3"]
     return list(WALKED.get(name) or make().instructions)
 
 
@@ -102,6 +106,7 @@ MAKERS: Mapping[str, Callable[[], Machine[Any]]] = {
     **makers(),
     "ia32-paged": ia32_paged.build,
     "ia32-svm": ia32_svm,
+    "x86-64-svm": x86_64_svm,
     "rv64-paged": rv64_paged.build,
     "x86-64-paged": x86_64_paged.build,
 }
@@ -567,6 +572,7 @@ MENDERS: Mapping[str, Callable[[Any], None]] = {
     "s370": _mend_s370,
     "x86-64": _mend_x64,
     "x86-64-paged": _mend_paged_x64,
+    "x86-64-svm": _mend_x64,
     "x86-64-vt-x": _mend_vmx_x64,
 }
 """What makes a state exist that was put together at random; machines not named need nothing."""

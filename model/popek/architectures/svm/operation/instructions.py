@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from popek.architectures.x86.access import privileged
+from popek.architectures.x86.descriptors import BUSY_TSS_16, BUSY_TSS_32
 from popek.architectures.x86.exceptions import GP, UD
 from popek.architectures.x86.msrs import (
     IA32_EFER,
@@ -18,7 +19,7 @@ from popek.architectures.x86.msrs import (
     IA32_SYSENTER_EIP,
     IA32_SYSENTER_ESP,
 )
-from popek.architectures.x86.state import Segment
+from popek.architectures.x86.state import Segment, null_or_local_table, null_or_readable, task_state
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import FALSE, Word, ite
@@ -88,6 +89,10 @@ def vmload(cpu: Svm) -> None:
         segment.rights = unpacked(memory.load_little_endian(place + 2, 2))
         segment.limit = memory.load_little_endian(place + 4, 4)
         segment.base = canonical(memory.load_little_endian(place + 8, segment.base.width // 8))
+    types = (BUSY_TSS_16, BUSY_TSS_32) if isinstance(cpu, SvmIa32) else (BUSY_TSS_32,)
+    tables = task_state(cpu.tr, types) & null_or_local_table(cpu.ldtr)
+    if not tables & null_or_readable(cpu.fs) & null_or_readable(cpu.gs):
+        raise NotModelledError("a VMCB with segments that no load of an instruction gives")
     if isinstance(cpu, SvmX64):
         for component, offset in _REGISTERS.items():
             width = cpu[component].width

@@ -15,6 +15,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import NotModelledError
 from popek.kernel.words import TRUE, Word, all_of, concat
 
+from ...ia32.state import invariant
 from ..checks import CHECKS, Missing, View
 from ..vmcb import FIELDS, Processor
 from .settings import PLACES, bits
@@ -51,6 +52,8 @@ _INTERCEPTS, _MAPS = tuple(PLACES), {"iopm": "IOPM_BASE", "msrpm": "MSRPM_BASE"}
 _EXITS: Final = dict(
     zip(EXIT_INFORMATION, ("EXITCODE", "EXITINFO1", "EXITINFO2", "EXITINTINFO", "NEXT_RIP"), strict=True)
 )
+PDPTES: Final = "SVM-CR-15"
+"""The check of the PDPTEs, which the model's guests do not have."""
 INVALID: Final = (1 << 64) - 1
 PROCESSOR: Final = Processor(maxphyaddr=40, flush_by_asid=True, long_mode=False, cet=False, sev=False)
 """What VMRUN's checks ask of it."""
@@ -79,7 +82,7 @@ def valid(vmcb: Mapping[str, Any]) -> Word:
     view = View(vmcb, PROCESSOR)
     conditions = []
     for check in CHECKS.values():
-        if check.certainty != "must":
+        if check.certainty != "must" or check.id == PDPTES:
             continue
         try:
             gates = [_condition(gate(view)) for gate in check.gates]
@@ -100,7 +103,8 @@ def run_guest(cpu: SvmIa32, address: Word) -> None:
     """VMRUN in the host: the guest of the VMCB at `address` runs, or EXITCODE says that it is none.
 
     Raises:
-        NotModelledError: an event is injected, or a virtual interrupt is pending.
+        NotModelledError: an event is injected, or a virtual interrupt is pending; the guest is in a state that no
+            instruction leads to, such as paged real mode.
     """
     vmcb = _Vmcb(cpu.host_memory, address)
     if not valid(vmcb):
@@ -132,6 +136,8 @@ def run_guest(cpu: SvmIa32, address: Word) -> None:
         base, memory = vmcb[field][31:0] & 0xFFFFF000, cpu.host_memory
         cpu._memories[name] = _map(memory, base, cpu.memories()[name].address_width)
     cpu.guest_mode, cpu.gif = Word(1, 1), Word(1, 1)
+    if not invariant(cpu):
+        raise NotModelledError("a guest in a state that no instruction leads to")
 
 
 def _map(memory: Memory, base: Word, width: int) -> Memory:
