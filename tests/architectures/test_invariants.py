@@ -48,6 +48,7 @@ LEFT_OPEN: dict[str, dict[str, str]] = {
         "tlb_stale": "so do changed tables to translations",
     },
     "ia32-vt-x": {"cache_dirty": "stores make caches dirty, which is outside the model"},
+    "x86-64-vt-x": {"cache_dirty": "as on ia32-vt-x"},
     "x86-64": {
         "cache_dirty": "stores make caches dirty, which is outside the model",
         "tlb_stale": "so do changed tables to translations",

@@ -76,7 +76,8 @@ def build() -> Machine[X64]:
         notes=(
             "translation by paging; of protection by pages, two ranges that bar CPL 3 (no SMEP, SMAP, protection keys)",
             "relocation: page tables do it, below linear memory, so location sensitivity is not asked",
-            "leaving IA-32e mode: 'not modelled'; VMX is locked off, and there is no SVM and no SMX",
+            "leaving IA-32e mode: 'not modelled'",
+            "VMX is locked off, and there is no SVM and no SMX",
             "compatibility mode: forms with REX.W ('not modelled'); registers above 7, as if they could be encoded",
             "compatibility mode: 16-bit code segments, and innocuous instructions that 64-bit mode lacks",
             "the #GP before an instruction at CPL 3 with CR4.PVI and both VIF and VIP set",

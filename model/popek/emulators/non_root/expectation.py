@@ -16,7 +16,7 @@ from popek.architectures.vtx.capability_files import load_capabilities
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.operation import machine as vmx
 from popek.architectures.vtx.operation.exits import VM_EXIT
-from popek.architectures.vtx.operation.state import VmxIa32
+from popek.architectures.vtx.operation.state import Vmx, VmxIa32
 from popek.emulators.ia32.delivery import deliverable
 from popek.emulators.ia32.expectation import (
     BENIGN,
@@ -40,6 +40,7 @@ from .cases import NE, PG, VMXE, VTPR_AT, Case, page_entries
 from .harness import (
     GUEST_PAGES,
     MARKER,
+    ONLY_64_BIT,
     REGISTERS,
     TSC_AUX,
     TSC_AUX_AT_ENTRY,
@@ -149,11 +150,19 @@ def state_of(case: Case, step: StepCase, arena: bytes, model: str = DEFAULT_MODE
     fields = {FIELDS[name].encoding: value for name, value in case.controls.items()}
     settings = {**baseline(model), **fields}
     settings[0x4002] |= baseline(model)[0x4002]
-    for name, encoding in _CONTROLS.items():
+    for name, encoding in CONTROLS.items():
         slot = state[name]
         state[name] = settings[encoding] & ((1 << slot.width) - 1)
+    bitmaps_of(state, case.bitmaps)
+    for name in EXIT_FIELDS:
+        state[name] = _SENTINEL
+    return state
+
+
+def bitmaps_of(state: Vmx, bitmaps: tuple[tuple[int, bytes], ...]) -> None:
+    """Fill the bitmaps and the virtual-APIC page with what a case writes there."""
     written: dict[int, int] = {}
-    for address, data in case.bitmaps:
+    for address, data in bitmaps:
         written.update(enumerate(data, address))
     state.io_bitmap = Memory(16, 1, _bits(written, GUEST_PAGES.io_bitmap_a, 1 << 16))
     state.msr_bitmap = Memory(15, 1, _bits(written, GUEST_PAGES.msr_bitmap, 1 << 15))
@@ -163,12 +172,9 @@ def state_of(case: Case, step: StepCase, arena: bytes, model: str = DEFAULT_MODE
     state.virtual_apic = Memory(
         12, 8, {at - virtual_page.start: written[at] for at in virtual_page if at in written}
     )
-    for name in EXIT_FIELDS:
-        state[name] = _SENTINEL
-    return state
 
 
-_CONTROLS: Final[Mapping[str, int]] = {
+CONTROLS: Final[Mapping[str, int]] = {
     "pin": 0x4000,
     "primary": 0x4002,
     "secondary": 0x401E,
@@ -185,7 +191,9 @@ _CONTROLS: Final[Mapping[str, int]] = {
     "tsc_multiplier": 0x2032,
     "tpr_threshold": 0x401C,
     "vm_function_controls": 0x2018,
+    "xss_exiting_bitmap": 0x202C,
 }
+"""The control fields, by the model's names."""
 
 
 def step_run(
@@ -197,7 +205,7 @@ def step_run(
     fields |= _guest_fields(state)
     known = baseline(model)
     fields = {encoding: value for encoding, value in fields.items() if known.get(encoding) != value}
-    registers = {name: int(state[name]) for name in REGISTERS}
+    registers = {name: int(state[name]) for name in REGISTERS if name not in ONLY_64_BIT}
     auxiliary = int(state.msr.load(Word(32, TSC_AUX))).to_bytes(8, "little")
     memory = (*_patches(arena), *case.bitmaps, *page_entries(case), (TSC_AUX_AT_ENTRY, auxiliary))
     return GuestStep(fields, registers, memory, (*watch, (TSC_AUX_AT_EXIT, 8)))

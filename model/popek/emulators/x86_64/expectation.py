@@ -126,7 +126,7 @@ def _translate(
             raise OutsideError("CR0.WP and a read-only page")
         memory[address] = int(after.memory.load(Word(64, address)))
     registers = {name: int(after[name]) for name in plain_state(0)}
-    _drop_unseen(registers, instruction, before)
+    drop_unseen(registers, instruction, before)
     if isinstance(outcome, Trap):
         vector, code = outcome.vector.number, outcome.error_code
         if vector == _PF:
@@ -142,7 +142,8 @@ def _translate(
     return Expectation("next", None, None, registers, {}, memory)
 
 
-def _drop_unseen(registers: dict[str, int], instruction: Instruction, before: X64) -> None:
+def drop_unseen(registers: dict[str, int], instruction: Instruction, before: X64) -> None:
+    """Take away what cannot be seen of a step that completes."""
     for name in ("es", "cs", "ss", "ds", "fs", "gs", "ldtr"):
         if registers[f"{name}.rights"] >> 16:
             registers[f"{name}.rights"] = 0x10000

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import attrs
+
 from popek.kernel.assistance import AssistanceError, Settings
 from popek_specs.vtx import rows, table
 
@@ -30,6 +32,17 @@ def bit_numbers() -> Mapping[str, int]:
 def hypervisors() -> Mapping[str, Settings]:
     """The hypervisors of `hypervisor-settings.toml`, by name."""
     return {row["name"]: _hypervisor(row) for row in table("hypervisor-settings.toml")["hypervisor"]}
+
+
+def hypervisors_64() -> Mapping[str, Settings]:
+    """The same, around a 64-bit guest."""
+    return {name: of_64_bit_guest(settings) for name, settings in hypervisors().items()}
+
+
+def of_64_bit_guest(settings: Settings) -> Settings:
+    """With a TPR shadow the VMM cannot but own CR8."""
+    shadowed = ("tpr",) if settings.controls["primary.use_tpr_shadow"] else ()
+    return attrs.evolve(settings, owns=(*settings.owns, *shadowed))
 
 
 def _hypervisor(row: Mapping[str, Any]) -> Settings:
