@@ -70,8 +70,7 @@ def build_64(*, exceptions: bool = True) -> Machine[SvmX64]:
 def _with_svm(plain: Machine[S], state: type[S], name: str, title: str, exceptions: bool) -> Machine[S]:
     instructions = dict(plain.instructions)
     for form, semantics in INSTRUCTIONS.items():
-        changes: dict[str, Any] = {"semantics": semantics, "settings": {}, "source": SOURCE}
-        instructions[form] = attrs.evolve(instructions[form], **changes)
+        instructions[form] = attrs.evolve(instructions[form], semantics=semantics, settings={}, source=SOURCE)
     for form in instructions:
         if not exceptions and instructions[form].mnemonic not in WITH_EXCEPTIONS:
             continue

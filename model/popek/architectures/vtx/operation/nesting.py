@@ -2,8 +2,7 @@
 
 L0 is the VMM on the hardware, L1 the one that is its guest, L2 the guest of L1.  L1 believes in a VMCS of its own;
 L2 runs on the hardware with what L0 makes of it and of its own wishes: `merged`.  What L1 is offered is what the model
-of it
-here assumes: no VMCS shadowing, VM functions, virtual-interrupt delivery, virtual x2APIC or TSC scaling.
+of it here assumes: no VMCS shadowing, VM functions, virtual-interrupt delivery, virtual x2APIC or TSC scaling.
 
 `MISTAKES` are ways to make it wrongly, several of which were made.
 """
