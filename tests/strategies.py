@@ -22,7 +22,7 @@ from popek.architectures.ia32.state import (
     VIRTUAL_8086_RIGHTS,
     real_base,
 )
-from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
+from popek.architectures.ia64.state import DCR_DEFINED, PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
 from popek.architectures.riscv import paged as rv64_paged
 from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
@@ -461,6 +461,7 @@ def _mend_x64(cpu: Any) -> None:
 
 def _mend_ia64(cpu: Any) -> None:
     cpu.psr = cpu.psr.value & PSR_DEFINED
+    cpu.cr.ipsr, cpu.cr.dcr = cpu.cr.ipsr & PSR_DEFINED, cpu.cr.dcr & DCR_DEFINED
     cpu.psr.vm = cpu.psr.vm & cpu.features.vm
     if int(cpu.psr.ri) == 3:
         cpu.psr.ri = 2

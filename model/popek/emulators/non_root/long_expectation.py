@@ -130,9 +130,7 @@ def state_of(case: LongCase, step: StepCase, arena: bytes, model: str = DEFAULT_
     state.rvi, state.svi = Word(8, status & 0xFF), Word(8, status >> 8)
     wanted = [case.controls.get(f"EOI_EXIT_BITMAP{number}", 0) for number in range(4)]
     state.eoi_exit_bitmap = Memory(8, 1, {v: wanted[v // 64] >> v % 64 & 1 for v in range(256)})
-    if state.secondary_control("virtual_interrupt_delivery").value:  # as VM entry does
-        virtual_apic.virtualize_priority(state)
-        virtual_apic.evaluate(state)
+    virtual_apic.entered(state)
     for name in LONG_EXIT_FIELDS:
         state[name] = _SENTINEL
     return state

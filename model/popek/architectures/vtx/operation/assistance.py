@@ -44,7 +44,7 @@ from .ownership import (
     profile_64,
 )
 from .processor import processor, processor_64
-from .settings import hypervisors, hypervisors_64, of_64_bit_guest, of_vmcs
+from .settings import TPR_SHADOW, hypervisors, hypervisors_64, of_64_bit_guest, of_vmcs
 from .state import Vmx, VmxIa32, VmxX64
 from .technique import PRESETS, PRESETS_64, hardware, hardware_64
 from .virtual_interrupt_claims import VIRTUAL_INTERRUPTS
@@ -92,7 +92,8 @@ def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[st
 
 
 def _profile_64(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
-    return profile_64(owns, unrestricted=bool(assume.get("unrestricted")), hidden=lacks)
+    shadowed = {"tpr"} if assume.get(TPR_SHADOW) else set()
+    return profile_64(owns | shadowed, unrestricted=bool(assume.get("unrestricted")), hidden=lacks)
 
 
 def _refused(owned: Profile) -> str:
@@ -351,6 +352,7 @@ VT_X_64: Final[Assistance[Any]] = attrs.evolve(
     ownable=OWNABLE_64,
     everything=EVERYTHING_64,
     profile=_profile_64,
+    options={**VT_X.options, TPR_SHADOW: "the guest's task priority is in the virtual-APIC page"},
     modes=MODES_64,
     governed=governed_forms_64,
     plain=plain_64,

@@ -24,7 +24,7 @@ from ...x86_64.state import CR4_DEFINED as CR4_DEFINED_64
 from ...x86_64.state import Cr4 as Cr4Of64
 from .non_root import CR0_FIXED, CR0_PAGED, CR4_FIXED
 from .state import BITMAPS, GUEST_STATUS, Vmx, VmxIa32, VmxX64
-from .virtual_apic import VTPR
+from .virtual_apic import VPPR, VTPR, entered
 
 V = TypeVar("V", bound=Vmx)
 
@@ -200,8 +200,8 @@ class Profile64(Profile):
 
     def owns_cell(self, memory: str, address: Word) -> Word:
         """Whether a port or a counter, or a byte of the virtual-APIC page is the VMM's (width 1)."""
-        if memory == "virtual_apic":  # the processor keeps the guest's TPR there
-            return address[11:2] != VTPR >> 2
+        if memory == "virtual_apic":  # the processor keeps the guest's TPR there, and PPR
+            return (address[11:2] != VTPR >> 2) & (address[11:2] != VPPR >> 2)
         if memory in BITMAPS:
             return TRUE
         return super().owns_cell(memory, address)
@@ -268,6 +268,7 @@ def virtual_machine(owned: Profile, guest: V, private: V) -> V:
     if "tpr" in owned.owns:
         priority = concat(guest["cr8"], Word(4, 0)).zero_extend(32)
         hardware.virtual_apic = private.virtual_apic.store_little_endian(Word(12, VTPR), priority)
+        entered(hardware)
     for name, content in guest.memories().items():
         if name in processor:
             hardware._memories[name] = _shared(owned, name, content, private.memories()[name])

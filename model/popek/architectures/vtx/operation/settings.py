@@ -17,6 +17,8 @@ from .ownership import FEATURES
 FIELDS: Final = {
     "pin": "PIN_CONTROLS", "primary": "PRIMARY_PROC_CONTROLS", "secondary": "SECONDARY_PROC_CONTROLS",
 }  # fmt: skip
+TPR_SHADOW: Final = "tpr_shadow"
+"""What is assumed of a VMM that keeps its guest's task priority in the virtual-APIC page."""
 ACTIVATE_SECONDARY: Final = 1 << 31
 
 
@@ -41,8 +43,9 @@ def hypervisors_64() -> Mapping[str, Settings]:
 
 def of_64_bit_guest(settings: Settings) -> Settings:
     """With a TPR shadow the VMM cannot but own CR8."""
-    shadowed = ("tpr",) if settings.controls["primary.use_tpr_shadow"] else ()
-    return attrs.evolve(settings, owns=(*settings.owns, *shadowed))
+    if not settings.controls["primary.use_tpr_shadow"]:
+        return settings
+    return attrs.evolve(settings, assume={**settings.assume, TPR_SHADOW: 1}, owns=(*settings.owns, "tpr"))
 
 
 def _hypervisor(row: Mapping[str, Any]) -> Settings:

@@ -128,6 +128,17 @@ def write_task_priority(cpu: Vmx, value: Word) -> None:
         trap_like_exit_of(cpu, TPR_BELOW_THRESHOLD)
 
 
+def entered(cpu: Vmx) -> None:
+    """What VM entry makes of the virtual-APIC page with virtual-interrupt delivery (26.3.2.5); does not fork."""
+    delivers = cpu.secondary_control("virtual_interrupt_delivery")
+    priority = processor_priority(cpu.virtual_apic.load(Word(12, VTPR)), cpu.svi)
+    old = cpu.virtual_apic.load_little_endian(Word(12, VPPR), 4)
+    shown = ite(delivers, priority.zero_extend(32), old)
+    cpu.virtual_apic = cpu.virtual_apic.store_little_endian(Word(12, VPPR), shown)
+    pending = outranks(cpu.rvi, priority) & ~cpu.primary.interrupt_window_exiting
+    cpu.recognized = delivers & pending
+
+
 def virtualize_priority(cpu: Vmx) -> None:
     """PPR virtualization (30.1.3)."""
     priority = processor_priority(cpu.virtual_apic.load(Word(12, VTPR)), cpu.svi)
