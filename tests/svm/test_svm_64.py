@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 import pytest
@@ -13,6 +14,8 @@ from popek.architectures.svm.operation.state import SvmX64
 from popek.assistance.desk import desk_of
 from popek.assistance.merging import directions, merged, rules
 from popek.assistance.needs import derive
+from popek.cli.assist_merge import merge
+from popek.cli.errors import UserError
 from popek.kernel.outcome import Next, Outcome, Trap
 from popek.kernel.words import Word
 
@@ -195,3 +198,25 @@ def test_a_permissions_map_that_one_of_them_does_not_use_adds_exits() -> None:
     found = merged(desk_of(SVM), "WRMSR")
     assert found.lost == ()
     assert {"vector3.msr_prot": (1, 0), "msrpm_write": (0, 1)} in found.needless
+
+
+def test_vt_x_s_io_bitmaps_are_merged_by_no_bit() -> None:
+    """With the bitmaps the unconditional control is ignored: one VMM's bitmaps would hide the other's control."""
+    from popek.architectures.vtx.operation.assistance import VT_X
+
+    found = rules(desk_of(VT_X), ["IN AL, DX", "RDMSR"])
+    assert found["primary.use_io_bitmaps"] == "neither"
+    assert found["primary.use_msr_bitmaps"] == "and"  # without them every MSR leaves
+    assert merged(desk_of(VT_X), "IN AL, DX", found).lost
+    assert not merged(desk_of(VT_X), "RDMSR", found).lost
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert merge("svm", "RDTSC", json=True) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["schema"] == "popek/assistance-merge/1"
+    assert answer["rules"] == {"vector3.rdtsc": "or"}
+    assert merge("svm", "RDTSC", by="and") == 1
+    assert "lost" in capsys.readouterr().out
+    with pytest.raises(UserError, match="xor"):
+        merge("svm", "RDTSC", by="xor")

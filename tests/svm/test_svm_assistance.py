@@ -6,18 +6,19 @@ The conditions are those of AMD64 APM vol. 2, 15.8 to 15.11, written down here a
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from popek.architectures.svm.operation.assistance import SVM, governed_forms, name_of
+from popek.architectures.svm.operation.assistance import SVM, SVM_64, governed_forms, name_of
 from popek.architectures.svm.operation.exits import VM_EXIT
-from popek.architectures.svm.operation.settings import bits, hypervisors, written
+from popek.architectures.svm.operation.settings import bits, hypervisors, hypervisors_64, written
+from popek.architectures.vtx.operation.assistance import VT_X
 from popek.assistance.desk import Desk, desk_of
 from popek.assistance.exits import governs
 from popek.assistance.needs import derive
 from popek.assistance.requirements import Requirement
-from popek.kernel.assistance import AssistanceError
+from popek.kernel.assistance import Assistance, AssistanceError
 from popek_specs.svm import rows
 
 DESK: Final = desk_of(SVM)
@@ -167,3 +168,48 @@ def test_a_lost_exit_is_noticed() -> None:
     (found,) = derive(Desk(other), ["CPUID"], other.owner())
     assert found.requirement.condition(found.requirement.faithful) == "never"
     assert VM_EXIT.number == 256
+
+
+def _intercepted(assistance: Assistance[Any], form: str) -> bool:
+    return any(row.reason is not None for row in governs(desk_of(assistance), form))
+
+
+@pytest.mark.parametrize(
+    ("form", "intel", "amd"),
+    [
+        *((form, False, True) for form in ("PUSHFD", "POPFD", "SMSW r32", "VMMCALL", "RSM")),
+        *((form, True, False) for form in ("RDRAND r32", "RDSEED r32", "XSAVES m")),
+        *((form, True, True) for form in ("SGDT m", "STR r32", "RDTSC", "CPUID", "XSETBV", "INVLPG m")),
+        *((form, False, False) for form in ("LAR r32, r16", "VERR r16", "SYSENTER", "CLI", "MOV Sreg, r16")),
+    ],
+)
+def test_which_of_the_two_can_intercept_what(form: str, intel: bool, amd: bool) -> None:
+    """After the manuals' tables."""
+    assert (_intercepted(VT_X, form), _intercepted(SVM, form)) == (intel, amd)
+
+
+def test_intel_intercepts_iret_of_a_task_alone() -> None:
+    assert len(governs(desk_of(VT_X), "IRETD")) == 1
+    assert {row.reason for row in governs(desk_of(SVM), "IRETD")} == {0x74, 0x7D}
+
+
+def test_one_bit_of_intel_s_is_four_of_amd_s() -> None:
+    tables = ("SGDT m", "SIDT m", "SLDT r32", "STR r32")
+    intel = {control for form in tables for row in governs(desk_of(VT_X), form) for control in row.controls}
+    amd = {control for form in tables for row in governs(desk_of(SVM), form) for control in row.controls}
+    assert intel == {"secondary.descriptor_table_exiting"}
+    assert amd == {"vector3.gdtr_read", "vector3.idtr_read", "vector3.ldtr_read", "vector3.tr_read"}
+
+
+def test_a_control_that_the_processor_lacks_cannot_be_chosen() -> None:
+    assert SVM.processor is not None
+    first = SVM.processor("k8-revision-f")
+    rule = first.rules["enables.nested_paging is there"]
+    assert str(rule.term) != str(first.controls["enables.nested_paging"].term)
+    assert "enables.nested_paging is there" not in SVM.processor("zen").rules
+
+
+def test_a_guest_whose_tpr_is_virtual_leaves_cr8_to_the_vmm() -> None:
+    assert hypervisors_64()["KVM"].assume == {"v_tpr": 1}
+    assert hypervisors_64()["SimpleSvm"].assume == {}
+    assert "tpr" in SVM_64.owner((), assume={"v_tpr": 1}).owns

@@ -351,6 +351,21 @@ def test_a_virtual_gif_takes_stgi_and_clgi() -> None:
         assert (int(found.state.gif), int(found.state.virtual_gif)) == expected
 
 
+def test_what_a_task_switch_tells() -> None:
+    """RF is 0 in the image that a jump would leave behind: an instruction clears it when it begins."""
+    state = guest(vector3__task_switch=1, eflags__rf=1)
+    tss = Word(64, 0x0000890050000067)
+    for available, expected in ((tss, 0x7D), (tss & ~Word(64, 1 << 47), None)):
+        state.memory = state.memory.store_little_endian(Word(32, 0x20), available)
+        found = run("JMP ptr16:32", state, **{"operand_ptr16:32.selector": 0x20})
+        assert code(found) == expected
+    state.memory = state.memory.store_little_endian(Word(32, 0x20), tss)
+    found = run("JMP ptr16:32", state, **{"operand_ptr16:32.selector": 0x20})
+    assert isinstance(found, Trap)
+    assert (int(found.state.exit_info1), int(found.state.exit_info2)) == (0x20, 1 << 38)
+    assert int(found.state.exit_next_rip) == 0
+
+
 # -- changes that a test must notice -------------------------------------------------------------------
 
 

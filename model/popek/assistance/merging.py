@@ -71,7 +71,7 @@ def merged(desk: Desk[Any], form: str, rule: Mapping[str, str] | str = OR) -> Me
     """Ask of every setting of both VMMs' controls whether the merged ones lose an exit, or add one.
 
     Args:
-        rule: `or` or `and`, for all controls or by name.
+        rule: `or` or `and`, for all controls or by name; `or` where it is neither.
     """
     due = desk.duty(form, desk.owner_of_all)
     knobs = _knobs(due)
@@ -82,7 +82,9 @@ def merged(desk: Desk[Any], form: str, rule: Mapping[str, str] | str = OR) -> Me
     }
     lost, needless = [], []
     for outer, inner in itertools.product(exits, repeat=2):
-        made = tuple(_MERGERS[rules[n]](a, b) for n, a, b in zip(knobs, outer, inner, strict=True))
+        made = tuple(
+            _MERGERS.get(rules[n], _MERGERS[OR])(a, b) for n, a, b in zip(knobs, outer, inner, strict=True)
+        )
         setting = dict(zip(knobs, zip(outer, inner, strict=True), strict=True))
         wanted = exits[outer] | exits[inner]
         if _possible(due, wanted & ~exits[made]):

@@ -16,6 +16,7 @@ from .assist_input import (
     owner_of,
 )
 from .assist_interrupts import interrupts
+from .assist_merge import merge
 from .errors import UserError
 from .options import AsJson, Jobs
 from .output import console, print_json, progress
@@ -25,6 +26,7 @@ app = App(
     help="Hardware assistance (vt-x, vt-i): what its controls must be, the best choice, and what real ones come to.",
 )
 app.command(interrupts)
+app.command(merge)
 
 Name = Annotated[str, Parameter(help="The technique, such as vt-x; or a Python file with an Assistance.")]
 Own = Annotated[

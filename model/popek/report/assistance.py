@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from popek.assistance.exits import Governed
     from popek.assistance.gain import Gain, Under
     from popek.assistance.judgement import Checked, Judgement
+    from popek.assistance.merging import Merged
     from popek.assistance.needs import Row
     from popek.assistance.synthesis import Synthesis
     from popek.assistance.witness import Witness
@@ -126,6 +127,29 @@ def _witness(witness: Witness) -> Iterable[Text]:
     yield Text(f"  {witness.assembly}")
     yield Text(f"    guest's own machine: {witness.native}")
     yield Text(f"    hardware: {witness.virtualized}")
+
+
+# -- a hypervisor inside a hypervisor ------------------------------------------------------------------
+
+
+def merges(
+    assistance: Assistance[Any], rules: Mapping[str, str], found: Sequence[Merged], shown: int
+) -> RenderableType:
+    """How each control is merged, and for which settings of the two VMMs that loses an exit or adds one."""
+    ways: dict[str, list[str]] = {}
+    for name, rule in rules.items():
+        ways.setdefault(rule, []).append(short(assistance, name))
+    lines = [Text(f"merged by {rule}: {', '.join(names)}") for rule, names in sorted(ways.items())]
+    table = _table("instruction", "what", "the outer VMM's and the inner one's")
+    for item in found:
+        for what, cases in (("an exit is lost", item.lost), ("a needless exit", item.needless)):
+            for case in cases[:shown]:
+                texts = (f"{short(assistance, n)} {a} {b}" for n, (a, b) in case.items())
+                table.add_row(escape(item.form), what, ", ".join(texts))
+            if len(cases) > shown:
+                table.add_row("", "", f"and {len(cases) - shown} more")
+    total = Text(f"{sum(bool(item.lost) for item in found)} of {len(found)} forms lose an exit")
+    return Group(*lines, *([table] if table.row_count else []), total)
 
 
 # -- exits ------------------------------------------------------------------------------------------

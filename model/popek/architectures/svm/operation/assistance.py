@@ -32,7 +32,7 @@ from .ownership import (
     profile_64,
 )
 from .processor import processor
-from .settings import hypervisors, read, written
+from .settings import hypervisors, hypervisors_64, of_64_bit_guest, read, written
 from .state import Svm, SvmIa32, SvmX64
 from .technique import hardware, hardware_64, named
 
@@ -54,7 +54,7 @@ def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[st
 
 
 def _profile_64(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
-    return profile_64(owns)
+    return profile_64(owns | {"tpr"} if assume.get("v_tpr") else owns)
 
 
 def _refused(owned: Profile) -> str:
@@ -225,9 +225,13 @@ SVM_64: Final[Assistance[Any]] = attrs.evolve(
     everything=EVERYTHING_64,
     profile=_profile_64,
     touches=TOUCHES_64,
+    options={"v_tpr": "V_INTR_MASKING keeps the guest's TPR in the VMCB, so that CR8 is the VMM's own"},
     modes=MODES_64,
     governed=governed_forms_64,
     plain=plain_64,
+    configurations=hypervisors_64,
+    read=lambda name, data: [of_64_bit_guest(found) for found in read(name, data)],
+    written=lambda fields: of_64_bit_guest(written(fields)),
 )
 
 __all__ = ["MODES", "SVM", "SVM_64", "machine", "machine_64", "name_of", "plain", "plain_64"]

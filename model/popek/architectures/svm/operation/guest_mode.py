@@ -188,7 +188,7 @@ class GuestMode(Interception[X86]):
             selector = supervisor_load(cpu, cpu.tr.base, 2)  # the link to the previous task
         check_new_tss(cpu, selector, returning=source == "iret")
         flags = {"iret": 1 << 36, "jmp": 1 << 38}.get(source, 0)
-        resume = concat(Word(15, 0), cpu._start.eflags.rf, Word(48, 0))
+        resume = concat(Word(15, 0), cpu.eflags.rf, Word(48, 0))  # which an instruction clears when it begins
         exit_of(cpu, TASK_SWITCH, selector, Word(64, flags) | resume, next_rip=False)
 
 

@@ -55,7 +55,14 @@ def processor(name: str | None) -> Processor:
     return Processor(
         row["name"],
         {**{name: words[field][bit] for name, (field, bit) in bits().items()}, **cover},
-        _rules(words, row["physical_address_bits"]),
+        {
+            **_rules(words, row["physical_address_bits"]),
+            **{
+                f"{name} is there": ~words[field][bit]
+                for name, (field, bit) in bits().items()
+                if missing(name)
+            },
+        },
         (*(word[n] for word in words.values() for n in range(word.width)), *cover.values()),
         missing,
         fields=chosen,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import attrs
+
 from popek.kernel.assistance import AssistanceError, Settings
 from popek_specs.svm import table
 
@@ -94,6 +96,18 @@ def of_vmcb(vmcb: Vmcb) -> Settings:
         controls[name] = value >> bit & 1
     notes = ["what the permissions maps hold is not in the VMCB", "the VMM's own DR7.GD is taken to be 0"]
     return _settings(vmcb.name or "VMCB", "dump", controls, {}, notes)
+
+
+def of_64_bit_guest(settings: Settings) -> Settings:
+    """The settings for a 64-bit guest: with V_INTR_MASKING its TPR is in the VMCB, and CR8 is the VMM's own."""
+    if settings.controls["enables.v_intr_masking"]:
+        return attrs.evolve(settings, assume={**settings.assume, "v_tpr": 1})
+    return settings
+
+
+def hypervisors_64() -> Mapping[str, Settings]:
+    """The hypervisors with 64-bit guests."""
+    return {name: of_64_bit_guest(found) for name, found in hypervisors().items()}
 
 
 def read(name: str, data: bytes) -> list[Settings]:
