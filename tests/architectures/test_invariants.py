@@ -42,8 +42,6 @@ LEFT_OPEN: dict[str, dict[str, str]] = {
     "s360-67": {f"cr{n}": "no instruction that is modelled loads it" for n in (0, 1, 3, 5, *range(7, 16))},
     "ia64": {
         **{f"cr.irr{n}": "interrupts set the bits that are pending" for n in range(4)},
-        "cr.dcr": "reserved bits, which are still to be fixed",
-        "cr.ipsr": "likewise",
     },
     "ia32": {
         "cache_dirty": "stores make caches dirty, which is outside the model",

@@ -462,5 +462,5 @@ def test_a_mode_that_the_invariant_fixes_is_no_component() -> None:
     found = compatibility.classify(MACHINE.instructions["PUSH CS"]).components
     assert "cs.selector.rpl" in found
     assert "rflags.vm" not in found
-    assert "cs.selector.rpl" in classifier.modes
-    assert "rflags.vm" not in classifier.modes
+    assert "cs.selector.rpl" in classifier.states.modes
+    assert "rflags.vm" not in classifier.states.modes

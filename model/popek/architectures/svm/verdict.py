@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import attrs
 
+from ..x86.evidence import FailedCheck
 from .checks import CHECKS, Check, Missing, View
 from .vmcb import Processor, Vmcb, exit_codes
 
@@ -15,14 +16,8 @@ VmrunOutcome = Literal["enters", "vmexit-invalid", "undecided"]
 _INVALID = (0xFFFF_FFFF, (1 << 64) - 1)
 
 
-@attrs.frozen
-class Failure:
-    """A check that fails, or fails on some processors, with the fields that make it fail."""
-
-    id: str
-    fields: Mapping[str, int]
-    message: str
-    section: str
+Failure = FailedCheck
+"""A check that fails, or fails on some processors, with the fields that make it fail."""
 
 
 @attrs.frozen

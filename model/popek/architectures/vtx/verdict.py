@@ -11,6 +11,7 @@ import attrs
 
 from popek.architectures.vtx.entry_checks.registry import ENTERS, UNDECIDED
 
+from ..x86.evidence import FailedCheck
 from .capabilities import UNKNOWN, Capabilities
 from .capability_limits import WIDTHS
 from .compilation import Lacking
@@ -25,13 +26,9 @@ Answer = Literal["yes", "no", "unknown"]
 
 
 @attrs.frozen
-class Failure:
-    """A check that fails, with the values that make it fail."""
+class Failure(FailedCheck):
+    """A check that fails, with the values that make it fail and the conditions under which it is made."""
 
-    id: str
-    fields: Mapping[str, int]
-    message: str
-    section: str
     gate: tuple[str, ...]
 
 

@@ -3,7 +3,9 @@
 Each hook is called at the place that the manual gives the VM exit among the instruction's faults (SDM
 vol. 3C, "Relative Priority of Faults and VM Exits"): after #UD, after faults that rest on CPL and after the
 checks of the I/O permission map; before every other fault, unless the exit depends on an operand, which is then
-fetched first.  On a processor that nobody monitors a hook does nothing and returns what is there.
+fetched first.  AMD's intercepts come elsewhere for some instructions (APM vol. 2, "Instruction Intercepts"): before
+the faults by CPL, which is `early`, or after every fault but those of storage references, which is `late` and the hooks
+named `accepted`.  On a processor that nobody monitors a hook does nothing and returns what is there.
 
 A hook that is told an instruction's `name` knows those of ``popek_specs/x86/interception.csv`` alone: another is a
 mistake in an instruction's semantics, which would otherwise never be intercepted, and is refused at once.
@@ -95,6 +97,16 @@ class Interception(Generic[Cpu]):
             size: its operand size, 16, 32 or 64 bits.
         """
 
+    def early(self, cpu: Cpu, name: str, immediate: Word | None = None) -> None:
+        """PUSHF, POPF, IRET, INT n, INT1 or XSETBV, after #UD and before every other check.
+
+        Args:
+            immediate: INT n: the vector (8 bits).
+        """
+
+    def late(self, cpu: Cpu, name: str) -> None:
+        """LMSW, RDPMC, MONITOR or MWAIT, after every check of its own; LMSW before its operand is fetched."""
+
     def read_control_register(self, cpu: Cpu, number: int, register: Word | None = None) -> Word:
         """What MOV from CR (to `register`) and SMSW (None) see, as wide as the state keeps it, or wider."""
         return {0: cpu.cr0.value, 2: cpu.cr2, 3: cpu.cr3, 4: cpu.cr4.value}[number]
@@ -117,6 +129,9 @@ class Interception(Generic[Cpu]):
             raise Fault(GP, 0)
         cpu["cr8"] = new[3:0]
 
+    def control_register_accepted(self, cpu: Cpu, number: int, register: Word, value: Word) -> None:
+        """MOV to CR from `register` (3 bits) is about to put there a value in which it found nothing wrong."""
+
     def load_machine_status_word(self, cpu: Cpu, source: Word, memory: MemoryOperand | None) -> Word:
         """CR0[3:0] after LMSW of `source` (16 bits)."""
         return source[3:0] | concat(Word(3, 0), cpu.cr0.pe)
@@ -127,6 +142,9 @@ class Interception(Generic[Cpu]):
 
     def debug_register(self, cpu: Cpu, number: int, register: Word, *, write: bool) -> None:
         """MOV to or from DR`number` as the instruction names it, before every check."""
+
+    def debug_register_accepted(self, cpu: Cpu, number: int, register: Word, *, write: bool) -> None:
+        """MOV to or from DR`number` as the instruction names it, after every check."""
 
     def port(self, cpu: Cpu, access: PortAccess) -> None:
         """A port that the instruction may use."""

@@ -25,6 +25,7 @@ from popek.emulators.ia32.step import (
     initial_memory,
     initial_registers,
 )
+from popek.emulators.ia32.step_case import PLAIN_REGISTERS
 from popek.emulators.x86.expectation import (
     Expectation,
     OutsideError,
@@ -130,23 +131,7 @@ def initial_state(case: StepCase) -> Ia32:
     registers = initial_registers(case)
     state = _PLAIN.copy()
     loaded = initial_memory(attrs.evolve(case, stale=())) if case.stale else initial_memory(case)
-    for name in (
-        *GPR_NAMES,
-        "eip",
-        "eflags",
-        "cr0",
-        "cr2",
-        "cr3",
-        "cr4",
-        "dr0",
-        "dr1",
-        "dr2",
-        "dr3",
-        "dr6",
-        "dr7",
-        "xcr0",
-        "pkru",
-    ):
+    for name in (*PLAIN_REGISTERS, "xcr0", "pkru"):
         state[name] = registers[name]
     for name in ("gdtr.base", "gdtr.limit", "idtr.base", "idtr.limit"):
         state[name] = registers[name]

@@ -92,7 +92,7 @@ def observed(case: SpikeCase, word: int) -> Result:
     reset = Rv64.reset()
     names = set(reset.words())
     csrs = {name: int(reset[name]) for name in names} | dict(case.components)
-    return hart().run(Step(word, prv, v, csrs["pc"], case.x, csrs, case.data, case.f))
+    return hart().run(Step(word, Result(prv, v, csrs["pc"], case.x, csrs, case.data), case.f))
 
 
 def differing(model: Result, spike: Result) -> tuple[str, ...]:

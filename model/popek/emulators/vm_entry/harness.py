@@ -39,7 +39,7 @@ from typing import Literal, get_args
 
 import attrs
 
-from popek.emulators.bochs.simulator import BochsError, BochsInterrupted, run_rom
+from popek.emulators.bochs.simulator import BochsError, BochsInterrupted, fitting, run_rom
 
 from .guest import (
     ARENA,
@@ -296,11 +296,8 @@ def run_cases(
         encoded.append(_encode(index, case, numbers[case.mode], explain))
     results: list[EntryResult] = []
     while len(results) < len(todo):
-        first = last = len(results)
-        room = _STREAM_BYTES - len(prologue) - _SECTOR
-        while last < len(todo) and last - first < _CASES_PER_RUN and len(encoded[last]) <= room:
-            room -= len(encoded[last])
-            last += 1
+        first, room = len(results), _STREAM_BYTES - len(prologue) - _SECTOR
+        last = fitting(encoded, first, room, _CASES_PER_RUN)
         if last == first:
             raise BochsError(f"case {first} is too large for the harness")
         found, complaints = _run_chunk(prologue, encoded[first:last], model, stall, explain)

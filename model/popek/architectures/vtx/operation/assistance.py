@@ -192,7 +192,7 @@ class _Recorder(Interception[X86]):
 # Hooks that say themselves whether they count, and those of which the exception bitmap alone decides.
 _QUIET = (
     "called", "software_exception", "software_interrupt", "recognized", "instruction", "read_control_register",
-    "write_control_register",
+    "write_control_register", "early", "late", "control_register_accepted", "debug_register_accepted",
 )  # fmt: skip
 
 

@@ -14,22 +14,8 @@ from popek.architectures.x86.access import (
     privileged,
     supervisor_load,
 )
-from popek.architectures.x86.descriptors import (
-    BUSY_TSS_16,
-    BUSY_TSS_32,
-    TASK_GATE,
-    TSS_16,
-    TSS_32,
-    Descriptor,
-    error_code,
-    fetch_descriptor,
-)
-from popek.architectures.x86.exceptions import (
-    GP,
-    NP,
-    TS,
-    UD,
-)
+from popek.architectures.x86.descriptors import TASK_GATE, Descriptor
+from popek.architectures.x86.exceptions import GP, UD
 from popek.architectures.x86.interception import (
     Interception,
     PortAccess,
@@ -37,6 +23,7 @@ from popek.architectures.x86.interception import (
 from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import TRUE, Word, any_of, concat, ite
 
+from ...ia32.descriptors import check_new_tss
 from ...ia32.state import Ia32
 from ...x86.state import X86
 from . import model_specific, virtual_apic
@@ -352,26 +339,6 @@ class NonRoot(Interception[X86]):
         kept = cpu.non_root & cpu.pin.nmi_exiting & ~cpu.pin.virtual_nmis
         cpu._unblocked = cpu.nmi_blocked & ~kept
         cpu.nmi_blocked = cpu.nmi_blocked & kept
-
-
-def check_new_tss(cpu: Vmx, selector: Word, *, returning: bool) -> None:
-    """What is checked before a task switch exits (SDM vol. 3C, "Treatment of Task Switches").
-
-    Raises:
-        Fault: #GP(selector), for IRET #TS(selector): not in the GDT or no TSS of the kind; #NP(selector);
-            #TS(selector): too short.
-    """
-    vector, code = TS if returning else GP, error_code(selector)
-    if selector[2]:
-        raise Fault(vector, code)
-    tss = fetch_descriptor(cpu, selector, vector)
-    kinds = (BUSY_TSS_16, BUSY_TSS_32) if returning else (TSS_16, TSS_32)
-    if (tss.s == 1) | ~tss.type.isin(kinds):
-        raise Fault(vector, code)
-    if not tss.p:
-        raise Fault(NP, code)
-    if tss.limit < ite(tss.type[3], Word(32, 0x67), Word(32, 0x2B)):
-        raise Fault(TS, code)
 
 
 def _vmx(cpu: X86) -> Vmx:

@@ -44,12 +44,14 @@ def declare(machine: Machine[X64]) -> None:
     def lmsw_register(cpu: X64, r: Word) -> None:
         """MP, EM, TS := source[3:1]; PE stays."""
         privileged(cpu)
+        cpu.interception.late(cpu, "LMSW")
         _load_machine_status_word(cpu, cpu.read_register(r, 16), None)
 
     @machine.instruction("LMSW m16", source="SDM vol. 2A, LMSW")
     def lmsw_memory(cpu: X64, m: MemoryOperand) -> None:
         """MP, EM, TS := source[3:1]; PE stays."""
         privileged(cpu)
+        cpu.interception.late(cpu, "LMSW")
         _load_machine_status_word(cpu, access.load(cpu, m, 2), m)
 
     @machine.instruction("CLTS", source="SDM vol. 2A, CLTS")
@@ -82,6 +84,7 @@ def declare(machine: Machine[X64]) -> None:
         stops_paging = (new[31] == 0) & (cpu.long | cpu.cr4.pcide)
         if (value[63:32] != 0) | (new[31] & ~new[0]) | (new[29] & ~new[30]) | stops_paging:
             raise Fault(GP, 0)
+        cpu.interception.control_register_accepted(cpu, 0, r, new)
         if not new[31]:
             raise NotModelledError("leaving IA-32e mode")
         cpu.cr0 = new
@@ -90,7 +93,9 @@ def declare(machine: Machine[X64]) -> None:
     def mov_to_cr2(cpu: X64, r: Word) -> None:
         """Any value."""
         privileged(cpu)
-        cpu.cr2 = cpu.interception.write_control_register(cpu, 2, r)
+        new = cpu.interception.write_control_register(cpu, 2, r)
+        cpu.interception.control_register_accepted(cpu, 2, r, new)
+        cpu.cr2 = new
 
     @machine.instruction("MOV CR3, r64", source=FROM_TO_CR, mnemonic="MOV to CR")
     def mov_to_cr3(cpu: X64, r: Word) -> None:
@@ -99,6 +104,7 @@ def declare(machine: Machine[X64]) -> None:
         new = cpu.interception.write_control_register(cpu, 3, r)
         if (new[62:PHYSICAL_BITS] != 0) | (new[63] & ~cpu.cr4.pcide):
             raise Fault(GP, 0)
+        cpu.interception.control_register_accepted(cpu, 3, r, new)
         cpu.cr3 = new.replace(63, 63, 0)
         cpu.tlb_stale = ite(new[63], cpu.tlb_stale, Word(1, 0))
 
@@ -110,6 +116,7 @@ def declare(machine: Machine[X64]) -> None:
         sets_pcide = new[17] & ~cpu.cr4.pcide & (cpu.cr3[11:0] != 0)
         if ((new & (CR4_DEFINED ^ 0xFFFFFFFF_FFFFFFFF)) != 0) | (new[5] == 0) | sets_pcide:
             raise Fault(GP, 0)
+        cpu.interception.control_register_accepted(cpu, 4, r, new)
         # SDM vol. 3A, "Operations that Invalidate TLBs": PGE changes, PCIDE is cleared, SMEP is set.
         old, new = cpu.cr4.value, new.truncate(32)
         flushes = (old[7] != new[7]) | (old[17] & ~new[17]) | (new[20] & ~old[20])
@@ -140,6 +147,7 @@ def declare(machine: Machine[X64]) -> None:
                 """Read a debug register; DR4 and DR5 are DR6 and DR7 unless CR4.DE is set."""
                 cpu.interception.debug_register(cpu, number - 2 * alias, r, write=False)
                 _debug_register_checks(cpu, alias)
+                cpu.interception.debug_register_accepted(cpu, number - 2 * alias, r, write=False)
                 values = {6: cpu.dr6.value, 7: cpu.dr7.value}
                 _give(cpu, r, values[number] if number in values else cpu.dr[number])
 
@@ -152,12 +160,12 @@ def declare(machine: Machine[X64]) -> None:
                 cpu.interception.debug_register(cpu, number - 2 * alias, r, write=True)
                 _debug_register_checks(cpu, alias)
                 value = cpu.whole_register(r)
+                if number > 3 and value[63:32] != 0:
+                    raise Fault(GP, 0)
+                cpu.interception.debug_register_accepted(cpu, number - 2 * alias, r, write=True)
                 if number < 4:
                     cpu.dr[number] = value
-                    return
-                if value[63:32] != 0:
-                    raise Fault(GP, 0)
-                if number == 6:
+                elif number == 6:
                     cpu.dr6 = (value.truncate(32) & DR6_DEFINED) | DR6_FIXED
                 else:
                     cpu.dr7 = concat(value[31:16], Word(2, 0), value[13], Word(3, 1), value[9:0])

@@ -41,6 +41,7 @@ def declare(machine: Machine[X64]) -> None:
         """XCR0 := EDX:EAX; x87 cannot be off, nor AVX on without SSE."""
         if not cpu.cr4.osxsave:
             raise Fault(UD)
+        cpu.interception.early(cpu, "XSETBV")
         privileged(cpu)
         cpu.interception.instruction(cpu, "XSETBV")
         value = edx_eax(cpu)

@@ -56,6 +56,7 @@ def declare(machine: Machine[X64]) -> None:
         if cpu.whole_register(RCX) != 0:
             raise Fault(GP, 0)
         access.load(cpu, MemoryOperand(Word(3, DS), cpu.gpr[RAX]), 1)
+        cpu.interception.late(cpu, "MONITOR")
         cpu.monitored = Word(1, 1)
 
     @machine.instruction("MWAIT", source="SDM vol. 2B, MWAIT")
@@ -65,6 +66,7 @@ def declare(machine: Machine[X64]) -> None:
         cpu.interception.instruction(cpu, "MWAIT")
         if cpu.whole_register(RCX)[63:1] != 0:
             raise Fault(GP, 0)
+        cpu.interception.late(cpu, "MWAIT")
         cpu.halted = cpu.monitored
         cpu.monitored = Word(1, 0)
 
@@ -151,6 +153,7 @@ def _clocks_and_identification(machine: Machine[X64]) -> None:
         number = cpu.read_register(RCX, 32)
         if not is_counter(number):
             raise Fault(GP, 0)
+        cpu.interception.late(cpu, "RDPMC")
         to_edx_eax(cpu, cpu.pmc.load(number))
 
     @machine.instruction("CPUID", source="SDM vol. 2A, CPUID")
