@@ -51,11 +51,14 @@ def push_frame(cpu: X64, top: Word, items: list[Word], level: Word) -> None:
     where = top - size
     if not all_canonical(where, size):
         raise MemoryFault(SS, 0)
-    probe = cpu.copy()
-    probe.cs.selector.rpl = level
-    check_pages(probe, where, size, write=True)
-    if misaligned(probe, where, 8):
-        raise MemoryFault(AC, 0)
+    own = cpu.cs.selector.rpl
+    cpu.cs.selector.rpl = level
+    try:
+        check_pages(cpu, where, size, write=True)
+        if misaligned(cpu, where, 8):
+            raise MemoryFault(AC, 0)
+    finally:
+        cpu.cs.selector.rpl = own
     cpu.translation.store(cpu, where, concat(*items))
     cpu.gpr[RSP] = where
 

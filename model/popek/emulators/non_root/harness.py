@@ -197,7 +197,7 @@ def baseline(model: str = DEFAULT_MODEL) -> Mapping[int, int]:
 def _reported(model: str) -> tuple[int, ...]:
     """The guest-state area and the exit information."""
     state = [encoding for encoding in baseline(model) if encoding >> 10 & 3 == 2]
-    information = [0x4408, 0x440A, 0x440C, 0x440E, 0x4402, 0x4404, 0x4406, 0x6400, 0x640A]
+    information = [0x4408, 0x440A, 0x440C, 0x440E, 0x4402, 0x4404, 0x4406, 0x6400, 0x640A, 0x2400]
     injection = [0x4016]
     return (*state, *information, *injection)
 

@@ -13,7 +13,7 @@ import attrs
 
 from popek.architectures.x86_64.state import GPR_NAMES
 from popek.emulators.x86_64 import cases as x86_64_cases
-from popek.emulators.x86_64.step import CR3
+from popek.emulators.x86_64.step import CR3, KERNEL_DATA, STACK_TOPS, USER_DATA
 from popek.kernel.instruction import Instruction
 
 from .cases import (
@@ -56,6 +56,7 @@ class LongCase:
         guest: the instruction and the state.
         relative: the memory operand is relative to RIP.
         xss: IA32_XSS.
+        kept: pages of the arena that EPT keeps from the guest, and what it may do: nothing (0), or all but write (5).
         controls: VMCS fields by id.
         bitmaps: bytes in the control pages: (address, bytes).
     """
@@ -64,6 +65,7 @@ class LongCase:
     relative: bool = False
     controls: Mapping[str, int] = attrs.field(factory=dict)
     xss: int = 0
+    kept: Mapping[int, int] = attrs.field(factory=dict)
     bitmaps: tuple[tuple[int, bytes], ...] = ()
 
     def described(self) -> dict[str, Any]:
@@ -132,7 +134,11 @@ def random_long_case(instruction: Instruction, cpl: int, rng: random.Random, *, 
         xss, controls["XSS_EXITING_BITMAP"] = chosen, rng.getrandbits(64) & rng.getrandbits(64)
     guest = attrs.evolve(guest, registers=registers)
     relative = long and _without_segment(guest) and rng.random() < 0.3
-    return LongCase(guest, relative, controls, xss, tuple(bitmaps))
+    kept = {}
+    if secondary & ENABLE_EPT and rng.random() < 0.5:
+        pages = rng.sample((KERNEL_DATA >> 12, USER_DATA >> 12, STACK_TOPS[cpl] - 1 >> 12), 2)
+        kept = dict(zip(pages, rng.sample((0, 5), 2), strict=True))
+    return LongCase(guest, relative, controls, xss, kept, tuple(bitmaps))
 
 
 def _requests(

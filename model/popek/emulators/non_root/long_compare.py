@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.vtx.operation.state import VmxX64
+from popek.architectures.vtx.operation.extended_paging import EptX64
 from popek.emulators.bochs.simulator import BochsError
 from popek.emulators.x86.expectation import Expectation, StepResult, merged, vector_name
 from popek.emulators.x86_64.assembly import assemble_all, assembly_text
@@ -66,7 +66,7 @@ class LongReady:
     case: LongCase
     assembly: str
     step: StepCase
-    state: VmxX64
+    state: EptX64
     instruction: Instruction
     operands: Mapping[str, int]
     run: GuestStep
@@ -106,7 +106,7 @@ def assembled(keys: Iterable[Key]) -> Mapping[Key, bytes]:
 
 
 def prepare(
-    machine: Machine[VmxX64], case: LongCase, key: Key, code: bytes, model: str
+    machine: Machine[EptX64], case: LongCase, key: Key, code: bytes, model: str
 ) -> LongReady | NotModelled:
     """The case for the harness, with what the model says.
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.vtx.operation.state import VmxX64
+from popek.architectures.vtx.operation.extended_paging import EPT_VIOLATION, EptX64
 from popek.architectures.x86_64.state import GPR_NAMES
 
 from .harness import GUEST_PAGES, GuestResult
@@ -32,7 +32,7 @@ class LongFound:
     """
 
     case: LongCase
-    state: VmxX64
+    state: EptX64
     predicted: LongPrediction
     result: GuestResult
     seen: str
@@ -81,6 +81,14 @@ def _self_ipi_is_not_stored(found: LongFound) -> bool:
     return found.case.guest.form == "WRMSR" and number == 0x83F and found.differing == {place}
 
 
+def _another_part_first(found: LongFound) -> bool:
+    information, fields = found.predicted.information, found.result.fields
+    if information.get("exit_reason") != EPT_VIOLATION or fields[0x4402] != EPT_VIOLATION:
+        return False
+    apart = abs(information["exit_guest_physical_address"] - fields[0x2400])
+    return found.differing <= {"exit_linear_address", "exit_guest_physical_address"} and 0 < apart < 48
+
+
 _RECOGNISED: Final[Mapping[str, Callable[[LongFound], bool]]] = {
     "table-register-operand-size": _table_register_operand_size,
     "exits-at-any-level": _exits_at_any_level,
@@ -88,6 +96,7 @@ _RECOGNISED: Final[Mapping[str, Callable[[LongFound], bool]]] = {
     "high-half-of-cr0-is-not-shadowed": _low_half_of_cr0,
     "guest-clears-paging": _guest_clears_paging,
     "self-ipi-is-not-stored": _self_ipi_is_not_stored,
+    "another-part-first": _another_part_first,
 }
 
 

@@ -12,7 +12,7 @@ from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.operation import machine as vmx
 from popek.architectures.vtx.operation import virtual_apic
 from popek.architectures.vtx.operation.exits import VM_EXIT
-from popek.architectures.vtx.operation.state import VmxX64
+from popek.architectures.vtx.operation.extended_paging import EptX64
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
 from popek.emulators.x86.expectation import OutsideError, each_bit
 from popek.emulators.x86_64.expectation import initial_state
@@ -35,12 +35,13 @@ from popek.kernel.words import Word
 from .expectation import CONTROLS, EXIT_FIELDS, bitmaps_of
 from .harness import GUEST_PAGES, MARKER, REGISTERS, GuestStep
 from .long_cases import LongCase
-from .long_world import FRAME, LOADED_AT, MSRS, STACK_TOP, STORED_AT, STUBS, baseline
+from .long_world import EPT_TABLE, FRAME, LOADED_AT, MSRS, STACK_TOP, STORED_AT, STUBS, baseline, ept_entry
 
 LONG_EXIT_FIELDS: Final[Mapping[str, int]] = {
     **EXIT_FIELDS,
     "exit_idt_vectoring_info": 0x4408,
     "exit_idt_vectoring_error": 0x440A,
+    "exit_guest_physical_address": 0x2400,
 }
 """The exit information: the model's names, and the VMCS encodings."""
 
@@ -68,9 +69,9 @@ _PF = 14
 
 
 @functools.cache
-def vmx_machine_64() -> Machine[VmxX64]:
+def vmx_machine_64() -> Machine[EptX64]:
     """The x86-64 machine with VMX."""
-    return vmx.build_64()
+    return vmx.build_ept()
 
 
 @attrs.frozen
@@ -88,7 +89,7 @@ class LongPrediction:
     """
 
     kind: str
-    state: VmxX64
+    state: EptX64
     information: Mapping[str, int] = attrs.field(factory=dict)
     vector: int | None = None
     error_code: int | None = None
@@ -105,10 +106,10 @@ def arena_of(step: StepCase) -> bytes:
     return bytes(arena)
 
 
-def state_of(case: LongCase, step: StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> VmxX64:
+def state_of(case: LongCase, step: StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> EptX64:
     """The model's state at the start: in non-root operation, with the case's VMCS."""
     plain = initial_state(step)
-    state = VmxX64.reset()
+    state = EptX64.reset()
     state._words.update(plain._words)
     state._memories.update(plain._memories)
 
@@ -119,6 +120,9 @@ def state_of(case: LongCase, step: StepCase, arena: bytes, model: str = DEFAULT_
         return Word(8, arena[where])
 
     state.memory = Memory(64, 8, byte)
+    for page, rights in case.kept.items():
+        kept = state.ept_read_only if rights else state.ept_reserved
+        kept.base, kept.size = Word(64, page << 12), Word(64, 0x1000)
     state.non_root, state.xss = Word(1, 1), Word(64, case.xss)
     fields = {FIELDS[name].encoding: value for name, value in case.controls.items()}
     settings = {**baseline(model), **fields}
@@ -139,7 +143,7 @@ def state_of(case: LongCase, step: StepCase, arena: bytes, model: str = DEFAULT_
 def step_run(
     case: LongCase,
     step: StepCase,
-    state: VmxX64,
+    state: EptX64,
     arena: bytes,
     watch: tuple[tuple[int, int], ...],
     model: str,
@@ -161,15 +165,19 @@ def step_run(
         (LOADED_AT + 16 * number + 8, int(state[name]).to_bytes(8, "little"))
         for number, name in enumerate(MSRS)
     )
+    kept = tuple(
+        (EPT_TABLE + 8 * page, ept_entry(page, rights).to_bytes(8, "little"))
+        for page, rights in case.kept.items()
+    )
     seen = (*watch, (FRAME, 48), *((STORED_AT + 16 * number + 8, 8) for number in range(len(MSRS))))
-    return GuestStep(fields, registers, (*patches, *case.bitmaps, *loaded), seen)
+    return GuestStep(fields, registers, (*patches, *case.bitmaps, *kept, *loaded), seen)
 
 
 def predict(
-    machine: Machine[VmxX64],
+    machine: Machine[EptX64],
     instruction: Instruction,
     operands: Mapping[str, int],
-    state: VmxX64,
+    state: EptX64,
     step: StepCase,
 ) -> LongPrediction | NotModelled:
     """What becomes of one step.
@@ -201,7 +209,7 @@ def predict(
 
 
 def _prediction(
-    instruction: Instruction, before: VmxX64, step: StepCase, outcome: Next[VmxX64] | Trap[VmxX64]
+    instruction: Instruction, before: EptX64, step: StepCase, outcome: Next[EptX64] | Trap[EptX64]
 ) -> LongPrediction:
     after = outcome.state
     memory = _written(before, after) | virtual_page(after)
@@ -220,7 +228,7 @@ def _prediction(
     return LongPrediction("next", after, memory=memory)
 
 
-def _written(before: VmxX64, after: VmxX64) -> dict[int, int]:
+def _written(before: EptX64, after: EptX64) -> dict[int, int]:
     memory = {}
     for entry in after.memory.stores:
         assert isinstance(entry, tuple)
@@ -236,7 +244,7 @@ def _written(before: VmxX64, after: VmxX64) -> dict[int, int]:
     return memory
 
 
-def virtual_page(state: VmxX64) -> dict[int, int]:
+def virtual_page(state: EptX64) -> dict[int, int]:
     """The bytes of the virtual-APIC page that instructions can change, by physical address."""
     if not int(state.primary.use_tpr_shadow):
         return {}
@@ -247,14 +255,14 @@ def virtual_page(state: VmxX64) -> dict[int, int]:
     }
 
 
-def virtual_registers(state: VmxX64) -> tuple[tuple[int, int], ...]:
+def virtual_registers(state: EptX64) -> tuple[tuple[int, int], ...]:
     """Where VTPR is on the virtual-APIC page, or the other registers too that interrupts change, and how long."""
     delivers = state.secondary_control("virtual_interrupt_delivery").value
     return ((0x80, 0x200), (0x3F0, 8)) if delivers else ((0x80, 8),)
 
 
 def _check_landing(
-    instruction: Instruction, step: StepCase, after: VmxX64, memory: Mapping[int, int]
+    instruction: Instruction, step: StepCase, after: EptX64, memory: Mapping[int, int]
 ) -> None:
     """The transfer goes to the next instruction, to a stub, or to where INT1 leaves the guest."""
     target = int(after.rip) + (0 if after.long.value else int(after.cs.base)) & 0xFFFFFFFF_FFFFFFFF

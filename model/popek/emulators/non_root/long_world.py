@@ -6,7 +6,7 @@ Physical memory::
     00040000H  PML4 table, page-directory-pointer table, page directory, two page tables
     00045000H  the stubs, where the gates of the IDT lead (F8000H for the guest): VMCALL at every fourth byte
     00046000H  the interrupt stack of these gates (01025000H for the guest)
-    00047000H  EPT: the first 2 MiB map onto themselves
+    00047000H  EPT: the first 2 MiB map onto themselves, by entries at 00055000H
     0004A000H  `GUEST_PAGES`: I/O bitmaps, MSR bitmap, virtual-APIC page, ...
 
 The guest sees pages as on the step harness: users' from `USER_BASE` on, one of them read-only, supervisors' below.
@@ -50,9 +50,17 @@ MSRS: Final[Mapping[str, int]] = {
 }
 """MSRs without a VMCS field: the VM-entry MSR-load and the VM-exit MSR-store area, in this order."""
 
+EPT_TABLE: Final = GUEST_PAGES.ve_information
+"""No guest here has #VE."""
+
 LOADED_AT, STORED_AT = GUEST_PAGES.msr_areas, GUEST_PAGES.msr_areas + 0x400
 _STUB_PAGE, _STACK_PAGE, _EPT = 0x45000, 0x46000, 0x47000
 _SUPERVISOR, _USER, _READ_ONLY = 0x63, 0x67, 0x65  # present, writable, user; accessed and dirty
+
+
+def ept_entry(page: int, rights: int = 7) -> int:
+    """The entry that maps a page onto itself, write-back, with rights to read (1), write (2) and execute (4)."""
+    return page << 12 | 0x30 | rights if rights else 0
 
 
 def _page(number: int) -> int:
@@ -78,7 +86,8 @@ def _image(revision: int) -> list[tuple[int, bytes]]:
         (_STUB_PAGE, (MARKER + b"\x90") * 256),
         (_EPT, struct.pack("<Q", _EPT + 0x1000 | 7)),
         (_EPT + 0x1000, struct.pack("<Q", _EPT + 0x2000 | 7)),
-        (_EPT + 0x2000, struct.pack("<Q", 0xB7)),  # read, write, execute, write-back, 2 MiB
+        (_EPT + 0x2000, struct.pack("<Q", EPT_TABLE | 7)),
+        (EPT_TABLE, b"".join(struct.pack("<Q", ept_entry(page)) for page in range(512))),
         (LOADED_AT, areas),
         (STORED_AT, areas),
         (GUEST_PAGES.spare_vmcs, struct.pack("<I", revision)),

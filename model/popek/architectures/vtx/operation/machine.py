@@ -16,6 +16,7 @@ from ...ia32 import machine as ia32
 from ...x86_64 import machine as x86_64
 from . import virtual_apic
 from .exits import exit_of_exception
+from .extended_paging import EptX64
 from .non_root import NonRoot, supports
 from .state import Vmx, VmxIa32, VmxX64, begin
 
@@ -75,6 +76,17 @@ def build_64(*, exceptions: bool = True) -> Machine[VmxX64]:
         "x86-64-vmx",
         "x86-64 with VMX: root and non-root operation",
         exceptions,
+    )
+
+
+def build_ept() -> Machine[EptX64]:
+    """x86-64 with VMX and storage that EPT keeps from the guest."""
+    return _with_vmx(
+        cast("Machine[EptX64]", x86_64.build()),
+        EptX64,
+        "x86-64-vmx-ept",
+        "x86-64 with VMX and EPT's protection: root and non-root operation",
+        True,
     )
 
 

@@ -1,8 +1,8 @@
 """A hypervisor inside a hypervisor: the controls under which a guest's guest runs, made from two VMMs' controls.
 
-L0 is the VMM on the hardware, L1 the one that is its guest, L2 the guest of L1.  L1 believes in a VMCS of its own;
-L2 runs on the hardware with what L0 makes of it and of its own wishes: `merged`.  What L1 is offered is what the model
-of it here assumes: no VMCS shadowing, VM functions, virtual-interrupt delivery, virtual x2APIC or TSC scaling.
+L0 is the VMM on the hardware, L1 the one that is its guest, L2 the guest of L1.  L1 believes in a VMCS of its own; L2
+runs on the hardware with what L0 makes of it and of its own wishes: `merged`.  What L1 is offered is what is
+assumed here: no VMCS shadowing, VM functions, virtual-interrupt delivery, virtual x2APIC or TSC scaling.
 
 `MISTAKES` are ways to make it wrongly, several of which were made.
 """
@@ -21,7 +21,12 @@ from .arrangement import exists_in_cr0
 from .state import VmxX64
 
 EITHER: Final = (
-    *("pin.external_interrupt_exiting", "pin.nmi_exiting", "primary.interrupt_window_exiting"),
+    *(
+        "pin.external_interrupt_exiting",
+        "pin.nmi_exiting",
+        "pin.virtual_nmis",
+        "primary.interrupt_window_exiting",
+    ),
     *("primary.hlt_exiting", "primary.invlpg_exiting", "primary.mwait_exiting", "primary.rdpmc_exiting"),
     *("primary.rdtsc_exiting", "primary.cr3_load_exiting", "primary.cr3_store_exiting"),
     *(
@@ -60,6 +65,9 @@ def offered(inner: VmxX64, outer: VmxX64) -> Word:
     conditions += [~inner[name] | outer[name] for name in OFFERED]
     conditions += [cpu.tpr_threshold == 0 for cpu in (inner, outer)]
     conditions += [outer.primary.use_tpr_shadow == 1, outer.primary.use_tsc_offsetting == 1]
+    # One bit of the VMCS holds what blocks NMIs: L2's, if both have NMIs virtual; L1 without cannot be had.
+    conditions += [~inner.pin.nmi_exiting | inner.pin.virtual_nmis]
+    conditions += [(outer.pin.nmi_exiting & outer.pin.virtual_nmis) == 1]
     # L0 keeps the clock: L2's writes to it exit.
     conditions += [~outer.primary.use_msr_bitmaps | outer.msr_bitmap.load(Word(15, 1 << 14 | TSC))]
     conditions += [(outer.primary.cr8_load_exiting | outer.primary.cr8_store_exiting) == 0]
@@ -122,6 +130,13 @@ def port_exits(cpu: VmxX64, port: Word) -> Word:
 
 def _union(first: Memory, second: Memory) -> Memory:
     return Memory(first.address_width, 1, lambda place: first.load(place) | second.load(place))
+
+
+def reflected_without_bitmaps(inner: VmxX64) -> VmxX64:
+    """What an L0 looks at that decides without L1's I/O bitmaps whether an exit is L1's (CVE-2020-2732)."""
+    state = inner.copy()
+    state.primary.use_io_bitmaps = Word(1, 0)
+    return state
 
 
 # -- ways to make it wrongly ------------------------------------------------------------------------------
