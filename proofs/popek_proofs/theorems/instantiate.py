@@ -223,15 +223,14 @@ class Instantiation(Generic[S]):
         failing = self.failing(names)
         refuted = [premise for premise in failing if premise.truth is Truth.NO]
         known = {one.instruction.form: one for one in self.classes}
-        told: dict[str, str] = {}
+        told: dict[str, list[str]] = {}
+        seen: set[str] = set()
         for premise in refuted or failing:
-            if premise.form in told:
-                continue
-            subject = premise.form or "the technique"
-            told[premise.form] = (
-                f"{subject}: {premise.how or premise.name}{_explained(known.get(premise.form))}"
-            )
-        return "; ".join(told.values())
+            if premise.form not in seen:
+                seen.add(premise.form)
+                why = f"{premise.how or premise.name}{_explained(known.get(premise.form))}"
+                told.setdefault(why, []).append(premise.form or "the technique")
+        return "; ".join(f"{_few(forms)}: {why}" for why, forms in told.items())
 
     def to_json(self) -> list[dict[str, object]]:
         """Rows for `popek prove --json`: what each theorem says of this machine."""
@@ -302,6 +301,11 @@ def _concluded(theorem: str) -> str:
     lock = rocq.load()
     name = lock.theorem(PROVED[theorem]).name
     return f"concluded by {name} (Coq {lock.coq}, no axioms), instantiated outside the prover"
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    return ", ".join(names[:MANY]) + more
 
 
 def _explained(found: Classification[S] | None) -> str:
