@@ -7,8 +7,8 @@ a storage reference is left aside.
 |---|---|
 | privileged | for *every* two states that differ only in mode: it traps in user mode, and not in supervisor mode |
 | control-sensitive | it traps, for a trap loads another M and R; or it completes and changes a mode or resource leaf |
-| behavior-sensitive | two states, in *any* modes and at *any* two places, with the same storage in reach: both complete, \
-M and R are as they were, and what is in reach or P differs |
+| behavior-sensitive | two states in *any* modes and places, with the same storage in reach: both complete and keep M \
+and R, and what is in reach, or P, differs |
 | user-sensitive | control- or behavior-sensitive with every state in user mode |
 
 R is what the machine moves by its `relocate`, and, as in the resource-sensitive class, what the technique replaces: in
@@ -30,6 +30,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, Trap
+from popek.kernel.program import Line
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
@@ -40,12 +41,17 @@ from popek.solving.solver import Answer, Effort
 from .classify import configured
 from .counterexample import Counterexample, ReplayError, assert_replay, assert_within, differences, execute
 from .runs import PROBE, Completion, Run, compared, conjunction, handed_over, probe, together
-from .verdict import Evidence, Question, Truth, both, either, evidence_of, negate
+from .verdict import Evidence, Question, Truth, any_asked, both, either, evidence_of, negate
 from .witness import find_minimal
 
 S = TypeVar("S", bound=State)
 
-PRIVILEGED, CONTROL, BEHAVIOR, USER = "privileged", "control_sensitive", "behavior_sensitive", "user_sensitive"
+PRIVILEGED, CONTROL, BEHAVIOR, USER = (
+    "privileged",
+    "control_sensitive",
+    "behavior_sensitive",
+    "user_sensitive",
+)
 SENSITIVE, INNOCUOUS = "sensitive", "innocuous"
 CRITICAL, USER_CRITICAL = "critical", "user_critical"
 LETTER = (PRIVILEGED, CONTROL, BEHAVIOR, USER, SENSITIVE, INNOCUOUS, CRITICAL, USER_CRITICAL)
@@ -102,6 +108,22 @@ class ByTheLetter(Generic[S]):
         found[USER_CRITICAL] = both(found[USER], negate(found[PRIVILEGED]))
         return {name: found[name] for name in LETTER}
 
+    @property
+    def witness(self) -> Counterexample[S] | None:
+        """The most telling counterexample of a sensitive class; where there is none, that it is not privileged."""
+        for name in (BEHAVIOR, CONTROL):
+            if self.answers[name].truth is Truth.YES:
+                return self.answers[name].witness
+        return self.answers[PRIVILEGED].witness
+
+
+def as_asked_here(classes: Mapping[str, Truth]) -> dict[str, Truth]:
+    """The answers of `classify`, by the names of `LETTER`."""
+    behavior = any_asked(
+        classes[name] for name in ("location_sensitive", "mode_sensitive", "resource_sensitive")
+    )
+    return {name: behavior if name == BEHAVIOR else classes[name] for name in LETTER}
+
 
 @attrs.frozen(eq=False)
 class _Way(Generic[S]):
@@ -109,6 +131,89 @@ class _Way(Generic[S]):
 
     conditions: tuple[Word, ...]
     runs: tuple[Run[S], ...]
+
+
+def storage_of(machine: Machine[S]) -> tuple[str, ...]:
+    """The memories that are storage."""
+    return tuple(s.name for s in machine.state.layout if s.address and s.role is Role.MEMORY)
+
+
+@attrs.frozen(eq=False, slots=False)
+class Pair(Generic[S]):
+    """Two states with the same storage in reach, at two places.
+
+    Attributes:
+        first: one state.
+        beside: what else the other has, and what it has out of reach.
+        offset: how far on the other lies; None where the machine does not say what moving is.
+    """
+
+    machine: Machine[S]
+    first: S
+    beside: S
+    offset: Word | None
+
+    def moved(self, state: S) -> S:
+        """A state as far on as the other lies."""
+        relocate = self.machine.relocate
+        return state if relocate is None or self.offset is None else relocate(state, self.offset)
+
+    @cached_property
+    def _whole(self) -> S:
+        """The other, with all of the first's storage."""
+        if self.machine.reaches is None:
+            return self.moved(self.beside)
+        state = self.beside.copy()
+        for name in storage_of(self.machine):
+            state._memories[name] = self.first.memories()[name]
+        return self.moved(state)
+
+    @cached_property
+    def _marked(self) -> S:
+        """The first, moved, with 1 in the cells that are in its reach and 0 in the others."""
+        reaches, state = self.machine.reaches, self.first.copy()
+        for name in storage_of(self.machine):
+            old = self.first.memories()[name]
+
+            def mark(address: Word, width: int = old.cell_width) -> Word:
+                assert reaches is not None
+                return reaches(self.first, address).zero_extend(width)
+
+            state._memories[name] = Memory(old.address_width, old.cell_width, mark)
+        return self.moved(state)
+
+    def _in_reach(self, name: str, content: Memory, otherwise: Memory | None) -> Memory:
+        """A content where it is in reach of both, and another, or nothing, where it is not."""
+        reaches, marks = self.machine.reaches, self._marked.memories()[name]
+        assert reaches is not None
+
+        def cell(address: Word) -> Word:
+            outside = Word(content.cell_width, 0) if otherwise is None else otherwise.load(address)
+            inside = reaches(self._whole, address) & (marks.load(address) != 0)
+            return ite(inside, content.load(address), outside)
+
+        return Memory(content.address_width, content.cell_width, cell)
+
+    @cached_property
+    def second(self) -> S:
+        """The other: what is in reach is the first's, moved; what is not is as it is beside."""
+        if self.machine.reaches is None:
+            return self._whole
+        state = self._whole.copy()
+        for name in storage_of(self.machine):
+            state._memories[name] = self._in_reach(
+                name, self._whole.memories()[name], self.beside.memories()[name]
+            )
+        return state
+
+    def seen(self, after: S) -> S:
+        """A result at the other's place, with nothing where it is not in reach of both."""
+        if self.machine.reaches is None:
+            return after
+        state = after.copy()
+        for name in storage_of(self.machine):
+            state._memories[name] = self._in_reach(name, after.memories()[name], None)
+        return state
 
 
 class Letter(Generic[S]):
@@ -135,7 +240,7 @@ class Letter(Generic[S]):
         timeless = [name for name in replaced if machine.state.leaf(name).role is not Role.TIME]
         self.beside = self._beside([*(leaf.name for leaf in modes), *timeless], contents=True)
         self.offset = symbol("relocation", machine.relocation_width) if machine.relocate else None
-        self.elsewhere = self.moved(self.beside, self.offset)
+        self.pair = Pair(machine, self.state, self.beside, self.offset)
 
     def _beside(self, names: Sequence[str], *, contents: bool = False) -> S:
         """Another state, that differs in these leaves, and in what is not in reach."""
@@ -149,52 +254,8 @@ class Letter(Generic[S]):
             return other
         stored = {name: name + "'" for name in self.technique.replaced if name in other.memories()}
         if self.machine.reaches is not None:
-            stored |= {name: name + "'" for name in self.storage}
+            stored |= {name: name + "'" for name in storage_of(self.machine)}
         return other.with_contents(stored)
-
-    @cached_property
-    def storage(self) -> tuple[str, ...]:
-        """The memories that are storage."""
-        return tuple(s.name for s in self.machine.state.layout if s.address and s.role is Role.MEMORY)
-
-    def moved(self, beside: S, offset: Word | None, first: S | None = None) -> S:
-        """The second state: what is in reach is the first's, moved; what is not is as it is beside."""
-        machine, reaches = self.machine, self.machine.reaches
-        first = self.state if first is None else first
-        if reaches is None:
-            inside = beside
-        else:
-            inside = beside.copy()
-            for name in self.storage:
-                inside._memories[name] = first.memories()[name]
-        if machine.relocate is not None and offset is not None:
-            inside = machine.relocate(inside, offset)
-        if reaches is None:
-            return inside
-        state = inside.copy()
-        for name in self.storage:
-            state._memories[name] = self._in_reach(inside, inside.memories()[name], beside.memories()[name])
-        return state
-
-    def _in_reach(self, state: S, content: Memory, otherwise: Memory | None) -> Memory:
-        """A content where it is in reach of a state, and another, or nothing, where it is not."""
-        reaches = self.machine.reaches
-        assert reaches is not None
-
-        def cell(address: Word) -> Word:
-            outside = Word(content.cell_width, 0) if otherwise is None else otherwise.load(address)
-            return ite(reaches(state, address), content.load(address), outside)
-
-        return Memory(content.address_width, content.cell_width, cell)
-
-    def seen(self, before: S, after: S) -> S:
-        """A result with nothing where it is not in reach."""
-        if self.machine.reaches is None:
-            return after
-        state = after.copy()
-        for name in self.storage:
-            state._memories[name] = self._in_reach(before, after.memories()[name], None)
-        return state
 
     @cached_property
     def uncompared(self) -> frozenset[str]:
@@ -219,7 +280,7 @@ class _Questions(Generic[S]):
         self._l, self._instruction, self._general = letter, instruction, general
         self._machine, self._technique = letter.machine, letter.technique
         self._run, self._twin = general.at(letter.state), general.at(letter.twin)
-        self._other = general.at(letter.elsewhere)
+        self._other = general.at(letter.pair.second)
         exists = self._exists(self._run)
         self._ask = Asker(letter.effort, [*exists, instruction.valid(general.operands)], general.translated)
 
@@ -292,21 +353,16 @@ class _Questions(Generic[S]):
         mine, theirs = self._run, self._other
         exists = self._exists(theirs)
         first = [
-            ((*conditions, self._as_it_was(mine, after).term), self._expected(after))
+            ((*conditions, self._as_it_was(mine, after).term), self._l.pair.seen(self._l.pair.moved(after)))
             for conditions, after in self._completions(mine)
         ]
         second = [
-            ((*conditions, self._as_it_was(theirs, after).term), self._l.seen(theirs.before, after))
+            ((*conditions, self._as_it_was(theirs, after).term), self._l.pair.seen(after))
             for conditions, after in self._completions(theirs)
         ]
         for case in compared(together(first, second), ignoring=self._l.uncompared, time_is_state=False):
             if case.differs.value != 0:
                 yield _Way((*exists, case.differs), (mine, theirs))
-
-    def _expected(self, after: S) -> S:
-        relocate, offset = self._machine.relocate, self._l.offset
-        moved = after if relocate is None or offset is None else relocate(after, offset)
-        return self._l.seen(self._other.before, moved)
 
     def _privileged(self) -> Answered[S]:
         """No two states that differ only in mode, without a trap on storage, are as it should not be."""
@@ -319,7 +375,9 @@ class _Questions(Generic[S]):
         )
         there = self._ask.first([pair])
         if there is Answer.UNSAT:
-            return Answered(Truth.NOT_ASKED, why="no two states that differ only in mode run without a storage trap")
+            return Answered(
+                Truth.NOT_ASKED, why="no two states that differ only in mode run without a storage trap"
+            )
         ways = [_Way((*pair, conjunction(c)), (user, twin)) for c, _ in self._completions(user)]
         ways += [_Way((*pair, conjunction(c)), (user, twin)) for c in self._trapping(twin)]
         found = self._answered(PRIVILEGED, ways, [])
@@ -335,7 +393,9 @@ class _Questions(Generic[S]):
 
     def _answered(self, name: str, ways: Sequence[_Way[S]], also: Sequence[Word]) -> Answered[S]:
         """Whether one of the ways is possible."""
-        title = f"{self._machine.name}: {self._instruction.form}: {name}, by the letter ({self._technique.name})"
+        title = (
+            f"{self._machine.name}: {self._instruction.form}: {name}, by the letter ({self._technique.name})"
+        )
         assumed = [*self._ask.assumed, *also]
         unknown = False
         for way in ways:
@@ -368,11 +428,12 @@ class _Questions(Generic[S]):
         starts = [letter.state, letter.beside if name == BEHAVIOR else letter.twin][: len(way.runs)]
         found = find_minimal(machine, instruction, narrow, solver, model, starts, probes)
         states = list(found.states)
-        offset: Word | None = None
+        pair: Pair[S] | None = None
         if name == BEHAVIOR:
-            if letter.offset is not None:
-                offset = Word(letter.offset.width, found.model(letter.offset.term))
-            states[1] = letter.moved(states[1], offset, states[0])
+            far = letter.offset
+            offset = None if far is None else Word(far.width, found.model(far.term))
+            pair = Pair(machine, *states, offset)
+            states[1] = _written_out(letter, Line(instruction, found.operands), pair.second, found.addresses)
         for state in states:
             assert_within(
                 machine,
@@ -389,20 +450,17 @@ class _Questions(Generic[S]):
         ends = [run.outcome.state if isinstance(run.outcome, Next) else None for run in runs]
         differ = runs[0].changes
         fails = bool(differ) or isinstance(runs[0].outcome, Trap)
-        if name == BEHAVIOR:
-            fails = None not in ends
+        if pair is not None:
+            differ = ()
             if ends[0] is not None and ends[1] is not None:
-                moved = ends[0]
-                if machine.relocate is not None and offset is not None:
-                    moved = machine.relocate(moved, offset)
+                results = pair.seen(pair.moved(ends[0])), pair.seen(ends[1])
+                ignored = letter.uncompared
                 differ = tuple(
                     d
-                    for d in differences(
-                        letter.seen(states[1], moved), letter.seen(states[1], ends[1]), found.addresses
-                    )
-                    if d.name.partition("[")[0] not in letter.uncompared and d.name not in letter.uncompared
+                    for d in differences(*results, found.addresses)
+                    if d.name.partition("[")[0] not in ignored and d.name not in ignored
                 )
-                fails = bool(differ)
+            fails = bool(differ)
         elif name == PRIVILEGED:
             fails = isinstance(runs[0].outcome, Next) or isinstance(runs[1].outcome, Trap)
         assert_replay(fails, instruction, name, [run.describe() for run in runs])
@@ -416,6 +474,28 @@ class _Questions(Generic[S]):
             runs[1] if len(runs) == 2 else None,
             differ,
         )
+
+
+def _written_out(letter: Letter[S], line: Line, state: S, addresses: Mapping[str, Sequence[int]]) -> S:
+    """A state of numbers with the cells that a run reads, and those at some addresses, as contents to be shown."""
+    read: dict[str, set[int]] = {name: set(addresses.get(name, ())) for name in state.memories()}
+    watched = state.copy()
+    for name, content in state.memories().items():
+
+        def cell(address: Word, name: str = name, content: Memory = content) -> Word:
+            read[name].add(int(address))
+            return content.load(address)
+
+        watched._memories[name] = Memory(content.address_width, content.cell_width, cell)
+    letter.machine.step(line.instruction, watched, line.words)
+    letter.machine.invariant(watched)
+    letter.configuration.holds(letter.machine, watched)
+    written = state.copy()
+    for name, content in state.memories().items():
+        width = content.address_width
+        cells = {address: int(content.load(Word(width, address))) for address in sorted(read[name])}
+        written._memories[name] = Memory(width, content.cell_width, cells)
+    return written
 
 
 LABELS = {
