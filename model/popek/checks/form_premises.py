@@ -75,6 +75,14 @@ class FormPremises(Generic[S]):
     def _possible(self, given: Sequence[Term], *also: Word) -> Answer:
         return self._ask.first([[conjunction(given), *also]], rlimit=WAY)
 
+    def note_traps(self) -> None:
+        """Tell the premises about entries which kinds of trap there are on the hardware."""
+        entries = self._p.entries
+        for path in self._hardware.paths:
+            if isinstance(path.result, Trap) and not entries.knows(path.result):
+                if self._possible(path.conditions) is not Answer.UNSAT:
+                    entries.note(path.result)
+
     def unfaithful(self) -> Iterator[_Way]:
         """A1: it completes on the hardware, and not in the image of where it completes natively."""
         p = self._p
@@ -180,6 +188,17 @@ class FormPremises(Generic[S]):
         for conditions, _ in self._native.completions():
             how = "completes or not as a clock says"
             yield _Way(how, conditions, other.traps, hardware=False, states=(other.before,))
+
+    def let_through(self) -> Iterator[_Way]:
+        """A6: an interrupt that the guest held off is taken by it now, and the hardware has not stopped."""
+        p = self._p
+        for taken in p.entries.interruptions:
+            before = taken.takes(p.guest)
+            for (conditions, after), (others, _) in itertools.product(self._native.completions(), self._ends):
+                opened = ~before & taken.takes(after)
+                how = f"completes on the hardware, and the guest takes a {taken.name} that it held off before"
+                if opened.value != 0:
+                    yield _Way(how, (*others, *conditions), opened)
 
     def traps(self) -> list[Premise[S]]:
         """What a trap leaves: nothing that hides the guest (A4); and nothing of the control program's changes (A5)."""

@@ -15,12 +15,13 @@ Names are those of the theorems' hypotheses.  Per instruction form i:
 | A4_entry_tells_apart | i traps and leaves two guests alike that go on differently |
 | A5_control | i traps and has changed what the control program owns |
 | A8_efficiency | i completes on S and not on f(S, P) |
+| A6_interrupt_closure | i completes on f(S, P), and S takes an interrupt after it that was held off before |
 | A9_no_clock | states equal but for clocks, and i does something else |
 | A10_hybrid | as A1, of guests in user mode |
 
 Once per machine and technique: A0_image (f(S, P) is deprivileged and exists), A4_entry_tells_apart, A5_control (what
-is owned in f(S, P) follows from P and n(S)), A5_vector (an entry lies in the control program's storage), A7_nesting
-(f(S, P) is a guest).  A2_fetch is taken for granted: operands come with the instruction.
+is owned in f(S, P) follows from P and n(S)), A7_nesting (f(S, P) is a guest), and those about entries (see `entries`).
+A2_fetch is taken for granted: operands come with the instruction.
 
 Time is outside, as in the paper: P's clocks are S's, and clocks are not compared; A9 is about them.
 """
@@ -48,6 +49,7 @@ from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer, Effort
 
 from .counterexample import differences
+from .entries import Entries
 from .form_premises import FormPremises
 from .premise import (
     A0,
@@ -58,9 +60,7 @@ from .premise import (
     A3_TRAP,
     A4,
     A5,
-    A5_VECTOR,
     A6_CLOSURE,
-    A6_TELLS,
     A7,
     A8,
     A9,
@@ -106,6 +106,7 @@ class Premises(Generic[S]):
         self.keeper = Keeper(
             machine, technique, configuration, effort=self.effort, time_is_state=time_is_state
         )
+        self.entries = Entries(self)
         self._changed: set[str] = set()  # components that some form changes
         self._asked: set[str] = set()  # forms
 
@@ -171,9 +172,9 @@ class Premises(Generic[S]):
             Premise(A2, "", Truth.NOT_ASKED, "taken for granted: an instruction comes with its operands"),
             self._tells_apart(),
             self._control(),
-            self._vector(),
-            Premise(A6_TELLS, "", Truth.NOT_ASKED, "the machine does not say what an interrupt does"),
-            Premise(A6_CLOSURE, "", Truth.NOT_ASKED, "the machine does not say what an interrupt does"),
+            *self.entries.delivery(),
+            *self.entries.vector(),
+            *self.entries.interrupts(),
             self._nesting(),
         ]
 
@@ -184,7 +185,7 @@ class Premises(Generic[S]):
             return outside | ~self.machine.invariant(image) | self.machine.supervisor(image)
 
         how = "the image of a guest is no state of the hardware, or a supervisor's"
-        return self._once(A0, how, wrong)
+        return self.asked_once(A0, how, wrong)
 
     def _nesting(self) -> Premise[S]:
         def wrong(guest: S, private: S, inner: S) -> Word:
@@ -194,7 +195,7 @@ class Premises(Generic[S]):
 
         inner = self.machine.state.symbolic(OF_THE_VMM + " inside")
         how = "the image of a guest is no guest of another control program"
-        return self._once(A7, how, wrong, inner, outer=False)
+        return self.asked_once(A7, how, wrong, inner, outer=False)
 
     def _tells_apart(self) -> Premise[S]:
         other = self.noted(self.guest, "'")
@@ -222,7 +223,7 @@ class Premises(Generic[S]):
                 apart.append(differ & self.technique.has_cell(guest, name, where))
             return all_of([*self.ok(other, private), *alike]) & any_of(apart)
 
-        return self._once(
+        return self.asked_once(
             A4, "two guests of which the same is noted have one image", wrong, other, exact=False
         )
 
@@ -259,26 +260,9 @@ class Premises(Generic[S]):
             return all_of(self.ok(other, private)) & any_of(apart)
 
         how = "what the control program owns depends on more of the guest than it notes"
-        return self._once(A5, how, wrong, other)
+        return self.asked_once(A5, how, wrong, other)
 
-    def _vector(self) -> Premise[S]:
-        technique = self.technique
-        owns, entered, address = technique.owns_address, technique.entered, technique.entry_address
-        if owns is None or entered is None or address is None:
-            return Premise(
-                A5_VECTOR, "", Truth.NOT_ASKED, "traps only: where they go the machine does not say"
-            )
-        after = self.machine.state.symbolic(" after")
-
-        def wrong(guest: S, private: S, after: S) -> Word:
-            here = self.machine.supervisor(after) & self.machine.invariant(after) & entered(private, after)
-            return here & ~owns(guest, private, address(after))
-
-        return self._once(
-            A5_VECTOR, "an entry lies in storage that is not the control program's", wrong, after
-        )
-
-    def _once(
+    def asked_once(
         self,
         name: str,
         how: str,
@@ -332,6 +316,7 @@ class Premises(Generic[S]):
         """
         self._note(instruction, general)
         form = FormPremises(self, instruction, general)
+        form.note_traps()
         fidelity = form.premise(A1, form.unfaithful())
         hybrid = attrs.evolve(fidelity, name=A10)
         if fidelity.truth is not Truth.YES:
@@ -350,6 +335,7 @@ class Premises(Generic[S]):
             *form.traps(),
             form.premise(A8, form.needless()),
             form.premise(A9, form.reads_a_clock()),
+            *([form.premise(A6_CLOSURE, form.let_through())] if self.machine.interruptions else []),
         ]
 
     def delivered(
@@ -397,5 +383,8 @@ class Premises(Generic[S]):
         """The premises of a form that has too many paths: unknown."""
         return [
             Premise(name, instruction.form, Truth.UNKNOWN, why)
-            for name in (A1, A10, A1S, A3_NEXT, A3_TRAP, A4, A5, A8, A9)
+            for name in (
+                *(A1, A10, A1S, A3_NEXT, A3_TRAP, A4, A5, A8, A9),
+                *([A6_CLOSURE] if self.machine.interruptions else []),
+            )
         ]

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from .instruction import Instruction, Operand, OperandKind, parse_form
+from .interruption import Interruption
 from .outcome import Fault, Next, NotModelled, NotModelledError, Outcome, Trap
 from .practice import Practice
 from .scope import Architecture
@@ -96,6 +97,7 @@ class Machine(Generic[S]):
         reaches: `reaches(state, address)` says that a cell of storage is in reach of a program in this state (width 1):
             that some reference goes there.  All of it, where nothing is said.
         deliver: the state after the hardware has delivered a trap, for traces on the bare machine.
+        interruptions: the interrupts that it takes between two instructions, where they are modelled.
         techniques: ways to virtualize it, by name; the first is the default.
         interrupt_masks: the leaves by which a kernel holds interrupts off; not those of an interrupt controller.
         mnemonic_of: the mnemonic of a form; its first word by default.
@@ -119,6 +121,7 @@ class Machine(Generic[S]):
     relocation_width: int = 0
     reaches: Callable[[S, Word], Word] | None = None
     deliver: Callable[[S, Trap[S]], S] | None = None
+    interruptions: tuple[Interruption[S], ...] = ()
     techniques: dict[str, Technique[S]] = attrs.field(factory=dict)
     interrupt_masks: tuple[str, ...] = ()
     mnemonic_of: Callable[[str], str] = lambda form: form.split()[0]
