@@ -26,14 +26,16 @@ import attrs
 
 from popek.kernel.exploration import Path, explore
 from popek.kernel.interruption import Interruption
+from popek.kernel.memory import Block
 from popek.kernel.outcome import Fault, Next, NotModelled, NotModelledError, Outcome, Target, Trap
 from popek.kernel.state import Role, State, leaves_with
+from popek.kernel.terms import Term
 from popek.kernel.words import Word, all_of, any_of, symbol
+from popek.solving.asking import Asker
 from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer
 
 from .counterexample import Difference, differences
-from .obligation import changed_cells
 from .premise import A4, A5_VECTOR, A6_CLOSURE, A6_TELLS, Premise
 from .presence import plainest_given
 from .runs import Completion, Run, conjunction, place_of
@@ -61,6 +63,7 @@ class _Entry(Generic[S]):
     given: Mapping[str, Word]
     allowed: Word
     interruption: Interruption[S] | None = None
+    kind: tuple[str, str] = ("", "")
 
     def takes(self, state: S) -> Word:
         """It happens in this state (width 1)."""
@@ -81,15 +84,18 @@ class Entries(Generic[S]):
 
     def __init__(self, premises: Premises[S]) -> None:
         self._p = premises
-        self._traps: dict[tuple[str, str], Trap[S]] = {}
+        self._runs: dict[str, Run[S]] = {}
+        self._traps: dict[tuple[str, str], tuple[Trap[S], list[tuple[Term, ...]]]] = {}
 
-    def knows(self, trap: Trap[S]) -> bool:
-        """Whether a trap of this kind was noted."""
-        return (trap.vector.name, trap.level) in self._traps
+    def note(self, trap: Trap[S], conditions: tuple[Term, ...]) -> None:
+        """A trap that some form ends in on the hardware, if the conditions can hold."""
+        kind = trap.vector.name, trap.level
+        self._traps.setdefault(kind, (trap, []))[1].append(conditions)
 
-    def note(self, trap: Trap[S]) -> None:
-        """A trap that some form ends in on the hardware."""
-        self._traps[trap.vector.name, trap.level] = trap
+    def _met(self, entry: _Entry[S]) -> bool:
+        """Some form can end so on the hardware: asked only where something is wrong with the entry."""
+        ways = self._traps[entry.kind][1] if entry.kind in self._traps else [()]
+        return any(self._p.ask.first([[conjunction(way)]]) is not Answer.UNSAT for way in ways)
 
     @cached_property
     def interruptions(self) -> tuple[_Entry[S], ...]:
@@ -100,21 +106,24 @@ class Entries(Generic[S]):
             found.append(_Entry(one.name, one.enter, given, one.may(given), one))
         return tuple(found)
 
+    @cached_property
     def _trap_entries(self) -> list[_Entry[S]]:
         deliver = self._p.machine.deliver
         if deliver is None:
             return []
         found = []
-        for trap in self._traps.values():
+        for kind, (trap, _) in self._traps.items():
             if self._p.technique.target(trap) is Target.VMM:
                 code = trap.error_code
                 given = {} if code is None else {"code": symbol(f"code of {trap.vector}", code.width)}
                 enter = partial(_delivered, deliver, trap)
-                found.append(_Entry(str(trap.vector), enter, given, Word(1, 1)))
+                found.append(_Entry(str(trap.vector), enter, given, Word(1, 1), kind=kind))
         return found
 
     def _run(self, entry: _Entry[S]) -> Run[S]:
-        """Every way through an entry, from any state."""
+        """Every way through an entry, from any state; explored once."""
+        if entry.name in self._runs:
+            return self._runs[entry.name]
         state = self._p.guest
         paths: list[Path[Outcome[S]]] = explore(
             lambda: entry.outcome(state, entry.given),
@@ -122,7 +131,9 @@ class Entries(Generic[S]):
             assume=[self._p.machine.invariant(state), entry.allowed],
             budget=WAYS,
         )
-        return Run(state, tuple(Path(path.conditions, path.result) for path in paths), entry.given)
+        run = Run(state, tuple(Path(path.conditions, path.result) for path in paths), entry.given)
+        self._runs[entry.name] = run
+        return run
 
     @cached_property
     def _control(self) -> tuple[str, ...]:
@@ -136,7 +147,7 @@ class Entries(Generic[S]):
         p = self._p
         asked = [
             *self._declared_entries(),
-            *map(self._vector_of, (*self._trap_entries(), *self.interruptions)),
+            *map(self._vector_of, (*self._trap_entries, *self.interruptions)),
         ]
         if asked:
             return asked
@@ -179,8 +190,8 @@ class Entries(Generic[S]):
             where = tuple(d for d in differ if d.name in self._control)
             return bool(where), where
 
-        wrong = [*p.ok(other, p.private), entry.allowed, any_of(apart)]
-        return self._asked(A5_VECTOR, how, wrong, other, entry, replay)
+        given = [*p.ok(other, p.private), entry.allowed]
+        return self._asked(A5_VECTOR, how, given, apart, other, entry, replay)
 
     def _another(self) -> S:
         """Any other guest, with the same clocks."""
@@ -194,9 +205,24 @@ class Entries(Generic[S]):
     def _on_hardware(self, entry: _Entry[S], other: S) -> tuple[list[Completion[S]], list[Completion[S]]]:
         """What an entry makes of the images of G and of another guest; what is not modelled is left out."""
         p, run = self._p, self._run(entry)
+        mine = list(run.at(p.image).completions())
+        possible = (
+            {path.conditions for path in run.paths if self._possible_at_an_image(run, path)}
+            if len(mine) > 1
+            else {path.conditions for path in run.paths}
+        )
+        kept = attrs.evolve(run, paths=tuple(path for path in run.paths if path.conditions in possible))
         images = (p.image, p.technique.map(other, p.private))
-        mine, theirs = (list(run.at(image).completions()) for image in images)
-        return mine, theirs
+        one, two = (list(kept.at(image).completions()) for image in images)
+        return one, two
+
+    def _possible_at_an_image(self, run: Run[S], path: Path[Outcome[S]]) -> bool:
+        """Some image of a guest takes this way through an entry."""
+        only = attrs.evolve(run, paths=(path,)).at(self._p.image)
+        return any(
+            self._p.ask.first([[conjunction(conditions)]]) is not Answer.UNSAT
+            for conditions, _ in only.completions()
+        )
 
     def _images(self, states: Sequence[S]) -> tuple[S, S]:
         """The images of two guests under one control program."""
@@ -226,7 +252,8 @@ class Entries(Generic[S]):
         p, other = self._p, self._another()
         images = (p.image, p.technique.map(other, p.private))
         how = f"a guest can hold off a {entry.name} that comes for the control program"
-        wrong = [*p.ok(other, p.private), entry.allowed, entry.takes(images[0]) != entry.takes(images[1])]
+        given = [*p.ok(other, p.private), entry.allowed]
+        apart = [entry.takes(images[0]) != entry.takes(images[1])]
 
         def replay(states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             assert entry.interruption is not None
@@ -234,11 +261,11 @@ class Entries(Generic[S]):
             taken = [entry.interruption.takes(image, given) for image in (one, two)]
             return taken[0].value != taken[1].value, differences(one, two)
 
-        return self._asked(A6_TELLS, how, wrong, other, entry, replay)
+        return self._asked(A6_TELLS, how, given, apart, other, entry, replay)
 
     def delivery(self) -> list[Premise[S]]:
         """A4, of the delivery of every trap that goes to the control program."""
-        return [self._tells(A4, entry) for entry in self._trap_entries()]
+        return [self._tells(A4, entry) for entry in self._trap_entries]
 
     def _tells(self, name: str, entry: _Entry[S]) -> Premise[S]:
         """Two guests of which the same is noted, unlike on the hardware, are not alike after the entry."""
@@ -246,15 +273,22 @@ class Entries(Generic[S]):
         other = p.noted(p.guest, "'")
         images = (p.image, p.technique.map(other, p.private))
         mine, theirs = self._on_hardware(entry, other)
+        start = self._run(entry)
+        rebuilt = frozenset(
+            name
+            for _, after in start.completions()
+            for name, content in after.memories().items()
+            if content.root is not start.before.memories()[name].root
+        )
         if not mine or not theirs:
             return Premise(name, "", Truth.NOT_ASKED, f"what {entry.name} leaves behind is not modelled")
         ways = []
         for given, a in mine:
             for others, b in theirs:
-                ways.append(conjunction((*given, *others)) & self._lost(images, (a, b)))
+                ways.append(conjunction((*given, *others)) & self._lost(images, (a, b), rebuilt))
         taken = [entry.takes(image) for image in images]
         how = f"the delivery of {entry.name} loses what the control program needs to go on with the guest"
-        wrong = [*p.ok(other, p.private), entry.allowed, *taken, any_of(ways)]
+        allowed = [*p.ok(other, p.private), entry.allowed, *taken]
 
         def replay(states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             images, where = self._images(states), self._touched(states)
@@ -264,25 +298,33 @@ class Entries(Generic[S]):
             alike = ends is not None and all(d.name in p.clocks for d in after)
             return bool(seen) and alike, seen
 
-        return self._asked(name, how, wrong, other, entry, replay)
+        return self._asked(name, how, allowed, ways, other, entry, replay)
 
-    def _lost(self, images: tuple[S, S], ends: tuple[S, S]) -> Word:
-        """Two images differ somewhere, and nothing of it is left in the states after (width 1)."""
+    def _lost(self, images: tuple[S, S], ends: tuple[S, S], rebuilt: frozenset[str]) -> Word:
+        """Two images differ somewhere, and nothing of it is left in the states after (width 1).
+
+        What the entry leaves as it was tells itself apart: only what it changes is looked at.
+
+        Args:
+            rebuilt: memories that it changes otherwise than by stores.
+        """
         p, (a, b), (one, two) = self._p, ends, images
         alike = [a[name] == b[name] for name in a.words() if name not in p.clocks]
-        apart = [one[name] != two[name] for name in one.words() if name not in p.clocks]
-        places: dict[str, list[Word]] = {}
-        for before, after in ((one, a), (two, b)):
-            for slot in after.layout:
-                if slot.address and slot.role is Role.MEMORY:
-                    places.setdefault(slot.name, []).extend(
-                        where for where, _ in changed_cells(before, after)
-                    )
+        apart = [
+            one[name] != two[name]
+            for name, word in one.words().items()
+            if name not in p.clocks and not (word.term is a[name].term and two[name].term is b[name].term)
+        ]
         for name, left in a.memories().items():
-            right = b.memories()[name]
-            where = place_of(left, name, None)
-            alike += [left.load(at) == right.load(at) for at in (where, *places.get(name, ()))]
-            apart.append(one.memories()[name].load(where) != two.memories()[name].load(where))
+            right, old, other = b.memories()[name], one.memories()[name], two.memories()[name]
+            places: list[Word] = []
+            for before, after in ((old, left), (other, right)):
+                entries = after.stores[len(before.stores) :]
+                places += [e.destination if isinstance(e, Block) else e[0] for e in entries]
+                if name in rebuilt:
+                    places.append(place_of(left, name, None))
+            alike += [left.load(at) == right.load(at) for at in places]
+            apart += [old.load(at) != other.load(at) for at in places]
         return all_of(alike) & any_of(apart)
 
     def _touched(self, states: Sequence[S]) -> dict[str, tuple[int, ...]]:
@@ -311,7 +353,7 @@ class Entries(Generic[S]):
             for conditions, after in run.completions()
         ]
         how = f"what a {entry.name} makes of a guest is no guest any more"
-        wrong = [entry.allowed, entry.takes(p.guest), any_of(bad)]
+        given = [entry.allowed, entry.takes(p.guest)]
 
         def replay(states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             guest, private = states
@@ -321,7 +363,7 @@ class Entries(Generic[S]):
             ok = all_of(p.ok(outcome.state, private))
             return ok.value == 0, differences(guest, outcome.state)
 
-        return self._asked(A6_CLOSURE, how, wrong, None, entry, replay)
+        return self._asked(A6_CLOSURE, how, given, bad, None, entry, replay)
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -329,7 +371,8 @@ class Entries(Generic[S]):
         self,
         name: str,
         how: str,
-        wrong: Sequence[Word],
+        given: Sequence[Word],
+        ways: Sequence[Word],
         other: S | None,
         entry: _Entry[S],
         replay: Callable[[Sequence[S], Mapping[str, Word]], Replayed],
@@ -337,25 +380,32 @@ class Entries(Generic[S]):
         """Whether something wrong is possible; what is found is run again on numbers."""
         p = self._p
         title = f"{p.machine.name}: {name} fails for {entry.name} under {p.technique.name}"
-        question = Question(title, [*p.okay, *wrong])
-        answer, _, _ = question.ask(p.effort)
-        evidence = evidence_of(question, answer)
-        if answer is Answer.UNSAT:
+        ask = Asker(p.effort, [*p.okay, *given])
+        answers = {way: ask.first([[way]]) for way in ways if way.value != 0}
+        whole = Question(title, [*p.okay, *given, any_of(ways)])
+        found = next((way for way, answer in answers.items() if answer is Answer.SAT), None)
+        if found is not None and not self._met(entry):
+            return Premise(name, "", Truth.YES, f"nothing ends in {entry.name} on the hardware")
+        if found is None:
+            unsure = Answer.UNKNOWN in answers.values()
+            evidence = evidence_of(whole, Answer.UNKNOWN if unsure else Answer.UNSAT)
+            if unsure:
+                return Premise(name, "", Truth.UNKNOWN, f"not answered within the bounds: {how}", evidence)
             return Premise(name, "", Truth.YES, "", evidence)
-        if answer is Answer.UNKNOWN:
-            return Premise(name, "", Truth.UNKNOWN, f"not answered within the bounds: {how}", evidence)
+        question = Question(title, [*p.okay, *given, found])
+        evidence = evidence_of(question, Answer.SAT)
         symbolic = [p.guest, p.private, *([] if other is None else [other])]
-        states, given = plainest_given(p.machine, question, symbolic, p.effort, entry.given)
+        states, supplied = plainest_given(p.machine, question, symbolic, p.effort, entry.given)
         if not states:
             return Premise(name, "", Truth.UNKNOWN, how, evidence)
-        seen, differ = replay(states, given)
+        seen, differ = replay(states, supplied)
         if not seen:
             return Premise(name, "", Truth.UNKNOWN, f"it was not found whether {how}", evidence)
         reset = p.machine.state.reset()
         shown = [{d.name: hex(d.after) for d in differences(reset, state)} for state in states]
         told = {d.name: [hex(d.before), hex(d.after)] for d in differ}
-        supplied = {name: hex(int(word)) for name, word in given.items()}
-        story = {"story": how, "states": shown, "given": supplied, "differ": told}
+        numbers = {name: hex(int(word)) for name, word in supplied.items()}
+        story = {"story": how, "states": shown, "given": numbers, "differ": told}
         return Premise(name, "", Truth.NO, how, evidence, lambda: story)
 
 

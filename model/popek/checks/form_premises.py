@@ -76,12 +76,10 @@ class FormPremises(Generic[S]):
         return self._ask.first([[conjunction(given), *also]], rlimit=WAY)
 
     def note_traps(self) -> None:
-        """Tell the premises about entries which kinds of trap there are on the hardware."""
-        entries = self._p.entries
+        """Tell the premises about entries which kinds of trap there may be on the hardware."""
         for path in self._hardware.paths:
-            if isinstance(path.result, Trap) and not entries.knows(path.result):
-                if self._possible(path.conditions) is not Answer.UNSAT:
-                    entries.note(path.result)
+            if isinstance(path.result, Trap):
+                self._p.entries.note(path.result, (*path.conditions, self._valid.term))
 
     def unfaithful(self) -> Iterator[_Way]:
         """A1: it completes on the hardware, and not in the image of where it completes natively."""
