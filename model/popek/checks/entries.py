@@ -18,7 +18,7 @@ of A4, and so is that the map loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -30,7 +30,7 @@ from popek.kernel.memory import Block
 from popek.kernel.outcome import Fault, Next, NotModelled, NotModelledError, Outcome, Target, Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
-from popek.kernel.words import Word, all_of, any_of, symbol
+from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
 from popek.solving.asking import Asker
 from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer
@@ -285,10 +285,11 @@ class Entries(Generic[S]):
         ways = []
         for given, a in mine:
             for others, b in theirs:
-                ways.append(conjunction((*given, *others)) & self._lost(images, (a, b), rebuilt))
-        taken = [entry.takes(image) for image in images]
+                taken = conjunction((*given, *others))
+                ways += [taken & way for way in self._lost((p.guest, other), images, (a, b), rebuilt)]
+        when = [entry.takes(image) for image in images]
         how = f"the delivery of {entry.name} loses what the control program needs to go on with the guest"
-        allowed = [*p.ok(other, p.private), entry.allowed, *taken]
+        allowed = [*p.ok(other, p.private), entry.allowed, *when]
 
         def replay(states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             images, where = self._images(states), self._touched(states)
@@ -300,32 +301,44 @@ class Entries(Generic[S]):
 
         return self._asked(name, how, allowed, ways, other, entry, replay)
 
-    def _lost(self, images: tuple[S, S], ends: tuple[S, S], rebuilt: frozenset[str]) -> Word:
-        """Two images differ somewhere, and nothing of it is left in the states after (width 1).
+    def _lost(
+        self, guests: tuple[S, S], images: tuple[S, S], ends: tuple[S, S], rebuilt: frozenset[str]
+    ) -> Iterator[Word]:
+        """Ways in which two images can differ and nothing of it be left in the states after (each of width 1).
 
-        What the entry leaves as it was tells itself apart: only what it changes is looked at.
+        What the entry leaves as it was tells itself apart: only what it changes is looked at.  Cells that the control
+        program owns are left aside: what is in them follows from P (A5_control).
 
         Args:
             rebuilt: memories that it changes otherwise than by stores.
         """
         p, (a, b), (one, two) = self._p, ends, images
+        owns = p.technique.owns_address
         alike = [a[name] == b[name] for name in a.words() if name not in p.clocks]
         apart = [
             one[name] != two[name]
             for name, word in one.words().items()
             if name not in p.clocks and not (word.term is a[name].term and two[name].term is b[name].term)
         ]
-        for name, left in a.memories().items():
-            right, old, other = b.memories()[name], one.memories()[name], two.memories()[name]
-            places: list[Word] = []
-            for before, after in ((old, left), (other, right)):
-                entries = after.stores[len(before.stores) :]
-                places += [e.destination if isinstance(e, Block) else e[0] for e in entries]
-                if name in rebuilt:
-                    places.append(place_of(left, name, None))
-            alike += [left.load(at) == right.load(at) for at in places]
-            apart += [old.load(at) != other.load(at) for at in places]
-        return all_of(alike) & any_of(apart)
+        for slot in a.layout:
+            if not slot.address:
+                continue
+            name = slot.name
+            contents = [state.memories()[name] for state in (a, b, one, two)]
+            left, right, old, other = contents
+            places: list[tuple[Word, Word]] = []
+            for guest, before, after in ((guests[0], old, left), (guests[1], other, right)):
+                for entry in after.stores[len(before.stores) :]:
+                    where = entry.destination if isinstance(entry, Block) else entry[0]
+                    owned = slot.role is Role.MEMORY and owns is not None
+                    places.append((where, ~owns(guest, p.private, where) if owned and owns else TRUE))
+            if name in rebuilt:
+                places.append((place_of(left, name, None), TRUE))
+            alike += [left.load(at) == right.load(at) for at, _ in places]
+            apart += [(old.load(at) != other.load(at)) & theirs for at, theirs in places]
+        for way in apart:
+            if way.value != 0:
+                yield all_of(alike) & way
 
     def _touched(self, states: Sequence[S]) -> dict[str, tuple[int, ...]]:
         """The cells that some state of numbers has something in, as the guest and as the hardware address them."""

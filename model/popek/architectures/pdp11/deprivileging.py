@@ -8,7 +8,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word, concat, ite
 
-from .state import CELL_ADDRESS, KERNEL, MODE_AND_PAGE, shifted
+from .state import CELL_ADDRESS, IO_PAGE, KERNEL, MODE_AND_PAGE, shifted
 
 if TYPE_CHECKING:
     from .state import Pdp11
@@ -86,15 +86,16 @@ def _owns(guest: Pdp11, private: Pdp11, address: Word) -> Word:
 def _fits(guest: Pdp11, private: Pdp11) -> Word:
     """The guest's core lies inside the real core, behind the real trap vectors.
 
-    The vectors and the stack of kernel mode are in the VMM's core, whatever its pages are, and each vector enters
-    kernel mode: traps go to the VMM and leave the guest's core as it is.
+    Kernel mode's pages are below it, but for the I/O page, and each vector enters kernel mode: traps go to the VMM
+    and push nothing into the guest's core.
     """
     start = _start(private)
     end = start.zero_extend(13) + guest.last.zero_extend(13)
     promised = (start >= 0o10) & (end <= private.last.zero_extend(13)) & private.running & ~private.waiting
     for page in range(8):
         first = private.space_par.load(Word(MODE_AND_PAGE, page))
-        promised = promised & (first - start > guest.last) & (start - first >= PAGE_BLOCKS)
+        below = first.zero_extend(13) + PAGE_BLOCKS <= start.zero_extend(13)
+        promised = promised & (below | (first == IO_PAGE))
     vectors = private.space_par.load(Word(MODE_AND_PAGE, 0)).zero_extend(CELL_ADDRESS) << 5
     for vector in VECTORS:
         status = private.memory.load(vectors + (vector + 2) // 2)
