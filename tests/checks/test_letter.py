@@ -17,9 +17,8 @@ from machine_shop import replaced
 from commands import popek
 from popek.architectures.pg74.machine import Pg74, build
 from popek.checks.letter import Letter, Pair
-from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine
 from popek.kernel.words import Word
 from popek.machines import from_file
@@ -30,10 +29,8 @@ NAMES = ("privileged", "control_sensitive", "behavior_sensitive", "critical")
 
 def asked(machine: Machine[Any], form: str, *settings: str) -> tuple[str, ...]:
     """Privileged, control-sensitive, behavior-sensitive, critical; each witness is made, which replays it."""
-    configuration = configure(machine, settings)
-    instruction = machine.instructions[form]
-    run = explore_instruction(machine, instruction, configuration=configuration)
-    found = Letter(machine, machine.technique(), configuration).of(instruction, run)
+    subject, instruction = Subject.of(machine, None, settings), machine.instructions[form]
+    found = Letter(subject).of(instruction, subject.explore(instruction))
     for name, answer in found.answers.items():
         shown = (answer.truth is Truth.NO) if name == "privileged" else (answer.truth is Truth.YES)
         assert (answer.witness is not None) == shown, name

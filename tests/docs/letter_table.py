@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import attrs
 
 from popek.checks.letter import CRITICAL, PRIVILEGED
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Survey, survey
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import default_configuration
-from popek.machines import machine, makers
+from popek.machines import makers
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "letter.md"
 BEGIN, END = "<!-- letter: begin -->\n", "<!-- letter: end -->"
 HEAD = "| machine | critical by the letter alone | critical here alone | privileged here alone |\n|---|---|---|---|\n"
 NONE = "–"
+MANY = 6  # mnemonics of one first word, as CSRRW mstatus, that are folded
 
 
 @attrs.frozen
@@ -37,8 +39,7 @@ class Listed:
 
 def asked(name: str, forms: list[str] | None = None) -> Survey:
     """The classes of a machine, asked both ways."""
-    made = machine(name)
-    request = Request(name, None, default_configuration(made), components=False, by_the_letter=True)
+    request = Request(Subject.of(name), components=False, by_the_letter=True)
     return survey(request, forms=forms, jobs=1)
 
 
@@ -57,6 +58,13 @@ def apart(found: Survey) -> tuple[list[str], list[str], list[str]]:
         [m for m in here if m not in letter],
         list(dict.fromkeys(privileged)),
     )
+
+
+def folded(mnemonics: list[str]) -> list[str]:
+    """The mnemonics, many of one first word in one: `CSRRW … (57)`."""
+    counts = Counter(name.split()[0] for name in mnemonics)
+    names = (w if counts[w := name.split()[0]] > MANY else name for name in mnemonics)
+    return [f"{n} … ({counts[n]})" if counts[n] > MANY else n for n in dict.fromkeys(names)]
 
 
 def written(text: str) -> dict[str, str]:
@@ -82,7 +90,9 @@ def main() -> None:
         columns = apart(asked(name))
         text = PAGE.read_text(encoding="utf-8")
         rows = written(text)
-        rows[name] = f"| `{name}` | " + " | ".join(", ".join(column) or NONE for column in columns) + " |"
+        rows[name] = (
+            f"| `{name}` | " + " | ".join(", ".join(folded(column)) or NONE for column in columns) + " |"
+        )
         before, _, rest = text.partition(BEGIN)
         table = HEAD + "".join(rows[known] + "\n" for known in makers() if known in rows)
         PAGE.write_text(before + BEGIN + table + END + rest.partition(END)[2], encoding="utf-8")

@@ -23,12 +23,14 @@ def test_some_of_it_is_asked_again(name: str) -> None:
     forms: dict[str, list[str]] = {}
     for form, instruction in made.instructions.items():
         forms.setdefault(instruction.mnemonic, []).append(form)
+    said = row.letter | row.here | row.privileged
+    folded = {entry.split()[0] for entry in said if entry not in forms}
     if name == "pg74":
         chosen = set(forms)
     else:
         draw = random.Random(f"letter of {name}")
-        named = [m for m in sorted(row.letter | row.here | row.privileged) if len(forms[m]) <= COSTLY]
-        others = [m for m in sorted(forms) if m not in named and len(forms[m]) <= COSTLY]
+        known = [m for m in sorted(forms) if len(forms[m]) <= COSTLY and m.split()[0] not in folded]
+        named, others = [m for m in known if m in said], [m for m in known if m not in said]
         chosen = {*draw.sample(named, min(2, len(named))), *draw.sample(others, 2)}
     found = asked(name, [form for form in made.instructions if made.instructions[form].mnemonic in chosen])
     columns = [frozenset(column) for column in apart(found)]

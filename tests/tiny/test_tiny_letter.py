@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Surveyor
 from popek.checks.verdict import Truth
 from tiny.grammar import Code
@@ -18,7 +19,7 @@ READ = {True: Truth.YES, False: Truth.NO, None: Truth.NOT_ASKED}
 def solved(code: Code) -> dict[str, Truth]:
     """What popek says of an instruction; the witness is made, which replays it."""
     tiny = machine({"I": code})
-    row = Surveyor(Request(tiny, components=False, by_the_letter=True), tiny).row("I a")
+    row = Surveyor(Request(Subject.of(tiny), components=False, by_the_letter=True)).row("I a")
     assert row.letter is not None
     return dict(row.letter.classes)
 

@@ -31,7 +31,7 @@ from popek.kernel.outcome import Fault, Next, NotModelled, NotModelledError, Out
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
-from popek.solving.asking import Asker
+from popek.solving.asking import Asker, SolverQuery
 from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer
 
@@ -39,7 +39,7 @@ from .counterexample import Difference, differences
 from .premise import A4, A5_VECTOR, A6_CLOSURE, A6_TELLS, Premise
 from .presence import plainest_given
 from .runs import Completion, Run, conjunction, place_of
-from .verdict import Question, Truth, evidence_of
+from .verdict import Evidence, Question, Truth
 
 if TYPE_CHECKING:
     from .premises import Premises
@@ -394,19 +394,20 @@ class Entries(Generic[S]):
         p = self._p
         title = f"{p.machine.name}: {name} fails for {entry.name} under {p.technique.name}"
         ask = Asker(p.effort, [*p.okay, *given])
-        answers = {way: ask.first([[way]]) for way in ways if way.value != 0}
+        asked: list[SolverQuery] = []
+        answers = {way: ask.first([[way]], asked=asked) for way in ways if way.value != 0}
         whole = Question(title, [*p.okay, *given, any_of(ways)])
         found = next((way for way, answer in answers.items() if answer is Answer.SAT), None)
         if found is not None and not self._met(entry):
             return Premise(name, "", Truth.YES, f"nothing ends in {entry.name} on the hardware")
         if found is None:
             unsure = Answer.UNKNOWN in answers.values()
-            evidence = evidence_of(whole, Answer.UNKNOWN if unsure else Answer.UNSAT)
+            evidence = Evidence(whole, Answer.UNKNOWN if unsure else Answer.UNSAT, tuple(asked))
             if unsure:
                 return Premise(name, "", Truth.UNKNOWN, f"not answered within the bounds: {how}", evidence)
             return Premise(name, "", Truth.YES, "", evidence)
         question = Question(title, [*p.okay, *given, found])
-        evidence = evidence_of(question, Answer.SAT)
+        evidence = Evidence(question, Answer.SAT, tuple(one for one in asked if one.answer is Answer.SAT)[:1])
         symbolic = [p.guest, p.private, *([] if other is None else [other])]
         states, supplied = plainest_given(p.machine, question, symbolic, p.effort, entry.given)
         if not states:

@@ -25,23 +25,22 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, Trap
 from popek.kernel.program import Line
 from popek.kernel.state import Role, State, leaves_with
-from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, all_of, any_of, ite, symbol
-from popek.solving.asking import Asker
-from popek.solving.solver import Answer, Effort
+from popek.solving.asking import Asker, SolverQuery
+from popek.solving.solver import Answer
 
-from .classify import configured
 from .counterexample import Counterexample, ReplayError, assert_replay, assert_within, differences, execute
+from .definitions import configured
 from .runs import PROBE, Completion, Run, compared, conjunction, handed_over, probe, together
-from .verdict import Evidence, Question, Truth, any_asked, both, either, evidence_of, negate
+from .subject import Subject
+from .verdict import Evidence, Question, Truth, any_asked, both, either, negate
 from .witness import find_minimal
 
 S = TypeVar("S", bound=State)
@@ -217,23 +216,12 @@ class Pair(Generic[S]):
 
 
 class Letter(Generic[S]):
-    """Asks for the classes by the letter, for one machine, technique and configuration.
+    """Asks for the classes by the letter; the technique says what user mode is, and what it replaces."""
 
-    Args:
-        machine, technique, configuration: of what; the technique says what user mode is, and what it replaces.
-        effort: bounds, and the tally of solver time.
-    """
-
-    def __init__(
-        self,
-        machine: Machine[S],
-        technique: Technique[S],
-        configuration: Configuration,
-        effort: Effort | None = None,
-    ) -> None:
-        self.machine, self.technique, self.configuration = machine, technique, configuration
-        self.effort = effort or Effort()
-        self.state = configured(machine, configuration)
+    def __init__(self, subject: Subject[S]) -> None:
+        self.subject, self.machine, self.technique = subject, subject.machine, subject.technique
+        machine, technique, self.effort = subject.machine, subject.technique, subject.effort
+        self.state = configured(subject)
         modes = leaves_with(machine.state, [Role.MODE])
         self.twin = self._beside([leaf.name for leaf in modes])
         replaced = [name for name in technique.replaced if name not in self.state.memories()]
@@ -301,7 +289,7 @@ class _Questions(Generic[S]):
     def _exists(self, run: Run[S]) -> list[Word]:
         """A state of the configuration, in user or supervisor mode (each of width 1)."""
         state, machine = run.before, self._machine
-        held = self._l.configuration.holds(machine, state, mentioned=self._general.mentioned)
+        held = self._l.subject.holds(state, mentioned=self._general.mentioned)
         modes = self._technique.deprivileged(state) | machine.supervisor(state)
         return [held, machine.invariant(state), modes]
 
@@ -397,27 +385,27 @@ class _Questions(Generic[S]):
             f"{self._machine.name}: {self._instruction.form}: {name}, by the letter ({self._technique.name})"
         )
         assumed = [*self._ask.assumed, *also]
-        unknown = False
+        unknown, asked = False, list[SolverQuery]()
         for way in ways:
-            answer = self._ask.first([(*also, *way.conditions)])
+            answer = self._ask.first([(*also, *way.conditions)], asked=asked)
             unknown = unknown or answer is Answer.UNKNOWN
             if answer is Answer.SAT:
                 question = Question(title, [*assumed, *way.conditions])
                 make = partial(self._witness, name, way, question)
-                return Answered(Truth.YES, evidence_of(question, answer), make_witness=make)
+                return Answered(Truth.YES, Evidence(question, answer, (asked[-1],)), make_witness=make)
         runs = {id(run): run for way in ways for run in way.runs} or {0: self._run}
         silent = any_of(run.not_modelled for run in runs.values())
         told = (*also, silent, *(~self._storage_trap(run) for run in runs.values()))
         question = Question(
             title, lambda: [*assumed, any_of([silent, *(all_of(way.conditions) for way in ways)])]
         )
-        if unknown or self._ask.first([told]) is not Answer.UNSAT:
-            return Answered(Truth.UNKNOWN, evidence_of(question, Answer.UNKNOWN))
-        return Answered(Truth.NO, evidence_of(question, Answer.UNSAT))
+        if unknown or self._ask.first([told], asked=asked) is not Answer.UNSAT:
+            return Answered(Truth.UNKNOWN, Evidence(question, Answer.UNKNOWN, tuple(asked)))
+        return Answered(Truth.NO, Evidence(question, Answer.UNSAT, tuple(asked)))
 
     def _witness(self, name: str, way: _Way[S], question: Question) -> Counterexample[S] | None:
         machine, instruction, letter = self._machine, self._instruction, self._l
-        within = [letter.configuration.holds(machine, run.before) for run in way.runs]
+        within = [letter.subject.holds(run.before) for run in way.runs]
         narrow = Question(question.name, [*question.conditions, *within])
         answer, model, solver = narrow.ask(letter.effort)
         if answer is Answer.UNKNOWN:  # there is one, and no time to find it again
@@ -432,7 +420,7 @@ class _Questions(Generic[S]):
         if name == BEHAVIOR:
             far = letter.offset
             offset = None if far is None else Word(far.width, found.model(far.term))
-            pair = Pair(machine, *states, offset)
+            pair = Pair(machine, states[0], states[1], offset)
             states[1] = _written_out(letter, Line(instruction, found.operands), pair.second, found.addresses)
         for state in states:
             assert_within(
@@ -440,7 +428,7 @@ class _Questions(Generic[S]):
                 instruction,
                 name,
                 the_invariant=machine.invariant(state),
-                the_configuration=letter.configuration.holds(machine, state),
+                the_configuration=letter.subject.holds(state),
             )
         labels = LABELS[name]
         runs = [
@@ -489,7 +477,7 @@ def _written_out(letter: Letter[S], line: Line, state: S, addresses: Mapping[str
         watched._memories[name] = Memory(content.address_width, content.cell_width, cell)
     letter.machine.step(line.instruction, watched, line.words)
     letter.machine.invariant(watched)
-    letter.configuration.holds(letter.machine, watched)
+    letter.subject.holds(watched)
     written = state.copy()
     for name, content in state.memories().items():
         width = content.address_width
