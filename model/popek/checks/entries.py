@@ -251,7 +251,7 @@ class Entries(Generic[S]):
         """Whether the hardware takes it is the control program's to say, whatever guest runs."""
         p, other = self._p, self._another()
         images = (p.image, p.technique.map(other, p.private))
-        how = f"a guest can hold off a {entry.name} that comes for the control program"
+        how = f"a guest can hold off the {entry.name} that the control program waits for"
         given = [*p.ok(other, p.private), entry.allowed]
         apart = [entry.takes(images[0]) != entry.takes(images[1])]
 
@@ -365,7 +365,7 @@ class Entries(Generic[S]):
             conjunction(conditions) & ~all_of(p.ok(after, p.private))
             for conditions, after in run.completions()
         ]
-        how = f"what a {entry.name} makes of a guest is no guest any more"
+        how = f"what the {entry.name} makes of a guest is no guest any more"
         given = [entry.allowed, entry.takes(p.guest)]
 
         def replay(states: Sequence[S], given: Mapping[str, Word]) -> Replayed:

@@ -197,7 +197,9 @@ class FormPremises(Generic[S]):
             before = taken.takes(p.guest)
             for (conditions, after), (others, _) in itertools.product(self._native.completions(), self._ends):
                 opened = ~before & taken.takes(after)
-                how = f"completes on the hardware, and the guest takes a {taken.name} that it held off before"
+                how = (
+                    f"completes on the hardware, and the guest takes the {taken.name} that it held off before"
+                )
                 if opened.value != 0:
                     yield _Way(how, (*others, *conditions), opened)
 

@@ -22,6 +22,8 @@ from popek.checks.classify import Classifier
 from popek.checks.premise import (
     A1,
     A3_NEXT,
+    A6_CLOSURE,
+    A6_TELLS,
     CLOSURE,
     TAKEN_FOR_GRANTED,
     THEOREM1,
@@ -85,7 +87,12 @@ class Instantiation(Generic[S]):
     @property
     def closed(self) -> Truth:
         """Whether a guest stays a guest, whatever it runs."""
-        return holds_all(self.premises, CLOSURE)
+        return holds_all(self.premises, (*CLOSURE, A6_CLOSURE))
+
+    @property
+    def interrupts(self) -> Truth:
+        """Whether interrupts between any two instructions find the guest; not asked where none is declared."""
+        return holds_all(self.premises, (A6_TELLS,)) if self.subject.machine.interruptions else Truth.NOT_ASKED
 
     def failing(self, names: Sequence[str]) -> tuple[Premise[S], ...]:
         """The premises of these names that do not hold, or are unknown."""
@@ -125,6 +132,10 @@ class Instantiation(Generic[S]):
         why = self._reasons(THEOREM3 if self.theorem3 is Status.REFUTED else THEOREM1)
         return f"{title} is virtualizable neither by Theorem 1 nor by Theorem 3, because {why}"
 
+    @property
+    def _declared(self) -> list[str]:
+        return [one.name for one in self.subject.machine.interruptions]
+
     def _over(self, names: Sequence[str]) -> str:
         """What the verdict speaks of."""
         told = scope_line(self.scope)
@@ -132,6 +143,8 @@ class Instantiation(Generic[S]):
             names_of = dict.fromkeys(p.form.split()[0] for p in self.failing((A3_NEXT,)))
             left = f" (not through {', '.join(list(names_of)[:MANY])}{' …' if len(names_of) > MANY else ''})"
             told += "; while the guest stays ok" + (left if names_of else "")
+        if self.interrupts is Truth.YES:
+            told += f"; with interrupts between any two instructions ({', '.join(self._declared)})"
         granted = [TITLES[name] for name in TAKEN_FOR_GRANTED]
         granted += [f"{TITLES[p.name]} ({p.how})" for p in self.not_asked(names)]
         return f"{told}; taken for granted: {'; '.join(granted)}; {_concluded(names)}"
@@ -173,6 +186,13 @@ class Instantiation(Generic[S]):
             "taken_for_granted": list(TAKEN_FOR_GRANTED),
             "scope": scope_json(self.scope),
             "while_the_guest_stays_ok": self.closed is not Truth.YES,
+            "interrupts": {
+                "declared": self._declared,
+                "found": self.interrupts.value,
+                "closed": (
+                    holds_all(self.premises, (A6_CLOSURE,)) if self._declared else Truth.NOT_ASKED
+                ).value,
+            },
             "disagreements": [{"form": form, "how": how} for form, how in self.disagreements],
             "there_are": self.there.to_json(),
             "theorem": rocq.load().to_json(PROVED[theorem]),
