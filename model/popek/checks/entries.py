@@ -19,23 +19,23 @@ of A4, and so is that the map loses nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
-from popek.kernel.exploration import Path, explore
+from popek.kernel.exploration import Path
 from popek.kernel.interruption import Interruption
 from popek.kernel.memory import Block
-from popek.kernel.outcome import Fault, Next, NotModelled, NotModelledError, Outcome, Target, Trap
+from popek.kernel.outcome import Next, Outcome, Target, Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
 from popek.solving.asking import Asker, SolverQuery
-from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer
 
 from .counterexample import Difference, differences
+from .delivery import Enter, entered, every_way, of_trap
 from .premise import A4, A5_VECTOR, A6_CLOSURE, A6_TELLS, Premise
 from .presence import plainest_given
 from .runs import Completion, Run, conjunction, place_of
@@ -49,7 +49,6 @@ S = TypeVar("S", bound=State)
 Replayed = tuple[bool, tuple[Difference, ...]]
 """Whether numbers show what the solver found, and in what."""
 
-WAYS = 200  # through a delivery
 NOT_DECLARED = "the machine does not say what an interrupt does"
 NOWHERE = "where its traps go the machine does not say"
 
@@ -59,7 +58,7 @@ class _Entry(Generic[S]):
     """A way into the control program: what happens to a state, given what a device, or the instruction, supplies."""
 
     name: str
-    enter: Callable[[S, Mapping[str, Word]], S]
+    enter: Enter[S]
     given: Mapping[str, Word]
     allowed: Word
     interruption: Interruption[S] | None = None
@@ -71,12 +70,7 @@ class _Entry(Generic[S]):
 
     def outcome(self, state: S, given: Mapping[str, Word]) -> Outcome[S]:
         """The state after it; or that it cannot be had."""
-        try:
-            return Next(self.enter(state, given))
-        except Fault as fault:  # a trap while one is delivered: the machine stops
-            return Trap(fault.vector, fault.error_code, fault.memory, state, fault.level)
-        except NotModelledError as stop:
-            return NotModelled(str(stop))
+        return entered(self.enter, state, given)
 
 
 class Entries(Generic[S]):
@@ -108,30 +102,19 @@ class Entries(Generic[S]):
 
     @cached_property
     def _trap_entries(self) -> list[_Entry[S]]:
-        deliver = self._p.machine.deliver
-        if deliver is None:
-            return []
-        found = []
-        for kind, (trap, _) in self._traps.items():
+        machine, found = self._p.machine, []
+        for kind, (trap, _) in self._traps.items() if machine.deliver is not None else ():
             if self._p.technique.target(trap) is Target.VMM:
-                code = trap.error_code
-                given = {} if code is None else {"code": symbol(f"code of {trap.vector}", code.width)}
-                enter = partial(_delivered, deliver, trap)
-                found.append(_Entry(str(trap.vector), enter, given, Word(1, 1), kind=kind))
+                enter, given = of_trap(machine, trap)
+                found.append(_Entry(str(trap.vector), enter, given, TRUE, kind=kind))
         return found
 
     def _run(self, entry: _Entry[S]) -> Run[S]:
         """Every way through an entry, from any state; explored once."""
         if entry.name in self._runs:
             return self._runs[entry.name]
-        state = self._p.guest
-        paths: list[Path[Outcome[S]]] = explore(
-            lambda: entry.outcome(state, entry.given),
-            Pruner(self._p.effort),
-            assume=[self._p.machine.invariant(state), entry.allowed],
-            budget=WAYS,
-        )
-        run = Run(state, tuple(Path(path.conditions, path.result) for path in paths), entry.given)
+        p = self._p
+        run = every_way(p.machine, p.guest, entry.enter, entry.given, entry.allowed, p.effort)
         self._runs[entry.name] = run
         return run
 
@@ -421,11 +404,6 @@ class Entries(Generic[S]):
         numbers = {name: hex(int(word)) for name, word in supplied.items()}
         story = {"story": how, "states": shown, "given": numbers, "differ": told}
         return Premise(name, "", Truth.NO, how, evidence, lambda: story)
-
-
-def _delivered(deliver: Callable[[S, Trap[S]], S], kind: Trap[S], state: S, given: Mapping[str, Word]) -> S:
-    """The state after a trap of this kind."""
-    return deliver(state, Trap(kind.vector, given.get("code"), kind.memory, state, kind.level))
 
 
 __all__ = ["Entries"]
