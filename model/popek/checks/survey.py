@@ -30,6 +30,7 @@ from .letter import CRITICAL, LETTER, PRIVILEGED, USER_CRITICAL, ByTheLetter, Le
 from .presence import Present, present
 from .promise import Promises
 from .promises import Keeper
+from .scope_words import scope_json
 from .subject import Subject
 from .verdict import Status, Truth, any_asked, both, negate
 from .workers import process_context
@@ -48,7 +49,6 @@ CLASSES = (
 )
 
 
-MANY_NAMES = 12
 NOT_SHOWN = Step(Rung.REPLAYED, Reached.NOT_ASKED, "by explain")
 NONE, ONE_EACH, ALL = "none", "one of each mnemonic", "all"
 
@@ -281,39 +281,6 @@ class Survey:
     def ladder(self) -> Ladder:
         """How far the evidence of all answers goes."""
         return ladder(steps for row in self.rows for steps in row.steps.values())
-
-
-def scope_json(scope: Scope) -> dict[str, object]:
-    """Over what a verdict is given."""
-    return {
-        "forms": scope.forms,
-        "architecture": scope.architecture or None,
-        "left_out": list(scope.left_out),
-        "partly": list(scope.partly),
-        "source": scope.source or None,
-    }
-
-
-def scope_line(scope: Scope) -> str:
-    """Over what a verdict is given."""
-    if not scope.listed:
-        return f"over {_counted(scope.forms)}"
-    told = f"over {_counted(scope.forms)} of {scope.architecture}"
-    left, partly = _first_of(scope.left_out), len(scope.partly)
-    return (
-        told
-        + (f"; left out: {left}" if left else "; none left out")
-        + (f"; {partly} in part" if partly else "")
-    )
-
-
-def _first_of(names: Sequence[str]) -> str:
-    more = len(names) - MANY_NAMES
-    return ", ".join(names[:MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _counted(forms: int) -> str:
-    return f"{forms} modelled form{'' if forms == 1 else 's'}"
 
 
 def survey(

@@ -31,7 +31,6 @@ from .resolving import forms_of, known_names, subject_of
 if TYPE_CHECKING:
     from popek.checks.subject import Subject
     from popek.checks.survey import Request
-    from popek.kernel.machine import Machine
 
 app = App(
     name="popek",
@@ -48,6 +47,7 @@ app.command(
 )
 app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
+app.command("popek.cli.machines:machines", name="machines")
 app.command(problems.problems)
 app.command(safety.safety)
 app.command(verify.verify)
@@ -77,9 +77,9 @@ def main() -> NoReturn:
         _fail(f"no argument is expected here: {' '.join(error.unused_tokens or ())}")
     except (UserError, CycloptsError) as error:
         _fail(" ".join(str(error).split()))
-    except BrokenPipeError:
+    except BrokenPipeError:  # `| head` has read enough
         _drop_output()
-        sys.exit(UNEXPECTED)
+        sys.exit(0)
     except KeyboardInterrupt:
         _fail("interrupted")
     except Exception as error:
@@ -123,21 +123,6 @@ def _in_file_of_the_user(error: Exception) -> str | None:
     given = {str(Path(argument)) for argument in sys.argv if argument.endswith(".py")}
     frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename in given]
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
-
-
-@app.command
-def machines(*, json: AsJson = False) -> int:
-    """List the machines, their techniques and their settings."""
-    from popek.machines import makers
-
-    known = [make() for make in makers().values()]
-    if json:
-        print_json({"schema": "popek/machines/1", "machines": [_machine_json(m) for m in known]})
-        return 0
-    from popek.report import classification as report
-
-    console().print(report.machines(known))
-    return 0
 
 
 @app.command
@@ -309,7 +294,8 @@ def check(
         claims: ids of claims, or TOML files; all that come with popek by default.
     """
     from popek.report import claims as report
-    from popek_proofs.claims import ClaimError, evaluate, select
+    from popek_proofs.claim_checks import evaluate
+    from popek_proofs.claims import ClaimError, select
 
     try:
         chosen = select(claims)
@@ -450,29 +436,6 @@ def bench(
     else:
         console().print(report.benchmark(found))
     return 0
-
-
-# -- what the commands share ----------------------------------------------------------------------
-
-
-def _machine_json(machine: Machine[Any]) -> dict[str, object]:
-    return {
-        "name": machine.name,
-        "title": machine.title,
-        "source": machine.source,
-        "instructions": len({i.mnemonic for i in machine.instructions.values()}),
-        "forms": list(machine.instructions),
-        "techniques": {t.name: t.title for t in machine.techniques.values()},
-        "settings": {
-            setting.name: {
-                "summary": setting.summary,
-                "values": list(setting.values),
-                "default": setting.default,
-            }
-            for setting in machine.settings
-        },
-        "not_modelled": list(machine.notes),
-    }
 
 
 __all__ = ["app", "console", "main", "print_json", "progress"]

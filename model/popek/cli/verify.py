@@ -86,7 +86,7 @@ def _targets(
     from popek.checks.survey import Request
     from popek.kernel.machine import UnknownNameError
     from popek.machines import MachineFileError, makers
-    from popek_proofs import PropositionsError, claims, known_propositions
+    from popek_proofs import PropositionsError, claim_checks, claims, known_propositions
     from popek_proofs.theorems.proposition import select_propositions
     from popek_proofs.verification import CLASSES, PARTS, Target
 
@@ -111,7 +111,7 @@ def _targets(
                 )
             if name in shipped or name.endswith(".toml"):
                 for claim in claims.select([name]):
-                    _, request, forms = claims.prepared(claim, timeout)
+                    _, request, forms = claim_checks.prepared(claim, timeout)
                     promised = request.promises if isinstance(request.promises, frozenset) else None
                     found.append(Target(claim.id, request, tuple(forms), (CLASSES,), promised))
             else:

@@ -37,8 +37,8 @@ from popek.checks.premise import (
 )
 from popek.checks.premises import Premises
 from popek.checks.presence import Present, present
+from popek.checks.scope_words import scope_json, scope_line
 from popek.checks.subject import Subject
-from popek.checks.survey import scope_json, scope_line
 from popek.checks.verdict import Status, Truth
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.scope import Scope, scope_of

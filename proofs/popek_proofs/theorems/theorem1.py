@@ -215,6 +215,22 @@ INTERPRETER_RESTORES = Proposition(
     scope=ONE_INSTRUCTION,
 )
 
+STAYS_OR_GOES_TO_THE_DISPATCHER = forall(
+    [S],
+    implies(
+        bare(S),
+        disj(
+            conj(equal(psw(execute(i, f(S))), dispatcher), equal(kept(execute(i, f(S))), kept(f(S)))),
+            conj(
+                user(execute(i, f(S))),
+                same(execute(i, f(S)), f(S), base, bound, rest),
+                equal(new(execute(i, f(S))), dispatcher),
+            ),
+        ),
+    ),
+)
+"""A run on f(S) goes to the dispatcher and leaves storage alone, or stays within what the guest was given."""
+
 CONTROL_STAYS = Proposition(
     "theorem1.control-stays",
     "after any instruction on f(S) either the dispatcher has control, or M, R, everything outside the "
@@ -234,20 +250,7 @@ CONTROL_STAYS = Proposition(
         MAP_VECTOR,
         VECTOR_OUTSIDE,
     ),
-    conclusion=forall(
-        [S],
-        implies(
-            bare(S),
-            disj(
-                conj(equal(psw(execute(i, f(S))), dispatcher), equal(kept(execute(i, f(S))), kept(f(S)))),
-                conj(
-                    user(execute(i, f(S))),
-                    same(execute(i, f(S)), f(S), base, bound, rest),
-                    equal(new(execute(i, f(S))), dispatcher),
-                ),
-            ),
-        ),
-    ),
+    conclusion=STAYS_OR_GOES_TO_THE_DISPATCHER,
     occasion=exists([S], conj(bare(S), completes(i, f(S)))),
     scope=ONE_INSTRUCTION,
 )

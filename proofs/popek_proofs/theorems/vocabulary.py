@@ -101,8 +101,14 @@ def behaviour_innocent(instruction: Expr) -> Expr:
 
     As in the paper's clauses (c) to (f), of runs that keep M and R.
     """
+    return unshown(instruction)
+
+
+def unshown(instruction: Expr, *assumed: Expr) -> Expr:
+    """What the states S and T of two runs, alike as they must be, do not show in e|r and P; of `assumed` ones only."""
     after, other = execute(instruction, S), execute(instruction, T)
     runs = conj(
+        *assumed,
         alike(S, T),
         completes(instruction, S),
         completes(instruction, T),
