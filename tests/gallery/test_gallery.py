@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from popek.checks.classify import Classifier
+from popek.checks.letter import Letter
 from popek.checks.premise import A1, A4
 from popek.checks.premises import Premises
 from popek.checks.promises import Keeper
@@ -60,3 +61,33 @@ def test_the_gallery_is_large_and_every_form_is_written_down() -> None:
 def test_every_form_gets_what_was_written_by_hand(form: str) -> None:
     written = {k: v for k, v in WRITTEN[form].items() if k not in ("form", "why")}
     assert answers(WINDOW, form) == written
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "definitions.md"
+ROWS = [
+    [cell.strip(" `") for cell in line.strip("|").split("|")]
+    for line in PAGE.read_text(encoding="utf-8").partition("made to deceive")[2].splitlines()
+    if line.startswith("| `")
+]
+
+
+def in_a_word(privileged: str, critical: str) -> str:
+    """As the page says it."""
+    return "privileged" if privileged == "yes" else "critical" if critical == "yes" else "innocuous"
+
+
+def kept_or(faithful: str, safe: str) -> str:
+    """As the page says it, up to a colon."""
+    broken = ["unfaithful"] * (faithful == "no") + ["unsafe"] * (safe == "no")
+    return ", ".join(broken) or "kept"
+
+
+@pytest.mark.parametrize(("name", "letter", "classes", "promises"), [(r[0], *r[2:]) for r in ROWS])
+def test_the_pages_selection(name: str, letter: str, classes: str, promises: str) -> None:
+    form = next(f for f in WRITTEN if f.split()[0] == name)
+    written = WRITTEN[form]
+    assert in_a_word(written["privileged"], written["critical"]) == classes
+    assert kept_or(written["faithful"], written["safe"]) == promises.partition(":")[0]
+    subject, instruction = Subject.of(WINDOW), WINDOW.instructions[form]
+    found = Letter(subject).of(instruction, subject.explore(instruction)).truths
+    assert in_a_word(found["privileged"].value, found["critical"].value) == letter

@@ -9,6 +9,7 @@ from __future__ import annotations
 import attrs
 
 from popek.architectures.pg74.machine import ADDRESS, PRIVILEGED_TRAP, SUPERVISOR_CALL, WORD, Pg74, build
+from popek.architectures.pg74.state import MEMORY_TRAP
 from popek.kernel.machine import Machine, Setting
 from popek.kernel.outcome import Fault
 from popek.kernel.state import Role, word
@@ -411,3 +412,29 @@ def trap_by_mask(cpu: Window, a: Word) -> None:
 def read_clock(cpu: Window, a: Word) -> None:
     """E[a] := the clock."""
     cpu.store(a, _word(cpu.clock))
+
+
+@machine.instruction("LOSEREF")
+def lose_then_memory_trap(cpu: Window) -> None:
+    """P := P and 254 in user mode alone, then a memory trap: in supervisor mode P stays as it was."""
+    if cpu.mode == 1:
+        cpu.pc = cpu.pc & 0xFE
+    raise Fault(MEMORY_TRAP, memory=True, keeps=True)
+
+
+@machine.instruction("CLEARREF a")
+def clear_then_memory_trap(cpu: Window, a: Word) -> None:
+    """E[a] := 0 in user mode alone, then a memory trap."""
+    value = cpu.load(a)
+    if cpu.mode == 1:
+        cpu.store(a, value & 0)
+    raise Fault(MEMORY_TRAP, memory=True, keeps=True)
+
+
+@machine.instruction("LOSEKIND a")
+def lose_then_another_trap(cpu: Window, a: Word) -> None:
+    """A memory trap in supervisor mode; in user mode P := a, and another trap."""
+    if cpu.mode == 1:
+        cpu.pc = a
+        raise Fault(PRIVILEGED_TRAP, keeps=True)
+    raise Fault(MEMORY_TRAP, memory=True, keeps=True)

@@ -52,7 +52,14 @@ def test_with_every_strap_the_machine_is_virtualizable_by_theorem_1() -> None:
 
 def test_premises_that_were_not_asked_are_said_to_be_taken_for_granted() -> None:
     verdict = instantiate(Subject.of(build()))
-    assert "; taken for granted: what is fetched from f(S) is what is fetched from S; entries lie" in str(
+    assert not verdict.not_asked(THEOREM1)
+    assert "; taken for granted: what is fetched from f(S) is what is fetched from S; concluded by" in str(
+        verdict
+    )
+    silent = build()
+    silent.deliver = None
+    verdict = instantiate(Subject.of(silent))
+    assert "what is fetched from f(S) is what is fetched from S; where an entry is, is the control" in str(
         verdict
     )
     assert {p.name for p in verdict.not_asked(THEOREM1)} == {"A5_vector"}

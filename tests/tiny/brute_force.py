@@ -175,8 +175,8 @@ class BruteForce:
     def told_apart(self) -> bool:
         """A4: no trap leaves two guests alike to the VMM that the guest's own machine treats differently.
 
-        The guests have the same in what the VMM notes, and in the cell that the map leaves out.  Storage traps of the
-        guest's own are left aside, and so is a trap that leaves just what the guest's own machine leaves.
+        The guests have the same in what the VMM notes, and in the cell that the map leaves out.  A trap that leaves
+        just what the guest's own machine leaves is left aside.
         """
         alike: dict[object, list[tuple[Tiny, int]]] = {}
         for guest, operand, timer, cell in self._guests():
@@ -197,10 +197,9 @@ class BruteForce:
     def _unlike(a: Outcome, b: Outcome) -> bool:
         ends = []
         for one in (a, b):
-            if isinstance(one, Trapped) and one.memory:
-                return False
             after = one.state if isinstance(one, Trapped) else one
-            ends.append((isinstance(one, Trapped), after._replace(cells=(*after.cells[: CELLS - START], 0))))  # type: ignore[arg-type]
+            kind = one.memory if isinstance(one, Trapped) else None
+            ends.append((kind, after._replace(cells=(*after.cells[: CELLS - START], 0))))  # type: ignore[arg-type]
         return ends[0] != ends[1]
 
     # -- premises --

@@ -127,6 +127,7 @@ def machine(codes: Mapping[str, Code]) -> Machine[TinyState]:
         advance=_advance,
         relocate=_relocate,
         relocation_width=2,
+        reaches=lambda state, address: (address >= state.base) & (address - state.base <= 1),
         techniques={
             "moved": Technique(
                 "moved",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -66,6 +67,12 @@ class FormPremises(Generic[S]):
     def _possible(self, given: Sequence[Term], *also: Word, asked: list[SolverQuery] | None = None) -> Answer:
         return self._ask.first([[conjunction(given), *also]], rlimit=WAY, asked=asked)
 
+    def note_traps(self) -> None:
+        """Tell the premises about entries which kinds of trap there may be on the hardware."""
+        for path in self._hardware.paths:
+            if isinstance(path.result, Trap):
+                self._p.entries.note(path.result, (*path.conditions, self._valid.term))
+
     def read(self, name: str) -> Premise[S]:
         """A premise as its text says."""
         return self.premise(name, self._ways(name))
@@ -85,6 +92,19 @@ class FormPremises(Generic[S]):
         ends = any_of(conjunction(given) for given, _ in self._ends)
         how = "completes where the model does not say what it does natively"
         yield Way(how, (), ends & self._native.not_modelled, silent=True)
+
+    def let_through(self) -> Iterator[Way]:
+        """A6: an interrupt that the guest held off is taken by it now, and the hardware has not stopped."""
+        p = self._p
+        for taken in p.entries.interruptions:
+            before = taken.takes(p.guest)
+            for (conditions, after), (others, _) in itertools.product(self._native.completions(), self._ends):
+                opened = ~before & taken.takes(after)
+                how = (
+                    f"completes on the hardware, and the guest takes the {taken.name} that it held off before"
+                )
+                if opened.value != 0:
+                    yield Way(how, (*others, *conditions), opened)
 
     def traps(self) -> list[Premise[S]]:
         """What a trap leaves: nothing that hides the guest (A4); and nothing of the control program's changes (A5)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import Next, NotModelled, Trap
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.state import Role, State
 from popek.kernel.words import FALSE, TRUE, Word, any_of, symbol
 from popek.solving.asking import SolverQuery
@@ -82,22 +82,26 @@ class Losses(Generic[S]):
                     )
 
     def _unlike_natively(self, other: Run[S]) -> Word:
-        """The guest's own machine does something else from another guest (width 1); storage traps are left aside."""
+        """The guest's own machine does something else from another guest (width 1), as far as it says what it does."""
         unlike = []
         for mine, theirs in itertools.product(self._native.paths, other.paths):
             a, b = mine.result, theirs.result
             differ = TRUE
-            if any(isinstance(one, Trap) and one.memory for one in (a, b)):
+            if not all(self._told(one) for one in (a, b)):
                 continue
             if isinstance(a, Next) and isinstance(b, Next):
                 differ = any_of(self._apart(a.state, b.state, look="natively", there=True))
             elif isinstance(a, Trap) and isinstance(b, Trap) and a.vector == b.vector:
                 apart = self._apart(a.state, b.state, look="natively", there=True)
                 differ = ~_same_code(a, b) | any_of(apart)
-            elif isinstance(a, NotModelled) or isinstance(b, NotModelled):
-                continue
             unlike.append(mine.condition & theirs.condition & differ)
         return any_of(unlike)
+
+    def _told(self, outcome: Outcome[S]) -> bool:
+        """The machine says what becomes of this."""
+        if isinstance(outcome, Trap):
+            return self._form.subject.deliveries.modelled(outcome)
+        return not isinstance(outcome, NotModelled)
 
     def _another_guest(self, names: Sequence[str]) -> S:
         """A guest that differs from G in these components, and in a few cells of these memories.

@@ -35,9 +35,9 @@ TITLES: Final[Mapping[str, str]] = {
     A3_TRAP: "a guest that takes a trap is a guest still",
     A4: "where the hardware stops it can be told which guest it was",
     A5: "what the control program owns follows from what it keeps and notes, and nothing changes it",
-    A5_VECTOR: "entries lie in the control program's storage",
-    A6_TELLS: "an interrupt finds the guest",
-    A6_CLOSURE: "a guest that is given an interrupt is a guest still",
+    A5_VECTOR: "where an entry is, is the control program's alone to say",
+    A6_TELLS: "an interrupt finds the guest, whenever the control program wants it",
+    A6_CLOSURE: "a guest that is given an interrupt is a guest still, and none is let through unnoticed",
     A7: "the image of a guest is a guest",
     A8: "what completes on S completes on f(S)",
     A9: "no clock is read",
@@ -49,6 +49,7 @@ TITLES: Final[Mapping[str, str]] = {
 THEOREM1: Final = (A0, A1, A1S, A4, A5, A5_VECTOR)
 THEOREM2: Final = (A1, A1S, A3_NEXT, A3_TRAP, A4, A7, A9, A9_TRAP, A9_GUESTS, A9_MAP)
 THEOREM3: Final = (A0, A10, A1S, A4, A5, A5_VECTOR)
+INTERRUPTS: Final = (A6_TELLS, A6_CLOSURE)
 CLOSURE: Final = (A3_NEXT, A3_TRAP)
 TAKEN_FOR_GRANTED: Final = (A2, A9_FETCH)
 # The hypothesis of a theorem for which a premise is asked, where that has another name.

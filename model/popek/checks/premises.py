@@ -18,12 +18,13 @@ their own.  Per instruction form i:
 | A5_control | i traps and has changed what the control program owns |
 | A8_efficiency | i completes on S and not on f(S, P) |
 | A9_no_clock, A9_no_clock_trap | states equal but for clocks, and i, or its trap, does something else |
+| A6_interrupt_closure | i completes on f(S, P), and S takes an interrupt after it that was held off before |
 | A10_hybrid | as A1, of guests in user mode |
 
 Once per machine and technique: A0_image (f(S, P) is deprivileged and exists), A4_entry_tells_apart (the half that is
-A4_image_tells), A5_control (what is owned in f(S, P) follows from P and n(S)), A5_vector (an entry lies in the control
-program's storage), A7_nesting (f(S, P) is a guest), A9_guests and A9_map (neither depends on a clock).  A2_fetch is
-taken for granted: operands come with the instruction.
+A4_image_tells), A5_control (what is owned in f(S, P) follows from P and n(S)), A7_nesting (f(S, P) is a guest),
+A9_guests and A9_map (neither depends on a clock), and those about entries (see `entries`).  A2_fetch is taken for
+granted: operands come with the instruction.
 
 Time is outside, as in the paper: P's clocks are S's, and clocks are not compared; A9 is about them.
 """
@@ -48,6 +49,7 @@ from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer
 
 from .counterexample import differences
+from .entries import Entries
 from .form_premises import FormPremises
 from .obligation import OF_THE_VMM
 from .premise import (
@@ -59,9 +61,7 @@ from .premise import (
     A4,
     A4_IMAGE,
     A5,
-    A5_VECTOR,
     A6_CLOSURE,
-    A6_TELLS,
     A7,
     A8,
     A9,
@@ -100,6 +100,7 @@ class Premises(Generic[S]):
         self.private = private.with_changes({name: self.guest[name] for name in self.clocks})
         self.image = technique.map(self.guest, self.private)
         self.keeper = Keeper(subject)
+        self.entries = Entries(self)
         self._changed: set[str] = set()  # components that some form changes
         self._asked: set[str] = set()  # forms
 
@@ -170,9 +171,9 @@ class Premises(Generic[S]):
             ),
             self._read(A4, A4_IMAGE, "two guests of which the same is noted have one image", exact=False),
             self._read(A5, A5, "what the control program owns depends on more of the guest than it notes"),
-            self._vector(),
-            Premise(A6_TELLS, "", Truth.NOT_ASKED, "the machine does not say what an interrupt does"),
-            Premise(A6_CLOSURE, "", Truth.NOT_ASKED, "the machine does not say what an interrupt does"),
+            *self.entries.delivery(),
+            *self.entries.vector(),
+            *self.entries.interrupts(),
             self._read(A7, A7, "the image of a guest is no guest of another control program"),
             self._read(A9_GUESTS, A9_GUESTS, "whether a state is a guest depends on a clock"),
             self._read(A9_MAP, A9_MAP, "the image of a guest, or what is noted of it, depends on a clock"),
@@ -252,7 +253,7 @@ class Premises(Generic[S]):
         """
         meaning = OfMachine(self)
         wrong = any_of(all_of(way.conditions) for way in ways(text, meaning))
-        return self._once(name, how, lambda *_: wrong, *meaning.chosen, exact=exact)
+        return self.asked_once(name, how, lambda *_: wrong, *meaning.chosen, exact=exact)
 
     def another_private(self, name: str) -> S:
         """What another control program keeps; time is everyone's."""
@@ -260,24 +261,7 @@ class Premises(Generic[S]):
         mode = operating_mode(self.machine, self.subject.configuration)
         return private.with_changes({**mode, **{name: self.guest[name] for name in self.clocks}})
 
-    def _vector(self) -> Premise[S]:
-        technique = self.technique
-        owns, entered, address = technique.owns_address, technique.entered, technique.entry_address
-        if owns is None or entered is None or address is None:
-            return Premise(
-                A5_VECTOR, "", Truth.NOT_ASKED, "traps only: where they go the machine does not say"
-            )
-        after = self.machine.state.symbolic(" after")
-
-        def wrong(guest: S, private: S, after: S) -> Word:
-            here = self.machine.supervisor(after) & self.machine.invariant(after) & entered(private, after)
-            return here & ~owns(guest, private, address(after))
-
-        return self._once(
-            A5_VECTOR, "an entry lies in storage that is not the control program's", wrong, after
-        )
-
-    def _once(
+    def asked_once(
         self,
         name: str,
         how: str,
@@ -331,6 +315,7 @@ class Premises(Generic[S]):
         """
         self._note(instruction, general)
         form = FormPremises(self, instruction, general)
+        form.note_traps()
         fidelity = form.read(A1)
         hybrid = attrs.evolve(fidelity, name=A10)
         if fidelity.truth is not Truth.YES:
@@ -345,6 +330,7 @@ class Premises(Generic[S]):
             form.read(A8),
             form.read(A9),
             self._if_delivered(form, A9_TRAP),
+            *([form.premise(A6_CLOSURE, form.let_through())] if self.machine.interruptions else []),
         ]
 
     def _if_delivered(self, form: FormPremises[S], name: str) -> Premise[S]:
@@ -398,5 +384,8 @@ class Premises(Generic[S]):
         """The premises of a form that has too many paths: unknown."""
         return [
             Premise(name, instruction.form, Truth.UNKNOWN, why)
-            for name in (A1, A10, A1S, A3_NEXT, A3_TRAP, A4, A5, A8, A9, A9_TRAP)
+            for name in (
+                *(A1, A10, A1S, A3_NEXT, A3_TRAP, A4, A5, A8, A9, A9_TRAP),
+                *([A6_CLOSURE] if self.machine.interruptions else []),
+            )
         ]

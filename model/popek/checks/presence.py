@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from popek.kernel import terms
 from popek.kernel.declaration import assert_declared
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import DeclarationError
@@ -166,12 +167,30 @@ def _assert_a_supervisor(machine: Machine[Any], effort: Effort) -> None:
 
 def plainest(machine: Machine[S], question: Question, states: Sequence[S], effort: Effort) -> tuple[S, ...]:
     """The plainest states that fulfil a question, on numbers; none where it has no answer."""
+    return plainest_given(machine, question, states, effort, {})[0]
+
+
+def plainest_given(
+    machine: Machine[S],
+    question: Question,
+    states: Sequence[S],
+    effort: Effort,
+    given: Mapping[str, Word],
+) -> tuple[tuple[S, ...], dict[str, Word]]:
+    """The plainest states that fulfil a question, and what else is given in it, on numbers; none without an answer.
+
+    Args:
+        given: words of the question, by name.
+    """
     _, model, solver = question.ask(effort)
     if model is None or solver is None:
-        return ()
+        return (), {}
     minimizer = Minimizer(solver, question.conditions)
     known: Mapping[str, Any] = minimizer.variables
     reset = machine.state.reset()
-    model = minimizer.run(model, [wish for state in states for wish in leaf_preferences(state, reset, known)])
+    wishes = [wish for state in states for wish in leaf_preferences(state, reset, known)]
+    wishes += [(word.term, terms.const(word.width, 0)) for word in given.values()]
+    model = minimizer.run(model, wishes)
     cells = minimizer.cells()
-    return tuple(concretize(state, model, cells, known, reset) for state in states)
+    numbers = {name: Word(word.width, model(word.term)) for name, word in given.items()}
+    return tuple(concretize(state, model, cells, known, reset) for state in states), numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -17,6 +18,7 @@ from popek.kernel.words import TRUE, Word
 from popek.machines import machine as find_machine
 from popek.solving.solver import Effort
 
+from .delivery import Deliveries
 from .runs import Run, explore_instruction
 
 S = TypeVar("S", bound=State)
@@ -72,6 +74,11 @@ class Subject(Generic[S]):
             configuration = configure(known, configuration)
         found_as = machine if isinstance(machine, str) else None
         return cls(known, way, configuration, effort or Effort(timeout=timeout), time_is_state, found_as)
+
+    @cached_property
+    def deliveries(self) -> Deliveries[S]:
+        """Which kinds of trap the machine says how to deliver."""
+        return Deliveries(self.machine, self.effort)
 
     def holds(self, state: S, *, mentioned: Container[str] | None = None) -> Word:
         """The condition (width 1) that a state has the settings; see `Configuration.holds`."""

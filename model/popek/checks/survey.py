@@ -26,6 +26,7 @@ from .classification import Classification
 from .classify import Classifier
 from .ladder import HOW_TO_CERTIFY, REPLAYED, Ladder, Reached, Rung, Step, ladder
 from .leaks import Leaks, leaks_of
+from .letter import CRITICAL, LETTER, PRIVILEGED, USER_CRITICAL, ByTheLetter, Letter, as_asked_here
 from .presence import Present, present
 from .promise import Promises
 from .promises import Keeper
@@ -65,6 +66,7 @@ class Request:
         leaks: for a figure, find out what leaks through every form, or (`ONE_EACH`) through the first critical and
             the first sensitive form of each mnemonic.
         certify: a folder in which certificates are kept, and looked for; None if none are asked for.
+        by_the_letter: ask for the classes by the letter of 1974, too.
     """
 
     subject: Subject[Any]
@@ -72,12 +74,41 @@ class Request:
     promises: bool | frozenset[str] = False
     witnesses: str | tuple[frozenset[str], ...] = NONE
     leaks: str = NONE
+    by_the_letter: bool = False
     certify: Path | None = None
 
     @property
     def certifier(self) -> Certifier | None:
         """What certifies answers, where that is asked for."""
         return None if self.certify is None else Certifier(files=Files(self.certify))
+
+
+@attrs.frozen
+class LetterRow:
+    """One form by the letter of 1974.
+
+    Attributes:
+        classes: the answer per class of `LETTER`.
+        here: the answers of `Row.classes`, by the same names.
+        witness: a counterexample, where a class has another answer here.
+        not_asked: why *privileged* was not asked.
+    """
+
+    classes: Mapping[str, Truth]
+    here: Mapping[str, Truth]
+    witness: Mapping[str, Any] | None = None
+    not_asked: str = ""
+
+    @property
+    def differs(self) -> tuple[str, ...]:
+        """The classes with another answer here."""
+        return tuple(name for name, truth in self.classes.items() if truth is not self.here[name])
+
+    def to_json(self) -> dict[str, object]:
+        """By class."""
+        row: dict[str, object] = {name: truth.value for name, truth in self.classes.items()}
+        row |= {"differs": list(self.differs), "witness": self.witness}
+        return row | ({"not_asked": self.not_asked} if self.not_asked else {})
 
 
 @attrs.frozen
@@ -95,6 +126,7 @@ class Row:
         not_asked: per class that was not asked, why.
         steps: per question, how far the evidence goes.
         remark: why something is unknown.
+        letter: the classes by the letter of 1974, where they were asked for.
         seconds, solver_seconds: what it took.
     """
 
@@ -113,6 +145,7 @@ class Row:
     remark: str = ""
     not_asked: Mapping[str, str] = attrs.field(factory=dict)
     steps: Mapping[str, tuple[Step, ...]] = attrs.field(factory=dict, eq=False)
+    letter: LetterRow | None = None
     seconds: float = 0.0
     solver_seconds: float = 0.0
 
@@ -120,6 +153,7 @@ class Row:
     def unknown(self) -> bool:
         """Whether some answer is missing."""
         asked = [*self.classes.values(), *(t for t in (self.faithful, self.safe) if t is not None)]
+        asked += [] if self.letter is None else self.letter.classes.values()
         return Truth.UNKNOWN in asked
 
     def to_json(self) -> dict[str, object]:
@@ -144,6 +178,8 @@ class Row:
             row["breaches"] = dict(self.breaches)
         if self.not_asked:
             row["not_asked"] = dict(self.not_asked)
+        if self.letter is not None:
+            row["by_the_letter"] = self.letter.to_json()
         if self.remark:
             row["remark"] = self.remark
         every = (step for steps in self.steps.values() for step in steps)
@@ -184,6 +220,21 @@ class Survey:
             m for m, rows in self.by_mnemonic().items() if any(r.classes[name] is Truth.YES for r in rows)
         ]
 
+    def by_the_letter(self, name: str) -> list[str]:
+        """The mnemonics of which some form is in a class by the letter."""
+        letters = [(row.mnemonic, row.letter) for row in self.rows if row.letter is not None]
+        return list(dict.fromkeys(m for m, one in letters if one.classes[name] is Truth.YES))
+
+    @property
+    def letters(self) -> bool:
+        """Whether the classes were asked by the letter, too."""
+        return any(row.letter is not None for row in self.rows)
+
+    def premise_by_the_letter(self, name: str) -> Status:
+        """The premise of a theorem by the letter: nothing is in a class, critical or user-critical."""
+        asked = [Truth.UNKNOWN if row.letter is None else row.letter.classes[name] for row in self.rows]
+        return Status.of(negate(any_asked([Truth.UNKNOWN, *asked] if self.partial else asked)))
+
     def _premise(self, name: str) -> Status:
         asked = [row.classes[name] for row in self.rows]
         return Status.of(negate(any_asked([Truth.UNKNOWN, *asked] if self.partial else asked)))
@@ -205,8 +256,14 @@ class Survey:
 
     def to_json(self) -> dict[str, object]:
         """`popek/classification/1`."""
+        letter: dict[str, object] = {
+            "critical_mnemonics": self.by_the_letter(CRITICAL),
+            "theorem1": self.premise_by_the_letter(CRITICAL).value,
+            "theorem3": self.premise_by_the_letter(USER_CRITICAL).value,
+        }
         return {
             "schema": "popek/classification/1",
+            **({"by_the_letter": letter} if self.letters else {}),
             "machine": self.machine,
             "technique": self.technique,
             "configuration": dict(self.configuration.settings),
@@ -309,6 +366,7 @@ class Surveyor:
         self.classifier = Classifier(self.subject, components=request.components)
         self.keeper = Keeper(self.subject)
         self._certifier = request.certifier
+        self.letter = Letter(self.subject) if request.by_the_letter else None
         self._witnessed: set[str | frozenset[str]] = set()
         self._drawn: set[tuple[str, str]] = set()
 
@@ -317,9 +375,13 @@ class Surveyor:
         instruction = self.subject.machine.instructions[form]
         begin, solving = time.perf_counter(), self.subject.effort.seconds
         try:
-            run = self.subject.explore(instruction, prefer=self.classifier.likely, traps=self._promised(form))
+            run = self.subject.explore(
+                instruction,
+                prefer=self.classifier.likely,
+                traps=self._promised(form) or self.letter is not None,
+            )
         except PathBudgetError as error:
-            return unexplored(instruction, str(error))
+            return unexplored(instruction, str(error), letter=self.letter is not None)
         classified = self.classifier.classify(instruction, run)
         kept = self.keeper.keeps(instruction, run) if self._promised(form) else None
         witness = None
@@ -328,8 +390,11 @@ class Surveyor:
             self._witnessed |= lacking
             found = classified.witness
             witness = None if found is None else found.to_json()
+        row = row_of(classified, kept)
+        letter = None if self.letter is None else _lettered(self.letter.of(instruction, run), row.classes)
         return attrs.evolve(
-            row_of(classified, kept),
+            row,
+            letter=letter,
             witness=witness,
             leaks=leaks_of(classified) if self._drawn_for(classified) else None,
             steps=self._steps(classified, kept, witnessed=witness is not None),
@@ -373,10 +438,30 @@ class Surveyor:
         return set(names[wanted])
 
 
-def unexplored(instruction: Instruction, why: str) -> Row:
-    """The row of a form that has too many paths, or longer ones: nothing is known."""
+def unexplored(instruction: Instruction, why: str, *, letter: bool = False) -> Row:
+    """The row of a form that has too many paths, or longer ones: nothing is known.
+
+    Args:
+        letter: the classes by the letter were asked for, too.
+    """
     nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
-    return Row(instruction.form, instruction.mnemonic, instruction.source, nothing, remark=f"unknown: {why}")
+    unknown = LetterRow(dict.fromkeys(LETTER, Truth.UNKNOWN), dict.fromkeys(LETTER, Truth.UNKNOWN))
+    return Row(
+        instruction.form,
+        instruction.mnemonic,
+        instruction.source,
+        nothing,
+        remark=f"unknown: {why}",
+        letter=unknown if letter else None,
+    )
+
+
+def _lettered(found: ByTheLetter[Any], classes: Mapping[str, Truth]) -> LetterRow:
+    """The row by the letter; with a witness where a class has another answer here."""
+    here = as_asked_here(classes)
+    row = LetterRow(found.truths, here, not_asked=found.answers[PRIVILEGED].why)
+    witness = found.witness if row.differs else None
+    return row if witness is None else attrs.evolve(row, witness=witness.to_json())
 
 
 def row_of(classified: Classification[Any], kept: Promises[Any] | None = None) -> Row:

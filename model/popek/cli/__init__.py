@@ -136,6 +136,9 @@ def classify(
         str, Parameter(help="Settings to leave open, comma-separated: when is each instruction critical?")
     ] = "",
     promises: Annotated[bool, Parameter(negative="", help="Check fidelity and safety, too.")] = False,
+    by_the_letter: Annotated[
+        bool, Parameter(negative="", help="Ask for the classes by the letter of 1974, beside ours.")
+    ] = False,
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
     jobs: Jobs = 0,
@@ -153,26 +156,36 @@ def classify(
     """
     from popek.checks.survey import ALL, NONE, ONE_EACH, Request, survey
     from popek.report import classification as report
+    from popek.report import letter
 
     subject = subject_of(machine, technique, set, timeout=timeout, time_is_state=time_is_state)
     forms = forms_of(subject.machine, instructions)
     request = Request(
         subject,
-        promises=promises or json,
+        promises=promises or (json and not by_the_letter),
         witnesses=ALL if json else ONE_EACH,
         leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
         certify=certify,
+        by_the_letter=by_the_letter,
     )
     figures.assert_writable(svg)
     _assert_open_or_set(symbolic, set)
+    if by_the_letter and svg is not None:
+        raise UserError(f"--svg {svg}: draws the classes as they are asked here, without --by-the-letter")
     if symbolic or any(text.endswith("=?") for text in set):
         if certify is not None:
             raise UserError(f"--certify {certify}: expected with no setting left open")
+        if by_the_letter:
+            raise UserError(
+                "--by-the-letter: expected with every setting given a value, and one is left open"
+            )
         return _classify_symbolic(request, symbolic, forms, svg, json)
     with certified(certify), progress("classifying") as show:
         found = survey(request, forms=forms, jobs=jobs, progress=show)
     if json:
         print_json(found.to_json())
+    elif by_the_letter:
+        console().print(letter.survey(found))
     else:
         console().print(report.survey(found))
     if svg is not None:

@@ -19,6 +19,7 @@ import attrs
 
 from .declaration import MISTAKES, in_semantics
 from .instruction import Instruction, Operand, OperandKind, parse_form
+from .interruption import Interruption
 from .left_open import LeftOpen
 from .outcome import DeclarationError, Fault, Next, NotModelled, NotModelledError, Outcome, Trap
 from .practice import Practice
@@ -96,7 +97,10 @@ class Machine(Generic[S]):
         advance: run on the working copy before the semantics (moves the program counter).
         implicit: operand kinds every instruction has besides those its form names.
         relocate: the state moved in storage by an offset; makes location sensitivity a question.
+        reaches: `reaches(state, address)` says that a cell of storage is in reach of a program in this state (width 1):
+            that some reference goes there.  All of it, where nothing is said.
         deliver: the state after the hardware has delivered a trap, for traces on the bare machine.
+        interruptions: the interrupts that it takes between two instructions, where they are modelled.
         techniques: ways to virtualize it, by name; the first is the default.
         interrupt_masks: the leaves by which a kernel holds interrupts off; not those of an interrupt controller.
         mnemonic_of: the mnemonic of a form; its first word by default.
@@ -119,7 +123,9 @@ class Machine(Generic[S]):
     implicit: tuple[OperandKind, ...] = ()
     relocate: Callable[[S, Word], S] | None = None
     relocation_width: int = 0
+    reaches: Callable[[S, Word], Word] | None = None
     deliver: Callable[[S, Trap[S]], S] | None = None
+    interruptions: tuple[Interruption[S], ...] = ()
     techniques: dict[str, Technique[S]] = attrs.field(factory=dict)
     interrupt_masks: tuple[str, ...] = ()
     mnemonic_of: Callable[[str], str] = lambda form: form.split()[0]

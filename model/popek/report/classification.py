@@ -44,14 +44,14 @@ def survey(found: Survey) -> RenderableType:
     for mnemonic, rows in found.by_mnemonic().items():
         critical = any(row.classes["critical"] is Truth.YES for row in rows)
         cells: list[RenderableType] = [Text(mnemonic, "bold red" if critical else ""), str(len(rows))]
-        cells += [_folded(row.classes[name] for row in rows) for name, _ in COLUMNS]
+        cells += [folded(row.classes[name] for row in rows) for name, _ in COLUMNS]
         if promises:
-            cells += [_folded(Truth.UNKNOWN if row.faithful is None else row.faithful for row in rows)]
-            cells += [_folded(Truth.UNKNOWN if row.safe is None else row.safe for row in rows)]
+            cells += [folded(Truth.UNKNOWN if row.faithful is None else row.faithful for row in rows)]
+            cells += [folded(Truth.UNKNOWN if row.safe is None else row.safe for row in rows)]
         names = dict.fromkeys(name for row in rows for name in row.components)
         cells.append(Text(shortened(names), "dim"))
         table.add_row(*cells)
-    parts: list[RenderableType] = [_heading(found), "", table, ""]
+    parts: list[RenderableType] = [heading(found), "", table, ""]
     shown = _witnesses(found)
     if shown is not None:
         parts += [
@@ -65,13 +65,14 @@ def survey(found: Survey) -> RenderableType:
     return Group(*parts)
 
 
-def _heading(found: Survey) -> Text:
+def heading(found: Survey) -> Text:
+    """What was asked about."""
     settings = ", ".join(f"{k}={v}" for k, v in found.configuration.settings.items())
     text = Text.assemble((found.machine, "bold"), " under ", (found.technique, "bold"))
     return text.append(f" with {settings}" if settings else "")
 
 
-def _folded(answers: Iterable[Truth]) -> Text:
+def folded(answers: Iterable[Truth]) -> Text:
     """One answer for several forms: all of them, none, some, or unknown."""
     known = set(answers)
     if Truth.UNKNOWN in known:
@@ -120,7 +121,7 @@ def verdict(found: Survey) -> RenderableType:
     """What follows for Theorems 1 and 3."""
     critical, user = found.mnemonics("critical"), found.mnemonics("user_critical")
     forms = sum(1 for row in found.rows if row.classes["critical"] is Truth.YES)
-    lines = [_premise("premise of Theorem 1: every sensitive instruction is privileged", found.theorem1)]
+    lines = [premise("premise of Theorem 1: every sensitive instruction is privileged", found.theorem1)]
     if critical:
         lines.append(
             Text(
@@ -128,7 +129,7 @@ def verdict(found: Survey) -> RenderableType:
             )
         )
     lines.append(
-        _premise("premise of Theorem 3: every user-sensitive instruction is privileged", found.theorem3)
+        premise("premise of Theorem 3: every user-sensitive instruction is privileged", found.theorem3)
     )
     if user and user != critical:
         lines.append(Text(f"  {len(user)} of them user-sensitive: {', '.join(user)}"))
@@ -149,7 +150,8 @@ def verdict(found: Survey) -> RenderableType:
     return Group(*lines)
 
 
-def _premise(statement: str, status: Status) -> Text:
+def premise(statement: str, status: Status) -> Text:
+    """A statement and what became of it."""
     style = {
         Status.HOLDS: "bold green",
         Status.REFUTED: "bold red",

@@ -24,6 +24,8 @@ from popek.checks.ladder import Ladder, Reached, Rung, Step, ladder
 from popek.checks.premise import (
     A1,
     A3_NEXT,
+    A6_CLOSURE,
+    A6_TELLS,
     CLOSURE,
     TAKEN_FOR_GRANTED,
     THEOREM1,
@@ -135,7 +137,14 @@ class Instantiation(Generic[S]):
     @property
     def closed(self) -> Truth:
         """Whether a guest stays a guest, whatever it runs."""
-        return holds_all(self.premises, CLOSURE)
+        return holds_all(self.premises, (*CLOSURE, A6_CLOSURE))
+
+    @property
+    def interrupts(self) -> Truth:
+        """Whether interrupts between any two instructions find the guest; not asked where none is declared."""
+        return (
+            holds_all(self.premises, (A6_TELLS,)) if self.subject.machine.interruptions else Truth.NOT_ASKED
+        )
 
     def failing(self, names: Sequence[str]) -> tuple[Premise[S], ...]:
         """The premises of these names that do not hold, or are unknown."""
@@ -206,6 +215,10 @@ class Instantiation(Generic[S]):
         verb = "does not apply" if self.theorem2 is Status.REFUTED else "does not decide"
         return f"Theorem 2 {verb} to {self.subject.machine.name}, because {self._reasons(THEOREM2)}"
 
+    @property
+    def _declared(self) -> list[str]:
+        return [one.name for one in self.subject.machine.interruptions]
+
     def _over(self, theorem: str) -> str:
         """What the verdict speaks of."""
         names = NEEDED[theorem]
@@ -214,6 +227,8 @@ class Instantiation(Generic[S]):
             names_of = dict.fromkeys(p.form.split()[0] for p in self.failing((A3_NEXT,)))
             left = f" (not through {', '.join(list(names_of)[:MANY])}{' …' if len(names_of) > MANY else ''})"
             told += "; while the guest stays ok" + (left if names_of else "")
+        if self.interrupts is Truth.YES:
+            told += f"; with interrupts between any two instructions ({', '.join(self._declared)})"
         granted = [TITLES[name] for name in taken_for_granted(theorem)]
         granted += [f"{TITLES[p.name]} ({p.how})" for p in self.not_asked(names)]
         return f"{told}; taken for granted: {'; '.join(granted)}; {_concluded(theorem)}"
@@ -223,15 +238,14 @@ class Instantiation(Generic[S]):
         failing = self.failing(names)
         refuted = [premise for premise in failing if premise.truth is Truth.NO]
         known = {one.instruction.form: one for one in self.classes}
-        told: dict[str, str] = {}
+        told: dict[str, list[str]] = {}
+        seen: set[str] = set()
         for premise in refuted or failing:
-            if premise.form in told:
-                continue
-            subject = premise.form or "the technique"
-            told[premise.form] = (
-                f"{subject}: {premise.how or premise.name}{_explained(known.get(premise.form))}"
-            )
-        return "; ".join(told.values())
+            if premise.form not in seen:
+                seen.add(premise.form)
+                why = f"{premise.how or premise.name}{_explained(known.get(premise.form))}"
+                told.setdefault(why, []).append(premise.form or "the technique")
+        return "; ".join(f"{_few(forms)}: {why}" for why, forms in told.items())
 
     def to_json(self) -> list[dict[str, object]]:
         """Rows for `popek prove --json`: what each theorem says of this machine."""
@@ -256,6 +270,13 @@ class Instantiation(Generic[S]):
             "taken_for_granted": taken_for_granted(theorem),
             "scope": scope_json(self.scope),
             "while_the_guest_stays_ok": self.closed is not Truth.YES,
+            "interrupts": {
+                "declared": self._declared,
+                "found": self.interrupts.value,
+                "closed": (
+                    holds_all(self.premises, (A6_CLOSURE,)) if self._declared else Truth.NOT_ASKED
+                ).value,
+            },
             "disagreements": [one.to_json() for one in self.disagreements],
             "there_are": self.there.to_json(),
             "theorem": rocq.load().to_json(PROVED[theorem]),
@@ -302,6 +323,11 @@ def _concluded(theorem: str) -> str:
     lock = rocq.load()
     name = lock.theorem(PROVED[theorem]).name
     return f"concluded by {name} (Coq {lock.coq}, no axioms), instantiated outside the prover"
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    return ", ".join(names[:MANY]) + more
 
 
 def _explained(found: Classification[S] | None) -> str:

@@ -38,6 +38,7 @@ def build() -> Machine[Ka10]:
         advance=_advance,
         relocate=_relocate,
         relocation_width=BLOCK,
+        reaches=lambda state, address: state.reaches(address),
         deliver=_deliver,
         techniques=ka10_techniques(),
         left_open=KA10,

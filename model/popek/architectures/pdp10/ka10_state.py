@@ -59,6 +59,11 @@ class Ka10(Pdp10):
             raise Fault(NONEXISTENT, memory=True)
         return concat(real, reference[9:0])
 
+    def reaches(self, address: Word) -> Word:
+        """Whether a reference goes to this location of core (width 1)."""
+        real = address[17:10]
+        return (real - self.base <= self.bound) & (real <= self.last)
+
     def load(self, reference: Word) -> Word:
         """Accumulator or core."""
         if is_accumulator(reference):

@@ -14,7 +14,7 @@ from popek.kernel.words import TRUE, Word, ite
 
 from .ka10_state import Ka10
 from .ks10_state import Ks10
-from .state import shifted
+from .state import ADDRESS, is_accumulator, right, shifted
 
 SOURCE: Final = "Popek and Goldberg 1974, sections 4 and 6"
 ACCUMULATORS: Final = tuple(f"ac{number:o}" for number in range(16))
@@ -73,10 +73,15 @@ def _ka10_guest(state: Ka10) -> Word:
 
 
 def _ka10_fits(guest: Ka10, private: Ka10) -> Word:
-    """The guest's core lies inside the real core, behind the monitor's locations; User In-out is clear."""
+    """The guest's core lies inside the real core, behind the monitor's locations; User In-out is clear.
+
+    What location 41 calls is in the monitor's core, and no accumulator: the call stores the PC word there.
+    """
     end = private.user_base.zero_extend(9) + guest.last.zero_extend(9)
     inside = (private.user_base != 0) & (end <= private.last.zero_extend(9))
-    return inside & private.running & ~private.flags.user_io
+    handler = right(private.memory.load(Word(ADDRESS, 0o41)))
+    called = _ka10_owns(guest, private, handler) & ~is_accumulator(handler)
+    return inside & called & private.running & ~private.flags.user_io
 
 
 def _ka10_owns(guest: Ka10, private: Ka10, address: Word) -> Word:
@@ -127,16 +132,24 @@ def _ks10_map(guest: Ks10, private: Ks10) -> Ks10:
 
 
 def _ks10_guest(state: Ks10) -> Word:
-    """What the VMM lets run: users whose pages begin in core and do not wrap around its end."""
+    """What the VMM lets run: users whose pages begin in core and do not wrap around its end.
+
+    Where a trap flag is up, the next instruction is not begun: the processor traps, which the model leaves out.
+    """
     end = state.base.zero_extend(12) + state.bound.zero_extend(12)
-    return (state.base <= state.last) & (end < 2048) & state.running & (state.pxct == 0)
+    inside = (state.base <= state.last) & (end < 2048)
+    return inside & state.running & (state.pxct == 0) & ~state.flags.trap_1 & ~state.flags.trap_2
 
 
 def _ks10_fits(guest: Ks10, private: Ks10) -> Word:
-    """The guest's core lies inside the real core, behind the monitor's pages; User In-out is clear."""
+    """The guest's core lies inside the real core, behind the monitor's pages; User In-out is clear.
+
+    The user process table, to which monitor calls go, is in the monitor's core.
+    """
     start = _ks10_start(private)
     end = start.zero_extend(12) + guest.last.zero_extend(12)
-    return (start != 0) & (end <= private.last.zero_extend(12)) & private.running & ~private.flags.user_io
+    inside = (start != 0) & (end <= private.last.zero_extend(12)) & (private.ubr - start > guest.last)
+    return inside & private.running & ~private.flags.user_io
 
 
 def _ks10_owns(guest: Ks10, private: Ks10, address: Word) -> Word:

@@ -8,13 +8,15 @@ from popek.kernel.memory import Memory
 from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word, concat, ite
 
-from .state import shifted
+from .state import CELL_ADDRESS, IO_PAGE, KERNEL, MODE_AND_PAGE, shifted
 
 if TYPE_CHECKING:
     from .state import Pdp11
 
 USER = 3
 PAGE_BLOCKS = 0o200
+# Of traps, of the console terminal, of the line clock and of program interrupt requests (handbook, appendix B).
+VECTORS = (0o4, 0o10, 0o14, 0o20, 0o24, 0o30, 0o34, 0o60, 0o64, 0o100, 0o114, 0o240, 0o244, 0o250)
 
 
 def _start(private: Pdp11) -> Word:
@@ -82,10 +84,23 @@ def _owns(guest: Pdp11, private: Pdp11, address: Word) -> Word:
 
 
 def _fits(guest: Pdp11, private: Pdp11) -> Word:
-    """The guest's core lies inside the real core, behind the real trap vectors."""
+    """The guest's core lies inside the real core, behind the real trap vectors.
+
+    Kernel mode's pages are below it, but for the I/O page, and each vector enters kernel mode: traps go to the VMM
+    and push nothing into the guest's core.
+    """
     start = _start(private)
     end = start.zero_extend(13) + guest.last.zero_extend(13)
-    return (start >= 0o10) & (end <= private.last.zero_extend(13)) & private.running & ~private.waiting
+    promised = (start >= 0o10) & (end <= private.last.zero_extend(13)) & private.running & ~private.waiting
+    for page in range(8):
+        first = private.space_par.load(Word(MODE_AND_PAGE, page))
+        below = first.zero_extend(13) + PAGE_BLOCKS <= start.zero_extend(13)
+        promised = promised & (below | (first == IO_PAGE))
+    vectors = private.space_par.load(Word(MODE_AND_PAGE, 0)).zero_extend(CELL_ADDRESS) << 5
+    for vector in VECTORS:
+        status = private.memory.load(vectors + (vector + 2) // 2)
+        promised = promised & (status[15:14] == KERNEL)
+    return promised
 
 
 def _guest(state: Pdp11) -> Word:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from popek.architectures.listing import listing
 from popek.kernel.instruction import OperandKind
+from popek.kernel.interruption import Interruption
 from popek.kernel.machine import Machine, Setting
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, NotModelledError, Trap
@@ -51,10 +52,11 @@ def build() -> Machine[Pdp11]:
         relocate=_relocate,
         relocation_width=BLOCK,
         deliver=_deliver,
+        interruptions=_interruptions(),
         techniques=techniques(),
         left_open=LEFT_OPEN,
         notes=(
-            "devices, interrupts and the I/O page: a reference to it is a trap on storage",
+            "devices, but for two that interrupt, and the I/O page: a reference to it is a trap on storage",
             "a VMM leaves the I/O page unmapped; where it is mapped, MOV changes PS and the map",
             "data space is off (MMR3 = 0), management traps are off (MMR0<9> = 0), A and W bits are left out",
             "MMR1, MMR2 and the abort bits of MMR0",
@@ -163,14 +165,23 @@ def _relocate(state: Pdp11, offset: Word) -> Pdp11:
 
 
 def _deliver(before: Pdp11, trap: Trap[Pdp11]) -> Pdp11:
-    """PC and PS from the vector in kernel space; the old ones onto the new mode's stack.
+    """Through the trap's vector.
+
+    Raises:
+        NotModelledError: as for `_through`.
+    """
+    return _through(trap.state, trap.vector.number)
+
+
+def _through(before: Pdp11, number: int) -> Pdp11:
+    """PC and PS from a vector in kernel space; the old ones onto the new mode's stack.
 
     Raises:
         NotModelledError: the vector cannot be read, the stack cannot be written, or the mode is undefined.
     """
-    cpu = trap.state.copy()
+    cpu = before.copy()
     old_ps, old_pc = cpu.ps.value, cpu.pc
-    vector = Word(16, trap.vector.number)
+    vector = Word(16, number)
     try:
         pc, new = cpu.load_kernel(vector), cpu.load_kernel(vector + 2) & PS_BITS
         if new[15:14] == UNDEFINED_MODE:
@@ -183,3 +194,23 @@ def _deliver(before: Pdp11, trap: Trap[Pdp11]) -> Pdp11:
         raise NotModelledError(f"{second.vector} while a trap is delivered") from None
     cpu.pc = pc
     return cpu
+
+
+def _interruptions() -> tuple[Interruption[Pdp11], ...]:
+    """A request is taken where its level is above the processor's priority (handbook, chapter 2, "Interrupts")."""
+
+    def device(name: str, level: int, vector: int) -> Interruption[Pdp11]:
+        return Interruption(
+            name,
+            lambda state, given: state.ps.priority < level,
+            lambda state, given: _through(state, vector),
+            source=f"{HANDBOOK}, chapter 2 and appendix B",
+        )
+
+    requested = Interruption[Pdp11](
+        "program interrupt request",
+        lambda state, given: (state.pirq >> state.ps.priority.zero_extend(7)) != 0,
+        lambda state, given: _through(state, 0o240),
+        source=f"{HANDBOOK}, program interrupt requests",
+    )
+    return device("line clock interrupt", 6, 0o100), device("console interrupt", 4, 0o60), requested

@@ -80,6 +80,7 @@ def build() -> Machine[Pg74]:
         advance=_advance,
         relocate=_relocate,
         relocation_width=ADDRESS,
+        reaches=lambda state, address: state.reaches(address),
         deliver=_deliver,
         techniques=techniques(),
         notes=("input and output, which the paper leaves out too",),

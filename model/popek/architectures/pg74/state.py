@@ -54,6 +54,11 @@ class Pg74(State):
             raise MemoryFault(MEMORY_TRAP)
         return wide.truncate(ADDRESS)
 
+    def reaches(self, address: Word) -> Word:
+        """Whether a reference goes to this location (width 1)."""
+        base = self.relocation.base
+        return (address >= base) & (address - base < self.relocation.bound) & (address <= self.last)
+
     def load(self, reference: Word) -> Word:
         """E[l + a]."""
         return self.memory.load(self.real_address(reference))
