@@ -444,7 +444,7 @@ def assist_exits(technique: str, *instructions: str) -> Shown[list[Governed]]:
         instructions: mnemonics or forms; all about which a control decides by default.
     """
     desk = _desk(technique)
-    found = [governs(desk, form) for form in _governed(desk, instructions)]
+    found = [item for form in _governed(desk, instructions) for item in governs(desk, form)]
     return Shown(
         found,
         lambda it: assistance_report.exits(desk.assistance, it),

@@ -9,7 +9,7 @@ import attrs
 
 from popek.kernel.outcome import Trap
 from popek.kernel.state import substitution
-from popek.kernel.words import Word
+from popek.kernel.words import FALSE, Word
 
 from .desk import Desk, Duty
 from .requirements import Requirement
@@ -17,7 +17,7 @@ from .requirements import Requirement
 
 @attrs.frozen
 class Governed:
-    """What decides whether an instruction exits.
+    """What decides whether an instruction exits for a reason.
 
     Attributes:
         reason: the number of the exit's reason; None where it never exits.
@@ -32,35 +32,43 @@ class Governed:
     controls: tuple[str, ...]
 
 
-def governs(desk: Desk[Any], form: str) -> Governed:
-    """The exit reason of a form, and the controls that decide: derived from its paths.
+def governs(desk: Desk[Any], form: str) -> tuple[Governed, ...]:
+    """The exit reasons of a form, and the controls that decide about each: derived from its paths.
 
-    A control decides where some case exits with one value of it and not with the other.
+    A control decides where some case exits for this reason with one value of it and not with the other.
     """
     due = desk.duty(form, desk.owner_of_all)
     is_exit, report = desk.assistance.is_exit, desk.assistance.report
-    reasons = {
-        report(path.result)
-        for path in due.obligation.hardware.paths
-        if isinstance(path.result, Trap) and is_exit(path.result)
-    }
-    if len(reasons) > 1:
-        raise ValueError(f"{form} has several exit reasons: {sorted(reasons)}")
+    reasons: dict[tuple[int, str], Word] = {}
+    for path in due.obligation.hardware.paths:
+        if isinstance(path.result, Trap) and is_exit(path.result):
+            reason = report(path.result)
+            reasons[reason] = reasons.get(reason, FALSE) | path.condition
+    mnemonic = due.instruction.mnemonic
+    found = [
+        Governed(form, mnemonic, number, title, _deciding(due, exits))
+        for (number, title), exits in sorted(reasons.items(), key=lambda item: item[0])
+        if exits.value != 0 and due.ask([exits]) is not False
+    ]
+    return tuple(found) or (Governed(form, mnemonic, None, "", ()),)
+
+
+def _deciding(due: Duty[Any], exits: Word) -> tuple[str, ...]:
+    """The controls that some case of these exits depends on."""
     found = []
     for name, knob in due.knobs.items():
-        if desk.assistance.control(name).holds is not None:
-            sides = [[due.exits, knob == value] for value in (0, 1)]
-            answers = [due.exits.value != 0 and due.ask(side) is not False for side in sides]
+        if due.desk.assistance.control(name).holds is not None:
+            sides = [[exits, knob == value] for value in (0, 1)]
+            answers = [exits.value != 0 and due.ask(side) is not False for side in sides]
             if answers[0] != answers[1]:
                 found.append(name)
             continue
         symbol = str(knob.term.data)
-        one, other = (Word(1, substitution({symbol: Word(1, value)}, {})(due.exits.term)) for value in (0, 1))
+        one, other = (Word(1, substitution({symbol: Word(1, value)}, {})(exits.term)) for value in (0, 1))
         differ = one ^ other
         if differ.value != 0 and due.ask([differ]) is not False:
             found.append(name)
-    reason, title = next(iter(reasons), (None, ""))
-    return Governed(form, due.instruction.mnemonic, reason, title, tuple(found))
+    return tuple(found)
 
 
 def groupings(found: Iterable[Governed]) -> dict[str, list[tuple[str, Sequence[str]]]]:

@@ -22,7 +22,7 @@ from .output import console, print_json, progress
 
 app = App(
     name="assist",
-    help="Hardware assistance (vt-x, vt-i): what its controls must be, the best choice, and what real ones come to.",
+    help="Hardware assistance (vt-x, vt-i, hypervisor-extension): what its controls must be, the best choice, and what real ones come to.",
 )
 app.command(interrupts)
 
@@ -134,10 +134,10 @@ def exits(technique: Name, /, *instructions: str, json: AsJson = False) -> int:
     forms = forms_named(desk, instructions) if instructions else desk.representatives()
     found = []
     with progress("deriving") as show:
-        for form in forms:
-            found.append(governs(desk, form))
+        for done, form in enumerate(forms, 1):
+            found += governs(desk, form)
             if show is not None:
-                show(len(found), len(forms))
+                show(done, len(forms))
     if json:
         print_json(report.exits_json(desk.assistance, found))
     else:

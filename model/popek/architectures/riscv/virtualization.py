@@ -37,7 +37,7 @@ FEATURES: Final = ("sstc", "smstateen", "svinval", "time", "wfi_completes", "sv3
 _MASK: Final = sum(1 << code for code in DELEGATED)
 
 
-def _map(guest: Rv64, private: Rv64) -> Rv64:
+def image(guest: Rv64, private: Rv64) -> Rv64:
     """The guest at its own privilege with V = 1, its S CSRs in the VS CSRs."""
     hardware = private.copy()
     map_program(hardware, guest, private)
@@ -109,7 +109,7 @@ def virtualization() -> dict[str, Technique[Rv64]]:
     protection = leaves_of(*PROTECTION)
     make: Callable[..., Technique[Rv64]] = partial(
         Technique[Rv64],
-        map=_map,
+        map=image,
         owned=owned,
         replaced=tuple(
             name for name in owned if name not in (*protection, "v", "time", "htimedelta", "mstatus.fs")
