@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -94,10 +94,15 @@ def groupings(found: Iterable[Governed]) -> dict[str, list[tuple[str, Sequence[s
     }
 
 
-def excess(due: Duty[Any], found: Requirement) -> frozenset[tuple[int, ...]]:
+def excess(
+    due: Duty[Any], found: Requirement, fixed: Mapping[str, int] | None = None
+) -> frozenset[tuple[int, ...]]:
     """The sound settings that exit in some case in which another sound setting does not.
 
     Bits of masks and tables that nothing asks for are 0.
+
+    Args:
+        fixed: controls that nobody can set otherwise: what is not chosen, what something else asks for.
     """
     desk, private = due.desk, due.obligation.private
     memories = private.memories()
@@ -113,7 +118,12 @@ def excess(due: Duty[Any], found: Requirement) -> frozenset[tuple[int, ...]]:
         for name in desk.assistance.zero
         if name not in memories
     }
-    sound = sorted(found.sound)
+    known = fixed or {}
+    sound = [
+        values
+        for values in sorted(found.sound)
+        if all(known.get(name, value) == value for name, value in zip(found.knobs, values, strict=True))
+    ]
     exits = {}
     for setting in sound:
         fixed = {

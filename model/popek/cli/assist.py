@@ -22,7 +22,8 @@ from .output import console, print_json, progress
 
 app = App(
     name="assist",
-    help="Hardware assistance (vt-x, vt-i, hypervisor-extension): what its controls must be, the best choice, and what real ones come to.",
+    help="Hardware assistance (vt-x, vt-i, hypervisor-extension): what its controls must be, the best choice, "
+    "and what real ones come to.",
 )
 app.command(interrupts)
 

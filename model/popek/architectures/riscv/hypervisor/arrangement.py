@@ -16,17 +16,27 @@ from popek.kernel.outcome import Target, Trap
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, all_of, ite
 
-from ..arrangement import PROTECTION, denies_own_storage, every_register, leaves_of, owns_address, plain_platform, same
+from ..arrangement import (
+    PROTECTION,
+    denies_own_storage,
+    every_register,
+    leaves_of,
+    owns_address,
+    plain_platform,
+    same,
+)
 from ..state import Rv64
 from ..virtualization import BANKED, PENDING, STATUS, UNBANKED
 from ..virtualization import image as usual_image
-from .levels import HS, M, VS
+from .levels import HS, VS, M
 
 COUNTERS: Final = ("mcycle", "minstret", "mhpmcounter3")
 
 OWNABLE: Final[Mapping[str, Ownable]] = {
     "counters": Ownable("cycle, instret and hpmcounter: the guest has none, or others", COUNTERS),
-    "timer": Ownable("the comparator vstimecmp: the VMM lets the guest's timer run down itself", ("vstimecmp",)),
+    "timer": Ownable(
+        "the comparator vstimecmp: the VMM lets the guest's timer run down itself", ("vstimecmp",)
+    ),
     "time": Ownable("the guest's clock, which is not the hart's with an offset", ("time", "htimedelta")),
     "floating-point": Ownable("the floating-point registers: they are somebody else's still", ("f", "fcsr")),
     "translation": Ownable("vsatp: the guest's own tables are not those that are walked", ("vsatp",)),
@@ -36,17 +46,19 @@ OWNABLE: Final[Mapping[str, Ownable]] = {
 }
 """What a VMM can own besides what is always its own: the HS and M CSRs, and its storage."""
 USUAL: Final = frozenset({"counters", "waiting"})
-TOUCHES: Final = tuple(sorted(leaves_of(*(name for name in ("mstatus", "mie", "mip", "medeleg", "mideleg", "mtvec"))))) + (
-    "prv", "v", "hstatus", "hedeleg", "hideleg", "hvip", "hcounteren", "henvcfg", "hstateen0", "hgatp", "stvec",
-    "sscratch", "sepc", "scause", "stval", "satp", "stimecmp", "pmpcfg0", "vsstatus",
+TOUCHES: Final = (
+    "prv", "v", "mstatus", "mie", "mip", "medeleg", "mideleg", "mtvec", "hstatus", "hedeleg", "hideleg", "hvip",
+    "hcounteren", "henvcfg", "hstateen0", "hgatp", "stvec", "sscratch", "sepc", "scause", "stval", "satp", "stimecmp",
+    "pmpcfg0", "vsstatus",
 )  # fmt: skip
+"""Components of which something is the VMM's whatever it owns, or which it answers for."""
 
 FLOATING: Final = "floating_point"
 SECOND_STAGE: Final = "second_stage"
 TRAPS: Final = tuple(f"hstatus.{name}" for name in ("vtvm", "vtw", "vtsr"))
 DELEGABLE: Final = (
-    "illegal", "breakpoint", "load_misaligned", "load_access", "store_misaligned", "store_access", "ecall_u", "load_page",
-    "store_page",
+    "illegal", "breakpoint", "load_misaligned", "load_access", "store_misaligned", "store_access", "ecall_u",
+    "load_page", "store_page",
 )  # fmt: skip
 """What HS can send on to VS."""
 COUNTED: Final = ("cy", "tm", "ir", "hpm3")
@@ -103,7 +115,11 @@ def profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str
     for name, value in assume.items():
         if value not in (0, 1):
             raise AssistanceError(f"{name}: expected 0 or 1, not {value}")
-    hart = {**HART, **{name: value for name, value in assume.items() if name in HART}, **dict.fromkeys(lacks, 0)}
+    hart = {
+        **HART,
+        **{name: value for name, value in assume.items() if name in HART},
+        **dict.fromkeys(lacks, 0),
+    }
     return Profile(owns, bool(assume.get("nested")), tuple(hart.items()))
 
 
@@ -158,7 +174,9 @@ def _registers(owns: frozenset[str]) -> tuple[str, ...]:
 
 def _guests(owns: frozenset[str]) -> frozenset[str]:
     """Leaves that are the guest's while it runs."""
-    mine = {f"v{name}": True for name in BANKED} | dict.fromkeys(UNBANKED, True) | dict.fromkeys(COUNTERS, True)
+    mine = (
+        {f"v{name}": True for name in BANKED} | dict.fromkeys(UNBANKED, True) | dict.fromkeys(COUNTERS, True)
+    )
     mine |= {
         "vstimecmp": "timer" not in owns,
         "vsatp": "translation" not in owns,
@@ -167,7 +185,9 @@ def _guests(owns: frozenset[str]) -> frozenset[str]:
     }
     mine |= dict.fromkeys(COUNTERS, "counters" not in owns)
     pending = (f"{register}.v{field}" for register in ("mie", "hvip") for field in PENDING)
-    return frozenset((*leaves_of("vsstatus", *(name for name, own in mine.items() if own)), *pending, "mstatus.fs"))
+    return frozenset(
+        (*leaves_of("vsstatus", *(name for name, own in mine.items() if own)), *pending, "mstatus.fs")
+    )
 
 
 def _native(owns: frozenset[str]) -> frozenset[str]:
@@ -217,4 +237,3 @@ def _guest(owned: Profile, guest: Rv64) -> Word:
 def _private(guest: Rv64, private: Rv64) -> Word:
     """The same protection, which denies the VMM's storage; MPRV is off."""
     return same(guest, private, PROTECTION) & ~private.mstatus.mprv & denies_own_storage(private)
-

@@ -58,7 +58,9 @@ def summary(name: str) -> str:
 def necessities(owned: Profile) -> tuple[Necessity, ...]:
     """What a profile asks for beyond single instructions."""
     found = [
-        Necessity("storage", SECOND_STAGE, "the guest's own tables map its addresses, and reach all of storage")
+        Necessity(
+            "storage", SECOND_STAGE, "the guest's own tables map its addresses, and reach all of storage"
+        )
     ]
     if "waiting" in owned.owns:
         why = "a guest that waits keeps the hart until something interrupts it"
@@ -126,4 +128,3 @@ H: Final = Assistance[Rv64](
 )
 
 __all__ = ["H", "governed", "machine", "necessities"]
-
