@@ -20,8 +20,9 @@ from popek.emulators.bochs.simulator import assemble, run_rom
 from popek.emulators.ia32.compare import BOCHS
 from popek.emulators.ia32.step import segment_descriptor
 from popek.emulators.ia32.unicorn import UNICORN
-from popek.emulators.ia32.witness import Refused, Setup, Verdict, WitnessRun, confirm, set_up
+from popek.emulators.ia32.witness import Refused, Setup, confirm, set_up
 from popek.emulators.ia32.witness_asm import Listing, nasm_source
+from popek.emulators.witnesses import Verdict, WitnessRun
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine
 from popek.kernel.program import Line

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import attrs
 
+from popek.emulators.differential import EmulatorError
 from popek.emulators.ia32.cases import Case
 from popek.emulators.ia32.compare import Emulator
 from popek.emulators.ia32.step import (
@@ -138,7 +139,7 @@ def refuses(case: Case, step: StepCase, expected: Expectation) -> str | None:
     return None
 
 
-class UnicornError(Exception):
+class UnicornError(EmulatorError):
     """Unicorn is missing."""
 
 

@@ -12,14 +12,14 @@ the components that could not be set up.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from popek.architectures.ia32.state import GPR_NAMES, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
+from popek.emulators.witnesses import RunVerdict, Verdict, WitnessRun
 from popek.emulators.x86.expectation import OutsideError, vector_name
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
@@ -83,30 +83,6 @@ _REASONS: Final[Mapping[str, str]] = {
 }
 
 
-class Verdict(enum.Enum):
-    """What the emulator says of a run."""
-
-    CONFIRMED = "confirmed"
-    DIFFERS = "differs"
-    DEVIATES = "differs as is known of the emulator"
-    IMPOSSIBLE = "cannot be set up"
-
-
-@attrs.frozen(eq=False)
-class WitnessRun:
-    """One run of a witness.
-
-    Attributes:
-        label: what it shows.
-        before: where it starts.
-        lines: what it runs.
-    """
-
-    label: str
-    before: Ia32
-    lines: tuple[Line, ...]
-
-
 @attrs.frozen
 class Effect:
     """What a run does, whatever it starts from: the values it leaves behind.
@@ -158,24 +134,6 @@ class Refused:
 
     label: str
     reason: str
-
-
-@attrs.frozen
-class RunVerdict:
-    """What an emulator says of a run.
-
-    Attributes:
-        label: what the run shows.
-        details: what differs, or why the run cannot be set up.
-    """
-
-    label: str
-    verdict: Verdict
-    details: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        """As plain data."""
-        return {"run": self.label, "verdict": self.verdict.value, "details": list(self.details)}
 
 
 # -- what a run depends on ------------------------------------------------------------------------
@@ -597,12 +555,3 @@ def _several(machine: Machine[Ia32], made: Setup, against: Emulator) -> RunVerdi
             if data != bytes([value]):
                 details.append(f"[{address:#x}]: {value:#04x}, {data.hex()}")
     return RunVerdict(label, Verdict.DIFFERS if details else Verdict.CONFIRMED, tuple(details))
-
-
-def total(verdicts: Sequence[RunVerdict]) -> Verdict:
-    """Of a whole witness: confirmed where every run is."""
-    kinds: set[Any] = {verdict.verdict for verdict in verdicts}
-    for kind in (Verdict.DIFFERS, Verdict.DEVIATES, Verdict.IMPOSSIBLE):
-        if kind in kinds:
-            return kind
-    return Verdict.CONFIRMED

@@ -80,7 +80,8 @@ class Case:
 def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]) -> Case:
     """A case from a state on numbers, such as a witness, as near to it as Spike can be.
 
-    The instruction is where Spike has storage, every mode may fetch it, and counters stand still.
+    The instruction is where Spike has storage, every mode may fetch it, and counters stand still.  A reference
+    to storage keeps its place within the page, where Spike has storage, and what it refers to.
     """
     reset = Rv64.reset()
     components = {name: int(word) for name, word in reset.words().items() if name not in ("prv", "v")}
@@ -99,7 +100,18 @@ def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]
         ),
         None,
     )
-    return Case(instruction.form, mode, dict(operands), components, x, f, {})
+    data: dict[int, int] = {}
+    base = next((operands[name] for name in _BASES if operands.get(name)), 0)
+    if base and not instruction.form.startswith("JALR"):
+        offset = operands.get("operand offset(rs1).offset", 0)
+        offset -= (offset >> 11) << 12
+        address = x[base] + offset & _MASK
+        place = DATA + 0x1000 | address & 0xFFF
+        cell = int(state.memory.load(Word(53, address >> 3 & (1 << 53) - 1)))
+        data = {(place & ~7) + i: cell >> 8 * i & 0xFF for i in range(8)}
+        x[base] = place - offset & _MASK
+        components["reserved"] = 0  # Spike keeps no reservation over the way into the mode
+    return Case(instruction.form, mode, dict(operands), components, x, f, data)
 
 
 def draw(instruction: Instruction, rng: random.Random) -> Case:
