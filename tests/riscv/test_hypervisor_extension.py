@@ -71,9 +71,9 @@ def test_the_weakest_condition(form: str, owns: str, condition: str) -> None:
 
 
 def test_sret_is_what_nesting_needs_a_trap_for() -> None:
-    assert faithful("SRET", nested=1) == "hstatus.vtsr = 1"
-    assert faithful("CSRRW hstatus", nested=1) == "always"
-    assert faithful("CSRRW satp", nested=1) == "always"
+    assert faithful("SRET", hypervisor=1) == "hstatus.vtsr = 1"
+    assert faithful("CSRRW hstatus", hypervisor=1) == "always"
+    assert faithful("CSRRW satp", hypervisor=1) == "always"
 
 
 def test_what_m_keeps_goes_to_firmware_that_is_not_the_guests() -> None:
@@ -134,7 +134,7 @@ def test_the_fewest_exits_are_those_of_published_hypervisors() -> None:
 
 
 def test_a_hypervisor_as_guest_costs_vtsr() -> None:
-    assert best(nested=1).fields["hstatus"] == 1 << 21 | 1 << 22
+    assert best(hypervisor=1).fields["hstatus"] == 1 << 21 | 1 << 22
     assert best(owns=["translation"]).fields["hstatus"] == 1 << 20
 
 
@@ -191,7 +191,7 @@ def test_a_guest_that_waits_keeps_the_hart_where_vtw_is_off() -> None:
 
 
 def test_the_commands_take_it_by_name() -> None:
-    done = popek("assist", "requirements", "hypervisor-extension", "SRET", "--assume", "nested", "--json")
+    done = popek("assist", "requirements", "hypervisor-extension", "SRET", "--assume", "hypervisor", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["instructions"]
     assert row["faithful"] == "hstatus.vtsr = 1 and medeleg.virtual = 1"

@@ -92,12 +92,12 @@ class Profile:
 
     Attributes:
         owns: names of `OWNABLE`.
-        nested: the guest is a hypervisor: its own hart has H, and guests of its own run elsewhere.
+        hypervisor: the guest is a hypervisor: its own hart has H, and guests of its own run elsewhere.
         hart: what the hart has, by feature.
     """
 
     owns: frozenset[str] = USUAL
-    nested: bool = False
+    hypervisor: bool = False
     hart: tuple[tuple[str, int], ...] = tuple(HART.items())
 
     @property
@@ -120,7 +120,7 @@ def profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str
         **{name: value for name, value in assume.items() if name in HART},
         **dict.fromkeys(lacks, 0),
     }
-    return Profile(owns, bool(assume.get("nested")), tuple(hart.items()))
+    return Profile(owns, bool(assume.get("hypervisor")), tuple(hart.items()))
 
 
 def arrange(owned: Profile, controls: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[Rv64]:
@@ -151,7 +151,7 @@ def arrange(owned: Profile, controls: Mapping[str, Word], masks: Mapping[str, in
             "mstatus.fs": ite(controls[FLOATING], Word(2, 3), Word(2, 0)),
         }
     )
-    shown = {**owned.features, "features.h": int(owned.nested), "v": 0}
+    shown = {**owned.features, "features.h": int(owned.hypervisor), "v": 0}
 
     def start(state: Rv64) -> Rv64:
         # A guest is in S or U; said by the shape of the word, not by a condition, it leaves nothing of M.

@@ -112,7 +112,7 @@ H: Final = Assistance[Rv64](
     arrange=arrange,
     touches=TOUCHES,
     options={
-        "nested": "the guest is a hypervisor: its own hart has H (1)",
+        "hypervisor": "the guest is a hypervisor: its own hart has H (1)",
         **{name: f"the hart has {name}" for name in HART},
     },
     is_exit=is_exit,
