@@ -8,9 +8,11 @@ from functools import cache
 import pytest
 
 from commands import popek
+from popek.architectures.riscv import csrs
 from popek.architectures.riscv.hypervisor import levels
 from popek.architectures.riscv.hypervisor.arrangement import CHOSEN, GIVEN
 from popek.architectures.riscv.hypervisor.assistance import H
+from popek.architectures.riscv.hypervisor.interrupts import INTERRUPTS
 from popek.architectures.riscv.hypervisor.settings import hypervisors, of_registers, written
 from popek.architectures.riscv.state import Rv64
 from popek.assistance.desk import Desk, desk_of
@@ -18,8 +20,10 @@ from popek.assistance.exits import governs
 from popek.assistance.judgement import Judgement, judge
 from popek.assistance.requirements import Requirement, disjunction
 from popek.assistance.synthesis import Synthesis, processor_of, synthesize
+from popek.checks.verdict import Status
 from popek.kernel.assistance import AssistanceError
 from popek.solving.solver import Answer
+from popek_proofs.assistance.interrupts import Prover, prover_of
 
 DESK = desk_of(H)
 
@@ -213,3 +217,36 @@ def test_bad_registers_get_one_line(fields: dict[str, str], line: str) -> None:
     with pytest.raises(AssistanceError) as error:
         written(fields)
     assert str(error.value).startswith(line)
+
+
+# -- interrupts --------------------------------------------------------------------------------------------
+
+
+def test_interrupts_reach_the_guest_when_its_own_machine_would_be_interrupted() -> None:
+    found = prover_of(INTERRUPTS).prove()
+    assert {name: status for name, _, status in found.promises} == dict.fromkeys(
+        ("masked", "first-window", "control"), Status.HOLDS
+    )
+    assert {row.step for row in found.rows} >= {"base", "boundary", "SRET", "CSRRW rd, sie, rs1"}
+
+
+@pytest.mark.parametrize(
+    ("dropped", "broken", "steps"),
+    [
+        ("hideleg", "first-window", 3),  # HS gets it instead
+        ("host-enable", "control", 1),
+        ("raise-hvip", "first-window", 3),
+        ("clear-hvip", "masked", 4),
+    ],
+)
+def test_each_control_and_duty_is_needed_for_it(dropped: str, broken: str, steps: int) -> None:
+    traces = {t.promise: t.steps for t in prover_of(INTERRUPTS).prove([dropped], ["SRET"]).traces}
+    assert list(traces) == [broken]
+    assert len(traces[broken]) == steps
+
+
+def test_a_guest_that_could_mask_the_host_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sie in VS is vsie: with the host's sie in its place, a guest masks the hart's own interrupts."""
+    again = Prover(INTERRUPTS)
+    monkeypatch.setattr(csrs.Csr, "meant", lambda csr, cpu: csr)
+    assert any(row.status is Status.REFUTED for row in again.prove(forms=["CSRRW sie"]).rows)

@@ -24,6 +24,7 @@ from .arrangement import (
     is_exit,
     profile,
 )
+from .interrupts import INTERRUPTS
 from .levels import machine
 from .processor import processor
 from .settings import hypervisors, written
@@ -124,6 +125,7 @@ H: Final = Assistance[Rv64](
     leaves_open=True,
     configurations=hypervisors,
     written=written,
+    interrupts=INTERRUPTS,
     source=f'{MANUAL}, "H" Extension for Hypervisor Support',
 )
 
