@@ -67,7 +67,7 @@ from .premise import (
     A10,
     Premise,
 )
-from .presence import plainest
+from .presence import NothingToAskError, plainest
 from .promises import OF_THE_VMM, Keeper
 from .runs import PROBE, Run, operating_mode, probe
 from .verdict import Question, Truth, evidence_of
@@ -115,8 +115,24 @@ class Premises(Generic[S]):
             self.technique.guest(guest),
             self.technique.private(guest, private),
             *(self.machine.invariant(state) for state in (guest, private)),
-            *(self.configuration.holds(self.machine, state) for state in (guest, private)),
+            Configuration({**self.configuration.settings, **self.technique.guest_settings}).holds(
+                self.machine, guest
+            ),
+            self.configuration.holds(self.machine, private),
         ]
+
+    def assert_some(self) -> None:
+        """Premises range over guests, each with what the VMM keeps.
+
+        Raises:
+            NothingToAskError: there are none.
+        """
+        there = Question(f"{self.machine.name}: there is a guest with its VMM", self.okay)
+        if there.ask(self.effort)[0] is Answer.UNSAT:
+            raise NothingToAskError(
+                f"{self.machine.name} under {self.technique.name} with {self.configuration}: no guest's own machine"
+                " is so; whatever is said of nothing is true"
+            )
 
     @property
     def constant(self) -> tuple[str, ...]:

@@ -247,6 +247,7 @@ def instantiate(
         machine, chosen, settings, effort=effort, time_is_state=time_is_state, components=False
     )
     asked = Premises(machine, chosen, settings, effort, time_is_state=time_is_state)
+    asked.assert_some()
     classes, premises = [], []
     for instruction in machine.instructions.values():
         try:

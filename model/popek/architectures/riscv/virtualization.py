@@ -6,7 +6,7 @@ time is the guest's through htimedelta.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -122,6 +122,7 @@ def _kernel(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
         "hypervisor-extension",
         "the hypervisor extension: a kernel in VS, its users in VU",
         guest=partial(_guest, hypervisor=False),
+        own={"H": 0},
         source="RISC-V privileged manual, H Extension; Linux arch/riscv/kvm",
         again=_kernel,
         without=without,
@@ -133,6 +134,7 @@ def _nested(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
         "hypervisor-in-vs",
         "nested: a hypervisor in VS, what it does with H emulated",
         guest=partial(_guest, hypervisor=True),
+        own={},
         source="RISC-V privileged manual, H Extension, on nesting by trap and emulate",
         again=_nested,
         without=without,
@@ -144,6 +146,7 @@ def _technique(
     title: str,
     *,
     guest: Callable[[Rv64], Word],
+    own: Mapping[str, int],
     source: str,
     again: Callable[[frozenset[str]], Technique[Rv64]],
     without: frozenset[str],
@@ -168,7 +171,7 @@ def _technique(
         "time",
         *(f"mstatus.{field}" for field in STATUS),
         *(f"mie.{field}" for field in PENDING),
-        *(f"mip.{field}" for field in PENDING),
+        "mip.ssi",  # the others are the platform's: the VMM raises and remembers them
     )
     protection = leaves_of(*PROTECTION)
     return Technique(
@@ -190,5 +193,6 @@ def _technique(
         guests_own=("prv", *given),
         hypotheses=HYPOTHESES,
         without=again,
+        guest_settings=own,
         source=source,
     )

@@ -202,7 +202,8 @@ def _native(owns: frozenset[str]) -> frozenset[str]:
     }
     held |= dict.fromkeys(COUNTERS, "counters" not in owns)
     status = (f"mstatus.{field}" for field in STATUS)
-    pending = (f"{register}.{field}" for register in ("mie", "mip") for field in PENDING)
+    # Of what is pending the guest writes SSIP alone; the rest is the platform's, and the VMM remembers it.
+    pending = ("mip.ssi", *(f"mie.{field}" for field in PENDING))
     return frozenset((*leaves_of(*(name for name, own in held.items() if own)), *status, *pending))
 
 
