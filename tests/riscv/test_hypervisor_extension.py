@@ -82,7 +82,7 @@ def test_sret_is_what_nesting_needs_a_trap_for() -> None:
 
 def test_what_m_keeps_goes_to_firmware_that_is_not_the_guests() -> None:
     found = required("CSRRW hstatus")
-    assert found.condition(found.faithful) == "medeleg.virtual = 1"
+    assert found.condition(found.faithful) == "medeleg.virtual_instruction = 1"
     found = required("EBREAK")
     assert found.condition(found.faithful) == "medeleg.breakpoint = 1"
     found = required("ECALL")
@@ -92,7 +92,7 @@ def test_what_m_keeps_goes_to_firmware_that_is_not_the_guests() -> None:
 def test_an_exit_has_a_reason_for_each_cause() -> None:
     found = {item.reason: set(item.controls) for item in governs(DESK, DESK.find(["CSRRS time"])[0])}
     assert set(found) == {2, 22}
-    assert {"hcounteren.tm", "medeleg.virtual", "mcounteren.tm"} <= found[22]
+    assert {"hcounteren.tm", "medeleg.virtual_instruction", "mcounteren.tm"} <= found[22]
     assert {"hedeleg.illegal", "mcounteren.tm"} <= found[2]
 
 
@@ -198,7 +198,7 @@ def test_the_commands_take_it_by_name() -> None:
     done = popek("assist", "requirements", "hypervisor-extension", "SRET", "--assume", "hypervisor", "--json")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["instructions"]
-    assert row["faithful"] == "hstatus.vtsr = 1 and medeleg.virtual = 1"
+    assert row["faithful"] == "hstatus.vtsr = 1 and medeleg.virtual_instruction = 1"
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ class Delegated(Register):
     load_page = bit(13)
     store_page = bit(15)
     load_guest_page = bit(21)
-    virtual = bit(22)
+    virtual_instruction = bit(22)
     store_guest_page = bit(23)
 
 

@@ -73,7 +73,7 @@ CHOSEN: Final = (
 )
 """What HS chooses, a leaf each."""
 GIVEN: Final = {
-    **{f"medeleg.{name}": 1 for name in (*DELEGABLE, "ecall_vs", "virtual")},
+    **{f"medeleg.{name}": 1 for name in (*DELEGABLE, "ecall_vs", "virtual_instruction")},
     **{f"mcounteren.{name}": 1 for name in COUNTED},
     "menvcfg.stce": 1,
     "mstateen0.se0": 1,
