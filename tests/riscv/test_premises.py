@@ -11,10 +11,9 @@ from test_rules import machine
 from popek.architectures.riscv.state import Rv64
 from popek.checks.premises import Premises
 from popek.checks.presence import NothingToAskError
+from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import configure, default_configuration
 from popek.kernel.machine import Machine
-from popek.solving.solver import Effort
 from popek_proofs.theorems.instantiate import Instantiation, instantiate
 
 HANDFUL = ("SRET", "CSRRW sstatus", "CSRRW hstatus", "HLV.D", "CSRRS sip", "CSRRW scounteren", "FMV.D.X")
@@ -29,7 +28,7 @@ def small() -> Machine[Rv64]:
 
 def asked(technique: str, *settings: str) -> Instantiation[Rv64]:
     known = small()
-    return instantiate(known, known.technique(technique), configure(known, settings))
+    return instantiate(Subject.of(known, technique, settings))
 
 
 def test_a_hypervisor_in_vs_is_virtualized_by_theorem_1_where_sret_traps() -> None:
@@ -44,7 +43,7 @@ def test_a_hypervisor_in_vs_is_virtualized_by_theorem_1_where_sret_traps() -> No
 def test_a_guest_without_h_is_asked_about_on_a_hart_with_it() -> None:
     known = machine()
     technique = known.technique("hypervisor-extension")
-    Premises(known, technique, default_configuration(known), Effort()).assert_some()
+    Premises(Subject.of(known, technique)).assert_some()
     as_the_hart = attrs.evolve(technique, guest_settings={})
     with pytest.raises(NothingToAskError, match="whatever is said of nothing is true"):
-        Premises(known, as_the_hart, default_configuration(known), Effort()).assert_some()
+        Premises(Subject.of(known, as_the_hart)).assert_some()

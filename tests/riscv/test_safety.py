@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from test_rules import machine
 
-from popek.kernel.configuration import default_configuration
+from popek.checks.subject import Subject
 from popek_proofs.safety import Safety, safety
 
 FORMS = (
@@ -23,7 +23,7 @@ FORMS = (
 def asked(technique: str) -> Safety:
     known = machine()
     forms = [known.instructions[form] for form in FORMS]
-    return safety(known, known.technique(technique), default_configuration(known), forms=forms)
+    return safety(Subject.of(known, technique), forms=forms)
 
 
 @pytest.mark.parametrize("technique", ["hypervisor-extension", "hypervisor-in-vs"])

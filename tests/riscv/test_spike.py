@@ -17,14 +17,14 @@ from popek.architectures.riscv.instructions import hypervisor, zicsr
 from popek.architectures.riscv.references import Actor
 from popek.architectures.riscv.state import Rv64
 from popek.checks.classify import Classifier
+from popek.checks.subject import Subject
 from popek.emulators import programs
 from popek.emulators.spike import deviations, hart
 from popek.emulators.spike.cases import case_from
 from popek.emulators.spike.compare import Compared, compare, difftest, difftest_paged
 from popek.emulators.spike.image import HTIF, elf
 from popek.emulators.spike.witness import confirm
-from popek.emulators.witnesses import Verdict, total
-from popek.kernel.configuration import configure
+from popek.emulators.witnesses import WitnessVerdict, total
 from popek.kernel.words import Word
 from popek.report.witnesses import runs_of
 
@@ -161,9 +161,7 @@ def test_both_runs_of_a_witness_are_what_spike_does(
     from test_rules import machine
 
     known = machine()
-    classifier = Classifier(
-        known, known.technique(technique), configure(known, settings), time_is_state=True, components=False
-    )
+    classifier = Classifier(Subject.of(known, technique, settings, time_is_state=True), components=False)
     witness = classifier.classify(known.instructions[form]).findings[cls].witness
     assert witness is not None
     runs = [witness.first, witness.second] if witness.second is not None else [witness.first]
@@ -192,16 +190,14 @@ def test_the_settings_that_decide_show_on_spike() -> None:
     known, shown = machine(), set()
     for (technique, form), settings in DECIDES.items():
         chosen = ["FS=3", *(f"{name}={values[0]}" for name, values in settings.items())]
-        classifier = Classifier(
-            known, known.technique(technique), configure(known, chosen), time_is_state=True, components=False
-        )
+        classifier = Classifier(Subject.of(known, technique, chosen, time_is_state=True), components=False)
         findings = classifier.classify(known.instructions[form]).findings
         runs = [runs_of(found.witness) for name in SENSITIVE if (found := findings[name]).witness is not None]
         assert runs, form
         verdicts = {total(verdict) for verdict in confirm(known, runs, "spike")}
         # A comparator that is stored decides the timers' interrupts at once (deviation `timers-when-written`).
-        agreeing = {Verdict.CONFIRMED, Verdict.DEVIATES}
-        assert verdicts <= {*agreeing, Verdict.IMPOSSIBLE}, (form, verdicts)
+        agreeing = {WitnessVerdict.CONFIRMED, WitnessVerdict.DEVIATES}
+        assert verdicts <= {*agreeing, WitnessVerdict.IMPOSSIBLE}, (form, verdicts)
         if verdicts & agreeing:
             shown |= set(settings)
     assert len(shown) >= 10

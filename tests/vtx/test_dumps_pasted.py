@@ -137,6 +137,13 @@ def test_a_foreign_line_does_not_refuse_the_dump(line: str) -> None:
         assert any(line.split()[0].split("=")[0] in item.text for item in (*dump.unrecognised, *dump.remarks))
 
 
+def test_a_foreign_line_in_front_makes_no_second_dump() -> None:
+    for number in NAMES:
+        lines = body(number)
+        for foreign in ("reason = 5", "limit=12", "base = 1", "qualification = 0"):
+            assert one("\n".join((foreign, *lines))).fields == one("\n".join(lines)).fields, (number, foreign)
+
+
 def test_a_log_in_brackets_with_a_brace_is_no_json() -> None:
     text = "[ 1.0] start {\n" + "\n".join(f"[ 1.000000] {line}" for line in body("03"))
     assert one(text).fields == one("\n".join(body("03"))).fields

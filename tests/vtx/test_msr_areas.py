@@ -24,7 +24,7 @@ from popek.architectures.vtx.operation.transitions import (
 from popek.emulators.non_root import msr_areas as vmx_msr_areas
 from popek.emulators.non_root.msr_areas import AreaCase, AreaOutcome, expected, observed, random_area_case
 from popek.kernel.exploration import explore
-from popek.kernel.outcome import Next, Outcome, Trap
+from popek.kernel.outcome import Next, NotModelled, NotModelledError, Outcome, Trap
 from popek.kernel.words import Word, any_of, ite, symbol
 from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer, holds
@@ -77,8 +77,8 @@ def test_entries_are_loaded_in_order_as_wrmsr_would() -> None:
     "entry",
     [
         (0xC0000100, 0, 0), (0xC0000101, 0, 0), (0x800, 0, 0), (0x808, 0, 0), (0x8FF, 0, 0), (0x9B, 0, 0), (0x79, 0, 0),
-        (0x8B, 0, 0), (TSC_AUX, 1, 0), (TSC_AUX, 1 << 31, 0), (TSC_AUX, 0, 1 << 32), (PAT, 0, 2), (0xDEAD, 0, 0),
-        (0xC0000080, 0, 1), (APIC_BASE, 0, 0x400),
+        (0x8B, 0, 0), (TSC_AUX, 1, 0), (TSC_AUX, 1 << 31, 0), (TSC_AUX, 0, 1 << 32), (PAT, 0, 2),
+        (0x480, 0, 0), (0xFE, 0, 0), (0xC0000080, 0, 1), (APIC_BASE, 0, 0x400), (0x6E1, 0, 1 << 32), (0x2FF, 0, 0x99),
     ],
 )  # fmt: skip
 def test_an_entry_that_fails_ends_the_area_and_the_ones_before_it_stand(entry: tuple[int, int, int]) -> None:
@@ -106,11 +106,25 @@ def test_entries_are_stored_as_rdmsr_would_and_the_clock_without_its_offset() ->
     assert stored == [3 << 64 | TSC_AUX, 1000 << 64 | TSC]
 
 
-@pytest.mark.parametrize("entry", [(0x808, 0, 0), (0x9E, 0, 0), (TSC_AUX, 1, 0), (0xDEAD, 0, 0)])
+@pytest.mark.parametrize("entry", [(0x808, 0, 0), (0x9E, 0, 0), (TSC_AUX, 1, 0), (0x10B, 0, 0)])
 def test_an_msr_that_cannot_be_read_is_not_stored(entry: tuple[int, int, int]) -> None:
     state, area = with_entries((TSC_AUX, 0, 0xAA), entry)
     assert store_msrs(state, area) == 2
     assert int(state.memory.load(Word(32, AREA + 8))) == 0
+
+
+@pytest.mark.parametrize("index", [0xDEAD, 0x48, 0x6E1])
+def test_an_entry_whose_msr_is_up_to_the_processor_decides_nothing(index: int) -> None:
+    state, area = with_entries((TSC_AUX, 0, 7), (index, 0, 0))
+    for ask in (load_msrs, store_msrs):
+        with pytest.raises(NotModelledError, match=f"{index:X}H"):
+            ask(state, area)
+    for areas in (MsrAreas(entry_load=area), MsrAreas(exit_store=area), MsrAreas(exit_load=area)):
+        if areas.entry_load.count:
+            outcome = vm_entry(state, save_guest(state), areas=areas)
+        else:
+            _, outcome = vm_exit(state, host(), areas)
+        assert isinstance(outcome, NotModelled)
 
 
 # -- VM entry and VM exit ------------------------------------------------------------------------------

@@ -151,11 +151,50 @@ def test_instruction_information_names_register_segment_and_instruction() -> Non
     tables = guest(secondary__descriptor_table_exiting=1).with_changes(SECONDARY)
     # SIDT of fs:[...]: no index and no base, segment 4, 32-bit addresses, identity 1.
     memory = exited(step("SIDT m", tables, m_segment=4, m_offset=0x10))
-    assert int(memory.exit_instruction_info) & ~0x800 == 1 << 28 | 1 << 27 | 1 << 22 | 4 << 15 | 1 << 7
+    assert int(memory.exit_instruction_info) == 1 << 28 | 1 << 27 | 1 << 22 | 4 << 15 | 1 << 11 | 1 << 7
     assert int(memory.exit_qualification) == 0x10
     # LTR of BX: a register operand.
     register = exited(step("LTR r16", tables, r16=3))
     assert int(register.exit_instruction_info) & 0x30000478 == 3 << 28 | 1 << 10 | 3 << 3
+
+
+SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
+
+
+def sixteen_bits(mode: str) -> dict[str, int]:
+    """What makes the code of `guest` one of 16 bits."""
+    if mode == "protected":
+        return {"cs.rights": 0x9B}
+    rights = 0xF3 if mode == "virtual-8086" else 0x93
+    changes = {f"{name}.rights": rights for name in SEGMENTS} | {f"{name}.limit": 0xFFFF for name in SEGMENTS}
+    changes |= {
+        f"{name}.{part}": value
+        for name in SEGMENTS
+        for part, value in (("selector", 0x200), ("base", 0x2000))
+    }
+    if mode == "virtual-8086":
+        return changes | {"eflags": 1 << 17 | 2}
+    return changes | {"cr0": 0x30, "secondary.unrestricted_guest": 1}
+
+
+@pytest.mark.parametrize("mode", ["real", "virtual-8086", "protected"])
+def test_code_of_16_bits_has_addresses_and_operands_of_16_bits(mode: str) -> None:
+    tables = {"secondary.descriptor_table_exiting": 1, **SECONDARY}
+    state = guest().with_changes({**tables, **sixteen_bits(mode)})
+    for form, identity in (("SGDT m", 0), ("SIDT m", 1)):
+        near = exited(step(form, state, m_segment=3, m_offset=0x10))
+        assert int(near.exit_instruction_info) == identity << 28 | 1 << 27 | 1 << 22 | 3 << 15, form
+        # Only an address of 32 bits reaches this.
+        far = exited(step(form, state, m_segment=3, m_offset=0x10000))
+        assert int(far.exit_instruction_info) & 0xF80 == 1 << 7, form
+
+
+def test_random_numbers_tell_their_operand_size() -> None:
+    state = guest(secondary__rdrand_exiting=1).with_changes(SECONDARY)
+    for form, size in (("RDRAND r16", 0), ("RDRAND r32", 1)):
+        register = form.rpartition(" ")[2]
+        information = int(exited(step(form, state, **{register: 6})).exit_instruction_info)
+        assert information & 0x1878 == size << 11 | 6 << 3, form
 
 
 def test_strings_tell_the_address_and_the_segment() -> None:
@@ -191,6 +230,65 @@ def test_bits_of_the_msr_bitmap_by_range_and_direction(number: int, place: int) 
     assert isinstance(step("WRMSR", state), Next)
     state.msr_bitmap = state.msr_bitmap.store(Word(15, 1 << 14 | place), Word(1, 1))
     assert int(exited(step("WRMSR", state)).exit_reason) == 32
+
+
+# -- MSRs that do not exit ---------------------------------------------------------------------------
+
+PASSED = {"primary__use_msr_bitmaps": 1}
+READ_ONLY = (0x17, 0xFE, 0x179, *range(0x480, 0x48B))
+
+
+@pytest.mark.parametrize("number", READ_ONLY)
+def test_capabilities_are_read_and_never_written(number: int) -> None:
+    """Every processor with VMX has them."""
+    state = guest(ecx=number, **PASSED)
+    state.msr = state.msr.store(Word(32, number), Word(64, 0x00DA_0400_0000_0011))
+    read = step("RDMSR", state)
+    assert isinstance(read, Next)
+    assert (int(read.state.gpr[0]), int(read.state.gpr[2])) == (0x11, 0x00DA_0400)
+    assert raised(step("WRMSR", state)) == "#GP(0)"
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        (0x277, 2), (0x2FF, 0x99), (0x48, 1 << 40), (0x6E1, 1 << 32), (0xDA0, 1 << 62), (0x6A0, 0x3C0), (0x49, 2),
+        (0x48B, 0), (0x491, 0), (0x200, 2), (0x201, 1), (0x401, 1), (0x38E, 0), (0xD90, 1 << 62), (0xC0000103, 1 << 32),
+    ],
+)  # fmt: skip
+def test_what_no_processor_takes_faults(number: int, value: int) -> None:
+    state = guest(ecx=number, eax=value & 0xFFFFFFFF, edx=value >> 32, **PASSED)
+    assert raised(step("WRMSR", state)) == "#GP(0)"
+
+
+@pytest.mark.parametrize("number", [0x48, 0x48B, 0x6E1, 0xDA0, 0xCE, 0x1234, 0xC0001234])
+def test_what_is_up_to_the_processor_is_named_and_not_guessed(number: int) -> None:
+    state = guest(ecx=number, **PASSED)
+    for form in ("RDMSR",) if number == 0x48B else ("RDMSR", "WRMSR"):
+        outcome = step(form, state)
+        assert isinstance(outcome, NotModelled)
+        assert f"{number:X}H" in outcome.reason
+    # A state that chooses: such a register, or none.
+    for chosen, seen in ((1, None), (0, "#GP(0)")):
+        asked = state.with_undefined({"undefined of an MSR, whether the processor has it": chosen})
+        assert raised(step("RDMSR", asked)) == seen
+
+
+def test_commands_are_not_read_and_the_x2apic_needs_its_mode() -> None:
+    for number in (0x49, 0x10B, 0x802):
+        assert raised(step("RDMSR", guest(ecx=number, **PASSED))) == "#GP(0)"
+    state = guest(ecx=0x802, **PASSED)
+    state.msr = state.msr.store(Word(32, 0x1B), Word(64, 0xFEE00C00))
+    assert isinstance(step("RDMSR", state), NotModelled)
+
+
+def raised(outcome: Outcome[VmxIa32]) -> str | None:
+    """The exception; None where the instruction completes."""
+    if isinstance(outcome, Next):
+        return None
+    assert isinstance(outcome, Trap)
+    code = "" if outcome.error_code is None else f"({int(outcome.error_code)})"
+    return f"{outcome.vector}{code}"
 
 
 def test_msrs_outside_the_bitmap_and_without_bitmaps_exit() -> None:

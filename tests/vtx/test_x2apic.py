@@ -53,7 +53,8 @@ def test_the_tpr_is_read_from_the_page_and_other_registers_where_a_control_says_
     assert isinstance(other, Next)
     assert int(other.state.gpr[0]) == 0x11
     for number in (0x7FF, 0x900):
-        assert fault(step("RDMSR", guest(number, **registers))) == "#GP"
+        # No registers of the x2APIC: whether there are any is up to the processor.
+        assert isinstance(step("RDMSR", guest(number, **registers)), NotModelled)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_one_path_for_every_state_and_it_is_the_concrete_run(form: str) -> None:
     assert (
         holds(any_of(path.condition for path in run.paths), [MACHINE.invariant(run.before)]) is Answer.UNSAT
     )
-    for number in (0x10, 0x174, 0x7FF, 0x802, 0x808, 0x80B, 0x900):
+    for number in (0x10, 0x174, 0x480, 0x800, 0x802, 0x808, 0x80B, 0x8FF):
         for registers in (0, 1):
             for changes in ({}, {"eax": 0x20, "tpr_threshold": 3}, {"edx": 1}):
                 state = guest(number, secondary__apic_register_virtualization=registers, **changes)

@@ -126,12 +126,12 @@ def excess(
     ]
     exits = {}
     for setting in sound:
-        fixed = {
+        chosen = {
             str(due.knobs[knob].term.data): Word(1, value)
             for knob, value in zip(found.knobs, setting, strict=True)
             if desk.assistance.control(knob).holds is None
         }
-        exits[setting] = Word(1, substitution({**plain, **fixed}, zero)(due.exits.term))
+        exits[setting] = Word(1, substitution({**plain, **chosen}, zero)(due.exits.term))
     return frozenset(
         a
         for a in sound

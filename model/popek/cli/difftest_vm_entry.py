@@ -36,7 +36,7 @@ def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
     """Cases in all guest modes that the model has; the same seed gives the same cases.
 
     A quarter comes from the generator, around the checks; the others are baselines with one or two fields
-    changed.
+    changed, or with MSRs to load.
     """
     import itertools
     import random
@@ -48,6 +48,7 @@ def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
         modes,
         predictable,
         preset,
+        random_area_case,
         random_case,
     )
     from popek.vmcs.cases import around_checks
@@ -59,10 +60,17 @@ def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
     around = (Case(item.mode, item.changes, item.origin) for item in edges)
     made = list(itertools.islice((case for case in around if predictable(case, model)), count // 4))
     while len(made) < count:
-        case = random_case(rnd, rnd.choice(known), model)
+        area = rnd.random() < _AREAS
+        case = (
+            random_area_case(rnd, rnd.choice(known)) if area else random_case(rnd, rnd.choice(known), model)
+        )
         if predictable(case, model):
             made.append(case)
     return made
+
+
+_AREAS = 0.15
+"""How many of the random cases load MSRs."""
 
 
 def _models() -> list[str]:
@@ -94,6 +102,7 @@ def _summary(done: list[Compared], left: list[Compared], model: str, seed: int) 
                 "mode": item.case.mode,
                 "origin": item.case.origin,
                 "changes": {name: hex(value) for name, value in item.case.changes.items()},
+                "loads": [[hex(part) for part in entry] for entry in item.case.loads],
                 "bochs": _outcome(item.outcome) or item.result.kind,
                 "admissible": [_outcome(outcome) for outcome in item.admissible],
                 "violated": list(item.violated),

@@ -12,7 +12,7 @@ from popek.kernel.machine import Machine
 from popek.kernel.program import Line
 
 
-class Verdict(enum.Enum):
+class WitnessVerdict(enum.Enum):
     """What the emulator says of a run."""
 
     CONFIRMED = "confirmed"
@@ -46,7 +46,7 @@ class RunVerdict:
     """
 
     label: str
-    verdict: Verdict
+    verdict: WitnessVerdict
     details: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
@@ -55,7 +55,7 @@ class RunVerdict:
 
 
 @attrs.frozen(eq=False)
-class Listing:
+class Recorded:
     """A witness to write down.
 
     Attributes:
@@ -81,7 +81,7 @@ class Harness:
 
     emulators: tuple[str, ...]
     confirm: Callable[[Machine[Any], Sequence[Sequence[WitnessRun]], str], list[list[RunVerdict]]]
-    assembly: Callable[[Machine[Any], str, Sequence[Listing]], str]
+    assembly: Callable[[Machine[Any], str, Sequence[Recorded]], str]
 
 
 def _ia32() -> Harness:
@@ -100,10 +100,10 @@ HARNESSES: Mapping[str, Callable[[], Harness]] = {"ia32": _ia32, "rv64": _rv64}
 """By the machine's name; what an emulator needs is imported where it is asked for."""
 
 
-def total(verdicts: Sequence[RunVerdict]) -> Verdict:
+def total(verdicts: Sequence[RunVerdict]) -> WitnessVerdict:
     """Of a whole witness: confirmed where every run is."""
     kinds = {verdict.verdict for verdict in verdicts}
-    for kind in (Verdict.DIFFERS, Verdict.DEVIATES, Verdict.IMPOSSIBLE):
+    for kind in (WitnessVerdict.DIFFERS, WitnessVerdict.DEVIATES, WitnessVerdict.IMPOSSIBLE):
         if kind in kinds:
             return kind
-    return Verdict.CONFIRMED
+    return WitnessVerdict.CONFIRMED

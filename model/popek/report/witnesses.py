@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.counterexample import Counterexample
-from popek.emulators.witnesses import HARNESSES, Listing, RunVerdict, Verdict, WitnessRun, total
+from popek.emulators.witnesses import HARNESSES, Recorded, RunVerdict, WitnessRun, WitnessVerdict, total
 from popek.kernel.machine import Machine
 
 
@@ -88,7 +88,7 @@ def assembly(machine: Machine[Any], subject: str, witnesses: Sequence[Named]) ->
         EmulatorError: the assembler is needed and missing.
     """
     listings = [
-        Listing(
+        Recorded(
             f"{one.subject}: {one.question}",
             tuple(_story(one.counterexample)),
             tuple(runs_of(one.counterexample)),
@@ -113,7 +113,9 @@ def _story(found: Counterexample[Any]) -> Iterable[str]:
 
 def confirmations(found: Sequence[Confirmation]) -> RenderableType:
     """A line per witness, the reasons of those that were not confirmed, and a count."""
-    styles = dict(zip((v.value for v in Verdict), ("green", "bold red", "yellow", "yellow"), strict=True))
+    styles = dict(
+        zip((v.value for v in WitnessVerdict), ("green", "bold red", "yellow", "yellow"), strict=True)
+    )
     table = Table(box=None, pad_edge=False, show_header=False)
     counts = dict.fromkeys(styles, 0)
     for one in found:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.vtx.entry_checks.registry import refuses
+from popek.architectures.x86.evidence import changed
 from popek_specs.vtx import table
 
 from .capabilities import Capabilities, CapabilityView
@@ -52,15 +53,7 @@ class Deviation:
 
     def changed(self, baseline: Mapping[str, int]) -> dict[str, int]:
         """The fields of the evidence, on top of a baseline."""
-        found: dict[str, int] = {}
-        for name, text in self.fields.items():
-            number = int(text.lstrip("+-"), 16)
-            if text.startswith("+"):
-                number |= baseline[name]
-            elif text.startswith("-"):
-                number = baseline[name] & ~number
-            found[name] = number
-        return found
+        return changed(self.fields, baseline)
 
 
 _MODELS: Final[Mapping[str, Callable[[CapabilityView], bool]]] = {
@@ -95,11 +88,21 @@ def _dpl(v: View) -> Any:
     return v.GUEST_CS_ACCESS_RIGHTS >> 5 & 3
 
 
+def _data_dpl(register: str) -> Callable[[View], Decision]:
+    rights, selector = f"GUEST_{register}_ACCESS_RIGHTS", f"GUEST_{register}_SELECTOR"
+
+    def fits(v: View) -> Decision:
+        return (getattr(v, rights) & 0xF == 11) | (getattr(v, rights) >> 5 & 3 >= getattr(v, selector) & 3)
+
+    return fits
+
+
 # Row -> what Bochs tests in its place.
 _PREDICATES: Final[Mapping[str, Callable[[View], Decision]]] = {
     "GUEST-CR-06": lambda v: on(v.GUEST_CR4, 5),
     "GUEST-AR-CS-04": lambda v: _dpl(v) == v.GUEST_CS_SELECTOR & 3,
     "GUEST-AR-CS-05": lambda v: _dpl(v) <= v.GUEST_CS_SELECTOR & 3,
+    **{f"GUEST-AR-{register}-04": _data_dpl(register) for register in ("DS", "ES", "FS", "GS")},
     "GUEST-ACT-05": lambda v: v.injects_nmi | (v.vector == 18),
     "GUEST-DBG-01": lambda v: v.GUEST_PENDING_DEBUG_EXCEPTIONS & 0xFFFF_AFF0 == 0,
     "ENTRY-01": lambda v: off(v.ENTRY_CONTROLS, 11),

@@ -53,6 +53,7 @@ FEATURES: Final[Mapping[str, tuple[str, int, bool | None]]] = {
     "FRED": ("0x7.1.eax", 17, None),
     "LAM": ("0x7.1.eax", 26, None),
     "PKS": ("0x7.0.ecx", 31, None),
+    "UINTR": ("0x7.0.edx", 5, None),
     "SPEC_CTRL": ("0x7.0.edx", 26, None),
     "STIBP": ("0x7.0.edx", 27, None),
     "SSBD": ("0x7.0.edx", 31, None),
@@ -75,6 +76,9 @@ class Capabilities:
         features: features of `FEATURES`, where known by other means than CPUID.
         maxphyaddr: width of physical addresses in bits, or None.
         linear_address_width: of the processor in bits, 48 or 57 (32 without Intel 64), or None.
+        partial: of MSRs that are not known as a whole, the bits that are 1 and the bits that are 0, by number.
+        shown: what evidence says of values that are not known: ``cr4``, bits that CR4 may have, and ``width``, of
+            physical addresses at least (`popek.architectures.vtx.inference`).
         source: where the values come from.
         unsure: names of values that lack a second source.
     """
@@ -85,6 +89,8 @@ class Capabilities:
     features: Mapping[str, bool] = attrs.field(factory=dict)
     maxphyaddr: int | None = None
     linear_address_width: int | None = None
+    partial: Mapping[int, tuple[int, int]] = attrs.field(factory=dict)
+    shown: Mapping[str, int] = attrs.field(factory=dict)
     source: str = ""
     unsure: tuple[str, ...] = ()
 
@@ -196,6 +202,12 @@ def _beyond_physical(capabilities: Capabilities) -> int:
 def _cr3_reserved(capabilities: Capabilities) -> int:
     reserved = _beyond_physical(capabilities)
     return reserved & ~(3 << 61) if capabilities.has("LAM") else reserved
+
+
+def _host_cr3_reserved(capabilities: Capabilities) -> int:
+    """As `_cr3_reserved`, without what the host's CR3 itself shows."""
+    width = capabilities.shown.get("own width")
+    return _cr3_reserved(capabilities if width is None else attrs.evolve(capabilities, maxphyaddr=width))
 
 
 def _allowed(plain: int, true: int | None, which: int) -> Any:
@@ -340,6 +352,7 @@ _ANSWERS: Final[Mapping[str, Any]] = {
     "beyond": _beyond,  # physical-address bits that VMX structures may not use
     "beyond_physical": _beyond_physical,
     "cr3_reserved": _cr3_reserved,
+    "host_cr3_reserved": _host_cr3_reserved,
     "linear_shift": lambda c: _linear_address_width(c) - 1,
     "linear_ones": lambda c: (1 << 65 - _linear_address_width(c)) - 1,  # bits 63:LW-1, moved down
     "pin_must": _allowed(0x481, 0x48D, 0),
@@ -364,6 +377,7 @@ _ANSWERS: Final[Mapping[str, Any]] = {
     "cr0_may": lambda c: msr(c, 0x487),
     "cr4_must": lambda c: msr(c, 0x488),
     "cr4_may": lambda c: msr(c, 0x489),
+    "guest_cr4_may": lambda c: msr(c, 0x489) | c.shown.get("cr4", 0),
     "perf_global_ctrl_reserved": _perf_global_ctrl_reserved,
     "debugctl_reserved": _debugctl_reserved,
     "efer_reserved": _efer_reserved,

@@ -1,4 +1,4 @@
-"""Capabilities from presets and files: `rdmsr` listings, VirtualBox logs and JSON."""
+"""Capabilities from presets and files: `rdmsr` listings, VirtualBox logs, reports of other programs, and JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from popek_specs.vtx import presets, table
 
+from . import processor_names
 from .capabilities import FEATURES, MSR_NAMES, UNKNOWN, Capabilities, normalise_register
+from .capability_reports import of_cpuinfo, of_vmxcap
 
 __all__ = ["CapabilityError", "from_mapping", "from_text", "load_capabilities", "presets"]
 
@@ -28,10 +30,10 @@ _LINEAR: Final = (32, 48, 57)
 
 
 def load_capabilities(preset_or_path: str) -> Capabilities:
-    """Capabilities by the name of a preset, or from a file.
+    """Capabilities by the name of a preset, or of a processor as people call it, or from a file.
 
     Raises:
-        CapabilityError: there is no such preset or file, or it cannot be read.
+        CapabilityError: there is no such preset or file, or it cannot be read, or nothing is known of the processor.
     """
     known = presets()
     if preset_or_path in known:
@@ -40,7 +42,14 @@ def load_capabilities(preset_or_path: str) -> Capabilities:
         return UNKNOWN
     path = Path(preset_or_path)
     if not path.is_file():
-        near = difflib.get_close_matches(preset_or_path, known, n=3, cutoff=0.5)
+        if (named := processor_names.find(preset_or_path)) is not None:
+            return from_mapping(table(f"capabilities/{named.preset}.toml"), name=named.title)
+        if (compare := processor_names.compared(preset_or_path)) is not None:
+            raise CapabilityError(
+                f"{preset_or_path!r}: no public values of its VMX capabilities are known; to compare with the nearest "
+                f"processor that has some, name {compare}, else give what rdmsr of 480H to 493H prints"
+            )
+        near = difflib.get_close_matches(preset_or_path, [*known, *processor_names.names()], n=3, cutoff=0.5)
         hint = f"; near: {', '.join(near)}" if near else f"; presets: {', '.join(known)}"
         raise CapabilityError(f"{preset_or_path!r} is neither a capability preset nor a file{hint}")
     try:
@@ -54,7 +63,8 @@ def from_text(text: str, *, name: str = "capabilities") -> Capabilities:
     """Capabilities from the text of an `rdmsr` listing, a VirtualBox log, or JSON.
 
     A listing has one MSR a line, number or name and value, such as ``0x480: 00da040000000004``,
-    ``rdmsr 0x481 = 0x7f00000016`` or ``IA32_VMX_BASIC (0x480) 0xda040000000004``; values are hexadecimal,
+    ``rdmsr 0x481 = 0x7f00000016``, ``IA32_VMX_BASIC (480H) = 00DA040000000004H`` or WinDbg's
+    ``msr[480] = 00da0400`00000004``, or the command ``# rdmsr 0x480`` with its answer below; values are hexadecimal,
     ``#`` starts a comment. ``maxphyaddr = 39``, ``linear_address_width = 48`` and ``cpuid.7.0.ebx = 0x…``
     may stand between them.
 
@@ -71,14 +81,23 @@ def from_text(text: str, *, name: str = "capabilities") -> Capabilities:
         if not isinstance(loaded, dict):
             raise CapabilityError(f"{name}:1: expected a JSON object of capabilities")
         return from_mapping(loaded, name=name)
+    reported = of_vmxcap(stripped) or of_cpuinfo(stripped)
+    if reported is not None:
+        return from_mapping(reported, name=name)
     found: dict[str, Any] = {}
+    asked: int | None = None
     for number, line in enumerate(text.splitlines(), 1):
+        if asked is not None and (answer := _ANSWER.match(line)):
+            found[f"{asked:#x}"], asked = int(answer[1], 16), None
+            continue
+        if line.strip():
+            asked = int(command[1], 16) if (command := _COMMAND.search(line)) else None
         for key, value in _line(line, f"{name}:{number}"):
             found[key] = value
     if not any(key.startswith("0x4") for key in found):
         raise CapabilityError(
             f"{name}: no VMX capability MSR found; "
-            "expected lines such as '0x480 0xda040000000004' or a VirtualBox log"
+            "expected lines such as '0x480 0xda040000000004', a VirtualBox log, what vmxcap prints, or /proc/cpuinfo"
         )
     return from_mapping(found, name=name)
 
@@ -89,9 +108,15 @@ _VBOX_WIDTH: Final = re.compile(
 )
 _LISTING: Final = re.compile(
     r"(?:rdmsr\s+(?:-\S+\s+)*)?(?:(?P<name>(?:MSR_)?IA32_\w+)\b\s*)?"
-    r"\(?(?:(?:0x)?(?P<number>[0-9a-fA-F]{2,8})h?)?\)?\s*[:=]?\s*"
-    r"(?P<value>(?:0x)?[0-9a-fA-F]+)\s*$"
+    r"\(?(?:(?:0x)?(?P<number>[0-9a-fA-F]{2,8})[hH]?)?\)?\s*[:=]?\s*"
+    r"(?P<value>(?:0x)?[0-9a-fA-F]+)[hH]?\s*$"
 )
+_WINDBG: Final = re.compile(r"\bmsr\[(?P<number>[0-9a-fA-F]{1,8})\]\s*=\s*(?P<value>[0-9a-fA-F`]+)\s*$")
+_COMMAND: Final = re.compile(
+    r"(?:^|[#$>]\s*|sudo\s+)rdmsr\s+(?:-\S+\s+(?:\d+\s+)?)*(?:0x)?([0-9a-fA-F]{2,8})\s*$"
+)
+"""A command whose answer stands on a line of its own."""
+_ANSWER: Final = re.compile(r"\s*((?:0x)?[0-9a-fA-F]{1,16})\s*$")
 _SETTING: Final = re.compile(
     r"(?P<key>maxphyaddr|linear_address_width|cpuid[ .:]\S+?)\s*[:=]\s*(?P<value>\S+)$", re.IGNORECASE
 )
@@ -106,6 +131,9 @@ def _line(line: str, place: str) -> list[tuple[str, Any]]:
     width = _VBOX_WIDTH.search(line)
     if width is not None:
         return [("maxphyaddr", int(width[1] or width[2]))]
+    windbg = _WINDBG.search(line)
+    if windbg is not None:
+        return [(f"0x{int(windbg['number'], 16):x}", "0x" + windbg["value"].replace("`", ""))]
     text = line.split("#", 1)[0].strip()
     setting = _SETTING.match(text)
     if setting is not None:
@@ -157,6 +185,10 @@ def to_mapping(known: Capabilities) -> dict[str, Any]:
         "cpuid": {register: hex(value) for register, value in known.cpuid.items()},
         "features": dict(known.features),
     }
+    if known.partial:
+        found["bits"] = {
+            hex(number): [hex(ones), hex(zeros)] for number, (ones, zeros) in known.partial.items()
+        }
     widths = {"maxphyaddr": known.maxphyaddr, "linear_address_width": known.linear_address_width}
     return found | {key: width for key, width in widths.items() if width is not None}
 
@@ -166,7 +198,8 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str = "capabilities") -> C
 
     Keys: MSR numbers (``0x480``) or names (``IA32_VMX_BASIC``), ``maxphyaddr``, ``linear_address_width``,
     ``cpuid.LEAF.SUBLEAF.REGISTER`` in hexadecimal (``cpuid.7.0.ebx``), ``features`` (an object of truth
-    values) and, as in the presets, ``name``, ``source``, ``unsure``, ``msrs`` and ``cpuid`` (objects).
+    values), ``bits`` (by MSR, the bits known to be 1 and those known to be 0) and, as in the presets, ``name``,
+    ``source``, ``unsure``, ``msrs`` and ``cpuid`` (objects).
 
     Raises:
         CapabilityError: a key is unknown or a value does not fit.
@@ -177,6 +210,7 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str = "capabilities") -> C
     widths: dict[str, int | None] = dict.fromkeys(_WIDTHS)
     source, title = "", name
     unsure: tuple[str, ...] = ()
+    partial: dict[int, tuple[int, int]] = {}
     for key, value in mapping.items():
         place = f"{name}: {key}"
         number = _key_number(key)
@@ -193,6 +227,10 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str = "capabilities") -> C
         elif key in ("msrs", "cpuid", "features") and isinstance(value, Mapping):
             for inner, content in value.items():
                 _nested(key, inner, content, f"{name}: {key}.{inner}", msrs, cpuid, features)
+        elif key == "bits" and isinstance(value, Mapping):
+            partial |= {
+                _partial_number(n, f"{place}.{n}"): _partial(v, f"{place}.{n}") for n, v in value.items()
+            }
         elif (register := normalise_register(key)) is not None:
             cpuid[register] = _integer(value, place, 32)
         else:
@@ -214,6 +252,7 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str = "capabilities") -> C
         features=features,
         maxphyaddr=widths["maxphyaddr"],
         linear_address_width=widths["linear_address_width"],
+        partial={number: bits for number, bits in partial.items() if number not in msrs},
         source=source,
         unsure=unsure,
     )
@@ -223,6 +262,23 @@ def _key_number(key: str) -> int | None:
     if re.fullmatch(r"0[xX][0-9a-fA-F]{1,8}", key):
         return int(key, 16)
     return _msr_number(key)
+
+
+def _partial_number(key: str, place: str) -> int:
+    number = _key_number(key)
+    if number is None:
+        raise CapabilityError(f"{place}: no MSR number such as '0x480', and no name of a VMX capability MSR")
+    return number
+
+
+def _partial(value: Any, place: str) -> tuple[int, int]:
+    """The bits of an MSR that are 1, and those that are 0."""
+    if not isinstance(value, list) or len(value) != 2:
+        raise CapabilityError(f"{place}: expected two numbers, the bits that are 1 and the bits that are 0")
+    ones, zeros = (_integer(item, place, 64) for item in value)
+    if ones & zeros:
+        raise CapabilityError(f"{place}: bits {ones & zeros:#x} are said to be 1 and to be 0")
+    return ones, zeros
 
 
 def _nested(

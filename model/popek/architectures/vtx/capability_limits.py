@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
@@ -42,6 +43,9 @@ def capability_defects(capabilities: Capabilities) -> list[str]:
 # What the most permissive and the most restrictive processor would report. CR0's fixed bits, and those of CR4
 # that must be 1, are the same on all processors so far; the others span what is known.
 _CR: Final = {0x486: 0x8000_0021, 0x487: 0xFFFF_FFFF, 0x488: 0x2000}
+EVERY_CR4: Final = 0x27FF
+"""The bits that CR4 may have on every processor with VMX."""
+
 _PERMISSIVE: Final = {
     0x480: 1 << 56 | 1 << 55,
     **{number: default | 0xFFFF_FFFF << 32 for number, default in _DEFAULT1.items()},
@@ -57,18 +61,24 @@ _RESTRICTIVE: Final = {
     **{number: default | default << 32 for number, default in _DEFAULT1.items()},
     **{number: _DEFAULT1[plain] | _DEFAULT1[plain] << 32 for number, plain in _TRUE_OF.items()},
     **_CR,
-    0x489: 0x27FF,
+    0x489: EVERY_CR4,
     **dict.fromkeys((0x485, 0x48B, 0x48C, 0x491, 0x492, 0x493), 0),
 }
 
 
-_NARROW, _WIDE = 36, 52
+NARROW, _WIDE = 36, 52
 _FOUR_LEVELS, _FIVE_LEVELS = 48, 57
 WIDTHS: Final = {
-    "maxphyaddr": f"{_NARROW} to {_WIDE}",
+    "maxphyaddr": f"{NARROW} to {_WIDE}",
     "linear_address_width": f"{_FOUR_LEVELS} or {_FIVE_LEVELS}",
 }
 """What the widths of addresses can be."""
+
+
+def _within(msrs: Mapping[int, int], known: Capabilities) -> Mapping[int, int]:
+    """MSRs with the bits that are known of them."""
+    bits = known.partial
+    return {**msrs, **{n: (msrs[n] | ones) & ~zeros for n, (ones, zeros) in bits.items() if n in msrs}}
 
 
 def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
@@ -81,6 +91,11 @@ def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
     cpuid = dict(capabilities.cpuid)
     width, linear = capabilities.maxphyaddr, capabilities.linear_address_width
     addresses_known = "0x80000008.0.eax" in cpuid
+    # Evidence is a bound for what would be the least; it does not speak for itself.
+    shown = (
+        {**capabilities.shown, "own width": NARROW} if "width" in capabilities.shown else capabilities.shown
+    )
+    narrow = max(NARROW, shown.get("width", 0))
     found: list[Capabilities] = []
     for permissive, msrs in ((True, _PERMISSIVE), (False, _RESTRICTIVE)):
         known = {name: capabilities.has(name) for name in FEATURES}
@@ -94,17 +109,18 @@ def extremes(capabilities: Capabilities) -> tuple[Capabilities, Capabilities]:
         found.append(
             Capabilities(
                 name=capabilities.name,
-                msrs={**msrs, 0x345: 1 << 15 if permissive else 0, **capabilities.msrs},
+                msrs={
+                    **_within(msrs, capabilities),
+                    0x345: 1 << 15 if permissive else 0,
+                    **capabilities.msrs,
+                },
                 cpuid={**registers, **cpuid},
                 features={
                     **capabilities.features,
                     **{name: permissive if value is None else value for name, value in known.items()},
                 },
-                maxphyaddr=width
-                if width is not None or addresses_known
-                else _WIDE
-                if permissive
-                else _NARROW,
+                maxphyaddr=width if width is not None or addresses_known else _WIDE if permissive else narrow,
+                shown={} if permissive else shown,
                 linear_address_width=linear
                 if linear is not None or addresses_known
                 else _FIVE_LEVELS
@@ -142,7 +158,7 @@ def plain(capabilities: Capabilities) -> Capabilities:
     addresses_known = "0x80000008.0.eax" in capabilities.cpuid
     return attrs.evolve(
         capabilities,
-        msrs={**_PLAIN, **capabilities.msrs},
+        msrs={**_within(_PLAIN, capabilities), **capabilities.msrs},
         features={"LAM": False, **capabilities.features},
         maxphyaddr=capabilities.maxphyaddr or (None if addresses_known else _WIDE),
         linear_address_width=capabilities.linear_address_width or (None if addresses_known else _FOUR_LEVELS),

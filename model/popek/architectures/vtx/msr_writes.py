@@ -1,112 +1,25 @@
-"""Which MSRs there are and which values WRMSR takes at CPL 0 (SDM vol. 4, and vol. 3 for what the bits mean).
+"""Which values WRMSR takes at CPL 0, register by register (SDM vol. 4, and vol. 3 for what the bits mean).
 
-The registers are data, in ``popek_specs/vtx/msrs.csv``: when one exists, which bits are reserved, and which
-rule its value obeys. An MSR that is not listed, or whose existence the processor decides and nobody told, is
-not guessed: `accepts` raises `MissingField`. A value that no processor takes is refused whether or not the
-register exists, for WRMSR faults in either case.
+An MSR that is not in the table of `msr_table`, or whose existence the processor decides and nobody told, is not
+guessed: `accepts` raises `MissingField`. A value that no processor takes is refused whether or not the register
+exists, for WRMSR faults in either case; what is uncertain refuses nothing.
 """
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import attrs
 
-from popek.kernel.words import Word
+from popek.architectures.x86.msrs import are_memory_types
+from popek.kernel.words import FALSE, TRUE, Word, any_of, ite
 from popek_specs.vtx import rows
 
-from .capabilities import FEATURES, ONES64, Capabilities
+from .capabilities import ONES64
+from .msr_table import WRITE_ONLY, Msr, cpuid_bit, exists, msrs, title
 from .view import Decision, Value, View, both, canonical, either, memory_types, one_of
 from .vmcs import MissingField
-
-_FEATURE_AT: Final = {(register, bit): name for name, (register, bit, _) in FEATURES.items()}
-_ALWAYS_THERE: Final = frozenset({"1.0.edx[12]", "1.0.edx[14]"})
-"""MTRRs and the machine-check architecture: every processor with VMX has them."""
-
-
-@attrs.frozen
-class Msr:
-    """A register of the table.
-
-    Attributes:
-        number: of the register.
-        name: as the manual has it; those of a run carry their place in it.
-        exists: the condition, as the table writes it.
-        rule: of `_RULES`, or empty if reserved bits are all there is.
-        reserved: bits that must be 0 on every processor.
-        unsure: bits that are reserved on some processors only.
-        place: in a run of registers that share a row, from 0.
-        source: where this comes from.
-    """
-
-    number: int
-    name: str
-    exists: str
-    rule: str
-    reserved: int
-    unsure: int
-    place: int
-    source: str
-
-
-@functools.cache
-def msrs() -> Mapping[int, Msr]:
-    """The registers by number."""
-    found: dict[int, Msr] = {}
-    for row in rows("msrs.csv"):
-        first, last = int(row["first"], 16), int(row["last"], 16)
-        for number in range(first, last + 1):
-            found[number] = Msr(
-                number,
-                row["name"] if first == last else _name_in_run(row["name"], number - first),
-                row["exists"],
-                row["accepts"],
-                int(row["reserved"] or "0", 16),
-                int(row["unsure"] or "0", 16),
-                number - first,
-                row["source"],
-            )
-    return found
-
-
-_RUNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "IA32_MPERF": ("IA32_MPERF", "IA32_APERF"),
-    "IA32_SYSENTER_ESP": ("IA32_SYSENTER_ESP", "IA32_SYSENTER_EIP"),
-    "IA32_XFD": ("IA32_XFD", "IA32_XFD_ERR"),
-    "MSR_LER_FROM_LIP": ("MSR_LER_FROM_LIP", "MSR_LER_TO_LIP"),
-    "IA32_SMRR_PHYSBASE": ("IA32_SMRR_PHYSBASE", "IA32_SMRR_PHYSMASK"),
-    "IA32_RTIT_OUTPUT_BASE": ("IA32_RTIT_OUTPUT_BASE", "IA32_RTIT_OUTPUT_MASK_PTRS"),
-    "IA32_HWP_REQUEST_PKG": ("IA32_HWP_REQUEST_PKG", "IA32_HWP_INTERRUPT", "IA32_HWP_REQUEST"),
-    "IA32_LSTAR": ("IA32_LSTAR", "IA32_CSTAR"),
-}
-_BANK: Final = ("CTL", "STATUS", "ADDR", "MISC")
-
-
-def _name_in_run(name: str, place: int) -> str:
-    if name in _RUNS:
-        return _RUNS[name][place]
-    if name == "IA32_MC0_CTL":
-        return f"IA32_MC{place >> 2}_{_BANK[place & 3]}"
-    if name == "IA32_MTRR_PHYSBASE0":
-        return f"IA32_MTRR_PHYS{'MASK' if place & 1 else 'BASE'}{place >> 1}"
-    if name == "IA32_RTIT_ADDR0_A":
-        return f"IA32_RTIT_ADDR{place >> 1}_{'AB'[place & 1]}"
-    if "VMX" in name or "FIX" in name:
-        return name.rpartition("_")[0] if "FIX" in name else "a VMX capability MSR"
-    return re.sub(r"\d+(?=\D*$)", lambda match: str(int(match[0]) + place), name)
-
-
-def title(number: int) -> str:
-    """A register as messages call it.
-
-    >>> title(0x38E), title(0x1234)
-    ('IA32_PERF_GLOBAL_STATUS (38EH)', 'MSR 1234H')
-    """
-    known = msrs().get(number)
-    return f"{known.name} ({number:X}H)" if known else f"MSR {number:X}H"
 
 
 def accepts(v: View, number: int, value: Value) -> Decision:
@@ -123,7 +36,10 @@ def accepts(v: View, number: int, value: Value) -> Decision:
     known = msrs().get(number)
     if known is None:
         raise MissingField(f"MSR {number:X}H: whether this processor has it, and what it takes")
-    return both(_takes(v, known, value), lambda: exists(v, known))
+    fits = _takes(v, known, value)
+    if fits is False and not known.sure:
+        raise MissingField(f"MSR {number:X}H: whether this processor has it, and what it takes")
+    return both(fits, lambda: exists(v, known))
 
 
 def reads(v: View, number: int) -> bool:
@@ -135,9 +51,57 @@ def reads(v: View, number: int) -> bool:
     known = msrs().get(number)
     if known is None:
         raise MissingField(f"MSR {number:X}H: whether this processor has it")
-    if known.name in ("IA32_PRED_CMD", "IA32_FLUSH_CMD"):
-        return False  # commands are only written
+    if number in WRITE_ONLY:
+        return False
     return exists(v, known)
+
+
+def never(number: Word, value: Word) -> Word:
+    """Whether no processor's WRMSR takes a value, whatever it is doing outside SMM (width 1).
+
+    Args:
+        number: of a register, 32 bits.
+        value: 64 bits.
+    """
+    return any_of(
+        inside & ((value & mask != 0) | _refused_by(rule, number, value))
+        for inside, mask, rule in _runs(number)
+    )
+
+
+def _runs(number: Word) -> Iterator[tuple[Word, int, str]]:
+    """Whether a number is in a row, and the row's reserved bits and rule; of the rows that are sure."""
+    for row in rows("msrs.csv"):
+        if row["confidence"] == "sure":
+            first, last = int(row["first"], 16), int(row["last"], 16)
+            inside = number == first if first == last else (number >= first) & (number <= last)
+            yield inside, int(row["reserved"] or "0", 16), row["accepts"]
+
+
+def _refused_by(rule: str, number: Word, value: Word) -> Word:
+    """Whether a rule refuses a value on every processor (width 1)."""
+    match rule:
+        case "read-only" | "locked" | "smm":
+            return TRUE
+        case "zero":
+            return value != 0
+        case "machine-check":
+            return (number[1:0] != 0) & (value != 0)
+        case "memory-types":
+            return ~are_memory_types(value)
+        case "mtrr-type":
+            return ~value[7:0].isin(_MTRR_TYPES)
+        case "mtrr-types":
+            return any_of(~value[low + 7 : low].isin(_MTRR_TYPES) for low in range(0, 64, 8))
+        case "mtrr-pair":
+            base = (value[11:8] != 0) | ~value[7:0].isin(_MTRR_TYPES)
+            return (value[63:52] != 0) | ite(number[0], value[10:0] != 0, base)
+        case "canonical":
+            return ~value[63:56].isin((0, 0xFF))
+        case "cet":
+            return ~value[63:56].isin((0, 0xFF)) | (value[11:10] == 3)
+        case _:
+            return FALSE
 
 
 def _takes(v: View, known: Msr, value: Value) -> Decision:
@@ -158,98 +122,6 @@ def _sure(known: Msr, value: Value) -> Decision:
         bits = f"{int(unclear):#x}"
         raise MissingField(f"MSR {known.number:X}H: whether this model takes bits {bits} of {known.name}")
     return True
-
-
-# -- existence ---------------------------------------------------------------------------
-
-_CONTROL: Final = re.compile(r"(sec|ter|entry)\[(\d+)\]")
-_CPUID: Final = re.compile(r"([0-9a-f]+\.[0-9a-f]+\.e[abcd]x)\[(\d+)\]")
-_MSR_BIT: Final = re.compile(r"msr ([0-9a-f]+)\[(\d+)\]")
-
-
-def exists(v: View, known: Msr) -> bool:
-    """Whether the processor has the register.
-
-    Raises:
-        MissingField: nobody told what that depends on.
-    """
-    terms = [term.strip() for term in known.exists.split("|")]
-    answers = {term: _holds(v, known, term) for term in terms}
-    if True in answers.values():
-        return True
-    # A control that may be 1 shows that the register exists; one that may not shows nothing.
-    for term, answer in answers.items():
-        if answer is None and not _CONTROL.fullmatch(term):
-            raise MissingField(f"{_asked(term)}: whether there is {title(known.number)}")
-    return False
-
-
-def _asked(term: str) -> str:
-    if match := _CPUID.fullmatch(term):
-        return f"CPUID 0x{match[1]}[{match[2]}]"
-    if match := _MSR_BIT.fullmatch(term):
-        return f"MSR {match[1].upper()}H[{match[2]}]"
-    words = {
-        "counter": "CPUID 0xa.0.eax",
-        "fixed-counter": "CPUID 0xa.0.edx",
-        "mtrr": "MSR FEH",
-        "bank": "MSR 179H",
-        "bank2": "MSR 179H",
-    }
-    return words.get(term, "CPUID 0xa.0.eax" if term.startswith("pmu") else "MSR of the model")
-
-
-def _holds(v: View, known: Msr, term: str) -> bool | None:
-    capabilities: Capabilities = v.cap.capabilities
-    if term in _ALWAYS_THERE or term in ("always", "vmx"):
-        return True
-    if term == "intel64":
-        return bool(v.cap.intel64)
-    if match := _CPUID.fullmatch(term):
-        return _cpuid_bit(capabilities, f"0x{match[1]}", int(match[2]))
-    if match := _MSR_BIT.fullmatch(term):
-        value = capabilities.msrs.get(int(match[1], 16))
-        return None if value is None else bool(value >> int(match[2]) & 1)
-    if match := _CONTROL.fullmatch(term):
-        return _control_possible(v, match[1], int(match[2]))
-    return _counted(capabilities, known, term)
-
-
-def _cpuid_bit(capabilities: Capabilities, register: str, bit: int) -> bool | None:
-    name = _FEATURE_AT.get((register, bit))
-    if name is not None:
-        return capabilities.has(name)
-    return bool(capabilities.cpuid[register] >> bit & 1) if register in capabilities.cpuid else None
-
-
-def _control_possible(v: View, word: str, bit: int) -> bool | None:
-    """True if the control may be 1; None otherwise, for that shows nothing."""
-    try:
-        return True if getattr(v.cap, f"{word}_may") >> bit & 1 else None
-    except MissingField:
-        return None
-
-
-def _counted(capabilities: Capabilities, known: Msr, term: str) -> bool | None:
-    leaf, msr = capabilities.cpuid, capabilities.msrs
-    if term.startswith("pmu"):
-        version = leaf.get("0xa.0.eax")
-        return None if version is None else version & 0xFF >= int(term.split()[1])
-    if term == "counter":
-        return known.place < (leaf["0xa.0.eax"] >> 8 & 0xFF) if "0xa.0.eax" in leaf else None
-    if term == "fixed-counter":
-        if "0xa.0.edx" not in leaf:
-            return None
-        listed = leaf.get("0xa.0.ecx", 0) if leaf.get("0xa.0.eax", 0) & 0xFF >= 5 else 0
-        return known.place < (leaf["0xa.0.edx"] & 0x1F) or bool(listed >> known.place & 1)
-    if term == "mtrr":
-        return known.place >> 1 < (msr[0xFE] & 0xFF) if 0xFE in msr else None
-    if term in ("bank", "bank2"):
-        if 0x179 not in msr:
-            return None
-        bank = known.place >> 2 if term == "bank" else known.place
-        return bank < msr[0x179] & 0xFF and (term == "bank" or bool(msr[0x179] >> 10 & 1))
-    return None  # the model decides
 
 
 # -- rules for values --------------------------------------------------------------------
@@ -273,7 +145,7 @@ def _apic_base(v: View, known: Msr, value: Value) -> Decision:
 
 def _x2apic_supported(v: View) -> bool:
     """CPUID.1:ECX[21]; an APIC that is off cannot go to x2APIC mode at once, which nobody tells."""
-    known = _cpuid_bit(v.cap.capabilities, "0x1.0.ecx", 21)
+    known = cpuid_bit(v.cap.capabilities, "0x1.0.ecx", 21)
     if known is not False:
         raise MissingField(
             "CPUID 0x1.0.ecx[21] and the mode of the local APIC: whether it can go to x2APIC mode"
@@ -321,6 +193,17 @@ def _canonical(v: View, known: Msr, value: Value) -> Decision:
         if not one_of(value >> 56, (0, 0xFF)):
             return False
         raise
+
+
+def _perhaps_canonical(v: View, known: Msr, value: Value) -> Decision:
+    """Every canonical address is taken; of others nobody says."""
+
+    def others() -> Decision:
+        raise MissingField(
+            f"MSR {known.number:X}H: whether {known.name} takes an address that is not canonical"
+        )
+
+    return either(_canonical(v, known, value), others)
 
 
 def _cet(v: View, known: Msr, value: Value) -> Decision:
@@ -385,6 +268,7 @@ _RULES: Final[Mapping[str, Callable[[View, Msr, Value], Decision]]] = {
     "smm": lambda v, known, value: v.launch.in_smm,
     "zero": lambda v, known, value: value == 0,
     "canonical": _canonical,
+    "perhaps-canonical": _perhaps_canonical,
     "memory-types": lambda v, known, value: memory_types(value),
     "mtrr-type": lambda v, known, value: one_of(value & 0xFF, _MTRR_TYPES),
     "mtrr-types": _mtrr_types,
@@ -435,4 +319,4 @@ def why(v: View, number: int, value: int) -> str:
     return f"this processor has no {title(number)}"
 
 
-__all__ = ["Msr", "accepts", "exists", "msrs", "reads", "title", "why"]
+__all__ = ["accepts", "never", "reads", "title", "why"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from popek.emulators import witnesses
-from popek.emulators.witnesses import Harness, RunVerdict, WitnessRun
+from popek.emulators.witnesses import Harness, Recorded, RunVerdict, WitnessRun
 from popek.kernel.machine import Machine
 
 from .compare import BOCHS
-from .witness import confirm, set_up
+from .witness import confirm
 from .witness_asm import Listing, nasm_source
+from .witness_setup import set_up
 
 
 def _confirm(
@@ -24,7 +24,7 @@ def _confirm(
     return confirm(machine, runs, BOCHS)
 
 
-def _assembly(machine: Machine[Any], subject: str, found: Sequence[witnesses.Listing]) -> str:
+def _assembly(machine: Machine[Any], subject: str, found: Sequence[Recorded]) -> str:
     return nasm_source(
         subject, [Listing(one.title, one.story, tuple(set_up(machine, one.runs))) for one in found]
     )

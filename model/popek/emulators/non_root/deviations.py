@@ -52,11 +52,24 @@ class Found:
         return self.information.get("exit_reason")
 
 
+_RANDOM_DEFINED: Final = (
+    0x1878  # of the instruction information of RDRAND and RDSEED: register and operand size
+)
+
+
 def _table_register_operand_size(found: Found) -> bool:
     wide = found.reason == 46 and not found.case.guest.form.startswith("o16")
     if not wide or found.differing != {"exit_instruction_info"}:
         return False
     return found.information["exit_instruction_info"] ^ found.result.fields[0x440E] == 1 << 11
+
+
+def _random_number_operand_size(found: Found) -> bool:
+    small = found.case.guest.form in ("RDRAND r16", "RDSEED r16")
+    if not small or found.differing != {"exit_instruction_info"}:
+        return False
+    told = (found.information["exit_instruction_info"], found.result.fields[0x440E])
+    return [value & _RANDOM_DEFINED for value in told] == [told[0] & 0xF << 3, told[0] & 0xF << 3 | 1 << 11]
 
 
 def _exits_at_any_level(found: Found) -> bool:
@@ -90,8 +103,16 @@ def _auxiliary_takes_high_bits(found: Found) -> bool:
     return writes and int(found.state.gpr[2]) != 0 and found.seen == "next"
 
 
+def _saving_state_reads_first(found: Found) -> bool:
+    """Pages of the area that code at CPL 3 may not write: the header may be read before anything is written."""
+    saves = found.case.guest.form.startswith("XSAVE")
+    return saves and bool(found.case.barred) and "outcome" in found.differing
+
+
 _RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
     "table-register-operand-size": _table_register_operand_size,
+    "random-number-operand-size": _random_number_operand_size,
+    "saving-state-reads-first": _saving_state_reads_first,
     "guest-clears-paging": _guest_clears_paging,
     "exits-at-any-level": _exits_at_any_level,
     "repeated-port-io-exits-first": _repeated_port_io_asks_first,

@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from popek.architectures.ia32.state import Ia32
+from popek.architectures.vtx.capability_files import load_capabilities
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.operation import machine as vmx
 from popek.architectures.vtx.operation.exits import VM_EXIT
@@ -123,6 +124,12 @@ def _bits(pages: Mapping[int, int], base: int, size: int) -> Callable[[Word], Wo
     return cell
 
 
+@functools.cache
+def capability_msrs(model: str) -> Mapping[int, int]:
+    """What the Bochs processor reports of VMX."""
+    return load_capabilities(f"bochs-{model}").msrs
+
+
 def state_of(case: Case, step: StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> VmxIa32:
     """The model's state at the start: in non-root operation, with the case's VMCS."""
     plain = initial_state(step)
@@ -134,7 +141,7 @@ def state_of(case: Case, step: StepCase, arena: bytes, model: str = DEFAULT_MODE
     state.cr4 = plain.cr4.value | VMXE
     if case.paging and "cr3" not in case.guest.registers:
         state.cr3 = Word(32, baseline(model)[0x6802])
-    state.msr = Memory(32, 64, {0x277: baseline(model)[0x2804], **case.guest.msrs})
+    state.msr = Memory(32, 64, {**capability_msrs(model), 0x277: baseline(model)[0x2804], **case.guest.msrs})
     state.non_root = Word(1, 1)
     for page, lacking in case.barred.items():
         pages = state.read_only if lacking == 2 else state.reserved

@@ -13,7 +13,7 @@ from typing import Any, Final
 from popek.architectures.riscv.encoding import encode
 from popek.architectures.riscv.instructions.zicsr import all_csrs
 from popek.architectures.riscv.state import Rv64
-from popek.emulators.witnesses import Harness, Listing, RunVerdict, Verdict, WitnessRun
+from popek.emulators.witnesses import Harness, Recorded, RunVerdict, WitnessRun, WitnessVerdict
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import Word
@@ -39,7 +39,7 @@ def confirm(
 
 def _confirmed(machine: Machine[Any], run: WitnessRun) -> RunVerdict:
     def impossible(why: str) -> RunVerdict:
-        return RunVerdict(run.label, Verdict.IMPOSSIBLE, (why,))
+        return RunVerdict(run.label, WitnessVerdict.IMPOSSIBLE, (why,))
 
     if len(run.lines) != 1:
         return impossible("Spike runs one instruction at a time here")
@@ -54,11 +54,11 @@ def _confirmed(machine: Machine[Any], run: WitnessRun) -> RunVerdict:
         return impossible(f"not modelled: {found.reason}")
     difference = found.difference
     if difference is None:
-        return RunVerdict(run.label, Verdict.CONFIRMED)
+        return RunVerdict(run.label, WitnessVerdict.CONFIRMED)
     if difference.deviation is None:
-        return RunVerdict(run.label, Verdict.DIFFERS, difference.details)
+        return RunVerdict(run.label, WitnessVerdict.DIFFERS, difference.details)
     known = f"a known deviation: {difference.deviation}"
-    return RunVerdict(run.label, Verdict.DEVIATES, (*difference.details, known))
+    return RunVerdict(run.label, WitnessVerdict.DEVIATES, (*difference.details, known))
 
 
 def effect(before: Rv64, outcome: Outcome[Rv64]) -> object:
@@ -91,7 +91,7 @@ _STORED: Final = {
 _SKIPPED: Final = (*_LATE, "mcycle", "minstret", "mhpmcounter3")
 
 
-def assembly(machine: Machine[Any], subject: str, witnesses: Sequence[Listing]) -> str:
+def assembly(machine: Machine[Any], subject: str, witnesses: Sequence[Recorded]) -> str:
     """One source for all witnesses: each run is a routine that M enters, and that MRET leaves for the run's mode."""
     lines = [
         f"# {machine.title}: {subject}",

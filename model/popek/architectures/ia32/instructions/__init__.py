@@ -79,7 +79,8 @@ def _without_error_codes_in_real_mode(semantics: Callable[..., None]) -> Callabl
         try:
             semantics(cpu, *operands, **settings)
         except Fault as fault:
-            if fault.error_code is None or not cpu.real:
+            # What is no exception, such as a VM exit, has its number in every mode.
+            if fault.error_code is None or fault.vector.number > 0xFF or not cpu.real:
                 raise
             raise Fault(fault.vector, memory=fault.memory, keeps=fault.keeps) from None
 

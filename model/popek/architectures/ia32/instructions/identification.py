@@ -63,7 +63,7 @@ def declare(machine: Machine[Ia32]) -> None:
             @machine.instruction(f"{name} r{size}", source=f"SDM vol. 2B, {name}", name=name, size=size)
             def random_number(cpu: Ia32, r: Word, *, name: str, size: int) -> None:
                 """Register := a random number and CF := 1, or both 0 when there was none; other status flags := 0."""
-                cpu.interception.instruction(cpu, name, None, r)
+                cpu.interception.instruction(cpu, name, None, r, size=size)
                 for flag in STATUS:
                     cpu[f"eflags.{flag}"] = 0
                 there_is = cpu.undefined(f"{name} CF", 1)

@@ -93,7 +93,7 @@ def declare(machine: Machine[Ia32]) -> None:
         number = cpu.gpr[ECX]
         if number == IA32_TIME_STAMP_COUNTER:
             _to_edx_eax(cpu, cpu.interception.time_stamp(cpu))
-        elif msrs.exists(number):
+        elif cpu.interception.has_msr(cpu, number, msrs.exists(number)):
             _to_edx_eax(cpu, cpu.msr.load(number))
         else:
             raise Fault(GP, 0)
@@ -108,7 +108,8 @@ def declare(machine: Machine[Ia32]) -> None:
             cpu.tsc = value
             return
         old = cpu.msr.load(number)
-        if not msrs.exists(number) or not msrs.accepted(number, value, old):
+        accepted = msrs.exists(number) & msrs.accepted(number, value, old)
+        if not cpu.interception.takes_msr(cpu, number, value, accepted):
             raise Fault(GP, 0)
         cpu.msr = cpu.msr.store(number, msrs.kept(number, value, old))
 

@@ -9,6 +9,8 @@ import attrs
 
 from popek.architectures.vtx.entry_checks import CHECKS, NOT_CHECKED, NOT_MODELLED
 
+from .. import processor_names
+from ..capability_files import load_capabilities, presets
 from ..controls import INSTRUCTION_ERRORS, NamedBits, exit_reasons, find_bit
 from ..evaluation import reads
 from ..fields import FIELDS, Field, UnknownField, find
@@ -31,14 +33,20 @@ class Explanation:
 
 
 def explain(subject: str) -> list[Explanation]:
-    """Return what is known of a check id, field name or encoding, bit name, or exit reason.
+    """Return what is known of a check id, field name or encoding, bit name, exit reason, or processor.
 
     Raises:
         UnknownSubject: nothing has this name.
     """
     subject = subject.strip()
     wanted = subject.upper()
-    found = _check(wanted) or (_field(subject) + _numbered(wanted)) or _bits(subject) or _exit_reason(wanted)
+    found = (
+        _check(wanted)
+        or (_field(subject) + _numbered(wanted))
+        or _bits(subject)
+        or _exit_reason(wanted)
+        or _processor(subject)
+    )
     if found:
         return found
     names = [*CHECKS, *NOT_CHECKED, *NOT_MODELLED, *FIELDS, *exit_reasons().values(), *_bit_names()]
@@ -46,6 +54,25 @@ def explain(subject: str) -> list[Explanation]:
     beginning = [name for name in names if wanted and name.startswith(wanted)][:4]
     hint = f": did you mean {', '.join(near or beginning)}?" if near or beginning else ""
     raise UnknownSubject(f"no check, field or bit is called {subject[:60]!r}{hint}")
+
+
+def _processor(subject: str) -> list[Explanation]:
+    """A preset of capabilities, or a processor by the name that people use."""
+    named = processor_names.find(subject)
+    if compare := processor_names.compared(subject):
+        nothing = (("known", "no public values of its VMX capabilities"), ("nearest", compare))
+        return [Explanation(subject, "processor", nothing)]
+    if named is None and subject not in presets():
+        return []
+    known = load_capabilities(subject)
+    rows = [("capabilities", named.preset.removeprefix("partial/") if named else subject)]
+    rows += [("because", named.why)] if named else []
+    rows += [("source", known.source)]
+    if known.partial:
+        rows.append(("known", "what it has at least: what it may lack or have besides stays undecided"))
+    if known.unsure:
+        rows.append(("unsure", ", ".join(known.unsure)))
+    return [Explanation(subject, "processor", tuple(row for row in rows if row[1]))]
 
 
 def _numbered(wanted: str) -> list[Explanation]:

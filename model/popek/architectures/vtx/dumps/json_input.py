@@ -10,7 +10,8 @@ from typing import Any
 
 from ..fields import FIELDS, UnknownField, by_encoding, find
 from ..vmcs import Launch
-from .model import Dump, DumpError, printable
+from .kvm_registers import REMARK, kvm_fields
+from .model import Dump, DumpError, Remark, printable
 
 _KEYS = ("name", "fields", "capabilities", "default", "memory", "launch")
 _OF_OURS = ("violates", "check", "flip", "schema")
@@ -146,6 +147,9 @@ def read_object(value: object, name: str, line: int) -> Dump:
     if not isinstance(value, dict):
         raise DumpError(f"expected a JSON object with the key 'fields', found {_show(value)}", line)
     given = value.get("fields")
+    if given is None and (registers := kvm_fields(value)) is not None:
+        fields, viewed = registers
+        return Dump(name, "KVM registers", line, fields, reported=viewed, remarks=(Remark(line, REMARK),))
     if not isinstance(given, dict):
         what = "no key 'fields'" if given is None else f"'fields' is {_show(given)}"
         raise DumpError(f'{what}: expected an object such as {{"GUEST_CR0": "0x80000031"}}', line)

@@ -16,9 +16,12 @@ from ..capabilities import Capabilities
 from ..capability_limits import plain
 from ..evaluation import asks
 from ..identity import by_identity
-from ..inference import evidence, with_evidence
+from ..inference import NOTHING, Evidence, evidence, with_evidence
 from ..verdict import Failure, Suspect, Undecided, Verdict, verdict_of_many
 from ..vmcs import Vmcs
+
+_KEPT = 256
+"""How many processors, by what a VMCS shows, are kept at most."""
 
 _OF_THE_PROCESSOR = ("MSR ", "CPUID ", "maxphyaddr", "linear_address_width")
 """How an input that only the processor can give is called."""
@@ -55,17 +58,19 @@ class Processor:
         self.known = known
         self._vmcs: Vmcs | None = None
         self._verdicts = verdict_of_many(iter(self._taken, None), known)
-        self._shown: dict[int, tuple[Processor, tuple[str, ...]]] = {}
+        self._shown: dict[Evidence, tuple[Processor, tuple[str, ...]]] = {}
 
     def shown_by(self, vmcs: Vmcs) -> tuple[Processor, tuple[str, ...]]:
         """This processor with what a VMCS shows of it, and that in words."""
-        bits = evidence(vmcs)
-        if not bits:
+        seen = evidence(vmcs)
+        if seen == NOTHING:
             return self, ()
-        found = self._shown.get(bits)
+        found = self._shown.get(seen)
         if found is None:
-            known, words = with_evidence(self.known, bits)
-            found = self._shown[bits] = (Processor(known) if words else self), words
+            known, words = with_evidence(self.known, seen)
+            if len(self._shown) >= _KEPT:
+                self._shown.clear()
+            found = self._shown[seen] = (Processor(known) if words else self), words
         return found
 
     def _taken(self) -> Vmcs | None:

@@ -10,8 +10,9 @@ from popek.architectures.logs import Line, decoded, unwrap
 
 from . import headers, listings, registers
 from .kinds import Kind
+from .kvm_registers import REMARK, kvm_fields, kvm_text
 from .listings import unknown_name
-from .model import Dump, DumpBuilder, DumpError
+from .model import Dump, DumpBuilder, DumpError, Remark
 from .scanner import Scanner
 
 _INTELS = ("Linux KVM", "Xen", "HAXM", "bhyve", "NoirVisor", "Jailhouse", "VirtualBox")
@@ -41,6 +42,10 @@ def read_dumps(data: bytes, name: str) -> list[Dump]:
     text = decode(data)
     if text.lstrip("\ufeff \t\r\n")[:1] in {"{", "["} and (dumps := _try_json(text, name)) is not None:
         return dumps
+    if (printed := kvm_text(text)) is not None and (registers := kvm_fields(printed)) is not None:
+        return [
+            Dump(name, "KVM registers", 1, registers[0], reported=registers[1], remarks=(Remark(1, REMARK),))
+        ]
     return read_text(text, name)
 
 
@@ -171,6 +176,8 @@ def _read_lines(lines: list[Line]) -> list[DumpBuilder]:
             if scanner.builder.fields or scanner.builder.upper_halves:
                 scanner.finish()
                 scanner.reset(next_dump())
+            else:
+                scanner.reset(scanner.builder)
         claimed = _claimed(scanner.builder, line.text)
         if claimed is None:
             run.append(line)

@@ -1,4 +1,4 @@
-"""Register text that is no VMCS, but shows part of the guest's state: QEMU's and Jailhouse's."""
+"""Register text that is no VMCS, but shows part of the guest's state: QEMU's, VirtualBox' and Jailhouse's."""
 
 from __future__ import annotations
 
@@ -82,14 +82,47 @@ def _qemu_table(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     _from_qemu(builder, f"GUEST_{match['table']}R_LIMIT", int(match["limit"], 16), line)
 
 
-def _from_qemu(builder: DumpBuilder, field: str, value: int, line: int) -> None:
+def _from_qemu(builder: DumpBuilder, field: str, value: int, line: int, whose: str = "QEMU") -> None:
     """The guest's own view: it fills gaps, and never overrules a printed VMCS field."""
     if value >> FIELDS[field].width:
         raise DumpError(f"{field}: {value:#x} does not fit in {FIELDS[field].width} bits", line)
     builder.imply(field, value, line)
     if not builder.format:
-        builder.format = "QEMU registers"
-        builder.remark(line, "read from QEMU's registers, which show the guest's view: the VMCS may differ")
+        builder.format = f"{whose} registers"
+        builder.remark(
+            line, f"read from {whose}'s registers, which show the guest's view: the VMCS may differ"
+        )
+
+
+# -- VirtualBox' guru meditation ------------------------------------------------------------------
+
+_GURU_SEGMENT = re.compile(
+    r"\b(?P<register>[cdefgs]s|ldtr|tr)\s*=\s*\{(?P<sel>[0-9a-f]{4}) base=(?P<base>[0-9a-f`]+) "
+    r"limit=(?P<limit>[0-9a-f]+) flags=(?P<flags>[0-9a-f]+)\}"
+)
+_GURU_TABLE = re.compile(r"\b(?P<table>[gi]dtr)=(?P<base>[0-9a-f`]{8,17}):(?P<limit>[0-9a-f]{4})\b")
+_GURU_WORD = re.compile(r"\b(?P<name>[re](?:ip|sp|flags)|cr[034]|dr7|efer)\s?=(?P<value>[0-9a-f`]{8,17})\b")
+_GURU_WORDS = {"ip": "RIP", "sp": "RSP", "flags": "RFLAGS"}
+"""What the VMCS has as the guest does; of CR0, CR4 and EFER the hypervisor owns bits."""
+
+
+def _guru(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    """The registers of VirtualBox' context, several on a line."""
+    found: list[tuple[str, str]] = []
+    for segment in _GURU_SEGMENT.finditer(match.string):
+        register = f"GUEST_{segment['register'].upper()}"
+        found += [(f"{register}_SELECTOR", segment["sel"]), (f"{register}_BASE", segment["base"])]
+        found += [(f"{register}_LIMIT", segment["limit"]), (f"{register}_ACCESS_RIGHTS", segment["flags"])]
+    for table in _GURU_TABLE.finditer(match.string):
+        found.append((f"GUEST_{table['table'].upper()}_BASE", table["base"]))
+        found.append((f"GUEST_{table['table'].upper()}_LIMIT", table["limit"]))
+    for word in _GURU_WORD.finditer(match.string):
+        if name := _GURU_WORDS.get(word["name"][1:]):
+            found.append((f"GUEST_{name}", word["value"]))
+        else:
+            builder.report(f"virtualbox_{word['name']}", word["value"])
+    for field, value in found:
+        _from_qemu(builder, field, int(value.replace("`", ""), 16), line, "VirtualBox")
 
 
 KINDS = (
@@ -111,5 +144,8 @@ KINDS = (
         r"(?P<values>[0-9a-f]{4} [0-9a-f]{8,16} [0-9a-f]{8} [0-9a-f]{8})(?: .*)?$",
         _qemu_segment,
     ),
+    Kind(r"(?:.*\s)?(?:[cdefgs]s|ldtr|tr)\s*=\s*\{[0-9a-f]{4} base=", _guru),
+    Kind(r"(?:gdtr=|.*\bcr0=[0-9a-f`]{8}).*", _guru),
+    Kind(r"[re]ip=[0-9a-f`]{8,17} [re]sp=.*", _guru),
     Kind(r"(?P<table>GDT|IDT) ?= +(?P<base>[0-9a-f]{8,16}) (?P<limit>[0-9a-f]{8})$", _qemu_table),
 )

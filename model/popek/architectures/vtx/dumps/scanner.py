@@ -332,7 +332,7 @@ class Scanner:
     def _is_prose(self, key: str, section: str, value: str, place: _Place) -> bool:
         """Whether a value of the wrong width is no part of a dump: outside any section, or far too short."""
         word = SECTIONS[section or "guest"][key]
-        if place.is_last or _fits(word.digits, value):
+        if _fits(word.digits, value) or (place.is_last and (self.section or self.builder.fields)):
             return False
         match = _HEX.match(value)
         short = match is not None and 2 * len(match[1]) < word.digits

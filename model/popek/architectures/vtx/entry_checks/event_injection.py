@@ -81,7 +81,7 @@ check(
     "INJ-02",
     (
         INJECTION,
-        Condition("guest CR4.FRED = 0", lambda v: v.GUEST_CR4 & 1 << 32 == 0),
+        Condition("guest CR4.FRED = 0", lambda v: either(v.GUEST_CR4 & 1 << 32 == 0, lambda: not v.cap.fred)),
         Condition("the processor has no monitor trap flag", lambda v: v.cap.pri_may & 1 << 27 == 0),
     ),
     lambda v: v.ENTRY_INTR_INFO & 0x700 != 0x700,
@@ -97,7 +97,10 @@ check(
 check(
     "INJ-05",
     (OTHER,),
-    lambda v: (v.vector == 0) | ((v.vector <= 2) & (v.GUEST_CR4 & 1 << 32 != 0)),
+    # Controls are checked before the guest's CR4, which cannot have FRED on a processor without it.
+    lambda v: either(
+        v.vector == 0, lambda: both((v.vector <= 2) & (v.GUEST_CR4 & 1 << 32 != 0), lambda: v.cap.fred)
+    ),
     "{ENTRY_INTR_INFO}: type 7 has vector 0 (pending MTF), with guest CR4.FRED also 1 or 2",
 )
 check(

@@ -43,7 +43,7 @@ check(
 check(
     "GUEST-CR-03",
     (),
-    lambda v: fixed(v.GUEST_CR4, v.cap.cr4_must, v.cap.cr4_may),
+    lambda v: fixed(v.GUEST_CR4, v.cap.cr4_must, v.cap.guest_cr4_may),
     FIXED.format("GUEST_CR4", "cr4"),
 )
 check(

@@ -37,7 +37,7 @@ check(
 check(
     "HOST-CR-04",
     (INTEL64,),
-    lambda v: v.HOST_CR3 & v.cap.cr3_reserved == 0,
+    lambda v: v.HOST_CR3 & v.cap.host_cr3_reserved == 0,
     "{HOST_CR3} has bits at or above the physical-address width ({maxphyaddr})",
 )
 

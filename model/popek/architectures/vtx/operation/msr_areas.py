@@ -15,6 +15,7 @@ from popek.architectures.x86.msrs import IA32_TIME_STAMP_COUNTER
 from popek.kernel.words import Word
 
 from ...ia32 import msrs
+from .model_specific import found, taken
 from .state import VmxIa32
 
 ENTRY_BYTES: Final = 16
@@ -65,6 +66,9 @@ def load_msrs(cpu: VmxIa32, area: MsrArea) -> int:
 
     Returns:
         The number of the entry that failed, counted from 1; 0 if none did.
+
+    Raises:
+        NotModelledError: of an entry it is up to the processor whether it fails.
     """
     for number in range(area.count):
         place = area.address + ENTRY_BYTES * number
@@ -74,7 +78,7 @@ def load_msrs(cpu: VmxIa32, area: MsrArea) -> int:
         if index == IA32_TIME_STAMP_COUNTER:
             cpu.tsc = value
             continue
-        if ~msrs.exists(index) | ~msrs.accepted(index, value, cpu.msr.load(index)):
+        if ~taken(cpu, index, value):
             return number + 1
         cpu.msr = cpu.msr.store(index, msrs.kept(index, value, cpu.msr.load(index)))
     return 0
@@ -87,6 +91,9 @@ def store_msrs(cpu: VmxIa32, area: MsrArea) -> int:
 
     Returns:
         The number of the entry that failed, counted from 1; 0 if none did.
+
+    Raises:
+        NotModelledError: of an entry it is up to the processor whether it fails.
     """
     for number in range(area.count):
         place = area.address + ENTRY_BYTES * number
@@ -95,7 +102,7 @@ def store_msrs(cpu: VmxIa32, area: MsrArea) -> int:
             return number + 1
         if index == IA32_TIME_STAMP_COUNTER:
             value = cpu.tsc
-        elif msrs.exists(index):
+        elif found(cpu, index):
             value = cpu.msr.load(index)
         else:
             return number + 1

@@ -43,6 +43,7 @@ from ...ia32.state import (
     EDX,
     Ia32,
 )
+from . import model_specific
 from .exits import (
     CR_ACCESS,
     IO_INSTRUCTION,
@@ -279,6 +280,14 @@ class NonRoot(Interception[Ia32]):
         if cpu.non_root & (~cpu.primary.use_msr_bitmaps | ~listed | marked):
             exit_of(cpu, WRMSR if write else RDMSR)
 
+    def has_msr(self, cpu: Ia32, number: Word, stored: Word) -> Word:
+        """What every processor with VMX has is there; see `model_specific`."""
+        return model_specific.found(cpu, number)
+
+    def takes_msr(self, cpu: Ia32, number: Word, value: Word, accepted: Word) -> Word:
+        """What no processor takes is refused; see `model_specific`."""
+        return model_specific.taken(cpu, number, value)
+
     def time_stamp(self, cpu: Ia32) -> Word:
         """Scaled and offset, where the controls say so."""
         cpu = _vmx(cpu)
@@ -363,15 +372,17 @@ def _linear(cpu: VmxIa32, memory: MemoryOperand) -> Word:
     return (cpu.segment(memory.segment).base + memory.offset).zero_extend(64)
 
 
-_WIDE_ADDRESS: Final = Word(3, 1)
+def _wide_code(cpu: VmxIa32) -> Word:
+    """Whether addresses and operands have 32 bits where no prefix says otherwise (width 1)."""
+    return cpu.protected & cpu.cs.rights.db
 
 
 def _string(cpu: VmxIa32, access: PortAccess) -> dict[str, Word]:
-    """INS and OUTS: linear address, address size and segment."""
+    """INS and OUTS: linear address, address size (32 bits, for the forms count with ESI and EDI) and segment."""
     if access.memory is None:
         return {}
     segment = access.memory.segment if access.write else Word(3, 0)
-    information = concat(segment, Word(5, 0), _WIDE_ADDRESS, Word(7, 0)).zero_extend(32)
+    information = concat(segment, Word(5, 0), Word(3, 1), Word(7, 0)).zero_extend(32)
     return {"linear_address": _linear(cpu, access.memory), "instruction_info": information}
 
 
@@ -390,7 +401,11 @@ _WITH_IDENTITY: Final = {"SGDT": 0, "SIDT": 1, "LGDT": 2, "LIDT": 3, "SLDT": 0, 
 def _details(
     cpu: VmxIa32, name: str, memory: MemoryOperand | None, registers: tuple[Word, ...], size: int
 ) -> dict[str, Word]:
-    """VM-exit instruction information, where the manual defines it for the instruction."""
+    """VM-exit instruction information, where the manual defines it for the instruction.
+
+    Sizes of addresses and operands are those of the code segment; that an offset beyond FFFFH, or a form of another
+    operand size, has a prefix is all that is known of prefixes.
+    """
     if name not in _WITH_INFORMATION:
         return {}
     first, second = (Word(4, 0), Word(4, 0))
@@ -405,16 +420,19 @@ def _details(
         first, second = second, first
     segment = Word(3, 0) if memory is None else memory.segment
     absent = Word(1, int(memory is not None))  # index and base registers: the operand has none
-    operand_size = Word(1, int(size == 32))
+    wide = _wide_code(cpu)
+    if memory is not None:
+        wide = wide | (memory.offset[31:16] != 0)
+    operand_size = _wide_code(cpu) if name in ("SGDT", "SIDT") else Word(1, int(size == 32))
     return {
         "instruction_info": concat(
             second, absent, Word(4, 0), absent, Word(4, 0), segment, Word(3, 0), operand_size,
-            Word(1, int(memory is None)), _WIDE_ADDRESS, first, Word(3, 0),
+            Word(1, int(memory is None)), wide.zero_extend(3), first, Word(3, 0),
         )
     }  # fmt: skip
 
 
 _WITH_INFORMATION: Final = frozenset(
     {*_DESCRIPTOR_TABLES, "INVEPT", "INVVPID", "INVPCID", "VMCLEAR", "VMPTRLD", "VMPTRST", "VMREAD", "VMWRITE",
-     "VMXON", "RDRAND", "RDSEED", "XSAVES", "XRSTORS"}
+     "VMXON", "RDRAND", "RDSEED", "UMWAIT", "TPAUSE", "XSAVES", "XRSTORS"}
 )  # fmt: skip

@@ -124,8 +124,11 @@ def vm_exit(exited: VmxIa32, host: Host, areas: MsrAreas | None = None) -> tuple
     """
     areas = areas or MsrAreas()
     area, after = save_guest(exited), exited.copy()
-    if store_msrs(after, areas.exit_store):
-        return area, _abort(after, SAVING_GUEST_MSRS)
+    try:
+        if store_msrs(after, areas.exit_store):
+            return area, _abort(after, SAVING_GUEST_MSRS)
+    except NotModelledError as stop:
+        return area, NotModelled(str(stop))
     return area, _to_the_vmm(after, host, areas)
 
 
@@ -140,8 +143,11 @@ def after_failed_entry(failed: VmxIa32, host: Host, areas: MsrAreas | None = Non
 
 def _to_the_vmm(cpu: VmxIa32, host: Host, areas: MsrAreas) -> Outcome[VmxIa32]:
     after = load_host(cpu, host)
-    if load_msrs(after, areas.exit_load):
-        return _abort(after, LOADING_HOST_MSRS)
+    try:
+        if load_msrs(after, areas.exit_load):
+            return _abort(after, LOADING_HOST_MSRS)
+    except NotModelledError as stop:
+        return NotModelled(str(stop))
     return Next(after)
 
 
@@ -180,7 +186,10 @@ def vm_entry(
         where the TPR threshold has the guest exit at once.
     """
     guest = load_guest(cpu, area)
-    number = load_msrs(guest, (areas or MsrAreas()).entry_load)
+    try:
+        number = load_msrs(guest, (areas or MsrAreas()).entry_load)
+    except NotModelledError as stop:
+        return NotModelled(str(stop))
     if number:
         return _failed(cpu, guest, MSR_LOADING, number)
     if not injected & VALID:

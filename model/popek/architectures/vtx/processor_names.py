@@ -1,0 +1,70 @@
+"""Processors by the names that people use: of a microarchitecture (``coffee-lake``) or on the box (``i7-8700``)."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import attrs
+
+from popek_specs.vtx import table
+
+_TABLE = "capabilities/partial/names.toml"
+
+
+@attrs.frozen
+class Named:
+    """A processor that is known under a name.
+
+    Attributes:
+        preset: the file of its capabilities.
+        title: the name that was asked for, and whose capabilities these are.
+        why: why these are the capabilities of a processor of that name.
+    """
+
+    preset: str
+    title: str
+    why: str
+
+
+def find(name: str) -> Named | None:
+    """The processor that people call so; None if nothing is known of such a name.
+
+    >>> find("Coffee Lake").title
+    'Coffee Lake (intel-skylake)'
+    >>> find("i7-8700").preset
+    'intel-skylake'
+    """
+    row = _row("processor", name)
+    if row is None:
+        return None
+    return Named(row["preset"], f"{name} ({row['preset'].removeprefix('partial/')})", row["why"])
+
+
+def compared(name: str) -> str | None:
+    """For a processor of which no values are known: the nearest one of which there are some."""
+    row = _row("unknown", name)
+    return None if row is None else str(row["compare"])
+
+
+def names() -> list[str]:
+    """Every name of a microarchitecture that leads to capabilities."""
+    return [name for row in _rows("processor") for name in row["names"]]
+
+
+@functools.cache
+def _rows(kind: str) -> list[dict[str, Any]]:
+    return list(table(_TABLE)[kind])
+
+
+def _row(kind: str, name: str) -> dict[str, Any] | None:
+    words = re.sub(r"\b(?:intel|core|cpu)\b|\((?:r|tm)\)|@.*", "", name.lower())
+    plain, model = re.sub(r"[\s_-]+", "", words), re.sub(r"[\s_]+", "", words)
+    for row in _rows(kind):
+        if plain in row["names"] or (row["models"] and re.fullmatch(row["models"], model)):
+            return row
+    return None
+
+
+__all__ = ["Named", "compared", "find", "names"]
