@@ -13,7 +13,7 @@ from popek.architectures.riscv.hypervisor import levels
 from popek.architectures.riscv.hypervisor.arrangement import CHOSEN, GIVEN
 from popek.architectures.riscv.hypervisor.assistance import H
 from popek.architectures.riscv.hypervisor.interrupts import INTERRUPTS
-from popek.architectures.riscv.hypervisor.settings import hypervisors, of_registers, written
+from popek.architectures.riscv.hypervisor.settings import hypervisors, of_registers, read, written
 from popek.architectures.riscv.state import Rv64
 from popek.assistance.desk import Desk, desk_of
 from popek.assistance.exits import governs
@@ -217,6 +217,19 @@ def test_bad_registers_get_one_line(fields: dict[str, str], line: str) -> None:
     with pytest.raises(AssistanceError) as error:
         written(fields)
     assert str(error.value).startswith(line)
+
+
+def test_registers_come_from_a_file_too() -> None:
+    (found,) = read("mine.toml", b'hedeleg = 0xb109\nhstatus = "0x200000"\n')
+    assert (found.name, found.controls["hstatus.vtw"], found.controls["hedeleg.illegal"]) == (
+        "mine.toml",
+        1,
+        0,
+    )
+    with pytest.raises(AssistanceError, match=r"mine.toml: hedelg: no such register"):
+        read("mine.toml", b"hedelg = 1")
+    with pytest.raises(AssistanceError, match=r"mine.toml: not TOML"):
+        read("mine.toml", b"hedeleg")
 
 
 # -- interrupts --------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from .arrangement import (
 from .interrupts import INTERRUPTS
 from .levels import machine
 from .processor import processor
-from .settings import hypervisors, written
+from .settings import hypervisors, read, written
 
 SUMMARIES: Final = {
     "hstatus.vtvm": "satp, SFENCE.VMA and SINVAL.VMA exit from VS",
@@ -124,6 +124,7 @@ H: Final = Assistance[Rv64](
     circumstances=GIVEN,
     leaves_open=True,
     configurations=hypervisors,
+    read=read,
     written=written,
     interrupts=INTERRUPTS,
     source=f'{MANUAL}, "H" Extension for Hypervisor Support',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tomllib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -70,19 +71,40 @@ def written(fields: Mapping[str, str]) -> Settings:
     Raises:
         AssistanceError: no such register, or no number.
     """
+    return _given("command line", fields)
+
+
+def read(name: str, data: bytes) -> list[Settings]:
+    """The settings in a TOML file of registers, such as `hedeleg = 0xb109`; as for `written`.
+
+    Raises:
+        AssistanceError: not TOML, no such register, or no number.
+    """
+    try:
+        fields = tomllib.loads(data.decode("utf-8"))
+    except ValueError as error:
+        raise AssistanceError(f"{name}: not TOML: {error}") from None
+    try:
+        return [_given(name, {key: str(value) for key, value in fields.items()})]
+    except AssistanceError as error:
+        raise AssistanceError(f"{name}: {error}") from None
+
+
+def _given(name: str, fields: Mapping[str, str]) -> Settings:
     known = (*REGISTERS, *BELOW, FLOATING, SECOND_STAGE)
     values = {**dict.fromkeys(REGISTERS, 0), **dict.fromkeys(BELOW, EVERYTHING), FLOATING: 1, SECOND_STAGE: 1}
-    for name, text in fields.items():
-        if name not in known:
-            raise AssistanceError(f"{name}: no such register; known: {', '.join(known)}")
+    for register, text in fields.items():
+        if register not in known:
+            raise AssistanceError(f"{register}: no such register; known: {', '.join(known)}")
         try:
-            values[name] = int(text, 0)
+            values[register] = int(text, 0)
         except ValueError:
-            raise AssistanceError(f"{name}: expected a number such as 0x444, not {text!r}") from None
-        if not 0 <= values[name] < 1 << 64:
-            raise AssistanceError(f"{name}: expected a number of 64 bits, not {text!r}")
-    for name in (FLOATING, SECOND_STAGE):
-        if values[name] not in (0, 1):
-            raise AssistanceError(f"{name}: expected 0 or 1, not {fields[name]!r}")
+            raise AssistanceError(f"{register}: expected a number such as 0x444, not {text!r}") from None
+        if not 0 <= values[register] < 1 << 64:
+            raise AssistanceError(f"{register}: expected a number of 64 bits, not {text!r}")
+    for switch in (FLOATING, SECOND_STAGE):
+        if values[switch] not in (0, 1):
+            raise AssistanceError(f"{switch}: expected 0 or 1, not {fields[switch]!r}")
     controls = of_registers(values) | {name: values[name] for name in (FLOATING, SECOND_STAGE)}
-    return Settings("command line", "command line", controls, excludes=owned_elsewhere(controls))
+    source = "command line" if name == "command line" else "file"
+    return Settings(name, source, controls, excludes=owned_elsewhere(controls))
