@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from popek.kernel.outcome import Trap
 from popek.kernel.state import substitution
-from popek.kernel.words import FALSE, Word
+from popek.kernel.words import Word, any_of
 
 from .desk import Desk, Duty
 from .requirements import Requirement
@@ -17,7 +17,7 @@ from .requirements import Requirement
 
 @attrs.frozen
 class Governed:
-    """What decides whether an instruction exits for a reason.
+    """What decides whether an instruction exits for one reason.
 
     Attributes:
         reason: the number of the exit's reason; None where it never exits.
@@ -35,40 +35,38 @@ class Governed:
 def governs(desk: Desk[Any], form: str) -> tuple[Governed, ...]:
     """The exit reasons of a form, and the controls that decide about each: derived from its paths.
 
-    A control decides where some case exits for this reason with one value of it and not with the other.
+    A control decides where some case exits for this reason with one value of it and not with the other.  A form that
+    never exits has one row, too.
     """
     due = desk.duty(form, desk.owner_of_all)
     is_exit, report = desk.assistance.is_exit, desk.assistance.report
-    reasons: dict[tuple[int, str], Word] = {}
+    reasons: dict[tuple[int, str], list[Word]] = {}
     for path in due.obligation.hardware.paths:
         if isinstance(path.result, Trap) and is_exit(path.result):
-            reason = report(path.result)
-            reasons[reason] = reasons.get(reason, FALSE) | path.condition
+            reasons.setdefault(report(path.result), []).append(path.condition)
     mnemonic = due.instruction.mnemonic
-    found = [
-        Governed(form, mnemonic, number, title, _deciding(due, exits))
-        for (number, title), exits in sorted(reasons.items(), key=lambda item: item[0])
-        if exits.value != 0 and due.ask([exits]) is not False
-    ]
-    return tuple(found) or (Governed(form, mnemonic, None, "", ()),)
+    if not reasons:
+        return (Governed(form, mnemonic, None, "", ()),)
+    return tuple(
+        Governed(form, mnemonic, number, title, tuple(_decides(due, any_of(exits))))
+        for (number, title), exits in sorted(reasons.items())
+    )
 
 
-def _deciding(due: Duty[Any], exits: Word) -> tuple[str, ...]:
-    """The controls that some case of these exits depends on."""
-    found = []
+def _decides(due: Duty[Any], exits: Word) -> Iterator[str]:
+    """The controls that a condition (width 1) depends on."""
     for name, knob in due.knobs.items():
         if due.desk.assistance.control(name).holds is not None:
             sides = [[exits, knob == value] for value in (0, 1)]
             answers = [exits.value != 0 and due.ask(side) is not False for side in sides]
             if answers[0] != answers[1]:
-                found.append(name)
+                yield name
             continue
         symbol = str(knob.term.data)
         one, other = (Word(1, substitution({symbol: Word(1, value)}, {})(exits.term)) for value in (0, 1))
         differ = one ^ other
         if differ.value != 0 and due.ask([differ]) is not False:
-            found.append(name)
-    return tuple(found)
+            yield name
 
 
 def groupings(found: Iterable[Governed]) -> dict[str, list[tuple[str, Sequence[str]]]]:

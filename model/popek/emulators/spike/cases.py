@@ -34,7 +34,7 @@ _DRAWN: Final = tuple(name for name in EXISTING if name not in ("lines", "pmpcfg
 
 
 @attrs.frozen
-class Case:
+class SpikeCase:
     """An instruction, and what differs from the reset state: numbers by component, registers, bytes of storage."""
 
     form: str
@@ -77,7 +77,7 @@ class Case:
         }
 
 
-def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]) -> Case:
+def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]) -> SpikeCase:
     """A case from a state on numbers, such as a witness, as near to it as Spike can be.
 
     The instruction is where Spike has storage, every mode may fetch it, and counters stand still.  A reference
@@ -111,10 +111,10 @@ def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]
         data = {(place & ~7) + i: cell >> 8 * i & 0xFF for i in range(8)}
         x[base] = place - offset & _MASK
         components["reserved"] = 0  # Spike keeps no reservation over the way into the mode
-    return Case(instruction.form, mode, dict(operands), components, x, f, data)
+    return SpikeCase(instruction.form, mode, dict(operands), components, x, f, data)
 
 
-def draw(instruction: Instruction, rng: random.Random) -> Case:
+def draw(instruction: Instruction, rng: random.Random) -> SpikeCase:
     """A case of a form."""
     mode = rng.choice(list(MODES))
     operands: dict[str, int] = {}
@@ -136,10 +136,10 @@ def draw(instruction: Instruction, rng: random.Random) -> Case:
         data = {start + i: rng.randrange(256) for i in range(-8, 16) if _inside(start + i)}
     if rng.random() < 0.3 and address is not None and _inside(address):
         components |= _protection(rng, address)
-    return Case(instruction.form, mode, operands, components, x, f, data)
+    return SpikeCase(instruction.form, mode, operands, components, x, f, data)
 
 
-def draw_paged(instruction: Instruction, rng: random.Random) -> Case:
+def draw_paged(instruction: Instruction, rng: random.Random) -> SpikeCase:
     """A case of a form whose references go through page tables, which are in storage; the code is in a superpage."""
     case = draw(instruction, rng)
     operands = dict(case.operands)
@@ -268,7 +268,7 @@ def _entry(
     return place >> 12 << 10 | flags
 
 
-def outside(case: Case, state: Rv64) -> str | None:
+def outside(case: SpikeCase, state: Rv64) -> str | None:
     """Why the harness cannot follow a case, if it cannot."""
     if not permitted(state, Word(56, CODE), 4, state.prv, "x").value:
         return "the instruction cannot be fetched"
