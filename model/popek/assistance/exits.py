@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -92,10 +92,15 @@ def groupings(found: Iterable[Governed]) -> dict[str, list[tuple[str, Sequence[s
     }
 
 
-def excess(due: Duty[Any], found: Requirement) -> frozenset[tuple[int, ...]]:
+def excess(
+    due: Duty[Any], found: Requirement, fixed: Mapping[str, int] | None = None
+) -> frozenset[tuple[int, ...]]:
     """The sound settings that exit in some case in which another sound setting does not.
 
     Bits of masks and tables that nothing asks for are 0.
+
+    Args:
+        fixed: controls that nobody can set otherwise: what is not chosen, what something else asks for.
     """
     desk, private = due.desk, due.obligation.private
     memories = private.memories()
@@ -111,15 +116,20 @@ def excess(due: Duty[Any], found: Requirement) -> frozenset[tuple[int, ...]]:
         for name in desk.assistance.zero
         if name not in memories
     }
-    sound = sorted(found.sound)
+    known = fixed or {}
+    sound = [
+        values
+        for values in sorted(found.sound)
+        if all(known.get(name, value) == value for name, value in zip(found.knobs, values, strict=True))
+    ]
     exits = {}
     for setting in sound:
-        fixed = {
+        chosen = {
             str(due.knobs[knob].term.data): Word(1, value)
             for knob, value in zip(found.knobs, setting, strict=True)
             if desk.assistance.control(knob).holds is None
         }
-        exits[setting] = Word(1, substitution({**plain, **fixed}, zero)(due.exits.term))
+        exits[setting] = Word(1, substitution({**plain, **chosen}, zero)(due.exits.term))
     return frozenset(
         a
         for a in sound

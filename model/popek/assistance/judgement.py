@@ -240,7 +240,10 @@ def _needless(
     found = desk.required(row.form, owned)
     if len(found.sound) < 2:
         return False
-    return found.at(fixed_of(assistance, settings)) in excess(desk.duty(row.form, owned), found)
+    setting = fixed_of(assistance, settings)
+    given = {c.name: setting[c.name] for c in assistance.controls if not c.chosen and c.name in setting}
+    given |= {item.control: 1 for item in assistance.necessities(owned) if setting.get(item.control)}
+    return found.at(setting) in excess(desk.duty(row.form, owned), found, given)
 
 
 def _touches(seen: set[str], components: Iterable[str]) -> bool:

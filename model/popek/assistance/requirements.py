@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -84,14 +84,12 @@ def weakest(
     """
     names = tuple(knobs)
     found: dict[str, set[tuple[int, ...]]] = defaultdict(set)
-    for values in itertools.product((0, 1), repeat=len(names)):
-        setting = [knobs[name] == value for name, value in zip(names, values, strict=True)]
-        for name, condition in questions.items():
-            answer = False if condition.value == 0 else ask([*setting, condition])
-            if answer is not False:
+    for name, condition in questions.items():
+        if condition.value != 0:
+            for values, answer in possible(condition, tuple(knobs.values()), ask):
                 found[name].add(values)
-            if answer is None:
-                found["undecided"].add(values)
+                if answer is None:
+                    found["undecided"].add(values)
     every = frozenset(itertools.product((0, 1), repeat=len(names)))
     return Requirement(
         instruction.form,
@@ -103,6 +101,31 @@ def weakest(
         completes=frozenset(found["completes"]),
         undecided=frozenset(found["undecided"]),
     )
+
+
+def possible(
+    condition: Word, knobs: Sequence[Word], ask: Ask
+) -> Iterator[tuple[tuple[int, ...], bool | None]]:
+    """The settings under which a condition can hold; None beside one for which that was not decided.
+
+    Knob by knob: where it cannot hold with some of them set, nobody asks about the others.
+    """
+
+    def below(values: tuple[int, ...], answer: bool | None) -> Iterator[tuple[tuple[int, ...], bool | None]]:
+        if answer is False:
+            return
+        if len(values) == len(knobs):
+            yield values, answer
+            return
+        setting = [knob == value for knob, value in zip(knobs, (*values, 0), strict=False)]
+        zero = ask([*setting, condition])
+        yield from below((*values, 0), zero)
+        if zero is False:  # then it holds with a 1, if it does at all
+            yield from below((*values, 1), answer)
+        else:
+            yield from below((*values, 1), ask([*setting[:-1], knobs[len(values)] == 1, condition]))
+
+    yield from below((), ask([condition]))
 
 
 def disjunction(names: Sequence[str], settings: frozenset[tuple[int, ...]]) -> str:
@@ -128,12 +151,23 @@ def prime_cubes(count: int, settings: frozenset[tuple[int, ...]]) -> tuple[Cube,
     if not settings:
         return ()
     cubes = [c for c in itertools.product((0, 1, None), repeat=count) if cover(c) <= settings]
-    primes = [c for c in cubes if not any(cover(c) < cover(other) for other in cubes)]
-    for number in range(1, len(primes) + 1):
-        for chosen in itertools.combinations(primes, number):
-            if frozenset(itertools.chain.from_iterable(map(cover, chosen))) == settings:
-                return chosen
+    covers = {cube: cover(cube) for cube in cubes}
+    primes = [c for c in cubes if not any(wider in covers for wider in _wider(c))]
+    alone = {c for s in settings if len(by := [c for c in primes if s in covers[c]]) == 1 for c in by}
+    left = settings.difference(*(covers[c] for c in alone))
+    others = [c for c in primes if c not in alone and covers[c] & left]
+    for number in range(len(others) + 1):
+        for chosen in itertools.combinations(others, number):
+            if left <= frozenset(itertools.chain.from_iterable(covers[c] for c in chosen)):
+                return tuple(c for c in primes if c in alone or c in chosen)
     raise AssertionError("the prime implicants cover the settings")
+
+
+def _wider(cube: Cube) -> Iterator[Cube]:
+    """The cubes with one value less."""
+    for place, value in enumerate(cube):
+        if value is not None:
+            yield (*cube[:place], None, *cube[place + 1 :])
 
 
 def cover(cube: Cube) -> frozenset[tuple[int, ...]]:

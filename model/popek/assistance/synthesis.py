@@ -207,7 +207,7 @@ class _Problem:
             if requirement.mnemonic in seen or len(requirement.sound) < 2:
                 continue
             seen.add(requirement.mnemonic)
-            spared = excess(self.desk.duty(requirement.form, self.profile), requirement)
+            spared = excess(self.desk.duty(requirement.form, self.profile), requirement, self.fixed)
             weight = round(_EXIT * self.weights.get(requirement.mnemonic, 1.0))
             if spared and weight:
                 found.append((~self.at(requirement, spared), weight))

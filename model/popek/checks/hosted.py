@@ -14,7 +14,7 @@ from popek.kernel.words import TRUE, Word, symbol
 from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
-from .obligation import OF_THE_VMM, Breach, Kind, Obligation, arranged, private_of
+from .obligation import OF_THE_VMM, Breach, Kind, Obligation, private_of
 from .runs import (
     Completion,
     Run,
@@ -30,6 +30,9 @@ S = TypeVar("S", bound=State)
 BREACH = 4_000_000
 
 ANOTHER = "@vmm'"
+# What is made once of symbols from which many forms start.
+_PRIVATE, _ANOTHER, _IMAGE, _PARTS = "P", "another P", "f(G, P)", "the VMM's in f(G, P)"
+_GUEST, _KEPT, _EXISTS = "guest", "kept", "exists"
 
 
 class Hosted(Generic[S]):
@@ -50,14 +53,12 @@ class Hosted(Generic[S]):
         self.instruction, self.general = instruction, general
         self.guest = general.before
         self.native = general
-        private = private_of(subject)
-        self.time, clocks = subject.time_is_state, leaves_with(self.machine.state, [Role.TIME])
-        shared = {} if self.time else {leaf.name: self.guest[leaf.name] for leaf in clocks}
-        self.private = private.with_changes(shared)
+        self.time = subject.time_is_state
+        self.private = subject.once(_PRIVATE, self._private, self.guest)
         self.hardware, assumed = self.arranged(self.private)
         self.assumed = [
-            self.technique.guest(self.guest),
-            self.machine.invariant(self.guest),
+            subject.once(_GUEST, self.technique.guest, self.guest),
+            subject.once(_EXISTS, self.machine.invariant, self.guest),
             instruction.valid(general.operands),
             *assumed,
         ]
@@ -75,11 +76,25 @@ class Hosted(Generic[S]):
 
     def arranged(self, private: S) -> tuple[Run[S], list[Word]]:
         """The run on the hardware with what the VMM keeps for itself, and what is known about it."""
-        return arranged(self.subject, self.general, self.guest, private)
+        subject, technique = self.subject, self.technique
+        hardware = subject.once(_IMAGE, technique.map, self.guest, private)
+        assumed = [
+            subject.once(_KEPT, technique.private, self.guest, private),
+            subject.once(_EXISTS, self.machine.invariant, hardware),
+            subject.holds(hardware, mentioned=self.general.mentioned),
+        ]
+        return self.general.at(hardware), assumed
+
+    def _private(self, guest: S) -> S:
+        clocks = leaves_with(self.machine.state, [Role.TIME])
+        shared = {} if self.time else {leaf.name: guest[leaf.name] for leaf in clocks}
+        return private_of(self.subject).with_changes(shared)
 
     def another_private(self) -> S:
         """The VMM may keep other values everywhere, but for settings."""
-        private = self.private
+        return self.subject.once(_ANOTHER, self._another, self.private)
+
+    def _another(self, private: S) -> S:
         leaves = [
             leaf
             for leaf in private.leaves
@@ -127,7 +142,9 @@ class Hosted(Generic[S]):
     @cached_property
     def private_parts(self) -> frozenset[str]:
         """What the VMM owns or arranges: leaves of the hardware's state that do not come from the guest."""
-        hardware = self.hardware.before
+        return self.subject.once(_PARTS, self._parts, self.hardware.before)
+
+    def _parts(self, hardware: S) -> frozenset[str]:
         arranged = {
             leaf.name
             for leaf in hardware.leaves

@@ -369,23 +369,3 @@ def private_of(subject: Subject[S]) -> S:
     return machine.state.symbolic(OF_THE_VMM).with_changes(
         {str(leaf): value for leaf, value in fixed.items()}
     )
-
-
-def arranged(
-    subject: Subject[S],
-    general: Run[S],
-    guest: S,
-    private: S,
-) -> tuple[Run[S], list[Word]]:
-    """The run on the hardware, and what is known of what the VMM has and of the hardware's state.
-
-    Args:
-        general: the run from any state.
-    """
-    hardware = subject.technique.map(guest, private)
-    assumed = [
-        subject.technique.private(guest, private),
-        subject.machine.invariant(hardware),
-        subject.holds(hardware, mentioned=general.mentioned),
-    ]
-    return general.at(hardware), assumed

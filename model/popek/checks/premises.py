@@ -74,7 +74,7 @@ from .premise import (
 )
 from .premise_meaning import OfMachine
 from .premise_reading import ways
-from .presence import plainest
+from .presence import NothingToAskError, plainest
 from .promises import Keeper
 from .runs import PROBE, Run, operating_mode, probe
 from .subject import Subject
@@ -110,8 +110,21 @@ class Premises(Generic[S]):
             self.technique.guest(guest),
             self.technique.private(guest, private),
             *(self.machine.invariant(state) for state in (guest, private)),
-            *(self.subject.holds(state) for state in (guest, private)),
+            self.subject.of_the_guest.holds(self.machine, guest),
+            self.subject.holds(private),
         ]
+
+    def assert_some(self) -> None:
+        """Premises range over guests, each with what the VMM keeps.
+
+        Raises:
+            NothingToAskError: there are none.
+        """
+        there = Question(f"{self.machine.name}: there is a guest with its VMM", self.okay)
+        if there.put(self.effort).answer is Answer.UNSAT:
+            raise NothingToAskError(
+                f"{self.subject}: no guest's own machine is so; whatever is said of nothing is true"
+            )
 
     @property
     def constant(self) -> tuple[str, ...]:

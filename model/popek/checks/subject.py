@@ -14,7 +14,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.state import State
 from popek.kernel.technique import Technique
-from popek.kernel.words import TRUE, Word
+from popek.kernel.words import TRUE, Word, all_of
 from popek.machines import machine as find_machine
 from popek.solving.solver import Effort
 
@@ -22,6 +22,7 @@ from .delivery import Deliveries
 from .runs import Run, explore_instruction
 
 S = TypeVar("S", bound=State)
+V = TypeVar("V")
 
 
 @attrs.frozen(eq=False)
@@ -43,6 +44,19 @@ class Subject(Generic[S]):
     effort: Effort = attrs.field(factory=Effort)
     time_is_state: bool = False
     found_as: str | None = None
+    _known: dict[tuple[object, ...], Any] = attrs.field(factory=dict, init=False, repr=False)
+
+    def once(self, what: str, make: Callable[..., V], *states: State) -> V:
+        """What `make` gives for these states of symbols, made once: most forms start from the same symbols.
+
+        Args:
+            what: tells apart what is made of the same states.
+        """
+        key = (what, *(word.term for state in states for word in state.words().values()))
+        if key not in self._known:
+            self._known[key] = make(*states)
+        found: V = self._known[key]
+        return found
 
     @classmethod
     def of(
@@ -82,7 +96,30 @@ class Subject(Generic[S]):
 
     def holds(self, state: S, *, mentioned: Container[str] | None = None) -> Word:
         """The condition (width 1) that a state has the settings; see `Configuration.holds`."""
-        return self.configuration.holds(self.machine, state, mentioned=mentioned)
+        known: dict[str, Word] = self.once("settings", lambda state: {}, state)
+        wanted = [
+            name
+            for name, concerns in self._concerns
+            if not concerns or mentioned is None or any(component in mentioned for component in concerns)
+        ]
+        for name in wanted:
+            if name not in known:
+                one = Configuration({name: self.configuration.settings[name]})
+                known[name] = one.holds(self.machine, state)
+        return all_of(known[name] for name in wanted)
+
+    @property
+    def _concerns(self) -> list[tuple[str, tuple[str, ...]]]:
+        found: list[tuple[str, tuple[str, ...]]] = self.once(
+            "concerns",
+            lambda: [(name, self.machine.setting(name).concerns) for name in self.configuration.settings],
+        )
+        return found
+
+    @property
+    def of_the_guest(self) -> Configuration:
+        """The settings of the guest's own machine."""
+        return Configuration({**self.configuration.settings, **self.technique.guest_settings})
 
     def explore(
         self,

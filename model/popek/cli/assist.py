@@ -23,7 +23,8 @@ from .output import console, print_json, progress
 
 app = App(
     name="assist",
-    help="Hardware assistance (vt-x, vt-i): what its controls must be, the best choice, and what real ones come to.",
+    help="Hardware assistance (vt-x, vt-i, hypervisor-extension): what its controls must be, the best choice, "
+    "and what real ones come to.",
 )
 app.command(interrupts)
 app.command(merge)

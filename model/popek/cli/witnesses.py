@@ -23,21 +23,25 @@ Asm = Annotated[
 ]
 Confirm = Annotated[
     bool | str,
-    Parameter(help="Run the witnesses on an emulator: bochs (the default) or unicorn.", negative=""),
+    Parameter(
+        help="Run the witnesses on an emulator: bochs (the default) or unicorn for ia32, spike for rv64.",
+        negative="",
+    ),
 ]
 
 
 def assert_possible(machine: str, asm: bool | Path, confirm: bool | str) -> None:
     """Refuse, before anything is computed, what cannot be done with a machine's witnesses."""
-    from popek.report.witnesses import EMULATORS, MACHINES
+    from popek.emulators.witnesses import HARNESSES
 
     if not asm and not confirm:
         return
     option = "--asm" if asm else "--confirm"
-    if machine not in MACHINES:
-        raise UserError(f"{option}: there is no assembler or emulator for {machine}, only for {MACHINES[0]}")
-    if isinstance(confirm, str) and confirm not in EMULATORS:
-        raise UserError(f"--confirm {confirm}: expected {' or '.join(EMULATORS)}")
+    if machine not in HARNESSES:
+        known = " and ".join(HARNESSES)
+        raise UserError(f"{option}: there is no assembler or emulator for {machine}, only for {known}")
+    if isinstance(confirm, str) and confirm not in (names := HARNESSES[machine]().emulators):
+        raise UserError(f"--confirm {confirm}: expected {' or '.join(names)}")
     if isinstance(asm, Path) and asm.is_dir():
         raise UserError(f"--asm {asm}: expected a file, and this is a folder")
     if isinstance(asm, Path) and not asm.parent.is_dir():
@@ -93,7 +97,7 @@ def print_confirmations(found: Sequence[Confirmation]) -> None:
 
 def write_assembly(machine: Machine[Any], subject: str, found: Sequence[Named], asm: bool | Path) -> None:
     """To a file, or to standard output."""
-    from popek.emulators.bochs.simulator import BochsError
+    from popek.emulators.differential import EmulatorError
     from popek.report.witnesses import assembly
 
     try:
@@ -102,7 +106,7 @@ def write_assembly(machine: Machine[Any], subject: str, found: Sequence[Named], 
             asm.write_text(source, encoding="ascii")
         else:
             sys.stdout.write(source)
-    except BochsError as error:
+    except EmulatorError as error:
         raise UserError(str(error)) from None
     except OSError as error:
         raise UserError(f"--asm {asm}: {error.strerror}") from None
@@ -110,11 +114,12 @@ def write_assembly(machine: Machine[Any], subject: str, found: Sequence[Named], 
 
 def confirmed(machine: Machine[Any], found: Sequence[Named], confirm: bool | str) -> list[Confirmation]:
     """What the emulator says of each."""
-    from popek.emulators.bochs.simulator import BochsError
-    from popek.emulators.x86.unicorn import UnicornError
+    from popek.emulators.differential import EmulatorError
+    from popek.emulators.witnesses import HARNESSES
     from popek.report.witnesses import confirm as run
 
+    against = confirm if isinstance(confirm, str) else HARNESSES[machine.name]().emulators[0]
     try:
-        return run(machine, found, confirm if isinstance(confirm, str) else "bochs")
-    except (BochsError, UnicornError) as error:
+        return run(machine, found, against)
+    except EmulatorError as error:
         raise UserError(str(error)) from None

@@ -7,7 +7,7 @@ kept in the VMM's memory, and an instruction that does not trap cannot change it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import attrs
@@ -87,6 +87,7 @@ class Technique(Generic[S]):
         settled: fidelity compares with the map of what the VMM has *after* the run, so that a change of the VMM's
             things breaks safety alone; otherwise with what it had before.
         uncompared: leaves and memories that fidelity leaves aside; clocks where nobody says.
+        guest_settings: settings of the guest's own machine where it is not set up as the hardware is, by name.
         source: who describes the technique.
     """
 
@@ -117,4 +118,5 @@ class Technique(Generic[S]):
     owns_cell: Callable[[str, Word], Word] | None = None
     settled: bool = False
     uncompared: tuple[str, ...] | None = None
+    guest_settings: Mapping[str, int] = attrs.field(factory=dict)
     source: str = ""

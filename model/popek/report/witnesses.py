@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from rich.console import Group, RenderableType
@@ -12,16 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.counterexample import Counterexample
+from popek.emulators.witnesses import HARNESSES, Recorded, RunVerdict, WitnessRun, WitnessVerdict, total
 from popek.kernel.machine import Machine
-
-if TYPE_CHECKING:
-    from popek.emulators.ia32.compare import Ia32Emulator
-    from popek.emulators.ia32.witness import RunVerdict
-    from popek.emulators.ia32.witness_run import WitnessRun
-
-EMULATORS = ("bochs", "unicorn")
-MACHINES = ("ia32",)
-"""The machines whose witnesses can be written as assembly and run on an emulator."""
 
 
 @attrs.frozen(eq=False)
@@ -50,8 +42,6 @@ class Confirmation:
     @property
     def verdict(self) -> str:
         """Of all its runs: confirmed, differs, or cannot be set up."""
-        from popek.emulators.ia32.witness import total
-
         return total(self.runs).value
 
     @property
@@ -72,60 +62,41 @@ class Confirmation:
 
 def runs_of(found: Counterexample[Any]) -> list[WitnessRun]:
     """The runs of a counterexample, as the emulators take them."""
-    from popek.emulators.ia32.witness_run import WitnessRun
-
     return [
         WitnessRun(run.label, run.before, run.lines) for run in (found.first, found.second) if run is not None
     ]
 
 
-def emulator(name: str) -> Ia32Emulator:
-    """One of `EMULATORS`."""
-    if name == "unicorn":
-        from popek.emulators.ia32.unicorn import UNICORN
-
-        return UNICORN
-    from popek.emulators.ia32.compare import BOCHS
-
-    return BOCHS
-
-
 def confirm(machine: Machine[Any], witnesses: Sequence[Named], against: str) -> list[Confirmation]:
-    """Run witnesses on an emulator.
+    """Run witnesses on an emulator of the machine's.
 
     Raises:
-        BochsError, UnicornError: something is missing.
+        EmulatorError: something is missing.
     """
-    from popek.emulators.ia32.witness import confirm as confirmed
-
-    found = confirmed(machine, [runs_of(one.counterexample) for one in witnesses], emulator(against))
+    runs = [runs_of(one.counterexample) for one in witnesses]
+    found = HARNESSES[machine.name]().confirm(machine, runs, against)
     return [
-        Confirmation(one.subject, one.question, against, tuple(runs))
-        for one, runs in zip(witnesses, found, strict=True)
+        Confirmation(one.subject, one.question, against, tuple(verdicts))
+        for one, verdicts in zip(witnesses, found, strict=True)
     ]
 
 
 def assembly(machine: Machine[Any], subject: str, witnesses: Sequence[Named]) -> str:
-    """Witnesses as one NASM source.
+    """Witnesses as one source for the machine's assembler.
 
     Raises:
-        BochsError: nasm is missing.
+        EmulatorError: the assembler is needed and missing.
     """
-    from popek.emulators.ia32.witness_asm import Listing, nasm_source
-    from popek.emulators.ia32.witness_setup import set_up
-
-    source = nasm_source(
-        subject,
-        [
-            Listing(
-                f"{one.subject}: {one.question}",
-                tuple(_story(one.counterexample)),
-                tuple(set_up(machine, runs_of(one.counterexample))),
-            )
-            for one in witnesses
-        ],
-    )
-    return source.replace("→", "->").encode("ascii", "replace").decode("ascii")
+    listings = [
+        Recorded(
+            f"{one.subject}: {one.question}",
+            tuple(_story(one.counterexample)),
+            tuple(runs_of(one.counterexample)),
+        )
+        for one in witnesses
+    ]
+    source = HARNESSES[machine.name]().assembly(machine, subject, listings)
+    return source.replace("\u2192", "->").encode("ascii", "replace").decode("ascii")
 
 
 def _story(found: Counterexample[Any]) -> Iterable[str]:
@@ -136,14 +107,12 @@ def _story(found: Counterexample[Any]) -> Iterable[str]:
             yield f"{run.label[0].upper()}{run.label[1:]}: {run.describe()}."
     if second is not None and found.differ:
         yield "What differs: " + "; ".join(
-            f"{d.name} {d.before:#x} / {d.after:#x}" for d in found.differ if d.name != "eip"
+            f"{d.name} {d.before:#x} / {d.after:#x}" for d in found.differ if d.name not in ("eip", "pc")
         )
 
 
 def confirmations(found: Sequence[Confirmation]) -> RenderableType:
     """A line per witness, the reasons of those that were not confirmed, and a count."""
-    from popek.emulators.ia32.witness import WitnessVerdict
-
     styles = dict(
         zip((v.value for v in WitnessVerdict), ("green", "bold red", "yellow", "yellow"), strict=True)
     )

@@ -354,6 +354,7 @@ def instantiate(subject: Subject[S]) -> Instantiation[S]:
     machine = subject.machine
     there = present(subject)
     classifier, asked = Classifier(subject, components=False), Premises(subject)
+    asked.assert_some()
     classes, premises = [], []
     for instruction in machine.instructions.values():
         try:

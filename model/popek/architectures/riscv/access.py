@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import attrs
+
 from popek.kernel.outcome import MemoryFault
 from popek.kernel.words import FALSE, TRUE, Word, all_of, concat, ite
 
@@ -14,16 +16,30 @@ from .state import BARE, MACHINE, PHYSICAL, PMP_ENTRIES, XLEN, Rv64
 OFF, TOR, NA4, NAPOT = 0, 1, 2, 3
 
 
-LOAD: Final = Kind(exceptions.LOAD_MISALIGNED, exceptions.LOAD_ACCESS, exceptions.LOAD_PAGE, "r")
-STORE: Final = Kind(exceptions.STORE_MISALIGNED, exceptions.STORE_ACCESS, exceptions.STORE_PAGE, "w")
+LOAD: Final = Kind(
+    exceptions.LOAD_MISALIGNED, exceptions.LOAD_ACCESS, exceptions.LOAD_PAGE, exceptions.LOAD_GUEST_PAGE, "r"
+)
+STORE: Final = Kind(
+    exceptions.STORE_MISALIGNED,
+    exceptions.STORE_ACCESS,
+    exceptions.STORE_PAGE,
+    exceptions.STORE_GUEST_PAGE,
+    "w",
+)
 GUEST_LOAD: Final = Kind(
-    exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, exceptions.GUEST_LOAD_PAGE, "r"
+    exceptions.GUEST_LOAD_MISALIGNED,
+    exceptions.GUEST_LOAD_ACCESS,
+    exceptions.GUEST_LOAD_PAGE,
+    exceptions.LOAD_GUEST_PAGE,
+    "r",
 )
-GUEST_EXECUTABLE: Final = Kind(
-    exceptions.GUEST_LOAD_MISALIGNED, exceptions.GUEST_LOAD_ACCESS, exceptions.GUEST_LOAD_PAGE, "rx"
-)
+GUEST_EXECUTABLE: Final = attrs.evolve(GUEST_LOAD, rights="rx")
 GUEST_STORE: Final = Kind(
-    exceptions.GUEST_STORE_MISALIGNED, exceptions.GUEST_STORE_ACCESS, exceptions.GUEST_STORE_PAGE, "w"
+    exceptions.GUEST_STORE_MISALIGNED,
+    exceptions.GUEST_STORE_ACCESS,
+    exceptions.GUEST_STORE_PAGE,
+    exceptions.STORE_GUEST_PAGE,
+    "w",
 )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from popek.kernel.memory import Memory
 from popek.kernel.state import Role
+from popek.kernel.technique import Hypothesis
 from popek.kernel.words import Word, all_of, ite
 
 from .access import OFF, TOR
@@ -27,6 +28,14 @@ DELIVERED: Final = (
     *(f"hstatus.{field}" for field in ("gva", "spv", "spvp")),
 )
 """What an entry of M or HS writes."""
+
+
+OWN_STORAGE: Final = "own-storage"
+OWN_STORAGE_DENIED: Final = Hypothesis(
+    OWN_STORAGE,
+    "protection denies the VMM's storage to every mode below M",
+    examples=("SD rs2, offset(rs1)",),
+)
 
 
 def leaves_of(*components: str) -> tuple[str, ...]:

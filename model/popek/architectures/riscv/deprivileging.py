@@ -16,6 +16,8 @@ from .access import NA4, NAPOT, OFF, TOR
 from .arrangement import (
     DELIVERED,
     FLOATING,
+    OWN_STORAGE,
+    OWN_STORAGE_DENIED,
     PROTECTION,
     denies_own_storage,
     every_register,
@@ -78,10 +80,11 @@ def in_doublewords(state: Rv64) -> Word:
     return result
 
 
-def _keeps_kernel(guest: Rv64, private: Rv64) -> Word:
+def _keeps_kernel(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset()) -> Word:
     """The same hart and the same protection, which denies the VMM's storage; MPRV is off."""
     equal = same(guest, private, ("features", *PROTECTION))
-    return equal & denies_own_storage(private) & ~private.mstatus.mprv
+    storage = TRUE if OWN_STORAGE in without else denies_own_storage(private)
+    return equal & storage & ~private.mstatus.mprv
 
 
 def _keeps_firmware(guest: Rv64, private: Rv64, *, delegated: bool = False) -> Word:
@@ -105,11 +108,10 @@ def _in_u(state: Rv64) -> Word:
     return (state.prv == USER) & ~state.v
 
 
-def deprivileging() -> dict[str, Technique[Rv64]]:
-    """A kernel in U, firmware in U, and firmware in U while the system's delegation is on."""
+def _kernel_in_u(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
     owned = tuple(name for name in every_register() if name not in FLOATING)
     protection = leaves_of(*PROTECTION)
-    kernel: Technique[Rv64] = Technique(
+    return Technique(
         "ring-deprivileging-u",
         "trap and emulate: a kernel written for S in U, beside its users",
         map=_map,
@@ -118,12 +120,21 @@ def deprivileging() -> dict[str, Technique[Rv64]]:
         shadowed=(*owned, "prv", "v"),
         deprivileged=_in_u,
         guest=_kernel,
-        private=_keeps_kernel,
+        private=partial(_keeps_kernel, without=without),
         owns_address=owns_address,
         delivered=DELIVERED,
         guests_own=FLOATING,
+        hypotheses=(OWN_STORAGE_DENIED,),
+        without=_kernel_in_u,
         source="Popek and Goldberg 1974, section 4; RVirt (a monitor in S for kernels in U)",
     )
+
+
+def deprivileging() -> dict[str, Technique[Rv64]]:
+    """A kernel in U, firmware in U, and firmware in U while the system's delegation is on."""
+    owned = tuple(name for name in every_register() if name not in FLOATING)
+    protection = leaves_of(*PROTECTION)
+    kernel = _kernel_in_u()
     firmware = partial(
         Technique[Rv64],
         map=_map_firmware,

@@ -20,6 +20,10 @@ LOAD_PAGE: Final = Vector("load page fault", 13, 64)
 STORE_PAGE: Final = Vector("store page fault", 15, 64)
 VIRTUAL: Final = Vector("virtual instruction", 22)
 
+# With them come xtinst, xtval2 and xtval, 64 bits each.
+LOAD_GUEST_PAGE: Final = Vector("load guest-page fault", 21, 192)
+STORE_GUEST_PAGE: Final = Vector("store guest-page fault", 23, 192)
+
 # HLV and HSV refer to guest virtual addresses with V = 0: their exceptions set GVA.
 GUEST_LOAD_MISALIGNED: Final = Vector("load address misaligned, guest address", 4, 64)
 GUEST_LOAD_ACCESS: Final = Vector("load access fault, guest address", 5, 64)
@@ -32,6 +36,8 @@ OF_A_GUEST: Final = (
     GUEST_LOAD_MISALIGNED, GUEST_LOAD_ACCESS, GUEST_STORE_MISALIGNED, GUEST_STORE_ACCESS, GUEST_LOAD_PAGE,
     GUEST_STORE_PAGE,
 )  # fmt: skip
+GUEST_PAGE_FAULTS: Final = (LOAD_GUEST_PAGE.number, STORE_GUEST_PAGE.number)
+"""Their xtval is a guest's address in any case."""
 ON_STORAGE: Final = (4, 5, 6, 7, 13, 15)
 """The codes of loads and stores, which MPRV has a say in."""
 

@@ -1,4 +1,4 @@
-"""RV64 with Sv39 page tables walked, for a form of each kind of reference."""
+"""RV64 with Sv39 and Sv39x4 page tables walked, for a form of each kind of reference."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ class PagedRv64(Rv64):
 
 
 def build() -> Machine[PagedRv64]:
-    """`rv64` with Sv39 in one stage."""
+    """`rv64` with Sv39, and with a guest's second stage."""
     plain = build_plain()
     return attrs.evolve(
         cast("Machine[PagedRv64]", plain),
         name="rv64-paged",
-        title="RV64 with Sv39 page tables walked",
+        title="RV64 with Sv39 and Sv39x4 page tables walked",
         state=PagedRv64,
         invariant=lambda state: (
             plain.invariant(state)
             & state.features.sv39
             & state.satp.mode.isin((BARE, SV39))
             & state.vsatp.mode.isin((BARE, SV39))
-            & (state.hgatp.mode == BARE)
+            & state.hgatp.mode.isin((BARE, SV39))
         ),
         settings=tuple(setting for setting in plain.settings if setting.name != "SV39"),
         techniques={},
         notes=(
             "instructions but for one of each kind of reference to storage: they differ in nothing else",
-            "translation caches, instruction fetches, the second stage, Sv48 and Sv57, hardware that sets A and D",
+            "translation caches, instruction fetches, Sv48 and Sv57, hardware that sets A and D",
         ),
         instructions={form: plain.instructions[form] for form in FORMS},
     )

@@ -15,6 +15,7 @@ class Kind:
     misaligned: Vector
     access: Vector
     page: Vector
+    guest_page: Vector
     rights: str
 
 

@@ -98,7 +98,9 @@ class Delegated(Register):
     ecall_vs = bit(10)
     load_page = bit(13)
     store_page = bit(15)
-    virtual = bit(22)
+    load_guest_page = bit(21)
+    virtual_instruction = bit(22)
+    store_guest_page = bit(23)
 
 
 class CounterEnable(Register):

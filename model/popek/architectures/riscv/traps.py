@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import attrs
+
 from popek.kernel.outcome import Trap
 from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
-from .exceptions import OF_A_GUEST, ON_STORAGE
+from .exceptions import GUEST_PAGE_FAULTS, OF_A_GUEST, ON_STORAGE
 from .state import MACHINE, SUPERVISOR, USER, XLEN, Rv64
 
 TO_M, TO_HS, TO_VS = 0, 1, 2
-WITH_ADDRESS = (1, 3, 4, 5, 6, 7, 12, 13, 15, 20, 21, 23)
-GUEST_PAGE_FAULTS = (20, 21, 23)
+ZERO: Final = Word(XLEN, 0)
+WITH_ADDRESS: Final = (1, 3, 4, 5, 6, 7, 12, 13, 15, 20, 21, 23)
 
 
 def target(cpu: Rv64, code: int) -> Word:
@@ -26,7 +30,7 @@ def target(cpu: Rv64, code: int) -> Word:
 def guest_address(cpu: Rv64, trap: Trap[Rv64]) -> Word:
     """Whether xtval gets a guest virtual address (width 1)."""
     code = trap.vector.number
-    if trap.vector in OF_A_GUEST:
+    if trap.vector in OF_A_GUEST or code in GUEST_PAGE_FAULTS:
         return TRUE
     if code not in WITH_ADDRESS:
         return FALSE
@@ -35,38 +39,57 @@ def guest_address(cpu: Rv64, trap: Trap[Rv64]) -> Word:
     return cpu.v | (for_a_guest & int(code in ON_STORAGE))
 
 
+@attrs.frozen
+class Told:
+    """What an entry of M or HS is told of a trap (64 bits each)."""
+
+    cause: Word
+    value: Word
+    second: Word = ZERO
+    instruction: Word = ZERO
+
+
+def told(trap: Trap[Rv64]) -> Told:
+    """xcause, xtval, xtval2 and xtinst; xtval of instructions that are not executed is 0."""
+    code, given = trap.vector.number, trap.error_code
+    if given is None:
+        return Told(Word(XLEN, code), ZERO)
+    if code in GUEST_PAGE_FAULTS:
+        return Told(Word(XLEN, code), given[63:0], given[127:64], given[191:128])
+    return Told(Word(XLEN, code), given)
+
+
 def deliver(before: Rv64, trap: Trap[Rv64]) -> Rv64:
-    """The hart after it entered the handler; xtval of instructions that are not executed is 0."""
+    """The hart after it entered the handler."""
     cpu = trap.state.copy()
-    code = trap.vector.number
-    value = Word(XLEN, 0) if trap.error_code is None else trap.error_code
-    to, gva = target(cpu, code), guest_address(cpu, trap)
+    report = told(trap)
+    to, gva = target(cpu, trap.vector.number), guest_address(cpu, trap)
     if to == TO_M:
-        enter_m(cpu, Word(XLEN, code), value, gva)
+        enter_m(cpu, report, gva)
     elif to == TO_HS:
-        enter_hs(cpu, Word(XLEN, code), value, gva)
+        enter_hs(cpu, report, gva)
     else:
-        enter_vs(cpu, Word(XLEN, code), value)
+        enter_vs(cpu, report)
     return cpu
 
 
-def enter_m(cpu: Rv64, cause: Word, value: Word, gva: Word) -> None:
+def enter_m(cpu: Rv64, report: Told, gva: Word) -> None:
     """M takes a trap."""
     h = cpu.features.h
-    cpu.mepc, cpu.mcause, cpu.mtval = cpu.pc, cause, value
-    cpu.mtval2, cpu.mtinst = ite(h, Word(XLEN, 0), cpu.mtval2), ite(h, Word(XLEN, 0), cpu.mtinst)
+    cpu.mepc, cpu.mcause, cpu.mtval = cpu.pc, report.cause, report.value
+    cpu.mtval2, cpu.mtinst = ite(h, report.second, cpu.mtval2), ite(h, report.instruction, cpu.mtinst)
     cpu.mstatus.mpp, cpu.mstatus.mpv = cpu.prv, ite(h, cpu.v, cpu.mstatus.mpv)
     cpu.mstatus.gva = ite(h, gva, cpu.mstatus.gva)
     cpu.mstatus.mpie, cpu.mstatus.mie = cpu.mstatus.mie, 0
     cpu.prv, cpu.v = Word(2, MACHINE), FALSE
-    cpu.pc = handler(cpu.mtvec.value, cause)
+    cpu.pc = handler(cpu.mtvec.value, report.cause)
 
 
-def enter_hs(cpu: Rv64, cause: Word, value: Word, gva: Word) -> None:
+def enter_hs(cpu: Rv64, report: Told, gva: Word) -> None:
     """HS, or S without the hypervisor extension, takes a trap."""
     h = cpu.features.h
-    cpu.sepc, cpu.scause, cpu.stval = cpu.pc, cause, value
-    cpu.htval, cpu.htinst = ite(h, Word(XLEN, 0), cpu.htval), ite(h, Word(XLEN, 0), cpu.htinst)
+    cpu.sepc, cpu.scause, cpu.stval = cpu.pc, report.cause, report.value
+    cpu.htval, cpu.htinst = ite(h, report.second, cpu.htval), ite(h, report.instruction, cpu.htinst)
     was_supervisor = cpu.prv[0]
     cpu.mstatus.spp = was_supervisor
     cpu.hstatus.spvp = ite(cpu.v, was_supervisor, cpu.hstatus.spvp)
@@ -74,16 +97,16 @@ def enter_hs(cpu: Rv64, cause: Word, value: Word, gva: Word) -> None:
     cpu.hstatus.gva = ite(h, gva, cpu.hstatus.gva)
     cpu.mstatus.spie, cpu.mstatus.sie = cpu.mstatus.sie, 0
     cpu.prv, cpu.v = Word(2, SUPERVISOR), FALSE
-    cpu.pc = handler(cpu.stvec.value, cause)
+    cpu.pc = handler(cpu.stvec.value, report.cause)
 
 
-def enter_vs(cpu: Rv64, cause: Word, value: Word) -> None:
+def enter_vs(cpu: Rv64, report: Told) -> None:
     """VS takes a trap of its own guest; hstatus and the HS CSRs stay."""
-    cpu.vsepc, cpu.vscause, cpu.vstval = cpu.pc, cause, value
+    cpu.vsepc, cpu.vscause, cpu.vstval = cpu.pc, report.cause, report.value
     cpu.vsstatus.spp = cpu.prv[0]
     cpu.vsstatus.spie, cpu.vsstatus.sie = cpu.vsstatus.sie, 0
     cpu.prv = Word(2, SUPERVISOR)
-    cpu.pc = handler(cpu.vstvec.value, cause)
+    cpu.pc = handler(cpu.vstvec.value, report.cause)
 
 
 def handler(vectors: Word, cause: Word) -> Word:

@@ -6,16 +6,18 @@ time is the guest's through htimedelta.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
 from popek.kernel.outcome import Target
-from popek.kernel.technique import Technique
+from popek.kernel.technique import Hypothesis, Technique
 from popek.kernel.words import FALSE, TRUE, Word, ite
 
 from .arrangement import (
     DELIVERED,
+    OWN_STORAGE,
+    OWN_STORAGE_DENIED,
     PROTECTION,
     denies_own_storage,
     every_register,
@@ -37,7 +39,7 @@ FEATURES: Final = ("sstc", "smstateen", "svinval", "time", "wfi_completes", "sv3
 _MASK: Final = sum(1 << code for code in DELEGATED)
 
 
-def _map(guest: Rv64, private: Rv64) -> Rv64:
+def image(guest: Rv64, private: Rv64) -> Rv64:
     """The guest at its own privilege with V = 1, its S CSRs in the VS CSRs."""
     hardware = private.copy()
     map_program(hardware, guest, private)
@@ -63,13 +65,14 @@ def _guest(state: Rv64, *, hypervisor: bool) -> Word:
     return ~state.v & (state.prv != MACHINE) & plain_platform(state) & (state.features.h == int(hypervisor))
 
 
-def _keeps(guest: Rv64, private: Rv64) -> Word:
+def _keeps(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset()) -> Word:
     """What the VMM sees to: delegation as above, VS interrupts delegated, floating point on for itself."""
     delegated = (private.hedeleg.value == _MASK) & ((private.medeleg.value & _MASK) == _MASK)
     interrupts = private.hideleg.vssi & private.hideleg.vsti & private.hideleg.vsei
     equal = same(guest, private, (*(f"features.{name}" for name in FEATURES), *PROTECTION))
     timer = ~private.henvcfg.stce | (guest.menvcfg.stce & guest.features.sstc)
-    floating = private.mstatus.fs == 3
+    floating = private.mstatus.fs != 0 if DIRTY in without else private.mstatus.fs == 3
+    storage = TRUE if OWN_STORAGE in without else denies_own_storage(private)
     return (
         delegated
         & interrupts
@@ -78,7 +81,7 @@ def _keeps(guest: Rv64, private: Rv64) -> Word:
         & floating
         & private.features.h
         & ~private.mstatus.mprv
-        & denies_own_storage(private)
+        & storage
     )
 
 
@@ -86,52 +89,110 @@ def _in_vs(state: Rv64) -> Word:
     return (state.prv == 1) & state.v
 
 
+DIRTY: Final = "dirty"
+HYPOTHESES: Final = (
+    OWN_STORAGE_DENIED,
+    Hypothesis(
+        "scounteren",
+        "scounteren has no VS copy: the VMM puts the guest's there, and its own back",
+        examples=("CSRRW rd, scounteren, rs1",),
+    ),
+    Hypothesis(
+        "senvcfg",
+        "senvcfg has no VS copy either: the VMM puts the guest's there, or closes it (hstateen0.ENVCFG)",
+        "HENVCFG",
+        ("CSRRW rd, senvcfg, rs1",),
+    ),
+    Hypothesis(
+        DIRTY,
+        "mstatus.FS is Dirty while the guest runs, so that its floating point changes nothing of HS's",
+        examples=("FMV.D.X fd, rs1",),
+    ),
+)
+"""What keeps a guest in; each is needed."""
+
+
 def virtualization() -> dict[str, Technique[Rv64]]:
     """A kernel in VS, and a hypervisor in VS whose H instructions the VMM emulates."""
-    vs = leaves_of("vsstatus", *(f"v{name}" for name in BANKED))
+    return {technique.name: technique for technique in (_kernel(), _nested())}
+
+
+def _kernel(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
+    return _technique(
+        "hypervisor-extension",
+        "the hypervisor extension: a kernel in VS, its users in VU",
+        guest=partial(_guest, hypervisor=False),
+        own={"H": 0},
+        source="RISC-V privileged manual, H Extension; Linux arch/riscv/kvm",
+        again=_kernel,
+        without=without,
+    )
+
+
+def _nested(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
+    return _technique(
+        "hypervisor-in-vs",
+        "nested: a hypervisor in VS, what it does with H emulated",
+        guest=partial(_guest, hypervisor=True),
+        own={},
+        source="RISC-V privileged manual, H Extension, on nesting by trap and emulate",
+        again=_nested,
+        without=without,
+    )
+
+
+def _technique(
+    name: str,
+    title: str,
+    *,
+    guest: Callable[[Rv64], Word],
+    own: Mapping[str, int],
+    source: str,
+    again: Callable[[frozenset[str]], Technique[Rv64]],
+    without: frozenset[str],
+) -> Technique[Rv64]:
+    kept_from_guest = tuple(register for register in UNBANKED if register in without)
+    unbanked = tuple(register for register in UNBANKED if register not in without)
+
+    def map_(state: Rv64, private: Rv64) -> Rv64:
+        hardware = image(state, private)
+        for register in kept_from_guest:
+            hardware[register] = private[register]
+        return hardware
+
     given = (
-        *vs,
-        *leaves_of(*UNBANKED),
+        *leaves_of("vsstatus", *(f"v{register}" for register in BANKED), *unbanked),
         *(f"mie.v{field}" for field in PENDING),
         *(f"hvip.v{field}" for field in PENDING),
     )
-    owned = (*(name for name in every_register() if name not in given), "v")
-    banked = leaves_of(*BANKED, *UNBANKED)
+    owned = (*(leaf for leaf in every_register() if leaf not in given), "v")
     native = (
-        *banked,
+        *leaves_of(*BANKED, *unbanked),
         "time",
         *(f"mstatus.{field}" for field in STATUS),
         *(f"mie.{field}" for field in PENDING),
-        *(f"mip.{field}" for field in PENDING),
+        "mip.ssi",  # the others are the platform's: the VMM raises and remembers them
     )
-    # What the guest believes of M, and a hypervisor of H: nothing of the hardware holds it.
-    kept = (*(name for name in every_register() if name not in native), "v")
     protection = leaves_of(*PROTECTION)
-    make: Callable[..., Technique[Rv64]] = partial(
-        Technique[Rv64],
-        map=_map,
+    return Technique(
+        name,
+        title,
+        map=map_ if kept_from_guest else image,
         owned=owned,
         replaced=tuple(
-            name for name in owned if name not in (*protection, "v", "time", "htimedelta", "mstatus.fs")
+            leaf for leaf in owned if leaf not in (*protection, "v", "time", "htimedelta", "mstatus.fs")
         ),
-        shadowed=kept,
+        # What the guest believes of M, and a hypervisor of H: nothing of the hardware holds it.
+        shadowed=(*(leaf for leaf in every_register() if leaf not in native), "v"),
         deprivileged=_in_vs,
-        private=_keeps,
+        guest=guest,
+        private=partial(_keeps, without=without),
         owns_address=owns_address,
         delivered=(*DELIVERED, "v"),
         target=lambda trap: Target.GUEST if trap.vector.number in DELEGATED else Target.VMM,
         guests_own=("prv", *given),
+        hypotheses=HYPOTHESES,
+        without=again,
+        guest_settings=own,
+        source=source,
     )
-    kernel = make(
-        "hypervisor-extension",
-        "the hypervisor extension: a kernel in VS, its users in VU",
-        guest=partial(_guest, hypervisor=False),
-        source="RISC-V privileged manual, H Extension; Linux arch/riscv/kvm",
-    )
-    nested = make(
-        "hypervisor-in-vs",
-        "nested: a hypervisor in VS, what it does with H emulated",
-        guest=partial(_guest, hypervisor=True),
-        source="RISC-V privileged manual, H Extension, on nesting by trap and emulate",
-    )
-    return {technique.name: technique for technique in (kernel, nested)}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from popek.emulators import programs
+from popek.emulators.differential import EmulatorError
 
 ROM_BYTES = 0x10000
 """Size of a ROM image in bytes; it ends at the top of the 32-bit address space."""
@@ -59,7 +60,7 @@ debug: action=ignore
 """
 
 
-class BochsError(Exception):
+class BochsError(EmulatorError):
     """Bochs or nasm is missing, or refused its input."""
 
 

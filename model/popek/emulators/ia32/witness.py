@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 
 from popek.architectures.ia32.state import GPR_NAMES, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
+from popek.emulators.witnesses import RunVerdict, WitnessRun, WitnessVerdict
 from popek.emulators.x86.expectation import OutsideError, vector_name
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next, NotModelled, Trap
@@ -21,36 +20,8 @@ from .expectation import expect, initial_state
 from .step import (
     StepCaseError,
 )
-from .witness_run import Refused, Setup, WitnessRun
+from .witness_run import Refused, Setup
 from .witness_setup import effect_of, set_up
-
-
-class WitnessVerdict(enum.Enum):
-    """What the emulator says of a run."""
-
-    CONFIRMED = "confirmed"
-    DIFFERS = "differs"
-    DEVIATES = "differs as is known of the emulator"
-    IMPOSSIBLE = "cannot be set up"
-
-
-@attrs.frozen
-class RunVerdict:
-    """What an emulator says of a run.
-
-    Attributes:
-        label: what the run shows.
-        details: what differs, or why the run cannot be set up.
-    """
-
-    label: str
-    verdict: WitnessVerdict
-    details: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        """As plain data."""
-        return {"run": self.label, "verdict": self.verdict.value, "details": list(self.details)}
-
 
 # -- running --------------------------------------------------------------------------------------
 
@@ -164,12 +135,3 @@ def _several(machine: Machine[Ia32], made: Setup, against: Ia32Emulator) -> RunV
             if data != bytes([value]):
                 details.append(f"[{address:#x}]: {value:#04x}, {data.hex()}")
     return RunVerdict(label, WitnessVerdict.DIFFERS if details else WitnessVerdict.CONFIRMED, tuple(details))
-
-
-def total(verdicts: Sequence[RunVerdict]) -> WitnessVerdict:
-    """Of a whole witness: confirmed where every run is."""
-    kinds: set[Any] = {verdict.verdict for verdict in verdicts}
-    for kind in (WitnessVerdict.DIFFERS, WitnessVerdict.DEVIATES, WitnessVerdict.IMPOSSIBLE):
-        if kind in kinds:
-            return kind
-    return WitnessVerdict.CONFIRMED

@@ -6,25 +6,9 @@ from collections.abc import Mapping
 
 import attrs
 
-from popek.architectures.ia32.state import Ia32
-from popek.kernel.program import Line
+from popek.emulators.witnesses import WitnessRun
 
 from .step import StepCase
-
-
-@attrs.frozen(eq=False)
-class WitnessRun:
-    """One run of a witness.
-
-    Attributes:
-        label: what it shows.
-        before: where it starts.
-        lines: what it runs.
-    """
-
-    label: str
-    before: Ia32
-    lines: tuple[Line, ...]
 
 
 @attrs.frozen

@@ -19,6 +19,7 @@ import attrs
 
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
+from popek.emulators.witnesses import WitnessRun
 from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
@@ -40,7 +41,7 @@ from .step import (
     segment_descriptor,
 )
 from .step_case import PLAIN_REGISTERS
-from .witness_run import Effect, Patch, Refused, Setup, WitnessRun
+from .witness_run import Effect, Patch, Refused, Setup
 
 _PLAIN_FIRST: Final = (
     "reserved",

@@ -80,7 +80,8 @@ class SpikeCase:
 def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]) -> SpikeCase:
     """A case from a state on numbers, such as a witness, as near to it as Spike can be.
 
-    The instruction is where Spike has storage, every mode may fetch it, and counters stand still.
+    The instruction is where Spike has storage, every mode may fetch it, and counters stand still.  A reference
+    to storage keeps its place within the page, where Spike has storage, and what it refers to.
     """
     reset = Rv64.reset()
     components = {name: int(word) for name, word in reset.words().items() if name not in ("prv", "v")}
@@ -99,7 +100,18 @@ def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]
         ),
         None,
     )
-    return SpikeCase(instruction.form, mode, dict(operands), components, x, f, {})
+    data: dict[int, int] = {}
+    base = next((operands[name] for name in _BASES if operands.get(name)), 0)
+    if base and not instruction.form.startswith("JALR"):
+        offset = operands.get("operand offset(rs1).offset", 0)
+        offset -= (offset >> 11) << 12
+        address = x[base] + offset & _MASK
+        place = DATA + 0x1000 | address & 0xFFF
+        cell = int(state.memory.load(Word(53, address >> 3 & (1 << 53) - 1)))
+        data = {(place & ~7) + i: cell >> 8 * i & 0xFF for i in range(8)}
+        x[base] = place - offset & _MASK
+        components["reserved"] = 0  # Spike keeps no reservation over the way into the mode
+    return SpikeCase(instruction.form, mode, dict(operands), components, x, f, data)
 
 
 def draw(instruction: Instruction, rng: random.Random) -> SpikeCase:
@@ -130,9 +142,6 @@ def draw(instruction: Instruction, rng: random.Random) -> SpikeCase:
 def draw_paged(instruction: Instruction, rng: random.Random) -> SpikeCase:
     """A case of a form whose references go through page tables, which are in storage; the code is in a superpage."""
     case = draw(instruction, rng)
-    prv, v = MODES[case.mode]
-    # What the instruction is fetched through, in the mode that it runs in; M fetches without.
-    code = (CODE >> 30 << 18 + 10) | 0xCF | (prv == 0) << 4
     operands = dict(case.operands)
     for name in _BASES:
         if operands.get(name) == 0:
@@ -142,57 +151,120 @@ def draw_paged(instruction: Instruction, rng: random.Random) -> SpikeCase:
     offset -= (offset >> 11) << 12
     size = instruction.settings.get("size", 8)
     target = DATA + 0x1000 * rng.randrange(DATA_BYTES >> 12)
-    large = rng.random() < 0.1  # a superpage, aligned or not, in which the target has its place
-    page, within = target - RAM >> 12 if large else rng.randrange(512), rng.randrange(0x1000)
-    within &= ~(size - 1) if rng.random() < 0.9 else ~0
-    address = 1 << 30 | page << 12 | within
-    if rng.random() < 0.05:
+    within = rng.randrange(0x1000) & (~(size - 1) if rng.random() < 0.9 else ~0)
+    user = MODES[case.mode][0] == 0
+    shift = rng.choice((0, _GUEST - RAM))  # where the second stage, if there is one, moves storage from
+    entries: dict[int, int] = {}
+    pages = _first_stage(rng, entries, _HOST, target, 0, user)
+    guests = _first_stage(rng, entries, _ROOT, target, shift, user)
+    components = {**case.components, "satp": 8 << 60 | _HOST >> 12, "hgatp": 0, "pmpcfg0": 0x1F000000}
+    within_guest = MODES[case.mode][1] == 1
+    fetched = (
+        within_guest and rng.random() < 0.85
+    )  # the instruction comes through the guest's own tables, too
+    components["vsatp"] = 8 << 60 | _ROOT + shift >> 12
+    if shift:
+        _second_stage(rng, entries, target, whole=fetched)
+        components["hgatp"] = 8 << 60 | _SECOND >> 12
+        if not within_guest and rng.random() < 0.03:  # a root where no guest has anything
+            components["vsatp"] |= 1 << rng.randrange(29, 44)
+    if not fetched and (shift or not within_guest) and (within_guest or rng.random() < 0.15):
+        components["vsatp"] = 0
+    guest = _of_a_guest(instruction, case.mode, components)
+    plain = guest is None or (guest and components["vsatp"] == 0 and not shift)
+    if plain:
+        address = target
+    elif guest:
+        address = guests if components["vsatp"] else target + shift
+    else:
+        address = pages
+    address |= within
+    if not plain and rng.random() < 0.05:
         address ^= 1 << rng.randrange(38, 64)
-    entries = {
-        _ROOT + 8: _entry(rng, _ROOT + 0x1000, leaf=False),
-        _ROOT + 16: code,
-        _ROOT + 0x1000: _entry(rng, _ROOT + 0x2000, leaf=False),
-        _ROOT + 0x2000 + 8 * page: _entry(rng, target, leaf=True),
-    }
-    if large:
-        entries[_ROOT + 0x1000] = _entry(rng, RAM + 0x1000 * rng.choice((0, 0, 1)), leaf=True)
     physical = target + within & ~7
     data = {physical + i: rng.randrange(256) for i in range(8)}
     for place, entry in entries.items():
         data |= {place + i: entry >> 8 * i & 0xFF for i in range(8)}
-    components = dict(case.components)
-    pages = 8 << 60 | _ROOT >> 12
-    components |= {"satp": pages, "vsatp": pages, "hgatp": 0, "pmpcfg0": 0x1F000000}
-    if v == 0 and rng.random() < 0.1:
-        components["vsatp"] = 0
-    if not _translated(instruction, case.mode, components):  # there is nothing at virtual addresses
-        address = target + within
     x = {**case.x, base: address - offset & _MASK}
     return attrs.evolve(case, operands=operands, components=components, x=x, data=data)
 
 
-def _translated(instruction: Instruction, mode: str, components: Mapping[str, int]) -> bool:
-    """Whether the reference of an instruction goes through page tables."""
+def _first_stage(
+    rng: random.Random, entries: dict[int, int], root: int, target: int, shift: int, user: bool
+) -> int:
+    """Three tables from `root`, which believe that all is `shift` further on; the address of the target's page."""
+    # What the instruction is fetched through, in the mode that it runs in.
+    code = (CODE >> 30 << 18 + 10) | 0xCF | user << 4
+    large = rng.random() < 0.1  # a superpage, aligned or not, in which the target has its place
+    page = target - RAM >> 12 if large else rng.randrange(512)
+    found = {
+        root + 8: _entry(rng, root + shift + 0x1000, leaf=False),
+        root + 16: code,
+        root + 0x1000: _entry(rng, root + shift + 0x2000, leaf=False),
+        root + 0x2000 + 8 * page: _entry(rng, target + shift, leaf=True, beyond=shift > 0),
+    }
+    if large:
+        found[root + 0x1000] = _entry(rng, RAM + shift + 0x1000 * rng.choice((0, 0, 1)), leaf=True)
+    entries |= found
+    return 1 << 30 | page << 12
+
+
+def _second_stage(rng: random.Random, entries: dict[int, int], target: int, *, whole: bool) -> None:
+    """A guest's addresses from `_GUEST` are those of storage, from `RAM` on; the code's are what they are.
+
+    With `whole`, what leads to the root of the guest's own tables is as it should be.
+    """
+    some = 0.0 if whole else 0.07
+    entries[_SECOND + 8 * (CODE >> 30)] = (CODE >> 30 << 18 + 10) | 0xDF
+    entries[_SECOND + 8 * (_GUEST >> 30)] = _entry(rng, _SECOND + 0x4000, leaf=False, spoiled=some)
+    entries[_SECOND + 0x4000] = _entry(rng, _SECOND + 0x5000, leaf=False, spoiled=some)
+    if rng.random() < 0.2:
+        moved = 0 if whole else 0x1000 * rng.choice((0, 0, 0, 1))
+        entries[_SECOND + 0x4000] = _entry(rng, RAM + moved, leaf=True, user=True, spoiled=some)
+        if whole:
+            entries[_SECOND + 0x4000] |= 0x2
+    spoiled = {_ROOT: some, _ROOT + 0x1000: 0.07, _ROOT + 0x2000: 0.07, target: 0.2}
+    for page, chance in spoiled.items():
+        entry = _entry(rng, page, leaf=True, user=True, spoiled=chance)
+        entries[_SECOND + 0x5000 + 8 * (page - RAM >> 12)] = entry | (0x2 if page == _ROOT and whole else 0)
+
+
+def _of_a_guest(instruction: Instruction, mode: str, components: Mapping[str, int]) -> bool | None:
+    """Whether the reference of an instruction is a guest's; None where it is M's own, which is not translated."""
     status = components["mstatus"]
-    guest = MODES[mode][1] == 1
     if instruction.form.startswith(("HLV", "HSV")):
-        guest = True
-    elif mode == "M":
+        return True
+    if mode == "M":
         if not status >> 17 & 1 or status >> 11 & 3 == 3:
-            return False
-        guest = bool(status >> 39 & 1)
-    return components["vsatp" if guest else "satp"] >> 60 != 0
+            return None
+        return bool(status >> 39 & 1)
+    return MODES[mode][1] == 1
 
 
-def _entry(rng: random.Random, place: int, *, leaf: bool) -> int:
-    """An entry of a page table; mostly what it should be, but for one bit or the rights."""
+def _entry(
+    rng: random.Random,
+    place: int,
+    *,
+    leaf: bool,
+    user: bool | None = None,
+    spoiled: float = 0.2,
+    beyond: bool = False,
+) -> int:
+    """An entry of a page table; mostly what it should be, but for one bit or the rights.
+
+    With `beyond`, its page may be where no guest has anything.
+    """
     flags = 1
     if leaf:
-        flags |= rng.choice((2, 6, 8, 10, 14)) | 0xC0 | rng.choice((0, 1 << 4))
-    if rng.random() < 0.2:
+        flags |= rng.choice((2, 6, 8, 10, 14)) | 0xC0 | (rng.choice((0, 1)) if user is None else user) << 4
+        if user and rng.random() < 0.7:
+            flags |= 0xE
+    if rng.random() < spoiled:
         flags ^= 1 << rng.randrange(8)
-    if rng.random() < 0.03:
+    if rng.random() < 0.15 * spoiled:
         flags |= 1 << rng.randrange(54, 64)
+    if beyond and rng.random() < 0.04:
+        place |= 1 << rng.randrange(41, 56)
     return place >> 12 << 10 | flags
 
 
@@ -238,8 +310,14 @@ def _components(rng: random.Random) -> dict[str, int]:
 
 
 _FLOATING: Final = ("operand fd", "operand fs1", "operand fs2")
-_ROOT: Final = DATA + DATA_BYTES
-"""Where page tables are, three pages."""
+_HOST: Final = DATA + DATA_BYTES
+"""Where satp's page tables are, three pages."""
+_ROOT: Final = _HOST + 0x3000
+"""Where vsatp's are."""
+_SECOND: Final = _HOST + 0x8000
+"""Where hgatp's are: a root of four pages, and two more."""
+_GUEST: Final = 3 << 30
+"""From where on a guest with a second stage has its storage."""
 _BASES: Final = ("operand offset(rs1).base", "operand (rs1)")
 _COUNTERS: Final = ("mcounteren", "scounteren", "hcounteren")
 

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Iterable
 from typing import Any, Final
 
+from popek.emulators.differential import EmulatorError
+
 SELECTORS: Final = ("cs", "ds", "es", "fs", "gs", "ss")
 SCRATCH: Final = 0x1000000
 """Where the code, the stack and the pointers lie that bring the processor to a case's state."""
@@ -14,7 +16,7 @@ _INVALID_OPCODE: Final = 6
 _STACK: Final = SCRATCH + 0x4000
 
 
-class UnicornError(Exception):
+class UnicornError(EmulatorError):
     """Unicorn is missing."""
 
 

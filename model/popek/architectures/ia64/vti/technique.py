@@ -135,6 +135,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
         private=promises,
         entries=TRAPS_ONLY,  # leaving PSR.vm = 1 without an interruption is an escape
         guests_own=GUESTS_OWN,
+        guest_settings={"VT_I": 0, "NARROW": 1},  # its own machine has no VT-i, and one address bit less
         source=SOURCE,
     )
     switched: Technique[Ia64] = Technique(
@@ -149,6 +150,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
         private=promises,
         entries=TRAPS_ONLY,  # leaving PSR.vm = 1 without an interruption is an escape
         guests_own=(*GUESTS_OWN, *SWITCHED),
+        guest_settings={"VT_I": 0, "NARROW": 1},  # its own machine has no VT-i, and one address bit less
         source=SOURCE,
     )
     return {plain.name: plain, switched.name: switched}
