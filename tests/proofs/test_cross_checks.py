@@ -17,7 +17,7 @@ import pytest
 from popek.architectures.pg74.machine import build
 from popek.checks.classification import Classification
 from popek.checks.classify import Classifier
-from popek.checks.premise import A1, A1S, A4, A5
+from popek.checks.premise import A1, A1S, A4, A5, A5_VECTOR
 from popek.checks.premises import Premises
 from popek.checks.presence import present
 from popek.checks.promise import Promises
@@ -31,8 +31,10 @@ from popek.kernel.words import Word
 from popek.machines import machine, makers
 from popek_proofs.theorems.instantiate import instantiate
 
-EACH = int(os.environ.get("CROSS_CHECK_FORMS", "2"))
+EACH = int(os.environ.get("CROSS_CHECK_FORMS", "1"))
+NEEDED = (A1, A1S, A4, A5, A5_VECTOR)
 STATES = 40  # of a form
+LONG = ("LDB AC, E, B", "DPB AC, E, B")  # twenty seconds each: asked with all the others alone
 CASES = [(name, technique) for name in makers() for technique in machine(name).techniques]
 
 
@@ -43,7 +45,7 @@ def subject(name: str, technique: str) -> Subject[Any]:
 
 def some(name: str, technique: str) -> list[str]:
     """Forms of a machine, the same each time."""
-    known = sorted(machine(name).instructions)
+    known = sorted(form for form in machine(name).instructions if EACH > 1 or form not in LONG)
     return random.Random(f"{name} {technique}").sample(known, min(EACH, len(known)))
 
 
@@ -70,9 +72,16 @@ def asked(
 def test_what_prove_needs_of_a_form_implies_that_it_is_faithful_and_safe(name: str, technique: str) -> None:
     for form in some(name, technique):
         found = asked(name, technique, form)
-        if found is not None and all(found[2][premise] is Truth.YES for premise in (A1, A1S, A4, A5)):
+        if found is not None and all(found[2].get(premise, Truth.YES) is Truth.YES for premise in NEEDED):
             assert found[1].fidelity.kept is Truth.YES, form
             assert found[1].safety.kept is Truth.YES, form
+
+
+def test_what_is_delegated_past_the_monitor_is_asked_of_prove() -> None:
+    """A trap that the system in S gets, where the guest's own machine has none: only fidelity knew of it."""
+    found = asked("rv64", "firmware-in-u-delegated", "CSRRW rd, mtval2, rs1")
+    assert found is not None
+    assert found[1].fidelity.kept is found[2][A5_VECTOR] is Truth.NO
 
 
 @pytest.mark.parametrize(("name", "technique"), CASES)

@@ -18,7 +18,7 @@ from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
 from .counterexample import Counterexample, Executed, assert_replay, assert_within, differences, execute
-from .premise import A1S, A4, A5, A8, A10, Premise
+from .premise import A1S, A4, A5, A5_VECTOR, A8, A10, Premise
 from .premise_meaning import OfForm
 from .premise_reading import Way
 from .premise_reading import ways as ways_to_fail
@@ -107,10 +107,14 @@ class FormPremises(Generic[S]):
                     yield Way(how, (*others, *conditions), opened)
 
     def traps(self) -> list[Premise[S]]:
-        """What a trap leaves: nothing that hides the guest (A4); and nothing of the control program's changes (A5)."""
+        """What a trap leaves: nothing that hides the guest (A4), and what is owned is as it was (A5).
+
+        A trap that goes past the control program, by delegation, is one of the guest's own machine (A5_vector).
+        """
         found: list[Premise[S]] = []
         lost, taken = self._p.keeper.traps(self._instruction, self._general)
-        for name, promise in ((A4, lost), (A5, taken)):
+        past = self._p.keeper.elsewhere(self._instruction, self._general)
+        for name, promise in ((A4, lost), (A5, taken), *([] if past is None else [(A5_VECTOR, past)])):
             truth = promise.kept
             made = None
             if truth is Truth.NO:

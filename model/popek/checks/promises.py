@@ -93,6 +93,14 @@ class Keeper(Generic[S]):
             questions.promise("what it leaves alone", questions.changes()),
         )
 
+    def elsewhere(self, instruction: Instruction, run: Run[S]) -> Promise[S] | None:
+        """Whether what traps past the VMM traps so on the guest's own machine; None where nothing does."""
+        form = Hosted(self.subject, instruction, run)
+        traps = [path.result for path in form.hardware.paths if isinstance(path.result, Trap)]
+        if not any(map(form.due.elsewhere, traps)):
+            return None
+        return FormPromises(form).promise("what traps past the VMM", form.due.faults())
+
     def secrecy(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether the result of one form depends on nothing that the VMM keeps: one half of safety."""
         questions = FormPromises(Hosted(self.subject, instruction, run))
