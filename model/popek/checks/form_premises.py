@@ -206,6 +206,8 @@ class FormPremises(Generic[S]):
                 continue
             answer = self._possible(way.given, way.also)
             question = Question(title, [*p.okay, self._valid, *way.conditions])
+            if answer is Answer.UNKNOWN:  # among the other forms' questions, and with little work: now alone
+                answer = question.ask(p.effort)[0]
             if answer is Answer.SAT and way.silent:
                 unknown = unknown or way.how
                 continue
