@@ -21,9 +21,9 @@ from popek.architectures.vtx.verdict import verdict_of_many
 from popek.architectures.vtx.vmcs import Vmcs
 from popek.checks.counterexample import ReplayError
 from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Surveyor
 from popek.kernel import terms
-from popek.kernel.configuration import default_configuration
 from popek.kernel.evaluation import evaluate
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine, UnknownNameError
@@ -164,7 +164,7 @@ def benchmark(
     machine = find_machine(name)
     wanted = list(dict.fromkeys(i.form for given in forms for i in machine.find(given)))
     chosen = [machine.instructions[form] for form in wanted or machine.instructions]
-    classified = _classified(name, machine, chosen, progress) if "classify" in parts else None
+    classified = _classified(machine, chosen, progress) if "classify" in parts else None
     rates: list[Rate] = []
     if "steps" in parts:
         rates.append(_steps(machine, chosen, budget))
@@ -178,9 +178,9 @@ def benchmark(
 
 
 def _classified(
-    name: str, machine: Machine[Any], chosen: Sequence[Instruction], progress: Progress | None
+    machine: Machine[Any], chosen: Sequence[Instruction], progress: Progress | None
 ) -> Classified:
-    surveyor = Surveyor(Request(name, None, default_configuration(machine)), machine)
+    surveyor = Surveyor(Request(Subject.of(machine)))
     rows = []
     for number, instruction in enumerate(chosen, 1):
         rows.append(surveyor.row(instruction.form))

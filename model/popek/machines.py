@@ -102,7 +102,9 @@ def from_file(path: Path) -> Machine[Any]:
         MachineFileError: the file cannot be read, does not run, or does not declare exactly one machine.
     """
     from popek.kernel.assistance import Assistance, hardware_of
+    from popek.kernel.declaration import assert_declared
     from popek.kernel.machine import Machine
+    from popek.kernel.outcome import DeclarationError
 
     names = _executed(path)
     try:
@@ -118,6 +120,10 @@ def from_file(path: Path) -> Machine[Any]:
         raise MachineFileError(
             f"{path}: expected one Machine, or MACHINES with one maker; found {len(unique)}"
         )
+    try:
+        assert_declared(unique[0])
+    except DeclarationError as error:
+        raise MachineFileError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     return unique[0]
 
 
@@ -147,4 +153,6 @@ def _defined(path: Path, source: str) -> dict[str, Any]:
 def _at_fault(path: Path, error: Exception) -> MachineFileError:
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     where = f"{path}:{lines[-1]}" if lines else str(path)
-    return MachineFileError(f"{where}: {type(error).__name__}: {error}")
+    from popek.kernel.declaration import described
+
+    return MachineFileError(f"{where}: {described(error)}")

@@ -40,10 +40,11 @@ from popek.checks import conditions, explanation, survey
 from popek.checks.classify import Classifier
 from popek.checks.conditions import Conditions
 from popek.checks.explanation import Explanation
-from popek.checks.runs import explore_instruction
+from popek.checks.leaks import leaks_of
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Survey
 from popek.kernel.assistance import AssistanceError
-from popek.kernel.configuration import Configuration, SettingError, configure, default_configuration
+from popek.kernel.configuration import SettingError
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.report import assistance as assistance_report
 from popek.report import assistance_figures, graphs, html
@@ -55,7 +56,6 @@ from popek.report import proofs as proofs_report
 from popek.report import vmcs as vmcs_report
 from popek.report.svg import Figure
 from popek.report.vmcs_repair import print_repair
-from popek.solving.solver import Effort
 from popek.vmcs.repair import Repair
 from popek.vmcs.repair import repair as smallest_repair
 from popek_proofs import PropositionsError, known_propositions, paper_machine
@@ -193,17 +193,16 @@ def _machine_report(found: Machine[Any]) -> RenderableType:
 def _request(
     name: str | Machine[Any], technique: str | None, settings: Mapping[str, Setting], **options: Any
 ) -> Request:
-    known = registry.machine(name)
-    known.technique(technique)
-    return Request(name, technique, _configuration(known, settings), **options)
+    return Request(_subject(name, technique, settings), **options)
 
 
-def _configuration(known: Machine[Any], settings: Mapping[str, Setting]) -> Configuration:
-    return configure(known, [f"{name}={value}" for name, value in settings.items()])
+def _subject(
+    name: str | Machine[Any], technique: str | None, settings: Mapping[str, Setting]
+) -> Subject[Any]:
+    return Subject.of(name, technique, [f"{name}={value}" for name, value in settings.items()])
 
 
-def _forms(name: str | Machine[Any], instructions: Iterable[str]) -> list[str] | None:
-    known = registry.machine(name)
+def _forms(known: Machine[Any], instructions: Iterable[str]) -> list[str] | None:
     return list(dict.fromkeys(i.form for wanted in instructions for i in known.find(wanted))) or None
 
 
@@ -225,7 +224,7 @@ def classify(
         settings: the configuration; `"?"` leaves a setting open.
     """
     request = _request(name, technique, settings, promises=promises, witnesses=survey.ONE_EACH)
-    found = survey.survey(request, forms=_forms(name, instructions))
+    found = survey.survey(request, forms=_forms(request.subject.machine, instructions))
     return Shown(found, report.survey, lambda: graphs.premise(found))
 
 
@@ -235,11 +234,9 @@ def explain(
 ) -> Shown[Explanation]:
     """Everything about an instruction, with witnesses; its figure is what leaks into what."""
     request = _request(name, technique, settings, promises=True)
-    return Shown(
-        explanation.explain(request, instruction),
-        explanation_report.explanation,
-        lambda: leaks(name, instruction, technique=technique, **settings),
-    )
+    found = explanation.explain(request, instruction)
+    drawn = [form.leaks for form in found.forms if form.leaks is not None]
+    return Shown(found, explanation_report.explanation, lambda: graphs.sensitivity_figure(drawn))
 
 
 @_in_one_line
@@ -248,8 +245,8 @@ def critical_when(
 ) -> Shown[Conditions]:
     """Under which of the settings that are left open (`"?"`) instructions are critical."""
     request = _request(name, technique, settings)
-    found = conditions.critical_when(request, forms=_forms(name, instructions))
-    values = {each: registry.machine(name).setting(each).values for each in found.open}
+    found = conditions.critical_when(request, forms=_forms(request.subject.machine, instructions))
+    values = {each: request.subject.machine.setting(each).values for each in found.open}
     return Shown(found, conditions_report.conditions, lambda: graphs.settings(found, values))
 
 
@@ -258,11 +255,12 @@ def leaks(
     name: str | Machine[Any], *instructions: str, technique: str | None = None, **settings: Setting
 ) -> Figure:
     """Which state component leaks through which instruction into which result."""
-    request = _request(name, technique, settings)
-    known = registry.machine(name)
-    classifier = Classifier(known, known.technique(technique), request.configuration)
-    forms = _forms(name, instructions) or list(known.instructions)
-    return graphs.sensitivity_figure(classifier.classify(known.instructions[form]) for form in forms)
+    subject = _subject(name, technique, settings)
+    known, classifier = subject.machine, Classifier(subject)
+    forms = _forms(known, instructions) or list(known.instructions)
+    return graphs.sensitivity_figure(
+        leaks_of(classifier.classify(known.instructions[form])) for form in forms
+    )
 
 
 @_in_one_line
@@ -271,10 +269,9 @@ def paths(name: str | Machine[Any], instruction: str) -> Figure:
 
     In the machine's usual operating mode.
     """
-    known = registry.machine(name)
-    first = known.find(instruction)[0]
-    run = explore_instruction(known, first, configuration=default_configuration(known))
-    return graphs.path_tree(known, first, run)
+    subject = Subject.of(name)
+    first = subject.machine.find(instruction)[0]
+    return graphs.path_tree(subject.machine, first, subject.explore(first))
 
 
 @_in_one_line
@@ -295,9 +292,7 @@ def prove(name: str | Machine[Any], *, technique: str | None = None, **settings:
     The figure of a group shows how its propositions rest on one another.
     """
     if not isinstance(name, str) or name in registry.makers() or name.endswith(".py"):
-        known = registry.machine(name)
-        chosen = _configuration(known, settings)
-        found: Instantiation[Any] = instantiate(known, known.technique(technique), chosen, effort=Effort())
+        found: Instantiation[Any] = instantiate(_subject(name, technique, settings))
         return Shown(found, proofs_report.instantiation)
     proved = prove_propositions([name], second_solver=_second_solver())
     group = [p for p in known_propositions() if p.id.partition(".")[0] == name.partition(".")[0]]
@@ -334,7 +329,7 @@ def _claims(claim: str, of: Machine[Any] | None) -> list[Claim]:
 def vm_map(**settings: Setting) -> Figure:
     """Where the guest's storage and registers are in the hardware, on Popek and Goldberg's machine."""
     known = _PG74()
-    chosen = _configuration(known, settings)
+    chosen = _subject(known, None, settings).configuration
     return graphs.storage_map(paper_machine.monitor(known, chosen), paper_machine.guest(chosen))
 
 
@@ -348,7 +343,7 @@ def run(*program: str, hybrid: bool = False, user: bool = False, **settings: Set
         user: start in user mode.
     """
     known = _PG74()
-    chosen = _configuration(known, settings)
+    chosen = _subject(known, None, settings).configuration
     spelled = {str(line): line for line in lines(known, range(paper_machine.CELLS))}
     for text in program:
         if text not in spelled:
@@ -361,7 +356,7 @@ def run(*program: str, hybrid: bool = False, user: bool = False, **settings: Set
 def red_pill(*, hybrid: bool = False, longest: int = 2, **settings: Setting) -> Shown[Search[Any]]:
     """The shortest program that tells Popek and Goldberg's machine from a virtual one; its figure runs it."""
     known = _PG74()
-    chosen = _configuration(known, settings)
+    chosen = _subject(known, None, settings).configuration
     found = paper_machine.search(known, chosen, hybrid=hybrid, longest=longest)
     monitor = paper_machine.monitor(known, chosen, hybrid=hybrid)
 

@@ -20,9 +20,10 @@ from cattrs.errors import ClassValidationError
 from cattrs.gen import make_dict_structure_fn
 from cattrs.v import format_exception, transform_error
 
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Row, Survey, survey
 from popek.checks.verdict import Status, Truth, both, either, negate
-from popek.kernel.configuration import Configuration, SettingError, configure
+from popek.kernel.configuration import SettingError, configure
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.machines import MachineFileError
 from popek.machines import machine as find_machine
@@ -423,26 +424,24 @@ def evaluate(
 
         found = survey(request, forms=forms, jobs=jobs, progress=step)
         finished += len(forms)
-        verdicts.append(_verdict(claim, find_machine(claim.machine), found))
+        verdicts.append(_verdict(claim, request.subject.machine, found))
     return verdicts
 
 
 def prepared(claim: Claim, timeout: float) -> tuple[Claim, Request, list[str]]:
     """The survey that decides a claim: of all instructions if it speaks of them, else of those it names."""
-    machine = find_machine(claim.machine)
     settings = [f"{name}={value}" for name, value in claim.configuration.items()]
-    configuration: Configuration = configure(machine, settings)
+    subject = Subject.of(
+        claim.machine, claim.technique, settings, timeout=timeout, time_is_state=claim.time_is_state
+    )
+    machine = subject.machine
     spoken_of = [(row, frozenset(i.form for i in machine.find(row.subject))) for row in claim.rows]
     promises = [forms for row, forms in spoken_of if row.statement.rpartition(" ")[2] in PROMISES]
     request = Request(
-        claim.machine,
-        claim.technique,
-        configuration,
-        timeout,
+        subject,
         components=False,
         promises=frozenset[str]().union(*promises),
         witnesses=tuple(dict.fromkeys(forms for _, forms in spoken_of)),
-        time_is_state=claim.time_is_state,
     )
     if claim.statement in PREMISES:
         return claim, request, list(machine.instructions)

@@ -15,15 +15,15 @@ import attrs
 
 from popek.checks.counterexample import Counterexample
 from popek.checks.promises import Keeper
-from popek.checks.runs import Runs
 from popek.checks.situation import Situation, holds_together, plainest
+from popek.checks.subject import Runs, Subject
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
-from popek.kernel.machine import Machine, UnknownNameError
-from popek.kernel.technique import Hypothesis, Technique
+from popek.kernel.machine import UnknownNameError
+from popek.kernel.technique import Hypothesis
 from popek.kernel.words import Word
-from popek.solving.solver import Answer, Effort
+from popek.solving.solver import Answer
 
 CHANGES = "changes what the VMM owns"
 STORES = "changes the VMM's storage"
@@ -123,13 +123,10 @@ class Safety:
 
 
 def safety(
-    machine: Machine[Any],
-    technique: Technique[Any],
-    configuration: Configuration,
+    subject: Subject[Any],
     *,
     without: Sequence[str] = (),
     forms: Sequence[Instruction] | None = None,
-    effort: Effort | None = None,
     shows: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Safety:
@@ -144,13 +141,13 @@ def safety(
         UnknownNameError: no such hypothesis.
         ReplayError: a defect of popek.
     """
+    machine, technique = subject.machine, subject.technique
     known = {h.name: h for h in technique.hypotheses}
     for name in without:
         if name not in known:
             raise UnknownNameError(f"hypothesis of {technique.name}", name, known)
-    effort = effort or Effort()
     wanted = list(machine.instructions.values()) if forms is None else list(forms)
-    explored = Runs(machine, configuration, effort)
+    explored = Runs(subject)
     searches = [tuple(without)] if without else [(), *((name,) for name in known)]
     total = len(wanted) * (len(searches) + (1 if shows and not without else 0))
     done = 0
@@ -163,12 +160,12 @@ def safety(
 
     found = []
     for number, names in enumerate(searches):
-        found.append(_search(explored, technique, configuration, wanted, [known[n] for n in names], step))
+        found.append(_search(explored, wanted, [known[n] for n in names], step))
         done = (number + 1) * len(wanted)
     seen: list[str] = []
     unsure: list[str] = []
     if shows and not without:
-        keeper = Keeper(machine, technique, configuration, effort=effort)
+        keeper = Keeper(subject)
         for instruction in wanted:
             run = explored.of(instruction)
             status = Status.UNKNOWN if run is None else keeper.secrecy(instruction, run).status
@@ -179,7 +176,7 @@ def safety(
     return Safety(
         machine.name,
         technique.name,
-        configuration,
+        subject.configuration,
         technique.hypotheses,
         held,
         tuple(found),
@@ -190,8 +187,6 @@ def safety(
 
 def _search(
     explored: Runs[Any],
-    technique: Technique[Any],
-    configuration: Configuration,
     forms: Sequence[Instruction],
     dropped: Sequence[Hypothesis],
     step: Callable[[], None],
@@ -199,19 +194,22 @@ def _search(
     """The first way out without some hypotheses."""
     names = frozenset(h.name for h in dropped)
     left_open = {h.setting for h in dropped if h.setting}
-    left = Configuration({k: v for k, v in configuration.settings.items() if k not in left_open})
+    settings = explored.subject.configuration.settings
+    left = Configuration({k: v for k, v in settings.items() if k not in left_open})
+    technique = explored.subject.technique
     if technique.without is not None and names:
         technique = technique.without(names)
+    subject = attrs.evolve(explored.subject, technique=technique, configuration=left)
     examples = {form: place for place, form in enumerate(form for h in dropped for form in h.examples)}
     undecided: list[str] = []
     dropped_names = tuple(h.name for h in dropped)
     ordered = sorted(forms, key=lambda i: examples.get(i.form, len(examples)))
     # A way out is looked for beside a plain VMM first, which is quicker, and decides if there is one.
-    near = plainest(explored.machine, technique, left, forms[0], explored.effort) if dropped else None
+    near = plainest(subject, forms[0]) if dropped else None
     for instruction in ordered[: len(examples)] if near is not None else ():
         run = explored.of(instruction)
         if run is not None:
-            s = Situation(explored.machine, technique, left, instruction, explored.effort, run=run, near=near)
+            s = Situation(subject, instruction, run=run, near=near)
             escape, _ = _escape(s)
             if escape is not None:
                 return Dropped(dropped_names, escape, ())
@@ -221,7 +219,7 @@ def _search(
         if run is None:
             undecided.append(instruction.form)
             continue
-        s = Situation(explored.machine, technique, left, instruction, explored.effort, run=run)
+        s = Situation(subject, instruction, run=run)
         escape, decided = _escape(s)
         if escape is not None:
             return Dropped(dropped_names, escape, ())

@@ -17,17 +17,17 @@ from typing import Any, Final
 
 import attrs
 
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.premise import Premise
 from popek.checks.premises import Premises
 from popek.checks.presence import present
-from popek.checks.promises import Keeper, Promises
-from popek.checks.runs import explore_instruction
+from popek.checks.promise import Promises
+from popek.checks.promises import Keeper
 from popek.checks.survey import Request
-from popek.checks.verdict import CONFIRMATION, Question, Truth
+from popek.checks.verdict import CONFIRMATION, Evidence, Question, Truth
 from popek.checks.workers import process_context
 from popek.kernel.exploration import PathBudgetError
-from popek.machines import machine as find_machine
 from popek.solving import second_solver
 from popek.solving.certificate import CONFLICTS, NotCertifiedError, RefutedError, certify
 from popek.solving.solver import Answer, Effort, solver_version
@@ -212,10 +212,9 @@ def _pieces(target: Target) -> Iterator[str]:
     if target.request is None:
         yield from (one.id for one in target.propositions)
         return
-    known = find_machine(target.request.machine)
-    present(known, known.technique(target.request.technique), target.request.configuration)
+    present(target.request.subject)
     yield from target.forms
-    if PREMISES in target.parts and set(target.forms) == set(known.instructions):
+    if PREMISES in target.parts and set(target.forms) == set(target.request.subject.machine.instructions):
         yield ""
 
 
@@ -223,7 +222,7 @@ _Result = tuple[list[Checked], list[str]]
 
 
 def _worked(pieces: Sequence[tuple[Target, str]], how: How, jobs: int) -> Iterator[_Result]:
-    names = all(t.request is None or isinstance(t.request.machine, str) for t, _ in pieces)
+    names = all(t.request is None or t.request.subject.found_as is not None for t, _ in pieces)
     if jobs == 1 or len(pieces) < 8 or not names:
         worker = _Worker(how)
         yield from (worker.piece(*piece) for piece in pieces)
@@ -268,8 +267,8 @@ class _Worker:
         if target.name not in self._machines:
             self._machines = {target.name: _Machine(target)}
         machine = self._machines[target.name]
-        for what, question in machine.of(piece) if piece else machine.once():
-            yield _Asked(f"{target.name}/{piece or '*'}/{what}", question.smtlib, solver_version(), question)
+        for what, question, by in machine.of(piece) if piece else machine.once():
+            yield _Asked(f"{target.name}/{piece or '*'}/{what}", question.smtlib, by, question)
 
     def check(self, asked: _Asked) -> Checked:
         """One question, or what an earlier run kept of it."""
@@ -325,37 +324,27 @@ def others(text: str, answered: str) -> Iterator[tuple[str, Answer]]:
         yield second_solver.second_solver_version(), second_solver.second_answer(text)
 
 
+_Named = tuple[str, Question, str]
+"""What is asked for, the question, and who answered it."""
+
+
 class _Machine:
     """The questions behind the verdicts about one machine."""
 
     def __init__(self, target: Target) -> None:
         assert target.request is not None
-        request = self._request = target.request
-        self._target, self._machine = target, find_machine(request.machine)
-        self._effort = Effort(timeout=request.timeout)
-        technique = self._machine.technique(request.technique)
-        about = (self._machine, technique, request.configuration)
-        timed = request.time_is_state
-        self._classifier: Classifier[Any] = Classifier(
-            *about, effort=self._effort, time_is_state=timed, components=False
-        )
-        self._keeper: Keeper[Any] = Keeper(*about, effort=self._effort, time_is_state=timed)
-        self._premises: Premises[Any] = Premises(*about, self._effort, time_is_state=timed)
+        self._target, self._subject = target, target.request.subject
+        self._classifier = Classifier(self._subject, components=False)
+        self._keeper, self._premises = Keeper(self._subject), Premises(self._subject)
 
-    def of(self, form: str) -> Iterator[tuple[str, Question]]:
+    def of(self, form: str) -> Iterator[_Named]:
         """About one form.
 
         Raises:
             PathBudgetError: it has too many paths.
         """
-        instruction = self._machine.instructions[form]
-        run = explore_instruction(
-            self._machine,
-            instruction,
-            self._effort,
-            configuration=self._request.configuration,
-            prefer=self._classifier.likely,
-        )
+        instruction = self._subject.machine.instructions[form]
+        run = self._subject.explore(instruction, prefer=self._classifier.likely)
         parts, promised = self._target.parts, self._target.promised
         if CLASSES in parts:
             yield from _of_classes(self._classifier.classify(instruction, run))
@@ -364,39 +353,42 @@ class _Machine:
         if PREMISES in parts:
             yield from _of_premises(self._premises.of(instruction, run))
 
-    def once(self) -> Iterator[tuple[str, Question]]:
+    def once(self) -> Iterator[_Named]:
         """About no form; every form is looked at, as what none changes is known."""
-        for instruction in self._machine.instructions.values():
-            run = explore_instruction(
-                self._machine, instruction, self._effort, configuration=self._request.configuration
-            )
-            self._premises._note(instruction, run)
+        for instruction in self._subject.machine.instructions.values():
+            self._premises._note(instruction, self._subject.explore(instruction))
         yield from _of_premises(self._premises.once())
 
 
-def _of_classes(found: Classification[Any]) -> Iterator[tuple[str, Question]]:
+def _by(evidence: Evidence) -> str:
+    """Who gave the answer, and how."""
+    (by,) = evidence.answers
+    return by
+
+
+def _of_classes(found: Classification[Any]) -> Iterator[_Named]:
     for name, finding in found.findings.items():
         if finding.truth is Truth.NO:
             assert finding.evidence is not None
-            yield f"not {name}", finding.evidence.question
+            yield f"not {name}", finding.evidence.question, _by(finding.evidence)
             if finding.gap is not None:
-                yield f"not {name}, modelled", finding.gap
+                yield f"not {name}, modelled", finding.gap, solver_version()
     if found.completes is not None:
-        yield "privileged", found.completes
+        yield "privileged", found.completes, f"{solver_version()}, case by case"
 
 
-def _of_promises(found: Promises[Any]) -> Iterator[tuple[str, Question]]:
+def _of_promises(found: Promises[Any]) -> Iterator[_Named]:
     for name, promise in (("faithful", found.fidelity), ("safe", found.safety)):
         if promise.kept is Truth.YES:
-            yield name, promise.evidence.question
+            yield name, promise.evidence.question, _by(promise.evidence)
             if promise.gap is not None:
-                yield f"{name}, modelled", promise.gap
+                yield f"{name}, modelled", promise.gap, f"{solver_version()}, case by case"
 
 
-def _of_premises(found: Iterable[Premise[Any]]) -> Iterator[tuple[str, Question]]:
+def _of_premises(found: Iterable[Premise[Any]]) -> Iterator[_Named]:
     for premise in found:
         if premise.truth is Truth.YES and premise.evidence is not None:
-            yield premise.name, premise.evidence.question
+            yield premise.name, premise.evidence.question, _by(premise.evidence)
 
 
 __all__ = [

@@ -14,6 +14,7 @@ from popek.architectures.ia32 import descriptors
 from popek.architectures.ia32.instructions import flags, interrupts
 from popek.architectures.ia32.state import VIRTUAL_8086_RIGHTS, Ia32, real_base
 from popek.checks.runs import explore_instruction, operating_mode
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Surveyor
 from popek.kernel import terms
 from popek.kernel.configuration import Configuration, configure
@@ -347,8 +348,8 @@ def test_a_fixed_mode_is_known_before_an_instruction_is_explored() -> None:
 
 def test_the_mode_can_be_asked_about() -> None:
     def row(form: str, *settings: str) -> Any:
-        request = Request("ia32", "ring-deprivileging-0/3/3", configure(MACHINE, settings), components=False)
-        return Surveyor(request, MACHINE).row(form)
+        request = Request(Subject.of("ia32", "ring-deprivileging-0/3/3", settings), components=False)
+        return Surveyor(request).row(form)
 
     assert row("SMSW r32").classes["critical"].value == "yes"
     # With IOPL 0 and without VME a virtual-8086 monitor sees every POPF; SMSW shows it the real CR0 all the same.

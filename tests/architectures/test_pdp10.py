@@ -13,10 +13,11 @@ from popek.architectures.pdp10 import MACHINES
 from popek.architectures.pdp10.encoding import encode, io_code, ks10_code
 from popek.architectures.pdp10.ka10_state import Ka10
 from popek.architectures.pdp10.ks10_state import Ks10
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.promises import Keeper
+from popek.checks.subject import Subject
 from popek.checks.verdict import Status, Truth
-from popek.kernel.configuration import configure, default_configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -31,7 +32,7 @@ CALLS = {"JSR", "JSP", "PUSHJ"}
 
 
 def classified(machine: Machine[Any], *settings: str, only: str = "") -> Classes:
-    classifier = Classifier(machine, machine.technique("ring-deprivileging"), configure(machine, settings))
+    classifier = Classifier(Subject.of(machine, "ring-deprivileging", settings))
     return {
         form: classifier.classify(instruction)
         for form, instruction in machine.instructions.items()
@@ -93,7 +94,7 @@ def test_user_in_out_lifts_the_traps_of_the_ka10() -> None:
 
 
 def test_with_user_in_out_open_the_calls_show_it_to_users() -> None:
-    classifier = Classifier(KA10, KA10.technique(), configure(KA10, ["USERIO=?"]))
+    classifier = Classifier(Subject.of(KA10, None, ["USERIO=?"]))
     found = classifier.classify(KA10.instructions["JSP AC, E"])
     assert found.truth("user_resource_sensitive") is Truth.YES
     assert "flags.user_io" in found.components
@@ -109,7 +110,7 @@ def test_a_jrst_1_that_traps_leaves_the_list() -> None:
         jrst.semantics(cpu, e, function=function)
 
     mended.instructions["JRST 1, E"] = attrs.evolve(jrst, semantics=trapping)
-    classifier = Classifier(mended, mended.technique(), default_configuration(mended))
+    classifier = Classifier(Subject.of(mended))
     found = classifier.classify(mended.instructions["JRST 1, E"])
     assert (found.privileged, found.critical) == (Truth.YES, Truth.NO)
 
@@ -158,7 +159,7 @@ def test_what_is_critical_is_what_the_map_gets_wrong(
     machine: Machine[Any], request: pytest.FixtureRequest
 ) -> None:
     classes: Classes = request.getfixturevalue("ka10" if machine is KA10 else "ks10")
-    keeper = Keeper(machine, machine.technique(), default_configuration(machine))
+    keeper = Keeper(Subject.of(machine))
     faithful = {"MOVEM AC, E", "JRST E", "JRST 4, E", "JRST 10, E", "XCT E", "AOJN AC, E"}
     for form, found in classes.items():
         if found.critical is Truth.YES or form in faithful:

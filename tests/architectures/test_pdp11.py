@@ -11,10 +11,11 @@ import pytest
 from popek.architectures.pdp11 import MACHINES
 from popek.architectures.pdp11.encoding import encode
 from popek.architectures.pdp11.state import REGISTERS, Pdp11
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.promises import Keeper
+from popek.checks.subject import Subject
 from popek.checks.verdict import Status, Truth
-from popek.kernel.configuration import configure, default_configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -29,7 +30,7 @@ WHOLE_PAGE = 0o77406
 
 @pytest.fixture(scope="module")
 def classes() -> dict[str, Classification[Pdp11]]:
-    classifier = Classifier(MACHINE, TECHNIQUE, default_configuration(MACHINE))
+    classifier = Classifier(Subject.of(MACHINE, TECHNIQUE))
     return {form: classifier.classify(instruction) for form, instruction in MACHINE.instructions.items()}
 
 
@@ -111,14 +112,12 @@ def test_a_trap_added_takes_an_instruction_off_the_list() -> None:
         reset.semantics(cpu)
 
     mended.instructions["RESET"] = attrs.evolve(reset, semantics=trapping)
-    found = Classifier(mended, TECHNIQUE, default_configuration(mended)).classify(
-        mended.instructions["RESET"]
-    )
+    found = Classifier(Subject.of(mended, TECHNIQUE)).classify(mended.instructions["RESET"])
     assert (found.privileged, found.critical) == (Truth.YES, Truth.NO)
 
 
 def test_what_is_critical_is_what_the_map_gets_wrong(classes: Mapping[str, Classification[Pdp11]]) -> None:
-    keeper = Keeper(MACHINE, TECHNIQUE, default_configuration(MACHINE))
+    keeper = Keeper(Subject.of(MACHINE, TECHNIQUE))
     faithful = {"MOV R, (R)", "HALT", "EMT t", "JSR R, (R)", "SOB R, o", "MFPI R"}
     for form, found in classes.items():
         if found.critical is Truth.YES or form in faithful:
@@ -281,6 +280,6 @@ def seen(state: Pdp11, guest: Pdp11, private: Pdp11) -> dict[str, int]:
 
 def test_relocation_may_be_off() -> None:
     machine: Machine[Pdp11] = MACHINE
-    off = Classifier(machine, TECHNIQUE, configure(machine, ["mme=off"]))
+    off = Classifier(Subject.of(machine, TECHNIQUE, ["mme=off"]))
     assert off.classify(machine.instructions["MOV (R), R"]).innocuous is Truth.YES
     assert off.classify(machine.instructions["RESET"]).critical is Truth.YES

@@ -11,6 +11,8 @@ from typing import Any
 import attrs
 import pytest
 
+from popek.checks.subject import Subject
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 import random
@@ -22,9 +24,9 @@ from popek.architectures.s360 import interruptions as program
 from popek.architectures.s360.encoding import encode
 from popek.architectures.s360.state import ADDRESS, BLOCK, ENTRY, GRANTED, OFFSET, Cpu
 from popek.architectures.s360.tables import walk
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import configure
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -49,9 +51,7 @@ def classes(
     time_is_state: bool = False,
     only: set[str] | None = None,
 ) -> list[Classification[Any]]:
-    classifier = Classifier(
-        machine, machine.technique(), configure(machine, settings), time_is_state=time_is_state
-    )
+    classifier = Classifier(Subject.of(machine, None, settings, time_is_state=time_is_state))
     return [
         classifier.classify(i) for i in machine.instructions.values() if only is None or i.mnemonic in only
     ]

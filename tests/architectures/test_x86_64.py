@@ -10,6 +10,7 @@ import pytest
 from popek.architectures.x86_64.deprivileging import IDT_AT, RESERVED, TSS_AT
 from popek.architectures.x86_64.state import X64
 from popek.checks.classify import Classifier
+from popek.checks.subject import Subject
 from popek.emulators.x86_64.expectation import initial_state
 from popek.emulators.x86_64.step import (
     CODE_SELECTORS,
@@ -22,7 +23,6 @@ from popek.emulators.x86_64.step import (
     segment_descriptor,
     system_descriptor,
 )
-from popek.kernel.configuration import configure, default_configuration
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import Word
 from popek.machines import machine
@@ -457,8 +457,8 @@ def test_the_vmm_keeps_what_resources_there_are_but_the_segment_registers() -> N
 
 def test_a_mode_that_the_invariant_fixes_is_no_component() -> None:
     """RFLAGS.VM is 0 in IA-32e mode: PUSH CS shows the level and nothing of it."""
-    classifier = Classifier(MACHINE, MACHINE.technique(None), default_configuration(MACHINE))
-    compatibility = Classifier(MACHINE, MACHINE.technique(None), configure(MACHINE, ["MODE=0"]))
+    classifier = Classifier(Subject.of(MACHINE))
+    compatibility = Classifier(Subject.of(MACHINE, None, ["MODE=0"]))
     found = compatibility.classify(MACHINE.instructions["PUSH CS"]).components
     assert "cs.selector.rpl" in found
     assert "rflags.vm" not in found

@@ -7,8 +7,11 @@ from typing import Any
 
 import attrs
 
-from popek.checks.classify import Classification, Classifier
-from popek.checks.promises import Keeper, Promises
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
+from popek.checks.promise import Promises
+from popek.checks.promises import Keeper
+from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine
@@ -29,7 +32,7 @@ def classified(
 ) -> Classification[Any]:
     """The classes of one form."""
     configuration = configure(machine, settings)
-    classifier = Classifier(machine, machine.technique(technique), configuration, components=components)
+    classifier = Classifier(Subject.of(machine, technique, configuration), components=components)
     return classifier.classify(machine.instructions[form])
 
 
@@ -42,7 +45,7 @@ def critical(
 
 def promised(machine: Machine[Any], form: str, *settings: str, technique: str | None = None) -> Promises[Any]:
     """Whether the promises are kept for one form."""
-    keeper = Keeper(machine, machine.technique(technique), configure(machine, settings))
+    keeper = Keeper(Subject.of(machine, technique, settings))
     return keeper.keeps(machine.instructions[form])
 
 

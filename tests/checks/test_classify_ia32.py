@@ -15,7 +15,7 @@ from machine_shop import NO, YES, assert_reruns, classified, critical
 
 from popek.architectures.ia32 import MACHINES
 from popek.checks import classify as classify_module
-from popek.checks.classify import Classification
+from popek.checks.classification import Classification
 from popek.kernel.machine import Machine
 
 RING_1, RING_3 = "ring-deprivileging-0/1/3", "ring-deprivileging-0/3/3"

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machine_shop import NO, YES
 
-from popek.checks import survey as survey_module
+from popek.checks import subject
 from popek.checks.conditions import Conditions, critical_when, joined
 from popek.checks.explanation import explain
 from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Row, Survey, survey
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import configure
@@ -23,7 +24,7 @@ from popek.machines import machine
 
 
 def when(name: str, form: str, *names: str) -> Conditions:
-    request = Request(name, configuration=configure(machine(name), ()))
+    request = Request(Subject.of(name, None, ()))
     return critical_when(request, names, forms=[form])
 
 
@@ -76,7 +77,7 @@ def test_everything_joins_to_one_box_without_conditions() -> None:
 
 
 def test_a_premise_with_an_unknown_and_no_counterexample_is_unknown() -> None:
-    found = survey(Request("pg74", configuration=configure(machine("pg74"), ["GMODE=0"])), jobs=1)
+    found = survey(Request(Subject.of("pg74", None, ["GMODE=0"])), jobs=1)
     assert found.theorem1 is Status.REFUTED
     classes = {**found.rows[0].classes, "critical": Truth.UNKNOWN}
     doubtful = Row("X", "X", "", classes)
@@ -86,15 +87,15 @@ def test_a_premise_with_an_unknown_and_no_counterexample_is_unknown() -> None:
 
 
 def test_several_processes_find_what_one_finds() -> None:
-    request = Request("pdp11-45", configuration=configure(machine("pdp11-45"), ()), components=False)
+    request = Request(Subject.of("pdp11-45", None, configure(machine("pdp11-45"), ())), components=False)
     forms = list(machine("pdp11-45").instructions)[:26]
     alone, together = survey(request, forms=forms, jobs=1), survey(request, forms=forms, jobs=2)
     assert [(r.form, r.classes) for r in alone.rows] == [(r.form, r.classes) for r in together.rows]
 
 
 def test_too_many_paths_make_a_form_unknown_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(survey_module, "explore_instruction", partial(explore_instruction, budget=1))
-    found = survey(Request("pg74", configuration=configure(machine("pg74"), ())), forms=["ADD a, b"], jobs=1)
+    monkeypatch.setattr(subject, "explore_instruction", partial(explore_instruction, budget=1))
+    found = survey(Request(Subject.of("pg74", None, ())), forms=["ADD a, b"], jobs=1)
     (row,) = found.rows
     assert row.unknown
     assert "budget of 1 paths" in row.remark
@@ -102,9 +103,9 @@ def test_too_many_paths_make_a_form_unknown_and_say_why(monkeypatch: pytest.Monk
 
 
 def test_where_theorem_and_promise_part_the_explanation_says_why() -> None:
-    request = Request("ia32", configuration=configure(machine("ia32"), ()), promises=True)
+    request = Request(Subject.of("ia32", None, ()), promises=True)
     (form,) = explain(request, "SMSW r32").forms
     assert form.row.classes["critical"] is YES
     assert (form.row.faithful is NO) is (form.disagreement == "")
-    (strapped,) = explain(Request("pg74", configuration=configure(machine("pg74"), ())), "GMODE").forms
+    (strapped,) = explain(Request(Subject.of("pg74", None, ())), "GMODE").forms
     assert strapped.disagreement == ""

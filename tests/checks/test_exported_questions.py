@@ -8,8 +8,8 @@ import pytest
 
 from popek.checks.classify import Classifier
 from popek.checks.promises import Keeper
+from popek.checks.subject import Subject
 from popek.checks.verdict import Evidence, Question
-from popek.kernel.configuration import default_configuration
 from popek.kernel.words import Word, symbol
 from popek.machines import machine
 from popek.solving.second_solver import second_answer
@@ -21,8 +21,8 @@ FORMS = {"pg74": ("ADD a, b", "SREL a", "GMODE a", "LRA a, b"), "pdp11-45": ("MO
 
 def _evidence(name: str) -> Iterator[Evidence]:
     found = machine(name)
-    about = found.technique(None), default_configuration(found)
-    classifier, keeper = Classifier(found, *about, components=False), Keeper(found, *about)
+    subject = Subject.of(found)
+    classifier, keeper = Classifier(subject, components=False), Keeper(subject)
     for form in FORMS[name]:
         (instruction,) = found.find(form)
         kept = keeper.keeps(instruction)

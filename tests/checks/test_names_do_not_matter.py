@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Surveyor
-from popek.kernel.configuration import default_configuration
 from popek.kernel.machine import Machine
 from popek.machines import machine as find_machine
 from popek.machines import makers
@@ -58,8 +58,8 @@ def called(name: str, names: dict[str, str]) -> str:
 
 
 def rows(machine: Machine[Any], technique: str, forms: Iterable[str]) -> list[Any]:
-    request = Request(machine, technique, default_configuration(machine), promises=True)
-    surveyor = Surveyor(request, machine)
+    request = Request(Subject.of(machine, technique), promises=True)
+    surveyor = Surveyor(request)
     return [surveyor.row(form).to_json() for form in forms]
 
 
@@ -77,7 +77,7 @@ def test_problems(name: str) -> None:
 
     def found(asked: Machine[Any]) -> list[Any]:
         instructions = tuple(asked.instructions[form] for form in forms)
-        asking = Asking(asked, asked.technique(), default_configuration(asked), instructions)
+        asking = Asking(Subject.of(asked), instructions)
         answers = [answer for one in ask(find([]), asking) for answer in one.answers]
         return [(answer.question, answer.present, answer.forms, answer.witness is None) for answer in answers]
 
@@ -95,8 +95,6 @@ def test_safety(name: str) -> None:
         instructions = [asked.instructions[form] for form in forms]
         technique = asked.technique()
         dropped = [technique.hypotheses[0].name]
-        return safety(
-            asked, technique, default_configuration(asked), without=dropped, forms=instructions
-        ).to_json()
+        return safety(Subject.of(asked), without=dropped, forms=instructions).to_json()
 
     assert mapped(found(machine), names) == found(other)

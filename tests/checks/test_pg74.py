@@ -9,24 +9,24 @@ from machine_shop import NO, YES, assert_reruns, classified, promised
 
 from popek.architectures.pg74.machine import build
 from popek.architectures.pg74.state import STRAPPED, Pg74
-from popek.checks.classify import Classification
+from popek.checks.classification import Classification
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Survey, Surveyor, survey
 from popek.checks.verdict import Status
-from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine
 from popek.kernel.words import Word
 
 
 def surveyed(*settings: str) -> Survey:
     """The whole machine under some settings."""
-    return survey(Request("pg74", None, configure(build(), settings), promises=True), jobs=1)
+    return survey(Request(Subject.of("pg74", None, settings), promises=True), jobs=1)
 
 
 def premise(machine: Machine[Any]) -> Status:
     """The premise of Theorem 1 on a machine that is not in the registry."""
-    surveyor = Surveyor(Request("pg74", configuration=configure(machine, ())), machine)
+    surveyor = Surveyor(Request(Subject.of(machine)))
     rows = tuple(surveyor.row(form) for form in machine.instructions)
-    return Survey("pg74", "", surveyor.request.configuration, rows).theorem1
+    return Survey("pg74", "", surveyor.subject.configuration, rows).theorem1
 
 
 def test_with_every_strap_both_premises_hold_and_every_promise_is_kept() -> None:

@@ -11,7 +11,7 @@ from machine_shop import YES, classified, promised, replaced
 from popek.architectures.ia32 import MACHINES as IA32
 from popek.architectures.pg74.machine import build
 from popek.architectures.pg74.state import Pg74
-from popek.checks.classify import Classification
+from popek.checks.classification import Classification
 from popek.checks.counterexample import Counterexample, ReplayError, differences
 from popek.checks.verdict import Question, Status
 from popek.kernel.outcome import Next

@@ -12,7 +12,8 @@ from typing import Any
 import attrs
 import pytest
 
-from popek.checks.promises import Keeper, Promises
+from popek.checks.promise import Promises
+from popek.checks.promises import Keeper
 from popek.checks.verdict import Status
 from popek.kernel.instruction import Instruction
 from popek_proofs.claims import (

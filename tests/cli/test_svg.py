@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from commands import popek
+from popek.checks import subject
+from popek.cli import app
 from popek.report.svg import Figure, stacked
+from popek.solving.solver import Solver
 
 SVG = "{http://www.w3.org/2000/svg}"
 DUMP = Path(__file__).parents[1] / "vtx" / "dumps" / "16-drakvuf-388-cr3-bit63.txt"
@@ -128,3 +132,38 @@ def test_a_figure_in_an_image_is_readable_on_light_and_dark(tmp_path: Path) -> N
     assert ".popek{color:inherit" in style
     assert re.search(r"<style>svg\.popek\{color:#[0-9a-f]{6};background:#[0-9a-f]{6}\}", style)
     assert re.search(r"prefers-color-scheme:dark\)\{svg\.popek\{color:#[0-9a-f]{6};background:#", style)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "explored", "also"),
+    [
+        # GMODE is critical, and the table shows its witness; those of LPSW, SREL, DROP are for the figure.
+        (["classify", "pg74", "--set", "GMODE=0", "--jobs", "1"], 11, 20),
+        (["classify", "pg74", "GMODE", "--set", "GMODE=0"], 1, 0),
+        (["explain", "pg74", "GMODE"], 1, 0),
+        (["explain", "pg74", "GMODE", "--figure", "paths"], 1, 0),
+    ],
+)
+def test_a_figure_takes_what_was_found(
+    arguments: list[str], explored: int, also: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is explored or asked again for a figure; `also` is for witnesses that it alone shows."""
+    counts: list[dict[str, int]] = []
+
+    def count(kind: Any, name: str) -> None:
+        real = getattr(kind, name)
+
+        def counted(*given: Any, **named: Any) -> Any:
+            counts[-1][name] = counts[-1].get(name, 0) + 1
+            return real(*given, **named)
+
+        monkeypatch.setattr(kind, name, counted)
+
+    count(subject, "explore_instruction")
+    count(Solver, "check")
+    for drawing in ([], ["--svg", str(tmp_path / "a.svg")]):
+        counts.append({})
+        app([*arguments, *drawing], result_action="return_value")
+    plain, drawn = counts
+    assert plain["explore_instruction"] == drawn["explore_instruction"] == explored
+    assert 0 < plain["check"] <= drawn["check"] <= plain["check"] + also

@@ -9,6 +9,7 @@ Blocks may be preceded by a comment that a reader does not see:
 
     <!-- file: toy.py -->             the block is a file in the page's folder, not something to run
     <!-- run instead: popek … -->     run this for the first command, which takes too long
+    <!-- from: model/popek/… -->      the block stands in this file, but for its indentation
     <!-- run by .ci/run -->           continuous integration runs these commands, word for word
 
 `console` blocks hold commands after `$ ` and what they print; a comment `# exit code 1` after a command says how it
@@ -174,6 +175,8 @@ class Page:
             tomllib.loads(block.text)
         if block.language == "json" and ELISION not in block.text:
             json.loads(block.text)
+        if kind == "from" and _flat(block.text) not in _flat((ROOT / argument).read_text(encoding="utf-8")):
+            raise SnippetError(f"this is not what stands in {argument}")
         if kind == "file":
             target = self.folder / argument
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -237,6 +240,11 @@ class Page:
             timeout=SECONDS,
             check=False,
         )
+
+
+def _flat(text: str) -> str:
+    """The text without indentation."""
+    return "\n".join(line.strip() for line in text.splitlines())
 
 
 def main() -> None:

@@ -51,6 +51,11 @@ def test_no_snippet_escapes(page: Path) -> None:
     for block in found:
         known = block.language in RUN | SHOWN or DIRECTIVES.fullmatch(block.language.split(" ")[0])
         assert known, f"line {block.line}: ```{block.language}"
+    for block in found:
+        code = block.language in SHOWN and re.search(
+            r"^ *(@\w|def |import |from \w+ import )", block.body, re.M
+        )
+        assert not code or block.comment.startswith("from: "), f"line {block.line}: code that nothing runs"
     prose = text
     for block in found:
         prose = prose.replace(block.body, "")

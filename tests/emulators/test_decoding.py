@@ -25,6 +25,7 @@ from popek.architectures.x86_64.decoding import decode as decode_x86_64
 from popek.architectures.x86_64.state import X64
 from popek.cli import explain
 from popek.cli.errors import UserError
+from popek.emulators.bochs.simulator import BochsError
 from popek.emulators.ia32 import assembly as ia32_assembly
 from popek.emulators.x86_64 import assembly as x64_assembly
 from popek.emulators.x86_64.compare import exists_in_compatibility_mode
@@ -42,6 +43,12 @@ NOT_IN_LONG_MODE = {"LDS r32, m16:32", "LES r32, m16:32", "BOUND r32, m64"}
 WRITTEN_AS = {"SLDT r64": "SLDT r32", "MOV r64, Sreg": "MOV r32, Sreg"}
 # Forms whose two operands may be exchanged, so that the encoding does not tell which is first.
 SYMMETRIC = {"XCHG r32, r32", "XCHG r64, r64"}
+WHERE = """
+A new form is also named where its text does not say all.  In popek/architectures/x86/decoding.py: _NAMES if Capstone
+spells the mnemonic otherwise; _IMPLIED and _ADDRESSED if it refers to memory without an operand, _SOURCES if a prefix
+changes the segment; _STACK if its size is not in the text; _WITH_F3 and _NO_66 if a prefix is part of the opcode or
+makes it undefined; _LOW_WORD if a wider register is encoded.  In popek/emulators/ia32/assembly.py and
+popek/emulators/x86_64/assembly.py: _RENAMED, _BYTES or _SIZED if nasm spells it otherwise or not at all."""
 
 
 @attrs.frozen
@@ -132,7 +139,10 @@ def complaint(one: Assembled) -> str:
 
 
 def complaints(name: str, bits: int) -> list[str]:
-    return [text for one in assembled(name, bits) if (text := complaint(one))]
+    try:
+        return [text + WHERE for one in assembled(name, bits) if (text := complaint(one))]
+    except BochsError as error:
+        return [f"{error}{WHERE}"]
 
 
 @pytest.mark.emulator
@@ -377,3 +387,39 @@ def test_bytes_and_an_instruction_exclude_each_other() -> None:
         explain("ia32", "SMSW", code="90")
     with pytest.raises(UserError, match="--bits 16: expected only with --bytes"):
         explain("ia32", "SMSW", bits=16)
+
+
+def test_the_decoder_names_nothing_that_no_table_has() -> None:
+    """A list that still names a form that was renamed would quietly stop to count."""
+    words = {
+        word
+        for name in ("ia32", "x86-64")
+        for form in machine(name).instructions
+        for word in form.replace(",", " ").split()
+    }
+    named = {*decoding._NAMES.values(), *decoding._CONVERSIONS.values(), *decoding._STACK, *decoding._NO_66}
+    named |= {mnemonic for mnemonic, _ in decoding._LOW_WORD}
+    assert {name for name in named if name not in words} == set()
+    assert [start for start in decoding._WITH_F3 if not any(word.startswith(start) for word in words)] == []
+    for pattern in (decoding._SOURCES, decoding._ADDRESSED, decoding._IMPLIED):
+        for one in alternatives(pattern.pattern):
+            assert any(re.fullmatch(one, word) for word in words), one
+
+
+def alternatives(pattern: str) -> list[str]:
+    """Each mnemonic that a pattern names: `(A|B)[CD]|E` is A[CD], B[CD] and E."""
+    found = []
+    for branch in re.findall(r"(?:\([^)]*\)[^|]*|[^|]+)", pattern):
+        inner = re.fullmatch(r"\(([^)]*)\)(.*)", branch)
+        found += [one + inner[2] for one in inner[1].split("|")] if inner else [branch]
+    return found
+
+
+@pytest.mark.emulator
+def test_a_form_that_nobody_told_the_decoder_of_is_told_where_to_name_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(decoding._NAMES, "wait")
+    (first, *_) = complaints("ia32", 32)
+    assert first.startswith("FWAIT: ")
+    assert "decoding.py: _NAMES if Capstone" in first

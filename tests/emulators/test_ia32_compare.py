@@ -26,7 +26,7 @@ from popek.architectures.x86 import descriptors
 from popek.architectures.x86.exceptions import GP, NP
 from popek.architectures.x86.flags import IF
 from popek.emulators.ia32.assembly import assemble_all, assembly_text
-from popek.emulators.ia32.cases import Case, Mode, random_case
+from popek.emulators.ia32.cases import Ia32Case, Mode, random_case
 from popek.emulators.ia32.compare import BOCHS, DifftestReport, compare, difftest
 from popek.emulators.ia32.deviations import deviations, recognised
 from popek.emulators.ia32.step import CODE_SELECTORS, FREE_SELECTOR, GDT_BASE, STACK_TOPS, segment_descriptor
@@ -91,7 +91,7 @@ def test_the_report_is_plain_data(report: DifftestReport) -> None:
 
 
 def test_one_seed_draws_one_set_of_cases_in_each_mode() -> None:
-    def drawn(seed: int) -> list[Case]:
+    def drawn(seed: int) -> list[Ia32Case]:
         return [
             random_case(instruction, level, random.Random(f"{seed}:{instruction.form}"), mode)
             for instruction in MACHINE.instructions.values()
@@ -133,7 +133,7 @@ def test_forms_assemble_to_the_encodings_of_the_manual() -> None:
 
 
 def test_what_the_model_leaves_out_is_not_compared_in_silence() -> None:
-    nested = Case("IRETD", {}, 0, {"eflags": 0x4002})
+    nested = Ia32Case("IRETD", {}, 0, {"eflags": 0x4002})
     with pytest.raises(OutsideError, match="task switch"):
         compare([nested])
 
@@ -151,25 +151,25 @@ VIRTUAL_8086 = {"eflags": 2 | 1 << 17, "cs": 0x2000, "ds": 0x3000, "ss": 0x2000}
 @pytest.mark.parametrize(
     ("case", "ends", "explained"),
     [
-        (Case("PUSH r32", {"operand r32": 0}, 3, {"esp": 2}), (None, None), "access-wraps-at-4-gib"),
-        (Case("PUSH r32", {"operand r32": 0}, 3, {"esp": 0x30002, **AM_AC}), (None, None), None),
-        (Case("JMP ptr16:32", TO_SHORT, 3, {"esp": 4}, SHORT), (None, None), None),
-        (Case("POPAD", {}, 3, {"esp": 0x28002, **AM_AC}), (13, 0), None),
+        (Ia32Case("PUSH r32", {"operand r32": 0}, 3, {"esp": 2}), (None, None), "access-wraps-at-4-gib"),
+        (Ia32Case("PUSH r32", {"operand r32": 0}, 3, {"esp": 0x30002, **AM_AC}), (None, None), None),
+        (Ia32Case("JMP ptr16:32", TO_SHORT, 3, {"esp": 4}, SHORT), (None, None), None),
+        (Ia32Case("POPAD", {}, 3, {"esp": 0x28002, **AM_AC}), (13, 0), None),
         (
-            Case("RETF", {}, 3, {"ss": FREE_SELECTOR | 3, "esp": 0xFFFC}, NARROW),
+            Ia32Case("RETF", {}, 3, {"ss": FREE_SELECTOR | 3, "esp": 0xFFFC}, NARROW),
             (12, 0),
             "return-frame-does-not-wrap",
         ),
-        (Case("RETF", {}, 3, {"ss": FREE_SELECTOR | 3, "esp": 0xFFF0}, NARROW), (12, 0), None),
+        (Ia32Case("RETF", {}, 3, {"ss": FREE_SELECTOR | 3, "esp": 0xFFF0}, NARROW), (12, 0), None),
         (
-            Case("MOV r32, m32", {**DS_AT, "operand m32.offset": 0xFFFD}, 3, VIRTUAL_8086),
+            Ia32Case("MOV r32, m32", {**DS_AT, "operand m32.offset": 0xFFFD}, 3, VIRTUAL_8086),
             (None, None),
             None,
         ),
     ],
 )
 def test_a_deviation_explains_what_it_says_and_nothing_else(
-    case: Case, ends: tuple[int | None, int | None], explained: str | None
+    case: Ia32Case, ends: tuple[int | None, int | None], explained: str | None
 ) -> None:
     """`ends` is what an emulator is made to say: vector and error code, or None where it completes."""
     result = StepResult("next" if ends[0] is None else "trap", *ends)
@@ -304,6 +304,6 @@ def test_a_near_call_to_a_stack_that_is_read_back() -> None:
     """A case written by hand: CALL and RETF between the rings as the manual has them."""
     frame = (0x38000).to_bytes(4, "little") + CODE_SELECTORS[3].to_bytes(4, "little")
     outer = (0x28000).to_bytes(4, "little") + (0x43).to_bytes(4, "little")
-    back = Case("RETF", {}, 0, memory=((STACK_TOPS[0], frame + outer),))
-    call = Case("CALL rel32", {"operand rel32": 0x38000 - 0x20005}, 3)
+    back = Ia32Case("RETF", {}, 0, memory=((STACK_TOPS[0], frame + outer),))
+    call = Ia32Case("CALL rel32", {"operand rel32": 0x38000 - 0x20005}, 3)
     assert compare([back, call]) == [None, None]

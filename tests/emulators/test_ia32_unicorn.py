@@ -13,7 +13,7 @@ from popek.architectures.ia32.instructions import far_transfers, flags, protecti
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.x86 import descriptors
 from popek.architectures.x86.flags import IF
-from popek.emulators.ia32.cases import Case
+from popek.emulators.ia32.cases import Ia32Case
 from popek.emulators.ia32.compare import DifftestReport, compare, difftest
 from popek.emulators.ia32.unicorn import FORMS, LEFT_OUT, UNICORN
 from popek.emulators.ia32.unicorn_deviations import recognised
@@ -69,7 +69,7 @@ def test_every_mnemonic_is_asked_about_or_left_out_with_a_reason() -> None:
 
 def test_what_unicorn_cannot_do_is_refused_aloud() -> None:
     with pytest.raises(OutsideError, match="UMIP"):
-        compare([Case("STR r32", {"operand r32": 0}, 3, {"cr4": 1 << 11})], against=UNICORN)
+        compare([Ia32Case("STR r32", {"operand r32": 0}, 3, {"cr4": 1 << 11})], against=UNICORN)
 
 
 def _found(form: str, cases: int) -> Any:

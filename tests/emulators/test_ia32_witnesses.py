@@ -16,12 +16,15 @@ from popek.architectures.ia32.state import Ia32
 from popek.checks.counterexample import Counterexample
 from popek.checks.promises import Keeper
 from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.emulators.bochs.simulator import assemble, run_rom
 from popek.emulators.ia32.compare import BOCHS
 from popek.emulators.ia32.step import segment_descriptor
 from popek.emulators.ia32.unicorn import UNICORN
-from popek.emulators.ia32.witness import Refused, Setup, Verdict, WitnessRun, confirm, set_up
+from popek.emulators.ia32.witness import WitnessVerdict, confirm
 from popek.emulators.ia32.witness_asm import Listing, nasm_source
+from popek.emulators.ia32.witness_run import Refused, Setup, WitnessRun
+from popek.emulators.ia32.witness_setup import set_up
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine
 from popek.kernel.program import Line
@@ -38,17 +41,17 @@ CONFIGURATION = configure(MACHINE, [])
 
 def asking(*forms: str) -> Asking:
     return Asking(
-        MACHINE, MACHINE.technique(), CONFIGURATION, tuple(MACHINE.instructions[form] for form in forms)
+        Subject.of(MACHINE, None, CONFIGURATION), tuple(MACHINE.instructions[form] for form in forms)
     )
 
 
 def fidelity(form: str) -> Counterexample[Any] | None:
-    keeper = Keeper(MACHINE, MACHINE.technique(), CONFIGURATION)
+    keeper = Keeper(Subject.of(MACHINE, None, CONFIGURATION))
     return keeper.keeps(MACHINE.instructions[form]).fidelity.witness
 
 
 def safety(form: str) -> Counterexample[Any] | None:
-    keeper = Keeper(MACHINE, MACHINE.technique(), CONFIGURATION)
+    keeper = Keeper(Subject.of(MACHINE, None, CONFIGURATION))
     instruction = MACHINE.instructions[form]
     run = explore_instruction(MACHINE, instruction, configuration=CONFIGURATION)
     return keeper.safety(instruction, run).witness
@@ -102,7 +105,7 @@ def test_bochs_confirms_every_one() -> None:
         name: [(run.label, run.verdict, run.details) for run in runs]
         for name, runs in zip(QUOTED, found, strict=True)
     }
-    assert all(verdict is Verdict.CONFIRMED for runs in told.values() for _, verdict, _ in runs), told
+    assert all(verdict is WitnessVerdict.CONFIRMED for runs in told.values() for _, verdict, _ in runs), told
     assert [len(runs) for runs in told.values()] == [2] * len(QUOTED)
 
 
@@ -123,7 +126,7 @@ def test_bochs_denies_a_witness_of_a_wrong_model() -> None:
         for run in runs_of(quoted("POPF drops IF"))
     ]
     (found,) = confirm(wrong, [runs], BOCHS)
-    assert [run.verdict for run in found] == [Verdict.CONFIRMED, Verdict.DIFFERS]
+    assert [run.verdict for run in found] == [WitnessVerdict.CONFIRMED, WitnessVerdict.DIFFERS]
     assert any(detail.startswith("eflags: ") for detail in found[1].details)
 
 
@@ -146,16 +149,16 @@ def test_bochs_denies_a_program_whose_second_instruction_is_wrong() -> None:
         for run in runs_of(witness)[:1]
     ]
     (found,) = confirm(wrong, [runs], BOCHS)
-    assert [run.verdict for run in found] == [Verdict.DIFFERS]
+    assert [run.verdict for run in found] == [WitnessVerdict.DIFFERS]
 
 
 def test_unicorn_confirms_what_it_can_and_says_what_it_cannot() -> None:
     names = ["SGDT", "PUSH CS shows the ring", "a hidden descriptor cache that no instruction restores"]
     single, pushed, several = confirm(MACHINE, [runs_of(quoted(name)) for name in names], UNICORN)
-    assert {run.verdict for run in single} == {Verdict.CONFIRMED}
-    assert {run.verdict for run in pushed} == {Verdict.DEVIATES}
+    assert {run.verdict for run in single} == {WitnessVerdict.CONFIRMED}
+    assert {run.verdict for run in pushed} == {WitnessVerdict.DEVIATES}
     assert pushed[0].details[-1] == "a known deviation: segment-push-zero-extends"
-    assert {run.verdict for run in several} == {Verdict.IMPOSSIBLE}
+    assert {run.verdict for run in several} == {WitnessVerdict.IMPOSSIBLE}
     assert several[0].details == ("unicorn runs one instruction at a time",)
 
 
@@ -204,7 +207,7 @@ def test_a_table_that_changed_after_the_loads_is_set_up_on_bochs_and_as_assembly
     assert setup.stale
     assert setup.effect.leaves["eax"] == 0x1234
     ((verdict,),) = confirm(MACHINE, [[stale_run()]], BOCHS)
-    assert verdict.verdict is Verdict.CONFIRMED, verdict
+    assert verdict.verdict is WitnessVerdict.CONFIRMED, verdict
     path = tmp_path / "stale.asm"
     path.write_text(nasm_source("a stale table", [Listing("stale", (), (setup,))]), encoding="ascii")
     (run,) = report(path, 1)

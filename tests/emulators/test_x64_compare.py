@@ -23,7 +23,7 @@ from popek.architectures.x86_64.instructions import (
 )
 from popek.architectures.x86_64.state import RDI, X64
 from popek.emulators.x86.expectation import OutsideError
-from popek.emulators.x86_64.cases import LEFT_OUT, UNTESTED, Case
+from popek.emulators.x86_64.cases import LEFT_OUT, UNTESTED, X64Case
 from popek.emulators.x86_64.compare import DifftestReport, compare, difftest
 from popek.emulators.x86_64.deviations import deviations, recognised
 from popek.emulators.x86_64.expectation import UNOBSERVED
@@ -107,7 +107,7 @@ def test_an_unknown_form_is_refused() -> None:
 
 
 def test_a_case_that_is_not_modelled_is_refused() -> None:
-    off = Case("MOV CR0, r64", {"operand r64": 0}, long=False, registers={"rax": 0x31})
+    off = X64Case("MOV CR0, r64", {"operand r64": 0}, long=False, registers={"rax": 0x31})
     with pytest.raises(OutsideError, match="leaving IA-32e mode"):
         compare([off])
 

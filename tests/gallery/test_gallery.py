@@ -13,6 +13,7 @@ from popek.checks.premise import A1, A4
 from popek.checks.premises import Premises
 from popek.checks.promises import Keeper
 from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.survey import row_of
 from popek.kernel.configuration import default_configuration
 from popek.machines import from_file
@@ -35,10 +36,14 @@ def answers(machine: Any, form: str) -> dict[str, str]:
     configuration, technique = default_configuration(machine), machine.technique()
     instruction = machine.instructions[form]
     run = explore_instruction(machine, instruction, configuration=configuration)
-    found = Classifier(machine, technique, configuration, components=False).classify(instruction, run)
-    kept = Keeper(machine, technique, configuration).keeps(instruction, run)
+    found = Classifier(Subject.of(machine, technique, configuration), components=False).classify(
+        instruction, run
+    )
+    kept = Keeper(Subject.of(machine, technique, configuration)).keeps(instruction, run)
     row = row_of(found, kept)
-    premises = {p.name: p for p in Premises(machine, technique, configuration).of(instruction, run)}
+    premises = {
+        p.name: p for p in Premises(Subject.of(machine, technique, configuration)).of(instruction, run)
+    }
     for one in (*found.findings.values(), kept.fidelity, kept.safety, *premises.values()):
         one.witness  # noqa: B018 - replayed
     told = {name: row.classes[name].value for name in CLASSES}

@@ -19,11 +19,12 @@ from popek.checks.counterexample import ReplayError
 from popek.checks.presence import NothingToAskError, present
 from popek.checks.promises import Keeper
 from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import configure, default_configuration
 from popek.kernel.exploration import Budget, PathBudgetError
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Trap
+from popek.kernel.outcome import DeclarationError, Trap
 from popek.kernel.words import FALSE, Word
 from popek.machines import from_file
 from popek.machines import machine as find_machine
@@ -37,8 +38,10 @@ def asked(machine: Machine[Any], form: str, *settings: str) -> tuple[Any, Any]:
     configuration, technique = configure(machine, settings), machine.technique()
     instruction = machine.instructions[form]
     run = explore_instruction(machine, instruction, configuration=configuration)
-    found = Classifier(machine, technique, configuration, components=False).classify(instruction, run)
-    return found, Keeper(machine, technique, configuration).keeps(instruction, run)
+    found = Classifier(Subject.of(machine, technique, configuration), components=False).classify(
+        instruction, run
+    )
+    return found, Keeper(Subject.of(machine, technique, configuration)).keeps(instruction, run)
 
 
 def only(machine: Machine[Any], *forms: str) -> Machine[Any]:
@@ -118,7 +121,7 @@ def test_a_witness_outside_of_its_question_stops_the_program() -> None:
     right, _ = asked(strange, "TOPBIT a")
     assert right.witness is not None  # asked with the invariant, found within it
     configuration, technique = default_configuration(WINDOW), WINDOW.technique()
-    classifier = Classifier(WINDOW, technique, configuration, components=False)
+    classifier = Classifier(Subject.of(WINDOW, technique, configuration), components=False)
     answer = classifier.classify(WINDOW.instructions["TOPBIT a"])
     classifier.machine.invariant, before = (lambda state: FALSE), classifier.machine.invariant
     try:
@@ -148,15 +151,15 @@ def test_a_configuration_without_states_is_refused_in_one_line() -> None:
 )
 def test_nothing_is_said_of_nothing(empty: dict[str, Any]) -> None:
     machine = attrs.evolve(build(), **empty)
-    with pytest.raises(NothingToAskError):
-        present(machine, machine.technique(), default_configuration(machine))
-    with pytest.raises(NothingToAskError):
-        instantiate(machine)
+    with pytest.raises((NothingToAskError, DeclarationError)):
+        present(Subject.of(machine))
+    with pytest.raises((NothingToAskError, DeclarationError)):
+        instantiate(Subject.of(machine))
 
 
 def test_what_is_there_is_shown_as_numbers() -> None:
     machine = build()
-    found = present(machine, machine.technique(), default_configuration(machine)).to_json()
+    found = present(Subject.of(machine)).to_json()
     assert found["user state and supervisor twin"] == [{"mode": "0x1"}, {}]
     assert found["guest and what the VMM keeps"] == [{"last": "0xfd"}, {"relocation.base": "0x2"}]
 
@@ -209,7 +212,7 @@ def test_what_does_not_end_is_unknown_and_says_where(semantics: Any, said: str) 
 def test_the_verdict_about_a_machine_with_an_endless_instruction_is_unknown() -> None:
     machine = only(build(), "SVC")
     machine.instruction("LONG a")(spin)
-    found = instantiate(machine)
+    found = instantiate(Subject.of(machine))
     assert (found.theorem1, found.theorem3) == (Status.UNKNOWN, Status.UNKNOWN)
     assert "budget of" in str(found)
 
@@ -220,7 +223,7 @@ def test_the_verdict_about_a_machine_with_an_endless_instruction_is_unknown() ->
 def test_a_clock_breaks_a_promise_only_where_time_is_state() -> None:
     instruction, configuration = WINDOW.instructions["CLOCK a"], default_configuration(WINDOW)
     for time_is_state, expected in ((False, Status.HOLDS), (True, Status.REFUTED)):
-        keeper = Keeper(WINDOW, WINDOW.technique(), configuration, time_is_state=time_is_state)
+        keeper = Keeper(Subject.of(WINDOW, None, configuration, time_is_state=time_is_state))
         kept = keeper.keeps(instruction)
         assert (kept.fidelity.status, kept.safety.status) == (expected, expected)
 
@@ -230,7 +233,7 @@ def test_a_clock_breaks_a_promise_only_where_time_is_state() -> None:
 
 def proved(*forms: str) -> Instantiation[Any]:
     """The theorems of the gallery's machine with these forms alone."""
-    return instantiate(only(WINDOW, *forms))
+    return instantiate(Subject.of(only(WINDOW, *forms)))
 
 
 def test_a_machine_of_the_gallerys_good_forms_is_virtualizable_and_each_bad_one_spoils_it() -> None:
@@ -241,7 +244,10 @@ def test_a_machine_of_the_gallerys_good_forms_is_virtualizable_and_each_bad_one_
     assert "STACK a" in dict(found.disagreements)
     bad = [form for form in WRITTEN if form not in good]
     assert {
-        p.form for p in instantiate(WINDOW).failing(("A1_fidelity", "A4_entry_tells_apart", "A5_control"))
+        p.form
+        for p in instantiate(Subject.of(WINDOW)).failing(
+            ("A1_fidelity", "A4_entry_tells_apart", "A5_control")
+        )
     } == set(bad)
 
 
@@ -249,7 +255,7 @@ def test_one_more_copy_and_another_order_change_nothing() -> None:
     plain = proved("NOP", "MODE a", "GETBASE a")
     again = only(WINDOW, "GETBASE a", "MODE a", "NOP")
     again.instructions["NOP 2"] = attrs.evolve(again.instructions["NOP"], form="NOP 2")
-    more = instantiate(again)
+    more = instantiate(Subject.of(again))
     assert (plain.theorem1, plain.theorem3) == (more.theorem1, more.theorem3)
     before = {(p.name, p.form): p.truth for p in plain.premises}
     after = {(p.name, p.form): p.truth for p in more.premises}

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
+from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
 from popek.kernel.configuration import configure
 
@@ -29,7 +31,7 @@ def claim(name: str) -> dict[str, Any]:
 def classified(about: dict[str, Any], subject: str) -> list[Classification]:
     machine = ia64()
     settings = configure(machine, [f"{n}={v}" for n, v in about["configuration"].items()])
-    classifier = Classifier(machine, machine.technique(about["technique"]), settings, components=False)
+    classifier = Classifier(Subject.of(machine, about["technique"], settings), components=False)
     return [classifier.classify(instruction) for instruction in machine.find(subject)]
 
 

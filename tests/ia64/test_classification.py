@@ -12,9 +12,10 @@ import attrs
 import pytest
 
 from popek.architectures.ia64.state import Ia64
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
+from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import configure
 from popek.kernel.outcome import Next
 
 from .machine_room import ia64
@@ -47,7 +48,7 @@ INNOCUOUS = {
 def classes(technique: str, *settings: str) -> dict[str, Classification]:
     """Every form's classification."""
     machine = ia64()
-    classifier = Classifier(machine, machine.technique(technique), configure(machine, settings))
+    classifier = Classifier(Subject.of(machine, technique, settings))
     return {form: classifier.classify(i) for form, i in machine.instructions.items()}
 
 
@@ -55,7 +56,7 @@ def classes(technique: str, *settings: str) -> dict[str, Classification]:
 def one(technique: str, mnemonic: str, *settings: str) -> list[Classification]:
     """The classifications of one mnemonic."""
     machine = ia64()
-    classifier = Classifier(machine, machine.technique(technique), configure(machine, settings))
+    classifier = Classifier(Subject.of(machine, technique, settings))
     return [classifier.classify(i) for i in machine.find(mnemonic)]
 
 
@@ -128,7 +129,7 @@ def test_what_vt_i_leaves_open() -> None:
 def test_what_the_guest_owns_under_vt_i_is_no_control_of_the_hardware() -> None:
     # epc and br.ret change the guest's own CPL, fc and fc.i write back the guest's own lines.
     technique = ia64().technique("vt-i")
-    claimed = Classifier(ia64(), attrs.evolve(technique, guests_own=()), configure(ia64(), ()))
+    claimed = Classifier(Subject.of(ia64(), attrs.evolve(technique, guests_own=()), ()))
     for form, leaf in (("epc", "psr.cpl"), ("br.ret b", "psr.cpl"), ("fc r", "dirty"), ("fc.i r", "dirty")):
         instruction = ia64().instructions[form]
         assert claimed.classify(instruction).critical is Truth.YES, form
@@ -173,9 +174,7 @@ def test_psr_si_decides_whether_the_interval_timer_is_privileged() -> None:
 
 def test_the_interval_timer_is_sensitive_where_time_is_state() -> None:
     machine = ia64()
-    classifier = Classifier(
-        machine, machine.technique("vt-i"), configure(machine, ["SI=0"]), time_is_state=True
-    )
+    classifier = Classifier(Subject.of(machine, "vt-i", ["SI=0"], time_is_state=True))
     assert classifier.classify(machine.instructions["mov r = ar.itc"]).critical is Truth.YES
 
 

@@ -6,9 +6,10 @@ from functools import cache
 
 import pytest
 
-from popek.checks.promises import Keeper, Promises
+from popek.checks.promise import Promises
+from popek.checks.promises import Keeper
+from popek.checks.subject import Subject
 from popek.checks.verdict import Status
-from popek.kernel.configuration import configure
 from popek.kernel.outcome import Next
 
 from .machine_room import ia64
@@ -26,7 +27,7 @@ FORMS = (
 @cache
 def promises(technique: str, *settings: str) -> dict[str, Promises]:
     machine = ia64()
-    keeper = Keeper(machine, machine.technique(technique), configure(machine, settings))
+    keeper = Keeper(Subject.of(machine, technique, settings))
     return {form: keeper.keeps(machine.instructions[form]) for form in FORMS}
 
 

@@ -180,7 +180,7 @@ def test_a_time_limit_is_kept_where_z3_loses_its_timer(quick: bool, monkeypatch:
     """On a busy machine it does, in one of some thousand checks: here it never hears of the limit."""
     monkeypatch.setenv(VARIABLE, "z3")
     monkeypatch.setattr(engine_z3, "_set_timer", lambda solver, seconds: None)
-    solver = Solver(Effort(rlimit=0, timeout=0.01), quick=quick)
+    solver = Solver(Effort(rlimit=0, timeout=0.5), quick=quick)
     solver.push(hard())
     assert solver.check() is solver.check() is Answer.UNKNOWN
     solver.pop()

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from popek import notebook
+from popek.checks.subject import Subject
 from popek.notebook import NotebookError
 from popek.report import html
 from popek.report.svg import Figure
@@ -113,14 +114,14 @@ def test_path_tree_of_cli_is_that_of_the_manual() -> None:
 
 def test_sensitivity_graph_of_sgdt() -> None:
     from popek.checks.classify import Classifier
-    from popek.kernel.configuration import configure
+    from popek.checks.leaks import leaks_of
     from popek.machines import machine
     from popek.report.graphs import sensitivity
 
     ia32 = machine("ia32")
     for umip, kind in ((0, "red"), (1, "green")):
-        classifier = Classifier(ia32, ia32.technique(), configure(ia32, [f"UMIP={umip}"]))
-        graph = sensitivity([classifier.classify(ia32.instructions["SGDT m"])])
+        classifier = Classifier(Subject.of(ia32, None, [f"UMIP={umip}"]))
+        graph = sensitivity([leaks_of(classifier.classify(ia32.instructions["SGDT m"]))])
         assert graph.nodes["instruction", "SGDT m"]["kind"] == kind
         if umip == 0:  # the register leaks, both of its parts, into what is stored
             assert set(graph.nodes["state", "gdtr"]["leaves"]) == {".base", ".limit"}

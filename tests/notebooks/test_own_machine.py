@@ -10,8 +10,9 @@ import pytest
 from popek import notebook
 from popek.architectures.pg74 import MACHINES
 from popek.checks import survey
+from popek.checks.subject import Subject
 from popek.checks.survey import Request
-from popek.kernel.configuration import default_configuration
+from popek.kernel.configuration import Configuration
 from popek.kernel.machine import Machine
 from popek.machines import from_file
 from popek.notebook import NotebookError
@@ -47,10 +48,14 @@ def test_own_machine_is_classified_without_a_file_in_this_process(monkeypatch: p
         raise AssertionError("a machine with lambdas was sent to another process")
 
     monkeypatch.setattr(survey, "ProcessPoolExecutor", no_pool)
-    found = survey.survey(Request(own, configuration=default_configuration(own), components=False), jobs=2)
+    found = survey.survey(Request(Subject.of(own), components=False), jobs=2)
     assert len(found.rows) == len(own.instructions) > MANY
     with pytest.raises(AssertionError, match="another process"):
-        survey.survey(Request("pg74", components=False), forms=[*MACHINES["pg74"]().instructions] * 3, jobs=2)
+        survey.survey(
+            Request(Subject.of("pg74", None, Configuration()), components=False),
+            forms=[*MACHINES["pg74"]().instructions] * 3,
+            jobs=2,
+        )
 
 
 def test_own_machine_has_the_answers_of_the_named_one() -> None:

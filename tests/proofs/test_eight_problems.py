@@ -11,14 +11,13 @@ import pytest
 from popek.architectures import ia32, pg74, x86_64
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.x86.exceptions import GP
+from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.outcome import Fault, Trap
 from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.machines import machine as find_machine
 from popek.machines import makers
-from popek.solving.solver import Effort
 from popek_proofs.eight_problems import problems as eight_problems
 from popek_proofs.eight_problems import traces
 from popek_proofs.eight_problems.hidden_state import hidden_state
@@ -36,7 +35,7 @@ def asking(
 ) -> Asking:
     chosen = technique if isinstance(technique, Technique) else machine.technique(technique)
     instructions = tuple(machine.instructions[form] for form in forms)
-    return Asking(machine, chosen, configure(machine, settings), instructions)
+    return Asking(Subject.of(machine, chosen, settings), instructions)
 
 
 SMALL = {
@@ -94,11 +93,10 @@ def test_nothing_is_lost_if_loading_again_gives_the_same() -> None:
 
     load = machine.instructions["MOV Sreg, r16"]
     machine.instructions["MOV Sreg, r16"] = attrs.evolve(load, semantics=selector_only, settings={})
-    configuration = configure(machine, [])
-    found, witness, _ = hidden_state(machine, machine.technique(), configuration, Effort())
+    found, witness, _ = hidden_state(Subject.of(machine))
     assert (found, witness) == (NO, None)
     keeps = attrs.evolve(IA32.technique(), keeps_hidden=True)
-    assert hidden_state(IA32, keeps, configuration, Effort())[0] is NO
+    assert hidden_state(Subject.of(IA32, keeps))[0] is NO
 
 
 def faults_above_ring_0(semantics: Callable[..., None]) -> Callable[..., None]:
@@ -169,7 +167,7 @@ def test_every_form_that_has_a_problem_can_be_asked_for() -> None:
 
 
 def test_traps_along_a_critical_section_are_counted() -> None:
-    (cost,) = traces.costs(IA32, IA32.technique(), configure(IA32, []), ("critical section",))
+    (cost,) = traces.costs(Subject.of(IA32), ("critical section",))
     assert dict(cost.lines) | {} == {
         "PUSHFD": "completes",
         "CLI": "a trap",
@@ -178,7 +176,7 @@ def test_traps_along_a_critical_section_are_counted() -> None:
         "POPFD": "completes, and does something else",
     }
     assert (cost.necessary, cost.needless, cost.lost) == (1, 0, 1)
-    (free,) = traces.costs(IA32, IA32.technique(), configure(IA32, ["IOPL=1"]), ("critical section",))
+    (free,) = traces.costs(Subject.of(IA32, None, ["IOPL=1"]), ("critical section",))
     assert (free.necessary, free.needless) == (0, 0)
     assert free.lost > cost.lost  # CLI masks the real interrupts
 

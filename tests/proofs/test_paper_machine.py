@@ -10,6 +10,7 @@ import pytest
 from popek.architectures.pg74.machine import build
 from popek.architectures.pg74.state import STRAPPED
 from popek.checks.premise import A1, A10, THEOREM1
+from popek.checks.subject import Subject
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration, configure
 from popek.kernel.words import Word
@@ -28,16 +29,16 @@ def silent(strap: str) -> Configuration:
 
 @cache
 def with_silent(strap: str) -> Instantiation[paper_machine.Pg74]:
-    return instantiate(build(), configuration=silent(strap))
+    return instantiate(Subject.of(build(), configuration=silent(strap)))
 
 
 @cache
 def with_fault(fault: str) -> Instantiation[paper_machine.Pg74]:
-    return instantiate(paper_machine.faulty(fault))
+    return instantiate(Subject.of(paper_machine.faulty(fault)))
 
 
 def test_with_every_strap_the_machine_is_virtualizable_by_theorem_1() -> None:
-    sound = instantiate(build())
+    sound = instantiate(Subject.of(build()))
     assert sound.theorem1 is Status.HOLDS
     assert sound.theorem3 is Status.HOLDS
     assert "is virtualizable by Theorem 1 for what is modelled, over 11 modelled forms" in str(sound)
@@ -50,7 +51,7 @@ def test_with_every_strap_the_machine_is_virtualizable_by_theorem_1() -> None:
 
 
 def test_premises_that_were_not_asked_are_said_to_be_taken_for_granted() -> None:
-    verdict = instantiate(build())
+    verdict = instantiate(Subject.of(build()))
     assert "; taken for granted: what is fetched from f(S) is what is fetched from S; entries lie" in str(
         verdict
     )
@@ -184,7 +185,7 @@ def promoting_jump(cpu: paper_machine.Pg74, a: Word) -> None:
 
 def test_a_way_into_supervisor_mode_that_is_no_trap_is_not_waved_through() -> None:
     machine = paper_machine.with_semantics(build(), "JUMP a", promoting_jump)
-    verdict = instantiate(machine)
+    verdict = instantiate(Subject.of(machine))
     assert (verdict.theorem1, verdict.theorem3) == (Status.REFUTED, Status.REFUTED)
     assert "neither by Theorem 1 nor by Theorem 3, because JUMP a" in str(verdict)
     pill = paper_machine.search(machine).pill
@@ -194,7 +195,7 @@ def test_a_way_into_supervisor_mode_that_is_no_trap_is_not_waved_through() -> No
 
 @pytest.mark.parametrize("strap", STRAPPED)
 def test_what_one_instruction_can_tell_is_settled_for_every_state(strap: str) -> None:
-    told = tells_at_once(build(), build().technique(), silent(strap))
+    told = tells_at_once(Subject.of(build(), None, silent(strap)))
     alone = {form.split()[0] for form, truth in told.items() if truth is Truth.YES}
     assert alone == ({strap} if LENGTHS[strap] == 1 else set())
     assert Truth.UNKNOWN not in told.values()

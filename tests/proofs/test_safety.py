@@ -9,8 +9,8 @@ import pytest
 
 from popek.architectures import ia32
 from popek.architectures.ia32.state import Ia32
+from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.outcome import Next
 from popek_proofs.safety import CHANGES, LEAVES, STORES, Safety, safety
@@ -37,9 +37,7 @@ def asked(
     **options: Any,
 ) -> Safety:
     return safety(
-        machine,
-        machine.technique(technique),
-        configure(machine, []),
+        Subject.of(machine, technique),
         without=without,
         forms=[machine.instructions[form] for form in ("NOP", *forms)],
         shows=options.get("shows", False),

@@ -20,6 +20,7 @@ import pytest
 import commands
 from popek.checks import counterexample
 from popek.checks.explanation import explain
+from popek.checks.subject import Subject
 from popek.checks.survey import Request
 from popek.checks.verdict import Status, Truth
 from popek.machines import machine as find_machine
@@ -91,7 +92,9 @@ def test_the_verdicts_are_those_of_the_published_claims() -> None:
 def test_the_verdicts_are_those_of_every_hypothesis_asked(number: int) -> None:
     one = small_atlas().entries[number]
     machine = makers()["pg74"]()
-    found = instantiate(machine, machine.technique(one.place.technique), one.place.as_configuration())
+    found = instantiate(
+        Subject.of(machine, machine.technique(one.place.technique), one.place.as_configuration())
+    )
     assert (one.theorem1, one.theorem3) == (found.theorem1, found.theorem3)
 
 
@@ -153,7 +156,7 @@ def test_a_form_of_which_something_is_unknown_is_undecided() -> None:
 
 def test_witnesses_and_hashes_are_those_of_an_explanation() -> None:
     one = entry("pg74.ring-deprivileging.gmode-0")
-    request = Request("pg74", None, one.place.as_configuration(), promises=True)
+    request = Request(Subject.of("pg74", None, one.place.as_configuration()), promises=True)
     (explained,) = explain(request, "GMODE").forms
     (form,) = [form for form in one.forms if form.row.form == "GMODE a"]
     assert form.witnesses["mode_sensitive"] == explained.witnesses["mode_sensitive"]

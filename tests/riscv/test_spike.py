@@ -17,12 +17,12 @@ from popek.architectures.riscv.instructions import hypervisor, zicsr
 from popek.architectures.riscv.references import Actor
 from popek.architectures.riscv.state import Rv64
 from popek.checks.classify import Classifier
+from popek.checks.subject import Subject
 from popek.emulators import programs
 from popek.emulators.spike import deviations, hart
 from popek.emulators.spike.cases import case_from
 from popek.emulators.spike.compare import Compared, compare, difftest, difftest_paged
 from popek.emulators.spike.image import HTIF, elf
-from popek.kernel.configuration import configure
 from popek.kernel.words import Word
 
 if sys.platform != "linux":
@@ -140,9 +140,7 @@ def test_both_runs_of_a_witness_are_what_spike_does(
     from test_rules import machine
 
     known = machine()
-    classifier = Classifier(
-        known, known.technique(technique), configure(known, settings), time_is_state=True, components=False
-    )
+    classifier = Classifier(Subject.of(known, technique, settings, time_is_state=True), components=False)
     witness = classifier.classify(known.instructions[form]).findings[cls].witness
     assert witness is not None
     runs = [witness.first, witness.second] if witness.second is not None else [witness.first]

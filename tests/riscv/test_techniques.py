@@ -10,9 +10,9 @@ from popek.architectures.riscv import deprivileging
 from popek.architectures.riscv.state import MACHINE
 from popek.checks.conditions import critical_when
 from popek.checks.promises import Keeper
+from popek.checks.subject import Subject
 from popek.checks.survey import Request
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import configure
 
 # By form: the settings under which it is critical, where time is state; found by trying every combination.
 DECIDES = {
@@ -36,8 +36,7 @@ def test_twelve_settings_decide_and_are_found() -> None:
 @pytest.mark.parametrize(("key", "settings"), DECIDES.items(), ids=[f"{t}: {f}" for t, f in DECIDES])
 def test_which_settings_decide(key: tuple[str, str], settings: dict[str, tuple[int, ...]]) -> None:
     technique, form = key
-    known = machine()
-    request = Request("rv64", technique, configure(known, ["FS=3"]), components=False, time_is_state=True)
+    request = Request(Subject.of("rv64", technique, ["FS=3"], time_is_state=True), components=False)
     (row,) = critical_when(request, list(settings), forms=[form]).rows
     assert row.when == (settings,)
     assert row.unknown == ()
@@ -45,7 +44,7 @@ def test_which_settings_decide(key: tuple[str, str], settings: dict[str, tuple[i
 
 def kept(technique: object, form: str, *settings: str) -> tuple[Truth, Truth]:
     known = machine()
-    found = Keeper(known, technique, configure(known, settings)).keeps(known.instructions[form])  # type: ignore[arg-type]
+    found = Keeper(Subject.of(known, technique, settings)).keeps(known.instructions[form])  # type: ignore[arg-type]
     return found.fidelity.kept, found.safety.kept
 
 

@@ -7,8 +7,9 @@ import random
 import pytest
 
 from popek.checks.premises import Premises
-from popek.checks.promises import _Promises
+from popek.checks.promises import FormPromises
 from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Surveyor
 from popek.checks.verdict import Truth, yes_if
 from popek.kernel.configuration import Configuration
@@ -29,9 +30,11 @@ def codes(number: int, seed: str = SEED) -> list[Code]:
 def solved(code: Code) -> dict[str, Truth]:
     """What popek says of an instruction."""
     tiny = machine({"I": code})
-    row = Surveyor(Request(tiny, components=False, promises=True), tiny).row("I a")
+    row = Surveyor(Request(Subject.of(tiny, None, Configuration()), components=False, promises=True)).row(
+        "I a"
+    )
     found = {name: row.classes[name] for name in row.classes}
-    asked = Premises(tiny, tiny.technique(), Configuration())
+    asked = Premises(Subject.of(tiny, None, Configuration()))
     run = explore_instruction(tiny, tiny.instructions["I a"])
     premises = {p.name: p.truth for p in asked.of(tiny.instructions["I a"], run) if p.name in PREMISES}
     told = {"faithful": row.faithful, "safe": row.safe, "needless_trap": row.needless_trap}
@@ -67,5 +70,5 @@ def test_brute_force_finds_a_checker_that_overlooks_what_a_trap_leaves(
     """In user mode the timer changes before the trap: safety sees it, if what a trap leaves is looked at."""
     code: Code = ((("mode",), ("timer", ("not", ("timer",)))), (("mode",), ("keep",)))
     assert solved(code)["safe"] is expected(code)["safe"] is Truth.NO
-    monkeypatch.setattr(_Promises, "changed_before_a_trap", lambda self: iter(()))
+    monkeypatch.setattr(FormPromises, "changed_before_a_trap", lambda self: iter(()))
     assert solved(code)["safe"] is Truth.YES

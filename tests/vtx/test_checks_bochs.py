@@ -17,6 +17,7 @@ from popek.architectures.vtx.evaluation import Evaluator
 from popek.architectures.vtx.fields import FIELDS, by_encoding
 from popek.architectures.vtx.verdict import decide, judge
 from popek.architectures.vtx.vmcs import Launch, MemoryEntry, Vmcs
+from popek.emulators.vm_entry.guest import image as image_of
 from popek.emulators.vm_entry.harness import (
     ARENA,
     CURRENT_VMCS,
@@ -25,7 +26,6 @@ from popek.emulators.vm_entry.harness import (
     EntryCase,
     EntryResult,
     Mode,
-    _image,
     baseline,
     capabilities,
     cpuid,
@@ -56,7 +56,7 @@ def base(model: str, mode: Mode) -> dict[str, int]:
 def image() -> dict[int, int]:
     """The harness's memory, byte by byte; what is not in it is 0."""
     revision = capabilities("tigerlake")[0x480] & 0x7FFF_FFFF
-    return {start + offset: byte for start, data in _image(revision) for offset, byte in enumerate(data)}
+    return {start + offset: byte for start, data in image_of(revision) for offset, byte in enumerate(data)}
 
 
 def memory(fields: dict[str, int]) -> tuple[MemoryEntry, ...]:

@@ -12,7 +12,9 @@ from popek.architectures.x86.exceptions import (
     GP,
     UD,
 )
-from popek.checks.promises import Keeper, Promise
+from popek.checks.promise import Promise
+from popek.checks.promises import Keeper
+from popek.checks.subject import Subject
 from popek.checks.verdict import Status
 from popek.kernel.configuration import Configuration, default_configuration
 from popek.kernel.outcome import Fault, Next, Target, Trap
@@ -23,7 +25,7 @@ MACHINE = hardware("vt-x")
 
 def fidelity(form: str, by: Technique[VmxIa32] | None = None, **settings: int) -> Promise[VmxIa32]:
     configuration = Configuration({**default_configuration(MACHINE).settings, **settings})
-    keeper = Keeper(MACHINE, by or technique("vt-x"), configuration)
+    keeper = Keeper(Subject.of(MACHINE, by or technique("vt-x"), configuration))
     return keeper.keeps(MACHINE.instructions[form]).fidelity
 
 
@@ -63,15 +65,12 @@ def test_a_trap_to_another_level_than_the_guests_own_machine_has_is_noticed() ->
 
     instruction = attrs.evolve(MACHINE.instructions["UD2"], semantics=wrong)
     put = attrs.evolve(technique("vt-x"), target=target)
-    found = Keeper(MACHINE, put, default_configuration(MACHINE)).keeps(instruction).fidelity
+    found = Keeper(Subject.of(MACHINE, put)).keeps(instruction).fidelity
     assert found.status is Status.REFUTED
     assert found.how == "raises #UD to the firmware below the VMM where the guest's own machine does not"
     assert found.witness is not None
     known = attrs.evolve(put, guest_level=lambda level: "kernel")
-    assert (
-        Keeper(MACHINE, known, default_configuration(MACHINE)).keeps(instruction).fidelity.status
-        is Status.HOLDS
-    )
+    assert Keeper(Subject.of(MACHINE, known)).keeps(instruction).fidelity.status is Status.HOLDS
 
 
 @pytest.mark.parametrize("form", ["UD2", "WRMSR", "MOV CR4, r32", "LTR r16", "POP ES"])
@@ -88,7 +87,7 @@ def test_an_error_code_of_another_value_is_noticed() -> None:
         raise Fault(UD)
 
     instruction = attrs.evolve(MACHINE.instructions["UD2"], semantics=wrong)
-    keeper = Keeper(MACHINE, technique("vt-x"), default_configuration(MACHINE))
+    keeper = Keeper(Subject.of(MACHINE, technique("vt-x")))
     found = keeper.keeps(instruction).fidelity
     assert found.status is Status.REFUTED
     assert found.how == "raises #GP where the guest's own machine does not"

@@ -12,10 +12,10 @@ from typing import Any
 
 import attrs
 
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Surveyor
 from popek.checks.verdict import Truth
 from popek.kernel.assistance import Assistance
-from popek.kernel.configuration import default_configuration
 from popek.solving.solver import Answer
 
 from .desk import Desk, desk_of
@@ -117,7 +117,7 @@ def gain(
     wanted = [form for form in dict.fromkeys(wanted) if form in known]
     make, before = assistance.before
     plain = make()
-    surveyor = Surveyor(Request(plain, before, default_configuration(plain), components=False), plain)
+    surveyor = Surveyor(Request(Subject.of(plain, before), components=False))
     choices: dict[str, tuple[str, Any, Mapping[str, int]]] = {
         name: (preset.title, preset.profile, preset.setting) for name, preset in assistance.presets().items()
     }

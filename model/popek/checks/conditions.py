@@ -15,12 +15,10 @@ import attrs
 from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.machine import Machine, Setting, UnknownNameError
-from popek.machines import machine as find_machine
-from popek.solving.solver import Effort
 
 from .classify import Classifier
 from .presence import present
-from .runs import Run, explore_instruction
+from .runs import Run
 from .survey import Request
 from .verdict import Truth
 
@@ -94,22 +92,21 @@ def critical_when(
     Raises:
         UnknownNameError: no such setting.
     """
-    machine = find_machine(request.machine)
-    technique = machine.technique(request.technique)
-    fixed = dict(request.configuration.settings)
+    machine = request.subject.machine
+    fixed = dict(request.subject.configuration.settings)
     for name in names:
         fixed.pop(machine.setting(name).name, None)
     left_open = [setting for setting in machine.settings if setting.name not in fixed]
     if not left_open:
         raise UnknownNameError("open setting; name some", "", [setting.name for setting in machine.settings])
-    effort = Effort(timeout=request.timeout)
-    present(machine, technique, Configuration(fixed), effort)
+    subject = attrs.evolve(request.subject, configuration=Configuration(fixed))
+    present(subject)
     wanted = list(machine.instructions) if forms is None else list(forms)
     rows = []
     for number, form in enumerate(wanted):
         instruction = machine.instructions[form]
         try:
-            run = explore_instruction(machine, instruction, effort, configuration=Configuration(fixed))
+            run = subject.explore(instruction)
         except PathBudgetError:
             rows.append(Weakest(form, instruction.mnemonic, (), ({},)))
             continue
@@ -117,14 +114,8 @@ def critical_when(
         answers: dict[Truth, list[dict[str, tuple[int, ...]]]] = {truth: [] for truth in Truth}
         for values in itertools.product(*(setting.values for setting in varied)):
             chosen = {setting.name: value for setting, value in zip(varied, values, strict=True)}
-            classifier = Classifier(
-                machine,
-                technique,
-                Configuration({**fixed, **chosen}),
-                effort=effort,
-                time_is_state=request.time_is_state,
-                components=False,
-            )
+            there = attrs.evolve(subject, configuration=Configuration({**fixed, **chosen}))
+            classifier = Classifier(there, components=False)
             answer = classifier.classify(instruction, run).critical
             answers[answer].append({name: (value,) for name, value in chosen.items()})
         known = {setting.name: setting for setting in varied}
@@ -139,7 +130,11 @@ def critical_when(
         if progress is not None:
             progress(number + 1, len(wanted))
     return Conditions(
-        machine.name, technique.name, Configuration(fixed), tuple(a.name for a in left_open), tuple(rows)
+        machine.name,
+        subject.technique.name,
+        subject.configuration,
+        tuple(a.name for a in left_open),
+        tuple(rows),
     )
 
 

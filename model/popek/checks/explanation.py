@@ -9,14 +9,15 @@ from typing import Any
 import attrs
 
 from popek.kernel.exploration import PathBudgetError
-from popek.machines import machine as find_machine
-from popek.solving.solver import Effort
 
-from .classify import Classification, Classifier
+from .classification import Classification
+from .classify import Classifier
 from .counterexample import Counterexample
+from .leaks import Leaks, leaks_of
 from .presence import present
-from .promises import Keeper, Promises
-from .runs import explore_instruction
+from .promise import Promises
+from .promises import Keeper
+from .runs import Run
 from .survey import Request, Row, row_of, unexplored
 from .verdict import Evidence, Status, Truth
 
@@ -32,6 +33,8 @@ class FormExplanation:
         asked: per question, what was asked and answered.
         disagreement: why the premise of Theorem 1 and fidelity part, where they do.
         counterexamples: the witnesses as they were found, with their states and programs.
+        leaks: what leaks through it.
+        run: every path of it; None where there are too many.
     """
 
     row: Row
@@ -40,6 +43,8 @@ class FormExplanation:
     asked: Mapping[str, Evidence] = attrs.field(eq=False)
     disagreement: str
     counterexamples: Mapping[str, Counterexample[Any]] = attrs.field(factory=dict, eq=False)
+    leaks: Leaks | None = None
+    run: Run[Any] | None = attrs.field(default=None, eq=False)
 
     @cached_property
     def evidence(self) -> dict[str, dict[str, object]]:
@@ -88,23 +93,16 @@ def explain(
     """Everything about the forms that a mnemonic or a form names.
 
     Raises:
-        UnknownNameError: no such machine, technique or instruction.
+        UnknownNameError: no such instruction.
     """
-    machine = find_machine(request.machine)
-    technique = machine.technique(request.technique)
-    instructions = machine.find(name)
-    effort = Effort(timeout=request.timeout)
-    present(machine, technique, request.configuration, effort)
-    classifier = Classifier(
-        machine, technique, request.configuration, effort=effort, time_is_state=request.time_is_state
-    )
-    keeper = Keeper(
-        machine, technique, request.configuration, effort=effort, time_is_state=request.time_is_state
-    )
+    subject = request.subject
+    instructions = subject.machine.find(name)
+    present(subject)
+    classifier, keeper = Classifier(subject), Keeper(subject)
     forms = []
     for number, instruction in enumerate(instructions):
         try:
-            run = explore_instruction(machine, instruction, effort, configuration=request.configuration)
+            run = subject.explore(instruction)
         except PathBudgetError as error:
             forms.append(
                 FormExplanation(unexplored(instruction, str(error)), instruction.summary, {}, {}, "")
@@ -126,11 +124,21 @@ def explain(
         why = disagreement(classified, kept)
         witnesses = {question: witness.to_json() for question, witness in found.items()}
         forms.append(
-            FormExplanation(row_of(classified, kept), instruction.summary, witnesses, asked, why, found)
+            FormExplanation(
+                row_of(classified, kept),
+                instruction.summary,
+                witnesses,
+                asked,
+                why,
+                found,
+                leaks_of(classified),
+                run,
+            )
         )
         if progress is not None:
             progress(number + 1, len(instructions))
-    return Explanation(machine.name, technique.name, dict(request.configuration.settings), tuple(forms))
+    settings = dict(subject.configuration.settings)
+    return Explanation(subject.machine.name, subject.technique.name, settings, tuple(forms))
 
 
 def disagreement(classified: Classification[Any], kept: Promises[Any]) -> str:

@@ -14,13 +14,13 @@ from popek.kernel.outcome import Next, Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
-from popek.solving.asking import Asker
+from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
 from .counterexample import Counterexample, Executed, assert_replay, assert_within, differences, execute
 from .premise import A4, A5, A8, Premise
 from .runs import PROBE, Run, conjunction, differing, handed_over, probe, together
-from .verdict import Question, Truth, evidence_of
+from .verdict import Evidence, Question, Truth
 from .witness import find_minimal
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class FormPremises(Generic[S]):
         self._hardware = general.at(premises.image)
         self._valid = instruction.valid(general.operands)
         self._ask = Asker(premises.effort, [*premises.okay, self._valid])
-        self._ruled_out: list[Word] = []  # ways on the hardware that cannot be taken: part of what was asked
+        # Ways on the hardware that cannot be taken, and what was asked to know that.
+        self._ruled_out: list[tuple[Word, list[SolverQuery]]] = []
 
     @cached_property
     def _ends(self) -> list[tuple[tuple[Term, ...], S]]:
@@ -66,21 +67,23 @@ class FormPremises(Generic[S]):
         for conditions, after in self._hardware.completions():
             over = handed_over(p.machine, p.technique, self._hardware.before, after, p.private)
             given = (*conditions, (~over).term)
-            if all(Word(1, term).value != 0 for term in given) and self._possible(given) is not Answer.UNSAT:
+            asked: list[SolverQuery] = []
+            possible = all(Word(1, term).value != 0 for term in given)
+            if possible and self._possible(given, asked=asked) is not Answer.UNSAT:
                 found.append((given, after))
             else:
-                self._ruled_out.append(conjunction(given))
+                self._ruled_out.append((conjunction(given), asked))
         return found
 
-    def _possible(self, given: Sequence[Term], *also: Word) -> Answer:
-        return self._ask.first([[conjunction(given), *also]], rlimit=WAY)
+    def _possible(self, given: Sequence[Term], *also: Word, asked: list[SolverQuery] | None = None) -> Answer:
+        return self._ask.first([[conjunction(given), *also]], rlimit=WAY, asked=asked)
 
     def unfaithful(self) -> Iterator[_Way]:
         """A1: it completes on the hardware, and not in the image of where it completes natively."""
         p = self._p
         expected = [(c, p.technique.map(after, p.private)) for c, after in self._native.completions()]
         for case in differing(
-            together(self._ends, expected), ignoring=frozenset(), time_is_state=p.time_is_state
+            together(self._ends, expected), ignoring=frozenset(), time_is_state=p.subject.time_is_state
         ):
             how = "completes on the hardware elsewhere than in the image of where the guest's own machine completes"
             yield _Way(how, case.given, any_of(case.unlike.values()))
@@ -199,27 +202,31 @@ class FormPremises(Generic[S]):
         """The premise holds where no way is possible."""
         p, form = self._p, self._instruction.form
         title = f"{p.machine.name}: {form} violates {name} under {p.technique.name}"
-        asked: list[Word] = []
+        excluded: list[Word] = []
+        asked: list[SolverQuery] = []
         unknown = ""
         for way in ways:
             if way.also.value == 0 or any(Word(1, term).value == 0 for term in way.given):
                 continue
-            answer = self._possible(way.given, way.also)
+            answer = self._possible(way.given, way.also, asked=asked)
             question = Question(title, [*p.okay, self._valid, *way.conditions])
             if answer is Answer.UNKNOWN:  # among the other forms' questions, and with little work: now alone
-                answer = question.ask(p.effort)[0]
+                asked[-1] = question.put(p.effort)
+                answer = asked[-1].answer
             if answer is Answer.SAT and way.silent:
                 unknown = unknown or way.how
                 continue
             if answer is Answer.SAT:
                 make = lambda way=way, question=question: self._witness(name, way, question)  # noqa: E731
-                return Premise(name, form, Truth.NO, way.how, evidence_of(question, answer), make)
+                return Premise(name, form, Truth.NO, way.how, Evidence(question, answer, (asked[-1],)), make)
             unknown = unknown or (way.how if answer is Answer.UNKNOWN else "")
-            asked.append(conjunction(way.given) & way.also)
-        question = Question(title, [*p.okay, self._valid, any_of([*asked, *self._ruled_out])])
+            excluded.append(conjunction(way.given) & way.also)
+        excluded += [one for one, _ in self._ruled_out]
+        asked += [one for _, found in self._ruled_out for one in found]
+        question = Question(title, [*p.okay, self._valid, any_of(excluded)])
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
         truth = Truth.UNKNOWN if unknown else Truth.YES
-        return Premise(name, form, truth, unknown, evidence_of(question, answer))
+        return Premise(name, form, truth, unknown, Evidence(question, answer, tuple(asked)))
 
     def _witness(self, name: str, way: _Way, question: Question) -> dict[str, Any] | None:
         p, instruction = self._p, self._instruction

@@ -16,7 +16,6 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from popek.kernel import terms
-from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
@@ -38,8 +37,11 @@ from .runs import (
     probe,
     together,
 )
+from .subject import Subject
 
 S = TypeVar("S", bound=State)
+
+OF_THE_VMM = "@vmm"
 
 
 class Kind(enum.Enum):
@@ -361,21 +363,20 @@ def _raised(run: Run[S], vector: Vector, level: str) -> tuple[Word, Word | None]
     return found, code
 
 
-def private_of(
-    machine: Machine[S], technique: Technique[S], configuration: Configuration, suffix: str = "@vmm"
-) -> S:
+def private_of(subject: Subject[S]) -> S:
     """All that the VMM may have: symbols, but for owned leaves that a configuration fixes."""
-    owned, settings = set(technique.owned), configuration.settings
+    machine, settings = subject.machine, subject.configuration.settings
+    owned = set(subject.technique.owned)
     fixed = {a.leaf: settings[a.name] for a in machine.settings if a.name in settings and a.leaf in owned}
-    mode = operating_mode(machine, configuration)
+    mode = operating_mode(machine, subject.configuration)
     fixed |= {leaf: value for leaf, value in mode.items() if leaf in owned}
-    return machine.state.symbolic(suffix).with_changes({str(leaf): value for leaf, value in fixed.items()})
+    return machine.state.symbolic(OF_THE_VMM).with_changes(
+        {str(leaf): value for leaf, value in fixed.items()}
+    )
 
 
 def arranged(
-    machine: Machine[S],
-    technique: Technique[S],
-    configuration: Configuration,
+    subject: Subject[S],
     general: Run[S],
     guest: S,
     private: S,
@@ -385,10 +386,10 @@ def arranged(
     Args:
         general: the run from any state.
     """
-    hardware = technique.map(guest, private)
+    hardware = subject.technique.map(guest, private)
     assumed = [
-        technique.private(guest, private),
-        machine.invariant(hardware),
-        configuration.holds(machine, hardware, mentioned=general.mentioned),
+        subject.technique.private(guest, private),
+        subject.machine.invariant(hardware),
+        subject.holds(hardware, mentioned=general.mentioned),
     ]
     return general.at(hardware), assumed

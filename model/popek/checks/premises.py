@@ -33,22 +33,20 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import explore
 from popek.kernel.instruction import Instruction
-from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Fault, Next, NotModelledError, Trap
 from popek.kernel.state import Role, State, leaves_with
-from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, all_of, any_of, ite
 from popek.solving.asking import Asker
 from popek.solving.pruning import Pruner
-from popek.solving.solver import Answer, Effort
+from popek.solving.solver import Answer
 
 from .counterexample import differences
 from .form_premises import FormPremises
+from .obligation import OF_THE_VMM
 from .premise import (
     A0,
     A1,
@@ -68,9 +66,10 @@ from .premise import (
     Premise,
 )
 from .presence import plainest
-from .promises import OF_THE_VMM, Keeper
+from .promises import Keeper
 from .runs import PROBE, Run, operating_mode, probe
-from .verdict import Question, Truth, evidence_of
+from .subject import Subject
+from .verdict import Evidence, Question, Truth
 
 S = TypeVar("S", bound=State)
 
@@ -78,34 +77,20 @@ S = TypeVar("S", bound=State)
 class Premises(Generic[S]):
     """Asks the premises of a machine under a technique.
 
-    Args:
-        machine, technique, configuration: of what.
-        effort: bounds, and the tally of solver time.
-        time_is_state: clocks are compared, and P's are its own.
+    Where time is state, clocks are compared, and P's are its own.
     """
 
-    def __init__(
-        self,
-        machine: Machine[S],
-        technique: Technique[S],
-        configuration: Configuration,
-        effort: Effort | None = None,
-        *,
-        time_is_state: bool = False,
-    ) -> None:
-        self.machine, self.technique, self.configuration = machine, technique, configuration
-        self.effort = effort or Effort()
-        mode = operating_mode(machine, configuration)
+    def __init__(self, subject: Subject[S]) -> None:
+        self.subject, self.effort = subject, subject.effort
+        self.machine, self.technique = machine, technique = subject.machine, subject.technique
+        mode = operating_mode(machine, subject.configuration)
         self.guest = machine.state.symbolic().with_changes(mode)
-        times = () if time_is_state else leaves_with(machine.state, [Role.TIME])
+        times = () if subject.time_is_state else leaves_with(machine.state, [Role.TIME])
         self.clocks = frozenset(leaf.name for leaf in times)
-        self.time_is_state = time_is_state
         private = machine.state.symbolic(OF_THE_VMM).with_changes(mode)
         self.private = private.with_changes({name: self.guest[name] for name in self.clocks})
         self.image = technique.map(self.guest, self.private)
-        self.keeper = Keeper(
-            machine, technique, configuration, effort=self.effort, time_is_state=time_is_state
-        )
+        self.keeper = Keeper(subject)
         self._changed: set[str] = set()  # components that some form changes
         self._asked: set[str] = set()  # forms
 
@@ -115,7 +100,7 @@ class Premises(Generic[S]):
             self.technique.guest(guest),
             self.technique.private(guest, private),
             *(self.machine.invariant(state) for state in (guest, private)),
-            *(self.configuration.holds(self.machine, state) for state in (guest, private)),
+            *(self.subject.holds(state) for state in (guest, private)),
         ]
 
     @property
@@ -180,7 +165,7 @@ class Premises(Generic[S]):
     def _image(self) -> Premise[S]:
         def wrong(guest: S, private: S) -> Word:
             image = self.technique.map(guest, private)
-            outside = ~self.configuration.holds(self.machine, image)
+            outside = ~self.subject.holds(image)
             return outside | ~self.machine.invariant(image) | self.machine.supervisor(image)
 
         how = "the image of a guest is no state of the hardware, or a supervisor's"
@@ -299,8 +284,8 @@ class Premises(Generic[S]):
             f"{self.machine.name}: {name} fails under {self.technique.name}",
             [*given, wrong(self.guest, self.private, *others)],
         )
-        answer, _, _ = question.ask(self.effort)
-        evidence = evidence_of(question, answer)
+        asked = question.put(self.effort)
+        answer, evidence = asked.answer, Evidence(question, asked.answer, (asked,))
         if answer is not Answer.SAT:
             truth = Truth.YES if answer is Answer.UNSAT else Truth.UNKNOWN
             return Premise(

@@ -12,15 +12,16 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from popek.kernel.configuration import Configuration
+from popek.kernel.declaration import assert_declared
 from popek.kernel.machine import Machine
+from popek.kernel.outcome import DeclarationError
 from popek.kernel.state import Role, State, leaves_with
-from popek.kernel.technique import Technique
 from popek.kernel.words import Word, symbol
 from popek.solving.solver import Answer, Effort
 
 from .counterexample import Minimizer, concretize, differences, leaf_preferences
 from .runs import operating_mode
+from .subject import Subject
 from .verdict import Question
 
 S = TypeVar("S", bound=State)
@@ -61,18 +62,16 @@ class Present(Generic[S]):
         }
 
 
-def present(
-    machine: Machine[S], technique: Technique[S], configuration: Configuration, effort: Effort | None = None
-) -> Present[S]:
+def present(subject: Subject[S]) -> Present[S]:
     """The states that questions need: one of the configuration, a user's, a guest and f(G, P); and a user's twin.
 
     Raises:
         NothingToAskError: there are none.
+        DeclarationError: the machine or the technique is declared in a way that means nothing.
     """
-    effort = effort or Effort()
-    if not machine.instructions:
-        raise NothingToAskError(f"{machine.name}: no instruction is declared, so there is nothing to ask")
-    state = machine.state.symbolic().with_changes(operating_mode(machine, configuration))
+    machine, technique, effort = subject.machine, subject.technique, subject.effort
+    assert_declared(machine, [technique])
+    state = machine.state.symbolic().with_changes(operating_mode(machine, subject.configuration))
     modes = {
         leaf.name: symbol(leaf.name + "'", leaf.width) for leaf in leaves_with(machine.state, [Role.MODE])
     }
@@ -80,35 +79,54 @@ def present(
     private = machine.state.symbolic("@vmm")
     image = technique.map(state, private)
     exists = [machine.invariant(state)]
-    settings = [configuration.holds(machine, state)]
+    settings = [subject.holds(state)]
     user = [*exists, *settings, technique.deprivileged(state)]
     wanted: list[tuple[str, str, list[Word], tuple[S, ...]]] = [
-        ("state", f"no state of {machine.name} fulfils {configuration}", [*exists, *settings], (state,)),
+        (
+            "state",
+            f"no state of {machine.name} fulfils {subject.configuration}",
+            [*exists, *settings],
+            (state,),
+        ),
         (
             "user state",
-            f"{machine.name} under {technique.name} with {configuration}: there is no user state",
+            f"{subject}: there is no user state",
             user,
             (state,),
         ),
         (
             TWIN,
             "",  # without one, what differs by mode alone is not asked
-            [*user, machine.supervisor(twin), machine.invariant(twin), configuration.holds(machine, twin)],
+            [*user, machine.supervisor(twin), machine.invariant(twin), subject.holds(twin)],
             (state, twin),
         ),
         (
             "guest and what the VMM keeps",
-            f"{machine.name} under {technique.name} with {configuration}: there is no guest that the technique can run",
+            f"{subject}: there is no guest that the technique can run",
             [
                 *exists,
                 technique.guest(state),
                 technique.private(state, private),
                 machine.invariant(image),
-                configuration.holds(machine, image),
+                subject.holds(image),
+            ],
+            (state, private),
+        ),
+        (
+            "guest's image in user mode",
+            f"{subject}: the map never leads to a state that `deprivileged` calls one of user mode",
+            [
+                *exists,
+                technique.guest(state),
+                technique.private(state, private),
+                machine.invariant(image),
+                subject.holds(image),
+                technique.deprivileged(image),
             ],
             (state, private),
         ),
     ]
+    _assert_modes_apart(machine, state, exists, effort)
     found, undecided = [], []
     for name, otherwise, conditions, states in wanted:
         question = Question(f"{machine.name}: there is a {name}", conditions)
@@ -123,6 +141,17 @@ def present(
         else:
             undecided.append(name)
     return Present(tuple(undecided), tuple(found), effort)
+
+
+def _assert_modes_apart(machine: Machine[S], state: S, exists: Sequence[Word], effort: Effort) -> None:
+    """No state is in supervisor and in user mode: `mode-sensitive` compares the two."""
+    both = Question(
+        f"{machine.name}: a state of both modes", [*exists, machine.supervisor(state), machine.user(state)]
+    )
+    if both.ask(effort)[0] is Answer.SAT:
+        raise DeclarationError(
+            f"{machine.name}: supervisor and user overlap: expected conditions of which no state fulfils both"
+        )
 
 
 def _assert_a_supervisor(machine: Machine[Any], effort: Effort) -> None:

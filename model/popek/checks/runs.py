@@ -16,7 +16,7 @@ import attrs
 
 from popek.kernel import terms
 from popek.kernel.configuration import Configuration
-from popek.kernel.exploration import Budget, Path, PathBudgetError, explore, looping_code
+from popek.kernel.exploration import Budget, Path, explore, looping_code
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -229,27 +229,6 @@ def explore_instruction(
     # Only `known` has the assignments, so that they can be dropped.
     paths = tuple(Path(path.conditions, path.result) for path in found)
     return Run(state, paths, operands, known, pruner.translated)
-
-
-class Runs(Generic[S]):
-    """The runs of a machine's forms from any state, each explored once."""
-
-    def __init__(self, machine: Machine[S], configuration: Configuration, effort: Effort) -> None:
-        self.machine, self.configuration, self.effort = machine, configuration, effort
-        self._runs: dict[str, Run[S] | None] = {}
-
-    def of(self, instruction: Instruction) -> Run[S] | None:
-        """Every path of a form; None where it has too many."""
-        if instruction.form not in self._runs:
-            try:
-                run = explore_instruction(
-                    self.machine, instruction, self.effort, configuration=self.configuration
-                )
-            except PathBudgetError:
-                self._runs[instruction.form] = None
-            else:
-                self._runs[instruction.form] = run.without_assignments()
-        return self._runs[instruction.form]
 
 
 def probe(memory: Memory, name: str = PROBE) -> Word:

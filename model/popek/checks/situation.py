@@ -12,34 +12,29 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from popek.kernel import terms
-from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
-from popek.kernel.machine import Machine
 from popek.kernel.outcome import Target, Trap
 from popek.kernel.state import Role, State
-from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, any_of, symbol
 from popek.solving.asking import Asker
-from popek.solving.solver import Answer, Effort
+from popek.solving.solver import Answer
 
 from .counterexample import Counterexample, Difference, ReplayError, assert_within, differences, execute
-from .obligation import changed_cells, private_of, simplified
+from .obligation import OF_THE_VMM, changed_cells, private_of, simplified
 from .runs import (
     PROBE,
     Completion,
     Run,
     conjunction,
-    explore_instruction,
     handed_over,
     probe,
 )
+from .subject import Subject
 from .verdict import Question
 from .witness import find_minimal
 
 S = TypeVar("S", bound=State)
-
-OF_THE_VMM = "@vmm"
 
 # Solver resources for one alternative of a question.
 ALTERNATIVE = 4_000_000
@@ -49,9 +44,7 @@ class Situation(Generic[S]):
     """One form under a technique.
 
     Args:
-        machine, technique, configuration: as for the promises; settings speak of the hardware.
         instruction: the form.
-        effort: bounds, and the tally of solver time.
         run: the form explored from any state, where that is known already.
         near: a guest's kernel and a VMM on numbers; then what the VMM keeps in registers is as in these, and so is
             what the guest believes of it: fewer states, of which questions are answered sooner.
@@ -64,25 +57,22 @@ class Situation(Generic[S]):
 
     def __init__(
         self,
-        machine: Machine[S],
-        technique: Technique[S],
-        configuration: Configuration,
+        subject: Subject[S],
         instruction: Instruction,
-        effort: Effort,
         run: Run[S] | None = None,
         near: tuple[S, S] | None = None,
     ) -> None:
-        self.machine, self.technique, self.configuration = machine, technique, configuration
-        self.instruction, self.effort = instruction, effort
+        self.subject, self.instruction = subject, instruction
+        self.machine, self.technique, self.effort = subject.machine, subject.technique, subject.effort
         if run is None:
-            run = explore_instruction(machine, instruction, effort, configuration=configuration)
+            run = subject.explore(instruction)
         self.general = self.native = run
         self.guest = run.before
         if near is not None:
             self.guest, self.private = self._near(*near)
             self.native = run.at(self.guest)
             return
-        self.private = private_of(machine, technique, configuration, OF_THE_VMM)
+        self.private = private_of(subject)
 
     def _near(self, guest: S, private: S) -> tuple[S, S]:
         memories = set(self.guest.memories())
@@ -95,7 +85,7 @@ class Situation(Generic[S]):
         open_leaves = [
             setting.leaf
             for setting in self.machine.settings
-            if setting.leaf is not None and setting.name not in self.configuration.settings
+            if setting.leaf is not None and setting.name not in self.subject.configuration.settings
         ]
         nearby = self.guest.with_changes({name: guest[name] for name in kept if name not in open_leaves})
         beside = private.with_contents({name: name + OF_THE_VMM for name in memories})
@@ -118,7 +108,7 @@ class Situation(Generic[S]):
             self.instruction.valid(self.general.operands),
             self.technique.private(self.guest, self.private),
             self.machine.invariant(before),
-            self.configuration.holds(self.machine, before, mentioned=self.general.mentioned),
+            self.subject.holds(before, mentioned=self.general.mentioned),
         ]
 
     @cached_property
@@ -246,7 +236,7 @@ class Situation(Generic[S]):
             f"{self.machine.name}: {claim} ({self.instruction.form}; {self.technique.name})",
             [
                 *(self.assumed if assumed is None else assumed),
-                self.configuration.holds(self.machine, self.hardware.before) if assumed is None else TRUE,
+                self.subject.holds(self.hardware.before) if assumed is None else TRUE,
                 *conditions,
             ],
         )
@@ -268,7 +258,7 @@ class Situation(Generic[S]):
                 the_invariant=self.machine.invariant(guest) & self.machine.invariant(image),
                 what_is_a_guest=self.technique.guest(guest),
                 what_the_VMM_promises=self.technique.private(guest, private),
-                the_configuration=self.configuration.holds(self.machine, image) if assumed is None else TRUE,
+                the_configuration=self.subject.holds(image) if assumed is None else TRUE,
             )
             states = [guest, self.technique.map(guest, private)][-len(labels) :]
         runs = [
@@ -308,11 +298,8 @@ def holds_together(*conditions: Word | Sequence[Term]) -> list[Word]:
 
 
 def plainest(
-    machine: Machine[S],
-    technique: Technique[S],
-    configuration: Configuration,
+    subject: Subject[S],
     instruction: Instruction,
-    effort: Effort,
     fixed: Mapping[str, int] | None = None,
 ) -> tuple[S, S] | None:
     """The plainest guest's kernel that completes an instruction, and the plainest VMM beside it, on numbers.
@@ -322,23 +309,23 @@ def plainest(
     Args:
         fixed: operands of the instruction.
     """
-    s = Situation(machine, technique, configuration, instruction, effort)
+    s = Situation(subject, instruction)
     reachable = ~any_of(conjunction(way) for way in s.storage_traps(s.hardware))
     operands = [s.general.operands[name] == value for name, value in (fixed or {}).items()]
     question = Question(
-        f"{machine.name}: a guest's kernel under {technique.name}",
+        f"{subject.machine.name}: a guest's kernel under {subject.technique.name}",
         [
             *s.assumed,
-            machine.supervisor(s.guest),
+            s.machine.supervisor(s.guest),
             s.native.completes,
             reachable,
-            configuration.holds(machine, s.hardware.before),
+            subject.holds(s.hardware.before),
             *operands,
         ],
     )
-    _, model, solver = question.ask(effort)
+    _, model, solver = question.ask(s.effort)
     if model is None or solver is None:
         return None
-    found = find_minimal(machine, instruction, question, solver, model, (s.guest, s.private), {})
+    found = find_minimal(s.machine, instruction, question, solver, model, (s.guest, s.private), {})
     guest, private = found.states
     return guest, private

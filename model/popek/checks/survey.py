@@ -17,15 +17,15 @@ import attrs
 from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
-from popek.kernel.machine import Machine
 from popek.kernel.scope import Scope, scope_of
-from popek.machines import machine as find_machine
-from popek.solving.solver import Effort
 
-from .classify import Classification, Classifier
+from .classification import Classification
+from .classify import Classifier
+from .leaks import Leaks, leaks_of
 from .presence import Present, present
-from .promises import Keeper, Promises
-from .runs import explore_instruction
+from .promise import Promises
+from .promises import Keeper
+from .subject import Subject
 from .verdict import Status, Truth, any_asked, both, negate
 from .workers import process_context
 
@@ -52,25 +52,20 @@ class Request:
     """What to survey.
 
     Attributes:
-        machine: a name, the path of a Python file, or a machine itself (its rows are made in this process).
-        technique: by name; None for the machine's first.
-        configuration: the settings.
-        timeout: seconds a single question may take; 0 for no bound but the solver's own.
+        subject: of what; where no other process can find it, its rows are made in this one.
         components: find out which leaves leak or change.
         promises: check fidelity and safety too, of every form or of these.
         witnesses: find a witness for every critical form, or (`ONE_EACH`) for one of each mnemonic, or for one
             of each of these sets of forms.
-        time_is_state: count clocks as resources.
+        leaks: for a figure, find out what leaks through every form, or (`ONE_EACH`) through the first critical and
+            the first sensitive form of each mnemonic.
     """
 
-    machine: str | Machine[Any]
-    technique: str | None = None
-    configuration: Configuration = attrs.field(factory=Configuration)
-    timeout: float = 0.0
+    subject: Subject[Any]
     components: bool = True
     promises: bool | frozenset[str] = False
     witnesses: str | tuple[frozenset[str], ...] = NONE
-    time_is_state: bool = False
+    leaks: str = NONE
 
 
 @attrs.frozen
@@ -84,8 +79,8 @@ class Row:
         faithful, safe, needless_trap: the promises, where they were asked about.
         breaches: how the promises are broken, by name.
         witness: a counterexample for a critical form, where it was asked for.
+        leaks: what leaks through it, where that was asked for.
         not_asked: per class that was not asked, why.
-        evidence: per class question, what was asked (hash) and answered.
         remark: why something is unknown.
         seconds, solver_seconds: what it took.
     """
@@ -101,6 +96,7 @@ class Row:
     needless_trap: Truth | None = None
     breaches: Mapping[str, str] = attrs.field(factory=dict)
     witness: Mapping[str, Any] | None = None
+    leaks: Leaks | None = attrs.field(default=None, repr=False)
     remark: str = ""
     not_asked: Mapping[str, str] = attrs.field(factory=dict)
     seconds: float = 0.0
@@ -255,17 +251,15 @@ def survey(
         progress: called with the number of forms that are done and of all.
 
     Raises:
-        UnknownNameError, MachineFileError: no such machine or technique.
         NothingToAskError: the questions would be about nothing.
         ReplayError: a defect of popek.
     """
     begin = time.perf_counter()
-    machine = find_machine(request.machine)
-    technique = machine.technique(request.technique)
-    there = present(machine, technique, request.configuration, Effort(timeout=request.timeout))
+    subject, machine = request.subject, request.subject.machine
+    there = present(subject)
     wanted = list(machine.instructions) if forms is None else list(forms)
     found: dict[str, Row] = {}
-    for row in _rows(request, machine, wanted, jobs or os.cpu_count() or 1):
+    for row in _rows(request, wanted, jobs or os.cpu_count() or 1):
         found[row.form] = row
         if progress is not None:
             progress(len(found), len(wanted))
@@ -273,14 +267,20 @@ def survey(
     partial = not found.keys() >= machine.instructions.keys()
     seconds = time.perf_counter() - begin
     return Survey(
-        machine.name, technique.name, request.configuration, rows, seconds, partial, scope_of(machine), there
+        machine.name,
+        subject.technique.name,
+        subject.configuration,
+        rows,
+        seconds,
+        partial,
+        scope_of(machine),
+        there,
     )
 
 
-def _rows(request: Request, machine: Machine[Any], forms: Sequence[str], jobs: int) -> Iterator[Row]:
-    # A machine that is not a name or a file cannot be sent to another process.
-    if jobs == 1 or len(forms) < 24 or not isinstance(request.machine, str):
-        surveyor = Surveyor(request, machine)
+def _rows(request: Request, forms: Sequence[str], jobs: int) -> Iterator[Row]:
+    if jobs == 1 or len(forms) < 24 or request.subject.found_as is None:
+        surveyor = Surveyor(request)
         for form in forms:
             yield surveyor.row(form)
         return
@@ -291,7 +291,7 @@ def _rows(request: Request, machine: Machine[Any], forms: Sequence[str], jobs: i
         # mnemonics of many forms first, which leaves small pieces for the end.
         together: dict[str, list[str]] = {}
         for form in forms:
-            together.setdefault(machine.instructions[form].mnemonic, []).append(form)
+            together.setdefault(request.subject.machine.instructions[form].mnemonic, []).append(form)
         pieces = sorted(together.values(), key=len, reverse=True)
         for rows in pool.map(_rows_of, pieces, chunksize=1):
             yield from rows
@@ -303,7 +303,7 @@ _surveyor: Surveyor | None = None  # of a worker process
 def _begin(request: Request) -> None:
     global _surveyor
     gc.disable()  # terms form no cycles; looking for some takes a tenth of the time
-    _surveyor = Surveyor(request, find_machine(request.machine))
+    _surveyor = Surveyor(request)
 
 
 def _rows_of(forms: Sequence[str]) -> list[Row]:
@@ -314,40 +314,19 @@ def _rows_of(forms: Sequence[str]) -> list[Row]:
 class Surveyor:
     """Makes the rows of one request."""
 
-    def __init__(self, request: Request, machine: Machine[Any]) -> None:
-        self.request, self.machine = request, machine
-        self.effort = Effort(timeout=request.timeout)
-        technique = machine.technique(request.technique)
-        self.classifier = Classifier(
-            machine,
-            technique,
-            request.configuration,
-            effort=self.effort,
-            time_is_state=request.time_is_state,
-            components=request.components,
-        )
-        self.keeper = Keeper(
-            machine,
-            technique,
-            request.configuration,
-            effort=self.effort,
-            time_is_state=request.time_is_state,
-        )
+    def __init__(self, request: Request) -> None:
+        self.request, self.subject = request, request.subject
+        self.classifier = Classifier(self.subject, components=request.components)
+        self.keeper = Keeper(self.subject)
         self._witnessed: set[str | frozenset[str]] = set()
+        self._drawn: set[tuple[str, str]] = set()
 
     def row(self, form: str) -> Row:
         """Everything that was asked about one form."""
-        instruction = self.machine.instructions[form]
-        begin, solving = time.perf_counter(), self.effort.seconds
+        instruction = self.subject.machine.instructions[form]
+        begin, solving = time.perf_counter(), self.subject.effort.seconds
         try:
-            run = explore_instruction(
-                self.machine,
-                instruction,
-                self.effort,
-                configuration=self.request.configuration,
-                prefer=self.classifier.likely,
-                traps=self._promised(form),
-            )
+            run = self.subject.explore(instruction, prefer=self.classifier.likely, traps=self._promised(form))
         except PathBudgetError as error:
             return unexplored(instruction, str(error))
         classified = self.classifier.classify(instruction, run)
@@ -361,9 +340,20 @@ class Surveyor:
         return attrs.evolve(
             row_of(classified, kept),
             witness=witness,
+            leaks=leaks_of(classified) if self._drawn_for(classified) else None,
             seconds=time.perf_counter() - begin,
-            solver_seconds=self.effort.seconds - solving,
+            solver_seconds=self.subject.effort.seconds - solving,
         )
+
+    def _drawn_for(self, classified: Classification[Any]) -> bool:
+        """Whether a figure shows what leaks through a form."""
+        if self.request.leaks == NONE:
+            return False
+        mnemonic = classified.instruction.mnemonic
+        kinds = {"critical": classified.critical, "sensitive": classified.sensitive}
+        new = {(kind, mnemonic) for kind, truth in kinds.items() if truth is Truth.YES} - self._drawn
+        self._drawn |= new
+        return self.request.leaks == ALL or bool(new)
 
     def _promised(self, form: str) -> bool:
         promises = self.request.promises

@@ -8,8 +8,12 @@ from functools import cached_property
 
 import attrs
 
-from popek.kernel.words import Word
+from popek.kernel.terms import Term
+from popek.kernel.words import TRUE, Word
+from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer, Effort, Model, Solver, sha256, solver_version
+
+SIMPLIFICATION = "simplification"
 
 
 class Truth(enum.Enum):
@@ -110,6 +114,14 @@ class Question:
             return answer, solver.model(), solver
         return answer, None, None
 
+    def put(self, effort: Effort) -> SolverQuery:
+        """Ask at once."""
+        if self.trivial:
+            return SolverQuery((), Answer.UNSAT, SIMPLIFICATION)
+        begin = effort.seconds
+        answer, _, _ = self.ask(effort)
+        return SolverQuery(tuple(self.conditions), answer, solver_version(), effort.seconds - begin)
+
     @cached_property
     def smtlib(self) -> str:
         """The question as an SMT-LIB 2 script, which any solver can be asked."""
@@ -138,25 +150,38 @@ class Evidence:
     """How far an answer goes.
 
     Attributes:
-        question: what was asked.
-        answers: what each solver said, by its name.
+        question: what is claimed to be possible, as one text.
+        answer: what follows for it.
+        asked: what a solver was really asked, in order: the question at once, or case by case.
     """
 
     question: Question
-    answers: Mapping[str, Answer]
+    answer: Answer
+    asked: tuple[SolverQuery, ...] = ()
+
+    @cached_property
+    def at_once(self) -> bool:
+        """The question was asked as it stands."""
+        if len(self.asked) != 1:
+            return False
+        return _parts(self.asked[0].conditions) == _parts(self.question.conditions)
+
+    @cached_property
+    def answers(self) -> Mapping[str, Answer]:
+        """The answer, by whom; a question that is false by itself was answered by simplification."""
+        if self.question.trivial or not self.asked:
+            return {SIMPLIFICATION: self.answer}
+        by = " and ".join(dict.fromkeys(one.solver for one in self.asked))
+        return {by if self.at_once else f"{by}, case by case": self.answer}
 
     @cached_property
     def confirmed(self) -> Mapping[str, Answer]:
-        """The answers, and beside an UNSAT what Z3 says to the exported text, if it was not Z3's.
-
-        A question that is false by itself was answered by simplification.
+        """The answer, and beside an UNSAT what Z3 says to the exported text, if it was not Z3's.
 
         Raises:
             SolversDisagreeError: Z3 finds an assignment.
         """
-        if self.question.trivial:
-            return {"simplification": Answer.UNSAT}
-        if Answer.UNSAT not in self.answers.values():
+        if self.answer is not Answer.UNSAT or SIMPLIFICATION in self.answers:
             return self.answers
         from popek.solving.engine_z3 import Z3Engine  # loads Z3
         from popek.solving.first_order import ask
@@ -168,16 +193,45 @@ class Evidence:
             raise SolversDisagreeError(f"{self.question.name}: no assignment, but {Z3Engine.name} finds one")
         return {**self.answers, Z3Engine.name: second}
 
+    @cached_property
+    def script(self) -> str:
+        """What was really asked, as an SMT-LIB 2 script with one check for each case."""
+        if self.at_once:
+            return self.question.smtlib
+        from popek.solving.engine_z3 import smtlib_of_cases
+
+        wholes = [dict.fromkeys(condition.term for condition in one.conditions) for one in self.asked]
+        common = [term for term in wholes[0] if all(term in whole for whole in wholes)] if wholes else []
+        cases = [[term for term in whole if term not in common] for whole in wholes]
+        return f"; {self.question.name}, case by case\n(set-logic QF_UFBV)\n{smtlib_of_cases(common, cases)}"
+
     def to_json(self) -> dict[str, object]:
-        """Hash of the query and the solvers' answers, with a second one's where there is no assignment."""
+        """The question by its hash, who answered it, and what was asked for that: hash, answers and time."""
+        asked: dict[str, object] | None = None
+        if self.asked and SIMPLIFICATION not in self.answers:
+            said = [one.answer.value for one in self.asked]
+            asked = {
+                "smtlib_sha256": sha256(self.script),
+                "answers": {answer: said.count(answer) for answer in dict.fromkeys(said)},
+                "seconds": round(sum(one.seconds for one in self.asked), 3),
+            }
         return {
             "question": self.question.name,
             "smtlib_sha256": self.question.sha256,
             "solvers": {name: answer.value for name, answer in sorted(self.confirmed.items())},
+            "asked": asked,
             "certificate": None,
         }
 
 
-def evidence_of(question: Question, answer: Answer) -> Evidence:
-    """The evidence of one answer."""
-    return Evidence(question, {solver_version(): answer})
+def _parts(conditions: Iterable[Word]) -> set[Term]:
+    """The terms that a conjunction is made of."""
+    found: set[Term] = set()
+    left = [condition.term for condition in conditions]
+    while left:
+        term = left.pop()
+        if term.op == "and":
+            left += term.args
+        elif term is not TRUE.term:
+            found.add(term)
+    return found

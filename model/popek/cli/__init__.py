@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
 from traceback import extract_tb
@@ -24,10 +23,12 @@ from popek.solving.choice import chosen_solver
 from . import atlas, decoding, figures, problems, safety, verify, witnesses
 from .errors import UserError
 from .figures import Svg
-from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, assert_set_once, shown_default
+from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, shown_default
 from .output import console, print_json, progress, working
+from .resolving import forms_of, known_names, subject_of
 
 if TYPE_CHECKING:
+    from popek.checks.subject import Subject
     from popek.checks.survey import Request
     from popek.kernel.machine import Machine
 
@@ -81,7 +82,11 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted")
     except Exception as error:
-        if type(error).__name__ == "NothingToAskError":  # without importing what asks
+        if type(error).__name__ in (
+            "NothingToAskError",
+            "DeclarationError",
+            "SemanticsError",
+        ):  # without importing
             _fail(str(error))
         where = _in_file_of_the_user(error)
         if where is not None:
@@ -156,19 +161,17 @@ def classify(
         machine: a name that `popek machines` lists, or a Python file that declares one.
         instructions: only these mnemonics or forms; the theorems, which speak of all, are then refuted or unknown.
     """
-    from popek.checks.survey import ALL, ONE_EACH, survey
+    from popek.checks.survey import ALL, NONE, ONE_EACH, Request, survey
     from popek.report import classification as report
 
-    request = _request(
-        machine,
-        technique,
-        set,
-        timeout=timeout,
+    subject = subject_of(machine, technique, set, timeout=timeout, time_is_state=time_is_state)
+    forms = forms_of(subject.machine, instructions)
+    request = Request(
+        subject,
         promises=promises or json,
         witnesses=ALL if json else ONE_EACH,
-        time_is_state=time_is_state,
+        leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
     )
-    forms = _forms(machine, instructions)
     figures.assert_writable(svg)
     _assert_open_or_set(symbolic, set)
     if symbolic or any(text.endswith("=?") for text in set):
@@ -180,7 +183,7 @@ def classify(
     else:
         console().print(report.survey(found))
     if svg is not None:
-        figures.write(figures.of_classification(request, found, forms), svg)
+        figures.write(figures.of_classification(found, every=forms is not None), svg)
     return UNKNOWN if found.unknown else 0
 
 
@@ -201,14 +204,14 @@ def _classify_symbolic(
     names = [name.strip() for name in symbolic.split(",") if name.strip()]
     if symbolic and not names:
         raise UserError(f"--symbolic {symbolic}: expected settings, comma-separated, such as IOPL,UMIP")
-    with _known_names(), progress("classifying") as show:
+    with known_names(), progress("classifying") as show:
         found = critical_when(request, names, forms=forms, progress=show)
     if json:
         print_json(found.to_json())
     else:
         console().print(report.conditions(found))
     if svg is not None:
-        figures.write(figures.of_settings(request, found), svg)
+        figures.write(figures.of_settings(request.subject.machine, found), svg)
     return UNKNOWN if found.unknown else 0
 
 
@@ -242,19 +245,20 @@ def explain(
         instruction: a mnemonic, or one operand form; or give `--bytes`.
     """
     from popek.checks.explanation import explain as explained
+    from popek.checks.survey import Request
     from popek.report import explanation as report
 
-    request = _request(machine, technique, set, timeout=timeout, promises=True, time_is_state=time_is_state)
+    subject = subject_of(machine, technique, set, timeout=timeout, time_is_state=time_is_state)
     figures.assert_writable(svg)
     witnesses.assert_possible(machine, asm, confirm)
     decoded = decoding.decoded(machine, instruction, code, bits)
     instruction = decoded.form if decoded else instruction or ""
-    with _known_names(), progress("explaining") as show:
-        found = explained(request, instruction, progress=show)
+    with known_names(), progress("explaining") as show:
+        found = explained(Request(subject, promises=True), instruction, progress=show)
     answer = found.to_json()
     if decoded:
         answer["decoded"] = decoded.to_json()
-    emulated = witnesses.of_explanation(_machine(machine), instruction, found, asm, confirm)
+    emulated = witnesses.of_explanation(subject.machine, instruction, found, asm, confirm)
     if emulated:
         answer["emulated"] = [one.to_json() for one in emulated]
     if json:
@@ -265,7 +269,7 @@ def explain(
         console().print(report.explanation(found))
         witnesses.print_confirmations(emulated)
     if svg is not None:
-        figures.write(figures.of_instruction(request, instruction, figure), svg)
+        figures.write(figures.of_instruction(subject.machine, found, figure), svg)
     if any(one.differs for one in emulated):
         return UNEXPECTED
     return UNKNOWN if found.unknown else 0
@@ -325,23 +329,23 @@ def prove(
     known = makers()
     of_machines = [name for name in names if name in known or name.endswith(".py")]
     propositions = [name for name in names if name not in of_machines]
-    requests = [
-        _request(name, technique, set, timeout=timeout, time_is_state=time_is_state) for name in of_machines
+    subjects = [
+        subject_of(name, technique, set, timeout=timeout, time_is_state=time_is_state) for name in of_machines
     ]
-    if not requests and (technique is not None or set or time_is_state):
+    if not subjects and (technique is not None or set or time_is_state):
         raise UserError(
             "--technique, --set and --time-is-state: expected only with a machine, and none is named"
         )
-    if svg is not None and requests:
+    if svg is not None and subjects:
         raise UserError(
             f"--svg {svg}: draws propositions, and {of_machines[0]} is a machine: see popek classify --svg"
         )
     figures.assert_writable(svg)
     rows: list[dict[str, Any]] = []
     codes = [0]
-    if propositions or not requests:
+    if propositions or not subjects:
         try:
-            with _known_names(), working("proving"):
+            with known_names(), working("proving"):
                 found = proved(
                     propositions, Effort(timeout=timeout), second_solver=_second_solver(), needs=needs
                 )
@@ -351,8 +355,8 @@ def prove(
         rows += [proof.to_json() for proof in found.proofs]
         if not json:
             console().print(report.propositions(found))
-    for request in requests:
-        rows += _instantiated(request, json, codes)
+    for subject in subjects:
+        rows += _instantiated(subject, json, codes)
     if svg is not None:
         figures.write(figures.of_propositions(propositions), svg)
     if json:
@@ -360,22 +364,14 @@ def prove(
     return max(codes)
 
 
-def _instantiated(request: Request, json: bool, codes: list[int]) -> list[dict[str, Any]]:
+def _instantiated(subject: Subject[Any], json: bool, codes: list[int]) -> list[dict[str, Any]]:
     """The theorems for one machine: the rows for JSON, or the verdict on the screen."""
     from popek.checks.verdict import Status
     from popek.report import proofs as report
-    from popek.solving.solver import Effort
     from popek_proofs.theorems.instantiate import instantiate
 
-    machine = _machine(request.machine)
-    with working(f"proving the premises for {machine.name}"):
-        found = instantiate(
-            machine,
-            machine.technique(request.technique),
-            request.configuration,
-            effort=Effort(timeout=request.timeout),
-            time_is_state=request.time_is_state,
-        )
+    with working(f"proving the premises for {subject.machine.name}"):
+        found = instantiate(subject)
     if Status.UNKNOWN in (found.theorem1, found.theorem3):
         codes.append(UNKNOWN)
     if json:
@@ -412,7 +408,7 @@ def bench(
     from popek.report import benchmark as report
 
     figures.assert_writable(svg)
-    with _known_names(), progress("measuring") as show:
+    with known_names(), progress("measuring") as show:
         found = benchmark(machine, only, parts=parts or PARTS, progress=show)
     if svg is not None:
         figures.write(report.figure(found), svg)
@@ -424,49 +420,6 @@ def bench(
 
 
 # -- what the commands share ----------------------------------------------------------------------
-
-
-def _request(
-    machine: str, technique: str | None, settings: Sequence[str], *, timeout: float, **options: Any
-) -> Request:
-    """What was asked for, with every name checked."""
-    from popek.checks.survey import Request
-    from popek.kernel.configuration import configure
-    from popek.machines import assisted
-
-    assert_set_once(settings)
-    with _known_names():
-        machine = assisted(machine, technique)
-        known = _machine(machine)
-        known.technique(technique)
-        configuration = configure(known, settings)
-    return Request(machine, technique, configuration, timeout, **options)
-
-
-def _forms(name: str, instructions: Sequence[str]) -> list[str] | None:
-    """The forms that mnemonics and forms name; None for all."""
-    with _known_names():
-        known = _machine(name)
-        return list(dict.fromkeys(i.form for wanted in instructions for i in known.find(wanted))) or None
-
-
-def _machine(name: str | Machine[Any]) -> Machine[Any]:
-    from popek.machines import machine
-
-    return machine(name)
-
-
-@contextmanager
-def _known_names() -> Iterator[None]:
-    """Turn what is wrong with names and settings into one line."""
-    from popek.kernel.configuration import SettingError
-    from popek.kernel.machine import UnknownNameError
-    from popek.machines import MachineFileError
-
-    try:
-        yield
-    except (UnknownNameError, SettingError, MachineFileError) as error:
-        raise UserError(str(error)) from None
 
 
 def _machine_json(machine: Machine[Any]) -> dict[str, object]:

@@ -129,7 +129,7 @@ def _compared(
     """Compare, print what was found, and give the exit code."""
     from popek.emulators.bochs.simulator import BochsError
     from popek.emulators.differential import EmulatorError
-    from popek.emulators.ia32.unicorn import UnicornError
+    from popek.emulators.x86.unicorn import UnicornError
     from popek.kernel.machine import UnknownNameError
     from popek.report import difftest as report
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,9 +11,10 @@ from cyclopts import Parameter
 from .errors import UserError
 
 if TYPE_CHECKING:
-    from popek.checks.classify import Classification
     from popek.checks.conditions import Conditions
-    from popek.checks.survey import Request, Survey
+    from popek.checks.explanation import Explanation
+    from popek.checks.survey import Row, Survey
+    from popek.kernel.machine import Machine
     from popek.report.svg import Figure
     from popek.vmcs.repair import Repair
 
@@ -48,74 +49,52 @@ def write(figure: Figure, svg: Path) -> None:
         raise UserError(f"--svg {svg}: {error.strerror}") from None
 
 
-def of_classification(request: Request, found: Survey, forms: Sequence[str] | None) -> Figure:
-    """What leaks into what through the forms that were asked for.
+def of_classification(found: Survey, *, every: bool) -> Figure:
+    """What leaks into what: through every form, or through one form of each critical instruction.
 
-    Where none were: through one form of each critical instruction, or of each sensitive one if none is critical.
+    If none is critical, through one form of each sensitive instruction.
     """
     from popek.report.graphs import sensitivity_figure
 
-    shown = forms or _one_each(found, "critical") or _one_each(found, "sensitive")
-    return sensitivity_figure(_classified(request, shown))
+    rows = found.rows if every else _one_each(found, "critical") or _one_each(found, "sensitive")
+    return sensitivity_figure(row.leaks for row in rows if row.leaks is not None)
 
 
-def _one_each(found: Survey, name: str) -> list[str]:
+def _one_each(found: Survey, name: str) -> list[Row]:
     """The first form of each mnemonic that is in a class."""
     from popek.checks.verdict import Truth
 
-    firsts: dict[str, str] = {}
+    firsts: dict[str, Row] = {}
     for row in found.rows:
         if row.classes[name] is Truth.YES:
-            firsts.setdefault(row.mnemonic, row.form)
+            firsts.setdefault(row.mnemonic, row)
     return list(firsts.values())
 
 
-def _classified(request: Request, forms: Sequence[str]) -> Iterator[Classification[Any]]:
-    from popek.checks.classify import Classifier
-    from popek.machines import machine as find_machine
-    from popek.solving.solver import Effort
+def of_instruction(machine: Machine[Any], found: Explanation, kind: Kind) -> Figure:
+    """What leaks into what through the forms of an instruction, or the path tree of the first.
 
-    from . import progress
-
-    machine = find_machine(request.machine)
-    classifier = Classifier(
-        machine,
-        machine.technique(request.technique),
-        request.configuration,
-        effort=Effort(timeout=request.timeout),
-        time_is_state=request.time_is_state,
-    )
-    with progress("drawing") as show:
-        for number, form in enumerate(forms):
-            yield classifier.classify(machine.instructions[form])
-            if show is not None:
-                show(number + 1, len(forms))
-
-
-def of_instruction(request: Request, name: str, kind: Kind) -> Figure:
-    """What leaks into what through the forms of an instruction, or the path tree of the first."""
-    from popek.checks.runs import explore_instruction
-    from popek.machines import machine as find_machine
+    Raises:
+        UserError: the first form has too many paths.
+    """
     from popek.report.graphs import path_tree, sensitivity_figure
 
-    machine = find_machine(request.machine)
-    found = machine.find(name)
     if kind == LEAKS:
-        return sensitivity_figure(_classified(request, [instruction.form for instruction in found]))
-    run = explore_instruction(machine, found[0], configuration=request.configuration)
-    return path_tree(machine, found[0], run)
+        return sensitivity_figure(form.leaks for form in found.forms if form.leaks is not None)
+    first = found.forms[0]
+    if first.run is None:
+        raise UserError(f"--figure paths: {first.row.remark}")
+    return path_tree(machine, machine.instructions[first.row.form], first.run)
 
 
-def of_settings(request: Request, found: Conditions) -> Figure:
+def of_settings(machine: Machine[Any], found: Conditions) -> Figure:
     """Instructions by combinations of the open settings.
 
     Raises:
         UserError: more combinations than can be looked at.
     """
-    from popek.machines import machine as find_machine
     from popek.report.graphs import settings
 
-    machine = find_machine(request.machine)
     try:
         return settings(found, {name: machine.setting(name).values for name in found.open})
     except ValueError as error:

@@ -9,8 +9,9 @@ from cyclopts import Parameter
 
 from . import witnesses
 from .errors import UserError
-from .options import AsJson, Settings, Technique, Timeout, assert_set_once
+from .options import AsJson, Settings, Technique, Timeout
 from .output import console, print_json, progress
+from .resolving import known_names, subject_of
 
 UNEXPECTED, UNKNOWN = 1, 3
 
@@ -35,37 +36,25 @@ def problems(
         machine: a name that `popek machines` lists, or a Python file that declares one.
         names: problems, such as `ring-aliasing`; all eight by default.
     """
-    from popek.kernel.configuration import SettingError, configure
-    from popek.kernel.machine import UnknownNameError
-    from popek.machines import MachineFileError, assisted
-    from popek.machines import machine as find_machine
+    from popek.machines import assisted
     from popek.report import problems as report
-    from popek.solving.solver import Effort
     from popek_proofs.eight_problems import problems as eight_problems
     from popek_proofs.eight_problems.search import Asking
 
-    assert_set_once(set)
     if assisted(machine, technique) != machine:
         raise UserError(
             f"{technique} leaves the levels alone; what it makes of the problems: popek assist gain"
         )
-    try:
-        known = find_machine(machine)
+    subject = subject_of(machine, technique, set, timeout=timeout)
+    known = subject.machine
+    asking = Asking(subject, tuple(known.instructions.values()))
+    with known_names():
         chosen = eight_problems.find(names)
-        asking = Asking(
-            known,
-            known.technique(technique),
-            configure(known, set),
-            tuple(known.instructions.values()),
-            Effort(timeout=timeout),
-        )
-    except (UnknownNameError, SettingError, MachineFileError) as error:
-        raise UserError(str(error)) from None
     witnesses.assert_possible(machine, asm, confirm)
     with progress("asking") as show:
         found = eight_problems.ask(chosen, asking, every=all, progress=show)
     emulated = witnesses.asked(
-        known, f"{known.name} under {asking.technique.name}", report.named(found), asm, confirm
+        known, f"{known.name} under {subject.technique.name}", report.named(found), asm, confirm
     )
     if json:
         answer = report.to_json(found, asking)

@@ -8,9 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from . import witnesses
-from .errors import UserError
-from .options import AsJson, Settings, Technique, Timeout, assert_set_once
+from .options import AsJson, Settings, Technique, Timeout
 from .output import console, print_json, progress
+from .resolving import known_names, subject_of
 
 UNEXPECTED, UNKNOWN = 1, 3
 
@@ -41,35 +41,24 @@ def safety(
         machine: a name that `popek machines` lists, or a Python file that declares one.
         instructions: only these mnemonics or forms; every one by default.
     """
-    from popek.kernel.configuration import SettingError, configure
-    from popek.kernel.machine import UnknownNameError
-    from popek.machines import MachineFileError
-    from popek.machines import machine as find_machine
     from popek.report import safety as report
-    from popek.solving.solver import Effort
     from popek_proofs.safety import safety as asked
 
-    assert_set_once(set)
-    try:
-        known = find_machine(machine)
-        way = known.technique(technique)
-        configuration = configure(known, set)
+    subject = subject_of(machine, technique, set, timeout=timeout, as_named=True)
+    known = subject.machine
+    with known_names():
         forms = [form for name in instructions for form in known.find(name)]
         witnesses.assert_possible(machine, asm, confirm)
         with progress("asking") as show:
             found = asked(
-                known,
-                way,
-                configuration,
+                subject,
                 without=without,
                 forms=forms or None,
-                effort=Effort(timeout=timeout),
                 shows=shows,
                 progress=show,
             )
-    except (UnknownNameError, SettingError, MachineFileError) as error:
-        raise UserError(str(error)) from None
-    emulated = witnesses.asked(known, f"{known.name} under {way.name}", report.named(found), asm, confirm)
+    about = f"{known.name} under {subject.technique.name}"
+    emulated = witnesses.asked(known, about, report.named(found), asm, confirm)
     if json:
         answer = found.to_json()
         if emulated:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from .errors import UserError
-from .options import AsJson, Jobs, Settings, Technique, Timeout, assert_one_of, assert_set_once
+from .options import AsJson, Jobs, Settings, Technique, Timeout, assert_one_of
 from .output import console, print_json, progress
+from .resolving import subject_of
 
 if TYPE_CHECKING:
     from popek_proofs.verification import Target
@@ -51,7 +52,6 @@ def verify(
     from popek_proofs.verification import verify as verified
     from popek_proofs.verification_files import Files, FolderError
 
-    assert_set_once(set)
     targets = _targets(names, technique, set, only, part, timeout)
     if certificates and not certificate.available():
         raise UserError(
@@ -86,10 +86,8 @@ def _targets(
 ) -> list[Target]:
     """What the names mean."""
     from popek.checks.survey import Request
-    from popek.kernel.configuration import SettingError, configure
     from popek.kernel.machine import UnknownNameError
-    from popek.machines import MachineFileError, assisted, makers
-    from popek.machines import machine as find_machine
+    from popek.machines import MachineFileError, makers
     from popek_proofs import PropositionsError, claims, known_propositions
     from popek_proofs.theorems.proposition import select_propositions
     from popek_proofs.verification import CLASSES, PARTS, Target
@@ -102,12 +100,12 @@ def _targets(
     try:
         for name in names:
             if name in machines or name.endswith(".py"):
-                chosen = assisted(name, technique)
-                known = find_machine(chosen)
-                known.technique(technique)
+                subject = subject_of(name, technique, settings, timeout=timeout)
+                known = subject.machine
                 forms = [i.form for wanted in only for i in known.find(wanted)] or list(known.instructions)
-                request = Request(chosen, technique, configure(known, settings), timeout)
-                found.append(Target(name, request, tuple(dict.fromkeys(forms)), tuple(parts) or PARTS))
+                found.append(
+                    Target(name, Request(subject), tuple(dict.fromkeys(forms)), tuple(parts) or PARTS)
+                )
                 continue
             if technique is not None or settings or only or parts:
                 raise UserError(
@@ -121,6 +119,6 @@ def _targets(
             else:
                 propositions = select_propositions(known_propositions(), [name])
                 found.append(Target(name, propositions=tuple(propositions)))
-    except (UnknownNameError, SettingError, MachineFileError, PropositionsError, claims.ClaimError) as error:
+    except (UnknownNameError, MachineFileError, PropositionsError, claims.ClaimError) as error:
         raise UserError(str(error)) from None
     return found

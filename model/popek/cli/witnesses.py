@@ -96,7 +96,7 @@ def write_assembly(machine: Machine[Any], subject: str, found: Sequence[Named], 
 def confirmed(machine: Machine[Any], found: Sequence[Named], confirm: bool | str) -> list[Confirmation]:
     """What the emulator says of each."""
     from popek.emulators.bochs.simulator import BochsError
-    from popek.emulators.ia32.unicorn import UnicornError
+    from popek.emulators.x86.unicorn import UnicornError
     from popek.report.witnesses import confirm as run
 
     try:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from typing import Any, TypeVar
 
 import attrs
 
+from .outcome import DeclarationError
 from .words import TRUE, Word, symbol
 
 V = TypeVar("V")
@@ -102,7 +104,29 @@ class Instruction:
     def run(self, cpu: Any, parts: Mapping[str, Word]) -> None:
         """Run the semantics on the working copy `cpu`."""
         made = [operand.kind.make(operand.own(parts)) for operand in self.operands]
-        self.semantics(cpu, *made, **self.settings)
+        given: object = self.semantics(cpu, *made, **self.settings)  # type: ignore[func-returns-value]
+        if given is not None:
+            raise DeclarationError(f"the semantics returns {given!r}: it is to assign, such as cpu.acc = …")
+
+    def assert_takes_its_operands(self, kinds: Iterable[str]) -> None:
+        """The semantics takes the state, the operands that the form names, and the settings.
+
+        Raises:
+            DeclarationError: it takes more, or fewer.
+        """
+        code = getattr(self.semantics, "__code__", None)
+        if code is None or code.co_flags & (CO_VARARGS | CO_VARKEYWORDS):
+            return
+        names = code.co_varnames[: code.co_argcount]
+        optional = names[code.co_argcount - len(getattr(self.semantics, "__defaults__", None) or ()) :]
+        wanted = [name for name in names[1:] if name not in self.settings]
+        needed = [name for name in wanted if name not in optional]
+        if not names or not len(needed) <= len(self.operands) <= len(wanted):
+            named = ", ".join(operand.name for operand in self.operands) or "none"
+            raise DeclarationError(
+                f"{self.form}: the semantics takes {', '.join(names) or 'nothing'}; operands that the form names: "
+                f"{named}; operand kinds of the machine: {', '.join(kinds) or 'none'}"
+            )
 
     def assembly(self, parts: Mapping[str, int]) -> str:
         """The instruction as assembly text, operands filled in."""

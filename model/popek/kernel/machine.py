@@ -17,8 +17,9 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from .declaration import MISTAKES, in_semantics
 from .instruction import Instruction, Operand, OperandKind, parse_form
-from .outcome import Fault, Next, NotModelled, NotModelledError, Outcome, Trap
+from .outcome import DeclarationError, Fault, Next, NotModelled, NotModelledError, Outcome, Trap
 from .practice import Practice
 from .scope import Architecture
 from .state import State
@@ -136,14 +137,14 @@ class Machine(Generic[S]):
             settings: passed to the function by keyword.
 
         Raises:
-            ValueError: the form is declared already.
+            DeclarationError: the form is declared already, or names other operands than the semantics takes.
         """
 
         def declare(semantics: F) -> F:
             for form in forms:
                 if form in self.instructions:
-                    raise ValueError(f"{self.name}: {form} is declared twice")
-                self.instructions[form] = Instruction(
+                    raise DeclarationError(f"{self.name}: {form} is declared twice")
+                made = self.instructions[form] = Instruction(
                     form,
                     mnemonic or self.mnemonic_of(form),
                     parse_form(form, self.operands),
@@ -152,6 +153,7 @@ class Machine(Generic[S]):
                     settings,
                     tuple(Operand(kind.name, kind) for kind in self.implicit),
                 )
+                made.assert_takes_its_operands(self.operands)
             return semantics
 
         return declare
@@ -187,6 +189,8 @@ class Machine(Generic[S]):
             return Trap(fault.vector, fault.error_code, fault.memory, after, fault.level)
         except NotModelledError as stop:
             return NotModelled(str(stop))
+        except MISTAKES as error:
+            raise in_semantics(error, self.name, instruction.form) from error
         return Next(cpu)
 
     def technique(self, name: str | None = None) -> Technique[S]:

@@ -61,6 +61,8 @@ class Fault(Exception):  # noqa: N818 - the manuals' word
         keeps: bool = False,
         level: str = "",
     ) -> None:
+        if not isinstance(vector, Vector):
+            raise DeclarationError(f'Fault({vector!r}): expected a Vector, such as Vector("#GP", 13)')
         super().__init__(vector, error_code)
         if isinstance(error_code, int):
             error_code = Word(vector.error_code_width, error_code)
@@ -73,6 +75,14 @@ class MemoryFault(Fault):
 
     def __init__(self, vector: Vector, error_code: Word | int | None = None) -> None:
         super().__init__(vector, error_code, memory=True)
+
+
+class DeclarationError(ValueError):
+    """A machine, or a part of one, is declared in a way that means nothing; the message says what was expected."""
+
+
+class SemanticsError(Exception):
+    """A semantics does what is no semantics: another width, a name that is not there; one line with the place."""
 
 
 class NotModelledError(Exception):

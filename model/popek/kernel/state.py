@@ -101,10 +101,45 @@ class Slot:
 # -- declarations ---------------------------------------------------------------------------------
 
 
+class _Note:
+    """A note of a working copy, which is no part of the state, and what is noted to begin with."""
+
+    def __init__(self, slot: str, default: object) -> None:
+        self._slot, self._default = slot, default
+
+    def __get__(self, view: object, owner: type) -> Any:
+        return self._default if view is None else getattr(view, self._slot, self._default)
+
+    def __set__(self, view: object, new: object) -> None:
+        setattr(view, self._slot, new)
+
+
+class Declaration(type):
+    """Classes whose instances have what they declare, and nothing else: `cpu.timr = ...` is an error, not a new name.
+
+    An annotation, `started_at: Word`, declares a note of a working copy, which is no part of the state.
+    """
+
+    def __new__(
+        mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any
+    ) -> Declaration:
+        """The class, without a dictionary in its instances."""
+        noted = [n for n, kind in namespace.get("__annotations__", {}).items() if "ClassVar" not in str(kind)]
+        slots = [f"{n}_noted" if n in namespace else n for n in noted]
+        for note, slot in zip(noted, slots, strict=True):
+            if note in namespace:
+                namespace[note] = _Note(slot, namespace[note])
+        namespace.setdefault("__slots__", tuple(slots))
+        return super().__new__(mcs, name, bases, namespace, **kwargs)
+
+
 class Bits:
     """A named field of a register: `iopl = bits(13, 12)`."""
 
     def __init__(self, high: int, low: int, role: Role | None) -> None:
+        if low < 0 or high < low:
+            raise ValueError(f"bits({high}, {low}): expected the higher number first, from 0")
+        _assert_role(role, None)
         self.high, self.low, self.role = high, low, role
 
     @overload
@@ -128,7 +163,23 @@ def bit(number: int, *, role: Role | None = None) -> Bits:
     return Bits(number, number, role)
 
 
-class _View:
+def _assert_role(role: Any, *also: Any) -> None:
+    if not isinstance(role, Role) and role not in also:
+        raise TypeError(f"role={role!r}: expected one of {', '.join(map(str, Role))}")
+
+
+def _assert_sizes(width: Any, roles: Sequence[Any], *resets: int) -> None:
+    """A component's width, roles and values of reset can be what they are."""
+    if not isinstance(width, int) or width < 1:
+        raise TypeError(f"{width!r} bits: expected a number above 0")
+    for role in roles:
+        _assert_role(role)
+    for reset in resets:
+        if reset < 0 or reset >> width:
+            raise ValueError(f"reset={reset:#x} does not fit {width} bits")
+
+
+class _View(metaclass=Declaration):
     """A place in a state: one prefix, or several chosen by an index."""
 
     __slots__ = ("_index", "_prefixes", "_state")
@@ -193,6 +244,7 @@ class WordComponent(Component):
 
     def __init__(self, width: int, role: Role, reset: int) -> None:
         self.width, self.role, self.reset = width, role, reset
+        _assert_sizes(width, [role], reset)
 
     @overload
     def __get__(self, view: None, owner: type) -> Self: ...
@@ -221,6 +273,10 @@ class RegisterComponent(Component, Generic[R]):
 
     def __init__(self, kind: type[R], width: int, role: Role, reset: int) -> None:
         self.kind, self.width, self.role, self.reset = kind, width, role, reset
+        _assert_sizes(width, [role], reset)
+        for name, field in kind.fields():
+            if field.high >= width:
+                raise ValueError(f"{kind.__name__}.{name}: bit {field.high} of a register of {width} bits")
 
     @overload
     def __get__(self, view: None, owner: type) -> Self: ...
@@ -261,6 +317,8 @@ class GroupComponent(Component, Generic[G]):
 
     def __init__(self, kind: type[G], roles: Mapping[str, Role], resets: Mapping[str, int]) -> None:
         self.kind, self.roles, self.resets = kind, roles, resets
+        for role in roles.values():
+            _assert_role(role)
 
     @overload
     def __get__(self, view: None, owner: type) -> Self: ...
@@ -320,6 +378,7 @@ class BankComponent(Component):
 
     def __init__(self, names: Sequence[str], width: int, role: Role, resets: Mapping[str, int]) -> None:
         self.names, self.width, self.role, self.resets = tuple(names), width, role, resets
+        _assert_sizes(width, [role], *resets.values())
 
     @overload
     def __get__(self, view: None, owner: type) -> Self: ...
@@ -339,6 +398,8 @@ class MemoryComponent(Component):
 
     def __init__(self, address: int, cell: int, role: Role) -> None:
         self.address, self.cell, self.role = address, cell, role
+        _assert_sizes(cell, [role])
+        _assert_sizes(address, [])
 
     @overload
     def __get__(self, view: None, owner: type) -> Self: ...
@@ -394,8 +455,10 @@ def memory(*, address: int, cell: int = 8, role: Role = Role.MEMORY) -> MemoryCo
 # -- the state itself -----------------------------------------------------------------------------
 
 
-class State:
+class State(metaclass=Declaration):
     """A machine state.  Subclass it and list the components; `reset()` makes the first one."""
+
+    __slots__ = ("_memories", "_undefined", "_words")
 
     layout: ClassVar[tuple[Slot, ...]] = ()
     leaves: ClassVar[tuple[Leaf, ...]] = ()
@@ -410,6 +473,10 @@ class State:
         super().__init_subclass__(**kwargs)
         slots: list[Slot] = []
         for name, part in _declared(cls).items():
+            if hasattr(State, name):
+                raise TypeError(
+                    f"{cls.__name__}: no component can be called {name!r}: every state has that already"
+                )
             slots.extend(part.slots(name, {}))
         cls._arrange(slots, {slot.name: tuple(slot.leaves()) for slot in slots})
 

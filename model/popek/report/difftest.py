@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from popek.emulators.non_root.compare import Report
 
 
+def _set_aside(found: DifftestReport[Any] | Report) -> list[RenderableType]:
+    """What known deviations explain and what was drawn again, as a table where there is any."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for title, counts in (
+        ("explained by a known deviation of the emulator", found.explained),
+        ("drawn again: not modelled", found.not_modelled),
+        ("drawn again: outside the harness", found.outside),
+    ):
+        for reason, count in sorted(counts.items()):
+            table.add_row(str(count), title, reason)
+    return [table] if table.row_count else []
+
+
 def instructions(found: DifftestReport[Any]) -> RenderableType:
     """How many cases agreed, what known deviations explain, and every unexplained difference."""
     forms = len(found.by_form)
@@ -31,16 +44,7 @@ def instructions(found: DifftestReport[Any]) -> RenderableType:
             "dim",
         ),
     ]
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for title, counts in (
-        ("explained by a known deviation of the emulator", found.explained),
-        ("drawn again: not modelled", found.not_modelled),
-        ("drawn again: outside the harness", found.outside),
-    ):
-        for reason, count in sorted(counts.items()):
-            table.add_row(str(count), title, reason)
-    if table.row_count:
-        parts.append(table)
+    parts += _set_aside(found)
     for difference in found.differences:
         head = f"{difference.assembly}  [{difference.case.form}, {found.level} {difference.case.cpl}]"
         parts += ["", Text(head, "bold red"), f"  model     {difference.expected}"]
@@ -68,16 +72,7 @@ def non_root(found: Report) -> RenderableType:
             "dim",
         ),
     ]
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for title, counts in (
-        ("explained by a known deviation of the emulator", found.explained),
-        ("drawn again: not modelled", found.not_modelled),
-        ("drawn again: outside the harness", found.outside),
-    ):
-        for reason, count in sorted(counts.items()):
-            table.add_row(str(count), title, reason)
-    if table.row_count:
-        parts.append(table)
+    parts += _set_aside(found)
     for difference in found.differences:
         guest = difference.case.guest
         parts += ["", Text(f"{difference.assembly}  [{guest.form}, CPL {guest.cpl}]", "bold red")]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import networkx as nx
 
-from popek.checks.classify import Classification
 from popek.checks.conditions import Conditions, Weakest
 from popek.checks.counterexample import differences
+from popek.checks.leaks import Leaks
 from popek.checks.runs import Run
 from popek.checks.survey import Survey
 from popek.checks.verdict import Truth
@@ -133,7 +133,7 @@ def _tree_in_words(graph: nx.DiGraph) -> str:
 # -- what leaks into what -------------------------------------------------------------------------
 
 
-def sensitivity(found: Iterable[Classification[Any]]) -> nx.DiGraph:
+def sensitivity(found: Iterable[Leaks]) -> nx.DiGraph:
     """Which state component leaks through which instruction into which result.
 
     On the left every leaf that was found to leak, varied alone.  On the right what the witness shows: the
@@ -142,20 +142,11 @@ def sensitivity(found: Iterable[Classification[Any]]) -> nx.DiGraph:
     graph = nx.DiGraph()
     for one in found:
         kind = "red" if one.critical is Truth.YES else "green" if one.privileged is Truth.YES else ""
-        middle = ("instruction", one.instruction.form)
-        graph.add_node(
-            middle, layer=1, lines=[one.instruction.form], kind=kind, title=one.instruction.summary
-        )
-        for name, finding in one.findings.items():
-            if name.startswith("user_") or finding.truth is not Truth.YES:
-                continue
-            if name == "control_sensitive":
-                _arrows(graph, middle, finding.components, kind, into=False)
-                continue
-            _arrows(graph, middle, finding.components, kind, into=True)
-            witness = finding.witness
-            if witness is not None:
-                _arrows(graph, middle, [_place(d.name) for d in witness.differ], kind, into=False)
+        middle = ("instruction", one.form)
+        graph.add_node(middle, layer=1, lines=[one.form], kind=kind, title=one.summary)
+        for leaking, shown in zip(one.leaking, one.shown, strict=True):
+            _arrows(graph, middle, leaking, kind, into=True)
+            _arrows(graph, middle, [_place(name) for name in shown], kind, into=False)
     return graph
 
 
@@ -186,7 +177,7 @@ def _arrows(graph: nx.DiGraph, middle: Any, names: Iterable[str], kind: str, *, 
         graph.edges[edge].setdefault("leaves", []).append(name)
 
 
-def sensitivity_figure(found: Iterable[Classification[Any]]) -> Figure:
+def sensitivity_figure(found: Iterable[Leaks]) -> Figure:
     """The graph of `sensitivity`: critical instructions red, privileged ones green."""
     return columns(sensitivity(found), ("state that leaks", "instruction", "into, or changes"))
 

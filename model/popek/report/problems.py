@@ -33,8 +33,10 @@ _STYLES = {
 
 def problems(found: Sequence[Found], asking: Asking) -> RenderableType:
     """Each problem: whether it is there, and the witness of each of its questions."""
-    settings = ", ".join(f"{k}={v}" for k, v in asking.configuration.settings.items())
-    heading = Text.assemble((asking.machine.name, "bold"), " under ", (asking.technique.name, "bold"))
+    settings = ", ".join(f"{k}={v}" for k, v in asking.subject.configuration.settings.items())
+    heading = Text.assemble(
+        (asking.subject.machine.name, "bold"), " under ", (asking.subject.technique.name, "bold")
+    )
     heading.append(f" with {settings}" if settings else "")
     parts: list[RenderableType] = [heading]
     for one in found:
@@ -76,9 +78,9 @@ def to_json(found: Sequence[Found], asking: Asking) -> dict[str, object]:
     """`popek/problems/1`."""
     return {
         "schema": "popek/problems/1",
-        "machine": asking.machine.name,
-        "technique": asking.technique.name,
-        "configuration": dict(asking.configuration.settings),
+        "machine": asking.subject.machine.name,
+        "technique": asking.subject.technique.name,
+        "configuration": dict(asking.subject.configuration.settings),
         "problems": [one.to_json() for one in found],
     }
 

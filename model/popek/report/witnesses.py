@@ -15,8 +15,9 @@ from popek.checks.counterexample import Counterexample
 from popek.kernel.machine import Machine
 
 if TYPE_CHECKING:
-    from popek.emulators.ia32.compare import Emulator
-    from popek.emulators.ia32.witness import RunVerdict, WitnessRun
+    from popek.emulators.ia32.compare import Ia32Emulator
+    from popek.emulators.ia32.witness import RunVerdict
+    from popek.emulators.ia32.witness_run import WitnessRun
 
 EMULATORS = ("bochs", "unicorn")
 MACHINES = ("ia32",)
@@ -71,14 +72,14 @@ class Confirmation:
 
 def runs_of(found: Counterexample[Any]) -> list[WitnessRun]:
     """The runs of a counterexample, as the emulators take them."""
-    from popek.emulators.ia32.witness import WitnessRun
+    from popek.emulators.ia32.witness_run import WitnessRun
 
     return [
         WitnessRun(run.label, run.before, run.lines) for run in (found.first, found.second) if run is not None
     ]
 
 
-def emulator(name: str) -> Emulator:
+def emulator(name: str) -> Ia32Emulator:
     """One of `EMULATORS`."""
     if name == "unicorn":
         from popek.emulators.ia32.unicorn import UNICORN
@@ -110,8 +111,8 @@ def assembly(machine: Machine[Any], subject: str, witnesses: Sequence[Named]) ->
     Raises:
         BochsError: nasm is missing.
     """
-    from popek.emulators.ia32.witness import set_up
     from popek.emulators.ia32.witness_asm import Listing, nasm_source
+    from popek.emulators.ia32.witness_setup import set_up
 
     source = nasm_source(
         subject,
@@ -141,9 +142,11 @@ def _story(found: Counterexample[Any]) -> Iterable[str]:
 
 def confirmations(found: Sequence[Confirmation]) -> RenderableType:
     """A line per witness, the reasons of those that were not confirmed, and a count."""
-    from popek.emulators.ia32.witness import Verdict
+    from popek.emulators.ia32.witness import WitnessVerdict
 
-    styles = dict(zip((v.value for v in Verdict), ("green", "bold red", "yellow", "yellow"), strict=True))
+    styles = dict(
+        zip((v.value for v in WitnessVerdict), ("green", "bold red", "yellow", "yellow"), strict=True)
+    )
     table = Table(box=None, pad_edge=False, show_header=False)
     counts = dict.fromkeys(styles, 0)
     for one in found:

@@ -4,12 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import attrs
+
 from popek.kernel.words import Word
 
 from .solver import Answer, Effort, Model, Solver
 
 Ask = Callable[[Sequence[Word]], bool | None]
 """Whether conditions (width 1) can hold together; None when that was not decided."""
+
+
+EVALUATION = "an assignment met before"
+
+
+@attrs.frozen(eq=False)
+class SolverQuery:
+    """What a solver was really asked.
+
+    Attributes:
+        conditions: of width 1, those that were assumed among them.
+        solver: who answered; `EVALUATION` where a known assignment did.
+        seconds: what it took.
+    """
+
+    conditions: tuple[Word, ...]
+    answer: Answer
+    solver: str
+    seconds: float = 0.0
 
 
 class Asker:
@@ -39,17 +60,32 @@ class Asker:
             unknown for unknown in self._translated.unknowns(roots) if unknown.op == "apply"
         )
 
-    def first(self, alternatives: Iterable[Sequence[Word]], *, rlimit: int | None = None) -> Answer:
-        """Whether one of the alternatives is possible; `rlimit` bounds the search for each."""
+    def first(
+        self,
+        alternatives: Iterable[Sequence[Word]],
+        *,
+        rlimit: int | None = None,
+        asked: list[SolverQuery] | None = None,
+    ) -> Answer:
+        """Whether one of the alternatives is possible.
+
+        Args:
+            rlimit: bounds the search for each.
+            asked: what the solver is asked is added here.
+        """
         answer = Answer.UNSAT
         for conditions in alternatives:
             if any(condition.value == 0 for condition in conditions):
                 continue
-            match self.solver(*conditions).check(rlimit=rlimit):
-                case Answer.SAT:
-                    return Answer.SAT
-                case Answer.UNKNOWN:
-                    answer = Answer.UNKNOWN
+            solver, begin = self.solver(*conditions), self.effort.seconds
+            found = solver.check(rlimit=rlimit)
+            if asked is not None:
+                whole = (*self.assumed, *conditions)
+                asked.append(SolverQuery(whole, found, solver.name, self.effort.seconds - begin))
+            if found is Answer.SAT:
+                return found
+            if found is Answer.UNKNOWN:
+                answer = found
         return answer
 
 

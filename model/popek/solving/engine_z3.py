@@ -206,6 +206,21 @@ def _set_timer(solver: Any, seconds: float) -> None:
     solver.set("timeout", max(1, int(seconds * 1000)))
 
 
+def smtlib_of_cases(common: Iterable[Term], cases: Sequence[Iterable[Term]]) -> str:
+    """Cases (conjunctions of width 1) as one SMT-LIB 2 script that asks for each whether it is possible."""
+    engine = Z3Engine(functions=True)
+    session = engine.session()
+    for condition in common:
+        session.add(engine.condition(condition))
+    names = []
+    for number, case in enumerate(cases):
+        name = z3.Bool(f"case{number}", engine.context)
+        session.add(name == z3.And(z3.BoolVal(True, engine.context), *map(engine.condition, case)))
+        names.append(name.decl().name())
+    checks = "\n".join(f"(check-sat-assuming ({name}))" for name in names)
+    return session.script().replace("(check-sat)", checks)
+
+
 def smtlib(conditions: Iterable[Term]) -> str:
     """Conditions (width 1) as an SMT-LIB 2 script without a logic, memories as functions."""
     engine = Z3Engine(functions=True)

@@ -105,6 +105,11 @@ class Solver:
         self._cells: list[list[Term]] = [[]]  # by level: those that its conditions read
         self._assumed: list[Term] = []  # in the latest check
 
+    @property
+    def name(self) -> str:
+        """Which solver answers, with its version."""
+        return self._engine.name
+
     # -- assumptions --------------------------------------------------------------------------
 
     def add(self, condition: Term | Word) -> None:

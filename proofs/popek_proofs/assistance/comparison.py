@@ -15,6 +15,7 @@ from popek.assistance.desk import Desk
 from popek.assistance.requirements import Requirement
 from popek.assistance.synthesis import Synthesis, processor_of, synthesize
 from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.survey import Request, Surveyor
 from popek.checks.verdict import Truth
 from popek.kernel.assistance import Processor, hardware_of
@@ -25,7 +26,7 @@ from popek.kernel.state import Role
 from popek.kernel.technique import Technique
 from popek.kernel.words import any_of
 from popek.solving.asking import assume
-from popek.solving.solver import Answer, Effort
+from popek.solving.solver import Answer
 from popek_proofs.eight_problems import problems as eight_problems
 from popek_proofs.eight_problems.search import Asking
 
@@ -204,8 +205,7 @@ def _one_each(machine: Machine[Any]) -> list[str]:
 def _critical_of(
     machine: Machine[Any], technique: str, forms: Sequence[str] | None, progress: Progress
 ) -> dict[str, list[str]]:
-    request = Request(machine, technique, default_configuration(machine), components=False)
-    surveyor = Surveyor(request, machine)
+    surveyor = Surveyor(Request(Subject.of(machine, technique), components=False))
     found: dict[str, list[str]] = {"yes": [], "unknown": []}
     for form in _one_each(machine) if forms is None else forms:
         row = surveyor.row(form)
@@ -284,11 +284,8 @@ def _problem(name: str) -> Callable[[Compared, Progress], Cell]:
 
     def answer(assistance: Compared, progress: Progress) -> Cell:
         asking = Asking(
-            assistance.machine,
-            assistance.technique,
-            default_configuration(assistance.machine),
+            Subject.of(assistance.machine, assistance.technique),
             tuple(assistance.machine.instructions[form] for form in _one_each(assistance.machine)),
-            Effort(),
         )
         (found,) = eight_problems.ask(
             eight_problems.find([name]), asking, progress=lambda done, total: progress()

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from popek.checks.runs import Run, explore_instruction
-from popek.checks.verdict import Evidence, Question, Status, evidence_of
+from popek.checks.verdict import Evidence, Question, Status
 from popek.kernel.instruction import Instruction
 from popek.kernel.interrupts import Claim, Interrupts, TraceStep
 from popek.kernel.machine import Machine, UnknownNameError
@@ -236,9 +236,9 @@ def _asked(step: str, claims: Sequence[Claim], effort: Effort | None) -> Iterato
         yield Row(INVARIANT, step, Status.HOLDS, None)
     for promise, assumed, concluded in claims:
         question = Question(f"{step}: {promise}", [assumed, ~concluded])
-        answer, _, _ = question.ask(effort)
-        status = {Answer.UNSAT: Status.HOLDS, Answer.SAT: Status.REFUTED}.get(answer, Status.UNKNOWN)
-        yield Row(promise, step, status, evidence_of(question, answer))
+        asked = question.put(effort or Effort())
+        status = {Answer.UNSAT: Status.HOLDS, Answer.SAT: Status.REFUTED}.get(asked.answer, Status.UNKNOWN)
+        yield Row(promise, step, status, Evidence(question, asked.answer, (asked,)))
 
 
 _PROVERS: dict[int, Prover] = {}

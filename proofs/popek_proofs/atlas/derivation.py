@@ -24,19 +24,23 @@ import attrs
 import cattrs
 from cattrs.errors import BaseValidationError
 
-from popek.checks.classify import Classification, Classifier, Finding
+from popek.checks.classification import Classification, Finding
+from popek.checks.classify import Classifier
 from popek.checks.counterexample import Counterexample, ReplayError
 from popek.checks.premise import A1, THEOREM1, THEOREM3
 from popek.checks.premises import Premises
-from popek.checks.promises import Keeper, Promise, Promises
+from popek.checks.promise import Promise, Promises
+from popek.checks.promises import Keeper
 from popek.checks.runs import Run, explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.survey import CLASSES, Row, row_of
 from popek.checks.verdict import Evidence, Status, Truth, both
+from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.machines import machine as find_machine
-from popek.solving.solver import Effort, solver_version
+from popek.solving.solver import solver_version
 
 from .entries import Asked, Atlas, Entry, Form, Hypothesis, pack
 from .places import Place
@@ -235,13 +239,11 @@ class _Asking:
     def __init__(
         self, machine: Machine[Any], technique: str, settings: Mapping[str, int], depth: Depth
     ) -> None:
-        from popek.kernel.configuration import Configuration
-
-        self.depth, self.effort = depth, Effort(timeout=depth.timeout)
-        known, configuration = machine.technique(technique), Configuration(dict(settings))
-        self.classifier = Classifier(machine, known, configuration, effort=self.effort)
-        self.keeper = Keeper(machine, known, configuration, effort=self.effort)
-        self.premises = Premises(machine, known, configuration, self.effort)
+        self.depth = depth
+        subject = Subject.of(machine, technique, Configuration(settings), timeout=depth.timeout)
+        self.effort = subject.effort
+        self.classifier, self.keeper = Classifier(subject), Keeper(subject)
+        self.premises = Premises(subject)
 
     def form(self, instruction: Instruction, run: Run[Any], told: set[str]) -> Form:
         """Everything about one form.

@@ -13,19 +13,18 @@ from typing import Any
 
 from popek.checks.counterexample import Counterexample, Executed, ReplayError, differences
 from popek.checks.runs import operating_mode
+from popek.checks.subject import Subject
 from popek.checks.verdict import Question, Truth
 from popek.checks.witness import find_minimal
-from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import explore
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next
 from popek.kernel.practice import Reloading
 from popek.kernel.program import Line, line, run_lines
 from popek.kernel.state import Role
-from popek.kernel.technique import Technique
 from popek.kernel.words import Word, symbol
 from popek.solving.pruning import Pruner
-from popek.solving.solver import Answer, Effort
+from popek.solving.solver import Answer
 
 CLAIM = "a hidden part of a register does not survive a switch to the VMM"
 STORY = (
@@ -37,7 +36,7 @@ _PLACE = "place of the change"
 
 
 def hidden_state(
-    machine: Machine[Any], technique: Technique[Any], configuration: Configuration, effort: Effort
+    subject: Subject[Any],
 ) -> tuple[Truth, Counterexample[Any] | None, tuple[str, ...]]:
     """Whether a hidden part is lost, and the program that shows it.
 
@@ -47,6 +46,7 @@ def hidden_state(
     Raises:
         ReplayError: a defect of popek.
     """
+    machine, technique, effort = subject.machine, subject.technique, subject.effort
     if technique.keeps_hidden or not any(leaf.role is Role.HIDDEN for leaf in machine.state.leaves):
         return Truth.NO, None, ()
     known = machine.practice.reloading
@@ -55,7 +55,7 @@ def hidden_state(
     if any(form not in machine.instructions for form, _ in (known.load, known.change, known.use)):
         return Truth.UNKNOWN, None, ()
     load, change, use = (line(machine, *step) for step in (known.load, known.change, known.use))
-    state = machine.state.symbolic().with_changes(operating_mode(machine, configuration))
+    state = machine.state.symbolic().with_changes(operating_mode(machine, subject.configuration))
     place = symbol(_PLACE, change.words[known.place].width)
 
     def step(what: Line, before: Any, **open_parts: Word) -> Any:
@@ -76,7 +76,7 @@ def hidden_state(
         machine.invariant(state),
         machine.supervisor(state),
         technique.guest(state),
-        configuration.holds(machine, state),
+        subject.holds(state),
     ]
     paths = explore(program, Pruner(effort), assume=assumed, budget=4000, unasked=lambda ends: ends is None)
     unknown = False

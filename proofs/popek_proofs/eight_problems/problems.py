@@ -96,10 +96,7 @@ def ring_aliasing(asking: Asking, every: bool) -> Answered:
             s.technique.guest(s.guest),
             s.technique.deprivileged(other),
             *(s.machine.invariant(state) for state in (s.guest, other)),
-            *(
-                s.configuration.holds(s.machine, state, mentioned=s.general.mentioned)
-                for state in (s.guest, other)
-            ),
+            *(s.subject.holds(state, mentioned=s.general.mentioned) for state in (s.guest, other)),
             s.instruction.valid(s.general.operands),
         ]
         for conditions, a, b in s.pairs(list(s.native.completions()), s.kept(run)):
@@ -153,13 +150,13 @@ def seen_storage(asking: Asking, every: bool) -> Answered:
 
     The VMM's tables are what the processor finds through a register that the technique replaces.
     """
-    machine, technique = asking.machine, asking.technique
+    machine, technique = asking.subject.machine, asking.subject.technique
     tables = {
         machine.state.leaf(name).component
         for name in technique.replaced
         if name not in machine.state.reset().memories()
     }
-    keeper = Keeper(machine, technique, asking.configuration, effort=asking.effort)
+    keeper = Keeper(asking.subject)
     found: list[str] = []
     witness = None
     unknown = False
@@ -203,7 +200,7 @@ def _looks_through(run: Run[Any], tables: set[str]) -> bool:
 
 def silent_reads(asking: Asking, every: bool) -> Answered:
     """A register that the VMM holds for itself shows without a trap."""
-    machine, technique = asking.machine, asking.technique
+    machine, technique = asking.subject.machine, asking.subject.technique
     memories = {slot.name for slot in machine.state.layout if slot.address}
     replaced = tuple(
         name
@@ -219,7 +216,9 @@ def silent_reads(asking: Asking, every: bool) -> Answered:
         )
 
     def ways(s: Situation[Any]) -> Iterator[Way]:
-        fixed = {setting.leaf for setting in machine.settings if setting.name in s.configuration.settings}
+        fixed = {
+            setting.leaf for setting in machine.settings if setting.name in s.subject.configuration.settings
+        }
         other = s.with_fresh(s.guest, [name for name in replaced if name not in fixed])
         run = s.general.at(other)
         given = [
@@ -230,7 +229,7 @@ def silent_reads(asking: Asking, every: bool) -> Answered:
                 for condition in (
                     technique.deprivileged(state),
                     machine.invariant(state),
-                    s.configuration.holds(machine, state, mentioned=s.general.mentioned),
+                    s.subject.holds(state, mentioned=s.general.mentioned),
                 )
             ),
         ]
@@ -273,7 +272,7 @@ def _results(before: State, after: State) -> list[terms.Term]:
 
 
 def _transition(asking: Asking, every: bool, question: str, story: str, leaves_user: bool) -> Answered:
-    machine = asking.machine
+    machine = asking.subject.machine
     transfers = changes(mode_leaves(machine))
 
     def ways(s: Situation[Any]) -> Iterator[Way]:
@@ -353,7 +352,7 @@ def bypassed_kernel(asking: Asking, every: bool) -> Answered:
         every,
         "a transfer of the guest's kernel goes past it, into the VMM",
         "On the guest's own machine this enters its kernel anew; the hardware is in the VMM, without any trap.",
-        changes(mode_leaves(asking.machine)),
+        changes(mode_leaves(asking.subject.machine)),
         ways,
         "bypassed-kernel",
     )
@@ -364,7 +363,7 @@ def bypassed_kernel(asking: Asking, every: bool) -> Answered:
 
 def lost_interrupt_flag(asking: Asking, every: bool) -> Answered:
     """The guest changes what masks its interrupts and the VMM never learns of it."""
-    masks = asking.machine.interrupt_masks
+    masks = asking.subject.machine.interrupt_masks
 
     def ways(s: Situation[Any]) -> Iterator[Way]:
         kernel = s.machine.supervisor(s.guest)
@@ -394,7 +393,7 @@ def lost_interrupt_flag(asking: Asking, every: bool) -> Answered:
 
 def trapping_interrupt_flag(asking: Asking, every: bool) -> Answered:
     """Masking and unmasking interrupts costs a trap each time."""
-    masks = asking.machine.interrupt_masks
+    masks = asking.subject.machine.interrupt_masks
 
     def ways(s: Situation[Any]) -> Iterator[Way]:
         kernel = s.machine.supervisor(s.guest)
@@ -421,7 +420,7 @@ def trapping_interrupt_flag(asking: Asking, every: bool) -> Answered:
         ways,
         "trapping-interrupt-mask",
     )
-    counted = costs(asking.machine, asking.technique, asking.configuration, ("critical section",))
+    counted = costs(asking.subject, ("critical section",))
     return attrs.evolve(found, costs=counted)
 
 
@@ -495,14 +494,12 @@ def frequent_traps(asking: Asking, every: bool) -> Answered:
         ways,
         "frequent-traps",
     )
-    return attrs.evolve(found, costs=costs(asking.machine, asking.technique, asking.configuration))
+    return attrs.evolve(found, costs=costs(asking.subject))
 
 
 def no_way_back(asking: Asking, every: bool) -> Answered:
     """A hidden part of a register is lost when the VMM takes over and gives back."""
-    present, witness, forms = hidden_state(
-        asking.machine, asking.technique, asking.configuration, asking.effort
-    )
+    present, witness, forms = hidden_state(asking.subject)
     return Answered("hidden state does not survive a switch to the VMM", present, witness, forms)
 
 

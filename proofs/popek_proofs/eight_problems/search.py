@@ -9,17 +9,16 @@ from typing import Any
 import attrs
 
 from popek.checks.counterexample import Counterexample
-from popek.checks.runs import Run, Runs
+from popek.checks.runs import Run
 from popek.checks.situation import ALTERNATIVE, Situation
+from popek.checks.subject import Runs, Subject
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.state import Role
-from popek.kernel.technique import Technique
 from popek.kernel.words import Word
 from popek.solving.asking import Asker
-from popek.solving.solver import Answer, Effort
+from popek.solving.solver import Answer
 
 from .traces import Cost
 
@@ -32,19 +31,14 @@ class Asking:
 
     Attributes:
         forms: the forms to look through.
-        effort: bounds, and the tally of solver time.
-        progress: called with the number of questions that are done and of all.
     """
 
-    machine: Machine[Any]
-    technique: Technique[Any]
-    configuration: Configuration
+    subject: Subject[Any]
     forms: tuple[Instruction, ...]
-    effort: Effort = attrs.field(factory=Effort)
 
     @cached_property
     def _runs(self) -> Runs[Any]:
-        return Runs(self.machine, self.configuration, self.effort)
+        return Runs(self.subject)
 
     def run(self, instruction: Instruction) -> Run[Any] | None:
         """The form from any state; None where it has too many paths."""
@@ -58,15 +52,15 @@ class Asking:
         The machine's examples for a question of this name come first, so that a witness is one that the literature
         names where it can be.
         """
-        places = {form: place for place, form in enumerate(self.machine.practice.examples.get(examples, ()))}
+        places = {
+            form: place for place, form in enumerate(self.subject.machine.practice.examples.get(examples, ()))
+        }
         for instruction in sorted(self.forms, key=lambda i: places.get(i.form, len(places))):
             run = self.run(instruction)
             if run is None:
                 yield None
             elif wanted(run):
-                yield Situation(
-                    self.machine, self.technique, self.configuration, instruction, self.effort, run
-                )
+                yield Situation(self.subject, instruction, run)
 
 
 @attrs.frozen(eq=False)

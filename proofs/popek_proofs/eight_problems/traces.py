@@ -15,9 +15,8 @@ from popek.checks.classify import Classifier
 from popek.checks.counterexample import differences
 from popek.checks.runs import handed_over
 from popek.checks.situation import plainest
+from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
-from popek.kernel.configuration import Configuration
-from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next, NotModelled
 from popek.kernel.program import Line, line
 from popek.kernel.state import Role
@@ -54,13 +53,11 @@ class Cost:
 
 
 def costs(
-    machine: Machine[Any],
-    technique: Technique[Any],
-    configuration: Configuration,
+    subject: Subject[Any],
     names: Sequence[str] | None = None,
 ) -> tuple[Cost, ...]:
     """The costs of the machine's pieces of kernel code whose instructions it has; of all of them by default."""
-    effort = Effort()
+    machine, subject = subject.machine, attrs.evolve(subject, effort=Effort())
     known = {
         name: [line(machine, *step) for step in code]
         for name, code in machine.practice.code.items()
@@ -69,26 +66,22 @@ def costs(
     if not known:
         return ()
     first = next(iter(known.values()))[0]
-    start = plainest(machine, technique, configuration, first.instruction, effort, first.operands)
+    start = plainest(subject, first.instruction, first.operands)
     if start is None:
         return ()
     return tuple(
-        _cost(name, machine, technique, configuration, lines, start, effort)
-        for name, lines in known.items()
-        if names is None or name in names
+        _cost(name, subject, lines, start) for name, lines in known.items() if names is None or name in names
     )
 
 
 def _cost(
     name: str,
-    machine: Machine[Any],
-    technique: Technique[Any],
-    configuration: Configuration,
+    subject: Subject[Any],
     lines: Sequence[Line],
     start: tuple[Any, Any],
-    effort: Effort,
 ) -> Cost:
-    classifier = Classifier(machine, technique, configuration, effort=effort, components=False)
+    machine, technique = subject.machine, subject.technique
+    classifier = Classifier(subject, components=False)
     guest, private = start
     fates: list[tuple[str, str]] = []
     necessary = needless = lost = 0

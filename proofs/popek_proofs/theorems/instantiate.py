@@ -17,7 +17,8 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from popek.checks.classify import Classification, Classifier
+from popek.checks.classification import Classification
+from popek.checks.classify import Classifier
 from popek.checks.premise import (
     A1,
     A3_NEXT,
@@ -31,16 +32,12 @@ from popek.checks.premise import (
 )
 from popek.checks.premises import Premises
 from popek.checks.presence import Present, present
-from popek.checks.runs import explore_instruction
+from popek.checks.subject import Subject
 from popek.checks.survey import scope_json, scope_line
 from popek.checks.verdict import Status, Truth
-from popek.kernel.configuration import Configuration, default_configuration
 from popek.kernel.exploration import PathBudgetError
-from popek.kernel.machine import Machine
 from popek.kernel.scope import Scope, scope_of
 from popek.kernel.state import State
-from popek.kernel.technique import Technique
-from popek.solving.solver import Effort
 from popek_proofs import rocq
 
 # By the name of a theorem: what Coq proved of machines with the premises that are asked here.
@@ -56,7 +53,7 @@ class Instantiation(Generic[S]):
     """What the theorems say of one machine.
 
     Attributes:
-        machine, technique, configuration: of what.
+        subject: of what.
         classes: the classification of each form that was explored.
         premises: each premise for each form, and those that are asked once.
         scope: over which forms.
@@ -64,9 +61,7 @@ class Instantiation(Generic[S]):
         seconds: time spent.
     """
 
-    machine: Machine[S]
-    technique: Technique[S]
-    configuration: Configuration
+    subject: Subject[S]
     classes: tuple[Classification[S], ...]
     premises: tuple[Premise[S], ...]
     scope: Scope
@@ -116,7 +111,7 @@ class Instantiation(Generic[S]):
         return tuple(found)
 
     def __str__(self) -> str:
-        title = f"{self.machine.name} ({self.technique.name}; {self.configuration})"
+        title = f"{self.subject.machine.name} ({self.subject.technique.name}; {self.subject.configuration})"
         if self.theorem1 is Status.HOLDS:
             return f"{title} is virtualizable by Theorem 1 for what is modelled, {self._over(THEOREM1)}"
         why = self._reasons(THEOREM1)
@@ -164,11 +159,11 @@ class Instantiation(Generic[S]):
         failing = self.failing(names)
         other = [p for p in self.failing(tuple(TITLES)) if p not in failing]
         return {
-            "id": f"{theorem}.of.{self.machine.name}",
+            "id": f"{theorem}.of.{self.subject.machine.name}",
             "verdict": self.verdict(names).value,
             "statement": str(self),
-            "technique": self.technique.name,
-            "configuration": dict(self.configuration.settings),
+            "technique": self.subject.technique.name,
+            "configuration": dict(self.subject.configuration.settings),
             "hypotheses": [f"{name}: {TITLES[name]}" for name in names],
             "failing": [premise.to_json() for premise in failing],
             "premises": [premise.to_json(witness=False) for premise in (*failing, *other)],
@@ -218,39 +213,21 @@ def _explained(found: Classification[S] | None) -> str:
     return f" ({' and '.join(kinds) or 'not sensitive'}, {privileged}privileged)"
 
 
-def instantiate(
-    machine: Machine[S],
-    technique: Technique[S] | None = None,
-    configuration: Configuration | None = None,
-    *,
-    effort: Effort | None = None,
-    time_is_state: bool = False,
-) -> Instantiation[S]:
+def instantiate(subject: Subject[S]) -> Instantiation[S]:
     """Ask the premises of Theorems 1 and 3 for each instruction.
-
-    Args:
-        technique: the machine's first by default.
-        configuration: every setting at its default by default.
-        effort: bounds of each query, and the tally.
-        time_is_state: count clocks as resources.
 
     Raises:
         NothingToAskError: the questions would be about nothing.
         ReplayError: a defect of popek.
     """
     start = time.perf_counter()
-    chosen = technique or machine.technique()
-    settings = configuration if configuration is not None else default_configuration(machine)
-    effort = effort or Effort()
-    there = present(machine, chosen, settings, effort)
-    classifier = Classifier(
-        machine, chosen, settings, effort=effort, time_is_state=time_is_state, components=False
-    )
-    asked = Premises(machine, chosen, settings, effort, time_is_state=time_is_state)
+    machine = subject.machine
+    there = present(subject)
+    classifier, asked = Classifier(subject, components=False), Premises(subject)
     classes, premises = [], []
     for instruction in machine.instructions.values():
         try:
-            run = explore_instruction(machine, instruction, effort, configuration=settings)
+            run = subject.explore(instruction)
         except PathBudgetError as error:
             premises += asked.unexplored(instruction, str(error))
             continue
@@ -258,9 +235,7 @@ def instantiate(
         premises += asked.of(instruction, run)
     premises += asked.once()
     return Instantiation(
-        machine,
-        chosen,
-        settings,
+        subject,
         tuple(classes),
         tuple(premises),
         scope_of(machine),

@@ -61,7 +61,7 @@ def mapped(classifier: Classifier[S], instruction: Instruction, general: Run[S])
         for when, after in general.at(image).completions()
     )
     assumed = (
-        classifier.configuration.holds(machine, guest),
+        classifier.subject.holds(guest),
         machine.invariant(guest),
         machine.invariant(image),
         technique.guest(guest),

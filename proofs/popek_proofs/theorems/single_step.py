@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from popek.checks.classify import Classifier
-from popek.checks.runs import conjunction, explore_instruction, probe
+from popek.checks.runs import conjunction, probe
+from popek.checks.subject import Subject
 from popek.checks.verdict import Question, Truth
-from popek.kernel.configuration import Configuration
 from popek.kernel.instruction import Instruction
-from popek.kernel.machine import Machine
 from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
 from popek.kernel.words import FALSE, Word, any_of
-from popek.solving.solver import Answer, Effort
+from popek.solving.solver import Answer
 
 from .mapped import Mapped, mapped
 
@@ -28,12 +27,7 @@ S = TypeVar("S", bound=State)
 VISIBLE = (Role.PC, Role.GENERAL)
 
 
-def tells_at_once(
-    machine: Machine[S],
-    technique: Technique[S],
-    configuration: Configuration,
-    effort: Effort | None = None,
-) -> Mapping[str, Truth]:
+def tells_at_once(subject: Subject[S]) -> Mapping[str, Truth]:
     """Per form: can one instruction, run directly, show the program that it is in a virtual machine?
 
     What a program sees is its storage, its registers and where it is.  What traps is interpreted and shows
@@ -42,17 +36,12 @@ def tells_at_once(
     Raises:
         PathBudgetError: an instruction has too many paths.
     """
-    effort = effort or Effort()
-    classifier = Classifier(machine, technique, configuration, effort=effort)
-    return {
-        form: _tells(classifier, instruction, effort) for form, instruction in machine.instructions.items()
-    }
+    classifier = Classifier(subject)
+    return {form: _tells(classifier, one) for form, one in subject.machine.instructions.items()}
 
 
-def _tells(classifier: Classifier[S], instruction: Instruction, effort: Effort) -> Truth:
-    general = explore_instruction(
-        classifier.machine, instruction, effort, configuration=classifier.configuration
-    )
+def _tells(classifier: Classifier[S], instruction: Instruction) -> Truth:
+    general = classifier.subject.explore(instruction)
     runs = mapped(classifier, instruction, general)
     differ = [
         when & conjunction(also) & _shows(classifier.technique, runs, there, here)
@@ -60,7 +49,9 @@ def _tells(classifier: Classifier[S], instruction: Instruction, effort: Effort) 
         for also, here in runs.here.completions()
     ]
     shown = any_of([runs.completes_there & runs.traps_here, *differ])
-    answer, _, _ = Question(f"{instruction.form} tells at once", [*runs.assumed, shown]).ask(effort)
+    answer, _, _ = Question(f"{instruction.form} tells at once", [*runs.assumed, shown]).ask(
+        classifier.subject.effort
+    )
     if answer is Answer.SAT:
         return Truth.YES
     unsure = answer is Answer.UNKNOWN or general.not_modelled.value != 0

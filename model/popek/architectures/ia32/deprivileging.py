@@ -20,18 +20,17 @@ from typing import Final
 from popek.architectures.x86.deprivileging import (
     ENTRY_AT,
     IDT_AT,
-    RESERVED,
     TSS_AT,
     Ring,
+    RingVmm,
     compressed,
     entry_of,
-    owned_leaves,
-    ring_1,
-    ring_3,
+    owns,
     select,
+    with_its_own_tables,
 )
 from popek.architectures.x86.deprivileging import start_of as _start
-from popek.architectures.x86.registers import SEGMENT_NAMES
+from popek.architectures.x86.registers import NAMES_32
 from popek.kernel.memory import Memory
 from popek.kernel.technique import Hypothesis, Technique
 from popek.kernel.words import TRUE, Word, all_of, concat, ite
@@ -45,22 +44,8 @@ GATE: Final = 0x8E  # present 32-bit interrupt gate, DPL 0
 
 
 def _map(ring: Ring, guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset()) -> Ia32:
-    hardware = private.copy()
-    start = _start(private)
-    hardware.reserved.base, hardware.reserved.size = start, Word(32, RESERVED)
-    hardware.gdtr.base, hardware.idtr.base, hardware.tr.base = start, start + IDT_AT, start + TSS_AT
-    hardware.ldtr.rights.unusable = 1
-    for name in ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "eip", "shadow"):
-        hardware[name] = guest[name]
-    flags = guest.eflags.value
-    for leaf in ("if", "iopl", "vif", "vip"):
-        place = guest.leaf(f"eflags.{leaf}")
-        flags = flags.replace(place.high, place.low, private[f"eflags.{leaf}"])
-    hardware.eflags = flags
-    for name in SEGMENT_NAMES:
-        for part in ("selector", "base", "limit", "rights"):
-            hardware[f"{name}.{part}"] = guest[f"{name}.{part}"]
-        hardware[f"{name}.rights.dpl"] = ring(guest[f"{name}.rights.dpl"])
+    kept = (*NAMES_32, "eip", "shadow")
+    hardware = with_its_own_tables(ring, guest, private, kept, "eflags")
     for name in ("cs", "ss"):
         level = guest[f"{name}.selector.rpl"]  # in virtual-8086 mode these bits are part of the address
         hardware[f"{name}.selector.rpl"] = ite(guest.virtual_8086, level, ring(level))
@@ -85,7 +70,7 @@ def _storage(
 ) -> Word:
     """Hardware storage: the VMM's tables and other private storage, and the guest's everywhere else."""
     offset = address - _start(private)
-    own = _owns(guest, private, address)
+    own = owns(guest, private, address)
     if own.value == 0:
         return guest.memory.load(address)
     content = private.memory.load(address)
@@ -127,9 +112,9 @@ def _promises(guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset
             (own[2:0] == 0) & (own != 0) & (own + 15 <= private.gdtr.limit) & (own <= 0xFFF0),
             private.eflags.if_ == 1,
             # What SYSENTER leads to, where it leads anywhere, is code of the VMM's, and no segment of the guest's.
-            _owns(guest, private, private.msr.load(Word(32, _SYSENTER_EIP))[31:0]),
+            owns(guest, private, private.msr.load(Word(32, _SYSENTER_EIP))[31:0]),
             private.cr4.pke == 0 if NO_PROTECTION_KEYS not in without else TRUE,
-            ~_owns(guest, private, start) & ~_owns(guest, private, end) & (start <= end),
+            ~owns(guest, private, start) & ~owns(guest, private, end) & (start <= end),
         )
     )
 
@@ -138,14 +123,6 @@ def _guest(state: Ia32) -> Word:
     """A guest that uses rings 0 and 3, on a machine of its own; in protected mode, or in virtual-8086 mode."""
     whole = (state.reserved.size == 0) & (state.read_only.size == 0) & state.cr0.pe
     return whole & ((state.cpl == 0) | (state.cpl == 3))
-
-
-def _owns(guest: Ia32, private: Ia32, address: Word) -> Word:
-    return address - _start(private) < RESERVED
-
-
-def _shadows(guest: Ia32, address: Word) -> Word:
-    return address - guest.gdtr.base < guest.gdtr.limit.zero_extend(32) + 1
 
 
 def _entered(private: Ia32, hardware: Ia32) -> Word:
@@ -194,54 +171,29 @@ VIRTUAL_INTERRUPTS: Final = Hypothesis(
 _SYSENTER_CS, _SYSENTER_EIP = 0x174, 0x176
 
 
+_VMM: Final = RingVmm(
+    Ia32,
+    _map,
+    guest=_guest,
+    promises=_promises,
+    entries=_entries,
+    entered=_entered,
+    instruction_pointer=lambda hardware: hardware.eip,  # VMM_CODE and what SYSENTER loads are flat
+    source=SOURCE,
+)
+
+
 def techniques() -> dict[str, Technique[Ia32]]:
     """0/1/3 and 0/3/3."""
     return {made.name: made for made in (_in_ring_1(), _in_ring_3())}
 
 
 def _in_ring_1(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
-    owned = owned_leaves(Ia32)
-    unlike_the_guest = tuple(name for name in owned if name != "cr0.am")
-    return Technique(
-        "ring-deprivileging-0/1/3",
-        "ring deprivileging, the guest's kernel at ring 1",
-        map=partial(_map, ring_1, without=without),
-        owned=owned,
-        replaced=unlike_the_guest,
-        # The virtual level shows in the real one, so the VMM need not keep it.
-        shadowed=owned,
-        deprivileged=lambda state: state.cpl == 1,
-        guest=_guest,
-        private=partial(_promises, without=without),
-        owns_address=_owns,
-        shadows_address=_shadows,
-        entries=_entries,
-        entered=_entered,
-        entry_address=lambda hardware: hardware.eip,  # VMM_CODE and what SYSENTER loads are flat
-        hypotheses=HYPOTHESES,
-        without=_in_ring_1,
-        source=SOURCE,
-    )
+    title = "ring deprivileging, the guest's kernel at ring 1"
+    return _VMM.at(1, title, hypotheses=HYPOTHESES, weakened=_in_ring_1, without=without)
 
 
 def _in_ring_3(without: frozenset[str] = frozenset()) -> Technique[Ia32]:
-    owned = owned_leaves(Ia32)
-    return Technique(
-        "ring-deprivileging-0/3/3",
-        "ring deprivileging, the guest's kernel at ring 3 beside its users",
-        map=partial(_map, ring_3, without=without),
-        owned=owned,
-        replaced=owned,
-        shadowed=(*owned, "cs.selector.rpl"),
-        deprivileged=lambda state: state.cpl == 3,
-        guest=_guest,
-        private=partial(_promises, without=without),
-        owns_address=_owns,
-        shadows_address=_shadows,
-        entries=_entries,
-        entered=_entered,
-        entry_address=lambda hardware: hardware.eip,  # VMM_CODE and what SYSENTER loads are flat
-        hypotheses=(*HYPOTHESES, VIRTUAL_INTERRUPTS),
-        without=_in_ring_3,
-        source=SOURCE,
-    )
+    title = "ring deprivileging, the guest's kernel at ring 3 beside its users"
+    hypotheses = (*HYPOTHESES, VIRTUAL_INTERRUPTS)
+    return _VMM.at(3, title, hypotheses=hypotheses, weakened=_in_ring_3, without=without)

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from popek.architectures.x86.descriptors import (
-    check_stack_segment,
-    is_null,
-    load_data_segment,
-    load_null,
-    load_stack_segment,
-)
-from popek.architectures.x86.exceptions import GP, UD
-from popek.architectures.x86.registers import SS_
+from popek.architectures.x86.descriptors import load_protected_segment_register
+from popek.architectures.x86.exceptions import UD
 from popek.architectures.x86.state import Segment
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word
@@ -34,18 +27,9 @@ def load_segment_register(cpu: Ia32, number: Word, selector: Word) -> None:
     """MOV, POP and L?S: load SS, DS, ES, FS or GS (SDM vol. 2B, MOV).
 
     Raises:
-        Fault: SS: #GP(0) null, #GP(selector), #SS(selector) not present.
-            Others: #GP(selector), #NP(selector) not present; null is accepted.
+        Fault: in protected mode, as `load_protected_segment_register`.
     """
     if not cpu.protected:
         load_real_segment(cpu.segment(number), selector)
         return
-    if number == SS_:
-        descriptor = check_stack_segment(cpu, selector, cpu.cpl, vector=GP, null_vector=GP)
-        load_stack_segment(cpu, selector, descriptor)
-        return
-    segment = cpu.segment(number)
-    if is_null(selector):
-        load_null(segment, selector)
-        return
-    load_data_segment(cpu, segment, selector)
+    load_protected_segment_register(cpu, number, selector)

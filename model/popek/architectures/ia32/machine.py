@@ -8,6 +8,7 @@ from popek.architectures.listing import listing
 from popek.architectures.x86.operands import LENGTH
 from popek.architectures.x86.practice import practice
 from popek.architectures.x86.registers import SEGMENT_NAMES
+from popek.architectures.x86.settings import PORTS, of_levels
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.memory import Memory
 from popek.kernel.words import Word, any_of
@@ -38,13 +39,6 @@ def _relocate(state: Ia32, offset: Word) -> Ia32:
     return moved
 
 
-def _denies_every_port(state: Ia32, value: Word) -> Word:
-    """The TSS has no I/O permission map within its limit, or (0) may have any."""
-    base = state.memory.load_little_endian(state.tr.base + 0x66, 2)
-    nowhere = (state.tr.limit <= 0x67) & (base > 0x67)
-    return nowhere | (value == 0)
-
-
 def _in_mode(state: Ia32, value: Word) -> Word:
     """The mode is the one of this number (2 bits)."""
     modes = (state.protected, state.cr0.pe & state.virtual_8086, state.real & ~state.virtual_8086)
@@ -71,23 +65,9 @@ def build() -> Machine[Ia32]:
                 0,
                 labels={0: "protected", 1: "virtual-8086", 2: "real"},
             ),
-            leaf_setting(
-                "IOPL", "eflags.iopl", 2, "EFLAGS.IOPL: levels up to it may use CLI, STI and ports", 0
-            ),
-            leaf_setting("UMIP", "cr4.umip", 1, "CR4.UMIP: SGDT SIDT SLDT SMSW STR fault above CPL 0", 0),
-            leaf_setting("TSD", "cr4.tsd", 1, "CR4.TSD: RDTSC faults above CPL 0", 0),
-            leaf_setting("PCE", "cr4.pce", 1, "CR4.PCE: RDPMC is allowed above CPL 0", 0),
-            leaf_setting("PVI", "cr4.pvi", 1, "CR4.PVI: CLI and STI at CPL 3 act on VIF", 0),
+            *of_levels("eflags"),
             leaf_setting("VME", "cr4.vme", 1, "CR4.VME: virtual-8086 mode has VIF and redirects INT n", 0),
-            Setting(
-                "PORTS",
-                "the TSS's I/O permission map",
-                (0, 1),
-                _denies_every_port,
-                1,
-                concerns=("tr.limit",),
-                labels={0: "any", 1: "denied"},
-            ),
+            PORTS,
         ),
         invariant=invariant,
         advance=_advance,

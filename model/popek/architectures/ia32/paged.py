@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Final
 
-import attrs
-
+from popek.architectures.x86.paged import behind_page_tables
 from popek.architectures.x86.paging import PageTables
 from popek.kernel.machine import Machine
 
@@ -37,20 +36,10 @@ FORMS: Final = (
 
 def build() -> Machine[PagedIa32]:
     """`ia32` with storage behind 32-bit or PAE page tables, for a form of each kind of reference."""
-    plain = build_plain()
-    return attrs.evolve(
-        cast("Machine[PagedIa32]", plain),
-        name="ia32-paged",
-        title="IA-32 with page tables walked",
-        state=PagedIa32,
-        invariant=lambda state: (
-            plain.invariant(state) & (state.reserved.size == 0) & (state.read_only.size == 0)
-        ),
-        relocate=None,
-        techniques={},
-        notes=(
-            "instructions but for one of each kind of reference to storage: they differ in nothing else",
-            "TLBs, PAE's page-directory-pointer registers, instruction fetches, CR2, storage above 4 GiB",
-        ),
-        instructions={form: plain.instructions[form] for form in FORMS},
+    return behind_page_tables(
+        build_plain(),
+        PagedIa32,
+        "IA-32 with page tables walked",
+        FORMS,
+        "TLBs, PAE's page-directory-pointer registers, instruction fetches, CR2, storage above 4 GiB",
     )

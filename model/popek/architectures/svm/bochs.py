@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from popek.architectures.x86.evidence import changed
 from popek_specs.svm import table
 
 from .checks import CHECKS, Check, View, below_limit
@@ -65,15 +66,7 @@ class Deviation:
 
     def changed(self, baseline: Mapping[str, int]) -> dict[str, int]:
         """The fields of the evidence, on top of a baseline."""
-        found: dict[str, int] = {}
-        for name, text in self.fields.items():
-            number = int(text.lstrip("+-"), 16)
-            if text.startswith("+"):
-                number |= baseline[name]
-            elif text.startswith("-"):
-                number = baseline[name] & ~number
-            found[name] = number
-        return found
+        return changed(self.fields, baseline)
 
 
 @functools.cache

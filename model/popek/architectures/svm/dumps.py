@@ -6,22 +6,17 @@ oops) are not the VMCB's, whatever they are called.
 
 from __future__ import annotations
 
-import difflib
-import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from popek.architectures.logs import Line, decoded, unwrap
 
+from .dumps_json import DumpError as DumpError
+from .dumps_json import from_json
 from .vmcb import FIELDS, SIZE, Processor, UnknownField, Vmcb, find, from_bytes
-
-
-class DumpError(ValueError):
-    """An input that cannot be read; one line, with the number of the input's line in front where there is one."""
-
 
 # Name in the dump -> field id (the second one takes the upper half) and base of the number.
 _CONTROL: Final[Mapping[str, tuple[str, int, int]]] = {
@@ -104,23 +99,10 @@ _PAIR = re.compile(r"(?<![\w.])([a-z][a-z0-9_]*(?: filter (?:count|threshold))?)
 _PAIR_OF_WORDS = re.compile(r"(?<!\w)intercepts:\s+([0-9a-f]{8})\s+([0-9a-f]{8})(?!\w)")
 _XEN_PAIR = re.compile(r"(?<!\w)([A-Za-z_0-9]+) = (?:0x)?([0-9a-f]+)(?!\w)")
 _NAMED = re.compile(r"#?\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(0[xX][0-9a-fA-F]+|\d+)\s*$")
-_PROCESSOR = (
-    "maxphyaddr",
-    "flush_by_asid",
-    "long_mode",
-    "cet",
-    "host_paging",
-    "vnmi",
-    "sev",
-    "ibt",
-    "efer",
-    "cr4",
-)
 _DISTINCT: Final = frozenset(name for name in _CONTROL if "_" in name)
 """Names that nothing but a VMCB's control area has: three of them stand for a heading that was cut off."""
 
 _INVALID: Final = (1 << 64) - 1
-_KEYS = ("name", "fields", "memory", "capabilities")
 
 
 @attrs.frozen
@@ -166,7 +148,7 @@ def read_vmcbs(data: bytes, name: str) -> list[VmcbDump]:
         return [VmcbDump(from_bytes(data, name))]
     text = decoded(data)
     if text.lstrip("\ufeff \t\r\n")[:1] == "{":
-        return [VmcbDump(*_json(text, name))]
+        return [VmcbDump(*from_json(text, name))]
     readers = [_Reader().read(lines) for lines in unwrap(text)]
     dumps = [dump for reader in readers for dump in reader.dumps if dump.fields]
     if not dumps:
@@ -439,74 +421,3 @@ NO_DUMP: Final = (
     "VMRUN ended in VMEXIT_INVALID, and there is no VMCB: load kvm_amd with dump_invalid_vmcb=1, fail again and give "
     "what dmesg prints"
 )
-
-
-def _json(text: str, name: str) -> tuple[Vmcb, Processor]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DumpError(f"not JSON: {str(error)[:80]}") from None
-    for key in value:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.6)
-            hint = f": did you mean {near[0]!r}?" if near else f": expected {', '.join(_KEYS)}"
-            raise DumpError(f"unknown key {json.dumps(key)[:40]}{hint}")
-    given = value.get("fields")
-    if not isinstance(given, dict):
-        raise DumpError('no object "fields": expected {"fields": {"ASID": "0x1", ...}}')
-    fields: dict[str, int] = {}
-    for key, raw in given.items():
-        try:
-            field = find(key)
-        except UnknownField as error:
-            raise DumpError(str(error)) from None
-        fields[field.id] = _number(raw, field.id, field.mask)
-    memory = _memory(value.get("memory"))
-    return Vmcb(str(value.get("name") or name), fields, memory), _processor(value.get("capabilities"))
-
-
-def _memory(given: Any) -> dict[int, int]:
-    if given is None:
-        return {}
-    if not isinstance(given, list) or any(not isinstance(row, list) or len(row) != 3 for row in given):
-        raise DumpError('memory: expected [["0x25000", 8, "0x1"], ...]: address, bytes and value')
-    whole = (1 << 64) - 1
-    found: dict[int, int] = {}
-    for address, size, content in given:
-        if size != 8:
-            raise DumpError(f"memory: {json.dumps(size)[:20]} bytes: expected 8, a table entry")
-        found[_number(address, "memory address", whole)] = _number(content, "memory", whole)
-    return found
-
-
-def _number(raw: Any, key: str, mask: int) -> int:
-    try:
-        number = int(raw, 16) if isinstance(raw, str) and raw[:2].lower() == "0x" else raw
-    except ValueError:
-        number = None
-    if type(number) is not int or not 0 <= number <= mask:
-        shown = json.dumps(raw)[:40]
-        raise DumpError(
-            f"{key}: {shown}: expected a hexadecimal string of {mask.bit_length()} bits, such as 0x1"
-        )
-    return number
-
-
-def _processor(given: Any) -> Processor:
-    if given is None:
-        return Processor()
-    if not isinstance(given, dict):
-        raise DumpError(f"capabilities: expected an object with keys among {', '.join(_PROCESSOR)}")
-    for key in given:
-        if key not in _PROCESSOR:
-            near = difflib.get_close_matches(key, _PROCESSOR, n=1, cutoff=0.6)
-            hint = f"did you mean {near[0]!r}?" if near else f"expected keys among {', '.join(_PROCESSOR)}"
-            raise DumpError(f"capabilities: unknown key {json.dumps(key)[:40]}: {hint}")
-    width = given.get("maxphyaddr")
-    if width is not None and (type(width) is not int or not 32 <= width <= 52):
-        raise DumpError("maxphyaddr: expected a number from 32 to 52")
-    masks = {name: _number(given[name], name, (1 << 64) - 1) for name in ("efer", "cr4") if name in given}
-    for key, value in given.items():
-        if key != "maxphyaddr" and key not in masks and not isinstance(value, bool):
-            raise DumpError(f"{key}: expected true or false")
-    return Processor(**{**given, **masks})

@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.vtx.entry_checks.registry import refuses
+from popek.architectures.x86.evidence import changed
 from popek_specs.vtx import table
 
 from .capabilities import Capabilities, CapabilityView
@@ -52,15 +53,7 @@ class Deviation:
 
     def changed(self, baseline: Mapping[str, int]) -> dict[str, int]:
         """The fields of the evidence, on top of a baseline."""
-        found: dict[str, int] = {}
-        for name, text in self.fields.items():
-            number = int(text.lstrip("+-"), 16)
-            if text.startswith("+"):
-                number |= baseline[name]
-            elif text.startswith("-"):
-                number = baseline[name] & ~number
-            found[name] = number
-        return found
+        return changed(self.fields, baseline)
 
 
 _MODELS: Final[Mapping[str, Callable[[CapabilityView], bool]]] = {

@@ -201,7 +201,7 @@ PENDING_DEBUG: Final = _flags(
     BS=(14, "single step"),
     RTM=(16, "RTM"),
 )
-_EVENT_TYPES: Final = {
+EVENT_TYPES: Final = {
     0: "external interrupt",
     1: "reserved",
     2: "NMI",
@@ -222,7 +222,7 @@ _VECTORS: Final = {vector: f"#{name}" for vector, name in EXCEPTIONS.items() if 
 _VECTOR: Final = NamedBits(7, 0, "VECTOR", "vector", _VECTORS)
 EVENT: Final = (
     _VECTOR,
-    NamedBits(10, 8, "TYPE", "type", _EVENT_TYPES),
+    NamedBits(10, 8, "TYPE", "type", EVENT_TYPES),
     NamedBits(11, 11, "ERROR_CODE", "error code"),
     NamedBits(12, 12, "NMI_UNBLOCKING", "NMI unblocking due to IRET"),
     NamedBits(13, 13, "NESTED", "nested exception (FRED)"),

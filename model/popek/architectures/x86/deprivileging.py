@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+import attrs
 
 from popek.kernel.state import Role
+from popek.kernel.technique import Hypothesis, Technique
 from popek.kernel.words import Word, concat, ite
 
 from .registers import SEGMENT_NAMES
@@ -66,3 +70,109 @@ def compressed(ring: Ring, rights: Word, *, gates: bool = False) -> Word:
     if gates:
         loadable = loadable | ~rights[4]
     return concat(rights[7] & loadable, ring(rights[6:5]), rights[4:0])
+
+
+def owns(guest: X86, private: X86, address: Word) -> Word:
+    """Whether an address is in the VMM's storage (width 1)."""
+    return address - start_of(private) < RESERVED
+
+
+def shadows(guest: X86, address: Word) -> Word:
+    """Whether an address is in the guest's GDT, of which the VMM keeps a shadow (width 1)."""
+    return address - guest.gdtr.base < guest.gdtr.limit.zero_extend(address.width) + 1
+
+
+CpuT = TypeVar("CpuT", bound=X86)
+
+
+def with_its_own_tables(ring: Ring, guest: CpuT, private: CpuT, kept: Iterable[str], flags: str) -> CpuT:
+    """The hardware that every map begins with: the VMM's tables and flags, the guest's program and segments.
+
+    Args:
+        ring: where the guest's levels run.
+        guest: what the guest believes in.
+        private: the VMM's own.
+        kept: words that are the guest's.
+        flags: the name of the flags register.
+    """
+    hardware = private.copy()
+    start = start_of(private)
+    hardware.reserved.base, hardware.reserved.size = start, Word(start.width, RESERVED)
+    hardware.gdtr.base, hardware.idtr.base, hardware.tr.base = start, start + IDT_AT, start + TSS_AT
+    hardware.ldtr.rights.unusable = 1
+    for name in kept:
+        hardware[name] = guest[name]
+    value = guest.eflags.value
+    for leaf in ("if", "iopl", "vif", "vip"):
+        place = guest.leaf(f"{flags}.{leaf}")
+        value = value.replace(place.high, place.low, private[place.name])
+    hardware.eflags = value
+    for name in SEGMENT_NAMES:
+        for part in ("selector", "base", "limit", "rights"):
+            hardware[f"{name}.{part}"] = guest[f"{name}.{part}"]
+        hardware[f"{name}.rights.dpl"] = ring(guest[f"{name}.rights.dpl"])
+    return hardware
+
+
+@attrs.frozen
+class RingVmm(Generic[CpuT]):
+    """A VMM that deprivileges rings, for a guest's kernel at ring 1 or at ring 3.
+
+    Attributes:
+        state: the machine's.
+        map: a ring, the guest and the VMM's private state, to the hardware's state.
+        guest: what guests it has (width 1).
+        promises: what it sees to, of the guest and its private state (width 1).
+        entries, entered, instruction_pointer: as `Technique` has entries, entered and the entry's address.
+        source: where the technique is described.
+    """
+
+    state: type[CpuT]
+    map: Callable[..., CpuT]
+    guest: Callable[[CpuT], Word]
+    promises: Callable[..., Word]
+    entries: Callable[[CpuT, CpuT], Word]
+    entered: Callable[[CpuT, CpuT], Word]
+    instruction_pointer: Callable[[CpuT], Word]
+    source: str
+
+    def at(
+        self,
+        level: int,
+        title: str,
+        *,
+        hypotheses: tuple[Hypothesis, ...] = (),
+        weakened: Callable[[frozenset[str]], Technique[CpuT]] | None = None,
+        **changed: Any,
+    ) -> Technique[CpuT]:
+        """The technique whose guest's kernel runs at a ring.
+
+        Args:
+            level: 1 or 3.
+            title: of the technique.
+            hypotheses: what keeps a guest in.
+            weakened: the technique without some of them, by name.
+            changed: what `map` and `promises` are told besides.
+        """
+        owned = owned_leaves(self.state)
+        compressed_rings = level == 3
+        return Technique(
+            f"ring-deprivileging-0/{level}/3",
+            title,
+            map=partial(self.map, ring_3 if compressed_rings else ring_1, **changed),
+            owned=owned,
+            # A kernel at ring 1 feels no alignment checks, and the virtual level shows in the real one.
+            replaced=owned if compressed_rings else tuple(name for name in owned if name != "cr0.am"),
+            shadowed=(*owned, "cs.selector.rpl") if compressed_rings else owned,
+            deprivileged=lambda state: state.cpl == level,
+            guest=self.guest,
+            private=partial(self.promises, **changed),
+            owns_address=owns,
+            shadows_address=shadows,
+            entries=self.entries,
+            entered=self.entered,
+            entry_address=self.instruction_pointer,
+            hypotheses=hypotheses,
+            without=weakened,
+            source=self.source,
+        )

@@ -9,6 +9,7 @@ from popek.kernel.words import Word, concat, ite
 
 from .access import supervisor_load
 from .exceptions import GP, NP, SS
+from .registers import SS_
 from .state import X86, Segment
 
 # System descriptor types (SDM vol. 3A, table "System-Segment and Gate-Descriptor Types").
@@ -202,6 +203,38 @@ def load_data_segment(cpu: X86, segment: Segment, selector: Word) -> None:
         raise Fault(NP, error_code(selector))
     mark_accessed(cpu, descriptor)
     load_cache(segment, selector, descriptor)
+
+
+def load_protected_segment_register(cpu: X86, number: Word, selector: Word) -> None:
+    """MOV, POP and L?S in protected mode: load SS, DS, ES, FS or GS (SDM vol. 2B, MOV).
+
+    Raises:
+        Fault: SS: #GP(0) null, #GP(selector), #SS(selector) not present.
+            Others: #GP(selector), #NP(selector) not present; null is accepted.
+    """
+    if number == SS_:
+        descriptor = check_stack_segment(cpu, selector, cpu.cpl, vector=GP, null_vector=GP)
+        load_stack_segment(cpu, selector, descriptor)
+        return
+    segment = cpu.segment(number)
+    if is_null(selector):
+        load_null(segment, selector)
+        return
+    load_data_segment(cpu, segment, selector)
+
+
+def code_behind_gate(cpu: X86, selector: Word) -> Descriptor:
+    """The code segment that a gate leads to, present or not.
+
+    Raises:
+        Fault: #GP(0) null; #GP(selector), it lies outside its table, is no code segment, or one of an outer level.
+    """
+    if is_null(selector):
+        raise Fault(GP, 0)
+    target = fetch_descriptor(cpu, selector)
+    if ~target.is_code | (target.dpl > cpu.cpl):
+        raise Fault(GP, error_code(selector))
+    return target
 
 
 def return_code_segment(cpu: X86, selector: Word) -> Descriptor:

@@ -4,15 +4,23 @@ Each hook is called at the place that the manual gives the VM exit among the ins
 vol. 3C, "Relative Priority of Faults and VM Exits"): after #UD, after faults that rest on CPL and after the
 checks of the I/O permission map; before every other fault, unless the exit depends on an operand, which is then
 fetched first.  On a processor that nobody monitors a hook does nothing and returns what is there.
+
+A hook that is told an instruction's `name` knows those of ``popek_specs/x86/interception.csv`` alone: another is a
+mistake in an instruction's semantics, which would otherwise never be intercepted, and is refused at once.
 """
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import attrs
 
+from popek.kernel.machine import UnknownNameError
 from popek.kernel.words import Word, concat
+from popek_specs.x86 import rows
 
 from .access import MemoryOperand
 from .descriptors import Descriptor
@@ -42,8 +50,30 @@ class PortAccess:
     repeated: bool = False
 
 
+@functools.cache
+def intercepted() -> Mapping[str, str]:
+    """The instructions that hooks know by name, each with the place in a manual that says what may happen."""
+    return {row["instruction"]: row["source"] for row in rows("interception.csv")}
+
+
+def _of_known_names(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook, which refuses a name that is not registered."""
+
+    @functools.wraps(hook)
+    def run(self: object, cpu: object, name: str, *arguments: Any, **more: Any) -> Any:
+        if name not in intercepted():
+            raise UnknownNameError("instruction of a hook", name, intercepted())
+        return hook(self, cpu, name, *arguments, **more)
+
+    return run
+
+
 class Interception(Generic[Cpu]):
     """Nobody steps in."""
+
+    def __init_subclass__(cls) -> None:
+        """Have every hook that is told a name refuse one that is not registered."""
+        _check_names(cls)
 
     def recognized(self, cpu: Cpu, name: str) -> None:
         """An instruction that needs a control to exist is about to be decoded.
@@ -119,3 +149,13 @@ class Interception(Generic[Cpu]):
 
     def interrupt_return(self, cpu: Cpu) -> None:
         """IRET is about to begin: it ends the blocking of NMIs, whatever comes of it."""
+
+
+def _check_names(kind: type) -> None:
+    for attribute, hook in list(vars(kind).items()):
+        told = inspect.isfunction(hook) and "name" in inspect.signature(hook).parameters
+        if told and not attribute.startswith("_"):
+            setattr(kind, attribute, _of_known_names(hook))
+
+
+_check_names(Interception)

@@ -32,32 +32,15 @@ def needs_long_mode(
 
 
 def linear_address(
-    cpu: X64,
-    operand: MemoryOperand,
-    size: int,
-    *,
-    write: bool,
-    checked: bool = False,
-    aligned: int = 1,
-    second: int = 0,
-    unit: int = 0,
+    cpu: X64, operand: MemoryOperand, size: int, *, write: bool, checked: bool = False, **parts: int
 ) -> Word:
-    """The linear address of a `size`-byte access, as `LongSegmentation` says.
+    """The linear address of a `size`-byte access, as `LongSegmentation` says, which knows the `parts`, too.
 
     Raises:
         MemoryFault: it is not allowed.
     """
-    return cpu.segmentation.linear_address(
-        cpu,
-        operand.segment,
-        operand.offset,
-        size,
-        write=write,
-        checked=checked,
-        aligned=aligned,
-        second=second,
-        unit=unit,
-    )
+    number, offset = operand.segment, operand.offset
+    return cpu.segmentation.linear_address(cpu, number, offset, size, write=write, checked=checked, **parts)
 
 
 def check_pages(cpu: X64, address: Word, size: int, *, write: bool) -> None:

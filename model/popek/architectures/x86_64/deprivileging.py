@@ -16,18 +16,16 @@ from typing import Final
 from popek.architectures.x86.deprivileging import (
     ENTRY_AT,
     IDT_AT,
-    RESERVED,
     TSS_AT,
     Ring,
+    RingVmm,
     compressed,
     entry_of,
-    owned_leaves,
-    ring_1,
-    ring_3,
+    owns,
     select,
+    with_its_own_tables,
 )
 from popek.architectures.x86.deprivileging import start_of as _start
-from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.kernel.memory import Memory
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, all_of, concat, ite
@@ -39,22 +37,8 @@ GATE: Final = 0x8E  # present 64-bit interrupt gate, DPL 0
 
 
 def _map(ring: Ring, guest: X64, private: X64) -> X64:
-    hardware = private.copy()
-    start = _start(private)
-    hardware.reserved.base, hardware.reserved.size = start, Word(64, RESERVED)
-    hardware.gdtr.base, hardware.idtr.base, hardware.tr.base = start, start + IDT_AT, start + TSS_AT
-    hardware.ldtr.rights.unusable = 1
-    for name in (*GPR_NAMES, "rip", "shadow", "monitored", "xinuse", "extended"):
-        hardware[name] = guest[name]
-    flags = guest.rflags.value
-    for leaf in ("if", "iopl", "vif", "vip"):
-        place = guest.leaf(f"rflags.{leaf}")
-        flags = flags.replace(place.high, place.low, private[f"rflags.{leaf}"])
-    hardware.rflags = flags
-    for name in SEGMENT_NAMES:
-        for part in ("selector", "base", "limit", "rights"):
-            hardware[f"{name}.{part}"] = guest[f"{name}.{part}"]
-        hardware[f"{name}.rights.dpl"] = ring(guest[f"{name}.rights.dpl"])
+    kept = (*GPR_NAMES, "rip", "shadow", "monitored", "xinuse", "extended")
+    hardware = with_its_own_tables(ring, guest, private, kept, "rflags")
     for name in ("cs", "ss"):
         hardware[f"{name}.selector.rpl"] = ring(guest[f"{name}.selector.rpl"])
     # Alignment checks are for CPL 3, and a guest's kernel that runs there must not feel them.
@@ -72,7 +56,7 @@ def _map(ring: Ring, guest: X64, private: X64) -> X64:
 def _storage(ring: Ring, guest: X64, private: X64, address: Word) -> Word:
     """Hardware storage: the VMM's tables and other private storage, and the guest's everywhere else."""
     offset = address - _start(private)
-    own = _owns(guest, private, address)
+    own = owns(guest, private, address)
     if own.value == 0:
         return guest.memory.load(address)
     content = private.memory.load(address)
@@ -131,8 +115,8 @@ def _promises(guest: X64, private: X64) -> Word:
             private.tr.limit < ENTRY_AT - TSS_AT,
             (own[2:0] == 0) & (own != 0) & (own + 7 <= private.gdtr.limit) & (own <= 0xFFF8),
             private.rflags.if_ == 1,
-            _owns(guest, private, private.msr.sysenter_eip) & _owns(guest, private, private.msr.lstar),
-            ~_owns(guest, private, start) & ~_owns(guest, private, end) & (start <= end),
+            owns(guest, private, private.msr.sysenter_eip) & owns(guest, private, private.msr.lstar),
+            ~owns(guest, private, start) & ~owns(guest, private, end) & (start <= end),
         )
     )
 
@@ -143,50 +127,20 @@ def _guest(state: X64) -> Word:
     return whole & ((state.cpl == 0) | (state.cpl == 3))
 
 
-def _owns(guest: X64, private: X64, address: Word) -> Word:
-    return address - _start(private) < RESERVED
-
-
-def _shadows(guest: X64, address: Word) -> Word:
-    return address - guest.gdtr.base < guest.gdtr.limit.zero_extend(64) + 1
+_VMM: Final = RingVmm(
+    X64,
+    _map,
+    guest=_guest,
+    promises=_promises,
+    entries=_entries,
+    entered=_entered,
+    instruction_pointer=lambda hardware: hardware.rip,
+    source="Robin and Irvine 2000, section 3; Uhlig et al. 2005, ring compression",
+)
 
 
 def techniques() -> dict[str, Technique[X64]]:
     """0/3/3, which pages allow, and 0/1/3, which they do not."""
-    owned = owned_leaves(X64)
-    source = "Robin and Irvine 2000, section 3; Uhlig et al. 2005, ring compression"
-    three: Technique[X64] = Technique(
-        "ring-deprivileging-0/3/3",
-        "ring deprivileging, the guest's kernel at ring 3 beside its users",
-        map=partial(_map, ring_3),
-        owned=owned,
-        replaced=owned,
-        shadowed=(*owned, "cs.selector.rpl"),
-        deprivileged=lambda state: state.cpl == 3,
-        guest=_guest,
-        private=_promises,
-        owns_address=_owns,
-        shadows_address=_shadows,
-        entries=_entries,
-        entered=_entered,
-        entry_address=lambda hardware: hardware.rip,
-        source=source,
-    )
-    one: Technique[X64] = Technique(
-        "ring-deprivileging-0/1/3",
-        "ring deprivileging, the guest's kernel at ring 1, which pages do not keep out",
-        map=partial(_map, ring_1),
-        owned=owned,
-        replaced=tuple(name for name in owned if name != "cr0.am"),
-        shadowed=owned,
-        deprivileged=lambda state: state.cpl == 1,
-        guest=_guest,
-        private=_promises,
-        owns_address=_owns,
-        shadows_address=_shadows,
-        entries=_entries,
-        entered=_entered,
-        entry_address=lambda hardware: hardware.rip,
-        source=source,
-    )
+    three = _VMM.at(3, "ring deprivileging, the guest's kernel at ring 3 beside its users")
+    one = _VMM.at(1, "ring deprivileging, the guest's kernel at ring 1, which pages do not keep out")
     return {three.name: three, one.name: one}

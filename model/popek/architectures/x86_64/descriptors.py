@@ -11,13 +11,10 @@ from popek.architectures.x86 import descriptors
 from popek.architectures.x86.access import supervisor_load
 from popek.architectures.x86.descriptors import (
     Descriptor,
-    check_stack_segment,
     error_code,
     in_table,
     is_null,
-    load_data_segment,
-    load_null,
-    load_stack_segment,
+    load_protected_segment_register,
     read_descriptor,
 )
 from popek.architectures.x86.exceptions import (
@@ -117,18 +114,11 @@ def load_segment_register(cpu: X64, number: Word, selector: Word) -> None:
     Raises:
         Fault: as in protected mode; a null SS is accepted in 64-bit mode inside CPL 3 with RPL = CPL.
     """
-    if number == SS_:
-        if is_null(selector) & cpu.long & (cpu.cpl != 3) & (selector[1:0] == cpu.cpl):
-            load_null_stack_segment(cpu, selector, cpu.cpl)
-            return
-        descriptor = check_stack_segment(cpu, selector, cpu.cpl, vector=GP, null_vector=GP)
-        load_stack_segment(cpu, selector, descriptor)
+    null = is_null(selector) & cpu.long & (cpu.cpl != 3) & (selector[1:0] == cpu.cpl)
+    if number == SS_ and null:
+        load_null_stack_segment(cpu, selector, cpu.cpl)
         return
-    segment = cpu.segment(number)
-    if is_null(selector):
-        load_null(segment, selector)
-        return
-    load_data_segment(cpu, segment, selector)
+    load_protected_segment_register(cpu, number, selector)
 
 
 def return_code_segment(cpu: X64, selector: Word) -> Descriptor:

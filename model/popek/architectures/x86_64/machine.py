@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from popek.architectures.listing import listing
 from popek.architectures.x86.operands import LENGTH
 from popek.architectures.x86.practice import practice
+from popek.architectures.x86.settings import PORTS, of_levels
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.words import Word, ite
 
@@ -23,13 +24,6 @@ def _advance(cpu: X64, operands: Mapping[str, Word]) -> None:
     cpu.rip = ite(cpu.long, following, low_half(following))
     cpu.rflags.rf = 0
     cpu.shadow = Word(2, 0)
-
-
-def _denies_every_port(state: X64, value: Word) -> Word:
-    """The TSS has no I/O permission map within its limit, or (0) may have any."""
-    base = state.memory.load_little_endian(state.tr.base + 0x66, 2)
-    nowhere = (state.tr.limit <= 0x67) & (base > 0x67)
-    return nowhere | (value == 0)
 
 
 def build() -> Machine[X64]:
@@ -52,26 +46,12 @@ def build() -> Machine[X64]:
                 1,
                 labels={0: "compatibility", 1: "64-bit"},
             ),
-            leaf_setting(
-                "IOPL", "rflags.iopl", 2, "RFLAGS.IOPL: levels up to it may use CLI, STI and ports", 0
-            ),
-            leaf_setting("UMIP", "cr4.umip", 1, "CR4.UMIP: SGDT SIDT SLDT SMSW STR fault above CPL 0", 0),
-            leaf_setting("TSD", "cr4.tsd", 1, "CR4.TSD: RDTSC and RDTSCP fault above CPL 0", 0),
-            leaf_setting("PCE", "cr4.pce", 1, "CR4.PCE: RDPMC is allowed above CPL 0", 0),
-            leaf_setting("PVI", "cr4.pvi", 1, "CR4.PVI: CLI and STI at CPL 3 act on VIF", 0),
+            *of_levels("rflags"),
             leaf_setting("SCE", "efer.sce", 1, "EFER.SCE: SYSCALL and SYSRET exist", 1),
             leaf_setting("FSGSBASE", "cr4.fsgsbase", 1, "CR4.FSGSBASE: RDFSBASE and its like exist", 1),
             leaf_setting("OSXSAVE", "cr4.osxsave", 1, "CR4.OSXSAVE: XGETBV and XSETBV exist", 1),
             leaf_setting("PKE", "cr4.pke", 1, "CR4.PKE: RDPKRU and WRPKRU exist", 0),
-            Setting(
-                "PORTS",
-                "the TSS's I/O permission map",
-                (0, 1),
-                _denies_every_port,
-                1,
-                concerns=("tr.limit",),
-                labels={0: "any", 1: "denied"},
-            ),
+            PORTS,
         ),
         invariant=invariant,
         advance=_advance,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Final
 
-import attrs
-
+from popek.architectures.x86.paged import behind_page_tables
 from popek.architectures.x86.paging import PageTables
 from popek.kernel.machine import Machine
 
@@ -33,20 +32,10 @@ FORMS: Final = (
 
 def build() -> Machine[PagedX64]:
     """`x86-64` with storage behind 4-level page tables, for a form of each kind of reference."""
-    plain = build_plain()
-    return attrs.evolve(
-        cast("Machine[PagedX64]", plain),
-        name="x86-64-paged",
-        title="x86-64 with page tables walked",
-        state=PagedX64,
-        invariant=lambda state: (
-            plain.invariant(state) & (state.reserved.size == 0) & (state.read_only.size == 0)
-        ),
-        relocate=None,
-        techniques={},
-        notes=(
-            "instructions but for one of each kind of reference to storage: they differ in nothing else",
-            "TLBs, instruction fetches, CR2; five levels",
-        ),
-        instructions={form: plain.instructions[form] for form in FORMS},
+    return behind_page_tables(
+        build_plain(),
+        PagedX64,
+        "x86-64 with page tables walked",
+        FORMS,
+        "TLBs, instruction fetches, CR2; five levels",
     )

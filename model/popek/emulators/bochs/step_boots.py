@@ -45,38 +45,37 @@ class StepRom(Generic[CaseT, ResultT]):
     decode: Callable[[Sequence[CaseT], bytes], list[ResultT]]
     ended: Callable[[Ended], ResultT]
 
+    def run(
+        self,
+        cases: Iterable[CaseT],
+        *,
+        model: str = "tigerlake",
+        progress: Callable[[int], None] | None = None,
+        chunk: int = _MOST_CASES,
+    ) -> list[ResultT]:
+        """Run cases on Bochs and return their results, in order.
 
-def run_all(
-    rom: StepRom[CaseT, ResultT],
-    cases: Iterable[CaseT],
-    *,
-    model: str,
-    progress: Callable[[int], None] | None = None,
-    chunk: int = _MOST_CASES,
-) -> list[ResultT]:
-    """Run cases and return their results, in order.
+        Args:
+            model: a processor of Bochs.
+            progress: called with the number of cases done, after each boot.
+            chunk: the most cases that one boot runs.
 
-    Args:
-        model: a processor of Bochs.
-        progress: called with the number of cases done, after each boot.
-        chunk: the most cases that one boot runs.
-
-    Raises:
-        BochsError: Bochs or nasm is missing.
-    """
-    image = bochs.assemble(rom.source)
-    results: list[ResultT] = []
-    batch: list[CaseT] = []
-    size = 0
-    for case in cases:
-        more = len(rom.record(case))
-        if len(batch) == chunk or size + more > _MOST_DISK:
-            _run_batch(rom, image, batch, model, progress, results)
-            batch, size = [], 0
-        batch.append(case)
-        size += more
-    _run_batch(rom, image, batch, model, progress, results)
-    return results
+        Raises:
+            BochsError: Bochs or nasm is missing.
+        """
+        image = bochs.assemble(self.source)
+        results: list[ResultT] = []
+        batch: list[CaseT] = []
+        size = 0
+        for case in cases:
+            more = len(self.record(case))
+            if len(batch) == chunk or size + more > _MOST_DISK:
+                _run_batch(self, image, batch, model, progress, results)
+                batch, size = [], 0
+            batch.append(case)
+            size += more
+        _run_batch(self, image, batch, model, progress, results)
+        return results
 
 
 def _run_batch(

@@ -49,7 +49,7 @@ class Mode(enum.Enum):
 
 
 @attrs.frozen
-class Case:
+class Ia32Case:
     """An instruction and the state it starts from, as changes of the harness's plain state.
 
     Attributes:
@@ -94,7 +94,9 @@ class Case:
         }
 
 
-def random_case(instruction: Instruction, cpl: int, rng: random.Random, mode: Mode = Mode.PROTECTED) -> Case:
+def random_case(
+    instruction: Instruction, cpl: int, rng: random.Random, mode: Mode = Mode.PROTECTED
+) -> Ia32Case:
     """Draw a case for one form at one privilege level, which is 0 in real-address and 3 in virtual-8086 mode."""
     builder = Builder(instruction, cpl, rng)
     special = {**SPECIAL_PROTECTED, **SPECIAL, **SPECIAL_GENERAL}
@@ -104,7 +106,7 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random, mode: Mo
         surroundings_8086(builder, virtual=mode is Mode.VIRTUAL_8086)
         special |= SPECIAL_8086
     _instruction_state(builder, special)
-    return Case(
+    return Ia32Case(
         instruction.form,
         builder.operands,
         cpl,

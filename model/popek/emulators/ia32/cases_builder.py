@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -23,6 +22,7 @@ from popek.emulators.ia32.step import (
     gate_descriptor,
     segment_descriptor,
 )
+from popek.emulators.x86.cases_builder import CaseBuilder
 from popek.kernel.instruction import Instruction
 
 LANDING: Final = 0x38000
@@ -51,17 +51,16 @@ class Segment:
 FLAT = Segment(0, 0xFFFFFFFF)
 
 
-class Builder:
+class Builder(CaseBuilder):
     """Draws one case."""
 
+    any_data_selector = 0.5
+
     def __init__(self, instruction: Instruction, cpl: int, rng: random.Random) -> None:
-        self.instruction, self.cpl, self.rng = instruction, cpl, rng
-        self.registers: dict[str, int] = {}
-        self.memory: list[tuple[int, bytes]] = []
+        super().__init__(instruction, cpl, rng)
         self.stale: list[tuple[int, bytes]] = []
         self.msrs: dict[int, int] = {}
         self.hidden: dict[str, tuple[int, int, int]] = {}
-        self.operands: dict[str, int] = {}
         self.segments = dict.fromkeys(SEGMENT_NAMES, FLAT)
         self.next_gdt = LDT_SELECTOR + 8
         self.next_ldt = 4
@@ -69,26 +68,10 @@ class Builder:
         self.esp = STACK_TOPS[cpl]
         self.stack = FLAT
 
-    def chance(self, probability: float) -> bool:
-        """True with this probability."""
-        return self.rng.random() < probability
-
-    def level(self) -> int:
-        """A privilege level, often the case's own."""
-        return self.rng.choice((0, 1, 2, 3, self.cpl))
-
     def number(self, width: int = 32) -> int:
         """A number of so many bits, often at a boundary."""
         value = self.rng.choice(_NUMBERS) if self.chance(0.4) else self.rng.getrandbits(32)
         return value & (1 << width) - 1
-
-    def subset(self, bits: Sequence[int], probability: float) -> int:
-        """Some of the bits, each with this probability."""
-        return sum(bit for bit in bits if self.chance(probability))
-
-    def put(self, address: int, data: bytes) -> None:
-        """Write memory before anything is loaded."""
-        self.memory.append((address, data))
 
     def place(self, descriptor: bytes, *, ldt: bool | None = None) -> int:
         """Put a descriptor in the GDT or the LDT; its selector, RPL 0."""
@@ -144,9 +127,7 @@ class Builder:
 
     def gate(self, kind: int, dpl: int, *, present: bool = True) -> bytes:
         """A gate that leads to a code segment, mostly one that accepts it."""
-        target = self.rng.choice((0, 1, 1, 2, 3, self.cpl, self.cpl))
-        if target > self.cpl and self.chance(0.8):
-            target = self.rng.randrange(self.cpl + 1)
+        target = self.gate_level()
         if self.chance(0.5):
             selector = CODE_SELECTORS[target]
         elif self.chance(0.75):
@@ -165,40 +146,21 @@ class Builder:
         )  # bits 7:5 are reserved
         return gate_descriptor(selector, offset, self.flags_of(kind, dpl, present=present, high=0) | count)
 
-    def selector(self) -> int:
-        """Any selector: null, of the default segments, of a new descriptor, at or beyond a limit."""
-        rpl = self.rng.choice((0, 1, 2, 3, self.cpl))
+    def default_selector(self, ring: int) -> int:
+        """A selector of the segments that every case has."""
+        return self.rng.choice((CODE_SELECTORS, DATA_SELECTORS))[ring]
+
+    def unusual_selector(self, roll: float) -> int:
+        """A selector of the TSS, at or beyond a limit, or of a new descriptor."""
         limit = self.registers.get("gdtr.limit", 0xFFF)
-        roll = self.rng.random()
-        if roll < 0.12:
-            return rpl
-        if roll < 0.15:
-            return 4 | rpl
-        if roll < 0.4:
-            ring = self.level()
-            return (self.rng.choice((CODE_SELECTORS, DATA_SELECTORS))[ring] & ~3) | rpl
         if roll < 0.43:
-            return TSS_SELECTOR | rpl
+            return TSS_SELECTOR
         if roll < 0.52:
             edge = (limit + 1 & ~7) + self.rng.choice((-8, 0, 0, 8))
-            return (edge & 0xFFF8 if edge & ~7 != RESERVED_SELECTOR + 24 else 0x1000) | rpl
+            return edge & 0xFFF8 if edge & ~7 != RESERVED_SELECTOR + 24 else 0x1000
         if roll < 0.56:
-            return self.rng.choice((0x3C, 0x44, 0xFFF4, self.rng.getrandbits(16) | 4)) & ~3 | rpl
-        return self.place(self.wild()) | rpl
-
-    def data_selector(self) -> int:
-        """A selector for DS, ES, FS or GS that mostly loads."""
-        if self.chance(0.5):
-            return self.selector()
-        dpl = self.rng.randrange(self.cpl, 4)
-        rpl = self.rng.randrange(dpl + 1)
-        if self.chance(0.2):
-            dpl = self.level()
-        if self.chance(0.3):
-            descriptor = self.code(dpl, conforming=self.chance(0.5), present=not self.chance(0.15))
-        else:
-            descriptor = self.data(dpl, present=not self.chance(0.15), writable=self.chance(0.7))
-        return self.place(descriptor) | rpl
+            return self.rng.choice((0x3C, 0x44, 0xFFF4, self.rng.getrandbits(16) | 4)) & ~3
+        return self.place(self.wild())
 
     def stack_selector(self, level: int) -> int:
         """A selector for SS at a level, mostly one that loads."""

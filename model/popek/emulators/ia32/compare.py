@@ -9,7 +9,7 @@ difference is a bug of the model until shown otherwise; what has been shown othe
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -19,7 +19,7 @@ from popek.architectures.ia32.state import Ia32
 from popek.emulators import differential
 from popek.emulators.differential import chosen_forms, in_turns
 from popek.emulators.ia32.assembly import assemble_all, assembly_text
-from popek.emulators.ia32.cases import Case, Mode, random_case
+from popek.emulators.ia32.cases import Ia32Case, Mode, random_case
 from popek.emulators.ia32.cases_system import PRIVILEGED
 from popek.emulators.ia32.deviations import explain
 from popek.emulators.ia32.expectation import EXTENDED_STATE, expect
@@ -31,8 +31,8 @@ from popek.emulators.ia32.step import (
     initial_registers,
     run_steps,
 )
-from popek.emulators.x86.compare import Ends, Isa, Ready
-from popek.emulators.x86.expectation import Expectation, OutsideError, StepResult, merged
+from popek.emulators.x86.compare import Emulator, Isa, Ready
+from popek.emulators.x86.expectation import Expectation, OutsideError, merged
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
@@ -60,81 +60,11 @@ MODES: Final = (Mode.PROTECTED,) * 6 + (Mode.REAL,) * 2 + (Mode.VIRTUAL_8086,) *
 """The modes cases are drawn from, by weight."""
 
 
-@attrs.frozen
-class Emulator:
-    """Something to compare with.
+Difference = differential.Difference[Ia32Case]
+DifftestReport = differential.DifftestReport[Ia32Case]
+Ia32Emulator = Emulator[Ia32Case, StepCase]
 
-    Attributes:
-        name: as reports give it.
-        run: runs cases, in order.
-        refuses: why a case with this expectation says nothing about the emulator; None when it does.
-        explain: the known deviation that explains a difference, if one does.
-        delivers: whether faults are delivered through the IDT and show their error codes.
-        modes: the operating modes that cases start in, by weight.
-    """
-
-    name: str
-    run: Callable[[Sequence[StepCase]], list[StepResult]]
-    refuses: Callable[[Case, StepCase, Expectation], str | None]
-    explain: Callable[[Case, StepCase, Expectation, StepResult, frozenset[str]], str | None]
-    delivers: bool
-    modes: tuple[Mode, ...] = (Mode.PROTECTED,)
-
-    def ends(self, expected: Expectation) -> Ends:
-        """As delivered, or as the instruction itself raised it."""
-        if self.delivers:
-            return expected.kind, expected.vector, expected.error_code
-        return ("trap", expected.raised[0], None) if expected.raised else ("next", None, None)
-
-
-BOCHS: Final = Emulator(
-    "bochs", lambda cases: run_steps(cases), lambda *_: None, explain, delivers=True, modes=MODES
-)
-
-
-Difference = differential.Difference[Case]
-DifftestReport = differential.DifftestReport[Case]
-
-
-def difftest(
-    cases: int,
-    seed: int = 0,
-    forms: Sequence[str] | None = None,
-    progress: Callable[[int], None] | None = None,
-    *,
-    against: Emulator = BOCHS,
-    machine: Machine[Ia32] | None = None,
-    kept: int = 20,
-    shrinks: int = 3,
-) -> DifftestReport:
-    """Compare the model with an emulator on random cases.
-
-    Args:
-        cases: how many to compare; every form gets its share.
-        seed: the same seed draws the same cases.
-        forms: instruction forms or mnemonics; all by default.
-        progress: called with the number of cases done, now and then.
-        against: the emulator.
-        machine: the model; the IA-32 machine by default.
-        kept: how many unexplained differences to report in full.
-        shrinks: how many of these to shrink, each of another form.
-
-    Raises:
-        UnknownNameError: no such form.
-        BochsError: Bochs or nasm is missing.
-    """
-    return IA32.difftest(against, cases, seed, forms, progress, machine, kept, shrinks)
-
-
-def compare(
-    cases: Iterable[Case], *, against: Emulator = BOCHS, machine: Machine[Ia32] | None = None
-) -> list[Difference | None]:
-    """Run given cases; None where the model and the emulator agree.
-
-    Raises:
-        OutsideError: a case leads where the harness cannot follow, or the model does not model it.
-    """
-    return IA32.compare(against, cases, machine)
+BOCHS: Final = Emulator("bochs", run_steps, explain, modes=MODES)
 
 
 # -- drawing --------------------------------------------------------------------------------------
@@ -145,7 +75,7 @@ _Wanted = tuple[Instruction, Mode, int]
 
 
 def _schedule(
-    machine: Machine[Ia32], against: Emulator, cases: int, seed: int, forms: Sequence[str] | None
+    machine: Machine[Ia32], against: Ia32Emulator, cases: int, seed: int, forms: Sequence[str] | None
 ) -> Iterator[tuple[int, _Wanted]]:
     """What to draw; forms with more to go wrong come more often."""
     rng = random.Random(f"{seed}")
@@ -158,23 +88,25 @@ def _schedule(
 
 
 def _draw(
-    machine: Machine[Ia32], against: Emulator, asked: _Wanted, attempt: int, rng: random.Random
-) -> Case:
+    machine: Machine[Ia32], against: Ia32Emulator, asked: _Wanted, attempt: int, rng: random.Random
+) -> Ia32Case:
     instruction, mode, level = asked
     return random_case(instruction, level, rng, mode)
 
 
-def _assemble(machine: Machine[Ia32], cases: Iterable[Case]) -> dict[str, bytes]:
+def _assemble(machine: Machine[Ia32], cases: Iterable[Ia32Case]) -> dict[str, bytes]:
     return assemble_all(_text(machine, case) for case in cases)
 
 
-def _text(machine: Machine[Ia32], case: Case) -> str:
+def _text(machine: Machine[Ia32], case: Ia32Case) -> str:
     return assembly_text(
         machine.instructions[case.form], case.operands, 32 if case.mode is Mode.PROTECTED else 16
     )
 
 
-def _prepare(machine: Machine[Ia32], against: Emulator, case: Case) -> Ready[Case, StepCase] | NotModelled:
+def _prepare(
+    machine: Machine[Ia32], against: Ia32Emulator, case: Ia32Case
+) -> Ready[Ia32Case, StepCase] | NotModelled:
     """The case for the harness, with what the model says and what memory to look at."""
     text = _text(machine, case)
     code = assemble_all([text])[text]
@@ -193,7 +125,7 @@ def _prepare(machine: Machine[Ia32], against: Emulator, case: Case) -> Ready[Cas
     return Ready(case, text, attrs.evolve(step, watch=watch), expected)
 
 
-def watched(case: Case, step: StepCase, expected: Expectation) -> tuple[tuple[int, int], ...]:
+def watched(case: Ia32Case, step: StepCase, expected: Expectation) -> tuple[tuple[int, int], ...]:
     """What the model changes, the case's own memory, and the surroundings of the stack."""
     wanted = [(address - 4, address + 8) for address in expected.memory]
     wanted += [(address, address + min(len(data), 80)) for address, data in case.memory]
@@ -207,14 +139,7 @@ def watched(case: Case, step: StepCase, expected: Expectation) -> tuple[tuple[in
 # -- shrinking ------------------------------------------------------------------------------------
 
 
-def shrink(
-    difference: Difference, *, against: Emulator = BOCHS, machine: Machine[Ia32] | None = None
-) -> Difference:
-    """Take back, greedily, every change of the plain state that the difference does not need."""
-    return IA32.shrink(machine or ia32.build(), against, difference)
-
-
-def _simpler(case: Case) -> Iterator[Case]:
+def _simpler(case: Ia32Case) -> Iterator[Ia32Case]:
     """The case with one change taken back, or one register's value made plainer."""
     for name in case.registers:
         yield attrs.evolve(case, registers={n: v for n, v in case.registers.items() if n != name})
@@ -229,7 +154,7 @@ def _simpler(case: Case) -> Iterator[Case]:
                 yield attrs.evolve(case, registers={**case.registers, name: value & ~(1 << bit)})
 
 
-def _together(case: Case, simpler: Sequence[Case]) -> Case:
+def _together(case: Ia32Case, simpler: Sequence[Ia32Case]) -> Ia32Case:
     """Everything taken back that one of the simpler cases takes back."""
     registers = dict(case.registers)
     for other in simpler:
@@ -245,6 +170,7 @@ def _together(case: Case, simpler: Sequence[Case]) -> Case:
 
 IA32: Final = Isa(
     ia32.build,
+    standard=BOCHS,
     attempts=25,
     schedule=_schedule,
     draw=_draw,
@@ -257,5 +183,9 @@ IA32: Final = Isa(
     together=_together,
 )
 
+difftest: Final = IA32.difftest
+compare: Final = IA32.compare
+shrink: Final = IA32.shrink
 
-__all__ = ["BOCHS", "LEVELS", "Difference", "DifftestReport", "Emulator", "compare", "difftest", "shrink"]
+
+__all__ = ["BOCHS", "LEVELS", "Difference", "DifftestReport", "Ia32Emulator", "compare", "difftest", "shrink"]

@@ -15,13 +15,19 @@ from popek.architectures.x86.access import misaligned, within
 from popek.architectures.x86.descriptors import Descriptor, in_table, read_descriptor
 from popek.architectures.x86.msrs import IA32_TSC_AUX
 from popek.architectures.x86.registers import SEGMENT_NAMES
-from popek.emulators.ia32.cases import Case, Mode
+from popek.emulators.ia32.cases import Mode
 from popek.emulators.ia32.delivery import deliverable
 from popek.emulators.ia32.expectation import EXTENDED_STATE, memory_differences
-from popek.emulators.ia32.found import FIRST_PART, Found, operand_spans, operands, stack_spans, string_spans
-from popek.emulators.ia32.step import StepCase
-from popek.emulators.x86.deviations import Deviation, listed
-from popek.emulators.x86.expectation import Expectation, OutsideError, StepResult
+from popek.emulators.ia32.found import (
+    FIRST_PART,
+    Ia32Difference,
+    operand_spans,
+    operands,
+    stack_spans,
+    string_spans,
+)
+from popek.emulators.x86.deviations import Deviation, explainer, listed
+from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.words import Word
 
 _GD, _BT, _DR7_11 = 1 << 13, 1 << 15, 1 << 11
@@ -35,7 +41,7 @@ _FIXED_COUNTERS = range(0x40000000, 0x40000003)
 _BOCHS_COUNTERS = range(18)
 
 
-def _access_wraps(found: Found) -> bool:
+def _access_wraps(found: Ia32Difference) -> bool:
     vector, code = found.raised
     if not found.expected.storage or vector not in (12, 13):
         return False
@@ -48,7 +54,7 @@ def _access_wraps(found: Found) -> bool:
     )
 
 
-def _enters_a_full_stack(found: Found) -> bool:
+def _enters_a_full_stack(found: Ia32Difference) -> bool:
     """#SS that names the stack segment of an inner level, for want of room."""
     (vector, code), inward = found.raised, found.mnemonic.startswith(("CALL", "INT"))
     return inward and found.expected.storage and vector == 12 and code not in (0, 1, None)
@@ -64,7 +70,7 @@ def _begins_near_0(state: Ia32, ring: int, limit: int) -> bool:
     return int(read_descriptor(state, selector).limit) == limit
 
 
-def _inner_stack_wraps_at_64_kib(found: Found) -> bool:
+def _inner_stack_wraps_at_64_kib(found: Ia32Difference) -> bool:
     if not _enters_a_full_stack(found):
         return False
     selector = Word(16, found.raised[1] or 0)
@@ -72,7 +78,7 @@ def _inner_stack_wraps_at_64_kib(found: Found) -> bool:
     return narrow and any(_begins_near_0(found.state, ring, 0xFFFF) for ring in range(found.case.cpl))
 
 
-def _alignment_check_order(found: Found) -> bool:
+def _alignment_check_order(found: Ia32Difference) -> bool:
     """One of them misaligned, the other wrong without alignment checks, or where nothing else is checked."""
     if not (found.state.cpl == 3) & found.state.cr0.am & found.state.eflags.ac:
         return False
@@ -88,22 +94,22 @@ def _alignment_check_order(found: Found) -> bool:
     return misaligned and found.raised_from(found.without_limits()) == theirs
 
 
-def _general_detect_before_cpl(found: Found) -> bool:
+def _general_detect_before_cpl(found: Ia32Difference) -> bool:
     # What cannot be delivered becomes #DF, but #DB is benign: its own delivery may fault.
     (vector, _), (observed, _) = found.faults
     detecting = bool(found.case.registers.get("dr7", 0) & _GD) and " DR" in found.case.form
     return found.case.cpl > 0 and vector in (8, 13) and observed in (1, 8, 10, 12) and detecting
 
 
-def _general_detect_clears_bt(found: Found) -> bool:
+def _general_detect_clears_bt(found: Ia32Difference) -> bool:
     return found.expected.vector == 1 and found.bits("dr6") & ~0xF == _BT
 
 
-def _dr7_bit_11(found: Found) -> bool:
+def _dr7_bit_11(found: Ia32Difference) -> bool:
     return found.case.form in ("MOV DR7, r32", "MOV DR5, r32") and found.bits("dr7") == _DR7_11
 
 
-def _cr4_of_another_processor(found: Found) -> bool:
+def _cr4_of_another_processor(found: Ia32Difference) -> bool:
     if found.case.form != "MOV CR4, r32" or found.case.cpl > 0:
         return False
     written = int(found.state.gpr[found.case.operands["operand r32"]])
@@ -113,7 +119,7 @@ def _cr4_of_another_processor(found: Found) -> bool:
     return found.faults[1][0] in (8, 13) and bool(written & _SMXE)
 
 
-def _counters(found: Found) -> bool:
+def _counters(found: Ia32Difference) -> bool:
     if found.case.form != "RDPMC" or (found.case.cpl > 0 and not found.state.cr4.pce):
         return False
     number = int(found.state.gpr[ECX])
@@ -121,23 +127,23 @@ def _counters(found: Found) -> bool:
     return found.differing == {"outcome"} and ours != ((number & 0x7FFFFFFF) in _BOCHS_COUNTERS)
 
 
-def _wide_sysenter_msrs(found: Found) -> bool:
+def _wide_sysenter_msrs(found: Ia32Difference) -> bool:
     state = found.state
     written = found.case.form == "WRMSR" and found.case.cpl == 0 and 0x174 <= int(state.gpr[ECX]) <= 0x176
     return written and int(state.gpr[EDX]) != 0 and (found.faults[1] == (13, 0) or found.differing == {"msr"})
 
 
-def _wide_tsc_aux(found: Found) -> bool:
+def _wide_tsc_aux(found: Ia32Difference) -> bool:
     written = found.case.form == "WRMSR" and found.case.cpl == 0 and int(found.state.gpr[ECX]) == IA32_TSC_AUX
     refused = written and int(found.state.gpr[EDX]) != 0 and found.raised[0] == 13
     return refused and found.result.kind == "next"
 
 
-def _enters_inner(found: Found) -> bool:
+def _enters_inner(found: Ia32Difference) -> bool:
     return found.expected.kind == "next" and found.expected.registers["cpl"] < found.case.cpl
 
 
-def _inner_stack_keeps_upper_half(found: Found) -> bool:
+def _inner_stack_keeps_upper_half(found: Ia32Difference) -> bool:
     if not _enters_inner(found) or "esp" not in found.differing:
         return False
     if found.expected.registers.get("ss.access", 0) >> 22 & 1:
@@ -148,11 +154,11 @@ def _inner_stack_keeps_upper_half(found: Found) -> bool:
     return found.differing - also == {"esp"} and bits & 0xFFFF == 0
 
 
-def _inner_stack_saves_sp(found: Found) -> bool:
+def _inner_stack_saves_sp(found: Ia32Difference) -> bool:
     return _enters_inner(found) and found.differing == {"memory"} and _saves_sp(found)
 
 
-def _saves_sp(found: Found) -> bool:
+def _saves_sp(found: Ia32Difference) -> bool:
     """Only the upper half of the ESP that is pushed differs, and is 0."""
     state = found.state
     upper = int(state.gpr[ESP]) >> 16
@@ -165,7 +171,7 @@ def _saves_sp(found: Found) -> bool:
     )
 
 
-def _segment_pop_reads_a_word(found: Found) -> bool:
+def _segment_pop_reads_a_word(found: Ia32Difference) -> bool:
     if found.case.form not in tuple(f"POP {name.upper()}" for name in SEGMENT_NAMES):
         return False
     state = found.state
@@ -178,7 +184,7 @@ def _segment_pop_reads_a_word(found: Found) -> bool:
     return fits or aligned
 
 
-def _conforming_call_ignores_alignment(found: Found) -> bool:
+def _conforming_call_ignores_alignment(found: Ia32Difference) -> bool:
     """CPL stays 3, so the code segment was a conforming one."""
     registers = found.result.registers
     return (
@@ -189,7 +195,7 @@ def _conforming_call_ignores_alignment(found: Found) -> bool:
     )
 
 
-def _return_frame_does_not_wrap(found: Found) -> bool:
+def _return_frame_does_not_wrap(found: Ia32Difference) -> bool:
     state, form = found.state, found.case.form
     if state.ss.rights.db or found.mnemonic not in ("RETF", "IRETD", "IRET"):
         return False
@@ -208,7 +214,7 @@ def _return_frame_does_not_wrap(found: Found) -> bool:
     return int(state.gpr[ESP][15:0]) + length > 0x10000 and found.observed in ((12, 0), (12, None), (8, 0))
 
 
-def _stores_before_a_fault(found: Found) -> bool:
+def _stores_before_a_fault(found: Ia32Difference) -> bool:
     several = found.mnemonic in (
         "SGDT",
         "SIDT",
@@ -224,20 +230,20 @@ def _stores_before_a_fault(found: Found) -> bool:
     return found.expected.kind == "trap" and found.differing == {"memory"} and several
 
 
-def _interrupt_checks_target_first(found: Found) -> bool:
+def _interrupt_checks_target_first(found: Ia32Difference) -> bool:
     if not found.mnemonic.startswith("INT") or found.raised[0] != 12 or found.raised[1] not in (0, 1):
         return False
     return found.raised_from(found.without_limits("ss")) == found.observed == (13, found.raised[1])
 
 
-def _near_call_pushes_first(found: Found) -> bool:
+def _near_call_pushes_first(found: Ia32Difference) -> bool:
     near = found.case.form in ("CALL rel32", "CALL r32") and found.raised[0] == 13
     return (
         near and found.raised_from(found.without_limits("cs")) == found.observed and found.observed[0] == 12
     )
 
 
-def _far_call_pushes_first(found: Found) -> bool:
+def _far_call_pushes_first(found: Ia32Difference) -> bool:
     """The target lies beyond its segment's limit, and the return address would be pushed to a misaligned place."""
     state = found.state
     if found.mnemonic != "CALL" or not found.expected.storage:
@@ -247,14 +253,14 @@ def _far_call_pushes_first(found: Found) -> bool:
     return checked and (found.raised, found.observed) == ((13, 0), (17, 0))
 
 
-def _operand_wraps_at_64_kib(found: Found) -> bool:
+def _operand_wraps_at_64_kib(found: Ia32Difference) -> bool:
     """In 16-bit code: an operand of two parts, the first of which ends at FFFFH."""
     if found.case.mode is Mode.PROTECTED or found.raised[0] not in (12, 13):
         return False
     return any(offset + FIRST_PART.get(kind, 0) == 0x10000 for kind, _, offset in operands(found))
 
 
-def _virtual_8086_return_beyond_the_limit(found: Found) -> bool:
+def _virtual_8086_return_beyond_the_limit(found: Ia32Difference) -> bool:
     if found.case.form != "IRETD" or found.faults[0] != (13, 0):
         return False
     state = found.state
@@ -269,7 +275,7 @@ def _virtual_8086_return_beyond_the_limit(found: Found) -> bool:
     )
 
 
-def _far_call_checks_target_first(found: Found) -> bool:
+def _far_call_checks_target_first(found: Ia32Difference) -> bool:
     """In real-address and virtual-8086 mode: no room on the stack, and a target beyond FFFFH."""
     mode = found.case.mode is not Mode.PROTECTED
     if not mode or found.mnemonic != "CALL" or found.raised[0] != 12:
@@ -277,12 +283,12 @@ def _far_call_checks_target_first(found: Found) -> bool:
     return found.observed[0] == 13 and found.raised_from(found.without_limits("ss")) == found.observed
 
 
-def _absent_stack_on_iret(found: Found) -> bool:
+def _absent_stack_on_iret(found: Ia32Difference) -> bool:
     returned = found.mnemonic in ("IRET", "IRETD") and found.raised[0] == 12 and not found.expected.storage
     return returned and found.observed == (11, found.raised[1])
 
 
-def _inner_stack_needs_eight_bytes(found: Found) -> bool:
+def _inner_stack_needs_eight_bytes(found: Ia32Difference) -> bool:
     """The TSS ends with the selector of the stack, or one byte behind it."""
     state = found.state
     selector = int(state.tr.selector.value) & 0xFFFC
@@ -295,7 +301,7 @@ def _inner_stack_needs_eight_bytes(found: Found) -> bool:
     )
 
 
-def _target_of_interrupt(found: Found) -> Descriptor:
+def _target_of_interrupt(found: Ia32Difference) -> Descriptor:
     """The code segment that the gate of a software interrupt leads to."""
     state = found.state
     number = {"INT1": 1, "INT3": 3, "INTO": 4}.get(found.mnemonic, found.case.operands.get("operand imm8", 0))
@@ -303,7 +309,7 @@ def _target_of_interrupt(found: Found) -> Descriptor:
     return read_descriptor(state, gate[31:16])
 
 
-def _inner_stack_before_level_0(found: Found) -> bool:
+def _inner_stack_before_level_0(found: Ia32Difference) -> bool:
     """In virtual-8086 mode: the gate leads to level 1 or 2, whose stack in the TSS is wrong, too."""
     virtual = found.case.mode is Mode.VIRTUAL_8086 and found.mnemonic.startswith("INT")
     if not virtual or found.raised[0] != 13 or found.observed[0] not in (10, 12):
@@ -311,20 +317,20 @@ def _inner_stack_before_level_0(found: Found) -> bool:
     return not found.expected.storage and int(_target_of_interrupt(found).dpl) in (1, 2)
 
 
-def _redirection_by_a_narrow_task(found: Found) -> bool:
+def _redirection_by_a_narrow_task(found: Ia32Difference) -> bool:
     """INT n in virtual-8086 mode with CR4.VME and a 16-bit TSS."""
     state = found.state
     virtual = found.case.mode is Mode.VIRTUAL_8086 and found.case.form == "INT imm8" and bool(state.cr4.vme)
     return virtual and not state.tr.rights.type[3] and found.raised == (13, 0)
 
 
-def _pusha_before_the_end(found: Found) -> bool:
+def _pusha_before_the_end(found: Ia32Difference) -> bool:
     mode = found.case.mode is not Mode.PROTECTED
     pushed = mode and found.mnemonic in ("PUSHA", "PUSHAD") and found.raised[0] == 13
     return pushed and found.observed[0] in (12, 8, 17)
 
 
-def _popa_reads_all(found: Found) -> bool:
+def _popa_reads_all(found: Ia32Difference) -> bool:
     """The slot of the stack pointer crosses offset FFFFH of a 16-bit stack."""
     if found.mnemonic not in ("POPA", "POPAD") or found.state.ss.rights.db:
         return False
@@ -333,7 +339,7 @@ def _popa_reads_all(found: Found) -> bool:
     return found.expected.kind == "next" and at + size > 0x10000 and found.observed[0] in (12, 8)
 
 
-def _enter_reads_the_end(found: Found) -> bool:
+def _enter_reads_the_end(found: Ia32Difference) -> bool:
     """At the final stack pointer a whole item does not fit, or is misaligned, where a byte is in order."""
     if found.mnemonic != "ENTER" or found.expected.kind != "next":
         return False
@@ -344,12 +350,12 @@ def _enter_reads_the_end(found: Found) -> bool:
     return beyond or (bool(misaligned(state, state.ss.base + offset, size)) and found.observed == (17, 0))
 
 
-def _components_in_use(found: Found) -> bool:
+def _components_in_use(found: Ia32Difference) -> bool:
     asked = found.case.form == "XGETBV" and int(found.state.gpr[ECX]) == 1 and found.raised[0] == 13
     return asked and found.result.kind == "next"
 
 
-def _xcr0_of_another_processor(found: Found) -> bool:
+def _xcr0_of_another_processor(found: Ia32Difference) -> bool:
     if found.case.form != "XSETBV" or found.case.cpl or int(found.state.gpr[ECX]) or found.raised[0] != 13:
         return False
     value = int(found.state.gpr[EDX]) << 32 | int(found.state.gpr[EAX])
@@ -358,7 +364,7 @@ def _xcr0_of_another_processor(found: Found) -> bool:
     )
 
 
-def _repeated_port_io_asks_first(found: Found) -> bool:
+def _repeated_port_io_asks_first(found: Ia32Difference) -> bool:
     """REP INS or OUTS with ECX = 0 of a port that is not permitted."""
     repeated = found.case.form.startswith(("REP INS", "REP OUTS"))
     if not repeated or int(found.state.gpr[ECX]) or found.expected.kind != "next":
@@ -370,7 +376,7 @@ def _repeated_port_io_asks_first(found: Found) -> bool:
     return found.observed == refused
 
 
-_RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
+_RECOGNISED: Final[Mapping[str, Callable[[Ia32Difference], bool]]] = {
     "access-wraps-at-4-gib": _access_wraps,
     "alignment-check-order": _alignment_check_order,
     "general-detect-before-cpl": _general_detect_before_cpl,
@@ -416,16 +422,5 @@ def recognised() -> frozenset[str]:
     return frozenset(_RECOGNISED)
 
 
-def explain(
-    case: Case, step: StepCase, expected: Expectation, result: StepResult, differing: frozenset[str]
-) -> str | None:
-    """The name of the entry that explains a difference, if one does."""
-    found = Found(case, step, expected, result, differing)
-    return next((name for name, applies in _RECOGNISED.items() if _holds(applies, found)), None)
-
-
-def _holds(applies: Callable[[Found], bool], found: Found) -> bool:
-    try:
-        return applies(found)
-    except OutsideError:  # it looks at memory that no case has
-        return False
+explain: Final = explainer(Ia32Difference, _RECOGNISED)
+"""The name of the entry that explains a difference, if one does."""

@@ -11,10 +11,10 @@ import attrs
 from popek.architectures.ia32 import machine as ia32
 from popek.architectures.ia32.state import EBP, ECX, EDI, ESI, ESP, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
-from popek.emulators.ia32.cases import Case
+from popek.emulators.ia32.cases import Ia32Case
 from popek.emulators.ia32.expectation import initial_state, run_to_its_end
 from popek.emulators.ia32.step import StepCase
-from popek.emulators.x86.expectation import Expectation, StepResult
+from popek.emulators.x86.deviations import StepDifference
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Trap
 from popek.kernel.words import Word
@@ -44,21 +44,8 @@ def _machine() -> Machine[Ia32]:
 
 
 @attrs.frozen
-class Found:
-    """A difference, as the recognisers see it.
-
-    Attributes:
-        case, step: what was run.
-        expected: what the model says.
-        result: what the emulator did.
-        differing: the names of the registers that differ, ``memory``, ``msr`` or ``outcome``.
-    """
-
-    case: Case
-    step: StepCase
-    expected: Expectation
-    result: StepResult
-    differing: frozenset[str]
+class Ia32Difference(StepDifference[Ia32Case, StepCase]):
+    """A difference, as the recognisers see it."""
 
     @property
     def state(self) -> Ia32:
@@ -105,20 +92,8 @@ class Found:
         """The first word of the form that is no prefix."""
         return next(word for word in self.case.form.split() if word != "o16")
 
-    @property
-    def faults(self) -> tuple[tuple[int | None, int | None], tuple[int | None, int | None]]:
-        """Vector and error code as delivered, on the model and on the emulator, None where it did not trap."""
-        expected, result = self.expected, self.result
-        return (expected.vector, expected.error_code), (result.vector, result.error_code)
 
-    def bits(self, name: str) -> int:
-        """The bits of one register that differ, where nothing else does; else 0."""
-        if self.differing != {name}:
-            return 0
-        return self.expected.registers[name] ^ self.result.registers[name]
-
-
-def operands(found: Found) -> Iterator[tuple[str, str, int]]:
+def operands(found: Ia32Difference) -> Iterator[tuple[str, str, int]]:
     """Kind, segment register and offset of every memory operand."""
     parts = found.case.operands
     for name, offset in parts.items():
@@ -127,13 +102,13 @@ def operands(found: Found) -> Iterator[tuple[str, str, int]]:
             yield name.removeprefix("operand ").removesuffix(".offset"), SEGMENT_NAMES[segment], offset
 
 
-def operand_spans(found: Found) -> Iterator[tuple[str, int, int]]:
+def operand_spans(found: Ia32Difference) -> Iterator[tuple[str, int, int]]:
     """Segment register, first offset and the one after the last, of every memory operand."""
     for kind, segment, offset in operands(found):
         yield segment, offset, offset + _OPERAND_BYTES.get(kind, 8)
 
 
-def string_spans(found: Found) -> Iterator[tuple[str, int, int]]:
+def string_spans(found: Ia32Difference) -> Iterator[tuple[str, int, int]]:
     """What a string instruction reaches through EDI and ESI."""
     words = found.case.form.split()
     name = next(word for word in words if not word.startswith("REP"))
@@ -152,7 +127,7 @@ def string_spans(found: Found) -> Iterator[tuple[str, int, int]]:
             yield segment, at - more * down, at + size + more * (not down)
 
 
-def stack_spans(found: Found) -> Iterator[tuple[str, int, int]]:
+def stack_spans(found: Ia32Difference) -> Iterator[tuple[str, int, int]]:
     """What an instruction reaches on a stack of 4 GiB."""
     state, parts = found.state, found.case.operands
     if not state.ss.rights.db:

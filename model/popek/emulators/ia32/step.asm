@@ -4,6 +4,7 @@
 ; hidden segment parts included, without stack, IDT or GDT, and RSM loads a whole state.  Writing port B2H raises
 ; an SMI at once.  `smi_entry` only swaps saved states, so that everything else is plain flat 32-bit code.
 
+%define STUB_BITS 32
 %include "step_places.inc"
 
 FRAME           equ 0x01020c00          ; top of the stack at the end: the frame that a gate pushed
@@ -109,44 +110,7 @@ struc case
 .lists:
 endstruc
 
-        org ROM
-        bits 16
-start:
-        cli
-        o32 lgdt [cs:gdtr - ROM]
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        jmp dword 0x08:flat
-
-        align 8
-gdt:    dq 0
-        dq 0x00cf9b000000ffff
-        dq 0x00cf93000000ffff
-gdt_end:
-gdtr:   dw gdt_end - gdt - 1
-        dd gdt
-
-        bits 32
-flat:
-        mov eax, 0x10
-        mov ds, eax
-        mov es, eax
-        mov ss, eax
-        mov fs, eax
-        mov gs, eax
-        mov esp, STACK_TOP
-        cld
-        mov al, 0xff                    ; no interrupt ever comes through the PICs
-        out 0x21, al
-        out 0xa1, al
-        in al, 0x92
-        or al, 2
-        and al, 0xfe
-        out 0x92, al                    ; A20
-        mov al, 0x0c                    ; parallel port: printer selected, strobe off
-        mov edx, 0x37a
-        out dx, al
+%include "step_start.inc"
 
         ; Landing places outside the arena trap as well.
         mov eax, MARKER
@@ -157,10 +121,6 @@ flat:
         mov ecx, 0xf00000 / 4
         rep stosd
 
-        xor eax, eax
-        mov edi, VARIABLES
-        mov ecx, 0x6000 / 4
-        rep stosd
         mov eax, 1
         cpuid
         test edx, 1 << 11
@@ -196,23 +156,7 @@ flat:
         mov cr4, eax
 .no_pku:
 
-        call smm_set_up
-        call read_disk
-        call watchdog_set_up
-
-        mov esi, STREAM + 8
-        lodsd
-        mov [cases_left], eax
-        mov eax, MARKER
-        mov edi, TEMPLATE + TABLES
-        mov ecx, (TABLES_END - TABLES) / 4
-        rep stosd
-        lodsd
-        mov ecx, eax
-        mov ebx, TEMPLATE               ; the template's patches go to the copy
-        call patch
-        mov [next_case], esi
-
+        call read_cases
         mov edi, IDT                    ; gates of the set-up; their selector depends on the case
         mov eax, STUBS
         mov ecx, 256
@@ -226,14 +170,7 @@ flat:
         mov dword [IDTR_HERE + 2], IDT
         lidt [IDTR_HERE]
 
-        mov al, 'B'                     ; alive: what fails from now on is a case
-        call put
-        mov dword [phase], PHASE_HOME
-        out SMI_PORT, al
-home:                                   ; every end of a case resumes here, all registers as they were now
-        mov dword [phase], PHASE_IDLE
-        mov al, 0x30                    ; stop the watchdog
-        out 0x43, al
+        come_home
         mov eax, [stage]
         cmp eax, STAGE_READY
         je launch
@@ -243,14 +180,7 @@ home:                                   ; every end of a case resumes here, all 
 
 ; ---- put everything in place that only ring 0 can load, then IRET to the case's CPL -------------------------
 install:
-        cmp dword [cases_left], 0
-        je finish
-        dec dword [cases_left]
-        mov ebp, [next_case]
-        mov [this_case], ebp
-        mov eax, [ebp + case.length]
-        add eax, ebp
-        mov [next_case], eax
+        take_case
         mov dword [launched], 0
 
         call restore_arena
@@ -451,12 +381,7 @@ launch:
         jnz .segment
 .loaded:
         mov dword [phase], PHASE_GO
-        mov al, 0x30                    ; counter 0, mode 0: one shot
-        out 0x43, al
-        mov al, WATCHDOG_TICKS & 0xff
-        out 0x40, al
-        mov al, WATCHDOG_TICKS >> 8
-        out 0x40, al
+        start_watchdog
         out SMI_PORT, al
         jmp $                           ; not reached: the SMI resumes the case
 
@@ -505,29 +430,29 @@ report:
         mov ecx, 16
         call put_block
         mov eax, cr2
-        call put_dword
+        call put_whole
         mov eax, dr0
-        call put_dword
+        call put_whole
         mov eax, dr1
-        call put_dword
+        call put_whole
         mov eax, dr2
-        call put_dword
+        call put_whole
         mov eax, dr3
-        call put_dword
+        call put_whole
         mov eax, 1
         xor ecx, ecx
         cmp byte [has_xsave], 0
         je .no_xsave
         xgetbv
 .no_xsave:
-        call put_dword
+        call put_whole
         xor eax, eax
         xor ecx, ecx
         cmp byte [has_pku], 0
         je .no_pku
         db 0x0f, 0x01, 0xee             ; RDPKRU
 .no_pku:
-        call put_dword
+        call put_whole
 
         cmp dword [launched], 0
         je .done
@@ -543,7 +468,7 @@ report:
 .task:                                  ; the state is in the TSS that the back link selects
         push esi
         mov eax, ecx
-        call put_dword
+        call put_whole
         and ecx, ~7
         add ecx, [CAUGHT + M_GDTR + 8]
         mov eax, [ecx + 2]
@@ -552,25 +477,13 @@ report:
         shl esi, 24
         or esi, eax
         mov eax, esi
-        call put_dword
+        call put_whole
         mov ecx, 0x68
         call put_block
         pop esi
 .watches:
         mov ebx, [ebp + case.watches]
-.watch:
-        dec ebx
-        js .watched
-        lodsd
-        mov edx, eax
-        lodsd
-        mov ecx, eax
-        push esi
-        mov esi, edx
-        call put_block
-        pop esi
-        jmp .watch
-.watched:
+        call put_watched
         mov ebx, [ebp + case.msr_reads]
 .msr:
         dec ebx
@@ -579,23 +492,11 @@ report:
         mov ecx, eax
         rdmsr
         push edx
-        call put_dword
+        call put_whole
         pop eax
-        call put_dword
+        call put_whole
         jmp .msr
 .done:
-        ret
-
-put_dword:
-        push esi
-        push ecx
-        push eax
-        mov esi, esp
-        mov ecx, 4
-        call put_block
-        pop eax
-        pop ecx
-        pop esi
         ret
 
 put_low_halves:                         ; of EBX quadwords
@@ -606,86 +507,10 @@ put_low_halves:                         ; of EBX quadwords
         jnz put_low_halves
         ret
 
-put_block:
-        jecxz .done
-.next:
-        lodsb
-        call put
-        loop .next
-.done:
-        ret
-
-put:                                    ; AL to the parallel port; clobbers AL and EDX
-        mov edx, 0x378
-        out dx, al
-        mov edx, 0x37a
-        mov al, 0x0d
-        out dx, al
-        mov al, 0x0c
-        out dx, al
-        ret
-
-finish:
-        mov esi, shutdown
-        mov edx, 0x8900
-        mov ecx, 8
-        rep outsb
-        cli
-        hlt
-shutdown: db 'Shutdown'
-
 ; ---- helpers ------------------------------------------------------------------------------------------------
-; Apply ECX patches at ESI (address, length, bytes padded to 4), EBX added to each address.
-patch:
-        mov edx, ecx
-.next:
-        dec edx
-        js .done
-        lodsd
-        lea edi, [eax + ebx]
-        lodsd
-        mov ecx, eax
-        rep movsb
-        add esi, 3
-        and esi, ~3
-        jmp .next
-.done:
-        ret
-
-; Put the arena back to its default contents.  REP MOVSD and STOSD are slow on Bochs.
 restore_arena:
         cmp byte [has_sse], 0
-        je .plain
-        mov eax, TABLES
-.tables:
-        movaps xmm0, [TEMPLATE + eax]
-        movaps xmm1, [TEMPLATE + eax + 16]
-        movaps xmm2, [TEMPLATE + eax + 32]
-        movaps xmm3, [TEMPLATE + eax + 48]
-        movaps [eax], xmm0
-        movaps [eax + 16], xmm1
-        movaps [eax + 32], xmm2
-        movaps [eax + 48], xmm3
-        add eax, 64
-        cmp eax, TABLES_END
-        jb .tables
-        movaps xmm0, [markers]
-        xor eax, eax
-        mov ecx, TABLES
-        call .fill
-        mov eax, TABLES_END
-        mov ecx, ARENA_BYTES
-.fill:
-%assign offset 0
-%rep 16
-        movaps [eax + offset], xmm0
-%assign offset offset + 16
-%endrep
-        add eax, 256
-        cmp eax, ecx
-        jb .fill
-        ret
-.plain:
+        jne restore_by_sse
         mov eax, MARKER
         xor edi, edi
         mov ecx, TABLES / 4
@@ -696,8 +521,6 @@ restore_arena:
         mov ecx, (ARENA_BYTES - TABLES_END) / 4
         rep stosd
         ret
-        align 16
-markers: times 16 db 0xf1
 
 ; A task for #DF and #TS, which must work when the case's own stacks do not.  EAX: reserved selector, EDX: EIP.
 fill_tss:
@@ -722,5 +545,5 @@ fill_tss:
         pop eax
         ret
 
-%define STUB_BITS 32
+%include "step_report.inc"
 %include "step_rom.inc"

@@ -50,10 +50,11 @@ Contract
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
-from popek.emulators.bochs.step_boots import StepRom, patch_list, run_all
+from popek.emulators.bochs.step_boots import StepRom, patch_list
 from popek.emulators.ia32.step_case import (
     ARENA_BYTES,
     CODE_BASE,
@@ -97,23 +98,6 @@ from popek.emulators.x86.expectation import StepResult
 _HEADER = struct.Struct("<4I32sI34I7I72s")
 
 
-def run_steps(
-    cases: Iterable[StepCase],
-    *,
-    model: str = "tigerlake",
-    progress: Callable[[int], None] | None = None,
-    chunk: int = 2000,
-) -> list[StepResult]:
-    """Run cases on Bochs and return their results, in order; the arguments are those of `step_boots.run_all`.
-
-    Raises:
-        StepCaseError: a case is outside the contract.
-        BochsError: Bochs or nasm is missing.
-    """
-    rom = StepRom(Path(__file__).with_name("step.asm"), DEFAULTS, _record, decode_all, StepResult)
-    return run_all(rom, map(prepare, cases), model=model, progress=progress, chunk=chunk)
-
-
 def _record(prepared: Prepared) -> bytes:
     case, registers = prepared.case, prepared.registers
     reads = msr_reads(case)
@@ -149,6 +133,19 @@ def _record(prepared: Prepared) -> bytes:
             b"",
         )
     )
+
+
+_ROM: Final = StepRom(Path(__file__).with_name("step.asm"), DEFAULTS, _record, decode_all, StepResult)
+
+
+def run_steps(cases: Iterable[StepCase], *, model: str = "tigerlake") -> list[StepResult]:
+    """Run cases on a processor of Bochs and return their results, in order.
+
+    Raises:
+        StepCaseError: a case is outside the contract.
+        BochsError: Bochs or nasm is missing.
+    """
+    return _ROM.run(map(prepare, cases), model=model)
 
 
 __all__ = [

@@ -7,15 +7,14 @@ result is the vector of the fault, or the visible registers and the memory.
 
 from __future__ import annotations
 
-import importlib
 import struct
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from popek.emulators.ia32.cases import Case
-from popek.emulators.ia32.compare import Emulator
+from popek.architectures.ia32.state import GPR_NAMES
+from popek.emulators.ia32.cases import Ia32Case, Mode
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
     GDT_BASE,
@@ -26,31 +25,15 @@ from popek.emulators.ia32.step import (
     reserved_descriptors,
 )
 from popek.emulators.ia32.unicorn_deviations import explain, image_has_vm
+from popek.emulators.x86.compare import Emulator, as_raised
 from popek.emulators.x86.expectation import Expectation, StepResult
+from popek.emulators.x86.unicorn import SCRATCH, SELECTORS, Processor
 
-_SCRATCH: Final = 0x1000000  # code, stack and far pointer that bring the processor to the case's state
-_NAMES: Final = (
-    "eax",
-    "ecx",
-    "edx",
-    "ebx",
-    "esp",
-    "ebp",
-    "esi",
-    "edi",
-    "eip",
-    "eflags",
-    "cr0",
-    "cr2",
-    "cr3",
-    "cr4",
-)
-_SELECTORS: Final = ("cs", "ds", "es", "fs", "gs", "ss")
-_INVALID_OPCODE: Final = 6
+_NAMES: Final = (*GPR_NAMES, "eip", "eflags", "cr0", "cr2", "cr3", "cr4")
 # MOV ES, BX; MOV FS, CX; MOV GS, DX; MOV DS, AX; then IRETD, or MOV SS, SI; JMP FAR [scratch].
 _LOAD = bytes.fromhex("8ec38ee18eea8ed8")
 _TO_OUTER = _LOAD + b"\xcf"
-_TO_RING_0 = _LOAD + b"\x8e\xd6\x2e\xff\x2d" + struct.pack("<I", _SCRATCH + 0x800)
+_TO_RING_0 = _LOAD + b"\x8e\xd6\x2e\xff\x2d" + struct.pack("<I", SCRATCH + 0x800)
 
 FORMS: Final = (
     *("NOP", "MOV", "PUSH", "POP", "LEA", "XCHG", "BSWAP", "ADD", "SUB", "CMP", "AND", "OR", "XOR", "TEST"),
@@ -120,7 +103,7 @@ LEFT_OUT: Final = {
 """The other instructions, each with the reason."""
 
 
-def refuses(case: Case, step: StepCase, expected: Expectation) -> str | None:
+def refuses(case: Ia32Case, step: StepCase, expected: Expectation) -> str | None:
     """Why a case says nothing about Unicorn; None when it does."""
     registers = initial_registers(step)
     if expected.storage:
@@ -138,30 +121,12 @@ def refuses(case: Case, step: StepCase, expected: Expectation) -> str | None:
     return None
 
 
-class UnicornError(Exception):
-    """Unicorn is missing."""
-
-
-class _Machine:
-    """One processor of Unicorn, brought to a new state for every case."""
+class _Unicorn(Processor):
+    """A processor that is brought to a new state for every case."""
 
     def __init__(self) -> None:
-        # Here and not above: only this comparison needs Unicorn.
-        try:
-            unicorn: Any = importlib.import_module("unicorn")
-        except ImportError as error:
-            raise UnicornError("the Python package unicorn was not found; install it") from error
-        x86_const = importlib.import_module("unicorn.x86_const")
-        self.unicorn = unicorn
-        self.numbers = {
-            name: getattr(x86_const, f"UC_X86_REG_{name.upper()}")
-            for name in (*_NAMES, *_SELECTORS, "gdtr", "idtr", "ldtr", "tr")
-        }
-        self.engine: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_32)
-        self.engine.mem_map(0, ARENA_BYTES + 0x1000)  # an access may run past the end
-        self.engine.mem_map(_SCRATCH, 0x10000)
-        self.engine.hook_add(unicorn.UC_HOOK_INTR, self._interrupted)
-        self.vector: int | None = None
+        super().__init__(32, (*_NAMES, *SELECTORS, "gdtr", "idtr", "ldtr", "tr"))
+        self.start(ARENA_BYTES + 0x1000, 0x10000)  # an access may run past the end
         self.engine.mem_write(GDT_BASE + RESERVED_SELECTOR, reserved_descriptors())
         self.write("gdtr", (0, GDT_BASE, 0xFFF, 0))
         self.write("cs", RESERVED_SELECTOR)
@@ -169,27 +134,6 @@ class _Machine:
             self.write(name, RESERVED_SELECTOR + 8)
         self.write("cr0", 0x11)
         self.at_ring_0 = self.engine.context_save()
-
-    def _interrupted(self, engine: Any, vector: int, data: object) -> None:
-        self.vector = vector
-        engine.emu_stop()
-
-    def write(self, name: str, value: object) -> None:
-        self.engine.reg_write(self.numbers[name], value)
-
-    def read(self, name: str) -> int:
-        return int(self.engine.reg_read(self.numbers[name]))
-
-    def go(self, eip: int, count: int) -> int | None:
-        """Run instructions; the vector that stopped them, if one did, and -1 for memory that is not there."""
-        self.vector = None
-        try:
-            self.engine.emu_start(eip, 0, count=count)
-        except self.unicorn.UcError as error:
-            if error.errno == self.unicorn.UC_ERR_INSN_INVALID:
-                return _INVALID_OPCODE
-            return -1
-        return self.vector
 
     def table(self, name: str, selector: int, arena: bytes) -> None:
         """LDTR or TR, from its descriptor in the GDT."""
@@ -222,11 +166,10 @@ class _Machine:
             if name != "eip":
                 self.write(name, registers[name])
         vector = self.go(registers["eip"], 1)
-        found = {name: self.read(name) for name in (*_NAMES, *_SELECTORS)}
+        found = {name: self.read(name) for name in (*_NAMES, *SELECTORS)}
         found["eflags"] &= ~(1 << 16)
         found["cpl"] = found["cs"] & 3
-        memory = tuple(bytes(self.engine.mem_read(address, length)) for address, length in case.watch)
-        return StepResult("next" if vector is None else "trap", vector, None, found, memory)
+        return StepResult("next" if vector is None else "trap", vector, None, found, self.watched(case.watch))
 
     def _enter(self, cpl: int, registers: dict[str, int], arena: bytes) -> bool:
         """Load the segment registers by instructions at CPL 0 that end at the case's CS:EIP and CPL."""
@@ -234,14 +177,13 @@ class _Machine:
         self.table("tr", registers["tr"], arena)
         for register, segment in (("eax", "ds"), ("ebx", "es"), ("ecx", "fs"), ("edx", "gs"), ("esi", "ss")):
             self.write(register, registers[segment])
-        self.write("esp", _SCRATCH + 0x4000)
+        wanted = registers["eip"], registers["cs"], registers["esp"], registers["ss"]
+        self.write("esp", self.frame_for_iret("I", *wanted))
         self.write("eflags", 2)
-        frame = struct.pack("<5I", registers["eip"], registers["cs"], 2, registers["esp"], registers["ss"])
-        self.engine.mem_write(_SCRATCH + 0x4000, frame)
-        self.engine.mem_write(_SCRATCH + 0x800, struct.pack("<IH", registers["eip"], registers["cs"]))
+        self.engine.mem_write(SCRATCH + 0x800, struct.pack("<IH", registers["eip"], registers["cs"]))
         code = _TO_RING_0 if cpl == 0 else _TO_OUTER
-        self.engine.mem_write(_SCRATCH, code)
-        vector = self.go(_SCRATCH, 6 if cpl == 0 else 5)
+        self.engine.mem_write(SCRATCH, code)
+        vector = self.go(SCRATCH, 6 if cpl == 0 else 5)
         if vector is not None or self.read("cs") != registers["cs"]:
             return False
         for name in ("ds", "es", "fs", "gs"):
@@ -252,8 +194,10 @@ class _Machine:
 
 def run_steps(cases: Sequence[StepCase]) -> list[StepResult]:
     """Run cases on Unicorn, in order."""
-    machine = _Machine()
-    return [machine.run(case) for case in cases]
+    processor = _Unicorn()
+    return [processor.run(case) for case in cases]
 
 
-UNICORN: Final = Emulator("unicorn", run_steps, refuses, explain, delivers=False)
+UNICORN: Final = Emulator(
+    "unicorn", run_steps, explain, modes=(Mode.PROTECTED,), refuses=refuses, ends=as_raised
+)

@@ -18,14 +18,14 @@ from popek.architectures.x86.descriptors import (
 )
 from popek.architectures.x86.flags import VIF_VIP
 from popek.architectures.x86.registers import SEGMENT_NAMES
-from popek.emulators.ia32.cases import Case
+from popek.emulators.ia32.cases import Ia32Case
 from popek.emulators.ia32.expectation import initial_state, memory_differences
-from popek.emulators.ia32.found import Found
+from popek.emulators.ia32.found import Ia32Difference
 from popek.emulators.ia32.step import StepCase
 from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.kernel.words import Word
 
-_Rule = Callable[[Found], frozenset[str]]
+_Rule = Callable[[Ia32Difference], frozenset[str]]
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
@@ -37,11 +37,11 @@ def image_has_vm(step: StepCase) -> bool:
     return bool(state.memory.load(Word(32, (int(state.ss.base) + pointer + 10) & 0xFFFFFFFF))[1])
 
 
-def _changed_bytes(found: Found) -> list[tuple[int, int, int]]:
+def _changed_bytes(found: Ia32Difference) -> list[tuple[int, int, int]]:
     return list(memory_differences(found.step, found.expected, found.result))
 
 
-def _pushes_zero_extended(found: Found) -> frozenset[str]:
+def _pushes_zero_extended(found: Ia32Difference) -> frozenset[str]:
     """Only the two bytes above the selector differ, and they are 0."""
     if found.mnemonic != "PUSH" or found.case.form.split()[-1].lower() not in SEGMENT_NAMES:
         return _NOTHING
@@ -50,7 +50,7 @@ def _pushes_zero_extended(found: Found) -> frozenset[str]:
     return _if(all(at in upper and byte == 0 for at, _, byte in _changed_bytes(found)), "memory")
 
 
-def _does_not_mark_accessed(found: Found) -> frozenset[str]:
+def _does_not_mark_accessed(found: Ia32Difference) -> frozenset[str]:
     """Only accessed bits differ, which the model sets."""
     far = found.mnemonic in ("CALL", "JMP", "RETF", "IRET", "IRETD")
     marks = all(
@@ -59,7 +59,7 @@ def _does_not_mark_accessed(found: Found) -> frozenset[str]:
     return _if(far and marks, "memory")
 
 
-def _gate(found: Found) -> Descriptor | None:
+def _gate(found: Ia32Difference) -> Descriptor | None:
     """The call gate that a far CALL or JMP goes through."""
     if found.mnemonic not in ("CALL", "JMP"):
         return None
@@ -79,7 +79,7 @@ def _gate(found: Found) -> Descriptor | None:
     return found_there if (found_there.s == 0) & found_there.type.isin(gates) else None
 
 
-def _takes_32_bits_of_a_16_bit_gate(found: Found) -> frozenset[str]:
+def _takes_32_bits_of_a_16_bit_gate(found: Ia32Difference) -> frozenset[str]:
     gate = _gate(found)
     narrow = gate is not None and int(gate.type) == CALL_GATE_16
     return _if(
@@ -87,21 +87,21 @@ def _takes_32_bits_of_a_16_bit_gate(found: Found) -> frozenset[str]:
     )
 
 
-def _conforming_through_gate(found: Found) -> frozenset[str]:
+def _conforming_through_gate(found: Ia32Difference) -> frozenset[str]:
     gate = _gate(found)
     if gate is None or found.mnemonic != "CALL":
         return _NOTHING
     return _if(bool(read_descriptor(found.state, gate.gate_selector).is_conforming), "cs", "cpl")
 
 
-def _absent_code_through_gate(found: Found) -> frozenset[str]:
+def _absent_code_through_gate(found: Ia32Difference) -> frozenset[str]:
     gate = _gate(found)
     raised = found.expected.raised
     jumped = found.mnemonic == "JMP" and gate is not None
     return _if(jumped and raised is not None and (raised[0], found.result.vector) == (11, 13), "outcome")
 
 
-def _tss_in_the_ldt(found: Found) -> frozenset[str]:
+def _tss_in_the_ldt(found: Ia32Difference) -> frozenset[str]:
     """The selector that is at fault names a TSS in the LDT."""
     raised = found.expected.raised
     if found.mnemonic not in ("CALL", "JMP") or raised is None or raised[0] != 13 or not (raised[1] or 0) & 4:
@@ -111,19 +111,19 @@ def _tss_in_the_ldt(found: Found) -> frozenset[str]:
     return _if(task and found.result.vector in (None, 10, 11), "outcome")
 
 
-def _absent_stack(found: Found) -> frozenset[str]:
+def _absent_stack(found: Ia32Difference) -> frozenset[str]:
     raised = found.expected.raised
     returned = found.mnemonic in ("RETF", "IRET", "IRETD") and raised is not None
     return _if(returned and raised is not None and (raised[0], found.result.vector) == (12, 11), "outcome")
 
 
-def _absent_inner_stack(found: Found) -> frozenset[str]:
+def _absent_inner_stack(found: Ia32Difference) -> frozenset[str]:
     raised = found.expected.raised
     inward = _gate(found) is not None and found.mnemonic == "CALL" and raised is not None
     return _if(inward and raised is not None and (raised[0], found.result.vector) == (12, 10), "outcome")
 
 
-def _inner_stack_keeps_upper_half(found: Found) -> frozenset[str]:
+def _inner_stack_keeps_upper_half(found: Ia32Difference) -> frozenset[str]:
     registers = found.expected.registers
     inward = found.expected.kind == "next" and registers["cpl"] < found.case.cpl
     narrow = not registers.get("ss.access", 0) >> 22 & 1
@@ -131,7 +131,7 @@ def _inner_stack_keeps_upper_half(found: Found) -> frozenset[str]:
     return _if(narrow and bits & 0xFFFF == 0, "esp")
 
 
-def _null_fs_gs_keep_rpl(found: Found) -> frozenset[str]:
+def _null_fs_gs_keep_rpl(found: Ia32Difference) -> frozenset[str]:
     outward = found.mnemonic in ("RETF", "IRET", "IRETD") and found.expected.kind == "next"
     registers = found.case.registers
     kept = (
@@ -142,7 +142,7 @@ def _null_fs_gs_keep_rpl(found: Found) -> frozenset[str]:
     return frozenset(kept) if outward else _NOTHING
 
 
-def _keeps_upper_half(found: Found) -> frozenset[str]:
+def _keeps_upper_half(found: Ia32Difference) -> frozenset[str]:
     """SMSW with a 32-bit register: its low half is right."""
     if found.case.form != "SMSW r32":
         return _NOTHING
@@ -150,33 +150,33 @@ def _keeps_upper_half(found: Found) -> frozenset[str]:
     return _if((found.expected.registers[name] ^ found.result.registers[name]) & 0xFFFF == 0, name)
 
 
-def _enters_virtual_8086_mode(found: Found) -> frozenset[str]:
+def _enters_virtual_8086_mode(found: Ia32Difference) -> frozenset[str]:
     entered = found.case.form == "IRETD" and found.case.cpl > 0 and image_has_vm(found.step)
     return found.differing if entered else frozenset()
 
 
-def _keeps_vif_and_vip(found: Found) -> frozenset[str]:
+def _keeps_vif_and_vip(found: Ia32Difference) -> frozenset[str]:
     if found.case.form != "IRETD" or found.case.cpl > 0 or "eflags" not in found.differing:
         return _NOTHING
     bits = found.expected.registers["eflags"] ^ found.result.registers["eflags"]
     return _if(bits & ~VIF_VIP == 0, "eflags")
 
 
-def _pushes_rf(found: Found) -> frozenset[str]:
+def _pushes_rf(found: Ia32Difference) -> frozenset[str]:
     resume = found.case.registers.get("eflags", 0) >> 16 & 1
     changed = _changed_bytes(found)
     only_rf = len(changed) == 1 and changed[0][1] ^ changed[0][2] == 1
     return _if(found.case.form == "PUSHFD" and bool(resume) and only_rf, "memory")
 
 
-def _enter_by_stack_size(found: Found) -> frozenset[str]:
+def _enter_by_stack_size(found: Ia32Difference) -> frozenset[str]:
     if found.mnemonic != "ENTER":
         return frozenset()
     bits = found.expected.registers["ebp"] ^ found.result.registers["ebp"]
     return frozenset({"ebp"}) if bits & 0xFFFF == 0 else frozenset()
 
 
-def _releases_signed(found: Found) -> frozenset[str]:
+def _releases_signed(found: Ia32Difference) -> frozenset[str]:
     released = found.case.operands.get("operand imm16", 0)
     short = found.expected.registers["esp"] - found.result.registers.get("esp", 0) & 0xFFFFFFFF == 0x10000
     return _if(found.mnemonic == "RET" and released >= 0x8000 and short, "esp")
@@ -212,10 +212,10 @@ def recognised() -> frozenset[str]:
 
 
 def explain(
-    case: Case, step: StepCase, expected: Expectation, result: StepResult, differing: frozenset[str]
+    case: Ia32Case, step: StepCase, expected: Expectation, result: StepResult, differing: frozenset[str]
 ) -> str | None:
     """The entries of ``unicorn-deviations.toml`` that together explain a difference, joined by " + "."""
-    found = Found(case, step, expected, result, differing)
+    found = Ia32Difference(case, step, expected, result, differing)
     used = {name: rule(found) & differing for name, rule in _RULES.items()}
     covered = frozenset().union(*used.values())
     return " + ".join(name for name, parts in used.items() if parts) if covered == differing else None

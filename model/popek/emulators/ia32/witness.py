@@ -1,20 +1,10 @@
-"""Run witnesses on an emulator: a state of the IA-32 model as a case of the step harness.
-
-A witness starts from a minimal state of the *model*, which the harness cannot take as it is: hidden parts of
-segment registers come from descriptors only, and its own descriptors, gates and stack must be somewhere.
-So what a run does not depend on is given the harness's own plain value, which is found out by running the model
-again: the change is kept where every run of the witness still does the same.  Hidden parts become descriptors in
-the table that the register's selector names; where the model's memory holds something else there, that is
-written after the loads, so that the descriptor cache is as stale as in the witness.  In the end the model runs
-from the state that the harness will really be in, and a witness that does something else there is refused, with
-the components that could not be set up.
-"""
+"""Run witnesses on an emulator, as `popek.emulators.ia32.witness_setup` sets them up."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import attrs
 
@@ -22,142 +12,26 @@ from popek.architectures.ia32.state import GPR_NAMES, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.x86.expectation import OutsideError, vector_name
 from popek.kernel.machine import Machine
-from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Trap
-from popek.kernel.program import Line, run_lines
-from popek.kernel.words import Word
+from popek.kernel.program import run_lines
 
-from .assembly import assemble_all, assembly_text
-from .cases import Case
-from .compare import Difference, Emulator, compare
-from .expectation import UNOBSERVED, expect, initial_state
+from .cases import Ia32Case
+from .compare import Difference, Ia32Emulator, compare
+from .expectation import expect, initial_state
 from .step import (
-    ARENA_BYTES,
-    FREE_SELECTOR,
-    LANDING_BYTE,
-    TSS_BASE,
-    StepCase,
     StepCaseError,
-    default_tss,
-    initial_registers,
-    segment_descriptor,
 )
-
-_PLAIN_FIRST: Final = (
-    "reserved",
-    "read_only",
-    "idtr",
-    "ldtr",
-    "tr",
-    "gs",
-    "fs",
-    "es",
-    "ds",
-    "ss",
-    "cs",
-    "gdtr",
-)
-_DIRECT: Final = (
-    *GPR_NAMES,
-    "eip",
-    "eflags",
-    "cr0",
-    "cr2",
-    "cr3",
-    "cr4",
-    "dr0",
-    "dr1",
-    "dr2",
-    "dr3",
-    "dr6",
-    "dr7",
-)
-_TABLES: Final = ("gdtr.base", "gdtr.limit", "idtr.base", "idtr.limit")
-_PLAIN_CODE, _PLAIN_DATA, _PLAIN_TSS = 0xF00, 0xF08, 0xF10
-_LDT_RIGHTS, _DATA_RIGHTS = 0x82, 0xC0F3
-_HIDDEN: Final = ("base", "limit", "rights")
-_REASONS: Final[Mapping[str, str]] = {
-    **UNOBSERVED,
-    "halted": "a processor that has halted runs nothing",
-    "cpuid": "what a processor says of itself cannot be set",
-}
+from .witness_run import Refused, Setup, WitnessRun
+from .witness_setup import effect_of, set_up
 
 
-class Verdict(enum.Enum):
+class WitnessVerdict(enum.Enum):
     """What the emulator says of a run."""
 
     CONFIRMED = "confirmed"
     DIFFERS = "differs"
     DEVIATES = "differs as is known of the emulator"
     IMPOSSIBLE = "cannot be set up"
-
-
-@attrs.frozen(eq=False)
-class WitnessRun:
-    """One run of a witness.
-
-    Attributes:
-        label: what it shows.
-        before: where it starts.
-        lines: what it runs.
-    """
-
-    label: str
-    before: Ia32
-    lines: tuple[Line, ...]
-
-
-@attrs.frozen
-class Effect:
-    """What a run does, whatever it starts from: the values it leaves behind.
-
-    Attributes:
-        end: how it ends.
-        leaves: values of the leaves that change.
-        cells: values of the cells that are stored, by memory and address.
-    """
-
-    end: str
-    leaves: Mapping[str, int]
-    cells: Mapping[tuple[str, int], int]
-
-
-@attrs.frozen
-class Patch:
-    """Bytes of memory that a run needs: linear address, and what they are for."""
-
-    address: int
-    data: bytes
-    why: str
-
-
-@attrs.frozen(eq=False)
-class Setup:
-    """A run that can be set up.
-
-    Attributes:
-        run: of the witness, with the harness's values where they do not matter.
-        step: the harness's case.
-        code: the instructions as text, with their machine code.
-        effect: what the model says it does.
-        patches: the memory of the case.
-        stale: what memory holds after the segment registers were loaded.
-    """
-
-    run: WitnessRun
-    step: StepCase
-    code: tuple[tuple[str, bytes], ...]
-    effect: Effect
-    patches: tuple[Patch, ...]
-    stale: tuple[Patch, ...]
-
-
-@attrs.frozen
-class Refused:
-    """A run that cannot be set up, and why."""
-
-    label: str
-    reason: str
 
 
 @attrs.frozen
@@ -170,7 +44,7 @@ class RunVerdict:
     """
 
     label: str
-    verdict: Verdict
+    verdict: WitnessVerdict
     details: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
@@ -178,322 +52,11 @@ class RunVerdict:
         return {"run": self.label, "verdict": self.verdict.value, "details": list(self.details)}
 
 
-# -- what a run depends on ------------------------------------------------------------------------
-
-
-@attrs.frozen(eq=False)
-class _Traced:
-    """A run of the model with what it read before it wrote there."""
-
-    run: WitnessRun
-    effect: Effect
-    memory: Mapping[int, int]
-    msrs: Mapping[int, int]
-    landing: int | None
-
-    def same(self, other: _Traced) -> bool:
-        """Whether both end alike and leave the same values wherever one of them changes something."""
-        if (self.effect.end, self.effect.cells) != (other.effect.end, other.effect.cells):
-            return False
-        changed = {*self.effect.leaves, *other.effect.leaves}
-        return all(self.value(name) == other.value(name) for name in changed)
-
-    def value(self, name: str) -> int:
-        """The value of a leaf in the end."""
-        found = self.effect.leaves.get(name)
-        return int(self.run.before[name]) if found is None else found
-
-
-def _trace(machine: Machine[Ia32], run: WitnessRun) -> _Traced:
-    read: dict[str, dict[int, int]] = {"memory": {}, "msr": {}}
-    before = run.before.copy()
-    for name, seen in read.items():
-        old = before.memories()[name]
-
-        def cell(address: Word, old: Memory = old, seen: dict[int, int] = seen) -> Word:
-            value = old.load(address)
-            seen[int(address)] = int(value)
-            return value
-
-        before._memories[name] = Memory(old.address_width, old.cell_width, cell)
-    outcome, _ = run_lines(machine, run.lines, before)
-    needed = {name: dict(cells) for name, cells in read.items()}  # what follows reads, too
-    landing = None
-    if isinstance(outcome, Next):
-        after = outcome.state
-        target = int(after.cs.base) + int(after.eip) & 0xFFFFFFFF
-        length = sum(line.operands["operand length"] for line in run.lines)
-        if target != int(before.cs.base) + int(before.eip) + length & 0xFFFFFFFF:
-            landing = target
-    return _Traced(run, _effect(before, outcome), needed["memory"], needed["msr"], landing)
-
-
-def _effect(before: Ia32, outcome: Next[Ia32] | Trap[Ia32] | NotModelled) -> Effect:
-    match outcome:
-        case NotModelled(reason):
-            return Effect(f"not modelled: {reason}", {}, {})
-        case Trap(vector, code, _, after):
-            end = str(vector) + ("" if code is None else f"({int(code):#x})")
-        case Next(after):
-            end = "completes"
-    leaves = {
-        leaf.name: int(after[leaf.name])
-        for leaf in after.leaves
-        if int(after[leaf.name]) != int(before[leaf.name])
-    }
-    cells = {
-        (name, address): int(content.load(Word(content.address_width, address)))
-        for name, content in after.memories().items()
-        for address in _stored(content, before.memories()[name])
-    }
-    return Effect(end, leaves, cells)
-
-
-def _stored(content: Memory, before: Memory) -> Iterator[int]:
-    if isinstance(content.root, Mapping):  # stores on numbers go into the root at once
-        old = before.root if isinstance(before.root, Mapping) else {}
-        yield from (a for a, value in content.root.items() if old.get(a, 0) != value)
-    for entry in content.stores[len(before.stores) :]:
-        if isinstance(entry, Block):
-            yield from range(int(entry.destination), int(entry.destination) + int(entry.cells))
-        else:
-            yield int(entry[0])
-
-
-def _with_plain(run: WitnessRun, name: str, plain: Ia32) -> WitnessRun:
-    """The run with one register or table register as in the harness's plain state."""
-    before = run.before.copy()
-    for component, word in plain.words().items():
-        if component == name or component.startswith(f"{name}."):
-            before[component] = word
-    return attrs.evolve(run, before=before)
-
-
-# -- setting up -----------------------------------------------------------------------------------
-
-
-class _CannotError(Exception):
-    """A state cannot be set up; the message says why."""
-
-
-def set_up(machine: Machine[Ia32], runs: Sequence[WitnessRun]) -> list[Setup | Refused]:
-    """The runs of one witness for the harness; what they share and do not depend on is made plain in all of them.
-
-    Raises:
-        BochsError: nasm is missing.
-    """
-    texts = [[assembly_text(line.instruction, line.operands) for line in run.lines] for run in runs]
-    codes = assemble_all(text for several in texts for text in several)
-    measured = [
-        attrs.evolve(
-            run,
-            lines=tuple(
-                Line(line.instruction, {**line.operands, "operand length": len(codes[text])})
-                for line, text in zip(run.lines, several, strict=True)
-            ),
-        )
-        for run, several in zip(runs, texts, strict=True)
-    ]
-    programs = [b"".join(codes[text] for text in several) for several in texts]
-    plains = [_plain(program, int(run.before.cpl)) for run, program in zip(measured, programs, strict=True)]
-    wanted = [_trace(machine, run) for run in measured]
-    for name in _PLAIN_FIRST:
-        changed = [_with_plain(run, name, plain) for run, plain in zip(measured, plains, strict=True)]
-        if all(_trace(machine, run).same(traced) for run, traced in zip(changed, wanted, strict=True)):
-            measured = changed
-    measured = [_loadable(machine, run, traced) for run, traced in zip(measured, wanted, strict=True)]
-    found: list[Setup | Refused] = []
-    for run, program, traced, several in zip(measured, programs, wanted, texts, strict=True):
-        code = tuple((text, codes[text]) for text in several)
-        try:
-            patches, stale = _memory(machine, run)
-            step = _step(machine, run, program, patches, stale)
-            _check(machine, run, step, traced)
-        except (_CannotError, StepCaseError, OutsideError) as error:
-            found.append(Refused(run.label, str(error)))
-        else:
-            found.append(Setup(run, step, code, traced.effect, patches, stale))
-    return found
-
-
-def _plain(code: bytes, level: int) -> Ia32:
-    """The harness's plain state, with descriptors that a witness is unlikely to need for itself."""
-    selectors = {"cs": _PLAIN_CODE | level, "tr": _PLAIN_TSS}
-    plain = initial_state(StepCase(code, level))
-    for name in (*SEGMENT_NAMES, "tr"):
-        plain[f"{name}.selector"] = selectors.get(name, _PLAIN_DATA | level)
-    return plain
-
-
-def _loadable(machine: Machine[Ia32], run: WitnessRun, wanted: _Traced) -> WitnessRun:
-    """The run with registers that a load can give, where nothing depends on what no load gives.
-
-    A usable register with a null selector, or with that of another one and unlike hidden parts, gets a selector
-    of its own; an unusable one with a selector becomes usable; a data segment that IRET would take away because
-    its DPL is below CPL gets that of CPL.
-    """
-    slot = FREE_SELECTOR
-    for name in ("ldtr", "tr", "es", "ds", "fs", "gs"):
-        before = run.before.copy()
-        if int(before[f"{name}.rights"]) >> 16:
-            if int(before[f"{name}.selector"]) < 4:
-                continue
-            before[f"{name}.rights"] = _LDT_RIGHTS if name == "ldtr" else _DATA_RIGHTS
-        elif _needs_selector(before, name):
-            before[f"{name}.selector"] = slot
-            slot += 8
-        else:
-            continue
-        run = _if_same(machine, run, before, wanted)
-    for name in ("es", "ds", "fs", "gs"):
-        rights = run.before[f"{name}.rights"]
-        conforming = rights[3] & rights[2]
-        if rights[16].value == 0 and conforming.value == 0 and int(rights[6:5]) < int(run.before.cpl):
-            before = run.before.copy()
-            before[f"{name}.rights.dpl"] = before.cpl
-            run = _if_same(machine, run, before, wanted)
-    return run
-
-
-def _if_same(machine: Machine[Ia32], run: WitnessRun, before: Ia32, wanted: _Traced) -> WitnessRun:
-    """The run from another start, if it does the same there."""
-    changed = attrs.evolve(run, before=before)
-    return changed if _trace(machine, changed).same(wanted) else run
-
-
-def _needs_selector(before: Ia32, name: str) -> bool:
-    """Whether its selector is null though it is usable, or is another register's with unlike hidden parts."""
-    selector = int(before[f"{name}.selector"])
-    return selector < 4 or any(
-        int(before[f"{other}.selector"]) & 0xFFFC == selector & 0xFFFC
-        and any(int(before[f"{other}.{part}"]) != int(before[f"{name}.{part}"]) for part in _HIDDEN)
-        for other in ("ldtr", "tr", *SEGMENT_NAMES)
-        if other != name
-    )
-
-
-def _memory(machine: Machine[Ia32], run: WitnessRun) -> tuple[tuple[Patch, ...], tuple[Patch, ...]]:
-    """What must be in memory before the loads, and what after them."""
-    before, traced = run.before, _trace(machine, run)
-    patches: list[Patch] = []
-    if int(before.cpl) > 0 and int(before.tr.base) != TSS_BASE:
-        tss = default_tss()[: int(before.tr.limit) + 1]
-        patches.append(Patch(int(before.tr.base), tss, "a TSS with the stacks of the inner rings"))
-    descriptors = _descriptors(before)
-    patches += descriptors
-    covered = {p.address + i: byte for p in descriptors for i, byte in enumerate(p.data)}
-    read = {a: v for a, v in traced.memory.items() if a not in covered}
-    stale = {a: v for a, v in traced.memory.items() if covered.get(a, v) != v}
-    if any(address >= ARENA_BYTES for address in (*read, *stale)):
-        raise _CannotError(f"memory that it reads lies above {ARENA_BYTES:#x}")
-    patches += [Patch(address, data, "what the run reads") for address, data in _joined(read)]
-    landing = traced.landing
-    if landing is not None and landing < ARENA_BYTES and landing not in traced.memory:
-        patches.append(Patch(landing, bytes([LANDING_BYTE]), "where the run arrives: INT1"))
-    _keep_gates(before, traced, [*patches, *(Patch(address, b"x", "") for address in stale)])
-    late = "what the table holds by now, which no register has been loaded from"
-    return tuple(patches), tuple(Patch(address, data, late) for address, data in _joined(stale))
-
-
-def _keep_gates(before: Ia32, traced: _Traced, patches: Sequence[Patch]) -> None:
-    """Refuse a run whose tables lie over the gates through which its step ends."""
-    if traced.landing is None and traced.effect.end == "completes" and int(before.cpl) == 0:
-        return
-    for vector in (1, 6, 8, 13):
-        gate = int(before.idtr.base) + 8 * vector
-        if any(p.address < gate + 8 and gate < p.address + len(p.data) for p in patches):
-            raise _CannotError("what it reads lies in the IDT, over the gates that must end the step")
-
-
-def _step(
-    machine: Machine[Ia32], run: WitnessRun, code: bytes, patches: Sequence[Patch], stale: Sequence[Patch]
-) -> StepCase:
-    """The case of the harness for the start of a run."""
-    before = run.before
-    if not int(before.cr0.pe) or int(before.eflags.vm):
-        raise _CannotError("only runs in protected mode are set up")
-    level = int(before.cpl)
-    defaults = initial_registers(StepCase(code, level))
-    values = {name: int(before[name]) for name in (*_DIRECT, *_TABLES)}
-    values |= {name: int(before[f"{name}.selector"]) for name in (*SEGMENT_NAMES, "ldtr", "tr")}
-    registers = {name: value for name, value in values.items() if value != defaults[name]}
-    return StepCase(
-        code,
-        level,
-        registers,
-        _trace(machine, run).msrs,
-        tuple((patch.address, patch.data) for patch in patches),
-        tuple((patch.address, patch.data) for patch in stale),
-    )
-
-
-def _joined(cells: Mapping[int, int]) -> list[tuple[int, bytes]]:
-    """Bytes that follow one another, together."""
-    found: list[tuple[int, bytes]] = []
-    for address, value in sorted(cells.items()):
-        if found and found[-1][0] + len(found[-1][1]) == address:
-            found[-1] = (found[-1][0], found[-1][1] + bytes([value]))
-        else:
-            found.append((address, bytes([value])))
-    return found
-
-
-def _descriptors(before: Ia32) -> list[Patch]:
-    """The descriptors that the registers are loaded from."""
-    made: dict[int, tuple[list[str], bytes]] = {}
-    for name in ("ldtr", "tr", *SEGMENT_NAMES):
-        selector, rights = int(before[f"{name}.selector"]), int(before[f"{name}.rights"])
-        if rights >> 16:  # unusable
-            if selector >= 4:
-                raise _CannotError(
-                    f"{name.upper()}: unusable with selector {selector:#x}: no load gives that"
-                )
-            continue
-        if selector < 4:
-            raise _CannotError(f"{name.upper()}: usable with a null selector: no load gives that")
-        base, limit = int(before[f"{name}.base"]), int(before[f"{name}.limit"])
-        granular = rights >> 15 & 1
-        if (granular and limit & 0xFFF != 0xFFF) or (not granular and limit >> 20):
-            raise _CannotError(
-                f"{name.upper()}.limit is {limit:#x} with G = {granular}: no descriptor gives that"
-            )
-        access = (rights & 0xFF) << 8 | (rights & 0xF000) << 8
-        data = segment_descriptor(base, limit >> 12 if granular else limit, access)
-        table = "ldtr" if selector & 4 else "gdtr"
-        if (selector | 7) > int(before[f"{table}.limit"]):
-            raise _CannotError(f"{name.upper()}: selector {selector:#x} is outside the table")
-        where = int(before[f"{table}.base"]) + (selector & 0xFFF8)
-        others, there = made.setdefault(where, ([], data))
-        if there != data:
-            raise _CannotError(
-                f"{name.upper()} and {others[0].upper()} have one selector and unlike hidden parts"
-            )
-        others.append(name)
-    return [
-        Patch(where, data, f"descriptor of {', '.join(name.upper() for name in names)}")
-        for where, (names, data) in made.items()
-    ]
-
-
-def _check(machine: Machine[Ia32], run: WitnessRun, step: StepCase, wanted: _Traced) -> None:
-    """Refuse a case from whose start the model does something else than in the witness."""
-    real = initial_state(step)
-    real._undefined = run.before._undefined
-    if _trace(machine, attrs.evolve(run, before=real)).same(wanted):
-        return
-    unlike = [leaf.name for leaf in real.leaves if int(real[leaf.name]) != int(run.before[leaf.name])] or [
-        "what it reads elsewhere"
-    ]
-    reasons = {_REASONS.get(name) or _REASONS.get(name.partition(".")[0]) for name in unlike} - {None}
-    why = "; ".join(sorted(str(reason) for reason in reasons))
-    raise _CannotError(f"{', '.join(unlike)} cannot be as in the witness" + (f" ({why})" if why else ""))
-
-
 # -- running --------------------------------------------------------------------------------------
 
 
 def confirm(
-    machine: Machine[Ia32], witnesses: Sequence[Sequence[WitnessRun]], against: Emulator
+    machine: Machine[Ia32], witnesses: Sequence[Sequence[WitnessRun]], against: Ia32Emulator
 ) -> list[list[RunVerdict]]:
     """Run the runs of each witness on an emulator and compare everything that can be seen.
 
@@ -501,7 +64,7 @@ def confirm(
         BochsError: Bochs or nasm is missing.
     """
     made = [set_up(machine, runs) for runs in witnesses]
-    cases: dict[int, Case] = {}  # by the identity of the setup
+    cases: dict[int, Ia32Case] = {}  # by the identity of the setup
     refused: dict[int, str] = {}
     for setup in (one for several in made for one in several):
         if isinstance(setup, Setup) and len(setup.run.lines) == 1:
@@ -516,9 +79,9 @@ def confirm(
 
     def verdict(setup: Setup | Refused) -> RunVerdict:
         if isinstance(setup, Refused):
-            return RunVerdict(setup.label, Verdict.IMPOSSIBLE, (setup.reason,))
+            return RunVerdict(setup.label, WitnessVerdict.IMPOSSIBLE, (setup.reason,))
         if id(setup) in refused:
-            return RunVerdict(setup.run.label, Verdict.IMPOSSIBLE, (refused[id(setup)],))
+            return RunVerdict(setup.run.label, WitnessVerdict.IMPOSSIBLE, (refused[id(setup)],))
         if id(setup) in differences:
             return _single(setup, differences[id(setup)], against)
         return _several(machine, setup, against)
@@ -526,12 +89,14 @@ def confirm(
     return [[verdict(setup) for setup in several] for several in made]
 
 
-def _case(machine: Machine[Ia32], made: Setup, against: Emulator) -> tuple[Case, str | None]:
+def _case(machine: Machine[Ia32], made: Setup, against: Ia32Emulator) -> tuple[Ia32Case, str | None]:
     """The case that compares a run of one instruction, and why it cannot be compared, if it cannot."""
     (line,) = made.run.lines
     step = made.step
     operands = {name: value for name, value in line.operands.items() if name != "operand length"}
-    case = Case(line.instruction.form, operands, step.cpl, step.registers, step.memory, step.stale, step.msrs)
+    case = Ia32Case(
+        line.instruction.form, operands, step.cpl, step.registers, step.memory, step.stale, step.msrs
+    )
     try:
         expected = expect(machine, line.instruction, line.operands, step)
     except (OutsideError, StepCaseError) as error:
@@ -541,34 +106,36 @@ def _case(machine: Machine[Ia32], made: Setup, against: Emulator) -> tuple[Case,
     return case, against.refuses(case, step, expected)
 
 
-def _single(made: Setup, difference: Difference | None, against: Emulator) -> RunVerdict:
+def _single(made: Setup, difference: Difference | None, against: Ia32Emulator) -> RunVerdict:
     label = made.run.label
     if difference is None:
-        return RunVerdict(label, Verdict.CONFIRMED)
+        return RunVerdict(label, WitnessVerdict.CONFIRMED)
     if "setup-failed" in difference.observed:
         reason = (
             f"{against.name} refuses to load the state ({difference.observed.removesuffix(' setup-failed')})"
         )
-        return RunVerdict(label, Verdict.IMPOSSIBLE, (reason,))
+        return RunVerdict(label, WitnessVerdict.IMPOSSIBLE, (reason,))
     details = difference.details or (f"{difference.expected}, {difference.observed}",)
     if difference.deviation is None:
-        return RunVerdict(label, Verdict.DIFFERS, details)
-    return RunVerdict(label, Verdict.DEVIATES, (*details, f"a known deviation: {difference.deviation}"))
+        return RunVerdict(label, WitnessVerdict.DIFFERS, details)
+    return RunVerdict(
+        label, WitnessVerdict.DEVIATES, (*details, f"a known deviation: {difference.deviation}")
+    )
 
 
-def _several(machine: Machine[Ia32], made: Setup, against: Emulator) -> RunVerdict:
+def _several(machine: Machine[Ia32], made: Setup, against: Ia32Emulator) -> RunVerdict:
     """A program of several instructions, run as one."""
     label = made.run.label
     if not against.delivers:
         reason = f"{against.name} runs one instruction at a time"
-        return RunVerdict(label, Verdict.IMPOSSIBLE, (reason,))
+        return RunVerdict(label, WitnessVerdict.IMPOSSIBLE, (reason,))
     before = initial_state(made.step)
     outcome, number = run_lines(machine, made.run.lines, before)
-    effect = _effect(before, outcome)
+    effect = effect_of(before, outcome)
     watch = tuple((address, 1) for (name, address) in effect.cells if name == "memory")
     (result,) = against.run([attrs.evolve(made.step, watch=watch)])
     if result.kind == "setup-failed":
-        return RunVerdict(label, Verdict.IMPOSSIBLE, (f"{against.name} refuses the state",))
+        return RunVerdict(label, WitnessVerdict.IMPOSSIBLE, (f"{against.name} refuses the state",))
     details: list[str] = []
     if isinstance(outcome, Trap):
         code = None if outcome.error_code is None else int(outcome.error_code)
@@ -596,13 +163,13 @@ def _several(machine: Machine[Ia32], made: Setup, against: Emulator) -> RunVerdi
             value = effect.cells["memory", address]
             if data != bytes([value]):
                 details.append(f"[{address:#x}]: {value:#04x}, {data.hex()}")
-    return RunVerdict(label, Verdict.DIFFERS if details else Verdict.CONFIRMED, tuple(details))
+    return RunVerdict(label, WitnessVerdict.DIFFERS if details else WitnessVerdict.CONFIRMED, tuple(details))
 
 
-def total(verdicts: Sequence[RunVerdict]) -> Verdict:
+def total(verdicts: Sequence[RunVerdict]) -> WitnessVerdict:
     """Of a whole witness: confirmed where every run is."""
     kinds: set[Any] = {verdict.verdict for verdict in verdicts}
-    for kind in (Verdict.DIFFERS, Verdict.DEVIATES, Verdict.IMPOSSIBLE):
+    for kind in (WitnessVerdict.DIFFERS, WitnessVerdict.DEVIATES, WitnessVerdict.IMPOSSIBLE):
         if kind in kinds:
             return kind
-    return Verdict.CONFIRMED
+    return WitnessVerdict.CONFIRMED

@@ -26,7 +26,7 @@ from .step import (
     initial_registers,
     reserved_descriptors,
 )
-from .witness import Patch, Refused, Setup
+from .witness_run import Patch, Refused, Setup
 
 _WIDTH: Final = 100
 _PREAMBLE: Final = 0x3F000  # where the code lies that writes what tables hold after the loads

@@ -88,7 +88,7 @@ class Case:
         barred: pages of the arena by number, and the bits that their entries lack: 1 present, 2 writable, 4 user.
     """
 
-    guest: ia32_cases.Case
+    guest: ia32_cases.Ia32Case
     paging: bool = True
     controls: Mapping[str, int] = attrs.field(factory=dict)
     bitmaps: tuple[tuple[int, bytes], ...] = ()
@@ -150,7 +150,7 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
 
 def _adapt(
     instruction: Instruction,
-    guest: ia32_cases.Case,
+    guest: ia32_cases.Ia32Case,
     registers: dict[str, int],
     paging: bool,
     rng: random.Random,
@@ -184,7 +184,7 @@ def _adapt(
         registers[name] = value
 
 
-def _moved_register(instruction: Instruction, guest: ia32_cases.Case) -> str | None:
+def _moved_register(instruction: Instruction, guest: ia32_cases.Ia32Case) -> str | None:
     """The general register that an instruction moves to a control register."""
     if instruction.mnemonic not in ("MOV to CR", "LMSW"):
         return None
@@ -211,7 +211,7 @@ def _mask(rng: random.Random, favoured: int) -> int:
 
 
 def _control_registers(
-    instruction: Instruction, guest: ia32_cases.Case, controls: dict[str, int], rng: random.Random
+    instruction: Instruction, guest: ia32_cases.Ia32Case, controls: dict[str, int], rng: random.Random
 ) -> None:
     """Masks and read shadows near the value moved, and CR3 targets."""
     name = _moved_register(instruction, guest)
@@ -251,7 +251,7 @@ def _exceptions(instruction: Instruction, controls: dict[str, int], rng: random.
         controls["PF_ERROR_CODE_MATCH"] = rng.choice((0, 1, 2, 3, 4, 5, 7, 0x10000))
 
 
-def _io_bitmaps(guest: ia32_cases.Case, rng: random.Random) -> list[tuple[int, bytes]]:
+def _io_bitmaps(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[int, bytes]]:
     """A bit at one of the ports of the case, or beside it."""
     ports = [guest.registers.get("edx", 0) & 0xFFFF]
     if "operand imm8" in guest.operands:
@@ -267,7 +267,7 @@ def _io_bitmaps(guest: ia32_cases.Case, rng: random.Random) -> list[tuple[int, b
 
 
 def _field_bitmaps(
-    instruction: Instruction, guest: ia32_cases.Case, registers: dict[str, int], rng: random.Random
+    instruction: Instruction, guest: ia32_cases.Ia32Case, registers: dict[str, int], rng: random.Random
 ) -> list[tuple[int, bytes]]:
     """Often an encoding that the VMREAD and VMWRITE bitmaps list, and the byte of each around its bit."""
     last = "operand r32 2" if instruction.form == "VMREAD r32, r32" else "operand r32"
@@ -297,7 +297,7 @@ def _virtual_apic(
 
 
 def _msr_bitmap(
-    guest: ia32_cases.Case, rng: random.Random, *, seldom: bool = False
+    guest: ia32_cases.Ia32Case, rng: random.Random, *, seldom: bool = False
 ) -> list[tuple[int, bytes]]:
     """The bits of the case's MSR, and of the ones beside it."""
     number = guest.registers.get("ecx", 0)

@@ -18,6 +18,7 @@ from popek.architectures.vtx.fields import FIELDS, by_encoding
 from popek.architectures.vtx.verdict import decide
 from popek.architectures.vtx.vmcs import Launch, MemoryEntry, Vmcs
 
+from .guest import image
 from .harness import (
     ARENA,
     CONTROL_PAGES,
@@ -29,7 +30,6 @@ from .harness import (
     EntryCase,
     EntryResult,
     Mode,
-    _image,
     baseline,
     capabilities,
     has_mode,
@@ -128,7 +128,7 @@ def base_fields(model: str, mode: Mode) -> Mapping[str, int]:
 @functools.cache
 def _bytes(model: str) -> Mapping[int, int]:
     revision = capabilities(model)[0x480] & 0x7FFF_FFFF
-    return {start + offset: byte for start, data in _image(revision) for offset, byte in enumerate(data)}
+    return {start + offset: byte for start, data in image(revision) for offset, byte in enumerate(data)}
 
 
 def _words(model: str, *places: tuple[int, int]) -> tuple[MemoryEntry, ...]:

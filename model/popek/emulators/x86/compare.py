@@ -9,11 +9,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 import attrs
 
-from popek.emulators.differential import AnyCase, Difference, DifftestReport, Tally, first_shrunk, in_chunks
+from popek.emulators.differential import CaseT, Difference, DifftestReport, Tally, first_shrunk, in_chunks
+from popek.emulators.x86.deviations import Explain, StepT
 from popek.emulators.x86.expectation import (
     Expectation,
     OutsideError,
@@ -24,41 +25,55 @@ from popek.emulators.x86.expectation import (
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
 
-CaseT = TypeVar("CaseT", bound=AnyCase)
-
-
-class AnyStep(Protocol):
-    """A case as a harness runs it."""
-
-    @property
-    def watch(self) -> tuple[tuple[int, int], ...]:
-        """(linear address, length) of the memory to report."""
-
-
-StepT = TypeVar("StepT", bound=AnyStep)
-OfCase = TypeVar("OfCase", bound=AnyCase, contravariant=True)
-OfStep = TypeVar("OfStep", bound=AnyStep, contravariant=True)
 Ends = tuple[str, int | None, int | None]
 """Kind, vector and error code."""
 
 
-class Emulator(Protocol[OfCase, OfStep]):
-    """Something to compare with."""
+def as_delivered(expected: Expectation) -> Ends:
+    """How an instruction ends where faults are delivered and their error codes can be seen."""
+    return expected.kind, expected.vector, expected.error_code
+
+
+def without_code(expected: Expectation) -> Ends:
+    """Where error codes cannot be seen."""
+    return expected.kind, expected.vector, None
+
+
+def as_raised(expected: Expectation) -> Ends:
+    """Where faults are not delivered: as the instruction itself raised them, without error codes."""
+    return ("trap", expected.raised[0], None) if expected.raised else ("next", None, None)
+
+
+@attrs.frozen
+class Emulator(Generic[CaseT, StepT]):
+    """Something to compare with.
+
+    Attributes:
+        name: as reports give it.
+        run: runs cases, in order.
+        explain: the known deviation that explains a difference, if one does.
+        modes: the operating modes it is asked in, by weight.
+        refuses: why a case with this expectation says nothing about the emulator; None when it does.
+        ends: what it shows of how an instruction ends.
+        levels: the privilege levels it is asked at.
+        mnemonics: those it is asked about; all if empty.
+        left_out: forms of these that it is not asked about.
+    """
+
+    name: str
+    run: Callable[[Sequence[StepT]], list[StepResult]]
+    explain: Explain[CaseT, StepT]
+    modes: tuple[Any, ...]
+    refuses: Callable[[CaseT, StepT, Expectation], str | None] = lambda *_: None
+    ends: Callable[[Expectation], Ends] = as_delivered
+    levels: tuple[int, ...] = (0, 1, 2, 3)
+    mnemonics: frozenset[str] = frozenset()
+    left_out: frozenset[str] = frozenset()
 
     @property
-    def name(self) -> str:
-        """As reports give it."""
-
-    @property
-    def run(self) -> Callable[[Sequence[OfStep]], list[StepResult]]:
-        """Runs cases, in order."""
-
-    @property
-    def explain(self) -> Callable[[OfCase, OfStep, Expectation, StepResult, frozenset[str]], str | None]:
-        """The known deviation that explains a difference, if one does."""
-
-    def ends(self, expected: Expectation) -> Ends:
-        """What it shows of how an instruction ends."""
+    def delivers(self) -> bool:
+        """Whether faults are delivered, and show their error codes."""
+        return self.ends is as_delivered
 
 
 @attrs.frozen
@@ -81,6 +96,7 @@ class Isa(Generic[CaseT, StepT]):
 
     Attributes:
         build: the machine.
+        standard: the emulator to compare with by default.
         attempts: how often a case is drawn again where the model or the harness does not follow.
         schedule: what to draw: machine, emulator, number of cases, seed, forms or mnemonics.
         draw: a case for a job: machine, emulator, job, attempt, chance.
@@ -94,6 +110,7 @@ class Isa(Generic[CaseT, StepT]):
     """
 
     build: Callable[[], Machine[Any]]
+    standard: Emulator[CaseT, StepT]
     attempts: int
     schedule: Callable[[Machine[Any], Any, int, int, Sequence[str] | None], Iterator[Job]]
     draw: Callable[[Machine[Any], Any, Any, int, random.Random], CaseT]
@@ -107,16 +124,33 @@ class Isa(Generic[CaseT, StepT]):
 
     def difftest(
         self,
-        against: Emulator[CaseT, StepT],
         cases: int,
-        seed: int,
-        forms: Sequence[str] | None,
-        progress: Callable[[int], None] | None,
-        machine: Machine[Any] | None,
-        kept: int,
-        shrinks: int,
+        seed: int = 0,
+        forms: Sequence[str] | None = None,
+        progress: Callable[[int], None] | None = None,
+        *,
+        against: Emulator[CaseT, StepT] | None = None,
+        machine: Machine[Any] | None = None,
+        kept: int = 20,
+        shrinks: int = 3,
     ) -> DifftestReport[CaseT]:
-        """Compare on random cases; the arguments are those of a mode's `difftest`."""
+        """Compare the model with an emulator on random cases.
+
+        Args:
+            cases: how many to compare; every form gets its share.
+            seed: the same seed draws the same cases.
+            forms: instruction forms or mnemonics; all by default.
+            progress: called with the number of cases done, now and then.
+            against: the emulator; `standard` by default.
+            machine: the model; the one that `build` makes by default.
+            kept: how many unexplained differences to report in full.
+            shrinks: how many of these to shrink, each of another form.
+
+        Raises:
+            UnknownNameError: no such form.
+            BochsError: Bochs or nasm is missing.
+        """
+        against = against or self.standard
         started = time.monotonic()
         model = machine or self.build()
         tally: Tally[CaseT] = Tally(kept)
@@ -130,19 +164,23 @@ class Isa(Generic[CaseT, StepT]):
             if progress is not None:
                 progress(done)
         differences = first_shrunk(
-            tally.unexplained, lambda found: self.shrink(model, against, found), shrinks
+            tally.unexplained, lambda found: self.shrink(found, against=against, machine=model), shrinks
         )
         return tally.report(model.name, against.name, seed, differences, time.monotonic() - started)
 
     def compare(
-        self, against: Emulator[CaseT, StepT], cases: Iterable[CaseT], machine: Machine[Any] | None
+        self,
+        cases: Iterable[CaseT],
+        *,
+        against: Emulator[CaseT, StepT] | None = None,
+        machine: Machine[Any] | None = None,
     ) -> list[Difference[CaseT] | None]:
         """Run given cases; None where the model and the emulator agree.
 
         Raises:
             OutsideError: a case leads where the harness cannot follow, or the model does not model it.
         """
-        model, items = machine or self.build(), list(cases)
+        against, model, items = against or self.standard, machine or self.build(), list(cases)
         self.assemble(model, items)
         ready = []
         for case in items:
@@ -234,11 +272,13 @@ class Isa(Generic[CaseT, StepT]):
 
     def shrink(
         self,
-        machine: Machine[Any],
-        against: Emulator[CaseT, StepT],
         difference: Difference[CaseT],
+        *,
+        against: Emulator[CaseT, StepT] | None = None,
+        machine: Machine[Any] | None = None,
     ) -> Difference[CaseT]:
         """Take back, greedily, every change of the plain state that the difference does not need."""
+        against, machine = against or self.standard, machine or self.build()
         best = difference
         while True:
             tried = self._still_differing(machine, against, list(self.simpler(best.case)), best)

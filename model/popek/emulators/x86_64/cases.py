@@ -40,7 +40,7 @@ _USES_MEMORY = frozenset(("m", "m8", "m16", "m32", "m64", "m128", "m16&64", "m16
 
 
 @attrs.frozen
-class Case:
+class X64Case:
     """An instruction and the state it starts from, as changes of the harness's plain state.
 
     Attributes:
@@ -80,12 +80,12 @@ class Case:
         return plain_state(self.cpl, long=self.long) | dict(self.registers)
 
 
-def random_case(instruction: Instruction, cpl: int, long: bool, rng: random.Random) -> Case:
+def random_case(instruction: Instruction, cpl: int, long: bool, rng: random.Random) -> X64Case:
     """Draw a case for one form at one privilege level."""
     builder = Builder(instruction, cpl, long, rng)
     surroundings(builder)
     _instruction_state(builder)
-    return Case(instruction.form, builder.operands, cpl, long, builder.registers, tuple(builder.memory))
+    return X64Case(instruction.form, builder.operands, cpl, long, builder.registers, tuple(builder.memory))
 
 
 def _instruction_state(b: Builder) -> None:

@@ -12,6 +12,7 @@ from popek.architectures.x86.registers import (
     SEGMENT_NAMES,
 )
 from popek.architectures.x86_64.state import GPR_NAMES
+from popek.emulators.x86.cases_builder import CaseBuilder
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
     CODE_SELECTORS,
@@ -68,27 +69,19 @@ def quads(*values: int) -> bytes:
     return struct.pack(f"<{len(values)}Q", *(value & MASK for value in values))
 
 
-class Builder:
+class Builder(CaseBuilder):
     """Draws one case."""
 
+    any_data_selector = 0.45
+
     def __init__(self, instruction: Instruction, cpl: int, long: bool, rng: random.Random) -> None:
-        self.instruction, self.cpl, self.long, self.rng = instruction, cpl, long, rng
+        super().__init__(instruction, cpl, rng)
+        self.long = long
         self.plain = plain_state(cpl, long=long)
-        self.registers: dict[str, int] = {}
-        self.memory: list[tuple[int, bytes]] = []
-        self.operands: dict[str, int] = {}
         self.next_gdt = FREE_SELECTOR
         self.next_ldt = 4
         self.has_ldt = False
         self.edge_free = False
-
-    def chance(self, probability: float) -> bool:
-        """True this often."""
-        return self.rng.random() < probability
-
-    def level(self) -> int:
-        """A privilege level, often the current one."""
-        return self.rng.choice((0, 1, 2, 3, self.cpl))
 
     def number(self, width: int = 64) -> int:
         """A number of so many bits, often at an edge."""
@@ -102,17 +95,9 @@ class Builder:
         value = self.rng.choice((0x1000, 0x38000, self.rng.getrandbits(47), EDGES[0], EDGES[3], MASK))
         return value if self.chance(0.7) else (value & 0x7FFF_FFFFFFFF | 0xFFFF8000_00000000)
 
-    def subset(self, bits: Sequence[int], probability: float) -> int:
-        """The sum of some of these bits, each with this probability."""
-        return sum(bit for bit in bits if self.chance(probability))
-
     def get(self, name: str) -> int:
         """A component as the case has it so far."""
         return self.registers.get(name, self.plain[name])
-
-    def put(self, address: int, data: bytes) -> None:
-        """Bytes that lie in memory."""
-        self.memory.append((address, data))
 
     @property
     def rsp(self) -> int:
@@ -183,9 +168,7 @@ class Builder:
 
     def gate(self, kind: int, dpl: int, *, present: bool = True, ist: int = 0) -> bytes:
         """A gate that leads to a code segment, mostly one that accepts it."""
-        target = self.rng.choice((0, 1, 1, 2, 3, self.cpl, self.cpl))
-        if target > self.cpl and self.chance(0.8):
-            target = self.rng.randrange(self.cpl + 1)
+        target = self.gate_level()
         conforming = self.chance(0.3)
         if self.chance(0.5) and not conforming:
             selector = CODE_SELECTORS[target]
@@ -205,40 +188,21 @@ class Builder:
         upper = self.rng.choice((0x100, 0x1F00, 0xE0FF)) if self.chance(0.1) and kind == 12 else 0
         return gate_descriptor(selector, offset, access, ist=ist, upper=upper)
 
-    def selector(self) -> int:
-        """Any selector: null, of the default segments, of a new descriptor, at or beyond a limit."""
-        rpl = self.rng.choice((0, 1, 2, 3, self.cpl))
+    def default_selector(self, ring: int) -> int:
+        """A selector of the segments that every case has."""
+        return self.rng.choice((CODE_SELECTORS, DATA_SELECTORS, COMPATIBLE_SELECTORS))[ring]
+
+    def unusual_selector(self, roll: float) -> int:
+        """A selector of the TSS, at or beyond a limit, or of a new descriptor."""
         limit = self.get("gdtr.limit")
-        roll = self.rng.random()
-        if roll < 0.12:
-            return rpl
-        if roll < 0.15:
-            return 4 | rpl
-        if roll < 0.4:
-            ring = self.level()
-            return (self.rng.choice((CODE_SELECTORS, DATA_SELECTORS, COMPATIBLE_SELECTORS))[ring] & ~3) | rpl
         if roll < 0.45:
-            return TSS_SELECTOR | rpl
+            return TSS_SELECTOR
         if roll < 0.52:
             edge = (limit + 1 & ~7) + self.rng.choice((-8, 0, 0, 8))
-            return (edge & 0xFFF8 if edge & ~7 != RESERVED_SELECTOR else 0x1000) | rpl
+            return edge & 0xFFF8 if edge & ~7 != RESERVED_SELECTOR else 0x1000
         if roll < 0.56:
-            return self.rng.choice((0x74, 0x7C, 0xFFF4, self.rng.getrandbits(16) | 4)) & ~3 | rpl
-        return self.place(self.wild()) | rpl
-
-    def data_selector(self) -> int:
-        """A selector for DS, ES, FS or GS that mostly loads."""
-        if self.chance(0.45):
-            return self.selector()
-        dpl = self.rng.randrange(self.cpl, 4)
-        rpl = self.rng.randrange(dpl + 1)
-        if self.chance(0.2):
-            dpl = self.level()
-        if self.chance(0.3):
-            descriptor = self.code(dpl, conforming=self.chance(0.5), present=not self.chance(0.15))
-        else:
-            descriptor = self.data(dpl, present=not self.chance(0.15), writable=self.chance(0.7))
-        return self.place(descriptor) | rpl
+            return self.rng.choice((0x74, 0x7C, 0xFFF4, self.rng.getrandbits(16) | 4)) & ~3
+        return self.place(self.wild())
 
     def stack_selector(self, level: int) -> int:
         """A selector for SS at a level, mostly one that loads."""

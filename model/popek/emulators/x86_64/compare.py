@@ -9,7 +9,7 @@ difference is a bug of the model until shown otherwise; what has been shown othe
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -19,10 +19,10 @@ from popek.architectures.x86_64.state import X64
 from popek.emulators import differential
 from popek.emulators.bochs.simulator import BochsError
 from popek.emulators.differential import chosen_forms, in_turns
-from popek.emulators.x86.compare import Ends, Isa, Ready
-from popek.emulators.x86.expectation import Expectation, OutsideError, StepResult, merged
+from popek.emulators.x86.compare import Emulator, Isa, Ready
+from popek.emulators.x86.expectation import Expectation, OutsideError, merged
 from popek.emulators.x86_64.assembly import assemble_all, assembly_text
-from popek.emulators.x86_64.cases import LEFT_OUT, Case, random_case
+from popek.emulators.x86_64.cases import LEFT_OUT, X64Case, random_case
 from popek.emulators.x86_64.deviations import explain
 from popek.emulators.x86_64.expectation import NeedsLandingError, expect, with_landing
 from popek.emulators.x86_64.step import ARENA_BYTES, StepCase, initial_memory, run_steps
@@ -47,84 +47,15 @@ _STRINGENT = frozenset(
     )
 )
 _COMPATIBLE_SHARE = 0.15
+MODES: Final = (True, False)
+"""64-bit mode and compatibility mode."""
 
 
-@attrs.frozen
-class Emulator:
-    """Something to compare with.
+Difference = differential.Difference[X64Case]
+DifftestReport = differential.DifftestReport[X64Case]
+X64Emulator = Emulator[X64Case, StepCase]
 
-    Attributes:
-        name: as reports give it.
-        run: runs cases, in order.
-        refuses: why a case with this expectation says nothing about the emulator; None when it does.
-        explain: the known deviation that explains a difference, if one does.
-        shows_codes: whether faults show their error codes.
-        levels, modes: the privilege levels and modes (True for 64-bit) it is asked in.
-        mnemonics: those it is asked about; all if empty.
-        left_out: forms of these that it is not asked about.
-    """
-
-    name: str
-    run: Callable[[Sequence[StepCase]], list[StepResult]]
-    refuses: Callable[[Case, StepCase, Expectation], str | None]
-    explain: Callable[[Case, StepCase, Expectation, StepResult, frozenset[str]], str | None]
-    shows_codes: bool
-    levels: tuple[int, ...] = (0, 1, 2, 3)
-    modes: tuple[bool, ...] = (True, False)
-    mnemonics: frozenset[str] = frozenset()
-    left_out: frozenset[str] = frozenset()
-
-    def ends(self, expected: Expectation) -> Ends:
-        """With the error code, where it shows them."""
-        return expected.kind, expected.vector, expected.error_code if self.shows_codes else None
-
-
-BOCHS: Final = Emulator("bochs", run_steps, lambda *_: None, explain, shows_codes=True)
-
-
-Difference = differential.Difference[Case]
-DifftestReport = differential.DifftestReport[Case]
-
-
-def difftest(
-    cases: int,
-    seed: int = 0,
-    forms: Sequence[str] | None = None,
-    progress: Callable[[int], None] | None = None,
-    *,
-    against: Emulator = BOCHS,
-    machine: Machine[X64] | None = None,
-    kept: int = 20,
-    shrinks: int = 3,
-) -> DifftestReport:
-    """Compare the model with an emulator on random cases.
-
-    Args:
-        cases: how many to compare; every form gets its share.
-        seed: the same seed draws the same cases.
-        forms: instruction forms or mnemonics; all by default.
-        progress: called with the number of cases done, now and then.
-        against: the emulator.
-        machine: the model; the x86-64 machine by default.
-        kept: how many unexplained differences to report in full.
-        shrinks: how many of these to shrink, each of another form.
-
-    Raises:
-        UnknownNameError: no such form.
-        BochsError: Bochs or nasm is missing.
-    """
-    return X86_64.difftest(against, cases, seed, forms, progress, machine, kept, shrinks)
-
-
-def compare(
-    cases: Sequence[Case], *, against: Emulator = BOCHS, machine: Machine[X64] | None = None
-) -> list[Difference | None]:
-    """Run given cases; None where the model and the emulator agree.
-
-    Raises:
-        OutsideError: a case leads where the harness cannot follow, or the model does not model it.
-    """
-    return X86_64.compare(against, cases, machine)
+BOCHS: Final = Emulator("bochs", run_steps, explain, modes=MODES)
 
 
 # -- drawing --------------------------------------------------------------------------------------
@@ -134,7 +65,7 @@ _Wanted = tuple[Instruction, int]
 
 
 def _schedule(
-    machine: Machine[X64], against: Emulator, cases: int, seed: int, forms: Sequence[str] | None
+    machine: Machine[X64], against: X64Emulator, cases: int, seed: int, forms: Sequence[str] | None
 ) -> Iterator[tuple[int, _Wanted]]:
     """Number, form and level of each case; forms with more to go wrong come more often."""
     chosen = [i for i in chosen_forms(machine, forms) if i.form not in LEFT_OUT]
@@ -147,7 +78,9 @@ def _schedule(
         yield number, (instruction, rng.choice([level for level in levels if level in against.levels]))
 
 
-def _draw(machine: Machine[X64], against: Emulator, asked: _Wanted, attempt: int, rng: random.Random) -> Case:
+def _draw(
+    machine: Machine[X64], against: X64Emulator, asked: _Wanted, attempt: int, rng: random.Random
+) -> X64Case:
     instruction, level = asked
     long = attempt > 4 or rng.random() >= _COMPATIBLE_SHARE
     long = long or False not in against.modes or not exists_in_compatibility_mode(instruction)
@@ -155,7 +88,7 @@ def _draw(machine: Machine[X64], against: Emulator, asked: _Wanted, attempt: int
     return random_case(instruction, level, long, rng)
 
 
-def _assemble(machine: Machine[X64], cases: Iterable[Case]) -> dict[tuple[bool, str], bytes]:
+def _assemble(machine: Machine[X64], cases: Iterable[X64Case]) -> dict[tuple[bool, str], bytes]:
     return assemble_all(_key(machine, case) for case in cases)
 
 
@@ -194,11 +127,13 @@ def exists_in_compatibility_mode(instruction: Instruction) -> bool:
     return True
 
 
-def _key(machine: Machine[X64], case: Case) -> tuple[bool, str]:
+def _key(machine: Machine[X64], case: X64Case) -> tuple[bool, str]:
     return case.long, assembly_text(machine.instructions[case.form], case.operands, long=case.long)
 
 
-def _prepare(machine: Machine[X64], against: Emulator, case: Case) -> Ready[Case, StepCase] | NotModelled:
+def _prepare(
+    machine: Machine[X64], against: X64Emulator, case: X64Case
+) -> Ready[X64Case, StepCase] | NotModelled:
     """The case for the harness, with what the model says and what memory to look at."""
     key = _key(machine, case)
     try:
@@ -224,7 +159,7 @@ def _prepare(machine: Machine[X64], against: Emulator, case: Case) -> Ready[Case
     return Ready(case, key[1], attrs.evolve(step, watch=_watched(case, expected)), expected)
 
 
-def _watched(case: Case, expected: Expectation) -> tuple[tuple[int, int], ...]:
+def _watched(case: X64Case, expected: Expectation) -> tuple[tuple[int, int], ...]:
     """What the model changes, the case's own memory, and the surroundings of the stack."""
     wanted = [(address - 4, address + 12) for address in expected.memory]
     wanted += [(address, address + len(data)) for address, data in case.memory]
@@ -238,14 +173,7 @@ def _watched(case: Case, expected: Expectation) -> tuple[tuple[int, int], ...]:
 # -- shrinking ------------------------------------------------------------------------------------
 
 
-def shrink(
-    difference: Difference, *, against: Emulator = BOCHS, machine: Machine[X64] | None = None
-) -> Difference:
-    """Take back, greedily, every change of the plain state that the difference does not need."""
-    return X86_64.shrink(machine or x86_64.build(), against, difference)
-
-
-def _simpler(case: Case) -> Iterator[Case]:
+def _simpler(case: X64Case) -> Iterator[X64Case]:
     """The case with changes taken back: many at once first, then one."""
     names = list(case.registers)
     for size in sorted({len(names) // 2, len(names) // 4, 1} - {0}, reverse=True):
@@ -258,6 +186,7 @@ def _simpler(case: Case) -> Iterator[Case]:
 
 X86_64: Final = Isa(
     x86_64.build,
+    standard=BOCHS,
     attempts=30,
     schedule=_schedule,
     draw=_draw,
@@ -268,3 +197,7 @@ X86_64: Final = Isa(
     arena=initial_memory,
     simpler=_simpler,
 )
+
+difftest: Final = X86_64.difftest
+compare: Final = X86_64.compare
+shrink: Final = X86_64.shrink

@@ -16,9 +16,8 @@ from popek.architectures.x86.registers import SEGMENT_NAMES, SS_
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.descriptors import is_64_bit_code
 from popek.architectures.x86_64.state import GPR_NAMES
-from popek.emulators.x86.deviations import Deviation, listed
-from popek.emulators.x86.expectation import Expectation, StepResult
-from popek.emulators.x86_64.cases import Case
+from popek.emulators.x86.deviations import Deviation, StepDifference, explainer, listed
+from popek.emulators.x86_64.cases import X64Case
 from popek.emulators.x86_64.cases_builder import EDGES
 from popek.emulators.x86_64.expectation import initial_state, memory_differences
 from popek.emulators.x86_64.step import ARENA_BYTES, StepCase, initial_memory
@@ -33,26 +32,8 @@ _FRAME = 48  # no operand and no frame has more bytes
 
 
 @attrs.frozen
-class Found:
-    """A difference, as the recognisers see it.
-
-    Attributes:
-        case, step: what was run.
-        expected: what the model says.
-        result: what the emulator did.
-        differing: the names of the components that differ, ``memory`` or ``outcome``.
-    """
-
-    case: Case
-    step: StepCase
-    expected: Expectation
-    result: StepResult
-    differing: frozenset[str]
-
-    @property
-    def vectors(self) -> tuple[int | None, int | None]:
-        """The vector on the model and on the emulator, None where it did not trap."""
-        return self.expected.vector, self.result.vector
+class X64Difference(StepDifference[X64Case, StepCase]):
+    """A difference, as the recognisers see it."""
 
     @property
     def returns_to(self) -> int | None:
@@ -88,19 +69,19 @@ class Found:
         return self.expected.registers[name] ^ self.result.registers[name]
 
 
-def _general_detect_first(found: Found) -> bool:
+def _general_detect_first(found: X64Difference) -> bool:
     return "DR" in found.case.form and found.case.cpl > 0 and found.vectors == (_GP, _DB)
 
 
-def _general_detect_clears_bt(found: Found) -> bool:
+def _general_detect_clears_bt(found: X64Difference) -> bool:
     return found.vectors == (_DB, _DB) and found.bits("dr6") & ~0xF == _BT
 
 
-def _dr7_bit_11(found: Found) -> bool:
+def _dr7_bit_11(found: X64Difference) -> bool:
     return found.case.form.startswith("MOV DR") and found.bits("dr7") == 1 << 11
 
 
-def _narrow_iret(found: Found) -> bool:
+def _narrow_iret(found: X64Difference) -> bool:
     """The emulator is right above the frame of three, in the stack segment it had; all else agrees."""
     size = {"IRET": 2, "IRETD": 4}.get(found.case.form)
     if size is None or not found.case.long or found.returns_to != found.case.cpl:
@@ -118,18 +99,18 @@ def _narrow_iret(found: Found) -> bool:
     return found.differing <= {"rsp", "memory", *_SS_PARTS} and bytes_differ <= {marked}
 
 
-def _absent_stack_on_iret(found: Found) -> bool:
+def _absent_stack_on_iret(found: X64Difference) -> bool:
     faults = (found.expected.vector, found.result.vector) == (_SS, _NP)
     same = found.expected.error_code == found.result.error_code
     return found.case.form.startswith("IRET") and faults and same and found.expected.error_code != 0
 
 
-def _clears_upper_half(found: Found) -> bool:
+def _clears_upper_half(found: X64Difference) -> bool:
     left = found.case.long and not found.result.registers.get("cs.rights", 1 << 13) >> 13 & 1
     return left and found.bits("rsp") != 0 and found.bits("rsp") & 0xFFFFFFFF == 0
 
 
-def _sysret_keeps_ss(found: Found) -> bool:
+def _sysret_keeps_ss(found: X64Difference) -> bool:
     only = found.differing <= {"ss.limit", "ss.rights", "rsp"}
     if not only or not found.case.form.startswith("SYSRET"):
         return False
@@ -144,22 +125,22 @@ def _sysret_keeps_ss(found: Found) -> bool:
     )
 
 
-def _cmpxchg_keeps_upper_half(found: Found) -> bool:
+def _cmpxchg_keeps_upper_half(found: X64Difference) -> bool:
     name = GPR_NAMES[found.case.operands.get("operand r32", 0)]
     return found.case.form == "CMPXCHG r32, r32" and found.bits(name) != 0 and found.bits(name) & _LOW == 0
 
 
-def _stores_before(found: Found) -> bool:
+def _stores_before(found: X64Difference) -> bool:
     traps = found.expected.kind == "trap" and found.vectors[0] == found.vectors[1]
     return traps and found.differing == {"memory"}
 
 
-def _near_call_pushes_first(found: Found) -> bool:
+def _near_call_pushes_first(found: X64Difference) -> bool:
     near = found.case.form in ("CALL rel32", "CALL r64")
     return near and found.vectors[0] == _GP and found.vectors[1] in (_SS, _PF, _AC)
 
 
-def _pop_reads_a_word(found: Found) -> bool:
+def _pop_reads_a_word(found: X64Difference) -> bool:
     """The stack slot cannot be read, and its first two bytes can."""
     if found.case.form not in ("POP FS", "POP GS", "POP DS", "POP ES", "POP SS"):
         return False
@@ -167,7 +148,7 @@ def _pop_reads_a_word(found: Found) -> bool:
     return found.expected.storage and not _readable(found, slot) and _readable(found, 2)
 
 
-def _readable(found: Found, size: int) -> bool:
+def _readable(found: X64Difference, size: int) -> bool:
     """Whether so many bytes at the top of the stack may be read."""
     state = initial_state(found.step)
     top = access.MemoryOperand(Word(3, SS_), access.stack_offset(state, 0))
@@ -178,7 +159,7 @@ def _readable(found: Found, size: int) -> bool:
     return True
 
 
-def _supervisor_push(found: Found) -> bool:
+def _supervisor_push(found: X64Difference) -> bool:
     pushes = found.case.form.startswith(("INT", "CALL m", "CALL p")) and found.case.cpl == 3
     faults = (found.vectors[0], found.expected.error_code) in ((_PF, 7), (_AC, 0))
     if not pushes or not faults:
@@ -191,7 +172,7 @@ def _supervisor_push(found: Found) -> bool:
     return found.case.form.startswith("CALL") and ends in ((_PF, 3), (_GP, 0))
 
 
-def _entered(found: Found) -> int:
+def _entered(found: X64Difference) -> int:
     """The code selector that an interrupt's gate names, or that a far CALL has left in CS."""
     vector = {"INT3": 3, "INTO": 4, "INT1": 1}.get(found.case.form, found.case.operands.get("operand imm8"))
     if vector is None:
@@ -200,7 +181,7 @@ def _entered(found: Found) -> int:
     return int.from_bytes(initial_memory(found.step)[gate + 2 : gate + 4], "little")
 
 
-def _wraps(found: Found) -> bool:
+def _wraps(found: X64Difference) -> bool:
     """An offset that the instruction uses lies so that the operand runs past the end."""
     if found.case.long or not found.expected.storage or found.vectors[0] not in (_GP, _SS):
         return False
@@ -211,7 +192,7 @@ def _wraps(found: Found) -> bool:
     return past or (state["rsp"] + _FRAME & _LOW) < 2 * _FRAME
 
 
-def _parts_in_order(found: Found) -> bool:
+def _parts_in_order(found: X64Difference) -> bool:
     """The page that may not be used lies beside addresses that are not canonical, or outside a segment."""
     where, state = found.page_fault, found.step.state
     if where is None or not found.expected.storage or found.vectors[0] not in (_GP, _SS):
@@ -222,7 +203,7 @@ def _parts_in_order(found: Found) -> bool:
     return any(0 <= end < _FRAME for end in ends)
 
 
-def _null_stack_of_another_level(found: Found) -> bool:
+def _null_stack_of_another_level(found: X64Difference) -> bool:
     returns = "IRET" in found.case.form or "RETF" in found.case.form
     same = (found.vectors[0], found.expected.error_code) == (_GP, 0)
     if not returns or not same or not found.completes:
@@ -231,13 +212,13 @@ def _null_stack_of_another_level(found: Found) -> bool:
     return stack < 4 and stack != found.result.registers["cs.selector"] & 3
 
 
-def _reserved_half_of_msr(found: Found) -> bool:
+def _reserved_half_of_msr(found: X64Difference) -> bool:
     number, high = found.step.state["rcx"] & _LOW, found.step.state["rdx"] & _LOW
     narrow = number in (_FMASK, _TSC_AUX) and high != 0
     return found.case.form == "WRMSR" and narrow and found.vectors == (_GP, None)
 
 
-def _names_the_old_stack(found: Found) -> bool:
+def _names_the_old_stack(found: X64Difference) -> bool:
     old = found.step.state["ss.selector"] & 0xFFFC
     same = found.vectors == (_SS, _SS) and found.expected.error_code in (0, 1)
     return (
@@ -247,13 +228,13 @@ def _names_the_old_stack(found: Found) -> bool:
     )
 
 
-def _alignment_order(found: Found) -> bool:
+def _alignment_order(found: X64Difference) -> bool:
     one, other = found.vectors
     of_an_operand = found.expected.storage and (other == _PF or not found.result.error_code)
     return of_an_operand and _AC in (one, other) and {one, other} <= {_AC, _GP, _SS, _PF}
 
 
-def _far_call_looks_at_ss(found: Found) -> bool:
+def _far_call_looks_at_ss(found: X64Difference) -> bool:
     """From 64-bit mode to a code segment of compatibility mode."""
     size = {"CALL m16:16": 2, "CALL m16:32": 4, "CALL m16:64": 8}.get(found.case.form)
     if size is None or not found.case.long:
@@ -270,13 +251,13 @@ def _far_call_looks_at_ss(found: Found) -> bool:
     return (null and found.result.vector == _SS) or found.step.state["rsp"] > _LOW
 
 
-def _invpcid_reads_first(found: Found) -> bool:
+def _invpcid_reads_first(found: X64Difference) -> bool:
     kind = found.step.state[GPR_NAMES[found.case.operands.get("operand r64", 0)]]
     wide = kind if found.case.long else kind & _LOW
     return found.case.form.startswith("INVPCID") and wide > 3 and found.vectors[0] == _GP
 
 
-_RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
+_RECOGNISED: Final[Mapping[str, Callable[[X64Difference], bool]]] = {
     "general-detect-before-cpl": _general_detect_first,
     "general-detect-clears-bt": _general_detect_clears_bt,
     "dr7-bit-11": _dr7_bit_11,
@@ -310,9 +291,5 @@ def recognised() -> frozenset[str]:
     return frozenset(_RECOGNISED)
 
 
-def explain(
-    case: Case, step: StepCase, expected: Expectation, result: StepResult, differing: frozenset[str]
-) -> str | None:
-    """The name of the entry that explains a difference, if one does."""
-    found = Found(case, step, expected, result, differing)
-    return next((name for name, applies in _RECOGNISED.items() if applies(found)), None)
+explain: Final = explainer(X64Difference, _RECOGNISED)
+"""The name of the entry that explains a difference, if one does."""

@@ -5,6 +5,7 @@
 ; instructions but what the map lacks: CR2, CR8, DR0 to DR3, XCR0, PKRU and MSRs.  The ROM's own code between two
 ; cases runs in 64-bit mode on the same page tables as the cases.
 
+%define STUB_BITS 64
 %include "step_places.inc"
 
 USER            equ 0x20000             ; from here on it is user pages
@@ -45,82 +46,16 @@ struc case
 .lists:
 endstruc
 
-        org ROM
-        bits 16
-start:
-        cli
-        o32 lgdt [cs:gdtr - ROM]
-        mov eax, cr0
-        or al, 1
-        mov cr0, eax
-        jmp dword 0x08:flat
+%include "step_start.inc"
+        call read_cases
+        jmp paging
 
-        align 8
-gdt:    dq 0
-        dq 0x00cf9b000000ffff
-        dq 0x00cf93000000ffff
-        dq 0x00af9b000000ffff
-gdt_end:
-gdtr:   dw gdt_end - gdt - 1
-        dd gdt
         align 4
 msr_numbers:                            ; as in step.py
         dd 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102, 0xc0000103
         dd 0x174, 0x175, 0x176, 0x277
 
-        bits 32
-flat:
-        mov eax, 0x10
-        mov ds, eax
-        mov es, eax
-        mov ss, eax
-        mov fs, eax
-        mov gs, eax
-        mov esp, STACK_TOP
-        cld
-        mov al, 0xff                    ; no interrupt ever comes through the PICs
-        out 0x21, al
-        out 0xa1, al
-        in al, 0x92
-        or al, 2
-        and al, 0xfe
-        out 0x92, al                    ; A20
-        mov al, 0x0c                    ; parallel port: printer selected, strobe off
-        mov edx, 0x37a
-        out dx, al
-
-        xor eax, eax
-        mov edi, VARIABLES
-        mov ecx, 0x6000 / 4
-        rep stosd
-        call smm_set_up
-        call read_disk
-        call watchdog_set_up
-
-        mov esi, STREAM + 8
-        lodsd
-        mov [cases_left], eax
-        mov eax, MARKER
-        mov edi, TEMPLATE + TABLES
-        mov ecx, (TABLES_END - TABLES) / 4
-        rep stosd
-        lodsd
-        mov edx, eax
-        mov ebx, TEMPLATE               ; the template's patches go to the copy
-.default:
-        dec edx
-        js .defaults_done
-        lodsd
-        lea edi, [eax + ebx]
-        lodsd
-        mov ecx, eax
-        rep movsb
-        add esi, 3
-        and esi, ~3
-        jmp .default
-.defaults_done:
-        mov [next_case], esi
-
+paging:
         ; Page tables: 32 MiB, of which the arena from USER on is for users.
         mov edi, PML4
         mov ecx, 0x4000 / 4
@@ -169,44 +104,20 @@ flat:
 
         bits 64
 long_mode:
-        mov al, 'B'                     ; alive: what fails from now on is a case
-        call put
-        mov dword [phase], PHASE_HOME
-        out SMI_PORT, al
-home:                                   ; every end of a case resumes here, all registers as they were now
-        mov dword [phase], PHASE_IDLE
-        mov al, 0x30                    ; stop the watchdog
-        out 0x43, al
+        come_home
         cmp dword [stage], 0
         je install
         call report
 
 install:
-        cmp dword [cases_left], 0
-        je finish
-        dec dword [cases_left]
-        mov ebp, [next_case]
-        mov [this_case], ebp
-        mov eax, [rbp + case.length]
-        add eax, ebp
-        mov [next_case], eax
+        take_case
         mov dword [stage], 1
 
-        call restore_arena
-        lea rsi, [rbp + case.lists]
-        mov edx, [rbp + case.patches]
-.patch:
-        dec edx
-        js .patched
-        lodsd
-        mov edi, eax
-        lodsd
-        mov ecx, eax
-        rep movsb
-        add rsi, 3
-        and rsi, ~3
-        jmp .patch
-.patched:
+        call restore_by_sse
+        lea esi, [ebp + case.lists]
+        mov ecx, [ebp + case.patches]
+        xor ebx, ebx
+        apply_patches
         mov [watches], esi
 
         mov rax, [rbp + case.cr2]
@@ -251,12 +162,7 @@ install:
         rep movsb
 
         mov dword [phase], PHASE_GO
-        mov al, 0x30                    ; counter 0, mode 0: one shot
-        out 0x43, al
-        mov al, WATCHDOG_TICKS & 0xff
-        out 0x40, al
-        mov al, WATCHDOG_TICKS >> 8
-        out 0x40, al
+        start_watchdog
         xor ecx, ecx
         xor edx, edx
         mov eax, [rbp + case.pkru]
@@ -293,124 +199,37 @@ report:
         mov ecx, 48
         call put_block
         mov rax, cr2
-        call put_qword
+        call put_whole
         mov rax, cr8
-        call put_qword
+        call put_whole
         mov rax, dr0
-        call put_qword
+        call put_whole
         mov rax, dr1
-        call put_qword
+        call put_whole
         mov rax, dr2
-        call put_qword
+        call put_whole
         mov rax, dr3
-        call put_qword
+        call put_whole
         xor ecx, ecx
         xgetbv
         shl rdx, 32
         or rax, rdx
-        call put_qword
+        call put_whole
         mov rax, r15
-        call put_qword
+        call put_whole
         xor ebx, ebx
 .msr:
         mov ecx, [msr_numbers + rbx * 4]
         rdmsr
         shl rdx, 32
         or rax, rdx
-        call put_qword
+        call put_whole
         inc ebx
         cmp ebx, MSRS
         jb .msr
         mov esi, [watches]
         mov ebx, [rbp + case.watches]
-.watch:
-        dec ebx
-        js .watched
-        lodsd
-        mov r14d, eax
-        lodsd
-        mov ecx, eax
-        mov r13, rsi
-        mov rsi, r14
-        call put_block
-        mov rsi, r13
-        jmp .watch
-.watched:
-        ret
+        jmp put_watched
 
-put_qword:
-        push rsi
-        push rcx
-        push rax
-        mov rsi, rsp
-        mov ecx, 8
-        call put_block
-        pop rax
-        pop rcx
-        pop rsi
-        ret
-
-put_block:
-        jrcxz .done
-.next:
-        lodsb
-        call put
-        loop .next
-.done:
-        ret
-
-put:                                    ; AL to the parallel port; clobbers AL and EDX
-        mov edx, 0x378
-        out dx, al
-        mov edx, 0x37a
-        mov al, 0x0d
-        out dx, al
-        mov al, 0x0c
-        out dx, al
-        ret
-
-finish:
-        mov esi, shutdown
-        mov edx, 0x8900
-        mov ecx, 8
-        rep outsb
-        cli
-        hlt
-shutdown: db 'Shutdown'
-
-; Put the arena back to its default contents.  REP MOVSD and STOSD are slow on Bochs.
-restore_arena:
-        mov eax, TABLES
-.tables:
-        movaps xmm0, [TEMPLATE + rax]
-        movaps xmm1, [TEMPLATE + rax + 16]
-        movaps xmm2, [TEMPLATE + rax + 32]
-        movaps xmm3, [TEMPLATE + rax + 48]
-        movaps [rax], xmm0
-        movaps [rax + 16], xmm1
-        movaps [rax + 32], xmm2
-        movaps [rax + 48], xmm3
-        add eax, 64
-        cmp eax, TABLES_END
-        jb .tables
-        movaps xmm0, [markers]
-        xor eax, eax
-        mov ecx, TABLES
-        call .fill
-        mov eax, TABLES_END
-        mov ecx, ARENA_BYTES
-.fill:
-%assign offset 0
-%rep 16
-        movaps [rax + offset], xmm0
-%assign offset offset + 16
-%endrep
-        add eax, 256
-        cmp eax, ecx
-        jb .fill
-        ret
-        align 16
-markers: times 16 db 0xf1
-
-%define STUB_BITS 64
+%include "step_report.inc"
 %include "step_rom.inc"

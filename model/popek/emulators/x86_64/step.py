@@ -25,7 +25,7 @@ Contract
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +34,7 @@ import attrs
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.architectures.x86_64.state import GPR_NAMES
 from popek.emulators.bochs.simulator import BochsError
-from popek.emulators.bochs.step_boots import StepRom, patch_list, run_all
+from popek.emulators.bochs.step_boots import StepRom, patch_list
 from popek.emulators.x86.expectation import StepResult
 
 ARENA_BYTES: Final = 0x40000
@@ -218,22 +218,6 @@ def _patches(case: StepCase) -> list[tuple[int, bytes]]:
     return [*marks, *case.memory, (case.start, case.code + MARKER)]
 
 
-def run_steps(
-    cases: Iterable[StepCase],
-    *,
-    model: str = "tigerlake",
-    progress: Callable[[int], None] | None = None,
-    chunk: int = 2000,
-) -> list[StepResult]:
-    """Run cases on Bochs and return their results, in order; the arguments are those of `step_boots.run_all`.
-
-    Raises:
-        BochsError: Bochs or nasm is missing.
-    """
-    rom = StepRom(Path(__file__).with_name("step.asm"), _DEFAULTS, _record, _decode_all, StepResult)
-    return run_all(rom, cases, model=model, progress=progress, chunk=chunk)
-
-
 def _record(case: StepCase) -> bytes:
     state, patches = case.state, _patches(case)
     tables = b""
@@ -323,3 +307,9 @@ def _delivered(
     if vector == 13 and code == 0 and moved and (state["rip"] == after or state["rip"] in case.landings):
         return StepResult("next", registers=state, memory=memory)
     return StepResult("trap", vector, code, state, memory)
+
+
+run_steps: Final = StepRom(
+    Path(__file__).with_name("step.asm"), _DEFAULTS, _record, _decode_all, StepResult
+).run
+"""Runs cases on Bochs and returns their results, in order; see `StepRom.run`."""

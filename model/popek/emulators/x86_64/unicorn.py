@@ -8,7 +8,6 @@ at CPL 0 and 3, with the plain segments of the harness.
 
 from __future__ import annotations
 
-import importlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -16,11 +15,12 @@ from typing import Any, Final
 from popek.architectures.x86.descriptors import in_table, read_descriptor
 from popek.architectures.x86_64.access import linear
 from popek.architectures.x86_64.state import GPR_NAMES
-from popek.emulators.ia32.unicorn import UnicornError
+from popek.emulators.x86.compare import Emulator, without_code
+from popek.emulators.x86.deviations import explainer
 from popek.emulators.x86.expectation import Expectation, StepResult
-from popek.emulators.x86_64.cases import Case
-from popek.emulators.x86_64.compare import Emulator
-from popek.emulators.x86_64.deviations import Found
+from popek.emulators.x86.unicorn import SCRATCH, SELECTORS, Processor
+from popek.emulators.x86_64.cases import X64Case
+from popek.emulators.x86_64.deviations import X64Difference
 from popek.emulators.x86_64.expectation import initial_state, memory_differences
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
@@ -86,21 +86,18 @@ LEFT_OUT: Final = {
 }
 """The other instructions, each with the reason."""
 
-_SCRATCH: Final = 0x1000000  # the code that brings the processor to CPL 3
-_SELECTORS: Final = ("cs", "ds", "es", "fs", "gs", "ss")
-_INVALID_OPCODE: Final = 6
 _ZF: Final = 0x40
 _PRESENT, _WRITABLE, _USER = 1, 2, 4
 
 
-def refuses(case: Case, step: StepCase, expected: Expectation) -> str | None:
+def refuses(case: X64Case, step: StepCase, expected: Expectation) -> str | None:
     """Why a case says nothing about Unicorn; None when it does."""
     state = step.state
     plain = (state["cs.selector"], state["ss.selector"]) == (
         CODE_SELECTORS[case.cpl],
         DATA_SELECTORS[case.cpl],
     )
-    nulls = any(state[f"{name}.rights"] >> 16 for name in _SELECTORS)
+    nulls = any(state[f"{name}.rights"] >> 16 for name in SELECTORS)
     if not plain or nulls:
         return "Unicorn loads segment registers by instructions: plain ones alone"
     if expected.storage and expected.vector != 14:
@@ -114,81 +111,47 @@ def refuses(case: Case, step: StepCase, expected: Expectation) -> str | None:
     return None
 
 
-class _Machine:
-    """One processor of Unicorn, brought to a new state for every case."""
+class _Unicorn(Processor):
+    """A processor that is brought to a new state for every case."""
 
     def __init__(self) -> None:
-        # Here and not above: only this comparison needs Unicorn.
-        try:
-            unicorn: Any = importlib.import_module("unicorn")
-        except ImportError as error:
-            raise UnicornError("the Python package unicorn was not found; install it") from error
-        x86_const = importlib.import_module("unicorn.x86_const")
-        self.unicorn = unicorn
-        names = (*GPR_NAMES, "rip", "rflags", "cr0", "cr2", "cr3", "cr4", *_SELECTORS)
-        tables = ("gdtr", "idtr", "ldtr", "tr", "fs_base", "gs_base")
-        self.numbers = {n: getattr(x86_const, f"UC_X86_REG_{n.upper()}") for n in (*names, *tables)}
-        self.numbers["efer"] = x86_const.UC_X86_REG_MSR
-        self.vector: int | None = None
-
-    def _interrupted(self, engine: Any, vector: int, data: object) -> None:
-        self.vector = vector
-        engine.emu_stop()
-
-    def _write(self, name: str, value: object) -> None:
-        self.engine.reg_write(self.numbers[name], value)
-
-    def _read(self, name: str) -> int:
-        return int(self.engine.reg_read(self.numbers[name]))
-
-    def _go(self, rip: int, count: int) -> int | None:
-        """Run instructions; the vector that stopped them, if one did, and -1 for memory that is not there."""
-        self.vector = None
-        try:
-            self.engine.emu_start(rip, 0, count=count)
-        except self.unicorn.UcError as error:
-            return _INVALID_OPCODE if error.errno == self.unicorn.UC_ERR_INSN_INVALID else -1
-        return self.vector
+        names = (*GPR_NAMES, "rip", "rflags", "cr0", "cr2", "cr3", "cr4", *SELECTORS, "msr")
+        super().__init__(64, (*names, "gdtr", "idtr", "ldtr", "tr", "fs_base", "gs_base"))
 
     def run(self, case: StepCase) -> StepResult:
         """One instruction, on a fresh engine."""
-        uc = self.unicorn
-        self.engine: Any = uc.Uc(uc.UC_ARCH_X86, uc.UC_MODE_64)
-        self.engine.mem_map(0, ARENA_BYTES)
-        self.engine.mem_map(_SCRATCH, 0x40000)
-        self.engine.hook_add(uc.UC_HOOK_INTR, self._interrupted)
+        self.start(ARENA_BYTES, 0x40000)
         self.engine.mem_write(0, initial_memory(case))
         self._page_tables()
         state = case.state
-        self._write("gdtr", (0, state["gdtr.base"], state["gdtr.limit"], 0))
-        self._write("idtr", (0, state["idtr.base"], state["idtr.limit"], 0))
+        self.write("gdtr", (0, state["gdtr.base"], state["gdtr.limit"], 0))
+        self.write("idtr", (0, state["idtr.base"], state["idtr.limit"], 0))
         level = state["cs.selector"] & 3
-        self._write("efer", (0xC0000080, state["efer"]))
-        self._write("cr3", state["cr3"])
-        self._write("cr4", state["cr4"] | 0x20)
-        self._write("cr0", state["cr0"])
-        self._write("cr2", state["cr2"])
-        for name in _SELECTORS:
-            self._write(name, (CODE_SELECTORS if name == "cs" else DATA_SELECTORS)[0])
+        self.write("msr", (0xC0000080, state["efer"]))
+        self.write("cr3", state["cr3"])
+        self.write("cr4", state["cr4"] | 0x20)
+        self.write("cr0", state["cr0"])
+        self.write("cr2", state["cr2"])
+        for name in SELECTORS:
+            self.write(name, (CODE_SELECTORS if name == "cs" else DATA_SELECTORS)[0])
         if level == 3 and not self._to_user(state):
             return StepResult("hang")
         for name in ("ldtr", "tr"):
             flags = (state[f"{name}.rights"] & 0xFF) << 8
             parts = state[f"{name}.selector"], state[f"{name}.base"], state[f"{name}.limit"], flags
-            self._write(name, parts if not state[f"{name}.rights"] >> 16 else (parts[0], 0, 0, 0))
+            self.write(name, parts if not state[f"{name}.rights"] >> 16 else (parts[0], 0, 0, 0))
         for name in ("fs", "gs"):
-            self._write(f"{name}_base", state[f"{name}.base"])
+            self.write(f"{name}_base", state[f"{name}.base"])
         for name in GPR_NAMES:
-            self._write(name, state[name])
-        self._write("rflags", state["rflags"])
-        vector = self._go(state["rip"], 1)
-        found = {name: self._read(name) for name in (*GPR_NAMES, "rip", "rflags", "cr0", "cr3", "cr4")}
-        found |= {f"{name}.selector": self._read(name) for name in _SELECTORS}
+            self.write(name, state[name])
+        self.write("rflags", state["rflags"])
+        vector = self.go(state["rip"], 1)
+        found = {name: self.read(name) for name in (*GPR_NAMES, "rip", "rflags", "cr0", "cr3", "cr4")}
+        found |= {f"{name}.selector": self.read(name) for name in SELECTORS}
         found["rflags"] &= ~(1 << 16)
         if vector is not None:
             found = {}
-        memory = tuple(bytes(self.engine.mem_read(address, length)) for address, length in case.watch)
-        return StepResult("next" if vector is None else "trap", vector, None, found, memory)
+        return StepResult("next" if vector is None else "trap", vector, None, found, self.watched(case.watch))
 
     def _page_tables(self) -> None:
         """As the harness's: the arena, of which one part is for users."""
@@ -199,45 +162,44 @@ class _Machine:
             user = _USER if page << 12 >= USER_BASE else 0
             tables[3][page] = page << 12 | _PRESENT | _WRITABLE | user
         tables[3][READ_ONLY_BASE >> 12] &= ~_WRITABLE
-        tables[2][_SCRATCH >> 21] = _SCRATCH | 0x80 | _PRESENT | _WRITABLE
+        tables[2][SCRATCH >> 21] = SCRATCH | 0x80 | _PRESENT | _WRITABLE
         for level, table in enumerate(tables):
             self.engine.mem_write(CR3 + 0x1000 * level, struct.pack("<512Q", *table))
 
     def _to_user(self, state: Any) -> bool:
-        frame = struct.pack("<5Q", state["rip"], CODE_SELECTORS[3], 2, state["rsp"], DATA_SELECTORS[3])
-        self.engine.mem_write(_SCRATCH + 0x4000, frame)
-        self.engine.mem_write(_SCRATCH, b"\x48\xcf")
-        self._write("rsp", _SCRATCH + 0x4000)
-        self._write("rflags", 2)
-        done = self._go(_SCRATCH, 1) is None and self._read("cs") == CODE_SELECTORS[3]
+        self.engine.mem_write(SCRATCH, b"\x48\xcf")
+        wanted = state["rip"], CODE_SELECTORS[3], state["rsp"], DATA_SELECTORS[3]
+        self.write("rsp", self.frame_for_iret("Q", *wanted))
+        self.write("rflags", 2)
+        done = self.go(SCRATCH, 1) is None and self.read("cs") == CODE_SELECTORS[3]
         for name in ("ds", "es", "fs", "gs"):
-            self._write(name, DATA_SELECTORS[3])
+            self.write(name, DATA_SELECTORS[3])
         return done
 
 
 def run_steps(cases: Sequence[StepCase]) -> list[StepResult]:
     """Run cases on Unicorn, in order."""
-    machine = _Machine()
-    return [machine.run(case) for case in cases]
+    processor = _Unicorn()
+    return [processor.run(case) for case in cases]
 
 
 # -- known deviations -----------------------------------------------------------------------------
 
 
-def _missing_register(found: Found) -> bool:
+def _missing_register(found: X64Difference) -> bool:
     return "CR1" in found.case.form and found.vectors == (6, 13)
 
 
-def _far_pointer(found: Found) -> bool:
+def _far_pointer(found: X64Difference) -> bool:
     return found.case.form in ("LFS r64, m16:64", "LGS r64, m16:64", "LSS r64, m16:64")
 
 
-def _releases_signed(found: Found) -> bool:
+def _releases_signed(found: X64Difference) -> bool:
     released = found.case.operands.get("operand imm16", 0)
     return found.case.form == "RET imm16" and released >= 0x8000 and found.differing == {"rsp"}
 
 
-def _other_system_types(found: Found) -> bool:
+def _other_system_types(found: X64Difference) -> bool:
     """The selector names a system descriptor that the model refuses and Unicorn accepts."""
     if found.case.form.split()[0] not in ("LAR", "LSL") or found.expected.registers["rflags"] & _ZF:
         return False
@@ -252,12 +214,12 @@ def _other_system_types(found: Found) -> bool:
     return bool(in_table(state, selector)) and not read_descriptor(state, selector).s
 
 
-def _stores_before(found: Found) -> bool:
+def _stores_before(found: X64Difference) -> bool:
     same = found.vectors[0] == found.vectors[1] and found.expected.kind == "trap"
     return same and found.differing == {"memory"}
 
 
-def _pushes_rf(found: Found) -> bool:
+def _pushes_rf(found: X64Difference) -> bool:
     """Only bit 16 of the image differs."""
     if found.case.form != "PUSHFQ" or found.differing != {"memory"}:
         return False
@@ -268,7 +230,7 @@ def _pushes_rf(found: Found) -> bool:
     return changed == [(min(found.expected.memory) + 2, 1)]
 
 
-_RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
+_RECOGNISED: Final[Mapping[str, Callable[[X64Difference], bool]]] = {
     "pushf-shows-rf": _pushes_rf,
     "stores-before-a-fault": _stores_before,
     "privilege-before-missing-control-register": _missing_register,
@@ -283,22 +245,18 @@ def recognised() -> frozenset[str]:
     return frozenset(_RECOGNISED)
 
 
-def explain(
-    case: Case, step: StepCase, expected: Expectation, result: StepResult, differing: frozenset[str]
-) -> str | None:
-    """The name of the entry of ``unicorn-deviations.toml`` that explains a difference, if one does."""
-    found = Found(case, step, expected, result, differing)
-    return next((name for name, applies in _RECOGNISED.items() if applies(found)), None)
+explain: Final = explainer(X64Difference, _RECOGNISED)
+"""The name of the entry of ``unicorn-deviations.toml`` that explains a difference, if one does."""
 
 
 UNICORN: Final = Emulator(
     "unicorn",
     run_steps,
-    refuses,
     explain,
-    shows_codes=False,
-    levels=(0, 3),
     modes=(True,),
+    refuses=refuses,
+    ends=without_code,
+    levels=(0, 3),
     mnemonics=FORMS,
     left_out=frozenset(LEFT_OUT),
 )

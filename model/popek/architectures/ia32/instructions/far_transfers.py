@@ -10,6 +10,7 @@ from popek.architectures.x86.descriptors import (
     TSS_32,
     Descriptor,
     check_stack_segment,
+    code_behind_gate,
     error_code,
     fetch_descriptor,
     is_null,
@@ -162,12 +163,7 @@ def _push_return_address(cpu: Ia32, selector: Word, size: int) -> None:
 
 def _through_call_gate(cpu: Ia32, gate: Descriptor, *, call: bool) -> None:
     selector = gate.gate_selector
-    if is_null(selector):
-        raise Fault(GP, 0)
-    target = fetch_descriptor(cpu, selector)
-    level = cpu.cpl
-    if ~target.is_code | (target.dpl > level):
-        raise Fault(GP, error_code(selector))
+    target, level = code_behind_gate(cpu, selector), cpu.cpl
     inward = ~target.is_conforming & (target.dpl < level)
     if not call and inward:  # JMP may not change the level
         raise Fault(GP, error_code(selector))
@@ -236,15 +232,24 @@ def far_return(cpu: Ia32, released: Word, size: int) -> None:
     descriptor = return_code_segment(cpu, selector)
     level = selector[1:0]
     if level == cpu.cpl:
-        if offset > descriptor.limit:
-            raise MemoryFault(GP, 0)
-        load_code_segment(cpu, selector, descriptor, level)
-        cpu.eip = offset
+        return_inside(cpu, selector, descriptor, offset)
         access.move_stack_pointer(cpu, parameters + 2 * slot)
     else:
         at = access.stack_offset(cpu, 2 * slot) + parameters
         return_outward(cpu, selector, descriptor, offset, at, size)
         access.move_stack_pointer(cpu, parameters)
+
+
+def return_inside(cpu: Ia32, selector: Word, descriptor: Descriptor, offset: Word) -> None:
+    """Go on at a code segment of the same level, checked before.
+
+    Raises:
+        MemoryFault: #GP(0), the offset lies outside it.
+    """
+    if offset > descriptor.limit:
+        raise MemoryFault(GP, 0)
+    load_code_segment(cpu, selector, descriptor, selector[1:0])
+    cpu.eip = offset
 
 
 def return_outward(

@@ -9,13 +9,13 @@ from popek.architectures.x86.exceptions import (
     UD,
 )
 from popek.architectures.x86.flags import RF, STATUS_AND_PROGRAM, load_flags
+from popek.architectures.x86.instructions.flags import declare_program_flags
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, ite
 
 from .. import access
 from ..state import (
-    EAX,
     Ia32,
 )
 
@@ -70,30 +70,7 @@ def declare(machine: Machine[Ia32]) -> None:
         else:
             raise Fault(GP, 0)
 
-    @machine.instruction("LAHF", source="SDM vol. 2A, LAHF")
-    def lahf(cpu: Ia32) -> None:
-        """AH := SF ZF 0 AF 0 PF 1 CF."""
-        cpu.gpr[EAX] = cpu.gpr[EAX].replace(15, 8, cpu.eflags.value[7:0])
-
-    @machine.instruction("SAHF", source="SDM vol. 2B, SAHF")
-    def sahf(cpu: Ia32) -> None:
-        """SF ZF AF PF CF := AH."""
-        image = cpu.gpr[EAX][15:8]
-        kept = cpu.eflags.value
-        cpu.eflags = kept.replace(7, 0, (image & 0xD5) | 0x02)
-
-    for mnemonic, flag, action in (
-        ("CLC", "cf", 0),
-        ("STC", "cf", 1),
-        ("CMC", "cf", None),
-        ("CLD", "df", 0),
-        ("STD", "df", 1),
-    ):
-
-        @machine.instruction(mnemonic, source=f"SDM vol. 2, {mnemonic}", flag=flag, action=action)
-        def set_flag(cpu: Ia32, *, flag: str, action: int | None) -> None:
-            """Clear, set or complement one flag."""
-            setattr(cpu.eflags, flag, ~cpu[f"eflags.{flag}"] if action is None else action)
+    declare_program_flags(machine)
 
     for name, value in (("CLAC", 0), ("STAC", 1)):
 

@@ -9,9 +9,8 @@ from popek.architectures.x86.descriptors import (
     TRAP_GATE_16,
     TRAP_GATE_32,
     Descriptor,
+    code_behind_gate,
     error_code,
-    fetch_descriptor,
-    is_null,
     load_code_segment,
     load_null,
     return_code_segment,
@@ -40,7 +39,7 @@ from ..state import (
     VIRTUAL_8086_RIGHTS,
     Ia32,
 )
-from .far_transfers import enter_real_segment, return_outward
+from .far_transfers import enter_real_segment, return_inside, return_outward
 from .flags import load_virtual_flags, virtual_flags
 
 # IRET takes these from the image at every level (SDM vol. 2A, IRET); RF too, unlike POPF.
@@ -222,12 +221,7 @@ def _real_interrupt_return(cpu: Ia32, size: int) -> None:
 
 def _enter_handler(cpu: Ia32, gate: Descriptor) -> None:
     selector = gate.gate_selector
-    if is_null(selector):
-        raise Fault(GP, 0)
-    target = fetch_descriptor(cpu, selector)
-    level = cpu.cpl
-    if ~target.is_code | (target.dpl > level):
-        raise Fault(GP, error_code(selector))
+    target, level = code_behind_gate(cpu, selector), cpu.cpl
     if not target.p:
         raise Fault(NP, error_code(selector))
     size = 32 if gate.type[3] else 16
@@ -274,10 +268,7 @@ def _interrupt_return(cpu: Ia32, size: int) -> None:
     flags = returned_flags(cpu, image, size)
     level = selector[1:0]
     if level == cpu.cpl:
-        if offset > descriptor.limit:
-            raise MemoryFault(GP, 0)
-        load_code_segment(cpu, selector, descriptor, level)
-        cpu.eip = offset
+        return_inside(cpu, selector, descriptor, offset)
         access.move_stack_pointer(cpu, 3 * slot)
     else:
         at = access.stack_offset(cpu, 3 * slot)

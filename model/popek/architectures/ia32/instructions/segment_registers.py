@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from popek.architectures.x86.exceptions import UD
+from popek.architectures.x86.instructions.segment_registers import MOV, declare_moves, pop_segment_register
 from popek.architectures.x86.registers import (
     CS,
     DS,
@@ -20,8 +21,6 @@ from ..access import MemoryOperand
 from ..descriptors import load_segment_register
 from ..state import Ia32
 
-MOV = "SDM vol. 2B, MOV"
-
 
 def declare(machine: Machine[Ia32]) -> None:
     """Add the family to a machine."""
@@ -34,28 +33,7 @@ def declare(machine: Machine[Ia32]) -> None:
             raise Fault(UD)
         cpu.write_register(r, cpu.segment(sreg).selector.value.zero_extend(size))
 
-    @machine.instruction("MOV m16, Sreg", source=MOV, mnemonic="MOV sreg")
-    def mov_sreg_to_memory(cpu: Ia32, m: MemoryOperand, sreg: Word) -> None:
-        """Store the selector; no check at any level."""
-        if sreg > GS:
-            raise Fault(UD)
-        access.store(cpu, m, cpu.segment(sreg).selector.value)
-
-    @machine.instruction("MOV Sreg, r16", source=MOV, mnemonic="MOV sreg")
-    def mov_to_sreg(cpu: Ia32, sreg: Word, r: Word) -> None:
-        """Load a segment register; CS and the two missing ones give #UD."""
-        if (sreg == CS) | (sreg > GS):
-            raise Fault(UD)
-        load_segment_register(cpu, sreg, cpu.read_register(r, 16))
-        cpu.shadow.mov_ss = sreg == SS_
-
-    @machine.instruction("MOV Sreg, m16", source=MOV, mnemonic="MOV sreg")
-    def mov_memory_to_sreg(cpu: Ia32, sreg: Word, m: MemoryOperand) -> None:
-        """Load a segment register; CS and the two missing ones give #UD."""
-        if (sreg == CS) | (sreg > GS):
-            raise Fault(UD)
-        load_segment_register(cpu, sreg, access.load(cpu, m, 2))
-        cpu.shadow.mov_ss = sreg == SS_
+    declare_moves(machine, load_segment_register)
 
     for number, name in ((ES, "ES"), (CS, "CS"), (SS_, "SS"), (DS, "DS"), (FS, "FS"), (GS, "GS")):
         for prefix, size in (("", 32), ("o16 ", 16)):
@@ -83,12 +61,7 @@ def declare(machine: Machine[Ia32]) -> None:
             )
             def pop_sreg(cpu: Ia32, *, number: int, size: int) -> None:
                 """Pop a selector and load the segment register."""
-                selector = access.peek(cpu, 0, size // 8).truncate(16)
-                # ESP moves with the stack segment it was popped from.
-                access.move_stack_pointer(cpu, size // 8)
-                load_segment_register(cpu, Word(3, number), selector)
-                if number == SS_:
-                    cpu.shadow.mov_ss = 1
+                pop_segment_register(cpu, load_segment_register, number, size // 8)
 
     for name, number in (("LDS", DS), ("LES", ES), ("LFS", FS), ("LGS", GS), ("LSS", SS_)):
         for size in (16, 32):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
 from popek.architectures.vtx.entry_checks import CHECKS, Condition, Outcome
 
 from ..capabilities import UNKNOWN, Capabilities
-from ..controls import EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
+from ..controls import EVENT_TYPES, EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
 from ..inference import evidence, with_evidence
 from ..verdict import Failure, Undecided, Verdict, explain, reported_outcome
@@ -30,16 +30,7 @@ _QUALIFICATIONS = {
     3: "NMI injection while blocked by STI",
     4: "invalid VMCS link pointer",
 }
-_TYPES = {
-    0: "external interrupt",
-    1: "reserved type 1",
-    2: "NMI",
-    3: "hardware exception",
-    4: "software interrupt",
-    5: "privileged software exception",
-    6: "software exception",
-    7: "other event",
-}
+_TYPES: Final = {**EVENT_TYPES, 1: "reserved type 1"}
 
 
 @attrs.frozen

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from popek.architectures.x86.exceptions import GP
 from popek.architectures.x86.flags import STATUS_AND_PROGRAM, load_flags
+from popek.architectures.x86.instructions.flags import declare_program_flags
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 
 from .. import access
 from ..access import natural
-from ..state import RAX, X64
+from ..state import X64
 
 
 def declare(machine: Machine[X64]) -> None:
@@ -57,26 +58,4 @@ def declare(machine: Machine[X64]) -> None:
         else:
             raise Fault(GP, 0)
 
-    @machine.instruction("LAHF", source="SDM vol. 2A, LAHF")
-    def lahf(cpu: X64) -> None:
-        """AH := SF ZF 0 AF 0 PF 1 CF (the processor has it in 64-bit mode, too)."""
-        cpu.gpr[RAX] = cpu.gpr[RAX].replace(15, 8, cpu.rflags.value[7:0])
-
-    @machine.instruction("SAHF", source="SDM vol. 2B, SAHF")
-    def sahf(cpu: X64) -> None:
-        """SF ZF AF PF CF := AH."""
-        image = cpu.gpr[RAX][15:8]
-        cpu.rflags = cpu.rflags.value.replace(7, 0, (image & 0xD5) | 0x02)
-
-    for mnemonic, flag, action in (
-        ("CLC", "cf", 0),
-        ("STC", "cf", 1),
-        ("CMC", "cf", None),
-        ("CLD", "df", 0),
-        ("STD", "df", 1),
-    ):
-
-        @machine.instruction(mnemonic, source=f"SDM vol. 2, {mnemonic}", flag=flag, action=action)
-        def set_flag(cpu: X64, *, flag: str, action: int | None) -> None:
-            """Clear, set or complement one flag."""
-            setattr(cpu.rflags, flag, ~cpu[f"rflags.{flag}"] if action is None else action)
+    declare_program_flags(machine)

@@ -1,0 +1,187 @@
+"""Witnesses for broken promises."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
+from popek.kernel.program import Line
+from popek.kernel.state import State
+from popek.kernel.words import Word
+from popek.solving.solver import Answer
+
+from .counterexample import (
+    Counterexample,
+    Executed,
+    ReplayError,
+    assert_replay,
+    assert_within,
+    differences,
+    execute,
+)
+from .hosted import Hosted
+from .obligation import Breach, Kind
+from .runs import (
+    PROBE,
+    probe,
+)
+from .verdict import Question
+from .witness import find_minimal
+
+S = TypeVar("S", bound=State)
+
+
+class BreachWitness(Generic[S]):
+    """Makes the witness of a breach: minimal, inside what was assumed, and run again on numbers."""
+
+    def __init__(self, form: Hosted[S], breach: Breach) -> None:
+        self._form, self._breach = form, breach
+        self._machine, self._technique, self._instruction = form.machine, form.technique, form.instruction
+        self._guest, self._private, self._due = form.guest, form.private, form.due
+
+    def within(self) -> list[Word]:
+        """The settings that the runs do not depend on: a witness has them all the same."""
+        images = [self._form.hardware.before]
+        if self._breach.kind is Kind.SHOWS:
+            images.append(self._technique.map(self._guest, self._breach.other))
+        elif self._breach.kind is Kind.LOSES:
+            images.append(self._technique.map(self._breach.other, self._private))
+        return [self._form.subject.holds(image) for image in images]
+
+    def _assert_within(self, guest: S, private: S) -> None:
+        image = self._technique.map(guest, private)
+        assert_within(
+            self._machine,
+            self._instruction,
+            self._breach.how,
+            the_invariant=self._machine.invariant(guest) & self._machine.invariant(image),
+            what_is_a_guest=self._technique.guest(guest),
+            what_the_VMM_promises=self._technique.private(guest, private),
+            the_configuration=self._form.subject.holds(image),
+        )
+
+    def find(self, question: Question) -> Counterexample[S] | None:
+        """The counterexample that answers a question about the breach; None where a time limit was in the way.
+
+        Raises:
+            ReplayError: a defect of popek.
+        """
+        answer, model, solver = question.ask(self._form.subject.effort)
+        if answer is Answer.UNKNOWN:  # there is one, and no time to find it again
+            return None
+        if model is None or solver is None:
+            raise ReplayError(f"{question.name}: was satisfiable and is no more")
+        machine, instruction, technique = self._machine, self._instruction, self._technique
+        two = self._breach.kind in (Kind.SHOWS, Kind.LOSES)
+        symbolic = [self._guest, self._private, *([self._breach.other] if two else [])]
+        probes = {n: probe(c, f"{PROBE} in {n}").term for n, c in self._guest.memories().items()}
+        found = find_minimal(machine, instruction, question, solver, model, symbolic, probes)
+        guest, private, *others = found.states
+        self._assert_within(guest, private)
+        if self._breach.kind in (Kind.SHOWS, Kind.LOSES):
+            self._assert_within(
+                *((guest, others[0]) if self._breach.kind is Kind.SHOWS else (others[0], private))
+            )
+        on_hardware = execute(
+            machine, instruction, "on the hardware", technique.map(guest, private), found.operands
+        )
+        if self._breach.kind is Kind.SHOWS:
+            second = execute(
+                machine,
+                instruction,
+                "with another VMM state",
+                technique.map(guest, others[0]),
+                found.operands,
+            )
+            runs: tuple[Executed[S], Executed[S] | None] = (on_hardware, second)
+            mine, theirs = _after(on_hardware, self._breach.how), _after(second, self._breach.how)
+            differ = tuple(
+                d
+                for d in differences(
+                    self._due.seen(mine, [private, others[0]], guest),
+                    self._due.seen(theirs, [others[0], private], guest),
+                    found.addresses,
+                )
+                if d.name not in self._form.private_parts
+            )
+        elif self._breach.kind is Kind.LOSES:
+            second = execute(
+                machine, instruction, "with another guest", technique.map(others[0], private), found.operands
+            )
+            runs = (on_hardware, second)
+            natives = [
+                machine.step(instruction, one, Line(instruction, found.operands).words)
+                for one in (guest, others[0])
+            ]
+            differ = differences(guest, others[0], found.addresses)
+            ends = [run.outcome.state for run in runs if isinstance(run.outcome, Trap)]
+            alike = _same_trap(on_hardware.outcome, second.outcome) and not differences(
+                ends[0], ends[1], found.addresses
+            )
+            if not alike or _same_outcome(*natives):
+                differ = ()
+        elif self._breach.kind is Kind.CHANGES:
+            runs = (on_hardware, None)
+            after = _ended(on_hardware, self._breach.how)
+            differ = differences(on_hardware.before, after, found.addresses)
+        elif self._breach.kind is Kind.FAULTS:
+            native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
+            runs, differ = (native, on_hardware), native.changes
+        else:
+            native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
+            runs = (native, on_hardware)
+            after = _after(on_hardware, self._breach.how)
+            differ = ()
+            if isinstance(native.outcome, Next):
+                expected = self._due.expected(native.outcome.state, private, guest)
+                seen = self._due.seen(after, [private], guest)
+                if technique.settled:
+                    expected, seen = technique.map(native.outcome.state, after), after
+                differ = differences(expected, seen, found.addresses)
+                differ = tuple(d for d in differ if d.name not in (technique.uncompared or ()))
+                differ = differ or native.changes
+        shown = bool(differ) or (self._breach.kind is Kind.UNLIKE and isinstance(runs[0].outcome, Trap))
+        if self._breach.kind is Kind.FAULTS:
+            same = self._due.same_trap(native.outcome, on_hardware.outcome)
+            shown = isinstance(on_hardware.outcome, Trap) and not same
+        assert_replay(
+            shown, instruction, self._breach.how, [run.describe() for run in runs if run is not None]
+        )
+        return Counterexample(
+            self._breach.how,
+            self._breach.how[0].upper() + self._breach.how[1:] + ".",
+            instruction,
+            instruction.assembly(found.operands),
+            differences(machine.state.reset(), guest),
+            *runs,
+            differ,
+        )
+
+
+def _same_outcome(a: Outcome[S], b: Outcome[S]) -> bool:
+    """Two runs on numbers ended alike."""
+    if isinstance(a, NotModelled) or isinstance(b, NotModelled):
+        return True
+    return (
+        type(a) is type(b) and (isinstance(a, Next) or _same_trap(a, b)) and not differences(a.state, b.state)
+    )
+
+
+def _same_trap(a: Outcome[S], b: Outcome[S]) -> bool:
+    """Whether both are traps of one vector with one error code, if both have one."""
+    if not isinstance(a, Trap) or not isinstance(b, Trap) or (a.vector, a.level) != (b.vector, b.level):
+        return False
+    return a.error_code is None or b.error_code is None or a.error_code.value == b.error_code.value
+
+
+def _ended(executed: Executed[S], claim: str) -> S:
+    """Where a run ended, by a trap or without one."""
+    if isinstance(executed.outcome, Trap):
+        return executed.outcome.state
+    return _after(executed, claim)
+
+
+def _after(executed: Executed[S], claim: str) -> S:
+    if not isinstance(executed.outcome, Next):
+        raise ReplayError(f"the witness for {claim!r} {executed.describe()}")
+    return executed.outcome.state

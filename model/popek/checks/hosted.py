@@ -1,0 +1,158 @@
+"""One form of a guest's on its own machine and on the hardware, with what is asked about both."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Generic, TypeVar
+
+from popek.kernel import terms
+from popek.kernel.instruction import Instruction
+from popek.kernel.outcome import Trap
+from popek.kernel.state import Role, State, leaves_with
+from popek.kernel.terms import Term
+from popek.kernel.words import TRUE, Word, symbol
+from popek.solving.asking import Asker, SolverQuery
+from popek.solving.solver import Answer
+
+from .obligation import OF_THE_VMM, Breach, Kind, Obligation, arranged, private_of
+from .runs import (
+    Completion,
+    Run,
+    conjunction,
+    handed_over,
+)
+from .subject import Subject
+
+S = TypeVar("S", bound=State)
+
+
+# Solver resources for one way to break a promise.
+BREACH = 4_000_000
+
+ANOTHER = "@vmm'"
+
+
+class Hosted(Generic[S]):
+    """One form as a guest runs it: on the guest's own machine from G, and on the hardware from f(G, P).
+
+    Attributes:
+        general: every path of the form from any state.
+        guest, private: G and P, symbolic.
+        native, hardware: the runs from G and from f(G, P).
+        assumed: conditions (width 1) under which everything is asked.
+        due: what the run on the hardware owes to that on the guest's own machine.
+        ruled_out: ways on the hardware that were found impossible, with what was asked for that.
+    """
+
+    def __init__(self, subject: Subject[S], instruction: Instruction, run: Run[S] | None) -> None:
+        general = run or subject.explore(instruction)
+        self.subject, self.machine, self.technique = subject, subject.machine, subject.technique
+        self.instruction, self.general = instruction, general
+        self.guest = general.before
+        self.native = general
+        private = private_of(subject)
+        self.time, clocks = subject.time_is_state, leaves_with(self.machine.state, [Role.TIME])
+        shared = {} if self.time else {leaf.name: self.guest[leaf.name] for leaf in clocks}
+        self.private = private.with_changes(shared)
+        self.hardware, assumed = self.arranged(self.private)
+        self.assumed = [
+            self.technique.guest(self.guest),
+            self.machine.invariant(self.guest),
+            instruction.valid(general.operands),
+            *assumed,
+        ]
+        self.due = Obligation(
+            self.machine,
+            self.technique,
+            instruction,
+            self.native,
+            self.hardware,
+            self.private,
+            time_is_state=self.time,
+        )
+        self.ruled_out: list[tuple[Word, list[SolverQuery]]] = []
+        self.ask = Asker(subject.effort, self.assumed)
+
+    def arranged(self, private: S) -> tuple[Run[S], list[Word]]:
+        """The run on the hardware with what the VMM keeps for itself, and what is known about it."""
+        return arranged(self.subject, self.general, self.guest, private)
+
+    def another_private(self) -> S:
+        """The VMM may keep other values everywhere, but for settings."""
+        private = self.private
+        leaves = [
+            leaf
+            for leaf in private.leaves
+            if not private[leaf.name].concrete and (self.time or leaf.role is not Role.TIME)
+        ]
+        changed = private.with_changes(
+            {leaf.name: symbol(leaf.name + ANOTHER, leaf.width) for leaf in leaves}
+        )
+        return changed.with_contents({name: name + ANOTHER for name in private.memories()})
+
+    @cached_property
+    def silent_ends(self) -> list[Completion[S]]:
+        """Of the run on the hardware, asked once for all promises."""
+        return self.untrapped(self.hardware, self.private)
+
+    def untrapped(self, run: Run[S], private: S) -> list[Completion[S]]:
+        """The runs on the hardware that complete and do not reach the VMM."""
+        found = []
+        for conditions, after in run.completions():
+            over = handed_over(self.machine, self.technique, run.before, after, private)
+            given = (*conditions, (~over).term)
+            # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
+            shown = Breach(Kind.UNLIKE, "", given, TRUE).conditions
+            asked: list[SolverQuery] = []
+            if shown and self.ask.first([shown], rlimit=BREACH, asked=asked) is not Answer.UNSAT:
+                found.append((given, after))
+            else:
+                self.ruled_out.append((conjunction(given), asked))
+        return found
+
+    @cached_property
+    def dirty_traps(self) -> list[tuple[tuple[Term, ...], Trap[S], tuple[str, ...]]]:
+        """Traps on the hardware that leave other than the state before: conditions, trap, and what may be lost."""
+        found = []
+        before = self.hardware.before
+        for path in self.hardware.paths:
+            trap = path.result
+            if not isinstance(trap, Trap) or trap.state is before:
+                continue
+            shown = Breach(Kind.UNLIKE, "", path.conditions, TRUE).conditions
+            if shown and self.ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
+                found.append((path.conditions, trap, _overwritten(before, trap.state)))
+        return found
+
+    @cached_property
+    def private_parts(self) -> frozenset[str]:
+        """What the VMM owns or arranges: leaves of the hardware's state that do not come from the guest."""
+        hardware = self.hardware.before
+        arranged = {
+            leaf.name
+            for leaf in hardware.leaves
+            if any(name.endswith(OF_THE_VMM) for name in terms.variables_of([hardware[leaf.name].term]))
+        }
+        return frozenset(arranged | set(self.technique.owned))
+
+    def possible(self, breach: Breach, asked: list[SolverQuery]) -> Answer:
+        """Whether a promise can be broken in this way, within bounds; what is asked for that is added."""
+        return self.ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH, asked=asked)
+
+
+def _overwritten(before: S, after: S) -> tuple[str, ...]:
+    """Components and memories of the guest that a run may have lost; none where the old can be told from the new."""
+    old, new = before.words(), after.words()
+    changed = [name for name in old if old[name].term is not new[name].term]
+    stored = [name for name, content in before.memories().items() if content is not after.memories()[name]]
+    held = {*terms.variables_of([old[name].term for name in changed]), *stored}
+    if not stored and all(_told(old[name].term, new[name].term, held) for name in changed):
+        return ()
+    return tuple(name for name in (*old, *before.memories()) if name in held)
+
+
+def _told(old: Term, new: Term, lost: set[str]) -> bool:
+    """The new value is the old one and something that depends on nothing that may be lost."""
+    added = [terms.arithmetic("sub", new, old)]
+    read = {*terms.variables_of(added), *(str(cell.data) for cell in terms.applications_of(added))}
+    return lost.isdisjoint(read)

@@ -1,0 +1,143 @@
+"""What is asked about: a machine under a technique, in a configuration; and how hard to try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from popek.kernel.configuration import Configuration, configure, default_configuration
+from popek.kernel.exploration import PathBudgetError
+from popek.kernel.instruction import Instruction
+from popek.kernel.machine import Machine
+from popek.kernel.state import State
+from popek.kernel.technique import Technique
+from popek.kernel.words import TRUE, Word
+from popek.machines import machine as find_machine
+from popek.solving.solver import Effort
+
+from .runs import Run, explore_instruction
+
+S = TypeVar("S", bound=State)
+
+
+@attrs.frozen(eq=False)
+class Subject(Generic[S]):
+    """A machine under a technique, in a configuration: what every question of `checks` is about.
+
+    Attributes:
+        machine: what is virtualized.
+        technique: how; decides what "user mode" and "replaced" mean.
+        configuration: settings that all runs share; they speak of the hardware.
+        effort: bounds of each question, and the tally of solver time.
+        time_is_state: clocks count as resources.
+        found_as: the name or file by which another process finds the machine; None where it cannot.
+    """
+
+    machine: Machine[S]
+    technique: Technique[S]
+    configuration: Configuration
+    effort: Effort = attrs.field(factory=Effort)
+    time_is_state: bool = False
+    found_as: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        machine: str | Machine[Any],
+        technique: str | Technique[Any] | None = None,
+        configuration: Configuration | Iterable[str] | None = None,
+        *,
+        timeout: float = 0.0,
+        effort: Effort | None = None,
+        time_is_state: bool = False,
+    ) -> Subject[Any]:
+        """What a name, a file or a machine stands for.
+
+        Args:
+            technique: by name, or itself; the machine's first by default.
+            configuration: itself, or NAME=VALUE settings beside the defaults; every setting at its default by default.
+            timeout: seconds a single question may take; 0 for no bound but the solver's own.
+            effort: instead of `timeout`.
+
+        Raises:
+            UnknownNameError, SettingError, MachineFileError: no such machine, technique or setting.
+        """
+        known = find_machine(machine)
+        way = known.technique(technique) if technique is None or isinstance(technique, str) else technique
+        if configuration is None:
+            configuration = default_configuration(known)
+        elif not isinstance(configuration, Configuration):
+            configuration = configure(known, configuration)
+        found_as = machine if isinstance(machine, str) else None
+        return cls(known, way, configuration, effort or Effort(timeout=timeout), time_is_state, found_as)
+
+    def holds(self, state: S, *, mentioned: Container[str] | None = None) -> Word:
+        """The condition (width 1) that a state has the settings; see `Configuration.holds`."""
+        return self.configuration.holds(self.machine, state, mentioned=mentioned)
+
+    def explore(
+        self,
+        instruction: Instruction,
+        *,
+        prefer: Callable[[S], Word] = lambda state: TRUE,
+        traps: bool = True,
+    ) -> Run[S]:
+        """Every path of an instruction from any state; see `explore_instruction`.
+
+        Raises:
+            PathBudgetError: too many paths, or longer ones.
+        """
+        return explore_instruction(
+            self.machine,
+            instruction,
+            self.effort,
+            configuration=self.configuration,
+            prefer=prefer,
+            traps=traps,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.machine.name} under {self.technique.name} with {self.configuration}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By name: semantics are functions, which do not travel."""
+        if self.found_as is None or self.machine.technique(self.technique.name) is not self.technique:
+            raise TypeError(f"{self}: was not found by name, so another process cannot find it")
+        bounds = self.effort.rlimit, self.effort.timeout
+        return _again, (
+            self.found_as,
+            self.technique.name,
+            self.configuration,
+            bounds,
+            self.time_is_state,
+        )
+
+
+def _again(
+    found_as: str,
+    technique: str,
+    configuration: Configuration,
+    bounds: tuple[int, float],
+    time_is_state: bool,
+) -> Subject[Any]:
+    effort = Effort(*bounds)
+    return Subject.of(found_as, technique, configuration, effort=effort, time_is_state=time_is_state)
+
+
+class Runs(Generic[S]):
+    """The runs of a machine's forms from any state, each explored once."""
+
+    def __init__(self, subject: Subject[S]) -> None:
+        self.subject = subject
+        self._runs: dict[str, Run[S] | None] = {}
+
+    def of(self, instruction: Instruction) -> Run[S] | None:
+        """Every path of a form; None where it has too many."""
+        if instruction.form not in self._runs:
+            try:
+                self._runs[instruction.form] = self.subject.explore(instruction).without_assignments()
+            except PathBudgetError:
+                self._runs[instruction.form] = None
+        return self._runs[instruction.form]

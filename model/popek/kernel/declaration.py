@@ -1,0 +1,216 @@
+"""What is wrong with a machine as it is declared, told before anything is asked of it: one line, with its place.
+
+A model with a typo would get a verdict otherwise: of a name that no component has, a leaf that nobody owns, a map that
+returns nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .outcome import DeclarationError, SemanticsError
+from .state import Group, Register, State
+from .words import Word
+
+if TYPE_CHECKING:
+    from .machine import Machine
+    from .technique import Technique
+
+S = TypeVar("S", bound=State)
+
+# What can go wrong in a semantics that is not right; an exploration stops by other exceptions.
+MISTAKES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+_OURS = str(Path(__file__).parents[1])
+
+
+def place(error: BaseException) -> str:
+    """The file and line of what a user wrote that an error came from, `toy.py:12`; empty where there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [f for f in frames if not f.filename.startswith(_OURS) and Path(f.filename).suffix == ".py"]
+    semantics = [f for f in frames if f.filename.startswith(f"{_OURS}/architectures")]
+    for frame in reversed(outside or semantics):
+        return f"{frame.filename}:{frame.lineno}"
+    return ""
+
+
+def in_semantics(error: BaseException, machine: str, form: str) -> SemanticsError:
+    """What a semantics did wrong, as one error of ours that can go from one process to another."""
+    where = place(error)
+    return SemanticsError(f"{where + ': ' if where else ''}{machine}, {form}: {described(error)}")
+
+
+def described(error: BaseException) -> str:
+    """What is wrong, in words; with near matches where a name is not known."""
+    found = _NO_ATTRIBUTE.fullmatch(str(error)) if isinstance(error, AttributeError) else None
+    for kind in _declared_kinds() if found else ():
+        if found is not None and kind.__name__ == found["kind"]:
+            part = "field" if issubclass(kind, Register) else "component"
+            known = [name for name in dir(kind) if not name.startswith("_") and not hasattr(State, name)]
+            return f"{kind.__name__} has no {part} {found['name']!r}{near(found['name'], known)}"
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return text if isinstance(error, DeclarationError) else f"{type(error).__name__}: {text}"
+
+
+# The exception itself does not know the object where an attribute is set.
+_NO_ATTRIBUTE = re.compile(r"'(?P<kind>\w+)' object has no attribute '(?P<name>\w+)'")
+
+
+def _declared_kinds() -> Iterator[type]:
+    """The classes of states, registers and groups, the newest first."""
+    pending: list[type] = [State, Register, Group]
+    while pending:
+        kinds: list[type] = pending.pop().__subclasses__()
+        yield from reversed(kinds)
+        pending += kinds
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """`; near: timer`, or the names there are where nothing is near."""
+    known = list(known)
+    found = difflib.get_close_matches(name, known, 3)
+    return f"; near: {', '.join(found)}" if found else f"; there are {', '.join(known[:12]) or 'none'}"
+
+
+def assert_declared(machine: Machine[S], techniques: Iterable[Technique[S]] | None = None) -> None:
+    """What can be seen to be wrong without a question to a solver.
+
+    Args:
+        techniques: those to look at; the machine's own by default.
+
+    Raises:
+        DeclarationError: the first thing that is wrong.
+    """
+    for wrong in mistakes(machine, techniques):
+        raise DeclarationError(wrong)
+
+
+def mistakes(machine: Machine[S], techniques: Iterable[Technique[S]] | None = None) -> Iterator[str]:
+    """Everything that can be seen to be wrong, a line each."""
+    if not (isinstance(machine.state, type) and issubclass(machine.state, State)):
+        yield f"{machine.name}: state={machine.state!r}: expected a class of states, such as one derived from State"
+        return
+    if not machine.instructions:
+        yield f"{machine.name}: no instruction is declared, so there is nothing to ask"
+    known = _names(machine.state)
+    state = machine.state.symbolic()
+    yield from _condition(machine.name, "supervisor", lambda: machine.supervisor(state))
+    yield from _condition(machine.name, "user", lambda: machine.user(state))
+    yield from _condition(machine.name, "invariant", lambda: machine.invariant(state))
+    yield from _listed(machine.name, "interrupt_masks", machine.interrupt_masks, known)
+    yield from _settings(machine, known)
+    for technique in machine.techniques.values() if techniques is None else techniques:
+        yield from _technique(machine, technique, known)
+
+
+def _names(state: type[State]) -> list[str]:
+    """Leaves, components, memories, and the groups they are in."""
+    leaves = [leaf.name for leaf in state.leaves]
+    return list(dict.fromkeys([*leaves, *(slot.name for slot in state.layout)]))
+
+
+def _listed(whose: str, what: str, names: Any, known: Sequence[str]) -> Iterator[str]:
+    if isinstance(names, str):
+        yield f'{whose}: {what}={names!r} is a string: expected a tuple of names, such as ("{names}",)'
+        return
+    for name in names:
+        if name not in known:
+            yield f"{whose}: {what} names {name!r}, which is no leaf and no component{near(str(name), known)}"
+
+
+def _condition(whose: str, what: str, made: Callable[[], Any]) -> Iterator[str]:
+    value, wrong = _called(whose, what, made)
+    if wrong:
+        yield wrong
+    elif not isinstance(value, Word) or value.width != 1:
+        got = f"a word of {value.width} bits" if isinstance(value, Word) else f"{value!r}"
+        yield f"{whose}: {what} gives {got}: expected a condition, a word of one bit, such as state.mode == 1"
+
+
+def _called(whose: str, what: str, made: Callable[[], Any]) -> tuple[Any, str]:
+    try:
+        return made(), ""
+    except MISTAKES as error:
+        where = place(error)
+        return None, f"{where + ': ' if where else ''}{whose}: {what}: {described(error)}"
+
+
+def _settings(machine: Machine[S], known: Sequence[str]) -> Iterator[str]:
+    names = [setting.name for setting in machine.settings]
+    for setting in machine.settings:
+        whose = f"{machine.name}: setting {setting.name}"
+        if names.count(setting.name) > 1:
+            yield f"{whose} is declared {names.count(setting.name)} times"
+        if not setting.values:
+            yield f"{whose} has no values"
+        elif setting.default is not None and setting.default not in setting.values:
+            yield f"{whose}: default={setting.default} is none of its values {', '.join(map(str, setting.values[:8]))}"
+        if setting.leaf is not None:
+            yield from _listed(whose, "leaf", (setting.leaf,), known)
+        yield from _listed(whose, "concerns", setting.concerns, known)
+
+
+def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str]) -> Iterator[str]:
+    whose = f"{machine.name} under {technique.name}"
+    lists = {
+        "owned": technique.owned,
+        "replaced": technique.replaced,
+        "shadowed": technique.shadowed,
+        "delivered": technique.delivered,
+        "guests_own": technique.guests_own,
+        "uncompared": technique.uncompared or (),
+    }
+    wrong = [line for what, names in lists.items() for line in _listed(whose, what, names, known)]
+    yield from wrong
+    if wrong:
+        return
+    guest, private = machine.state.symbolic(), machine.state.symbolic("@vmm")
+    yield from _condition(whose, "deprivileged", lambda: technique.deprivileged(guest))
+    yield from _condition(whose, "guest", lambda: technique.guest(guest))
+    yield from _condition(whose, "private", lambda: technique.private(guest, private))
+    before = _contents(guest, private)
+    image, raised = _called(whose, "map", lambda: technique.map(guest, private))
+    if raised:
+        yield raised
+    elif not isinstance(image, machine.state):
+        yield f"{whose}: map(guest, private) gives {image!r}: expected a state of {machine.state.__name__}"
+    elif before != _contents(guest, private):
+        yield f"{whose}: map(guest, private) changes the states it is given: begin with hardware = guest.copy()"
+
+
+def _contents(*states: State) -> list[int]:
+    """Which words and memories the states hold: they are immutable."""
+    return [id(part) for s in states for part in (*s.words().values(), *s.memories().values())]
+
+
+def advice(machine: Machine[S]) -> Iterator[str]:
+    """What may be meant, and is a mistake more often."""
+    for technique in machine.techniques.values():
+        guest, private = machine.state.symbolic(), machine.state.symbolic("@vmm")
+        image = technique.map(guest, private)
+        taken = [
+            leaf.name
+            for leaf in image.leaves
+            if image[leaf.name].term is private[leaf.name].term
+            and not {leaf.name, leaf.component} & {*technique.replaced}
+        ]
+        if taken:
+            more = f" and {len(taken) - 4} more" if len(taken) > 4 else ""
+            yield (
+                f"{machine.name} under {technique.name}: the map takes {', '.join(taken[:4])}{more} from `private`, "
+                "and `replaced` does not name it: the resource-sensitive class does not ask whether it shows"
+            )
