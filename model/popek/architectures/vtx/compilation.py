@@ -274,13 +274,13 @@ def _gates(
 def _passes(check: Check, view: View) -> str:
     """The predicate as an expression."""
     value = check.holds(view)
-    texts = [_text(value.term) if isinstance(value, Word) else str(bool(value))]
+    texts = [text_of(value.term) if isinstance(value, Word) else str(bool(value))]
     if check.doubt is not None:
         try:
             value = check.doubt(view)
         except MissingField as error:
             raise PerhapsMissing(error.what) from None  # asked only of what holds
-        texts.append(_text(value.term) if isinstance(value, Word) else str(bool(value)))
+        texts.append(text_of(value.term) if isinstance(value, Word) else str(bool(value)))
     return " and ".join(text for text in texts if text != "True") or "True"
 
 
@@ -296,7 +296,7 @@ class _Writer:
         """The name of a variable that holds a condition."""
         name = self._names.get(term)
         if name is None:
-            text = _text(term)
+            text = text_of(term)
             if term.op == "const":
                 return str(bool(term.data))
             name = f"c{len(self._names)}"
@@ -306,7 +306,7 @@ class _Writer:
         return name
 
 
-def _text(term: Term) -> str:
+def text_of(term: Term) -> str:
     """A term as a Python expression over the fields' names."""
     if term.op == "const":
         return str(bool(term.data)) if term.width == 1 else hex(int(term.data))  # type: ignore[arg-type]
@@ -314,28 +314,32 @@ def _text(term: Term) -> str:
         return str(term.data)
     args = term.args
     if term.op in _COMPARISONS:
-        return f"({_text(args[0])} {_COMPARISONS[term.op]} {_text(args[1])})"
+        return f"({text_of(args[0])} {_COMPARISONS[term.op]} {text_of(args[1])})"
     if term.op in _BITWISE:
         if term.width == 1 and term.op != "xor":
-            return f"({_text(args[0])} {term.op} {_text(args[1])})"
-        return f"({_text(args[0])} {_BITWISE[term.op]} {_text(args[1])})"
+            return f"({text_of(args[0])} {term.op} {text_of(args[1])})"
+        return f"({text_of(args[0])} {_BITWISE[term.op]} {text_of(args[1])})"
     if term.op in _MODULAR:
-        return f"({_text(args[0])} {_MODULAR[term.op]} {_text(args[1])} & {mask(term.width):#x})"
+        return f"({text_of(args[0])} {_MODULAR[term.op]} {text_of(args[1])} & {mask(term.width):#x})"
     if term.op == "not":
-        return f"(not {_text(args[0])})" if term.width == 1 else f"({_text(args[0])} ^ {mask(term.width):#x})"
+        return (
+            f"(not {text_of(args[0])})"
+            if term.width == 1
+            else f"({text_of(args[0])} ^ {mask(term.width):#x})"
+        )
     if term.op == "ite":
-        return f"({_text(args[1])} if {_text(args[0])} else {_text(args[2])})"
+        return f"({text_of(args[1])} if {text_of(args[0])} else {text_of(args[2])})"
     if term.op == "extract":
         assert isinstance(term.data, tuple)
         high, low = term.data
-        shifted = f"{_text(args[0])} >> {low}" if low else _text(args[0])
+        shifted = f"{text_of(args[0])} >> {low}" if low else text_of(args[0])
         whole = high == args[0].width - 1
         return f"({shifted})" if whole else f"({shifted} & {mask(high - low + 1):#x})"
     if term.op == "concat":
         parts, shift = [], 0
         for part in reversed(args):
             if part.op != "const" or part.data:
-                parts.append(f"{_text(part)} << {shift}" if shift else _text(part))
+                parts.append(f"{text_of(part)} << {shift}" if shift else text_of(part))
             shift += part.width
         return f"({' | '.join(parts)})" if len(parts) > 1 or "<<" in parts[0] else parts[0]
     raise _NotCompiled(term.op)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any, Literal
@@ -15,8 +16,9 @@ from .capabilities import UNKNOWN, Capabilities
 from .capability_limits import WIDTHS
 from .compilation import Lacking
 from .entry_checks import Check, Outcome
-from .evaluation import Evaluator, Findings, missing, order, subjects
+from .evaluation import Evaluator, missing, order, subjects
 from .fields import FIELDS
+from .findings import Findings, Undecided
 from .identity import by_identity
 from .view import View
 from .vmcs import MissingField, Vmcs
@@ -33,14 +35,6 @@ class Failure:
     message: str
     section: str
     gate: tuple[str, ...]
-
-
-@attrs.frozen
-class Undecided:
-    """A check that lacks inputs: field ids, or words for a capability or a place in memory."""
-
-    id: str
-    missing: tuple[str, ...]
 
 
 @attrs.frozen
@@ -238,11 +232,12 @@ def _worked_out_outcomes(undecided: Iterable[Lacking]) -> tuple[tuple[int, Outco
     found = dict.fromkeys(
         (check.group.stage, check.outcome) for check, _ in undecided if check.certainty != "warning"
     )
-    return tuple(
-        sorted(
-            found, key=lambda item: (item[0], item[1].errors, item[1].reason or 0, item[1].qualification or 0)
-        )
-    )
+    return tuple(sorted(found, key=_rank))
+
+
+def _rank(item: tuple[int, Outcome]) -> tuple[int, tuple[int, ...], int, int]:
+    stage, outcome = item
+    return stage, outcome.errors, outcome.reason or 0, outcome.qualification or 0
 
 
 @by_identity
@@ -290,20 +285,31 @@ def _can_fail(check: Check) -> bool:
 
 def decide(findings: Findings, view: View) -> tuple[Outcome, tuple[Outcome, ...]]:
     """The outcome, and all admissible ones."""
+    outcome, admissible, _ = _decided(findings, view)
+    return outcome, admissible
+
+
+def _decided(findings: Findings, view: View) -> tuple[Outcome, tuple[Outcome, ...], tuple[Outcome, ...]]:
+    """The outcome, all admissible ones, and those that the decided checks alone admit."""
     certain, decided, horizon = _outcomes(findings, view)
     admissible = decided
-    if findings.undecided:
+    perhaps = _perhaps(findings.undecided) if findings.undecided else ()
+    if findings.perhaps:
+        perhaps = findings.perhaps if not perhaps else tuple(sorted({*perhaps, *findings.perhaps}, key=_rank))
+    if perhaps:
         # The manual leaves the order of the checks of one stage open, and does not reach the later ones.
         found = dict.fromkeys(decided)
-        for stage, outcome in _perhaps(findings.undecided):
+        for stage, outcome in perhaps:
             if stage <= horizon:
                 found.setdefault(outcome)
         admissible = tuple(found)
     if certain:
-        return main_outcome(admissible, len(certain)), admissible
-    if any(_can_fail(check) for check, _ in findings.undecided):
-        return UNDECIDED, admissible
-    return ENTERS, admissible
+        return main_outcome(admissible, len(certain)), admissible, decided
+    if any(_can_fail(missed.check) for missed in findings.missed) or any(
+        _can_fail(check) for check, _ in findings.undecided
+    ):
+        return UNDECIDED, admissible, decided
+    return ENTERS, admissible, decided
 
 
 # The VM-instruction errors of VMLAUNCH and VMRESUME; any other is left from another instruction.
@@ -371,6 +377,20 @@ def _undecided(lacking: Sequence[Lacking], given: frozenset[str]) -> tuple[Undec
     return _worked_out(lacking, given)
 
 
+def _with_missed(findings: Findings, given: frozenset[str]) -> tuple[Undecided, ...]:
+    """The checks that lack something, in the order of the ledger."""
+    if not findings.missed:
+        return _undecided(findings.undecided, given)
+    found = [(missed.place, missed.answer) for missed in findings.missed]
+    for check, what in findings.undecided:
+        found.append((order(check), Undecided(check.id, missing(check, given, what))))
+    found.sort(key=_place)
+    return tuple([answer for _, answer in found])
+
+
+_place = operator.itemgetter(0)
+
+
 def _worked_out(lacking: Iterable[Lacking], given: frozenset[str]) -> tuple[Undecided, ...]:
     return tuple(
         Undecided(check.id, missing(check, given, what))
@@ -387,8 +407,7 @@ def _of_a_stream(lacking: tuple[Lacking, ...]) -> Callable[[frozenset[str]], tup
 def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
     view = evaluator.look(vmcs)
     findings = evaluator.run(vmcs, view)
-    outcome, admissible = decide(findings, view)
-    decided = _outcomes(findings, view)[1] if findings.undecided else admissible
+    outcome, admissible, decided = _decided(findings, view)
     failed = [
         Failure(
             check.id,
@@ -408,7 +427,7 @@ def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
         outcome=outcome,
         admissible=admissible,
         failed=tuple(failed),
-        undecided=_undecided(findings.undecided, given),
+        undecided=_with_missed(findings, given),
         warnings=tuple(
             Suspect(check.id, values(check, view), explain(check, view))
             for check in sorted(suspects, key=order)
