@@ -315,8 +315,11 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
     encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
     @by_identity
+    def lacking_one(item: Undecided) -> str:
+        return encode(undecided_json((item,)))[1:-1]
+
     def undecided(items: tuple[Undecided, ...]) -> str:
-        return encode(undecided_json(items))
+        return f"[{','.join(map(lacking_one, items))}]"
 
     name, bad, kinds = shown_name(file), False, set[str]()
     write, flush = sys.stdout.write, sys.stdout.flush

@@ -43,12 +43,12 @@ class Sieve:
     """What is left to do for VMCSs that give the same fields.
 
     Attributes:
-        scan: takes the given fields; returns the checks that deserve a look, and the `groups` that lack
-            something, as the bits of a number.
+        scan: takes the given fields; returns the checks that deserve a look, the `groups` that lack something, as
+            the bits of a number, and the checks that fail.
         groups: checks that lack something under the same conditions.
     """
 
-    scan: Callable[[Mapping[str, int]], tuple[list[Check], int]]
+    scan: Callable[[Mapping[str, int]], tuple[list[Check], int, list[Check]]]
     groups: tuple[tuple[Lacking, ...], ...]
     _known: dict[int, tuple[Lacking, ...]] = attrs.field(factory=dict)
 
@@ -195,7 +195,9 @@ def _written(
         condition = " and ".join((*gates, f"not ({' and '.join(text for text, _ in group)})"))
         body.append(f" if {condition}:")
         for place, (text, _) in enumerate(group):
-            body += [f"  if not ({text}):", f"   look.append(members[{number}][{place}])"]
+            # What is compiled, and doubted on no processor, is known to fail where it does not pass.
+            told = "bad" if text != "False" and group[place][1].doubt is None else "look"
+            body += [f"  if not ({text}):", f"   {told}.append(members[{number}][{place}])"]
     for number, conditions in enumerate(lacks):
         body += [f" if {' and '.join(conditions) or True}:", f"  lack |= {1 << number:#x}"]
     lines = [
@@ -203,9 +205,10 @@ def _written(
         *(f" {name} = given[{name!r}]" for name in sorted(writer.fields | _names(body))),
         *writer.lines,
         " look = []",
+        " bad = []",
         " lack = 0",
         *body,
-        " return look, lack",
+        " return look, lack, bad",
     ]
     members = [tuple(check for _, check in group) for group in looks.values()]
     namespace: dict[str, Any] = {"members": members}

@@ -226,13 +226,15 @@ class Evaluator:
             leftover = superset.sift(fields, view)
             for check in leftover.looks:
                 _examine(check, view, findings, undecided, others)
+            findings.violated += leftover.failing
             findings.undecided = undecided
             findings.missed, findings.perhaps = leftover.lacking, superset.outcomes(leftover.kinds)
             return findings
         candidates: Iterable[Check] = self.checks
         lacking: tuple[tuple[Check, str], ...] = ()
         if found_sieve is not None:
-            candidates, groups = found_sieve.scan(fields)
+            candidates, groups, bad = found_sieve.scan(fields)
+            findings.violated += bad
             lacking = found_sieve.lacking(groups)
         for check in candidates:
             _examine(check, view, findings, undecided, others)

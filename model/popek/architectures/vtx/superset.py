@@ -28,7 +28,7 @@ _NUMBER: Final = {name: number for number, name in enumerate(FIELDS)}
 _ZEROS: Final = dict.fromkeys(FIELDS, 0)
 _ALL: Final = (1 << len(FIELDS)) - 1
 _UNUSED: Final = {name: field for field, name, _, _ in ACTIVATIONS}
-_MOST_KNOWN: Final = 1 << 14
+_MOST_KNOWN: Final = 1 << 10
 
 
 @attrs.frozen(eq=False)
@@ -68,11 +68,13 @@ class Leftover:
 
     Attributes:
         looks: checks that deserve a look.
+        failing: checks that fail.
         lacking: checks that lack something, in no order.
         kinds: what the lacking ones may come to, as bits; see `Superset.outcomes`.
     """
 
     looks: list[Check]
+    failing: list[Check]
     lacking: list[Missed]
     kinds: int
 
@@ -126,14 +128,17 @@ class Superset:
         self._gates: dict[str, int] = {}
         self._gate_reads: list[int] = []
         self._kinds: list[tuple[int, Outcome]] = []
-        self._known: dict[tuple[int, int, str], Missed] = {}
-        self._kept: dict[int, tuple[tuple[int, Outcome], ...]] = {}
+        self._known: dict[tuple[int, str], Missed] = {}
+        self._outcomes: dict[int, tuple[tuple[int, Outcome], ...]] = {}
         shapes: list[_Shape] = []
         for check in checks:
             shape = self._shape(check, lambda question: _traced(question, capabilities, launch))
             if shape is not None:
                 shapes.append(shape)
-        self._shapes = tuple(shapes)
+        self._kept_of: dict[int, dict[int, Missed]] = {id(shape): {} for shape in shapes}
+        self._rows = tuple(
+            (s.reads, s.gates, s.plain, s.predicate, s.kind, s.named, s, self._kept_of[id(s)]) for s in shapes
+        )
         self._of = {id(shape.check): shape for shape in shapes}
         readers = [0] * len(FIELDS)
         for number, reads in enumerate(self._gate_reads):
@@ -184,13 +189,13 @@ class Superset:
 
     def outcomes(self, kinds: int) -> tuple[tuple[int, Outcome], ...]:
         """Stages and outcomes by the bits of `Leftover.kinds`."""
-        found = self._kept.get(kinds)
+        found = self._outcomes.get(kinds)
         if found is None:
             chosen = [item for number, item in enumerate(self._kinds) if kinds >> number & 1]
             chosen.sort(
                 key=lambda item: (item[0], item[1].errors, item[1].reason or 0, item[1].qualification or 0)
             )
-            found = self._kept[kinds] = tuple(chosen)
+            found = self._outcomes[kinds] = tuple(chosen)
         return found
 
     def sift(self, fields: Mapping[str, int], view: View) -> Leftover:
@@ -209,42 +214,48 @@ class Superset:
                 if missing >> number & 1:
                     unsure |= self._gate_readers[number]
         full = {**_ZEROS, **fields}
-        candidates, groups = self._sieve.scan(full)
+        candidates, groups, bad = self._sieve.scan(full)
         of = self._of
         looks = [check for check in candidates if not of[id(check)].reads & missing]
+        failing = [check for check in bad if not of[id(check)].reads & missing]
         found: list[Missed] = []
         kinds = 0
         closed = self._false(full) & ~unsure
-        for shape in self._shapes:
-            if not shape.reads & missing or shape.gates & closed:
+        left = [row for row in self._rows if row[0] & missing and not row[1] & closed]
+        for _, _, plain, predicate, kind, named, shape, kept in left:
+            if not plain:
+                looks.append(shape.check)
                 continue
-            check = shape.check
-            if not shape.plain:
-                looks.append(check)
+            if not predicate & missing and shape.check.holds(view):
                 continue
-            if not shape.predicate & missing and check.holds(view):
-                continue
-            kinds |= shape.kind
-            found.append(self._missed(shape, absent & shape.named, ""))
+            kinds |= kind
+            lacks = absent & named
+            missed = kept.get(lacks)
+            found.append(missed or self._missed(shape, lacks, ""))
         for check, what in self._sieve.lacking(groups):
             shape = of[id(check)]
             if not shape.reads & missing:
                 kinds |= shape.kind
                 found.append(self._missed(shape, absent & shape.named, what))
-        return Leftover(looks, found, kinds)
+        return Leftover(looks, failing, found, kinds)
 
     def _missed(self, shape: _Shape, lacks: int, what: str) -> Missed:
         """The check with the names of fields that it lacks; the same object for the same ones."""
-        key = (id(shape), lacks, what)
-        missed = self._known.get(key)
-        if missed is None:
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            from .evaluation import order, reads
+        from .evaluation import order, reads
 
-            names = tuple(name for name in reads(shape.check) if lacks >> _NUMBER[name] & 1)
-            answer = Undecided(shape.check.id, names or (what,))
-            missed = self._known[key] = Missed(shape.check, order(shape.check), answer)
+        names = tuple(name for name in reads(shape.check) if lacks >> _NUMBER[name] & 1)
+        if not names:
+            known = self._known.get((id(shape), what))
+            if known is None:
+                known = Missed(shape.check, order(shape.check), Undecided(shape.check.id, (what,)))
+                self._known[id(shape), what] = known
+            return known
+        kept = self._kept_of[id(shape)]
+        missed = kept.get(lacks)
+        if missed is None:
+            if len(kept) >= _MOST_KNOWN:
+                kept.clear()
+            missed = kept[lacks] = Missed(shape.check, order(shape.check), Undecided(shape.check.id, names))
         return missed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any, Literal
 
@@ -120,33 +120,35 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
 # -- explanations ------------------------------------------------------------------------
 
 
-class _Shown(dict[str, str]):
-    """Names in a message, replaced by name and value."""
-
-    def __init__(self, view: View) -> None:
-        super().__init__()
-        self._view = view
-
-    def __missing__(self, name: str) -> str:
-        if name in FIELDS:
-            try:
-                return f"{name} = {getattr(self._view, name):#x}"
-            except MissingField:
-                return name
-        try:
-            value = getattr(self._view.cap, name)
-        except MissingField:
-            # A check can fail for every width there is.
-            return WIDTHS.get(name, "unknown")
-        return str(value) if name in _DECIMAL else f"{value:#x}"
-
-
 _DECIMAL = frozenset({"maxphyaddr", "linear_address_width", "cr3_targets", "msr_list_limit"})
+
+
+@functools.cache
+def _pieces(message: str) -> tuple[tuple[str, str | None], ...]:
+    """A message as text and the name behind it."""
+    return tuple((text, name) for text, name, _, _ in Formatter().parse(message))
+
+
+def _shown(view: View, name: str) -> str:
+    """A name in a message, as name and value."""
+    if name in FIELDS:
+        try:
+            return f"{name} = {getattr(view, name):#x}"
+        except MissingField:
+            return name
+    try:
+        value = getattr(view.cap, name)
+    except MissingField:
+        # A check can fail for every width there is.
+        return WIDTHS.get(name, "unknown")
+    return str(value) if name in _DECIMAL else f"{value:#x}"
 
 
 def explain(check: Check, view: View) -> str:
     """The check's message in one line, with the actual values."""
-    text = check.message.format_map(_Shown(view))
+    text = ""
+    for piece, name in _pieces(check.message):
+        text += piece if name is None else piece + _shown(view, name)
     if check.note is not None:
         try:
             note = check.note(view)
@@ -154,6 +156,12 @@ def explain(check: Check, view: View) -> str:
             note = ""
         return f"{text}: {note}" if note else text
     return text
+
+
+@functools.cache
+def _standing(check: Check) -> tuple[str, tuple[str, ...]]:
+    """What is the same in every failure of a check: its section, and its gates in words."""
+    return check.section, tuple(gate.text for gate in check.gates)
 
 
 @functools.cache
@@ -404,7 +412,12 @@ def _of_a_stream(lacking: tuple[Lacking, ...]) -> Callable[[frozenset[str]], tup
     return functools.cache(functools.partial(_worked_out, lacking))
 
 
-def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
+def verdict_of(evaluator: Evaluator, vmcs: Vmcs, only: Container[str] | None = None) -> Verdict:
+    """The verdict by an evaluator.
+
+    Args:
+        only: the ids of checks whose failures are wanted in words; by default all.
+    """
     view = evaluator.look(vmcs)
     findings = evaluator.run(vmcs, view)
     outcome, admissible, decided = _decided(findings, view)
@@ -413,11 +426,10 @@ def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
             check.id,
             values(check, view),
             explain(check, view),
-            check.section,
-            tuple(gate.text for gate in check.gates),
+            *_standing(check),
         )
         for check in sorted(findings.violated, key=order)
-        if check.certainty == "must"
+        if check.certainty == "must" and (only is None or check.id in only)
     ]
     suspects = [check for check in findings.violated if check.certainty != "must"] + findings.doubtful
     given = frozenset(FIELDS if vmcs.default is not None else vmcs.fields)
@@ -443,13 +455,13 @@ def judge(vmcs: Vmcs, capabilities: Capabilities = UNKNOWN) -> Verdict:
     >>> judge(Vmcs(fields={"GUEST_RFLAGS": 0})).failed[0].id
     'GUEST-RFL-02'
     """
-    return _verdict(Evaluator(capabilities), vmcs)
+    return verdict_of(Evaluator(capabilities), vmcs)
 
 
 def verdict_of_many(vmcss: Iterable[Vmcs], capabilities: Capabilities) -> Iterator[Verdict]:
     """The verdicts on many VMCSs, one by one and in order; much faster than `judge` on each."""
     evaluator = Evaluator(capabilities)
-    return (_verdict(evaluator, vmcs) for vmcs in vmcss)
+    return (verdict_of(evaluator, vmcs) for vmcs in vmcss)
 
 
 __all__ = [
@@ -460,5 +472,6 @@ __all__ = [
     "explain",
     "judge",
     "reported_outcome",
+    "verdict_of",
     "verdict_of_many",
 ]
