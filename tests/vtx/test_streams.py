@@ -94,6 +94,17 @@ def test_controls_that_are_not_in_effect_need_not_be_given() -> None:
         assert list(verdict_of_many(stream, TIGER)) == [judge(item, TIGER) for item in stream]
 
 
+def test_what_some_processors_refuse_is_a_warning_in_a_stream_too() -> None:
+    """INJ-11: bit 15 of the error code is reserved on processors without SGX only."""
+    event = {"ENTRY_INTR_INFO": 0x80000B0D, "ENTRY_EXCEPTION_ERROR_CODE": 1 << 15}
+    vmcs = Vmcs(fields={**baseline("64-bit", TIGER).fields, **event})
+    stream = [attrs.evolve(vmcs, name=f"{number}") for number in range(40)]
+    found = list(verdict_of_many(stream, TIGER))
+    assert found == [judge(item, TIGER) for item in stream]
+    assert [item.id for item in found[-1].warnings] == ["INJ-11"]
+    assert found[-1].failed == ()
+
+
 def test_few_checks_are_left_to_look_at() -> None:
     """Speed by another measure: what the sieve leaves of a real partial dump is what it says something on."""
     for vmcs in real_vmcss():

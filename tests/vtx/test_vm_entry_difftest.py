@@ -60,6 +60,14 @@ def test_a_check_that_is_missing_is_noticed(missing: str, monkeypatch: pytest.Mo
     assert item.outcome.kind != "enters"
 
 
+def test_fred_injects_only_where_the_processor_has_it() -> None:
+    """The guest's CR4 asks for it in vain: the event is checked with the controls, before CR4 is."""
+    changes = {"ENTRY_INTR_INFO": 0x80000701, "GUEST_CR4": 1 << 32 | 0x2040}
+    (item,) = compare([Case("32-bit", changes)])
+    assert (item.outcome, item.explained) == (Outcome("vmfail-valid", errors=(7,)), True)
+    assert "INJ-05" in item.violated
+
+
 def test_an_msr_that_cannot_be_loaded_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("64-bit", {}, loads=((0x174, 0, 5), (0x277, 0, 2), (0xFE, 0, 0)))
     (item,) = compare([case])
