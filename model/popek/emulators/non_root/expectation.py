@@ -29,12 +29,12 @@ from popek.emulators.ia32.expectation import (
 from popek.emulators.ia32.step import ARENA_BYTES, STUBS, TEMPLATE, StepCase
 from popek.emulators.ia32.step import prepare as prepare_step
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
-from popek.emulators.x86.expectation import Asked, Expectation, OutsideError
+from popek.emulators.x86.expectation import Asked, Expectation, OutsideError, too_wide
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import Next, NotModelled, Trap
-from popek.kernel.words import WidthError, Word
+from popek.kernel.outcome import Next, NotModelled, SemanticsError, Trap
+from popek.kernel.words import Word
 
 from .cases import NE, PG, VMXE, VTPR_AT, Case, page_entries
 from .harness import (
@@ -367,7 +367,9 @@ def _without_undefined(
         for bit in range(64):
             try:
                 compare({name: 1 << bit})
-            except WidthError:
+            except SemanticsError as error:
+                if not too_wide(error):
+                    raise
                 break  # one bit more than the result has
             ones[name] = (2 << bit) - 1
     if ones:

@@ -11,7 +11,14 @@ from typing import Final
 import attrs
 
 from popek.architectures.x86_64.state import RCX, X64
-from popek.emulators.x86.expectation import Asked, Expectation, OutsideError, StepResult, watched_differences
+from popek.emulators.x86.expectation import (
+    Asked,
+    Expectation,
+    OutsideError,
+    StepResult,
+    too_wide,
+    watched_differences,
+)
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
     LANDING_BYTE,
@@ -25,8 +32,8 @@ from popek.emulators.x86_64.step import (
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import NotModelled, Trap
-from popek.kernel.words import WidthError, Word
+from popek.kernel.outcome import NotModelled, SemanticsError, Trap
+from popek.kernel.words import Word
 
 UNOBSERVED: Final[Mapping[str, str]] = {
     "tsc, pmc, cpuid": "the processor's own; only whether the instruction is allowed is compared",
@@ -99,7 +106,9 @@ def expect(
         for bit in range(64):
             try:
                 other = machine.step(instruction, state.with_undefined({name: 1 << bit}), parts)
-            except WidthError:
+            except SemanticsError as error:
+                if not too_wide(error):
+                    raise
                 break  # one bit more than the result has
             if isinstance(other, NotModelled):
                 raise OutsideError("an undefined result decides what is modelled")
