@@ -16,6 +16,7 @@ from popek.architectures.vtx.capability_files import (
     presets,
     to_mapping,
 )
+from popek.architectures.vtx.dumps import read_dumps
 from popek.architectures.vtx.dumps.explanation import explain
 from popek.architectures.vtx.verdict import judge
 from popek.architectures.vtx.vmcs import Vmcs
@@ -37,6 +38,21 @@ SKYLAKE = load_capabilities("intel-skylake")
 )
 def test_ways_to_write_an_msr(text: str) -> None:
     assert from_text(text).msrs == {0x480: 0x00DA_0400_0000_0004, 0x481: 0x7F_0000_0016}
+
+
+def test_msrs_beside_a_dump_are_the_processors() -> None:
+    text = (
+        "msr[481] = 0000007f`00000016\nIA32_VMX_BASIC (480H) = 00DA040000000004H\nrdmsr 0x482 = 0xfff9fffe0401e172\n"
+        "PIN_CONTROLS = 0x96\n"
+    )
+    (dump,) = read_dumps(text.encode(), "input")
+    assert dump.capabilities == {
+        "0x481": "0x7f00000016",
+        "0x480": "0xda040000000004",
+        "0x482": "0xfff9fffe0401e172",
+    }
+    assert dump.unrecognised == ()
+    assert dump.fields == {"PIN_CONTROLS": 0x96}
 
 
 def test_a_number_that_answers_nothing_is_no_msr() -> None:

@@ -165,7 +165,7 @@ def sixteen_bits(mode: str) -> dict[str, int]:
     """What makes the code of `guest` one of 16 bits."""
     if mode == "protected":
         return {"cs.rights": 0x9B}
-    rights = 0xF3 if mode == "virtual-8086" else 0x93
+    rights = 0xF3 if mode == "virtual-8086" else 0xC093 if "D left" in mode else 0x93
     changes = {f"{name}.rights": rights for name in SEGMENTS} | {f"{name}.limit": 0xFFFF for name in SEGMENTS}
     changes |= {
         f"{name}.{part}": value
@@ -177,7 +177,7 @@ def sixteen_bits(mode: str) -> dict[str, int]:
     return changes | {"cr0": 0x30, "secondary.unrestricted_guest": 1}
 
 
-@pytest.mark.parametrize("mode", ["real", "virtual-8086", "protected"])
+@pytest.mark.parametrize("mode", ["real", "real, D left from protected mode", "virtual-8086", "protected"])
 def test_code_of_16_bits_has_addresses_and_operands_of_16_bits(mode: str) -> None:
     tables = {"secondary.descriptor_table_exiting": 1, **SECONDARY}
     state = guest().with_changes({**tables, **sixteen_bits(mode)})

@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from popek.architectures.vtx.baselines import baseline
 from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
 from popek.architectures.vtx.compilation import inactive
@@ -93,13 +94,27 @@ def test_controls_that_are_not_in_effect_need_not_be_given() -> None:
         assert list(verdict_of_many(stream, TIGER)) == [judge(item, TIGER) for item in stream]
 
 
+def test_what_some_processors_refuse_is_a_warning_in_a_stream_too() -> None:
+    """INJ-11: bit 15 of the error code is reserved on processors without SGX only."""
+    event = {"ENTRY_INTR_INFO": 0x80000B0D, "ENTRY_EXCEPTION_ERROR_CODE": 1 << 15}
+    vmcs = Vmcs(fields={**baseline("64-bit", TIGER).fields, **event})
+    stream = [attrs.evolve(vmcs, name=f"{number}") for number in range(40)]
+    found = list(verdict_of_many(stream, TIGER))
+    assert found == [judge(item, TIGER) for item in stream]
+    assert [item.id for item in found[-1].warnings] == ["INJ-11"]
+    assert found[-1].failed == ()
+
+
 def test_few_checks_are_left_to_look_at() -> None:
     """Speed by another measure: what the sieve leaves of a real partial dump is what it says something on."""
     for vmcs in real_vmcss():
         evaluator = Evaluator(TIGER)
         for _ in range(40):
             findings = evaluator.run(vmcs)
-        candidates, lacking = evaluator._candidates(vmcs.fields, vmcs.launch)
+        found = evaluator._sieve_of(vmcs.fields, vmcs.launch)
+        assert found is not None
+        looks, groups, failing = found.scan(vmcs.fields)
+        candidates, lacking = [*looks, *failing], found.lacking(groups)
         telling = {check.id for check in (*findings.violated, *findings.doubtful)}
         assert len({check.id for check in candidates} - telling) <= 6
         assert len(findings.undecided) - len(lacking) <= 2
@@ -146,3 +161,33 @@ def test_identity_and_not_equality() -> None:
     assert (length(first), length(first), length(second)) == (2, 2, 2)
     assert len(seen) == 2
     assert all(length(tuple(range(number))) == number for number in range(2000))
+
+
+# -- fields of their own in every line ---------------------------------------------------------------
+
+SKYLAKE = load_capabilities("intel-skylake")
+COMPLETE = baseline("64-bit", SKYLAKE)
+
+
+@pytest.mark.parametrize(
+    "known", [SKYLAKE, TIGER, PARTS, load_capabilities("sapphire-rapids"), UNKNOWN],
+    ids=["skylake", "tigerlake", "parts of it", "sapphire rapids", "unknown"],
+)  # fmt: skip
+def test_any_fields_are_judged_as_each_vmcs_by_itself(known: Capabilities) -> None:
+    """The checks that are compiled for all fields say what the checks say."""
+    rnd = random.Random(f"{known.name} {known.maxphyaddr}")
+    names = list(FIELDS)
+    stream = []
+    for number in range(160):
+        fields = dict(COMPLETE.fields)
+        for name in rnd.sample(names, rnd.choice((1, 1, 2, 4))):
+            fields[name] = (
+                rnd.getrandbits(FIELDS[name].width) if rnd.random() < 0.5 else fields.get(name, 0) ^ 1
+            )
+        for name in rnd.sample(list(fields), rnd.choice((1, 3, 10, len(fields) // 2, len(fields) - 5))):
+            del fields[name]
+        if rnd.random() < 0.3:
+            fields["PRIMARY_PROC_CONTROLS"] = 1 << 31 if rnd.random() < 0.5 else 0
+        stream.append(Vmcs(name=f"{number}", fields=fields))
+    for vmcs, verdict in zip(stream, verdict_of_many(stream, known), strict=True):
+        assert verdict == judge(vmcs, known), vmcs.name

@@ -8,11 +8,11 @@ import attrs
 import pytest
 
 from popek.architectures.vtx.bochs import bochs_checks
-from popek.architectures.vtx.entry_checks import CHECKS
+from popek.architectures.vtx.entry_checks import CHECKS, Outcome
 from popek.cli.difftest_vm_entry import difftest_vm_entry, make_cases
 from popek.cli.errors import UserError
 from popek.emulators.vm_entry import compare as vmx_compare
-from popek.emulators.vm_entry.compare import compare, modes, unexplained
+from popek.emulators.vm_entry.compare import Case, compare, modes, unexplained
 
 pytestmark = pytest.mark.emulator
 
@@ -34,17 +34,49 @@ def test_the_seed_decides() -> None:
     assert make_cases(120, 5) != make_cases(120, 6)
 
 
-@pytest.mark.parametrize(
-    "missing", ["GUEST-ACT-01", "GUEST-CR-03", "CTL-CAP-01", "INJ-12", "HOST-SEG-07", "GUEST-AR-TR-04"]
-)
+# Of each check a case that nothing else refuses.
+DIRECTED = {
+    "GUEST-ACT-01": {"GUEST_ACTIVITY_STATE": 4},
+    "GUEST-CR-03": {"GUEST_CR4": 0x2000 | 0x20 | 1 << 31},
+    "CTL-CAP-01": {"PIN_CONTROLS": 0x16 | 1 << 12},
+    "INJ-12": {"ENTRY_INTR_INFO": 1 << 31 | 4 << 8 | 0x80, "ENTRY_INSTRUCTION_LENGTH": 16},
+    "HOST-SEG-07": {"HOST_TR_SELECTOR": 12},
+    "GUEST-AR-TR-04": {"GUEST_TR_ACCESS_RIGHTS": 0x18B},
+}
+
+
+@pytest.mark.parametrize("missing", DIRECTED)
 def test_a_check_that_is_missing_is_noticed(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the check, Bochs refuses what the rest lets in."""
+    """Without the check, Bochs refuses what the rest lets in; with it, nothing is left to explain."""
+    case = Case("64-bit", DIRECTED[missing])
+    (item,) = compare([case])
+    assert item.violated == (missing,)
+    assert item.explained
     known = vmx_compare.preset()
     rest = tuple(check for check in bochs_checks(known) if check.id != missing)
     monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: rest)
-    left = unexplained(compare(make_cases(1500, 12)))  # with a case for each of these checks alone
-    assert left
-    assert all(item.outcome is not None and item.outcome.kind != "enters" for item in left)
+    (item,) = unexplained(compare([case]))
+    assert item.outcome is not None
+    assert item.outcome.kind != "enters"
+
+
+def test_fred_injects_only_where_the_processor_has_it() -> None:
+    """The guest's CR4 asks for it in vain: the event is checked with the controls, before CR4 is."""
+    changes = {"ENTRY_INTR_INFO": 0x80000701, "GUEST_CR4": 1 << 32 | 0x2040}
+    (item,) = compare([Case("32-bit", changes)])
+    assert (item.outcome, item.explained) == (Outcome("vmfail-valid", errors=(7,)), True)
+    assert "INJ-05" in item.violated
+
+
+def test_an_msr_that_cannot_be_loaded_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("64-bit", {}, loads=((0x174, 0, 5), (0x277, 0, 2), (0xFE, 0, 0)))
+    (item,) = compare([case])
+    assert (item.outcome, item.violated, item.explained) == (
+        Outcome("entry-failure", reason=34, qualification=2), ("LOAD-06",), True,
+    )  # fmt: skip
+    rest = tuple(check for check in bochs_checks(vmx_compare.preset()) if check.id != "LOAD-06")
+    monkeypatch.setattr(vmx_compare, "bochs_checks", lambda capabilities: rest)
+    assert unexplained(compare([case]))
 
 
 def test_a_wrong_qualification_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

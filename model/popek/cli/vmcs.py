@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
@@ -127,9 +128,16 @@ def decode(file: File, /, *, json: AsJson = False) -> int:
 
 @app.command
 def explain(
-    subject: Annotated[str, Parameter(help="A check's id, a field, its encoding, or a bit.")], /
+    subject: Annotated[
+        str,
+        Parameter(
+            help="A check's id, a field, its encoding, a bit, an exit reason, a VM-instruction error, a processor.",
+            allow_leading_hyphen=True,
+        ),
+    ],
+    /,
 ) -> int:
-    """Explain a check, a field or a bit, such as `GUEST-CR-09`, `0x6802`, `sec[1]` or `PCIDE`."""
+    """Explain a check, a field, a bit, an error, a processor: `GUEST-CR-09`, `0x6802`, `sec[1]`, `0x80000021`."""
     from popek.architectures.vtx.dumps.explanation import UnknownSubject
     from popek.architectures.vtx.dumps.explanation import explain as explanations_of
     from popek.report.vmcs import print_explanation
@@ -137,13 +145,38 @@ def explain(
     try:
         found = explanations_of(subject)
     except UnknownSubject as error:
-        raise UserError(str(error)) from None
+        amd = _of_amd(subject)
+        if not amd:
+            raise UserError(str(error)) from None
+        sys.stdout.write(
+            "\n".join((*amd, "", "this is AMD's: `popek vmcb` judges and explains VMCBs")) + "\n"
+        )
+        return 0
     console = terminal()
     for number, explanation in enumerate(found):
         if number:
             console.print()
         print_explanation(console, explanation)
     return 0
+
+
+def _of_amd(subject: str) -> list[str]:
+    """What is known of an exit code of AMD's VMRUN, by its name or by the number that KVM prints."""
+    from popek.architectures.svm.explanation import UnknownSubject, explanation
+    from popek.architectures.svm.vmcb import exit_codes
+
+    wanted = subject.strip().upper()
+    bare = wanted.removeprefix("VMEXIT_")
+    numbers = {name.upper().replace(" ", "_"): code for code, name in exit_codes().items()}
+    numbers |= {"NPF": numbers.get("NESTED_PAGE_FAULT", -1)}
+    with contextlib.suppress(UnknownSubject):
+        if wanted in ("VMEXIT_INVALID", "-1"):
+            return explanation(wanted)
+        if wanted != bare and bare in numbers:
+            return explanation(hex(numbers[bare]))[:2]
+        if wanted[:1].isdigit() and "exit code" in (lines := explanation(wanted))[0]:
+            return lines[:2]
+    return []
 
 
 @app.command
@@ -315,8 +348,11 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
     encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
     @by_identity
+    def lacking_one(item: Undecided) -> str:
+        return encode(undecided_json((item,)))[1:-1]
+
     def undecided(items: tuple[Undecided, ...]) -> str:
-        return encode(undecided_json(items))
+        return f"[{','.join(map(lacking_one, items))}]"
 
     name, bad, kinds = shown_name(file), False, set[str]()
     write, flush = sys.stdout.write, sys.stdout.flush

@@ -40,6 +40,9 @@ def _heading(console: Console, text: str, style: str = "bold") -> None:
     console.print(Text(text, style=style))
 
 
+_MOST_AWAY = 3
+
+
 def print_check(console: Console, diagnosis: Diagnosis) -> None:
     """Print a verdict: failed checks, warnings, what the dump says, and what is missing."""
     _title(console, diagnosis.dump, diagnosis.capabilities.name)
@@ -57,6 +60,14 @@ def print_check(console: Console, diagnosis: Diagnosis) -> None:
                 console, Text(f"fails if {near.condition}: give {', '.join(near.missing)}", style="cyan"), 4
             )
         if (rest := len(diagnosis.near_misses) - _MOST_NAMED) > 0:
+            _indented(console, Text(f"and {rest} more", style="dim"), 2)
+    if diagnosis.one_away:
+        _heading(console, "One fact decides each of these", "bold yellow")
+        for away in diagnosis.one_away[:_MOST_AWAY]:
+            console.print(Text(f"  {away.id}", style="bold"))
+            _indented(console, Text(f"{away.statement}, as {' and '.join(away.holds)}"), 4)
+            _indented(console, Text(f"give {away.missing}", style="cyan"), 4)
+        if (rest := len(diagnosis.one_away) - _MOST_AWAY) > 0:
             _indented(console, Text(f"and {rest} more", style="dim"), 2)
     if diagnosis.inferred:
         _heading(console, "What the dump shows of the processor")
@@ -132,13 +143,19 @@ def _bits(console: Console, label: str, words: Sequence[str]) -> None:
 
 def _bit(bit: Bit) -> str:
     number = f"{bit.value:#x}" if bit.value > 9 else str(bit.value)
-    known = bit.meaning.partition(": ")[2]
+    known = _meant(bit)
     return f"{bit.name}[{_place(bit)}]={number}{f' ({known})' if known else ''}"
 
 
 def _known(bit: Bit) -> str:
     """What the value means, without the title of the bits."""
-    return bit.meaning.partition(": ")[2] or "-"
+    return _meant(bit) or "-"
+
+
+def _meant(bit: Bit) -> str:
+    title, colon, known = bit.meaning.rpartition(": ")
+    # A colon inside parentheses is the title's own.
+    return known if colon and title.count("(") == title.count(")") else ""
 
 
 def _place(bit: Bit) -> str:

@@ -43,12 +43,12 @@ class Sieve:
     """What is left to do for VMCSs that give the same fields.
 
     Attributes:
-        scan: takes the given fields; returns the checks that deserve a look, and the `groups` that lack
-            something, as the bits of a number.
+        scan: takes the given fields; returns the checks that deserve a look, the `groups` that lack something, as
+            the bits of a number, and the checks that fail.
         groups: checks that lack something under the same conditions.
     """
 
-    scan: Callable[[Mapping[str, int]], tuple[list[Check], int]]
+    scan: Callable[[Mapping[str, int]], tuple[list[Check], int, list[Check]]]
     groups: tuple[tuple[Lacking, ...], ...]
     _known: dict[int, tuple[Lacking, ...]] = attrs.field(factory=dict)
 
@@ -195,7 +195,9 @@ def _written(
         condition = " and ".join((*gates, f"not ({' and '.join(text for text, _ in group)})"))
         body.append(f" if {condition}:")
         for place, (text, _) in enumerate(group):
-            body += [f"  if not ({text}):", f"   look.append(members[{number}][{place}])"]
+            # What is compiled, and doubted on no processor, is known to fail where it does not pass.
+            told = "bad" if text != "False" and group[place][1].doubt is None else "look"
+            body += [f"  if not ({text}):", f"   {told}.append(members[{number}][{place}])"]
     for number, conditions in enumerate(lacks):
         body += [f" if {' and '.join(conditions) or True}:", f"  lack |= {1 << number:#x}"]
     lines = [
@@ -203,9 +205,10 @@ def _written(
         *(f" {name} = given[{name!r}]" for name in sorted(writer.fields | _names(body))),
         *writer.lines,
         " look = []",
+        " bad = []",
         " lack = 0",
         *body,
-        " return look, lack",
+        " return look, lack, bad",
     ]
     members = [tuple(check for _, check in group) for group in looks.values()]
     namespace: dict[str, Any] = {"members": members}
@@ -274,13 +277,13 @@ def _gates(
 def _passes(check: Check, view: View) -> str:
     """The predicate as an expression."""
     value = check.holds(view)
-    texts = [_text(value.term) if isinstance(value, Word) else str(bool(value))]
+    texts = [text_of(value.term) if isinstance(value, Word) else str(bool(value))]
     if check.doubt is not None:
         try:
             value = check.doubt(view)
         except MissingField as error:
             raise PerhapsMissing(error.what) from None  # asked only of what holds
-        texts.append(_text(value.term) if isinstance(value, Word) else str(bool(value)))
+        texts.append(text_of(value.term) if isinstance(value, Word) else str(bool(value)))
     return " and ".join(text for text in texts if text != "True") or "True"
 
 
@@ -296,7 +299,7 @@ class _Writer:
         """The name of a variable that holds a condition."""
         name = self._names.get(term)
         if name is None:
-            text = _text(term)
+            text = text_of(term)
             if term.op == "const":
                 return str(bool(term.data))
             name = f"c{len(self._names)}"
@@ -306,7 +309,7 @@ class _Writer:
         return name
 
 
-def _text(term: Term) -> str:
+def text_of(term: Term) -> str:
     """A term as a Python expression over the fields' names."""
     if term.op == "const":
         return str(bool(term.data)) if term.width == 1 else hex(int(term.data))  # type: ignore[arg-type]
@@ -314,28 +317,32 @@ def _text(term: Term) -> str:
         return str(term.data)
     args = term.args
     if term.op in _COMPARISONS:
-        return f"({_text(args[0])} {_COMPARISONS[term.op]} {_text(args[1])})"
+        return f"({text_of(args[0])} {_COMPARISONS[term.op]} {text_of(args[1])})"
     if term.op in _BITWISE:
         if term.width == 1 and term.op != "xor":
-            return f"({_text(args[0])} {term.op} {_text(args[1])})"
-        return f"({_text(args[0])} {_BITWISE[term.op]} {_text(args[1])})"
+            return f"({text_of(args[0])} {term.op} {text_of(args[1])})"
+        return f"({text_of(args[0])} {_BITWISE[term.op]} {text_of(args[1])})"
     if term.op in _MODULAR:
-        return f"({_text(args[0])} {_MODULAR[term.op]} {_text(args[1])} & {mask(term.width):#x})"
+        return f"({text_of(args[0])} {_MODULAR[term.op]} {text_of(args[1])} & {mask(term.width):#x})"
     if term.op == "not":
-        return f"(not {_text(args[0])})" if term.width == 1 else f"({_text(args[0])} ^ {mask(term.width):#x})"
+        return (
+            f"(not {text_of(args[0])})"
+            if term.width == 1
+            else f"({text_of(args[0])} ^ {mask(term.width):#x})"
+        )
     if term.op == "ite":
-        return f"({_text(args[1])} if {_text(args[0])} else {_text(args[2])})"
+        return f"({text_of(args[1])} if {text_of(args[0])} else {text_of(args[2])})"
     if term.op == "extract":
         assert isinstance(term.data, tuple)
         high, low = term.data
-        shifted = f"{_text(args[0])} >> {low}" if low else _text(args[0])
+        shifted = f"{text_of(args[0])} >> {low}" if low else text_of(args[0])
         whole = high == args[0].width - 1
         return f"({shifted})" if whole else f"({shifted} & {mask(high - low + 1):#x})"
     if term.op == "concat":
         parts, shift = [], 0
         for part in reversed(args):
             if part.op != "const" or part.data:
-                parts.append(f"{_text(part)} << {shift}" if shift else _text(part))
+                parts.append(f"{text_of(part)} << {shift}" if shift else text_of(part))
             shift += part.width
         return f"({' | '.join(parts)})" if len(parts) > 1 or "<<" in parts[0] else parts[0]
     raise _NotCompiled(term.op)

@@ -7,10 +7,8 @@ which leaves only the checks that have something to say.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
-
-import attrs
 
 from popek.kernel.words import SymbolicConditionError, Word
 
@@ -19,26 +17,11 @@ from .capability_limits import extremes
 from .compilation import Lacking, Sieve, inactive, sieve
 from .entry_checks import CHECKS, Check
 from .fields import FIELDS
+from .findings import Findings
 from .identity import by_identity
+from .superset import Superset
 from .view import View, field_symbol, view_of
 from .vmcs import Launch, MissingField, Vmcs
-
-
-@attrs.define
-class Findings:
-    """What a run of the checks found, in the order of the ledger.
-
-    Attributes:
-        violated: checks whose predicate fails.
-        doubtful: checks whose predicate holds, but that some processors fail.
-        undecided: checks that lack an input, with what an input that is no field is; VMCSs of one stream
-            may share a tuple.
-    """
-
-    violated: list[Check]
-    doubtful: list[Check]
-    undecided: Sequence[tuple[Check, str]]
-
 
 # -- what a check reads ------------------------------------------------------------------
 
@@ -196,6 +179,10 @@ _WORTH_COMPILING = 32
 """So many VMCSs with the same fields given pay for a compiled sieve."""
 
 
+_WORTH_A_SUPERSET = 96
+"""So many VMCSs with fields of their own pay for the checks of all fields."""
+
+
 class Evaluator:
     """Runs checks for one processor, and gets faster on VMCSs that give the same fields.
 
@@ -212,6 +199,8 @@ class Evaluator:
         self._extremes = tuple(CapabilityView(extreme) for extreme in extremes(capabilities))
         self._seen: dict[_Kind, int] = {}
         self._sieves: dict[_Kind, Sieve] = {}
+        self._others: dict[Launch, int] = {}
+        self._supersets: dict[Launch, Superset] = {}
 
     def look(self, vmcs: Vmcs) -> View:
         """The view that the checks get."""
@@ -232,7 +221,21 @@ class Evaluator:
                 found.append((view_of(vmcs, low), view_of(vmcs, high)))
             return found[0]
 
-        candidates, lacking = self._candidates(fields, vmcs.launch)
+        found_sieve = self._sieve_of(fields, vmcs.launch)
+        if found_sieve is None and (superset := self._superset(vmcs.launch)) is not None:
+            leftover = superset.sift(fields, view)
+            for check in leftover.looks:
+                _examine(check, view, findings, undecided, others)
+            findings.violated += leftover.failing
+            findings.undecided = undecided
+            findings.missed, findings.perhaps = leftover.lacking, superset.outcomes(leftover.kinds)
+            return findings
+        candidates: Iterable[Check] = self.checks
+        lacking: tuple[tuple[Check, str], ...] = ()
+        if found_sieve is not None:
+            candidates, groups, bad = found_sieve.scan(fields)
+            findings.violated += bad
+            lacking = found_sieve.lacking(groups)
         for check in candidates:
             _examine(check, view, findings, undecided, others)
         findings.undecided = (
@@ -240,10 +243,8 @@ class Evaluator:
         )
         return findings
 
-    def _candidates(
-        self, fields: Mapping[str, int], launch: Launch
-    ) -> tuple[Iterable[Check], tuple[tuple[Check, str], ...]]:
-        """The checks that may have something to say, and those known to lack something."""
+    def _sieve_of(self, fields: Mapping[str, int], launch: Launch) -> Sieve | None:
+        """The sieve for VMCSs that give these fields; None as long as they are too few."""
         unused = inactive(fields)
         key = frozenset(fields), launch, unused
         found = self._sieves.get(key)
@@ -253,7 +254,7 @@ class Evaluator:
                 self._sieves.clear()
             seen = self._seen[key] = self._seen.get(key, 0) + 1
             if seen < _WORTH_COMPILING:
-                return self.checks, ()
+                return None
             found = self._sieves[key] = sieve(
                 self.checks,
                 fields,
@@ -263,8 +264,22 @@ class Evaluator:
                 unused=unused,
                 decidable=_decidable,
             )
-        candidates, groups = found.scan(fields)
-        return candidates, found.lacking(groups)
+        return found
+
+    def _superset(self, launch: Launch) -> Superset | None:
+        """The checks for any fields; None as long as few VMCSs had fields of their own."""
+        found = self._supersets.get(launch)
+        if found is None:
+            if len(self._others) > _KINDS_AT_ONCE:
+                self._others.clear()
+                self._supersets.clear()
+            seen = self._others[launch] = self._others.get(launch, 0) + 1
+            if seen < _WORTH_A_SUPERSET:
+                return None
+            found = self._supersets[launch] = Superset(
+                self.checks, self.view, launch, self._extremes, _decidable
+            )
+        return found
 
 
 @by_identity

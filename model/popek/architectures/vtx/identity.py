@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-_MOST = 1024
+_MOST = 1 << 14
 
 
 def by_identity(function: Callable[[T], R]) -> Callable[[T], R]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any, Literal
 
@@ -16,8 +17,9 @@ from .capabilities import UNKNOWN, Capabilities
 from .capability_limits import WIDTHS
 from .compilation import Lacking
 from .entry_checks import Check, Outcome
-from .evaluation import Evaluator, Findings, missing, order, subjects
+from .evaluation import Evaluator, missing, order, subjects
 from .fields import FIELDS
+from .findings import Findings, Undecided
 from .identity import by_identity
 from .view import View
 from .vmcs import MissingField, Vmcs
@@ -30,14 +32,6 @@ class Failure(FailedCheck):
     """A check that fails, with the values that make it fail and the conditions under which it is made."""
 
     gate: tuple[str, ...]
-
-
-@attrs.frozen
-class Undecided:
-    """A check that lacks inputs: field ids, or words for a capability or a place in memory."""
-
-    id: str
-    missing: tuple[str, ...]
 
 
 @attrs.frozen
@@ -123,33 +117,35 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
 # -- explanations ------------------------------------------------------------------------
 
 
-class _Shown(dict[str, str]):
-    """Names in a message, replaced by name and value."""
-
-    def __init__(self, view: View) -> None:
-        super().__init__()
-        self._view = view
-
-    def __missing__(self, name: str) -> str:
-        if name in FIELDS:
-            try:
-                return f"{name} = {getattr(self._view, name):#x}"
-            except MissingField:
-                return name
-        try:
-            value = getattr(self._view.cap, name)
-        except MissingField:
-            # A check can fail for every width there is.
-            return WIDTHS.get(name, "unknown")
-        return str(value) if name in _DECIMAL else f"{value:#x}"
-
-
 _DECIMAL = frozenset({"maxphyaddr", "linear_address_width", "cr3_targets", "msr_list_limit"})
+
+
+@functools.cache
+def _pieces(message: str) -> tuple[tuple[str, str | None], ...]:
+    """A message as text and the name behind it."""
+    return tuple((text, name) for text, name, _, _ in Formatter().parse(message))
+
+
+def _shown(view: View, name: str) -> str:
+    """A name in a message, as name and value."""
+    if name in FIELDS:
+        try:
+            return f"{name} = {getattr(view, name):#x}"
+        except MissingField:
+            return name
+    try:
+        value = getattr(view.cap, name)
+    except MissingField:
+        # A check can fail for every width there is.
+        return WIDTHS.get(name, "unknown")
+    return str(value) if name in _DECIMAL else f"{value:#x}"
 
 
 def explain(check: Check, view: View) -> str:
     """The check's message in one line, with the actual values."""
-    text = check.message.format_map(_Shown(view))
+    text = ""
+    for piece, name in _pieces(check.message):
+        text += piece if name is None else piece + _shown(view, name)
     if check.note is not None:
         try:
             note = check.note(view)
@@ -157,6 +153,12 @@ def explain(check: Check, view: View) -> str:
             note = ""
         return f"{text}: {note}" if note else text
     return text
+
+
+@functools.cache
+def _standing(check: Check) -> tuple[str, tuple[str, ...]]:
+    """What is the same in every failure of a check: its section, and its gates in words."""
+    return check.section, tuple(gate.text for gate in check.gates)
 
 
 @functools.cache
@@ -235,11 +237,12 @@ def _worked_out_outcomes(undecided: Iterable[Lacking]) -> tuple[tuple[int, Outco
     found = dict.fromkeys(
         (check.group.stage, check.outcome) for check, _ in undecided if check.certainty != "warning"
     )
-    return tuple(
-        sorted(
-            found, key=lambda item: (item[0], item[1].errors, item[1].reason or 0, item[1].qualification or 0)
-        )
-    )
+    return tuple(sorted(found, key=_rank))
+
+
+def _rank(item: tuple[int, Outcome]) -> tuple[int, tuple[int, ...], int, int]:
+    stage, outcome = item
+    return stage, outcome.errors, outcome.reason or 0, outcome.qualification or 0
 
 
 @by_identity
@@ -287,20 +290,31 @@ def _can_fail(check: Check) -> bool:
 
 def decide(findings: Findings, view: View) -> tuple[Outcome, tuple[Outcome, ...]]:
     """The outcome, and all admissible ones."""
+    outcome, admissible, _ = _decided(findings, view)
+    return outcome, admissible
+
+
+def _decided(findings: Findings, view: View) -> tuple[Outcome, tuple[Outcome, ...], tuple[Outcome, ...]]:
+    """The outcome, all admissible ones, and those that the decided checks alone admit."""
     certain, decided, horizon = _outcomes(findings, view)
     admissible = decided
-    if findings.undecided:
+    perhaps = _perhaps(findings.undecided) if findings.undecided else ()
+    if findings.perhaps:
+        perhaps = findings.perhaps if not perhaps else tuple(sorted({*perhaps, *findings.perhaps}, key=_rank))
+    if perhaps:
         # The manual leaves the order of the checks of one stage open, and does not reach the later ones.
         found = dict.fromkeys(decided)
-        for stage, outcome in _perhaps(findings.undecided):
+        for stage, outcome in perhaps:
             if stage <= horizon:
                 found.setdefault(outcome)
         admissible = tuple(found)
     if certain:
-        return main_outcome(admissible, len(certain)), admissible
-    if any(_can_fail(check) for check, _ in findings.undecided):
-        return UNDECIDED, admissible
-    return ENTERS, admissible
+        return main_outcome(admissible, len(certain)), admissible, decided
+    if any(_can_fail(missed.check) for missed in findings.missed) or any(
+        _can_fail(check) for check, _ in findings.undecided
+    ):
+        return UNDECIDED, admissible, decided
+    return ENTERS, admissible, decided
 
 
 # The VM-instruction errors of VMLAUNCH and VMRESUME; any other is left from another instruction.
@@ -368,6 +382,20 @@ def _undecided(lacking: Sequence[Lacking], given: frozenset[str]) -> tuple[Undec
     return _worked_out(lacking, given)
 
 
+def _with_missed(findings: Findings, given: frozenset[str]) -> tuple[Undecided, ...]:
+    """The checks that lack something, in the order of the ledger."""
+    if not findings.missed:
+        return _undecided(findings.undecided, given)
+    found = [(missed.place, missed.answer) for missed in findings.missed]
+    for check, what in findings.undecided:
+        found.append((order(check), Undecided(check.id, missing(check, given, what))))
+    found.sort(key=_place)
+    return tuple([answer for _, answer in found])
+
+
+_place = operator.itemgetter(0)
+
+
 def _worked_out(lacking: Iterable[Lacking], given: frozenset[str]) -> tuple[Undecided, ...]:
     return tuple(
         Undecided(check.id, missing(check, given, what))
@@ -381,21 +409,24 @@ def _of_a_stream(lacking: tuple[Lacking, ...]) -> Callable[[frozenset[str]], tup
     return functools.cache(functools.partial(_worked_out, lacking))
 
 
-def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> VmEntryVerdict:
+def verdict_of(evaluator: Evaluator, vmcs: Vmcs, only: Container[str] | None = None) -> VmEntryVerdict:
+    """The verdict by an evaluator.
+
+    Args:
+        only: the ids of checks whose failures are wanted in words; by default all.
+    """
     view = evaluator.look(vmcs)
     findings = evaluator.run(vmcs, view)
-    outcome, admissible = decide(findings, view)
-    decided = _outcomes(findings, view)[1] if findings.undecided else admissible
+    outcome, admissible, decided = _decided(findings, view)
     failed = [
         Failure(
             check.id,
             values(check, view),
             explain(check, view),
-            check.section,
-            tuple(gate.text for gate in check.gates),
+            *_standing(check),
         )
         for check in sorted(findings.violated, key=order)
-        if check.certainty == "must"
+        if check.certainty == "must" and (only is None or check.id in only)
     ]
     suspects = [check for check in findings.violated if check.certainty != "must"] + findings.doubtful
     given = frozenset(FIELDS if vmcs.default is not None else vmcs.fields)
@@ -405,7 +436,7 @@ def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> VmEntryVerdict:
         outcome=outcome,
         admissible=admissible,
         failed=tuple(failed),
-        undecided=_undecided(findings.undecided, given),
+        undecided=_with_missed(findings, given),
         warnings=tuple(
             Suspect(check.id, values(check, view), explain(check, view))
             for check in sorted(suspects, key=order)
@@ -421,13 +452,13 @@ def judge(vmcs: Vmcs, capabilities: Capabilities = UNKNOWN) -> VmEntryVerdict:
     >>> judge(Vmcs(fields={"GUEST_RFLAGS": 0})).failed[0].id
     'GUEST-RFL-02'
     """
-    return _verdict(Evaluator(capabilities), vmcs)
+    return verdict_of(Evaluator(capabilities), vmcs)
 
 
 def verdict_of_many(vmcss: Iterable[Vmcs], capabilities: Capabilities) -> Iterator[VmEntryVerdict]:
     """The verdicts on many VMCSs, one by one and in order; much faster than `judge` on each."""
     evaluator = Evaluator(capabilities)
-    return (_verdict(evaluator, vmcs) for vmcs in vmcss)
+    return (verdict_of(evaluator, vmcs) for vmcs in vmcss)
 
 
 __all__ = [
@@ -438,5 +469,6 @@ __all__ = [
     "explain",
     "judge",
     "reported_outcome",
+    "verdict_of",
     "verdict_of_many",
 ]

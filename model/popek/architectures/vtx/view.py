@@ -67,8 +67,18 @@ def _known(condition: Decision) -> bool | None:
     return bool(condition.value) if condition.concrete else None
 
 
+_asked_lazily = 0
+
+
+def asked_lazily() -> int:
+    """How often something was asked for that a symbolic condition may make needless."""
+    return _asked_lazily
+
+
 def _perhaps(ask: Callable[[], Any]) -> Any:
     """What is asked for where a symbolic condition says so: if it is missing, it may not matter."""
+    global _asked_lazily
+    _asked_lazily += 1
     try:
         return ask()
     except MissingField as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Final, Literal
 
 import attrs
@@ -54,6 +54,16 @@ class NearMiss:
 
 
 @attrs.frozen
+class OneAway:
+    """An undecided check that one more fact decides: what must hold, where that is known to be asked, and the fact."""
+
+    id: str
+    statement: str
+    holds: tuple[str, ...]
+    missing: str
+
+
+@attrs.frozen
 class Diagnosis:
     """A dump with its verdict.
 
@@ -64,10 +74,12 @@ class Diagnosis:
         suspects: undecided checks that fail on a plain processor.
         relevant: how many undecided checks could cause what the dump reports; 0 if it reports no failure.
         fields_asked: fields that the relevant checks (or all undecided ones) lack, with the number of checks
-            that wait for each; most first.
+            that wait for each; what decides most comes first.
         others_asked: the same for capabilities, CPUID leaves and memory.
         inferred: what the dump shows of the processor, in words.
         near_misses: undecided checks that fail if they apply, those with the fewest open questions first.
+        one_away: of the checks that could cause a reported failure, those that one more fact decides; the ones of
+            whose conditions most are known to hold come first.
         next_step: how to get the VMCS where only an error line or registers were given; else empty.
     """
 
@@ -85,6 +97,7 @@ class Diagnosis:
     inferred: tuple[str, ...] = ()
     next_step: str = ""
     near_misses: tuple[NearMiss, ...] = ()
+    one_away: tuple[OneAway, ...] = ()
 
 
 def vmcs_of(dump: Dump) -> Vmcs:
@@ -104,14 +117,18 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
     report = reported_outcome(vmcs)
     relevant = [item for item in verdict.undecided if report is not None and _could_cause(item.id, report)]
     waiting: dict[str, int] = {}
+    worth: dict[str, float] = {}
     for item in relevant or verdict.undecided:
         for what in item.missing:
             waiting[what] = waiting.get(what, 0) + 1
+            worth[what] = worth.get(what, 0) + 1 / len(item.missing)
     known = with_evidence(capabilities, evidence(vmcs))[0]
     # Where checks fail, what might fail besides is no news; where no failure is reported, nothing is missed.
     quiet = bool(verdict.failed) or (report is not None and not relevant)
     near = [] if quiet else list(_near_misses(vmcs, known, relevant or verdict.undecided))
-    asked = sorted(waiting.items(), key=lambda item: (-item[1], item[0]))
+    away = [] if quiet or not relevant else list(_one_away(vmcs, known, relevant, {item.id for item in near}))
+    # The question that decides most comes first; where others must be answered, too, it decides a part.
+    asked = sorted(waiting.items(), key=lambda item: (-worth[item[0]], -item[1], item[0]))
     return Diagnosis(
         dump,
         capabilities,
@@ -127,6 +144,7 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         inferred=judgement.inferred,
         next_step=next_step(dump),
         near_misses=tuple(sorted(near, key=lambda item: len(item.missing))),
+        one_away=tuple(sorted(away, key=lambda item: -len(item.holds))),
     )
 
 
@@ -156,6 +174,24 @@ def _near_misses(
         open_ = [gate.text for gate in check.gates if _unknown(gate, view)]
         if open_:
             yield NearMiss(check.id, explain(check, view), " and ".join(open_), item.missing)
+
+
+def _one_away(
+    vmcs: Vmcs, capabilities: Capabilities, undecided: Iterable[Undecided], known: Container[str]
+) -> Iterator[OneAway]:
+    """Checks some of whose conditions are known to hold and that lack one input; not those of `known`."""
+    view = view_of(vmcs, capabilities)
+    nothing = view_of(attrs.evolve(vmcs, fields={}), capabilities)
+    for item in undecided:
+        check = CHECKS[item.id]
+        if len(item.missing) != 1 or item.id in known:
+            continue
+        # What holds of every VMCS there, such as that the processor has Intel 64, tells little.
+        holds = tuple(
+            gate.text for gate in check.gates if _unknown(gate, nothing) and not _unknown(gate, view)
+        )
+        if holds:
+            yield OneAway(item.id, check.statement, holds, item.missing[0])
 
 
 def _unknown(gate: Condition, view: View) -> bool:

@@ -103,6 +103,15 @@ def _capability(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
         builder.capabilities[f"{number:#x}"] = match["value"]
 
 
+def _numbered_capability(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    """A capability MSR by its number, as debuggers and `rdmsr` print it."""
+    value = int(match["value"].replace("`", ""), 16)
+    if value >> 64:
+        builder.unrecognise(line, match[0])
+    else:
+        builder.capabilities[f"{int(match['number'], 16):#x}"] = f"{value:#x}"
+
+
 def _virtualbox_detail(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     """What VirtualBox says about the host and the capability MSRs beside their values."""
     name, _, value = match["text"].partition("=")
@@ -128,6 +137,15 @@ KINDS = (
     LineKind(r".*VMX Status: (?P<status>\d+)", _noirvisor_status),
     LineKind(r"-{4,}$|Dumping VMCS .* Area\.\.\.$", ignore),
     LineKind(r"\s*(?:HM: )?\s*(?P<name>MSR_IA32_\w+)\s*=\s*(?P<value>0x[0-9a-f]+)", _capability),
+    LineKind(r"msr\[(?P<number>4[89][0-9a-f])\]\s*=\s*(?P<value>[0-9a-f`]+)$", _numbered_capability),
+    LineKind(
+        r"(?:MSR_)?IA32_VMX_\w+\s*\((?:0x)?(?P<number>4[89][0-9a-f])[hH]?\)\s*[:=]?\s*(?:0x)?(?P<value>[0-9a-fA-F]+)[hH]?$",
+        _numbered_capability,
+    ),
+    LineKind(
+        r"rdmsr\s+(?:0x)?(?P<number>4[89][0-9a-f])\s*[:=]\s*(?:0x)?(?P<value>[0-9a-f]+)$",
+        _numbered_capability,
+    ),
     LineKind(r"HM:\s+(?P<text>\S.*)", _virtualbox_detail),
     LineKind(
         r"\s*\w*?(?P<register>[CDEFGS]S|LDTR|TR|GDTR|IDTR)\s*=\s*\{(?:(?P<sel>[0-9a-f]+) )?"

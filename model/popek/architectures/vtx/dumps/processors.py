@@ -6,6 +6,8 @@ processors relax stays undecided; the state is then judged again for a processor
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Container
 from functools import cached_property
 
 import attrs
@@ -14,10 +16,10 @@ from popek.architectures.vtx.entry_checks import CHECKS
 
 from ..capabilities import Capabilities
 from ..capability_limits import plain
-from ..evaluation import asks
+from ..evaluation import Evaluator, asks
 from ..identity import by_identity
 from ..inference import NOTHING, Evidence, evidence, with_evidence
-from ..verdict import Failure, Suspect, Undecided, VmEntryVerdict, verdict_of_many
+from ..verdict import Failure, Suspect, Undecided, VmEntryVerdict, verdict_of
 from ..vmcs import Vmcs
 
 _KEPT = 256
@@ -56,8 +58,7 @@ class Processor:
     def __init__(self, known: Capabilities) -> None:
         """Take what is known of the processor."""
         self.known = known
-        self._vmcs: Vmcs | None = None
-        self._verdicts = verdict_of_many(iter(self._taken, None), known)
+        self._evaluator = Evaluator(known)
         self._shown: dict[Evidence, tuple[Processor, tuple[str, ...]]] = {}
 
     def shown_by(self, vmcs: Vmcs) -> tuple[Processor, tuple[str, ...]]:
@@ -73,13 +74,9 @@ class Processor:
             found = self._shown[seen] = (Processor(known) if words else self), words
         return found
 
-    def _taken(self) -> Vmcs | None:
-        return self._vmcs
-
-    def judge(self, vmcs: Vmcs) -> VmEntryVerdict:
-        """Judge a VMCS by what is known, and nothing else."""
-        self._vmcs = vmcs
-        return next(self._verdicts)
+    def judge(self, vmcs: Vmcs, only: Container[str] | None = None) -> VmEntryVerdict:
+        """Judge a VMCS by what is known, and nothing else; the failures of `only` are put into words."""
+        return verdict_of(self._evaluator, vmcs, only)
 
     @cached_property
     def plain(self) -> Processor:
@@ -90,11 +87,12 @@ class Processor:
 @by_identity
 def _waiting(undecided: tuple[Undecided, ...]) -> frozenset[str]:
     """The undecided checks that a processor without relaxations may fail."""
-    return frozenset(
-        item.id
-        for item in undecided
-        if item.missing[0].startswith(_OF_THE_PROCESSOR) and "revision" not in asks(CHECKS[item.id])
-    )
+    return frozenset([item.id for item in undecided if _waits(item.id, item.missing[0])])
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _waits(check_id: str, first: str) -> bool:
+    return first.startswith(_OF_THE_PROCESSOR) and "revision" not in asks(CHECKS[check_id])
 
 
 def judge_any(vmcs: Vmcs, processor: Processor) -> Judgement:
@@ -104,7 +102,7 @@ def judge_any(vmcs: Vmcs, processor: Processor) -> Judgement:
     waiting = _waiting(verdict.undecided)
     if not waiting:
         return Judgement(verdict, inferred=inferred)
-    likely = processor.plain.judge(vmcs)
-    suspects = tuple(item for item in likely.failed if item.id in waiting)
+    likely = processor.plain.judge(vmcs, waiting)
+    suspects = likely.failed
     explain = bool(suspects) and not verdict.failed and likely.explains_report == "yes"
     return Judgement(verdict, suspects, explain, inferred)

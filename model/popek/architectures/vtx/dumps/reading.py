@@ -176,8 +176,6 @@ def _read_lines(lines: list[Line]) -> list[DumpBuilder]:
             if scanner.builder.fields or scanner.builder.upper_halves:
                 scanner.finish()
                 scanner.reset(next_dump())
-            else:
-                scanner.reset(scanner.builder)
         claimed = _claimed(scanner.builder, line.text)
         if claimed is None:
             run.append(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from popek.architectures.vtx.view import fixed, last_byte, off, on, placed
 
-from .registry import EPT, UNRESTRICTED, Condition, Group, checker, control, fails, no_check
+from .registry import EPT, UNRESTRICTED, Condition, Group, checker, control, fails, no_check, not_modelled
 
 check = checker(Group("controls", "VM-execution and VM-exit control fields", fails(7), stage=1))
 
@@ -293,6 +293,12 @@ check(
 )
 no_check("CTL-NOCHK-01", "any value of these fields is accepted")
 no_check("CTL-NOCHK-02", "only CTL-CAP-03 looks at these bits")
+no_check("CTL-NOCHK-03", "only CTL-CAP-02 looks at these bits")
+no_check("CTL-NOCHK-04", "only the rows of the capability MSRs look at these bits")
+no_check("CTL-NOCHK-05", "no manual or source that was read names a condition of these fields")
+not_modelled("CTL-SEAM-01", "VM entry in SEAM root operation is not described where VM entry is")
+no_check("EXIT-10", "what a VM exit saves or clears asks nothing at VM entry")
+no_check("ENTRY-06", "only CTL-CAP-07 looks at this bit")
 
 # -- VM-exit controls --------------------------------------------------------------------
 

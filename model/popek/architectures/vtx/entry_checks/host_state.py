@@ -64,6 +64,7 @@ check(
     lambda v: memory_types(v.HOST_IA32_PAT),
     "{HOST_IA32_PAT}: each byte must be a memory type (0, 1, 4, 5, 6 or 7)",
 )
+no_check("HOST-MSR-18", "any value of HOST_IA32_FRED_STKLVLS is accepted")
 LOAD_EFER = control("exit", 21)
 check(
     "HOST-MSR-03",

@@ -1,0 +1,44 @@
+"""What checks find: those that fail, those that some processors fail, and those that lack something."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from .entry_checks import Check, Outcome
+
+if TYPE_CHECKING:
+    from .superset import Missed
+
+
+@attrs.frozen
+class Undecided:
+    """A check that lacks inputs: field ids, or words for a capability or a place in memory."""
+
+    id: str
+    missing: tuple[str, ...]
+
+
+@attrs.define
+class Findings:
+    """What a run of the checks found, in the order of the ledger.
+
+    Attributes:
+        violated: checks whose predicate fails.
+        doubtful: checks whose predicate holds, but that some processors fail.
+        undecided: checks that lack an input, with what an input that is no field is; VMCSs of one stream
+            may share a tuple.
+        missed: more of them, in no order, as a stream of different fields has them.
+        perhaps: stages and outcomes that the `missed` ones may come to.
+    """
+
+    violated: list[Check]
+    doubtful: list[Check]
+    undecided: Sequence[tuple[Check, str]]
+    missed: Sequence[Missed] = ()
+    perhaps: tuple[tuple[int, Outcome], ...] = ()
+
+
+__all__ = ["Findings", "Undecided"]
