@@ -89,6 +89,13 @@ def _another_part_first(found: LongFound) -> bool:
     return found.differing <= {"exit_linear_address", "exit_guest_physical_address"} and 0 < apart < 48
 
 
+def _first_part_before_the_limit(found: LongFound) -> bool:
+    """The operand runs past the end of its segment, and its first part lies where EPT keeps it."""
+    two_parts = found.mnemonic in ("SGDT", "SIDT") and not found.case.guest.long
+    violates = found.seen == "exit" and found.result.fields[0x4402] == EPT_VIOLATION
+    return two_parts and violates and found.predicted.storage
+
+
 _RECOGNISED: Final[Mapping[str, Callable[[LongFound], bool]]] = {
     "table-register-operand-size": _table_register_operand_size,
     "exits-at-any-level": _exits_at_any_level,
@@ -97,6 +104,7 @@ _RECOGNISED: Final[Mapping[str, Callable[[LongFound], bool]]] = {
     "guest-clears-paging": _guest_clears_paging,
     "self-ipi-is-not-stored": _self_ipi_is_not_stored,
     "another-part-first": _another_part_first,
+    "first-part-before-the-limit": _first_part_before_the_limit,
 }
 
 
