@@ -19,6 +19,7 @@ from popek.kernel.words import Word, ite
 
 from . import data, floating, innocuous, modes, privileged
 from .deprivileging import techniques
+from .left_open import LEFT_OPEN
 from .state import (
     BLOCK,
     CELL_ADDRESS,
@@ -53,6 +54,7 @@ def build() -> Machine[Pdp11]:
         deliver=_deliver,
         interruptions=_interruptions(),
         techniques=techniques(),
+        left_open=LEFT_OPEN,
         notes=(
             "devices, but for two that interrupt, and the I/O page: a reference to it is a trap on storage",
             "a VMM leaves the I/O page unmapped; where it is mapped, MOV changes PS and the map",
