@@ -138,9 +138,9 @@ class Superset:
         )
         self._of = {id(shape.check): shape for shape in shapes}
         readers = [0] * len(FIELDS)
-        for number, reads in enumerate(self._gate_reads):
+        for number, asked in enumerate(self._gate_reads):
             for field in range(len(FIELDS)):
-                if reads >> field & 1:
+                if asked >> field & 1:
                     readers[field] |= 1 << number
         self._gate_readers = tuple(readers)
         self._false = self._compiled(list(self._gates))

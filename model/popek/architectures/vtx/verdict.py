@@ -12,6 +12,7 @@ import attrs
 
 from popek.architectures.vtx.entry_checks.registry import ENTERS, UNDECIDED
 
+from ..x86.evidence import FailedCheck
 from .capabilities import UNKNOWN, Capabilities
 from .capability_limits import WIDTHS
 from .compilation import Lacking
@@ -27,13 +28,9 @@ Answer = Literal["yes", "no", "unknown"]
 
 
 @attrs.frozen
-class Failure:
-    """A check that fails, with the values that make it fail."""
+class Failure(FailedCheck):
+    """A check that fails, with the values that make it fail and the conditions under which it is made."""
 
-    id: str
-    fields: Mapping[str, int]
-    message: str
-    section: str
     gate: tuple[str, ...]
 
 
@@ -47,7 +44,7 @@ class Suspect:
 
 
 @attrs.frozen
-class Verdict:
+class VmEntryVerdict:
     """What becomes of a VM entry.
 
     Attributes:
@@ -412,7 +409,7 @@ def _of_a_stream(lacking: tuple[Lacking, ...]) -> Callable[[frozenset[str]], tup
     return functools.cache(functools.partial(_worked_out, lacking))
 
 
-def verdict_of(evaluator: Evaluator, vmcs: Vmcs, only: Container[str] | None = None) -> Verdict:
+def verdict_of(evaluator: Evaluator, vmcs: Vmcs, only: Container[str] | None = None) -> VmEntryVerdict:
     """The verdict by an evaluator.
 
     Args:
@@ -434,7 +431,7 @@ def verdict_of(evaluator: Evaluator, vmcs: Vmcs, only: Container[str] | None = N
     suspects = [check for check in findings.violated if check.certainty != "must"] + findings.doubtful
     given = frozenset(FIELDS if vmcs.default is not None else vmcs.fields)
     reported = {name: vmcs.fields[name] for name in _REPORTED if name in vmcs.fields}
-    return Verdict(
+    return VmEntryVerdict(
         name=vmcs.name,
         outcome=outcome,
         admissible=admissible,
@@ -449,7 +446,7 @@ def verdict_of(evaluator: Evaluator, vmcs: Vmcs, only: Container[str] | None = N
     )
 
 
-def judge(vmcs: Vmcs, capabilities: Capabilities = UNKNOWN) -> Verdict:
+def judge(vmcs: Vmcs, capabilities: Capabilities = UNKNOWN) -> VmEntryVerdict:
     """Judge a VMCS for a processor.
 
     >>> judge(Vmcs(fields={"GUEST_RFLAGS": 0})).failed[0].id
@@ -458,7 +455,7 @@ def judge(vmcs: Vmcs, capabilities: Capabilities = UNKNOWN) -> Verdict:
     return verdict_of(Evaluator(capabilities), vmcs)
 
 
-def verdict_of_many(vmcss: Iterable[Vmcs], capabilities: Capabilities) -> Iterator[Verdict]:
+def verdict_of_many(vmcss: Iterable[Vmcs], capabilities: Capabilities) -> Iterator[VmEntryVerdict]:
     """The verdicts on many VMCSs, one by one and in order; much faster than `judge` on each."""
     evaluator = Evaluator(capabilities)
     return (verdict_of(evaluator, vmcs) for vmcs in vmcss)
@@ -468,7 +465,7 @@ __all__ = [
     "Failure",
     "Suspect",
     "Undecided",
-    "Verdict",
+    "VmEntryVerdict",
     "explain",
     "judge",
     "reported_outcome",

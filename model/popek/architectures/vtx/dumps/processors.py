@@ -19,7 +19,7 @@ from ..capability_limits import plain
 from ..evaluation import Evaluator, asks
 from ..identity import by_identity
 from ..inference import NOTHING, Evidence, evidence, with_evidence
-from ..verdict import Failure, Suspect, Undecided, Verdict, verdict_of
+from ..verdict import Failure, Suspect, Undecided, VmEntryVerdict, verdict_of
 from ..vmcs import Vmcs
 
 _KEPT = 256
@@ -37,13 +37,13 @@ class Judgement:
     what the VMCS itself shows of the processor.
     """
 
-    verdict: Verdict
+    verdict: VmEntryVerdict
     suspects: tuple[Failure, ...] = ()
     suspects_explain: bool = False
     inferred: tuple[str, ...] = ()
 
     @property
-    def complete(self) -> Verdict:
+    def complete(self) -> VmEntryVerdict:
         """The verdict with the suspects among its warnings."""
         found = tuple(
             Suspect(item.id, item.fields, f"{item.message} (on processors that do not relax this)")
@@ -74,7 +74,7 @@ class Processor:
             found = self._shown[seen] = (Processor(known) if words else self), words
         return found
 
-    def judge(self, vmcs: Vmcs, only: Container[str] | None = None) -> Verdict:
+    def judge(self, vmcs: Vmcs, only: Container[str] | None = None) -> VmEntryVerdict:
         """Judge a VMCS by what is known, and nothing else; the failures of `only` are put into words."""
         return verdict_of(self._evaluator, vmcs, only)
 
