@@ -594,7 +594,9 @@ def test_the_sieve_is_really_used() -> None:
     for _ in range(40):
         evaluator.run(vmcs)
     assert len(evaluator._sieves) == 1
-    assert evaluator._candidates(vmcs.fields, vmcs.launch) == ([], ())
+    found = evaluator._sieve_of(vmcs.fields, vmcs.launch)
+    assert found is not None
+    assert found.scan(vmcs.fields) == ([], 0, [])
 
 
 def test_other_processors_other_verdicts() -> None:

@@ -12,7 +12,7 @@ from popek.architectures.vtx.entry_checks import CHECKS, Outcome
 from popek.cli.difftest_vm_entry import difftest_vm_entry, make_cases
 from popek.cli.errors import UserError
 from popek.emulators.vm_entry import compare as vmx_compare
-from popek.emulators.vm_entry.compare import Case, compare, modes, unexplained
+from popek.emulators.vm_entry.compare import VmEntryCase, compare, modes, unexplained
 
 pytestmark = pytest.mark.emulator
 
@@ -48,7 +48,7 @@ DIRECTED = {
 @pytest.mark.parametrize("missing", DIRECTED)
 def test_a_check_that_is_missing_is_noticed(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check, Bochs refuses what the rest lets in; with it, nothing is left to explain."""
-    case = Case("64-bit", DIRECTED[missing])
+    case = VmEntryCase("64-bit", DIRECTED[missing])
     (item,) = compare([case])
     assert item.violated == (missing,)
     assert item.explained
@@ -63,13 +63,13 @@ def test_a_check_that_is_missing_is_noticed(missing: str, monkeypatch: pytest.Mo
 def test_fred_injects_only_where_the_processor_has_it() -> None:
     """The guest's CR4 asks for it in vain: the event is checked with the controls, before CR4 is."""
     changes = {"ENTRY_INTR_INFO": 0x80000701, "GUEST_CR4": 1 << 32 | 0x2040}
-    (item,) = compare([Case("32-bit", changes)])
+    (item,) = compare([VmEntryCase("32-bit", changes)])
     assert (item.outcome, item.explained) == (Outcome("vmfail-valid", errors=(7,)), True)
     assert "INJ-05" in item.violated
 
 
 def test_an_msr_that_cannot_be_loaded_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case("64-bit", {}, loads=((0x174, 0, 5), (0x277, 0, 2), (0xFE, 0, 0)))
+    case = VmEntryCase("64-bit", {}, loads=((0x174, 0, 5), (0x277, 0, 2), (0xFE, 0, 0)))
     (item,) = compare([case])
     assert (item.outcome, item.violated, item.explained) == (
         Outcome("entry-failure", reason=34, qualification=2), ("LOAD-06",), True,

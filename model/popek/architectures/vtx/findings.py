@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
 from .entry_checks import Check, Outcome
-
-if TYPE_CHECKING:
-    from .superset import Missed
 
 
 @attrs.frozen
@@ -19,6 +15,15 @@ class Undecided:
 
     id: str
     missing: tuple[str, ...]
+
+
+@attrs.frozen(eq=False)
+class Missed:
+    """A check that lacks something, with its place in the ledger and the answer; objects are kept."""
+
+    check: Check
+    place: int
+    answer: Undecided
 
 
 @attrs.define
@@ -41,4 +46,4 @@ class Findings:
     perhaps: tuple[tuple[int, Outcome], ...] = ()
 
 
-__all__ = ["Findings", "Undecided"]
+__all__ = ["Findings", "Missed", "Undecided"]

@@ -20,7 +20,7 @@ from .capabilities import CapabilityView
 from .compilation import ACTIVATIONS, Sieve, inactive, sieve, text_of
 from .entry_checks import Check, Outcome
 from .fields import FIELDS
-from .findings import Undecided
+from .findings import Missed, Undecided
 from .view import View, field_symbol
 from .vmcs import Launch, MissingField
 
@@ -51,15 +51,6 @@ class _Shape:
     predicate: int
     plain: bool
     kind: int
-
-
-@attrs.frozen(eq=False)
-class Missed:
-    """A check that lacks something, with its place in the ledger and the answer; objects are kept."""
-
-    check: Check
-    place: int
-    answer: Undecided
 
 
 @attrs.define(eq=False)
@@ -111,6 +102,8 @@ class Superset:
         capabilities: of the processor.
         launch: what the processor is doing.
         extremes, decidable: as for `sieve`.
+        reads: the fields that a check looks at.
+        order: the place of a check in the ledger.
     """
 
     def __init__(
@@ -120,8 +113,12 @@ class Superset:
         launch: Launch,
         extremes: Sequence[CapabilityView],
         decidable: Callable[[Check], bool],
+        *,
+        reads: Callable[[Check], tuple[str, ...]],
+        order: Callable[[Check], int],
     ) -> None:
         """Compile the checks; see the class."""
+        self._static, self._place = reads, order
         self._sieve: Sieve = sieve(
             checks, FIELDS, capabilities, launch, extremes=extremes, decidable=decidable
         )
@@ -141,9 +138,9 @@ class Superset:
         )
         self._of = {id(shape.check): shape for shape in shapes}
         readers = [0] * len(FIELDS)
-        for number, reads in enumerate(self._gate_reads):
+        for number, asked in enumerate(self._gate_reads):
             for field in range(len(FIELDS)):
-                if reads >> field & 1:
+                if asked >> field & 1:
                     readers[field] |= 1 << number
         self._gate_readers = tuple(readers)
         self._false = self._compiled(list(self._gates))
@@ -161,9 +158,7 @@ class Superset:
 
     def _shape(self, check: Check, ask: Callable[[Callable[[View], Any]], _Trace]) -> _Shape | None:
         """How a check reads its fields; None if it never applies on this processor."""
-        from .evaluation import reads as static
-
-        named = _mask(static(check))
+        named = _mask(self._static(check))
         gates, reads, plain = 0, named, check.doubt is None
         for gate in check.gates:
             trace = ask(gate.test)
@@ -241,13 +236,11 @@ class Superset:
 
     def _missed(self, shape: _Shape, lacks: int, what: str) -> Missed:
         """The check with the names of fields that it lacks; the same object for the same ones."""
-        from .evaluation import order, reads
-
-        names = tuple(name for name in reads(shape.check) if lacks >> _NUMBER[name] & 1)
+        names = tuple(name for name in self._static(shape.check) if lacks >> _NUMBER[name] & 1)
         if not names:
             known = self._known.get((id(shape), what))
             if known is None:
-                known = Missed(shape.check, order(shape.check), Undecided(shape.check.id, (what,)))
+                known = Missed(shape.check, self._place(shape.check), Undecided(shape.check.id, (what,)))
                 self._known[id(shape), what] = known
             return known
         kept = self._kept_of[id(shape)]
@@ -255,7 +248,9 @@ class Superset:
         if missed is None:
             if len(kept) >= _MOST_KNOWN:
                 kept.clear()
-            missed = kept[lacks] = Missed(shape.check, order(shape.check), Undecided(shape.check.id, names))
+            missed = kept[lacks] = Missed(
+                shape.check, self._place(shape.check), Undecided(shape.check.id, names)
+            )
         return missed
 
 
@@ -303,4 +298,4 @@ def _words(text: str) -> Iterable[str]:
     return text.replace("(", " ").replace(")", " ").split()
 
 
-__all__ = ["Leftover", "Missed", "Superset"]
+__all__ = ["Leftover", "Superset"]

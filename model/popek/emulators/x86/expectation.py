@@ -8,8 +8,6 @@ from typing import Final, Literal
 import attrs
 
 from popek.architectures.x86.exceptions import VECTORS
-from popek.kernel.outcome import SemanticsError
-from popek.kernel.words import WidthError
 
 _NAMES: Final = {vector.number: vector.name for vector in VECTORS} | {8: "#DF"}
 
@@ -123,8 +121,3 @@ def merged(spans: Sequence[tuple[int, int]], end: int) -> tuple[tuple[int, int],
         elif low < high:
             joined.append([low, high])
     return tuple((low, high - low) for low, high in joined)
-
-
-def too_wide(error: SemanticsError) -> bool:
-    """Whether a step went wrong since an undefined result was given more bits than it has."""
-    return isinstance(error.__cause__, WidthError)
