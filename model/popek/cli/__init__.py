@@ -20,7 +20,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from popek import __version__
 from popek.solving.choice import chosen_solver
 
-from . import atlas, decoding, figures, problems, rewrite, safety, verify, witnesses
+from . import atlas, decoding, figures, problems, rewrite, safety, scan, verify, witnesses
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, shown_default
@@ -50,6 +50,7 @@ app.command("popek.cli.difftest:app", name="difftest", help="Compare the models 
 app.command(problems.problems)
 app.command(safety.safety)
 app.command(rewrite.rewrite)
+app.command(scan.scan)
 app.command(verify.verify)
 app.command(
     "popek.cli.assist:app",
