@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from popek.kernel.assistance import Assistance
+    from popek.kernel.code import MachineCode
     from popek.kernel.machine import Machine
 
 
@@ -67,6 +68,11 @@ def assistance(name: str) -> Assistance[Any]:
 
         raise UnknownNameError("hardware assistance", name, known)
     return known[name]()
+
+
+def codes() -> Mapping[str, MachineCode]:
+    """How the code of each machine is read, by its name, where there is a reader; in alphabetical order."""
+    return {name: make() for name, make in sorted(_declared("CODE").items())}
 
 
 def _declared(what: str) -> dict[Any, Any]:

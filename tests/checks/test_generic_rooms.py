@@ -11,6 +11,7 @@ import pytest
 import popek.assistance
 import popek.checks
 import popek.kernel
+import popek.scan
 import popek.solving
 import popek_proofs.assistance
 import popek_proofs.eight_problems
@@ -24,6 +25,7 @@ ROOMS = [
         popek.solving,
         popek.checks,
         popek.assistance,
+        popek.scan,
         popek_proofs.theorems,
         popek_proofs.eight_problems,
         popek_proofs.assistance,

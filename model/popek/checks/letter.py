@@ -15,6 +15,8 @@ R is what the machine moves by its `relocate`, and, as in the resource-sensitive
 the second state it may be another, together with the mode.  What is in reach is what the machine's `reaches` says; a
 machine without one has all of its storage in reach.  User mode is the one in which the technique runs the guest, and
 going in at an entry of the VMM's is a trap, as in `classify`.
+
+One module, though long: one reading of one text, and each question is told from the others by a line of it.
 """
 
 from __future__ import annotations

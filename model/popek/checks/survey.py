@@ -1,6 +1,8 @@
 """A survey: every instruction of a machine classified, and the verdicts of the theorems' premises.
 
 The rows are plain data, so they can be made in several processes.
+
+One module, though long: a row, what is asked for it, and the processes that make it have to agree field by field.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from popek import __version__
 from popek.solving.choice import chosen_solver
 
-from . import atlas, decoding, figures, problems, safety, verify, witnesses
+from . import atlas, decoding, figures, problems, rewrite, safety, scan, verify, witnesses
 from .certifying import Certify, certified
 from .errors import UserError
 from .figures import Svg
@@ -50,6 +50,8 @@ app.command("popek.cli.difftest:app", name="difftest", help="Compare the models 
 app.command("popek.cli.machines:machines", name="machines")
 app.command(problems.problems)
 app.command(safety.safety)
+app.command(rewrite.rewrite)
+app.command(scan.scan)
 app.command(verify.verify)
 app.command(
     "popek.cli.assist:app",

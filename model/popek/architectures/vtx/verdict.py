@@ -1,4 +1,7 @@
-"""The verdict on a VMCS: what VMLAUNCH would do, because of which checks, and what could not be decided."""
+"""The verdict on a VMCS: what VMLAUNCH would do, because of which checks, and what could not be decided.
+
+One module, though long: outcome, failures and suspects are three readings of the same findings.
+"""
 
 from __future__ import annotations
 

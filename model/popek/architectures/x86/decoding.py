@@ -26,7 +26,7 @@ import attrs
 from popek.kernel.instruction import Instruction
 
 from .decoded import Decoded, MemoryReference
-from .disassembly import Code, DecodingError, disassembled
+from .disassembly import Code, DecodingError, NoSuchFormError, disassembled
 from .registers import DS, SEGMENT_NAMES, SS_
 
 
@@ -121,7 +121,8 @@ def decode_as(own: Dialect, code: bytes, bits: int, known: Sequence[int]) -> Dec
                 parts["operand length"] = read.length
                 return Decoded(form.instruction, read.length, text, parts, references)
     shown = code[: read.length].hex(" ")
-    raise DecodingError(f"{shown} ({text}): the machine {own.name} has no such instruction form")
+    message = f"{shown} ({text}): the machine {own.name} has no such instruction form"
+    raise NoSuchFormError(message, text, read.length)
 
 
 def _name(own: Dialect, read: Code, natural: bool) -> str:

@@ -10,11 +10,24 @@ from typing import Any, Final
 
 import attrs
 
-from .registers import DS
+from .registers import DS, SEGMENT_NAMES
 
 
 class DecodingError(ValueError):
     """Bytes that are no instruction, or none of the machine's; or Capstone is missing.  One line."""
+
+
+class NoSuchFormError(DecodingError):
+    """An instruction that the machine's table lacks.
+
+    Attributes:
+        text: the instruction as Capstone spells it.
+        length: in bytes.
+    """
+
+    def __init__(self, message: str, text: str, length: int) -> None:
+        super().__init__(message)
+        self.text, self.length = text, length
 
 
 @attrs.frozen
@@ -55,11 +68,7 @@ _NOT_IN_64_BIT_MODE: Final = bytes.fromhex("06070e16171e1f272f373f60619aced4d5d6
 
 def disassembled(code: bytes, bits: int) -> Code:
     """The first instruction as Capstone reads it, with what it does not tell."""
-    try:
-        import capstone
-    except ImportError:
-        raise DecodingError("decoding needs Capstone; install it with the extra: popek[decode]") from None
-
+    capstone = _capstone()
     legacy = next((i for i, byte in enumerate(code) if byte not in _LEGACY_PREFIXES), len(code))
     wide, at = False, legacy
     if bits == 64 and code[at : at + 1] and code[at] & 0xF0 == 0x40:
@@ -67,9 +76,10 @@ def disassembled(code: bytes, bits: int) -> Code:
     prefixes, opcode = code[:at], code[at : at + 1]
     raw, sreg = code, None
     if opcode in (b"\x8c", b"\x8e") and len(code) > at + 1:
-        # Capstone refuses the segment registers 6 and 7, which the machines answer with #UD.
         sreg = code[at + 1] >> 3 & 7
-        raw = code[: at + 1] + bytes([code[at + 1] & ~0x38]) + code[at + 2 :]
+        if sreg not in range(len(SEGMENT_NAMES)):
+            # Capstone refuses the segment registers 6 and 7, which the machines answer with #UD.
+            raw = code[: at + 1] + bytes([code[at + 1] & ~0x38]) + code[at + 2 :]
     mode = bits
     if bits == 16 and 0x66 in prefixes and _has_mandatory_prefix(code[at : at + 3]):
         # Capstone takes no 66H for part of the opcode in 16-bit code: read it as 32-bit code.
@@ -91,6 +101,21 @@ def disassembled(code: bytes, bits: int) -> Code:
     unseen = found.mnemonic in ("ud0", "ud1")  # whose ModRM Capstone leaves out
     length = found.size + len(code) - len(raw) + unseen
     return Code(found, code, bits, at, 64 if wide else 16 if narrow else 32, override, sreg, length)
+
+
+def plain_reader(bits: int) -> Any:
+    """Capstone's reader of code of some size, without what it tells of operands."""
+    capstone = _capstone()
+    modes = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+    return capstone.Cs(capstone.CS_ARCH_X86, modes[bits])
+
+
+def _capstone() -> Any:
+    try:
+        import capstone
+    except ImportError:
+        raise DecodingError("decoding needs Capstone; install it with the extra: popek[decode]") from None
+    return capstone
 
 
 def _has_mandatory_prefix(opcode: bytes) -> bool:

@@ -1,0 +1,131 @@
+"""`popek scan`: where in a program are the instructions that break?"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from .errors import UserError
+from .options import AsJson, Jobs, Settings, Technique, Timeout
+from .output import console, print_json, progress
+from .resolving import subject_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from popek.kernel.code import MachineCode
+    from popek.scan.files import Program
+
+UNEXPECTED, UNKNOWN = 1, 3
+
+
+def scan(
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    base: Annotated[
+        str | None,
+        Parameter(help="The file is a raw image whose first byte has this address, such as 0xf0000."),
+    ] = None,
+    mode: Annotated[
+        int | None, Parameter(help="The size of code, 16, 32 or 64; needed where the file is not ELF.")
+    ] = None,
+    machine: Annotated[
+        str | None, Parameter(help="Whose code it is; by default the file or --mode says.")
+    ] = None,
+    technique: Technique = None,
+    set: Settings = (),
+    against: Annotated[
+        Path | None, Parameter(help="An older answer of --json: show what is new and what is gone.")
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        Parameter(
+            help="What `popek classify --promises --json` said of forms, so that it is not asked again."
+        ),
+    ] = None,
+    places: Annotated[int, Parameter(help="Show at most so many places of each form; 0 for all.")] = 0,
+    timeout: Timeout = 0.0,
+    jobs: Jobs = 0,
+    json: AsJson = False,
+) -> int:
+    """Find the instructions of a program that are critical, unfaithful or unsafe under a technique.
+
+    The exit code is 1 where some are found, else 3 where bytes are no instruction or a form is undecided.
+
+    Args:
+        file: an ELF file, a raw image, or - for hexadecimal bytes on standard input.
+    """
+    from popek.checks.survey import Request, survey
+    from popek.machines import codes
+    from popek.report import scan as report
+    from popek.scan.files import ScanError, from_hex, read
+    from popek.scan.judging import Scan, answered, difference, judge
+    from popek.scan.sweep import sweep
+
+    try:
+        where = None if base is None else int(base, 0)
+    except ValueError:
+        raise UserError(f"--base {base}: expected an address such as 0xf0000") from None
+    if where is not None and where < 0:
+        raise UserError(f"--base {base}: expected an address from 0")
+    if places < 0:
+        raise UserError(f"--places {places}: expected a number from 0")
+    known = codes()
+    try:
+        program = from_hex(_standard_input(), where) if file == "-" else read(Path(file), where, known)
+        code, size = _reader(program, machine, mode, known)
+        subject = subject_of(code.machine, technique, set, timeout=timeout, as_named=True)
+        with progress("reading") as show:
+            swept = sweep(program, code, size, progress=show)
+        said = {} if answers is None else answered(answers, subject)
+        present = [form for form in subject.machine.instructions if form in swept.places]
+        forms = [form for form in present if form not in said]
+        with progress("asking about forms") as show:
+            request = Request(subject, promises=True)
+            rows = survey(request, forms=forms, jobs=jobs, progress=show).rows if forms else ()
+        said |= {row.form: row for row in rows}
+        findings, undecided = judge(swept, [said[form] for form in present])
+        settings = dict(subject.configuration.settings)
+        found = Scan(
+            program, code.machine, subject.technique.name, settings, size, swept, findings, undecided
+        )
+        changed = None if against is None else difference(found, against)
+    except ScanError as error:
+        raise UserError(str(error)) from None
+    except ValueError as error:
+        if type(error).__name__ != "DecodingError":
+            raise
+        raise UserError(str(error)) from None
+    if json:
+        print_json(found.to_json() | ({} if changed is None else {"since": changed.to_json()}))
+    else:
+        console().print(report.scan(found, changed, places=places))
+    if found.found:
+        return UNEXPECTED
+    return UNKNOWN if swept.undecoded or undecided else 0
+
+
+def _standard_input() -> str:
+    return sys.stdin.buffer.read().decode("ascii", "replace")
+
+
+def _reader(
+    program: Program, machine: str | None, mode: int | None, known: Mapping[str, MachineCode]
+) -> tuple[MachineCode, int]:
+    """How the code is read: by the file, by name, or by the size of code."""
+    if machine is not None and machine not in known:
+        raise UserError(f"--machine {machine}: expected {' or '.join(known)}, whose code can be read")
+    code = known[machine] if machine is not None else program.code
+    if code is None:
+        if mode is None:
+            raise UserError(f"{program.source}: not ELF: expected --mode with the size of its code")
+        able = [one for one in known.values() if mode in one.modes]
+        code = min(able, key=lambda one: one.modes.index(mode), default=None)
+    modes = sorted({size for one in known.values() for size in one.modes}) if code is None else code.modes
+    if code is None or (mode is not None and mode not in modes):
+        raise UserError(f"--mode {mode}: expected {' or '.join(map(str, sorted(modes)))}")
+    return code, code.modes[0] if mode is None else mode

@@ -1,0 +1,106 @@
+"""What must be rewritten, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from popek.checks.rewriting import ELSEWHERE, KERNEL, Judged, Rewriting, Rewritten
+from popek.checks.verdict import Truth
+
+from . import classification
+
+
+def rewriting(found: Rewriting, judged: Judged | None = None) -> RenderableType:
+    """The least set with a witness of each mnemonic, what is enough, and what is said of a list."""
+    settings = ", ".join(f"{name}={value}" for name, value in found.configuration.items())
+    heading = Text.assemble((found.machine, "bold"), " under ", (found.technique, "bold"))
+    heading.append(f" with {settings}" if settings else "")
+    parts: list[RenderableType] = [heading, Text(f"to keep: {' and '.join(found.promises)}"), ""]
+    parts += [Text(f"not asked: {why}", "yellow") for why in found.not_asked.values()]
+    if KERNEL not in found.not_asked:
+        parts += _least(found)
+    if ELSEWHERE not in found.not_asked:
+        some = found.elsewhere
+        told = f"outside the guest's kernel mode, run directly, {_forms(some)}"
+        parts += ["", Text(f"{told} {_break(some)} a promise{_named(some)}")]
+    if judged is not None:
+        parts += ["", *_judged(found, judged)]
+    return Group(*parts)
+
+
+def _least(found: Rewriting) -> list[RenderableType]:
+    members = found.members
+    title = (
+        f"must not reach the processor in the guest's kernel mode: {_forms(members)} of {len(found.forms)}"
+    )
+    parts: list[RenderableType] = [Text(title, "bold")]
+    if members:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("form", "breaks", "because", "witness"):
+            table.add_column(column)
+        told: set[str] = set()
+        for one in members:
+            shown = "" if one.mnemonic in told or one.kernel.witness is None else one.kernel.witness
+            told.add(one.mnemonic)
+            table.add_row(
+                one.form,
+                ", ".join(one.kernel.breaches),
+                "; ".join(dict.fromkeys(one.kernel.breaches.values())),
+                classification.witness_line(shown) if isinstance(shown, Mapping) else "",
+            )
+        parts.append(table)
+    rest = f"what the others owe there holds, so that they may run directly: {_forms(found.direct)}"
+    words = {
+        Truth.YES: f"enough: {rest}",
+        Truth.UNKNOWN: rest + (f"; undecided: {_list(found.open)}" if found.open else ""),
+    }
+    parts.append(Text(words.get(found.enough, ""), "green" if found.enough is Truth.YES else "yellow"))
+    if found.partial:
+        parts.append(Text("only some of the machine's forms were asked about", "yellow"))
+    return parts
+
+
+def _judged(found: Rewriting, judged: Judged) -> list[RenderableType]:
+    style = {Truth.YES: "bold green", Truth.NO: "bold red"}.get(judged.complete, "bold yellow")
+    word = {Truth.YES: "complete", Truth.NO: "incomplete"}.get(judged.complete, "unknown")
+    parts: list[RenderableType] = [
+        Text.assemble(f"the list of {_counted(len(judged.given))}: ", (word, style))
+    ]
+    by_form = {one.form: one for one in found.forms}
+    for title, forms in (
+        ("missing", judged.missing),
+        ("needless", judged.needless),
+        ("left out and undecided", judged.open),
+        ("named and undecided", judged.unsure),
+    ):
+        if forms:
+            parts.append(Text(f"  {title}: {classification.shortened(forms)}"))
+    if judged.missing:
+        first = by_form[judged.missing[0]]
+        if first.kernel.witness is not None:
+            parts.append(classification.counterexample(first.kernel.witness, 4))
+    return parts
+
+
+def _forms(some: Iterable[Rewritten]) -> str:
+    return _counted(len(list(some)))
+
+
+def _counted(count: int) -> str:
+    return f"{count} form{'' if count == 1 else 's'}"
+
+
+def _break(some: tuple[Rewritten, ...]) -> str:
+    return "breaks" if len(some) == 1 else "break"
+
+
+def _named(some: tuple[Rewritten, ...]) -> str:
+    return f": {_list(some)}" if some else ""
+
+
+def _list(some: Iterable[Rewritten]) -> str:
+    return classification.shortened(one.form for one in some)

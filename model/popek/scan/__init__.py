@@ -1,0 +1,1 @@
+"""Programs scanned for instructions that break: files read, code swept, occurrences judged by derived answers."""

@@ -1,0 +1,182 @@
+"""What is scanned: ELF files, raw images and hexadecimal text, as stretches of code with the names of functions.
+
+ELF is read by pyelftools (the extra `scan`).
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from popek.kernel.code import MachineCode
+
+
+class ScanError(ValueError):
+    """A file that cannot be scanned: one line with its name and what is wrong."""
+
+
+@attrs.frozen
+class Stretch:
+    """Code that lies together.
+
+    Attributes:
+        name: of the section, or how the code was given.
+        base: address of the first byte.
+        data: the bytes.
+        functions: the address where each begins and its name, by address.
+    """
+
+    name: str
+    base: int
+    data: bytes = attrs.field(repr=False)
+    functions: tuple[tuple[int, str], ...] = ()
+
+
+@attrs.frozen
+class Program:
+    """What a file holds.
+
+    Attributes:
+        source: its name.
+        code: how its code is read, where the file says so.
+        remarks: what is odd about it, a line each.
+    """
+
+    source: str
+    stretches: tuple[Stretch, ...]
+    code: MachineCode | None = None
+    remarks: tuple[str, ...] = ()
+
+
+EXECUTABLE, COMPRESSED = 4, 0x800  # SHF_EXECINSTR and SHF_COMPRESSED; PF_X is 1
+
+
+def read(path: Path, base: int | None, known: Mapping[str, MachineCode]) -> Program:
+    """A file: ELF by its first bytes, unless a base says that it is a raw image.
+
+    Raises:
+        ScanError: it cannot be read, or is ELF and malformed or of no machine with a reader.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ScanError(f"{path}: {error.strerror}") from None
+    if not data:
+        raise ScanError(f"{path}: the file is empty")
+    if base is None and data[:4] == b"\x7fELF":
+        return _elf(str(path), data, known)
+    return Program(str(path), (Stretch("image", base or 0, data),))
+
+
+def from_hex(text: str, base: int | None) -> Program:
+    """Hexadecimal bytes.
+
+    Raises:
+        ScanError: they are none; the line says where.
+    """
+    found = b""
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            found += bytes.fromhex(line.partition("#")[0])
+        except ValueError:
+            raise ScanError(
+                f"standard input, line {number}: expected hexadecimal bytes such as '0f 01 e0'"
+            ) from None
+    if not found:
+        raise ScanError("standard input: expected hexadecimal bytes, found none")
+    return Program("standard input", (Stretch("bytes", base or 0, found),))
+
+
+def _elf(source: str, data: bytes, known: Mapping[str, MachineCode]) -> Program:
+    try:
+        from elftools.common.exceptions import ELFError
+        from elftools.elf.elffile import ELFFile
+    except ImportError:
+        raise ScanError(
+            f"{source}: reading ELF needs pyelftools; install it with the extra: popek[scan]"
+        ) from None
+    try:
+        file = ELFFile(io.BytesIO(data))
+        machine = file["e_machine"]
+        code = next((one for one in known.values() if machine in one.elf_machines), None)
+        if code is None:
+            able = " or ".join(name for one in known.values() for name in one.elf_machines)
+            raise ScanError(f"{source}: ELF for {machine}: expected {able}")
+        remarks: list[str] = []
+        stretches = _sections(file, data, remarks)
+        if not stretches and not file.num_sections():
+            stretches = _segments(file, data, remarks)
+    except ScanError:
+        raise
+    except ELFError as error:
+        raise ScanError(f"{source}: malformed ELF: {error or type(error).__name__}") from None
+    except Exception as error:  # what the library meets in a broken file is not always its own error
+        raise ScanError(f"{source}: malformed ELF: {type(error).__name__}: {error}") from None
+    if not stretches:
+        raise ScanError(f"{source}: ELF without executable code")
+    remarks += _overlaps(stretches, relocatable=file["e_type"] == "ET_REL")
+    return Program(source, tuple(stretches), code, tuple(remarks))
+
+
+def _sections(file: Any, data: bytes, remarks: list[str]) -> list[Stretch]:
+    functions = _functions(file)
+    found = []
+    for number, section in enumerate(file.iter_sections()):
+        header = section.header
+        if not header["sh_flags"] & EXECUTABLE or header["sh_type"] == "SHT_NOBITS":
+            continue
+        if header["sh_flags"] & COMPRESSED:
+            remarks.append(f"section {section.name} is compressed and was not scanned")
+            continue
+        part = _part(data, header["sh_offset"], header["sh_size"], f"section {section.name}", remarks)
+        if part:
+            named = functions.get(number, ())
+            found.append(Stretch(section.name, header["sh_addr"], part, tuple(sorted(set(named)))))
+    return found
+
+
+def _segments(file: Any, data: bytes, remarks: list[str]) -> list[Stretch]:
+    found = []
+    for number, segment in enumerate(file.iter_segments()):
+        header = segment.header
+        if header["p_type"] == "PT_LOAD" and header["p_flags"] & 1:
+            name = f"segment {number}"
+            part = _part(data, header["p_offset"], header["p_filesz"], name, remarks)
+            if part:
+                found.append(Stretch(name, header["p_vaddr"], part))
+    return found
+
+
+def _part(data: bytes, offset: int, size: int, name: str, remarks: list[str]) -> bytes:
+    part = data[offset : offset + size]
+    if len(part) < size:
+        remarks.append(f"{name}: {size - len(part)} of {size} bytes lie beyond the end of the file")
+    return part
+
+
+def _functions(file: Any) -> dict[int, list[tuple[int, str]]]:
+    """Where functions begin, by the number of their section."""
+    found: dict[int, list[tuple[int, str]]] = {}
+    for section in file.iter_sections():
+        if section.header["sh_type"] not in ("SHT_SYMTAB", "SHT_DYNSYM"):
+            continue
+        for symbol in section.iter_symbols():
+            where = symbol["st_shndx"]
+            if symbol["st_info"]["type"] == "STT_FUNC" and isinstance(where, int) and symbol.name:
+                found.setdefault(where, []).append((symbol["st_value"], symbol.name))
+    return found
+
+
+def _overlaps(stretches: Sequence[Stretch], *, relocatable: bool) -> Iterator[str]:
+    """Sections that claim the same addresses; in object files all begin at 0."""
+    if relocatable:
+        return
+    by_address = sorted(stretches, key=lambda one: one.base)
+    for one, other in itertools.pairwise(by_address):
+        if one.base + len(one.data) > other.base:
+            yield f"{one.name} and {other.name} overlap; each was scanned"
