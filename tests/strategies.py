@@ -22,10 +22,14 @@ from popek.architectures.ia32.state import (
     VIRTUAL_8086_RIGHTS,
     real_base,
 )
-from popek.architectures.ia64.state import PSR_DEFINED, RING, VIRTUAL_BITS
+from popek.architectures.ia64.state import DCR_DEFINED, PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
 from popek.architectures.riscv import paged as rv64_paged
 from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
+from popek.architectures.svm.operation.assistance import governed_forms as governed_by_svm
+from popek.architectures.svm.operation.assistance import governed_forms_64 as governed_by_svm_64
+from popek.architectures.svm.operation.technique import hardware as ia32_svm
+from popek.architectures.svm.operation.technique import hardware_64 as x86_64_svm
 from popek.architectures.vtx.operation.assistance import governed_forms
 from popek.architectures.x86 import registers
 from popek.architectures.x86.registers import (
@@ -51,25 +55,58 @@ from popek.solving.solver import Model
 
 
 def _forms(name: str, make: Callable[[], Machine[Any]]) -> list[str]:
-    """The forms of a machine; of IA-32 with VMX those that VMX has a say in, for the others are IA-32's.
+    """The forms of a machine; of IA-32 with VMX or SVM those that it has a say in, for the others are IA-32's.
 
     Of the far transfers, which exit for task switches alone, two stand for all.
     """
     if name == "ia32-vt-x":
         return [*governed_forms(), "JMP ptr16:32", "INT imm8"]
+    if name == "ia32-svm":
+        return [*governed_by_svm(), "JMP ptr16:32", "INT3"]
+    if name == "x86-64-svm":
+        return [*governed_by_svm_64(), "INT3"]
     return list(WALKED.get(name) or make().instructions)
 
+
+# A form for each way in which VMX has its say on x86-64; the machines beneath and beside it have the others.
+_ONE_OF_EACH = (
+    *(
+        "MOV CR0, r64",
+        "MOV r64, CR4",
+        "MOV CR3, r64",
+        "MOV CR8, r64",
+        "MOV r64, CR8",
+        "MOV DR7, r64",
+        "LMSW m16",
+    ),
+    *(
+        "SMSW r64",
+        "CLTS",
+        "SGDT m",
+        "LTR r16",
+        "INSB",
+        "OUT DX, AL",
+        "RDMSR",
+        "WRMSR",
+        "RDTSCP",
+        "INVPCID r64, m128",
+    ),
+    *("XSAVES m", "VMREAD r64, r64", "VMCLEAR m64", "VMFUNC", "MWAIT", "IRETQ"),
+)
 
 WALKED = {
     "ia32-paged": ("MOV m32, r32", "VERW r16"),
     "rv64-paged": ("LD rd, offset(rs1)", "HLVX.WU rd, (rs1)"),
     "x86-64-paged": ("MOV r64, m64",),
+    "x86-64-vt-x": _ONE_OF_EACH,
 }
-"""Machines that walk page tables: a write, an implicit read, four levels; the laws are slow on them."""
+"""Machines of which not every form is asked; those that walk page tables: a write, an implicit read, four levels."""
 
 MAKERS: Mapping[str, Callable[[], Machine[Any]]] = {
     **makers(),
     "ia32-paged": ia32_paged.build,
+    "ia32-svm": ia32_svm,
+    "x86-64-svm": x86_64_svm,
     "rv64-paged": rv64_paged.build,
     "x86-64-paged": x86_64_paged.build,
 }
@@ -376,6 +413,13 @@ def _mend_protected(cpu: Any) -> None:
             rights.type = rights.type | ((rights.type >> 3) << 1)  # code that is readable
 
 
+def _mend_svm(cpu: Any) -> None:
+    _mend_ia32(cpu)
+    cpu.cr0 = cpu.cr0.value & 0xE005003F
+    if cpu.cr0.nw:
+        cpu.cr0.cd = 1
+
+
 def _mend_vmx(cpu: Any) -> None:
     _mend_ia32(cpu)
     cpu.cr0 = cpu.cr0.value & 0xE005003F
@@ -417,6 +461,7 @@ def _mend_x64(cpu: Any) -> None:
 
 def _mend_ia64(cpu: Any) -> None:
     cpu.psr = cpu.psr.value & PSR_DEFINED
+    cpu.cr.ipsr, cpu.cr.dcr = cpu.cr.ipsr & PSR_DEFINED, cpu.cr.dcr & DCR_DEFINED
     cpu.psr.vm = cpu.psr.vm & cpu.features.vm
     if int(cpu.psr.ri) == 3:
         cpu.psr.ri = 2
@@ -472,6 +517,12 @@ def _mend_paged_ia32(cpu: Any) -> None:
     cpu.reserved.size = cpu.read_only.size = 0
 
 
+def _mend_vmx_x64(cpu: Any) -> None:
+    _mend_x64(cpu)
+    if cpu.non_root:
+        cpu.cr0, cpu.cr4 = cpu.cr0.value | 0x80000021, cpu.cr4.value | 0x2000
+
+
 def _mend_paged_x64(cpu: Any) -> None:
     _mend_x64(cpu)
     cpu.reserved.size = cpu.read_only.size = 0
@@ -510,6 +561,7 @@ def _mend_paged_rv64(cpu: Any) -> None:
 MENDERS: Mapping[str, Callable[[Any], None]] = {
     "ia32": _mend_ia32,
     "ia32-paged": _mend_paged_ia32,
+    "ia32-svm": _mend_svm,
     "ia32-vt-x": _mend_vmx,
     "ia64": _mend_ia64,
     "pdp10-ka10": _mend_ka10,
@@ -521,5 +573,7 @@ MENDERS: Mapping[str, Callable[[Any], None]] = {
     "s370": _mend_s370,
     "x86-64": _mend_x64,
     "x86-64-paged": _mend_paged_x64,
+    "x86-64-svm": _mend_x64,
+    "x86-64-vt-x": _mend_vmx_x64,
 }
 """What makes a state exist that was put together at random; machines not named need nothing."""

@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,8 +83,12 @@ def _declared(what: str) -> dict[Any, Any]:
     return found
 
 
-def machine(name: str | Machine[Any]) -> Machine[Any]:
+def machine(name: str | Machine[Any], *, checked: bool = True) -> Machine[Any]:
     """A machine by name, or from a Python file; a machine itself is returned as it is.
+
+    Args:
+        name: a file that declares several machines is followed by the wanted one's name, `file.py:toy`.
+        checked: see to it that the declaration of a user's means something.
 
     Raises:
         UnknownNameError: no such machine; with near matches.
@@ -91,8 +96,9 @@ def machine(name: str | Machine[Any]) -> Machine[Any]:
     """
     if not isinstance(name, str):
         return name
-    if name.endswith(".py") or "/" in name:
-        return from_file(Path(name))
+    file, _, wanted = name.rpartition(":") if ".py:" in name else (name, "", "")
+    if file.endswith(".py") or "/" in file:
+        return from_file(Path(file), wanted, checked=checked)
     known: dict[str, Callable[[], Machine[Any]]] = {**makers(), **_declared("VARIANTS")}
     if name not in known:
         from popek.kernel.machine import UnknownNameError
@@ -101,11 +107,16 @@ def machine(name: str | Machine[Any]) -> Machine[Any]:
     return known[name]()
 
 
-def from_file(path: Path) -> Machine[Any]:
-    """The one machine that a Python file declares.
+def from_file(path: Path, wanted: str = "", *, checked: bool = True) -> Machine[Any]:
+    """The machine that a Python file declares.
+
+    Args:
+        wanted: its name, where there are several.
+        checked: see to it that the declaration means something.
 
     Raises:
-        MachineFileError: the file cannot be read, does not run, or does not declare exactly one machine.
+        MachineFileError: the file cannot be read, does not run, does not declare the machine, or declares what means
+            nothing.
     """
     from popek.kernel.assistance import Assistance, hardware_of
     from popek.kernel.declaration import assert_declared
@@ -122,15 +133,23 @@ def from_file(path: Path) -> Machine[Any]:
     # A file that imports another's MACHINES declares its own machine all the same.
     made = [value for value in names.values() if isinstance(value, Machine)] or declared
     unique = list({id(value): value for value in made}.values())
+    if wanted:
+        unique = [one for one in unique if one.name == wanted] or _no_such(path, wanted, unique)
     if len(unique) != 1:
-        raise MachineFileError(
-            f"{path}: expected one Machine, or MACHINES with one maker; found {len(unique)}"
-        )
+        found = f"{len(unique)}: {', '.join(f'{path}:{one.name}' for one in unique)}" if unique else "none"
+        raise MachineFileError(f"{path}: expected one Machine, or MACHINES with one maker; found {found}")
+    if not checked:
+        return unique[0]
     try:
         assert_declared(unique[0])
     except DeclarationError as error:
         raise MachineFileError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     return unique[0]
+
+
+def _no_such(path: Path, wanted: str, declared: list[Machine[Any]]) -> list[Machine[Any]]:
+    names = ", ".join(one.name for one in declared) or "none"
+    raise MachineFileError(f"{path}: no machine is called {wanted!r}; there are {names}")
 
 
 def _executed(path: Path) -> dict[str, Any]:
@@ -147,12 +166,16 @@ def _executed(path: Path) -> dict[str, Any]:
 def _defined(path: Path, source: str) -> dict[str, Any]:
     """What the text of a file defines; a command that asks for its machine several times runs it once."""
     names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # what lies beside it can be imported, as when it is run
     try:
         exec(compile(source, str(path), "exec"), names)
     except SyntaxError as error:
         raise MachineFileError(f"{path}:{error.lineno}: {error.msg}") from None
     except Exception as error:  # whatever the user's code raises
         raise _at_fault(path, error) from None
+    finally:
+        sys.path.remove(folder)
     return names
 
 

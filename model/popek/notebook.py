@@ -6,6 +6,8 @@
 
 Settings are keywords; `"?"` leaves one open.  An answer is a table in a notebook and plain text elsewhere; it
 passes on the attributes of the result behind it, and many can draw themselves: `classify("pg74").figure()`.
+
+One module, though long: `import *` brings what it has and nothing else; each function is a few lines.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from popek import machines as registry
@@ -52,6 +53,7 @@ from popek.report import claims as claims_report
 from popek.report import classification as report
 from popek.report import conditions as conditions_report
 from popek.report import explanation as explanation_report
+from popek.report import machines as machines_report
 from popek.report import proofs as proofs_report
 from popek.report import vmcs as vmcs_report
 from popek.report.svg import Figure
@@ -63,7 +65,8 @@ from popek_proofs import prove as prove_propositions
 from popek_proofs.assistance.comparison import Compared, find_queries
 from popek_proofs.assistance.comparison import Table as Beside
 from popek_proofs.assistance.comparison import compare as compare_assistances
-from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, evaluate, parse, select
+from popek_proofs.claim_checks import evaluate
+from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, parse, select
 from popek_proofs.theorems.instantiate import Instantiation, instantiate
 from popek_proofs.theorems.red_pill import RedPill, Search, lines
 
@@ -160,7 +163,7 @@ class Shown(Generic[T]):
 
 def machines() -> Shown[list[Machine[Any]]]:
     """The machines that come with popek."""
-    return Shown([make() for make in registry.makers().values()], report.machines)
+    return Shown([make() for make in registry.makers().values()], machines_report.machines)
 
 
 @_in_one_line
@@ -170,24 +173,7 @@ def machine(name: str | Machine[Any]) -> Shown[Machine[Any]]:
     Args:
         name: as `machines()` lists it, a Python file that declares one, or a machine itself.
     """
-    return Shown(registry.machine(name), _machine_report)
-
-
-def _machine_report(found: Machine[Any]) -> RenderableType:
-    table = Table("instruction", "what it does", "source", box=None, pad_edge=False, header_style="bold")
-    for one in found.instructions.values():
-        table.add_row(Text(one.form, "bold"), Text(one.summary), Text(one.source, "dim"))
-    listed = Table(
-        "setting", "what it is", "values", "default", box=None, pad_edge=False, header_style="bold"
-    )
-    for setting in found.settings:
-        values = ", ".join(f"{v} {setting.labels.get(v, '')}".strip() for v in setting.values)
-        listed.add_row(Text(setting.name, "bold"), setting.summary, values, str(setting.default))
-    parts: list[RenderableType] = [Text.assemble((found.name, "bold"), f"  {found.title}"), table]
-    parts += [listed] if found.settings else []
-    parts += [Text(f"{t.name}: {t.title}") for t in found.techniques.values()]
-    parts += [Text(f"left out: {note}", "dim") for note in found.notes]
-    return Group(*parts)
+    return Shown(registry.machine(name), machines_report.machine)
 
 
 def _request(
@@ -439,7 +425,7 @@ def assist_exits(technique: str, *instructions: str) -> Shown[list[Governed]]:
         instructions: mnemonics or forms; all about which a control decides by default.
     """
     desk = _desk(technique)
-    found = [governs(desk, form) for form in _governed(desk, instructions)]
+    found = [row for form in _governed(desk, instructions) for row in governs(desk, form)]
     return Shown(
         found,
         lambda it: assistance_report.exits(desk.assistance, it),

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from os import cpu_count
 from typing import Any, Final
 
 import attrs
 
+from popek.checks.certification import Certification, Certifier
 from popek.checks.classification import Classification
 from popek.checks.classify import Classifier
 from popek.checks.premise import Premise
@@ -25,15 +26,11 @@ from popek.checks.presence import present
 from popek.checks.promise import Promises
 from popek.checks.promises import Keeper
 from popek.checks.survey import Request
-from popek.checks.verdict import CONFIRMATION, Evidence, Question, Truth
+from popek.checks.verdict import Evidence, Question, Truth
 from popek.checks.workers import process_context
 from popek.kernel.exploration import PathBudgetError
-from popek.solving import second_solver
-from popek.solving.certificate import CONFLICTS, NotCertifiedError, RefutedError, certify
-from popek.solving.solver import Answer, Effort, solver_version
 
-from .theorems.proposition import RLIMIT, Proposition
-from .verification_files import Files
+from .theorems.proposition import Proposition
 
 CLASSES, PROMISES, PREMISES = "classes", "promises", "premises"
 PARTS: Final = (CLASSES, PROMISES, PREMISES)
@@ -60,29 +57,14 @@ class Target:
     propositions: tuple[Proposition, ...] = ()
 
 
-@attrs.frozen
-class How:
-    """How questions are verified.
-
-    Attributes:
-        certificates: make and check them.
-        conflicts: of the SAT solver, before a question counts as too hard.
-        files: where texts, clauses, proofs and results are kept, if anywhere.
-    """
-
-    certificates: bool = True
-    conflicts: int = CONFLICTS
-    files: Files | None = None
-
-
 @attrs.frozen(eq=False)
 class _Asked:
     """A question that was found unsatisfiable."""
 
     id: str
-    text: str
-    answered: str  # by which solver
+    text: str = ""  # of a proposition
     question: Question | None = None
+    by: str = ""  # who answered it, and how
 
 
 @attrs.frozen
@@ -91,33 +73,10 @@ class Checked:
 
     Attributes:
         id: target, form and what is asked.
-        sha256: of its text.
-        solvers: what each said; the first is the one that answered.
-        certified: there is a certificate, and it was checked.
-        why: why there is none, or what is wrong.
-        wrong: a solver, the clauses or the proof contradict the answer.
-        figures: of the certificate.
-        seconds: of processor time.
     """
 
     id: str
-    sha256: str
-    solvers: Mapping[str, str]
-    certified: bool
-    why: str = ""
-    wrong: bool = False
-    figures: Mapping[str, int] = attrs.field(factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def confirmed(self) -> bool:
-        """A second solver says the same."""
-        return sum(answer == Answer.UNSAT.value for answer in self.solvers.values()) > 1
-
-    @property
-    def confirmed_twice(self) -> bool:
-        """A third says the same."""
-        return sum(answer == Answer.UNSAT.value for answer in self.solvers.values()) > 2
+    found: Certification
 
 
 @attrs.frozen
@@ -135,27 +94,31 @@ class Verification:
     @property
     def wrong(self) -> tuple[Checked, ...]:
         """Where something contradicts the answer."""
-        return tuple(one for one in self.questions if one.wrong)
+        return tuple(one for one in self.questions if one.found.wrong)
 
     @property
     def not_certified(self) -> tuple[Checked, ...]:
         """Those without a certificate."""
-        return tuple(one for one in self.questions if not one.certified)
+        return tuple(one for one in self.questions if not one.found.certified)
 
     @property
     def open(self) -> tuple[Checked, ...]:
         """Those that neither a certificate nor a second solver confirms."""
-        return tuple(one for one in self.questions if not (one.certified or one.confirmed or one.wrong))
+        return tuple(
+            one
+            for one in self.questions
+            if not (one.found.certified or one.found.confirmed or one.found.wrong)
+        )
 
     @property
     def distinct(self) -> int:
         """How many texts there are."""
-        return len({one.sha256 for one in self.questions})
+        return len({one.found.sha256 for one in self.questions})
 
     @property
     def processor_seconds(self) -> float:
         """For solvers, certificates and checks."""
-        return sum({one.sha256: one.seconds for one in self.questions}.values())
+        return sum({one.found.sha256: one.found.seconds for one in self.questions}.values())
 
     def to_json(self) -> dict[str, object]:
         """`popek/verification/1`."""
@@ -163,14 +126,19 @@ class Verification:
             "schema": "popek/verification/1",
             "questions": len(self.questions),
             "texts": self.distinct,
-            "second_solver": sum(one.confirmed for one in self.questions),
-            "third_solver": sum(one.confirmed_twice for one in self.questions),
-            "certified": sum(one.certified for one in self.questions),
+            "second_solver": sum(one.found.confirmed for one in self.questions),
+            "third_solver": sum(one.found.confirmed_twice for one in self.questions),
+            "certified": sum(one.found.certified for one in self.questions),
             "not_certified": [
-                {"id": one.id, "why": one.why, "smtlib_sha256": one.sha256, "solvers": dict(one.solvers)}
+                {
+                    "id": one.id,
+                    "why": one.found.why,
+                    "smtlib_sha256": one.found.sha256,
+                    "solvers": dict(one.found.solvers),
+                }
                 for one in self.not_certified
             ],
-            "wrong": [{"id": one.id, "why": one.why} for one in self.wrong],
+            "wrong": [{"id": one.id, "why": one.found.why} for one in self.wrong],
             "unexplored": list(self.unexplored),
             "processor_seconds": round(self.processor_seconds, 1),
         }
@@ -178,7 +146,7 @@ class Verification:
 
 def verify(
     targets: Sequence[Target],
-    how: How,
+    how: Certifier,
     *,
     jobs: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -203,7 +171,9 @@ def verify(
             progress(done, len(pieces))
     found = Verification(tuple(checked), tuple(unexplored), time.perf_counter() - begin)
     if how.files is not None:
-        how.files.finish(found.to_json(), [(one.id, one.sha256, one.certified) for one in found.questions])
+        how.files.finish(
+            found.to_json(), [(one.id, one.found.sha256, one.found.certified) for one in found.questions]
+        )
     return found
 
 
@@ -221,7 +191,7 @@ def _pieces(target: Target) -> Iterator[str]:
 _Result = tuple[list[Checked], list[str]]
 
 
-def _worked(pieces: Sequence[tuple[Target, str]], how: How, jobs: int) -> Iterator[_Result]:
+def _worked(pieces: Sequence[tuple[Target, str]], how: Certifier, jobs: int) -> Iterator[_Result]:
     names = all(t.request is None or t.request.subject.found_as is not None for t, _ in pieces)
     if jobs == 1 or len(pieces) < 8 or not names:
         worker = _Worker(how)
@@ -234,7 +204,7 @@ def _worked(pieces: Sequence[tuple[Target, str]], how: How, jobs: int) -> Iterat
 _worker: _Worker | None = None  # of a worker process
 
 
-def _begin(how: How) -> None:
+def _begin(how: Certifier) -> None:
     global _worker
     gc.disable()  # terms form no cycles; looking for some takes a tenth of the time
     _worker = _Worker(how)
@@ -248,8 +218,8 @@ def _piece(piece: tuple[Target, str]) -> _Result:
 class _Worker:
     """Asks for verdicts and verifies what stands behind them."""
 
-    def __init__(self, how: How) -> None:
-        self._how = how
+    def __init__(self, how: Certifier) -> None:
+        self._certifier = how
         self._machines: dict[str, _Machine] = {}
 
     def piece(self, target: Target, piece: str) -> _Result:
@@ -262,66 +232,19 @@ class _Worker:
     def _asked(self, target: Target, piece: str) -> Iterator[_Asked]:
         if target.request is None:
             proposition = next(one for one in target.propositions if one.id == piece)
-            yield _Asked(proposition.id, proposition.smtlib, "")
+            yield _Asked(proposition.id, proposition.smtlib)
             return
         if target.name not in self._machines:
             self._machines = {target.name: _Machine(target)}
         machine = self._machines[target.name]
         for what, question, by in machine.of(piece) if piece else machine.once():
-            yield _Asked(f"{target.name}/{piece or '*'}/{what}", question.smtlib, by, question)
+            yield _Asked(f"{target.name}/{piece or '*'}/{what}", question=question, by=by)
 
     def check(self, asked: _Asked) -> Checked:
         """One question, or what an earlier run kept of it."""
-        files = self._how.files
-        kept = None if files is None else files.kept(asked.text, certified=self._how.certificates)
-        if kept is not None:
-            return Checked(id=asked.id, **kept)
-        begin = time.process_time()
-        solvers = {asked.answered: Answer.UNSAT.value} if asked.answered else {}
-        solvers |= {name: answer.value for name, answer in others(asked.text, asked.answered)}
-        disagrees = [name for name, answer in solvers.items() if answer == Answer.SAT.value]
-        why, certificate, wrong = "", None, bool(disagrees)
-        if wrong:
-            why = f"{', '.join(disagrees)} finds an assignment"
-        elif not self._how.certificates:
-            why = "no certificate was asked for"
-        else:
-            conditions = None if asked.question is None else [w.term for w in asked.question.conditions]
-            try:
-                certificate = certify(
-                    asked.text,
-                    conditions,
-                    about=asked.text.partition("\n")[0].lstrip("; "),
-                    conflicts=self._how.conflicts,
-                )
-            except NotCertifiedError as error:
-                why = str(error)
-            except RefutedError as error:
-                why, wrong = str(error), True
-        made: dict[str, Any] = {
-            "sha256": Files.name_of(asked.text),
-            "solvers": solvers,
-            "certified": certificate is not None,
-            "why": why,
-            "wrong": wrong,
-            "figures": {} if certificate is None else dict(certificate.figures),
-            "seconds": round(time.process_time() - begin, 3),
-        }
-        if files is not None:
-            texts = None if certificate is None else (certificate.cnf, certificate.proof)
-            files.keep(asked.text, texts, made)
-        return Checked(id=asked.id, **made)
-
-
-def others(text: str, answered: str) -> Iterator[tuple[str, Answer]]:
-    """What solvers that did not answer say to a text."""
-    from popek.solving.engine_z3 import Z3Engine
-    from popek.solving.first_order import ask
-
-    if answered != Z3Engine.name:
-        yield Z3Engine.name, ask(text, effort=Effort(rlimit=CONFIRMATION if answered else RLIMIT)).answer
-    if second_solver.available():
-        yield second_solver.second_solver_version(), second_solver.second_answer(text)
+        if asked.question is not None:
+            return Checked(asked.id, self._certifier.of(asked.question, asked.by))
+        return Checked(asked.id, self._certifier.check(asked.text))
 
 
 _Named = tuple[str, Question, str]
@@ -360,35 +283,31 @@ class _Machine:
         yield from _of_premises(self._premises.once())
 
 
-def _by(evidence: Evidence) -> str:
-    """Who gave the answer, and how."""
-    (by,) = evidence.answers
-    return by
-
-
 def _of_classes(found: Classification[Any]) -> Iterator[_Named]:
     for name, finding in found.findings.items():
         if finding.truth is Truth.NO:
-            assert finding.evidence is not None
-            yield f"not {name}", finding.evidence.question, _by(finding.evidence)
-            if finding.gap is not None:
-                yield f"not {name}, modelled", finding.gap, solver_version()
-    if found.completes is not None:
-        yield "privileged", found.completes, f"{solver_version()}, case by case"
+            yield from _impossible(f"not {name}", finding.evidence)
+    yield from _impossible("privileged", found.completes)
 
 
 def _of_promises(found: Promises[Any]) -> Iterator[_Named]:
     for name, promise in (("faithful", found.fidelity), ("safe", found.safety)):
         if promise.kept is Truth.YES:
-            yield name, promise.evidence.question, _by(promise.evidence)
-            if promise.gap is not None:
-                yield f"{name}, modelled", promise.gap, f"{solver_version()}, case by case"
+            yield from _impossible(name, promise.evidence)
+    if found.needless_trap is Truth.NO:
+        yield from _impossible("no needless trap", found.needless)
 
 
 def _of_premises(found: Iterable[Premise[Any]]) -> Iterator[_Named]:
     for premise in found:
-        if premise.truth is Truth.YES and premise.evidence is not None:
-            yield premise.name, premise.evidence.question, _by(premise.evidence)
+        if premise.truth is Truth.YES:
+            yield from _impossible(premise.name, premise.evidence)
+
+
+def _impossible(name: str, evidence: Evidence | None) -> Iterator[_Named]:
+    if evidence is not None:
+        for question, by in zip(evidence.impossible, evidence.by, strict=True):
+            yield name if question is evidence.question else f"{name}, modelled", question, by
 
 
 __all__ = [
@@ -397,7 +316,6 @@ __all__ = [
     "PREMISES",
     "PROMISES",
     "Checked",
-    "How",
     "Target",
     "Verification",
     "verify",

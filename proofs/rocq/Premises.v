@@ -81,6 +81,16 @@ Section Premises.
       stops m (image v S p) c T -> stops m (image v S' p) c T' ->
       enter v c T = enter v c T' -> S = S'.
 
+  (** One half of A4, asked once: the image and the notes tell the guest, whatever [same] leaves out.  The other
+      half is asked of each instruction: where it stops, the entry state tells the image. *)
+  Definition A4_image_tells (same : state m -> state m -> Prop) : Prop :=
+    forall S S' p, ok v S p -> ok v S' p -> note v S = note v S' ->
+      same (image v S p) (image v S' p) -> same S S'.
+  Definition A4_stop_tells : Prop :=
+    forall S S' p c T T', ok v S p -> ok v S' p -> note v S = note v S' ->
+      stops m (image v S p) c T -> stops m (image v S' p) c T' ->
+      enter v c T = enter v c T' -> image v S p = image v S' p.
+
   (** A5.  The control program's resources in f(S, P) are fixed by P and by what is noted, and traps go
       to it. *)
   Definition A5_control : Prop :=
@@ -95,9 +105,9 @@ Section Premises.
   Definition A6_interrupt_closure (interrupt : state m -> state m) : Prop :=
     forall S p, ok v S p -> ok v (interrupt S) p.
 
-  (** A7.  The image of a guest is a guest of the next control program. *)
-  Definition A7_nesting (fits : private v -> private v -> Prop) : Prop :=
-    forall S p q, ok v S p -> fits p q -> ok v (image v S p) q.
+  (** A7.  The image of a guest is a guest of the next control program, where that one's part fits. *)
+  Definition A7_nesting (fits : state m -> private v -> Prop) : Prop :=
+    forall S p q, ok v S p -> fits (image v S p) q -> ok v (image v S p) q.
 
   (** A8.  What completes on S completes on f(S, P): asked of an instruction, for efficiency. *)
   Definition A8_efficiency i : Prop :=
@@ -105,16 +115,31 @@ Section Premises.
   Definition A8_fetch : Prop :=
     forall S p i, ok v S p -> fetch m S = inr i -> fetch m (image v S p) = inr i.
 
-  (** A9.  No clock is read: from states equal but for clocks, the same completes, in such states. *)
-  Definition A9_no_clock (but_clocks : state m -> state m -> Prop) : Prop :=
-    forall i S S' T, but_clocks S S' -> perform m i S = Next T ->
-      exists T', perform m i S' = Next T' /\ but_clocks T T'.
+  (** A9.  No clock is read by guests: from states equal but for clocks, the same completes, in such states, and
+      traps are delivered in such states.  That a state is a guest, its image and its notes do not depend on
+      clocks either, nor does what is fetched. *)
+  Definition A9_no_clock (same : state m -> state m -> Prop) : Prop :=
+    forall i S S' p T, ok v S p -> same S S' -> perform m i S = Next T ->
+      exists T', perform m i S' = Next T' /\ same T T'.
+  Definition A9_no_clock_trap (same : state m -> state m -> Prop) : Prop :=
+    forall S S' p c c' T T', ok v S p -> same S S' -> stops m S c T -> stops m S' c' T' ->
+      same (deliver m c T) (deliver m c' T').
+  Definition A9_guests (same : state m -> state m -> Prop) : Prop :=
+    forall S S' p, ok v S p -> same S S' -> ok v S' p.
+  Definition A9_map (same : state m -> state m -> Prop) : Prop :=
+    forall S S' p, ok v S p -> same S S' ->
+      same (image v S p) (image v S' p) /\ note v S = note v S'.
+  Definition A9_fetch (same : state m -> state m -> Prop) : Prop :=
+    forall S S' p i, ok v S p -> same S S' -> fetch m S = inr i -> fetch m S' = inr i.
 
   (** A10.  As A1, asked of guests in their user mode only: Theorem 3. *)
   Definition A10_hybrid : Prop := fidelity (virtual_user v).
 
   Lemma A1_implies_A10 : A1_fidelity -> A10_hybrid.
   Proof. intros H i S p T O _. now apply H. Qed.
+
+  Lemma A4_from_halves : A4_image_tells eq -> A4_stop_tells -> A4_entry_tells_apart.
+  Proof. intros I E S S' p c T T' O O' N X X' Eq. eauto. Qed.
 
   Lemma A4_apart_if_told : A4_entry_tells -> A4_entry_tells_apart.
   Proof.

@@ -44,28 +44,6 @@ Section UpToTime.
   Lemma untimed_later S n : untimed S -> untimed (run m n S).
   Proof. intros U k X. rewrite <- !run_add. apply U. Qed.
 
-  (** A9 for every instruction, fetching and trapping included: then every course is untimed. *)
-  Theorem no_clock_untimed :
-    A9_no_clock m same ->
-    (forall S S' i, S ~~ S' -> fetch m S = inr i -> fetch m S' = inr i) ->
-    (forall S S' c T c' T', S ~~ S' -> stops m S c T -> stops m S' c' T' ->
-       deliver m c T ~~ deliver m c' T') ->
-    forall S, untimed S.
-  Proof.
-    intros A9 F9 T9 S n X Same. set (Y := run m n S) in *. clearbody Y.
-    assert (forall X Y T, X ~~ Y -> completes m X T -> exists T', completes m Y T' /\ T ~~ T') as Both.
-    { intros A B T AB (i & F & C). destruct (A9 i A B T AB C) as (T' & C' & TT).
-      exists T'. split; [exists i; split; [now apply (F9 A) | exact C'] | exact TT]. }
-    destruct (completes_or_stops m X) as [(T & C) | (c & T & C)].
-    - destruct (Both X Y T Same C) as (T' & C' & TT).
-      now rewrite (step_completes _ _ _ C), (step_completes _ _ _ C').
-    - destruct (completes_or_stops m Y) as [(T' & C') | (c' & T' & C')].
-      + destruct (Both Y X T' (symmetry Same) C') as (T'' & C'' & _). exfalso.
-        destruct C'' as (i & F & X1), C as [[F' _] | (j & F' & X2)]; rewrite F in F'; [easy |].
-        inversion F'. subst j. now rewrite X1 in X2.
-      + rewrite (step_stops _ _ _ _ C), (step_stops _ _ _ _ C'). now apply (T9 X Y).
-  Qed.
-
   (** phi is a virtual machine map, up to time, from guests in [D] to states in [D'], and [guard] holds of
       the machine below at every moment (its control program is safe, say). *)
   Record is_map (D D' guard : state m -> Prop) (phi : state m -> state m) : Prop := {
@@ -167,6 +145,104 @@ Section UpToTime.
         rewrite run_add. cbn [run]. now rewrite (step_stops _ _ _ _ C).
     Qed.
   End Coded.
+
+  (** ** From the premises to any depth
+
+      What is asked of a machine is A1, A3, A4's first half, A7 and A9.  Of the control programs it is taken for
+      granted that each keeps its notes in what is its own ([remember]), can do so for any guest, fits into the
+      machine around it, and is coded. *)
+  Section FromPremises.
+    Variable v : technique m.
+    Variable remember : nat -> notes v -> private v.   (* at each level: the part that holds these notes *)
+
+    Definition hosted j S : Prop := ok v S (remember j (note v S)).
+    Definition embed j S : state m := image v S (remember j (note v S)).
+    Definition told_by_image j : Prop := forall S S', hosted j S -> hosted j S' ->
+      embed j S ~~ embed j S' -> note v S = note v S'.
+    Definition any_notes_kept j : Prop := forall S n, ok v S (remember j n) -> hosted j S.
+    Definition coded_at j : Prop := forall S c T, hosted j S -> stops m (embed j S) c T ->
+      exists k, run m k (deliver m c T) ~~ embed j (step m S).
+    Definition room (fits : state m -> private v -> Prop) j : Prop := forall S, hosted j S ->
+      fits (embed j S) (remember (Datatypes.S j) (note v (embed j S))).
+
+    Hypothesis A3 : A3_closure m v.
+    Hypothesis A9 : A9_no_clock m v same.
+    Hypothesis A9t : A9_no_clock_trap m v same.
+    Hypothesis A9g : A9_guests m v same.
+    Hypothesis A9m : A9_map m v same.
+    Hypothesis A9f : A9_fetch m v same.
+
+    Lemma hosted_step j S : any_notes_kept j -> hosted j S -> hosted j (step m S).
+    Proof.
+      intros Keeps H. destruct A3 as [AfterNext AfterTrap].
+      destruct (completes_or_stops m S) as [(T & C) | (c & T & C)].
+      - rewrite (step_completes _ _ _ C). destruct C as (i & _ & X). eapply Keeps, AfterNext; eauto.
+      - rewrite (step_stops _ _ _ _ C). eapply Keeps, AfterTrap; eauto.
+    Qed.
+
+    Lemma guest_step_same S S' p : ok v S p -> S ~~ S' -> step m S ~~ step m S'.
+    Proof.
+      intros O Same. pose proof (A9g _ _ _ O Same) as O'. assert (S' ~~ S) as Same' by now symmetry.
+      destruct (completes_or_stops m S) as [(T & C) | (c & T & C)].
+      - rewrite (step_completes _ _ _ C). destruct C as (i & F & X).
+        destruct (A9 _ _ _ _ _ O Same X) as (T' & X' & TT).
+        assert (completes m S' T') as C' by (exists i; split; [now apply (A9f _ _ _ _ O Same) | exact X']).
+        now rewrite (step_completes _ _ _ C').
+      - destruct (completes_or_stops m S') as [(T' & C') | (c' & T' & C')].
+        + exfalso. destruct C' as (i & F' & X').
+          pose proof (A9f _ _ _ _ O' Same' F') as F.
+          destruct (A9 _ _ _ _ _ O' Same' X') as (U & X & _).
+          destruct C as [[F0 _] | (i0 & F0 & X0)]; rewrite F in F0; [easy | inversion F0; subst; congruence].
+        + rewrite (step_stops _ _ _ _ C), (step_stops _ _ _ _ C').
+          exact (A9t S S' p c c' T T' O Same C C').
+    Qed.
+
+    Lemma guests_untimed j S : any_notes_kept j -> hosted j S -> untimed S.
+    Proof.
+      intros Keeps H n U Same.
+      assert (hosted j (run m n S)) as Hn.
+      { clear U Same. induction n as [| n IH]; [exact H | cbn [run]; now apply hosted_step]. }
+      symmetry. eapply guest_step_same; [exact Hn | now symmetry].
+    Qed.
+
+    Lemma level_from_premises fits j :
+      A1_fidelity m v -> A2_fetch m v -> A4_image_tells m v same -> A7_nesting m v fits ->
+      told_by_image j -> any_notes_kept j -> any_notes_kept (Datatypes.S j) -> coded_at j -> room fits j ->
+      is_map (hosted j) (hosted (Datatypes.S j)) (fun _ => True) (embed j).
+    Proof.
+      intros A1 A2 A4 A7 Told Keeps Keeps' Coded Room.
+      assert (forall S, hosted j S -> hosted (Datatypes.S j) (embed j S)) as Into
+        by (intros S H; eapply A7; [exact H | now apply Room]).
+      split; auto using hosted_step.
+      - intros S S' H H' Same. pose proof (Told S S' H H' Same) as N.
+        eapply A4; [exact H | unfold hosted in H'; rewrite N; exact H' | exact N |].
+        unfold embed in Same. now rewrite <- N in Same.
+      - intros S S' H _ Same. destruct (A9m _ _ _ H Same) as [I N]. unfold embed. now rewrite <- N.
+      - intros S H _. apply (guests_untimed (Datatypes.S j)); auto.
+      - intros S H _. destruct (completes_or_stops m (embed j S)) as [(T & C) | (c & T & C)].
+        + exists 1. split; [lia |]. cbn [run]. rewrite (step_completes _ _ _ C).
+          destruct (fidelity_commutes m v (all_direct v) _ A2 A1 S T H eq_refl C) as [-> N].
+          unfold embed. now rewrite N.
+        + destruct (Coded S c T H C) as (k & Run). exists (k + 1). split; [lia |].
+          rewrite run_add. cbn [run]. now rewrite (step_stops _ _ _ _ C).
+    Qed.
+
+    (** Theorem 2 as a machine is asked it: d + 1 control programs, one above the other. *)
+    Theorem theorem_2_from_premises fits d :
+      A1_fidelity m v -> A2_fetch m v -> A4_image_tells m v same -> A7_nesting m v fits ->
+      (forall j, j <= Datatypes.S d -> any_notes_kept j) ->
+      (forall j, j <= d -> told_by_image j /\ coded_at j /\ room fits j) ->
+      is_map (hosted 0) (hosted (Datatypes.S d)) (fun _ => True) (nest embed (Datatypes.S d)).
+    Proof.
+      intros A1 A2 A4 A7 Keeps Levels.
+      assert (forall j, j <= d ->
+        is_map (hosted j) (hosted (Datatypes.S j)) (fun _ => True) (embed j)) as Level.
+      { intros j B. destruct (Levels j B) as (Told & Coded & Room).
+        apply (level_from_premises fits); auto with arith. }
+      clear Keeps Levels. induction d as [| d IH]; [now apply Level |].
+      refine (composition _ _ _ _ _ _ _ (IH _) (Level (Datatypes.S d) (le_n _))). auto.
+    Qed.
+  End FromPremises.
 End UpToTime.
 
 (** A machine without clocks: equal but for clocks is equal, and every course is untimed. *)

@@ -20,7 +20,7 @@ from popek.emulators.hercules import (
     STORAGE_BYTES,
     TABLES,
     WINDOWS,
-    StepCase,
+    HerculesCase,
     StepResult,
     initial_storage,
 )
@@ -109,7 +109,7 @@ def psw(rng: random.Random, address: int, *, problem: int | None = None, loaded:
 
 def case_of(
     rng: random.Random, instruction: Instruction, *, easy: bool = False
-) -> tuple[StepCase, dict[str, int]]:
+) -> tuple[HerculesCase, dict[str, int]]:
     """A case for one form: a state and the operand parts; an easy one has no reason to trap."""
     mnemonic = instruction.mnemonic
     privileged = mnemonic in ("DIAGNOSE",)
@@ -163,7 +163,7 @@ def case_of(
     if mnemonic == "EX":
         windows = [b"".join(_target(rng) for _ in range(n // 8)) for _, n in WINDOWS]
     code = encode(instruction, parts)
-    return StepCase(code, old, tuple(gr), tuple(cr), keys, tuple(windows), rng.getrandbits(64)), parts
+    return HerculesCase(code, old, tuple(gr), tuple(cr), keys, tuple(windows), rng.getrandbits(64)), parts
 
 
 def _long(rng: random.Random, parts: Mapping[str, int], gr: list[int], easy: bool) -> None:
@@ -265,7 +265,7 @@ def _goal(rng: random.Random, mnemonic: str, virtual: tuple[int, ...], places: t
     return place & ~7 if rng.random() < (0.6 if mnemonic in DOUBLEWORD else 0.2) else place
 
 
-def state_of(case: StepCase) -> S370:
+def state_of(case: HerculesCase) -> S370:
     """The model's state before the instruction."""
     image = initial_storage(case, tables())
     cpu = S370.reset()
@@ -296,7 +296,7 @@ def state_of(case: StepCase) -> S370:
 
 def answer(
     machine: Machine[S370],
-    case: StepCase,
+    case: HerculesCase,
     instruction: Instruction,
     parts: Mapping[str, int],
     seen: StepResult,

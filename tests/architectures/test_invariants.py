@@ -42,14 +42,13 @@ LEFT_OPEN: dict[str, dict[str, str]] = {
     "s360-67": {f"cr{n}": "no instruction that is modelled loads it" for n in (0, 1, 3, 5, *range(7, 16))},
     "ia64": {
         **{f"cr.irr{n}": "interrupts set the bits that are pending" for n in range(4)},
-        "cr.dcr": "reserved bits, which are still to be fixed",
-        "cr.ipsr": "likewise",
     },
     "ia32": {
         "cache_dirty": "stores make caches dirty, which is outside the model",
         "tlb_stale": "so do changed tables to translations",
     },
     "ia32-vt-x": {"cache_dirty": "stores make caches dirty, which is outside the model"},
+    "x86-64-vt-x": {"cache_dirty": "as on ia32-vt-x"},
     "x86-64": {
         "cache_dirty": "stores make caches dirty, which is outside the model",
         "tlb_stale": "so do changed tables to translations",

@@ -27,7 +27,7 @@ from popek.emulators.hercules import (
     CODE,
     KEY_BLOCKS,
     WINDOWS,
-    StepCase,
+    HerculesCase,
     StepResult,
     initial_storage,
     run_steps,
@@ -50,7 +50,7 @@ class Compared:
 
     instruction: Instruction
     parts: Mapping[str, int]
-    case: StepCase
+    case: HerculesCase
     model: StepResult
     hercules: StepResult
 
@@ -161,7 +161,7 @@ RECOGNISED: Mapping[str, Callable[[Compared], bool]] = {
 }
 
 
-def directed(machine: Machine[S370]) -> list[tuple[Instruction, StepCase, dict[str, int]]]:
+def directed(machine: Machine[S370]) -> list[tuple[Instruction, HerculesCase, dict[str, int]]]:
     """A case for each listed deviation, so that a stale entry shows, and for boundaries that chance may miss."""
     supervisor = CODE
     bc, ec, dat = supervisor, 0x00080000 << 32 | supervisor, 0x04080000 << 32 | supervisor
@@ -174,14 +174,14 @@ def directed(machine: Machine[S370]) -> list[tuple[Instruction, StepCase, dict[s
         keys: tuple[int, ...] = (0, 0, 0, 0),
         last: tuple[int, ...] = (0, 0, 0, 0),
         **cr: int,
-    ) -> tuple[Instruction, StepCase, dict[str, int]]:
+    ) -> tuple[Instruction, HerculesCase, dict[str, int]]:
         (instruction,) = machine.find(form)
         every = {n: parts.get(n, 0) for o in instruction.inputs for n, _ in o.part_names()}
         registers = [cr.get("cr0", 0x00800000), s370_cases.TABLES, *[0] * 14]
         registers[8] = cr.get("cr8", 0)
         gr = [0, 0x24000, 0x8000, 0x4000, 0x1FFFFF, 0x3FFF, *[0] * 6, *last]
         windows = tuple(struct.pack(">Q", content) * (n // 8) for _, n in WINDOWS)
-        case = StepCase(encode(instruction, every), psw, tuple(gr), tuple(registers), keys, windows, 0x92)
+        case = HerculesCase(encode(instruction, every), psw, tuple(gr), tuple(registers), keys, windows, 0x92)
         return instruction, case, every
 
     rx, s, first, second = "operand D2(X2,B2)", "operand D2(B2)", "operand D1(B1)", "operand D2(B2)"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from popek.architectures.x86_64.deprivileging import IDT_AT, RESERVED, TSS_AT
+from popek.architectures.x86.deprivileging import IDT_AT, RESERVED, TSS_AT
 from popek.architectures.x86_64.state import X64
 from popek.checks.classify import Classifier
 from popek.checks.subject import Subject
@@ -462,5 +462,5 @@ def test_a_mode_that_the_invariant_fixes_is_no_component() -> None:
     found = compatibility.classify(MACHINE.instructions["PUSH CS"]).components
     assert "cs.selector.rpl" in found
     assert "rflags.vm" not in found
-    assert "cs.selector.rpl" in classifier.modes
-    assert "rflags.vm" not in classifier.modes
+    assert "cs.selector.rpl" in classifier.states.modes
+    assert "rflags.vm" not in classifier.states.modes

@@ -16,6 +16,7 @@ from popek.checks.promise import Promises
 from popek.checks.promises import Keeper
 from popek.checks.verdict import Status
 from popek.kernel.instruction import Instruction
+from popek_proofs.claim_checks import evaluate
 from popek_proofs.claims import (
     PREMISES,
     THEOREM_1,
@@ -24,7 +25,6 @@ from popek_proofs.claims import (
     ClaimError,
     ClaimVerdict,
     RowClaim,
-    evaluate,
     parse,
     select,
     shipped,

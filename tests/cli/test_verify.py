@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from commands import popek
+from popek.checks import certification
 from popek.solving.proof_checker import check
 from popek.solving.second_solver import second_answer
 from popek.solving.solver import Answer, sha256
-from popek_proofs import verification
 
 FEW = ("verify", "pg74", "--only", "SVC", "--only", "LPSW a", "--jobs", "1")
 
@@ -45,6 +45,7 @@ def test_every_question_of_a_form_is_certified(folder: Path) -> None:
     assert {"pg74/LPSW a/privileged", "pg74/LPSW a/faithful", "pg74/SVC/not mode_sensitive"} <= asked
     assert {"pg74/SVC/A1_fidelity", "pg74/SVC/safe, modelled"} <= asked
     assert "pg74/LPSW a/not control_sensitive" not in asked  # it is
+    assert "pg74/SVC/no needless trap" in asked
 
 
 def test_each_file_of_the_folder_stands_alone(folder: Path) -> None:
@@ -84,9 +85,9 @@ def test_the_commands_of_its_readme_name_what_is_not_accepted(folder: Path, tmp_
 
 def test_what_a_folder_has_is_not_done_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    certify = verification.certify
+    certify = certification.certify
     monkeypatch.setattr(
-        verification,
+        certification,
         "certify",
         lambda text, *a, **k: made.append(sha256(text)[:16]) or certify(text, *a, **k),
     )
@@ -101,9 +102,9 @@ def test_a_truncated_or_swapped_file_is_noticed_and_made_again(
     kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    certify = verification.certify
+    certify = certification.certify
     monkeypatch.setattr(
-        verification,
+        certification,
         "certify",
         lambda text, *a, **k: made.append(sha256(text)[:16]) or certify(text, *a, **k),
     )
@@ -158,14 +159,14 @@ expected = "holds"
 
 
 def test_a_solver_that_disagrees_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "others", lambda text, answered: [("another", Answer.SAT)])
+    monkeypatch.setattr(certification, "others", lambda text, answered: [("another", Answer.SAT)])
     done = popek("verify", "pg74", "--only", "SVC", "--part", "promises", "--jobs", "1")
     assert done.returncode == 1
     assert "wrong  pg74/SVC/safe: another finds an assignment" in done.stdout
 
 
 def test_what_nobody_confirms_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "others", lambda text, answered: [("another", Answer.UNKNOWN)])
+    monkeypatch.setattr(certification, "others", lambda text, answered: [("another", Answer.UNKNOWN)])
     done = popek("verify", "pg74", "--only", "SVC", "--part", "promises", "--jobs", "1", "--no-certificates")
     assert done.returncode == 3
 

@@ -15,8 +15,8 @@ from popek.emulators.hercules import (
     CPU_ID,
     KEY_BLOCKS,
     WINDOWS,
+    HerculesCase,
     HerculesError,
-    StepCase,
     StepResult,
     run_steps,
 )
@@ -34,13 +34,13 @@ def case(
     gr: dict[int, int] | None = None,
     cr: dict[int, int] | None = None,
     **kwargs: object,
-) -> StepCase:
+) -> HerculesCase:
     windows = tuple(bytes(size) for _, size in WINDOWS)
     general = tuple((gr or {}).get(i, 0) for i in range(16))
     control = tuple((cr or {}).get(i, 0) for i in range(16))
     keys = kwargs.get("keys", (0,) * len(KEY_BLOCKS))
     assert isinstance(keys, tuple)
-    return StepCase(bytes.fromhex(code), psw | CODE, general, control, keys, windows)
+    return HerculesCase(bytes.fromhex(code), psw | CODE, general, control, keys, windows)
 
 
 def code_of(result: StepResult) -> int:
@@ -112,9 +112,9 @@ def test_results_do_not_depend_on_earlier_cases() -> None:
 def test_bad_cases_are_refused() -> None:
     good = case("1812")
     with pytest.raises(ValueError, match="windows of"):
-        run_steps([StepCase(good.instruction, CODE, good.gr, good.cr, good.keys, (b"",))])
+        run_steps([HerculesCase(good.instruction, CODE, good.gr, good.cr, good.keys, (b"",))])
     with pytest.raises(ValueError, match="expected 2, 4 or 6"):
-        run_steps([StepCase(b"\x18", CODE, good.gr, good.cr, good.keys, good.windows)])
+        run_steps([HerculesCase(b"\x18", CODE, good.gr, good.cr, good.keys, good.windows)])
     with pytest.raises(ValueError, match="room for 8192"):
         run_steps([good], tables=bytes(8193))
 
@@ -129,6 +129,10 @@ def test_a_case_that_stops_the_cpu_is_an_error_not_a_hang() -> None:
     waiting = 0x00020000 << 32 | CODE
     with pytest.raises(HerculesError):
         run_steps(
-            [StepCase(b"\x18\x12", waiting, *[(0,) * 16] * 2, (0,) * 4, tuple(bytes(n) for _, n in WINDOWS))],
+            [
+                HerculesCase(
+                    b"\x18\x12", waiting, *[(0,) * 16] * 2, (0,) * 4, tuple(bytes(n) for _, n in WINDOWS)
+                )
+            ],
             timeout=5,
         )

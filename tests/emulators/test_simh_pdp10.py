@@ -144,9 +144,11 @@ def code(instruction: Instruction, parts: Mapping[str, Word]) -> int:
     return encode(instruction, {name: int(word) for name, word in parts.items()})
 
 
-def made(rng: random.Random, instruction: Instruction) -> Case | None:
+def made(
+    rng: random.Random, instruction: Instruction, start: Callable[[random.Random], Ks10] = state
+) -> Case | None:
     """A case whose memory holds every cell the run needs; None where the model does not say what happens."""
-    before, parts = state(rng), parts_for(rng, instruction)
+    before, parts = start(rng), parts_for(rng, instruction)
     prepared(rng, before, instruction, parts)
     fixed = {cell(before, int(before.pc)): code(instruction, parts)}
     table = int(before.ubr) << 9
@@ -263,12 +265,33 @@ def apart_from_numbers(case: Case, difference: dict[str, Any]) -> dict[str, Any]
 
 
 def pushes_onto_pointer(case: Case) -> bool:
-    """The top of the stack is the accumulator that points to it."""
+    """The top of the stack is the accumulator that points to it, and what is pushed is not the pointer.
+
+    SIMH counts up what was pushed, where the model counts up the pointer: of the pointer itself that is the same.
+    """
     last, parts = (case.target, case.then) if case.target else (case.instruction, case.operands)
     if last.mnemonic not in ("PUSH", "PUSHJ") or not isinstance(case.outcome, Next):
         return False
     number = int(parts["operand AC"])
-    return (int(case.before.ac[number]) + 1) & 0o777777 == number
+    pointer = int(case.before.ac[number])
+    if (pointer + 1) & 0o777777 != number:
+        return False
+    start = case.before
+    if case.target:
+        first = MACHINE.step(case.instruction, start, case.operands)
+        assert isinstance(first, Next)
+        start = first.state
+    if last.mnemonic == "PUSHJ":
+        return True  # flags and PC: unlike a pointer to an accumulator, whose right half is below 20
+    return int(start.load(parts["operand E"])) != pointer
+
+
+def moves_its_own_accumulator(case: Case) -> bool:
+    """The word that BLT moves is the accumulator with its pointers."""
+    if case.instruction.mnemonic != "BLT" or not isinstance(case.outcome, Next):
+        return False
+    number = int(case.operands["operand AC"])
+    return int(case.before.ac[number]) >> 18 == number
 
 
 # When a case runs into a listed deviation.  The other one cannot be met: see where the tables lie.
@@ -279,6 +302,7 @@ CONDITIONS: dict[str, Callable[[Case], bool]] = {
         and not int(case.before.restricted)
     ),
     "page-fail-block-above-256k": lambda case: False,
+    "blt-of-its-own-accumulator": moves_its_own_accumulator,
     "push-onto-the-pointer-itself": lambda case: pushes_onto_pointer(case),
 }
 
@@ -319,6 +343,38 @@ def test_the_cases_reach_both_modes_of_every_instruction(runs: list[tuple[Case, 
     assert ways == {(user, way) for user in (0, 1) for way in ("completes", "MUUO", "page failure")}
     assert any(result.halted for _, result in runs)
     assert any(condition(case) for case, _ in runs for condition in CONDITIONS.values())
+
+
+def test_a_pointer_to_its_own_accumulator_is_told_apart_exactly() -> None:
+    """Drawn at random such pointers are rare, and one whose own value is pushed is rarer."""
+    rng = random.Random(1979)
+    forms = [MACHINE.instructions[form] for form in ("PUSH AC, E", "LUUO L, AC, E", "BLT AC, E")]
+    cases = []
+    while len(cases) < 300:
+        case = made(rng, rng.choice(forms), pointing_at_accumulators)
+        cases += [case] if case is not None else []
+    results = run_steps([case.before for case in cases])
+    listed = [any(condition(case) for condition in CONDITIONS.values()) for case in cases]
+    differ = [bool(unlike(case.expected, result.state)) for case, result in zip(cases, results, strict=True)]
+    assert differ == listed
+    assert 30 < sum(listed) < 270
+
+
+def pointing_at_accumulators(rng: random.Random) -> Ks10:
+    before = state(rng)
+    for i in range(16):
+        if rng.random() < 0.6:
+            half = rng.choice((0, i, 0o777777, rng.getrandbits(18)))
+            before.ac[i] = Word(36, half << 18 | (i - 1) % (1 << 18))
+    return before
+
+
+def test_no_timer_goes_off_however_many_instructions_are_run() -> None:
+    """SIMH's fires every 8000 instructions, and sets a flag in `apr_flags` of whatever case is being run."""
+    before = Ks10.reset(ebr=EXECUTIVE_TABLE, pc=0o1000)
+    before.process_map, before.ubr = process_maps(), Word(11, next(iter(USER_TABLES)))
+    before.memory = Memory(20, 36, {0o1000: 0o255 << 27})  # JFCL
+    assert {int(result.state.apr_flags) for result in run_steps([before] * 8100)} == {0}
 
 
 @pytest.mark.parametrize("deviation", DEVIATIONS, ids=lambda deviation: str(deviation["id"]))

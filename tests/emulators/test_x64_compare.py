@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from popek.architectures.x86 import access as x86_access
 from popek.architectures.x86.exceptions import GP, PF, SS
 from popek.architectures.x86_64 import access
 from popek.architectures.x86_64.instructions import (
@@ -202,7 +203,7 @@ BEHIND_A_DEVIATION: dict[str, Mutation] = {
     ),
     "IRETQ refuses every null SS": (interrupts, "return_to", _null_stacks_are_refused, "IRETQ"),
     "INT n cannot push at CPL 3": (interrupts, "push_frame", _users_may_not_push, "INT imm8"),
-    "POP FS cannot read the stack at CPL 3": (access, "peek", _users_may_not_pop, "POP FS"),
+    "POP FS cannot read the stack at CPL 3": (x86_access, "peek", _users_may_not_pop, "POP FS"),
     "far CALL takes #GP for its stack": (
         access,
         "push_all",

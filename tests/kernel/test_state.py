@@ -131,6 +131,9 @@ def test_a_symbolic_state_has_a_symbol_per_component() -> None:
 def test_what_is_undefined_is_0_on_numbers_or_as_given_and_a_symbol_otherwise() -> None:
     assert int(Toy.reset().undefined("x", 8)) == 0
     assert int(Toy.reset().with_undefined({"undefined x": 3}).undefined("x", 8)) == 3
+    asked: dict[str, int] = {}
+    assert int(Toy.reset().with_undefined({}, asked).undefined("y", 5)) == 0
+    assert asked == {"undefined y": 5}
     assert repr(Toy.symbolic().undefined("x", 8).value) == "undefined x"
 
 

@@ -11,11 +11,7 @@ import pytest
 import popek_proofs
 from popek.solving import second_solver
 from popek.solving.first_order import ask
-from popek.solving.second_solver import SecondSolverMissingError, second_answer
-from popek.solving.solver import Answer, Effort
-from popek_proofs import PropositionsError, known_propositions, propositions
-from popek_proofs.theorems import theorem1
-from popek_proofs.theorems.formula import (
+from popek.solving.formula import (
     BOOL,
     INT,
     STORAGE,
@@ -39,6 +35,10 @@ from popek_proofs.theorems.formula import (
     text,
     var,
 )
+from popek.solving.second_solver import SecondSolverMissingError, second_answer
+from popek.solving.solver import Answer, Effort
+from popek_proofs import PropositionsError, known_propositions, propositions
+from popek_proofs.theorems import theorem1
 from popek_proofs.theorems.proposition import Hypothesis, Proposition, prove_one
 from popek_proofs.theorems.small_machine import DecodeError, Scope, find
 

@@ -14,7 +14,7 @@ from popek.checks.subject import Subject
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import Configuration, configure
 from popek.kernel.words import Word
-from popek_proofs import paper_machine
+from popek_proofs import paper_machine, rocq
 from popek_proofs.theorems.instantiate import Instantiation, instantiate
 from popek_proofs.theorems.monitor import bare_step, shown
 from popek_proofs.theorems.red_pill import lines, shortest_red_pill
@@ -168,7 +168,10 @@ def test_the_fault_that_the_paper_s_definitions_do_not_see() -> None:
     assert premise.witness["native"]["trap"] == "supervisor call"
     assert "changes" in premise.witness["virtualized"]
     assert verdict.failing((A10,)) == ()
-    assert verdict.disagreements == (("SVC", "not sensitive, and not faithful"),)
+    (one,) = verdict.disagreements
+    assert (one.form, one.how) == ("SVC", "not sensitive, and not faithful")
+    assert one.witness is not None
+    assert one.witness["assembly"] == "SVC"
 
 
 def test_an_escape_is_reported_as_broken_resource_control() -> None:
@@ -215,9 +218,22 @@ def test_the_monitor_runs_innocuous_instructions_directly_and_interprets_the_res
 
 
 def test_rows_for_the_report_say_which_premise_fails_for_which_instruction() -> None:
-    first, third = with_silent("DROP").to_json()
+    first, second, third = with_silent("DROP").to_json()
     assert (first["id"], first["verdict"]) == ("theorem1.of.pg74", "refuted")
+    assert (second["id"], second["verdict"]) == ("theorem2.of.pg74", "refuted")
     assert (third["id"], third["verdict"]) == ("theorem3.of.pg74", "holds")
     (failing,) = first["failing"]  # type: ignore[misc]
     assert failing["form"] == "DROP a"
     assert failing["witness"]["assembly"].startswith("DROP")
+
+
+def test_theorem_2_says_what_it_takes_for_granted_of_control_programs() -> None:
+    second = instantiate(Subject.of(build())).to_json()[1]
+    assert second["verdict"] == "holds"
+    assert second["taken_for_granted"] == [
+        *("A2_fetch", "A9_fetch"),
+        *("any_notes_kept", "told_by_image", "room", "coded_at"),
+    ]
+    assert "to any depth to which each control program can keep its notes" in str(second["statement"])
+    statement = rocq.load().theorem("Theorem2.theorem_2_from_premises").statement
+    assert all(f" {name} " in statement for name in second["taken_for_granted"])  # type: ignore[attr-defined]

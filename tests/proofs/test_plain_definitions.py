@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from popek.solving.formula import Structure
 from popek_proofs.theorems import theorem1, theorem3
-from popek_proofs.theorems.formula import Structure
 from popek_proofs.theorems.proposition import Proof, prove_one
 
 I = 0  # noqa: E741 - the one instruction of these machines

@@ -13,7 +13,6 @@ from types import ModuleType
 
 import pytest
 
-from popek.checks import premise as premises
 from popek_proofs import rocq
 
 FOLDER = Path(__file__).parents[2] / "proofs" / "rocq"
@@ -51,19 +50,6 @@ def test_a_theorem_names_the_premises_that_a_machine_has_to_satisfy() -> None:
     assert three.premises == ("A0_image", "A10_hybrid", "A2_fetch", "A4_entry_tells", "A5_vector")
     for theorem in rocq.load().theorems.values():
         assert set(theorem.premises) <= set(rocq.load().premises)
-
-
-def test_what_a_machine_is_asked_is_what_the_theorem_needs() -> None:
-    """Each hypothesis has one question of its name, or is taken for granted; A1s is about the model itself."""
-    assert set(premises.TITLES) <= set(rocq.load().premises)
-    for name, asked in (
-        ("Theorem1.theorem_1_told_apart", premises.THEOREM1),
-        ("Theorem3.theorem_3_told_apart", premises.THEOREM3),
-    ):
-        needed = rocq.load().theorem(name).premises
-        assert set(needed) == {*asked, *premises.TAKEN_FOR_GRANTED} - {"A1s_model_speaks"}
-        assert len(needed) == len(set(needed))
-    assert set(premises.CLOSURE) == {"A3_closure_next", "A3_closure_trap"}
 
 
 def test_a_changed_a_missing_and_a_new_file_are_named(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import pytest
 
 from popek.checks.verdict import Status, Truth
 from popek.kernel.machine import UnknownNameError
+from popek.solving.formula import conj, equal, forall, implies
 from popek.solving.second_solver import second_answer
 from popek.solving.solver import Answer, Effort
 from popek_proofs import propositions, prove
 from popek_proofs.theorems import storage, theorem1, theorem2, theorem3
 from popek_proofs.theorems import vocabulary as v
-from popek_proofs.theorems.formula import conj, equal, forall, implies
 from popek_proofs.theorems.proposition import Hypothesis, Proof, Proposition, prove_one, select_propositions
 
 ALL = propositions()

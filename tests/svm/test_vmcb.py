@@ -13,7 +13,8 @@ import pytest
 
 from popek.architectures.svm.checks import CHECKS, NOT_MODELLED, Missing, View, ledger
 from popek.architectures.svm.cpuid import processor_of
-from popek.architectures.svm.dumps import DumpError, read_vmcb
+from popek.architectures.svm.dumps import read_vmcb
+from popek.architectures.svm.dumps_json import DumpError
 from popek.architectures.svm.verdict import judge
 from popek.architectures.svm.vmcb import FIELDS, Processor, UnknownField, Vmcb, find, intercepts
 from popek.cli.errors import UserError

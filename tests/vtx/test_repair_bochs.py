@@ -9,7 +9,7 @@ import pytest
 from popek.architectures.vtx.verdict import judge
 from popek.emulators.vm_entry.compare import (
     HANDS_OFF,
-    Case,
+    VmEntryCase,
     case_of,
     modes,
     outcome_of,
@@ -28,8 +28,8 @@ CASES = 15
 @pytest.mark.parametrize("model", ["tigerlake", "corei7_haswell_4770"])
 def test_repairs_enter(model: str) -> None:
     rnd = random.Random(f"repairs on {model}")
-    repaired: list[Case] = []
-    before: list[Case] = []
+    repaired: list[VmEntryCase] = []
+    before: list[VmEntryCase] = []
     while len(repaired) < CASES:
         case = random_case(rnd, rnd.choice(modes(model)), model)
         vmcs = vmcs_of(case, model)
@@ -41,7 +41,7 @@ def test_repairs_enter(model: str) -> None:
         assert found.after.outcome.kind == "enters"
         changes = {change.field: change.after for change in found.changes}
         before.append(case)
-        repaired.append(Case(case.mode, {**case.changes, **changes}))
+        repaired.append(VmEntryCase(case.mode, {**case.changes, **changes}))
     for case, result in zip(repaired, run_cases(map(case_of, repaired), model=model), strict=True):
         outcome = outcome_of(result)
         assert outcome is not None

@@ -215,7 +215,7 @@ def test_the_command_says_which_mode(capsys: pytest.CaptureFixture[str]) -> None
 @cache
 def derived() -> tuple[Governed, ...]:
     """Which control decides about which exit."""
-    return tuple(exits.governs(DESK, form) for form in DESK.representatives())
+    return tuple(row for form in DESK.representatives() for row in exits.governs(DESK, form))
 
 
 # Controls that the facts name for a reason, and why the derivation does not find them.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
 
 from popek.kernel.outcome import Trap
 from popek.kernel.state import substitution
-from popek.kernel.words import Word
+from popek.kernel.words import Word, any_of
 
 from .desk import Desk, Duty
 from .requirements import Requirement
@@ -17,7 +17,7 @@ from .requirements import Requirement
 
 @attrs.frozen
 class Governed:
-    """What decides whether an instruction exits.
+    """What decides whether an instruction exits for one reason.
 
     Attributes:
         reason: the number of the exit's reason; None where it never exits.
@@ -32,35 +32,41 @@ class Governed:
     controls: tuple[str, ...]
 
 
-def governs(desk: Desk[Any], form: str) -> Governed:
-    """The exit reason of a form, and the controls that decide: derived from its paths.
+def governs(desk: Desk[Any], form: str) -> tuple[Governed, ...]:
+    """The exit reasons of a form, and the controls that decide about each: derived from its paths.
 
-    A control decides where some case exits with one value of it and not with the other.
+    A control decides where some case exits for this reason with one value of it and not with the other.  A form that
+    never exits has one row, too.
     """
     due = desk.duty(form, desk.owner_of_all)
     is_exit, report = desk.assistance.is_exit, desk.assistance.report
-    reasons = {
-        report(path.result)
-        for path in due.obligation.hardware.paths
-        if isinstance(path.result, Trap) and is_exit(path.result)
-    }
-    if len(reasons) > 1:
-        raise ValueError(f"{form} has several exit reasons: {sorted(reasons)}")
-    found = []
+    reasons: dict[tuple[int, str], list[Word]] = {}
+    for path in due.obligation.hardware.paths:
+        if isinstance(path.result, Trap) and is_exit(path.result):
+            reasons.setdefault(report(path.result), []).append(path.condition)
+    mnemonic = due.instruction.mnemonic
+    if not reasons:
+        return (Governed(form, mnemonic, None, "", ()),)
+    return tuple(
+        Governed(form, mnemonic, number, title, tuple(_decides(due, any_of(exits))))
+        for (number, title), exits in sorted(reasons.items())
+    )
+
+
+def _decides(due: Duty[Any], exits: Word) -> Iterator[str]:
+    """The controls that a condition (width 1) depends on."""
     for name, knob in due.knobs.items():
-        if desk.assistance.control(name).holds is not None:
-            sides = [[due.exits, knob == value] for value in (0, 1)]
-            answers = [due.exits.value != 0 and due.ask(side) is not False for side in sides]
+        if due.desk.assistance.control(name).holds is not None:
+            sides = [[exits, knob == value] for value in (0, 1)]
+            answers = [exits.value != 0 and due.ask(side) is not False for side in sides]
             if answers[0] != answers[1]:
-                found.append(name)
+                yield name
             continue
         symbol = str(knob.term.data)
-        one, other = (Word(1, substitution({symbol: Word(1, value)}, {})(due.exits.term)) for value in (0, 1))
+        one, other = (Word(1, substitution({symbol: Word(1, value)}, {})(exits.term)) for value in (0, 1))
         differ = one ^ other
         if differ.value != 0 and due.ask([differ]) is not False:
-            found.append(name)
-    reason, title = next(iter(reasons), (None, ""))
-    return Governed(form, due.instruction.mnemonic, reason, title, tuple(found))
+            yield name
 
 
 def groupings(found: Iterable[Governed]) -> dict[str, list[tuple[str, Sequence[str]]]]:

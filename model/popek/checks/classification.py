@@ -14,7 +14,7 @@ from popek.kernel.state import State
 from .counterexample import (
     Counterexample,
 )
-from .verdict import Evidence, Question, Truth, any_asked, both, negate
+from .verdict import Evidence, Truth, any_asked, both, negate
 
 S = TypeVar("S", bound=State)
 
@@ -29,7 +29,6 @@ class Finding(Generic[S]):
         components: the leaves that leak or change, where it is yes.
         undecided: leaves of which a short search could not tell.
         why: why it was not asked.
-        gap: where the answer is no, a further question that was answered so: is there a run that is not modelled?
     """
 
     truth: Truth
@@ -37,7 +36,6 @@ class Finding(Generic[S]):
     components: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
     why: str = ""
-    gap: Question | None = None
     _make_witness: Callable[[], Counterexample[S] | None] | None = None
 
     @cached_property
@@ -60,13 +58,13 @@ class Classification(Generic[S]):
         instruction: the form.
         findings: an answer per class name.
         privileged: never completes in user mode, and can in supervisor mode.
-        completes: where it is privileged, the question that has no answer: does it complete in user mode?
+        completes: where it is privileged, that it cannot complete in user mode.
     """
 
     instruction: Instruction
     findings: Mapping[str, Finding[S]]
     privileged: Truth
-    completes: Question | None = None
+    completes: Evidence | None = None
 
     def truth(self, name: str) -> Truth:
         """The answer for one class."""
@@ -109,14 +107,31 @@ class Classification(Generic[S]):
         return tuple(c for c in maybe if c not in self.components)
 
     @property
+    def witnessed(self) -> str:
+        """The class with the most telling counterexample; empty if none has one."""
+        return next((name for name in TELLING if self.truth(name) is Truth.YES), "")
+
+    @property
     def witness(self) -> Counterexample[S] | None:
         """The most telling counterexample: a difference in user mode before a change of resources."""
-        for name in ("mode_sensitive", "user_resource_sensitive", "resource_sensitive", "user_location_sensitive",
-                     "location_sensitive", "user_control_sensitive", "control_sensitive"):  # fmt: skip
-            if self.truth(name) is Truth.YES:
-                return self.findings[name].witness
-        return None
+        return self.findings[self.witnessed].witness if self.witnessed else None
+
+    @property
+    def asked(self) -> dict[str, Evidence]:
+        """What was asked and answered, by class."""
+        found = {name: finding.evidence for name, finding in self.findings.items()}
+        found["privileged"] = self.completes
+        return {name: evidence for name, evidence in found.items() if evidence is not None}
 
 
+TELLING = (
+    "mode_sensitive",
+    "user_resource_sensitive",
+    "resource_sensitive",
+    "user_location_sensitive",
+    "location_sensitive",
+    "user_control_sensitive",
+    "control_sensitive",
+)
 SENSITIVE = ("control_sensitive", "location_sensitive", "mode_sensitive", "resource_sensitive")
 USER_SENSITIVE = ("user_control_sensitive", "user_location_sensitive", "user_resource_sensitive")

@@ -115,7 +115,7 @@ class _Questions(Generic[S]):
             f"({self._c.technique.name}; {self._c.subject.configuration})",
             lambda: [*self._assumed, *self._in_user, self._put.completes(self._run) | self._run.not_modelled],
         )
-        asked = completes if privileged is Truth.YES else None
+        asked = Evidence(completes, Answer.UNSAT, tuple(in_user)) if privileged is Truth.YES else None
         return Classification(self._instruction, findings, privileged, asked)
 
     def _completes_in_user(self, asked: list[SolverQuery]) -> Answer:
@@ -198,7 +198,7 @@ class _Questions(Generic[S]):
         if self._ask.first([(*conditions, silent)]) is not Answer.UNSAT:
             return Finding(Truth.UNKNOWN, evidence)
         gap = Question(f"{question.name}, and not modelled", lambda: [*self._assumed, *conditions, silent])
-        return Finding(Truth.NO, evidence, gap=gap)
+        return Finding(Truth.NO, Evidence(question, answer, tuple(asked), (gap,)))
 
     def _first_case(
         self, cases: Iterable[Case], conditions: Sequence[Word], asked: list[SolverQuery]

@@ -22,6 +22,7 @@ from .runs import (
     compared,
     conjunction,
     handed_over,
+    kept_by_the_guest,
     operating_mode,
     together,
 )
@@ -149,12 +150,11 @@ class Definitions(Generic[S]):
     def completions(self, run: Run[S]) -> list[Completion[S]]:
         """The ways in which it completes and has not handed control to the VMM."""
         was_deprivileged = self._technique.deprivileged(run.before)
-        found = []
-        for conditions, after in run.completions():
-            kept = ~(was_deprivileged & handed_over(self._machine, self._technique, run.before, after))
-            if kept.value != 0:
-                found.append(((*conditions, kept.term), after))
-        return found
+
+        def over(run: Run[S], after: S) -> Word:
+            return was_deprivileged & handed_over(self._machine, self._technique, run.before, after)
+
+        return kept_by_the_guest(run, over)
 
     def completes(self, run: Run[S]) -> Word:
         """It completes and has not handed control to the VMM (width 1)."""

@@ -10,9 +10,11 @@ import attrs
 
 from popek.kernel.exploration import PathBudgetError
 
+from .certification import Certifier
 from .classification import Classification
 from .classify import Classifier
 from .counterexample import Counterexample
+from .ladder import HOW_TO_EMULATE, NOT_FOUND, REPLAYED, Ladder, Reached, Rung, Step, ladder
 from .leaks import Leaks, leaks_of
 from .presence import present
 from .promise import Promises
@@ -20,6 +22,9 @@ from .promises import Keeper
 from .runs import Run
 from .survey import Request, Row, row_of, unexplored
 from .verdict import Evidence, Status, Truth
+
+NO_WITNESS = Step(Rung.REPLAYED, Reached.NOT_ASKED, "no witness is made of a needless trap")
+NOT_EMULATED = Step(Rung.EMULATOR, Reached.NOT_ASKED, HOW_TO_EMULATE)
 
 
 @attrs.frozen(slots=False)
@@ -35,6 +40,7 @@ class FormExplanation:
         counterexamples: the witnesses as they were found, with their states and programs.
         leaks: what leaks through it.
         run: every path of it; None where there are too many.
+        emulated: per witness, what an emulator said of it.
     """
 
     row: Row
@@ -45,11 +51,38 @@ class FormExplanation:
     counterexamples: Mapping[str, Counterexample[Any]] = attrs.field(factory=dict, eq=False)
     leaks: Leaks | None = None
     run: Run[Any] | None = attrs.field(default=None, eq=False)
+    emulated: Mapping[str, Step] = attrs.field(factory=dict, eq=False)
 
     @cached_property
     def evidence(self) -> dict[str, dict[str, object]]:
         """Per question the hash of what was asked and the answers, a second solver's too."""
-        return {question: evidence.to_json() for question, evidence in self.asked.items()}
+        told = {question: evidence.to_json() for question, evidence in self.asked.items()}
+        for question, one in told.items():
+            one["ladder"] = [step.to_json() for step in self.steps(question, confirm=True)]
+        return told
+
+    def certified(self, certifier: Certifier) -> FormExplanation:
+        """The same, with certificates."""
+        return attrs.evolve(
+            self, asked={n: evidence.certified(certifier) for n, evidence in self.asked.items()}
+        )
+
+    def steps(self, question: str, *, confirm: bool = False) -> tuple[Step, ...]:
+        """How far the evidence of one answer goes.
+
+        Args:
+            confirm: ask a second solver, where that was not done.
+        """
+        evidence = self.asked[question]
+        if not evidence.found:
+            return evidence.steps(confirm=confirm)
+        shown = question.removeprefix(
+            "user_"
+        )  # what is so in user mode is shown once, under the general class
+        if shown not in self.witnesses:
+            why = NO_WITNESS if shown == "needless_trap" else NOT_FOUND
+            return (why, *evidence.steps())
+        return (REPLAYED, self.emulated.get(shown, NOT_EMULATED), *evidence.steps())
 
     def to_json(self) -> dict[str, object]:
         """The row, and more."""
@@ -76,6 +109,26 @@ class Explanation:
         """Whether some answer is missing."""
         return any(form.row.unknown for form in self.forms)
 
+    def certified(self, certifier: Certifier) -> Explanation:
+        """The same, with certificates.
+
+        Raises:
+            SolversDisagreeError: one finds an assignment, or a proof is not accepted.
+        """
+        return attrs.evolve(self, forms=tuple(form.certified(certifier) for form in self.forms))
+
+    def emulated(self, told: Mapping[tuple[str, str], Step]) -> Explanation:
+        """The same, with what an emulator said of witnesses, by form and question."""
+        forms = (
+            attrs.evolve(form, emulated={q: step for (f, q), step in told.items() if f == form.row.form})
+            for form in self.forms
+        )
+        return attrs.evolve(self, forms=tuple(forms))
+
+    def ladder(self, *, confirm: bool = False) -> Ladder:
+        """How far the evidence of all answers goes."""
+        return ladder(form.steps(question, confirm=confirm) for form in self.forms for question in form.asked)
+
     def to_json(self) -> dict[str, object]:
         """`popek/explanation/1`."""
         return {
@@ -84,6 +137,7 @@ class Explanation:
             "technique": self.technique,
             "configuration": self.configuration,
             "forms": [form.to_json() for form in self.forms],
+            "ladder": self.ladder(confirm=True).to_json(),
         }
 
 
@@ -110,15 +164,12 @@ def explain(
             continue
         classified, kept = classifier.classify(instruction, run), keeper.keeps(instruction, run)
         found: dict[str, Counterexample[Any]] = {}
-        asked: dict[str, Evidence] = {}
+        asked = {**classified.asked, **kept.asked}
         for question, finding in classified.findings.items():
-            if finding.evidence is not None:
-                asked[question] = finding.evidence
             # What is so in user mode is shown once, under the general class.
             if not question.startswith("user_") and finding.witness is not None:
                 found[question] = finding.witness
         for promise_name, promise in (("fidelity", kept.fidelity), ("safety", kept.safety)):
-            asked[promise_name] = promise.evidence
             if promise.witness is not None:
                 found[promise_name] = promise.witness
         why = disagreement(classified, kept)

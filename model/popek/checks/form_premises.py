@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -11,15 +10,19 @@ import attrs
 
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Next, Trap
-from popek.kernel.state import Role, State, leaves_with
+from popek.kernel.state import State
 from popek.kernel.terms import Term
-from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
+from popek.kernel.words import TRUE, Word, all_of, any_of
 from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
 from .counterexample import Counterexample, Executed, assert_replay, assert_within, differences, execute
-from .premise import A4, A5, A8, Premise
-from .runs import PROBE, Run, conjunction, differing, handed_over, probe, together
+from .premise import A1S, A4, A5, A8, A10, Premise
+from .premise_meaning import OfForm
+from .premise_reading import Way
+from .premise_reading import ways as ways_to_fail
+from .premise_texts import TEXTS
+from .runs import PROBE, Run, conjunction, handed_over, probe
 from .verdict import Evidence, Question, Truth
 from .witness import find_minimal
 
@@ -32,27 +35,12 @@ S = TypeVar("S", bound=State)
 WAY = 8_000_000
 
 
-@attrs.frozen(eq=False)
-class _Way:
-    """A way in which a premise can fail: words for it, and conditions that must hold together."""
-
-    how: str
-    given: tuple[Term, ...]
-    also: Word
-    hardware: bool = True  # whether the run on the hardware is part of it
-    states: tuple[Any, ...] = ()  # further symbolic states
-    silent: bool = False  # if it is possible, nothing is known
-
-    @property
-    def conditions(self) -> list[Word]:
-        return [*(Word(1, term) for term in self.given), self.also]
-
-
 class FormPremises(Generic[S]):
     """One form on S and on f(S, P)."""
 
     def __init__(self, premises: Premises[S], instruction: Instruction, general: Run[S]) -> None:
         self._p, self._instruction, self._general = premises, instruction, general
+        self.name = instruction.form
         self._native = general.at(premises.guest)
         self._hardware = general.at(premises.image)
         self._valid = instruction.valid(general.operands)
@@ -78,111 +66,25 @@ class FormPremises(Generic[S]):
     def _possible(self, given: Sequence[Term], *also: Word, asked: list[SolverQuery] | None = None) -> Answer:
         return self._ask.first([[conjunction(given), *also]], rlimit=WAY, asked=asked)
 
-    def unfaithful(self) -> Iterator[_Way]:
-        """A1: it completes on the hardware, and not in the image of where it completes natively."""
+    def read(self, name: str) -> Premise[S]:
+        """A premise as its text says."""
+        return self.premise(name, self._ways(name))
+
+    def _ways(self, name: str) -> Iterator[Way]:
         p = self._p
-        expected = [(c, p.technique.map(after, p.private)) for c, after in self._native.completions()]
-        for case in differing(
-            together(self._ends, expected), ignoring=frozenset(), time_is_state=p.subject.time_is_state
-        ):
-            how = "completes on the hardware elsewhere than in the image of where the guest's own machine completes"
-            yield _Way(how, case.given, any_of(case.unlike.values()))
-        for conditions, after in self._native.completions():
-            changed = any_of(
-                (*self._changed(p.guest, after, p.technique.shadowed), *self._shadowed_cells(after))
-            )
-            if changed.value != 0:
-                for others, _ in self._ends:
-                    how = "completes on the hardware, and changes natively what the control program notes"
-                    yield _Way(how, (*others, *conditions), changed)
-        for path in self._native.paths:
-            if isinstance(path.result, Trap):
-                for others, _ in self._ends:
-                    how = (
-                        f"completes on the hardware where the guest's own machine raises {path.result.vector}"
-                    )
-                    yield _Way(how, (*others, *path.conditions), TRUE)
+        direct = p.machine.user(p.guest) if name == A10 else TRUE
+        meaning = OfForm(p, self._general, self._native, self._hardware, lambda: self._ends, direct)
+        symbols = TEXTS[name].symbols
+        for way in ways_to_fail(name, meaning):
+            others = (meaning.at_another_time,) if "same" in symbols else ()
+            yield attrs.evolve(way, hardware="image" in symbols, states=others)
 
-    def _changed(self, before: S, after: S, names: Sequence[str]) -> Iterator[Word]:
-        for name in names:
-            if name in self._p.clocks:
-                continue
-            if name in before.memories():
-                old, new = before.memories()[name], after.memories()[name]
-                if old is not new:
-                    where = probe(old, f"{PROBE} in {name}")
-                    yield old.load(where) != new.load(where)
-            elif before[name].term is not after[name].term:
-                yield before[name] != after[name]
-
-    def _shadowed_cells(self, after: S) -> Iterator[Word]:
-        shadows, guest = self._p.technique.shadows_address, self._p.guest
-        for slot in guest.layout if shadows is not None else ():
-            if shadows is not None and slot.address and slot.role is Role.MEMORY:
-                old, new = guest.memories()[slot.name], after.memories()[slot.name]
-                if old is not new:
-                    where = probe(old, f"{PROBE} in {slot.name}")
-                    yield shadows(guest, where) & (old.load(where) != new.load(where))
-
-    def silent(self) -> Iterator[_Way]:
+    def silent(self) -> Iterator[Way]:
         """A1s: it completes where the model does not say what happens."""
-        how = "the model does not say what it does on the hardware"
-        yield _Way(how, (), self._hardware.not_modelled, silent=True)
+        yield from self._ways(A1S)
         ends = any_of(conjunction(given) for given, _ in self._ends)
         how = "completes where the model does not say what it does natively"
-        yield _Way(how, (), ends & self._native.not_modelled, silent=True)
-
-    def no_guest_next(self) -> Iterator[_Way]:
-        """A3: what it makes of a guest is none any more."""
-        p = self._p
-        for conditions, after in self._native.completions():
-            if after is not p.guest:
-                how = "what it makes of a guest is no guest any more"
-                yield _Way(how, conditions, ~all_of(p.ok(after, p.private)), hardware=False)
-
-    def no_guest_trapped(self) -> Iterator[_Way]:
-        """A3: what its trap makes of a guest is none any more."""
-        p = self._p
-        for path in self._native.paths:
-            if isinstance(path.result, Trap):
-                how = f"what {path.result.vector} makes of a guest is no guest any more"
-                for conditions, after in p.delivered(p.guest, path.conditions, path.result):
-                    if after is None:
-                        yield _Way(
-                            f"the delivery of {path.result.vector} is not modelled",
-                            conditions,
-                            TRUE,
-                            silent=True,
-                        )
-                    else:
-                        yield _Way(how, conditions, ~all_of(p.ok(after, p.private)), hardware=False)
-
-    def needless(self) -> Iterator[_Way]:
-        """A8: it completes natively and reaches the control program on the hardware."""
-        p, image = self._p, self._hardware.before
-        stops = [path.conditions for path in self._hardware.paths if isinstance(path.result, Trap)]
-        for conditions, after in self._hardware.completions():
-            over = handed_over(p.machine, p.technique, image, after, p.private)
-            if over.value != 0:
-                stops.append((*conditions, over.term))
-        for (conditions, _), others in itertools.product(self._native.completions(), stops):
-            yield _Way("completes natively and traps on the hardware", (*others, *conditions), TRUE)
-
-    def reads_a_clock(self) -> Iterator[_Way]:
-        """A9: it does something else at another time."""
-        p = self._p
-        clocks = frozenset(leaf.name for leaf in leaves_with(p.machine.state, [Role.TIME]))
-        fresh = {n: symbol(n + "'", p.guest[n].width) for n in clocks if not p.guest[n].concrete}
-        if not fresh:
-            return
-        other = self._general.at(p.guest.with_changes(dict(fresh)))
-        pairs = together(list(self._native.completions()), list(other.completions()))
-        for case in differing(pairs, ignoring=clocks, time_is_state=True):
-            how = "does something else where a clock shows another time"
-            yield _Way(how, case.given, any_of(case.unlike.values()), hardware=False, states=(other.before,))
-        for conditions, _ in self._native.completions():
-            how = "completes or not as a clock says"
-            yield _Way(how, conditions, other.traps, hardware=False, states=(other.before,))
+        yield Way(how, (), ends & self._native.not_modelled, silent=True)
 
     def traps(self) -> list[Premise[S]]:
         """What a trap leaves: nothing that hides the guest (A4); and nothing of the control program's changes (A5)."""
@@ -198,7 +100,7 @@ class FormPremises(Generic[S]):
 
     # -- asking -------------------------------------------------------------------------------
 
-    def premise(self, name: str, ways: Iterator[_Way]) -> Premise[S]:
+    def premise(self, name: str, ways: Iterator[Way]) -> Premise[S]:
         """The premise holds where no way is possible."""
         p, form = self._p, self._instruction.form
         title = f"{p.machine.name}: {form} violates {name} under {p.technique.name}"
@@ -228,7 +130,7 @@ class FormPremises(Generic[S]):
         truth = Truth.UNKNOWN if unknown else Truth.YES
         return Premise(name, form, truth, unknown, Evidence(question, answer, tuple(asked)))
 
-    def _witness(self, name: str, way: _Way, question: Question) -> dict[str, Any] | None:
+    def _witness(self, name: str, way: Way, question: Question) -> dict[str, Any] | None:
         p, instruction = self._p, self._instruction
         answer, model, solver = question.ask(p.effort)
         if answer is not Answer.SAT or model is None or solver is None:
@@ -258,7 +160,7 @@ class FormPremises(Generic[S]):
                 fails = fails or isinstance(second.outcome, Next)  # it went in at an entry
         elif others:
             second = execute(p.machine, instruction, "at another time", others[0], found.operands)
-            ends = [run.outcome.state for run in (native, second) if isinstance(run.outcome, Next)]
+            ends = [s for s in (self._ended(guest, native), self._ended(others[0], second)) if s is not None]
             differ = differences(ends[0], ends[1], found.addresses) if len(ends) == 2 else ()
             differ = tuple(d for d in differ if d.name not in p.clocks)
             fails = len(ends) < 2 or bool(differ)
@@ -280,3 +182,10 @@ class FormPremises(Generic[S]):
             second,
             differ,
         ).to_json()
+
+    def _ended(self, before: S, run: Executed[S]) -> S | None:
+        """The state after a run, its trap delivered; None where nothing says what that makes."""
+        deliver = self._p.machine.deliver
+        if isinstance(run.outcome, Next):
+            return run.outcome.state
+        return deliver(before, run.outcome) if isinstance(run.outcome, Trap) and deliver is not None else None

@@ -32,6 +32,7 @@ from .runs import (
     conjunction,
     differing,
     handed_over,
+    kept_by_the_guest,
     operating_mode,
     place_of,
     probe,
@@ -134,12 +135,7 @@ class Obligation(Generic[S]):
 
     def kept(self, run: Run[S]) -> list[Completion[S]]:
         """The ways in which a run completes without having handed control to the VMM."""
-        found = []
-        for conditions, after in run.completions():
-            kept = ~self.over(run, after)
-            if kept.value != 0:
-                found.append(((*conditions, kept.term), after))
-        return found
+        return kept_by_the_guest(run, self.over)
 
     def elsewhere(self, trap: Trap[S]) -> bool:
         """A trap on the hardware goes to somebody who is not the VMM."""

@@ -10,6 +10,8 @@ import attrs
 
 from popek.kernel.state import State
 
+from .certification import Certifier
+from .ladder import NOT_FOUND, REPLAYED, Step
 from .verdict import Evidence, Status, Truth
 
 S = TypeVar("S", bound=State)
@@ -19,12 +21,16 @@ A3_NEXT, A3_TRAP, A4 = "A3_closure_next", "A3_closure_trap", "A4_entry_tells_apa
 A5, A5_VECTOR = "A5_control", "A5_vector"
 A6_TELLS, A6_CLOSURE, A7 = "A6_interrupt_tells", "A6_interrupt_closure", "A7_nesting"
 A8, A9, A10 = "A8_efficiency", "A9_no_clock", "A10_hybrid"
+A9_TRAP, A9_GUESTS, A9_MAP = "A9_no_clock_trap", "A9_guests", "A9_map"
+A4_IMAGE = "A4_image_tells"  # the half of A4 that is asked once
+A9_FETCH = "A9_fetch"
 
 TITLES: Final[Mapping[str, str]] = {
     A0: "the image of a guest is a deprivileged state of the hardware",
     A1: "what completes on f(S) completes on S, and ends in the image of that",
     A1S: "where it completes, the model says what it does",
     A2: "what is fetched from f(S) is what is fetched from S",
+    A9_FETCH: "what is fetched does not depend on a clock",
     A3_NEXT: "a guest that completes an instruction is a guest still",
     A3_TRAP: "a guest that takes a trap is a guest still",
     A4: "where the hardware stops it can be told which guest it was",
@@ -35,13 +41,20 @@ TITLES: Final[Mapping[str, str]] = {
     A7: "the image of a guest is a guest",
     A8: "what completes on S completes on f(S)",
     A9: "no clock is read",
+    A9_TRAP: "nor by what a trap makes of a guest",
+    A9_GUESTS: "what is a guest does not depend on a clock",
+    A9_MAP: "nor do its image and what is noted of it",
     A10: "as A1, where S is in user mode",
 }
 THEOREM1: Final = (A0, A1, A1S, A4, A5, A5_VECTOR)
-THEOREM2: Final = (*THEOREM1, A7, A9)
+THEOREM2: Final = (A1, A1S, A3_NEXT, A3_TRAP, A4, A7, A9, A9_TRAP, A9_GUESTS, A9_MAP)
 THEOREM3: Final = (A0, A10, A1S, A4, A5, A5_VECTOR)
 CLOSURE: Final = (A3_NEXT, A3_TRAP)
-TAKEN_FOR_GRANTED: Final = (A2,)
+TAKEN_FOR_GRANTED: Final = (A2, A9_FETCH)
+# The hypothesis of a theorem for which a premise is asked, where that has another name.
+PART_OF: Final[Mapping[str, Mapping[str, str]]] = {
+    "theorem2": {A3_NEXT: "A3_closure", A3_TRAP: "A3_closure", A4: A4_IMAGE}
+}
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -70,6 +83,26 @@ class Premise(Generic[S]):
         """
         return None if self._make_witness is None else self._make_witness()
 
+    def certified(self, certifier: Certifier) -> Premise[S]:
+        """The same, with a certificate.
+
+        Raises:
+            SolversDisagreeError: a solver finds an assignment, or a proof is not accepted.
+        """
+        if self.evidence is None:
+            return self
+        return attrs.evolve(self, evidence=self.evidence.certified(certifier))
+
+    def steps(self, *, confirm: bool = False) -> tuple[Step, ...]:
+        """How far its evidence goes; none where nothing was asked.
+
+        Args:
+            confirm: ask a second solver, where that was not done.
+        """
+        if self.evidence is None:
+            return ()
+        return self.evidence.steps(confirm=confirm)
+
     def to_json(self, *, witness: bool = True) -> dict[str, object]:
         """By name and form."""
         return {
@@ -77,9 +110,18 @@ class Premise(Generic[S]):
             "form": self.form or None,
             "verdict": Status.of(self.truth).value,
             "how": self.how or None,
-            "evidence": None if self.evidence is None else self.evidence.to_json(),
+            "evidence": self._evidence_json(witness=witness),
             "witness": self.witness if witness and self.truth is Truth.NO else None,
         }
+
+    def _evidence_json(self, *, witness: bool) -> dict[str, object] | None:
+        if self.evidence is None:
+            return None
+        told = self.evidence.to_json()
+        if witness and self.evidence.found:
+            replayed = REPLAYED if self.witness is not None else NOT_FOUND
+            told["ladder"] = [step.to_json() for step in (replayed, *self.steps())]
+        return told
 
 
 def holds_all(premises: Sequence[Premise[Any]], names: Sequence[str]) -> Truth:

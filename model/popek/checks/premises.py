@@ -5,7 +5,9 @@ program notes of the guest (the technique's `shadowed` leaves and cells).  S and
 
     ok(S, P)   both fulfil the invariant and the configuration, S is a guest, and P is what the technique promises
 
-Names are those of the theorems' hypotheses.  Per instruction form i:
+Names are those of the theorems' hypotheses.  What is asked is their text, read over words (`premise_texts`,
+`premise_reading`, `premise_meaning`), but for traps and entries, which A4, A5 and A5_vector ask about in words of
+their own.  Per instruction form i:
 
 | name | must be impossible |
 |---|---|
@@ -15,12 +17,13 @@ Names are those of the theorems' hypotheses.  Per instruction form i:
 | A4_entry_tells_apart | i traps and leaves two guests alike that go on differently |
 | A5_control | i traps and has changed what the control program owns |
 | A8_efficiency | i completes on S and not on f(S, P) |
-| A9_no_clock | states equal but for clocks, and i does something else |
+| A9_no_clock, A9_no_clock_trap | states equal but for clocks, and i, or its trap, does something else |
 | A10_hybrid | as A1, of guests in user mode |
 
-Once per machine and technique: A0_image (f(S, P) is deprivileged and exists), A4_entry_tells_apart, A5_control (what
-is owned in f(S, P) follows from P and n(S)), A5_vector (an entry lies in the control program's storage), A7_nesting
-(f(S, P) is a guest).  A2_fetch is taken for granted: operands come with the instruction.
+Once per machine and technique: A0_image (f(S, P) is deprivileged and exists), A4_entry_tells_apart (the half that is
+A4_image_tells), A5_control (what is owned in f(S, P) follows from P and n(S)), A5_vector (an entry lies in the control
+program's storage), A7_nesting (f(S, P) is a guest), A9_guests and A9_map (neither depends on a clock).  A2_fetch is
+taken for granted: operands come with the instruction.
 
 Time is outside, as in the paper: P's clocks are S's, and clocks are not compared; A9 is about them.
 """
@@ -51,10 +54,10 @@ from .premise import (
     A0,
     A1,
     A1S,
-    A2,
     A3_NEXT,
     A3_TRAP,
     A4,
+    A4_IMAGE,
     A5,
     A5_VECTOR,
     A6_CLOSURE,
@@ -62,9 +65,15 @@ from .premise import (
     A7,
     A8,
     A9,
+    A9_GUESTS,
+    A9_MAP,
+    A9_TRAP,
     A10,
+    TAKEN_FOR_GRANTED,
     Premise,
 )
+from .premise_meaning import OfMachine
+from .premise_reading import ways
 from .presence import plainest
 from .promises import Keeper
 from .runs import PROBE, Run, operating_mode, probe
@@ -152,99 +161,104 @@ class Premises(Generic[S]):
     def once(self) -> list[Premise[S]]:
         """The premises that are about no instruction."""
         return [
-            self._image(),
-            Premise(A2, "", Truth.NOT_ASKED, "taken for granted: an instruction comes with its operands"),
-            self._tells_apart(),
-            self._control(),
+            self._read(A0, A0, "the image of a guest is no state of the hardware, or a supervisor's"),
+            *(
+                Premise(
+                    name, "", Truth.NOT_ASKED, "taken for granted: an instruction comes with its operands"
+                )
+                for name in TAKEN_FOR_GRANTED
+            ),
+            self._read(A4, A4_IMAGE, "two guests of which the same is noted have one image", exact=False),
+            self._read(A5, A5, "what the control program owns depends on more of the guest than it notes"),
             self._vector(),
             Premise(A6_TELLS, "", Truth.NOT_ASKED, "the machine does not say what an interrupt does"),
             Premise(A6_CLOSURE, "", Truth.NOT_ASKED, "the machine does not say what an interrupt does"),
-            self._nesting(),
+            self._read(A7, A7, "the image of a guest is no guest of another control program"),
+            self._read(A9_GUESTS, A9_GUESTS, "whether a state is a guest depends on a clock"),
+            self._read(A9_MAP, A9_MAP, "the image of a guest, or what is noted of it, depends on a clock"),
         ]
 
-    def _image(self) -> Premise[S]:
-        def wrong(guest: S, private: S) -> Word:
-            image = self.technique.map(guest, private)
-            outside = ~self.subject.holds(image)
-            return outside | ~self.machine.invariant(image) | self.machine.supervisor(image)
+    def alike(self, mine: S, theirs: S) -> Word:
+        """That two states of the hardware are equal but for clocks, memories at those places that are asked about."""
+        equal = [mine.words()[n] == theirs.words()[n] for n in mine.words() if n not in self.clocks]
+        for name, where, home in self._places:
+            a, b = mine.memories()[name], theirs.memories()[name]
+            equal += [a.load(place) == b.load(place) for place in (where, home)]
+        return all_of(equal)
 
-        how = "the image of a guest is no state of the hardware, or a supervisor's"
-        return self._once(A0, how, wrong)
+    def apart(self, guest: S, other: S) -> Word:
+        """That two guests differ, in what is theirs (width 1)."""
+        owns, apart = self.technique.owns_address, [guest[n] != other[n] for n in guest.words()]
+        for name, where, home in self._places:
+            differ = guest.memories()[name].load(where) != other.memories()[name].load(where)
+            if name in self._storage and owns is not None:  # a cell that is there
+                differ = differ & ~owns(guest, self.private, home)
+            apart.append(differ & self.technique.has_cell(guest, name, where))
+        return any_of(apart)
 
-    def _nesting(self) -> Premise[S]:
-        def wrong(guest: S, private: S, inner: S) -> Word:
-            image = self.technique.map(guest, inner)
-            given = [*self.ok(guest, inner), self.technique.private(image, private)]
-            return all_of(given) & ~self.technique.guest(image)
+    @cached_property
+    def _storage(self) -> frozenset[str]:
+        return frozenset(x.name for x in self.guest.layout if x.address and x.role is Role.MEMORY)
 
-        inner = self.machine.state.symbolic(OF_THE_VMM + " inside")
-        how = "the image of a guest is no guest of another control program"
-        return self._once(A7, how, wrong, inner, outer=False)
-
-    def _tells_apart(self) -> Premise[S]:
-        other = self.noted(self.guest, "'")
-        probes = [
-            (slot.name, probe(self.guest.memories()[slot.name], f"{PROBE} in {slot.name}"))
-            for slot in self.machine.state.layout
-            if slot.address
-        ]
-
-        owns = self.technique.owns_address
-
-        def wrong(guest: S, private: S, other: S) -> Word:
-            mine, theirs = self.technique.map(guest, private), self.technique.map(other, private)
-            alike = [mine.words()[n] == theirs.words()[n] for n in mine.words() if n not in self.clocks]
-            storage = {slot.name for slot in guest.layout if slot.address and slot.role is Role.MEMORY}
-            apart = [guest[n] != other[n] for n in guest.words()]
-            for name, where in probes:
-                a, b = mine.memories()[name], theirs.memories()[name]
-                home = self.technique.guest_address if name in storage else partial(self._home, name)
-                places = [where, home(private, where)]
-                alike += [a.load(place) == b.load(place) for place in places]
-                differ = guest.memories()[name].load(where) != other.memories()[name].load(where)
-                if name in storage and owns is not None:  # a cell that is there
-                    differ = differ & ~owns(guest, private, self.technique.guest_address(private, where))
-                apart.append(differ & self.technique.has_cell(guest, name, where))
-            return all_of([*self.ok(other, private), *alike]) & any_of(apart)
-
-        return self._once(
-            A4, "two guests of which the same is noted have one image", wrong, other, exact=False
-        )
+    @cached_property
+    def _places(self) -> list[tuple[str, Word, Word]]:
+        """Per memory, a place of the guest's, and where it is on the hardware."""
+        found = []
+        for slot in self.guest.layout:
+            if slot.address:
+                where = probe(self.guest.memories()[slot.name], f"{PROBE} in {slot.name}")
+                home = self.technique.guest_address
+                if slot.name not in self._storage:
+                    home = partial(self._home, slot.name)
+                found.append((slot.name, where, home(self.private, where)))
+        return found
 
     def _home(self, name: str, private: S, cell: Word) -> Word:
         return self.technique.guest_cell(private, name, cell)
 
-    def _control(self) -> Premise[S]:
-        other = self.noted(self.guest, "'")
+    def owned_apart(self, mine: S, theirs: S, guest: S, other: S) -> Word:
+        """That what the control program owns differs in the images of two guests (width 1)."""
         guests = [
             name
             for name in self.technique.owned
             if name not in self.guest.memories() and self.image[name].term is self.guest[name].term
         ]
+        apart = []
+        for name in self.technique.owned:
+            if name in mine.memories():
+                a, b = mine.memories()[name], theirs.memories()[name]
+                where = probe(a, f"{PROBE} in {name}")
+                if guest.memories()[name] is not other.memories()[name]:
+                    # the hardware's content is the guest's own: nothing of the control program's
+                    continue
+                apart.append(a.load(where) != b.load(where))
+            elif name not in guests and name not in self.clocks:
+                apart.append(mine[name] != theirs[name])
+        owns = self.technique.owns_address
+        for slot in guest.layout if owns is not None else ():
+            if owns is not None and slot.address and slot.role is Role.MEMORY:
+                a, b = mine.memories()[slot.name], theirs.memories()[slot.name]
+                where = probe(a, f"{PROBE} in {slot.name}")
+                apart.append(owns(guest, self.private, where) & (a.load(where) != b.load(where)))
+        return any_of(apart)
 
-        def wrong(guest: S, private: S, other: S) -> Word:
-            mine, theirs = self.technique.map(guest, private), self.technique.map(other, private)
-            apart = []
-            for name in self.technique.owned:
-                if name in mine.memories():
-                    a, b = mine.memories()[name], theirs.memories()[name]
-                    where = probe(a, f"{PROBE} in {name}")
-                    if guest.memories()[name] is not other.memories()[name]:
-                        # the hardware's content is the guest's own: nothing of the control program's
-                        continue
-                    apart.append(a.load(where) != b.load(where))
-                elif name not in guests and name not in self.clocks:
-                    apart.append(mine[name] != theirs[name])
-            owns = self.technique.owns_address
-            for slot in guest.layout if owns is not None else ():
-                if owns is not None and slot.address and slot.role is Role.MEMORY:
-                    a, b = mine.memories()[slot.name], theirs.memories()[slot.name]
-                    where = probe(a, f"{PROBE} in {slot.name}")
-                    apart.append(owns(guest, private, where) & (a.load(where) != b.load(where)))
-            return all_of(self.ok(other, private)) & any_of(apart)
+    def _read(self, name: str, text: str, how: str, *, exact: bool = True) -> Premise[S]:
+        """What is asked once, as the text of a premise says.
 
-        how = "what the control program owns depends on more of the guest than it notes"
-        return self._once(A5, how, wrong, other)
+        Args:
+            name: of the premise that it is, or is a half of.
+            text: its text.
+            how: how it fails.
+        """
+        meaning = OfMachine(self)
+        wrong = any_of(all_of(way.conditions) for way in ways(text, meaning))
+        return self._once(name, how, lambda *_: wrong, *meaning.chosen, exact=exact)
+
+    def another_private(self, name: str) -> S:
+        """What another control program keeps; time is everyone's."""
+        private = self.machine.state.symbolic(f"{OF_THE_VMM} {name}")
+        mode = operating_mode(self.machine, self.subject.configuration)
+        return private.with_changes({**mode, **{name: self.guest[name] for name in self.clocks}})
 
     def _vector(self) -> Premise[S]:
         technique = self.technique
@@ -317,25 +331,27 @@ class Premises(Generic[S]):
         """
         self._note(instruction, general)
         form = FormPremises(self, instruction, general)
-        fidelity = form.premise(A1, form.unfaithful())
+        fidelity = form.read(A1)
         hybrid = attrs.evolve(fidelity, name=A10)
         if fidelity.truth is not Truth.YES:
-            user = self.machine.user(self.guest)
-            hybrid = form.premise(A10, (attrs.evolve(way, also=way.also & user) for way in form.unfaithful()))
+            hybrid = form.read(A10)
         return [
             fidelity,
             hybrid,
             form.premise(A1S, form.silent()),
-            form.premise(A3_NEXT, form.no_guest_next()),
-            form.premise(A3_TRAP, form.no_guest_trapped())
-            if self.machine.deliver is not None
-            else Premise(
-                A3_TRAP, instruction.form, Truth.NOT_ASKED, "the machine does not say how a trap is delivered"
-            ),
+            form.read(A3_NEXT),
+            self._if_delivered(form, A3_TRAP),
             *form.traps(),
-            form.premise(A8, form.needless()),
-            form.premise(A9, form.reads_a_clock()),
+            form.read(A8),
+            form.read(A9),
+            self._if_delivered(form, A9_TRAP),
         ]
+
+    def _if_delivered(self, form: FormPremises[S], name: str) -> Premise[S]:
+        """A premise about what a trap makes of a guest."""
+        if self.machine.deliver is not None:
+            return form.read(name)
+        return Premise(name, form.name, Truth.NOT_ASKED, "the machine does not say how a trap is delivered")
 
     def delivered(
         self, before: S, conditions: Sequence[Term], trap: Trap[S]
@@ -382,5 +398,5 @@ class Premises(Generic[S]):
         """The premises of a form that has too many paths: unknown."""
         return [
             Premise(name, instruction.form, Truth.UNKNOWN, why)
-            for name in (A1, A10, A1S, A3_NEXT, A3_TRAP, A4, A5, A8, A9)
+            for name in (A1, A10, A1S, A3_NEXT, A3_TRAP, A4, A5, A8, A9, A9_TRAP)
         ]

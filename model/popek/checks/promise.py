@@ -14,7 +14,7 @@ from popek.kernel.state import State
 from .counterexample import (
     Counterexample,
 )
-from .verdict import Evidence, Question, Status, Truth
+from .verdict import Evidence, Status, Truth
 
 S = TypeVar("S", bound=State)
 
@@ -27,14 +27,12 @@ class Promise(Generic[S]):
         status: holds, refuted or unknown.
         evidence: what was asked and answered.
         how: where it is refuted, the way in which it is broken.
-        gap: where it holds, a further question that has no answer: is there a run that is not modelled?
     """
 
     status: Status
     evidence: Evidence
     how: str = ""
     _make_witness: Callable[[], Counterexample[S] | None] | None = None
-    gap: Question | None = None
 
     @cached_property
     def witness(self) -> Counterexample[S] | None:
@@ -61,9 +59,17 @@ class Promises(Generic[S]):
         instruction: the form.
         fidelity, safety: kept or not.
         needless_trap: it can complete natively and trap on the hardware.
+        needless: what was asked and answered about that.
     """
 
     instruction: Instruction
     fidelity: Promise[S]
     safety: Promise[S]
     needless_trap: Truth
+    needless: Evidence
+
+    @property
+    def asked(self) -> dict[str, Evidence]:
+        """What was asked and answered, by promise."""
+        found = {"fidelity": self.fidelity.evidence, "safety": self.safety.evidence}
+        return {**found, "needless_trap": self.needless}

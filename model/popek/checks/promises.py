@@ -69,7 +69,7 @@ class Keeper(Generic[S]):
             instruction,
             questions.promise("fidelity", questions.fidelity()),
             questions.promise("safety", questions.safety()),
-            questions.needless_trap(),
+            *questions.needless_trap(),
         )
 
     def needless_trap(self, instruction: Instruction, run: Run[S] | None = None) -> Truth:
@@ -78,7 +78,7 @@ class Keeper(Generic[S]):
         Raises:
             PathBudgetError: too many paths.
         """
-        return FormPromises(Hosted(self.subject, instruction, run)).needless_trap()
+        return FormPromises(Hosted(self.subject, instruction, run)).needless_trap()[0]
 
     def safety(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether safety is kept for one form."""
@@ -169,7 +169,7 @@ class FormPromises(Generic[S]):
                 another,
             )
 
-    def needless_trap(self) -> Truth:
+    def needless_trap(self) -> tuple[Truth, Evidence]:
         """Whether it can complete natively and trap on the hardware, storage references aside."""
         alternatives = [
             (conjunction(path.conditions), conjunction(conditions))
@@ -177,8 +177,14 @@ class FormPromises(Generic[S]):
             if isinstance(path.result, Trap) and not path.result.memory
             for conditions, _ in self._native.completions()
         ]
-        answer = self._ask.first(alternatives)
-        return {Answer.SAT: Truth.YES, Answer.UNSAT: Truth.NO, Answer.UNKNOWN: Truth.UNKNOWN}[answer]
+        asked: list[SolverQuery] = []
+        answer = self._ask.first(alternatives, asked=asked)
+        title = (
+            f"{self._machine.name}: {self._instruction.form} traps needlessly under {self._technique.name}"
+        )
+        question = Question(title, lambda: [*self._assumed, any_of(map(all_of, alternatives))])
+        truth = {Answer.SAT: Truth.YES, Answer.UNSAT: Truth.NO, Answer.UNKNOWN: Truth.UNKNOWN}[answer]
+        return truth, Evidence(question, answer, tuple(asked))
 
     # -- verdicts -----------------------------------------------------------------------------
 
@@ -211,7 +217,8 @@ class FormPromises(Generic[S]):
         question = Question(title, [*self._assumed, any_of(excluded)])
         answer = Answer.UNKNOWN if unknown else Answer.UNSAT
         ruled_out = (one for _, found in self._form.ruled_out for one in found)
-        evidence = Evidence(question, answer, (*asked, *ruled_out))
+        queries = (*asked, *ruled_out)
+        evidence = Evidence(question, answer, queries)
         silent = [(self._hardware.not_modelled,), (self._native.not_modelled, self._silent())]
         gap = self._ask.first(silent)
         if unknown or gap is not Answer.UNSAT:
@@ -219,7 +226,7 @@ class FormPromises(Generic[S]):
         open_ones = Question(
             f"{title}, where it is not modelled", [*self._assumed, any_of(map(all_of, silent))]
         )
-        return Promise(Status.HOLDS, evidence, gap=open_ones)
+        return Promise(Status.HOLDS, Evidence(question, answer, queries, (open_ones,)))
 
     def _silent(self) -> Word:
         """It does not reach the VMM (width 1)."""

@@ -282,6 +282,20 @@ def handed_over(
     return there & technique.entries(before, after)
 
 
+def kept_by_the_guest(run: Run[S], over: Callable[[Run[S], S], Word]) -> list[Completion[S]]:
+    """The ways in which a run completes without having handed control to the VMM.
+
+    Args:
+        over: whether a run that completes in a state has (width 1).
+    """
+    found: list[Completion[S]] = []
+    for conditions, after in run.completions():
+        kept = ~over(run, after)
+        if kept.value != 0:
+            found.append(((*conditions, kept.term), after))
+    return found
+
+
 def declared_order(state: type[State], names: Iterable[str]) -> list[str]:
     """Names of leaves and memories, in the order in which the state declares them."""
     wanted = set(names)

@@ -28,6 +28,7 @@ from .runs import (
     Run,
     conjunction,
     handed_over,
+    kept_by_the_guest,
     probe,
 )
 from .subject import Subject
@@ -122,12 +123,7 @@ class Situation(Generic[S]):
 
     def kept(self, run: Run[S]) -> list[Completion[S]]:
         """The ways in which a run completes without having handed control to the VMM."""
-        found = []
-        for conditions, after in run.completions():
-            kept = ~self.over(run, after)
-            if kept.value != 0:
-                found.append(((*conditions, kept.term), after))
-        return found
+        return kept_by_the_guest(run, self.over)
 
     def reaching(self, run: Run[S]) -> Iterator[tuple[Term, ...]]:
         """The ways in which a run reaches the VMM: traps, those on storage and the guest's own aside, and entries."""

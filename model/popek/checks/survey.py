@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -19,12 +20,16 @@ from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.scope import Scope, scope_of
 
+from .certification import Certifier
+from .certified_files import Files
 from .classification import Classification
 from .classify import Classifier
+from .ladder import HOW_TO_CERTIFY, REPLAYED, Ladder, Reached, Rung, Step, ladder
 from .leaks import Leaks, leaks_of
 from .presence import Present, present
 from .promise import Promises
 from .promises import Keeper
+from .scope_words import scope_json
 from .subject import Subject
 from .verdict import Status, Truth, any_asked, both, negate
 from .workers import process_context
@@ -43,7 +48,7 @@ CLASSES = (
 )
 
 
-MANY_NAMES = 12
+NOT_SHOWN = Step(Rung.REPLAYED, Reached.NOT_ASKED, "by explain")
 NONE, ONE_EACH, ALL = "none", "one of each mnemonic", "all"
 
 
@@ -59,6 +64,7 @@ class Request:
             of each of these sets of forms.
         leaks: for a figure, find out what leaks through every form, or (`ONE_EACH`) through the first critical and
             the first sensitive form of each mnemonic.
+        certify: a folder in which certificates are kept, and looked for; None if none are asked for.
     """
 
     subject: Subject[Any]
@@ -66,6 +72,12 @@ class Request:
     promises: bool | frozenset[str] = False
     witnesses: str | tuple[frozenset[str], ...] = NONE
     leaks: str = NONE
+    certify: Path | None = None
+
+    @property
+    def certifier(self) -> Certifier | None:
+        """What certifies answers, where that is asked for."""
+        return None if self.certify is None else Certifier(files=Files(self.certify))
 
 
 @attrs.frozen
@@ -81,6 +93,7 @@ class Row:
         witness: a counterexample for a critical form, where it was asked for.
         leaks: what leaks through it, where that was asked for.
         not_asked: per class that was not asked, why.
+        steps: per question, how far the evidence goes.
         remark: why something is unknown.
         seconds, solver_seconds: what it took.
     """
@@ -99,6 +112,7 @@ class Row:
     leaks: Leaks | None = attrs.field(default=None, repr=False)
     remark: str = ""
     not_asked: Mapping[str, str] = attrs.field(factory=dict)
+    steps: Mapping[str, tuple[Step, ...]] = attrs.field(factory=dict, eq=False)
     seconds: float = 0.0
     solver_seconds: float = 0.0
 
@@ -132,6 +146,9 @@ class Row:
             row["not_asked"] = dict(self.not_asked)
         if self.remark:
             row["remark"] = self.remark
+        every = (step for steps in self.steps.values() for step in steps)
+        if any(step.rung is Rung.CERTIFICATE and step.told != HOW_TO_CERTIFY for step in every):
+            row["ladder"] = {name: [s.to_json() for s in steps] for name, steps in self.steps.items()}
         return row
 
 
@@ -200,40 +217,13 @@ class Survey:
             "there_are": None if self.there is None else self.there.to_json(),
             "theorem1": self.theorem1.value,
             "theorem3": self.theorem3.value,
+            "ladder": self.ladder.to_json(),
         }
 
-
-def scope_json(scope: Scope) -> dict[str, object]:
-    """Over what a verdict is given."""
-    return {
-        "forms": scope.forms,
-        "architecture": scope.architecture or None,
-        "left_out": list(scope.left_out),
-        "partly": list(scope.partly),
-        "source": scope.source or None,
-    }
-
-
-def scope_line(scope: Scope) -> str:
-    """Over what a verdict is given."""
-    if not scope.listed:
-        return f"over {_counted(scope.forms)}"
-    told = f"over {_counted(scope.forms)} of {scope.architecture}"
-    left, partly = _first_of(scope.left_out), len(scope.partly)
-    return (
-        told
-        + (f"; left out: {left}" if left else "; none left out")
-        + (f"; {partly} in part" if partly else "")
-    )
-
-
-def _first_of(names: Sequence[str]) -> str:
-    more = len(names) - MANY_NAMES
-    return ", ".join(names[:MANY_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _counted(forms: int) -> str:
-    return f"{forms} modelled form{'' if forms == 1 else 's'}"
+    @property
+    def ladder(self) -> Ladder:
+        """How far the evidence of all answers goes."""
+        return ladder(steps for row in self.rows for steps in row.steps.values())
 
 
 def survey(
@@ -318,6 +308,7 @@ class Surveyor:
         self.request, self.subject = request, request.subject
         self.classifier = Classifier(self.subject, components=request.components)
         self.keeper = Keeper(self.subject)
+        self._certifier = request.certifier
         self._witnessed: set[str | frozenset[str]] = set()
         self._drawn: set[tuple[str, str]] = set()
 
@@ -341,9 +332,23 @@ class Surveyor:
             row_of(classified, kept),
             witness=witness,
             leaks=leaks_of(classified) if self._drawn_for(classified) else None,
+            steps=self._steps(classified, kept, witnessed=witness is not None),
             seconds=time.perf_counter() - begin,
             solver_seconds=self.subject.effort.seconds - solving,
         )
+
+    def _steps(
+        self, classified: Classification[Any], kept: Promises[Any] | None, *, witnessed: bool
+    ) -> dict[str, tuple[Step, ...]]:
+        steps = {}
+        asked = {**classified.asked, **({} if kept is None else kept.asked)}
+        for name, evidence in asked.items():
+            told = evidence if self._certifier is None else evidence.certified(self._certifier)
+            steps[name] = told.steps()
+            if told.found:
+                replayed = witnessed and name == classified.witnessed
+                steps[name] = (REPLAYED if replayed else NOT_SHOWN, *steps[name])
+        return steps
 
     def _drawn_for(self, classified: Classification[Any]) -> bool:
         """Whether a figure shows what leaks through a form."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,6 +13,11 @@ from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word
 from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer, Effort, Model, Solver, sha256, solver_version
+
+from .ladder import HOW_TO_CERTIFY, HOW_TO_CONFIRM, NOT_WANTED, Reached, Rung, Step
+
+if TYPE_CHECKING:
+    from .certification import Certification, Certifier
 
 SIMPLIFICATION = "simplification"
 
@@ -153,11 +159,45 @@ class Evidence:
         question: what is claimed to be possible, as one text.
         answer: what follows for it.
         asked: what a solver was really asked, in order: the question at once, or case by case.
+        also: where there is no assignment, further questions that have none: is there a run that is not modelled?
+        checked: what others made of the question and of those, where they were asked.
     """
 
     question: Question
     answer: Answer
     asked: tuple[SolverQuery, ...] = ()
+    also: tuple[Question, ...] = ()
+    checked: tuple[Certification, ...] = ()
+
+    @property
+    def found(self) -> bool:
+        """Whether there is an assignment."""
+        return self.answer is Answer.SAT
+
+    @property
+    def impossible(self) -> tuple[Question, ...]:
+        """The questions without an assignment."""
+        return (self.question, *self.also) if self.answer is Answer.UNSAT else ()
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """Who answered each of the questions without an assignment, and how."""
+        (first,) = self.answers
+        further = (SIMPLIFICATION if one.trivial else solver_version() for one in self.also)
+        return (first, *further) if self.impossible else ()
+
+    def certified(self, certifier: Certifier) -> Evidence:
+        """The same with what others make of the questions without an assignment.
+
+        Raises:
+            SolversDisagreeError: one finds an assignment, or a proof is not accepted.
+        """
+        pairs = list(zip(self.impossible, self.by, strict=True))
+        checked = tuple(certifier.of(question, by) for question, by in pairs)
+        for (question, _), one in zip(pairs, checked, strict=True):
+            if one.wrong:
+                raise SolversDisagreeError(f"{question.name}: no assignment, but {one.why}")
+        return attrs.evolve(self, checked=checked)
 
     @cached_property
     def at_once(self) -> bool:
@@ -181,17 +221,46 @@ class Evidence:
         Raises:
             SolversDisagreeError: Z3 finds an assignment.
         """
-        if self.answer is not Answer.UNSAT or SIMPLIFICATION in self.answers:
-            return self.answers
-        from popek.solving.engine_z3 import Z3Engine  # loads Z3
-        from popek.solving.first_order import ask
+        return self._confirmed[0] if self._confirmed else self.answers
 
-        if Z3Engine.name in self.answers:
-            return self.answers
-        second = ask(self.question.smtlib, effort=Effort(rlimit=CONFIRMATION)).answer
-        if second is Answer.SAT:
-            raise SolversDisagreeError(f"{self.question.name}: no assignment, but {Z3Engine.name} finds one")
-        return {**self.answers, Z3Engine.name: second}
+    @cached_property
+    def _confirmed(self) -> tuple[Mapping[str, Answer], ...]:
+        """What solvers say to each question without an assignment."""
+        if self.checked:
+            return tuple({n: Answer(answer) for n, answer in one.solvers.items()} for one in self.checked)
+        return tuple(map(_confirm, self.impossible, self.by))
+
+    def steps(self, *, confirm: bool = False) -> tuple[Step, ...]:
+        """How far it goes: solver, second solver, certificate.
+
+        Args:
+            confirm: ask a second solver, where that was not done.
+        """
+        if not self.impossible:
+            solver = next(iter(self.answers))
+            told = solver if self.found else f"{solver} does not decide"
+            return (Step(Rung.SOLVER, Reached.YES if self.found else Reached.UNKNOWN, told),)
+        second = Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, HOW_TO_CONFIRM)
+        certificate = Step(Rung.CERTIFICATE, Reached.NOT_ASKED, HOW_TO_CERTIFY)
+        if not (confirm or self.checked):  # whether it stands by itself is not looked at for nothing
+            by = dict.fromkeys(one.solver for one in self.asked) or (solver_version(),)
+            return (Step(Rung.SOLVER, Reached.YES, " and ".join(by)), second, certificate)
+        trivial = set(self.by) == {SIMPLIFICATION}
+        first = Step(Rung.SOLVER, Reached.YES, "false as it stands" if trivial else self.by[0])
+        if self.checked or not trivial:
+            second = min(map(_second, self.by, self._confirmed), key=_merit)
+        if self.checked:
+            missing = next((one.why for one in self.checked if not one.certified), None)
+            reached = Reached.NOT_ASKED if missing == NOT_WANTED else Reached.UNKNOWN
+            certificate = Step(Rung.CERTIFICATE, reached, missing or "")
+            if missing is None:
+                certificate = Step(Rung.CERTIFICATE, Reached.YES, "proof checked")
+        return (first, second, certificate)
+
+    @property
+    def seconds(self) -> float:
+        """What it took; not in `to_json`, which is the same on every run."""
+        return sum(one.seconds for one in self.asked)
 
     @cached_property
     def script(self) -> str:
@@ -206,22 +275,56 @@ class Evidence:
         return f"; {self.question.name}, case by case\n(set-logic QF_UFBV)\n{smtlib_of_cases(common, cases)}"
 
     def to_json(self) -> dict[str, object]:
-        """The question by its hash, who answered it, and what was asked for that: hash, answers and time."""
+        """`evidence.schema.json`: who answered it, what was asked for that, certificate, and how far all that goes.
+
+        A second solver is asked where there is no assignment.
+        """
         asked: dict[str, object] | None = None
         if self.asked and SIMPLIFICATION not in self.answers:
             said = [one.answer.value for one in self.asked]
             asked = {
                 "smtlib_sha256": sha256(self.script),
                 "answers": {answer: said.count(answer) for answer in dict.fromkeys(said)},
-                "seconds": round(sum(one.seconds for one in self.asked), 3),
             }
         return {
             "question": self.question.name,
             "smtlib_sha256": self.question.sha256,
+            "also_sha256": [question.sha256 for question in self.also],
             "solvers": {name: answer.value for name, answer in sorted(self.confirmed.items())},
             "asked": asked,
-            "certificate": None,
+            "certificate": self.checked[0].to_json() if self.checked else None,
+            "ladder": [step.to_json() for step in self.steps(confirm=True)],
         }
+
+
+def _confirm(question: Question, by: str) -> Mapping[str, Answer]:
+    """That there is no assignment, and what Z3 says to the exported text, if it was not Z3's."""
+    from popek.solving.engine_z3 import Z3Engine  # loads Z3
+    from popek.solving.first_order import ask
+
+    if by in (SIMPLIFICATION, Z3Engine.name):
+        return {by: Answer.UNSAT}
+    second = ask(question.smtlib, effort=Effort(rlimit=CONFIRMATION)).answer
+    if second is Answer.SAT:
+        raise SolversDisagreeError(f"{question.name}: no assignment, but {Z3Engine.name} finds one")
+    return {by: Answer.UNSAT, Z3Engine.name: second}
+
+
+def _second(by: str, answers: Mapping[str, Answer]) -> Step:
+    """Whether another than the one who answered says so, too."""
+    others = {name: answer for name, answer in answers.items() if name != by}
+    agree = [name for name, answer in others.items() if answer is Answer.UNSAT]
+    if by == SIMPLIFICATION and not others:
+        return Step(Rung.SECOND_SOLVER, Reached.YES, "false as it stands")
+    if agree:
+        return Step(Rung.SECOND_SOLVER, Reached.YES, ", ".join(agree))
+    if not others:
+        return Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, "there is no other solver")
+    return Step(Rung.SECOND_SOLVER, Reached.UNKNOWN, f"{', '.join(others)} does not decide")
+
+
+def _merit(step: Step) -> int:
+    return (Reached.NOT_ASKED, Reached.UNKNOWN, Reached.YES).index(step.reached)
 
 
 def _parts(conditions: Iterable[Word]) -> set[Term]:

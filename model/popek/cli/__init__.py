@@ -21,6 +21,7 @@ from popek import __version__
 from popek.solving.choice import chosen_solver
 
 from . import atlas, decoding, figures, problems, rewrite, safety, scan, verify, witnesses
+from .certifying import Certify, certified
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, shown_default
@@ -30,7 +31,6 @@ from .resolving import forms_of, known_names, subject_of
 if TYPE_CHECKING:
     from popek.checks.subject import Subject
     from popek.checks.survey import Request
-    from popek.kernel.machine import Machine
 
 app = App(
     name="popek",
@@ -47,6 +47,7 @@ app.command(
 )
 app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
+app.command("popek.cli.machines:machines", name="machines")
 app.command(problems.problems)
 app.command(safety.safety)
 app.command(rewrite.rewrite)
@@ -78,9 +79,9 @@ def main() -> NoReturn:
         _fail(f"no argument is expected here: {' '.join(error.unused_tokens or ())}")
     except (UserError, CycloptsError) as error:
         _fail(" ".join(str(error).split()))
-    except BrokenPipeError:
+    except BrokenPipeError:  # `| head` has read enough
         _drop_output()
-        sys.exit(UNEXPECTED)
+        sys.exit(0)
     except KeyboardInterrupt:
         _fail("interrupted")
     except Exception as error:
@@ -90,6 +91,9 @@ def main() -> NoReturn:
             "SemanticsError",
         ):  # without importing
             _fail(str(error))
+        if type(error).__name__ == "SolversDisagreeError":
+            print(f"popek: {error}", file=sys.stderr)
+            sys.exit(UNEXPECTED)
         where = _in_file_of_the_user(error)
         if where is not None:
             _fail(f"{where}: {type(error).__name__}: {error}")
@@ -124,21 +128,6 @@ def _in_file_of_the_user(error: Exception) -> str | None:
 
 
 @app.command
-def machines(*, json: AsJson = False) -> int:
-    """List the machines, their techniques and their settings."""
-    from popek.machines import makers
-
-    known = [make() for make in makers().values()]
-    if json:
-        print_json({"schema": "popek/machines/1", "machines": [_machine_json(m) for m in known]})
-        return 0
-    from popek.report import classification as report
-
-    console().print(report.machines(known))
-    return 0
-
-
-@app.command
 def classify(
     machine: str,
     /,
@@ -152,6 +141,7 @@ def classify(
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
     jobs: Jobs = 0,
+    certify: Certify = None,
     svg: Svg = None,
     json: AsJson = False,
 ) -> int:
@@ -173,12 +163,15 @@ def classify(
         promises=promises or json,
         witnesses=ALL if json else ONE_EACH,
         leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
+        certify=certify,
     )
     figures.assert_writable(svg)
     _assert_open_or_set(symbolic, set)
     if symbolic or any(text.endswith("=?") for text in set):
+        if certify is not None:
+            raise UserError(f"--certify {certify}: expected with no setting left open")
         return _classify_symbolic(request, symbolic, forms, svg, json)
-    with progress("classifying") as show:
+    with certified(certify), progress("classifying") as show:
         found = survey(request, forms=forms, jobs=jobs, progress=show)
     if json:
         print_json(found.to_json())
@@ -236,6 +229,7 @@ def explain(
     ] = figures.LEAKS,
     asm: witnesses.Asm = False,
     confirm: witnesses.Confirm = False,
+    certify: Certify = None,
     json: AsJson = False,
 ) -> int:
     """Say why an instruction is in its classes, and which promises it breaks, with witnesses.
@@ -255,15 +249,17 @@ def explain(
     witnesses.assert_possible(machine, asm, confirm)
     decoded = decoding.decoded(machine, instruction, code, bits)
     instruction = decoded.form if decoded else instruction or ""
-    with known_names(), progress("explaining") as show:
+    with known_names(), certified(certify) as certifier, progress("explaining") as show:
         found = explained(Request(subject, promises=True), instruction, progress=show)
-    answer = found.to_json()
-    if decoded:
-        answer["decoded"] = decoded.to_json()
+        found = found if certifier is None else found.certified(certifier)
     emulated = witnesses.of_explanation(subject.machine, instruction, found, asm, confirm)
-    if emulated:
-        answer["emulated"] = [one.to_json() for one in emulated]
+    found = found.emulated(witnesses.steps(emulated))
     if json:
+        answer = found.to_json()
+        if decoded:
+            answer["decoded"] = decoded.to_json()
+        if emulated:
+            answer["emulated"] = [one.to_json() for one in emulated]
         print_json(answer)
     elif asm is not True:
         if decoded:
@@ -278,19 +274,22 @@ def explain(
 
 
 @app.command
-def check(*claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, json: AsJson = False) -> int:
+def check(
+    *claims: str, timeout: Timeout = 0.0, jobs: Jobs = 0, certify: Certify = None, json: AsJson = False
+) -> int:
     """Check published claims, or those of a file of your own, against the semantics.
 
     Args:
         claims: ids of claims, or TOML files; all that come with popek by default.
     """
     from popek.report import claims as report
-    from popek_proofs.claims import ClaimError, evaluate, select
+    from popek_proofs.claim_checks import evaluate
+    from popek_proofs.claims import ClaimError, select
 
     try:
         chosen = select(claims)
-        with progress("checking") as show:
-            found = evaluate(chosen, timeout=timeout, jobs=jobs, progress=show)
+        with certified(certify), progress("checking") as show:
+            found = evaluate(chosen, timeout=timeout, jobs=jobs, certify=certify, progress=show)
     except ClaimError as error:
         raise UserError(str(error)) from None
     if json:
@@ -312,6 +311,7 @@ def prove(
     ] = True,
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
+    certify: Certify = None,
     svg: Svg = None,
     json: AsJson = False,
 ) -> int:
@@ -342,6 +342,8 @@ def prove(
         raise UserError(
             f"--svg {svg}: draws propositions, and {of_machines[0]} is a machine: see popek classify --svg"
         )
+    if certify is not None and not subjects:
+        raise UserError(f"--certify {certify}: expected only with a machine, and none is named")
     figures.assert_writable(svg)
     rows: list[dict[str, Any]] = []
     codes = [0]
@@ -358,7 +360,7 @@ def prove(
         if not json:
             console().print(report.propositions(found))
     for subject in subjects:
-        rows += _instantiated(subject, json, codes)
+        rows += _instantiated(subject, certify, json, codes)
     if svg is not None:
         figures.write(figures.of_propositions(propositions), svg)
     if json:
@@ -366,14 +368,18 @@ def prove(
     return max(codes)
 
 
-def _instantiated(subject: Subject[Any], json: bool, codes: list[int]) -> list[dict[str, Any]]:
+def _instantiated(
+    subject: Subject[Any], certify: Path | None, json: bool, codes: list[int]
+) -> list[dict[str, Any]]:
     """The theorems for one machine: the rows for JSON, or the verdict on the screen."""
     from popek.checks.verdict import Status
     from popek.report import proofs as report
     from popek_proofs.theorems.instantiate import instantiate
 
-    with working(f"proving the premises for {subject.machine.name}"):
+    told = f"proving the premises for {subject.machine.name}"
+    with certified(certify) as certifier, working(told):
         found = instantiate(subject)
+        found = found if certifier is None else found.certified(certifier)
     if Status.UNKNOWN in (found.theorem1, found.theorem3):
         codes.append(UNKNOWN)
     if json:
@@ -419,29 +425,6 @@ def bench(
     else:
         console().print(report.benchmark(found))
     return 0
-
-
-# -- what the commands share ----------------------------------------------------------------------
-
-
-def _machine_json(machine: Machine[Any]) -> dict[str, object]:
-    return {
-        "name": machine.name,
-        "title": machine.title,
-        "source": machine.source,
-        "instructions": len({i.mnemonic for i in machine.instructions.values()}),
-        "forms": list(machine.instructions),
-        "techniques": {t.name: t.title for t in machine.techniques.values()},
-        "settings": {
-            setting.name: {
-                "summary": setting.summary,
-                "values": list(setting.values),
-                "default": setting.default,
-            }
-            for setting in machine.settings
-        },
-        "not_modelled": list(machine.notes),
-    }
 
 
 __all__ = ["app", "console", "main", "print_json", "progress"]

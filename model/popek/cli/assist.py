@@ -127,17 +127,17 @@ def exits(technique: Name, /, *instructions: str, json: AsJson = False) -> int:
     Args:
         instructions: only these forms or mnemonics; one form of each instruction by default.
     """
-    from popek.assistance.exits import governs
+    from popek.assistance.exits import Governed, governs
     from popek.report import assistance as report
 
     desk = desk_named(technique)
     forms = forms_named(desk, instructions) if instructions else desk.representatives()
-    found = []
+    found: list[Governed] = []
     with progress("deriving") as show:
-        for form in forms:
-            found.append(governs(desk, form))
+        for done, form in enumerate(forms, 1):
+            found += governs(desk, form)
             if show is not None:
-                show(len(found), len(forms))
+                show(done, len(forms))
     if json:
         print_json(report.exits_json(desk.assistance, found))
     else:

@@ -16,7 +16,7 @@ UNEXPECTED, UNKNOWN = 1, 3
 
 
 def atlas(
-    *,
+    *names: str,
     html: Annotated[
         Path | None, Parameter(help="A folder to write index.html to: a page that needs no network.")
     ] = None,
@@ -38,6 +38,11 @@ def atlas(
 
     The figure is a bar per row: what becomes of the instruction forms.  With --html, a page to browse: from a row
     to its instructions, to a witness, to the exact question.
+
+    Parameters
+    ----------
+    names
+        Only these machines: names, or Python files; the same as --machines.
     """
     from popek.kernel.machine import UnknownNameError
     from popek.machines import MachineFileError
@@ -46,7 +51,7 @@ def atlas(
     from popek_proofs.atlas.derivation import Depth
 
     try:
-        chosen = places(machines, techniques)
+        chosen = places((*names, *machines), techniques)
     except (UnknownNameError, MachineFileError) as error:
         raise UserError(str(error)) from None
     assert_writable(svg)

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from popek.emulators import declared_difftests
 
 from .difftest_non_root import difftest_non_root
+from .difftest_svm import difftest_svm
 from .difftest_vm_entry import difftest_vm_entry
 from .difftest_vmrun import difftest_vmrun
 from .errors import UserError
@@ -27,6 +28,7 @@ app = App(name="difftest", help="Compare the models with emulators that were wri
 app.command(difftest_vm_entry, name="vm-entry")
 app.command(difftest_non_root, name="non-root")
 app.command(difftest_vmrun, name="vmrun")
+app.command(difftest_svm, name="svm")
 
 Against = Annotated[str, Parameter(help="bochs or unicorn.")]
 Emulator = Annotated[str, Parameter(help="The emulator.")]

@@ -17,6 +17,7 @@ def difftest_non_root(
     cases: Cases = 2000,
     seed: Seed = 0,
     instruction: Annotated[tuple[str, ...], Parameter(help="The same as a form.")] = (),
+    guest: str = "ia32",
     json: AsJson = False,
 ) -> int:
     """Run one instruction of a guest under random controls: exit reason, qualification and information, or the state.
@@ -25,13 +26,16 @@ def difftest_non_root(
 
     Args:
         forms: instruction forms or mnemonics; all by default.
+        guest: ia32, or x86-64 for 64-bit mode and compatibility mode.
     """
     from popek.emulators.bochs.simulator import BochsError
-    from popek.emulators.non_root.compare import difftest
+    from popek.emulators.non_root.compare import GUESTS, difftest
+    from popek.emulators.non_root.long_compare import LONG_GUESTS
     from popek.kernel.machine import UnknownNameError
 
     assert_cases(cases)
     assert_one_of("--against", against, ("bochs",))
+    assert_one_of("--guest", guest, ("ia32", "x86-64"))
     try:
         with progress("comparing") as show:
             found = difftest(
@@ -39,6 +43,7 @@ def difftest_non_root(
                 seed,
                 [*forms, *instruction] or None,
                 None if show is None else lambda done: show(done, cases),
+                guests=LONG_GUESTS if guest == "x86-64" else GUESTS,
             )
     except (BochsError, UnknownNameError) as error:
         raise UserError(str(error)) from None

@@ -11,7 +11,7 @@ from .options import AsJson
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.entry_checks import Outcome
-    from popek.emulators.vm_entry.compare import Case, Compared
+    from popek.emulators.vm_entry.compare import Compared, VmEntryCase
 
 
 def difftest_vm_entry(
@@ -32,7 +32,7 @@ def difftest_vm_entry(
     return print_entries(_summary(done, unexplained(done), model, seed), "VM entries", json)
 
 
-def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
+def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[VmEntryCase]:
     """Cases in all guest modes that the model has; the same seed gives the same cases.
 
     A quarter comes from the generator, around the checks; the others are baselines with one or two fields
@@ -43,7 +43,7 @@ def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
 
     from popek.emulators.vm_entry.compare import (
         HANDS_OFF,
-        Case,
+        VmEntryCase,
         base_vmcs,
         modes,
         predictable,
@@ -57,7 +57,7 @@ def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[Case]:
     known = modes(model)
     bases = {mode: base_vmcs(mode, model) for mode in known}
     edges = around_checks(bases, preset(model), rnd, HANDS_OFF)
-    around = (Case(item.mode, item.changes, item.origin) for item in edges)
+    around = (VmEntryCase(item.mode, item.changes, item.origin) for item in edges)
     made = list(itertools.islice((case for case in around if predictable(case, model)), count // 4))
     while len(made) < count:
         area = rnd.random() < _AREAS

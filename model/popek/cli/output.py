@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +25,23 @@ def console() -> Console:
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         # A pipe has no width of its own; tables must not be cut to that of a small terminal.
-        console = Console(highlight=False, markup=False, emoji=False, width=160)
+        file: Any = _WithoutPadding(console.file)
+        console = Console(highlight=False, markup=False, emoji=False, width=160, file=file)
     return console
+
+
+class _WithoutPadding:
+    """A file for lines that are not filled up with blanks."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write whole lines."""
+        return self._file.write(re.sub(r"[ \t]+(?=\n)", "", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from .certifying import assert_possible
 from .errors import UserError
 from .options import AsJson, Jobs, Settings, Technique, Timeout, assert_one_of
 from .output import console, print_json, progress
@@ -46,23 +47,20 @@ def verify(
     Args:
         names: machines, claims, or theorems and their propositions.
     """
+    from popek.checks.certification import Certifier
+    from popek.checks.certified_files import Files, FolderError
     from popek.report import verification as report
-    from popek.solving import certificate
-    from popek_proofs.verification import How
     from popek_proofs.verification import verify as verified
-    from popek_proofs.verification_files import Files, FolderError
 
     targets = _targets(names, technique, set, only, part, timeout)
-    if certificates and not certificate.available():
-        raise UserError(
-            "certificates need the package python-sat: install 'popek[verify]', or --no-certificates"
-        )
+    if certificates:
+        assert_possible(", or --no-certificates")
     files = None if out is None else Files(out)
     try:
         if files is not None:
             files.begin()
         with progress("verifying") as show:
-            found = verified(targets, How(certificates, files=files), jobs=jobs, progress=show)
+            found = verified(targets, Certifier(certificates, files=files), jobs=jobs, progress=show)
     except FolderError as error:
         raise UserError(f"--out {error}") from None
     if json:
@@ -88,7 +86,7 @@ def _targets(
     from popek.checks.survey import Request
     from popek.kernel.machine import UnknownNameError
     from popek.machines import MachineFileError, makers
-    from popek_proofs import PropositionsError, claims, known_propositions
+    from popek_proofs import PropositionsError, claim_checks, claims, known_propositions
     from popek_proofs.theorems.proposition import select_propositions
     from popek_proofs.verification import CLASSES, PARTS, Target
 
@@ -113,7 +111,7 @@ def _targets(
                 )
             if name in shipped or name.endswith(".toml"):
                 for claim in claims.select([name]):
-                    _, request, forms = claims.prepared(claim, timeout)
+                    _, request, forms = claim_checks.prepared(claim, timeout)
                     promised = request.promises if isinstance(request.promises, frozenset) else None
                     found.append(Target(claim.id, request, tuple(forms), (CLASSES,), promised))
             else:

@@ -14,7 +14,7 @@ from .output import print_json
 
 if TYPE_CHECKING:
     from popek.architectures.svm.dumps import VmcbDump
-    from popek.architectures.svm.verdict import Verdict
+    from popek.architectures.svm.verdict import VmrunVerdict
 
 app = App(name="vmcb", help="Judge, decode and explain AMD's VMCBs.")
 
@@ -61,7 +61,7 @@ def check(
     return next((code for code in (1, 3) if code in codes), 0)
 
 
-def _judged(dump: VmcbDump, maxphyaddr: int | None) -> Verdict:
+def _judged(dump: VmcbDump, maxphyaddr: int | None) -> VmrunVerdict:
     import attrs
 
     from popek.architectures.svm.verdict import judge
@@ -70,7 +70,7 @@ def _judged(dump: VmcbDump, maxphyaddr: int | None) -> Verdict:
     return judge(dump.vmcb, known if maxphyaddr is None else attrs.evolve(known, maxphyaddr=maxphyaddr))
 
 
-def _answer(dump: VmcbDump, verdict: Verdict) -> dict[str, Any]:
+def _answer(dump: VmcbDump, verdict: VmrunVerdict) -> dict[str, Any]:
     answer = verdict.to_json()
     for key, items in (("remarks", dump.remarks), ("unrecognised", dump.unrecognised)):
         if items:
@@ -81,7 +81,7 @@ def _answer(dump: VmcbDump, verdict: Verdict) -> dict[str, Any]:
 _MOST_SHOWN = 6
 
 
-def _text(dump: VmcbDump, verdict: Verdict) -> str:
+def _text(dump: VmcbDump, verdict: VmrunVerdict) -> str:
     from popek.architectures.svm.verdict import exit_name
 
     count = len(dump.vmcb.fields)
@@ -116,7 +116,8 @@ def _check_lines(file: str, maxphyaddr: int | None) -> int:
     """Answer every line in order; one that is no VMCB is answered by an object with the key `error`."""
     import json
 
-    from popek.architectures.svm.dumps import DumpError, read_vmcbs
+    from popek.architectures.svm.dumps import read_vmcbs
+    from popek.architectures.svm.dumps_json import DumpError
 
     def encode(value: object) -> str:
         return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
@@ -197,7 +198,8 @@ def _bytes(name: str) -> bytes:
 
 
 def _read(name: str) -> list[VmcbDump]:
-    from popek.architectures.svm.dumps import DumpError, read_vmcbs
+    from popek.architectures.svm.dumps import read_vmcbs
+    from popek.architectures.svm.dumps_json import DumpError
 
     data = _bytes(name)
     try:

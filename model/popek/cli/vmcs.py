@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
     from popek.architectures.vtx.dumps.model import Dump
     from popek.architectures.vtx.dumps.processors import Judgement
-    from popek.architectures.vtx.verdict import Undecided, Verdict
+    from popek.architectures.vtx.verdict import Undecided, VmEntryVerdict
 
 app = App(name="vmcs", help="Judge, decode, explain, compare, repair and generate VMCSs.")
 
@@ -275,7 +275,7 @@ def _beside(dump: Dump) -> dict[str, Any]:
     return beside
 
 
-def _verdict_json(dump: Dump, verdict: Verdict, inferred: Sequence[str] = ()) -> dict[str, Any]:
+def _verdict_json(dump: Dump, verdict: VmEntryVerdict, inferred: Sequence[str] = ()) -> dict[str, Any]:
     answer: dict[str, Any] = {**verdict.to_json(), "name": dump.name, "format": dump.format, **_beside(dump)}
     said = {field_id.lower(): value for field_id, value in answer["reported"].items()}
     answer["reported"] = {**dump.reported, **said}

@@ -13,6 +13,7 @@ from .errors import UserError
 
 if TYPE_CHECKING:
     from popek.checks.explanation import Explanation
+    from popek.checks.ladder import Step
     from popek.kernel.machine import Machine
     from popek.report.witnesses import Confirmation, Named
 
@@ -64,6 +65,20 @@ def asked(
     if asm:
         write_assembly(machine, subject, named, asm)
     return confirmed(machine, named, confirm) if confirm else []
+
+
+def steps(found: Sequence[Confirmation]) -> dict[tuple[str, str], Step]:
+    """How far witnesses got on an emulator, by form and question."""
+    from popek.checks.ladder import Reached, Rung, Step
+
+    return {
+        (one.subject, one.question.replace("-", "_")): Step(
+            Rung.EMULATOR,
+            Reached.YES if one.verdict == "confirmed" else Reached.UNKNOWN,
+            f"{one.against}: {one.verdict}",
+        )
+        for one in found
+    }
 
 
 def print_confirmations(found: Sequence[Confirmation]) -> None:

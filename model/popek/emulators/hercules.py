@@ -63,7 +63,7 @@ class HerculesError(Exception):
 
 
 @attrs.frozen
-class StepCase:
+class HerculesCase:
     """The state before one instruction.
 
     Attributes:
@@ -106,7 +106,7 @@ class StepResult:
     windows: tuple[bytes, ...]
 
 
-def initial_storage(case: StepCase, tables: bytes = b"") -> Mapping[int, int]:
+def initial_storage(case: HerculesCase, tables: bytes = b"") -> Mapping[int, int]:
     """The storage that the instruction finds, by address; 0 elsewhere.  Interval timer aside."""
     image = _page_zero() | _code(case.instruction)
     image |= {TABLES + i: byte for i, byte in enumerate(tables) if byte}
@@ -115,7 +115,7 @@ def initial_storage(case: StepCase, tables: bytes = b"") -> Mapping[int, int]:
     return image
 
 
-def run_steps(cases: Sequence[StepCase], *, tables: bytes = b"", timeout: float = 60) -> list[StepResult]:
+def run_steps(cases: Sequence[HerculesCase], *, tables: bytes = b"", timeout: float = 60) -> list[StepResult]:
     """Run each case on a fresh state, in order.
 
     Args:
@@ -134,7 +134,7 @@ def run_steps(cases: Sequence[StepCase], *, tables: bytes = b"", timeout: float 
     return results
 
 
-def _run_batch(cases: Sequence[StepCase], tables: bytes, timeout: float) -> list[StepResult]:
+def _run_batch(cases: Sequence[HerculesCase], tables: bytes, timeout: float) -> list[StepResult]:
     hercules = programs.find("hercules")
     if hercules is None:
         raise HerculesError(programs.not_found("hercules"))
@@ -293,7 +293,7 @@ def _code(instruction: bytes) -> dict[int, int]:
     return {CODE + i: byte for i, byte in enumerate(content) if byte}
 
 
-def _pack(case: StepCase) -> bytes:
+def _pack(case: HerculesCase) -> bytes:
     sizes = tuple(len(window) for window in case.windows)
     if sizes != tuple(size for _, size in WINDOWS):
         raise ValueError(f"windows of {sizes} bytes; expected {[size for _, size in WINDOWS]}")

@@ -206,6 +206,7 @@ def advice(machine: Machine[S]) -> Iterator[str]:
             leaf.name
             for leaf in image.leaves
             if image[leaf.name].term is private[leaf.name].term
+            and all({leaf.name, leaf.component} & {*names} for names in (technique.owned, technique.shadowed))
             and not {leaf.name, leaf.component} & {*technique.replaced}
         ]
         if taken:

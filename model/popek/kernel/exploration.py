@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import attrs
 
 from . import terms
+from .outcome import SemanticsError
 from .terms import Term
 from .words import Word, decider
 
@@ -178,7 +179,9 @@ class _Explorer:
         if self._position < len(self.taken):
             answer = self.taken[self._position] is condition
             if not answer and self.taken[self._position] is not negation:
-                raise RuntimeError("the explored code asked another question than in its last run")
+                raise SemanticsError(
+                    f"it is no function of the state: run again, it asks another question{_place()}"
+                )
         else:
             self.settle()
             self._assert_within()

@@ -19,6 +19,7 @@ import attrs
 
 from .declaration import MISTAKES, in_semantics
 from .instruction import Instruction, Operand, OperandKind, parse_form
+from .left_open import LeftOpen
 from .outcome import DeclarationError, Fault, Next, NotModelled, NotModelledError, Outcome, Trap
 from .practice import Practice
 from .scope import Architecture
@@ -90,6 +91,7 @@ class Machine(Generic[S]):
         source: what the model was made from.
         operands: the operand kinds that forms may name.
         settings: the settings a question may fix.
+        left_open: what the architecture leaves to the processor, and what a verdict makes of it.
         invariant: which states exist (width 1).
         advance: run on the working copy before the semantics (moves the program counter).
         implicit: operand kinds every instruction has besides those its form names.
@@ -111,6 +113,7 @@ class Machine(Generic[S]):
     source: str = ""
     operands: Mapping[str, OperandKind] = attrs.field(factory=dict)
     settings: tuple[Setting, ...] = ()
+    left_open: tuple[LeftOpen, ...] = ()
     invariant: Callable[[S], Word] = lambda state: TRUE
     advance: Callable[[S, Mapping[str, Word]], None] = lambda state, parts: None
     implicit: tuple[OperandKind, ...] = ()
@@ -179,8 +182,12 @@ class Machine(Generic[S]):
         """Run one instruction from `state`, which stays as it is.
 
         Works on numbers, and on symbols inside an exploration.
+
+        Raises:
+            DeclarationError: the semantics leave open what the machine does not declare.
         """
         cpu = state.copy()
+        cpu._left_open = self.left_open
         try:
             self.advance(cpu, operands)
             instruction.run(cpu, operands)

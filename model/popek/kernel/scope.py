@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from .left_open import LeftOpen
+
 if TYPE_CHECKING:
     from .machine import Machine
 
@@ -64,6 +66,7 @@ class Scope:
         left_out: the listed instructions without a form, in the list's order.
         parts: those with forms that do not cover them, by what the forms cover or lack.
         source: where the list is from.
+        left_open: what the architecture leaves to the processor.
     """
 
     forms: int
@@ -71,6 +74,7 @@ class Scope:
     left_out: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     source: str = ""
+    left_open: tuple[LeftOpen, ...] = ()
 
     @property
     def listed(self) -> bool:
@@ -91,7 +95,7 @@ def scope_of(machine: Machine[Any]) -> Scope:
     """
     forms = len(machine.instructions)
     if machine.architecture is None:
-        return Scope(forms)
+        return Scope(forms, left_open=machine.left_open)
     architecture = machine.architecture()
     ours = {instruction.mnemonic for instruction in machine.instructions.values()}
     modelled = {listed.name: not ours.isdisjoint(listed.mnemonics) for listed in architecture.instructions}
@@ -105,4 +109,5 @@ def scope_of(machine: Machine[Any]) -> Scope:
         tuple(listed.name for listed in architecture.instructions if not modelled[listed.name]),
         tuple(Part(tuple(names), why) for why, names in parts.items()),
         architecture.source,
+        machine.left_open,
     )

@@ -10,6 +10,9 @@ A machine's state is a class that lists its components in the manual's order:
 
 Semantics read and assign attributes (`cpu.acc = cpu.acc + 1`, `cpu.flags.z = ...`).  What is stored
 is one word per component, under its dotted name (`cs.selector`), so a state copies in microseconds.
+
+One module, though long: components, views and the state's own class know each other's insides, and nobody else
+does.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 import attrs
 
 from . import terms
+from .left_open import LeftOpen, assert_declared
 from .memory import Memory
 from .words import Word, ite, symbol
 
@@ -458,7 +462,7 @@ def memory(*, address: int, cell: int = 8, role: Role = Role.MEMORY) -> MemoryCo
 class State(metaclass=Declaration):
     """A machine state.  Subclass it and list the components; `reset()` makes the first one."""
 
-    __slots__ = ("_memories", "_undefined", "_words")
+    __slots__ = ("_left_open", "_memories", "_undefined", "_words")
 
     layout: ClassVar[tuple[Slot, ...]] = ()
     leaves: ClassVar[tuple[Leaf, ...]] = ()
@@ -468,6 +472,7 @@ class State(metaclass=Declaration):
     _words: dict[str, Word]
     _memories: dict[str, Memory]
     _undefined: Callable[[str, int], Word]
+    _left_open: tuple[LeftOpen, ...] | None  # of the machine that takes a step
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -512,7 +517,7 @@ class State(metaclass=Declaration):
     def _new(cls, words: dict[str, Word], memories: dict[str, Memory]) -> Self:
         self = cls.__new__(cls)
         self._words, self._memories = words, memories
-        self._undefined = _zero
+        self._undefined, self._left_open = _zero, None
         return self
 
     @classmethod
@@ -599,14 +604,32 @@ class State(metaclass=Declaration):
                 raise TypeError(f"{name} has {old.width} bits, not {new.width}")
             self._words[name] = new if index is None else ite(index == number, new, old)
 
-    def with_undefined(self, values: Mapping[str, int]) -> Self:
-        """A copy that answers `undefined` with these numbers, by symbol name, and 0 otherwise."""
+    def with_undefined(self, values: Mapping[str, int], asked: dict[str, int] | None = None) -> Self:
+        """A copy that answers `undefined` with these numbers, by symbol name, and 0 otherwise.
+
+        Args:
+            values: the numbers.
+            asked: is told the width of every result that is asked for, by symbol name.
+        """
         twin = self.copy()
-        twin._undefined = lambda what, width: Word(width, values.get(f"undefined {what}", 0))
+
+        def answer(what: str, width: int) -> Word:
+            name = f"undefined {what}"
+            if asked is not None:
+                asked[name] = width
+            return Word(width, values.get(name, 0))
+
+        twin._undefined = answer
         return twin
 
     def undefined(self, what: str, width: int) -> Word:
-        """A result the manual leaves undefined: any value, but the same in two compared runs."""
+        """A result the manual leaves undefined: any value, but the same in two compared runs.
+
+        Raises:
+            DeclarationError: in a step of a machine that does not declare it.
+        """
+        if self._left_open is not None:
+            assert_declared(what, self._left_open)
         return self._undefined(what, width)
 
     @property

@@ -5,6 +5,8 @@ and substituted here, and translated for a solver in one place (`popek.solving.e
 terms are the same object, so "the two runs compute the same thing" is often seen without a solver.
 
 Widths are in bits; conditions are terms of width 1.
+
+One module, though long: every operation is simplified by the same rules, which have to see one another.
 """
 
 from __future__ import annotations

@@ -10,10 +10,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from popek.checks.ladder import ladder
 from popek.checks.verdict import Status
 
 from .classification import witness_line
-from .wording import counted
+from .wording import counted, evidence
 
 if TYPE_CHECKING:
     from popek_proofs.claims import ClaimVerdict, RowVerdict
@@ -34,6 +35,7 @@ def claims(found: Iterable[ClaimVerdict]) -> RenderableType:
     last += f"; {otherwise} turned out otherwise" if otherwise else "; all as expected"
     last += f"; {unknown} could not be decided altogether" if unknown else ""
     parts.append(Text(last, "bold red" if otherwise else "bold green"))
+    parts.append(evidence(ladder(steps for claim in found for steps in claim.ladder.steps)))
     return Group(*parts)
 
 

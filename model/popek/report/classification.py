@@ -10,11 +10,11 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from popek.checks.survey import Row, Survey, scope_line
+from popek.checks.scope_words import scope_line
+from popek.checks.survey import Row, Survey
 from popek.checks.verdict import Status, Truth
-from popek.kernel.machine import Machine
 
-from .wording import counted
+from .wording import counted, evidence
 
 STYLES = {Truth.YES: "bold", Truth.NO: "dim", Truth.UNKNOWN: "yellow", Truth.NOT_ASKED: "dim"}
 COLUMNS = (
@@ -28,21 +28,6 @@ COLUMNS = (
 )
 MANY_CHANGES = 8
 SHORT = {Truth.NOT_ASKED: "–"}
-
-
-def machines(known: Iterable[Machine[Any]]) -> Table:
-    """One line per machine."""
-    table = Table("machine", "what it is", "instructions", "techniques", "settings", box=None, pad_edge=False)
-    for machine in known:
-        mnemonics = len({i.mnemonic for i in machine.instructions.values()})
-        table.add_row(
-            Text(machine.name, "bold"),
-            machine.title,
-            f"{mnemonics} in {len(machine.instructions)} forms",
-            "\n".join(machine.techniques),
-            " ".join(setting.name for setting in machine.settings),
-        )
-    return table
 
 
 def survey(found: Survey) -> RenderableType:
@@ -75,6 +60,8 @@ def survey(found: Survey) -> RenderableType:
             "",
         ]
     parts.append(verdict(found))
+    if found.ladder.questions:
+        parts.append(evidence(found.ladder))
     return Group(*parts)
 
 

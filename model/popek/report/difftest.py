@@ -13,10 +13,11 @@ from .wording import counted
 
 if TYPE_CHECKING:
     from popek.emulators.differential import DifftestReport
+    from popek.emulators.guest_mode.compare import Report as SvmReport
     from popek.emulators.non_root.compare import Report
 
 
-def _set_aside(found: DifftestReport[Any] | Report) -> list[RenderableType]:
+def _set_aside(found: DifftestReport[Any] | Report | SvmReport) -> list[RenderableType]:
     """What known deviations explain and what was drawn again, as a table where there is any."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for title, counts in (
@@ -54,7 +55,7 @@ def instructions(found: DifftestReport[Any]) -> RenderableType:
     return Group(*parts)
 
 
-def non_root(found: Report) -> RenderableType:
+def non_root(found: Report | SvmReport) -> RenderableType:
     """How the steps of the guest ended, what known deviations explain, and every unexplained difference."""
     kinds = {"exits": 0, "completed": 0, "exceptions in the guest": 0}
     for outcome, count in found.outcomes.items():

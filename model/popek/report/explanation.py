@@ -9,6 +9,7 @@ from rich.text import Text
 from popek.checks.explanation import Explanation, FormExplanation
 
 from . import classification
+from .wording import evidence
 
 
 def explanation(found: Explanation) -> RenderableType:
@@ -20,7 +21,7 @@ def explanation(found: Explanation) -> RenderableType:
     told: set[str] = set()
     for form in found.forms:
         parts += ["", *_form(form, told)]
-    return Group(*parts)
+    return Group(*parts, "", evidence(found.ladder()))
 
 
 def _form(form: FormExplanation, told: set[str]) -> list[RenderableType]:

@@ -13,6 +13,7 @@ from popek.checks.premise import THEOREM1, THEOREM3, TITLES
 from popek.checks.verdict import Status, Truth
 
 from . import classification
+from .wording import evidence
 
 if TYPE_CHECKING:
     from popek_proofs.theorems.instantiate import Instantiation
@@ -98,9 +99,13 @@ def _few(title: str, names: list[str]) -> str:
 def instantiation(found: Instantiation[Any]) -> RenderableType:
     """What the theorems say of a machine, and why where a premise fails."""
     parts: list[RenderableType] = []
-    for theorem, status in (("Theorem 1", found.theorem1), ("Theorem 3", found.theorem3)):
+    for theorem, status in (
+        ("Theorem 1", found.theorem1),
+        ("Theorem 2", found.theorem2),
+        ("Theorem 3", found.theorem3),
+    ):
         parts.append(Text.assemble((status.value, STYLES[status]), f"  {theorem}"))
-    parts.append(Text(str(found)))
+    parts += [Text(str(found)), Text(found.recursively)]
     parts += ["", _premises(found)]
     needed = found.failing((*THEOREM1, *THEOREM3))
     witness: Any = next((p.witness for p in needed if p.form and p.witness is not None), None)
@@ -108,6 +113,10 @@ def instantiation(found: Instantiation[Any]) -> RenderableType:
         parts += ["", classification.counterexample(witness)]
     if found.disagreements:
         parts.append(Text("\nWhere the classes of 1974 and A1 part", "bold"))
-        parts += [Text(f"  {form}: {how}") for form, how in found.disagreements]
+        parts += [Text(f"  {one.form}: {one.how}") for one in found.disagreements]
+        shown = found.disagreements[0].witness
+        parts += [classification.counterexample(shown, 4)] if shown else []
+    asked = found.ladder(tuple(TITLES))
+    parts += ["", evidence(asked)] if asked.questions else []
     parts.append(Text(f"{found.seconds:.1f} s", "dim"))
     return Group(*parts)

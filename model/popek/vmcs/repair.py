@@ -19,7 +19,7 @@ from popek.architectures.vtx.evaluation import Evaluator, reads, subjects
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.formulas import Formulas
 from popek.architectures.vtx.inference import evidence, with_evidence
-from popek.architectures.vtx.verdict import Verdict, judge, reported_outcome
+from popek.architectures.vtx.verdict import VmEntryVerdict, judge, reported_outcome
 from popek.architectures.vtx.vmcs import Vmcs
 from popek.kernel import terms
 from popek.kernel.words import Word, all_of
@@ -76,11 +76,11 @@ class Repair:
             given, and there is nothing to repair.
     """
 
-    verdict: Verdict
+    verdict: VmEntryVerdict
     answer: Answer
     changes: tuple[Change, ...] = ()
     assumed: Mapping[str, int] = attrs.field(factory=dict)
-    after: Verdict | None = None
+    after: VmEntryVerdict | None = None
     reason: Reason | None = None
     plain_processor: bool = False
     unexplained: bool = False
@@ -162,7 +162,7 @@ def _lacks_processor(missing: Iterable[str]) -> bool:
 
 
 def _checked(
-    verdict: Verdict, vmcs: Vmcs, changed: Vmcs, complete: Vmcs, known: Capabilities, guessing: bool
+    verdict: VmEntryVerdict, vmcs: Vmcs, changed: Vmcs, complete: Vmcs, known: Capabilities, guessing: bool
 ) -> Repair:
     """Judge the repaired VMCS on integers; give it those missing fields that are needed."""
     after = judge(changed, known)

@@ -11,20 +11,23 @@ and a premise disagree about a form, the form is named.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar
 
 import attrs
 
+from popek.checks.certification import Certifier
 from popek.checks.classification import Classification
 from popek.checks.classify import Classifier
+from popek.checks.ladder import Ladder, Reached, Rung, Step, ladder
 from popek.checks.premise import (
     A1,
     A3_NEXT,
     CLOSURE,
     TAKEN_FOR_GRANTED,
     THEOREM1,
+    THEOREM2,
     THEOREM3,
     TITLES,
     Premise,
@@ -32,8 +35,8 @@ from popek.checks.premise import (
 )
 from popek.checks.premises import Premises
 from popek.checks.presence import Present, present
+from popek.checks.scope_words import scope_json, scope_line
 from popek.checks.subject import Subject
-from popek.checks.survey import scope_json, scope_line
 from popek.checks.verdict import Status, Truth
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.scope import Scope, scope_of
@@ -41,11 +44,53 @@ from popek.kernel.state import State
 from popek_proofs import rocq
 
 # By the name of a theorem: what Coq proved of machines with the premises that are asked here.
-PROVED = {"theorem1": "Theorem1.theorem_1_told_apart", "theorem3": "Theorem3.theorem_3_told_apart"}
+PROVED = {
+    "theorem1": "Theorem1.theorem_1_told_apart",
+    "theorem2": "Theorem2.theorem_2_from_premises",
+    "theorem3": "Theorem3.theorem_3_told_apart",
+}
+NEEDED = {"theorem1": THEOREM1, "theorem2": THEOREM2, "theorem3": THEOREM3}
+# What Theorem 2 takes for granted of control programs, by its definitions in Coq.
+OF_CONTROL_PROGRAMS = {
+    "any_notes_kept": "each control program can keep its notes of any guest",
+    "told_by_image": "and keeps them in what is its own",
+    "room": "each fits into the machine around it",
+    "coded_at": "and is coded as a program that comes to an end",
+}
 
 S = TypeVar("S", bound=State)
 
 MANY = 6
+
+
+@attrs.frozen(eq=False, slots=False)
+class Disagreement:
+    """A form on which the classes of 1974 and A1 part.
+
+    Attributes:
+        how: in what way.
+    """
+
+    form: str
+    how: str
+    _make_witness: Callable[[], dict[str, Any] | None]
+
+    @cached_property
+    def witness(self) -> dict[str, Any] | None:
+        """Of the class, or against A1, minimal and replayed; None where a time limit was in the way.
+
+        Raises:
+            ReplayError: a defect of popek.
+        """
+        return self._make_witness()
+
+    def to_json(self) -> dict[str, object]:
+        """The form, how, and the witness."""
+        return {"form": self.form, "how": self.how, "witness": self.witness}
+
+
+def _witness_of(found: Classification[Any]) -> dict[str, Any] | None:
+    return None if found.witness is None else found.witness.to_json()
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -78,6 +123,11 @@ class Instantiation(Generic[S]):
         return self.verdict(THEOREM1)
 
     @property
+    def theorem2(self) -> Status:
+        """Whether the premises of Theorem 2 hold."""
+        return self.verdict(THEOREM2)
+
+    @property
     def theorem3(self) -> Status:
         """Whether the premises of Theorem 3 hold."""
         return self.verdict(THEOREM3)
@@ -96,45 +146,77 @@ class Instantiation(Generic[S]):
         """The premises of these names that were not asked."""
         return tuple(p for p in self.premises if p.name in names and p.truth is Truth.NOT_ASKED)
 
+    def certified(self, certifier: Certifier) -> Instantiation[S]:
+        """The same, with certificates.
+
+        Raises:
+            SolversDisagreeError: a solver finds an assignment, or a proof is not accepted.
+        """
+        return attrs.evolve(self, premises=tuple(p.certified(certifier) for p in self.premises))
+
+    def ladder(self, names: Sequence[str], *, confirm: bool = False) -> Ladder:
+        """How far the evidence for the premises of these names goes.
+
+        Args:
+            confirm: ask a second solver, where that was not done.
+        """
+        steps = (p.steps(confirm=confirm) for p in self.premises if p.name in names)
+        return ladder(one for one in steps if one)
+
     @cached_property
-    def disagreements(self) -> tuple[tuple[str, str], ...]:
+    def disagreements(self) -> tuple[Disagreement, ...]:
         """Forms on which the classes of 1974 and A1 part, and how."""
-        faithful = {p.form: p.truth for p in self.premises if p.name == A1}
+        faithful = {p.form: p for p in self.premises if p.name == A1}
         found = []
         for one in self.classes:
-            form, truth = one.instruction.form, faithful[one.instruction.form]
-            if one.critical is Truth.YES and truth is Truth.YES:
-                found.append((form, "critical, and faithful all the same"))
-            elif one.critical is Truth.NO and truth is Truth.NO:
+            form, premise = one.instruction.form, faithful[one.instruction.form]
+            if one.critical is Truth.YES and premise.truth is Truth.YES:
+                how = "critical, and faithful all the same"
+                found.append(Disagreement(form, how, partial(_witness_of, one)))
+            elif one.critical is Truth.NO and premise.truth is Truth.NO:
                 kind = "privileged" if one.privileged is Truth.YES else "not sensitive"
-                found.append((form, f"{kind}, and not faithful"))
+                make = partial(getattr, premise, "witness")
+                found.append(Disagreement(form, f"{kind}, and not faithful", make))
         return tuple(found)
 
     def __str__(self) -> str:
         title = f"{self.subject.machine.name} ({self.subject.technique.name}; {self.subject.configuration})"
         if self.theorem1 is Status.HOLDS:
-            return f"{title} is virtualizable by Theorem 1 for what is modelled, {self._over(THEOREM1)}"
+            return f"{title} is virtualizable by Theorem 1 for what is modelled, {self._over('theorem1')}"
         why = self._reasons(THEOREM1)
         if self.theorem3 is Status.HOLDS:
             return (
                 f"{title} is hybrid virtualizable by Theorem 3, not by Theorem 1, because {why}; "
-                f"for what is modelled, {self._over(THEOREM3)}"
+                f"for what is modelled, {self._over('theorem3')}"
             )
         if Status.REFUTED not in (self.theorem1, self.theorem3):
             return f"{title}: the theorems do not decide, because {why}"
         why = self._reasons(THEOREM3 if self.theorem3 is Status.REFUTED else THEOREM1)
         return f"{title} is virtualizable neither by Theorem 1 nor by Theorem 3, because {why}"
 
-    def _over(self, names: Sequence[str]) -> str:
+    @property
+    def recursively(self) -> str:
+        """What Theorem 2 says."""
+        if self.theorem2 is Status.HOLDS:
+            granted = "; ".join(OF_CONTROL_PROGRAMS.values())
+            return (
+                f"{self.subject.machine.name} is recursively virtualizable by Theorem 2 for what is modelled, "
+                f"to any depth to which {granted}; {_concluded('theorem2')}"
+            )
+        verb = "does not apply" if self.theorem2 is Status.REFUTED else "does not decide"
+        return f"Theorem 2 {verb} to {self.subject.machine.name}, because {self._reasons(THEOREM2)}"
+
+    def _over(self, theorem: str) -> str:
         """What the verdict speaks of."""
+        names = NEEDED[theorem]
         told = scope_line(self.scope)
         if self.closed is not Truth.YES:
             names_of = dict.fromkeys(p.form.split()[0] for p in self.failing((A3_NEXT,)))
             left = f" (not through {', '.join(list(names_of)[:MANY])}{' …' if len(names_of) > MANY else ''})"
             told += "; while the guest stays ok" + (left if names_of else "")
-        granted = [TITLES[name] for name in TAKEN_FOR_GRANTED]
+        granted = [TITLES[name] for name in taken_for_granted(theorem)]
         granted += [f"{TITLES[p.name]} ({p.how})" for p in self.not_asked(names)]
-        return f"{told}; taken for granted: {'; '.join(granted)}; {_concluded(names)}"
+        return f"{told}; taken for granted: {'; '.join(granted)}; {_concluded(theorem)}"
 
     def _reasons(self, names: Sequence[str]) -> str:
         """Why a theorem does not apply, with the classes as explanation; where nothing refutes it, what is unknown."""
@@ -153,15 +235,16 @@ class Instantiation(Generic[S]):
 
     def to_json(self) -> list[dict[str, object]]:
         """Rows for `popek prove --json`: what each theorem says of this machine."""
-        return [self._row("theorem1", THEOREM1), self._row("theorem3", THEOREM3)]
+        return [self._row(theorem) for theorem in NEEDED]
 
-    def _row(self, theorem: str, names: Sequence[str]) -> dict[str, object]:
+    def _row(self, theorem: str) -> dict[str, object]:
+        names = NEEDED[theorem]
         failing = self.failing(names)
         other = [p for p in self.failing(tuple(TITLES)) if p not in failing]
         return {
             "id": f"{theorem}.of.{self.subject.machine.name}",
             "verdict": self.verdict(names).value,
-            "statement": str(self),
+            "statement": self.recursively if theorem == "theorem2" else str(self),
             "technique": self.subject.technique.name,
             "configuration": dict(self.subject.configuration.settings),
             "hypotheses": [f"{name}: {TITLES[name]}" for name in names],
@@ -170,12 +253,16 @@ class Instantiation(Generic[S]):
             "not_asked": [
                 {"id": p.name, "form": p.form or None, "why": p.how} for p in self.not_asked(tuple(TITLES))
             ],
-            "taken_for_granted": list(TAKEN_FOR_GRANTED),
+            "taken_for_granted": taken_for_granted(theorem),
             "scope": scope_json(self.scope),
             "while_the_guest_stays_ok": self.closed is not Truth.YES,
-            "disagreements": [{"form": form, "how": how} for form, how in self.disagreements],
+            "disagreements": [one.to_json() for one in self.disagreements],
             "there_are": self.there.to_json(),
             "theorem": rocq.load().to_json(PROVED[theorem]),
+            "ladder": [
+                *self.ladder(names, confirm=True).to_json(),
+                *ladder([(locked(PROVED[theorem]),)]).to_json(),
+            ],
             "seconds": round(self.seconds, 3),
             "evidence": {
                 "premises": [
@@ -193,11 +280,28 @@ class Instantiation(Generic[S]):
         }
 
 
-def _concluded(names: Sequence[str]) -> str:
+def locked(name: str) -> Step:
+    """How far a theorem's proof goes: the lock, held against the files where they are there."""
+    lock, folder = rocq.load(), rocq.checkout()
+    told = f"{name}, Coq {lock.coq}, no axioms, lock {lock.sha256[:16]}"
+    changed = [] if folder is None else rocq.compare(lock, folder)
+    if changed:
+        return Step(Rung.THEOREM, Reached.UNKNOWN, f"{told}; {'; '.join(changed)}")
+    return Step(Rung.THEOREM, Reached.YES, told + (" (files not here)" if folder is None else ""))
+
+
+def taken_for_granted(theorem: str) -> list[str]:
+    """Hypotheses of a theorem that are not asked: of fetching, and (Theorem 2) of control programs."""
+    needed = rocq.load().theorem(PROVED[theorem]).premises
+    of_programs = list(OF_CONTROL_PROGRAMS) if theorem == "theorem2" else []
+    return [name for name in TAKEN_FOR_GRANTED if name in needed] + of_programs
+
+
+def _concluded(theorem: str) -> str:
     """By which theorem the premises give the verdict, and how far the prover went."""
     lock = rocq.load()
-    theorem = lock.theorem(PROVED["theorem1" if tuple(names) == tuple(THEOREM1) else "theorem3"])
-    return f"concluded by {theorem.name} (Coq {lock.coq}, no axioms), instantiated outside the prover"
+    name = lock.theorem(PROVED[theorem]).name
+    return f"concluded by {name} (Coq {lock.coq}, no axioms), instantiated outside the prover"
 
 
 def _explained(found: Classification[S] | None) -> str:

@@ -17,15 +17,17 @@ from functools import cached_property
 
 import attrs
 
+from popek.checks.ladder import NOT_FOUND, REPLAYED, Reached, Rung, Step
 from popek.checks.verdict import Status, Truth
 from popek.kernel.machine import UnknownNameError
 from popek.solving.first_order import ask
+from popek.solving.formula import Expr, script
 from popek.solving.solver import Answer, Effort, sha256
 
-from .formula import Expr, script
 from .small_machine import Scope, SmallMachine, find
 
 RLIMIT = 500_000  # Z3 resources for one query; the slowest needs a fifth of it
+NO_CERTIFICATE = Step(Rung.CERTIFICATE, Reached.UNKNOWN, "it has sorts other than bit-vectors")
 SecondSolver = Callable[[str], Answer]
 
 
@@ -132,6 +134,20 @@ class Proof:
     needs: tuple[Need, ...]
     counterexample: SmallMachine | None
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """How far the evidence goes."""
+        (first, answer), *others = self.answers.items()
+        if self.verdict is Status.REFUTED:
+            replayed = REPLAYED if self.counterexample is not None else NOT_FOUND
+            return (replayed, Step(Rung.SOLVER, Reached.YES, first))
+        if self.verdict is not Status.HOLDS:
+            return (Step(Rung.SOLVER, Reached.UNKNOWN, f"{first} says {answer.value}"),)
+        second = Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, "no second solver is installed")
+        if others:
+            second = Step(Rung.SECOND_SOLVER, Reached.YES, ", ".join(name for name, _ in others))
+        return (Step(Rung.SOLVER, Reached.YES, first), second, NO_CERTIFICATE)
+
     def to_json(self) -> dict[str, object]:
         """A row of `popek prove --json`."""
         proposition = self.proposition
@@ -146,6 +162,7 @@ class Proof:
                 "smtlib_sha256": sha256(proposition.smtlib),
                 "solvers": {name: answer.value for name, answer in sorted(self.answers.items())},
                 "certificate": None,
+                "ladder": [step.to_json() for step in self.steps],
             },
             "vacuous": self.vacuous.value,
             "needs": [need.to_json() for need in self.needs],

@@ -13,9 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 
 from popek.solving.first_order import ask
-from popek.solving.solver import Answer, Effort
-
-from .formula import (
+from popek.solving.formula import (
     BOOL,
     INT,
     STORAGE,
@@ -37,6 +35,7 @@ from .formula import (
     select,
     walk,
 )
+from popek.solving.solver import Answer, Effort
 
 
 class DecodeError(RuntimeError):

@@ -20,7 +20,7 @@ behind its end (`smaller-machine`).
 
 from __future__ import annotations
 
-from .formula import (
+from popek.solving.formula import (
     BOOL,
     INT,
     STORAGE,
@@ -38,6 +38,7 @@ from .formula import (
     select,
     var,
 )
+
 from .proposition import Hypothesis, Proposition
 from .small_machine import Scope
 

@@ -32,7 +32,8 @@ so; the tables show what happens where it does not.
 
 from __future__ import annotations
 
-from .formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite, var
+from popek.solving.formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite, var
+
 from .proposition import Hypothesis, Proposition
 from .small_machine import Scope
 from .vocabulary import (
@@ -139,6 +140,7 @@ REACHES_DISPATCHER = Proposition(
         implies(
             bare(S),
             conj(
+                stops(i, f(S)),
                 equal(psw(execute(i, f(S))), dispatcher),
                 ~user(execute(i, f(S))),
                 equal(old(execute(i, f(S))), psw(f(S))),
@@ -213,6 +215,22 @@ INTERPRETER_RESTORES = Proposition(
     scope=ONE_INSTRUCTION,
 )
 
+STAYS_OR_GOES_TO_THE_DISPATCHER = forall(
+    [S],
+    implies(
+        bare(S),
+        disj(
+            conj(equal(psw(execute(i, f(S))), dispatcher), equal(kept(execute(i, f(S))), kept(f(S)))),
+            conj(
+                user(execute(i, f(S))),
+                same(execute(i, f(S)), f(S), base, bound, rest),
+                equal(new(execute(i, f(S))), dispatcher),
+            ),
+        ),
+    ),
+)
+"""A run on f(S) goes to the dispatcher and leaves storage alone, or stays within what the guest was given."""
+
 CONTROL_STAYS = Proposition(
     "theorem1.control-stays",
     "after any instruction on f(S) either the dispatcher has control, or M, R, everything outside the "
@@ -232,20 +250,7 @@ CONTROL_STAYS = Proposition(
         MAP_VECTOR,
         VECTOR_OUTSIDE,
     ),
-    conclusion=forall(
-        [S],
-        implies(
-            bare(S),
-            disj(
-                conj(equal(psw(execute(i, f(S))), dispatcher), equal(kept(execute(i, f(S))), kept(f(S)))),
-                conj(
-                    user(execute(i, f(S))),
-                    same(execute(i, f(S)), f(S), base, bound, rest),
-                    equal(new(execute(i, f(S))), dispatcher),
-                ),
-            ),
-        ),
-    ),
+    conclusion=STAYS_OR_GOES_TO_THE_DISPATCHER,
     occasion=exists([S], conj(bare(S), completes(i, f(S)))),
     scope=ONE_INSTRUCTION,
 )
@@ -322,10 +327,14 @@ STEP = Proposition(
         ),
         Hypothesis(
             "traps-are-interpreted",
-            "after a trap on f(S) the control program resumes the virtual machine in f(i(S))",
+            "after the fetched instruction has trapped on f(S) the control program resumes the virtual machine "
+            "in f(i(S)): it interprets that one, since one routine for all would give them all one effect",
             forall(
-                [I, S],
-                implies(conj(bare(S), stops(I, f(S))), equal(monitor(execute(I, f(S))), f(execute(I, S)))),
+                [S],
+                implies(
+                    conj(bare(S), stops(fetch(S), f(S))),
+                    equal(monitor(execute(fetch(S), f(S))), f(execute(fetch(S), S))),
+                ),
             ),
             by="theorem1.interpreter-restores-map",
         ),

@@ -24,7 +24,7 @@ machine of q locations nests at most q / 2 deep.
 
 from __future__ import annotations
 
-from .formula import (
+from popek.solving.formula import (
     BOOL,
     STORAGE,
     Expr,
@@ -38,6 +38,7 @@ from .formula import (
     number,
     var,
 )
+
 from .proposition import Hypothesis, Proposition
 from .small_machine import Scope
 from .storage import SCOPE, B, E, H, L, b, cut, integer, k, l, moved, naturals, q, w

@@ -14,10 +14,17 @@ the hardware ends in it.  `control-stays`, `step`, `sequences-base` and `sequenc
 
 from __future__ import annotations
 
-from .formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite
+from popek.solving.formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite
+
 from .proposition import Hypothesis, Proposition
 from .small_machine import Scope
-from .theorem1 import ONE_INSTRUCTION, is_privileged, monitor, sequence_propositions
+from .theorem1 import (
+    ONE_INSTRUCTION,
+    STAYS_OR_GOES_TO_THE_DISPATCHER,
+    is_privileged,
+    monitor,
+    sequence_propositions,
+)
 from .vocabulary import (
     BARE_STAYS,
     CONFINED,
@@ -41,26 +48,17 @@ from .vocabulary import (
     T,
     alike,
     bare,
-    base,
-    bound,
     completes,
-    dispatcher,
     execute,
     f,
     fetch,
     i,
     keeps_resources,
-    kept,
-    new,
-    pc,
     privileged,
-    psw,
-    rest,
-    same,
     stops,
     traps,
+    unshown,
     user,
-    window,
 )
 
 SOURCE = "Popek and Goldberg 1974, Theorem 3"
@@ -74,17 +72,7 @@ def user_control_innocent(instruction: Expr) -> Expr:
 
 def user_location_innocent(instruction: Expr) -> Expr:
     """Not user-location sensitive: in user mode the place in storage does not show in e|r and P."""
-    after, other = execute(instruction, S), execute(instruction, T)
-    runs = conj(
-        user(S),
-        user(T),
-        alike(S, T),
-        completes(instruction, S),
-        completes(instruction, T),
-        keeps_resources(S, after),
-        keeps_resources(T, other),
-    )
-    return forall([S, T], implies(runs, same(after, other, window, pc)))
+    return unshown(instruction, user(S), user(T))
 
 
 NOT_USER_CONTROL_SENSITIVE = Hypothesis(
@@ -163,20 +151,7 @@ CONTROL_STAYS = Proposition(
         MAP_VECTOR,
         VECTOR_OUTSIDE,
     ),
-    conclusion=forall(
-        [S],
-        implies(
-            bare(S),
-            disj(
-                conj(equal(psw(execute(i, f(S))), dispatcher), equal(kept(execute(i, f(S))), kept(f(S)))),
-                conj(
-                    user(execute(i, f(S))),
-                    same(execute(i, f(S)), f(S), base, bound, rest),
-                    equal(new(execute(i, f(S))), dispatcher),
-                ),
-            ),
-        ),
-    ),
+    conclusion=STAYS_OR_GOES_TO_THE_DISPATCHER,
     occasion=exists([S], conj(bare(S), completes(i, f(S)))),
     scope=ONE_INSTRUCTION,
 )
@@ -236,10 +211,13 @@ STEP = Proposition(
         ),
         Hypothesis(
             "traps-are-interpreted",
-            "after a trap on f(S) the monitor resumes the virtual machine in f(i(S))",
+            "after the fetched instruction has trapped on f(S) the monitor resumes the virtual machine in f(i(S))",
             forall(
-                [I, S],
-                implies(conj(bare(S), stops(I, f(S))), equal(monitor(execute(I, f(S))), f(execute(I, S)))),
+                [S],
+                implies(
+                    conj(bare(S), stops(fetch(S), f(S))),
+                    equal(monitor(execute(fetch(S), f(S))), f(execute(fetch(S), S))),
+                ),
             ),
             by="theorem1.interpreter-restores-map",
         ),

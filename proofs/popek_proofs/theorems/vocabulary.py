@@ -27,7 +27,8 @@ here need of it is proved there.
 
 from __future__ import annotations
 
-from .formula import BOOL, Expr, Function, conj, constant, disj, equal, forall, implies, var
+from popek.solving.formula import BOOL, Expr, Function, conj, constant, disj, equal, forall, implies, var
+
 from .proposition import Hypothesis
 
 STATE, INSTRUCTION, PSW = "State", "Instruction", "Psw"
@@ -100,8 +101,14 @@ def behaviour_innocent(instruction: Expr) -> Expr:
 
     As in the paper's clauses (c) to (f), of runs that keep M and R.
     """
+    return unshown(instruction)
+
+
+def unshown(instruction: Expr, *assumed: Expr) -> Expr:
+    """What the states S and T of two runs, alike as they must be, do not show in e|r and P; of `assumed` ones only."""
     after, other = execute(instruction, S), execute(instruction, T)
     runs = conj(
+        *assumed,
         alike(S, T),
         completes(instruction, S),
         completes(instruction, T),

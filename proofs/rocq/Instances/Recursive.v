@@ -261,6 +261,64 @@ Proof.
   intros j. replace (4 * Datatypes.S j + w) with (4 + (4 * j + w)) by arith'. apply one_level. lia.
 Qed.
 
+(** ** The same from the premises, as another machine is asked them
+
+    The technique of the paper, for guests whose control program is [part]. *)
+Definition nested : technique machine := {|
+  private := control cell;
+  notes := (mode * relocation)%type;
+  image := f recursive : state machine -> control cell -> state machine;
+  note := fun S => (M S, R S);
+  ok := fun (S : state machine) p => 0 < length (E S) /\ p = part (length (E S));
+  deprivileged := fun h : state machine => M h = user;
+  owned_part := cell * list cell * list cell;
+  owned := fun p (h : state machine) => kept recursive p h;
+  vector_part := cell;
+  vector := fun h : state machine => nth 1 (E h) (blank recursive);
+  entry_of := entry;
+  enter := fun _ (h : state machine) => exchange recursive h : state machine;
+  recover := fun _ p _ (h : state machine) => recover_guest recursive p h : state machine;
+  virtual_user := fun n => is_user (fst n)
+|}.
+
+Definition same_part (w j : nat) (n : notes nested) : private nested := part (4 * j + w).
+Definition fits_in (h : state machine) (q : private nested) : Prop := q = part (length (E h)).
+
+Lemma part_tells a b : part a = part b -> a = b.
+Proof. unfold part. intros H. now injection H. Qed.
+
+Theorem recursive_by_theorem_2 w d : 0 < w ->
+  is_map machine eq (hosted machine nested (same_part w) 0) (hosted machine nested (same_part w) (Datatypes.S d))
+    (fun _ => True) (nest machine (embed machine nested (same_part w)) (Datatypes.S d)).
+Proof.
+  intros Pos.
+  assert (forall (S : state machine) p, ok nested S p -> ok (paper recursive) S p) as Ok by now intros S p [_ ->].
+  apply theorem_2_from_premises with (fits := fits_in); try (intros S S' p O <-; easy).
+  - exact RelationClasses.eq_equivalence.
+  - split.
+    + intros i S p T [L ->] X. cbn [perform machine_of] in X.
+      destruct (execute recursive i S) as [U |] eqn:Done; [| discriminate X]. injection X as <-.
+      apply keeps_size in Done. cbn [ok nested]. cbn [word recursive] in *. now rewrite Done.
+    + intros S p c T [L ->] X. apply stops_in in X. subst T. cbn [ok nested deliver machine_of].
+      rewrite exchange_length. now split.
+  - intros i S S' p T _ <- X. now exists T.
+  - intros S S' p c c' T T' _ <- X X'. apply stops_in in X, X'. now subst.
+  - intros S S' p i _ <- F. exact F.
+  - intros i S p T O D X. exact (recursive_A1 i S p T (Ok S p O) D X).
+  - intros S p i O X. exact (paper_A2 recursive S p i (Ok S p O) X).
+  - intros S S' p _ _ _. apply (f_one_one recursive).
+  - intros S p q [L ->] ->. cbn [ok nested]. split; [| reflexivity].
+    cbn [image nested]. rewrite f_length. arith'.
+  - intros j _ S n O. exact O.
+  - intros j _. repeat split.
+    + intros S S' _ _ Eq. apply (f_one_one recursive) in Eq. now subst.
+    + intros S c T [L Eq] C. exists 1. apply stops_in in C. subst T. apply part_tells in Eq.
+      apply program_interprets; [easy | arith'].
+    + intros S [L Eq]. unfold fits_in, same_part. f_equal. apply part_tells in Eq.
+      unfold embed, same_part. cbn [image nested].
+      pose proof (phi_length (4 * j + w) S) as P. unfold phi in P. rewrite P. arith'.
+Qed.
+
 (** Seen at work: the guest of [PaperMachine.v] under three control programs.  Of its five steps one runs
     directly and four trap, each through three levels: 1 + 4 * 2^3 steps of the machine below. *)
 Example three_levels :

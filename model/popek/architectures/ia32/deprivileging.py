@@ -19,7 +19,6 @@ from typing import Final
 
 from popek.architectures.x86.deprivileging import (
     ENTRY_AT,
-    IDT_AT,
     TSS_AT,
     Ring,
     RingVmm,
@@ -27,9 +26,9 @@ from popek.architectures.x86.deprivileging import (
     entry_of,
     owns,
     select,
+    storage,
     with_its_own_tables,
 )
-from popek.architectures.x86.deprivileging import start_of as _start
 from popek.architectures.x86.registers import NAMES_32
 from popek.kernel.memory import Memory
 from popek.kernel.technique import Hypothesis, Technique
@@ -68,18 +67,13 @@ def _map(ring: Ring, guest: Ia32, private: Ia32, *, without: frozenset[str] = fr
 def _storage(
     ring: Ring, guest: Ia32, private: Ia32, address: Word, *, without: frozenset[str] = frozenset()
 ) -> Word:
-    """Hardware storage: the VMM's tables and other private storage, and the guest's everywhere else."""
-    offset = address - _start(private)
-    own = owns(guest, private, address)
-    if own.value == 0:
-        return guest.memory.load(address)
-    content = private.memory.load(address)
-    entry = offset - IDT_AT
-    if IDT_GATES not in without:
-        content = ite(entry <= private.idtr.limit.zero_extend(32), _gate_byte(private, entry[2:0]), content)
-    shadow = _shadow_byte(ring, guest, private, offset, gates=NO_GATES in without)
-    content = ite(offset <= private.gdtr.limit.zero_extend(32), shadow, content)
-    return ite(own, content, guest.memory.load(address))
+    return storage(
+        guest,
+        private,
+        address,
+        gate=None if IDT_GATES in without else lambda entry: _gate_byte(private, entry[2:0]),
+        descriptor=lambda at: _shadow_byte(ring, guest, private, at, gates=NO_GATES in without),
+    )
 
 
 def _gate_byte(private: Ia32, number: Word) -> Word:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from popek.architectures.listing import listing
+from popek.architectures.x86.left_open import COMMON
 from popek.architectures.x86.operands import LENGTH
 from popek.architectures.x86.practice import practice
 from popek.architectures.x86.registers import SEGMENT_NAMES
@@ -45,6 +47,17 @@ def _in_mode(state: Ia32, value: Word) -> Word:
     return any_of((value == number) & mode for number, mode in enumerate(modes))
 
 
+# Every instruction depends on it, so a fixed mode is decided before an instruction is explored.
+_OPERATING_MODE: Final = Setting(
+    "MODE",
+    "the operating mode that instructions start in",
+    (0, 1, 2),
+    _in_mode,
+    0,
+    labels={0: "protected", 1: "virtual-8086", 2: "real"},
+)
+
+
 def build() -> Machine[Ia32]:
     """IA-32 as a Pentium and its successors have it, without Intel 64."""
     machine = Machine(
@@ -55,16 +68,9 @@ def build() -> Machine[Ia32]:
         user=lambda state: state.cpl == 3,
         source="Intel 64 and IA-32 Architectures Software Developer's Manual",
         operands=KINDS,
+        left_open=COMMON,
         settings=(
-            # Every instruction depends on it, so a fixed mode is decided before an instruction is explored.
-            Setting(
-                "MODE",
-                "the operating mode that instructions start in",
-                (0, 1, 2),
-                _in_mode,
-                0,
-                labels={0: "protected", 1: "virtual-8086", 2: "real"},
-            ),
+            _OPERATING_MODE,
             *of_levels("eflags"),
             leaf_setting("VME", "cr4.vme", 1, "CR4.VME: virtual-8086 mode has VIF and redirects INT n", 0),
             PORTS,

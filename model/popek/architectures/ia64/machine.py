@@ -15,6 +15,7 @@ from .access import PROMOTION, entry_of
 from .deprivileging import techniques as deprivileging
 from .instructions import declare_all
 from .interruptions import deliver
+from .left_open import LEFT_OPEN
 from .operands import KINDS
 from .state import PSR_ONE_SHOT, PSR_WIDTH, Ia64, invariant
 from .vti.technique import techniques as vti
@@ -141,6 +142,7 @@ def build() -> Machine[Ia64]:
         relocation_width=PAGES,
         deliver=deliver,
         techniques={**deprivileging(), **vti()},
+        left_open=LEFT_OPEN,
         notes=NOTES,
         architecture=listing("ia64"),
         interrupt_masks=("psr.i",),

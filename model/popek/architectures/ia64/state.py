@@ -60,6 +60,7 @@ USER_MASK: Final = 0x3E  # be up ac mfl mfh
 SYSTEM_MASK: Final = 0xFEE03E  # what ssm and rsm may name: the user mask, ic i pk, dt ... si
 PSR_L: Final = 0x0FFEE03E  # what mov psr.l may set: bits 27:0 that exist
 PSR_DEFINED: Final = PSR_L | 0x7FFF_0000_0000
+DCR_DEFINED: Final = 0x7F07
 PSR_VISIBLE: Final = 0x18_FFFF_FFFF  # what mov r = psr shows: bits 31:0 and 36:35
 PSR_ONE_SHOT: Final = 0x20E0_0000_0000  # id da dd ia: gone after one instruction; ed is one-shot too
 
@@ -321,6 +322,8 @@ def invariant(cpu: Ia64) -> Word:
     """Which states exist."""
     return (
         ((cpu.psr.value & (PSR_DEFINED ^ (1 << PSR_WIDTH) - 1)) == 0)
+        & ((cpu.cr.ipsr & (PSR_DEFINED ^ (1 << 64) - 1)) == 0)  # what moves and interruptions may leave there
+        & ((cpu.cr.dcr & (DCR_DEFINED ^ (1 << 64) - 1)) == 0)
         & ((cpu.psr.vm == 0) | (cpu.features.vm == 1))
         & (cpu.psr.ri != 3)
         & (cpu.ip[3:0] == 0)

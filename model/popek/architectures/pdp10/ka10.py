@@ -17,6 +17,7 @@ from popek.kernel.words import FALSE, Word, ite
 
 from . import arithmetic, innocuous, ka10_io, ka10_jumps, words_and_halves
 from .ka10_state import BLOCK, WHOLE, Ka10
+from .left_open import KA10
 from .operands import operands
 from .relocated_user_mode import ka10_techniques
 from .state import ADDRESS, MANUAL_KA, WORD, right, shifted
@@ -39,6 +40,7 @@ def build() -> Machine[Ka10]:
         relocation_width=BLOCK,
         deliver=_deliver,
         techniques=ka10_techniques(),
+        left_open=KA10,
         notes=(
             "interrupts: memory violations are traps on storage, as if the processor's channel were on",
             "address calculation is not part of an instruction: E is an operand",

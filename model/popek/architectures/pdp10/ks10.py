@@ -30,6 +30,7 @@ from .ks10_state import (
     WHOLE,
     Ks10,
 )
+from .left_open import KS10
 from .operands import operands
 from .relocated_user_mode import ks10_techniques
 from .state import MANUAL_KS, MUUO, WORD, right, shifted
@@ -70,6 +71,7 @@ def build() -> Machine[Ks10]:
         relocation_width=CORE_PAGE,
         deliver=_deliver,
         techniques=ks10_techniques(),
+        left_open=KS10,
         notes=(
             "page tables map to consecutive pages of core, the executive's to the same; all are writable",
             "accumulator blocks other than 0; the stored page fail word; the traps that the trap flags cause",

@@ -18,6 +18,7 @@ from popek.kernel.words import Word, ite
 
 from . import data, floating, innocuous, modes, privileged
 from .deprivileging import techniques
+from .left_open import LEFT_OPEN
 from .state import (
     BLOCK,
     CELL_ADDRESS,
@@ -51,6 +52,7 @@ def build() -> Machine[Pdp11]:
         relocation_width=BLOCK,
         deliver=_deliver,
         techniques=techniques(),
+        left_open=LEFT_OPEN,
         notes=(
             "devices, interrupts and the I/O page: a reference to it is a trap on storage",
             "a VMM leaves the I/O page unmapped; where it is mapped, MOV changes PS and the map",

@@ -12,6 +12,7 @@ from .csrs import is_supported
 from .deprivileging import deprivileging
 from .exceptions import HEDELEG_BITS, MEDELEG_BITS
 from .instructions import declare_all
+from .left_open import LEFT_OPEN
 from .machine_csrs import ALWAYS_DELEGATED, COUNTER_BITS, MIDELEG_BITS, MIE_BITS, STATUS_BITS, TVEC_BITS
 from .operands import KINDS
 from .state import (
@@ -164,6 +165,7 @@ def build() -> Machine[Rv64]:
         advance=_advance,
         deliver=deliver,
         techniques={**deprivileging(), **virtualization()},
+        left_open=LEFT_OPEN,
         notes=NOTES,
         interrupt_masks=(
             "mstatus.sie",

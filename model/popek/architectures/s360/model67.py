@@ -20,6 +20,7 @@ from .control import SOURCE as CONTROL
 from .control import declare_control
 from .deprivileging import techniques
 from .general import declare_general
+from .left_open import LEFT_OPEN_67
 from .long_moves import declare_execute
 from .operands import KINDS, declare
 from .state import BLOCK, CR_NAMES, RESOURCE, Address, Cpu, Psw, relocated
@@ -143,6 +144,7 @@ def build() -> Machine[Model67]:
         deliver=deliver,
         techniques=techniques(Model67),
         architecture=listing("s360", "instructions-model-67"),
+        left_open=LEFT_OPEN_67,
         notes=(
             "32-bit addressing: entering it is 'not modelled'",
             "segment and page tables: what they yield is state; loading others is 'not modelled'",

@@ -13,6 +13,7 @@ from .control import declare_control
 from .control_s370 import declare_s370
 from .deprivileging import techniques
 from .general import declare_general
+from .left_open import S370 as LEFT_OPEN
 from .long_moves import declare_execute, declare_long
 from .operands import KINDS
 from .s370_state import S370, SOURCE
@@ -82,6 +83,7 @@ def build() -> Machine[S370]:
             relocating=("prefix",),
         ),
         architecture=listing("s360", "instructions-s370"),
+        left_open=LEFT_OPEN,
         notes=(
             "segment and page tables: what they yield is state; loading others is 'not modelled'",
             "segment protection, common segments, 4096-byte keys, channel-set switching, multiprocessing",

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from popek.architectures.x86.evidence import changed
+from popek.architectures.x86.evidence import Evidence
 from popek_specs.svm import table
 
 from .checks import CHECKS, Check, View, below_limit
@@ -30,43 +30,27 @@ _TRAP_FLAG: Final = 1 << 8
 _VIRTUAL_8086: Final = 1 << 17
 
 
-@attrs.frozen
-class Deviation:
+@attrs.frozen(kw_only=True)
+class Deviation(Evidence):
     """One way in which Bochs departs from the manual.
 
     Attributes:
-        id: short name.
-        rows: ids of the checks that it touches.
         effect: ``not-checked``, ``weaker``, ``stricter``, ``different``, ``crash`` or ``host-fault``.
         models: where it applies: ``all`` or ``tce``.
-        what: one or two sentences.
         section: what the manual says, and where.
-        mode: guest mode of the baseline that the evidence changes.
         nested: whether that baseline uses nested paging.
-        fields: what the evidence changes: a value, or ``+`` or ``-`` and bits to set or clear.
         bochs: how the evidence ends on Bochs.
         manual: how it ends by the manual.
     """
 
-    id: str
-    rows: tuple[str, ...]
-    effect: str
-    models: str
-    what: str
     section: str
-    mode: str
     nested: bool
-    fields: Mapping[str, str]
     bochs: Outcome
     manual: Outcome
 
     def applies(self, processor: Processor) -> bool:
         """Whether a model that is such a processor shows it."""
         return self.models == "all" or bool((processor.efer or 0) & _TCE)
-
-    def changed(self, baseline: Mapping[str, int]) -> dict[str, int]:
-        """The fields of the evidence, on top of a baseline."""
-        return changed(self.fields, baseline)
 
 
 @functools.cache

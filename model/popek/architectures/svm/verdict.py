@@ -7,22 +7,17 @@ from typing import Any, Literal
 
 import attrs
 
+from ..x86.evidence import FailedCheck
 from .checks import CHECKS, Check, Missing, View
 from .vmcb import Processor, Vmcb, exit_codes
 
-Kind = Literal["enters", "vmexit-invalid", "undecided"]
+VmrunOutcome = Literal["enters", "vmexit-invalid", "undecided"]
 
 _INVALID = (0xFFFF_FFFF, (1 << 64) - 1)
 
 
-@attrs.frozen
-class Failure:
-    """A check that fails, or fails on some processors, with the fields that make it fail."""
-
-    id: str
-    fields: Mapping[str, int]
-    message: str
-    section: str
+Failure = FailedCheck
+"""A check that fails, or fails on some processors, with the fields that make it fail."""
 
 
 @attrs.frozen
@@ -34,11 +29,11 @@ class Undecided:
 
 
 @attrs.frozen
-class Verdict:
+class VmrunVerdict:
     """What becomes of a VMRUN; `warnings` are failures on some processors only."""
 
     name: str
-    outcome: Kind
+    outcome: VmrunOutcome
     failed: tuple[Failure, ...]
     undecided: tuple[Undecided, ...]
     warnings: tuple[Failure, ...]
@@ -89,7 +84,9 @@ def violated(check: Check, view: View) -> bool:
     return True
 
 
-def judge(vmcb: Vmcb, processor: Processor | None = None, checks: Mapping[str, Check] = CHECKS) -> Verdict:
+def judge(
+    vmcb: Vmcb, processor: Processor | None = None, checks: Mapping[str, Check] = CHECKS
+) -> VmrunVerdict:
     """Judge a VMCB by the checks of the ledger, or by others.
 
     >>> judge(Vmcb(fields={"ASID": 0})).failed[0].id
@@ -106,7 +103,7 @@ def judge(vmcb: Vmcb, processor: Processor | None = None, checks: Mapping[str, C
         except Missing as error:
             undecided.append(Undecided(check.id, str(error)))
     waiting = any(checks[item.id].certainty == "must" for item in undecided)
-    outcome: Kind = "vmexit-invalid" if failed else "undecided" if waiting else "enters"
+    outcome: VmrunOutcome = "vmexit-invalid" if failed else "undecided" if waiting else "enters"
     code = vmcb.fields.get("EXITCODE")
     reported = {
         name: vmcb.fields[name] for name in ("EXITCODE", "EXITINFO1", "EXITINFO2") if name in vmcb.fields
@@ -117,7 +114,9 @@ def judge(vmcb: Vmcb, processor: Processor | None = None, checks: Mapping[str, C
             explains = "yes" if failed or not waiting else "unknown"
         else:
             explains = "unknown" if waiting or warnings else "no"
-    return Verdict(vmcb.name, outcome, tuple(failed), tuple(undecided), tuple(warnings), reported, explains)
+    return VmrunVerdict(
+        vmcb.name, outcome, tuple(failed), tuple(undecided), tuple(warnings), reported, explains
+    )
 
 
 def _described(check: Check, vmcb: Vmcb) -> Failure:

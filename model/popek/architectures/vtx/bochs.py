@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.vtx.entry_checks.registry import refuses
-from popek.architectures.x86.evidence import changed
+from popek.architectures.x86.evidence import Evidence
 from popek_specs.vtx import table
 
 from .capabilities import Capabilities, CapabilityView
@@ -21,39 +21,23 @@ from .entry_checks import CHECKS, Check, Condition
 from .view import Decision, View, canonical, off, on
 
 
-@attrs.frozen
-class Deviation:
+@attrs.frozen(kw_only=True)
+class Deviation(Evidence):
     """One way in which Bochs departs from the manual.
 
     Attributes:
-        id: short name.
-        rows: ids of the checks that it touches.
         effect: ``not-checked``, ``weaker``, ``stricter``, ``different`` or ``other-qualification``.
         models: where it applies: ``all``, ``cet``, ``any-error-code``, ``no-mtf``, ``unrestricted``.
-        what: one or two sentences.
-        mode: guest mode of the baseline that the evidence changes.
-        fields: what the evidence changes: a value, or ``+`` or ``-`` and bits to set or clear.
         bochs: how the evidence ends on Bochs, such as ``entry-failure 33 0``.
         manual: how it ends by the manual.
     """
 
-    id: str
-    rows: tuple[str, ...]
-    effect: str
-    models: str
-    what: str
-    mode: str
-    fields: Mapping[str, str]
     bochs: str
     manual: str
 
     def applies(self, capabilities: Capabilities) -> bool:
         """Whether a model with these capabilities shows it."""
         return _MODELS[self.models](CapabilityView(capabilities))
-
-    def changed(self, baseline: Mapping[str, int]) -> dict[str, int]:
-        """The fields of the evidence, on top of a baseline."""
-        return changed(self.fields, baseline)
 
 
 _MODELS: Final[Mapping[str, Callable[[CapabilityView], bool]]] = {

@@ -11,6 +11,7 @@ import attrs
 
 from popek.architectures.vtx.entry_checks.registry import ENTERS, UNDECIDED
 
+from ..x86.evidence import FailedCheck
 from .capabilities import UNKNOWN, Capabilities
 from .capability_limits import WIDTHS
 from .compilation import Lacking
@@ -25,13 +26,9 @@ Answer = Literal["yes", "no", "unknown"]
 
 
 @attrs.frozen
-class Failure:
-    """A check that fails, with the values that make it fail."""
+class Failure(FailedCheck):
+    """A check that fails, with the values that make it fail and the conditions under which it is made."""
 
-    id: str
-    fields: Mapping[str, int]
-    message: str
-    section: str
     gate: tuple[str, ...]
 
 
@@ -53,7 +50,7 @@ class Suspect:
 
 
 @attrs.frozen
-class Verdict:
+class VmEntryVerdict:
     """What becomes of a VM entry.
 
     Attributes:
@@ -384,7 +381,7 @@ def _of_a_stream(lacking: tuple[Lacking, ...]) -> Callable[[frozenset[str]], tup
     return functools.cache(functools.partial(_worked_out, lacking))
 
 
-def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
+def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> VmEntryVerdict:
     view = evaluator.look(vmcs)
     findings = evaluator.run(vmcs, view)
     outcome, admissible = decide(findings, view)
@@ -403,7 +400,7 @@ def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
     suspects = [check for check in findings.violated if check.certainty != "must"] + findings.doubtful
     given = frozenset(FIELDS if vmcs.default is not None else vmcs.fields)
     reported = {name: vmcs.fields[name] for name in _REPORTED if name in vmcs.fields}
-    return Verdict(
+    return VmEntryVerdict(
         name=vmcs.name,
         outcome=outcome,
         admissible=admissible,
@@ -418,7 +415,7 @@ def _verdict(evaluator: Evaluator, vmcs: Vmcs) -> Verdict:
     )
 
 
-def judge(vmcs: Vmcs, capabilities: Capabilities = UNKNOWN) -> Verdict:
+def judge(vmcs: Vmcs, capabilities: Capabilities = UNKNOWN) -> VmEntryVerdict:
     """Judge a VMCS for a processor.
 
     >>> judge(Vmcs(fields={"GUEST_RFLAGS": 0})).failed[0].id
@@ -427,7 +424,7 @@ def judge(vmcs: Vmcs, capabilities: Capabilities = UNKNOWN) -> Verdict:
     return _verdict(Evaluator(capabilities), vmcs)
 
 
-def verdict_of_many(vmcss: Iterable[Vmcs], capabilities: Capabilities) -> Iterator[Verdict]:
+def verdict_of_many(vmcss: Iterable[Vmcs], capabilities: Capabilities) -> Iterator[VmEntryVerdict]:
     """The verdicts on many VMCSs, one by one and in order; much faster than `judge` on each."""
     evaluator = Evaluator(capabilities)
     return (_verdict(evaluator, vmcs) for vmcs in vmcss)
@@ -437,7 +434,7 @@ __all__ = [
     "Failure",
     "Suspect",
     "Undecided",
-    "Verdict",
+    "VmEntryVerdict",
     "explain",
     "judge",
     "reported_outcome",

@@ -82,6 +82,32 @@ def shadows(guest: X86, address: Word) -> Word:
     return address - guest.gdtr.base < guest.gdtr.limit.zero_extend(address.width) + 1
 
 
+def storage(
+    guest: X86,
+    private: X86,
+    address: Word,
+    *,
+    gate: Callable[[Word], Word] | None,
+    descriptor: Callable[[Word], Word],
+) -> Word:
+    """A byte of the hardware's storage: the VMM's tables and other private storage, and the guest's everywhere else.
+
+    Args:
+        gate: a byte of the VMM's IDT, by its offset there; None: the IDT is private storage like other.
+        descriptor: a byte of the VMM's GDT, by its offset there.
+    """
+    offset = address - start_of(private)
+    own = owns(guest, private, address)
+    if own.value == 0:
+        return guest.memory.load(address)
+    content = private.memory.load(address)
+    entry = offset - IDT_AT
+    if gate is not None:
+        content = ite(entry <= private.idtr.limit.zero_extend(entry.width), gate(entry), content)
+    content = ite(offset <= private.gdtr.limit.zero_extend(offset.width), descriptor(offset), content)
+    return ite(own, content, guest.memory.load(address))
+
+
 CpuT = TypeVar("CpuT", bound=X86)
 
 

@@ -3,7 +3,9 @@
 Each hook is called at the place that the manual gives the VM exit among the instruction's faults (SDM
 vol. 3C, "Relative Priority of Faults and VM Exits"): after #UD, after faults that rest on CPL and after the
 checks of the I/O permission map; before every other fault, unless the exit depends on an operand, which is then
-fetched first.  On a processor that nobody monitors a hook does nothing and returns what is there.
+fetched first.  AMD's intercepts come elsewhere for some instructions (APM vol. 2, "Instruction Intercepts"): before
+the faults by CPL, which is `early`, or after every fault but those of storage references, which is `late` and the hooks
+named `accepted`.  On a processor that nobody monitors a hook does nothing and returns what is there.
 
 A hook that is told an instruction's `name` knows those of ``popek_specs/x86/interception.csv`` alone: another is a
 mistake in an instruction's semantics, which would otherwise never be intercepted, and is refused at once.
@@ -19,14 +21,16 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from popek.kernel.machine import UnknownNameError
+from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat
 from popek_specs.x86 import rows
 
 from .access import MemoryOperand
 from .descriptors import Descriptor
+from .exceptions import GP
 from .state import X86
 
-Cpu = TypeVar("Cpu", bound=X86)
+Cpu = TypeVar("Cpu", bound=X86, contravariant=True)
 
 
 @attrs.frozen
@@ -89,17 +93,44 @@ class Interception(Generic[Cpu]):
 
         Args:
             memory: its memory operand.
-            registers: its register operands by number (3 bits), in the order of the form.
-            size: its operand size, 16 or 32 bits.
+            registers: its register operands by number (3 bits; 4 in IA-32e mode), in the order of the form.
+            size: its operand size, 16, 32 or 64 bits.
         """
 
+    def early(self, cpu: Cpu, name: str, immediate: Word | None = None) -> None:
+        """PUSHF, POPF, IRET, INT n, INT1 or XSETBV, after #UD and before every other check.
+
+        Args:
+            immediate: INT n: the vector (8 bits).
+        """
+
+    def late(self, cpu: Cpu, name: str) -> None:
+        """LMSW, RDPMC, MONITOR or MWAIT, after every check of its own; LMSW before its operand is fetched."""
+
     def read_control_register(self, cpu: Cpu, number: int, register: Word | None = None) -> Word:
-        """What MOV from CR (to `register`, 3 bits) and SMSW (None) see."""
+        """What MOV from CR (to `register`) and SMSW (None) see, as wide as the state keeps it, or wider."""
         return {0: cpu.cr0.value, 2: cpu.cr2, 3: cpu.cr3, 4: cpu.cr4.value}[number]
 
     def write_control_register(self, cpu: Cpu, number: int, register: Word) -> Word:
-        """What MOV to CR from `register` (3 bits) has the processor load, where nothing else is wrong with it."""
-        return cpu.gpr[register]
+        """What MOV to CR from `register` has the processor load, where nothing else is wrong with it.
+
+        As wide as a general register; outside 64-bit mode the upper half is 0.
+        """
+        return cpu.whole_register(register)
+
+    def read_task_priority(self, cpu: Cpu, register: Word) -> Word:
+        """What MOV from CR8 to `register` sees (4 bits)."""
+        return cpu["cr8"]
+
+    def write_task_priority(self, cpu: Cpu, register: Word) -> None:
+        """MOV to CR8 from `register`; #GP(0) for bits 63:4."""
+        new = cpu.gpr[register]
+        if new[63:4] != 0:
+            raise Fault(GP, 0)
+        cpu["cr8"] = new[3:0]
+
+    def control_register_accepted(self, cpu: Cpu, number: int, register: Word, value: Word) -> None:
+        """MOV to CR from `register` (3 bits) is about to put there a value in which it found nothing wrong."""
 
     def load_machine_status_word(self, cpu: Cpu, source: Word, memory: MemoryOperand | None) -> Word:
         """CR0[3:0] after LMSW of `source` (16 bits)."""
@@ -111,6 +142,9 @@ class Interception(Generic[Cpu]):
 
     def debug_register(self, cpu: Cpu, number: int, register: Word, *, write: bool) -> None:
         """MOV to or from DR`number` as the instruction names it, before every check."""
+
+    def debug_register_accepted(self, cpu: Cpu, number: int, register: Word, *, write: bool) -> None:
+        """MOV to or from DR`number` as the instruction names it, after every check."""
 
     def port(self, cpu: Cpu, access: PortAccess) -> None:
         """A port that the instruction may use."""

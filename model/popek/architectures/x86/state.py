@@ -128,6 +128,18 @@ class X86(State):
         """IA32_EFER.NXE: entries of page tables have the XD flag (width 1)."""
         raise NotImplementedError
 
+    def read_register(self, number: Word | int, size: int) -> Word:
+        """A general register, `size` bits."""
+        raise NotImplementedError
+
+    def write_register(self, number: Word | int, value: Word) -> None:
+        """Set a general register of the value's width."""
+        raise NotImplementedError
+
+    def whole_register(self, number: Word | int) -> Word:
+        """A general register as the operating mode has it, as wide as the widest: what it lacks is 0."""
+        return self.gpr[number]
+
     def segment(self, number: Word | int) -> Segment:
         """A segment register by its encoding: ES CS SS DS FS GS."""
         kind = type(self).es.kind

@@ -15,7 +15,6 @@ from typing import Final
 
 from popek.architectures.x86.deprivileging import (
     ENTRY_AT,
-    IDT_AT,
     TSS_AT,
     Ring,
     RingVmm,
@@ -23,9 +22,9 @@ from popek.architectures.x86.deprivileging import (
     entry_of,
     owns,
     select,
+    storage,
     with_its_own_tables,
 )
-from popek.architectures.x86.deprivileging import start_of as _start
 from popek.kernel.memory import Memory
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, all_of, concat, ite
@@ -54,18 +53,9 @@ def _map(ring: Ring, guest: X64, private: X64) -> X64:
 
 
 def _storage(ring: Ring, guest: X64, private: X64, address: Word) -> Word:
-    """Hardware storage: the VMM's tables and other private storage, and the guest's everywhere else."""
-    offset = address - _start(private)
-    own = owns(guest, private, address)
-    if own.value == 0:
-        return guest.memory.load(address)
-    content = private.memory.load(address)
-    entry = offset - IDT_AT
-    gate = _gate_byte(private, entry[3:0])
-    content = ite(entry <= private.idtr.limit.zero_extend(64), gate, content)
-    shadow = _shadow_byte(ring, guest, private, offset)
-    content = ite(offset <= private.gdtr.limit.zero_extend(64), shadow, content)
-    return ite(own, content, guest.memory.load(address))
+    gate = partial(_gate_byte, private)
+    shadow = partial(_shadow_byte, ring, guest, private)
+    return storage(guest, private, address, gate=lambda entry: gate(entry[3:0]), descriptor=shadow)
 
 
 def _gate_byte(private: X64, number: Word) -> Word:

@@ -8,8 +8,11 @@ In 64-bit mode the bases of CS, DS, ES and SS are held but not used, and no limi
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from popek.architectures.x86 import registers
 from popek.architectures.x86 import state as x86
+from popek.architectures.x86.interception import Interception
 from popek.architectures.x86.registers import (
     CR0_DEFINED,
     EFLAGS_DEFINED,
@@ -37,7 +40,7 @@ from popek.architectures.x86.state import (
 from popek.kernel.state import Group, Register, Role, bank, bit, bits, group, memory, register, same, word
 from popek.kernel.words import Word, all_of, ite
 
-from .addresses import is_canonical
+from .addresses import is_canonical, low_half
 from .segmentation import LongSegmentation
 
 GPR_NAMES = (
@@ -154,6 +157,7 @@ _BASE_SHOWS = {"base": RESOURCE}
 class X64(X86):
     """The processor in IA-32e mode, its linear memory and its ports."""
 
+    interception: ClassVar[Interception[X64]] = Interception()
     translation = Translation(segments=False)
     segmentation = LongSegmentation()
 
@@ -219,6 +223,10 @@ class X64(X86):
     def read_register(self, number: Word | int, size: int) -> Word:
         """The low 8, 16, 32 or 64 bits of a general register (as with a REX prefix: 4 is SPL, not AH)."""
         return self.gpr[number].truncate(size)
+
+    def whole_register(self, number: Word | int) -> Word:
+        """64 bits of a general register; outside 64-bit mode the upper 32 are 0."""
+        return ite(self.long, self.gpr[number], low_half(self.gpr[number]))
 
     def write_register(self, number: Word | int, value: Word) -> None:
         """Set a general register of the value's width: 32 bits clear the upper half, 8 and 16 leave it."""

@@ -14,7 +14,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -264,3 +264,12 @@ def _last_words(log: str) -> str:
     if telling:
         return telling[-1]
     return lines[-1] if lines else "no log"
+
+
+def fitting(parts: Sequence[bytes], first: int, room: int, most: int) -> int:
+    """The end of the run of parts from `first` on, at most so many, that has room for so many bytes."""
+    last = first
+    while last < len(parts) and last - first < most and len(parts[last]) <= room:
+        room -= len(parts[last])
+        last += 1
+    return last

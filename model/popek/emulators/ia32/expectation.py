@@ -8,7 +8,7 @@ sets DR6.BD and clears DR7.GD, and an interrupt that enters the harness's own ga
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -25,12 +25,19 @@ from popek.emulators.ia32.step import (
     initial_memory,
     initial_registers,
 )
-from popek.emulators.x86.expectation import Asked, Expectation, OutsideError, StepResult, watched_differences
+from popek.emulators.ia32.step_case import PLAIN_REGISTERS
+from popek.emulators.x86.expectation import (
+    Expectation,
+    OutsideError,
+    StepResult,
+    each_bit,
+    watched_differences,
+)
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Trap
-from popek.kernel.words import WidthError, Word, ite
+from popek.kernel.words import Word, ite
 
 UNOBSERVED: Final[Mapping[str, str]] = {
     "tsc": "the emulator's clock runs during the harness's own code",
@@ -124,23 +131,7 @@ def initial_state(case: StepCase) -> Ia32:
     registers = initial_registers(case)
     state = _PLAIN.copy()
     loaded = initial_memory(attrs.evolve(case, stale=())) if case.stale else initial_memory(case)
-    for name in (
-        *GPR_NAMES,
-        "eip",
-        "eflags",
-        "cr0",
-        "cr2",
-        "cr3",
-        "cr4",
-        "dr0",
-        "dr1",
-        "dr2",
-        "dr3",
-        "dr6",
-        "dr7",
-        "xcr0",
-        "pkru",
-    ):
+    for name in (*PLAIN_REGISTERS, "xcr0", "pkru"):
         state[name] = registers[name]
     for name in ("gdtr.base", "gdtr.limit", "idtr.base", "idtr.limit"):
         state[name] = registers[name]
@@ -174,13 +165,13 @@ def expect(
         raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
     kinds = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
     parts = {name: Word(width, operands[name]) for name, width in kinds.items()}
-    asked = Asked()
-    outcome = run_to_its_end(machine, instruction, state.with_undefined(asked), parts)
+    asked: dict[str, int] = {}
+    outcome = run_to_its_end(machine, instruction, state.with_undefined({}, asked), parts)
     if isinstance(outcome, NotModelled):
         return outcome
     expected = _translate(instruction, case, state, outcome)
-    if asked.names:
-        expected = _without_undefined(machine, instruction, parts, case, state, asked.names, expected)
+    if asked:
+        expected = _without_undefined(machine, instruction, parts, case, state, asked, expected)
     if expected.kind == "next" and _gives_time(instruction, state):
         kept = {n: v for n, v in expected.registers.items() if n not in ("eax", "edx")}
         expected = attrs.evolve(expected, registers=kept)
@@ -229,13 +220,12 @@ def _without_undefined(
     parts: Mapping[str, Word],
     case: StepCase,
     state: Ia32,
-    names: Iterable[str],
+    asked: Mapping[str, int],
     expected: Expectation,
 ) -> Expectation:
     """Leave open the bits of registers that some bit of the undefined results reaches, or all of them together."""
     undefined = dict(expected.undefined)
-
-    def compare(values: Mapping[str, int]) -> None:
+    for values in each_bit(asked):
         outcome = run_to_its_end(machine, instruction, state.with_undefined(values), parts)
         if isinstance(outcome, NotModelled):
             raise OutsideError("an undefined result decides what is modelled")
@@ -246,17 +236,6 @@ def _without_undefined(
         for register, value in expected.registers.items():
             if value != other.registers[register]:
                 undefined[register] = undefined.get(register, 0) | value ^ other.registers[register]
-
-    ones = {}
-    for name in names:
-        for bit in range(64):
-            try:
-                compare({name: 1 << bit})
-            except WidthError:
-                break  # one bit more than the result has
-            ones[name] = (2 << bit) - 1
-    # RDRAND has a number only where CF says so.
-    compare(ones)
     return attrs.evolve(expected, undefined=undefined)
 
 

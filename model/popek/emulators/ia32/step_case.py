@@ -49,6 +49,12 @@ REGISTER_NAMES: Final = (
 )
 """The registers of a case, in the order of the record on disk."""
 
+PLAIN_REGISTERS: Final = (
+    *("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "eip", "eflags"),
+    *("cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
+)
+"""Registers that are one word in the model and have the same name there; XCR0 and PKRU besides."""
+
 STUBS = 0xF8000
 TASKS = {8: 0x01022000, 10: 0x01022100}
 _TF, _VM, _PE, _PG = 1 << 8, 1 << 17, 1, 1 << 31

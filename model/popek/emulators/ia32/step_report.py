@@ -77,22 +77,21 @@ def _decode(prepared: Prepared, report: bytes) -> StepResult:
     if vector is None:
         return _decode_direct(prepared, caught, tuple(memory), msrs)
     if not caught["cr0"] & _PE:
-        return _decode_vector(prepared, vector, caught, frame, tuple(memory), msrs)
+        return _decode_vector(prepared, vector, caught, frame, (tuple(memory), msrs))
     if in_task:
         return _decode_task(prepared, vector, caught, frame, task, tuple(memory), msrs)
-    return _decode_gate(prepared, vector, caught, frame, tuple(memory), msrs)
+    return _decode_gate(prepared, vector, caught, frame, (tuple(memory), msrs))
+
+
+Shown = tuple[tuple[bytes, ...], Mapping[int, int]]
+"""The watched memory and the MSRs of a case."""
 
 
 def _decode_vector(
-    prepared: Prepared,
-    vector: int,
-    caught: dict[str, int],
-    frame: tuple[int, ...],
-    memory: tuple[bytes, ...],
-    msrs: Mapping[int, int],
+    prepared: Prepared, vector: int, caught: dict[str, int], frame: tuple[int, ...], shown: Shown
 ) -> StepResult:
     """Decode a step that ended in real-address mode, through the interrupt vector table."""
-    first, state = prepared.registers, dict(caught)
+    (memory, msrs), first, state = shown, prepared.registers, dict(caught)
     mask = 0xFFFFFFFF if caught["ss.access"] & 1 << 22 else 0xFFFF
     at = (caught["ss.base"] + (caught["esp"] & mask)) & 0xFFFFFFFF
     memory = _without_frame(prepared, memory, at, at + 6)
@@ -180,14 +179,10 @@ def _decode_direct(
 
 
 def _decode_gate(
-    prepared: Prepared,
-    vector: int,
-    caught: dict[str, int],
-    frame: tuple[int, ...],
-    memory: tuple[bytes, ...],
-    msrs: Mapping[int, int],
+    prepared: Prepared, vector: int, caught: dict[str, int], frame: tuple[int, ...], shown: Shown
 ) -> StepResult:
     """Decode a step that ended in one of the harness's interrupt gates."""
+    memory, msrs = shown
     first = prepared.registers
     state = dict(caught)
     mask = 0xFFFFFFFF if caught["ss.access"] & 1 << 22 else 0xFFFF

@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.ia32.state import GPR_NAMES, Ia32
+from popek.architectures.ia32.state import Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.machine import Machine
@@ -39,6 +39,7 @@ from .step import (
     initial_registers,
     segment_descriptor,
 )
+from .step_case import PLAIN_REGISTERS
 from .witness_run import Effect, Patch, Refused, Setup, WitnessRun
 
 _PLAIN_FIRST: Final = (
@@ -54,21 +55,6 @@ _PLAIN_FIRST: Final = (
     "ss",
     "cs",
     "gdtr",
-)
-_DIRECT: Final = (
-    *GPR_NAMES,
-    "eip",
-    "eflags",
-    "cr0",
-    "cr2",
-    "cr3",
-    "cr4",
-    "dr0",
-    "dr1",
-    "dr2",
-    "dr3",
-    "dr6",
-    "dr7",
 )
 _TABLES: Final = ("gdtr.base", "gdtr.limit", "idtr.base", "idtr.limit")
 _PLAIN_CODE, _PLAIN_DATA, _PLAIN_TSS = 0xF00, 0xF08, 0xF10
@@ -318,7 +304,7 @@ def _step(
         raise _CannotError("only runs in protected mode are set up")
     level = int(before.cpl)
     defaults = initial_registers(StepCase(code, level))
-    values = {name: int(before[name]) for name in (*_DIRECT, *_TABLES)}
+    values = {name: int(before[name]) for name in (*PLAIN_REGISTERS, *_TABLES)}
     values |= {name: int(before[f"{name}.selector"]) for name in (*SEGMENT_NAMES, "ldtr", "tr")}
     registers = {name: value for name, value in values.items() if value != defaults[name]}
     return StepCase(

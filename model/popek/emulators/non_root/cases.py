@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 
@@ -64,6 +64,7 @@ SECONDARY: Final[Mapping[str, int]] = {
 """The secondary controls that are drawn, with their bits."""
 
 TPR_SHADOW, VIRTUAL_X2APIC, VIRTUAL_REGISTERS, VM_FUNCTIONS = 1 << 21, 1 << 4, 1 << 8, 1 << 13
+VIRTUAL_INTERRUPTS = 1 << 9
 VTPR_AT: Final = GUEST_PAGES.virtual_apic + 0x80
 ACTIVATE_SECONDARY, ENABLE_EPT, UNRESTRICTED_GUEST = 1 << 31, 1 << 1, 1 << 7
 _CONTROL_MOVES: Final = ("MOV CR0, r32", "MOV CR4, r32", "MOV CR3, r32", "LMSW r16", "LMSW m16", "CLTS")
@@ -94,6 +95,10 @@ class Case:
     bitmaps: tuple[tuple[int, bytes], ...] = ()
     barred: Mapping[int, int] = attrs.field(factory=dict)
 
+    def described(self) -> dict[str, Any]:
+        """The guest as plain data."""
+        return {"form": self.guest.form, "cpl": self.guest.cpl, "paging": self.paging}
+
 
 def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
     """Draw a step for one form at one privilege level."""
@@ -115,12 +120,13 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
         secondary |= VIRTUAL_X2APIC
         if rng.random() < 0.9:
             primary |= 1 << PRIMARY["USE_MSR_BITMAPS"]
-        bitmaps += _virtual_apic(registers, controls, rng)
+        bitmaps += virtual_apic(registers, controls, rng)
         secondary |= VIRTUAL_REGISTERS if rng.random() < 0.5 else 0
     elif instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.3:
         registers["ecx"] = rng.choice(CAPABILITY_MSRS)
     if instruction.mnemonic in ("VMREAD", "VMWRITE"):
-        bitmaps += _field_bitmaps(instruction, guest, registers, rng)
+        last = "operand r32 2" if instruction.form == "VMREAD r32, r32" else "operand r32"
+        bitmaps += field_bitmaps(_GPR[guest.operands[last]], registers, rng, "esp")
     if instruction.form == "VMFUNC":
         registers["eax"] = rng.choice((0, 0, 1, 63, 64, 1 << 31))
         registers["ecx"] = rng.choice((511, 512, 513, 1 << 31, rng.getrandbits(32)))
@@ -131,11 +137,14 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
         primary |= ACTIVATE_SECONDARY
     controls["PRIMARY_PROC_CONTROLS"], controls["SECONDARY_PROC_CONTROLS"] = primary, secondary
     _control_registers(instruction, guest, controls, rng)
-    _exceptions(instruction, controls, rng)
+    exceptions(instruction, controls, rng)
     if primary >> PRIMARY["USE_IO_BITMAPS"] & 1:
-        bitmaps += _io_bitmaps(guest, rng)
+        ports = [guest.registers.get("edx", 0) & 0xFFFF]
+        if "operand imm8" in guest.operands:
+            ports.append(guest.operands["operand imm8"])
+        bitmaps += io_bitmaps(ports, rng)
     if primary >> PRIMARY["USE_MSR_BITMAPS"] & 1:
-        bitmaps += _msr_bitmap(guest, rng, seldom=bool(secondary & VIRTUAL_X2APIC))
+        bitmaps += msr_bitmap(guest.registers.get("ecx", 0), rng, seldom=bool(secondary & VIRTUAL_X2APIC))
     if primary >> PRIMARY["USE_TSC_OFFSETTING"] & 1:
         controls["TSC_OFFSET"] = rng.choice((0, 1, (1 << 64) - 1, 1 << 63, rng.getrandbits(64)))
     if secondary >> SECONDARY["USE_TSC_SCALING"] & 1:
@@ -192,14 +201,15 @@ def _moved_register(instruction: Instruction, guest: ia32_cases.Ia32Case) -> str
     return None if number is None else _GPR[number]
 
 
-def _near(value: int, rng: random.Random, bits: int = 32) -> int:
+def near(value: int, rng: random.Random, bits: int = 32) -> int:
     """The value, or one that differs in few bits."""
     for _ in range(rng.choice((0, 0, 1, 1, 2))):
         value ^= 1 << rng.randrange(bits)
     return value
 
 
-def _mask(rng: random.Random, favoured: int) -> int:
+def mask_of(rng: random.Random, favoured: int) -> int:
+    """A guest/host mask, often of some of the favoured bits."""
     way = rng.random()
     if way < 0.15:
         return 0
@@ -221,23 +231,23 @@ def _control_registers(
         and rng.random() < 0.6
     ):
         return
-    controls["CR0_GUEST_HOST_MASK"] = _mask(rng, 0xE005_003F)
-    controls["CR4_GUEST_HOST_MASK"] = _mask(rng, 0x0037_7FFF)
+    controls["CR0_GUEST_HOST_MASK"] = mask_of(rng, 0xE005_003F)
+    controls["CR4_GUEST_HOST_MASK"] = mask_of(rng, 0x0037_7FFF)
     if instruction.mnemonic in ("LMSW", "CLTS"):
         owned = rng.choice((0, 0, 0xF, 8, 8, 1, 6, 7, rng.randrange(16)))
         controls["CR0_GUEST_HOST_MASK"] = controls["CR0_GUEST_HOST_MASK"] & ~0xF | owned
         low = moved & 0xF if instruction.form == "LMSW r16" else rng.randrange(16)
-        controls["CR0_READ_SHADOW"] = rng.getrandbits(28) << 4 | _near(low, rng, 4)
+        controls["CR0_READ_SHADOW"] = rng.getrandbits(28) << 4 | near(low, rng, 4)
         controls["CR4_READ_SHADOW"] = rng.getrandbits(32)
     else:
-        controls["CR0_READ_SHADOW"] = _near(moved, rng)
-        controls["CR4_READ_SHADOW"] = _near(moved, rng)
+        controls["CR0_READ_SHADOW"] = near(moved, rng)
+        controls["CR4_READ_SHADOW"] = near(moved, rng)
     controls["CR3_TARGET_COUNT"] = rng.randrange(5)
     for number in range(4):
-        controls[f"CR3_TARGET_VALUE{number}"] = moved if rng.random() < 0.2 else _near(moved, rng)
+        controls[f"CR3_TARGET_VALUE{number}"] = moved if rng.random() < 0.2 else near(moved, rng)
 
 
-def _exceptions(instruction: Instruction, controls: dict[str, int], rng: random.Random) -> None:
+def exceptions(instruction: Instruction, controls: dict[str, int], rng: random.Random) -> None:
     """The exception bitmap: every vector on both sides; INT1 mostly leaves, because it ends steps."""
     way = rng.random()
     bitmap = 0xFFFF_FFFF if way < 0.3 else 0 if way < 0.5 else rng.getrandbits(32)
@@ -251,11 +261,8 @@ def _exceptions(instruction: Instruction, controls: dict[str, int], rng: random.
         controls["PF_ERROR_CODE_MATCH"] = rng.choice((0, 1, 2, 3, 4, 5, 7, 0x10000))
 
 
-def _io_bitmaps(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[int, bytes]]:
+def io_bitmaps(ports: Sequence[int], rng: random.Random) -> list[tuple[int, bytes]]:
     """A bit at one of the ports of the case, or beside it."""
-    ports = [guest.registers.get("edx", 0) & 0xFFFF]
-    if "operand imm8" in guest.operands:
-        ports.append(guest.operands["operand imm8"])
     found: dict[int, int] = {}
     for port in ports:
         for distance in (-1, 0, 1, 2, 3, 4):
@@ -266,13 +273,16 @@ def _io_bitmaps(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[in
     return [(at, bytes([value])) for at, value in found.items()]
 
 
-def _field_bitmaps(
-    instruction: Instruction, guest: ia32_cases.Ia32Case, registers: dict[str, int], rng: random.Random
+def field_bitmaps(
+    name: str, registers: dict[str, int], rng: random.Random, stack: str
 ) -> list[tuple[int, bytes]]:
-    """Often an encoding that the VMREAD and VMWRITE bitmaps list, and the byte of each around its bit."""
-    last = "operand r32 2" if instruction.form == "VMREAD r32, r32" else "operand r32"
-    name = _GPR[guest.operands[last]]
-    if name != "esp" and rng.random() < 0.8:
+    """Often an encoding that the VMREAD and VMWRITE bitmaps list, and the byte of each around its bit.
+
+    Args:
+        name: the register that has the encoding.
+        stack: the stack pointer, which is left alone.
+    """
+    if name != stack and rng.random() < 0.8:
         registers[name] = rng.randrange(0x8000) | (1 << rng.randrange(15, 32) if rng.random() < 0.2 else 0)
     encoding = registers.get(name, 0)
     if encoding >= 0x8000:
@@ -283,7 +293,7 @@ def _field_bitmaps(
     ]
 
 
-def _virtual_apic(
+def virtual_apic(
     registers: dict[str, int], controls: dict[str, int], rng: random.Random
 ) -> list[tuple[int, bytes]]:
     """A register of the x2APIC, mostly the TPR, and a VTPR that VM entry takes: not below the threshold."""
@@ -296,11 +306,8 @@ def _virtual_apic(
     return [(VTPR_AT, bytes([vtpr]) + rng.randbytes(7))]
 
 
-def _msr_bitmap(
-    guest: ia32_cases.Ia32Case, rng: random.Random, *, seldom: bool = False
-) -> list[tuple[int, bytes]]:
+def msr_bitmap(number: int, rng: random.Random, *, seldom: bool = False) -> list[tuple[int, bytes]]:
     """The bits of the case's MSR, and of the ones beside it."""
-    number = guest.registers.get("ecx", 0)
     high = number & 0xFFFF_E000 == 0xC000_0000
     if not high and number >= 0x2000:
         return []

@@ -1,4 +1,4 @@
-"""Compare VMX non-root operation of the IA-32 model with Bochs, one instruction of a guest at a time.
+"""Compare VMX non-root operation of the models with Bochs, one instruction of a guest at a time.
 
 A case is an instruction, VM-execution controls and a guest state (`popek.emulators.non_root.cases`).  The model
 says whether it leaves the guest and with what exit information, or what the guest's state is afterwards, or which
@@ -29,7 +29,7 @@ from popek.kernel.outcome import NotModelled
 
 from .cases import VTPR_AT, Case, random_case
 from .expectation import arena_of, predict, state_of, step_of, step_run, virtual_tpr, vmx_machine
-from .harness import run_guests
+from .harness import PROTECTED, GuestResult, World, run_guests
 from .observation import Difference, Ready, difference, end
 
 LEVELS: Final = (0, 0, 0, 0, 1, 2, 3, 3)
@@ -52,6 +52,34 @@ PRIVILEGED_LEVELS: Final = (0, 0, 0, 0, 0, 0, 0, 1, 2, 3)
 
 _ATTEMPTS = 30
 _CHUNK = 1500
+
+
+@attrs.frozen(eq=False)
+class Guests:
+    """A kind of guest to compare.
+
+    Attributes:
+        machine: makes the model.
+        draw: a case of a form at a privilege level.
+        text: what is assembled.
+        assemble: the machine code of texts; one that is missing cannot be assembled.
+        prepare: the case for the harness with what the model says, given the machine, the text, its code and the
+            Bochs processor.
+        difference: where the model and Bochs do not agree.
+        end: how the model says that a step ends.
+        world: what the guest finds.
+        left_out: forms that are not compared.
+    """
+
+    machine: Callable[[], Machine[Any]]
+    draw: Callable[[Instruction, int, random.Random], Any]
+    text: Callable[[Instruction, Any], Any]
+    assemble: Callable[[Iterable[Any]], Mapping[Any, bytes]]
+    prepare: Callable[[Machine[Any], Any, Any, bytes, str], Any]
+    difference: Callable[[Any, GuestResult], Difference | None]
+    end: Callable[[Any], str]
+    world: World
+    left_out: Callable[[], Iterable[str]] = tuple
 
 
 @attrs.frozen
@@ -123,10 +151,11 @@ def prepare(machine: Machine[VmxIa32], case: Case, text: str, code: bytes, model
 
 
 def schedule(
-    machine: Machine[VmxIa32], cases: int, seed: int, forms: Sequence[str] | None
+    machine: Machine[Any], cases: int, seed: int, forms: Sequence[str] | None, left_out: Iterable[str] = ()
 ) -> Iterator[tuple[int, Instruction, int]]:
     """Number, form and level of each case; forms that a control governs come more often."""
-    chosen = list(machine.instructions.values())
+    omitted = frozenset(left_out)
+    chosen = [i for i in machine.instructions.values() if i.form not in omitted]
     if forms is not None:
         chosen = list(dict.fromkeys(i for name in forms for i in machine.find(name)))
     weighted = [i for i in chosen for _ in range(6 if i.mnemonic in GOVERNED else 1)]
@@ -155,26 +184,30 @@ def _text(instruction: Instruction, case: Case) -> str:
 
 
 def _draw(
-    machine: Machine[VmxIa32],
+    guests: Guests,
+    machine: Machine[Any],
     jobs: Sequence[tuple[int, Instruction, int]],
     seed: int,
     model: str,
     not_modelled: Counter[str],
     outside: Counter[str],
-) -> list[Ready]:
-    ready: dict[int, Ready] = {}
+) -> list[Any]:
+    ready: dict[int, Any] = {}
     for attempt in range(_ATTEMPTS):
         drawn = []
         for number, instruction, level in jobs:
             if number not in ready:
-                case = random_case(instruction, level, random.Random(f"{seed}:{number}:{attempt}"))
-                drawn.append((number, case, _text(instruction, case)))
+                case = guests.draw(instruction, level, random.Random(f"{seed}:{number}:{attempt}"))
+                drawn.append((number, case, guests.text(instruction, case)))
         if not drawn:
             break
-        codes = assemble_all(text for _, _, text in drawn)
+        codes = guests.assemble(text for _, _, text in drawn)
         for number, case, text in drawn:
+            if text not in codes:
+                outside["no encoding"] += 1
+                continue
             try:
-                found = prepare(machine, case, text, codes[text], model)
+                found = guests.prepare(machine, case, text, codes[text], model)
             except (OutsideError, StepCaseError) as error:
                 words = str(error).split()
                 outside[" ".join(w for w in words if not w.strip(",()").startswith("0x"))] += 1
@@ -193,8 +226,9 @@ def difftest(
     progress: Callable[[int], None] | None = None,
     *,
     model: str = DEFAULT_MODEL,
-    machine: Machine[VmxIa32] | None = None,
+    machine: Machine[Any] | None = None,
     kept: int = 20,
+    guests: Guests | None = None,
 ) -> Report:
     """Compare non-root operation with Bochs on random cases; every form gets its share.
 
@@ -204,16 +238,18 @@ def difftest(
         forms: instruction forms or mnemonics; all by default.
         progress: called with the number of cases done, now and then.
         model: a Bochs processor with VMX.
-        machine: the IA-32 machine with VMX by default.
+        machine: the guests' by default.
         kept: how many unexplained differences to report in full.
+        guests: guests in protected mode by default.
 
     Raises:
         UnknownNameError: no such form.
         BochsError: Bochs or nasm is missing.
     """
     started = time.monotonic()
-    machine = machine or vmx_machine()
-    jobs = list(schedule(machine, cases, seed, forms))
+    guests = guests or GUESTS
+    machine = machine or guests.machine()
+    jobs = list(schedule(machine, cases, seed, forms, guests.left_out()))
     by_form: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     explained: Counter[str] = Counter()
@@ -222,12 +258,12 @@ def difftest(
     left: list[Difference] = []
     unexplained = done = 0
     for first in range(0, len(jobs), _CHUNK):
-        ready = _draw(machine, jobs[first : first + _CHUNK], seed, model, not_modelled, outside)
-        results = run_guests([item.run for item in ready], model=model)
+        ready = _draw(guests, machine, jobs[first : first + _CHUNK], seed, model, not_modelled, outside)
+        results = run_guests([item.run for item in ready], model=model, world=guests.world)
         for item, result in zip(ready, results, strict=True):
             by_form[item.case.guest.form] += 1
-            outcomes[end(item.predicted)] += 1
-            found = difference(item, result)
+            outcomes[guests.end(item.predicted)] += 1
+            found = guests.difference(item, result)
             if found is None:
                 continue
             if found.deviation is not None:
@@ -263,3 +299,7 @@ def compare(cases: Iterable[Case], *, model: str = DEFAULT_MODEL) -> list[Differ
         ready.append(found)
     results = run_guests([item.run for item in ready], model=model)
     return [difference(item, result) for item, result in zip(ready, results, strict=True)]
+
+
+GUESTS: Final = Guests(vmx_machine, random_case, _text, assemble_all, prepare, difference, end, PROTECTED)
+"""Guests in protected, real-address and virtual-8086 mode."""

@@ -6,7 +6,7 @@ The model decides; this module builds the state of a case and translates the out
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -16,7 +16,7 @@ from popek.architectures.vtx.capability_files import load_capabilities
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.operation import machine as vmx
 from popek.architectures.vtx.operation.exits import VM_EXIT
-from popek.architectures.vtx.operation.state import VmxIa32
+from popek.architectures.vtx.operation.state import Vmx, VmxIa32
 from popek.emulators.ia32.delivery import deliverable
 from popek.emulators.ia32.expectation import (
     BENIGN,
@@ -29,17 +29,18 @@ from popek.emulators.ia32.expectation import (
 from popek.emulators.ia32.step import ARENA_BYTES, STUBS, TEMPLATE, StepCase
 from popek.emulators.ia32.step import prepare as prepare_step
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
-from popek.emulators.x86.expectation import Asked, Expectation, OutsideError
+from popek.emulators.x86.expectation import Expectation, OutsideError, each_bit
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Trap
-from popek.kernel.words import WidthError, Word
+from popek.kernel.words import Word
 
 from .cases import NE, PG, VMXE, VTPR_AT, Case, page_entries
 from .harness import (
     GUEST_PAGES,
     MARKER,
+    ONLY_64_BIT,
     REGISTERS,
     TSC_AUX,
     TSC_AUX_AT_ENTRY,
@@ -149,11 +150,19 @@ def state_of(case: Case, step: StepCase, arena: bytes, model: str = DEFAULT_MODE
     fields = {FIELDS[name].encoding: value for name, value in case.controls.items()}
     settings = {**baseline(model), **fields}
     settings[0x4002] |= baseline(model)[0x4002]
-    for name, encoding in _CONTROLS.items():
+    for name, encoding in CONTROLS.items():
         slot = state[name]
         state[name] = settings[encoding] & ((1 << slot.width) - 1)
+    bitmaps_of(state, case.bitmaps)
+    for name in EXIT_FIELDS:
+        state[name] = _SENTINEL
+    return state
+
+
+def bitmaps_of(state: Vmx, bitmaps: tuple[tuple[int, bytes], ...]) -> None:
+    """Fill the bitmaps and the virtual-APIC page with what a case writes there."""
     written: dict[int, int] = {}
-    for address, data in case.bitmaps:
+    for address, data in bitmaps:
         written.update(enumerate(data, address))
     state.io_bitmap = Memory(16, 1, _bits(written, GUEST_PAGES.io_bitmap_a, 1 << 16))
     state.msr_bitmap = Memory(15, 1, _bits(written, GUEST_PAGES.msr_bitmap, 1 << 15))
@@ -163,12 +172,9 @@ def state_of(case: Case, step: StepCase, arena: bytes, model: str = DEFAULT_MODE
     state.virtual_apic = Memory(
         12, 8, {at - virtual_page.start: written[at] for at in virtual_page if at in written}
     )
-    for name in EXIT_FIELDS:
-        state[name] = _SENTINEL
-    return state
 
 
-_CONTROLS: Final[Mapping[str, int]] = {
+CONTROLS: Final[Mapping[str, int]] = {
     "pin": 0x4000,
     "primary": 0x4002,
     "secondary": 0x401E,
@@ -185,7 +191,9 @@ _CONTROLS: Final[Mapping[str, int]] = {
     "tsc_multiplier": 0x2032,
     "tpr_threshold": 0x401C,
     "vm_function_controls": 0x2018,
+    "xss_exiting_bitmap": 0x202C,
 }
+"""The control fields, by the model's names."""
 
 
 def step_run(
@@ -197,7 +205,7 @@ def step_run(
     fields |= _guest_fields(state)
     known = baseline(model)
     fields = {encoding: value for encoding, value in fields.items() if known.get(encoding) != value}
-    registers = {name: int(state[name]) for name in REGISTERS}
+    registers = {name: int(state[name]) for name in REGISTERS if name not in ONLY_64_BIT}
     auxiliary = int(state.msr.load(Word(32, TSC_AUX))).to_bytes(8, "little")
     memory = (*_patches(arena), *case.bitmaps, *page_entries(case), (TSC_AUX_AT_ENTRY, auxiliary))
     return GuestStep(fields, registers, memory, (*watch, (TSC_AUX_AT_EXIT, 8)))
@@ -256,12 +264,12 @@ def predict(
         raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
     widths = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
     parts = {name: Word(width, operands[name]) for name, width in widths.items()}
-    asked = Asked()
-    outcome = machine.step(instruction, state.with_undefined(asked), parts)
+    asked: dict[str, int] = {}
+    outcome = machine.step(instruction, state.with_undefined({}, asked), parts)
     if isinstance(outcome, NotModelled):
         return outcome
-    predicted = _prediction(instruction, state, outcome, parts, set(asked.names))
-    undefined = [name for name in asked.names if "page-fault address" not in name]
+    predicted = _prediction(instruction, state, outcome, parts, set(asked))
+    undefined = {name: width for name, width in asked.items() if "page-fault address" not in name}
     return _without_undefined(machine, instruction, state, parts, undefined, predicted)
 
 
@@ -345,13 +353,12 @@ def _without_undefined(
     instruction: Instruction,
     state: VmxIa32,
     parts: Mapping[str, Word],
-    names: Sequence[str],
+    asked: Mapping[str, int],
     predicted: Prediction,
 ) -> Prediction:
     """Leave open the bits of registers that some bit of the undefined results reaches, or all of them together."""
     undefined = dict(predicted.expected.undefined)
-
-    def compare(values: Mapping[str, int]) -> None:
+    for values in each_bit(asked):
         outcome = machine.step(instruction, state.with_undefined(values), parts)
         if isinstance(outcome, NotModelled):
             raise OutsideError("an undefined result decides what is modelled")
@@ -361,15 +368,4 @@ def _without_undefined(
         for register, value in predicted.expected.registers.items():
             if value != other.expected.registers[register]:
                 undefined[register] = undefined.get(register, 0) | value ^ other.expected.registers[register]
-
-    ones = {}
-    for name in names:
-        for bit in range(64):
-            try:
-                compare({name: 1 << bit})
-            except WidthError:
-                break  # one bit more than the result has
-            ones[name] = (2 << bit) - 1
-    if ones:
-        compare(ones)  # RDRAND has a number only where CF says so
     return attrs.evolve(predicted, expected=attrs.evolve(predicted.expected, undefined=undefined))

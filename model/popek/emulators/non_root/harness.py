@@ -32,9 +32,13 @@ from popek.emulators.vm_entry.harness import DEFAULT_MODEL, EntryResult
 
 REGISTERS: Final = (
     *("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi"),
-    *("cr2", "dr0", "dr1", "dr2", "dr3", "dr6"),
+    *(f"r{number}" for number in range(8, 16)),
+    *("cr2", "dr0", "dr1", "dr2", "dr3", "dr6", "cr8"),
 )
-"""What no VMCS field holds, in the order of the record on disk."""
+"""What no VMCS field holds, in the order of the record on disk; 64 bits each."""
+
+ONLY_64_BIT: Final = (*(f"r{number}" for number in range(8, 16)), "cr8")
+"""Those of them that a 32-bit guest does not have."""
 
 STACK_WORDS: Final = 10
 
@@ -117,7 +121,7 @@ class GuestResult:
     clock: tuple[int, int] = (0, 0)
 
 
-_EXTRA: Final = struct.Struct(f"<{len(REGISTERS)}IQQ{STACK_WORDS}I")
+_EXTRA: Final = struct.Struct(f"<{len(REGISTERS)}QQQ{STACK_WORDS}I")
 _MOST_CASES: Final = 3000
 
 
@@ -198,9 +202,28 @@ def _reported(model: str) -> tuple[int, ...]:
     return (*state, *information, *injection)
 
 
-def _prologue(model: str) -> bytes:
-    image = _image(vmx_entry.capabilities(model)[0x480] & 0x7FFF_FFFF)
-    fields = baseline(model)
+@attrs.frozen(eq=False)
+class World:
+    """What a guest finds: memory, and a VMCS that enters it.
+
+    Attributes:
+        image: what memory holds before each case, as (address, bytes), given the VMCS revision; the rest is zero.
+        baseline: encoding -> value, given the Bochs processor.
+        register_mask: the bits of a general register that its mode has.
+    """
+
+    image: Callable[[int], list[tuple[int, bytes]]]
+    baseline: Callable[[str], Mapping[int, int]]
+    register_mask: int = 0xFFFF_FFFF_FFFF_FFFF
+
+
+PROTECTED: Final = World(_image, baseline, 0xFFFF_FFFF)
+"""A guest in protected mode."""
+
+
+def _prologue(model: str, world: World) -> bytes:
+    image = world.image(vmx_entry.capabilities(model)[0x480] & 0x7FFF_FFFF)
+    fields = world.baseline(model)
     reported = _reported(model)
     return (
         struct.pack("<BI", 3, len(image))
@@ -223,14 +246,14 @@ def _encode(index: int, case: GuestStep) -> bytes:
             struct.pack("<BIBBII", 6, index, 0, 0, len(case.fields), len(case.memory)),
             vmx_entry._fields(case.fields.items()),
             vmx_entry._pokes(case.memory),
-            struct.pack(f"<{len(REGISTERS)}I", *(case.registers.get(name, 0) for name in REGISTERS)),
+            struct.pack(f"<{len(REGISTERS)}Q", *(case.registers.get(name, 0) for name in REGISTERS)),
             struct.pack("<I", len(case.watch)),
             *(struct.pack("<II", *place) for place in case.watch),
         )
     )
 
 
-def _decode(report: bytes, cases: Sequence[GuestStep], model: str) -> list[GuestResult]:
+def _decode(report: bytes, cases: Sequence[GuestStep], model: str, mask: int) -> list[GuestResult]:
     """The complete results of a report, which may end early."""
     reported = _reported(model)
     record = 1 + vmx_entry._RESULT.size
@@ -256,7 +279,7 @@ def _decode(report: bytes, cases: Sequence[GuestStep], model: str) -> list[Guest
         results.append(
             GuestResult(
                 entry,
-                dict(zip(REGISTERS, words, strict=True)),
+                {name: word & mask for name, word in zip(REGISTERS, words, strict=True)},
                 dict(zip(reported, values, strict=True)),
                 tuple(memory),
                 stack,
@@ -273,6 +296,7 @@ def run_guests(
     model: str = DEFAULT_MODEL,
     progress: Callable[[int], None] | None = None,
     stall: float = 1,
+    world: World = PROTECTED,
 ) -> list[GuestResult]:
     """Enter the guest once for each case and return the results in order.
 
@@ -282,7 +306,7 @@ def run_guests(
         BochsError: Bochs or nasm is missing, or a case does not fit the rules of this module.
     """
     todo = list(cases)
-    prologue = _prologue(model) if todo else b""
+    prologue = _prologue(model, world) if todo else b""
     encoded = [_encode(index, case) for index, case in enumerate(todo)]
     results: list[GuestResult] = []
     while len(results) < len(todo):
@@ -296,7 +320,7 @@ def run_guests(
             report = run_rom(_rom(), disk, model=model, timeout=60 + last - first, stall=stall)
         except BochsInterrupted as interrupted:
             report = interrupted.partial
-        found = _decode(report, todo[first:last], model)
+        found = _decode(report, todo[first:last], model, world.register_mask)
         results += found
         if len(found) < last - first:
             results.append(GuestResult(EntryResult(kind="hang")))

@@ -21,7 +21,8 @@ from .cases import Case
 from .deviations import Found
 from .deviations import explain as explain_guest
 from .expectation import EXIT_FIELDS, MSR_FIELDS, SEGMENTS, Prediction, vmx_machine
-from .harness import TSC_AUX, GuestResult, GuestStep
+from .harness import ONLY_64_BIT, TSC_AUX, GuestResult, GuestStep
+from .long_cases import LongCase
 
 UNOBSERVED: Final[Mapping[str, str]] = {
     "xcr0": "no VMCS field; host and guest share it, and it is 1 at the start",
@@ -64,7 +65,7 @@ class Difference:
         deviation: the known deviation of the emulator that explains it, if one does.
     """
 
-    case: Case
+    case: Case | LongCase
     assembly: str
     expected: str
     observed: str
@@ -74,10 +75,8 @@ class Difference:
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "form": self.case.guest.form,
+            **self.case.described(),
             "assembly": self.assembly,
-            "cpl": self.case.guest.cpl,
-            "paging": self.case.paging,
             "controls": {name: hex(value) for name, value in self.case.controls.items()},
             "bitmaps": [[hex(address), data.hex()] for address, data in self.case.bitmaps],
             "registers": {name: hex(value) for name, value in self.case.guest.registers.items()},
@@ -94,7 +93,7 @@ class Difference:
 def observe(result: GuestResult) -> dict[str, int]:
     """Every register after the exit, by the names of the step harness."""
     fields = result.fields
-    found = dict(result.registers)
+    found = {name: value for name, value in result.registers.items() if name not in ONLY_64_BIT}
     found["esp"], found["eip"] = fields[0x681C] & 0xFFFF_FFFF, fields[0x681E] & 0xFFFF_FFFF
     found["eflags"] = fields[0x6820]
     found["cr0"], found["cr3"], found["cr4"] = fields[0x6800], fields[0x6802], fields[0x6804]
@@ -184,7 +183,7 @@ def difference(ready: Ready, result: GuestResult) -> Difference | None:
         differing.add("outcome")
     elif predicted.kind == "exit":
         for name, value in predicted.information.items():
-            mask = _defined(name, predicted.information)
+            mask = defined_bits(name, predicted.information)
             compare(name, value & mask, result.fields[EXIT_FIELDS[name]] & mask)
     # The exception that ended the step may have been delivered in part.
     lost = result.entry.basic_reason == _TRIPLE_FAULT or bool((result.entry.idt_vectoring_info or 0) >> 31)
@@ -258,7 +257,7 @@ def _raised(interruption: int, code: int | None) -> tuple[int, int | None] | Non
     return interruption & 0xFF, code if interruption >> 11 & 1 else None
 
 
-def _defined(name: str, information: Mapping[str, int]) -> int:
+def defined_bits(name: str, information: Mapping[str, int]) -> int:
     """The bits of a field of the exit information that the manual defines for this exit.
 
     SDM vol. 3C, "Information for VM Exits Due to Instruction Execution", tables of the formats.

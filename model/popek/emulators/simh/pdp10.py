@@ -29,7 +29,7 @@ USER_TABLES: Final[Mapping[int, tuple[int, int]]] = {
 """User process tables: their core page, and the last page and the first core page of their users."""
 
 _PRESENT: Final = 0o500000  # accessible and writable
-_SETUP: Final = ("set cpu tops10", "set tim off", "set fe off")
+_SETUP: Final = ("set cpu tops10",)
 _REGISTERS: Final = (
     "PC", "FLAGS", "PION", "PIENB", "PIACT", "PIPRQ", "APRENB", "APRFLG", "APRLVL", "EBR", "PGON",
     "UBR", "HSB",
@@ -100,7 +100,8 @@ def _commands(state: Ks10) -> list[str]:
         "UBR": state.ubr,
         "HSB": state.halt_status,
     }
-    lines = ["reset pag", *(f"d {name} {int(value):o}" for name, value in values.items())]
+    # Without a reset the timer would go off every 8000 instructions and set its flag in `apr_flags`.
+    lines = ["reset tim", "reset pag", *(f"d {name} {int(value):o}" for name, value in values.items())]
     lines += [f"d ac{number:o} {int(state.ac[number]):o}" for number in range(16)]
     cells = state.memory.cells()
     lines += [f"d {cell:o} {value:o}" for cell, value in cells.items()]

@@ -83,6 +83,7 @@ def run_cases(
     parts = re.split(rf"^{_MARK} \d+\s*$", said, flags=re.MULTILINE)
     if len(parts) != number + 2:
         raise SimhError(f"{simulator} answered {len(parts) - 2} of {number} cases: {said[-200:]!r}")
+    _answer(simulator, parts[0])  # the setup: nothing to report but a refusal
     return [_answer(simulator, part) for part in parts[1:-1]]
 
 

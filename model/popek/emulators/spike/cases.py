@@ -34,7 +34,7 @@ _DRAWN: Final = tuple(name for name in EXISTING if name not in ("lines", "pmpcfg
 
 
 @attrs.frozen
-class Case:
+class SpikeCase:
     """An instruction, and what differs from the reset state: numbers by component, registers, bytes of storage."""
 
     form: str
@@ -77,7 +77,7 @@ class Case:
         }
 
 
-def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]) -> Case:
+def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]) -> SpikeCase:
     """A case from a state on numbers, such as a witness, as near to it as Spike can be.
 
     The instruction is where Spike has storage, every mode may fetch it, and counters stand still.
@@ -99,10 +99,10 @@ def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]
         ),
         None,
     )
-    return Case(instruction.form, mode, dict(operands), components, x, f, {})
+    return SpikeCase(instruction.form, mode, dict(operands), components, x, f, {})
 
 
-def draw(instruction: Instruction, rng: random.Random) -> Case:
+def draw(instruction: Instruction, rng: random.Random) -> SpikeCase:
     """A case of a form."""
     mode = rng.choice(list(MODES))
     operands: dict[str, int] = {}
@@ -124,10 +124,10 @@ def draw(instruction: Instruction, rng: random.Random) -> Case:
         data = {start + i: rng.randrange(256) for i in range(-8, 16) if _inside(start + i)}
     if rng.random() < 0.3 and address is not None and _inside(address):
         components |= _protection(rng, address)
-    return Case(instruction.form, mode, operands, components, x, f, data)
+    return SpikeCase(instruction.form, mode, operands, components, x, f, data)
 
 
-def draw_paged(instruction: Instruction, rng: random.Random) -> Case:
+def draw_paged(instruction: Instruction, rng: random.Random) -> SpikeCase:
     """A case of a form whose references go through page tables, which are in storage; the code is in a superpage."""
     case = draw(instruction, rng)
     prv, v = MODES[case.mode]
@@ -196,7 +196,7 @@ def _entry(rng: random.Random, place: int, *, leaf: bool) -> int:
     return place >> 12 << 10 | flags
 
 
-def outside(case: Case, state: Rv64) -> str | None:
+def outside(case: SpikeCase, state: Rv64) -> str | None:
     """Why the harness cannot follow a case, if it cannot."""
     if not permitted(state, Word(56, CODE), 4, state.prv, "x").value:
         return "the instruction cannot be fetched"

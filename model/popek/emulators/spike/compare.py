@@ -21,8 +21,8 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled, Trap
 from popek.kernel.words import Word
 
-from .cases import MODES, Case, draw, draw_paged, outside
-from .deviations import Found, explanation
+from .cases import MODES, SpikeCase, draw, draw_paged, outside
+from .deviations import SpikeDifference, explanation
 from .hart import BEFORE, Result, Step, hart
 
 CSRS: Final = {csr.name: csr for csr in all_csrs()}
@@ -41,7 +41,7 @@ class Expected:
     result: Result
 
 
-def expected(machine: Machine[Rv64], case: Case, word: int) -> Expected | NotModelled:
+def expected(machine: Machine[Rv64], case: SpikeCase, word: int) -> Expected | NotModelled:
     """The state after an instruction and, where it traps, after the entry of the handler.
 
     Spike puts the word of an instruction that it does not execute into xtval, as the manual allows.
@@ -82,7 +82,7 @@ def _words(instruction: Instruction, operands: Mapping[str, int]) -> dict[str, W
     }
 
 
-def observed(case: Case, word: int) -> Result:
+def observed(case: SpikeCase, word: int) -> Result:
     """What Spike does.
 
     Raises:
@@ -92,7 +92,7 @@ def observed(case: Case, word: int) -> Result:
     reset = Rv64.reset()
     names = set(reset.words())
     csrs = {name: int(reset[name]) for name in names} | dict(case.components)
-    return hart().run(Step(word, prv, v, csrs["pc"], case.x, csrs, case.data, case.f))
+    return hart().run(Step(word, Result(prv, v, csrs["pc"], case.x, csrs, case.data), case.f))
 
 
 def differing(model: Result, spike: Result) -> tuple[str, ...]:
@@ -122,10 +122,10 @@ class Compared:
     """A case that was run on both: what the model says, and how Spike differs, if it does."""
 
     expected: Expected
-    difference: Difference[Case] | None
+    difference: Difference[SpikeCase] | None
 
 
-def compare(machine: Machine[Rv64], case: Case) -> Compared | NotModelled:
+def compare(machine: Machine[Rv64], case: SpikeCase) -> Compared | NotModelled:
     """Run one case on both.
 
     Raises:
@@ -149,7 +149,7 @@ def compare(machine: Machine[Rv64], case: Case) -> Compared | NotModelled:
             _ends(model.traps or "completes", model.result),
             _ends("ends", spike),
             details,
-            explanation(Found(case, names, model.result, spike)),
+            explanation(SpikeDifference(case, names, model.result, spike)),
         ),
     )
 
@@ -167,9 +167,9 @@ def difftest(
     progress: Callable[[int], None] | None = None,
     *,
     machine: Machine[Any] | None = None,
-    drawn: Callable[[Instruction, random.Random], Case] = draw,
+    drawn: Callable[[Instruction, random.Random], SpikeCase] = draw,
     kept: int = 20,
-) -> DifftestReport[Case]:
+) -> DifftestReport[SpikeCase]:
     """Compare the model with Spike on random cases.
 
     Args:
@@ -187,7 +187,7 @@ def difftest(
     """
     started = time.monotonic()
     model: Machine[Any] = machine or build()
-    tally: Tally[Case] = Tally(kept)
+    tally: Tally[SpikeCase] = Tally(kept)
     rng = random.Random(seed)
     for done, instruction in enumerate(in_turns(chosen_forms(model, forms), (), cases, rng)):
         while True:
@@ -213,6 +213,6 @@ def difftest_paged(
     seed: int = 0,
     forms: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> DifftestReport[Case]:
+) -> DifftestReport[SpikeCase]:
     """As `difftest`, for the machine that walks page tables."""
     return difftest(cases, seed, forms, progress, machine=build_paged(), drawn=draw_paged)

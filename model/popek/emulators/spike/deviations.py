@@ -11,12 +11,12 @@ from typing import Final
 
 import attrs
 
-from .cases import Case
+from .cases import SpikeCase
 from .hart import Result
 
 
 @attrs.frozen
-class Found:
+class SpikeDifference:
     """A difference, as the recognisers see it.
 
     Attributes:
@@ -25,7 +25,7 @@ class Found:
         model, spike: both ends.
     """
 
-    case: Case
+    case: SpikeCase
     names: Collection[str]
     model: Result
     spike: Result
@@ -66,23 +66,23 @@ _TIMER_CSRS: Final = (
 )
 
 
-def _no_fiom(found: Found) -> bool:
+def _no_fiom(found: SpikeDifference) -> bool:
     name = found.csr or ""
     return name in ("menvcfg", "henvcfg", "senvcfg") and found.only(name) and found.bits(name) == 1
 
 
-def _timers(found: Found) -> bool:
+def _timers(found: SpikeDifference) -> bool:
     return found.csr in _TIMER_CSRS and found.only("mip") and found.bits("mip") & ~_TIMERS == 0
 
 
-def _two(found: Found) -> bool:
+def _two(found: SpikeDifference) -> bool:
     """The environment's FIOM, and a timer that it switches."""
     name = found.csr or ""
     envcfg = name in ("menvcfg", "henvcfg") and found.only("mip", name)
     return envcfg and found.bits(name) in (0, 1) and found.bits("mip") & ~_TIMERS == 0
 
 
-KNOWN: Final[Mapping[str, Callable[[Found], bool]]] = {
+KNOWN: Final[Mapping[str, Callable[[SpikeDifference], bool]]] = {
     "misa-writable": lambda found: found.csr == "misa" and found.case.mode == "M",
     "no-fiom": _no_fiom,
     "state-enables-without-state": lambda found: (
@@ -104,6 +104,6 @@ KNOWN: Final[Mapping[str, Callable[[Found], bool]]] = {
 }
 
 
-def explanation(found: Found) -> str | None:
+def explanation(found: SpikeDifference) -> str | None:
     """The known deviation that explains a difference, if one does."""
     return next((name for name, explains in KNOWN.items() if explains(found)), None)

@@ -51,22 +51,8 @@ class SpikeError(EmulatorError):
 
 
 @attrs.frozen
-class Step:
-    """One instruction to run: its word, and the state by component; storage in bytes from `DATA`."""
-
-    word: int
-    prv: int
-    v: int
-    pc: int
-    x: Mapping[int, int]
-    csrs: Mapping[str, int]
-    data: Mapping[int, int]
-    f: tuple[int, int] | None = None  # a floating-point register and its value
-
-
-@attrs.frozen
 class Result:
-    """The state afterwards, by component."""
+    """The state of the hart, by component; storage in bytes from `DATA`."""
 
     prv: int
     v: int
@@ -75,6 +61,21 @@ class Result:
     csrs: Mapping[str, int]
     data: Mapping[int, int]
     f: int | None = None
+
+
+@attrs.frozen
+class Step:
+    """One instruction to run, and the state it starts from.
+
+    Attributes:
+        word: the instruction.
+        before: the state, without floating point.
+        f: a floating-point register and its value.
+    """
+
+    word: int
+    before: Result
+    f: tuple[int, int] | None = None
 
 
 @cache
@@ -121,16 +122,16 @@ class Hart:
         core, state, put = self._core, self._state, self._core.put_csr
         core.reset()
         put(0x301, _MASK)  # a reset leaves misa
-        words = {address & ~7 for address in step.data}
+        words = {address & ~7 for address in step.before.data}
         for address in sorted(self._written | words):
-            self._store(address, sum(step.data.get(address + i, 0) << 8 * i for i in range(8)))
+            self._store(address, sum(step.before.data.get(address + i, 0) << 8 * i for i in range(8)))
         self._written = words
-        self._store(step.pc & ~7, *(_at(step.pc, step.word)))
-        csrs = step.csrs
+        self._store(step.before.pc & ~7, *(_at(step.before.pc, step.word)))
+        csrs = step.before.csrs
         if step.f is not None:
             self._floating(step.f)
         for number in range(1, 32):
-            state.XPR.write(number, step.x.get(number, 0))
+            state.XPR.write(number, step.before.x.get(number, 0))
         put(_MENVCFG, 1 << 63)
         put(0x30C, _MASK)
         put(0x60A, csrs["henvcfg"])
@@ -147,12 +148,12 @@ class Hart:
         put(_MIP, csrs["mip"])
         put(0x645, csrs["hvip"])
         put(0x30C, csrs["mstateen0"])
-        put(_MSTATUS, step.prv << 11 | step.v << 39)
-        put(_MEPC, step.pc)
+        put(_MSTATUS, step.before.prv << 11 | step.before.v << 39)
+        put(_MEPC, step.before.pc)
         put(_MIE, 0)
         state.pc = _MRET
         core.step(1)
-        if (state.prv, int(state.v), state.pc) != (step.prv, step.v, step.pc):
+        if (state.prv, int(state.v), state.pc) != (step.before.prv, step.before.v, step.before.pc):
             raise SpikeError(f"the mode of a case was not entered: {state.prv}, {state.v}, {state.pc:#x}")
         for name, number in AFTERWARDS.items():
             put(number, csrs[name])
@@ -189,7 +190,7 @@ class Hart:
             csrs[name] = get(numbers[name])
         f = None if step.f is None else self._read_floating(step.f[0])
         data = {}
-        for address in sorted({address & ~7 for address in step.data}):
+        for address in sorted({address & ~7 for address in step.before.data}):
             word = core.mmu.load_reserved_64(address) & _MASK
             data.update({address + i: word >> 8 * i & 0xFF for i in range(8)})
         return Result(prv, v, pc, x, csrs, data, f)

@@ -72,7 +72,7 @@ Load = tuple[int, int, int]
 
 
 @attrs.frozen
-class Case:
+class VmEntryCase:
     """A VM entry to try: a baseline's mode, the fields that differ, by id, and the VM-entry MSR-load area."""
 
     mode: Mode
@@ -85,7 +85,7 @@ class Case:
 class Compared:
     """A case with what Bochs did, what the checks admit, which of them fail, and whether they decide it."""
 
-    case: Case
+    case: VmEntryCase
     result: EntryResult
     admissible: tuple[Outcome, ...]
     violated: tuple[str, ...]
@@ -146,7 +146,7 @@ def _words(model: str, *places: tuple[int, int]) -> tuple[MemoryEntry, ...]:
     return tuple(found)
 
 
-def vmcs_of(case: Case, model: str = DEFAULT_MODEL) -> Vmcs:
+def vmcs_of(case: VmEntryCase, model: str = DEFAULT_MODEL) -> Vmcs:
     """The whole VMCS of a case, with memory where the checks look."""
     fields = {**base_fields(model, case.mode), **case.changes}
     table = fields["GUEST_CR3"] & 0xFFFF_FFE0
@@ -160,11 +160,11 @@ def vmcs_of(case: Case, model: str = DEFAULT_MODEL) -> Vmcs:
     return Vmcs(fields=fields, memory=memory + _area(case, model), launch=Launch(current_vmcs=CURRENT_VMCS))
 
 
-def _counted(case: Case) -> dict[str, int]:
+def _counted(case: VmEntryCase) -> dict[str, int]:
     return {"ENTRY_MSR_LOAD_COUNT": len(case.loads)} if case.loads else {}
 
 
-def _area(case: Case, model: str) -> tuple[MemoryEntry, ...]:
+def _area(case: VmEntryCase, model: str) -> tuple[MemoryEntry, ...]:
     """What the VM-entry MSR-load area of a case holds."""
     address = base_fields(model, case.mode)["ENTRY_MSR_LOAD_ADDR"]
     return tuple(
@@ -187,7 +187,7 @@ def base_vmcs(mode: Mode, model: str = DEFAULT_MODEL) -> Vmcs:
     return Vmcs(fields=fields, memory=memory, launch=Launch(current_vmcs=CURRENT_VMCS, x2apic=False))
 
 
-def case_of(case: Case, model: str = DEFAULT_MODEL) -> EntryCase:
+def case_of(case: VmEntryCase, model: str = DEFAULT_MODEL) -> EntryCase:
     """The case as the harness takes it."""
     changes = {**case.changes, **_counted(case)}
     fields = {FIELDS[name].encoding: value for name, value in changes.items()}
@@ -208,7 +208,7 @@ def outcome_of(result: EntryResult) -> Outcome | None:
     return None
 
 
-def random_case(rnd: random.Random, mode: Mode, model: str = DEFAULT_MODEL) -> Case:
+def random_case(rnd: random.Random, mode: Mode, model: str = DEFAULT_MODEL) -> VmEntryCase:
     """A baseline with one field changed, or two, at times three: bits, boundary values or events."""
     original = base_fields(model, mode)
     names = [name for name in original if name not in HANDS_OFF]
@@ -221,7 +221,7 @@ def random_case(rnd: random.Random, mode: Mode, model: str = DEFAULT_MODEL) -> C
             changes["PRIMARY_PROC_CONTROLS"] = (
                 changes.get("PRIMARY_PROC_CONTROLS", original["PRIMARY_PROC_CONTROLS"]) | 1 << 31
             )
-    return Case(mode, changes)
+    return VmEntryCase(mode, changes)
 
 
 _LOADED: Final = (
@@ -236,7 +236,7 @@ _LOADED_VALUES: Final = (
 _IA32_TSC_AUX: Final = 0xC000_0103
 
 
-def random_area_case(rnd: random.Random, mode: Mode) -> Case:
+def random_area_case(rnd: random.Random, mode: Mode) -> VmEntryCase:
     """A baseline that loads one to three MSRs, some of which cannot be loaded."""
     loads: list[Load] = []
     for _ in range(rnd.choice((1, 2, 2, 3))):
@@ -245,7 +245,7 @@ def random_area_case(rnd: random.Random, mode: Mode) -> Case:
         if index == _IA32_TSC_AUX:
             value &= 0xFFFF_FFFF  # Bochs drops the other bits; see its deviations
         loads.append((index, rnd.choice((0,) * 12 + (1, 1 << 31)), value))
-    return Case(mode, {}, loads=tuple(loads))
+    return VmEntryCase(mode, {}, loads=tuple(loads))
 
 
 def _changed(rnd: random.Random, name: str, value: int) -> int:
@@ -262,7 +262,7 @@ def _changed(rnd: random.Random, name: str, value: int) -> int:
     return (rnd.choice(_BOUNDARIES) + rnd.choice((-1, 1))) & mask
 
 
-def predictable(case: Case, model: str = DEFAULT_MODEL) -> bool:
+def predictable(case: VmEntryCase, model: str = DEFAULT_MODEL) -> bool:
     """Whether the checks decide a case; they do not where it points into memory of the harness."""
     evaluator = _evaluator(model)
     vmcs = vmcs_of(case, model)
@@ -276,7 +276,7 @@ def _evaluator(model: str) -> Evaluator:
 
 
 def compare(
-    cases: Sequence[Case],
+    cases: Sequence[VmEntryCase],
     model: str = DEFAULT_MODEL,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Compared]:
@@ -291,7 +291,7 @@ def compare(
     return [_compared(evaluator, case, result, model) for case, result in zip(cases, results, strict=True)]
 
 
-def _compared(evaluator: Evaluator, case: Case, result: EntryResult, model: str) -> Compared:
+def _compared(evaluator: Evaluator, case: VmEntryCase, result: EntryResult, model: str) -> Compared:
     vmcs = vmcs_of(case, model)
     view = evaluator.look(vmcs)
     findings = evaluator.run(vmcs, view)

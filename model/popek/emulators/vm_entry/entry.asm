@@ -12,7 +12,7 @@
 ;   3 image    count:4 {address:4 length:4 bytes}   into the pristine copy of the arena
 ;   4 baseline id:1 count:4 {encoding:4 value:8}
 ;   5 case     index:4 id:1 flags:1 fields:4 pokes:4 {encoding:4 value:8} {address:4 length:4 bytes}  -> R
-;   6 guest    as a case, then registers:4*13 watches:4 {address:4 length:4}                          -> R G
+;   6 guest    as a case, then registers:8*22 watches:4 {address:4 length:4}                          -> R G
 ;   7 fields   count:4 {encoding:4}             which a G record tells
 ;
 ; Records in the report:
@@ -20,8 +20,8 @@
 ;   F encoding:4 writable:1 | E | . (a batch of the disk was read)
 ;   R index:4 kind:1 error:4 encoding:4 reason:4 qualification:8 interruption:4 interruption-error:4
 ;     length:4 idt-vectoring:4 guest-rip:8
-;   G registers:4*13 tsc-before:8 tsc-after:8 top-of-stack:4*10 {field:8} {watched bytes}
-; The registers are EAX ECX EDX EBX EBP ESI EDI CR2 DR0 DR1 DR2 DR3 DR6.
+;   G registers:8*22 tsc-before:8 tsc-after:8 top-of-stack:4*10 {field:8} {watched bytes}
+; The registers are RAX RCX RDX RBX RBP RSI RDI R8 to R15 CR2 DR0 DR1 DR2 DR3 DR6 CR8.
 
 %define ROM             0xF0000
 %ifndef ARENA
@@ -44,6 +44,7 @@
 
 %define MAGIC           0x584D5650      ; "PVMX"
 
+%define REGISTERS       22
 %define STUB_BYTES      7               ; push byte, jmp near
 
 ; Flags of a case.
@@ -86,7 +87,7 @@ struc var
 .reported:      resq 1                  ; the list of a `fields` operation, or 0
 .extra:         resq 1                  ; what a `guest` operation adds
 .guest:         resd 1                  ; whether the case is one of a `guest` operation
-.registers:     resd 13
+.registers:     resq REGISTERS
 .before:        resq 1
 .after:         resq 1
 .record:
@@ -335,7 +336,7 @@ begin_case:
 .known: cmp dword [V(guest)], 0
         je .read
         mov [V(extra)], rsi
-        add rsi, 13 * 4
+        add rsi, REGISTERS * 8
         lodsd
         lea rsi, [rsi + rax * 8]
 .read:  mov [V(stream)], rsi
@@ -411,30 +412,40 @@ begin_case:
         jmp .failed
 .guest: fninit
         mov rsi, [V(extra)]
-        mov eax, [rsi + 28]
+        mov rax, [rsi + 120]
         mov cr2, rax
-        mov eax, [rsi + 32]
+        mov rax, [rsi + 128]
         mov dr0, rax
-        mov eax, [rsi + 36]
+        mov rax, [rsi + 136]
         mov dr1, rax
-        mov eax, [rsi + 40]
+        mov rax, [rsi + 144]
         mov dr2, rax
-        mov eax, [rsi + 44]
+        mov rax, [rsi + 152]
         mov dr3, rax
-        mov eax, [rsi + 48]
+        mov rax, [rsi + 160]
         mov dr6, rax
+        mov rax, [rsi + 168]
+        mov cr8, rax
         rdtsc
         mov [V(before)], eax
         mov [V(before) + 4], edx
         call clear_registers
         mov rsi, [V(extra)]
-        mov eax, [rsi]
-        mov ecx, [rsi + 4]
-        mov edx, [rsi + 8]
-        mov ebx, [rsi + 12]
-        mov ebp, [rsi + 16]
-        mov edi, [rsi + 24]
-        mov esi, [rsi + 20]
+        mov rax, [rsi + 0]
+        mov rcx, [rsi + 8]
+        mov rdx, [rsi + 16]
+        mov rbx, [rsi + 24]
+        mov rbp, [rsi + 32]
+        mov rdi, [rsi + 48]
+        mov r8, [rsi + 56]
+        mov r9, [rsi + 64]
+        mov r10, [rsi + 72]
+        mov r11, [rsi + 80]
+        mov r12, [rsi + 88]
+        mov r13, [rsi + 96]
+        mov r14, [rsi + 104]
+        mov r15, [rsi + 112]
+        mov rsi, [rsi + 40]
         vmlaunch
 .failed:
         jc .invalid
@@ -497,19 +508,23 @@ finish_case:
         mov al, 'G'
         call put
         mov rax, cr2
-        mov [V(registers) + 28], eax
+        mov [V(registers) + 120], rax
         mov rax, dr0
-        mov [V(registers) + 32], eax
+        mov [V(registers) + 128], rax
         mov rax, dr1
-        mov [V(registers) + 36], eax
+        mov [V(registers) + 136], rax
         mov rax, dr2
-        mov [V(registers) + 40], eax
+        mov [V(registers) + 144], rax
         mov rax, dr3
-        mov [V(registers) + 44], eax
+        mov [V(registers) + 152], rax
         mov rax, dr6
-        mov [V(registers) + 48], eax
+        mov [V(registers) + 160], rax
+        mov rax, cr8
+        mov [V(registers) + 168], rax
+        xor eax, eax
+        mov cr8, rax
         mov esi, V(registers)
-        mov ecx, 13 * 4 + 16
+        mov ecx, REGISTERS * 8 + 16
         call put_bytes
         mov ecx, 0x681C                 ; what lies at the top of the guest's stack
         call read_field
@@ -540,8 +555,8 @@ finish_case:
         jmp .told
 .watches:
         mov rbp, [V(extra)]
-        mov ebx, [rbp + 13 * 4]
-        add rbp, 14 * 4
+        mov ebx, [rbp + REGISTERS * 8]
+        add rbp, REGISTERS * 8 + 4
 .watch: test ebx, ebx
         jz next_operation
         mov esi, [rbp]
@@ -807,13 +822,21 @@ leaf_list:
 align 16
 exit_handler:
         endbr64                         ; the host's CET state may wait for one
-        mov [V(registers)], eax
-        mov [V(registers) + 4], ecx
-        mov [V(registers) + 8], edx
-        mov [V(registers) + 12], ebx
-        mov [V(registers) + 16], ebp
-        mov [V(registers) + 20], esi
-        mov [V(registers) + 24], edi
+        mov [V(registers) + 0], rax
+        mov [V(registers) + 8], rcx
+        mov [V(registers) + 16], rdx
+        mov [V(registers) + 24], rbx
+        mov [V(registers) + 32], rbp
+        mov [V(registers) + 40], rsi
+        mov [V(registers) + 48], rdi
+        mov [V(registers) + 56], r8
+        mov [V(registers) + 64], r9
+        mov [V(registers) + 72], r10
+        mov [V(registers) + 80], r11
+        mov [V(registers) + 88], r12
+        mov [V(registers) + 96], r13
+        mov [V(registers) + 104], r14
+        mov [V(registers) + 112], r15
         rdtsc
         mov [V(after)], eax
         mov [V(after) + 4], edx

@@ -39,7 +39,7 @@ from typing import Literal, get_args
 
 import attrs
 
-from popek.emulators.bochs.simulator import BochsError, BochsInterrupted, run_rom
+from popek.emulators.bochs.simulator import BochsError, BochsInterrupted, fitting, run_rom
 
 from .guest import (
     ARENA,
@@ -80,7 +80,7 @@ from .processor import _fields as _fields
 from .processor import _pokes as _pokes
 from .processor import _rom as _rom
 
-Kind = Literal[
+EntryEnd = Literal[
     "enters", "vmfail-invalid", "vmfail-valid", "entry-failure", "vmwrite-failed", "host-fault", "hang"
 ]
 """How a case ended; see `EntryResult`."""
@@ -128,7 +128,7 @@ class EntryResult:
     says about a refusal, if `run_cases` was asked to explain; it stops at the first check that fails.
     """
 
-    kind: Kind
+    kind: EntryEnd
     error: int | None = None
     exit_reason: int | None = None
     qualification: int | None = None
@@ -155,7 +155,7 @@ _USE_VMRESUME, _LAUNCHED, _NO_CURRENT, _MOV_SS, _MARK = 1, 2, 4, 8, 16
 _MARK_LINE = "VMWRITE: not supported field 0x00007ffe"  # what Bochs logs at a mark
 
 _RESULT = struct.Struct("<IBIIIQIIIIQ")
-_KINDS: tuple[Kind, ...] = (
+_KINDS: tuple[EntryEnd, ...] = (
     "vmfail-invalid",
     "vmfail-valid",
     "enters",
@@ -296,11 +296,8 @@ def run_cases(
         encoded.append(_encode(index, case, numbers[case.mode], explain))
     results: list[EntryResult] = []
     while len(results) < len(todo):
-        first = last = len(results)
-        room = _STREAM_BYTES - len(prologue) - _SECTOR
-        while last < len(todo) and last - first < _CASES_PER_RUN and len(encoded[last]) <= room:
-            room -= len(encoded[last])
-            last += 1
+        first, room = len(results), _STREAM_BYTES - len(prologue) - _SECTOR
+        last = fitting(encoded, first, room, _CASES_PER_RUN)
         if last == first:
             raise BochsError(f"case {first} is too large for the harness")
         found, complaints = _run_chunk(prologue, encoded[first:last], model, stall, explain)
@@ -331,9 +328,9 @@ __all__ = [
     "SPARE_VMCS",
     "STACK_TOP",
     "EntryCase",
+    "EntryEnd",
     "EntryResult",
     "HostState",
-    "Kind",
     "Mode",
     "baseline",
     "capabilities",

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from popek.architectures.svm.bochs import Outcome, bochs_checks, oddity
-from popek.architectures.svm.verdict import Verdict, judge
+from popek.architectures.svm.verdict import VmrunVerdict, judge
 from popek.architectures.svm.vmcb import FIELDS, Processor, Vmcb
 
 from .harness import (
@@ -53,7 +53,7 @@ class Compared:
 
     case: Case
     result: RunResult
-    verdict: Verdict
+    verdict: VmrunVerdict
     oddity: Outcome | None
     violated: tuple[str, ...]
 

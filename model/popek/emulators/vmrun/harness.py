@@ -30,7 +30,14 @@ import attrs
 
 from popek.architectures.svm.cpuid import Leaves, processor_of
 from popek.architectures.svm.vmcb import FIELDS, SIZE, Processor
-from popek.emulators.bochs.simulator import BochsCrash, BochsError, BochsInterrupted, assemble, run_rom
+from popek.emulators.bochs.simulator import (
+    BochsCrash,
+    BochsError,
+    BochsInterrupted,
+    assemble,
+    fitting,
+    run_rom,
+)
 from popek.emulators.vm_entry.harness import ARENA, CODE_PAGE, GUEST_CR3, STACK_TOP, guest_image, segments
 
 Mode = Literal["64-bit", "pae", "32-bit", "v8086", "real", "paged-real"]
@@ -318,11 +325,8 @@ def run_cases(
     encoded = [_encode(index, case) for index, case in enumerate(todo)]
     results: list[RunResult] = []
     while len(results) < len(todo):
-        first = last = len(results)
-        room = _STREAM_BYTES - len(prologue) - _SECTOR
-        while last < len(todo) and last - first < _CASES_PER_RUN and len(encoded[last]) <= room:
-            room -= len(encoded[last])
-            last += 1
+        first, room = len(results), _STREAM_BYTES - len(prologue) - _SECTOR
+        last = fitting(encoded, first, room, _CASES_PER_RUN)
         found, lost = _run_chunk(prologue, encoded[first:last], model, stall)
         while len(results) < last and len(results) in found:
             results.append(found[len(results)])

@@ -21,21 +21,17 @@ def vector_name(number: int | None) -> str:
     return _NAMES.get(number, str(number)) if number is not None else "none"
 
 
-class Asked(Mapping[str, int]):
-    """Answers every undefined result with 0 and remembers which were asked for."""
+def each_bit(asked: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Numbers for undefined results: each bit of each alone, and in the end all bits of all together.
 
-    def __init__(self) -> None:
-        self.names: dict[str, None] = {}
-
-    def __getitem__(self, name: str) -> int:
-        self.names[name] = None
-        return 0
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
+    Args:
+        asked: their widths by name.
+    """
+    for name, width in asked.items():
+        yield from ({name: 1 << bit} for bit in range(width))
+    if asked:
+        # RDRAND has a number only where CF says so.
+        yield {name: (1 << width) - 1 for name, width in asked.items()}
 
 
 @attrs.frozen
@@ -64,7 +60,7 @@ class Expectation:
     storage: bool = False
 
 
-Kind = Literal["next", "trap", "hang", "triple-fault", "setup-failed"]
+StepEnd = Literal["next", "trap", "hang", "triple-fault", "setup-failed"]
 
 
 @attrs.frozen
@@ -85,7 +81,7 @@ class StepResult:
         msrs: the MSRs of the case after the step, where they are no registers of the harness.
     """
 
-    kind: Kind
+    kind: StepEnd
     vector: int | None = None
     error_code: int | None = None
     registers: Mapping[str, int] = attrs.field(factory=dict)

@@ -127,6 +127,11 @@ def exists_in_compatibility_mode(instruction: Instruction) -> bool:
     return True
 
 
+def only_in_compatibility_mode(instruction: Instruction) -> bool:
+    """Whether 64-bit mode has another instruction of this opcode."""
+    return instruction.form in _ONLY_COMPATIBLE
+
+
 def _key(machine: Machine[X64], case: X64Case) -> tuple[bool, str]:
     return case.long, assembly_text(machine.instructions[case.form], case.operands, long=case.long)
 

@@ -11,7 +11,13 @@ from typing import Final
 import attrs
 
 from popek.architectures.x86_64.state import RCX, X64
-from popek.emulators.x86.expectation import Asked, Expectation, OutsideError, StepResult, watched_differences
+from popek.emulators.x86.expectation import (
+    Expectation,
+    OutsideError,
+    StepResult,
+    each_bit,
+    watched_differences,
+)
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
     LANDING_BYTE,
@@ -26,7 +32,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import NotModelled, Trap
-from popek.kernel.words import WidthError, Word
+from popek.kernel.words import Word
 
 UNOBSERVED: Final[Mapping[str, str]] = {
     "tsc, pmc, cpuid": "the processor's own; only whether the instruction is allowed is compared",
@@ -87,25 +93,21 @@ def expect(
     if machine.invariant(state).value == 0:
         raise OutsideError("a state that does not exist")
     parts = {n: Word(w, operands[n]) for operand in instruction.inputs for n, w in operand.part_names()}
-    asked = Asked()
-    outcome = machine.step(instruction, state.with_undefined(asked), parts)
+    asked: dict[str, int] = {}
+    outcome = machine.step(instruction, state.with_undefined({}, asked), parts)
     if isinstance(outcome, NotModelled):
         return outcome
     if instruction.mnemonic in _EXTENDED_STATE and not isinstance(outcome, Trap):
         raise OutsideError("an area of extended state, for which the model has a stand-in")
     expected = _translate(instruction, case, state, outcome.state, outcome)
     undefined = dict(HIDDEN)
-    for name in asked.names:
-        for bit in range(64):
-            try:
-                other = machine.step(instruction, state.with_undefined({name: 1 << bit}), parts)
-            except WidthError:
-                break  # one bit more than the result has
-            if isinstance(other, NotModelled):
-                raise OutsideError("an undefined result decides what is modelled")
-            again = _translate(instruction, case, state, other.state, other)
-            for component, value in expected.registers.items():
-                undefined[component] = undefined.get(component, 0) | value ^ again.registers[component]
+    for values in each_bit(asked):
+        other = machine.step(instruction, state.with_undefined(values), parts)
+        if isinstance(other, NotModelled):
+            raise OutsideError("an undefined result decides what is modelled")
+        again = _translate(instruction, case, state, other.state, other)
+        for component, value in expected.registers.items():
+            undefined[component] = undefined.get(component, 0) | value ^ again.registers[component]
     if expected.vector == _DB and expected.kind == "trap":
         undefined["dr6"] = 0xF  # "certain debug exceptions may clear bits 0-3" (SDM vol. 3B, DR6)
     return attrs.evolve(expected, undefined=undefined)
@@ -124,7 +126,7 @@ def _translate(
             raise OutsideError("CR0.WP and a read-only page")
         memory[address] = int(after.memory.load(Word(64, address)))
     registers = {name: int(after[name]) for name in plain_state(0)}
-    _drop_unseen(registers, instruction, before)
+    drop_unseen(registers, instruction, before)
     if isinstance(outcome, Trap):
         vector, code = outcome.vector.number, outcome.error_code
         if vector == _PF:
@@ -140,7 +142,8 @@ def _translate(
     return Expectation("next", None, None, registers, {}, memory)
 
 
-def _drop_unseen(registers: dict[str, int], instruction: Instruction, before: X64) -> None:
+def drop_unseen(registers: dict[str, int], instruction: Instruction, before: X64) -> None:
+    """Take away what cannot be seen of a step that completes."""
     for name in ("es", "cs", "ss", "ds", "fs", "gs", "ldtr"):
         if registers[f"{name}.rights"] >> 16:
             registers[f"{name}.rights"] = 0x10000

@@ -180,7 +180,7 @@ def _template() -> bytes:
     return bytes(arena)
 
 
-_TEMPLATE: Final = _template()
+TEMPLATE: Final = _template()
 
 
 def _flat(cpl: int, rights: int) -> tuple[int, int, int]:
@@ -207,7 +207,7 @@ def plain_state(cpl: int, *, long: bool = True) -> dict[str, int]:
 
 def initial_memory(case: StepCase) -> bytes:
     """The arena as it is when the instruction starts."""
-    arena = bytearray(_TEMPLATE)
+    arena = bytearray(TEMPLATE)
     for address, data in _patches(case):
         arena[address : address + len(data)] = data
     return bytes(arena)

@@ -35,12 +35,14 @@ def declare(machine: Machine[Ia32]) -> None:
     def lmsw_register(cpu: Ia32, r: Word) -> None:
         """PE, MP, EM, TS := source[3:0]; PE is never cleared."""
         privileged(cpu)
+        cpu.interception.late(cpu, "LMSW")
         _load_machine_status_word(cpu, cpu.read_register(r, 16), None)
 
     @machine.instruction("LMSW m16", source="SDM vol. 2A, LMSW")
     def lmsw_memory(cpu: Ia32, m: MemoryOperand) -> None:
         """PE, MP, EM, TS := source[3:0]; PE is never cleared."""
         privileged(cpu)
+        cpu.interception.late(cpu, "LMSW")
         _load_machine_status_word(cpu, access.load(cpu, m, 2), m)
 
     @machine.instruction("CLTS", source="SDM vol. 2A, CLTS")
@@ -70,6 +72,7 @@ def declare(machine: Machine[Ia32]) -> None:
         new = (cpu.interception.write_control_register(cpu, 0, r) & CR0_DEFINED) | 0x10
         if (new[31] & ~new[0]) | (new[29] & ~new[30]):
             raise Fault(GP, 0)
+        cpu.interception.control_register_accepted(cpu, 0, r, new)
         # SDM vol. 3A, "Operations that Invalidate TLBs": PG is cleared.
         cpu.tlb_stale = ite(cpu.cr0.pg & ~new[31], Word(1, 0), cpu.tlb_stale)
         cpu.cr0 = new
@@ -80,14 +83,18 @@ def declare(machine: Machine[Ia32]) -> None:
     def mov_to_cr2(cpu: Ia32, r: Word) -> None:
         """Any value."""
         privileged(cpu)
-        cpu.cr2 = cpu.interception.write_control_register(cpu, 2, r)
+        new = cpu.interception.write_control_register(cpu, 2, r)
+        cpu.interception.control_register_accepted(cpu, 2, r, new)
+        cpu.cr2 = new
         undefine_status(cpu)
 
     @machine.instruction("MOV CR3, r32", source=source, mnemonic="MOV to CR")
     def mov_to_cr3(cpu: Ia32, r: Word) -> None:
         """Any value; the TLBs forget what the new tables do not say."""
         privileged(cpu)
-        cpu.cr3 = cpu.interception.write_control_register(cpu, 3, r)
+        new = cpu.interception.write_control_register(cpu, 3, r)
+        cpu.interception.control_register_accepted(cpu, 3, r, new)
+        cpu.cr3 = new
         cpu.tlb_stale = Word(1, 0)
         undefine_status(cpu)
 
@@ -98,6 +105,7 @@ def declare(machine: Machine[Ia32]) -> None:
         new = cpu.interception.write_control_register(cpu, 4, r)
         if (new & (CR4_DEFINED ^ 0xFFFFFFFF)) != 0:
             raise Fault(GP, 0)
+        cpu.interception.control_register_accepted(cpu, 4, r, new)
         # SDM vol. 3A, "Operations that Invalidate TLBs": PAE or PGE changes, SMEP is set; PCIDE needs IA-32e mode.
         old = cpu.cr4.value
         flushes = (old[5] != new[5]) | (old[7] != new[7]) | (new[20] & ~old[20])
@@ -116,6 +124,7 @@ def declare(machine: Machine[Ia32]) -> None:
                 """Read a debug register; DR4 and DR5 are DR6 and DR7 unless CR4.DE is set."""
                 cpu.interception.debug_register(cpu, number - 2 * alias, r, write=False)
                 _debug_register_checks(cpu, alias)
+                cpu.interception.debug_register_accepted(cpu, number - 2 * alias, r, write=False)
                 values = {6: cpu.dr6.value, 7: cpu.dr7.value}
                 cpu.gpr[r] = values[number] if number in values else cpu.dr[number]
                 undefine_status(cpu)
@@ -128,6 +137,7 @@ def declare(machine: Machine[Ia32]) -> None:
                 """Write a debug register; reserved bits keep their fixed values."""
                 cpu.interception.debug_register(cpu, number - 2 * alias, r, write=True)
                 _debug_register_checks(cpu, alias)
+                cpu.interception.debug_register_accepted(cpu, number - 2 * alias, r, write=True)
                 value = cpu.gpr[r]
                 if number == 6:
                     cpu.dr6 = (value & DR6_DEFINED) | DR6_FIXED

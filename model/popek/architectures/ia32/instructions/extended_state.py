@@ -49,6 +49,7 @@ def _registers(machine: Machine[Ia32]) -> None:
     def xsetbv(cpu: Ia32) -> None:
         """XCR0 := EDX:EAX; #UD unless CR4.OSXSAVE, #GP(0) above CPL 0, for another register or a wrong value."""
         _xsave_enabled(cpu)
+        cpu.interception.early(cpu, "XSETBV")
         privileged(cpu)
         cpu.interception.instruction(cpu, "XSETBV")
         value = concat(cpu.gpr[EDX], cpu.gpr[EAX])

@@ -29,6 +29,7 @@ def declare(machine: Machine[Ia32]) -> None:
     @machine.instruction("PUSHFD", source="SDM vol. 2B, PUSHF", mnemonic="PUSHF", size=32)
     def pushf(cpu: Ia32, *, size: int) -> None:
         """Push EFLAGS with VM and RF read as 0.  Below IOPL 3 in virtual-8086 mode VIF and IOPL 3 or #GP(0)."""
+        cpu.interception.early(cpu, "PUSHF")
         image = cpu.eflags.value & 0x00FCFFFF
         if cpu.virtual_8086 & (cpu.eflags.iopl != 3):
             _virtual_interrupt_flag_needed(cpu, size)
@@ -42,6 +43,7 @@ def declare(machine: Machine[Ia32]) -> None:
 
         Below IOPL 3 in virtual-8086 mode the image's IF goes to VIF, or there is #GP(0).
         """
+        cpu.interception.early(cpu, "POPF")
         if cpu.virtual_8086 & (cpu.eflags.iopl != 3):
             _virtual_interrupt_flag_needed(cpu, size)
             load_virtual_flags(cpu, access.pop(cpu, 2))

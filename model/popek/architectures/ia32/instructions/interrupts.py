@@ -56,6 +56,7 @@ def declare(machine: Machine[Ia32]) -> None:
 
         In virtual-8086 mode IOPL must be 3, or CR4.VME lets the TSS choose the 8086 program's own vector table.
         """
+        cpu.interception.early(cpu, "INT n", vector)
         if cpu.virtual_8086 and _redirected(cpu, vector):
             _deliver_to_virtual_8086(cpu, vector)
             return
@@ -78,6 +79,7 @@ def declare(machine: Machine[Ia32]) -> None:
     @machine.instruction("INT1", source="SDM vol. 2A, INT1", mnemonic="INT1")
     def int1(cpu: Ia32) -> None:
         """Deliver vector 1 through the IDT without looking at the gate's DPL; its faults have EXT = 1."""
+        cpu.interception.early(cpu, "INT1")
         cpu.interception.software_exception(cpu, 1)
         try:
             deliver_software_interrupt(cpu, Word(8, 1), check_dpl=False)
@@ -104,6 +106,7 @@ def declare(machine: Machine[Ia32]) -> None:
         @machine.instruction(form, source="SDM vol. 2A, IRET", mnemonic="IRET", size=size)
         def iret(cpu: Ia32, *, size: int) -> None:
             """Return from an interrupt, perhaps to an outer level; flags as CPL and IOPL allow."""
+            cpu.interception.early(cpu, "IRET")
             cpu.interception.interrupt_return(cpu)
             if not cpu.protected:
                 _real_interrupt_return(cpu, size)

@@ -130,6 +130,7 @@ def declare(machine: Machine[Ia32]) -> None:
         number = cpu.gpr[ECX]
         if not is_counter(number):
             raise Fault(GP, 0)
+        cpu.interception.late(cpu, "RDPMC")
         _to_edx_eax(cpu, cpu.pmc.load(number))
 
 

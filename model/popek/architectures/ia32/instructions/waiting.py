@@ -31,6 +31,7 @@ def declare(machine: Machine[Ia32]) -> None:
         if cpu.gpr[ECX] != 0:
             raise Fault(GP, 0)
         access.linear_address(cpu, MemoryOperand(segment, cpu.gpr[EAX]), 1, write=False)
+        cpu.interception.late(cpu, "MONITOR")
 
     @machine.instruction("MWAIT", source="SDM vol. 2B, MWAIT")
     def mwait(cpu: Ia32) -> None:
@@ -40,6 +41,7 @@ def declare(machine: Machine[Ia32]) -> None:
         cpu.interception.instruction(cpu, "MWAIT")
         if cpu.gpr[ECX] > 1:
             raise Fault(GP, 0)
+        cpu.interception.late(cpu, "MWAIT")
 
     @machine.instruction("PAUSE", source="SDM vol. 2B, PAUSE")
     def pause(cpu: Ia32) -> None:

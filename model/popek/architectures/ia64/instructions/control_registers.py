@@ -25,12 +25,10 @@ from ..interruptions import (
     source,
 )
 from ..operands import EXTERNAL_READ, INTERRUPTION, OTHER
-from ..state import CR_NUMBERS, PSR_L, Ia64
+from ..state import CR_NUMBERS, DCR_DEFINED, PSR_DEFINED, Ia64
 from ..vti.pending import VTPR, unmasked
 
 PAGE: Final = "SDM vol. 3, mov cr (3:175)"
-DCR_DEFINED: Final = 0x7F07
-IPSR_DEFINED: Final = PSR_L | 0x7FFF_0000_0000
 SPURIOUS: Final = 0x0F
 
 
@@ -73,9 +71,7 @@ def _interruption(machine: Machine[Ia64]) -> None:
         _collecting(cpu)
         privileged(cpu)
         value = source(cpu, r)
-        reserved_field(
-            _is(index, INTERRUPTION, "ipsr") & ((value & (IPSR_DEFINED ^ 0xFFFFFFFFFFFFFFFF)) != 0)
-        )
+        reserved_field(_is(index, INTERRUPTION, "ipsr") & ((value & (PSR_DEFINED ^ 0xFFFFFFFFFFFFFFFF)) != 0))
         if _is(index, INTERRUPTION, "ifa") & ~implemented(value, cpu.withheld):
             raise Fault(UNIMPLEMENTED_DATA_ADDRESS)
         allowed = (cpu.vpsr.ic == 0) | (cpu.assume.cr_any_ic == 1)

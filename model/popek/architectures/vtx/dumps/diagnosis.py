@@ -13,13 +13,15 @@ from ..capabilities import UNKNOWN, Capabilities
 from ..controls import EVENT_TYPES, EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
 from ..inference import evidence, with_evidence
-from ..verdict import Failure, Undecided, Verdict, explain, reported_outcome
+from ..verdict import Failure, Undecided, VmEntryVerdict, explain, reported_outcome
 from ..view import View, view_of
 from ..vmcs import MissingField, Vmcs
 from .model import Dump
 from .processors import Judgement, Processor, judge_any
 
-Kind = Literal["entry-failure", "instruction-error", "no-entry-failure", "an-earlier-exit", "nothing"]
+DiagnosisKind = Literal[
+    "entry-failure", "instruction-error", "no-entry-failure", "an-earlier-exit", "nothing"
+]
 
 _VALID = 1 << 31
 _ENTRY_FAILURE = 1 << 31
@@ -37,7 +39,7 @@ _TYPES: Final = {**EVENT_TYPES, 1: "reserved type 1"}
 class Happening:
     """What a dump says happened: its kind, and sentences in order of importance."""
 
-    kind: Kind
+    kind: DiagnosisKind
     sentences: tuple[str, ...]
 
 
@@ -71,7 +73,7 @@ class Diagnosis:
 
     dump: Dump
     capabilities: Capabilities
-    verdict: Verdict
+    verdict: VmEntryVerdict
     happening: Happening
     label: str
     summary: str
@@ -164,7 +166,7 @@ def _unknown(gate: Condition, view: View) -> bool:
     return False
 
 
-def _label(judgement: Judgement, kind: Kind) -> str:
+def _label(judgement: Judgement, kind: DiagnosisKind) -> str:
     match judgement.verdict.outcome.kind:
         case "enters":
             return "ENTERS"
@@ -175,7 +177,7 @@ def _label(judgement: Judgement, kind: Kind) -> str:
     return "FAILS"
 
 
-def _summary(judgement: Judgement, kind: Kind) -> str:
+def _summary(judgement: Judgement, kind: DiagnosisKind) -> str:
     verdict = judgement.verdict
     outcome = verdict.outcome
     match outcome.kind:
@@ -201,7 +203,7 @@ def _summary(judgement: Judgement, kind: Kind) -> str:
     return f"no check fails on what is known; {lacking}"
 
 
-def _agreement(judgement: Judgement, kind: Kind) -> str:
+def _agreement(judgement: Judgement, kind: DiagnosisKind) -> str:
     verdict = judgement.verdict
     if kind == "nothing":
         return ""
@@ -280,7 +282,7 @@ def happening(dump: Dump) -> Happening:
     fields = dump.fields
     reason, error = fields.get("EXIT_REASON"), fields.get("VM_INSTRUCTION_ERROR") or None
     sentences: list[str] = []
-    kind: Kind = "nothing"
+    kind: DiagnosisKind = "nothing"
     if reason is not None and reason & _ENTRY_FAILURE:
         kind = "entry-failure"
         sentences.append(_failure(reason, fields.get("EXIT_QUALIFICATION")))
@@ -326,7 +328,7 @@ def _error(number: int) -> str:
     return f"VM-instruction error {number}: {INSTRUCTION_ERRORS.get(number, 'not defined')}"
 
 
-def _reported_words(dump: Dump, kind: Kind) -> list[str]:
+def _reported_words(dump: Dump, kind: DiagnosisKind) -> list[str]:
     sentences = []
     if said := dump.reported.get("event"):
         sentences.append(f"the log says: {said}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .kinds import HEX, Kind, ignore, number
+from .kinds import HEX, LineKind, ignore, number
 from .model import DumpBuilder
 
 
@@ -80,31 +80,33 @@ def _svm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
 
 
 KINDS = (
-    Kind(r"VMCS (?P<pointer>\S+), last attempted VM-entry on CPU (?P<cpu>\d+)", _kvm_header, starts=True),
-    Kind(r".*set kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
-    Kind(rf".*KVM: entry failed, hardware error (?P<value>{HEX})", _hardware_error),
-    Kind(
+    LineKind(r"VMCS (?P<pointer>\S+), last attempted VM-entry on CPU (?P<cpu>\d+)", _kvm_header, starts=True),
+    LineKind(r".*set kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
+    LineKind(rf".*KVM: entry failed, hardware error (?P<value>{HEX})", _hardware_error),
+    LineKind(
         r"(?:.{0,80}?(?P<vcpu>d\d+v\d+).{0,80}?)?vmentry failure \(reason (?P<reason>0x[0-9a-f]+) ?\): "
         r"(?P<text>.*)",
         _xen_failure,
         starts=True,
     ),
-    Kind(
+    LineKind(
         r"(?P<vcpu>)Failed vm entry \(exit reason (?P<reason>0x[0-9a-f]+)\) caused by (?P<text>.*)",
         _xen_failure,
         starts=True,
     ),
-    Kind(
+    LineKind(
         r"(?P<vcpu>d\d+v\d+)? *(?P<instruction>VMLAUNCH|VMRESUME) error: (?P<value>0x[0-9a-f]+)",
         _xen_instruction_error,
         starts=True,
     ),
-    Kind(r">>> (?P<what>Domain) (?P<number>\d+) <<<$", _xen_place),
-    Kind(r"\s*(?P<what>VCPU) (?P<number>\d+)$", _xen_place, starts=True),
-    Kind(r"\s*msr (?P<msr>[0-9a-f]{8}) val (?P<value>[0-9a-f]{16})(?P<rest>.*)", _xen_msr),
-    Kind(r"(?P<text>domain_crash called from .*)", _event),
-    Kind(r"\s*\*{4,} VMCS Areas \*{4,}$", _xen_request),
-    Kind(r"\s*\*{4,}(?: VMCS Areas?(?: \*{4,})?)?$", ignore),
-    Kind(r"\s*sel\s+attr\s+limit\s+base$", ignore),
-    Kind(r".{0,200}?(?:VMC[SB] .*VMRUN|VMCB (?:Control|State Save) Area:|kvm_amd\.dump_invalid_vmcb)", _svm),
+    LineKind(r">>> (?P<what>Domain) (?P<number>\d+) <<<$", _xen_place),
+    LineKind(r"\s*(?P<what>VCPU) (?P<number>\d+)$", _xen_place, starts=True),
+    LineKind(r"\s*msr (?P<msr>[0-9a-f]{8}) val (?P<value>[0-9a-f]{16})(?P<rest>.*)", _xen_msr),
+    LineKind(r"(?P<text>domain_crash called from .*)", _event),
+    LineKind(r"\s*\*{4,} VMCS Areas \*{4,}$", _xen_request),
+    LineKind(r"\s*\*{4,}(?: VMCS Areas?(?: \*{4,})?)?$", ignore),
+    LineKind(r"\s*sel\s+attr\s+limit\s+base$", ignore),
+    LineKind(
+        r".{0,200}?(?:VMC[SB] .*VMRUN|VMCB (?:Control|State Save) Area:|kvm_amd\.dump_invalid_vmcb)", _svm
+    ),
 )

@@ -21,7 +21,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 @attrs.frozen
-class Kind:
+class LineKind:
     """A kind of line.
 
     Attributes:

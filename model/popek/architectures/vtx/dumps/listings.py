@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..capabilities import MSR_NAMES
-from .kinds import HEX, Kind, ignore, put
+from .kinds import HEX, LineKind, ignore, put
 from .layouts import CONTROL, GUEST, HOST
 from .model import DumpBuilder
 from .names import field_encoded, field_named, normal_form, suggestion
@@ -116,29 +116,29 @@ def unknown_name(text: str) -> str:
 
 
 KINDS = (
-    Kind(r"haxm_\w+: ?(?P<encoding>[0-9a-f]{4}) \w+: ?(?P<value>[0-9A-Za-z]+)$", _haxm),
-    Kind(r"haxm_(?:panic|error): ?(?P<text>.*)", _haxm_event, starts=True),
-    Kind(
+    LineKind(r"haxm_\w+: ?(?P<encoding>[0-9a-f]{4}) \w+: ?(?P<value>[0-9A-Za-z]+)$", _haxm),
+    LineKind(r"haxm_(?:panic|error): ?(?P<text>.*)", _haxm_event, starts=True),
+    LineKind(
         rf"Guest (?P<register>CS|DS|ES|FS|GS|SS|Task|LDT) (?:Segment|Register) - Selector: (?P<sel>{HEX})"
         rf"\s+Access-Rights: (?P<rights>{HEX})\s+Limit: (?P<limit>{HEX})\s+Base: (?P<base>{HEX})",
         _noirvisor_segment,
     ),
-    Kind(r"Guest (?:GDTR|IDTR) Limit: ", _noirvisor_tables),
-    Kind(r"Failed at VM-Entry, Code=(?P<code>\d+)\s+Reason: (?P<text>.*)", _noirvisor_failure),
-    Kind(r".*VMX Status: (?P<status>\d+)", _noirvisor_status),
-    Kind(r"-{4,}$|Dumping VMCS .* Area\.\.\.$", ignore),
-    Kind(r"\s*(?:HM: )?\s*(?P<name>MSR_IA32_\w+)\s*=\s*(?P<value>0x[0-9a-f]+)", _capability),
-    Kind(r"HM:\s+(?P<text>\S.*)", _virtualbox_detail),
-    Kind(
+    LineKind(r"Guest (?:GDTR|IDTR) Limit: ", _noirvisor_tables),
+    LineKind(r"Failed at VM-Entry, Code=(?P<code>\d+)\s+Reason: (?P<text>.*)", _noirvisor_failure),
+    LineKind(r".*VMX Status: (?P<status>\d+)", _noirvisor_status),
+    LineKind(r"-{4,}$|Dumping VMCS .* Area\.\.\.$", ignore),
+    LineKind(r"\s*(?:HM: )?\s*(?P<name>MSR_IA32_\w+)\s*=\s*(?P<value>0x[0-9a-f]+)", _capability),
+    LineKind(r"HM:\s+(?P<text>\S.*)", _virtualbox_detail),
+    LineKind(
         r"\s*\w*?(?P<register>[CDEFGS]S|LDTR|TR|GDTR|IDTR)\s*=\s*\{(?:(?P<sel>[0-9a-f]+) )?"
         r"base=(?P<base>[0-9a-f`]+) limit=(?P<limit>[0-9a-f]+)(?: flags=(?P<flags>[0-9a-f]+))?\s*\}",
         _virtualbox_segment,
     ),
-    Kind(
+    LineKind(
         r"(?:# ?)?\s*(?P<name>[A-Za-z][\w/.-]*(?: [\w/.-]+)*|0[xX][0-9a-fA-F]{1,4})\s*[=:]\s*"
         r"(?P<value>[^\s=:][^=]*)$",
         _plain,
         applies=_is_plain,
     ),
-    Kind(r"#|$", ignore),
+    LineKind(r"#|$", ignore),
 )

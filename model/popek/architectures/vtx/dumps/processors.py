@@ -17,7 +17,7 @@ from ..capability_limits import plain
 from ..evaluation import asks
 from ..identity import by_identity
 from ..inference import NOTHING, Evidence, evidence, with_evidence
-from ..verdict import Failure, Suspect, Undecided, Verdict, verdict_of_many
+from ..verdict import Failure, Suspect, Undecided, VmEntryVerdict, verdict_of_many
 from ..vmcs import Vmcs
 
 _KEPT = 256
@@ -35,13 +35,13 @@ class Judgement:
     what the VMCS itself shows of the processor.
     """
 
-    verdict: Verdict
+    verdict: VmEntryVerdict
     suspects: tuple[Failure, ...] = ()
     suspects_explain: bool = False
     inferred: tuple[str, ...] = ()
 
     @property
-    def complete(self) -> Verdict:
+    def complete(self) -> VmEntryVerdict:
         """The verdict with the suspects among its warnings."""
         found = tuple(
             Suspect(item.id, item.fields, f"{item.message} (on processors that do not relax this)")
@@ -76,7 +76,7 @@ class Processor:
     def _taken(self) -> Vmcs | None:
         return self._vmcs
 
-    def judge(self, vmcs: Vmcs) -> Verdict:
+    def judge(self, vmcs: Vmcs) -> VmEntryVerdict:
         """Judge a VMCS by what is known, and nothing else."""
         self._vmcs = vmcs
         return next(self._verdicts)

@@ -9,7 +9,7 @@ import attrs
 from popek.architectures.logs import Line, decoded, unwrap
 
 from . import headers, listings, registers
-from .kinds import Kind
+from .kinds import LineKind
 from .kvm_registers import REMARK, kvm_fields, kvm_text
 from .listings import unknown_name
 from .model import Dump, DumpBuilder, DumpError, Remark
@@ -143,7 +143,7 @@ def _starts(text: str) -> bool:
     return len(text) <= _LONGEST_LINE and any(kind.pattern.match(text) for kind in _FIRST_KINDS)
 
 
-def _claimed(builder: DumpBuilder, text: str) -> tuple[Kind, re.Match[str]] | None:
+def _claimed(builder: DumpBuilder, text: str) -> tuple[LineKind, re.Match[str]] | None:
     """Return the kind of a line; None leaves it to the `dump_vmcs` scanner."""
     if len(text) > _LONGEST_LINE:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ..fields import FIELDS
-from .kinds import HEX, Kind, put
+from .kinds import HEX, LineKind, put
 from .layouts import SEGMENT_REGISTERS
 from .model import DumpBuilder, DumpError
 
@@ -126,26 +126,26 @@ def _guru(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
 
 
 KINDS = (
-    Kind(
+    LineKind(
         r"FATAL: (?P<instruction>vmlaunch|vmresume) failed, error (?P<error>\d+)",
         _jailhouse_launch,
         starts=True,
     ),
-    Kind(r"FATAL: VM-Entry failure, reason (?P<reason>\d+)", _jailhouse_failure, starts=True),
-    Kind(
+    LineKind(r"FATAL: VM-Entry failure, reason (?P<reason>\d+)", _jailhouse_failure, starts=True),
+    LineKind(
         r"(?:qualification [0-9a-f]+|vectoring info: |R[A-D]X: |RIP: |R[SD]I: |CS: |CR0: 0x|EFER: )",
         _jailhouse_line,
         applies=_is_jailhouse,
     ),
-    Kind(r"[RE](?:AX|SI|IP)=[0-9a-f]+ .*|R(?:8 |12) ?=[0-9a-f]+ .*", _qemu_registers),
-    Kind(r"CR0=[0-9a-f]+ CR2=.*|DR[06]=[0-9a-f]+ .*|EFER=[0-9a-f]{16}$", _qemu_registers),
-    Kind(
+    LineKind(r"[RE](?:AX|SI|IP)=[0-9a-f]+ .*|R(?:8 |12) ?=[0-9a-f]+ .*", _qemu_registers),
+    LineKind(r"CR0=[0-9a-f]+ CR2=.*|DR[06]=[0-9a-f]+ .*|EFER=[0-9a-f]{16}$", _qemu_registers),
+    LineKind(
         rf"(?P<register>{'|'.join((*SEGMENT_REGISTERS, 'LDT'))}) ?= ?"
         r"(?P<values>[0-9a-f]{4} [0-9a-f]{8,16} [0-9a-f]{8} [0-9a-f]{8})(?: .*)?$",
         _qemu_segment,
     ),
-    Kind(r"(?:.*\s)?(?:[cdefgs]s|ldtr|tr)\s*=\s*\{[0-9a-f]{4} base=", _guru),
-    Kind(r"(?:gdtr=|.*\bcr0=[0-9a-f`]{8}).*", _guru),
-    Kind(r"[re]ip=[0-9a-f`]{8,17} [re]sp=.*", _guru),
-    Kind(r"(?P<table>GDT|IDT) ?= +(?P<base>[0-9a-f]{8,16}) (?P<limit>[0-9a-f]{8})$", _qemu_table),
+    LineKind(r"(?:.*\s)?(?:[cdefgs]s|ldtr|tr)\s*=\s*\{[0-9a-f]{4} base=", _guru),
+    LineKind(r"(?:gdtr=|.*\bcr0=[0-9a-f`]{8}).*", _guru),
+    LineKind(r"[re]ip=[0-9a-f`]{8,17} [re]sp=.*", _guru),
+    LineKind(r"(?P<table>GDT|IDT) ?= +(?P<base>[0-9a-f]{8,16}) (?P<limit>[0-9a-f]{8})$", _qemu_table),
 )

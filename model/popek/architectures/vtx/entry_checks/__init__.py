@@ -17,7 +17,7 @@ from . import (  # noqa: F401 -- each module registers its checks, in the manual
     msr_areas,
     pdptes,
 )
-from .registry import Check, Condition, Group, Kind, Outcome, ledger, registered
+from .registry import Check, Condition, Group, Outcome, OutcomeKind, ledger, registered
 
 _checks, _not_checked, _not_modelled = registered()
 
@@ -37,7 +37,7 @@ __all__ = [
     "Check",
     "Condition",
     "Group",
-    "Kind",
     "Outcome",
+    "OutcomeKind",
     "ledger",
 ]

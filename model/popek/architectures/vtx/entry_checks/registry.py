@@ -16,7 +16,7 @@ import attrs
 from popek.architectures.vtx.view import Decision, View
 from popek_specs.vtx import rows
 
-Kind = Literal["enters", "vmfail-invalid", "vmfail-valid", "entry-failure", "undecided", "fault"]
+OutcomeKind = Literal["enters", "vmfail-invalid", "vmfail-valid", "entry-failure", "undecided", "fault"]
 
 Certainty = Literal["must", "may", "warning"]
 """Whether a violation fails the entry on all processors, on some, or is only a suspect."""
@@ -34,7 +34,7 @@ class Outcome:
             of an MSR-load entry).
     """
 
-    kind: Kind
+    kind: OutcomeKind
     errors: tuple[int, ...] = ()
     reason: int | None = None
     qualification: int | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from popek.kernel.assistance import PRIVATE, Arrangement
 from popek.kernel.memory import Memory
@@ -17,12 +17,13 @@ from popek.kernel.outcome import Target, Trap
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, concat, ite
 
-from ...ia32.state import Ia32
 from ...x86.exceptions import UD
 from ...x86.registers import CR0_DEFINED
 from .exits import VM_EXIT
 from .ownership import Profile, virtual_machine
-from .state import PinControls, PrimaryControls, SecondaryControls, VmxIa32
+from .state import PinControls, PrimaryControls, SecondaryControls, Vmx
+
+V = TypeVar("V", bound=Vmx)
 
 CONTROLS: Final = tuple(
     f"{word}.{name}"
@@ -40,7 +41,7 @@ COVERS: Final = ("cr0_mask", "cr4_mask", "io_bitmap", "msr_bitmap")
 """Masks and bitmaps, 1 where they cover whatever the VMM owns, 0 where they cover nothing of it."""
 
 
-def target(trap: Trap[VmxIa32]) -> Target:
+def target(trap: Trap[Any]) -> Target:
     """A fault goes to the guest, for the exception bitmap is 0."""
     return Target.VMM if trap.vector is VM_EXIT else Target.GUEST
 
@@ -51,35 +52,39 @@ def exists_in_cr0(value: Word) -> Word:
     return known & ~(value[29] & ~value[30]) & ~(value[31] & ~value[0])
 
 
-def plain_guest(state: VmxIa32) -> Word:
+def plain_guest(state: Vmx) -> Word:
     """The guest's machine is its own, without what ring deprivileging keeps from it (width 1)."""
     return (state.non_root == 0) & (state.reserved.size == 0) & (state.read_only.size == 0)
 
 
-def anything(knob: Mapping[str, Word]) -> VmxIa32:
-    """All that the VMM may have, its controls being the knobs."""
+def anything(state: type[V], knob: Mapping[str, Word]) -> V:
+    """All that the VMM may have, its controls being the knobs.
+
+    Exceptions and a TPR threshold, which could only give it control more often, do not exit.
+    """
     constant = {
-        "exception_bitmap": 0, "page_fault_mask": 0, "page_fault_match": 0, "cr3_target_count": 0,
+        "exception_bitmap": 0, "page_fault_mask": 0, "page_fault_match": 0, "cr3_target_count": 0, "tpr_threshold": 0,
         "primary.activate_secondary_controls": 1, "secondary.use_tsc_scaling": 0,
         "secondary.virtualize_x2apic_mode": 0, "non_root": 1,
     }  # fmt: skip
-    return VmxIa32.symbolic(PRIVATE).with_changes({**constant, **{name: knob[name] for name in CONTROLS}})
+    return state.symbolic(PRIVATE).with_changes({**constant, **{name: knob[name] for name in CONTROLS}})
 
 
 def covered(
-    owned: Profile, private: VmxIa32, knob: Mapping[str, Word], masks: Mapping[str, int] | None = None
-) -> VmxIa32:
+    owned: Profile, private: V, knob: Mapping[str, Word], masks: Mapping[str, int] | None = None
+) -> V:
     """The masks and bitmaps where the VMM owns something: all ones or all zeros, as the knobs say.
 
     `masks` are as they are.
     """
     private = private.copy()
     for name, bits in (("cr0_mask", owned.cr0), ("cr4_mask", owned.cr4)):
+        width = private[name].width
         if masks is not None and name in masks:
-            private[name] = Word(32, masks[name] & 0xFFFFFFFF)
+            private[name] = Word(width, masks[name] & (1 << width) - 1)
             continue
-        everywhere = ite(knob[name], Word(32, bits), Word(32, 0))
-        private[name] = (private[name] & ~Word(32, bits)) | everywhere
+        everywhere = ite(knob[name], Word(width, bits), Word(width, 0))
+        private[name] = (private[name] & ~Word(width, bits)) | everywhere
     owners: Mapping[str, Callable[[Word], Word]] = {
         "io_bitmap": partial(owned.owns_cell, "ports"),
         "msr_bitmap": lambda place: owned.owns_msr(_msr_number(place)),
@@ -100,23 +105,25 @@ def _bitmap(free: Memory, knob: Word, owns: Callable[[Word], Word]) -> Memory:
 
 def owned_leaves(owned: Profile) -> tuple[str, ...]:
     """The leaves and memories of the processor that are the VMM's."""
+    leaves = owned.state.processor.leaves
     bits = [
-        leaf.name for leaf in Ia32.leaves
+        leaf.name for leaf in leaves
         if leaf.component in ("cr0", "cr4") and getattr(owned, leaf.component) >> leaf.low & 1
     ]  # fmt: skip
-    words = [leaf.name for leaf in Ia32.leaves if leaf.component in owned.words]
+    words = [leaf.name for leaf in leaves if leaf.component in owned.words]
     return (*bits, *words, *owned.memories)
 
 
-def arrange(owned: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[VmxIa32]:
+def arrange(owned: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[Any]:
     """A guest beside a VMM that owns so much, with these words for the controls and covers."""
     leaves = ("non_root", *owned_leaves(owned))
-    technique: Technique[VmxIa32] = Technique(
+    technique: Technique[Any] = Technique(
         "vt-x",
         "VT-x",
         map=partial(virtual_machine, owned),
         owned=leaves,
-        shadowed=leaves,
+        # The processor itself keeps the guest's TPR, in the virtual-APIC page.
+        shadowed=tuple(name for name in leaves if name != "cr8"),
         owns_cell=owned.owns_cell,
         settled=True,
         # Without NMIs that are the VMM's nobody asks whether the guest's are blocked.
@@ -126,7 +133,7 @@ def arrange(owned: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) 
         private=lambda guest, private: exists_in_cr0(private.cr0.value),
         target=target,
     )
-    private = anything(knob).with_changes({"cr0.pe": 1, "eflags.vm": 0})
+    private = anything(owned.state, knob).with_changes(owned.promised)
     return Arrangement(
         technique,
         private,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -22,21 +22,32 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.words import Word
 
-from ...ia32.state import Ia32
 from ...x86.access import MemoryOperand
 from ...x86.interception import Interception
+from ...x86.state import X86
 from ..controls import exit_reasons
 from ..vmcs import Vmcs
 from .arrangement import CONTROLS, COVERS, arrange
 from .exits import REASONS, VM_EXIT
 from .interrupt_claims import INTERRUPTS
-from .machine import build
+from .machine import build, build_64
 from .non_root import ENABLED
-from .ownership import EVERYTHING, FEATURES, OWNABLE, TOUCHES, Profile, profile
-from .processor import processor
-from .settings import hypervisors, of_vmcs
-from .state import VmxIa32
-from .technique import PRESETS, hardware
+from .ownership import (
+    EVERYTHING,
+    EVERYTHING_64,
+    FEATURES,
+    OWNABLE,
+    OWNABLE_64,
+    TOUCHES,
+    Profile,
+    profile,
+    profile_64,
+)
+from .processor import processor, processor_64
+from .settings import TPR_SHADOW, hypervisors, hypervisors_64, of_64_bit_guest, of_vmcs
+from .state import Vmx, VmxIa32, VmxX64
+from .technique import PRESETS, PRESETS_64, hardware, hardware_64
+from .virtual_interrupt_claims import VIRTUAL_INTERRUPTS
 
 UNRESTRICTED: Final = "secondary.unrestricted_guest"
 
@@ -52,14 +63,37 @@ PROBLEMS: Final[Mapping[str, tuple[str, ...]]] = {
 """Which problem of Uhlig et al. 2005 a form stands for: stored, after the paper's text, to sort rows."""
 
 
+PROBLEMS_64: Final[Mapping[str, tuple[str, ...]]] = {
+    "ring aliasing": ("MOV r64, Sreg", "CALL m16:64", "RETF", "IRETQ"),
+    "non-faulting access to privileged state": (
+        "SGDT m", "SIDT m", "SLDT r64", "STR r64", "SMSW r64", "LAR r64, r16", "LSL r64, r16", "VERR r16", "VERW r16",
+    ),
+    "adverse impact on guest system calls": ("SYSCALL", "SYSRETQ", "SYSENTER", "SYSEXITQ", "INT imm8", "SWAPGS"),
+    "interrupt virtualization": ("CLI", "STI", "PUSHFQ", "POPFQ"),
+    "access to privileged state": ("MOV CR8, r64", "MOV r64, CR8"),
+    "access to hidden state": ("MOV Sreg, r16",),
+}  # fmt: skip
+
+
 @cache
 def machine() -> Machine[VmxIa32]:
     """The machine of the questions: no exception exits."""
     return build(exceptions=False)
 
 
+@cache
+def machine_64() -> Machine[VmxX64]:
+    """The same for 64-bit guests."""
+    return build_64(exceptions=False)
+
+
 def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
     return profile(owns, unrestricted=bool(assume.get("unrestricted")), hidden=lacks)
+
+
+def _profile_64(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
+    shadowed = {"tpr"} if assume.get(TPR_SHADOW) else set()
+    return profile_64(owns | shadowed, unrestricted=bool(assume.get("unrestricted")), hidden=lacks)
 
 
 def _refused(owned: Profile) -> str:
@@ -79,6 +113,15 @@ MODES: Final = {
 }
 
 
+MODES_64: Final = {
+    mode.name: mode
+    for mode in (
+        Mode[VmxX64]("64-bit", settings={"MODE": 1}),
+        Mode[VmxX64]("compatibility", "compatibility", {"MODE": 0}),
+    )
+}
+
+
 def necessities(owned: Profile) -> tuple[Necessity, ...]:
     """What the ownership profile asks for beyond single instructions."""
     found = []
@@ -94,7 +137,7 @@ def necessities(owned: Profile) -> tuple[Necessity, ...]:
     return tuple(found)
 
 
-def _report(trap: Trap[VmxIa32]) -> tuple[int, str]:
+def _report(trap: Trap[Any]) -> tuple[int, str]:
     reason = int(trap.error_code) if trap.error_code is not None else 0
     return reason, exit_reasons()[reason]
 
@@ -108,10 +151,18 @@ def plain() -> tuple[VmxIa32, VmxIa32]:
     )
 
 
+def plain_64() -> tuple[VmxX64, VmxX64]:
+    """The same for a 64-bit guest."""
+    return (
+        VmxX64.reset(),
+        VmxX64.reset(cr0=0x80000031, cr4=0x2020, non_root=1, primary__activate_secondary_controls=1),
+    )
+
+
 # -- the forms that VMX says something about ----------------------------------------------------------
 
 
-class _Recorder(Interception[Ia32]):
+class _Recorder(Interception[X86]):
     """Notes whether a hook was called that a VMX control, or non-root operation itself, decides about."""
 
     called = False
@@ -121,19 +172,19 @@ class _Recorder(Interception[Ia32]):
             self.called = True
         return super().__getattribute__(name)
 
-    def recognized(self, cpu: Ia32, name: str) -> None:
+    def recognized(self, cpu: X86, name: str) -> None:
         self.called = self.called or name in ENABLED
 
     def instruction(
-        self, cpu: Ia32, name: str, memory: MemoryOperand | None = None, *registers: Word, size: int = 32
+        self, cpu: X86, name: str, memory: MemoryOperand | None = None, *registers: Word, size: int = 32
     ) -> None:
         self.called = self.called or name in REASONS
 
-    def read_control_register(self, cpu: Ia32, number: int, register: Word | None = None) -> Word:
+    def read_control_register(self, cpu: X86, number: int, register: Word | None = None) -> Word:
         self.called = self.called or number != 2
         return super().read_control_register(cpu, number, register)
 
-    def write_control_register(self, cpu: Ia32, number: int, register: Word) -> Word:
+    def write_control_register(self, cpu: X86, number: int, register: Word) -> Word:
         self.called = self.called or number != 2
         return super().write_control_register(cpu, number, register)
 
@@ -141,7 +192,7 @@ class _Recorder(Interception[Ia32]):
 # Hooks that say themselves whether they count, and those of which the exception bitmap alone decides.
 _QUIET = (
     "called", "software_exception", "software_interrupt", "recognized", "instruction", "read_control_register",
-    "write_control_register",
+    "write_control_register", "early", "late", "control_register_accepted", "debug_register_accepted",
 )  # fmt: skip
 
 
@@ -152,12 +203,23 @@ def governed_forms() -> tuple[str, ...]:
     Far transfers exit for task switches alone, which no control decides about; INT1, INT3 and INTO by the
     exception bitmap, which can only give the VMM control more often.
     """
+    return _governed(machine(), VmxIa32, {"cr0": 0x80000031, "cr4": 0x00746000, "eflags": 0x802, "ecx": 1})
+
+
+@cache
+def governed_forms_64() -> tuple[str, ...]:
+    """The same of x86-64."""
+    return _governed(machine_64(), VmxX64, {"cr4": 0x00772620, "rflags": 0x802, "rcx": 1})
+
+
+def _governed(machine: Machine[Any], state: type[Vmx], start: Mapping[str, int]) -> tuple[str, ...]:
     found = []
-    for form, instruction in machine().instructions.items():
+    for form, instruction in machine.instructions.items():
         recorder = _Recorder()
-        spied: type[VmxIa32] = type("VmxIa32", (VmxIa32,), {"interception": recorder})
-        cpu = spied.reset(cr0=0x80000031, cr4=0x00746000, eflags=0x802, ecx=1)
-        cpu.started_at = cpu.eip
+        spied: type[Vmx] = type(state.__name__, (state,), {"interception": recorder})
+        cpu = spied.reset(**start)
+        if isinstance(cpu, VmxIa32):
+            cpu.started_at = cpu.eip
         parts = {
             name: Word(width, operand.kind.first.get(part, 0))
             for operand in instruction.inputs
@@ -211,15 +273,29 @@ def written(fields: Mapping[str, str]) -> Settings:
 
 def presets() -> Mapping[str, Preset]:
     """VT-x of 2005, which had no secondary controls."""
-    owned, on = PRESETS["vt-x-2005"]
+    return _presets(*PRESETS["vt-x-2005"])
+
+
+def presets_64() -> Mapping[str, Preset]:
+    """The same for 64-bit guests."""
+    return _presets(*PRESETS_64["vt-x-2005"])
+
+
+def _presets(owned: Profile, on: tuple[str, ...]) -> Mapping[str, Preset]:
     setting = {name: int(name in on) for name in CONTROLS} | dict.fromkeys(COVERS, 1)
     return {"vt-x-2005": Preset("VT-x 2005", attrs.evolve(owned, hidden=frozenset(FEATURES)), setting)}
 
 
-def _before() -> Machine[Ia32]:
+def _before() -> Machine[Any]:
     from ...ia32 import machine as ia32
 
     return ia32.build()
+
+
+def _before_64() -> Machine[Any]:
+    from ...x86_64 import machine as x86_64
+
+    return x86_64.build()
 
 
 VT_X: Final = Assistance[VmxIa32](
@@ -255,6 +331,38 @@ VT_X: Final = Assistance[VmxIa32](
     problems={form: name for name, forms in PROBLEMS.items() for form in forms},
     interrupts=INTERRUPTS,
     source="Intel SDM vol. 3C, chapters on VMX",
+)
+
+
+@cache
+def _hardware_64() -> Machine[Any]:
+    """The machine, its technique by the name of the assistance."""
+    machine = hardware_64("vt-x")
+    named = attrs.evolve(machine.technique("vt-x"), name="vt-x-64")
+    return attrs.evolve(machine, techniques={"vt-x-64": named})
+
+
+VT_X_64: Final[Assistance[Any]] = attrs.evolve(
+    cast("Assistance[Any]", VT_X),
+    name="vt-x-64",
+    title="x86-64 with VT-x",
+    machine=machine_64,
+    hardware=_hardware_64,
+    before=(_before_64, "ring-deprivileging-0/3/3"),
+    ownable=OWNABLE_64,
+    everything=EVERYTHING_64,
+    profile=_profile_64,
+    options={**VT_X.options, TPR_SHADOW: "the guest's task priority is in the virtual-APIC page"},
+    modes=MODES_64,
+    governed=governed_forms_64,
+    plain=plain_64,
+    processor=processor_64,
+    configurations=hypervisors_64,
+    read=lambda name, data: [of_64_bit_guest(found) for found in read(name, data)],
+    written=lambda fields: of_64_bit_guest(written(fields)),
+    presets=presets_64,
+    problems={form: name for name, forms in PROBLEMS_64.items() for form in forms},
+    interrupts=VIRTUAL_INTERRUPTS,
 )
 
 __all__ = ["MODES", "PROBLEMS", "VT_X", "governed_forms", "machine", "plain", "read", "written"]

@@ -19,7 +19,7 @@ from popek.architectures.x86.exceptions import (
 from popek.kernel.outcome import Fault, Vector
 from popek.kernel.words import Word, concat, ite
 
-from .state import VmxIa32
+from .state import Vmx
 
 VM_EXIT: Final = Vector("VM exit", 256, 16)
 
@@ -77,6 +77,7 @@ REASONS: Final = {
     "TPAUSE": 68,
 }
 CR_ACCESS, MOV_DR, IO_INSTRUCTION, RDMSR, WRMSR, TPR_BELOW_THRESHOLD = 28, 29, 30, 31, 32, 43
+VIRTUALIZED_EOI, APIC_WRITE = 45, 56
 
 # Types of an interruption (SDM vol. 3C, "Format of the VM-Exit Interruption-Information Field").
 HARDWARE_EXCEPTION, SOFTWARE_INTERRUPT, PRIVILEGED_SOFTWARE_EXCEPTION, SOFTWARE_EXCEPTION = 3, 4, 5, 6
@@ -85,7 +86,7 @@ VALID, ERROR_CODE_VALID = 1 << 31, 1 << 11
 
 
 def exit_of(
-    cpu: VmxIa32,
+    cpu: Vmx,
     reason: int,
     qualification: Word | int = 0,
     information: Mapping[str, Word] | None = None,
@@ -124,17 +125,17 @@ def exit_of(
     raise Fault(VM_EXIT, reason, memory=memory, keeps=True)
 
 
-def trap_like_exit_of(cpu: VmxIa32, reason: int) -> NoReturn:
+def trap_like_exit_of(cpu: Vmx, reason: int, qualification: Word | None = None) -> NoReturn:
     """Leave non-root operation after the instruction: what it did stands, and CS:EIP is that of the next.
 
     Raises:
         Fault: always.
     """
-    _basic_information(cpu, reason, Word(64, 0))
+    _basic_information(cpu, reason, Word(64, 0) if qualification is None else qualification)
     raise Fault(VM_EXIT, reason, keeps=True)
 
 
-def _basic_information(cpu: VmxIa32, reason: int, qualification: Word) -> None:
+def _basic_information(cpu: Vmx, reason: int, qualification: Word) -> None:
     """What every exit tells; the two interruption fields are not valid unless somebody fills them in."""
     cpu.exit_reason, cpu.exit_qualification = Word(32, reason), qualification
     cpu.exit_interruption_info = Word(32, 0)  # bit 31: not valid
@@ -146,7 +147,7 @@ def interruption(vector: int, kind: int, *, error_code: bool = False) -> Word:
     return Word(32, VALID | kind << 8 | vector | (ERROR_CODE_VALID if error_code else 0))
 
 
-def exception_exits(cpu: VmxIa32, vector: Vector, error_code: Word | None) -> Word:
+def exception_exits(cpu: Vmx, vector: Vector, error_code: Word | None) -> Word:
     """Whether the exception bitmap, or for #PF the error code too, makes an exception exit (width 1)."""
     selected = cpu.exception_bitmap[vector.number]
     if vector == PF and error_code is not None:
@@ -155,7 +156,7 @@ def exception_exits(cpu: VmxIa32, vector: Vector, error_code: Word | None) -> Wo
     return cpu.non_root & selected
 
 
-def exit_of_exception(cpu: VmxIa32, fault: Fault) -> None:
+def exit_of_exception(cpu: Vmx, fault: Fault) -> None:
     """Turn a fault into a VM exit where the controls say so.
 
     A fault of IRET comes after NMIs were unblocked, and bit 12 of the interruption information tells (SDM vol. 3C,
@@ -184,7 +185,7 @@ def exit_of_exception(cpu: VmxIa32, fault: Fault) -> None:
     exit_of(cpu, EXCEPTION_OR_NMI, qualification, information, unblocked=cpu._unblocked, memory=fault.memory)
 
 
-def exit_of_software_exception(cpu: VmxIa32, vector: int) -> None:
+def exit_of_software_exception(cpu: Vmx, vector: int) -> None:
     """INT1, INT3 and INTO exit where the exception bitmap says so.
 
     Raises:

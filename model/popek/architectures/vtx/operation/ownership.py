@@ -8,21 +8,25 @@ memory, in the read shadows of CR0 and CR4, and in the TSC offset.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import ClassVar, Final, TypeVar
 
 import attrs
 
 from popek.architectures.x86.registers import Cr0
 from popek.kernel.assistance import AssistanceError, Ownable
 from popek.kernel.memory import Memory
-from popek.kernel.words import FALSE, Word, ite
+from popek.kernel.state import Register
+from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
-from ...ia32.state import (
-    Cr4,
-    Ia32,
-)
+from ...ia32.state import Cr4
+from ...x86_64.instructions.msrs import MSRS as MSRS_64
+from ...x86_64.state import CR4_DEFINED as CR4_DEFINED_64
+from ...x86_64.state import Cr4 as Cr4Of64
 from .non_root import CR0_FIXED, CR0_PAGED, CR4_FIXED
-from .state import VmxIa32
+from .state import BITMAPS, GUEST_STATUS, Vmx, VmxIa32, VmxX64
+from .virtual_apic import VPPR, VTPR, entered
+
+V = TypeVar("V", bound=Vmx)
 
 OWNABLE: Final[Mapping[str, Ownable]] = {
     "time": Ownable("the time-stamp counter; the guest has a clock of its own", ("tsc", "msr")),
@@ -45,6 +49,21 @@ OWNABLE: Final[Mapping[str, Ownable]] = {
     "interrupts": Ownable("external interrupts"),
     "nmis": Ownable("non-maskable interrupts", ("nmi_blocked",)),
 }
+OWNABLE_64: Final[Mapping[str, Ownable]] = {
+    **OWNABLE,
+    "time": Ownable("the time-stamp counter; the guest has a clock of its own", ("tsc",)),
+    "msrs": Ownable(
+        "IA32_MISC_ENABLE, IA32_PAT and MSRs that this model does not have",
+        ("msr.misc_enable", "msr.pat"),
+    ),
+    "apic": Ownable("IA32_APIC_BASE and the MSRs of the x2APIC", ("msr.apic_base",)),
+    "tpr": Ownable("CR8, the task priority", ("cr8", "virtual_apic")),
+    # SYSCALL and SWAPGS never exit, and work on these.
+    "syscalls": Ownable(
+        "IA32_STAR, _LSTAR, _CSTAR, _FMASK", ("msr.star", "msr.lstar", "msr.cstar", "msr.fmask"), alone=False
+    ),
+    "gs": Ownable("IA32_KERNEL_GS_BASE", ("msr.kernel_gs_base",), alone=False),
+}
 TOUCHES: Final = ("cr0", "cr4", "non_root")
 """Components of which something is the VMM's whatever it owns."""
 FEATURES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -55,6 +74,7 @@ FEATURES: Final[Mapping[str, tuple[str, ...]]] = {
 """Controls without which instructions are undefined; CPUID, which always exits, tells the guest which it has."""
 
 EVERYTHING: Final = frozenset(OWNABLE) - {"cr0", "cr4", "cr3"}
+EVERYTHING_64: Final = EVERYTHING | {"tpr"}
 
 IA32_TIME_STAMP_COUNTER, IA32_APIC_BASE = 0x10, 0x1B
 SWITCHED_MSRS: Final = (0x174, 0x175, 0x176, 0xC0000103)
@@ -67,13 +87,20 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "halt": ("halted",),
     "caches": ("cache_dirty",),
 }
+_WORDS_64: Final[Mapping[str, tuple[str, ...]]] = {
+    **_WORDS,
+    **{name: OWNABLE_64[name].touches for name in ("msrs", "apic", "syscalls", "gs")},
+    "tpr": ("cr8",),
+}
 _CACHE_BITS: Final = 0x60000000  # CR0.CD and NW
 _PAGING_CR0: Final = 0x80010000  # PG, WP
-_PAGING_CR4: Final = sum(
-    1 << bits.low for name, bits in Cr4.fields() if name in ("pse", "pae", "pge", "smep", "smap", "pke")
-)
+_PAGING_FLAGS: Final = ("pse", "pae", "pge", "pcide", "smep", "smap", "pke")
 _EVERY_CR0: Final = sum(1 << bits.low for name, bits in Cr0.fields() if name != "et")
-_EVERY_CR4: Final = sum(1 << bits.low for _, bits in Cr4.fields())
+
+
+def _flags(kind: type[Register], names: tuple[str, ...] = ()) -> int:
+    """The named bits of a register; all by default."""
+    return sum(1 << bits.low for name, bits in kind.fields() if name in names or not names)
 
 
 @attrs.frozen
@@ -88,6 +115,13 @@ class Profile:
         msrs: with `msrs`, those that are left to the guest besides the switched ones.
         hidden: controls of `FEATURES` whose instructions the guest is told that it does not have.
     """
+
+    state: ClassVar[type[Vmx]] = VmxIa32
+    words_of: ClassVar[Mapping[str, tuple[str, ...]]] = _WORDS
+    promised: ClassVar[Mapping[str, int]] = {"cr0.pe": 1, "eflags.vm": 0}
+    """Of what the VMM has: it runs in protected mode."""
+    paging_cr4: ClassVar[int] = _flags(Cr4, _PAGING_FLAGS)
+    every_cr4: ClassVar[int] = _flags(Cr4)
 
     owns: frozenset[str] = EVERYTHING
     unrestricted: bool = False
@@ -111,13 +145,13 @@ class Profile:
     @property
     def cr4(self) -> int:
         """The bits of CR4 that are the VMM's."""
-        bits = CR4_FIXED | (_PAGING_CR4 if "cr3" in self.owns else 0)
-        return bits | (_EVERY_CR4 if "cr4" in self.owns else 0)
+        bits = CR4_FIXED | (self.paging_cr4 if "cr3" in self.owns else 0)
+        return bits | (self.every_cr4 if "cr4" in self.owns else 0)
 
     @property
     def words(self) -> tuple[str, ...]:
         """The components that are the VMM's as a whole."""
-        return tuple(name for owned in OWNABLE if owned in self.owns for name in _WORDS.get(owned, ()))
+        return tuple(name for owned, names in self.words_of.items() if owned in self.owns for name in names)
 
     @property
     def memories(self) -> tuple[str, ...]:
@@ -147,38 +181,94 @@ class Profile:
         return owned
 
 
+@attrs.frozen
+class Profile64(Profile):
+    """What the VMM of a 64-bit guest owns."""
+
+    state: ClassVar[type[Vmx]] = VmxX64
+    words_of: ClassVar[Mapping[str, tuple[str, ...]]] = _WORDS_64
+    promised: ClassVar[Mapping[str, int]] = {"cr0.pe": 1, "rflags.vm": 0, "msr.misc_enable.monitor": 1}
+    """In IA-32e mode, and MONITOR and MWAIT, whose #UD by IA32_MISC_ENABLE comes before an exit, are enabled."""
+    paging_cr4: ClassVar[int] = _flags(Cr4Of64, _PAGING_FLAGS)
+    every_cr4: ClassVar[int] = CR4_DEFINED_64
+
+    @property
+    def memories(self) -> tuple[str, ...]:
+        """The memories of which some cells are the VMM's."""
+        held = {"ports": "ports" in self.owns, "pmc": "counters" in self.owns, "cpuid": True}
+        return tuple(name for name, owned in held.items() if owned)
+
+    def owns_cell(self, memory: str, address: Word) -> Word:
+        """Whether a port or a counter, or a byte of the virtual-APIC page is the VMM's (width 1)."""
+        if memory == "virtual_apic":  # the processor keeps the guest's TPR there, and PPR
+            return (address[11:2] != VTPR >> 2) & (address[11:2] != VPPR >> 2)
+        if memory in BITMAPS:
+            return TRUE
+        return super().owns_cell(memory, address)
+
+    def owns_msr(self, number: Word) -> Word:
+        """Whether an MSR (32 bits) is the VMM's (width 1); with `msrs` those that nobody else has."""
+        mine = [known for known, msr in MSRS_64.items() if msr.component in self.words]
+        owned = number.isin(mine) if mine else FALSE
+        extended = (number >= APIC_MSRS[1].start) & (number < APIC_MSRS[1].stop)
+        if "apic" in self.owns:
+            owned = owned | extended
+        if "msrs" in self.owns:
+            owned = owned | ~(number.isin(tuple(MSRS_64)) | number.isin(self.msrs) | extended)
+        return owned
+
+
+P = TypeVar("P", bound=Profile)
+
+
 def profile(owns: Iterable[str], *, unrestricted: bool = False, hidden: Iterable[str] = ()) -> Profile:
     """A profile by the names of what is owned.
 
     Raises:
         AssistanceError: an unrestricted guest of a VMM that owns CR3.
     """
+    return _profile(Profile, owns, unrestricted, hidden)
+
+
+def profile_64(owns: Iterable[str], *, unrestricted: bool = False, hidden: Iterable[str] = ()) -> Profile64:
+    """As `profile`, for a 64-bit guest."""
+    return _profile(Profile64, owns, unrestricted, hidden)
+
+
+def _profile(kind: type[P], owns: Iterable[str], unrestricted: bool, hidden: Iterable[str]) -> P:
     names = frozenset(owns)
     if unrestricted and "cr3" in names:
         raise AssistanceError("an unrestricted guest needs EPT, and owning cr3 means that there is none")
-    return Profile(names, unrestricted, hidden=frozenset(hidden))
+    return kind(names, unrestricted, hidden=frozenset(hidden))
 
 
 # -- the hardware state -------------------------------------------------------------------------------
 
 
-def virtual_machine(owned: Profile, guest: VmxIa32, private: VmxIa32) -> VmxIa32:
+def virtual_machine(owned: Profile, guest: V, private: V) -> V:
     """The hardware state in which the guest that believes in `guest` runs.
 
     `private` supplies the controls and what the VMM owns.
     """
     hardware = private.copy()
-    processor = [slot.name for slot in Ia32.layout]
-    for slot in Ia32.layout:
+    layout = owned.state.processor.layout
+    processor = [slot.name for slot in layout]
+    for slot in layout:
         if not slot.address and slot.name not in owned.words:
             hardware[slot.name] = guest[slot.name]
     for name, bits in (("cr0", owned.cr0), ("cr4", owned.cr4)):
         hardware[name] = chosen(Word(32, bits), private[name], guest[name])
         mask = private[f"{name}_mask"]
-        hardware[f"{name}_shadow"] = chosen(mask, guest[name], private[f"{name}_shadow"])
+        shown = guest[name].zero_extend(mask.width)
+        hardware[f"{name}_shadow"] = chosen(mask, shown, private[f"{name}_shadow"])
     hardware.non_root = Word(1, 1)
-    hardware.nmi_blocked = guest.nmi_blocked
+    for name in GUEST_STATUS:
+        hardware[name] = guest[name]
     hardware.tsc_offset = guest.tsc - hardware.tsc
+    if "tpr" in owned.owns:
+        priority = concat(guest["cr8"], Word(4, 0)).zero_extend(32)
+        hardware.virtual_apic = private.virtual_apic.store_little_endian(Word(12, VTPR), priority)
+        entered(hardware)
     for name, content in guest.memories().items():
         if name in processor:
             hardware._memories[name] = _shared(owned, name, content, private.memories()[name])

@@ -1,6 +1,6 @@
 """Which combinations of the VM-execution controls a processor has: its capability MSRs, and every VM-entry check.
 
-What is to be found are the control words; everything else of the VMCS is the plain one of a 32-bit guest.
+What is to be found are the control words; everything else of the VMCS is the plain one of a guest in its mode.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import attrs
 from popek.kernel.assistance import AssistanceError, Processor
 from popek.kernel.words import Word, symbol
 
-from ..baselines import baseline
+from ..baselines import Mode, baseline, has_mode
 from ..capabilities import Capabilities, CapabilityView
 from ..capability_files import CapabilityError, load_capabilities
 from ..controls import decode
@@ -41,16 +41,28 @@ def processor(name: str | None) -> Processor:
     Raises:
         AssistanceError: there is no such preset, or the file is none.
     """
+    return _named(name, "32-bit")
+
+
+def processor_64(name: str | None) -> Processor:
+    """The same for a 64-bit guest."""
+    return _named(name, "64-bit")
+
+
+def _named(name: str | None, mode: Mode) -> Processor:
     try:
-        return of_capabilities(load_capabilities(name or USUAL))
+        capabilities = load_capabilities(name or USUAL)
     except CapabilityError as error:
         raise AssistanceError(str(error)) from None
+    if not has_mode(mode, capabilities):
+        raise AssistanceError(f"{capabilities.name} cannot run a {mode} guest")
+    return of_capabilities(capabilities, mode)
 
 
-def of_capabilities(capabilities: Capabilities) -> Processor:
-    """A processor with these capabilities."""
+def of_capabilities(capabilities: Capabilities, mode: Mode = "32-bit") -> Processor:
+    """A processor with these capabilities, and a guest in this mode."""
     numbers, view = bit_numbers(), CapabilityView(capabilities)
-    start = baseline("32-bit", capabilities)
+    start = baseline(mode, capabilities)
     known = {name: value for name, value in start.fields.items() if name not in FIELDS.values()}
     known["EXCEPTION_BITMAP"] = 0
     formulas = Formulas(attrs.evolve(start, fields=known), capabilities, FIELDS.values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import attrs
+
 from popek.kernel.assistance import AssistanceError, Settings
 from popek_specs.vtx import rows, table
 
@@ -15,6 +17,8 @@ from .ownership import FEATURES
 FIELDS: Final = {
     "pin": "PIN_CONTROLS", "primary": "PRIMARY_PROC_CONTROLS", "secondary": "SECONDARY_PROC_CONTROLS",
 }  # fmt: skip
+TPR_SHADOW: Final = "tpr_shadow"
+"""What is assumed of a VMM that keeps its guest's task priority in the virtual-APIC page."""
 ACTIVATE_SECONDARY: Final = 1 << 31
 
 
@@ -30,6 +34,18 @@ def bit_numbers() -> Mapping[str, int]:
 def hypervisors() -> Mapping[str, Settings]:
     """The hypervisors of `hypervisor-settings.toml`, by name."""
     return {row["name"]: _hypervisor(row) for row in table("hypervisor-settings.toml")["hypervisor"]}
+
+
+def hypervisors_64() -> Mapping[str, Settings]:
+    """The same, around a 64-bit guest."""
+    return {name: of_64_bit_guest(settings) for name, settings in hypervisors().items()}
+
+
+def of_64_bit_guest(settings: Settings) -> Settings:
+    """With a TPR shadow the VMM cannot but own CR8."""
+    if not settings.controls["primary.use_tpr_shadow"]:
+        return settings
+    return attrs.evolve(settings, assume={**settings.assume, TPR_SHADOW: 1}, owns=(*settings.owns, "tpr"))
 
 
 def _hypervisor(row: Mapping[str, Any]) -> Settings:

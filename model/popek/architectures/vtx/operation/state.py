@@ -1,4 +1,4 @@
-"""The IA-32 state with VMX: the mode, the VM-execution controls, and what a VM exit tells.
+"""The state of a processor with VMX: the mode, the VM-execution controls, and what a VM exit tells.
 
 Names are those of the VMCS fields; bits of the controls have the manual's names (SDM vol. 3C, chapter
 "Virtual Machine Control Structures").  `non_root` is 0 in VMX root operation, and outside VMX operation too.
@@ -6,12 +6,27 @@ Names are those of the VMCS fields; bits of the controls have the manual's names
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, ClassVar
+
 from popek.kernel.state import Register, Role, bank, bit, memory, register, word
-from popek.kernel.words import Word
+from popek.kernel.words import Word, ite
 
 from ...ia32.state import Ia32
+from ...x86.access import MemoryOperand
+from ...x86.interception import Interception
+from ...x86.state import X86
+from ...x86_64.addresses import low_half
+from ...x86_64.segmentation import linear
+from ...x86_64.state import X64
 
 RESOURCE = Role.RESOURCE
+Vectoring = tuple[int, Word, Word | None] | None
+"""An event that is being delivered: its type, vector and error code."""
+IA32_XSS = 0xDA0
+BITMAPS = ("io_bitmap", "msr_bitmap", "vmread_bitmap", "vmwrite_bitmap", "eoi_exit_bitmap")
+GUEST_STATUS = ("nmi_blocked", "rvi", "svi", "recognized")
+"""What the VMCS holds of the guest's own state beside its registers."""
+CR3_TARGETS = tuple(f"cr3_target{n}" for n in range(4))
 
 
 class PinControls(Register):
@@ -76,8 +91,15 @@ class SecondaryControls(Register):
     enable_user_wait_pause = bit(26)
 
 
-class VmxIa32(Ia32):
-    """A processor with VMX, and the VMCS that is current."""
+class Vmx(X86):
+    """What VMX adds to a processor: the mode, and the VMCS that is current.
+
+    Fields of natural width are as wide as on a processor without Intel 64; those with it declare them anew.
+    """
+
+    interception: ClassVar[Interception[Any]]
+    processor: ClassVar[type[X86]]
+    """The processor without VMX."""
 
     non_root = word(1, role=Role.MODE)
 
@@ -92,7 +114,7 @@ class VmxIa32(Ia32):
     cr4_mask = word(32, role=RESOURCE)
     cr4_shadow = word(32, role=RESOURCE)
     cr3_target_count = word(32, role=RESOURCE)
-    cr3_target = bank(tuple(f"cr3_target{n}" for n in range(4)), 32, role=RESOURCE)
+    cr3_target = bank(CR3_TARGETS, 32, role=RESOURCE)
     tsc_offset = word(64, role=RESOURCE)
     tsc_multiplier = word(64, role=RESOURCE, reset=1 << 48)
     io_bitmap = memory(address=16, cell=1, role=RESOURCE)  # bitmaps A and B: a bit per port
@@ -104,6 +126,11 @@ class VmxIa32(Ia32):
     virtual_apic = memory(address=12, cell=8, role=RESOURCE)  # the virtual-APIC page
     tpr_threshold = word(32, role=RESOURCE)
     xss_exiting_bitmap = word(64, role=RESOURCE)
+    # Guest interrupt status: vectors that are requested and in service; and whether one is recognized as pending.
+    rvi = word(8, role=RESOURCE)
+    svi = word(8, role=RESOURCE)
+    recognized = word(1, role=Role.HIDDEN)
+    eoi_exit_bitmap = memory(address=8, cell=1, role=RESOURCE)
     nmi_blocked = word(1, role=RESOURCE)  # blocking by NMI; with virtual NMIs, virtual-NMI blocking
 
     exit_reason = word(32, role=Role.HIDDEN)
@@ -116,20 +143,153 @@ class VmxIa32(Ia32):
     exit_idt_vectoring_info = word(32, role=Role.HIDDEN)
     exit_idt_vectoring_error = word(32, role=Role.HIDDEN)
 
-    # Of the instruction that is running, or the event that is being delivered; no part of the state.
-    _start: VmxIa32
-    _length: Word
-    _vectoring: tuple[int, Word, Word | None] | None = None  # that event's type, vector and error code
-    _unblocked: Word | None = None  # whether IRET ended the blocking of NMIs (width 1)
+    if TYPE_CHECKING:  # notes of the instruction that is running; each processor declares them
+        _start: Vmx
+        _length: Word
+        _vectoring: Vectoring
+        _unblocked: Word | None
 
     def secondary_control(self, name: str) -> Word:
         """A secondary control, 0 unless they are activated (width 1)."""
         return self.primary.activate_secondary_controls & self[f"secondary.{name}"]
 
+    @property
+    def has_vmx_instructions(self) -> Word:
+        """In this mode VMX instructions but VMCALL and VMFUNC are defined (width 1)."""
+        raise NotImplementedError
 
-EXIT_INFORMATION = tuple(slot.name for slot in VmxIa32.layout if slot.name.startswith("exit_"))
+    @property
+    def supervisor_state(self) -> Word:
+        """IA32_XSS (64 bits)."""
+        raise NotImplementedError
+
+    @property
+    def wide_code(self) -> Word:
+        """Whether operands have 32 bits or more where no prefix says otherwise (width 1)."""
+        raise NotImplementedError
+
+    def address_size(self, memory: MemoryOperand | None) -> Word:
+        """As VM-exit instruction information has it (3 bits); what is known of prefixes is in the offset."""
+        raise NotImplementedError
+
+    @property
+    def string_address_size(self) -> Word:
+        """The same of INS and OUTS."""
+        raise NotImplementedError
+
+    def linear(self, memory: MemoryOperand) -> Word:
+        """The linear address of an operand (64 bits); nothing is checked."""
+        raise NotImplementedError
+
+    def displacement(self, memory: MemoryOperand) -> Word:
+        """The displacement of an operand that has no base and no index (64 bits).
+
+        Of one that is relative to RIP it is the sum of both, as a VM exit tells it.
+        """
+        raise NotImplementedError
 
 
-def begin(cpu: VmxIa32, length: Word) -> None:
+class VmxIa32(Vmx, Ia32):
+    """A processor without Intel 64."""
+
+    processor = Ia32
+
+    # Of the instruction that is running, or the event that is being delivered; no part of the state.
+    _start: Vmx
+    _length: Word
+    _vectoring: Vectoring = None
+    _unblocked: Word | None = None  # whether IRET ended the blocking of NMIs (width 1)
+
+    @property
+    def has_vmx_instructions(self) -> Word:
+        """Protected mode."""
+        return self.protected
+
+    @property
+    def supervisor_state(self) -> Word:
+        """Among the MSRs."""
+        return self.msr.load(Word(32, IA32_XSS))
+
+    @property
+    def wide_code(self) -> Word:
+        """By CS.D, in protected mode."""
+        return self.protected & self.cs.rights.db
+
+    def address_size(self, memory: MemoryOperand | None) -> Word:
+        """That of the code segment, or 32 bits for an offset beyond FFFFH."""
+        wide = self.wide_code
+        if memory is not None:
+            wide = wide | (memory.offset[31:16] != 0)
+        return wide.zero_extend(3)
+
+    @property
+    def string_address_size(self) -> Word:
+        """32 bits: the forms count with ESI and EDI."""
+        return Word(3, 1)
+
+    def linear(self, memory: MemoryOperand) -> Word:
+        """Base and offset, 32 bits of the sum."""
+        return (self.segment(memory.segment).base + memory.offset).zero_extend(64)
+
+    def displacement(self, memory: MemoryOperand) -> Word:
+        """32 bits."""
+        return memory.offset.zero_extend(64)
+
+
+class VmxX64(Vmx, X64):
+    """A processor with Intel 64 in IA-32e mode, with VMX."""
+
+    processor = X64
+
+    # Of the instruction that is running, or the event that is being delivered; no part of the state.
+    _start: Vmx
+    _length: Word
+    _vectoring: Vectoring = None
+    _unblocked: Word | None = None  # whether IRET ended the blocking of NMIs (width 1)
+
+    cr0_mask = word(64, role=RESOURCE)
+    cr0_shadow = word(64, role=RESOURCE)
+    cr4_mask = word(64, role=RESOURCE)
+    cr4_shadow = word(64, role=RESOURCE)
+    cr3_target = bank(CR3_TARGETS, 64, role=RESOURCE)
+    xss = word(64, role=RESOURCE)  # IA32_XSS, which no instruction of the model writes
+
+    @property
+    def has_vmx_instructions(self) -> Word:
+        """64-bit mode."""
+        return self.long
+
+    @property
+    def supervisor_state(self) -> Word:
+        """A component."""
+        return self.xss
+
+    @property
+    def wide_code(self) -> Word:
+        """In 64-bit mode, where it is undefined, and in the model's compatibility mode, which has no 16-bit code."""
+        return Word(1, 1)
+
+    def address_size(self, memory: MemoryOperand | None) -> Word:
+        """64 bits; 32 in compatibility mode."""
+        return self.string_address_size
+
+    @property
+    def string_address_size(self) -> Word:
+        """64 bits; 32 in compatibility mode."""
+        return ite(self.long, Word(3, 2), Word(3, 1))
+
+    def linear(self, memory: MemoryOperand) -> Word:
+        """As in IA-32e mode."""
+        return linear(self, self.segment(memory.segment), memory.segment, memory.offset)
+
+    def displacement(self, memory: MemoryOperand) -> Word:
+        """64 bits; 32 in compatibility mode."""
+        return ite(self.long, memory.offset, low_half(memory.offset))
+
+
+EXIT_INFORMATION = tuple(slot.name for slot in Vmx.layout if slot.name.startswith("exit_"))
+
+
+def begin(cpu: Vmx, length: Word) -> None:
     """Remember where the instruction began, and its length (4 bits), for a VM exit."""
     cpu._start, cpu._length = cpu.copy(), length.zero_extend(32)

@@ -11,21 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache, partial
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from popek.kernel.machine import Machine, Setting, leaf_setting
 from popek.kernel.state import Role
 from popek.kernel.technique import TRAPS_ONLY, Technique
-from popek.kernel.words import Word, ite
+from popek.kernel.words import Word, all_of, ite
 
-from ...ia32.state import Ia32
 from . import machine as vmx
 from .arrangement import CONTROLS, COVERS, covered, exists_in_cr0, plain_guest, target
 from .arrangement import owned_leaves as owned_of_processor
-from .ownership import EVERYTHING, Profile, profile, virtual_machine
-from .state import VmxIa32
+from .ownership import EVERYTHING, EVERYTHING_64, Profile, Profile64, profile, profile_64, virtual_machine
+from .state import BITMAPS, GUEST_STATUS, Vmx
 
 SOURCE: Final = "Intel SDM vol. 3C, chapters on VMX; Uhlig et al. 2005"
 
@@ -49,6 +48,13 @@ PRESETS: Final[Mapping[str, tuple[Profile, tuple[str, ...]]]] = {
         ),
     ),
 }  # fmt: skip
+PRESETS_64: Final[Mapping[str, tuple[Profile64, tuple[str, ...]]]] = {
+    "vt-x-2005": (
+        profile_64(EVERYTHING_64 - {"caches"} | {"cr3"}),
+        (*PRESETS["vt-x-2005"][1], "primary.cr8_load_exiting", "primary.cr8_store_exiting"),
+    ),
+    "vt-x": (profile_64(EVERYTHING_64), (*PRESETS["vt-x"][1], "primary.use_tpr_shadow")),
+}
 TITLES: Final = {
     "vt-x-2005": "VT-x as of 2005: no secondary controls, so shadow paging",
     "vt-x": "VT-x with EPT and secondary controls",
@@ -63,49 +69,58 @@ _SETTINGS: Final = tuple(
 
 def owned_leaves(owned: Profile) -> tuple[str, ...]:
     """The leaves and memories that are the VMM's: the controls, and what the profile says."""
-    processor = {leaf.name for leaf in Ia32.leaves}
+    processor = {leaf.name for leaf in owned.state.processor.leaves}
     controls = [
-        leaf.name for leaf in VmxIa32.leaves
-        if leaf.name not in processor and leaf.name not in ("nmi_blocked", "tsc_offset")
+        leaf.name for leaf in owned.state.leaves
+        if leaf.name not in processor and leaf.name not in (*GUEST_STATUS, "tsc_offset")
     ]  # fmt: skip
-    pages = ("io_bitmap", "msr_bitmap", "vmread_bitmap", "vmwrite_bitmap", "virtual_apic")
-    return (*controls, *owned_of_processor(owned), *pages)
+    return (*controls, *owned_of_processor(owned), *BITMAPS, "virtual_apic")
 
 
 @cache
-def state_class(name: str) -> type[VmxIa32]:
-    """The state as the technique of this name sees it: what it leaves to the guest is no resource."""
-    owned = set(owned_leaves(PRESETS[name][0]))
+def state_class(owner: Profile) -> type[Vmx]:
+    """The state as a technique sees it: what it leaves to the guest is no resource."""
+    owned = set(owned_leaves(owner))
 
     def role(leaf: str, own: Role) -> Role:
         yielding = leaf != "non_root" and own in (Role.RESOURCE, Role.MODE, Role.TIME)
         return Role.GENERAL if yielding and leaf not in owned else own
 
-    return VmxIa32.with_roles(role)
+    return owner.state.with_roles(role)
 
 
-def _masks(name: str, state: VmxIa32, value: Word) -> Word:
+def _masks(owned: Profile, state: Vmx, value: Word) -> Word:
     """The guest/host masks of CR0 and CR4 cover all bits (2), what the VMM owns (1), or anything (0)."""
-    owned = PRESETS[name][0]
     covers = ((state.cr0_mask & owned.cr0) == owned.cr0) & ((state.cr4_mask & owned.cr4) == owned.cr4)
-    every = (state.cr0_mask == 0xFFFFFFFF) & (state.cr4_mask == 0xFFFFFFFF)
+    every = (~state.cr0_mask == 0) & (~state.cr4_mask == 0)
     return ite(value == 2, every, (value == 0) | covers)
 
 
 @cache
-def hardware(name: str) -> Machine[VmxIa32]:
+def hardware(name: str) -> Machine[Any]:
     """The machine that runs the guests of a technique of `PRESETS`, with its controls as settings.
 
     Exceptions do not exit: an exit of an exception only gives the VMM control more often.
     """
-    plain = vmx.build(exceptions=False)
-    chosen = set(PRESETS[name][1])
+    return _hardware(name, f"ia32-{name}", "IA-32", vmx.build(exceptions=False), *PRESETS[name])
+
+
+@cache
+def hardware_64(name: str) -> Machine[Any]:
+    """The same for a 64-bit guest, and the techniques of `PRESETS_64`."""
+    return _hardware(name, f"x86-64-{name}", "x86-64", vmx.build_64(exceptions=False), *PRESETS_64[name])
+
+
+def _hardware(
+    name: str, machine: str, title: str, plain: Machine[Any], owner: Profile, on: tuple[str, ...]
+) -> Machine[Any]:
+    chosen = set(on)
     controls = [
         leaf_setting(control.partition(".")[2].upper(), control, 1, control.replace("_", " "), int(control in chosen))
         for control in _SETTINGS
     ]  # fmt: skip
     masks = Setting(
-        "MASKS", "the guest/host masks of CR0 and CR4", (0, 1, 2), partial(_masks, name), 1,
+        "MASKS", "the guest/host masks of CR0 and CR4", (0, 1, 2), partial(_masks, owner), 1,
         concerns=("cr0_mask", "cr4_mask"), labels={0: "any", 1: "owned bits", 2: "every bit"},
     )  # fmt: skip
     targets = Setting(
@@ -118,42 +133,58 @@ def hardware(name: str) -> Machine[VmxIa32]:
     )
     return attrs.evolve(
         plain,
-        name=f"ia32-{name}",
-        title=f"IA-32 with VMX: {TITLES[name]}",
-        state=state_class(name),
+        name=machine,
+        title=f"{title} with VMX: {TITLES[name]}",
+        state=state_class(owner),
         settings=(*plain.settings, masks, targets, *controls),
-        techniques={name: technique(name)},
+        techniques={name: _technique(name, owner)},
         relocate=None,  # the guest has an address space of its own
         invariant=lambda state: plain.invariant(state) & exists_in_cr0(state.cr0.value),
         notes=(*plain.notes, "VM exits of exceptions"),
     )
 
 
-def _map(name: str, guest: VmxIa32, private: VmxIa32) -> VmxIa32:
+def _map(owner: Profile, guest: Vmx, private: Vmx) -> Vmx:
     every = dict.fromkeys(COVERS, Word(1, 1))
-    private = covered(PRESETS[name][0], private, every)
+    private = covered(owner, private, every)
+    # An exit for a TPR below the threshold comes after its instruction, and only gives the VMM control more often.
+    private.tpr_threshold = Word(32, 0)
     private.secondary.use_tsc_scaling = 0
     private.secondary.virtualize_x2apic_mode = 0
-    return virtual_machine(PRESETS[name][0], guest, private)
+    return virtual_machine(owner, guest, private)
 
 
-def technique(name: str) -> Technique[VmxIa32]:
+def _promised(owner: Profile, guest: Vmx, private: Vmx) -> Word:
+    values = [private[name] == value for name, value in owner.promised.items() if name.startswith("msr")]
+    return all_of([exists_in_cr0(private.cr0.value), *values])
+
+
+def technique(name: str) -> Technique[Any]:
     """VT-x with what a preset of `PRESETS` owns; the machine's settings say what the controls are."""
-    owner = PRESETS[name][0]
-    owned = owned_leaves(owner)
-    processor = {*(leaf.name for leaf in Ia32.leaves), *(slot.name for slot in Ia32.layout)}
+    return _technique(name, PRESETS[name][0])
+
+
+def technique_64(name: str) -> Technique[Any]:
+    """The same for a 64-bit guest, and a preset of `PRESETS_64`."""
+    return _technique(name, PRESETS_64[name][0])
+
+
+def _technique(name: str, owner: Profile) -> Technique[Any]:
+    owned, bare = owned_leaves(owner), owner.state.processor
+    processor = {*(leaf.name for leaf in bare.leaves), *(slot.name for slot in bare.layout)}
     values = tuple(n for n in owned if n in processor)
-    kept = {*owner.words, *owner.memories}
     return Technique(
         name,
         TITLES[name],
-        map=partial(_map, name),
+        map=partial(_map, owner),
         owned=owned,
         replaced=values,
-        shadowed=tuple(n for n in values if n in kept or n.startswith(("dr6", "dr7"))),
+        # The guest's CR0 and CR4 are in the read shadows, and the processor itself keeps its TPR.
+        shadowed=tuple(n for n in values if not n.startswith(("cr0", "cr4", "cr8"))),
+        owns_cell=owner.owns_cell if isinstance(owner, Profile64) else None,
         deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
         guest=plain_guest,
-        private=lambda guest, private: exists_in_cr0(private.cr0.value),
+        private=partial(_promised, owner),
         entries=TRAPS_ONLY,
         delivered=tuple(n for n in owned if n.startswith("exit_")),
         target=target,

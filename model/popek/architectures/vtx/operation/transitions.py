@@ -27,7 +27,7 @@ from popek.kernel.words import Word, ite
 
 from ...ia32 import access
 from ...ia32.instructions.interrupts import deliver_software_interrupt
-from . import x2apic
+from . import virtual_apic
 from .exits import (
     ERROR_CODE_VALID,
     HARDWARE_EXCEPTION,
@@ -255,7 +255,7 @@ def _fault_of_delivery(guest: VmxIa32, fault: Fault, vector: int, kind: int) -> 
 
 def _entered(guest: VmxIa32) -> Outcome[VmxIa32]:
     """The guest, or the VM exit that comes before its first instruction."""
-    if not x2apic.exits_after_entry(guest):
+    if not virtual_apic.exits_after_entry(guest):
         return Next(guest)
     try:
         trap_like_exit_of(guest, TPR_BELOW_THRESHOLD)

@@ -17,11 +17,6 @@ FROM_TO_CR = "SDM vol. 2B, MOV—Move to/from Control Registers"
 FROM_TO_DR = "SDM vol. 2B, MOV—Move to/from Debug Registers"
 
 
-def _source(cpu: X64, r: Word) -> Word:
-    """The general register: 64 bits in 64-bit mode, else the low 32."""
-    return ite(cpu.long, cpu.gpr[r], low_half(cpu.gpr[r]))
-
-
 def _give(cpu: X64, r: Word, value: Word) -> None:
     wide = value.zero_extend(64)
     cpu.gpr[r] = ite(cpu.long, wide, low_half(wide))
@@ -37,31 +32,33 @@ def declare(machine: Machine[X64]) -> None:
             if size == 64:
                 needs_long_mode(cpu)
             user_mode_instruction_prevention(cpu)
-            cpu.write_register(r, cpu.cr0.value.resize(size))
+            cpu.write_register(r, cpu.interception.read_control_register(cpu, 0).resize(size))
 
     @machine.instruction("SMSW m16", source="SDM vol. 2B, SMSW")
     def smsw_memory(cpu: X64, m: MemoryOperand) -> None:
         """Store CR0[15:0]."""
         user_mode_instruction_prevention(cpu)
-        access.store(cpu, m, cpu.cr0.value[15:0])
+        access.store(cpu, m, cpu.interception.read_control_register(cpu, 0)[15:0])
 
     @machine.instruction("LMSW r16", source="SDM vol. 2A, LMSW")
     def lmsw_register(cpu: X64, r: Word) -> None:
         """MP, EM, TS := source[3:1]; PE stays."""
         privileged(cpu)
-        cpu.cr0 = cpu.cr0.value.replace(3, 1, cpu.read_register(r, 16)[3:1])
+        cpu.interception.late(cpu, "LMSW")
+        _load_machine_status_word(cpu, cpu.read_register(r, 16), None)
 
     @machine.instruction("LMSW m16", source="SDM vol. 2A, LMSW")
     def lmsw_memory(cpu: X64, m: MemoryOperand) -> None:
         """MP, EM, TS := source[3:1]; PE stays."""
         privileged(cpu)
-        cpu.cr0 = cpu.cr0.value.replace(3, 1, access.load(cpu, m, 2)[3:1])
+        cpu.interception.late(cpu, "LMSW")
+        _load_machine_status_word(cpu, access.load(cpu, m, 2), m)
 
     @machine.instruction("CLTS", source="SDM vol. 2A, CLTS")
     def clts(cpu: X64) -> None:
         """CR0.TS := 0."""
         privileged(cpu)
-        cpu.cr0.ts = 0
+        cpu.cr0.ts = cpu.interception.clear_task_switched(cpu)
 
     for number in (0, 2, 3, 4):
 
@@ -69,24 +66,25 @@ def declare(machine: Machine[X64]) -> None:
         def mov_from_cr(cpu: X64, r: Word, *, number: int) -> None:
             """Read a control register; 32 bits of it in compatibility mode."""
             privileged(cpu)
-            _give(cpu, r, {0: cpu.cr0.value, 2: cpu.cr2, 3: cpu.cr3, 4: cpu.cr4.value}[number])
+            _give(cpu, r, cpu.interception.read_control_register(cpu, number, r))
 
     @machine.instruction("MOV r64, CR8", source=FROM_TO_CR, mnemonic="MOV from CR")
     def mov_from_cr8(cpu: X64, r: Word) -> None:
         """Read the task-priority register."""
         needs_long_mode(cpu)
         privileged(cpu)
-        cpu.gpr[r] = cpu.cr8.zero_extend(64)
+        cpu.gpr[r] = cpu.interception.read_task_priority(cpu, r).zero_extend(64)
 
     @machine.instruction("MOV CR0, r64", source=FROM_TO_CR, mnemonic="MOV to CR")
     def mov_to_cr0(cpu: X64, r: Word) -> None:
         """#GP(0) for bits 63:32, PG without PE, NW without CD, clearing PG in 64-bit mode or with PCIDE."""
         privileged(cpu)
-        value = _source(cpu, r)
+        value = cpu.interception.write_control_register(cpu, 0, r)
         new = (value.truncate(32) & CR0_DEFINED) | 0x10
         stops_paging = (new[31] == 0) & (cpu.long | cpu.cr4.pcide)
         if (value[63:32] != 0) | (new[31] & ~new[0]) | (new[29] & ~new[30]) | stops_paging:
             raise Fault(GP, 0)
+        cpu.interception.control_register_accepted(cpu, 0, r, new)
         if not new[31]:
             raise NotModelledError("leaving IA-32e mode")
         cpu.cr0 = new
@@ -95,15 +93,18 @@ def declare(machine: Machine[X64]) -> None:
     def mov_to_cr2(cpu: X64, r: Word) -> None:
         """Any value."""
         privileged(cpu)
-        cpu.cr2 = _source(cpu, r)
+        new = cpu.interception.write_control_register(cpu, 2, r)
+        cpu.interception.control_register_accepted(cpu, 2, r, new)
+        cpu.cr2 = new
 
     @machine.instruction("MOV CR3, r64", source=FROM_TO_CR, mnemonic="MOV to CR")
     def mov_to_cr3(cpu: X64, r: Word) -> None:
         """#GP(0) for a bit above the physical address, but 63 with CR4.PCIDE, which keeps the TLBs."""
         privileged(cpu)
-        new = _source(cpu, r)
+        new = cpu.interception.write_control_register(cpu, 3, r)
         if (new[62:PHYSICAL_BITS] != 0) | (new[63] & ~cpu.cr4.pcide):
             raise Fault(GP, 0)
+        cpu.interception.control_register_accepted(cpu, 3, r, new)
         cpu.cr3 = new.replace(63, 63, 0)
         cpu.tlb_stale = ite(new[63], cpu.tlb_stale, Word(1, 0))
 
@@ -111,10 +112,11 @@ def declare(machine: Machine[X64]) -> None:
     def mov_to_cr4(cpu: X64, r: Word) -> None:
         """#GP(0) for a reserved bit, clearing PAE, or setting PCIDE while CR3[11:0] is not 0."""
         privileged(cpu)
-        new = _source(cpu, r)
+        new = cpu.interception.write_control_register(cpu, 4, r)
         sets_pcide = new[17] & ~cpu.cr4.pcide & (cpu.cr3[11:0] != 0)
         if ((new & (CR4_DEFINED ^ 0xFFFFFFFF_FFFFFFFF)) != 0) | (new[5] == 0) | sets_pcide:
             raise Fault(GP, 0)
+        cpu.interception.control_register_accepted(cpu, 4, r, new)
         # SDM vol. 3A, "Operations that Invalidate TLBs": PGE changes, PCIDE is cleared, SMEP is set.
         old, new = cpu.cr4.value, new.truncate(32)
         flushes = (old[7] != new[7]) | (old[17] & ~new[17]) | (new[20] & ~old[20])
@@ -126,10 +128,7 @@ def declare(machine: Machine[X64]) -> None:
         """Write the task-priority register; #GP(0) for bits 63:4."""
         needs_long_mode(cpu)
         privileged(cpu)
-        new = cpu.gpr[r]
-        if new[63:4] != 0:
-            raise Fault(GP, 0)
-        cpu.cr8 = new[3:0]
+        cpu.interception.write_task_priority(cpu, r)
 
     @machine.instruction("MOV r64, CR1", source=FROM_TO_CR, mnemonic="MOV from CR")
     @machine.instruction("MOV CR1, r64", source=FROM_TO_CR, mnemonic="MOV to CR")
@@ -146,7 +145,9 @@ def declare(machine: Machine[X64]) -> None:
             )  # fmt: skip
             def mov_from_dr(cpu: X64, r: Word, *, number: int, alias: bool) -> None:
                 """Read a debug register; DR4 and DR5 are DR6 and DR7 unless CR4.DE is set."""
+                cpu.interception.debug_register(cpu, number - 2 * alias, r, write=False)
                 _debug_register_checks(cpu, alias)
+                cpu.interception.debug_register_accepted(cpu, number - 2 * alias, r, write=False)
                 values = {6: cpu.dr6.value, 7: cpu.dr7.value}
                 _give(cpu, r, values[number] if number in values else cpu.dr[number])
 
@@ -156,17 +157,22 @@ def declare(machine: Machine[X64]) -> None:
             )  # fmt: skip
             def mov_to_dr(cpu: X64, r: Word, *, number: int, alias: bool) -> None:
                 """Write a debug register; #GP(0) for bits 63:32 of DR6 and DR7."""
+                cpu.interception.debug_register(cpu, number - 2 * alias, r, write=True)
                 _debug_register_checks(cpu, alias)
-                value = _source(cpu, r)
+                value = cpu.whole_register(r)
+                if number > 3 and value[63:32] != 0:
+                    raise Fault(GP, 0)
+                cpu.interception.debug_register_accepted(cpu, number - 2 * alias, r, write=True)
                 if number < 4:
                     cpu.dr[number] = value
-                    return
-                if value[63:32] != 0:
-                    raise Fault(GP, 0)
-                if number == 6:
+                elif number == 6:
                     cpu.dr6 = (value.truncate(32) & DR6_DEFINED) | DR6_FIXED
                 else:
                     cpu.dr7 = concat(value[31:16], Word(2, 0), value[13], Word(3, 1), value[9:0])
+
+
+def _load_machine_status_word(cpu: X64, source: Word, m: MemoryOperand | None) -> None:
+    cpu.cr0 = cpu.cr0.value.replace(3, 0, cpu.interception.load_machine_status_word(cpu, source, m))
 
 
 def _debug_register_checks(cpu: X64, alias: bool) -> None:

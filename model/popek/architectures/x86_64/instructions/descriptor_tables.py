@@ -31,6 +31,7 @@ def declare(machine: Machine[X64]) -> None:
     def store_table_register(cpu: X64, m: MemoryOperand, *, register: str) -> None:
         """Store limit (2 bytes), then base: 8 bytes in 64-bit mode, 4 in compatibility mode."""
         user_mode_instruction_prevention(cpu)
+        cpu.interception.instruction(cpu, "SGDT" if register == "gdtr" else "SIDT", m)
         table = cpu.gdtr if register == "gdtr" else cpu.idtr
         image = concat(table.base.truncate(8 * natural(cpu)), table.limit)
         where = access.linear_address(cpu, m, image.width // 8, write=True, second=2)
@@ -45,6 +46,7 @@ def declare(machine: Machine[X64]) -> None:
                 if size == 64:
                     needs_long_mode(cpu)
                 user_mode_instruction_prevention(cpu)
+                cpu.interception.instruction(cpu, "STR" if task else "SLDT", None, r, size=size)
                 selector = (cpu.tr if task else cpu.ldtr).selector.value
                 cpu.write_register(r, selector.zero_extend(size))
 
@@ -52,6 +54,7 @@ def declare(machine: Machine[X64]) -> None:
         def store_selector_in_memory(cpu: X64, m: MemoryOperand, *, task: bool) -> None:
             """Store the selector, 16 bits."""
             user_mode_instruction_prevention(cpu)
+            cpu.interception.instruction(cpu, "STR" if task else "SLDT", m)
             access.store(cpu, m, (cpu.tr if task else cpu.ldtr).selector.value)
 
     @machine.instruction("LGDT m16&64", source="SDM vol. 2A, LGDT", register="gdtr")
@@ -59,6 +62,7 @@ def declare(machine: Machine[X64]) -> None:
     def load_table_register(cpu: X64, m: MemoryOperand, *, register: str) -> None:
         """Load limit and base (4 bytes of it in compatibility mode); #GP(0) for a base that is not canonical."""
         privileged(cpu)
+        cpu.interception.instruction(cpu, "LGDT" if register == "gdtr" else "LIDT", m)
         limit, low = access.load_pair(cpu, m, 2, natural(cpu))
         base = low.zero_extend(64)
         if not is_canonical(base):
@@ -69,16 +73,18 @@ def declare(machine: Machine[X64]) -> None:
 
     for name, load in (("LLDT", _load_ldtr), ("LTR", _load_tr)):
 
-        @machine.instruction(f"{name} r16", source=f"SDM vol. 2A, {name}", load=load)
-        def load_from_register(cpu: X64, r: Word, *, load: _Load) -> None:
+        @machine.instruction(f"{name} r16", source=f"SDM vol. 2A, {name}", name=name, load=load)
+        def load_from_register(cpu: X64, r: Word, *, name: str, load: _Load) -> None:
             """Load from the GDT; a null selector makes LDTR unusable and is refused for TR."""
             privileged(cpu)
+            cpu.interception.instruction(cpu, name, None, r)
             load(cpu, cpu.read_register(r, 16))
 
-        @machine.instruction(f"{name} m16", source=f"SDM vol. 2A, {name}", load=load)
-        def load_from_memory(cpu: X64, m: MemoryOperand, *, load: _Load) -> None:
+        @machine.instruction(f"{name} m16", source=f"SDM vol. 2A, {name}", name=name, load=load)
+        def load_from_memory(cpu: X64, m: MemoryOperand, *, name: str, load: _Load) -> None:
             """Load from the GDT; a null selector makes LDTR unusable and is refused for TR."""
             privileged(cpu)
+            cpu.interception.instruction(cpu, name, m)
             load(cpu, access.load(cpu, m, 2))
 
 

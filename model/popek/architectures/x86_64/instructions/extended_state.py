@@ -41,7 +41,9 @@ def declare(machine: Machine[X64]) -> None:
         """XCR0 := EDX:EAX; x87 cannot be off, nor AVX on without SSE."""
         if not cpu.cr4.osxsave:
             raise Fault(UD)
+        cpu.interception.early(cpu, "XSETBV")
         privileged(cpu)
+        cpu.interception.instruction(cpu, "XSETBV")
         value = edx_eax(cpu)
         unknown = (value & (XCR0_DEFINED ^ 0xFFFFFFFF_FFFFFFFF)) != 0
         if (cpu.read_register(RCX, 32) != 0) | unknown | (value[0] == 0) | (value[2] & ~value[1]):
@@ -68,14 +70,21 @@ def declare(machine: Machine[X64]) -> None:
 
     for name in ("XSAVES", "XRSTORS"):
 
-        @machine.instruction(f"{name} m", source=f"SDM vol. 2D, {name}", saves=name == "XSAVES")
-        def supervisor_state(cpu: X64, m: MemoryOperand, *, saves: bool) -> None:
-            """#UD, #NM, #GP(0) above CPL 0 and unless aligned; a stand-in for the registers is moved."""
+        @machine.instruction(f"{name} m", source=f"SDM vol. 2D, {name}", name=name)
+        def supervisor_state(cpu: X64, m: MemoryOperand, *, name: str) -> None:
+            """#UD, #NM, #GP(0) above CPL 0 and unless aligned; a stand-in for the registers is moved.
+
+            A monitor steps in where CPL allows the instruction, before #NM.
+            """
+            cpu.interception.recognized(cpu, name)
             if not cpu.cr4.osxsave:
                 raise Fault(UD)
+            if cpu.cpl == 0:
+                cpu.interception.instruction(cpu, name, m)
             if cpu.cr0.ts:
                 raise Fault(NM)
             privileged(cpu)
+            saves = name == "XSAVES"
             where = access.linear_address(cpu, m, 8, write=saves, aligned=XSAVE_AREA)
             if saves:
                 cpu.translation.store(cpu, where, cpu.extended)

@@ -23,6 +23,7 @@ def declare(machine: Machine[X64]) -> None:
 
         Never faults but for the stack.
         """
+        cpu.interception.early(cpu, "PUSHF")
         size = 2 if narrow else natural(cpu)
         access.push(cpu, (cpu.rflags.value & 0x00FCFFFF).resize(8 * size))
 
@@ -33,6 +34,7 @@ def declare(machine: Machine[X64]) -> None:
 
         POPFQ is POPFD in compatibility mode.
         """
+        cpu.interception.early(cpu, "POPF")
         size = 2 if narrow else natural(cpu)
         image = access.pop(cpu, size).resize(32)
         load_flags(cpu, image, STATUS_AND_PROGRAM, 16 if narrow else 32)

@@ -31,7 +31,12 @@ def _mode_of(cpu: X64, size: int) -> None:
 
 
 def _data(machine: Machine[X64]) -> None:
-    for form in ("NOP", "PAUSE", "LFENCE", "MFENCE", "SFENCE"):
+    @machine.instruction("PAUSE", source="SDM vol. 2B, PAUSE")
+    def pause(cpu: X64) -> None:
+        """Nothing but a hint."""
+        cpu.interception.instruction(cpu, "PAUSE")
+
+    for form in ("NOP", "LFENCE", "MFENCE", "SFENCE"):
 
         @machine.instruction(form, source=f"SDM vol. 2, {form}")
         def nothing(cpu: X64) -> None:

@@ -35,11 +35,14 @@ def declare(machine: Machine[X64]) -> None:
     @machine.instruction("INT imm8", source="SDM vol. 2A, INT n", mnemonic="INT n")
     def int_n(cpu: X64, vector: Word) -> None:
         """Deliver through the IDT; the gate's DPL must not be below CPL."""
+        cpu.interception.early(cpu, "INT n", vector)
+        cpu.interception.software_interrupt(cpu, vector)
         deliver_software_interrupt(cpu, vector, check_dpl=True)
 
     @machine.instruction("INT3", source="SDM vol. 2A, INT3", mnemonic="INT3")
     def int3(cpu: X64) -> None:
         """Deliver vector 3 through the IDT, as INT n."""
+        cpu.interception.software_exception(cpu, 3)
         deliver_software_interrupt(cpu, Word(8, 3), check_dpl=True)
 
     @machine.instruction("INTO", source="SDM vol. 2A, INTO", mnemonic="INTO")
@@ -48,11 +51,14 @@ def declare(machine: Machine[X64]) -> None:
         if cpu.long:
             raise Fault(UD)
         if cpu.rflags.of:
+            cpu.interception.software_exception(cpu, 4)
             deliver_software_interrupt(cpu, Word(8, 4), check_dpl=True)
 
     @machine.instruction("INT1", source="SDM vol. 2A, INT1", mnemonic="INT1")
     def int1(cpu: X64) -> None:
         """Deliver vector 1 through the IDT without looking at the gate's DPL; its faults have EXT = 1."""
+        cpu.interception.early(cpu, "INT1")
+        cpu.interception.software_exception(cpu, 1)
         try:
             deliver_software_interrupt(cpu, Word(8, 1), check_dpl=False)
         except Fault as fault:
@@ -71,6 +77,8 @@ def declare(machine: Machine[X64]) -> None:
             """
             if size == 64:
                 needs_long_mode(cpu)
+            cpu.interception.early(cpu, "IRET")
+            cpu.interception.interrupt_return(cpu)
             if cpu.rflags.nt:
                 raise Fault(GP, 0)
             _interrupt_return(cpu, size)

@@ -9,7 +9,7 @@ import attrs
 
 from popek.architectures.x86.access import privileged
 from popek.architectures.x86.exceptions import GP
-from popek.architectures.x86.msrs import are_memory_types
+from popek.architectures.x86.msrs import IA32_TIME_STAMP_COUNTER, are_memory_types
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import TRUE, Word, any_of, ite
@@ -74,7 +74,7 @@ def _misc_enable(cpu: X64, value: Word) -> Word:
 
 
 MSRS: Final[Mapping[int, Msr]] = {
-    0x10: Msr("tsc", _any),
+    IA32_TIME_STAMP_COUNTER: Msr("tsc", _any),
     0x1B: Msr("msr.apic_base", _apic_base),
     0x174: Msr("msr.sysenter_cs", _any),
     0x175: Msr("msr.sysenter_esp", _canonical),
@@ -101,18 +101,23 @@ def declare(machine: Machine[X64]) -> None:
     def rdmsr(cpu: X64) -> None:
         """EDX:EAX := the MSR that ECX names; #GP(0) for one that does not exist."""
         privileged(cpu)
+        cpu.interception.msr(cpu, write=False)
         number = cpu.read_register(RCX, 32)
         if not number.isin(MSRS):
             raise Fault(GP, 0)
         value = Word(64, 0)
         for known, msr in MSRS.items():
-            value = ite(number == known, cpu[msr.component].zero_extend(64), value)
+            held = (
+                cpu.interception.time_stamp(cpu) if known == IA32_TIME_STAMP_COUNTER else cpu[msr.component]
+            )
+            value = ite(number == known, held.zero_extend(64), value)
         to_edx_eax(cpu, value)
 
     @machine.instruction("WRMSR", source="SDM vol. 2B, WRMSR")
     def wrmsr(cpu: X64) -> None:
         """The MSR that ECX names := EDX:EAX; #GP(0) for one that does not exist or a value it refuses."""
         privileged(cpu)
+        cpu.interception.msr(cpu, write=True)
         number, value = cpu.read_register(RCX, 32), edx_eax(cpu)
         accepted = any_of((number == known) & msr.accepts(cpu, value) for known, msr in MSRS.items())
         if not accepted:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from popek.architectures.x86.access import supervisor_load
 from popek.architectures.x86.exceptions import GP
+from popek.architectures.x86.interception import PortAccess
 from popek.architectures.x86.registers import ES
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
@@ -24,22 +25,22 @@ def declare(machine: Machine[X64]) -> None:
         @machine.instruction(f"IN {name}, imm8", source="SDM vol. 2A, IN", mnemonic="IN", size=size)
         def in_immediate(cpu: X64, port: Word, *, size: int) -> None:
             """Read a port."""
-            _input(cpu, port.zero_extend(16), size)
+            _input(cpu, port.zero_extend(16), size, immediate=True)
 
         @machine.instruction(f"IN {name}, DX", source="SDM vol. 2A, IN", mnemonic="IN", size=size)
         def in_dx(cpu: X64, *, size: int) -> None:
             """Read the port that DX names."""
-            _input(cpu, cpu.read_register(RDX, 16), size)
+            _input(cpu, cpu.read_register(RDX, 16), size, immediate=False)
 
         @machine.instruction(f"OUT imm8, {name}", source="SDM vol. 2B, OUT", mnemonic="OUT", size=size)
         def out_immediate(cpu: X64, port: Word, *, size: int) -> None:
             """Write a port."""
-            _output(cpu, port.zero_extend(16), size)
+            _output(cpu, port.zero_extend(16), size, immediate=True)
 
         @machine.instruction(f"OUT DX, {name}", source="SDM vol. 2B, OUT", mnemonic="OUT", size=size)
         def out_dx(cpu: X64, *, size: int) -> None:
             """Write the port that DX names."""
-            _output(cpu, cpu.read_register(RDX, 16), size)
+            _output(cpu, cpu.read_register(RDX, 16), size, immediate=False)
 
     for size, letter in ((8, "B"), (16, "W"), (32, "D")):
 
@@ -48,7 +49,9 @@ def declare(machine: Machine[X64]) -> None:
             """Port DX to ES:RDI."""
             port = cpu.read_register(RDX, 16)
             check_io_permission(cpu, port, size)
-            access.store(cpu, MemoryOperand(Word(3, ES), cpu.gpr[RDI]), _read(cpu, port, size))
+            operand = MemoryOperand(Word(3, ES), cpu.gpr[RDI])
+            cpu.interception.port(cpu, PortAccess(port, size, write=False, memory=operand))
+            access.store(cpu, operand, _read(cpu, port, size))
             _advance(cpu, RDI, size)
 
         @machine.instruction(f"OUTS{letter} seg", source="SDM vol. 2B, OUTS", mnemonic="OUTS", size=size)
@@ -56,7 +59,9 @@ def declare(machine: Machine[X64]) -> None:
             """Segment:RSI to port DX."""
             port = cpu.read_register(RDX, 16)
             check_io_permission(cpu, port, size)
-            value = access.load(cpu, MemoryOperand(segment, cpu.gpr[RSI]), size // 8)
+            operand = MemoryOperand(segment, cpu.gpr[RSI])
+            cpu.interception.port(cpu, PortAccess(port, size, write=True, memory=operand))
+            value = access.load(cpu, operand, size // 8)
             cpu.ports = cpu.ports.store_little_endian(port, value)
             _advance(cpu, RSI, size)
 
@@ -82,13 +87,15 @@ def _read(cpu: X64, port: Word, size: int) -> Word:
     return cpu.ports.load_little_endian(port, size // 8)
 
 
-def _input(cpu: X64, port: Word, size: int) -> None:
+def _input(cpu: X64, port: Word, size: int, *, immediate: bool) -> None:
     check_io_permission(cpu, port, size)
+    cpu.interception.port(cpu, PortAccess(port, size, write=False, immediate=immediate))
     cpu.write_register(RAX, _read(cpu, port, size))
 
 
-def _output(cpu: X64, port: Word, size: int) -> None:
+def _output(cpu: X64, port: Word, size: int, *, immediate: bool) -> None:
     check_io_permission(cpu, port, size)
+    cpu.interception.port(cpu, PortAccess(port, size, write=True, immediate=immediate))
     cpu.ports = cpu.ports.store_little_endian(port, cpu.read_register(RAX, size))
 
 

@@ -11,6 +11,7 @@ from popek.architectures.x86.exceptions import (
 )
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
+from popek.kernel.words import Word
 
 from ..access import MemoryOperand
 from ..state import X64
@@ -30,6 +31,7 @@ def declare(machine: Machine[X64]) -> None:
         """#UD unless CR4.VMXE is set, and in compatibility mode; else #GP(0), at CPL 0 as VMX is locked off."""
         if ~cpu.cr4.vmxe | ~cpu.long:
             raise Fault(UD)
+        cpu.interception.instruction(cpu, "VMXON", m)
         raise Fault(GP, 0)
 
     for forms, source in (
@@ -43,7 +45,15 @@ def declare(machine: Machine[X64]) -> None:
     ):
         for form in forms:
 
-            @machine.instruction(form, source=source)
-            def undefined_here(cpu: X64, *operands: object) -> None:
-                """#UD at every level: there is no VMX operation, no SVM, no SMX, and this is not SMM."""
+            @machine.instruction(form, source=source, name=form.split()[0])
+            def undefined_here(cpu: X64, *operands: object, name: str) -> None:
+                """#UD at every level: there is no VMX operation, no SVM, no SMX, and this is not SMM.
+
+                GETSEC needs CR4.SMXE, which such a processor does not have, before a monitor can step in.
+                """
+                if name == "GETSEC":
+                    raise Fault(UD)
+                memory = next((o for o in operands if isinstance(o, MemoryOperand)), None)
+                registers = [o for o in operands if isinstance(o, Word)]
+                cpu.interception.instruction(cpu, name, memory, *registers)
                 raise Fault(UD)

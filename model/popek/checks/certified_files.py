@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import attrs
 
 from popek.solving import proof_checker
 from popek.solving.certificate import ASSIGNMENTS
+
+from .ladder import NOT_WANTED
 
 QUESTIONS = "questions"
 
@@ -37,59 +39,62 @@ class Files:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def begin(self) -> None:
-        """Make the folder.
+        """Make the folder, with how to check what will be in it.
 
         Raises:
             FolderError: it holds something else, or cannot be made.
         """
         try:
-            (self.folder / QUESTIONS).mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             others = {entry.name for entry in self.folder.iterdir()} - {QUESTIONS, *_WRITTEN}
+            if others:
+                raise FolderError(f"{self.folder}: holds {min(others)}, which is no part of a verification")
+            (self.folder / QUESTIONS).mkdir(exist_ok=True)
+            self._write(self.folder / "proof_checker.py", Path(proof_checker.__file__).read_text("utf-8"))
+            self._write(self.folder / "README.md", _README.format(assignments=ASSIGNMENTS))
+        except FolderError:
+            raise
         except OSError as error:
             raise FolderError(f"{self.folder}: {error.strerror}") from None
-        if others:
-            raise FolderError(f"{self.folder}: holds {min(others)}, which is no part of a verification")
 
     def kept(self, text: str, *, certified: bool) -> dict[str, Any] | None:
         """What an earlier run found; None where it is not there, not whole, or less than is wanted."""
         name = self.name_of(text)
         try:
-            found = json.loads(self._path(name, ".json").read_text(encoding="utf-8"))
-            hashes = found.pop("files")
+            found: dict[str, Any] = json.loads(self._path(name, ".json").read_text(encoding="utf-8"))
+            hashes = found["files"]
             whole = all(
                 hashlib.sha256(self._path(name, ending).read_bytes()).hexdigest() == value
                 for ending, value in hashes.items()
             )
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        if not whole or ".smt2" not in hashes or found["wrong"]:
+        if not whole or hashes.get(".smt2") != name or set(found) != _KEYS or found["wrong"]:
             return None
-        if certified and not found["certified"] and found["why"] == _NOT_WANTED:
+        if found["certified"] and not {".cnf", ".drat"} <= hashes.keys():
             return None
-        return dict(found) if set(found) == _KEYS else None
+        return None if certified and not found["certified"] and found["why"] == NOT_WANTED else found
 
-    def keep(self, text: str, certificate: tuple[str, str] | None, found: dict[str, Any]) -> None:
-        """Write what belongs to one question; its result comes last, so that a run can be stopped at any time."""
-        name = self.name_of(text)
-        texts = {".smt2": text}
-        if certificate is not None:
-            texts |= {".cnf": certificate[0], ".drat": certificate[1]}
+    def keep(self, texts: Mapping[str, str], found: Mapping[str, Any]) -> None:
+        """Write what belongs to one question; its result comes last, so that a run can be stopped at any time.
+
+        Args:
+            texts: question, and clauses and proof if there are any, by how the files' names end.
+            found: the result.
+        """
+        name = self.name_of(texts[".smt2"])
         for ending, content in texts.items():
             self._write(self._path(name, ending), content)
-        hashes = {ending: self.name_of(content) for ending, content in texts.items()}
-        self._write(self._path(name, ".json"), json.dumps({**found, "files": hashes}, sort_keys=True) + "\n")
+        self._write(self._path(name, ".json"), json.dumps(found, sort_keys=True) + "\n")
 
     def finish(self, summary: dict[str, Any], questions: Sequence[tuple[str, str, bool]]) -> None:
-        """Write the summary, the list of questions, and how to check it all."""
+        """Write the summary and the list of questions."""
         rows = [
             f"{'certified' if certified else 'not certified'}\t{sha256[:16]}\t{one}\n"
             for one, sha256, certified in questions
         ]
         self._write(self.folder / "questions.tsv", "".join(rows))
         self._write(self.folder / "summary.json", json.dumps(summary, indent=2, sort_keys=True) + "\n")
-        checker = Path(proof_checker.__file__).read_text(encoding="utf-8")
-        self._write(self.folder / "proof_checker.py", checker)
-        self._write(self.folder / "README.md", _README.format(**summary, assignments=ASSIGNMENTS))
 
     def _path(self, name: str, ending: str) -> Path:
         return self.folder / QUESTIONS / f"{name[:16]}{ending}"
@@ -101,24 +106,22 @@ class Files:
         partial.replace(path)
 
 
-_NOT_WANTED = "no certificate was asked for"
-_KEYS = {"sha256", "solvers", "certified", "why", "wrong", "figures", "seconds"}
+_KEYS = {"sha256", "solvers", "certified", "why", "wrong", "figures", "files", "seconds"}
 _WRITTEN = ("README.md", "proof_checker.py", "questions.tsv", "summary.json")
 _README = """\
 # Questions that have no answer, and proofs of it
 
-{questions} answers of popek ("no, it is not in this class", "the promise is kept", "the premise holds") rest on
-{texts} different questions being unsatisfiable; {certified} of the answers are certified here.  Nothing of popek is
-needed to check that.
+Answers of popek ("no, it is not in this class", "the promise is kept", "the premise holds") rest on the questions that
+are here being unsatisfiable.  Nothing of popek is needed to check that.
 
 | file | what it is |
 |---|---|
-| `questions.tsv` | each answer: certified or not, the name of its question, what it is about |
 | `questions/NAME.smt2` | the question, in SMT-LIB 2; NAME is how the file's SHA-256 begins |
 | `questions/NAME.cnf` | the same as clauses, in DIMACS format; comments name the variables of each input's bits |
 | `questions/NAME.drat` | a proof that the clauses contradict one another, in DRAT's text format |
 | `questions/NAME.json` | what was found, with the SHA-256 of each file |
-| `summary.json` | the figures, and what is not certified and why |
+| `questions.tsv` | after `popek verify`: each answer: certified or not, the name of its question, what it is about |
+| `summary.json` | after `popek verify`: the figures, and what is not certified and why |
 | `proof_checker.py` | one short Python file that checks proofs; it imports nothing but Python's own |
 
 ## Ask another solver

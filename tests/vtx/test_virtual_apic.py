@@ -1,6 +1,6 @@
-"""The virtual-APIC page under RDMSR and WRMSR, and the TPR threshold.
+"""The virtual-APIC page under RDMSR and WRMSR, the TPR threshold, and virtual-interrupt delivery.
 
-Expected values are the manual's (SDM vol. 3C, 30.1.2, 30.5 and 27.7.7).
+Expected values are the manual's (SDM vol. 3C, 30.1, 30.2, 30.5 and 27.7.7).
 """
 
 from __future__ import annotations
@@ -97,11 +97,71 @@ def test_reserved_bits_of_the_tpr_fault(value: dict[str, int]) -> None:
     assert int(outcome.state.virtual_apic.load(Word(12, 0x80))) == 0x53
 
 
-@pytest.mark.parametrize("number", [0x808, 0x80B, 0x83F])
-def test_virtual_interrupt_delivery_is_not_modelled_and_says_so(number: int) -> None:
-    assert isinstance(step("WRMSR", guest(number, secondary__virtual_interrupt_delivery=1)), NotModelled)
-    if number != 0x808:
-        assert fault(step("WRMSR", guest(number))) == "#GP"
+def with_delivery(number: int, requested: int = 0, serving: int = 0, **changes: int) -> VmxIa32:
+    """The same with virtual-interrupt delivery, one vector requested and one in service, and a TPR of 0."""
+    state = guest(number, secondary__virtual_interrupt_delivery=1, rvi=requested, svi=serving, **changes)
+    # Bit x of VISR is at (x & 1FH) of offset 100H | (x & E0H) >> 1; VIRR is at 200H (29.1.1).
+    page = {base | (vector & 0xE0) >> 1 | (vector & 0x1F) >> 3: 1 << vector % 8
+            for base, vector in ((0x200, requested), (0x100, serving)) if vector}  # fmt: skip
+    state.virtual_apic = Memory(12, 8, page)
+    return state
+
+
+@pytest.mark.parametrize("number", [0x80B, 0x83F])
+def test_without_delivery_the_other_registers_are_no_msrs(number: int) -> None:
+    assert fault(step("WRMSR", guest(number))) == "#GP"
+
+
+@pytest.mark.parametrize(
+    ("priority", "requested", "serving", "shown", "recognized"),
+    [
+        (0x20, 0x31, 0, 0x20, 1),
+        (0x30, 0x31, 0, 0x30, 0),  # the same class is masked
+        (0x25, 0x51, 0x43, 0x40, 1),  # PPR: the class in service outranks the TPR, and its low half is 0
+        (0x4F, 0x51, 0x43, 0x4F, 1),  # of one class the TPR counts whole
+    ],
+)
+def test_a_write_to_the_tpr_makes_the_ppr_and_recognizes_what_outranks_it(
+    priority: int, requested: int, serving: int, shown: int, recognized: int
+) -> None:
+    done = step("WRMSR", with_delivery(0x808, requested, serving, eax=priority))
+    assert isinstance(done, Next)
+    page = done.state.virtual_apic
+    assert [int(page.load(Word(12, at))) for at in (0x80, 0xA0)] == [priority, shown]
+    assert int(done.state.recognized) == recognized
+
+
+def test_an_open_interrupt_window_keeps_virtual_interrupts_from_being_recognized() -> None:
+    done = step("WRMSR", with_delivery(0x808, 0x31, primary__interrupt_window_exiting=1))
+    assert isinstance(done, Next)
+    assert int(done.state.recognized) == 0
+
+
+def test_an_eoi_ends_the_highest_in_service_and_exits_where_the_bitmap_says_so() -> None:
+    state = with_delivery(0x80B, 0x31, 0x43)
+    state.virtual_apic = state.virtual_apic.store(Word(12, 0x110), Word(8, 1 << 1))  # 21H is in service, too
+    done = step("WRMSR", state)
+    assert isinstance(done, Next)
+    assert (int(done.state.svi), int(done.state.recognized)) == (0x21, 1)
+    assert int(done.state.virtual_apic.load(Word(12, 0x120))) == 0
+    state.eoi_exit_bitmap = Memory(8, 1, {0x43: 1})
+    left = step("WRMSR", state.with_changes({"eip": 0x100}))
+    assert isinstance(left, Trap)
+    after = left.state
+    assert (int(after.exit_reason), int(after.exit_qualification), int(after.eip)) == (45, 0x43, 0x102)
+    assert int(after.svi) == 0x21  # trap-like: the end of the interrupt stands
+    assert fault(step("WRMSR", with_delivery(0x80B, eax=1))) == "#GP"
+
+
+def test_a_self_ipi_is_requested_and_one_of_a_reserved_vector_exits() -> None:
+    done = step("WRMSR", with_delivery(0x83F, eax=0x45))
+    assert isinstance(done, Next)
+    assert int(done.state.virtual_apic.load(Word(12, 0x220))) == 1 << 5
+    assert (int(done.state.rvi), int(done.state.recognized)) == (0x45, 1)
+    reserved = step("WRMSR", with_delivery(0x83F, eax=0xF))
+    assert isinstance(reserved, Trap)
+    assert (int(reserved.state.exit_reason), int(reserved.state.exit_qualification)) == (56, 0x3F0)
+    assert fault(step("WRMSR", with_delivery(0x83F, eax=0x100))) == "#GP"
 
 
 def test_an_entry_below_the_threshold_exits_at_once() -> None:

@@ -1,0 +1,175 @@
+"""Random steps of an SVM guest: an instruction and its state as for bare IA-32, and a VMCB's controls around it.
+
+The state comes from `popek.emulators.ia32.cases`.  Which intercepts are set is drawn for each case; the permissions
+maps have a bit at the port or MSR, or beside it.  What ends a step is always intercepted: VMMCALL, HLT, shutdown, and
+INT1 and #UD where they are landing places.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from popek.architectures.svm.operation.guest_mode import MSR_RANGES
+from popek.architectures.svm.operation.settings import bits
+from popek.emulators.ia32 import cases as ia32_cases
+from popek.emulators.ia32.step import DATA_BASE
+from popek.emulators.vmrun.harness import DEFAULT_MODEL, processor
+from popek.kernel.instruction import Instruction
+
+from .harness import IOPM, MSRPM, PAGE_DIRECTORY, PAGE_TABLE
+
+NW, CD, PG, VMXE, PAE, SMEP, SMAP = 1 << 29, 1 << 30, 1 << 31, 1 << 13, 1 << 5, 1 << 20, 1 << 21
+ALWAYS: Final = (
+    "vector3.hlt", "vector3.shutdown", "vector3.task_switch", "vector4.vmrun", "vector4.vmmcall", "vector4.vmload",
+    "vector4.vmsave", "vector4.skinit",
+)  # fmt: skip
+"""What every VMCB intercepts, lest the guest does not come back or reaches the harness, or the emulator gives up.
+
+The model has no task switches, and the tasks that the gates of #DF and #TS lead to have no page tables.
+"""
+
+WORDS: Final = ("CR_INTERCEPTS", "DR_INTERCEPTS", "INTERCEPTS_3", "INTERCEPTS_4", "INTERCEPTS_5")
+_GPR = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+_EDGES: Final = tuple(base + 0x1FFF + beyond for base in MSR_RANGES for beyond in (0, 1))
+"""MSRs at the ends of what the permissions map lists, and behind; no processor has them."""
+_EVENTS: Final = 0x1F  # INTR to VINTR in intercept vector 3
+_UNKNOWN: Final = {"INTERCEPTS_4": 0xFFFF8000 | 1 << 14, "INTERCEPTS_5": 0xFFFF_FFFB}
+"""Bits of intercepts that the emulated processor does not have: RDPRU, traps after writes, INVLPGB, ..."""
+
+
+@attrs.frozen
+class Case:
+    """A step of a guest.
+
+    Attributes:
+        guest: the instruction and the state, as changes of the step harness's plain state.
+        paging: with paging that maps the arena onto itself.
+        nested: with nested paging that does the same.
+        controls: VMCB fields by id.
+        maps: bytes in the permissions maps: (address, bytes).
+        barred: pages of the arena by number, and the bits that their entries lack: 1 present, 2 writable, 4 user.
+    """
+
+    guest: ia32_cases.Ia32Case
+    paging: bool = True
+    nested: bool = False
+    controls: Mapping[str, int] = attrs.field(factory=dict)
+    maps: tuple[tuple[int, bytes], ...] = ()
+    barred: Mapping[int, int] = attrs.field(factory=dict)
+
+
+@functools.cache
+def always() -> Mapping[str, int]:
+    """The bits of `ALWAYS` by field."""
+    found: dict[str, int] = {}
+    for name in ALWAYS:
+        field, bit = bits()[name]
+        found[field] = found.get(field, 0) | 1 << bit
+    return found
+
+
+def random_case(instruction: Instruction, cpl: int, rng: random.Random, model: str = DEFAULT_MODEL) -> Case:
+    """Draw a step for one form at one privilege level."""
+    guest = ia32_cases.random_case(instruction, cpl, rng)
+    paging = rng.random() < 0.5
+    registers = dict(guest.registers)
+    _adapt(instruction, guest, registers, paging, rng, model)
+    guest = attrs.evolve(guest, registers=registers)
+    controls = {}
+    for field in WORDS:
+        density = rng.choice((0.0, 0.1, 0.5, 0.5, 0.9, 1.0))
+        drawn = sum(1 << bit for bit in range(32) if rng.random() < density)
+        controls[field] = (drawn | always().get(field, 0)) & ~_UNKNOWN.get(field, 0)
+    controls["INTERCEPTS_3"] |= _EVENTS
+    _landing(instruction, controls, rng)
+    controls["TSC_OFFSET"] = rng.choice((0, 1, (1 << 64) - 1, 1 << 63, rng.getrandbits(64)))
+    maps = [*_iopm(guest, rng), *_msrpm(guest, rng)]
+    barred = {}
+    if paging and cpl == 3 and rng.random() < 0.3:
+        # Data pages that the guest may not touch, not write, or that are not for it.
+        lacking = rng.sample((2, 4), rng.choice((1, 2)))
+        pages = rng.sample((DATA_BASE >> 12, (DATA_BASE >> 12) + 1), len(lacking))
+        barred = dict(zip(pages, lacking, strict=True))
+    nested = not paging or rng.random() < 0.5  # otherwise it reaches the harness
+    return Case(guest, paging, nested, controls, tuple(maps), barred)
+
+
+def _adapt(
+    instruction: Instruction,
+    guest: ia32_cases.Ia32Case,
+    registers: dict[str, int],
+    paging: bool,
+    rng: random.Random,
+    model: str,
+) -> None:
+    """Keep a guest alive that pages, with bits of CR4 that the processor has."""
+    has = processor(model).cr4 or 0
+    unwanted = PAE | SMEP | SMAP if paging else 0
+    registers["cr4"] = registers.get("cr4", 0) & has & ~unwanted & ~VMXE
+    if paging:
+        registers.pop("cr3", None)
+    if "cr0" in registers:
+        registers["cr0"] &= ~(NW | CD)
+    if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.5:
+        registers["ecx"] = rng.choice(_EDGES)
+    operand = guest.operands.get("operand r32")
+    name = None if operand is None else _GPR[operand]
+    if name in (None, "esp") or instruction.mnemonic != "MOV to CR":
+        return
+    value = registers.get(name, 0)
+    if instruction.form == "MOV CR0, r32" and rng.random() < 0.9:
+        value = value | PG if paging else value & ~PG
+    elif instruction.form == "MOV CR4, r32":
+        value &= ~unwanted & (has if rng.random() < 0.9 else 0xFFFF_FFFF)
+    elif instruction.form == "MOV CR3, r32" and paging:
+        value = PAGE_DIRECTORY | rng.choice((0, 8, 0x10, 0x18))
+    registers[name] = value
+
+
+def _landing(instruction: Instruction, controls: dict[str, int], rng: random.Random) -> None:
+    """The exceptions on both sides; INT1 mostly leaves, because it ends steps, and #UD where INT1 is what runs."""
+    way = rng.random()
+    controls["EXCEPTION_INTERCEPTS"] = 0xFFFF_FFFF if way < 0.3 else 0 if way < 0.5 else rng.getrandbits(32)
+    field, bit = bits()["vector4.icebp"]
+    if instruction.form != "INT1" or rng.random() < 0.5:
+        controls[field] |= 1 << bit
+    else:
+        controls[field] &= ~(1 << bit)
+        controls["EXCEPTION_INTERCEPTS"] |= 1 << 6
+
+
+def _iopm(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[int, bytes]]:
+    """A bit at one of the ports of the case, or beside it, also behind the last one."""
+    ports = [guest.registers.get("edx", 0) & 0xFFFF]
+    if "operand imm8" in guest.operands:
+        ports.append(guest.operands["operand imm8"])
+    found: dict[int, int] = {}
+    for port in ports:
+        for distance in (-1, 0, 1, 2, 3, 4):
+            near = max(port + distance, 0)
+            at = IOPM + near // 8
+            found[at] = found.get(at, 0) | (rng.random() < 0.15) << near % 8
+    return [(at, bytes([value])) for at, value in found.items()]
+
+
+def _msrpm(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[int, bytes]]:
+    """The bits of the case's MSR, and of the ones beside it."""
+    number = guest.registers.get("ecx", 0)
+    for index, base in enumerate(MSR_RANGES):
+        if number & 0xFFFF_E000 == base:
+            return [(MSRPM + index * 0x800 + (number & 0x1FFF) // 4, bytes([rng.getrandbits(8)]))]
+    return []
+
+
+def page_entries(case: Case) -> list[tuple[int, bytes]]:
+    """The page-table entries that differ from the harness's."""
+    return [
+        (PAGE_TABLE + 4 * page, struct.pack("<I", page << 12 | 7 & ~lacking))
+        for page, lacking in case.barred.items()
+    ]

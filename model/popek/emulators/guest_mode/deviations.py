@@ -1,0 +1,169 @@
+"""Where Bochs deviates from the manual in SVM's guest mode.
+
+The list with its evidence is ``popek_specs/svm/bochs-guest-deviations.toml``; here is, for each entry, how to
+recognise a difference that it explains, as narrowly as the case shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import attrs
+
+from popek.architectures.ia32.state import CR4_DEFINED
+from popek.architectures.svm.operation.state import SvmIa32
+from popek.emulators.vmrun.harness import processor
+from popek.emulators.x86.deviations import Deviation, listed
+from popek.emulators.x86.expectation import Expectation
+
+from .cases import Case
+from .harness import GuestResult
+
+
+@attrs.frozen
+class Found:
+    """A difference, as the recognisers see it.
+
+    Attributes:
+        case, state: what was run, and from what state.
+        kind: what the model says: ``exit``, ``next`` or ``trap``.
+        information: the exit information that the model expects, by its names.
+        expected: the rest of what it expects.
+        result: what Bochs did.
+        seen, vector: how the step ended there, as `kind`, and the exception that the guest took.
+        differing: the names of what differs, or ``outcome``.
+    """
+
+    case: Case
+    state: SvmIa32
+    kind: str
+    information: Mapping[str, int]
+    expected: Expectation
+    result: GuestResult
+    seen: str
+    vector: int | None
+    differing: frozenset[str]
+
+    @property
+    def code(self) -> int | None:
+        """The exit code that the model expects."""
+        return self.information.get("exit_code")
+
+
+_PAGED: Final = 1 << 31 | 1  # CR0.PG and PE
+_EXCEPTIONS: Final = range(0x40, 0x60)
+_GP, _UD = 0x4D, 0x46
+_RDPMC, _IOIO, _TASK_SWITCH = 0x6F, 0x7B, 0x7D
+_SYSENTER: Final = {0x175: "SYSENTER_ESP", 0x176: "SYSENTER_EIP"}
+_SOFTWARE: Final = ("INT imm8", "INT1", "INT3", "INTO")
+_SVM: Final = {"VMRUN": 0x80, "VMLOAD": 0x82, "VMSAVE": 0x83}
+
+
+def has_next_rip_of_its_own(information: Mapping[str, int]) -> bool:
+    """Whether the model says that an exit tells no next rIP, and Bochs says otherwise."""
+    code = information.get("exit_code")
+    return (code in _EXCEPTIONS or code == _TASK_SWITCH) and information.get("exit_next_rip") == 0
+
+
+def _next_rip_of_every_exit(found: Found) -> bool:
+    return has_next_rip_of_its_own(found.information) and found.differing == {"exit_next_rip"}
+
+
+def _paging_without_protection(found: Found) -> bool:
+    if found.case.guest.form != "MOV CR0, r32" or found.seen == "hang":
+        return False
+    value = int(found.state.gpr[found.case.guest.operands["operand r32"]])
+    return value & _PAGED == 1 << 31 and (found.code == _GP or found.expected.vector == 13)
+
+
+def _vmcb_address_comes_late(found: Found) -> bool:
+    form = found.case.guest.form
+    faults = found.code == _GP or found.expected.vector == 13
+    aligned = not int(found.state.gpr[0]) & 0xFFF
+    return form in _SVM and faults and not aligned and found.result.fields["EXITCODE"] == _SVM[form]
+
+
+def _monitor_of_uncached_memory(found: Found) -> bool:
+    return found.case.guest.form == "MONITOR seg" and found.code == 0x8A and found.seen == "next"
+
+
+def _rsm_is_undefined_first(found: Found) -> bool:
+    undefined = found.vector == 6 if found.seen == "trap" else found.result.fields["EXITCODE"] == _UD
+    return found.case.guest.form == "RSM" and found.code == 0x73 and undefined
+
+
+def _lmsw_is_selective(found: Found) -> bool:
+    return found.case.guest.form.startswith("LMSW") and found.code == 0x65 and found.seen != "hang"
+
+
+def _repeated_port_io_asks_first(found: Found) -> bool:
+    repeated = found.case.guest.form.startswith(("REP INS", "REP OUTS"))
+    empty = found.kind == "next" and int(found.state.gpr[1]) == 0
+    return repeated and empty and found.result.fields["EXITCODE"] == _IOIO
+
+
+def _counter_comes_late(found: Found) -> bool:
+    faults = found.code == _GP or found.expected.vector == 13
+    return found.case.guest.form == "RDPMC" and faults and found.result.fields["EXITCODE"] == _RDPMC
+
+
+def _events_of_software(found: Found) -> bool:
+    return found.case.guest.form in _SOFTWARE and found.differing == {"exit_int_info"}
+
+
+def _bits_of_cr4(found: Found) -> bool:
+    """MOV CR4 of a value with bits that the model's processor has and the emulated one has not, or the other way."""
+    if found.case.guest.form != "MOV CR4, r32" or found.seen == "hang":
+        return False
+    value = int(found.state.gpr[found.case.guest.operands["operand r32"]])
+    here = found.code == _GP or found.expected.vector == 13
+    there = found.result.fields["EXITCODE"] == _GP or found.vector == 13
+    return bool(value & (CR4_DEFINED ^ (processor().cr4 or 0))) and here != there
+
+
+def _sysenter_of_64_bits(found: Found) -> bool:
+    number = int(found.state.gpr[1])
+    if found.case.guest.form != "WRMSR" or found.differing != {f"msr {number:#x}"} or number not in _SYSENTER:
+        return False
+    return found.result.fields[_SYSENTER[number]] == int(found.state.gpr[2]) << 32 | int(found.state.gpr[0])
+
+
+def _alignment_before_pages(found: Found) -> bool:
+    page = found.code == 0x4E or found.expected.vector == 14
+    alignment = found.vector == 17 if found.seen == "trap" else found.result.fields["EXITCODE"] == 0x51
+    checked = bool(found.state.cr0.am & found.state.eflags.ac & (found.state.cpl == 3))
+    return page and alignment and checked
+
+
+_RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
+    "next-rip-of-every-exit": _next_rip_of_every_exit,
+    "vmcb-address-comes-late": _vmcb_address_comes_late,
+    "monitor-of-uncached-memory": _monitor_of_uncached_memory,
+    "rsm-is-undefined-first": _rsm_is_undefined_first,
+    "lmsw-is-selective": _lmsw_is_selective,
+    "repeated-port-io-asks-first": _repeated_port_io_asks_first,
+    "counter-comes-late": _counter_comes_late,
+    "paging-without-protection": _paging_without_protection,
+    "events-of-software": _events_of_software,
+    "alignment-before-pages": _alignment_before_pages,
+    "bits-of-cr4": _bits_of_cr4,
+    "sysenter-of-64-bits": _sysenter_of_64_bits,
+}
+
+
+def deviations() -> Mapping[str, Deviation]:
+    """The list, by name."""
+    return listed("popek_specs.svm", "bochs-guest-deviations.toml")
+
+
+def recognised() -> frozenset[str]:
+    """The names that `explain` may give."""
+    return frozenset(_RECOGNISED)
+
+
+def explain(found: Found) -> str | None:
+    """The name of the entry that explains a difference, if one does; nothing explains a hang."""
+    if not found.result.fields:
+        return None
+    return next((name for name, applies in _RECOGNISED.items() if applies(found)), None)

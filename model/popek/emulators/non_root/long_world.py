@@ -1,0 +1,112 @@
+"""What a 64-bit guest finds on the harness: the arena of the x86-64 step harness, page tables, gates that lead out.
+
+Physical memory::
+
+    00000000H  the arena (`popek.emulators.x86_64.step`)
+    00040000H  PML4 table, page-directory-pointer table, page directory, two page tables
+    00045000H  the stubs, where the gates of the IDT lead (F8000H for the guest): VMCALL at every fourth byte
+    00046000H  the interrupt stack of these gates (01025000H for the guest)
+    00047000H  EPT: the first 2 MiB map onto themselves
+    0004A000H  `GUEST_PAGES`: I/O bitmaps, MSR bitmap, virtual-APIC page, ...
+
+The guest sees pages as on the step harness: users' from `USER_BASE` on, one of them read-only, supervisors' below.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+from popek.emulators.vm_entry import harness as vmx_entry
+from popek.emulators.vm_entry.harness import DEFAULT_MODEL
+from popek.emulators.x86_64.step import (
+    ARENA_BYTES,
+    IST_TOPS,
+    READ_ONLY_BASE,
+    TEMPLATE,
+    USER_BASE,
+)
+
+from .harness import GUEST_PAGES, MARKER, World
+from .harness import baseline as protected_baseline
+
+PML4: Final = 0x40000
+STUBS: Final = 0xF8000
+"""Where the guest sees the stubs."""
+FRAME: Final = 0x47000 - 48
+"""Physical address of what the delivery of an exception with an error code leaves."""
+STACK_TOP: Final = IST_TOPS[0]
+
+MSRS: Final[Mapping[str, int]] = {
+    "msr.tsc_aux": 0xC0000103,
+    "msr.star": 0xC0000081,
+    "msr.lstar": 0xC0000082,
+    "msr.cstar": 0xC0000083,
+    "msr.fmask": 0xC0000084,
+    "msr.kernel_gs_base": 0xC0000102,
+    "xss": 0xDA0,
+}
+"""MSRs without a VMCS field: the VM-entry MSR-load and the VM-exit MSR-store area, in this order."""
+
+LOADED_AT, STORED_AT = GUEST_PAGES.msr_areas, GUEST_PAGES.msr_areas + 0x400
+_STUB_PAGE, _STACK_PAGE, _EPT = 0x45000, 0x46000, 0x47000
+_SUPERVISOR, _USER, _READ_ONLY = 0x63, 0x67, 0x65  # present, writable, user; accessed and dirty
+
+
+def _page(number: int) -> int:
+    address = number << 12
+    kind = _SUPERVISOR if address < USER_BASE else _READ_ONLY if address == READ_ONLY_BASE else _USER
+    return address | kind
+
+
+def _image(revision: int) -> list[tuple[int, bytes]]:
+    low = {number: _page(number) for number in range(ARENA_BYTES >> 12)} | {
+        STUBS >> 12: _STUB_PAGE | _SUPERVISOR
+    }
+    directory = {0: 0x43000 | _USER, STACK_TOP >> 21: 0x44000 | _USER}
+    high = {(STACK_TOP - 1 >> 12) & 511: _STACK_PAGE | _SUPERVISOR}
+    areas = b"".join(struct.pack("<IIQ", number, 0, 0) for number in MSRS.values())
+    return [
+        (0, TEMPLATE),
+        (PML4, struct.pack("<Q", 0x41000 | _USER)),
+        (0x41000, struct.pack("<Q", 0x42000 | _USER)),
+        (0x42000, _table(directory)),
+        (0x43000, _table(low)),
+        (0x44000, _table(high)),
+        (_STUB_PAGE, (MARKER + b"\x90") * 256),
+        (_EPT, struct.pack("<Q", _EPT + 0x1000 | 7)),
+        (_EPT + 0x1000, struct.pack("<Q", _EPT + 0x2000 | 7)),
+        (_EPT + 0x2000, struct.pack("<Q", 0xB7)),  # read, write, execute, write-back, 2 MiB
+        (LOADED_AT, areas),
+        (STORED_AT, areas),
+        (GUEST_PAGES.spare_vmcs, struct.pack("<I", revision)),
+    ]
+
+
+def _table(entries: Mapping[int, int]) -> bytes:
+    return b"".join(struct.pack("<Q", entries.get(number, 0)) for number in range(512))
+
+
+@functools.cache
+def baseline(model: str = DEFAULT_MODEL) -> Mapping[int, int]:
+    """A VMCS that enters a guest in 64-bit mode without EPT: encoding -> value."""
+    msrs = vmx_entry.capabilities(model)
+    plain = protected_baseline(model)
+    fields = vmx_entry.baseline(model, "64-bit")
+    fields.update((encoding, value) for encoding, value in plain.items() if encoding >> 10 & 3 == 0)
+    known = {
+        0x201A: _EPT | 3 << 3 | 6,
+        0x400E: len(MSRS),
+        0x4014: len(MSRS),
+        0x4012: vmx_entry._controls(msrs, 0x484, 1 << 2 | 1 << 9 | 1 << 14 | 1 << 15),
+        0x482E: plain[0x482E],
+        0x6802: PML4,
+    }
+    fields.update((encoding, value) for encoding, value in known.items() if encoding in fields)
+    return fields
+
+
+LONG: Final = World(_image, baseline)
+"""A guest in IA-32e mode."""

@@ -1,0 +1,96 @@
+"""Nothing is said twice: six lines of code that stand in two places are one function that nobody wrote yet."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import popek
+import popek_proofs
+
+SIX = 6
+ROOTS = (Path(popek.__path__[0]), Path(popek_proofs.__path__[0]))
+PUNCTUATION = re.compile(r"[\W_]*")
+REASONS = {
+    "popek/architectures/ia32/instructions/__init__.py popek/architectures/x86_64/instructions/__init__.py": (
+        "each machine lists its families in the order in which it declares them"
+    ),
+    "popek/emulators/non_root/harness.py popek/emulators/vm_entry/guest.py": (
+        "the manual's list of control fields, with other values"
+    ),
+    "popek/emulators/differential.py popek/emulators/non_root/observation.py": (
+        "two differences print the same words of different cases"
+    ),
+    "popek_proofs/theorems/theorem1.py popek_proofs/theorems/theorem3.py": (
+        "each theorem lists its hypotheses, as the paper does"
+    ),
+}
+ALIKE = {frozenset(pair.split()): reason for pair, reason in REASONS.items()}
+"""Modules that may share six lines, each pair with the reason."""
+STILL_TWICE = frozenset(
+    frozenset(pair.split())
+    for pair in (
+        "popek/architectures/svm/operation/assistance.py popek/architectures/vtx/operation/assistance.py",
+        "popek/architectures/svm/operation/guest_mode.py popek/architectures/vtx/operation/non_root.py",
+        "popek/architectures/svm/operation/machine.py popek/architectures/vtx/operation/machine.py",
+        "popek/architectures/svm/operation/ownership.py popek/architectures/vtx/operation/ownership.py",
+        "popek/cli/difftest_non_root.py popek/cli/difftest_svm.py",
+        (
+            "popek/emulators/differential.py popek/emulators/guest_mode/observation.py"
+            " popek/emulators/non_root/observation.py"
+        ),
+        "popek/emulators/guest_mode/cases.py popek/emulators/non_root/cases.py",
+        "popek/emulators/guest_mode/compare.py popek/emulators/non_root/compare.py",
+        "popek/emulators/guest_mode/expectation.py popek/emulators/non_root/expectation.py",
+        "popek/emulators/guest_mode/harness.py popek/emulators/non_root/harness.py",
+        "popek/emulators/guest_mode/observation.py popek/emulators/non_root/observation.py",
+        "popek/emulators/non_root/cases.py popek/emulators/non_root/long_cases.py",
+        "popek/emulators/non_root/long_expectation.py popek/emulators/x86_64/expectation.py",
+    )
+)
+"""Guests of AMD-V and of VT-x, of 32 and of 64 bits, that stand beside one another; what they share has no name yet."""
+
+
+def code(path: Path) -> list[tuple[int, str]]:
+    """The lines that count, with their numbers: not imports, docstrings, comments and lone punctuation."""
+    text = path.read_text(encoding="utf-8")
+    left_out: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if docstring or isinstance(node, ast.Import | ast.ImportFrom):
+            left_out.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = " ".join(line.split("#", 1)[0].split())
+        if number not in left_out and not PUNCTUATION.fullmatch(line):
+            found.append((number, line))
+    return found
+
+
+def repeated() -> dict[frozenset[str], str]:
+    """By pair of modules, the first six lines they share."""
+    places: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
+    for root in ROOTS:
+        for path in sorted(root.rglob("*.py")):
+            lines = code(path)
+            name = str(path.relative_to(root.parent))
+            for start in range(len(lines) - SIX + 1):
+                window = lines[start : start + SIX]
+                places[tuple(line for _, line in window)].append((name, window[0][0]))
+    found: dict[frozenset[str], str] = {}
+    for standing in places.values():
+        if len(standing) > 1:
+            pair = frozenset(name for name, _ in standing)
+            found.setdefault(pair, " = ".join(f"{name}:{line}" for name, line in standing))
+    return found
+
+
+def test_no_six_lines_stand_in_two_places() -> None:
+    found = repeated()
+    new = {place for pair, place in found.items() if pair not in ALIKE and pair not in STILL_TWICE}
+    assert new == set()
+    present = {str(path.relative_to(root.parent)) for root in ROOTS for path in root.rglob("*.py")}
+    gone = [sorted(pair) for pair in STILL_TWICE.union(ALIKE) if pair <= present and pair not in found]
+    assert gone == [], "no longer alike: strike it from the list"

@@ -1,0 +1,87 @@
+"""Guest mode of the model against Bochs' SVM, and the list of known deviations."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import pytest
+
+from popek.architectures.svm.operation import guest_mode
+from popek.architectures.svm.operation.guest_mode import GuestMode
+from popek.architectures.svm.operation.state import SvmIa32
+from popek.cli.difftest_svm import difftest_svm
+from popek.cli.errors import UserError
+from popek.emulators.bochs.simulator import missing
+from popek.emulators.guest_mode import deviations
+from popek.emulators.guest_mode.compare import difftest
+from popek.emulators.guest_mode.expectation import LACKING
+from popek.kernel.words import Word
+
+needs_bochs = pytest.mark.skipif(
+    missing(assembling=True) is not None, reason="Bochs or nasm is not installed"
+)
+
+
+def test_the_list_and_what_recognises_it_are_the_same() -> None:
+    listed = deviations.deviations()
+    assert set(listed) == deviations.recognised()
+    assert all("APM" in entry.evidence or entry.kind == "processor" for entry in listed.values())
+
+
+def test_what_the_emulated_processor_lacks_is_named() -> None:
+    assert {"INVPCID", "RDPID"} <= set(LACKING)
+
+
+@needs_bochs
+def test_random_steps_of_a_guest_leave_nothing_to_explain() -> None:
+    found = difftest(250, seed=1)
+    assert found.cases >= 240
+    assert [d.to_json() for d in found.differences] == []
+    assert sum(outcome.startswith("exit") for outcome in found.outcomes) > 15
+
+
+@needs_bochs
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert difftest_svm("RDTSC", cases=10, json=True) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["schema"], answer["unexplained"]) == ("popek/svm-guest-difftest/1", 0)
+    with pytest.raises(UserError, match="RDTSC"):
+        difftest_svm("RDTSK", cases=10)
+
+
+def _no_exit(self: GuestMode, cpu: SvmIa32, *arguments: Any, **more: Any) -> None:
+    return None
+
+
+def _wrong_bit(cpu: SvmIa32, access: Any) -> Word:
+    found: Word = _IO_ACCESS(cpu, access) ^ 1
+    return found
+
+
+_IO_ACCESS: Final = guest_mode._io_access
+
+
+@needs_bochs
+@pytest.mark.parametrize(
+    ("where", "name", "change", "form"),
+    [
+        (GuestMode, "msr", _no_exit, "RDMSR"),
+        (GuestMode, "port", _no_exit, "OUT DX, AX"),
+        (guest_mode, "_io_access", _wrong_bit, "IN AL, DX"),
+        (guest_mode, "SELECTIVE", 0xFFFFFFFF, "MOV CR0, r32"),
+        (guest_mode, "MSR_RANGES", (0, 0xC0000000), "RDMSR"),
+    ],
+    ids=[
+        "MSR intercepts lost",
+        "port intercepts lost",
+        "EXITINFO1 bit lost",
+        "selective is not",
+        "a range lost",
+    ],
+)
+def test_a_change_of_the_model_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, where: Any, name: str, change: Any, form: str
+) -> None:
+    monkeypatch.setattr(where, name, change)
+    assert difftest(200, seed=3, forms=[form]).unexplained > 0
