@@ -99,7 +99,7 @@ def test_a_sweep_begins_anew_at_each_function() -> None:
     """A byte of data before a function does not swallow its first instruction."""
     code = codes()["ia32"]
     program = Program(
-        "p", (Stretch(".text", 0, bytes.fromhex("b8 0f01e0"), ((1, "f"),)),)
+        "p", (Stretch(".text", 0, bytes.fromhex("b8 0f01e0 90"), ((1, "f"),)),)
     )  # MOV EAX | SMSW EAX
     assert [one.address for one in sweep(program, code, 32).places("SMSW r32")] == [1]
 
