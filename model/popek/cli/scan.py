@@ -82,7 +82,7 @@ def scan(
         with progress("reading") as show:
             swept = sweep(program, code, size, progress=show)
         said = {} if answers is None else answered(answers, subject)
-        present = [form for form in subject.machine.instructions if form in swept.places]
+        present = [form for form in subject.machine.instructions if form in swept.starts]
         forms = [form for form in present if form not in said]
         with progress("asking about forms") as show:
             request = Request(subject, promises=True)

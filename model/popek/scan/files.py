@@ -95,13 +95,14 @@ def from_hex(text: str, base: int | None) -> Program:
 def _elf(source: str, data: bytes, known: Mapping[str, MachineCode]) -> Program:
     try:
         from elftools.common.exceptions import ELFError
-        from elftools.elf.elffile import ELFFile
+        from elftools.elf import elffile
     except ImportError:
         raise ScanError(
             f"{source}: reading ELF needs pyelftools; install it with the extra: popek[scan]"
         ) from None
+    library: Any = elffile  # only some releases come with types
     try:
-        file = ELFFile(io.BytesIO(data))
+        file = library.ELFFile(io.BytesIO(data))
         machine = file["e_machine"]
         code = next((one for one in known.values() if machine in one.elf_machines), None)
         if code is None:

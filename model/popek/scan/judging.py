@@ -99,7 +99,7 @@ class Scan:
             "bytes": self.swept.size,
             "instructions": self.swept.instructions,
             "undecoded_bytes": self.swept.undecoded,
-            "forms": {form: len(places) for form, places in sorted(self.swept.places.items())},
+            "forms": dict(sorted(self.swept.counts.items())),
             "not_in_the_model": dict(sorted(self.swept.lacking.items())),
             "undecided": dict(self.undecided),
             "found": self.found,
@@ -109,9 +109,8 @@ class Scan:
 
 def judge(swept: Swept, rows: Iterable[Row]) -> tuple[tuple[Finding, ...], dict[str, int]]:
     """What breaks, and what is undecided, of the forms that occur."""
-    findings, undecided = [], {}
+    findings, undecided, counts = [], {}, swept.counts
     for row in rows:
-        places = swept.places.get(row.form, [])
         breaks = {
             "critical": row.classes["critical"] is Truth.YES,
             "unfaithful": row.faithful is Truth.NO,
@@ -119,9 +118,9 @@ def judge(swept: Swept, rows: Iterable[Row]) -> tuple[tuple[Finding, ...], dict[
         }
         if any(breaks.values()):
             names = tuple(name for name, broken in breaks.items() if broken)
-            findings.append(Finding(row.form, names, _why(row), tuple(places)))
+            findings.append(Finding(row.form, names, _why(row), tuple(swept.places(row.form))))
         elif Truth.UNKNOWN in (row.classes["critical"], row.faithful, row.safe):
-            undecided[row.form] = len(places)
+            undecided[row.form] = counts[row.form]
     return tuple(findings), undecided
 
 

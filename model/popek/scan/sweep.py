@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import attrs
 
@@ -35,52 +36,70 @@ class Swept:
     """What a sweep found.
 
     Attributes:
-        places: the occurrences of each form.
+        program, code, mode: what was read, and how.
+        starts: per form where it begins: the number of the stretch in the upper bits, the offset in the lower.
         lacking: what the machine has no form for, counted by mnemonic.
         undecoded: bytes where no instruction begins.
         instructions: how many were read.
         size: bytes that were read.
     """
 
-    places: dict[str, list[Occurrence]]
+    program: Program = attrs.field(repr=False)
+    code: MachineCode
+    mode: int
+    starts: dict[str, array[int]]
     lacking: Counter[str]
     undecoded: int
     instructions: int
     size: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each form occurs."""
+        return {form: len(starts) for form, starts in self.starts.items()}
+
+    def places(self, form: str) -> Iterator[Occurrence]:
+        """Where a form occurs; each is read once more for its text."""
+        for packed in self.starts.get(form, ()):
+            stretch, offset = self.program.stretches[packed >> SHIFT], packed & (1 << SHIFT) - 1
+            one = next(self.code.sweep(stretch.data, offset, offset + 1, self.mode))
+            raw, address = stretch.data[offset : offset + one.size], stretch.base + offset
+            yield Occurrence(stretch.name, address, _function(stretch, offset), raw, form, one.text)
+
+
+SHIFT = 40
 
 
 def sweep(
     program: Program, code: MachineCode, mode: int, *, progress: Callable[[int, int], None] | None = None
 ) -> Swept:
     """Read every stretch from its start, and anew from each function."""
-    found = Swept({}, Counter(), 0, 0, sum(len(one.data) for one in program.stretches))
+    starts: dict[str, array[int]] = {}
+    lacking: Counter[str] = Counter()
+    size = sum(len(one.data) for one in program.stretches)
     undecoded = instructions = done = 0
-    for stretch in program.stretches:
-        starts = [max(address - stretch.base, 0) for address, _ in stretch.functions]
-        ends = sorted({0, len(stretch.data), *(start for start in starts if start < len(stretch.data))})
-        for start, end in itertools.pairwise(ends):
-            name = _function(stretch, start)
+    for number, stretch in enumerate(program.stretches):
+        inside = {address - stretch.base for address, _ in stretch.functions}
+        begins = sorted({0, *(offset for offset in inside if 0 < offset < len(stretch.data))})
+        for start, end in itertools.pairwise([*begins, len(stretch.data)]):
             for one in code.sweep(stretch.data, start, end, mode):
                 if not one.text:
                     undecoded += 1
                     continue
                 instructions += 1
-                if not one.form:
-                    found.lacking[_mnemonic(one.text)] += 1
-                    continue
-                raw = stretch.data[one.offset : one.offset + one.size]
-                place = Occurrence(stretch.name, stretch.base + one.offset, name, raw, one.form, one.text)
-                found.places.setdefault(one.form, []).append(place)
-            if progress is not None:
-                progress(done + end, found.size)
+                if one.form:
+                    starts.setdefault(one.form, array("Q")).append(number << SHIFT | one.offset)
+                else:
+                    lacking[_mnemonic(one.text)] += 1
+                if progress is not None and instructions % 10_000 == 0:
+                    progress(done + one.offset, size)
         done += len(stretch.data)
-    return attrs.evolve(found, undecoded=undecoded, instructions=instructions)
+    return Swept(program, code, mode, starts, lacking, undecoded, instructions, size)
 
 
 def _function(stretch: Stretch, offset: int) -> str:
     """The function that begins last before an offset."""
-    addresses = [address for address, _ in stretch.functions]
-    index = bisect.bisect_right(addresses, stretch.base + offset) - 1
+    index = bisect.bisect_right(stretch.functions, stretch.base + offset, key=lambda one: one[0]) - 1
     return stretch.functions[index][1] if index >= 0 else ""
 
 

@@ -13,6 +13,8 @@ from .decoded import Decoded
 from .disassembly import DecodingError, NoSuchFormError, plain_reader
 
 LONGEST = 15
+AHEAD = 4096  # bytes that Capstone is given at once
+MOST_KNOWN = 100_000  # instructions that are remembered
 
 
 def code_of(
@@ -29,12 +31,14 @@ def code_of(
         at = start
         while at < end:
             begin = at
-            for _, size, _, _ in reader.disasm_lite(code[at:end], 0):
+            for _, size, _, _ in reader.disasm_lite(code[at : min(end, at + AHEAD)], 0):
                 raw = code[at : at + size]
                 one = known.get(raw)
                 if one is None:
                     one = _read(decode, code[at : at + LONGEST], mode)
                     if one.size == size:
+                        if len(known) >= MOST_KNOWN:
+                            known.clear()
                         known[raw] = one
                 yield CodeInstruction(at, one.size, one.text, one.form)
                 at += one.size
