@@ -273,6 +273,9 @@ def guest_and_private(machine: Machine[Any], rng: random.Random) -> tuple[Any, A
         guest.ac[i] = Word(36, rng.getrandbits(18) << 18 | rng.randrange((last + 2) << 9))
     if isinstance(private, Ka10):
         private.user_base = Word(8, 0o20)
+        private.memory = private.memory.store(
+            Word(18, 0o41), Word(36, 0o40)
+        )  # a call of the monitor's stays there
     else:
         guest.paging = Word(1, 1)
         private.process_map = private.process_map.store(Word(11, 0), Word(20, 0o20))

@@ -14,7 +14,7 @@ import pytest
 from machine_shop import NO, YES, assert_reruns, classified, critical
 
 from popek.architectures.ia32 import MACHINES
-from popek.checks import classify as classify_module
+from popek.checks import class_witness
 from popek.checks.classification import Classification
 from popek.kernel.machine import Machine
 
@@ -186,7 +186,7 @@ def test_a_published_witness_runs_again_from_its_json_on_the_concrete_semantics(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[Mapping[str, int]] = []
-    original = classify_module.execute
+    original = class_witness.execute
 
     def recording(
         machine: Any, instruction: Any, label: str, before: Any, operands: Mapping[str, int]
@@ -194,7 +194,7 @@ def test_a_published_witness_runs_again_from_its_json_on_the_concrete_semantics(
         used.append(operands)
         return original(machine, instruction, label, before, operands)
 
-    monkeypatch.setattr(classify_module, "execute", recording)
+    monkeypatch.setattr(class_witness, "execute", recording)
     found = classified(ia32(), form, technique=RING_1)
     witness = found.witness
     assert witness is not None

@@ -104,7 +104,7 @@ def run(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 def test_a_superfluous_argument_is_named() -> None:
-    command = run("machines", "surplus", stdout=subprocess.DEVNULL)
+    command = run("assist", "list", "surplus", stdout=subprocess.DEVNULL)
     assert command.communicate(timeout=60)[1] == "popek: no argument is expected here: surplus\n"
     assert command.returncode == 2
 
@@ -126,7 +126,7 @@ def test_a_closed_pipe_is_no_error_message(arguments: list[str], tmp_path: Path)
     command = run(*arguments, stdout=writer, cwd=tmp_path)
     os.close(writer)
     assert command.communicate(timeout=60)[1] == ""
-    assert command.returncode == 1
+    assert command.returncode == 0
 
 
 def test_an_interrupt_is_one_line(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_a_path_that_is_left_out_would_be_noticed() -> None:
     run = explored("pg74", "LPSW a")
     kept = Run(run.before, run.paths[1:], run.operands)
 
-    @settings(max_examples=200, database=None)
+    @settings(max_examples=600, database=None)
     @given(examples("pg74", "LPSW a"))
     def agrees(example: Example) -> None:
         assert_agrees("pg74", "LPSW a", kept, _conditions(kept), example)

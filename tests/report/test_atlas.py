@@ -219,7 +219,7 @@ def test_a_witness_that_does_not_replay_is_told_and_hides_no_verdict(monkeypatch
     def never(*_: Any) -> None:
         raise counterexample.ReplayError("it does not replay")
 
-    monkeypatch.setattr("popek.checks.classify.assert_replay", never)
+    monkeypatch.setattr("popek.checks.class_witness.assert_replay", never)
     found = derive(places([TOY]), Depth(witnesses=True), jobs=1)
     assert found.defects
     assert found.entries[0].theorem1 is Status.REFUTED

@@ -60,11 +60,10 @@ def machine(known: Machine[Any]) -> RenderableType:
         for what in ("owned", "replaced", "shadowed"):
             names = getattr(technique, what)
             parts.append(f"  {what}: {', '.join(names) or 'nothing'}")
-    folded: dict[str, int] = {}
-    for instruction in known.instructions.values():
-        folded[instruction.mnemonic] = folded.get(instruction.mnemonic, 0) + 1
-    forms = ", ".join(name + (f" ({count})" if count > 1 else "") for name, count in folded.items())
-    parts += ["", Text("instructions", "bold"), f"  {forms}", f"  {scope_line(scope_of(known))}"]
+    forms = Table("instruction", "what it does", "source", box=None, pad_edge=False)
+    for one in known.instructions.values():
+        forms.add_row(one.form, one.summary, Text(one.source, "dim"))
+    parts += ["", forms, scope_line(scope_of(known))]
     if known.left_open:
         parts += ["", _left_open(known.left_open)]
     if known.notes:
