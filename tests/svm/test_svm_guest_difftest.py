@@ -12,15 +12,10 @@ from popek.architectures.svm.operation.guest_mode import GuestMode
 from popek.architectures.svm.operation.state import SvmIa32
 from popek.cli.difftest_svm import difftest_svm
 from popek.cli.errors import UserError
-from popek.emulators.bochs.simulator import missing
 from popek.emulators.guest_mode import deviations
 from popek.emulators.guest_mode.compare import difftest
 from popek.emulators.guest_mode.expectation import LACKING
 from popek.kernel.words import Word
-
-needs_bochs = pytest.mark.skipif(
-    missing(assembling=True) is not None, reason="Bochs or nasm is not installed"
-)
 
 
 def test_the_list_and_what_recognises_it_are_the_same() -> None:
@@ -33,7 +28,7 @@ def test_what_the_emulated_processor_lacks_is_named() -> None:
     assert {"INVPCID", "RDPID"} <= set(LACKING)
 
 
-@needs_bochs
+@pytest.mark.emulator
 def test_random_steps_of_a_guest_leave_nothing_to_explain() -> None:
     found = difftest(250, seed=1)
     assert found.cases >= 240
@@ -41,7 +36,7 @@ def test_random_steps_of_a_guest_leave_nothing_to_explain() -> None:
     assert sum(outcome.startswith("exit") for outcome in found.outcomes) > 15
 
 
-@needs_bochs
+@pytest.mark.emulator
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert difftest_svm("RDTSC", cases=10, json=True) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -62,7 +57,7 @@ def _wrong_bit(cpu: SvmIa32, access: Any) -> Word:
 _IO_ACCESS: Final = guest_mode._io_access
 
 
-@needs_bochs
+@pytest.mark.emulator
 @pytest.mark.parametrize(
     ("where", "name", "change", "form"),
     [
