@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -171,7 +170,7 @@ def test_missing_pyelftools_is_one_line(tmp_path: Path) -> None:
         read(tmp_path / "file", None, codes())
 
 
-@pytest.mark.skipif(shutil.which("objdump") is None, reason="compares with objdump")
+@pytest.mark.emulator("objdump")
 def test_instructions_are_those_of_objdump() -> None:
     """Where both begin an instruction, it is as long; a small program of the system's."""
     path = Path("/usr/bin/env")
