@@ -5,15 +5,13 @@ from __future__ import annotations
 import random
 import re
 
-import pytest
+import capstone
 from test_rules import machine
 
 from popek.architectures.riscv.encoding import encode
 from popek.architectures.riscv.instructions.zicsr import all_csrs
 from popek.emulators.spike.witness import spelled
 from popek.kernel.instruction import Instruction
-
-capstone = pytest.importorskip("capstone")
 
 ABI = [
     "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", *(f"a{n}" for n in range(8)),
