@@ -38,10 +38,12 @@ def test_the_schemas_are_schemas() -> None:
         jsonschema.Draft202012Validator.check_schema(schemas()[f"popek/{name}/1"])
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.txt")), ids=lambda path: path.stem[:12])
+# 36 is a log of capabilities, no dump.
+DUMPS = [path for path in sorted(FOLDER.glob("*.txt")) if not path.stem.startswith("36")]
+
+
+@pytest.mark.parametrize("path", DUMPS, ids=lambda path: path.stem[:12])
 def test_verdicts_and_fields_of_dumps(path: Path) -> None:
-    if path.stem.startswith("36"):
-        pytest.skip("a log of capabilities, no dump")
     assert_valid("vmcs-verdict", json.loads(printed("vmcs", "check", str(path), "--json")))
     assert_valid("vmcs-fields", json.loads(printed("vmcs", "decode", str(path), "--json")))
 
