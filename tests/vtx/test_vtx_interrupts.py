@@ -262,7 +262,7 @@ def _predicted(world: World, injected: int) -> tuple[object, ...]:
 @pytest.mark.emulator
 @pytest.mark.parametrize("nmis", [False, True])
 def test_windows_and_injection_agree_with_bochs(nmis: bool) -> None:
-    from popek.emulators.non_root.harness import GuestStep, baseline, run_guests
+    from popek.emulators.non_root.harness import VmxGuestStep, baseline, run_guests
 
     file = resources.files("popek_specs.vtx").joinpath("bochs-guest-deviations.toml")
     listed = tomllib.loads(file.read_text(encoding="utf-8"))["boundary"]
@@ -280,7 +280,7 @@ def test_windows_and_injection_agree_with_bochs(nmis: bool) -> None:
             0x4002: baseline()[0x4002] | int(world.window) << 2 | int(world.nmi_window) << 22,
             0x4016: injected,
         }
-        steps.append(GuestStep(fields, {}, ((code, b"\x0f\x01\xc1"),)))  # VMCALL
+        steps.append(VmxGuestStep(fields, {}, ((code, b"\x0f\x01\xc1"),)))  # VMCALL
     explained: set[str] = set()
     agreed = 0
     for (world, injected), result in zip(worlds, run_guests(steps), strict=True):

@@ -166,9 +166,7 @@ class _Law(Generic[S]):
         """Random operands that exist; None where none were met."""
         for _ in range(64):
             parts = {
-                name: Word(width, self._number(width))
-                for operand in self.instruction.inputs
-                for name, width in operand.part_names()
+                name: Word(width, self._number(width)) for name, width in self.instruction.widths.items()
             }
             if self.instruction.valid(parts).value == 1:
                 return parts

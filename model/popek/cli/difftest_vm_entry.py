@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from .difftest_entries import assert_known, on_bochs, print_entries
+from .difftest_running import assert_known, on_emulator, print_entries
 from .options import AsJson
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def difftest_vm_entry(
     from popek.emulators.vm_entry.compare import compare, unexplained
 
     assert_known(cases, model.replace("_", "-"), _models())
-    done = on_bochs(lambda show: compare(make_cases(cases, seed, model), model, show))
+    done = on_emulator(lambda show: compare(make_cases(cases, seed, model), model, show))
     return print_entries(_summary(done, unexplained(done), model, seed), "VM entries", json)
 
 

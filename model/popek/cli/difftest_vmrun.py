@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from .difftest_entries import assert_known, on_bochs, print_entries
+from .difftest_running import assert_known, on_emulator, print_entries
 from .options import AsJson
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def difftest_vmrun(
     from popek.emulators.vmrun.harness import MODELS
 
     assert_known(cases, model, MODELS)
-    done = on_bochs(lambda show: compare(make_cases(cases, seed, model), model, show))
+    done = on_emulator(lambda show: compare(make_cases(cases, seed, model), model, show))
     return print_entries(_summary(done, unexplained(done), model, seed), "VMRUNs", json)
 
 

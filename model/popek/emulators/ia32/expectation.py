@@ -163,8 +163,7 @@ def expect(
     state = initial_state(case)
     if virtual_interrupt_pending(state):
         raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
-    kinds = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
-    parts = {name: Word(width, operands[name]) for name, width in kinds.items()}
+    parts = instruction.words(operands)
     asked: dict[str, int] = {}
     outcome = run_to_its_end(machine, instruction, state.with_undefined({}, asked), parts)
     if isinstance(outcome, NotModelled):

@@ -17,7 +17,6 @@ from popek.emulators.ia32.step import StepCase
 from popek.emulators.x86.deviations import StepDifference
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Trap
-from popek.kernel.words import Word
 
 _OPERAND_BYTES: Final[Mapping[str, int]] = {
     "m8": 1, "m16": 2, "m32": 4, "m64": 8, "m128": 16,
@@ -67,11 +66,7 @@ class Ia32Difference(StepDifference[Ia32Case, StepCase]):
         machine = _machine()
         instruction = machine.instructions[self.case.form]
         numbers = {**self.case.operands, "operand length": len(self.step.code)}
-        parts = {
-            name: Word(width, numbers[name])
-            for operand in instruction.inputs
-            for name, width in operand.part_names()
-        }
+        parts = instruction.words(numbers)
         outcome = run_to_its_end(machine, instruction, state.with_undefined({}), parts)
         if not isinstance(outcome, Trap):
             return None, None

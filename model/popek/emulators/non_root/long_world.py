@@ -109,7 +109,7 @@ def baseline(model: str = DEFAULT_MODEL) -> Mapping[int, int]:
         0x201A: _EPT | 3 << 3 | 6,
         0x400E: len(MSRS),
         0x4014: len(MSRS),
-        0x4012: vmx_entry._controls(msrs, 0x484, 1 << 2 | 1 << 9 | 1 << 14 | 1 << 15),
+        0x4012: vmx_entry.allowed_controls(msrs, 0x484, 1 << 2 | 1 << 9 | 1 << 14 | 1 << 15),
         0x482E: plain[0x482E],
         0x6802: PML4,
     }

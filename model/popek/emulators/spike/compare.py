@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -48,7 +48,7 @@ def expected(machine: Machine[Rv64], case: SpikeCase, word: int) -> Expected | N
     """
     instruction = machine.instructions[case.form]
     before = case.state(machine.state)
-    outcome = machine.step(instruction, before, _words(instruction, case.operands))
+    outcome = machine.step(instruction, before, instruction.words(case.operands))
     if isinstance(outcome, NotModelled):
         return outcome
     traps = None
@@ -72,14 +72,6 @@ def expected(machine: Machine[Rv64], case: SpikeCase, word: int) -> Expected | N
             None if case.f is None else int(after.f.load(Word(5, case.f[0]))),
         ),
     )
-
-
-def _words(instruction: Instruction, operands: Mapping[str, int]) -> dict[str, Word]:
-    return {
-        name: Word(width, operands[name])
-        for operand in instruction.inputs
-        for name, width in operand.part_names()
-    }
 
 
 def observed(case: SpikeCase, word: int) -> Result:

@@ -5,7 +5,7 @@ The model decides what the instruction does; this module only translates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import attrs
@@ -63,12 +63,8 @@ _EXTENDED_STATE = ("XSAVES", "XRSTORS")
 _TIME_STAMP_COUNTER, _APIC_BASE, _MISC_ENABLE = 0x10, 0x1B, 0x1A0
 
 
-def initial_state(case: StepCase) -> X64:
-    """The model's state at the start of a case."""
-    state = X64.reset().with_changes(dict(case.state))
-    state["reserved.base"], state["reserved.size"] = 0, USER_BASE
-    state["read_only.base"], state["read_only.size"] = READ_ONLY_BASE, 0x1000
-    arena = initial_memory(case)
+def arena_memory(arena: bytes) -> Memory:
+    """The arena as storage; a load from elsewhere leads outside."""
 
     def byte(address: Word) -> Word:
         where = int(address)
@@ -76,7 +72,39 @@ def initial_state(case: StepCase) -> X64:
             raise OutsideError("a load outside the arena")
         return Word(8, arena[where])
 
-    state.memory = Memory(64, 8, byte)
+    return Memory(64, 8, byte)
+
+
+def _nowhere(address: int) -> int:
+    raise OutsideError("a store outside the arena")
+
+
+def stored(before: X64, after: X64, elsewhere: Callable[[int], int] = _nowhere) -> dict[int, int]:
+    """The bytes that a step wrote, by address.
+
+    Args:
+        elsewhere: where a byte outside the arena is reported.
+
+    Raises:
+        OutsideError: it wrote where nothing is reported, or where the harness cannot let it.
+    """
+    memory = {}
+    for entry in after.memory.stores:
+        assert isinstance(entry, tuple)
+        address = int(entry[0])
+        if int(before.cpl) != 3 and before.cr0.wp and 0 <= address - READ_ONLY_BASE < 0x1000:
+            raise OutsideError("CR0.WP and a read-only page")
+        place = address if address < ARENA_BYTES else elsewhere(address)
+        memory[place] = int(after.memory.load(Word(64, address)))
+    return memory
+
+
+def initial_state(case: StepCase) -> X64:
+    """The model's state at the start of a case."""
+    state = X64.reset().with_changes(dict(case.state))
+    state["reserved.base"], state["reserved.size"] = 0, USER_BASE
+    state["read_only.base"], state["read_only.size"] = READ_ONLY_BASE, 0x1000
+    state.memory = arena_memory(initial_memory(case))
     state.ports = Memory(16, 8, lambda port: Word(8, 0xFF))
     return state
 
@@ -92,7 +120,7 @@ def expect(
     state = initial_state(case)
     if machine.invariant(state).value == 0:
         raise OutsideError("a state that does not exist")
-    parts = {n: Word(w, operands[n]) for operand in instruction.inputs for n, w in operand.part_names()}
+    parts = instruction.words(operands)
     asked: dict[str, int] = {}
     outcome = machine.step(instruction, state.with_undefined({}, asked), parts)
     if isinstance(outcome, NotModelled):
@@ -116,15 +144,7 @@ def expect(
 def _translate(
     instruction: Instruction, case: StepCase, before: X64, after: X64, outcome: object
 ) -> Expectation:
-    memory = {}
-    for entry in after.memory.stores:
-        assert isinstance(entry, tuple)
-        address = int(entry[0])
-        if address >= ARENA_BYTES:
-            raise OutsideError("a store outside the arena")
-        if int(before.cpl) != 3 and before.cr0.wp and 0 <= address - READ_ONLY_BASE < 0x1000:
-            raise OutsideError("CR0.WP and a read-only page")
-        memory[address] = int(after.memory.load(Word(64, address)))
+    memory = stored(before, after)
     registers = {name: int(after[name]) for name in plain_state(0)}
     drop_unseen(registers, instruction, before)
     if isinstance(outcome, Trap):

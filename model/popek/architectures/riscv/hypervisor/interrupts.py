@@ -207,7 +207,7 @@ def _executed(name: str, world: World, setup: Setup) -> World | None:
     instruction = machine().instructions[form]
     cpu = hardware(world, FALSE, setup)
     cpu.x = Memory(5, 64, {5: _SIE, 6: _SEIE})
-    words = {n: Word(w, operands.get(n, 0)) for o in instruction.inputs for n, w in o.part_names()}
+    words = {name: Word(width, operands.get(name, 0)) for name, width in instruction.widths.items()}
     outcome = machine().step(instruction, cpu, words)
     return _guest_side(outcome.state, world) if isinstance(outcome, Next) else None
 

@@ -126,10 +126,7 @@ def _guest_after(name: str, side: tuple[int, ...], nmi_exiting: int, virtual_nmi
     )  # fmt: skip
     content = dict(enumerate(_GDT)) | dict(enumerate(struct.pack("<III", 0x1000, 0x08, 0x202), _STACK))
     state.memory = Memory(32, 8, content)
-    widths = {part: width for operand in instruction.inputs for part, width in operand.part_names()}
-    parts = {
-        part: Word(width, {**operands, "operand length": length}[part]) for part, width in widths.items()
-    }
+    parts = instruction.words({**operands, "operand length": length})
     outcome = machine.step(instruction, state, parts)
     return outcome.state if isinstance(outcome, Next) else None
 

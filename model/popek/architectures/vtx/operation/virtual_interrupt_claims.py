@@ -179,8 +179,7 @@ def executed(name: str, world: World, setup: Setup) -> tuple[World, bool] | None
     told = int(world.told) if int(setup.has("eoi-exit-bitmap")) else 0
     state.eoi_exit_bitmap = Memory(8, 1, {vector: told >> vector & 1 for vector in range(256)})
     state.virtual_apic = Memory(_PAGE, 8, _page(world))
-    widths = {part: width for operand in instruction.inputs for part, width in operand.part_names()}
-    parts = {part: Word(width, {**operands, "operand length": 3}[part]) for part, width in widths.items()}
+    parts = instruction.words({**operands, "operand length": 3})
     outcome = machine.step(instruction, state, parts)
     left = isinstance(outcome, Trap) and outcome.vector is VM_EXIT
     if not left and not isinstance(outcome, Next):
