@@ -18,15 +18,11 @@ from popek.architectures.svm.operation.guest_mode import MSR_RANGES
 from popek.architectures.svm.operation.settings import bits
 from popek.emulators.guests.case import ProtectedCase, bytes_shown
 from popek.emulators.guests.drawing import (
-    CD,
     GENERAL,
-    NW,
-    PAE,
     PG,
-    SMAP,
-    SMEP,
     VMXE,
     barred_pages,
+    keep_alive,
     port_bits,
     ports_of,
     table_root,
@@ -89,7 +85,15 @@ def random_case(
     guest = ia32_cases.random_case(instruction, cpl, rng)
     paging = rng.random() < 0.5
     registers = dict(guest.registers)
-    _adapt(instruction, guest, registers, paging, rng, model)
+    has = processor(model).cr4 or 0
+    unwanted = keep_alive(registers, paging, has & ~VMXE)
+    if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.5:
+        registers["ecx"] = rng.choice(_EDGES)
+    if instruction.mnemonic == "MOV to CR":
+        name = GENERAL[guest.operands["operand r32"]]
+        if name != "esp":
+            value = registers.get(name, 0)
+            registers[name] = _moved(instruction.form, value, paging, unwanted, has, rng)
     guest = attrs.evolve(guest, registers=registers)
     controls = {}
     for field in WORDS:
@@ -105,36 +109,13 @@ def random_case(
     return SvmGuestCase(guest, paging, nested, tuple(maps), controls=controls, barred=barred)
 
 
-def _adapt(
-    instruction: Instruction,
-    guest: ia32_cases.Ia32Case,
-    registers: dict[str, int],
-    paging: bool,
-    rng: random.Random,
-    model: str,
-) -> None:
-    """Keep a guest alive that pages, with bits of CR4 that the processor has."""
-    has = processor(model).cr4 or 0
-    unwanted = PAE | SMEP | SMAP if paging else 0
-    registers["cr4"] = registers.get("cr4", 0) & has & ~unwanted & ~VMXE
-    if paging:
-        registers.pop("cr3", None)
-    if "cr0" in registers:
-        registers["cr0"] &= ~(NW | CD)
-    if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.5:
-        registers["ecx"] = rng.choice(_EDGES)
-    operand = guest.operands.get("operand r32")
-    name = None if operand is None else GENERAL[operand]
-    if name in (None, "esp") or instruction.mnemonic != "MOV to CR":
-        return
-    value = registers.get(name, 0)
-    if instruction.form == "MOV CR0, r32" and rng.random() < 0.9:
-        value = value | PG if paging else value & ~PG
-    elif instruction.form == "MOV CR4, r32":
-        value &= ~unwanted & (has if rng.random() < 0.9 else 0xFFFF_FFFF)
-    elif instruction.form == "MOV CR3, r32" and paging:
-        value = table_root(rng)
-    registers[name] = value
+def _moved(form: str, value: int, paging: bool, unwanted: int, has: int, rng: random.Random) -> int:
+    """A value for a control register, mostly with bits that the processor has and that keep the guest alive."""
+    if form == "MOV CR0, r32" and rng.random() < 0.9:
+        return value | PG if paging else value & ~PG
+    if form == "MOV CR4, r32":
+        return value & ~unwanted & (has if rng.random() < 0.9 else 0xFFFF_FFFF)
+    return table_root(rng) if form == "MOV CR3, r32" and paging else value
 
 
 def _landing(instruction: Instruction, controls: dict[str, int], rng: random.Random) -> None:

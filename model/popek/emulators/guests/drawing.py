@@ -33,6 +33,23 @@ def time_offset(rng: random.Random) -> int:
     return rng.choice((0, 1, (1 << 64) - 1, 1 << 63, rng.getrandbits(64)))
 
 
+def keep_alive(registers: dict[str, int], paging: bool, has: int) -> int:
+    """Let a guest have only bits of CR0 and CR4 with which it lives; those of CR4 that it cannot have.
+
+    Args:
+        registers: the guest's, changed in place.
+        paging: it pages, by tables of 32-bit entries for supervisor and user.
+        has: the bits of CR4 that it may have otherwise.
+    """
+    unwanted = PAE | SMEP | SMAP if paging else 0
+    registers["cr4"] = registers.get("cr4", 0) & has & ~unwanted
+    if paging:
+        registers.pop("cr3", None)
+    if "cr0" in registers:
+        registers["cr0"] &= ~(NW | CD)
+    return unwanted
+
+
 def table_root(rng: random.Random) -> int:
     """The guest's page directory, with bits of CR3 that are free."""
     return PAGE_DIRECTORY | rng.choice((0, 8, 0x10, 0x18))

@@ -6,7 +6,7 @@ run, each kind of assistance adds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -205,7 +205,9 @@ def _check_landing(
         raise OutsideError(f"a transfer to {target:#x}, which is no landing place")
 
 
-def without_fault_address(information: Mapping[str, int], name: str, asked: set[str]) -> dict[str, int]:
+def without_fault_address(
+    information: Mapping[str, int], name: str, asked: Collection[str]
+) -> dict[str, int]:
     """The exit information without what may hold an address that the model leaves open."""
     open_address = any("page-fault address" in what for what in asked)
     return {field: value for field, value in information.items() if field != name or not open_address}

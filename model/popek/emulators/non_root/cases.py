@@ -15,16 +15,12 @@ import attrs
 
 from popek.emulators.guests.case import ProtectedCase, bytes_shown
 from popek.emulators.guests.drawing import (
-    CD,
     GENERAL,
-    NW,
-    PAE,
     PG,
-    SMAP,
-    SMEP,
     SMXE,
     VMXE,
     barred_pages,
+    keep_alive,
     port_bits,
     ports_of,
     table_root,
@@ -147,13 +143,7 @@ def _adapt(
     rng: random.Random,
 ) -> None:
     """Keep a guest alive that pages, and let most values moved be ones that VMX operation allows."""
-    cr4 = registers.get("cr4", 0) & ~SMXE
-    if paging:
-        cr4 &= ~(PAE | SMEP | SMAP)
-        registers.pop("cr3", None)
-    registers["cr4"] = cr4
-    if "cr0" in registers:
-        registers["cr0"] &= ~(NW | CD)  # VM entry does not load them
+    unwanted = keep_alive(registers, paging, ~SMXE)
     name = _moved_register(instruction, guest)
     if name is None:
         return
@@ -167,8 +157,7 @@ def _adapt(
         value &= ~SMXE
         if rng.random() < 0.8:
             value |= VMXE
-        if paging:
-            value &= ~(PAE | SMEP | SMAP)
+        value &= ~unwanted
     elif instruction.form == "MOV CR3, r32" and paging:
         value = table_root(rng)
     if name != "esp":

@@ -14,8 +14,8 @@ from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.extended_paging import EptX64
 from popek.emulators.guests.expectation import SEGMENTS, without_fault_address
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
-from popek.emulators.x86.expectation import OutsideError, each_bit
-from popek.emulators.x86_64.expectation import arena_memory, initial_state, stored
+from popek.emulators.x86.expectation import OutsideError
+from popek.emulators.x86_64.expectation import arena_memory, initial_state, outcomes, stored
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
     LANDING_BYTE,
@@ -164,23 +164,15 @@ def predict(
     Raises:
         OutsideError: the case leads where the harness cannot follow.
     """
-    if machine.invariant(state).value == 0:
-        raise OutsideError("a state that does not exist")
-    parts = instruction.words(operands)
-    asked: dict[str, int] = {}
-    outcome = machine.step(instruction, state.with_undefined({}, asked), parts)
-    if isinstance(outcome, NotModelled):
-        return outcome
-    if instruction.mnemonic in ("XSAVES", "XRSTORS") and isinstance(outcome, Next):
-        raise OutsideError("an area of extended state, for which the model has a stand-in")
-    predicted = _prediction(instruction, state, step, outcome)
-    information = without_fault_address(predicted.information, "exit_qualification", set(asked))
+    found = outcomes(machine, instruction, operands, state)
+    if isinstance(found, NotModelled):
+        return found
+    first, *others = found.all
+    predicted = _prediction(instruction, state, step, first)
+    information = without_fault_address(predicted.information, "exit_qualification", found.asked)
     predicted = attrs.evolve(predicted, information=information)
     undefined: dict[str, int] = {"rflags": 1 << 16, "ldtr.rights": 1 << 13, "tr.rights": 1 << 13}
-    for values in each_bit(asked):
-        other = machine.step(instruction, state.with_undefined(values), parts)
-        if isinstance(other, NotModelled):
-            raise OutsideError("an undefined result decides what is modelled")
+    for other in others:
         for component, value in predicted.state.words().items():
             undefined[component] = undefined.get(component, 0) | int(value) ^ int(other.state[component])
     return attrs.evolve(predicted, undefined=undefined)

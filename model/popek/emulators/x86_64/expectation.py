@@ -6,7 +6,7 @@ The model decides what the instruction does; this module only translates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -31,7 +31,7 @@ from popek.emulators.x86_64.step import (
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import NotModelled, Trap
+from popek.kernel.outcome import Next, NotModelled, Trap
 from popek.kernel.words import Word
 
 UNOBSERVED: Final[Mapping[str, str]] = {
@@ -109,15 +109,27 @@ def initial_state(case: StepCase) -> X64:
     return state
 
 
-def expect(
-    machine: Machine[X64], instruction: Instruction, operands: Mapping[str, int], case: StepCase
-) -> Expectation | NotModelled:
-    """What the model says about a case.
+@attrs.frozen
+class StepOutcomes:
+    """What a step comes to, over what the manual leaves undefined.
+
+    Attributes:
+        all: first with every undefined bit 0, then with each that was asked for 1, then with all of them.
+        asked: the names of what was undefined.
+    """
+
+    all: tuple[Next[Any] | Trap[Any], ...]
+    asked: frozenset[str]
+
+
+def outcomes(
+    machine: Machine[Any], instruction: Instruction, operands: Mapping[str, int], state: X64
+) -> StepOutcomes | NotModelled:
+    """What a step comes to.
 
     Raises:
-        OutsideError: the case leads out of what the harness can follow.
+        OutsideError: a state that does not exist, or a step that the harness cannot follow.
     """
-    state = initial_state(case)
     if machine.invariant(state).value == 0:
         raise OutsideError("a state that does not exist")
     parts = instruction.words(operands)
@@ -127,13 +139,30 @@ def expect(
         return outcome
     if instruction.mnemonic in _EXTENDED_STATE and not isinstance(outcome, Trap):
         raise OutsideError("an area of extended state, for which the model has a stand-in")
-    expected = _translate(instruction, case, state, outcome.state, outcome)
-    undefined = dict(HIDDEN)
+    found = [outcome]
     for values in each_bit(asked):
-        other = machine.step(instruction, state.with_undefined(values), parts)
-        if isinstance(other, NotModelled):
+        outcome = machine.step(instruction, state.with_undefined(values), parts)
+        if isinstance(outcome, NotModelled):
             raise OutsideError("an undefined result decides what is modelled")
-        again = _translate(instruction, case, state, other.state, other)
+        found.append(outcome)
+    return StepOutcomes(tuple(found), frozenset(asked))
+
+
+def expect(
+    machine: Machine[X64], instruction: Instruction, operands: Mapping[str, int], case: StepCase
+) -> Expectation | NotModelled:
+    """What the model says about a case.
+
+    Raises:
+        OutsideError: the case leads out of what the harness can follow.
+    """
+    state = initial_state(case)
+    found = outcomes(machine, instruction, operands, state)
+    if isinstance(found, NotModelled):
+        return found
+    expected, *others = (_translate(instruction, case, state, one.state, one) for one in found.all)
+    undefined = dict(HIDDEN)
+    for again in others:
         for component, value in expected.registers.items():
             undefined[component] = undefined.get(component, 0) | value ^ again.registers[component]
     if expected.vector == _DB and expected.kind == "trap":
