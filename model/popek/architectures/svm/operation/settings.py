@@ -110,7 +110,7 @@ def hypervisors_64() -> Mapping[str, Settings]:
     return {name: of_64_bit_guest(found) for name, found in hypervisors().items()}
 
 
-def read(name: str, data: bytes) -> list[Settings]:
+def read_vmcbs(name: str, data: bytes) -> list[Settings]:
     """The settings in VMCB dumps.
 
     Raises:
@@ -124,7 +124,7 @@ def read(name: str, data: bytes) -> list[Settings]:
         raise AssistanceError(str(error)) from None
 
 
-def written(fields: Mapping[str, str]) -> Settings:
+def of_vmcb_fields(fields: Mapping[str, str]) -> Settings:
     """The settings in VMCB fields, such as INTERCEPTS_3=0x18000000; those that are not given are 0.
 
     Raises:
