@@ -25,7 +25,7 @@ from .exits import excess
 from .requirements import Requirement
 
 _EXIT = 1_000  # outweighs the preference for few bits
-_DECIDED = 1_000 * _EXIT  # outweighs every exit: a promise that was shown to be kept before one that may be kept
+_DECIDED = 1_000 * _EXIT  # outweighs every exit: what was shown goes before what may be
 
 
 class WeightsError(ValueError):
