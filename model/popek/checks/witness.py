@@ -21,7 +21,7 @@ S = TypeVar("S", bound=State)
 
 
 @attrs.frozen(eq=False)
-class Found(Generic[S]):
+class FoundStates(Generic[S]):
     """Concrete states and operands behind a model.
 
     Attributes:
@@ -46,7 +46,7 @@ def find_minimal(
     states: Sequence[S],
     probes: Mapping[str, Term],
     resets: Sequence[S] = (),
-) -> Found[S]:
+) -> FoundStates[S]:
     """The minimal model of a satisfiable question, as concrete states.
 
     Args:
@@ -87,7 +87,7 @@ def find_minimal(
     operands = {name: model(known[name]) if name in known else value for name, value in smallest.items()}
     # Where two memories differ everywhere the question does not mention the probe: any address will do.
     addresses = {name: (model(term),) for name, term in probes.items()}
-    return Found(concrete, operands, addresses, model)
+    return FoundStates(concrete, operands, addresses, model)
 
 
 def _mentioned(term: Term, known: Mapping[str, Term]) -> bool:

@@ -18,7 +18,7 @@ UNEXPECTED = 1
 T = TypeVar("T")
 
 
-class Found(Protocol):
+class FoundDifferences(Protocol):
     """What a comparison found."""
 
     @property
@@ -29,7 +29,7 @@ class Found(Protocol):
         """As plain data."""
 
 
-F = TypeVar("F", bound=Found)
+F = TypeVar("F", bound=FoundDifferences)
 
 
 def on_emulator(compare: Callable[[Any], T]) -> T:

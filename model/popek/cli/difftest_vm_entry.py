@@ -11,7 +11,7 @@ from .options import AsJson
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.entry_checks import Outcome
-    from popek.emulators.vm_entry.compare import Compared, VmEntryCase
+    from popek.emulators.vm_entry.compare import ComparedEntry, VmEntryCase
 
 
 def difftest_vm_entry(
@@ -79,7 +79,7 @@ def _models() -> list[str]:
     return [name.removeprefix("bochs-") for name in presets() if name.startswith("bochs-")]
 
 
-def _summary(done: list[Compared], left: list[Compared], model: str, seed: int) -> dict[str, Any]:
+def _summary(done: list[ComparedEntry], left: list[ComparedEntry], model: str, seed: int) -> dict[str, Any]:
     from collections import Counter
 
     from popek.architectures.vtx.bochs import deviations

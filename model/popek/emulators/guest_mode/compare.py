@@ -17,7 +17,7 @@ from popek.emulators.guests.expectation import GuestPrediction, ready_step
 from popek.emulators.guests.observation import ReadyStep
 from popek.emulators.ia32.assembly import assemble_all
 from popek.emulators.ia32.compare import watched
-from popek.emulators.ia32.step import StepCase
+from popek.emulators.ia32.step import Ia32StepCase
 from popek.emulators.vmrun.harness import DEFAULT_MODEL
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
@@ -62,10 +62,10 @@ def prepare(
         StepCaseError: likewise.
     """
 
-    def run(step: StepCase, state: SvmIa32, arena: bytes, predicted: GuestPrediction) -> SvmGuestStep:
+    def run(step: Ia32StepCase, state: SvmIa32, arena: bytes, predicted: GuestPrediction) -> SvmGuestStep:
         return step_run(case, state, arena, watched(case.guest, step, predicted.expected))
 
-    def begin(step: StepCase, arena: bytes) -> SvmIa32:
+    def begin(step: Ia32StepCase, arena: bytes) -> SvmIa32:
         return state_of(case, step, arena, model)
 
     return ready_step(machine, case, text, code, MARKER, begin, predict, run)

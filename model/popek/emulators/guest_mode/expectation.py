@@ -27,7 +27,7 @@ from popek.emulators.guests.expectation import (
     without_fault_address,
 )
 from popek.emulators.guests.memory import PAGE_DIRECTORY, bits, page_entries, patches, written
-from popek.emulators.ia32.step import StepCase
+from popek.emulators.ia32.step import Ia32StepCase
 from popek.emulators.vmrun.harness import DEFAULT_MODEL, cpuid
 from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.instruction import Instruction
@@ -66,7 +66,7 @@ def svm_machine() -> Machine[SvmIa32]:
     return svm.build()
 
 
-def state_of(case: SvmGuestCase, step: StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> SvmIa32:
+def state_of(case: SvmGuestCase, step: Ia32StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> SvmIa32:
     """The model's state at the start: in guest mode, with the case's VMCB."""
     state = guest_state(SvmIa32, case, step, arena)
     state.cr0 = state.cr0.value | (PG if case.paging else 0)

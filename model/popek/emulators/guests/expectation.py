@@ -21,7 +21,7 @@ from popek.emulators.ia32.expectation import (
     shown_registers,
     virtual_interrupt_pending,
 )
-from popek.emulators.ia32.step import ARENA_BYTES, STUBS, StepCase
+from popek.emulators.ia32.step import ARENA_BYTES, STUBS, Ia32StepCase
 from popek.emulators.x86.expectation import Expectation, OutsideError, each_bit
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
@@ -60,13 +60,13 @@ class GuestPrediction:
     blocked: int = 0
 
 
-def step_of(case: ProtectedCase, code: bytes) -> StepCase:
+def step_of(case: ProtectedCase, code: bytes) -> Ia32StepCase:
     """The case without its controls."""
     guest = case.guest
-    return StepCase(code, guest.cpl, guest.registers, guest.msrs, guest.memory, guest.stale)
+    return Ia32StepCase(code, guest.cpl, guest.registers, guest.msrs, guest.memory, guest.stale)
 
 
-def guest_state(kind: type[S], case: ProtectedCase, step: StepCase, arena: bytes) -> S:
+def guest_state(kind: type[S], case: ProtectedCase, step: Ia32StepCase, arena: bytes) -> S:
     """The guest's part of a state, with the pages that are kept from it."""
     plain = initial_state(step)
     state = kind.reset()
@@ -219,9 +219,9 @@ def ready_step(
     text: str,
     code: bytes,
     marker: bytes,
-    begin: Callable[[StepCase, bytes], S],
+    begin: Callable[[Ia32StepCase, bytes], S],
     predict: Callable[[Machine[S], Instruction, Mapping[str, int], S], GuestPrediction | NotModelled],
-    run: Callable[[StepCase, S, bytes, GuestPrediction], Any],
+    run: Callable[[Ia32StepCase, S, bytes, GuestPrediction], Any],
 ) -> ReadyStep | NotModelled:
     """A case for the harness, with what the model says.
 

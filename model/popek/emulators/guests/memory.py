@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from popek.emulators.bochs.simulator import BochsError
-from popek.emulators.ia32.step import ARENA_BYTES, STUBS, TEMPLATE, StepCase
+from popek.emulators.ia32.step import ARENA_BYTES, STUBS, TEMPLATE, Ia32StepCase
 from popek.emulators.ia32.step import prepare as prepare_step
 from popek.kernel.words import Word
 
@@ -77,7 +77,7 @@ def page_entries(barred: Mapping[int, int]) -> list[tuple[int, bytes]]:
     ]
 
 
-def arena_of(step: StepCase, marker: bytes) -> bytes:
+def arena_of(step: Ia32StepCase, marker: bytes) -> bytes:
     """The arena when the guest starts, with what leaves it behind the instruction."""
     prepared = prepare_step(step)
     arena = bytearray(prepared.arena)

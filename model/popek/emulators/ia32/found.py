@@ -13,7 +13,7 @@ from popek.architectures.ia32.state import EBP, ECX, EDI, ESI, ESP, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Ia32Case
 from popek.emulators.ia32.expectation import initial_state, run_to_its_end
-from popek.emulators.ia32.step import StepCase
+from popek.emulators.ia32.step import Ia32StepCase
 from popek.emulators.x86.deviations import StepDifference
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Trap
@@ -43,7 +43,7 @@ def _machine() -> Machine[Ia32]:
 
 
 @attrs.frozen
-class Ia32Difference(StepDifference[Ia32Case, StepCase]):
+class Ia32Difference(StepDifference[Ia32Case, Ia32StepCase]):
     """A difference, as the recognisers see it."""
 
     @property

@@ -17,7 +17,7 @@ from popek.emulators.guests.expectation import GuestPrediction, ready_step
 from popek.emulators.guests.observation import ReadyStep
 from popek.emulators.ia32.assembly import assemble_all
 from popek.emulators.ia32.compare import watched
-from popek.emulators.ia32.step import StepCase
+from popek.emulators.ia32.step import Ia32StepCase
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
@@ -50,13 +50,13 @@ def prepare(
         StepCaseError: likewise.
     """
 
-    def run(step: StepCase, state: VmxIa32, arena: bytes, predicted: GuestPrediction) -> VmxGuestStep:
+    def run(step: Ia32StepCase, state: VmxIa32, arena: bytes, predicted: GuestPrediction) -> VmxGuestStep:
         watch = watched(case.guest, step, predicted.expected)
         if virtual_tpr(state):
             watch = (*watch, (VTPR_AT, 8))
         return step_run(case, state, arena, watch, model)
 
-    def begin(step: StepCase, arena: bytes) -> VmxIa32:
+    def begin(step: Ia32StepCase, arena: bytes) -> VmxIa32:
         return state_of(case, step, arena, model)
 
     return ready_step(machine, case, text, code, MARKER, begin, predict, run)

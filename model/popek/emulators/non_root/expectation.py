@@ -26,7 +26,7 @@ from popek.emulators.guests.expectation import (
     without_fault_address,
 )
 from popek.emulators.guests.memory import bits, page_entries, patches, written
-from popek.emulators.ia32.step import StepCase
+from popek.emulators.ia32.step import Ia32StepCase
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
@@ -77,7 +77,7 @@ def capability_msrs(model: str) -> Mapping[int, int]:
     return load_capabilities(f"bochs-{model}").msrs
 
 
-def state_of(case: VmxGuestCase, step: StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> VmxIa32:
+def state_of(case: VmxGuestCase, step: Ia32StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> VmxIa32:
     """The model's state at the start: in non-root operation, with the case's VMCS."""
     state = guest_state(VmxIa32, case, step, arena)
     state.cr0 = state.cr0.value | NE | (PG if case.paging else 0)

@@ -180,7 +180,7 @@ def _reported(model: str) -> tuple[int, ...]:
 
 
 @attrs.frozen(eq=False)
-class World:
+class GuestWorld:
     """What a guest finds: memory, and a VMCS that enters it.
 
     Attributes:
@@ -194,11 +194,11 @@ class World:
     register_mask: int = 0xFFFF_FFFF_FFFF_FFFF
 
 
-PROTECTED: Final = World(_image, baseline, 0xFFFF_FFFF)
+PROTECTED: Final = GuestWorld(_image, baseline, 0xFFFF_FFFF)
 """A guest in protected mode."""
 
 
-def _prologue(model: str, world: World) -> bytes:
+def _prologue(model: str, world: GuestWorld) -> bytes:
     image = world.image(vmx_entry.capabilities(model)[0x480] & 0x7FFF_FFFF)
     fields = world.baseline(model)
     reported = _reported(model)
@@ -263,7 +263,7 @@ def run_guests(
     model: str = DEFAULT_MODEL,
     progress: Callable[[int], None] | None = None,
     stall: float = 1,
-    world: World = PROTECTED,
+    world: GuestWorld = PROTECTED,
 ) -> list[VmxGuestResult]:
     """Enter the guest once for each case and return the results in order.
 

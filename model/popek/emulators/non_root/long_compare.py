@@ -20,7 +20,7 @@ from popek.emulators.x86_64.cases import LEFT_OUT
 from popek.emulators.x86_64.compare import exists_in_compatibility_mode, only_in_compatibility_mode
 from popek.emulators.x86_64.deviations import explain as explain_x86_64
 from popek.emulators.x86_64.expectation import drop_unseen
-from popek.emulators.x86_64.step import ARENA_BYTES, RESERVED_SELECTOR, StepCase, plain_state
+from popek.emulators.x86_64.step import ARENA_BYTES, RESERVED_SELECTOR, X64StepCase, plain_state
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
@@ -102,7 +102,7 @@ def prepare(
         OutsideError: the case leads where the harness cannot follow.
     """
     instruction = machine.instructions[case.form]
-    step = StepCase(code, case.guest.state(), case.guest.memory)
+    step = X64StepCase(code, case.guest.state(), case.guest.memory)
     arena = arena_of(step)
     state = state_of(case, step, arena, model)
     operands = {**case.guest.operands, "operand length": len(code)}

@@ -21,7 +21,7 @@ from popek.emulators.x86_64.step import (
     LANDING_BYTE,
     RESERVED_SELECTOR,
     USER_BASE,
-    StepCase,
+    X64StepCase,
     initial_memory,
     plain_state,
 )
@@ -91,7 +91,7 @@ class LongPrediction:
     storage: bool = False
 
 
-def arena_of(step: StepCase) -> bytes:
+def arena_of(step: X64StepCase) -> bytes:
     """The arena when the guest starts, with what leaves it behind the instruction."""
     arena = bytearray(initial_memory(step))
     end = step.start + len(step.code)
@@ -99,7 +99,7 @@ def arena_of(step: StepCase) -> bytes:
     return bytes(arena)
 
 
-def state_of(case: VmxLongCase, step: StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> EptX64:
+def state_of(case: VmxLongCase, step: X64StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> EptX64:
     """The model's state at the start: in non-root operation, with the case's VMCS."""
     plain = initial_state(step)
     state = EptX64.reset()
@@ -124,7 +124,7 @@ def state_of(case: VmxLongCase, step: StepCase, arena: bytes, model: str = DEFAU
 
 def step_run(
     case: VmxLongCase,
-    step: StepCase,
+    step: X64StepCase,
     state: EptX64,
     arena: bytes,
     watch: tuple[tuple[int, int], ...],
@@ -134,7 +134,7 @@ def step_run(
     guest = {encoding: int(state[name]) for name, encoding in STATE_FIELDS.items()}
     fields = written_fields(state, case.controls, guest, baseline(model))
     registers = {name: int(state[ours]) for name, ours in NAMES_OF_REGISTERS.items()}
-    plain = initial_memory(StepCase(b"", plain_state(0)))
+    plain = initial_memory(X64StepCase(b"", plain_state(0)))
     patches = tuple(
         (at, arena[at : at + 16])
         for at in range(0, ARENA_BYTES, 16)
@@ -157,7 +157,7 @@ def predict(
     instruction: Instruction,
     operands: Mapping[str, int],
     state: EptX64,
-    step: StepCase,
+    step: X64StepCase,
 ) -> LongPrediction | NotModelled:
     """What becomes of one step.
 
@@ -179,7 +179,7 @@ def predict(
 
 
 def _prediction(
-    instruction: Instruction, before: EptX64, step: StepCase, outcome: Next[EptX64] | Trap[EptX64]
+    instruction: Instruction, before: EptX64, step: X64StepCase, outcome: Next[EptX64] | Trap[EptX64]
 ) -> LongPrediction:
     after = outcome.state
     memory = stored(before, after, _on_interrupt_stack) | virtual_page(after)
@@ -223,7 +223,7 @@ def virtual_registers(state: EptX64) -> tuple[tuple[int, int], ...]:
 
 
 def _check_landing(
-    instruction: Instruction, step: StepCase, after: EptX64, memory: Mapping[int, int]
+    instruction: Instruction, step: X64StepCase, after: EptX64, memory: Mapping[int, int]
 ) -> None:
     """The transfer goes to the next instruction, to a stub, or to where INT1 leaves the guest."""
     target = int(after.rip) + (0 if after.long.value else int(after.cs.base)) & 0xFFFFFFFF_FFFFFFFF

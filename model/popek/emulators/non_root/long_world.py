@@ -29,7 +29,7 @@ from popek.emulators.x86_64.step import (
     USER_BASE,
 )
 
-from .harness import GUEST_PAGES, MARKER, World
+from .harness import GUEST_PAGES, MARKER, GuestWorld
 from .harness import baseline as protected_baseline
 
 PML4: Final = 0x40000
@@ -117,5 +117,5 @@ def baseline(model: str = DEFAULT_MODEL) -> Mapping[int, int]:
     return fields
 
 
-LONG: Final = World(_image, baseline)
+LONG: Final = GuestWorld(_image, baseline)
 """A guest in IA-32e mode."""

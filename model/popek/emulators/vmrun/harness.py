@@ -29,7 +29,7 @@ from typing import Final, Literal
 import attrs
 
 from popek.architectures.svm.cpuid import Leaves, processor_of
-from popek.architectures.svm.vmcb import FIELDS, SIZE, Processor
+from popek.architectures.svm.vmcb import FIELDS, SIZE, SvmProcessor
 from popek.emulators.bochs.simulator import (
     BochsCrash,
     BochsError,
@@ -119,7 +119,7 @@ def cpuid(model: str = DEFAULT_MODEL) -> Leaves:
     return MappingProxyType(leaves)
 
 
-def processor(model: str = DEFAULT_MODEL, *, host_paging: bool = True) -> Processor:
+def processor(model: str = DEFAULT_MODEL, *, host_paging: bool = True) -> SvmProcessor:
     """What VMRUN's checks ask of the emulated processor."""
     return processor_of(cpuid(model), host_paging=host_paging)
 

@@ -24,7 +24,7 @@ from popek.emulators.x86_64.step import (
     READ_ONLY_BASE,
     RESERVED_SELECTOR,
     USER_BASE,
-    StepCase,
+    X64StepCase,
     initial_memory,
     plain_state,
 )
@@ -99,7 +99,7 @@ def stored(before: X64, after: X64, elsewhere: Callable[[int], int] = _nowhere) 
     return memory
 
 
-def initial_state(case: StepCase) -> X64:
+def initial_state(case: X64StepCase) -> X64:
     """The model's state at the start of a case."""
     state = X64.reset().with_changes(dict(case.state))
     state["reserved.base"], state["reserved.size"] = 0, USER_BASE
@@ -149,7 +149,7 @@ def outcomes(
 
 
 def expect(
-    machine: Machine[X64], instruction: Instruction, operands: Mapping[str, int], case: StepCase
+    machine: Machine[X64], instruction: Instruction, operands: Mapping[str, int], case: X64StepCase
 ) -> Expectation | NotModelled:
     """What the model says about a case.
 
@@ -171,7 +171,7 @@ def expect(
 
 
 def _translate(
-    instruction: Instruction, case: StepCase, before: X64, after: X64, outcome: object
+    instruction: Instruction, case: X64StepCase, before: X64, after: X64, outcome: object
 ) -> Expectation:
     memory = stored(before, after)
     registers = {name: int(after[name]) for name in plain_state(0)}
@@ -212,7 +212,7 @@ def _check_delivery(state: X64) -> None:
         raise OutsideError("a fault that cannot be delivered")
 
 
-def _check_landing(case: StepCase, before: X64, after: X64, changed: Mapping[int, int]) -> None:
+def _check_landing(case: X64StepCase, before: X64, after: X64, changed: Mapping[int, int]) -> None:
     """The transfer goes to the next instruction or to where a marker is."""
     long = bool(after.long.value)
     target = int(after.rip) + (0 if long else int(after.cs.base)) & 0xFFFFFFFF_FFFFFFFF
@@ -248,7 +248,7 @@ class NeedsLandingError(Exception):
         self.address = address
 
 
-def with_landing(case: StepCase, address: int) -> StepCase:
+def with_landing(case: X64StepCase, address: int) -> X64StepCase:
     """The case with a marker at an address where nothing is.
 
     Raises:
@@ -261,7 +261,7 @@ def with_landing(case: StepCase, address: int) -> StepCase:
 
 
 def memory_differences(
-    case: StepCase, expected: Expectation, result: StepResult
+    case: X64StepCase, expected: Expectation, result: StepResult
 ) -> Iterator[tuple[int, int, int]]:
     """Watched bytes that are not as expected: address, expected value, observed value."""
     return watched_differences(initial_memory(case), case.watch, expected.memory, result.memory)
