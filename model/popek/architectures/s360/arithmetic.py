@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from popek.kernel.machine import Machine
+from popek.kernel.opaque import opaque
 from popek.kernel.words import FALSE, Word, concat, ite
 
 from . import interruptions as program
@@ -107,13 +108,21 @@ def _logical_sums(machine: Machine[C]) -> None:
         logical(cpu, r1, cpu.fetch(second, 4), subtract)
 
 
-# Only with both operands in registers: that two products are equal, because operands found in storage in different
-# ways are, takes a solver longer than anyone waits.
+@opaque(64, 32, 32)
+def _product(a: Word, b: Word) -> Word:
+    return a.sign_extend(64) * b.sign_extend(64)
+
+
+@opaque(64, 64, 32)
+def _quotient(dividend: Word, divisor: Word) -> Word:
+    """The low halves of remainder and quotient, without signs; the divisor is not 0."""
+    below = divisor.zero_extend(64)
+    return concat((dividend % below)[31:0], (dividend // below)[31:0])
 
 
 def _multiplication(machine: Machine[C]) -> None:
     def product(cpu: Cpu, r1: Word, other: Word) -> None:
-        set_pair(cpu, r1, cpu.gr[r1 + 1].sign_extend(64) * other.sign_extend(64))
+        set_pair(cpu, r1, _product(cpu.gr[r1 + 1], other))
 
     @declare(machine, "MR R1,R2", source=SOURCE)
     def multiply_register(cpu: C, r1: Word, r2: Word) -> None:
@@ -121,18 +130,31 @@ def _multiplication(machine: Machine[C]) -> None:
         even(r1)
         product(cpu, r1, cpu.gr[r2])
 
+    @declare(machine, "M R1,D2(X2,B2)", source=SOURCE)
+    def multiply(cpu: C, r1: Word, second: Address) -> None:
+        """The pair R1 := the register after R1 times the word."""
+        even(r1)
+        product(cpu, r1, cpu.fetch(second, 4))
+
+    @declare(machine, "MH R1,D2(X2,B2)", source=SOURCE)
+    def multiply_halfword(cpu: C, r1: Word, second: Address) -> None:
+        """R1 := the right half of R1 times the halfword."""
+        cpu.gr[r1] = _product(cpu.gr[r1], cpu.fetch(second, 2).sign_extend(32))[31:0]
+
 
 def _division(machine: Machine[C]) -> None:
     def quotient(cpu: Cpu, r1: Word, divisor: Word) -> None:
         dividend = pair(cpu, r1)
         negative = dividend[63] ^ divisor[31]
-        above = ite(dividend[63], -dividend, dividend).zero_extend(65)
-        below = ite(divisor[31], -divisor, divisor).zero_extend(65)
+        above = ite(dividend[63], -dividend, dividend)
+        below = ite(divisor[31], -divisor, divisor)
         # Whether the quotient has 32 bits is told without dividing: |dividend| >= limit * |divisor|.
-        limit = (below << 31) + ite(negative, below, Word(65, 0))
-        if (divisor == 0) | (above >= limit):
+        wide = below.zero_extend(65)
+        limit = (wide << 31) + ite(negative, wide, Word(65, 0))
+        if (divisor == 0) | (above.zero_extend(65) >= limit):
             raise program.exception(program.FIXED_POINT_DIVIDE)
-        whole, rest = (above // below)[31:0], (above % below)[31:0]
+        found = _quotient(above, below)
+        rest, whole = found[63:32], found[31:0]
         cpu.gr[r1] = ite(dividend[63], -rest, rest)
         cpu.gr[r1 + 1] = ite(negative, -whole, whole)
 
@@ -141,6 +163,12 @@ def _division(machine: Machine[C]) -> None:
         """R1 := remainder, the next register := quotient of the pair R1 by R2."""
         even(r1)
         quotient(cpu, r1, cpu.gr[r2])
+
+    @declare(machine, "D R1,D2(X2,B2)", source=SOURCE)
+    def divide(cpu: C, r1: Word, second: Address) -> None:
+        """R1 := remainder, the next register := quotient of the pair R1 by the word."""
+        even(r1)
+        quotient(cpu, r1, cpu.fetch(second, 4))
 
 
 def _amount(cpu: Cpu, second: Address, width: int) -> Word:

@@ -31,6 +31,7 @@ OPCODES: Final[Mapping[str, tuple[str, int]]] = {
     "OR": ("RR", 0x16), "CR": ("RR", 0x19), "MR": ("RR", 0x1C), "DR": ("RR", 0x1D), "ALR": ("RR", 0x1E),
     "SLR": ("RR", 0x1F), "MVCL": ("RR", 0x0E), "CLCL": ("RR", 0x0F), "EX": ("RX", 0x44), "CH": ("RX", 0x49),
     "AH": ("RX", 0x4A), "SH": ("RX", 0x4B),
+    "M": ("RX", 0x5C), "D": ("RX", 0x5D), "MH": ("RX", 0x4C), "CVD": ("RX", 0x4E), "CVB": ("RX", 0x4F),
     "N": ("RX", 0x54), "O": ("RX", 0x56), "X": ("RX", 0x57),
     "AL": ("RX", 0x5E), "SL": ("RX", 0x5F), "BXH": ("RS", 0x86), "BXLE": ("RS", 0x87), "SRL": ("RS", 0x88),
     "SLL": ("RS", 0x89), "SRA": ("RS", 0x8A), "SLA": ("RS", 0x8B), "SRDL": ("RS", 0x8C), "SLDL": ("RS", 0x8D),
