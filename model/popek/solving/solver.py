@@ -29,7 +29,6 @@ from popek.kernel.words import Word
 from .choice import chosen_solver
 from .engine import Answer, Engine
 
-
 GUESSES: Final = 4  # of a known function's value, before the solver is told what the function is
 
 

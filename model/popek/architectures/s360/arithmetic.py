@@ -24,6 +24,7 @@ def declare_arithmetic(machine: Machine[C]) -> None:
     _logical_sums(machine)
     _multiplication(machine)
     _division(machine)
+    _conversion(machine)
     _shifts(machine)
     _logic(machine)
     _loops(machine)
@@ -171,6 +172,53 @@ def _division(machine: Machine[C]) -> None:
         quotient(cpu, r1, cpu.fetch(second, 4))
 
 
+DIGITS = 15  # of a packed doubleword, beside the sign
+
+
+@opaque(50, 4 * DIGITS)
+def _number(digits: Word) -> Word:
+    """What decimal digits make."""
+    total = Word(50, 0)
+    for low in range(4 * DIGITS - 4, -1, -4):
+        total = total * 10 + digits[low + 3 : low].zero_extend(50)
+    return total
+
+
+@opaque(40, 32)
+def _digits(number: Word) -> Word:
+    """The ten decimal digits of a number."""
+    found = []
+    for _ in range(10):
+        found.append((number % 10)[3:0])
+        number = number // 10
+    return concat(*reversed(found))
+
+
+def _conversion(machine: Machine[C]) -> None:
+    @declare(machine, "CVB R1,D2(X2,B2)", source=SOURCE)
+    def convert_to_binary(cpu: C, r1: Word, second: Address) -> None:
+        """R1 := the packed doubleword as a number, its last 32 bits where that needs more."""
+        packed = cpu.fetch(second, 8)
+        digits, sign_code = packed[63:4], packed[3:0]
+        wrong = sign_code < 10
+        for low in range(0, 4 * DIGITS, 4):
+            wrong = wrong | (digits[low + 3 : low] > 9)
+        if wrong:
+            raise program.exception(program.DATA)
+        magnitude, negative = _number(digits), sign_code.isin((0xB, 0xD))
+        cpu.gr[r1] = ite(negative, -magnitude, magnitude)[31:0]
+        if magnitude > ite(negative, Word(50, 0x80000000), Word(50, 0x7FFFFFFF)):
+            raise program.exception(program.FIXED_POINT_DIVIDE)
+
+    @declare(machine, "CVD R1,D2(X2,B2)", source=SOURCE)
+    def convert_to_decimal(cpu: C, r1: Word, second: Address) -> None:
+        """The doubleword := R1 in packed decimal form."""
+        value = cpu.gr[r1]
+        negative = value[31]
+        code = ite(cpu.ascii_codes, Word(4, 0xA), Word(4, 0xC)) | negative.zero_extend(4)
+        cpu.store(second, concat(Word(20, 0), _digits(ite(negative, -value, value)), code))
+
+
 def _amount(cpu: Cpu, second: Address, width: int) -> Word:
     """The low six bits of an address, as wide as what is shifted."""
     return cpu.effective(second)[5:0].zero_extend(width)
@@ -182,7 +230,9 @@ def _shifted_left(value: Word, by: Word) -> tuple[Word, Word]:
     negative = value[width - 1]
     digits = value[width - 2 : 0].zero_extend(width + 63)
     wide = digits << by.resize(width + 63)
-    out = ite(negative, ~digits & ((1 << width - 1) - 1), digits) << by.resize(width + 63)
+    # Of a negative number the zeros count, those that came in from the right and went out again, too.
+    zeros = ((~digits & ((1 << width - 1) - 1)) + 1 << by.resize(width + 63)) - 1
+    out = ite(negative, zeros, wide)
     return concat(negative, wide[width - 2 : 0]), out[width + 62 : width - 1] != 0
 
 
