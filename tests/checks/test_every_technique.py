@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 import pytest
-from commands import popek
 
+from commands import popek
 from popek.checks.classify import Classifier
 from popek.checks.every_technique import READ, asked_of, surveys
 from popek.checks.letter import Letter
