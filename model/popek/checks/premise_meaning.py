@@ -144,7 +144,7 @@ class OfMachine(Generic[S]):
                 yield WayToFail(how, (), ~all_of(self.p.ok(guest, private)))
         elif atom.name == "deprivileged":
             state = self.state(atom.args[0], values)
-            there = self.p.subject.holds(state) & self.machine.invariant(state)
+            there = self.p.subject.of_the_image.holds(self.machine, state) & self.machine.invariant(state)
             how = "the image of a guest is no state of the hardware, or a supervisor's"
             yield WayToFail(how, (), ~there | self.machine.supervisor(state))
         elif atom.name == "same":
@@ -198,7 +198,7 @@ class OfMachine(Generic[S]):
                     where = probe(old, f"{PROBE} in {name}")
                     yield old.load(where) != new.load(where)
             elif before[name].term is not after[name].term:
-                yield before[name] != after[name]
+                yield self.technique.keeps(name, before) & (before[name] != after[name])
 
     def _shadowed_cells(self, before: S, after: S) -> Iterator[Word]:
         shadows = self.technique.shadows_address
