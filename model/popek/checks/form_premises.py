@@ -67,7 +67,7 @@ class FormPremises(Generic[S]):
     def _possible(self, given: Sequence[Term], *also: Word, asked: list[SolverQuery] | None = None) -> Answer:
         return self._ask.first([[conjunction(given), *also]], rlimit=WAY, asked=asked)
 
-    def _none(self, way: Way, asked: list[SolverQuery]) -> bool:
+    def _none(self, way: WayToFail, asked: list[SolverQuery]) -> bool:
         """Whether a way is impossible, asked part by part; what was asked takes the place of the whole question."""
         parts: list[SolverQuery] = []
         for part in way.parts() if way.parts is not None else ():
