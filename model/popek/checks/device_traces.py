@@ -155,9 +155,9 @@ def _found(
     values = {name: symbol(f"{name}@new", start.device[name].width) for name in registers}
     assumed = [*attached.assumed(start), attached.technique.private(other.guest, other.private)]
     probe = attached.probe()
-    runs = attached.explored(lambda: _run(attached, start, registers, steps, values), assumed)
+    runs = attached.explored(lambda: _run(attached, start, registers, steps, values))
     others = (
-        attached.explored(lambda: _run(attached, other, registers, steps, values), assumed)
+        attached.explored(lambda: _run(attached, other, registers, steps, values))
         if promise == LEARNS
         else [None]
     )

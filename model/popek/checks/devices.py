@@ -29,6 +29,7 @@ from popek.kernel.machine import UnknownNameError
 from popek.kernel.memory import Memory
 from popek.kernel.state import State
 from popek.kernel.words import FALSE, TRUE, Word, all_of, any_of, symbol
+from popek.solving.asking import SolverQuery
 from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer, Effort
 
@@ -165,6 +166,12 @@ class Attached:
             *(holds for _, holds in promised),
         ]
 
+    def with_storage(self, state: Any, content: Memory) -> Any:
+        """A state with other storage."""
+        changed = state.copy()
+        changed._memories[self.devices.storage] = content
+        return changed
+
     def hardware(self, parties: Parties) -> World[Any, Any]:
         """What the hardware is in."""
         return self.devices.arranged(
@@ -173,19 +180,19 @@ class Attached:
 
     # -- runs ---------------------------------------------------------------------------------
 
-    def explored(self, run: Callable[[], Any], assumed: Sequence[Word]) -> list[Path[Any]]:
-        """Every way through."""
-        return explore(run, Pruner(self.effort), assume=assumed)
+    def explored(self, run: Callable[[], Any]) -> list[Path[Any]]:
+        """Every way through, from any state: which are possible under the invariant is asked with each question."""
+        return explore(run, Pruner(self.effort))
 
-    def on_hardware(self, name: str, parties: Parties, assumed: Sequence[Word]) -> list[Path[World[Any, Any]]]:
+    def on_hardware(self, name: str, parties: Parties) -> list[Path[World[Any, Any]]]:
         """The device's step on the hardware."""
         before = self.hardware(parties)
-        return self.explored(lambda: self.devices.hardware_step(self.attachment, name, before), assumed)
+        return self.explored(lambda: self.devices.hardware_step(self.attachment, name, before))
 
-    def on_its_own(self, name: str, parties: Parties, assumed: Sequence[Word]) -> list[Path[World[Any, Any]]]:
+    def on_its_own(self, name: str, parties: Parties) -> list[Path[World[Any, Any]]]:
         """The device's step on the guest's own machine."""
         step = self.devices.own_step
-        return self.explored(lambda: step(name, parties.guest, parties.device), assumed)
+        return self.explored(lambda: step(name, parties.guest, parties.device))
 
     # -- what must not be ---------------------------------------------------------------------
 
@@ -213,6 +220,11 @@ class Attached:
         device = self.attachment.seen(after.device, parties.private, parties.unit)
         cell = self.cell(parties, after, probe)
         return [*device.words().values(), cell]
+
+    def seen_of(self, parties: Parties, another: Parties) -> list[Word]:
+        """What a guest sees of its registers as the monitor sets them."""
+        mapped = self.attachment.device(parties.guest, parties.device, another.private, another.unit)
+        return list(self.attachment.seen(mapped, another.private, another.unit).words().values())
 
     def cell(self, parties: Parties, after: World[Any, Any], probe: Word) -> Word:
         """The hardware's cell for a cell of the guest's."""
@@ -266,12 +278,36 @@ class Attached:
         for name in self.devices.agent.steps:
             yield from self.stepped(name)
 
-    def ask(self, promise: str, step: str, conditions: Sequence[Word], why: str = "") -> Row:
-        """Can these hold together?  Then the promise is broken."""
-        question = Question(f"{self.devices.name}, {self.attachment.name}, {step}: {promise}", conditions)
-        asked = question.put(self.effort)
-        status = {Answer.UNSAT: Status.HOLDS, Answer.SAT: Status.REFUTED}.get(asked.answer, Status.UNKNOWN)
-        return Row(promise, step, status, Evidence(question, asked.answer, (asked,)), why)
+    def ask(
+        self, promise: str, step: str, assumed: Sequence[Word], cases: Sequence[Sequence[Word]], why: str = ""
+    ) -> Row:
+        """Can one of the cases be?  Then the promise is broken.
+
+        Args:
+            cases: conditions each.  All are asked at once, and one by one where that is not decided.
+        """
+        title = f"{self.devices.name}, {self.attachment.name}, {step}: {promise}"
+        whole = Question(title, [*assumed, any_of(all_of(case) for case in cases)])
+        asked: list[SolverQuery] = []
+        whole_query = Question(title, [*assumed, simplified(whole.conditions[-1], assumed)]).put(self.effort)
+        asked.append(whole_query)
+        answer = whole_query.answer
+        if answer is Answer.UNKNOWN:
+            answers = {query.answer for query in self._case_by_case(title, assumed, cases, asked)}
+            order = (Answer.SAT, Answer.UNKNOWN, Answer.UNSAT)
+            answer = next(one for one in order if one in answers)
+        status = {Answer.UNSAT: Status.HOLDS, Answer.SAT: Status.REFUTED}.get(answer, Status.UNKNOWN)
+        return Row(promise, step, status, Evidence(whole, answer, tuple(asked)), why)
+
+    def _case_by_case(
+        self, title: str, assumed: Sequence[Word], cases: Sequence[Sequence[Word]], asked: list[SolverQuery]
+    ) -> Iterator[SolverQuery]:
+        for *given, last in cases:
+            known = [*assumed, *given]
+            asked.append(Question(title, [*known, simplified(last, known)]).put(self.effort))
+            yield asked[-1]
+            if asked[-1].answer is Answer.SAT:
+                return
 
     def assert_possible(self, what: str, conditions: Sequence[Word]) -> None:
         """There is something to ask about."""
@@ -285,7 +321,7 @@ class Attached:
         if self.attachment.first is None:
             return
         guest, private, unit = self.attachment.first(self.dropped)
-        yield self.ask(INVARIANT, BASE, [~self.kept(guest, private, unit)])
+        yield self.ask(INVARIANT, BASE, [], [[~self.kept(guest, private, unit)]])
 
     def kept(self, guest: Any, private: Any, unit: Any) -> Word:
         """What the monitor sees to holds at any place (width 1)."""
@@ -307,7 +343,7 @@ class Attached:
             if word.term is not before.device.words()[name].term and name != register
         ]
         why = f"; the hardware's {', '.join(others)} would change, too" if others else ""
-        yield self.ask(INVARIANT, how, [*self.assumed(parties, after), broken], why)
+        yield self.ask(INVARIANT, how, self.assumed(parties, after), [[broken]], why)
 
     def stepped(self, name: str) -> Iterator[Row]:
         """The device's step: safety, the invariant, fidelity."""
@@ -318,39 +354,84 @@ class Attached:
             for premise in self.attachment.premises
             if premise.name not in self.dropped
         ]
-        own = self.on_its_own(name, parties, [*assumed, *premises])
+        own = self.on_its_own(name, parties)
         if not any(path.result.accesses for path in own):
             raise VacuousError(f"{self.devices.name}: {name} reaches nothing on the guest's own machine")
         if service is not None:
             yield from self.served(name, parties, assumed, own)
             return
         before, probe = self.hardware(parties), self.probe()
-        here = self.on_hardware(name, parties, assumed)
+        here = self.on_hardware(name, parties)
         if not any(path.result.accesses for path in here):
             raise VacuousError(f"{self.devices.name}, {self.attachment.name}: {name} reaches nothing")
-        changed = [path.condition & self.foreign_changes(parties, before, path.result) for path in here]
-        yield self.ask(CHANGES, name, [*assumed, any_of(changed)])
+        changed = [[path.condition, self.foreign_changes(parties, before, path.result)] for path in here]
+        yield self.ask(CHANGES, name, assumed, changed)
         if self.devices.deliver is not None:
-            sent = [path.condition & self.foreign_messages(parties, path.result) for path in here]
-            yield self.ask(INTERRUPTS, name, [*assumed, any_of(sent)])
-        yield self.ask(LEARNS, name, self.learnt(name, parties, another, here, probe))
-        broken = [
-            path.condition & ~self.kept(parties.guest, self._after(parties, path.result), parties.unit)
-            for path in here
-        ]
-        yield self.ask(INVARIANT, name, [*assumed, any_of(broken)])
+            sent = [[path.condition, self.foreign_messages(parties, path.result)] for path in here]
+            yield self.ask(INTERRUPTS, name, assumed, sent)
+        yield self.still_kept(name, parties, before, here, assumed)
         cases = [
-            mine.condition & path.condition & self.unlike(parties, mine.result, path.result, probe)
+            [mine.condition, path.condition, self.unlike(parties, mine.result, path.result, probe)]
             for mine in own
             for path in here
         ]
-        yield self.ask(FIDELITY, name, [*assumed, *premises, any_of(cases)])
+        faithful = self.ask(FIDELITY, name, [*assumed, *premises], cases)
+        yield faithful
+        both = [*assumed, *self.assumed(another)]
+        if faithful.status is Status.HOLDS:
+            # Where the driver keeps to the premises, what the guest sees is what its own machine shows, whatever the
+            # monitor has: what is left is the rest, and that the map shows nothing.
+            shows = [self.seen_of(parties, parties), self.seen_of(parties, another)]
+            yield self.ask(
+                LEARNS,
+                name,
+                both,
+                [
+                    [any_of(a != b for a, b in zip(*shows, strict=True))],
+                    *([*case[:-1], any_of(~one for one in premises), case[-1]]
+                      for case in self.learnt(name, parties, another, here, probe) if premises),
+                ],
+                "beyond the premises; within them it follows from fidelity",
+            )
+            return
+        yield self.ask(LEARNS, name, both, self.learnt(name, parties, another, here, probe))
 
-    def _after(self, parties: Parties, after: World[Any, Any]) -> Any:
-        """What the monitor has in storage after a step of the hardware's."""
-        private = parties.private.copy()
-        private._memories[self.devices.storage] = after.state.memories()[self.devices.storage]
-        return private
+    def still_kept(
+        self,
+        name: str,
+        parties: Parties,
+        before: World[Any, Any],
+        here: Sequence[Path[World[Any, Any]]],
+        assumed: Sequence[Word],
+    ) -> Row:
+        """The duties hold after the step.
+
+        They do where the step changes no cell that they read: they are functions of what they read.  Where it may,
+        they are asked about the storage that it leaves.
+        """
+        content, read = parties.private.memories()[self.devices.storage], list[Word]()
+
+        def noted(address: Word) -> Word:
+            read.append(address)
+            return content.load(address)
+
+        noting = Memory(content.address_width, content.cell_width, noted)
+        self.kept(parties.guest, self.with_storage(parties.private, noting), parties.unit)
+        touched = [
+            [path.condition, any_of(access.cell == address for address in read)]
+            for path in here
+            for access in path.result.accesses
+            if access.kind == "store"
+        ]
+        row = self.ask(INVARIANT, name, assumed, touched, "no cell that the duties read changes")
+        if row.status is Status.HOLDS:
+            return row
+        broken = [
+            [path.condition, ~self.kept(parties.guest, self.with_storage(parties.private, after), parties.unit)]
+            for path in here
+            for after in [path.result.state.memories()[self.devices.storage]]
+        ]
+        return self.ask(INVARIANT, name, assumed, broken)
 
     def served(
         self, name: str, parties: Parties, assumed: Sequence[Word], own: Sequence[Path[World[Any, Any]]]
@@ -362,12 +443,11 @@ class Attached:
             for inner in self.explored(
                 lambda guest=guest, device=device: self.attachment.services[name](  # type: ignore[misc]
                     guest, device, parties.private, parties.unit
-                ),
-                [*assumed, path.condition],
+                )
             ):
                 private, unit = inner.result
-                broken.append(path.condition & inner.condition & ~self.kept(guest, private, unit))
-        yield self.ask(INVARIANT, name, [*assumed, any_of(broken)])
+                broken.append([path.condition, inner.condition, ~self.kept(guest, private, unit)])
+        yield self.ask(INVARIANT, name, assumed, broken)
 
     def learnt(
         self,
@@ -376,18 +456,17 @@ class Attached:
         another: Parties,
         here: Sequence[Path[World[Any, Any]]],
         probe: Word,
-    ) -> list[Word]:
+    ) -> list[list[Word]]:
         """With another monitor the guest sees another result."""
-        assumed = [*self.assumed(parties), *self.assumed(another)]
-        there = self.on_hardware(name, another, self.assumed(another))
+        there = self.on_hardware(name, another)
         mine = self.has(parties, probe) & self.has(another, probe)
         cases = []
         for a in here:
             for b in there:
                 seen = zip(self.seen(parties, a.result, probe), self.seen(another, b.result, probe), strict=True)
                 *registers, cell = [x != y for x, y in seen]
-                cases.append(a.condition & b.condition & (any_of(registers) | (mine & cell)))
-        return [*assumed, any_of(cases)]
+                cases.append([a.condition, b.condition, any_of(registers) | (mine & cell)])
+        return cases
 
     # -- what the invariant rests on ----------------------------------------------------------
 
@@ -405,6 +484,17 @@ class Attached:
         found = [("map", f"the hardware is what the map of {self.technique.name} makes of the guest")]
         found += [(duty.name, duty.text) for duty in self.attachment.duties if duty.name not in self.dropped]
         return found
+
+
+def simplified(condition: Word, given: Sequence[Word]) -> Word:
+    """A condition where others hold: what follows at once from them is put in, again and again."""
+    known = terms.literals(one.term for one in given)
+    term = condition.term
+    while True:
+        simpler = terms.Substitution(known=known)(term)
+        if simpler is term:
+            return Word(1, term)
+        term = simpler
 
 
 def droppable(attachment: Attachment) -> dict[str, str]:
