@@ -178,8 +178,6 @@ def test_both_runs_of_a_witness_are_what_spike_does(
 # -- what a setting decides, on Spike --------------------------------------------------------------
 
 SENSITIVE = ("control_sensitive", "mode_sensitive", "resource_sensitive")
-NOT_THERE = {"TIME_CSR", "SCOUNTEREN_TM"}
-"""Settings that only let a user read `time`, which stands still at 0 in the simulator."""
 
 
 def test_the_settings_that_decide_show_on_spike() -> None:
@@ -200,5 +198,5 @@ def test_the_settings_that_decide_show_on_spike() -> None:
         assert verdicts <= {*agreeing, WitnessVerdict.IMPOSSIBLE}, (form, verdicts)
         if verdicts & agreeing:
             shown |= set(settings)
-    assert len(shown) >= 10
-    assert {name for settings in DECIDES.values() for name in settings} - shown <= NOT_THERE
+    assert shown == {name for settings in DECIDES.values() for name in settings}
+    assert len(shown) == 12

@@ -329,11 +329,21 @@ def concretize(
             )
             for entry in content.stores:
                 if isinstance(entry, Block):
-                    raise ReplayError(f"{name}: a state that begins with a copied block")
+                    made = _filled(name, made, entry)
+                    continue
                 where, what = (Word(w.width, value(w.term)) for w in entry)
                 made = made.store(where, what)
             state._memories[name] = made
     return state.with_undefined({n: model(t) for n, t in variables.items() if n.startswith("undefined ")})
+
+
+def _filled(name: str, memory: Memory, block: Block) -> Memory:
+    """The memory after a block of numbers was copied into it."""
+    if not (block.destination.concrete and block.cells.concrete):
+        raise ReplayError(f"{name}: a state that begins with a copied block")
+    for i in range(int(block.cells)):
+        memory = memory.store(block.destination + i, block.contents.load(block.source + i))
+    return memory
 
 
 def execute(

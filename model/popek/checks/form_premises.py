@@ -67,6 +67,15 @@ class FormPremises(Generic[S]):
     def _possible(self, given: Sequence[Term], *also: Word, asked: list[SolverQuery] | None = None) -> Answer:
         return self._ask.first([[conjunction(given), *also]], rlimit=WAY, asked=asked)
 
+    def _none(self, way: WayToFail, asked: list[SolverQuery]) -> bool:
+        """Whether a way is impossible, asked part by part; what was asked takes the place of the whole question."""
+        parts: list[SolverQuery] = []
+        for part in way.parts() if way.parts is not None else ():
+            if part.value != 0 and self._possible(way.given, part, asked=parts) is not Answer.UNSAT:
+                return False
+        asked[-1:] = parts
+        return True
+
     def note_traps(self) -> None:
         """Tell the premises about entries which kinds of trap there may be on the hardware."""
         for path in self._hardware.paths:
@@ -136,6 +145,8 @@ class FormPremises(Generic[S]):
                 continue
             answer = self._possible(way.given, way.also, asked=asked)
             question = Question(title, [*p.okay, self._valid, *way.conditions])
+            if answer is Answer.UNKNOWN and way.parts is not None and self._none(way, asked):
+                answer = Answer.UNSAT
             if answer is Answer.UNKNOWN:  # among the other forms' questions, and with little work: now alone
                 asked[-1] = question.put(p.effort)
                 answer = asked[-1].answer

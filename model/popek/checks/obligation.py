@@ -173,10 +173,15 @@ class Obligation(Generic[S]):
 
     def _unnoticed(self, ends: Sequence[Completion[S]]) -> Iterator[Breach]:
         """The VMM keeps it for the guest and never learns of the change."""
-        kept = frozenset(self.technique.shadowed)
+        technique = self.technique
+        kept = frozenset(technique.shadowed) - technique.shadowed_when.keys()
         for conditions, after in self.native.completions():
             changed = self.changed(self.guest, after, kept)
-            for condition in (changed, *self._shadowed_cells(after)):
+            at_times = any_of(
+                technique.keeps(name, self.guest) & self.changed(self.guest, after, frozenset((name,)))
+                for name in technique.shadowed_when
+            )
+            for condition in (changed | at_times, *self._shadowed_cells(after)):
                 if condition.value != 0:
                     for other, _ in ends:
                         yield Breach(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
@@ -14,6 +14,7 @@ from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
 from popek.solving.formula import Expr, walk
 
+from .frames import copied, unlike_the_image
 from .premise_reading import Holds, Values, WayToFail
 from .premise_texts import PRIVATE, STATE
 from .runs import PROBE, Run, differing, handed_over, probe
@@ -143,7 +144,7 @@ class OfMachine(Generic[S]):
                 yield WayToFail(how, (), ~all_of(self.p.ok(guest, private)))
         elif atom.name == "deprivileged":
             state = self.state(atom.args[0], values)
-            there = self.p.subject.holds(state) & self.machine.invariant(state)
+            there = self.p.subject.of_the_image.holds(self.machine, state) & self.machine.invariant(state)
             how = "the image of a guest is no state of the hardware, or a supervisor's"
             yield WayToFail(how, (), ~there | self.machine.supervisor(state))
         elif atom.name == "same":
@@ -156,13 +157,16 @@ class OfMachine(Generic[S]):
                 yield WayToFail(how, (), self.p.owned_apart(mine, theirs, values["S"], values["S'"]))
             elif left.name == "note":
                 before, after = (self.state(arg.args[0], values) for arg in (right, left))
+                changed = list(self._changed(before, after))
                 yield WayToFail(
                     "completes on the hardware, and changes natively what the control program notes",
                     (),
-                    any_of((*self._changed(before, after), *self._shadowed_cells(before, after))),
+                    any_of((*changed, *self._shadowed_cells(before, after))),
+                    parts=lambda: [any_of(changed), *copied(self.technique, (before, after))],
                 )
             else:
-                yield from self._elsewhere(self.state(left, values), self.state(right, values))
+                guest, private = (values[arg.name] for arg in right.args)
+                yield from self._elsewhere(self.state(left, values), guest, private)
 
     def _not_the_same(self, a: S, b: S) -> Iterator[WayToFail]:
         if b is self.noted_the_same:
@@ -172,13 +176,17 @@ class OfMachine(Generic[S]):
         for case in differing([((), (), a, b)], ignoring=self.p.clocks, time_is_state=True):
             yield WayToFail(how, (), any_of(case.unlike.values()))
 
-    def _elsewhere(self, ended: S, expected: S) -> Iterator[WayToFail]:
+    def _elsewhere(self, ended: S, guest: S, private: S) -> Iterator[WayToFail]:
+        """The hardware is not in the image of the guest's state after the run."""
+        expected = self.technique.map(guest, private)
+        guests = self.p.guest, guest
         time_is_state = self.p.subject.time_is_state
         how = (
             "completes on the hardware elsewhere than in the image of where the guest's own machine completes"
         )
         for case in differing([((), (), ended, expected)], ignoring=frozenset(), time_is_state=time_is_state):
-            yield WayToFail(how, (), any_of(case.unlike.values()))
+            parts = partial(unlike_the_image, self.technique, private, guests, ended, case.unlike)
+            yield WayToFail(how, (), any_of(case.unlike.values()), parts=parts)
 
     def _changed(self, before: S, after: S) -> Iterator[Word]:
         for name in self.technique.shadowed:
@@ -190,7 +198,7 @@ class OfMachine(Generic[S]):
                     where = probe(old, f"{PROBE} in {name}")
                     yield old.load(where) != new.load(where)
             elif before[name].term is not after[name].term:
-                yield before[name] != after[name]
+                yield self.technique.keeps(name, before) & (before[name] != after[name])
 
     def _shadowed_cells(self, before: S, after: S) -> Iterator[Word]:
         shadows = self.technique.shadows_address

@@ -7,7 +7,7 @@ technique and instruction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -34,6 +34,8 @@ class WayToFail:
         hardware: whether the run on the hardware is part of it.
         states: further symbolic states.
         silent: if it is possible, nothing is known.
+        parts: where the whole is too large a question: conditions (each of width 1) in the place of `also`; where none
+            of them is possible, it is not.
     """
 
     how: str
@@ -42,6 +44,7 @@ class WayToFail:
     hardware: bool = True
     states: tuple[Any, ...] = ()
     silent: bool = False
+    parts: Callable[[], Iterable[Word]] | None = None
 
     @property
     def conditions(self) -> list[Word]:

@@ -112,21 +112,25 @@ class Question:
         """SAT with a model and the solver that found it, UNSAT, or UNKNOWN."""
         if self.trivial:
             return Answer.UNSAT, None, None
-        solver = Solver(effort)
-        for condition in self.conditions:
-            solver.add(condition)
-        answer = solver.check()
+        answer, solver = self._search(effort)
         if answer is Answer.SAT:
             return answer, solver.model(), solver
         return answer, None, None
+
+    def _search(self, effort: Effort | None) -> tuple[Answer, Solver]:
+        solver = Solver(effort)
+        for condition in self.conditions:
+            solver.add(condition)
+        return solver.check(), solver
 
     def put(self, effort: Effort) -> SolverQuery:
         """Ask at once."""
         if self.trivial:
             return SolverQuery((), Answer.UNSAT, SIMPLIFICATION)
         begin = effort.seconds
-        answer, _, _ = self.ask(effort)
-        return SolverQuery(tuple(self.conditions), answer, solver_version(), effort.seconds - begin)
+        answer, solver = self._search(effort)
+        told = (Word(1, lemma) for lemma in solver.told)
+        return SolverQuery((*self.conditions, *told), answer, solver_version(), effort.seconds - begin)
 
     @cached_property
     def smtlib(self) -> str:
