@@ -42,6 +42,8 @@ def assert_possible(machine: str, asm: bool | Path, confirm: bool | str) -> None
     if machine not in harnesses:
         known = " and ".join(harnesses)
         raise UserError(f"{option}: there is no assembler or emulator for {machine}, only for {known}")
+    if asm and harness(machine).assembly is None:
+        raise UserError(f"--asm: nobody writes witnesses of {machine} as assembly; --confirm runs them")
     if isinstance(confirm, str) and confirm not in (names := harness(machine).emulators):
         raise UserError(f"--confirm {confirm}: expected {' or '.join(names)}")
     if isinstance(asm, Path) and asm.is_dir():

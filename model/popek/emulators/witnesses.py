@@ -77,12 +77,12 @@ class Harness:
     Attributes:
         emulators: by name; the first where nobody says.
         confirm: runs the runs of each witness on one of them.
-        assembly: one source for all witnesses of a subject.
+        assembly: one source for all witnesses of a subject; None where nobody writes one.
     """
 
     emulators: tuple[str, ...]
     confirm: Callable[[Machine[Any], Sequence[Sequence[WitnessRun]], str], list[list[RunVerdict]]]
-    assembly: Callable[[Machine[Any], str, Sequence[Recorded]], str]
+    assembly: Callable[[Machine[Any], str, Sequence[Recorded]], str] | None = None
 
 
 def harness(machine: str) -> Harness:

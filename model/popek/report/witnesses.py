@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.counterexample import Counterexample
+from popek.emulators.differential import EmulatorError
 from popek.emulators.witnesses import Recorded, RunVerdict, WitnessRun, WitnessVerdict, harness, total
 from popek.kernel.machine import Machine
 from popek.kernel.state import Role
@@ -97,7 +98,10 @@ def assembly(machine: Machine[Any], subject: str, witnesses: Sequence[Named]) ->
         )
         for one in witnesses
     ]
-    source = harness(machine.name).assembly(machine, subject, listings)
+    write = harness(machine.name).assembly
+    if write is None:
+        raise EmulatorError(f"nobody writes witnesses of {machine.name} as assembly")
+    source = write(machine, subject, listings)
     return source.replace("\u2192", "->").encode("ascii", "replace").decode("ascii")
 
 

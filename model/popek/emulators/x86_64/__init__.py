@@ -6,3 +6,4 @@ DIFFTESTS = {
         "unicorn": "popek.emulators.x86_64.unicorn:difftest",
     },
 }
+WITNESSES = {"x86-64": "popek.emulators.x86_64.witness:HARNESS"}
