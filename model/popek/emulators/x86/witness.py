@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from popek.architectures.x86.state import X86
+from popek.emulators import load
 from popek.emulators.differential import CaseT, Difference
 from popek.emulators.witnesses import RunVerdict, WitnessRun, WitnessVerdict
 from popek.emulators.x86.compare import Emulator
@@ -211,3 +212,17 @@ def _single(label: str, difference: Difference[Any] | None, against: str) -> Run
     return RunVerdict(
         label, WitnessVerdict.DEVIATES, (*details, f"a known deviation: {difference.deviation}")
     )
+
+
+def on_emulators(
+    confirm: Callable[[Machine[Any], Sequence[Sequence[WitnessRun]], Any], list[list[RunVerdict]]],
+    emulators: Mapping[str, str],
+) -> Callable[[Machine[Any], Sequence[Sequence[WitnessRun]], str], list[list[RunVerdict]]]:
+    """The same with an emulator's name, given where each is: "module:name", loaded where it is asked for."""
+
+    def by_name(
+        machine: Machine[Any], runs: Sequence[Sequence[WitnessRun]], against: str
+    ) -> list[list[RunVerdict]]:
+        return confirm(machine, runs, load(emulators[against]))
+
+    return by_name

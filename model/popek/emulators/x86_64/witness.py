@@ -11,7 +11,7 @@ refused, with the components that could not be set up.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -26,6 +26,7 @@ from popek.emulators.x86.witness import (
     TracedRun,
     joined,
     measured,
+    on_emulators,
     traced,
     unlike,
     verdicts,
@@ -261,14 +262,8 @@ def confirm(
     return verdicts(runs, lambda cases: compare(cases, against=against, machine=machine), against)
 
 
-def _confirm(
-    machine: Machine[Any], runs: Sequence[Sequence[WitnessRun]], against: str
-) -> list[list[RunVerdict]]:
-    if against == "unicorn":
-        from .unicorn import UNICORN
-
-        return confirm(machine, runs, UNICORN)
-    return confirm(machine, runs, BOCHS)
-
-
-HARNESS = Harness(("bochs", "unicorn"), _confirm)
+EMULATORS = {
+    "bochs": "popek.emulators.x86_64.compare:BOCHS",
+    "unicorn": "popek.emulators.x86_64.unicorn:UNICORN",
+}
+HARNESS = Harness(tuple(EMULATORS), on_emulators(confirm, EMULATORS))
