@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from popek.checks.survey import Survey, SurveyRow
     from popek.kernel.machine import Machine
     from popek.report.svg import Figure
-    from popek.vmcs.repair import Repair
 
 Svg = Annotated[Path | None, Parameter(name="--svg", help="Write a figure to this file, too.")]
 Kind = Literal["leaks", "paths"]
@@ -110,22 +109,6 @@ def of_propositions(names: Sequence[str]) -> Figure:
     return propositions([p for p in known_propositions() if not groups or p.id.partition(".")[0] in groups])
 
 
-def of_repairs(repaired: Sequence[Repair]) -> Figure:
-    """The changed fields bit by bit, the bits to change marked."""
-    from popek.architectures.vtx.dumps.bits import decode
-    from popek.architectures.vtx.fields import FIELDS
-    from popek.report.graphs import bit_strip
-    from popek.report.svg import stacked
-
-    return stacked(
-        [
-            bit_strip(c.field, c.before, FIELDS[c.field].width, decode(c.field, c.before), c.bits)
-            for repair in repaired
-            for c in repair.changes
-        ]
-    )
-
-
 __all__ = [
     "LEAKS",
     "Kind",
@@ -134,7 +117,6 @@ __all__ = [
     "of_classification",
     "of_instruction",
     "of_propositions",
-    "of_repairs",
     "of_settings",
     "write",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -28,7 +29,9 @@ from .vmcs import (
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
+    from popek.report.svg import Figure
     from popek.vmcs.redundancy import Answers
+    from popek.vmcs.repair import Repair
 
 _FAILS, _DIFFERENT, _UNDECIDED = 1, 1, 3
 
@@ -76,7 +79,7 @@ def repair(
                 terminal().print()
             print_repair(terminal(), dump.name, item)
     if svg is not None:
-        figures.write(figures.of_repairs(found), svg)
+        figures.write(_figure(found), svg)
     ends = [
         "undecided"
         if item.unexplained or item.answer.value == "unknown"
@@ -86,6 +89,22 @@ def repair(
         for item in found
     ]
     return exit_code(ends)
+
+
+def _figure(repaired: Sequence[Repair]) -> Figure:
+    """The changed fields bit by bit, the bits to change marked."""
+    from popek.architectures.vtx.dumps.bits import decode
+    from popek.architectures.vtx.fields import FIELDS
+    from popek.report.graphs import bit_strip
+    from popek.report.svg import stacked
+
+    return stacked(
+        [
+            bit_strip(c.field, c.before, FIELDS[c.field].width, decode(c.field, c.before), c.bits)
+            for repair in repaired
+            for c in repair.changes
+        ]
+    )
 
 
 _GENERATES_FOR = "bochs-tigerlake"
