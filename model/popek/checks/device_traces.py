@@ -14,6 +14,7 @@ import attrs
 
 from popek.kernel import terms
 from popek.kernel.agents import World
+from popek.kernel.memory import Memory
 from popek.kernel.words import FALSE, Word, any_of, symbol
 from popek.solving.solver import Answer
 
@@ -23,6 +24,9 @@ from .verdict import Question
 
 STEPS = 4
 """Steps of the device in a trace, at most."""
+
+REPAIRS = 12
+"""Places at which the tables that were found are mended, at most."""
 
 
 @attrs.frozen(eq=False)
@@ -151,9 +155,31 @@ def trace(attached: Attached, promise: str) -> DeviceTrace | None:
 def _found(
     attached: Attached, promise: str, registers: Sequence[str], steps: Sequence[str]
 ) -> DeviceTrace | None:
+    places: list[Word] = []
+    for _ in range(REPAIRS):
+        found = _tried(attached, promise, registers, steps, places)
+        if not isinstance(found, Word):
+            return found
+        places.append(found)
+    return None
+
+
+def _tried(
+    attached: Attached, promise: str, registers: Sequence[str], steps: Sequence[str], places: Sequence[Word]
+) -> DeviceTrace | Word | None:
+    """A trace; or a place at which what was found does not keep a duty; or None.
+
+    Args:
+        places: where the duties are kept, beside those where the steps look.
+    """
     start, other = _start(attached, ""), _start(attached, ANOTHER)
     values = {name: symbol(f"{name}@new", start.device[name].width) for name in registers}
-    assumed = [*attached.assumed(start), attached.technique.private(other.guest, other.private)]
+    assumed = []
+    for one in (start, other) if promise == LEARNS else (start,):
+        programmed = attrs.evolve(one, device=one.device.with_changes(values))
+        assumed += attached.assumed(one, programmed)
+        promised = attached.attachment.promised(one.guest, one.private, one.unit, places, attached.dropped)
+        assumed += [holds for _, holds in promised]
     probe = attached.probe()
     runs = attached.explored(lambda: _run(attached, start, registers, steps, values))
     others = (
@@ -185,13 +211,34 @@ def _found(
             ]
             given = {name: Word(v.width, model(v.term)) for name, v in values.items()}
             where = Word(probe.width, model(probe.term))
+            for one in numbers if promise == LEARNS else numbers[:1]:
+                unkept = _unkept_at(attached, one)
+                if unkept is not None:
+                    return unkept
             return _replayed(attached, promise, numbers, registers, steps, given, where)
+    return None
+
+
+def _unkept_at(attached: Attached, parties: Parties) -> Word | None:
+    """A place at which a duty that is not dropped does not hold of these numbers."""
+    content = parties.private.memories()[attached.devices.storage]
+    cells = tuple(
+        (Word(content.address_width, cell), Word(content.cell_width, value)) for cell, value in content.cells().items() if value
+    )
+    nothing = Memory(content.address_width, content.cell_width, lambda address: Word(content.cell_width, 0))
+    private = attached.with_storage(parties.private, attrs.evolve(nothing, stores=cells))
+    question = Question("the duties", [~attached.kept(parties.guest, private, parties.unit)])
+    answer, model, _ = question.ask(attached.effort)
+    if answer is Answer.SAT and model is not None:
+        return Word(attached.place.width, model(attached.place.term))
     return None
 
 
 def _start(attached: Attached, suffix: str) -> Parties:
     """The first state; storage that nobody has set is unknown."""
-    assert attached.attachment.first is not None
+    if attached.attachment.first is None:
+        any_state = attached.symbolic(suffix)
+        return attrs.evolve(any_state, device=attached.devices.agent.registers.reset())
     guest, private, unit = attached.attachment.first(attached.dropped)
     storage = attached.devices.storage
     private = private.copy()

@@ -90,12 +90,14 @@ class Attached:
         devices: the machine with its device.
         attachment: how it is attached; rules of it may be dropped already.
         dropped: duties and premises that are not in place.
+        rules: of the unit, those that are dropped.
     """
 
     devices: Devices[Any]
     attachment: Attachment
     dropped: frozenset[str] = frozenset()
     effort: Effort = attrs.field(factory=Effort)
+    rules: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, devices: Devices[Any], name: str | None = None, dropped: Sequence[str] = ()) -> Attached:
@@ -115,8 +117,10 @@ class Attached:
                 raise UnknownNameError(f"rule, duty or premise of {name}", one, names)
         rules = without & frozenset(attachment.rules)
         if rules and attachment.without is not None:
+            # Tables that would keep a device out by the rule alone are no tables that serve it.
+            without |= {duty.name for duty in attachment.duties if duty.fidelity}
             attachment = attachment.without(rules)
-        return cls(devices, attachment, without)
+        return cls(devices, attachment, without, rules=rules)
 
     @cached_property
     def machine(self) -> Any:
@@ -318,7 +322,7 @@ class Attached:
         """The invariant is possible, and holds of the first state for every place."""
         parties = self.symbolic()
         self.assert_possible("the invariant", self.assumed(parties))
-        if self.attachment.first is None:
+        if self.attachment.first is None or self.rules:
             return
         guest, private, unit = self.attachment.first(self.dropped)
         yield self.ask(INVARIANT, BASE, [], [[~self.kept(guest, private, unit)]])

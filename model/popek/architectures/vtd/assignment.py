@@ -6,12 +6,12 @@ and sends requests among its devices to the unit (PCI Express ACS).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from popek.kernel.agents import Agent, Attachment, Bus, Devices, Duty, Premise, RefusedError
 from popek.kernel.memory import Block, Memory
 from popek.kernel.state import State, word
-from popek.kernel.words import FALSE, TRUE, Word, all_of, concat, ite
+from popek.kernel.words import FALSE, TRUE, Word, all_of, concat, ite, symbol
 
 from .dma import translate
 from .interrupts import RANGE, compatible, given, is_message, remap
@@ -99,11 +99,16 @@ def expected(unit: Unit) -> Word:
 # -- the monitor's duties ---------------------------------------------------------------------------
 
 
+def _on(unit: Unit) -> Unit:
+    """What the tables say is asked of a unit that is on, whether it is or not."""
+    return unit.with_changes({"translation": 1, "interrupt_remapping": 1})
+
+
 def _confined(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
     """Whatever the unit lets through of the device's requests goes to the guest's storage."""
     kept = []
     for write in (False, True):
-        found = translate(reader(private.memory), unit, unit.requester, place, write, CAN)
+        found = translate(reader(private.memory), _on(unit), unit.requester, place, write, CAN)
         cell = found.address[CELL + 2 : 3]
         there = (found.address[63:HOST_WIDTH] == 0) & (cell[CELL - 1 : CELL - PAGE] - private.start <= guest.last)
         kept.append(~found.passes | there)
@@ -119,8 +124,8 @@ def _tables_ours(guest: Platform, private: Platform, unit: Unit, place: Word) ->
         return reader(private.memory)(address)
 
     for write in (False, True):
-        translate(noted, unit, unit.requester, place, write, CAN)
-    remap(noted, unit, unit.requester, _remappable(place[15:0]), Word(32, 0), CAN)
+        translate(noted, _on(unit), unit.requester, place, write, CAN)
+    remap(noted, _on(unit), unit.requester, _remappable(place[15:0]), Word(32, 0), CAN)
     return all_of(
         ~(address[HOST_WIDTH - 1 : 12] - private.start <= guest.last) for address in read
     )
@@ -131,7 +136,7 @@ def _mapped(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word
     mine = (place[63:HOST_WIDTH] == 0) & (place[HOST_WIDTH - 1 : 12] <= guest.last)
     right = []
     for write in (False, True):
-        found = translate(reader(private.memory), unit, unit.requester, place, write, CAN)
+        found = translate(reader(private.memory), _on(unit), unit.requester, place, write, CAN)
         there = found.passes & (found.address[CELL + 2 : 3] == moved(place[CELL + 2 : 3], private.start))
         right.append(ite(mine, there, ~found.passes))
     return all_of(right)
@@ -146,13 +151,13 @@ def _remappable(handle: Word) -> Word:
 def _one_interrupt(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
     """Of the interrupt table's entries, those that admit the device give what the monitor expects from it."""
     found = remap(
-        reader(private.memory), unit, unit.requester, _remappable(place[15:0]), Word(32, 0), CAN
+        reader(private.memory), _on(unit), unit.requester, _remappable(place[15:0]), Word(32, 0), CAN
     )
     return ~found.passes | (found.address == expected(unit))
 
 
 def _entry(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
-    found = remap(reader(private.memory), unit, unit.requester, _remappable(unit.handle), Word(32, 0), CAN)
+    found = remap(reader(private.memory), _on(unit), unit.requester, _remappable(unit.handle), Word(32, 0), CAN)
     return found.passes & (found.address == expected(unit))
 
 
@@ -210,38 +215,81 @@ def _places(guest: Platform, device: BusMaster, private: Platform, unit: Unit) -
 
 # -- the first state ---------------------------------------------------------------------------------
 
-ROOT, CONTEXT, TABLES, VECTORS, START, LAST = 0x1000, 0x2000, 0x3000, 0x6000, 0x100, 1
+ROOT, CONTEXT, TABLES, OTHERS, VECTORS, START, LAST = 0x1000, 0x2000, 0x3000, 0x6000, 0x9000, 0x100, 1
 REQUESTER, HANDLE, VECTOR = 0x0010, 3, 0x51
+ANOTHER, ANOTHERS_START, ANOTHERS_HANDLE, ANOTHERS_VECTOR = 0x0018, 0x200, 4, 0x61
+"""Another guest with a device."""
 
 
-def _stored(cells: dict[int, int]) -> Memory:
+def _stored(cells: Mapping[int, int | Word]) -> Memory:
     """Unknown storage in which tables were cleared and these quadwords stored."""
     nothing = Memory(CELL, 64, lambda address: Word(64, 0))
     size = (VECTORS + 0x1000 - ROOT) >> 3
     cleared = Block(Word(CELL, ROOT >> 3), Word(CELL, 0), Word(CELL, size), nothing)
-    stores = tuple((Word(CELL, address >> 3), Word(64, value)) for address, value in cells.items())
+    stores = tuple(
+        (Word(CELL, address >> 3), value if isinstance(value, Word) else Word(64, value))
+        for address, value in cells.items()
+    )
     return Memory(CELL, 64, "memory@vmm", (cleared, *stores))
 
 
-def tables(*, pages: int, start: int) -> dict[int, int]:
-    """Root, context, and three levels of second-stage tables that map pages from 0 on."""
-    bus, function = REQUESTER >> 8, REQUESTER & 0xFF
+def tables(*, pages: int, start: int, source: int = REQUESTER, at: int = TABLES) -> dict[int, int]:
+    """Root, context, and three levels of second-stage tables that map pages from 0 on, of one device."""
+    bus, function = source >> 8, source & 0xFF
     cells = {ROOT + 16 * bus: CONTEXT | 1}
-    cells |= {CONTEXT + 16 * function: TABLES | 1, CONTEXT + 16 * function + 8: 1}
-    cells |= {TABLES: TABLES + 0x1003, TABLES + 0x1000: TABLES + 0x2003}
-    cells |= {TABLES + 0x2000 + 8 * page: (start + page) << 12 | 3 for page in range(pages)}
+    cells |= {CONTEXT + 16 * function: at | 1, CONTEXT + 16 * function + 8: 1}
+    cells |= {at: at + 0x1003, at + 0x1000: at + 0x2003}
+    cells |= {at + 0x2000 + 8 * page: (start + page) << 12 | 3 for page in range(pages)}
     return cells
 
 
 def interrupt_table() -> dict[int, int]:
-    """Eight entries, of which the device's alone is present."""
-    return {VECTORS + 16 * HANDLE: VECTOR << 16 | 1, VECTORS + 16 * HANDLE + 8: 1 << 18 | REQUESTER}
+    """Eight entries, one for each device."""
+    devices = ((HANDLE, VECTOR, REQUESTER), (ANOTHERS_HANDLE, ANOTHERS_VECTOR, ANOTHER))
+    return {
+        VECTORS + 16 * handle + offset: value
+        for handle, vector, source in devices
+        for offset, value in ((0, vector << 16 | 1), (8, 1 << 18 | source))
+    }
 
 
-def _first(dropped: frozenset[str], *, dma: bool, interrupts: bool) -> tuple[Platform, Platform, Unit]:
+FREE = {
+    "DMA-ROOT-P": ROOT,
+    "DMA-ROOT-RSVD": ROOT,
+    "DMA-CONTEXT-P": CONTEXT + 16 * REQUESTER,
+    "DMA-CONTEXT-RSVD": CONTEXT + 16 * REQUESTER,
+    "DMA-CONTEXT-T": CONTEXT + 16 * REQUESTER,
+    "DMA-CONTEXT-AW": CONTEXT + 16 * REQUESTER + 8,
+    "DMA-PAGE-R": TABLES + 0x2000,
+    "DMA-PAGE-W": TABLES + 0x2000,
+    "DMA-PAGE-RSVD": TABLES + 0x2000,
+    "INT-ENTRY-P": VECTORS,
+    "INT-ENTRY-RSVD": VECTORS,
+    "INT-INDEX": VECTORS + 0x80,
+}
+"""The quadword of the tables that keeps the device out by this rule alone, where there is such a one."""
+
+
+def _free(rules: frozenset[str]) -> dict[int, int | Word]:
+    """Tables that would let the device at page 0, the monitor's, and the quadwords that are to keep it out."""
+    entry = {VECTORS: 0x71 << 16 | 1, VECTORS + 8: 0, VECTORS + 0x80: 0x71 << 16 | 1, VECTORS + 0x88: 0}
+    cells: dict[int, int | Word] = {**tables(pages=1, start=0)}
+    if any(rule in FREE and rule.startswith("INT") for rule in rules):
+        cells = {**entry}
+        if rules != {"INT-INDEX"}:
+            cells[VECTORS + 0x80] = 0
+    return cells | {FREE[rule]: symbol(f"quadword at {FREE[rule]:#x}@vmm", 64) for rule in rules if rule in FREE}
+
+
+def _first(
+    dropped: frozenset[str], rules: frozenset[str], *, dma: bool, interrupts: bool
+) -> tuple[Platform, Platform, Unit]:
     guest = Platform.reset(last=LAST).with_contents({"memory": "memory"})
     private = Platform.reset(start=START)
-    private.memory = _stored({**tables(pages=LAST + 1, start=START), **interrupt_table()})
+    others = tables(pages=1, start=ANOTHERS_START, source=ANOTHER, at=OTHERS)
+    mine = tables(pages=LAST + 1, start=START)
+    free = _free(rules) if rules & FREE.keys() else {}
+    private.memory = _stored({**mine, **others, **interrupt_table(), **free})
     unit = Unit.reset(
         root_table=ROOT,
         translation=int(dma),
@@ -277,7 +325,7 @@ def _attachment(name: str, title: str, duties: tuple[Duty, ...], without: frozen
         duties=duties,
         premises=(NO_MESSAGES,),
         places=_places,
-        first=None if without else lambda dropped: _first(dropped, dma=dma, interrupts=interrupts),
+        first=lambda dropped: _first(dropped, without, dma=dma, interrupts=interrupts),
         rules={rule.id: rule.rule for rule in rules().values() if rule.kind in kinds},
         without=lambda rules: _attachment(name, title, duties, rules),
         source="Intel VT-d architecture specification",
