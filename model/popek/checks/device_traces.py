@@ -14,8 +14,7 @@ import attrs
 
 from popek.kernel import terms
 from popek.kernel.agents import World
-from popek.kernel.memory import Memory
-from popek.kernel.words import FALSE, Word, any_of, symbol
+from popek.kernel.words import FALSE, TRUE, Word, any_of, symbol
 from popek.solving.solver import Answer
 
 from .counterexample import Minimizer, ReplayError, concretize, leaf_preferences
@@ -93,6 +92,8 @@ class _Taken:
     before: World[Any, Any]
     after: World[Any, Any]
     steps: tuple[TraceStep, ...]
+    kept: Word  # the driver kept to the premises
+    served: bool = False  # the monitor took the last step
 
 
 Values = Mapping[str, Word]
@@ -117,12 +118,21 @@ def _run(attached: Attached, start: Parties, registers: Sequence[str], steps: Se
         how = devices.agent.programs[register]
         told.append(TraceStep(f"{how} := {int(value):#x}" if value.concrete else how))
     own = before = here
+    kept = TRUE
     for name in steps:
-        own = devices.own_step(name, parties.guest, parties.device)
+        for premise in attachment.premises:
+            if premise.name not in attached.dropped:
+                kept = kept & premise.holds(parties.guest, parties.device)
+        device = parties.device
+        if name in attachment.services:  # the monitor does it to the device as it knows it
+            device = attachment.unmapped(here.device, parties.private, parties.unit)
+        own = devices.own_step(name, parties.guest, device)
         before = here
         following = attrs.evolve(parties, guest=own.state, device=own.device)
         if name in attachment.services:
-            private, unit = attachment.services[name](own.state, own.device, parties.private, parties.unit)
+            private, unit = attachment.services[name](
+                own.state, own.device, parties.private, parties.unit, device
+            )
             following = attrs.evolve(following, private=private, unit=unit)
             here = attached.hardware(following)
         else:
@@ -133,7 +143,7 @@ def _run(attached: Attached, start: Parties, registers: Sequence[str], steps: Se
         )
         told.append(TraceStep(f"the device: {name}", accesses, here.refused))
         last, parties = parties, following
-    return _Taken(last, own, before, here, tuple(told))
+    return _Taken(last, own, before, here, tuple(told), kept, bool(steps) and steps[-1] in attachment.services)
 
 
 def trace(attached: Attached, promise: str) -> DeviceTrace | None:
@@ -221,17 +231,26 @@ def _tried(
 
 def _unkept_at(attached: Attached, parties: Parties) -> Word | None:
     """A place at which a duty that is not dropped does not hold of these numbers."""
-    content = parties.private.memories()[attached.devices.storage]
-    cells = tuple(
-        (Word(content.address_width, cell), Word(content.cell_width, value)) for cell, value in content.cells().items() if value
-    )
-    nothing = Memory(content.address_width, content.cell_width, lambda address: Word(content.cell_width, 0))
-    private = attached.with_storage(parties.private, attrs.evolve(nothing, stores=cells))
-    question = Question("the duties", [~attached.kept(parties.guest, private, parties.unit)])
+    private, unit = map(_anywhere, (parties.private, parties.unit))
+    question = Question("the duties", [~attached.kept(parties.guest, private, unit)])
     answer, model, _ = question.ask(attached.effort)
     if answer is Answer.SAT and model is not None:
         return Word(attached.place.width, model(attached.place.term))
     return None
+
+
+def _anywhere(state: Any) -> Any:
+    """The same numbers, with memories that can be asked at a symbol."""
+    found = state.copy()
+    for name, content in state.memories().items():
+        cells = tuple(
+            (Word(content.address_width, cell), Word(content.cell_width, value))
+            for cell, value in content.cells().items()
+            if value
+        )
+        nothing = Word(content.cell_width, 0)
+        found._memories[name] = attrs.evolve(content, root=lambda address, nothing=nothing: nothing, stores=cells)
+    return found
 
 
 def _start(attached: Attached, suffix: str) -> Parties:
@@ -260,8 +279,10 @@ def _broken(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None
         return attached.foreign_changes(parties, taken.before, taken.after)
     if promise == INTERRUPTS:
         return attached.foreign_messages(parties, taken.after)
+    if promise == FIDELITY and taken.served:
+        return FALSE  # the monitor sets what the map says
     if promise == FIDELITY:
-        return attached.unlike(parties, taken.own, taken.after, probe)
+        return taken.kept & attached.unlike(parties, taken.own, taken.after, probe)
     if promise == LEARNS and twin is not None:
         mine = attached.has(parties, probe) & attached.has(twin.parties, probe)
         seen = zip(

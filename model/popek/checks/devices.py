@@ -44,7 +44,7 @@ STATEMENTS: Mapping[str, str] = {
     INVARIANT: "what the monitor sees to still holds",
     FIDELITY: "the driver sees what its own machine's device does",
 }
-BASE, GUEST, ANOTHER = "base", "", "'"
+BASE, REACHED, ANOTHER = "base", "reached", "'"
 
 
 class VacuousError(RuntimeError):
@@ -167,8 +167,18 @@ class Attached:
             self.technique.private(guest, private),
             self.machine.invariant(self.technique.map(guest, private)),
             self.devices.agent.exists(parties.device),
+            self.reached(parties),
             *(holds for _, holds in promised),
         ]
+
+    def reached(self, parties: Parties, device: Any = None) -> Word:
+        """The hardware's device is in what it can be in as it is attached (width 1); what the map makes of the guest's."""
+        reached = self.attachment.reached
+        if reached is None:
+            return TRUE
+        if device is None:
+            device = self.attachment.device(parties.guest, parties.device, parties.private, parties.unit)
+        return reached(parties.guest, device, parties.private, parties.unit)
 
     def with_storage(self, state: Any, content: Memory) -> Any:
         """A state with other storage."""
@@ -339,7 +349,7 @@ class Attached:
             {register: symbol(f"{register}@new", parties.device[register].width)}
         )
         after = attrs.evolve(parties, device=device)
-        broken = ~self.kept(after.guest, after.private, after.unit)
+        broken = ~(self.kept(after.guest, after.private, after.unit) & self.reached(after))
         mapped, before = self.hardware(after), self.hardware(parties)
         others = [
             name
@@ -374,6 +384,8 @@ class Attached:
             sent = [[path.condition, self.foreign_messages(parties, path.result)] for path in here]
             yield self.ask(INTERRUPTS, name, assumed, sent)
         yield self.still_kept(name, parties, before, here, assumed)
+        if self.attachment.reached is not None:
+            yield self.ask(INVARIANT, name, assumed, list(self.left(parties, here)), REACHED)
         cases = [
             [mine.condition, path.condition, self.unlike(parties, mine.result, path.result, probe)]
             for mine in own
@@ -381,7 +393,8 @@ class Attached:
         ]
         faithful = self.ask(FIDELITY, name, [*assumed, *premises], cases)
         yield faithful
-        both = [*assumed, *self.assumed(another)]
+        held = [self.attachment.held(one.private, one.unit) for one in (parties, another)]
+        both = [*assumed, *self.assumed(another), *(a == b for a, b in zip(*held, strict=True))]
         if faithful.status is Status.HOLDS:
             # Where the driver keeps to the premises, what the guest sees is what its own machine shows, whatever the
             # monitor has: what is left is the rest, and that the map shows nothing.
@@ -437,6 +450,13 @@ class Attached:
         ]
         return self.ask(INVARIANT, name, assumed, broken)
 
+    def left(self, parties: Parties, here: Sequence[Path[World[Any, Any]]]) -> Iterator[list[Word]]:
+        """Ways in which the device comes to be in what it cannot be in as it is attached."""
+        for path in here:
+            content = path.result.state.memories()[self.devices.storage]
+            after = attrs.evolve(parties, private=self.with_storage(parties.private, content))
+            yield [path.condition, ~self.reached(after, path.result.device)]
+
     def served(
         self, name: str, parties: Parties, assumed: Sequence[Word], own: Sequence[Path[World[Any, Any]]]
     ) -> Iterator[Row]:
@@ -446,11 +466,13 @@ class Attached:
             guest, device = path.result.state, path.result.device
             for inner in self.explored(
                 lambda guest=guest, device=device: self.attachment.services[name](  # type: ignore[misc]
-                    guest, device, parties.private, parties.unit
+                    guest, device, parties.private, parties.unit, parties.device
                 )
             ):
                 private, unit = inner.result
-                broken.append([path.condition, inner.condition, ~self.kept(guest, private, unit)])
+                after = Parties(guest, device, private, unit)
+                kept = self.kept(guest, private, unit) & self.reached(after)
+                broken.append([path.condition, inner.condition, ~kept])
         yield self.ask(INVARIANT, name, assumed, broken)
 
     def learnt(
@@ -487,6 +509,8 @@ class Attached:
         """The conjuncts by name and in words."""
         found = [("map", f"the hardware is what the map of {self.technique.name} makes of the guest")]
         found += [(duty.name, duty.text) for duty in self.attachment.duties if duty.name not in self.dropped]
+        if self.attachment.reached is not None:
+            found.append((REACHED, self.attachment.reached_text))
         return found
 
 

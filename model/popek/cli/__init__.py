@@ -59,6 +59,11 @@ app.command(
     help="Hardware assistance: what its controls must be, the best choice, what real ones come to.",
 )
 app.command(atlas.atlas)
+app.command(
+    "popek.cli.devices:app",
+    name="devices",
+    help="What a guest's own device can do to the monitor; fault lines of remapping units explained.",
+)
 
 UNEXPECTED, BAD_INPUT, UNKNOWN = 1, 2, 3
 

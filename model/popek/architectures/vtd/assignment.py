@@ -272,12 +272,10 @@ FREE = {
 
 def _free(rules: frozenset[str]) -> dict[int, int | Word]:
     """Tables that would let the device at page 0, the monitor's, and the quadwords that are to keep it out."""
-    entry = {VECTORS: 0x71 << 16 | 1, VECTORS + 8: 0, VECTORS + 0x80: 0x71 << 16 | 1, VECTORS + 0x88: 0}
-    cells: dict[int, int | Word] = {**tables(pages=1, start=0)}
-    if any(rule in FREE and rule.startswith("INT") for rule in rules):
-        cells = {**entry}
-        if rules != {"INT-INDEX"}:
-            cells[VECTORS + 0x80] = 0
+    cells: dict[int, int | Word] = {}
+    for rule in rules:
+        at = FREE.get(rule, 0) & ~0xF
+        cells |= {at: 0x71 << 16 | 1, at + 8: 0} if rule.startswith("INT") else tables(pages=1, start=0)
     return cells | {FREE[rule]: symbol(f"quadword at {FREE[rule]:#x}@vmm", 64) for rule in rules if rule in FREE}
 
 
