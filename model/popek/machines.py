@@ -92,7 +92,9 @@ def with_devices(name: str) -> Devices[Any]:
         made = [value for value in names.values() if isinstance(value, Devices)]
         made = made or [make() for make in names.get("DEVICES", {}).values()]
         if len(made) != 1:
-            raise MachineFileError(f"{path}: expected one Devices, or DEVICES with one maker; found {len(made)}")
+            raise MachineFileError(
+                f"{path}: expected one Devices, or DEVICES with one maker; found {len(made)}"
+            )
         return made[0]
     known = devices()
     if name not in known:

@@ -112,7 +112,8 @@ def device_safety(
     rows: list[Row] = []
     if attached.rules and traces:
         found = [one for promise in BREACHES if (one := trace(attached, promise)) is not None][:1]
-    asked, count = (), len(attached.machine.instructions)
+    asked: tuple[str, ...] = ()
+    count = len(attached.machine.instructions)
     if not found:
         rows = list(attached.rows())
         processor, asked = _processor(devices, attached, forms)
@@ -167,7 +168,9 @@ def _processor(
             if name in run.before.words() and after.words()[name].term is not run.before.words()[name].term
         ]
         if touched:
-            rows.append(Row(INVARIANT, instruction.form, Status.UNKNOWN, None, f"changes {', '.join(touched)}"))
+            rows.append(
+                Row(INVARIANT, instruction.form, Status.UNKNOWN, None, f"changes {', '.join(touched)}")
+            )
     return rows, tuple(dict.fromkeys(one.form for one in chosen))
 
 
@@ -200,7 +203,11 @@ class DeviceClaimVerdict:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return {**attrs.asdict(self.claim), "verdict": self.verdict.value, "traces": [t.to_json() for t in self.found.traces]}
+        return {
+            **attrs.asdict(self.claim),
+            "verdict": self.verdict.value,
+            "traces": [t.to_json() for t in self.found.traces],
+        }
 
 
 def device_claims() -> tuple[DeviceClaim, ...]:

@@ -172,13 +172,14 @@ class Attached:
         ]
 
     def reached(self, parties: Parties, device: Any = None) -> Word:
-        """The hardware's device is in what it can be in as it is attached (width 1); what the map makes of the guest's."""
+        """The hardware's device is in what it can be in (width 1); by default what the map makes of the guest's."""
         reached = self.attachment.reached
         if reached is None:
             return TRUE
         if device is None:
             device = self.attachment.device(parties.guest, parties.device, parties.private, parties.unit)
-        return reached(parties.guest, device, parties.private, parties.unit)
+        held: Word = reached(parties.guest, device, parties.private, parties.unit)
+        return held
 
     def with_storage(self, state: Any, content: Memory) -> Any:
         """A state with other storage."""
@@ -264,9 +265,7 @@ class Attached:
     def unlike(self, parties: Parties, own: World[Any, Any], after: World[Any, Any], probe: Word) -> Word:
         """The hardware does not end where the guest's own machine does (width 1)."""
         expected = self.attachment.device(own.state, own.device, parties.private, parties.unit)
-        device = any_of(
-            word != after.device.words()[name] for name, word in expected.words().items()
-        )
+        device = any_of(word != after.device.words()[name] for name, word in expected.words().items())
         ours = own.state.memories()[self.devices.storage].load(probe)
         storage = self.has(parties, probe) & (ours != self.cell(parties, after, probe))
         same = self.devices.same_interrupt
@@ -275,7 +274,8 @@ class Attached:
         messages = any_of(
             ~same(parties.private, parties.unit, a, b) for a, b in zip(own.sent, after.sent, strict=True)
         )
-        return device | storage | messages
+        unlike: Word = device | storage | messages
+        return unlike
 
     # -- questions ----------------------------------------------------------------------------
 
@@ -340,7 +340,8 @@ class Attached:
     def kept(self, guest: Any, private: Any, unit: Any) -> Word:
         """What the monitor sees to holds at any place (width 1)."""
         promised = self.attachment.promised(guest, private, unit, [self.place], self.dropped)
-        return all_of([self.technique.private(guest, private), *(holds for _, holds in promised)])
+        known: Word = self.technique.private(guest, private)
+        return all_of([known, *(holds for _, holds in promised)])
 
     def programmed(self, register: str, how: str) -> Iterator[Row]:
         """The driver sets a register to anything."""
@@ -405,8 +406,11 @@ class Attached:
                 both,
                 [
                     [any_of(a != b for a, b in zip(*shows, strict=True))],
-                    *([*case[:-1], any_of(~one for one in premises), case[-1]]
-                      for case in self.learnt(name, parties, another, here, probe) if premises),
+                    *(
+                        [*case[:-1], any_of(~one for one in premises), case[-1]]
+                        for case in self.learnt(name, parties, another, here, probe)
+                        if premises
+                    ),
                 ],
                 "beyond the premises; within them it follows from fidelity",
             )
@@ -421,12 +425,13 @@ class Attached:
         here: Sequence[Path[World[Any, Any]]],
         assumed: Sequence[Word],
     ) -> Row:
-        """The duties hold after the step.
+        """Whether the duties hold after the step.
 
         They do where the step changes no cell that they read: they are functions of what they read.  Where it may,
         they are asked about the storage that it leaves.
         """
-        content, read = parties.private.memories()[self.devices.storage], list[Word]()
+        content: Memory = parties.private.memories()[self.devices.storage]
+        read: list[Word] = []
 
         def noted(address: Word) -> Word:
             read.append(address)
@@ -444,7 +449,10 @@ class Attached:
         if row.status is Status.HOLDS:
             return row
         broken = [
-            [path.condition, ~self.kept(parties.guest, self.with_storage(parties.private, after), parties.unit)]
+            [
+                path.condition,
+                ~self.kept(parties.guest, self.with_storage(parties.private, after), parties.unit),
+            ]
             for path in here
             for after in [path.result.state.memories()[self.devices.storage]]
         ]
@@ -460,7 +468,7 @@ class Attached:
     def served(
         self, name: str, parties: Parties, assumed: Sequence[Word], own: Sequence[Path[World[Any, Any]]]
     ) -> Iterator[Row]:
-        """A step that the monitor takes for the guest: the device's registers are what the map says; its duties hold."""
+        """A step that the monitor takes: the device's registers are what the map says; its duties hold."""
         broken = []
         for path in own:
             guest, device = path.result.state, path.result.device
@@ -489,7 +497,9 @@ class Attached:
         cases = []
         for a in here:
             for b in there:
-                seen = zip(self.seen(parties, a.result, probe), self.seen(another, b.result, probe), strict=True)
+                seen = zip(
+                    self.seen(parties, a.result, probe), self.seen(another, b.result, probe), strict=True
+                )
                 *registers, cell = [x != y for x, y in seen]
                 cases.append([a.condition, b.condition, any_of(registers) | (mine & cell)])
         return cases
@@ -500,7 +510,9 @@ class Attached:
     def rests_on(self) -> frozenset[str]:
         """The guest's components that the duties speak of: no form of the processor may change them."""
         parties = self.symbolic()
-        promised = self.attachment.promised(parties.guest, parties.private, parties.unit, self.places(parties))
+        promised = self.attachment.promised(
+            parties.guest, parties.private, parties.unit, self.places(parties)
+        )
         known = {slot.name for slot in parties.guest.layout}
         mentioned = terms.variables_of([holds.term for _, holds in promised])
         return frozenset(name for name in mentioned if name in known)

@@ -39,7 +39,8 @@ def list_(*, json: AsJson = False) -> int:
                 "title": one.title,
                 "device": one.agent.title,
                 "attachments": {
-                    name: {"title": way.title, "droppable": droppable(way)} for name, way in one.attachments.items()
+                    name: {"title": way.title, "droppable": droppable(way)}
+                    for name, way in one.attachments.items()
                 },
                 "left_out": list(one.notes),
             }
@@ -57,7 +58,8 @@ def safety(
     /,
     *,
     attachment: Annotated[
-        str | None, Parameter(help="How the monitor attaches the device; the last of the machine's by default.")
+        str | None,
+        Parameter(help="How the monitor attaches the device; the last of the machine's by default."),
     ] = None,
     drop: Annotated[
         tuple[str, ...],
@@ -142,7 +144,9 @@ def rules(*, json: AsJson = False) -> int:
     from popek.report import devices as report
 
     if json:
-        print_json({"schema": "popek/remapping-rules/1", "rules": [attrs.asdict(rule) for rule in ledger().values()]})
+        print_json(
+            {"schema": "popek/remapping-rules/1", "rules": [attrs.asdict(rule) for rule in ledger().values()]}
+        )
     else:
         console().print(report.rules())
     return _HOLDS

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from popek.emulators import declared_difftests
 
+from .difftest_dma import difftest_dma
 from .difftest_non_root import difftest_non_root
 from .difftest_svm import difftest_svm
 from .difftest_vm_entry import difftest_vm_entry
@@ -29,6 +30,7 @@ app.command(difftest_vm_entry, name="vm-entry")
 app.command(difftest_non_root, name="non-root")
 app.command(difftest_vmrun, name="vmrun")
 app.command(difftest_svm, name="svm")
+app.command(difftest_dma, name="dma")
 
 Against = Annotated[str, Parameter(help="bochs or unicorn.")]
 Emulator = Annotated[str, Parameter(help="The emulator.")]

@@ -180,7 +180,7 @@ class Attachment:
         places: `places(guest, device, private, unit)`: the places at which a step relies on the duties.
         first: `first(dropped)`: guest, private and unit before the first step; the duties hold there, but for the
             dropped.  Where it says nothing, any that the duties admit.
-        services: steps that the monitor takes part in: `service(guest, device, private, unit, before)`, from what the
+        services: steps that the monitor takes: `service(guest, device, private, unit, before)`, from what the
             guest's own machine is in after the step, and the device before it, to the monitor's things after it.
         without: the attachment without some of its rules, by name; `rules` says which there are, and what each does.
         source: who describes it.
@@ -208,7 +208,12 @@ class Attachment:
     source: str = ""
 
     def promised(
-        self, guest: Any, private: Any, unit: Any, places: Sequence[Word], dropped: frozenset[str] = frozenset()
+        self,
+        guest: Any,
+        private: Any,
+        unit: Any,
+        places: Sequence[Word],
+        dropped: frozenset[str] = frozenset(),
     ) -> list[tuple[Duty, Word]]:
         """Each duty that is not dropped, at all of the places."""
         return [
@@ -292,6 +297,8 @@ class Devices(Generic[S]):
         state._memories[self.storage] = bus.storage
         return World(state, device, unit, bus.sent, bus.accesses, reason)
 
-    def arranged(self, attachment: Attachment, technique: Technique[S], guest: S, device: Any, private: S, unit: Any) -> World[S, Any]:
+    def arranged(
+        self, attachment: Attachment, technique: Technique[S], guest: S, device: Any, private: S, unit: Any
+    ) -> World[S, Any]:
         """What the hardware is in for a guest with its device."""
         return World(technique.map(guest, private), attachment.device(guest, device, private, unit), unit)

@@ -52,7 +52,9 @@ def safety(found: DeviceSafety, *, questions: bool = False) -> RenderableType:
     if open_rows:
         rows = Table(box=None, pad_edge=False, show_header=False)
         for row in found.rows if questions else open_rows:
-            rows.add_row("", Text(row.status.value, _STYLES[row.status.value]), row.step, row.promise, row.why)
+            rows.add_row(
+                "", Text(row.status.value, _STYLES[row.status.value]), row.step, row.promise, row.why
+            )
         parts.append(rows)
     for one in found.traces:
         parts += ["", *_trace(one)]

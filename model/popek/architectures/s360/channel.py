@@ -71,7 +71,12 @@ def fetch(channel: Channel, bus: Bus) -> None:
     if (channel.next[2:0] != 0) | (found[0][3:0] == 0) | (count == 0):
         _check(channel)
         return
-    channel.command, channel.data, channel.flags, channel.count = found[0], concat(*found[1:4]), found[4], count
+    channel.command, channel.data, channel.flags, channel.count = (
+        found[0],
+        concat(*found[1:4]),
+        found[4],
+        count,
+    )
     channel.next = channel.next + CCW
 
 
@@ -88,7 +93,9 @@ def move(channel: Channel, bus: Bus) -> None:
         _check(channel)
         return
     channel.data, channel.count = channel.data + 1, channel.count - 1
-    channel.running = ite((channel.count == 0) & ~channel.flags[COMMAND_CHAINING], Word(1, 0), channel.running)
+    channel.running = ite(
+        (channel.count == 0) & ~channel.flags[COMMAND_CHAINING], Word(1, 0), channel.running
+    )
 
 
 def _check(channel: Channel) -> None:
@@ -221,23 +228,6 @@ START_BLOCK, LAST_BLOCK, COPY = 0x100, 1, 0x4000
 def _first(dropped: frozenset[str]) -> tuple[S370, S370]:
     guest = S370.reset(last_block=LAST_BLOCK)
     private = S370.reset(psw__extended=1, psw__dat=1, psw__io=1, psw__external=1, prefix=1)
-    private.translation = Memory(BLOCK, 27, "translation@vmm", ((Word(BLOCK, 0), Word(27, START_BLOCK << OFFSET)),))
-    return guest.with_contents({"memory": "memory"}), private.with_contents({"memory": "memory@vmm"})
-
-
-def _first_copy(dropped: frozenset[str]) -> tuple[S370, S370, Copy]:
-    guest, private = _first(dropped)
-    cleared = tuple((Word(ADDRESS, COPY + i), Word(8, 0)) for i in range((LIST + 1) * CCW))
-    private.memory = Memory(ADDRESS, 8, "memory@vmm", cleared)
-    return guest, private, Copy.reset(place=COPY)
-
-
-UNSTART_BLOCK, LAST_BLOCK, COPY = 0x100, 1, 0x4000
-
-
-def _first(dropped: frozenset[str]) -> tuple[S370, S370]:
-    guest = S370.reset(last_block=LAST_BLOCK)
-    private = S370.reset(psw__extended=1, psw__dat=1, psw__io=1, psw__external=1, prefix=1)
     private.translation = Memory(
         BLOCK, ENTRY, "translation@vmm", ((Word(BLOCK, 0), Word(ENTRY, START_BLOCK << OFFSET)),)
     )
@@ -277,7 +267,9 @@ def _translated(without: frozenset[str] = frozenset()) -> Attachment:
         services={"SIO": partial(_translate, without)},
         duties=(
             Duty("apart", "the copy lies in the monitor's storage", _apart),
-            Duty("inbound", "each command word of the copy is invalid or moves bytes of the guest's", _inbound),
+            Duty(
+                "inbound", "each command word of the copy is invalid or moves bytes of the guest's", _inbound
+            ),
         ),
         reached=_reached,
         reached_text="while the channel runs, its next command word is the copy's, and what it moves is the guest's",
@@ -317,7 +309,7 @@ def devices() -> Devices[S370]:
         place=1,
         forms=("STC", "IC", "SIO"),
         notes=(
-            "one device; reads and writes; no data chaining, TIC, skip, indirect data addresses, PCI; of the CSW nothing",
+            "one device; reads and writes; no data chaining, TIC, skip, indirect addresses, PCI; of the CSW nothing",
             f"the monitor's copy has room for {LIST} command words; protection keys of the channel are left out",
         ),
         source=SOURCE,

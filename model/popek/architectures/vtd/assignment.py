@@ -110,7 +110,9 @@ def _confined(guest: Platform, private: Platform, unit: Unit, place: Word) -> Wo
     for write in (False, True):
         found = translate(reader(private.memory), _on(unit), unit.requester, place, write, CAN)
         cell = found.address[CELL + 2 : 3]
-        there = (found.address[63:HOST_WIDTH] == 0) & (cell[CELL - 1 : CELL - PAGE] - private.start <= guest.last)
+        there = (found.address[63:HOST_WIDTH] == 0) & (
+            cell[CELL - 1 : CELL - PAGE] - private.start <= guest.last
+        )
         kept.append(~found.passes | there)
     return all_of(kept)
 
@@ -126,9 +128,7 @@ def _tables_ours(guest: Platform, private: Platform, unit: Unit, place: Word) ->
     for write in (False, True):
         translate(noted, _on(unit), unit.requester, place, write, CAN)
     remap(noted, _on(unit), unit.requester, _remappable(place[15:0]), Word(32, 0), CAN)
-    return all_of(
-        ~(address[HOST_WIDTH - 1 : 12] - private.start <= guest.last) for address in read
-    )
+    return all_of(~(address[HOST_WIDTH - 1 : 12] - private.start <= guest.last) for address in read)
 
 
 def _mapped(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
@@ -157,7 +157,9 @@ def _one_interrupt(guest: Platform, private: Platform, unit: Unit, place: Word) 
 
 
 def _entry(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
-    found = remap(reader(private.memory), _on(unit), unit.requester, _remappable(unit.handle), Word(32, 0), CAN)
+    found = remap(
+        reader(private.memory), _on(unit), unit.requester, _remappable(unit.handle), Word(32, 0), CAN
+    )
     return found.passes & (found.address == expected(unit))
 
 
@@ -171,9 +173,18 @@ FABRIC = (
 )  # fmt: skip
 DMA = (
     Duty("translation", "DMA remapping is on", lambda guest, private, unit, place: unit.translation == 1),
-    Duty("confined", "whatever the tables let through of the device's requests goes to the guest's storage", _confined),
+    Duty(
+        "confined",
+        "whatever the tables let through of the device's requests goes to the guest's storage",
+        _confined,
+    ),
     Duty("tables", "the tables that the unit reads are the monitor's storage", _tables_ours),
-    Duty("mapped", "every page of the guest's is mapped, to where the second stage has it", _mapped, fidelity=True),
+    Duty(
+        "mapped",
+        "every page of the guest's is mapped, to where the second stage has it",
+        _mapped,
+        fidelity=True,
+    ),
 )
 INTERRUPTS = (
     Duty("interrupt-remapping", "interrupt remapping is on",
@@ -196,7 +207,9 @@ def _message(guest: Platform, device: BusMaster, private: Platform, unit: Unit) 
     """The monitor puts its handle where the driver put address and data."""
     mapped = device.copy()
     on = unit.interrupt_remapping == 1
-    mapped.message_address = ite(on, _remappable(unit.handle), Word(64, RANGE << 20) | (unit.destination[7:0].zero_extend(64) << 12))
+    mapped.message_address = ite(
+        on, _remappable(unit.handle), Word(64, RANGE << 20) | (unit.destination[7:0].zero_extend(64) << 12)
+    )
     mapped.message_data = ite(on, Word(32, 0), unit.vector.zero_extend(32))
     return mapped
 
@@ -276,7 +289,9 @@ def _free(rules: frozenset[str]) -> dict[int, int | Word]:
     for rule in rules:
         at = FREE.get(rule, 0) & ~0xF
         cells |= {at: 0x71 << 16 | 1, at + 8: 0} if rule.startswith("INT") else tables(pages=1, start=0)
-    return cells | {FREE[rule]: symbol(f"quadword at {FREE[rule]:#x}@vmm", 64) for rule in rules if rule in FREE}
+    return cells | {
+        FREE[rule]: symbol(f"quadword at {FREE[rule]:#x}@vmm", 64) for rule in rules if rule in FREE
+    }
 
 
 def _first(
@@ -309,7 +324,9 @@ def _first(
     return guest, private, unit
 
 
-def _attachment(name: str, title: str, duties: tuple[Duty, ...], without: frozenset[str] = frozenset()) -> Attachment:
+def _attachment(
+    name: str, title: str, duties: tuple[Duty, ...], without: frozenset[str] = frozenset()
+) -> Attachment:
     dma, interrupts = DMA[0] in duties, INTERRUPTS[0] in duties
     kinds = {kind for kind, on in (("dma", dma), ("interrupt", interrupts)) if on}
     return Attachment(
@@ -336,7 +353,11 @@ def _off(duty: Duty) -> Duty:
     return Duty(f"no-{duty.name}", f"not: {duty.text}", lambda *given: ~holds(*given))
 
 
-DIRECT = _attachment("direct", "no remapping: what the device sends is a host-physical address", (*FABRIC, _off(DMA[0]), _off(INTERRUPTS[0])))
+DIRECT = _attachment(
+    "direct",
+    "no remapping: what the device sends is a host-physical address",
+    (*FABRIC, _off(DMA[0]), _off(INTERRUPTS[0])),
+)
 DMA_ONLY = _attachment("dma-remapped", "DMA remapping alone", (*FABRIC, *DMA, _off(INTERRUPTS[0])))
 REMAPPED = _attachment("remapped", "DMA remapping and interrupt remapping", (*FABRIC, *DMA, *INTERRUPTS))
 
@@ -355,7 +376,9 @@ def devices() -> Devices[Platform]:
             "source": "the device's source-id",
         },
         exists=lambda device: (
-            is_message(device.message_address) & (device.message_data[31:11] == 0) & (device.address[2:0] == 0)
+            is_message(device.message_address)
+            & (device.message_data[31:11] == 0)
+            & (device.address[2:0] == 0)
         ),
     )
     return Devices(
@@ -373,7 +396,7 @@ def devices() -> Devices[Platform]:
         same_interrupt=lambda private, unit, own, what: what == expected(unit),
         notes=(
             "legacy mode: no PASID, no scalable mode, no first stage; no page requests, no device TLBs",
-            "the processor's instructions: two references stand for them; `popek safety ia32 --technique vt-x` asks each",
+            "the processor's instructions: two references stand for all; `popek safety ia32` and its like ask each",
             "message address and data are the driver's to set through the monitor, which gives the device its handle",
         ),
         source="Intel VT-d architecture specification",

@@ -1,4 +1,4 @@
-"""Lines in which kernels report what a remapping unit refused: Linux's for VT-d and for AMD's IOMMU, read and explained.
+"""Lines in which Linux reports what a remapping unit refused, of VT-d and of AMD's IOMMU, read and explained.
 
 Prefixes, quotes and encodings are taken off by `architectures/logs.py`, as for dumps of VMCSs.
 """
@@ -15,7 +15,7 @@ from popek.architectures.logs import Line, unwrap
 
 from .ledger import Rule, rules
 
-_ID = r"\[?(?:0x)?(?:[0-9a-f]{4}:)?(?P<bus>[0-9a-f]{2}):(?:0x)?(?P<slot>[0-9a-f]{2})\.(?P<function>[0-7])\]?"
+_ID = r"\[{0,2}(?:0x)?(?:[0-9a-f]{4}:)?(?P<bus>[0-9a-f]{2}):(?:0x)?(?P<slot>[0-9a-f]{2})\.(?P<function>[0-7])\]?"
 _REASON = r"\[fault reason (?P<reason>0x[0-9a-f]+|\d+)\]\s*(?P<words>.*)"
 _DMA = re.compile(
     rf"\[DMA (?P<kind>Read|Write)(?: (?P<pasid>NO_PASID|PASID))?\] Request device {_ID}"
@@ -24,10 +24,10 @@ _DMA = re.compile(
     re.IGNORECASE,
 )
 _INTERRUPT = re.compile(
-    rf"INTR-REMAP:\s*Request device {_ID} fault index (?P<index>0x[0-9a-f]+|[0-9a-f]+)\s*(?:{_REASON})?$",
+    rf"\[?INTR-REMAP[:\]]\s*Request device {_ID} fault index (?P<index>0x[0-9a-f]+|[0-9a-f]+)\s*(?:{_REASON})?$",
     re.IGNORECASE,
 )
-_ALONE = re.compile(rf"(?:DMAR:|INTR-REMAP:)\s*{_REASON}$", re.IGNORECASE)
+_ALONE = re.compile(rf"(?:DMAR:|\[?INTR-REMAP[:\]])\s*{_REASON}$", re.IGNORECASE)
 _STATUS = re.compile(r"DRHD: handling fault status reg (?P<status>[0-9a-f]+)", re.IGNORECASE)
 _AMD = re.compile(r"AMD-Vi:\s*Event logged \[\s*(?P<event>[A-Z_]+)?(?P<rest>.*)$")
 _AMD_TAIL = re.compile(r"^(?P<event>[A-Z][A-Z_]{6,})\s+(?P<rest>(?:device|domain|pasid|address)=.*)$")
@@ -42,7 +42,8 @@ STATUS_BITS = {
 AMD_FLAGS = {
     0: ("GN", "the address is a guest's, with a PASID"), 1: ("NX", "an instruction fetch"), 2: ("US", "user mode"),
     3: ("I", "an interrupt request"), 4: ("PR", "the translation was there"), 5: ("RW", "a write"),
-    6: ("PE", "the device lacks the permission"), 7: ("RZ", "a reserved bit was set"), 8: ("TR", "a translation request"),
+    6: ("PE", "the device lacks the permission"), 7: ("RZ", "a reserved bit was set"),
+    8: ("TR", "a translation request"),
 }  # fmt: skip
 """Bits of `flags` in an IO_PAGE_FAULT, as Linux prints them (AMD's IOMMU specification, event log; likely)."""
 AMD_EVENTS = {
@@ -127,7 +128,11 @@ def _explained(lines: Sequence[Line]) -> Iterator[Explained]:
         elif match := _STATUS.search(text):
             bits = [name for bit, name in STATUS_BITS.items() if int(match["status"], 16) >> bit & 1]
             yield Explained(
-                line.number, "the unit reports: " + ("; ".join(bits) or "nothing"), (), (), {"status": match["status"]}
+                line.number,
+                "the unit reports: " + ("; ".join(bits) or "nothing"),
+                (),
+                (),
+                {"status": match["status"]},
             )
         elif match := _AMD.search(text):
             event, tail = match["event"], match["rest"]
@@ -161,7 +166,9 @@ def _because(reason: int | None, words: str, kind: str) -> tuple[list[str], tupl
     why = [f"reason {reason:#04x}: {rule.rule[:-1]}; here it is not so ({rule.id})" for rule in found]
     why += [f"likely: {_CAUSES[rule.id]}" for rule in found if rule.id in _CAUSES]
     if not found:
-        why = [f"reason {reason:#04x} is in none of the rules that are modelled; Linux says: {words or 'nothing'}"]
+        why = [
+            f"reason {reason:#04x} is in none of the rules that are modelled; Linux says: {words or 'nothing'}"
+        ]
     elif words and not same_words:
         why.append(f"but Linux' words for it are other ones: {words}")
     return why, found
@@ -181,7 +188,14 @@ def _dma(line: int, match: re.Match[str], following: str) -> Explained:
     if address >> 20 == 0xFEE:
         why.append("the address is in the interrupt range: as a write it would be an interrupt request")
     what = f"device {device} tried to {verb} {address:#x}{with_pasid}, and was refused"
-    fields = {"device": device, "kind": kind, "address": hex(address), "reason": reason, "words": words, "pasid": pasid}
+    fields = {
+        "device": device,
+        "kind": kind,
+        "address": hex(address),
+        "reason": reason,
+        "words": words,
+        "pasid": pasid,
+    }
     return Explained(line, what, tuple(why), tuple(rule.id for rule in found), fields)
 
 
@@ -197,7 +211,7 @@ def _interrupt(line: int, match: re.Match[str], following: str) -> Explained:
 def _amd(line: int, before: str, event: str, tail: str) -> Explained:
     pairs = dict(_PAIR.findall(tail))
     named = re.search(r"(?:[0-9a-f]{4}:)?([0-9a-f]{2}:[0-9a-f]{2}\.[0-7])$", before)
-    device = pairs.get("device", named[1] if named else "")
+    device = str(pairs.get("device", named[1] if named else ""))
     device = device.split(":", 1)[1] if device.count(":") == 2 else device
     fields: dict[str, Any] = {"event": event, "device": device or None}
     fields |= {name: hex(int(pairs[name], 16)) for name in ("domain", "address", "flags") if name in pairs}
@@ -207,7 +221,11 @@ def _amd(line: int, before: str, event: str, tail: str) -> Explained:
         kind = "a write" if flags >> 5 & 1 else "a read"
         if flags >> 3 & 1:
             kind = "an interrupt request"
-        state = "the translation was there, without the permission" if flags >> 4 & 1 else "there was no translation"
+        state = (
+            "the translation was there, without the permission"
+            if flags >> 4 & 1
+            else "there was no translation"
+        )
         set_bits = ", ".join(name for bit, (name, _) in AMD_FLAGS.items() if flags >> bit & 1) or "none"
         why.append(f"{kind}; {state} (flags: {set_bits})")
     where = f" at {fields['address']}" if "address" in fields else ""
