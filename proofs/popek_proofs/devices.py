@@ -22,9 +22,9 @@ from popek.checks.devices import (
     INVARIANT,
     LEARNS,
     Attached,
-    Row,
     droppable,
 )
+from popek.checks.induction import Row
 from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Status

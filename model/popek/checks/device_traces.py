@@ -187,6 +187,9 @@ def _tried(
         places: where the duties are kept, beside those where the steps look.
     """
     start, other = _start(attached, ""), _start(attached, ANOTHER)
+    if promise in (CHANGES, INTERRUPTS):  # safety does not rest on what is owed to the guest alone
+        owed = {duty.name for duty in attached.attachment.duties if duty.fidelity}
+        attached = attrs.evolve(attached, dropped=attached.dropped | owed)
     values = {name: symbol(f"{name}@new", start.device[name].width) for name in registers}
     assumed = []
     for one in (start, other) if promise == LEARNS else (start,):

@@ -12,6 +12,8 @@ processor, a register that the driver sets, a step of the device.  Asked is
 
 That it holds at the start is asked of the attachment's first state.  A question about a range that is empty, or of a
 step that reaches nothing, is an error.
+
+One module, though long: what one attachment is asked, what is assumed for that, and what must not be.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from popek.solving.asking import SolverQuery
 from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer, Effort
 
+from .induction import Row
 from .verdict import Evidence, Question, Status
 
 CHANGES, LEARNS, INTERRUPTS, INVARIANT, FIDELITY = "changes", "learns", "interrupts", "invariant", "fidelity"
@@ -49,27 +52,6 @@ BASE, REACHED, ANOTHER = "base", "reached", "'"
 
 class VacuousError(RuntimeError):
     """A question ranges over nothing: the model or an arrangement is wrong."""
-
-
-@attrs.frozen(eq=False)
-class Row:
-    """One question of the induction."""
-
-    promise: str
-    step: str
-    status: Status
-    evidence: Evidence | None
-    why: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "promise": self.promise,
-            "step": self.step,
-            "verdict": self.status.value,
-            "why": self.why,
-            "evidence": None if self.evidence is None else self.evidence.to_json(),
-        }
 
 
 @attrs.frozen(eq=False)

@@ -169,7 +169,7 @@ class Attachment:
         unit: the registers of what stands between; they are the monitor's.
         device: `device(guest, device, private, unit)`: what the hardware's registers hold for the guest's.
         seen: `seen(device, private, unit)`: what the guest learns of the hardware's registers.
-        unmapped: `unmapped(device, private, unit)`: the guest's registers for the hardware's, as the monitor knows them.
+        unmapped: `unmapped(device, private, unit)`: the guest's registers for the hardware's, as the monitor knows.
         owned: registers that the guest does not set directly: the monitor sets what `device` says.
         deliver: `deliver(hardware, unit, device, address, data)`: what the processor is given for a message.
         duties: the invariant.

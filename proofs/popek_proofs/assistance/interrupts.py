@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from popek.checks.induction import Row
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.verdict import Evidence, Question, Status
 from popek.kernel.instruction import Instruction
@@ -31,32 +32,6 @@ class Trace:
 
     promise: str
     steps: tuple[TraceStep, ...]
-
-
-@attrs.frozen(eq=False)
-class Row:
-    """One question of the induction.
-
-    Attributes:
-        promise: by name.
-        step: ``base``, another step of the declaration, or an instruction form of the guest.
-        status: whether it holds.
-        evidence: what was asked, hash and answer; None where the step does not touch anything.
-    """
-
-    promise: str
-    step: str
-    status: Status
-    evidence: Evidence | None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "promise": self.promise,
-            "step": self.step,
-            "verdict": self.status.value,
-            "evidence": None if self.evidence is None else self.evidence.to_json(),
-        }
 
 
 @attrs.frozen(eq=False)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from popek.kernel.agents import Agent, Attachment, Bus, Devices, Duty, Premise, RefusedError
 from popek.kernel.memory import Block, Memory
 from popek.kernel.state import State, word
-from popek.kernel.words import FALSE, TRUE, Word, all_of, concat, ite, symbol
+from popek.kernel.words import FALSE, Word, all_of, concat, ite, symbol
 
 from .dma import translate
 from .interrupts import RANGE, compatible, given, is_message, remap
 from .ledger import rules
-from .platform import CELL, HOST_WIDTH, PAGE, Platform, build, moved
+from .platform import CELL, HOST_WIDTH, IN_PAGE, PAGE, Platform, build, moved
 from .unit import Capabilities, Read, Unit
 
 CAN = Capabilities(host_width=HOST_WIDTH, guest_width=HOST_WIDTH, levels=(3,), large=())
@@ -66,10 +66,19 @@ def source_of(unit: Unit, device: BusMaster) -> Word:
     return ite(unit.source_validation == 1, unit.requester, device.source)
 
 
+def held(unit: Unit, address: Word) -> Word:
+    """The unit answers from what it holds (width 1)."""
+    return (unit.translation == 1) & (unit.cached == 1) & (unit.cached_page == address[63:12])
+
+
 def _route(without: frozenset[str]) -> Callable[[Platform, Unit, BusMaster, Word, bool], Word]:
     def route(hardware: Platform, unit: Unit, device: BusMaster, address: Word, write: bool) -> Word:
         if (unit.redirects == 0) & (address[63:12] == PEERS):
             return address[CELL + 2 : 3]  # the switch hands it to the other device
+        if held(unit, address):
+            if unit.cached_fault == 1:
+                raise RefusedError("a fault that the unit holds from before")
+            return concat(unit.cached_frame[CELL - IN_PAGE - 1 : 0], address[11:3])
         found = translate(
             reader(hardware.memory), unit, source_of(unit, device), address, write, CAN, without
         )
@@ -115,6 +124,23 @@ def _confined(guest: Platform, private: Platform, unit: Unit, place: Word) -> Wo
         )
         kept.append(~found.passes | there)
     return all_of(kept)
+
+
+def _invalidated(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
+    """A translation that the unit still holds leads to the guest's storage."""
+    frame = unit.cached_frame[PAGE - 1 : 0]
+    there = (unit.cached_frame[51:PAGE] == 0) & (frame - private.start <= guest.last)
+    return ~unit.cached | unit.cached_fault | there
+
+
+def _fresh(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
+    """What the unit holds is what the tables give."""
+    page = unit.cached_page
+    mine = (page[51:PAGE] == 0) & (page[PAGE - 1 : 0] <= guest.last)
+    there = (unit.cached_frame[51:PAGE] == 0) & (
+        unit.cached_frame[PAGE - 1 : 0] == page[PAGE - 1 : 0] + private.start
+    )
+    return ~unit.cached | ite(mine, ~unit.cached_fault & there, unit.cached_fault)
 
 
 def _tables_ours(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
@@ -178,6 +204,17 @@ DMA = (
         "whatever the tables let through of the device's requests goes to the guest's storage",
         _confined,
     ),
+    Duty(
+        "invalidated",
+        "after a page was taken from the guest the unit holds no translation to it: it was invalidated",
+        _invalidated,
+    ),
+    Duty(
+        "fresh",
+        "what the unit holds is what the tables give, with caching mode faults too: changes were invalidated",
+        _fresh,
+        fidelity=True,
+    ),
     Duty("tables", "the tables that the unit reads are the monitor's storage", _tables_ours),
     Duty(
         "mapped",
@@ -199,7 +236,7 @@ INTERRUPTS = (
 NO_MESSAGES = Premise(
     "no-transfers-to-messages",
     "the driver moves no data to 0xFEExxxxx, where its own machine would take it as an interrupt",
-    lambda guest, device: ~is_message(device.address),
+    lambda guest, device: ~(is_message(device.address) & device.into_storage),
 )
 
 
@@ -319,6 +356,11 @@ def _first(
         "source-validation": "source_validation", "redirection": "redirects",
     }  # fmt: skip
     unit = unit.with_changes({register: 0 for name, register in off.items() if name in dropped})
+    if "invalidated" in dropped:  # the page behind the guest's was its own until a moment ago
+        gone = {"cached": 1, "cached_page": LAST + 1, "cached_frame": START + LAST + 1}
+        unit = unit.with_changes(gone)
+    if "fresh" in dropped:  # page 0 was not there until a moment ago
+        unit = unit.with_changes({"cached": 1, "cached_page": 0, "cached_fault": 1})
     if "no-compatibility" in dropped:
         unit.compatibility = Word(1, 1)
     return guest, private, unit
@@ -401,6 +443,3 @@ def devices() -> Devices[Platform]:
         ),
         source="Intel VT-d architecture specification",
     )
-
-
-__all__ = ["CAN", "TRUE", "BusMaster", "devices", "interrupt_table", "reader", "tables"]
