@@ -35,19 +35,19 @@ def safety(found: DeviceSafety, *, questions: bool = False) -> RenderableType:
     ):
         status = found.status(name).value
         table.add_row(Text(status, _STYLES[status]), name, text)
-    parts += [table, "", Text("invariant", "bold")]
+    asked = len(found.rows)
+    if asked:
+        forms = f"{len(found.forms)} of the processor's {found.all_forms} forms"
+        parts += [table, Text(f"asked of the device's steps and of {forms}: {asked} questions")]
+    else:
+        parts += [table, Text("the trace was found first: nothing else was asked")]
+    parts += ["", Text("invariant", "bold")]
     lines = Table(box=None, pad_edge=False, show_header=False)
     for name, text in found.invariant:
         lines.add_row("", name, text)
     parts.append(lines)
     for premise in attachment.premises:
         parts.append(Text(f"fidelity asks of the driver: {premise.text}"))
-    asked = len(found.rows)
-    if asked:
-        forms = f"; of the processor {len(found.forms)} of {found.all_forms} forms"
-        parts.append(Text(f"{asked} questions{forms}"))
-    else:
-        parts.append(Text("the trace was found first: nothing else was asked"))
     open_rows = [row for row in found.rows if row.status is not Status.HOLDS]
     if open_rows:
         rows = Table(box=None, pad_edge=False, show_header=False)
