@@ -24,7 +24,7 @@ from popek.checks.devices import (
     Attached,
     droppable,
 )
-from popek.checks.induction import Row
+from popek.checks.induction import InductionRow
 from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Status
@@ -55,7 +55,7 @@ class DeviceSafety:
     attachment: str
     dropped: tuple[str, ...]
     invariant: tuple[tuple[str, str], ...]
-    rows: tuple[Row, ...]
+    rows: tuple[InductionRow, ...]
     forms: tuple[str, ...]
     all_forms: int
     traces: tuple[DeviceTrace, ...]
@@ -109,7 +109,7 @@ def device_safety(
     started = time.monotonic()
     attached = Attached.of(devices, attachment, dropped)
     found: list[DeviceTrace] = []
-    rows: list[Row] = []
+    rows: list[InductionRow] = []
     if attached.rules and traces:
         found = [one for promise in BREACHES if (one := trace(attached, promise)) is not None][:1]
     asked: tuple[str, ...] = ()
@@ -133,7 +133,7 @@ def device_safety(
     )
 
 
-def _traces(attached: Attached, rows: Sequence[Row]) -> Iterator[DeviceTrace]:
+def _traces(attached: Attached, rows: Sequence[InductionRow]) -> Iterator[DeviceTrace]:
     """For each promise that does not hold of the device; where the invariant breaks, for any."""
     broken = {row.promise for row in rows if row.status is Status.REFUTED}
     for promise in (*BREACHES, FIDELITY):
@@ -145,7 +145,7 @@ def _traces(attached: Attached, rows: Sequence[Row]) -> Iterator[DeviceTrace]:
 
 def _processor(
     devices: Devices[Any], attached: Attached, forms: Sequence[str] | None
-) -> tuple[list[Row], tuple[str, ...]]:
+) -> tuple[list[InductionRow], tuple[str, ...]]:
     """Each form of the guest's: it keeps safety and fidelity, and leaves alone what the duties speak of."""
     machine = attached.machine
     names = list(devices.forms) if forms is None else list(forms)
@@ -158,8 +158,8 @@ def _processor(
         run = keeper.subject.explore(instruction)
         kept = keeper.keeps(instruction, run)
         rows += [
-            Row("safety", instruction.form, kept.safety.status, kept.safety.evidence),
-            Row(FIDELITY, instruction.form, kept.fidelity.status, kept.fidelity.evidence),
+            InductionRow("safety", instruction.form, kept.safety.status, kept.safety.evidence),
+            InductionRow(FIDELITY, instruction.form, kept.fidelity.status, kept.fidelity.evidence),
         ]
         touched = [
             name
@@ -169,7 +169,9 @@ def _processor(
         ]
         if touched:
             rows.append(
-                Row(INVARIANT, instruction.form, Status.UNKNOWN, None, f"changes {', '.join(touched)}")
+                InductionRow(
+                    INVARIANT, instruction.form, Status.UNKNOWN, None, f"changes {', '.join(touched)}"
+                )
             )
     return rows, tuple(dict.fromkeys(one.form for one in chosen))
 

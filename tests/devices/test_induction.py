@@ -115,11 +115,11 @@ def test_what_may_be_dropped_is_named() -> None:
 def test_a_duty_that_cannot_hold_is_an_error() -> None:
     import attrs
 
-    from popek.kernel.agents import Duty
+    from popek.kernel.agents import MonitorDuty
     from popek.kernel.words import FALSE
 
     way = known("pg74").attachments["relocated"]
-    impossible = Duty("impossible", "never", lambda guest, private, unit, place: FALSE)
+    impossible = MonitorDuty("impossible", "never", lambda guest, private, unit, place: FALSE)
     attached = Attached(known("pg74"), attrs.evolve(way, duties=(*way.duties, impossible)))
     with pytest.raises(VacuousError, match="no such state"):
         list(attached.rows())

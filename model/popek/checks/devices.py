@@ -35,7 +35,7 @@ from popek.solving.asking import SolverQuery
 from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer, Effort
 
-from .induction import Row
+from .induction import InductionRow
 from .verdict import Evidence, Question, Status
 
 CHANGES, LEARNS, INTERRUPTS, INVARIANT, FIDELITY = "changes", "learns", "interrupts", "invariant", "fidelity"
@@ -261,7 +261,7 @@ class Attached:
 
     # -- questions ----------------------------------------------------------------------------
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[InductionRow]:
         """Every question but those of the processor's forms.
 
         Raises:
@@ -276,7 +276,7 @@ class Attached:
 
     def ask(
         self, promise: str, step: str, assumed: Sequence[Word], cases: Sequence[Sequence[Word]], why: str = ""
-    ) -> Row:
+    ) -> InductionRow:
         """Can one of the cases be?  Then the promise is broken.
 
         Args:
@@ -293,7 +293,7 @@ class Attached:
             order = (Answer.SAT, Answer.UNKNOWN, Answer.UNSAT)
             answer = next(one for one in order if one in answers)
         status = {Answer.UNSAT: Status.HOLDS, Answer.SAT: Status.REFUTED}.get(answer, Status.UNKNOWN)
-        return Row(promise, step, status, Evidence(whole, answer, tuple(asked)), why)
+        return InductionRow(promise, step, status, Evidence(whole, answer, tuple(asked)), why)
 
     def _case_by_case(
         self, title: str, assumed: Sequence[Word], cases: Sequence[Sequence[Word]], asked: list[SolverQuery]
@@ -310,7 +310,7 @@ class Attached:
         if Question(what, conditions).put(self.effort).answer is Answer.UNSAT:
             raise VacuousError(f"{self.devices.name}, {self.attachment.name}: {what}: there is no such state")
 
-    def base(self) -> Iterator[Row]:
+    def base(self) -> Iterator[InductionRow]:
         """The invariant is possible, and holds of the first state for every place."""
         parties = self.symbolic()
         self.assert_possible("the invariant", self.assumed(parties))
@@ -325,7 +325,7 @@ class Attached:
         known: Word = self.technique.private(guest, private)
         return all_of([known, *(holds for _, holds in promised)])
 
-    def programmed(self, register: str, how: str) -> Iterator[Row]:
+    def programmed(self, register: str, how: str) -> Iterator[InductionRow]:
         """The driver sets a register to anything."""
         parties = self.symbolic()
         device = parties.device.with_changes(
@@ -342,7 +342,7 @@ class Attached:
         why = f"; the hardware's {', '.join(others)} would change, too" if others else ""
         yield self.ask(INVARIANT, how, self.assumed(parties, after), [[broken]], why)
 
-    def stepped(self, name: str) -> Iterator[Row]:
+    def stepped(self, name: str) -> Iterator[InductionRow]:
         """The device's step: safety, the invariant, fidelity."""
         parties, another = self.symbolic(), self.symbolic(ANOTHER)
         assumed, service = self.assumed(parties), self.attachment.services.get(name)
@@ -406,7 +406,7 @@ class Attached:
         before: World[Any, Any],
         here: Sequence[Path[World[Any, Any]]],
         assumed: Sequence[Word],
-    ) -> Row:
+    ) -> InductionRow:
         """Whether the duties hold after the step.
 
         They do where the step changes no cell that they read: they are functions of what they read.  Where it may,
@@ -449,7 +449,7 @@ class Attached:
 
     def served(
         self, name: str, parties: Parties, assumed: Sequence[Word], own: Sequence[Path[World[Any, Any]]]
-    ) -> Iterator[Row]:
+    ) -> Iterator[InductionRow]:
         """A step that the monitor takes: the device's registers are what the map says; its duties hold."""
         broken = []
         for path in own:

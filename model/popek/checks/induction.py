@@ -10,7 +10,7 @@ from .verdict import Evidence, Status
 
 
 @attrs.frozen(eq=False)
-class Row:
+class InductionRow:
     """One question.
 
     Attributes:
