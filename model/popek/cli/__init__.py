@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from popek import __version__
-from popek.machines import usual
 from popek.solving.choice import chosen_solver
 
 from . import atlas, decoding, every_technique, figures, problems, rewrite, safety, scan, verify, witnesses
+from .bench import bench
 from .certifying import Certify, certified
 from .errors import UserError
 from .figures import Svg
@@ -60,6 +60,7 @@ app.command(
     help="Hardware assistance: what its controls must be, the best choice, what real ones come to.",
 )
 app.command(atlas.atlas)
+app.command("popek.cli.devices:app", name="devices", help="What a guest's device can do to the monitor.")
 
 UNEXPECTED, BAD_INPUT, UNKNOWN = 1, 2, 3
 
@@ -418,33 +419,7 @@ def _second_solver() -> Any:
     return None
 
 
-@app.command
-def bench(
-    *parts: str,
-    machine: str = usual(),
-    only: Annotated[tuple[str, ...], Parameter(help="These forms or mnemonics alone.", negative="")] = (),
-    svg: Svg = None,
-    json: AsJson = False,
-) -> int:
-    """Measure speed in one run: of classifying beside the solver's, and rates of the rest.
-
-    Args:
-        parts: classify, steps, laws, vmcs, difftest; all by default.
-        machine: a name that `popek machines` lists, or a Python file that declares one.
-    """
-    from popek.benchmark import PARTS, benchmark
-    from popek.report import benchmark as report
-
-    figures.assert_writable(svg)
-    with known_names(), progress("measuring") as show:
-        found = benchmark(machine, only, parts=parts or PARTS, progress=show)
-    if svg is not None:
-        figures.write(report.figure(found), svg)
-    if json:
-        print_json(found.to_json())
-    else:
-        console().print(report.benchmark(found))
-    return 0
+app.command(bench)
 
 
 __all__ = ["app", "console", "main", "print_json", "progress"]
