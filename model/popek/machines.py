@@ -35,6 +35,11 @@ def makers() -> Mapping[str, Callable[[], Machine[Any]]]:
     return dict(sorted(_declared("MACHINES").items()))
 
 
+def usual() -> str:
+    """The machine of commands that are given none."""
+    return str(importlib.import_module(ARCHITECTURES).USUAL)
+
+
 def assisted(name: str, technique: str | None) -> str:
     """The machine whose hardware runs the guests of a machine under a technique; mostly the machine itself."""
     return str(_declared("ASSISTED").get((name, technique), name))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from popek import __version__
+from popek.machines import usual
 from popek.solving.choice import chosen_solver
 
 from . import atlas, decoding, every_technique, figures, problems, rewrite, safety, scan, verify, witnesses
@@ -421,7 +422,7 @@ def _second_solver() -> Any:
 @app.command
 def bench(
     *parts: str,
-    machine: str = "ia32",
+    machine: str = usual(),
     only: Annotated[tuple[str, ...], Parameter(help="These forms or mnemonics alone.", negative="")] = (),
     svg: Svg = None,
     json: AsJson = False,
