@@ -21,7 +21,7 @@ from popek.checks.subject import Subject
 from popek.emulators import programs
 from popek.emulators.spike import deviations, hart
 from popek.emulators.spike.cases import case_from
-from popek.emulators.spike.compare import Compared, compare, difftest, difftest_paged
+from popek.emulators.spike.compare import ComparedOnHart, compare, difftest, difftest_paged
 from popek.emulators.spike.image import HTIF, elf
 from popek.emulators.spike.witness import confirm
 from popek.emulators.witnesses import WitnessVerdict, total
@@ -171,7 +171,7 @@ def test_both_runs_of_a_witness_are_what_spike_does(
     for run in runs:
         case = case_from(instruction, run.before, operands)
         found = compare(known, case)
-        assert isinstance(found, Compared)
+        assert isinstance(found, ComparedOnHart)
         assert found.difference is None
 
 

@@ -14,7 +14,7 @@ from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer
 
 from .hosted import BREACH, Hosted
-from .obligation import Breach, Kind
+from .obligation import Breach, BreachKind
 from .runs import (
     PROBE,
     Run,
@@ -74,7 +74,7 @@ class Losses(Generic[S]):
                 if isinstance(other, Trap) and (other.vector, other.level) == (trap.vector, trap.level):
                     alike = ~any_of(self._apart(trap.state, other.state, everywhere=True))
                     yield Breach(
-                        Kind.LOSES,
+                        BreachKind.LOSES,
                         f"raises {trap.vector} and has changed what the VMM needs to go on with the guest",
                         (*conditions, *path.conditions, *(a.term for a in assumed)),
                         alike & _same_code(trap, other) & ~reflected & apart,

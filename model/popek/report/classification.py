@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.scope_words import scope_line
-from popek.checks.survey import Row, Survey
+from popek.checks.survey import Survey, SurveyRow
 from popek.checks.verdict import Status, Truth
 
 from .wording import counted, evidence
@@ -203,7 +203,7 @@ def _outcome(run: Mapping[str, Any]) -> dict[str, str]:
     return {f"→ {name}": value for name, value in run["changes"].items()}
 
 
-def row(found: Row) -> RenderableType:
+def row(found: SurveyRow) -> RenderableType:
     """Everything about one form."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from popek.checks.survey import Row, Survey
+from popek.checks.survey import Survey, SurveyRow
 from popek.checks.verdict import Status, Truth
 from popek.kernel.machine import Machine
 
@@ -56,7 +56,7 @@ def surveys(machine: Machine[Any], found: Sequence[Survey]) -> RenderableType:
     return Group(*parts)
 
 
-def told(rows: Sequence[Row]) -> Text:
+def told(rows: Sequence[SurveyRow]) -> Text:
     """What becomes of an instruction: critical, privileged, sensitive and neither known, or a dot for innocuous."""
     for name, style in (("critical", "bold red"), ("privileged", "")):
         answers = {row.classes[name] for row in rows}

@@ -116,10 +116,10 @@ def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]
 def draw(instruction: Instruction, rng: random.Random) -> SpikeCase:
     """A case of a form."""
     mode = rng.choice(list(MODES))
-    operands: dict[str, int] = {}
-    for operand in instruction.inputs:
-        for name, width in operand.part_names():
-            operands[name] = _number(rng, width) if width > 5 else rng.randrange(1 << width)
+    operands = {
+        name: _number(rng, width) if width > 5 else rng.randrange(1 << width)
+        for name, width in instruction.widths.items()
+    }
     components = _components(rng)
     if mode != "M" or rng.random() < 0.5:
         components["mstatus"] &= ~(1 << 17)  # MPRV, which only M can have on

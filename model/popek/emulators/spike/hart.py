@@ -54,7 +54,7 @@ class SpikeError(EmulatorError):
 
 
 @attrs.frozen
-class Result:
+class HartResult:
     """The state of the hart, by component; storage in bytes from `DATA`."""
 
     prv: int
@@ -67,7 +67,7 @@ class Result:
 
 
 @attrs.frozen
-class Step:
+class HartStep:
     """One instruction to run, and the state it starts from.
 
     Attributes:
@@ -77,7 +77,7 @@ class Step:
     """
 
     word: int
-    before: Result
+    before: HartResult
     f: tuple[int, int] | None = None
 
 
@@ -120,7 +120,7 @@ class Hart:
         self._store(_MRET, 0x30200073)
         self._store(_ECALL, 0x00000073)
 
-    def run(self, step: Step) -> Result:
+    def run(self, step: HartStep) -> HartResult:
         """One instruction, an entry of its handler included."""
         core, state, put = self._core, self._state, self._core.put_csr
         core.reset()
@@ -164,7 +164,7 @@ class Hart:
         core.step(1)
         return self._result(step)
 
-    def _result(self, step: Step) -> Result:
+    def _result(self, step: HartStep) -> HartResult:
         core, state, get, put = self._core, self._state, self._core.get_csr, self._core.put_csr
         prv, v, pc = state.prv, int(state.v), state.pc
         x = {number: state.XPR[number] & _MASK for number in range(1, 32)}
@@ -197,7 +197,7 @@ class Hart:
         for address in sorted({address & ~7 for address in step.before.data}):
             word = core.mmu.load_reserved_64(address) & _MASK
             data.update({address + i: word >> 8 * i & 0xFF for i in range(8)})
-        return Result(prv, v, pc, x, csrs, data, f)
+        return HartResult(prv, v, pc, x, csrs, data, f)
 
     def _store(self, address: int, *words: int) -> None:
         for place, word in enumerate(words):
