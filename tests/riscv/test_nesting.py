@@ -12,6 +12,7 @@ import attrs
 import pytest
 from test_rules import machine
 
+from commands import popek
 from popek.architectures.riscv.nesting import MERGED, merged
 from popek.architectures.riscv.state import Rv64
 from popek.checks.premise import A1, A3_TRAP, A4, A7
@@ -103,3 +104,10 @@ def test_a_platform_that_keeps_exceptions_ends_a_guest_and_the_nesting() -> None
     assert of_form(anyhow, "ECALL", A3_TRAP) is Truth.NO
     asked = Premises(subject("VTSR=1", private=lambda guest, private: TRUE))
     assert next(one.truth for one in asked.once() if one.name == A7) is Truth.NO
+
+
+def test_what_a_technique_owns_is_told_in_a_few_words() -> None:
+    said = popek("machines", "rv64").stdout
+    described = " ".join(said[said.index(NAME) :].split())
+    assert "owned: v, mstatus but .fs, medeleg, mideleg, mie but .vssi .vsti .vsei, mip," in described
+    assert "shadowed of some guests alone: mstatus.sie .spie .spp .sum .mxr, mie.ssi .vssi .sti" in described

@@ -44,8 +44,7 @@ class TraceStep:
         return {
             "event": self.event,
             "accesses": [
-                {"kind": kind, "address": hex(address), "cell": hex(cell)}
-                for kind, address, cell in self.accesses
+                {"kind": kind, "address": hex(address), "cell": hex(cell)} for kind, address, cell in self.accesses
             ],
             "refused": self.refused or None,
         }
@@ -95,9 +94,7 @@ class _Taken:
 Values = Mapping[str, Word]
 
 
-def _run(
-    attached: Attached, start: Parties, registers: Sequence[str], steps: Sequence[str], values: Values
-) -> _Taken:
+def _run(attached: Attached, start: Parties, registers: Sequence[str], steps: Sequence[str], values: Values) -> _Taken:
     """The driver sets the registers, then the device takes the steps."""
     devices, attachment = attached.devices, attached.attachment
     told: list[TraceStep] = []
@@ -108,7 +105,9 @@ def _run(
         parties = attrs.evolve(parties, device=parties.device.with_changes({register: value}))
         mapped = attached.hardware(parties)
         device = (
-            mapped.device if register in attachment.owned else here.device.with_changes({register: value})
+            mapped.device
+            if register in attachment.owned
+            else here.device.with_changes({register: value})
         )
         here = attrs.evolve(here, device=device)
         how = devices.agent.programs[register]
@@ -125,8 +124,7 @@ def _run(
         else:
             here = devices.hardware_step(attachment, name, before)
         accesses = tuple(
-            (access.kind, int(access.address), int(access.cell))
-            for access in here.accesses
+            (access.kind, int(access.address), int(access.cell)) for access in here.accesses
             if access.address.concrete and access.cell.concrete
         )
         told.append(TraceStep(f"the device: {name}", accesses, here.refused))
@@ -220,9 +218,7 @@ def _broken(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None
     if promise == LEARNS and twin is not None:
         mine = attached.has(parties, probe) & attached.has(twin.parties, probe)
         seen = zip(
-            attached.seen(parties, taken.after, probe),
-            attached.seen(twin.parties, twin.after, probe),
-            strict=True,
+            attached.seen(parties, taken.after, probe), attached.seen(twin.parties, twin.after, probe), strict=True
         )
         *registers, cell = [a != b for a, b in seen]
         return any_of(registers) | (mine & cell)
@@ -246,9 +242,7 @@ def _replayed(
     taken = _run(attached, starts[0], registers, steps, values)
     twin = _run(attached, starts[1], registers, steps, values) if promise == LEARNS else None
     if _broken(attached, promise, taken, twin, probe).value != 1:
-        raise ReplayError(
-            f"{attached.devices.name}: the trace that breaks {promise!r} does not do so on numbers"
-        )
+        raise ReplayError(f"{attached.devices.name}: the trace that breaks {promise!r} does not do so on numbers")
     return DeviceTrace(
         promise,
         taken.steps,
@@ -265,8 +259,7 @@ def _words(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None,
     if promise == CHANGES:
         for access in taken.after.accesses:
             old, new = (
-                int(world.state.memories()[storage].load(access.cell))
-                for world in (taken.before, taken.after)
+                int(world.state.memories()[storage].load(access.cell)) for world in (taken.before, taken.after)
             )
             if access.kind == "store" and old != new:
                 return f"cell {int(access.cell):#x}, not the guest's, {old:#x} → {new:#x}"
@@ -276,30 +269,19 @@ def _words(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None,
         taken.own.state, taken.own.device, taken.parties.private, taken.parties.unit
     )
     if promise == FIDELITY:
-        return (
-            "; ".join(
-                _differences(
-                    expected,
-                    taken.after.device,
-                    "on its own machine",
-                    "here",
-                    int(taken.own.state.memories()[storage].load(probe)),
-                    int(attached.cell(taken.parties, taken.after, probe)),
-                    int(probe),
-                )
+        return "; ".join(
+            _differences(
+                expected, taken.after.device, "on its own machine", "here",
+                int(taken.own.state.memories()[storage].load(probe)),
+                int(attached.cell(taken.parties, taken.after, probe)), int(probe),
             )
-            or "another message"
-        )
+        ) or "another message"
     assert twin is not None
     return "; ".join(
         _differences(
-            taken.after.device,
-            twin.after.device,
-            "or",
-            "with another monitor",
+            taken.after.device, twin.after.device, "or", "with another monitor",
             int(attached.cell(taken.parties, taken.after, probe)),
-            int(attached.cell(twin.parties, twin.after, probe)),
-            int(probe),
+            int(attached.cell(twin.parties, twin.after, probe)), int(probe),
         )
     )
 
@@ -325,9 +307,5 @@ def _shown(state: Any) -> dict[str, str]:
     }
     for name, content in state.memories().items():
         if content.concrete:
-            found |= {
-                f"{name}[{cell:#x}]": f"{value:#x}"
-                for cell, value in sorted(content.cells().items())
-                if value
-            }
+            found |= {f"{name}[{cell:#x}]": f"{value:#x}" for cell, value in sorted(content.cells().items()) if value}
     return found

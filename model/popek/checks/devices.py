@@ -250,7 +250,9 @@ class Attached:
     def unlike(self, parties: Parties, own: World[Any, Any], after: World[Any, Any], probe: Word) -> Word:
         """The hardware does not end where the guest's own machine does (width 1)."""
         expected = self.attachment.device(own.state, own.device, parties.private, parties.unit)
-        device = any_of(word != after.device.words()[name] for name, word in expected.words().items())
+        device = any_of(
+            word != after.device.words()[name] for name, word in expected.words().items()
+        )
         ours = own.state.memories()[self.devices.storage].load(probe)
         storage = self.has(parties, probe) & (ours != self.cell(parties, after, probe))
         same = self.devices.same_interrupt
@@ -386,11 +388,8 @@ class Attached:
                 both,
                 [
                     [any_of(a != b for a, b in zip(*shows, strict=True))],
-                    *(
-                        [*case[:-1], any_of(~one for one in premises), case[-1]]
-                        for case in self.learnt(name, parties, another, here, probe)
-                        if premises
-                    ),
+                    *([*case[:-1], any_of(~one for one in premises), case[-1]]
+                      for case in self.learnt(name, parties, another, here, probe) if premises),
                 ],
                 "beyond the premises; within them it follows from fidelity",
             )
@@ -428,10 +427,7 @@ class Attached:
         if row.status is Status.HOLDS:
             return row
         broken = [
-            [
-                path.condition,
-                ~self.kept(parties.guest, self.with_storage(parties.private, after), parties.unit),
-            ]
+            [path.condition, ~self.kept(parties.guest, self.with_storage(parties.private, after), parties.unit)]
             for path in here
             for after in [path.result.state.memories()[self.devices.storage]]
         ]
@@ -467,9 +463,7 @@ class Attached:
         cases = []
         for a in here:
             for b in there:
-                seen = zip(
-                    self.seen(parties, a.result, probe), self.seen(another, b.result, probe), strict=True
-                )
+                seen = zip(self.seen(parties, a.result, probe), self.seen(another, b.result, probe), strict=True)
                 *registers, cell = [x != y for x, y in seen]
                 cases.append([a.condition, b.condition, any_of(registers) | (mine & cell)])
         return cases
@@ -480,9 +474,7 @@ class Attached:
     def rests_on(self) -> frozenset[str]:
         """The guest's components that the duties speak of: no form of the processor may change them."""
         parties = self.symbolic()
-        promised = self.attachment.promised(
-            parties.guest, parties.private, parties.unit, self.places(parties)
-        )
+        promised = self.attachment.promised(parties.guest, parties.private, parties.unit, self.places(parties))
         known = {slot.name for slot in parties.guest.layout}
         mentioned = terms.variables_of([holds.term for _, holds in promised])
         return frozenset(name for name in mentioned if name in known)

@@ -105,9 +105,7 @@ def _confined(guest: Platform, private: Platform, unit: Unit, place: Word) -> Wo
     for write in (False, True):
         found = translate(reader(private.memory), unit, unit.requester, place, write, CAN)
         cell = found.address[CELL + 2 : 3]
-        there = (found.address[63:HOST_WIDTH] == 0) & (
-            cell[CELL - 1 : CELL - PAGE] - private.start <= guest.last
-        )
+        there = (found.address[63:HOST_WIDTH] == 0) & (cell[CELL - 1 : CELL - PAGE] - private.start <= guest.last)
         kept.append(~found.passes | there)
     return all_of(kept)
 
@@ -123,7 +121,9 @@ def _tables_ours(guest: Platform, private: Platform, unit: Unit, place: Word) ->
     for write in (False, True):
         translate(noted, unit, unit.requester, place, write, CAN)
     remap(noted, unit, unit.requester, _remappable(place[15:0]), Word(32, 0), CAN)
-    return all_of(~(address[HOST_WIDTH - 1 : 12] - private.start <= guest.last) for address in read)
+    return all_of(
+        ~(address[HOST_WIDTH - 1 : 12] - private.start <= guest.last) for address in read
+    )
 
 
 def _mapped(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
@@ -145,7 +145,9 @@ def _remappable(handle: Word) -> Word:
 
 def _one_interrupt(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
     """Of the interrupt table's entries, those that admit the device give what the monitor expects from it."""
-    found = remap(reader(private.memory), unit, unit.requester, _remappable(place[15:0]), Word(32, 0), CAN)
+    found = remap(
+        reader(private.memory), unit, unit.requester, _remappable(place[15:0]), Word(32, 0), CAN
+    )
     return ~found.passes | (found.address == expected(unit))
 
 
@@ -164,18 +166,9 @@ FABRIC = (
 )  # fmt: skip
 DMA = (
     Duty("translation", "DMA remapping is on", lambda guest, private, unit, place: unit.translation == 1),
-    Duty(
-        "confined",
-        "whatever the tables let through of the device's requests goes to the guest's storage",
-        _confined,
-    ),
+    Duty("confined", "whatever the tables let through of the device's requests goes to the guest's storage", _confined),
     Duty("tables", "the tables that the unit reads are the monitor's storage", _tables_ours),
-    Duty(
-        "mapped",
-        "every page of the guest's is mapped, to where the second stage has it",
-        _mapped,
-        fidelity=True,
-    ),
+    Duty("mapped", "every page of the guest's is mapped, to where the second stage has it", _mapped, fidelity=True),
 )
 INTERRUPTS = (
     Duty("interrupt-remapping", "interrupt remapping is on",
@@ -198,9 +191,7 @@ def _message(guest: Platform, device: BusMaster, private: Platform, unit: Unit) 
     """The monitor puts its handle where the driver put address and data."""
     mapped = device.copy()
     on = unit.interrupt_remapping == 1
-    mapped.message_address = ite(
-        on, _remappable(unit.handle), Word(64, RANGE << 20) | (unit.destination[7:0].zero_extend(64) << 12)
-    )
+    mapped.message_address = ite(on, _remappable(unit.handle), Word(64, RANGE << 20) | (unit.destination[7:0].zero_extend(64) << 12))
     mapped.message_data = ite(on, Word(32, 0), unit.vector.zero_extend(32))
     return mapped
 
@@ -272,9 +263,7 @@ def _first(dropped: frozenset[str], *, dma: bool, interrupts: bool) -> tuple[Pla
     return guest, private, unit
 
 
-def _attachment(
-    name: str, title: str, duties: tuple[Duty, ...], without: frozenset[str] = frozenset()
-) -> Attachment:
+def _attachment(name: str, title: str, duties: tuple[Duty, ...], without: frozenset[str] = frozenset()) -> Attachment:
     dma, interrupts = DMA[0] in duties, INTERRUPTS[0] in duties
     kinds = {kind for kind, on in (("dma", dma), ("interrupt", interrupts)) if on}
     return Attachment(
@@ -301,11 +290,7 @@ def _off(duty: Duty) -> Duty:
     return Duty(f"no-{duty.name}", f"not: {duty.text}", lambda *given: ~holds(*given))
 
 
-DIRECT = _attachment(
-    "direct",
-    "no remapping: what the device sends is a host-physical address",
-    (*FABRIC, _off(DMA[0]), _off(INTERRUPTS[0])),
-)
+DIRECT = _attachment("direct", "no remapping: what the device sends is a host-physical address", (*FABRIC, _off(DMA[0]), _off(INTERRUPTS[0])))
 DMA_ONLY = _attachment("dma-remapped", "DMA remapping alone", (*FABRIC, *DMA, _off(INTERRUPTS[0])))
 REMAPPED = _attachment("remapped", "DMA remapping and interrupt remapping", (*FABRIC, *DMA, *INTERRUPTS))
 
@@ -324,9 +309,7 @@ def devices() -> Devices[Platform]:
             "source": "the device's source-id",
         },
         exists=lambda device: (
-            is_message(device.message_address)
-            & (device.message_data[31:11] == 0)
-            & (device.address[2:0] == 0)
+            is_message(device.message_address) & (device.message_data[31:11] == 0) & (device.address[2:0] == 0)
         ),
     )
     return Devices(

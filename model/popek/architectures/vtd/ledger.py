@@ -39,13 +39,7 @@ def rules() -> Mapping[str, Rule]:
     text = files("popek_specs").joinpath("vtd", "rules.csv").read_text(encoding="utf-8")
     return {
         row["id"]: Rule(
-            row["id"],
-            int(row["reason"], 16),
-            row["kind"],
-            row["rule"],
-            row["linux"],
-            row["source"],
-            row["confidence"],
+            row["id"], int(row["reason"], 16), row["kind"], row["rule"], row["linux"], row["source"], row["confidence"]
         )
         for row in csv.DictReader(text.splitlines())
     }
