@@ -17,6 +17,7 @@ from popek.architectures.riscv.nesting import MERGED, merged
 from popek.architectures.riscv.state import Rv64
 from popek.checks.premise import A1, A3_TRAP, A4, A7
 from popek.checks.premises import Premises
+from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
 from popek.kernel.technique import Technique
@@ -73,6 +74,15 @@ def test_each_control_is_merged_for_a_reason(name: str) -> None:
     assert of_form(subject(*EVERYTHING_OPEN), form, A1) is Truth.YES
     alone = partial(merged, without=frozenset((name,)))
     assert of_form(subject(*EVERYTHING_OPEN, map=alone), form, A1) is Truth.NO
+
+
+def test_the_promises_are_kept() -> None:
+    """As `popek classify --promises` asks them: the hart's settings are the image's, the guest's own are open."""
+    about = subject("VTSR=1")
+    keeper = Keeper(about)
+    for form in (*NOTICED.values(), "SRET"):
+        kept = keeper.keeps(about.machine.instructions[form])
+        assert (kept.fidelity.kept, kept.safety.kept) == (Truth.YES, Truth.YES), form
 
 
 def test_sret_must_trap_while_the_hypervisor_runs() -> None:
