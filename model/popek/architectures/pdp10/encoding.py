@@ -18,8 +18,10 @@ OPCODES: Mapping[str, int] = {
     "JSP": 0o265, "JSA": 0o266, "JRA": 0o267, "XCT": 0o256, "PXCT": 0o256, "MAP": 0o257, "UMOVE": 0o704,
     "UMOVEM": 0o705, "LUUO": 0o000, "MUUO": 0o040, "AOBJP": 0o252, "AOBJN": 0o253, "MULI": 0o225, "IMULI": 0o221,
     "DIVI": 0o235, "IDIVI": 0o231, "ASH": 0o240, "ROT": 0o241, "LSH": 0o242, "JFFO": 0o243, "ASHC": 0o244,
-    "ROTC": 0o245, "LSHC": 0o246, "BLT": 0o251, "IBP": 0o133, "LDB": 0o135, "DPB": 0o137, "UFA": 0o130, "FSC": 0o132,
-    "FAD": 0o140, "FADR": 0o144, "FSB": 0o150, "FSBR": 0o154, "FMP": 0o160, "FMPR": 0o164, "FDV": 0o170, "FDVR": 0o174,
+    "ROTC": 0o245, "LSHC": 0o246, "BLT": 0o251, "IBP": 0o133, "IDPB": 0o136, "LDB": 0o135, "DPB": 0o137,
+    "UFA": 0o130, "DFN": 0o131, "FSC": 0o132,
+    "ADJSP": 0o105, "DFAD": 0o110, "DFSB": 0o111, "DFMP": 0o112, "DFDV": 0o113, "DADD": 0o114, "DSUB": 0o115,
+    "DMOVE": 0o120, "DMOVN": 0o121, "FIX": 0o122, "DMOVEM": 0o124, "DMOVNM": 0o125, "FIXR": 0o126, "FLTR": 0o127,
 }  # fmt: skip
 OPCODES = {
     **OPCODES,
@@ -42,6 +44,12 @@ OPCODES = {
             *((name, 0o400 + 4 * n) for n, (name, _, _) in enumerate(LOGIC)),
         )
         for last, mode in enumerate(COMBINING)
+    },
+    **{
+        f"{name}{kind}": code + 4 * rounds + last
+        for name, code in (("FAD", 0o140), ("FSB", 0o150), ("FMP", 0o160), ("FDV", 0o170))
+        for rounds, kinds in enumerate((("", "L", "M", "B"), ("R", "RI", "RM", "RB")))
+        for last, kind in enumerate(kinds)
     },
     **{
         f"{kind}{name}": code + number
