@@ -29,7 +29,7 @@ PROMOTION: Final = 7  # the access right of pages that epc and vmsw need
 
 
 @attrs.frozen(eq=False)
-class Entry:
+class TlbEntry:
     """A translation: the insertion format of itc (vol. 2, figure 4-5) with the key of ITIR above it."""
 
     raw: Word
@@ -75,9 +75,9 @@ class Entry:
         return (level <= self.pl) & (always | kernel)
 
 
-def entry_of(cpu: Ia64, address: Word) -> Entry:
+def entry_of(cpu: Ia64, address: Word) -> TlbEntry:
     """The translation of the page of `address`."""
-    return Entry(cpu.translations.load(address[63:PAGE_BITS]))
+    return TlbEntry(cpu.translations.load(address[63:PAGE_BITS]))
 
 
 def less_privileged(a: Word, b: Word) -> Word:
@@ -85,7 +85,7 @@ def less_privileged(a: Word, b: Word) -> Word:
     return ite(a < b, b, a)
 
 
-def code_page(cpu: Ia64) -> Entry:
+def code_page(cpu: Ia64) -> TlbEntry:
     """The translation of the page that the instruction lies in."""
     return entry_of(cpu, cpu.bundle)
 
