@@ -211,6 +211,9 @@ def test_status_fields_take_the_controls_of_the_first() -> None:
     after = completed("fsetc sf, imm7, imm7", start, 2, 0x7F, 0x40)
     assert int(after.ar.fpsr) >> 32 & 0x1FFF == 0x4C  # sf0's 0x0C and td
     assert int(after.ar.fpsr) & ~(0x1FFF << 32) == 0x9804C0270033F & ~(0x1FFF << 32)
+    assert (
+        trapped("fsetc sf, imm7, imm7", start, 0, 0x7F, 0x40)[0] == "Reserved Register/Field fault"
+    )  # sf0.td
     flagged = room(ar__fpsr=0x9804C0270033F | 0x21 << 26)  # invalid and inexact in sf1
     assert int(completed("fclrf sf", flagged, 1).ar.fpsr) == 0x9804C0270033F
     assert int(completed("fchkf sf, imm25", flagged, 1, 4).ip) == int(flagged.ip) + 64
