@@ -308,3 +308,12 @@ def test_disabled_halves_are_told_in_isr(target, source, dfl, dfh, code) -> None
     assert int(delivered.cr.isr) & 0xFFFF == code
     assert int(delivered.ip) & 0x7FFF == 0x5500
     assert (int(delivered.psr.dfl), int(delivered.psr.dfh)) == (0, 0)
+
+
+def test_which_application_registers_do_not_exist_and_which_are_ignored() -> None:
+    """Vol. 1, table 3-3; 16 to 19, 21, 24 to 30, 32, 36, 40, 44, 45 and 64 to 66 have names."""
+    named = {*range(8), *range(16, 20), 21, *range(24, 31), 32, 36, 40, 44, 45, 64, 65, 66}
+    ignored = {*range(48, 64), *range(112, 128)}
+    for name, numbers in (("ignored", ignored), ("reserved", set(range(128)) - named - ignored)):
+        (kind,) = [o for o in ia64().instructions[f"mov ar({name}) = r"].operands if o.kind.name != "r"]
+        assert {n for n in range(128) if int(kind.kind.valid({"": Word(7, n)}))} == numbers
