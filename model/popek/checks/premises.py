@@ -238,6 +238,7 @@ class Premises(Generic[S]):
             for name in self.technique.owned
             if name not in self.guest.memories() and self.image[name].term is self.guest[name].term
         ]
+        guests += self.technique.guests_own
         apart = []
         for name in self.technique.owned:
             if name in mine.memories():
