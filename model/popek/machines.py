@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from popek.errors import PopekError
+
 if TYPE_CHECKING:
     from popek.kernel.assistance import Assistance
     from popek.kernel.code import MachineCode
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = "popek.architectures"
 
 
-class MachineFileError(ValueError):
+class MachineFileError(PopekError):
     """A file that does not declare a machine; the message names the file and, if there is one, the line."""
 
 

@@ -44,6 +44,7 @@ from popek.checks.explanation import Explanation
 from popek.checks.leaks import leaks_of
 from popek.checks.subject import Subject
 from popek.checks.survey import Request, Survey
+from popek.errors import PopekError
 from popek.kernel.assistance import AssistanceError
 from popek.kernel.configuration import SettingError
 from popek.kernel.machine import Machine, UnknownNameError
@@ -91,7 +92,7 @@ _MISTAKES = (
 )
 
 
-class NotebookError(ValueError):
+class NotebookError(PopekError):
     """A question that cannot be asked; the message says what was expected."""
 
     def _render_traceback_(self) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from popek.errors import PopekError
 from popek.kernel.assistance import Missing, Processor
 from popek.kernel.words import Word, all_of, any_of
 from popek.solving.optimize import Choices, cheapest
@@ -26,7 +27,7 @@ from .requirements import Requirement
 _EXIT = 1_000  # outweighs the preference for few bits
 
 
-class WeightsError(ValueError):
+class WeightsError(PopekError):
     """A file of weights cannot be used; the message is one line."""
 
 

@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import attrs
 
+from popek.errors import PopekError
+
 from .registers import DS, SEGMENT_NAMES
 
 
-class DecodingError(ValueError):
+class DecodingError(PopekError):
     """Bytes that are no instruction, or none of the machine's; or Capstone is missing.  One line."""
 
 
