@@ -8,7 +8,6 @@ Names come when they are first used: importing popek imports no solver. Their ty
 """
 
 from importlib import import_module as _import
-from typing import Any as _Any
 
 __version__ = "0.1.0"
 
@@ -32,7 +31,7 @@ _HOME = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = sorted(["__version__", *_HOME])
 
 
-def __getattr__(name: str) -> _Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'popek' has no attribute {name!r}")
     found = globals()[name] = getattr(_import(f"popek.{_HOME[name]}"), name)
