@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from popek.checks.names import shortened
 from popek.checks.scope_words import scope_line
 from popek.checks.survey import Row, Survey
 from popek.checks.verdict import Status, Truth
@@ -81,15 +82,6 @@ def folded(answers: Iterable[Truth]) -> Text:
         only = known.pop()
         return Text(only.value if only is Truth.YES else SHORT.get(only, "·"), STYLES[only])
     return Text("some", "bold")
-
-
-def shortened(names: Iterable[str]) -> str:
-    """Leaf names, those of one component together: `cr0.pe .em, gdtr.base`."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        component, dot, leaf = name.partition(".")
-        groups.setdefault(component, []).append(dot + leaf)
-    return ", ".join(component + " ".join(leaves) for component, leaves in groups.items())
 
 
 def _witnesses(found: Survey) -> Table | None:
