@@ -49,6 +49,7 @@ app.command(
 app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
 app.command("popek.cli.machines:machines", name="machines")
+app.command("popek.cli.explore:explore", name="explore")
 app.command(problems.problems)
 app.command(safety.safety)
 app.command(rewrite.rewrite)

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
 from typing import Any
 
 from popek import machines as registry
 from popek.checks.counterexample import Counterexample, Executed, differences, show
 from popek.checks.definitions_in_words import DEFINITIONS
+from popek.checks.names import shortened
 from popek.checks.subject import Subject
 from popek.errors import PopekError
 from popek.kernel.machine import Machine
@@ -27,7 +29,7 @@ Message = Mapping[str, Any]
 Answer = dict[str, Any]
 
 COLUMNS = (
-    ("privileged", "privileged"),
+    ("privileged", "priv."),
     ("control_sensitive", "control"),
     ("location_sensitive", "location"),
     ("mode_sensitive", "mode"),
@@ -73,6 +75,7 @@ class Explorer:
             "columns": [
                 {"name": name, "title": title, "means": DEFINITIONS[name]} for name, title in COLUMNS
             ],
+            "example": (resources.files(__package__) / "example_machine.py").read_text(encoding="utf-8"),
             "promises": [{"name": n, "title": n, "means": DEFINITIONS[n]} for n in ("faithful", "safe")],
         }
 
@@ -119,7 +122,11 @@ class Explorer:
         for form in forms:
             if form not in kept:
                 row = surveyor.row(form)
-                told = row.to_json() | {"summary": subject.machine.instructions[form].summary}
+                told = row.to_json()
+                told |= {
+                    "summary": subject.machine.instructions[form].summary,
+                    "leaks": shortened(row.components),
+                }
                 kept[form] = {"row": told, "_row": row}
             yield {"row": kept[form]["row"]}
             found.append(kept[form]["_row"])
@@ -264,7 +271,7 @@ def _numbers(message: Message, name: str) -> dict[str, int]:
 
 def _asked(evidence: Any) -> Answer:
     return {
-        "question": evidence.question,
+        "question": evidence.question.name,
         "found": evidence.found,
         "by": [step.told for step in evidence.steps()[:1]],
     }
