@@ -241,6 +241,11 @@ def synthesis(owner: Owner, found: Synthesis) -> RenderableType:
     )
     if assistance.leaves_open:
         lines.append(Text(f"left open whatever the controls: {', '.join(found.open) or 'none'}"))
+    if found.cautious:
+        forms = ", ".join(found.cautious)
+        lines.append(Text(f"exit because it is not decided whether they may run: {forms}", style="yellow"))
+    if found.undecided:
+        lines.append(Text(f"not decided under this setting: {', '.join(found.undecided)}", style="yellow"))
     return Group(*lines)
 
 

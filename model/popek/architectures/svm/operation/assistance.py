@@ -232,6 +232,7 @@ SVM_64: Final[Assistance[Any]] = attrs.evolve(
     configurations=hypervisors_64,
     read=lambda name, data: [of_64_bit_guest(found) for found in read(name, data)],
     written=lambda fields: of_64_bit_guest(written(fields)),
+    leaves_open=True,  # MONITOR and MWAIT are intercepted after #GP, and #UD of a guest without them comes first
 )
 
 __all__ = ["MODES", "SVM", "SVM_64", "machine", "machine_64", "name_of", "plain", "plain_64"]
