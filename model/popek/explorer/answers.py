@@ -29,13 +29,13 @@ Message = Mapping[str, Any]
 Answer = dict[str, Any]
 
 COLUMNS = (
+    ("critical", "critical"),
     ("privileged", "priv."),
     ("control_sensitive", "control"),
     ("location_sensitive", "location"),
     ("mode_sensitive", "mode"),
     ("resource_sensitive", "resource"),
     ("user_sensitive", "user"),
-    ("critical", "critical"),
 )
 OWN = "own"  # the name under which the page speaks of a machine that the user writes
 KEPT = 24  # configurations whose rows are kept, so that flipping back takes no time

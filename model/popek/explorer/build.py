@@ -151,7 +151,8 @@ def _own_wheel(place: Path) -> None:
 def _answers(place: Path, machines: Iterable[str] | None) -> dict[str, str]:
     """What the page is told without asking: the lists, and the tables of machines at their defaults."""
     place.mkdir()
-    explorer, kept = Explorer(), {}
+    explorer = Explorer()
+    kept: dict[str, str] = {}
 
     def keep(name: str, answer: Any) -> None:
         file = f"{len(kept):02}.json"

@@ -25,7 +25,7 @@ const about = () => ({ machine: state.machine, technique: state.technique || und
 
 // Python that a link brings runs in the browser's sandbox, but `popek explore` runs it on this machine: only when told to.
 const code = () => JSON.stringify([state.edits, state.machine === OWN ? state.text : ""]);
-const foreign = () => !popek.built && (Object.keys(state.edits).length || (state.machine === OWN && state.text !== example))
+const foreign = () => !popek.built && (Object.keys(state.edits).length || (state.machine === OWN && (state.text || example) !== example))
   && trusted !== code();
 
 // -- going from one state to another

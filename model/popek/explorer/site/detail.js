@@ -4,6 +4,7 @@ import { WORDS, make, spoken } from "./dom.js";
 
 const QUESTIONS = ["privileged", "control_sensitive", "location_sensitive", "mode_sensitive", "resource_sensitive",
   "user_sensitive", "critical", "user_critical", "faithful", "safe", "needless_trap"];
+const QUESTION = { needless_trap: "trapping needlessly" };
 const WITNESSES = { faithful: ["fidelity"], safe: ["safety"],
   critical: ["mode_sensitive", "resource_sensitive", "location_sensitive", "control_sensitive"],
   user_critical: ["mode_sensitive", "resource_sensitive", "location_sensitive", "control_sensitive"],
@@ -32,7 +33,7 @@ export function detail(told, question, acts) {
       .filter((name) => told.row[name] !== undefined)
       .map((name) => make("button", { type: "button", "aria-pressed": String(name === question), onclick: () => acts.choose(name) },
         `${spoken(name)}: ${WORDS[told.row[name]]}`))),
-    make("h3", {}, `Is ${told.form} ${spoken(question)}?`),
+    make("h3", {}, "Is ", make("code", {}, told.form), ` ${QUESTION[question] ?? spoken(question)}?`),
     make("p", {}, `That is: ${told.definitions[question]}.`),
     make("p", { class: "answer" }, make("b", {}, `${WORDS[answer][0].toUpperCase()}${WORDS[answer].slice(1)}`), reason(told, question, answer)),
   ];
