@@ -77,7 +77,7 @@ def _replace(machine: Machine[Any], instruction: Instruction, text: str) -> None
     names: dict[str, Any] = {**semantics.__globals__, **closure}
     if holder:
         names[holder] = recorder
-    before = set(names)
+    before = dict(names)
     linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
     try:
         exec(compile(textwrap.dedent(text), name, "exec", dont_inherit=True, flags=_ANNOTATIONS), names)
@@ -85,7 +85,9 @@ def _replace(machine: Machine[Any], instruction: Instruction, text: str) -> None
         raise EditError(f"{name}:{error.lineno}: {error.msg}") from None
     except Exception as error:  # whatever the text raises
         raise EditError(f"{name}: {described(error)}") from None
-    found = recorder.taken or [v for n, v in names.items() if n not in before and inspect.isfunction(v)]
+    found = list(dict.fromkeys(recorder.taken)) or [
+        value for n, value in names.items() if inspect.isfunction(value) and before.get(n) is not value
+    ]
     if len(found) != 1:
         raise EditError(f"{name}: expected one function; found {len(found)}")
     for form, old in list(machine.instructions.items()):
