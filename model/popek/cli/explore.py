@@ -69,10 +69,10 @@ def _served(machine: str, port: int, open: bool) -> int:
     except OSError as error:
         raise UserError(f"--port {port}: cannot listen on {LOOPBACK}: {error.strerror}") from None
     address = f"{server.address}#machine={machine}"
-    print(f"{address}\nCtrl-C ends it.", flush=True)
-    if open:
-        webbrowser.open(address)
     try:
+        print(f"{address}\nCtrl-C ends it.", flush=True)
+        if open:
+            webbrowser.open(address)
         server.serve_forever()
     except KeyboardInterrupt:
         return 0

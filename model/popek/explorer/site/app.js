@@ -58,6 +58,7 @@ function views() {
 function warn() {
   running?.abort();
   at("verdict").className = "verdict";
+  at("verdict").removeAttribute("aria-busy");
   at("verdict").replaceChildren();
   tell("This link brings Python, which would run on this machine. Read it first. ",
     make("button", { type: "button", id: "trust", onclick: () => { trusted = code(); go({}, { write: false }).catch(failed); machine = null; } }, "Run it"),
@@ -148,6 +149,7 @@ async function classify() {
 
 function wrong(text) {
   at("verdict").className = "verdict unknown";
+  at("verdict").removeAttribute("aria-busy");
   at("verdict").replaceChildren(make("p", { class: "main" }, "No verdict"), make("p", {}, text));
   at("table-place").replaceChildren();
   table.forms = undefined;
@@ -254,7 +256,7 @@ function wire() {
   at("technique").addEventListener("change", () => go({ technique: at("technique").value }).catch(failed));
   at("choice").addEventListener("submit", (event) => event.preventDefault());
   at("promises").addEventListener("change", () => go({ promises: at("promises").checked }).catch(failed));
-  at("stop").addEventListener("click", () => { running?.abort(); at("stop").hidden = true; at("verdict").replaceChildren(make("p", { class: "main" }, "Stopped: what is shown is derived, the rest was not asked.")); });
+  at("stop").addEventListener("click", () => { running?.abort(); at("stop").hidden = true; at("verdict").removeAttribute("aria-busy"); at("verdict").replaceChildren(make("p", { class: "main" }, "Stopped: what is shown is derived, the rest was not asked.")); });
   at("own-derive").addEventListener("click", () => derive().catch(failed));
   at("own-text").addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) derive().catch(failed); });
   at("diagnose").addEventListener("click", () => diagnose().catch(failed));

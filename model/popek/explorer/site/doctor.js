@@ -9,7 +9,7 @@ export function diagnosis(told) {
   const parts = [make("div", { class: `verdict ${kind}` }, make("p", { class: "main" }, `${sign} ${told.label}`), make("p", {}, told.summary),
     make("p", {}, told.agreement))];
   parts.push(make("p", { class: "hint" }, `${told.fields} fields read, ${told.format}.`));
-  const list = (title, items) => { if (items.length) parts.push(make("h3", {}, title), make("ul", { class: "findings" }, ...items)); };
+  const list = (title, items) => { if (items.length) parts.push(make("h2", {}, title), make("ul", { class: "findings" }, ...items)); };
   list("Checks that fail", told.failed.map((one) => make("li", {}, make("code", {}, one.id), ` ${one.message}`)));
   list("Suspects: they fail on a plain processor", told.suspects.map((one) => make("li", {}, make("code", {}, one.id), ` ${one.message}`)));
   list("They fail if they apply", told.near.map((one) => make("li", {}, make("code", {}, one.id), ` ${one.message}; it applies ${one.condition}`)));
