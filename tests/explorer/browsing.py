@@ -52,14 +52,15 @@ class Visitor:
         self.page.wait_for_selector(until)
         return self.page
 
-    def verdict(self, begins: str) -> str:
-        """The verdict, once it begins so."""
-        self.page.wait_for_function(
-            "begins => { const v = document.querySelector('#verdict'); return !v.hasAttribute('aria-busy')"
-            " && v.innerText.startsWith(begins); }",
-            arg=begins,
+    def verdict(self, begins: str, has: str = "") -> str:
+        """The verdict, once it begins so and says that."""
+        found = self.page.wait_for_function(
+            "([begins, has]) => { const v = document.querySelector('#verdict');"
+            " return !v.hasAttribute('aria-busy') && v.innerText.startsWith(begins) && v.innerText.includes(has)"
+            " && v.innerText; }",
+            arg=[begins, has],
         )
-        return self.page.inner_text("#verdict")
+        return str(found.json_value())
 
     def cell(self, form: str, question: str) -> str:
         """A cell of the table, as a selector."""
@@ -91,19 +92,13 @@ def walk(visitor: Visitor) -> str:
     page = visitor.goto()
     visitor.verdict(HOLDS)
     page.click("[data-setting=GMODE]")
-    assert "GMODE is sensitive and not privileged" in visitor.verdict(REFUTED)
+    visitor.verdict(REFUTED, "GMODE is sensitive and not privileged")
     assert page.get_attribute("[data-setting=GMODE]", "aria-checked") == "false"
     assert page.inner_text(visitor.cell("GMODE a", "critical")) == "✗ yes"
     page.click(visitor.cell("GMODE a", "mode_sensitive"))
     page.wait_for_selector(".witness .step")
     assert "two states differ only in mode" in page.inner_text("#detail")
-    assert page.inner_text(".states tbody tr:first-child").split() == [
-        "mode",
-        "≠",
-        "1",
-        "≠",
-        "0",
-    ] or "mode" in page.inner_text(".states tbody tr:first-child")
+    assert page.inner_text(".states tbody tr:first-child").split()[0] == "mode"
     page.click(".step")
     assert "memory[0x0] 0x0 → 0x1" in page.inner_text(".witness [role=status]")
     page.click("#detail summary:has-text('Its Python')")

@@ -84,13 +84,11 @@ def test_a_machine_of_ones_own(browser: Browser, address: str) -> None:
     visitor = Visitor(browser, address)
     page = visitor.goto()
     page.select_option("#machine-name", "own")
-    assert "GETT is sensitive" in visitor.verdict(REFUTED)
+    visitor.verdict(REFUTED, "GETT is sensitive")
     text = page.input_value("#own-text")
     page.fill("#own-text", text.replace("cpu.acc = cpu.timer", "cpu.acc = cpu.timr"))
     page.click("#own-derive")
-    assert "machine.py:60: toy, GETT: Toy has no component 'timr'; near: timer" in visitor.verdict(
-        "No verdict"
-    )
+    visitor.verdict("No verdict", "machine.py:59: toy, GETT: Toy has no component 'timr'; near: timer")
     page.fill("#own-text", text.replace("    cpu.acc = cpu.timer", "    cpu.acc = cpu.acc"))
     page.click("#own-derive")
     visitor.verdict(HOLDS)
