@@ -21,4 +21,15 @@ DEFINITIONS: Final = {
     "safe": "where it does not trap, it changes nothing of the VMM's and shows nothing of it",
 }
 
-__all__ = ["DEFINITIONS"]
+COLUMNS: Final = (
+    ("privileged", "priv."),
+    ("control_sensitive", "control"),
+    ("location_sensitive", "location"),
+    ("mode_sensitive", "mode"),
+    ("resource_sensitive", "resource"),
+    ("user_sensitive", "user"),
+    ("critical", "critical"),
+)
+"""The columns of a table of classes, each with a short title."""
+
+__all__ = ["COLUMNS", "DEFINITIONS"]

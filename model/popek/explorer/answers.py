@@ -16,7 +16,7 @@ from typing import Any
 
 from popek import machines as registry
 from popek.checks.counterexample import Counterexample, Executed, differences, show
-from popek.checks.definitions_in_words import DEFINITIONS
+from popek.checks.definitions_in_words import COLUMNS, DEFINITIONS
 from popek.checks.names import shortened
 from popek.checks.subject import Subject
 from popek.errors import PopekError
@@ -28,15 +28,6 @@ from .edits import edited, source_of
 Message = Mapping[str, Any]
 Answer = dict[str, Any]
 
-COLUMNS = (
-    ("critical", "critical"),
-    ("privileged", "priv."),
-    ("control_sensitive", "control"),
-    ("location_sensitive", "location"),
-    ("mode_sensitive", "mode"),
-    ("resource_sensitive", "resource"),
-    ("user_sensitive", "user"),
-)
 OWN = "own"  # the name under which the page speaks of a machine that the user writes
 KEPT = 24  # configurations whose rows are kept, so that flipping back takes no time
 LONGEST_TEXT = 400_000
@@ -73,7 +64,8 @@ class Explorer:
                 for known in (make() for make in registry.makers().values())
             ],
             "columns": [
-                {"name": name, "title": title, "means": DEFINITIONS[name]} for name, title in COLUMNS
+                {"name": name, "title": title, "means": DEFINITIONS[name]}
+                for name, title in (COLUMNS[-1], *COLUMNS[:-1])  # critical first, which a narrow page shows
             ],
             "example": (resources.files(__package__) / "example_machine.py").read_text(encoding="utf-8"),
             "promises": [{"name": n, "title": n, "means": DEFINITIONS[n]} for n in ("faithful", "safe")],

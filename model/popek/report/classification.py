@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from popek.checks.definitions_in_words import COLUMNS
 from popek.checks.names import shortened
 from popek.checks.scope_words import scope_line
 from popek.checks.survey import Row, Survey
@@ -18,15 +19,6 @@ from popek.checks.verdict import Status, Truth
 from .wording import counted, evidence
 
 STYLES = {Truth.YES: "bold", Truth.NO: "dim", Truth.UNKNOWN: "yellow", Truth.NOT_ASKED: "dim"}
-COLUMNS = (
-    ("privileged", "priv."),
-    ("control_sensitive", "control"),
-    ("location_sensitive", "location"),
-    ("mode_sensitive", "mode"),
-    ("resource_sensitive", "resource"),
-    ("user_sensitive", "user"),
-    ("critical", "critical"),
-)
 MANY_CHANGES = 8
 SHORT = {Truth.NOT_ASKED: "–"}
 
