@@ -20,7 +20,6 @@ PACKAGES: Final[Mapping[str, str]] = {
     "hercules": "hercules",
     "libatomic.so.1": "libatomic1",
     "nasm": "nasm",
-    "npm": "npm",
     "objdump": "binutils",
     "pdp10": "simh",
     "pdp11": "simh",
