@@ -21,7 +21,19 @@ from popek import __version__
 from popek.errors import PopekError
 from popek.solving.choice import chosen_solver
 
-from . import atlas, bench, decoding, figures, problems, rewrite, safety, scan, verify, witnesses
+from . import (
+    atlas,
+    bench,
+    decoding,
+    every_technique,
+    figures,
+    problems,
+    rewrite,
+    safety,
+    scan,
+    verify,
+    witnesses,
+)
 from .certifying import Certify, certified
 from .errors import UserError
 from .figures import Svg
@@ -131,7 +143,7 @@ def classify(
     machine: str,
     /,
     *instructions: str,
-    technique: Technique = None,
+    technique: every_technique.Technique = None,
     set: Settings = (),
     symbolic: Annotated[
         str, Parameter(help="Settings to leave open, comma-separated: when is each instruction critical?")
@@ -166,13 +178,18 @@ def classify(
     from popek.report import classification as report
     from popek.report import letter
 
+    if every := technique == every_technique.ALL:
+        technique = None
+        every_technique.assert_possible(set, symbolic, svg, expect)
     subject = subject_of(machine, technique, set, timeout=timeout, time_is_state=time_is_state)
     forms = forms_of(subject.machine, instructions)
     expected = None if expect is None else read_expected(expect)
     listed = [] if expected is None else expected["instructions"]
     request = Request(
         subject,
-        promises=promises or (json and not by_the_letter) or any("faithful" in row for row in listed),
+        promises=promises
+        or (json and not by_the_letter and not every)
+        or any("faithful" in row for row in listed),
         witnesses=ALL if json else ONE_EACH,
         leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
         certify=certify,
@@ -180,6 +197,9 @@ def classify(
     )
     figures.assert_writable(svg)
     _assert_open_or_set(symbolic, set)
+    if every:
+        with certified(certify):
+            return every_technique.classify(request, forms, jobs=jobs, json=json)
     if by_the_letter and svg is not None:
         raise UserError(f"--svg {svg}: draws the classes as they are asked here, without --by-the-letter")
     if symbolic or any(text.endswith("=?") for text in set):

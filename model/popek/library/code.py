@@ -72,7 +72,7 @@ def diagnose(source: str | Path, /, *, capabilities: str | None = None) -> Diagn
     from popek.architectures.vtx.capability_files import from_mapping, load_capabilities
     from popek.architectures.vtx.dumps.diagnosis import diagnose as diagnosed
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
-    from popek.architectures.vtx.dumps.processors import Processor, judge_any
+    from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
     from popek.architectures.vtx.dumps.reading import read_dumps
 
     if isinstance(source, str) and "\n" in source:
@@ -98,7 +98,7 @@ def diagnose(source: str | Path, /, *, capabilities: str | None = None) -> Diagn
         )
     except OSError as error:
         raise PopekError(f"{said}: {error.strerror or error}") from None
-    judged = judge_any(vmcs_of(dump), Processor(known))
+    judged = judge_any(vmcs_of(dump), ReportedProcessor(known))
     return Diagnosed(dump, diagnosed(dump, known), judged.complete)
 
 

@@ -16,7 +16,7 @@ from .subjects import subject
 if TYPE_CHECKING:
     from popek.kernel.machine import Machine
     from popek_proofs.claims import ClaimVerdict
-    from popek_proofs.eight_problems.problems import Found
+    from popek_proofs.eight_problems.problems import FoundProblem
     from popek_proofs.eight_problems.search import Asking
     from popek_proofs.safety import Safety
     from popek_proofs.theorems.instantiate import Instantiation
@@ -76,7 +76,7 @@ class Problems:
         found: one answer for each problem.
     """
 
-    found: tuple[Found, ...]
+    found: tuple[FoundProblem, ...]
     _asking: Asking = attrs.field(repr=False)
 
     @property
