@@ -260,3 +260,9 @@ def test_a_file_that_is_no_classification_is_refused(tmp_path: Path, text: str |
     assert (found.returncode, found.stdout) == (2, "")
     assert told in found.stderr
     assert found.stderr.count("\n") == 1
+
+
+def test_a_notebook_begins_without_solver_or_figures() -> None:
+    program = "import sys, popek.notebook; print({'z3', 'bitwuzla', 'networkx', 'rich'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "set()"
