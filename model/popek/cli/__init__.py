@@ -18,10 +18,23 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from popek import __version__
+from popek.errors import PopekError
 from popek.machines import usual
 from popek.solving.choice import chosen_solver
 
-from . import atlas, decoding, every_technique, figures, problems, rewrite, safety, scan, verify, witnesses
+from . import (
+    atlas,
+    bench,
+    decoding,
+    every_technique,
+    figures,
+    problems,
+    rewrite,
+    safety,
+    scan,
+    verify,
+    witnesses,
+)
 from .certifying import Certify, certified
 from .errors import UserError
 from .figures import Svg
@@ -50,6 +63,7 @@ app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
 app.command("popek.cli.machines:machines", name="machines")
 app.command("popek.cli.notebooks:notebooks", name="notebooks")
+app.command("popek.cli.explore:explore", name="explore")
 app.command(problems.problems)
 app.command(safety.safety)
 app.command(rewrite.rewrite)
@@ -61,6 +75,7 @@ app.command(
     help="Hardware assistance: what its controls must be, the best choice, what real ones come to.",
 )
 app.command(atlas.atlas)
+app.command(bench.bench)
 
 UNEXPECTED, BAD_INPUT, UNKNOWN = 1, 2, 3
 
@@ -87,12 +102,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted")
     except Exception as error:
-        if type(error).__name__ in (
-            "NothingToAskError",
-            "DeclarationError",
-            "SemanticsError",
-        ):  # without importing
-            _fail(str(error))
+        if isinstance(error, PopekError):
+            _fail(" ".join(str(error).split()))
         if type(error).__name__ == "SolversDisagreeError":
             print(f"popek: {error}", file=sys.stderr)
             sys.exit(UNEXPECTED)
@@ -143,6 +154,12 @@ def classify(
     by_the_letter: Annotated[
         bool, Parameter(negative="", help="Ask for the classes by the letter of 1974, beside ours.")
     ] = False,
+    expect: Annotated[
+        Path | None,
+        Parameter(
+            help="What --json printed once: print what differs, a line each, and exit with 1 if anything does."
+        ),
+    ] = None,
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
     jobs: Jobs = 0,
@@ -158,18 +175,23 @@ def classify(
         machine: a name that `popek machines` lists, or a Python file that declares one.
         instructions: only these mnemonics or forms; the theorems, which speak of all, are then refuted or unknown.
     """
+    from popek.checks.expected import differences, read_expected
     from popek.checks.survey import ALL, NONE, ONE_EACH, Request, survey
     from popek.report import classification as report
     from popek.report import letter
 
     if every := technique == every_technique.ALL:
         technique = None
-        every_technique.assert_possible(set, symbolic, svg)
+        every_technique.assert_possible(set, symbolic, svg, expect)
     subject = subject_of(machine, technique, set, timeout=timeout, time_is_state=time_is_state)
     forms = forms_of(subject.machine, instructions)
+    expected = None if expect is None else read_expected(expect)
+    listed = [] if expected is None else expected["instructions"]
     request = Request(
         subject,
-        promises=promises or (json and not by_the_letter and not every),
+        promises=promises
+        or (json and not by_the_letter and not every)
+        or any("faithful" in row for row in listed),
         witnesses=ALL if json else ONE_EACH,
         leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
         certify=certify,
@@ -185,6 +207,8 @@ def classify(
     if symbolic or any(text.endswith("=?") for text in set):
         if certify is not None:
             raise UserError(f"--certify {certify}: expected with no setting left open")
+        if expect is not None:
+            raise UserError(f"--expect {expect}: expected with no setting left open")
         if by_the_letter:
             raise UserError(
                 "--by-the-letter: expected with every setting given a value, and one is left open"
@@ -192,14 +216,20 @@ def classify(
         return _classify_symbolic(request, symbolic, forms, svg, json)
     with certified(certify), progress("classifying") as show:
         found = survey(request, forms=forms, jobs=jobs, progress=show)
+    otherwise = [] if expected is None else differences(expected, found, str(expect))
     if json:
-        print_json(found.to_json())
+        kept = {} if expected is None else {"otherwise": [one.to_json() for one in otherwise]}
+        print_json(found.to_json() | kept)
+    elif expected is not None:
+        print("\n".join(map(str, otherwise)) or f"as {expect} says: {len(found.rows)} forms")
     elif by_the_letter:
         console().print(letter.survey(found))
     else:
         console().print(report.survey(found))
     if svg is not None:
         figures.write(figures.of_classification(found, every=forms is not None), svg)
+    if expected is not None:
+        return UNEXPECTED if otherwise else 0
     return UNKNOWN if found.unknown else 0
 
 
@@ -417,35 +447,6 @@ def _second_solver() -> Any:
         return second_answer
     print("popek: cvc5 is not installed; Z3 answers alone", file=sys.stderr)
     return None
-
-
-@app.command
-def bench(
-    *parts: str,
-    machine: str = usual(),
-    only: Annotated[tuple[str, ...], Parameter(help="These forms or mnemonics alone.", negative="")] = (),
-    svg: Svg = None,
-    json: AsJson = False,
-) -> int:
-    """Measure speed in one run: of classifying beside the solver's, and rates of the rest.
-
-    Args:
-        parts: classify, steps, laws, vmcs, difftest; all by default.
-        machine: a name that `popek machines` lists, or a Python file that declares one.
-    """
-    from popek.benchmark import PARTS, benchmark
-    from popek.report import benchmark as report
-
-    figures.assert_writable(svg)
-    with known_names(), progress("measuring") as show:
-        found = benchmark(machine, only, parts=parts or PARTS, progress=show)
-    if svg is not None:
-        figures.write(report.figure(found), svg)
-    if json:
-        print_json(found.to_json())
-    else:
-        console().print(report.benchmark(found))
-    return 0
 
 
 __all__ = ["app", "console", "main", "print_json", "progress"]

@@ -200,7 +200,12 @@ class Attachment:
     source: str = ""
 
     def promised(
-        self, guest: Any, private: Any, unit: Any, places: Sequence[Word], dropped: frozenset[str] = frozenset()
+        self,
+        guest: Any,
+        private: Any,
+        unit: Any,
+        places: Sequence[Word],
+        dropped: frozenset[str] = frozenset(),
     ) -> list[tuple[Duty, Word]]:
         """Each duty that is not dropped, at all of the places."""
         return [
@@ -284,6 +289,8 @@ class Devices(Generic[S]):
         state._memories[self.storage] = bus.storage
         return World(state, device, unit, bus.sent, bus.accesses, reason)
 
-    def arranged(self, attachment: Attachment, technique: Technique[S], guest: S, device: Any, private: S, unit: Any) -> World[S, Any]:
+    def arranged(
+        self, attachment: Attachment, technique: Technique[S], guest: S, device: Any, private: S, unit: Any
+    ) -> World[S, Any]:
         """What the hardware is in for a guest with its device."""
         return World(technique.map(guest, private), attachment.device(guest, device, private, unit), unit)
