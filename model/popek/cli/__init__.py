@@ -76,6 +76,11 @@ app.command(
 )
 app.command(atlas.atlas)
 app.command(bench.bench)
+app.command(
+    "popek.cli.devices:app",
+    name="devices",
+    help="What a guest's own device can do to the monitor; fault lines of remapping units explained.",
+)
 
 UNEXPECTED, BAD_INPUT, UNKNOWN = 1, 2, 3
 
