@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from popek.architectures.logs import Line, unwrap
+from popek.architectures.logs import LogLine, unwrap
 
 from .ledger import Rule, rules
 
@@ -116,7 +116,7 @@ def explain(text: str) -> tuple[Explained, ...]:
     return tuple(sorted(found, key=lambda one: one.line))
 
 
-def _explained(lines: Sequence[Line]) -> Iterator[Explained]:
+def _explained(lines: Sequence[LogLine]) -> Iterator[Explained]:
     rest = list(lines)
     for number, line in enumerate(rest):
         text = line.text
