@@ -169,7 +169,9 @@ def _processor(
         ]
         if touched:
             rows.append(
-                InductionRow(INVARIANT, instruction.form, Status.UNKNOWN, None, f"changes {', '.join(touched)}")
+                InductionRow(
+                    INVARIANT, instruction.form, Status.UNKNOWN, None, f"changes {', '.join(touched)}"
+                )
             )
     return rows, tuple(dict.fromkeys(one.form for one in chosen))
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
@@ -42,11 +42,10 @@ from .certifying import Certify, certified
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, shown_default
-from .output import console, print_json, progress, working
+from .output import console, print_json, progress
 from .resolving import forms_of, known_names, subject_of
 
 if TYPE_CHECKING:
-    from popek.checks.subject import Subject
     from popek.checks.survey import Request
 
 app = App(
