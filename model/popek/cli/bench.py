@@ -1,4 +1,4 @@
-"""`popek bench`: how fast it is."""
+"""`popek bench`: speed."""
 
 from __future__ import annotations
 

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 import attrs
 
+from popek.errors import PopekError
 
-class DecodingError(ValueError):
+
+class DecodingError(PopekError):
     """Bytes that are no instruction, or none of the machine's; or a library is missing.  One line."""
 
 

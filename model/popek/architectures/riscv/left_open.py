@@ -42,7 +42,7 @@ LEFT_OPEN = (
     LeftOpen(
         "which bits of the delegation registers can be set (WARL)",
         "RISC-V Privileged Architecture, Machine Trap Delegation (medeleg and mideleg) Registers",
-        taken="medeleg 0xfcb7fe and hedeleg 0x0cb1ff, which the manual admits",
+        taken="medeleg 0xfcb7fe and hedeleg 0x0cb1ff, which the manual admits; SGEI is fixed at 1 in mideleg",
     ),
     LeftOpen(
         "what a trap that an illegal instruction causes writes to xtval",
