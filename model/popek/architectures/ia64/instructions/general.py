@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
@@ -52,16 +52,8 @@ def _cache(machine: Machine[Ia64]) -> None:
         cpu.write_gr(r1, ite(exists, bit, FALSE).zero_extend(64))
 
 
-def _arithmetic(machine: Machine[Ia64]) -> None:
-    operations: dict[str, Callable[[Word, Word], Word]] = {
-        "add": lambda a, b: a + b,
-        "sub": lambda a, b: a - b,
-        "and": lambda a, b: a & b,
-        "or": lambda a, b: a | b,
-        "xor": lambda a, b: a ^ b,
-        "cmp.eq": lambda a, b: (a == b).zero_extend(64),
-        "cmp.ltu": lambda a, b: (a < b).zero_extend(64),
-    }
+def of_two_registers(machine: Machine[Ia64], operations: Mapping[str, Callable[[Word, Word], Word]]) -> None:
+    """Forms with two sources and a target, by what they compute."""
     for name, operation in operations.items():
 
         @machine.instruction(
@@ -74,6 +66,19 @@ def _arithmetic(machine: Machine[Ia64]) -> None:
             """The result, NaT where a source is; the comparisons' predicate is one register."""
             check_target(cpu, r1)
             cpu.write_gr(r1, operation(cpu.read_gr(r2), cpu.read_gr(r3)), cpu.read_nat(r2) | cpu.read_nat(r3))
+
+
+def _arithmetic(machine: Machine[Ia64]) -> None:
+    operations: dict[str, Callable[[Word, Word], Word]] = {
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "and": lambda a, b: a & b,
+        "or": lambda a, b: a | b,
+        "xor": lambda a, b: a ^ b,
+        "cmp.eq": lambda a, b: (a == b).zero_extend(64),
+        "cmp.ltu": lambda a, b: (a < b).zero_extend(64),
+    }
+    of_two_registers(machine, operations)
 
     @machine.instruction("adds r = imm14, r", source="SDM vol. 3, add", mnemonic="ADDS")
     def add_immediate(cpu: Ia64, r1: Word, immediate: Word, r3: Word) -> None:

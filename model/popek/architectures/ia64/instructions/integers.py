@@ -13,6 +13,7 @@ from popek.kernel.words import Word, concat, ite
 
 from ..interruptions import check_target
 from ..state import Ia64
+from .general import of_two_registers
 
 SIZES: Final = (1, 2, 4)
 One = Callable[[Word], Word]
@@ -92,18 +93,7 @@ def _of_two(machine: Machine[Ia64]) -> None:
         "shr": lambda a, b: a.arithmetic_shift_right(b),
         "shr.u": lambda a, b: a >> b,
     }
-    for name, operation in operations.items():
-
-        @machine.instruction(
-            f"{name} r = r, r",
-            source=f"SDM vol. 3, {name.split('.')[0]}",
-            mnemonic=name.upper(),
-            operation=operation,
-        )
-        def compute(cpu: Ia64, r1: Word, r2: Word, r3: Word, *, operation: Two) -> None:
-            """The result, NaT where a source is."""
-            check_target(cpu, r1)
-            cpu.write_gr(r1, operation(cpu.read_gr(r2), cpu.read_gr(r3)), cpu.read_nat(r2) | cpu.read_nat(r3))
+    of_two_registers(machine, operations)
 
 
 def _with_counts(machine: Machine[Ia64]) -> None:
