@@ -105,7 +105,7 @@ def _left_open(every: Sequence[LeftOpen]) -> RenderableType:
     for title in ("left open by the architecture", "a verdict is for", "where"):
         table.add_column(title, overflow="fold")
     for one in every:
-        table.add_row(one.what, one.how, Text(one.source, "dim"))
+        table.add_row(one.what, one.how, Text(one.place, "dim"))
     return table
 
 

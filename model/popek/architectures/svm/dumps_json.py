@@ -6,6 +6,8 @@ import difflib
 import json
 from typing import Any
 
+from popek.errors import PopekError
+
 from .vmcb import SvmProcessor, UnknownVmcbField, Vmcb, find
 
 _KEYS = ("name", "fields", "memory", "capabilities")
@@ -23,7 +25,7 @@ _PROCESSOR = (
 )
 
 
-class VmcbDumpError(ValueError):
+class VmcbDumpError(PopekError):
     """An input that cannot be read; one line, with the number of the input's line in front where there is one."""
 
 
