@@ -29,6 +29,8 @@ KINDS = {  # by marker
     "rocq": "compiling the Coq proofs",
     "pyodide": "the explorer without a server",
 }
+QUICK = [line.strip() for line in Path(__file__).with_name("quick.txt").read_text("utf-8").splitlines()]
+"""Files whose tests are marked quick, and, behind a minus, the tests of them that are not."""
 OPTIONAL = {"pyodide"}  # npm is none of the packages that the README asks for
 left_out: dict[str, dict[str, int]] = {}  # by marker: how many tests, by what is missing
 
@@ -51,6 +53,24 @@ def needs(marker: pytest.Mark) -> tuple[str, ...]:
     usual = {"emulator": ("bochs", "nasm"), "browser": ("chromium", "playwright"), "rocq": ("coqc", "coqchk")}
     usual["pyodide"] = ("npm",)
     return marker.args or usual[marker.name]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m quick` reads no other file: reading all of them takes longer than the quick tests do."""
+    if config.option.markexpr != "quick" or not collection_path.match("test_*.py"):
+        return None
+    return None if str(collection_path.relative_to(Path(__file__).parent)) in QUICK else True
+
+
+@pytest.hookimpl(specname="pytest_collection_modifyitems", tryfirst=True)
+def pytest_mark_what_is_quick(items: list[pytest.Item]) -> None:
+    """Those of `quick.txt`."""
+    for item in items:
+        file, _, name = item.nodeid.removeprefix("tests/").partition("::")
+        if any(item.get_closest_marker(kind) for kind in KINDS):
+            continue
+        if file in QUICK and not {f"-{name}", f"-{name.partition('[')[0]}"} & set(QUICK):
+            item.add_marker("quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

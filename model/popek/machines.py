@@ -1,6 +1,7 @@
 """The machines: one package per architecture, each with `MACHINES`, a mapping from name to maker.
 
 A package with hardware assistance has `ASSISTANCES`, too: from the technique's name to a maker of the declaration.
+A package whose machine has a model of a device has `DEVICES`: from a name to a maker.
 A machine of a user's own is a Python file with the same mapping, or with a `Machine` at its top level; an
 `Assistance` at its top level is found by the file's name, too.
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from popek.errors import PopekError
 
 if TYPE_CHECKING:
+    from popek.kernel.agents import Devices
     from popek.kernel.assistance import Assistance
     from popek.kernel.code import MachineCode
     from popek.kernel.machine import Machine
@@ -36,6 +38,11 @@ class MachineFileError(PopekError):
 def makers() -> Mapping[str, Callable[[], Machine[Any]]]:
     """Every machine that comes with popek, by name, in alphabetical order."""
     return dict(sorted(_declared("MACHINES").items()))
+
+
+def usual() -> str:
+    """The machine of commands that are given none."""
+    return str(importlib.import_module(ARCHITECTURES).USUAL)
 
 
 def assisted(name: str, technique: str | None) -> str:
@@ -70,6 +77,38 @@ def assistance(name: str) -> Assistance[Any]:
         from popek.kernel.machine import UnknownNameError
 
         raise UnknownNameError("hardware assistance", name, known)
+    return known[name]()
+
+
+def devices() -> Mapping[str, Callable[[], Devices[Any]]]:
+    """Every machine with a device beside its processor, by name, in alphabetical order."""
+    return dict(sorted(_declared("DEVICES").items()))
+
+
+def with_devices(name: str) -> Devices[Any]:
+    """A machine with a device, by name, or from a Python file that has `DEVICES` or a `Devices` at its top level.
+
+    Raises:
+        UnknownNameError: no such machine; with near matches.
+        MachineFileError: the file cannot be read, does not run, or declares no machine with a device.
+    """
+    if name.endswith(".py") or "/" in name:
+        from popek.kernel.agents import Devices
+
+        path = Path(name)
+        names = _executed(path)
+        made = [value for value in names.values() if isinstance(value, Devices)]
+        made = made or [make() for make in names.get("DEVICES", {}).values()]
+        if len(made) != 1:
+            raise MachineFileError(
+                f"{path}: expected one Devices, or DEVICES with one maker; found {len(made)}"
+            )
+        return made[0]
+    known = devices()
+    if name not in known:
+        from popek.kernel.machine import UnknownNameError
+
+        raise UnknownNameError("machine with a device", name, known)
     return known[name]()
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from popek.machines import usual
+
 from . import figures
 from .figures import Svg
 from .options import AsJson
@@ -15,7 +17,7 @@ from .resolving import known_names
 
 def bench(
     *parts: str,
-    machine: str = "ia32",
+    machine: str = usual(),
     only: Annotated[tuple[str, ...], Parameter(help="These forms or mnemonics alone.", negative="")] = (),
     svg: Svg = None,
     json: AsJson = False,

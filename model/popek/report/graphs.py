@@ -149,7 +149,7 @@ def premise(found: Survey) -> Figure:
     titles = {
         (True, True): ("sensitive, privileged", "green"),
         (True, False): ("sensitive, not privileged: critical", "red"),
-        (False, True): ("innocuous, privileged: trap for nothing", ""),
+        (False, True): ("privileged, and innocuous by definition", ""),
         (False, False): ("innocuous: run directly", "bare"),
     }
     width = 300.0

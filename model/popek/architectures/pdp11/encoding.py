@@ -134,7 +134,16 @@ def _more() -> dict[str, tuple[int, _Fields]]:
         ("DIVF", 0o174400),
     ):  # fmt: skip
         found[f"{name} FS, AC"] = opcode, accumulators
-    found["STF AC, FS"] = 0o174000, accumulators
+    found["STF AC, FS"], found["MODF FS, AC"] = (0o174000, accumulators), (0o171400, accumulators)
+    found["LDCDF FS, AC"], found["STCFD AC, FS"] = (0o177400, accumulators), (0o176000, accumulators)
+    found["LDCDF (R), AC"] = 0o177410, (("(R)", 0), ("AC", 6))
+    found["STCFD AC, (R)"] = 0o176010, (("(R)", 0), ("AC", 6))
+    for name, opcode in (("LDEXP", 0o176400), ("LDCIF", 0o177000)):
+        found[f"{name} R, AC"] = opcode, (("R", 0), ("AC", 6))
+        found[f"{name} (R), AC"] = opcode | 0o10, (("(R)", 0), ("AC", 6))
+    for name, opcode in (("STEXP", 0o175000), ("STCFI", 0o175400)):
+        found[f"{name} AC, R"] = opcode, (("R", 0), ("AC", 6))
+        found[f"{name} AC, (R)"] = opcode | 0o10, (("(R)", 0), ("AC", 6))
     found["LDF (R), AC"] = 0o172410, (("(R)", 0), ("AC", 6))
     found["STF AC, (R)"] = 0o174010, (("(R)", 0), ("AC", 6))
     found["MARK o"] = 0o006400, (("o", 0),)

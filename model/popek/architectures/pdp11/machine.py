@@ -17,7 +17,7 @@ from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.practice import Practice
 from popek.kernel.words import Word, ite
 
-from . import data, floating, innocuous, modes, privileged
+from . import data, floating, floating_conversions, innocuous, modes, privileged
 from .deprivileging import techniques
 from .left_open import LEFT_OPEN
 from .state import (
@@ -60,8 +60,8 @@ def build() -> Machine[Pdp11]:
             "a VMM leaves the I/O page unmapped; where it is mapped, MOV changes PS and the map",
             "data space is off (MMR3 = 0), management traps are off (MMR0<9> = 0), A and W bits are left out",
             "MMR1, MMR2 and the abort bits of MMR0",
-            "the stack limit; floating point but for FP11's status, accumulators, transfers and five operations",
-            "floating point: what comes of the operands is a function of which nothing is taken to be known",
+            "the stack limit",
+            "what floating point arithmetic makes of the operands: a function of which nothing is taken to be known",
             "the trace trap after an instruction that starts with T = 1",
             "MTPS and MFPS: the 11/45 has none, both are reserved instructions",
         ),
@@ -73,6 +73,7 @@ def build() -> Machine[Pdp11]:
     data.add(machine)
     modes.add(machine)
     floating.add(machine)
+    floating_conversions.add(machine)
     privileged.add(machine)
     return machine
 

@@ -6,7 +6,7 @@ import attrs
 
 from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
-from .dma import Remapped, Checks
+from .dma import Checks, Remapped
 from .unit import Capabilities, Read, Unit, frame
 
 GIVEN = 1 + 3 + 8 + 32
@@ -118,5 +118,6 @@ def post(descriptor: Descriptor, vector: Word, urgent: Word) -> tuple[Descriptor
     """What posting a vector makes of a descriptor, and whether the processor is notified (width 1)."""
     requests = descriptor.requests | (Word(256, 1) << vector.zero_extend(256))
     notified = ~descriptor.outstanding & (urgent | ~descriptor.suppressed)
-    return attrs.evolve(descriptor, requests=requests, outstanding=descriptor.outstanding | notified), notified
-
+    return attrs.evolve(
+        descriptor, requests=requests, outstanding=descriptor.outstanding | notified
+    ), notified

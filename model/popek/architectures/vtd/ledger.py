@@ -18,6 +18,7 @@ class Rule:
         id: as `--drop` and the checks name it.
         reason: the fault reason; 0 where a breach of it is no fault of the unit.
         kind: ``dma`` or ``interrupt``.
+        qualified: of a DMA rule, that a context entry with FPD set silences its fault (likely; QEMU does so).
         rule: what must hold, in one sentence.
         linux: the words of Linux for the reason.
         source: document and section.
@@ -27,6 +28,7 @@ class Rule:
     id: str
     reason: int
     kind: str
+    qualified: bool
     rule: str
     linux: str
     source: str
@@ -39,7 +41,14 @@ def rules() -> Mapping[str, Rule]:
     text = files("popek_specs").joinpath("vtd", "rules.csv").read_text(encoding="utf-8")
     return {
         row["id"]: Rule(
-            row["id"], int(row["reason"], 16), row["kind"], row["rule"], row["linux"], row["source"], row["confidence"]
+            row["id"],
+            int(row["reason"], 16),
+            row["kind"],
+            row["qualified"] == "yes",
+            row["rule"],
+            row["linux"],
+            row["source"],
+            row["confidence"],
         )
         for row in csv.DictReader(text.splitlines())
     }

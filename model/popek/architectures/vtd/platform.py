@@ -6,8 +6,8 @@ references stand for all of its instructions, which are asked with the machines 
 
 from __future__ import annotations
 
-from popek.kernel.machine import Machine
 from popek.kernel.instruction import OperandKind
+from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import MemoryFault, Vector
 from popek.kernel.state import Role, State, memory, word

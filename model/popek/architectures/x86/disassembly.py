@@ -10,13 +10,9 @@ from typing import Any, Final
 
 import attrs
 
-from popek.errors import PopekError
+from popek.kernel.code import DecodingError
 
 from .registers import DS, SEGMENT_NAMES
-
-
-class DecodingError(PopekError):
-    """Bytes that are no instruction, or none of the machine's; or Capstone is missing.  One line."""
 
 
 class NoSuchFormError(DecodingError):
