@@ -98,8 +98,12 @@ def judge(
     undecided: list[Undecided] = []
     for check in checks.values():
         try:
-            if violated(check, view):
-                (failed if check.certainty == "must" else warnings).append(_described(check, vmcb))
+            if not violated(check, view):
+                continue
+            if check.certainty == "unsure":
+                undecided.append(Undecided(check.id, f"what VMRUN does unless {check.statement}"))
+                continue
+            (failed if check.certainty == "must" else warnings).append(_described(check, vmcb))
         except Missing as error:
             undecided.append(Undecided(check.id, str(error)))
     waiting = any(checks[item.id].certainty == "must" for item in undecided)
