@@ -59,7 +59,7 @@ from popek.report import safety as safety_report
 from popek.report import vmcs as vmcs_report
 from popek.report.svg import Figure
 from popek.report.vmcs_repair import print_repair
-from popek.vmcs.repair import Repair
+from popek.vmcs.edits import Repair
 from popek.vmcs.repair import repair as smallest_repair
 from popek_proofs import PropositionsError, known_propositions, paper_machine
 from popek_proofs import prove as prove_propositions

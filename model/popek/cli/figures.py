@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from popek.checks.survey import Row, Survey
     from popek.kernel.machine import Machine
     from popek.report.svg import Figure
-    from popek.vmcs.repair import Repair
+    from popek.vmcs.edits import Repair
 
 Svg = Annotated[Path | None, Parameter(name="--svg", help="Write a figure to this file, too.")]
 Kind = Literal["leaks", "paths"]

@@ -28,7 +28,7 @@ from .vmcs import (
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
-    from popek.vmcs.redundancy import Answers
+    from popek.vmcs.standing import Answers
 
 _FAILS, _DIFFERENT, _UNDECIDED = 1, 1, 3
 
@@ -106,7 +106,7 @@ def generate(
     """
     from popek.architectures.vtx.capability_files import presets, to_mapping
     from popek.architectures.vtx.entry_checks import CHECKS
-    from popek.vmcs.generate import Impossible, edge_json
+    from popek.vmcs.edges import Impossible, edge_json
     from popek.vmcs.generate import generate as edges
 
     check_id = violate.upper()
@@ -121,7 +121,7 @@ def generate(
     named = wanted if wanted in presets() and known.name == wanted else to_mapping(known)
     try:
         for number, edge in enumerate(edges(check_id, count, seed, known), 1):
-            sys.stdout.write(one_line(edge_json(edge, number, named)))
+            sys.stdout.write(one_line(edge_json(edge, number, named, edge.found.memory)))
     except Impossible as error:
         sys.stderr.write(f"popek: {error}\n")
         return _FAILS

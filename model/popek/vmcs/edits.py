@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -119,11 +120,84 @@ class Edits:
         )
 
 
+class Verdict(Protocol):
+    """A verdict on a VMCS or a VMCB."""
+
+    @property
+    def failed(self) -> Sequence[Any]:
+        """The checks that fail, each with `id` and `message`."""
+
+    @property
+    def undecided(self) -> Sequence[Any]:
+        """The checks that lack something."""
+
+    @property
+    def kind(self) -> str:
+        """What becomes of the entry: ``enters``, ``undecided``, or how it fails."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a command prints it."""
+
+
+_REPAIRABLE: Final = {"sat": True, "unsat": False}
+
+
+@attrs.frozen
+class Repair:
+    """What has to change in a VMCS or a VMCB so that the entry succeeds.
+
+    Attributes:
+        verdict: on the VMCS as it is.
+        answer: SAT: `changes` is a smallest repair; UNSAT: there is none, see `reason`; UNKNOWN: out of effort.
+        changes: in the order of the fields' encodings; empty if nothing has to change.
+        assumed: fields that the VMCS does not give and that checks need, with values that let it enter.
+        after: verdict on the VMCS with the changes and the assumed fields.
+        reason: why there is no repair.
+        plain_processor: whether what is not known of the processor was taken to be as on plain ones.
+        unexplained: the entry is said to have failed, and no check is known to fail: the cause is not in what is
+            given, and there is nothing to repair.
+    """
+
+    verdict: Verdict
+    answer: Answer
+    changes: tuple[Change, ...] = ()
+    assumed: Mapping[str, int] = attrs.field(factory=dict)
+    after: Verdict | None = None
+    reason: Reason | None = None
+    plain_processor: bool = False
+    unexplained: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict with the repair, as `popek vmcs|vmcb repair --json` prints it."""
+        answer = self.verdict.to_json()
+        answer["repairable"] = None if self.unexplained else _REPAIRABLE.get(self.answer.value)
+        answer["changes"] = [
+            {
+                "field": change.field,
+                "from": hex(change.before),
+                "to": hex(change.after),
+                "bits": list(change.bits),
+            }
+            for change in self.changes
+        ]
+        answer["assumed"] = {name: hex(value) for name, value in self.assumed.items()}
+        answer["plain_processor"] = self.plain_processor
+        answer["unexplained"] = self.unexplained
+        if self.after is not None:
+            after = self.after.to_json()
+            answer["after"] = {key: after[key] for key in ("outcome", "failed", "undecided", "warnings")}
+        if self.reason is not None:
+            answer["why"] = {"checks": list(self.reason.checks), "kept": list(self.reason.kept)}
+        return answer
+
+
 def _mentioned(conditions: Iterable[Word]) -> Collection[str]:
     return frozenset(terms.variables_of(condition.term for condition in conditions))
 
 
-def changes_between(before: Mapping[str, int], after: Mapping[str, int], order: Iterable[str]) -> tuple[Change, ...]:
+def changes_between(
+    before: Mapping[str, int], after: Mapping[str, int], order: Iterable[str]
+) -> tuple[Change, ...]:
     """The fields that differ, in an order."""
     return tuple(
         Change(name, before[name], after[name])
@@ -132,4 +206,4 @@ def changes_between(before: Mapping[str, int], after: Mapping[str, int], order: 
     )
 
 
-__all__ = ["BIT", "Change", "Edits", "Reason", "Solution", "changes_between"]
+__all__ = ["BIT", "Change", "Edits", "Reason", "Repair", "Solution", "changes_between"]

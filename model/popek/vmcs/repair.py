@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -25,64 +25,12 @@ from popek.kernel.words import Word, all_of
 from popek.solving.solver import Answer, Effort
 from popek_specs.vtx import rows
 
-from .edits import BIT, Change, Edits, Reason, changes_between
+from .edits import BIT, Edits, Reason, Repair, changes_between
 
 _GATE, _ELSEWHERE, _AGAINST_PRACTICE = 4, 8, 5
 _MOST_ENTRIES: Final = 64
 _LINK: Final = "VMCS_LINK_POINTER"
 _LIKELY: Final = {_LINK: (1 << 64) - 1}  # of missing fields; the others are likely 0
-
-
-_REPAIRABLE: Final = {"sat": True, "unsat": False}
-
-
-@attrs.frozen
-class Repair:
-    """What has to change so that the entry succeeds.
-
-    Attributes:
-        verdict: on the VMCS as it is.
-        answer: SAT: `changes` is a smallest repair; UNSAT: there is none, see `reason`; UNKNOWN: out of effort.
-        changes: in the order of the fields' encodings; empty if nothing has to change.
-        assumed: fields that the VMCS does not give and that checks need, with values that let it enter.
-        after: verdict on the VMCS with the changes and the assumed fields.
-        reason: why there is no repair.
-        plain_processor: whether what is not known of the processor was taken to be as on plain ones.
-        unexplained: the entry is said to have failed, and no check is known to fail: the cause is not in what is
-            given, and there is nothing to repair.
-    """
-
-    verdict: VmEntryVerdict
-    answer: Answer
-    changes: tuple[Change, ...] = ()
-    assumed: Mapping[str, int] = attrs.field(factory=dict)
-    after: VmEntryVerdict | None = None
-    reason: Reason | None = None
-    plain_processor: bool = False
-    unexplained: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The verdict with the repair, as `popek vmcs repair --json` prints it."""
-        answer = self.verdict.to_json()
-        answer["repairable"] = None if self.unexplained else _REPAIRABLE.get(self.answer.value)
-        answer["changes"] = [
-            {
-                "field": change.field,
-                "from": hex(change.before),
-                "to": hex(change.after),
-                "bits": list(change.bits),
-            }
-            for change in self.changes
-        ]
-        answer["assumed"] = {name: hex(value) for name, value in self.assumed.items()}
-        answer["plain_processor"] = self.plain_processor
-        answer["unexplained"] = self.unexplained
-        if self.after is not None:
-            after = self.after.to_json()
-            answer["after"] = {key: after[key] for key in ("outcome", "failed", "undecided", "warnings")}
-        if self.reason is not None:
-            answer["why"] = {"checks": list(self.reason.checks), "kept": list(self.reason.kept)}
-        return answer
 
 
 def repair(
@@ -238,4 +186,4 @@ def _practice() -> Mapping[tuple[str, int], tuple[bool, bool]]:
     return found
 
 
-__all__ = ["Change", "Reason", "Repair", "repair"]
+__all__ = ["Repair", "repair"]

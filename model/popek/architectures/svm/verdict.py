@@ -41,6 +41,11 @@ class VmrunVerdict:
     explains_report: Literal["yes", "no", "unknown"]
 
     @property
+    def kind(self) -> str:
+        """What becomes of VMRUN, in a word."""
+        return self.outcome
+
+    @property
     def entered(self) -> bool:
         """Whether the exit code is that of a VM exit, which only a guest that was entered has."""
         return self.reported.get("EXITCODE", _INVALID[0]) not in (*_INVALID, 0)

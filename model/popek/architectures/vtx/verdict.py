@@ -71,6 +71,11 @@ class VmEntryVerdict:
     reported: Mapping[str, int]
     explains_report: Answer
 
+    @property
+    def kind(self) -> str:
+        """What becomes of the entry, in a word."""
+        return self.outcome.kind
+
     def to_json(self) -> dict[str, Any]:
         """The verdict as `popek vmcs check --json` prints it."""
         return {

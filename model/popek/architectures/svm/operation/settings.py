@@ -116,7 +116,9 @@ def read(name: str, data: bytes) -> list[Settings]:
     Raises:
         AssistanceError: no dump, or a field that decides is not given.
     """
-    from ..dumps import DumpError, read_vmcbs
+    from popek.architectures.dump import DumpError
+
+    from ..dumps import read_vmcbs
 
     try:
         return [of_vmcb(dump.vmcb) for dump in read_vmcbs(data, name)]
