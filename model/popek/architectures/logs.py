@@ -116,11 +116,12 @@ _LANDMARK = re.compile(r"\*\*\*\s*(?:Guest|Host|Control) State\s*\*\*\*|VMCB (?:
 
 @attrs.frozen
 class Line:
-    """A line of a text without its wrappers; `number` counts from 1 in the original text."""
+    """A line of a text without its wrappers; `number` counts from 1 in the original text, `width` is its own there."""
 
     number: int
     text: str
     caller: str = ""
+    width: int = 0
 
 
 def decoded(data: bytes) -> str:
@@ -244,7 +245,7 @@ def unwrap(text: str) -> list[list[Line]]:
     raw = text.split("\n")
     numbered = _decode_quoted_printable(raw) if _is_encoded(text) else list(enumerate(raw, 1))
     numbered = _without_line_numbers(numbered)
-    lines = [Line(number, *_unwrap(part)) for number, part in numbered]
+    lines = [Line(number, *_unwrap(part), len(part)) for number, part in numbered]
     return _by_caller(_without_unknown_prefix(lines))
 
 

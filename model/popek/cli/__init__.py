@@ -45,7 +45,11 @@ app.command(
     name="vmcs",
     help="Judge, decode, explain, compare, repair and generate VMCSs.",
 )
-app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.")
+app.command(
+    "popek.cli.vmcb_questions:app",
+    name="vmcb",
+    help="Judge, decode, explain, repair and generate AMD's VMCBs.",
+)
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
 app.command("popek.cli.machines:machines", name="machines")
 app.command(problems.problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -111,15 +111,30 @@ def of_propositions(names: Sequence[str]) -> Figure:
 
 
 def of_repairs(repaired: Sequence[Repair]) -> Figure:
-    """The changed fields bit by bit, the bits to change marked."""
+    """The changed fields of VMCSs bit by bit, the bits to change marked."""
     from popek.architectures.vtx.dumps.bits import decode
     from popek.architectures.vtx.fields import FIELDS
+
+    return _of_changes(repaired, FIELDS, decode)
+
+
+def of_vmcb_repairs(repaired: Sequence[Repair]) -> Figure:
+    """The changed fields of VMCBs bit by bit, the bits to change marked."""
+    from popek.architectures.svm.vmcb import FIELDS
+    from popek.report.vmcb import decode
+
+    return _of_changes(repaired, FIELDS, decode)
+
+
+def _of_changes(
+    repaired: Sequence[Repair], fields: Mapping[str, Any], decode: Callable[[str, int], list[Any]]
+) -> Figure:
     from popek.report.graphs import bit_strip
     from popek.report.svg import stacked
 
     return stacked(
         [
-            bit_strip(c.field, c.before, FIELDS[c.field].width, decode(c.field, c.before), c.bits)
+            bit_strip(c.field, c.before, fields[c.field].width, decode(c.field, c.before), c.bits)
             for repair in repaired
             for c in repair.changes
         ]
@@ -136,5 +151,6 @@ __all__ = [
     "of_propositions",
     "of_repairs",
     "of_settings",
+    "of_vmcb_repairs",
     "write",
 ]

@@ -6,18 +6,27 @@ import contextlib
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from .dumps import (
+    BAD_INPUT,
+    beside,
+    exit_code,
+    input_error,
+    one_clear_line,
+    one_line,
+    open_input,
+    read_bytes,
+    shown_name,
+    terminal,
+)
 from .errors import UserError
 from .options import AsJson
 from .output import print_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from popek.architectures.vtx.capabilities import Capabilities
     from popek.architectures.vtx.dumps.model import Dump
     from popek.architectures.vtx.dumps.processors import Judgement
@@ -25,8 +34,7 @@ if TYPE_CHECKING:
 
 app = App(name="vmcs", help="Judge, decode, explain, compare, repair and generate VMCSs.")
 
-_EXIT_CODES = {"enters": 0, "undecided": 3}
-_FAILS, _BAD_INPUT, _DIFFERENT = 1, 2, 1
+_DIFFERENT = 1
 _MOST_PROCESSORS = 64
 _SCHEMA = "popek/vmcs-verdict/1"
 
@@ -110,7 +118,7 @@ def decode(file: File, /, *, json: AsJson = False) -> int:
                     }
                     for field, value, bits in rows
                 },
-                **_beside(dump),
+                **beside(dump),
             }
             for dump, rows in zip(dumps, decoded, strict=True)
         ]
@@ -203,44 +211,9 @@ def _only(dumps: list[Dump], name: str) -> Dump:
     return dumps[0]
 
 
-def terminal() -> Console:
-    """A console that prints text as it is."""
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, emoji=False)
-
-
-def shown_name(name: str) -> str:
-    """An input's name as messages have it."""
-    from popek.architectures.vtx.dumps.model import printable
-
-    return "standard input" if name == "-" else printable(name)
-
-
-def _open(name: str) -> BinaryIO:
-    if name == "-":
-        return sys.stdin.buffer
-    if not name:
-        raise UserError("expected a file, and its name is empty")
-    try:
-        return Path(name).open("rb")
-    except OSError as error:
-        raise UserError(f"{shown_name(name)}: {(error.strerror or 'cannot be read').lower()}") from None
-    except ValueError:
-        raise UserError(f"{name!r}: not a file name") from None
-
-
-def _bytes(name: str) -> bytes:
-    try:
-        with _open(name) as stream:
-            return stream.read()
-    except OSError as error:
-        raise UserError(f"{shown_name(name)}: {(error.strerror or 'cannot be read').lower()}") from None
-
-
 def read(name: str) -> list[Dump]:
     """The dumps of a file; `-` is standard input."""
-    return _parsed(_bytes(name), name)
+    return _parsed(read_bytes(name), name)
 
 
 def _parsed(data: bytes, name: str) -> list[Dump]:
@@ -250,8 +223,7 @@ def _parsed(data: bytes, name: str) -> list[Dump]:
     try:
         return read_dumps(data, shown_name(name))
     except DumpError as error:
-        place = f"{shown_name(name)}:{error.line}" if error.line else shown_name(name)
-        raise UserError(f"{place}: {error.message}") from None
+        raise input_error(name, error) from None
 
 
 def processor_of(dump: Dump, wanted: str | None, name: str) -> Capabilities:
@@ -274,13 +246,6 @@ def wanted_processor(wanted: str) -> Capabilities:
         raise UserError(one_clear_line(error)) from None
 
 
-def one_clear_line(error: Exception) -> str:
-    """A message fit for a terminal."""
-    from popek.architectures.vtx.dumps.model import printable
-
-    return printable(str(error))
-
-
 def _described_processor(dump: Dump) -> Capabilities:
     from popek.architectures.vtx.capabilities import UNKNOWN
     from popek.architectures.vtx.capability_files import CapabilityError, from_mapping, load_capabilities
@@ -293,23 +258,8 @@ def _described_processor(dump: Dump) -> Capabilities:
         raise UserError(one_clear_line(error)) from None
 
 
-def exit_code(kinds: Sequence[str]) -> int:
-    """The code of several verdicts: a failure outweighs an undecided one."""
-    codes = {_EXIT_CODES.get(kind, _FAILS) for kind in kinds}
-    return next((code for code in (_FAILS, _EXIT_CODES["undecided"]) if code in codes), 0)
-
-
-def _beside(dump: Dump) -> dict[str, Any]:
-    beside: dict[str, Any] = {}
-    if dump.unrecognised:
-        beside["unrecognised"] = [{"line": item.line, "text": item.text} for item in dump.unrecognised]
-    if dump.remarks:
-        beside["remarks"] = [{"line": item.line, "text": item.text} for item in dump.remarks]
-    return beside
-
-
 def _verdict_json(dump: Dump, verdict: VmEntryVerdict, inferred: Sequence[str] = ()) -> dict[str, Any]:
-    answer: dict[str, Any] = {**verdict.to_json(), "name": dump.name, "format": dump.format, **_beside(dump)}
+    answer: dict[str, Any] = {**verdict.to_json(), "name": dump.name, "format": dump.format, **beside(dump)}
     said = {field_id.lower(): value for field_id, value in answer["reported"].items()}
     answer["reported"] = {**dump.reported, **said}
     if inferred:
@@ -319,7 +269,7 @@ def _verdict_json(dump: Dump, verdict: VmEntryVerdict, inferred: Sequence[str] =
 
 def _check_lines(file: str, capabilities: str | None) -> int:
     """Judge a stream: JSON Lines line by line, anything else as a whole, with one verdict for each dump."""
-    with _open(file) as stream:
+    with open_input(file) as stream:
         first = stream.readline()
         if first.lstrip()[:1] == b"{" and first.rstrip()[-1:] == b"}":
             return _check_json_lines(itertools.chain([first], stream), file, capabilities)
@@ -384,7 +334,7 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
             lacking = f'"undecided":{undecided(verdict.undecided)}'
             write(rest.replace('"undecided":[]', lacking, 1) + "\n")
         flush()
-    return _BAD_INPUT if bad else exit_code(sorted(kinds))
+    return BAD_INPUT if bad else exit_code(sorted(kinds))
 
 
 def _judged(dump: Dump, known: Capabilities) -> Judgement:
@@ -392,10 +342,3 @@ def _judged(dump: Dump, known: Capabilities) -> Judgement:
     from popek.architectures.vtx.dumps.processors import Processor, judge_any
 
     return judge_any(vmcs_of(dump), Processor(known))
-
-
-def one_line(value: object) -> str:
-    """JSON on one line."""
-    import json
-
-    return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"

@@ -8,23 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from . import figures
+from .dumps import exit_code, one_clear_line, one_line, shown_name, terminal
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson
 from .output import print_json, progress, working
-from .vmcs import (
-    File,
-    Processor,
-    app,
-    exit_code,
-    one_clear_line,
-    one_line,
-    processor_of,
-    read,
-    shown_name,
-    terminal,
-    wanted_processor,
-)
+from .vmcs import File, Processor, app, processor_of, read, wanted_processor
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
@@ -54,6 +43,7 @@ def repair(
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
     from popek.architectures.vtx.fields import UnknownField, find
     from popek.report.vmcs_repair import print_repair
+    from popek.vmcs.edits import end_of
     from popek.vmcs.repair import repair as smallest
 
     try:
@@ -77,15 +67,7 @@ def repair(
             print_repair(terminal(), dump.name, item)
     if svg is not None:
         figures.write(figures.of_repairs(found), svg)
-    ends = [
-        "undecided"
-        if item.unexplained or item.answer.value == "unknown"
-        else item.after.outcome.kind
-        if item.after
-        else "fails"
-        for item in found
-    ]
-    return exit_code(ends)
+    return exit_code([end_of(item) for item in found])
 
 
 _GENERATES_FOR = "bochs-tigerlake"

@@ -37,7 +37,7 @@ def print_repair(console: Console, name: str, found: Repair, words: Words | None
 
     The words are those of VMCSs by default.
     """
-    words = words or Words(_statement, _names, "the entry succeeds.")
+    words = words or Words(_statement, names_of, "the entry succeeds.")
     console.print(Text(name, style="bold"))
     failed = found.verdict.failed
     if failed:
@@ -89,7 +89,8 @@ def _headline(found: Repair) -> str:
     return f"Smallest repair: {bits} bit{'s' * (bits > 1)} in {count} field{'s' * (count > 1)}"
 
 
-def _names(field: str, differing: int) -> list[str]:
+def names_of(field: str, differing: int) -> list[str]:
+    """What the bits of a field of the VMCS that differ are called."""
     from popek.architectures.vtx.controls import bits_of
 
     return [

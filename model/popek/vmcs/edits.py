@@ -191,6 +191,13 @@ class Repair:
         return answer
 
 
+def end_of(found: Repair) -> str:
+    """How a repaired structure ends, in a word: ``enters``, ``undecided``, or how it fails."""
+    if found.unexplained or found.answer is Answer.UNKNOWN:
+        return "undecided"
+    return found.after.kind if found.after is not None else "fails"
+
+
 def _mentioned(conditions: Iterable[Word]) -> Collection[str]:
     return frozenset(terms.variables_of(condition.term for condition in conditions))
 
@@ -206,4 +213,4 @@ def changes_between(
     )
 
 
-__all__ = ["BIT", "Change", "Edits", "Reason", "Repair", "Solution", "changes_between"]
+__all__ = ["BIT", "Change", "Edits", "Reason", "Repair", "Solution", "changes_between", "end_of"]

@@ -172,7 +172,7 @@ def repair_vmcb(
 def _broken(vmcb: Vmcb, processor: Processor) -> set[str]:
     """What a VMCB violates, on some processor or as far as anybody says."""
     verdict = judge(vmcb, processor)
-    unsure = {item.id for item in verdict.undecided if CHECKS[item.id].certainty == "unsure"}
+    unsure = {item.id for item in verdict.undecided if item.unsure}
     return {item.id for item in (*verdict.failed, *verdict.warnings)} | unsure
 
 

@@ -154,3 +154,21 @@ def hexadecimal(raw: object, key: str, mask: int) -> int:
             f"{key}: {show(raw)}: expected a hexadecimal string of {mask.bit_length()} bits, such as 0x1"
         )
     return number
+
+
+def completed(processor: Processor, maxphyaddr: int | None = None) -> Processor:
+    """A processor of which everything is known: what is not said of it it does not have, and its width is 48."""
+    lacks = {
+        name: False
+        for name in _KEYS
+        if name not in ("maxphyaddr", *_MASKS) and getattr(processor, name) is None
+    }
+    return attrs.evolve(processor, **lacks, maxphyaddr=maxphyaddr or processor.maxphyaddr or 48)
+
+
+def to_mapping(processor: Processor) -> dict[str, Any]:
+    """What is known of a processor, as `from_mapping` reads it."""
+    known = {name: getattr(processor, name) for name in _KEYS}
+    return {
+        name: hex(value) if name in _MASKS else value for name, value in known.items() if value is not None
+    }

@@ -16,7 +16,7 @@ from popek.architectures.logs import Line, decoded, looks_like_json, rejoined, u
 
 from .dumps_json import from_json
 from .layouts import CONTROL, DISTINCT, PADDED, SAVE, XEN, XEN_HALVES, straddles
-from .vmcb import FIELDS, SIZE, Processor, UnknownField, Vmcb, VmcbDump, find, from_bytes
+from .vmcb import FIELDS, SIZE, Field, Processor, UnknownField, Vmcb, VmcbDump, find, from_bytes
 
 _FIRST = re.compile(r".{0,80}?VMCB \S+, last attempted VMRUN on CPU \d+")
 _CONTROL_AREA = re.compile(r".{0,80}?VMCB Control Area:$")
@@ -44,6 +44,7 @@ _XEN_PAIR = re.compile(
     r"(?<!\w)([A-Za-z_0-9]+)\s*=\s*(?:0x)?([0-9a-fA-F]+)(?!\w)|(event_?inj) ([0-9a-f]{16}),"
 )
 _NAMED = re.compile(r"#?\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(0[xX][0-9a-fA-F]+|\d+)\s*$")
+_OF_INTEL = re.compile(r"\*\*\* (?:Guest|Host|Control) State \*\*\*|hardware error 0x80000[0-9a-f]{3}\b")
 _INVALID: Final = (1 << 64) - 1
 
 
@@ -73,6 +74,9 @@ def read_vmcbs(data: bytes, name: str) -> list[VmcbDump]:
         hints += [item for reader in readers for part in reader.dumps for item in part.remarks]
         if hints:
             raise DumpError(hints[0].text, hints[0].line)
+        if (place := _OF_INTEL.search(text)) is not None:
+            line = text.count("\n", 0, place.start()) + 1
+            raise DumpError("this is a VMCS, not an AMD VMCB: give it to `popek vmcs check`", line)
         raise DumpError(
             "no VMCB field: expected a dump by KVM (dump_invalid_vmcb=1), NAME = value lines or JSON"
         )
@@ -140,6 +144,28 @@ class _Part:
                 self.remarks.append(Remark(self.lines[field_id], f"{field_id}: only one half is printed"))
 
 
+def _named_field(text: str) -> tuple[Field, str] | None:
+    """The field and the digits of a line `NAME = value`."""
+    match = _NAMED.match(text)
+    if match is None:
+        return None
+    try:
+        return find(match[1]), match[2]
+    except UnknownField:
+        return None
+
+
+def _is_listing(lines: list[Line]) -> bool:
+    """Whether registers in lines `NAME = value` are a VMCB's: one names a control, or there is nothing else."""
+    found = [_named_field(line.text) for line in lines]
+    if any(item is not None and item[0].area != "save" for item in found):
+        return True
+    return all(
+        item is not None or not line.text or line.text[0] == "#"
+        for item, line in zip(found, lines, strict=True)
+    )
+
+
 class _Reader:
     """Reads the lines of one log."""
 
@@ -149,12 +175,15 @@ class _Reader:
         self.hints: list[Remark] = []
         self._section = ""
         self._headless = ""
+        self._takes_registers = False
         self._last = False
         self._run: list[Line] = []
 
     def read(self, lines: list[Line]) -> _Reader:
         """Read all lines."""
-        if not any(_CONTROL_AREA.match(line.text) or _SAVE_AREA.match(line.text) for line in lines):
+        headed = any(_CONTROL_AREA.match(line.text) or _SAVE_AREA.match(line.text) for line in lines)
+        self._takes_registers = not headed and _is_listing(lines)
+        if not headed:
             names = {match[1] for line in lines for match in _PAIR.finditer(line.text)}
             self._headless = self._section = "control" if len(names & DISTINCT) >= 3 else ""
         for line in lines:
@@ -209,14 +238,12 @@ class _Reader:
 
     def _named(self, part: _Part, line: Line) -> bool:
         """Read a line `NAME = value`; a number of a register text, with leading zeros, is none."""
-        match = _NAMED.match(line.text)
-        if match is None:
+        found = _named_field(line.text)
+        if found is None:
             return False
-        try:
-            field = find(match[1])
-        except UnknownField:
-            return False
-        digits = match[2]
+        field, digits = found
+        if field.area == "save" and not self._takes_registers and self._section != "xen":
+            return False  # a register of this name may be anybody's
         if digits[:1] == "0" and len(digits) > 1 and digits[:2].lower() != "0x":
             if len(digits) >= 8:
                 return False  # QEMU's registers are padded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from popek.architectures.dump import DumpError, printable
-from popek.architectures.json_text import JsonError, documents, show, unknown_key, without_fields
+from popek.architectures.json_text import JsonError, decode, documents, show, unknown_key, without_fields
 
 from .capabilities import from_mapping, hexadecimal
 from .vmcb import FIELDS, UnknownField, Vmcb, VmcbDump, find
@@ -33,6 +33,19 @@ def from_json(text: str, name: str) -> list[VmcbDump]:
         except DumpError as error:
             raise DumpError(error.message, line if by_lines else 0) from None
     return dumps
+
+
+def from_line(text: str, name: str) -> VmcbDump:
+    """The VMCB on one line of JSON Lines.
+
+    Raises:
+        DumpError: as `from_json`.
+    """
+    try:
+        value = decode(text)
+    except JsonError as error:
+        raise DumpError(error.message) from None
+    return _dump(value, name)
 
 
 def _dump(value: object, name: str) -> VmcbDump:

@@ -22,10 +22,11 @@ Failure = FailedCheck
 
 @attrs.frozen
 class Undecided:
-    """A check that lacks an input: a field id, or something about the processor."""
+    """A check that lacks an input: a field id, or something about the processor; or one that nobody is sure of."""
 
     id: str
     missing: str
+    unsure: bool = False
 
 
 @attrs.frozen
@@ -106,11 +107,12 @@ def judge(
             if not violated(check, view):
                 continue
             if check.certainty == "unsure":
-                undecided.append(Undecided(check.id, f"what VMRUN does unless {check.statement}"))
+                undecided.append(Undecided(check.id, f"what VMRUN does unless {check.statement}", True))
                 continue
             (failed if check.certainty == "must" else warnings).append(_described(check, vmcb))
         except Missing as error:
-            undecided.append(Undecided(check.id, str(error)))
+            if check.certainty != "unsure":
+                undecided.append(Undecided(check.id, str(error)))
     waiting = any(checks[item.id].certainty == "must" for item in undecided)
     outcome: VmrunOutcome = "vmexit-invalid" if failed else "undecided" if waiting else "enters"
     code = vmcb.fields.get("EXITCODE")

@@ -151,12 +151,13 @@ class Scanner:
     _numbers: list[int] = attrs.field(factory=list)
     _last: int = 0
     _broken: bool = False
-    _column: int = -1
+    _cut: frozenset[int] = frozenset()
 
     def scan(self, lines: list[Line], *, at_end: bool) -> None:
         """Read a run of lines; `at_end` says that nothing follows, so that a cut last value is no error."""
-        longest = max((len(line.text) for line in lines), default=0)
-        self._column = longest if sum(len(line.text) == longest for line in lines) >= _CUT_LINES else -1
+        longest = max((line.width for line in lines), default=0)
+        cut = [line.number for line in lines if line.width == longest]
+        self._cut = frozenset(cut if len(cut) >= _CUT_LINES else ())
         lines = rejoined(lines, straddles)
         self._text = "\n".join(line.text for line in lines)
         self._numbers = [line.number for line in lines]
@@ -199,10 +200,10 @@ class Scanner:
         return self._numbers[max(bisect.bisect_right(self._starts, offset) - 1, 0)]
 
     def _place(self, start: int, end: int) -> _Place:
-        line = self._text.find("\n", end)
-        stop = len(self._text) if line < 0 else line
-        cut = not self._text[end:stop].strip() and stop - self._text.rfind("\n", 0, stop) - 1 == self._column
-        return _Place(self._line(start), 0 <= self._last <= end, cut)
+        newline = self._text.find("\n", end)
+        rest = self._text[end : len(self._text) if newline < 0 else newline]
+        line = self._line(start)
+        return _Place(line, 0 <= self._last <= end, line in self._cut and not rest.strip())
 
     def _residue(self, start: int, end: int) -> None:
         for piece in re.finditer(r"[^\n]+", self._text[start:end]):
