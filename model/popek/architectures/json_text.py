@@ -51,7 +51,8 @@ def documents(text: str) -> list[tuple[int, Any]]:
         value = decode(text)
     except JsonError as error:
         lines = text.splitlines()
-        if not (error.extra and sum(line.lstrip().startswith("{") for line in lines[:2]) == 2):
+        first = [line.lstrip()[:1] for line in lines if line.strip()][:2]
+        if not (error.extra and first == ["{", "{"]):
             raise
         return [(number, _of_line(line, number)) for number, line in enumerate(lines, 1) if line.strip()]
     if value == []:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+from cyclopts import Parameter
 
 from .errors import UserError
+from .output import print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from popek.architectures.dump import DumpError, Remark
+
+Keep = Annotated[list[str] | None, Parameter(help="Fields that must not change.", consume_multiple=True)]
 
 ENTERS, FAILS, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
 _EXIT_CODES = {"enters": ENTERS, "undecided": UNDECIDED}
@@ -66,6 +71,19 @@ def input_error(name: str, error: DumpError) -> UserError:
     """A mistake in an input, with its place."""
     place = f"{shown_name(name)}:{error.line}" if error.line else shown_name(name)
     return UserError(f"{place}: {error.message}")
+
+
+def kept_fields(keep: list[str] | None, find: Callable[[str], Any]) -> list[str]:
+    """The ids of the fields that `--keep` names, with commas or without."""
+    try:
+        return [find(name).id for names in keep or [] for name in names.split(",")]
+    except ValueError as error:
+        raise UserError(f"--keep: {error}") from None
+
+
+def print_several(answers: Sequence[dict[str, Any]]) -> None:
+    """One answer as it is, several as an array."""
+    print_json(answers[0] if len(answers) == 1 else list(answers))
 
 
 def exit_code(kinds: Sequence[str]) -> int:

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from .dumps import BAD_INPUT, beside, exit_code, input_error, one_line, open_input, read_bytes, shown_name
+from .dumps import (
+    BAD_INPUT,
+    beside,
+    exit_code,
+    input_error,
+    one_line,
+    open_input,
+    print_several,
+    read_bytes,
+    shown_name,
+)
 from .errors import UserError
 from .options import AsJson
-from .output import print_json
 
 if TYPE_CHECKING:
     from popek.architectures.svm.verdict import VmrunVerdict
@@ -67,7 +76,7 @@ def check(
         answers = [
             {**verdict.to_json(), **beside(dump)} for dump, verdict in zip(found, verdicts, strict=True)
         ]
-        print_json(answers[0] if len(answers) == 1 else answers)
+        print_several(answers)
     else:
         texts = [_text(dump, verdict) for dump, verdict in zip(found, verdicts, strict=True)]
         sys.stdout.write("\n".join(texts))
@@ -219,7 +228,7 @@ def decode(file: File, /, *, json: AsJson = False) -> int:
             }
             for dump in dumps
         ]
-        print_json(answers[0] if len(answers) == 1 else answers)
+        print_several(answers)
         return 0
     for number, dump in enumerate(dumps):
         if number:

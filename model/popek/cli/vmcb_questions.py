@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from . import figures
-from .dumps import FAILS, exit_code, one_line, shown_name, terminal
+from .dumps import FAILS, Keep, exit_code, kept_fields, one_line, print_several, shown_name, terminal
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson
@@ -17,6 +17,7 @@ from .vmcb import File, Processor, Width, app, processor_of, read, wanted_proces
 
 if TYPE_CHECKING:
     from popek.architectures.svm.vmcb import Processor as SvmProcessor
+    from popek.vmcs.standing import Answers
 
 _GENERATES_FOR = "zen4"
 
@@ -26,11 +27,9 @@ def repair(
     file: File,
     /,
     *,
-    capabilities: Processor = None,
+    keep: Keep = None,
     maxphyaddr: Width = None,
-    keep: Annotated[
-        list[str] | None, Parameter(help="Fields that must not change.", consume_multiple=True)
-    ] = None,
+    capabilities: Processor = None,
     svg: Svg = None,
     json: AsJson = False,
 ) -> int:
@@ -38,16 +37,13 @@ def repair(
 
     Exit code: 0 it enters with the changes, 1 no repair, 2 bad input, 3 something stays undecided.
     """
-    from popek.architectures.svm.vmcb import UnknownField, find
+    from popek.architectures.svm.vmcb import find
     from popek.report.vmcb import WORDS
     from popek.report.vmcs_repair import print_repair
     from popek.vmcs.edits import end_of
     from popek.vmcs.vmcb import repair_vmcb
 
-    try:
-        kept = [find(name).id for names in keep or [] for name in names.split(",")]
-    except UnknownField as error:
-        raise UserError(f"--keep: {error}") from None
+    kept = kept_fields(keep, find)
     figures.assert_writable(svg)
     wanted = wanted_processor(capabilities, maxphyaddr)
     dumps = read(file)
@@ -55,7 +51,7 @@ def repair(
         found = [repair_vmcb(dump.vmcb, processor_of(dump, wanted, maxphyaddr), keep=kept) for dump in dumps]
     if json:
         answers = [item.to_json() for item in found]
-        print_json(answers[0] if len(answers) == 1 else answers)
+        print_several(answers)
     else:
         for number, (dump, item) in enumerate(zip(dumps, found, strict=True)):
             if number:
@@ -115,7 +111,7 @@ def rules(*, capabilities: Processor = None, maxphyaddr: Width = None, json: AsJ
     from popek.report.vmcs_repair import print_answers
     from popek.vmcs.vmcb import ask_vmcb
 
-    answers = []
+    answers: list[Answers] = []
     with progress("asking") as show:
         chosen = [capabilities] if capabilities is not None else list(presets())
         for name in chosen:

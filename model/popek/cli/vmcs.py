@@ -18,13 +18,13 @@ from .dumps import (
     one_clear_line,
     one_line,
     open_input,
+    print_several,
     read_bytes,
     shown_name,
     terminal,
 )
 from .errors import UserError
 from .options import AsJson
-from .output import print_json
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
@@ -69,7 +69,7 @@ def check(
         answers = [
             _verdict_json(dump, item.complete, item.inferred) for dump, item in zip(dumps, found, strict=True)
         ]
-        print_json(answers[0] if len(answers) == 1 else answers)
+        print_several(answers)
         return exit_code([item.verdict.outcome.kind for item in found])
     from popek.architectures.vtx.dumps.diagnosis import diagnose
     from popek.report.vmcs import print_check
@@ -122,7 +122,7 @@ def decode(file: File, /, *, json: AsJson = False) -> int:
             }
             for dump, rows in zip(dumps, decoded, strict=True)
         ]
-        print_json(answers[0] if len(answers) == 1 else answers)
+        print_several(answers)
         return 0
     from popek.report.vmcs import print_decode
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from . import figures
-from .dumps import exit_code, one_clear_line, one_line, shown_name, terminal
+from .dumps import Keep, exit_code, kept_fields, one_clear_line, one_line, print_several, shown_name, terminal
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson
@@ -28,9 +28,7 @@ def repair(
     /,
     *,
     capabilities: Processor = None,
-    keep: Annotated[
-        list[str] | None, Parameter(help="Fields that must not change.", consume_multiple=True)
-    ] = None,
+    keep: Keep = None,
     svg: Svg = None,
     json: AsJson = False,
 ) -> int:
@@ -41,15 +39,12 @@ def repair(
     Exit code: 0 it succeeds with the changes, 1 no repair, 2 bad input, 3 something stays undecided.
     """
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
-    from popek.architectures.vtx.fields import UnknownField, find
+    from popek.architectures.vtx.fields import find
     from popek.report.vmcs_repair import print_repair
     from popek.vmcs.edits import end_of
     from popek.vmcs.repair import repair as smallest
 
-    try:
-        kept = [find(name).id for names in keep or [] for name in names.split(",")]
-    except UnknownField as error:
-        raise UserError(f"--keep: {error}") from None
+    kept = kept_fields(keep, find)
     figures.assert_writable(svg)
     dumps = read(file)
     processors = [processor_of(dump, capabilities, file) for dump in dumps]
@@ -59,7 +54,7 @@ def repair(
         ]
     if json:
         answers = [{**item.to_json(), "name": dump.name} for dump, item in zip(dumps, found, strict=True)]
-        print_json(answers[0] if len(answers) == 1 else answers)
+        print_several(answers)
     else:
         for number, (dump, item) in enumerate(zip(dumps, found, strict=True)):
             if number:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
@@ -88,6 +89,13 @@ class Formulas:
         self.violation(check)
         return tuple(self._asked) or check.fields
 
+    def subjects(self, check: Check) -> frozenset[str]:
+        """The fields that a check itself looks at, without those that only its gates do."""
+        self._asked.clear()
+        with contextlib.suppress(Missing, SymbolicConditionError):
+            check.holds(self._view)
+        return frozenset(self._asked)
+
     def violation(self, check: Check) -> Word | None:
         """Where a check is violated; None if it lacks an input."""
         applies: Word = TRUE
@@ -141,12 +149,12 @@ def repair_vmcb(
         violated = formulas.violation(check) if wanted else None
         if violated is not None:
             rules[check.id] = ~violated
-    about = {name for item in verdict.failed for name in CHECKS[item.id].fields}
-    gates = {name for item in verdict.failed for name in formulas.reads(CHECKS[item.id])}
-    failing = {name for item in verdict.failed for name in CHECKS[item.id].fields[:1]}
+    failing = [CHECKS[item.id] for item in verdict.failed]
+    subjects = {name for check in failing for name in formulas.subjects(check)}
+    gates = {name for check in failing for name in formulas.reads(check)}
 
     def weight(name: str, number: int, value: int) -> int:
-        near = 0 if name in failing else _GATE if name in about | gates else _ELSEWHERE
+        near = 0 if name in subjects else _GATE if name in gates else _ELSEWHERE
         # A control that an intercept or a feature needs is rather set than a feature taken away.
         return BIT + near + (_CONTROL if FIELDS[name].area == "control" and value >> number & 1 else 0)
 
@@ -170,10 +178,10 @@ def repair_vmcb(
 
 
 def _broken(vmcb: Vmcb, processor: Processor) -> set[str]:
-    """What a VMCB violates, on some processor or as far as anybody says."""
+    """What a VMCB violates, on some processor or as far as anybody says, or depending on memory."""
     verdict = judge(vmcb, processor)
-    unsure = {item.id for item in verdict.undecided if item.unsure}
-    return {item.id for item in (*verdict.failed, *verdict.warnings)} | unsure
+    perhaps = {item.id for item in verdict.undecided if item.unsure or item.missing.startswith("memory")}
+    return {item.id for item in (*verdict.failed, *verdict.warnings)} | perhaps
 
 
 class _Generator:
@@ -254,8 +262,8 @@ def ask_vmcb(processor: Processor, name: str, effort: Effort | None = None) -> A
     formulas = Formulas(Vmcb(), processor, everywhere=True)
     violated: dict[str, Word] = {}
     for check in asked:
-        if (found := formulas.violation(check)) is not None:
-            violated[check.id] = found
+        if (where := formulas.violation(check)) is not None:
+            violated[check.id] = where
     base = Vmcb(fields=dict.fromkeys(FIELDS, 0))
 
     def broken(model: Model) -> set[str]:
