@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
     from popek.architectures.vtx.dumps.model import Dump
     from popek.architectures.vtx.dumps.processors import Judgement
-    from popek.architectures.vtx.verdict import Undecided, VmEntryVerdict
+    from popek.architectures.vtx.verdict import VmEntryVerdict
 
 app = App(name="vmcs", help="Judge, decode, explain, compare, repair and generate VMCSs.")
 
@@ -292,17 +292,8 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
     from popek.architectures.vtx.dumps.json_input import read_line
     from popek.architectures.vtx.dumps.model import DumpError
     from popek.architectures.vtx.dumps.processors import Processor, judge_any
-    from popek.architectures.vtx.identity import by_identity
-    from popek.architectures.vtx.verdict import undecided_json
 
     encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
-    @by_identity
-    def lacking_one(item: Undecided) -> str:
-        return encode(undecided_json((item,)))[1:-1]
-
-    def undecided(items: tuple[Undecided, ...]) -> str:
-        return f"[{','.join(map(lacking_one, items))}]"
 
     name, bad, kinds = shown_name(file), False, set[str]()
     write, flush = sys.stdout.write, sys.stdout.flush
@@ -331,8 +322,8 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
             kinds.add(verdict.outcome.kind)
             # Most of a long answer is what a partial dump lacks, and that a stream repeats.
             rest = encode(_verdict_json(dump, attrs.evolve(verdict, undecided=()), judgement.inferred))
-            lacking = f'"undecided":{undecided(verdict.undecided)}'
-            write(rest.replace('"undecided":[]', lacking, 1) + "\n")
+            lacking = ",".join([item.text for item in verdict.undecided])
+            write(rest.replace('"undecided":[]', f'"undecided":[{lacking}]', 1) + "\n")
         flush()
     return BAD_INPUT if bad else exit_code(sorted(kinds))
 

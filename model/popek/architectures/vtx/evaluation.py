@@ -277,7 +277,7 @@ class Evaluator:
             if seen < _WORTH_A_SUPERSET:
                 return None
             found = self._supersets[launch] = Superset(
-                self.checks, self.view, launch, self._extremes, _decidable, reads=reads, order=order
+                self.checks, self.view, launch, reads=reads, order=order
             )
         return found
 

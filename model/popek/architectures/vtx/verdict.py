@@ -394,9 +394,12 @@ def _with_missed(findings: Findings, given: frozenset[str]) -> tuple[Undecided, 
     """The checks that lack something, in the order of the ledger."""
     if not findings.missed:
         return _undecided(findings.undecided, given)
+    if not findings.undecided:
+        return tuple([missed.answer for missed in findings.missed])
     found = [(missed.place, missed.answer) for missed in findings.missed]
-    for check, what in findings.undecided:
-        found.append((order(check), Undecided(check.id, missing(check, given, what))))
+    found += [
+        (order(check), Undecided(check.id, missing(check, given, what))) for check, what in findings.undecided
+    ]
     found.sort(key=_place)
     return tuple([answer for _, answer in found])
 
