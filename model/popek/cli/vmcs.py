@@ -258,8 +258,15 @@ def _described_processor(dump: Dump) -> Capabilities:
         raise UserError(one_clear_line(error)) from None
 
 
-def _verdict_json(dump: Dump, verdict: VmEntryVerdict, inferred: Sequence[str] = ()) -> dict[str, Any]:
-    answer: dict[str, Any] = {**verdict.to_json(), "name": dump.name, "format": dump.format, **beside(dump)}
+def _verdict_json(
+    dump: Dump, verdict: VmEntryVerdict, inferred: Sequence[str] = (), *, undecided: bool = True
+) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        **verdict.to_json(undecided=undecided),
+        "name": dump.name,
+        "format": dump.format,
+        **beside(dump),
+    }
     said = {field_id.lower(): value for field_id, value in answer["reported"].items()}
     answer["reported"] = {**dump.reported, **said}
     if inferred:
@@ -285,8 +292,6 @@ def _check_lines(file: str, capabilities: str | None) -> int:
 def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | None) -> int:
     """Answer every line in order; a line that is no VMCS is answered by an object with the key `error`."""
     import json
-
-    import attrs
 
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
     from popek.architectures.vtx.dumps.json_input import read_line
@@ -321,7 +326,7 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
         else:
             kinds.add(verdict.outcome.kind)
             # Most of a long answer is what a partial dump lacks, and that a stream repeats.
-            rest = encode(_verdict_json(dump, attrs.evolve(verdict, undecided=()), judgement.inferred))
+            rest = encode(_verdict_json(dump, verdict, judgement.inferred, undecided=False))
             lacking = ",".join([item.text for item in verdict.undecided])
             write(rest.replace('"undecided":[]', f'"undecided":[{lacking}]', 1) + "\n")
         flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 
@@ -43,11 +44,35 @@ class Undecided:
 
 @attrs.frozen(eq=False)
 class Missed:
-    """A check that lacks something, with its place in the ledger and the answer; objects are kept."""
+    """What a stream of different fields lacks.
 
-    check: Check
-    place: int
-    answer: Undecided
+    Attributes:
+        answers: the checks that lack something, in the order of the ledger.
+        numbers: of them.
+        order: place in the ledger by number.
+        perhaps: stages and outcomes that they may come to.
+        may_fail: whether one of them would fail the entry on every processor.
+    """
+
+    answers: Sequence[Undecided] = ()
+    numbers: Sequence[int] = ()
+    order: Sequence[int] = ()
+    perhaps: tuple[tuple[int, Outcome], ...] = ()
+    may_fail: bool = False
+
+    @property
+    def places(self) -> list[int]:
+        """The place of each in the ledger."""
+        return [self.order[number] for number in self.numbers]
+
+
+def rank(item: tuple[int, Outcome]) -> tuple[int, tuple[int, ...], int, int]:
+    """The order of stages and outcomes."""
+    stage, outcome = item
+    return stage, outcome.errors, outcome.reason or 0, outcome.qualification or 0
+
+
+_NONE: Final = Missed()
 
 
 @attrs.define
@@ -59,15 +84,13 @@ class Findings:
         doubtful: checks whose predicate holds, but that some processors fail.
         undecided: checks that lack an input, with what an input that is no field is; VMCSs of one stream
             may share a tuple.
-        missed: more of them, in the order of the ledger, as a stream of different fields has them.
-        perhaps: stages and outcomes that the `missed` ones may come to.
+        missed: more of them, as a stream of different fields has them.
     """
 
     violated: list[Check]
     doubtful: list[Check]
     undecided: Sequence[tuple[Check, str]]
-    missed: Sequence[Missed] = ()
-    perhaps: tuple[tuple[int, Outcome], ...] = ()
+    missed: Missed = _NONE
 
 
-__all__ = ["Findings", "Missed", "Undecided"]
+__all__ = ["Findings", "Missed", "Undecided", "rank"]
