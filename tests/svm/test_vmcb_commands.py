@@ -71,7 +71,9 @@ def test_one_wrong_bit_is_mended_by_one_bit() -> None:
         assert bool(found.changes) == bool(judge(bad, ZEN4).failed)
         assert sum(len(change.bits) for change in found.changes) == bool(found.changes)
         changed = bad.with_fields(**{change.field: change.after for change in found.changes})
-        assert {item.id for item in judge(changed, ZEN4).undecided} <= {"SVM-CR-15"}  # it reads memory
+        # One reads memory, and of others nobody says what becomes of them.
+        left = [item for item in judge(changed, ZEN4).undecided if not item.unsure]
+        assert {item.id for item in left} <= {"SVM-CR-15"}
         assert not judge(changed, ZEN4).failed
         mended += bool(found.changes)
     assert mended > 20

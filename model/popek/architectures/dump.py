@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import attrs
 
 
@@ -34,4 +37,14 @@ class Remark:
     text: str
 
 
-__all__ = ["DumpError", "Remark", "printable"]
+def beside(dump: Any) -> dict[str, Any]:
+    """What was not read of a dump, and what was dropped, as JSON has it."""
+    found: dict[str, Sequence[Remark]] = {"unrecognised": dump.unrecognised, "remarks": dump.remarks}
+    return {
+        key: [{"line": item.line, "text": item.text} for item in items]
+        for key, items in found.items()
+        if items
+    }
+
+
+__all__ = ["DumpError", "Remark", "beside", "printable"]

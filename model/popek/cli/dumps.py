@@ -15,7 +15,8 @@ from .output import print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from popek.architectures.dump import DumpError, Remark
+    from popek.architectures.dump import DumpError
+    from popek.vmcs.standing import Answers
 
 Keep = Annotated[list[str] | None, Parameter(help="Fields that must not change.", consume_multiple=True)]
 
@@ -86,20 +87,22 @@ def print_several(answers: Sequence[dict[str, Any]]) -> None:
     print_json(answers[0] if len(answers) == 1 else list(answers))
 
 
+def print_rules(answers: Sequence[Answers], *, json: bool, one: bool) -> None:
+    """What was asked about rules, as JSON or text; `one` if one processor was named."""
+    if json:
+        shown = [item.to_json() for item in answers]
+        print_json(shown[0] if one else shown)
+        return
+    from popek.report.vmcs_repair import print_answers
+
+    for item in answers:
+        print_answers(terminal(), item)
+
+
 def exit_code(kinds: Sequence[str]) -> int:
     """The code of several verdicts: a failure outweighs an undecided one."""
     codes = {_EXIT_CODES.get(kind, FAILS) for kind in kinds}
     return next((code for code in (FAILS, UNDECIDED) if code in codes), 0)
-
-
-def beside(dump: Any) -> dict[str, Any]:
-    """What was not read of a dump, and what was dropped, as JSON has it."""
-    found: dict[str, Sequence[Remark]] = {"unrecognised": dump.unrecognised, "remarks": dump.remarks}
-    return {
-        key: [{"line": item.line, "text": item.text} for item in items]
-        for key, items in found.items()
-        if items
-    }
 
 
 def one_line(value: object) -> str:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from popek.architectures.dump import beside
+
 from .dumps import (
     BAD_INPUT,
-    beside,
     exit_code,
     input_error,
     one_line,

@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from . import figures
-from .dumps import FAILS, Keep, exit_code, kept_fields, one_line, print_several, shown_name, terminal
+from .dumps import (
+    FAILS,
+    Keep,
+    exit_code,
+    kept_fields,
+    one_line,
+    print_rules,
+    print_several,
+    shown_name,
+    terminal,
+)
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson
-from .output import print_json, progress, working
+from .output import progress, working
 from .vmcb import File, Processor, Width, app, processor_of, read, wanted_processor
 
 if TYPE_CHECKING:
@@ -108,7 +118,6 @@ def rules(*, capabilities: Processor = None, maxphyaddr: Width = None, json: AsJ
     Without --capabilities the question is asked for every processor that has a name.
     """
     from popek.architectures.svm.capabilities import presets
-    from popek.report.vmcs_repair import print_answers
     from popek.vmcs.vmcb import ask_vmcb
 
     answers: list[Answers] = []
@@ -118,12 +127,7 @@ def rules(*, capabilities: Processor = None, maxphyaddr: Width = None, json: AsJ
             if show is not None:
                 show(len(answers), len(chosen))
             answers.append(ask_vmcb(_complete(name, maxphyaddr), shown_name(name)))
-    if json:
-        shown = [item.to_json() for item in answers]
-        print_json(shown[0] if capabilities else shown)
-        return 0
-    for item in answers:
-        print_answers(terminal(), item)
+    print_rules(answers, json=json, one=capabilities is not None)
     return 0
 
 

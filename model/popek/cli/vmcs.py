@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from popek.architectures.dump import beside
+
 from .dumps import (
     BAD_INPUT,
-    beside,
     exit_code,
     input_error,
     one_clear_line,
@@ -30,13 +31,10 @@ if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
     from popek.architectures.vtx.dumps.model import Dump
     from popek.architectures.vtx.dumps.processors import Judgement
-    from popek.architectures.vtx.verdict import VmEntryVerdict
 
 app = App(name="vmcs", help="Judge, decode, explain, compare, repair and generate VMCSs.")
 
 _DIFFERENT = 1
-_MOST_PROCESSORS = 64
-_SCHEMA = "popek/vmcs-verdict/1"
 
 File = Annotated[
     str, Parameter(help="A dump as text or JSON; `-` reads standard input.", allow_leading_hyphen=True)
@@ -65,9 +63,11 @@ def check(
     dumps = read(file)
     processors = [processor_of(dump, capabilities, file) for dump in dumps]
     if json:
+        from popek.architectures.vtx.dumps.lines import verdict_json
+
         found = [_judged(dump, known) for dump, known in zip(dumps, processors, strict=True)]
         answers = [
-            _verdict_json(dump, item.complete, item.inferred) for dump, item in zip(dumps, found, strict=True)
+            verdict_json(dump, item.complete, item.inferred) for dump, item in zip(dumps, found, strict=True)
         ]
         print_several(answers)
         return exit_code([item.verdict.outcome.kind for item in found])
@@ -230,9 +230,12 @@ def processor_of(dump: Dump, wanted: str | None, name: str) -> Capabilities:
     """The processor that `--capabilities` names, else the one that the dump describes."""
     if wanted is not None:
         return wanted_processor(wanted)
+    from popek.architectures.dump import DumpError
+    from popek.architectures.vtx.dumps.lines import described_processor
+
     try:
-        return _described_processor(dump)
-    except UserError as error:
+        return described_processor(dump)
+    except DumpError as error:
         raise UserError(f"{shown_name(name)}: {error}") from None
 
 
@@ -246,34 +249,6 @@ def wanted_processor(wanted: str) -> Capabilities:
         raise UserError(one_clear_line(error)) from None
 
 
-def _described_processor(dump: Dump) -> Capabilities:
-    from popek.architectures.vtx.capabilities import UNKNOWN
-    from popek.architectures.vtx.capability_files import CapabilityError, from_mapping, load_capabilities
-
-    try:
-        if isinstance(dump.capabilities, str):
-            return load_capabilities(dump.capabilities)
-        return UNKNOWN if dump.capabilities is None else from_mapping(dump.capabilities, name=dump.name)
-    except (CapabilityError, OSError) as error:
-        raise UserError(one_clear_line(error)) from None
-
-
-def _verdict_json(
-    dump: Dump, verdict: VmEntryVerdict, inferred: Sequence[str] = (), *, undecided: bool = True
-) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        **verdict.to_json(undecided=undecided),
-        "name": dump.name,
-        "format": dump.format,
-        **beside(dump),
-    }
-    said = {field_id.lower(): value for field_id, value in answer["reported"].items()}
-    answer["reported"] = {**dump.reported, **said}
-    if inferred:
-        answer["inferred"] = list(inferred)
-    return answer
-
-
 def _check_lines(file: str, capabilities: str | None) -> int:
     """Judge a stream: JSON Lines line by line, anything else as a whole, with one verdict for each dump."""
     with open_input(file) as stream:
@@ -281,54 +256,36 @@ def _check_lines(file: str, capabilities: str | None) -> int:
         if first.lstrip()[:1] == b"{" and first.rstrip()[-1:] == b"}":
             return _check_json_lines(itertools.chain([first], stream), file, capabilities)
         dumps = _parsed(first + stream.read(), file)
+    from popek.architectures.vtx.dumps.lines import verdict_json
+
     kinds = []
     for dump in dumps:
         item = _judged(dump, processor_of(dump, capabilities, file))
         kinds.append(item.verdict.outcome.kind)
-        sys.stdout.write(one_line(_verdict_json(dump, item.complete, item.inferred)))
+        sys.stdout.write(one_line(verdict_json(dump, item.complete, item.inferred)))
     return exit_code(kinds)
 
 
 def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | None) -> int:
     """Answer every line in order; a line that is no VMCS is answered by an object with the key `error`."""
-    import json
-
-    from popek.architectures.vtx.dumps.diagnosis import vmcs_of
-    from popek.architectures.vtx.dumps.json_input import read_line
-    from popek.architectures.vtx.dumps.model import DumpError
-    from popek.architectures.vtx.dumps.processors import Processor, judge_any
-
-    encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+    from popek.architectures.dump import DumpError
+    from popek.architectures.vtx.dumps.lines import SCHEMA, LineJudge
 
     name, bad, kinds = shown_name(file), False, set[str]()
+    judge = LineJudge(name, None if capabilities is None else wanted_processor(capabilities))
     write, flush = sys.stdout.write, sys.stdout.flush
-    wanted = None if capabilities is None else Processor(wanted_processor(capabilities))
-    described: dict[str, Processor] = {}
     for number, line in enumerate(lines, 1):
         if line.isspace():
             continue
         try:
-            dump = read_line(line.decode("utf-8", errors="replace"), number, name)
-            processor = wanted
-            if processor is None:
-                key = encode(dump.capabilities)
-                processor = described.get(key)
-                if processor is None:
-                    if len(described) >= _MOST_PROCESSORS:
-                        described.clear()
-                    processor = described[key] = Processor(_described_processor(dump))
-            judgement = judge_any(vmcs_of(dump), processor)
-            verdict = judgement.complete
-        except (DumpError, UserError) as error:
+            kind, answer = judge.answer(line, number)
+        except DumpError as error:
             bad = True
             sys.stderr.write(f"popek: {name}:{number}: {error}\n")
-            write(encode({"schema": _SCHEMA, "name": f"{name}:{number}", "error": str(error)}) + "\n")
+            answer = one_line({"schema": SCHEMA, "name": f"{name}:{number}", "error": str(error)})
         else:
-            kinds.add(verdict.outcome.kind)
-            # Most of a long answer is what a partial dump lacks, and that a stream repeats.
-            rest = encode(_verdict_json(dump, verdict, judgement.inferred, undecided=False))
-            lacking = ",".join([item.text for item in verdict.undecided])
-            write(rest.replace('"undecided":[]', f'"undecided":[{lacking}]', 1) + "\n")
+            kinds.add(kind)
+        write(answer)
         flush()
     return BAD_INPUT if bad else exit_code(sorted(kinds))
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from . import figures
-from .dumps import Keep, exit_code, kept_fields, one_clear_line, one_line, print_several, shown_name, terminal
+from .dumps import (
+    Keep,
+    exit_code,
+    kept_fields,
+    one_clear_line,
+    one_line,
+    print_rules,
+    print_several,
+    shown_name,
+    terminal,
+)
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson
@@ -111,7 +121,6 @@ def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
 
     Without --capabilities the question is asked for the presets of real processors.
     """
-    from popek.report.vmcs_repair import print_answers
     from popek.vmcs.redundancy import ask
 
     answers: list[Answers] = []
@@ -121,12 +130,7 @@ def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
             if show is not None:
                 show(len(answers), len(chosen))
             answers.append(ask(known))
-    if json:
-        shown = [item.to_json() for item in answers]
-        print_json(shown[0] if capabilities else shown)
-        return 0
-    for item in answers:
-        print_answers(terminal(), item)
+    print_rules(answers, json=json, one=capabilities is not None)
     return 0
 
 
