@@ -27,7 +27,7 @@ from popek.architectures.svm.capabilities import (
 from popek.architectures.svm.checks import CHECKS
 from popek.architectures.svm.dumps_json import from_json
 from popek.architectures.svm.verdict import judge
-from popek.architectures.svm.vmcb import FIELDS, Processor, Vmcb
+from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, Vmcb
 from popek.schemas import schemas
 from popek.solving.solver import Answer
 from popek.vmcs.edits import Change
@@ -247,8 +247,8 @@ def test_processors_by_what_machines_print(tmp_path: Path, dump: str) -> None:
         False,
         True,
     )
-    assert from_text(CPUINFO) == Processor(maxphyaddr=43, flush_by_asid=True, vnmi=True)
-    assert from_text('{"maxphyaddr": 40, "cr4": "0x20"}') == Processor(maxphyaddr=40, cr4=0x20)
+    assert from_text(CPUINFO) == SvmProcessor(maxphyaddr=43, flush_by_asid=True, vnmi=True)
+    assert from_text('{"maxphyaddr": 40, "cr4": "0x20"}') == SvmProcessor(maxphyaddr=40, cr4=0x20)
     file = tmp_path / "cpuid.txt"
     file.write_text(CPUID)
     shown = popek("vmcb", "check", dump, "--capabilities", str(file)).stdout

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from popek.architectures.dump import DumpError
 from popek.architectures.svm.dumps import VmcbDump, read_vmcbs
-from popek.architectures.svm.dumps_json import DumpError
 from popek.architectures.svm.verdict import judge
 from popek.cli.errors import UserError
 from popek.cli.vmcb import app

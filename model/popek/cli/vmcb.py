@@ -26,10 +26,9 @@ from .options import AsJson
 
 if TYPE_CHECKING:
     from popek.architectures.svm.verdict import VmrunVerdict
-    from popek.architectures.svm.vmcb import Processor as SvmProcessor
-    from popek.architectures.svm.vmcb import VmcbDump
+    from popek.architectures.svm.vmcb import SvmProcessor, VmcbDump
 
-app = App(name="vmcb", help="Judge, decode, explain, repair and generate AMD's VMCBs.")
+app = App(name="vmcb", help="Judge, decode, explain, repair AMD's VMCBs.")
 
 _SCHEMA = "popek/vmcb-verdict/1"
 
@@ -253,10 +252,10 @@ def explain(
     subject: Annotated[str, Parameter(help="A check's id, a field, its offset, or an exit code.")], /
 ) -> int:
     """Explain a check, a field or an exit code, such as `SVM-CR-06`, `ASID`, `0x58` or `0x400`."""
-    from popek.architectures.svm.explanation import UnknownSubject, explanation
+    from popek.architectures.svm.explanation import UnknownVmcbSubject, explanation
 
     try:
         sys.stdout.write("\n".join(explanation(subject)) + "\n")
-    except UnknownSubject as error:
+    except UnknownVmcbSubject as error:
         raise UserError(str(error)) from None
     return 0

@@ -26,7 +26,7 @@ from .output import progress, working
 from .vmcb import File, Processor, Width, app, processor_of, read, wanted_processor
 
 if TYPE_CHECKING:
-    from popek.architectures.svm.vmcb import Processor as SvmProcessor
+    from popek.architectures.svm.vmcb import SvmProcessor
     from popek.vmcs.standing import Answers
 
 _GENERATES_FOR = "zen4"

@@ -30,7 +30,7 @@ from .options import AsJson
 if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
     from popek.architectures.vtx.dumps.model import Dump
-    from popek.architectures.vtx.dumps.processors import Judgement
+    from popek.architectures.vtx.dumps.processors import ProcessorJudgement
 
 app = App(name="vmcs", help="Judge, decode, explain, compare, repair and generate VMCSs.")
 
@@ -170,14 +170,14 @@ def explain(
 
 def _of_amd(subject: str) -> list[str]:
     """What is known of an exit code of AMD's VMRUN, by its name or by the number that KVM prints."""
-    from popek.architectures.svm.explanation import UnknownSubject, explanation
+    from popek.architectures.svm.explanation import UnknownVmcbSubject, explanation
     from popek.architectures.svm.vmcb import exit_codes
 
     wanted = subject.strip().upper()
     bare = wanted.removeprefix("VMEXIT_")
     numbers = {name.upper().replace(" ", "_"): code for code, name in exit_codes().items()}
     numbers |= {"NPF": numbers.get("NESTED_PAGE_FAULT", -1)}
-    with contextlib.suppress(UnknownSubject):
+    with contextlib.suppress(UnknownVmcbSubject):
         if wanted in ("VMEXIT_INVALID", "-1"):
             return explanation(wanted)
         if wanted != bare and bare in numbers:
@@ -290,8 +290,8 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
     return BAD_INPUT if bad else exit_code(sorted(kinds))
 
 
-def _judged(dump: Dump, known: Capabilities) -> Judgement:
+def _judged(dump: Dump, known: Capabilities) -> ProcessorJudgement:
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
-    from popek.architectures.vtx.dumps.processors import Processor, judge_any
+    from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
 
-    return judge_any(vmcs_of(dump), Processor(known))
+    return judge_any(vmcs_of(dump), ReportedProcessor(known))

@@ -187,10 +187,10 @@ def _complete_processor(wanted: str) -> Capabilities:
     """A processor of which everything is known: the rest is as on processors without relaxations."""
     import attrs
 
-    from popek.architectures.vtx.dumps.processors import Processor
+    from popek.architectures.vtx.dumps.processors import ReportedProcessor
 
     known = wanted_processor(wanted)
-    plain = Processor(known).plain.known
+    plain = ReportedProcessor(known).plain.known
     given = attrs.evolve(plain, features=known.features)
     return (
         known

@@ -120,7 +120,7 @@ class Edits:
         )
 
 
-class Verdict(Protocol):
+class EntryVerdict(Protocol):
     """A verdict on a VMCS or a VMCB."""
 
     @property
@@ -158,11 +158,11 @@ class Repair:
             given, and there is nothing to repair.
     """
 
-    verdict: Verdict
+    verdict: EntryVerdict
     answer: Answer
     changes: tuple[Change, ...] = ()
     assumed: Mapping[str, int] = attrs.field(factory=dict)
-    after: Verdict | None = None
+    after: EntryVerdict | None = None
     reason: Reason | None = None
     plain_processor: bool = False
     unexplained: bool = False

@@ -10,9 +10,9 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.svm.baselines import MODES, baseline, has_mode
-from popek.architectures.svm.checks import CHECKS, Check, Missing, View
+from popek.architectures.svm.checks import CHECKS, NotGiven, VmcbCheck, VmcbView
 from popek.architectures.svm.verdict import judge
-from popek.architectures.svm.vmcb import FIELDS, Processor, Vmcb
+from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, Vmcb
 from popek.kernel.words import FALSE, TRUE, SymbolicConditionError, Word, all_of, symbol
 from popek.solving.solver import Answer, Effort, Model
 
@@ -43,7 +43,7 @@ def _word(value: Any) -> Word:
     return value if isinstance(value, Word) else TRUE if value else FALSE
 
 
-class _Asked(View):
+class _Asked(VmcbView):
     """A view that notes the fields that are asked for."""
 
     def __getattr__(self, name: str) -> Any:
@@ -53,7 +53,7 @@ class _Asked(View):
         return value
 
 
-class Formulas:
+class VmcbFormulas:
     """VMRUN's checks over symbolic fields.
 
     Args:
@@ -62,7 +62,7 @@ class Formulas:
         everywhere: whether fields that are not given are symbols, too.
     """
 
-    def __init__(self, vmcb: Vmcb, processor: Processor, *, everywhere: bool = False) -> None:
+    def __init__(self, vmcb: Vmcb, processor: SvmProcessor, *, everywhere: bool = False) -> None:
         """Make the symbols; see the class."""
         self.vmcb, self.processor = vmcb, processor
         encrypted = vmcb.fields.get("NP_CONTROL", 0) & _ENCRYPTED == _ENCRYPTED and processor.sev is not False
@@ -83,20 +83,20 @@ class Formulas:
         self._view = _Asked(self.symbols, processor, vmcb.memory)
         self._view.__dict__["asked"] = self._asked
 
-    def reads(self, check: Check) -> tuple[str, ...]:
+    def reads(self, check: VmcbCheck) -> tuple[str, ...]:
         """The fields that a check looks at, those of its gates included."""
         self._asked.clear()
         self.violation(check)
         return tuple(self._asked) or check.fields
 
-    def subjects(self, check: Check) -> frozenset[str]:
+    def subjects(self, check: VmcbCheck) -> frozenset[str]:
         """The fields that a check itself looks at, without those that only its gates do."""
         self._asked.clear()
-        with contextlib.suppress(Missing, SymbolicConditionError):
+        with contextlib.suppress(NotGiven, SymbolicConditionError):
             check.holds(self._view)
         return frozenset(self._asked)
 
-    def violation(self, check: Check) -> Word | None:
+    def violation(self, check: VmcbCheck) -> Word | None:
         """Where a check is violated; None if it lacks an input."""
         applies: Word = TRUE
         try:
@@ -105,17 +105,17 @@ class Formulas:
                 if applies.value == 0:
                     return FALSE
             return applies & ~_word(check.holds(self._view))
-        except Missing:
+        except NotGiven:
             return None
         except SymbolicConditionError:
             return self._of_memory(check, applies)
 
-    def _of_memory(self, check: Check, applies: Word) -> Word | None:
+    def _of_memory(self, check: VmcbCheck, applies: Word) -> Word | None:
         """Where a check is violated that reads memory: with the pointers that are given, else unknown."""
-        here = View(self.vmcb.fields, self.processor, self.vmcb.memory)
+        here = VmcbView(self.vmcb.fields, self.processor, self.vmcb.memory)
         try:
             fine = bool(check.holds(here))
-        except Missing:
+        except NotGiven:
             return None
         same = all_of(self.symbols[name] == self.vmcb.fields[name] for name in _MEMORY)
         return applies & ~same if fine else applies
@@ -123,7 +123,7 @@ class Formulas:
 
 def repair_vmcb(
     vmcb: Vmcb,
-    processor: Processor | None = None,
+    processor: SvmProcessor | None = None,
     *,
     keep: Collection[str] = (),
     effort: Effort | None = None,
@@ -136,12 +136,12 @@ def repair_vmcb(
         keep: ids of fields that must not change.
         effort: bounds on Z3.
     """
-    processor = processor or Processor()
+    processor = processor or SvmProcessor()
     verdict = judge(vmcb, processor)
     if not verdict.failed:
         failed = "EXITCODE" in verdict.reported and not verdict.entered and verdict.reported["EXITCODE"] != 0
         return Repair(verdict, Answer.SAT, after=verdict, unexplained=failed)
-    formulas = Formulas(vmcb, processor, everywhere=True)
+    formulas = VmcbFormulas(vmcb, processor, everywhere=True)
     warned = {item.id for item in verdict.warnings}
     rules: dict[str, Word] = {}
     for check in CHECKS.values():
@@ -177,7 +177,7 @@ def repair_vmcb(
     return Repair(verdict, Answer.SAT, changes, assumed, after)
 
 
-def _broken(vmcb: Vmcb, processor: Processor) -> set[str]:
+def _broken(vmcb: Vmcb, processor: SvmProcessor) -> set[str]:
     """What a VMCB violates, on some processor or as far as anybody says, or depending on memory."""
     verdict = judge(vmcb, processor)
     perhaps = {item.id for item in verdict.undecided if item.unsure or item.missing.startswith("memory")}
@@ -187,9 +187,9 @@ def _broken(vmcb: Vmcb, processor: Processor) -> set[str]:
 class _Generator:
     """Finds VMCBs at the edge of a check, near one that enters."""
 
-    def __init__(self, base: Vmcb, processor: Processor) -> None:
+    def __init__(self, base: Vmcb, processor: SvmProcessor) -> None:
         self.base, self.processor = base, processor
-        self.formulas = Formulas(base, processor)
+        self.formulas = VmcbFormulas(base, processor)
         violated = {check.id: self.formulas.violation(check) for check in CHECKS.values()}
         holds = {name: None if word is None else ~word for name, word in violated.items()}
         self.finder = Finder(
@@ -217,11 +217,11 @@ class _Generator:
         return self.finder.beside(vmcb.fields, self.formulas.reads(CHECKS[check_id]), rnd, passes)
 
 
-def _read(base: Vmcb, formulas: Formulas, model: Model) -> Vmcb:
+def _read(base: Vmcb, formulas: VmcbFormulas, model: Model) -> Vmcb:
     return base.with_fields(**{name: model(word.term) for name, word in formulas.symbols.items()})
 
 
-def generate_vmcbs(check_id: str, count: int, seed: int, processor: Processor) -> Iterator[Edge]:
+def generate_vmcbs(check_id: str, count: int, seed: int, processor: SvmProcessor) -> Iterator[Edge]:
     """VMCBs that violate one check only and, in turn, VMCBs one bit away from it.
 
     Args:
@@ -255,11 +255,11 @@ def generate_vmcbs(check_id: str, count: int, seed: int, processor: Processor) -
     )
 
 
-def ask_vmcb(processor: Processor, name: str, effort: Effort | None = None) -> Answers:
+def ask_vmcb(processor: SvmProcessor, name: str, effort: Effort | None = None) -> Answers:
     """Ask Z3 about VMRUN's checks, with every field free; those that nobody is sure of are left out."""
     asked = [check for check in CHECKS.values() if check.certainty != "unsure"]
     unsure = [check.id for check in CHECKS.values() if check.certainty == "unsure"]
-    formulas = Formulas(Vmcb(), processor, everywhere=True)
+    formulas = VmcbFormulas(Vmcb(), processor, everywhere=True)
     violated: dict[str, Word] = {}
     for check in asked:
         if (where := formulas.violation(check)) is not None:
@@ -284,4 +284,4 @@ def ask_vmcb(processor: Processor, name: str, effort: Effort | None = None) -> A
     )
 
 
-__all__ = ["Formulas", "ask_vmcb", "generate_vmcbs", "repair_vmcb"]
+__all__ = ["VmcbFormulas", "ask_vmcb", "generate_vmcbs", "repair_vmcb"]

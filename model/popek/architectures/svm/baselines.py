@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from .vmcb import FIELDS, Processor, Vmcb
+from .vmcb import FIELDS, SvmProcessor, Vmcb
 
 _COMMON: Final = {
     "INTERCEPTS_4": 1,
@@ -40,7 +40,7 @@ def baseline(mode: str) -> Vmcb:
     return Vmcb(mode, {**dict.fromkeys(FIELDS, 0), **_COMMON, **MODES[mode]})
 
 
-def has_mode(mode: str, processor: Processor) -> bool:
+def has_mode(mode: str, processor: SvmProcessor) -> bool:
     """Whether a processor has a mode."""
     return not mode.startswith("64-bit") or processor.long_mode is not False
 

@@ -16,9 +16,9 @@ from popek.architectures.logs import decoded, looks_like_json
 from popek_specs.svm import table
 
 from .cpuid import processor_of
-from .vmcb import Processor
+from .vmcb import SvmProcessor
 
-_KEYS: Final = tuple(field.name for field in attrs.fields(Processor))
+_KEYS: Final = tuple(field.name for field in attrs.fields(SvmProcessor))
 _MASKS: Final = ("efer", "cr4")
 _FLAGS: Final[Mapping[str, str]] = {
     "flushbyasid": "flush_by_asid",
@@ -50,10 +50,10 @@ def presets() -> Mapping[str, Mapping[str, Any]]:
     return {row["name"]: row for row in table("capabilities.toml")["processor"]}
 
 
-def load_capabilities(preset_or_path: str) -> Processor:
+def load_capabilities(preset_or_path: str) -> SvmProcessor:
     """A processor by the name of a preset, or from a file.
 
-    A file is a JSON object with the names of `Processor`, what ``cpuid -1 -r`` prints, or /proc/cpuinfo.
+    A file is a JSON object with the names of `SvmProcessor`, what ``cpuid -1 -r`` prints, or /proc/cpuinfo.
 
     Raises:
         DumpError: there is no such preset or file, or it cannot be read.
@@ -79,7 +79,7 @@ def load_capabilities(preset_or_path: str) -> Processor:
         raise DumpError(f"{place}: {error.message}") from None
 
 
-def from_text(text: str) -> Processor:
+def from_text(text: str) -> SvmProcessor:
     """A processor from JSON, from lines of ``cpuid -r``, or from /proc/cpuinfo.
 
     Raises:
@@ -106,20 +106,20 @@ def from_text(text: str) -> Processor:
             raise DumpError("the flags of /proc/cpuinfo have no svm: expected a processor with SVM")
         width = _WIDTH.search(text)
         known: dict[str, Any] = {_FLAGS[name]: True for name in names if name in _FLAGS}
-        return Processor(**known, maxphyaddr=int(width[1]) if width else None)
+        return SvmProcessor(**known, maxphyaddr=int(width[1]) if width else None)
     raise DumpError(
         'nothing of a processor: expected JSON such as {"maxphyaddr": 48}, what `cpuid -1 -r` prints, or /proc/cpuinfo'
     )
 
 
-def from_mapping(given: object) -> Processor:
-    """A processor from a JSON object with the names of `Processor`; None is one of which nothing is known.
+def from_mapping(given: object) -> SvmProcessor:
+    """A processor from a JSON object with the names of `SvmProcessor`; None is one of which nothing is known.
 
     Raises:
         DumpError: something in it is not as documented.
     """
     if given is None:
-        return Processor()
+        return SvmProcessor()
     if isinstance(given, str):
         return load_capabilities(given)
     if not isinstance(given, dict):
@@ -136,7 +136,7 @@ def from_mapping(given: object) -> Processor:
         elif not isinstance(value, bool):
             raise DumpError(f"{key}: expected true or false")
         values[key] = value
-    return Processor(**values)
+    return SvmProcessor(**values)
 
 
 def hexadecimal(raw: object, key: str, mask: int) -> int:
@@ -156,7 +156,7 @@ def hexadecimal(raw: object, key: str, mask: int) -> int:
     return number
 
 
-def completed(processor: Processor, maxphyaddr: int | None = None) -> Processor:
+def completed(processor: SvmProcessor, maxphyaddr: int | None = None) -> SvmProcessor:
     """A processor of which everything is known: what is not said of it it does not have, and its width is 48."""
     lacks = {
         name: False
@@ -166,7 +166,7 @@ def completed(processor: Processor, maxphyaddr: int | None = None) -> Processor:
     return attrs.evolve(processor, **lacks, maxphyaddr=maxphyaddr or processor.maxphyaddr or 48)
 
 
-def to_mapping(processor: Processor) -> dict[str, Any]:
+def to_mapping(processor: SvmProcessor) -> dict[str, Any]:
     """What is known of a processor, as `from_mapping` reads it."""
     known = {name: getattr(processor, name) for name in _KEYS}
     return {

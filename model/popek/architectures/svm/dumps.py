@@ -12,11 +12,11 @@ from typing import Final
 import attrs
 
 from popek.architectures.dump import DumpError, Remark
-from popek.architectures.logs import Line, decoded, looks_like_json, rejoined, unpacked, unwrap
+from popek.architectures.logs import LogLine, decoded, looks_like_json, rejoined, unpacked, unwrap
 
 from .dumps_json import from_json
 from .layouts import CONTROL, DISTINCT, PADDED, SAVE, XEN, XEN_HALVES, straddles
-from .vmcb import FIELDS, SIZE, Field, Processor, UnknownField, Vmcb, VmcbDump, find, from_bytes
+from .vmcb import FIELDS, SIZE, SvmProcessor, UnknownVmcbField, Vmcb, VmcbDump, VmcbField, find, from_bytes
 
 _FIRST = re.compile(r".{0,80}?VMCB \S+, last attempted VMRUN on CPU \d+")
 _CONTROL_AREA = re.compile(r".{0,80}?VMCB Control Area:$")
@@ -48,7 +48,7 @@ _OF_INTEL = re.compile(r"\*\*\* (?:Guest|Host|Control) State \*\*\*|hardware err
 _INVALID: Final = (1 << 64) - 1
 
 
-def read_vmcb(data: bytes, name: str) -> tuple[Vmcb, Processor]:
+def read_vmcb(data: bytes, name: str) -> tuple[Vmcb, SvmProcessor]:
     """The first VMCB of an input, and what the input says of the processor; see `read_vmcbs`."""
     first = read_vmcbs(data, name)[0]
     return first.vmcb, first.processor
@@ -94,7 +94,7 @@ def read_vmcbs(data: bytes, name: str) -> list[VmcbDump]:
     return [
         VmcbDump(
             Vmcb(f"{name}#{number}" if several else name, dump.fields),
-            Processor(),
+            SvmProcessor(),
             dump.lines,
             dump.remarks,
             sorted(dump.unrecognised, key=lambda item: item.line),
@@ -144,18 +144,18 @@ class _Part:
                 self.remarks.append(Remark(self.lines[field_id], f"{field_id}: only one half is printed"))
 
 
-def _named_field(text: str) -> tuple[Field, str] | None:
+def _named_field(text: str) -> tuple[VmcbField, str] | None:
     """The field and the digits of a line `NAME = value`."""
     match = _NAMED.match(text)
     if match is None:
         return None
     try:
         return find(match[1]), match[2]
-    except UnknownField:
+    except UnknownVmcbField:
         return None
 
 
-def _is_listing(lines: list[Line]) -> bool:
+def _is_listing(lines: list[LogLine]) -> bool:
     """Whether registers in lines `NAME = value` are a VMCB's: one names a control, or there is nothing else."""
     found = [_named_field(line.text) for line in lines]
     if any(item is not None and item[0].area != "save" for item in found):
@@ -177,9 +177,9 @@ class _Reader:
         self._headless = ""
         self._takes_registers = False
         self._last = False
-        self._run: list[Line] = []
+        self._run: list[LogLine] = []
 
-    def read(self, lines: list[Line]) -> _Reader:
+    def read(self, lines: list[LogLine]) -> _Reader:
         """Read all lines."""
         headed = any(_CONTROL_AREA.match(line.text) or _SAVE_AREA.match(line.text) for line in lines)
         self._takes_registers = not headed and _is_listing(lines)
@@ -193,7 +193,7 @@ class _Reader:
         self._finish()
         return self
 
-    def _heading(self, line: Line) -> bool:
+    def _heading(self, line: LogLine) -> bool:
         text = line.text
         if _FIRST.match(text):
             self._enter(self._headless, new=bool(self.dumps[-1].fields))
@@ -236,7 +236,7 @@ class _Reader:
             for line in run:
                 self._aside(part, line.number, line.text)
 
-    def _named(self, part: _Part, line: Line) -> bool:
+    def _named(self, part: _Part, line: LogLine) -> bool:
         """Read a line `NAME = value`; a number of a register text, with leading zeros, is none."""
         found = _named_field(line.text)
         if found is None:
@@ -263,7 +263,7 @@ class _Reader:
                 Remark(number, "".join(c if c.isprintable() else "\ufffd" for c in text))
             )
 
-    def _pairs(self, part: _Part, run: list[Line]) -> None:
+    def _pairs(self, part: _Part, run: list[LogLine]) -> None:
         """Read KVM's areas, wherever their lines are broken."""
         text = "\n".join(line.text for line in run)
         starts, offset = [], 0
@@ -317,7 +317,7 @@ class _Reader:
                 return SAVE[key], 0, int(digits, 16)
         return None
 
-    def _xen(self, part: _Part, run: list[Line]) -> None:
+    def _xen(self, part: _Part, run: list[LogLine]) -> None:
         for line in run:
             if match := _XEN_SEGMENT.match(line.text):
                 for index, suffix in enumerate(("SELECTOR", "ATTRIBUTES", "LIMIT", "BASE"), 2):

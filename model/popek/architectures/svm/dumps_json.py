@@ -8,7 +8,7 @@ from popek.architectures.dump import DumpError, printable
 from popek.architectures.json_text import JsonError, decode, documents, show, unknown_key, without_fields
 
 from .capabilities import from_mapping, hexadecimal
-from .vmcb import FIELDS, UnknownField, Vmcb, VmcbDump, find
+from .vmcb import FIELDS, UnknownVmcbField, Vmcb, VmcbDump, find
 
 _KEYS = ("name", "fields", "memory", "capabilities")
 _OF_OURS = ("violates", "check", "flip", "schema")
@@ -63,7 +63,7 @@ def _dump(value: object, name: str) -> VmcbDump:
     for key, raw in given.items():
         try:
             field = find(key)
-        except UnknownField as error:
+        except UnknownVmcbField as error:
             raise DumpError(str(error)) from None
         number = hexadecimal(raw, field.id, field.mask)
         if fields.setdefault(field.id, number) != number:

@@ -14,7 +14,7 @@ from ..verdict import VmEntryVerdict
 from .diagnosis import vmcs_of
 from .json_input import read_line
 from .model import Dump
-from .processors import Processor, judge_any
+from .processors import ReportedProcessor, judge_any
 
 SCHEMA: Final = "popek/vmcs-verdict/1"
 _MOST_PROCESSORS: Final = 64
@@ -63,8 +63,8 @@ class LineJudge:
     def __init__(self, name: str, capabilities: Capabilities | None = None) -> None:
         """Judge lines of an input; see the class."""
         self.name = name
-        self._wanted = None if capabilities is None else Processor(capabilities)
-        self._described: dict[str, Processor] = {}
+        self._wanted = None if capabilities is None else ReportedProcessor(capabilities)
+        self._described: dict[str, ReportedProcessor] = {}
 
     def answer(self, line: bytes, number: int) -> tuple[str, str]:
         """How the entry ends, in a word, and the verdict as JSON on one line.
@@ -80,13 +80,13 @@ class LineJudge:
         lacking = ",".join([item.text for item in verdict.undecided])
         return verdict.outcome.kind, rest.replace('"undecided":[]', f'"undecided":[{lacking}]', 1) + "\n"
 
-    def _processor_of(self, dump: Dump) -> Processor:
+    def _processor_of(self, dump: Dump) -> ReportedProcessor:
         key = _encode(dump.capabilities)
         processor = self._described.get(key)
         if processor is None:
             if len(self._described) >= _MOST_PROCESSORS:
                 self._described.clear()
-            processor = self._described[key] = Processor(described_processor(dump))
+            processor = self._described[key] = ReportedProcessor(described_processor(dump))
         return processor
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from popek.architectures.logs import Line, rejoined
+from popek.architectures.logs import LogLine, rejoined
 
 from ..fields import FIELDS
 from .layouts import (
@@ -21,7 +21,7 @@ from .layouts import (
     SECTIONS,
     SEGMENT_REGISTERS,
     TABLE_REGISTERS,
-    Word,
+    LayoutWord,
     segment_words,
     sysenter_words,
 )
@@ -143,7 +143,7 @@ class Scanner:
     builder: DumpBuilder
     next_dump: Callable[[], DumpBuilder]
     section: str = ""
-    _words: Mapping[str, Word] = attrs.field(factory=dict)
+    _words: Mapping[str, LayoutWord] = attrs.field(factory=dict)
     _list: str = ""
     _pending: list[_Pending] = attrs.field(factory=list)
     _text: str = ""
@@ -153,7 +153,7 @@ class Scanner:
     _broken: bool = False
     _cut: frozenset[int] = frozenset()
 
-    def scan(self, lines: list[Line], *, at_end: bool) -> None:
+    def scan(self, lines: list[LogLine], *, at_end: bool) -> None:
         """Read a run of lines; `at_end` says that nothing follows, so that a cut last value is no error."""
         longest = max((line.width for line in lines), default=0)
         cut = [line.number for line in lines if line.width == longest]
@@ -361,7 +361,7 @@ class Scanner:
         if svi and rvi:
             self.builder.set("GUEST_INTERRUPT_STATUS", int(svi, 16) << 8 | int(rvi, 16), place.line)
 
-    def _value(self, key: str, word: Word, text: str, place: _Place) -> None:
+    def _value(self, key: str, word: LayoutWord, text: str, place: _Place) -> None:
         digits = self._digits(key, text, word.digits, place)
         if not digits:
             return
