@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from popek.kernel.machine import Machine
     from popek.report import assistance as assistance_report
     from popek.report.svg import Figure
-    from popek.vmcs.repair import Repair
+    from popek.vmcs.edits import Repair
     from popek_proofs.assistance.comparison import Table as Beside
     from popek_proofs.claims import Claim, ClaimVerdict
     from popek_proofs.safety import Safety
