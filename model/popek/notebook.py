@@ -40,6 +40,7 @@ from popek.assistance.synthesis import Synthesis, processor_of, synthesize
 from popek.checks import conditions, explanation, survey
 from popek.checks.classify import Classifier
 from popek.checks.conditions import Conditions
+from popek.checks.device_traces import DeviceTrace
 from popek.checks.explanation import Explanation
 from popek.checks.leaks import leaks_of
 from popek.checks.subject import Subject
@@ -52,6 +53,7 @@ from popek.report import assistance_figures, graphs, html
 from popek.report import claims as claims_report
 from popek.report import classification as report
 from popek.report import conditions as conditions_report
+from popek.report import devices as devices_report
 from popek.report import explanation as explanation_report
 from popek.report import machines as machines_report
 from popek.report import proofs as proofs_report
@@ -68,6 +70,7 @@ from popek_proofs.assistance.comparison import Table as Beside
 from popek_proofs.assistance.comparison import compare as compare_assistances
 from popek_proofs.claim_checks import evaluate
 from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, parse, select
+from popek_proofs.devices import DeviceSafety, device_safety
 from popek_proofs.safety import Safety
 from popek_proofs.safety import safety as find_ways_out
 from popek_proofs.theorems.instantiate import Instantiation, instantiate
@@ -306,6 +309,28 @@ def safety(
     forms = [i for wanted in instructions for i in subject.machine.find(wanted)] or None
     found = find_ways_out(subject, forms=forms, shows=shows)
     return Shown(found, safety_report.safety)
+
+
+@_in_one_line
+def devices(
+    name: str, attachment: str | None = None, *, drop: Sequence[str] = (), forms: Sequence[str] | None = ()
+) -> Shown[DeviceSafety]:
+    """What a guest's own device can do to the monitor, by induction; the figure is of a trace, if there is one.
+
+    Args:
+        name: a machine with a device.
+        attachment: how the monitor attaches it.
+        drop: rules, duties and premises to leave out.
+        forms: of the processor; None for those that the machine names.
+    """
+    found = device_safety(registry.with_devices(name), attachment, drop, forms)
+    return Shown(found, devices_report.safety, lambda: devices_report.figure(_only_trace(found)))
+
+
+def _only_trace(found: DeviceSafety) -> DeviceTrace:
+    if not found.traces:
+        raise NotebookError("there is no trace: every promise holds, or none was found")
+    return found.traces[0]
 
 
 def _second_solver() -> Any:
