@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import networkx as nx
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from popek.checks.verdict import Status
+
+from .interrupts import wrapped
+from .svg import Figure, columns
 
 if TYPE_CHECKING:
     from popek.architectures.vtd.faults import Explained
@@ -74,6 +78,23 @@ def _trace(one: DeviceTrace) -> list[RenderableType]:
         if state:
             parts.append(Text(f"  {whose}: " + ", ".join(f"{k} {v}" for k, v in state.items()), "dim"))
     return parts
+
+
+def figure(one: DeviceTrace) -> Figure:
+    """A trace from left to right: each step, and what it reached."""
+    graph = nx.DiGraph()
+    for number, step in enumerate(one.steps):
+        last = number == len(one.steps) - 1
+        did = [f"{kind} at {address:#x} → {cell:#x}" for kind, address, cell in step.accesses[:_MOST]]
+        lines = wrapped(step.event) + did + wrapped(step.refused if step.refused else "")
+        lines += wrapped(one.broken) if last else []
+        graph.add_node(
+            number, layer=number, lines=[line for line in lines if line], kind="red" if last else ""
+        )
+        if number:
+            graph.add_edge(number - 1, number)
+    steps = "\n".join(f"{number}. {step.event}" for number, step in enumerate(one.steps, 1))
+    return columns(graph, words=f"breaks {one.promise}\n{steps}\n{one.broken}")
 
 
 def machines(known: Sequence[Devices[Any]]) -> RenderableType:
