@@ -21,7 +21,7 @@ from popek.emulators.hercules import (
     TABLES,
     WINDOWS,
     HerculesCase,
-    StepResult,
+    HerculesResult,
     initial_storage,
 )
 from popek.kernel.instruction import Instruction
@@ -323,8 +323,8 @@ def answer(
     case: HerculesCase,
     instruction: Instruction,
     parts: Mapping[str, int],
-    seen: StepResult,
-) -> StepResult:
+    seen: HerculesResult,
+) -> HerculesResult:
     """What the model says, in the harness's terms; clocks read what Hercules read."""
     before = state_of(case)
     words = {n: Word(w, parts[n]) for o in instruction.inputs for n, w in o.part_names()}
@@ -350,7 +350,7 @@ def answer(
         return bytes(int(after.memory.load(Word(ADDRESS, address + i))) for i in range(size))
 
     ended = outcome.state
-    return StepResult(
+    return HerculesResult(
         "svc" if supervisor_call else "program",
         int.from_bytes(stored(32 if supervisor_call else 40, 8), "big"),
         stored(*ASSIGNED),
@@ -388,7 +388,9 @@ def decoded(machine: Machine[S370], code: int, state: S370) -> tuple[Instruction
     )
 
 
-def _set_clocks(before: S370, instruction: Instruction, words: Mapping[str, Word], seen: StepResult) -> None:
+def _set_clocks(
+    before: S370, instruction: Instruction, words: Mapping[str, Word], seen: HerculesResult
+) -> None:
     """A clock cannot be foreseen: take from the stored bytes what it showed, if they were stored."""
     (operand,) = instruction.operands
     address = before.effective(operand.kind.make(operand.own(dict(words))))

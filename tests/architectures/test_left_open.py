@@ -34,7 +34,7 @@ USES = {
         "RDSEED r32",
     ),
     "x86-64": ("AND r64, r64", "LAR r32, r16"),
-    "ia64": ("mov cr.eoi = r", "mov r = cr.ivr"),
+    "ia64": ("mov cr.eoi = r", "mov r = cr.ivr", "mov ar.bspstore = r"),
     "s360-67": ("DIAGNOSE D1(B1),I2",),
     "s370": ("DIAGNOSE D1(B1),I2", "STIDC D2(B2)"),
 }

@@ -28,7 +28,7 @@ from popek.emulators.hercules import (
     KEY_BLOCKS,
     WINDOWS,
     HerculesCase,
-    StepResult,
+    HerculesResult,
     initial_storage,
     run_steps,
 )
@@ -51,8 +51,8 @@ class Compared:
     instruction: Instruction
     parts: Mapping[str, int]
     case: HerculesCase
-    model: StepResult
-    hercules: StepResult
+    model: HerculesResult
+    hercules: HerculesResult
 
     @property
     def mnemonic(self) -> str:
@@ -66,7 +66,7 @@ class Compared:
         """The names of what differs; R and C bits count only where no storage reference can set them."""
         found = {
             f.name
-            for f in attrs.fields(StepResult)
+            for f in attrs.fields(HerculesResult)
             if getattr(self.model, f.name) != getattr(self.hercules, f.name)
         }
         if "keys" in found and self.mnemonic not in s370_cases.KEY_INSTRUCTIONS:
@@ -75,7 +75,7 @@ class Compared:
                 found.remove("keys")
         return found
 
-    def code(self, result: StepResult) -> int | None:
+    def code(self, result: HerculesResult) -> int | None:
         """The program-interruption code."""
         if result.kind != "program":
             return None

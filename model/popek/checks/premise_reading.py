@@ -7,7 +7,7 @@ technique and instruction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -24,7 +24,7 @@ Values = Mapping[str, Any]
 
 
 @attrs.frozen(eq=False)
-class Way:
+class WayToFail:
     """A way in which a premise can fail: words for it, and conditions that must hold together.
 
     Attributes:
@@ -34,6 +34,8 @@ class Way:
         hardware: whether the run on the hardware is part of it.
         states: further symbolic states.
         silent: if it is possible, nothing is known.
+        parts: where the whole is too large a question: conditions (each of width 1) in the place of `also`; where none
+            of them is possible, it is not.
     """
 
     how: str
@@ -42,6 +44,7 @@ class Way:
     hardware: bool = True
     states: tuple[Any, ...] = ()
     silent: bool = False
+    parts: Callable[[], Iterable[Word]] | None = None
 
     @property
     def conditions(self) -> list[Word]:
@@ -81,11 +84,11 @@ class Meaning(Protocol):
     def ends(self, atom: Expr, values: Values) -> Iterator[Holds]:
         """The ways in which what is said to be there is or is not: how a run ends."""
 
-    def fails(self, atom: Expr, values: Values) -> Iterator[Way]:
+    def fails(self, atom: Expr, values: Values) -> Iterator[WayToFail]:
         """The ways in which a conclusion fails."""
 
 
-def ways(name: str, meaning: Meaning) -> list[Way]:
+def ways(name: str, meaning: Meaning) -> list[WayToFail]:
     """The ways in which a premise can fail, by part of its conclusion, and those of few conditions first.
 
     Args:
@@ -99,7 +102,7 @@ def ways(name: str, meaning: Meaning) -> list[Way]:
     return [way for _, way in found]
 
 
-def _fails(expr: Expr, values: Values, meaning: Meaning) -> Iterator[tuple[int, Way]]:
+def _fails(expr: Expr, values: Values, meaning: Meaning) -> Iterator[tuple[int, WayToFail]]:
     """The ways in which something fails, with the place of its part of the conclusion."""
     if expr.op == "forall":
         *variables, body = expr.args
@@ -121,7 +124,7 @@ def _fails(expr: Expr, values: Values, meaning: Meaning) -> Iterator[tuple[int, 
         first, *rest = body.args if body.op == "and" else (body,)
         for end in meaning.ends(first, values):
             if end.fails:
-                yield len(rest), Way(end.fails, end.given, end.also)
+                yield len(rest), WayToFail(end.fails, end.given, end.also)
                 continue
             for number, part in enumerate(rest):
                 for _, way in _fails(part, {**values, **end.values}, meaning):
@@ -131,7 +134,7 @@ def _fails(expr: Expr, values: Values, meaning: Meaning) -> Iterator[tuple[int, 
             yield 0, way
 
 
-def _within(held: Holds, place: int, way: Way) -> Iterator[tuple[int, Way]]:
+def _within(held: Holds, place: int, way: WayToFail) -> Iterator[tuple[int, WayToFail]]:
     """The same under conditions; nothing where they exclude one another."""
     known = set(held.given)
     if not any(terms.invert(term) in known for term in way.given):
@@ -139,4 +142,4 @@ def _within(held: Holds, place: int, way: Way) -> Iterator[tuple[int, Way]]:
         yield place, attrs.evolve(way, given=given, also=held.also & way.also)
 
 
-__all__ = ["Holds", "Meaning", "Values", "Way", "ways"]
+__all__ = ["Holds", "Meaning", "Values", "WayToFail", "ways"]
