@@ -154,9 +154,10 @@ def made(rng: random.Random, instruction: Instruction, *, requests: bool) -> Cas
         return after
 
     def fill(cell: int) -> int:
-        # What RTI pops has bits that matter at the top, and no undefined mode.
+        # What RTI pops has bits that matter at the top, and no undefined mode; a deferred mode finds an address.
+        found = address(rng) if int(before.mme) else address(rng) % 0o150000
         return rng.choice(
-            (address(rng), rng.choice((0, 1, 3)) << 14 | rng.choice((0, 1, 3)) << 12 | rng.randrange(0o10000))
+            (found, rng.choice((0, 1, 3)) << 14 | rng.choice((0, 1, 3)) << 12 | rng.randrange(0o10000))
         )
 
     cells = settled(run, fill)
