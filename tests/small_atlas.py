@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from popek_proofs.atlas import Atlas, Entry, derive, places
+from popek_proofs.atlas import Atlas, AtlasEntry, derive, places
 from popek_proofs.atlas.derivation import Depth
 
 TOY = str(Path(__file__).with_name("atlas") / "toy.py")
@@ -18,7 +18,7 @@ def small_atlas() -> Atlas:
     return derive(places(["pg74", TOY]), DEEP, jobs=1)
 
 
-def entry(identity: str) -> Entry:
+def entry(identity: str) -> AtlasEntry:
     """A row by its id."""
     (found,) = [one for one in small_atlas().entries if one.place.id == identity]
     return found

@@ -226,11 +226,7 @@ def _steps(machine: Machine[Any], chosen: Sequence[Instruction], budget: float) 
 
 
 def _operands(instruction: Instruction) -> dict[str, Word]:
-    return {
-        full: Word(width, operand.kind.first.get(part, 0))
-        for operand in instruction.inputs
-        for part, (full, width) in zip(operand.kind.parts, operand.part_names(), strict=True)
-    }
+    return instruction.words(instruction.smallest)
 
 
 def _law(machine: Machine[Any], chosen: Sequence[Instruction], budget: float) -> Rate:

@@ -25,7 +25,7 @@ from popek import machines as registry
 from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
 from popek.architectures.vtx.capability_files import CapabilityError, from_mapping, load_capabilities
 from popek.architectures.vtx.dumps.bits import decode
-from popek.architectures.vtx.dumps.comparison import Comparison, compare
+from popek.architectures.vtx.dumps.comparison import DumpComparison, compare
 from popek.architectures.vtx.dumps.diagnosis import Diagnosis, diagnose, vmcs_of
 from popek.architectures.vtx.dumps.explanation import UnknownSubject
 from popek.architectures.vtx.dumps.explanation import explain as explain_vmcs
@@ -35,7 +35,7 @@ from popek.architectures.vtx.fields import FIELDS
 from popek.assistance.desk import Desk, desk_of
 from popek.assistance.exits import Governed, governs
 from popek.assistance.judgement import Judgement, judge
-from popek.assistance.needs import Row, derive
+from popek.assistance.needs import NeedRow, derive
 from popek.assistance.synthesis import Synthesis, processor_of, synthesize
 from popek.checks import conditions, explanation, survey
 from popek.checks.classify import Classifier
@@ -422,7 +422,7 @@ def vmcs_repair(patient: Shown[Diagnosis], *, keep: Collection[str] = ()) -> Sho
 
 
 @_in_one_line
-def vmcs_diff(first: str | Path, second: str | Path) -> Shown[Comparison]:
+def vmcs_diff(first: str | Path, second: str | Path) -> Shown[DumpComparison]:
     """Two dumps, field by field and bit by bit."""
     pair = _dump(first), _dump(second)
     found = compare(*pair, (_processor(pair[0], None), _processor(pair[1], None)))
@@ -463,7 +463,7 @@ def assist_requirements(
     own: Collection[str] | None = None,
     assume: Mapping[str, int] | None = None,
     witnesses: bool = False,
-) -> Shown[list[Row]]:
+) -> Shown[list[NeedRow]]:
     """The weakest condition on the controls under which each instruction is faithful and safe.
 
     Args:

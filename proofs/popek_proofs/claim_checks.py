@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from popek.checks.subject import Subject
-from popek.checks.survey import Request, Row, Survey, survey
+from popek.checks.survey import Request, Survey, SurveyRow, survey
 from popek.checks.verdict import Status, Truth, both, either, negate
 from popek.kernel.machine import Machine
 
@@ -92,7 +92,7 @@ def _verdict(claim: Claim, machine: Machine[Any], found: Survey) -> ClaimVerdict
     return ClaimVerdict(claim, verdict, rows, others, len(critical), forms, found.seconds, found.ladder)
 
 
-def _row(claim: RowClaim, rows: Sequence[Row]) -> RowVerdict:
+def _row(claim: RowClaim, rows: Sequence[SurveyRow]) -> RowVerdict:
     sign, _, adjective = claim.statement.rpartition(" ")
     answers = {row.form: _answer(row, adjective) for row in rows}
     # A mnemonic is critical when some form is; it is privileged, or harmless, when every form is.
@@ -109,7 +109,7 @@ def _row(claim: RowClaim, rows: Sequence[Row]) -> RowVerdict:
     return RowVerdict(claim, verdict, answers, witness)
 
 
-def _answer(row: Row, adjective: str) -> Truth:
+def _answer(row: SurveyRow, adjective: str) -> Truth:
     name = adjective.replace("-", "_")
     if name in row.classes:
         return row.classes[name]

@@ -37,7 +37,7 @@ PARTS: Final = (CLASSES, PROMISES, PREMISES)
 
 
 @attrs.frozen
-class Target:
+class VerificationTarget:
     """What is verified: verdicts about a machine, or propositions.
 
     Attributes:
@@ -68,7 +68,7 @@ class _Asked:
 
 
 @attrs.frozen
-class Checked:
+class VerifiedQuestion:
     """What became of one question.
 
     Attributes:
@@ -87,22 +87,22 @@ class Verification:
         unexplored: forms with too many paths, about which nothing was asked.
     """
 
-    questions: tuple[Checked, ...]
+    questions: tuple[VerifiedQuestion, ...]
     unexplored: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
-    def wrong(self) -> tuple[Checked, ...]:
+    def wrong(self) -> tuple[VerifiedQuestion, ...]:
         """Where something contradicts the answer."""
         return tuple(one for one in self.questions if one.found.wrong)
 
     @property
-    def not_certified(self) -> tuple[Checked, ...]:
+    def not_certified(self) -> tuple[VerifiedQuestion, ...]:
         """Those without a certificate."""
         return tuple(one for one in self.questions if not one.found.certified)
 
     @property
-    def open(self) -> tuple[Checked, ...]:
+    def open(self) -> tuple[VerifiedQuestion, ...]:
         """Those that neither a certificate nor a second solver confirms."""
         return tuple(
             one
@@ -145,7 +145,7 @@ class Verification:
 
 
 def verify(
-    targets: Sequence[Target],
+    targets: Sequence[VerificationTarget],
     how: Certifier,
     *,
     jobs: int = 0,
@@ -162,7 +162,7 @@ def verify(
     """
     begin = time.perf_counter()
     pieces = [(target, piece) for target in targets for piece in _pieces(target)]
-    checked: list[Checked] = []
+    checked: list[VerifiedQuestion] = []
     unexplored: list[str] = []
     for done, (rows, left) in enumerate(_worked(pieces, how, jobs or cpu_count() or 1), 1):
         checked += rows
@@ -177,7 +177,7 @@ def verify(
     return found
 
 
-def _pieces(target: Target) -> Iterator[str]:
+def _pieces(target: VerificationTarget) -> Iterator[str]:
     """Forms, propositions, and (an empty text) what is asked once of a machine."""
     if target.request is None:
         yield from (one.id for one in target.propositions)
@@ -188,10 +188,10 @@ def _pieces(target: Target) -> Iterator[str]:
         yield ""
 
 
-_Result = tuple[list[Checked], list[str]]
+_Result = tuple[list[VerifiedQuestion], list[str]]
 
 
-def _worked(pieces: Sequence[tuple[Target, str]], how: Certifier, jobs: int) -> Iterator[_Result]:
+def _worked(pieces: Sequence[tuple[VerificationTarget, str]], how: Certifier, jobs: int) -> Iterator[_Result]:
     names = all(t.request is None or t.request.subject.found_as is not None for t, _ in pieces)
     if jobs == 1 or len(pieces) < 8 or not names:
         worker = _Worker(how)
@@ -210,7 +210,7 @@ def _begin(how: Certifier) -> None:
     _worker = _Worker(how)
 
 
-def _piece(piece: tuple[Target, str]) -> _Result:
+def _piece(piece: tuple[VerificationTarget, str]) -> _Result:
     assert _worker is not None
     return _worker.piece(*piece)
 
@@ -222,14 +222,14 @@ class _Worker:
         self._certifier = how
         self._machines: dict[str, _Machine] = {}
 
-    def piece(self, target: Target, piece: str) -> _Result:
+    def piece(self, target: VerificationTarget, piece: str) -> _Result:
         """A form, a proposition, or what is asked once."""
         try:
             return [self.check(asked) for asked in self._asked(target, piece)], []
         except PathBudgetError:
             return [], [f"{target.name}/{piece}"]
 
-    def _asked(self, target: Target, piece: str) -> Iterator[_Asked]:
+    def _asked(self, target: VerificationTarget, piece: str) -> Iterator[_Asked]:
         if target.request is None:
             proposition = next(one for one in target.propositions if one.id == piece)
             yield _Asked(proposition.id, proposition.smtlib)
@@ -240,11 +240,11 @@ class _Worker:
         for what, question, by in machine.of(piece) if piece else machine.once():
             yield _Asked(f"{target.name}/{piece or '*'}/{what}", question=question, by=by)
 
-    def check(self, asked: _Asked) -> Checked:
+    def check(self, asked: _Asked) -> VerifiedQuestion:
         """One question, or what an earlier run kept of it."""
         if asked.question is not None:
-            return Checked(asked.id, self._certifier.of(asked.question, asked.by))
-        return Checked(asked.id, self._certifier.check(asked.text))
+            return VerifiedQuestion(asked.id, self._certifier.of(asked.question, asked.by))
+        return VerifiedQuestion(asked.id, self._certifier.check(asked.text))
 
 
 _Named = tuple[str, Question, str]
@@ -254,7 +254,7 @@ _Named = tuple[str, Question, str]
 class _Machine:
     """The questions behind the verdicts about one machine."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: VerificationTarget) -> None:
         assert target.request is not None
         self._target, self._subject = target, target.request.subject
         self._classifier = Classifier(self._subject, components=False)
@@ -315,8 +315,8 @@ __all__ = [
     "PARTS",
     "PREMISES",
     "PROMISES",
-    "Checked",
-    "Target",
     "Verification",
+    "VerificationTarget",
+    "VerifiedQuestion",
     "verify",
 ]

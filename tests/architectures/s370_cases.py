@@ -21,7 +21,7 @@ from popek.emulators.hercules import (
     TABLES,
     WINDOWS,
     HerculesCase,
-    StepResult,
+    HerculesResult,
     initial_storage,
 )
 from popek.kernel.instruction import Instruction
@@ -35,11 +35,12 @@ SPACES = ((0x00800000, TABLES), (0x00500000, TABLES + 0x800))
 LANDINGS = (CODE + 0x100, CODE + 0x7FC)
 READER, DEVICES = 0x000C, (0x0123, 0x0555, 0x0F0F)
 BRANCHES = ("BALR", "BAL", "BASR", "BAS", "BCTR", "BCT", "BCR", "BC", "BXH", "BXLE")
-PAIRED = ("MR", "DR", "SLDA", "SRDA", "SLDL", "SRDL", "CDS", "MVCL", "CLCL")
+PAIRED = ("MR", "DR", "M", "D", "SLDA", "SRDA", "SLDL", "SRDL", "CDS", "MVCL", "CLCL")
 LONG = ("MVCL", "CLCL")
 READS_A_CLOCK = ("STCK", "STPT")
-DOUBLEWORD = ("LPSW", "STIDP", "SCK", "SCKC", "STCKC", "SPT", "STPT")
-KEY_INSTRUCTIONS = ("SSK", "ISK", "RRB")
+DOUBLEWORD = ("LPSW", "STIDP", "SCK", "SCKC", "STCKC", "SPT", "STPT", "CVB", "CVD")
+KEY_INSTRUCTIONS = ("SSK", "ISK", "RRB", "SSKE", "ISKE", "RRBE")
+VIRTUAL_KEY = ("EPAR", "ESAR", "IAC", "IVSK")  # under translation alone
 CHANGES_THE_MASK = ("LPSW", "SSM", "STNSM", "STOSM")
 
 
@@ -118,6 +119,8 @@ def case_of(
     old = psw(rng, CODE, problem=1 if privileged else 0 if easy else None)
     if easy:
         old &= ~(0xF << 52 | (old >> 51 & 1) << 58)  # key 0, no translation
+    if mnemonic in VIRTUAL_KEY and (easy or rng.random() < 0.8):
+        old = old & ~(0xFF << 56 | 1 << 46) & ~(0x3FFFF << 30) & ~(0xFFFF << 24) | 0x0408 << 48
     gr = [rng.choice((*NUMBERS, *PLACES, rng.getrandbits(32))) for _ in range(16)]
     cr = [0] * 16
     cr[0] = (
@@ -154,16 +157,29 @@ def case_of(
             ):
                 parts[name] &= 14
     _aim(rng, instruction, parts, gr, VIRTUAL[space] if translated else (), (0x4008,) if easy else PLACES)
-    if mnemonic == "DR" and (easy or rng.random() < 0.5):
+    if mnemonic in ("D", "DR") and (easy or rng.random() < 0.5):
         gr[parts["operand R1"]] = rng.choice((0, 0xFFFFFFFF, 1))  # a small dividend
     if mnemonic in ("LPSW", "LCTL", "SPX"):
         windows = [_words(rng, mnemonic, cr, parts, n) for _, n in WINDOWS]
+    if mnemonic == "CVB":
+        windows = [b"".join(_packed(rng) for _ in range(n // 8)) for _, n in WINDOWS]
     if mnemonic in LONG:
         _long(rng, parts, gr, easy)
     if mnemonic == "EX":
         windows = [b"".join(_target(rng) for _ in range(n // 8)) for _, n in WINDOWS]
     code = encode(instruction, parts)
     return HerculesCase(code, old, tuple(gr), tuple(cr), keys, tuple(windows), rng.getrandbits(64)), parts
+
+
+def _packed(rng: random.Random) -> bytes:
+    """A doubleword in packed decimal form, or nearly."""
+    number = rng.choice(
+        (0, 1 << 31, (1 << 31) - 1, (1 << 31) + 1, rng.randrange(1 << 32), rng.randrange(10**15))
+    )
+    text = f"{number:015}{rng.choice('ABCDEF') if rng.random() < 0.9 else '5'}"
+    if rng.random() < 0.1:
+        text = text[:9] + rng.choice("ABCDEF") + text[10:]
+    return bytes.fromhex(text)
 
 
 def _long(rng: random.Random, parts: Mapping[str, int], gr: list[int], easy: bool) -> None:
@@ -237,11 +253,17 @@ def _aim(
         gr[parts["operand R2"]] = rng.choice(LANDINGS) | rng.getrandbits(8) << 24
         if mnemonic == "BCTR" and rng.random() < 0.5 and parts["operand R1"] != parts["operand R2"]:
             gr[parts["operand R1"]] = rng.choice((0, 1, 2))
-    if mnemonic in ("SSK", "ISK"):
-        block = rng.choice((*KEY_BLOCKS, STORAGE_BYTES)) + rng.choice((0, 0x10, 0x7F0, 1, 8))
+    if mnemonic == "IVSK":
+        gr[parts["operand R2"]] = rng.choice(virtual or places) | rng.getrandbits(8) << 24
+    if mnemonic in ("SSK", "ISK", "SSKE", "ISKE", "RRBE"):
+        blocks = (
+            KEY_BLOCKS if mnemonic in ("SSK", "ISK") else KEY_BLOCKS[1:3]
+        )  # of the others, both halves of a page
+        block = rng.choice((*blocks, STORAGE_BYTES)) + rng.choice((0, 0x10, 0x7F0, 1, 8))
         if places is not PLACES:
             block = KEY_BLOCKS[1]
-        gr[parts["operand R2"]] = block & 0xFFFFFF | rng.getrandbits(8) << 24
+        high = rng.getrandbits(8) if mnemonic in ("SSK", "ISK") else rng.choice((0, 0, 0x80, 1))
+        gr[parts["operand R2"]] = block & 0xFFFFFF | (high & 0x80 if places is not PLACES else high) << 24
     if mnemonic == "BASR" and parts["operand R2"]:
         gr[parts["operand R2"]] = rng.choice(LANDINGS) | rng.getrandbits(8) << 24
     if mnemonic == "SIGP":
@@ -262,6 +284,8 @@ def _goal(rng: random.Random, mnemonic: str, virtual: tuple[int, ...], places: t
     if virtual and rng.random() < 0.5:
         return rng.choice(virtual)
     place = rng.choice(places)
+    if mnemonic in ("TR", "TRT"):
+        place = min(place, 0x200) if place < 0x400 else place  # a table ends before the driver's own data
     return place & ~7 if rng.random() < (0.6 if mnemonic in DOUBLEWORD else 0.2) else place
 
 
@@ -299,8 +323,8 @@ def answer(
     case: HerculesCase,
     instruction: Instruction,
     parts: Mapping[str, int],
-    seen: StepResult,
-) -> StepResult:
+    seen: HerculesResult,
+) -> HerculesResult:
     """What the model says, in the harness's terms; clocks read what Hercules read."""
     before = state_of(case)
     words = {n: Word(w, parts[n]) for o in instruction.inputs for n, w in o.part_names()}
@@ -326,7 +350,7 @@ def answer(
         return bytes(int(after.memory.load(Word(ADDRESS, address + i))) for i in range(size))
 
     ended = outcome.state
-    return StepResult(
+    return HerculesResult(
         "svc" if supervisor_call else "program",
         int.from_bytes(stored(32 if supervisor_call else 40, 8), "big"),
         stored(*ASSIGNED),
@@ -364,7 +388,9 @@ def decoded(machine: Machine[S370], code: int, state: S370) -> tuple[Instruction
     )
 
 
-def _set_clocks(before: S370, instruction: Instruction, words: Mapping[str, Word], seen: StepResult) -> None:
+def _set_clocks(
+    before: S370, instruction: Instruction, words: Mapping[str, Word], seen: HerculesResult
+) -> None:
     """A clock cannot be foreseen: take from the stored bytes what it showed, if they were stored."""
     (operand,) = instruction.operands
     address = before.effective(operand.kind.make(operand.own(dict(words))))

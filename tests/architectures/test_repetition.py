@@ -30,27 +30,6 @@ REASONS = {
 }
 ALIKE = {frozenset(pair.split()): reason for pair, reason in REASONS.items()}
 """Modules that may share six lines, each pair with the reason."""
-STILL_TWICE = frozenset(
-    frozenset(pair.split())
-    for pair in (
-        "popek/architectures/svm/operation/assistance.py popek/architectures/vtx/operation/assistance.py",
-        "popek/architectures/svm/operation/machine.py popek/architectures/vtx/operation/machine.py",
-        "popek/architectures/svm/operation/ownership.py popek/architectures/vtx/operation/ownership.py",
-        "popek/cli/difftest_non_root.py popek/cli/difftest_svm.py",
-        (
-            "popek/emulators/differential.py popek/emulators/guest_mode/observation.py"
-            " popek/emulators/non_root/observation.py"
-        ),
-        "popek/emulators/guest_mode/cases.py popek/emulators/non_root/cases.py",
-        "popek/emulators/guest_mode/compare.py popek/emulators/non_root/compare.py",
-        "popek/emulators/guest_mode/expectation.py popek/emulators/non_root/expectation.py",
-        "popek/emulators/guest_mode/harness.py popek/emulators/non_root/harness.py",
-        "popek/emulators/guest_mode/observation.py popek/emulators/non_root/observation.py",
-        "popek/emulators/non_root/cases.py popek/emulators/non_root/long_cases.py",
-        "popek/emulators/non_root/long_expectation.py popek/emulators/x86_64/expectation.py",
-    )
-)
-"""Guests of AMD-V and of VT-x, of 32 and of 64 bits, that stand beside one another; what they share has no name yet."""
 
 
 def code(path: Path) -> list[tuple[int, str]]:
@@ -89,8 +68,8 @@ def repeated() -> dict[frozenset[str], str]:
 
 def test_no_six_lines_stand_in_two_places() -> None:
     found = repeated()
-    new = {place for pair, place in found.items() if pair not in ALIKE and pair not in STILL_TWICE}
+    new = {place for pair, place in found.items() if pair not in ALIKE}
     assert new == set()
     present = {str(path.relative_to(root.parent)) for root in ROOTS for path in root.rglob("*.py")}
-    gone = [sorted(pair) for pair in STILL_TWICE.union(ALIKE) if pair <= present and pair not in found]
+    gone = [sorted(pair) for pair in ALIKE if pair <= present and pair not in found]
     assert gone == [], "no longer alike: strike it from the list"

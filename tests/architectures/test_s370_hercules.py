@@ -28,7 +28,7 @@ from popek.emulators.hercules import (
     KEY_BLOCKS,
     WINDOWS,
     HerculesCase,
-    StepResult,
+    HerculesResult,
     initial_storage,
     run_steps,
 )
@@ -51,8 +51,8 @@ class Compared:
     instruction: Instruction
     parts: Mapping[str, int]
     case: HerculesCase
-    model: StepResult
-    hercules: StepResult
+    model: HerculesResult
+    hercules: HerculesResult
 
     @property
     def mnemonic(self) -> str:
@@ -66,7 +66,7 @@ class Compared:
         """The names of what differs; R and C bits count only where no storage reference can set them."""
         found = {
             f.name
-            for f in attrs.fields(StepResult)
+            for f in attrs.fields(HerculesResult)
             if getattr(self.model, f.name) != getattr(self.hercules, f.name)
         }
         if "keys" in found and self.mnemonic not in s370_cases.KEY_INSTRUCTIONS:
@@ -75,7 +75,7 @@ class Compared:
                 found.remove("keys")
         return found
 
-    def code(self, result: StepResult) -> int | None:
+    def code(self, result: HerculesResult) -> int | None:
         """The program-interruption code."""
         if result.kind != "program":
             return None
@@ -87,6 +87,8 @@ class Compared:
         """The first bytes of the storage operands."""
         words = {n: Word(w, self.parts[n]) for o in self.instruction.inputs for n, w in o.part_names()}
         cpu = state_of(self.case)
+        if self.mnemonic == "IVSK":
+            return [self.case.gr[self.parts["operand R2"]] & 0xFFFFFF]
         storage = [o for o in self.instruction.operands if "b" in o.kind.parts]
         return [int(cpu.effective(o.kind.make(o.own(words)))) for o in storage]
 
@@ -153,6 +155,14 @@ RECOGNISED: Mapping[str, Callable[[Compared], bool]] = {
         c.mnemonic in TWO_OPERANDS and c.code(c.model) in ACCESS_CODES and c.code(c.hercules) in ACCESS_CODES
     ),
     "condition-code-of-an-interrupted-move": _interrupted_move,
+    "translation-in-the-bc-mode": lambda c: (
+        c.mnemonic in s370_cases.VIRTUAL_KEY and not c.extended and c.case.psw >> 58 & 1 == 1
+    ),
+    "key-of-a-page": lambda c: (
+        c.mnemonic == "ISKE"
+        and c.differing() == {"gr"}
+        and all((m ^ h) & ~0xF8 == 0 for m, h in zip(c.model.gr, c.hercules.gr, strict=True))
+    ),
     "compare-until-unequal": lambda c: (
         c.mnemonic in ("CLC", "CLM")
         and c.code(c.model) in ACCESS_CODES
@@ -184,6 +194,10 @@ def directed(machine: Machine[S370]) -> list[tuple[Instruction, HerculesCase, di
         case = HerculesCase(encode(instruction, every), psw, tuple(gr), tuple(registers), keys, windows, 0x92)
         return instruction, case, every
 
+    def shift(value: int, amount: int) -> tuple[Instruction, HerculesCase, dict[str, int]]:
+        parts = {"operand R1": 12, "operand D2(B2).d": amount}
+        return build_case("SLA R1,D2(B2)", parts, bc, last=(value, 0, 0, 0))
+
     rx, s, first, second = "operand D2(X2,B2)", "operand D2(B2)", "operand D1(B1)", "operand D2(B2)"
     good = 0x00080000_00000000 | s370_cases.LANDINGS[0]
     reserved = [
@@ -195,8 +209,10 @@ def directed(machine: Machine[S370]) -> list[tuple[Instruction, HerculesCase, di
         for at in (0, 0x1FF, 0x200)
         for psw in (bc, ec)
     ]
+    shifts = [shift(v, n) for v in (0xFFFFFFFF, 0x80000000, 0xC0000000, 1) for n in (0, 1, 30, 31, 32, 63)]
     return [
         *reserved,
+        *shifts,
         *low_addresses,
         build_case("SSM D2(B2)", {f"{s}.d": 0x1C0}, ec, cr0=0x40800000),
         build_case(
@@ -208,6 +224,8 @@ def directed(machine: Machine[S370]) -> list[tuple[Instruction, HerculesCase, di
         ),
         build_case("L R1,D2(X2,B2)", {f"{rx}.b": 1, "operand R1": 9}, dat),
         build_case("MC D1(B1),I2", {"operand I2": 6, f"{first}.d": 0x123}, bc, cr8=0xFFFF),
+        build_case("ISKE R1,R2", {"operand R1": 9, "operand R2": 3}, bc, keys=(0, 0x45, 0x4A, 0)),
+        build_case("EPAR R1", {"operand R1": 3}, bc | 1 << 58),
         build_case("SPX D2(B2)", {f"{s}.d": 0x1C0}, bc, content=0x01000000_01000000),
         build_case("RRB D2(B2)", {f"{s}.b": 3}, ec, keys=(0, 1, 2, 0)),
         build_case("L R1,D2(X2,B2)", {f"{rx}.b": 2, "operand R1": 9}, dat),

@@ -17,7 +17,7 @@ from popek.emulators.x86_64.step import (
     COMPATIBLE_SELECTORS,
     IST_TOPS,
     KERNEL_LANDING,
-    StepCase,
+    X64StepCase,
     gate_descriptor,
     plain_state,
     segment_descriptor,
@@ -43,7 +43,7 @@ def run(
     """One instruction of length 2 from a plain state; a dot in a name is written as two underscores."""
     instruction = MACHINE.instructions[form]
     values = plain_state(cpl, long=long) | {name.replace("__", "."): v for name, v in changes.items()}
-    state = initial_state(StepCase(b"\x90\x90", values, tuple((memory or {}).items())))
+    state = initial_state(X64StepCase(b"\x90\x90", values, tuple((memory or {}).items())))
     assert MACHINE.invariant(state).value == 1
     given = {"operand length": 2} | dict(operands or {})
     parts = {n: Word(w, given.get(n, 0)) for o in instruction.inputs for n, w in o.part_names()}

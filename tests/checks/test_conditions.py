@@ -15,7 +15,7 @@ from popek.checks.conditions import Conditions, critical_when, joined
 from popek.checks.explanation import explain
 from popek.checks.runs import explore_instruction
 from popek.checks.subject import Subject
-from popek.checks.survey import Request, Row, Survey, survey
+from popek.checks.survey import Request, Survey, SurveyRow, survey
 from popek.checks.verdict import Status, Truth
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Setting, UnknownNameError
@@ -80,7 +80,7 @@ def test_a_premise_with_an_unknown_and_no_counterexample_is_unknown() -> None:
     found = survey(Request(Subject.of("pg74", None, ["GMODE=0"])), jobs=1)
     assert found.theorem1 is Status.REFUTED
     classes = {**found.rows[0].classes, "critical": Truth.UNKNOWN}
-    doubtful = Row("X", "X", "", classes)
+    doubtful = SurveyRow("X", "X", "", classes)
     innocent = tuple(row for row in found.rows if row.classes["critical"] is NO)
     assert Survey("pg74", "", found.configuration, (*innocent, doubtful)).theorem1 is Status.UNKNOWN
     assert Survey("pg74", "", found.configuration, (*found.rows, doubtful)).theorem1 is Status.REFUTED

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from popek.checks.subject import Subject
-from popek.checks.survey import ALL, Request, Row, Surveyor
+from popek.checks.survey import ALL, Request, Surveyor, SurveyRow
 from popek.checks.verdict import Evidence, Question, SolversDisagreeError
 from popek.kernel.words import Word, symbol
 from popek.machines import machine
@@ -28,7 +28,7 @@ FORMS = {
 }  # fmt: skip
 
 
-def _rows(name: str) -> Iterator[Row]:
+def _rows(name: str) -> Iterator[SurveyRow]:
     found = machine(name)
     request = Request(Subject.of(name), promises=True, witnesses=ALL)
     surveyor = Surveyor(request)
@@ -37,7 +37,7 @@ def _rows(name: str) -> Iterator[Row]:
         yield surveyor.row(form)
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _told(row: SurveyRow) -> dict[str, Any]:
     told = row.to_json()
     for name in ("components", "components_undecided"):
         told[name] = sorted(told[name])  # type: ignore[call-overload]

@@ -17,7 +17,7 @@ from popek.emulators.hercules import (
     WINDOWS,
     HerculesCase,
     HerculesError,
-    StepResult,
+    HerculesResult,
     run_steps,
 )
 
@@ -43,12 +43,12 @@ def case(
     return HerculesCase(bytes.fromhex(code), psw | CODE, general, control, keys, windows)
 
 
-def code_of(result: StepResult) -> int:
+def code_of(result: HerculesResult) -> int:
     """The interruption code of the BC mode."""
     return result.old_psw >> 32 & 0xFFFF
 
 
-def byte(result: StepResult, address: int) -> int:
+def byte(result: HerculesResult, address: int) -> int:
     for (start, size), content in zip(WINDOWS, result.windows, strict=True):
         if start <= address < start + size:
             return content[address - start]

@@ -26,7 +26,7 @@ from popek.architectures.x86 import descriptors
 from popek.architectures.x86.exceptions import GP, NP
 from popek.architectures.x86.flags import IF
 from popek.emulators.ia32.assembly import assemble_all, assembly_text
-from popek.emulators.ia32.cases import Ia32Case, Mode, random_case
+from popek.emulators.ia32.cases import CaseMode, Ia32Case, random_case
 from popek.emulators.ia32.compare import BOCHS, DifftestReport, compare, difftest
 from popek.emulators.ia32.deviations import deviations, recognised
 from popek.emulators.ia32.step import CODE_SELECTORS, FREE_SELECTOR, GDT_BASE, STACK_TOPS, segment_descriptor
@@ -61,7 +61,7 @@ def test_the_model_and_bochs_agree(report: DifftestReport) -> None:
 def test_every_form_is_compared_and_both_ends_are_reached(report: DifftestReport) -> None:
     assert set(report.by_form) == set(MACHINE.instructions)
     assert set(report.by_level) == {0, 1, 2, 3}
-    assert set(report.by_mode) == {mode.value for mode in Mode}
+    assert set(report.by_mode) == {mode.value for mode in CaseMode}
     assert min(report.by_mode.values()) > CASES // 8
     assert min(report.by_form.values()) >= 3
     assert sum(report.completed.values()) > CASES // 3
@@ -96,14 +96,14 @@ def test_one_seed_draws_one_set_of_cases_in_each_mode() -> None:
             random_case(instruction, level, random.Random(f"{seed}:{instruction.form}"), mode)
             for instruction in MACHINE.instructions.values()
             for level, mode in (
-                (0, Mode.PROTECTED),
-                (3, Mode.PROTECTED),
-                (0, Mode.REAL),
-                (3, Mode.VIRTUAL_8086),
+                (0, CaseMode.PROTECTED),
+                (3, CaseMode.PROTECTED),
+                (0, CaseMode.REAL),
+                (3, CaseMode.VIRTUAL_8086),
             )
         ]
 
-    assert {case.mode for case in drawn(1)} == set(Mode)
+    assert {case.mode for case in drawn(1)} == set(CaseMode)
 
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
@@ -181,7 +181,7 @@ def test_a_deviation_explains_what_it_says_and_nothing_else(
 # -- a wrong model is found out -------------------------------------------------------------------
 
 
-def _found(form: str, cases: int = 150, mode: Mode = Mode.PROTECTED) -> Any:
+def _found(form: str, cases: int = 150, mode: CaseMode = CaseMode.PROTECTED) -> Any:
     report = difftest(cases, seed=7, forms=[form], against=attrs.evolve(BOCHS, modes=(mode,)))
     assert report.unexplained > 0
     return report.differences[0]
@@ -272,31 +272,31 @@ def test_a_segment_load_that_checks_descriptors_in_real_address_mode_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Ia32, "protected", Ia32.real)
-    _found("MOV Sreg, r16", 60, Mode.REAL)
+    _found("MOV Sreg, r16", 60, CaseMode.REAL)
 
 
 def test_an_alignment_flag_that_int_leaves_in_real_address_mode_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(interrupts, "TF_IF_RF_AC", interrupts.TF_RF)
-    difference = _found("INT imm8", 60, Mode.REAL)
+    difference = _found("INT imm8", 60, CaseMode.REAL)
     assert [line.split(":")[0] for line in difference.details] == ["eflags"]
 
 
 def test_flags_instructions_that_ignore_vme_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flags, "_has_virtual_interrupt_flag", lambda cpu: cpu.cr4.pvi)
-    _found("CLI", 120, Mode.VIRTUAL_8086)
+    _found("CLI", 120, CaseMode.VIRTUAL_8086)
 
 
 def test_a_redirection_map_in_the_wrong_place_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = interrupts._redirected
     monkeypatch.setattr(interrupts, "_redirected", lambda cpu, vector: right(cpu, vector ^ 8))
-    _found("INT imm8", 400, Mode.VIRTUAL_8086)
+    _found("INT imm8", 400, CaseMode.VIRTUAL_8086)
 
 
 def test_segments_left_on_leaving_virtual_8086_mode_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interrupts, "load_null", lambda segment, selector: None)
-    difference = _found("INT3", 200, Mode.VIRTUAL_8086)
+    difference = _found("INT3", 200, CaseMode.VIRTUAL_8086)
     assert {line.split(":")[0].split(".")[0] for line in difference.details} <= {"ds", "es", "fs", "gs"}
 
 

@@ -26,7 +26,7 @@ from popek.emulators.ia32.step import (
     STACK_TOPS,
     TSS_BASE,
     TSS_SELECTOR,
-    StepCase,
+    Ia32StepCase,
     StepCaseError,
     default_tss,
     gate_descriptor,
@@ -65,7 +65,7 @@ def gp(code: int = 0) -> tuple[str, int, int]:
     return "trap", FAULT_GP, code
 
 
-def outcomes(cases: Sequence[StepCase]) -> list[tuple[str, int | None, int | None]]:
+def outcomes(cases: Sequence[Ia32StepCase]) -> list[tuple[str, int | None, int | None]]:
     return [outcome(result) for result in run_steps(cases)]
 
 
@@ -84,7 +84,7 @@ def test_popf_changes_what_cpl_and_iopl_allow(model: str) -> None:
                         if not wide:
                             mask &= 0xFFFF
                         cases.append(
-                            StepCase(
+                            Ia32StepCase(
                                 b"\x9d" if wide else b"\x66\x9d",
                                 cpl,
                                 {"eflags": old_flags},
@@ -101,7 +101,7 @@ def test_popf_changes_what_cpl_and_iopl_allow(model: str) -> None:
 def test_popf_gives_the_values_two_emulators_agreed_on() -> None:
     def flags(image: int, iopl: int, code: bytes) -> list[int]:
         cases = [
-            StepCase(code, cpl, {"eflags": 2 | iopl << 12}, memory=((STACK_TOPS[cpl], words(image)),))
+            Ia32StepCase(code, cpl, {"eflags": 2 | iopl << 12}, memory=((STACK_TOPS[cpl], words(image)),))
             for cpl in (0, 1, 3)
         ]
         return [result.registers["eflags"] for result in run_steps(cases)]
@@ -113,7 +113,7 @@ def test_popf_gives_the_values_two_emulators_agreed_on() -> None:
 
 def test_pushf_shows_everything_but_rf() -> None:
     shown = 0x3C7CD7
-    case = StepCase(b"\x9c", 3, {"eflags": shown | 1 << 16}, watch=((STACK_TOPS[3] - 4, 4),))
+    case = Ia32StepCase(b"\x9c", 3, {"eflags": shown | 1 << 16}, watch=((STACK_TOPS[3] - 4, 4),))
     (result,) = run_steps([case])
     assert outcome(result) == NEXT
     assert result.memory == (words(shown),)
@@ -130,7 +130,7 @@ def test_umip_makes_sgdt_smsw_and_their_kin_privileged() -> None:
     }
     for umip in (0, UMIP):
         cases = [
-            StepCase(code, cpl, {"cr4": umip, "cr0": 0x1B}, watch=((DATA_BASE, 6),))
+            Ia32StepCase(code, cpl, {"cr4": umip, "cr0": 0x1B}, watch=((DATA_BASE, 6),))
             for code in codes.values()
             for cpl in range(4)
         ]
@@ -163,7 +163,7 @@ def test_cli_and_sti_follow_iopl_and_pvi() -> None:
                 for cr4 in (0, PVI):
                     for flags in (0x2, 0x202, VIF | 2, VIP | 2):
                         before = flags | iopl << 12
-                        cases.append(StepCase(code, cpl, {"eflags": before, "cr4": cr4}))
+                        cases.append(Ia32StepCase(code, cpl, {"eflags": before, "cr4": cr4}))
                         sti = code == b"\xfb"
                         after = None
                         if cpl <= iopl:
@@ -183,7 +183,9 @@ def test_mov_to_ds_compares_dpl_with_the_greater_of_cpl_and_rpl() -> None:
                 selector = FREE_SELECTOR | rpl
                 descriptor = segment_descriptor(DATA_BASE, 0xFF, 0x409200 | dpl << 13)
                 cases.append(
-                    StepCase(b"\x8e\xd8", cpl, {"eax": selector}, memory=(entry(FREE_SELECTOR, descriptor),))
+                    Ia32StepCase(
+                        b"\x8e\xd8", cpl, {"eax": selector}, memory=(entry(FREE_SELECTOR, descriptor),)
+                    )
                 )
                 allowed = dpl >= max(cpl, rpl)
                 expected.append((NEXT, selector) if allowed else (gp(FREE_SELECTOR), DATA_SELECTORS[cpl]))
@@ -198,8 +200,8 @@ def test_segment_loads_fault_as_the_manual_says() -> None:
     execute_only = entry(0x60, segment_descriptor(0, 0xFFFFF, 0xC0F800))
     memory = (absent, execute_only)
 
-    def load(code: bytes, cpl: int, selector: int) -> StepCase:
-        return StepCase(code, cpl, {"eax": selector}, memory=memory)
+    def load(code: bytes, cpl: int, selector: int) -> Ia32StepCase:
+        return Ia32StepCase(code, cpl, {"eax": selector}, memory=memory)
 
     ds, ss = b"\x8e\xd8", b"\x8e\xd0"
     assert outcomes(
@@ -232,7 +234,9 @@ def test_segment_loads_fault_as_the_manual_says() -> None:
 
 
 def test_a_null_data_segment_register_keeps_its_rpl_and_is_unusable() -> None:
-    first, second = run_steps([StepCase(b"\x8e\xd8", 3, {"eax": 3}), StepCase(b"\xa0\0\0\0\0", 3, {"ds": 3})])
+    first, second = run_steps(
+        [Ia32StepCase(b"\x8e\xd8", 3, {"eax": 3}), Ia32StepCase(b"\xa0\0\0\0\0", 3, {"ds": 3})]
+    )
     assert first.registers["ds"] == 3
     assert first.registers["ds.access"] == 0
     assert outcome(second) == gp()
@@ -250,7 +254,7 @@ def test_lar_lsl_verr_and_verw_see_what_the_cpl_allows() -> None:
     def add(code: bytes, selector: int, visible: Sequence[bool], value: int | None) -> None:
         for cpl in range(4):
             registers = {"ecx": selector, "eax": 0xABCD0123}
-            cases.append(StepCase(code, cpl, registers, memory=(conforming, call_gate, absent)))
+            cases.append(Ia32StepCase(code, cpl, registers, memory=(conforming, call_gate, absent)))
             eax = value if visible[cpl] and value is not None else 0xABCD0123
             expected.append((NEXT, zf if visible[cpl] else 0, eax & 0xFFF0FFFF))
 
@@ -284,7 +288,7 @@ def far_call(selector: int, offset: int = 0) -> bytes:
 
 def test_far_call_through_a_gate_to_the_same_ring_keeps_the_stack() -> None:
     gate = entry(FREE_SELECTOR, gate_descriptor(CODE_SELECTORS[1], LANDING, 0xEC00))
-    case = StepCase(far_call(FREE_SELECTOR), 1, memory=(gate,), watch=((STACK_TOPS[1] - 8, 8),))
+    case = Ia32StepCase(far_call(FREE_SELECTOR), 1, memory=(gate,), watch=((STACK_TOPS[1] - 8, 8),))
     (result,) = run_steps([case])
     assert outcome(result) == NEXT
     registers = result.registers
@@ -298,7 +302,7 @@ def test_far_call_through_a_gate_to_an_inner_ring_switches_the_stack() -> None:
     gate = entry(FREE_SELECTOR, gate_descriptor(CODE_SELECTORS[1], LANDING, 0xEC02))
     top = INNER_STACK_TOPS[1]
     parameters = (STACK_TOPS[3], words(0x11111111, 0x22222222))
-    case = StepCase(far_call(FREE_SELECTOR), 3, memory=(gate, parameters), watch=((top - 24, 24),))
+    case = Ia32StepCase(far_call(FREE_SELECTOR), 3, memory=(gate, parameters), watch=((top - 24, 24),))
     (result,) = run_steps([case])
     assert outcome(result) == NEXT
     registers = result.registers
@@ -317,8 +321,8 @@ def test_far_transfers_fault_as_the_manual_says() -> None:
     memory = (to_1, to_0, closed)
     jump = b"\xea" + struct.pack("<IH", 0, 0x50)
 
-    def all_rings(code: bytes) -> list[StepCase]:
-        return [StepCase(code, cpl, memory=memory) for cpl in (0, 1, 3)]
+    def all_rings(code: bytes) -> list[Ia32StepCase]:
+        return [Ia32StepCase(code, cpl, memory=memory) for cpl in (0, 1, 3)]
 
     results = run_steps(
         [
@@ -347,7 +351,7 @@ def test_int_n_needs_a_gate_with_enough_dpl() -> None:
     flags = 0x202
     results = run_steps(
         [
-            StepCase(
+            Ia32StepCase(
                 bytes([0xCD, vector]),
                 cpl,
                 {"eflags": flags},
@@ -377,7 +381,12 @@ def test_int_n_needs_a_gate_with_enough_dpl() -> None:
 
 def test_software_interrupts_through_the_default_gates() -> None:
     results = run_steps(
-        [StepCase(b"\xcd\x0d"), StepCase(b"\xcd\x0d", 1), StepCase(b"\xcc", 3), StepCase(b"\xf1", 3)]
+        [
+            Ia32StepCase(b"\xcd\x0d"),
+            Ia32StepCase(b"\xcd\x0d", 1),
+            Ia32StepCase(b"\xcc", 3),
+            Ia32StepCase(b"\xf1", 3),
+        ]
     )
     assert [outcome(result) for result in results] == [
         ("trap", 13, None),
@@ -393,7 +402,9 @@ def test_iret_to_the_same_ring_takes_the_flags_that_the_cpl_allows() -> None:
     image = 0x383ED5
     results = run_steps(
         [
-            StepCase(b"\xcf", cpl, memory=((STACK_TOPS[cpl], words(LANDING, CODE_SELECTORS[cpl], image)),))
+            Ia32StepCase(
+                b"\xcf", cpl, memory=((STACK_TOPS[cpl], words(LANDING, CODE_SELECTORS[cpl], image)),)
+            )
             for cpl in (0, 1, 3)
         ]
     )
@@ -410,8 +421,8 @@ def test_iret_to_an_outer_ring_drops_inner_data_segments() -> None:
     inner = words(LANDING, CODE_SELECTORS[0], 2)
     outer, refused = run_steps(
         [
-            StepCase(b"\xcf", 0, {"es": DATA_SELECTORS[3]}, memory=((top, frame),)),
-            StepCase(b"\xcf", 3, memory=((STACK_TOPS[3], inner),)),
+            Ia32StepCase(b"\xcf", 0, {"es": DATA_SELECTORS[3]}, memory=((top, frame),)),
+            Ia32StepCase(b"\xcf", 3, memory=((STACK_TOPS[3], inner),)),
         ]
     )
     assert outcome(outer) == NEXT
@@ -431,19 +442,19 @@ def test_in_asks_iopl_and_then_the_bitmap_of_the_tss() -> None:
         entry(TSS_SELECTOR, segment_descriptor(TSS_BASE, len(tss) - 1, 0x8900)),
     )
     cases = [
-        StepCase(b"\xe4" + bytes([port]), cpl, {"eflags": 2 | iopl << 12}, memory=memory)
+        Ia32StepCase(b"\xe4" + bytes([port]), cpl, {"eflags": 2 | iopl << 12}, memory=memory)
         for port in (0x70, 0x80)
         for cpl in (0, 1, 3)
         for iopl in (0, 1)
     ]
     # A word at 6FH needs bits 6FH and 70H; FFH is the last port whose second byte lies within the limit.
-    cases += [StepCase(code, 3, memory=memory) for code in (b"\x66\xe5\x6f", b"\xe4\xff")]
+    cases += [Ia32StepCase(code, 3, memory=memory) for code in (b"\x66\xe5\x6f", b"\xe4\xff")]
     cases += [
-        StepCase(b"\xba\0\1\0\0", 3, memory=memory),
-        StepCase(b"\xec", 3, {"edx": 0x108}, memory=memory),
+        Ia32StepCase(b"\xba\0\1\0\0", 3, memory=memory),
+        Ia32StepCase(b"\xec", 3, {"edx": 0x108}, memory=memory),
     ]
     # A TSS without bitmap.
-    cases += [StepCase(b"\xe4\x80", 3), StepCase(b"\xe4\x80", 0)]
+    cases += [Ia32StepCase(b"\xe4\x80", 3), Ia32StepCase(b"\xe4\x80", 0)]
     assert outcomes(cases) == [
         *(NEXT, NEXT, gp(), NEXT, gp(), gp()),
         *(NEXT,) * 6,
@@ -454,7 +465,7 @@ def test_in_asks_iopl_and_then_the_bitmap_of_the_tss() -> None:
 
 
 def test_mov_from_cs_shows_the_ring() -> None:
-    results = run_steps([StepCase(b"\x8c\xc8", cpl) for cpl in range(4)])
+    results = run_steps([Ia32StepCase(b"\x8c\xc8", cpl) for cpl in range(4)])
     assert [result.registers["eax"] for result in results] == list(CODE_SELECTORS)
 
 
@@ -468,11 +479,11 @@ def test_a_segment_register_keeps_what_the_table_held_when_it_was_loaded() -> No
     registers = {"fs": selector, "eax": selector}
     results = run_steps(
         [
-            StepCase(read, 3, registers, memory=memory),
-            StepCase(read, 3, registers, memory=memory, stale=(entry(selector, new),)),
-            StepCase(read, 3, registers, memory=memory, stale=(entry(selector, bytes(8)),)),
-            StepCase(reload, 3, registers, memory=memory, stale=(entry(selector, new),)),
-            StepCase(reload, 3, registers, memory=memory, stale=(entry(selector, bytes(8)),)),
+            Ia32StepCase(read, 3, registers, memory=memory),
+            Ia32StepCase(read, 3, registers, memory=memory, stale=(entry(selector, new),)),
+            Ia32StepCase(read, 3, registers, memory=memory, stale=(entry(selector, bytes(8)),)),
+            Ia32StepCase(reload, 3, registers, memory=memory, stale=(entry(selector, new),)),
+            Ia32StepCase(reload, 3, registers, memory=memory, stale=(entry(selector, bytes(8)),)),
         ]
     )
     assert [outcome(result) for result in results] == [NEXT, NEXT, NEXT, NEXT, gp(FREE_SELECTOR)]
@@ -486,7 +497,7 @@ def test_a_segment_register_keeps_what_the_table_held_when_it_was_loaded() -> No
 def test_a_stale_stack_segment_survives_too() -> None:
     selector = FREE_SELECTOR | 1
     old, new = (segment_descriptor(base, 0xFFF, 0x40B200) for base in (DATA_BASE, DATA_BASE + 0x1000))
-    case = StepCase(
+    case = Ia32StepCase(
         b"\x50",
         1,
         {"ss": selector, "esp": 0x100, "eax": 0x12345678},
@@ -502,7 +513,9 @@ def test_a_stale_stack_segment_survives_too() -> None:
 def test_privileged_instructions_trap_in_the_outer_rings() -> None:
     codes = (b"\x0f\x06", b"\x0f\x20\xc0", b"\x0f\x22\xc0", b"\x0f\x21\xf8", b"\x0f\x32", b"\x0f\x08")
     cases = [
-        StepCase(code, cpl, {"eax": 0x19, "ecx": 0x174, "cr0": 0x19}) for code in codes for cpl in (0, 1, 3)
+        Ia32StepCase(code, cpl, {"eax": 0x19, "ecx": 0x174, "cr0": 0x19})
+        for code in codes
+        for cpl in (0, 1, 3)
     ]
     results = run_steps(cases)
     assert [outcome(result) for result in results] == [gp() if case.cpl else NEXT for case in cases]
@@ -512,7 +525,9 @@ def test_privileged_instructions_trap_in_the_outer_rings() -> None:
 def test_table_loads_take_effect() -> None:
     operand = struct.pack("<HI", 0x123, 0x30100)
     lgdt, lidt = (code + words(DATA_BASE) for code in (b"\x0f\x01\x15", b"\x0f\x01\x1d"))
-    cases = [StepCase(code, cpl, memory=((DATA_BASE, operand),)) for code in (lgdt, lidt) for cpl in (0, 3)]
+    cases = [
+        Ia32StepCase(code, cpl, memory=((DATA_BASE, operand),)) for code in (lgdt, lidt) for cpl in (0, 3)
+    ]
     results = run_steps(cases)
     assert [outcome(result) for result in results] == [NEXT, gp(), NEXT, gp()]
     gdtr, idtr = (
@@ -526,7 +541,7 @@ def test_table_loads_take_effect() -> None:
 def test_sysenter_reaches_ring_0_from_any_ring() -> None:
     msrs = {0x174: CODE_SELECTORS[0], 0x175: 0x2C000, 0x176: LANDING}
     closed, *opened = run_steps(
-        [StepCase(b"\x0f\x34", 3), *(StepCase(b"\x0f\x34", c, msrs=msrs) for c in (0, 3))]
+        [Ia32StepCase(b"\x0f\x34", 3), *(Ia32StepCase(b"\x0f\x34", c, msrs=msrs) for c in (0, 3))]
     )
     assert outcome(closed) == gp()
     for result in opened:
@@ -539,7 +554,7 @@ def test_sysenter_reaches_ring_0_from_any_ring() -> None:
 
 def test_single_step_and_debug_registers() -> None:
     stepped, general_detect = run_steps(
-        [StepCase(b"\x90", 3, {"eflags": 0x102}), StepCase(b"\x0f\x21\xf8", 0, {"dr7": 0x2400})]
+        [Ia32StepCase(b"\x90", 3, {"eflags": 0x102}), Ia32StepCase(b"\x0f\x21\xf8", 0, {"dr7": 0x2400})]
     )
     assert outcome(stepped) == ("trap", 1, None)
     assert (stepped.registers["eip"], stepped.registers["eflags"]) == (CODE_BASE + 1, 0x102)
@@ -552,16 +567,16 @@ def test_single_step_and_debug_registers() -> None:
 def test_a_fault_without_a_usable_stack_is_a_double_fault() -> None:
     tiny = entry(FREE_SELECTOR, segment_descriptor(DATA_BASE, 0xFF, 0x409200))
     registers = {"ss": FREE_SELECTOR, "esp": 4, "ebx": 0x1234, "eflags": 0x4002}
-    (result,) = run_steps([StepCase(b"\x0f\x0b", 0, registers, memory=(tiny,))])
+    (result,) = run_steps([Ia32StepCase(b"\x0f\x0b", 0, registers, memory=(tiny,))])
     assert outcome(result) == ("trap", 8, 0)
-    for name, value in initial_registers(StepCase(b"\x0f\x0b", 0, registers)).items():
+    for name, value in initial_registers(Ia32StepCase(b"\x0f\x0b", 0, registers)).items():
         assert result.registers[name] == value, name
 
 
 def test_a_bad_inner_stack_is_an_invalid_tss() -> None:
     gate = entry(FREE_SELECTOR, gate_descriptor(CODE_SELECTORS[0], LANDING, 0xEC00))
     no_ss0 = (TSS_BASE + 8, words(0))
-    case = StepCase(far_call(FREE_SELECTOR), 3, memory=(gate, no_ss0), watch=((TSS_BASE, 0x68),))
+    case = Ia32StepCase(far_call(FREE_SELECTOR), 3, memory=(gate, no_ss0), watch=((TSS_BASE, 0x68),))
     (result,) = run_steps([case])
     assert outcome(result) == ("trap", 10, 0)
     first = initial_registers(case)
@@ -581,7 +596,7 @@ def test_a_far_jump_to_a_tss_switches_the_task() -> None:
         entry(FREE_SELECTOR, segment_descriptor(DATA_BASE, 0x67, 0x8900)),
         (DATA_BASE, bytes(task)),
     )
-    jump = StepCase(b"\xea" + struct.pack("<IH", 0, FREE_SELECTOR), 0, memory=memory)
+    jump = Ia32StepCase(b"\xea" + struct.pack("<IH", 0, FREE_SELECTOR), 0, memory=memory)
     (result,) = run_steps([jump])
     assert outcome(result) == NEXT
     registers = result.registers
@@ -592,9 +607,11 @@ def test_a_far_jump_to_a_tss_switches_the_task() -> None:
 
 
 def test_hangs_and_shutdowns_do_not_disturb_their_neighbours() -> None:
-    nop = StepCase(b"\x90", 3)
-    dead = StepCase(b"\x0f\x0b", 0, {"idtr.limit": 0})
-    results = run_steps([nop, StepCase(b"\xf4"), StepCase(b"\xeb\xfe", 3), dead, nop, dead, dead, nop])
+    nop = Ia32StepCase(b"\x90", 3)
+    dead = Ia32StepCase(b"\x0f\x0b", 0, {"idtr.limit": 0})
+    results = run_steps(
+        [nop, Ia32StepCase(b"\xf4"), Ia32StepCase(b"\xeb\xfe", 3), dead, nop, dead, dead, nop]
+    )
     assert [result.kind for result in results] == [
         *("next", "hang", "hang", "triple-fault", "next", "triple-fault", "triple-fault", "next")
     ]
@@ -604,10 +621,10 @@ def test_hangs_and_shutdowns_do_not_disturb_their_neighbours() -> None:
 def test_a_state_that_cannot_be_loaded_is_told() -> None:
     results = run_steps(
         [
-            StepCase(b"\x90", 0, {"ds": FREE_SELECTOR}),
-            StepCase(b"\x90", 3, {"ds": DATA_SELECTORS[0]}),
-            StepCase(b"\x90", 0, {"ldtr": 0x10}),
-            StepCase(b"\x90", 0),
+            Ia32StepCase(b"\x90", 0, {"ds": FREE_SELECTOR}),
+            Ia32StepCase(b"\x90", 3, {"ds": DATA_SELECTORS[0]}),
+            Ia32StepCase(b"\x90", 0, {"ldtr": 0x10}),
+            Ia32StepCase(b"\x90", 0),
         ]
     )
     assert [outcome(result) for result in results] == [
@@ -626,7 +643,7 @@ def test_an_instruction_without_effect_leaves_the_whole_state_as_it_was() -> Non
     registers |= {"ldtr": FREE_SELECTOR, "fs": 3, "cr0": 0x60050031, "cr2": 0x123, "cr3": 0x5000}
     registers |= {"cr4": DE | UMIP, "idtr.limit": 0x3FF}
     registers |= {"dr0": 1, "dr1": 2, "dr2": 3, "dr3": 4, "dr6": 0xFFFF4FF1, "dr7": 0x10400}
-    case = StepCase(
+    case = Ia32StepCase(
         b"\x90", 3, registers, memory=(entry(FREE_SELECTOR, ldt), local), watch=((0, ARENA_BYTES),)
     )
     (result,) = run_steps([case])
@@ -639,39 +656,39 @@ def test_an_instruction_without_effect_leaves_the_whole_state_as_it_was() -> Non
 def test_a_short_gdt_elsewhere_can_hold_the_reserved_descriptors() -> None:
     base = DATA_BASE + 0x800
     registers = {"gdtr.base": base, "gdtr.limit": 0x6F, "idtr.base": DATA_BASE, "eax": 0x73}
-    cases = [StepCase(code, 3, registers, reserved=0x50) for code in (b"\x8e\xd8", b"\xfa", b"\x90")]
+    cases = [Ia32StepCase(code, 3, registers, reserved=0x50) for code in (b"\x8e\xd8", b"\xfa", b"\x90")]
     assert outcomes(cases) == [gp(0x70), gp(), NEXT]
 
 
 @pytest.mark.parametrize(
     "case",
     [
-        StepCase(b"\x90", 4),
-        StepCase(b"\x90", 0, {"eaxx": 1}),
-        StepCase(b"\x90", 0, {"eax": 1 << 32}),
-        StepCase(b"\x90", 0, {"cs": 0x3B}),
-        StepCase(b"\x90", 0, {"cr0": 0x80000011}),
-        StepCase(b"\x90", 0, {"eflags": 1 << 17}),
-        StepCase(b"\x90", 3, {"tr": 0}),
-        StepCase(b"\x90", 0, {"gdtr.limit": RESERVED_SELECTOR}),
-        StepCase(b"\x90", 0, memory=((ARENA_BYTES - 1, b"\0\0"),)),
-        StepCase(b"\xf4", 0, {"eflags": 0x102}),
-        StepCase(b""),
+        Ia32StepCase(b"\x90", 4),
+        Ia32StepCase(b"\x90", 0, {"eaxx": 1}),
+        Ia32StepCase(b"\x90", 0, {"eax": 1 << 32}),
+        Ia32StepCase(b"\x90", 0, {"cs": 0x3B}),
+        Ia32StepCase(b"\x90", 0, {"cr0": 0x80000011}),
+        Ia32StepCase(b"\x90", 0, {"eflags": 1 << 17}),
+        Ia32StepCase(b"\x90", 3, {"tr": 0}),
+        Ia32StepCase(b"\x90", 0, {"gdtr.limit": RESERVED_SELECTOR}),
+        Ia32StepCase(b"\x90", 0, memory=((ARENA_BYTES - 1, b"\0\0"),)),
+        Ia32StepCase(b"\xf4", 0, {"eflags": 0x102}),
+        Ia32StepCase(b""),
     ],
 )
-def test_a_case_outside_the_contract_is_refused(case: StepCase) -> None:
+def test_a_case_outside_the_contract_is_refused(case: Ia32StepCase) -> None:
     with pytest.raises(StepCaseError):
         initial_memory(case)
 
 
 def test_an_unknown_register_gets_near_matches() -> None:
     with pytest.raises(StepCaseError, match=r"gdtr\.base"):
-        initial_registers(StepCase(b"\x90", 0, {"gdtr_base": 0}))
+        initial_registers(Ia32StepCase(b"\x90", 0, {"gdtr_base": 0}))
 
 
 def test_results_are_in_order_over_chunks() -> None:
     told: list[int] = []
-    cases = [StepCase(b"\x40", cpl=n % 4, registers={"eax": n}) for n in range(50)]
+    cases = [Ia32StepCase(b"\x40", cpl=n % 4, registers={"eax": n}) for n in range(50)]
     results = step._ROM.run(map(step.prepare, cases), chunk=20, progress=told.append)
     assert [result.registers["eax"] for result in results] == list(range(1, 51))
     assert told == [20, 40, 50]

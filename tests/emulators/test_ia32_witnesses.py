@@ -23,7 +23,7 @@ from popek.emulators.ia32.step import segment_descriptor
 from popek.emulators.ia32.unicorn import UNICORN
 from popek.emulators.ia32.witness import confirm
 from popek.emulators.ia32.witness_asm import Listing, nasm_source
-from popek.emulators.ia32.witness_run import Refused, Setup
+from popek.emulators.ia32.witness_run import Refused, WitnessSetup
 from popek.emulators.ia32.witness_setup import set_up
 from popek.emulators.witnesses import WitnessRun, WitnessVerdict
 from popek.kernel.configuration import configure
@@ -167,7 +167,7 @@ def test_what_cannot_be_set_up_is_named() -> None:
     taken = eight_problems.taken_addresses(asking("MOV r32, m32"), False).witness
     assert taken is not None
     native, hardware = set_up(MACHINE, runs_of(taken))
-    assert isinstance(native, Setup)
+    assert isinstance(native, WitnessSetup)
     assert isinstance(hardware, Refused)
     assert "reserved.base" in hardware.reason
     assert "paging" in hardware.reason
@@ -183,7 +183,7 @@ def test_what_cannot_be_set_up_is_named() -> None:
     )
     state.memory = state.memory.store_little_endian(state.fs.base, state.fs.base + 1)
     (usable,) = set_up(MACHINE, [WitnessRun("usable with a null selector", state, (reads,))])
-    assert isinstance(usable, Setup)  # nothing depends on the selector, so it gets another
+    assert isinstance(usable, WitnessSetup)  # nothing depends on the selector, so it gets another
     assert usable.step.registers["fs"] >= 8
     limit = state.with_changes({"fs.limit": 0x12345678})
     (odd,) = set_up(MACHINE, [WitnessRun("a limit that no descriptor gives", limit, (reads,))])
@@ -204,7 +204,7 @@ def stale_run() -> WitnessRun:
 
 def test_a_table_that_changed_after_the_loads_is_set_up_on_bochs_and_as_assembly(tmp_path: Path) -> None:
     (setup,) = set_up(MACHINE, [stale_run()])
-    assert isinstance(setup, Setup)
+    assert isinstance(setup, WitnessSetup)
     assert setup.stale
     assert setup.effect.leaves["eax"] == 0x1234
     ((verdict,),) = confirm(MACHINE, [[stale_run()]], BOCHS)

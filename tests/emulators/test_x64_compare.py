@@ -222,7 +222,7 @@ def test_no_known_deviation_hides_a_wrong_model(name: str, monkeypatch: pytest.M
 
 
 def test_a_wrong_model_of_an_msr_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    loose = msrs.Msr("msr.lstar", lambda cpu, value: Word(1, 1))
+    loose = msrs.X64Msr("msr.lstar", lambda cpu, value: Word(1, 1))
     monkeypatch.setitem(msrs.MSRS, 0xC0000082, loose)  # type: ignore[attr-defined]
     found = difftest(400, seed=11, forms=["WRMSR"], kept=1000, shrinks=0)
     assert any(d.case.registers["rcx"] & 0xFFFFFFFF == 0xC0000082 for d in found.differences)

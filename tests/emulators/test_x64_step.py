@@ -17,7 +17,7 @@ from popek.emulators.x86_64.step import (
     MARKER,
     RESERVED_SELECTOR,
     STACK_TOPS,
-    StepCase,
+    X64StepCase,
     gate_descriptor,
     initial_memory,
     plain_state,
@@ -34,12 +34,12 @@ def one(code: bytes, cpl: int = 0, long: bool = True, **rest: object) -> StepRes
         name.replace("__", "."): value for name, value in rest.items() if name not in ("memory", "watch")
     }
     state = plain_state(cpl, long=long) | changes
-    case = StepCase(code, state, rest.get("memory", ()), (KERNEL_LANDING,), rest.get("watch", ()))  # type: ignore[arg-type]
+    case = X64StepCase(code, state, rest.get("memory", ()), (KERNEL_LANDING,), rest.get("watch", ()))  # type: ignore[arg-type]
     return run_steps([case])[0]
 
 
 def test_every_component_arrives_as_it_was_given() -> None:
-    cases = [StepCase(b"\x90", plain_state(cpl, long=long)) for cpl, long in LEVELS]
+    cases = [X64StepCase(b"\x90", plain_state(cpl, long=long)) for cpl, long in LEVELS]
     for case, result in zip(cases, run_steps(cases), strict=True):
         assert result.kind == "next"
         unlike = {name for name, value in case.state.items() if result.registers.get(name) != value}
@@ -58,7 +58,7 @@ def test_values_of_64_bits_arrive_whole() -> None:
 
 
 def test_a_fault_shows_its_vector_and_code_at_every_level() -> None:
-    results = run_steps([StepCase(b"\x0f\x0b", plain_state(cpl, long=long)) for cpl, long in LEVELS])
+    results = run_steps([X64StepCase(b"\x0f\x0b", plain_state(cpl, long=long)) for cpl, long in LEVELS])
     assert [(r.kind, r.vector, r.error_code) for r in results] == [("trap", 6, None)] * 8
     assert [r.registers["cs.selector"] & 3 for r in results] == [cpl for cpl, _ in LEVELS]
     privileged = one(b"\xf4", 3)
@@ -103,7 +103,7 @@ def test_a_gate_of_the_case_is_taken() -> None:
 
 def test_watched_memory_and_the_initial_memory() -> None:
     state = plain_state(0) | {"rax": 0x1122334455667788}
-    case = StepCase(b"\x50", state, watch=((STACK_TOPS[0] - 8, 8),))
+    case = X64StepCase(b"\x50", state, watch=((STACK_TOPS[0] - 8, 8),))
     assert run_steps([case])[0].memory == (struct.pack("<Q", 0x1122334455667788),)
     arena = initial_memory(case)
     assert arena[state["rip"] : state["rip"] + 3] == b"\x50" + MARKER
@@ -111,15 +111,19 @@ def test_watched_memory_and_the_initial_memory() -> None:
 
 
 def test_cases_do_not_touch_one_another() -> None:
-    writes = StepCase(b"\x50", plain_state(0) | {"rax": 5})
-    reads = StepCase(b"\x48\x8b\x04\x25\xf8\x7f\x00\x00", plain_state(0))
+    writes = X64StepCase(b"\x50", plain_state(0) | {"rax": 5})
+    reads = X64StepCase(b"\x48\x8b\x04\x25\xf8\x7f\x00\x00", plain_state(0))
     assert run_steps([writes, reads])[1].registers["rax"] == 0xF1F1F1F1F1F1F1F1
 
 
 def test_a_processor_that_shuts_down_costs_its_case_alone() -> None:
     lost = plain_state(0) | {"idtr.limit": 0, "rsp": 0x8000}
     results = run_steps(
-        [StepCase(b"\x90", plain_state(0)), StepCase(b"\x0f\x0b", lost), StepCase(b"\x90", plain_state(3))]
+        [
+            X64StepCase(b"\x90", plain_state(0)),
+            X64StepCase(b"\x0f\x0b", lost),
+            X64StepCase(b"\x90", plain_state(3)),
+        ]
     )
     assert [r.kind for r in results] == ["next", "triple-fault", "next"]
 
@@ -128,4 +132,4 @@ def test_bochs_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path
     find = programs.find
     monkeypatch.setattr(programs, "find", lambda command: None if command == "bochs" else find(command))
     with pytest.raises(bochs.BochsError, match=r"^bochs was not found: apt-get install bochs$"):
-        run_steps([StepCase(b"\x90", plain_state(0))])
+        run_steps([X64StepCase(b"\x90", plain_state(0))])

@@ -9,7 +9,7 @@ import pytest
 
 from popek.architectures.ia64.state import Ia64
 from popek.architectures.ia64.vti import interrupts, pal, services
-from popek.architectures.ia64.vti.pal import Platform, Status, Vpd
+from popek.architectures.ia64.vti.pal import PalStatus, Platform, Vpd
 from popek.architectures.ia64.vti.services import Services, UndefinedUseError
 from popek.checks.runs import explore_instruction
 from popek.kernel.words import Word
@@ -25,24 +25,24 @@ GOOD = Vpd(0x8000, vac=0x7F, vdc=1, virt_env_vaddr=BUFFER)
 
 def ready(**changes: Any) -> Platform:
     status, platform = pal.vp_init_env(Platform(**changes), OPTIONS, 0x1000, BUFFER)
-    assert status is Status.OK
+    assert status is PalStatus.OK
     return platform
 
 
 def test_the_life_of_a_virtual_processor() -> None:
     status, created = pal.vp_create(ready(), GOOD, host_ivt=0x20000)
-    assert status is Status.OK
+    assert status is PalStatus.OK
     status, running = pal.vp_restore(created, GOOD.base)
-    assert (status, running.iva, running.current) == (Status.OK, 0x20000, GOOD.base)
+    assert (status, running.iva, running.current) == (PalStatus.OK, 0x20000, GOOD.base)
     assert pal.intercept_vector(running) == 0x26100
     status, registered = pal.vp_register(running, GOOD, 0x30000, handler=0x44000)
-    assert (status, pal.intercept_vector(registered)) == (Status.OK, 0x44000)
+    assert (status, pal.intercept_vector(registered)) == (PalStatus.OK, 0x44000)
     status, saved = pal.vp_save(registered, GOOD.base)
-    assert (status, saved.current) == (Status.OK, None)
-    assert pal.vp_exit_env(saved)[0] is Status.INVALID_ARGUMENT
+    assert (status, saved.current) == (PalStatus.OK, None)
+    assert pal.vp_exit_env(saved)[0] is PalStatus.INVALID_ARGUMENT
     status, over = pal.vp_terminate(saved, GOOD.base, iva=0x50000)
-    assert (status, over.iva, dict(over.processors)) == (Status.OK, 0x50000, {})
-    assert pal.vp_exit_env(over) == (Status.OK, attrs.evolve(over, environment=None))
+    assert (status, over.iva, dict(over.processors)) == (PalStatus.OK, 0x50000, {})
+    assert pal.vp_exit_env(over) == (PalStatus.OK, attrs.evolve(over, environment=None))
 
 
 def test_every_procedure_but_info_returns_minus_1_with_vm_features_off() -> None:
@@ -52,13 +52,13 @@ def test_every_procedure_but_info_returns_minus_1_with_vm_features_off() -> None
         pal.vp_register(off, GOOD, 0), pal.vp_restore(off, 0), pal.vp_save(off, 0), pal.vp_terminate(off, 0),
         pal.vp_env_info(off),
     ]  # fmt: skip
-    assert [status for status, _ in results] == [Status.UNIMPLEMENTED] * 8
+    assert [status for status, _ in results] == [PalStatus.UNIMPLEMENTED] * 8
     assert {row["name"] for row in table("vti.toml")["procedures"]} == set(pal.INDEX)
 
 
 def test_info_is_for_virtual_processors() -> None:
-    assert pal.vp_info(Platform())[0] is Status.UNIMPLEMENTED
-    assert pal.vp_info(Platform(), feature_set=1)[0] is Status.UNSUPPORTED_FEATURE_SET
+    assert pal.vp_info(Platform())[0] is PalStatus.UNIMPLEMENTED
+    assert pal.vp_info(Platform(), feature_set=1)[0] is PalStatus.UNSUPPORTED_FEATURE_SET
 
 
 @pytest.mark.parametrize(
@@ -68,11 +68,11 @@ def test_info_is_for_virtual_processors() -> None:
 )  # fmt: skip
 def test_init_env_refuses(options, physical, virtual) -> None:
     platform = Platform()
-    assert pal.vp_init_env(platform, options, physical, virtual) == (Status.INVALID_ARGUMENT, platform)
+    assert pal.vp_init_env(platform, options, physical, virtual) == (PalStatus.INVALID_ARGUMENT, platform)
 
 
 def test_gitc_needs_to_be_advertised() -> None:
-    assert pal.vp_init_env(Platform(gitc=True), OPTIONS | 1 << 10, 0x1000, BUFFER)[0] is Status.OK
+    assert pal.vp_init_env(Platform(gitc=True), OPTIONS | 1 << 10, 0x1000, BUFFER)[0] is PalStatus.OK
     assert "gitc" in pal.vp_env_info(Platform(gitc=True))[1]
     assert "gitc" not in pal.vp_env_info(Platform())[1]
 
@@ -84,17 +84,17 @@ def test_gitc_needs_to_be_advertised() -> None:
 def test_create_and_register_refuse(change) -> None:
     platform = ready()
     bad = attrs.evolve(GOOD, **change)
-    assert pal.vp_create(platform, bad, 0) == (Status.INVALID_ARGUMENT, platform)
+    assert pal.vp_create(platform, bad, 0) == (PalStatus.INVALID_ARGUMENT, platform)
     _, created = pal.vp_create(platform, GOOD, 0)
-    assert pal.vp_register(created, bad, 0) == (Status.INVALID_ARGUMENT, created)
+    assert pal.vp_register(created, bad, 0) == (PalStatus.INVALID_ARGUMENT, created)
 
 
 def test_create_needs_an_environment_and_happens_once() -> None:
-    assert pal.vp_create(Platform(), GOOD, 0)[0] is Status.INVALID_ARGUMENT
+    assert pal.vp_create(Platform(), GOOD, 0)[0] is PalStatus.INVALID_ARGUMENT
     _, created = pal.vp_create(ready(), GOOD, 0)
-    assert pal.vp_create(created, GOOD, 0)[0] is Status.INVALID_ARGUMENT
-    assert pal.vp_register(ready(), GOOD, 0)[0] is Status.INVALID_ARGUMENT
-    assert pal.vp_save(created, GOOD.base)[0] is Status.INVALID_ARGUMENT
+    assert pal.vp_create(created, GOOD, 0)[0] is PalStatus.INVALID_ARGUMENT
+    assert pal.vp_register(ready(), GOOD, 0)[0] is PalStatus.INVALID_ARGUMENT
+    assert pal.vp_save(created, GOOD.base)[0] is PalStatus.INVALID_ARGUMENT
 
 
 # -- services ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from popek.architectures.ia64.vti.arrangement import OWNABLE, Profile
+from popek.architectures.ia64.vti.arrangement import OWNABLE, VtiProfile
 from popek.architectures.ia64.vti.assistance import VT_I
 from popek.assistance.desk import Duty, desk_of
 from popek.assistance.requirements import Requirement, disjunction
@@ -19,12 +19,12 @@ from popek.checks.counterexample import ReplayError
 DESK = desk_of(VT_I)
 
 
-def derived(form: str, profile: Profile | None = None) -> Requirement:
-    return DESK.required(form, profile or Profile())
+def derived(form: str, profile: VtiProfile | None = None) -> Requirement:
+    return DESK.required(form, profile or VtiProfile())
 
 
 def conditions(form: str, **profile: Any) -> tuple[str, str]:
-    found = derived(form, Profile(**profile))
+    found = derived(form, VtiProfile(**profile))
     assert not found.undecided
     return found.condition(found.faithful), found.condition(found.safe)
 
@@ -167,7 +167,7 @@ def test_conditions_are_as_short_as_can_be() -> None:
 
 def test_a_witness_that_does_not_fail_on_numbers_is_not_shown() -> None:
     setting = {"d_vmsw": 0, "promotion_pages": 1}
-    due = DESK.duty("vmsw.0", Profile())
+    due = DESK.duty("vmsw.0", VtiProfile())
     assert "psr.vm 1 → 0" in witness(due, setting, ("unsafe",)).virtualized
 
     class NativeOnly(Duty):

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from popek.architectures.ia64.vti.configuration import Configuration, ConfigurationError, from_mapping, load
+from popek.architectures.ia64.vti.configuration import (
+    ConfigurationError,
+    VtiConfiguration,
+    from_mapping,
+    load,
+)
 from popek.architectures.ia64.vti.rules import PREDICATES, RULES, Consequence, judge
 from popek_specs.ia64 import table
 
@@ -43,8 +48,8 @@ SOUND: dict[str, Any] = {
 }
 
 
-def configuration(**changes: Any) -> Configuration:
-    return Configuration(**{**SOUND, **changes})
+def configuration(**changes: Any) -> VtiConfiguration:
+    return VtiConfiguration(**{**SOUND, **changes})
 
 
 def test_the_rules_are_those_of_the_facts() -> None:
@@ -128,12 +133,12 @@ def test_what_repairs_or_excuses_a_rule(rule, changes) -> None:
 
 
 def test_all_zero_control_words_are_unsafe_and_d_vmsw_repairs_them() -> None:
-    assert judge(Configuration(vac=0, vdc=0)).outcome == "unsafe"
-    assert judge(Configuration(vac=0, vdc=1)).broken == ()
+    assert judge(VtiConfiguration(vac=0, vdc=0)).outcome == "unsafe"
+    assert judge(VtiConfiguration(vac=0, vdc=1)).broken == ()
 
 
 def test_rules_that_nothing_decides_are_undecided() -> None:
-    judgement = judge(Configuration())
+    judgement = judge(VtiConfiguration())
     assert judgement.outcome != "sound"
     assert {"V9", "V14", "V18", "V20"} <= {rule.id for rule in judgement.undecided}
     # A bit that may be one of the unnumbered later ones is neither known nor reserved.
@@ -151,11 +156,11 @@ def test_the_worst_consequence_decides() -> None:
 def test_a_file_is_read_as_toml_or_json(tmp_path) -> None:
     toml = tmp_path / "xen.toml"
     toml.write_text('vac = 0x7f\nvdc = "0x1"\ndedicated = ["timer"]\nvcpuid = [1, 2, 3, 4, 5]\n')
-    expected = Configuration(name=str(toml), vac=0x7F, vdc=1, dedicated=("timer",), vcpuid=(1, 2, 3, 4, 5))
+    expected = VtiConfiguration(name=str(toml), vac=0x7F, vdc=1, dedicated=("timer",), vcpuid=(1, 2, 3, 4, 5))
     assert load(str(toml)) == expected
     other = tmp_path / "xen.json"
     other.write_text('{"name": "xen", "vac": "0x7f", "promotion_pages": false}')
-    assert load(str(other)) == Configuration(name="xen", vac=0x7F, promotion_pages=False)
+    assert load(str(other)) == VtiConfiguration(name="xen", vac=0x7F, promotion_pages=False)
 
 
 @pytest.mark.parametrize(

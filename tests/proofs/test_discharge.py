@@ -12,7 +12,7 @@ from popek.solving.solver import Answer, Effort
 from popek_proofs import known_propositions
 from popek_proofs.theorems.discharge import IN_OTHER_WORDS, cited, obligation, together
 from popek_proofs.theorems.proposition import RLIMIT
-from popek_proofs.theorems.small_machine import Scope, find
+from popek_proofs.theorems.small_machine import SmallScope, find
 from popek_proofs.theorems.theorem1 import monitor
 from popek_proofs.theorems.vocabulary import INSTRUCTION, I, S, bare, execute, f, fetch, stops
 
@@ -64,7 +64,7 @@ def test_there_is_a_machine_of_which_all_hypotheses_hold(theorem: str) -> None:
     every = together(list(KNOWN.values()), theorem)
     assert len(every) > 20
     occasion = KNOWN[f"{theorem}.step"].occasion
-    scope, effort = Scope({INSTRUCTION: 2}), Effort()
+    scope, effort = SmallScope({INSTRUCTION: 2}), Effort()
     found, machine = find("all together", [*every, ("occasion", occasion)], scope, effort)
     assert found is Answer.SAT
     assert machine is not None
@@ -88,6 +88,6 @@ def test_one_routine_for_all_instructions_contradicts_the_rest() -> None:
 
     two = ("two", exists([I, other, S], stop_alike(S)))
     every = together(list(KNOWN.values()), "theorem1")
-    scope = Scope({INSTRUCTION: 2}, most=5)
+    scope = SmallScope({INSTRUCTION: 2}, most=5)
     assert find("fetched", [*every, two], scope, Effort())[0] is Answer.SAT
     assert find("all", [("one-for-all", one_for_all), two], scope, Effort())[0] is not Answer.SAT

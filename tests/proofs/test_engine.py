@@ -39,8 +39,8 @@ from popek.solving.second_solver import SecondSolverMissingError, second_answer
 from popek.solving.solver import Answer, Effort
 from popek_proofs import PropositionsError, known_propositions, propositions
 from popek_proofs.theorems import theorem1
-from popek_proofs.theorems.proposition import Hypothesis, Proposition, prove_one
-from popek_proofs.theorems.small_machine import DecodeError, Scope, find
+from popek_proofs.theorems.proposition import Proposition, TheoremHypothesis, prove_one
+from popek_proofs.theorems.small_machine import DecodeError, SmallScope, find
 
 x, y = var("x", "Thing"), var("y", "Thing")
 g = Function("g", ("Thing",), "Thing")
@@ -117,7 +117,9 @@ def test_sorts_are_checked_when_a_formula_is_built() -> None:
 
 def test_the_smallest_machine_is_found_first() -> None:
     formulas = [("no fixed point", forall([x], ~equal(g(x), x))), ("some red", exists([x], red(x)))]
-    answer, machine = find("growing", [(n.replace(" ", "-"), f) for n, f in formulas], Scope(growing="Thing"))
+    answer, machine = find(
+        "growing", [(n.replace(" ", "-"), f) for n, f in formulas], SmallScope(growing="Thing")
+    )
     assert answer is Answer.SAT
     assert machine is not None
     assert machine.structure.sizes["Thing"] == 2
@@ -127,7 +129,7 @@ def test_the_smallest_machine_is_found_first() -> None:
 
 def test_none_in_scope_is_no_machine() -> None:
     contradiction = conj(forall([x], red(x)), exists([x], ~red(x)))
-    assert find("none", [("contradiction", contradiction)], Scope(growing="Thing", most=3)) == (
+    assert find("none", [("contradiction", contradiction)], SmallScope(growing="Thing", most=3)) == (
         Answer.UNSAT,
         None,
     )
@@ -136,7 +138,7 @@ def test_none_in_scope_is_no_machine() -> None:
 def test_a_machine_that_does_not_do_what_the_solver_said_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("popek_proofs.theorems.small_machine.evaluate", lambda formula, structure: False)
     with pytest.raises(DecodeError, match="does not hold in the machine"):
-        find("wrong", [("some-red", exists([x], red(x)))], Scope(growing="Thing"))
+        find("wrong", [("some-red", exists([x], red(x)))], SmallScope(growing="Thing"))
 
 
 def test_text_that_is_no_smtlib_is_one_clear_error() -> None:
@@ -189,10 +191,10 @@ OWN = Proposition(
     "mine.onto",
     "what is one-one on a few things need not be onto many",
     "own",
-    (Hypothesis("injective", "g is one-one", INJECTIVE),),
+    (TheoremHypothesis("injective", "g is one-one", INJECTIVE),),
     conclusion=exists([x], equal(g(x), g(x))),
     occasion=exists([x], red(x)),
-    scope=Scope(growing="Thing"),
+    scope=SmallScope(growing="Thing"),
 )
 
 

@@ -13,7 +13,13 @@ from popek.solving.solver import Answer, Effort
 from popek_proofs import propositions, prove
 from popek_proofs.theorems import storage, theorem1, theorem2, theorem3
 from popek_proofs.theorems import vocabulary as v
-from popek_proofs.theorems.proposition import Hypothesis, Proof, Proposition, prove_one, select_propositions
+from popek_proofs.theorems.proposition import (
+    Proof,
+    Proposition,
+    TheoremHypothesis,
+    prove_one,
+    select_propositions,
+)
 
 ALL = propositions()
 IDS = [p.id for p in ALL]
@@ -115,7 +121,7 @@ def test_a_weakened_hypothesis_is_caught_with_a_machine(name: str) -> None:
 
 
 def test_contradictory_hypotheses_are_vacuous_not_a_proof() -> None:
-    contradiction = Hypothesis("never", "no state is bare", forall([v.S], ~v.bare(v.S)))
+    contradiction = TheoremHypothesis("never", "no state is bare", forall([v.S], ~v.bare(v.S)))
     broken = attrs.evolve(
         theorem1.INNOCUOUS_COMMUTES, hypotheses=(*theorem1.INNOCUOUS_COMMUTES.hypotheses, contradiction)
     )
@@ -125,7 +131,7 @@ def test_contradictory_hypotheses_are_vacuous_not_a_proof() -> None:
 
 
 def test_an_idle_hypothesis_is_not_called_needed() -> None:
-    idle = Hypothesis("idle", "f is not the identity", forall([v.S], ~equal(v.f(v.S), v.S)))
+    idle = TheoremHypothesis("idle", "f is not the identity", forall([v.S], ~equal(v.f(v.S), v.S)))
     more = attrs.evolve(theorem1.INNOCUOUS_DIRECT, hypotheses=(*theorem1.INNOCUOUS_DIRECT.hypotheses, idle))
     needs = {need.hypothesis.name: need.needed for need in prove_one(more).needs}
     assert needs["idle"] is Truth.UNKNOWN

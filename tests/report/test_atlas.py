@@ -120,7 +120,7 @@ def test_a_hypothesis_that_fails_refutes_and_an_open_one_leaves_open() -> None:
         ("A5_control", Truth.UNKNOWN, Verdict.UNDECIDED),
         ("A1_fidelity", Truth.NO, Verdict.HYBRID),
     ):
-        failing = derivation.Hypothesis(name, "MOVE a, b", truth, "made up")
+        failing = derivation.FailedHypothesis(name, "MOVE a, b", truth, "made up")
         assert type(one)(one.place, one.forms, (failing,)).verdict is expected
 
 

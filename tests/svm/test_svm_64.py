@@ -14,6 +14,7 @@ from popek.architectures.svm.operation.state import SvmX64
 from popek.assistance.desk import desk_of
 from popek.assistance.merging import directions, merged, rules
 from popek.assistance.needs import derive
+from popek.cli import assist
 from popek.cli.assist_merge import merge
 from popek.cli.errors import UserError
 from popek.kernel.outcome import Next, Outcome, Trap
@@ -220,3 +221,12 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "lost" in capsys.readouterr().out
     with pytest.raises(UserError, match="xor"):
         merge("svm", "RDTSC", by="xor")
+
+
+def test_the_synthesis_leaves_open_what_is_intercepted_too_late(capsys: pytest.CaptureFixture[str]) -> None:
+    """A guest whose MONITOR is disabled expects #UD; the processor checks rCX, and raises #GP, before it intercepts."""
+    assert assist.synthesize("svm-64", json=True) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["open"] == ["MONITOR", "MWAIT"]
+    assert answer["undecided"] == []
+    assert answer["controls"]["vector4.vmrun"] == answer["controls"]["vector4.skinit"] == 1

@@ -12,7 +12,7 @@ import pytest
 
 from popek.architectures.svm.operation.assistance import SVM, SVM_64, governed_forms, name_of
 from popek.architectures.svm.operation.exits import VM_EXIT
-from popek.architectures.svm.operation.settings import bits, hypervisors, hypervisors_64, written
+from popek.architectures.svm.operation.settings import bits, hypervisors, hypervisors_64, of_vmcb_fields
 from popek.architectures.vtx.operation.assistance import VT_X
 from popek.assistance.desk import Desk, desk_of
 from popek.assistance.exits import governs
@@ -111,16 +111,16 @@ def test_the_forms_are_those_with_an_intercept() -> None:
 
 
 def test_fields_give_the_settings() -> None:
-    found = written({"INTERCEPTS_3": "0x18040000", "INTERCEPTS_4": "0x1", "NP_CONTROL": "1"})
+    found = of_vmcb_fields({"INTERCEPTS_3": "0x18040000", "INTERCEPTS_4": "0x1", "NP_CONTROL": "1"})
     assert {name for name in bits() if found.controls[name]} == {
         "vector3.cpuid", "vector3.ioio_prot", "vector3.msr_prot", "vector4.vmrun", "enables.nested_paging",
     }  # fmt: skip
     with pytest.raises(AssistanceError, match="no VMCB field"):
-        written({"INTERCEPTS_9": "1"})
+        of_vmcb_fields({"INTERCEPTS_9": "1"})
     with pytest.raises(AssistanceError, match="expected a number"):
-        written({"INTERCEPTS_3": "one"})
+        of_vmcb_fields({"INTERCEPTS_3": "one"})
     with pytest.raises(AssistanceError, match="32 bits"):
-        written({"INTERCEPTS_3": "0x100000000"})
+        of_vmcb_fields({"INTERCEPTS_3": "0x100000000"})
 
 
 def test_processors_have_what_they_have() -> None:

@@ -13,8 +13,9 @@ from popek.architectures.svm.operation.state import SvmIa32
 from popek.cli.difftest_svm import difftest_svm
 from popek.cli.errors import UserError
 from popek.emulators.guest_mode import deviations
-from popek.emulators.guest_mode.compare import difftest
+from popek.emulators.guest_mode.compare import GUESTS
 from popek.emulators.guest_mode.expectation import LACKING
+from popek.emulators.guests.compare import difftest
 from popek.kernel.words import Word
 
 
@@ -30,7 +31,7 @@ def test_what_the_emulated_processor_lacks_is_named() -> None:
 
 @pytest.mark.emulator
 def test_random_steps_of_a_guest_leave_nothing_to_explain() -> None:
-    found = difftest(250, seed=1)
+    found = difftest(GUESTS, 250, seed=1)
     assert found.cases >= 240
     assert [d.to_json() for d in found.differences] == []
     assert sum(outcome.startswith("exit") for outcome in found.outcomes) > 15
@@ -79,4 +80,4 @@ def test_a_change_of_the_model_is_noticed(
     monkeypatch: pytest.MonkeyPatch, where: Any, name: str, change: Any, form: str
 ) -> None:
     monkeypatch.setattr(where, name, change)
-    assert difftest(200, seed=3, forms=[form]).unexplained > 0
+    assert difftest(GUESTS, 200, seed=3, forms=[form]).unexplained > 0

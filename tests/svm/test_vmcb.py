@@ -11,18 +11,18 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from popek.architectures.svm.checks import CHECKS, NOT_MODELLED, Missing, View, ledger
+from popek.architectures.svm.checks import CHECKS, NOT_MODELLED, NotGiven, VmcbView, ledger
 from popek.architectures.svm.cpuid import processor_of
 from popek.architectures.svm.dumps import read_vmcb
-from popek.architectures.svm.dumps_json import DumpError
+from popek.architectures.svm.dumps_json import VmcbDumpError
 from popek.architectures.svm.verdict import judge
-from popek.architectures.svm.vmcb import FIELDS, Processor, UnknownField, Vmcb, find, intercepts
+from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, UnknownVmcbField, Vmcb, find, intercepts
 from popek.cli.errors import UserError
 from popek.cli.vmcb import app
 from popek.kernel.words import Word, symbol
 
 Run = Callable[..., tuple[int, str]]
-ZEN = Processor(maxphyaddr=48, flush_by_asid=True, long_mode=True, cet=True, host_paging=True)
+ZEN = SvmProcessor(maxphyaddr=48, flush_by_asid=True, long_mode=True, cet=True, host_paging=True)
 LIMIT = 1 << 48
 HIGH = 1 << 32
 
@@ -266,7 +266,7 @@ def test_a_processor_by_its_cpuid() -> None:
         (0x8000_0008, 0): (0x3030, 1 << 20, 0, 0),
         (0x8000_000A, 0): (1, 0x8000, 0, 1 << 6 | 1 << 25),
     }
-    assert processor_of(leaves) == Processor(
+    assert processor_of(leaves) == SvmProcessor(
         maxphyaddr=48,
         flush_by_asid=True,
         long_mode=True,
@@ -281,26 +281,26 @@ def test_a_processor_by_its_cpuid() -> None:
 
 
 def test_what_is_unknown_is_asked_for() -> None:
-    verdict = judge(Vmcb(fields={"ASID": 1, "EFER": 0x1000}), Processor())
+    verdict = judge(Vmcb(fields={"ASID": 1, "EFER": 0x1000}), SvmProcessor())
     missing = {item.id: item.missing for item in verdict.undecided}
     assert missing["SVM-CTL-01"] == "INTERCEPTS_4"
     assert verdict.outcome == "undecided"
-    assert judge(GOOD, Processor()).undecided[0].missing == "maxphyaddr"
+    assert judge(GOOD, SvmProcessor()).undecided[0].missing == "maxphyaddr"
 
 
 def test_integers_and_symbols_agree() -> None:
     """The same predicates on symbols of 64 bits, with the numbers put in afterwards."""
     rnd = random.Random("vmcb")
     symbols = {name: symbol(name, field.width).zero_extend(64) for name, field in FIELDS.items()}
-    formulas = View(symbols, ZEN)
+    formulas = VmcbView(symbols, ZEN)
     for _ in range(40):
         vmcb = GOOD
         for name in rnd.choices(
             ["EFER", "CR0", "CR4", "CR3", "EVENTINJ", "VINTR_CONTROL", "G_PAT", "ASID"], k=3
         ):
             vmcb = vmcb.with_fields(**{name: vmcb.fields[name] ^ 1 << rnd.randrange(FIELDS[name].width)})
-        numbers = View({name: Word(64, value) for name, value in vmcb.fields.items()}, ZEN)
-        integers = View(vmcb.fields, ZEN)
+        numbers = VmcbView({name: Word(64, value) for name, value in vmcb.fields.items()}, ZEN)
+        integers = VmcbView(vmcb.fields, ZEN)
         for check in CHECKS.values():
             if check.id in ("SVM-CTL-05", "SVM-CR-15"):
                 continue  # the processor decides what the field may be; entries in memory are numbers
@@ -389,7 +389,7 @@ def test_fields_do_not_overlap_and_lie_inside() -> None:
     assert max(taken) < 4096
     assert find("0x58").id == "ASID"
     assert find("n-cr3").id == "N_CR3"
-    with pytest.raises(UnknownField, match="ASID"):
+    with pytest.raises(UnknownVmcbField, match="ASID"):
         find("ASIDS")
     assert intercepts()["INTERCEPTS_4", 0] == "VMRUN"
 
@@ -440,7 +440,7 @@ def test_mangled_dumps_never_end_in_a_traceback() -> None:
         complaint = ""
         try:
             verdict = judge(*read_vmcb(bytes(data), "x"))
-        except DumpError as error:
+        except VmcbDumpError as error:
             complaint = str(error)
         else:
             assert {item.id for item in verdict.failed} <= set(CHECKS)
@@ -448,8 +448,8 @@ def test_mangled_dumps_never_end_in_a_traceback() -> None:
 
 
 def test_views_refuse_other_names() -> None:
-    view = View({}, ZEN)
+    view = VmcbView({}, ZEN)
     with pytest.raises(AttributeError):
         _ = view.EFERS
-    with pytest.raises(Missing, match="EFER"):
+    with pytest.raises(NotGiven, match="EFER"):
         _ = view.EFER

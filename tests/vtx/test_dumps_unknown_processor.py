@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from popek.architectures.vtx.baselines import baseline, has_mode
 from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
-from popek.architectures.vtx.dumps.processors import Processor, judge_any
+from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.verdict import judge
 from popek.architectures.vtx.vmcs import Vmcs
@@ -47,7 +47,7 @@ def test_what_fails_on_an_unknown_processor_fails_on_each_known_one(
     start: Vmcs, flips: list[tuple[str, int]], processor: Capabilities
 ) -> None:
     vmcs = flipped(start, flips)
-    judgement = judge_any(vmcs, Processor(UNKNOWN))
+    judgement = judge_any(vmcs, ReportedProcessor(UNKNOWN))
     unknown = {item.id for item in judgement.verdict.failed}
     assert unknown <= failed(vmcs, processor)
     assert not unknown & {item.id for item in judgement.verdict.undecided}
@@ -61,12 +61,14 @@ def test_knowing_less_never_adds_a_failure(
     kept = data.draw(st.sets(st.sampled_from(sorted(processor.msrs))))
     less = Capabilities(name="less", msrs={number: processor.msrs[number] for number in kept})
     vmcs = flipped(start, flips)
-    assert {item.id for item in judge_any(vmcs, Processor(less)).verdict.failed} <= failed(vmcs, processor)
+    assert {item.id for item in judge_any(vmcs, ReportedProcessor(less)).verdict.failed} <= failed(
+        vmcs, processor
+    )
 
 
 @pytest.mark.parametrize("start", STARTS, ids=lambda vmcs: vmcs.name)
 def test_what_enters_somewhere_fails_nowhere_for_certain(start: Vmcs) -> None:
-    judgement = judge_any(start, Processor(UNKNOWN))
+    judgement = judge_any(start, ReportedProcessor(UNKNOWN))
     assert judgement.verdict.failed == ()
     assert judgement.verdict.outcome.kind == "undecided"
 
@@ -79,15 +81,15 @@ def test_mistakes_that_fail_everywhere_are_found_without_a_processor() -> None:
         ({"MSR_BITMAP": 1 << 60, "PRIMARY_PROC_CONTROLS": 0x9401E172}, "CTL-MSRBM-01"),
         ({"HOST_RIP": 1 << 62}, "HOST-ASZ-09"),
     ):
-        judgement = judge_any(start.with_fields(**changes), Processor(UNKNOWN))
+        judgement = judge_any(start.with_fields(**changes), ReportedProcessor(UNKNOWN))
         assert check in [item.id for item in judgement.verdict.failed]
 
 
 def test_a_many_times_used_processor_judges_as_a_fresh_one() -> None:
-    processor = Processor(UNKNOWN)
+    processor = ReportedProcessor(UNKNOWN)
     for start in STARTS:
         vmcs = start.with_fields(GUEST_RFLAGS=0, GUEST_CR3=1 << 63)
-        assert judge_any(vmcs, processor) == judge_any(vmcs, Processor(UNKNOWN))
+        assert judge_any(vmcs, processor) == judge_any(vmcs, ReportedProcessor(UNKNOWN))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_what_depends_on_the_processor_stays_undecided(
     changes: dict[str, int], check: str, is_suspect: bool
 ) -> None:
     start = baseline("64-bit", load_capabilities("bochs-corei7-skylake-x"))
-    judgement = judge_any(start.with_fields(**changes), Processor(UNKNOWN))
+    judgement = judge_any(start.with_fields(**changes), ReportedProcessor(UNKNOWN))
     assert check not in [item.id for item in judgement.verdict.failed]
     assert check in [item.id for item in judgement.verdict.undecided]
     assert (check in [item.id for item in judgement.suspects]) == is_suspect
@@ -119,20 +121,20 @@ def test_what_depends_on_the_processor_stays_undecided(
 
 @pytest.mark.parametrize("start", STARTS, ids=lambda vmcs: vmcs.name)
 def test_what_enters_is_no_suspect(start: Vmcs) -> None:
-    assert judge_any(start, Processor(UNKNOWN)).suspects == ()
+    assert judge_any(start, ReportedProcessor(UNKNOWN)).suspects == ()
 
 
 def test_failures_that_need_no_processor_stay_beside_those_that_fail_on_all() -> None:
     start = baseline("64-bit", load_capabilities("bochs-corei7-skylake-x"))
     vmcs = start.with_fields(HOST_CS_SELECTOR=3, HOST_CR0=(start.get("HOST_CR0") or 0) & ~0x20)
-    verdict = judge_any(vmcs, Processor(UNKNOWN)).verdict
+    verdict = judge_any(vmcs, ReportedProcessor(UNKNOWN)).verdict
     assert [item.id for item in verdict.failed] == ["HOST-CR-01", "HOST-SEG-01"]
 
 
 def test_a_revision_identifier_is_not_guessed() -> None:
     start = baseline("64-bit", load_capabilities("bochs-corei7-skylake-x"))
     linked = Vmcs(fields={**start.fields, "VMCS_LINK_POINTER": 0x5000}, memory=((0x5000, 4, 0x4),))
-    verdict = judge_any(linked, Processor(UNKNOWN)).verdict
+    verdict = judge_any(linked, ReportedProcessor(UNKNOWN)).verdict
     assert "GUEST-LINK-04" not in [item.id for item in verdict.failed]
     assert "GUEST-LINK-04" in [item.id for item in verdict.undecided]
-    assert "GUEST-LINK-04" not in [item.id for item in judge_any(linked, Processor(UNKNOWN)).suspects]
+    assert "GUEST-LINK-04" not in [item.id for item in judge_any(linked, ReportedProcessor(UNKNOWN)).suspects]

@@ -89,10 +89,10 @@ def test_an_iret_that_violates_has_unblocked_nmis_and_says_so() -> None:
 
 @pytest.mark.emulator
 def test_a_violation_told_as_a_read_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from popek.emulators.non_root.compare import difftest
+    from popek.emulators.guests.compare import difftest
     from popek.emulators.non_root.long_compare import LONG_GUESTS
 
     forms = ["MOV m64, r64", "XCHG m64, r64", "SGDT"]
-    assert difftest(90, seed=1, forms=forms, guests=LONG_GUESTS).unexplained == 0
+    assert difftest(LONG_GUESTS, 90, seed=1, forms=forms).unexplained == 0
     monkeypatch.setattr(extended_paging, "WRITE", extended_paging.READ)
-    assert difftest(90, seed=1, forms=forms, guests=LONG_GUESTS).unexplained > 0
+    assert difftest(LONG_GUESTS, 90, seed=1, forms=forms).unexplained > 0

@@ -8,7 +8,7 @@ import pytest
 from popek.architectures.vtx.baselines import baseline
 from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
-from popek.architectures.vtx.dumps.processors import Processor, judge_any
+from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
 from popek.architectures.vtx.entry_checks import Outcome
 from popek.architectures.vtx.inference import NOTHING, evidence, with_evidence
 from popek.architectures.vtx.vmcs import Vmcs
@@ -29,22 +29,22 @@ FAR = 1 << 50  # canonical with 57 bits alone
 
 
 def test_a_host_with_five_levels_shows_57_bits() -> None:
-    found = judge_any(host(LA57, HOST_GS_BASE=FAR), Processor(UNKNOWN))
+    found = judge_any(host(LA57, HOST_GS_BASE=FAR), ReportedProcessor(UNKNOWN))
     assert "HOST-SEG-12" not in [item.id for item in (*found.suspects, *found.verdict.undecided)]
     assert found.inferred == ("HOST_CR4.LA57 (bit 12) = 1: linear addresses have 57 bits", LONG)
-    found = judge_any(host(0, HOST_GS_BASE=FAR), Processor(UNKNOWN))
+    found = judge_any(host(0, HOST_GS_BASE=FAR), ReportedProcessor(UNKNOWN))
     assert "HOST-SEG-12" in [item.id for item in found.suspects]
     assert found.inferred == (LONG,)
 
 
 def test_a_guest_with_five_levels_shows_nothing() -> None:
     guest = START.with_fields(GUEST_CR4=(START.get("GUEST_CR4") or 0) | LA57, HOST_GS_BASE=FAR)
-    assert judge_any(guest, Processor(UNKNOWN)).inferred == (LONG,)
+    assert judge_any(guest, ReportedProcessor(UNKNOWN)).inferred == (LONG,)
 
 
 def test_what_is_known_takes_precedence() -> None:
     known = Capabilities(linear_address_width=48)
-    assert judge_any(host(LA57, HOST_GS_BASE=FAR), Processor(known)).verdict.failed
+    assert judge_any(host(LA57, HOST_GS_BASE=FAR), ReportedProcessor(known)).verdict.failed
     long_mode = Capabilities(linear_address_width=48, features={"INTEL64": True})
     assert with_evidence(long_mode, evidence(host(LA57))) == (long_mode, ())
     told = attrs.evolve(SKYLAKE, cpuid={**SKYLAKE.cpuid, "0x7.0.ecx": 0, "0x7.0.edx": 0})
@@ -62,13 +62,13 @@ def test_each_bit_shows_its_feature(bits: int, feature: str) -> None:
 
 def test_lam_decides_what_cr3_may_hold() -> None:
     vmcs = host(1 << 28, GUEST_CR3=1 << 62)
-    assert not judge_any(vmcs, Processor(UNKNOWN)).suspects
-    assert judge_any(host(0, GUEST_CR3=1 << 62), Processor(UNKNOWN)).suspects
+    assert not judge_any(vmcs, ReportedProcessor(UNKNOWN)).suspects
+    assert judge_any(host(0, GUEST_CR3=1 << 62), ReportedProcessor(UNKNOWN)).suspects
 
 
 @pytest.mark.parametrize("bits", [LA57, CET | LA57])
 def test_the_hosts_cr4_is_no_evidence_for_itself(bits: int) -> None:
-    found = judge_any(host(bits), Processor(UNKNOWN))
+    found = judge_any(host(bits), ReportedProcessor(UNKNOWN))
     assert "HOST-CR-02" in [item.id for item in found.verdict.undecided]
 
 
@@ -77,30 +77,31 @@ SMEP = 1 << 20
 
 def test_what_the_hosts_cr4_has_the_guests_may_have() -> None:
     shared = host(SMEP, GUEST_CR4=(START.get("GUEST_CR4") or 0) | SMEP)
-    found = judge_any(shared, Processor(UNKNOWN))
+    found = judge_any(shared, ReportedProcessor(UNKNOWN))
     assert "GUEST-CR-03" not in [item.id for item in found.verdict.undecided]
     assert "HOST_CR4 has bits 0x100000: CR4 may have them (IA32_VMX_CR4_FIXED1)" in found.inferred
     alone = START.with_fields(GUEST_CR4=(START.get("GUEST_CR4") or 0) | SMEP)
-    undecided = [item.id for item in judge_any(alone, Processor(UNKNOWN)).verdict.undecided]
+    undecided = [item.id for item in judge_any(alone, ReportedProcessor(UNKNOWN)).verdict.undecided]
     assert "GUEST-CR-03" in undecided
     # A processor that says otherwise is believed.
     without = attrs.evolve(SKYLAKE, msrs={**SKYLAKE.msrs, 0x489: SKYLAKE.msrs[0x489] & ~SMEP})
-    assert "GUEST-CR-03" in [item.id for item in judge_any(shared, Processor(without)).verdict.failed]
+    assert "GUEST-CR-03" in [item.id for item in judge_any(shared, ReportedProcessor(without)).verdict.failed]
 
 
 def test_the_hosts_cr3_shows_how_wide_physical_addresses_are_but_not_for_itself() -> None:
     wide = host(0, HOST_CR3=1 << 40, GUEST_CR3=1 << 40, VMCS_LINK_POINTER=(1 << 64) - 1)
-    found = judge_any(wide, Processor(UNKNOWN))
+    found = judge_any(wide, ReportedProcessor(UNKNOWN))
     undecided = [item.id for item in found.verdict.undecided]
     assert "GUEST-CR-09" not in undecided
     assert "HOST-CR-04" in undecided
     assert "HOST_CR3 has bit 40: physical addresses have 41 bits at least" in found.inferred
     assert "GUEST-CR-09" in [
-        item.id for item in judge_any(host(0, GUEST_CR3=1 << 40), Processor(UNKNOWN)).verdict.undecided
+        item.id
+        for item in judge_any(host(0, GUEST_CR3=1 << 40), ReportedProcessor(UNKNOWN)).verdict.undecided
     ]
     narrow = attrs.evolve(SKYLAKE, maxphyaddr=39)
     assert {"GUEST-CR-09", "HOST-CR-04"} & {
-        item.id for item in judge_any(wide, Processor(narrow)).verdict.failed
+        item.id for item in judge_any(wide, ReportedProcessor(narrow)).verdict.failed
     }
 
 
@@ -113,12 +114,12 @@ WIDE = attrs.evolve(SKYLAKE, linear_address_width=57, maxphyaddr=46)
 
 
 def test_the_hosts_rip_may_be_judged_by_the_hosts_la57() -> None:
-    narrow = judge_any(START.with_fields(HOST_RIP=FAR), Processor(WIDE)).verdict
+    narrow = judge_any(START.with_fields(HOST_RIP=FAR), ReportedProcessor(WIDE)).verdict
     assert narrow.outcome.kind == "enters"
     assert [item.id for item in narrow.warnings] == ["HOST-ASZ-09"]
     assert Outcome("vmfail-valid", errors=(8,)) in narrow.admissible
-    assert not judge_any(START.with_fields(HOST_RIP=1 << 46), Processor(WIDE)).verdict.warnings
-    failed = judge_any(START.with_fields(HOST_RIP=1 << 57), Processor(WIDE)).verdict.failed
+    assert not judge_any(START.with_fields(HOST_RIP=1 << 46), ReportedProcessor(WIDE)).verdict.warnings
+    failed = judge_any(START.with_fields(HOST_RIP=1 << 57), ReportedProcessor(WIDE)).verdict.failed
     assert [item.id for item in failed] == ["HOST-ASZ-09"]
-    unknown = judge_any(START.with_fields(HOST_RIP=1 << 62), Processor(UNKNOWN)).verdict.failed
+    unknown = judge_any(START.with_fields(HOST_RIP=1 << 62), ReportedProcessor(UNKNOWN)).verdict.failed
     assert "HOST-ASZ-09" in [item.id for item in unknown]

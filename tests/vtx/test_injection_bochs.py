@@ -12,10 +12,12 @@ import pytest
 from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.architectures.vtx.operation.transitions import save_guest, vm_entry
+from popek.emulators.guests.expectation import step_of
+from popek.emulators.guests.memory import arena_of
 from popek.emulators.ia32.step import StepCaseError
 from popek.emulators.non_root.cases import random_case
-from popek.emulators.non_root.expectation import arena_of, state_of, step_of, step_run, vmx_machine
-from popek.emulators.non_root.harness import MARKER, GuestResult, GuestStep, baseline, run_guests
+from popek.emulators.non_root.expectation import state_of, step_run, vmx_machine
+from popek.emulators.non_root.harness import MARKER, VmxGuestResult, VmxGuestStep, baseline, run_guests
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
 from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.outcome import Next, Outcome, Trap
@@ -35,7 +37,7 @@ class Injected:
 
     information: int
     level: int
-    step: GuestStep
+    step: VmxGuestStep
     outcome: Outcome[VmxIa32]
 
     @property
@@ -59,7 +61,7 @@ def drawn(rng: random.Random) -> Iterator[Injected]:
         )
         try:
             step = step_of(case, MARKER)
-            arena = arena_of(step)
+            arena = arena_of(step, MARKER)
             state = state_of(case, step, arena)
         except (OutsideError, StepCaseError):
             continue
@@ -68,7 +70,7 @@ def drawn(rng: random.Random) -> Iterator[Injected]:
         yield injected(state, step_run(case, state, arena, (), DEFAULT_MODEL), rng)
 
 
-def injected(state: VmxIa32, step: GuestStep, rng: random.Random) -> Injected:
+def injected(state: VmxIa32, step: VmxGuestStep, rng: random.Random) -> Injected:
     """Some event for a guest, such as VM entry takes."""
     kind = rng.choice((EXTERNAL, NMI, HARDWARE, HARDWARE, HARDWARE, SOFTWARE_INTERRUPT, PRIVILEGED, SOFTWARE))
     vector = {
@@ -118,7 +120,7 @@ def expected(case: Injected) -> tuple[object, ...]:
     return "exit", 0, information, code, int(after.exit_idt_vectoring_info)
 
 
-def observed(case: Injected, result: GuestResult) -> tuple[object, ...]:
+def observed(case: Injected, result: VmxGuestResult) -> tuple[object, ...]:
     """What Bochs did: of what the model's kind of outcome shows."""
     fields, entry, kind = result.fields, result.entry, expected(case)[0]
     if kind == "handler":
@@ -135,14 +137,14 @@ def observed(case: Injected, result: GuestResult) -> tuple[object, ...]:
 
 
 @pytest.fixture(scope="module")
-def ran() -> list[tuple[Injected, GuestResult]]:
+def ran() -> list[tuple[Injected, VmxGuestResult]]:
     source = drawn(random.Random(3))
     cases = [case for case, _ in zip(source, range(CASES), strict=False)]
     cases = [case for case in cases if isinstance(case.outcome, Next | Trap)]
     return list(zip(cases, run_guests([case.step for case in cases]), strict=True))
 
 
-def test_events_are_injected_as_bochs_injects_them(ran: list[tuple[Injected, GuestResult]]) -> None:
+def test_events_are_injected_as_bochs_injects_them(ran: list[tuple[Injected, VmxGuestResult]]) -> None:
     kinds: Counter[object] = Counter()
     for case, result in ran:
         assert result.entry.kind == "enters"
@@ -157,7 +159,7 @@ def test_events_are_injected_as_bochs_injects_them(ran: list[tuple[Injected, Gue
     assert kinds["fault"] > CASES // 30
 
 
-def test_double_and_triple_faults_and_the_ext_bit_came_up(ran: list[tuple[Injected, GuestResult]]) -> None:
+def test_double_and_triple_faults_and_the_ext_bit_came_up(ran: list[tuple[Injected, VmxGuestResult]]) -> None:
     seen = [(case.kind, expected(case)) for case, _ in ran]
     exits = [wanted for _, wanted in seen if wanted[0] == "exit"]
     assert any(wanted[1] == 2 for wanted in exits)
@@ -180,7 +182,7 @@ def test_a_fault_of_iret_unblocks_nmis_as_on_bochs(virtual: bool) -> None:
         case = attrs.evolve(case, controls={**case.controls, "EXCEPTION_BITMAP": 0xFFFFFFFF})
         try:
             step = step_of(case, b"\xcf")
-            arena = arena_of(step)
+            arena = arena_of(step, MARKER)
             state = state_of(case, step, arena).with_changes({"nmi_blocked": 1, "pin": pin & 0xFFFFFFFF})
         except (OutsideError, StepCaseError):
             continue

@@ -14,10 +14,9 @@ from popek.architectures.vtx.operation import exits, non_root, virtual_apic
 from popek.architectures.vtx.operation.settings import FIELDS as WORDS
 from popek.architectures.vtx.operation.settings import bit_numbers
 from popek.architectures.vtx.operation.state import VmxX64
+from popek.emulators.guests.compare import difftest
 from popek.emulators.non_root import long_compare, long_deviations
-from popek.emulators.non_root.compare import difftest
-from popek.emulators.non_root.harness import run_guests
-from popek.emulators.non_root.long_cases import LongCase, random_long_case
+from popek.emulators.non_root.long_cases import VmxLongCase, random_long_case
 from popek.emulators.non_root.long_compare import LONG_GUESTS
 from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.outcome import NotModelled
@@ -29,7 +28,7 @@ VMX = {"VMCLEAR", "VMLAUNCH", "VMPTRLD", "VMPTRST", "VMREAD", "VMRESUME", "VMWRI
 
 
 def test_nothing_is_left_to_explain() -> None:
-    report = difftest(700, seed=11, guests=LONG_GUESTS).to_json()
+    report = difftest(LONG_GUESTS, 700, seed=11).to_json()
     assert report["differences"] == []
     assert report["unexplained"] == 0
     reasons = {int(name.split()[1]) for name in report["outcomes"] if name.startswith("exit")}
@@ -39,7 +38,7 @@ def test_nothing_is_left_to_explain() -> None:
 
 def test_the_virtual_apic_page_changes_as_the_model_says() -> None:
     forms = ["WRMSR", "MOV CR8, r64"]
-    report = difftest(500, seed=5, forms=forms, guests=LONG_GUESTS).to_json()
+    report = difftest(LONG_GUESTS, 500, seed=5, forms=forms).to_json()
     assert report["unexplained"] == 0
     assert {"exit 43", "exit 45", "exit 56"} <= set(report["outcomes"])
 
@@ -77,14 +76,14 @@ DECIDES = {
 """A form about which each control decides; what TSC scaling gives is compared by the time that is read."""
 
 
-def flipped(case: LongCase, control: str) -> LongCase:
+def flipped(case: VmxLongCase, control: str) -> VmxLongCase:
     field, bit = WORDS[control.partition(".")[0]], bit_numbers()[control]
     return attrs.evolve(case, controls={**case.controls, field: case.controls.get(field, 0) ^ 1 << bit})
 
 
 def pair(control: str, form: str) -> list[Any]:
     """Two cases that differ in one control, and in what the model says of them."""
-    machine = LONG_GUESTS.machine()
+    machine = LONG_GUESTS.steps.machine()
     instruction = machine.instructions[form]
     for attempt in range(400):
         rng = random.Random(f"{control} {attempt}")
@@ -117,9 +116,9 @@ def test_each_control_alone_decides_for_a_pair_of_states_on_bochs_too() -> None:
     """Every control of the model that decides about a single instruction; the others decide at boundaries alone."""
     pairs = {control: pair(control, form) for control, form in DECIDES.items()}
     ready = [item for both in pairs.values() for item in both]
-    results = run_guests([item.run for item in ready], world=LONG_GUESTS.world)
+    results = LONG_GUESTS.run([item.run for item in ready], "tigerlake")
     assert all(result.entry.kind == "enters" for result in results)
-    found = [LONG_GUESTS.difference(item, result) for item, result in zip(ready, results, strict=True)]
+    found = [LONG_GUESTS.steps.difference(item, result) for item, result in zip(ready, results, strict=True)]
     assert [one for one in found if one is not None and one.deviation is None] == []
     assert set(FIELDS) >= set(WORDS.values())
 
@@ -147,7 +146,7 @@ def test_a_wrong_detail_is_noticed(
     forms: tuple[str, ...], place: Any, name: str, wrong: Callable[..., Word], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, name, wrong)
-    assert difftest(150, seed=2, forms=forms, guests=LONG_GUESTS).unexplained > 0
+    assert difftest(LONG_GUESTS, 150, seed=2, forms=forms).unexplained > 0
 
 
 def test_an_exit_before_the_check_of_privilege_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,18 +160,18 @@ def test_an_exit_before_the_check_of_privilege_is_noticed(monkeypatch: pytest.Mo
         assert cpu.cpl == 0 or msrs.privileged is late
 
     monkeypatch.setattr(msrs, "privileged", late)
-    assert difftest(60, seed=4, forms=["RDMSR"], guests=LONG_GUESTS).unexplained > 0
+    assert difftest(LONG_GUESTS, 60, seed=4, forms=["RDMSR"]).unexplained > 0
 
 
 def test_the_deviations_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_deviations, "_RECOGNISED", {})
     forms = ["SGDT", "XSETBV", "SMSW", "XSAVES"]
-    assert difftest(150, seed=4, forms=forms, guests=LONG_GUESTS).unexplained > 0
+    assert difftest(LONG_GUESTS, 150, seed=4, forms=forms).unexplained > 0
 
 
 def test_rip_relative_operands_are_among_the_cases() -> None:
-    machine = LONG_GUESTS.machine()
+    machine = LONG_GUESTS.steps.machine()
     instruction = machine.instructions["VMCLEAR m64"]
-    drawn = [LONG_GUESTS.draw(instruction, 0, random.Random(n)) for n in range(60)]
+    drawn = [LONG_GUESTS.draw(instruction, 0, random.Random(n), "tigerlake") for n in range(60)]
     texts = [long_compare.key_of(instruction, case)[1] for case in drawn]
     assert sum("rel" in text for text in texts) > 5

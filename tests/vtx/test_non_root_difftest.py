@@ -12,11 +12,12 @@ from popek.architectures.vtx.operation import exits, non_root, virtual_apic
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.cli.difftest_non_root import difftest_non_root
 from popek.cli.errors import UserError
+from popek.emulators.guests.compare import difftest
 from popek.emulators.non_root import compare as vmx_guest_compare
 from popek.emulators.non_root import deviations as vmx_guest_deviations
 from popek.emulators.non_root import long_deviations
-from popek.emulators.non_root.compare import difftest
-from popek.emulators.non_root.harness import GuestStep, baseline, run_guests
+from popek.emulators.non_root.compare import GUESTS
+from popek.emulators.non_root.harness import VmxGuestStep, baseline, run_guests
 from popek.kernel.words import Word
 
 pytestmark = pytest.mark.emulator
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.emulator
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    return difftest(5000, seed=1).to_json()
+    return difftest(GUESTS, 5000, seed=1).to_json()
 
 
 def test_nothing_is_left_to_explain(report: dict[str, Any]) -> None:
@@ -34,7 +35,7 @@ def test_nothing_is_left_to_explain(report: dict[str, Any]) -> None:
 
 
 def test_every_form_and_every_kind_of_end_comes_up(report: dict[str, Any]) -> None:
-    forms = set(vmx_guest_compare.vmx_machine().instructions)
+    forms = set(GUESTS.steps.machine().instructions)
     assert len(forms - set(report["by_form"])) <= len(forms) // 50
     reasons = {int(name.split()[1]) for name in report["outcomes"] if name.startswith("exit")}
     conditional = {0, 12, 14, 15, 16, 28, 29, 30, 31, 32, 36, 39, 40, 46, 47, 51, 54, 57, 58, 61}
@@ -45,7 +46,7 @@ def test_every_form_and_every_kind_of_end_comes_up(report: dict[str, Any]) -> No
 
 def test_a_task_priority_below_the_threshold_comes_up() -> None:
     """Exit reason 43 is rare: WRMSR of 808H at CPL 0, with the threshold above what is written."""
-    found = difftest(300, seed=1, forms=["WRMSR"]).to_json()
+    found = difftest(GUESTS, 300, seed=1, forms=["WRMSR"]).to_json()
     assert found["unexplained"] == 0
     assert sum(count for name, count in found["outcomes"].items() if name.startswith("exit 43")) > 0
 
@@ -86,7 +87,7 @@ def test_a_wrong_detail_is_noticed(
     forms: tuple[str, ...], place: Any, name: str, wrong: Callable[..., Word], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(place, name, wrong)
-    assert difftest(150, seed=2, forms=forms).unexplained > 0
+    assert difftest(GUESTS, 150, seed=2, forms=forms).unexplained > 0
 
 
 @pytest.mark.parametrize(
@@ -110,13 +111,13 @@ def test_a_control_that_is_overlooked_is_noticed(
         return original(machine, instruction, operands, other)
 
     monkeypatch.setattr(vmx_guest_compare, "predict", predict)
-    assert difftest(40, seed=3, forms=[form]).unexplained > 0
+    assert difftest(GUESTS, 40, seed=3, forms=[form]).unexplained > 0
 
 
 def test_the_deviations_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vmx_guest_deviations, "_RECOGNISED", {})
     forms = ["LGDT", "XSETBV", "MOV CR0, r32", "XSAVES"]
-    assert difftest(200, seed=4, forms=forms).unexplained > 0
+    assert difftest(GUESTS, 200, seed=4, forms=forms).unexplained > 0
 
 
 # -- the command and the harness ----------------------------------------------------------------------
@@ -158,9 +159,9 @@ def test_a_guest_that_does_not_answer_costs_itself_only() -> None:
     }
     endless = {**fields, 0x4000: baseline()[0x4000] & ~(1 << 6), 0x400C: baseline()[0x400C]}
     steps = [
-        GuestStep(fields, {"eax": 5}, ((code, b"\x40\x0f\x01\xc1"),)),  # INC EAX; VMCALL
-        GuestStep(endless, {}, ((code, b"\xeb\xfe"),)),  # JMP to itself, and no timer
-        GuestStep(fields, {"eax": 7}, ((code, b"\x48\x0f\x01\xc1"),)),  # DEC EAX; VMCALL
+        VmxGuestStep(fields, {"eax": 5}, ((code, b"\x40\x0f\x01\xc1"),)),  # INC EAX; VMCALL
+        VmxGuestStep(endless, {}, ((code, b"\xeb\xfe"),)),  # JMP to itself, and no timer
+        VmxGuestStep(fields, {"eax": 7}, ((code, b"\x48\x0f\x01\xc1"),)),  # DEC EAX; VMCALL
     ]
     first, second, third = run_guests(steps, stall=0.3)
     assert (first.registers["eax"], first.entry.basic_reason) == (6, 18)

@@ -16,7 +16,7 @@ from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
 from popek.architectures.vtx.compilation import inactive
 from popek.architectures.vtx.dumps.diagnosis import vmcs_of
-from popek.architectures.vtx.dumps.processors import Processor, judge_any
+from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
 from popek.architectures.vtx.dumps.reading import read_dumps
 from popek.architectures.vtx.evaluation import Evaluator
 from popek.architectures.vtx.fields import FIELDS
@@ -143,7 +143,9 @@ def test_each_line_is_answered_as_if_it_were_alone(
     processor = load_capabilities(given["capabilities"]) if given else UNKNOWN
     assert [answer["name"] for answer in answers] == [str(number) for number in range(len(vmcss))]
     for vmcs, answer in zip(vmcss, answers, strict=True):
-        alone = judge_any(attrs.evolve(vmcs, launch=vmcss[0].launch), Processor(processor)).complete.to_json()
+        alone = judge_any(
+            attrs.evolve(vmcs, launch=vmcss[0].launch), ReportedProcessor(processor)
+        ).complete.to_json()
         assert {key: answer[key] for key in ("outcome", "failed", "undecided", "warnings")} == {
             key: alone[key] for key in ("outcome", "failed", "undecided", "warnings")
         }

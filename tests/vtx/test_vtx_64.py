@@ -9,7 +9,7 @@ import pytest
 from popek.architectures.vtx.operation import ownership
 from popek.architectures.vtx.operation.assistance import VT_X_64, governed_forms_64, machine_64
 from popek.architectures.vtx.operation.non_root import NonRoot
-from popek.architectures.vtx.operation.ownership import EVERYTHING_64, Profile64, profile_64
+from popek.architectures.vtx.operation.ownership import EVERYTHING_64, VmxProfile64, profile_64
 from popek.architectures.vtx.operation.virtual_interrupt_claims import VIRTUAL_INTERRUPTS
 from popek.assistance.desk import Desk, desk_of
 from popek.assistance.judgement import judge
@@ -19,14 +19,14 @@ from popek.kernel.assistance import AssistanceError
 from popek.kernel.words import Word
 from popek.machines import assisted, makers
 from popek.report import assistance as report
-from popek_proofs.assistance.interrupts import Result, prover_of
+from popek_proofs.assistance.interrupts import InterruptResult, prover_of
 
 DESK = desk_of(VT_X_64)
 ALL = profile_64(EVERYTHING_64)
 TWO_WAYS = "{0}_exiting = 1 or use_tpr_shadow = 1"
 
 
-def sound(form: str, owned: Profile64 = ALL, mode: str = "", desk: Desk[object] = DESK) -> str:
+def sound(form: str, owned: VmxProfile64 = ALL, mode: str = "", desk: Desk[object] = DESK) -> str:
     """The weakest condition for fidelity and safety."""
     found = desk.required(form, owned, mode)
     return report.short(VT_X_64, found.condition(found.sound))
@@ -117,7 +117,7 @@ def test_a_map_that_does_not_place_the_tpr_is_noticed(monkeypatch: pytest.Monkey
 # -- interrupts -----------------------------------------------------------------------------------------
 
 
-def refuted(result: Result) -> set[str]:
+def refuted(result: InterruptResult) -> set[str]:
     return {name for name, _, status in result.promises if status is Status.REFUTED}
 
 
@@ -150,8 +150,8 @@ def test_delivery_by_vector_and_not_by_class_is_noticed(monkeypatch: pytest.Monk
     step = virtual_interrupts.evaluated
 
     def evaluated(
-        world: virtual_interrupts.World, setup: virtual_interrupts.Setup
-    ) -> virtual_interrupts.World:
+        world: virtual_interrupts.VirtualInterruptWorld, setup: virtual_interrupts.VirtualInterruptSetup
+    ) -> virtual_interrupts.VirtualInterruptWorld:
         with monkeypatch.context() as inner:
             inner.setattr(virtual_interrupts, "outranks", outranks)
             return step(world, setup)

@@ -15,19 +15,19 @@ import pytest
 from popek.architectures.vtx.operation import interrupt_traces, interrupts
 from popek.architectures.vtx.operation.interrupt_claims import INTERRUPTS, STI_BLOCKS, setup_of
 from popek.architectures.vtx.operation.interrupt_traces import VALID_ENTRY, successors
-from popek.architectures.vtx.operation.interrupts import CONTROLS, DUTIES, Setup, World
+from popek.architectures.vtx.operation.interrupts import CONTROLS, DUTIES, VmxInterruptSetup, VmxWorld
 from popek.architectures.vtx.operation.non_root import NonRoot
 from popek.checks.verdict import Status
 from popek.cli.assist import interrupts as command
 from popek.cli.errors import UserError
 from popek.kernel.interrupts import TraceStep
 from popek.kernel.words import Word
-from popek_proofs.assistance.interrupts import Prover, Result, Trace, prover_of
+from popek_proofs.assistance.interrupts import InterruptResult, Prover, Trace, prover_of
 
 
 def prove(
     dropped: Sequence[str] = (), forms: Sequence[str] | None = None, choices: Mapping[str, int] | None = None
-) -> Result:
+) -> InterruptResult:
     """The induction."""
     return prover_of(INTERRUPTS).prove(dropped, forms, choices=choices)
 
@@ -53,7 +53,7 @@ def _forget() -> None:
     prover_of(INTERRUPTS).forget()
 
 
-def refuted(result: Result) -> set[str]:
+def refuted(result: InterruptResult) -> set[str]:
     return {name for name, _, status in result.promises if status is Status.REFUTED}
 
 
@@ -77,14 +77,14 @@ def test_other_instructions_end_the_shadow_and_touch_nothing_else() -> None:
 def test_the_assumptions_can_hold() -> None:
     """No proof from a contradiction: every promise's occasion is reached by a trace."""
     seen: set[str] = set()
-    for step in _reachable(Setup()):
+    for step in _reachable(VmxInterruptSetup()):
         seen.add(step.given)
         seen.add("waits" if int(step.before.waiting) else "")
         seen.add("window" if step.event == "the guest leaves at a window" else "")
     assert {"interrupt", "NMI", "waits", "window"} <= seen
 
 
-def _reachable(setup: Setup) -> Iterator[TraceStep]:
+def _reachable(setup: VmxInterruptSetup) -> Iterator[TraceStep]:
     known, todo = {interrupts.start().key()}, [interrupts.start()]
     while todo:
         for step in successors(todo.pop(), setup):
@@ -120,7 +120,7 @@ def test_each_control_and_duty_is_needed(dropped: str, broken: set[str], length:
         assert not any(step.broken for step in trace.steps[:-1])
 
 
-def _replay(trace: Trace, setup: Setup) -> None:
+def _replay(trace: Trace, setup: VmxInterruptSetup) -> None:
     """Each step again, on numbers, from where the last one led."""
     world = interrupts.start()
     for step in trace.steps:
@@ -170,7 +170,7 @@ def test_iret_that_keeps_nmis_blocked_is_noticed(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("fresh")
 def test_a_window_that_opens_too_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(World, "open", property(lambda world: world.enabled))
+    monkeypatch.setattr(VmxWorld, "open", property(lambda world: world.enabled))
     result = prove((), ["STI"])
     assert refuted(result) & {VALID_ENTRY, "masked", "no-idle-exit"}
 
@@ -178,7 +178,7 @@ def test_a_window_that_opens_too_early_is_noticed(monkeypatch: pytest.MonkeyPatc
 def test_a_vmm_that_forgets_the_window_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = interrupts.entry
 
-    def forgetful(*arguments: object, **named: object) -> interrupts.Entry:
+    def forgetful(*arguments: object, **named: object) -> interrupts.EntryWithEvent:
         made = original(*arguments, **named)  # type: ignore[arg-type]
         return attrs.evolve(made, world=attrs.evolve(made.world, window=Word(1, 0)))
 
@@ -226,7 +226,7 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
 INTERRUPT, NMI = 0x80000030, 0x80000202
 
 
-def _worlds(nmis: bool) -> Iterator[tuple[World, int]]:
+def _worlds(nmis: bool) -> Iterator[tuple[VmxWorld, int]]:
     """Worlds that exist, with what is injected; `nmis`: with blocking by NMI or an NMI, or without both."""
     one = (0, 1)
     for enabled, sti, mov_ss, halted, blocked, window, nmi_window in itertools.product(one, repeat=7):
@@ -244,13 +244,15 @@ def _worlds(nmis: bool) -> Iterator[tuple[World, int]]:
                 yield attrs.evolve(world, window=Word(1, window), nmi_window=Word(1, nmi_window)), injected
 
 
-def _predicted(world: World, injected: int) -> tuple[object, ...]:
-    if interrupt_traces.failing_checks(interrupts.Entry(world, Word(32, injected)), Setup()):
+def _predicted(world: VmxWorld, injected: int) -> tuple[object, ...]:
+    if interrupt_traces.failing_checks(
+        interrupts.EntryWithEvent(world, Word(32, injected)), VmxInterruptSetup()
+    ):
         return ("entry-failure",)
     one = Word(1, 1)
     after = interrupts.delivered(world, one & (injected == INTERRUPT), one & (injected == NMI))
     waits = attrs.evolve(after, waiting=after.window, nmi_waiting=after.nmi_window)
-    step = interrupts.boundary(waits, interrupts.quiet(), Setup())
+    step = interrupts.boundary(waits, interrupts.quiet(), VmxInterruptSetup())
     reason: object = "halt" if int(after.halted) else 18
     if int(step.left):
         nmi = int(after.nmi_window & ~after.nmi_blocked & ~after.mov_ss & ~after.sti)
@@ -262,7 +264,7 @@ def _predicted(world: World, injected: int) -> tuple[object, ...]:
 @pytest.mark.emulator
 @pytest.mark.parametrize("nmis", [False, True])
 def test_windows_and_injection_agree_with_bochs(nmis: bool) -> None:
-    from popek.emulators.non_root.harness import GuestStep, baseline, run_guests
+    from popek.emulators.non_root.harness import VmxGuestStep, baseline, run_guests
 
     file = resources.files("popek_specs.vtx").joinpath("bochs-guest-deviations.toml")
     listed = tomllib.loads(file.read_text(encoding="utf-8"))["boundary"]
@@ -280,7 +282,7 @@ def test_windows_and_injection_agree_with_bochs(nmis: bool) -> None:
             0x4002: baseline()[0x4002] | int(world.window) << 2 | int(world.nmi_window) << 22,
             0x4016: injected,
         }
-        steps.append(GuestStep(fields, {}, ((code, b"\x0f\x01\xc1"),)))  # VMCALL
+        steps.append(VmxGuestStep(fields, {}, ((code, b"\x0f\x01\xc1"),)))  # VMCALL
     explained: set[str] = set()
     agreed = 0
     for (world, injected), result in zip(worlds, run_guests(steps), strict=True):

@@ -12,14 +12,14 @@ import pytest
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.vtx.operation.assistance import VT_X, governed_forms, machine
 from popek.architectures.vtx.operation.exits import VM_EXIT
-from popek.architectures.vtx.operation.ownership import EVERYTHING, OWNABLE, Profile, profile
+from popek.architectures.vtx.operation.ownership import EVERYTHING, OWNABLE, VmxProfile, profile
 from popek.architectures.vtx.operation.settings import bit_numbers
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.architectures.x86.interception import Interception
 from popek.assistance import exits
 from popek.assistance.desk import Desk, Duty, desk_of
 from popek.assistance.exits import Governed
-from popek.assistance.needs import Row, derive
+from popek.assistance.needs import NeedRow, derive
 from popek.assistance.requirements import Requirement
 from popek.assistance.witness import witness
 from popek.cli.assist import requirements as command
@@ -35,7 +35,7 @@ ALL = profile(EVERYTHING)
 SHADOW_PAGING = profile(EVERYTHING | {"cr3"})
 
 
-def required(form: str, owned: Profile, mode: str = "") -> Requirement:
+def required(form: str, owned: VmxProfile, mode: str = "") -> Requirement:
     """What a form asks of the controls."""
     return DESK.required(form, owned, mode)
 
@@ -45,7 +45,7 @@ def short(text: str) -> str:
     return report.short(VT_X, text)
 
 
-def sound(form: str, owned: Profile = ALL) -> str:
+def sound(form: str, owned: VmxProfile = ALL) -> str:
     """The weakest condition for fidelity and safety."""
     found = required(form, owned)
     assert not found.undecided & found.sound
@@ -348,7 +348,7 @@ def test_a_hook_on_the_bare_processor_changes_nothing() -> None:
 # -- witnesses -----------------------------------------------------------------------------------------
 
 
-def needs(form: str, owned: Profile = ALL) -> Row:
+def needs(form: str, owned: VmxProfile = ALL) -> NeedRow:
     """The requirement with a witness for each need."""
     return next(iter(derive(DESK, [form], owned, witnesses=True)))
 

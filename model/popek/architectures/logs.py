@@ -98,7 +98,7 @@ _LANDMARK = re.compile(r"\*\*\*\s*(?:Guest|Host|Control) State\s*\*\*\*|VMCB (?:
 
 
 @attrs.frozen
-class Line:
+class LogLine:
     """A line of a text without its wrappers; `number` counts from 1 in the original text."""
 
     number: int
@@ -157,7 +157,7 @@ def _is_encoded(text: str) -> bool:
     return _ENCODED_EQUALS.search(text) is not None and _QUOTED_PRINTABLE.search(text) is not None
 
 
-def unwrap(text: str) -> list[list[Line]]:
+def unwrap(text: str) -> list[list[LogLine]]:
     """Split a text into lines and strip log prefixes, mail quotes, encodings of mail and HTML, console colours.
 
     Returns one list of lines, or one for each printk caller when several print at once.
@@ -172,7 +172,7 @@ def unwrap(text: str) -> list[list[Line]]:
     raw = text.split("\n")
     numbered = _decode_quoted_printable(raw) if _is_encoded(text) else list(enumerate(raw, 1))
     numbered = _without_line_numbers(numbered)
-    lines = [Line(number, *_unwrap(part)) for number, part in numbered]
+    lines = [LogLine(number, *_unwrap(part)) for number, part in numbered]
     return _by_caller(_without_unknown_prefix(lines))
 
 
@@ -192,7 +192,7 @@ def _without_line_numbers(lines: list[tuple[int, str]]) -> list[tuple[int, str]]
     return lines
 
 
-def _without_unknown_prefix(lines: list[Line]) -> list[Line]:
+def _without_unknown_prefix(lines: list[LogLine]) -> list[LogLine]:
     """Without a prefix that no log we know has: what stands before a section's heading, in front of each line."""
     for line in lines:
         match = _LANDMARK.search(line.text)
@@ -218,12 +218,12 @@ def _shape(prefix: str) -> re.Pattern[str]:
     return re.compile(shape + r"(?:\s+|$)" if prefix[-1:].isspace() else shape)
 
 
-def _by_caller(lines: list[Line]) -> list[list[Line]]:
+def _by_caller(lines: list[LogLine]) -> list[list[LogLine]]:
     """Bring lines of the same printk caller together when several callers print at once."""
     callers = list(dict.fromkeys(line.caller for line in lines if line.caller))
     if len(callers) < 2:
         return [lines]
-    groups: dict[str, list[Line]] = {caller: [] for caller in callers}
+    groups: dict[str, list[LogLine]] = {caller: [] for caller in callers}
     current = callers[0]
     for line in lines:
         current = line.caller or current
@@ -231,4 +231,4 @@ def _by_caller(lines: list[Line]) -> list[list[Line]]:
     return list(groups.values())
 
 
-__all__ = ["Line", "decoded", "unwrap"]
+__all__ = ["LogLine", "decoded", "unwrap"]

@@ -95,7 +95,7 @@ def groupings(found: Iterable[Governed]) -> dict[str, list[tuple[str, Sequence[s
 def excess(
     due: Duty[Any], found: Requirement, fixed: Mapping[str, int] | None = None
 ) -> frozenset[tuple[int, ...]]:
-    """The sound settings that exit in some case in which another sound setting does not.
+    """The sound settings that exit in some case in which another does not that is decided to be sound.
 
     Bits of masks and tables that nothing asks for are 0.
 
@@ -122,6 +122,7 @@ def excess(
         for values in sorted(found.sound)
         if all(known.get(name, value) == value for name, value in zip(found.knobs, values, strict=True))
     ]
+    decided = [values for values in sound if values not in found.undecided]
     exits = {}
     for setting in sound:
         chosen = {
@@ -133,5 +134,5 @@ def excess(
     return frozenset(
         a
         for a in sound
-        if any(exits[a].value != 0 and due.ask([exits[a], ~exits[b]]) is not False for b in sound if a != b)
+        if any(exits[a].value != 0 and due.ask([exits[a], ~exits[b]]) for b in decided if a != b)
     )

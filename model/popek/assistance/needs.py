@@ -22,7 +22,7 @@ class Need:
 
 
 @attrs.frozen
-class Row:
+class NeedRow:
     """One instruction form: what it asks of the controls, and why."""
 
     requirement: Requirement
@@ -42,11 +42,11 @@ def derive(
     mode: str = "",
     witnesses: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Row]:
+) -> Iterator[NeedRow]:
     """The requirement of each form in an operating mode, with a witness for each control that it needs."""
     for done, form in enumerate(forms, 1):
         found = desk.required(form, profile, mode)
-        yield Row(found, tuple(needs(desk.duty(form, profile, mode=mode), found)) if witnesses else ())
+        yield NeedRow(found, tuple(needs(desk.duty(form, profile, mode=mode), found)) if witnesses else ())
         if progress is not None:
             progress(done, len(forms))
 

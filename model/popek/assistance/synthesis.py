@@ -2,7 +2,8 @@
 
 Hard are the requirement of every instruction that a control decides about, what must reach the VMM whatever
 instruction runs, and the processor's rules; each wish is that an instruction exits in no case in which some other
-faithful and safe setting lets it run.
+faithful and safe setting lets it run. What is not decided under one setting and is under another goes before all
+exits: `undecided` is left to what no setting decides.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from .exits import excess
 from .requirements import Requirement
 
 _EXIT = 1_000  # outweighs the preference for few bits
+_DECIDED = 1_000 * _EXIT  # outweighs every exit: what was shown goes before what may be
 
 
 class WeightsError(ValueError):
@@ -43,6 +45,8 @@ class Synthesis:
         exits: forms that may exit; `native`: forms that a control decides about and that never do.
         completes: forms that a control decides about and that the guest's kernel may complete.
         open: forms that no choice makes faithful and safe.
+        undecided: forms that may be faithful and safe with these controls: nothing refutes it, nothing decides it.
+        cautious: forms that exit although a setting that lets them run may be as good: that was not decided.
         core: what cannot all hold; none of it can be spared.
         missing: controls of the processor that something in the core needs.
         outcome: what the processor makes of the fields.
@@ -57,6 +61,8 @@ class Synthesis:
     native: tuple[str, ...] = ()
     completes: tuple[str, ...] = ()
     open: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    cautious: tuple[str, ...] = ()
     core: tuple[str, ...] = ()
     missing: tuple[Missing, ...] = ()
     outcome: str = ""
@@ -77,6 +83,7 @@ class Synthesis:
             found["controls"] = dict(self.controls)
             found["exits"], found["native"] = list(self.exits), list(self.native)
             found["completes"], found["open"] = list(self.completes), list(self.open)
+            found["undecided"], found["cautious"] = list(self.undecided), list(self.cautious)
             found["outcome"] = self.outcome or None
         else:
             found["core"] = list(self.core)
@@ -201,8 +208,11 @@ class _Problem:
         return found | dict(self.processor.rules)
 
     def wishes(self) -> list[tuple[Word, int]]:
-        """No exit that another setting spares; then few bits."""
-        found, seen = [], set()
+        """Nothing undecided that another setting decides; no exit that another spares; then few bits."""
+        found = [
+            (self.at(r, r.sound - r.undecided), _DECIDED) for r in self.requirements if r.sound & r.undecided
+        ]
+        seen = set()
         for requirement in self.requirements:
             if requirement.mnemonic in seen or len(requirement.sound) < 2:
                 continue
@@ -232,6 +242,8 @@ class _Problem:
         setting = {**self.fixed, **values}
         fields = self.processor.fields(self.profile, setting, number)
         exits = tuple(r.form for r in self.requirements if r.at(setting) in r.exits)
+        undecided = tuple(r.form for r in self.requirements if r.at(setting) in r.undecided & r.sound)
+        avoided = {r.form for r in self.requirements if r.undecided & r.sound}.difference(undecided)
         return Synthesis(
             Answer.SAT,
             self.processor.name,
@@ -242,6 +254,8 @@ class _Problem:
             tuple(r.form for r in self.requirements if r.knobs and r.form not in exits),
             tuple(r.form for r in self.requirements if r.knobs and r.at(setting) in r.completes),
             tuple(r.form for r in self.open),
+            undecided,
+            tuple(form for form in exits if form in avoided),
             outcome=self.processor.outcome(fields),
         )
 

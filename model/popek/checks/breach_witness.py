@@ -20,7 +20,7 @@ from .counterexample import (
     execute,
 )
 from .hosted import Hosted
-from .obligation import Breach, Kind
+from .obligation import Breach, BreachKind
 from .runs import (
     PROBE,
     probe,
@@ -42,9 +42,9 @@ class BreachWitness(Generic[S]):
     def within(self) -> list[Word]:
         """The settings that the runs do not depend on: a witness has them all the same."""
         images = [self._form.hardware.before]
-        if self._breach.kind is Kind.SHOWS:
+        if self._breach.kind is BreachKind.SHOWS:
             images.append(self._technique.map(self._guest, self._breach.other))
-        elif self._breach.kind is Kind.LOSES:
+        elif self._breach.kind is BreachKind.LOSES:
             images.append(self._technique.map(self._breach.other, self._private))
         return [self._form.subject.holds(image) for image in images]
 
@@ -72,20 +72,20 @@ class BreachWitness(Generic[S]):
         if model is None or solver is None:
             raise ReplayError(f"{question.name}: was satisfiable and is no more")
         machine, instruction, technique = self._machine, self._instruction, self._technique
-        two = self._breach.kind in (Kind.SHOWS, Kind.LOSES)
+        two = self._breach.kind in (BreachKind.SHOWS, BreachKind.LOSES)
         symbolic = [self._guest, self._private, *([self._breach.other] if two else [])]
         probes = {n: probe(c, f"{PROBE} in {n}").term for n, c in self._guest.memories().items()}
         found = find_minimal(machine, instruction, question, solver, model, symbolic, probes)
         guest, private, *others = found.states
         self._assert_within(guest, private)
-        if self._breach.kind in (Kind.SHOWS, Kind.LOSES):
+        if self._breach.kind in (BreachKind.SHOWS, BreachKind.LOSES):
             self._assert_within(
-                *((guest, others[0]) if self._breach.kind is Kind.SHOWS else (others[0], private))
+                *((guest, others[0]) if self._breach.kind is BreachKind.SHOWS else (others[0], private))
             )
         on_hardware = execute(
             machine, instruction, "on the hardware", technique.map(guest, private), found.operands
         )
-        if self._breach.kind is Kind.SHOWS:
+        if self._breach.kind is BreachKind.SHOWS:
             second = execute(
                 machine,
                 instruction,
@@ -104,7 +104,7 @@ class BreachWitness(Generic[S]):
                 )
                 if d.name not in self._form.private_parts
             )
-        elif self._breach.kind is Kind.LOSES:
+        elif self._breach.kind is BreachKind.LOSES:
             second = execute(
                 machine, instruction, "with another guest", technique.map(others[0], private), found.operands
             )
@@ -120,11 +120,11 @@ class BreachWitness(Generic[S]):
             )
             if not alike or _same_outcome(*natives):
                 differ = ()
-        elif self._breach.kind is Kind.CHANGES:
+        elif self._breach.kind is BreachKind.CHANGES:
             runs = (on_hardware, None)
             after = _ended(on_hardware, self._breach.how)
             differ = differences(on_hardware.before, after, found.addresses)
-        elif self._breach.kind is Kind.FAULTS:
+        elif self._breach.kind is BreachKind.FAULTS:
             native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
             runs, differ = (native, on_hardware), native.changes
         else:
@@ -140,8 +140,8 @@ class BreachWitness(Generic[S]):
                 differ = differences(expected, seen, found.addresses)
                 differ = tuple(d for d in differ if d.name not in (technique.uncompared or ()))
                 differ = differ or native.changes
-        shown = bool(differ) or (self._breach.kind is Kind.UNLIKE and isinstance(runs[0].outcome, Trap))
-        if self._breach.kind is Kind.FAULTS:
+        shown = bool(differ) or (self._breach.kind is BreachKind.UNLIKE and isinstance(runs[0].outcome, Trap))
+        if self._breach.kind is BreachKind.FAULTS:
             same = self._due.same_trap(native.outcome, on_hardware.outcome)
             shown = isinstance(on_hardware.outcome, Trap) and not same
         assert_replay(

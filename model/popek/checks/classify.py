@@ -34,7 +34,7 @@ from .class_witness import ClassWitness
 from .classification import SENSITIVE, Classification, Finding
 from .definitions import Definition, Definitions, States, Varied
 from .runs import (
-    Case,
+    PathPair,
     Run,
     conjunction,
     declared_order,
@@ -168,7 +168,7 @@ class _Questions(Generic[S]):
             lambda: [*self._assumed, *conditions, any_of(case.differs for case in problem.cases)],
         )
         narrower = known if isinstance(known, Finding) else None
-        possible: Case | None = None
+        possible: PathPair | None = None
         asked: list[SolverQuery] = []
         if known is Answer.UNSAT:
             answer = Answer.UNSAT
@@ -201,8 +201,8 @@ class _Questions(Generic[S]):
         return Finding(Truth.NO, Evidence(question, answer, tuple(asked), (gap,)))
 
     def _first_case(
-        self, cases: Iterable[Case], conditions: Sequence[Word], asked: list[SolverQuery]
-    ) -> tuple[Answer, Case | None]:
+        self, cases: Iterable[PathPair], conditions: Sequence[Word], asked: list[SolverQuery]
+    ) -> tuple[Answer, PathPair | None]:
         """Whether one of the cases is possible, and which; what is asked for that is added."""
         total = Answer.UNSAT
         for case in cases:
@@ -256,7 +256,7 @@ class _Questions(Generic[S]):
         )
 
     def _that_differ(
-        self, cases: Sequence[Case], conditions: Sequence[Word]
+        self, cases: Sequence[PathPair], conditions: Sequence[Word]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The names whose conditions are possible, several per model, and the undecided ones."""
         found: set[str] = set()
@@ -266,7 +266,7 @@ class _Questions(Generic[S]):
                 undecided |= case.unlike.keys()
         return self._ordered(found), self._ordered(undecided - found)
 
-    def _seen(self, case: Case, conditions: Sequence[Word], found: set[str]) -> bool:
+    def _seen(self, case: PathPair, conditions: Sequence[Word], found: set[str]) -> bool:
         """Add the names that can differ in a case, several per model, to those found.
 
         Returns:

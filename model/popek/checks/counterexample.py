@@ -33,7 +33,7 @@ class ReplayError(RuntimeError):
 
 
 @attrs.frozen
-class Difference:
+class StateDifference:
     """One leaf or storage cell with two values."""
 
     name: str
@@ -60,7 +60,7 @@ class Executed(Generic[S]):
     lines: tuple[Line, ...] = ()
 
     @property
-    def changes(self) -> tuple[Difference, ...]:
+    def changes(self) -> tuple[StateDifference, ...]:
         """What a completed run changed."""
         return differences(self.before, self.outcome.state) if isinstance(self.outcome, Next) else ()
 
@@ -103,10 +103,10 @@ class Counterexample(Generic[S]):
     story: str
     instruction: Instruction
     assembly: str
-    before: tuple[Difference, ...]
+    before: tuple[StateDifference, ...]
     first: Executed[S]
     second: Executed[S] | None
-    differ: tuple[Difference, ...]
+    differ: tuple[StateDifference, ...]
 
     def to_json(self) -> dict[str, object]:
         """The keys of the classification's witness."""
@@ -172,13 +172,13 @@ class Counterexample(Generic[S]):
 
 def differences(
     a: State, b: State, addresses: Mapping[str, Iterable[int]] | None = None
-) -> tuple[Difference, ...]:
+) -> tuple[StateDifference, ...]:
     """Every leaf and cell in which two concrete states differ.
 
     Storage is compared where either state stored something, and at the given addresses by memory name.
     """
     found = [
-        Difference(leaf.name, int(a[leaf.name]), int(b[leaf.name]), leaf.width)
+        StateDifference(leaf.name, int(a[leaf.name]), int(b[leaf.name]), leaf.width)
         for leaf in a.leaves
         if int(a[leaf.name]) != int(b[leaf.name])
     ]
@@ -191,7 +191,7 @@ def differences(
             where = Word(left.address_width, address)
             old, new = int(left.load(where)), int(right.load(where))
             if old != new:
-                found.append(Difference(f"{name}[{address:#x}]", old, new, left.cell_width))
+                found.append(StateDifference(f"{name}[{address:#x}]", old, new, left.cell_width))
     return tuple(found)
 
 
@@ -329,7 +329,8 @@ def concretize(
             )
             for entry in content.stores:
                 if isinstance(entry, Block):
-                    raise ReplayError(f"{name}: a state that begins with a copied block")
+                    made = _filled(name, made, entry)
+                    continue
                 where, what = (Word(w.width, value(w.term)) for w in entry)
                 made = made.store(where, what)
             state._memories[name] = made
@@ -341,6 +342,15 @@ def concretize(
             numbers = {a: value(content.load(Word(width, a)).term) for a in sorted(seen) if a >> width == 0}
             state._memories[name] = Memory(width, content.cell_width, {a: v for a, v in numbers.items() if v})
     return state.with_undefined({n: model(t) for n, t in variables.items() if n.startswith("undefined ")})
+
+
+def _filled(name: str, memory: Memory, block: Block) -> Memory:
+    """The memory after a block of numbers was copied into it."""
+    if not (block.destination.concrete and block.cells.concrete):
+        raise ReplayError(f"{name}: a state that begins with a copied block")
+    for i in range(int(block.cells)):
+        memory = memory.store(block.destination + i, block.contents.load(block.source + i))
+    return memory
 
 
 def execute(

@@ -16,8 +16,8 @@ from popek.solving.asking import Asker
 from popek.solving.solver import Answer
 
 from .runs import (
-    Case,
     Completion,
+    PathPair,
     Run,
     compared,
     conjunction,
@@ -66,7 +66,7 @@ class Definition(Generic[S]):
     """What a question asks: conditions, cases of which one must be possible, and the runs they are about."""
 
     conditions: list[Word]
-    cases: list[Case]
+    cases: list[PathPair]
     runs: list[Run[S]]
     varied: Varied | None = None
     offset: Word | None = None

@@ -34,7 +34,7 @@ from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
 from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
-from .counterexample import Difference, differences
+from .counterexample import StateDifference, differences
 from .delivery import Enter, entered, every_way, of_trap
 from .premise import A4, A5_VECTOR, A6_CLOSURE, A6_NOTICED, A6_TELLS, Premise
 from .presence import plainest_given
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=State)
 
-Replayed = tuple[bool, tuple[Difference, ...]]
+Replayed = tuple[bool, tuple[StateDifference, ...]]
 """Whether numbers show what the solver found, and in what."""
 
 NOT_DECLARED = "the machine does not say what an interrupt does"

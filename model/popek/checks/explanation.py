@@ -14,17 +14,17 @@ from .certification import Certifier
 from .classification import Classification
 from .classify import Classifier
 from .counterexample import Counterexample
-from .ladder import HOW_TO_EMULATE, NOT_FOUND, REPLAYED, Ladder, Reached, Rung, Step, ladder
+from .ladder import HOW_TO_EMULATE, NOT_FOUND, REPLAYED, Ladder, LadderStep, Reached, Rung, ladder
 from .leaks import Leaks, leaks_of
 from .presence import present
 from .promise import Promises
 from .promises import Keeper
 from .runs import Run
-from .survey import Request, Row, row_of, unexplored
+from .survey import Request, SurveyRow, row_of, unexplored
 from .verdict import Evidence, Status, Truth
 
-NO_WITNESS = Step(Rung.REPLAYED, Reached.NOT_ASKED, "no witness is made of a needless trap")
-NOT_EMULATED = Step(Rung.EMULATOR, Reached.NOT_ASKED, HOW_TO_EMULATE)
+NO_WITNESS = LadderStep(Rung.REPLAYED, Reached.NOT_ASKED, "no witness is made of a needless trap")
+NOT_EMULATED = LadderStep(Rung.EMULATOR, Reached.NOT_ASKED, HOW_TO_EMULATE)
 
 
 @attrs.frozen(slots=False)
@@ -43,7 +43,7 @@ class FormExplanation:
         emulated: per witness, what an emulator said of it.
     """
 
-    row: Row
+    row: SurveyRow
     summary: str
     witnesses: dict[str, dict[str, Any]]
     asked: Mapping[str, Evidence] = attrs.field(eq=False)
@@ -51,7 +51,7 @@ class FormExplanation:
     counterexamples: Mapping[str, Counterexample[Any]] = attrs.field(factory=dict, eq=False)
     leaks: Leaks | None = None
     run: Run[Any] | None = attrs.field(default=None, eq=False)
-    emulated: Mapping[str, Step] = attrs.field(factory=dict, eq=False)
+    emulated: Mapping[str, LadderStep] = attrs.field(factory=dict, eq=False)
 
     @cached_property
     def evidence(self) -> dict[str, dict[str, object]]:
@@ -67,7 +67,7 @@ class FormExplanation:
             self, asked={n: evidence.certified(certifier) for n, evidence in self.asked.items()}
         )
 
-    def steps(self, question: str, *, confirm: bool = False) -> tuple[Step, ...]:
+    def steps(self, question: str, *, confirm: bool = False) -> tuple[LadderStep, ...]:
         """How far the evidence of one answer goes.
 
         Args:
@@ -117,7 +117,7 @@ class Explanation:
         """
         return attrs.evolve(self, forms=tuple(form.certified(certifier) for form in self.forms))
 
-    def emulated(self, told: Mapping[tuple[str, str], Step]) -> Explanation:
+    def emulated(self, told: Mapping[tuple[str, str], LadderStep]) -> Explanation:
         """The same, with what an emulator said of witnesses, by form and question."""
         forms = (
             attrs.evolve(form, emulated={q: step for (f, q), step in told.items() if f == form.row.form})

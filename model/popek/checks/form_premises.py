@@ -20,7 +20,7 @@ from popek.solving.solver import Answer
 from .counterexample import Counterexample, Executed, assert_replay, assert_within, differences, execute
 from .premise import A1S, A4, A5, A5_VECTOR, A8, A10, Premise
 from .premise_meaning import OfForm
-from .premise_reading import Way
+from .premise_reading import WayToFail
 from .premise_reading import ways as ways_to_fail
 from .premise_texts import TEXTS
 from .runs import PROBE, Run, conjunction, handed_over, probe
@@ -67,7 +67,7 @@ class FormPremises(Generic[S]):
     def _possible(self, given: Sequence[Term], *also: Word, asked: list[SolverQuery] | None = None) -> Answer:
         return self._ask.first([[conjunction(given), *also]], rlimit=WAY, asked=asked)
 
-    def _none(self, way: Way, asked: list[SolverQuery]) -> bool:
+    def _none(self, way: WayToFail, asked: list[SolverQuery]) -> bool:
         """Whether a way is impossible, asked part by part; what was asked takes the place of the whole question."""
         parts: list[SolverQuery] = []
         for part in way.parts() if way.parts is not None else ():
@@ -86,7 +86,7 @@ class FormPremises(Generic[S]):
         """A premise as its text says."""
         return self.premise(name, self._ways(name))
 
-    def _ways(self, name: str) -> Iterator[Way]:
+    def _ways(self, name: str) -> Iterator[WayToFail]:
         p = self._p
         direct = p.machine.user(p.guest) if name == A10 else TRUE
         meaning = OfForm(p, self._general, self._native, self._hardware, lambda: self._ends, direct)
@@ -95,14 +95,14 @@ class FormPremises(Generic[S]):
             others = (meaning.at_another_time,) if "same" in symbols else ()
             yield attrs.evolve(way, hardware="image" in symbols, states=others)
 
-    def silent(self) -> Iterator[Way]:
+    def silent(self) -> Iterator[WayToFail]:
         """A1s: it completes where the model does not say what happens."""
         yield from self._ways(A1S)
         ends = any_of(conjunction(given) for given, _ in self._ends)
         how = "completes where the model does not say what it does natively"
-        yield Way(how, (), ends & self._native.not_modelled, silent=True)
+        yield WayToFail(how, (), ends & self._native.not_modelled, silent=True)
 
-    def let_through(self) -> Iterator[Way]:
+    def let_through(self) -> Iterator[WayToFail]:
         """A6: an interrupt that the guest held off is taken by it now, and the hardware has not stopped."""
         p = self._p
         for taken in p.entries.interruptions:
@@ -113,7 +113,7 @@ class FormPremises(Generic[S]):
                     f"completes on the hardware, and the guest takes the {taken.name} that it held off before"
                 )
                 if opened.value != 0:
-                    yield Way(how, (*others, *conditions), opened)
+                    yield WayToFail(how, (*others, *conditions), opened)
 
     def traps(self) -> list[Premise[S]]:
         """What a trap leaves: nothing that hides the guest (A4), and what is owned is as it was (A5).
@@ -133,7 +133,7 @@ class FormPremises(Generic[S]):
 
     # -- asking -------------------------------------------------------------------------------
 
-    def premise(self, name: str, ways: Iterator[Way]) -> Premise[S]:
+    def premise(self, name: str, ways: Iterator[WayToFail]) -> Premise[S]:
         """The premise holds where no way is possible."""
         p, form = self._p, self._instruction.form
         title = f"{p.machine.name}: {form} violates {name} under {p.technique.name}"
@@ -165,7 +165,7 @@ class FormPremises(Generic[S]):
         truth = Truth.UNKNOWN if unknown else Truth.YES
         return Premise(name, form, truth, unknown, Evidence(question, answer, tuple(asked)))
 
-    def _witness(self, name: str, way: Way, question: Question) -> dict[str, Any] | None:
+    def _witness(self, name: str, way: WayToFail, question: Question) -> dict[str, Any] | None:
         p, instruction = self._p, self._instruction
         answer, model, solver = question.ask(p.effort)
         if answer is not Answer.SAT or model is None or solver is None:

@@ -14,7 +14,7 @@ from popek.kernel.words import TRUE, Word, symbol
 from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
-from .obligation import OF_THE_VMM, Breach, Kind, Obligation, private_of
+from .obligation import OF_THE_VMM, Breach, BreachKind, Obligation, private_of
 from .runs import (
     Completion,
     Run,
@@ -117,7 +117,7 @@ class Hosted(Generic[S]):
             over = handed_over(self.machine, self.technique, run.before, after, private)
             given = (*conditions, (~over).term)
             # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
-            shown = Breach(Kind.UNLIKE, "", given, TRUE).conditions
+            shown = Breach(BreachKind.UNLIKE, "", given, TRUE).conditions
             asked: list[SolverQuery] = []
             if shown and self.ask.first([shown], rlimit=BREACH, asked=asked) is not Answer.UNSAT:
                 found.append((given, after))
@@ -134,7 +134,7 @@ class Hosted(Generic[S]):
             trap = path.result
             if not isinstance(trap, Trap) or trap.state is before:
                 continue
-            shown = Breach(Kind.UNLIKE, "", path.conditions, TRUE).conditions
+            shown = Breach(BreachKind.UNLIKE, "", path.conditions, TRUE).conditions
             if shown and self.ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
                 found.append((path.conditions, trap, _overwritten(before, trap.state)))
         return found

@@ -36,7 +36,7 @@ class Reached(enum.Enum):
 
 
 @attrs.frozen
-class Step:
+class LadderStep:
     """One rung of one verdict.
 
     Attributes:
@@ -58,8 +58,8 @@ HOW_TO_EMULATE: Final = "with --confirm"
 NOT_WANTED: Final = "no certificate was asked for"
 
 
-NOT_FOUND: Final = Step(Rung.REPLAYED, Reached.UNKNOWN, "no witness within the time limit")
-REPLAYED: Final = Step(Rung.REPLAYED, Reached.YES, "the witness was run on numbers")
+NOT_FOUND: Final = LadderStep(Rung.REPLAYED, Reached.UNKNOWN, "no witness within the time limit")
+REPLAYED: Final = LadderStep(Rung.REPLAYED, Reached.YES, "the witness was run on numbers")
 
 
 @attrs.frozen
@@ -70,7 +70,7 @@ class Ladder:
         steps: of each question.
     """
 
-    steps: tuple[tuple[Step, ...], ...]
+    steps: tuple[tuple[LadderStep, ...], ...]
 
     @property
     def questions(self) -> int:
@@ -113,7 +113,7 @@ class Ladder:
         return "; ".join([*asked, *([f"not asked: {', '.join(not_asked)}"] if not_asked else [])])
 
 
-def ladder(steps: Iterable[Sequence[Step]]) -> Ladder:
+def ladder(steps: Iterable[Sequence[LadderStep]]) -> Ladder:
     """The ladder of some verdicts."""
     return Ladder(tuple(tuple(one) for one in steps))
 
@@ -126,8 +126,8 @@ __all__ = [
     "NOT_WANTED",
     "REPLAYED",
     "Ladder",
+    "LadderStep",
     "Reached",
     "Rung",
-    "Step",
     "ladder",
 ]

@@ -65,7 +65,7 @@ STORIES = {
 
 
 @attrs.frozen(eq=False, slots=False)
-class Answered(Generic[S]):
+class LetterAnswer(Generic[S]):
     """The answer about one class.
 
     Attributes:
@@ -96,7 +96,7 @@ class ByTheLetter(Generic[S]):
     """The classes of one form by the letter."""
 
     instruction: Instruction
-    answers: Mapping[str, Answered[S]]
+    answers: Mapping[str, LetterAnswer[S]]
 
     @cached_property
     def truths(self) -> Mapping[str, Truth]:
@@ -354,7 +354,7 @@ class _Questions(Generic[S]):
             if case.differs.value != 0:
                 yield _Way((*exists, case.differs), (mine, theirs))
 
-    def _privileged(self) -> Answered[S]:
+    def _privileged(self) -> LetterAnswer[S]:
         """No two states that differ only in mode, without a trap on storage, are as it should not be."""
         user, twin = self._run, self._twin
         pair = (
@@ -365,14 +365,14 @@ class _Questions(Generic[S]):
         )
         there = self._ask.first([pair])
         if there is Answer.UNSAT:
-            return Answered(
+            return LetterAnswer(
                 Truth.NOT_ASKED, why="no two states that differ only in mode run without a storage trap"
             )
         ways = [_Way((*pair, conjunction(c)), (user, twin)) for c, _ in self._completions(user)]
         ways += [_Way((*pair, conjunction(c)), (user, twin)) for c in self._trapping(twin)]
         found = self._answered(PRIVILEGED, ways, [])
         if found.truth is Truth.NO and there is Answer.UNKNOWN:
-            return Answered(Truth.UNKNOWN, found.evidence)
+            return LetterAnswer(Truth.UNKNOWN, found.evidence)
         return attrs.evolve(found, truth=negate(found.truth))
 
     @staticmethod
@@ -381,7 +381,7 @@ class _Questions(Generic[S]):
 
     # -- asking -------------------------------------------------------------------------------
 
-    def _answered(self, name: str, ways: Sequence[_Way[S]], also: Sequence[Word]) -> Answered[S]:
+    def _answered(self, name: str, ways: Sequence[_Way[S]], also: Sequence[Word]) -> LetterAnswer[S]:
         """Whether one of the ways is possible."""
         title = (
             f"{self._machine.name}: {self._instruction.form}: {name}, by the letter ({self._technique.name})"
@@ -394,7 +394,7 @@ class _Questions(Generic[S]):
             if answer is Answer.SAT:
                 question = Question(title, [*assumed, *way.conditions])
                 make = partial(self._witness, name, way, question)
-                return Answered(Truth.YES, Evidence(question, answer, (asked[-1],)), make_witness=make)
+                return LetterAnswer(Truth.YES, Evidence(question, answer, (asked[-1],)), make_witness=make)
         runs = {id(run): run for way in ways for run in way.runs} or {0: self._run}
         silent = any_of(run.not_modelled for run in runs.values())
         told = (*also, silent, *(~self._storage_trap(run) for run in runs.values()))
@@ -402,8 +402,8 @@ class _Questions(Generic[S]):
             title, lambda: [*assumed, any_of([silent, *(all_of(way.conditions) for way in ways)])]
         )
         if unknown or self._ask.first([told], asked=asked) is not Answer.UNSAT:
-            return Answered(Truth.UNKNOWN, Evidence(question, Answer.UNKNOWN, tuple(asked)))
-        return Answered(Truth.NO, Evidence(question, Answer.UNSAT, tuple(asked)))
+            return LetterAnswer(Truth.UNKNOWN, Evidence(question, Answer.UNKNOWN, tuple(asked)))
+        return LetterAnswer(Truth.NO, Evidence(question, Answer.UNSAT, tuple(asked)))
 
     def _witness(self, name: str, way: _Way[S], question: Question) -> Counterexample[S] | None:
         machine, instruction, letter = self._machine, self._instruction, self._l
@@ -494,4 +494,4 @@ LABELS = {
     PRIVILEGED: ("user mode", "supervisor mode"),
 }
 
-__all__ = ["LETTER", "Answered", "ByTheLetter", "Letter"]
+__all__ = ["LETTER", "ByTheLetter", "Letter", "LetterAnswer"]

@@ -9,12 +9,12 @@ from typing import Generic, TypeVar
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.state import Role, State
-from popek.kernel.words import FALSE, TRUE, Word, any_of, symbol
+from popek.kernel.words import FALSE, TRUE, Word, any_of, ite, symbol
 from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer
 
 from .hosted import BREACH, Hosted
-from .obligation import Breach, Kind
+from .obligation import Breach, BreachKind
 from .runs import (
     PROBE,
     Run,
@@ -74,7 +74,7 @@ class Losses(Generic[S]):
                 if isinstance(other, Trap) and (other.vector, other.level) == (trap.vector, trap.level):
                     alike = ~any_of(self._apart(trap.state, other.state, everywhere=True))
                     yield Breach(
-                        Kind.LOSES,
+                        BreachKind.LOSES,
                         f"raises {trap.vector} and has changed what the VMM needs to go on with the guest",
                         (*conditions, *path.conditions, *(a.term for a in assumed)),
                         alike & _same_code(trap, other) & ~reflected & apart,
@@ -120,7 +120,8 @@ class Losses(Generic[S]):
                 guest[name] = symbol(name + ANOTHER_GUEST, guest[name].width)
         for name in self._technique.shadowed:  # what the VMM keeps for the guest it does not lose
             if name not in guest.memories() and guest.leaf(name).component in names:
-                guest[name] = self._guest[name]
+                kept = self._technique.keeps(name, self._guest)
+                guest[name] = ite(kept, self._guest[name], guest[name])
         return guest
 
     def _cells_that_are_there(self, names: Sequence[str]) -> Iterator[Word]:

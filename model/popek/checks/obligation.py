@@ -45,7 +45,7 @@ S = TypeVar("S", bound=State)
 OF_THE_VMM = "@vmm"
 
 
-class Kind(enum.Enum):
+class BreachKind(enum.Enum):
     """What a breach is about."""
 
     UNLIKE = "the guest's own machine does something else"
@@ -64,7 +64,7 @@ class Breach:
         other: the second P or guest, where there is one.
     """
 
-    kind: Kind
+    kind: BreachKind
     how: str
     given: tuple[Term, ...]
     also: Word
@@ -164,7 +164,7 @@ class Obligation(Generic[S]):
             pairs = list(together(ours, expected))
         for case in differing(pairs, ignoring=ignoring, time_is_state=self._time, places=self.places):
             yield Breach(
-                Kind.UNLIKE,
+                BreachKind.UNLIKE,
                 "another result than on the guest's own machine",
                 case.given,
                 any_of(case.unlike.values()),
@@ -173,14 +173,19 @@ class Obligation(Generic[S]):
 
     def _unnoticed(self, ends: Sequence[Completion[S]]) -> Iterator[Breach]:
         """The VMM keeps it for the guest and never learns of the change."""
-        kept = frozenset(self.technique.shadowed)
+        technique = self.technique
+        kept = frozenset(technique.shadowed) - technique.shadowed_when.keys()
         for conditions, after in self.native.completions():
             changed = self.changed(self.guest, after, kept)
-            for condition in (changed, *self._shadowed_cells(after)):
+            at_times = any_of(
+                technique.keeps(name, self.guest) & self.changed(self.guest, after, frozenset((name,)))
+                for name in technique.shadowed_when
+            )
+            for condition in (changed | at_times, *self._shadowed_cells(after)):
                 if condition.value != 0:
                     for other, _ in ends:
                         yield Breach(
-                            Kind.UNLIKE,
+                            BreachKind.UNLIKE,
                             "changes on the guest's own machine what the VMM keeps for the guest",
                             (*other, *conditions),
                             condition,
@@ -191,7 +196,7 @@ class Obligation(Generic[S]):
             if isinstance(path.result, Trap):
                 for conditions, _ in ends:
                     yield Breach(
-                        Kind.UNLIKE,
+                        BreachKind.UNLIKE,
                         f"silent where the guest's own machine raises {path.result.vector}",
                         (*conditions, *path.conditions),
                         TRUE,
@@ -211,7 +216,7 @@ class Obligation(Generic[S]):
             same = there if code is None or native_code is None else there & (code == native_code)
             whose = "" if target is Target.GUEST else f" to {target.value}"
             yield Breach(
-                Kind.FAULTS,
+                BreachKind.FAULTS,
                 f"raises {vector}{whose} where the guest's own machine does not",
                 (here.term,),
                 ~same & ~self.native.not_modelled,
@@ -233,9 +238,9 @@ class Obligation(Generic[S]):
         before, owned = self.hardware.before, frozenset(self.technique.owned)
         for conditions, after in ends:
             changed = self.changed(before, after, owned)
-            yield Breach(Kind.CHANGES, "changes what the VMM owns", conditions, changed)
+            yield Breach(BreachKind.CHANGES, "changes what the VMM owns", conditions, changed)
             for cell in self.own_cells(before, after):
-                yield Breach(Kind.CHANGES, "changes the VMM's storage", conditions, cell)
+                yield Breach(BreachKind.CHANGES, "changes the VMM's storage", conditions, cell)
 
     # -- states beside one another ------------------------------------------------------------
 

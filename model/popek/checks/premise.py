@@ -11,7 +11,7 @@ import attrs
 from popek.kernel.state import State
 
 from .certification import Certifier
-from .ladder import NOT_FOUND, REPLAYED, Step
+from .ladder import NOT_FOUND, REPLAYED, LadderStep
 from .verdict import Evidence, Status, Truth
 
 S = TypeVar("S", bound=State)
@@ -96,7 +96,7 @@ class Premise(Generic[S]):
             return self
         return attrs.evolve(self, evidence=self.evidence.certified(certifier))
 
-    def steps(self, *, confirm: bool = False) -> tuple[Step, ...]:
+    def steps(self, *, confirm: bool = False) -> tuple[LadderStep, ...]:
         """How far its evidence goes; none where nothing was asked.
 
         Args:

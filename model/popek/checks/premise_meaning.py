@@ -15,7 +15,7 @@ from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
 from popek.solving.formula import Expr, walk
 
 from .frames import copied, unlike_the_image
-from .premise_reading import Holds, Values, Way
+from .premise_reading import Holds, Values, WayToFail
 from .premise_texts import PRIVATE, STATE
 from .runs import PROBE, Run, differing, handed_over, probe
 
@@ -135,18 +135,18 @@ class OfMachine(Generic[S]):
 
     # -- conclusions ------------------------------------------------------------------------------
 
-    def fails(self, atom: Expr, values: Values) -> Iterator[Way]:
+    def fails(self, atom: Expr, values: Values) -> Iterator[WayToFail]:
         """The ways in which a conclusion fails."""
         if atom.name == "ok":
             guest, private = self.state(atom.args[0], values), values[atom.args[1].name]
             if guest is not self.p.guest:
                 how = "what it makes of a guest is no guest any more"
-                yield Way(how, (), ~all_of(self.p.ok(guest, private)))
+                yield WayToFail(how, (), ~all_of(self.p.ok(guest, private)))
         elif atom.name == "deprivileged":
             state = self.state(atom.args[0], values)
-            there = self.p.subject.holds(state) & self.machine.invariant(state)
+            there = self.p.subject.of_the_image.holds(self.machine, state) & self.machine.invariant(state)
             how = "the image of a guest is no state of the hardware, or a supervisor's"
-            yield Way(how, (), ~there | self.machine.supervisor(state))
+            yield WayToFail(how, (), ~there | self.machine.supervisor(state))
         elif atom.name == "same":
             yield from self._not_the_same(*(self.state(arg, values) for arg in atom.args))
         else:
@@ -154,11 +154,11 @@ class OfMachine(Generic[S]):
             if left.name == "owned":
                 mine, theirs = (self.state(arg.args[1], values) for arg in atom.args)
                 how = "what the control program owns depends on more of the guest than it notes"
-                yield Way(how, (), self.p.owned_apart(mine, theirs, values["S"], values["S'"]))
+                yield WayToFail(how, (), self.p.owned_apart(mine, theirs, values["S"], values["S'"]))
             elif left.name == "note":
                 before, after = (self.state(arg.args[0], values) for arg in (right, left))
                 changed = list(self._changed(before, after))
-                yield Way(
+                yield WayToFail(
                     "completes on the hardware, and changes natively what the control program notes",
                     (),
                     any_of((*changed, *self._shadowed_cells(before, after))),
@@ -168,15 +168,15 @@ class OfMachine(Generic[S]):
                 guest, private = (values[arg.name] for arg in right.args)
                 yield from self._elsewhere(self.state(left, values), guest, private)
 
-    def _not_the_same(self, a: S, b: S) -> Iterator[Way]:
+    def _not_the_same(self, a: S, b: S) -> Iterator[WayToFail]:
         if b is self.noted_the_same:
-            yield Way("two guests of which the same is noted have one image", (), self.p.apart(a, b))
+            yield WayToFail("two guests of which the same is noted have one image", (), self.p.apart(a, b))
             return
         how = "does something else where a clock shows another time"
         for case in differing([((), (), a, b)], ignoring=self.p.clocks, time_is_state=True):
-            yield Way(how, (), any_of(case.unlike.values()))
+            yield WayToFail(how, (), any_of(case.unlike.values()))
 
-    def _elsewhere(self, ended: S, guest: S, private: S) -> Iterator[Way]:
+    def _elsewhere(self, ended: S, guest: S, private: S) -> Iterator[WayToFail]:
         """The hardware is not in the image of the guest's state after the run."""
         expected = self.technique.map(guest, private)
         guests = self.p.guest, guest
@@ -186,7 +186,7 @@ class OfMachine(Generic[S]):
         )
         for case in differing([((), (), ended, expected)], ignoring=frozenset(), time_is_state=time_is_state):
             parts = partial(unlike_the_image, self.technique, private, guests, ended, case.unlike)
-            yield Way(how, (), any_of(case.unlike.values()), parts=parts)
+            yield WayToFail(how, (), any_of(case.unlike.values()), parts=parts)
 
     def _changed(self, before: S, after: S) -> Iterator[Word]:
         for name in self.technique.shadowed:
@@ -198,7 +198,7 @@ class OfMachine(Generic[S]):
                     where = probe(old, f"{PROBE} in {name}")
                     yield old.load(where) != new.load(where)
             elif before[name].term is not after[name].term:
-                yield before[name] != after[name]
+                yield self.technique.keeps(name, before) & (before[name] != after[name])
 
     def _shadowed_cells(self, before: S, after: S) -> Iterator[Word]:
         shadows = self.technique.shadows_address
@@ -284,11 +284,11 @@ class OfForm(OfMachine[S]):
                     how = _NEEDLESS if state is self.p.image else "completes or not as a clock says"
                 yield Holds(path.conditions, fails=how)
 
-    def fails(self, atom: Expr, values: Values) -> Iterator[Way]:
+    def fails(self, atom: Expr, values: Values) -> Iterator[WayToFail]:
         """The ways in which a conclusion fails."""
         if atom.op == "not":  # said i X <> None
             run = self._run(self.state(atom.args[0].args[0].args[1], values))
-            yield Way(
+            yield WayToFail(
                 "the model does not say what it does on the hardware", (), run.not_modelled, silent=True
             )
         elif atom.name == "ok" and atom.args[0].name == "deliver":
@@ -298,9 +298,9 @@ class OfForm(OfMachine[S]):
             for conditions, after in self.p.delivered(stopped.before, stopped.conditions, stopped.trap):
                 if after is None:
                     untold = f"the delivery of {vector} is not modelled"
-                    yield Way(untold, conditions, TRUE, silent=True)
+                    yield WayToFail(untold, conditions, TRUE, silent=True)
                 else:
-                    yield Way(how, conditions, ~all_of(self.p.ok(after, self.p.private)))
+                    yield WayToFail(how, conditions, ~all_of(self.p.ok(after, self.p.private)))
         elif atom.name == "same" and atom.args[0].name == "deliver":
             first, second = (values[arg.args[1].name] for arg in atom.args)
             theirs = self.p.delivered(second.before, second.conditions, second.trap)

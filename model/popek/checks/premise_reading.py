@@ -24,7 +24,7 @@ Values = Mapping[str, Any]
 
 
 @attrs.frozen(eq=False)
-class Way:
+class WayToFail:
     """A way in which a premise can fail: words for it, and conditions that must hold together.
 
     Attributes:
@@ -84,11 +84,11 @@ class Meaning(Protocol):
     def ends(self, atom: Expr, values: Values) -> Iterator[Holds]:
         """The ways in which what is said to be there is or is not: how a run ends."""
 
-    def fails(self, atom: Expr, values: Values) -> Iterator[Way]:
+    def fails(self, atom: Expr, values: Values) -> Iterator[WayToFail]:
         """The ways in which a conclusion fails."""
 
 
-def ways(name: str, meaning: Meaning) -> list[Way]:
+def ways(name: str, meaning: Meaning) -> list[WayToFail]:
     """The ways in which a premise can fail, by part of its conclusion, and those of few conditions first.
 
     Args:
@@ -102,7 +102,7 @@ def ways(name: str, meaning: Meaning) -> list[Way]:
     return [way for _, way in found]
 
 
-def _fails(expr: Expr, values: Values, meaning: Meaning) -> Iterator[tuple[int, Way]]:
+def _fails(expr: Expr, values: Values, meaning: Meaning) -> Iterator[tuple[int, WayToFail]]:
     """The ways in which something fails, with the place of its part of the conclusion."""
     if expr.op == "forall":
         *variables, body = expr.args
@@ -124,7 +124,7 @@ def _fails(expr: Expr, values: Values, meaning: Meaning) -> Iterator[tuple[int, 
         first, *rest = body.args if body.op == "and" else (body,)
         for end in meaning.ends(first, values):
             if end.fails:
-                yield len(rest), Way(end.fails, end.given, end.also)
+                yield len(rest), WayToFail(end.fails, end.given, end.also)
                 continue
             for number, part in enumerate(rest):
                 for _, way in _fails(part, {**values, **end.values}, meaning):
@@ -134,7 +134,7 @@ def _fails(expr: Expr, values: Values, meaning: Meaning) -> Iterator[tuple[int, 
             yield 0, way
 
 
-def _within(held: Holds, place: int, way: Way) -> Iterator[tuple[int, Way]]:
+def _within(held: Holds, place: int, way: WayToFail) -> Iterator[tuple[int, WayToFail]]:
     """The same under conditions; nothing where they exclude one another."""
     known = set(held.given)
     if not any(terms.invert(term) in known for term in way.given):
@@ -142,4 +142,4 @@ def _within(held: Holds, place: int, way: Way) -> Iterator[tuple[int, Way]]:
         yield place, attrs.evolve(way, given=given, also=held.also & way.also)
 
 
-__all__ = ["Holds", "Meaning", "Values", "Way", "ways"]
+__all__ = ["Holds", "Meaning", "Values", "WayToFail", "ways"]

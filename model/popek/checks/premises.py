@@ -152,10 +152,11 @@ class Premises(Generic[S]):
         technique, shadows = self.technique, self.technique.shadows_address
         other = self.machine.state.symbolic(fresh)
         kept = {
-            name: guest[name]
-            for name in (*technique.shadowed, *self.constant, *self.clocks)
+            name: ite(technique.keeps(name, guest), guest[name], other[name])
+            for name in technique.shadowed
             if name not in guest.memories()
         }
+        kept |= {name: guest[name] for name in (*self.constant, *self.clocks) if name not in guest.memories()}
         other = other.with_changes(kept)
         for slot in self.machine.state.layout:
             if not slot.address:

@@ -38,7 +38,7 @@ from popek.solving.solver import Answer
 from .breach_witness import BreachWitness
 from .hosted import Hosted
 from .losses import Losses
-from .obligation import Breach, Kind
+from .obligation import Breach, BreachKind
 from .promise import Promise, Promises
 from .runs import (
     Run,
@@ -138,7 +138,7 @@ class FormPromises(Generic[S]):
         yield from self._due.changes(self._form.silent_ends)
         for conditions, after in self._form.silent_ends:
             yield Breach(
-                Kind.CHANGES,
+                BreachKind.CHANGES,
                 "leaves the deprivileged mode, and not for an entry of the VMM's",
                 conditions,
                 self._machine.supervisor(after) & ~self._machine.supervisor(before),
@@ -151,9 +151,9 @@ class FormPromises(Generic[S]):
         owned = frozenset(self._technique.owned) - frozenset(self._technique.delivered)
         for conditions, trap, _ in self._form.dirty_traps:
             how = f"raises {trap.vector} and has changed what the VMM owns"
-            yield Breach(Kind.CHANGES, how, conditions, self._due.changed(before, trap.state, owned))
+            yield Breach(BreachKind.CHANGES, how, conditions, self._due.changed(before, trap.state, owned))
             for changed in self._due.own_cells(before, trap.state):
-                yield Breach(Kind.CHANGES, how, conditions, changed)
+                yield Breach(BreachKind.CHANGES, how, conditions, changed)
 
     def shows(self) -> Iterator[Breach]:
         """With another P the result is another."""
@@ -169,7 +169,7 @@ class FormPromises(Generic[S]):
         ignoring = self._form.private_parts
         for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=self._form.time):
             yield Breach(
-                Kind.SHOWS,
+                BreachKind.SHOWS,
                 "its result shows what the VMM owns",
                 (*case.given, *(a.term for a in assumed)),
                 any_of(case.unlike.values()),

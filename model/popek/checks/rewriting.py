@@ -94,7 +94,7 @@ class Rewritten:
 
 
 @attrs.frozen
-class Judged:
+class JudgedRewriting:
     """A list of forms that somebody rewrites, held against the least set.
 
     Attributes:
@@ -178,11 +178,11 @@ class Rewriting:
         """Whether some answer is missing that was asked for."""
         return bool(self.open or self._forms(ELSEWHERE, Truth.UNKNOWN))
 
-    def judge(self, given: Iterable[str]) -> Judged:
+    def judge(self, given: Iterable[str]) -> JudgedRewriting:
         """Hold a list of forms against the least set."""
         named = tuple(dict.fromkeys(given))
         unknown, free = {one.form for one in self.open}, {one.form for one in self.direct}
-        return Judged(
+        return JudgedRewriting(
             named,
             tuple(one.form for one in self.members if one.form not in named),
             tuple(form for form in named if form in free),

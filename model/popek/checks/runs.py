@@ -307,7 +307,7 @@ def declared_order(state: type[State], names: Iterable[str]) -> list[str]:
 
 
 @attrs.frozen(eq=False, slots=False)
-class Case:
+class PathPair:
     """A pair of states that a question compares; most are never looked at.
 
     Attributes:
@@ -345,7 +345,7 @@ def compared(
     ignoring: frozenset[str],
     time_is_state: bool,
     places: Mapping[str, int] | None = None,
-) -> list[Case]:
+) -> list[PathPair]:
     """A case per pair.
 
     Leaves named in `ignoring` do not count, nor do clocks unless `time_is_state`.
@@ -354,8 +354,8 @@ def compared(
         places: where memories are compared, by name, for states of numbers; anywhere by default.
     """
 
-    def case(first: tuple[Term, ...], second: tuple[Term, ...], a: S, b: S) -> Case:
-        return Case(first, second, lambda: dict(_unlike(a, b, ignoring, time_is_state, places)))
+    def case(first: tuple[Term, ...], second: tuple[Term, ...], a: S, b: S) -> PathPair:
+        return PathPair(first, second, lambda: dict(_unlike(a, b, ignoring, time_is_state, places)))
 
     return [case(*pair) for pair in pairs]
 
@@ -366,7 +366,7 @@ def differing(
     ignoring: frozenset[str],
     time_is_state: bool,
     places: Mapping[str, int] | None = None,
-) -> list[Case]:
+) -> list[PathPair]:
     """The cases of the pairs that may differ, as `compared`."""
     cases = compared(pairs, ignoring=ignoring, time_is_state=time_is_state, places=places)
     return [case for case in cases if case.unlike]

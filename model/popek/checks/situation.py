@@ -20,7 +20,7 @@ from popek.kernel.words import TRUE, Word, any_of, symbol
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer
 
-from .counterexample import Counterexample, Difference, ReplayError, assert_within, differences, execute
+from .counterexample import Counterexample, ReplayError, StateDifference, assert_within, differences, execute
 from .obligation import OF_THE_VMM, changed_cells, private_of, simplified
 from .runs import (
     PROBE,
@@ -261,7 +261,7 @@ class Situation(Generic[S]):
             execute(self.machine, self.instruction, label, state, found.operands)
             for label, state in zip(labels, states, strict=True)
         ]
-        differ: tuple[Difference, ...] = ()
+        differ: tuple[StateDifference, ...] = ()
         if len(runs) == 2 and all(run.changes or not isinstance(run.outcome, Trap) for run in runs):
             first, second = (getattr(run.outcome, "state", run.before) for run in runs)
             changed = {d.name for run in runs for d in run.changes}

@@ -119,7 +119,15 @@ class Subject(Generic[S]):
     @property
     def of_the_guest(self) -> Configuration:
         """The settings of the guest's own machine."""
-        return Configuration({**self.configuration.settings, **self.technique.guest_settings})
+        settings = {**self.configuration.settings, **self.technique.guest_settings}
+        return Configuration({name: value for name, value in settings.items() if value is not None})
+
+    @property
+    def of_the_image(self) -> Configuration:
+        """The settings of the hardware while a guest is on it: not what the guest has a say in."""
+        own = [name for name, value in self.technique.guest_settings.items() if value is None]
+        settings = self.configuration.settings
+        return Configuration({name: settings[name] for name in settings if name not in own})
 
     def explore(
         self,

@@ -26,7 +26,7 @@ from .certification import Certifier
 from .certified_files import Files
 from .classification import Classification
 from .classify import Classifier
-from .ladder import HOW_TO_CERTIFY, REPLAYED, Ladder, Reached, Rung, Step, ladder
+from .ladder import HOW_TO_CERTIFY, REPLAYED, Ladder, LadderStep, Reached, Rung, ladder
 from .leaks import Leaks, leaks_of
 from .letter import CRITICAL, LETTER, PRIVILEGED, USER_CRITICAL, ByTheLetter, Letter, as_asked_here
 from .presence import Present, present
@@ -51,7 +51,7 @@ CLASSES = (
 )
 
 
-NOT_SHOWN = Step(Rung.REPLAYED, Reached.NOT_ASKED, "by explain")
+NOT_SHOWN = LadderStep(Rung.REPLAYED, Reached.NOT_ASKED, "by explain")
 NONE, ONE_EACH, ALL = "none", "one of each mnemonic", "all"
 
 
@@ -91,7 +91,7 @@ class LetterRow:
 
     Attributes:
         classes: the answer per class of `LETTER`.
-        here: the answers of `Row.classes`, by the same names.
+        here: the answers of `SurveyRow.classes`, by the same names.
         witness: a counterexample, where a class has another answer here.
         not_asked: why *privileged* was not asked.
     """
@@ -114,7 +114,7 @@ class LetterRow:
 
 
 @attrs.frozen
-class Row:
+class SurveyRow:
     """One instruction form.
 
     Attributes:
@@ -146,7 +146,7 @@ class Row:
     leaks: Leaks | None = attrs.field(default=None, repr=False)
     remark: str = ""
     not_asked: Mapping[str, str] = attrs.field(factory=dict)
-    steps: Mapping[str, tuple[Step, ...]] = attrs.field(factory=dict, eq=False)
+    steps: Mapping[str, tuple[LadderStep, ...]] = attrs.field(factory=dict, eq=False)
     letter: LetterRow | None = None
     seconds: float = 0.0
     solver_seconds: float = 0.0
@@ -203,15 +203,15 @@ class Survey:
     machine: str
     technique: str
     configuration: Configuration
-    rows: tuple[Row, ...]
+    rows: tuple[SurveyRow, ...]
     seconds: float = 0.0
     partial: bool = False
     scope: Scope | None = None
     there: Present[Any] | None = attrs.field(default=None, eq=False)
 
-    def by_mnemonic(self) -> dict[str, list[Row]]:
+    def by_mnemonic(self) -> dict[str, list[SurveyRow]]:
         """The forms of each mnemonic."""
-        folded: dict[str, list[Row]] = {}
+        folded: dict[str, list[SurveyRow]] = {}
         for row in self.rows:
             folded.setdefault(row.mnemonic, []).append(row)
         return folded
@@ -307,7 +307,7 @@ def survey(
     subject, machine = request.subject, request.subject.machine
     there = present(subject)
     wanted = list(machine.instructions) if forms is None else list(forms)
-    found: dict[str, Row] = {}
+    found: dict[str, SurveyRow] = {}
     for row in _rows(request, wanted, jobs or os.cpu_count() or 1):
         found[row.form] = row
         if progress is not None:
@@ -327,7 +327,7 @@ def survey(
     )
 
 
-def _rows(request: Request, forms: Sequence[str], jobs: int) -> Iterator[Row]:
+def _rows(request: Request, forms: Sequence[str], jobs: int) -> Iterator[SurveyRow]:
     if jobs == 1 or len(forms) < 24 or request.subject.found_as is None:
         surveyor = Surveyor(request)
         for form in forms:
@@ -355,7 +355,7 @@ def _begin(request: Request) -> None:
     _surveyor = Surveyor(request)
 
 
-def _rows_of(forms: Sequence[str]) -> list[Row]:
+def _rows_of(forms: Sequence[str]) -> list[SurveyRow]:
     assert _surveyor is not None
     return [_surveyor.row(form) for form in forms]
 
@@ -372,7 +372,7 @@ class Surveyor:
         self._witnessed: set[str | frozenset[str]] = set()
         self._drawn: set[tuple[str, str]] = set()
 
-    def row(self, form: str) -> Row:
+    def row(self, form: str) -> SurveyRow:
         """Everything that was asked about one form."""
         instruction = self.subject.machine.instructions[form]
         begin, solving = time.perf_counter(), self.subject.effort.seconds
@@ -406,7 +406,7 @@ class Surveyor:
 
     def _steps(
         self, classified: Classification[Any], kept: Promises[Any] | None, *, witnessed: bool
-    ) -> dict[str, tuple[Step, ...]]:
+    ) -> dict[str, tuple[LadderStep, ...]]:
         steps = {}
         asked = {**classified.asked, **({} if kept is None else kept.asked)}
         for name, evidence in asked.items():
@@ -440,7 +440,7 @@ class Surveyor:
         return set(names[wanted])
 
 
-def unexplored(instruction: Instruction, why: str, *, letter: bool = False) -> Row:
+def unexplored(instruction: Instruction, why: str, *, letter: bool = False) -> SurveyRow:
     """The row of a form that has too many paths, or longer ones: nothing is known.
 
     Args:
@@ -448,7 +448,7 @@ def unexplored(instruction: Instruction, why: str, *, letter: bool = False) -> R
     """
     nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
     unknown = LetterRow(dict.fromkeys(LETTER, Truth.UNKNOWN), dict.fromkeys(LETTER, Truth.UNKNOWN))
-    return Row(
+    return SurveyRow(
         instruction.form,
         instruction.mnemonic,
         instruction.source,
@@ -466,10 +466,10 @@ def _lettered(found: ByTheLetter[Any], classes: Mapping[str, Truth]) -> LetterRo
     return row if witness is None else attrs.evolve(row, witness=witness.to_json())
 
 
-def row_of(classified: Classification[Any], kept: Promises[Any] | None = None) -> Row:
+def row_of(classified: Classification[Any], kept: Promises[Any] | None = None) -> SurveyRow:
     """The row of one form."""
     instruction = classified.instruction
-    row = Row(
+    row = SurveyRow(
         instruction.form,
         instruction.mnemonic,
         instruction.source,

@@ -39,7 +39,7 @@ _MANY = 3  # forms that a choice by the mode concerns, from which on it is a reg
 _UNDEFINED = "undefined "
 
 
-class Kind(enum.Enum):
+class TrialKind(enum.Enum):
     """What was found."""
 
     MISTAKE = "mistake"  # nothing can be asked
@@ -49,7 +49,7 @@ class Kind(enum.Enum):
 
 
 @attrs.frozen
-class Finding:
+class TrialFinding:
     """One thing that was found.
 
     Attributes:
@@ -57,7 +57,7 @@ class Finding:
         text: a line for people.
     """
 
-    kind: Kind
+    kind: TrialKind
     form: str
     text: str
 
@@ -66,7 +66,7 @@ class Finding:
         return {"kind": self.kind.value, "form": self.form, "text": self.text}
 
 
-def tried(subject: Subject[S], *, states: int = STATES, seed: int = 0) -> Iterator[Finding]:
+def tried(subject: Subject[S], *, states: int = STATES, seed: int = 0) -> Iterator[TrialFinding]:
     """What is wrong or odd with a machine; an iterator, so that progress can be shown.
 
     Args:
@@ -74,14 +74,14 @@ def tried(subject: Subject[S], *, states: int = STATES, seed: int = 0) -> Iterat
         seed: of their choice.
     """
     machine = subject.machine
-    wrong = [Finding(Kind.MISTAKE, "", line) for line in mistakes(machine)]
+    wrong = [TrialFinding(TrialKind.MISTAKE, "", line) for line in mistakes(machine)]
     yield from wrong
     if wrong:
         return
     try:
         start = next(iter(present(subject).states.values()))[0]
     except (NothingToAskError, DeclarationError) as error:
-        yield Finding(Kind.MISTAKE, "", str(error))
+        yield TrialFinding(TrialKind.MISTAKE, "", str(error))
         return
     runs: dict[str, Run[S]] = {}
     rng = random.Random(seed)
@@ -89,13 +89,13 @@ def tried(subject: Subject[S], *, states: int = STATES, seed: int = 0) -> Iterat
         try:
             runs[form] = explore_instruction(machine, instruction, subject.effort)
         except PathBudgetError as error:
-            yield Finding(Kind.LIMIT, form, f"{form}: {error}")
+            yield TrialFinding(TrialKind.LIMIT, form, f"{form}: {error}")
             continue
         except SemanticsError as error:
-            yield Finding(Kind.MISTAKE, form, str(error))
+            yield TrialFinding(TrialKind.MISTAKE, form, str(error))
             continue
         yield from _Law(machine, instruction, runs[form], start, rng).broken(states)
-    yield from (Finding(Kind.ADVICE, "", line) for line in advice(machine))
+    yield from (TrialFinding(TrialKind.ADVICE, "", line) for line in advice(machine))
     yield from _odd(machine, runs)
 
 
@@ -124,7 +124,7 @@ class _Law(Generic[S]):
     start: S
     rng: random.Random
 
-    def broken(self, states: int) -> Iterator[Finding]:
+    def broken(self, states: int) -> Iterator[TrialFinding]:
         """The first state that breaks it."""
         form = self.instruction.form
         for _ in range(states):
@@ -134,11 +134,11 @@ class _Law(Generic[S]):
             try:
                 concrete = self.machine.step(self.instruction, state, operands)
             except SemanticsError as error:
-                yield Finding(Kind.MISTAKE, form, str(error))
+                yield TrialFinding(TrialKind.MISTAKE, form, str(error))
                 return
             how = self._unlike(state, operands, concrete)
             if how:
-                yield Finding(Kind.LAW, form, f"{form}: {how}, from {state!r}")
+                yield TrialFinding(TrialKind.LAW, form, f"{form}: {how}, from {state!r}")
                 return
 
     def _state(self) -> S:
@@ -166,9 +166,7 @@ class _Law(Generic[S]):
         """Random operands that exist; None where none were met."""
         for _ in range(64):
             parts = {
-                name: Word(width, self._number(width))
-                for operand in self.instruction.inputs
-                for name, width in operand.part_names()
+                name: Word(width, self._number(width)) for name, width in self.instruction.widths.items()
             }
             if self.instruction.valid(parts).value == 1:
                 return parts
@@ -220,7 +218,7 @@ def _stores(content: Memory) -> set[tuple[Word, Any]]:
 # -- what looks odd -------------------------------------------------------------------------------
 
 
-def _odd(machine: Machine[S], runs: Mapping[str, Run[S]]) -> Iterator[Finding]:
+def _odd(machine: Machine[S], runs: Mapping[str, Run[S]]) -> Iterator[TrialFinding]:
     """What a machine's forms, taken together, do not use, or use in a way that is a mistake more often."""
     read = {name for run in runs.values() for name in run.mentioned}
     written = {form: set(_written(run)) for form, run in runs.items()}
@@ -228,7 +226,7 @@ def _odd(machine: Machine[S], runs: Mapping[str, Run[S]]) -> Iterator[Finding]:
     for leaf in machine.state.leaves:
         used = leaf.component in read or leaf.name in anything
         if not used and leaf.role not in (Role.GENERAL, Role.PC):
-            yield Finding(Kind.ADVICE, "", f"{leaf.name}: no instruction reads or changes it")
+            yield TrialFinding(TrialKind.ADVICE, "", f"{leaf.name}: no instruction reads or changes it")
     state = machine.state.symbolic()
     for setting in machine.settings:
         held = [Configuration({setting.name: value}).holds(machine, state).term for value in setting.values]
@@ -236,7 +234,9 @@ def _odd(machine: Machine[S], runs: Mapping[str, Run[S]]) -> Iterator[Finding]:
         if spoken and not spoken & (
             read | {leaf.component for leaf in machine.state.leaves if leaf.name in anything}
         ):
-            yield Finding(Kind.ADVICE, "", f"setting {setting.name}: no instruction reads what it speaks of")
+            yield TrialFinding(
+                TrialKind.ADVICE, "", f"setting {setting.name}: no instruction reads what it speaks of"
+            )
     yield from _banked(machine, runs)
     yield from _like_a_resource(machine, runs, written)
 
@@ -249,7 +249,7 @@ def _written(run: Run[S]) -> Iterator[str]:
         )
 
 
-def _banked(machine: Machine[S], runs: Mapping[str, Run[S]]) -> Iterator[Finding]:
+def _banked(machine: Machine[S], runs: Mapping[str, Run[S]]) -> Iterator[TrialFinding]:
     """Forms that choose between two registers by the mode, and say nothing else of it."""
     modes = {leaf.component for leaf in leaves_with(machine.state, [Role.MODE])}
     found = []
@@ -264,8 +264,8 @@ def _banked(machine: Machine[S], runs: Mapping[str, Run[S]]) -> Iterator[Finding
         if not decided and modes & set(terms.variables_of(results)):
             found.append(form)
     if len(found) >= _MANY:
-        yield Finding(
-            Kind.ADVICE,
+        yield TrialFinding(
+            TrialKind.ADVICE,
             "",
             f"{', '.join(found[:4])}{' and more' if len(found) > 4 else ''} choose a register by the mode, so each is "
             "mode-sensitive: if it is a bank of registers, declare the one in use as a component of its own, and "
@@ -275,13 +275,13 @@ def _banked(machine: Machine[S], runs: Mapping[str, Run[S]]) -> Iterator[Finding
 
 def _like_a_resource(
     machine: Machine[S], runs: Mapping[str, Run[S]], written: Mapping[str, set[str]]
-) -> Iterator[Finding]:
+) -> Iterator[TrialFinding]:
     """General leaves that nothing changes but what can trap otherwise than on storage."""
     for leaf in machine.state.leaves:
         writers = [form for form, names in written.items() if leaf.name in names]
         if leaf.role is Role.GENERAL and writers and all(_guarded(machine, runs[form]) for form in writers):
-            yield Finding(
-                Kind.ADVICE,
+            yield TrialFinding(
+                TrialKind.ADVICE,
                 "",
                 f"{leaf.name} has the role general, and only {', '.join(writers[:3])} can change it, which trap in "
                 "user mode: is it a resource?",

@@ -14,7 +14,7 @@ from popek.kernel.words import TRUE, Word
 from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer, Effort, Model, Solver, sha256, solver_version
 
-from .ladder import HOW_TO_CERTIFY, HOW_TO_CONFIRM, NOT_WANTED, Reached, Rung, Step
+from .ladder import HOW_TO_CERTIFY, HOW_TO_CONFIRM, NOT_WANTED, LadderStep, Reached, Rung
 
 if TYPE_CHECKING:
     from .certification import Certification, Certifier
@@ -112,21 +112,25 @@ class Question:
         """SAT with a model and the solver that found it, UNSAT, or UNKNOWN."""
         if self.trivial:
             return Answer.UNSAT, None, None
-        solver = Solver(effort)
-        for condition in self.conditions:
-            solver.add(condition)
-        answer = solver.check()
+        answer, solver = self._search(effort)
         if answer is Answer.SAT:
             return answer, solver.model(), solver
         return answer, None, None
+
+    def _search(self, effort: Effort | None) -> tuple[Answer, Solver]:
+        solver = Solver(effort)
+        for condition in self.conditions:
+            solver.add(condition)
+        return solver.check(), solver
 
     def put(self, effort: Effort) -> SolverQuery:
         """Ask at once."""
         if self.trivial:
             return SolverQuery((), Answer.UNSAT, SIMPLIFICATION)
         begin = effort.seconds
-        answer, _, _ = self.ask(effort)
-        return SolverQuery(tuple(self.conditions), answer, solver_version(), effort.seconds - begin)
+        answer, solver = self._search(effort)
+        told = (Word(1, lemma) for lemma in solver.told)
+        return SolverQuery((*self.conditions, *told), answer, solver_version(), effort.seconds - begin)
 
     @cached_property
     def smtlib(self) -> str:
@@ -230,7 +234,7 @@ class Evidence:
             return tuple({n: Answer(answer) for n, answer in one.solvers.items()} for one in self.checked)
         return tuple(map(_confirm, self.impossible, self.by))
 
-    def steps(self, *, confirm: bool = False) -> tuple[Step, ...]:
+    def steps(self, *, confirm: bool = False) -> tuple[LadderStep, ...]:
         """How far it goes: solver, second solver, certificate.
 
         Args:
@@ -239,22 +243,22 @@ class Evidence:
         if not self.impossible:
             solver = next(iter(self.answers))
             told = solver if self.found else f"{solver} does not decide"
-            return (Step(Rung.SOLVER, Reached.YES if self.found else Reached.UNKNOWN, told),)
-        second = Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, HOW_TO_CONFIRM)
-        certificate = Step(Rung.CERTIFICATE, Reached.NOT_ASKED, HOW_TO_CERTIFY)
+            return (LadderStep(Rung.SOLVER, Reached.YES if self.found else Reached.UNKNOWN, told),)
+        second = LadderStep(Rung.SECOND_SOLVER, Reached.NOT_ASKED, HOW_TO_CONFIRM)
+        certificate = LadderStep(Rung.CERTIFICATE, Reached.NOT_ASKED, HOW_TO_CERTIFY)
         if not (confirm or self.checked):  # whether it stands by itself is not looked at for nothing
             by = dict.fromkeys(one.solver for one in self.asked) or (solver_version(),)
-            return (Step(Rung.SOLVER, Reached.YES, " and ".join(by)), second, certificate)
+            return (LadderStep(Rung.SOLVER, Reached.YES, " and ".join(by)), second, certificate)
         trivial = set(self.by) == {SIMPLIFICATION}
-        first = Step(Rung.SOLVER, Reached.YES, "false as it stands" if trivial else self.by[0])
+        first = LadderStep(Rung.SOLVER, Reached.YES, "false as it stands" if trivial else self.by[0])
         if self.checked or not trivial:
             second = min(map(_second, self.by, self._confirmed), key=_merit)
         if self.checked:
             missing = next((one.why for one in self.checked if not one.certified), None)
             reached = Reached.NOT_ASKED if missing == NOT_WANTED else Reached.UNKNOWN
-            certificate = Step(Rung.CERTIFICATE, reached, missing or "")
+            certificate = LadderStep(Rung.CERTIFICATE, reached, missing or "")
             if missing is None:
-                certificate = Step(Rung.CERTIFICATE, Reached.YES, "proof checked")
+                certificate = LadderStep(Rung.CERTIFICATE, Reached.YES, "proof checked")
         return (first, second, certificate)
 
     @property
@@ -310,20 +314,20 @@ def _confirm(question: Question, by: str) -> Mapping[str, Answer]:
     return {by: Answer.UNSAT, Z3Engine.name: second}
 
 
-def _second(by: str, answers: Mapping[str, Answer]) -> Step:
+def _second(by: str, answers: Mapping[str, Answer]) -> LadderStep:
     """Whether another than the one who answered says so, too."""
     others = {name: answer for name, answer in answers.items() if name != by}
     agree = [name for name, answer in others.items() if answer is Answer.UNSAT]
     if by == SIMPLIFICATION and not others:
-        return Step(Rung.SECOND_SOLVER, Reached.YES, "false as it stands")
+        return LadderStep(Rung.SECOND_SOLVER, Reached.YES, "false as it stands")
     if agree:
-        return Step(Rung.SECOND_SOLVER, Reached.YES, ", ".join(agree))
+        return LadderStep(Rung.SECOND_SOLVER, Reached.YES, ", ".join(agree))
     if not others:
-        return Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, "there is no other solver")
-    return Step(Rung.SECOND_SOLVER, Reached.UNKNOWN, f"{', '.join(others)} does not decide")
+        return LadderStep(Rung.SECOND_SOLVER, Reached.NOT_ASKED, "there is no other solver")
+    return LadderStep(Rung.SECOND_SOLVER, Reached.UNKNOWN, f"{', '.join(others)} does not decide")
 
 
-def _merit(step: Step) -> int:
+def _merit(step: LadderStep) -> int:
     return (Reached.NOT_ASKED, Reached.UNKNOWN, Reached.YES).index(step.reached)
 
 

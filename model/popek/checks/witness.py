@@ -21,7 +21,7 @@ S = TypeVar("S", bound=State)
 
 
 @attrs.frozen(eq=False)
-class Found(Generic[S]):
+class FoundStates(Generic[S]):
     """Concrete states and operands behind a model.
 
     Attributes:
@@ -46,7 +46,7 @@ def find_minimal(
     states: Sequence[S],
     probes: Mapping[str, Term],
     resets: Sequence[S] = (),
-) -> Found[S]:
+) -> FoundStates[S]:
     """The minimal model of a satisfiable question, as concrete states.
 
     Args:
@@ -70,9 +70,10 @@ def find_minimal(
         ]
     for symbolic, reset in zip(states, wanted, strict=True):
         preferences += leaf_preferences(symbolic, reset, known)
-    for name, width in ((n, w) for o in instruction.inputs for n, w in o.part_names()):
+    smallest = instruction.smallest
+    for name, width in instruction.widths.items():
         if name in known:
-            preferences.append((known[name], terms.const(width, _smallest(instruction, name))))
+            preferences.append((known[name], terms.const(width, smallest[name])))
     cells = minimizer.cells()
     preferences += [(cell, terms.const(cell.width, 0)) for cell in cells]
     # The probed addresses last: they say where to look, not what the state is.
@@ -82,24 +83,12 @@ def find_minimal(
         concretize(symbolic, model, cells, known, reset)
         for symbolic, reset in zip(states, wanted, strict=True)
     )
-    operands = {
-        name: model(known[name]) if name in known else _smallest(instruction, name)
-        for operand in instruction.inputs
-        for name, _ in operand.part_names()
-    }
+    # What the question does not depend on has the first valid value.
+    operands = {name: model(known[name]) if name in known else value for name, value in smallest.items()}
     # Where two memories differ everywhere the question does not mention the probe: any address will do.
     addresses = {name: (model(term),) for name, term in probes.items()}
-    return Found(concrete, operands, addresses, model)
+    return FoundStates(concrete, operands, addresses, model)
 
 
 def _mentioned(term: Term, known: Mapping[str, Term]) -> bool:
     return any(name in known for name in terms.variables_of([term]))
-
-
-def _smallest(instruction: Instruction, name: str) -> int:
-    """The value of an operand part that the question does not depend on: the first valid one."""
-    for operand in instruction.inputs:
-        for part, (full, width) in zip(operand.kind.parts, operand.part_names(), strict=True):
-            if full == name:
-                return operand.kind.first.get(part, 0) & terms.mask(width)
-    raise KeyError(name)

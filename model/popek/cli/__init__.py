@@ -20,7 +20,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from popek import __version__
 from popek.solving.choice import chosen_solver
 
-from . import atlas, decoding, figures, problems, rewrite, safety, scan, verify, witnesses
+from . import atlas, decoding, every_technique, figures, problems, rewrite, safety, scan, verify, witnesses
 from .certifying import Certify, certified
 from .errors import UserError
 from .figures import Svg
@@ -132,7 +132,7 @@ def classify(
     machine: str,
     /,
     *instructions: str,
-    technique: Technique = None,
+    technique: every_technique.Technique = None,
     set: Settings = (),
     symbolic: Annotated[
         str, Parameter(help="Settings to leave open, comma-separated: when is each instruction critical?")
@@ -160,11 +160,14 @@ def classify(
     from popek.report import classification as report
     from popek.report import letter
 
+    if every := technique == every_technique.ALL:
+        technique = None
+        every_technique.assert_possible(set, symbolic, svg)
     subject = subject_of(machine, technique, set, timeout=timeout, time_is_state=time_is_state)
     forms = forms_of(subject.machine, instructions)
     request = Request(
         subject,
-        promises=promises or (json and not by_the_letter),
+        promises=promises or (json and not by_the_letter and not every),
         witnesses=ALL if json else ONE_EACH,
         leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
         certify=certify,
@@ -172,6 +175,9 @@ def classify(
     )
     figures.assert_writable(svg)
     _assert_open_or_set(symbolic, set)
+    if every:
+        with certified(certify):
+            return every_technique.classify(request, forms, jobs=jobs, json=json)
     if by_the_letter and svg is not None:
         raise UserError(f"--svg {svg}: draws the classes as they are asked here, without --by-the-letter")
     if symbolic or any(text.endswith("=?") for text in set):

@@ -170,7 +170,8 @@ def synthesize(
 ) -> int:
     """Find the controls that are faithful and safe, exist on the processor, and exit least.
 
-    Exit code: 0 found, 1 there are none (the reason is printed), 2 bad input, 3 undecided.
+    Exit code: 0 found, 1 there are none (the reason is printed), 2 bad input, 3 undecided: whether there are any, or
+    whether an instruction keeps the promises under those that were found.
     """
     from popek.assistance.synthesis import WeightsError, load_weights, processor_of
     from popek.assistance.synthesis import synthesize as find
@@ -199,6 +200,8 @@ def synthesize(
         print_json(report.synthesis_json(owner, found))
     else:
         console().print(report.synthesis(owner, found))
+    if found.undecided:
+        return _UNDECIDED
     return {Answer.SAT: _AS_EXPECTED, Answer.UNSAT: _REFUTED}.get(found.answer, _UNDECIDED)
 
 

@@ -11,17 +11,14 @@ from cyclopts import App, Parameter
 from popek.emulators import declared_difftests
 
 from .difftest_non_root import difftest_non_root
+from .difftest_running import instructions_on_emulator, print_found
 from .difftest_svm import difftest_svm
 from .difftest_vm_entry import difftest_vm_entry
 from .difftest_vmrun import difftest_vmrun
-from .errors import UserError
 from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
-from .output import console, print_json, progress
 
 if TYPE_CHECKING:
     from popek.emulators.differential import DifftestReport
-    from popek.emulators.ia32 import compare as ia32_compare
-    from popek.emulators.x86_64 import compare as x64_compare
 
 app = App(name="difftest", help="Compare the models with emulators that were written by others.")
 
@@ -32,7 +29,6 @@ app.command(difftest_svm, name="svm")
 
 Against = Annotated[str, Parameter(help="bochs or unicorn.")]
 Emulator = Annotated[str, Parameter(help="The emulator.")]
-UNEXPECTED = 1
 
 
 @app.command
@@ -121,27 +117,10 @@ def _assert_possible(against: str, cases: int) -> None:
 
 
 def _compared(
-    difftest: Callable[
-        [Callable[[int], None] | None],
-        ia32_compare.DifftestReport | x64_compare.DifftestReport | DifftestReport[Any],
-    ],
-    cases: int,
-    json: bool,
+    difftest: Callable[[Callable[[int], None] | None], DifftestReport[Any]], cases: int, json: bool
 ) -> int:
     """Compare, print what was found, and give the exit code."""
-    from popek.emulators.bochs.simulator import BochsError
-    from popek.emulators.differential import EmulatorError
-    from popek.emulators.x86.unicorn import UnicornError
-    from popek.kernel.machine import UnknownNameError
     from popek.report import difftest as report
 
-    try:
-        with progress("comparing") as show:
-            found = difftest(None if show is None else lambda done: show(done, cases))
-    except (BochsError, EmulatorError, UnicornError, UnknownNameError) as error:
-        raise UserError(str(error)) from None
-    if json:
-        print_json({"schema": "popek/difftest/1", **found.to_json()})
-    else:
-        console().print(report.instructions(found))
-    return UNEXPECTED if found.unexplained else 0
+    found = instructions_on_emulator(difftest, cases)
+    return print_found(found, "popek/difftest/1", report.instructions, json)

@@ -6,9 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .errors import UserError
-from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
-from .output import console, print_json, progress
+from .difftest_running import compare_guests
+from .options import AsJson, Cases, Seed, assert_one_of
 
 
 def difftest_non_root(
@@ -28,29 +27,10 @@ def difftest_non_root(
         forms: instruction forms or mnemonics; all by default.
         guest: ia32, or x86-64 for 64-bit mode and compatibility mode.
     """
-    from popek.emulators.bochs.simulator import BochsError
-    from popek.emulators.non_root.compare import GUESTS, difftest
+    from popek.emulators.non_root.compare import GUESTS
     from popek.emulators.non_root.long_compare import LONG_GUESTS
-    from popek.kernel.machine import UnknownNameError
 
-    assert_cases(cases)
-    assert_one_of("--against", against, ("bochs",))
     assert_one_of("--guest", guest, ("ia32", "x86-64"))
-    try:
-        with progress("comparing") as show:
-            found = difftest(
-                cases,
-                seed,
-                [*forms, *instruction] or None,
-                None if show is None else lambda done: show(done, cases),
-                guests=LONG_GUESTS if guest == "x86-64" else GUESTS,
-            )
-    except (BochsError, UnknownNameError) as error:
-        raise UserError(str(error)) from None
-    if json:
-        print_json({"schema": "popek/vtx-difftest/1", **found.to_json()})
-    else:
-        from popek.report import difftest as report
-
-        console().print(report.non_root(found))
-    return 1 if found.unexplained else 0
+    guests = LONG_GUESTS if guest == "x86-64" else GUESTS
+    names = (*forms, *instruction)
+    return compare_guests(guests, names, against, cases, seed, "popek/vtx-difftest/1", json)

@@ -6,9 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .errors import UserError
-from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
-from .output import console, print_json, progress
+from .difftest_running import compare_guests
+from .options import AsJson, Cases, Seed
 
 
 def difftest_svm(
@@ -26,26 +25,7 @@ def difftest_svm(
     Args:
         forms: instruction forms or mnemonics; all by default.
     """
-    from popek.emulators.bochs.simulator import BochsError
-    from popek.emulators.guest_mode.compare import difftest
-    from popek.kernel.machine import UnknownNameError
+    from popek.emulators.guest_mode.compare import GUESTS
 
-    assert_cases(cases)
-    assert_one_of("--against", against, ("bochs",))
-    try:
-        with progress("comparing") as show:
-            found = difftest(
-                cases,
-                seed,
-                [*forms, *instruction] or None,
-                None if show is None else lambda done: show(done, cases),
-            )
-    except (BochsError, UnknownNameError) as error:
-        raise UserError(str(error)) from None
-    if json:
-        print_json({"schema": "popek/svm-guest-difftest/1", **found.to_json()})
-    else:
-        from popek.report import difftest as report
-
-        console().print(report.non_root(found))
-    return 1 if found.unexplained else 0
+    names = (*forms, *instruction)
+    return compare_guests(GUESTS, names, against, cases, seed, "popek/svm-guest-difftest/1", json)

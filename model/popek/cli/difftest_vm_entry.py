@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from .difftest_entries import assert_known, on_bochs, print_entries
+from .difftest_running import assert_known, on_emulator, print_entries
 from .options import AsJson
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.entry_checks import Outcome
-    from popek.emulators.vm_entry.compare import Compared, VmEntryCase
+    from popek.emulators.vm_entry.compare import ComparedEntry, VmEntryCase
 
 
 def difftest_vm_entry(
@@ -28,7 +28,7 @@ def difftest_vm_entry(
     from popek.emulators.vm_entry.compare import compare, unexplained
 
     assert_known(cases, model.replace("_", "-"), _models())
-    done = on_bochs(lambda show: compare(make_cases(cases, seed, model), model, show))
+    done = on_emulator(lambda show: compare(make_cases(cases, seed, model), model, show))
     return print_entries(_summary(done, unexplained(done), model, seed), "VM entries", json)
 
 
@@ -79,7 +79,7 @@ def _models() -> list[str]:
     return [name.removeprefix("bochs-") for name in presets() if name.startswith("bochs-")]
 
 
-def _summary(done: list[Compared], left: list[Compared], model: str, seed: int) -> dict[str, Any]:
+def _summary(done: list[ComparedEntry], left: list[ComparedEntry], model: str, seed: int) -> dict[str, Any]:
     from collections import Counter
 
     from popek.architectures.vtx.bochs import deviations

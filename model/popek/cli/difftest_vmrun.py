@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from .difftest_entries import assert_known, on_bochs, print_entries
+from .difftest_running import assert_known, on_emulator, print_entries
 from .options import AsJson
 
 if TYPE_CHECKING:
-    from popek.emulators.vmrun.compare import Compared
+    from popek.emulators.vmrun.compare import ComparedVmrun
 
 
 def difftest_vmrun(
@@ -29,11 +29,11 @@ def difftest_vmrun(
     from popek.emulators.vmrun.harness import MODELS
 
     assert_known(cases, model, MODELS)
-    done = on_bochs(lambda show: compare(make_cases(cases, seed, model), model, show))
+    done = on_emulator(lambda show: compare(make_cases(cases, seed, model), model, show))
     return print_entries(_summary(done, unexplained(done), model, seed), "VMRUNs", json)
 
 
-def _summary(done: list[Compared], left: list[Compared], model: str, seed: int) -> dict[str, Any]:
+def _summary(done: list[ComparedVmrun], left: list[ComparedVmrun], model: str, seed: int) -> dict[str, Any]:
     from popek.architectures.svm.bochs import deviations
     from popek.emulators.vmrun.harness import processor
 
@@ -64,7 +64,7 @@ def _summary(done: list[Compared], left: list[Compared], model: str, seed: int) 
     }
 
 
-def _origin(item: Compared) -> str:
+def _origin(item: ComparedVmrun) -> str:
     if item.case.origin == "random":
         return "random bits"
     return "two checks" if " and " in item.case.origin else "one check"

@@ -13,7 +13,7 @@ from .errors import UserError
 if TYPE_CHECKING:
     from popek.checks.conditions import Conditions
     from popek.checks.explanation import Explanation
-    from popek.checks.survey import Row, Survey
+    from popek.checks.survey import Survey, SurveyRow
     from popek.kernel.machine import Machine
     from popek.report.svg import Figure
     from popek.vmcs.repair import Repair
@@ -60,11 +60,11 @@ def of_classification(found: Survey, *, every: bool) -> Figure:
     return sensitivity_figure(row.leaks for row in rows if row.leaks is not None)
 
 
-def _one_each(found: Survey, name: str) -> list[Row]:
+def _one_each(found: Survey, name: str) -> list[SurveyRow]:
     """The first form of each mnemonic that is in a class."""
     from popek.checks.verdict import Truth
 
-    firsts: dict[str, Row] = {}
+    firsts: dict[str, SurveyRow] = {}
     for row in found.rows:
         if row.classes[name] is Truth.YES:
             firsts.setdefault(row.mnemonic, row)

@@ -58,7 +58,7 @@ def machines(
 def _tried(known: list[Machine[Any]], json: bool) -> int:
     """Everything that is wrong or odd with each machine; 2 for a mistake, 1 where the law is broken."""
     from popek.checks.subject import Subject
-    from popek.checks.trial import STATES, Kind, tried
+    from popek.checks.trial import STATES, TrialKind, tried
     from popek.kernel.declaration import mistakes
     from popek.report import machines as report
 
@@ -80,7 +80,7 @@ def _tried(known: list[Machine[Any]], json: bool) -> int:
                     name: {
                         "states_per_form": STATES,
                         "findings": [
-                            *({"kind": Kind.MISTAKE.value, "form": "", "text": text} for text in wrong),
+                            *({"kind": TrialKind.MISTAKE.value, "form": "", "text": text} for text in wrong),
                             *(finding.to_json() for finding in findings),
                         ],
                     }
@@ -92,9 +92,9 @@ def _tried(known: list[Machine[Any]], json: bool) -> int:
         for one in known:
             console().print(report.trial(one, *found[one.name]))
     kinds = {finding.kind for _, findings in found.values() for finding in findings}
-    if Kind.MISTAKE in kinds or any(wrong for wrong, _ in found.values()):
+    if TrialKind.MISTAKE in kinds or any(wrong for wrong, _ in found.values()):
         return BAD_MODEL
-    return LAW_BROKEN if Kind.LAW in kinds else 0
+    return LAW_BROKEN if TrialKind.LAW in kinds else 0
 
 
 def machine_json(machine: Machine[Any]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from .output import console, print_json, progress
 from .resolving import subject_of
 
 if TYPE_CHECKING:
-    from popek_proofs.verification import Target
+    from popek_proofs.verification import VerificationTarget
 
 UNEXPECTED, UNKNOWN = 1, 3
 
@@ -81,14 +81,14 @@ def _targets(
     only: Sequence[str],
     parts: Sequence[str],
     timeout: float,
-) -> list[Target]:
+) -> list[VerificationTarget]:
     """What the names mean."""
     from popek.checks.survey import Request
     from popek.kernel.machine import UnknownNameError
     from popek.machines import MachineFileError, makers
     from popek_proofs import PropositionsError, claim_checks, claims, known_propositions
     from popek_proofs.theorems.proposition import select_propositions
-    from popek_proofs.verification import CLASSES, PARTS, Target
+    from popek_proofs.verification import CLASSES, PARTS, VerificationTarget
 
     if not names:
         raise UserError("popek verify: expected machines, claims or theorems, such as pg74 or theorem1")
@@ -102,7 +102,9 @@ def _targets(
                 known = subject.machine
                 forms = [i.form for wanted in only for i in known.find(wanted)] or list(known.instructions)
                 found.append(
-                    Target(name, Request(subject), tuple(dict.fromkeys(forms)), tuple(parts) or PARTS)
+                    VerificationTarget(
+                        name, Request(subject), tuple(dict.fromkeys(forms)), tuple(parts) or PARTS
+                    )
                 )
                 continue
             if technique is not None or settings or only or parts:
@@ -113,10 +115,10 @@ def _targets(
                 for claim in claims.select([name]):
                     _, request, forms = claim_checks.prepared(claim, timeout)
                     promised = request.promises if isinstance(request.promises, frozenset) else None
-                    found.append(Target(claim.id, request, tuple(forms), (CLASSES,), promised))
+                    found.append(VerificationTarget(claim.id, request, tuple(forms), (CLASSES,), promised))
             else:
                 propositions = select_propositions(known_propositions(), [name])
-                found.append(Target(name, propositions=tuple(propositions)))
+                found.append(VerificationTarget(name, propositions=tuple(propositions)))
     except (UnknownNameError, MachineFileError, PropositionsError, claims.ClaimError) as error:
         raise UserError(str(error)) from None
     return found

@@ -117,7 +117,7 @@ def _check_lines(file: str, maxphyaddr: int | None) -> int:
     import json
 
     from popek.architectures.svm.dumps import read_vmcbs
-    from popek.architectures.svm.dumps_json import DumpError
+    from popek.architectures.svm.dumps_json import VmcbDumpError
 
     def encode(value: object) -> str:
         return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
@@ -129,10 +129,10 @@ def _check_lines(file: str, maxphyaddr: int | None) -> int:
             continue
         try:
             if line.lstrip()[:1] != b"{":
-                raise DumpError("expected a JSON object on each line")
+                raise VmcbDumpError("expected a JSON object on each line")
             dump = read_vmcbs(line, f"{name}:{number}")[0]
             verdict = _judged(dump, maxphyaddr)
-        except DumpError as error:
+        except VmcbDumpError as error:
             codes.add(2)
             sys.stderr.write(f"popek: {name}:{number}: {error}\n")
             sys.stdout.write(encode({"error": str(error), "name": f"{name}:{number}", "schema": _SCHEMA}))
@@ -170,11 +170,11 @@ def explain(
     subject: Annotated[str, Parameter(help="A check's id, a field, its offset, or an exit code.")], /
 ) -> int:
     """Explain a check, a field or an exit code, such as `SVM-CR-06`, `ASID`, `0x58` or `0x400`."""
-    from popek.architectures.svm.explanation import UnknownSubject, explanation
+    from popek.architectures.svm.explanation import UnknownVmcbSubject, explanation
 
     try:
         sys.stdout.write("\n".join(explanation(subject)) + "\n")
-    except UnknownSubject as error:
+    except UnknownVmcbSubject as error:
         raise UserError(str(error)) from None
     return 0
 
@@ -199,10 +199,10 @@ def _bytes(name: str) -> bytes:
 
 def _read(name: str) -> list[VmcbDump]:
     from popek.architectures.svm.dumps import read_vmcbs
-    from popek.architectures.svm.dumps_json import DumpError
+    from popek.architectures.svm.dumps_json import VmcbDumpError
 
     data = _bytes(name)
     try:
         return read_vmcbs(data, _shown(name))
-    except DumpError as error:
+    except VmcbDumpError as error:
         raise UserError(f"{_shown(name)}: {error}") from None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from popek.architectures.vtx.capabilities import Capabilities
     from popek.architectures.vtx.dumps.model import Dump
-    from popek.architectures.vtx.dumps.processors import Judgement
+    from popek.architectures.vtx.dumps.processors import ProcessorJudgement
     from popek.architectures.vtx.verdict import Undecided, VmEntryVerdict
 
 app = App(name="vmcs", help="Judge, decode, explain, compare, repair and generate VMCSs.")
@@ -33,7 +33,7 @@ _SCHEMA = "popek/vmcs-verdict/1"
 File = Annotated[
     str, Parameter(help="A dump as text or JSON; `-` reads standard input.", allow_leading_hyphen=True)
 ]
-Processor = Annotated[
+ReportedProcessor = Annotated[
     str | None,
     Parameter(
         name="--capabilities", help="A preset's name, or a file with capability MSRs (rdmsr, VBox.log, JSON)."
@@ -46,7 +46,7 @@ AsJsonLines = Annotated[
 
 @app.command
 def check(
-    file: File, /, *, capabilities: Processor = None, json: AsJson = False, jsonl: AsJsonLines = False
+    file: File, /, *, capabilities: ReportedProcessor = None, json: AsJson = False, jsonl: AsJsonLines = False
 ) -> int:
     """Say whether a VM entry with this VMCS succeeds, and which checks it fails.
 
@@ -162,14 +162,14 @@ def explain(
 
 def _of_amd(subject: str) -> list[str]:
     """What is known of an exit code of AMD's VMRUN, by its name or by the number that KVM prints."""
-    from popek.architectures.svm.explanation import UnknownSubject, explanation
+    from popek.architectures.svm.explanation import UnknownVmcbSubject, explanation
     from popek.architectures.svm.vmcb import exit_codes
 
     wanted = subject.strip().upper()
     bare = wanted.removeprefix("VMEXIT_")
     numbers = {name.upper().replace(" ", "_"): code for code, name in exit_codes().items()}
     numbers |= {"NPF": numbers.get("NESTED_PAGE_FAULT", -1)}
-    with contextlib.suppress(UnknownSubject):
+    with contextlib.suppress(UnknownVmcbSubject):
         if wanted in ("VMEXIT_INVALID", "-1"):
             return explanation(wanted)
         if wanted != bare and bare in numbers:
@@ -180,7 +180,7 @@ def _of_amd(subject: str) -> list[str]:
 
 
 @app.command
-def diff(first: File, second: File, /, *, capabilities: Processor = None) -> int:
+def diff(first: File, second: File, /, *, capabilities: ReportedProcessor = None) -> int:
     """Compare two dumps, field by field and bit by bit.
 
     Exit code: 0 the fields are the same, 1 they differ, 2 bad input.
@@ -341,7 +341,7 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
     from popek.architectures.vtx.dumps.json_input import read_line
     from popek.architectures.vtx.dumps.model import DumpError
-    from popek.architectures.vtx.dumps.processors import Processor, judge_any
+    from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
     from popek.architectures.vtx.identity import by_identity
     from popek.architectures.vtx.verdict import undecided_json
 
@@ -356,8 +356,8 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
 
     name, bad, kinds = shown_name(file), False, set[str]()
     write, flush = sys.stdout.write, sys.stdout.flush
-    wanted = None if capabilities is None else Processor(wanted_processor(capabilities))
-    described: dict[str, Processor] = {}
+    wanted = None if capabilities is None else ReportedProcessor(wanted_processor(capabilities))
+    described: dict[str, ReportedProcessor] = {}
     for number, line in enumerate(lines, 1):
         if line.isspace():
             continue
@@ -370,7 +370,7 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
                 if processor is None:
                     if len(described) >= _MOST_PROCESSORS:
                         described.clear()
-                    processor = described[key] = Processor(_described_processor(dump))
+                    processor = described[key] = ReportedProcessor(_described_processor(dump))
             judgement = judge_any(vmcs_of(dump), processor)
             verdict = judgement.complete
         except (DumpError, UserError) as error:
@@ -387,11 +387,11 @@ def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | Non
     return _BAD_INPUT if bad else exit_code(sorted(kinds))
 
 
-def _judged(dump: Dump, known: Capabilities) -> Judgement:
+def _judged(dump: Dump, known: Capabilities) -> ProcessorJudgement:
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
-    from popek.architectures.vtx.dumps.processors import Processor, judge_any
+    from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
 
-    return judge_any(vmcs_of(dump), Processor(known))
+    return judge_any(vmcs_of(dump), ReportedProcessor(known))
 
 
 def one_line(value: object) -> str:

@@ -14,7 +14,7 @@ from .options import AsJson
 from .output import print_json, progress, working
 from .vmcs import (
     File,
-    Processor,
+    ReportedProcessor,
     app,
     exit_code,
     one_clear_line,
@@ -38,7 +38,7 @@ def repair(
     file: File,
     /,
     *,
-    capabilities: Processor = None,
+    capabilities: ReportedProcessor = None,
     keep: Annotated[
         list[str] | None, Parameter(help="Fields that must not change.", consume_multiple=True)
     ] = None,
@@ -97,7 +97,7 @@ def generate(
     violate: Annotated[str, Parameter(help="A check's id, such as GUEST-CR-09.")],
     count: Annotated[int, Parameter(help="How many VMCSs.")] = 10,
     seed: Annotated[int, Parameter(help="Another seed gives other VMCSs.")] = 1,
-    capabilities: Processor = None,
+    capabilities: ReportedProcessor = None,
 ) -> int:
     """Print VMCSs at the edge of one check as JSON Lines, which `popek vmcs check --jsonl` reads.
 
@@ -129,7 +129,7 @@ def generate(
 
 
 @app.command
-def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
+def rules(*, capabilities: ReportedProcessor = None, json: AsJson = False) -> int:
     """Ask about the checks themselves: can all pass, which can fail alone, and which are shadowed by others.
 
     Without --capabilities the question is asked for the presets of real processors.
@@ -157,7 +157,7 @@ def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
 def compare(
     *,
     with_: Annotated[str, Parameter(name="--with", help="A rule set: a patch (.toml) or a Python file.")],
-    capabilities: Processor = None,
+    capabilities: ReportedProcessor = None,
     json: AsJson = False,
 ) -> int:
     """Compare the checks with another rule set: equivalent, or here is a VMCS that shows the difference.
@@ -206,10 +206,10 @@ def _complete_processor(wanted: str) -> Capabilities:
     """A processor of which everything is known: the rest is as on processors without relaxations."""
     import attrs
 
-    from popek.architectures.vtx.dumps.processors import Processor
+    from popek.architectures.vtx.dumps.processors import ReportedProcessor
 
     known = wanted_processor(wanted)
-    plain = Processor(known).plain.known
+    plain = ReportedProcessor(known).plain.known
     given = attrs.evolve(plain, features=known.features)
     return (
         known

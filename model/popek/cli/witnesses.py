@@ -13,7 +13,7 @@ from .errors import UserError
 
 if TYPE_CHECKING:
     from popek.checks.explanation import Explanation
-    from popek.checks.ladder import Step
+    from popek.checks.ladder import LadderStep
     from popek.kernel.machine import Machine
     from popek.report.witnesses import Confirmation, Named
 
@@ -71,12 +71,12 @@ def asked(
     return confirmed(machine, named, confirm) if confirm else []
 
 
-def steps(found: Sequence[Confirmation]) -> dict[tuple[str, str], Step]:
+def steps(found: Sequence[Confirmation]) -> dict[tuple[str, str], LadderStep]:
     """How far witnesses got on an emulator, by form and question."""
-    from popek.checks.ladder import Reached, Rung, Step
+    from popek.checks.ladder import LadderStep, Reached, Rung
 
     return {
-        (one.subject, one.question.replace("-", "_")): Step(
+        (one.subject, one.question.replace("-", "_")): LadderStep(
             Rung.EMULATOR,
             Reached.YES if one.verdict == "confirmed" else Reached.UNKNOWN,
             f"{one.against}: {one.verdict}",

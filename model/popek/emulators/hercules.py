@@ -85,7 +85,7 @@ class HerculesCase:
 
 
 @attrs.frozen
-class StepResult:
+class HerculesResult:
     """What was found after the interruption that ended the instruction, or the SVC that followed it.
 
     Attributes:
@@ -115,7 +115,9 @@ def initial_storage(case: HerculesCase, tables: bytes = b"") -> Mapping[int, int
     return image
 
 
-def run_steps(cases: Sequence[HerculesCase], *, tables: bytes = b"", timeout: float = 60) -> list[StepResult]:
+def run_steps(
+    cases: Sequence[HerculesCase], *, tables: bytes = b"", timeout: float = 60
+) -> list[HerculesResult]:
     """Run each case on a fresh state, in order.
 
     Args:
@@ -128,13 +130,13 @@ def run_steps(cases: Sequence[HerculesCase], *, tables: bytes = b"", timeout: fl
     """
     if len(tables) > 0x2000:
         raise ValueError(f"{len(tables)} bytes of tables; there is room for 8192")
-    results: list[StepResult] = []
+    results: list[HerculesResult] = []
     for first in range(0, len(cases), _MOST):
         results += _run_batch(cases[first : first + _MOST], tables, timeout)
     return results
 
 
-def _run_batch(cases: Sequence[HerculesCase], tables: bytes, timeout: float) -> list[StepResult]:
+def _run_batch(cases: Sequence[HerculesCase], tables: bytes, timeout: float) -> list[HerculesResult]:
     hercules = programs.find("hercules")
     if hercules is None:
         raise HerculesError(programs.not_found("hercules"))
@@ -312,7 +314,7 @@ def _pack(case: HerculesCase) -> bytes:
     return (fixed + b"".join(case.windows)).ljust(_CASE_BYTES, b"\0")
 
 
-def _unpack(record: bytes) -> StepResult:
+def _unpack(record: bytes) -> HerculesResult:
     number, psw, assigned = struct.unpack_from(">I4xQ64s", record)
     gr = struct.unpack_from(">16I", record, 80)
     cr = struct.unpack_from(">16I", record, 144)
@@ -323,4 +325,4 @@ def _unpack(record: bytes) -> StepResult:
     if not 1 <= number <= len(_KINDS):
         raise HerculesError(f"the driver wrote {number} for the kind of interruption")
     keys = tuple(byte >> 1 for byte in record[208 : 208 + len(KEY_BLOCKS)])
-    return StepResult(_KINDS[number - 1][0], psw, assigned, gr, cr, keys, tuple(windows))
+    return HerculesResult(_KINDS[number - 1][0], psw, assigned, gr, cr, keys, tuple(windows))

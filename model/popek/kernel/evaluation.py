@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from .terms import COMPARE, Term, compute, mask, signed, value_of
+from .terms import COMPARE, MEANINGS, Term, apply, compute, const, mask, signed, value_of
 
 
 class Evaluation:
@@ -53,6 +53,14 @@ class Evaluation:
                 number = value_of(term)
                 assert number is not None
                 return number
+            case "apply" if term.data in MEANINGS:
+                value = apply(
+                    str(term.data),
+                    term.width,
+                    *(const(a.width, n) for a, n in zip(term.args, args, strict=True)),
+                )
+                assert isinstance(value.data, int)
+                return value.data
             case "var" | "apply":
                 return self._unknown(term, args) & mask(term.width)
             case "not":

@@ -90,9 +90,27 @@ class Instruction:
         """The first line of the semantics' docstring."""
         return (self.semantics.__doc__ or "").strip().split("\n")[0]
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """The width of every part of every operand, by its name as a symbol."""
+        return {name: width for operand in self.inputs for name, width in operand.part_names()}
+
+    @property
+    def smallest(self) -> dict[str, int]:
+        """The first valid value of every part of every operand."""
+        return {
+            name: operand.kind.first.get(part, 0) & (1 << width) - 1
+            for operand in self.inputs
+            for part, (name, width) in zip(operand.kind.parts, operand.part_names(), strict=True)
+        }
+
     def symbols(self) -> dict[str, Word]:
         """A symbol for every part of every operand."""
-        return {name: symbol(name, width) for operand in self.inputs for name, width in operand.part_names()}
+        return {name: symbol(name, width) for name, width in self.widths.items()}
+
+    def words(self, numbers: Mapping[str, int]) -> dict[str, Word]:
+        """Numbers, one for every part of every operand, as the semantics take them."""
+        return {name: Word(width, numbers[name]) for name, width in self.widths.items()}
 
     def valid(self, parts: Mapping[str, Word]) -> Word:
         """Whether these operands exist (width 1)."""

@@ -31,11 +31,7 @@ class Line:
     @property
     def words(self) -> dict[str, Word]:
         """The operands as the semantics take them."""
-        return {
-            name: Word(width, self.operands[name])
-            for operand in self.instruction.inputs
-            for name, width in operand.part_names()
-        }
+        return self.instruction.words(self.operands)
 
     def __str__(self) -> str:
         return self.instruction.assembly(self.operands)
@@ -44,11 +40,7 @@ class Line:
 def line(machine: Machine[S], form: str, operands: Mapping[str, int]) -> Line:
     """A form of a machine with some of its operands; the others are the smallest."""
     instruction = machine.instructions[form]
-    smallest = {
-        name: operand.kind.first.get(part, 0)
-        for operand in instruction.inputs
-        for part, (name, _) in zip(operand.kind.parts, operand.part_names(), strict=True)
-    }
+    smallest = instruction.smallest
     unknown = sorted(operands.keys() - smallest.keys())
     if unknown:
         raise KeyError(f"{form} has no {', '.join(unknown)}; it has {', '.join(smallest)}")

@@ -55,6 +55,8 @@ class Technique(Generic[S]):
             that differ only here look the same to the guest.  A register that relocates the guest is
             owned and not replaced: the location-sensitive class asks about it.
         shadowed: leaves whose guest value the VMM keeps in its own memory.
+        shadowed_when: of which guests (width 1) it keeps one of these, by name, where not of all: the hardware has it
+            of the others.
         guest: which guest states exist (width 1).
         deprivileged: the hardware state is one in which the guest's kernel runs (width 1): the user
             mode of Theorem 1.
@@ -87,7 +89,8 @@ class Technique(Generic[S]):
         settled: fidelity compares with the map of what the VMM has *after* the run, so that a change of the VMM's
             things breaks safety alone; otherwise with what it had before.
         uncompared: leaves and memories that fidelity leaves aside; clocks where nobody says.
-        guest_settings: settings of the guest's own machine where it is not set up as the hardware is, by name.
+        guest_settings: settings of the guest's own machine where it is not set up as the hardware is, by name; None
+            where it may be set up in any way.
         source: who describes the technique.
     """
 
@@ -118,5 +121,10 @@ class Technique(Generic[S]):
     owns_cell: Callable[[str, Word], Word] | None = None
     settled: bool = False
     uncompared: tuple[str, ...] | None = None
-    guest_settings: Mapping[str, int] = attrs.field(factory=dict)
+    guest_settings: Mapping[str, int | None] = attrs.field(factory=dict)
+    shadowed_when: Mapping[str, Callable[[S], Word]] = attrs.field(factory=dict)
     source: str = ""
+
+    def keeps(self, name: str, guest: S) -> Word:
+        """Whether the VMM keeps a shadowed leaf of a guest (width 1)."""
+        return self.shadowed_when[name](guest) if name in self.shadowed_when else TRUE

@@ -89,8 +89,14 @@ def var(name: str, width: int) -> Term:
     return _node("var", width, (), name)
 
 
+# What the functions are that are no contents of a storage (`popek.kernel.opaque`), by name.
+MEANINGS: Final[dict[str, Callable[..., Term]]] = {}
+
+
 def apply(function: str, width: int, *args: Term) -> Term:
-    """An uninterpreted function's value, `width` bits wide."""
+    """A function's value, `width` bits wide; the function is uninterpreted but for those of `MEANINGS`."""
+    if function in MEANINGS and all(arg.op == "const" for arg in args):
+        return MEANINGS[function](*args)
     return _node("apply", width, args, function)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from popek.assistance.gain import Gain, Under
     from popek.assistance.judgement import Checked, Judgement
     from popek.assistance.merging import Merged
-    from popek.assistance.needs import Row
+    from popek.assistance.needs import NeedRow
     from popek.assistance.synthesis import Synthesis
     from popek.assistance.witness import Witness
     from popek_proofs.assistance.comparison import Table as Comparison
@@ -76,7 +76,7 @@ class Owner:
 # -- requirements --------------------------------------------------------------------------------
 
 
-def requirements(owner: Owner, rows: Sequence[Row]) -> RenderableType:
+def requirements(owner: Owner, rows: Sequence[NeedRow]) -> RenderableType:
     """What each instruction asks of the controls."""
     assistance = owner.assistance
     table = _table("instruction", "faithful when", "safe when", "may exit when")
@@ -97,7 +97,7 @@ def requirements(owner: Owner, rows: Sequence[Row]) -> RenderableType:
     return Group(*shown)
 
 
-def requirements_json(owner: Owner, rows: Sequence[Row]) -> dict[str, Any]:
+def requirements_json(owner: Owner, rows: Sequence[NeedRow]) -> dict[str, Any]:
     """`popek/assistance-requirements/1`."""
     return {
         "schema": "popek/assistance-requirements/1",
@@ -241,6 +241,11 @@ def synthesis(owner: Owner, found: Synthesis) -> RenderableType:
     )
     if assistance.leaves_open:
         lines.append(Text(f"left open whatever the controls: {', '.join(found.open) or 'none'}"))
+    if found.cautious:
+        forms = ", ".join(found.cautious)
+        lines.append(Text(f"exit because it is not decided whether they may run: {forms}", style="yellow"))
+    if found.undecided:
+        lines.append(Text(f"not decided under this setting: {', '.join(found.undecided)}", style="yellow"))
     return Group(*lines)
 
 

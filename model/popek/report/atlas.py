@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.verdict import Status
-from popek_proofs.atlas import Atlas, Efficiency, Entry, Verdict
+from popek_proofs.atlas import Atlas, AtlasEntry, Efficiency, Verdict
 from popek_proofs.atlas.entries import KINDS
 
 from .svg import LINE, MARGIN, SIZE, Figure, box, text, width_of
@@ -62,7 +62,7 @@ def _status(status: Status) -> Text:
     return Text(status.value, STYLES[status])
 
 
-def _short(entry: Entry) -> str:
+def _short(entry: AtlasEntry) -> str:
     return {Verdict.VIRTUALIZABLE: "yes", Verdict.HYBRID: "hybrid", Verdict.NEITHER: "neither theorem"}.get(
         entry.verdict, "undecided"
     )
@@ -84,7 +84,7 @@ def bar(efficiency: Efficiency) -> Text:
     return drawn
 
 
-def critical(entry: Entry) -> str:
+def critical(entry: AtlasEntry) -> str:
     """The critical mnemonics, the first of many."""
     names = entry.critical
     more = f", … ({len(names)})" if len(names) > MANY else ""

@@ -15,7 +15,7 @@ from popek import __version__
 from popek.checks.premise import TITLES
 from popek.checks.survey import CLASSES
 from popek.checks.verdict import Truth
-from popek_proofs.atlas import Asked, Atlas, Efficiency, Entry, Form, Verdict
+from popek_proofs.atlas import Asked, Atlas, AtlasEntry, Efficiency, Form, Verdict
 from popek_proofs.atlas.entries import KINDS
 
 from .atlas import needless
@@ -69,15 +69,15 @@ def page(found: Atlas) -> str:
     )
 
 
-def _groups(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    groups: dict[str, list[Entry]] = {}
+def _groups(entries: Sequence[AtlasEntry]) -> dict[str, list[AtlasEntry]]:
+    groups: dict[str, list[AtlasEntry]] = {}
     for entry in entries:
         groups.setdefault(entry.place.name, []).append(entry)
     return groups
 
 
 @attrs.frozen
-class Segment:
+class BarSegment:
     """A part of a bar: a kind of `KINDS`, how many forms, and where it is, in hundredths of the whole."""
 
     kind: str
@@ -86,13 +86,13 @@ class Segment:
     width: float
 
 
-def segments(efficiency: Efficiency) -> list[Segment]:
+def segments(efficiency: Efficiency) -> list[BarSegment]:
     """The parts of the bar that are not empty."""
     total = sum(efficiency.counts.values()) or 1
     parts, start = [], 0.0
     for kind, count in efficiency.counts.items():
         if count:
-            parts.append(Segment(kind, count, round(start, 3), round(100 * count / total, 3)))
+            parts.append(BarSegment(kind, count, round(start, 3), round(100 * count / total, 3)))
             start += 100 * count / total
     return parts
 
@@ -166,7 +166,7 @@ def _kept_texts(found: Atlas, room: int) -> dict[str, str]:
     return kept
 
 
-def _place(entry: Entry, words: _Shared, witnesses: _Shared, texts: Mapping[str, int]) -> dict[str, Any]:
+def _place(entry: AtlasEntry, words: _Shared, witnesses: _Shared, texts: Mapping[str, int]) -> dict[str, Any]:
     place, efficiency = entry.place, entry.efficiency
     return {
         "name": place.name,

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.scope_words import scope_line
-from popek.checks.survey import Row, Survey
+from popek.checks.survey import Survey, SurveyRow
 from popek.checks.verdict import Status, Truth
 
 from .wording import counted, evidence
@@ -52,7 +52,7 @@ def survey(found: Survey) -> RenderableType:
         cells.append(Text(shortened(names), "dim"))
         table.add_row(*cells)
     parts: list[RenderableType] = [heading(found), "", table, ""]
-    shown = _witnesses(found)
+    shown = witnesses(found)
     if shown is not None:
         parts += [
             Text("Witnesses (two states that differ only as shown; neither run traps)", "bold"),
@@ -65,10 +65,14 @@ def survey(found: Survey) -> RenderableType:
     return Group(*parts)
 
 
-def heading(found: Survey) -> Text:
-    """What was asked about."""
+def heading(found: Survey, *, under: str = "") -> Text:
+    """What was asked about.
+
+    Args:
+        under: instead of the technique.
+    """
     settings = ", ".join(f"{k}={v}" for k, v in found.configuration.settings.items())
-    text = Text.assemble((found.machine, "bold"), " under ", (found.technique, "bold"))
+    text = Text.assemble((found.machine, "bold"), " under ", (under or found.technique, "bold"))
     return text.append(f" with {settings}" if settings else "")
 
 
@@ -92,7 +96,8 @@ def shortened(names: Iterable[str]) -> str:
     return ", ".join(component + " ".join(leaves) for component, leaves in groups.items())
 
 
-def _witnesses(found: Survey) -> Table | None:
+def witnesses(found: Survey) -> Table | None:
+    """A line for one form of each instruction that has a witness; None where there is none."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column()
@@ -198,7 +203,7 @@ def _outcome(run: Mapping[str, Any]) -> dict[str, str]:
     return {f"→ {name}": value for name, value in run["changes"].items()}
 
 
-def row(found: Row) -> RenderableType:
+def row(found: SurveyRow) -> RenderableType:
     """Everything about one form."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")

@@ -13,11 +13,10 @@ from .wording import counted
 
 if TYPE_CHECKING:
     from popek.emulators.differential import DifftestReport
-    from popek.emulators.guest_mode.compare import Report as SvmReport
-    from popek.emulators.non_root.compare import Report
+    from popek.emulators.guests.compare import GuestReport
 
 
-def _set_aside(found: DifftestReport[Any] | Report | SvmReport) -> list[RenderableType]:
+def _set_aside(found: DifftestReport[Any] | GuestReport) -> list[RenderableType]:
     """What known deviations explain and what was drawn again, as a table where there is any."""
     table = Table(box=None, pad_edge=False, show_header=False)
     for title, counts in (
@@ -28,6 +27,17 @@ def _set_aside(found: DifftestReport[Any] | Report | SvmReport) -> list[Renderab
         for reason, count in sorted(counts.items()):
             table.add_row(str(count), title, reason)
     return [table] if table.row_count else []
+
+
+def _differences(found: DifftestReport[Any] | GuestReport, level: str) -> list[RenderableType]:
+    """Every unexplained difference, and how many there are."""
+    parts: list[RenderableType] = []
+    for difference in found.differences:
+        head = f"{difference.assembly}  [{difference.case.form}, {level} {difference.case.cpl}]"
+        parts += ["", Text(head, "bold red"), f"  model     {difference.expected}"]
+        parts += [f"  emulator  {difference.observed}", *(f"    {line}" for line in difference.details)]
+    verdict = counted(found.unexplained, "unexplained difference")
+    return [*parts, "", Text(verdict, "bold red" if found.unexplained else "bold green")]
 
 
 def instructions(found: DifftestReport[Any]) -> RenderableType:
@@ -46,16 +56,10 @@ def instructions(found: DifftestReport[Any]) -> RenderableType:
         ),
     ]
     parts += _set_aside(found)
-    for difference in found.differences:
-        head = f"{difference.assembly}  [{difference.case.form}, {found.level} {difference.case.cpl}]"
-        parts += ["", Text(head, "bold red"), f"  model     {difference.expected}"]
-        parts += [f"  emulator  {difference.observed}", *(f"    {line}" for line in difference.details)]
-    verdict = counted(found.unexplained, "unexplained difference")
-    parts += ["", Text(verdict, "bold red" if found.unexplained else "bold green")]
-    return Group(*parts)
+    return Group(*parts, *_differences(found, found.level))
 
 
-def non_root(found: Report | SvmReport) -> RenderableType:
+def guests(found: GuestReport) -> RenderableType:
     """How the steps of the guest ended, what known deviations explain, and every unexplained difference."""
     kinds = {"exits": 0, "completed": 0, "exceptions in the guest": 0}
     for outcome, count in found.outcomes.items():
@@ -74,14 +78,7 @@ def non_root(found: Report | SvmReport) -> RenderableType:
         ),
     ]
     parts += _set_aside(found)
-    for difference in found.differences:
-        guest = difference.case.guest
-        parts += ["", Text(f"{difference.assembly}  [{guest.form}, CPL {guest.cpl}]", "bold red")]
-        parts += [f"  model     {difference.expected}", f"  emulator  {difference.observed}"]
-        parts += [f"    {line}" for line in difference.details]
-    verdict = counted(found.unexplained, "unexplained difference")
-    parts += ["", Text(verdict, "bold red" if found.unexplained else "bold green")]
-    return Group(*parts)
+    return Group(*parts, *_differences(found, "CPL"))
 
 
 _MOST_SHOWN = 20

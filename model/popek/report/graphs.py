@@ -24,7 +24,7 @@ from popek.kernel.terms import Term
 from popek.kernel.words import Word
 
 from .classification import shortened
-from .svg import CHARACTER, LINE, MARGIN, SIZE, Cell, Figure, box, columns, grid, text, width_of
+from .svg import CHARACTER, LINE, MARGIN, SIZE, Figure, GridCell, box, columns, grid, text, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -262,7 +262,7 @@ def settings(found: Conditions, values: Mapping[str, Sequence[int]]) -> Figure:
     if len(points) > MOST_COMBINATIONS:
         raise ValueError(f"{len(points)} combinations of {', '.join(values)}: leave fewer settings open")
     told = {row.form: tuple(_cell(row, point) for point in points) for row in found.rows}
-    rows: dict[str, Sequence[Cell]] = {}
+    rows: dict[str, Sequence[GridCell]] = {}
     for mnemonic in dict.fromkeys(row.mnemonic for row in found.rows):
         forms = [row.form for row in found.rows if row.mnemonic == mnemonic]
         alike = len({tuple(cell.content for cell in told[form]) for form in forms}) == 1
@@ -270,11 +270,11 @@ def settings(found: Conditions, values: Mapping[str, Sequence[int]]) -> Figure:
     return grid(rows, [" ".join(f"{k}={v}" for k, v in point.items()) for point in points])
 
 
-def _cell(row: Weakest, point: Mapping[str, int]) -> Cell:
+def _cell(row: Weakest, point: Mapping[str, int]) -> GridCell:
     title = f"{row.form} with {', '.join(f'{k}={v}' for k, v in point.items())}"
     if _meets(row.unknown, point):
-        return Cell("unknown", "yellow", title)
-    return Cell("critical", "red", title) if _meets(row.when, point) else Cell("·", "", title)
+        return GridCell("unknown", "yellow", title)
+    return GridCell("critical", "red", title) if _meets(row.when, point) else GridCell("·", "", title)
 
 
 def _meets(alternatives: Iterable[Mapping[str, tuple[int, ...]]], point: Mapping[str, int]) -> bool:
@@ -367,7 +367,7 @@ def storage_map(monitor: Monitor[Any], guest: Any, memory: str = "memory") -> Fi
 # -- bits of a field ------------------------------------------------------------------------------
 
 
-class Bit(Protocol):
+class BitsOfField(Protocol):
     """Named bits of a field."""
 
     @property
@@ -382,7 +382,9 @@ class Bit(Protocol):
     def meaning(self) -> str: ...  # noqa: D102
 
 
-def bit_strip(field: str, value: int, width: int, bits: Sequence[Bit], wrong: Collection[int] = ()) -> Figure:
+def bit_strip(
+    field: str, value: int, width: int, bits: Sequence[BitsOfField], wrong: Collection[int] = ()
+) -> Figure:
     """A field bit by bit, high ones first, with the names of its parts; `wrong` ones are red."""
     cell, per_row = 25.0, 32
     left = MARGIN

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from popek.kernel.interrupts import TraceStep
-    from popek_proofs.assistance.interrupts import Result, Trace
+    from popek_proofs.assistance.interrupts import InterruptResult, Trace
 
 _STYLES = {"holds": "bold green", "refuted": "bold red", "unknown": "bold yellow"}
 _LONGEST = 34  # characters of a line in a box
 
 
-def result(found: Result) -> RenderableType:
+def result(found: InterruptResult) -> RenderableType:
     """Every promise with its verdict, and the traces that break one."""
     dropped = ", ".join(sorted(found.dropped)) or "nothing"
     questions = sum(row.evidence is not None for row in found.rows)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.letter import CRITICAL, USER_CRITICAL
-from popek.checks.survey import Row, Survey
+from popek.checks.survey import Survey, SurveyRow
 from popek.checks.verdict import Truth
 
 from .classification import folded, heading, premise, witness_line
@@ -46,7 +46,7 @@ def survey(found: Survey) -> RenderableType:
     return Group(*parts, _verdict(found))
 
 
-def others(rows: Sequence[Row]) -> list[str]:
+def others(rows: Sequence[SurveyRow]) -> list[str]:
     """The classes of which some form has another answer as they are asked here, and which answer."""
     told: dict[str, list[Truth]] = {}
     for row in rows:

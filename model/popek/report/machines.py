@@ -10,14 +10,19 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.scope_words import scope_line
-from popek.checks.trial import STATES, Finding, Kind
+from popek.checks.trial import STATES, TrialFinding, TrialKind
 from popek.kernel.left_open import LeftOpen
 from popek.kernel.machine import Machine
 from popek.kernel.scope import scope_of
 
 from .wording import counted
 
-_STYLES = {Kind.MISTAKE: "bold red", Kind.LAW: "bold red", Kind.LIMIT: "yellow", Kind.ADVICE: "yellow"}
+_STYLES = {
+    TrialKind.MISTAKE: "bold red",
+    TrialKind.LAW: "bold red",
+    TrialKind.LIMIT: "yellow",
+    TrialKind.ADVICE: "yellow",
+}
 
 
 def machines(known: Iterable[Machine[Any]]) -> Table:
@@ -81,12 +86,12 @@ def _left_open(every: Sequence[LeftOpen]) -> RenderableType:
     return table
 
 
-def trial(known: Machine[Any], wrong: Sequence[str], findings: Sequence[Finding]) -> RenderableType:
+def trial(known: Machine[Any], wrong: Sequence[str], findings: Sequence[TrialFinding]) -> RenderableType:
     """What is wrong or odd, and what was looked at."""
-    every = [*(Finding(Kind.MISTAKE, "", text) for text in wrong), *findings]
+    every = [*(TrialFinding(TrialKind.MISTAKE, "", text) for text in wrong), *findings]
     parts: list[RenderableType] = [Text(f"{known.name}: {_summary(every)}", "bold")]
     parts += [Text.assemble((f"  {one.kind.value:<8}", _STYLES[one.kind]), " ", one.text) for one in every]
-    if not any(one.kind is Kind.MISTAKE for one in every):
+    if not any(one.kind is TrialKind.MISTAKE for one in every):
         parts.append(
             f"  tried: {counted(len(known.instructions), 'form')}, each from {STATES} states on numbers; "
             "that they do what the manual says no trial can tell: only an emulator or a table that others wrote"
@@ -94,11 +99,11 @@ def trial(known: Machine[Any], wrong: Sequence[str], findings: Sequence[Finding]
     return Group(*parts)
 
 
-def _summary(every: Sequence[Finding]) -> str:
-    count = {kind: sum(one.kind is kind for one in every) for kind in Kind}
-    if count[Kind.MISTAKE]:
-        return f"{counted(count[Kind.MISTAKE], 'mistake')}; nothing can be asked"
-    if count[Kind.LAW]:
-        return f"the law is broken by {counted(count[Kind.LAW], 'form')}; do not believe a verdict"
-    more = count[Kind.ADVICE] + count[Kind.LIMIT]
+def _summary(every: Sequence[TrialFinding]) -> str:
+    count = {kind: sum(one.kind is kind for one in every) for kind in TrialKind}
+    if count[TrialKind.MISTAKE]:
+        return f"{counted(count[TrialKind.MISTAKE], 'mistake')}; nothing can be asked"
+    if count[TrialKind.LAW]:
+        return f"the law is broken by {counted(count[TrialKind.LAW], 'form')}; do not believe a verdict"
+    more = count[TrialKind.ADVICE] + count[TrialKind.LIMIT]
     return f"can be asked about; {counted(more, 'remark')}" if more else "can be asked about"

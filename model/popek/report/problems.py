@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.verdict import Truth
-from popek_proofs.eight_problems.problems import Found
+from popek_proofs.eight_problems.problems import FoundProblem
 from popek_proofs.eight_problems.search import Answered, Asking
 from popek_proofs.eight_problems.traces import Cost
 
@@ -31,7 +31,7 @@ _STYLES = {
 }
 
 
-def problems(found: Sequence[Found], asking: Asking) -> RenderableType:
+def problems(found: Sequence[FoundProblem], asking: Asking) -> RenderableType:
     """Each problem: whether it is there, and the witness of each of its questions."""
     settings = ", ".join(f"{k}={v}" for k, v in asking.subject.configuration.settings.items())
     heading = Text.assemble(
@@ -74,7 +74,7 @@ def _cost(cost: Cost) -> RenderableType:
     return Group(Text(f"{cost.trace}: {total} in {len(cost.lines)} instructions"), table)
 
 
-def to_json(found: Sequence[Found], asking: Asking) -> dict[str, object]:
+def to_json(found: Sequence[FoundProblem], asking: Asking) -> dict[str, object]:
     """`popek/problems/1`."""
     return {
         "schema": "popek/problems/1",
@@ -85,7 +85,7 @@ def to_json(found: Sequence[Found], asking: Asking) -> dict[str, object]:
     }
 
 
-def named(found: Sequence[Found]) -> list[Named]:
+def named(found: Sequence[FoundProblem]) -> list[Named]:
     """The witnesses, with what they are of."""
     return [
         Named(answer.witness.assembly, one.problem.name, answer.witness)

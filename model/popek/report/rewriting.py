@@ -8,13 +8,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from popek.checks.rewriting import ELSEWHERE, KERNEL, Judged, Rewriting, Rewritten
+from popek.checks.rewriting import ELSEWHERE, KERNEL, JudgedRewriting, Rewriting, Rewritten
 from popek.checks.verdict import Truth
 
 from . import classification
 
 
-def rewriting(found: Rewriting, judged: Judged | None = None) -> RenderableType:
+def rewriting(found: Rewriting, judged: JudgedRewriting | None = None) -> RenderableType:
     """The least set with a witness of each mnemonic, what is enough, and what is said of a list."""
     settings = ", ".join(f"{name}={value}" for name, value in found.configuration.items())
     heading = Text.assemble((found.machine, "bold"), " under ", (found.technique, "bold"))
@@ -64,7 +64,7 @@ def _least(found: Rewriting) -> list[RenderableType]:
     return parts
 
 
-def _judged(found: Rewriting, judged: Judged) -> list[RenderableType]:
+def _judged(found: Rewriting, judged: JudgedRewriting) -> list[RenderableType]:
     style = {Truth.YES: "bold green", Truth.NO: "bold red"}.get(judged.complete, "bold yellow")
     word = {Truth.YES: "complete", Truth.NO: "incomplete"}.get(judged.complete, "unknown")
     parts: list[RenderableType] = [

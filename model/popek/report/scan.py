@@ -8,12 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from popek.scan.judging import Counts, Difference, Scan
+from popek.scan.judging import Counts, Scan, ScanDifference
 
 MOST_FUNCTIONS = 20
 
 
-def scan(found: Scan, difference: Difference | None = None, *, places: int = 0) -> RenderableType:
+def scan(found: Scan, difference: ScanDifference | None = None, *, places: int = 0) -> RenderableType:
     """What was read, what breaks by form and by function, and where.
 
     Args:

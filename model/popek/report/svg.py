@@ -259,7 +259,7 @@ def stacked(figures: Sequence[Figure]) -> Figure:
 
 
 @attrs.frozen
-class Cell:
+class GridCell:
     """A cell of a grid: what it says, its kind (a color) and what is shown on hovering."""
 
     content: str
@@ -268,7 +268,7 @@ class Cell:
 
 
 def grid(
-    rows: Mapping[str, Sequence[Cell]], titles: Sequence[str], corner: str = "", words: str = ""
+    rows: Mapping[str, Sequence[GridCell]], titles: Sequence[str], corner: str = "", words: str = ""
 ) -> Figure:
     """A table of small colored cells, with names of rows at the left and of columns above."""
     left = MARGIN + width_of([corner, *rows]) + 12

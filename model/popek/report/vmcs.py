@@ -10,9 +10,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.controls import Bit
-    from popek.architectures.vtx.dumps.comparison import Comparison, FieldChange
+    from popek.architectures.vtx.dumps.comparison import DumpComparison, FieldChange
     from popek.architectures.vtx.dumps.diagnosis import Diagnosis
-    from popek.architectures.vtx.dumps.explanation import Explanation
+    from popek.architectures.vtx.dumps.explanation import DumpExplanation
     from popek.architectures.vtx.dumps.model import Dump, Remark
     from popek.architectures.vtx.fields import Field
     from popek.architectures.vtx.verdict import Failure
@@ -271,7 +271,7 @@ def _columns(console: Console, rows: Sequence[tuple[str, str, str]], indent: int
         _indented(console, Text(right, style=style), indent, lead)
 
 
-def print_explanation(console: Console, explanation: Explanation) -> None:
+def print_explanation(console: Console, explanation: DumpExplanation) -> None:
     """Print what is known of a check, a field or a bit."""
     _indented(console, Text.assemble((explanation.name, "bold"), "  ", (explanation.kind, "dim")), 0)
     _columns(console, [("", label, text) for label, text in explanation.rows], 0)
@@ -280,7 +280,7 @@ def print_explanation(console: Console, explanation: Explanation) -> None:
         _columns(console, explanation.bits, 2)
 
 
-def print_comparison(console: Console, comparison: Comparison) -> None:
+def print_comparison(console: Console, comparison: DumpComparison) -> None:
     """Print how two dumps differ, and how their verdicts do."""
     _title(console, comparison.first)
     _title(console, comparison.second)

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from popek.checks.subject import Subject
-from popek.checks.survey import CLASSES, Row
+from popek.checks.survey import CLASSES, SurveyRow
 from popek.checks.verdict import Truth
 
 from .files import Program, ScanError
@@ -21,7 +21,7 @@ SCHEMA = "popek/scan/1"
 
 
 @attrs.frozen
-class Finding:
+class ScanFinding:
     """A form that breaks, with the places where it stands.
 
     Attributes:
@@ -69,7 +69,7 @@ class Scan:
     configuration: Mapping[str, int]
     mode: int
     swept: Swept
-    findings: tuple[Finding, ...]
+    findings: tuple[ScanFinding, ...]
     undecided: Mapping[str, int]
 
     @property
@@ -107,7 +107,7 @@ class Scan:
         }
 
 
-def judge(swept: Swept, rows: Iterable[Row]) -> tuple[tuple[Finding, ...], dict[str, int]]:
+def judge(swept: Swept, rows: Iterable[SurveyRow]) -> tuple[tuple[ScanFinding, ...], dict[str, int]]:
     """What breaks, and what is undecided, of the forms that occur."""
     findings, undecided, counts = [], {}, swept.counts
     for row in rows:
@@ -118,13 +118,13 @@ def judge(swept: Swept, rows: Iterable[Row]) -> tuple[tuple[Finding, ...], dict[
         }
         if any(breaks.values()):
             names = tuple(name for name, broken in breaks.items() if broken)
-            findings.append(Finding(row.form, names, _why(row), tuple(swept.places(row.form))))
+            findings.append(ScanFinding(row.form, names, _why(row), tuple(swept.places(row.form))))
         elif Truth.UNKNOWN in (row.classes["critical"], row.faithful, row.safe):
             undecided[row.form] = counts[row.form]
     return tuple(findings), undecided
 
 
-def _why(row: Row) -> str:
+def _why(row: SurveyRow) -> str:
     """In one line: what is sensitive, and how the promises are broken."""
     told = []
     if row.classes["critical"] is Truth.YES:
@@ -142,7 +142,7 @@ Counts = dict[tuple[str, str, str], int]
 
 
 @attrs.frozen
-class Difference:
+class ScanDifference:
     """What an older scan lacks and what it has more: counts by section, function and form."""
 
     new: Counts
@@ -159,7 +159,7 @@ class Difference:
         }
 
 
-def difference(scan: Scan, old: Path) -> Difference:
+def difference(scan: Scan, old: Path) -> ScanDifference:
     """What changed since an older scan.
 
     Raises:
@@ -176,10 +176,10 @@ def difference(scan: Scan, old: Path) -> Difference:
     except (KeyError, TypeError):
         raise ScanError(f"{old}: findings: expected what popek scan --json prints") from None
     now = Counter((p.section, p.function, one.form) for one in scan.findings for p in one.places)
-    return Difference(dict(now - before), dict(before - now))
+    return ScanDifference(dict(now - before), dict(before - now))
 
 
-def answered(path: Path, subject: Subject[Any]) -> dict[str, Row]:
+def answered(path: Path, subject: Subject[Any]) -> dict[str, SurveyRow]:
     """What an earlier classification with promises says of forms.
 
     Raises:
@@ -191,7 +191,7 @@ def answered(path: Path, subject: Subject[Any]) -> dict[str, Row]:
     rows = {}
     try:
         for one in found["instructions"]:
-            rows[one["form"]] = Row(
+            rows[one["form"]] = SurveyRow(
                 one["form"],
                 one["mnemonic"],
                 one["source"],

@@ -80,7 +80,7 @@ class Asker:
             solver, begin = self.solver(*conditions), self.effort.seconds
             found = solver.check(rlimit=rlimit)
             if asked is not None:
-                whole = (*self.assumed, *conditions)
+                whole = (*self.assumed, *conditions, *(Word(1, told) for told in solver.told))
                 asked.append(SolverQuery(whole, found, solver.name, self.effort.seconds - begin))
             if found is Answer.SAT:
                 return found

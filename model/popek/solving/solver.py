@@ -4,7 +4,8 @@ Terms are translated in a fixed order, and effort is bounded by what a solver co
 so an answer is the same on every run.  Memory contents are uninterpreted functions from address to cell; each
 application becomes a variable, and equal arguments force equal values (Ackermann's reduction), so every query
 is plain QF_BV.  Most pairs of cells never matter: a pair is tied only when an assignment would have it
-otherwise, and the check is repeated.
+otherwise, and the check is repeated.  So it is with functions that are known (`popek.kernel.opaque`): the value at
+the numbers that an assignment has is told, and what the function is if that does not do.
 
 Which solver it is `popek.solving.choice` says; this module and its users know of none.
 """
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from typing import Final
 
 import attrs
 
@@ -25,6 +28,8 @@ from popek.kernel.words import Word
 
 from .choice import chosen_solver
 from .engine import Answer, Engine
+
+GUESSES: Final = 4  # of a known function's value, before the solver is told what the function is
 
 
 @attrs.define
@@ -104,6 +109,8 @@ class Solver:
         self._asserted: list[list[Term]] = [[]]  # by level
         self._cells: list[list[Term]] = [[]]  # by level: those that its conditions read
         self._assumed: list[Term] = []  # in the latest check
+        self._missed: Counter[Term] = Counter()
+        self.told: list[Term] = []  # of what functions are, in the latest check
 
     @property
     def name(self) -> str:
@@ -153,14 +160,32 @@ class Solver:
         assumed = [self._engine.condition(a) for a in self._assumed]
         cells = [*chain.from_iterable(self._cells), *chain.from_iterable(map(self._cells_of, self._assumed))]
         start = time.perf_counter()
-        answer = self._session.check(assumed, bound)
-        while answer is Answer.SAT and (loose := _loose(cells, self._number)):
-            for pair in loose:
-                self._session.add(self._engine.condition(_tied(*pair)))
+        answer, self.told = self._session.check(assumed, bound), []
+        while answer is Answer.SAT and (lemmas := self._lemmas(cells)):
+            for lemma in lemmas:
+                self._session.add(self._engine.condition(lemma))
             answer = self._session.check(assumed, bound)
         self.effort.seconds += time.perf_counter() - start
         self.effort.checks += 1
         return answer
+
+    def _lemmas(self, cells: Sequence[Term]) -> list[Term]:
+        """What the latest assignment offends: equal arguments give equal values; some functions are known."""
+        lemmas = [_tied(*pair) for pair in _loose(cells, self._number)]
+        if lemmas:
+            return lemmas
+        for cell in dict.fromkeys(cell for cell in cells if cell.data in terms.MEANINGS):
+            numbers = [terms.const(arg.width, self._number(arg)) for arg in cell.args]
+            value = terms.apply(str(cell.data), cell.width, *numbers)
+            if value.data == self._number(cell):
+                continue
+            self._missed[cell] += 1
+            if self._missed[cell] > GUESSES:
+                lemmas.append(terms.compare("eq", cell, terms.MEANINGS[str(cell.data)](*cell.args)))
+            else:
+                lemmas.append(_point(cell, numbers, value))
+        self.told += lemmas
+        return lemmas
 
     def model(self) -> Model:
         """The assignment behind the latest SAT, as long as nothing was asserted since."""
@@ -179,6 +204,14 @@ def _tied(a: Term, b: Term) -> Term:
     for left, right in zip(a.args, b.args, strict=True):
         differ = terms.arithmetic("or", differ, terms.invert(terms.compare("eq", left, right)))
     return terms.arithmetic("or", differ, terms.compare("eq", a, b))
+
+
+def _point(cell: Term, numbers: Sequence[Term], value: Term) -> Term:
+    """At these numbers the function has this value."""
+    lemma = terms.compare("eq", cell, value)
+    for arg, number in zip(cell.args, numbers, strict=True):
+        lemma = terms.arithmetic("or", lemma, terms.invert(terms.compare("eq", arg, number)))
+    return lemma
 
 
 def _loose(cells: Iterable[Term], number: Callable[[Term], int]) -> list[tuple[Term, Term]]:

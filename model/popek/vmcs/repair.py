@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
-from popek.architectures.vtx.dumps.processors import Processor
+from popek.architectures.vtx.dumps.processors import ReportedProcessor
 from popek.architectures.vtx.entry_checks import CHECKS, Check
 from popek.architectures.vtx.evaluation import Evaluator, reads, subjects
 from popek.architectures.vtx.fields import FIELDS
@@ -126,7 +126,7 @@ def repair(
     """
     capabilities, _ = with_evidence(capabilities, evidence(vmcs))
     verdict = judge(vmcs, capabilities)
-    plain = Processor(capabilities).plain.known
+    plain = ReportedProcessor(capabilities).plain.known
     likely = judge(vmcs, plain)
     guessing = any(_lacks_processor(item.missing) for item in verdict.undecided)
     if not likely.failed and not verdict.failed:

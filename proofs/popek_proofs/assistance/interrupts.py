@@ -34,7 +34,7 @@ class Trace:
 
 
 @attrs.frozen(eq=False)
-class Row:
+class InterruptRow:
     """One question of the induction.
 
     Attributes:
@@ -60,7 +60,7 @@ class Row:
 
 
 @attrs.frozen(eq=False)
-class Result:
+class InterruptResult:
     """What became of the induction.
 
     Attributes:
@@ -73,7 +73,7 @@ class Result:
 
     interrupts: Interrupts
     dropped: frozenset[str]
-    rows: tuple[Row, ...]
+    rows: tuple[InterruptRow, ...]
     traces: tuple[Trace, ...]
     seconds: float
 
@@ -158,7 +158,7 @@ class Prover:
         *,
         choices: Mapping[str, int] | None = None,
         effort: Effort | None = None,
-    ) -> Result:
+    ) -> InterruptResult:
         """The induction, and a shortest trace for each promise that a dropped control or duty breaks.
 
         Args:
@@ -171,7 +171,7 @@ class Prover:
             UnknownNameError: no such form, control, duty or choice.
         """
         started, setup = time.monotonic(), self.setup(dropped, choices)
-        rows: list[Row] = []
+        rows: list[InterruptRow] = []
         for step, claims in self.interrupts.steps(setup):
             rows += _asked(step, claims, effort)
         for instruction in self._instructions(forms):
@@ -180,7 +180,9 @@ class Prover:
             rows += _asked(instruction.form, claims, effort)
         refuted = any(row.status is not Status.HOLDS for row in rows)
         found = tuple(self.traces(setup)) if refuted else ()
-        return Result(self.interrupts, frozenset(dropped), tuple(rows), found, time.monotonic() - started)
+        return InterruptResult(
+            self.interrupts, frozenset(dropped), tuple(rows), found, time.monotonic() - started
+        )
 
     def _instructions(self, forms: Sequence[str] | None) -> list[Instruction]:
         known = self.machine.instructions.values()
@@ -230,15 +232,15 @@ def _path(
     return tuple(reversed(steps))
 
 
-def _asked(step: str, claims: Sequence[Claim], effort: Effort | None) -> Iterator[Row]:
+def _asked(step: str, claims: Sequence[Claim], effort: Effort | None) -> Iterator[InterruptRow]:
     """Each claim as a question: can the conclusion fail under the assumption?"""
     if not claims:
-        yield Row(INVARIANT, step, Status.HOLDS, None)
+        yield InterruptRow(INVARIANT, step, Status.HOLDS, None)
     for promise, assumed, concluded in claims:
         question = Question(f"{step}: {promise}", [assumed, ~concluded])
         asked = question.put(effort or Effort())
         status = {Answer.UNSAT: Status.HOLDS, Answer.SAT: Status.REFUTED}.get(asked.answer, Status.UNKNOWN)
-        yield Row(promise, step, status, Evidence(question, asked.answer, (asked,)))
+        yield InterruptRow(promise, step, status, Evidence(question, asked.answer, (asked,)))
 
 
 _PROVERS: dict[int, Prover] = {}

@@ -131,7 +131,7 @@ class Nested(Generic[S]):
 
 
 @attrs.frozen
-class Finding:
+class NestingFinding:
     """What became of a promise.
 
     Attributes:
@@ -150,7 +150,7 @@ class Finding:
 
 def ask(
     nesting: Nesting[Any], form: str, promises: Sequence[str] = (), effort: Effort | None = None
-) -> dict[str, Finding]:
+) -> dict[str, NestingFinding]:
     """Which promises an instruction of the guest's guest keeps; a broken one with a minimal case, run on numbers.
 
     Raises:
@@ -162,13 +162,13 @@ def ask(
     return {promise: _finding(nested, form, promise, effort) for promise in promises or PROMISES}
 
 
-def _finding(nested: Nested[Any], form: str, promise: str, effort: Effort | None) -> Finding:
+def _finding(nested: Nested[Any], form: str, promise: str, effort: Effort | None) -> NestingFinding:
     nesting = nested.nesting
     machine, instruction = nesting.machine, nesting.machine.instructions[form]
     question = Question(f"{form}: {promise}", [*nested.assumed, nested.broken(promise)])
     answer, model, solver = question.ask(effort)
     if answer is not Answer.SAT or model is None or solver is None:
-        return Finding(promise, Status.HOLDS if answer is Answer.UNSAT else Status.UNKNOWN)
+        return NestingFinding(promise, Status.HOLDS if answer is Answer.UNSAT else Status.UNKNOWN)
     probes = {n: probe(c, f"{PROBE} {n}").term for n, c in nested.inner.memories().items()}
     states, plain = [nested.inner, nested.outer], nesting.plain()
     found = find_minimal(machine, instruction, question, solver, model, states, probes, plain)
@@ -183,7 +183,7 @@ def _finding(nested: Nested[Any], form: str, promise: str, effort: Effort | None
     shown = [believed.describe(), wanted.describe(), real.describe()]
     kept = _Concrete(nesting, outer, found.addresses)
     assert_replay(kept.broken(promise, believed, wanted, real), instruction, promise, shown)
-    return Finding(
+    return NestingFinding(
         promise,
         Status.REFUTED,
         instruction.assembly(found.operands),

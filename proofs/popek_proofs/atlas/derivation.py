@@ -33,7 +33,7 @@ from popek.checks.promise import Promise, Promises
 from popek.checks.promises import Keeper
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.subject import Subject
-from popek.checks.survey import CLASSES, Row, row_of
+from popek.checks.survey import CLASSES, SurveyRow, row_of
 from popek.checks.verdict import Evidence, Status, Truth, both
 from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
@@ -42,8 +42,8 @@ from popek.kernel.machine import Machine
 from popek.machines import machine as find_machine
 from popek.solving.solver import solver_version
 
-from .entries import Asked, Atlas, Entry, Form, Hypothesis, pack
-from .places import Place
+from .entries import Asked, Atlas, AtlasEntry, FailedHypothesis, Form, pack
+from .places import AtlasPlace
 
 # A text without a witness is kept if it is not larger than this (packed, bytes): the page has to stay small.
 LARGEST_KEPT = 3_000
@@ -72,17 +72,17 @@ class _Task:
         hypotheses: ask for the theorems' hypotheses instead of the classes.
     """
 
-    places: tuple[Place, ...]
+    places: tuple[AtlasPlace, ...]
     mnemonic: str
     depth: Depth
     hypotheses: bool = False
 
 
-_Found = tuple[tuple[Form, ...] | tuple[Hypothesis, ...], ...]  # per place
+_Found = tuple[tuple[Form, ...] | tuple[FailedHypothesis, ...], ...]  # per place
 
 
 def derive(
-    places: Sequence[Place],
+    places: Sequence[AtlasPlace],
     depth: Depth = Depth(),
     *,
     jobs: int = 0,
@@ -101,7 +101,7 @@ def derive(
     """
     begin = time.perf_counter()
     kept = _Kept(cache)
-    by_machine: dict[str, list[Place]] = {}
+    by_machine: dict[str, list[AtlasPlace]] = {}
     for place in places:
         by_machine.setdefault(place.machine, []).append(place)
     tasks = [
@@ -112,7 +112,7 @@ def derive(
         )  # the most involved ones tend to come last; begin with them
     ]
     forms: dict[str, dict[str, Form]] = {place.id: {} for place in places}
-    hypotheses: dict[str, list[Hypothesis]] = {place.id: [] for place in places}
+    hypotheses: dict[str, list[FailedHypothesis]] = {place.id: [] for place in places}
     with _Workers(jobs or os.cpu_count() or 1, len(tasks)) as workers:
         for number, (task, found) in enumerate(workers.each(tasks, kept)):
             for place, its_forms in zip(task.places, found, strict=True):
@@ -130,7 +130,7 @@ def derive(
     for place in places:
         order = find_machine(place.machine).instructions
         entries.append(
-            Entry(place, tuple(forms[place.id][form] for form in order), tuple(hypotheses[place.id]))
+            AtlasEntry(place, tuple(forms[place.id][form] for form in order), tuple(hypotheses[place.id]))
         )
     return Atlas(tuple(entries), time.perf_counter() - begin)
 
@@ -140,14 +140,14 @@ def _mnemonics(machine: str) -> list[str]:
 
 
 def _open_theorems(
-    by_machine: Mapping[str, Sequence[Place]], forms: Mapping[str, Mapping[str, Form]], depth: Depth
+    by_machine: Mapping[str, Sequence[AtlasPlace]], forms: Mapping[str, Mapping[str, Form]], depth: Depth
 ) -> list[_Task]:
     """The places where sensitivity does not refute both theorems: there, the other hypotheses matter."""
     tasks = []
     for machine, group in by_machine.items():
         open_ones = []
         for place in group:
-            survey = Entry(place, tuple(forms[place.id].values())).survey
+            survey = AtlasEntry(place, tuple(forms[place.id].values())).survey
             if not survey.theorem1 is survey.theorem3 is Status.REFUTED:
                 open_ones.append(place)
         if open_ones:
@@ -217,7 +217,9 @@ def _work(task: _Task) -> _Found:
             run = explore_instruction(machine, instruction, askers[0].effort)
         except PathBudgetError as error:
             nothing = dict.fromkeys(CLASSES, Truth.UNKNOWN)
-            row = Row(instruction.form, instruction.mnemonic, instruction.source, nothing, remark=str(error))
+            row = SurveyRow(
+                instruction.form, instruction.mnemonic, instruction.source, nothing, remark=str(error)
+            )
             for forms in found:
                 forms += [_unasked(row)] if task.hypotheses else [Form(row, instruction.summary)]
             continue
@@ -229,8 +231,8 @@ def _work(task: _Task) -> _Found:
     return tuple(tuple(forms) for forms in found)
 
 
-def _unasked(row: Row) -> Hypothesis:
-    return Hypothesis(A1, row.form, Truth.UNKNOWN, f"{row.form}: {row.remark}")
+def _unasked(row: SurveyRow) -> FailedHypothesis:
+    return FailedHypothesis(A1, row.form, Truth.UNKNOWN, f"{row.form}: {row.remark}")
 
 
 class _Asking:
@@ -278,10 +280,10 @@ class _Asking:
         }
         return Form(row, instruction.summary, witnesses, asked, tuple(defects))
 
-    def failing(self, instruction: Instruction, run: Run[Any]) -> list[Hypothesis]:
+    def failing(self, instruction: Instruction, run: Run[Any]) -> list[FailedHypothesis]:
         """The premises that do not hold, or are unknown."""
         return [
-            Hypothesis(p.name, p.form, p.truth, p.how)
+            FailedHypothesis(p.name, p.form, p.truth, p.how)
             for p in self.premises.of(instruction, run)
             if p.name in (*THEOREM1, *THEOREM3) and p.truth in (Truth.NO, Truth.UNKNOWN)
         ]
@@ -345,7 +347,7 @@ class _Kept:
         """What was found before; None where nothing is known."""
         if self._folder is None:
             return None
-        kind = Hypothesis if task.hypotheses else Form
+        kind = FailedHypothesis if task.hypotheses else Form
         try:
             data = json.loads(self._file(task).read_text(encoding="utf-8"))
             return self._converter.structure(data, tuple[tuple[kind, ...], ...])  # type: ignore[valid-type]

@@ -12,10 +12,10 @@ from typing import Any
 import attrs
 
 from popek.checks.premise import THEOREM1, THEOREM3
-from popek.checks.survey import Row, Survey
+from popek.checks.survey import Survey, SurveyRow
 from popek.checks.verdict import Status, Truth
 
-from .places import Place
+from .places import AtlasPlace
 
 
 @attrs.frozen
@@ -73,7 +73,7 @@ class Form:
         defects: witnesses that did not replay: defects of popek, which no verdict hides.
     """
 
-    row: Row
+    row: SurveyRow
     summary: str = ""
     witnesses: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     asked: Mapping[str, Asked] = attrs.field(factory=dict)
@@ -105,7 +105,7 @@ KINDS = {
 
 
 @attrs.frozen
-class Hypothesis:
+class FailedHypothesis:
     """A hypothesis of a theorem that does not hold for an instruction form, or is unknown."""
 
     name: str
@@ -156,7 +156,7 @@ class Verdict(enum.Enum):
 
 
 @attrs.frozen(slots=False)
-class Entry:
+class AtlasEntry:
     """A row of the atlas.
 
     Attributes:
@@ -166,9 +166,9 @@ class Entry:
             where sensitivity alone refutes neither theorem.
     """
 
-    place: Place
+    place: AtlasPlace
     forms: tuple[Form, ...]
-    hypotheses: tuple[Hypothesis, ...] = ()
+    hypotheses: tuple[FailedHypothesis, ...] = ()
 
     @cached_property
     def survey(self) -> Survey:
@@ -255,7 +255,7 @@ class Entry:
 class Atlas:
     """All rows."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[AtlasEntry, ...]
     seconds: float = 0.0
 
     @property

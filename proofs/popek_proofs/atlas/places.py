@@ -24,7 +24,7 @@ AS_IT_COMES = "default settings"
 
 
 @attrs.frozen
-class Place:
+class AtlasPlace:
     """A row of the atlas.
 
     Attributes:
@@ -95,7 +95,7 @@ def variants() -> tuple[Variant, ...]:
     return tuple(_CONVERTER.structure(row, Variant) for row in tomllib.loads(text)["configurations"])
 
 
-def places(machines: Sequence[str] = (), techniques: Sequence[str] = ()) -> list[Place]:
+def places(machines: Sequence[str] = (), techniques: Sequence[str] = ()) -> list[AtlasPlace]:
     """The rows of these machines under these techniques; of all by default.
 
     Args:
@@ -139,10 +139,10 @@ def _assert_known(techniques: Iterable[str], machines: Iterable[Machine[Any]]) -
             raise UnknownNameError("technique", name, known)
 
 
-def _place(how: str, machine: Machine[Any], technique: str, variant: Variant | None = None) -> Place:
+def _place(how: str, machine: Machine[Any], technique: str, variant: Variant | None = None) -> AtlasPlace:
     settings = {} if variant is None else variant.settings
     configuration = configure(machine, [f"{name}={value}" for name, value in settings.items()])
-    plain = Place(
+    plain = AtlasPlace(
         how,
         machine.name,
         machine.title,

@@ -55,7 +55,7 @@ class Problem:
 
 
 @attrs.frozen(eq=False)
-class Found:
+class FoundProblem:
     """What became of a problem under a technique."""
 
     problem: Problem
@@ -157,7 +157,7 @@ def ask(
     *,
     every: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Found]:
+) -> list[FoundProblem]:
     """Ask about problems.
 
     Args:
@@ -177,14 +177,14 @@ def ask(
             done += 1
             if progress is not None:
                 progress(done, total)
-        found.append(Found(problem, tuple(answers)))
+        found.append(FoundProblem(problem, tuple(answers)))
     return found
 
 
 __all__ = [
     "PROBLEMS",
     "SOURCE",
-    "Found",
+    "FoundProblem",
     "Problem",
     "Question",
     "ask",

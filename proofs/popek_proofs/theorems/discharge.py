@@ -18,7 +18,7 @@ from popek.solving.formula import Expr, Function, conj, equal, forall, functions
 
 from . import theorem1, theorem3
 from .in_storage import MEANING
-from .proposition import Hypothesis, Proposition
+from .proposition import Proposition, TheoremHypothesis
 from .vocabulary import INSTRUCTION, STATE, I, S, bare, execute, f, fetch, i, stops
 
 _FETCHED = execute(fetch(S), f(S))
@@ -71,7 +71,7 @@ IN_OTHER_WORDS: Final[Mapping[str, str]] = {
 }
 
 
-def cited(known: Sequence[Proposition]) -> Iterator[tuple[Proposition, Hypothesis, Proposition]]:
+def cited(known: Sequence[Proposition]) -> Iterator[tuple[Proposition, TheoremHypothesis, Proposition]]:
     """Each hypothesis that is another proposition, with that one.
 
     Raises:
@@ -84,7 +84,7 @@ def cited(known: Sequence[Proposition]) -> Iterator[tuple[Proposition, Hypothesi
                 yield proposition, hypothesis, by_id[hypothesis.by]
 
 
-def obligation(proposition: Proposition, hypothesis: Hypothesis, by: Proposition) -> str | None:
+def obligation(proposition: Proposition, hypothesis: TheoremHypothesis, by: Proposition) -> str | None:
     """An SMT-LIB script that must be unsatisfiable; None where the two speak in different words."""
     if hypothesis.name in IN_OTHER_WORDS:
         return None

@@ -20,7 +20,7 @@ import attrs
 from popek.checks.certification import Certifier
 from popek.checks.classification import Classification
 from popek.checks.classify import Classifier
-from popek.checks.ladder import Ladder, Reached, Rung, Step, ladder
+from popek.checks.ladder import Ladder, LadderStep, Reached, Rung, ladder
 from popek.checks.premise import (
     A1,
     A6_CLOSURE,
@@ -323,14 +323,14 @@ class Instantiation(Generic[S]):
         }
 
 
-def locked(name: str) -> Step:
+def locked(name: str) -> LadderStep:
     """How far a theorem's proof goes: the lock, held against the files where they are there."""
     lock, folder = rocq.load(), rocq.checkout()
     told = f"{name}, Coq {lock.coq}, no axioms, lock {lock.sha256[:16]}"
     changed = [] if folder is None else rocq.compare(lock, folder)
     if changed:
-        return Step(Rung.THEOREM, Reached.UNKNOWN, f"{told}; {'; '.join(changed)}")
-    return Step(Rung.THEOREM, Reached.YES, told + (" (files not here)" if folder is None else ""))
+        return LadderStep(Rung.THEOREM, Reached.UNKNOWN, f"{told}; {'; '.join(changed)}")
+    return LadderStep(Rung.THEOREM, Reached.YES, told + (" (files not here)" if folder is None else ""))
 
 
 def taken_for_granted(theorem: str) -> list[str]:

@@ -33,7 +33,7 @@ class StoppedError(Exception):
 
 
 @attrs.frozen(eq=False)
-class Step(Generic[S]):
+class MonitorStep(Generic[S]):
     """One step of a virtual machine.
 
     Attributes:
@@ -80,21 +80,23 @@ class Monitor(Generic[S]):
     cells: Mapping[str, int]
     hybrid: bool = False
 
-    def step(self, guest: S, instruction: Instruction, operands: Mapping[str, Word]) -> Step[S]:
+    def step(self, guest: S, instruction: Instruction, operands: Mapping[str, Word]) -> MonitorStep[S]:
         """Run one instruction in the virtual machine.
 
         Raises:
             StoppedError: the model does not say what happens.
         """
         if self.hybrid and bool(self.machine.supervisor(guest)):
-            return Step(bare_step(self.machine, guest, instruction, operands), "interpreted")
+            return MonitorStep(bare_step(self.machine, guest, instruction, operands), "interpreted")
         before = self.technique.map(guest, self.private)
         outcome = self.machine.step(instruction, before, operands)
         match outcome:
             case Next(after):
-                return Step(self._read_back(guest, after), "direct", self._escape(guest, before, after))
+                return MonitorStep(
+                    self._read_back(guest, after), "direct", self._escape(guest, before, after)
+                )
             case Trap():
-                return Step(bare_step(self.machine, guest, instruction, operands), "interpreted")
+                return MonitorStep(bare_step(self.machine, guest, instruction, operands), "interpreted")
         raise StoppedError(f"{self.machine.name}: {instruction.form} stops the model")
 
     def _read_back(self, guest: S, hardware: S) -> S:

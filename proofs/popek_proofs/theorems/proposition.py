@@ -17,22 +17,22 @@ from functools import cached_property
 
 import attrs
 
-from popek.checks.ladder import NOT_FOUND, REPLAYED, Reached, Rung, Step
+from popek.checks.ladder import NOT_FOUND, REPLAYED, LadderStep, Reached, Rung
 from popek.checks.verdict import Status, Truth
 from popek.kernel.machine import UnknownNameError
 from popek.solving.first_order import ask
 from popek.solving.formula import Expr, script
 from popek.solving.solver import Answer, Effort, sha256
 
-from .small_machine import Scope, SmallMachine, find
+from .small_machine import SmallMachine, SmallScope, find
 
 RLIMIT = 500_000  # Z3 resources for one query; the slowest needs a fifth of it
-NO_CERTIFICATE = Step(Rung.CERTIFICATE, Reached.UNKNOWN, "it has sorts other than bit-vectors")
+NO_CERTIFICATE = LadderStep(Rung.CERTIFICATE, Reached.UNKNOWN, "it has sorts other than bit-vectors")
 SecondSolver = Callable[[str], Answer]
 
 
 @attrs.frozen
-class Hypothesis:
+class TheoremHypothesis:
     """What a proposition assumes.
 
     Attributes:
@@ -66,11 +66,11 @@ class Proposition:
     id: str
     statement: str
     source: str
-    hypotheses: tuple[Hypothesis, ...]
+    hypotheses: tuple[TheoremHypothesis, ...]
     conclusion: Expr
     occasion: Expr
     given: tuple[tuple[str, Expr], ...] = ()
-    scope: Scope = attrs.field(factory=Scope)
+    scope: SmallScope = attrs.field(factory=SmallScope)
 
     def assumptions(self) -> list[tuple[str, Expr]]:
         """The given facts and the hypotheses, by name."""
@@ -91,7 +91,7 @@ class Proposition:
 
 
 @attrs.frozen(eq=False)
-class Need:
+class HypothesisNeeded:
     """What happens without one hypothesis.
 
     Attributes:
@@ -100,7 +100,7 @@ class Need:
         machine: that machine.
     """
 
-    hypothesis: Hypothesis
+    hypothesis: TheoremHypothesis
     needed: Truth
     machine: SmallMachine | None
 
@@ -131,22 +131,22 @@ class Proof:
     seconds: float
     vacuous: Truth
     example: SmallMachine | None
-    needs: tuple[Need, ...]
+    needs: tuple[HypothesisNeeded, ...]
     counterexample: SmallMachine | None
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[LadderStep, ...]:
         """How far the evidence goes."""
         (first, answer), *others = self.answers.items()
         if self.verdict is Status.REFUTED:
             replayed = REPLAYED if self.counterexample is not None else NOT_FOUND
-            return (replayed, Step(Rung.SOLVER, Reached.YES, first))
+            return (replayed, LadderStep(Rung.SOLVER, Reached.YES, first))
         if self.verdict is not Status.HOLDS:
-            return (Step(Rung.SOLVER, Reached.UNKNOWN, f"{first} says {answer.value}"),)
-        second = Step(Rung.SECOND_SOLVER, Reached.NOT_ASKED, "no second solver is installed")
+            return (LadderStep(Rung.SOLVER, Reached.UNKNOWN, f"{first} says {answer.value}"),)
+        second = LadderStep(Rung.SECOND_SOLVER, Reached.NOT_ASKED, "no second solver is installed")
         if others:
-            second = Step(Rung.SECOND_SOLVER, Reached.YES, ", ".join(name for name, _ in others))
-        return (Step(Rung.SOLVER, Reached.YES, first), second, NO_CERTIFICATE)
+            second = LadderStep(Rung.SECOND_SOLVER, Reached.YES, ", ".join(name for name, _ in others))
+        return (LadderStep(Rung.SOLVER, Reached.YES, first), second, NO_CERTIFICATE)
 
     def to_json(self) -> dict[str, object]:
         """A row of `popek prove --json`."""
@@ -250,14 +250,14 @@ def _vacuous(proposition: Proposition, effort: Effort) -> tuple[Truth, SmallMach
     return (Truth.YES if impossible else Truth.UNKNOWN), None
 
 
-def _need(proposition: Proposition, hypothesis: Hypothesis, effort: Effort) -> Need:
+def _need(proposition: Proposition, hypothesis: TheoremHypothesis, effort: Effort) -> HypothesisNeeded:
     rest = proposition.without(hypothesis.name)
     # The tables show the dropped hypothesis failing, so its functions belong to them.
     broken = (f"{hypothesis.name}-fails", ~hypothesis.formula)
     formulas = [*rest.assumptions(), broken, ("conclusion-fails", ~rest.conclusion)]
     answer, machine = find(f"{proposition.id} without {hypothesis.name}", formulas, proposition.scope, effort)
     # None in scope proves nothing about larger machines.
-    return Need(hypothesis, Truth.YES if answer is Answer.SAT else Truth.UNKNOWN, machine)
+    return HypothesisNeeded(hypothesis, Truth.YES if answer is Answer.SAT else Truth.UNKNOWN, machine)
 
 
 def select_propositions(known: Sequence[Proposition], names: Iterable[str]) -> list[Proposition]:

@@ -93,10 +93,12 @@ def lines(machine: Machine[S], values: Sequence[int]) -> tuple[Line, ...]:
 
 def _lines(machine: Machine[S], values: Sequence[int]) -> Iterator[Line]:
     for instruction in machine.instructions.values():
-        names = [(name, width) for operand in instruction.inputs for name, width in operand.part_names()]
-        for chosen in itertools.product(*([v for v in values if not v >> width] for _, width in names)):
-            operands = {name: value for (name, _), value in zip(names, chosen, strict=True)}
-            if bool(instruction.valid({n: Word(w, operands[n]) for n, w in names})):
+        widths = instruction.widths
+        for chosen in itertools.product(
+            *([v for v in values if not v >> width] for width in widths.values())
+        ):
+            operands = dict(zip(widths, chosen, strict=True))
+            if bool(instruction.valid(instruction.words(operands))):
                 yield Line(instruction, operands)
 
 

@@ -43,7 +43,7 @@ class DecodeError(RuntimeError):
 
 
 @attrs.frozen
-class Scope:
+class SmallScope:
     """How small a machine to look for.
 
     Attributes:
@@ -143,7 +143,7 @@ def _shown(sort: str, value: int | tuple[int, ...]) -> object:
 
 
 def find(
-    title: str, formulas: Sequence[tuple[str, Expr]], scope: Scope, effort: Effort | None = None
+    title: str, formulas: Sequence[tuple[str, Expr]], scope: SmallScope, effort: Effort | None = None
 ) -> tuple[Answer, SmallMachine | None]:
     """The smallest machine in scope in which all the formulas hold.
 
@@ -177,7 +177,7 @@ def _find_in(
     formulas: Sequence[tuple[str, Expr]],
     functions: Mapping[str, Function],
     sizes: Sizes,
-    scope: Scope,
+    scope: SmallScope,
     effort: Effort | None,
 ) -> tuple[Answer, SmallMachine | None]:
     entries = list(_entries(functions, sizes, scope.locations))

@@ -39,11 +39,11 @@ from popek.solving.formula import (
     var,
 )
 
-from .proposition import Hypothesis, Proposition
-from .small_machine import Scope
+from .proposition import Proposition, TheoremHypothesis
+from .small_machine import SmallScope
 
 SOURCE = "Popek and Goldberg 1974, virtual machine map"
-SCOPE = Scope({WORD: 2}, limit=4)
+SCOPE = SmallScope({WORD: 2}, limit=4)
 
 
 def integer(name: str) -> Expr:
@@ -90,17 +90,19 @@ def moved_back(image: Expr, storage: Expr, by: Expr, size: Expr) -> Expr:
     return forall([j], implies(there, equal(select(image, j), select(storage, j - by))))
 
 
-FITS = Hypothesis("storage-fits", "the control program and the virtual machine fit: k + w <= q", k + w <= q)
-FIRST_TWO = Hypothesis(
+FITS = TheoremHypothesis(
+    "storage-fits", "the control program and the virtual machine fit: k + w <= q", k + w <= q
+)
+FIRST_TWO = TheoremHypothesis(
     "vector-is-owned", "locations 0 and 1 are the control program's: k >= 2", number(2) <= k
 )
-BASE = Hypothesis("base-is-composed", "l' = l + k", equal(L, l + k))
-CUT = Hypothesis(
+BASE = TheoremHypothesis("base-is-composed", "l' = l + k", equal(L, l + k))
+CUT = TheoremHypothesis(
     "bound-is-cut",
     "b' is b, or what is left of the guest's storage where that is less",
     equal(B, cut(b, l, w)),
 )
-MOVED = Hypothesis("storage-is-moved", "E'[k + j] = E[j] for j < w", moved(H, E, k, w))
+MOVED = TheoremHypothesis("storage-is-moved", "E'[k + j] = E[j] for j < w", moved(H, E, k, w))
 
 KEEPS_REFERENCES = Proposition(
     "theorem1.map-keeps-references",
@@ -137,16 +139,16 @@ FRAMES_REST = Proposition(
     (
         BASE,
         CUT,
-        Hypothesis("storage-is-moved", "E'[j] = E[j - k] for k <= j < k + w", moved_back(H, E, k, w)),
-        Hypothesis(
+        TheoremHypothesis("storage-is-moved", "E'[j] = E[j - k] for k <= j < k + w", moved_back(H, E, k, w)),
+        TheoremHypothesis(
             "other-storage-is-moved", "E2'[j] = E2[j - k] for k <= j < k + w", moved_back(H2, E2, k, w)
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "control-program-is-the-same",
             "the control program's storage depends on the virtual M and R at most",
             at_each(j, q, disj(inside(j, k, w), equal(select(H, j), select(H2, j)))),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "rest-is-the-same",
             "the two guest states agree outside their bounds",
             at_each(j, w, disj(inside(j, l, b), equal(select(E, j), select(E2, j)))),
@@ -185,8 +187,8 @@ KEEPS_APART = Proposition(
     (
         BASE,
         CUT,
-        Hypothesis("other-base-is-composed", "l2' = l2 + k2", equal(L2, l2 + k2)),
-        Hypothesis(
+        TheoremHypothesis("other-base-is-composed", "l2' = l2 + k2", equal(L2, l2 + k2)),
+        TheoremHypothesis(
             "storage-is-given-once",
             "the second machine's storage begins behind the first's: k + w <= k2",
             k + w <= k2,
@@ -223,13 +225,15 @@ COMMUTES_WITH_STORES = Proposition(
         FITS,
         BASE,
         MOVED,
-        Hypothesis("reference-in-bounds", "the reference does not memory-trap", ~outside(reference, l, b, w)),
-        Hypothesis(
+        TheoremHypothesis(
+            "reference-in-bounds", "the reference does not memory-trap", ~outside(reference, l, b, w)
+        ),
+        TheoremHypothesis(
             "bare-machine-stores",
             "the bare machine stores x in E[a + l]",
             stored(E_after, E, reference + l, w),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "hardware-stores", "the hardware stores x in E'[a + l']", stored(H_after, H, reference + L, q)
         ),
     ),
@@ -257,16 +261,16 @@ ONE_TO_ONE = Proposition(
         FITS,
         FIRST_TWO,
         MOVED,
-        Hypothesis("other-storage-is-moved", "E2'[k + j] = E2[j] for j < w", moved(H2, E2, k, w)),
-        Hypothesis(
+        TheoremHypothesis("other-storage-is-moved", "E2'[k + j] = E2[j] for j < w", moved(H2, E2, k, w)),
+        TheoremHypothesis(
             "program-counter-is-kept", "P' = P", conj(equal(mapped_pc_1, pc_1), equal(mapped_pc_2, pc_2))
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "mode-is-noted",
             "the control program notes the virtual M, which M' = u does not show",
             conj(equal(noted_user_1, user_1), equal(noted_user_2, user_2)),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "relocation-is-noted",
             "the control program notes the virtual R, of which a cut bound shows a part",
             conj(equal(noted_l, l), equal(noted_b, b), equal(noted_l2, l2), equal(noted_b2, b2)),
@@ -301,7 +305,7 @@ SMALLER_MACHINE = Proposition(
     "a machine of w locations differs from one of q only in that it memory-traps on references behind its "
     "end",
     "Popek and Goldberg 1974, equivalence: resource bounds",
-    (Hypothesis("no-larger", "w <= q", w <= q),),
+    (TheoremHypothesis("no-larger", "w <= q", w <= q),),
     conclusion=forall(
         [a],
         implies(

@@ -34,8 +34,8 @@ from __future__ import annotations
 
 from popek.solving.formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite, var
 
-from .proposition import Hypothesis, Proposition
-from .small_machine import Scope
+from .proposition import Proposition, TheoremHypothesis
+from .small_machine import SmallScope
 from .vocabulary import (
     BARE_STAYS,
     CONFINED,
@@ -88,7 +88,7 @@ from .vocabulary import (
 )
 
 SOURCE = "Popek and Goldberg 1974, Theorem 1"
-ONE_INSTRUCTION = Scope({INSTRUCTION: 1})
+ONE_INSTRUCTION = SmallScope({INSTRUCTION: 1})
 
 # A step of the virtual machine: the hardware's, and where that traps, all the control program does.
 monitor = Function("monitor", (STATE,), STATE)
@@ -159,7 +159,7 @@ ENTRY_TELLS = Proposition(
     "Popek and Goldberg 1974, Lemma 2",
     (
         TRAP,
-        Hypothesis(
+        TheoremHypothesis(
             "map-is-one-to-one",
             "guest states are told apart by the PSW of f(S) and its storage other than E[0]",
             forall([S, T], implies(conj(bare(S), bare(T), same(f(S), f(T), psw, kept)), equal(S, T))),
@@ -186,18 +186,18 @@ INTERPRETER_RESTORES = Proposition(
     "after a trap on f(S) the control program resumes the virtual machine in f(i(S))",
     "Popek and Goldberg 1974, Lemma 2",
     (
-        Hypothesis(
+        TheoremHypothesis(
             "recovers-the-guest",
             "from the state it is entered in, the control program finds the guest state",
             forall([S], implies(conj(bare(S), stops(i, f(S))), equal(recovered(execute(i, f(S))), S))),
             by="theorem1.entry-tells-the-guest",
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "routine-is-right",
             "the interpreter routine of i computes i(S), a trap of the guest included",
             forall([S], implies(bare(S), equal(routine(S), execute(i, S)))),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "resumes-by-the-map",
             "the allocator and the dispatcher load f of what the routine computed",
             forall([S], implies(bare(S), equal(resumed(S), f(S)))),
@@ -237,7 +237,7 @@ CONTROL_STAYS = Proposition(
     "bounds and the dispatcher's PSW in E[1] are as they were",
     "Popek and Goldberg 1974, resource control",
     (
-        Hypothesis(
+        TheoremHypothesis(
             "control-sensitive-are-privileged",
             "i is privileged if it is control sensitive",
             disj(control_innocent(i), privileged(i)),
@@ -278,7 +278,7 @@ INNOCUOUS_DIRECT = Proposition(
     "program does not",
     "Popek and Goldberg 1974, efficiency",
     (
-        Hypothesis(
+        TheoremHypothesis(
             "no-needless-traps",
             "i traps only where it traps in every state that looks alike; a privileged innocuous "
             "instruction would not",
@@ -300,14 +300,14 @@ STEP = Proposition(
     "one step of the virtual machine from f(S) leads to f of one step of the bare machine from S",
     SOURCE,
     (
-        Hypothesis(
+        TheoremHypothesis(
             "sensitive-are-privileged",
             "every instruction is innocuous or privileged: the premise of Theorem 1",
             forall([I], disj(innocuous(I), is_privileged(I))),
         ),
         FETCHED_FROM_WINDOW,
         MAP_WINDOW,
-        Hypothesis(
+        TheoremHypothesis(
             "innocuous-commute",
             "innocuous instructions commute with f",
             forall(
@@ -319,13 +319,13 @@ STEP = Proposition(
             ),
             by="theorem1.innocuous-commutes",
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "privileged-stop",
             "privileged instructions do not complete on f(S)",
             forall([I, S], implies(conj(is_privileged(I), bare(S)), stops(I, f(S)))),
             by="theorem1.privileged-reaches-dispatcher",
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "traps-are-interpreted",
             "after the fetched instruction has trapped on f(S) the control program resumes the virtual machine "
             "in f(i(S)): it interprets that one, since one routine for all would give them all one effect",
@@ -344,7 +344,7 @@ STEP = Proposition(
         [S, T],
         conj(bare(S), bare(T), completes(fetch(S), f(S)), stops(fetch(T), f(T)), is_privileged(fetch(T))),
     ),
-    scope=Scope({INSTRUCTION: 2}),
+    scope=SmallScope({INSTRUCTION: 2}),
 )
 
 TIME = "Count"
@@ -364,7 +364,7 @@ def sequence_propositions(
     def invariant(count: Expr) -> Expr:
         return conj(bare(bare_run(count)), equal(virtual_run(count), f(bare_run(count))))
 
-    started = Hypothesis(
+    started = TheoremHypothesis(
         "starts-in-the-image",
         "the bare machine starts without control program, the virtual machine in f of its state",
         conj(bare(bare_run(zero())), equal(virtual_run(zero()), f(bare_run(zero())))),
@@ -383,24 +383,24 @@ def sequence_propositions(
         "machine's state",
         source,
         (
-            Hypothesis("induction-hypothesis", "P(n)", invariant(n)),
-            Hypothesis(
+            TheoremHypothesis("induction-hypothesis", "P(n)", invariant(n)),
+            TheoremHypothesis(
                 "bare-runs",
                 "the bare machine's next state is its step's",
                 forall([N], equal(bare_run(successor(N)), step(bare_run(N)))),
             ),
-            Hypothesis(
+            TheoremHypothesis(
                 "virtual-runs",
                 "the virtual machine's next state is its step's",
                 forall([N], equal(virtual_run(successor(N)), virtual(virtual_run(N)))),
             ),
-            Hypothesis(
+            TheoremHypothesis(
                 "steps-correspond",
                 "a step from f(S) leads to f of the bare step from S",
                 forall([S], implies(bare(S), equal(virtual(f(S)), f(step(S))))),
                 by=f"{theorem}.step",
             ),
-            Hypothesis(
+            TheoremHypothesis(
                 "bare-stays-bare",
                 "no step brings a control program into a machine that has none",
                 forall([S], implies(bare(S), bare(step(S)))),

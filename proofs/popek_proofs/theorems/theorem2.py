@@ -39,8 +39,8 @@ from popek.solving.formula import (
     var,
 )
 
-from .proposition import Hypothesis, Proposition
-from .small_machine import Scope
+from .proposition import Proposition, TheoremHypothesis
+from .small_machine import SmallScope
 from .storage import SCOPE, B, E, H, L, b, cut, integer, k, l, moved, naturals, q, w
 from .vocabulary import STATE, S, T
 
@@ -65,12 +65,12 @@ def same_but_time(a: Expr, b: Expr) -> Expr:
     return equal(but_time(a), but_time(b))
 
 
-INNER_STATES = Hypothesis(
+INNER_STATES = TheoremHypothesis(
     "inner-runs-in-a-virtual-machine",
     "the inner map leads to states of the virtual machine that the outer control program provides",
     forall([S], implies(below_inner(S), below_outer(inner(S)))),
 )
-TIMELESS_MAP = Hypothesis(
+TIMELESS_MAP = TheoremHypothesis(
     "outer-map-ignores-time",
     "the outer map makes states that differ in time only into such states",
     forall([S, T], implies(same_but_time(S, T), same_but_time(outer(S), outer(T)))),
@@ -81,7 +81,7 @@ COMMUTES = Proposition(
     "the composition of two virtual machine maps is a homomorphism, up to time",
     SOURCE,
     (
-        Hypothesis(
+        TheoremHypothesis(
             "inner-is-a-homomorphism",
             "inner(e(S)) = e'(inner(S)), up to time",
             forall(
@@ -89,7 +89,7 @@ COMMUTES = Proposition(
                 implies(below_inner(S), same_but_time(inner(run(e, S)), run(inner_sequence(e), inner(S)))),
             ),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "outer-is-a-homomorphism",
             "outer(e(S)) = e'(outer(S)), up to time, but with the clock readings of the virtual machine",
             forall(
@@ -100,12 +100,12 @@ COMMUTES = Proposition(
                 ),
             ),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "delay-is-in-time-only",
             "a virtual machine changes nothing but time",
             forall([e, S], same_but_time(delayed(e, S), S)),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "inner-has-no-timing-dependency",
             "the inner control program does not depend on timing: the condition of Theorem 2",
             forall(
@@ -133,7 +133,7 @@ COMMUTES = Proposition(
             ~equal(delayed(inner_sequence(e), inner(S)), inner(S)),
         ),
     ),
-    scope=Scope({SEQUENCE: 2}, most=4),
+    scope=SmallScope({SEQUENCE: 2}, most=4),
 )
 
 ONE_TO_ONE = Proposition(
@@ -141,7 +141,7 @@ ONE_TO_ONE = Proposition(
     "the composition of two virtual machine maps is one-one, up to time",
     SOURCE,
     (
-        Hypothesis(
+        TheoremHypothesis(
             "inner-is-one-to-one",
             "guest states with the same image differ in time only",
             forall(
@@ -153,7 +153,7 @@ ONE_TO_ONE = Proposition(
             ),
             by="theorem1.map-is-one-to-one",
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "outer-is-one-to-one",
             "states of the outer virtual machine with the same image differ in time only",
             forall(
@@ -186,7 +186,7 @@ n = constant("n", COUNT)
 successor = Function("successor", (COUNT,), COUNT)
 F, G, N = var("F", MAP), var("G", MAP), var("N", COUNT)
 
-EACH_LEVEL = Hypothesis(
+EACH_LEVEL = TheoremHypothesis(
     "each-level-is-virtualizable",
     "a control program without timing dependencies provides a virtual machine on each level",
     forall([N], is_map(level(N))),
@@ -199,13 +199,13 @@ NESTING_BASE = Proposition(
     SOURCE,
     (
         EACH_LEVEL,
-        Hypothesis(
+        TheoremHypothesis(
             "first-level", "with one control program the map is its own", equal(nested(one), level(one))
         ),
     ),
     conclusion=is_map(nested(one)),
     occasion=is_map(level(one)),
-    scope=Scope(growing=MAP, most=3),
+    scope=SmallScope(growing=MAP, most=3),
 )
 
 NESTING_STEP = Proposition(
@@ -214,14 +214,14 @@ NESTING_STEP = Proposition(
     "hardware",
     SOURCE,
     (
-        Hypothesis("induction-hypothesis", "P(n): n control programs give a map", is_map(nested(n))),
+        TheoremHypothesis("induction-hypothesis", "P(n): n control programs give a map", is_map(nested(n))),
         EACH_LEVEL,
-        Hypothesis(
+        TheoremHypothesis(
             "next-level",
             "the map of n + 1 levels is that of n after that of the innermost",
             forall([N], equal(nested(successor(N)), composed(nested(N), level(successor(N))))),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "composition-is-a-map",
             "the composition of two virtual machine maps is one",
             forall([F, G], implies(conj(is_map(F), is_map(G)), is_map(composed(F, G)))),
@@ -230,7 +230,7 @@ NESTING_STEP = Proposition(
     ),
     conclusion=is_map(nested(successor(n))),
     occasion=~equal(nested(successor(n)), nested(n)),
-    scope=Scope(growing=MAP, most=3),
+    scope=SmallScope(growing=MAP, most=3),
 )
 
 inner_k, inner_w = integer("k_inner"), integer("w_inner")
@@ -242,26 +242,28 @@ RELOCATIONS = Proposition(
     "the paper's map after the paper's map is the paper's map, with the sum of the two displacements",
     SOURCE,
     (
-        Hypothesis(
+        TheoremHypothesis(
             "inner-base-is-composed", "the inner control program gives l + k'", equal(inner_base, l + inner_k)
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "inner-bound-is-cut",
             "and cuts the bound to its guest's storage",
             equal(inner_bound, cut(b, l, inner_w)),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "inner-storage-is-moved", "and moves storage by k'", moved(inner_storage, E, inner_k, inner_w)
         ),
-        Hypothesis("inner-storage-fits", "k' + w' <= w", inner_k + inner_w <= w),
-        Hypothesis("outer-base-is-composed", "the outer control program adds k", equal(L, inner_base + k)),
-        Hypothesis(
+        TheoremHypothesis("inner-storage-fits", "k' + w' <= w", inner_k + inner_w <= w),
+        TheoremHypothesis(
+            "outer-base-is-composed", "the outer control program adds k", equal(L, inner_base + k)
+        ),
+        TheoremHypothesis(
             "outer-bound-is-cut",
             "and cuts the bound to its guest's storage",
             equal(B, cut(inner_bound, inner_base, w)),
         ),
-        Hypothesis("outer-storage-is-moved", "and moves storage by k", moved(H, inner_storage, k, w)),
-        Hypothesis("outer-storage-fits", "k + w <= q", k + w <= q),
+        TheoremHypothesis("outer-storage-is-moved", "and moves storage by k", moved(H, inner_storage, k, w)),
+        TheoremHypothesis("outer-storage-fits", "k + w <= q", k + w <= q),
     ),
     conclusion=conj(
         equal(L, l + inner_k + k),
@@ -281,8 +283,8 @@ DEPTH_BASE = Proposition(
     "at depth 0, which is the bare machine, twice the depth and the storage are q at most",
     "Popek and Goldberg 1974, equivalence: resource bounds",
     (
-        Hypothesis("no-control-program", "the depth is 0", equal(depth, number(0))),
-        Hypothesis("all-storage", "the bare machine has q locations", equal(size, q)),
+        TheoremHypothesis("no-control-program", "the depth is 0", equal(depth, number(0))),
+        TheoremHypothesis("all-storage", "the bare machine has q locations", equal(size, q)),
     ),
     conclusion=depth + depth + size <= q,
     occasion=number(0) < size,
@@ -295,8 +297,8 @@ DEPTH_STEP = Proposition(
     "each level takes two locations at least: twice the depth and what is left of the storage stay q at most",
     "Popek and Goldberg 1974, equivalence: resource bounds",
     (
-        Hypothesis("induction-hypothesis", "it is so at this depth", depth + depth + size <= q),
-        Hypothesis(
+        TheoremHypothesis("induction-hypothesis", "it is so at this depth", depth + depth + size <= q),
+        TheoremHypothesis(
             "machine-is-smaller",
             "the next virtual machine has two locations less at least",
             next_size + 2 <= size,

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from popek.solving.formula import BOOL, Expr, Function, conj, disj, equal, exists, forall, implies, ite
 
-from .proposition import Hypothesis, Proposition
-from .small_machine import Scope
+from .proposition import Proposition, TheoremHypothesis
+from .small_machine import SmallScope
 from .theorem1 import (
     ONE_INSTRUCTION,
     STAYS_OR_GOES_TO_THE_DISPATCHER,
@@ -75,18 +75,18 @@ def user_location_innocent(instruction: Expr) -> Expr:
     return unshown(instruction, user(S), user(T))
 
 
-NOT_USER_CONTROL_SENSITIVE = Hypothesis(
+NOT_USER_CONTROL_SENSITIVE = TheoremHypothesis(
     "not-user-control-sensitive",
     "i is not control sensitive in user mode: where it completes there, M and R stay",
     user_control_innocent(i),
 )
-NOT_USER_LOCATION_SENSITIVE = Hypothesis(
+NOT_USER_LOCATION_SENSITIVE = TheoremHypothesis(
     "not-user-location-sensitive",
     "i is not location sensitive in user mode: states of user mode that differ only in the place of e|r "
     "give the same e|r and P",
     user_location_innocent(i),
 )
-TRAPS_ANYWHERE = Hypothesis(
+TRAPS_ANYWHERE = TheoremHypothesis(
     "user-traps-anywhere",
     "whether i traps in user mode does not depend on the place of e|r (tacit in the paper)",
     forall([S, T], implies(conj(alike(S, T), user(S), user(T), traps(i, S)), traps(i, T))),
@@ -138,7 +138,7 @@ CONTROL_STAYS = Proposition(
     "bounds and the dispatcher's PSW in E[1] are as they were",
     SOURCE,
     (
-        Hypothesis(
+        TheoremHypothesis(
             "user-control-sensitive-are-privileged",
             "i is privileged if it is control sensitive in user mode",
             disj(user_control_innocent(i), privileged(i)),
@@ -174,24 +174,24 @@ STEP = Proposition(
     "one step of the hybrid virtual machine from f(S) leads to f of one step of the bare machine from S",
     SOURCE,
     (
-        Hypothesis(
+        TheoremHypothesis(
             "user-sensitive-are-privileged",
             "every instruction is privileged or not user sensitive: the premise of Theorem 3",
             forall([I], disj(user_innocuous(I), is_privileged(I))),
         ),
         FETCHED_FROM_WINDOW,
         MAP_WINDOW,
-        Hypothesis(
+        TheoremHypothesis(
             "virtual-mode-is-noted",
             "the monitor notes the virtual M",
             forall([S], implies(bare(S), equal(noted_user(f(S)), user(S)))),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "supervisor-mode-is-interpreted",
             "in virtual supervisor mode every instruction is interpreted",
             forall([S], implies(conj(bare(S), ~user(S)), equal(interpreted(f(S)), f(execute(fetch(S), S))))),
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "user-innocuous-commute",
             "in virtual user mode instructions that are not user sensitive commute with f",
             forall(
@@ -203,13 +203,13 @@ STEP = Proposition(
             ),
             by="theorem3.user-commutes",
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "privileged-stop",
             "privileged instructions do not complete on f(S)",
             forall([I, S], implies(conj(is_privileged(I), bare(S)), stops(I, f(S)))),
             by="theorem1.privileged-reaches-dispatcher",
         ),
-        Hypothesis(
+        TheoremHypothesis(
             "traps-are-interpreted",
             "after the fetched instruction has trapped on f(S) the monitor resumes the virtual machine in f(i(S))",
             forall(
@@ -227,7 +227,7 @@ STEP = Proposition(
         [S, T],
         conj(bare(S), bare(T), user(S), ~user(T), completes(fetch(S), f(S)), completes(fetch(T), f(T))),
     ),
-    scope=Scope({INSTRUCTION: 2}),
+    scope=SmallScope({INSTRUCTION: 2}),
 )
 
 WEAKER = Proposition(

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from popek.solving.formula import BOOL, Expr, Function, conj, constant, disj, equal, forall, implies, var
 
-from .proposition import Hypothesis
+from .proposition import TheoremHypothesis
 
 STATE, INSTRUCTION, PSW = "State", "Instruction", "Psw"
 
@@ -131,24 +131,24 @@ def privileged(instruction: Expr) -> Expr:
     return forall([S, T], implies(pair, conj(traps(instruction, T), ~traps(instruction, S))))
 
 
-NOT_CONTROL_SENSITIVE = Hypothesis(
+NOT_CONTROL_SENSITIVE = TheoremHypothesis(
     "not-control-sensitive",
     "i is not control sensitive: where it completes, M and R stay",
     control_innocent(i),
 )
-NOT_BEHAVIOUR_SENSITIVE = Hypothesis(
+NOT_BEHAVIOUR_SENSITIVE = TheoremHypothesis(
     "not-behaviour-sensitive",
     "i is not behaviour sensitive: states that differ only in M and in the place of e|r give the same e|r "
     "and P",
     behaviour_innocent(i),
 )
-PRIVILEGED = Hypothesis(
+PRIVILEGED = TheoremHypothesis(
     "privileged", "i is privileged: it traps in user mode and not in supervisor mode", privileged(i)
 )
 
 # -- what the paper takes for granted of the machine -----------------------------------------------------
 
-STATES = Hypothesis(
+STATES = TheoremHypothesis(
     "state-is-E-M-P-R",
     "a state is <E, M, P, R> and nothing else: no register that these do not show",
     forall([S, T], implies(same(S, T, user, pc, base, bound, window, rest), equal(S, T))),
@@ -162,7 +162,7 @@ def references_relocated(instruction: Expr) -> Expr:
     )
 
 
-REFERENCES_RELOCATED = Hypothesis(
+REFERENCES_RELOCATED = TheoremHypothesis(
     "references-relocated",
     "every reference is relocated and checked, in both modes: of two states that look alike i memory-traps "
     "in both or in neither",
@@ -175,18 +175,18 @@ def traps_downward(instruction: Expr) -> Expr:
     return forall([S, T], implies(conj(alike(S, T), user(T), traps(instruction, S)), traps(instruction, T)))
 
 
-TRAPS_IN_USER_TOO = Hypothesis(
+TRAPS_IN_USER_TOO = TheoremHypothesis(
     "traps-in-user-mode-too",
     "i completes in user mode only where it completes in every state that looks alike (tacit in the paper, "
     "whose behaviour sensitivity compares only runs that do not trap)",
     traps_downward(i),
 )
-CONFINED = Hypothesis(
+CONFINED = TheoremHypothesis(
     "confined-to-the-window",
     "storage is reached through R only: a run of i that completes leaves what is outside the bounds alone",
     forall([S], implies(completes(i, S), same(execute(i, S), S, rest))),
 )
-TRAP = Hypothesis(
+TRAP = TheoremHypothesis(
     "trap-exchanges-psw",
     "a trap of either kind puts the PSW into E[0], takes the next from E[1] and leaves other storage alone",
     forall(
@@ -201,7 +201,7 @@ TRAP = Hypothesis(
         ),
     ),
 )
-TWIN = Hypothesis(
+TWIN = TheoremHypothesis(
     "modes-are-free",
     "each user state has a supervisor state that differs only in mode",
     forall(
@@ -212,7 +212,7 @@ TWIN = Hypothesis(
         ),
     ),
 )
-FETCHED_FROM_WINDOW = Hypothesis(
+FETCHED_FROM_WINDOW = TheoremHypothesis(
     "fetched-through-R",
     "the next instruction is fetched through R: states that look alike fetch the same",
     forall([S, T], implies(alike(S, T), equal(fetch(S), fetch(T)))),
@@ -220,21 +220,21 @@ FETCHED_FROM_WINDOW = Hypothesis(
 
 # -- what the virtual machine map is ---------------------------------------------------------------------
 
-MAP_WINDOW = Hypothesis(
+MAP_WINDOW = TheoremHypothesis(
     "map-keeps-the-window",
     "S and f(S) look alike: e'|r' = e|r, P' = P, and as many locations can be reached",
     forall([S], implies(bare(S), alike(S, f(S)))),
     by="theorem1.map-keeps-references",
 )
-MAP_USER = Hypothesis(
+MAP_USER = TheoremHypothesis(
     "map-runs-in-user-mode", "f(S) is in user mode", forall([S], implies(bare(S), user(f(S))))
 )
-MAP_BASE = Hypothesis(
+MAP_BASE = TheoremHypothesis(
     "map-composes-relocation",
     "the base of f(S) is that of S, moved by the size of the control program",
     forall([S], implies(bare(S), equal(base(f(S)), relocated(base(S))))),
 )
-MAP_REST = Hypothesis(
+MAP_REST = TheoremHypothesis(
     "map-frames-the-rest",
     "what is outside the bounds of f(S) is decided by what is outside those of S and by the virtual M and R",
     forall(
@@ -243,16 +243,18 @@ MAP_REST = Hypothesis(
     ),
     by="theorem1.map-frames-the-rest",
 )
-MAP_VECTOR = Hypothesis(
+MAP_VECTOR = TheoremHypothesis(
     "map-owns-the-vector",
     "E'[1] of f(S) is the PSW <s, dispatcher, (0, q)>",
     forall([S], implies(bare(S), equal(new(f(S)), dispatcher))),
 )
-DISPATCHER = Hypothesis("dispatcher-is-supervisor", "the dispatcher's PSW has M = s", ~psw_user(dispatcher))
-PSW_MODE = Hypothesis(
+DISPATCHER = TheoremHypothesis(
+    "dispatcher-is-supervisor", "the dispatcher's PSW has M = s", ~psw_user(dispatcher)
+)
+PSW_MODE = TheoremHypothesis(
     "psw-holds-the-mode", "M is part of the PSW", forall([S], equal(user(S), psw_user(psw(S))))
 )
-VECTOR_OUTSIDE = Hypothesis(
+VECTOR_OUTSIDE = TheoremHypothesis(
     "vector-outside-the-window",
     "E[0] and E[1] are outside the bounds of every f(S): what leaves the rest alone leaves E[1] alone",
     forall(
@@ -268,6 +270,6 @@ def stays_bare(instruction: Expr) -> Expr:
     return forall([S], implies(bare(S), bare(execute(instruction, S))))
 
 
-BARE_STAYS = Hypothesis(
+BARE_STAYS = TheoremHypothesis(
     "bare-stays-bare", "C_r is closed: i takes a state without control program to such a state", stays_bare(i)
 )

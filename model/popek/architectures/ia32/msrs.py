@@ -31,7 +31,7 @@ FEATURE_CONTROL_LOCK: Final = 1
 
 
 @attrs.frozen
-class Msr:
+class Ia32Msr:
     """One register.
 
     Attributes:
@@ -67,18 +67,18 @@ def _apic_base(value: Word, old: Word) -> Word:
 
 
 STORED: Final = (
-    Msr(IA32_APIC_BASE, _apic_base),
-    Msr(IA32_FEATURE_CONTROL, lambda value, old: ~old[0] & _only(0xFF07)(value, old)),
+    Ia32Msr(IA32_APIC_BASE, _apic_base),
+    Ia32Msr(IA32_FEATURE_CONTROL, lambda value, old: ~old[0] & _only(0xFF07)(value, old)),
     # A processor without Intel 64 keeps 32 bits of the SYSENTER registers.
     *(
-        Msr(number, lambda value, old: TRUE, 0xFFFFFFFF)
+        Ia32Msr(number, lambda value, old: TRUE, 0xFFFFFFFF)
         for number in (IA32_SYSENTER_CS, IA32_SYSENTER_ESP, IA32_SYSENTER_EIP)
     ),
-    Msr(IA32_MISC_ENABLE, _only(MISC_ENABLE_DEFINED), read_only=MISC_ENABLE_READ_ONLY),
-    Msr(IA32_PAT, _memory_types),
+    Ia32Msr(IA32_MISC_ENABLE, _only(MISC_ENABLE_DEFINED), read_only=MISC_ENABLE_READ_ONLY),
+    Ia32Msr(IA32_PAT, _memory_types),
     # Without Intel 64 there are neither SCE nor LME and LMA.
-    Msr(IA32_EFER, _only(EFER_NXE)),
-    Msr(IA32_TSC_AUX, _only(0xFFFFFFFF)),
+    Ia32Msr(IA32_EFER, _only(EFER_NXE)),
+    Ia32Msr(IA32_TSC_AUX, _only(0xFFFFFFFF)),
 )
 """Every register but the time-stamp counter, which is a component of its own."""
 

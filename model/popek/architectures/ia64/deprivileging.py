@@ -61,7 +61,8 @@ def map_program(hardware: Ia64, guest: Ia64, private: Ia64) -> None:
     hardware.psr = psr
     hardware.gr = _active(guest, guest.gr, guest.bank0)
     hardware.nat = _active(guest, guest.nat, guest.bank0_nat)
-    hardware.br, hardware.memory, hardware.dirty = guest.br, guest.memory, guest.dirty
+    hardware.br, hardware.fr = guest.br, guest.fr
+    hardware.memory, hardware.dirty = guest.memory, guest.dirty
 
 
 def _active(guest: Ia64, usual: Memory, bank0: Memory) -> Memory:

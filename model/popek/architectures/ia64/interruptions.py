@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from popek.kernel.outcome import Fault, Trap, Vector
-from popek.kernel.words import FALSE, TRUE, Word, concat, ite, symbol
+from popek.kernel.words import FALSE, TRUE, Word, any_of, concat, ite, symbol
 
 from .state import PSR_WIDTH, Ia64
 
@@ -20,6 +20,7 @@ PRIVILEGED_REGISTER = Vector("Privileged Register fault", GENERAL_EXCEPTION)
 RESERVED_FIELD = Vector("Reserved Register/Field fault", GENERAL_EXCEPTION)
 DISABLED_ISA_TRANSITION = Vector("Disabled Instruction Set Transition fault", GENERAL_EXCEPTION)
 UNIMPLEMENTED_DATA_ADDRESS = Vector("Unimplemented Data Address fault", GENERAL_EXCEPTION)
+DISABLED_FP_REGISTER = Vector("Disabled FP-register fault", 0x5500, 2)  # which half: ISR.code
 REGISTER_NAT = Vector("Register NaT Consumption fault", 0x5600)
 BREAK = Vector("Break Instruction fault", 0x2C00, 64)
 EXTERNAL_INTERRUPT = Vector("External Interrupt", 0x3000)
@@ -82,6 +83,20 @@ def source(cpu: Ia64, number: Word) -> Word:
     return cpu.read_gr(number)
 
 
+def floating_target(number: Word) -> None:
+    """Illegal Operation for f0 and f1."""
+    if number < 2:
+        raise Fault(ILLEGAL_OPERATION)
+
+
+def floating_enabled(cpu: Ia64, *numbers: Word) -> None:
+    """Disabled FP-register where PSR.dfl or PSR.dfh disables the half that one of them lies in."""
+    low = cpu.psr.dfl & any_of((number >= 2) & (number < 32) for number in numbers)
+    high = cpu.psr.dfh & any_of(number >= 32 for number in numbers)
+    if low | high:
+        raise Fault(DISABLED_FP_REGISTER, concat(high, low))
+
+
 def reserved_field(condition: Word) -> None:
     """Reserved Register/Field where the condition (width 1) holds."""
     if condition:
@@ -116,11 +131,13 @@ def deliver(before: Ia64, trap: Trap[Ia64], *, opcode: Word | None = None, cause
     cpu = trap.state.copy()
     old = cpu.psr.value
     collect = cpu.psr.ic
-    code = ISR_CODES.get(trap.vector, 0)
+    code = Word(41, ISR_CODES.get(trap.vector, 0))
+    if trap.vector is DISABLED_FP_REGISTER and trap.error_code is not None:
+        code = trap.error_code.zero_extend(41)
     cpu.cr.ipsr = ite(collect, old.zero_extend(64), cpu.cr.ipsr)
     cpu.cr.iip = ite(collect, cpu.ip, cpu.cr.iip)
     cpu.cr.ifs = ite(collect, Word(64, 0), cpu.cr.ifs)
-    isr = concat(Word(20, 0), cpu.psr.ed, cpu.psr.ri, Word(41, code))
+    isr = concat(Word(20, 0), cpu.psr.ed, cpu.psr.ri, code)
     cpu.cr.isr = ite(collect, isr, cpu.cr.isr)
     if trap.vector is BREAK and trap.error_code is not None:
         cpu.cr.iim = ite(collect, trap.error_code, cpu.cr.iim)

@@ -11,6 +11,16 @@ LEFT_OPEN = (
         values=("next pending interrupt", "next interrupt in service"),
     ),
     LeftOpen(
+        "RNAT once BSPSTORE was written",
+        "Itanium Architecture SDM vol. 3, mov ar",
+        values=("RNAT after a write of BSPSTORE",),
+    ),
+    LeftOpen(
+        "whether chk and fchkf branch by themselves, or by a Speculative Operation fault",
+        "Itanium Architecture SDM vol. 3, chk, fchkf",
+        taken="they branch",
+    ),
+    LeftOpen(
         "how many virtual address bits are implemented",
         "Itanium Architecture SDM vol. 2, Unimplemented Virtual Address Bits",
         settings=("NARROW",),

@@ -58,7 +58,7 @@ NOTES: Final = (
     "reserved fields of control registers other than DCR and IPSR take any value",
     "mov from indirect: NaT, reserved index and Virtualization in the order of the other moves",
     "access rights 0-6, the long-format hash and the tag stand for what the sources did not give",
-    "left out: qualifying predicates, rotation of register names, floating point, the RSE's spills and fills",
+    "left out: qualifying predicates, rotation of registers, floating-point arithmetic, the RSE's spills and fills",
     "left out: page sizes other than 4 KB, regions in lookups, faults of protection keys",
     "left out: the opcode in GR25 of an intercept; IIB0 and IIB1; halt, cc, rfi.x and their like",
 )

@@ -110,6 +110,10 @@ class Pfs(Register):
     ppl = bits(63, 62)
 
 
+FPSR_RESET: Final = 0x9804C_0270_033F  # every trap disabled, double-extended precision
+NATVAL: Final = 0x1FFFE << 64  # "not a thing", in a floating-point register
+
+
 class ApplicationRegisters(Group):
     """Application registers that matter here; the kernel registers are `kr`."""
 
@@ -120,6 +124,9 @@ class ApplicationRegisters(Group):
     pfs = register(Pfs, 64)
     lc = word(64)
     ec = word(6)
+    ccv = word(64)
+    csd = word(64)
+    fpsr = word(64, reset=FPSR_RESET)
     unat = word(64)
     itc = word(64, role=TIME)
     ruc = word(64, role=TIME)
@@ -224,6 +231,7 @@ class Ia64(State):
     bank0 = memory(address=7, cell=64, role=GENERAL)  # GR16-31 while PSR.bn = 0
     bank0_nat = memory(address=7, cell=1, role=GENERAL)
     br = memory(address=3, cell=64, role=GENERAL)
+    fr = memory(address=7, cell=82, role=GENERAL)  # sign, exponent (17 bits), significand (64)
     pr = word(64)
     cfm = register(Cfm, 38, reset=RING)
     bof = word(7, role=HIDDEN)  # RSE.BOF: the frame's first register in the ring
@@ -292,6 +300,20 @@ class Ia64(State):
         self.nat = _stored(self.nat, place, nat, ~other)
         self.bank0 = _stored(self.bank0, number, value, other)
         self.bank0_nat = _stored(self.bank0_nat, number, nat, other)
+
+    # -- floating-point registers ---------------------------------------------------------------
+
+    def read_fr(self, number: Word) -> Word:
+        """FR[number]; f0 is +0.0, f1 is +1.0."""
+        one = Word(82, 0xFFFF << 64 | 1 << 63)
+        return ite(number == 0, Word(82, 0), ite(number == 1, one, self.fr.load(number)))
+
+    def write_fr(self, number: Word, value: Word) -> None:
+        """FR[number] := value, and the bit of the user mask that tells; the target was checked before."""
+        self.fr = self.fr.store(number, value)
+        low = number < 32
+        self.psr.mfl = self.psr.mfl | low
+        self.psr.mfh = self.psr.mfh | ~low
 
     # -- instruction pointer ----------------------------------------------------------------------
 

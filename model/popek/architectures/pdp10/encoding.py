@@ -11,35 +11,52 @@ from typing import Final
 
 from popek.kernel.instruction import Instruction
 
-from .words_and_halves import CHANGES, CONDITIONS, LOGIC, REST, TESTS
+from .words_and_halves import CHANGES, COMBINING, CONDITIONS, LOGIC, MOVING, REST, SKIPS, TESTS
 
 OPCODES: Mapping[str, int] = {
-    "MOVE": 0o200, "MOVEI": 0o201, "MOVEM": 0o202, "EXCH": 0o250, "HRRZ": 0o550, "SETZM": 0o402, "AND": 0o404,
-    "ADD": 0o270, "SUB": 0o274, "AOJ": 0o340, "AOJN": 0o346, "SOJG": 0o367, "AOS": 0o350, "CAIE": 0o302,
-    "JUMPE": 0o322, "SKIPE": 0o332, "TLNE": 0o603, "JFCL": 0o255, "PUSH": 0o261, "POP": 0o262, "POPJ": 0o263,
-    "PUSHJ": 0o260, "JSR": 0o264, "JSP": 0o265, "JSA": 0o266, "JRA": 0o267, "XCT": 0o256, "PXCT": 0o256,
-    "MAP": 0o257, "UMOVE": 0o704, "UMOVEM": 0o705, "LUUO": 0o000, "MUUO": 0o040,
+    "EXCH": 0o250, "JFCL": 0o255, "PUSH": 0o261, "POP": 0o262, "POPJ": 0o263, "PUSHJ": 0o260, "JSR": 0o264,
+    "JSP": 0o265, "JSA": 0o266, "JRA": 0o267, "XCT": 0o256, "PXCT": 0o256, "MAP": 0o257, "UMOVE": 0o704,
+    "UMOVEM": 0o705, "LUUO": 0o000, "MUUO": 0o040, "AOBJP": 0o252, "AOBJN": 0o253, "MULI": 0o225, "IMULI": 0o221,
+    "DIVI": 0o235, "IDIVI": 0o231, "ASH": 0o240, "ROT": 0o241, "LSH": 0o242, "JFFO": 0o243, "ASHC": 0o244,
+    "ROTC": 0o245, "LSHC": 0o246, "BLT": 0o251, "IBP": 0o133, "LDB": 0o135, "DPB": 0o137, "UFA": 0o130, "FSC": 0o132,
+    "FAD": 0o140, "FADR": 0o144, "FSB": 0o150, "FSBR": 0o154, "FMP": 0o160, "FMPR": 0o164, "FDV": 0o170, "FDVR": 0o174,
 }  # fmt: skip
 OPCODES = {
     **OPCODES,
     **{
-        f"H{taken}{to}{rest}": code + 0o10 * number
+        f"H{taken}{to}{rest}{mode}": code + 0o10 * number + last
         for taken, to, code in (("L", "L", 0o500), ("R", "L", 0o504), ("R", "R", 0o540), ("L", "R", 0o544))
         for number, rest in enumerate(REST)
+        for last, mode in enumerate(MOVING)
     },
-    **{name: 0o400 + 4 * number for number, (name, _, _) in enumerate(LOGIC)},
-    **{f"CAM{name}": 0o310 + number for number, (name, _) in enumerate(CONDITIONS)},
     **{
-        f"T{operand}{change}E": 0o602 + 0o20 * c + 0o10 * (o >> 1) + (o & 1)
+        f"{name}{mode}": code + last
+        for name, code in (("MOVE", 0o200), ("MOVS", 0o204), ("MOVN", 0o210), ("MOVM", 0o214))
+        for last, mode in enumerate(MOVING)
+    },
+    **{
+        f"{name}{mode}": code + last
+        for name, code in (
+            ("ADD", 0o270),
+            ("SUB", 0o274),
+            *((name, 0o400 + 4 * n) for n, (name, _, _) in enumerate(LOGIC)),
+        )
+        for last, mode in enumerate(COMBINING)
+    },
+    **{
+        f"{kind}{name}": code + number
+        for kind, code in (
+            ("CAI", 0o300), ("CAM", 0o310), ("JUMP", 0o320), ("SKIP", 0o330), ("AOJ", 0o340), ("AOS", 0o350),
+            ("SOJ", 0o360), ("SOS", 0o370),
+        )
+        for number, (name, _) in enumerate(CONDITIONS)
+    },
+    **{
+        f"T{operand}{change}{skips}": 0o600 + 0o20 * c + 0o10 * (o >> 1) + 2 * last + (o & 1)
         for o, operand in enumerate(TESTS)
         for c, change in enumerate(CHANGES)
+        for last, skips in enumerate(SKIPS)
     },
-    "HRRI": 0o541, "HRRM": 0o542, "HRRS": 0o543, "MOVES": 0o203, "MOVS": 0o204, "MOVSI": 0o205, "MOVN": 0o210,
-    "MOVM": 0o214, "ANDI": 0o405, "ANDM": 0o406, "ANDB": 0o407, "SOJ": 0o360, "SOSL": 0o371, "AOBJP": 0o252,
-    "AOBJN": 0o253, "MULI": 0o225, "IMULI": 0o221, "DIVI": 0o235, "IDIVI": 0o231, "ASH": 0o240, "ROT": 0o241,
-    "LSH": 0o242, "JFFO": 0o243, "ASHC": 0o244, "ROTC": 0o245, "LSHC": 0o246, "BLT": 0o251, "IBP": 0o133,
-    "LDB": 0o135, "DPB": 0o137, "UFA": 0o130, "FSC": 0o132, "FAD": 0o140,
-    "FADR": 0o144, "FSB": 0o150, "FSBR": 0o154, "FMP": 0o160, "FMPR": 0o164, "FDV": 0o170, "FDVR": 0o174,
 }  # fmt: skip
 JRST: Final = 0o254
 FUNCTIONS: Final[Mapping[str, int]] = {

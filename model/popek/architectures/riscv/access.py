@@ -10,23 +10,23 @@ from popek.kernel.outcome import MemoryFault
 from popek.kernel.words import FALSE, TRUE, Word, all_of, concat, ite
 
 from . import exceptions
-from .references import Actor, Kind
+from .references import Actor, ReferenceKind
 from .state import BARE, MACHINE, PHYSICAL, PMP_ENTRIES, XLEN, Rv64
 
 OFF, TOR, NA4, NAPOT = 0, 1, 2, 3
 
 
-LOAD: Final = Kind(
+LOAD: Final = ReferenceKind(
     exceptions.LOAD_MISALIGNED, exceptions.LOAD_ACCESS, exceptions.LOAD_PAGE, exceptions.LOAD_GUEST_PAGE, "r"
 )
-STORE: Final = Kind(
+STORE: Final = ReferenceKind(
     exceptions.STORE_MISALIGNED,
     exceptions.STORE_ACCESS,
     exceptions.STORE_PAGE,
     exceptions.STORE_GUEST_PAGE,
     "w",
 )
-GUEST_LOAD: Final = Kind(
+GUEST_LOAD: Final = ReferenceKind(
     exceptions.GUEST_LOAD_MISALIGNED,
     exceptions.GUEST_LOAD_ACCESS,
     exceptions.GUEST_LOAD_PAGE,
@@ -34,7 +34,7 @@ GUEST_LOAD: Final = Kind(
     "r",
 )
 GUEST_EXECUTABLE: Final = attrs.evolve(GUEST_LOAD, rights="rx")
-GUEST_STORE: Final = Kind(
+GUEST_STORE: Final = ReferenceKind(
     exceptions.GUEST_STORE_MISALIGNED,
     exceptions.GUEST_STORE_ACCESS,
     exceptions.GUEST_STORE_PAGE,
@@ -56,13 +56,15 @@ def the_guest(cpu: Rv64) -> Actor:
     return Actor(cpu.hstatus.spvp.zero_extend(2), TRUE)
 
 
-def load(cpu: Rv64, address: Word, size: int, actor: Actor | None = None, kind: Kind = LOAD) -> Word:
+def load(cpu: Rv64, address: Word, size: int, actor: Actor | None = None, kind: ReferenceKind = LOAD) -> Word:
     """`size` bytes, little-endian."""
     place = physical(cpu, address, size, actor or itself(cpu), kind)
     return read(cpu, place, size)
 
 
-def store(cpu: Rv64, address: Word, value: Word, actor: Actor | None = None, kind: Kind = STORE) -> None:
+def store(
+    cpu: Rv64, address: Word, value: Word, actor: Actor | None = None, kind: ReferenceKind = STORE
+) -> None:
     """A word of 8 to 64 bits, little-endian."""
     place = physical(cpu, address, value.width // 8, actor or itself(cpu), kind)
     write(cpu, place, value)
@@ -89,7 +91,7 @@ def _shift(place: Word) -> Word:
     return concat(place[2:0], Word(3, 0)).zero_extend(XLEN)
 
 
-def physical(cpu: Rv64, address: Word, size: int, actor: Actor, kind: Kind) -> Word:
+def physical(cpu: Rv64, address: Word, size: int, actor: Actor, kind: ReferenceKind) -> Word:
     """The physical address of an access.
 
     Raises:

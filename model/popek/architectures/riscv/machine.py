@@ -14,6 +14,7 @@ from .exceptions import HEDELEG_BITS, MEDELEG_BITS
 from .instructions import declare_all
 from .left_open import LEFT_OPEN
 from .machine_csrs import ALWAYS_DELEGATED, COUNTER_BITS, MIDELEG_BITS, MIE_BITS, STATUS_BITS, TVEC_BITS
+from .nesting import nesting
 from .operands import KINDS
 from .state import (
     MACHINE,
@@ -164,7 +165,7 @@ def build() -> Machine[Rv64]:
         invariant=exists,
         advance=_advance,
         deliver=deliver,
-        techniques={**deprivileging(), **virtualization()},
+        techniques={**deprivileging(), **virtualization(), **nesting()},
         left_open=LEFT_OPEN,
         notes=NOTES,
         interrupt_masks=(

@@ -12,7 +12,7 @@ from popek.kernel.words import Word
 
 from .machine import build as build_plain
 from .paging import walk
-from .references import Actor, Kind
+from .references import Actor, ReferenceKind
 from .state import BARE, SV39, Features, Rv64
 
 FORMS: Final = (
@@ -32,7 +32,7 @@ class PagedRv64(Rv64):
 
     features = register(Features, 7, role=Role.HIDDEN, reset=0b101_1111)
 
-    def walk(self, address: Word, actor: Actor, kind: Kind) -> Word:
+    def walk(self, address: Word, actor: Actor, kind: ReferenceKind) -> Word:
         """The physical address (56 bits) that page tables give."""
         return walk(self, address, actor, kind)
 

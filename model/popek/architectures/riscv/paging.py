@@ -15,7 +15,7 @@ from popek.kernel.outcome import MemoryFault, NotModelledError
 from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
 from .access import permitted, read
-from .references import Actor, Kind
+from .references import Actor, ReferenceKind
 from .state import BARE, PHYSICAL, SUPERVISOR, SV39, USER, XLEN, Rv64
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ READ_OF_A_TABLE: Final = 0x3000
 """xtinst where the second stage refuses an entry of the first, 64 bits of which are read."""
 
 
-def walk(cpu: Rv64, address: Word, actor: Actor, kind: Kind) -> Word:
+def walk(cpu: Rv64, address: Word, actor: Actor, kind: ReferenceKind) -> Word:
     """The physical address (56 bits) of a virtual one.
 
     Accessed and dirty bits are not set: a reference that needs one set faults (Svade).
@@ -58,7 +58,7 @@ def walk(cpu: Rv64, address: Word, actor: Actor, kind: Kind) -> Word:
             place = _second_stage(cpu, place.zero_extend(XLEN), address, kind, of_a_table=True)
         if ~permitted(cpu, place, 8, Word(2, SUPERVISOR), "r"):
             raise MemoryFault(kind.access, address)
-        entry = Entry(read(cpu, place, 8), level)
+        entry = PageTableEntry(read(cpu, place, 8), level)
         if entry.invalid:
             raise MemoryFault(kind.page, address)
         base = entry.ppn
@@ -71,7 +71,7 @@ def walk(cpu: Rv64, address: Word, actor: Actor, kind: Kind) -> Word:
 
 
 @attrs.frozen
-class Entry:
+class PageTableEntry:
     """An entry of a page table (64 bits), and its level: 0 has no pointers."""
 
     value: Word
@@ -106,7 +106,7 @@ class Entry:
         return concat(self.ppn[PPN - 1 : 9 * self.level], address[11 + 9 * self.level : 0])
 
 
-def _allows(cpu: Rv64, entry: Entry, actor: Actor, kind: Kind) -> Word:
+def _allows(cpu: Rv64, entry: PageTableEntry, actor: Actor, kind: ReferenceKind) -> Word:
     """Whether a leaf lets an actor do something, its accessed and dirty bits included (width 1)."""
     # A guest's SUM is its own; MXR of either makes its executable pages readable.
     sum_ = ite(actor.v, cpu.vsstatus.sum, cpu.mstatus.sum)
@@ -115,14 +115,16 @@ def _allows(cpu: Rv64, entry: Entry, actor: Actor, kind: Kind) -> Word:
     return whose & _rights(entry, kind.rights, mxr)
 
 
-def _rights(entry: Entry, rights: str, mxr: Word) -> Word:
+def _rights(entry: PageTableEntry, rights: str, mxr: Word) -> Word:
     if "w" in rights:
         return entry[W] & entry[A] & entry[D]
     readable = entry[X] if "x" in rights else entry[R] | (mxr & entry[X])
     return readable & entry[A]
 
 
-def _second_stage(cpu: Rv64, place: Word, address: Word, kind: Kind, *, of_a_table: bool = False) -> Word:
+def _second_stage(
+    cpu: Rv64, place: Word, address: Word, kind: ReferenceKind, *, of_a_table: bool = False
+) -> Word:
     """The physical address (56 bits) of a guest-physical one (64 bits), for the reference to `address`.
 
     Every reference counts as one of U; entries of the first stage are read, and MXR has no say then.
@@ -140,7 +142,7 @@ def _second_stage(cpu: Rv64, place: Word, address: Word, kind: Kind, *, of_a_tab
         index = place[GUEST_PHYSICAL - 1 : low] if level == LEVELS - 1 else place[low + 8 : low]
         where = concat(base, index, Word(3, 0))
         closed = ~permitted(cpu, where, 8, Word(2, SUPERVISOR), "r")
-        entry = Entry(read(cpu, where, 8), level)
+        entry = PageTableEntry(read(cpu, where, 8), level)
         leaf = ~entry.pointer
         wrong = entry.invalid | (leaf & (~entry[U] | ~_rights(entry, rights, mxr) | ~entry.aligned))
         denied = denied | (going & closed)

@@ -9,7 +9,7 @@ from popek.kernel.words import Word
 
 
 @attrs.frozen
-class Kind:
+class ReferenceKind:
     """A way of referring to storage, with the vectors of its faults and the rights that protection must give."""
 
     misaligned: Vector

@@ -12,7 +12,7 @@ from popek.kernel.state import Register, Role, State, bit, bits, memory, registe
 from popek.kernel.words import Word, concat, ite
 
 if TYPE_CHECKING:
-    from .references import Actor, Kind
+    from .references import Actor, ReferenceKind
 
 MANUAL: Final = "RISC-V ISA manual, volume II (privileged), August 2026"
 
@@ -282,7 +282,7 @@ class Rv64(State):
 
     # -- storage ------------------------------------------------------------------------------
 
-    def walk(self, address: Word, actor: Actor, kind: Kind) -> Word:
+    def walk(self, address: Word, actor: Actor, kind: ReferenceKind) -> Word:
         """The physical address (56 bits) that page tables give.
 
         Raises:

@@ -85,7 +85,8 @@ def _keeps(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset())
     )
 
 
-def _in_vs(state: Rv64) -> Word:
+def in_vs(state: Rv64) -> Word:
+    """A guest's kernel (width 1)."""
     return (state.prv == 1) & state.v
 
 
@@ -184,7 +185,7 @@ def _technique(
         ),
         # What the guest believes of M, and a hypervisor of H: nothing of the hardware holds it.
         shadowed=(*(leaf for leaf in every_register() if leaf not in native), "v"),
-        deprivileged=_in_vs,
+        deprivileged=in_vs,
         guest=guest,
         private=partial(_keeps, without=without),
         owns_address=owns_address,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from popek.kernel.machine import Machine
+from popek.kernel.opaque import opaque
 from popek.kernel.words import FALSE, Word, concat, ite
 
 from . import interruptions as program
@@ -23,6 +24,7 @@ def declare_arithmetic(machine: Machine[C]) -> None:
     _logical_sums(machine)
     _multiplication(machine)
     _division(machine)
+    _conversion(machine)
     _shifts(machine)
     _logic(machine)
     _loops(machine)
@@ -107,13 +109,21 @@ def _logical_sums(machine: Machine[C]) -> None:
         logical(cpu, r1, cpu.fetch(second, 4), subtract)
 
 
-# Only with both operands in registers: that two products are equal, because operands found in storage in different
-# ways are, takes a solver longer than anyone waits.
+@opaque(64, 32, 32)
+def _product(a: Word, b: Word) -> Word:
+    return a.sign_extend(64) * b.sign_extend(64)
+
+
+@opaque(64, 64, 32)
+def _quotient(dividend: Word, divisor: Word) -> Word:
+    """The low halves of remainder and quotient, without signs; the divisor is not 0."""
+    below = divisor.zero_extend(64)
+    return concat((dividend % below)[31:0], (dividend // below)[31:0])
 
 
 def _multiplication(machine: Machine[C]) -> None:
     def product(cpu: Cpu, r1: Word, other: Word) -> None:
-        set_pair(cpu, r1, cpu.gr[r1 + 1].sign_extend(64) * other.sign_extend(64))
+        set_pair(cpu, r1, _product(cpu.gr[r1 + 1], other))
 
     @declare(machine, "MR R1,R2", source=SOURCE)
     def multiply_register(cpu: C, r1: Word, r2: Word) -> None:
@@ -121,18 +131,31 @@ def _multiplication(machine: Machine[C]) -> None:
         even(r1)
         product(cpu, r1, cpu.gr[r2])
 
+    @declare(machine, "M R1,D2(X2,B2)", source=SOURCE)
+    def multiply(cpu: C, r1: Word, second: Address) -> None:
+        """The pair R1 := the register after R1 times the word."""
+        even(r1)
+        product(cpu, r1, cpu.fetch(second, 4))
+
+    @declare(machine, "MH R1,D2(X2,B2)", source=SOURCE)
+    def multiply_halfword(cpu: C, r1: Word, second: Address) -> None:
+        """R1 := the right half of R1 times the halfword."""
+        cpu.gr[r1] = _product(cpu.gr[r1], cpu.fetch(second, 2).sign_extend(32))[31:0]
+
 
 def _division(machine: Machine[C]) -> None:
     def quotient(cpu: Cpu, r1: Word, divisor: Word) -> None:
         dividend = pair(cpu, r1)
         negative = dividend[63] ^ divisor[31]
-        above = ite(dividend[63], -dividend, dividend).zero_extend(65)
-        below = ite(divisor[31], -divisor, divisor).zero_extend(65)
+        above = ite(dividend[63], -dividend, dividend)
+        below = ite(divisor[31], -divisor, divisor)
         # Whether the quotient has 32 bits is told without dividing: |dividend| >= limit * |divisor|.
-        limit = (below << 31) + ite(negative, below, Word(65, 0))
-        if (divisor == 0) | (above >= limit):
+        wide = below.zero_extend(65)
+        limit = (wide << 31) + ite(negative, wide, Word(65, 0))
+        if (divisor == 0) | (above.zero_extend(65) >= limit):
             raise program.exception(program.FIXED_POINT_DIVIDE)
-        whole, rest = (above // below)[31:0], (above % below)[31:0]
+        found = _quotient(above, below)
+        rest, whole = found[63:32], found[31:0]
         cpu.gr[r1] = ite(dividend[63], -rest, rest)
         cpu.gr[r1 + 1] = ite(negative, -whole, whole)
 
@@ -141,6 +164,59 @@ def _division(machine: Machine[C]) -> None:
         """R1 := remainder, the next register := quotient of the pair R1 by R2."""
         even(r1)
         quotient(cpu, r1, cpu.gr[r2])
+
+    @declare(machine, "D R1,D2(X2,B2)", source=SOURCE)
+    def divide(cpu: C, r1: Word, second: Address) -> None:
+        """R1 := remainder, the next register := quotient of the pair R1 by the word."""
+        even(r1)
+        quotient(cpu, r1, cpu.fetch(second, 4))
+
+
+DIGITS = 15  # of a packed doubleword, beside the sign
+
+
+@opaque(50, 4 * DIGITS)
+def _number(digits: Word) -> Word:
+    """What decimal digits make."""
+    total = Word(50, 0)
+    for low in range(4 * DIGITS - 4, -1, -4):
+        total = total * 10 + digits[low + 3 : low].zero_extend(50)
+    return total
+
+
+@opaque(40, 32)
+def _digits(number: Word) -> Word:
+    """The ten decimal digits of a number."""
+    found = []
+    for _ in range(10):
+        found.append((number % 10)[3:0])
+        number = number // 10
+    return concat(*reversed(found))
+
+
+def _conversion(machine: Machine[C]) -> None:
+    @declare(machine, "CVB R1,D2(X2,B2)", source=SOURCE)
+    def convert_to_binary(cpu: C, r1: Word, second: Address) -> None:
+        """R1 := the packed doubleword as a number, its last 32 bits where that needs more."""
+        packed = cpu.fetch(second, 8)
+        digits, sign_code = packed[63:4], packed[3:0]
+        wrong = sign_code < 10
+        for low in range(0, 4 * DIGITS, 4):
+            wrong = wrong | (digits[low + 3 : low] > 9)
+        if wrong:
+            raise program.exception(program.DATA)
+        magnitude, negative = _number(digits), sign_code.isin((0xB, 0xD))
+        cpu.gr[r1] = ite(negative, -magnitude, magnitude)[31:0]
+        if magnitude > ite(negative, Word(50, 0x80000000), Word(50, 0x7FFFFFFF)):
+            raise program.exception(program.FIXED_POINT_DIVIDE)
+
+    @declare(machine, "CVD R1,D2(X2,B2)", source=SOURCE)
+    def convert_to_decimal(cpu: C, r1: Word, second: Address) -> None:
+        """The doubleword := R1 in packed decimal form."""
+        value = cpu.gr[r1]
+        negative = value[31]
+        code = ite(cpu.ascii_codes, Word(4, 0xA), Word(4, 0xC)) | negative.zero_extend(4)
+        cpu.store(second, concat(Word(20, 0), _digits(ite(negative, -value, value)), code))
 
 
 def _amount(cpu: Cpu, second: Address, width: int) -> Word:
@@ -154,7 +230,9 @@ def _shifted_left(value: Word, by: Word) -> tuple[Word, Word]:
     negative = value[width - 1]
     digits = value[width - 2 : 0].zero_extend(width + 63)
     wide = digits << by.resize(width + 63)
-    out = ite(negative, ~digits & ((1 << width - 1) - 1), digits) << by.resize(width + 63)
+    # Of a negative number the zeros count, those that came in from the right and went out again, too.
+    zeros = ((~digits & ((1 << width - 1) - 1)) + 1 << by.resize(width + 63)) - 1
+    out = ite(negative, zeros, wide)
     return concat(negative, wide[width - 2 : 0]), out[width + 62 : width - 1] != 0
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from popek.kernel.instruction import Instruction
 
-# Mnemonic: format and operation code.  S instructions have two bytes of code, all others one.
+# Mnemonic: format and operation code.  S, RRE and SSE instructions have two bytes of code, all others one.
 OPCODES: Final[Mapping[str, tuple[str, int]]] = {
     "SPM": ("RR", 0x04), "BALR": ("RR", 0x05), "BCTR": ("RR", 0x06), "BCR": ("RR", 0x07),
     "SSK": ("RR", 0x08), "ISK": ("RR", 0x09), "SVC": ("I", 0x0A), "BASR": ("RR", 0x0D),
@@ -25,12 +25,15 @@ OPCODES: Final[Mapping[str, tuple[str, int]]] = {
     "SCK": ("S", 0xB204), "STCK": ("S", 0xB205), "SCKC": ("S", 0xB206), "STCKC": ("S", 0xB207),
     "SPT": ("S", 0xB208), "STPT": ("S", 0xB209), "SPKA": ("S", 0xB20A), "IPK": ("S", 0xB20B),
     "PTLB": ("S", 0xB20D), "SPX": ("S", 0xB210), "STPX": ("S", 0xB211), "STAP": ("S", 0xB212),
+    "IVSK": ("RRE", 0xB223), "IAC": ("RRE", 0xB224), "EPAR": ("RRE", 0xB226), "ESAR": ("RRE", 0xB227),
+    "ISKE": ("RRE", 0xB229), "RRBE": ("RRE", 0xB22A), "SSKE": ("RRE", 0xB22B), "TPROT": ("SSE", 0xE501),
     "RRB": ("S", 0xB213), "STCTL": ("RS", 0xB6), "LCTL": ("RS", 0xB7), "LMC": ("RS", 0xB8),
     "CS": ("RS", 0xBA), "MVC": ("SS", 0xD2), "CLC": ("SS", 0xD5),
     "LPR": ("RR", 0x10), "LNR": ("RR", 0x11), "LCR": ("RR", 0x13), "NR": ("RR", 0x14), "CLR": ("RR", 0x15),
     "OR": ("RR", 0x16), "CR": ("RR", 0x19), "MR": ("RR", 0x1C), "DR": ("RR", 0x1D), "ALR": ("RR", 0x1E),
     "SLR": ("RR", 0x1F), "MVCL": ("RR", 0x0E), "CLCL": ("RR", 0x0F), "EX": ("RX", 0x44), "CH": ("RX", 0x49),
     "AH": ("RX", 0x4A), "SH": ("RX", 0x4B),
+    "M": ("RX", 0x5C), "D": ("RX", 0x5D), "MH": ("RX", 0x4C), "CVD": ("RX", 0x4E), "CVB": ("RX", 0x4F),
     "N": ("RX", 0x54), "O": ("RX", 0x56), "X": ("RX", 0x57),
     "AL": ("RX", 0x5E), "SL": ("RX", 0x5F), "BXH": ("RS", 0x86), "BXLE": ("RS", 0x87), "SRL": ("RS", 0x88),
     "SLL": ("RS", 0x89), "SRA": ("RS", 0x8A), "SLA": ("RS", 0x8B), "SRDL": ("RS", 0x8C), "SLDL": ("RS", 0x8D),
@@ -40,7 +43,18 @@ OPCODES: Final[Mapping[str, tuple[str, int]]] = {
     "MVO": ("SS", 0xF1), "PACK": ("SS", 0xF2), "UNPK": ("SS", 0xF3),
 }  # fmt: skip
 
-_HALFWORDS: Final = {"RR": 1, "I": 1, "RX": 2, "RS": 2, "SI": 2, "SI0": 2, "S": 2, "SS": 3}
+_HALFWORDS: Final = {
+    "RR": 1,
+    "I": 1,
+    "RX": 2,
+    "RS": 2,
+    "SI": 2,
+    "SI0": 2,
+    "S": 2,
+    "RRE": 2,
+    "SS": 3,
+    "SSE": 3,
+}
 
 
 def halfwords(mnemonic: str) -> int:
@@ -71,13 +85,17 @@ def encode(instruction: Instruction, operands: Mapping[str, int]) -> bytes:
         case "RX":
             return bytes((code, first << 4 | parts["D2(X2,B2).x"])) + storage(2)
         case "RS":
-            return bytes((code, first << 4 | instruction.settings.get("mask", third))) + storage(2)
+            return bytes((code, first << 4 | parts.get("M3", third))) + storage(2)
         case "SI":
             return bytes((code, immediate)) + storage(1)
         case "SI0":
             return bytes((code, 0)) + (storage(2) if "D2(B2).b" in parts else storage(1))
         case "S":
             return code.to_bytes(2, "big") + storage(2)
+        case "RRE":
+            return code.to_bytes(2, "big") + bytes((0, first << 4 | second))
+        case "SSE":
+            return code.to_bytes(2, "big") + storage(1) + storage(2)
         case _:
             lengths = instruction.settings["size"] - 1
             if "other" in instruction.settings:

@@ -17,6 +17,7 @@ EXECUTE: Final = Vector("execute exception", 0x03)
 PROTECTION: Final = Vector("protection exception", 0x04)
 ADDRESSING: Final = Vector("addressing exception", 0x05)
 SPECIFICATION: Final = Vector("specification exception", 0x06)
+DATA: Final = Vector("data exception", 0x07)
 FIXED_POINT_OVERFLOW: Final = Vector("fixed-point-overflow exception", 0x08)
 FIXED_POINT_DIVIDE: Final = Vector("fixed-point-divide exception", 0x09)
 SEGMENT_TRANSLATION: Final = Vector("segment-translation exception", 0x10, 24)
@@ -28,7 +29,7 @@ PSW_FORMAT: Final = Vector("specification exception (PSW format)", 0x06, 64)  # 
 SUPERVISOR_CALL: Final = Vector("supervisor-call interruption", 0x100, 8)  # the I field
 
 PROGRAM_VECTORS: Final = (
-    OPERATION, PRIVILEGED_OPERATION, EXECUTE, PROTECTION, ADDRESSING, SPECIFICATION,
+    OPERATION, PRIVILEGED_OPERATION, EXECUTE, PROTECTION, ADDRESSING, SPECIFICATION, DATA,
     FIXED_POINT_OVERFLOW, FIXED_POINT_DIVIDE,
     SEGMENT_TRANSLATION, PAGE_TRANSLATION, TRANSLATION_SPECIFICATION, SPECIAL_OPERATION, MONITOR_EVENT,
     PSW_FORMAT,

@@ -20,6 +20,16 @@ LEFT_OPEN_67 = (
 S370 = (
     DIAGNOSE,
     LeftOpen(
+        "whether STCM with a mask of zeros meets the access exceptions of a byte",
+        "GA22-7000, STORE CHARACTERS UNDER MASK",
+        taken="it does not",
+    ),
+    LeftOpen(
+        "whose access control ISKE shows where SSK gave the halves of a page different ones (unsure: from memory)",
+        "GA22-7000-10, INSERT STORAGE KEY EXTENDED",
+        taken="the first half's",
+    ),
+    LeftOpen(
         "the channel's type and model that STIDC stores",
         "GA22-7000, STORE CHANNEL ID",
         values=("channel id",),

@@ -64,6 +64,11 @@ class Model67(Cpu):
         """Bit 8 of control register 6."""
         return self.cr6.extended_psw
 
+    @property
+    def ascii_codes(self) -> Word:
+        """PSW bit 12."""
+        return self.psw.ascii
+
     def extend(self) -> None:
         """Set bit 8 of control register 6."""
         self.cr6.extended_psw = 1
@@ -142,7 +147,7 @@ def build() -> Machine[Model67]:
         relocate=relocated,
         relocation_width=BLOCK,
         deliver=deliver,
-        techniques=techniques(Model67),
+        techniques=techniques(Model67, shared=("psw.ascii",)),
         architecture=listing("s360", "instructions-model-67"),
         left_open=LEFT_OPEN_67,
         notes=(

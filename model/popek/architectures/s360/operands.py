@@ -59,7 +59,7 @@ def _range(name: str, count: int) -> OperandKind:
 KINDS: Final[Mapping[str, OperandKind]] = {
     kind.name: kind
     for kind in (
-        *(_number(name, 4) for name in ("R1", "R2", "R3", "M1")),
+        *(_number(name, 4) for name in ("R1", "R2", "R3", "M1", "M3")),
         *(_number(name, 8) for name in ("I2", "I")),
         *map(_storage, ("D1(B1)", "D2(B2)")),
         *(_with_length(f"D1({size},B1)", size) for size in (1, 2)),

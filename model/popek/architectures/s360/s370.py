@@ -13,6 +13,7 @@ from popek.kernel.words import Word, concat, ite
 from . import interruptions as program
 from .arithmetic import declare_arithmetic
 from .control import declare_control
+from .control_extended import declare_extended
 from .control_s370 import declare_s370
 from .deprivileging import techniques
 from .general import declare_general
@@ -133,12 +134,12 @@ def build() -> Machine[S370]:
         left_open=LEFT_OPEN,
         notes=(
             "segment and page tables: what they yield is state; loading others is 'not modelled'",
-            "segment protection, common segments, 4096-byte keys, channel-set switching, multiprocessing",
+            "segment protection, common segments, channel-set switching, multiprocessing",
             "recording of references and changes by ordinary references to storage",
             "program-event recording, the interval timer's updating of location 80, floating point, decimal",
             "EXECUTE puts its target where the next step finds it; access exceptions of fetching an instruction",
             "what a channel program does; of the CSW, only its status",
-            "dual address space but for SPKA and IPK",
+            "dual address space but for SPKA, IPK, EPAR, ESAR, IVSK and IAC: no other space is ever in use",
         ),
         interrupt_masks=(
             "psw.channels",
@@ -157,6 +158,7 @@ def build() -> Machine[S370]:
     declare_execute(machine)
     declare_control(machine)
     declare_s370(machine)
+    declare_extended(machine)
     return machine
 
 

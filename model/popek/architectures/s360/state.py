@@ -138,6 +138,11 @@ class Cpu(State):
         self.psw.address = ite(self.executing, self.psw.address, moved)
         self.executing = FALSE
 
+    @property
+    def ascii_codes(self) -> Word:
+        """Whether decimal results get the codes of ASCII-8, 1 bit."""
+        return FALSE
+
     # -- addresses ----------------------------------------------------------------------------
 
     def effective(self, operand: Address) -> Word:
@@ -221,6 +226,19 @@ class Cpu(State):
         else:
             vector = program.PROTECTION
         return Fault(vector, memory=True, keeps=True)
+
+    def translated(self, address: Word) -> Word:
+        """The absolute block of an address that is to be read whatever its key.
+
+        Raises:
+            Fault: the access exceptions but for protection.
+        """
+        entry = self.yielded(address[ADDRESS - 1 : OFFSET])
+        status, block = entry[ENTRY - 1 : ADDRESS], entry[ADDRESS - 1 : OFFSET]
+        status = ite((status == GRANTED) & (block > self.last_block), Word(3, OUTSIDE), status)
+        if status != GRANTED:
+            raise self._access_exception(status, address)
+        return block
 
     # -- storage ------------------------------------------------------------------------------
 

@@ -97,11 +97,11 @@ def _parts(machine: Machine[C]) -> None:
 
     @declare(machine, "UNPK D1(2,B1),D2(2,B2)", source=SOURCE, size=2, other=2)
     def unpack(cpu: C, first: Address, second: Address, size: int, other: int) -> None:
-        """Packed to zoned: the rightmost byte's halves change places, then digits get the zone 1111."""
+        """Packed to zoned: the rightmost byte's halves change places, then digits get a zone (1111, or 0101)."""
         target, source = _operands(cpu, first, second, size, other)
         byte = cpu.load(source[1])
         cpu.write((target[1],), concat(byte[3:0], byte[7:4]))
-        cpu.write((target[0],), concat(Word(4, 15), cpu.load(source[0])[3:0]))
+        cpu.write((target[0],), concat(_zone(cpu), cpu.load(source[0])[3:0]))
 
 
 def _translation(machine: Machine[C]) -> None:
@@ -130,35 +130,78 @@ def _entry(cpu: Cpu, table: Address, place: Place) -> Word:
     return cpu.effective(table) + cpu.load(place).zero_extend(24)
 
 
+def _zone(cpu: Cpu) -> Word:
+    return ite(cpu.ascii_codes, Word(4, 5), Word(4, 15))
+
+
 def _masked(machine: Machine[C]) -> None:
-    # Each mask has its own bytes; these are the masks whose ones are the rightmost 0 to 4.
-    for mask in (0, 1, 3, 7, 15):
-        count = mask.bit_length()
+    @declare(machine, "ICM R1,M3,D2(B2)", source=SOURCE)
+    def insert_characters(cpu: C, r1: Word, m3: Word, second: Address) -> None:
+        """The selected bytes of R1 := consecutive bytes; condition code by them."""
+        count = _selected(m3)
+        value = cpu.fetch(second, max(count, 1), unit=1)
+        if not count:
+            cpu.psw.cc = Word(2, 0)
+            return
+        cpu.gr[r1] = concat(
+            *(
+                ite(m3[3 - place], _pick(_bytes(value), _before(m3, place)), byte)
+                for place, byte in enumerate(_bytes(cpu.gr[r1]))
+            )
+        )
+        low = ite(value[8 * count - 1], Word(2, 1), Word(2, 2))
+        cpu.psw.cc = ite(value == 0, Word(2, 0), low)
 
-        @declare(machine, f"ICM R1,{mask},D2(B2)", source=SOURCE, mask=mask, count=count)
-        def insert_characters(cpu: C, r1: Word, second: Address, mask: int, count: int) -> None:
-            """The selected bytes of R1 := consecutive bytes; condition code by them."""
-            value = cpu.fetch(second, max(count, 1), unit=1)
-            if count:
-                cpu.gr[r1] = cpu.gr[r1].replace(8 * count - 1, 0, value)
-                low = ite(value[8 * count - 1], Word(2, 1), Word(2, 2))
-                cpu.psw.cc = ite(value == 0, Word(2, 0), low)
-            else:
-                cpu.psw.cc = Word(2, 0)
+    @declare(machine, "CLM R1,M3,D2(B2)", source=SOURCE)
+    def compare_characters(cpu: C, r1: Word, m3: Word, second: Address) -> None:
+        """Condition code := the selected bytes of R1 compared with consecutive bytes."""
+        count = _selected(m3)
+        value = cpu.fetch(second, max(count, 1), unit=1)
+        if not count:
+            cpu.psw.cc = Word(2, 0)
+            return
+        first = _gathered(cpu.gr[r1], m3, count)
+        cpu.psw.cc = compared(first < value, first == value)
 
-        @declare(machine, f"CLM R1,{mask},D2(B2)", source=SOURCE, mask=mask, count=count)
-        def compare_characters(cpu: C, r1: Word, second: Address, mask: int, count: int) -> None:
-            """Condition code := the selected bytes of R1 compared with consecutive bytes."""
-            value = cpu.fetch(second, max(count, 1), unit=1)
-            if count:
-                first = cpu.gr[r1][8 * count - 1 : 0]
-                cpu.psw.cc = compared(first < value, first == value)
-            else:
-                cpu.psw.cc = Word(2, 0)
+    @declare(machine, "STCM R1,M3,D2(B2)", source=SOURCE)
+    def store_characters(cpu: C, r1: Word, m3: Word, second: Address) -> None:
+        """Consecutive bytes := the selected bytes of R1; with none selected, the exceptions of one are the model's."""
+        count = _selected(m3)
+        if count:
+            cpu.store(second, _gathered(cpu.gr[r1], m3, count), unit=1)
 
-        if mask:
 
-            @declare(machine, f"STCM R1,{mask},D2(B2)", source=SOURCE, mask=mask, count=count)
-            def store_characters(cpu: C, r1: Word, second: Address, mask: int, count: int) -> None:
-                """Consecutive bytes := the selected bytes of R1."""
-                cpu.store(second, cpu.gr[r1][8 * count - 1 : 0], unit=1)
+def _selected(mask: Word) -> int:
+    """How many ones a mask of four bits has; a symbolic one forks."""
+    ones = _before(mask, 4)
+    return next((count for count in range(1, 5) if ones == count), 0)
+
+
+def _before(mask: Word, place: int) -> Word:
+    """How many of the leftmost bits of a mask are ones (3 bits)."""
+    total = Word(3, 0)
+    for i in range(place):
+        total = total + mask[3 - i].zero_extend(3)
+    return total
+
+
+def _bytes(value: Word) -> list[Word]:
+    """The leftmost first."""
+    return [value[low + 7 : low] for low in range(value.width - 8, -1, -8)]
+
+
+def _pick(choices: list[Word], number: Word) -> Word:
+    """The choice of this number; the last one for what is beyond."""
+    found = choices[-1]
+    for i in reversed(range(len(choices) - 1)):
+        found = ite(number == i, choices[i], found)
+    return found
+
+
+def _gathered(register: Word, mask: Word, count: int) -> Word:
+    """The selected bytes side by side."""
+    found = [Word(8, 0)] * count
+    for place, byte in enumerate(_bytes(register)):
+        rank = _before(mask, place)
+        found = [ite(mask[3 - place] & (rank == i), byte, old) for i, old in enumerate(found)]
+    return concat(*found)

@@ -12,12 +12,12 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from popek.architectures.x86.evidence import Evidence
+from popek.architectures.x86.evidence import ListedDeviation
 from popek_specs.svm import table
 
-from .checks import CHECKS, Check, View, below_limit
+from .checks import CHECKS, VmcbCheck, VmcbView, below_limit
 from .verdict import violated
-from .vmcb import Processor, Vmcb
+from .vmcb import SvmProcessor, Vmcb
 
 Outcome = Literal["enters", "vmexit-invalid", "crash", "host-fault"]
 """``crash``: the emulator gives up; ``host-fault``: an exception in the host, behind VMRUN."""
@@ -31,7 +31,7 @@ _VIRTUAL_8086: Final = 1 << 17
 
 
 @attrs.frozen(kw_only=True)
-class Deviation(Evidence):
+class SvmDeviation(ListedDeviation):
     """One way in which Bochs departs from the manual.
 
     Attributes:
@@ -48,30 +48,30 @@ class Deviation(Evidence):
     bochs: Outcome
     manual: Outcome
 
-    def applies(self, processor: Processor) -> bool:
+    def applies(self, processor: SvmProcessor) -> bool:
         """Whether a model that is such a processor shows it."""
         return self.models == "all" or bool((processor.efer or 0) & _TCE)
 
 
 @functools.cache
-def deviations() -> tuple[Deviation, ...]:
+def deviations() -> tuple[SvmDeviation, ...]:
     """All deviations, in the order of the file."""
     entries = table("bochs-deviations.toml")["deviation"]
-    return tuple(Deviation(**{**entry, "rows": tuple(entry["rows"])}) for entry in entries)
+    return tuple(SvmDeviation(**{**entry, "rows": tuple(entry["rows"])}) for entry in entries)
 
 
-def _nested(v: View) -> Any:
+def _nested(v: VmcbView) -> Any:
     return v.NP_CONTROL & 0xFF != 0
 
 
-def _not_nested(v: View) -> Any:
+def _not_nested(v: VmcbView) -> Any:
     return v.NP_CONTROL & 0xFF == 0
 
 
 _NOT_IN_BOCHS: Final = ("SVM-INJ-04", "SVM-CR-16", *(f"SVM-CTL-{number}" for number in range(13, 20)))
 
 # Row -> what Bochs tests in its place.
-_CHANGED: Final[Mapping[str, Callable[[Check], Check | None]]] = {
+_CHANGED: Final[Mapping[str, Callable[[VmcbCheck], VmcbCheck | None]]] = {
     "SVM-CTL-03": lambda check: attrs.evolve(check, holds=below_limit("IOPM_BASE", 1)),
     "SVM-CTL-04": lambda check: attrs.evolve(check, holds=below_limit("MSRPM_BASE", 1)),
     "SVM-CTL-06": lambda check: attrs.evolve(check, gates=(_nested,)),
@@ -90,9 +90,9 @@ _CHANGED: Final[Mapping[str, Callable[[Check], Check | None]]] = {
 
 
 @functools.cache
-def bochs_checks() -> Mapping[str, Check]:
+def bochs_checks() -> Mapping[str, VmcbCheck]:
     """The checks as Bochs makes them, by id."""
-    found: dict[str, Check] = {}
+    found: dict[str, VmcbCheck] = {}
     for name, check in CHECKS.items():
         changed = _CHANGED[name](check) if name in _CHANGED else check
         if changed is not None:
@@ -100,7 +100,7 @@ def bochs_checks() -> Mapping[str, Check]:
     return found
 
 
-def oddity(vmcb: Vmcb, host: Processor, failed: tuple[str, ...]) -> Outcome | None:
+def oddity(vmcb: Vmcb, host: SvmProcessor, failed: tuple[str, ...]) -> Outcome | None:
     """What Bochs does that no processor would: give up, or fault in the host; None where it does neither.
 
     Args:
@@ -111,7 +111,7 @@ def oddity(vmcb: Vmcb, host: Processor, failed: tuple[str, ...]) -> Outcome | No
     # An event is looked at after the guest's state has been loaded.
     if any(not name.startswith("SVM-INJ") for name in failed):
         return None
-    if violated(CHECKS["SVM-CR-09"], View(vmcb.fields, host)):
+    if violated(CHECKS["SVM-CR-09"], VmcbView(vmcb.fields, host)):
         return "crash"
     flags, long_mode = vmcb.fields["RFLAGS"], vmcb.fields["EFER"] & _LME and vmcb.fields["CR0"] & _PG
     # Both show only where the host, as it does when it pages, runs in long mode.

@@ -14,7 +14,7 @@ import attrs
 
 from popek_specs.svm import rows
 
-from .vmcb import FIELDS, Processor
+from .vmcb import FIELDS, SvmProcessor
 
 Certainty = Literal["must", "may"]
 """Whether a violation fails VMRUN on all processors, or on some as far as is known."""
@@ -27,15 +27,15 @@ _CR4_RESERVED: Final = _HIGH32 | 0xFF08_E000
 """Bits 63:24, 19 and 15:13 (bit 12 is LA57, bit 23 CET)."""
 
 
-class Missing(Exception):  # noqa: N818 -- control flow inside the checks, never shown
+class NotGiven(Exception):  # noqa: N818 -- control flow inside the checks, never shown
     """A check needs something that nobody gave: a field id, or words."""
 
 
-class View:
-    """The fields of one VMCB as attributes, and `processor`; an unknown one raises `Missing`."""
+class VmcbView:
+    """The fields of one VMCB as attributes, and `processor`; an unknown one raises `NotGiven`."""
 
     def __init__(
-        self, fields: Mapping[str, Any], processor: Processor, memory: Mapping[int, int] | None = None
+        self, fields: Mapping[str, Any], processor: SvmProcessor, memory: Mapping[int, int] | None = None
     ) -> None:
         """Look at these fields, and at quadwords of memory by physical address."""
         self._fields = fields
@@ -46,9 +46,9 @@ class View:
         """A field's value."""
         if name in FIELDS:
             if FIELDS[name].area == "save" and self._state_is_encrypted:
-                raise Missing("the VMSA, which has the state of an SEV-ES guest")
+                raise NotGiven("the VMSA, which has the state of an SEV-ES guest")
             if name not in self._fields:
-                raise Missing(name)
+                raise NotGiven(name)
             return self._fields[name]
         raise AttributeError(name)
 
@@ -69,10 +69,10 @@ class View:
         return isinstance(control, int) and control & 6 == 6 and self.has_sev
 
     def ask(self, name: str) -> Any:
-        """What the processor says; raises `Missing` if that is unknown."""
+        """What the processor says; raises `NotGiven` if that is unknown."""
         value = getattr(self._processor, name)
         if value is None:
-            raise Missing(name)
+            raise NotGiven(name)
         return value
 
     @property
@@ -92,12 +92,12 @@ class View:
         table = self.CR3 & 0xFFFF_FFE0
         for address in range(table, table + 32, 8):
             if address not in self._memory:
-                raise Missing(f"memory at {address:#x}")
+                raise NotGiven(f"memory at {address:#x}")
         return tuple(self._memory[table + offset] for offset in range(0, 32, 8))
 
 
 @attrs.frozen(eq=False)
-class Check:
+class VmcbCheck:
     """One row of the ledger as a predicate.
 
     Attributes:
@@ -109,8 +109,8 @@ class Check:
     """
 
     id: str
-    gates: tuple[Callable[[View], Any], ...]
-    holds: Callable[[View], Any]
+    gates: tuple[Callable[[VmcbView], Any], ...]
+    holds: Callable[[VmcbView], Any]
     fields: tuple[str, ...]
     certainty: Certainty = "must"
 
@@ -136,30 +136,30 @@ def ledger() -> Mapping[str, Mapping[str, str]]:
     return {row["id"]: row for row in rows("vmrun-checks.csv")}
 
 
-def _on(name: str, number: int) -> Callable[[View], Any]:
+def _on(name: str, number: int) -> Callable[[VmcbView], Any]:
     return lambda v: getattr(v, name) & 1 << number != 0
 
 
-def _off(name: str, number: int) -> Callable[[View], Any]:
+def _off(name: str, number: int) -> Callable[[VmcbView], Any]:
     return lambda v: getattr(v, name) & 1 << number == 0
 
 
-def _clear(name: str, mask: int) -> Callable[[View], Any]:
+def _clear(name: str, mask: int) -> Callable[[VmcbView], Any]:
     return lambda v: getattr(v, name) & mask == 0
 
 
-def _pdptes(v: View) -> bool:
+def _pdptes(v: VmcbView) -> bool:
     # Bits 2:1, 8:5 and those beyond the physical-address width, in entries that are present.
     reserved = 0x1E6 | v.beyond
     return all(entry & 1 == 0 or entry & reserved == 0 for entry in v.pdptes)
 
 
-def below_limit(name: str, pages: int) -> Callable[[View], Any]:
+def below_limit(name: str, pages: int) -> Callable[[VmcbView], Any]:
     """Whether so many pages from a base, rounded down, lie below the physical-address limit."""
     return lambda v: getattr(v, name) & _PAGE <= (1 << v.ask("maxphyaddr")) - pages * 4096
 
 
-def _pat(v: View) -> Any:
+def _pat(v: VmcbView) -> Any:
     # Bits 7:3 of each byte are 0, and bit 1 comes only with bit 2.
     pat = v.G_PAT
     return (pat & 0xF8F8_F8F8_F8F8_F8F8 == 0) & (
@@ -167,7 +167,7 @@ def _pat(v: View) -> Any:
     )
 
 
-def _tlb_control(v: View) -> Any:
+def _tlb_control(v: VmcbView) -> Any:
     value = v.TLB_CONTROL
     plain = (value == 0) | (value == 1)
     if plain is True:
@@ -179,7 +179,7 @@ def _tlb_control(v: View) -> Any:
 _NESTED = _on("NP_CONTROL", 0)
 
 
-def _sev(number: int) -> Callable[[View], Any]:
+def _sev(number: int) -> Callable[[VmcbView], Any]:
     """Whether a bit enables SEV or SEV-ES: it does unless the processor is known to have neither."""
     return lambda v: v.has_sev and v.NP_CONTROL & 1 << number != 0
 
@@ -195,11 +195,11 @@ _X2AVIC = _on("VINTR_CONTROL", 30)
 _INJECTS = _on("EVENTINJ", 31)
 
 
-def _long(v: View) -> Any:
+def _long(v: VmcbView) -> Any:
     return (v.EFER & 1 << 8 != 0) & (v.CR0 & 1 << 31 != 0)
 
 
-def _not_long(v: View) -> Any:
+def _not_long(v: VmcbView) -> Any:
     return (v.EFER & 1 << 8 == 0) | (v.CR0 & 1 << 31 == 0)
 
 
@@ -211,27 +211,27 @@ def _no_exception(vector: Any) -> Any:
     return found
 
 
-def _avic_index(v: View) -> Any:
+def _avic_index(v: VmcbView) -> Any:
     """The highest index is at most 255, in x2AVIC mode 511; FFH is reserved in xAPIC mode."""
     index = v.AVIC_PHYSICAL_TABLE & 0x1FF
     x2 = v.VINTR_CONTROL & 1 << 30 != 0
     return x2 | (index < 0xFF)
 
 
-def _cr3(v: View) -> Any:
+def _cr3(v: VmcbView) -> Any:
     """No bit at or above the physical-address width; outside long mode CR3 has 32 bits in any case."""
     value = v.CR3
     return value & v.beyond == 0
 
 
-def _s_cet(v: View) -> Any:
+def _s_cet(v: VmcbView) -> Any:
     """No reserved bit, not SUPPRESS and TRACKER together, and only the half that exists."""
     value = v.S_CET
     fits = (value & 0x3C0 == 0) & (value & 0xC00 != 0xC00)
     return fits & (value & ((1 << 64) - 4) == 0) if v.without_ibt else fits
 
 
-def _avic_tables(v: View) -> Any:
+def _avic_tables(v: VmcbView) -> Any:
     """Pages below the limit; the physical table's bits 11:9 are no part of the highest index."""
     reserved = v.beyond | 0xFFF
     return (
@@ -241,118 +241,118 @@ def _avic_tables(v: View) -> Any:
     )
 
 
-def _allowed_sev_features(v: View) -> Any:
+def _allowed_sev_features(v: VmcbView) -> Any:
     """What the guest has is allowed, where bit 63 makes the list of the allowed ones valid."""
     allowed, features = v.ALLOWED_SEV_FEATURES, v.GUEST_SEV_FEATURES
     return (allowed & 1 << 63 == 0) | (features & (allowed ^ (1 << 64) - 1) == 0)
 
 
-def _exception(v: View) -> Any:
+def _exception(v: VmcbView) -> Any:
     return v.EVENTINJ & 0x700 == 0x300
 
 
-def _known_type(v: View) -> Any:
+def _known_type(v: VmcbView) -> Any:
     kind = v.EVENTINJ >> 8 & 7
     return (kind == 0) | (kind == 2) | (kind == 3) | (kind == 4)
 
 
-CHECKS: Final[Mapping[str, Check]] = {
+CHECKS: Final[Mapping[str, VmcbCheck]] = {
     check.id: check
     for check in (
-        Check("SVM-CTL-01", (), _on("INTERCEPTS_4", 0), ("INTERCEPTS_4",)),
-        Check("SVM-CTL-02", (), lambda v: v.ASID != 0, ("ASID",)),
-        Check("SVM-CTL-03", (), below_limit("IOPM_BASE", 3), ("IOPM_BASE",)),
-        Check("SVM-CTL-04", (), below_limit("MSRPM_BASE", 2), ("MSRPM_BASE",)),
-        Check("SVM-CTL-05", (), _tlb_control, ("TLB_CONTROL",), "may"),
-        Check("SVM-CTL-06", (_NESTED,), lambda v: v.ask("host_paging"), ("NP_CONTROL",)),
-        Check("SVM-CTL-07", (_NESTED,), lambda v: v.N_CR3 & v.beyond == 0, ("N_CR3",)),
-        Check("SVM-CTL-08", (_NESTED,), _pat, ("G_PAT",)),
-        Check(
+        VmcbCheck("SVM-CTL-01", (), _on("INTERCEPTS_4", 0), ("INTERCEPTS_4",)),
+        VmcbCheck("SVM-CTL-02", (), lambda v: v.ASID != 0, ("ASID",)),
+        VmcbCheck("SVM-CTL-03", (), below_limit("IOPM_BASE", 3), ("IOPM_BASE",)),
+        VmcbCheck("SVM-CTL-04", (), below_limit("MSRPM_BASE", 2), ("MSRPM_BASE",)),
+        VmcbCheck("SVM-CTL-05", (), _tlb_control, ("TLB_CONTROL",), "may"),
+        VmcbCheck("SVM-CTL-06", (_NESTED,), lambda v: v.ask("host_paging"), ("NP_CONTROL",)),
+        VmcbCheck("SVM-CTL-07", (_NESTED,), lambda v: v.N_CR3 & v.beyond == 0, ("N_CR3",)),
+        VmcbCheck("SVM-CTL-08", (_NESTED,), _pat, ("G_PAT",)),
+        VmcbCheck(
             "SVM-CTL-09",
             (_on("VINTR_CONTROL", 26), lambda v: v.ask("vnmi")),
             _on("INTERCEPTS_3", 1),
             ("VINTR_CONTROL", "INTERCEPTS_3"),
         ),
-        Check("SVM-CTL-10", (_AVIC,), _NESTED, ("VINTR_CONTROL", "NP_CONTROL"), "may"),
-        Check(
+        VmcbCheck("SVM-CTL-10", (_AVIC,), _NESTED, ("VINTR_CONTROL", "NP_CONTROL"), "may"),
+        VmcbCheck(
             "SVM-CTL-11",
             (_AVIC,),
             _avic_tables,
             ("AVIC_BACKING_PAGE", "AVIC_LOGICAL_TABLE", "AVIC_PHYSICAL_TABLE"),
             "may",
         ),
-        Check(
+        VmcbCheck(
             "SVM-INJ-01",
             (_INJECTS,),
             _known_type,
             ("EVENTINJ",),
         ),
-        Check(
+        VmcbCheck(
             "SVM-INJ-02",
             (_INJECTS, _exception),
             lambda v: (v.EVENTINJ & 0xFF <= 31) & (v.EVENTINJ & 0xFF != 2),
             ("EVENTINJ",),
         ),
-        Check(
+        VmcbCheck(
             "SVM-INJ-03",
             (_INJECTS, _exception, _long, _on("CS_ATTRIBUTES", 9)),
             lambda v: (v.EVENTINJ & 0xFF != 5) & (v.EVENTINJ & 0xFF != 4),
             ("EVENTINJ", "CS_ATTRIBUTES"),
             "may",
         ),
-        Check(
+        VmcbCheck(
             "SVM-INJ-04",
             (_INJECTS, _exception),
             lambda v: _no_exception(v.EVENTINJ & 0xFF),
             ("EVENTINJ",),
             "may",
         ),
-        Check("SVM-CR-01", (), _on("EFER", 12), ("EFER",)),
-        Check("SVM-CR-02", (), lambda v: v.EFER & (_EFER_RESERVED | v.lacking("efer")) == 0, ("EFER",)),
-        Check("SVM-CR-03", (lambda v: not v.ask("long_mode"),), _clear("EFER", 0x500), ("EFER",)),
-        Check("SVM-CR-04", (), lambda v: v.CR0 & 3 << 29 != 1 << 29, ("CR0",)),
-        Check("SVM-CR-05", (), _clear("CR0", _HIGH32), ("CR0",)),
-        Check("SVM-CR-06", (), _cr3, ("CR3",)),
-        Check("SVM-CR-07", (), lambda v: v.CR4 & (_CR4_RESERVED | v.lacking("cr4")) == 0, ("CR4",)),
-        Check("SVM-CR-08", (_long,), _on("CR4", 5), ("EFER", "CR0", "CR4")),
-        Check("SVM-CR-09", (_long,), _on("CR0", 0), ("EFER", "CR0")),
-        Check(
+        VmcbCheck("SVM-CR-01", (), _on("EFER", 12), ("EFER",)),
+        VmcbCheck("SVM-CR-02", (), lambda v: v.EFER & (_EFER_RESERVED | v.lacking("efer")) == 0, ("EFER",)),
+        VmcbCheck("SVM-CR-03", (lambda v: not v.ask("long_mode"),), _clear("EFER", 0x500), ("EFER",)),
+        VmcbCheck("SVM-CR-04", (), lambda v: v.CR0 & 3 << 29 != 1 << 29, ("CR0",)),
+        VmcbCheck("SVM-CR-05", (), _clear("CR0", _HIGH32), ("CR0",)),
+        VmcbCheck("SVM-CR-06", (), _cr3, ("CR3",)),
+        VmcbCheck("SVM-CR-07", (), lambda v: v.CR4 & (_CR4_RESERVED | v.lacking("cr4")) == 0, ("CR4",)),
+        VmcbCheck("SVM-CR-08", (_long,), _on("CR4", 5), ("EFER", "CR0", "CR4")),
+        VmcbCheck("SVM-CR-09", (_long,), _on("CR0", 0), ("EFER", "CR0")),
+        VmcbCheck(
             "SVM-CR-10",
             (_long, _on("CR4", 5)),
             lambda v: v.CS_ATTRIBUTES & 0x600 != 0x600,
             ("CS_ATTRIBUTES", "EFER", "CR0", "CR4"),
         ),
-        Check("SVM-CR-11", (), _clear("DR6", _HIGH32), ("DR6",)),
-        Check("SVM-CR-12", (), _clear("DR7", _HIGH32), ("DR7",)),
-        Check("SVM-CR-13", (_on("CR4", 23),), _on("CR0", 16), ("CR4", "CR0")),
-        Check("SVM-CR-14", (lambda v: v.ask("cet"),), _s_cet, ("S_CET",)),
-        Check(
+        VmcbCheck("SVM-CR-11", (), _clear("DR6", _HIGH32), ("DR6",)),
+        VmcbCheck("SVM-CR-12", (), _clear("DR7", _HIGH32), ("DR7",)),
+        VmcbCheck("SVM-CR-13", (_on("CR4", 23),), _on("CR0", 16), ("CR4", "CR0")),
+        VmcbCheck("SVM-CR-14", (lambda v: v.ask("cet"),), _s_cet, ("S_CET",)),
+        VmcbCheck(
             "SVM-CR-16",
             (lambda v: v.ask("cet"), _not_long),
             lambda v: v.S_CET >> 32 == 0,
             ("S_CET", "EFER", "CR0"),
             "may",
         ),
-        Check("SVM-CTL-13", (), lambda v: v.NP_CONTROL & _NP_RESERVED == 0, ("NP_CONTROL",), "may"),
-        Check("SVM-CTL-14", (_SEV,), _NESTED, ("NP_CONTROL",)),
-        Check("SVM-CTL-15", (_SEV_ES,), _SEV, ("NP_CONTROL",)),
-        Check("SVM-CTL-16", (_SEV_ES,), lambda v: v.VMSA & (v.beyond | 0xFFF) == 0, ("VMSA",)),
-        Check(
+        VmcbCheck("SVM-CTL-13", (), lambda v: v.NP_CONTROL & _NP_RESERVED == 0, ("NP_CONTROL",), "may"),
+        VmcbCheck("SVM-CTL-14", (_SEV,), _NESTED, ("NP_CONTROL",)),
+        VmcbCheck("SVM-CTL-15", (_SEV_ES,), _SEV, ("NP_CONTROL",)),
+        VmcbCheck("SVM-CTL-16", (_SEV_ES,), lambda v: v.VMSA & (v.beyond | 0xFFF) == 0, ("VMSA",)),
+        VmcbCheck(
             "SVM-CTL-17",
             (_SEV_ES,),
             _allowed_sev_features,
             ("ALLOWED_SEV_FEATURES", "GUEST_SEV_FEATURES"),
             "may",
         ),
-        Check("SVM-CTL-18", (_X2AVIC,), _AVIC, ("VINTR_CONTROL",), "may"),
-        Check(
+        VmcbCheck("SVM-CTL-18", (_X2AVIC,), _AVIC, ("VINTR_CONTROL",), "may"),
+        VmcbCheck(
             "SVM-CTL-19",
             (_AVIC,),
             lambda v: _avic_index(v),
             ("AVIC_PHYSICAL_TABLE", "VINTR_CONTROL"),
             "may",
         ),
-        Check(
+        VmcbCheck(
             "SVM-CR-15",
             (_off("NP_CONTROL", 0), _on("CR0", 31), _on("CR4", 5), _off("EFER", 8)),
             _pdptes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from .vmcb import Processor
+from .vmcb import SvmProcessor
 
 Leaves = Mapping[tuple[int, int], tuple[int, int, int, int]]
 """(leaf, subleaf) -> (EAX, EBX, ECX, EDX)."""
@@ -61,7 +61,7 @@ _ENCRYPTION: Final = 0x8000_001F
 _NO_LMSLE: Final = (_SIZES, _EBX, 20)
 
 
-def processor_of(leaves: Leaves, *, host_paging: bool = True) -> Processor:
+def processor_of(leaves: Leaves, *, host_paging: bool = True) -> SvmProcessor:
     """The processor that reports these leaves; a leaf that is not given counts as zeros."""
 
     def has(leaf: int, register: int, bit: int) -> bool:
@@ -69,7 +69,7 @@ def processor_of(leaves: Leaves, *, host_paging: bool = True) -> Processor:
 
     cr4 = sum(1 << number for number, flag in _CR4.items() if has(*flag))
     efer = sum(1 << number for number, flag in _EFER.items() if has(*flag))
-    return Processor(
+    return SvmProcessor(
         maxphyaddr=leaves.get((_SIZES, 0), (0, 0, 0, 0))[_EAX] & 0xFF or None,
         flush_by_asid=has(_SVM, _EDX, 6),
         long_mode=has(_EXTENDED, _EDX, 29),

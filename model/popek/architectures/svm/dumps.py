@@ -12,11 +12,10 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.logs import Line, decoded, unwrap
+from popek.architectures.logs import LogLine, decoded, unwrap
 
-from .dumps_json import DumpError as DumpError
-from .dumps_json import from_json
-from .vmcb import FIELDS, SIZE, Processor, UnknownField, Vmcb, find, from_bytes
+from .dumps_json import VmcbDumpError, from_json
+from .vmcb import FIELDS, SIZE, SvmProcessor, UnknownVmcbField, Vmcb, find, from_bytes
 
 # Name in the dump -> field id (the second one takes the upper half) and base of the number.
 _CONTROL: Final[Mapping[str, tuple[str, int, int]]] = {
@@ -106,7 +105,7 @@ _INVALID: Final = (1 << 64) - 1
 
 
 @attrs.frozen
-class Remark:
+class VmcbRemark:
     """Something the reader of a dump should know about one line of it."""
 
     line: int
@@ -126,13 +125,13 @@ class VmcbDump:
     """
 
     vmcb: Vmcb
-    processor: Processor = attrs.field(factory=Processor)
+    processor: SvmProcessor = attrs.field(factory=SvmProcessor)
     lines: dict[str, int] = attrs.field(factory=dict)
-    remarks: list[Remark] = attrs.field(factory=list)
-    unrecognised: list[Remark] = attrs.field(factory=list)
+    remarks: list[VmcbRemark] = attrs.field(factory=list)
+    unrecognised: list[VmcbRemark] = attrs.field(factory=list)
 
 
-def read_vmcb(data: bytes, name: str) -> tuple[Vmcb, Processor]:
+def read_vmcb(data: bytes, name: str) -> tuple[Vmcb, SvmProcessor]:
     """The first VMCB of an input, and what the input says of the processor; see `read_vmcbs`."""
     first = read_vmcbs(data, name)[0]
     return first.vmcb, first.processor
@@ -142,7 +141,7 @@ def read_vmcbs(data: bytes, name: str) -> list[VmcbDump]:
     """Every VMCB of an input.
 
     Raises:
-        DumpError: the input is none of the formats, or a value of it is damaged.
+        VmcbDumpError: the input is none of the formats, or a value of it is damaged.
     """
     if len(data) == SIZE and b"\0" in data:
         return [VmcbDump(from_bytes(data, name))]
@@ -160,8 +159,8 @@ def read_vmcbs(data: bytes, name: str) -> list[VmcbDump]:
             for item in part.remarks
         ]
         if hints:
-            raise DumpError(hints[0])
-        raise DumpError(
+            raise VmcbDumpError(hints[0])
+        raise VmcbDumpError(
             "no VMCB field: expected a dump by KVM (dump_invalid_vmcb=1), NAME = value lines or JSON"
         )
     aside = [
@@ -178,7 +177,7 @@ def read_vmcbs(data: bytes, name: str) -> list[VmcbDump]:
     return [
         VmcbDump(
             Vmcb(f"{name}#{number}" if several else name, dump.fields),
-            Processor(),
+            SvmProcessor(),
             dump.lines,
             dump.remarks,
             sorted(dump.unrecognised, key=lambda item: item.line),
@@ -193,8 +192,8 @@ class _Part:
 
     fields: dict[str, int] = attrs.field(factory=dict)
     lines: dict[str, int] = attrs.field(factory=dict)
-    remarks: list[Remark] = attrs.field(factory=list)
-    unrecognised: list[Remark] = attrs.field(factory=list)
+    remarks: list[VmcbRemark] = attrs.field(factory=list)
+    unrecognised: list[VmcbRemark] = attrs.field(factory=list)
     dropped: set[str] = attrs.field(factory=set)
     halves: dict[tuple[str, int], int] = attrs.field(factory=dict)
     halved: set[str] = attrs.field(factory=set)
@@ -202,13 +201,15 @@ class _Part:
     def put(self, field_id: str, shift: int, value: int, line: int) -> None:
         """Record a value; of two different ones neither is taken."""
         if value << shift > FIELDS[field_id].mask:
-            raise DumpError(f"{line}: {field_id}: {value:#x} does not fit in {FIELDS[field_id].width} bits")
+            raise VmcbDumpError(
+                f"{line}: {field_id}: {value:#x} does not fit in {FIELDS[field_id].width} bits"
+            )
         if field_id in self.dropped:
             return
         before = self.halves.get((field_id, shift))
         if before is not None and before != value:
             self.remarks.append(
-                Remark(
+                VmcbRemark(
                     line,
                     f"{field_id} is {value:#x} here but {before:#x} on line {self.lines[field_id]}: neither is taken",
                 )
@@ -225,7 +226,7 @@ class _Part:
         for field_id in self.halved:
             if field_id in self.fields and not {(field_id, 0), (field_id, 16)} <= self.halves.keys():
                 del self.fields[field_id]
-                self.remarks.append(Remark(self.lines[field_id], f"{field_id}: only one half is printed"))
+                self.remarks.append(VmcbRemark(self.lines[field_id], f"{field_id}: only one half is printed"))
 
 
 class _Reader:
@@ -237,9 +238,9 @@ class _Reader:
         self.hints: list[str] = []
         self._section = ""
         self._last = False
-        self._run: list[Line] = []
+        self._run: list[LogLine] = []
 
-    def read(self, lines: list[Line]) -> _Reader:
+    def read(self, lines: list[LogLine]) -> _Reader:
         """Read all lines."""
         if not any(_CONTROL_AREA.match(line.text) or _SAVE_AREA.match(line.text) for line in lines):
             names = {match[1] for line in lines for match in _PAIR.finditer(line.text)}
@@ -251,7 +252,7 @@ class _Reader:
         self._finish()
         return self
 
-    def _heading(self, line: Line) -> bool:
+    def _heading(self, line: LogLine) -> bool:
         text = line.text
         if _FIRST.match(text):
             self._enter("", new=bool(self.dumps[-1].fields))
@@ -292,20 +293,20 @@ class _Reader:
             for line in run:
                 self._aside(part, line.number, line.text)
 
-    def _named(self, part: _Part, line: Line) -> bool:
+    def _named(self, part: _Part, line: LogLine) -> bool:
         """Read a line `NAME = value`; a number of a register text, with leading zeros, is none."""
         match = _NAMED.match(line.text)
         if match is None:
             return False
         try:
             field = find(match[1])
-        except UnknownField:
+        except UnknownVmcbField:
             return False
         digits = match[2]
         if digits[:1] == "0" and len(digits) > 1 and digits[:2].lower() != "0x":
             if len(digits) >= 8:
                 return False  # QEMU's registers are padded
-            raise DumpError(
+            raise VmcbDumpError(
                 f"{line.number}: {field.id}: {digits}: write {'0x' + digits.lstrip('0')} if it is hexadecimal, or "
                 "the decimal number without leading zeros"
             )
@@ -317,10 +318,10 @@ class _Reader:
         text = text.strip(" \t,;|")
         if re.search(r"\w", text):
             part.unrecognised.append(
-                Remark(number, "".join(c if c.isprintable() else "\ufffd" for c in text))
+                VmcbRemark(number, "".join(c if c.isprintable() else "\ufffd" for c in text))
             )
 
-    def _pairs(self, part: _Part, run: list[Line]) -> None:
+    def _pairs(self, part: _Part, run: list[LogLine]) -> None:
         """Read KVM's areas, wherever their lines are broken."""
         text = "\n".join(line.text for line in run)
         starts, offset = [], 0
@@ -346,7 +347,7 @@ class _Reader:
             if self._last and match.end() == len(text) and _CONTROL.get(match[1], ("", 16, 0))[1] == 10:
                 # Nothing tells whether a decimal number goes on behind the end of the text.
                 part.remarks.append(
-                    Remark(line_of(match.start()), f"{match[1]}: the text ends in this number")
+                    VmcbRemark(line_of(match.start()), f"{match[1]}: the text ends in this number")
                 )
                 found.append(match.span())
                 continue
@@ -375,7 +376,7 @@ class _Reader:
                 return _SAVED.get(key, key.upper()), 0, int(digits, 16)
         return None
 
-    def _xen(self, part: _Part, run: list[Line]) -> None:
+    def _xen(self, part: _Part, run: list[LogLine]) -> None:
         for line in run:
             if match := _XEN_SEGMENT.match(line.text):
                 for index, suffix in enumerate(("SELECTOR", "ATTRIBUTES", "LIMIT", "BASE"), 2):

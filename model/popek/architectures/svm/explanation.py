@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 
 from .checks import CHECKS, NOT_MODELLED, ledger
-from .vmcb import FIELDS, UnknownField, exit_codes, find, intercepts
+from .vmcb import FIELDS, UnknownVmcbField, exit_codes, find, intercepts
 
 
-class UnknownSubject(ValueError):  # noqa: N818 -- named for what it says to the user
+class UnknownVmcbSubject(ValueError):  # noqa: N818 -- named for what it says to the user
     """Nothing has this name; the message is one line with near matches."""
 
 
@@ -28,7 +28,7 @@ def explanation(subject: str) -> list[str]:
     names = [*ledger(), *FIELDS, *exit_codes().values()]
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.6)
     hint = f": did you mean {', '.join(near)}?" if near else ""
-    raise UnknownSubject(f"no check, field or exit code is called {subject.strip()[:60]!r}{hint}")
+    raise UnknownVmcbSubject(f"no check, field or exit code is called {subject.strip()[:60]!r}{hint}")
 
 
 def _check(wanted: str) -> list[str]:
@@ -68,7 +68,7 @@ def _exit_code(wanted: str) -> list[str]:
 def _field(subject: str) -> list[str]:
     try:
         field = find(subject)
-    except UnknownField:
+    except UnknownVmcbField:
         return []
     bits = [f"  bit {bit:2}  {name}" for (owner, bit), name in intercepts().items() if owner == field.id]
     readers = [check.id for check in CHECKS.values() if field.id in check.fields]
@@ -76,4 +76,4 @@ def _field(subject: str) -> list[str]:
     return [*lines, *([f"  checks  {', '.join(readers)}"] if readers else []), *bits]
 
 
-__all__ = ["UnknownSubject", "explanation"]
+__all__ = ["UnknownVmcbSubject", "explanation"]

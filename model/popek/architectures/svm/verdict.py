@@ -8,8 +8,8 @@ from typing import Any, Literal
 import attrs
 
 from ..x86.evidence import FailedCheck
-from .checks import CHECKS, Check, Missing, View
-from .vmcb import Processor, Vmcb, exit_codes
+from .checks import CHECKS, NotGiven, VmcbCheck, VmcbView
+from .vmcb import SvmProcessor, Vmcb, exit_codes
 
 VmrunOutcome = Literal["enters", "vmexit-invalid", "undecided"]
 
@@ -21,7 +21,7 @@ Failure = FailedCheck
 
 
 @attrs.frozen
-class Undecided:
+class UndecidedVmcbCheck:
     """A check that lacks an input: a field id, or something about the processor."""
 
     id: str
@@ -35,7 +35,7 @@ class VmrunVerdict:
     name: str
     outcome: VmrunOutcome
     failed: tuple[Failure, ...]
-    undecided: tuple[Undecided, ...]
+    undecided: tuple[UndecidedVmcbCheck, ...]
     warnings: tuple[Failure, ...]
     reported: Mapping[str, int]
     explains_report: Literal["yes", "no", "unknown"]
@@ -64,18 +64,18 @@ def _failure(item: Failure) -> dict[str, Any]:
     return {"id": item.id, "fields": fields, "message": item.message, "section": item.section}
 
 
-def violated(check: Check, view: View) -> bool:
+def violated(check: VmcbCheck, view: VmcbView) -> bool:
     """Whether the state violates a check.
 
     Raises:
         Missing: that cannot be decided.
     """
-    missing: Missing | None = None
+    missing: NotGiven | None = None
     for gate in check.gates:
         try:
             if not gate(view):
                 return False
-        except Missing as error:
+        except NotGiven as error:
             missing = missing or error
     if check.holds(view):
         return False
@@ -85,23 +85,23 @@ def violated(check: Check, view: View) -> bool:
 
 
 def judge(
-    vmcb: Vmcb, processor: Processor | None = None, checks: Mapping[str, Check] = CHECKS
+    vmcb: Vmcb, processor: SvmProcessor | None = None, checks: Mapping[str, VmcbCheck] = CHECKS
 ) -> VmrunVerdict:
     """Judge a VMCB by the checks of the ledger, or by others.
 
     >>> judge(Vmcb(fields={"ASID": 0})).failed[0].id
     'SVM-CTL-02'
     """
-    view = View(vmcb.fields, processor or Processor(), vmcb.memory)
+    view = VmcbView(vmcb.fields, processor or SvmProcessor(), vmcb.memory)
     failed: list[Failure] = []
     warnings: list[Failure] = []
-    undecided: list[Undecided] = []
+    undecided: list[UndecidedVmcbCheck] = []
     for check in checks.values():
         try:
             if violated(check, view):
                 (failed if check.certainty == "must" else warnings).append(_described(check, vmcb))
-        except Missing as error:
-            undecided.append(Undecided(check.id, str(error)))
+        except NotGiven as error:
+            undecided.append(UndecidedVmcbCheck(check.id, str(error)))
     waiting = any(checks[item.id].certainty == "must" for item in undecided)
     outcome: VmrunOutcome = "vmexit-invalid" if failed else "undecided" if waiting else "enters"
     code = vmcb.fields.get("EXITCODE")
@@ -119,7 +119,7 @@ def judge(
     )
 
 
-def _described(check: Check, vmcb: Vmcb) -> Failure:
+def _described(check: VmcbCheck, vmcb: Vmcb) -> Failure:
     fields = {name: vmcb.fields[name] for name in check.fields if name in vmcb.fields}
     values = ", ".join(f"{name} = {value:#x}" for name, value in fields.items())
     when = "" if check.gate_text.startswith("always") else f" (where {check.gate_text})"

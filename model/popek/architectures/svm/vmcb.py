@@ -15,7 +15,7 @@ SIZE = 4096
 
 
 @attrs.frozen
-class Field:
+class VmcbField:
     """A field of the VMCB.
 
     Attributes:
@@ -38,18 +38,18 @@ class Field:
         return (1 << self.width) - 1
 
 
-FIELDS: Mapping[str, Field] = {
-    row["id"]: Field(row["id"], int(row["offset"], 16), int(row["width"]), row["area"], row["title"])
+FIELDS: Mapping[str, VmcbField] = {
+    row["id"]: VmcbField(row["id"], int(row["offset"], 16), int(row["width"]), row["area"], row["title"])
     for row in rows("fields.csv")
 }
 """All fields by id, in the order of the layout."""
 
 
-class UnknownField(ValueError):  # noqa: N818 -- reads as what it is
+class UnknownVmcbField(ValueError):  # noqa: N818 -- reads as what it is
     """No field has this name; one line with near ones."""
 
 
-def find(name: str) -> Field:
+def find(name: str) -> VmcbField:
     """A field by id (any case, ``-`` for ``_``) or by offset, such as ``0x58``.
 
     Raises:
@@ -64,7 +64,7 @@ def find(name: str) -> Field:
                 return field
     near = difflib.get_close_matches(key, FIELDS, n=2)
     hint = f"; near: {', '.join(near)}" if near else ""
-    raise UnknownField(f"no VMCB field is called {name.strip()[:40]!r}{hint}")
+    raise UnknownVmcbField(f"no VMCB field is called {name.strip()[:40]!r}{hint}")
 
 
 @attrs.frozen
@@ -87,7 +87,7 @@ class Vmcb:
 
 
 @attrs.frozen
-class Processor:
+class SvmProcessor:
     """What VMRUN's checks ask of a processor, and of the host that executes it; None is unknown.
 
     Attributes:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.vtx.entry_checks.registry import refuses
-from popek.architectures.x86.evidence import Evidence
+from popek.architectures.x86.evidence import ListedDeviation
 from popek_specs.vtx import table
 
 from .capabilities import Capabilities, CapabilityView
@@ -22,7 +22,7 @@ from .view import Decision, View, canonical, off, on
 
 
 @attrs.frozen(kw_only=True)
-class Deviation(Evidence):
+class VmxDeviation(ListedDeviation):
     """One way in which Bochs departs from the manual.
 
     Attributes:
@@ -50,9 +50,9 @@ _MODELS: Final[Mapping[str, Callable[[CapabilityView], bool]]] = {
 
 
 @functools.cache
-def deviations() -> tuple[Deviation, ...]:
+def deviations() -> tuple[VmxDeviation, ...]:
     """All deviations, in the order of the file."""
-    return tuple(Deviation(**{**entry, "rows": tuple(entry["rows"])}) for entry in _file()["deviation"])
+    return tuple(VmxDeviation(**{**entry, "rows": tuple(entry["rows"])}) for entry in _file()["deviation"])
 
 
 @functools.cache

@@ -13,7 +13,7 @@ State = Literal["predicate", "no check", "not modelled"]
 
 
 @attrs.frozen
-class Row:
+class LedgerRow:
     """A row of the ledger, and what became of it.
 
     Attributes:
@@ -27,17 +27,17 @@ class Row:
     detail: str
 
 
-def coverage() -> list[Row]:
+def coverage() -> list[LedgerRow]:
     """All rows in the order of the ledger."""
-    found: list[Row] = []
+    found: list[LedgerRow] = []
     for row_id in ledger():
         if row_id in CHECKS:
             check = CHECKS[row_id]
-            found.append(Row(row_id, "predicate", ", ".join(reads(check)) or "the launch"))
+            found.append(LedgerRow(row_id, "predicate", ", ".join(reads(check)) or "the launch"))
         elif row_id in NOT_CHECKED:
-            found.append(Row(row_id, "no check", NOT_CHECKED[row_id]))
+            found.append(LedgerRow(row_id, "no check", NOT_CHECKED[row_id]))
         else:
-            found.append(Row(row_id, "not modelled", NOT_MODELLED[row_id]))
+            found.append(LedgerRow(row_id, "not modelled", NOT_MODELLED[row_id]))
     return found
 
 

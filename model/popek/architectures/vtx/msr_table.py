@@ -29,7 +29,7 @@ WRITE_ONLY: Final = (0x49, 0x10B)
 
 
 @attrs.frozen
-class Msr:
+class ListedMsr:
     """A register of the table.
 
     Attributes:
@@ -56,13 +56,13 @@ class Msr:
 
 
 @functools.cache
-def msrs() -> Mapping[int, Msr]:
+def msrs() -> Mapping[int, ListedMsr]:
     """The registers by number."""
-    found: dict[int, Msr] = {}
+    found: dict[int, ListedMsr] = {}
     for row in rows("msrs.csv"):
         first, last = int(row["first"], 16), int(row["last"], 16)
         for number in range(first, last + 1):
-            found[number] = Msr(
+            found[number] = ListedMsr(
                 number,
                 row["name"] if first == last else _name_in_run(row["name"], number - first),
                 row["exists"],
@@ -127,7 +127,7 @@ _CPUID: Final = re.compile(r"([0-9a-f]+\.[0-9a-f]+\.e[abcd]x)\[(\d+)\]")
 _MSR_BIT: Final = re.compile(r"msr ([0-9a-f]+)\[(\d+)\]")
 
 
-def exists(v: View, known: Msr) -> bool:
+def exists(v: View, known: ListedMsr) -> bool:
     """Whether the processor has the register.
 
     Raises:
@@ -169,7 +169,7 @@ def _asked(term: str) -> str:
     return words.get(term, "CPUID 0xa.0.eax" if term.startswith("pmu") else "MSR of the model")
 
 
-def _holds(v: View, known: Msr, term: str) -> bool | None:
+def _holds(v: View, known: ListedMsr, term: str) -> bool | None:
     capabilities: Capabilities = v.cap.capabilities
     if term in _ALWAYS_THERE or term in ("always", "vmx"):
         return True
@@ -202,7 +202,7 @@ def _control_possible(v: View, word: str, bit: int) -> bool | None:
         return None
 
 
-def _counted(capabilities: Capabilities, known: Msr, term: str) -> bool | None:
+def _counted(capabilities: Capabilities, known: ListedMsr, term: str) -> bool | None:
     leaf, msr = capabilities.cpuid, capabilities.msrs
     if term.startswith("pmu"):
         version = leaf.get("0xa.0.eax")

@@ -17,7 +17,7 @@ from popek.kernel.words import FALSE, TRUE, Word, any_of, ite
 from popek_specs.vtx import rows
 
 from .capabilities import ONES64
-from .msr_table import WRITE_ONLY, Msr, cpuid_bit, exists, msrs, title
+from .msr_table import WRITE_ONLY, ListedMsr, cpuid_bit, exists, msrs, title
 from .view import Decision, Value, View, both, canonical, either, memory_types, one_of
 from .vmcs import MissingField
 
@@ -104,7 +104,7 @@ def _refused_by(rule: str, number: Word, value: Word) -> Word:
             return FALSE
 
 
-def _takes(v: View, known: Msr, value: Value) -> Decision:
+def _takes(v: View, known: ListedMsr, value: Value) -> Decision:
     """Whether the value is legal where the register exists."""
     fits: Decision = value & known.reserved == 0
     if known.rule:
@@ -114,7 +114,7 @@ def _takes(v: View, known: Msr, value: Value) -> Decision:
     return fits
 
 
-def _sure(known: Msr, value: Value) -> Decision:
+def _sure(known: ListedMsr, value: Value) -> Decision:
     unclear = value & known.unsure
     if isinstance(unclear, Word) and not unclear.concrete:
         return unclear == 0
@@ -129,7 +129,7 @@ def _sure(known: Msr, value: Value) -> Decision:
 _MTRR_TYPES: Final = (0, 1, 4, 5, 6)
 
 
-def _apic_base(v: View, known: Msr, value: Value) -> Decision:
+def _apic_base(v: View, known: ListedMsr, value: Value) -> Decision:
     """Nothing beyond the physical address; x2APIC mode needs the APIC on, and is left only by turning it off."""
     off, extended = value & 1 << 11 == 0, value & 1 << 10 != 0
 
@@ -158,31 +158,31 @@ def _within(v: View, value: Value) -> Decision:
     return both(value >> 52 == 0, lambda: value & v.cap.beyond_physical == 0)
 
 
-def _mtrr_pair(v: View, known: Msr, value: Value) -> Decision:
+def _mtrr_pair(v: View, known: ListedMsr, value: Value) -> Decision:
     if known.place & 1:
         return both(value & 0x7FF == 0, lambda: _within(v, value))
     return both((value & 0xF00 == 0) & one_of(value & 0xFF, _MTRR_TYPES), lambda: _within(v, value))
 
 
-def _mtrr_types(v: View, known: Msr, value: Value) -> Decision:
+def _mtrr_types(v: View, known: ListedMsr, value: Value) -> Decision:
     found: Decision = True
     for low in range(0, 64, 8):
         found = one_of(value >> low & 0xFF, _MTRR_TYPES) & found
     return found
 
 
-def _machine_check(v: View, known: Msr, value: Value) -> Decision:
+def _machine_check(v: View, known: ListedMsr, value: Value) -> Decision:
     """Status, address and miscellaneous registers take 0 only; what a control takes depends on the model."""
     if known.place & 3:
         return value == 0
     return _sure(attrs.evolve(known, unsure=ONES64), value)
 
 
-def _spec_ctrl(v: View, known: Msr, value: Value) -> Decision:
+def _spec_ctrl(v: View, known: ListedMsr, value: Value) -> Decision:
     return value & v.cap.spec_ctrl_reserved == 0
 
 
-def _canonical(v: View, known: Msr, value: Value) -> Decision:
+def _canonical(v: View, known: ListedMsr, value: Value) -> Decision:
     """Canonical by the processor's width; where that is not known, what every width says."""
     try:
         return canonical(v, value)
@@ -195,7 +195,7 @@ def _canonical(v: View, known: Msr, value: Value) -> Decision:
         raise
 
 
-def _perhaps_canonical(v: View, known: Msr, value: Value) -> Decision:
+def _perhaps_canonical(v: View, known: ListedMsr, value: Value) -> Decision:
     """Every canonical address is taken; of others nobody says."""
 
     def others() -> Decision:
@@ -206,7 +206,7 @@ def _perhaps_canonical(v: View, known: Msr, value: Value) -> Decision:
     return either(_canonical(v, known, value), others)
 
 
-def _cet(v: View, known: Msr, value: Value) -> Decision:
+def _cet(v: View, known: ListedMsr, value: Value) -> Decision:
     """Not SUPPRESS and TRACKER together; a canonical bitmap; only the half that exists."""
     fits = both(value & 0xC00 != 0xC00, lambda: _canonical(v, known, value))
     for feature, bits in (("CET_SS", 3), ("CET_IBT", ONES64 & ~3)):
@@ -215,7 +215,7 @@ def _cet(v: View, known: Msr, value: Value) -> Decision:
     return fits
 
 
-def _xss(v: View, known: Msr, value: Value) -> Decision:
+def _xss(v: View, known: ListedMsr, value: Value) -> Decision:
     """Only states that CPUID.0DH.1:EDX:ECX reports."""
 
     def reported() -> bool:
@@ -229,19 +229,19 @@ def _xss(v: View, known: Msr, value: Value) -> Decision:
     return either(value == 0, reported)
 
 
-def _efer(v: View, known: Msr, value: Value) -> Decision:
+def _efer(v: View, known: ListedMsr, value: Value) -> Decision:
     return value & v.cap.efer_reserved & ~(1 << 10) == 0  # LMA is not written
 
 
-def _perf_global_ctrl(v: View, known: Msr, value: Value) -> Decision:
+def _perf_global_ctrl(v: View, known: ListedMsr, value: Value) -> Decision:
     return either(value == 0, lambda: value & v.cap.perf_global_ctrl_reserved == 0)
 
 
-def _rtit_ctl(v: View, known: Msr, value: Value) -> Decision:
+def _rtit_ctl(v: View, known: ListedMsr, value: Value) -> Decision:
     return either(value == 0, lambda: value & v.cap.rtit_ctl_reserved == 0)
 
 
-def _fixed_ctr_ctrl(v: View, known: Msr, value: Value) -> Decision:
+def _fixed_ctr_ctrl(v: View, known: ListedMsr, value: Value) -> Decision:
     """Four bits for each fixed counter; whether AnyThread is one of them depends on the version."""
 
     def fits() -> Decision:
@@ -254,7 +254,7 @@ def _fixed_ctr_ctrl(v: View, known: Msr, value: Value) -> Decision:
     return either(value == 0, fits)
 
 
-def _counter_width(v: View, known: Msr, value: Value) -> Decision:
+def _counter_width(v: View, known: ListedMsr, value: Value) -> Decision:
     leaf = v.cap.capabilities.cpuid
     if "0xa.0.eax" not in leaf:
         raise MissingField("CPUID 0xa.0.eax: how wide the counters are")
@@ -262,7 +262,7 @@ def _counter_width(v: View, known: Msr, value: Value) -> Decision:
     return known.place < number and value >> width == 0
 
 
-_RULES: Final[Mapping[str, Callable[[View, Msr, Value], Decision]]] = {
+_RULES: Final[Mapping[str, Callable[[View, ListedMsr, Value], Decision]]] = {
     "read-only": lambda v, known, value: False,
     "locked": lambda v, known, value: False,
     "smm": lambda v, known, value: v.launch.in_smm,

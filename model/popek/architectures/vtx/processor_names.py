@@ -14,7 +14,7 @@ _TABLE = "capabilities/partial/names.toml"
 
 
 @attrs.frozen
-class Named:
+class NamedProcessor:
     """A processor that is known under a name.
 
     Attributes:
@@ -28,7 +28,7 @@ class Named:
     why: str
 
 
-def find(name: str) -> Named | None:
+def find(name: str) -> NamedProcessor | None:
     """The processor that people call so; None if nothing is known of such a name.
 
     >>> find("Coffee Lake").title
@@ -39,7 +39,7 @@ def find(name: str) -> Named | None:
     row = _row("processor", name)
     if row is None:
         return None
-    return Named(row["preset"], f"{name} ({row['preset'].removeprefix('partial/')})", row["why"])
+    return NamedProcessor(row["preset"], f"{name} ({row['preset'].removeprefix('partial/')})", row["why"])
 
 
 def compared(name: str) -> str | None:
@@ -67,4 +67,4 @@ def _row(kind: str, name: str) -> dict[str, Any] | None:
     return None
 
 
-__all__ = ["Named", "compared", "find", "names"]
+__all__ = ["NamedProcessor", "compared", "find", "names"]

@@ -95,12 +95,11 @@ class Decoded:
             DecodingError: it is needed and missing.
         """
         result = {}
-        for operand in self.instruction.inputs:
-            for name, width in operand.part_names():
-                if name in self.parts:
-                    result[name] = Word(width, self.parts[name])
-                elif state is None:
-                    raise DecodingError(f"{self.text}: the offset depends on registers; expected a state")
-                else:
-                    result[name] = self.references[name].offset(state, self.length).zero_extend(width)
+        for name, width in self.instruction.widths.items():
+            if name in self.parts:
+                result[name] = Word(width, self.parts[name])
+            elif state is None:
+                raise DecodingError(f"{self.text}: the offset depends on registers; expected a state")
+            else:
+                result[name] = self.references[name].offset(state, self.length).zero_extend(width)
         return result

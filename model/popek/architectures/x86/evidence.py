@@ -26,7 +26,7 @@ def changed(fields: Mapping[str, str], baseline: Mapping[str, int]) -> dict[str,
 
 
 @attrs.frozen
-class Evidence:
+class ListedDeviation:
     """One way in which an emulator departs from the manual, and what shows it.
 
     Attributes:

@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import functools
 import random
-import struct
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from popek.architectures.svm.operation.guest_mode import MSR_RANGES
 from popek.architectures.svm.operation.settings import bits
+from popek.emulators.guests.case import ProtectedCase, bytes_shown
+from popek.emulators.guests.drawing import (
+    GENERAL,
+    PG,
+    VMXE,
+    barred_pages,
+    keep_alive,
+    port_bits,
+    ports_of,
+    table_root,
+    time_offset,
+)
 from popek.emulators.ia32 import cases as ia32_cases
-from popek.emulators.ia32.step import DATA_BASE
 from popek.emulators.vmrun.harness import DEFAULT_MODEL, processor
 from popek.kernel.instruction import Instruction
 
-from .harness import IOPM, MSRPM, PAGE_DIRECTORY, PAGE_TABLE
+from .harness import IOPM, MSRPM
 
-NW, CD, PG, VMXE, PAE, SMEP, SMAP = 1 << 29, 1 << 30, 1 << 31, 1 << 13, 1 << 5, 1 << 20, 1 << 21
 ALWAYS: Final = (
     "vector3.hlt", "vector3.shutdown", "vector3.task_switch", "vector4.vmrun", "vector4.vmmcall", "vector4.vmload",
     "vector4.vmsave", "vector4.skinit",
@@ -35,7 +44,6 @@ The model has no task switches, and the tasks that the gates of #DF and #TS lead
 """
 
 WORDS: Final = ("CR_INTERCEPTS", "DR_INTERCEPTS", "INTERCEPTS_3", "INTERCEPTS_4", "INTERCEPTS_5")
-_GPR = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 _EDGES: Final = tuple(base + 0x1FFF + beyond for base in MSR_RANGES for beyond in (0, 1))
 """MSRs at the ends of what the permissions map lists, and behind; no processor has them."""
 _EVENTS: Final = 0x1F  # INTR to VINTR in intercept vector 3
@@ -44,24 +52,20 @@ _UNKNOWN: Final = {"INTERCEPTS_4": 0xFFFF8000 | 1 << 14, "INTERCEPTS_5": 0xFFFF_
 
 
 @attrs.frozen
-class Case:
-    """A step of a guest.
+class SvmGuestCase(ProtectedCase):
+    """A step of a guest of SVM.
 
     Attributes:
-        guest: the instruction and the state, as changes of the step harness's plain state.
-        paging: with paging that maps the arena onto itself.
-        nested: with nested paging that does the same.
-        controls: VMCB fields by id.
+        nested: with nested paging that maps the arena onto itself.
         maps: bytes in the permissions maps: (address, bytes).
-        barred: pages of the arena by number, and the bits that their entries lack: 1 present, 2 writable, 4 user.
     """
 
-    guest: ia32_cases.Ia32Case
-    paging: bool = True
     nested: bool = False
-    controls: Mapping[str, int] = attrs.field(factory=dict)
     maps: tuple[tuple[int, bytes], ...] = ()
-    barred: Mapping[int, int] = attrs.field(factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**super().to_json(), "nested": self.nested, "maps": bytes_shown(self.maps)}
 
 
 @functools.cache
@@ -74,12 +78,22 @@ def always() -> Mapping[str, int]:
     return found
 
 
-def random_case(instruction: Instruction, cpl: int, rng: random.Random, model: str = DEFAULT_MODEL) -> Case:
+def random_case(
+    instruction: Instruction, cpl: int, rng: random.Random, model: str = DEFAULT_MODEL
+) -> SvmGuestCase:
     """Draw a step for one form at one privilege level."""
     guest = ia32_cases.random_case(instruction, cpl, rng)
     paging = rng.random() < 0.5
     registers = dict(guest.registers)
-    _adapt(instruction, guest, registers, paging, rng, model)
+    has = processor(model).cr4 or 0
+    unwanted = keep_alive(registers, paging, has & ~VMXE)
+    if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.5:
+        registers["ecx"] = rng.choice(_EDGES)
+    if instruction.mnemonic == "MOV to CR":
+        name = GENERAL[guest.operands["operand r32"]]
+        if name != "esp":
+            value = registers.get(name, 0)
+            registers[name] = _moved(instruction.form, value, paging, unwanted, has, rng)
     guest = attrs.evolve(guest, registers=registers)
     controls = {}
     for field in WORDS:
@@ -88,48 +102,20 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random, model: s
         controls[field] = (drawn | always().get(field, 0)) & ~_UNKNOWN.get(field, 0)
     controls["INTERCEPTS_3"] |= _EVENTS
     _landing(instruction, controls, rng)
-    controls["TSC_OFFSET"] = rng.choice((0, 1, (1 << 64) - 1, 1 << 63, rng.getrandbits(64)))
-    maps = [*_iopm(guest, rng), *_msrpm(guest, rng)]
-    barred = {}
-    if paging and cpl == 3 and rng.random() < 0.3:
-        # Data pages that the guest may not touch, not write, or that are not for it.
-        lacking = rng.sample((2, 4), rng.choice((1, 2)))
-        pages = rng.sample((DATA_BASE >> 12, (DATA_BASE >> 12) + 1), len(lacking))
-        barred = dict(zip(pages, lacking, strict=True))
+    controls["TSC_OFFSET"] = time_offset(rng)
+    maps = [*port_bits(ports_of(guest), _in_iopm, rng), *_msrpm(guest, rng)]
+    barred = barred_pages(rng) if paging and cpl == 3 and rng.random() < 0.3 else {}
     nested = not paging or rng.random() < 0.5  # otherwise it reaches the harness
-    return Case(guest, paging, nested, controls, tuple(maps), barred)
+    return SvmGuestCase(guest, paging, nested, tuple(maps), controls=controls, barred=barred)
 
 
-def _adapt(
-    instruction: Instruction,
-    guest: ia32_cases.Ia32Case,
-    registers: dict[str, int],
-    paging: bool,
-    rng: random.Random,
-    model: str,
-) -> None:
-    """Keep a guest alive that pages, with bits of CR4 that the processor has."""
-    has = processor(model).cr4 or 0
-    unwanted = PAE | SMEP | SMAP if paging else 0
-    registers["cr4"] = registers.get("cr4", 0) & has & ~unwanted & ~VMXE
-    if paging:
-        registers.pop("cr3", None)
-    if "cr0" in registers:
-        registers["cr0"] &= ~(NW | CD)
-    if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.5:
-        registers["ecx"] = rng.choice(_EDGES)
-    operand = guest.operands.get("operand r32")
-    name = None if operand is None else _GPR[operand]
-    if name in (None, "esp") or instruction.mnemonic != "MOV to CR":
-        return
-    value = registers.get(name, 0)
-    if instruction.form == "MOV CR0, r32" and rng.random() < 0.9:
-        value = value | PG if paging else value & ~PG
-    elif instruction.form == "MOV CR4, r32":
-        value &= ~unwanted & (has if rng.random() < 0.9 else 0xFFFF_FFFF)
-    elif instruction.form == "MOV CR3, r32" and paging:
-        value = PAGE_DIRECTORY | rng.choice((0, 8, 0x10, 0x18))
-    registers[name] = value
+def _moved(form: str, value: int, paging: bool, unwanted: int, has: int, rng: random.Random) -> int:
+    """A value for a control register, mostly with bits that the processor has and that keep the guest alive."""
+    if form == "MOV CR0, r32" and rng.random() < 0.9:
+        return value | PG if paging else value & ~PG
+    if form == "MOV CR4, r32":
+        return value & ~unwanted & (has if rng.random() < 0.9 else 0xFFFF_FFFF)
+    return table_root(rng) if form == "MOV CR3, r32" and paging else value
 
 
 def _landing(instruction: Instruction, controls: dict[str, int], rng: random.Random) -> None:
@@ -144,18 +130,10 @@ def _landing(instruction: Instruction, controls: dict[str, int], rng: random.Ran
         controls["EXCEPTION_INTERCEPTS"] |= 1 << 6
 
 
-def _iopm(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[int, bytes]]:
-    """A bit at one of the ports of the case, or beside it, also behind the last one."""
-    ports = [guest.registers.get("edx", 0) & 0xFFFF]
-    if "operand imm8" in guest.operands:
-        ports.append(guest.operands["operand imm8"])
-    found: dict[int, int] = {}
-    for port in ports:
-        for distance in (-1, 0, 1, 2, 3, 4):
-            near = max(port + distance, 0)
-            at = IOPM + near // 8
-            found[at] = found.get(at, 0) | (rng.random() < 0.15) << near % 8
-    return [(at, bytes([value])) for at, value in found.items()]
+def _in_iopm(port: int) -> tuple[int, int]:
+    """The address and the bit of a port in the I/O permissions map, also behind the last one."""
+    near = max(port, 0)
+    return IOPM + near // 8, near % 8
 
 
 def _msrpm(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[int, bytes]]:
@@ -165,11 +143,3 @@ def _msrpm(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[int, by
         if number & 0xFFFF_E000 == base:
             return [(MSRPM + index * 0x800 + (number & 0x1FFF) // 4, bytes([rng.getrandbits(8)]))]
     return []
-
-
-def page_entries(case: Case) -> list[tuple[int, bytes]]:
-    """The page-table entries that differ from the harness's."""
-    return [
-        (PAGE_TABLE + 4 * page, struct.pack("<I", page << 12 | 7 & ~lacking))
-        for page, lacking in case.barred.items()
-    ]

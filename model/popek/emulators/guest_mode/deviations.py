@@ -17,12 +17,12 @@ from popek.emulators.vmrun.harness import processor
 from popek.emulators.x86.deviations import Deviation, listed
 from popek.emulators.x86.expectation import Expectation
 
-from .cases import Case
-from .harness import GuestResult
+from .cases import SvmGuestCase
+from .harness import SvmGuestResult
 
 
 @attrs.frozen
-class Found:
+class SvmGuestFound:
     """A difference, as the recognisers see it.
 
     Attributes:
@@ -35,12 +35,12 @@ class Found:
         differing: the names of what differs, or ``outcome``.
     """
 
-    case: Case
+    case: SvmGuestCase
     state: SvmIa32
     kind: str
     information: Mapping[str, int]
     expected: Expectation
-    result: GuestResult
+    result: SvmGuestResult
     seen: str
     vector: int | None
     differing: frozenset[str]
@@ -66,55 +66,55 @@ def has_next_rip_of_its_own(information: Mapping[str, int]) -> bool:
     return (code in _EXCEPTIONS or code == _TASK_SWITCH) and information.get("exit_next_rip") == 0
 
 
-def _next_rip_of_every_exit(found: Found) -> bool:
+def _next_rip_of_every_exit(found: SvmGuestFound) -> bool:
     return has_next_rip_of_its_own(found.information) and found.differing == {"exit_next_rip"}
 
 
-def _paging_without_protection(found: Found) -> bool:
-    if found.case.guest.form != "MOV CR0, r32" or found.seen == "hang":
+def _paging_without_protection(found: SvmGuestFound) -> bool:
+    if found.case.form != "MOV CR0, r32" or found.seen == "hang":
         return False
     value = int(found.state.gpr[found.case.guest.operands["operand r32"]])
     return value & _PAGED == 1 << 31 and (found.code == _GP or found.expected.vector == 13)
 
 
-def _vmcb_address_comes_late(found: Found) -> bool:
-    form = found.case.guest.form
+def _vmcb_address_comes_late(found: SvmGuestFound) -> bool:
+    form = found.case.form
     faults = found.code == _GP or found.expected.vector == 13
     aligned = not int(found.state.gpr[0]) & 0xFFF
     return form in _SVM and faults and not aligned and found.result.fields["EXITCODE"] == _SVM[form]
 
 
-def _monitor_of_uncached_memory(found: Found) -> bool:
-    return found.case.guest.form == "MONITOR seg" and found.code == 0x8A and found.seen == "next"
+def _monitor_of_uncached_memory(found: SvmGuestFound) -> bool:
+    return found.case.form == "MONITOR seg" and found.code == 0x8A and found.seen == "next"
 
 
-def _rsm_is_undefined_first(found: Found) -> bool:
+def _rsm_is_undefined_first(found: SvmGuestFound) -> bool:
     undefined = found.vector == 6 if found.seen == "trap" else found.result.fields["EXITCODE"] == _UD
-    return found.case.guest.form == "RSM" and found.code == 0x73 and undefined
+    return found.case.form == "RSM" and found.code == 0x73 and undefined
 
 
-def _lmsw_is_selective(found: Found) -> bool:
-    return found.case.guest.form.startswith("LMSW") and found.code == 0x65 and found.seen != "hang"
+def _lmsw_is_selective(found: SvmGuestFound) -> bool:
+    return found.case.form.startswith("LMSW") and found.code == 0x65 and found.seen != "hang"
 
 
-def _repeated_port_io_asks_first(found: Found) -> bool:
-    repeated = found.case.guest.form.startswith(("REP INS", "REP OUTS"))
+def _repeated_port_io_asks_first(found: SvmGuestFound) -> bool:
+    repeated = found.case.form.startswith(("REP INS", "REP OUTS"))
     empty = found.kind == "next" and int(found.state.gpr[1]) == 0
     return repeated and empty and found.result.fields["EXITCODE"] == _IOIO
 
 
-def _counter_comes_late(found: Found) -> bool:
+def _counter_comes_late(found: SvmGuestFound) -> bool:
     faults = found.code == _GP or found.expected.vector == 13
-    return found.case.guest.form == "RDPMC" and faults and found.result.fields["EXITCODE"] == _RDPMC
+    return found.case.form == "RDPMC" and faults and found.result.fields["EXITCODE"] == _RDPMC
 
 
-def _events_of_software(found: Found) -> bool:
-    return found.case.guest.form in _SOFTWARE and found.differing == {"exit_int_info"}
+def _events_of_software(found: SvmGuestFound) -> bool:
+    return found.case.form in _SOFTWARE and found.differing == {"exit_int_info"}
 
 
-def _bits_of_cr4(found: Found) -> bool:
+def _bits_of_cr4(found: SvmGuestFound) -> bool:
     """MOV CR4 of a value with bits that the model's processor has and the emulated one has not, or the other way."""
-    if found.case.guest.form != "MOV CR4, r32" or found.seen == "hang":
+    if found.case.form != "MOV CR4, r32" or found.seen == "hang":
         return False
     value = int(found.state.gpr[found.case.guest.operands["operand r32"]])
     here = found.code == _GP or found.expected.vector == 13
@@ -122,21 +122,21 @@ def _bits_of_cr4(found: Found) -> bool:
     return bool(value & (CR4_DEFINED ^ (processor().cr4 or 0))) and here != there
 
 
-def _sysenter_of_64_bits(found: Found) -> bool:
+def _sysenter_of_64_bits(found: SvmGuestFound) -> bool:
     number = int(found.state.gpr[1])
-    if found.case.guest.form != "WRMSR" or found.differing != {f"msr {number:#x}"} or number not in _SYSENTER:
+    if found.case.form != "WRMSR" or found.differing != {f"msr {number:#x}"} or number not in _SYSENTER:
         return False
     return found.result.fields[_SYSENTER[number]] == int(found.state.gpr[2]) << 32 | int(found.state.gpr[0])
 
 
-def _alignment_before_pages(found: Found) -> bool:
+def _alignment_before_pages(found: SvmGuestFound) -> bool:
     page = found.code == 0x4E or found.expected.vector == 14
     alignment = found.vector == 17 if found.seen == "trap" else found.result.fields["EXITCODE"] == 0x51
     checked = bool(found.state.cr0.am & found.state.eflags.ac & (found.state.cpl == 3))
     return page and alignment and checked
 
 
-_RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
+_RECOGNISED: Final[Mapping[str, Callable[[SvmGuestFound], bool]]] = {
     "next-rip-of-every-exit": _next_rip_of_every_exit,
     "vmcb-address-comes-late": _vmcb_address_comes_late,
     "monitor-of-uncached-memory": _monitor_of_uncached_memory,
@@ -162,7 +162,7 @@ def recognised() -> frozenset[str]:
     return frozenset(_RECOGNISED)
 
 
-def explain(found: Found) -> str | None:
+def explain(found: SvmGuestFound) -> str | None:
     """The name of the entry that explains a difference, if one does; nothing explains a hang."""
     if not found.result.fields:
         return None

@@ -6,10 +6,8 @@ The model decides; this module builds the state of a case and translates the out
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
-
-import attrs
 
 from popek.architectures.ia32.state import ESP
 from popek.architectures.svm.operation import machine as svm
@@ -18,27 +16,28 @@ from popek.architectures.svm.operation.guest_mode import EFER_SVME, VM_HSAVE_PA
 from popek.architectures.svm.operation.settings import PLACES
 from popek.architectures.svm.operation.state import SvmIa32
 from popek.architectures.x86.msrs import IA32_EFER, IA32_PAT, IA32_TIME_STAMP_COUNTER, IA32_TSC_AUX
-from popek.emulators.ia32.delivery import deliverable
-from popek.emulators.ia32.expectation import (
-    BENIGN,
-    arena_memory,
-    changes,
-    initial_state,
-    shown_registers,
-    virtual_interrupt_pending,
+from popek.emulators.guests.drawing import PG
+from popek.emulators.guests.expectation import (
+    SEGMENTS,
+    GuestPrediction,
+    guest_state,
+    left,
+    predicted,
+    stayed,
+    without_fault_address,
 )
-from popek.emulators.ia32.step import ARENA_BYTES, STUBS, TEMPLATE, StepCase
-from popek.emulators.ia32.step import prepare as prepare_step
+from popek.emulators.guests.memory import PAGE_DIRECTORY, bits, page_entries, patches, written
+from popek.emulators.ia32.step import Ia32StepCase
 from popek.emulators.vmrun.harness import DEFAULT_MODEL, cpuid
-from popek.emulators.x86.expectation import Expectation, OutsideError, each_bit
+from popek.emulators.x86.expectation import OutsideError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import Next, NotModelled, Trap
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import Word
 
-from .cases import PG, Case, page_entries
-from .harness import BASELINE, IOPM, MARKER, MSRPM, PAGE_DIRECTORY, REGISTERS, GuestStep
+from .cases import SvmGuestCase
+from .harness import BASELINE, IOPM, MARKER, MSRPM, REGISTERS, SvmGuestStep
 
 EXIT_FIELDS: Final[Mapping[str, str]] = {
     "exit_code": "EXITCODE",
@@ -52,17 +51,13 @@ EXIT_FIELDS: Final[Mapping[str, str]] = {
 MSR_FIELDS: Final = {0x174: "SYSENTER_CS", 0x175: "SYSENTER_ESP", 0x176: "SYSENTER_EIP", IA32_EFER: "EFER"}
 """The MSRs that the VMCB always holds, and their fields."""
 
-SEGMENTS: Final = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
-
 KNOWN_MSRS: Final = (*MSR_FIELDS, IA32_PAT, IA32_TSC_AUX, IA32_TIME_STAMP_COUNTER)
 """Those that the harness sets and shows."""
 
 LACKING: Final = ("INVPCID", "RDPID", "RDPKRU", "WRPKRU")
 """Mnemonics that Bochs' model of an AMD processor does not have."""
 
-_RF = 1 << 16
 _PAT_RESET = 0x0007_0406_0007_0406
-_HIDDEN: Final = {"eflags": _RF, "ldtr.access": 1 << 21, "tr.access": 1 << 21}
 
 
 @functools.cache
@@ -71,58 +66,10 @@ def svm_machine() -> Machine[SvmIa32]:
     return svm.build()
 
 
-@attrs.frozen
-class Prediction:
-    """What the model says of a case.
-
-    Attributes:
-        kind: ``exit``, ``next``, ``halt`` or ``trap``.
-        expected: state and memory, as the step harness's comparison has them.
-        information: exit information by the model's names; a field that is missing is not defined.
-        shadow: whether interrupts are in a shadow afterwards; None where it does not matter.
-    """
-
-    kind: str
-    expected: Expectation
-    information: Mapping[str, int] = attrs.field(factory=dict)
-    shadow: int | None = None
-
-
-# -- the state --------------------------------------------------------------------------------------
-
-
-def step_of(case: Case, code: bytes) -> StepCase:
-    """The case without its controls."""
-    guest = case.guest
-    return StepCase(code, guest.cpl, guest.registers, guest.msrs, guest.memory, guest.stale)
-
-
-def arena_of(step: StepCase) -> bytes:
-    """The arena when the guest starts, with what leaves it behind the instruction."""
-    prepared = prepare_step(step)
-    arena = bytearray(prepared.arena)
-    arena[prepared.end : prepared.end + len(MARKER)] = MARKER
-    return bytes(arena)
-
-
-def _cells(written: Mapping[int, int], base: int) -> Callable[[Word], Word]:
-    """The bits of a map that lies at `base`."""
-
-    def cell(index: Word) -> Word:
-        number = int(index)
-        return Word(1, written.get(base + number // 8, 0) >> number % 8 & 1)
-
-    return cell
-
-
-def state_of(case: Case, step: StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> SvmIa32:
+def state_of(case: SvmGuestCase, step: Ia32StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> SvmIa32:
     """The model's state at the start: in guest mode, with the case's VMCB."""
-    plain = initial_state(step)
-    state = SvmIa32.reset()
-    state._words.update(plain._words)
-    state._memories.update(plain._memories)
-    state.memory = arena_memory(arena)
-    state.cr0 = plain.cr0.value | (PG if case.paging else 0)
+    state = guest_state(SvmIa32, case, step, arena)
+    state.cr0 = state.cr0.value | (PG if case.paging else 0)
     if case.paging and "cr3" not in case.guest.registers:
         state.cr3 = Word(32, PAGE_DIRECTORY)
     msrs = {IA32_PAT: _PAT_RESET, **case.guest.msrs}
@@ -131,29 +78,26 @@ def state_of(case: Case, step: StepCase, arena: bytes, model: str = DEFAULT_MODE
     state.guest_mode = Word(1, 1)
     assists = cpuid(model)[0x8000000A, 0][3]
     state.features = assists >> 3 & 1 | (assists >> 7 & 1) << 1
-    for page, lacking in case.barred.items():
-        pages = state.read_only if lacking == 2 else state.reserved
-        pages.base, pages.size = Word(32, page << 12), Word(32, 0x1000)
     for name, (field, low) in PLACES.items():
         width = state[name].width
         state[name] = case.controls.get(field, 0) >> low & ((1 << width) - 1)
     state.tsc_offset = Word(64, case.controls.get("TSC_OFFSET", 0))
-    written: dict[int, int] = {}
-    for address, data in case.maps:
-        written.update(enumerate(data, address))
-    state.iopm = Memory(17, 1, _cells(written, IOPM))
-    state.msrpm = Memory(16, 1, _cells(written, MSRPM))
+    cells = written(case.maps)
+    state.iopm = Memory(17, 1, bits(cells, IOPM))
+    state.msrpm = Memory(16, 1, bits(cells, MSRPM))
     return state
 
 
-def step_run(case: Case, state: SvmIa32, arena: bytes, watch: tuple[tuple[int, int], ...]) -> GuestStep:
+def step_run(
+    case: SvmGuestCase, state: SvmIa32, arena: bytes, watch: tuple[tuple[int, int], ...]
+) -> SvmGuestStep:
     """The case as the harness takes it."""
     fields = {**case.controls, "NP_CONTROL": int(case.nested), **_guest_fields(state)}
     fields = {name: value for name, value in fields.items() if value != BASELINE.get(name, 0)}
     registers = {name: int(state[name]) for name in REGISTERS}
-    memory = (*_patches(arena), *case.maps, *page_entries(case))
+    memory = (*patches(arena), *case.maps, *page_entries(case.barred))
     pat, auxiliary = (int(state.msr.load(Word(32, number))) for number in (IA32_PAT, IA32_TSC_AUX))
-    return GuestStep(fields, registers, memory, watch, _PAT_RESET if case.nested else pat, auxiliary)
+    return SvmGuestStep(fields, registers, memory, watch, _PAT_RESET if case.nested else pat, auxiliary)
 
 
 def _guest_fields(state: SvmIa32) -> dict[str, int]:
@@ -189,44 +133,22 @@ def _guest_fields(state: SvmIa32) -> dict[str, int]:
     return fields
 
 
-def _patches(arena: bytes) -> Iterator[tuple[int, bytes]]:
-    """Where the arena differs from what the harness puts there."""
-    for at in range(0, ARENA_BYTES, 1024):
-        if arena[at : at + 1024] == TEMPLATE[at : at + 1024]:
-            continue
-        for small in range(at, at + 1024, 16):
-            if arena[small : small + 16] != TEMPLATE[small : small + 16]:
-                yield small, arena[small : small + 16]
-
-
 # -- what the model says -----------------------------------------------------------------------------
 
 
 def predict(
     machine: Machine[SvmIa32], instruction: Instruction, operands: Mapping[str, int], state: SvmIa32
-) -> Prediction | NotModelled:
+) -> GuestPrediction | NotModelled:
     """What becomes of one step.
 
     Raises:
         OutsideError: the case leads where the harness cannot follow.
     """
-    if int(state["xcr0"]) != 1 or int(state["pkru"]) != 0:
-        raise OutsideError("XCR0 or PKRU of its own")
-    if virtual_interrupt_pending(state):
-        raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
     if instruction.mnemonic in LACKING:
         raise OutsideError(f"{instruction.mnemonic}, which the emulated processor does not have")
     _check_transfer(instruction, state, operands)
-    widths = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
-    parts = {name: Word(width, operands[name]) for name, width in widths.items()}
-    asked: dict[str, int] = {}
-    outcome = machine.step(instruction, state.with_undefined({}, asked), parts)
-    if isinstance(outcome, NotModelled):
-        return outcome
-    _check_msrs(instruction, state, outcome)
-    predicted = _prediction(instruction, state, outcome, parts, set(asked))
-    undefined = {name: width for name, width in asked.items() if "page-fault address" not in name}
-    return _without_undefined(machine, instruction, state, parts, undefined, predicted)
+    translate = functools.partial(_prediction, instruction)
+    return predicted(machine, instruction, operands, state, translate, "exit_code")
 
 
 def _check_transfer(instruction: Instruction, state: SvmIa32, operands: Mapping[str, int]) -> None:
@@ -272,84 +194,18 @@ def _check_msrs(instruction: Instruction, state: SvmIa32, outcome: Next[SvmIa32]
 def _prediction(
     instruction: Instruction,
     state: SvmIa32,
-    outcome: Next[SvmIa32] | Trap[SvmIa32],
+    outcome: Outcome[SvmIa32],
     parts: Mapping[str, Word],
     asked: set[str],
-) -> Prediction:
+) -> GuestPrediction:
+    assert isinstance(outcome, Next | Trap)
+    _check_msrs(instruction, state, outcome)
     after = outcome.state
-    undefined = dict(_HIDDEN)
+    shadow = int(after.shadow.value != 0)
     if isinstance(outcome, Trap) and outcome.vector is VM_EXIT:
         information = {name: int(after[name]) for name in EXIT_FIELDS}
-        if any("page-fault address" in name for name in asked):
-            del information["exit_info2"]
-        expected = Expectation(
-            "exit", None, None, shown_registers(after), undefined, {}, {}, storage=outcome.memory
-        )
-        return Prediction("exit", expected, information, int(after.shadow.value != 0))
-    memory = dict(changes(after.memory))
-    msrs = {number: int(after.msr.load(Word(32, number))) for number in (*MSR_FIELDS, IA32_PAT, IA32_TSC_AUX)}
-    registers = shown_registers(after)
-    if isinstance(outcome, Trap):
-        vector = outcome.vector.number
-        code = None if outcome.error_code is None else int(outcome.error_code)
-        registers["eip"] = int(state.eip)
-        if not deliverable(after, vector, code is not None) and vector in BENIGN:
-            raise OutsideError("a benign fault that cannot be delivered")
-        expected = Expectation(
-            "trap", vector, code, registers, undefined, memory, msrs, (vector, code), outcome.memory
-        )
-        return Prediction("trap", expected)
-    start = int(state.cs.base) + int(state.eip)
-    target = int(after.cs.base) + int(after.eip) & 0xFFFF_FFFF
-    follows = start + int(parts["operand length"]) & 0xFFFF_FFFF
-    if virtual_interrupt_pending(after) and target != follows:
-        raise OutsideError("a transfer to where a virtual interrupt is pending")
-    if after.eflags.tf:
+        return left(outcome, without_fault_address(information, "exit_info2", asked), {}, shadow)
+    if isinstance(outcome, Next) and after.eflags.tf:
         raise OutsideError("an instruction that sets TF")
-    if target == start & 0xFFFF_FFFF:
-        raise OutsideError("a jump to itself")
-    if any(start - 4 <= address < follows + len(MARKER) for address in memory):
-        raise OutsideError("an instruction that writes over itself")
-    if target != follows and not STUBS <= target < STUBS + 0x400:
-        _check_landing(instruction, state, memory, target, follows)
-    if instruction.form == "INT1" and int(after.eip) >= int(after.cs.limit):
-        raise OutsideError("UD2 that crosses the limit of its segment")
-    expected = Expectation("next", None, None, registers, undefined, memory, msrs)
-    return Prediction("next", expected, {}, int(after.shadow.value != 0))
-
-
-def _check_landing(
-    instruction: Instruction, state: SvmIa32, memory: Mapping[int, int], target: int, follows: int
-) -> None:
-    """Where a transfer leads, INT1 must leave the guest (or UD2, for INT1 itself)."""
-    if target >= ARENA_BYTES:
-        raise OutsideError(f"a transfer to {target:#x}")
-    byte = memory.get(target)
-    if byte is None:
-        byte = int(state.memory.load(Word(32, target)))
-    if byte != (0x0F if instruction.form == "INT1" else 0xF1) or follows < target < follows + len(MARKER):
-        raise OutsideError(f"a transfer to {target:#x}, which is no landing place")
-
-
-def _without_undefined(
-    machine: Machine[SvmIa32],
-    instruction: Instruction,
-    state: SvmIa32,
-    parts: Mapping[str, Word],
-    asked: Mapping[str, int],
-    predicted: Prediction,
-) -> Prediction:
-    """Leave open the bits of registers that some bit of the undefined results reaches, or all of them together."""
-    undefined = dict(predicted.expected.undefined)
-    for values in each_bit(asked):
-        outcome = machine.step(instruction, state.with_undefined(values), parts)
-        if isinstance(outcome, NotModelled):
-            raise OutsideError("an undefined result decides what is modelled")
-        other = _prediction(instruction, state, outcome, parts, set())
-        same = (predicted.kind, predicted.expected.vector, predicted.information.get("exit_code"))
-        if (other.kind, other.expected.vector, other.information.get("exit_code")) != same:
-            raise OutsideError("an undefined result decides more than registers")
-        for register, value in predicted.expected.registers.items():
-            if value != other.expected.registers[register]:
-                undefined[register] = undefined.get(register, 0) | value ^ other.expected.registers[register]
-    return attrs.evolve(predicted, expected=attrs.evolve(predicted.expected, undefined=undefined))
+    msrs = {number: int(after.msr.load(Word(32, number))) for number in (*MSR_FIELDS, IA32_PAT, IA32_TSC_AUX)}
+    return stayed(instruction, state, outcome, parts, marker=MARKER, msrs=msrs, shadow=shadow)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from popek.emulators.ia32.cases_8086 import SPECIAL_8086, surroundings_8086
-from popek.emulators.ia32.cases_builder import Builder, words
+from popek.emulators.ia32.cases_builder import Ia32CaseBuilder, words
 from popek.emulators.ia32.cases_general import SPECIAL_GENERAL
 from popek.emulators.ia32.cases_protected import SPECIAL_PROTECTED
 from popek.emulators.ia32.cases_surroundings import surroundings
@@ -40,7 +40,7 @@ UNTESTED: Final[Mapping[str, str]] = {
 """What no case starts from, each with the reason.  No form is left out."""
 
 
-class Mode(enum.Enum):
+class CaseMode(enum.Enum):
     """The operating mode that a case starts in."""
 
     PROTECTED = "protected"
@@ -73,11 +73,11 @@ class Ia32Case:
     hidden: Mapping[str, tuple[int, int, int]] = attrs.field(factory=dict)
 
     @property
-    def mode(self) -> Mode:
+    def mode(self) -> CaseMode:
         """As CR0.PE and EFLAGS.VM say."""
         if not self.registers.get("cr0", 1) & 1:
-            return Mode.REAL
-        return Mode.VIRTUAL_8086 if self.registers.get("eflags", 0) >> 17 & 1 else Mode.PROTECTED
+            return CaseMode.REAL
+        return CaseMode.VIRTUAL_8086 if self.registers.get("eflags", 0) >> 17 & 1 else CaseMode.PROTECTED
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -95,15 +95,15 @@ class Ia32Case:
 
 
 def random_case(
-    instruction: Instruction, cpl: int, rng: random.Random, mode: Mode = Mode.PROTECTED
+    instruction: Instruction, cpl: int, rng: random.Random, mode: CaseMode = CaseMode.PROTECTED
 ) -> Ia32Case:
     """Draw a case for one form at one privilege level, which is 0 in real-address and 3 in virtual-8086 mode."""
-    builder = Builder(instruction, cpl, rng)
+    builder = Ia32CaseBuilder(instruction, cpl, rng)
     special = {**SPECIAL_PROTECTED, **SPECIAL, **SPECIAL_GENERAL}
-    if mode is Mode.PROTECTED:
+    if mode is CaseMode.PROTECTED:
         surroundings(builder)
     else:
-        surroundings_8086(builder, virtual=mode is Mode.VIRTUAL_8086)
+        surroundings_8086(builder, virtual=mode is CaseMode.VIRTUAL_8086)
         special |= SPECIAL_8086
     _instruction_state(builder, special)
     return Ia32Case(
@@ -118,7 +118,7 @@ def random_case(
     )
 
 
-def _instruction_state(b: Builder, special: Mapping[str, Callable[[Builder], None]]) -> None:
+def _instruction_state(b: Ia32CaseBuilder, special: Mapping[str, Callable[[Ia32CaseBuilder], None]]) -> None:
     """What this form looks at; `special` goes by form or else by mnemonic."""
     draw = special.get(b.instruction.form) or special.get(b.instruction.mnemonic)
     if draw is not None:
@@ -126,7 +126,7 @@ def _instruction_state(b: Builder, special: Mapping[str, Callable[[Builder], Non
     _rest_of_operands(b)
 
 
-def _rest_of_operands(b: Builder) -> None:
+def _rest_of_operands(b: Ia32CaseBuilder) -> None:
     """The operands that nothing has chosen."""
     for operand in b.instruction.operands:
         names = [name for name, _ in operand.part_names()]

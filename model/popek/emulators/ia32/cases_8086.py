@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from popek.emulators.ia32.cases_builder import LANDING, Builder, Segment
+from popek.emulators.ia32.cases_builder import LANDING, Ia32CaseBuilder, LoadedSegment
 from popek.emulators.ia32.cases_surroundings import CR0_HELD, debug_registers, narrow_task
 from popek.emulators.ia32.step import (
     CODE_BASE,
@@ -28,7 +28,7 @@ _DATA = (DATA_BASE >> 4, DATA_BASE >> 4, (DATA_BASE >> 4) + 1, (DATA_BASE >> 4) 
 _CODE = ((CODE_BASE >> 4, 0), ((CODE_BASE >> 4) - 0x100, 0x1000), (0x1800, 0x8000), (0x1003, 0xFFD0))
 
 
-def surroundings_8086(b: Builder, *, virtual: bool) -> None:
+def surroundings_8086(b: Ia32CaseBuilder, *, virtual: bool) -> None:
     """Registers, flags, control bits, segment registers and what of the TSS virtual-8086 mode looks at."""
     for name in ("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi"):
         if b.chance(0.6):
@@ -47,14 +47,14 @@ def surroundings_8086(b: Builder, *, virtual: bool) -> None:
         # Resuming from system-management mode, Bochs takes the level for alignment checks from CS.
         selector, eip = _CODE[-1 if virtual else 0]
     b.registers["cs"], b.registers["eip"] = selector, eip
-    b.segments["cs"] = Segment(selector << 4, 0xFFFF, big=False)
+    b.segments["cs"] = LoadedSegment(selector << 4, 0xFFFF, big=False)
     for name in ("ds", "es", "fs", "gs", "ss"):
         selector = CODE_BASE >> 4 if name == "ss" else b.rng.choice(_DATA)
         b.registers[name] = selector
         limit = 0xFFFF
         if not virtual and b.chance(0.25):
             limit = _unreal(b, name)
-        b.segments[name] = Segment(selector << 4, limit, big=False)
+        b.segments[name] = LoadedSegment(selector << 4, limit, big=False)
     b.stack = b.segments["ss"]
     b.esp = STACK_TOPS[0] - b.stack.base
     if b.chance(0.15):
@@ -70,7 +70,7 @@ def surroundings_8086(b: Builder, *, virtual: bool) -> None:
         _task(b)
 
 
-def _unreal(b: Builder, name: str) -> int:
+def _unreal(b: Ia32CaseBuilder, name: str) -> int:
     """A hidden part that protected mode left behind; its limit."""
     big, limit = b.rng.choice(((0x40, 0xFFFFFFFF), (0x00, 0x2FFF), (0x00, 0xFFFFFFFF), (0x40, 0x3FFF)))
     if name == "ss":
@@ -80,7 +80,7 @@ def _unreal(b: Builder, name: str) -> int:
     return limit
 
 
-def _task(b: Builder) -> None:
+def _task(b: Ia32CaseBuilder) -> None:
     """The I/O permission map and, below it, the redirection map of INT n; seldom a 16-bit TSS, which has neither."""
     if b.chance(0.08):
         narrow_task(b)
@@ -99,14 +99,14 @@ def _task(b: Builder) -> None:
     b.put(GDT_BASE + TSS_SELECTOR, segment_descriptor(TSS_BASE, limit, 0x8900))
 
 
-def _place_to_land(b: Builder, *, wide: bool = False) -> tuple[int, int]:
+def _place_to_land(b: Ia32CaseBuilder, *, wide: bool = False) -> tuple[int, int]:
     """Selector and offset of a landing place; sometimes with an offset beyond the limit."""
     back = b.rng.choice((0, 0, 0x10, 0x7FF, 0xFFF))
     selector, offset = (LANDING >> 4) - back, back << 4
     return selector, offset | (0x10000 if wide and b.chance(0.15) else 0)
 
 
-def far_operand(b: Builder) -> None:
+def far_operand(b: Ia32CaseBuilder) -> None:
     """CALL and JMP."""
     for operand in b.instruction.operands:
         kind, name = operand.kind.name, operand.name
@@ -119,7 +119,7 @@ def far_operand(b: Builder) -> None:
             b.point(name, struct.pack("<IH" if wide else "<HH", offset, selector))
 
 
-def return_frame(b: Builder) -> None:
+def return_frame(b: Ia32CaseBuilder) -> None:
     """RET far and IRET."""
     form = b.instruction.form
     narrow = form.startswith("o16") or form == "IRET"
@@ -134,7 +134,7 @@ def return_frame(b: Builder) -> None:
     b.on_stack(b"".join(struct.pack("<H" if narrow else "<I", value & mask) for value in frame))
 
 
-def software_interrupt(b: Builder) -> None:
+def software_interrupt(b: Ia32CaseBuilder) -> None:
     """INT n and its kin: vector tables, gates for virtual-8086 mode, and the limit of the table."""
     form = b.instruction.form
     vector = {"INT3": 3, "INTO": 4, "INT1": 1}.get(form, b.rng.choice((0x20, 0x80, 0x81, 0xFF, 0x21)))
@@ -143,7 +143,7 @@ def software_interrupt(b: Builder) -> None:
     if form == "INTO" and b.chance(0.7):
         b.registers["eflags"] |= 0x800
     if form == "INT1":
-        b.put(LANDING, b"\x0f\x0b")  # see `Builder.software_interrupt`
+        b.put(LANDING, b"\x0f\x0b")  # see `Ia32CaseBuilder.software_interrupt`
     selector, offset = _place_to_land(b)
     entry = struct.pack("<HH", offset, selector)
     if b.registers["eflags"] & _VM:
@@ -157,18 +157,18 @@ def software_interrupt(b: Builder) -> None:
             b.registers["idtr.limit"] = 4 * vector + b.rng.choice((-1, 2, 3))
 
 
-def segment_load(b: Builder) -> None:
+def segment_load(b: Ia32CaseBuilder) -> None:
     """MOV to a segment register: any selector will do."""
     b.operands["operand Sreg"] = b.rng.choice((0, 2, 3, 4, 5, 0, 3, 1, 6, 7))
     b.selector_operand(_selector(b), source=True)
 
 
-def pop_segment(b: Builder) -> None:
+def pop_segment(b: Ia32CaseBuilder) -> None:
     """POP of a segment register."""
     b.on_stack(struct.pack("<I", _selector(b) | b.rng.getrandbits(16) << 16))
 
 
-def far_pointer_load(b: Builder) -> None:
+def far_pointer_load(b: Ia32CaseBuilder) -> None:
     """LDS and its kin."""
     offset = b.number()
     for operand in b.instruction.operands:
@@ -178,17 +178,17 @@ def far_pointer_load(b: Builder) -> None:
             b.point(operand.name, struct.pack("<IH", offset, _selector(b)))
 
 
-def _selector(b: Builder) -> int:
+def _selector(b: Ia32CaseBuilder) -> int:
     return b.rng.choice((0, 3, 0x2000, 0x3000, 0x3FFF, 0xFFFF, b.rng.getrandbits(16)))
 
 
-def pushed_flags(b: Builder) -> None:
+def pushed_flags(b: Ia32CaseBuilder) -> None:
     """POPF: any image, seldom one that sets TF."""
     image = b.rng.getrandbits(32)
     b.on_stack(struct.pack("<I", image & ~_TF if b.chance(0.8) else image))
 
 
-def machine_status(b: Builder) -> None:
+def machine_status(b: Ia32CaseBuilder) -> None:
     """LMSW and MOV to CR0 in real-address mode: leaving it needs code in CS, which no case has."""
     if b.instruction.mnemonic == "LMSW":
         b.selector_operand(b.rng.getrandbits(16))
@@ -197,7 +197,7 @@ def machine_status(b: Builder) -> None:
     b.register_operand("r32", value)
 
 
-def return_to_virtual_8086(b: Builder) -> None:
+def return_to_virtual_8086(b: Ia32CaseBuilder) -> None:
     """IRETD at CPL 0 with VM in the image."""
     selector, offset = _place_to_land(b, wide=True)
     image = b.rng.getrandbits(32) & ~_TF | _VM
@@ -209,7 +209,7 @@ def return_to_virtual_8086(b: Builder) -> None:
     b.on_stack(struct.pack("<9I", offset, high[0], image, pointer, *high[1:]))
 
 
-SPECIAL_8086: Final[Mapping[str, Callable[[Builder], None]]] = {
+SPECIAL_8086: Final[Mapping[str, Callable[[Ia32CaseBuilder], None]]] = {
     "CALL far": far_operand, "JMP far": far_operand, "RET far": return_frame, "IRET": return_frame,
     **dict.fromkeys(("INT n", "INT3", "INTO", "INT1"), software_interrupt),
     "MOV Sreg, r16": segment_load, "MOV Sreg, m16": segment_load, "POP sreg": pop_segment,

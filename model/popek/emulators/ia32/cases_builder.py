@@ -39,7 +39,7 @@ def words(*values: int) -> bytes:
 
 
 @attrs.frozen
-class Segment:
+class LoadedSegment:
     """What the generator remembers of a loaded segment register."""
 
     base: int
@@ -48,10 +48,10 @@ class Segment:
     big: bool = True
 
 
-FLAT = Segment(0, 0xFFFFFFFF)
+FLAT = LoadedSegment(0, 0xFFFFFFFF)
 
 
-class Builder(CaseBuilder):
+class Ia32CaseBuilder(CaseBuilder):
     """Draws one case."""
 
     any_data_selector = 0.5
@@ -175,7 +175,7 @@ class Builder(CaseBuilder):
 
     def stack_descriptor(
         self, dpl: int, *, present: bool = True, writable: bool = True, accessed: bool = False
-    ) -> tuple[bytes, Segment]:
+    ) -> tuple[bytes, LoadedSegment]:
         """A data segment that covers the stacks, of any size and direction."""
         kind = 0x10 | (2 if writable else 0) | (1 if accessed else self.rng.choice((0, 1)))
         style = self.rng.randrange(5)
@@ -183,14 +183,14 @@ class Builder(CaseBuilder):
             limit, high, segment = 0xFFFFF, 0xC0, FLAT
         elif style == 1:  # 16-bit
             limit, high = self.rng.choice((0xFFFF, 0x9FFF)), 0x00
-            segment = Segment(0x20000, limit, big=False)
+            segment = LoadedSegment(0x20000, limit, big=False)
         elif style == 2:  # expand-down
             limit, high = self.rng.choice((0, 0x1000, 0x3FFF)), self.rng.choice((0x40, 0x00))
-            segment = Segment(0x20000, limit, expand_down=True, big=bool(high))
+            segment = LoadedSegment(0x20000, limit, expand_down=True, big=bool(high))
         elif style == 3:
-            limit, high, segment = 0x3FFFF, 0x40, Segment(0, 0x3FFFF)
+            limit, high, segment = 0x3FFFF, 0x40, LoadedSegment(0, 0x3FFFF)
         else:
-            limit, high, segment = 0xDFFF, 0x40, Segment(0x20000, 0xDFFF)
+            limit, high, segment = 0xDFFF, 0x40, LoadedSegment(0x20000, 0xDFFF)
         kind |= 4 if segment.expand_down else 0
         access = self.flags_of(kind, dpl, present=present, high=high)
         return segment_descriptor(segment.base, limit, access), segment
@@ -199,7 +199,7 @@ class Builder(CaseBuilder):
         """Where the descriptor of a selector lies."""
         return (LDT_BASE if selector & 4 else GDT_BASE) + (selector & 0xFFF8)
 
-    def edge(self, segment: Segment, size: int) -> int:
+    def edge(self, segment: LoadedSegment, size: int) -> int:
         """An offset such that `size` bytes from it just fit, or just do not."""
         near = self.rng.choice((-1, 0, 1, 2))
         if segment.expand_down:
@@ -207,7 +207,7 @@ class Builder(CaseBuilder):
             return self.rng.choice((segment.limit + near, segment.limit + 1, top - size + 1 + near))
         return segment.limit - size + 1 + near
 
-    def target(self, segment: Segment, size: int) -> int:
+    def target(self, segment: LoadedSegment, size: int) -> int:
         """An offset for an access of `size` bytes."""
         if self.chance(0.2):
             return self.edge(segment, size) & 0xFFFFFFFF
@@ -266,12 +266,12 @@ class Builder(CaseBuilder):
             else:
                 self.register_operand(operand.name, selector)
 
-    def flat_segment(self) -> tuple[int, Segment]:
+    def flat_segment(self) -> tuple[int, LoadedSegment]:
         """A data segment register that covers all of memory, or DS if there is none."""
         flat = [number for number in (3, 0, 4, 5) if self.segment_of(number) is FLAT]
         number = flat[0] if flat else 3
         return number, self.segment_of(number)
 
-    def segment_of(self, number: int) -> Segment:
+    def segment_of(self, number: int) -> LoadedSegment:
         """What is in a segment register."""
         return self.segments[SEGMENT_NAMES[number]]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from popek.emulators.ia32.cases_builder import Builder
+from popek.emulators.ia32.cases_builder import Ia32CaseBuilder
 from popek.emulators.ia32.cases_protected import branch, port
 from popek.emulators.ia32.step import DATA_BASE
 
 
-def string(b: Builder) -> None:
+def string(b: Ia32CaseBuilder) -> None:
     """Source and target, equal or not, and a small count."""
     form = b.instruction.form
     number = 3
@@ -25,14 +25,14 @@ def string(b: Builder) -> None:
         b.put(DATA_BASE + 0x400, bytes(b.rng.choice((0xF1, 0, 0xFF)) for _ in range(0x100)))
 
 
-def string_port(b: Builder) -> None:
+def string_port(b: Ia32CaseBuilder) -> None:
     """INS and OUTS: as without REP, and a small count."""
     port(b)
     if b.instruction.form.startswith("REP"):
         b.registers["ecx"] = b.rng.choice((0, 1, 1, 2, 3))
 
 
-def division(b: Builder) -> None:
+def division(b: Ia32CaseBuilder) -> None:
     """DIV and AAM: the quotient fits, just so, or not; seldom by 0."""
     divisor = b.rng.choice((0, 1, 2, 10, 0x7F, 0x80, 0xFF, b.rng.getrandbits(8)))
     high = b.rng.choice((0, max(divisor - 1, 0), divisor, b.rng.getrandbits(8))) & 0xFF
@@ -44,7 +44,7 @@ def division(b: Builder) -> None:
     b.registers["eax"] = b.rng.getrandbits(16) << 16 | high << 8 | b.rng.getrandbits(8)
 
 
-def exchange_8(b: Builder) -> None:
+def exchange_8(b: Ia32CaseBuilder) -> None:
     """CMPXCHG8B: equal every other time."""
     low, high = b.number(), b.number()
     b.point("m64", low.to_bytes(4, "little") + high.to_bytes(4, "little"))
@@ -52,7 +52,7 @@ def exchange_8(b: Builder) -> None:
         b.registers["eax"], b.registers["edx"] = low, high
 
 
-def exchange(b: Builder) -> None:
+def exchange(b: Ia32CaseBuilder) -> None:
     """CMPXCHG: equal every other time."""
     value = b.number()
     if "m32" in b.instruction.form:
@@ -63,7 +63,7 @@ def exchange(b: Builder) -> None:
         b.registers["eax"] = value
 
 
-def shift(b: Builder) -> None:
+def shift(b: Ia32CaseBuilder) -> None:
     """Counts around 0, 1, 31 and 32."""
     count = b.rng.choice((0, 1, 2, 31, 32, 33, 0xFF, b.rng.getrandbits(8)))
     if "imm8" in b.instruction.form:
@@ -72,7 +72,7 @@ def shift(b: Builder) -> None:
         b.registers["ecx"] = b.number() & ~0xFF | count
 
 
-def translate(b: Builder) -> None:
+def translate(b: Ia32CaseBuilder) -> None:
     """XLAT: a table at the edge of its segment or not."""
     b.operands["operand seg"] = b.rng.randrange(6)
     b.registers["eax"] = b.number() & ~0xFF | b.rng.getrandbits(8)
@@ -80,13 +80,13 @@ def translate(b: Builder) -> None:
     b.registers["ebx"] = at - (b.registers["eax"] & 0xFF) & 0xFFFFFFFF
 
 
-def counted(b: Builder) -> None:
+def counted(b: Ia32CaseBuilder) -> None:
     """LOOP and JECXZ: ECX near the end."""
     b.registers["ecx"] = b.rng.choice((0, 1, 2, 0x10000, b.number()))
     branch(b)
 
 
-SPECIAL_GENERAL: Final[Mapping[str, Callable[[Builder], None]]] = {
+SPECIAL_GENERAL: Final[Mapping[str, Callable[[Ia32CaseBuilder], None]]] = {
     **dict.fromkeys(("MOVS", "STOS", "LODS", "CMPS", "SCAS"), string),
     **dict.fromkeys(("INS", "OUTS"), string_port),
     **dict.fromkeys(("SHL", "SHR", "SAR", "ROL", "ROR"), shift),

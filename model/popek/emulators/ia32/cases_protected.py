@@ -9,7 +9,7 @@ from typing import Final
 from popek.architectures.ia32.state import CR4_DEFINED
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases_8086 import return_to_virtual_8086
-from popek.emulators.ia32.cases_builder import LANDING, Builder, words
+from popek.emulators.ia32.cases_builder import LANDING, Ia32CaseBuilder, words
 from popek.emulators.ia32.cases_surroundings import CR0_HELD
 from popek.emulators.ia32.step import (
     CODE_BASE,
@@ -24,14 +24,14 @@ PORTS: Final = (0x680, 0x687, 0x688, 0x689, 0x68F, 0x6FF, 0xE0, 0xE7, 0xFFFE)
 IMMEDIATE_PORTS: Final = (0xE0, 0xE1, 0xE3, 0xE6, 0xE7)
 
 
-def virtual_interrupts(b: Builder) -> None:
+def virtual_interrupts(b: Ia32CaseBuilder) -> None:
     """CLI and STI: CR4.PVI on both sides."""
     b.registers["cr4"] = b.registers.get("cr4", 0) & ~2 | b.rng.choice((0, 2))
     pending = b.rng.choice((0, 0, 1 << 19, 1 << 20))
     b.registers["eflags"] = b.registers["eflags"] & ~0x180000 | pending
 
 
-def ldt_selector(b: Builder) -> int:
+def ldt_selector(b: Ia32CaseBuilder) -> int:
     """For LLDT."""
     if b.chance(0.4):
         return b.selector()
@@ -40,7 +40,7 @@ def ldt_selector(b: Builder) -> int:
     return b.place(b.wild(2, 2, 2, 2, 9, 0x12), ldt=ldt) | b.rng.getrandbits(2)
 
 
-def tss_selector(b: Builder) -> int:
+def tss_selector(b: Ia32CaseBuilder) -> int:
     """For LTR."""
     if b.chance(0.4):
         return b.selector()
@@ -49,7 +49,7 @@ def tss_selector(b: Builder) -> int:
     return b.place(b.wild(1, 9, 9, 9, 3, 11, 2), ldt=ldt) | b.rng.getrandbits(2)
 
 
-def table_operand(b: Builder) -> None:
+def table_operand(b: Ia32CaseBuilder) -> None:
     """For LGDT and LIDT: where the tables are now, or anywhere when it ends right there."""
     name = b.instruction.operands[0].name
     if b.chance(0.5):
@@ -61,7 +61,7 @@ def table_operand(b: Builder) -> None:
     b.point(name, struct.pack("<HI", limit, base))
 
 
-def to_control_register(b: Builder) -> None:
+def to_control_register(b: Ia32CaseBuilder) -> None:
     """The value written: near what is there, reserved bits seldom."""
     form = b.instruction.form
     value = b.number()
@@ -77,7 +77,7 @@ def to_control_register(b: Builder) -> None:
     b.register_operand("r32", value)
 
 
-def to_debug_register(b: Builder) -> None:
+def to_debug_register(b: Ia32CaseBuilder) -> None:
     """No break point is enabled that something might hit."""
     value = b.rng.getrandbits(32)
     if b.instruction.form in ("MOV DR7, r32", "MOV DR5, r32"):
@@ -87,7 +87,7 @@ def to_debug_register(b: Builder) -> None:
     b.register_operand("r32", value)
 
 
-def segment_load(b: Builder) -> None:
+def segment_load(b: Ia32CaseBuilder) -> None:
     """MOV to a segment register."""
     number = b.rng.choice((0, 0, 2, 2, 2, 3, 3, 4, 5, 1, 6, 7))
     selector = b.stack_selector(b.cpl) if number == 2 else b.data_selector()
@@ -95,14 +95,14 @@ def segment_load(b: Builder) -> None:
     b.selector_operand(selector, source=True)
 
 
-def pop_segment(b: Builder) -> None:
+def pop_segment(b: Ia32CaseBuilder) -> None:
     """POP of a segment register."""
     stack = "SS" in b.instruction.form
     selector = b.stack_selector(b.cpl) if stack else b.data_selector()
     b.on_stack(words(selector | b.rng.getrandbits(16) << 16))
 
 
-def far_pointer_load(b: Builder) -> None:
+def far_pointer_load(b: Ia32CaseBuilder) -> None:
     """LDS and its kin."""
     stack = b.instruction.mnemonic == "LSS"
     selector = b.stack_selector(b.cpl) if stack else b.data_selector()
@@ -114,7 +114,7 @@ def far_pointer_load(b: Builder) -> None:
             b.point(operand.name, struct.pack("<IH", offset, selector))
 
 
-def far_operand(b: Builder) -> None:
+def far_operand(b: Ia32CaseBuilder) -> None:
     """CALL and JMP: to code, through a gate, or to something else."""
     roll = b.rng.random()
     if roll < 0.3:
@@ -143,7 +143,7 @@ def far_operand(b: Builder) -> None:
     b.on_stack(b.rng.randbytes(64))  # parameters
 
 
-def return_frame(b: Builder, *, flags: bool) -> None:
+def return_frame(b: Ia32CaseBuilder, *, flags: bool) -> None:
     """RET far and IRET: to the same level or to an outer one, or to virtual-8086 mode."""
     if b.instruction.form == "IRETD" and b.cpl == 0 and b.chance(0.3):
         return_to_virtual_8086(b)
@@ -180,7 +180,7 @@ def return_frame(b: Builder, *, flags: bool) -> None:
     b.on_stack(inner + b.rng.randbytes(released) + above)
 
 
-def software_interrupt(b: Builder) -> None:
+def software_interrupt(b: Ia32CaseBuilder) -> None:
     """INT n, INT3, INTO and INT1: a gate of any kind, and its DPL on either side of CPL."""
     form = b.instruction.form
     vector = {"INT3": 3, "INTO": 4, "INT1": 1}.get(form, b.rng.choice((0x20, 0x80, 0x81, 0xFF, 2)))
@@ -200,7 +200,7 @@ def software_interrupt(b: Builder) -> None:
     b.put(IDT_BASE + 8 * vector, gate)
 
 
-def port(b: Builder) -> None:
+def port(b: Ia32CaseBuilder) -> None:
     """A port without a device; the index registers of INS and OUTS."""
     if "imm8" in b.instruction.form:
         b.operands["operand imm8"] = b.rng.choice(IMMEDIATE_PORTS)
@@ -214,12 +214,12 @@ def port(b: Builder) -> None:
         b.registers[register] = b.target(segment, 4) & 0xFFFFFFFF
 
 
-def counter(b: Builder) -> None:
+def counter(b: Ia32CaseBuilder) -> None:
     """RDPMC: counters at either side of the last one."""
     b.registers["ecx"] = b.rng.choice((0, 1, 7, 8, 17, 18, 0x40000000, 0x40000002, 0x40000003, 0x80000000))
 
 
-def branch(b: Builder) -> None:
+def branch(b: Ia32CaseBuilder) -> None:
     """Near transfers: to a landing place or past the limit."""
     segment = b.segments["cs"]
     eip = b.registers.get("eip", CODE_BASE)
@@ -241,13 +241,13 @@ def branch(b: Builder) -> None:
     b.on_stack(words(target))
 
 
-def leave(b: Builder) -> None:
+def leave(b: Ia32CaseBuilder) -> None:
     """LEAVE: EBP points into the stack."""
     b.registers["ebp"] = (b.esp - 0x40 if b.chance(0.8) else b.esp + b.rng.getrandbits(2)) & 0xFFFFFFFF
     b.on_stack(words(b.number()))
 
 
-SPECIAL_PROTECTED: Final[Mapping[str, Callable[[Builder], None]]] = {
+SPECIAL_PROTECTED: Final[Mapping[str, Callable[[Ia32CaseBuilder], None]]] = {
     "MOV Sreg, r16": segment_load, "MOV Sreg, m16": segment_load, "POP sreg": pop_segment,
     **dict.fromkeys(("LDS", "LES", "LFS", "LGS", "LSS"), far_pointer_load),
     "LGDT": table_operand, "LIDT": table_operand,

@@ -5,7 +5,14 @@ from __future__ import annotations
 import struct
 
 from popek.architectures.ia32.state import CR4_DEFINED
-from popek.emulators.ia32.cases_builder import FLAT, LDT_BASE, LDT_SELECTOR, Builder, Segment, words
+from popek.emulators.ia32.cases_builder import (
+    FLAT,
+    LDT_BASE,
+    LDT_SELECTOR,
+    Ia32CaseBuilder,
+    LoadedSegment,
+    words,
+)
 from popek.emulators.ia32.step import (
     CODE_BASE,
     DATA_BASE,
@@ -28,7 +35,7 @@ _CR4_HELD = CR4_DEFINED & ~(1 << 13 | 1 << 14)  # an SMI keeps neither VMXE nor 
 _INWARD = frozenset(("CALL far", "INT n", "INT3", "INTO", "INT1"))
 
 
-def surroundings(b: Builder) -> None:
+def surroundings(b: Ia32CaseBuilder) -> None:
     """Registers, flags, control bits, tables, segment registers."""
     rng = b.rng
     if b.chance(0.6):
@@ -63,7 +70,7 @@ def surroundings(b: Builder) -> None:
             data_segment(b, name)
 
 
-def debug_registers(b: Builder) -> None:
+def debug_registers(b: Ia32CaseBuilder) -> None:
     """Break points that nothing hits."""
     if "DR" not in b.instruction.form and not b.chance(0.1):
         return
@@ -75,7 +82,7 @@ def debug_registers(b: Builder) -> None:
     b.registers["dr7"] = 0x400 | gd | b.rng.getrandbits(1) << 9
 
 
-def task(b: Builder) -> None:
+def task(b: Ia32CaseBuilder) -> None:
     """The TSS: stacks of the inner levels, I/O permission map."""
     uses_ports = b.instruction.mnemonic in ("IN", "OUT", "INS", "OUTS")
     uses_stacks = b.instruction.mnemonic in _INWARD
@@ -103,12 +110,12 @@ def task(b: Builder) -> None:
             inner_stack(b, ring)
 
 
-def plain_gate_for_invalid_tss(b: Builder) -> None:
+def plain_gate_for_invalid_tss(b: Ia32CaseBuilder) -> None:
     """A task gate for #TS would save the state in a TSS that has no room for it."""
     b.put(IDT_BASE + 8 * 10, gate_descriptor(RESERVED_SELECTOR, 0xF8000 + 4 * 10, 0x8E00))
 
 
-def narrow_task(b: Builder) -> None:
+def narrow_task(b: Ia32CaseBuilder) -> None:
     """A 16-bit TSS, whose stacks lie in segments of 64 KiB."""
     plain_gate_for_invalid_tss(b)
     limit = b.rng.choice((0x2B, 0x2B, 0x0D, 0x0C, 0x09, 0x05, 0x2068))
@@ -125,7 +132,7 @@ def narrow_task(b: Builder) -> None:
         b.put(TSS_BASE + 2 + 4 * ring, entry)
 
 
-def inner_stack(b: Builder, ring: int) -> None:
+def inner_stack(b: Ia32CaseBuilder, ring: int) -> None:
     """One entry of the TSS's stack table."""
     top = INNER_STACK_TOPS[ring]
     descriptor, segment = b.stack_descriptor(
@@ -144,7 +151,7 @@ def inner_stack(b: Builder, ring: int) -> None:
     b.put(TSS_BASE + 4 + 8 * ring, words(offset, selector))
 
 
-def code_segment(b: Builder) -> None:
+def code_segment(b: Ia32CaseBuilder) -> None:
     """CS: conforming or not, readable or not, tight or not."""
     if not b.chance(0.3):
         return
@@ -157,10 +164,10 @@ def code_segment(b: Builder) -> None:
     selector = b.place(segment_descriptor(base, limit, b.flags_of(kind, dpl, high=0x40)))
     b.registers["cs"] = selector | b.cpl
     b.registers["eip"] = eip
-    b.segments["cs"] = Segment(base, limit)
+    b.segments["cs"] = LoadedSegment(base, limit)
 
 
-def stack_segment(b: Builder) -> None:
+def stack_segment(b: Ia32CaseBuilder) -> None:
     """SS and ESP."""
     rng = b.rng
     if b.chance(0.35):
@@ -177,11 +184,11 @@ def stack_segment(b: Builder) -> None:
     b.registers["esp"] = b.esp & 0xFFFFFFFF
 
 
-def data_segment(b: Builder, name: str) -> None:
+def data_segment(b: Ia32CaseBuilder, name: str) -> None:
     """DS, ES, FS or GS as the current level may have loaded it."""
     if b.chance(0.25):
         b.registers[name] = b.rng.randrange(4)
-        b.segments[name] = Segment(0, 0xFFFFFFFF)
+        b.segments[name] = LoadedSegment(0, 0xFFFFFFFF)
         return
     dpl = b.rng.randrange(b.cpl, 4)
     kind = b.rng.choice((0x12, 0x12, 0x13, 0x10, 0x16, 0x14, 0x1A, 0x1E))
@@ -195,6 +202,6 @@ def data_segment(b: Builder, name: str) -> None:
     selector = b.place(segment_descriptor(base, limit, b.flags_of(kind, dpl, high=high)))
     b.registers[name] = selector | rpl
     whole = limit << 12 | 0xFFF if high & 0x80 else limit
-    b.segments[name] = Segment(base, whole, kind & 0xC == 4, bool(high & 0x40))
+    b.segments[name] = LoadedSegment(base, whole, kind & 0xC == 4, bool(high & 0x40))
     if b.chance(0.2):
         b.stale.append((b.address_of(selector), b.wild()))

@@ -21,7 +21,7 @@ from popek.architectures.x86.msrs import (
     IA32_TIME_STAMP_COUNTER,
     IA32_TSC_AUX,
 )
-from popek.emulators.ia32.cases_builder import LANDING, Builder
+from popek.emulators.ia32.cases_builder import LANDING, Ia32CaseBuilder
 from popek.emulators.ia32.step import (
     CODE_SELECTORS,
     DATA_BASE,
@@ -36,13 +36,13 @@ NO_MSRS: Final = (0x12345678, 0xFFFFFFFF, 0x4000)
 """Numbers that no processor has."""
 
 
-def often(b: Builder, bit: int, probability: float = 0.7) -> None:
+def often(b: Ia32CaseBuilder, bit: int, probability: float = 0.7) -> None:
     """A bit of CR4 that the instruction asks about, mostly set."""
     value = b.registers.get("cr4", 0)
     b.registers["cr4"] = value | bit if b.chance(probability) else value & ~bit
 
 
-def fast_system_call(b: Builder) -> None:
+def fast_system_call(b: Ia32CaseBuilder) -> None:
     """SYSENTER and SYSEXIT: their MSRs, and where they lead."""
     selector = b.rng.choice(
         (CODE_SELECTORS[0], CODE_SELECTORS[0] | 3, RESERVED_SELECTOR, 0x100, 0xFFF8, 0, 3, 4)
@@ -53,13 +53,13 @@ def fast_system_call(b: Builder) -> None:
     b.registers["ecx"], b.registers["edx"] = STACK_TOPS[3] - b.rng.choice((0, 2)), LANDING
 
 
-def counters_and_ids(b: Builder) -> None:
+def counters_and_ids(b: Ia32CaseBuilder) -> None:
     """RDTSCP, RDPID: TSC_AUX and CR4.TSD."""
     often(b, TSD, 0.4)
     b.msrs[IA32_TSC_AUX] = b.number()
 
 
-def identification(b: Builder) -> None:
+def identification(b: Ia32CaseBuilder) -> None:
     """CPUID: leaves that mirror CR4, and others."""
     often(b, OSXSAVE, 0.5)
     often(b, CR4_PKE, 0.5)
@@ -67,7 +67,7 @@ def identification(b: Builder) -> None:
     b.registers["ecx"] = b.rng.choice((0, 0, 1, b.number()))
 
 
-def extended_control(b: Builder) -> None:
+def extended_control(b: Ia32CaseBuilder) -> None:
     """XGETBV, XSETBV: which register and which value."""
     often(b, OSXSAVE)
     b.registers["xcr0"] = b.rng.choice((1, 3, 7))
@@ -76,7 +76,7 @@ def extended_control(b: Builder) -> None:
     b.registers["edx"] = b.rng.choice((0, 0, 0, 1 << 31, 1))
 
 
-def protection_keys(b: Builder) -> None:
+def protection_keys(b: Ia32CaseBuilder) -> None:
     """RDPKRU, WRPKRU."""
     often(b, CR4_PKE)
     b.registers["pkru"] = b.number()
@@ -84,7 +84,7 @@ def protection_keys(b: Builder) -> None:
     b.registers["edx"] = b.rng.choice((0, 0, 0, 1))
 
 
-def extended_area(b: Builder) -> None:
+def extended_area(b: Ia32CaseBuilder) -> None:
     """XSAVE and FXSAVE: an area of zeros, aligned or not; TS, EM and OSXSAVE on either side."""
     often(b, OSXSAVE)
     for bit, probability in ((1 << 3, 0.25), (1 << 2, 0.2)):
@@ -101,13 +101,13 @@ def extended_area(b: Builder) -> None:
     b.put(DATA_BASE + 0x1000, bytes(area))
 
 
-def coprocessor(b: Builder) -> None:
+def coprocessor(b: Ia32CaseBuilder) -> None:
     """FWAIT, FNOP, EMMS: CR0.MP, EM and TS."""
     value = b.registers.get("cr0", 0x11) & ~0xE
     b.registers["cr0"] = value | b.subset((2, 4, 8), 0.4)
 
 
-def invalidate(b: Builder) -> None:
+def invalidate(b: Ia32CaseBuilder) -> None:
     """INVPCID: types and descriptors."""
     kind = b.rng.choice((0, 1, 2, 3, 3, 4, 0x80000000))
     pcid = b.rng.choice((0, 0, 0, 1, 0xFFF, 0x1000, 1 << 63))
@@ -115,7 +115,7 @@ def invalidate(b: Builder) -> None:
     b.point("m128", struct.pack("<QQ", pcid, b.number()))
 
 
-def monitor(b: Builder) -> None:
+def monitor(b: Ia32CaseBuilder) -> None:
     """MONITOR: ECX, and an address at the edge of its segment."""
     number = b.rng.randrange(6)
     b.operands["operand seg"] = number
@@ -123,12 +123,12 @@ def monitor(b: Builder) -> None:
     b.registers["ecx"] = b.rng.choice((0, 0, 0, 1, 0x80000000))
 
 
-def mwait(b: Builder) -> None:
+def mwait(b: Ia32CaseBuilder) -> None:
     """MWAIT: extensions in ECX; nothing was armed, so it does not wait."""
     b.registers["ecx"] = b.rng.choice((0, 0, 1, 2, 0x80000000))
 
 
-def bound(b: Builder) -> None:
+def bound(b: Ia32CaseBuilder) -> None:
     """BOUND: an index below, between, at and above its bounds."""
     size = 16 if "r16" in b.instruction.form else 32
     mask = (1 << size) - 1
@@ -140,9 +140,9 @@ def bound(b: Builder) -> None:
     b.register_operand(f"r{size}", index & mask)
 
 
-def model_specific(b: Builder) -> None:
+def model_specific(b: Ia32CaseBuilder) -> None:
     """RDMSR, WRMSR: an MSR that exists, or one that surely does not, and values it may refuse."""
-    known: Mapping[int, Callable[[Builder], int]] = {
+    known: Mapping[int, Callable[[Ia32CaseBuilder], int]] = {
         IA32_SYSENTER_CS: _address, IA32_SYSENTER_ESP: _address, IA32_SYSENTER_EIP: _address,
         IA32_PAT: _memory_types, IA32_TSC_AUX: _address, IA32_EFER: _efer, IA32_APIC_BASE: _apic_base,
     }  # fmt: skip
@@ -155,28 +155,28 @@ def model_specific(b: Builder) -> None:
         b.registers["eax"], b.registers["edx"] = value & 0xFFFFFFFF, value >> 32
 
 
-def _address(b: Builder) -> int:
+def _address(b: Ia32CaseBuilder) -> int:
     return b.number() | (0 if b.chance(0.9) else b.number() << 32)
 
 
-def _memory_types(b: Builder) -> int:
+def _memory_types(b: Ia32CaseBuilder) -> int:
     kinds = [b.rng.choice((0, 1, 4, 5, 6, 7)) for _ in range(8)]
     if b.chance(0.4):
         kinds[b.rng.randrange(8)] = b.rng.choice((2, 3, 8, 0x10, 0xFF))
     return int.from_bytes(bytes(kinds), "little")
 
 
-def _efer(b: Builder) -> int:
+def _efer(b: Ia32CaseBuilder) -> int:
     """Nothing, or what is refused: the SMI that ends a step brings back the harness's own value."""
     return b.rng.choice((0, 0, 1 << 12 | 1 << 11, 1 << 1, 1 << 63, 1 << 16, 1 << 9))
 
 
-def _apic_base(b: Builder) -> int:
+def _apic_base(b: Ia32CaseBuilder) -> int:
     """The harness's watchdog needs the APIC: only values that change nothing, or are refused."""
     return APIC_AT_RESET | b.rng.choice((0, 0, 1, 1 << 7, 1 << 9, 1 << 63))
 
 
-SPECIAL: Final[Mapping[str, Callable[[Builder], None]]] = {
+SPECIAL: Final[Mapping[str, Callable[[Ia32CaseBuilder], None]]] = {
     "SYSENTER": fast_system_call, "SYSEXIT": fast_system_call,
     "RDTSCP": counters_and_ids, "RDPID": counters_and_ids, "CPUID": identification,
     "XGETBV": extended_control, "XSETBV": extended_control,

@@ -19,13 +19,13 @@ from popek.architectures.ia32.state import Ia32
 from popek.emulators import differential
 from popek.emulators.differential import chosen_forms, in_turns
 from popek.emulators.ia32.assembly import assemble_all, assembly_text
-from popek.emulators.ia32.cases import Ia32Case, Mode, random_case
+from popek.emulators.ia32.cases import CaseMode, Ia32Case, random_case
 from popek.emulators.ia32.cases_system import PRIVILEGED
 from popek.emulators.ia32.deviations import explain
 from popek.emulators.ia32.expectation import EXTENDED_STATE, expect
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
-    StepCase,
+    Ia32StepCase,
     StepCaseError,
     initial_memory,
     initial_registers,
@@ -56,13 +56,13 @@ _STRINGENT = frozenset(
 )
 
 
-MODES: Final = (Mode.PROTECTED,) * 6 + (Mode.REAL,) * 2 + (Mode.VIRTUAL_8086,) * 2
+MODES: Final = (CaseMode.PROTECTED,) * 6 + (CaseMode.REAL,) * 2 + (CaseMode.VIRTUAL_8086,) * 2
 """The modes cases are drawn from, by weight."""
 
 
 Difference = differential.Difference[Ia32Case]
 DifftestReport = differential.DifftestReport[Ia32Case]
-Ia32Emulator = Emulator[Ia32Case, StepCase]
+Ia32Emulator = Emulator[Ia32Case, Ia32StepCase]
 
 BOCHS: Final = Emulator("bochs", run_steps, explain, modes=MODES)
 
@@ -70,7 +70,7 @@ BOCHS: Final = Emulator("bochs", run_steps, explain, modes=MODES)
 # -- drawing --------------------------------------------------------------------------------------
 
 
-_Wanted = tuple[Instruction, Mode, int]
+_Wanted = tuple[Instruction, CaseMode, int]
 """Form, mode and level of a case to draw."""
 
 
@@ -83,7 +83,7 @@ def _schedule(
     for number, instruction in enumerate(in_turns(chosen, _STRINGENT, cases, rng)):
         levels = _PRIVILEGED_LEVELS if instruction.mnemonic in _PRIVILEGED else LEVELS
         mode = rng.choice(against.modes)
-        level = {Mode.REAL: 0, Mode.VIRTUAL_8086: 3}.get(mode, rng.choice(levels))
+        level = {CaseMode.REAL: 0, CaseMode.VIRTUAL_8086: 3}.get(mode, rng.choice(levels))
         yield number, (instruction, mode, level)
 
 
@@ -100,18 +100,18 @@ def _assemble(machine: Machine[Ia32], cases: Iterable[Ia32Case]) -> dict[str, by
 
 def _text(machine: Machine[Ia32], case: Ia32Case) -> str:
     return assembly_text(
-        machine.instructions[case.form], case.operands, 32 if case.mode is Mode.PROTECTED else 16
+        machine.instructions[case.form], case.operands, 32 if case.mode is CaseMode.PROTECTED else 16
     )
 
 
 def _prepare(
     machine: Machine[Ia32], against: Ia32Emulator, case: Ia32Case
-) -> Ready[Ia32Case, StepCase] | NotModelled:
+) -> Ready[Ia32Case, Ia32StepCase] | NotModelled:
     """The case for the harness, with what the model says and what memory to look at."""
     text = _text(machine, case)
     code = assemble_all([text])[text]
     msrs = (case.registers.get("ecx", 0),) if case.form == "WRMSR" and case.msrs else ()
-    step = StepCase(
+    step = Ia32StepCase(
         code, case.cpl, case.registers, case.msrs, case.memory, case.stale, read_msrs=msrs, hidden=case.hidden
     )
     operands = {**case.operands, "operand length": len(code)}
@@ -125,7 +125,7 @@ def _prepare(
     return Ready(case, text, attrs.evolve(step, watch=watch), expected)
 
 
-def watched(case: Ia32Case, step: StepCase, expected: Expectation) -> tuple[tuple[int, int], ...]:
+def watched(case: Ia32Case, step: Ia32StepCase, expected: Expectation) -> tuple[tuple[int, int], ...]:
     """What the model changes, the case's own memory, and the surroundings of the stack."""
     wanted = [(address - 4, address + 8) for address in expected.memory]
     wanted += [(address, address + min(len(data), 80)) for address, data in case.memory]

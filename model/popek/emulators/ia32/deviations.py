@@ -15,7 +15,7 @@ from popek.architectures.x86.access import misaligned, within
 from popek.architectures.x86.descriptors import Descriptor, in_table, read_descriptor
 from popek.architectures.x86.msrs import IA32_TSC_AUX
 from popek.architectures.x86.registers import SEGMENT_NAMES
-from popek.emulators.ia32.cases import Mode
+from popek.emulators.ia32.cases import CaseMode
 from popek.emulators.ia32.delivery import deliverable
 from popek.emulators.ia32.expectation import EXTENDED_STATE, memory_differences
 from popek.emulators.ia32.found import (
@@ -206,7 +206,7 @@ def _return_frame_does_not_wrap(found: Ia32Difference) -> bool:
         at = state.ss.base + (state.gpr[ESP] + distance)[15:0].zero_extend(32)
         return int(state.memory.load_little_endian(at, 2))
 
-    protected = found.case.mode is Mode.PROTECTED
+    protected = found.case.mode is CaseMode.PROTECTED
     if protected and form == "IRETD" and found.case.cpl == 0 and word(10) & 2:
         length = 36
     elif protected and word(slot) & 3 > found.case.cpl:
@@ -255,7 +255,7 @@ def _far_call_pushes_first(found: Ia32Difference) -> bool:
 
 def _operand_wraps_at_64_kib(found: Ia32Difference) -> bool:
     """In 16-bit code: an operand of two parts, the first of which ends at FFFFH."""
-    if found.case.mode is Mode.PROTECTED or found.raised[0] not in (12, 13):
+    if found.case.mode is CaseMode.PROTECTED or found.raised[0] not in (12, 13):
         return False
     return any(offset + FIRST_PART.get(kind, 0) == 0x10000 for kind, _, offset in operands(found))
 
@@ -264,11 +264,11 @@ def _virtual_8086_return_beyond_the_limit(found: Ia32Difference) -> bool:
     if found.case.form != "IRETD" or found.faults[0] != (13, 0):
         return False
     state = found.state
-    if found.case.mode is Mode.PROTECTED:
+    if found.case.mode is CaseMode.PROTECTED:
         at = state.ss.base + (state.gpr[ESP] if state.ss.rights.db else state.gpr[ESP][15:0].zero_extend(32))
         virtual = bool(state.memory.load(at + 10)[1])
         return virtual and int(state.memory.load_little_endian(at, 4)) > 0xFFFF
-    if found.case.mode is Mode.REAL:
+    if found.case.mode is CaseMode.REAL:
         return False
     return (
         int(state.memory.load_little_endian(state.ss.base + state.gpr[ESP][15:0].zero_extend(32), 4)) > 0xFFFF
@@ -277,7 +277,7 @@ def _virtual_8086_return_beyond_the_limit(found: Ia32Difference) -> bool:
 
 def _far_call_checks_target_first(found: Ia32Difference) -> bool:
     """In real-address and virtual-8086 mode: no room on the stack, and a target beyond FFFFH."""
-    mode = found.case.mode is not Mode.PROTECTED
+    mode = found.case.mode is not CaseMode.PROTECTED
     if not mode or found.mnemonic != "CALL" or found.raised[0] != 12:
         return False
     return found.observed[0] == 13 and found.raised_from(found.without_limits("ss")) == found.observed
@@ -311,7 +311,7 @@ def _target_of_interrupt(found: Ia32Difference) -> Descriptor:
 
 def _inner_stack_before_level_0(found: Ia32Difference) -> bool:
     """In virtual-8086 mode: the gate leads to level 1 or 2, whose stack in the TSS is wrong, too."""
-    virtual = found.case.mode is Mode.VIRTUAL_8086 and found.mnemonic.startswith("INT")
+    virtual = found.case.mode is CaseMode.VIRTUAL_8086 and found.mnemonic.startswith("INT")
     if not virtual or found.raised[0] != 13 or found.observed[0] not in (10, 12):
         return False
     return not found.expected.storage and int(_target_of_interrupt(found).dpl) in (1, 2)
@@ -320,12 +320,14 @@ def _inner_stack_before_level_0(found: Ia32Difference) -> bool:
 def _redirection_by_a_narrow_task(found: Ia32Difference) -> bool:
     """INT n in virtual-8086 mode with CR4.VME and a 16-bit TSS."""
     state = found.state
-    virtual = found.case.mode is Mode.VIRTUAL_8086 and found.case.form == "INT imm8" and bool(state.cr4.vme)
+    virtual = (
+        found.case.mode is CaseMode.VIRTUAL_8086 and found.case.form == "INT imm8" and bool(state.cr4.vme)
+    )
     return virtual and not state.tr.rights.type[3] and found.raised == (13, 0)
 
 
 def _pusha_before_the_end(found: Ia32Difference) -> bool:
-    mode = found.case.mode is not Mode.PROTECTED
+    mode = found.case.mode is not CaseMode.PROTECTED
     pushed = mode and found.mnemonic in ("PUSHA", "PUSHAD") and found.raised[0] == 13
     return pushed and found.observed[0] in (12, 8, 17)
 

@@ -19,7 +19,7 @@ from popek.emulators.ia32.delivery import deliverable, entered_stub, interrupted
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
     LANDING_BYTE,
-    StepCase,
+    Ia32StepCase,
     direct,
     hidden_parts,
     initial_memory,
@@ -85,7 +85,7 @@ _INT1 = b"\xf1"
 
 
 def memory_differences(
-    case: StepCase, expected: Expectation, result: StepResult
+    case: Ia32StepCase, expected: Expectation, result: StepResult
 ) -> Iterator[tuple[int, int, int]]:
     """Watched bytes that are not as expected: address, expected value, observed value."""
     return watched_differences(initial_memory(case), case.watch, expected.memory, result.memory)
@@ -126,7 +126,7 @@ def _descriptor(arena: bytes, registers: Mapping[str, int], selector: int) -> tu
     return base, limit, high >> 8 & 0xFF | (high >> 20 & 0xF) << 12
 
 
-def initial_state(case: StepCase) -> Ia32:
+def initial_state(case: Ia32StepCase) -> Ia32:
     """The model's state at the start of a case."""
     registers = initial_registers(case)
     state = _PLAIN.copy()
@@ -153,7 +153,7 @@ def initial_state(case: StepCase) -> Ia32:
 
 
 def expect(
-    machine: Machine[Ia32], instruction: Instruction, operands: Mapping[str, int], case: StepCase
+    machine: Machine[Ia32], instruction: Instruction, operands: Mapping[str, int], case: Ia32StepCase
 ) -> Expectation | NotModelled:
     """What the model says about a case.
 
@@ -163,8 +163,7 @@ def expect(
     state = initial_state(case)
     if virtual_interrupt_pending(state):
         raise OutsideError("a virtual interrupt is pending (CR4.PVI, VIF and VIP at CPL 3)")
-    kinds = {name: width for operand in instruction.inputs for name, width in operand.part_names()}
-    parts = {name: Word(width, operands[name]) for name, width in kinds.items()}
+    parts = instruction.words(operands)
     asked: dict[str, int] = {}
     outcome = run_to_its_end(machine, instruction, state.with_undefined({}, asked), parts)
     if isinstance(outcome, NotModelled):
@@ -218,7 +217,7 @@ def _without_undefined(
     machine: Machine[Ia32],
     instruction: Instruction,
     parts: Mapping[str, Word],
-    case: StepCase,
+    case: Ia32StepCase,
     state: Ia32,
     asked: Mapping[str, int],
     expected: Expectation,
@@ -240,7 +239,7 @@ def _without_undefined(
 
 
 def _translate(
-    instruction: Instruction, case: StepCase, state: Ia32, outcome: Next[Ia32] | Trap[Ia32]
+    instruction: Instruction, case: Ia32StepCase, state: Ia32, outcome: Next[Ia32] | Trap[Ia32]
 ) -> Expectation:
     if isinstance(outcome, Trap):
         vector = outcome.vector.number
@@ -268,7 +267,7 @@ def _translate(
     return Expectation("next", None, None, registers, undefined, memory, msrs)
 
 
-def _watched_msrs(case: StepCase) -> Iterator[int]:
+def _watched_msrs(case: Ia32StepCase) -> Iterator[int]:
     yield from dict.fromkeys((*case.msrs, *case.read_msrs))
 
 
@@ -314,7 +313,7 @@ def shown_registers(state: Ia32) -> dict[str, int]:
     return found
 
 
-def _fault(case: StepCase, before: Ia32, after: Ia32, vector: int, code: int | None) -> Expectation:
+def _fault(case: Ia32StepCase, before: Ia32, after: Ia32, vector: int, code: int | None) -> Expectation:
     """A fault as the harness sees it, delivered through its gates."""
     undefined = dict(_HIDDEN)
     if vector == _DB:
@@ -343,7 +342,7 @@ def _fault(case: StepCase, before: Ia32, after: Ia32, vector: int, code: int | N
     return Expectation("trap", vector, code, registers, undefined, dict(changes(after.memory)), msrs)
 
 
-def _check_landing(case: StepCase, before: Ia32, after: Ia32, changed: Mapping[int, int]) -> None:
+def _check_landing(case: Ia32StepCase, before: Ia32, after: Ia32, changed: Mapping[int, int]) -> None:
     """The transfer goes to the next instruction or to a byte that the harness recognises."""
     target = int(after.cs.base) + int(after.eip) & 0xFFFFFFFF
     start = int(before.cs.base) + int(before.eip)

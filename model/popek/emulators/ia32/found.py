@@ -13,11 +13,10 @@ from popek.architectures.ia32.state import EBP, ECX, EDI, ESI, ESP, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Ia32Case
 from popek.emulators.ia32.expectation import initial_state, run_to_its_end
-from popek.emulators.ia32.step import StepCase
+from popek.emulators.ia32.step import Ia32StepCase
 from popek.emulators.x86.deviations import StepDifference
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Trap
-from popek.kernel.words import Word
 
 _OPERAND_BYTES: Final[Mapping[str, int]] = {
     "m8": 1, "m16": 2, "m32": 4, "m64": 8, "m128": 16,
@@ -44,7 +43,7 @@ def _machine() -> Machine[Ia32]:
 
 
 @attrs.frozen
-class Ia32Difference(StepDifference[Ia32Case, StepCase]):
+class Ia32Difference(StepDifference[Ia32Case, Ia32StepCase]):
     """A difference, as the recognisers see it."""
 
     @property
@@ -67,11 +66,7 @@ class Ia32Difference(StepDifference[Ia32Case, StepCase]):
         machine = _machine()
         instruction = machine.instructions[self.case.form]
         numbers = {**self.case.operands, "operand length": len(self.step.code)}
-        parts = {
-            name: Word(width, numbers[name])
-            for operand in instruction.inputs
-            for name, width in operand.part_names()
-        }
+        parts = instruction.words(numbers)
         outcome = run_to_its_end(machine, instruction, state.with_undefined({}), parts)
         if not isinstance(outcome, Trap):
             return None, None

@@ -73,8 +73,8 @@ from popek.emulators.ia32.step_case import (
     TSS_BASE,
     TSS_SELECTOR,
     VECTOR_TABLE,
+    Ia32StepCase,
     Prepared,
-    StepCase,
     StepCaseError,
     default_descriptors,
     default_gates,
@@ -138,7 +138,7 @@ def _record(prepared: Prepared) -> bytes:
 _ROM: Final = StepRom(Path(__file__).with_name("step.asm"), DEFAULTS, _record, decode_all, StepResult)
 
 
-def run_steps(cases: Iterable[StepCase], *, model: str = "tigerlake") -> list[StepResult]:
+def run_steps(cases: Iterable[Ia32StepCase], *, model: str = "tigerlake") -> list[StepResult]:
     """Run cases on a processor of Bochs and return their results, in order.
 
     Raises:
@@ -168,7 +168,7 @@ __all__ = [
     "TSS_SELECTOR",
     "VECTOR_TABLE",
     "WITH_ERROR_CODE",
-    "StepCase",
+    "Ia32StepCase",
     "StepCaseError",
     "StepResult",
     "default_descriptors",

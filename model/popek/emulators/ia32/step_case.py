@@ -70,7 +70,7 @@ class StepCaseError(ValueError):
 
 
 @attrs.frozen
-class StepCase:
+class Ia32StepCase:
     """One instruction and the state it starts from.
 
     Attributes:
@@ -161,7 +161,7 @@ def default_descriptors() -> bytes:
     return b"".join(entries)
 
 
-def initial_registers(case: StepCase) -> dict[str, int]:
+def initial_registers(case: Ia32StepCase) -> dict[str, int]:
     """Return every register of a case's initial state, and refuse a case the harness cannot run."""
     if case.cpl not in range(4):
         raise StepCaseError(f"cpl is {case.cpl}, not 0, 1, 2 or 3")
@@ -228,7 +228,7 @@ def direct(registers: Mapping[str, int]) -> bool:
     return not registers["cr0"] & _PE or bool(registers["eflags"] & _VM)
 
 
-def hidden_parts(case: StepCase, registers: Mapping[str, int]) -> dict[str, tuple[int, int, int]]:
+def hidden_parts(case: Ia32StepCase, registers: Mapping[str, int]) -> dict[str, tuple[int, int, int]]:
     """Base, limit and access rights of the segment registers in real-address and virtual-8086 mode.
 
     The limit is FFFFH; the rights are those of writable data, with DPL 0 or, in virtual-8086 mode, 3.
@@ -275,7 +275,7 @@ def _patch(arena: bytearray, patches: Iterable[tuple[int, bytes]]) -> None:
 class Prepared:
     """A case with all that is derived from it."""
 
-    case: StepCase
+    case: Ia32StepCase
     registers: Mapping[str, int]
     patches: tuple[tuple[int, bytes], ...]
     code_at: int
@@ -294,7 +294,7 @@ class Prepared:
         return with_marker(self.case.code, self.registers)
 
 
-def prepare(case: StepCase) -> Prepared:
+def prepare(case: Ia32StepCase) -> Prepared:
     """A case with all that is derived from it.
 
     Raises:
@@ -375,12 +375,12 @@ def _descriptor(
     return address, low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000, size
 
 
-def initial_memory(case: StepCase) -> bytes:
+def initial_memory(case: Ia32StepCase) -> bytes:
     """Return the arena as it is when the instruction starts, with the case's code, busy and accessed bits."""
     return prepare(case).arena
 
 
-def msr_reads(case: StepCase) -> list[int]:
+def msr_reads(case: Ia32StepCase) -> list[int]:
     """The MSRs to report, each once."""
     return list(dict.fromkeys((*case.msrs, *case.read_msrs)))
 

@@ -15,8 +15,8 @@ from popek.emulators.ia32.step_case import (
     STUBS,
     TSS_BYTES,
     VALID,
+    Ia32StepCase,
     Prepared,
-    StepCase,
     msr_reads,
     opcode_of,
 )
@@ -143,12 +143,12 @@ def _level(state: Mapping[str, int]) -> int:
     return 3 if state["eflags"] & _VM else state["cs"] & 3
 
 
-def _in_task(case: StepCase, tr: int) -> bool:
+def _in_task(case: Ia32StepCase, tr: int) -> bool:
     """Tell whether TR holds one of the harness's own tasks."""
     return tr in (case.reserved + 0x10, case.reserved + 0x18)
 
 
-def _stub(caught: Mapping[str, int], case: StepCase) -> int | None:
+def _stub(caught: Mapping[str, int], case: Ia32StepCase) -> int | None:
     """Return the vector whose stub raised the interrupt, if one did."""
     real = not caught["cr0"] & _PE
     selector, first = _REAL_STUBS if real else (case.reserved, STUBS)

@@ -14,12 +14,12 @@ from typing import Final
 import attrs
 
 from popek.architectures.ia32.state import GPR_NAMES
-from popek.emulators.ia32.cases import Ia32Case, Mode
+from popek.emulators.ia32.cases import CaseMode, Ia32Case
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
     GDT_BASE,
     RESERVED_SELECTOR,
-    StepCase,
+    Ia32StepCase,
     initial_memory,
     initial_registers,
     reserved_descriptors,
@@ -27,7 +27,7 @@ from popek.emulators.ia32.step import (
 from popek.emulators.ia32.unicorn_deviations import explain, image_has_vm
 from popek.emulators.x86.compare import Emulator, as_raised
 from popek.emulators.x86.expectation import Expectation, StepResult
-from popek.emulators.x86.unicorn import SCRATCH, SELECTORS, Processor
+from popek.emulators.x86.unicorn import SCRATCH, SELECTORS, UnicornProcessor
 
 _NAMES: Final = (*GPR_NAMES, "eip", "eflags", "cr0", "cr2", "cr3", "cr4")
 # MOV ES, BX; MOV FS, CX; MOV GS, DX; MOV DS, AX; then IRETD, or MOV SS, SI; JMP FAR [scratch].
@@ -103,7 +103,7 @@ LEFT_OUT: Final = {
 """The other instructions, each with the reason."""
 
 
-def refuses(case: Ia32Case, step: StepCase, expected: Expectation) -> str | None:
+def refuses(case: Ia32Case, step: Ia32StepCase, expected: Expectation) -> str | None:
     """Why a case says nothing about Unicorn; None when it does."""
     registers = initial_registers(step)
     if expected.storage:
@@ -121,7 +121,7 @@ def refuses(case: Ia32Case, step: StepCase, expected: Expectation) -> str | None
     return None
 
 
-class _Unicorn(Processor):
+class _Unicorn(UnicornProcessor):
     """A processor that is brought to a new state for every case."""
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class _Unicorn(Processor):
         busy = 1 << 9 if name == "tr" else 0  # QEMU keeps what was there before LTR
         self.write(name, (selector, base, limit, high & 0xF0FF00 & ~busy))
 
-    def run(self, case: StepCase) -> StepResult:
+    def run(self, case: Ia32StepCase) -> StepResult:
         """One instruction."""
         registers = initial_registers(case)
         arena = initial_memory(case)
@@ -192,12 +192,12 @@ class _Unicorn(Processor):
         return True
 
 
-def run_steps(cases: Sequence[StepCase]) -> list[StepResult]:
+def run_steps(cases: Sequence[Ia32StepCase]) -> list[StepResult]:
     """Run cases on Unicorn, in order."""
     processor = _Unicorn()
     return [processor.run(case) for case in cases]
 
 
 UNICORN: Final = Emulator(
-    "unicorn", run_steps, explain, modes=(Mode.PROTECTED,), refuses=refuses, ends=as_raised
+    "unicorn", run_steps, explain, modes=(CaseMode.PROTECTED,), refuses=refuses, ends=as_raised
 )

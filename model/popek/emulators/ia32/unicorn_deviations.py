@@ -21,7 +21,7 @@ from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.ia32.cases import Ia32Case
 from popek.emulators.ia32.expectation import initial_state, memory_differences
 from popek.emulators.ia32.found import Ia32Difference
-from popek.emulators.ia32.step import StepCase
+from popek.emulators.ia32.step import Ia32StepCase
 from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.kernel.words import Word
 
@@ -29,7 +29,7 @@ _Rule = Callable[[Ia32Difference], frozenset[str]]
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
-def image_has_vm(step: StepCase) -> bool:
+def image_has_vm(step: Ia32StepCase) -> bool:
     """Whether the flags that IRETD would take have VM set."""
     state = initial_state(step)
     wide = bool(state.ss.rights.db)
@@ -212,7 +212,7 @@ def recognised() -> frozenset[str]:
 
 
 def explain(
-    case: Ia32Case, step: StepCase, expected: Expectation, result: StepResult, differing: frozenset[str]
+    case: Ia32Case, step: Ia32StepCase, expected: Expectation, result: StepResult, differing: frozenset[str]
 ) -> str | None:
     """The entries of ``unicorn-deviations.toml`` that together explain a difference, joined by " + "."""
     found = Ia32Difference(case, step, expected, result, differing)

@@ -20,7 +20,7 @@ from .expectation import expect, initial_state
 from .step import (
     StepCaseError,
 )
-from .witness_run import Refused, Setup
+from .witness_run import Refused, WitnessSetup
 from .witness_setup import effect_of, set_up
 
 # -- running --------------------------------------------------------------------------------------
@@ -38,7 +38,7 @@ def confirm(
     cases: dict[int, Ia32Case] = {}  # by the identity of the setup
     refused: dict[int, str] = {}
     for setup in (one for several in made for one in several):
-        if isinstance(setup, Setup) and len(setup.run.lines) == 1:
+        if isinstance(setup, WitnessSetup) and len(setup.run.lines) == 1:
             case, reason = _case(machine, setup, against)
             if reason is None:
                 cases[id(setup)] = case
@@ -48,7 +48,7 @@ def confirm(
         zip(cases, compare(list(cases.values()), against=against, machine=machine), strict=True)
     )
 
-    def verdict(setup: Setup | Refused) -> RunVerdict:
+    def verdict(setup: WitnessSetup | Refused) -> RunVerdict:
         if isinstance(setup, Refused):
             return RunVerdict(setup.label, WitnessVerdict.IMPOSSIBLE, (setup.reason,))
         if id(setup) in refused:
@@ -60,7 +60,7 @@ def confirm(
     return [[verdict(setup) for setup in several] for several in made]
 
 
-def _case(machine: Machine[Ia32], made: Setup, against: Ia32Emulator) -> tuple[Ia32Case, str | None]:
+def _case(machine: Machine[Ia32], made: WitnessSetup, against: Ia32Emulator) -> tuple[Ia32Case, str | None]:
     """The case that compares a run of one instruction, and why it cannot be compared, if it cannot."""
     (line,) = made.run.lines
     step = made.step
@@ -77,7 +77,7 @@ def _case(machine: Machine[Ia32], made: Setup, against: Ia32Emulator) -> tuple[I
     return case, against.refuses(case, step, expected)
 
 
-def _single(made: Setup, difference: Difference | None, against: Ia32Emulator) -> RunVerdict:
+def _single(made: WitnessSetup, difference: Difference | None, against: Ia32Emulator) -> RunVerdict:
     label = made.run.label
     if difference is None:
         return RunVerdict(label, WitnessVerdict.CONFIRMED)
@@ -94,7 +94,7 @@ def _single(made: Setup, difference: Difference | None, against: Ia32Emulator) -
     )
 
 
-def _several(machine: Machine[Ia32], made: Setup, against: Ia32Emulator) -> RunVerdict:
+def _several(machine: Machine[Ia32], made: WitnessSetup, against: Ia32Emulator) -> RunVerdict:
     """A program of several instructions, run as one."""
     label = made.run.label
     if not against.delivers:

@@ -26,7 +26,7 @@ from .step import (
     initial_registers,
     reserved_descriptors,
 )
-from .witness_run import Patch, Refused, Setup
+from .witness_run import Patch, Refused, WitnessSetup
 
 _WIDTH: Final = 100
 _PREAMBLE: Final = 0x3F000  # where the code lies that writes what tables hold after the loads
@@ -47,7 +47,7 @@ class Listing:
 
     title: str
     story: tuple[str, ...]
-    runs: tuple[Setup | Refused, ...]
+    runs: tuple[WitnessSetup | Refused, ...]
 
 
 def nasm_source(subject: str, listings: Sequence[Listing]) -> str:
@@ -56,7 +56,7 @@ def nasm_source(subject: str, listings: Sequence[Listing]) -> str:
     for number, listing in enumerate(listings, 1):
         lines += ["", f"%if WITNESS = {number}", f"; ---- Witness {number}: {listing.title} " + "-" * 40]
         lines += [f"; {line}" for text in listing.story for line in textwrap.wrap(text, _WIDTH)]
-        setups = [run for run in listing.runs if isinstance(run, Setup)]
+        setups = [run for run in listing.runs if isinstance(run, WitnessSetup)]
         for run in listing.runs:
             if isinstance(run, Refused):
                 text = f"The run {run.label!r} cannot be set up by instructions alone: {run.reason}."
@@ -96,7 +96,7 @@ _PLAIN: Final = {"cr0": 0x11, "dr6": 0xFFFF0FF0, "dr7": 0x400} | dict.fromkeys(
 # -- one run --------------------------------------------------------------------------------------
 
 
-def _run(number: int, last: int, setup: Setup) -> Iterator[str]:
+def _run(number: int, last: int, setup: WitnessSetup) -> Iterator[str]:
     step, registers = setup.step, initial_registers(setup.step)
     texts = "; ".join(text for text, _ in setup.code)
     yield f"; Run {number}: {setup.run.label}.  At CPL {step.cpl}: {texts}"
@@ -151,7 +151,7 @@ def _run(number: int, last: int, setup: Setup) -> Iterator[str]:
     yield f"watch_{number}: dd {', '.join([*(f'{_hex(a)}, {n}' for a, n in watch), '0, 0'])}"
 
 
-def _enter(setup: Setup, registers: Mapping[str, int]) -> Iterator[str]:
+def _enter(setup: WitnessSetup, registers: Mapping[str, int]) -> Iterator[str]:
     """To the witness's CS:EIP, SS:ESP, EFLAGS and general registers."""
     start = _PREAMBLE - _cs_base(setup) & 0xFFFFFFFF if setup.stale else registers["eip"]
     pushed = [("SS", "ss"), ("ESP", "esp")] if setup.step.cpl else []
@@ -173,7 +173,7 @@ def _enter(setup: Setup, registers: Mapping[str, int]) -> Iterator[str]:
     yield f"        dw {_hex(registers['ss'])}"
 
 
-def _preamble(setup: Setup) -> bytes:
+def _preamble(setup: WitnessSetup) -> bytes:
     """MOV BYTE [SS:address], value for each stale byte, and a jump to the instruction."""
     base = int(setup.run.before.ss.base)
     code = b""
@@ -185,7 +185,7 @@ def _preamble(setup: Setup) -> bytes:
     return code + b"\xe9" + distance.to_bytes(4, "little")
 
 
-def _expectation(setup: Setup) -> Iterator[str]:
+def _expectation(setup: WitnessSetup) -> Iterator[str]:
     yield f"Expected: {setup.effect.end}."
     before = setup.run.before
     changed = [
@@ -207,11 +207,11 @@ def _put(patch: Patch) -> Iterator[str]:
     yield f"        put {_hex(patch.address)}, {_bytes(data)}  ; {patch.why}"
 
 
-def _cs_base(setup: Setup) -> int:
+def _cs_base(setup: WitnessSetup) -> int:
     return int(setup.run.before.cs.base)
 
 
-def _code_at(setup: Setup) -> int:
+def _code_at(setup: WitnessSetup) -> int:
     return _cs_base(setup) + int(setup.run.before.eip) & 0xFFFFFFFF
 
 

@@ -8,7 +8,7 @@ import attrs
 
 from popek.emulators.witnesses import WitnessRun
 
-from .step import StepCase
+from .step import Ia32StepCase
 
 
 @attrs.frozen
@@ -36,7 +36,7 @@ class Patch:
 
 
 @attrs.frozen(eq=False)
-class Setup:
+class WitnessSetup:
     """A run that can be set up.
 
     Attributes:
@@ -49,7 +49,7 @@ class Setup:
     """
 
     run: WitnessRun
-    step: StepCase
+    step: Ia32StepCase
     code: tuple[tuple[str, bytes], ...]
     effect: Effect
     patches: tuple[Patch, ...]

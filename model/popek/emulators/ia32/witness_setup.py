@@ -34,14 +34,14 @@ from .step import (
     FREE_SELECTOR,
     LANDING_BYTE,
     TSS_BASE,
-    StepCase,
+    Ia32StepCase,
     StepCaseError,
     default_tss,
     initial_registers,
     segment_descriptor,
 )
 from .step_case import PLAIN_REGISTERS
-from .witness_run import Effect, Patch, Refused, Setup
+from .witness_run import Effect, Patch, Refused, WitnessSetup
 
 _PLAIN_FIRST: Final = (
     "reserved",
@@ -167,7 +167,7 @@ class _CannotError(Exception):
     """A state cannot be set up; the message says why."""
 
 
-def set_up(machine: Machine[Ia32], runs: Sequence[WitnessRun]) -> list[Setup | Refused]:
+def set_up(machine: Machine[Ia32], runs: Sequence[WitnessRun]) -> list[WitnessSetup | Refused]:
     """The runs of one witness for the harness; what they share and do not depend on is made plain in all of them.
 
     Raises:
@@ -193,7 +193,7 @@ def set_up(machine: Machine[Ia32], runs: Sequence[WitnessRun]) -> list[Setup | R
         if all(_trace(machine, run).same(traced) for run, traced in zip(changed, wanted, strict=True)):
             measured = changed
     measured = [_loadable(machine, run, traced) for run, traced in zip(measured, wanted, strict=True)]
-    found: list[Setup | Refused] = []
+    found: list[WitnessSetup | Refused] = []
     for run, program, traced, several in zip(measured, programs, wanted, texts, strict=True):
         code = tuple((text, codes[text]) for text in several)
         try:
@@ -203,14 +203,14 @@ def set_up(machine: Machine[Ia32], runs: Sequence[WitnessRun]) -> list[Setup | R
         except (_CannotError, StepCaseError, OutsideError) as error:
             found.append(Refused(run.label, str(error)))
         else:
-            found.append(Setup(run, step, code, traced.effect, patches, stale))
+            found.append(WitnessSetup(run, step, code, traced.effect, patches, stale))
     return found
 
 
 def _plain(code: bytes, level: int) -> Ia32:
     """The harness's plain state, with descriptors that a witness is unlikely to need for itself."""
     selectors = {"cs": _PLAIN_CODE | level, "tr": _PLAIN_TSS}
-    plain = initial_state(StepCase(code, level))
+    plain = initial_state(Ia32StepCase(code, level))
     for name in (*SEGMENT_NAMES, "tr"):
         plain[f"{name}.selector"] = selectors.get(name, _PLAIN_DATA | level)
     return plain
@@ -298,17 +298,17 @@ def _keep_gates(before: Ia32, traced: _Traced, patches: Sequence[Patch]) -> None
 
 def _step(
     machine: Machine[Ia32], run: WitnessRun, code: bytes, patches: Sequence[Patch], stale: Sequence[Patch]
-) -> StepCase:
+) -> Ia32StepCase:
     """The case of the harness for the start of a run."""
     before = run.before
     if not int(before.cr0.pe) or int(before.eflags.vm):
         raise _CannotError("only runs in protected mode are set up")
     level = int(before.cpl)
-    defaults = initial_registers(StepCase(code, level))
+    defaults = initial_registers(Ia32StepCase(code, level))
     values = {name: int(before[name]) for name in (*PLAIN_REGISTERS, *_TABLES)}
     values |= {name: int(before[f"{name}.selector"]) for name in (*SEGMENT_NAMES, "ldtr", "tr")}
     registers = {name: value for name, value in values.items() if value != defaults[name]}
-    return StepCase(
+    return Ia32StepCase(
         code,
         level,
         registers,
@@ -366,7 +366,7 @@ def _descriptors(before: Ia32) -> list[Patch]:
     ]
 
 
-def _check(machine: Machine[Ia32], run: WitnessRun, step: StepCase, wanted: _Traced) -> None:
+def _check(machine: Machine[Ia32], run: WitnessRun, step: Ia32StepCase, wanted: _Traced) -> None:
     """Refuse a case from whose start the model does something else than in the witness."""
     real = initial_state(step)
     real._undefined = run.before._undefined

@@ -8,30 +8,32 @@ few bits, a CR3 target is now and then the value, the bitmaps have a bit at the 
 from __future__ import annotations
 
 import random
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
+from popek.emulators.guests.case import ProtectedCase, bytes_shown
+from popek.emulators.guests.drawing import (
+    GENERAL,
+    PG,
+    SMXE,
+    VMXE,
+    barred_pages,
+    keep_alive,
+    port_bits,
+    ports_of,
+    table_root,
+    time_offset,
+)
 from popek.emulators.ia32 import cases as ia32_cases
-from popek.emulators.ia32.step import DATA_BASE
 from popek.kernel.instruction import Instruction
 
-from .harness import GUEST_PAGES, PAGE_DIRECTORY, PAGE_TABLE
+from .harness import GUEST_PAGES
 
-NE, NW, CD, PG, VMXE, SMXE, PAE, SMEP, SMAP, PCIDE = (
-    1 << 5,
-    1 << 29,
-    1 << 30,
-    1 << 31,
-    1 << 13,
-    1 << 14,
-    1 << 5,
-    1 << 20,
-    1 << 21,
-    1 << 17,
-)
+NE = 1 << 5
+"""Of CR0."""
+
 PRIMARY: Final[Mapping[str, int]] = {
     "USE_TSC_OFFSETTING": 3,
     "HLT_EXITING": 7,
@@ -68,8 +70,6 @@ VIRTUAL_INTERRUPTS = 1 << 9
 VTPR_AT: Final = GUEST_PAGES.virtual_apic + 0x80
 ACTIVATE_SECONDARY, ENABLE_EPT, UNRESTRICTED_GUEST = 1 << 31, 1 << 1, 1 << 7
 _CONTROL_MOVES: Final = ("MOV CR0, r32", "MOV CR4, r32", "MOV CR3, r32", "LMSW r16", "LMSW m16", "CLTS")
-_PAGES = (DATA_BASE >> 12, (DATA_BASE >> 12) + 1)
-_GPR = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 
 
 CAPABILITY_MSRS: Final = range(0x480, 0x48B)
@@ -77,30 +77,23 @@ CAPABILITY_MSRS: Final = range(0x480, 0x48B)
 
 
 @attrs.frozen
-class Case:
-    """A step of a guest.
+class VmxGuestCase(ProtectedCase):
+    """A step of a 32-bit guest of VMX, without what VMX operation wants of CR0 and CR4.
+
+    Without paging it has EPT and is an unrestricted guest.
 
     Attributes:
-        guest: the instruction and the state, as changes of the step harness's plain state; without what VMX
-            operation wants of CR0 and CR4.
-        paging: with paging that maps the arena onto itself; otherwise EPT and unrestricted guest.
-        controls: VMCS fields by id.
         bitmaps: bytes in the control pages: (address, bytes).
-        barred: pages of the arena by number, and the bits that their entries lack: 1 present, 2 writable, 4 user.
     """
 
-    guest: ia32_cases.Ia32Case
-    paging: bool = True
-    controls: Mapping[str, int] = attrs.field(factory=dict)
     bitmaps: tuple[tuple[int, bytes], ...] = ()
-    barred: Mapping[int, int] = attrs.field(factory=dict)
 
-    def described(self) -> dict[str, Any]:
-        """The guest as plain data."""
-        return {"form": self.guest.form, "cpl": self.guest.cpl, "paging": self.paging}
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**super().to_json(), "bitmaps": bytes_shown(self.bitmaps)}
 
 
-def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
+def random_case(instruction: Instruction, cpl: int, rng: random.Random, model: str = "") -> VmxGuestCase:
     """Draw a step for one form at one privilege level."""
     guest = ia32_cases.random_case(instruction, cpl, rng)
     paging = rng.random() < 0.5
@@ -109,10 +102,7 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
     guest = attrs.evolve(guest, registers=registers)
     controls: dict[str, int] = {}
     bitmaps: list[tuple[int, bytes]] = []
-    density = rng.choice((0.0, 0.2, 0.5, 0.5, 0.8, 1.0))
-    primary = sum(1 << bit for bit in PRIMARY.values() if rng.random() < density)
-    density = rng.choice((0.0, 0.2, 0.5, 0.5, 0.8, 1.0))
-    secondary = sum(1 << bit for bit in SECONDARY.values() if rng.random() < density)
+    primary, secondary = drawn(PRIMARY, rng), drawn(SECONDARY, rng)
     if not paging:
         secondary |= ENABLE_EPT | UNRESTRICTED_GUEST
     if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.4:
@@ -126,35 +116,23 @@ def random_case(instruction: Instruction, cpl: int, rng: random.Random) -> Case:
         registers["ecx"] = rng.choice(CAPABILITY_MSRS)
     if instruction.mnemonic in ("VMREAD", "VMWRITE"):
         last = "operand r32 2" if instruction.form == "VMREAD r32, r32" else "operand r32"
-        bitmaps += field_bitmaps(_GPR[guest.operands[last]], registers, rng, "esp")
+        bitmaps += field_bitmaps(GENERAL[guest.operands[last]], registers, rng, "esp")
     if instruction.form == "VMFUNC":
-        registers["eax"] = rng.choice((0, 0, 1, 63, 64, 1 << 31))
-        registers["ecx"] = rng.choice((511, 512, 513, 1 << 31, rng.getrandbits(32)))
-        if secondary & ENABLE_EPT:
-            secondary |= VM_FUNCTIONS if rng.random() < 0.7 else 0
-            controls["VMFUNC_CONTROLS"] = rng.getrandbits(1)
+        functions = (0, 0, 1, 63, 64, 1 << 31)
+        registers["eax"], registers["ecx"] = vm_function(functions, 32, rng)
+        secondary |= vm_functions(secondary, controls, rng)
     if secondary or rng.random() < 0.5:
         primary |= ACTIVATE_SECONDARY
     controls["PRIMARY_PROC_CONTROLS"], controls["SECONDARY_PROC_CONTROLS"] = primary, secondary
     _control_registers(instruction, guest, controls, rng)
     exceptions(instruction, controls, rng)
     if primary >> PRIMARY["USE_IO_BITMAPS"] & 1:
-        ports = [guest.registers.get("edx", 0) & 0xFFFF]
-        if "operand imm8" in guest.operands:
-            ports.append(guest.operands["operand imm8"])
-        bitmaps += io_bitmaps(ports, rng)
+        bitmaps += port_bits(ports_of(guest), in_io_bitmaps, rng)
     if primary >> PRIMARY["USE_MSR_BITMAPS"] & 1:
         bitmaps += msr_bitmap(guest.registers.get("ecx", 0), rng, seldom=bool(secondary & VIRTUAL_X2APIC))
-    if primary >> PRIMARY["USE_TSC_OFFSETTING"] & 1:
-        controls["TSC_OFFSET"] = rng.choice((0, 1, (1 << 64) - 1, 1 << 63, rng.getrandbits(64)))
-    if secondary >> SECONDARY["USE_TSC_SCALING"] & 1:
-        controls["TSC_MULTIPLIER"] = rng.choice((1 << 48, 1 << 48, 2 << 48, 1 << 47, 3 << 46))
-    barred = {}
-    if paging and cpl == 3 and rng.random() < 0.3:
-        # Data pages that the guest may not touch, not write, or that are not for it.
-        lacking = rng.sample((2, 4), rng.choice((1, 2)))
-        barred = dict(zip(rng.sample(_PAGES, len(lacking)), lacking, strict=True))
-    return Case(guest, paging, controls, tuple(bitmaps), barred)
+    times(primary, secondary, controls, rng)
+    barred = barred_pages(rng) if paging and cpl == 3 and rng.random() < 0.3 else {}
+    return VmxGuestCase(guest, paging, tuple(bitmaps), controls=controls, barred=barred)
 
 
 def _adapt(
@@ -165,13 +143,7 @@ def _adapt(
     rng: random.Random,
 ) -> None:
     """Keep a guest alive that pages, and let most values moved be ones that VMX operation allows."""
-    cr4 = registers.get("cr4", 0) & ~SMXE
-    if paging:
-        cr4 &= ~(PAE | SMEP | SMAP)
-        registers.pop("cr3", None)
-    registers["cr4"] = cr4
-    if "cr0" in registers:
-        registers["cr0"] &= ~(NW | CD)  # VM entry does not load them
+    unwanted = keep_alive(registers, paging, ~SMXE)
     name = _moved_register(instruction, guest)
     if name is None:
         return
@@ -185,10 +157,9 @@ def _adapt(
         value &= ~SMXE
         if rng.random() < 0.8:
             value |= VMXE
-        if paging:
-            value &= ~(PAE | SMEP | SMAP)
+        value &= ~unwanted
     elif instruction.form == "MOV CR3, r32" and paging:
-        value = PAGE_DIRECTORY | rng.choice((0, 8, 0x10, 0x18))
+        value = table_root(rng)
     if name != "esp":
         registers[name] = value
 
@@ -198,7 +169,13 @@ def _moved_register(instruction: Instruction, guest: ia32_cases.Ia32Case) -> str
     if instruction.mnemonic not in ("MOV to CR", "LMSW"):
         return None
     number = guest.operands.get("operand r32", guest.operands.get("operand r16"))
-    return None if number is None else _GPR[number]
+    return None if number is None else GENERAL[number]
+
+
+def drawn(bits: Mapping[str, int], rng: random.Random) -> int:
+    """Some of the bits: none, few, many or all."""
+    density = rng.choice((0.0, 0.2, 0.5, 0.5, 0.8, 1.0))
+    return sum(1 << bit for bit in bits.values() if rng.random() < density)
 
 
 def near(value: int, rng: random.Random, bits: int = 32) -> int:
@@ -234,17 +211,29 @@ def _control_registers(
     controls["CR0_GUEST_HOST_MASK"] = mask_of(rng, 0xE005_003F)
     controls["CR4_GUEST_HOST_MASK"] = mask_of(rng, 0x0037_7FFF)
     if instruction.mnemonic in ("LMSW", "CLTS"):
-        owned = rng.choice((0, 0, 0xF, 8, 8, 1, 6, 7, rng.randrange(16)))
-        controls["CR0_GUEST_HOST_MASK"] = controls["CR0_GUEST_HOST_MASK"] & ~0xF | owned
-        low = moved & 0xF if instruction.form == "LMSW r16" else rng.randrange(16)
-        controls["CR0_READ_SHADOW"] = rng.getrandbits(28) << 4 | near(low, rng, 4)
+        machine_status(instruction, moved, controls, rng)
         controls["CR4_READ_SHADOW"] = rng.getrandbits(32)
     else:
         controls["CR0_READ_SHADOW"] = near(moved, rng)
         controls["CR4_READ_SHADOW"] = near(moved, rng)
+    cr3_targets(moved, controls, rng, 32)
+
+
+def machine_status(
+    instruction: Instruction, moved: int, controls: dict[str, int], rng: random.Random
+) -> None:
+    """Mask and shadow of the low bits of CR0, near what LMSW and CLTS do to them."""
+    owned = rng.choice((0, 0, 0xF, 8, 8, 1, 6, 7, rng.randrange(16)))
+    controls["CR0_GUEST_HOST_MASK"] = controls["CR0_GUEST_HOST_MASK"] & ~0xF | owned
+    low = moved & 0xF if instruction.form == "LMSW r16" else rng.randrange(16)
+    controls["CR0_READ_SHADOW"] = rng.getrandbits(28) << 4 | near(low, rng, 4)
+
+
+def cr3_targets(moved: int, controls: dict[str, int], rng: random.Random, width: int) -> None:
+    """CR3 targets at or near the value moved."""
     controls["CR3_TARGET_COUNT"] = rng.randrange(5)
     for number in range(4):
-        controls[f"CR3_TARGET_VALUE{number}"] = moved if rng.random() < 0.2 else near(moved, rng)
+        controls[f"CR3_TARGET_VALUE{number}"] = moved if rng.random() < 0.2 else near(moved, rng, width)
 
 
 def exceptions(instruction: Instruction, controls: dict[str, int], rng: random.Random) -> None:
@@ -261,16 +250,11 @@ def exceptions(instruction: Instruction, controls: dict[str, int], rng: random.R
         controls["PF_ERROR_CODE_MATCH"] = rng.choice((0, 1, 2, 3, 4, 5, 7, 0x10000))
 
 
-def io_bitmaps(ports: Sequence[int], rng: random.Random) -> list[tuple[int, bytes]]:
-    """A bit at one of the ports of the case, or beside it."""
-    found: dict[int, int] = {}
-    for port in ports:
-        for distance in (-1, 0, 1, 2, 3, 4):
-            near = port + distance & 0xFFFF
-            page = GUEST_PAGES.io_bitmap_b if near & 0x8000 else GUEST_PAGES.io_bitmap_a
-            at = page + (near & 0x7FFF) // 8
-            found[at] = found.get(at, 0) | (rng.random() < 0.15) << near % 8
-    return [(at, bytes([value])) for at, value in found.items()]
+def in_io_bitmaps(port: int) -> tuple[int, int]:
+    """The address and the bit of a port in the I/O bitmaps."""
+    near = port & 0xFFFF
+    page = GUEST_PAGES.io_bitmap_b if near & 0x8000 else GUEST_PAGES.io_bitmap_a
+    return page + (near & 0x7FFF) // 8, near % 8
 
 
 def field_bitmaps(
@@ -306,6 +290,29 @@ def virtual_apic(
     return [(VTPR_AT, bytes([vtpr]) + rng.randbytes(7))]
 
 
+def vm_function(functions: Sequence[int], width: int, rng: random.Random) -> tuple[int, int]:
+    """The number of a VM function, and of an entry of its list."""
+    function = rng.choice(functions)
+    return function, rng.choice((511, 512, 513, 1 << 31, rng.getrandbits(width)))
+
+
+def vm_functions(secondary: int, controls: dict[str, int], rng: random.Random) -> int:
+    """The secondary control by which there are VM functions, which only a guest with EPT has, and which of them."""
+    if not secondary & ENABLE_EPT:
+        return 0
+    found = VM_FUNCTIONS if rng.random() < 0.7 else 0
+    controls["VMFUNC_CONTROLS"] = rng.getrandbits(1)
+    return found
+
+
+def times(primary: int, secondary: int, controls: dict[str, int], rng: random.Random) -> None:
+    """TSC offset and multiplier where the controls use them."""
+    if primary >> PRIMARY["USE_TSC_OFFSETTING"] & 1:
+        controls["TSC_OFFSET"] = time_offset(rng)
+    if secondary >> SECONDARY["USE_TSC_SCALING"] & 1:
+        controls["TSC_MULTIPLIER"] = rng.choice((1 << 48, 1 << 48, 2 << 48, 1 << 47, 3 << 46))
+
+
 def msr_bitmap(number: int, rng: random.Random, *, seldom: bool = False) -> list[tuple[int, bytes]]:
     """The bits of the case's MSR, and of the ones beside it."""
     high = number & 0xFFFF_E000 == 0xC000_0000
@@ -315,11 +322,3 @@ def msr_bitmap(number: int, rng: random.Random, *, seldom: bool = False) -> list
     if seldom and rng.random() < 0.8:
         return []
     return [(at, bytes([rng.getrandbits(8)])), (at + 0x800, bytes([rng.getrandbits(8)]))]
-
-
-def page_entries(case: Case) -> list[tuple[int, bytes]]:
-    """The page-table entries that differ from the harness's."""
-    return [
-        (PAGE_TABLE + 4 * page, struct.pack("<I", page << 12 | 7 & ~lacking))
-        for page, lacking in case.barred.items()
-    ]

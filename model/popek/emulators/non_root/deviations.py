@@ -14,14 +14,14 @@ import attrs
 from popek.architectures.vtx.operation.state import VmxIa32
 from popek.emulators.x86.deviations import Deviation, listed
 
-from .cases import Case
-from .harness import TSC_AUX, GuestResult
+from .cases import VmxGuestCase
+from .harness import TSC_AUX, VmxGuestResult
 
 _PAGED = 1 << 31 | 1  # CR0.PG and PE
 
 
 @attrs.frozen
-class Found:
+class VmxGuestFound:
     """A difference, as the recognisers see it.
 
     Attributes:
@@ -33,18 +33,18 @@ class Found:
         differing: the names of what differs, or ``outcome``.
     """
 
-    case: Case
+    case: VmxGuestCase
     state: VmxIa32
     kind: str
     information: Mapping[str, int]
-    result: GuestResult
+    result: VmxGuestResult
     seen: str
     differing: frozenset[str]
 
     @property
     def mnemonic(self) -> str:
         """The first word of the form that is no prefix."""
-        return next(word for word in self.case.guest.form.split() if word != "o16")
+        return next(word for word in self.case.form.split() if word != "o16")
 
     @property
     def reason(self) -> int | None:
@@ -57,28 +57,28 @@ _RANDOM_DEFINED: Final = (
 )
 
 
-def _table_register_operand_size(found: Found) -> bool:
-    wide = found.reason == 46 and not found.case.guest.form.startswith("o16")
+def _table_register_operand_size(found: VmxGuestFound) -> bool:
+    wide = found.reason == 46 and not found.case.form.startswith("o16")
     if not wide or found.differing != {"exit_instruction_info"}:
         return False
     return found.information["exit_instruction_info"] ^ found.result.fields[0x440E] == 1 << 11
 
 
-def _random_number_operand_size(found: Found) -> bool:
-    small = found.case.guest.form in ("RDRAND r16", "RDSEED r16")
+def _random_number_operand_size(found: VmxGuestFound) -> bool:
+    small = found.case.form in ("RDRAND r16", "RDSEED r16")
     if not small or found.differing != {"exit_instruction_info"}:
         return False
     told = (found.information["exit_instruction_info"], found.result.fields[0x440E])
     return [value & _RANDOM_DEFINED for value in told] == [told[0] & 0xF << 3, told[0] & 0xF << 3 | 1 << 11]
 
 
-def _exits_at_any_level(found: Found) -> bool:
+def _exits_at_any_level(found: VmxGuestFound) -> bool:
     reason = {"XSETBV": 55, "INVPCID": 58}.get(found.mnemonic)
     return int(found.state.cpl) > 0 and found.seen == "exit" and found.result.fields[0x4402] == reason
 
 
-def _repeated_port_io_asks_first(found: Found) -> bool:
-    repeated = found.case.guest.form.startswith(("REP INS", "REP OUTS"))
+def _repeated_port_io_asks_first(found: VmxGuestFound) -> bool:
+    repeated = found.case.form.startswith(("REP INS", "REP OUTS"))
     return (
         repeated
         and found.kind == "next"
@@ -87,29 +87,29 @@ def _repeated_port_io_asks_first(found: Found) -> bool:
     )
 
 
-def _enabling_controls_come_late(found: Found) -> bool:
+def _enabling_controls_come_late(found: VmxGuestFound) -> bool:
     control = {"XSAVES": "enable_xsaves_xrstors", "XRSTORS": "enable_xsaves_xrstors"}.get(found.mnemonic)
     return control is not None and not int(found.state.secondary_control(control))
 
 
-def _guest_clears_paging(found: Found) -> bool:
+def _guest_clears_paging(found: VmxGuestFound) -> bool:
     restricted = not int(found.state.secondary_control("unrestricted_guest"))
     cleared = found.result.fields[0x6800] & _PAGED != _PAGED
-    return found.case.guest.form == "MOV CR0, r32" and restricted and found.seen == "next" and cleared
+    return found.case.form == "MOV CR0, r32" and restricted and found.seen == "next" and cleared
 
 
-def _auxiliary_takes_high_bits(found: Found) -> bool:
-    writes = found.case.guest.form == "WRMSR" and int(found.state.gpr[1]) == TSC_AUX
+def _auxiliary_takes_high_bits(found: VmxGuestFound) -> bool:
+    writes = found.case.form == "WRMSR" and int(found.state.gpr[1]) == TSC_AUX
     return writes and int(found.state.gpr[2]) != 0 and found.seen == "next"
 
 
-def _saving_state_reads_first(found: Found) -> bool:
+def _saving_state_reads_first(found: VmxGuestFound) -> bool:
     """Pages of the area that code at CPL 3 may not write: the header may be read before anything is written."""
-    saves = found.case.guest.form.startswith("XSAVE")
+    saves = found.case.form.startswith("XSAVE")
     return saves and bool(found.case.barred) and "outcome" in found.differing
 
 
-_RECOGNISED: Final[Mapping[str, Callable[[Found], bool]]] = {
+_RECOGNISED: Final[Mapping[str, Callable[[VmxGuestFound], bool]]] = {
     "table-register-operand-size": _table_register_operand_size,
     "random-number-operand-size": _random_number_operand_size,
     "saving-state-reads-first": _saving_state_reads_first,
@@ -131,6 +131,6 @@ def recognised() -> frozenset[str]:
     return frozenset(_RECOGNISED)
 
 
-def explain(found: Found) -> str | None:
+def explain(found: VmxGuestFound) -> str | None:
     """The name of the entry that explains a difference, if one does."""
     return next((name for name, applies in _RECOGNISED.items() if applies(found)), None)

@@ -3,16 +3,9 @@
 The VM-entry harness (`popek.emulators.vm_entry.harness`) does the entry; here the guest's whole state is the case's,
 and the report holds all of it after the exit.  A step that does not leave the guest by itself is to be followed
 by something that does: VMCALL (`MARKER`) behind the instruction, INT1 with bit 1 of the exception bitmap
-elsewhere in the arena, VMCALL again where the gates of the IDT lead.  Memory, physical::
-
-    00000000H  the arena of the step harness (`popek.emulators.ia32.step`)
-    00040000H  page directory and two page tables: map the arena onto itself, F8000H onto the stubs, and the rest
-               onto a page that nobody looks at
-    00043000H  the stubs, where the gates lead: VMCALL at every fourth byte
-    00044000H  EPT, six pages: map the same
-    0004A000H  `GUEST_PAGES`: I/O bitmaps, MSR bitmap, virtual-APIC page, ...
-
-All of this is restored before each case, but for the page that nobody looks at.
+elsewhere in the arena, VMCALL again where the gates of the IDT lead.  Memory is as `popek.emulators.guests.memory`
+has it, with EPT as the second translation, and from 0004A000H on `GUEST_PAGES`: I/O bitmaps, MSR bitmap, virtual-APIC
+page, ...
 """
 
 from __future__ import annotations
@@ -25,8 +18,16 @@ from typing import Final
 
 import attrs
 
-from popek.emulators.bochs.simulator import BochsError, BochsInterrupted, assemble, run_rom
-from popek.emulators.ia32.step import ARENA_BYTES, STUBS, TEMPLATE
+from popek.emulators.bochs.simulator import BochsError, assemble
+from popek.emulators.bochs.streams import Stream, pokes
+from popek.emulators.guests import memory
+from popek.emulators.guests.memory import (
+    MEMORY_BYTES,
+    PAGE_DIRECTORY,
+    SECOND_TRANSLATION,
+    assert_fits,
+    watched_bytes,
+)
 from popek.emulators.vm_entry import harness as vmx_entry
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL, EntryResult
 
@@ -42,16 +43,8 @@ ONLY_64_BIT: Final = (*(f"r{number}" for number in range(8, 16)), "cr8")
 
 STACK_WORDS: Final = 10
 
-PAGE_DIRECTORY: Final = 0x40000
-PAGE_TABLE: Final = 0x41000
-MEMORY_BYTES: Final = 0x56000
-"""What is restored before each case, from address 0."""
-
 MARKER: Final = b"\x0f\x01\xc1"
 """VMCALL: leaves the guest at every CPL."""
-
-_OTHER_TABLE, _STUBS_AT, _EPT = 0x42000, 0x43000, 0x44000
-_NOBODY = 0x100_0000
 
 
 @attrs.frozen
@@ -84,13 +77,13 @@ TSC_AUX_AT_EXIT: Final = GUEST_PAGES.msr_areas + 0x408
 
 
 @attrs.frozen
-class GuestStep:
+class VmxGuestStep:
     """One step of a guest.
 
     Attributes:
         fields: VMCS encodings and values that replace those of `baseline`.
         registers: by the names of `REGISTERS`; 0 where not given.
-        memory: (address, bytes) to write first, below `MEMORY_BYTES`.
+        memory: (address, bytes) to write first, below `memory.MEMORY_BYTES`.
         watch: (address, length) of the memory to report.
     """
 
@@ -101,7 +94,7 @@ class GuestStep:
 
 
 @attrs.frozen
-class GuestResult:
+class VmxGuestResult:
     """How a step ended.
 
     Attributes:
@@ -132,24 +125,8 @@ def _rom() -> bytes:
 
 def _image(revision: int) -> list[tuple[int, bytes]]:
     """What memory holds before each case, as (address, bytes); the rest is zero."""
-    pages = {page: page << 12 for page in range(ARENA_BYTES >> 12)} | {STUBS >> 12: _STUBS_AT}
-    table = b"".join(struct.pack("<I", pages.get(page, _NOBODY) | 7) for page in range(1024))
-    directory = struct.pack("<I", PAGE_TABLE | 7) + struct.pack("<I", _OTHER_TABLE | 7) * 1023
-    ept = [_EPT + 0x1000 * number for number in range(6)]
-    ept_table = b"".join(struct.pack("<Q", pages.get(page, _NOBODY) | 0x37) for page in range(512))
-    ept_directory = struct.pack("<Q", ept[3] | 7) + struct.pack("<Q", ept[5] | 7) * 511
     return [
-        (0, TEMPLATE),
-        (PAGE_DIRECTORY, directory),
-        (PAGE_TABLE, table),
-        (_OTHER_TABLE, struct.pack("<I", _NOBODY | 7) * 1024),
-        (_STUBS_AT, (MARKER + b"\x90") * 256),
-        (ept[0], struct.pack("<Q", ept[1] | 7)),
-        (ept[1], struct.pack("<4Q", ept[2] | 7, *[ept[4] | 7] * 3)),
-        (ept[2], ept_directory),
-        (ept[3], ept_table),
-        (ept[4], struct.pack("<Q", ept[5] | 7) * 512),
-        (ept[5], struct.pack("<Q", _NOBODY | 0x37) * 512),
+        *memory.image(MARKER, (7, 0x37)),
         (GUEST_PAGES.msr_areas, struct.pack("<IIQ", TSC_AUX, 0, 0) * 256),
         (GUEST_PAGES.spare_vmcs, struct.pack("<I", revision)),
     ]
@@ -172,15 +149,15 @@ def baseline(model: str = DEFAULT_MODEL) -> Mapping[int, int]:
         0x2012: pages.virtual_apic,
         0x2014: pages.apic_access,
         0x2016: pages.posted_interrupts,
-        0x201A: _EPT | 3 << 3 | 6,
+        0x201A: SECOND_TRANSLATION | 3 << 3 | 6,
         0x2024: pages.io_bitmap_a,
         0x2026: pages.vmread_bitmap,
         0x2028: pages.vmwrite_bitmap,
         0x202A: pages.ve_information,
-        0x4000: vmx_entry._controls(msrs, 0x481, 1 << 0 | 1 << 3 | 1 << 6),  # interrupts, NMI, timer
-        0x4002: vmx_entry._controls(msrs, 0x482, 0),
-        0x400C: vmx_entry._controls(msrs, 0x483, 1 << 2 | 1 << 9 | 0xF << 18),
-        0x4012: vmx_entry._controls(msrs, 0x484, 1 << 2 | 1 << 14 | 1 << 15),
+        0x4000: vmx_entry.allowed_controls(msrs, 0x481, 1 << 0 | 1 << 3 | 1 << 6),  # interrupts, NMI, timer
+        0x4002: vmx_entry.allowed_controls(msrs, 0x482, 0),
+        0x400C: vmx_entry.allowed_controls(msrs, 0x483, 1 << 2 | 1 << 9 | 0xF << 18),
+        0x4012: vmx_entry.allowed_controls(msrs, 0x484, 1 << 2 | 1 << 14 | 1 << 15),
         0x400E: 1,
         0x4014: 1,
         0x6802: PAGE_DIRECTORY,
@@ -203,7 +180,7 @@ def _reported(model: str) -> tuple[int, ...]:
 
 
 @attrs.frozen(eq=False)
-class World:
+class GuestWorld:
     """What a guest finds: memory, and a VMCS that enters it.
 
     Attributes:
@@ -217,35 +194,30 @@ class World:
     register_mask: int = 0xFFFF_FFFF_FFFF_FFFF
 
 
-PROTECTED: Final = World(_image, baseline, 0xFFFF_FFFF)
+PROTECTED: Final = GuestWorld(_image, baseline, 0xFFFF_FFFF)
 """A guest in protected mode."""
 
 
-def _prologue(model: str, world: World) -> bytes:
+def _prologue(model: str, world: GuestWorld) -> bytes:
     image = world.image(vmx_entry.capabilities(model)[0x480] & 0x7FFF_FFFF)
     fields = world.baseline(model)
     reported = _reported(model)
     return (
         struct.pack("<BI", 3, len(image))
-        + vmx_entry._pokes(image)
+        + pokes(image)
         + struct.pack("<BBI", 4, 0, len(fields))
-        + vmx_entry._fields(fields.items())
+        + vmx_entry.field_list(fields.items())
         + struct.pack(f"<BI{len(reported)}I", 7, len(reported), *reported)
     )
 
 
-def _encode(index: int, case: GuestStep) -> bytes:
-    for address, data in case.memory:
-        if not 0 <= address <= address + len(data) <= MEMORY_BYTES:
-            raise BochsError(f"a case may not write memory at {address:#x}")
-    unknown = set(case.registers) - set(REGISTERS)
-    if unknown:
-        raise BochsError(f"no such register: {', '.join(sorted(unknown))}")
+def _encode(index: int, case: VmxGuestStep) -> bytes:
+    assert_fits(case.memory, case.registers, REGISTERS)
     return b"".join(
         (
             struct.pack("<BIBBII", 6, index, 0, 0, len(case.fields), len(case.memory)),
-            vmx_entry._fields(case.fields.items()),
-            vmx_entry._pokes(case.memory),
+            vmx_entry.field_list(case.fields.items()),
+            pokes(case.memory),
             struct.pack(f"<{len(REGISTERS)}Q", *(case.registers.get(name, 0) for name in REGISTERS)),
             struct.pack("<I", len(case.watch)),
             *(struct.pack("<II", *place) for place in case.watch),
@@ -253,12 +225,11 @@ def _encode(index: int, case: GuestStep) -> bytes:
     )
 
 
-def _decode(report: bytes, cases: Sequence[GuestStep], model: str, mask: int) -> list[GuestResult]:
+def _decode(report: bytes, cases: Sequence[VmxGuestStep], model: str, mask: int) -> list[VmxGuestResult]:
     """The complete results of a report, which may end early."""
     reported = _reported(model)
-    record = 1 + vmx_entry._RESULT.size
-    results: list[GuestResult] = []
-    report = report.lstrip(vmx_entry._ALIVE)
+    record = 1 + vmx_entry.RESULT.size
+    results: list[VmxGuestResult] = []
     at = 0
     for case in cases:
         size = record + 1 + _EXTRA.size + 8 * len(reported) + sum(length for _, length in case.watch)
@@ -266,22 +237,18 @@ def _decode(report: bytes, cases: Sequence[GuestStep], model: str, mask: int) ->
             break
         if report[at + record : at + record + 1] != b"G":
             raise BochsError(f"the guest harness reported nonsense at byte {at}")
-        (entry,) = vmx_entry._decode(report[at : at + record]).values()
+        (entry,) = vmx_entry.decode(report[at : at + record]).values()
         *words, before, after = _EXTRA.unpack_from(report, at + record + 1)[: len(REGISTERS) + 2]
         stack = _EXTRA.unpack_from(report, at + record + 1)[len(REGISTERS) + 2 :]
         place = at + record + 1 + _EXTRA.size
         values = struct.unpack_from(f"<{len(reported)}Q", report, place)
         place += 8 * len(reported)
-        memory: list[bytes] = []
-        for _, length in case.watch:
-            memory.append(report[place : place + length])
-            place += length
         results.append(
-            GuestResult(
+            VmxGuestResult(
                 entry,
                 {name: word & mask for name, word in zip(REGISTERS, words, strict=True)},
                 dict(zip(reported, values, strict=True)),
-                tuple(memory),
+                watched_bytes(report, place, case.watch),
                 stack,
                 (before, after),
             )
@@ -291,13 +258,13 @@ def _decode(report: bytes, cases: Sequence[GuestStep], model: str, mask: int) ->
 
 
 def run_guests(
-    cases: Iterable[GuestStep],
+    cases: Iterable[VmxGuestStep],
     *,
     model: str = DEFAULT_MODEL,
     progress: Callable[[int], None] | None = None,
     stall: float = 1,
-    world: World = PROTECTED,
-) -> list[GuestResult]:
+    world: GuestWorld = PROTECTED,
+) -> list[VmxGuestResult]:
     """Enter the guest once for each case and return the results in order.
 
     A case without an answer is a ``hang``, at the cost of one more boot.
@@ -308,22 +275,10 @@ def run_guests(
     todo = list(cases)
     prologue = _prologue(model, world) if todo else b""
     encoded = [_encode(index, case) for index, case in enumerate(todo)]
-    results: list[GuestResult] = []
-    while len(results) < len(todo):
-        first = last = len(results)
-        room = vmx_entry._STREAM_BYTES - len(prologue) - 512
-        while last < len(todo) and last - first < _MOST_CASES and len(encoded[last]) <= room:
-            room -= len(encoded[last])
-            last += 1
-        disk = vmx_entry._disk(prologue + b"".join(encoded[first:last]) + b"\0")
-        try:
-            report = run_rom(_rom(), disk, model=model, timeout=60 + last - first, stall=stall)
-        except BochsInterrupted as interrupted:
-            report = interrupted.partial
-        found = _decode(report, todo[first:last], model, world.register_mask)
-        results += found
-        if len(found) < last - first:
-            results.append(GuestResult(EntryResult(kind="hang")))
-        if progress is not None:
-            progress(len(results))
-    return results
+
+    def decode(report: bytes, first: int, last: int) -> list[VmxGuestResult]:
+        return _decode(report, todo[first:last], model, world.register_mask)
+
+    stream = Stream(_rom(), vmx_entry.MAGIC, prologue, _MOST_CASES)
+    lost = VmxGuestResult(EntryResult(kind="hang"))
+    return stream.run(encoded, decode, lost, model=model, stall=stall, progress=progress)

@@ -12,16 +12,16 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.x86_64.state import GPR_NAMES
+from popek.emulators.guests.case import AssistedCase, bytes_shown
+from popek.emulators.guests.drawing import CD, NW, VMXE, port_bits
 from popek.emulators.x86_64 import cases as x86_64_cases
 from popek.emulators.x86_64.step import CR3, KERNEL_DATA, STACK_TOPS, USER_DATA
 from popek.kernel.instruction import Instruction
 
 from .cases import (
     ACTIVATE_SECONDARY,
-    CD,
     ENABLE_EPT,
     NE,
-    NW,
     PRIMARY,
     SECONDARY,
     TPR_SHADOW,
@@ -29,15 +29,19 @@ from .cases import (
     VIRTUAL_INTERRUPTS,
     VIRTUAL_REGISTERS,
     VIRTUAL_X2APIC,
-    VM_FUNCTIONS,
-    VMXE,
+    cr3_targets,
+    drawn,
     exceptions,
     field_bitmaps,
-    io_bitmaps,
+    in_io_bitmaps,
+    machine_status,
     mask_of,
     msr_bitmap,
     near,
+    times,
     virtual_apic,
+    vm_function,
+    vm_functions,
 )
 from .harness import GUEST_PAGES
 from .long_world import PML4
@@ -49,38 +53,34 @@ _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 
 
 @attrs.frozen
-class LongCase:
+class VmxLongCase(AssistedCase):
     """A step of a guest in IA-32e mode.
 
     Attributes:
-        guest: the instruction and the state.
         relative: the memory operand is relative to RIP.
         xss: IA32_XSS.
         kept: pages of the arena that EPT keeps from the guest, and what it may do: nothing (0), or all but write (5).
-        controls: VMCS fields by id.
         bitmaps: bytes in the control pages: (address, bytes).
     """
 
-    guest: x86_64_cases.X64Case
     relative: bool = False
-    controls: Mapping[str, int] = attrs.field(factory=dict)
     xss: int = 0
     kept: Mapping[int, int] = attrs.field(factory=dict)
     bitmaps: tuple[tuple[int, bytes], ...] = ()
 
-    def described(self) -> dict[str, Any]:
-        """The guest as plain data."""
-        return {"form": self.guest.form, "cpl": self.guest.cpl, "mode": self.guest.mode}
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**super().to_json(), "mode": self.guest.mode, "bitmaps": bytes_shown(self.bitmaps)}
 
 
-def random_long_case(instruction: Instruction, cpl: int, rng: random.Random, *, long: bool) -> LongCase:
+def random_long_case(instruction: Instruction, cpl: int, rng: random.Random, *, long: bool) -> VmxLongCase:
     """Draw a step for one form at one privilege level."""
     guest = x86_64_cases.random_case(instruction, cpl, long, rng)
     registers = dict(guest.registers)
     moved = _adapt(instruction, guest, registers, rng)
     controls: dict[str, int] = {}
     bitmaps: list[tuple[int, bytes]] = []
-    primary, secondary = _drawn(PRIMARY, rng), _drawn(SECONDARY, rng)
+    primary, secondary = drawn(PRIMARY, rng), drawn(SECONDARY, rng)
     if rng.random() < 0.5:
         secondary |= ENABLE_EPT | (UNRESTRICTED_GUEST if rng.random() < 0.5 else 0)
     if instruction.form.endswith("CR8") or "CR8," in instruction.form:
@@ -108,11 +108,9 @@ def random_long_case(instruction: Instruction, cpl: int, rng: random.Random, *, 
         place = "operand r64 2" if instruction.mnemonic == "VMREAD" else "operand r64"
         bitmaps += field_bitmaps(GPR_NAMES[guest.operands[place]], registers, rng, "rsp")
     if instruction.form == "VMFUNC":
-        registers["rax"] = rng.choice((0, 0, 1, 63, 64, 1 << 31, 1 << 32, rng.getrandbits(64)))
-        registers["rcx"] = rng.choice((511, 512, 513, 1 << 31, rng.getrandbits(64)))
-        if secondary & ENABLE_EPT:
-            secondary |= VM_FUNCTIONS if rng.random() < 0.7 else 0
-            controls["VMFUNC_CONTROLS"] = rng.getrandbits(1)
+        functions = (0, 0, 1, 63, 64, 1 << 31, 1 << 32, rng.getrandbits(64))
+        registers["rax"], registers["rcx"] = vm_function(functions, 64, rng)
+        secondary |= vm_functions(secondary, controls, rng)
     if secondary or rng.random() < 0.5:
         primary |= ACTIVATE_SECONDARY
     controls["PRIMARY_PROC_CONTROLS"], controls["SECONDARY_PROC_CONTROLS"] = primary, secondary
@@ -121,13 +119,10 @@ def random_long_case(instruction: Instruction, cpl: int, rng: random.Random, *, 
     port, msr = registers.get("rdx", 0) & 0xFFFF, registers.get("rcx", 0) & 0xFFFF_FFFF
     if primary >> PRIMARY["USE_IO_BITMAPS"] & 1:
         ports = [port, *(guest.operands[name] for name in ("operand imm8",) if name in guest.operands)]
-        bitmaps += io_bitmaps(ports, rng)
+        bitmaps += port_bits(ports, in_io_bitmaps, rng)
     if primary >> PRIMARY["USE_MSR_BITMAPS"] & 1:
         bitmaps += msr_bitmap(msr, rng, seldom=bool(secondary & VIRTUAL_X2APIC))
-    if primary >> PRIMARY["USE_TSC_OFFSETTING"] & 1:
-        controls["TSC_OFFSET"] = rng.choice((0, 1, (1 << 64) - 1, 1 << 63, rng.getrandbits(64)))
-    if secondary >> SECONDARY["USE_TSC_SCALING"] & 1:
-        controls["TSC_MULTIPLIER"] = rng.choice((1 << 48, 1 << 48, 2 << 48, 1 << 47, 3 << 46))
+    times(primary, secondary, controls, rng)
     xss = 0
     if instruction.mnemonic in ("XSAVES", "XRSTORS"):
         chosen = rng.choice((0, 1 << 11, 1 << 12, 3 << 11))  # CET state
@@ -138,7 +133,7 @@ def random_long_case(instruction: Instruction, cpl: int, rng: random.Random, *, 
     if secondary & ENABLE_EPT and rng.random() < 0.5:
         pages = rng.sample((KERNEL_DATA >> 12, USER_DATA >> 12, STACK_TOPS[cpl] - 1 >> 12), 2)
         kept = dict(zip(pages, rng.sample((0, 5), 2), strict=True))
-    return LongCase(guest, relative, controls, xss, kept, tuple(bitmaps))
+    return VmxLongCase(guest, relative, xss, kept, tuple(bitmaps), controls=controls)
 
 
 def _requests(
@@ -162,11 +157,6 @@ def _requests(
     for number in range(4):
         controls[f"EOI_EXIT_BITMAP{number}"] = rng.choice((0, (1 << 64) - 1, rng.getrandbits(64)))
     return drawn
-
-
-def _drawn(bits: Mapping[str, int], rng: random.Random) -> int:
-    density = rng.choice((0.0, 0.2, 0.5, 0.5, 0.8, 1.0))
-    return sum(1 << bit for bit in bits.values() if rng.random() < density)
 
 
 def _without_segment(guest: x86_64_cases.X64Case) -> bool:
@@ -219,10 +209,5 @@ def _control_registers(
         controls[f"{name}_GUEST_HOST_MASK"] = mask_of(rng, favoured) | high
         controls[f"{name}_READ_SHADOW"] = near(moved, rng, 64 if high and rng.random() < 0.3 else 32)
     if instruction.mnemonic in ("LMSW", "CLTS"):
-        owned = rng.choice((0, 0, 0xF, 8, 8, 1, 6, 7, rng.randrange(16)))
-        controls["CR0_GUEST_HOST_MASK"] = controls["CR0_GUEST_HOST_MASK"] & ~0xF | owned
-        low = moved & 0xF if instruction.form == "LMSW r16" else rng.randrange(16)
-        controls["CR0_READ_SHADOW"] = rng.getrandbits(28) << 4 | near(low, rng, 4)
-    controls["CR3_TARGET_COUNT"] = rng.randrange(5)
-    for number in range(4):
-        controls[f"CR3_TARGET_VALUE{number}"] = moved if rng.random() < 0.2 else near(moved, rng, 64)
+        machine_status(instruction, moved, controls, rng)
+    cr3_targets(moved, controls, rng, 64)

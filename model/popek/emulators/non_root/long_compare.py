@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
 
 from popek.architectures.vtx.operation.extended_paging import EptX64
 from popek.emulators.bochs.simulator import BochsError
-from popek.emulators.x86.expectation import Expectation, StepResult, merged, vector_name
+from popek.emulators.guests.compare import Guests
+from popek.emulators.guests.observation import Compared, Ended, ReadyStep
+from popek.emulators.vm_entry.harness import DEFAULT_MODEL
+from popek.emulators.x86.expectation import Expectation, StepResult, merged
 from popek.emulators.x86_64.assembly import assemble_all, assembly_text
 from popek.emulators.x86_64.cases import LEFT_OUT
 from popek.emulators.x86_64.compare import exists_in_compatibility_mode, only_in_compatibility_mode
 from popek.emulators.x86_64.deviations import explain as explain_x86_64
 from popek.emulators.x86_64.expectation import drop_unseen
-from popek.emulators.x86_64.step import ARENA_BYTES, RESERVED_SELECTOR, StepCase, plain_state
+from popek.emulators.x86_64.step import ARENA_BYTES, RESERVED_SELECTOR, X64StepCase, plain_state
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Next, NotModelled
+from popek.kernel.outcome import NotModelled
 from popek.kernel.words import Word
 
-from .compare import Guests
-from .harness import GUEST_PAGES, GuestResult, GuestStep
-from .long_cases import COMPATIBLE_SHARE, LongCase, random_long_case
+from .compare import GOVERNED
+from .harness import GUEST_PAGES, VmxGuestResult, VmxGuestStep, run_guests
+from .long_cases import COMPATIBLE_SHARE, VmxLongCase, random_long_case
 from .long_deviations import LongFound, explain
 from .long_expectation import (
     LONG_EXIT_FIELDS,
@@ -41,7 +44,7 @@ from .long_expectation import (
     vmx_machine_64,
 )
 from .long_world import FRAME, LONG, MSRS, STUBS
-from .observation import Difference, defined_bits
+from .observation import VmxExits, defined_bits
 
 UNOBSERVED: Final[Mapping[str, str]] = {
     "xcr0, pkru": "host and guest share them; 1 and 0 at the start",
@@ -51,39 +54,24 @@ UNOBSERVED: Final[Mapping[str, str]] = {
 }
 """What the harness does not show, each with the reason."""
 
-_DF, _PF = 8, 14
-_EXCEPTION, _TRIPLE_FAULT, _VMCALL, _TPR, _EOI, _TIMER, _APIC_WRITE = 0, 2, 18, 43, 45, 52, 56
+_PF = 14
+_EXCEPTION, _VMCALL, _TPR, _EOI, _TIMER, _APIC_WRITE = 0, 18, 43, 45, 52, 56
 _GDTR_IDTR = 46
-_CLOCK_MSR = 0x10
 _WITH_ERROR_CODE: Final = frozenset((8, 10, 11, 12, 13, 14, 17, 21))
 Key = tuple[bool, str]
-
-
-@attrs.frozen
-class LongReady:
-    """A case with what runs it, and what the model says of it."""
-
-    case: LongCase
-    assembly: str
-    step: StepCase
-    state: EptX64
-    instruction: Instruction
-    operands: Mapping[str, int]
-    run: GuestStep
-    predicted: LongPrediction
 
 
 # -- drawing ---------------------------------------------------------------------------------------
 
 
-def draw(instruction: Instruction, level: int, rng: random.Random) -> LongCase:
+def draw(instruction: Instruction, level: int, rng: random.Random, model: str) -> VmxLongCase:
     """A case in 64-bit mode, or in compatibility mode where the form is there."""
     long = rng.random() >= COMPATIBLE_SHARE or not exists_in_compatibility_mode(instruction)
     long = long and not only_in_compatibility_mode(instruction)
     return random_long_case(instruction, level, rng, long=long)
 
 
-def key_of(instruction: Instruction, case: LongCase) -> Key:
+def key_of(instruction: Instruction, case: VmxLongCase) -> Key:
     """The mode, and the instruction as nasm takes it."""
     guest = case.guest
     text = assembly_text(instruction, guest.operands, long=guest.long)
@@ -106,15 +94,15 @@ def assembled(keys: Iterable[Key]) -> Mapping[Key, bytes]:
 
 
 def prepare(
-    machine: Machine[EptX64], case: LongCase, key: Key, code: bytes, model: str
-) -> LongReady | NotModelled:
+    machine: Machine[EptX64], case: VmxLongCase, key: Key, code: bytes, model: str
+) -> ReadyStep | NotModelled:
     """The case for the harness, with what the model says.
 
     Raises:
         OutsideError: the case leads where the harness cannot follow.
     """
-    instruction = machine.instructions[case.guest.form]
-    step = StepCase(code, case.guest.state(), case.guest.memory)
+    instruction = machine.instructions[case.form]
+    step = X64StepCase(code, case.guest.state(), case.guest.memory)
     arena = arena_of(step)
     state = state_of(case, step, arena, model)
     operands = {**case.guest.operands, "operand length": len(code)}
@@ -131,157 +119,147 @@ def prepare(
         places = virtual_registers(state)
         watch = (*watch, *((GUEST_PAGES.virtual_apic + at, length) for at, length in places))
     run = step_run(case, step, state, arena, watch, model)
-    return LongReady(case, key[1], step, state, instruction, operands, run, predicted)
+    return ReadyStep(case, key[1], step, state, instruction, operands, run, predicted)
 
 
 # -- what Bochs did ----------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class LongObserved:
-    """How a step ended on Bochs: as in `LongPrediction`, or ``hang``, or how the VM entry failed."""
+class VmxLongSteps(VmxExits):
+    """Steps of guests in 64-bit mode and compatibility mode."""
 
-    kind: str
-    vector: int | None = None
-    error_code: int | None = None
+    clock = ("rdx", "rax")
 
+    def observe(self, result: VmxGuestResult) -> dict[str, int]:
+        """Every component after the exit that the harness shows, by the model's names."""
+        found = {ours: result.registers[name] for name, ours in NAMES_OF_REGISTERS.items()}
+        found |= {name: result.fields[encoding] for name, encoding in STATE_FIELDS.items()}
+        found |= {name: 0x10000 for name, value in found.items() if name.endswith(".rights") and value >> 16}
+        areas = result.memory[len(result.memory) - len(MSRS) :]
+        found |= {name: int.from_bytes(data, "little") for name, data in zip(MSRS, areas, strict=True)}
+        return found
 
-def observe(result: GuestResult) -> dict[str, int]:
-    """Every component after the exit that the harness shows, by the model's names."""
-    found = {ours: result.registers[name] for name, ours in NAMES_OF_REGISTERS.items()}
-    found |= {name: result.fields[encoding] for name, encoding in STATE_FIELDS.items()}
-    found |= {name: 0x10000 for name, value in found.items() if name.endswith(".rights") and value >> 16}
-    areas = result.memory[len(result.memory) - len(MSRS) :]
-    found |= {name: int.from_bytes(data, "little") for name, data in zip(MSRS, areas, strict=True)}
-    return found
+    def classify(self, ready: ReadyStep, result: VmxGuestResult, seen: dict[str, int]) -> Ended:
+        """Tell the step's own exit from what ended it; of an exception that was delivered, take its frame."""
+        if result.entry.kind != "enters":
+            return Ended(result.entry.kind)
+        reason, state = result.entry.basic_reason, ready.state
+        if reason == _TIMER:
+            return Ended("halt" if result.fields[0x4826] == 1 else "hang")
+        if reason in (_TPR, _EOI, _APIC_WRITE):  # after the instruction
+            return Ended("exit")
+        moved = (seen["rip"], seen["cs.selector"]) != (int(state.rip), int(state.cs.selector.value))
+        stub = seen["rip"] - STUBS
+        if reason == _VMCALL and 0 <= stub < 0x400 and seen["cs.selector"] & ~3 == RESERVED_SELECTOR:
+            predicted = ready.predicted
+            if predicted.kind == "next" and int(predicted.state.rip) == seen["rip"]:
+                return Ended("next")
+            vector = stub // 4
+            frame = result.memory[len(result.memory) - len(MSRS) - 1]
+            words = [int.from_bytes(frame[at : at + 8], "little") for at in range(0, 48, 8)]
+            code = words[0] & 0xFFFF_FFFF if vector in _WITH_ERROR_CODE else None
+            names = ("rip", "cs.selector", "rflags", "rsp", "ss.selector")
+            seen.update(zip(names, words[1:], strict=True))
+            for name in ("cs", "ss"):
+                for part in ("base", "limit", "rights"):
+                    seen.pop(f"{name}.{part}")
+            return Ended("trap", vector, code)
+        return Ended("next" if moved else "exit")
 
+    def same_end(self, ready: ReadyStep, ended: Ended) -> bool:
+        """Whether the model and Bochs agree on how the step ends."""
+        predicted: LongPrediction = ready.predicted
+        expected = (predicted.kind, predicted.vector, predicted.error_code)
+        return expected == (ended.kind, ended.vector, ended.error_code)
 
-def classify(ready: LongReady, result: GuestResult, seen: dict[str, int]) -> LongObserved:
-    """Tell the step's own exit from what ended it; of an exception that was delivered, take its frame."""
-    if result.entry.kind != "enters":
-        return LongObserved(result.entry.kind)
-    reason, state = result.entry.basic_reason, ready.state
-    if reason == _TIMER:
-        return LongObserved("halt" if result.fields[0x4826] == 1 else "hang")
-    if reason in (_TPR, _EOI, _APIC_WRITE):  # after the instruction
-        return LongObserved("exit")
-    moved = (seen["rip"], seen["cs.selector"]) != (int(state.rip), int(state.cs.selector.value))
-    stub = seen["rip"] - STUBS
-    if reason == _VMCALL and 0 <= stub < 0x400 and seen["cs.selector"] & ~3 == RESERVED_SELECTOR:
-        predicted = ready.predicted
-        if predicted.kind == "next" and int(predicted.state.rip) == seen["rip"]:
-            return LongObserved("next")
-        vector = stub // 4
-        frame = result.memory[len(result.memory) - len(MSRS) - 1]
-        words = [int.from_bytes(frame[at : at + 8], "little") for at in range(0, 48, 8)]
-        code = words[0] & 0xFFFF_FFFF if vector in _WITH_ERROR_CODE else None
-        names = ("rip", "cs.selector", "rflags", "rsp", "ss.selector")
-        seen.update(zip(names, words[1:], strict=True))
-        for name in ("cs", "ss"):
-            for part in ("base", "limit", "rights"):
-                seen.pop(f"{name}.{part}")
-        return LongObserved("trap", vector, code)
-    return LongObserved("next" if moved else "exit")
+    def exception_of(self, predicted: LongPrediction) -> tuple[int | None, int | None]:
+        """Vector and error code of the exception that the model expects in the guest."""
+        return predicted.vector, predicted.error_code
 
-
-def difference(ready: LongReady, result: GuestResult) -> Difference | None:
-    """Where the model and Bochs do not agree."""
-    predicted = ready.predicted
-    seen = observe(result) if result.fields else {}
-    observed = classify(ready, result, seen)
-    details: list[str] = []
-    differing: set[str] = set()
-
-    def compare(name: str, value: int, found: int) -> None:
-        if value != found:
-            details.append(f"{name}: {value:#x}, {found:#x}")
-            differing.add(name)
-
-    outcome = (predicted.kind, predicted.vector, predicted.error_code)
-    if outcome != (observed.kind, observed.vector, observed.error_code):
-        differing.add("outcome")
-    else:
+    def compared(
+        self, ready: ReadyStep, result: VmxGuestResult, registers: Mapping[str, int]
+    ) -> Iterator[Compared]:
+        """Exit information, every component that is seen, memory, and what blocks events."""
+        predicted: LongPrediction = ready.predicted
         for name, value in predicted.information.items():
             mask = _defined(ready, name)
-            compare(name, value & mask, result.fields[LONG_EXIT_FIELDS[name]] & mask)
+            yield name, value & mask, result.fields[LONG_EXIT_FIELDS[name]] & mask
         for name, value in _expected(ready).items():
             hidden = predicted.undefined.get(name, 0)
-            if name in seen:
-                compare(name, value & ~hidden, seen[name] & ~hidden)
+            if name in registers:
+                yield name, value & ~hidden, registers[name] & ~hidden
         for address, value, byte in _memory_differences(ready, result):
-            compare(f"[{address:#x}]", value, byte)
+            yield f"[{address:#x}]", value, byte
         if predicted.kind in ("next", "exit"):
             blocked = int(predicted.state.nmi_blocked) << 3
-            compare("interruptibility", int(predicted.state.shadow.value) | blocked, result.fields[0x4824])
+            yield "interruptibility", int(predicted.state.shadow.value) | blocked, result.fields[0x4824]
             status = int(predicted.state.svi) << 8 | int(predicted.state.rvi)
-            compare("interrupt status", status, result.fields.get(0x0810, status))
-        if predicted.kind == "next" and gives_time(ready):
-            details += _clock(ready, result, seen, differing)
-    if not differing:
-        return None
-    found = Difference(ready.case, ready.assembly, end(predicted), _seen(observed, result), tuple(details))
-    why = LongFound(
-        ready.case, ready.state, predicted, result, observed.kind, observed.vector, frozenset(differing)
-    )
-    return attrs.evolve(
-        found, deviation=explain(why) or _of_bare_x86_64(ready, observed, result, seen, differing)
-    )
+            yield "interrupt status", status, result.fields.get(0x0810, status)
+
+    def explain(
+        self,
+        ready: ReadyStep,
+        ended: Ended,
+        result: VmxGuestResult,
+        registers: dict[str, int],
+        differing: set[str],
+    ) -> str | None:
+        """The known deviation that explains a difference: one of VMX, or one of bare x86-64 beneath it."""
+        why = LongFound(
+            ready.case, ready.state, ready.predicted, result, ended.kind, ended.vector, frozenset(differing)
+        )
+        return explain(why) or self._of_bare_x86_64(ready, ended, result, registers, differing)
+
+    def _of_bare_x86_64(
+        self,
+        ready: ReadyStep,
+        observed: Ended,
+        result: VmxGuestResult,
+        seen: dict[str, int],
+        differing: set[str],
+    ) -> str | None:
+        """The known deviation of bare x86-64 that explains a difference."""
+        predicted, own = ready.predicted, len(ready.run.watch) - len(MSRS) - 1
+        expected = (predicted.vector, predicted.error_code)
+        if predicted.kind == "exit":
+            expected = self.raised(predicted.information) or expected
+        found = (observed.vector, observed.error_code)
+        if observed.kind == "exit":
+            found = self.raised_seen(result) or found
+            if found[0] == _PF:  # an exit leaves CR2 alone
+                seen = {**seen, "cr2": result.fields[0x6400]}
+        places = [
+            (place, data)
+            for place, data in zip(ready.run.watch[:own], result.memory[:own], strict=True)
+            if place[0] < ARENA_BYTES
+        ]
+        step = attrs.evolve(ready.step, watch=tuple(place for place, _ in places))
+        if expected != found:
+            differing = {"outcome"}
+        named = frozenset("memory" if name.startswith("[") else name for name in differing)
+        kinds = {True: "trap", False: "next" if predicted.kind == "next" else "hang"}
+        return explain_x86_64(
+            ready.case.guest,
+            step,
+            Expectation(
+                kinds[expected[0] is not None],
+                *expected,
+                _expected(ready),
+                predicted.undefined,
+                predicted.memory,
+                storage=predicted.storage,
+            ),
+            StepResult(
+                "trap" if found[0] is not None else "next" if observed.kind == "next" else "hang",
+                *found,
+                seen,
+                tuple(data for _, data in places),
+            ),
+            named,
+        )
 
 
-def _of_bare_x86_64(
-    ready: LongReady, observed: LongObserved, result: GuestResult, seen: dict[str, int], differing: set[str]
-) -> str | None:
-    """The known deviation of bare x86-64 that explains a difference."""
-    predicted, own = ready.predicted, len(ready.run.watch) - len(MSRS) - 1
-    expected = (predicted.vector, predicted.error_code)
-    if predicted.kind == "exit":
-        expected = _raised(predicted.information) or expected
-    found = (observed.vector, observed.error_code)
-    if observed.kind == "exit":
-        names = {"exit_interruption_info": 0x4404, "exit_interruption_error": 0x4406}
-        found = _raised({name: result.fields[field] for name, field in names.items()}) or found
-        if found[0] == _PF:  # an exit leaves CR2 alone
-            seen = {**seen, "cr2": result.fields[0x6400]}
-    places = [
-        (place, data)
-        for place, data in zip(ready.run.watch[:own], result.memory[:own], strict=True)
-        if place[0] < ARENA_BYTES
-    ]
-    step = attrs.evolve(ready.step, watch=tuple(place for place, _ in places))
-    if expected != found:
-        differing = {"outcome"}
-    named = frozenset("memory" if name.startswith("[") else name for name in differing)
-    kinds = {True: "trap", False: "next" if predicted.kind == "next" else "hang"}
-    return explain_x86_64(
-        ready.case.guest,
-        step,
-        Expectation(
-            kinds[expected[0] is not None],
-            *expected,
-            _expected(ready),
-            predicted.undefined,
-            predicted.memory,
-            storage=predicted.storage,
-        ),
-        StepResult(
-            "trap" if found[0] is not None else "next" if observed.kind == "next" else "hang",
-            *found,
-            seen,
-            tuple(data for _, data in places),
-        ),
-        named,
-    )
-
-
-def _raised(information: Mapping[str, int]) -> tuple[int, int | None] | None:
-    """Vector and error code of a hardware exception that left the guest."""
-    described = information.get("exit_interruption_info", 0)
-    if not described >> 31 or described >> 8 & 7 != 3:
-        return None
-    return described & 0xFF, information.get("exit_interruption_error") if described >> 11 & 1 else None
-
-
-def _expected(ready: LongReady) -> dict[str, int]:
+def _expected(ready: ReadyStep) -> dict[str, int]:
     """The components that can be compared, with the values that the model expects."""
     predicted, names = ready.predicted, plain_state(0)
     values = {name: int(predicted.state[name]) for name in names if name not in ("xcr0", "pkru")}
@@ -313,7 +291,7 @@ def drop_unusable(values: dict[str, int]) -> None:
                 del values[f"{name}.base"]
 
 
-def _defined(ready: LongReady, name: str) -> int:
+def _defined(ready: ReadyStep, name: str) -> int:
     """The bits of a field of the exit information that the manual defines for this exit."""
     information = ready.predicted.information
     mask = defined_bits(name, information)
@@ -322,7 +300,7 @@ def _defined(ready: LongReady, name: str) -> int:
     return mask
 
 
-def _memory_differences(ready: LongReady, result: GuestResult) -> Iterator[tuple[int, int, int]]:
+def _memory_differences(ready: ReadyStep, result: VmxGuestResult) -> Iterator[tuple[int, int, int]]:
     frame = ready.predicted.kind == "next"
     own = len(ready.run.watch) - len(MSRS) - 1
     for (address, _), data in zip(ready.run.watch[: own + frame], result.memory[: own + frame], strict=True):
@@ -336,50 +314,6 @@ def _memory_differences(ready: LongReady, result: GuestResult) -> Iterator[tuple
                 yield where, value, byte
 
 
-def gives_time(ready: LongReady) -> bool:
-    """The instruction reads the time-stamp counter."""
-    number = int(ready.state["rcx"]) & 0xFFFF_FFFF
-    form = ready.case.guest.form
-    return form in ("RDTSC", "RDTSCP") or (form == "RDMSR" and number == _CLOCK_MSR)
-
-
-def _clock(ready: LongReady, result: GuestResult, seen: dict[str, int], differing: set[str]) -> list[str]:
-    """The time that the guest read must lie between the times around its run, both as it would see them."""
-    ends = []
-    for time_stamp in result.clock:
-        state = ready.state.copy()
-        state.tsc = Word(64, time_stamp)
-        parts = {n: Word(w, ready.operands[n]) for o in ready.instruction.inputs for n, w in o.part_names()}
-        outcome = vmx_machine_64().step(ready.instruction, state, parts)
-        assert isinstance(outcome, Next)
-        ends.append(int(outcome.state["rdx"]) << 32 | int(outcome.state["rax"]))
-    read = seen["rdx"] << 32 | seen["rax"]
-    whole = (1 << 64) - 1
-    if read - ends[0] & whole <= ends[1] - ends[0] & whole:
-        return []
-    differing.add("time")
-    return [f"time: {ends[0]:#x} to {ends[1]:#x}, {read:#x}"]
-
-
-def end(predicted: LongPrediction) -> str:
-    """How the model says that the step ends, in a few words."""
-    if predicted.kind == "exit":
-        return f"exit {predicted.information.get('exit_reason', 0)}"
-    if predicted.kind == "trap":
-        code = predicted.error_code
-        return vector_name(predicted.vector) + ("" if code is None else f"({code:#x})")
-    return predicted.kind
-
-
-def _seen(observed: LongObserved, result: GuestResult) -> str:
-    if observed.kind == "exit":
-        return f"exit {result.entry.basic_reason}"
-    if observed.kind == "trap":
-        code = observed.error_code
-        return vector_name(observed.vector) + ("" if code is None else f"({code:#x})")
-    return f"{observed.kind} (exit {result.entry.basic_reason})"
-
-
 def forms_left_out() -> Mapping[str, str]:
     """Forms that are not compared, each with the reason."""
     return {
@@ -390,7 +324,12 @@ def forms_left_out() -> Mapping[str, str]:
     }
 
 
+def _run(steps: Sequence[VmxGuestStep], model: str) -> list[VmxGuestResult]:
+    return run_guests(steps, model=model, world=LONG)
+
+
+STEPS: Final = VmxLongSteps(vmx_machine_64)
 LONG_GUESTS: Final = Guests(
-    vmx_machine_64, draw, key_of, assembled, prepare, difference, end, LONG, forms_left_out
+    "guest", GOVERNED, draw, key_of, assembled, prepare, STEPS, _run, DEFAULT_MODEL, forms_left_out
 )
 """Guests in 64-bit mode and compatibility mode."""

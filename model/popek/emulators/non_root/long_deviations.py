@@ -14,8 +14,8 @@ import attrs
 from popek.architectures.vtx.operation.extended_paging import EPT_VIOLATION, EptX64
 from popek.architectures.x86_64.state import GPR_NAMES
 
-from .harness import GUEST_PAGES, GuestResult
-from .long_cases import LongCase
+from .harness import GUEST_PAGES, VmxGuestResult
+from .long_cases import VmxLongCase
 from .long_expectation import LongPrediction
 
 
@@ -31,10 +31,10 @@ class LongFound:
         differing: the names of what differs, or ``outcome``.
     """
 
-    case: LongCase
+    case: VmxLongCase
     state: EptX64
     predicted: LongPrediction
-    result: GuestResult
+    result: VmxGuestResult
     seen: str
     vector: int | None
     differing: frozenset[str]
@@ -42,7 +42,7 @@ class LongFound:
     @property
     def mnemonic(self) -> str:
         """The first word of the form."""
-        return self.case.guest.form.split()[0]
+        return self.case.form.split()[0]
 
 
 def _table_register_operand_size(found: LongFound) -> bool:
@@ -64,7 +64,7 @@ def _enabling_controls_come_late(found: LongFound) -> bool:
 
 def _low_half_of_cr0(found: LongFound) -> bool:
     mask = int(found.state.cr0_mask) & int(found.state.cr0_shadow)
-    wide = found.case.guest.form in ("SMSW r64", "MOV r64, CR0") and mask >> 32
+    wide = found.case.form in ("SMSW r64", "MOV r64, CR0") and mask >> 32
     register = GPR_NAMES[found.case.guest.operands["operand r64"]] if wide else ""
     return bool(wide) and found.differing == {register}
 
@@ -72,13 +72,13 @@ def _low_half_of_cr0(found: LongFound) -> bool:
 def _guest_clears_paging(found: LongFound) -> bool:
     restricted = not int(found.state.secondary_control("unrestricted_guest"))
     cleared = not found.result.fields[0x6800] >> 31 & 1
-    return found.case.guest.form == "MOV CR0, r64" and restricted and found.seen == "next" and cleared
+    return found.case.form == "MOV CR0, r64" and restricted and found.seen == "next" and cleared
 
 
 def _self_ipi_is_not_stored(found: LongFound) -> bool:
     number = found.case.guest.state()["rcx"] & 0xFFFF_FFFF
     place = f"[{GUEST_PAGES.virtual_apic + 0x3F0:#x}]"
-    return found.case.guest.form == "WRMSR" and number == 0x83F and found.differing == {place}
+    return found.case.form == "WRMSR" and number == 0x83F and found.differing == {place}
 
 
 def _another_part_first(found: LongFound) -> bool:

@@ -8,21 +8,20 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.operation import machine as vmx
 from popek.architectures.vtx.operation import virtual_apic
 from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.extended_paging import EptX64
+from popek.emulators.guests.expectation import SEGMENTS, without_fault_address
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
-from popek.emulators.x86.expectation import OutsideError, each_bit
-from popek.emulators.x86_64.expectation import initial_state
+from popek.emulators.x86.expectation import OutsideError
+from popek.emulators.x86_64.expectation import arena_memory, initial_state, outcomes, stored
 from popek.emulators.x86_64.step import (
     ARENA_BYTES,
     LANDING_BYTE,
-    READ_ONLY_BASE,
     RESERVED_SELECTOR,
     USER_BASE,
-    StepCase,
+    X64StepCase,
     initial_memory,
     plain_state,
 )
@@ -32,9 +31,9 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Trap
 from popek.kernel.words import Word
 
-from .expectation import CONTROLS, EXIT_FIELDS, bitmaps_of
-from .harness import GUEST_PAGES, MARKER, REGISTERS, GuestStep
-from .long_cases import LongCase
+from .expectation import EXIT_FIELDS, SENTINEL, bitmaps_of, controls_of, written_fields
+from .harness import GUEST_PAGES, MARKER, REGISTERS, VmxGuestStep
+from .long_cases import VmxLongCase
 from .long_world import EPT_TABLE, FRAME, LOADED_AT, MSRS, STACK_TOP, STORED_AT, STUBS, baseline, ept_entry
 
 LONG_EXIT_FIELDS: Final[Mapping[str, int]] = {
@@ -44,9 +43,6 @@ LONG_EXIT_FIELDS: Final[Mapping[str, int]] = {
     "exit_guest_physical_address": 0x2400,
 }
 """The exit information: the model's names, and the VMCS encodings."""
-
-SEGMENTS: Final = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
-"""The segment registers in the order of their VMCS encodings."""
 
 STATE_FIELDS: Final[Mapping[str, int]] = {
     "cr0": 0x6800, "cr3": 0x6802, "cr4": 0x6804, "dr7": 0x681A, "rsp": 0x681C, "rip": 0x681E, "rflags": 0x6820,
@@ -63,9 +59,6 @@ NAMES_OF_REGISTERS: Final = {
     name: name if name[:2] in ("cr", "dr") or name[1:].isdigit() else f"r{name[1:]}" for name in REGISTERS
 }
 """The harness's registers by the model's names."""
-
-_SENTINEL = 0x5A5A_5A5A
-_PF = 14
 
 
 @functools.cache
@@ -98,7 +91,7 @@ class LongPrediction:
     storage: bool = False
 
 
-def arena_of(step: StepCase) -> bytes:
+def arena_of(step: X64StepCase) -> bytes:
     """The arena when the guest starts, with what leaves it behind the instruction."""
     arena = bytearray(initial_memory(step))
     end = step.start + len(step.code)
@@ -106,29 +99,18 @@ def arena_of(step: StepCase) -> bytes:
     return bytes(arena)
 
 
-def state_of(case: LongCase, step: StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> EptX64:
+def state_of(case: VmxLongCase, step: X64StepCase, arena: bytes, model: str = DEFAULT_MODEL) -> EptX64:
     """The model's state at the start: in non-root operation, with the case's VMCS."""
     plain = initial_state(step)
     state = EptX64.reset()
     state._words.update(plain._words)
     state._memories.update(plain._memories)
-
-    def byte(address: Word) -> Word:
-        where = int(address)
-        if where >= ARENA_BYTES:
-            raise OutsideError("a load outside the arena")
-        return Word(8, arena[where])
-
-    state.memory = Memory(64, 8, byte)
+    state.memory = arena_memory(arena)
     for page, rights in case.kept.items():
         kept = state.ept_read_only if rights else state.ept_reserved
         kept.base, kept.size = Word(64, page << 12), Word(64, 0x1000)
     state.non_root, state.xss = Word(1, 1), Word(64, case.xss)
-    fields = {FIELDS[name].encoding: value for name, value in case.controls.items()}
-    settings = {**baseline(model), **fields}
-    settings[0x4002] |= baseline(model)[0x4002]
-    for name, encoding in CONTROLS.items():
-        state[name] = settings[encoding] & ((1 << state[name].width) - 1)
+    controls_of(state, case.controls, baseline(model))
     bitmaps_of(state, case.bitmaps)
     status = case.controls.get("GUEST_INTERRUPT_STATUS", 0)
     state.rvi, state.svi = Word(8, status & 0xFF), Word(8, status >> 8)
@@ -136,26 +118,23 @@ def state_of(case: LongCase, step: StepCase, arena: bytes, model: str = DEFAULT_
     state.eoi_exit_bitmap = Memory(8, 1, {v: wanted[v // 64] >> v % 64 & 1 for v in range(256)})
     virtual_apic.entered(state)
     for name in LONG_EXIT_FIELDS:
-        state[name] = _SENTINEL
+        state[name] = SENTINEL
     return state
 
 
 def step_run(
-    case: LongCase,
-    step: StepCase,
+    case: VmxLongCase,
+    step: X64StepCase,
     state: EptX64,
     arena: bytes,
     watch: tuple[tuple[int, int], ...],
     model: str,
-) -> GuestStep:
+) -> VmxGuestStep:
     """The case as the harness takes it; the frame of an exception and the MSR area are watched last."""
-    fields = {FIELDS[name].encoding: value for name, value in case.controls.items()}
-    fields[0x4002] = int(state.primary.value)
-    fields |= {encoding: int(state[name]) for name, encoding in STATE_FIELDS.items()}
-    known = baseline(model)
-    fields = {encoding: value for encoding, value in fields.items() if known.get(encoding) != value}
+    guest = {encoding: int(state[name]) for name, encoding in STATE_FIELDS.items()}
+    fields = written_fields(state, case.controls, guest, baseline(model))
     registers = {name: int(state[ours]) for name, ours in NAMES_OF_REGISTERS.items()}
-    plain = initial_memory(StepCase(b"", plain_state(0)))
+    plain = initial_memory(X64StepCase(b"", plain_state(0)))
     patches = tuple(
         (at, arena[at : at + 16])
         for at in range(0, ARENA_BYTES, 16)
@@ -170,7 +149,7 @@ def step_run(
         for page, rights in case.kept.items()
     )
     seen = (*watch, (FRAME, 48), *((STORED_AT + 16 * number + 8, 8) for number in range(len(MSRS))))
-    return GuestStep(fields, registers, (*patches, *case.bitmaps, *kept, *loaded), seen)
+    return VmxGuestStep(fields, registers, (*patches, *case.bitmaps, *kept, *loaded), seen)
 
 
 def predict(
@@ -178,43 +157,34 @@ def predict(
     instruction: Instruction,
     operands: Mapping[str, int],
     state: EptX64,
-    step: StepCase,
+    step: X64StepCase,
 ) -> LongPrediction | NotModelled:
     """What becomes of one step.
 
     Raises:
         OutsideError: the case leads where the harness cannot follow.
     """
-    if machine.invariant(state).value == 0:
-        raise OutsideError("a state that does not exist")
-    parts = {n: Word(w, operands[n]) for operand in instruction.inputs for n, w in operand.part_names()}
-    asked: dict[str, int] = {}
-    outcome = machine.step(instruction, state.with_undefined({}, asked), parts)
-    if isinstance(outcome, NotModelled):
-        return outcome
-    if instruction.mnemonic in ("XSAVES", "XRSTORS") and isinstance(outcome, Next):
-        raise OutsideError("an area of extended state, for which the model has a stand-in")
-    predicted = _prediction(instruction, state, step, outcome)
-    if any("page-fault address" in name for name in asked):
-        information = {n: v for n, v in predicted.information.items() if n != "exit_qualification"}
-        predicted = attrs.evolve(predicted, information=information)
+    found = outcomes(machine, instruction, operands, state)
+    if isinstance(found, NotModelled):
+        return found
+    first, *others = found.all
+    predicted = _prediction(instruction, state, step, first)
+    information = without_fault_address(predicted.information, "exit_qualification", found.asked)
+    predicted = attrs.evolve(predicted, information=information)
     undefined: dict[str, int] = {"rflags": 1 << 16, "ldtr.rights": 1 << 13, "tr.rights": 1 << 13}
-    for values in each_bit(asked):
-        other = machine.step(instruction, state.with_undefined(values), parts)
-        if isinstance(other, NotModelled):
-            raise OutsideError("an undefined result decides what is modelled")
+    for other in others:
         for component, value in predicted.state.words().items():
             undefined[component] = undefined.get(component, 0) | int(value) ^ int(other.state[component])
     return attrs.evolve(predicted, undefined=undefined)
 
 
 def _prediction(
-    instruction: Instruction, before: EptX64, step: StepCase, outcome: Next[EptX64] | Trap[EptX64]
+    instruction: Instruction, before: EptX64, step: X64StepCase, outcome: Next[EptX64] | Trap[EptX64]
 ) -> LongPrediction:
     after = outcome.state
-    memory = _written(before, after) | virtual_page(after)
+    memory = stored(before, after, _on_interrupt_stack) | virtual_page(after)
     if isinstance(outcome, Trap) and outcome.vector is VM_EXIT:
-        information = {name: int(after[name]) for name in LONG_EXIT_FIELDS if int(after[name]) != _SENTINEL}
+        information = {name: int(after[name]) for name in LONG_EXIT_FIELDS if int(after[name]) != SENTINEL}
         return LongPrediction("exit", after, information, memory=memory, storage=outcome.memory)
     if isinstance(outcome, Trap):
         if int(before.idtr.limit) < 16 * 15 - 1 or int(before.tr.limit) < 0x2B:
@@ -228,20 +198,11 @@ def _prediction(
     return LongPrediction("next", after, memory=memory)
 
 
-def _written(before: EptX64, after: EptX64) -> dict[int, int]:
-    memory = {}
-    for entry in after.memory.stores:
-        assert isinstance(entry, tuple)
-        address = int(entry[0])
-        if STACK_TOP - 0x1000 <= address < STACK_TOP:
-            memory[address - STACK_TOP + FRAME + 48] = int(after.memory.load(Word(64, address)))
-            continue
-        if address >= ARENA_BYTES:
-            raise OutsideError("a store outside the arena")
-        if int(before.cpl) != 3 and before.cr0.wp.value and 0 <= address - READ_ONLY_BASE < 0x1000:
-            raise OutsideError("CR0.WP and a read-only page")
-        memory[address] = int(after.memory.load(Word(64, address)))
-    return memory
+def _on_interrupt_stack(address: int) -> int:
+    """Where the harness reports a byte of the frame of an exception."""
+    if not STACK_TOP - 0x1000 <= address < STACK_TOP:
+        raise OutsideError("a store outside the arena")
+    return address - STACK_TOP + FRAME + 48
 
 
 def virtual_page(state: EptX64) -> dict[int, int]:
@@ -262,7 +223,7 @@ def virtual_registers(state: EptX64) -> tuple[tuple[int, int], ...]:
 
 
 def _check_landing(
-    instruction: Instruction, step: StepCase, after: EptX64, memory: Mapping[int, int]
+    instruction: Instruction, step: X64StepCase, after: EptX64, memory: Mapping[int, int]
 ) -> None:
     """The transfer goes to the next instruction, to a stub, or to where INT1 leaves the guest."""
     target = int(after.rip) + (0 if after.long.value else int(after.cs.base)) & 0xFFFFFFFF_FFFFFFFF

@@ -29,7 +29,7 @@ from popek.emulators.x86_64.step import (
     USER_BASE,
 )
 
-from .harness import GUEST_PAGES, MARKER, World
+from .harness import GUEST_PAGES, MARKER, GuestWorld
 from .harness import baseline as protected_baseline
 
 PML4: Final = 0x40000
@@ -109,7 +109,7 @@ def baseline(model: str = DEFAULT_MODEL) -> Mapping[int, int]:
         0x201A: _EPT | 3 << 3 | 6,
         0x400E: len(MSRS),
         0x4014: len(MSRS),
-        0x4012: vmx_entry._controls(msrs, 0x484, 1 << 2 | 1 << 9 | 1 << 14 | 1 << 15),
+        0x4012: vmx_entry.allowed_controls(msrs, 0x484, 1 << 2 | 1 << 9 | 1 << 14 | 1 << 15),
         0x482E: plain[0x482E],
         0x6802: PML4,
     }
@@ -117,5 +117,5 @@ def baseline(model: str = DEFAULT_MODEL) -> Mapping[int, int]:
     return fields
 
 
-LONG: Final = World(_image, baseline)
+LONG: Final = GuestWorld(_image, baseline)
 """A guest in IA-32e mode."""

@@ -32,7 +32,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, Outcome, Trap
 from popek.kernel.words import Word
 
-from .harness import GUEST_PAGES, MARKER, TSC_AUX, GuestResult, GuestStep, baseline, run_guests
+from .harness import GUEST_PAGES, MARKER, TSC_AUX, VmxGuestResult, VmxGuestStep, baseline, run_guests
 
 Entry = tuple[int, int, int]
 """Index, bits 63:32 and value."""
@@ -152,7 +152,7 @@ def observed(cases: Sequence[AreaCase], *, model: str = DEFAULT_MODEL, stall: fl
     ]
 
 
-def _step(case: AreaCase) -> GuestStep:
+def _step(case: AreaCase) -> VmxGuestStep:
     fields = {0x681E: CODE_BASE}
     memory: list[tuple[int, bytes]] = [(CODE_BASE, MARKER)]
     for name, place in _PLACES.items():
@@ -160,10 +160,10 @@ def _step(case: AreaCase) -> GuestStep:
         fields[_COUNTS[name]] = len(entries)
         if entries:
             memory.append((place, _bytes(entries)))
-    return GuestStep(fields, {}, tuple(memory), ((EXIT_STORE, ENTRY_BYTES * len(case.exit_store)),))
+    return VmxGuestStep(fields, {}, tuple(memory), ((EXIT_STORE, ENTRY_BYTES * len(case.exit_store)),))
 
 
-def _seen(case: AreaCase, result: GuestResult) -> AreaOutcome:
+def _seen(case: AreaCase, result: VmxGuestResult) -> AreaOutcome:
     entry = result.entry
     if entry.kind == "hang":
         return AreaOutcome("abort")

@@ -16,7 +16,7 @@ from popek.architectures.pdp10.ks10_state import Ks10
 from popek.kernel.memory import Memory
 from popek.kernel.words import Word
 
-from .simulator import Answer, run_cases
+from .simulator import SimhAnswer, run_cases
 
 EXECUTIVE_TABLE: Final = 0o760
 """Core page of the executive process table; all tables lie below 256 K, see the list of deviations."""
@@ -111,7 +111,7 @@ def _commands(state: Ks10) -> list[str]:
     return lines
 
 
-def _result(before: Ks10, answer: Answer) -> Ks10Result:
+def _result(before: Ks10, answer: SimhAnswer) -> Ks10Result:
     values = answer.values
     halted = answer.stops[:1] == ("HALT instruction",)
     state = before.copy()

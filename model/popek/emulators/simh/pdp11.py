@@ -29,7 +29,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import Vector
 from popek.kernel.words import Word
 
-from .simulator import Answer, run_cases
+from .simulator import SimhAnswer, run_cases
 
 _SPACES: Final = {0: "K", 1: "S", 3: "U"}
 _STACKS: Final = {0: "KSP", 1: "SSP", 3: "USP"}
@@ -134,7 +134,7 @@ def _page(state: Pdp11, mode: int, page: int) -> tuple[int, int]:
     return int(state.space_par.load(place)), int(state.space_pdr.load(place))
 
 
-def _result(step: Pdp11Step, answer: Answer) -> Pdp11Result:
+def _result(step: Pdp11Step, answer: SimhAnswer) -> Pdp11Result:
     values = answer.values
     pending = values["TRAPS"]
     found = next((vector for bit, vector in enumerate(_TRAPS) if pending >> bit & 1), None)

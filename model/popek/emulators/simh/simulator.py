@@ -29,7 +29,7 @@ class SimhError(Exception):
 
 
 @attrs.frozen
-class Answer:
+class SimhAnswer:
     """What the simulator printed for one case.
 
     Attributes:
@@ -47,7 +47,7 @@ class Answer:
 
 def run_cases(
     simulator: str, cases: Iterable[Sequence[str]], *, setup: Sequence[str] = (), timeout: float = 120
-) -> list[Answer]:
+) -> list[SimhAnswer]:
     """Run the commands of every case, one after the other, in one process.
 
     Args:
@@ -87,7 +87,7 @@ def run_cases(
     return [_answer(simulator, part) for part in parts[1:-1]]
 
 
-def _answer(simulator: str, text: str) -> Answer:
+def _answer(simulator: str, text: str) -> SimhAnswer:
     stops, values = [], {}
     for line in text.splitlines():
         value = _VALUE.match(line)
@@ -98,7 +98,7 @@ def _answer(simulator: str, text: str) -> Answer:
             stops.append(stop[1])
         elif line.startswith(_COMPLAINTS):
             raise SimhError(f"{simulator} refused a command: {line}")
-    return Answer(tuple(stops), values)
+    return SimhAnswer(tuple(stops), values)
 
 
 class Contents(dict[int, int]):

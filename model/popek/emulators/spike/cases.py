@@ -16,7 +16,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.memory import Memory
 from popek.kernel.words import Word
 
-from .hart import CODE, DATA, DATA_BYTES
+from .hart import CODE, DATA, DATA_BYTES, LATEST
 from .image import RAM
 
 MODES: Final = {"M": (3, 0), "HS": (1, 0), "U": (0, 0), "VS": (1, 1), "VU": (0, 1)}
@@ -85,9 +85,8 @@ def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]
     """
     reset = Rv64.reset()
     components = {name: int(word) for name, word in reset.words().items() if name not in ("prv", "v")}
-    components |= {
-        name: int(state[name]) for name in components if name not in ("time", "features", "lines", "pc")
-    }
+    components |= {name: int(state[name]) for name in components if name not in ("features", "lines", "pc")}
+    components |= {"time": min(components["time"], LATEST)}
     components |= {"pc": CODE, "mcountinhibit": components["mcountinhibit"] | _STOPPED}
     components |= {"pmpcfg0": 0x1F000000, "pmpaddr3": _FULL}
     mode = next(name for name, (prv, v) in MODES.items() if (prv, v) == (int(state.prv), int(state.v)))
@@ -117,10 +116,10 @@ def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]
 def draw(instruction: Instruction, rng: random.Random) -> SpikeCase:
     """A case of a form."""
     mode = rng.choice(list(MODES))
-    operands: dict[str, int] = {}
-    for operand in instruction.inputs:
-        for name, width in operand.part_names():
-            operands[name] = _number(rng, width) if width > 5 else rng.randrange(1 << width)
+    operands = {
+        name: _number(rng, width) if width > 5 else rng.randrange(1 << width)
+        for name, width in instruction.widths.items()
+    }
     components = _components(rng)
     if mode != "M" or rng.random() < 0.5:
         components["mstatus"] &= ~(1 << 17)  # MPRV, which only M can have on
@@ -295,7 +294,9 @@ def _components(rng: random.Random) -> dict[str, int]:
     found["hgatp"] = _number(rng, 58) & ~3
     if rng.random() < 0.7:
         found["mie"] &= 0x1888  # no interrupt that may be pending
+    found["time"] = min(_number(rng, 64), LATEST)
     if (found["menvcfg"] & found["henvcfg"]) >> 63:  # see the deviation timers-when-written
+        found["time"] = 0
         found["stimecmp"] |= 1
         found["vstimecmp"] = rng.choice((0, _MASK))
         found["htimedelta"] &= _MASK >> 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -23,7 +23,7 @@ from popek.kernel.words import Word
 
 from .cases import MODES, SpikeCase, draw, draw_paged, outside
 from .deviations import SpikeDifference, explanation
-from .hart import BEFORE, Result, Step, hart
+from .hart import BEFORE, HartResult, HartStep, hart
 
 CSRS: Final = {csr.name: csr for csr in all_csrs()}
 COMPARED: Final = (
@@ -38,7 +38,7 @@ class Expected:
     """What the model says."""
 
     traps: str | None
-    result: Result
+    result: HartResult
 
 
 def expected(machine: Machine[Rv64], case: SpikeCase, word: int) -> Expected | NotModelled:
@@ -48,7 +48,7 @@ def expected(machine: Machine[Rv64], case: SpikeCase, word: int) -> Expected | N
     """
     instruction = machine.instructions[case.form]
     before = case.state(machine.state)
-    outcome = machine.step(instruction, before, _words(instruction, case.operands))
+    outcome = machine.step(instruction, before, instruction.words(case.operands))
     if isinstance(outcome, NotModelled):
         return outcome
     traps = None
@@ -62,7 +62,7 @@ def expected(machine: Machine[Rv64], case: SpikeCase, word: int) -> Expected | N
     csrs = {name: int(CSRS[name].read(after)) for name in COMPARED}
     return Expected(
         traps,
-        Result(
+        HartResult(
             int(after.prv),
             int(after.v),
             int(after.pc),
@@ -74,15 +74,7 @@ def expected(machine: Machine[Rv64], case: SpikeCase, word: int) -> Expected | N
     )
 
 
-def _words(instruction: Instruction, operands: Mapping[str, int]) -> dict[str, Word]:
-    return {
-        name: Word(width, operands[name])
-        for operand in instruction.inputs
-        for name, width in operand.part_names()
-    }
-
-
-def observed(case: SpikeCase, word: int) -> Result:
+def observed(case: SpikeCase, word: int) -> HartResult:
     """What Spike does.
 
     Raises:
@@ -92,10 +84,10 @@ def observed(case: SpikeCase, word: int) -> Result:
     reset = Rv64.reset()
     names = set(reset.words())
     csrs = {name: int(reset[name]) for name in names} | dict(case.components)
-    return hart().run(Step(word, Result(prv, v, csrs["pc"], case.x, csrs, case.data), case.f))
+    return hart().run(HartStep(word, HartResult(prv, v, csrs["pc"], case.x, csrs, case.data), case.f))
 
 
-def differing(model: Result, spike: Result) -> tuple[str, ...]:
+def differing(model: HartResult, spike: HartResult) -> tuple[str, ...]:
     """One line for each component that differs."""
     lines = []
     here, there = (_SHOWN.get((r.prv, r.v), "?") for r in (model, spike))
@@ -118,14 +110,14 @@ def differing(model: Result, spike: Result) -> tuple[str, ...]:
 
 
 @attrs.frozen
-class Compared:
+class ComparedOnHart:
     """A case that was run on both: what the model says, and how Spike differs, if it does."""
 
     expected: Expected
     difference: Difference[SpikeCase] | None
 
 
-def compare(machine: Machine[Rv64], case: SpikeCase) -> Compared | NotModelled:
+def compare(machine: Machine[Rv64], case: SpikeCase) -> ComparedOnHart | NotModelled:
     """Run one case on both.
 
     Raises:
@@ -139,9 +131,9 @@ def compare(machine: Machine[Rv64], case: SpikeCase) -> Compared | NotModelled:
     spike = observed(case, word)
     details = differing(model.result, spike)
     if not details:
-        return Compared(model, None)
+        return ComparedOnHart(model, None)
     names = frozenset(line.split(":")[0] for line in details)
-    return Compared(
+    return ComparedOnHart(
         model,
         Difference(
             case,
@@ -154,7 +146,7 @@ def compare(machine: Machine[Rv64], case: SpikeCase) -> Compared | NotModelled:
     )
 
 
-def _ends(how: str, result: Result) -> str:
+def _ends(how: str, result: HartResult) -> str:
     mode = _SHOWN.get((result.prv, result.v), "?")
     cause = {"M": "mcause", "HS": "scause", "VS": "vscause"}.get(mode)
     return f"{how} in {mode} at {result.pc:#x}" + (f", {cause} {result.csrs[cause]:#x}" if cause else "")

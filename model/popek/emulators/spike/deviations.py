@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from .cases import SpikeCase
-from .hart import Result
+from .hart import HartResult
 
 
 @attrs.frozen
@@ -27,8 +27,8 @@ class SpikeDifference:
 
     case: SpikeCase
     names: Collection[str]
-    model: Result
-    spike: Result
+    model: HartResult
+    spike: HartResult
 
     @property
     def csr(self) -> str | None:

@@ -27,6 +27,9 @@ CODE: Final = RAM + 0x1000
 DATA: Final = RAM + 0x8000
 DATA_BYTES: Final = 0x8000
 """The storage that cases refer to."""
+_MTIME, _MTIMECMP = 0x0200_BFF8, 0x0200_4000
+LATEST: Final = (1 << 64) - 2
+"""The latest time that a case may have."""
 _MRET, _ECALL = STUB, STUB + 8
 _MSTATUS, _MEPC, _MIE, _MIP, _MENVCFG, _MEDELEG, _PMPCFG = 0x300, 0x341, 0x304, 0x344, 0x30A, 0x302, 0x3A0
 _MASK = (1 << 64) - 1
@@ -51,7 +54,7 @@ class SpikeError(EmulatorError):
 
 
 @attrs.frozen
-class Result:
+class HartResult:
     """The state of the hart, by component; storage in bytes from `DATA`."""
 
     prv: int
@@ -64,7 +67,7 @@ class Result:
 
 
 @attrs.frozen
-class Step:
+class HartStep:
     """One instruction to run, and the state it starts from.
 
     Attributes:
@@ -74,7 +77,7 @@ class Step:
     """
 
     word: int
-    before: Result
+    before: HartResult
     f: tuple[int, int] | None = None
 
 
@@ -117,7 +120,7 @@ class Hart:
         self._store(_MRET, 0x30200073)
         self._store(_ECALL, 0x00000073)
 
-    def run(self, step: Step) -> Result:
+    def run(self, step: HartStep) -> HartResult:
         """One instruction, an entry of its handler included."""
         core, state, put = self._core, self._state, self._core.put_csr
         core.reset()
@@ -128,6 +131,7 @@ class Hart:
         self._written = words
         self._store(step.before.pc & ~7, *(_at(step.before.pc, step.word)))
         csrs = step.before.csrs
+        self._clock(csrs["time"])
         if step.f is not None:
             self._floating(step.f)
         for number in range(1, 32):
@@ -160,7 +164,7 @@ class Hart:
         core.step(1)
         return self._result(step)
 
-    def _result(self, step: Step) -> Result:
+    def _result(self, step: HartStep) -> HartResult:
         core, state, get, put = self._core, self._state, self._core.get_csr, self._core.put_csr
         prv, v, pc = state.prv, int(state.v), state.pc
         x = {number: state.XPR[number] & _MASK for number in range(1, 32)}
@@ -193,13 +197,24 @@ class Hart:
         for address in sorted({address & ~7 for address in step.before.data}):
             word = core.mmu.load_reserved_64(address) & _MASK
             data.update({address + i: word >> 8 * i & 0xFF for i in range(8)})
-        return Result(prv, v, pc, x, csrs, data, f)
+        return HartResult(prv, v, pc, x, csrs, data, f)
 
     def _store(self, address: int, *words: int) -> None:
         for place, word in enumerate(words):
             self._core.mmu.load_reserved_64(address + 8 * place)
             if not self._core.mmu.store_conditional_64(address + 8 * place, word):
                 raise SpikeError(f"storage at {address:#x} cannot be set")
+
+    def _clock(self, time: int) -> None:
+        """The clock := a time, by SD in M to where the interruptor has it."""
+        if time:  # a reset makes it 0
+            # No interrupt of M's own timer: its comparator is later than any time of a case.
+            for place, value in ((_MTIMECMP, _MASK), (_MTIME, time)):
+                self._state.XPR.write(1, place)
+                self._state.XPR.write(2, value)
+                self._store(STUB + 0x10, 0x0000100F | 0x0020B023 << 32)  # FENCE.I, then SD x2, 0(x1)
+                self._state.pc = STUB + 0x10
+                self._core.step(2)
 
     def _floating(self, register: tuple[int, int]) -> None:
         """A floating-point register := value, by FLD in M."""

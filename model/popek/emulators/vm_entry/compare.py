@@ -82,7 +82,7 @@ class VmEntryCase:
 
 
 @attrs.frozen
-class Compared:
+class ComparedEntry:
     """A case with what Bochs did, what the checks admit, which of them fail, and whether they decide it."""
 
     case: VmEntryCase
@@ -279,7 +279,7 @@ def compare(
     cases: Sequence[VmEntryCase],
     model: str = DEFAULT_MODEL,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Compared]:
+) -> list[ComparedEntry]:
     """Try the cases on Bochs, and put what happened beside what the checks say, deviations included.
 
     Raises:
@@ -291,12 +291,12 @@ def compare(
     return [_compared(evaluator, case, result, model) for case, result in zip(cases, results, strict=True)]
 
 
-def _compared(evaluator: Evaluator, case: VmEntryCase, result: EntryResult, model: str) -> Compared:
+def _compared(evaluator: Evaluator, case: VmEntryCase, result: EntryResult, model: str) -> ComparedEntry:
     vmcs = vmcs_of(case, model)
     view = evaluator.look(vmcs)
     findings = evaluator.run(vmcs, view)
     outcome, admissible = decide(findings, view)
-    return Compared(
+    return ComparedEntry(
         case,
         result,
         admissible,
@@ -305,6 +305,6 @@ def _compared(evaluator: Evaluator, case: VmEntryCase, result: EntryResult, mode
     )
 
 
-def unexplained(compared: Iterable[Compared]) -> list[Compared]:
+def unexplained(compared: Iterable[ComparedEntry]) -> list[ComparedEntry]:
     """Those that the checks and the listed deviations do not account for."""
     return [item for item in compared if not item.explained]

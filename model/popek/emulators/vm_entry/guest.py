@@ -141,7 +141,7 @@ def image(revision: int) -> list[tuple[int, bytes]]:
 # --- the baseline -------------------------------------------------------------------------------------------
 
 
-def _controls(msrs: Mapping[int, int], plain: int, wanted: int) -> int:
+def allowed_controls(msrs: Mapping[int, int], plain: int, wanted: int) -> int:
     """Return a control field: its default1 class, and those of the `wanted` bits that the processor has."""
     true_index = {0x481: 0x48D, 0x482: 0x48E, 0x483: 0x48F, 0x484: 0x490}[plain]
     best = true_index if msrs[0x480] >> 55 & 1 else plain
@@ -256,10 +256,10 @@ def _control_area(mode: Mode, msrs: Mapping[int, int]) -> dict[int, int]:
         0x2032: 1 << 48,  # TSC multiplier: one
         0x0812: 511,  # PML index: the log is empty
         0x4004: 0xFFFF_FFFF,  # every exception leaves the guest
-        0x4000: _controls(msrs, 0x481, 1 << 0 | 1 << 3 | 1 << 6),  # interrupts, NMI, preemption timer
-        0x4002: _controls(msrs, 0x482, 1 << 7 | 1 << 24),  # HLT, I/O
-        0x400C: _controls(msrs, 0x483, 1 << 9 | 0xF << 18),  # 64-bit host; save and load PAT and EFER
-        0x4012: _controls(msrs, 0x484, 1 << 14 | 1 << 15 | (1 << 9 if mode == "64-bit" else 0)),
+        0x4000: allowed_controls(msrs, 0x481, 1 << 0 | 1 << 3 | 1 << 6),  # interrupts, NMI, preemption timer
+        0x4002: allowed_controls(msrs, 0x482, 1 << 7 | 1 << 24),  # HLT, I/O
+        0x400C: allowed_controls(msrs, 0x483, 1 << 9 | 0xF << 18),  # 64-bit host; save and load PAT and EFER
+        0x4012: allowed_controls(msrs, 0x484, 1 << 14 | 1 << 15 | (1 << 9 if mode == "64-bit" else 0)),
     }
     if mode == "real":
         fields[0x4002] |= 1 << 31

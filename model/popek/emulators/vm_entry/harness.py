@@ -39,7 +39,8 @@ from typing import Literal, get_args
 
 import attrs
 
-from popek.emulators.bochs.simulator import BochsError, BochsInterrupted, fitting, run_rom
+from popek.emulators.bochs.simulator import BochsError, BochsInterrupted, run_rom
+from popek.emulators.bochs.streams import ALIVE, END, disk, last_that_fits, pokes
 
 from .guest import (
     ARENA,
@@ -53,32 +54,26 @@ from .guest import (
     SPARE_VMCS,
     STACK_TOP,
     Mode,
+    allowed_controls,
     baseline,
     guest_image,
     has_mode,
     image,
     segments,
 )
-from .guest import _controls as _controls
-
-# The harness of non-root operation reads and writes the same, by these names.
-from .processor import _ALIVE as _ALIVE
-from .processor import _END as _END
-from .processor import _SECTOR as _SECTOR
 from .processor import (
     DEFAULT_MODEL,
+    MAGIC,
     HostState,
     capabilities,
     cpuid,
+    field_list,
     host_state,
     linear_address_bits,
     physical_address_bits,
+    rom,
     writable_fields,
 )
-from .processor import _disk as _disk
-from .processor import _fields as _fields
-from .processor import _pokes as _pokes
-from .processor import _rom as _rom
 
 EntryEnd = Literal[
     "enters", "vmfail-invalid", "vmfail-valid", "entry-failure", "vmwrite-failed", "host-fault", "hang"
@@ -148,13 +143,12 @@ class EntryResult:
 
 # --- what the ROM reads and writes --------------------------------------------------------------------------
 
-_STREAM_BYTES = 0xC0_0000  # the ROM keeps the stream between 4 and 16 MiB
 _CASES_PER_RUN = 4096
 
 _USE_VMRESUME, _LAUNCHED, _NO_CURRENT, _MOV_SS, _MARK = 1, 2, 4, 8, 16
 _MARK_LINE = "VMWRITE: not supported field 0x00007ffe"  # what Bochs logs at a mark
 
-_RESULT = struct.Struct("<IBIIIQIIIIQ")
+RESULT = struct.Struct("<IBIIIQIIIIQ")
 _KINDS: tuple[EntryEnd, ...] = (
     "vmfail-invalid",
     "vmfail-valid",
@@ -189,33 +183,33 @@ def _encode(index: int, case: EntryCase, baseline_id: int, mark: bool) -> bytes:
         | (_MARK if mark else 0)
     )
     header = struct.pack("<BIBBII", 5, index, baseline_id, flags, len(case.fields), len(case.memory))
-    return header + _fields(case.fields.items()) + _pokes(case.memory)
+    return header + field_list(case.fields.items()) + pokes(case.memory)
 
 
 def _prologue(model: str) -> tuple[bytes, dict[Mode, int]]:
     """Return the operations that come before the cases, and the number of each mode's baseline."""
     revision = capabilities(model)[0x480] & 0x7FFF_FFFF
     filled = [(address, data) for address, data in image(revision) if data]
-    stream = struct.pack("<BI", 3, len(filled)) + _pokes(filled)
+    stream = struct.pack("<BI", 3, len(filled)) + pokes(filled)
     numbers: dict[Mode, int] = {}
     for mode in get_args(Mode):
         if has_mode(model, mode):
             numbers[mode] = len(numbers)
             fields = baseline(model, mode)
-            stream += struct.pack("<BBI", 4, numbers[mode], len(fields)) + _fields(fields.items())
+            stream += struct.pack("<BBI", 4, numbers[mode], len(fields)) + field_list(fields.items())
     return stream, numbers
 
 
-def _decode(report: bytes) -> dict[int, EntryResult]:
+def decode(report: bytes) -> dict[int, EntryResult]:
     """Return the results in a report, by index; a record that is cut off is left out."""
     results: dict[int, EntryResult] = {}
-    size = 1 + _RESULT.size
-    report = report.lstrip(_ALIVE)
+    size = 1 + RESULT.size
+    report = report.lstrip(ALIVE)
     for at in range(0, len(report) - size + 1, size):
         if report[at : at + 1] != b"R":
             break
         index, kind, error, encoding, reason, qualification, info, code, length, vectoring, rip = (
-            _RESULT.unpack_from(report, at + 1)
+            RESULT.unpack_from(report, at + 1)
         )
         name = _KINDS[kind]
         if kind == _SETUP_FAILED:
@@ -244,11 +238,11 @@ def _run_chunk(
     prologue: bytes, cases: Sequence[bytes], model: str, stall: float, explain: bool
 ) -> tuple[dict[int, EntryResult], list[tuple[str, ...]]]:
     """Run cases until the end, or until one hangs; return the results there are, and complaints in order."""
-    contents = _disk(prologue + b"".join(cases) + _END)
+    contents = disk(MAGIC, prologue + b"".join(cases) + END)
     log: list[str] = []
     try:
         report = run_rom(
-            _rom(),
+            rom(),
             contents,
             model=model,
             timeout=60 + len(cases),
@@ -263,7 +257,7 @@ def _run_chunk(
             complaints.append(())
         elif complaints:
             complaints[-1] += (line,)
-    return _decode(report), complaints
+    return decode(report), complaints
 
 
 def run_cases(
@@ -296,10 +290,8 @@ def run_cases(
         encoded.append(_encode(index, case, numbers[case.mode], explain))
     results: list[EntryResult] = []
     while len(results) < len(todo):
-        first, room = len(results), _STREAM_BYTES - len(prologue) - _SECTOR
-        last = fitting(encoded, first, room, _CASES_PER_RUN)
-        if last == first:
-            raise BochsError(f"case {first} is too large for the harness")
+        first = len(results)
+        last = last_that_fits(encoded, first, prologue, _CASES_PER_RUN)
         found, complaints = _run_chunk(prologue, encoded[first:last], model, stall, explain)
         done = first
         while done < last and done in found:
@@ -324,6 +316,8 @@ __all__ = [
     "GUEST_CR3",
     "HOST_CR3",
     "HOST_RIP",
+    "MAGIC",
+    "RESULT",
     "SCRATCH",
     "SPARE_VMCS",
     "STACK_TOP",
@@ -332,9 +326,12 @@ __all__ = [
     "EntryResult",
     "HostState",
     "Mode",
+    "allowed_controls",
     "baseline",
     "capabilities",
     "cpuid",
+    "decode",
+    "field_list",
     "guest_image",
     "has_mode",
     "host_state",

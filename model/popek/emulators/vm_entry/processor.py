@@ -11,6 +11,7 @@ from types import MappingProxyType
 import attrs
 
 from popek.emulators.bochs.simulator import BochsError, BochsInterrupted, assemble, run_rom
+from popek.emulators.bochs.streams import ALIVE, END, disk
 
 DEFAULT_MODEL = "tigerlake"
 """The Bochs model with the largest set of VMX features."""
@@ -40,33 +41,18 @@ class Described:
 
 # --- what the ROM reads and writes --------------------------------------------------------------------------
 
-_MAGIC = b"PVMX"
-_SECTOR = 512
+MAGIC = b"PVMX"
+"""What a disk for the ROM starts with."""
 
 
-def _rom() -> bytes:
+def rom() -> bytes:
     """The ROM of the harness."""
     return assemble(Path(__file__).with_name("entry.asm"))
 
 
-def _disk(stream: bytes) -> bytes:
-    """Put the header of the ROM before a stream of operations."""
-    sectors = -(-(len(stream) + 8) // _SECTOR)
-    return _MAGIC + struct.pack("<I", sectors) + stream
-
-
-def _pokes(memory: Iterable[tuple[int, bytes]]) -> bytes:
-    """Physical addresses and bytes as the ROM reads them."""
-    return b"".join(struct.pack("<II", address, len(data)) + data for address, data in memory)
-
-
-def _fields(fields: Iterable[tuple[int, int]]) -> bytes:
+def field_list(fields: Iterable[tuple[int, int]]) -> bytes:
     """Encodings and values as the ROM reads them."""
     return b"".join(struct.pack("<IQ", encoding, value) for encoding, value in fields)
-
-
-_END = b"\0"
-_ALIVE = b"."  # reported while the disk is read
 
 
 def _describe(model: str) -> Described:
@@ -78,12 +64,12 @@ def _describe(model: str) -> Described:
         for index in range(64)
     ]
     probe = struct.pack(f"<BI{len(encodings)}I", 2, len(encodings), *encodings)
-    report = run_rom(_rom(), _disk(b"\1" + probe + _END), model=model, timeout=60, stall=1)
+    report = run_rom(rom(), disk(MAGIC, b"\1" + probe + END), model=model, timeout=60, stall=1)
     msrs: dict[int, int] = {}
     leaves: dict[tuple[int, int], tuple[int, int, int, int]] = {}
     writable: set[int] = set()
     host: HostState | None = None
-    report = report.lstrip(_ALIVE)
+    report = report.lstrip(ALIVE)
     at = 0
     while at < len(report):
         mark = report[at : at + 1]

@@ -11,7 +11,7 @@ import attrs
 
 from popek.architectures.svm.bochs import Outcome, bochs_checks, oddity
 from popek.architectures.svm.verdict import VmrunVerdict, judge
-from popek.architectures.svm.vmcb import FIELDS, Processor, Vmcb
+from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, Vmcb
 
 from .harness import (
     DEFAULT_MODEL,
@@ -40,7 +40,7 @@ _CHANGED_BIT_BY_BIT: Final = (
 
 
 @attrs.frozen
-class Case:
+class VmrunCase:
     """A VMRUN to try, and where it comes from."""
 
     run: RunCase
@@ -48,10 +48,10 @@ class Case:
 
 
 @attrs.frozen
-class Compared:
+class ComparedVmrun:
     """A case with what Bochs did, what the checks with the listed deviations make of it, and which fail without."""
 
-    case: Case
+    case: VmrunCase
     result: RunResult
     verdict: VmrunVerdict
     oddity: Outcome | None
@@ -101,7 +101,7 @@ def vmcb_of(case: RunCase) -> Vmcb:
 # --- cases --------------------------------------------------------------------------------------------------
 
 
-def edges(fields: Mapping[str, int], known: Processor) -> Iterator[tuple[str, dict[str, int]]]:
+def edges(fields: Mapping[str, int], known: SvmProcessor) -> Iterator[tuple[str, dict[str, int]]]:
     """Changes to a VMCB around the edge of each check, and the name of the field or rule they are about."""
     for name in _CHANGED_BIT_BY_BIT:
         for number in range(FIELDS[name].width):
@@ -157,7 +157,7 @@ def _cleared(fields: Mapping[str, int], masks: Mapping[str, int], values: Sequen
     }
 
 
-def make_cases(count: int, seed: int, model: str = DEFAULT_MODEL) -> list[Case]:
+def make_cases(count: int, seed: int, model: str = DEFAULT_MODEL) -> list[VmrunCase]:
     """Cases in all guest modes; the same seed gives the same cases.
 
     Half of them change a baseline around the edge of one check, a quarter around two, and the others flip
@@ -170,7 +170,7 @@ def make_cases(count: int, seed: int, model: str = DEFAULT_MODEL) -> list[Case]:
         for mode in MODES
         for nested in (True, False)
     }
-    made: list[Case] = []
+    made: list[VmrunCase] = []
     while len(made) < count:
         mode, nested = rnd.choice(MODES), rnd.random() < 0.6
         host_paging = rnd.random() < 0.9
@@ -194,7 +194,7 @@ def make_cases(count: int, seed: int, model: str = DEFAULT_MODEL) -> list[Case]:
             changes = {name: value for name, value in changes.items() if name not in ROAMING}
         if mode != "v8086" and changes.get("RFLAGS", 0) & _VIRTUAL_8086 and rnd.random() < 0.9:
             continue
-        made.append(Case(RunCase(mode, nested, changes, memory, host_paging), origin))
+        made.append(VmrunCase(RunCase(mode, nested, changes, memory, host_paging), origin))
     return made
 
 
@@ -227,10 +227,10 @@ def _flipped(rnd: random.Random, fields: Mapping[str, int]) -> dict[str, int]:
 
 
 def compare(
-    cases: Sequence[Case],
+    cases: Sequence[VmrunCase],
     model: str = DEFAULT_MODEL,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Compared]:
+) -> list[ComparedVmrun]:
     """Try the cases on Bochs, and put what happened beside what the checks say, deviations included.
 
     Raises:
@@ -247,10 +247,10 @@ def compare(
         odd = oddity(vmcb, host, tuple(failure.id for failure in verdict.failed))
         plain = judge(vmcb, host)
         violated = tuple(failure.id for failure in (*plain.failed, *plain.warnings))
-        found.append(Compared(case, result, verdict, odd, violated))
+        found.append(ComparedVmrun(case, result, verdict, odd, violated))
     return found
 
 
-def unexplained(compared: Iterable[Compared]) -> list[Compared]:
+def unexplained(compared: Iterable[ComparedVmrun]) -> list[ComparedVmrun]:
     """Those that the checks and the listed deviations do not account for."""
     return [item for item in compared if not item.explained]

@@ -29,15 +29,15 @@ from typing import Final, Literal
 import attrs
 
 from popek.architectures.svm.cpuid import Leaves, processor_of
-from popek.architectures.svm.vmcb import FIELDS, SIZE, Processor
+from popek.architectures.svm.vmcb import FIELDS, SIZE, SvmProcessor
 from popek.emulators.bochs.simulator import (
     BochsCrash,
     BochsError,
     BochsInterrupted,
     assemble,
-    fitting,
     run_rom,
 )
+from popek.emulators.bochs.streams import ALIVE, END, disk, last_that_fits, pokes
 from popek.emulators.vm_entry.harness import ARENA, CODE_PAGE, GUEST_CR3, STACK_TOP, guest_image, segments
 
 Mode = Literal["64-bit", "pae", "32-bit", "v8086", "real", "paged-real"]
@@ -105,7 +105,7 @@ def cpuid(model: str = DEFAULT_MODEL) -> Leaves:
         BochsError: the model has no SVM, or Bochs or nasm is missing.
     """
     try:
-        report = run_rom(_rom(), _disk(b"\1" + _END), model=model, timeout=60, stall=1).lstrip(_ALIVE)
+        report = run_rom(_rom(), disk(_MAGIC, b"\1" + END), model=model, timeout=60, stall=1).lstrip(ALIVE)
     except BochsInterrupted as error:
         raise BochsError(f"Bochs model {model!r} cannot run the VMRUN harness: {error}") from error
     leaves: dict[tuple[int, int], tuple[int, int, int, int]] = {}
@@ -119,7 +119,7 @@ def cpuid(model: str = DEFAULT_MODEL) -> Leaves:
     return MappingProxyType(leaves)
 
 
-def processor(model: str = DEFAULT_MODEL, *, host_paging: bool = True) -> Processor:
+def processor(model: str = DEFAULT_MODEL, *, host_paging: bool = True) -> SvmProcessor:
     """What VMRUN's checks ask of the emulated processor."""
     return processor_of(cpuid(model), host_paging=host_paging)
 
@@ -226,13 +226,9 @@ def _bytes(fields: Mapping[str, int]) -> bytes:
 # --- running ------------------------------------------------------------------------------------------------
 
 _MAGIC = b"PSVM"
-_SECTOR = 512
-_STREAM_BYTES = 0xC0_0000  # the ROM keeps the stream between 4 and 16 MiB
 _CASES_PER_RUN = 4096
 _NO_PAGING = 1
 _RESULT = struct.Struct("<IBIQQQQ")
-_END = b"\0"
-_ALIVE = b"."  # reported while the disk is read
 _BASELINES: Final = tuple((mode, nested) for mode in MODES for nested in (False, True))
 
 
@@ -240,17 +236,9 @@ def _rom() -> bytes:
     return assemble(Path(__file__).with_name("vmrun.asm"))
 
 
-def _disk(stream: bytes) -> bytes:
-    return _MAGIC + struct.pack("<I", -(-(len(stream) + 8) // _SECTOR)) + stream
-
-
-def _pokes(memory: Iterable[tuple[int, bytes]]) -> bytes:
-    return b"".join(struct.pack("<II", address, len(data)) + data for address, data in memory)
-
-
 def _prologue() -> bytes:
     image = _image()
-    stream = struct.pack("<BI", 2, len(image)) + _pokes(image)
+    stream = struct.pack("<BI", 2, len(image)) + pokes(image)
     for number, (mode, nested) in enumerate(_BASELINES):
         stream += struct.pack("<BB", 3, number) + _bytes(baseline(mode, nested))
     return stream
@@ -267,15 +255,15 @@ def _encode(index: int, case: RunCase) -> bytes:
         (_VMCB + FIELDS[name].offset, value.to_bytes(FIELDS[name].width // 8, "little"))
         for name, value in case.fields.items()
     ]
-    pokes = [*case.memory, *fields]
+    written = [*case.memory, *fields]
     flags = 0 if case.host_paging else _NO_PAGING
     which = _BASELINES.index((case.mode, case.nested))
-    return struct.pack("<BIBBI", 4, index, which, flags, len(pokes)) + _pokes(pokes)
+    return struct.pack("<BIBBI", 4, index, which, flags, len(written)) + pokes(written)
 
 
 def _decode(report: bytes) -> dict[int, RunResult]:
     results: dict[int, RunResult] = {}
-    report = report.lstrip(_ALIVE)
+    report = report.lstrip(ALIVE)
     size = 1 + _RESULT.size
     for at in range(0, len(report) - size + 1, size):
         if report[at : at + 1] != b"R":
@@ -291,10 +279,10 @@ def _run_chunk(
     prologue: bytes, cases: Sequence[bytes], model: str, stall: float
 ) -> tuple[dict[int, RunResult], Kind]:
     """Run cases until the end, or until one does not come back; the results, and what that one did."""
-    disk = _disk(prologue + b"".join(cases) + _END)
+    contents = disk(_MAGIC, prologue + b"".join(cases) + END)
     lost: Kind = "hang"
     try:
-        report = run_rom(_rom(), disk, model=model, timeout=60 + len(cases), stall=stall)
+        report = run_rom(_rom(), contents, model=model, timeout=60 + len(cases), stall=stall)
     except BochsInterrupted as interrupted:
         report = interrupted.partial
         if isinstance(interrupted, BochsCrash):
@@ -325,8 +313,8 @@ def run_cases(
     encoded = [_encode(index, case) for index, case in enumerate(todo)]
     results: list[RunResult] = []
     while len(results) < len(todo):
-        first, room = len(results), _STREAM_BYTES - len(prologue) - _SECTOR
-        last = fitting(encoded, first, room, _CASES_PER_RUN)
+        first = len(results)
+        last = last_that_fits(encoded, first, prologue, _CASES_PER_RUN)
         found, lost = _run_chunk(prologue, encoded[first:last], model, stall)
         while len(results) < last and len(results) in found:
             results.append(found[len(results)])

@@ -20,7 +20,7 @@ class UnicornError(EmulatorError):
     """Unicorn is missing."""
 
 
-class Processor:
+class UnicornProcessor:
     """One processor of Unicorn.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from popek.emulators.x86_64.cases_builder import Builder
+from popek.emulators.x86_64.cases_builder import X64CaseBuilder
 from popek.emulators.x86_64.cases_surroundings import surroundings
 from popek.emulators.x86_64.cases_system import SPECIAL as SYSTEM
 from popek.emulators.x86_64.cases_transfers import SPECIAL as TRANSFERS
@@ -82,13 +82,13 @@ class X64Case:
 
 def random_case(instruction: Instruction, cpl: int, long: bool, rng: random.Random) -> X64Case:
     """Draw a case for one form at one privilege level."""
-    builder = Builder(instruction, cpl, long, rng)
+    builder = X64CaseBuilder(instruction, cpl, long, rng)
     surroundings(builder)
     _instruction_state(builder)
     return X64Case(instruction.form, builder.operands, cpl, long, builder.registers, tuple(builder.memory))
 
 
-def _instruction_state(b: Builder) -> None:
+def _instruction_state(b: X64CaseBuilder) -> None:
     """Operands and whatever the instruction looks at."""
     form, mnemonic = b.instruction.form, b.instruction.mnemonic
     for operand in b.instruction.operands:

@@ -69,7 +69,7 @@ def quads(*values: int) -> bytes:
     return struct.pack(f"<{len(values)}Q", *(value & MASK for value in values))
 
 
-class Builder(CaseBuilder):
+class X64CaseBuilder(CaseBuilder):
     """Draws one case."""
 
     any_data_selector = 0.45

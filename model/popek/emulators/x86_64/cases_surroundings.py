@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from popek.architectures.x86_64.state import GPR_NAMES
-from popek.emulators.x86_64.cases_builder import EDGES, MASK, Builder
+from popek.emulators.x86_64.cases_builder import EDGES, MASK, X64CaseBuilder
 from popek.emulators.x86_64.step import CR3, LDT_BASE, READ_ONLY_BASE, STACK_TOPS, USER_BASE
 
 _FLAGS = 0x3D7ED5 & ~0x3100
@@ -14,7 +14,7 @@ CR0_BITS: Final = (1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 16, 1 << 18, 1 << 30)
 CR4_BITS: Final = tuple(1 << bit for bit in (0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 16, 17, 18, 20, 22))
 
 
-def surroundings(b: Builder) -> None:
+def surroundings(b: X64CaseBuilder) -> None:
     """Registers, flags, control bits, tables, segment registers."""
     rng, state = b.rng, b.registers
     if b.chance(0.6):
@@ -66,7 +66,7 @@ def surroundings(b: Builder) -> None:
         stack(b)
 
 
-def segments(b: Builder) -> None:
+def segments(b: X64CaseBuilder) -> None:
     """Bases of FS and GS, null segments, limits in compatibility mode, a null SS."""
     state = b.registers
     if b.chance(0.5):
@@ -82,7 +82,7 @@ def segments(b: Builder) -> None:
         state |= {"ss.selector": b.cpl, "ss.limit": 0, "ss.rights": 0x10000 | b.cpl << 5}
 
 
-def debug_registers(b: Builder) -> None:
+def debug_registers(b: X64CaseBuilder) -> None:
     """Break points that nothing hits."""
     for number in range(4):
         b.registers[f"dr{number}"] = b.rng.getrandbits(45) | 1 << 46
@@ -91,7 +91,7 @@ def debug_registers(b: Builder) -> None:
     b.registers["dr7"] = 0x400 | b.rng.getrandbits(10) | gd
 
 
-def stack(b: Builder) -> None:
+def stack(b: X64CaseBuilder) -> None:
     """RSP elsewhere: misaligned, at the edge of a page, or not canonical."""
     top = STACK_TOPS[b.cpl]
     choices = [top - 0x10 + b.rng.randrange(16), top - 8, USER_BASE + b.rng.choice((0, 2, 4, 6, 8))]

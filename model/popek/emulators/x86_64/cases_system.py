@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from popek.emulators.x86_64.cases_builder import EDGES, MASK, Builder, quads
+from popek.emulators.x86_64.cases_builder import EDGES, MASK, X64CaseBuilder, quads
 from popek.emulators.x86_64.cases_surroundings import CR0_BITS, CR4_BITS
 from popek.emulators.x86_64.step import CR3, TSS_BASE, TSS_LIMIT
 
@@ -15,7 +15,7 @@ PORTS: Final = (0x680, 0x687, 0x688, 0x689, 0x68F, 0x6FF, 0xE0, 0xE7, 0xFFFE)
 IMMEDIATE_PORTS: Final = (0xE0, 0xE1, 0xE3, 0xE6, 0xE7)
 
 
-def system_selector(b: Builder) -> None:
+def system_selector(b: X64CaseBuilder) -> None:
     """LLDT and LTR: an LDT or a TSS, or something else."""
     if b.chance(0.35):
         b.give_selector(b.selector())
@@ -25,12 +25,12 @@ def system_selector(b: Builder) -> None:
     b.give_selector(selector | b.rng.getrandbits(2))
 
 
-def asked_selector(b: Builder) -> None:
+def asked_selector(b: X64CaseBuilder) -> None:
     """LAR and its like: anything."""
     b.give_selector(b.selector() if b.chance(0.7) else b.data_selector())
 
 
-def to_control_register(b: Builder) -> None:
+def to_control_register(b: X64CaseBuilder) -> None:
     """MOV to a control register: reserved bits, and what does not go together."""
     form, rng = b.instruction.form, b.rng
     if form == "MOV CR0, r64":
@@ -54,7 +54,7 @@ def to_control_register(b: Builder) -> None:
     b.register_operand("operand r64", value if b.long else value & 0xFFFFFFFF)
 
 
-def to_debug_register(b: Builder) -> None:
+def to_debug_register(b: X64CaseBuilder) -> None:
     """MOV to a debug register, where no breakpoint may then be hit."""
     value = b.rng.getrandbits(32) & ~0x2000 if b.chance(0.7) else b.number()
     if b.instruction.form[4:7] in ("DR0", "DR1", "DR2", "DR3"):
@@ -66,7 +66,7 @@ def to_debug_register(b: Builder) -> None:
     b.register_operand("operand r64", value if b.long else value & 0xFFFFFFFF)
 
 
-def segment_load(b: Builder) -> None:
+def segment_load(b: X64CaseBuilder) -> None:
     """MOV, POP and L?S of a segment register: a selector that mostly loads."""
     form = b.instruction.form
     to_stack = b.operands.get("operand Sreg") == 2 or form.startswith(("LSS", "POP SS"))
@@ -79,7 +79,7 @@ def segment_load(b: Builder) -> None:
         b.give_selector(selector)
 
 
-def pop_flags(b: Builder) -> None:
+def pop_flags(b: X64CaseBuilder) -> None:
     """POPF: any image without TF."""
     image = b.rng.getrandbits(32) & ~0x100
     if b.cpl == 3:
@@ -87,7 +87,7 @@ def pop_flags(b: Builder) -> None:
     b.on_stack(quads(image | b.rng.getrandbits(32) << 32))
 
 
-def model_specific(b: Builder) -> None:
+def model_specific(b: X64CaseBuilder) -> None:
     """RDMSR and WRMSR: registers that exist, mostly, and values that are refused."""
     rng = b.rng
     known = (0x174, 0x175, 0x176, 0x277, *range(0xC0000080, 0xC0000085), *range(0xC0000100, 0xC0000104))
@@ -110,18 +110,18 @@ def model_specific(b: Builder) -> None:
     b.registers["rdx"] = value >> 32 | high
 
 
-def table(b: Builder) -> None:
+def table(b: X64CaseBuilder) -> None:
     """LGDT and LIDT: a limit and a base."""
     value = b.canonical() if b.chance(0.7) else b.number()
     b.in_operand(struct.pack("<HQ", b.rng.getrandbits(16), value))
 
 
-def counter(b: Builder) -> None:
+def counter(b: X64CaseBuilder) -> None:
     """RDPMC: a number."""
     b.registers["rcx"] = b.rng.choice((0, 1, 7, 0x40000003, 0x80000000 + 0x40, 0x1000, 0xFFFFFFFF))
 
 
-def extended(b: Builder) -> None:
+def extended(b: X64CaseBuilder) -> None:
     """XSETBV, XGETBV, RDPKRU, WRPKRU and MWAIT."""
     rng = b.rng
     b.registers["rcx"] = rng.choice((0, 0, 0, 0, 1 << 32 if b.long else 0, 2, 0x80000000))
@@ -131,13 +131,13 @@ def extended(b: Builder) -> None:
     b.registers["rax"], b.registers["rdx"] = value & 0xFFFFFFFF, value >> 32
 
 
-def watched(b: Builder) -> None:
+def watched(b: X64CaseBuilder) -> None:
     """MONITOR: an address, and hints that are mostly none."""
     b.registers["rax"] = b.target(1)
     b.registers["rcx"] = b.rng.choice((0, 0, 0, 1, 1 << 31, 1 << 32 if b.long else 2))
 
 
-def invpcid(b: Builder) -> None:
+def invpcid(b: X64CaseBuilder) -> None:
     """INVPCID: a type and a descriptor."""
     rng = b.rng
     b.register_operand("operand r64", rng.choice((0, 1, 2, 3, 4, 1 << 32 if b.long else 5, 0xFF)))
@@ -145,7 +145,7 @@ def invpcid(b: Builder) -> None:
     b.in_operand(quads(pcid, b.canonical() if b.chance(0.7) else b.number()))
 
 
-def compare_16(b: Builder) -> None:
+def compare_16(b: X64CaseBuilder) -> None:
     """CMPXCHG16B: a value in memory, often that of RDX:RAX."""
     low, high = b.number(), b.number()
     b.in_operand(quads(low, high))
@@ -153,20 +153,20 @@ def compare_16(b: Builder) -> None:
         b.registers["rax"], b.registers["rdx"] = low, high
 
 
-def leave(b: Builder) -> None:
+def leave(b: X64CaseBuilder) -> None:
     """LEAVE: RBP near RSP, or where addresses are not canonical."""
     b.registers["rbp"] = b.rng.choice((b.rsp - 0x20, b.rsp + b.rng.randrange(8), *EDGES[:2])) & (
         MASK if b.long else 0xFFFFFFFF
     )
 
 
-def strings(b: Builder) -> None:
+def strings(b: X64CaseBuilder) -> None:
     """STOS and MOVS: RSI and RDI."""
     for name in ("rsi", "rdi"):
         b.registers[name] = b.target(8)
 
 
-def port(b: Builder) -> None:
+def port(b: X64CaseBuilder) -> None:
     """IN, OUT, INS and OUTS: a port, its permission map, and the limit of the TSS."""
     if "imm8" in b.instruction.form:
         b.operands["operand imm8"] = b.rng.choice(IMMEDIATE_PORTS)
@@ -183,7 +183,7 @@ def port(b: Builder) -> None:
         b.registers["rdi" if b.instruction.mnemonic == "INS" else "rsi"] = b.target(4)
 
 
-SPECIAL: Final[Mapping[str, Callable[[Builder], None]]] = {
+SPECIAL: Final[Mapping[str, Callable[[X64CaseBuilder], None]]] = {
     "LLDT": system_selector,
     "LTR": system_selector,
     "LAR": asked_selector,

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from popek.emulators.x86_64.cases_builder import EDGES, Builder, quads
+from popek.emulators.x86_64.cases_builder import EDGES, X64CaseBuilder, quads
 from popek.emulators.x86_64.step import (
     CODE_SELECTORS,
     COMPATIBLE_SELECTORS,
@@ -18,7 +18,7 @@ from popek.emulators.x86_64.step import (
 )
 
 
-def transfer_target(b: Builder) -> tuple[int, int]:
+def transfer_target(b: X64CaseBuilder) -> tuple[int, int]:
     """Selector and offset for a far CALL or JMP."""
     if b.chance(0.4):
         kind = 12 if b.chance(0.85) else b.rng.choice((4, 5, 14))
@@ -37,7 +37,7 @@ def transfer_target(b: Builder) -> tuple[int, int]:
     return selector | rpl, offset if b.chance(0.85) else b.number()
 
 
-def far_transfer(b: Builder) -> None:
+def far_transfer(b: X64CaseBuilder) -> None:
     """CALL and JMP far: the pointer."""
     form = b.instruction.form
     selector, offset = transfer_target(b)
@@ -52,7 +52,7 @@ def far_transfer(b: Builder) -> None:
     b.memory_operand(f"m16:{size}", size // 8 + 2, data)
 
 
-def far_return(b: Builder) -> None:
+def far_return(b: X64CaseBuilder) -> None:
     """RET far and IRET: a frame that mostly works, to the same level or outward."""
     form, rng = b.instruction.form, b.rng
     size = {"IRET": 2, "IRETD": 4, "IRETQ": 8, "o16 RETF": 2, "o64 RETF": 8}.get(form, 4)
@@ -88,7 +88,7 @@ def far_return(b: Builder) -> None:
     b.on_stack(data + b"".join((value & mask).to_bytes(size, "little") for value in (pointer, stack)))
 
 
-def software_interrupt(b: Builder) -> None:
+def software_interrupt(b: X64CaseBuilder) -> None:
     """INT n and its like: a gate that mostly works."""
     form, rng = b.instruction.form, b.rng
     vector = {"INT3": 3, "INTO": 4, "INT1": 1}.get(form, rng.choice((0x20, 0x80, 0x81, 0xFF)))
@@ -107,7 +107,7 @@ def software_interrupt(b: Builder) -> None:
         b.put(TSS_BASE + rng.choice((4, 12, 20, 0x2C, 0x34)), quads(rng.choice(EDGES)))
 
 
-def near(b: Builder) -> None:
+def near(b: X64CaseBuilder) -> None:
     """Near transfers: to a landing place, or to what is not canonical."""
     target = USER_LANDING if b.cpl == 3 else KERNEL_LANDING
     wild = b.long and b.chance(0.2)
@@ -126,7 +126,7 @@ def near(b: Builder) -> None:
     b.on_stack(quads(target))
 
 
-def system_call(b: Builder) -> None:
+def system_call(b: X64CaseBuilder) -> None:
     """SYSCALL and its like: the MSRs and the registers."""
     rng, state = b.rng, b.registers
     if b.chance(0.7):
@@ -147,7 +147,7 @@ def system_call(b: Builder) -> None:
             state[name] &= 0xFFFFFFFF
 
 
-SPECIAL: Final[Mapping[str, Callable[[Builder], None]]] = {
+SPECIAL: Final[Mapping[str, Callable[[X64CaseBuilder], None]]] = {
     "CALL far": far_transfer,
     "JMP far": far_transfer,
     "RET far": far_return,

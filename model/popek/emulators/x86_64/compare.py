@@ -25,7 +25,7 @@ from popek.emulators.x86_64.assembly import assemble_all, assembly_text
 from popek.emulators.x86_64.cases import LEFT_OUT, X64Case, random_case
 from popek.emulators.x86_64.deviations import explain
 from popek.emulators.x86_64.expectation import NeedsLandingError, expect, with_landing
-from popek.emulators.x86_64.step import ARENA_BYTES, StepCase, initial_memory, run_steps
+from popek.emulators.x86_64.step import ARENA_BYTES, X64StepCase, initial_memory, run_steps
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
@@ -53,7 +53,7 @@ MODES: Final = (True, False)
 
 Difference = differential.Difference[X64Case]
 DifftestReport = differential.DifftestReport[X64Case]
-X64Emulator = Emulator[X64Case, StepCase]
+X64Emulator = Emulator[X64Case, X64StepCase]
 
 BOCHS: Final = Emulator("bochs", run_steps, explain, modes=MODES)
 
@@ -138,14 +138,14 @@ def _key(machine: Machine[X64], case: X64Case) -> tuple[bool, str]:
 
 def _prepare(
     machine: Machine[X64], against: X64Emulator, case: X64Case
-) -> Ready[X64Case, StepCase] | NotModelled:
+) -> Ready[X64Case, X64StepCase] | NotModelled:
     """The case for the harness, with what the model says and what memory to look at."""
     key = _key(machine, case)
     try:
         code = assemble_all([key])[key]
     except BochsError as error:
         raise OutsideError(f"no encoding: {error}") from None
-    step = StepCase(code, case.state(), case.memory)
+    step = X64StepCase(code, case.state(), case.memory)
     operands = {**case.operands, "operand length": len(code)}
     instruction = machine.instructions[case.form]
     try:

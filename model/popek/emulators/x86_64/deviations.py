@@ -20,7 +20,7 @@ from popek.emulators.x86.deviations import Deviation, StepDifference, explainer,
 from popek.emulators.x86_64.cases import X64Case
 from popek.emulators.x86_64.cases_builder import EDGES
 from popek.emulators.x86_64.expectation import initial_state, memory_differences
-from popek.emulators.x86_64.step import ARENA_BYTES, StepCase, initial_memory
+from popek.emulators.x86_64.step import ARENA_BYTES, X64StepCase, initial_memory
 from popek.kernel.outcome import MemoryFault
 from popek.kernel.words import Word
 
@@ -32,7 +32,7 @@ _FRAME = 48  # no operand and no frame has more bytes
 
 
 @attrs.frozen
-class X64Difference(StepDifference[X64Case, StepCase]):
+class X64Difference(StepDifference[X64Case, X64StepCase]):
     """A difference, as the recognisers see it."""
 
     @property

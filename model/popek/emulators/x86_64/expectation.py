@@ -5,8 +5,8 @@ The model decides what the instruction does; this module only translates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import attrs
 
@@ -24,14 +24,14 @@ from popek.emulators.x86_64.step import (
     READ_ONLY_BASE,
     RESERVED_SELECTOR,
     USER_BASE,
-    StepCase,
+    X64StepCase,
     initial_memory,
     plain_state,
 )
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import NotModelled, Trap
+from popek.kernel.outcome import Next, NotModelled, Trap
 from popek.kernel.words import Word
 
 UNOBSERVED: Final[Mapping[str, str]] = {
@@ -63,12 +63,8 @@ _EXTENDED_STATE = ("XSAVES", "XRSTORS")
 _TIME_STAMP_COUNTER, _APIC_BASE, _MISC_ENABLE = 0x10, 0x1B, 0x1A0
 
 
-def initial_state(case: StepCase) -> X64:
-    """The model's state at the start of a case."""
-    state = X64.reset().with_changes(dict(case.state))
-    state["reserved.base"], state["reserved.size"] = 0, USER_BASE
-    state["read_only.base"], state["read_only.size"] = READ_ONLY_BASE, 0x1000
-    arena = initial_memory(case)
+def arena_memory(arena: bytes) -> Memory:
+    """The arena as storage; a load from elsewhere leads outside."""
 
     def byte(address: Word) -> Word:
         where = int(address)
@@ -76,13 +72,84 @@ def initial_state(case: StepCase) -> X64:
             raise OutsideError("a load outside the arena")
         return Word(8, arena[where])
 
-    state.memory = Memory(64, 8, byte)
+    return Memory(64, 8, byte)
+
+
+def _nowhere(address: int) -> int:
+    raise OutsideError("a store outside the arena")
+
+
+def stored(before: X64, after: X64, elsewhere: Callable[[int], int] = _nowhere) -> dict[int, int]:
+    """The bytes that a step wrote, by address.
+
+    Args:
+        elsewhere: where a byte outside the arena is reported.
+
+    Raises:
+        OutsideError: it wrote where nothing is reported, or where the harness cannot let it.
+    """
+    memory = {}
+    for entry in after.memory.stores:
+        assert isinstance(entry, tuple)
+        address = int(entry[0])
+        if int(before.cpl) != 3 and before.cr0.wp and 0 <= address - READ_ONLY_BASE < 0x1000:
+            raise OutsideError("CR0.WP and a read-only page")
+        place = address if address < ARENA_BYTES else elsewhere(address)
+        memory[place] = int(after.memory.load(Word(64, address)))
+    return memory
+
+
+def initial_state(case: X64StepCase) -> X64:
+    """The model's state at the start of a case."""
+    state = X64.reset().with_changes(dict(case.state))
+    state["reserved.base"], state["reserved.size"] = 0, USER_BASE
+    state["read_only.base"], state["read_only.size"] = READ_ONLY_BASE, 0x1000
+    state.memory = arena_memory(initial_memory(case))
     state.ports = Memory(16, 8, lambda port: Word(8, 0xFF))
     return state
 
 
+@attrs.frozen
+class StepOutcomes:
+    """What a step comes to, over what the manual leaves undefined.
+
+    Attributes:
+        all: first with every undefined bit 0, then with each that was asked for 1, then with all of them.
+        asked: the names of what was undefined.
+    """
+
+    all: tuple[Next[Any] | Trap[Any], ...]
+    asked: frozenset[str]
+
+
+def outcomes(
+    machine: Machine[Any], instruction: Instruction, operands: Mapping[str, int], state: X64
+) -> StepOutcomes | NotModelled:
+    """What a step comes to.
+
+    Raises:
+        OutsideError: a state that does not exist, or a step that the harness cannot follow.
+    """
+    if machine.invariant(state).value == 0:
+        raise OutsideError("a state that does not exist")
+    parts = instruction.words(operands)
+    asked: dict[str, int] = {}
+    outcome = machine.step(instruction, state.with_undefined({}, asked), parts)
+    if isinstance(outcome, NotModelled):
+        return outcome
+    if instruction.mnemonic in _EXTENDED_STATE and not isinstance(outcome, Trap):
+        raise OutsideError("an area of extended state, for which the model has a stand-in")
+    found = [outcome]
+    for values in each_bit(asked):
+        outcome = machine.step(instruction, state.with_undefined(values), parts)
+        if isinstance(outcome, NotModelled):
+            raise OutsideError("an undefined result decides what is modelled")
+        found.append(outcome)
+    return StepOutcomes(tuple(found), frozenset(asked))
+
+
 def expect(
-    machine: Machine[X64], instruction: Instruction, operands: Mapping[str, int], case: StepCase
+    machine: Machine[X64], instruction: Instruction, operands: Mapping[str, int], case: X64StepCase
 ) -> Expectation | NotModelled:
     """What the model says about a case.
 
@@ -90,22 +157,12 @@ def expect(
         OutsideError: the case leads out of what the harness can follow.
     """
     state = initial_state(case)
-    if machine.invariant(state).value == 0:
-        raise OutsideError("a state that does not exist")
-    parts = {n: Word(w, operands[n]) for operand in instruction.inputs for n, w in operand.part_names()}
-    asked: dict[str, int] = {}
-    outcome = machine.step(instruction, state.with_undefined({}, asked), parts)
-    if isinstance(outcome, NotModelled):
-        return outcome
-    if instruction.mnemonic in _EXTENDED_STATE and not isinstance(outcome, Trap):
-        raise OutsideError("an area of extended state, for which the model has a stand-in")
-    expected = _translate(instruction, case, state, outcome.state, outcome)
+    found = outcomes(machine, instruction, operands, state)
+    if isinstance(found, NotModelled):
+        return found
+    expected, *others = (_translate(instruction, case, state, one.state, one) for one in found.all)
     undefined = dict(HIDDEN)
-    for values in each_bit(asked):
-        other = machine.step(instruction, state.with_undefined(values), parts)
-        if isinstance(other, NotModelled):
-            raise OutsideError("an undefined result decides what is modelled")
-        again = _translate(instruction, case, state, other.state, other)
+    for again in others:
         for component, value in expected.registers.items():
             undefined[component] = undefined.get(component, 0) | value ^ again.registers[component]
     if expected.vector == _DB and expected.kind == "trap":
@@ -114,17 +171,9 @@ def expect(
 
 
 def _translate(
-    instruction: Instruction, case: StepCase, before: X64, after: X64, outcome: object
+    instruction: Instruction, case: X64StepCase, before: X64, after: X64, outcome: object
 ) -> Expectation:
-    memory = {}
-    for entry in after.memory.stores:
-        assert isinstance(entry, tuple)
-        address = int(entry[0])
-        if address >= ARENA_BYTES:
-            raise OutsideError("a store outside the arena")
-        if int(before.cpl) != 3 and before.cr0.wp and 0 <= address - READ_ONLY_BASE < 0x1000:
-            raise OutsideError("CR0.WP and a read-only page")
-        memory[address] = int(after.memory.load(Word(64, address)))
+    memory = stored(before, after)
     registers = {name: int(after[name]) for name in plain_state(0)}
     drop_unseen(registers, instruction, before)
     if isinstance(outcome, Trap):
@@ -163,7 +212,7 @@ def _check_delivery(state: X64) -> None:
         raise OutsideError("a fault that cannot be delivered")
 
 
-def _check_landing(case: StepCase, before: X64, after: X64, changed: Mapping[int, int]) -> None:
+def _check_landing(case: X64StepCase, before: X64, after: X64, changed: Mapping[int, int]) -> None:
     """The transfer goes to the next instruction or to where a marker is."""
     long = bool(after.long.value)
     target = int(after.rip) + (0 if long else int(after.cs.base)) & 0xFFFFFFFF_FFFFFFFF
@@ -199,7 +248,7 @@ class NeedsLandingError(Exception):
         self.address = address
 
 
-def with_landing(case: StepCase, address: int) -> StepCase:
+def with_landing(case: X64StepCase, address: int) -> X64StepCase:
     """The case with a marker at an address where nothing is.
 
     Raises:
@@ -212,7 +261,7 @@ def with_landing(case: StepCase, address: int) -> StepCase:
 
 
 def memory_differences(
-    case: StepCase, expected: Expectation, result: StepResult
+    case: X64StepCase, expected: Expectation, result: StepResult
 ) -> Iterator[tuple[int, int, int]]:
     """Watched bytes that are not as expected: address, expected value, observed value."""
     return watched_differences(initial_memory(case), case.watch, expected.memory, result.memory)

@@ -92,7 +92,7 @@ _REPORT_BYTES = 1 + 160 + 8 + 184 + 48 + 18 * 8
 
 
 @attrs.frozen
-class StepCase:
+class X64StepCase:
     """One instruction and the state it starts from.
 
     Attributes:
@@ -205,7 +205,7 @@ def plain_state(cpl: int, *, long: bool = True) -> dict[str, int]:
     return state
 
 
-def initial_memory(case: StepCase) -> bytes:
+def initial_memory(case: X64StepCase) -> bytes:
     """The arena as it is when the instruction starts."""
     arena = bytearray(TEMPLATE)
     for address, data in _patches(case):
@@ -213,12 +213,12 @@ def initial_memory(case: StepCase) -> bytes:
     return bytes(arena)
 
 
-def _patches(case: StepCase) -> list[tuple[int, bytes]]:
+def _patches(case: X64StepCase) -> list[tuple[int, bytes]]:
     marks = [(address, MARKER) for address in case.landings]
     return [*marks, *case.memory, (case.start, case.code + MARKER)]
 
 
-def _record(case: StepCase) -> bytes:
+def _record(case: X64StepCase) -> bytes:
     state, patches = case.state, _patches(case)
     tables = b""
     for name in _TABLES:
@@ -237,7 +237,7 @@ def _record(case: StepCase) -> bytes:
     return _HEADER.pack(*header, *extras) + lists
 
 
-def _decode_all(batch: Sequence[StepCase], report: bytes) -> list[StepResult]:
+def _decode_all(batch: Sequence[X64StepCase], report: bytes) -> list[StepResult]:
     """Decode the complete results of a report, which may end early."""
     results = []
     at = 1
@@ -252,7 +252,7 @@ def _decode_all(batch: Sequence[StepCase], report: bytes) -> list[StepResult]:
     return results
 
 
-def _decode(case: StepCase, report: bytes) -> StepResult:
+def _decode(case: X64StepCase, report: bytes) -> StepResult:
     state: dict[str, int] = {}
     for index, name in enumerate(_TABLES):
         selector, attributes, limit, base = struct.unpack_from("<HHIQ", report, 1 + 16 * index)
@@ -282,7 +282,7 @@ def _decode(case: StepCase, report: bytes) -> StepResult:
 
 
 def _delivered(
-    case: StepCase, vector: int, frame: tuple[int, ...], state: dict[str, int], memory: tuple[bytes, ...]
+    case: X64StepCase, vector: int, frame: tuple[int, ...], state: dict[str, int], memory: tuple[bytes, ...]
 ) -> StepResult:
     """A step that ended in one of the harness's gates."""
     code = None

@@ -18,7 +18,7 @@ from popek.architectures.x86_64.state import GPR_NAMES
 from popek.emulators.x86.compare import Emulator, without_code
 from popek.emulators.x86.deviations import explainer
 from popek.emulators.x86.expectation import Expectation, StepResult
-from popek.emulators.x86.unicorn import SCRATCH, SELECTORS, Processor
+from popek.emulators.x86.unicorn import SCRATCH, SELECTORS, UnicornProcessor
 from popek.emulators.x86_64.cases import X64Case
 from popek.emulators.x86_64.deviations import X64Difference
 from popek.emulators.x86_64.expectation import initial_state, memory_differences
@@ -29,7 +29,7 @@ from popek.emulators.x86_64.step import (
     DATA_SELECTORS,
     READ_ONLY_BASE,
     USER_BASE,
-    StepCase,
+    X64StepCase,
     initial_memory,
 )
 from popek.kernel.words import Word
@@ -90,7 +90,7 @@ _ZF: Final = 0x40
 _PRESENT, _WRITABLE, _USER = 1, 2, 4
 
 
-def refuses(case: X64Case, step: StepCase, expected: Expectation) -> str | None:
+def refuses(case: X64Case, step: X64StepCase, expected: Expectation) -> str | None:
     """Why a case says nothing about Unicorn; None when it does."""
     state = step.state
     plain = (state["cs.selector"], state["ss.selector"]) == (
@@ -111,14 +111,14 @@ def refuses(case: X64Case, step: StepCase, expected: Expectation) -> str | None:
     return None
 
 
-class _Unicorn(Processor):
+class _Unicorn(UnicornProcessor):
     """A processor that is brought to a new state for every case."""
 
     def __init__(self) -> None:
         names = (*GPR_NAMES, "rip", "rflags", "cr0", "cr2", "cr3", "cr4", *SELECTORS, "msr")
         super().__init__(64, (*names, "gdtr", "idtr", "ldtr", "tr", "fs_base", "gs_base"))
 
-    def run(self, case: StepCase) -> StepResult:
+    def run(self, case: X64StepCase) -> StepResult:
         """One instruction, on a fresh engine."""
         self.start(ARENA_BYTES, 0x40000)
         self.engine.mem_write(0, initial_memory(case))
@@ -177,7 +177,7 @@ class _Unicorn(Processor):
         return done
 
 
-def run_steps(cases: Sequence[StepCase]) -> list[StepResult]:
+def run_steps(cases: Sequence[X64StepCase]) -> list[StepResult]:
     """Run cases on Unicorn, in order."""
     processor = _Unicorn()
     return [processor.run(case) for case in cases]

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from . import (
     application_registers,
     control_registers,
+    floating,
     general,
     indirect,
     privilege,
     psr,
     rse,
+    storage,
     translation,
 )
 
@@ -29,6 +31,8 @@ FAMILIES = (
     rse,
     privilege,
     general,
+    storage,
+    floating,
 )
 
 

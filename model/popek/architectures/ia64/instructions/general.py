@@ -1,28 +1,22 @@
-"""fc, tf, speculative loads; innocuous controls: arithmetic, loads, stores, branches, moves (vol. 3)."""
+"""fc, tf; innocuous controls: arithmetic, branches, checks, moves (vol. 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from popek.kernel.machine import Machine
-from popek.kernel.words import FALSE, TRUE, Word, ite
+from popek.kernel.outcome import Fault
+from popek.kernel.words import FALSE, Word, ite
 
-from ..access import PHYSICAL_BITS, addressable, data_address, entry_of, load, store
-from ..interruptions import check_target, source
+from ..access import PHYSICAL_BITS, data_address
+from ..interruptions import ILLEGAL_OPERATION, check_target, source
 from ..state import Ia64
-
-# DCR bits that choose which exceptions a speculative load defers (vol. 2, table 3-4).
-DEFER_MISS: Final = 8
-DEFER_RIGHTS: Final = 12
 
 
 def declare(machine: Machine[Ia64]) -> None:
     """Add the family to a machine."""
     _cache(machine)
-    _speculation(machine)
     _arithmetic(machine)
-    _storage(machine)
     _control(machine)
 
 
@@ -56,24 +50,6 @@ def _cache(machine: Machine[Ia64]) -> None:
         exists = number[7:5] == 1
         bit = (features >> number.zero_extend(64))[0]
         cpu.write_gr(r1, ite(exists, bit, FALSE).zero_extend(64))
-
-
-def _speculation(machine: Machine[Ia64]) -> None:
-    @machine.instruction("ld8.s r = [r]", source="SDM vol. 3, ld; vol. 2, section 5.5.5", mnemonic="LD8.S")
-    def speculative_load(cpu: Ia64, r1: Word, r3: Word) -> None:
-        """Load, or defer the exception as a NaT: always for a NaT address, else where DCR or PSR.ed says."""
-        check_target(cpu, r1)
-        address = cpu.read_gr(r3)
-        wrong = cpu.read_nat(r3) | ~addressable(cpu, address) | (address[2:0] != 0)
-        entry = entry_of(cpu, address)
-        translated = cpu.psr.dt == 1
-        miss = translated & ~entry.present & cpu.cr.dcr[DEFER_MISS]
-        denied = translated & entry.present & ~entry.readable(cpu.psr.cpl) & cpu.cr.dcr[DEFER_RIGHTS]
-        if wrong | miss | denied | (cpu.psr.ed == 1):
-            cpu.psr.ed = 0
-            cpu.write_gr(r1, Word(64, 0), TRUE)
-        else:
-            cpu.write_gr(r1, load(cpu, address))
 
 
 def _arithmetic(machine: Machine[Ia64]) -> None:
@@ -112,29 +88,6 @@ def _arithmetic(machine: Machine[Ia64]) -> None:
         cpu.write_gr(r1, cpu.read_nat(r3).zero_extend(64))
 
 
-def _storage(machine: Machine[Ia64]) -> None:
-    @machine.instruction("ld8 r = [r]", source="SDM vol. 3, ld", mnemonic="LD8")
-    def load_8(cpu: Ia64, r1: Word, r3: Word) -> None:
-        """8 bytes of storage."""
-        check_target(cpu, r1)
-        cpu.write_gr(r1, load(cpu, source(cpu, r3)))
-
-    @machine.instruction("st8 [r] = r", source="SDM vol. 3, st", mnemonic="ST8")
-    def store_8(cpu: Ia64, r3: Word, r2: Word) -> None:
-        """8 bytes into storage."""
-        address, value = source(cpu, r3), source(cpu, r2)
-        store(cpu, address, value)
-
-    @machine.instruction("xchg8 r = [r], r", source="SDM vol. 3, xchg", mnemonic="XCHG8")
-    def exchange_8(cpu: Ia64, r1: Word, r3: Word, r2: Word) -> None:
-        """8 bytes of storage against a register."""
-        check_target(cpu, r1)
-        address, value = source(cpu, r3), source(cpu, r2)
-        old = load(cpu, address)
-        store(cpu, address, value)
-        cpu.write_gr(r1, old)
-
-
 def _control(machine: Machine[Ia64]) -> None:
     @machine.instruction("br imm25", source="SDM vol. 3, br", mnemonic="BR")
     def branch(cpu: Ia64, displacement: Word) -> None:
@@ -145,6 +98,26 @@ def _control(machine: Machine[Ia64]) -> None:
     def branch_indirect(cpu: Ia64, b2: Word) -> None:
         """Branch to a branch register."""
         cpu.branch(cpu.br.load(b2))
+
+    @machine.instruction("br.cloop imm25", source="SDM vol. 3, br", mnemonic="BR.CLOOP")
+    def counted_loop(cpu: Ia64, displacement: Word) -> None:
+        """Count LC down and branch, until it is 0; in the bundle's last slot alone."""
+        if cpu.psr.ri != 0:  # past this instruction already
+            raise Fault(ILLEGAL_OPERATION)
+        if cpu.ar.lc != 0:
+            cpu.ar.lc = cpu.ar.lc - 1
+            cpu.branch(cpu.bundle + (displacement.sign_extend(64) << 4))
+
+    @machine.instruction("chk.s r, imm25", source="SDM vol. 3, chk (3:35)", mnemonic="CHK.S")
+    def check_speculation(cpu: Ia64, r2: Word, displacement: Word) -> None:
+        """Branch where the register is NaT."""
+        if cpu.read_nat(r2):
+            cpu.branch(cpu.bundle + (displacement.sign_extend(64) << 4))
+
+    @machine.instruction("brp imm25", source="SDM vol. 3, brp", mnemonic="BRP")
+    @machine.instruction("brp b", source="SDM vol. 3, brp", mnemonic="BRP")
+    def predict(cpu: Ia64, place: Word) -> None:
+        """A hint where a branch goes to: nothing that a program can compute with."""
 
     @machine.instruction("mov b = r", source="SDM vol. 3, mov br", mnemonic="MOV to BR")
     def move_to_branch(cpu: Ia64, b1: Word, r2: Word) -> None:
@@ -173,14 +146,3 @@ def _control(machine: Machine[Ia64]) -> None:
         """All predicates."""
         check_target(cpu, r1)
         cpu.write_gr(r1, cpu.pr | 1)
-
-    @machine.instruction("mov ar.lc = r", source="SDM vol. 3, mov ar", mnemonic="MOV to AR.LC")
-    def move_to_loop_count(cpu: Ia64, r2: Word) -> None:
-        """The loop counter."""
-        cpu.ar.lc = source(cpu, r2)
-
-    @machine.instruction("mov r = ar.lc", source="SDM vol. 3, mov ar", mnemonic="MOV from AR.LC")
-    def move_from_loop_count(cpu: Ia64, r1: Word) -> None:
-        """The loop counter."""
-        check_target(cpu, r1)
-        cpu.write_gr(r1, cpu.ar.lc)

@@ -1,5 +1,4 @@
-"""Register stack: cover, alloc, flushrs, loadrs, clrrrb, and the moves to and from its registers
-(vol. 2, chapter 6; vol. 3).
+"""Register stack: cover, alloc, flushrs, loadrs, clrrrb (vol. 2, chapter 6; vol. 3).
 
 Spills and fills of stacked registers are the RSE's own affair and not modelled; BSP moves as they would
 make it move.
@@ -11,12 +10,9 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
 from popek.kernel.words import Word, concat, ite
 
-from ..access import less_privileged
-from ..interruptions import ILLEGAL_OPERATION, check_target, intercept, reserved_field, source
+from ..interruptions import ILLEGAL_OPERATION, check_target, intercept
 from ..state import RING, Ia64
 
-RSC_DEFINED = 0x3FFF001F  # mode pl be, loadrs
-PFS_RESERVED = 0x3FFFFFFFFFFFFFFF ^ 0x03F0_003F_FFFF_FFFF  # between pec and ppl, between pfm and pec
 IFS_VCR = 23
 
 
@@ -46,12 +42,6 @@ def shrink(cpu: Ia64, registers: Word) -> None:
     bof, count = cpu.bof.zero_extend(8), registers.zero_extend(8)
     cpu.bof = ite(bof < count, bof + RING - count, bof - count).truncate(7)
     cpu.ar.bsp = _store_address_back(cpu.ar.bsp, registers)
-
-
-def lazy_mode(cpu: Ia64) -> None:
-    """BSPSTORE and RNAT may be used only in enforced lazy mode."""
-    if cpu.ar.rsc.mode != 0:
-        raise Fault(ILLEGAL_OPERATION)
 
 
 def declare(machine: Machine[Ia64]) -> None:
@@ -96,53 +86,3 @@ def declare(machine: Machine[Ia64]) -> None:
     def clear_rename_bases(cpu: Ia64) -> None:
         """The register rename bases become 0."""
         cpu.cfm.rrb_gr, cpu.cfm.rrb_fr, cpu.cfm.rrb_pr = 0, 0, 0
-
-    @machine.instruction("mov ar.rsc = r", source="SDM vol. 3, mov ar", mnemonic="MOV to AR.RSC")
-    def move_to_rsc(cpu: Ia64, r: Word) -> None:
-        """RSC; its pl becomes no more privileged than CPL, silently."""
-        value = source(cpu, r)
-        reserved_field((value & (RSC_DEFINED ^ 0xFFFFFFFFFFFFFFFF)) != 0)
-        cpu.ar.rsc = value.replace(3, 2, less_privileged(value[3:2], cpu.psr.cpl))
-
-    @machine.instruction("mov ar.pfs = r", source="SDM vol. 3, mov ar", mnemonic="MOV to AR.PFS")
-    def move_to_pfs(cpu: Ia64, r: Word) -> None:
-        """PFS, its ppl (bits 63:62) included."""
-        value = source(cpu, r)
-        reserved_field((value & PFS_RESERVED) != 0)
-        cpu.ar.pfs = value
-
-    @machine.instruction("mov ar.bspstore = r", source="SDM vol. 3, mov ar", mnemonic="MOV to AR.BSPSTORE")
-    def move_to_bspstore(cpu: Ia64, r: Word) -> None:
-        """BSPSTORE, and BSP with it."""
-        lazy_mode(cpu)
-        value = source(cpu, r) & ~Word(64, 7)
-        cpu.ar.bspstore, cpu.ar.bsp = value, value
-
-    @machine.instruction(
-        "mov r = ar.rsc", source="SDM vol. 3, mov ar", mnemonic="MOV from AR.RSC", register="rsc"
-    )
-    @machine.instruction(
-        "mov r = ar.pfs", source="SDM vol. 3, mov ar", mnemonic="MOV from AR.PFS", register="pfs"
-    )
-    @machine.instruction(
-        "mov r = ar.bsp", source="SDM vol. 3, mov ar", mnemonic="MOV from AR.BSP", register="bsp"
-    )
-    def move_from_register(cpu: Ia64, r: Word, *, register: str) -> None:
-        """Read it at any level."""
-        check_target(cpu, r)
-        cpu.write_gr(r, cpu[f"ar.{register}"])
-
-    @machine.instruction(
-        "mov r = ar.bspstore",
-        source="SDM vol. 3, mov ar",
-        mnemonic="MOV from AR.BSPSTORE",
-        register="bspstore",
-    )
-    @machine.instruction(
-        "mov r = ar.rnat", source="SDM vol. 3, mov ar", mnemonic="MOV from AR.RNAT", register="rnat"
-    )
-    def move_from_lazy_register(cpu: Ia64, r: Word, *, register: str) -> None:
-        """Read it in enforced lazy mode."""
-        lazy_mode(cpu)
-        check_target(cpu, r)
-        cpu.write_gr(r, cpu[f"ar.{register}"])

@@ -65,7 +65,7 @@ USUAL: Final = frozenset(OWNABLE) - {"kernel-registers", "dcr"}
 
 
 @attrs.frozen
-class Profile:
+class VtiProfile:
     """What the VMM grants and what it may count on.
 
     Attributes:
@@ -88,7 +88,7 @@ class Profile:
         return tuple(name for grant in sorted(self.grants) for name in GRANTS[grant])
 
 
-def arrange(profile: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[Ia64]:
+def arrange(profile: VtiProfile, knob: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[Ia64]:
     """A guest beside a VMM that grants so much, with these words for the control bits."""
     readings = {f"assume.{name}": profile.assumed.get(name, 0) for name in _assumptions()}
     shown = {"psr.vm": 0, "features.vm": 0, "features.narrow": int(profile.narrow)}
@@ -122,14 +122,14 @@ def _image(given: Sequence[str], guest: Ia64, private: Ia64) -> Ia64:
     return hardware
 
 
-def _guest(profile: Profile, guest: Ia64) -> Word:
+def _guest(profile: VtiProfile, guest: Ia64) -> Word:
     conditions = [orderly(guest)] if profile.orderly else []
     if profile.small_cpuid:
         conditions.append(guest.cpuid.load(Word(8, 3))[7:0] <= 4)
     return all_of(conditions)
 
 
-def _private(profile: Profile, guest: Ia64, private: Ia64) -> Word:
+def _private(profile: VtiProfile, guest: Ia64, private: Ia64) -> Word:
     four = Word(8, 4)
     shared = guest.cpuid.load(four)[63:32] == private.cpuid.load(four)[63:32]
     return promises(guest, private) & (shared if "features" in profile.grants else TRUE)

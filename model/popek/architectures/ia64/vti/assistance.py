@@ -15,13 +15,13 @@ from ..access import PROMOTION, entry_of
 from ..interruptions import VIRTUALIZATION
 from ..machine import ASSUMPTIONS, build
 from ..state import Ia64
-from .arrangement import ACCELERATIONS, BITS, DISABLES, OWNABLE, TOUCHES, USUAL, Profile, arrange
+from .arrangement import ACCELERATIONS, BITS, DISABLES, OWNABLE, TOUCHES, USUAL, VtiProfile, arrange
 from .configuration import (
     UNNUMBERED,
     VAC_BITS,
     VDC_BITS,
-    Configuration,
     ConfigurationError,
+    VtiConfiguration,
     from_mapping,
     parsed,
 )
@@ -43,10 +43,10 @@ def machine() -> Machine[Ia64]:
     return build()
 
 
-def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
+def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> VtiProfile:
     flags = {name.lower(): bool(assume[name]) for name in _FLAGS if name in assume}
     readings = {name.lower(): value for name, value in assume.items() if name in ASSUMPTIONS}
-    return Profile(frozenset(OWNABLE) - owns, assumed=readings, **flags)
+    return VtiProfile(frozenset(OWNABLE) - owns, assumed=readings, **flags)
 
 
 def _processor(name: str | None) -> Processor:
@@ -78,7 +78,7 @@ def _processor(name: str | None) -> Processor:
     )
 
 
-def _settings(configuration: Configuration, only: Iterable[str] | None = None) -> Settings:
+def _settings(configuration: VtiConfiguration, only: Iterable[str] | None = None) -> Settings:
     """What a configuration says of everything on which an instruction may depend."""
     bits = {name: configuration.bit(name) for name in (*ACCELERATIONS, *DISABLES)}
     setting = {name: int(value) for name, value in bits.items() if value is not None}

@@ -32,7 +32,7 @@ class ConfigurationError(ValueError):
 
 
 @attrs.frozen(kw_only=True)
-class Configuration:
+class VtiConfiguration:
     """One virtual processor as its VMM sets it up; None where it is not known.
 
     Attributes:
@@ -136,18 +136,18 @@ def _converter() -> cattrs.Converter:
     converter.register_structure_hook(int, _number)
     converter.register_structure_hook(bool, _flag)
     converter.register_structure_hook(str, _text)
-    hook = make_dict_structure_fn(Configuration, converter, _cattrs_forbid_extra_keys=True)
-    converter.register_structure_hook(Configuration, hook)
+    hook = make_dict_structure_fn(VtiConfiguration, converter, _cattrs_forbid_extra_keys=True)
+    converter.register_structure_hook(VtiConfiguration, hook)
     return converter
 
 
-def from_mapping(values: Mapping[str, Any], *, name: str) -> Configuration:
+def from_mapping(values: Mapping[str, Any], *, name: str) -> VtiConfiguration:
     """A configuration from a mapping of its fields.
 
     Raises:
         ConfigurationError: an unknown field, or a value of the wrong kind.
     """
-    known = [field.name for field in attrs.fields(Configuration)]
+    known = [field.name for field in attrs.fields(VtiConfiguration)]
     for key in values:
         if key not in known:
             raise ConfigurationError(f"{name}: unknown field {key!r}{_near(key, known)}")
@@ -157,7 +157,7 @@ def from_mapping(values: Mapping[str, Any], *, name: str) -> Configuration:
             raise ConfigurationError(f"{name}: {key}: expected a list, not {value!r}")
         try:
             # A field at a time, so that the message can name it.
-            read[key] = getattr(converter.structure({key: value}, Configuration), key)
+            read[key] = getattr(converter.structure({key: value}, VtiConfiguration), key)
         except cattrs.BaseValidationError as error:
             raise ConfigurationError(f"{name}: {key}: {_reason(error)}") from None
     for key, choices in _CHOICES.items():
@@ -169,7 +169,7 @@ def from_mapping(values: Mapping[str, Any], *, name: str) -> Configuration:
         if what not in DEDICABLE:
             raise ConfigurationError(f"{name}: dedicated: expected {', '.join(DEDICABLE)}, not {what!r}")
     read.setdefault("name", name)
-    return Configuration(**read)
+    return VtiConfiguration(**read)
 
 
 def _reason(error: BaseException) -> str:
@@ -186,7 +186,7 @@ def _near(key: str, known: list[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
 
 
-def load(path: str) -> Configuration:
+def load(path: str) -> VtiConfiguration:
     """A configuration from a TOML or (by its suffix `.json`) JSON file.
 
     Raises:
@@ -198,7 +198,7 @@ def load(path: str) -> Configuration:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from None
 
 
-def parsed(name: str, data: bytes) -> Configuration:
+def parsed(name: str, data: bytes) -> VtiConfiguration:
     """A configuration from the content of a file, which is JSON where its name says so, and otherwise TOML.
 
     Raises:

@@ -65,7 +65,7 @@ def guest_obligations(run: Explored) -> Iterator[Obligation]:
 
 
 @attrs.frozen(eq=False)
-class World:
+class VtiWorld:
     """What decides the delivery of a virtual interrupt.
 
     Attributes:
@@ -86,30 +86,30 @@ class World:
         return self.enabled & above_priority(self.vhpi, self.tpr)
 
 
-def anywhere() -> World:
+def anywhere() -> VtiWorld:
     """A world that may be any."""
-    return World(symbol("vpsr.i", 1), symbol("vtpr", 64), symbol("vhpi", 8), symbol("waiting", 8))
+    return VtiWorld(symbol("vpsr.i", 1), symbol("vtpr", 64), symbol("vhpi", 8), symbol("waiting", 8))
 
 
-def settled(world: World) -> Word:
+def settled(world: VtiWorld) -> Word:
     """The processor knows what waits, and nothing deliverable is left over (width 1)."""
     return (world.vhpi == world.waiting) & ~world.deliverable
 
 
-def delivered(world: World) -> World:
+def delivered(world: VtiWorld) -> VtiWorld:
     """The VMM enters the guest's vector with the highest interrupt: vpsr.i := 0, a lower one may wait."""
     lower = symbol("next waiting", 8)
     rest = ite(lower < world.waiting, lower, Word(8, 0))
     return attrs.evolve(world, enabled=FALSE, waiting=rest, vhpi=rest)
 
 
-def arrived(world: World, *, told: bool = True) -> World:
+def arrived(world: VtiWorld, *, told: bool = True) -> VtiWorld:
     """An interrupt arrives; the VMM tells the processor (`told`) and delivers what the guest lets pass."""
     new = symbol("new vector", 8)
     highest = ite((new >= 16) & (new > world.waiting), new, world.waiting)
     known = attrs.evolve(world, waiting=highest, vhpi=highest if told else world.vhpi)
     taken, due = delivered(known), known.deliverable
-    return World(
+    return VtiWorld(
         ite(due, taken.enabled, known.enabled),
         known.tpr,
         ite(due, taken.vhpi, known.vhpi),
@@ -124,7 +124,7 @@ def vmm_obligations(*, told: bool = True) -> Mapping[str, Obligation]:
         told: False drops PAL_VPS_SET_PENDING_INTERRUPT, without which the induction fails.
     """
     world = anywhere()
-    nothing = World(FALSE, Word(64, 0), Word(8, 0), Word(8, 0))
+    nothing = VtiWorld(FALSE, Word(64, 0), Word(8, 0), Word(8, 0))
     return {
         "base": (TRUE, settled(nothing)),
         "arrival": (settled(world), settled(arrived(world, told=told))),

@@ -14,11 +14,11 @@ from typing import Final
 
 import attrs
 
-from .configuration import FACTS, OPTIONS, VAC_BITS, VDC_BITS, Configuration
+from .configuration import FACTS, OPTIONS, VAC_BITS, VDC_BITS, VtiConfiguration
 from .rules import PREDICATES
 
 
-class Status(enum.IntEnum):
+class PalStatus(enum.IntEnum):
     """What a procedure returns."""
 
     OK = 0
@@ -60,7 +60,7 @@ class VirtualProcessor:
 
 
 @attrs.frozen
-class Environment:
+class PalEnvironment:
     """What PAL_VP_INIT_ENV set up on a logical processor."""
 
     options: int
@@ -87,13 +87,13 @@ class Platform:
 
     vm_features: bool = True
     gitc: bool = False
-    environment: Environment | None = None
+    environment: PalEnvironment | None = None
     processors: Mapping[int, VirtualProcessor] = attrs.field(factory=dict)
     current: int | None = None
     iva: int = 0
 
 
-Result = tuple[Status, Platform]
+Result = tuple[PalStatus, Platform]
 
 
 def intercept_vector(platform: Platform) -> int:
@@ -108,26 +108,26 @@ def intercept_vector(platform: Platform) -> int:
 
 def vp_info(platform: Platform, feature_set: int = 0) -> Result:
     """PAL_VP_INFO: for virtual processors; a real one never implements it."""
-    return (Status.UNSUPPORTED_FEATURE_SET if feature_set else Status.UNIMPLEMENTED), platform
+    return (PalStatus.UNSUPPORTED_FEATURE_SET if feature_set else PalStatus.UNIMPLEMENTED), platform
 
 
-def vp_env_info(platform: Platform) -> tuple[Status, frozenset[str]]:
+def vp_env_info(platform: Platform) -> tuple[PalStatus, frozenset[str]]:
     """PAL_VP_ENV_INFO: which options exist."""
     if not platform.vm_features:
-        return Status.UNIMPLEMENTED, frozenset()
-    return Status.OK, frozenset({"opcode", "cause", "fr_pmc", *(["gitc"] if platform.gitc else [])})
+        return PalStatus.UNIMPLEMENTED, frozenset()
+    return PalStatus.OK, frozenset({"opcode", "cause", "fr_pmc", *(["gitc"] if platform.gitc else [])})
 
 
 def vp_init_env(platform: Platform, options: int, physical: int, virtual: int) -> Result:
     """PAL_VP_INIT_ENV: set the environment up, before any other procedure."""
-    environment = Environment(options, physical, virtual)
+    environment = PalEnvironment(options, physical, virtual)
     return _first_failure(
         platform,
-        (platform.vm_features, Status.UNIMPLEMENTED),
-        (not options & ~KNOWN_OPTIONS, Status.INVALID_ARGUMENT),
-        (not environment.option("gitc") or platform.gitc, Status.INVALID_ARGUMENT),
-        (environment.option("opcode"), Status.INVALID_ARGUMENT),
-        (not physical % BUFFER_ALIGNMENT and not virtual % BUFFER_ALIGNMENT, Status.INVALID_ARGUMENT),
+        (platform.vm_features, PalStatus.UNIMPLEMENTED),
+        (not options & ~KNOWN_OPTIONS, PalStatus.INVALID_ARGUMENT),
+        (not environment.option("gitc") or platform.gitc, PalStatus.INVALID_ARGUMENT),
+        (environment.option("opcode"), PalStatus.INVALID_ARGUMENT),
+        (not physical % BUFFER_ALIGNMENT and not virtual % BUFFER_ALIGNMENT, PalStatus.INVALID_ARGUMENT),
         then=lambda: attrs.evolve(platform, environment=environment),
     )
 
@@ -136,24 +136,24 @@ def vp_exit_env(platform: Platform, iva: int | None = None) -> Result:
     """PAL_VP_EXIT_ENV: give the environment up; no virtual processor may be left."""
     return _first_failure(
         platform,
-        (platform.vm_features, Status.UNIMPLEMENTED),
-        (platform.environment is not None and not platform.processors, Status.INVALID_ARGUMENT),
+        (platform.vm_features, PalStatus.UNIMPLEMENTED),
+        (platform.environment is not None and not platform.processors, PalStatus.INVALID_ARGUMENT),
         then=lambda: _with_iva(attrs.evolve(platform, environment=None), iva),
     )
 
 
-def _acceptable(platform: Platform, vpd: Vpd) -> tuple[tuple[bool, Status], ...]:
+def _acceptable(platform: Platform, vpd: Vpd) -> tuple[tuple[bool, PalStatus], ...]:
     """What PAL_VP_CREATE and PAL_VP_REGISTER ask of the VPD."""
-    bits = Configuration(vac=vpd.vac, vdc=vpd.vdc)
+    bits = VtiConfiguration(vac=vpd.vac, vdc=vpd.vdc)
     known = (sum(1 << b for b in VAC_BITS.values()), sum(1 << b for b in VDC_BITS.values()))
     environment = platform.environment
     return (
-        (platform.vm_features, Status.UNIMPLEMENTED),
-        (environment is not None, Status.INVALID_ARGUMENT),
-        (not vpd.base % VPD_ALIGNMENT, Status.INVALID_ARGUMENT),
-        (environment is not None and vpd.virt_env_vaddr == environment.virtual, Status.INVALID_ARGUMENT),
-        (not vpd.vac & ~known[0] and not vpd.vdc & ~known[1], Status.INVALID_ARGUMENT),
-        (PREDICATES["V1"](bits) is not False, Status.INVALID_ARGUMENT),
+        (platform.vm_features, PalStatus.UNIMPLEMENTED),
+        (environment is not None, PalStatus.INVALID_ARGUMENT),
+        (not vpd.base % VPD_ALIGNMENT, PalStatus.INVALID_ARGUMENT),
+        (environment is not None and vpd.virt_env_vaddr == environment.virtual, PalStatus.INVALID_ARGUMENT),
+        (not vpd.vac & ~known[0] and not vpd.vdc & ~known[1], PalStatus.INVALID_ARGUMENT),
+        (PREDICATES["V1"](bits) is not False, PalStatus.INVALID_ARGUMENT),
     )
 
 
@@ -163,7 +163,7 @@ def vp_create(platform: Platform, vpd: Vpd, host_ivt: int, handler: int | None =
     return _first_failure(
         platform,
         *_acceptable(platform, vpd),
-        (vpd.base not in platform.processors, Status.INVALID_ARGUMENT),
+        (vpd.base not in platform.processors, PalStatus.INVALID_ARGUMENT),
         then=lambda: attrs.evolve(platform, processors={**platform.processors, vpd.base: new}),
     )
 
@@ -174,7 +174,7 @@ def vp_register(platform: Platform, vpd: Vpd, host_ivt: int, handler: int | None
     return _first_failure(
         platform,
         *_acceptable(platform, vpd),
-        (vpd.base in platform.processors, Status.INVALID_ARGUMENT),
+        (vpd.base in platform.processors, PalStatus.INVALID_ARGUMENT),
         then=lambda: attrs.evolve(platform, processors={**platform.processors, vpd.base: new}),
     )
 
@@ -183,8 +183,8 @@ def vp_restore(platform: Platform, base: int) -> Result:
     """PAL_VP_RESTORE: the virtual processor's state into the processor, its host IVT into IVA."""
     return _first_failure(
         platform,
-        (platform.vm_features, Status.UNIMPLEMENTED),
-        (base in platform.processors, Status.INVALID_ARGUMENT),
+        (platform.vm_features, PalStatus.UNIMPLEMENTED),
+        (base in platform.processors, PalStatus.INVALID_ARGUMENT),
         then=lambda: attrs.evolve(platform, current=base, iva=platform.processors[base].host_ivt),
     )
 
@@ -193,8 +193,8 @@ def vp_save(platform: Platform, base: int) -> Result:
     """PAL_VP_SAVE: the state back into the VPD (SYNC_READ is implied)."""
     return _first_failure(
         platform,
-        (platform.vm_features, Status.UNIMPLEMENTED),
-        (platform.current == base, Status.INVALID_ARGUMENT),
+        (platform.vm_features, PalStatus.UNIMPLEMENTED),
+        (platform.current == base, PalStatus.INVALID_ARGUMENT),
         then=lambda: attrs.evolve(platform, current=None),
     )
 
@@ -205,8 +205,8 @@ def vp_terminate(platform: Platform, base: int, iva: int | None = None) -> Resul
     current = None if platform.current == base else platform.current
     return _first_failure(
         platform,
-        (platform.vm_features, Status.UNIMPLEMENTED),
-        (base in platform.processors, Status.INVALID_ARGUMENT),
+        (platform.vm_features, PalStatus.UNIMPLEMENTED),
+        (base in platform.processors, PalStatus.INVALID_ARGUMENT),
         then=lambda: _with_iva(attrs.evolve(platform, processors=rest, current=current), iva),
     )
 
@@ -216,9 +216,9 @@ def _with_iva(platform: Platform, iva: int | None) -> Platform:
 
 
 def _first_failure(
-    platform: Platform, *conditions: tuple[bool, Status], then: Callable[[], Platform]
+    platform: Platform, *conditions: tuple[bool, PalStatus], then: Callable[[], Platform]
 ) -> Result:
     for kept, status in conditions:
         if not kept:
             return status, platform
-    return Status.OK, then()
+    return PalStatus.OK, then()

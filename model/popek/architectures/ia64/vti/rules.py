@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from .configuration import FACTS, UNNUMBERED, VAC_BITS, VDC_BITS, Configuration
+from .configuration import FACTS, UNNUMBERED, VAC_BITS, VDC_BITS, VtiConfiguration
 
 # PSR bits by number (vol. 2, figure 3-2).
 BE, IC, I, DT, SI, DB, TB, RT, IS, IT, SS, VM = 1, 13, 14, 17, 23, 24, 26, 27, 34, 36, 40, 46  # noqa: E741
@@ -32,7 +32,7 @@ class Consequence(enum.Enum):
 
 
 @attrs.frozen
-class Rule:
+class VtiRule:
     """One rule.
 
     Attributes:
@@ -51,11 +51,11 @@ class Rule:
     why: str
     confidence: str
     source: str
-    kept: Callable[[Configuration], Answer]
+    kept: Callable[[VtiConfiguration], Answer]
 
 
 @attrs.frozen
-class Judgement:
+class VtiJudgement:
     """A configuration against every rule.
 
     Attributes:
@@ -64,9 +64,9 @@ class Judgement:
         kept: the other rules.
     """
 
-    broken: tuple[Rule, ...]
-    undecided: tuple[Rule, ...]
-    kept: tuple[Rule, ...]
+    broken: tuple[VtiRule, ...]
+    undecided: tuple[VtiRule, ...]
+    kept: tuple[VtiRule, ...]
 
     @property
     def outcome(self) -> str:
@@ -111,14 +111,14 @@ def _aligned(value: int | None, size: int) -> Answer:
     return None if value is None else value % size == 0
 
 
-def _given(c: Configuration, what: str) -> bool:
+def _given(c: VtiConfiguration, what: str) -> bool:
     return what in c.dedicated
 
 
 # -- the rules -----------------------------------------------------------------------------------------
 
 
-def _supported(c: Configuration) -> Answer:
+def _supported(c: VtiConfiguration) -> Answer:
     known_vac, known_vdc = (sum(1 << b for b in bits.values()) for bits in (VAC_BITS, VDC_BITS))
     # Bits of later processors have no known number: a bit beyond the known ones may be one of them.
     parts = [
@@ -130,17 +130,17 @@ def _supported(c: Configuration) -> Answer:
     return _and(*parts)
 
 
-def _guest_psr(c: Configuration) -> Answer:
+def _guest_psr(c: VtiConfiguration) -> Answer:
     fixed = _psr(c.machine_psr, ones=(VM, DT, IT, RT, IC))
     return _and(fixed, _or(_psr(c.machine_psr, ones=(SI,)), c.option("gitc")))
 
 
-def _timer_read(c: Configuration) -> Answer:
+def _timer_read(c: VtiConfiguration) -> Answer:
     real, virtual = _psr(c.machine_psr, zeros=(SI,)), _psr(c.vpsr, ones=(SI,))
     return _not(_and(_not(c.option("gitc")), real, virtual))
 
 
-def _features(c: Configuration) -> Answer:
+def _features(c: VtiConfiguration) -> Answer:
     if c.bit("a_tf") is None or c.vcpuid is None or c.cpuid is None:
         return True if c.bit("a_tf") else None
     if len(c.vcpuid) < 5 or len(c.cpuid) < 5:
@@ -148,54 +148,54 @@ def _features(c: Configuration) -> Answer:
     return _implies(_not(c.bit("a_tf")), c.vcpuid[4] >> 32 == c.cpuid[4] >> 32)
 
 
-def _identification(c: Configuration) -> Answer:
+def _identification(c: VtiConfiguration) -> Answer:
     if c.vcpuid is None:
         return _implies(c.bit("a_from_cpuid"), None)
     return _implies(c.bit("a_from_cpuid"), len(c.vcpuid) == 5 and c.vcpuid[3] & 0xFF <= 4)
 
 
-def _placement(c: Configuration) -> Answer:
+def _placement(c: VtiConfiguration) -> Answer:
     same = None if None in (c.virt_env_vaddr, c.buffer_virtual) else c.virt_env_vaddr == c.buffer_virtual
     buffer = _and(_aligned(c.buffer_physical, 4096), _aligned(c.buffer_virtual, 4096))
     return _and(_aligned(c.vpd_base, FACTS["vpd"]["alignment"]), same, buffer, c.buffer_pinned)
 
 
-def _all_off(c: Configuration) -> Answer:
+def _all_off(c: VtiConfiguration) -> Answer:
     # The bits without a number count as 0 where nothing is said of them.
     later = _and(*(_not(bool(c.bit(name))) for name in UNNUMBERED))
     return _and(None if c.vac is None else c.vac == 0, None if c.vdc is None else c.vdc == 0, later)
 
 
-def _accelerated(c: Configuration) -> Answer:
+def _accelerated(c: VtiConfiguration) -> Answer:
     return _or(None if c.vac is None else c.vac != 0, bool(c.a_tf), bool(c.a_ic_um))
 
 
-def _resumption(c: Configuration) -> Answer:
+def _resumption(c: VtiConfiguration) -> Answer:
     if c.resume is None:
         return None
     collecting = _psr(c.vpsr, ones=(IC,))
     return _or(c.resume == "handler", collecting, _all_off(c))
 
 
-def _service_entry(c: Configuration) -> Answer:
+def _service_entry(c: VtiConfiguration) -> Answer:
     level = None if c.service_psr is None else not c.service_psr & CPL
     return _and(_psr(c.service_psr, ones=(DT, RT, IT), zeros=(BE, I, IS, SS, DB, TB, VM)), level)
 
 
-def _off_unless(bits: tuple[str, ...], what: str) -> Callable[[Configuration], Answer]:
+def _off_unless(bits: tuple[str, ...], what: str) -> Callable[[VtiConfiguration], Answer]:
     return lambda c: _or(_given(c, what), _and(*(_not(c.bit(bit)) for bit in bits)))
 
 
-def _registers(c: Configuration) -> Answer:
+def _registers(c: VtiConfiguration) -> Answer:
     debug = _off_unless(("d_ibr_dbr",), "debug")(c)
     return _and(debug, _off_unless(("d_pmc", "d_to_pmd"), "counters")(c))
 
 
-def _clock_offset(c: Configuration) -> Answer:
+def _clock_offset(c: VtiConfiguration) -> Answer:
     return _implies(c.option("gitc"), _and(c.gitc_available, c.ito_programmed))
 
 
-PREDICATES: Final[Mapping[str, Callable[[Configuration], Answer]]] = {
+PREDICATES: Final[Mapping[str, Callable[[VtiConfiguration], Answer]]] = {
     "V1": lambda c: _not(_and(c.bit("a_int"), c.bit("d_extint"))),
     "V2": _supported,
     # Unless the VMM promises otherwise, the guest maps such pages itself.
@@ -222,8 +222,8 @@ PREDICATES: Final[Mapping[str, Callable[[Configuration], Answer]]] = {
     "V23": lambda c: c.vm_feature,
 }
 
-RULES: Final[tuple[Rule, ...]] = tuple(
-    Rule(
+RULES: Final[tuple[VtiRule, ...]] = tuple(
+    VtiRule(
         row["id"], row["text"], Consequence(row["consequence"]), row["why"], row["confidence"], row["source"],
         PREDICATES[row["id"]],
     )
@@ -235,11 +235,11 @@ RULES: Final[tuple[Rule, ...]] = tuple(
 BIT_RULES: Final = ("V1", "V2", "V3", "V5", "V6", "V7", "V8")
 
 
-def judge(configuration: Configuration, *, only: Collection[str] | None = None) -> Judgement:
+def judge(configuration: VtiConfiguration, *, only: Collection[str] | None = None) -> VtiJudgement:
     """Every rule, or those named, against a configuration."""
     rules = [rule for rule in RULES if only is None or rule.id in only]
     answers = [(rule, rule.kept(configuration)) for rule in rules]
-    return Judgement(
+    return VtiJudgement(
         tuple(rule for rule, kept in answers if kept is False),
         tuple(rule for rule, kept in answers if kept is None),
         tuple(rule for rule, kept in answers if kept is True),

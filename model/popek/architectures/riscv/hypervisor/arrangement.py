@@ -87,7 +87,7 @@ _OWN_EXCEPTIONS: Final = tuple(f"medeleg.{name}" for name in DELEGABLE)
 
 
 @attrs.frozen
-class Profile:
+class HypervisorProfile:
     """What the VMM owns, and what the guest is.
 
     Attributes:
@@ -106,7 +106,7 @@ class Profile:
         return {f"features.{name}": value for name, value in (*self.hart, ("sv39", 0))}
 
 
-def profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
+def profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> HypervisorProfile:
     """A profile by names.
 
     Raises:
@@ -120,10 +120,12 @@ def profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str
         **{name: value for name, value in assume.items() if name in HART},
         **dict.fromkeys(lacks, 0),
     }
-    return Profile(owns, bool(assume.get("hypervisor")), tuple(hart.items()))
+    return HypervisorProfile(owns, bool(assume.get("hypervisor")), tuple(hart.items()))
 
 
-def arrange(owned: Profile, controls: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[Rv64]:
+def arrange(
+    owned: HypervisorProfile, controls: Mapping[str, Word], masks: Mapping[str, int]
+) -> Arrangement[Rv64]:
     """A guest beside a VMM that owns so much, with these words for the controls."""
     given = _guests(owned.owns)
     native = _native(owned.owns)
@@ -229,7 +231,7 @@ def _image(owns: frozenset[str], guest: Rv64, private: Rv64) -> Rv64:
     return hardware
 
 
-def _guest(owned: Profile, guest: Rv64) -> Word:
+def _guest(owned: HypervisorProfile, guest: Rv64) -> Word:
     """A kernel and its users on a platform that keeps nothing from them and sends them their own exceptions."""
     own = all_of(guest[name] == 1 for name in _OWN_EXCEPTIONS)
     return plain_platform(guest) & (guest.menvcfg.stce == 1) & own

@@ -19,7 +19,7 @@ from .arrangement import (
     SECOND_STAGE,
     TOUCHES,
     USUAL,
-    Profile,
+    HypervisorProfile,
     arrange,
     is_exit,
     profile,
@@ -56,7 +56,7 @@ def summary(name: str) -> str:
     return SUMMARIES.get(name, known.get(register, f"M opens {what}"))
 
 
-def necessities(owned: Profile) -> tuple[Necessity, ...]:
+def necessities(owned: HypervisorProfile) -> tuple[Necessity, ...]:
     """What a profile asks for beyond single instructions."""
     found = [
         Necessity(

@@ -46,7 +46,7 @@ MNEMONICS: Final = (
 
 
 @attrs.frozen
-class Setup:
+class HypervisorInterruptSetup:
     """What is in place."""
 
     dropped: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ class Setup:
 
 
 @attrs.frozen
-class World:
+class HypervisorWorld:
     """The guest's side and the VMM's (width 1 each).
 
     Attributes:
@@ -78,31 +78,31 @@ class World:
 
 
 @attrs.frozen
-class Step:
+class HypervisorBoundary:
     """What happens at a boundary (width 1 each): HS takes control, the guest's handler does, or neither."""
 
-    after: World
+    after: HypervisorWorld
     left: Word
     given: Word
     wanted: Word
 
 
-def start() -> World:
+def start() -> HypervisorWorld:
     """A guest in its kernel that has SEIE on and SIE off; nothing waits."""
-    return World(FALSE, FALSE, TRUE, FALSE, FALSE, TRUE)
+    return HypervisorWorld(FALSE, FALSE, TRUE, FALSE, FALSE, TRUE)
 
 
-def anywhere() -> World:
+def anywhere() -> HypervisorWorld:
     """A world of symbols."""
-    return World(*(symbol(f"world {field.name}", 1) for field in attrs.fields(World)))
+    return HypervisorWorld(*(symbol(f"world {field.name}", 1) for field in attrs.fields(HypervisorWorld)))
 
 
-def invariant(world: World) -> Word:
+def invariant(world: HypervisorWorld) -> Word:
     """See `STATEMENTS` (width 1)."""
     return (world.raised == world.waits) & world.host
 
 
-def hardware(world: World, line: Word, setup: Setup) -> Rv64:
+def hardware(world: HypervisorWorld, line: Word, setup: HypervisorInterruptSetup) -> Rv64:
     """The hart while the guest runs, with or without an interrupt of the hart's."""
     delegated = setup.has("hideleg")
     return Rv64.reset().with_changes(
@@ -114,7 +114,7 @@ def hardware(world: World, line: Word, setup: Setup) -> Rv64:
     )  # fmt: skip
 
 
-def own_machine(world: World) -> Rv64:
+def own_machine(world: HypervisorWorld) -> Rv64:
     """The machine that the guest believes in: its firmware has delegated external interrupts."""
     return Rv64.reset().with_changes(
         {
@@ -124,23 +124,25 @@ def own_machine(world: World) -> Rv64:
     )  # fmt: skip
 
 
-def boundary(world: World, line: Word, for_guest: Word, setup: Setup) -> Step:
+def boundary(
+    world: HypervisorWorld, line: Word, for_guest: Word, setup: HypervisorInterruptSetup
+) -> HypervisorBoundary:
     """What is taken before the next instruction; HS, where it is, finds out what waits and enters again."""
     _, to_hs, to_vs = interrupt_target(hardware(world, line, setup))
     _, wanted, _ = interrupt_target(own_machine(world))
     waits = world.waits | (to_hs & line & for_guest)
     entered = attrs.evolve(world, user=world.user & ~to_vs, sie=world.sie & ~to_vs, waits=waits)
     raised = ite(to_hs & waits & setup.has("raise-hvip"), TRUE, world.raised)
-    return Step(attrs.evolve(entered, raised=raised), to_hs, to_vs, wanted)
+    return HypervisorBoundary(attrs.evolve(entered, raised=raised), to_hs, to_vs, wanted)
 
 
-def told(world: World, setup: Setup) -> World:
+def told(world: HypervisorWorld, setup: HypervisorInterruptSetup) -> HypervisorWorld:
     """The guest tells the device, which the VMM emulates."""
     raised = ite(setup.has("clear-hvip"), FALSE, world.raised)
     return attrs.evolve(world, waits=FALSE, raised=raised)
 
 
-def promises(line: Word, step: Step) -> Mapping[str, Word]:
+def promises(line: Word, step: HypervisorBoundary) -> Mapping[str, Word]:
     """Which promises a boundary keeps (width 1 each)."""
     return {
         "masked": ~step.given | step.wanted,
@@ -149,7 +151,7 @@ def promises(line: Word, step: Step) -> Mapping[str, Word]:
     }
 
 
-def steps(setup: Setup) -> Iterator[tuple[str, Sequence[Claim]]]:
+def steps(setup: HypervisorInterruptSetup) -> Iterator[tuple[str, Sequence[Claim]]]:
     """The base case, and the steps that are no instruction."""
     world, line, mine = anywhere(), symbol("an interrupt of the hart's", 1), symbol("for the guest", 1)
     yield "base", [("invariant", TRUE, invariant(start()))]
@@ -159,14 +161,17 @@ def steps(setup: Setup) -> Iterator[tuple[str, Sequence[Claim]]]:
     yield "telling the device", [("invariant", known, invariant(told(world, setup)))]
 
 
-def _guest_side(cpu: Rv64, world: World) -> World:
+def _guest_side(cpu: Rv64, world: HypervisorWorld) -> HypervisorWorld:
     return attrs.evolve(
         world, user=cpu.prv == 0, sie=cpu.vsstatus.sie, enabled=cpu.mie.vsei, raised=cpu.hvip.vsei, host=cpu.mie.sei
     )  # fmt: skip
 
 
 def _instruction(
-    setup: Setup, instruction: Instruction, before: Rv64, paths: Sequence[Path[Outcome[Rv64]]]
+    setup: HypervisorInterruptSetup,
+    instruction: Instruction,
+    before: Rv64,
+    paths: Sequence[Path[Outcome[Rv64]]],
 ) -> Sequence[Claim]:
     """No instruction of a guest's that completes raises or clears hvip.VSEIP, or masks HS."""
     world = _guest_side(before, anywhere())
@@ -202,17 +207,17 @@ def machine() -> Machine[Rv64]:
     return build()
 
 
-def _executed(name: str, world: World, setup: Setup) -> World | None:
+def _executed(name: str, world: HypervisorWorld, setup: HypervisorInterruptSetup) -> HypervisorWorld | None:
     form, operands = PROGRAM[name]
     instruction = machine().instructions[form]
     cpu = hardware(world, FALSE, setup)
     cpu.x = Memory(5, 64, {5: _SIE, 6: _SEIE})
-    words = {n: Word(w, operands.get(n, 0)) for o in instruction.inputs for n, w in o.part_names()}
+    words = {name: Word(width, operands.get(name, 0)) for name, width in instruction.widths.items()}
     outcome = machine().step(instruction, cpu, words)
     return _guest_side(outcome.state, world) if isinstance(outcome, Next) else None
 
 
-def successors(world: World, setup: Setup) -> Iterator[TraceStep]:
+def successors(world: HypervisorWorld, setup: HypervisorInterruptSetup) -> Iterator[TraceStep]:
     """Every step from a world of numbers."""
     for event, (line, mine) in _EVENTS.items():
         step = boundary(world, line, mine, setup)
@@ -231,12 +236,12 @@ def successors(world: World, setup: Setup) -> Iterator[TraceStep]:
             yield TraceStep("the guest tells the device", world, told(world, setup), None, "", broken)
 
 
-def described(world: World) -> Mapping[str, int]:
+def described(world: HypervisorWorld) -> Mapping[str, int]:
     """A world of numbers by the names of its parts."""
-    return {field.name: int(getattr(world, field.name)) for field in attrs.fields(World)}
+    return {field.name: int(getattr(world, field.name)) for field in attrs.fields(HypervisorWorld)}
 
 
-def words(world: World) -> str:
+def words(world: HypervisorWorld) -> str:
     """The guest's side of a world in a few words."""
     said = ["in VU" if int(world.user) else f"in VS, SIE = {int(world.sie)}", f"SEIE = {int(world.enabled)}"]
     if int(world.waits):
@@ -246,8 +251,8 @@ def words(world: World) -> str:
     return ", ".join(said)
 
 
-def _setup(dropped: frozenset[str], choices: Mapping[str, int]) -> Setup:
-    return Setup(dropped)
+def _setup(dropped: frozenset[str], choices: Mapping[str, int]) -> HypervisorInterruptSetup:
+    return HypervisorInterruptSetup(dropped)
 
 
 INTERRUPTS: Final = Interrupts(

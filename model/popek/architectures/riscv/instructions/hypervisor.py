@@ -9,7 +9,7 @@ from popek.kernel.words import Word
 from ..access import GUEST_EXECUTABLE, GUEST_LOAD, GUEST_STORE, load, store, the_guest
 from ..csrs import in_hs
 from ..exceptions import ILLEGAL, VIRTUAL
-from ..references import Kind
+from ..references import ReferenceKind
 from ..state import MANUAL, USER, XLEN, Rv64
 from .privileged import SVINVAL, needs_svinval
 
@@ -32,7 +32,7 @@ def _for_the_hypervisor(cpu: Rv64, *, hu: Word) -> None:
 def add(machine: Machine[Rv64]) -> None:
     """Declare them."""
 
-    def hlv(cpu: Rv64, rd: Word, rs1: Word, size: int, signed: bool, kind: Kind) -> None:
+    def hlv(cpu: Rv64, rd: Word, rs1: Word, size: int, signed: bool, kind: ReferenceKind) -> None:
         """rd := storage as the guest sees it, in the mode of hstatus.SPVP."""
         _for_the_hypervisor(cpu, hu=cpu.hstatus.hu)
         value = load(cpu, cpu.read_x(rs1), size, the_guest(cpu), kind)

@@ -18,10 +18,11 @@ from popek.kernel.outcome import Target, Trap
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, ite
 
+from ...x86.assisted.ownership import owned_leaves
 from ...x86.registers import CR0_DEFINED
 from .exits import VM_EXIT
 from .guest_mode import MSR_RANGES
-from .ownership import Profile, exists, owned_leaves, virtual_machine
+from .ownership import SvmProfile, exists, virtual_machine
 from .state import (
     ControlRegisters,
     CrWriteTraps,
@@ -67,7 +68,7 @@ def exists_in_cr0(value: Word) -> Word:
     return ((value & (CR0_DEFINED ^ 0xFFFFFFFF)) == 0) & ~(value[29] & ~value[30])
 
 
-def covered(owned: Profile, private: Svm, knob: Mapping[str, Word]) -> Svm:
+def covered(owned: SvmProfile, private: Svm, knob: Mapping[str, Word]) -> Svm:
     """The permissions maps where the VMM owns something: all ones or all zeros, as the knobs say."""
     private = private.copy()
     ports, msrs = private.iopm, private.msrpm
@@ -88,7 +89,7 @@ def covered(owned: Profile, private: Svm, knob: Mapping[str, Word]) -> Svm:
     return private
 
 
-def arrange(owned: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[Svm]:
+def arrange(owned: SvmProfile, knob: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[Svm]:
     """A guest beside a VMM that owns so much, with these words for the controls and covers."""
     leaves = owned_leaves(owned)
     technique: Technique[Svm] = Technique(

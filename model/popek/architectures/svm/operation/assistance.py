@@ -9,12 +9,13 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.x86.msrs import IA32_EFER
-from popek.kernel.assistance import Assistance, Control, Mode, Necessity
+from popek.kernel.assistance import Assistance, Control, Necessity
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Trap
 from popek.kernel.words import Word
 
 from ...ia32.state import Ia32
+from ...x86.assisted.declaration import LONG_MODES, protected_modes, reported
 from ..vmcb import exit_codes
 from .arrangement import CONTROLS, COVERS, GENERAL_DETECT, WORDS, arrange
 from .exits import CR_READ, CR_WRITE, CR_WRITE_TRAP, DR_READ, DR_WRITE, EXCEPTION, VM_EXIT
@@ -27,12 +28,12 @@ from .ownership import (
     OWNABLE_64,
     TOUCHES,
     TOUCHES_64,
-    Profile,
+    SvmProfile,
     profile,
     profile_64,
 )
 from .processor import processor
-from .settings import hypervisors, hypervisors_64, of_64_bit_guest, read, written
+from .settings import hypervisors, hypervisors_64, of_64_bit_guest, of_vmcb_fields, read_vmcbs
 from .state import Svm, SvmIa32, SvmX64
 from .technique import hardware, hardware_64, named
 
@@ -49,38 +50,22 @@ def machine_64() -> Machine[SvmX64]:
     return build_64(exceptions=False)
 
 
-def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
+def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> SvmProfile:
     return profile(owns)
 
 
-def _profile_64(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
+def _profile_64(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> SvmProfile:
     return profile_64(owns | {"tpr"} if assume.get("v_tpr") else owns)
 
 
-def _refused(owned: Profile) -> str:
+def _refused(owned: SvmProfile) -> str:
     return "paged real mode is not modelled: a VMM that owns cr3 has none" if "cr3" in owned.owns else ""
 
 
-MODES: Final = {
-    mode.name: mode
-    for mode in (
-        Mode[SvmIa32]("protected", settings={"MODE": 0}),
-        Mode[SvmIa32]("virtual-8086", "virtual-8086", {"MODE": 1}),
-        Mode[SvmIa32]("real", "real-address", {"MODE": 2}, refused=_refused),
-    )
-}
+MODES: Final = protected_modes({}, _refused)
 
 
-MODES_64: Final = {
-    mode.name: mode
-    for mode in (
-        Mode[SvmX64]("64-bit", settings={"MODE": 1}),
-        Mode[SvmX64]("compatibility", "compatibility", {"MODE": 0}),
-    )
-}
-
-
-def necessities(owned: Profile) -> tuple[Necessity, ...]:
+def necessities(owned: SvmProfile) -> tuple[Necessity, ...]:
     """What the ownership profile asks for beyond single instructions."""
     found = [
         Necessity("the guest itself", "vector4.vmrun", "VMRUN refuses a VMCB that does not intercept it"),
@@ -100,11 +85,6 @@ def necessities(owned: Profile) -> tuple[Necessity, ...]:
         why = "an NMI would go through the guest's IDT"
         found.append(Necessity("NMIs", "vector3.nmi", why, "nmis"))
     return tuple(found)
-
-
-def _report(trap: Trap[Any]) -> tuple[int, str]:
-    code = int(trap.error_code) if trap.error_code is not None else 0
-    return code, name_of(code)
 
 
 def name_of(code: int) -> str:
@@ -161,12 +141,7 @@ def _governed(machine: Machine[Any], guest: Svm) -> tuple[str, ...]:
     every = {word: (1 << guest[word].width) - 1 for word in (*WORDS, "full_maps") if word != "enables"}
     start = guest.with_changes({**every, "cr4.osxsave": 1})
     for form, instruction in machine.instructions.items():
-        parts = {
-            name: Word(width, operand.kind.first.get(part, 0))
-            for operand in instruction.inputs
-            for part, (name, width) in zip(operand.kind.parts, operand.part_names(), strict=True)
-        }
-        outcome = machine.step(instruction, start, parts)
+        outcome = machine.step(instruction, start, instruction.words(instruction.smallest))
         if isinstance(outcome, Trap) and outcome.vector is VM_EXIT:
             found.append(form)
     return tuple(found)
@@ -192,7 +167,7 @@ SVM: Final = Assistance[Any](
     touches=TOUCHES,
     modes=MODES,
     is_exit=lambda trap: trap.vector is VM_EXIT,
-    report=_report,
+    report=reported(name_of),
     governed=governed_forms,
     told_apart=lambda mnemonic: " CR" in mnemonic or " DR" in mnemonic,
     plain=plain,
@@ -201,8 +176,8 @@ SVM: Final = Assistance[Any](
     necessities=necessities,
     processor=processor,
     configurations=hypervisors,
-    read=read,
-    written=written,
+    read=read_vmcbs,
+    written=of_vmcb_fields,
     circumstances={GENERAL_DETECT: 0},
     source=SOURCE,
 )
@@ -226,12 +201,13 @@ SVM_64: Final[Assistance[Any]] = attrs.evolve(
     profile=_profile_64,
     touches=TOUCHES_64,
     options={"v_tpr": "V_INTR_MASKING keeps the guest's TPR in the VMCB, so that CR8 is the VMM's own"},
-    modes=MODES_64,
+    modes=LONG_MODES,
     governed=governed_forms_64,
     plain=plain_64,
     configurations=hypervisors_64,
-    read=lambda name, data: [of_64_bit_guest(found) for found in read(name, data)],
-    written=lambda fields: of_64_bit_guest(written(fields)),
+    read=lambda name, data: [of_64_bit_guest(found) for found in read_vmcbs(name, data)],
+    written=lambda fields: of_64_bit_guest(of_vmcb_fields(fields)),
+    leaves_open=True,  # MONITOR and MWAIT are intercepted after #GP, and #UD of a guest without them comes first
 )
 
 __all__ = ["MODES", "SVM", "SVM_64", "machine", "machine_64", "name_of", "plain", "plain_64"]

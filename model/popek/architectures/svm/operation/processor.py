@@ -10,9 +10,9 @@ from popek.kernel.assistance import AssistanceError, Processor
 from popek.kernel.words import TRUE, Word, symbol
 from popek_specs.svm import table
 
-from ..checks import CHECKS, Missing, View
+from ..checks import CHECKS, NotGiven, VmcbView
 from ..vmcb import FIELDS
-from ..vmcb import Processor as Checked
+from ..vmcb import SvmProcessor as Checked
 from .arrangement import CONTROLS, COVERS
 from .settings import bits
 
@@ -73,7 +73,7 @@ def processor(name: str | None) -> Processor:
 def _rules(words: Mapping[str, Word], physical_address_bits: int) -> Mapping[str, Word]:
     """What VMRUN checks of these fields, whatever the others hold."""
     wide = {field: word.zero_extend(64) for field, word in words.items()}
-    view = View(wide, Checked(maxphyaddr=physical_address_bits, flush_by_asid=True))
+    view = VmcbView(wide, Checked(maxphyaddr=physical_address_bits, flush_by_asid=True))
     found = {}
     for check in CHECKS.values():
         if check.certainty != "must" or not set(check.fields) <= set(words):
@@ -82,7 +82,7 @@ def _rules(words: Mapping[str, Word], physical_address_bits: int) -> Mapping[str
             holds = _condition(check.holds(view))
             for gate in check.gates:
                 holds = holds | ~_condition(gate(view))
-        except Missing:
+        except NotGiven:
             continue
         if holds.value != 1:
             found[f"check {check.id}"] = holds

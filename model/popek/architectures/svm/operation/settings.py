@@ -10,7 +10,7 @@ import attrs
 from popek.kernel.assistance import AssistanceError, Settings
 from popek_specs.svm import table
 
-from ..vmcb import FIELDS, UnknownField, Vmcb, find
+from ..vmcb import FIELDS, UnknownVmcbField, Vmcb, find
 from .arrangement import CONTROLS, COVERS, GENERAL_DETECT, WORDS
 from .state import Exceptions
 
@@ -110,21 +110,22 @@ def hypervisors_64() -> Mapping[str, Settings]:
     return {name: of_64_bit_guest(found) for name, found in hypervisors().items()}
 
 
-def read(name: str, data: bytes) -> list[Settings]:
+def read_vmcbs(name: str, data: bytes) -> list[Settings]:
     """The settings in VMCB dumps.
 
     Raises:
         AssistanceError: no dump, or a field that decides is not given.
     """
-    from ..dumps import DumpError, read_vmcbs
+    from ..dumps import read_vmcbs
+    from ..dumps_json import VmcbDumpError
 
     try:
         return [of_vmcb(dump.vmcb) for dump in read_vmcbs(data, name)]
-    except DumpError as error:
+    except VmcbDumpError as error:
         raise AssistanceError(str(error)) from None
 
 
-def written(fields: Mapping[str, str]) -> Settings:
+def of_vmcb_fields(fields: Mapping[str, str]) -> Settings:
     """The settings in VMCB fields, such as INTERCEPTS_3=0x18000000; those that are not given are 0.
 
     Raises:
@@ -134,7 +135,7 @@ def written(fields: Mapping[str, str]) -> Settings:
     for name, text in fields.items():
         try:
             field = find(name)
-        except UnknownField as error:
+        except UnknownVmcbField as error:
             raise AssistanceError(str(error)) from None
         try:
             values[field.id] = int(text, 0)

@@ -6,16 +6,15 @@ B).  `guest_mode` is 0 in the host.  What VMLOAD and VMSAVE reach is physical me
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from popek.kernel.state import MemoryComponent, Register, Role, bit, memory, register, word
 from popek.kernel.words import TRUE, Word, ite
 
 from ...ia32.state import Ia32
 from ...x86.access import MemoryOperand
-from ...x86.interception import Interception
+from ...x86.assisted.state import Assisted
 from ...x86.msrs import IA32_EFER
-from ...x86.state import X86
 from ...x86_64.access import low_half
 from ...x86_64.segmentation import linear
 from ...x86_64.state import X64
@@ -168,12 +167,8 @@ class Features(Register):
     decode_assists = bit(1)
 
 
-class Svm(X86):
+class Svm(Assisted):
     """What SVM adds to a processor: the mode, and the VMCB of the guest that it runs."""
-
-    interception: ClassVar[Interception[Any]]
-    processor: ClassVar[type[X86]]
-    """The processor without SVM."""
 
     guest_mode = word(1, role=Role.MODE)
     gif = word(1, role=RESOURCE, reset=1)

@@ -14,14 +14,13 @@ from typing import Any, Final
 import attrs
 
 from popek.kernel.machine import Machine, leaf_setting
-from popek.kernel.state import Role
 from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word
 
+from ...x86.assisted.ownership import controls_and_owned, processors_own, state_of
 from . import machine as svm
 from .arrangement import CONTROLS, COVERS, covered, exists_in_cr0, target
-from .ownership import EVERYTHING, EVERYTHING_64, Profile, Profile64, exists, virtual_machine
-from .ownership import owned_leaves as owned_of_processor
+from .ownership import EVERYTHING, EVERYTHING_64, SvmProfile, SvmProfile64, exists, virtual_machine
 
 USUAL: Final = frozenset(
     (
@@ -49,23 +48,21 @@ def setting_name(control: str) -> str:
     return name.upper() if word in ("vector3", "vector4", "vector5", "enables") else f"{word}_{name}".upper()
 
 
-def owned_leaves(owned: Profile) -> tuple[str, ...]:
+def owned_leaves(owned: SvmProfile) -> tuple[str, ...]:
     """The leaves and memories that are the VMM's: the VMCB's controls, and what the profile says."""
-    processor = {leaf.name for leaf in owned.state.processor.leaves}
-    controls = [leaf.name for leaf in owned.state.leaves if leaf.name not in (*processor, *NEVER_CHANGED)]
-    return tuple(dict.fromkeys((*controls, *owned_of_processor(owned), "iopm", "msrpm")))
+    return controls_and_owned(owned, NEVER_CHANGED, ("iopm", "msrpm"))
 
 
 @cache
 def hardware() -> Machine[Any]:
     """The machine that runs the guests of `ia32`, with its controls as settings."""
-    return _hardware("ia32-svm", "svm", svm.build(exceptions=False), Profile(EVERYTHING), USUAL)
+    return _hardware("ia32-svm", "svm", svm.build(exceptions=False), SvmProfile(EVERYTHING), USUAL)
 
 
 @cache
 def hardware_64() -> Machine[Any]:
     """The same of `x86-64`."""
-    return _hardware("x86-64-svm", "svm", svm.build_64(exceptions=False), Profile64(EVERYTHING_64), USUAL)
+    return _hardware("x86-64-svm", "svm", svm.build_64(exceptions=False), SvmProfile64(EVERYTHING_64), USUAL)
 
 
 def named(machine: Machine[Any], name: str) -> Machine[Any]:
@@ -74,15 +71,8 @@ def named(machine: Machine[Any], name: str) -> Machine[Any]:
 
 
 def _hardware(
-    name: str, technique_name: str, plain: Machine[Any], owner: Profile, chosen: frozenset[str]
+    name: str, technique_name: str, plain: Machine[Any], owner: SvmProfile, chosen: frozenset[str]
 ) -> Machine[Any]:
-    owned = set(owned_leaves(owner))
-
-    def role(leaf: str, own: Role) -> Role:
-        """What the technique leaves to the guest is no resource."""
-        yielding = leaf != "guest_mode" and own in (Role.RESOURCE, Role.MODE, Role.TIME)
-        return Role.GENERAL if yielding and leaf not in owned else own
-
     controls = [
         leaf_setting(
             setting_name(name), name, 1, name.partition(".")[2].replace("_", " "), int(name in chosen)
@@ -99,7 +89,7 @@ def _hardware(
         plain,
         name=name,
         title=f"{plain.title.partition(':')[0]}: AMD-V with nested paging",
-        state=plain.state.with_roles(role),
+        state=state_of(owner, owned_leaves(owner), "guest_mode"),
         settings=(*plain.settings, *controls, *maps),
         techniques={technique_name: technique(owner)},
         relocate=None,  # the guest has an address space of its own
@@ -108,17 +98,15 @@ def _hardware(
     )
 
 
-def _map(owner: Profile, guest: Any, private: Any) -> Any:
+def _map(owner: SvmProfile, guest: Any, private: Any) -> Any:
     every: Mapping[str, Word] = dict.fromkeys(COVERS, Word(1, 1))
     return virtual_machine(owner, guest, covered(owner, private, every))
 
 
-def technique(owner: Profile) -> Technique[Any]:
+def technique(owner: SvmProfile) -> Technique[Any]:
     """AMD-V of a VMM that owns so much; the machine's settings say what the controls are."""
     owned = owned_leaves(owner)
-    base = owner.state.processor
-    processor = {*(leaf.name for leaf in base.leaves), *(slot.name for slot in base.layout)}
-    values = tuple(n for n in owned if n in processor)
+    values = processors_own(owner, owned)
     kept = {*owner.words, *owner.memories}
     return Technique(
         "svm",

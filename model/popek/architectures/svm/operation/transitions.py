@@ -16,8 +16,8 @@ from popek.kernel.outcome import NotModelledError
 from popek.kernel.words import TRUE, Word, all_of, concat
 
 from ...ia32.state import invariant
-from ..checks import CHECKS, Missing, View
-from ..vmcb import FIELDS, Processor
+from ..checks import CHECKS, NotGiven, VmcbView
+from ..vmcb import FIELDS, SvmProcessor
 from .settings import PLACES, bits
 from .state import EXIT_INFORMATION, SvmIa32
 
@@ -55,7 +55,7 @@ _EXITS: Final = dict(
 PDPTES: Final = "SVM-CR-15"
 """The check of the PDPTEs, which the model's guests do not have."""
 INVALID: Final = (1 << 64) - 1
-PROCESSOR: Final = Processor(maxphyaddr=40, flush_by_asid=True, long_mode=False, cet=False, sev=False)
+PROCESSOR: Final = SvmProcessor(maxphyaddr=40, flush_by_asid=True, long_mode=False, cet=False, sev=False)
 """What VMRUN's checks ask of it."""
 
 
@@ -79,7 +79,7 @@ class _Vmcb(Mapping[str, Word]):
 
 def valid(vmcb: Mapping[str, Any]) -> Word:
     """Whether VMRUN takes a VMCB: every check that a violation of fails on all processors (width 1)."""
-    view = View(vmcb, PROCESSOR)
+    view = VmcbView(vmcb, PROCESSOR)
     conditions = []
     for check in CHECKS.values():
         if check.certainty != "must" or check.id == PDPTES:
@@ -87,7 +87,7 @@ def valid(vmcb: Mapping[str, Any]) -> Word:
         try:
             gates = [_condition(gate(view)) for gate in check.gates]
             holds = _condition(check.holds(view)) if all(gate.value != 0 for gate in gates) else TRUE
-        except Missing:
+        except NotGiven:
             continue
         for gate in gates:
             holds = holds | ~gate

@@ -23,7 +23,7 @@ class FieldChange:
 
 
 @attrs.frozen
-class Comparison:
+class DumpComparison:
     """The difference of two dumps; ids are in the order of the encodings."""
 
     first: Dump
@@ -42,11 +42,11 @@ class Comparison:
         return not (self.changes or self.only_first or self.only_second)
 
 
-def compare(first: Dump, second: Dump, capabilities: tuple[Capabilities, Capabilities]) -> Comparison:
+def compare(first: Dump, second: Dump, capabilities: tuple[Capabilities, Capabilities]) -> DumpComparison:
     """Compare two dumps; `capabilities` are those of the two processors."""
     one, two = diagnose(first, capabilities[0]), diagnose(second, capabilities[1])
     both = [id_ for id_ in FIELDS if id_ in first.fields and id_ in second.fields]
-    return Comparison(
+    return DumpComparison(
         first=first,
         second=second,
         changes=tuple(

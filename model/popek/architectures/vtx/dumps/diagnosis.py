@@ -17,7 +17,7 @@ from ..verdict import Failure, Undecided, VmEntryVerdict, explain, reported_outc
 from ..view import View, view_of
 from ..vmcs import MissingField, Vmcs
 from .model import Dump
-from .processors import Judgement, Processor, judge_any
+from .processors import ProcessorJudgement, ReportedProcessor, judge_any
 
 DiagnosisKind = Literal[
     "entry-failure", "instruction-error", "no-entry-failure", "an-earlier-exit", "nothing"
@@ -111,7 +111,7 @@ def vmcs_of(dump: Dump) -> Vmcs:
 def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
     """Judge a dump and put the verdict beside what the dump says happened."""
     vmcs = vmcs_of(dump)
-    judgement = judge_any(vmcs, Processor(capabilities))
+    judgement = judge_any(vmcs, ReportedProcessor(capabilities))
     verdict = judgement.verdict
     happened = happening(dump)
     report = reported_outcome(vmcs)
@@ -202,7 +202,7 @@ def _unknown(gate: Condition, view: View) -> bool:
     return False
 
 
-def _label(judgement: Judgement, kind: DiagnosisKind) -> str:
+def _label(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
     match judgement.verdict.outcome.kind:
         case "enters":
             return "ENTERS"
@@ -213,7 +213,7 @@ def _label(judgement: Judgement, kind: DiagnosisKind) -> str:
     return "FAILS"
 
 
-def _summary(judgement: Judgement, kind: DiagnosisKind) -> str:
+def _summary(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
     verdict = judgement.verdict
     outcome = verdict.outcome
     match outcome.kind:
@@ -239,7 +239,7 @@ def _summary(judgement: Judgement, kind: DiagnosisKind) -> str:
     return f"no check fails on what is known; {lacking}"
 
 
-def _agreement(judgement: Judgement, kind: DiagnosisKind) -> str:
+def _agreement(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
     verdict = judgement.verdict
     if kind == "nothing":
         return ""

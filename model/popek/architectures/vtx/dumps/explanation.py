@@ -23,7 +23,7 @@ class UnknownSubject(ValueError):  # noqa: N818 -- named for what it says to the
 
 
 @attrs.frozen
-class Explanation:
+class DumpExplanation:
     """What is known of one thing: labelled rows, and for a field its bits (place, name, meaning)."""
 
     name: str
@@ -32,7 +32,7 @@ class Explanation:
     bits: tuple[tuple[str, str, str], ...] = ()
 
 
-def explain(subject: str) -> list[Explanation]:
+def explain(subject: str) -> list[DumpExplanation]:
     """Return what is known of a check id, field name or encoding, bit name, exit reason, or processor.
 
     Raises:
@@ -56,12 +56,12 @@ def explain(subject: str) -> list[Explanation]:
     raise UnknownSubject(f"no check, field or bit is called {subject[:60]!r}{hint}")
 
 
-def _processor(subject: str) -> list[Explanation]:
+def _processor(subject: str) -> list[DumpExplanation]:
     """A preset of capabilities, or a processor by the name that people use."""
     named = processor_names.find(subject)
     if compare := processor_names.compared(subject):
         nothing = (("known", "no public values of its VMX capabilities"), ("nearest", compare))
-        return [Explanation(subject, "processor", nothing)]
+        return [DumpExplanation(subject, "processor", nothing)]
     if named is None and subject not in presets():
         return []
     known = load_capabilities(subject)
@@ -72,15 +72,15 @@ def _processor(subject: str) -> list[Explanation]:
         rows.append(("known", "what it has at least: what it may lack or have besides stays undecided"))
     if known.unsure:
         rows.append(("unsure", ", ".join(known.unsure)))
-    return [Explanation(subject, "processor", tuple(row for row in rows if row[1]))]
+    return [DumpExplanation(subject, "processor", tuple(row for row in rows if row[1]))]
 
 
-def _numbered(wanted: str) -> list[Explanation]:
+def _numbered(wanted: str) -> list[DumpExplanation]:
     """What a number means beside the encoding of a field."""
     return _exit_reason(wanted) if wanted[:1].isdigit() else []
 
 
-def _check(wanted: str) -> list[Explanation]:
+def _check(wanted: str) -> list[DumpExplanation]:
     if check := CHECKS.get(wanted):
         rows = [
             ("must hold", check.statement),
@@ -93,10 +93,12 @@ def _check(wanted: str) -> list[Explanation]:
         if check.confidence != "sure":
             rows.append(("confidence", check.confidence))
         rows.append(("looks at", ", ".join(reads(check))))
-        return [Explanation(check.id, f"check: {check.group.title}", tuple(row for row in rows if row[1]))]
+        return [
+            DumpExplanation(check.id, f"check: {check.group.title}", tuple(row for row in rows if row[1]))
+        ]
     for table, kind in ((NOT_CHECKED, "not checked by the processor"), (NOT_MODELLED, "not modelled here")):
         if wanted in table:
-            return [Explanation(wanted, kind, (("because", table[wanted]),))]
+            return [DumpExplanation(wanted, kind, (("because", table[wanted]),))]
     return []
 
 
@@ -112,7 +114,7 @@ def _outcome(outcome: object) -> str:
     return str(kind)
 
 
-def _field(subject: str) -> list[Explanation]:
+def _field(subject: str) -> list[DumpExplanation]:
     try:
         field = find(subject)
     except UnknownField:
@@ -131,22 +133,22 @@ def _field(subject: str) -> list[Explanation]:
     bits = tuple(
         (_place(bits), bits.name, bits.title if bits.title != bits.name else "") for bits in bits_of(field.id)
     )
-    return [Explanation(field.id, "field", tuple(row for row in rows if row[1]), bits)]
+    return [DumpExplanation(field.id, "field", tuple(row for row in rows if row[1]), bits)]
 
 
 def _readers(field: Field) -> list[str]:
     return [check.id for check in CHECKS.values() if field.id in reads(check)]
 
 
-def _bits(subject: str) -> list[Explanation]:
+def _bits(subject: str) -> list[DumpExplanation]:
     return [_bit(field_id, bits) for field_id, bits in find_bit(subject)]
 
 
-def _bit(field_id: str, bits: NamedBits) -> Explanation:
+def _bit(field_id: str, bits: NamedBits) -> DumpExplanation:
     rows = [("title", bits.title), ("field", f"{field_id} ({FIELDS[field_id].title})")]
     rows += [("checks", ", ".join(_mentioning(field_id, bits))), ("source", bits.source)]
     kind = f"bit{'s' * (bits.high != bits.low)} {_place(bits)} of {field_id}"
-    return Explanation(bits.name, kind, tuple(row for row in rows if row[1]))
+    return DumpExplanation(bits.name, kind, tuple(row for row in rows if row[1]))
 
 
 _SHORT = {
@@ -189,7 +191,7 @@ _ERROR_CAUSES = {
 }
 
 
-def _exit_reason(wanted: str) -> list[Explanation]:
+def _exit_reason(wanted: str) -> list[DumpExplanation]:
     """An exit reason by name or number, with bit 31 or without; and the VM-instruction error of the same number."""
     for number, name in exit_reasons().items():
         if wanted in {name, f"EXIT_REASON_{name}", f"REASON {number}"}:
@@ -198,7 +200,7 @@ def _exit_reason(wanted: str) -> list[Explanation]:
         number = int(wanted, 16 if wanted.startswith("0X") else 10)
     except ValueError:
         return []
-    found: list[Explanation] = []
+    found: list[DumpExplanation] = []
     failed = bool(number >> 31 & 1)
     basic = number & 0xFFFF if failed else number
     if basic in exit_reasons():
@@ -207,21 +209,21 @@ def _exit_reason(wanted: str) -> list[Explanation]:
         rows = [("means", INSTRUCTION_ERRORS[number]), ("number", str(number))]
         if number in _ERROR_CAUSES:
             rows.append(("cause", _ERROR_CAUSES[number]))
-        found.append(Explanation(f"VM-instruction error {number}", "VMfailValid", tuple(rows)))
+        found.append(DumpExplanation(f"VM-instruction error {number}", "VMfailValid", tuple(rows)))
     if number in (0xFFFF_FFFF, (1 << 64) - 1):
         row = ("next", "this is AMD's: ask `popek vmcb explain -- -1`")
-        return [Explanation("VMEXIT_INVALID", "exit code of AMD's VMRUN", (row,))]
+        return [DumpExplanation("VMEXIT_INVALID", "exit code of AMD's VMRUN", (row,))]
     return found
 
 
-def _reason(number: int, name: str, *, failed: bool = False) -> Explanation:
+def _reason(number: int, name: str, *, failed: bool = False) -> DumpExplanation:
     rows = [("number", f"{number} ({number:#x})")]
     if failed:
         rows.append(("bit 31", "the VM entry failed: guest state, or what is loaded with it"))
     if number in _CAUSES:
         rows.append(("cause", _CAUSES[number]))
     kind = "VM-entry failure" if number in _CAUSES else "basic exit reason"
-    return Explanation(name, kind, tuple(rows))
+    return DumpExplanation(name, kind, tuple(rows))
 
 
 def _bit_names() -> list[str]:

@@ -30,7 +30,7 @@ _OF_THE_PROCESSOR = ("MSR ", "CPUID ", "maxphyaddr", "linear_address_width")
 
 
 @attrs.frozen
-class Judgement:
+class ProcessorJudgement:
     """A verdict with its suspects: undecided checks that fail on a plain processor.
 
     `suspects_explain` says whether the suspects would account for what the dump reports; `inferred`, in words,
@@ -52,16 +52,16 @@ class Judgement:
         return attrs.evolve(self.verdict, warnings=found + self.verdict.warnings) if found else self.verdict
 
 
-class Processor:
+class ReportedProcessor:
     """A processor to judge many VMCSs for: what depends on it alone is worked out once."""
 
     def __init__(self, known: Capabilities) -> None:
         """Take what is known of the processor."""
         self.known = known
         self._evaluator = Evaluator(known)
-        self._shown: dict[Evidence, tuple[Processor, tuple[str, ...]]] = {}
+        self._shown: dict[Evidence, tuple[ReportedProcessor, tuple[str, ...]]] = {}
 
-    def shown_by(self, vmcs: Vmcs) -> tuple[Processor, tuple[str, ...]]:
+    def shown_by(self, vmcs: Vmcs) -> tuple[ReportedProcessor, tuple[str, ...]]:
         """This processor with what a VMCS shows of it, and that in words."""
         seen = evidence(vmcs)
         if seen == NOTHING:
@@ -71,7 +71,7 @@ class Processor:
             known, words = with_evidence(self.known, seen)
             if len(self._shown) >= _KEPT:
                 self._shown.clear()
-            found = self._shown[seen] = (Processor(known) if words else self), words
+            found = self._shown[seen] = (ReportedProcessor(known) if words else self), words
         return found
 
     def judge(self, vmcs: Vmcs, only: Container[str] | None = None) -> VmEntryVerdict:
@@ -79,9 +79,9 @@ class Processor:
         return verdict_of(self._evaluator, vmcs, only)
 
     @cached_property
-    def plain(self) -> Processor:
+    def plain(self) -> ReportedProcessor:
         """A processor without newer relaxations of which the same is known."""
-        return Processor(plain(self.known))
+        return ReportedProcessor(plain(self.known))
 
 
 @by_identity
@@ -95,14 +95,14 @@ def _waits(check_id: str, first: str) -> bool:
     return first.startswith(_OF_THE_PROCESSOR) and "revision" not in asks(CHECKS[check_id])
 
 
-def judge_any(vmcs: Vmcs, processor: Processor) -> Judgement:
+def judge_any(vmcs: Vmcs, processor: ReportedProcessor) -> ProcessorJudgement:
     """Judge a VMCS for a processor of which little or nothing may be known."""
     processor, inferred = processor.shown_by(vmcs)
     verdict = processor.judge(vmcs)
     waiting = _waiting(verdict.undecided)
     if not waiting:
-        return Judgement(verdict, inferred=inferred)
+        return ProcessorJudgement(verdict, inferred=inferred)
     likely = processor.plain.judge(vmcs, waiting)
     suspects = likely.failed
     explain = bool(suspects) and not verdict.failed and likely.explains_report == "yes"
-    return Judgement(verdict, suspects, explain, inferred)
+    return ProcessorJudgement(verdict, suspects, explain, inferred)

@@ -6,7 +6,7 @@ import re
 
 import attrs
 
-from popek.architectures.logs import Line, decoded, unwrap
+from popek.architectures.logs import LogLine, decoded, unwrap
 
 from . import headers, listings, registers
 from .kinds import LineKind
@@ -154,7 +154,7 @@ def _claimed(builder: DumpBuilder, text: str) -> tuple[LineKind, re.Match[str]] 
     return None
 
 
-def _read_lines(lines: list[Line]) -> list[DumpBuilder]:
+def _read_lines(lines: list[LogLine]) -> list[DumpBuilder]:
     builders = [DumpBuilder()]
 
     def next_dump() -> DumpBuilder:
@@ -162,7 +162,7 @@ def _read_lines(lines: list[Line]) -> list[DumpBuilder]:
         return builders[-1]
 
     scanner = Scanner(builders[0], next_dump)
-    run: list[Line] = []
+    run: list[LogLine] = []
     position = 0
     while position < len(lines):
         line = lines[position]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from popek.architectures.logs import Line
+from popek.architectures.logs import LogLine
 
 from ..fields import FIELDS
 from .layouts import (
@@ -21,7 +21,7 @@ from .layouts import (
     SECTIONS,
     SEGMENT_REGISTERS,
     TABLE_REGISTERS,
-    Word,
+    LayoutWord,
     segment_words,
     sysenter_words,
 )
@@ -86,9 +86,9 @@ _ALL_WORDS = frozenset(
 )
 
 
-def rejoined(lines: list[Line]) -> list[Line]:
+def rejoined(lines: list[LogLine]) -> list[LogLine]:
     """Bring together numbers and words that a terminal broke at its last column."""
-    found: list[Line] = []
+    found: list[LogLine] = []
     for line in lines:
         if found and (_straddles(found[-1].text, line.text)):
             found[-1] = attrs.evolve(found[-1], text=found[-1].text + line.text)
@@ -149,7 +149,7 @@ class Scanner:
     builder: DumpBuilder
     next_dump: Callable[[], DumpBuilder]
     section: str = ""
-    _words: Mapping[str, Word] = attrs.field(factory=dict)
+    _words: Mapping[str, LayoutWord] = attrs.field(factory=dict)
     _list: str = ""
     _pending: list[_Pending] = attrs.field(factory=list)
     _text: str = ""
@@ -158,7 +158,7 @@ class Scanner:
     _last: int = 0
     _broken: bool = False
 
-    def scan(self, lines: list[Line], *, at_end: bool) -> None:
+    def scan(self, lines: list[LogLine], *, at_end: bool) -> None:
         """Read a run of lines; `at_end` says that nothing follows, so that a cut last value is no error."""
         lines = rejoined(lines)
         self._text = "\n".join(line.text for line in lines)
@@ -360,7 +360,7 @@ class Scanner:
         if svi and rvi:
             self.builder.set("GUEST_INTERRUPT_STATUS", int(svi, 16) << 8 | int(rvi, 16), place.line)
 
-    def _value(self, key: str, word: Word, text: str, place: _Place) -> None:
+    def _value(self, key: str, word: LayoutWord, text: str, place: _Place) -> None:
         digits = self._digits(key, text, word.digits, place)
         if not digits:
             return

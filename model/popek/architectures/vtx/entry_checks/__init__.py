@@ -17,7 +17,7 @@ from . import (  # noqa: F401 -- each module registers its checks, in the manual
     msr_areas,
     pdptes,
 )
-from .registry import Check, Condition, Group, Outcome, OutcomeKind, ledger, registered
+from .registry import Check, CheckGroup, Condition, Outcome, OutcomeKind, ledger, registered
 
 _checks, _not_checked, _not_modelled = registered()
 
@@ -35,8 +35,8 @@ __all__ = [
     "NOT_CHECKED",
     "NOT_MODELLED",
     "Check",
+    "CheckGroup",
     "Condition",
-    "Group",
     "Outcome",
     "OutcomeKind",
     "ledger",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .registry import FAULT, INVALID, Condition, Group, checker, fails, no_check, not_modelled
+from .registry import FAULT, INVALID, CheckGroup, Condition, checker, fails, no_check, not_modelled
 
-check = checker(Group("basic", "Basic VM-entry checks", INVALID, stage=0))
+check = checker(CheckGroup("basic", "Basic VM-entry checks", INVALID, stage=0))
 
 VMLAUNCH = Condition("VMLAUNCH", lambda v: v.launch.instruction == "VMLAUNCH")
 VMRESUME = Condition("VMRESUME", lambda v: v.launch.instruction == "VMRESUME")

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from popek.architectures.vtx.view import fixed, last_byte, off, on, placed
 
-from .registry import EPT, UNRESTRICTED, Condition, Group, checker, control, fails, no_check, not_modelled
+from .registry import (
+    EPT,
+    UNRESTRICTED,
+    CheckGroup,
+    Condition,
+    checker,
+    control,
+    fails,
+    no_check,
+    not_modelled,
+)
 
-check = checker(Group("controls", "VM-execution and VM-exit control fields", fails(7), stage=1))
+check = checker(CheckGroup("controls", "VM-execution and VM-exit control fields", fails(7), stage=1))
 
 # -- what the processor allows -----------------------------------------------------------
 

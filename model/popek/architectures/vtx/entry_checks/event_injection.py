@@ -5,9 +5,9 @@ from __future__ import annotations
 from popek.architectures.vtx.view import Decision, View, both, either, implies, off, on, one_of
 
 from .controls import entry_area
-from .registry import FRED, INJECTION, UNRESTRICTED, Condition, Group, checker, control, fails, no_check
+from .registry import FRED, INJECTION, UNRESTRICTED, CheckGroup, Condition, checker, control, fails, no_check
 
-check = checker(Group("entry-controls", "VM-entry control fields", fails(7), stage=1))
+check = checker(CheckGroup("entry-controls", "VM-entry control fields", fails(7), stage=1))
 
 check(
     "ENTRY-01",

@@ -17,9 +17,11 @@ from popek.architectures.vtx.view import (
 )
 
 from .host_state import CANONICAL, FIXED
-from .registry import IA32E, INTEL64, NOT_IA32E, Condition, Group, checker, control, no_check, refuses
+from .registry import IA32E, INTEL64, NOT_IA32E, CheckGroup, Condition, checker, control, no_check, refuses
 
-check = checker(Group("guest-control-registers", "Guest control registers and MSRs", refuses(0), stage=2))
+check = checker(
+    CheckGroup("guest-control-registers", "Guest control registers and MSRs", refuses(0), stage=2)
+)
 
 _NW_CD = 3 << 29
 _PG_PE = 1 << 31 | 1

@@ -5,9 +5,11 @@ from __future__ import annotations
 from popek.architectures.vtx.view import canonical
 
 from .host_state import CANONICAL
-from .registry import INTEL64, Group, checker, refuses
+from .registry import INTEL64, CheckGroup, checker, refuses
 
-check = checker(Group("guest-descriptor-tables", "Guest descriptor-table registers", refuses(0), stage=2))
+check = checker(
+    CheckGroup("guest-descriptor-tables", "Guest descriptor-table registers", refuses(0), stage=2)
+)
 
 check(
     "GUEST-DT-01",

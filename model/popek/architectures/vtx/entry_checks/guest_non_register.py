@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from popek.architectures.vtx.view import Decision, View, either, off, on
 
-from .registry import FRED, INJECTION, Condition, Group, checker, control, no_check, refuses
+from .registry import FRED, INJECTION, CheckGroup, Condition, checker, control, no_check, refuses
 
-check = checker(Group("guest-non-register", "Guest non-register state", refuses(0), stage=2))
+check = checker(CheckGroup("guest-non-register", "Guest non-register state", refuses(0), stage=2))
 
 HLT = Condition("activity state = HLT", lambda v: v.GUEST_ACTIVITY_STATE == 1)
 SHUTDOWN = Condition("activity state = shutdown", lambda v: v.GUEST_ACTIVITY_STATE == 2)

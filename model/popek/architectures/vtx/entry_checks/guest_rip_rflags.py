@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from popek.architectures.vtx.view import extended, off, on
 
-from .registry import IA32E, Condition, Group, checker, refuses
+from .registry import IA32E, CheckGroup, Condition, checker, refuses
 
-check = checker(Group("guest-rip-rflags", "Guest RIP and RFLAGS", refuses(0), stage=2))
+check = checker(CheckGroup("guest-rip-rflags", "Guest RIP and RFLAGS", refuses(0), stage=2))
 
 _RESERVED = 0xFFFF_FFFF_FFC0_8028  # bits 63:22, 15, 5, 3
 

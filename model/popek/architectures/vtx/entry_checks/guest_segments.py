@@ -12,14 +12,14 @@ from .registry import (
     NOT_UNRESTRICTED,
     NOT_V8086,
     V8086,
+    CheckGroup,
     Condition,
-    Group,
     checker,
     no_check,
     refuses,
 )
 
-check = checker(Group("guest-segments", "Guest segment registers", refuses(0), stage=2))
+check = checker(CheckGroup("guest-segments", "Guest segment registers", refuses(0), stage=2))
 
 
 def _usable(register: str) -> Condition:

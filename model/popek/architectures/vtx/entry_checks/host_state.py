@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from popek.architectures.vtx.view import canonical, either, fixed, implies, memory_types, off, on, one_of
 
-from .registry import INTEL64, Condition, Group, Outcome, checker, control, fails, no_check
+from .registry import INTEL64, CheckGroup, Condition, Outcome, checker, control, fails, no_check
 
-check = checker(Group("host-state", "Host-state area", fails(8), stage=1))
+check = checker(CheckGroup("host-state", "Host-state area", fails(8), stage=1))
 
 CANONICAL = "{{{0}}} must be canonical ({{linear_address_width}} linear-address bits)"
 """The message of a check for a canonical address."""

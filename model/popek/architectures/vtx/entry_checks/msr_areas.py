@@ -15,9 +15,9 @@ from popek.architectures.vtx.view import Decision, View
 from popek.architectures.vtx.vmcs import MissingField
 from popek.kernel.words import Word
 
-from .registry import Condition, Group, checker, refuses
+from .registry import CheckGroup, Condition, checker, refuses
 
-check = checker(Group("msr-load-area", "VM-entry MSR-load area", refuses(None, 34), stage=3))
+check = checker(CheckGroup("msr-load-area", "VM-entry MSR-load area", refuses(None, 34), stage=3))
 
 LOADS = (Condition("ENTRY_MSR_LOAD_COUNT > 0", lambda v: v.ENTRY_MSR_LOAD_COUNT != 0),)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from popek.architectures.vtx.view import Decision, Value, View, on, select
 
-from .registry import NOT_IA32E, Condition, Group, checker, refuses
+from .registry import NOT_IA32E, CheckGroup, Condition, checker, refuses
 
-check = checker(Group("pdptes", "Guest page-directory-pointer-table entries", refuses(2), stage=2))
+check = checker(CheckGroup("pdptes", "Guest page-directory-pointer-table entries", refuses(2), stage=2))
 
 PAE_PAGING = (
     NOT_IA32E,

@@ -65,7 +65,7 @@ class Condition:
 
 
 @attrs.frozen(eq=False)
-class Group:
+class CheckGroup:
     """Checks that the manual lists together; `stage` orders the groups as the processor does."""
 
     name: str
@@ -94,7 +94,7 @@ class Check:
     """
 
     id: str
-    group: Group
+    group: CheckGroup
     gates: tuple[Condition, ...]
     holds: Callable[[View], Decision]
     message: str
@@ -158,7 +158,7 @@ def not_modelled(check_id: str, reason: str) -> None:
     _not_modelled[_new(check_id)] = reason
 
 
-def checker(group: Group) -> Callable[..., None]:
+def checker(group: CheckGroup) -> Callable[..., None]:
     """The function that registers the checks of a group."""
 
     def check(

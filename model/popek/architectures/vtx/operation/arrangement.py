@@ -17,10 +17,11 @@ from popek.kernel.outcome import Target, Trap
 from popek.kernel.technique import Technique
 from popek.kernel.words import Word, concat, ite
 
+from ...x86.assisted.ownership import owned_leaves
 from ...x86.exceptions import UD
 from ...x86.registers import CR0_DEFINED
 from .exits import VM_EXIT
-from .ownership import Profile, virtual_machine
+from .ownership import VmxProfile, virtual_machine
 from .state import PinControls, PrimaryControls, SecondaryControls, Vmx
 
 V = TypeVar("V", bound=Vmx)
@@ -71,7 +72,7 @@ def anything(state: type[V], knob: Mapping[str, Word]) -> V:
 
 
 def covered(
-    owned: Profile, private: V, knob: Mapping[str, Word], masks: Mapping[str, int] | None = None
+    owned: VmxProfile, private: V, knob: Mapping[str, Word], masks: Mapping[str, int] | None = None
 ) -> V:
     """The masks and bitmaps where the VMM owns something: all ones or all zeros, as the knobs say.
 
@@ -103,20 +104,9 @@ def _bitmap(free: Memory, knob: Word, owns: Callable[[Word], Word]) -> Memory:
     return Memory(free.address_width, 1, lambda place: ite(owns(place), knob, free.load(place)))
 
 
-def owned_leaves(owned: Profile) -> tuple[str, ...]:
-    """The leaves and memories of the processor that are the VMM's."""
-    leaves = owned.state.processor.leaves
-    bits = [
-        leaf.name for leaf in leaves
-        if leaf.component in ("cr0", "cr4") and getattr(owned, leaf.component) >> leaf.low & 1
-    ]  # fmt: skip
-    words = [leaf.name for leaf in leaves if leaf.component in owned.words]
-    return (*bits, *words, *owned.memories)
-
-
-def arrange(owned: Profile, knob: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[Any]:
+def arrange(owned: VmxProfile, knob: Mapping[str, Word], masks: Mapping[str, int]) -> Arrangement[Any]:
     """A guest beside a VMM that owns so much, with these words for the controls and covers."""
-    leaves = ("non_root", *owned_leaves(owned))
+    leaves = owned_leaves(owned)
     technique: Technique[Any] = Technique(
         "vt-x",
         "VT-x",

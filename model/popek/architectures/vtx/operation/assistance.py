@@ -13,16 +13,16 @@ from popek.kernel.assistance import (
     Assistance,
     AssistanceError,
     Control,
-    Mode,
     Necessity,
     Preset,
     Settings,
 )
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Fault, NotModelledError, Trap
+from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word
 
 from ...x86.access import MemoryOperand
+from ...x86.assisted.declaration import LONG_MODES, protected_modes, reported
 from ...x86.interception import Interception
 from ...x86.state import X86
 from ..controls import exit_reasons
@@ -39,7 +39,7 @@ from .ownership import (
     OWNABLE,
     OWNABLE_64,
     TOUCHES,
-    Profile,
+    VmxProfile,
     profile,
     profile_64,
 )
@@ -87,42 +87,25 @@ def machine_64() -> Machine[VmxX64]:
     return build_64(exceptions=False)
 
 
-def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
+def _profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> VmxProfile:
     return profile(owns, unrestricted=bool(assume.get("unrestricted")), hidden=lacks)
 
 
-def _profile_64(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> Profile:
+def _profile_64(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> VmxProfile:
     shadowed = {"tpr"} if assume.get(TPR_SHADOW) else set()
     return profile_64(owns | shadowed, unrestricted=bool(assume.get("unrestricted")), hidden=lacks)
 
 
-def _refused(owned: Profile) -> str:
+def _refused(owned: VmxProfile) -> str:
     if owned.unrestricted:
         return ""
     return "only an unrestricted guest is in real-address mode on the hardware; add --assume unrestricted"
 
 
-MODES: Final = {
-    mode.name: mode
-    for mode in (
-        Mode[VmxIa32]("protected", settings={"MODE": 0}),
-        Mode[VmxIa32]("virtual-8086", "virtual-8086", {"MODE": 1}),
-        # Without the control there is no such hardware state.
-        Mode[VmxIa32]("real", "real-address", {"MODE": 2}, {UNRESTRICTED: 1}, _refused),
-    )
-}
+MODES: Final = protected_modes({UNRESTRICTED: 1}, _refused)
 
 
-MODES_64: Final = {
-    mode.name: mode
-    for mode in (
-        Mode[VmxX64]("64-bit", settings={"MODE": 1}),
-        Mode[VmxX64]("compatibility", "compatibility", {"MODE": 0}),
-    )
-}
-
-
-def necessities(owned: Profile) -> tuple[Necessity, ...]:
+def necessities(owned: VmxProfile) -> tuple[Necessity, ...]:
     """What the ownership profile asks for beyond single instructions."""
     found = []
     if "cr3" not in owned.owns:
@@ -135,11 +118,6 @@ def necessities(owned: Profile) -> tuple[Necessity, ...]:
         why = "an NMI would go through the guest's IDT"
         found.append(Necessity("NMIs", "pin.nmi_exiting", why, "nmis"))
     return tuple(found)
-
-
-def _report(trap: Trap[Any]) -> tuple[int, str]:
-    reason = int(trap.error_code) if trap.error_code is not None else 0
-    return reason, exit_reasons()[reason]
 
 
 def plain() -> tuple[VmxIa32, VmxIa32]:
@@ -220,13 +198,8 @@ def _governed(machine: Machine[Any], state: type[Vmx], start: Mapping[str, int])
         cpu = spied.reset(**start)
         if isinstance(cpu, VmxIa32):
             cpu.started_at = cpu.eip
-        parts = {
-            name: Word(width, operand.kind.first.get(part, 0))
-            for operand in instruction.inputs
-            for part, (name, width) in zip(operand.kind.parts, operand.part_names(), strict=True)
-        }
         with contextlib.suppress(Fault, NotModelledError):
-            instruction.run(cpu, parts)
+            instruction.run(cpu, instruction.words(instruction.smallest))
         if recorder.called:
             found.append(form)
     return tuple(found)
@@ -235,7 +208,7 @@ def _governed(machine: Machine[Any], state: type[Vmx], start: Mapping[str, int])
 # -- what a user gives ---------------------------------------------------------------------------------
 
 
-def read(name: str, data: bytes) -> list[Settings]:
+def read_vmcs_dumps(name: str, data: bytes) -> list[Settings]:
     """The settings in VMCS dumps.
 
     Raises:
@@ -252,7 +225,7 @@ def read(name: str, data: bytes) -> list[Settings]:
     return [of_vmcs(Vmcs(dump.name, dump.fields, default=dump.default)) for dump in dumps]
 
 
-def written(fields: Mapping[str, str]) -> Settings:
+def of_vmcs_fields(fields: Mapping[str, str]) -> Settings:
     """The settings in VMCS fields, such as PIN_CONTROLS=0x16.
 
     Raises:
@@ -281,7 +254,7 @@ def presets_64() -> Mapping[str, Preset]:
     return _presets(*PRESETS_64["vt-x-2005"])
 
 
-def _presets(owned: Profile, on: tuple[str, ...]) -> Mapping[str, Preset]:
+def _presets(owned: VmxProfile, on: tuple[str, ...]) -> Mapping[str, Preset]:
     setting = {name: int(name in on) for name in CONTROLS} | dict.fromkeys(COVERS, 1)
     return {"vt-x-2005": Preset("VT-x 2005", attrs.evolve(owned, hidden=frozenset(FEATURES)), setting)}
 
@@ -316,7 +289,7 @@ VT_X: Final = Assistance[VmxIa32](
     options={"unrestricted": "the guest may leave protected mode and paging on the hardware"},
     modes=MODES,
     is_exit=lambda trap: trap.vector is VM_EXIT,
-    report=_report,
+    report=reported(lambda reason: exit_reasons()[reason]),
     governed=governed_forms,
     told_apart=lambda mnemonic: " CR" in mnemonic,
     plain=plain,
@@ -325,8 +298,8 @@ VT_X: Final = Assistance[VmxIa32](
     necessities=necessities,
     processor=processor,
     configurations=hypervisors,
-    read=read,
-    written=written,
+    read=read_vmcs_dumps,
+    written=of_vmcs_fields,
     presets=presets,
     problems={form: name for name, forms in PROBLEMS.items() for form in forms},
     interrupts=INTERRUPTS,
@@ -353,16 +326,25 @@ VT_X_64: Final[Assistance[Any]] = attrs.evolve(
     everything=EVERYTHING_64,
     profile=_profile_64,
     options={**VT_X.options, TPR_SHADOW: "the guest's task priority is in the virtual-APIC page"},
-    modes=MODES_64,
+    modes=LONG_MODES,
     governed=governed_forms_64,
     plain=plain_64,
     processor=processor_64,
     configurations=hypervisors_64,
-    read=lambda name, data: [of_64_bit_guest(found) for found in read(name, data)],
-    written=lambda fields: of_64_bit_guest(written(fields)),
+    read=lambda name, data: [of_64_bit_guest(found) for found in read_vmcs_dumps(name, data)],
+    written=lambda fields: of_64_bit_guest(of_vmcs_fields(fields)),
     presets=presets_64,
     problems={form: name for name, forms in PROBLEMS_64.items() for form in forms},
     interrupts=VIRTUAL_INTERRUPTS,
 )
 
-__all__ = ["MODES", "PROBLEMS", "VT_X", "governed_forms", "machine", "plain", "read", "written"]
+__all__ = [
+    "MODES",
+    "PROBLEMS",
+    "VT_X",
+    "governed_forms",
+    "machine",
+    "of_vmcs_fields",
+    "plain",
+    "read_vmcs_dumps",
+]

@@ -22,7 +22,7 @@ READABLE, EXECUTABLE = 1 << 3, 1 << 5
 LINEAR_IS_VALID, OF_THE_ADDRESS_ITSELF = 1 << 7, 1 << 8
 
 
-class GuestTranslation(Translation):
+class TranslationUnderEpt(Translation):
     """Page protection, and then EPT's."""
 
     def permit(self, cpu: X86, address: Word, size: int, *, write: bool) -> None:
@@ -44,7 +44,7 @@ class GuestTranslation(Translation):
 class EptX64(VmxX64):
     """A 64-bit guest's processor with storage of the VMM's."""
 
-    translation = GuestTranslation(segments=False)
+    translation = TranslationUnderEpt(segments=False)
 
     ept_reserved = group(Pages)  # no access
     ept_read_only = group(Pages)  # no writing
@@ -87,4 +87,4 @@ def check(cpu: X86, address: Word, size: int, *, write: bool) -> None:
     )
 
 
-__all__ = ["EPT_VIOLATION", "EptX64", "GuestTranslation", "check"]
+__all__ = ["EPT_VIOLATION", "EptX64", "TranslationUnderEpt", "check"]

@@ -30,7 +30,7 @@ from .interrupt_traces import (
     machine_with_vmx,
     successors,
 )
-from .interrupts import CONTROLS, DUTIES, Setup, World
+from .interrupts import CONTROLS, DUTIES, VmxInterruptSetup, VmxWorld
 from .state import VmxIa32
 
 TOUCHING: Final = (
@@ -43,12 +43,12 @@ TOUCHING: Final = (
 STI_BLOCKS: Final = "sti-blocks-nmi-window"
 
 
-def setup_of(dropped: frozenset[str], choices: Mapping[str, int]) -> Setup:
+def setup_of(dropped: frozenset[str], choices: Mapping[str, int]) -> VmxInterruptSetup:
     """A setup without these controls and duties."""
-    return Setup(dropped, bool(choices.get(STI_BLOCKS, 1)))
+    return VmxInterruptSetup(dropped, bool(choices.get(STI_BLOCKS, 1)))
 
 
-def steps(setup: Setup) -> Iterator[tuple[str, list[Claim]]]:
+def steps(setup: VmxInterruptSetup) -> Iterator[tuple[str, list[Claim]]]:
     """The base case, and the steps that are no instruction."""
     yield "base", [("invariant", TRUE, interrupts.invariant(interrupts.start(), setup))]
     yield "boundary", _boundary_claims(setup)
@@ -56,7 +56,7 @@ def steps(setup: Setup) -> Iterator[tuple[str, list[Claim]]]:
     yield "exception", _exception_claims(setup)
 
 
-def _boundary_claims(setup: Setup) -> list[Claim]:
+def _boundary_claims(setup: VmxInterruptSetup) -> list[Claim]:
     world, arrivals = interrupts.anywhere(), interrupts.anything()
     step = interrupts.boundary(world, arrivals, setup)
     known = interrupts.invariant(world, setup)
@@ -67,7 +67,7 @@ def _boundary_claims(setup: Setup) -> list[Claim]:
     return claims
 
 
-def _emulation_claims(setup: Setup) -> list[Claim]:
+def _emulation_claims(setup: VmxInterruptSetup) -> list[Claim]:
     """An instruction leaves the guest; the VMM does it, changes IF as it may, and enters again."""
     world, arrivals = interrupts.anywhere(), interrupts.anything()
     after = attrs.evolve(interrupts.emulated(world), enabled=symbol("emulated IF", 1))
@@ -85,7 +85,7 @@ def _emulation_claims(setup: Setup) -> list[Claim]:
     ]
 
 
-def _exception_claims(setup: Setup) -> list[Claim]:
+def _exception_claims(setup: VmxInterruptSetup) -> list[Claim]:
     """The guest takes an exception through its own IDT."""
     world = interrupts.anywhere()
     kept = symbol("handler keeps IF", 1)
@@ -94,7 +94,10 @@ def _exception_claims(setup: Setup) -> list[Claim]:
 
 
 def _instruction_claims(
-    setup: Setup, instruction: Instruction, before: VmxIa32, paths: Sequence[Path[Outcome[VmxIa32]]]
+    setup: VmxInterruptSetup,
+    instruction: Instruction,
+    before: VmxIa32,
+    paths: Sequence[Path[Outcome[VmxIa32]]],
 ) -> list[Claim]:
     """The invariant over each path that touches the guest's side; a VM exit is the step `emulation`."""
     world = interrupts.guest_side(before, interrupts.anywhere())
@@ -117,7 +120,7 @@ def _instruction_claims(
     return claims
 
 
-def _touches(before: World, after: World) -> bool:
+def _touches(before: VmxWorld, after: VmxWorld) -> bool:
     """Whether an instruction does more than end an interrupt shadow."""
     same = all(
         getattr(before, name).term is getattr(after, name).term
@@ -126,7 +129,7 @@ def _touches(before: World, after: World) -> bool:
     return not same or after.sti.value != 0 or after.mov_ss.value != 0
 
 
-def _entry_failures(made: interrupts.Entry, setup: Setup) -> tuple[Word, Word]:
+def _entry_failures(made: interrupts.EntryWithEvent, setup: VmxInterruptSetup) -> tuple[Word, Word]:
     """That the symbols are the entry's fields, and that some check fails (width 1 each)."""
     fields = interrupts.entry_fields(made, setup, base_vmcs().fields)
     formulas = Formulas(base_vmcs(), load_capabilities(PRESET), fields)
@@ -141,7 +144,7 @@ def _entry_failures(made: interrupts.Entry, setup: Setup) -> tuple[Word, Word]:
     return tied, failing
 
 
-def words(world: World) -> str:
+def words(world: VmxWorld) -> str:
     """The guest's side of a world in a few words."""
     parts = [f"IF = {int(world.enabled)}"]
     for name, said in (

@@ -22,7 +22,7 @@ from ..evaluation import Evaluator, reads
 from ..vmcs import Launch, Vmcs
 from . import interrupts
 from . import machine as vmx
-from .interrupts import PROMISES, Arrivals, Setup, Step, World
+from .interrupts import PROMISES, Arrivals, VmxBoundary, VmxInterruptSetup, VmxWorld
 from .state import VmxIa32
 
 VALID_ENTRY: Final = "valid-entry"
@@ -57,12 +57,12 @@ def base_vmcs() -> Vmcs:
 @cache
 def concerned_checks() -> tuple[Check, ...]:
     """The checks that read a field that an entry here may change."""
-    made = interrupts.entry(interrupts.start(), interrupts.quiet(), Setup())
-    fields = set(interrupts.entry_fields(made, Setup(), base_vmcs().fields))
+    made = interrupts.entry(interrupts.start(), interrupts.quiet(), VmxInterruptSetup())
+    fields = set(interrupts.entry_fields(made, VmxInterruptSetup(), base_vmcs().fields))
     return tuple(check for check in CHECKS.values() if fields & set(reads(check)))
 
 
-def failing_checks(made: interrupts.Entry, setup: Setup) -> tuple[str, ...]:
+def failing_checks(made: interrupts.EntryWithEvent, setup: VmxInterruptSetup) -> tuple[str, ...]:
     """Ids of the entry checks that a VM entry of numbers fails."""
     fields = {
         name: int(value) for name, value in interrupts.entry_fields(made, setup, base_vmcs().fields).items()
@@ -104,7 +104,7 @@ _EVENTS: Final[Mapping[str, Arrivals]] = {
 }
 
 
-def executed(name: str, world: World, setup: Setup) -> World | None:
+def executed(name: str, world: VmxWorld, setup: VmxInterruptSetup) -> VmxWorld | None:
     """The world after the guest executes an instruction of `PROGRAM`; None if it does not complete."""
     key = tuple(int(w) for w in (world.enabled, world.sti, world.mov_ss, world.nmi_blocked))
     after = _guest_after(name, key, int(setup.has("nmi-exiting")), int(setup.has("virtual-nmis")))
@@ -126,15 +126,12 @@ def _guest_after(name: str, side: tuple[int, ...], nmi_exiting: int, virtual_nmi
     )  # fmt: skip
     content = dict(enumerate(_GDT)) | dict(enumerate(struct.pack("<III", 0x1000, 0x08, 0x202), _STACK))
     state.memory = Memory(32, 8, content)
-    widths = {part: width for operand in instruction.inputs for part, width in operand.part_names()}
-    parts = {
-        part: Word(width, {**operands, "operand length": length}[part]) for part, width in widths.items()
-    }
+    parts = instruction.words({**operands, "operand length": length})
     outcome = machine.step(instruction, state, parts)
     return outcome.state if isinstance(outcome, Next) else None
 
 
-def successors(world: World, setup: Setup) -> Iterator[TraceStep]:
+def successors(world: VmxWorld, setup: VmxInterruptSetup) -> Iterator[TraceStep]:
     """Every step from a world of numbers."""
     for event, arrivals in _EVENTS.items():
         step = interrupts.boundary(world, arrivals, setup)
@@ -160,12 +157,12 @@ def successors(world: World, setup: Setup) -> Iterator[TraceStep]:
                     yield TraceStep(words, world, after, None, "", broken)
 
 
-def _exit_in_words(step: Step) -> str:
+def _exit_in_words(step: VmxBoundary) -> str:
     if not int(step.left):
         return ""
     return "the guest leaves at a window"
 
 
-def described(world: World) -> dict[str, int]:
+def described(world: VmxWorld) -> dict[str, int]:
     """A world of numbers by the names of its parts."""
-    return {field.name: int(getattr(world, field.name)) for field in attrs.fields(World)}
+    return {field.name: int(getattr(world, field.name)) for field in attrs.fields(VmxWorld)}

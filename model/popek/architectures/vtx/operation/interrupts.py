@@ -1,6 +1,6 @@
 """Interrupts for a guest under VT-x: what happens between two of its instructions, step by step.
 
-A `World` is what decides the delivery of interrupts and NMIs at an instruction boundary of the guest: the
+A `VmxWorld` is what decides the delivery of interrupts and NMIs at an instruction boundary of the guest: the
 guest's side (RFLAGS.IF, blocking by STI and MOV SS, activity state, virtual-NMI blocking), the VMCS's two window
 controls, and the VMM's bookkeeping.  `boundary` is one step: an event that the processor puts before the next
 instruction (SDM vol. 3C, "Other Causes of VM Exits" and "Changes to Instruction Behavior in VMX Non-Root
@@ -49,7 +49,7 @@ _NEEDS: Final = {
 
 
 @attrs.frozen
-class Setup:
+class VmxInterruptSetup:
     """The controls and duties that are in place.
 
     Attributes:
@@ -68,7 +68,7 @@ class Setup:
 
 
 @attrs.frozen(eq=False)
-class World:
+class VmxWorld:
     """What decides the delivery of interrupts at an instruction boundary; words of 1 bit but for the vector.
 
     Attributes:
@@ -106,7 +106,7 @@ class World:
 
     def key(self) -> tuple[int, ...]:
         """A world of numbers as a plain tuple."""
-        return tuple(int(getattr(self, field.name)) for field in attrs.fields(World))
+        return tuple(int(getattr(self, field.name)) for field in attrs.fields(VmxWorld))
 
 
 @attrs.frozen(eq=False)
@@ -129,15 +129,15 @@ class Arrivals:
 
 
 @attrs.frozen(eq=False)
-class Entry:
+class EntryWithEvent:
     """A VM entry: the world that the VMCS describes, and what is injected (32 bits, 0: nothing)."""
 
-    world: World
+    world: VmxWorld
     information: Word
 
 
 @attrs.frozen(eq=False)
-class Step:
+class VmxBoundary:
     """What a boundary does; conditions of 1 bit.
 
     Attributes:
@@ -149,8 +149,8 @@ class Step:
         runs: nothing comes first: the next instruction, or more waiting if it is halted.
     """
 
-    after: World
-    entry: Entry
+    after: VmxWorld
+    entry: EntryWithEvent
     left: Word
     given: Word
     nmi_given: Word
@@ -158,16 +158,16 @@ class Step:
     runs: Word
 
 
-def start() -> World:
+def start() -> VmxWorld:
     """A guest before its first instruction, as after reset."""
-    numbers = {f.name: Word(8 if f.name == "vector" else 1, 0) for f in attrs.fields(World)}
-    return World(**numbers)
+    numbers = {f.name: Word(8 if f.name == "vector" else 1, 0) for f in attrs.fields(VmxWorld)}
+    return VmxWorld(**numbers)
 
 
-def anywhere() -> World:
+def anywhere() -> VmxWorld:
     """A world that may be any."""
-    return World(
-        **{f.name: symbol(f"world {f.name}", 8 if f.name == "vector" else 1) for f in attrs.fields(World)}
+    return VmxWorld(
+        **{f.name: symbol(f"world {f.name}", 8 if f.name == "vector" else 1) for f in attrs.fields(VmxWorld)}
     )
 
 
@@ -189,7 +189,9 @@ def quiet() -> Arrivals:
 # -- the VMM and the processor ------------------------------------------------------------------------
 
 
-def entry(world: World, arrivals: Arrivals, setup: Setup, at_window: Word = FALSE) -> Entry:
+def entry(
+    world: VmxWorld, arrivals: Arrivals, setup: VmxInterruptSetup, at_window: Word = FALSE
+) -> EntryWithEvent:
     """The VMM's work before a VM entry: inject what can be injected, ask for windows for what cannot."""
     passes = ~(world.sti | world.mov_ss) | ~setup.has("look-at-shadow")
     idle = at_window & ~setup.has("inject-at-windows")
@@ -209,10 +211,10 @@ def entry(world: World, arrivals: Arrivals, setup: Setup, at_window: Word = FALS
         window=waiting & setup.has("interrupt-window-exiting"),
         nmi_window=nmi_waiting & setup.has("nmi-window-exiting"),
     )
-    return Entry(prepared, information)
+    return EntryWithEvent(prepared, information)
 
 
-def delivered(world: World, interrupt: Word, nmi: Word) -> World:
+def delivered(world: VmxWorld, interrupt: Word, nmi: Word) -> VmxWorld:
     """The guest is in its handler, entered through an interrupt gate, if one of the two was delivered."""
     taken = interrupt | nmi
     return attrs.evolve(
@@ -226,7 +228,7 @@ def delivered(world: World, interrupt: Word, nmi: Word) -> World:
     )
 
 
-def boundary(world: World, arrivals: Arrivals, setup: Setup) -> Step:
+def boundary(world: VmxWorld, arrivals: Arrivals, setup: VmxInterruptSetup) -> VmxBoundary:
     """What comes before the guest's next instruction: NMI, NMI window, interrupt window, interrupt."""
     blocked = world.sti & (TRUE if setup.sti_blocks_nmi_window else FALSE)
     nmi_exit = arrivals.nmi & setup.has("nmi-exiting")
@@ -253,18 +255,18 @@ def boundary(world: World, arrivals: Arrivals, setup: Setup) -> Step:
     nmi = (valid & (made.information[10:8] == 2)) | nmi_past
     interrupt = (valid & (made.information[10:8] == 0)) | past
     after = delivered(_either(left, made.world, world), interrupt, nmi)
-    return Step(after, made, left, interrupt, nmi, valid, ~left & ~nmi_past & ~past)
+    return VmxBoundary(after, made, left, interrupt, nmi, valid, ~left & ~nmi_past & ~past)
 
 
-def _either(condition: Word, a: World, b: World) -> World:
-    names = [field.name for field in attrs.fields(World)]
-    return World(**{name: ite(condition, getattr(a, name), getattr(b, name)) for name in names})
+def _either(condition: Word, a: VmxWorld, b: VmxWorld) -> VmxWorld:
+    names = [field.name for field in attrs.fields(VmxWorld)]
+    return VmxWorld(**{name: ite(condition, getattr(a, name), getattr(b, name)) for name in names})
 
 
 # -- the guest's instructions -------------------------------------------------------------------------
 
 
-def guest_side(cpu: VmxIa32, world: World) -> World:
+def guest_side(cpu: VmxIa32, world: VmxWorld) -> VmxWorld:
     """The guest's side of a world from a processor's state; the rest as it was."""
     return attrs.evolve(
         world,
@@ -276,12 +278,12 @@ def guest_side(cpu: VmxIa32, world: World) -> World:
     )
 
 
-def after_instruction(before: World, cpu: VmxIa32, *, returns: bool) -> World:
+def after_instruction(before: VmxWorld, cpu: VmxIa32, *, returns: bool) -> VmxWorld:
     """The world after an instruction of the guest that left the processor like this; `returns`: it is IRET."""
     return attrs.evolve(guest_side(cpu, before), in_nmi=FALSE if returns else before.in_nmi)
 
 
-def emulated(world: World) -> World:
+def emulated(world: VmxWorld) -> VmxWorld:
     """The VMM has executed an instruction for the guest, or given it an exception: events are no longer held off."""
     return attrs.evolve(world, sti=FALSE, mov_ss=FALSE, halted=FALSE)
 
@@ -289,7 +291,7 @@ def emulated(world: World) -> World:
 # -- what is claimed ----------------------------------------------------------------------------------
 
 
-def invariant(world: World, setup: Setup) -> Word:
+def invariant(world: VmxWorld, setup: VmxInterruptSetup) -> Word:
     """What holds at every instruction boundary (width 1).
 
     The first three rows are facts of the processor, the others join its state to the VMM's bookkeeping.  Without
@@ -323,7 +325,7 @@ PROMISES: Final[Mapping[str, str]] = {
 """The promises of a step, by name; that no entry fails is asked of the entry checks themselves."""
 
 
-def promises(world: World, arrivals: Arrivals, step: Step) -> Mapping[str, Word]:
+def promises(world: VmxWorld, arrivals: Arrivals, step: VmxBoundary) -> Mapping[str, Word]:
     """Whether a step keeps each promise (width 1)."""
     taken = step.given | step.nmi_given
     window_exit = step.left & ~arrivals.interrupt & ~arrivals.nmi
@@ -337,7 +339,7 @@ def promises(world: World, arrivals: Arrivals, step: Step) -> Mapping[str, Word]
     }
 
 
-def entry_fields(made: Entry, setup: Setup, known: Mapping[str, int]) -> dict[str, Word]:
+def entry_fields(made: EntryWithEvent, setup: VmxInterruptSetup, known: Mapping[str, int]) -> dict[str, Word]:
     """The VMCS fields that a VM entry rests on here, by id (64 bits each); the rest is `known`."""
     world = made.world
     wide = {name: Word(64, known[name]) for name in ("GUEST_RFLAGS", "PIN_CONTROLS", "PRIMARY_PROC_CONTROLS")}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import Final, TypeVar, cast
 
 import attrs
 
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Fault
-from popek.kernel.words import Word
 
 from ...ia32 import machine as ia32
+from ...x86.assisted.machine import Eyes
 from ...x86_64 import machine as x86_64
 from . import virtual_apic
 from .exits import exit_of_exception
@@ -24,20 +23,6 @@ VmxIa32.interception = NonRoot()
 VmxX64.interception = NonRoot()
 
 V = TypeVar("V", bound=Vmx)
-
-
-def _monitored(semantics: Callable[..., None]) -> Callable[..., None]:
-    """The semantics with exceptions that exit where the exception bitmap says so."""
-
-    @functools.wraps(semantics)
-    def run(cpu: Vmx, *operands: Any, **settings: Any) -> None:
-        try:
-            semantics(cpu, *operands, **settings)
-        except Fault as fault:
-            exit_of_exception(cpu, fault)
-            raise
-
-    return run
 
 
 def _with_virtual_apic(semantics: Callable[..., None], *, write: bool) -> Callable[..., None]:
@@ -90,37 +75,24 @@ def build_ept() -> Machine[EptX64]:
     )
 
 
+EYES: Final = Eyes(
+    mode="non_root",
+    begin=begin,
+    exit_of_exception=exit_of_exception,
+    lacked="VMX is locked off",
+    notes=(
+        "VMX root operation and operation outside VMX are one: `non_root` is 0",
+        "the APIC-access page",
+        "EPT but for what it changes for instructions; the PAUSE loop's timing",
+    ),
+    # In non-root operation CR0 and CR4 have the bits that it fixes.
+    invariant=lambda state: (state.non_root == 0) | supports(state),
+)
+
+
 def _with_vmx(plain: Machine[V], state: type[V], name: str, title: str, exceptions: bool) -> Machine[V]:
-    instructions = dict(plain.instructions)
+    own = {}
     for form in ("RDMSR", "WRMSR"):
-        virtual = _with_virtual_apic(instructions[form].semantics, write=form == "WRMSR")
-        instructions[form] = attrs.evolve(instructions[form], semantics=virtual)
-    if exceptions:
-        instructions = {
-            form: attrs.evolve(instruction, semantics=_monitored(instruction.semantics))
-            for form, instruction in instructions.items()
-        }
-
-    def advance(cpu: V, operands: Mapping[str, Word]) -> None:
-        begin(cpu, operands["operand length"])
-        plain.advance(cpu, operands)
-
-    return attrs.evolve(
-        plain,
-        name=name,
-        title=title,
-        state=state,
-        supervisor=lambda state: (state.non_root == 0) & (state.cpl == 0),
-        user=lambda state: (state.non_root == 1) & (state.cpl == 3),
-        # In non-root operation CR0 and CR4 have the bits that it fixes.
-        invariant=lambda state: plain.invariant(state) & ((state.non_root == 0) | supports(state)),
-        advance=advance,
-        techniques={},
-        notes=(
-            *(note for note in plain.notes if "VMX is locked off" not in note),
-            "VMX root operation and operation outside VMX are one: `non_root` is 0",
-            "the APIC-access page",
-            "EPT but for what it changes for instructions; the PAUSE loop's timing",
-        ),
-        instructions=instructions,
-    )
+        virtual = _with_virtual_apic(plain.instructions[form].semantics, write=form == "WRMSR")
+        own[form] = attrs.evolve(plain.instructions[form], semantics=virtual)
+    return EYES.machine(plain, state, name, title, own=own, exceptions=exceptions)

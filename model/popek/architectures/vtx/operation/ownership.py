@@ -1,6 +1,6 @@
 """What a VMM wants to own, and the hardware state in which its guest runs.
 
-A `Profile` names what holds the VMM's values while the guest runs.  Everything else is the guest's: VM entry and
+A profile names what holds the VMM's values while the guest runs.  Everything else is the guest's: VM entry and
 VM exit switch it, or the VMM does.  What the guest believes of the VMM's things is in the VMM's
 memory, in the read shadows of CR0 and CR4, and in the TSC offset.
 """
@@ -12,11 +12,18 @@ from typing import ClassVar, Final, TypeVar
 
 import attrs
 
+from popek.architectures.x86.assisted.ownership import OWNABLE as BARE
+from popek.architectures.x86.assisted.ownership import (
+    WORDS,
+    X2APIC_MSRS,
+    Owned,
+    chosen,
+    hardware_state,
+    register_bits,
+)
 from popek.architectures.x86.registers import Cr0
 from popek.kernel.assistance import AssistanceError, Ownable
-from popek.kernel.memory import Memory
-from popek.kernel.state import Register
-from popek.kernel.words import FALSE, TRUE, Word, concat, ite
+from popek.kernel.words import FALSE, TRUE, Word, concat
 
 from ...ia32.state import Cr4
 from ...x86_64.instructions.msrs import MSRS as MSRS_64
@@ -36,16 +43,12 @@ OWNABLE: Final[Mapping[str, Ownable]] = {
     # Nobody can own all of CR0 or CR4: bits such as CR0.AM and CR4.UMIP work on instructions that never exit.
     "cr0": Ownable("every bit of CR0, not only those that VMX operation fixes", alone=False),
     "cr4": Ownable("every bit of CR4, not only CR4.VMXE", alone=False),
-    "debug": Ownable("DR0 to DR3, DR6 and DR7", ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")),
-    "counters": Ownable("the performance counters", ("pmc",)),
+    **{name: BARE[name] for name in ("debug", "counters")},
     "msrs": Ownable(
         "every MSR but those that VM entry and exit switch (IA32_SYSENTER_CS, _ESP, _EIP) and IA32_TSC_AUX",
         ("msr",),
     ),
-    "apic": Ownable("IA32_APIC_BASE and the MSRs of the x2APIC", ("msr",)),
-    "ports": Ownable("every I/O port", ("ports",)),
-    "halt": Ownable("whether the processor rests", ("halted",)),
-    "caches": Ownable("write-back of the caches, and CR0.CD and CR0.NW", ("cache_dirty", "cr0")),
+    **{name: BARE[name] for name in ("apic", "ports", "halt", "caches")},
     "interrupts": Ownable("external interrupts"),
     "nmis": Ownable("non-maskable interrupts", ("nmi_blocked",)),
 }
@@ -76,35 +79,17 @@ FEATURES: Final[Mapping[str, tuple[str, ...]]] = {
 EVERYTHING: Final = frozenset(OWNABLE) - {"cr0", "cr4", "cr3"}
 EVERYTHING_64: Final = EVERYTHING | {"tpr"}
 
-IA32_TIME_STAMP_COUNTER, IA32_APIC_BASE = 0x10, 0x1B
-SWITCHED_MSRS: Final = (0x174, 0x175, 0x176, 0xC0000103)
-APIC_MSRS: Final = (IA32_APIC_BASE, range(0x800, 0x900))
-
-_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "time": ("tsc",),
-    "cr3": ("cr3", "tlb_stale"),
-    "debug": ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7"),
-    "halt": ("halted",),
-    "caches": ("cache_dirty",),
-}
 _WORDS_64: Final[Mapping[str, tuple[str, ...]]] = {
-    **_WORDS,
+    **WORDS,
     **{name: OWNABLE_64[name].touches for name in ("msrs", "apic", "syscalls", "gs")},
     "tpr": ("cr8",),
 }
-_CACHE_BITS: Final = 0x60000000  # CR0.CD and NW
-_PAGING_CR0: Final = 0x80010000  # PG, WP
 _PAGING_FLAGS: Final = ("pse", "pae", "pge", "pcide", "smep", "smap", "pke")
-_EVERY_CR0: Final = sum(1 << bits.low for name, bits in Cr0.fields() if name != "et")
-
-
-def _flags(kind: type[Register], names: tuple[str, ...] = ()) -> int:
-    """The named bits of a register; all by default."""
-    return sum(1 << bits.low for name, bits in kind.fields() if name in names or not names)
+_EVERY_CR0: Final = register_bits(Cr0) & ~register_bits(Cr0, ("et",))
 
 
 @attrs.frozen
-class Profile:
+class VmxProfile(Owned):
     """What the VMM owns.
 
     Attributes:
@@ -117,11 +102,12 @@ class Profile:
     """
 
     state: ClassVar[type[Vmx]] = VmxIa32
-    words_of: ClassVar[Mapping[str, tuple[str, ...]]] = _WORDS
+    words_of: ClassVar[Mapping[str, tuple[str, ...]]] = WORDS
     promised: ClassVar[Mapping[str, int]] = {"cr0.pe": 1, "eflags.vm": 0}
     """Of what the VMM has: it runs in protected mode."""
-    paging_cr4: ClassVar[int] = _flags(Cr4, _PAGING_FLAGS)
-    every_cr4: ClassVar[int] = _flags(Cr4)
+    always: ClassVar[tuple[str, ...]] = ("non_root",)
+    paging_cr4: ClassVar[int] = register_bits(Cr4, _PAGING_FLAGS)
+    every_cr4: ClassVar[int] = register_bits(Cr4)
 
     owns: frozenset[str] = EVERYTHING
     unrestricted: bool = False
@@ -138,20 +124,13 @@ class Profile:
     def cr0(self) -> int:
         """The bits of CR0 that are the VMM's."""
         bits = CR0_FIXED | (0 if self.unrestricted else CR0_PAGED)
-        bits |= _PAGING_CR0 if "cr3" in self.owns else 0
-        bits |= _CACHE_BITS if "caches" in self.owns else 0
-        return bits | (_EVERY_CR0 if "cr0" in self.owns else 0)
+        return bits | super().cr0 | (_EVERY_CR0 if "cr0" in self.owns else 0)
 
     @property
     def cr4(self) -> int:
         """The bits of CR4 that are the VMM's."""
         bits = CR4_FIXED | (self.paging_cr4 if "cr3" in self.owns else 0)
         return bits | (self.every_cr4 if "cr4" in self.owns else 0)
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The components that are the VMM's as a whole."""
-        return tuple(name for owned, names in self.words_of.items() if owned in self.owns for name in names)
 
     @property
     def memories(self) -> tuple[str, ...]:
@@ -169,27 +148,21 @@ class Profile:
                 return self.owns_msr(address)
         return Word(1, int(memory in self.memories))
 
-    def owns_msr(self, number: Word) -> Word:
-        """Whether an MSR (32 bits) is the VMM's (width 1)."""
-        owned = number == IA32_TIME_STAMP_COUNTER if "time" in self.owns else FALSE
-        if "apic" in self.owns:
-            extended = (number >= APIC_MSRS[1].start) & (number < APIC_MSRS[1].stop)
-            owned = owned | (number == IA32_APIC_BASE) | extended
-        if "msrs" in self.owns:
-            clock = (IA32_TIME_STAMP_COUNTER,) if "time" not in self.owns else ()
-            owned = owned | ~number.isin((*SWITCHED_MSRS, *self.msrs, *clock))
-        return owned
+    @property
+    def msrs_left(self) -> tuple[int, ...]:
+        """With `msrs`, those that are left to the guest besides the switched ones."""
+        return self.msrs
 
 
 @attrs.frozen
-class Profile64(Profile):
+class VmxProfile64(VmxProfile):
     """What the VMM of a 64-bit guest owns."""
 
     state: ClassVar[type[Vmx]] = VmxX64
     words_of: ClassVar[Mapping[str, tuple[str, ...]]] = _WORDS_64
     promised: ClassVar[Mapping[str, int]] = {"cr0.pe": 1, "rflags.vm": 0, "msr.misc_enable.monitor": 1}
     """In IA-32e mode, and MONITOR and MWAIT, whose #UD by IA32_MISC_ENABLE comes before an exit, are enabled."""
-    paging_cr4: ClassVar[int] = _flags(Cr4Of64, _PAGING_FLAGS)
+    paging_cr4: ClassVar[int] = register_bits(Cr4Of64, _PAGING_FLAGS)
     every_cr4: ClassVar[int] = CR4_DEFINED_64
 
     @property
@@ -210,7 +183,7 @@ class Profile64(Profile):
         """Whether an MSR (32 bits) is the VMM's (width 1); with `msrs` those that nobody else has."""
         mine = [known for known, msr in MSRS_64.items() if msr.component in self.words]
         owned = number.isin(mine) if mine else FALSE
-        extended = (number >= APIC_MSRS[1].start) & (number < APIC_MSRS[1].stop)
+        extended = (number >= X2APIC_MSRS.start) & (number < X2APIC_MSRS.stop)
         if "apic" in self.owns:
             owned = owned | extended
         if "msrs" in self.owns:
@@ -218,21 +191,23 @@ class Profile64(Profile):
         return owned
 
 
-P = TypeVar("P", bound=Profile)
+P = TypeVar("P", bound=VmxProfile)
 
 
-def profile(owns: Iterable[str], *, unrestricted: bool = False, hidden: Iterable[str] = ()) -> Profile:
+def profile(owns: Iterable[str], *, unrestricted: bool = False, hidden: Iterable[str] = ()) -> VmxProfile:
     """A profile by the names of what is owned.
 
     Raises:
         AssistanceError: an unrestricted guest of a VMM that owns CR3.
     """
-    return _profile(Profile, owns, unrestricted, hidden)
+    return _profile(VmxProfile, owns, unrestricted, hidden)
 
 
-def profile_64(owns: Iterable[str], *, unrestricted: bool = False, hidden: Iterable[str] = ()) -> Profile64:
+def profile_64(
+    owns: Iterable[str], *, unrestricted: bool = False, hidden: Iterable[str] = ()
+) -> VmxProfile64:
     """As `profile`, for a 64-bit guest."""
-    return _profile(Profile64, owns, unrestricted, hidden)
+    return _profile(VmxProfile64, owns, unrestricted, hidden)
 
 
 def _profile(kind: type[P], owns: Iterable[str], unrestricted: bool, hidden: Iterable[str]) -> P:
@@ -245,49 +220,20 @@ def _profile(kind: type[P], owns: Iterable[str], unrestricted: bool, hidden: Ite
 # -- the hardware state -------------------------------------------------------------------------------
 
 
-def virtual_machine(owned: Profile, guest: V, private: V) -> V:
+def virtual_machine(owned: VmxProfile, guest: V, private: V) -> V:
     """The hardware state in which the guest that believes in `guest` runs.
 
     `private` supplies the controls and what the VMM owns.
     """
-    hardware = private.copy()
-    layout = owned.state.processor.layout
-    processor = [slot.name for slot in layout]
-    for slot in layout:
-        if not slot.address and slot.name not in owned.words:
-            hardware[slot.name] = guest[slot.name]
-    for name, bits in (("cr0", owned.cr0), ("cr4", owned.cr4)):
-        hardware[name] = chosen(Word(32, bits), private[name], guest[name])
+    hardware = hardware_state(owned, guest, private, "non_root")
+    for name in ("cr0", "cr4"):
         mask = private[f"{name}_mask"]
         shown = guest[name].zero_extend(mask.width)
         hardware[f"{name}_shadow"] = chosen(mask, shown, private[f"{name}_shadow"])
-    hardware.non_root = Word(1, 1)
     for name in GUEST_STATUS:
         hardware[name] = guest[name]
-    hardware.tsc_offset = guest.tsc - hardware.tsc
     if "tpr" in owned.owns:
         priority = concat(guest["cr8"], Word(4, 0)).zero_extend(32)
         hardware.virtual_apic = private.virtual_apic.store_little_endian(Word(12, VTPR), priority)
         entered(hardware)
-    for name, content in guest.memories().items():
-        if name in processor:
-            hardware._memories[name] = _shared(owned, name, content, private.memories()[name])
     return hardware
-
-
-def chosen(mask: Word, ones: Word, zeros: Word) -> Word:
-    """Bit by bit `ones` where the mask is 1, else `zeros`."""
-    return (ones & mask) | (zeros & ~mask)
-
-
-def _shared(owned: Profile, name: str, mine: Memory, theirs: Memory) -> Memory:
-    if name not in owned.memories:
-        return mine
-
-    def cell(address: Word) -> Word:
-        own = owned.owns_cell(name, address)
-        if own.concrete:
-            return theirs.load(address) if own.value else mine.load(address)
-        return ite(own, theirs.load(address), mine.load(address))
-
-    return Memory(mine.address_width, mine.cell_width, cell)

@@ -6,15 +6,14 @@ Names are those of the VMCS fields; bits of the controls have the manual's names
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from popek.kernel.state import Register, Role, bank, bit, memory, register, word
 from popek.kernel.words import Word, ite
 
 from ...ia32.state import Ia32
 from ...x86.access import MemoryOperand
-from ...x86.interception import Interception
-from ...x86.state import X86
+from ...x86.assisted.state import Assisted
 from ...x86_64.addresses import low_half
 from ...x86_64.segmentation import linear
 from ...x86_64.state import X64
@@ -91,15 +90,11 @@ class SecondaryControls(Register):
     enable_user_wait_pause = bit(26)
 
 
-class Vmx(X86):
+class Vmx(Assisted):
     """What VMX adds to a processor: the mode, and the VMCS that is current.
 
     Fields of natural width are as wide as on a processor without Intel 64; those with it declare them anew.
     """
-
-    interception: ClassVar[Interception[Any]]
-    processor: ClassVar[type[X86]]
-    """The processor without VMX."""
 
     non_root = word(1, role=Role.MODE)
 

@@ -16,15 +16,22 @@ from typing import Any, Final
 import attrs
 
 from popek.kernel.machine import Machine, Setting, leaf_setting
-from popek.kernel.state import Role
 from popek.kernel.technique import TRAPS_ONLY, Technique
 from popek.kernel.words import Word, all_of, ite
 
+from ...x86.assisted.ownership import controls_and_owned, processors_own, state_of
 from . import machine as vmx
 from .arrangement import CONTROLS, COVERS, covered, exists_in_cr0, plain_guest, target
-from .arrangement import owned_leaves as owned_of_processor
 from .non_root import supports
-from .ownership import EVERYTHING, EVERYTHING_64, Profile, Profile64, profile, profile_64, virtual_machine
+from .ownership import (
+    EVERYTHING,
+    EVERYTHING_64,
+    VmxProfile,
+    VmxProfile64,
+    profile,
+    profile_64,
+    virtual_machine,
+)
 from .state import BITMAPS, GUEST_STATUS, Vmx
 
 SOURCE: Final = "Intel SDM vol. 3C, chapters on VMX; Uhlig et al. 2005"
@@ -35,7 +42,7 @@ _ALWAYS: Final = (
     "primary.mwait_exiting", "primary.monitor_exiting", "primary.rdpmc_exiting", "primary.use_tsc_offsetting",
     "primary.mov_dr_exiting", "primary.unconditional_io_exiting",
 )  # fmt: skip
-PRESETS: Final[Mapping[str, tuple[Profile, tuple[str, ...]]]] = {
+PRESETS: Final[Mapping[str, tuple[VmxProfile, tuple[str, ...]]]] = {
     "vt-x-2005": (
         profile(EVERYTHING - {"caches"} | {"cr3"}),
         (*_ALWAYS, "primary.invlpg_exiting", "primary.cr3_load_exiting", "primary.cr3_store_exiting"),
@@ -49,7 +56,7 @@ PRESETS: Final[Mapping[str, tuple[Profile, tuple[str, ...]]]] = {
         ),
     ),
 }  # fmt: skip
-PRESETS_64: Final[Mapping[str, tuple[Profile64, tuple[str, ...]]]] = {
+PRESETS_64: Final[Mapping[str, tuple[VmxProfile64, tuple[str, ...]]]] = {
     "vt-x-2005": (
         profile_64(EVERYTHING_64 - {"caches"} | {"cr3"}),
         (*PRESETS["vt-x-2005"][1], "primary.cr8_load_exiting", "primary.cr8_store_exiting"),
@@ -68,29 +75,18 @@ _SETTINGS: Final = tuple(
 )
 
 
-def owned_leaves(owned: Profile) -> tuple[str, ...]:
+def owned_leaves(owned: VmxProfile) -> tuple[str, ...]:
     """The leaves and memories that are the VMM's: the controls, and what the profile says."""
-    processor = {leaf.name for leaf in owned.state.processor.leaves}
-    controls = [
-        leaf.name for leaf in owned.state.leaves
-        if leaf.name not in processor and leaf.name not in (*GUEST_STATUS, "tsc_offset")
-    ]  # fmt: skip
-    return (*controls, *owned_of_processor(owned), *BITMAPS, "virtual_apic")
+    return controls_and_owned(owned, (*GUEST_STATUS, "tsc_offset"), (*BITMAPS, "virtual_apic"))
 
 
 @cache
-def state_class(owner: Profile) -> type[Vmx]:
+def state_class(owner: VmxProfile) -> type[Vmx]:
     """The state as a technique sees it: what it leaves to the guest is no resource."""
-    owned = set(owned_leaves(owner))
-
-    def role(leaf: str, own: Role) -> Role:
-        yielding = leaf != "non_root" and own in (Role.RESOURCE, Role.MODE, Role.TIME)
-        return Role.GENERAL if yielding and leaf not in owned else own
-
-    return owner.state.with_roles(role)
+    return state_of(owner, owned_leaves(owner), "non_root")
 
 
-def _masks(owned: Profile, state: Vmx, value: Word) -> Word:
+def _masks(owned: VmxProfile, state: Vmx, value: Word) -> Word:
     """The guest/host masks of CR0 and CR4 cover all bits (2), what the VMM owns (1), or anything (0)."""
     covers = ((state.cr0_mask & owned.cr0) == owned.cr0) & ((state.cr4_mask & owned.cr4) == owned.cr4)
     every = (~state.cr0_mask == 0) & (~state.cr4_mask == 0)
@@ -113,7 +109,7 @@ def hardware_64(name: str) -> Machine[Any]:
 
 
 def _hardware(
-    name: str, machine: str, title: str, plain: Machine[Any], owner: Profile, on: tuple[str, ...]
+    name: str, machine: str, title: str, plain: Machine[Any], owner: VmxProfile, on: tuple[str, ...]
 ) -> Machine[Any]:
     chosen = set(on)
     controls = [
@@ -145,7 +141,7 @@ def _hardware(
     )
 
 
-def _map(owner: Profile, guest: Vmx, private: Vmx) -> Vmx:
+def _map(owner: VmxProfile, guest: Vmx, private: Vmx) -> Vmx:
     every = dict.fromkeys(COVERS, Word(1, 1))
     private = covered(owner, private, every)
     # An exit for a TPR below the threshold comes after its instruction, and only gives the VMM control more often.
@@ -155,7 +151,7 @@ def _map(owner: Profile, guest: Vmx, private: Vmx) -> Vmx:
     return virtual_machine(owner, guest, private)
 
 
-def _promised(owner: Profile, guest: Vmx, private: Vmx) -> Word:
+def _promised(owner: VmxProfile, guest: Vmx, private: Vmx) -> Word:
     """What VM entry asks of CR0 and CR4 (SDM vol. 3C, 26.3.1.1), and what the profile says.
 
     Where NMIs exit they are virtual, so that IRET ends the guest's own blocking by NMI (24.6.1).
@@ -175,10 +171,10 @@ def technique_64(name: str) -> Technique[Any]:
     return _technique(name, PRESETS_64[name][0])
 
 
-def _technique(name: str, owner: Profile) -> Technique[Any]:
-    owned, bare = owned_leaves(owner), owner.state.processor
-    processor = {*(leaf.name for leaf in bare.leaves), *(slot.name for slot in bare.layout)}
-    values = tuple(n for n in owned if n in processor)
+def _technique(name: str, owner: VmxProfile) -> Technique[Any]:
+    owned = owned_leaves(owner)
+    values = processors_own(owner, owned)
+    bare = frozenset(slot.name for slot in owner.state.processor.layout)
     return Technique(
         name,
         TITLES[name],
@@ -188,8 +184,8 @@ def _technique(name: str, owner: Profile) -> Technique[Any]:
         # The guest's CR0 and CR4 are in the read shadows, and the processor itself keeps its TPR.
         shadowed=tuple(n for n in values if not n.startswith(("cr0", "cr4", "cr8"))),
         # A guest has no VMCS of its own, nor what goes with one.
-        has_cell=lambda state, name, cell: Word(1, name in processor),
-        owns_cell=owner.owns_cell if isinstance(owner, Profile64) else None,
+        has_cell=lambda state, name, cell: Word(1, name in bare),
+        owns_cell=owner.owns_cell if isinstance(owner, VmxProfile64) else None,
         deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
         guest=lambda state: plain_guest(state) & (state.tsc_offset == 0),
         private=partial(_promised, owner),

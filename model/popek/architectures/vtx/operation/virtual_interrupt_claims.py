@@ -25,7 +25,14 @@ from . import virtual_interrupts as virtual
 from .exits import VIRTUALIZED_EOI, VM_EXIT
 from .state import VmxX64
 from .virtual_apic import EOI, SELF_IPI, TPR, VIRR, VISR, VPPR, VTPR, highest, only
-from .virtual_interrupts import CONTROLS, DUTIES, PROMISES, Arrivals, Setup, World
+from .virtual_interrupts import (
+    CONTROLS,
+    DUTIES,
+    PROMISES,
+    VirtualArrivals,
+    VirtualInterruptSetup,
+    VirtualInterruptWorld,
+)
 
 STATEMENTS: Final[Mapping[str, str]] = {
     **PROMISES,
@@ -45,12 +52,12 @@ def machine_with_vmx() -> Machine[VmxX64]:
     return vmx.build_64(exceptions=False)
 
 
-def setup_of(dropped: frozenset[str], choices: Mapping[str, int]) -> Setup:
+def setup_of(dropped: frozenset[str], choices: Mapping[str, int]) -> VirtualInterruptSetup:
     """A setup without these controls and duties."""
-    return Setup(dropped)
+    return VirtualInterruptSetup(dropped)
 
 
-def steps(setup: Setup) -> Iterator[tuple[str, list[Claim]]]:
+def steps(setup: VirtualInterruptSetup) -> Iterator[tuple[str, list[Claim]]]:
     """The base case, and the steps that are no instruction."""
     yield "base", [("invariant", TRUE, virtual.invariant(virtual.start(), setup))]
     world, arrivals = virtual.anywhere(), virtual.anything()
@@ -73,7 +80,7 @@ def steps(setup: Setup) -> Iterator[tuple[str, list[Claim]]]:
     yield "emulation", [("invariant", known, virtual.invariant(entered, setup))]
 
 
-def _controls_are(cpu: VmxX64, setup: Setup) -> Word:
+def _controls_are(cpu: VmxX64, setup: VirtualInterruptSetup) -> Word:
     """The guest's controls are those in place, and its x2APIC is virtual (width 1)."""
     return (
         (cpu.non_root == 1)
@@ -88,7 +95,10 @@ def _controls_are(cpu: VmxX64, setup: Setup) -> Word:
 
 
 def _instruction_claims(
-    setup: Setup, instruction: Instruction, before: VmxX64, paths: Sequence[Path[Outcome[VmxX64]]]
+    setup: VirtualInterruptSetup,
+    instruction: Instruction,
+    before: VmxX64,
+    paths: Sequence[Path[Outcome[VmxX64]]],
 ) -> list[Claim]:
     """The invariant over each path on which the guest's local APIC changes; what else exits is the step `emulation`."""
     claims: list[Claim] = []
@@ -122,8 +132,8 @@ def _instruction_claims(
 
 
 def _meanings(
-    instruction: Instruction, before: VmxX64, world: World
-) -> Iterator[tuple[Word, World, Word | None]]:
+    instruction: Instruction, before: VmxX64, world: VirtualInterruptWorld
+) -> Iterator[tuple[Word, VirtualInterruptWorld, Word | None]]:
     """What an instruction means to the guest's own local APIC: when, the world then, and the TPR where it is set."""
     if instruction.form == "MOV CR8, r64":
         written = before.gpr[symbol("operand r64", 4)]
@@ -135,7 +145,7 @@ def _meanings(
         yield number == SELF_IPI, attrs.evolve(world, wanted=world.wanted | only(written[7:0])), None
 
 
-def _ended(world: World) -> World:
+def _ended(world: VirtualInterruptWorld) -> VirtualInterruptWorld:
     """The guest's own local APIC after an EOI."""
     return attrs.evolve(world, serving=world.serving & ~only(highest(world.serving)))
 
@@ -143,14 +153,19 @@ def _ended(world: World) -> World:
 # -- traces on numbers ----------------------------------------------------------------------------------
 
 _NUMBERS = (0x31, 0x45)
-_EVENTS: Final[Mapping[str, Arrivals]] = {
-    "": Arrivals(FALSE, FALSE, FALSE, Word(8, 0)),
-    **{f"a device posts {vector:#x}": Arrivals(TRUE, FALSE, FALSE, Word(8, vector)) for vector in _NUMBERS},
+_EVENTS: Final[Mapping[str, VirtualArrivals]] = {
+    "": VirtualArrivals(FALSE, FALSE, FALSE, Word(8, 0)),
     **{
-        f"an interrupt for the guest arrives, {vector:#x}": Arrivals(FALSE, TRUE, TRUE, Word(8, vector))
+        f"a device posts {vector:#x}": VirtualArrivals(TRUE, FALSE, FALSE, Word(8, vector))
         for vector in _NUMBERS
     },
-    "an interrupt of the host arrives": Arrivals(FALSE, TRUE, FALSE, Word(8, 0x31)),
+    **{
+        f"an interrupt for the guest arrives, {vector:#x}": VirtualArrivals(
+            FALSE, TRUE, TRUE, Word(8, vector)
+        )
+        for vector in _NUMBERS
+    },
+    "an interrupt of the host arrives": VirtualArrivals(FALSE, TRUE, FALSE, Word(8, 0x31)),
 }
 PROGRAM: Final[Mapping[str, tuple[str, Mapping[str, int], Mapping[str, int]]]] = {
     "NOP": ("NOP", {}, {}),
@@ -163,7 +178,9 @@ PROGRAM: Final[Mapping[str, tuple[str, Mapping[str, int], Mapping[str, int]]]] =
 """What the guest of a trace may execute: form, operands, registers."""
 
 
-def executed(name: str, world: World, setup: Setup) -> tuple[World, bool] | None:
+def executed(
+    name: str, world: VirtualInterruptWorld, setup: VirtualInterruptSetup
+) -> tuple[VirtualInterruptWorld, bool] | None:
     """The world after the guest executes an instruction of `PROGRAM`, and whether it left; None if it faults."""
     form, operands, registers = PROGRAM[name]
     machine = machine_with_vmx()
@@ -179,8 +196,7 @@ def executed(name: str, world: World, setup: Setup) -> tuple[World, bool] | None
     told = int(world.told) if int(setup.has("eoi-exit-bitmap")) else 0
     state.eoi_exit_bitmap = Memory(8, 1, {vector: told >> vector & 1 for vector in range(256)})
     state.virtual_apic = Memory(_PAGE, 8, _page(world))
-    widths = {part: width for operand in instruction.inputs for part, width in operand.part_names()}
-    parts = {part: Word(width, {**operands, "operand length": 3}[part]) for part, width in widths.items()}
+    parts = instruction.words({**operands, "operand length": 3})
     outcome = machine.step(instruction, state, parts)
     left = isinstance(outcome, Trap) and outcome.vector is VM_EXIT
     if not left and not isinstance(outcome, Next):
@@ -194,7 +210,7 @@ def executed(name: str, world: World, setup: Setup) -> tuple[World, bool] | None
     return (virtual.by_the_vmm(after, NOTHING, setup) if left else after), left
 
 
-def _page(world: World) -> dict[int, int]:
+def _page(world: VirtualInterruptWorld) -> dict[int, int]:
     page = {VTPR: int(world.task_priority), VPPR: int(world.priority)}
     for base, vectors in ((VIRR, int(world.requested)), (VISR, int(world.in_service))):
         for byte in range(32):
@@ -202,7 +218,7 @@ def _page(world: World) -> dict[int, int]:
     return page
 
 
-def successors(world: World, setup: Setup) -> Iterator[TraceStep]:
+def successors(world: VirtualInterruptWorld, setup: VirtualInterruptSetup) -> Iterator[TraceStep]:
     """Every step from a world of numbers."""
     for event, arrivals in _EVENTS.items():
         step = virtual.boundary(world, arrivals, setup)
@@ -226,12 +242,12 @@ def successors(world: World, setup: Setup) -> Iterator[TraceStep]:
                     yield TraceStep(name, world, done[0], None, "", broken + lost)
 
 
-def described(world: World) -> dict[str, int]:
+def described(world: VirtualInterruptWorld) -> dict[str, int]:
     """A world of numbers by the names of its parts."""
-    return {field.name: int(getattr(world, field.name)) for field in attrs.fields(World)}
+    return {field.name: int(getattr(world, field.name)) for field in attrs.fields(VirtualInterruptWorld)}
 
 
-def words(world: World) -> str:
+def words(world: VirtualInterruptWorld) -> str:
     """The guest's side of a world in a few words."""
     parts = [f"IF = {int(world.enabled)}"]
     if int(world.shadow):

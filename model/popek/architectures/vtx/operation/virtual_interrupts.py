@@ -1,6 +1,6 @@
 """Interrupts that the processor delivers to a guest by itself: virtual-interrupt delivery and posted interrupts.
 
-A `World` is what decides delivery at an instruction boundary of the guest: RFLAGS.IF and the interrupt shadow, the
+A world is what decides delivery at an instruction boundary of the guest: RFLAGS.IF and the interrupt shadow, the
 virtual-APIC page (VIRR, VISR, VTPR, VPPR), the guest interrupt status (RVI, SVI), whether a virtual interrupt is
 recognized, and the posted-interrupt requests.  Beside it stands what the guest believes of its own local APIC: which
 vectors are requested and which are in service (`wanted`, `serving`), as SDM vol. 3A, "Interrupt, Task, and Processor
@@ -60,7 +60,7 @@ _NEEDS: Final = {
 
 
 @attrs.frozen
-class Setup:
+class VirtualInterruptSetup:
     """The controls and duties that are in place: all but `dropped`."""
 
     dropped: frozenset[str] = frozenset()
@@ -71,7 +71,7 @@ class Setup:
 
 
 @attrs.frozen(eq=False)
-class World:
+class VirtualInterruptWorld:
     """What decides the delivery of virtual interrupts at an instruction boundary.
 
     Attributes:
@@ -119,7 +119,7 @@ _WIDTHS: Final = {
 
 
 @attrs.frozen(eq=False)
-class Arrivals:
+class VirtualArrivals:
     """What comes from outside in a step.
 
     Attributes:
@@ -135,7 +135,7 @@ class Arrivals:
 
 
 @attrs.frozen(eq=False)
-class Step:
+class VirtualInterruptStep:
     """What a boundary does; conditions of 1 bit, and the vector that was given (8 bits).
 
     Attributes:
@@ -146,7 +146,7 @@ class Step:
         past: an external interrupt went to the guest past the VMM.
     """
 
-    after: World
+    after: VirtualInterruptWorld
     left: Word
     given: Word
     vector: Word
@@ -154,25 +154,28 @@ class Step:
     past: Word
 
 
-def start() -> World:
+def start() -> VirtualInterruptWorld:
     """A guest before its first instruction, as after reset; vector 45H is level-triggered."""
-    words = {f.name: Word(_WIDTHS.get(f.name, VECTORS), 0) for f in attrs.fields(World)}
-    return attrs.evolve(World(**words), told=only(Word(8, 0x45)))
+    words = {f.name: Word(_WIDTHS.get(f.name, VECTORS), 0) for f in attrs.fields(VirtualInterruptWorld)}
+    return attrs.evolve(VirtualInterruptWorld(**words), told=only(Word(8, 0x45)))
 
 
-def anywhere() -> World:
+def anywhere() -> VirtualInterruptWorld:
     """A world that may be any."""
-    return World(
-        **{f.name: symbol(f"world {f.name}", _WIDTHS.get(f.name, VECTORS)) for f in attrs.fields(World)}
+    return VirtualInterruptWorld(
+        **{
+            f.name: symbol(f"world {f.name}", _WIDTHS.get(f.name, VECTORS))
+            for f in attrs.fields(VirtualInterruptWorld)
+        }
     )
 
 
-def anything() -> Arrivals:
+def anything() -> VirtualArrivals:
     """Whatever may come."""
-    return Arrivals(
+    return VirtualArrivals(
         **{
             f.name: symbol(f"arrival {f.name}", 8 if f.name == "vector" else 1)
-            for f in attrs.fields(Arrivals)
+            for f in attrs.fields(VirtualArrivals)
         }
     )
 
@@ -180,14 +183,14 @@ def anything() -> Arrivals:
 # -- the processor --------------------------------------------------------------------------------------
 
 
-def evaluated(world: World, setup: Setup) -> World:
+def evaluated(world: VirtualInterruptWorld, setup: VirtualInterruptSetup) -> VirtualInterruptWorld:
     """After PPR virtualization and the evaluation of pending virtual interrupts."""
     priority = processor_priority(world.task_priority, world.svi)
     recognized = outranks(world.rvi, priority) & setup.has("virtual-interrupt-delivery")
     return attrs.evolve(world, priority=priority, recognized=recognized & setup.has("leave-windows-closed"))
 
 
-def delivered(world: World) -> World:
+def delivered(world: VirtualInterruptWorld) -> VirtualInterruptWorld:
     """Virtual-interrupt delivery (30.2.2): the guest is in its handler."""
     vector = world.rvi
     requested = world.requested & ~only(vector)
@@ -203,7 +206,7 @@ def delivered(world: World) -> World:
     )
 
 
-def posted(world: World, setup: Setup) -> World:
+def posted(world: VirtualInterruptWorld, setup: VirtualInterruptSetup) -> VirtualInterruptWorld:
     """Posted-interrupt processing (30.6)."""
     top = highest(world.posted)
     merged = attrs.evolve(
@@ -215,7 +218,9 @@ def posted(world: World, setup: Setup) -> World:
     return evaluated(merged, setup)
 
 
-def boundary(world: World, arrivals: Arrivals, setup: Setup) -> Step:
+def boundary(
+    world: VirtualInterruptWorld, arrivals: VirtualArrivals, setup: VirtualInterruptSetup
+) -> VirtualInterruptStep:
     """What comes before the guest's next instruction: a virtual interrupt, a notification, an interrupt."""
     given = world.recognized & world.open
     notified = ~given & arrivals.posts
@@ -234,10 +239,12 @@ def boundary(world: World, arrivals: Arrivals, setup: Setup) -> Step:
     after = _either(left, handled, _either(processes, posted(with_request, setup), world))
     unserved = _either(notified, with_request, world)
     after = _either(given, delivered(_accepted(world)), _either(left | processes, after, unserved))
-    return Step(after, left, given, world.rvi, ~given & ~left & ~past, past)
+    return VirtualInterruptStep(after, left, given, world.rvi, ~given & ~left & ~past, past)
 
 
-def by_the_vmm(world: World, device: Word, setup: Setup) -> World:
+def by_the_vmm(
+    world: VirtualInterruptWorld, device: Word, setup: VirtualInterruptSetup
+) -> VirtualInterruptWorld:
     """The VMM's work between a VM exit and a VM entry: what is posted, and a request of a device, go to VIRR."""
     kept = ite(setup.has("keep-requests"), world.requested, Word(VECTORS, 0))
     adds = (device | world.posted) != 0
@@ -246,21 +253,23 @@ def by_the_vmm(world: World, device: Word, setup: Setup) -> World:
     return evaluated(attrs.evolve(world, requested=requested, rvi=rvi, posted=Word(VECTORS, 0)), setup)
 
 
-def _accepted(world: World) -> World:
+def _accepted(world: VirtualInterruptWorld) -> VirtualInterruptWorld:
     """What the guest's own local APIC does when the processor takes its highest request."""
     vector = only(highest(world.wanted))
     return attrs.evolve(world, wanted=world.wanted & ~vector, serving=world.serving | vector)
 
 
-def _either(condition: Word, a: World, b: World) -> World:
-    names = [field.name for field in attrs.fields(World)]
-    return World(**{name: ite(condition, getattr(a, name), getattr(b, name)) for name in names})
+def _either(condition: Word, a: VirtualInterruptWorld, b: VirtualInterruptWorld) -> VirtualInterruptWorld:
+    names = [field.name for field in attrs.fields(VirtualInterruptWorld)]
+    return VirtualInterruptWorld(
+        **{name: ite(condition, getattr(a, name), getattr(b, name)) for name in names}
+    )
 
 
 # -- the guest's instructions ---------------------------------------------------------------------------
 
 
-def guest_side(cpu: VmxX64, world: World) -> World:
+def guest_side(cpu: VmxX64, world: VirtualInterruptWorld) -> VirtualInterruptWorld:
     """The processor's side of a world from its state; the rest as it was."""
     return attrs.evolve(
         world,
@@ -276,7 +285,7 @@ def guest_side(cpu: VmxX64, world: World) -> World:
     )
 
 
-def ended(world: World, setup: Setup) -> tuple[World, Word]:
+def ended(world: VirtualInterruptWorld, setup: VirtualInterruptSetup) -> tuple[VirtualInterruptWorld, Word]:
     """EOI virtualization (30.1.4) on a world; and whether the guest leaves (width 1)."""
     vector = world.svi
     in_service = world.in_service & ~only(vector)
@@ -286,7 +295,9 @@ def ended(world: World, setup: Setup) -> tuple[World, Word]:
     return own, exits
 
 
-def task_priority_set(world: World, value: Word, setup: Setup) -> World:
+def task_priority_set(
+    world: VirtualInterruptWorld, value: Word, setup: VirtualInterruptSetup
+) -> VirtualInterruptWorld:
     """TPR virtualization (30.1.2) on a world."""
     return evaluated(attrs.evolve(world, task_priority=value), setup)
 
@@ -294,7 +305,7 @@ def task_priority_set(world: World, value: Word, setup: Setup) -> World:
 # -- what is claimed ------------------------------------------------------------------------------------
 
 
-def invariant(world: World, setup: Setup) -> Word:
+def invariant(world: VirtualInterruptWorld, setup: VirtualInterruptSetup) -> Word:
     """What holds at every instruction boundary (width 1)."""
     rows = (
         world.rvi == highest(world.requested),
@@ -323,7 +334,9 @@ PROMISES: Final[Mapping[str, str]] = {
 """The promises of a step, by name."""
 
 
-def promises(world: World, arrivals: Arrivals, step: Step) -> Mapping[str, Word]:
+def promises(
+    world: VirtualInterruptWorld, arrivals: VirtualArrivals, step: VirtualInterruptStep
+) -> Mapping[str, Word]:
     """Whether a step keeps each promise (width 1)."""
     own = processor_priority(world.task_priority, highest(world.serving))
     host = arrivals.interrupt & ~arrivals.posts & ~arrivals.for_guest

@@ -28,7 +28,7 @@ _WIDE: Final = 0xFFFFFFFF_FFFFFFFF
 
 
 @attrs.frozen
-class Msr:
+class X64Msr:
     """One model-specific register.
 
     Attributes:
@@ -73,23 +73,23 @@ def _misc_enable(cpu: X64, value: Word) -> Word:
     return (value & (MISC_ENABLE_DEFINED ^ _WIDE)) == 0
 
 
-MSRS: Final[Mapping[int, Msr]] = {
-    IA32_TIME_STAMP_COUNTER: Msr("tsc", _any),
-    0x1B: Msr("msr.apic_base", _apic_base),
-    0x174: Msr("msr.sysenter_cs", _any),
-    0x175: Msr("msr.sysenter_esp", _canonical),
-    0x176: Msr("msr.sysenter_eip", _canonical),
-    0x1A0: Msr("msr.misc_enable", _misc_enable),
-    0x277: Msr("msr.pat", _memory_types),
-    0xC0000080: Msr("efer", _efer),
-    0xC0000081: Msr("msr.star", _any),
-    0xC0000082: Msr("msr.lstar", _canonical),
-    0xC0000083: Msr("msr.cstar", _canonical),
-    0xC0000084: Msr("msr.fmask", _of_32_bits),
-    0xC0000100: Msr("fs.base", _canonical),
-    0xC0000101: Msr("gs.base", _canonical),
-    0xC0000102: Msr("msr.kernel_gs_base", _canonical),
-    0xC0000103: Msr("msr.tsc_aux", _of_32_bits),
+MSRS: Final[Mapping[int, X64Msr]] = {
+    IA32_TIME_STAMP_COUNTER: X64Msr("tsc", _any),
+    0x1B: X64Msr("msr.apic_base", _apic_base),
+    0x174: X64Msr("msr.sysenter_cs", _any),
+    0x175: X64Msr("msr.sysenter_esp", _canonical),
+    0x176: X64Msr("msr.sysenter_eip", _canonical),
+    0x1A0: X64Msr("msr.misc_enable", _misc_enable),
+    0x277: X64Msr("msr.pat", _memory_types),
+    0xC0000080: X64Msr("efer", _efer),
+    0xC0000081: X64Msr("msr.star", _any),
+    0xC0000082: X64Msr("msr.lstar", _canonical),
+    0xC0000083: X64Msr("msr.cstar", _canonical),
+    0xC0000084: X64Msr("msr.fmask", _of_32_bits),
+    0xC0000100: X64Msr("fs.base", _canonical),
+    0xC0000101: X64Msr("gs.base", _canonical),
+    0xC0000102: X64Msr("msr.kernel_gs_base", _canonical),
+    0xC0000103: X64Msr("msr.tsc_aux", _of_32_bits),
 }
 """The MSRs that the model knows, by number; every other one gives #GP(0)."""
 

@@ -1,0 +1,311 @@
+"""A shortest trace in which a guest's device breaks a promise, from the monitor's first state, replayed on numbers.
+
+The driver sets registers and lets the device run: first with as few of the device's steps as possible, then with as
+few registers.  The unrolling only finds the trace; what is shown is what the same steps do on numbers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from popek.kernel import terms
+from popek.kernel.agents import World
+from popek.kernel.words import FALSE, Word, any_of, symbol
+from popek.solving.solver import Answer
+
+from .counterexample import Minimizer, ReplayError, concretize, leaf_preferences
+from .devices import ANOTHER, CHANGES, FIDELITY, INTERRUPTS, LEARNS, Attached, Parties
+from .verdict import Question
+
+STEPS = 4
+"""Steps of the device in a trace, at most."""
+
+
+@attrs.frozen(eq=False)
+class TraceStep:
+    """One step, on numbers.
+
+    Attributes:
+        event: what happens, in words.
+        accesses: what the device reached: kind, its address, the cell (or what a message gives the processor).
+        refused: why an access of the step went nowhere.
+    """
+
+    event: str
+    accesses: tuple[tuple[str, int, int], ...] = ()
+    refused: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "event": self.event,
+            "accesses": [
+                {"kind": kind, "address": hex(address), "cell": hex(cell)} for kind, address, cell in self.accesses
+            ],
+            "refused": self.refused or None,
+        }
+
+
+@attrs.frozen(eq=False)
+class DeviceTrace:
+    """A trace that breaks a promise.
+
+    Attributes:
+        promise: which.
+        steps: in order.
+        broken: what the last step does, in words.
+        guest, private, unit: what guest and monitor started with: components that are not zero, and cells.
+    """
+
+    promise: str
+    steps: tuple[TraceStep, ...]
+    broken: str
+    guest: Mapping[str, str]
+    private: Mapping[str, str]
+    unit: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "promise": self.promise,
+            "steps": [step.to_json() for step in self.steps],
+            "broken": self.broken,
+            "guest": dict(self.guest),
+            "monitor": dict(self.private),
+            "unit": dict(self.unit),
+        }
+
+
+@attrs.frozen(eq=False)
+class _Taken:
+    """Where a sequence of steps leads, on the guest's own machine and on the hardware."""
+
+    parties: Parties  # with what the guest's own machine is in, before the last step
+    own: World[Any, Any]
+    before: World[Any, Any]
+    after: World[Any, Any]
+    steps: tuple[TraceStep, ...]
+
+
+Values = Mapping[str, Word]
+
+
+def _run(attached: Attached, start: Parties, registers: Sequence[str], steps: Sequence[str], values: Values) -> _Taken:
+    """The driver sets the registers, then the device takes the steps."""
+    devices, attachment = attached.devices, attached.attachment
+    told: list[TraceStep] = []
+    parties = start
+    here = attached.hardware(parties)
+    for register in registers:
+        value = values[register]
+        parties = attrs.evolve(parties, device=parties.device.with_changes({register: value}))
+        mapped = attached.hardware(parties)
+        device = (
+            mapped.device
+            if register in attachment.owned
+            else here.device.with_changes({register: value})
+        )
+        here = attrs.evolve(here, device=device)
+        how = devices.agent.programs[register]
+        told.append(TraceStep(f"{how} := {int(value):#x}" if value.concrete else how))
+    own = before = here
+    for name in steps:
+        own = devices.own_step(name, parties.guest, parties.device)
+        before = here
+        following = attrs.evolve(parties, guest=own.state, device=own.device)
+        if name in attachment.services:
+            private, unit = attachment.services[name](own.state, own.device, parties.private, parties.unit)
+            following = attrs.evolve(following, private=private, unit=unit)
+            here = attached.hardware(following)
+        else:
+            here = devices.hardware_step(attachment, name, before)
+        accesses = tuple(
+            (access.kind, int(access.address), int(access.cell)) for access in here.accesses
+            if access.address.concrete and access.cell.concrete
+        )
+        told.append(TraceStep(f"the device: {name}", accesses, here.refused))
+        last, parties = parties, following
+    return _Taken(last, own, before, here, tuple(told))
+
+
+def trace(attached: Attached, promise: str) -> DeviceTrace | None:
+    """A shortest trace that breaks a promise; None where there is none within `STEPS` steps of the device."""
+    names = list(attached.devices.agent.steps)
+    registers = list(attached.devices.agent.programs)
+    for length in range(1, STEPS + 1):
+        for steps in itertools.product(names, repeat=length):
+            if _found(attached, promise, registers, steps) is None:
+                continue
+            for few in range(len(registers) + 1):
+                for chosen in itertools.combinations(registers, few):
+                    found = _found(attached, promise, chosen, steps)
+                    if found is not None:
+                        return found
+    return None
+
+
+def _found(
+    attached: Attached, promise: str, registers: Sequence[str], steps: Sequence[str]
+) -> DeviceTrace | None:
+    start, other = _start(attached, ""), _start(attached, ANOTHER)
+    values = {name: symbol(f"{name}@new", start.device[name].width) for name in registers}
+    assumed = [*attached.assumed(start), attached.technique.private(other.guest, other.private)]
+    probe = attached.probe()
+    runs = attached.explored(lambda: _run(attached, start, registers, steps, values))
+    others = (
+        attached.explored(lambda: _run(attached, other, registers, steps, values))
+        if promise == LEARNS
+        else [None]
+    )
+    for path in runs:
+        for twin in others:
+            broken = _broken(attached, promise, path.result, None if twin is None else twin.result, probe)
+            conditions = [*assumed, path.condition, broken, *([] if twin is None else [twin.condition])]
+            question = Question(f"{promise} by {', '.join(steps)}", conditions)
+            answer, model, solver = question.ask(attached.effort)
+            if answer is not Answer.SAT or model is None or solver is None:
+                continue
+            minimizer = Minimizer(solver, question.conditions)
+            known = minimizer.variables
+            wishes = [(known[name], terms.const(known[name].width, 0)) for name in sorted(known)]
+            cells = minimizer.cells()
+            wishes = [
+                *(pair for one in (start.guest,) for pair in leaf_preferences(one, type(one).reset(), known)),
+                *wishes,
+                *((cell, terms.const(cell.width, 0)) for cell in cells),
+            ]
+            model = minimizer.run(model, wishes)
+            numbers = [
+                Parties(*(concretize(state, model, cells, known, type(state).reset()) for state in _all(one)))
+                for one in (start, other)
+            ]
+            given = {name: Word(v.width, model(v.term)) for name, v in values.items()}
+            where = Word(probe.width, model(probe.term))
+            return _replayed(attached, promise, numbers, registers, steps, given, where)
+    return None
+
+
+def _start(attached: Attached, suffix: str) -> Parties:
+    """The first state; storage that nobody has set is unknown."""
+    assert attached.attachment.first is not None
+    guest, private, unit = attached.attachment.first(attached.dropped)
+    storage = attached.devices.storage
+    private = private.copy()
+    old = private._memories[storage]
+    private._memories[storage] = attrs.evolve(old, root=f"{storage}@vmm{suffix}")
+    return Parties(
+        guest.with_contents({storage: storage}), attached.devices.agent.registers.reset(), private, unit
+    )
+
+
+def _all(parties: Parties) -> tuple[Any, ...]:
+    return (parties.guest, parties.device, parties.private, parties.unit)
+
+
+def _broken(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None, probe: Word) -> Word:
+    """The last step breaks the promise (width 1)."""
+    parties = taken.parties
+    if promise == CHANGES:
+        return attached.foreign_changes(parties, taken.before, taken.after)
+    if promise == INTERRUPTS:
+        return attached.foreign_messages(parties, taken.after)
+    if promise == FIDELITY:
+        return attached.unlike(parties, taken.own, taken.after, probe)
+    if promise == LEARNS and twin is not None:
+        mine = attached.has(parties, probe) & attached.has(twin.parties, probe)
+        seen = zip(
+            attached.seen(parties, taken.after, probe), attached.seen(twin.parties, twin.after, probe), strict=True
+        )
+        *registers, cell = [a != b for a, b in seen]
+        return any_of(registers) | (mine & cell)
+    return FALSE
+
+
+def _replayed(
+    attached: Attached,
+    promise: str,
+    starts: Sequence[Parties],
+    registers: Sequence[str],
+    steps: Sequence[str],
+    values: Values,
+    probe: Word,
+) -> DeviceTrace:
+    """The same steps on numbers; they must break the promise.
+
+    Raises:
+        ReplayError: they do not.
+    """
+    taken = _run(attached, starts[0], registers, steps, values)
+    twin = _run(attached, starts[1], registers, steps, values) if promise == LEARNS else None
+    if _broken(attached, promise, taken, twin, probe).value != 1:
+        raise ReplayError(f"{attached.devices.name}: the trace that breaks {promise!r} does not do so on numbers")
+    return DeviceTrace(
+        promise,
+        taken.steps,
+        _words(attached, promise, taken, twin, probe),
+        _shown(starts[0].guest),
+        _shown(starts[0].private),
+        _shown(starts[0].unit),
+    )
+
+
+def _words(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None, probe: Word) -> str:
+    """What the last step does, from what it did on numbers."""
+    storage = attached.devices.storage
+    if promise == CHANGES:
+        for access in taken.after.accesses:
+            old, new = (
+                int(world.state.memories()[storage].load(access.cell)) for world in (taken.before, taken.after)
+            )
+            if access.kind == "store" and old != new:
+                return f"cell {int(access.cell):#x}, not the guest's, {old:#x} → {new:#x}"
+    if promise == INTERRUPTS:
+        return f"the processor is given {', '.join(f'{int(given):#x}' for given in taken.after.sent)}"
+    expected = attached.attachment.device(
+        taken.own.state, taken.own.device, taken.parties.private, taken.parties.unit
+    )
+    if promise == FIDELITY:
+        return "; ".join(
+            _differences(
+                expected, taken.after.device, "on its own machine", "here",
+                int(taken.own.state.memories()[storage].load(probe)),
+                int(attached.cell(taken.parties, taken.after, probe)), int(probe),
+            )
+        ) or "another message"
+    assert twin is not None
+    return "; ".join(
+        _differences(
+            taken.after.device, twin.after.device, "or", "with another monitor",
+            int(attached.cell(taken.parties, taken.after, probe)),
+            int(attached.cell(twin.parties, twin.after, probe)), int(probe),
+        )
+    )
+
+
+def _differences(
+    one: Any, two: Any, left: str, right: str, first: int, second: int, probe: int
+) -> Iterator[str]:
+    for name, word in one.words().items():
+        other = two.words()[name]
+        if int(word) != int(other):
+            yield f"{name}: {int(word):#x} {left}, {int(other):#x} {right}"
+    if first != second:
+        yield f"the guest's cell {probe:#x}: {first:#x} {left}, {second:#x} {right}"
+
+
+def _shown(state: Any) -> dict[str, str]:
+    """Components and cells that are not what they are after a reset."""
+    plain = type(state).reset()
+    found = {
+        name: f"{int(word):#x}"
+        for name, word in state.words().items()
+        if word.concrete and int(word) != int(plain.words()[name])
+    }
+    for name, content in state.memories().items():
+        if content.concrete:
+            found |= {f"{name}[{cell:#x}]": f"{value:#x}" for cell, value in sorted(content.cells().items()) if value}
+    return found
