@@ -25,6 +25,7 @@ ROWS = [
     ("shladd r = r, imm2, r", (1 << 61, 1), (3,), 1),
     ("cmp.lt r = r, r", (ONES, 0), (), 1), ("cmp.lt r = r, r", (0, ONES), (), 0), ("cmp.lt r = r, r", (7, 7), (), 0),
     ("cmp4.eq r = r, r", (A, 0xCCDD_EEFF), (), 1), ("cmp4.eq r = r, r", (A, A ^ 1), (), 0),
+    ("cmp4.lt r = r, r", (1 << 32, 1), (), 1),
     ("cmp4.lt r = r, r", (A, 0), (), 1), ("cmp4.lt r = r, r", (0, A), (), 0), ("cmp4.ltu r = r, r", (0, A), (), 1),
     ("cmp4.ltu r = r, r", (1 << 32, 0), (), 0),
     ("shl r = r, r", (A, 4), (), 0x899A_ABBC_CDDE_EFF0), ("shl r = r, r", (A, 64), (), 0),
