@@ -7,8 +7,10 @@ from typing import Any
 
 import attrs
 
+from popek.errors import PopekError
 
-class DumpError(Exception):
+
+class DumpError(PopekError):
     """An input that cannot be read: `message` is one line, `line` counts from 1 (0: the file as a whole)."""
 
     def __init__(self, message: str, line: int = 0) -> None:

@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from popek.errors import PopekError
 
-class JsonError(ValueError):
+
+class JsonError(PopekError):
     """A text that is no JSON, or says one thing twice.
 
     Attributes:

@@ -110,25 +110,15 @@ def of_propositions(names: Sequence[str]) -> Figure:
     return propositions([p for p in known_propositions() if not groups or p.id.partition(".")[0] in groups])
 
 
-def of_repairs(repaired: Sequence[Repair]) -> Figure:
-    """The changed fields of VMCSs bit by bit, the bits to change marked."""
-    from popek.architectures.vtx.dumps.bits import decode
-    from popek.architectures.vtx.fields import FIELDS
-
-    return _of_changes(repaired, FIELDS, decode)
-
-
-def of_vmcb_repairs(repaired: Sequence[Repair]) -> Figure:
-    """The changed fields of VMCBs bit by bit, the bits to change marked."""
-    from popek.architectures.svm.vmcb import FIELDS
-    from popek.report.vmcb import decode
-
-    return _of_changes(repaired, FIELDS, decode)
-
-
-def _of_changes(
+def of_changes(
     repaired: Sequence[Repair], fields: Mapping[str, Any], decode: Callable[[str, int], list[Any]]
 ) -> Figure:
+    """The changed fields of control blocks bit by bit, the bits to change marked.
+
+    Args:
+        fields: by name, each with its `width`.
+        decode: the names of a field's bits for a value.
+    """
     from popek.report.graphs import bit_strip
     from popek.report.svg import stacked
 
@@ -146,11 +136,10 @@ __all__ = [
     "Kind",
     "Svg",
     "assert_writable",
+    "of_changes",
     "of_classification",
     "of_instruction",
     "of_propositions",
-    "of_repairs",
     "of_settings",
-    "of_vmcb_repairs",
     "write",
 ]

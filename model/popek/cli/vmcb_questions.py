@@ -68,7 +68,10 @@ def repair(
                 terminal().print()
             print_repair(terminal(), dump.vmcb.name, item, WORDS)
     if svg is not None:
-        figures.write(figures.of_vmcb_repairs(found), svg)
+        from popek.architectures.svm.vmcb import FIELDS
+        from popek.report.vmcb import decode
+
+        figures.write(figures.of_changes(found, FIELDS, decode), svg)
     return exit_code([end_of(item) for item in found])
 
 

@@ -71,7 +71,10 @@ def repair(
                 terminal().print()
             print_repair(terminal(), dump.name, item)
     if svg is not None:
-        figures.write(figures.of_repairs(found), svg)
+        from popek.architectures.vtx.dumps.bits import decode
+        from popek.architectures.vtx.fields import FIELDS
+
+        figures.write(figures.of_changes(found, FIELDS, decode), svg)
     return exit_code([end_of(item) for item in found])
 
 

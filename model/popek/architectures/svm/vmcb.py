@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import attrs
 
 from popek.architectures.dump import Remark
+from popek.errors import PopekError
 from popek_specs.svm import rows
 
 SIZE = 4096
@@ -46,7 +47,7 @@ FIELDS: Mapping[str, VmcbField] = {
 """All fields by id, in the order of the layout."""
 
 
-class UnknownVmcbField(ValueError):  # noqa: N818 -- reads as what it is
+class UnknownVmcbField(PopekError):  # noqa: N818 -- reads as what it is
     """No field has this name; one line with near ones."""
 
 
