@@ -45,6 +45,11 @@ def usual() -> str:
     return str(importlib.import_module(ARCHITECTURES).USUAL)
 
 
+def to_begin_with() -> str:
+    """The machine that is small enough to be looked at whole."""
+    return str(importlib.import_module(ARCHITECTURES).TO_BEGIN_WITH)
+
+
 def assisted(name: str, technique: str | None) -> str:
     """The machine whose hardware runs the guests of a machine under a technique; mostly the machine itself."""
     return str(_declared("ASSISTED").get((name, technique), name))

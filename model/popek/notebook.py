@@ -35,15 +35,17 @@ if TYPE_CHECKING:
     from popek.assistance.needs import NeedRow
     from popek.assistance.synthesis import Synthesis
     from popek.checks.conditions import Conditions
+    from popek.checks.device_traces import DeviceTrace
     from popek.checks.explanation import Explanation
     from popek.checks.subject import Subject
     from popek.checks.survey import Request, Survey
     from popek.kernel.machine import Machine
     from popek.report import assistance as assistance_report
     from popek.report.svg import Figure
-    from popek.vmcs.repair import Repair
+    from popek.vmcs.edits import Repair
     from popek_proofs.assistance.comparison import Table as Beside
     from popek_proofs.claims import Claim, ClaimVerdict
+    from popek_proofs.devices import DeviceSafety
     from popek_proofs.safety import Safety
     from popek_proofs.theorems.instantiate import Instantiation
     from popek_proofs.theorems.red_pill import RedPill, Search
@@ -326,6 +328,31 @@ def safety(
     forms = [i for wanted in instructions for i in subject.machine.find(wanted)] or None
     found = find_ways_out(subject, forms=forms, shows=shows)
     return Shown(found, safety_report.safety)
+
+
+@_in_one_line
+def devices(
+    name: str, attachment: str | None = None, *, drop: Sequence[str] = (), forms: Sequence[str] | None = ()
+) -> Shown[DeviceSafety]:
+    """What a guest's own device can do to the monitor, by induction; the figure is of a trace, if there is one.
+
+    Args:
+        name: a machine with a device.
+        attachment: how the monitor attaches it.
+        drop: rules, duties and premises to leave out.
+        forms: of the processor; None for those that the machine names.
+    """
+    from popek.report import devices as devices_report
+    from popek_proofs.devices import device_safety
+
+    found = device_safety(registry.with_devices(name), attachment, drop, forms)
+    return Shown(found, devices_report.safety, lambda: devices_report.figure(_only_trace(found)))
+
+
+def _only_trace(found: DeviceSafety) -> DeviceTrace:
+    if not found.traces:
+        raise NotebookError("there is no trace: every promise holds, or none was found")
+    return found.traces[0]
 
 
 def _second_solver() -> Any:

@@ -12,12 +12,8 @@ import popek_proofs
 ROOTS = (Path(popek.__path__[0]), Path(popek_proofs.__path__[0]))
 OF_THE_STATE = {"Register", "Group"}
 """Bases of registers and groups of components: two manuals may call theirs alike."""
-DEVICES = "devices and DMA remapping are new: to be qualified"
 REASONS = {
     "Cr4": "CR4 has other bits in IA-32e mode, and both are registers of the state",
-    **dict.fromkeys(
-        ("Platform", "Descriptor", "Rule", "Capabilities", "Duty", "TraceStep", "Premise"), DEVICES
-    ),
 }
 """Names that stand for several things, each with the reason."""
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 
+import jsonschema
 import pytest
 
+from commands import popek
 from popek.checks.device_traces import trace
 from popek.checks.devices import CHANGES, INTERRUPTS, LEARNS, Attached, VacuousError, droppable
 from popek.checks.verdict import Status
 from popek.kernel.agents import Devices
 from popek.kernel.machine import UnknownNameError
 from popek.machines import devices, with_devices
+from popek.schemas import schemas
 from popek_proofs.devices import check_device_claim, device_claims, device_safety
 
 
@@ -37,6 +41,13 @@ def test_a_device_with_real_addresses_reaches_the_monitor(name: str, attachment:
     assert "not the guest's" in changed.broken
     assert [kind for kind, _, _ in changed.steps[-1].accesses] == ["store"]
     assert any(one.promise == LEARNS for one in found.traces)
+
+
+@pytest.mark.parametrize(("drop", "code"), [((), 0), (("--drop", "last"), 1)])
+def test_the_document_is_as_its_schema_says(drop: tuple[str, ...], code: int) -> None:
+    done = popek("devices", "safety", "pg74", "--json", "--form", "MOVE", *drop)
+    assert done.returncode == code
+    jsonschema.Draft202012Validator(schemas()["popek/devices/1"]).validate(json.loads(done.stdout))
 
 
 @pytest.mark.parametrize(("name", "attachment"), [("pg74", "relocated"), ("pdp11-45", "mapped")])
@@ -73,6 +84,7 @@ def test_a_translated_channel_program_is_safe_and_no_longer_changes_itself() -> 
         ("s370", "translated", "relocation", CHANGES),
         ("x86", "remapped", "source-validation", CHANGES),
         ("x86", "remapped", "redirection", CHANGES),
+        ("x86", "remapped", "invalidated", CHANGES),
         ("x86", "remapped", "DMA-PAGE-W", CHANGES),
         ("x86", "remapped", "INT-SOURCE", INTERRUPTS),
         ("x86", "dma-remapped", "", INTERRUPTS),
@@ -103,11 +115,11 @@ def test_what_may_be_dropped_is_named() -> None:
 def test_a_duty_that_cannot_hold_is_an_error() -> None:
     import attrs
 
-    from popek.kernel.agents import Duty
+    from popek.kernel.agents import MonitorDuty
     from popek.kernel.words import FALSE
 
     way = known("pg74").attachments["relocated"]
-    impossible = Duty("impossible", "never", lambda guest, private, unit, place: FALSE)
+    impossible = MonitorDuty("impossible", "never", lambda guest, private, unit, place: FALSE)
     attached = Attached(known("pg74"), attrs.evolve(way, duties=(*way.duties, impossible)))
     with pytest.raises(VacuousError, match="no such state"):
         list(attached.rows())

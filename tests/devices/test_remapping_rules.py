@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from popek.architectures.vtd.dma import translate
-from popek.architectures.vtd.interrupts import Descriptor, admitted, post, remap
+from popek.architectures.vtd.interrupts import PostedDescriptor, admitted, post, remap
 from popek.architectures.vtd.ledger import rules
-from popek.architectures.vtd.unit import Capabilities, Unit
+from popek.architectures.vtd.unit import RemappingCapabilities, Unit
 from popek.emulators.qemu.dma import compare, make_cases, summary
 from popek.kernel.memory import Memory
 from popek.kernel.words import FALSE, Word, symbol
 from popek.solving.solver import Answer, holds
 
-CAN = Capabilities(host_width=39, guest_width=39, levels=(3,), large=(2, 3))
+CAN = RemappingCapabilities(host_width=39, guest_width=39, levels=(3,), large=(2, 3))
 ROOT, CONTEXT, L3, L2, L1, PAGE, SOURCE, ADDRESS = (
     0x1000,
     0x2000,
@@ -143,7 +143,7 @@ def test_interrupt_requests(
 
 
 def test_posting_sets_the_vector_and_notifies_once() -> None:
-    empty = Descriptor(Word(256, 0), FALSE, FALSE, Word(8, 0xF2), Word(32, 0))
+    empty = PostedDescriptor(Word(256, 0), FALSE, FALSE, Word(8, 0xF2), Word(32, 0))
     first, notified = post(empty, Word(8, 0x31), FALSE)
     assert int(first.requests) == 1 << 0x31
     assert int(notified) == 1
@@ -151,10 +151,10 @@ def test_posting_sets_the_vector_and_notifies_once() -> None:
     assert int(second.requests) == 0b11 << 0x31
     assert int(again) == 0
     _, suppressed = post(
-        Descriptor(Word(256, 0), FALSE, Word(1, 1), Word(8, 0), Word(32, 0)), Word(8, 1), FALSE
+        PostedDescriptor(Word(256, 0), FALSE, Word(1, 1), Word(8, 0), Word(32, 0)), Word(8, 1), FALSE
     )
     _, urgent = post(
-        Descriptor(Word(256, 0), FALSE, Word(1, 1), Word(8, 0), Word(32, 0)), Word(8, 1), Word(1, 1)
+        PostedDescriptor(Word(256, 0), FALSE, Word(1, 1), Word(8, 0), Word(32, 0)), Word(8, 1), Word(1, 1)
     )
     assert (int(suppressed), int(urgent)) == (0, 1)
 

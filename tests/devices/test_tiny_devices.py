@@ -12,7 +12,7 @@ import pytest
 from popek.architectures.pg74.channel import NoUnit, devices, exists, relocated, transfer
 from popek.checks.devices import CHANGES, FIDELITY, LEARNS, Attached
 from popek.checks.verdict import Status
-from popek.kernel.agents import Agent, Attachment, Duty
+from popek.kernel.agents import Agent, Attachment, MonitorDuty
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.state import Role, State, memory, word
@@ -71,8 +71,8 @@ def tiny() -> Machine[Tiny]:
     )
 
 
-START = Duty("start", "", lambda guest, private, unit, place: unit.start == private.start)
-LAST = Duty("last", "", lambda guest, private, unit, place: unit.last == guest.last)
+START = MonitorDuty("start", "", lambda guest, private, unit, place: unit.start == private.start)
+LAST = MonitorDuty("last", "", lambda guest, private, unit, place: unit.last == guest.last)
 WAYS = {
     "direct": Attachment("direct", "", lambda h, u, d, a, w: exists(h, a, w), NoUnit),
     "relocated": Attachment("relocated", "", relocated, TinyUnit, duties=(START, LAST)),

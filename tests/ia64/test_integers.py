@@ -12,6 +12,10 @@ ONES = (1 << 64) - 1
 A = 0x8899_AABB_CCDD_EEFF
 
 ROWS = [
+    ("add r = r, r", (ONES, 2), (), 1), ("sub r = r, r", (1, 2), (), ONES),
+    ("and r = r, r", (0b1100, 0b1010), (), 0b1000),
+    ("or r = r, r", (0b1100, 0b1010), (), 0b1110), ("xor r = r, r", (0b1100, 0b1010), (), 0b0110),
+    ("cmp.eq r = r, r", (A, A), (), 1), ("cmp.ltu r = r, r", (0, ONES), (), 1), ("cmp.ltu r = r, r", (7, 7), (), 0),
     ("andcm r = r, r", (0b1100, 0b1010), (), 0b0100),
     ("addp4 r = r, r", (0xFFFF_FFFF, 0x8000_0001), (), 0x4000_0000_8000_0000),  # bits 31:30 of the second
     ("addp4 r = r, r", (0x4000_0000, 0xF_4000_0000), (), 0x2000_0000_8000_0000),
@@ -63,5 +67,7 @@ def test_what_comes_of_registers(form, registers, rest, result) -> None:
 def test_every_form_of_the_family_has_a_row() -> None:
     module = "popek.architectures.ia64.instructions.integers"
     forms = {f for f, i in ia64().instructions.items() if i.semantics.__module__ == module}
-    assert forms - {row[0] for row in ROWS} == {"movl r = imm64"}
+    assert forms - {row[0] for row in ROWS} == {"movl r = imm64", "adds r = imm14, r", "tnat r = r"}
     assert gr(completed("movl r = imm64", Ia64.reset(), 1, A), 1) == A
+    assert gr(completed("adds r = imm14, r", put(Ia64.reset(), 2, 5), 1, 0x3FFF, 2), 1) == 4
+    assert gr(completed("tnat r = r", put(Ia64.reset(), 2, 5, nat=1), 1, 2), 1) == 1

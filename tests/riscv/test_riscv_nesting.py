@@ -20,6 +20,7 @@ from popek.checks.premises import Premises
 from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
+from popek.kernel.declaration import mistakes
 from popek.kernel.technique import Technique
 from popek.kernel.words import TRUE
 from popek.solving.solver import Answer
@@ -121,3 +122,27 @@ def test_what_a_technique_owns_is_told_in_a_few_words() -> None:
     described = " ".join(said[said.index(NAME) :].split())
     assert "owned: v, mstatus but .fs, medeleg, mideleg, mie but .vssi .vsti .vsei, mip," in described
     assert "shadowed of some guests alone: mstatus.sie .spie .spp .sum .mxr, mie.ssi .vssi .sti" in described
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"shadowed_when": {"mip.ssj": lambda guest: guest.v}},
+            "shadowed_when names 'mip.ssj', which is not shadowed; near: mip.ssi",
+        ),
+        (
+            {"shadowed_when": {"mip.ssi": lambda guest: guest.prv}},
+            "shadowed_when['mip.ssi'] gives a word of 2 bits: expected a condition",
+        ),
+        (
+            {"guest_settings": {"VTSX": None}},
+            "guest_settings names 'VTSX', which is no setting; near: VTSR",
+        ),
+    ],
+)
+def test_a_wrong_declaration_is_one_line(changes: dict[str, object], line: str) -> None:
+    known = machine()
+    technique = attrs.evolve(known.technique(NAME), **changes)
+    (said,) = mistakes(known, [technique])
+    assert line in said

@@ -2,3 +2,5 @@
 
 USUAL = "ia32"
 """The machine of commands that are given none."""
+TO_BEGIN_WITH = "pg74"
+"""The machine that is small enough to be looked at whole."""

@@ -29,7 +29,7 @@ REPAIRS = 12
 
 
 @attrs.frozen(eq=False)
-class TraceStep:
+class DeviceStep:
     """One step, on numbers.
 
     Attributes:
@@ -66,7 +66,7 @@ class DeviceTrace:
     """
 
     promise: str
-    steps: tuple[TraceStep, ...]
+    steps: tuple[DeviceStep, ...]
     broken: str
     guest: Mapping[str, str]
     private: Mapping[str, str]
@@ -92,7 +92,7 @@ class _Taken:
     own: World[Any, Any]
     before: World[Any, Any]
     after: World[Any, Any]
-    steps: tuple[TraceStep, ...]
+    steps: tuple[DeviceStep, ...]
     kept: Word  # the driver kept to the premises
     served: bool = False  # the monitor took the last step
 
@@ -105,7 +105,7 @@ def _run(
 ) -> _Taken:
     """The driver sets the registers, then the device takes the steps."""
     devices, attachment = attached.devices, attached.attachment
-    told: list[TraceStep] = []
+    told: list[DeviceStep] = []
     parties = start
     here = attached.hardware(parties)
     for register in registers:
@@ -117,7 +117,7 @@ def _run(
         )
         here = attrs.evolve(here, device=device)
         how = devices.agent.programs[register]
-        told.append(TraceStep(f"{how} := {int(value):#x}" if value.concrete else how))
+        told.append(DeviceStep(f"{how} := {int(value):#x}" if value.concrete else how))
     own = before = here
     kept = TRUE
     for name in steps:
@@ -143,7 +143,7 @@ def _run(
             for access in here.accesses
             if access.address.concrete and access.cell.concrete
         )
-        told.append(TraceStep(f"the device: {name}", accesses, here.refused))
+        told.append(DeviceStep(f"the device: {name}", accesses, here.refused))
         last, parties = parties, following
     return _Taken(
         last, own, before, here, tuple(told), kept, bool(steps) and steps[-1] in attachment.services
@@ -370,8 +370,8 @@ def _words(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None,
         _differences(
             taken.after.device,
             twin.after.device,
-            "or",
-            "with another monitor",
+            "with this monitor",
+            "with another",
             int(attached.cell(taken.parties, taken.after, probe)),
             int(attached.cell(twin.parties, twin.after, probe)),
             int(probe),

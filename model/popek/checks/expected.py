@@ -23,7 +23,7 @@ class ExpectedError(PopekError):
 
 
 @attrs.frozen
-class Difference:
+class UnexpectedAnswer:
     """One thing that is otherwise than expected.
 
     Attributes:
@@ -72,7 +72,9 @@ def read_expected(path: Path) -> dict[str, Any]:
     return found
 
 
-def differences(expected: Mapping[str, Any], found: Survey, source: str = "the file") -> list[Difference]:
+def differences(
+    expected: Mapping[str, Any], found: Survey, source: str = "the file"
+) -> list[UnexpectedAnswer]:
     """In what a classification differs from an expected one.
 
     What only one of them was asked, a promise or a key that an older version did not have, is no difference; an
@@ -90,23 +92,23 @@ def differences(expected: Mapping[str, Any], found: Survey, source: str = "the f
     return list(_differences(expected, told))
 
 
-def _differences(expected: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[Difference]:
+def _differences(expected: Mapping[str, Any], told: Mapping[str, Any]) -> Iterator[UnexpectedAnswer]:
     for theorem in ("theorem1", "theorem3"):
         if theorem in expected and expected[theorem] != told[theorem]:
             what = f"premise of Theorem {theorem[-1]}"
-            yield Difference("", what, _word(expected[theorem]), _word(told[theorem]))
+            yield UnexpectedAnswer("", what, _word(expected[theorem]), _word(told[theorem]))
     before = {row["form"]: row for row in expected["instructions"]}
     now = {row["form"]: row for row in told["instructions"]}
     for form in dict.fromkeys((*before, *now)):
         if form not in now or form not in before:
-            yield Difference(form, "instruction", *(("there", "") if form in before else ("", "there")))
+            yield UnexpectedAnswer(form, "instruction", *(("there", "") if form in before else ("", "there")))
             continue
         for name in ASKED:
             if name not in before[form] or (name not in now[form] and name != "remark"):
                 continue
             old, new = _word(before[form][name]), _word(now[form].get(name, ""))
             if old != new:
-                yield Difference(form, name.replace("_", "-"), old, new)
+                yield UnexpectedAnswer(form, name.replace("_", "-"), old, new)
 
 
 def _word(value: Any) -> str:
@@ -117,4 +119,4 @@ def _word(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-__all__ = ["Difference", "ExpectedError", "differences", "read_expected"]
+__all__ = ["ExpectedError", "UnexpectedAnswer", "differences", "read_expected"]

@@ -20,7 +20,7 @@ LONGEST = 42  # characters of a condition that is shown as it is
 
 
 @attrs.define(eq=False)
-class Node:
+class PathNode:
     """A question, or an end.
 
     Attributes:
@@ -33,8 +33,8 @@ class Node:
     text: str
     whole: str = ""
     kind: str = ""
-    yes: Node | None = None
-    no: Node | None = None
+    yes: PathNode | None = None
+    no: PathNode | None = None
 
     def to_json(self) -> dict[str, object]:
         """The tree below it."""
@@ -45,10 +45,10 @@ class Node:
         return told
 
 
-def path_tree(machine: Machine[Any], run: Run[Any]) -> Node | None:
+def path_tree(machine: Machine[Any], run: Run[Any]) -> PathNode | None:
     """The paths of a run as a tree; None where there is no path."""
-    root = Node("")  # its `yes` is the tree
-    known: dict[tuple[tuple[Term, bool], ...], Node] = {}
+    root = PathNode("")  # its `yes` is the tree
+    known: dict[tuple[tuple[Term, bool], ...], PathNode] = {}
     for path in run.paths:
         prefix: tuple[tuple[Term, bool], ...] = ()
         last, way = root, "yes"
@@ -57,13 +57,13 @@ def path_tree(machine: Machine[Any], run: Run[Any]) -> Node | None:
             at = (*prefix, (asked, True))
             if at not in known:
                 whole = spelled(asked, machine.state)
-                known[at] = Node(f"{brief(asked, whole)} ?", whole[:600])
+                known[at] = PathNode(f"{brief(asked, whole)} ?", whole[:600])
                 setattr(last, way, known[at])
             last, way = known[at], "yes" if yes else "no"
             prefix = (*prefix, (asked, yes))
         lines, _ = ending(run.before, path.result)
         kind = {Next: "completes", Trap: "trap"}.get(type(path.result), "not modelled")
-        setattr(last, way, Node(" ".join(lines), kind=kind))
+        setattr(last, way, PathNode(" ".join(lines), kind=kind))
     return root.yes
 
 
@@ -117,4 +117,4 @@ def ending(before: State, outcome: Outcome[Any]) -> tuple[list[str], str]:
     raise TypeError(outcome)
 
 
-__all__ = ["LONGEST", "Node", "brief", "ending", "path_tree", "spelled"]
+__all__ = ["LONGEST", "PathNode", "brief", "ending", "path_tree", "spelled"]

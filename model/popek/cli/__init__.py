@@ -61,7 +61,7 @@ app.command(
     name="vmcs",
     help="Judge, decode, explain, compare, repair and generate VMCSs.",
 )
-app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.")
+app.command("popek.cli.vmcb_questions:app", name="vmcb", help="Judge, decode, explain, repair AMD's VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
 app.command(
     "popek.cli.assist:app",

@@ -83,7 +83,8 @@ def safety(
 
     Exit code: 0 safe and faithful, 1 one of both is refuted, 2 bad input, 3 one is unknown.
     """
-    from popek.checks.devices import FIDELITY, Attached, droppable
+    from popek.checks.devices import FIDELITY, Attached, VacuousError, droppable
+    from popek.kernel.exploration import PathBudgetError
     from popek.kernel.machine import UnknownNameError
     from popek.machines import MachineFileError, with_devices
     from popek.report import devices as report
@@ -100,7 +101,7 @@ def safety(
             forms = list(devices.machine().instructions)
         with working("asking"):
             found = device_safety(devices, attachment, drop, forms)
-    except (UnknownNameError, MachineFileError) as error:
+    except (UnknownNameError, MachineFileError, PathBudgetError, VacuousError) as error:
         raise UserError(str(error)) from None
     if json:
         print_json(found.to_json())

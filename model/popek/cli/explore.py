@@ -7,12 +7,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from popek.machines import to_begin_with
+
 from .errors import UserError
 from .output import working
 
 
 def explore(
-    machine: str = "pg74",
+    machine: str = to_begin_with(),
     *,
     port: Annotated[int, Parameter(help="Of this machine's loopback; 0 for one that is free.")] = 0,
     open: Annotated[bool, Parameter(help="Open it in the browser.")] = True,

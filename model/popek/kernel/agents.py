@@ -127,7 +127,7 @@ class World(Generic[S, D]):
 
 
 @attrs.frozen(eq=False)
-class Duty:
+class MonitorDuty:
     """One conjunct of the invariant: what the monitor sees to about what it owns.
 
     Attributes:
@@ -144,7 +144,7 @@ class Duty:
 
 
 @attrs.frozen(eq=False)
-class Premise:
+class DriverPremise:
     """What a guest's driver must keep to where the attachment is to do what its own machine does.
 
     Attributes:
@@ -195,8 +195,8 @@ class Attachment:
     unmapped: Callable[[Any, Any, Any], Any] = lambda device, private, unit: device
     owned: tuple[str, ...] = ()
     deliver: Callable[[Any, Any, Any, Word, Word], Word] | None = None
-    duties: tuple[Duty, ...] = ()
-    premises: tuple[Premise, ...] = ()
+    duties: tuple[MonitorDuty, ...] = ()
+    premises: tuple[DriverPremise, ...] = ()
     reached: Callable[[Any, Any, Any, Any], Word] | None = None
     reached_text: str = ""
     held: Callable[[Any, Any], Sequence[Word]] = lambda private, unit: ()
@@ -214,7 +214,7 @@ class Attachment:
         unit: Any,
         places: Sequence[Word],
         dropped: frozenset[str] = frozenset(),
-    ) -> list[tuple[Duty, Word]]:
+    ) -> list[tuple[MonitorDuty, Word]]:
         """Each duty that is not dropped, at all of the places."""
         return [
             (duty, all_of(duty.holds(guest, private, unit, place) for place in places))

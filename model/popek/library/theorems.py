@@ -44,7 +44,7 @@ class Proved:
 
 
 @attrs.frozen(eq=False)
-class Checked:
+class TheoremVerdicts:
     """What became of claims.
 
     Attributes:
@@ -135,7 +135,7 @@ def prove(
     return Proved(report, tuple(instantiate(one) for one in subjects))
 
 
-def check(*claims: str | Path, timeout: float = 0.0, jobs: int = 1) -> Checked:
+def check(*claims: str | Path, timeout: float = 0.0, jobs: int = 1) -> TheoremVerdicts:
     """Published claims, or those of a TOML file of yours, against the semantics.
 
     Args:
@@ -152,7 +152,7 @@ def check(*claims: str | Path, timeout: float = 0.0, jobs: int = 1) -> Checked:
     from popek_proofs.claims import select
 
     chosen = select([str(claim) for claim in claims])
-    return Checked(tuple(evaluate(chosen, timeout=timeout, jobs=jobs)))
+    return TheoremVerdicts(tuple(evaluate(chosen, timeout=timeout, jobs=jobs)))
 
 
 def problems(
@@ -209,4 +209,4 @@ def safety(
     return asked(about, without=tuple(without), forms=chosen or None, shows=shows)
 
 
-__all__ = ["Checked", "Problems", "Proved", "check", "problems", "prove", "safety"]
+__all__ = ["Problems", "Proved", "TheoremVerdicts", "check", "problems", "prove", "safety"]

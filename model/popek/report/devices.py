@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import networkx as nx
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from popek.checks.verdict import Status
+
+from .interrupts import wrapped
+from .svg import Figure, columns
 
 if TYPE_CHECKING:
     from popek.architectures.vtd.faults import Explained
@@ -35,19 +39,19 @@ def safety(found: DeviceSafety, *, questions: bool = False) -> RenderableType:
     ):
         status = found.status(name).value
         table.add_row(Text(status, _STYLES[status]), name, text)
-    parts += [table, "", Text("invariant", "bold")]
+    asked = len(found.rows)
+    if asked:
+        forms = f"{len(found.forms)} of the processor's {found.all_forms} forms"
+        parts += [table, Text(f"asked of the device's steps and of {forms}: {asked} questions")]
+    else:
+        parts += [table, Text("the trace was found first: nothing else was asked")]
+    parts += ["", Text("invariant", "bold")]
     lines = Table(box=None, pad_edge=False, show_header=False)
     for name, text in found.invariant:
         lines.add_row("", name, text)
     parts.append(lines)
     for premise in attachment.premises:
         parts.append(Text(f"fidelity asks of the driver: {premise.text}"))
-    asked = len(found.rows)
-    if asked:
-        forms = f"; of the processor {len(found.forms)} of {found.all_forms} forms"
-        parts.append(Text(f"{asked} questions{forms}"))
-    else:
-        parts.append(Text("the trace was found first: nothing else was asked"))
     open_rows = [row for row in found.rows if row.status is not Status.HOLDS]
     if open_rows:
         rows = Table(box=None, pad_edge=False, show_header=False)
@@ -74,6 +78,23 @@ def _trace(one: DeviceTrace) -> list[RenderableType]:
         if state:
             parts.append(Text(f"  {whose}: " + ", ".join(f"{k} {v}" for k, v in state.items()), "dim"))
     return parts
+
+
+def figure(one: DeviceTrace) -> Figure:
+    """A trace from left to right: each step, and what it reached."""
+    graph = nx.DiGraph()
+    for number, step in enumerate(one.steps):
+        last = number == len(one.steps) - 1
+        did = [f"{kind} at {address:#x} → {cell:#x}" for kind, address, cell in step.accesses[:_MOST]]
+        lines = wrapped(step.event) + did + wrapped(step.refused if step.refused else "")
+        lines += wrapped(one.broken) if last else []
+        graph.add_node(
+            number, layer=number, lines=[line for line in lines if line], kind="red" if last else ""
+        )
+        if number:
+            graph.add_edge(number - 1, number)
+    steps = "\n".join(f"{number}. {step.event}" for number, step in enumerate(one.steps, 1))
+    return columns(graph, words=f"breaks {one.promise}\n{steps}\n{one.broken}")
 
 
 def machines(known: Sequence[Devices[Any]]) -> RenderableType:

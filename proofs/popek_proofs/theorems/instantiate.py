@@ -66,7 +66,7 @@ OF_CONTROL_PROGRAMS = {
 
 S = TypeVar("S", bound=State)
 
-MANY = 6
+MANY, MANY_WAYS = 6, 12
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -236,9 +236,13 @@ class Instantiation(Generic[S]):
         names = NEEDED[theorem]
         told = scope_line(self.scope)
         if self.closed is not Truth.YES:
-            names_of = dict.fromkeys(form.split()[0] for form in self.leaving)
-            left = f" (not through {', '.join(list(names_of)[:MANY])}{' …' if len(names_of) > MANY else ''})"
-            told += "; while the guest stays ok" + (left if names_of else "")
+            by = [_mnemonics(self.failing((name,))) for name in CLOSURE]
+            left = [
+                f"{words} {few}"
+                for words, few in zip(("through", "through a trap of"), by, strict=True)
+                if few
+            ]
+            told += "; while the guest stays ok" + (f" (not {', nor '.join(left)})" if left else "")
         if self.interrupts is Truth.YES:
             told += f"; with interrupts between any two instructions ({', '.join(self._declared)})"
         elif self._declared:
@@ -259,7 +263,10 @@ class Instantiation(Generic[S]):
                 seen.add(premise.form)
                 why = f"{premise.how or premise.name}{_explained(known.get(premise.form))}"
                 told.setdefault(why, []).append(premise.form or "the technique")
-        return "; ".join(f"{_few(forms)}: {why}" for why, forms in told.items())
+        said = [f"{_few(forms)}: {why}" for why, forms in told.items()]
+        return "; ".join(said[:MANY_WAYS]) + (
+            f"; and in {more} ways more" if (more := len(said) - MANY_WAYS) > 0 else ""
+        )
 
     def to_json(self) -> list[dict[str, object]]:
         """Rows for `popek prove --json`: what each theorem says of this machine."""
@@ -338,6 +345,11 @@ def _concluded(name: str) -> str:
     lock = rocq.load()
     name = lock.theorem(name).name
     return f"concluded by {name} (Coq {lock.coq}, no axioms), instantiated outside the prover"
+
+
+def _mnemonics(failing: Sequence[Premise[Any]]) -> str:
+    names = list(dict.fromkeys(premise.form.split()[0] for premise in failing if premise.form))
+    return ", ".join(names[:MANY]) + (" …" if len(names) > MANY else "")
 
 
 def _few(names: Sequence[str]) -> str:

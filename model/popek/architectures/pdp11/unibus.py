@@ -6,7 +6,7 @@ PDP-11/70, 44 and 24 have a UNIBUS map between devices and storage; one like it 
 
 from __future__ import annotations
 
-from popek.kernel.agents import Agent, Attachment, Bus, Devices, Duty, RefusedError
+from popek.kernel.agents import Agent, Attachment, Bus, Devices, MonitorDuty, RefusedError
 from popek.kernel.state import Register, Role, State, bit, bits, memory, register, word
 from popek.kernel.words import Word, concat, ite
 
@@ -150,9 +150,11 @@ BEHIND_MAP = Attachment(
     route=mapped,
     unit=UnibusMap,
     duties=(
-        Duty("placed", "the register of each 8 KB that are wholly the guest's points to them", _placed),
-        Duty("nowhere", "every other register points where there is no core", _nowhere),
-        Duty(
+        MonitorDuty(
+            "placed", "the register of each 8 KB that are wholly the guest's points to them", _placed
+        ),
+        MonitorDuty("nowhere", "every other register points where there is no core", _nowhere),
+        MonitorDuty(
             "pages",
             "the guest's core is a number of whole 8 KB",
             lambda guest, private, unit, place: guest.last[6:0] == 127,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from popek.kernel.agents import Agent, Attachment, Bus, Devices, Duty, Premise, RefusedError
+from popek.kernel.agents import Agent, Attachment, Bus, Devices, DriverPremise, MonitorDuty, RefusedError
 from popek.kernel.memory import Memory
 from popek.kernel.state import Role, State, word
 from popek.kernel.words import TRUE, Word, all_of, concat, ite
@@ -26,7 +26,7 @@ COMMAND_CHAINING = 6  # bit 33 of the CCW: bit 6 of the flags, counted from the 
 READ = 2
 
 
-class Channel(State):
+class S370Channel(State):
     """A channel and its device."""
 
     next = word(ADDRESS)  # of the next CCW
@@ -50,7 +50,7 @@ class NoCopy(State):
     """The monitor starts the guest's program as it is."""
 
 
-def start(channel: Channel, bus: Bus) -> None:
+def start(channel: S370Channel, bus: Bus) -> None:
     """SIO: the CAW says where the program is."""
     if channel.running == 1:
         return
@@ -58,7 +58,7 @@ def start(channel: Channel, bus: Bus) -> None:
     channel.running, channel.program_check, channel.count = Word(1, 1), Word(1, 0), Word(16, 0)
 
 
-def fetch(channel: Channel, bus: Bus) -> None:
+def fetch(channel: S370Channel, bus: Bus) -> None:
     """The next CCW; a program check where there is none, or it makes no sense."""
     if (channel.running == 0) | (channel.count != 0):
         return
@@ -80,7 +80,7 @@ def fetch(channel: Channel, bus: Bus) -> None:
     channel.next = channel.next + CCW
 
 
-def move(channel: Channel, bus: Bus) -> None:
+def move(channel: S370Channel, bus: Bus) -> None:
     """One byte, into storage for a read, from it for a write."""
     if (channel.running == 0) | (channel.count == 0):
         return
@@ -98,7 +98,7 @@ def move(channel: Channel, bus: Bus) -> None:
     )
 
 
-def _check(channel: Channel) -> None:
+def _check(channel: S370Channel) -> None:
     channel.program_check, channel.running, channel.count = Word(1, 1), Word(1, 0), Word(16, 0)
 
 
@@ -134,7 +134,7 @@ def _word(storage: Memory, address: Word) -> list[Word]:
 
 
 def _translate(
-    without: frozenset[str], guest: S370, channel: Channel, private: S370, unit: Copy, before: Channel
+    without: frozenset[str], guest: S370, channel: S370Channel, private: S370, unit: Copy, before: S370Channel
 ) -> tuple[S370, Copy]:
     """Copy the guest's channel program; a CCW that leaves the guest's storage, or does not fit, becomes invalid.
 
@@ -159,14 +159,14 @@ def _translate(
     return private, unit
 
 
-def _hardware(guest: S370, channel: Channel, private: S370, unit: Copy) -> Channel:
+def _hardware(guest: S370, channel: S370Channel, private: S370, unit: Copy) -> S370Channel:
     mapped = channel.copy()
     mapped.next = channel.next - unit.original + unit.place
     mapped.data = channel.data + _offset(private)
     return mapped
 
 
-def _in_storage(guest: S370, channel: Channel) -> Word:
+def _in_storage(guest: S370, channel: S370Channel) -> Word:
     """The next CCW is invalid, or all that it moves exists."""
     found = _word(guest.memory, concat(channel.next[ADDRESS - 1 : 3], Word(3, 0)))
     exists = _within(guest, channel.next, Word(16, CCW))
@@ -174,7 +174,7 @@ def _in_storage(guest: S370, channel: Channel) -> Word:
     return (channel.running == 0) | (channel.count != 0) | ~exists | (found[0][3:0] == 0) | whole
 
 
-def _unmapped(channel: Channel, private: S370, unit: Copy) -> Channel:
+def _unmapped(channel: S370Channel, private: S370, unit: Copy) -> S370Channel:
     """The guest's channel for the hardware's."""
     mapped = channel.copy()
     mapped.next = channel.next - unit.place + unit.original
@@ -182,7 +182,7 @@ def _unmapped(channel: Channel, private: S370, unit: Copy) -> Channel:
     return mapped
 
 
-def _seen(channel: Channel, private: S370, unit: Copy) -> Channel:
+def _seen(channel: S370Channel, private: S370, unit: Copy) -> S370Channel:
     """A guest sees the status, and what arrives; addresses it knows from its own program."""
     return channel.with_changes({"next": 0, "data": 0})
 
@@ -205,7 +205,7 @@ def _inbound(guest: S370, private: S370, unit: Copy, place: Word) -> Word:
     return all_of(kept)
 
 
-def _reached(guest: S370, channel: Channel, private: S370, unit: Copy) -> Word:
+def _reached(guest: S370, channel: S370Channel, private: S370, unit: Copy) -> Word:
     """The next CCW is one of the copy's, and what is moved is the guest's."""
     distance = channel.next - unit.place
     inside = (distance[2:0] == 0) & (distance <= LIST * CCW)
@@ -266,8 +266,8 @@ def _translated(without: frozenset[str] = frozenset()) -> Attachment:
         unmapped=_unmapped,
         services={"SIO": partial(_translate, without)},
         duties=(
-            Duty("apart", "the copy lies in the monitor's storage", _apart),
-            Duty(
+            MonitorDuty("apart", "the copy lies in the monitor's storage", _apart),
+            MonitorDuty(
                 "inbound", "each command word of the copy is invalid or moves bytes of the guest's", _inbound
             ),
         ),
@@ -275,7 +275,7 @@ def _translated(without: frozenset[str] = frozenset()) -> Attachment:
         reached_text="while the channel runs, its next command word is the copy's, and what it moves is the guest's",
         held=_held,
         premises=(
-            Premise(
+            DriverPremise(
                 "in-storage",
                 "every command word of a channel program moves bytes of the guest's storage",
                 _in_storage,
@@ -293,7 +293,7 @@ def devices() -> Devices[S370]:
     agent = Agent(
         "channel",
         "a selector channel with one device",
-        Channel,
+        S370Channel,
         {"SIO": start, "fetch": fetch, "move": move},
         {"buffer": "the device: data"},
         source=SOURCE,

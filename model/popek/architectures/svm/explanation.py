@@ -21,7 +21,7 @@ def explanation(subject: str) -> list[str]:
     """Lines that say what is known.
 
     Raises:
-        UnknownSubject: nothing has this name.
+        UnknownVmcbSubject: nothing has this name.
     """
     wanted = subject.strip().upper()
     lines = [*_check(wanted), *_exit_code(wanted), *_field(subject)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from popek.kernel.agents import Agent, Attachment, Bus, Devices, Duty, Premise, RefusedError
+from popek.kernel.agents import Agent, Attachment, Bus, Devices, DriverPremise, MonitorDuty, RefusedError
 from popek.kernel.memory import Block, Memory
 from popek.kernel.state import State, word
 from popek.kernel.words import FALSE, Word, all_of, concat, ite, symbol
@@ -16,10 +16,10 @@ from popek.kernel.words import FALSE, Word, all_of, concat, ite, symbol
 from .dma import translate
 from .interrupts import RANGE, compatible, given, is_message, remap
 from .ledger import rules
-from .platform import CELL, HOST_WIDTH, IN_PAGE, PAGE, Platform, build, moved
-from .unit import Capabilities, Read, Unit
+from .platform import CELL, HOST_WIDTH, IN_PAGE, PAGE, Pc, build, moved
+from .unit import Read, RemappingCapabilities, Unit
 
-CAN = Capabilities(host_width=HOST_WIDTH, guest_width=HOST_WIDTH, levels=(3,), large=())
+CAN = RemappingCapabilities(host_width=HOST_WIDTH, guest_width=HOST_WIDTH, levels=(3,), large=())
 PEERS = (1 << HOST_WIDTH - 12) - 1
 """The page of another guest's device, in the host's address space."""
 
@@ -53,7 +53,7 @@ def reader(storage: Memory) -> Read:
     return lambda address: storage.load(address[CELL + 2 : 3])
 
 
-def own_route(state: Platform, address: Word, write: bool) -> Word:
+def own_route(state: Pc, address: Word, write: bool) -> Word:
     """On the guest's own machine an address is that of storage."""
     cell = address[CELL + 2 : 3]
     if (address[63:HOST_WIDTH] != 0) | (cell[CELL - 1 : CELL - PAGE] > state.last):
@@ -71,8 +71,8 @@ def held(unit: Unit, address: Word) -> Word:
     return (unit.translation == 1) & (unit.cached == 1) & (unit.cached_page == address[63:12])
 
 
-def _route(without: frozenset[str]) -> Callable[[Platform, Unit, BusMaster, Word, bool], Word]:
-    def route(hardware: Platform, unit: Unit, device: BusMaster, address: Word, write: bool) -> Word:
+def _route(without: frozenset[str]) -> Callable[[Pc, Unit, BusMaster, Word, bool], Word]:
+    def route(hardware: Pc, unit: Unit, device: BusMaster, address: Word, write: bool) -> Word:
         if (unit.redirects == 0) & (address[63:12] == PEERS):
             return address[CELL + 2 : 3]  # the switch hands it to the other device
         if held(unit, address):
@@ -89,8 +89,8 @@ def _route(without: frozenset[str]) -> Callable[[Platform, Unit, BusMaster, Word
     return route
 
 
-def _deliver(without: frozenset[str]) -> Callable[[Platform, Unit, BusMaster, Word, Word], Word]:
-    def deliver(hardware: Platform, unit: Unit, device: BusMaster, address: Word, data: Word) -> Word:
+def _deliver(without: frozenset[str]) -> Callable[[Pc, Unit, BusMaster, Word, Word], Word]:
+    def deliver(hardware: Pc, unit: Unit, device: BusMaster, address: Word, data: Word) -> Word:
         source = source_of(unit, device)
         found = remap(reader(hardware.memory), unit, source, address, data[31:0], CAN, without)
         if ~found.passes:
@@ -113,7 +113,7 @@ def _on(unit: Unit) -> Unit:
     return unit.with_changes({"translation": 1, "interrupt_remapping": 1})
 
 
-def _confined(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
+def _confined(guest: Pc, private: Pc, unit: Unit, place: Word) -> Word:
     """Whatever the unit lets through of the device's requests goes to the guest's storage."""
     kept = []
     for write in (False, True):
@@ -126,14 +126,14 @@ def _confined(guest: Platform, private: Platform, unit: Unit, place: Word) -> Wo
     return all_of(kept)
 
 
-def _invalidated(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
+def _invalidated(guest: Pc, private: Pc, unit: Unit, place: Word) -> Word:
     """A translation that the unit still holds leads to the guest's storage."""
     frame = unit.cached_frame[PAGE - 1 : 0]
     there = (unit.cached_frame[51:PAGE] == 0) & (frame - private.start <= guest.last)
     return ~unit.cached | unit.cached_fault | there
 
 
-def _fresh(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
+def _fresh(guest: Pc, private: Pc, unit: Unit, place: Word) -> Word:
     """What the unit holds is what the tables give."""
     page = unit.cached_page
     mine = (page[51:PAGE] == 0) & (page[PAGE - 1 : 0] <= guest.last)
@@ -143,7 +143,7 @@ def _fresh(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
     return ~unit.cached | ite(mine, ~unit.cached_fault & there, unit.cached_fault)
 
 
-def _tables_ours(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
+def _tables_ours(guest: Pc, private: Pc, unit: Unit, place: Word) -> Word:
     """What the unit reads to translate is the monitor's."""
     read: list[Word] = []
 
@@ -157,7 +157,7 @@ def _tables_ours(guest: Platform, private: Platform, unit: Unit, place: Word) ->
     return all_of(~(address[HOST_WIDTH - 1 : 12] - private.start <= guest.last) for address in read)
 
 
-def _mapped(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
+def _mapped(guest: Pc, private: Pc, unit: Unit, place: Word) -> Word:
     """Every page of the guest's is mapped to itself, for reads and writes, and nothing else."""
     mine = (place[63:HOST_WIDTH] == 0) & (place[HOST_WIDTH - 1 : 12] <= guest.last)
     right = []
@@ -174,7 +174,7 @@ def _remappable(handle: Word) -> Word:
     return concat(Word(44, RANGE), handle[14:0], Word(1, 1), low)
 
 
-def _one_interrupt(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
+def _one_interrupt(guest: Pc, private: Pc, unit: Unit, place: Word) -> Word:
     """Of the interrupt table's entries, those that admit the device give what the monitor expects from it."""
     found = remap(
         reader(private.memory), _on(unit), unit.requester, _remappable(place[15:0]), Word(32, 0), CAN
@@ -182,7 +182,7 @@ def _one_interrupt(guest: Platform, private: Platform, unit: Unit, place: Word) 
     return ~found.passes | (found.address == expected(unit))
 
 
-def _entry(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
+def _entry(guest: Pc, private: Pc, unit: Unit, place: Word) -> Word:
     found = remap(
         reader(private.memory), _on(unit), unit.requester, _remappable(unit.handle), Word(32, 0), CAN
     )
@@ -190,33 +190,35 @@ def _entry(guest: Platform, private: Platform, unit: Unit, place: Word) -> Word:
 
 
 FABRIC = (
-    Duty("destination", "the monitor expects the interrupt at a processor that eight bits can name",
-         lambda guest, private, unit, place: unit.destination < 256),
-    Duty("source-validation", "the fabric lets through no source-id but the device's own (ACS source validation)",
-         lambda guest, private, unit, place: unit.source_validation == 1),
-    Duty("redirection", "the fabric sends requests among devices to the unit (ACS redirection)",
-         lambda guest, private, unit, place: unit.redirects == 1),
+    MonitorDuty("destination", "the monitor expects the interrupt at a processor that eight bits can name",
+                lambda guest, private, unit, place: unit.destination < 256),
+    MonitorDuty("source-validation", "the fabric lets no source-id through but the device's (ACS source validation)",
+                lambda guest, private, unit, place: unit.source_validation == 1),
+    MonitorDuty("redirection", "the fabric sends requests among devices to the unit (ACS redirection)",
+                lambda guest, private, unit, place: unit.redirects == 1),
 )  # fmt: skip
 DMA = (
-    Duty("translation", "DMA remapping is on", lambda guest, private, unit, place: unit.translation == 1),
-    Duty(
+    MonitorDuty(
+        "translation", "DMA remapping is on", lambda guest, private, unit, place: unit.translation == 1
+    ),
+    MonitorDuty(
         "confined",
         "whatever the tables let through of the device's requests goes to the guest's storage",
         _confined,
     ),
-    Duty(
+    MonitorDuty(
         "invalidated",
         "after a page was taken from the guest the unit holds no translation to it: it was invalidated",
         _invalidated,
     ),
-    Duty(
+    MonitorDuty(
         "fresh",
         "what the unit holds is what the tables give, with caching mode faults too: changes were invalidated",
         _fresh,
         fidelity=True,
     ),
-    Duty("tables", "the tables that the unit reads are the monitor's storage", _tables_ours),
-    Duty(
+    MonitorDuty("tables", "the tables that the unit reads are the monitor's storage", _tables_ours),
+    MonitorDuty(
         "mapped",
         "every page of the guest's is mapped, to where the second stage has it",
         _mapped,
@@ -224,23 +226,23 @@ DMA = (
     ),
 )
 INTERRUPTS = (
-    Duty("interrupt-remapping", "interrupt remapping is on",
-         lambda guest, private, unit, place: unit.interrupt_remapping == 1),
-    Duty("no-compatibility", "requests in compatibility format are blocked",
-         lambda guest, private, unit, place: unit.compatibility == 0),
-    Duty("one-interrupt", "the table's entries that admit the device give what the monitor expects from it",
+    MonitorDuty("interrupt-remapping", "interrupt remapping is on",
+                lambda guest, private, unit, place: unit.interrupt_remapping == 1),
+    MonitorDuty("no-compatibility", "requests in compatibility format are blocked",
+                lambda guest, private, unit, place: unit.compatibility == 0),
+    MonitorDuty("one-interrupt", "the table's entries that admit the device give what the monitor expects from it",
          _one_interrupt),
-    Duty("entry", "the entry of the device's handle gives it", _entry, fidelity=True),
+    MonitorDuty("entry", "the entry of the device's handle gives it", _entry, fidelity=True),
 )  # fmt: skip
 
-NO_MESSAGES = Premise(
+NO_MESSAGES = DriverPremise(
     "no-transfers-to-messages",
     "the driver moves no data to 0xFEExxxxx, where its own machine would take it as an interrupt",
     lambda guest, device: ~(is_message(device.address) & device.into_storage),
 )
 
 
-def _message(guest: Platform, device: BusMaster, private: Platform, unit: Unit) -> BusMaster:
+def _message(guest: Pc, device: BusMaster, private: Pc, unit: Unit) -> BusMaster:
     """The monitor puts its handle where the driver put address and data."""
     mapped = device.copy()
     on = unit.interrupt_remapping == 1
@@ -251,12 +253,12 @@ def _message(guest: Platform, device: BusMaster, private: Platform, unit: Unit) 
     return mapped
 
 
-def _seen(device: BusMaster, private: Platform, unit: Unit) -> BusMaster:
+def _seen(device: BusMaster, private: Pc, unit: Unit) -> BusMaster:
     """The guest reads back what it wrote."""
     return device.with_changes({"message_address": 0, "message_data": 0})
 
 
-def _places(guest: Platform, device: BusMaster, private: Platform, unit: Unit) -> tuple[Word, ...]:
+def _places(guest: Pc, device: BusMaster, private: Pc, unit: Unit) -> tuple[Word, ...]:
     """The address of the transfer, and the index that a message to that address has, with either part of it."""
     handle = concat(Word(48, 0), device.address[2], device.address[19:5])
     subhandle = handle + device.buffer[15:0].zero_extend(64)
@@ -333,9 +335,9 @@ def _free(rules: frozenset[str]) -> dict[int, int | Word]:
 
 def _first(
     dropped: frozenset[str], rules: frozenset[str], *, dma: bool, interrupts: bool
-) -> tuple[Platform, Platform, Unit]:
-    guest = Platform.reset(last=LAST).with_contents({"memory": "memory"})
-    private = Platform.reset(start=START)
+) -> tuple[Pc, Pc, Unit]:
+    guest = Pc.reset(last=LAST).with_contents({"memory": "memory"})
+    private = Pc.reset(start=START)
     others = tables(pages=1, start=ANOTHERS_START, source=ANOTHER, at=OTHERS)
     mine = tables(pages=LAST + 1, start=START)
     free = _free(rules) if rules & FREE.keys() else {}
@@ -367,7 +369,7 @@ def _first(
 
 
 def _attachment(
-    name: str, title: str, duties: tuple[Duty, ...], without: frozenset[str] = frozenset()
+    name: str, title: str, duties: tuple[MonitorDuty, ...], without: frozenset[str] = frozenset()
 ) -> Attachment:
     dma, interrupts = DMA[0] in duties, INTERRUPTS[0] in duties
     kinds = {kind for kind, on in (("dma", dma), ("interrupt", interrupts)) if on}
@@ -389,10 +391,10 @@ def _attachment(
     )
 
 
-def _off(duty: Duty) -> Duty:
+def _off(duty: MonitorDuty) -> MonitorDuty:
     """That what the duty switches on is off."""
     holds = duty.holds
-    return Duty(f"no-{duty.name}", f"not: {duty.text}", lambda *given: ~holds(*given))
+    return MonitorDuty(f"no-{duty.name}", f"not: {duty.text}", lambda *given: ~holds(*given))
 
 
 DIRECT = _attachment(
@@ -404,7 +406,7 @@ DMA_ONLY = _attachment("dma-remapped", "DMA remapping alone", (*FABRIC, *DMA, _o
 REMAPPED = _attachment("remapped", "DMA remapping and interrupt remapping", (*FABRIC, *DMA, *INTERRUPTS))
 
 
-def devices() -> Devices[Platform]:
+def devices() -> Devices[Pc]:
     """The PC with a bus-master device."""
     agent = Agent(
         "bus-master",

@@ -12,7 +12,7 @@ import attrs
 from popek.kernel.words import FALSE, TRUE, Word, ite
 
 from .ledger import reason_of, rules
-from .unit import Capabilities, Read, Unit, beyond, frame
+from .unit import Read, RemappingCapabilities, Unit, beyond, frame
 
 TRANSLATED, WITH_DEVICE_TLB, PASS_THROUGH = 0, 1, 2
 DEEPEST = 5
@@ -81,7 +81,7 @@ def translate(
     source: Word,
     address: Word,
     write: bool,
-    can: Capabilities,
+    can: RemappingCapabilities,
     without: frozenset[str] = frozenset(),
 ) -> Remapped:
     """A read or write request of a device, without a PASID.
@@ -138,7 +138,7 @@ def translate(
     return Remapped(reason, there, silent, tuple(checks.made))
 
 
-def _reserved(entry: Word, level: int, leaf: Word, can: Capabilities) -> Word:
+def _reserved(entry: Word, level: int, leaf: Word, can: RemappingCapabilities) -> Word:
     """A reserved bit of a second-stage entry is set (width 1)."""
     always = beyond(entry, can.host_width, 52)
     if not can.device_tlb:

@@ -13,7 +13,7 @@ import attrs
 
 from popek.architectures.logs import LogLine, unwrap
 
-from .ledger import Rule, rules
+from .ledger import RemappingRule, rules
 
 _ID = r"\[{0,2}(?:0x)?(?:[0-9a-f]{4}:)?(?P<bus>[0-9a-f]{2}):(?:0x)?(?P<slot>[0-9a-f]{2})\.(?P<function>[0-7])\]?"
 _REASON = r"\[fault reason (?P<reason>0x[0-9a-f]+|\d+)\]\s*(?P<words>.*)"
@@ -158,7 +158,7 @@ def _device(match: re.Match[str]) -> str:
     return f"{match['bus']}:{match['slot']}.{match['function']}".lower()
 
 
-def _because(reason: int | None, words: str, kind: str) -> tuple[list[str], tuple[Rule, ...]]:
+def _because(reason: int | None, words: str, kind: str) -> tuple[list[str], tuple[RemappingRule, ...]]:
     if reason is None:
         return ["the line gives no reason"], ()
     found = tuple(rule for rule in rules().values() if rule.reason == reason and rule.kind == kind)

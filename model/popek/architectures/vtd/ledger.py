@@ -11,7 +11,7 @@ import attrs
 
 
 @attrs.frozen
-class Rule:
+class RemappingRule:
     """One rule.
 
     Attributes:
@@ -36,11 +36,11 @@ class Rule:
 
 
 @cache
-def rules() -> Mapping[str, Rule]:
+def rules() -> Mapping[str, RemappingRule]:
     """Every rule, by id, in the order in which a unit checks them."""
     text = files("popek_specs").joinpath("vtd", "rules.csv").read_text(encoding="utf-8")
     return {
-        row["id"]: Rule(
+        row["id"]: RemappingRule(
             row["id"],
             int(row["reason"], 16),
             row["kind"],

@@ -21,7 +21,7 @@ READ, WRITE = False, True
 
 
 @attrs.frozen
-class Capabilities:
+class RemappingCapabilities:
     """What a unit can do.
 
     Attributes:

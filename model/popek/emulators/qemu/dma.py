@@ -16,7 +16,7 @@ import attrs
 
 from popek.architectures.vtd.dma import Remapped, translate
 from popek.architectures.vtd.ledger import rules
-from popek.architectures.vtd.unit import Capabilities, Unit
+from popek.architectures.vtd.unit import RemappingCapabilities, Unit
 from popek.emulators.programs import find, not_found, started
 from popek.kernel.words import Word
 
@@ -80,13 +80,13 @@ class DmaCompared:
     unlike: str
 
 
-def capabilities(width: int) -> Capabilities:
+def capabilities(width: int) -> RemappingCapabilities:
     """What QEMU's unit can do with ``aw-bits`` of 39 or 48."""
     levels = (3,) if width == 39 else (3, 4)
-    return Capabilities(host_width=width, guest_width=width, levels=levels, large=(2, 3))
+    return RemappingCapabilities(host_width=width, guest_width=width, levels=levels, large=(2, 3))
 
 
-def judged(case: DmaCase, can: Capabilities) -> Remapped:
+def judged(case: DmaCase, can: RemappingCapabilities) -> Remapped:
     """What the rules say of a case."""
     unit = Unit.reset(root_table=case.root, translation=1)
     storage = case.cells
@@ -106,7 +106,7 @@ def make_cases(count: int, seed: int, width: int) -> list[DmaCase]:
     return [_case(chance, can, number) for number in range(count)]
 
 
-def _case(chance: random.Random, can: Capabilities, number: int) -> DmaCase:
+def _case(chance: random.Random, can: RemappingCapabilities, number: int) -> DmaCase:
     levels = chance.choice(can.levels)
     bits = 12 + 9 * levels
     address = chance.getrandbits(bits - 3) << 3
@@ -151,7 +151,7 @@ def _case(chance: random.Random, can: Capabilities, number: int) -> DmaCase:
     return _with_data(case, can, number)
 
 
-def _with_data(case: DmaCase, can: Capabilities, number: int) -> DmaCase:
+def _with_data(case: DmaCase, can: RemappingCapabilities, number: int) -> DmaCase:
     """The eight bytes at each end."""
     mark = (MARK * (number + 1)) & 0xFFFF_FFFF_FFFF_FFFF
     found = judged(case, can)
@@ -208,7 +208,7 @@ def run(cases: Sequence[DmaCase], width: int, *, seconds: float = 600) -> list[D
         return [_result(out[16 + 28 * number :][:28]) for number in range(len(cases))]
 
 
-def _packed(case: DmaCase, can: Capabilities) -> bytes:
+def _packed(case: DmaCase, can: RemappingCapabilities) -> bytes:
     found = judged(case, can)
     place = int(found.address) if found.passes.value == 1 else 0
     probe = place if _ours(place) else PATTERN

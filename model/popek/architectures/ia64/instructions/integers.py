@@ -1,6 +1,6 @@
-"""Shifts, fields, extensions, counts and comparisons of general registers (vol. 3): none looks at level or mode.
+"""Arithmetic, logic, shifts, fields and comparisons of general registers (vol. 3): none looks at level or mode.
 
-A comparison's target predicates are one register here, as in `general`.
+The two target predicates of a comparison are one register here.
 """
 
 from __future__ import annotations
@@ -82,6 +82,13 @@ def _of_one(machine: Machine[Ia64]) -> None:
 
 def _of_two(machine: Machine[Ia64]) -> None:
     operations: dict[str, Two] = {
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "and": lambda a, b: a & b,
+        "or": lambda a, b: a | b,
+        "xor": lambda a, b: a ^ b,
+        "cmp.eq": lambda a, b: (a == b).zero_extend(64),
+        "cmp.ltu": lambda a, b: (a < b).zero_extend(64),
         "andcm": lambda a, b: a & ~b,
         "addp4": lambda a, b: pointer(a + b, b),
         "cmp.lt": lambda a, b: a.signed_lt(b).zero_extend(64),
@@ -104,6 +111,18 @@ def _of_two(machine: Machine[Ia64]) -> None:
             """The result, NaT where a source is."""
             check_target(cpu, r1)
             cpu.write_gr(r1, operation(cpu.read_gr(r2), cpu.read_gr(r3)), cpu.read_nat(r2) | cpu.read_nat(r3))
+
+    @machine.instruction("adds r = imm14, r", source="SDM vol. 3, add", mnemonic="ADDS")
+    def add_immediate(cpu: Ia64, r1: Word, immediate: Word, r3: Word) -> None:
+        """The sum, NaT where the source is."""
+        check_target(cpu, r1)
+        cpu.write_gr(r1, cpu.read_gr(r3) + immediate.sign_extend(64), cpu.read_nat(r3))
+
+    @machine.instruction("tnat r = r", source="SDM vol. 3, tnat", mnemonic="TNAT")
+    def test_nat(cpu: Ia64, r1: Word, r3: Word) -> None:
+        """Whether the source is NaT; the target predicate is one register."""
+        check_target(cpu, r1)
+        cpu.write_gr(r1, cpu.read_nat(r3).zero_extend(64))
 
 
 def _with_counts(machine: Machine[Ia64]) -> None:

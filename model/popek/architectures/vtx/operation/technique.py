@@ -174,7 +174,9 @@ def technique_64(name: str) -> Technique[Any]:
 def _technique(name: str, owner: VmxProfile) -> Technique[Any]:
     owned = owned_leaves(owner)
     values = processors_own(owner, owned)
-    processor = {slot.name for slot in owner.state.processor.layout}
+    bare = frozenset(slot.name for slot in owner.state.processor.layout)
+    of_exits = tuple(n for n in owned if n.startswith("exit_"))
+    no_vmcs = (*of_exits, "tsc_offset")  # in which nobody can look
     return Technique(
         name,
         TITLES[name],
@@ -184,13 +186,13 @@ def _technique(name: str, owner: VmxProfile) -> Technique[Any]:
         # The guest's CR0 and CR4 are in the read shadows, and the processor itself keeps its TPR.
         shadowed=tuple(n for n in values if not n.startswith(("cr0", "cr4", "cr8"))),
         # A guest has no VMCS of its own, nor what goes with one.
-        has_cell=lambda state, name, cell: Word(1, name in processor),
+        has_cell=lambda state, name, cell: Word(1, name in bare),
         owns_cell=owner.owns_cell if isinstance(owner, VmxProfile64) else None,
         deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
-        guest=lambda state: plain_guest(state) & (state.tsc_offset == 0),
+        guest=lambda state: plain_guest(state) & all_of(state[name] == 0 for name in no_vmcs),
         private=partial(_promised, owner),
         entries=TRAPS_ONLY,
-        delivered=tuple(n for n in owned if n.startswith("exit_")),
+        delivered=of_exits,
         target=target,
         guests_own=("cr0_shadow", "cr4_shadow"),  # the guest's CR0 and CR4 stand there
         keeps_hidden=True,  # VM exit and VM entry save and load the hidden parts (SDM vol. 3C, chapters 27, 28)
