@@ -1,6 +1,7 @@
 """The machines: one package per architecture, each with `MACHINES`, a mapping from name to maker.
 
 A package with hardware assistance has `ASSISTANCES`, too: from the technique's name to a maker of the declaration.
+A package whose machine has a model of a device has `DEVICES`: from a name to a maker.
 A machine of a user's own is a Python file with the same mapping, or with a `Machine` at its top level; an
 `Assistance` at its top level is found by the file's name, too.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import linecache
 import pkgutil
 import sys
 import traceback
@@ -17,7 +19,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from popek.errors import PopekError
+
 if TYPE_CHECKING:
+    from popek.kernel.agents import Devices
     from popek.kernel.assistance import Assistance
     from popek.kernel.code import MachineCode
     from popek.kernel.machine import Machine
@@ -26,13 +31,23 @@ if TYPE_CHECKING:
 ARCHITECTURES = "popek.architectures"
 
 
-class MachineFileError(ValueError):
+class MachineFileError(PopekError):
     """A file that does not declare a machine; the message names the file and, if there is one, the line."""
 
 
 def makers() -> Mapping[str, Callable[[], Machine[Any]]]:
     """Every machine that comes with popek, by name, in alphabetical order."""
     return dict(sorted(_declared("MACHINES").items()))
+
+
+def usual() -> str:
+    """The machine of commands that are given none."""
+    return str(importlib.import_module(ARCHITECTURES).USUAL)
+
+
+def to_begin_with() -> str:
+    """The machine that is small enough to be looked at whole."""
+    return str(importlib.import_module(ARCHITECTURES).TO_BEGIN_WITH)
 
 
 def assisted(name: str, technique: str | None) -> str:
@@ -67,6 +82,38 @@ def assistance(name: str) -> Assistance[Any]:
         from popek.kernel.machine import UnknownNameError
 
         raise UnknownNameError("hardware assistance", name, known)
+    return known[name]()
+
+
+def devices() -> Mapping[str, Callable[[], Devices[Any]]]:
+    """Every machine with a device beside its processor, by name, in alphabetical order."""
+    return dict(sorted(_declared("DEVICES").items()))
+
+
+def with_devices(name: str) -> Devices[Any]:
+    """A machine with a device, by name, or from a Python file that has `DEVICES` or a `Devices` at its top level.
+
+    Raises:
+        UnknownNameError: no such machine; with near matches.
+        MachineFileError: the file cannot be read, does not run, or declares no machine with a device.
+    """
+    if name.endswith(".py") or "/" in name:
+        from popek.kernel.agents import Devices
+
+        path = Path(name)
+        names = _executed(path)
+        made = [value for value in names.values() if isinstance(value, Devices)]
+        made = made or [make() for make in names.get("DEVICES", {}).values()]
+        if len(made) != 1:
+            raise MachineFileError(
+                f"{path}: expected one Devices, or DEVICES with one maker; found {len(made)}"
+            )
+        return made[0]
+    known = devices()
+    if name not in known:
+        from popek.kernel.machine import UnknownNameError
+
+        raise UnknownNameError("machine with a device", name, known)
     return known[name]()
 
 
@@ -118,12 +165,28 @@ def from_file(path: Path, wanted: str = "", *, checked: bool = True) -> Machine[
         MachineFileError: the file cannot be read, does not run, does not declare the machine, or declares what means
             nothing.
     """
+    return _machine_in(path, _executed(path), wanted, checked=checked)
+
+
+def from_text(text: str, name: str = "machine.py") -> Machine[Any]:
+    """The machine that the text of a Python file declares; it is run, and its text is kept for messages.
+
+    Args:
+        name: under which errors speak of it.
+
+    Raises:
+        MachineFileError: as for `from_file`.
+    """
+    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+    return _machine_in(Path(name), _defined(Path(name), text), "", checked=True)
+
+
+def _machine_in(path: Path, names: dict[str, Any], wanted: str, *, checked: bool) -> Machine[Any]:
     from popek.kernel.assistance import Assistance, hardware_of
     from popek.kernel.declaration import assert_declared
     from popek.kernel.machine import Machine
     from popek.kernel.outcome import DeclarationError
 
-    names = _executed(path)
     try:
         declared: list[Machine[Any]] = [make() for make in names.get("MACHINES", {}).values()]
         if not declared:

@@ -22,6 +22,7 @@ NAMES = (
     "07-vt-i",
     "08-your-own-machine",
     "09-risc-v",
+    "10-a-guest-with-a-device-of-its-own",
 )
 LONGEST_CELL = 6  # lines; a cell with more is plumbing that belongs into popek.notebook
 TIMEOUT = 900  # seconds a cell may take on a busy machine

@@ -14,7 +14,7 @@ import attrs
 
 from popek.kernel import terms
 from popek.kernel.agents import World
-from popek.kernel.words import FALSE, Word, any_of, symbol
+from popek.kernel.words import FALSE, TRUE, Word, any_of, symbol
 from popek.solving.solver import Answer
 
 from .counterexample import Minimizer, ReplayError, concretize, leaf_preferences
@@ -24,9 +24,12 @@ from .verdict import Question
 STEPS = 4
 """Steps of the device in a trace, at most."""
 
+REPAIRS = 12
+"""Places at which the tables that were found are mended, at most."""
+
 
 @attrs.frozen(eq=False)
-class TraceStep:
+class DeviceStep:
     """One step, on numbers.
 
     Attributes:
@@ -44,7 +47,8 @@ class TraceStep:
         return {
             "event": self.event,
             "accesses": [
-                {"kind": kind, "address": hex(address), "cell": hex(cell)} for kind, address, cell in self.accesses
+                {"kind": kind, "address": hex(address), "cell": hex(cell)}
+                for kind, address, cell in self.accesses
             ],
             "refused": self.refused or None,
         }
@@ -62,7 +66,7 @@ class DeviceTrace:
     """
 
     promise: str
-    steps: tuple[TraceStep, ...]
+    steps: tuple[DeviceStep, ...]
     broken: str
     guest: Mapping[str, str]
     private: Mapping[str, str]
@@ -88,16 +92,20 @@ class _Taken:
     own: World[Any, Any]
     before: World[Any, Any]
     after: World[Any, Any]
-    steps: tuple[TraceStep, ...]
+    steps: tuple[DeviceStep, ...]
+    kept: Word  # the driver kept to the premises
+    served: bool = False  # the monitor took the last step
 
 
 Values = Mapping[str, Word]
 
 
-def _run(attached: Attached, start: Parties, registers: Sequence[str], steps: Sequence[str], values: Values) -> _Taken:
+def _run(
+    attached: Attached, start: Parties, registers: Sequence[str], steps: Sequence[str], values: Values
+) -> _Taken:
     """The driver sets the registers, then the device takes the steps."""
     devices, attachment = attached.devices, attached.attachment
-    told: list[TraceStep] = []
+    told: list[DeviceStep] = []
     parties = start
     here = attached.hardware(parties)
     for register in registers:
@@ -105,31 +113,41 @@ def _run(attached: Attached, start: Parties, registers: Sequence[str], steps: Se
         parties = attrs.evolve(parties, device=parties.device.with_changes({register: value}))
         mapped = attached.hardware(parties)
         device = (
-            mapped.device
-            if register in attachment.owned
-            else here.device.with_changes({register: value})
+            mapped.device if register in attachment.owned else here.device.with_changes({register: value})
         )
         here = attrs.evolve(here, device=device)
         how = devices.agent.programs[register]
-        told.append(TraceStep(f"{how} := {int(value):#x}" if value.concrete else how))
+        told.append(DeviceStep(f"{how} := {int(value):#x}" if value.concrete else how))
     own = before = here
+    kept = TRUE
     for name in steps:
-        own = devices.own_step(name, parties.guest, parties.device)
+        for premise in attachment.premises:
+            if premise.name not in attached.dropped:
+                kept = kept & premise.holds(parties.guest, parties.device)
+        device = parties.device
+        if name in attachment.services:  # the monitor does it to the device as it knows it
+            device = attachment.unmapped(here.device, parties.private, parties.unit)
+        own = devices.own_step(name, parties.guest, device)
         before = here
         following = attrs.evolve(parties, guest=own.state, device=own.device)
         if name in attachment.services:
-            private, unit = attachment.services[name](own.state, own.device, parties.private, parties.unit)
+            private, unit = attachment.services[name](
+                own.state, own.device, parties.private, parties.unit, device
+            )
             following = attrs.evolve(following, private=private, unit=unit)
             here = attached.hardware(following)
         else:
             here = devices.hardware_step(attachment, name, before)
         accesses = tuple(
-            (access.kind, int(access.address), int(access.cell)) for access in here.accesses
+            (access.kind, int(access.address), int(access.cell))
+            for access in here.accesses
             if access.address.concrete and access.cell.concrete
         )
-        told.append(TraceStep(f"the device: {name}", accesses, here.refused))
+        told.append(DeviceStep(f"the device: {name}", accesses, here.refused))
         last, parties = parties, following
-    return _Taken(last, own, before, here, tuple(told))
+    return _Taken(
+        last, own, before, here, tuple(told), kept, bool(steps) and steps[-1] in attachment.services
+    )
 
 
 def trace(attached: Attached, promise: str) -> DeviceTrace | None:
@@ -151,9 +169,34 @@ def trace(attached: Attached, promise: str) -> DeviceTrace | None:
 def _found(
     attached: Attached, promise: str, registers: Sequence[str], steps: Sequence[str]
 ) -> DeviceTrace | None:
+    places: list[Word] = []
+    for _ in range(REPAIRS):
+        found = _tried(attached, promise, registers, steps, places)
+        if not isinstance(found, Word):
+            return found
+        places.append(found)
+    return None
+
+
+def _tried(
+    attached: Attached, promise: str, registers: Sequence[str], steps: Sequence[str], places: Sequence[Word]
+) -> DeviceTrace | Word | None:
+    """A trace; or a place at which what was found does not keep a duty; or None.
+
+    Args:
+        places: where the duties are kept, beside those where the steps look.
+    """
     start, other = _start(attached, ""), _start(attached, ANOTHER)
+    if promise in (CHANGES, INTERRUPTS):  # safety does not rest on what is owed to the guest alone
+        owed = {duty.name for duty in attached.attachment.duties if duty.fidelity}
+        attached = attrs.evolve(attached, dropped=attached.dropped | owed)
     values = {name: symbol(f"{name}@new", start.device[name].width) for name in registers}
-    assumed = [*attached.assumed(start), attached.technique.private(other.guest, other.private)]
+    assumed = []
+    for one in (start, other) if promise == LEARNS else (start,):
+        programmed = attrs.evolve(one, device=one.device.with_changes(values))
+        assumed += attached.assumed(one, programmed)
+        promised = attached.attachment.promised(one.guest, one.private, one.unit, places, attached.dropped)
+        assumed += [holds for _, holds in promised]
     probe = attached.probe()
     runs = attached.explored(lambda: _run(attached, start, registers, steps, values))
     others = (
@@ -185,13 +228,45 @@ def _found(
             ]
             given = {name: Word(v.width, model(v.term)) for name, v in values.items()}
             where = Word(probe.width, model(probe.term))
+            for one in numbers if promise == LEARNS else numbers[:1]:
+                unkept = _unkept_at(attached, one)
+                if unkept is not None:
+                    return unkept
             return _replayed(attached, promise, numbers, registers, steps, given, where)
     return None
 
 
+def _unkept_at(attached: Attached, parties: Parties) -> Word | None:
+    """A place at which a duty that is not dropped does not hold of these numbers."""
+    private, unit = map(_anywhere, (parties.private, parties.unit))
+    question = Question("the duties", [~attached.kept(parties.guest, private, unit)])
+    answer, model, _ = question.ask(attached.effort)
+    if answer is Answer.SAT and model is not None:
+        return Word(attached.place.width, model(attached.place.term))
+    return None
+
+
+def _anywhere(state: Any) -> Any:
+    """The same numbers, with memories that can be asked at a symbol."""
+    found = state.copy()
+    for name, content in state.memories().items():
+        cells = tuple(
+            (Word(content.address_width, cell), Word(content.cell_width, value))
+            for cell, value in content.cells().items()
+            if value
+        )
+        nothing = Word(content.cell_width, 0)
+        found._memories[name] = attrs.evolve(
+            content, root=lambda address, nothing=nothing: nothing, stores=cells
+        )
+    return found
+
+
 def _start(attached: Attached, suffix: str) -> Parties:
     """The first state; storage that nobody has set is unknown."""
-    assert attached.attachment.first is not None
+    if attached.attachment.first is None:
+        any_state = attached.symbolic(suffix)
+        return attrs.evolve(any_state, device=attached.devices.agent.registers.reset())
     guest, private, unit = attached.attachment.first(attached.dropped)
     storage = attached.devices.storage
     private = private.copy()
@@ -213,12 +288,16 @@ def _broken(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None
         return attached.foreign_changes(parties, taken.before, taken.after)
     if promise == INTERRUPTS:
         return attached.foreign_messages(parties, taken.after)
+    if promise == FIDELITY and taken.served:
+        return FALSE  # the monitor sets what the map says
     if promise == FIDELITY:
-        return attached.unlike(parties, taken.own, taken.after, probe)
+        return taken.kept & attached.unlike(parties, taken.own, taken.after, probe)
     if promise == LEARNS and twin is not None:
         mine = attached.has(parties, probe) & attached.has(twin.parties, probe)
         seen = zip(
-            attached.seen(parties, taken.after, probe), attached.seen(twin.parties, twin.after, probe), strict=True
+            attached.seen(parties, taken.after, probe),
+            attached.seen(twin.parties, twin.after, probe),
+            strict=True,
         )
         *registers, cell = [a != b for a, b in seen]
         return any_of(registers) | (mine & cell)
@@ -242,7 +321,9 @@ def _replayed(
     taken = _run(attached, starts[0], registers, steps, values)
     twin = _run(attached, starts[1], registers, steps, values) if promise == LEARNS else None
     if _broken(attached, promise, taken, twin, probe).value != 1:
-        raise ReplayError(f"{attached.devices.name}: the trace that breaks {promise!r} does not do so on numbers")
+        raise ReplayError(
+            f"{attached.devices.name}: the trace that breaks {promise!r} does not do so on numbers"
+        )
     return DeviceTrace(
         promise,
         taken.steps,
@@ -259,7 +340,8 @@ def _words(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None,
     if promise == CHANGES:
         for access in taken.after.accesses:
             old, new = (
-                int(world.state.memories()[storage].load(access.cell)) for world in (taken.before, taken.after)
+                int(world.state.memories()[storage].load(access.cell))
+                for world in (taken.before, taken.after)
             )
             if access.kind == "store" and old != new:
                 return f"cell {int(access.cell):#x}, not the guest's, {old:#x} → {new:#x}"
@@ -269,19 +351,30 @@ def _words(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None,
         taken.own.state, taken.own.device, taken.parties.private, taken.parties.unit
     )
     if promise == FIDELITY:
-        return "; ".join(
-            _differences(
-                expected, taken.after.device, "on its own machine", "here",
-                int(taken.own.state.memories()[storage].load(probe)),
-                int(attached.cell(taken.parties, taken.after, probe)), int(probe),
+        return (
+            "; ".join(
+                _differences(
+                    expected,
+                    taken.after.device,
+                    "on its own machine",
+                    "here",
+                    int(taken.own.state.memories()[storage].load(probe)),
+                    int(attached.cell(taken.parties, taken.after, probe)),
+                    int(probe),
+                )
             )
-        ) or "another message"
+            or "another message"
+        )
     assert twin is not None
     return "; ".join(
         _differences(
-            taken.after.device, twin.after.device, "or", "with another monitor",
+            taken.after.device,
+            twin.after.device,
+            "with this monitor",
+            "with another",
             int(attached.cell(taken.parties, taken.after, probe)),
-            int(attached.cell(twin.parties, twin.after, probe)), int(probe),
+            int(attached.cell(twin.parties, twin.after, probe)),
+            int(probe),
         )
     )
 
@@ -307,5 +400,9 @@ def _shown(state: Any) -> dict[str, str]:
     }
     for name, content in state.memories().items():
         if content.concrete:
-            found |= {f"{name}[{cell:#x}]": f"{value:#x}" for cell, value in sorted(content.cells().items()) if value}
+            found |= {
+                f"{name}[{cell:#x}]": f"{value:#x}"
+                for cell, value in sorted(content.cells().items())
+                if value
+            }
     return found

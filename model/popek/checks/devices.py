@@ -12,6 +12,8 @@ processor, a register that the driver sets, a step of the device.  Asked is
 
 That it holds at the start is asked of the attachment's first state.  A question about a range that is empty, or of a
 step that reaches nothing, is an error.
+
+One module, though long: what one attachment is asked, what is assumed for that, and what must not be.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from popek.solving.asking import SolverQuery
 from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer, Effort
 
+from .induction import InductionRow
 from .verdict import Evidence, Question, Status
 
 CHANGES, LEARNS, INTERRUPTS, INVARIANT, FIDELITY = "changes", "learns", "interrupts", "invariant", "fidelity"
@@ -44,32 +47,11 @@ STATEMENTS: Mapping[str, str] = {
     INVARIANT: "what the monitor sees to still holds",
     FIDELITY: "the driver sees what its own machine's device does",
 }
-BASE, GUEST, ANOTHER = "base", "", "'"
+BASE, REACHED, ANOTHER = "base", "reached", "'"
 
 
 class VacuousError(RuntimeError):
     """A question ranges over nothing: the model or an arrangement is wrong."""
-
-
-@attrs.frozen(eq=False)
-class Row:
-    """One question of the induction."""
-
-    promise: str
-    step: str
-    status: Status
-    evidence: Evidence | None
-    why: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "promise": self.promise,
-            "step": self.step,
-            "verdict": self.status.value,
-            "why": self.why,
-            "evidence": None if self.evidence is None else self.evidence.to_json(),
-        }
 
 
 @attrs.frozen(eq=False)
@@ -90,12 +72,14 @@ class Attached:
         devices: the machine with its device.
         attachment: how it is attached; rules of it may be dropped already.
         dropped: duties and premises that are not in place.
+        rules: of the unit, those that are dropped.
     """
 
     devices: Devices[Any]
     attachment: Attachment
     dropped: frozenset[str] = frozenset()
     effort: Effort = attrs.field(factory=Effort)
+    rules: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, devices: Devices[Any], name: str | None = None, dropped: Sequence[str] = ()) -> Attached:
@@ -115,8 +99,10 @@ class Attached:
                 raise UnknownNameError(f"rule, duty or premise of {name}", one, names)
         rules = without & frozenset(attachment.rules)
         if rules and attachment.without is not None:
+            # Tables that would keep a device out by the rule alone are no tables that serve it.
+            without |= {duty.name for duty in attachment.duties if duty.fidelity}
             attachment = attachment.without(rules)
-        return cls(devices, attachment, without)
+        return cls(devices, attachment, without, rules=rules)
 
     @cached_property
     def machine(self) -> Any:
@@ -163,8 +149,19 @@ class Attached:
             self.technique.private(guest, private),
             self.machine.invariant(self.technique.map(guest, private)),
             self.devices.agent.exists(parties.device),
+            self.reached(parties),
             *(holds for _, holds in promised),
         ]
+
+    def reached(self, parties: Parties, device: Any = None) -> Word:
+        """The hardware's device is in what it can be in (width 1); by default what the map makes of the guest's."""
+        reached = self.attachment.reached
+        if reached is None:
+            return TRUE
+        if device is None:
+            device = self.attachment.device(parties.guest, parties.device, parties.private, parties.unit)
+        held: Word = reached(parties.guest, device, parties.private, parties.unit)
+        return held
 
     def with_storage(self, state: Any, content: Memory) -> Any:
         """A state with other storage."""
@@ -250,9 +247,7 @@ class Attached:
     def unlike(self, parties: Parties, own: World[Any, Any], after: World[Any, Any], probe: Word) -> Word:
         """The hardware does not end where the guest's own machine does (width 1)."""
         expected = self.attachment.device(own.state, own.device, parties.private, parties.unit)
-        device = any_of(
-            word != after.device.words()[name] for name, word in expected.words().items()
-        )
+        device = any_of(word != after.device.words()[name] for name, word in expected.words().items())
         ours = own.state.memories()[self.devices.storage].load(probe)
         storage = self.has(parties, probe) & (ours != self.cell(parties, after, probe))
         same = self.devices.same_interrupt
@@ -261,11 +256,12 @@ class Attached:
         messages = any_of(
             ~same(parties.private, parties.unit, a, b) for a, b in zip(own.sent, after.sent, strict=True)
         )
-        return device | storage | messages
+        unlike: Word = device | storage | messages
+        return unlike
 
     # -- questions ----------------------------------------------------------------------------
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[InductionRow]:
         """Every question but those of the processor's forms.
 
         Raises:
@@ -280,7 +276,7 @@ class Attached:
 
     def ask(
         self, promise: str, step: str, assumed: Sequence[Word], cases: Sequence[Sequence[Word]], why: str = ""
-    ) -> Row:
+    ) -> InductionRow:
         """Can one of the cases be?  Then the promise is broken.
 
         Args:
@@ -297,7 +293,7 @@ class Attached:
             order = (Answer.SAT, Answer.UNKNOWN, Answer.UNSAT)
             answer = next(one for one in order if one in answers)
         status = {Answer.UNSAT: Status.HOLDS, Answer.SAT: Status.REFUTED}.get(answer, Status.UNKNOWN)
-        return Row(promise, step, status, Evidence(whole, answer, tuple(asked)), why)
+        return InductionRow(promise, step, status, Evidence(whole, answer, tuple(asked)), why)
 
     def _case_by_case(
         self, title: str, assumed: Sequence[Word], cases: Sequence[Sequence[Word]], asked: list[SolverQuery]
@@ -314,11 +310,11 @@ class Attached:
         if Question(what, conditions).put(self.effort).answer is Answer.UNSAT:
             raise VacuousError(f"{self.devices.name}, {self.attachment.name}: {what}: there is no such state")
 
-    def base(self) -> Iterator[Row]:
+    def base(self) -> Iterator[InductionRow]:
         """The invariant is possible, and holds of the first state for every place."""
         parties = self.symbolic()
         self.assert_possible("the invariant", self.assumed(parties))
-        if self.attachment.first is None:
+        if self.attachment.first is None or self.rules:
             return
         guest, private, unit = self.attachment.first(self.dropped)
         yield self.ask(INVARIANT, BASE, [], [[~self.kept(guest, private, unit)]])
@@ -326,16 +322,17 @@ class Attached:
     def kept(self, guest: Any, private: Any, unit: Any) -> Word:
         """What the monitor sees to holds at any place (width 1)."""
         promised = self.attachment.promised(guest, private, unit, [self.place], self.dropped)
-        return all_of([self.technique.private(guest, private), *(holds for _, holds in promised)])
+        known: Word = self.technique.private(guest, private)
+        return all_of([known, *(holds for _, holds in promised)])
 
-    def programmed(self, register: str, how: str) -> Iterator[Row]:
+    def programmed(self, register: str, how: str) -> Iterator[InductionRow]:
         """The driver sets a register to anything."""
         parties = self.symbolic()
         device = parties.device.with_changes(
             {register: symbol(f"{register}@new", parties.device[register].width)}
         )
         after = attrs.evolve(parties, device=device)
-        broken = ~self.kept(after.guest, after.private, after.unit)
+        broken = ~(self.kept(after.guest, after.private, after.unit) & self.reached(after))
         mapped, before = self.hardware(after), self.hardware(parties)
         others = [
             name
@@ -345,7 +342,7 @@ class Attached:
         why = f"; the hardware's {', '.join(others)} would change, too" if others else ""
         yield self.ask(INVARIANT, how, self.assumed(parties, after), [[broken]], why)
 
-    def stepped(self, name: str) -> Iterator[Row]:
+    def stepped(self, name: str) -> Iterator[InductionRow]:
         """The device's step: safety, the invariant, fidelity."""
         parties, another = self.symbolic(), self.symbolic(ANOTHER)
         assumed, service = self.assumed(parties), self.attachment.services.get(name)
@@ -370,6 +367,8 @@ class Attached:
             sent = [[path.condition, self.foreign_messages(parties, path.result)] for path in here]
             yield self.ask(INTERRUPTS, name, assumed, sent)
         yield self.still_kept(name, parties, before, here, assumed)
+        if self.attachment.reached is not None:
+            yield self.ask(INVARIANT, name, assumed, list(self.left(parties, here)), REACHED)
         cases = [
             [mine.condition, path.condition, self.unlike(parties, mine.result, path.result, probe)]
             for mine in own
@@ -377,7 +376,8 @@ class Attached:
         ]
         faithful = self.ask(FIDELITY, name, [*assumed, *premises], cases)
         yield faithful
-        both = [*assumed, *self.assumed(another)]
+        held = [self.attachment.held(one.private, one.unit) for one in (parties, another)]
+        both = [*assumed, *self.assumed(another), *(a == b for a, b in zip(*held, strict=True))]
         if faithful.status is Status.HOLDS:
             # Where the driver keeps to the premises, what the guest sees is what its own machine shows, whatever the
             # monitor has: what is left is the rest, and that the map shows nothing.
@@ -388,8 +388,11 @@ class Attached:
                 both,
                 [
                     [any_of(a != b for a, b in zip(*shows, strict=True))],
-                    *([*case[:-1], any_of(~one for one in premises), case[-1]]
-                      for case in self.learnt(name, parties, another, here, probe) if premises),
+                    *(
+                        [*case[:-1], any_of(~one for one in premises), case[-1]]
+                        for case in self.learnt(name, parties, another, here, probe)
+                        if premises
+                    ),
                 ],
                 "beyond the premises; within them it follows from fidelity",
             )
@@ -403,13 +406,14 @@ class Attached:
         before: World[Any, Any],
         here: Sequence[Path[World[Any, Any]]],
         assumed: Sequence[Word],
-    ) -> Row:
-        """The duties hold after the step.
+    ) -> InductionRow:
+        """Whether the duties hold after the step.
 
         They do where the step changes no cell that they read: they are functions of what they read.  Where it may,
         they are asked about the storage that it leaves.
         """
-        content, read = parties.private.memories()[self.devices.storage], list[Word]()
+        content: Memory = parties.private.memories()[self.devices.storage]
+        read: list[Word] = []
 
         def noted(address: Word) -> Word:
             read.append(address)
@@ -427,26 +431,38 @@ class Attached:
         if row.status is Status.HOLDS:
             return row
         broken = [
-            [path.condition, ~self.kept(parties.guest, self.with_storage(parties.private, after), parties.unit)]
+            [
+                path.condition,
+                ~self.kept(parties.guest, self.with_storage(parties.private, after), parties.unit),
+            ]
             for path in here
             for after in [path.result.state.memories()[self.devices.storage]]
         ]
         return self.ask(INVARIANT, name, assumed, broken)
 
+    def left(self, parties: Parties, here: Sequence[Path[World[Any, Any]]]) -> Iterator[list[Word]]:
+        """Ways in which the device comes to be in what it cannot be in as it is attached."""
+        for path in here:
+            content = path.result.state.memories()[self.devices.storage]
+            after = attrs.evolve(parties, private=self.with_storage(parties.private, content))
+            yield [path.condition, ~self.reached(after, path.result.device)]
+
     def served(
         self, name: str, parties: Parties, assumed: Sequence[Word], own: Sequence[Path[World[Any, Any]]]
-    ) -> Iterator[Row]:
-        """A step that the monitor takes for the guest: the device's registers are what the map says; its duties hold."""
+    ) -> Iterator[InductionRow]:
+        """A step that the monitor takes: the device's registers are what the map says; its duties hold."""
         broken = []
         for path in own:
             guest, device = path.result.state, path.result.device
             for inner in self.explored(
                 lambda guest=guest, device=device: self.attachment.services[name](  # type: ignore[misc]
-                    guest, device, parties.private, parties.unit
+                    guest, device, parties.private, parties.unit, parties.device
                 )
             ):
                 private, unit = inner.result
-                broken.append([path.condition, inner.condition, ~self.kept(guest, private, unit)])
+                after = Parties(guest, device, private, unit)
+                kept = self.kept(guest, private, unit) & self.reached(after)
+                broken.append([path.condition, inner.condition, ~kept])
         yield self.ask(INVARIANT, name, assumed, broken)
 
     def learnt(
@@ -463,7 +479,9 @@ class Attached:
         cases = []
         for a in here:
             for b in there:
-                seen = zip(self.seen(parties, a.result, probe), self.seen(another, b.result, probe), strict=True)
+                seen = zip(
+                    self.seen(parties, a.result, probe), self.seen(another, b.result, probe), strict=True
+                )
                 *registers, cell = [x != y for x, y in seen]
                 cases.append([a.condition, b.condition, any_of(registers) | (mine & cell)])
         return cases
@@ -474,7 +492,9 @@ class Attached:
     def rests_on(self) -> frozenset[str]:
         """The guest's components that the duties speak of: no form of the processor may change them."""
         parties = self.symbolic()
-        promised = self.attachment.promised(parties.guest, parties.private, parties.unit, self.places(parties))
+        promised = self.attachment.promised(
+            parties.guest, parties.private, parties.unit, self.places(parties)
+        )
         known = {slot.name for slot in parties.guest.layout}
         mentioned = terms.variables_of([holds.term for _, holds in promised])
         return frozenset(name for name in mentioned if name in known)
@@ -483,6 +503,8 @@ class Attached:
         """The conjuncts by name and in words."""
         found = [("map", f"the hardware is what the map of {self.technique.name} makes of the guest")]
         found += [(duty.name, duty.text) for duty in self.attachment.duties if duty.name not in self.dropped]
+        if self.attachment.reached is not None:
+            found.append((REACHED, self.attachment.reached_text))
         return found
 
 

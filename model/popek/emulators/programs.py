@@ -23,6 +23,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "objdump": "binutils",
     "pdp10": "simh",
     "pdp11": "simh",
+    "qemu-system-x86_64": "qemu-system-x86",
 }
 """The Debian package of each command, and of a library that a Python package needs beside itself."""
 

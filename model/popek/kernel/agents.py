@@ -127,7 +127,7 @@ class World(Generic[S, D]):
 
 
 @attrs.frozen(eq=False)
-class Duty:
+class MonitorDuty:
     """One conjunct of the invariant: what the monitor sees to about what it owns.
 
     Attributes:
@@ -144,7 +144,7 @@ class Duty:
 
 
 @attrs.frozen(eq=False)
-class Premise:
+class DriverPremise:
     """What a guest's driver must keep to where the attachment is to do what its own machine does.
 
     Attributes:
@@ -169,15 +169,19 @@ class Attachment:
         unit: the registers of what stands between; they are the monitor's.
         device: `device(guest, device, private, unit)`: what the hardware's registers hold for the guest's.
         seen: `seen(device, private, unit)`: what the guest learns of the hardware's registers.
+        unmapped: `unmapped(device, private, unit)`: the guest's registers for the hardware's, as the monitor knows.
         owned: registers that the guest does not set directly: the monitor sets what `device` says.
         deliver: `deliver(hardware, unit, device, address, data)`: what the processor is given for a message.
         duties: the invariant.
         premises: what fidelity asks of the driver.
+        reached: `reached(guest, device, private, unit)`: what the hardware's device can be in (width 1): one more
+            conjunct, which no step may leave; `reached_text` says it.
+        held: `held(private, unit)`: what the monitor keeps for the guest; it is the guest's to know.
         places: `places(guest, device, private, unit)`: the places at which a step relies on the duties.
         first: `first(dropped)`: guest, private and unit before the first step; the duties hold there, but for the
             dropped.  Where it says nothing, any that the duties admit.
-        services: steps that the monitor takes part in: `service(guest, device, private, unit)`, from what the guest's
-            own machine is in after the step to the monitor's things after it.
+        services: steps that the monitor takes: `service(guest, device, private, unit, before)`, from what the
+            guest's own machine is in after the step, and the device before it, to the monitor's things after it.
         without: the attachment without some of its rules, by name; `rules` says which there are, and what each does.
         source: who describes it.
     """
@@ -188,20 +192,29 @@ class Attachment:
     unit: type[State]
     device: Callable[[Any, Any, Any, Any], Any] = lambda guest, device, private, unit: device
     seen: Callable[[Any, Any, Any], Any] = lambda device, private, unit: device
+    unmapped: Callable[[Any, Any, Any], Any] = lambda device, private, unit: device
     owned: tuple[str, ...] = ()
     deliver: Callable[[Any, Any, Any, Word, Word], Word] | None = None
-    duties: tuple[Duty, ...] = ()
-    premises: tuple[Premise, ...] = ()
+    duties: tuple[MonitorDuty, ...] = ()
+    premises: tuple[DriverPremise, ...] = ()
+    reached: Callable[[Any, Any, Any, Any], Word] | None = None
+    reached_text: str = ""
+    held: Callable[[Any, Any], Sequence[Word]] = lambda private, unit: ()
     places: Callable[[Any, Any, Any, Any], Sequence[Word]] = lambda guest, device, private, unit: ()
     first: Callable[[frozenset[str]], tuple[Any, Any, Any]] | None = None
-    services: Mapping[str, Callable[[Any, Any, Any, Any], tuple[Any, Any]]] = attrs.field(factory=dict)
+    services: Mapping[str, Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]] = attrs.field(factory=dict)
     rules: Mapping[str, str] = attrs.field(factory=dict)
     without: Callable[[frozenset[str]], Attachment] | None = None
     source: str = ""
 
     def promised(
-        self, guest: Any, private: Any, unit: Any, places: Sequence[Word], dropped: frozenset[str] = frozenset()
-    ) -> list[tuple[Duty, Word]]:
+        self,
+        guest: Any,
+        private: Any,
+        unit: Any,
+        places: Sequence[Word],
+        dropped: frozenset[str] = frozenset(),
+    ) -> list[tuple[MonitorDuty, Word]]:
         """Each duty that is not dropped, at all of the places."""
         return [
             (duty, all_of(duty.holds(guest, private, unit, place) for place in places))
@@ -284,6 +297,8 @@ class Devices(Generic[S]):
         state._memories[self.storage] = bus.storage
         return World(state, device, unit, bus.sent, bus.accesses, reason)
 
-    def arranged(self, attachment: Attachment, technique: Technique[S], guest: S, device: Any, private: S, unit: Any) -> World[S, Any]:
+    def arranged(
+        self, attachment: Attachment, technique: Technique[S], guest: S, device: Any, private: S, unit: Any
+    ) -> World[S, Any]:
         """What the hardware is in for a guest with its device."""
         return World(technique.map(guest, private), attachment.device(guest, device, private, unit), unit)

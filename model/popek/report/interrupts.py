@@ -66,11 +66,11 @@ def figure(trace: Trace, guest: Callable[[Any], str]) -> Figure:
     graph = nx.DiGraph()
     for number, step in enumerate(trace.steps):
         state, event = ("state", number), ("event", number)
-        graph.add_node(state, layer=2 * number, lines=_wrapped(guest(step.before)), kind="")
+        graph.add_node(state, layer=2 * number, lines=wrapped(guest(step.before)), kind="")
         kind = (
             "red" if step.broken else "blue" if step.injected is not None else "green" if step.given else ""
         )
-        lines = [*_wrapped(step.event), *(line for told in outcomes(step) for line in _wrapped(told))]
+        lines = [*wrapped(step.event), *(line for told in outcomes(step) for line in wrapped(told))]
         graph.add_node(event, layer=2 * number + 1, lines=lines, kind=kind)
         graph.add_edge(state, event)
         if number:
@@ -82,7 +82,8 @@ def figure(trace: Trace, guest: Callable[[Any], str]) -> Figure:
     return columns(graph, words=f"breaks {trace.promise}\n{words}")
 
 
-def _wrapped(words: str) -> list[str]:
+def wrapped(words: str) -> list[str]:
+    """The words in lines that fit into a box."""
     lines = [""]
     for word in words.split():
         if lines[-1] and len(lines[-1]) + 1 + len(word) > _LONGEST:

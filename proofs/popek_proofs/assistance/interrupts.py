@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from popek.checks.induction import InductionRow
 from popek.checks.runs import Run, explore_instruction
 from popek.checks.verdict import Evidence, Question, Status
 from popek.kernel.instruction import Instruction
@@ -34,32 +35,6 @@ class Trace:
 
 
 @attrs.frozen(eq=False)
-class InterruptRow:
-    """One question of the induction.
-
-    Attributes:
-        promise: by name.
-        step: ``base``, another step of the declaration, or an instruction form of the guest.
-        status: whether it holds.
-        evidence: what was asked, hash and answer; None where the step does not touch anything.
-    """
-
-    promise: str
-    step: str
-    status: Status
-    evidence: Evidence | None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "promise": self.promise,
-            "step": self.step,
-            "verdict": self.status.value,
-            "evidence": None if self.evidence is None else self.evidence.to_json(),
-        }
-
-
-@attrs.frozen(eq=False)
 class InterruptResult:
     """What became of the induction.
 
@@ -73,7 +48,7 @@ class InterruptResult:
 
     interrupts: Interrupts
     dropped: frozenset[str]
-    rows: tuple[InterruptRow, ...]
+    rows: tuple[InductionRow, ...]
     traces: tuple[Trace, ...]
     seconds: float
 
@@ -171,7 +146,7 @@ class Prover:
             UnknownNameError: no such form, control, duty or choice.
         """
         started, setup = time.monotonic(), self.setup(dropped, choices)
-        rows: list[InterruptRow] = []
+        rows: list[InductionRow] = []
         for step, claims in self.interrupts.steps(setup):
             rows += _asked(step, claims, effort)
         for instruction in self._instructions(forms):
@@ -232,15 +207,15 @@ def _path(
     return tuple(reversed(steps))
 
 
-def _asked(step: str, claims: Sequence[Claim], effort: Effort | None) -> Iterator[InterruptRow]:
+def _asked(step: str, claims: Sequence[Claim], effort: Effort | None) -> Iterator[InductionRow]:
     """Each claim as a question: can the conclusion fail under the assumption?"""
     if not claims:
-        yield InterruptRow(INVARIANT, step, Status.HOLDS, None)
+        yield InductionRow(INVARIANT, step, Status.HOLDS, None)
     for promise, assumed, concluded in claims:
         question = Question(f"{step}: {promise}", [assumed, ~concluded])
         asked = question.put(effort or Effort())
         status = {Answer.UNSAT: Status.HOLDS, Answer.SAT: Status.REFUTED}.get(asked.answer, Status.UNKNOWN)
-        yield InterruptRow(promise, step, status, Evidence(question, asked.answer, (asked,)))
+        yield InductionRow(promise, step, status, Evidence(question, asked.answer, (asked,)))
 
 
 _PROVERS: dict[int, Prover] = {}

@@ -80,7 +80,7 @@ def _if(condition: Expr, there: Expr, result: Expr) -> Expr:
 
 
 @attrs.frozen
-class Meaning:
+class MeaningInStorage:
     """How a proposition about storage is one about states.
 
     Attributes:
@@ -127,12 +127,12 @@ _alike_at_one: Final = equal(select(_storage(f(S)), 1), select(_storage(T), 1))
 
 def _one_to_one(
     image: Function, there: Function, alike: Callable[..., Expr], result: Callable[..., Expr]
-) -> Meaning:
+) -> MeaningInStorage:
     """E[0] aside, what is kept and P are all of an image; and E, M, P and R are all of a state."""
     words = {**_words(S, image(S), second=False), **_words(T, image(T), second=True)}
     images, guests = (_said(part, words) for part in storage.ONE_TO_ONE.conclusion.args)
     those = conj(there(S), there(T))
-    return Meaning(
+    return MeaningInStorage(
         words,
         (S, T),
         those,
@@ -144,9 +144,9 @@ def _one_to_one(
 
 
 # By hypothesis.
-MEANING: Final[Mapping[str, Meaning]] = {
+MEANING: Final[Mapping[str, MeaningInStorage]] = {
     # What is seen through R, and how much of it, is what references that do not memory-trap find; P' is P.
-    "map-keeps-the-window": Meaning(
+    "map-keeps-the-window": MeaningInStorage(
         _ONE,
         (S,),
         bare(S),
@@ -156,7 +156,7 @@ MEANING: Final[Mapping[str, Meaning]] = {
         ),
     ),
     # The rest is what is outside the bounds; what the control program keeps depends on the virtual M and R at most.
-    "map-frames-the-rest": Meaning(
+    "map-frames-the-rest": MeaningInStorage(
         _TWO,
         (S, T),
         conj(_BOTH, _control_and_rest),
@@ -169,7 +169,7 @@ MEANING: Final[Mapping[str, Meaning]] = {
     "inner-is-one-to-one": _one_to_one(inner, below_inner, same_but_time, same_but_time),
     "outer-is-one-to-one": _one_to_one(outer, below_outer, same_but_time, same_but_time),
     # States with one R and one rest have the same in a location that is not in reach; E[1] is the next PSW.
-    "vector-outside-the-window": Meaning(
+    "vector-outside-the-window": MeaningInStorage(
         _ONE,
         (S,),
         bare(S),
@@ -182,8 +182,8 @@ MEANING: Final[Mapping[str, Meaning]] = {
         ),
     ),
     # The hardware of the next level is the virtual machine of this one.
-    "machine-is-smaller": Meaning({"w": next_size, "q": size}),
+    "machine-is-smaller": MeaningInStorage({"w": next_size, "q": size}),
 }
 """Whoever reads a definition here reads what the paper says of the word."""
 
-__all__ = ["MEANING", "Meaning"]
+__all__ = ["MEANING", "MeaningInStorage"]

@@ -6,7 +6,7 @@ like R for it.
 
 from __future__ import annotations
 
-from popek.kernel.agents import Agent, Attachment, Bus, Devices, Duty, RefusedError
+from popek.kernel.agents import Agent, Attachment, Bus, Devices, MonitorDuty, RefusedError
 from popek.kernel.state import Role, State, word
 from popek.kernel.words import Word
 
@@ -105,12 +105,12 @@ RELOCATED = Attachment(
     route=relocated,
     unit=Relocated,
     duties=(
-        Duty(
+        MonitorDuty(
             "start",
             "the channel's start is where the guest's storage begins",
             lambda guest, private, unit, place: unit.start == private.relocation.base,
         ),
-        Duty(
+        MonitorDuty(
             "last",
             "the channel's last location is the guest's",
             lambda guest, private, unit, place: unit.last == guest.last,

@@ -11,8 +11,8 @@ import attrs
 
 from popek.kernel.words import FALSE, TRUE, Word, ite
 
-from .ledger import reason_of
-from .unit import Capabilities, Read, Unit, beyond, frame
+from .ledger import reason_of, rules
+from .unit import Read, RemappingCapabilities, Unit, beyond, frame
 
 TRANSLATED, WITH_DEVICE_TLB, PASS_THROUGH = 0, 1, 2
 DEEPEST = 5
@@ -68,6 +68,7 @@ class Checks:
         return self.memory(ite(self.sound & wanted, address, self.first))
 
     def reason(self) -> Word:
+        """The reason of the first check that fails (8 bits); 0 where none does."""
         found = Word(8, 0)
         for rule, fails in reversed(self.made):
             found = ite(fails, Word(8, reason_of(rule)), found)
@@ -80,7 +81,7 @@ def translate(
     source: Word,
     address: Word,
     write: bool,
-    can: Capabilities,
+    can: RemappingCapabilities,
     without: frozenset[str] = frozenset(),
 ) -> Remapped:
     """A read or write request of a device, without a PASID.
@@ -98,6 +99,7 @@ def translate(
     reserved = ((root & 0xFFE) != 0) | beyond(root, can.host_width) | (root_high != 0)
     checks.check("DMA-ROOT-RSVD", reserved)
     context_at = frame(root, can.host_width) + (function << 4)
+    reached = checks.sound
     low, high = checks.read(context_at), checks.read(context_at + 8)
     kind, width = low[3:2], high[2:0]
     checks.check("DMA-CONTEXT-P", ~low[0])
@@ -110,7 +112,6 @@ def translate(
     checks.check("DMA-CONTEXT-AW", ~offered)
     defined = (kind == TRANSLATED) | passing | ((kind == WITH_DEVICE_TLB) & int(can.device_tlb))
     checks.check("DMA-CONTEXT-T", ~defined)
-    silent = root[0] & low[0] & low[1]
     levels_in = width.zero_extend(8) + 2
     bits = ite(width == 1, Word(8, 39), ite(width == 2, Word(8, 48), Word(8, 57)))
     limit = Word(8, can.guest_width)
@@ -132,15 +133,17 @@ def translate(
         table = ite(here, frame(entry, can.host_width), table)
     on = unit.translation == 1
     reason, there = ite(on, checks.reason(), Word(8, 0)), ite(on, page, address)
+    qualified = {rule.reason for rule in rules().values() if rule.qualified}
+    silent = reached & low[1] & reason.isin(sorted(qualified))
     return Remapped(reason, there, silent, tuple(checks.made))
 
 
-def _reserved(entry: Word, level: int, leaf: Word, can: Capabilities) -> Word:
+def _reserved(entry: Word, level: int, leaf: Word, can: RemappingCapabilities) -> Word:
     """A reserved bit of a second-stage entry is set (width 1)."""
     always = beyond(entry, can.host_width, 52)
     if not can.device_tlb:
         always = always | entry[62]
-    snoop = FALSE if can.snoop else entry[11] & leaf
+    snoop = entry[11] & ~leaf if can.snoop else entry[11]
     if level == 1:
         return always | snoop
     size = FALSE if level in can.large else entry[7]

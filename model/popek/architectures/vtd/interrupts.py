@@ -6,8 +6,8 @@ import attrs
 
 from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
-from .dma import Remapped, Checks
-from .unit import Capabilities, Read, Unit, frame
+from .dma import Checks, Remapped
+from .unit import Read, RemappingCapabilities, Unit, frame
 
 GIVEN = 1 + 3 + 8 + 32
 """What the processor is given: whether it was posted, delivery mode, vector, destination."""
@@ -37,7 +37,7 @@ def remap(
     source: Word,
     address: Word,
     data: Word,
-    can: Capabilities,
+    can: RemappingCapabilities,
     without: frozenset[str] = frozenset(),
 ) -> Remapped:
     """An interrupt request; the outcome's address is what the processor is given (`given`).
@@ -96,7 +96,7 @@ def admitted(source: Word, high: Word) -> Word:
 
 
 @attrs.frozen(eq=False)
-class Descriptor:
+class PostedDescriptor:
     """A posted-interrupt descriptor's fields.
 
     Attributes:
@@ -114,9 +114,10 @@ class Descriptor:
     destination: Word
 
 
-def post(descriptor: Descriptor, vector: Word, urgent: Word) -> tuple[Descriptor, Word]:
+def post(descriptor: PostedDescriptor, vector: Word, urgent: Word) -> tuple[PostedDescriptor, Word]:
     """What posting a vector makes of a descriptor, and whether the processor is notified (width 1)."""
     requests = descriptor.requests | (Word(256, 1) << vector.zero_extend(256))
     notified = ~descriptor.outstanding & (urgent | ~descriptor.suppressed)
-    return attrs.evolve(descriptor, requests=requests, outstanding=descriptor.outstanding | notified), notified
-
+    return attrs.evolve(
+        descriptor, requests=requests, outstanding=descriptor.outstanding | notified
+    ), notified

@@ -11,13 +11,14 @@ import attrs
 
 
 @attrs.frozen
-class Rule:
+class RemappingRule:
     """One rule.
 
     Attributes:
         id: as `--drop` and the checks name it.
         reason: the fault reason; 0 where a breach of it is no fault of the unit.
         kind: ``dma`` or ``interrupt``.
+        qualified: of a DMA rule, that a context entry with FPD set silences its fault (likely; QEMU does so).
         rule: what must hold, in one sentence.
         linux: the words of Linux for the reason.
         source: document and section.
@@ -27,6 +28,7 @@ class Rule:
     id: str
     reason: int
     kind: str
+    qualified: bool
     rule: str
     linux: str
     source: str
@@ -34,12 +36,19 @@ class Rule:
 
 
 @cache
-def rules() -> Mapping[str, Rule]:
+def rules() -> Mapping[str, RemappingRule]:
     """Every rule, by id, in the order in which a unit checks them."""
     text = files("popek_specs").joinpath("vtd", "rules.csv").read_text(encoding="utf-8")
     return {
-        row["id"]: Rule(
-            row["id"], int(row["reason"], 16), row["kind"], row["rule"], row["linux"], row["source"], row["confidence"]
+        row["id"]: RemappingRule(
+            row["id"],
+            int(row["reason"], 16),
+            row["kind"],
+            row["qualified"] == "yes",
+            row["rule"],
+            row["linux"],
+            row["source"],
+            row["confidence"],
         )
         for row in csv.DictReader(text.splitlines())
     }

@@ -6,8 +6,8 @@ references stand for all of its instructions, which are asked with the machines 
 
 from __future__ import annotations
 
-from popek.kernel.machine import Machine
 from popek.kernel.instruction import OperandKind
+from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import MemoryFault, Vector
 from popek.kernel.state import Role, State, memory, word
@@ -22,7 +22,7 @@ IN_PAGE = 9  # quadwords, as a power of two
 VIOLATION = Vector("EPT violation", 48)
 
 
-class Platform(State):
+class Pc(State):
     """A guest's machine, or the hardware under one."""
 
     mode = word(1, role=Role.MODE)  # 1: a guest runs
@@ -43,12 +43,12 @@ class Platform(State):
         return concat(page + self.start, address[IN_PAGE - 1 : 0])
 
 
-def build() -> Machine[Platform]:
+def build() -> Machine[Pc]:
     """Storage and the two references to it."""
-    machine: Machine[Platform] = Machine(
+    machine: Machine[Pc] = Machine(
         "x86-platform",
         "a PC's storage under a second stage of translation",
-        Platform,
+        Pc,
         supervisor=lambda state: state.mode == 0,
         user=lambda state: state.mode == 1,
         source="Intel SDM vol. 3, EPT",
@@ -57,19 +57,19 @@ def build() -> Machine[Platform]:
     )
 
     @machine.instruction("MOV RAX, m64")
-    def load(cpu: Platform, m64: Word) -> None:
+    def load(cpu: Pc, m64: Word) -> None:
         """RAX := the quadword."""
         cpu.rax = cpu.memory.load(cpu.cell(m64))
 
     @machine.instruction("MOV m64, RAX")
-    def store(cpu: Platform, m64: Word) -> None:
+    def store(cpu: Pc, m64: Word) -> None:
         """The quadword := RAX."""
         cpu.memory = cpu.memory.store(cpu.cell(m64), cpu.rax)
 
     return machine
 
 
-def inside(guest: Platform, private: Platform, cell: Word) -> Word:
+def inside(guest: Pc, private: Pc, cell: Word) -> Word:
     """A quadword of the hardware's is the guest's (width 1)."""
     return cell[CELL - 1 : IN_PAGE] - private.start <= guest.last
 
@@ -79,7 +79,7 @@ def moved(cell: Word, pages: Word) -> Word:
     return concat(cell[CELL - 1 : IN_PAGE] + pages, cell[IN_PAGE - 1 : 0])
 
 
-def _map(guest: Platform, private: Platform) -> Platform:
+def _map(guest: Pc, private: Pc) -> Pc:
     hardware, ours, others = private.copy(), guest.memory, private.memory
     hardware.mode, hardware.rax, hardware.last = Word(1, 1), guest.rax, guest.last
     hardware.start = guest.start + private.start
@@ -92,14 +92,14 @@ def _map(guest: Platform, private: Platform) -> Platform:
     return hardware
 
 
-def _fits(guest: Platform, private: Platform) -> Word:
+def _fits(guest: Pc, private: Pc) -> Word:
     """The guest's pages do not go round the end of storage, and page 0 is the monitor's."""
     wide = PAGE + 1
     end = private.start.zero_extend(wide) + guest.last.zero_extend(wide)
     return (private.start >= 1) & ~end[PAGE]
 
 
-def _technique() -> Technique[Platform]:
+def _technique() -> Technique[Pc]:
     return Technique(
         "second-stage",
         "the guest behind a second stage of translation that moves its pages",

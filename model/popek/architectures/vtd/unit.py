@@ -21,7 +21,7 @@ READ, WRITE = False, True
 
 
 @attrs.frozen
-class Capabilities:
+class RemappingCapabilities:
     """What a unit can do.
 
     Attributes:
@@ -53,6 +53,11 @@ class Unit(State):
     interrupt_remapping = word(1, role=Role.RESOURCE)  # GSTS.IRES
     compatibility = word(1, role=Role.RESOURCE)  # GSTS.CFIS: compatibility-format requests pass
     interrupt_table = word(64, role=Role.RESOURCE)  # IRTA_REG: address, EIME in bit 11, size in bits 3:0
+    # A translation that the unit may still hold from before the tables were changed: any of them.
+    cached = word(1, role=Role.HIDDEN)
+    cached_page = word(52, role=Role.HIDDEN)  # of the device's address
+    cached_frame = word(52, role=Role.HIDDEN)
+    cached_fault = word(1, role=Role.HIDDEN)  # caching mode: that there was none
     # The fabric, and what the monitor set up.
     requester = word(16, role=Role.RESOURCE)  # the device's source-id
     source_validation = word(1, role=Role.RESOURCE)  # the fabric lets through no other source-id

@@ -1,0 +1,248 @@
+"""What a guest's own device can do to the monitor: the induction of `checks/devices.py`, and traces where it fails.
+
+Safe is said only where every question holds, those of the processor's forms among them; unsafe only with a trace that
+was replayed on numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from typing import Any
+
+import attrs
+
+from popek.checks.device_traces import DeviceTrace, trace
+from popek.checks.devices import (
+    CHANGES,
+    FIDELITY,
+    INTERRUPTS,
+    INVARIANT,
+    LEARNS,
+    Attached,
+    droppable,
+)
+from popek.checks.induction import InductionRow
+from popek.checks.promises import Keeper
+from popek.checks.subject import Subject
+from popek.checks.verdict import Status
+from popek.kernel.agents import Devices
+from popek.kernel.machine import UnknownNameError
+from popek.machines import with_devices
+
+BREACHES = (CHANGES, INTERRUPTS, LEARNS)
+"""What a trace may show of safety, in the order in which it is looked for."""
+
+
+@attrs.frozen(eq=False)
+class DeviceSafety:
+    """What became of one attachment.
+
+    Attributes:
+        devices: the machine with its device.
+        attachment: by name.
+        dropped: rules, duties and premises that are not in place, as they were asked for.
+        invariant: its conjuncts, by name and in words.
+        rows: the questions about the device, and about the processor's forms.
+        forms: the processor's forms that were asked, and how many there are.
+        traces: for the promises that are broken.
+        seconds: time spent.
+    """
+
+    devices: Devices[Any]
+    attachment: str
+    dropped: tuple[str, ...]
+    invariant: tuple[tuple[str, str], ...]
+    rows: tuple[InductionRow, ...]
+    forms: tuple[str, ...]
+    all_forms: int
+    traces: tuple[DeviceTrace, ...]
+    seconds: float
+
+    def status(self, promise: str) -> Status:
+        """`safety` or `fidelity`: holds by induction, refuted by a trace, unknown otherwise."""
+        safety = promise != FIDELITY
+        if any((one.promise != FIDELITY) == safety for one in self.traces):
+            return Status.REFUTED
+        wanted = (*BREACHES, INVARIANT, "safety") if safety else (FIDELITY, INVARIANT)
+        mine = [row.status for row in self.rows if row.promise in wanted]
+        return Status.HOLDS if mine and all(one is Status.HOLDS for one in mine) else Status.UNKNOWN
+
+    def to_json(self) -> dict[str, Any]:
+        """`popek/devices/1`."""
+        return {
+            "schema": "popek/devices/1",
+            "machine": self.devices.name,
+            "attachment": self.attachment,
+            "dropped": list(self.dropped),
+            "safety": self.status("safety").value,
+            "fidelity": self.status(FIDELITY).value,
+            "invariant": [{"name": name, "text": text} for name, text in self.invariant],
+            "forms": {"asked": list(self.forms), "of": self.all_forms},
+            "rows": [row.to_json() for row in self.rows],
+            "traces": [one.to_json() for one in self.traces],
+            "left_out": list(self.devices.notes),
+        }
+
+
+def device_safety(
+    devices: Devices[Any],
+    attachment: str | None = None,
+    dropped: Sequence[str] = (),
+    forms: Sequence[str] | None = None,
+    *,
+    traces: bool = True,
+) -> DeviceSafety:
+    """Whether a guest that owns the device can reach what is not its own, and whether its driver sees its own device.
+
+    Args:
+        attachment: by name; the last of the machine's by default.
+        forms: of the processor, by form or mnemonic; those the machine names by default; none where it is empty.
+        traces: look for a trace where a promise does not hold.
+
+    Raises:
+        UnknownNameError: no such attachment, form, rule, duty or premise.
+        VacuousError: a question ranges over nothing.
+    """
+    started = time.monotonic()
+    attached = Attached.of(devices, attachment, dropped)
+    found: list[DeviceTrace] = []
+    rows: list[InductionRow] = []
+    if attached.rules and traces:
+        found = [one for promise in BREACHES if (one := trace(attached, promise)) is not None][:1]
+    asked: tuple[str, ...] = ()
+    count = len(attached.machine.instructions)
+    if not found:
+        rows = list(attached.rows())
+        processor, asked = _processor(devices, attached, forms)
+        rows += processor
+        if traces and not attached.rules:
+            found = list(_traces(attached, rows))
+    return DeviceSafety(
+        devices,
+        attached.attachment.name,
+        tuple(dropped),
+        tuple(attached.invariant()),
+        tuple(rows),
+        asked,
+        count,
+        tuple(found),
+        time.monotonic() - started,
+    )
+
+
+def _traces(attached: Attached, rows: Sequence[InductionRow]) -> Iterator[DeviceTrace]:
+    """For each promise that does not hold of the device; where the invariant breaks, for any."""
+    broken = {row.promise for row in rows if row.status is Status.REFUTED}
+    for promise in (*BREACHES, FIDELITY):
+        if promise in broken or (INVARIANT in broken and promise != FIDELITY):
+            found = trace(attached, promise)
+            if found is not None:
+                yield found
+
+
+def _processor(
+    devices: Devices[Any], attached: Attached, forms: Sequence[str] | None
+) -> tuple[list[InductionRow], tuple[str, ...]]:
+    """Each form of the guest's: it keeps safety and fidelity, and leaves alone what the duties speak of."""
+    machine = attached.machine
+    names = list(devices.forms) if forms is None else list(forms)
+    chosen = [one for name in names for one in machine.find(name)]
+    if forms is None and not devices.forms:
+        chosen = list(machine.instructions.values())
+    keeper = Keeper(Subject.of(machine, attached.technique))
+    rows = []
+    for instruction in dict.fromkeys(chosen):
+        run = keeper.subject.explore(instruction)
+        kept = keeper.keeps(instruction, run)
+        rows += [
+            InductionRow("safety", instruction.form, kept.safety.status, kept.safety.evidence),
+            InductionRow(FIDELITY, instruction.form, kept.fidelity.status, kept.fidelity.evidence),
+        ]
+        touched = [
+            name
+            for _, after in run.completions()
+            for name in attached.rests_on
+            if name in run.before.words() and after.words()[name].term is not run.before.words()[name].term
+        ]
+        if touched:
+            rows.append(
+                InductionRow(
+                    INVARIANT, instruction.form, Status.UNKNOWN, None, f"changes {', '.join(touched)}"
+                )
+            )
+    return rows, tuple(dict.fromkeys(one.form for one in chosen))
+
+
+@attrs.frozen
+class DeviceClaim:
+    """What somebody says of a machine with devices: a row of `specs/popek_specs/devices/claims.csv`."""
+
+    id: str
+    machine: str
+    attachment: str
+    dropped: str
+    promise: str
+    expected: str
+    says: str
+    source: str
+
+
+@attrs.frozen(eq=False)
+class DeviceClaimVerdict:
+    """What became of a claim."""
+
+    claim: DeviceClaim
+    verdict: Status
+    found: DeviceSafety
+
+    @property
+    def unexpected(self) -> bool:
+        """It turned out otherwise."""
+        return self.verdict.value != self.claim.expected
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            **attrs.asdict(self.claim),
+            "verdict": self.verdict.value,
+            "traces": [t.to_json() for t in self.found.traces],
+        }
+
+
+def device_claims() -> tuple[DeviceClaim, ...]:
+    """Those that come with popek."""
+    text = files("popek_specs").joinpath("devices", "claims.csv").read_text(encoding="utf-8")
+    return tuple(DeviceClaim(**row) for row in csv.DictReader(text.splitlines()))
+
+
+def check_device_claim(claim: DeviceClaim) -> DeviceClaimVerdict:
+    """Ask what a claim says; of the processor's forms nothing is asked."""
+    found = device_safety(with_devices(claim.machine), claim.attachment, claim.dropped.split(), forms=())
+    return DeviceClaimVerdict(claim, found.status(claim.promise), found)
+
+
+def claim_named(name: str) -> DeviceClaim:
+    """A claim by its id.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    known = {claim.id: claim for claim in device_claims()}
+    if name not in known:
+        raise UnknownNameError("claim about devices", name, known)
+    return known[name]
+
+
+__all__ = [
+    "DeviceClaim",
+    "DeviceClaimVerdict",
+    "DeviceSafety",
+    "check_device_claim",
+    "claim_named",
+    "device_claims",
+    "device_safety",
+    "droppable",
+]
