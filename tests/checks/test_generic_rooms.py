@@ -78,7 +78,7 @@ def test_a_name_would_be_found(known: set[str]) -> None:
     assert {"vt-x", "ia64", "HLT", "eflags.if", "psr.vm", "d_vmsw"} <= known
 
 
-ABOUT_ONE_STRUCTURE = ("vmcs", "vmcb", "difftest_vm", "devices")
+ABOUT_ONE_STRUCTURE = ("vmcs", "vmcb", "dumps", "difftest_vm", "devices")
 """Commands, and their reports, that are about one structure, by how their modules begin: VMCS, VMCB, a unit's rules."""
 
 

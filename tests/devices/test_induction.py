@@ -103,6 +103,12 @@ def test_with_dma_remapping_alone_any_interrupt_can_be_raised() -> None:
     assert found.steps[-1].accesses[0][:2] == ("message", 0xFEE00000)
 
 
+def test_a_device_that_reaches_the_vectors_breaks_the_invariant() -> None:
+    found = statuses("pdp11-45", "direct")
+    assert found["transfer", "invariant"] is Status.REFUTED
+    assert found["base", "invariant"] is Status.HOLDS
+
+
 def test_what_may_be_dropped_is_named() -> None:
     with pytest.raises(UnknownNameError, match="DMA-ROOT-P"):
         Attached.of(known("x86"), "remapped", ["DMA-ROOT-Q"])

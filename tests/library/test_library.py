@@ -76,7 +76,7 @@ SAME: Mapping[str, tuple[list[str], Callable[[], Any]]] = {
         ["classify", "ia32", "CLI", "--technique", "ring-deprivileging-0/3/3"],
         lambda: popek.classify("ia32", "CLI", technique="ring-deprivileging-0/3/3"),
     ),
-    "s370": (["classify", "s370", "SSM", "STOSM"], lambda: popek.classify("s370", "SSM", "STOSM")),
+    "s370": (["classify", "s370", "SSM", "STCK"], lambda: popek.classify("s370", "SSM", "STCK")),
     "an instruction": (
         ["explain", "pg74", "GREL", "--set", "GREL=0"],
         lambda: popek.explain("pg74", "GREL", GREL=0),

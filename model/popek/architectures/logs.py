@@ -92,6 +92,7 @@ _WRAPPER = re.compile(
     | \[[A-Z][a-z]{{2}}\ ?\d{{1,2}}\ \d\d:\d\d(?::\d\d)?\]\s?       # dmesg -H, -e
     | \[\s*<\s*\d+\.\d+>\]\s?                                       # dmesg -d, continued
     | \[[^\W\d_]{{2,4}}\.?\ (?:\d+\ )?[^\W\d_]{{3,5}}\.?\ +(?:\d+\ )?{_CLOCK}\ \d{{4}}\]\s?      # dmesg -T
+    | \#\#\[\w+\]                                                    # CI, level
     | \[\d{{4}}-\d\d-\d\d[\ T]{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?\]\s?    # Xen's console, CI
     | \[{_CLOCK}\]\s?                                               # CI
     | (?:{_DATE}){_AFTER_DATE}

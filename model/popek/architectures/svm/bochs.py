@@ -124,11 +124,22 @@ def oddity(vmcb: Vmcb, host: SvmProcessor, failed: tuple[str, ...]) -> Outcome |
     return "host-fault" if flags & _TRAP_FLAG and not failed and not _fetch_faults(vmcb) else None
 
 
-def _fetch_faults(vmcb: Vmcb) -> bool:
-    """Whether PAE paging has no page directory for the guest's first instruction."""
+def fetched_through(vmcb: Vmcb) -> tuple[int, ...]:
+    """Where the entries of PAE paging stand that the guest's first instruction is fetched through, as far as is known.
+
+    The first one leads to the second; none outside PAE paging.
+    """
     fields = vmcb.fields
     if not (fields["CR0"] & _PG and fields["CR4"] & _PAE) or fields["EFER"] & _LME:
-        return False
+        return ()
     address = fields["CS_BASE"] + fields["RIP"] & 0xFFFF_FFFF
-    entry = vmcb.memory.get((fields["CR3"] & 0xFFFF_FFE0) + 8 * (address >> 30))
-    return entry is not None and entry & 1 == 0
+    first = (fields["CR3"] & 0xFFFF_FFE0) + 8 * (address >> 30)
+    entry = vmcb.memory.get(first)
+    if entry is None or not entry & 1:
+        return (first,)
+    return first, (entry & 0x000F_FFFF_FFFF_F000) + 8 * (address >> 21 & 0x1FF)
+
+
+def _fetch_faults(vmcb: Vmcb) -> bool:
+    """Whether an entry that the guest's first instruction is fetched through is not there."""
+    return any(not vmcb.memory.get(place, 0) & 1 for place in fetched_through(vmcb))

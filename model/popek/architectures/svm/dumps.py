@@ -15,7 +15,7 @@ from popek.architectures.dump import DumpError, Remark
 from popek.architectures.logs import LogLine, decoded, looks_like_json, rejoined, unpacked, unwrap
 
 from .dumps_json import from_json
-from .layouts import CONTROL, DISTINCT, PADDED, SAVE, XEN, XEN_HALVES, straddles
+from .layouts import CONTROL, DISTINCT, PADDED, SAVE, XEN, XEN_HALVES, XEN_PADDED, straddles
 from .vmcb import FIELDS, SIZE, SvmProcessor, UnknownVmcbField, Vmcb, VmcbDump, VmcbField, find, from_bytes
 
 _FIRST = re.compile(r".{0,80}?VMCB \S+, last attempted VMRUN on CPU \d+")
@@ -40,6 +40,7 @@ _PAIR = re.compile(
 """A name and its number; KVM leaves no blank behind the names that fill their column."""
 _PAIR_OF_WORDS = re.compile(r"(?<!\w)intercepts:\s+([0-9a-fA-F]{8})\s+([0-9a-fA-F]{8})(?!\w)")
 _GOES_ON = re.compile(r"\n\d+(?:\n|\Z)")
+_REST_OF_NUMBER = re.compile(r"x?[0-9a-f]+(?!\w)")
 _XEN_PAIR = re.compile(
     r"(?<!\w)([A-Za-z_0-9]+)\s*=\s*(?:0x)?([0-9a-fA-F]+)(?!\w)|(event_?inj) ([0-9a-f]{16}),"
 )
@@ -225,9 +226,11 @@ class _Reader:
         self._run = []
         if self._section in ("control", "save"):
             run = rejoined(run, straddles)
-        for line in run:
-            if line.text and self._named(part, line):
-                run[run.index(line)] = attrs.evolve(line, text="")
+        if self._section != "xen":
+            for place, line in enumerate(run):
+                following = run[place + 1].text if place + 1 < len(run) else ""
+                if line.text and not _REST_OF_NUMBER.match(following) and self._named(part, line):
+                    run[place] = attrs.evolve(line, text="")
         if self._section in ("control", "save"):
             self._pairs(part, run)
         elif self._section == "xen":
@@ -242,7 +245,7 @@ class _Reader:
         if found is None:
             return False
         field, digits = found
-        if field.area == "save" and not self._takes_registers and self._section != "xen":
+        if field.area == "save" and not self._takes_registers:
             return False  # a register of this name may be anybody's
         if digits[:1] == "0" and len(digits) > 1 and digits[:2].lower() != "0x":
             if len(digits) >= 8:
@@ -318,7 +321,8 @@ class _Reader:
         return None
 
     def _xen(self, part: _Part, run: list[LogLine]) -> None:
-        for line in run:
+        for place, line in enumerate(run):
+            following = run[place + 1].text if place + 1 < len(run) else None
             if match := _XEN_SEGMENT.match(line.text):
                 for index, suffix in enumerate(("SELECTOR", "ATTRIBUTES", "LIMIT", "BASE"), 2):
                     part.put(f"{match[1]}_{suffix}", 0, int(match[index], 16), line.number)
@@ -326,6 +330,12 @@ class _Reader:
             known = False
             for match in _XEN_PAIR.finditer(line.text):
                 key, digits = (match[1] or match[3]).lower(), match[2] or match[4]
+                if (key in XEN or key in XEN_HALVES) and self._is_broken(line.text, match, key, following):
+                    part.remarks.append(
+                        Remark(line.number, f"{match[1]}: the number may go on behind the line")
+                    )
+                    known = True
+                    continue
                 if key in XEN_HALVES:
                     whole, low = int(digits, 16), FIELDS[XEN_HALVES[key][0]].width
                     for field_id, value in zip(
@@ -340,6 +350,16 @@ class _Reader:
                 known = True
             if not known and not re.fullmatch(r"\s*sel\s+attr\s+limit\s+base", line.text):
                 self._aside(part, line.number, line.text)
+
+    def _is_broken(self, text: str, match: re.Match[str], key: str, following: str | None) -> bool:
+        """Whether a number of Xen's is none of those it prints: too short, or at an end that is no line's."""
+        if len(match[2] or match[4]) < XEN_PADDED.get(key, 1):
+            return True
+        if match.end() < len(text):
+            return False
+        return (self._last if following is None else _REST_OF_NUMBER.match(following) is not None) and (
+            key not in XEN_PADDED
+        )
 
 
 NO_DUMP: Final = (

@@ -90,6 +90,14 @@ XEN: Final[Mapping[str, tuple[str, int]]] = {
     },
 }
 """Names of Xen's listing (svm_vmcb_dump) -> field id and base."""
+XEN_PADDED: Final[Mapping[str, int]] = dict.fromkeys(
+    (
+        *("cr0", "cr2", "cr3", "cr4", "dr6", "dr7", "rsp", "rip", "rax", "rflags", "cstar", "sfmask"),
+        *("kerngsbase", "pat", "ssp", "s_cet", "isst", "h_cr3"),
+    ),
+    16,
+)
+"""Digits that Xen pads a number to."""
 XEN_HALVES: Final[Mapping[str, tuple[str, str]]] = {
     "vintr": ("VINTR_CONTROL", "V_INTR_VECTOR"),
     "exit_int_info": ("EXITINTINFO", "EXITINTINFO_ERROR"),

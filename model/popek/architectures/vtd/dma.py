@@ -99,7 +99,6 @@ def translate(
     reserved = ((root & 0xFFE) != 0) | beyond(root, can.host_width) | (root_high != 0)
     checks.check("DMA-ROOT-RSVD", reserved)
     context_at = frame(root, can.host_width) + (function << 4)
-    reached = checks.sound
     low, high = checks.read(context_at), checks.read(context_at + 8)
     kind, width = low[3:2], high[2:0]
     checks.check("DMA-CONTEXT-P", ~low[0])
@@ -134,7 +133,7 @@ def translate(
     on = unit.translation == 1
     reason, there = ite(on, checks.reason(), Word(8, 0)), ite(on, page, address)
     qualified = {rule.reason for rule in rules().values() if rule.qualified}
-    silent = reached & low[1] & reason.isin(sorted(qualified))
+    silent = low[1] & reason.isin(sorted(qualified))
     return Remapped(reason, there, silent, tuple(checks.made))
 
 
