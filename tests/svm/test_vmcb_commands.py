@@ -26,7 +26,7 @@ from popek.architectures.svm.capabilities import (
 )
 from popek.architectures.svm.checks import CHECKS
 from popek.architectures.svm.dumps_json import from_json
-from popek.architectures.svm.verdict import judge
+from popek.architectures.svm.verdict import VmrunVerdict, judge
 from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, Vmcb
 from popek.schemas import schemas
 from popek.solving.solver import Answer
@@ -55,7 +55,8 @@ def dump(tmp_path: Path) -> str:
 def test_baselines_enter(mode: str) -> None:
     verdict = judge(baseline(mode), ZEN4)
     assert verdict.outcome == "enters"
-    assert verdict.failed == verdict.warnings == verdict.undecided == ()
+    assert verdict.failed == verdict.warnings == ()
+    assert verdict.undecided == ()
 
 
 def test_one_wrong_bit_is_mended_by_one_bit() -> None:
@@ -155,18 +156,23 @@ _NEVER = {
 }
 
 
+def broken(verdict: VmrunVerdict) -> list[str]:
+    """What fails, fails on some processors, or is left open."""
+    certain = [item.id for item in (*verdict.failed, *verdict.warnings)]
+    return certain + [item.id for item in verdict.undecided]
+
+
 @pytest.mark.parametrize("check_id", sorted(set(CHECKS) - _NEVER))
 def test_what_is_generated_violates_that_check_alone(check_id: str) -> None:
     edges = list(generate_vmcbs(check_id, 4, 3, ZEN4))
     assert len(edges) == 4
     for edge in edges:
         verdict = judge(edge.found, ZEN4)
-        broken = [item.id for item in (*verdict.failed, *verdict.warnings, *verdict.undecided)]
-        assert broken == ([check_id] if edge.violates else [])
+        assert broken(verdict) == ([check_id] if edge.violates else [])
         if edge.flip is not None:
             name, bit = edge.flip
             flipped = judge(edge.found.with_fields(**{name: edge.found.fields[name] ^ 1 << bit}), ZEN4)
-            assert check_id in [item.id for item in (*flipped.failed, *flipped.warnings, *flipped.undecided)]
+            assert check_id in broken(flipped)
 
 
 def test_what_is_generated_is_input(tmp_path: Path) -> None:
