@@ -27,7 +27,11 @@ KINDS = {  # by marker
     "emulator": "comparisons with emulators",
     "browser": "tests in a browser",
     "rocq": "compiling the Coq proofs",
+    "pyodide": "the explorer without a server",
 }
+QUICK = [line.strip() for line in Path(__file__).with_name("quick.txt").read_text("utf-8").splitlines()]
+"""Files whose tests are marked quick, and, behind a minus, the tests of them that are not."""
+OPTIONAL = {"pyodide"}  # npm is none of the packages that the README asks for
 left_out: dict[str, dict[str, int]] = {}  # by marker: how many tests, by what is missing
 
 
@@ -47,7 +51,26 @@ def missing(command: str) -> str | None:
 def needs(marker: pytest.Mark) -> tuple[str, ...]:
     """The commands that a marked test starts: those that its marker names, or the usual ones."""
     usual = {"emulator": ("bochs", "nasm"), "browser": ("chromium", "playwright"), "rocq": ("coqc", "coqchk")}
+    usual["pyodide"] = ("npm",)
     return marker.args or usual[marker.name]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m quick` reads no other file: reading all of them takes longer than the quick tests do."""
+    if config.option.markexpr != "quick" or not collection_path.match("test_*.py"):
+        return None
+    return None if str(collection_path.relative_to(Path(__file__).parent)) in QUICK else True
+
+
+@pytest.hookimpl(specname="pytest_collection_modifyitems", tryfirst=True)
+def pytest_mark_what_is_quick(items: list[pytest.Item]) -> None:
+    """Those of `quick.txt`."""
+    for item in items:
+        file, _, name = item.nodeid.removeprefix("tests/").partition("::")
+        if any(item.get_closest_marker(kind) for kind in KINDS):
+            continue
+        if file in QUICK and not {f"-{name}", f"-{name.partition('[')[0]}"} & set(QUICK):
+            item.add_marker("quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -56,10 +79,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         marks = [mark for kind in KINDS for mark in item.iter_markers(kind)]
         lacks = [(mark.name, line) for mark in marks for name in needs(mark) if (line := missing(name))]
-        for kind, line in () if REQUIRED else lacks[:1]:
+        lacks = [(kind, line) for kind, line in lacks if not REQUIRED or kind in OPTIONAL]
+        for kind, line in lacks[:1]:
             counts = left_out.setdefault(kind, {})
             counts[line] = counts.get(line, 0) + 1
-        (without if lacks and not REQUIRED else kept).append(item)
+        (without if lacks else kept).append(item)
     if without:
         config.hook.pytest_deselected(items=without)
         items[:] = kept

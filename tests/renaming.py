@@ -46,6 +46,9 @@ def renamed(machine: Machine[Any]) -> tuple[Machine[Any], dict[str, str]]:
             owned=names_of(old.owned),
             replaced=names_of(old.replaced),
             shadowed=names_of(old.shadowed),
+            shadowed_when=dict(
+                zip(names_of(tuple(old.shadowed_when)), old.shadowed_when.values(), strict=True)
+            ),
             guests_own=names_of(old.guests_own),
             delivered=names_of(old.delivered),
             uncompared=None if old.uncompared is None else names_of(old.uncompared),

@@ -5,6 +5,7 @@ Figures of one run can be compared with one another; those of two machines canno
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import attrs
 from popek.architectures.vtx.baselines import MODES, baseline, has_mode
 from popek.architectures.vtx.capabilities import Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
+from popek.architectures.vtx.dumps.lines import LineJudge
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.verdict import verdict_of_many
 from popek.architectures.vtx.vmcs import Vmcs
@@ -172,6 +174,7 @@ def benchmark(
         rates.append(_law(machine, chosen[:: max(1, len(chosen) // SAMPLE)], budget))
     if "vmcs" in parts:
         rates += [_vmcss("vmcs complete", 1.0, budget), _vmcss("vmcs partial", 0.5, budget)]
+        rates += [_lines(name, unit, budget) for name, unit in LINES.items()]
     if "difftest" in parts:
         rates += [_difftest(emulator, cases) for emulator in ("unicorn", "bochs")]
     return Benchmark(classified, tuple(rates))
@@ -282,6 +285,40 @@ def _vmcss(name: str, given: float, budget: float) -> Rate:
 
     share = "every field" if given == 1.0 else "half of the fields"
     return _repeated(name, f"VMCSs judged, {share} given", budget, turn)
+
+
+LINES = {
+    "vmcs lines complete": "lines of JSON answered, every field given",
+    "vmcs lines few missing": "lines of JSON answered, other 1 to 5 fields missing in each",
+    "vmcs lines any fields": "lines of JSON answered, any fields given in each",
+}
+"""What `popek vmcs check --jsonl` does with a line, from its bytes to the text of the answer."""
+
+
+def _lines(name: str, unit: str, budget: float) -> Rate:
+    """Answer lines of VMCSs that give the same fields, or each others."""
+    capabilities = load_capabilities(PROCESSOR)
+    chance = random.Random(1)
+    lines = []
+    for mode in _modes(capabilities):
+        fields = dict(_varied(mode, capabilities, frozenset(FIELDS), chance).fields)
+        if name == "vmcs lines few missing":
+            for missing in chance.sample(sorted(fields), chance.randint(1, 5)):
+                del fields[missing]
+        elif name == "vmcs lines any fields":
+            share = chance.random()
+            fields = {field: value for field, value in fields.items() if chance.random() < share}
+        shown = {field: hex(value) for field, value in fields.items()}
+        lines.append(json.dumps({"fields": shown}).encode())
+    judge = LineJudge("bench", capabilities)
+
+    def turn() -> int:
+        for number, line in enumerate(lines, 1):
+            judge.answer(line, number)
+        return len(lines)
+
+    turn()  # what a stream does once is done
+    return _repeated(name, unit, budget, turn)
 
 
 def _modes(capabilities: Capabilities) -> Iterator[Any]:

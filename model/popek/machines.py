@@ -11,12 +11,15 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import linecache
 import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from popek.errors import PopekError
 
 if TYPE_CHECKING:
     from popek.kernel.agents import Devices
@@ -28,13 +31,23 @@ if TYPE_CHECKING:
 ARCHITECTURES = "popek.architectures"
 
 
-class MachineFileError(ValueError):
+class MachineFileError(PopekError):
     """A file that does not declare a machine; the message names the file and, if there is one, the line."""
 
 
 def makers() -> Mapping[str, Callable[[], Machine[Any]]]:
     """Every machine that comes with popek, by name, in alphabetical order."""
     return dict(sorted(_declared("MACHINES").items()))
+
+
+def usual() -> str:
+    """The machine of commands that are given none."""
+    return str(importlib.import_module(ARCHITECTURES).USUAL)
+
+
+def to_begin_with() -> str:
+    """The machine that is small enough to be looked at whole."""
+    return str(importlib.import_module(ARCHITECTURES).TO_BEGIN_WITH)
 
 
 def assisted(name: str, technique: str | None) -> str:
@@ -152,12 +165,28 @@ def from_file(path: Path, wanted: str = "", *, checked: bool = True) -> Machine[
         MachineFileError: the file cannot be read, does not run, does not declare the machine, or declares what means
             nothing.
     """
+    return _machine_in(path, _executed(path), wanted, checked=checked)
+
+
+def from_text(text: str, name: str = "machine.py") -> Machine[Any]:
+    """The machine that the text of a Python file declares; it is run, and its text is kept for messages.
+
+    Args:
+        name: under which errors speak of it.
+
+    Raises:
+        MachineFileError: as for `from_file`.
+    """
+    linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+    return _machine_in(Path(name), _defined(Path(name), text), "", checked=True)
+
+
+def _machine_in(path: Path, names: dict[str, Any], wanted: str, *, checked: bool) -> Machine[Any]:
     from popek.kernel.assistance import Assistance, hardware_of
     from popek.kernel.declaration import assert_declared
     from popek.kernel.machine import Machine
     from popek.kernel.outcome import DeclarationError
 
-    names = _executed(path)
     try:
         declared: list[Machine[Any]] = [make() for make in names.get("MACHINES", {}).values()]
         if not declared:

@@ -15,86 +15,47 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import attrs
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from popek import machines as registry
-from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
-from popek.architectures.vtx.capability_files import CapabilityError, from_mapping, load_capabilities
-from popek.architectures.vtx.dumps.bits import decode
-from popek.architectures.vtx.dumps.comparison import DumpComparison, compare
-from popek.architectures.vtx.dumps.diagnosis import Diagnosis, diagnose, vmcs_of
-from popek.architectures.vtx.dumps.explanation import UnknownSubject
-from popek.architectures.vtx.dumps.explanation import explain as explain_vmcs
-from popek.architectures.vtx.dumps.model import Dump, DumpError
-from popek.architectures.vtx.dumps.reading import read_dumps
-from popek.architectures.vtx.fields import FIELDS
-from popek.assistance.desk import Desk, desk_of
-from popek.assistance.exits import Governed, governs
-from popek.assistance.judgement import Judgement, judge
-from popek.assistance.needs import NeedRow, derive
-from popek.assistance.synthesis import Synthesis, processor_of, synthesize
-from popek.checks import conditions, explanation, survey
-from popek.checks.classify import Classifier
-from popek.checks.conditions import Conditions
-from popek.checks.device_traces import DeviceTrace
-from popek.checks.explanation import Explanation
-from popek.checks.leaks import leaks_of
-from popek.checks.subject import Subject
-from popek.checks.survey import Request, Survey
-from popek.kernel.assistance import AssistanceError
-from popek.kernel.configuration import SettingError
-from popek.kernel.machine import Machine, UnknownNameError
-from popek.report import assistance as assistance_report
-from popek.report import assistance_figures, graphs, html
-from popek.report import claims as claims_report
-from popek.report import classification as report
-from popek.report import conditions as conditions_report
-from popek.report import devices as devices_report
-from popek.report import explanation as explanation_report
-from popek.report import machines as machines_report
-from popek.report import proofs as proofs_report
-from popek.report import safety as safety_report
-from popek.report import vmcs as vmcs_report
-from popek.report.svg import Figure
-from popek.report.vmcs_repair import print_repair
-from popek.vmcs.repair import Repair
-from popek.vmcs.repair import repair as smallest_repair
-from popek_proofs import PropositionsError, known_propositions, paper_machine
-from popek_proofs import prove as prove_propositions
-from popek_proofs.assistance.comparison import Compared, find_queries
-from popek_proofs.assistance.comparison import Table as Beside
-from popek_proofs.assistance.comparison import compare as compare_assistances
-from popek_proofs.claim_checks import evaluate
-from popek_proofs.claims import Claim, ClaimError, ClaimVerdict, parse, select
-from popek_proofs.devices import DeviceSafety, device_safety
-from popek_proofs.safety import Safety
-from popek_proofs.safety import safety as find_ways_out
-from popek_proofs.theorems.instantiate import Instantiation, instantiate
-from popek_proofs.theorems.red_pill import RedPill, Search, lines
+from popek.errors import PopekError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from popek.architectures.vtx.capabilities import Capabilities
+    from popek.architectures.vtx.dumps.comparison import DumpComparison
+    from popek.architectures.vtx.dumps.diagnosis import Diagnosis
+    from popek.architectures.vtx.dumps.model import Dump
+    from popek.assistance.desk import Desk
+    from popek.assistance.exits import Governed
+    from popek.assistance.judgement import Judgement
+    from popek.assistance.needs import NeedRow
+    from popek.assistance.synthesis import Synthesis
+    from popek.checks.conditions import Conditions
+    from popek.checks.device_traces import DeviceTrace
+    from popek.checks.explanation import Explanation
+    from popek.checks.subject import Subject
+    from popek.checks.survey import Request, Survey
+    from popek.kernel.machine import Machine
+    from popek.report import assistance as assistance_report
+    from popek.report.svg import Figure
+    from popek.vmcs.edits import Repair
+    from popek_proofs.assistance.comparison import Table as Beside
+    from popek_proofs.claims import Claim, ClaimVerdict
+    from popek_proofs.devices import DeviceSafety
+    from popek_proofs.safety import Safety
+    from popek_proofs.theorems.instantiate import Instantiation
+    from popek_proofs.theorems.red_pill import RedPill, Search
 
 T = TypeVar("T")
 P = ParamSpec("P")
 Setting = int | str
-_PG74 = registry.makers()["pg74"]
-_MISTAKES = (
-    UnknownNameError,
-    SettingError,
-    registry.MachineFileError,
-    ClaimError,
-    PropositionsError,
-    DumpError,
-    CapabilityError,
-    AssistanceError,
-    UnknownSubject,
-    OSError,
-)
 
 
-class NotebookError(ValueError):
+class NotebookError(PopekError):
     """A question that cannot be asked; the message says what was expected."""
 
     def _render_traceback_(self) -> list[str]:
@@ -109,7 +70,7 @@ def _in_one_line(ask: Callable[P, T]) -> Callable[P, T]:
     def asked(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return ask(*args, **kwargs)
-        except _MISTAKES as error:
+        except (PopekError, OSError) as error:
             raise NotebookError(" ".join(str(error).split())) from None
 
     return asked
@@ -158,10 +119,18 @@ class Shown(Generic[T]):
         return [*object.__dir__(self), *(n for n in dir(self.answer) if not n.startswith("_"))]
 
     def __repr__(self) -> str:
+        from popek.report import html
+
         return html.plain(self._report(self.answer))
 
     def _repr_html_(self) -> str:
+        from popek.report import html
+
         return html.page(self._report(self.answer))
+
+
+def _pg74() -> Machine[Any]:
+    return registry.machine("pg74")
 
 
 # -- machines and classes -------------------------------------------------------------------------
@@ -169,6 +138,9 @@ class Shown(Generic[T]):
 
 def machines() -> Shown[list[Machine[Any]]]:
     """The machines that come with popek."""
+
+    from popek.report import machines as machines_report
+
     return Shown([make() for make in registry.makers().values()], machines_report.machines)
 
 
@@ -179,18 +151,25 @@ def machine(name: str | Machine[Any]) -> Shown[Machine[Any]]:
     Args:
         name: as `machines()` lists it, a Python file that declares one, or a machine itself.
     """
+
+    from popek.report import machines as machines_report
+
     return Shown(registry.machine(name), machines_report.machine)
 
 
 def _request(
     name: str | Machine[Any], technique: str | None, settings: Mapping[str, Setting], **options: Any
 ) -> Request:
+    from popek.checks.survey import Request
+
     return Request(_subject(name, technique, settings), **options)
 
 
 def _subject(
     name: str | Machine[Any], technique: str | None, settings: Mapping[str, Setting]
 ) -> Subject[Any]:
+    from popek.checks.subject import Subject
+
     return Subject.of(name, technique, [f"{name}={value}" for name, value in settings.items()])
 
 
@@ -215,6 +194,11 @@ def classify(
         promises: check fidelity and safety, too.
         settings: the configuration; `"?"` leaves a setting open.
     """
+
+    from popek.checks import survey
+    from popek.report import classification as report
+    from popek.report import graphs
+
     request = _request(name, technique, settings, promises=promises, witnesses=survey.ONE_EACH)
     found = survey.survey(request, forms=_forms(request.subject.machine, instructions))
     return Shown(found, report.survey, lambda: graphs.premise(found))
@@ -225,6 +209,11 @@ def explain(
     name: str | Machine[Any], instruction: str, *, technique: str | None = None, **settings: Setting
 ) -> Shown[Explanation]:
     """Everything about an instruction, with witnesses; its figure is what leaks into what."""
+
+    from popek.checks import explanation
+    from popek.report import explanation as explanation_report
+    from popek.report import graphs
+
     request = _request(name, technique, settings, promises=True)
     found = explanation.explain(request, instruction)
     drawn = [form.leaks for form in found.forms if form.leaks is not None]
@@ -236,6 +225,11 @@ def critical_when(
     name: str | Machine[Any], *instructions: str, technique: str | None = None, **settings: Setting
 ) -> Shown[Conditions]:
     """Under which of the settings that are left open (`"?"`) instructions are critical."""
+
+    from popek.checks import conditions
+    from popek.report import conditions as conditions_report
+    from popek.report import graphs
+
     request = _request(name, technique, settings)
     found = conditions.critical_when(request, forms=_forms(request.subject.machine, instructions))
     values = {each: request.subject.machine.setting(each).values for each in found.open}
@@ -247,6 +241,11 @@ def leaks(
     name: str | Machine[Any], *instructions: str, technique: str | None = None, **settings: Setting
 ) -> Figure:
     """Which state component leaks through which instruction into which result."""
+
+    from popek.checks.classify import Classifier
+    from popek.checks.leaks import leaks_of
+    from popek.report import graphs
+
     subject = _subject(name, technique, settings)
     known, classifier = subject.machine, Classifier(subject)
     forms = _forms(known, instructions) or list(known.instructions)
@@ -261,6 +260,10 @@ def paths(name: str | Machine[Any], instruction: str) -> Figure:
 
     In the machine's usual operating mode.
     """
+
+    from popek.checks.subject import Subject
+    from popek.report import graphs
+
     subject = Subject.of(name)
     first = subject.machine.find(instruction)[0]
     return graphs.path_tree(subject.machine, first, subject.explore(first))
@@ -269,6 +272,11 @@ def paths(name: str | Machine[Any], instruction: str) -> Figure:
 @_in_one_line
 def beside(*names: str, only: Iterable[str] = ()) -> Shown[Beside]:
     """Kinds of hardware assistance, such as `"vt-i"` and `"vt-x"`, with the same questions asked of each."""
+
+    from popek.report import assistance as assistance_report
+    from popek_proofs.assistance.comparison import Compared, find_queries
+    from popek_proofs.assistance.comparison import compare as compare_assistances
+
     chosen = [Compared(_desk(name)) for name in names or registry.assistances()]
     found = compare_assistances(chosen, find_queries(tuple(only)))
     return Shown(found, assistance_report.table)
@@ -283,6 +291,13 @@ def prove(name: str | Machine[Any], *, technique: str | None = None, **settings:
 
     The figure of a group shows how its propositions rest on one another.
     """
+
+    from popek.report import graphs
+    from popek.report import proofs as proofs_report
+    from popek_proofs import known_propositions
+    from popek_proofs import prove as prove_propositions
+    from popek_proofs.theorems.instantiate import instantiate
+
     if not isinstance(name, str) or name in registry.makers() or name.endswith(".py"):
         found: Instantiation[Any] = instantiate(_subject(name, technique, settings))
         return Shown(found, proofs_report.instantiation)
@@ -305,6 +320,10 @@ def safety(
         instructions: mnemonics or forms that alone are asked about.
         shows: find the instructions whose result shows something of the VMM's, too.
     """
+
+    from popek.report import safety as safety_report
+    from popek_proofs.safety import safety as find_ways_out
+
     subject = _subject(name, technique, settings)
     forms = [i for wanted in instructions for i in subject.machine.find(wanted)] or None
     found = find_ways_out(subject, forms=forms, shows=shows)
@@ -323,6 +342,9 @@ def devices(
         drop: rules, duties and premises to leave out.
         forms: of the processor; None for those that the machine names.
     """
+    from popek.report import devices as devices_report
+    from popek_proofs.devices import device_safety
+
     found = device_safety(registry.with_devices(name), attachment, drop, forms)
     return Shown(found, devices_report.safety, lambda: devices_report.figure(_only_trace(found)))
 
@@ -348,11 +370,17 @@ def check(*claims: str, of: Machine[Any] | None = None) -> Shown[list[ClaimVerdi
         claims: ids, files, or the TOML text of a claim itself.
         of: the machine of which a text speaks, whatever it names.
     """
+
+    from popek.report import claims as claims_report
+    from popek_proofs.claim_checks import evaluate
+
     chosen = [one for claim in claims or [""] for one in _claims(claim, of)]
     return Shown(evaluate(chosen), claims_report.claims)
 
 
 def _claims(claim: str, of: Machine[Any] | None) -> list[Claim]:
+    from popek_proofs.claims import parse, select
+
     return parse(claim, "claim", of) if "\n" in claim else select([claim] if claim else [])
 
 
@@ -362,7 +390,11 @@ def _claims(claim: str, of: Machine[Any] | None) -> list[Claim]:
 @_in_one_line
 def vm_map(**settings: Setting) -> Figure:
     """Where the guest's storage and registers are in the hardware, on Popek and Goldberg's machine."""
-    known = _PG74()
+
+    from popek.report import graphs
+    from popek_proofs import paper_machine
+
+    known = _pg74()
     chosen = _subject(known, None, settings).configuration
     return graphs.storage_map(paper_machine.monitor(known, chosen), paper_machine.guest(chosen))
 
@@ -376,7 +408,13 @@ def run(*program: str, hybrid: bool = False, user: bool = False, **settings: Set
         hybrid: interpret everything in virtual supervisor mode (Theorem 3).
         user: start in user mode.
     """
-    known = _PG74()
+
+    from popek.kernel.machine import UnknownNameError
+    from popek.report import graphs
+    from popek_proofs import paper_machine
+    from popek_proofs.theorems.red_pill import lines
+
+    known = _pg74()
     chosen = _subject(known, None, settings).configuration
     spelled = {str(line): line for line in lines(known, range(paper_machine.CELLS))}
     for text in program:
@@ -389,7 +427,11 @@ def run(*program: str, hybrid: bool = False, user: bool = False, **settings: Set
 @_in_one_line
 def red_pill(*, hybrid: bool = False, longest: int = 2, **settings: Setting) -> Shown[Search[Any]]:
     """The shortest program that tells Popek and Goldberg's machine from a virtual one; its figure runs it."""
-    known = _PG74()
+
+    from popek.report import graphs
+    from popek_proofs import paper_machine
+
+    known = _pg74()
     chosen = _subject(known, None, settings).configuration
     found = paper_machine.search(known, chosen, hybrid=hybrid, longest=longest)
     monitor = paper_machine.monitor(known, chosen, hybrid=hybrid)
@@ -403,6 +445,9 @@ def red_pill(*, hybrid: bool = False, longest: int = 2, **settings: Setting) -> 
 
 
 def _search_report(found: Search[Any]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
     pill: RedPill[Any] | None = found.pill
     tried = ", ".join(f"{count} of length {n}" for n, count in enumerate(found.tried, 1)) or "none"
     if pill is None:
@@ -424,6 +469,11 @@ def vmcs(source: str | Path, capabilities: str | None = None) -> Shown[Diagnosis
         source: a file, or the text of a dump itself.
         capabilities: a processor: a preset's name, or a file with capability MSRs.
     """
+
+    from popek.architectures.vtx.dumps.diagnosis import diagnose
+    from popek.report import html
+    from popek.report import vmcs as vmcs_report
+
     dump = _dump(source)
     found = diagnose(dump, _processor(dump, capabilities))
     return Shown(
@@ -439,6 +489,10 @@ def vmcs_repair(patient: Shown[Diagnosis], *, keep: Collection[str] = ()) -> Sho
         patient: what `vmcs` returned.
         keep: ids of fields that must not change.
     """
+
+    from popek.report import html
+    from popek.report.vmcs_repair import print_repair
+
     name = patient.answer.dump.name
     return Shown(
         _repair(patient.answer, keep),
@@ -449,6 +503,11 @@ def vmcs_repair(patient: Shown[Diagnosis], *, keep: Collection[str] = ()) -> Sho
 @_in_one_line
 def vmcs_diff(first: str | Path, second: str | Path) -> Shown[DumpComparison]:
     """Two dumps, field by field and bit by bit."""
+
+    from popek.architectures.vtx.dumps.comparison import compare
+    from popek.report import html
+    from popek.report import vmcs as vmcs_report
+
     pair = _dump(first), _dump(second)
     found = compare(*pair, (_processor(pair[0], None), _processor(pair[1], None)))
     return Shown(found, lambda it: html.printed(vmcs_report.print_comparison, it))
@@ -457,6 +516,13 @@ def vmcs_diff(first: str | Path, second: str | Path) -> Shown[DumpComparison]:
 @_in_one_line
 def vmcs_explain(subject: str) -> Shown[list[Any]]:
     """A check, a field or a bit, such as `GUEST-CR-09`, `0x6802` or `PCIDE`."""
+
+    from rich.console import Group
+
+    from popek.architectures.vtx.dumps.explanation import explain as explain_vmcs
+    from popek.report import html
+    from popek.report import vmcs as vmcs_report
+
     found = explain_vmcs(subject)
     return Shown(found, lambda it: Group(*(html.printed(vmcs_report.print_explanation, one) for one in it)))
 
@@ -472,6 +538,11 @@ def assist_exits(technique: str, *instructions: str) -> Shown[list[Governed]]:
         technique: a kind of hardware assistance, such as `"vt-x"`.
         instructions: mnemonics or forms; all about which a control decides by default.
     """
+
+    from popek.assistance.exits import governs
+    from popek.report import assistance as assistance_report
+    from popek.report import assistance_figures
+
     desk = _desk(technique)
     found = [row for form in _governed(desk, instructions) for row in governs(desk, form)]
     return Shown(
@@ -497,6 +568,10 @@ def assist_requirements(
         assume: what else holds, such as `{"unrestricted": 1}`.
         witnesses: show for each need what happens without it.
     """
+
+    from popek.assistance.needs import derive
+    from popek.report import assistance as assistance_report
+
     desk = _desk(technique)
     profile = desk.assistance.owner(own, assume=assume)
     found = list(derive(desk, _governed(desk, instructions), profile, witnesses=witnesses))
@@ -521,6 +596,11 @@ def assist_synthesize(
         own, assume: as for `assist_requirements`.
         only: mnemonics or forms that alone are asked about.
     """
+
+    from popek.assistance.synthesis import processor_of, synthesize
+    from popek.report import assistance as assistance_report
+    from popek.report import assistance_figures
+
     desk = _desk(technique)
     chosen = processor_of(desk, processor)
     forms = desk.find(only) if only else None
@@ -542,6 +622,11 @@ def assist_judge(technique: str, configuration: str, *instructions: str) -> Show
         configuration: a name, such as `KVM`.
         instructions: mnemonics or forms; one form of each about which a control decides by default.
     """
+
+    from popek.assistance.judgement import judge
+    from popek.kernel.machine import UnknownNameError
+    from popek.report import assistance as assistance_report
+
     desk = _desk(technique)
     known = {name.lower(): settings for name, settings in desk.assistance.configurations().items()}
     if configuration.lower() not in known:
@@ -552,6 +637,8 @@ def assist_judge(technique: str, configuration: str, *instructions: str) -> Show
 
 
 def _desk(technique: str) -> Desk[Any]:
+    from popek.assistance.desk import desk_of
+
     return desk_of(registry.assistance(technique))
 
 
@@ -562,11 +649,15 @@ def _governed(desk: Desk[Any], instructions: Iterable[str]) -> Sequence[str]:
 def _owner(
     desk: Desk[Any], own: Collection[str] | None, assume: Mapping[str, int] | None
 ) -> assistance_report.Owner:
+    from popek.report import assistance as assistance_report
+
     names = desk.assistance.everything if own is None else own
     return assistance_report.Owner(desk.assistance, names, assume or {})
 
 
 def _dump(source: str | Path) -> Dump:
+    from popek.architectures.vtx.dumps.reading import read_dumps
+
     if isinstance(source, str) and "\n" in source:
         found = read_dumps(source.encode(), "text")
     else:
@@ -577,6 +668,9 @@ def _dump(source: str | Path) -> Dump:
 
 
 def _processor(dump: Dump, wanted: str | None) -> Capabilities:
+    from popek.architectures.vtx.capabilities import UNKNOWN
+    from popek.architectures.vtx.capability_files import from_mapping, load_capabilities
+
     said = wanted if wanted is not None else dump.capabilities
     if isinstance(said, str):
         return load_capabilities(said)
@@ -584,10 +678,18 @@ def _processor(dump: Dump, wanted: str | None) -> Capabilities:
 
 
 def _repair(found: Diagnosis, keep: Collection[str]) -> Repair:
+    from popek.architectures.vtx.dumps.diagnosis import vmcs_of
+    from popek.vmcs.repair import repair as smallest_repair
+
     return smallest_repair(vmcs_of(found.dump), found.capabilities, keep=keep)
 
 
 def _bits(found: Diagnosis, field: str) -> Figure:
+    from popek.architectures.vtx.dumps.bits import decode
+    from popek.architectures.vtx.fields import FIELDS
+    from popek.kernel.machine import UnknownNameError
+    from popek.report import graphs
+
     if field not in found.dump.fields:
         raise UnknownNameError("field of this dump", field, found.dump.fields)
     value = found.dump.fields[field]

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from popek.errors import PopekError
+
 if TYPE_CHECKING:
     from popek.solving.solver import Effort
     from popek_proofs.theorems.proposition import ProofReport, Proposition, SecondSolver
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 GROUP = "popek.propositions"
 
 
-class PropositionsError(ValueError):
+class PropositionsError(PopekError):
     """A package that offers propositions does not keep to the protocol; the message names it."""
 
 

@@ -24,6 +24,7 @@ from cattrs.v import format_exception, transform_error
 
 from popek.checks.ladder import Ladder
 from popek.checks.verdict import Status, Truth
+from popek.errors import PopekError
 from popek.kernel.configuration import SettingError, configure
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.machines import MachineFileError
@@ -50,7 +51,7 @@ ADJECTIVES = (
 STATEMENTS = tuple(f"{sign}{adjective}" for adjective in ADJECTIVES for sign in ("", "not "))
 
 
-class ClaimError(ValueError):
+class ClaimError(PopekError):
     """A claims file that cannot be used; the message names file, key and what was expected."""
 
 
@@ -205,10 +206,14 @@ def shipped() -> dict[str, Claim]:
     Raises:
         ClaimError: a defect of popek.
     """
+    return {claim.id: claim for claims in _by_file().values() for claim in claims}
+
+
+def _by_file() -> dict[str, list[Claim]]:
+    """The claims that come with popek, by the name of their file without its ending."""
     folder = resources.files("popek_specs") / "claims"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".toml")), key=lambda f: f.name)
-    claims = [claim for file in files for claim in parse(file.read_text(encoding="utf-8"), file.name)]
-    return {claim.id: claim for claim in claims}
+    return {f.name.removesuffix(".toml"): parse(f.read_text(encoding="utf-8"), f.name) for f in files}
 
 
 def select(names: Sequence[str]) -> list[Claim]:
@@ -227,6 +232,9 @@ def select(names: Sequence[str]) -> list[Claim]:
         elif name.endswith(".toml") or "/" in name or Path(name).exists():
             chosen += read(Path(name))
         else:
+            same = " or ".join(claim.id for claim in _by_file().get(name, ()))
+            if same:
+                raise ClaimError(f"unknown claim {name!r}; did you mean {same}?")
             about = [one for one in known if one.split(".")[0] == name.replace("-", ".").split(".")[0]]
             hint = _nearest(name, known) or "; known: " + ", ".join(about or known)
             raise ClaimError(f"unknown claim {name!r}{hint}")

@@ -39,15 +39,16 @@ Section Interrupts.
 
   Definition give (passed : bool) S : state m := if passed then interrupt S else S.
 
+  Definition at_event (e : event) (h : state m) (note : notes v) : irq_place :=
+    match e with
+    | no_event => Plain (host_step m v direct p (Running h, note))
+    | kept_event => Interrupted false (enter_irq h) note
+    | passed_event => Interrupted true (enter_irq h) note
+    end.
+
   Definition irq_step (events : nat -> event) (x : irq_host) : irq_host :=
     match x with
-    | (n, Plain (Running h, note)) =>
-        (Datatypes.S n,
-         match events n with
-         | no_event => Plain (host_step m v direct p (Running h, note))
-         | kept_event => Interrupted false (enter_irq h) note
-         | passed_event => Interrupted true (enter_irq h) note
-         end)
+    | (n, Plain (Running h, note)) => (Datatypes.S n, at_event (events n) h note)
     | (n, Plain (Interpreting G, _)) =>  (* an interpreter looks for interrupts between instructions *)
         (Datatypes.S n, Plain (resume m v direct p (guest_step (events n) G)))
     | (n, Plain y) => (n, Plain (host_step m v direct p y))
@@ -62,7 +63,7 @@ Section Interrupts.
   Inductive in_the_middle (events : nat -> event) S (n : nat) : irq_host -> Prop :=
   | of_a_trap G x : ok v G p -> guest_run events n S = step m G -> at_entry_from m v direct p G x ->
       in_the_middle events S n (n, Plain x)
-  | of_an_interrupt G passed : ok v G p -> guest_run events n S = give passed G ->
+  | of_an_interrupt G passed : ok v G p -> direct (note v G) = true -> guest_run events n S = give passed G ->
       in_the_middle events S n (n, Interrupted passed (enter_irq (image v G p)) (note v G)).
 
   Definition start S : irq_host := (0, Plain (resume m v direct p S)).
@@ -86,7 +87,7 @@ Section Interrupts.
         exists (Datatypes.S n). split; [lia |]. cbn [irq_run]. rewrite At.
         set (G := guest_run events n S) in *. pose proof (O n : ok v G p) as OG.
         destruct (direct (note v G)) eqn:D.
-        + rewrite (resume_direct _ _ _ _ _ D). destruct (events n) eqn:Ev; cbn [irq_step]; rewrite Ev.
+        + rewrite (resume_direct _ _ _ _ _ D). destruct (events n) eqn:Ev; cbn [irq_step]; rewrite Ev; cbn [at_event].
           * destruct (completes_or_stops m (image v G p)) as [(T & C) | (c & T & C)].
             -- rewrite (host_completes _ _ _ _ _ _ _ C). destruct (Commutes _ _ OG D C) as [-> N].
                left. cbn [guest_run]. rewrite Ev. cbn [guest_step]. fold G.
@@ -94,14 +95,14 @@ Section Interrupts.
             -- rewrite (host_stops _ _ _ _ _ _ _ _ C). right. split; [lia |].
                apply of_a_trap with (G := G); [easy | | split; [easy | eauto]].
                cbn [guest_run]. now rewrite Ev.
-          * right. split; [lia |]. apply of_an_interrupt; [easy |].
+          * right. split; [lia |]. apply of_an_interrupt; [easy | easy |].
             cbn [guest_run]. now rewrite Ev.
-          * right. split; [lia |]. apply of_an_interrupt; [easy |].
+          * right. split; [lia |]. apply of_an_interrupt; [easy | easy |].
             cbn [guest_run]. now rewrite Ev.
         + rewrite (resume_held _ _ _ _ _ D). cbn [irq_step]. now left.
       - (* in the middle of one *)
         exists n. split; [lia |]. left. cbn [irq_run].
-        destruct At as [G x OG Eq (D & c & T & C & ->) | G passed OG Eq]; cbn [irq_step].
+        destruct At as [G x OG Eq (D & c & T & C & ->) | G passed OG D Eq]; cbn [irq_step].
         + cbn [host_step]. now rewrite (A4 _ _ _ _ OG C), Eq.
         + now rewrite (A6 _ _ OG), Eq.
     Qed.
@@ -155,7 +156,114 @@ Section Interrupts.
       destruct (hd events); cbn [guest_step]; [now apply (closed_run m v p S 1) | easy | now apply A6c].
     Qed.
   End Premises.
+
+  (** ** Without a function that recovers
+
+      As in [Runs.v]: where only A6's form with two guests is known, the control program goes on with a guest that
+      could have led to where it is. *)
+  Inductive may_irq (events : nat -> event) : irq_host -> irq_host -> Prop :=
+  | may_take n h note : may_irq events (n, Plain (Running h, note)) (Datatypes.S n, at_event (events n) h note)
+  | may_interpret_on n G note :
+      may_irq events (n, Plain (Interpreting G, note))
+        (Datatypes.S n, Plain (resume m v direct p (guest_step (events n) G)))
+  | may_leave n c h note y : may_step m v direct p (Entered c h, note) y ->
+      may_irq events (n, Plain (Entered c h, note)) (n, Plain y)
+  | may_return n passed G : ok v G p -> direct (note v G) = true ->
+      may_irq events (n, Interrupted passed (enter_irq (image v G p)) (note v G))
+        (n, Plain (resume m v direct p (give passed G))).
+
+  Inductive may_irq_run (events : nat -> event) (x : irq_host) : nat -> irq_host -> Prop :=
+  | irq_begins : may_irq_run events x 0 x
+  | irq_goes h y z : may_irq_run events x h y -> may_irq events y z -> may_irq_run events x (Datatypes.S h) z.
+
+  Theorem interrupts_told_apart events S :
+    step_commutes m v direct p -> direct_told_apart m v direct p ->
+    A4_image_tells m v eq -> A6_interrupt_tells_apart m v enter_irq ->
+    forall h x, may_irq_run events (start S) h x -> (forall n, ok v (guest_run events n S) p) ->
+    exists n, n <= h <= 2 * n /\
+      (x = (n, Plain (resume m v direct p (guest_run events n S))) \/ h < 2 * n /\ in_the_middle events S n x) /\
+      exists y, may_irq events x y.
+  Proof.
+    intros Commutes A4 A4i A6 h x Path O.
+    assert (Going : forall k G, exists y, may_irq events (k, Plain (resume m v direct p G)) y).
+    { intros k G. unfold resume. destruct (direct (note v G)); eexists; constructor. }
+    induction Path as [| h y z Path IH Move].
+    - exists 0. split; [lia |]. split; [now left | apply Going].
+    - destruct IH as (n & B & Where & _). destruct Where as [-> | [More At]].
+      + (* between two events *)
+        exists (Datatypes.S n). split; [lia |].
+        set (G := guest_run events n S) in *. pose proof (O n : ok v G p) as OG.
+        assert (Next1 : guest_run events (Datatypes.S n) S = guest_step (events n) G) by reflexivity.
+        destruct (direct (note v G)) eqn:D.
+        * rewrite (resume_direct _ _ _ _ _ D) in Move. inversion Move as [k h' n' E1 E2 | | |]; subst.
+          destruct (events n) eqn:Ev; cbn [at_event].
+          -- destruct (completes_or_stops m (image v G p)) as [(T & C) | (c & T & C)].
+             ++ rewrite (host_completes _ _ _ _ _ _ _ C). destruct (Commutes _ _ OG D C) as [-> N].
+                assert ((Running (image v (step m G) p), note v G) = resume m v direct p (step m G)) as ->
+                  by (rewrite resume_direct by (now rewrite N); now rewrite N).
+                rewrite Next1. split; [now left | apply Going].
+             ++ rewrite (host_stops _ _ _ _ _ _ _ _ C).
+                split; [right; split; [lia |] |].
+                ** apply of_a_trap with (G := G); [easy | now rewrite Next1 | split; [easy | eauto]].
+                ** eexists. apply may_leave. now apply may_resume with (T := T).
+          -- split; [right; split; [lia |] |].
+             ++ apply of_an_interrupt; [easy | easy | now rewrite Next1].
+             ++ eexists. now apply may_return.
+          -- split; [right; split; [lia |] |].
+             ++ apply of_an_interrupt; [easy | easy | now rewrite Next1].
+             ++ eexists. now apply may_return.
+        * rewrite (resume_held _ _ _ _ _ D) in Move. inversion Move; subst.
+          rewrite Next1. split; [now left | apply Going].
+      + (* in the middle of one *)
+        exists n. split; [lia |].
+        destruct At as [G x OG Eq (D & c & T & C & ->) | G passed OG D Eq].
+        * inversion Move as [| | n' c' h' note' y Step |]; subst.
+          inversion Step as [| | c'' G' T' OG' D' C' Same1 Same2]; subst.
+          assert (step m G' = step m G) as -> by (apply (A4 G' G c T' T); congruence).
+          rewrite Eq. split; [now left | apply Going].
+        * inversion Move as [| | | n' passed' G' OG' D' Same1]; subst.
+          assert (G' = G) as ->.
+          { apply (A4i G' G p); auto. }
+          rewrite Eq. split; [now left | apply Going].
+  Qed.
 End Interrupts.
+
+(** What a monitor owes under interrupts, whatever schedule: the host is in the image of the state that the bare
+    machine is in under the same schedule, or in the middle of an event; it goes on; and the hardware is under
+    control while it runs a guest. *)
+Record monitored_with_interrupts m (v : technique m) (direct : notes v -> bool)
+    (interrupt enter_irq : state m -> state m) : Prop := {
+  irq_agreed : forall S p events h x, may_irq_run m v direct p interrupt enter_irq events (start m v direct p S) h x ->
+    (forall n, ok v (guest_run m interrupt events n S) p) ->
+    exists n, n <= h <= 2 * n /\
+      (x = (n, Plain m v (resume m v direct p (guest_run m interrupt events n S))) \/
+       h < 2 * n /\ in_the_middle m v direct p interrupt enter_irq events S n x);
+  irq_goes_on : forall S p events h x, may_irq_run m v direct p interrupt enter_irq events (start m v direct p S) h x ->
+    (forall n, ok v (guest_run m interrupt events n S) p) ->
+    exists y, may_irq m v direct p interrupt enter_irq events x y;
+  irq_in_control : forall S p events h n x,
+    may_irq_run m v direct p interrupt enter_irq events (start m v direct p S) h (n, Plain m v x) ->
+    (forall n, ok v (guest_run m interrupt events n S) p) -> controlled_by_notes m v p x
+}.
+
+Lemma with_interrupts m v direct interrupt enter_irq :
+  A0_image m v -> (forall p, step_commutes m v direct p) -> (forall p, direct_told_apart m v direct p) ->
+  A4_image_tells m v eq -> A5_control m v -> A5_vector m v -> A6_interrupt_tells_apart m v enter_irq ->
+  monitored_with_interrupts m v direct interrupt enter_irq.
+Proof.
+  intros A0 C A4 A4i A5 A5v A6.
+  pose proof (fun p events S => interrupts_told_apart m v direct p interrupt enter_irq events S (C p) (A4 p) A4i A6)
+    as Told.
+  split.
+  - intros S p events h x Path O. destruct (Told p events S h x Path O) as (n & B & Where & _). eauto.
+  - intros S p events h x Path O. destruct (Told p events S h x Path O) as (n & _ & _ & Goes). exact Goes.
+  - intros S p events h n x Path O. destruct (Told p events S h _ Path O) as (k & _ & [At | [_ At]] & _).
+    + injection At as -> ->. set (G := guest_run m interrupt events k S). pose proof (O k : ok v G p) as OG.
+      unfold resume. destruct (direct (note v G)); [| exact I]. cbn.
+      repeat split; [now apply A0 | now apply A5v |]. intros G' OG' N. now apply A5.
+    + inversion At as [G y OG Eq (D & c & T & X & ->) |]; subst. exact I.
+Qed.
+
 
 (** ** The paper's machine
 

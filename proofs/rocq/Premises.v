@@ -75,21 +75,23 @@ Section Premises.
     forall S p c T, ok v S p -> stops m (image v S p) c T ->
       recover v c p (note v S) (enter v c T) = S.
 
-  (** A4 without terms for the recovering: no two guests look the same at an entry. *)
+  (** A4 without terms for the recovering: guests that look the same at an entry are alike in what they do next.
+      The control program interprets one instruction; which of them it was does not matter after that. *)
   Definition A4_entry_tells_apart : Prop :=
     forall S S' p c T T', ok v S p -> ok v S' p -> note v S = note v S' ->
       stops m (image v S p) c T -> stops m (image v S' p) c T' ->
-      enter v c T = enter v c T' -> S = S'.
+      enter v c T = enter v c T' -> step m S = step m S'.
 
   (** One half of A4, asked once: the image and the notes tell the guest, whatever [same] leaves out.  The other
-      half is asked of each instruction: where it stops, the entry state tells the image. *)
+      half is asked of each instruction: where it stops, the entry state tells the image, or what is lost makes no
+      difference. *)
   Definition A4_image_tells (same : state m -> state m -> Prop) : Prop :=
     forall S S' p, ok v S p -> ok v S' p -> note v S = note v S' ->
       same (image v S p) (image v S' p) -> same S S'.
   Definition A4_stop_tells : Prop :=
     forall S S' p c T T', ok v S p -> ok v S' p -> note v S = note v S' ->
       stops m (image v S p) c T -> stops m (image v S' p) c T' ->
-      enter v c T = enter v c T' -> image v S p = image v S' p.
+      enter v c T = enter v c T' -> image v S p = image v S' p \/ step m S = step m S'.
 
   (** A5.  The control program's resources in f(S, P) are fixed by P and by what is noted, and traps go
       to it. *)
@@ -104,6 +106,17 @@ Section Premises.
     forall S p, ok v S p -> recover_irq p (note v S) (enter_irq (image v S p)) = S.
   Definition A6_interrupt_closure (interrupt : state m -> state m) : Prop :=
     forall S p, ok v S p -> ok v (interrupt S) p.
+
+  (** A6 without terms for the recovering: the hardware's state after an interrupt tells the image. *)
+  Definition A6_interrupt_tells_apart (enter_irq : state m -> state m) : Prop :=
+    forall S S' p, ok v S p -> ok v S' p -> note v S = note v S' ->
+      enter_irq (image v S p) = enter_irq (image v S' p) -> image v S p = image v S' p.
+
+  (** A6, where a guest may hold interrupts off: it does not begin to take them while the hardware runs on, so that
+      the control program, which has one for it, does not come too late. *)
+  Definition A6_interrupt_noticed (takes : state m -> bool) : Prop :=
+    forall i S p T S', ok v S p -> takes S = false -> perform m i (image v S p) = Next T ->
+      perform m i S = Next S' -> takes S' = false.
 
   (** A7.  The image of a guest is a guest of the next control program, where that one's part fits. *)
   Definition A7_nesting (fits : state m -> private v -> Prop) : Prop :=
@@ -139,12 +152,23 @@ Section Premises.
   Proof. intros H i S p T O _. now apply H. Qed.
 
   Lemma A4_from_halves : A4_image_tells eq -> A4_stop_tells -> A4_entry_tells_apart.
-  Proof. intros I E S S' p c T T' O O' N X X' Eq. eauto. Qed.
+  Proof.
+    intros I E S S' p c T T' O O' N X X' Eq.
+    destruct (E _ _ _ _ _ _ O O' N X X' Eq) as [Same | Same]; [| exact Same].
+    f_equal. now apply (I S S' p).
+  Qed.
 
   Lemma A4_apart_if_told : A4_entry_tells -> A4_entry_tells_apart.
   Proof.
-    intros H S S' p c T T' O O' N X X' Eq.
+    intros H S S' p c T T' O O' N X X' Eq. f_equal.
     rewrite <- (H _ _ _ _ O X), <- (H _ _ _ _ O' X'). now rewrite N, Eq.
+  Qed.
+
+  Lemma A6_apart_if_told enter_irq recover_irq :
+    A6_interrupt_tells enter_irq recover_irq -> A6_interrupt_tells_apart enter_irq.
+  Proof.
+    intros H S S' p O O' N Eq. f_equal.
+    rewrite <- (H _ _ O), <- (H _ _ O'). now rewrite N, Eq.
   Qed.
 End Premises.
 

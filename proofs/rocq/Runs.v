@@ -152,19 +152,29 @@ Section Runs.
   (** ** Without a function that recovers
 
       Where only A4's form with two copies is known, what the control program does at an entry is a
-      relation: it goes on with a guest that could have led there.  There is such a guest, and only one. *)
+      relation: it goes on with a guest that could have led there.  There is such a guest, and all of them go on
+      alike. *)
   Inductive may_step : host m v -> host m v -> Prop :=
   | may_run_on h n : may_step (Running h, n) (host_step (Running h, n))
   | may_interpret G n : may_step (Interpreting G, n) (resume (step m G))
   | may_resume c G T : ok v G p -> direct (note v G) = true -> stops m (image v G p) c T ->
       may_step (Entered c (enter v c T), note v G) (resume (step m G)).
 
+  (** What is used of A4: only guests that run directly get to an entry. *)
+  Definition direct_told_apart : Prop :=
+    forall S S' c T T', ok v S p -> ok v S' p -> note v S = note v S' -> direct (note v S) = true ->
+      stops m (image v S p) c T -> stops m (image v S' p) c T' ->
+      enter v c T = enter v c T' -> step m S = step m S'.
+
+  Lemma A4_direct : A4_entry_tells_apart m v -> direct_told_apart.
+  Proof. intros A4 S S' c T T' O O' N _. now apply (A4 S S' p c T T'). Qed.
+
   Inductive may_run (x : host m v) : nat -> host m v -> Prop :=
   | may_start : may_run x 0 x
   | may_go h y z : may_run x h y -> may_step y z -> may_run x (Datatypes.S h) z.
 
   Theorem told_apart_agrees S :
-    step_commutes -> A4_entry_tells_apart m v ->
+    step_commutes -> direct_told_apart ->
     forall h x, may_run (resume S) h x -> (forall j, j <= h -> ok v (run m j S) p) ->
     exists n, ((x = resume (run m n S) /\ h = hardware_steps n S) \/
                (at_entry_from (run m n S) x /\ h = hardware_steps n S + 1 /\ takes (run m n S) = 2)) /\
@@ -198,7 +208,7 @@ Section Runs.
           exists (Datatypes.S n). split; [left | now apply (Going (run m (Datatypes.S n) S))]. split; [reflexivity |].
           cbn [hardware_steps]. fold G. rewrite (takes_held G D). lia.
       + destruct At as (D & c & T & C & ->). inversion Move as [| | c' G' T' OG' D' C' Same1 Same2]; subst.
-        assert (G' = G) as -> by (apply (A4 G' G p c T' T); congruence).
+        assert (step m G' = step m G) as -> by (apply (A4 G' G c T' T); congruence).
         exists (Datatypes.S n). split; [left | now apply (Going (run m (Datatypes.S n) S))]. split; [reflexivity |].
         cbn [hardware_steps]. fold G. lia.
   Qed.

@@ -140,7 +140,7 @@ Lemma told_apart_from_premises m v direct :
   A5_control m v -> A5_vector m v -> monitored_told_apart m v direct.
 Proof.
   intros A0 A1 A2 A4 A5 A5v.
-  pose proof (fun p S => told_apart_agrees m v direct p S (fidelity_commutes _ _ _ _ A2 A1) A4) as Told.
+  pose proof (fun p S => told_apart_agrees m v direct p S (fidelity_commutes _ _ _ _ A2 A1) (A4_direct _ _ _ _ A4)) as Told.
   split.
   - intros S p h x Path O. destruct (Told p S h x Path O) as (n & Where & _). exists n.
     pose proof (hardware_steps_bounds m v direct p n S).

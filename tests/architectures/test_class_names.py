@@ -12,7 +12,9 @@ import popek_proofs
 ROOTS = (Path(popek.__path__[0]), Path(popek_proofs.__path__[0]))
 OF_THE_STATE = {"Register", "Group"}
 """Bases of registers and groups of components: two manuals may call theirs alike."""
-REASONS = {"Cr4": "CR4 has other bits in IA-32e mode, and both are registers of the state"}
+REASONS = {
+    "Cr4": "CR4 has other bits in IA-32e mode, and both are registers of the state",
+}
 """Names that stand for several things, each with the reason."""
 
 

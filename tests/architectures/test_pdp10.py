@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from popek.architectures.pdp10 import MACHINES
+from popek.architectures.pdp10.arithmetic import FLOATING
 from popek.architectures.pdp10.encoding import encode, io_code, ks10_code
 from popek.architectures.pdp10.ka10_state import Ka10
 from popek.architectures.pdp10.ks10_state import Ks10
@@ -160,11 +161,15 @@ def test_what_is_critical_is_what_the_map_gets_wrong(
 ) -> None:
     classes: Classes = request.getfixturevalue("ka10" if machine is KA10 else "ks10")
     keeper = Keeper(Subject.of(machine))
-    faithful = {"MOVEM AC, E", "JRST E", "JRST 4, E", "JRST 10, E", "XCT E", "AOJN AC, E"}
+    faithful = {
+        "MOVEM AC, E", "JRST E", "JRST 4, E", "JRST 10, E", "XCT E", "AOJN AC, E", "FADRB AC, E", "DFAD AC, E",
+    }  # fmt: skip
     for form, found in classes.items():
         if found.critical is Truth.YES or form in faithful:
             expected = Status.HOLDS if form in faithful else Status.REFUTED
-            assert keeper.keeps(found.instruction).fidelity.status is expected, form
+            promises = keeper.keeps(found.instruction)
+            assert promises.fidelity.status is expected, form
+            assert form not in faithful or promises.safety.status is Status.HOLDS, form
 
 
 # -- single steps ----------------------------------------------------------------------------------
@@ -320,3 +325,71 @@ def any_operands(rng: random.Random, instruction: Instruction) -> dict[str, Word
         }
         if int(instruction.valid(parts)):
             return parts
+
+
+# -- floating point: which function of what, and where it goes (System Reference Manual, floating point arithmetic) --
+
+
+@pytest.mark.parametrize(
+    ("form", "operand", "accumulator", "storage"),
+    [
+        ("FADR AC, E", 0o2345, 0o777, 0o2345), ("FADRI AC, E", 0o1000 << 18, 0o777, 0o2345),
+        ("FADRM AC, E", 0o2345, 0o1234, 0o777), ("FADRB AC, E", 0o2345, 0o777, 0o777),
+        ("FDVR AC, E", 0o2345, 0o777, 0o2345),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("machine", [KA10, KS10], ids=lambda machine: str(machine.name))
+def test_the_modes_of_floating_point(
+    machine: Machine[Any], form: str, operand: int, accumulator: int, storage: int
+) -> None:
+    before = machine.state.reset(pc=0o100)
+    before.ac[3] = Word(36, 0o1234)
+    before.memory = before.memory.store(Word(before.memory.address_width, 0o1000), Word(36, 0o2345))
+    address = FLOATING.index(form[:4]) << 72 | 0o1234 << 36 | operand
+    before.floating = before.floating.store(Word(77, address), Word(40, 0b1111 << 36 | 0o777))
+    outcome = machine.step(
+        machine.instructions[form], before, {"operand AC": Word(4, 3), "operand E": Word(18, 0o1000)}
+    )
+    assert isinstance(outcome, Next)
+    after = outcome.state
+    found = int(after.memory.load(Word(after.memory.address_width, 0o1000)))
+    assert (int(after.ac[3]), found) == (accumulator, storage)
+    flags = after.flags
+    assert [int(f) for f in (flags.overflow, flags.floating_overflow, flags.floating_underflow)] == [1, 1, 1]
+    assert int(flags.no_divide) == (form == "FDVR AC, E")
+
+
+def test_long_results_go_to_two_accumulators() -> None:
+    before = KA10.state.reset(pc=0o100)
+    before.ac[3] = Word(36, 0o1234)
+    for name, result in (("FMPL", 0o11), ("FMPL, low word", 0o22)):
+        address = FLOATING.index(name) << 72 | 0o1234 << 36
+        before.floating = before.floating.store(Word(77, address), Word(40, result))
+    outcome = KA10.step(
+        KA10.instructions["FMPL AC, E"], before, {"operand AC": Word(4, 3), "operand E": Word(18, 0o1000)}
+    )
+    assert isinstance(outcome, Next)
+    assert [int(outcome.state.ac[number]) for number in (3, 4)] == [0o11, 0o22]
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "negative_high", "negative_low"),
+    [
+        (0, 0, 0, 0), (0o201400000000, 0o146000000000, 0o576400000000, 0o146000000000),
+        (0o201400000000, 0o146000000001, 0o576377777777, 0o146777777777),
+        (0o576400000000, 0o146777777777, 0o201377777777, 0o146000000001),
+    ],
+)  # fmt: skip
+def test_a_double_number_is_negated_but_for_the_exponent_of_its_low_word(
+    high: int, low: int, negative_high: int, negative_low: int
+) -> None:
+    """Of 27 bits of fraction the two's complement; a carry into the high word where they are 0."""
+    before = KA10.state.reset(pc=0o100)
+    before.ac[3] = Word(36, high)
+    before.memory = before.memory.store(Word(18, 0o1000), Word(36, low))
+    outcome = KA10.step(
+        KA10.instructions["DFN AC, E"], before, {"operand AC": Word(4, 3), "operand E": Word(18, 0o1000)}
+    )
+    assert isinstance(outcome, Next)
+    found = int(outcome.state.memory.load(Word(18, 0o1000)))
+    assert (int(outcome.state.ac[3]), found) == (negative_high, negative_low)

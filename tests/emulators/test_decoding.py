@@ -20,7 +20,6 @@ from popek.architectures.ia32.decoding import decode as decode_ia32
 from popek.architectures.ia32.state import Ia32
 from popek.architectures.x86 import decoding, disassembly
 from popek.architectures.x86.decoded import Decoded
-from popek.architectures.x86.disassembly import DecodingError
 from popek.architectures.x86_64.decoding import decode as decode_x86_64
 from popek.architectures.x86_64.state import X64
 from popek.cli import explain
@@ -29,6 +28,7 @@ from popek.emulators.bochs.simulator import BochsError
 from popek.emulators.ia32 import assembly as ia32_assembly
 from popek.emulators.x86_64 import assembly as x64_assembly
 from popek.emulators.x86_64.compare import exists_in_compatibility_mode
+from popek.kernel.code import DecodingError
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Next
 from popek.kernel.words import Word

@@ -23,9 +23,10 @@ from popek.emulators.ia32.step import segment_descriptor
 from popek.emulators.ia32.unicorn import UNICORN
 from popek.emulators.ia32.witness import confirm
 from popek.emulators.ia32.witness_asm import Listing, nasm_source
-from popek.emulators.ia32.witness_run import Refused, WitnessSetup
+from popek.emulators.ia32.witness_run import WitnessSetup
 from popek.emulators.ia32.witness_setup import set_up
 from popek.emulators.witnesses import WitnessRun, WitnessVerdict
+from popek.emulators.x86.witness import Refused
 from popek.kernel.configuration import configure
 from popek.kernel.machine import Machine
 from popek.kernel.program import Line

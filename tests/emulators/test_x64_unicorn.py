@@ -7,8 +7,9 @@ import json
 import pytest
 
 from popek.architectures.x86_64.state import X64
-from popek.cli.difftest import x86_64
+from popek.cli.difftest import machine_command
 from popek.cli.errors import UserError
+from popek.emulators import declared_difftests
 from popek.emulators.x86_64.compare import difftest
 from popek.emulators.x86_64.unicorn import FORMS, LEFT_OUT, UNICORN
 from popek.kernel.words import Word
@@ -17,6 +18,7 @@ from popek.machines import machine
 pytestmark = pytest.mark.emulator
 
 CASES = 800
+x86_64 = machine_command("x86-64", declared_difftests()["x86-64"])
 
 
 def test_the_model_and_unicorn_agree() -> None:

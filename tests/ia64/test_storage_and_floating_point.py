@@ -211,6 +211,9 @@ def test_status_fields_take_the_controls_of_the_first() -> None:
     after = completed("fsetc sf, imm7, imm7", start, 2, 0x7F, 0x40)
     assert int(after.ar.fpsr) >> 32 & 0x1FFF == 0x4C  # sf0's 0x0C and td
     assert int(after.ar.fpsr) & ~(0x1FFF << 32) == 0x9804C0270033F & ~(0x1FFF << 32)
+    assert (
+        trapped("fsetc sf, imm7, imm7", start, 0, 0x7F, 0x40)[0] == "Reserved Register/Field fault"
+    )  # sf0.td
     flagged = room(ar__fpsr=0x9804C0270033F | 0x21 << 26)  # invalid and inexact in sf1
     assert int(completed("fclrf sf", flagged, 1).ar.fpsr) == 0x9804C0270033F
     assert int(completed("fchkf sf, imm25", flagged, 1, 4).ip) == int(flagged.ip) + 64
@@ -305,3 +308,12 @@ def test_disabled_halves_are_told_in_isr(target, source, dfl, dfh, code) -> None
     assert int(delivered.cr.isr) & 0xFFFF == code
     assert int(delivered.ip) & 0x7FFF == 0x5500
     assert (int(delivered.psr.dfl), int(delivered.psr.dfh)) == (0, 0)
+
+
+def test_which_application_registers_do_not_exist_and_which_are_ignored() -> None:
+    """Vol. 1, table 3-3; 16 to 19, 21, 24 to 30, 32, 36, 40, 44, 45 and 64 to 66 have names."""
+    named = {*range(8), *range(16, 20), 21, *range(24, 31), 32, 36, 40, 44, 45, 64, 65, 66}
+    ignored = {*range(48, 64), *range(112, 128)}
+    for name, numbers in (("ignored", ignored), ("reserved", set(range(128)) - named - ignored)):
+        (kind,) = [o for o in ia64().instructions[f"mov ar({name}) = r"].operands if o.kind.name != "r"]
+        assert {n for n in range(128) if int(kind.kind.valid({"": Word(7, n)}))} == numbers

@@ -3,7 +3,7 @@
     python tests/mutate.py --sample 200 --seed 7          a sample over every area
     python tests/mutate.py --area ia32 --sample 20        of one area
     python tests/mutate.py --changed HEAD~1 --sample 6    of the files that a change touched
-    python tests/mutate.py --quick --sample 40            only `pytest -m quick`
+    python tests/mutate.py --quick --sample 40            only those of the tests that are marked quick
 
 It works in a copy, so that nothing here changes. `--out FILE` keeps a JSON line per mutant and goes on where an earlier
 run stopped. What survives is listed, with the line as it was and as it became; a mutant that no test can notice is
@@ -244,7 +244,7 @@ def main() -> int:
         for number, (area, mutant) in enumerate(pairs, 1):
             if mutant.name in known:
                 continue
-            commands = [["-m", "quick"]] if options.quick else list(area.commands())
+            commands = [[*one, "-m", "quick"] if options.quick else one for one in area.commands()]
             for arguments in commands:
                 key = " ".join(arguments)
                 if key not in limits:  # what the tests take, and that they pass, where nothing is wrong

@@ -18,6 +18,8 @@ from popek_proofs.theorems.vocabulary import INSTRUCTION, I, S, bare, execute, f
 
 KNOWN = {one.id: one for one in known_propositions()}
 CITED = list(cited(list(KNOWN.values())))
+# An equality of conditions under two quantifiers: cvc5 gives up.
+ONE_SOLVER = {"map-keeps-the-window"}
 ASKED = {(p.id, h.name): (p, h, by) for p, h, by in CITED if h.name not in IN_OTHER_WORDS}
 
 
@@ -30,7 +32,8 @@ def test_what_is_cited_gives_what_is_used(which: tuple[str, str]) -> None:
     script = obligation(*ASKED[which])
     assert script is not None
     assert answer(script) is Answer.UNSAT
-    assert second_answer(script) is Answer.UNSAT
+    undecided = which[1] in ONE_SOLVER
+    assert second_answer(script) is (Answer.UNKNOWN if undecided else Answer.UNSAT)
 
 
 @pytest.mark.parametrize("which", ASKED, ids=" ".join)
@@ -44,7 +47,7 @@ def test_with_another_in_its_place_it_does_not_follow(which: tuple[str, str]) ->
 
 def test_those_that_are_not_asked_say_where_the_step_is_made() -> None:
     assert {h.name for _, h, _ in CITED} == set(IN_OTHER_WORDS) | {name for _, name in ASKED}
-    assert len(ASKED) == 9
+    assert len(ASKED) == 23
     assert len(CITED) == 26
 
 

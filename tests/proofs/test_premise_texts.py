@@ -15,7 +15,7 @@ from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
 from popek.solving.formula import conj, exists, forall, implies
 from popek_proofs import rocq
-from popek_proofs.theorems.instantiate import PROVED
+from popek_proofs.theorems.instantiate import PROVED, WITH_INTERRUPTS
 
 
 def printed(name: str) -> str:
@@ -40,6 +40,9 @@ def test_every_hypothesis_has_one_discharger_or_is_taken_for_granted() -> None:
         assert hypotheses == discharged | taken
         assert not discharged & taken
         assert taken <= set(names.TAKEN_FOR_GRANTED)
+        if theorem in WITH_INTERRUPTS:  # the same, and A6; A4's first half by itself, too
+            more = set(rocq.load().theorem(WITH_INTERRUPTS[theorem]).premises)
+            assert more == hypotheses | {*names.INTERRUPTS, names.A4_IMAGE}
 
 
 def test_what_is_taken_for_granted_is_what_has_no_meaning_over_words() -> None:
@@ -49,7 +52,8 @@ def test_what_is_taken_for_granted_is_what_has_no_meaning_over_words() -> None:
         "A4_entry_tells_apart",
         "A4_stop_tells",
         "A5_vector",
-        "A6_interrupt_tells",
+        "A6_interrupt_tells_apart",
+        "A6_interrupt_noticed",
         "A6_interrupt_closure",
     }
 

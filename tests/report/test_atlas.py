@@ -401,3 +401,11 @@ def test_bad_input_gets_one_line(arguments: list[str], line: str, tmp_path: Path
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.startswith(line.replace("{file}", str(file))), done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_kinds_in_a_bar_are_told_without_colours() -> None:
+    html = page(small_atlas())
+    kinds = re.findall(r'<rect class="(\w+)"[^>]*/>(<path class="mark" d="M[\d.]+ ([\d.]+))?', html)
+    places = {kind: place for kind, _, place in kinds}
+    assert {"needless", "critical", "emulated"} <= places.keys()
+    assert len(set(places.values())) == len(places)  # each at a height of its own, or without a line

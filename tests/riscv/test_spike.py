@@ -11,7 +11,7 @@ from importlib import resources
 import pytest
 
 from commands import popek
-from popek.architectures.riscv import csrs, hypervisor_csrs, paging, supervisor_csrs, traps
+from popek.architectures.riscv import counters, csrs, hypervisor_csrs, paging, supervisor_csrs, traps
 from popek.architectures.riscv.exceptions import ILLEGAL
 from popek.architectures.riscv.instructions import hypervisor, zicsr
 from popek.architectures.riscv.references import Actor
@@ -92,9 +92,10 @@ _ENTER_M = traps.enter_m
         (traps, "enter_m", _without_gva_and_mpv, ["EBREAK", "LD"]),
         (hypervisor_csrs, "_delegated", csrs.constant(0x444), ["CSRRW vsie", "CSRRS sip"]),
         (traps, "target", lambda cpu, code: Word(2, traps.TO_M), ["ECALL"]),
+        (counters, "_time", csrs.stored("time"), ["CSRRS time", "CSRRC time"]),
     ],
     ids=["TVM is not checked", "virtual is illegal", "MPV and GVA are not written", "hideleg is ignored",
-         "nothing is delegated"],
+         "nothing is delegated", "a guest's clock has no offset"],
 )  # fmt: skip
 def test_a_broken_rule_is_noticed(
     module: object, name: str, mutant: object, forms: list[str], monkeypatch: pytest.MonkeyPatch

@@ -10,13 +10,16 @@ import pytest
 from popek.architectures.svm.operation import guest_mode
 from popek.architectures.svm.operation.guest_mode import GuestMode
 from popek.architectures.svm.operation.state import SvmIa32
-from popek.cli.difftest_svm import difftest_svm
+from popek.cli.difftest import guests_command
 from popek.cli.errors import UserError
+from popek.emulators import declared_guests
 from popek.emulators.guest_mode import deviations
 from popek.emulators.guest_mode.compare import GUESTS
 from popek.emulators.guest_mode.expectation import LACKING
 from popek.emulators.guests.compare import difftest
 from popek.kernel.words import Word
+
+difftest_svm = guests_command("svm", declared_guests()["svm"])
 
 
 def test_the_list_and_what_recognises_it_are_the_same() -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import attrs
 import pytest
 
+from popek.architectures.dump import DumpError
 from popek.architectures.svm.checks import CHECKS, NOT_MODELLED, NotGiven, VmcbView, ledger
 from popek.architectures.svm.cpuid import processor_of
 from popek.architectures.svm.dumps import read_vmcb
-from popek.architectures.svm.dumps_json import VmcbDumpError
 from popek.architectures.svm.verdict import judge
 from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, UnknownVmcbField, Vmcb, find, intercepts
 from popek.cli.errors import UserError
@@ -22,7 +22,7 @@ from popek.cli.vmcb import app
 from popek.kernel.words import Word, symbol
 
 Run = Callable[..., tuple[int, str]]
-ZEN = SvmProcessor(maxphyaddr=48, flush_by_asid=True, long_mode=True, cet=True, host_paging=True)
+ZEN = SvmProcessor(maxphyaddr=48, flush_by_asid=True, long_mode=True, cet=True, host_paging=True, vnmi=True)
 LIMIT = 1 << 48
 HIGH = 1 << 32
 
@@ -64,6 +64,7 @@ def test_every_row_has_a_predicate_or_a_reason() -> None:
     assert not set(CHECKS) & set(NOT_MODELLED)
     for check in CHECKS.values():
         assert (check.certainty == "may") == (check.id in UNCERTAIN), check.id
+        assert (check.certainty == "unsure") == (ledger()[check.id]["confidence"] == "unsure"), check.id
         assert set(check.fields) <= set(FIELDS)
 
 
@@ -143,6 +144,48 @@ def test_one_violation_at_a_time(check_id: str, changes: dict[str, int]) -> None
     else:
         assert [item.id for item in verdict.failed] == [check_id]
         assert verdict.outcome == "vmexit-invalid"
+
+
+LACKING = attrs.evolve(ZEN, gmet=False, sss=False, bus_lock_threshold=False)
+HAVING = attrs.evolve(ZEN, gmet=True, sss=True, bus_lock_threshold=True)
+NESTED, GMET, SSS, PML = 1, 1 << 3, 1 << 4, 1 << 11
+
+
+@pytest.mark.parametrize(
+    ("changes", "processor", "named"),
+    [
+        ({"NP_CONTROL": NESTED | GMET}, HAVING, None),
+        ({"NP_CONTROL": NESTED | GMET}, ZEN, None),
+        ({"NP_CONTROL": NESTED | GMET}, LACKING, "SVM-CTL-20"),
+        ({"NP_CONTROL": GMET}, HAVING, "SVM-CTL-20"),
+        ({"NP_CONTROL": NESTED | SSS}, HAVING, None),
+        ({"NP_CONTROL": NESTED | SSS}, LACKING, "SVM-CTL-21"),
+        ({"NP_CONTROL": SSS}, HAVING, "SVM-CTL-21"),
+        ({"INTERCEPTS_5": 1 << 5, "BUS_LOCK_THRESHOLD": 0xFFFF}, HAVING, None),
+        ({"INTERCEPTS_5": 1 << 5, "BUS_LOCK_THRESHOLD": 0}, HAVING, None),
+        ({"INTERCEPTS_5": 1 << 5}, LACKING, "SVM-CTL-22"),
+        ({"BUS_LOCK_THRESHOLD": 5}, LACKING, None),  # without the intercept nothing counts
+        ({"NP_CONTROL": NESTED | PML, "PML_ADDRESS": 0x1000}, ZEN, None),
+        ({"NP_CONTROL": NESTED | PML, "PML_ADDRESS": 0x1008}, ZEN, "SVM-CTL-23"),
+        ({"NP_CONTROL": NESTED | PML, "PML_ADDRESS": LIMIT}, ZEN, "SVM-CTL-23"),
+        ({"SPEC_CTRL": 0x87}, ZEN, None),
+        ({"SPEC_CTRL": 0x400}, ZEN, "SVM-CR-17"),
+    ],
+)
+def test_what_nobody_states_is_named_and_accuses_nobody(
+    changes: dict[str, int], processor: SvmProcessor, named: str | None
+) -> None:
+    verdict = judge(GOOD.with_fields(**changes), processor)
+    assert verdict.outcome == "enters"
+    assert verdict.failed == verdict.warnings == ()
+    assert [item.id for item in verdict.undecided] == ([] if named is None else [named])
+    assert all("what VMRUN does unless" in item.missing for item in verdict.undecided)
+
+
+def test_an_enable_bit_that_the_processor_may_ignore_accuses_nobody() -> None:
+    changed = GOOD.with_fields(VINTR_CONTROL=1 << 26)
+    assert judge(changed, attrs.evolve(ZEN, vnmi=None)).outcome == "undecided"
+    assert judge(changed, attrs.evolve(ZEN, vnmi=False)).outcome == "enters"
 
 
 @pytest.mark.parametrize(
@@ -274,6 +317,9 @@ def test_a_processor_by_its_cpuid() -> None:
         vnmi=True,
         sev=False,
         ibt=False,
+        gmet=False,
+        sss=False,
+        bus_lock_threshold=False,
         efer=0x1D01,
         cr4=1 << 5 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 17 | 1 << 20,
     )
@@ -310,7 +356,8 @@ def test_integers_and_symbols_agree() -> None:
         for check in CHECKS.values()
         if check.id != "SVM-CR-15" and isinstance(check.holds(formulas), Word)
     ]
-    assert len(symbolic) >= len(CHECKS) - 2  # all but the one about the host, and that about memory
+    # All but those about the host and the processor, and that about memory.
+    assert len(symbolic) >= len(CHECKS) - 3
 
 
 # -- dumps ---------------------------------------------------------------------------------
@@ -440,7 +487,7 @@ def test_mangled_dumps_never_end_in_a_traceback() -> None:
         complaint = ""
         try:
             verdict = judge(*read_vmcb(bytes(data), "x"))
-        except VmcbDumpError as error:
+        except DumpError as error:
             complaint = str(error)
         else:
             assert {item.id for item in verdict.failed} <= set(CHECKS)

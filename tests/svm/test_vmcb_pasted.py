@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from popek.architectures.dump import DumpError
 from popek.architectures.svm.dumps import VmcbDump, read_vmcbs
-from popek.architectures.svm.dumps_json import VmcbDumpError
 from popek.architectures.svm.verdict import judge
 from popek.cli.errors import UserError
 from popek.cli.vmcb import app
@@ -79,12 +79,12 @@ def test_registers_elsewhere_are_not_the_vmcbs() -> None:
     for text in (QEMU + KVM, KVM + QEMU, OOPS + KVM, KVM + OOPS, QEMU + KVM + OOPS):
         assert dict(one(text).vmcb.fields) | {"EXITCODE": 0} == EXPECTED | {"EXITCODE": 0}
     for text in (QEMU, QEMU.partition("\n")[2], OOPS):
-        with pytest.raises(VmcbDumpError):
+        with pytest.raises(DumpError):
             read_vmcbs(text.encode(), "x")
 
 
 def test_what_the_error_line_alone_asks_for() -> None:
-    with pytest.raises(VmcbDumpError, match="dump_invalid_vmcb=1"):
+    with pytest.raises(DumpError, match="dump_invalid_vmcb=1"):
         read_vmcbs(QEMU.encode(), "x")
 
 
@@ -203,7 +203,7 @@ def test_a_cut_fails_nothing_more(at: int, prefix: str) -> None:
     text = "\n".join(prefix + line for line in KVM[:at].splitlines())
     try:
         dump = one(text)
-    except VmcbDumpError:
+    except DumpError:
         return
     assert dump.vmcb.fields.items() <= EXPECTED.items()
     assert {item.id for item in judge(dump.vmcb).failed} <= {"SVM-CTL-02", "SVM-CR-04"}

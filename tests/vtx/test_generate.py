@@ -16,8 +16,10 @@ from popek.architectures.vtx.entry_checks.registry import Condition
 from popek.architectures.vtx.verdict import judge
 from popek.cli.errors import UserError
 from popek.cli.vmcs_questions import app
-from popek.vmcs.generate import Impossible, generate
-from popek.vmcs.redundancy import Answers, ask
+from popek.vmcs.edges import Impossible
+from popek.vmcs.generate import generate
+from popek.vmcs.redundancy import ask
+from popek.vmcs.standing import Answers
 
 TIGERLAKE = load_capabilities("bochs-tigerlake")
 Run = Callable[..., tuple[int, str]]
@@ -46,7 +48,7 @@ def test_they_violate_this_check_and_no_other_or_are_one_bit_away(check_id: str)
     edges = list(generate(check_id, 6, 7, TIGERLAKE))
     assert len(edges) == 6
     for edge in edges:
-        verdict = judge(edge.vmcs, TIGERLAKE)
+        verdict = judge(edge.found, TIGERLAKE)
         found = {item.id for item in (*verdict.failed, *verdict.warnings)}
         broken = {name for name in found if CHECKS[name].certainty != "warning"}
         if edge.violates:
@@ -55,10 +57,10 @@ def test_they_violate_this_check_and_no_other_or_are_one_bit_away(check_id: str)
         assert broken == set()
         assert edge.flip is not None
         name, bit = edge.flip
-        flipped = judge(edge.vmcs.with_fields(**{name: edge.vmcs.fields[name] ^ 1 << bit}), TIGERLAKE)
+        flipped = judge(edge.found.with_fields(**{name: edge.found.fields[name] ^ 1 << bit}), TIGERLAKE)
         assert [item.id for item in flipped.failed] == [check_id]
     assert any(edge.violates for edge in edges)
-    assert len({tuple(edge.vmcs.fields.items()) + edge.vmcs.memory for edge in edges}) > 1
+    assert len({tuple(edge.found.fields.items()) + edge.found.memory for edge in edges}) > 1
 
 
 def test_most_are_on_both_sides_of_the_edge() -> None:

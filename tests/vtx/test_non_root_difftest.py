@@ -10,8 +10,9 @@ import pytest
 
 from popek.architectures.vtx.operation import exits, non_root, virtual_apic
 from popek.architectures.vtx.operation.state import VmxIa32
-from popek.cli.difftest_non_root import difftest_non_root
+from popek.cli.difftest import guests_command
 from popek.cli.errors import UserError
+from popek.emulators import declared_guests
 from popek.emulators.guests.compare import difftest
 from popek.emulators.non_root import compare as vmx_guest_compare
 from popek.emulators.non_root import deviations as vmx_guest_deviations
@@ -21,6 +22,8 @@ from popek.emulators.non_root.harness import VmxGuestStep, baseline, run_guests
 from popek.kernel.words import Word
 
 pytestmark = pytest.mark.emulator
+
+difftest_non_root = guests_command("non-root", declared_guests()["non-root"])
 
 
 @pytest.fixture(scope="module")

@@ -106,3 +106,19 @@ def test_pasid_directories_are_pages() -> None:
         for value, fails in ((0x1000, False), (0x1001, True), (0x1800, True), (1 << 52, True)):
             found = diagnose(one(f"{controls}{name} = {value:#x}\n")).verdict
             assert (row in [item.id for item in found.failed]) == fails
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"GUEST_CR33": 1}', '"GUEST_CR33" is unknown: near: GUEST_CR3'),
+        ('{"GUEST_CR0": "0x21"}', '"GUEST_CR0" is a field: expected an object such as {"fields": '),
+        ('{"feilds": {}}', "\"feilds\" is unknown: did you mean 'fields'?"),
+        ('{"name": "x", "zzz": 1}', '"zzz" is unknown'),
+        ("{}", "no key 'fields': expected an object"),
+    ],
+)
+def test_an_object_without_fields_names_the_key_that_is_wrong(text: str, words: str) -> None:
+    with pytest.raises(DumpError) as caught:
+        read_dumps(text.encode(), "x")
+    assert words in caught.value.message

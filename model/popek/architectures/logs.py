@@ -9,16 +9,33 @@ from __future__ import annotations
 
 import html
 import itertools
+import json
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import attrs
 
 _QUOTED_PRINTABLE = re.compile(r"=3D\s*(?:0x)?[0-9a-f]|=(?:20|09)?$", re.IGNORECASE | re.MULTILINE)
+_SOFT_BREAK = re.compile(r"^.{55,75}[\w:]=$", re.MULTILINE)
+"""A line that quoted-printable broke: it ends in `=` near column 76, in the middle of a word."""
 _ENCODED_EQUALS = re.compile(r"=3D", re.IGNORECASE)
 _ESCAPED = re.compile(r"=([0-9A-F]{2})")
-_ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][AB0])")
+_ANSI = re.compile(
+    r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][AB0])|\^\[\[[0-9;?]*[A-Za-z]"
+)
+"""Colours of a console, and how `cat -v` shows them."""
+_PLAIN_EQUALS = re.compile(r"=(?![0-9A-F]{2}|$)", re.MULTILINE)
+_MARKUP = re.compile(
+    r"\[/?(?:code|quote|pre|noparse|spoiler|font|size|color|b|i)(?:=[^\]\n]*)?\]|\{(?:noformat|code)(?::[^}\n]*)?\}",
+    re.IGNORECASE,
+)
+"""Of forums and of Jira."""
+_CONTINUED = re.compile(r"(?<=[\w:=])\\\n\s*(?=\w)")
+"""A number or word that a backslash at the end of the line continues."""
+_QUOTED_LINE = re.compile(r"""\s*(?P<quote>["'])(?P<text>.*?)(?:\\r)?(?:\\n)?(?P=quote)[,;]?\s*""")
+_MESSAGES: Final = ("log", "MESSAGE", "message", "msg", "text", "textPayload", "line")
+"""Keys under which collectors of logs keep a line."""
 _HTML = re.compile(
     r"&(?:nbsp|lt|gt|amp|quot|#\d+|#x[0-9a-f]+);|<br\s*/?>|</?(?:pre|div|p|span|code|td|tr)\b", re.IGNORECASE
 )
@@ -31,7 +48,7 @@ _TAG = re.compile(
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 
 _TAGS: Final = (
-    r"(?:kern(?:el)?|qemu[\w.-]*|libvirt\w*|virt\w*|xen\w*|vmkernel|vmunix|klogd|r?syslogd?|dmesg|netconsole|logger|"
+    r"(?:kern(?:el)?|qemu[\w.-]*|libvirt\w*|virt(?:[a-z]*d|-[\w-]+)|xen\w*|vmkernel|vmunix|klogd|r?syslogd?|dmesg|netconsole|logger|"
     r"systemd[\w-]*|kvm)"
 )
 """Who writes to a log. A tag that is none of these and has no number may be a label of the dump, and stays."""
@@ -75,6 +92,7 @@ _WRAPPER = re.compile(
     | \[[A-Z][a-z]{{2}}\ ?\d{{1,2}}\ \d\d:\d\d(?::\d\d)?\]\s?       # dmesg -H, -e
     | \[\s*<\s*\d+\.\d+>\]\s?                                       # dmesg -d, continued
     | \[[^\W\d_]{{2,4}}\.?\ (?:\d+\ )?[^\W\d_]{{3,5}}\.?\ +(?:\d+\ )?{_CLOCK}\ \d{{4}}\]\s?      # dmesg -T
+    | \#\#\[\w+\]                                                    # CI, level
     | \[\d{{4}}-\d\d-\d\d[\ T]{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?\]\s?    # Xen's console, CI
     | \[{_CLOCK}\]\s?                                               # CI
     | (?:{_DATE}){_AFTER_DATE}
@@ -99,11 +117,12 @@ _LANDMARK = re.compile(r"\*\*\*\s*(?:Guest|Host|Control) State\s*\*\*\*|VMCB (?:
 
 @attrs.frozen
 class LogLine:
-    """A line of a text without its wrappers; `number` counts from 1 in the original text."""
+    """A line of a text without its wrappers; `number` counts from 1 in the original text, `width` is its own there."""
 
     number: int
     text: str
     caller: str = ""
+    width: int = 0
 
 
 def decoded(data: bytes) -> str:
@@ -134,7 +153,7 @@ def _unwrap(text: str) -> tuple[str, str]:
         if match is None or match.end() == 0:
             break
         text = text[match.end() :].lstrip()
-    return text.rstrip().rstrip("`"), caller
+    return text.rstrip().rstrip("`|").rstrip(), caller
 
 
 def _decode_quoted_printable(raw: list[str]) -> list[tuple[int, str]]:
@@ -153,8 +172,57 @@ def _decode_quoted_printable(raw: list[str]) -> list[tuple[int, str]]:
 
 
 def _is_encoded(text: str) -> bool:
-    """Whether a text is quoted-printable: it has `=3D` where the numbers of a dump would follow `=`."""
-    return _ENCODED_EQUALS.search(text) is not None and _QUOTED_PRINTABLE.search(text) is not None
+    """Whether a text is quoted-printable: it has `=3D` where the numbers of a dump would follow, or soft breaks."""
+    encoded = _ENCODED_EQUALS.search(text) is not None and _QUOTED_PRINTABLE.search(text) is not None
+    return encoded or (_SOFT_BREAK.search(text) is not None and _PLAIN_EQUALS.search(text) is None)
+
+
+def looks_like_json(text: str) -> bool:
+    """Whether a text is meant as JSON: `{noformat}` and `[ 12.3] ...` are none."""
+    return re.match(r"[\ufeff\s]*(?:\{(?!noformat|code[:}])|\[\s*(?:[\{\[\]\"]|\Z))", text) is not None
+
+
+def unpacked(text: str) -> str | None:
+    """The log inside JSON, as Docker, journalctl and collectors of logs write it; None if there is none."""
+    if not looks_like_json(text):
+        return None
+    try:
+        items = [json.loads(text)]
+    except (ValueError, RecursionError):
+        try:
+            items = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except (ValueError, RecursionError):
+            return None
+    if len(items) == 1 and isinstance(items[0], list):
+        items = items[0]
+    lines = [_message(item) for item in items]
+    return (
+        "\n".join(line.removesuffix("\n") for line in lines if line is not None)
+        if lines and all(lines)
+        else None
+    )
+
+
+def _message(item: Any) -> str | None:
+    if isinstance(item, str):
+        return item or " "
+    if not isinstance(item, dict) or "fields" in item:
+        return None
+    found = next((item[key] for key in _MESSAGES if key in item), None)
+    if isinstance(found, list) and all(type(number) is int and 0 <= number < 256 for number in found):
+        return bytes(found).decode("utf-8", errors="replace") or " "  # how journalctl shows what is not plain
+    return found or " " if isinstance(found, str) else None
+
+
+def _unquoted(text: str) -> str:
+    """Without the quotes and the escapes of source code, if most lines, or the ends of most, have such."""
+    lines = text.split("\n")
+    matches = [_QUOTED_LINE.fullmatch(line) for line in lines if line.strip()]
+    found = [match for match in matches if match is not None]
+    if len(found) >= 3 and len(found) * 4 >= 3 * len(matches):
+        return "\n".join(match["text"] if (match := _QUOTED_LINE.fullmatch(line)) else line for line in lines)
+    escaped = text.count("\\n")
+    return re.sub(r"(?:\\r)?\\n", "\n", text) if escaped >= 3 and escaped >= len(lines) else text
 
 
 def unwrap(text: str) -> list[list[LogLine]]:
@@ -163,8 +231,14 @@ def unwrap(text: str) -> list[list[LogLine]]:
     Returns one list of lines, or one for each printk caller when several print at once.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if "\x1b" in text:
+    if "\x1b" in text or "^[[" in text:
         text = _ANSI.sub("", text)
+    if "\\\n" in text:
+        text = _CONTINUED.sub("", text)
+    if "[/" in text or "{" in text:
+        text = _MARKUP.sub("", text)
+    if "\\n" in text or "'" in text or '"' in text:
+        text = _unquoted(text)
     if ("<" in text or "&" in text) and _HTML.search(text):
         text = html.unescape(_TAG.sub("", _BREAK.sub("\n", text)))
     if not text.isascii():
@@ -172,7 +246,7 @@ def unwrap(text: str) -> list[list[LogLine]]:
     raw = text.split("\n")
     numbered = _decode_quoted_printable(raw) if _is_encoded(text) else list(enumerate(raw, 1))
     numbered = _without_line_numbers(numbered)
-    lines = [LogLine(number, *_unwrap(part)) for number, part in numbered]
+    lines = [LogLine(number, *_unwrap(part), len(part)) for number, part in numbered]
     return _by_caller(_without_unknown_prefix(lines))
 
 
@@ -231,4 +305,20 @@ def _by_caller(lines: list[LogLine]) -> list[list[LogLine]]:
     return list(groups.values())
 
 
-__all__ = ["LogLine", "decoded", "unwrap"]
+def rejoined(lines: list[LogLine], straddles: Callable[[str, str], bool]) -> list[LogLine]:
+    """Bring together numbers and words that a terminal broke at its last column.
+
+    Args:
+        lines: of a log.
+        straddles: whether the end of one text and the beginning of the next are one number or one word.
+    """
+    found: list[LogLine] = []
+    for line in lines:
+        if found and straddles(found[-1].text, line.text):
+            found[-1] = attrs.evolve(found[-1], text=found[-1].text + line.text)
+        else:
+            found.append(line)
+    return found
+
+
+__all__ = ["LogLine", "decoded", "looks_like_json", "rejoined", "unpacked", "unwrap"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from popek.errors import PopekError
 from popek.kernel.assistance import Missing, Processor
 from popek.kernel.words import Word, all_of, any_of
 from popek.solving.optimize import Choices, cheapest
@@ -28,7 +29,7 @@ _EXIT = 1_000  # outweighs the preference for few bits
 _DECIDED = 1_000 * _EXIT  # outweighs every exit: what was shown goes before what may be
 
 
-class WeightsError(ValueError):
+class WeightsError(PopekError):
     """A file of weights cannot be used; the message is one line."""
 
 

@@ -334,6 +334,13 @@ def concretize(
                 where, what = (Word(w.width, value(w.term)) for w in entry)
                 made = made.store(where, what)
             state._memories[name] = made
+        elif callable(
+            content.root
+        ):  # a view of others, which is what they are at the cells that the query read
+            seen = {address for table in contents.values() for address in table}
+            width = content.address_width
+            numbers = {a: value(content.load(Word(width, a)).term) for a in sorted(seen) if a >> width == 0}
+            state._memories[name] = Memory(width, content.cell_width, {a: v for a, v in numbers.items() if v})
     return state.with_undefined({n: model(t) for n, t in variables.items() if n.startswith("undefined ")})
 
 

@@ -8,7 +8,7 @@ For all S, S' and P that are ok together:
 is noted, unlike on the hardware, are alike after it |
 | A5_vector | a trap, or an interrupt, on f(S, P) and on f(S', P) goes to different places: the guest has a say \
 in it; or an entry without a trap lies in storage that is not the control program's |
-| A6_interrupt_tells | an interrupt is taken on f(S, P) and held off on f(S', P): the guest holds it off; or its \
+| A6_interrupt_tells_apart | an interrupt is taken on f(S, P) and held off on f(S', P): the guest holds it off; or its \
 delivery loses what the control program needs |
 | A6_interrupt_closure | the guest's own machine takes it, and what it makes of a guest is none any more |
 
@@ -36,7 +36,7 @@ from popek.solving.solver import Answer
 
 from .counterexample import StateDifference, differences
 from .delivery import Enter, entered, every_way, of_trap
-from .premise import A4, A5_VECTOR, A6_CLOSURE, A6_TELLS, Premise
+from .premise import A4, A5_VECTOR, A6_CLOSURE, A6_NOTICED, A6_TELLS, Premise
 from .presence import plainest_given
 from .runs import Completion, Run, conjunction, place_of
 from .verdict import Evidence, Question, Truth
@@ -223,7 +223,10 @@ class Entries(Generic[S]):
     def interrupts(self) -> list[Premise[S]]:
         """A6, of every interrupt that is declared."""
         if not self.interruptions:
-            return [Premise(name, "", Truth.NOT_ASKED, NOT_DECLARED) for name in (A6_TELLS, A6_CLOSURE)]
+            return [
+                Premise(name, "", Truth.NOT_ASKED, NOT_DECLARED)
+                for name in (A6_TELLS, A6_NOTICED, A6_CLOSURE)
+            ]
         return [
             premise
             for entry in self.interruptions

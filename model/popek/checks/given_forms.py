@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from popek.errors import PopekError
 from popek.kernel.machine import Machine, UnknownNameError
 
 
-class GivenFormsError(ValueError):
+class GivenFormsError(PopekError):
     """A file that is no such list: one line with the file, the place and what was expected."""
 
 

@@ -19,7 +19,8 @@ S = TypeVar("S", bound=State)
 A0, A1, A1S, A2 = "A0_image", "A1_fidelity", "A1s_model_speaks", "A2_fetch"
 A3_NEXT, A3_TRAP, A4 = "A3_closure_next", "A3_closure_trap", "A4_entry_tells_apart"
 A5, A5_VECTOR = "A5_control", "A5_vector"
-A6_TELLS, A6_CLOSURE, A7 = "A6_interrupt_tells", "A6_interrupt_closure", "A7_nesting"
+A6_TELLS, A6_NOTICED = "A6_interrupt_tells_apart", "A6_interrupt_noticed"
+A6_CLOSURE, A7 = "A6_interrupt_closure", "A7_nesting"
 A8, A9, A10 = "A8_efficiency", "A9_no_clock", "A10_hybrid"
 A9_TRAP, A9_GUESTS, A9_MAP = "A9_no_clock_trap", "A9_guests", "A9_map"
 A4_IMAGE = "A4_image_tells"  # the half of A4 that is asked once
@@ -33,11 +34,12 @@ TITLES: Final[Mapping[str, str]] = {
     A9_FETCH: "what is fetched does not depend on a clock",
     A3_NEXT: "a guest that completes an instruction is a guest still",
     A3_TRAP: "a guest that takes a trap is a guest still",
-    A4: "where the hardware stops it can be told which guest it was",
+    A4: "where the hardware stops it can be told how the guest goes on",
     A5: "what the control program owns follows from what it keeps and notes, and nothing changes it",
     A5_VECTOR: "where an entry is, is the control program's alone to say",
     A6_TELLS: "an interrupt finds the guest, whenever the control program wants it",
-    A6_CLOSURE: "a guest that is given an interrupt is a guest still, and none is let through unnoticed",
+    A6_NOTICED: "a guest that held an interrupt off does not begin to take it unnoticed",
+    A6_CLOSURE: "a guest that is given an interrupt is a guest still",
     A7: "the image of a guest is a guest",
     A8: "what completes on S completes on f(S)",
     A9: "no clock is read",
@@ -49,7 +51,7 @@ TITLES: Final[Mapping[str, str]] = {
 THEOREM1: Final = (A0, A1, A1S, A4, A5, A5_VECTOR)
 THEOREM2: Final = (A1, A1S, A3_NEXT, A3_TRAP, A4, A7, A9, A9_TRAP, A9_GUESTS, A9_MAP)
 THEOREM3: Final = (A0, A10, A1S, A4, A5, A5_VECTOR)
-INTERRUPTS: Final = (A6_TELLS, A6_CLOSURE)
+INTERRUPTS: Final = (A6_TELLS, A6_NOTICED)  # what a theorem needs besides, where interrupts come
 CLOSURE: Final = (A3_NEXT, A3_TRAP)
 TAKEN_FOR_GRANTED: Final = (A2, A9_FETCH)
 # The hypothesis of a theorem for which a premise is asked, where that has another name.

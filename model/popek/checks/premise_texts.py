@@ -17,6 +17,7 @@ from popek.solving.formula import (
     Function,
     conj,
     constant,
+    disj,
     equal,
     exists,
     forall,
@@ -34,6 +35,7 @@ RELATION = "state m -> state m -> Prop"
 perform = Function("perform", (INSTRUCTION, STATE), OUTCOME)
 stops = Function("stops", (STATE, CAUSE, STATE), BOOL)
 deliver = Function("deliver", (CAUSE, STATE), STATE)
+step = Function("step", (STATE,), STATE)
 fetch = Function("fetch", (STATE,), FETCHED)
 ok = Function("ok", (STATE, PRIVATE), BOOL)
 image = Function("image", (STATE, PRIVATE), STATE)
@@ -51,14 +53,15 @@ direct = Function("direct", (NOTES,), BOOL)
 same = Function("same", (STATE, STATE), BOOL)
 fits = Function("fits", (STATE, PRIVATE), BOOL)
 enter_irq = Function("enter_irq", (STATE,), STATE)
-recover_irq = Function("recover_irq", (PRIVATE, NOTES, STATE), STATE)
+takes = Function("takes", (STATE,), BOOL)
 interrupt = Function("interrupt", (STATE,), STATE)
 
-_OF_MACHINE: Final = frozenset({"perform", "stops", "deliver", "fetch"})
+_OF_MACHINE: Final = frozenset({"perform", "stops", "deliver", "step", "fetch"})
 _OF_TECHNIQUE: Final = frozenset(
     {"ok", "image", "note", "deprivileged", "owned", "vector", "entry_of", "enter", "virtual_user"}
 )
 _TRUE: Final = constant("true", BOOL)
+_FALSE: Final = constant("false", BOOL)
 
 _S, _S1, _T, _T1 = (var(name, STATE) for name in ("S", "S'", "T", "T'"))
 _p, _q = var("p", PRIVATE), var("q", PRIVATE)
@@ -136,7 +139,7 @@ _LIST: Final = (
         _all(
             (_S, _S1, _p, _c, _T, _T1),
             *(ok(_S, _p), ok(_S1, _p), _ALIKE, stops(_f, _c, _T), stops(_f1, _c, _T1)),
-            *(equal(enter(_c, _T), enter(_c, _T1)), equal(_S, _S1)),
+            *(equal(enter(_c, _T), enter(_c, _T1)), equal(step(_S), step(_S1))),
         ),
     ),
     Text(
@@ -149,7 +152,7 @@ _LIST: Final = (
         _all(
             (_S, _S1, _p, _c, _T, _T1),
             *(ok(_S, _p), ok(_S1, _p), _ALIKE, stops(_f, _c, _T), stops(_f1, _c, _T1)),
-            *(equal(enter(_c, _T), enter(_c, _T1)), equal(_f, _f1)),
+            *(equal(enter(_c, _T), enter(_c, _T1)), disj(equal(_f, _f1), equal(step(_S), step(_S1)))),
         ),
     ),
     Text(
@@ -158,12 +161,21 @@ _LIST: Final = (
     ),
     Text("A5_vector", _all((_S, _p), ok(_S, _p), equal(vector(_f), entry_of(_p)))),
     Text(
-        "A6_interrupt_tells",
-        _all((_S, _p), ok(_S, _p), equal(recover_irq(_p, note(_S), enter_irq(_f)), _S)),
-        (
-            ("enter_irq", "state m -> state m"),
-            ("recover_irq", "private v -> notes v -> state m -> state m"),
+        "A6_interrupt_tells_apart",
+        _all(
+            (_S, _S1, _p),
+            *(ok(_S, _p), ok(_S1, _p), _ALIKE, equal(enter_irq(_f), enter_irq(_f1)), equal(_f, _f1)),
         ),
+        (("enter_irq", "state m -> state m"),),
+    ),
+    Text(
+        "A6_interrupt_noticed",
+        _all(
+            (_i, _S, _p, _T, _S1),
+            *(ok(_S, _p), equal(takes(_S), _FALSE), _is_next(_i, _f, _T), _is_next(_i, _S, _S1)),
+            equal(takes(_S1), _FALSE),
+        ),
+        (("takes", "state m -> bool"),),
     ),
     Text(
         "A6_interrupt_closure",
@@ -219,7 +231,7 @@ TEXTS: Final[Mapping[str, Text]] = {one.name: one for one in _LIST}
 # What popek gives no meaning over a machine's words: operands come with an instruction, and nothing is fetched.
 WITHOUT_MEANING: Final = frozenset({"fetch"})
 # What it asks of each entry in words of its own: where an entry is and what the hardware does there differs by machine.
-IN_OWN_WORDS: Final = frozenset({"enter", "vector", "entry_of", "enter_irq", "recover_irq", "interrupt"})
+IN_OWN_WORDS: Final = frozenset({"enter", "vector", "entry_of", "step", "enter_irq", "takes", "interrupt"})
 
 
 def granted(name: str) -> bool:
@@ -258,7 +270,7 @@ def _coq(expr: Expr) -> str:
         (equality,) = args
         assert equality.op == "="
         return " <> ".join(map(_coq, equality.args))
-    sign = {"=": " = ", "=>": " -> ", "and": " /\\ "}[op]
+    sign = {"=": " = ", "=>": " -> ", "and": " /\\ ", "or": " \\/ "}[op]
     return sign.join(map(_coq, args))
 
 

@@ -19,7 +19,7 @@ their own.  Per instruction form i:
 | A5_vector | i traps past the control program, and the guest's own machine does not trap so |
 | A8_efficiency | i completes on S and not on f(S, P) |
 | A9_no_clock, A9_no_clock_trap | states equal but for clocks, and i, or its trap, does something else |
-| A6_interrupt_closure | i completes on f(S, P), and S takes an interrupt after it that was held off before |
+| A6_interrupt_noticed | i completes on f(S, P), and S takes an interrupt after it that was held off before |
 | A10_hybrid | as A1, of guests in user mode |
 
 Once per machine and technique: A0_image (f(S, P) is deprivileged and exists), A4_entry_tells_apart (the half that is
@@ -62,7 +62,7 @@ from .premise import (
     A4,
     A4_IMAGE,
     A5,
-    A6_CLOSURE,
+    A6_NOTICED,
     A7,
     A8,
     A9,
@@ -239,6 +239,7 @@ class Premises(Generic[S]):
             for name in self.technique.owned
             if name not in self.guest.memories() and self.image[name].term is self.guest[name].term
         ]
+        guests += self.technique.guests_own
         apart = []
         for name in self.technique.owned:
             if name in mine.memories():
@@ -345,7 +346,7 @@ class Premises(Generic[S]):
             form.read(A8),
             form.read(A9),
             self._if_delivered(form, A9_TRAP),
-            *([form.premise(A6_CLOSURE, form.let_through())] if self.machine.interruptions else []),
+            *([form.premise(A6_NOTICED, form.let_through())] if self.machine.interruptions else []),
         ]
 
     def _if_delivered(self, form: FormPremises[S], name: str) -> Premise[S]:
@@ -401,6 +402,6 @@ class Premises(Generic[S]):
             Premise(name, instruction.form, Truth.UNKNOWN, why)
             for name in (
                 *(A1, A10, A1S, A3_NEXT, A3_TRAP, A4, A5, A8, A9, A9_TRAP),
-                *([A6_CLOSURE] if self.machine.interruptions else []),
+                *([A6_NOTICED] if self.machine.interruptions else []),
             )
         ]

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from popek.errors import PopekError
 from popek.kernel import terms
 from popek.kernel.declaration import assert_declared
 from popek.kernel.machine import Machine
@@ -31,7 +32,7 @@ S = TypeVar("S", bound=State)
 TWIN = "user state and supervisor twin"
 
 
-class NothingToAskError(ValueError):
+class NothingToAskError(PopekError):
     """The questions would be about nothing; the message says what is missing."""
 
 

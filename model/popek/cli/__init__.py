@@ -13,23 +13,39 @@ from collections.abc import Sequence
 from errno import EDQUOT, EIO, ENOSPC
 from pathlib import Path
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from popek import __version__
+from popek.errors import PopekError
 from popek.solving.choice import chosen_solver
 
-from . import atlas, decoding, every_technique, figures, problems, rewrite, safety, scan, verify, witnesses
+from . import (
+    atlas,
+    bench,
+    decoding,
+    every_technique,
+    explore,
+    figures,
+    machines,
+    notebooks,
+    problems,
+    prove,
+    rewrite,
+    safety,
+    scan,
+    verify,
+    witnesses,
+)
 from .certifying import Certify, certified
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson, Jobs, Settings, Technique, TimeIsState, Timeout, shown_default
-from .output import console, print_json, progress, working
+from .output import console, print_json, progress
 from .resolving import forms_of, known_names, subject_of
 
 if TYPE_CHECKING:
-    from popek.checks.subject import Subject
     from popek.checks.survey import Request
 
 app = App(
@@ -45,21 +61,24 @@ app.command(
     name="vmcs",
     help="Judge, decode, explain, compare, repair and generate VMCSs.",
 )
-app.command("popek.cli.vmcb:app", name="vmcb", help="Judge and decode AMD VMCBs.")
+app.command("popek.cli.vmcb_questions:app", name="vmcb", help="Judge, decode, explain, repair AMD's VMCBs.")
 app.command("popek.cli.difftest:app", name="difftest", help="Compare the models with emulators.")
-app.command("popek.cli.machines:machines", name="machines")
-app.command(problems.problems)
-app.command(safety.safety)
-app.command(rewrite.rewrite)
-app.command(scan.scan)
-app.command(verify.verify)
 app.command(
     "popek.cli.assist:app",
     name="assist",
     help="Hardware assistance: what its controls must be, the best choice, what real ones come to.",
 )
-app.command(atlas.atlas)
-app.command("popek.cli.devices:app", name="devices", help="What a guest's device can do to the monitor.")
+app.command(
+    "popek.cli.devices:app",
+    name="devices",
+    help="What a guest's own device can do to the monitor; fault lines of remapping units explained.",
+)
+
+for _command in (
+    atlas.atlas, bench.bench, explore.explore, machines.machines, notebooks.notebooks, problems.problems,
+    prove.prove, rewrite.rewrite, safety.safety, scan.scan, verify.verify,
+):  # fmt: skip
+    app.command(_command)
 
 UNEXPECTED, BAD_INPUT, UNKNOWN = 1, 2, 3
 
@@ -86,12 +105,8 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted")
     except Exception as error:
-        if type(error).__name__ in (
-            "NothingToAskError",
-            "DeclarationError",
-            "SemanticsError",
-        ):  # without importing
-            _fail(str(error))
+        if isinstance(error, PopekError):
+            _fail(" ".join(str(error).split()))
         if type(error).__name__ == "SolversDisagreeError":
             print(f"popek: {error}", file=sys.stderr)
             sys.exit(UNEXPECTED)
@@ -142,6 +157,12 @@ def classify(
     by_the_letter: Annotated[
         bool, Parameter(negative="", help="Ask for the classes by the letter of 1974, beside ours.")
     ] = False,
+    expect: Annotated[
+        Path | None,
+        Parameter(
+            help="What --json printed once: print what differs, a line each, and exit with 1 if anything does."
+        ),
+    ] = None,
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
     jobs: Jobs = 0,
@@ -157,18 +178,23 @@ def classify(
         machine: a name that `popek machines` lists, or a Python file that declares one.
         instructions: only these mnemonics or forms; the theorems, which speak of all, are then refuted or unknown.
     """
+    from popek.checks.expected import differences, read_expected
     from popek.checks.survey import ALL, NONE, ONE_EACH, Request, survey
     from popek.report import classification as report
     from popek.report import letter
 
     if every := technique == every_technique.ALL:
         technique = None
-        every_technique.assert_possible(set, symbolic, svg)
+        every_technique.assert_possible(set, symbolic, svg, expect)
     subject = subject_of(machine, technique, set, timeout=timeout, time_is_state=time_is_state)
     forms = forms_of(subject.machine, instructions)
+    expected = None if expect is None else read_expected(expect)
+    listed = [] if expected is None else expected["instructions"]
     request = Request(
         subject,
-        promises=promises or (json and not by_the_letter and not every),
+        promises=promises
+        or (json and not by_the_letter and not every)
+        or any("faithful" in row for row in listed),
         witnesses=ALL if json else ONE_EACH,
         leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
         certify=certify,
@@ -184,6 +210,8 @@ def classify(
     if symbolic or any(text.endswith("=?") for text in set):
         if certify is not None:
             raise UserError(f"--certify {certify}: expected with no setting left open")
+        if expect is not None:
+            raise UserError(f"--expect {expect}: expected with no setting left open")
         if by_the_letter:
             raise UserError(
                 "--by-the-letter: expected with every setting given a value, and one is left open"
@@ -191,14 +219,20 @@ def classify(
         return _classify_symbolic(request, symbolic, forms, svg, json)
     with certified(certify), progress("classifying") as show:
         found = survey(request, forms=forms, jobs=jobs, progress=show)
+    otherwise = [] if expected is None else differences(expected, found, str(expect))
     if json:
-        print_json(found.to_json())
+        kept = {} if expected is None else {"otherwise": [one.to_json() for one in otherwise]}
+        print_json(found.to_json() | kept)
+    elif expected is not None:
+        print("\n".join(map(str, otherwise)) or f"as {expect} says: {len(found.rows)} forms")
     elif by_the_letter:
         console().print(letter.survey(found))
     else:
         console().print(report.survey(found))
     if svg is not None:
         figures.write(figures.of_classification(found, every=forms is not None), svg)
+    if expected is not None:
+        return UNEXPECTED if otherwise else 0
     return UNKNOWN if found.unknown else 0
 
 
@@ -319,132 +353,6 @@ def check(
     if any(claim.unexpected for claim in found):
         return UNEXPECTED
     return UNKNOWN if any(claim.unknown for claim in found) else 0
-
-
-@app.command
-def prove(
-    *names: str,
-    technique: Technique = None,
-    set: Settings = (),
-    needs: Annotated[
-        bool, Parameter(help="Show for each hypothesis a machine in which the conclusion fails without it.")
-    ] = True,
-    time_is_state: TimeIsState = False,
-    timeout: Timeout = 0.0,
-    certify: Certify = None,
-    svg: Svg = None,
-    json: AsJson = False,
-) -> int:
-    """Prove the theorems for any machine, or discharge their premises for concrete ones.
-
-    The figure is how propositions rest on one another.
-
-    Args:
-        names: propositions or groups of them (`theorem1`), or machines; every proposition by default.
-    """
-    from popek.machines import makers
-    from popek.report import proofs as report
-    from popek.solving.solver import Effort
-    from popek_proofs import PropositionsError
-    from popek_proofs import prove as proved
-
-    known = makers()
-    of_machines = [name for name in names if name in known or name.endswith(".py")]
-    propositions = [name for name in names if name not in of_machines]
-    subjects = [
-        subject_of(name, technique, set, timeout=timeout, time_is_state=time_is_state) for name in of_machines
-    ]
-    if not subjects and (technique is not None or set or time_is_state):
-        raise UserError(
-            "--technique, --set and --time-is-state: expected only with a machine, and none is named"
-        )
-    if svg is not None and subjects:
-        raise UserError(
-            f"--svg {svg}: draws propositions, and {of_machines[0]} is a machine: see popek classify --svg"
-        )
-    if certify is not None and not subjects:
-        raise UserError(f"--certify {certify}: expected only with a machine, and none is named")
-    figures.assert_writable(svg)
-    rows: list[dict[str, Any]] = []
-    codes = [0]
-    if propositions or not subjects:
-        try:
-            with known_names(), working("proving"):
-                found = proved(
-                    propositions, Effort(timeout=timeout), second_solver=_second_solver(), needs=needs
-                )
-        except PropositionsError as error:
-            raise UserError(str(error)) from None
-        codes.append(found.exit_code)
-        rows += [proof.to_json() for proof in found.proofs]
-        if not json:
-            console().print(report.propositions(found))
-    for subject in subjects:
-        rows += _instantiated(subject, certify, json, codes)
-    if svg is not None:
-        figures.write(figures.of_propositions(propositions), svg)
-    if json:
-        print_json({"schema": "popek/proofs/1", "propositions": rows})
-    return max(codes)
-
-
-def _instantiated(
-    subject: Subject[Any], certify: Path | None, json: bool, codes: list[int]
-) -> list[dict[str, Any]]:
-    """The theorems for one machine: the rows for JSON, or the verdict on the screen."""
-    from popek.checks.verdict import Status
-    from popek.report import proofs as report
-    from popek_proofs.theorems.instantiate import instantiate
-
-    told = f"proving the premises for {subject.machine.name}"
-    with certified(certify) as certifier, working(told):
-        found = instantiate(subject)
-        found = found if certifier is None else found.certified(certifier)
-    if Status.UNKNOWN in (found.theorem1, found.theorem3):
-        codes.append(UNKNOWN)
-    if json:
-        return list(found.to_json())
-    console().print(report.instantiation(found))
-    return []
-
-
-def _second_solver() -> Any:
-    """cvc5, where it is installed."""
-    from popek.solving.second_solver import available, second_answer
-
-    if available():
-        return second_answer
-    print("popek: cvc5 is not installed; Z3 answers alone", file=sys.stderr)
-    return None
-
-
-@app.command
-def bench(
-    *parts: str,
-    machine: str = "ia32",
-    only: Annotated[tuple[str, ...], Parameter(help="These forms or mnemonics alone.", negative="")] = (),
-    svg: Svg = None,
-    json: AsJson = False,
-) -> int:
-    """Measure speed in one run: of classifying beside the solver's, and rates of the rest.
-
-    Args:
-        parts: classify, steps, laws, vmcs, difftest; all by default.
-        machine: a name that `popek machines` lists, or a Python file that declares one.
-    """
-    from popek.benchmark import PARTS, benchmark
-    from popek.report import benchmark as report
-
-    figures.assert_writable(svg)
-    with known_names(), progress("measuring") as show:
-        found = benchmark(machine, only, parts=parts or PARTS, progress=show)
-    if svg is not None:
-        figures.write(report.figure(found), svg)
-    if json:
-        print_json(found.to_json())
-    else:
-        console().print(report.benchmark(found))
-    return 0
 
 
 __all__ = ["app", "console", "main", "print_json", "progress"]

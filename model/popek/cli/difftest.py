@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from popek.emulators import declared_difftests
+from popek.emulators import DeclaredGuests, declared_difftests, declared_guests, load
 
 from .difftest_dma import difftest_dma
-from .difftest_non_root import difftest_non_root
 from .difftest_running import instructions_on_emulator, print_found
-from .difftest_svm import difftest_svm
 from .difftest_vm_entry import difftest_vm_entry
 from .difftest_vmrun import difftest_vmrun
 from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
@@ -24,64 +21,14 @@ if TYPE_CHECKING:
 app = App(name="difftest", help="Compare the models with emulators that were written by others.")
 
 app.command(difftest_vm_entry, name="vm-entry")
-app.command(difftest_non_root, name="non-root")
 app.command(difftest_vmrun, name="vmrun")
-app.command(difftest_svm, name="svm")
 app.command(difftest_dma, name="dma")
 
-Against = Annotated[str, Parameter(help="bochs or unicorn.")]
 Emulator = Annotated[str, Parameter(help="The emulator.")]
+Guest = Annotated[str, Parameter(help="The machine that the guest believes in; a wrong name lists them.")]
 
 
-@app.command
-def ia32(
-    *forms: str, against: Against = "bochs", cases: Cases = 2000, seed: Seed = 0, json: AsJson = False
-) -> int:
-    """Run one instruction from random states, on the model and on an emulator.
-
-    Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no emulator.
-
-    Args:
-        forms: instruction forms or mnemonics; by default all, or with unicorn those that it runs faithfully.
-    """
-    from popek.emulators.ia32.compare import BOCHS, difftest
-
-    _assert_possible(against, cases)
-    emulator: Any = BOCHS
-    if against == "unicorn":
-        from popek.emulators.ia32.unicorn import FORMS, UNICORN
-
-        emulator, forms = UNICORN, forms or tuple(FORMS)
-    return _compared(
-        lambda show: difftest(cases, seed, list(forms) or None, show, against=emulator), cases, json
-    )
-
-
-@app.command(name="x86-64")
-def x86_64(
-    *forms: str, against: Against = "bochs", cases: Cases = 2000, seed: Seed = 0, json: AsJson = False
-) -> int:
-    """Run one instruction in 64-bit or compatibility mode from random states, on the model and on an emulator.
-
-    Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no emulator.
-
-    Args:
-        forms: instruction forms or mnemonics; all by default.
-    """
-    from popek.emulators.x86_64.compare import BOCHS, difftest
-
-    _assert_possible(against, cases)
-    emulator: Any = BOCHS
-    if against == "unicorn":
-        from popek.emulators.x86_64.unicorn import UNICORN
-
-        emulator = UNICORN
-    return _compared(
-        lambda show: difftest(cases, seed, list(forms) or None, show, against=emulator), cases, json
-    )
-
-
-def _declared(machine: str, tests: Mapping[str, str]) -> Callable[..., int]:
+def machine_command(machine: str, tests: Mapping[str, str]) -> Callable[..., int]:
     """The command for a machine whose tests a package declares: per emulator `module:function`."""
     emulators = tuple(tests)
 
@@ -97,12 +44,11 @@ def _declared(machine: str, tests: Mapping[str, str]) -> Callable[..., int]:
         Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no emulator.
 
         Args:
-            forms: instruction forms or mnemonics; all by default.
+            forms: instruction forms or mnemonics; by default all, or those that the emulator runs faithfully.
         """
         assert_cases(cases)
         assert_one_of("--against", against, emulators)
-        module, function = tests[against].split(":")
-        difftest = getattr(importlib.import_module(module), function)
+        difftest = load(tests[against])
         return _compared(lambda show: difftest(cases, seed, list(forms) or None, show), cases, json)
 
     command.__name__ = machine
@@ -110,12 +56,47 @@ def _declared(machine: str, tests: Mapping[str, str]) -> Callable[..., int]:
 
 
 for _machine, _tests in declared_difftests().items():
-    app.command(_declared(_machine, _tests), name=_machine)
+    app.command(machine_command(_machine, _tests), name=_machine)
 
 
-def _assert_possible(against: str, cases: int) -> None:
-    assert_cases(cases)
-    assert_one_of("--against", against, ("bochs", "unicorn"))
+def guests_command(name: str, declared: DeclaredGuests) -> Callable[..., int]:
+    """The command that compares guests which a package declares."""
+    kinds = tuple(declared.kinds)
+
+    def command(
+        *forms: str,
+        against: Emulator = "bochs",
+        cases: Cases = 2000,
+        seed: Seed = 0,
+        instruction: Annotated[tuple[str, ...], Parameter(help="The same as a form.")] = (),
+        guest: Guest = kinds[0],
+        json: AsJson = False,
+    ) -> int:
+        assert_cases(cases)
+        assert_one_of("--against", against, ("bochs",))
+        assert_one_of("--guest", guest, kinds)
+        from popek.emulators.guests.compare import difftest
+        from popek.report import difftest as report
+
+        names = [*forms, *instruction] or None
+        found = instructions_on_emulator(
+            lambda show: difftest(load(declared.kinds[guest]), cases, seed, names, show), cases
+        )
+        return print_found(found, declared.schema, report.guests, json)
+
+    command.__name__ = name
+    command.__doc__ = f"""{declared.does}
+
+        Exit code: 0 nothing is left to explain, 1 something is, 2 bad input or no emulator.
+
+        Args:
+            forms: instruction forms or mnemonics; all by default.
+        """
+    return command
+
+
+for _name, _guests in declared_guests().items():
+    app.command(guests_command(_name, _guests), name=_name)
 
 
 def _compared(

@@ -12,8 +12,6 @@ from .output import console, print_json, progress
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from popek.emulators.guests.compare import Guests
-
 UNEXPECTED = 1
 T = TypeVar("T")
 
@@ -60,21 +58,6 @@ def print_found(found: F, schema: str, text: Callable[[F], RenderableType], json
     return UNEXPECTED if found.unexplained else 0
 
 
-def compare_guests(
-    guests: Guests, forms: Collection[str], against: str, cases: int, seed: int, schema: str, json: bool
-) -> int:
-    """Compare guests with Bochs, print what was found, and give the exit code."""
-    from popek.emulators.guests.compare import difftest
-    from popek.report import difftest as report
-
-    assert_cases(cases)
-    assert_one_of("--against", against, ("bochs",))
-    found = instructions_on_emulator(
-        lambda show: difftest(guests, cases, seed, list(forms) or None, show), cases
-    )
-    return print_found(found, schema, report.guests, json)
-
-
 def assert_known(cases: int, model: str, models: Collection[str]) -> None:
     """Refuse a number of cases that is none, and a CPU model that Bochs does not have."""
     assert_cases(cases)
@@ -94,7 +77,6 @@ def print_entries(answer: dict[str, Any], entries: str, json: bool) -> int:
 
 __all__ = [
     "assert_known",
-    "compare_guests",
     "instructions_on_emulator",
     "on_emulator",
     "print_entries",

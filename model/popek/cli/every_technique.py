@@ -58,10 +58,11 @@ def classify(request: Request, forms: Sequence[str] | None, *, jobs: int, json: 
     return 3 if any(one.unknown for one in found) else 0
 
 
-def assert_possible(settings: Sequence[str], symbolic: str, svg: Path | None) -> None:
+def assert_possible(settings: Sequence[str], symbolic: str, svg: Path | None, expect: Path | None) -> None:
     """Refuse what is about one technique."""
     left_open = [f"--set {text}" for text in settings if text.endswith("=?")]
     left_open += [f"--symbolic {symbolic}"] if symbolic else []
-    drawn = [] if svg is None else [f"--svg {svg}"]
-    for option in (*left_open, *drawn):
+    files = {"--svg": svg, "--expect": expect}
+    given = [f"{option} {file}" for option, file in files.items() if file is not None]
+    for option in (*left_open, *given):
         raise UserError(f"{option}: expected with one technique, and --technique {ALL} asks about each")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from popek.checks.survey import Survey, SurveyRow
     from popek.kernel.machine import Machine
     from popek.report.svg import Figure
-    from popek.vmcs.repair import Repair
+    from popek.vmcs.edits import Repair
 
 Svg = Annotated[Path | None, Parameter(name="--svg", help="Write a figure to this file, too.")]
 Kind = Literal["leaks", "paths"]
@@ -110,16 +110,21 @@ def of_propositions(names: Sequence[str]) -> Figure:
     return propositions([p for p in known_propositions() if not groups or p.id.partition(".")[0] in groups])
 
 
-def of_repairs(repaired: Sequence[Repair]) -> Figure:
-    """The changed fields bit by bit, the bits to change marked."""
-    from popek.architectures.vtx.dumps.bits import decode
-    from popek.architectures.vtx.fields import FIELDS
+def of_changes(
+    repaired: Sequence[Repair], fields: Mapping[str, Any], decode: Callable[[str, int], list[Any]]
+) -> Figure:
+    """The changed fields of control blocks bit by bit, the bits to change marked.
+
+    Args:
+        fields: by name, each with its `width`.
+        decode: the names of a field's bits for a value.
+    """
     from popek.report.graphs import bit_strip
     from popek.report.svg import stacked
 
     return stacked(
         [
-            bit_strip(c.field, c.before, FIELDS[c.field].width, decode(c.field, c.before), c.bits)
+            bit_strip(c.field, c.before, fields[c.field].width, decode(c.field, c.before), c.bits)
             for repair in repaired
             for c in repair.changes
         ]
@@ -131,10 +136,10 @@ __all__ = [
     "Kind",
     "Svg",
     "assert_writable",
+    "of_changes",
     "of_classification",
     "of_instruction",
     "of_propositions",
-    "of_repairs",
     "of_settings",
     "write",
 ]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from popek.machines import usual
+
 from . import witnesses
 from .errors import UserError
 from .options import AsJson, Settings, Technique, Timeout
@@ -17,7 +19,7 @@ UNEXPECTED, UNKNOWN = 1, 3
 
 
 def problems(
-    machine: str = "ia32",
+    machine: str = usual(),
     /,
     *names: str,
     technique: Technique = None,

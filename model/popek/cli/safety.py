@@ -7,6 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from popek.machines import usual
+
 from . import witnesses
 from .options import AsJson, Settings, Technique, Timeout
 from .output import console, print_json, progress
@@ -16,7 +18,7 @@ UNEXPECTED, UNKNOWN = 1, 3
 
 
 def safety(
-    machine: str = "ia32",
+    machine: str = usual(),
     /,
     *instructions: str,
     technique: Technique = None,

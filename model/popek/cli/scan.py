@@ -14,10 +14,7 @@ from .output import console, print_json, progress
 from .resolving import subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from popek.kernel.code import MachineCode
-    from popek.scan.files import Program
+    pass
 
 UNEXPECTED, UNKNOWN = 1, 3
 
@@ -62,7 +59,7 @@ def scan(
     from popek.checks.survey import Request, survey
     from popek.machines import codes
     from popek.report import scan as report
-    from popek.scan.files import ScanError, from_hex, read
+    from popek.scan.files import ScanError, from_hex, read, reader
     from popek.scan.judging import Scan, answered, difference, judge
     from popek.scan.sweep import sweep
 
@@ -77,7 +74,7 @@ def scan(
     known = codes()
     try:
         program = from_hex(_standard_input(), where) if file == "-" else read(Path(file), where, known)
-        code, size = _reader(program, machine, mode, known)
+        code, size = reader(program, machine, mode, known)
         subject = subject_of(code.machine, technique, set, timeout=timeout, as_named=True)
         with progress("reading") as show:
             swept = sweep(program, code, size, progress=show)
@@ -111,21 +108,3 @@ def scan(
 
 def _standard_input() -> str:
     return sys.stdin.buffer.read().decode("ascii", "replace")
-
-
-def _reader(
-    program: Program, machine: str | None, mode: int | None, known: Mapping[str, MachineCode]
-) -> tuple[MachineCode, int]:
-    """How the code is read: by the file, by name, or by the size of code."""
-    if machine is not None and machine not in known:
-        raise UserError(f"--machine {machine}: expected {' or '.join(known)}, whose code can be read")
-    code = known[machine] if machine is not None else program.code
-    if code is None:
-        if mode is None:
-            raise UserError(f"{program.source}: not ELF: expected --mode with the size of its code")
-        able = [one for one in known.values() if mode in one.modes]
-        code = min(able, key=lambda one: one.modes.index(mode), default=None)
-    modes = sorted({size for one in known.values() for size in one.modes}) if code is None else code.modes
-    if code is None or (mode is not None and mode not in modes):
-        raise UserError(f"--mode {mode}: expected {' or '.join(map(str, sorted(modes)))}")
-    return code, code.modes[0] if mode is None else mode

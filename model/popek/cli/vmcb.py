@@ -1,33 +1,52 @@
-"""`popek vmcb`: judge and decode AMD's VMCBs."""
+"""`popek vmcb`: judge, decode and explain AMD's VMCBs."""
 
 from __future__ import annotations
 
+import itertools
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from popek.architectures.dump import beside
+
+from .dumps import (
+    BAD_INPUT,
+    exit_code,
+    input_error,
+    one_line,
+    open_input,
+    print_several,
+    read_bytes,
+    shown_name,
+)
 from .errors import UserError
 from .options import AsJson
-from .output import print_json
 
 if TYPE_CHECKING:
-    from popek.architectures.svm.dumps import VmcbDump
     from popek.architectures.svm.verdict import VmrunVerdict
+    from popek.architectures.svm.vmcb import SvmProcessor, VmcbDump
 
-app = App(name="vmcb", help="Judge, decode and explain AMD's VMCBs.")
+app = App(name="vmcb", help="Judge, decode, explain, repair AMD's VMCBs.")
 
 _SCHEMA = "popek/vmcb-verdict/1"
-_EXIT_CODES = {"enters": 0, "vmexit-invalid": 1, "undecided": 3}
 
 File = Annotated[
     str,
     Parameter(
-        help="A dump by Linux KVM, JSON, NAME = value lines or 4096 bytes; `-` reads standard input.",
+        help="A dump by Linux KVM or Xen, JSON, NAME = value lines or 4096 bytes; `-` reads standard input.",
         allow_leading_hyphen=True,
     ),
 ]
+Processor = Annotated[
+    str | None,
+    Parameter(
+        name="--capabilities",
+        help="A processor's name, or a file: JSON, what `cpuid -1 -r` prints, /proc/cpuinfo.",
+    ),
+]
+Width = Annotated[int | None, Parameter(help="Physical-address width of the processor.")]
 
 
 @app.command
@@ -35,7 +54,8 @@ def check(
     file: File,
     /,
     *,
-    maxphyaddr: Annotated[int | None, Parameter(help="Physical-address width of the processor.")] = None,
+    capabilities: Processor = None,
+    maxphyaddr: Width = None,
     json: AsJson = False,
     jsonl: Annotated[
         bool, Parameter(name="--jsonl", negative="", help="One VMCB a line in, one verdict a line out.")
@@ -45,37 +65,60 @@ def check(
 
     Exit code: 0 it enters, 1 a check fails, 2 bad input, 3 undecided.
     """
-    if maxphyaddr is not None and not 32 <= maxphyaddr <= 52:
-        raise UserError(f"--maxphyaddr {maxphyaddr}: expected a number from 32 to 52")
+    from popek.architectures.svm.verdict import judge
+
+    wanted = wanted_processor(capabilities, maxphyaddr)
     if jsonl:
-        return _check_lines(file, maxphyaddr)
-    found = _read(file)
-    verdicts = [_judged(dump, maxphyaddr) for dump in found]
+        return _check_lines(file, wanted, maxphyaddr)
+    found = read(file)
+    verdicts = [judge(dump.vmcb, processor_of(dump, wanted, maxphyaddr)) for dump in found]
     if json:
-        answers = [_answer(dump, verdict) for dump, verdict in zip(found, verdicts, strict=True)]
-        print_json(answers[0] if len(answers) == 1 else answers)
+        answers = [
+            {**verdict.to_json(), **beside(dump)} for dump, verdict in zip(found, verdicts, strict=True)
+        ]
+        print_several(answers)
     else:
         texts = [_text(dump, verdict) for dump, verdict in zip(found, verdicts, strict=True)]
         sys.stdout.write("\n".join(texts))
-    codes = {_EXIT_CODES[verdict.outcome] for verdict in verdicts}
-    return next((code for code in (1, 3) if code in codes), 0)
+    return exit_code([verdict.kind for verdict in verdicts])
 
 
-def _judged(dump: VmcbDump, maxphyaddr: int | None) -> VmrunVerdict:
+def wanted_processor(wanted: str | None, maxphyaddr: int | None) -> SvmProcessor | None:
+    """The processor that `--capabilities` names; None if it is the one that the input describes."""
+    from popek.architectures.dump import DumpError
+    from popek.architectures.svm.capabilities import load_capabilities
+
+    if maxphyaddr is not None and not 32 <= maxphyaddr <= 52:
+        raise UserError(f"--maxphyaddr {maxphyaddr}: expected a number from 32 to 52")
+    if wanted is None:
+        return None
+    try:
+        return load_capabilities(wanted)
+    except DumpError as error:
+        raise UserError(f"--capabilities: {error.message}") from None
+
+
+def processor_of(dump: VmcbDump, wanted: SvmProcessor | None, maxphyaddr: int | None) -> SvmProcessor:
+    """The processor of the options, else the one that the input describes."""
     import attrs
 
-    from popek.architectures.svm.verdict import judge
-
-    known = dump.processor
-    return judge(dump.vmcb, known if maxphyaddr is None else attrs.evolve(known, maxphyaddr=maxphyaddr))
+    known = wanted or dump.processor
+    return known if maxphyaddr is None else attrs.evolve(known, maxphyaddr=maxphyaddr)
 
 
-def _answer(dump: VmcbDump, verdict: VmrunVerdict) -> dict[str, Any]:
-    answer = verdict.to_json()
-    for key, items in (("remarks", dump.remarks), ("unrecognised", dump.unrecognised)):
-        if items:
-            answer[key] = [{"line": item.line, "text": item.text} for item in items]
-    return answer
+def read(name: str) -> list[VmcbDump]:
+    """The VMCBs of a file; `-` is standard input."""
+    return _parsed(read_bytes(name), name)
+
+
+def _parsed(data: bytes, name: str) -> list[VmcbDump]:
+    from popek.architectures.dump import DumpError
+    from popek.architectures.svm.dumps import read_vmcbs
+
+    try:
+        return read_vmcbs(data, shown_name(name))
+    except DumpError as error:
+        raise input_error(name, error) from None
 
 
 _MOST_SHOWN = 6
@@ -112,43 +155,82 @@ def _text(dump: VmcbDump, verdict: VmrunVerdict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_lines(file: str, maxphyaddr: int | None) -> int:
+def _check_lines(file: str, wanted: SvmProcessor | None, maxphyaddr: int | None) -> int:
+    """Judge a stream: JSON Lines line by line, anything else as a whole, with one verdict for each dump."""
+    from popek.architectures.svm.verdict import judge
+
+    with open_input(file) as stream:
+        first = stream.readline()
+        if first.lstrip()[:1] == b"{" and first.rstrip()[-1:] == b"}":
+            return _check_json_lines(itertools.chain([first], stream), file, wanted, maxphyaddr)
+        dumps = _parsed(first + stream.read(), file)
+    kinds = []
+    for dump in dumps:
+        verdict = judge(dump.vmcb, processor_of(dump, wanted, maxphyaddr))
+        kinds.append(verdict.kind)
+        sys.stdout.write(one_line({**verdict.to_json(), **beside(dump)}))
+    return exit_code(kinds)
+
+
+def _check_json_lines(
+    lines: Iterable[bytes], file: str, wanted: SvmProcessor | None, maxphyaddr: int | None
+) -> int:
     """Answer every line in order; one that is no VMCB is answered by an object with the key `error`."""
-    import json
+    from popek.architectures.dump import DumpError
+    from popek.architectures.svm.dumps_json import from_line
+    from popek.architectures.svm.verdict import judge
 
-    from popek.architectures.svm.dumps import read_vmcbs
-    from popek.architectures.svm.dumps_json import VmcbDumpError
-
-    def encode(value: object) -> str:
-        return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"
-
-    name = _shown(file)
-    codes: set[int] = set()
-    for number, line in enumerate(_bytes(file).splitlines(), 1):
-        if not line.strip():
+    name, bad, kinds = shown_name(file), False, set[str]()
+    for number, line in enumerate(lines, 1):
+        if line.isspace():
             continue
         try:
-            if line.lstrip()[:1] != b"{":
-                raise VmcbDumpError("expected a JSON object on each line")
-            dump = read_vmcbs(line, f"{name}:{number}")[0]
-            verdict = _judged(dump, maxphyaddr)
-        except VmcbDumpError as error:
-            codes.add(2)
-            sys.stderr.write(f"popek: {name}:{number}: {error}\n")
-            sys.stdout.write(encode({"error": str(error), "name": f"{name}:{number}", "schema": _SCHEMA}))
+            dump = from_line(line.decode("utf-8", errors="replace"), f"{name}:{number}")
+            verdict = judge(dump.vmcb, processor_of(dump, wanted, maxphyaddr))
+        except DumpError as error:
+            bad = True
+            sys.stderr.write(f"popek: {name}:{number}: {error.message}\n")
+            sys.stdout.write(
+                one_line({"error": error.message, "name": f"{name}:{number}", "schema": _SCHEMA})
+            )
         else:
-            codes.add(_EXIT_CODES[verdict.outcome])
-            sys.stdout.write(encode(_answer(dump, verdict)))
+            kinds.add(verdict.kind)
+            sys.stdout.write(one_line(verdict.to_json()))
         sys.stdout.flush()
-    return next((code for code in (2, 1, 3) if code in codes), 0)
+    return BAD_INPUT if bad else exit_code(sorted(kinds))
 
 
 @app.command
-def decode(file: File, /) -> int:
+def decode(file: File, /, *, json: AsJson = False) -> int:
     """Print every field of a VMCB, with its intercepts by name."""
     from popek.architectures.svm.vmcb import FIELDS, intercepts
 
-    for number, dump in enumerate(_read(file)):
+    dumps = read(file)
+    if json:
+        answers = [
+            {
+                "schema": "popek/vmcb-fields/1",
+                "name": dump.vmcb.name,
+                "fields": {
+                    field.id: {
+                        "offset": f"{field.offset:#05x}",
+                        "value": hex(value),
+                        "intercepts": [
+                            name
+                            for (owner, bit), name in intercepts().items()
+                            if owner == field.id and value >> bit & 1
+                        ],
+                    }
+                    for field in FIELDS.values()
+                    if (value := dump.vmcb.fields.get(field.id)) is not None
+                },
+                **beside(dump),
+            }
+            for dump in dumps
+        ]
+        print_several(answers)
+        return 0
+    for number, dump in enumerate(dumps):
         if number:
             sys.stdout.write("\n")
         for field in FIELDS.values():
@@ -177,32 +259,3 @@ def explain(
     except UnknownVmcbSubject as error:
         raise UserError(str(error)) from None
     return 0
-
-
-def _shown(name: str) -> str:
-    return "standard input" if name == "-" else "".join(c if c.isprintable() else "\ufffd" for c in name)
-
-
-def _bytes(name: str) -> bytes:
-    if not name:
-        raise UserError("expected a file, and its name is empty")
-    if name == "-":
-        return sys.stdin.buffer.read()
-    try:
-        path = Path(name)
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{_shown(name)}: {(error.strerror or 'cannot be read').lower()}") from None
-    except ValueError:
-        raise UserError(f"{name!r}: not a file name") from None
-
-
-def _read(name: str) -> list[VmcbDump]:
-    from popek.architectures.svm.dumps import read_vmcbs
-    from popek.architectures.svm.dumps_json import VmcbDumpError
-
-    data = _bytes(name)
-    try:
-        return read_vmcbs(data, _shown(name))
-    except VmcbDumpError as error:
-        raise UserError(f"{_shown(name)}: {error}") from None

@@ -5,35 +5,41 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from popek.architectures.dump import beside
+
+from .dumps import (
+    BAD_INPUT,
+    exit_code,
+    input_error,
+    one_clear_line,
+    one_line,
+    open_input,
+    print_several,
+    read_bytes,
+    shown_name,
+    terminal,
+)
 from .errors import UserError
 from .options import AsJson
-from .output import print_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from popek.architectures.vtx.capabilities import Capabilities
     from popek.architectures.vtx.dumps.model import Dump
     from popek.architectures.vtx.dumps.processors import ProcessorJudgement
-    from popek.architectures.vtx.verdict import Undecided, VmEntryVerdict
 
 app = App(name="vmcs", help="Judge, decode, explain, compare, repair and generate VMCSs.")
 
-_EXIT_CODES = {"enters": 0, "undecided": 3}
-_FAILS, _BAD_INPUT, _DIFFERENT = 1, 2, 1
-_MOST_PROCESSORS = 64
-_SCHEMA = "popek/vmcs-verdict/1"
+_DIFFERENT = 1
 
 File = Annotated[
     str, Parameter(help="A dump as text or JSON; `-` reads standard input.", allow_leading_hyphen=True)
 ]
-ReportedProcessor = Annotated[
+Processor = Annotated[
     str | None,
     Parameter(
         name="--capabilities", help="A preset's name, or a file with capability MSRs (rdmsr, VBox.log, JSON)."
@@ -46,7 +52,7 @@ AsJsonLines = Annotated[
 
 @app.command
 def check(
-    file: File, /, *, capabilities: ReportedProcessor = None, json: AsJson = False, jsonl: AsJsonLines = False
+    file: File, /, *, capabilities: Processor = None, json: AsJson = False, jsonl: AsJsonLines = False
 ) -> int:
     """Say whether a VM entry with this VMCS succeeds, and which checks it fails.
 
@@ -57,11 +63,13 @@ def check(
     dumps = read(file)
     processors = [processor_of(dump, capabilities, file) for dump in dumps]
     if json:
+        from popek.architectures.vtx.dumps.lines import verdict_json
+
         found = [_judged(dump, known) for dump, known in zip(dumps, processors, strict=True)]
         answers = [
-            _verdict_json(dump, item.complete, item.inferred) for dump, item in zip(dumps, found, strict=True)
+            verdict_json(dump, item.complete, item.inferred) for dump, item in zip(dumps, found, strict=True)
         ]
-        print_json(answers[0] if len(answers) == 1 else answers)
+        print_several(answers)
         return exit_code([item.verdict.outcome.kind for item in found])
     from popek.architectures.vtx.dumps.diagnosis import diagnose
     from popek.report.vmcs import print_check
@@ -110,11 +118,11 @@ def decode(file: File, /, *, json: AsJson = False) -> int:
                     }
                     for field, value, bits in rows
                 },
-                **_beside(dump),
+                **beside(dump),
             }
             for dump, rows in zip(dumps, decoded, strict=True)
         ]
-        print_json(answers[0] if len(answers) == 1 else answers)
+        print_several(answers)
         return 0
     from popek.report.vmcs import print_decode
 
@@ -180,7 +188,7 @@ def _of_amd(subject: str) -> list[str]:
 
 
 @app.command
-def diff(first: File, second: File, /, *, capabilities: ReportedProcessor = None) -> int:
+def diff(first: File, second: File, /, *, capabilities: Processor = None) -> int:
     """Compare two dumps, field by field and bit by bit.
 
     Exit code: 0 the fields are the same, 1 they differ, 2 bad input.
@@ -203,44 +211,9 @@ def _only(dumps: list[Dump], name: str) -> Dump:
     return dumps[0]
 
 
-def terminal() -> Console:
-    """A console that prints text as it is."""
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, emoji=False)
-
-
-def shown_name(name: str) -> str:
-    """An input's name as messages have it."""
-    from popek.architectures.vtx.dumps.model import printable
-
-    return "standard input" if name == "-" else printable(name)
-
-
-def _open(name: str) -> BinaryIO:
-    if name == "-":
-        return sys.stdin.buffer
-    if not name:
-        raise UserError("expected a file, and its name is empty")
-    try:
-        return Path(name).open("rb")
-    except OSError as error:
-        raise UserError(f"{shown_name(name)}: {(error.strerror or 'cannot be read').lower()}") from None
-    except ValueError:
-        raise UserError(f"{name!r}: not a file name") from None
-
-
-def _bytes(name: str) -> bytes:
-    try:
-        with _open(name) as stream:
-            return stream.read()
-    except OSError as error:
-        raise UserError(f"{shown_name(name)}: {(error.strerror or 'cannot be read').lower()}") from None
-
-
 def read(name: str) -> list[Dump]:
     """The dumps of a file; `-` is standard input."""
-    return _parsed(_bytes(name), name)
+    return _parsed(read_bytes(name), name)
 
 
 def _parsed(data: bytes, name: str) -> list[Dump]:
@@ -250,17 +223,19 @@ def _parsed(data: bytes, name: str) -> list[Dump]:
     try:
         return read_dumps(data, shown_name(name))
     except DumpError as error:
-        place = f"{shown_name(name)}:{error.line}" if error.line else shown_name(name)
-        raise UserError(f"{place}: {error.message}") from None
+        raise input_error(name, error) from None
 
 
 def processor_of(dump: Dump, wanted: str | None, name: str) -> Capabilities:
     """The processor that `--capabilities` names, else the one that the dump describes."""
     if wanted is not None:
         return wanted_processor(wanted)
+    from popek.architectures.dump import DumpError
+    from popek.architectures.vtx.dumps.lines import described_processor
+
     try:
-        return _described_processor(dump)
-    except UserError as error:
+        return described_processor(dump)
+    except DumpError as error:
         raise UserError(f"{shown_name(name)}: {error}") from None
 
 
@@ -274,117 +249,45 @@ def wanted_processor(wanted: str) -> Capabilities:
         raise UserError(one_clear_line(error)) from None
 
 
-def one_clear_line(error: Exception) -> str:
-    """A message fit for a terminal."""
-    from popek.architectures.vtx.dumps.model import printable
-
-    return printable(str(error))
-
-
-def _described_processor(dump: Dump) -> Capabilities:
-    from popek.architectures.vtx.capabilities import UNKNOWN
-    from popek.architectures.vtx.capability_files import CapabilityError, from_mapping, load_capabilities
-
-    try:
-        if isinstance(dump.capabilities, str):
-            return load_capabilities(dump.capabilities)
-        return UNKNOWN if dump.capabilities is None else from_mapping(dump.capabilities, name=dump.name)
-    except (CapabilityError, OSError) as error:
-        raise UserError(one_clear_line(error)) from None
-
-
-def exit_code(kinds: Sequence[str]) -> int:
-    """The code of several verdicts: a failure outweighs an undecided one."""
-    codes = {_EXIT_CODES.get(kind, _FAILS) for kind in kinds}
-    return next((code for code in (_FAILS, _EXIT_CODES["undecided"]) if code in codes), 0)
-
-
-def _beside(dump: Dump) -> dict[str, Any]:
-    beside: dict[str, Any] = {}
-    if dump.unrecognised:
-        beside["unrecognised"] = [{"line": item.line, "text": item.text} for item in dump.unrecognised]
-    if dump.remarks:
-        beside["remarks"] = [{"line": item.line, "text": item.text} for item in dump.remarks]
-    return beside
-
-
-def _verdict_json(dump: Dump, verdict: VmEntryVerdict, inferred: Sequence[str] = ()) -> dict[str, Any]:
-    answer: dict[str, Any] = {**verdict.to_json(), "name": dump.name, "format": dump.format, **_beside(dump)}
-    said = {field_id.lower(): value for field_id, value in answer["reported"].items()}
-    answer["reported"] = {**dump.reported, **said}
-    if inferred:
-        answer["inferred"] = list(inferred)
-    return answer
-
-
 def _check_lines(file: str, capabilities: str | None) -> int:
     """Judge a stream: JSON Lines line by line, anything else as a whole, with one verdict for each dump."""
-    with _open(file) as stream:
+    with open_input(file) as stream:
         first = stream.readline()
         if first.lstrip()[:1] == b"{" and first.rstrip()[-1:] == b"}":
             return _check_json_lines(itertools.chain([first], stream), file, capabilities)
         dumps = _parsed(first + stream.read(), file)
+    from popek.architectures.vtx.dumps.lines import verdict_json
+
     kinds = []
     for dump in dumps:
         item = _judged(dump, processor_of(dump, capabilities, file))
         kinds.append(item.verdict.outcome.kind)
-        sys.stdout.write(one_line(_verdict_json(dump, item.complete, item.inferred)))
+        sys.stdout.write(one_line(verdict_json(dump, item.complete, item.inferred)))
     return exit_code(kinds)
 
 
 def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | None) -> int:
     """Answer every line in order; a line that is no VMCS is answered by an object with the key `error`."""
-    import json
-
-    import attrs
-
-    from popek.architectures.vtx.dumps.diagnosis import vmcs_of
-    from popek.architectures.vtx.dumps.json_input import read_line
-    from popek.architectures.vtx.dumps.model import DumpError
-    from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
-    from popek.architectures.vtx.identity import by_identity
-    from popek.architectures.vtx.verdict import undecided_json
-
-    encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
-    @by_identity
-    def lacking_one(item: Undecided) -> str:
-        return encode(undecided_json((item,)))[1:-1]
-
-    def undecided(items: tuple[Undecided, ...]) -> str:
-        return f"[{','.join(map(lacking_one, items))}]"
+    from popek.architectures.dump import DumpError
+    from popek.architectures.vtx.dumps.lines import SCHEMA, LineJudge
 
     name, bad, kinds = shown_name(file), False, set[str]()
+    judge = LineJudge(name, None if capabilities is None else wanted_processor(capabilities))
     write, flush = sys.stdout.write, sys.stdout.flush
-    wanted = None if capabilities is None else ReportedProcessor(wanted_processor(capabilities))
-    described: dict[str, ReportedProcessor] = {}
     for number, line in enumerate(lines, 1):
         if line.isspace():
             continue
         try:
-            dump = read_line(line.decode("utf-8", errors="replace"), number, name)
-            processor = wanted
-            if processor is None:
-                key = encode(dump.capabilities)
-                processor = described.get(key)
-                if processor is None:
-                    if len(described) >= _MOST_PROCESSORS:
-                        described.clear()
-                    processor = described[key] = ReportedProcessor(_described_processor(dump))
-            judgement = judge_any(vmcs_of(dump), processor)
-            verdict = judgement.complete
-        except (DumpError, UserError) as error:
+            kind, answer = judge.answer(line, number)
+        except DumpError as error:
             bad = True
             sys.stderr.write(f"popek: {name}:{number}: {error}\n")
-            write(encode({"schema": _SCHEMA, "name": f"{name}:{number}", "error": str(error)}) + "\n")
+            answer = one_line({"schema": SCHEMA, "name": f"{name}:{number}", "error": str(error)})
         else:
-            kinds.add(verdict.outcome.kind)
-            # Most of a long answer is what a partial dump lacks, and that a stream repeats.
-            rest = encode(_verdict_json(dump, attrs.evolve(verdict, undecided=()), judgement.inferred))
-            lacking = f'"undecided":{undecided(verdict.undecided)}'
-            write(rest.replace('"undecided":[]', lacking, 1) + "\n")
+            kinds.add(kind)
+        write(answer)
         flush()
-    return _BAD_INPUT if bad else exit_code(sorted(kinds))
+    return BAD_INPUT if bad else exit_code(sorted(kinds))
 
 
 def _judged(dump: Dump, known: Capabilities) -> ProcessorJudgement:
@@ -392,10 +295,3 @@ def _judged(dump: Dump, known: Capabilities) -> ProcessorJudgement:
     from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
 
     return judge_any(vmcs_of(dump), ReportedProcessor(known))
-
-
-def one_line(value: object) -> str:
-    """JSON on one line."""
-    import json
-
-    return json.dumps(value, sort_keys=True, separators=(",", ":")) + "\n"

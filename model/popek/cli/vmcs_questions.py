@@ -8,27 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from . import figures
+from .dumps import (
+    Keep,
+    exit_code,
+    kept_fields,
+    one_clear_line,
+    one_line,
+    print_rules,
+    print_several,
+    shown_name,
+    terminal,
+)
 from .errors import UserError
 from .figures import Svg
 from .options import AsJson
 from .output import print_json, progress, working
-from .vmcs import (
-    File,
-    ReportedProcessor,
-    app,
-    exit_code,
-    one_clear_line,
-    one_line,
-    processor_of,
-    read,
-    shown_name,
-    terminal,
-    wanted_processor,
-)
+from .vmcs import File, Processor, app, processor_of, read, wanted_processor
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
-    from popek.vmcs.redundancy import Answers
+    from popek.vmcs.standing import Answers
 
 _FAILS, _DIFFERENT, _UNDECIDED = 1, 1, 3
 
@@ -38,10 +37,8 @@ def repair(
     file: File,
     /,
     *,
-    capabilities: ReportedProcessor = None,
-    keep: Annotated[
-        list[str] | None, Parameter(help="Fields that must not change.", consume_multiple=True)
-    ] = None,
+    capabilities: Processor = None,
+    keep: Keep = None,
     svg: Svg = None,
     json: AsJson = False,
 ) -> int:
@@ -52,14 +49,12 @@ def repair(
     Exit code: 0 it succeeds with the changes, 1 no repair, 2 bad input, 3 something stays undecided.
     """
     from popek.architectures.vtx.dumps.diagnosis import vmcs_of
-    from popek.architectures.vtx.fields import UnknownField, find
+    from popek.architectures.vtx.fields import find
     from popek.report.vmcs_repair import print_repair
+    from popek.vmcs.edits import end_of
     from popek.vmcs.repair import repair as smallest
 
-    try:
-        kept = [find(name).id for names in keep or [] for name in names.split(",")]
-    except UnknownField as error:
-        raise UserError(f"--keep: {error}") from None
+    kept = kept_fields(keep, find)
     figures.assert_writable(svg)
     dumps = read(file)
     processors = [processor_of(dump, capabilities, file) for dump in dumps]
@@ -69,23 +64,18 @@ def repair(
         ]
     if json:
         answers = [{**item.to_json(), "name": dump.name} for dump, item in zip(dumps, found, strict=True)]
-        print_json(answers[0] if len(answers) == 1 else answers)
+        print_several(answers)
     else:
         for number, (dump, item) in enumerate(zip(dumps, found, strict=True)):
             if number:
                 terminal().print()
             print_repair(terminal(), dump.name, item)
     if svg is not None:
-        figures.write(figures.of_repairs(found), svg)
-    ends = [
-        "undecided"
-        if item.unexplained or item.answer.value == "unknown"
-        else item.after.outcome.kind
-        if item.after
-        else "fails"
-        for item in found
-    ]
-    return exit_code(ends)
+        from popek.architectures.vtx.dumps.bits import decode
+        from popek.architectures.vtx.fields import FIELDS
+
+        figures.write(figures.of_changes(found, FIELDS, decode), svg)
+    return exit_code([end_of(item) for item in found])
 
 
 _GENERATES_FOR = "bochs-tigerlake"
@@ -97,7 +87,7 @@ def generate(
     violate: Annotated[str, Parameter(help="A check's id, such as GUEST-CR-09.")],
     count: Annotated[int, Parameter(help="How many VMCSs.")] = 10,
     seed: Annotated[int, Parameter(help="Another seed gives other VMCSs.")] = 1,
-    capabilities: ReportedProcessor = None,
+    capabilities: Processor = None,
 ) -> int:
     """Print VMCSs at the edge of one check as JSON Lines, which `popek vmcs check --jsonl` reads.
 
@@ -106,7 +96,7 @@ def generate(
     """
     from popek.architectures.vtx.capability_files import presets, to_mapping
     from popek.architectures.vtx.entry_checks import CHECKS
-    from popek.vmcs.generate import Impossible, edge_json
+    from popek.vmcs.edges import Impossible, edge_json
     from popek.vmcs.generate import generate as edges
 
     check_id = violate.upper()
@@ -121,7 +111,7 @@ def generate(
     named = wanted if wanted in presets() and known.name == wanted else to_mapping(known)
     try:
         for number, edge in enumerate(edges(check_id, count, seed, known), 1):
-            sys.stdout.write(one_line(edge_json(edge, number, named)))
+            sys.stdout.write(one_line(edge_json(edge, number, named, edge.found.memory)))
     except Impossible as error:
         sys.stderr.write(f"popek: {error}\n")
         return _FAILS
@@ -129,12 +119,11 @@ def generate(
 
 
 @app.command
-def rules(*, capabilities: ReportedProcessor = None, json: AsJson = False) -> int:
+def rules(*, capabilities: Processor = None, json: AsJson = False) -> int:
     """Ask about the checks themselves: can all pass, which can fail alone, and which are shadowed by others.
 
     Without --capabilities the question is asked for the presets of real processors.
     """
-    from popek.report.vmcs_repair import print_answers
     from popek.vmcs.redundancy import ask
 
     answers: list[Answers] = []
@@ -144,12 +133,7 @@ def rules(*, capabilities: ReportedProcessor = None, json: AsJson = False) -> in
             if show is not None:
                 show(len(answers), len(chosen))
             answers.append(ask(known))
-    if json:
-        shown = [item.to_json() for item in answers]
-        print_json(shown[0] if capabilities else shown)
-        return 0
-    for item in answers:
-        print_answers(terminal(), item)
+    print_rules(answers, json=json, one=capabilities is not None)
     return 0
 
 
@@ -157,7 +141,7 @@ def rules(*, capabilities: ReportedProcessor = None, json: AsJson = False) -> in
 def compare(
     *,
     with_: Annotated[str, Parameter(name="--with", help="A rule set: a patch (.toml) or a Python file.")],
-    capabilities: ReportedProcessor = None,
+    capabilities: Processor = None,
     json: AsJson = False,
 ) -> int:
     """Compare the checks with another rule set: equivalent, or here is a VMCS that shows the difference.

@@ -24,7 +24,7 @@ Asm = Annotated[
 Confirm = Annotated[
     bool | str,
     Parameter(
-        help="Run the witnesses on an emulator: bochs (the default) or unicorn for ia32, spike for rv64.",
+        help="Run the witnesses on an emulator, by default on the first that the machine has.",
         negative="",
     ),
 ]
@@ -32,15 +32,19 @@ Confirm = Annotated[
 
 def assert_possible(machine: str, asm: bool | Path, confirm: bool | str) -> None:
     """Refuse, before anything is computed, what cannot be done with a machine's witnesses."""
-    from popek.emulators.witnesses import HARNESSES
-
     if not asm and not confirm:
         return
+    from popek.emulators import declared_witnesses
+    from popek.emulators.witnesses import harness
+
     option = "--asm" if asm else "--confirm"
-    if machine not in HARNESSES:
-        known = " and ".join(HARNESSES)
+    harnesses = declared_witnesses()
+    if machine not in harnesses:
+        known = " and ".join(harnesses)
         raise UserError(f"{option}: there is no assembler or emulator for {machine}, only for {known}")
-    if isinstance(confirm, str) and confirm not in (names := HARNESSES[machine]().emulators):
+    if asm and harness(machine).assembly is None:
+        raise UserError(f"--asm: nobody writes witnesses of {machine} as assembly; --confirm runs them")
+    if isinstance(confirm, str) and confirm not in (names := harness(machine).emulators):
         raise UserError(f"--confirm {confirm}: expected {' or '.join(names)}")
     if isinstance(asm, Path) and asm.is_dir():
         raise UserError(f"--asm {asm}: expected a file, and this is a folder")
@@ -115,10 +119,10 @@ def write_assembly(machine: Machine[Any], subject: str, found: Sequence[Named], 
 def confirmed(machine: Machine[Any], found: Sequence[Named], confirm: bool | str) -> list[Confirmation]:
     """What the emulator says of each."""
     from popek.emulators.differential import EmulatorError
-    from popek.emulators.witnesses import HARNESSES
+    from popek.emulators.witnesses import harness
     from popek.report.witnesses import confirm as run
 
-    against = confirm if isinstance(confirm, str) else HARNESSES[machine.name]().emulators[0]
+    against = confirm if isinstance(confirm, str) else harness(machine.name).emulators[0]
     try:
         return run(machine, found, against)
     except EmulatorError as error:

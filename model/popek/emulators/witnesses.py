@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 
+from popek.emulators import declared_witnesses, load
 from popek.kernel.machine import Machine
 from popek.kernel.program import Line
 
@@ -76,28 +77,22 @@ class Harness:
     Attributes:
         emulators: by name; the first where nobody says.
         confirm: runs the runs of each witness on one of them.
-        assembly: one source for all witnesses of a subject.
+        assembly: one source for all witnesses of a subject; None where nobody writes one.
     """
 
     emulators: tuple[str, ...]
     confirm: Callable[[Machine[Any], Sequence[Sequence[WitnessRun]], str], list[list[RunVerdict]]]
-    assembly: Callable[[Machine[Any], str, Sequence[Recorded]], str]
+    assembly: Callable[[Machine[Any], str, Sequence[Recorded]], str] | None = None
 
 
-def _ia32() -> Harness:
-    from .ia32.witness_harness import HARNESS
+def harness(machine: str) -> Harness:
+    """What can be done with the witnesses of a machine by name.
 
-    return HARNESS
-
-
-def _rv64() -> Harness:
-    from .spike.witness import HARNESS
-
-    return HARNESS
-
-
-HARNESSES: Mapping[str, Callable[[], Harness]] = {"ia32": _ia32, "rv64": _rv64}
-"""By the machine's name; what an emulator needs is imported where it is asked for."""
+    Raises:
+        KeyError: nothing.
+    """
+    found: Harness = load(declared_witnesses()[machine])
+    return found
 
 
 def total(verdicts: Sequence[RunVerdict]) -> WitnessVerdict:

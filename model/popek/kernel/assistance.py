@@ -13,6 +13,8 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from popek.errors import PopekError
+
 from .interrupts import Interrupts
 from .machine import Machine, UnknownNameError, leaf_setting
 from .outcome import Trap, Vector
@@ -29,7 +31,7 @@ PRIVATE = "'"
 UNDEFINED = Vector("undefined instruction", 0)
 
 
-class AssistanceError(ValueError):
+class AssistanceError(PopekError):
     """A profile, a processor or a configuration that cannot be had; the message is one line."""
 
 

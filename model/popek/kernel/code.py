@@ -6,8 +6,34 @@ A package that can read the code of its machine has `CODE`, a mapping from the m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import attrs
+
+from popek.errors import PopekError
+
+
+class DecodingError(PopekError):
+    """Bytes that are no instruction, or none of the machine's; or a library is missing.  One line."""
+
+
+class DecodedInstruction(Protocol):
+    """One instruction of machine code, as far as commands look at it."""
+
+    @property
+    def form(self) -> str:
+        """The key of the machine's table."""
+
+    @property
+    def text(self) -> str:
+        """As the disassembler spells it."""
+
+    @property
+    def length(self) -> int:
+        """In bytes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
 
 
 @attrs.frozen
@@ -35,6 +61,7 @@ class MachineCode:
         machine: its name.
         modes: the sizes of code in bits, the usual one first.
         elf_machines: the names of ELF's `e_machine` whose files hold it.
+        decode: `decode(code, mode)` gives the first instruction of some bytes; it raises `DecodingError`.
         sweep: `sweep(code, start, end, mode)` gives every instruction that begins from `start` up to `end`, one after
             the other, and a piece of size 1 without text for each byte where none begins.
     """
@@ -42,4 +69,5 @@ class MachineCode:
     machine: str
     modes: tuple[int, ...]
     elf_machines: tuple[str, ...]
+    decode: Callable[[bytes, int], DecodedInstruction] = attrs.field(repr=False)
     sweep: Callable[[bytes, int, int, int], Iterator[CodeInstruction]] = attrs.field(repr=False)

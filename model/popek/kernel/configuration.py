@@ -7,12 +7,14 @@ from typing import Any
 
 import attrs
 
+from popek.errors import PopekError
+
 from .machine import Machine, Setting, UnknownNameError
 from .state import State
 from .words import Word, all_of
 
 
-class SettingError(ValueError):
+class SettingError(PopekError):
     """A setting that does not fit the machine; the message says what was expected."""
 
 

@@ -10,6 +10,7 @@ import difflib
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -175,6 +176,17 @@ def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str
         "uncompared": technique.uncompared or (),
     }
     wrong = [line for what, names in lists.items() for line in _listed(whose, what, names, known)]
+    wrong += [
+        f"{whose}: shadowed_when names {name!r}, which is not shadowed{near(str(name), technique.shadowed)}"
+        for name in technique.shadowed_when
+        if name not in technique.shadowed
+    ]
+    settings = [setting.name for setting in machine.settings]
+    wrong += [
+        f"{whose}: guest_settings names {name!r}, which is no setting{near(str(name), settings)}"
+        for name in technique.guest_settings
+        if name not in settings
+    ]
     yield from wrong
     if wrong:
         return
@@ -182,6 +194,8 @@ def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str
     yield from _condition(whose, "deprivileged", lambda: technique.deprivileged(guest))
     yield from _condition(whose, "guest", lambda: technique.guest(guest))
     yield from _condition(whose, "private", lambda: technique.private(guest, private))
+    for name, condition in technique.shadowed_when.items():
+        yield from _condition(whose, f"shadowed_when[{name!r}]", partial(condition, guest))
     before = _contents(guest, private)
     image, raised = _called(whose, "map", lambda: technique.map(guest, private))
     if raised:

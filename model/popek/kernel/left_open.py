@@ -26,6 +26,7 @@ class LeftOpen:
             components.
         settings: names of the settings that fix it; one that is left open with `?` may have any value.
         taken: the one behaviour that the model takes.
+        unsure: why the place may be another, or say something else; empty where it was read.
     """
 
     what: str
@@ -33,6 +34,7 @@ class LeftOpen:
     values: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     taken: str = ""
+    unsure: str = ""
 
     def __attrs_post_init__(self) -> None:
         if [bool(self.values), bool(self.settings), bool(self.taken)].count(True) != 1:
@@ -45,11 +47,17 @@ class LeftOpen:
             return f"as set by {', '.join(self.settings)}"
         return f"taken: {self.taken}" if self.taken else "any value"
 
+    @property
+    def place(self) -> str:
+        """The manual's place, and whether it was read."""
+        return f"{self.source} (unsure: {self.unsure})" if self.unsure else self.source
+
     def to_json(self) -> dict[str, object]:
         """As `popek machines` and the scope of a verdict tell it."""
         return {
             "what": self.what,
             "source": self.source,
+            "unsure": self.unsure or None,
             "how": "settings" if self.settings else "taken" if self.taken else "any",
             "settings": list(self.settings),
             "taken": self.taken or None,

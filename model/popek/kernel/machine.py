@@ -17,6 +17,8 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from popek.errors import PopekError
+
 from .declaration import MISTAKES, in_semantics
 from .instruction import Instruction, Operand, OperandKind, parse_form
 from .interruption import Interruption
@@ -32,7 +34,7 @@ S = TypeVar("S", bound=State)
 F = TypeVar("F", bound=Callable[..., None])
 
 
-class UnknownNameError(KeyError):
+class UnknownNameError(PopekError, KeyError):
     """A name that is not known; the message offers the nearest ones."""
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:

@@ -7,6 +7,8 @@ from typing import Generic, TypeAlias, TypeVar
 
 import attrs
 
+from popek.errors import PopekError
+
 from .state import State
 from .words import Word
 
@@ -77,11 +79,11 @@ class MemoryFault(Fault):
         super().__init__(vector, error_code, memory=True)
 
 
-class DeclarationError(ValueError):
+class DeclarationError(PopekError):
     """A machine, or a part of one, is declared in a way that means nothing; the message says what was expected."""
 
 
-class SemanticsError(Exception):
+class SemanticsError(PopekError):
     """A semantics does what is no semantics: another width, a name that is not there; one line with the place."""
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Final
 from weakref import KeyedRef
 from zlib import crc32
@@ -51,6 +52,12 @@ def _forget(gone: KeyedRef[tuple[object, ...], Term]) -> None:
         del _interned[gone.key]
 
 
+@cache
+def _digest(op: str, width: int) -> int:
+    """Of a node without data: one of few hundred."""
+    return crc32(f"{op} {width} None".encode())
+
+
 def _node(op: str, width: int, args: tuple[Term, ...] = (), data: Data = None) -> Term:
     key = (op, width, data, args)
     known = _interned.get(key)
@@ -60,7 +67,7 @@ def _node(op: str, width: int, args: tuple[Term, ...] = (), data: Data = None) -
             return found
     term = Term.__new__(Term)
     term.op, term.width, term.args, term.data = op, width, args, data
-    order = crc32(f"{op} {width} {data}".encode())
+    order = _digest(op, width) if data is None else crc32(f"{op} {width} {data}".encode())
     for arg in args:
         order = (order * 0x9E3779B97F4A7C15 + arg.order + 1) & 0xFFFFFFFFFFFFFFFF
     term.order = order
@@ -417,6 +424,8 @@ def extract(a: Term, high: int, low: int) -> Term:
     width = high - low + 1
     if width == a.width:
         return a
+    if a.op in ("var", "apply") and width:
+        return _node("extract", width, (a,), (high, low))
     if width == 0 or a.op == "const":
         return const(width, 0 if width == 0 else int(a.data) >> low)  # type: ignore[arg-type]
     if a.op == "extract":
@@ -425,11 +434,15 @@ def extract(a: Term, high: int, low: int) -> Term:
     if a.op == "concat":
         pieces, position = [], 0
         for part in reversed(a.args):
-            top, bottom = min(high, position + part.width - 1), max(low, position)
-            if bottom <= top:
-                pieces.append(extract(part, top - position, bottom - position))
-            position += part.width
-        return concat(*reversed(pieces))
+            after = position + part.width
+            if after > low:
+                pieces.append(
+                    extract(part, min(high + 1, after) - 1 - position, max(low, position) - position)
+                )
+                if after > high:
+                    break
+            position = after
+        return pieces[0] if len(pieces) == 1 else concat(*reversed(pieces))
     if a.op in ("and", "or", "xor"):
         return arithmetic(a.op, extract(a.args[0], high, low), extract(a.args[1], high, low))
     if a.op == "not":

@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from popek import __version__
+from popek.checks.definitions_in_words import DEFINITIONS
+from popek.checks.names import shortened
 from popek.checks.premise import TITLES
 from popek.checks.survey import CLASSES
 from popek.checks.verdict import Truth
@@ -19,29 +21,12 @@ from popek_proofs.atlas import Asked, Atlas, AtlasEntry, Efficiency, Form, Verdi
 from popek_proofs.atlas.entries import KINDS
 
 from .atlas import needless
-from .classification import shortened
 
 # The page stays below ten megabytes: the texts of questions get what the rest of the data leave, in bytes.
 PAGE = 9_500_000
 
 SCRIPTS = ("states.js", "atlas.js")
 ANSWERS = (*CLASSES, "needless_trap", "faithful", "safe")
-DEFINITIONS = {
-    "privileged": "always traps in user mode, and can complete in a state that differs only in mode",
-    "control_sensitive": "some run completes and changes a mode or resource component",
-    "location_sensitive": "some run does not commute with moving the program in storage",
-    "mode_sensitive": "two states differ only in mode, neither run traps, and the results differ",
-    "resource_sensitive": "two states differ only in what the technique replaces, neither run traps, and the "
-    "results differ",
-    "user_sensitive": "sensitive with every run in user mode (Theorem 3)",
-    "sensitive": "control, location, mode or resource sensitive",
-    "innocuous": "not sensitive",
-    "critical": "sensitive and not privileged: refutes the premise of Theorem 1",
-    "user_critical": "user-sensitive and not privileged: refutes the premise of Theorem 3",
-    "needless_trap": "innocuous, completes natively, and can trap on the hardware",
-    "faithful": "where it does not trap, it does on the hardware what it does on the guest's own machine",
-    "safe": "where it does not trap, it changes nothing of the VMM's and shows nothing of it",
-}
 
 
 def page(found: Atlas) -> str:

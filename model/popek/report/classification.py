@@ -10,6 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from popek.checks.definitions_in_words import COLUMNS
+from popek.checks.names import shortened
 from popek.checks.scope_words import scope_line
 from popek.checks.survey import Survey, SurveyRow
 from popek.checks.verdict import Status, Truth
@@ -17,15 +19,6 @@ from popek.checks.verdict import Status, Truth
 from .wording import counted, evidence
 
 STYLES = {Truth.YES: "bold", Truth.NO: "dim", Truth.UNKNOWN: "yellow", Truth.NOT_ASKED: "dim"}
-COLUMNS = (
-    ("privileged", "priv."),
-    ("control_sensitive", "control"),
-    ("location_sensitive", "location"),
-    ("mode_sensitive", "mode"),
-    ("resource_sensitive", "resource"),
-    ("user_sensitive", "user"),
-    ("critical", "critical"),
-)
 MANY_CHANGES = 8
 SHORT = {Truth.NOT_ASKED: "–"}
 
@@ -85,15 +78,6 @@ def folded(answers: Iterable[Truth]) -> Text:
         only = known.pop()
         return Text(only.value if only is Truth.YES else SHORT.get(only, "·"), STYLES[only])
     return Text("some", "bold")
-
-
-def shortened(names: Iterable[str]) -> str:
-    """Leaf names, those of one component together: `cr0.pe .em, gdtr.base`."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        component, dot, leaf = name.partition(".")
-        groups.setdefault(component, []).append(dot + leaf)
-    return ", ".join(component + " ".join(leaves) for component, leaves in groups.items())
 
 
 def witnesses(found: Survey) -> Table | None:

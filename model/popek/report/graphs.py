@@ -12,18 +12,15 @@ import networkx as nx
 from popek.checks.conditions import Conditions, Weakest
 from popek.checks.counterexample import differences
 from popek.checks.leaks import Leaks
+from popek.checks.path_tree import LONGEST, brief, ending, spelled
 from popek.checks.runs import Run
 from popek.checks.survey import Survey
 from popek.checks.verdict import Truth
-from popek.kernel import terms
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
-from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
-from popek.kernel.state import Role, State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
 
-from .classification import shortened
 from .svg import CHARACTER, LINE, MARGIN, SIZE, Figure, GridCell, box, columns, grid, text, width_of
 
 if TYPE_CHECKING:
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
     from popek_proofs.theorems.monitor import Monitor
     from popek_proofs.theorems.proposition import Proposition
 
-LONGEST = 42  # characters of a condition that is shown as it is
 MOST_COMBINATIONS = 32
 
 
@@ -51,12 +47,12 @@ def path_tree(machine: Machine[Any], instruction: Instruction, run: Run[Any]) ->
             node = ("asked", prefix, asked)
             if node not in graph:
                 whole = spelled(asked, machine.state)
-                lines = [f"{_brief(asked, whole)} ?"]
+                lines = [f"{brief(asked, whole)} ?"]
                 graph.add_node(node, layer=len(prefix), lines=lines, title=whole[:600], kind="")
             _link(graph, last, node)
             last, prefix = (node, yes), (*prefix, (asked, yes))
         end = ("end", number)
-        lines, kind = _ending(run.before, path.result)
+        lines, kind = ending(run.before, path.result)
         graph.add_node(end, layer=len(prefix), lines=lines, kind=kind)
         _link(graph, last, end)
     return columns(graph, words=f"{instruction.form}: {_tree_in_words(graph)}")
@@ -65,54 +61,6 @@ def path_tree(machine: Machine[Any], instruction: Instruction, run: Run[Any]) ->
 def _link(graph: nx.DiGraph, last: Any, node: Any) -> None:
     if last is not None:
         graph.add_edge(last[0], node, label="yes" if last[1] else "no")
-
-
-def spelled(term: Term, state: type[State]) -> str:
-    """A term with the leaves' names where it reads exactly their bits (`cs.selector.rpl`)."""
-
-    def named(found: re.Match[str]) -> str:
-        high = int(found["high"])
-        low = int(found["low"] or high)
-        for leaf in state.leaves:
-            if (leaf.component, leaf.high, leaf.low) == (found["component"], high, low):
-                return leaf.name
-        return found[0]
-
-    known = "|".join(
-        re.escape(name) for name in sorted({leaf.component for leaf in state.leaves}, key=len)[::-1]
-    )
-    pattern = rf"(?<![\w.])(?P<component>{known})\[(?P<high>\d+)(?::(?P<low>\d+))?\]"
-    told = re.sub(pattern, named, terms.render(term))
-    return told[1:-1] if term.op in ("eq", "ult", "ule", "slt", "sle") else told
-
-
-def _brief(term: Term, whole: str) -> str:
-    if len(whole) <= LONGEST:
-        return whole
-    names = shortened([n.removeprefix("operand ") for n in terms.variables_of([term])])
-    return f"test of {names if len(names) <= LONGEST else names[: LONGEST - 1] + '…'}"
-
-
-def _ending(before: State, outcome: Outcome[Any]) -> tuple[list[str], str]:
-    match outcome:
-        case Trap(vector, code, _, _):
-            told = "" if code is None else f"({code.value})" if isinstance(code.value, int) else "(…)"
-            return [f"traps: {vector}{told}"], "blue"
-        case NotModelled():
-            return ["not modelled"], "yellow"
-        case Next(after):
-            changed = [
-                leaf.name
-                for leaf in before.leaves
-                if leaf.role is not Role.PC and after[leaf.name].term is not before[leaf.name].term
-            ]
-            changed += [n for n, m in after.memories().items() if m is not before.memories()[n]]
-            names = shortened(changed) or "nothing but the program counter"
-            return [
-                "completes, changing",
-                names if len(names) <= LONGEST else names[: LONGEST - 1] + "…",
-            ], "green"
-    raise TypeError(outcome)
 
 
 def _tree_in_words(graph: nx.DiGraph) -> str:
@@ -201,7 +149,7 @@ def premise(found: Survey) -> Figure:
     titles = {
         (True, True): ("sensitive, privileged", "green"),
         (True, False): ("sensitive, not privileged: critical", "red"),
-        (False, True): ("innocuous, privileged: trap for nothing", ""),
+        (False, True): ("privileged, and innocuous by definition", ""),
         (False, False): ("innocuous: run directly", "bare"),
     }
     width = 300.0

@@ -23,12 +23,13 @@ STYLE = (
     f'[data-jp-theme-light="false"] .popek,.vscode-dark .popek{{{DARK}}}'
     ".popek{color:inherit;line-height:1.45;max-width:100%;overflow-x:auto}"
     ".popek table{border-collapse:collapse;margin:.4em 0;font-size:.92em}"
-    ".popek td,.popek th{text-align:left;vertical-align:top;padding:.15em .8em .15em 0;background:none;"
+    # The name twice: a notebook's own rules for tables outweigh one class.
+    ".popek.popek td,.popek.popek th{text-align:left;vertical-align:top;padding:.15em .8em .15em 0;background:none;"
     "color:inherit;white-space:pre-wrap}"
     ".popek thead th{border-bottom:1px solid currentColor;white-space:nowrap}"
-    ".popek tbody tr{background:none}"
-    ".popek tbody tr:hover{background:rgba(128,128,128,.16)}"
-    ".popek td.right,.popek th.right{text-align:right}"
+    ".popek.popek tbody tr{background:none}"
+    ".popek.popek tbody tr:hover{background:rgba(128,128,128,.16)}"
+    ".popek.popek td.right,.popek.popek th.right{text-align:right}"
     ".popek pre{margin:.4em 0;padding:0;background:none;color:inherit;font-size:.9em;line-height:1.4;"
     "font-family:ui-monospace,SFMono-Regular,Menlo,'DejaVu Sans Mono',monospace;overflow-x:auto}"
     ".popek p{margin:.25em 0;white-space:pre-wrap}.popek .indented{margin-left:1.2em}"

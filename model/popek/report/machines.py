@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -63,8 +63,11 @@ def machine(known: Machine[Any]) -> RenderableType:
     for technique in known.techniques.values():
         parts += ["", Text(technique.name, "bold"), f"  {technique.title}"]
         for what in ("owned", "replaced", "shadowed"):
-            names = getattr(technique, what)
+            names = _by_component(known, getattr(technique, what))
             parts.append(f"  {what}: {', '.join(names) or 'nothing'}")
+        if technique.shadowed_when:
+            names = _by_component(known, tuple(technique.shadowed_when))
+            parts.append(f"  shadowed of some guests alone: {', '.join(names)}")
     forms = Table("instruction", "what it does", "source", box=None, pad_edge=False)
     for one in known.instructions.values():
         forms.add_row(one.form, one.summary, Text(one.source, "dim"))
@@ -76,13 +79,33 @@ def machine(known: Machine[Any]) -> RenderableType:
     return Group(*parts)
 
 
+def _by_component(known: Machine[Any], names: Sequence[str]) -> Iterator[str]:
+    """Leaves in a few words: a whole component by its name, most of one by what is left out."""
+    wanted = set(names)
+    every: dict[str, list[str]] = {}
+    for leaf in known.state.leaves:
+        every.setdefault(leaf.component, []).append(leaf.name)
+    for component, leaves in every.items():
+        there = [name for name in leaves if name in wanted]
+        left_out = [name for name in leaves if name not in wanted]
+        wanted -= {*there}
+        if not there:
+            continue
+        if len(left_out) < len(there):
+            without = " ".join(name.removeprefix(component) for name in left_out)
+            yield component + (f" but {without}" if without else "")
+        else:
+            yield component + " ".join(name.removeprefix(component) for name in there)
+    yield from (name for name in names if name in wanted)  # memories
+
+
 def _left_open(every: Sequence[LeftOpen]) -> RenderableType:
     """What the architecture leaves open, and what a verdict makes of it."""
     table = Table(box=None, pad_edge=False)
     for title in ("left open by the architecture", "a verdict is for", "where"):
         table.add_column(title, overflow="fold")
     for one in every:
-        table.add_row(one.what, one.how, Text(one.source, "dim"))
+        table.add_row(one.what, one.how, Text(one.place, "dim"))
     return table
 
 

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from popek.checks.names import shortened
 from popek.checks.rewriting import ELSEWHERE, KERNEL, JudgedRewriting, Rewriting, Rewritten
 from popek.checks.verdict import Truth
 
@@ -78,7 +79,7 @@ def _judged(found: Rewriting, judged: JudgedRewriting) -> list[RenderableType]:
         ("named and undecided", judged.unsure),
     ):
         if forms:
-            parts.append(Text(f"  {title}: {classification.shortened(forms)}"))
+            parts.append(Text(f"  {title}: {shortened(forms)}"))
     if judged.missing:
         first = by_form[judged.missing[0]]
         if first.kernel.witness is not None:
@@ -103,4 +104,4 @@ def _named(some: tuple[Rewritten, ...]) -> str:
 
 
 def _list(some: Iterable[Rewritten]) -> str:
-    return classification.shortened(one.form for one in some)
+    return shortened(one.form for one in some)

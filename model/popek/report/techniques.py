@@ -9,11 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from popek.checks.names import shortened
 from popek.checks.survey import Survey, SurveyRow
 from popek.checks.verdict import Status, Truth
 from popek.kernel.machine import Machine
 
-from .classification import heading, premise, shortened, witnesses
+from .classification import heading, premise, witnesses
 from .wording import counted
 
 Alike = list[tuple[str, Survey]]

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import attrs
 from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
     from popek.vmcs.compare import Comparison
-    from popek.vmcs.redundancy import Answers
-    from popek.vmcs.repair import Change, Repair
+    from popek.vmcs.edits import Change, Repair
+    from popek.vmcs.standing import Answers
 
 _STYLES = {"sat": "bold green", "unsat": "bold red", "unknown": "bold yellow"}
 
 
-def print_repair(console: Console, name: str, found: Repair) -> None:
-    """Print what fails, what to change, and what the changes do; or why nothing helps."""
+@attrs.frozen
+class Words:
+    """How a structure is talked about.
+
+    Attributes:
+        statement: of a check, by its id.
+        names: what the bits of a field that differ are called.
+        enters: that the entry succeeds.
+    """
+
+    statement: Callable[[str], str]
+    names: Callable[[str, int], list[str]]
+    enters: str
+
+
+def print_repair(console: Console, name: str, found: Repair, words: Words | None = None) -> None:
+    """Print what fails, what to change, and what the changes do; or why nothing helps.
+
+    The words are those of VMCSs by default.
+    """
+    words = words or Words(_statement, names_of, "the entry succeeds.")
     console.print(Text(name, style="bold"))
     failed = found.verdict.failed
     if failed:
@@ -27,16 +48,16 @@ def print_repair(console: Console, name: str, found: Repair) -> None:
         Text(_headline(found), style=_STYLES["unknown" if found.unexplained else found.answer.value])
     )
     for change in found.changes:
-        _change(console, change)
+        _change(console, change, words)
     if found.reason is not None:
         for check_id in found.reason.checks:
             console.print(
-                Text.assemble("  ", (check_id, "bold"), f"  {_statement(check_id)}"), soft_wrap=True
+                Text.assemble("  ", (check_id, "bold"), f"  {words.statement(check_id)}"), soft_wrap=True
             )
         if found.reason.kept:
             console.print(f"  while these are kept: {', '.join(found.reason.kept)}", soft_wrap=True)
     if found.after is not None and found.changes:
-        console.print(f"After that: {_outcome(found)}", soft_wrap=True)
+        console.print(f"After that: {_outcome(found, words)}", soft_wrap=True)
     if found.assumed:
         values = ", ".join(f"{field} = {value:#x}" for field, value in found.assumed.items() if value)
         others = sum(not value for value in found.assumed.values())
@@ -68,16 +89,21 @@ def _headline(found: Repair) -> str:
     return f"Smallest repair: {bits} bit{'s' * (bits > 1)} in {count} field{'s' * (count > 1)}"
 
 
-def _change(console: Console, change: Change) -> None:
+def names_of(field: str, differing: int) -> list[str]:
+    """What the bits of a field of the VMCS that differ are called."""
     from popek.architectures.vtx.controls import bits_of
 
-    names = [
+    return [
         f"{named.name}[{named.high}]"
         if named.high == named.low
         else f"{named.name}[{named.high}:{named.low}]"
-        for named in bits_of(change.field)
-        if (change.before ^ change.after) >> named.low & (1 << named.high - named.low + 1) - 1
+        for named in bits_of(field)
+        if differing >> named.low & (1 << named.high - named.low + 1) - 1
     ]
+
+
+def _change(console: Console, change: Change, words: Words) -> None:
+    names = words.names(change.field, change.before ^ change.after)
     line = Text.assemble("  ", (change.field, "cyan"), f"  {change.before:#x} → {change.after:#x}")
     if names and len(change.bits) <= 8:
         line.append(f"  {', '.join(names)}", style="dim")
@@ -90,26 +116,26 @@ def _statement(check_id: str) -> str:
     return CHECKS[check_id].statement if check_id in CHECKS else ""
 
 
-def _outcome(found: Repair) -> str:
+def _outcome(found: Repair, words: Words) -> str:
     assert found.after is not None
-    if found.after.outcome.kind == "enters":
-        return "the entry succeeds."
+    if found.after.kind == "enters":
+        return words.enters
     waiting = len(found.after.undecided)
-    if found.after.outcome.kind == "undecided":
+    if found.after.kind == "undecided":
         return f"no check fails; {waiting} cannot be decided from what is given."
-    return found.after.outcome.kind
+    return found.after.kind
 
 
 def print_answers(console: Console, answers: Answers) -> None:
     """Print which checks of a rule set can matter on a processor."""
     console.print(Text(answers.processor, style="bold"))
     for mode, enters in answers.modes.items():
-        console.print(f"  {mode}: {'all checks can pass' if enters else 'NO VMCS PASSES'}")
+        console.print(f"  {mode}: {'all checks can pass' if enters else f'NO {answers.structure} PASSES'}")
     console.print(f"  {len(answers.alone)} checks can fail alone")
     for title, ids in (
         ("never violated here", answers.never),
         ("not decided by the solver", answers.unknown),
-        ("not about fields of a VMCS", answers.outside),
+        (f"not about fields of a {answers.structure}", answers.outside),
     ):
         if ids:
             console.print(f"  {len(ids)} {title}: {', '.join(ids)}", soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -12,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.counterexample import Counterexample
-from popek.emulators.witnesses import HARNESSES, Recorded, RunVerdict, WitnessRun, WitnessVerdict, total
+from popek.emulators.differential import EmulatorError
+from popek.emulators.witnesses import Recorded, RunVerdict, WitnessRun, WitnessVerdict, harness, total
 from popek.kernel.machine import Machine
+from popek.kernel.state import Role
 
 
 @attrs.frozen(eq=False)
@@ -74,7 +76,7 @@ def confirm(machine: Machine[Any], witnesses: Sequence[Named], against: str) -> 
         EmulatorError: something is missing.
     """
     runs = [runs_of(one.counterexample) for one in witnesses]
-    found = HARNESSES[machine.name]().confirm(machine, runs, against)
+    found = harness(machine.name).confirm(machine, runs, against)
     return [
         Confirmation(one.subject, one.question, against, tuple(verdicts))
         for one, verdicts in zip(witnesses, found, strict=True)
@@ -87,19 +89,24 @@ def assembly(machine: Machine[Any], subject: str, witnesses: Sequence[Named]) ->
     Raises:
         EmulatorError: the assembler is needed and missing.
     """
+    places = {leaf.name for leaf in machine.state.leaves if leaf.role is Role.PC}
     listings = [
         Recorded(
             f"{one.subject}: {one.question}",
-            tuple(_story(one.counterexample)),
+            tuple(_story(one.counterexample, places)),
             tuple(runs_of(one.counterexample)),
         )
         for one in witnesses
     ]
-    source = HARNESSES[machine.name]().assembly(machine, subject, listings)
+    write = harness(machine.name).assembly
+    if write is None:
+        raise EmulatorError(f"nobody writes witnesses of {machine.name} as assembly")
+    source = write(machine, subject, listings)
     return source.replace("\u2192", "->").encode("ascii", "replace").decode("ascii")
 
 
-def _story(found: Counterexample[Any]) -> Iterable[str]:
+def _story(found: Counterexample[Any], places: Collection[str]) -> Iterable[str]:
+    """What a reader should see; where the run goes on, `places`, is told by the run itself."""
     yield found.story
     second = found.second
     for run in (found.first, second):
@@ -107,7 +114,7 @@ def _story(found: Counterexample[Any]) -> Iterable[str]:
             yield f"{run.label[0].upper()}{run.label[1:]}: {run.describe()}."
     if second is not None and found.differ:
         yield "What differs: " + "; ".join(
-            f"{d.name} {d.before:#x} / {d.after:#x}" for d in found.differ if d.name not in ("eip", "pc")
+            f"{d.name} {d.before:#x} / {d.after:#x}" for d in found.differ if d.name not in places
         )
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import attrs
 
+from popek.errors import PopekError
 from popek.kernel.code import MachineCode
 
 
-class ScanError(ValueError):
+class ScanError(PopekError):
     """A file that cannot be scanned: one line with its name and what is wrong."""
 
 
@@ -181,3 +182,25 @@ def _overlaps(stretches: Sequence[Stretch], *, relocatable: bool) -> Iterator[st
     for one, other in itertools.pairwise(by_address):
         if one.base + len(one.data) > other.base:
             yield f"{one.name} and {other.name} overlap; each was scanned"
+
+
+def reader(
+    program: Program, machine: str | None, mode: int | None, known: Mapping[str, MachineCode]
+) -> tuple[MachineCode, int]:
+    """How the code is read, by the file, by a machine's name, or by the size of code; and that size.
+
+    Raises:
+        ScanError: neither says, or no code of this size is known.
+    """
+    if machine is not None and machine not in known:
+        raise ScanError(f"--machine {machine}: expected {' or '.join(known)}, whose code can be read")
+    code = known[machine] if machine is not None else program.code
+    if code is None:
+        if mode is None:
+            raise ScanError(f"{program.source}: not ELF: expected --mode with the size of its code")
+        able = [one for one in known.values() if mode in one.modes]
+        code = min(able, key=lambda one: one.modes.index(mode), default=None)
+    modes = sorted({size for one in known.values() for size in one.modes}) if code is None else code.modes
+    if code is None or (mode is not None and mode not in modes):
+        raise ScanError(f"--mode {mode}: expected {' or '.join(map(str, sorted(modes)))}")
+    return code, code.modes[0] if mode is None else mode

@@ -7,7 +7,7 @@ before it is handed out.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 import attrs
@@ -20,7 +20,9 @@ from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.formulas import LOAD_AREA, Formulas, Read
 from popek.architectures.vtx.vmcs import Launch, MemoryEntry, Vmcs
 from popek.kernel.words import Word
-from popek.solving.solver import Answer, Effort, Model, Solver
+from popek.solving.solver import Effort, Model
+
+from .edges import Edge, Finder, Impossible, alternate
 
 _WIDER: Final = (
     *("PIN_CONTROLS", "PRIMARY_PROC_CONTROLS", "SECONDARY_PROC_CONTROLS", "EXIT_CONTROLS", "ENTRY_CONTROLS"),
@@ -30,38 +32,6 @@ _WIDER: Final = (
       for part in ("SELECTOR", "BASE", "LIMIT", "ACCESS_RIGHTS")),
 )  # fmt: skip
 """What often has to follow when one field changes."""
-
-_RANDOM_BITS: Final = 12
-_SOLVERS_AT_ONCE: Final = 8  # each holds some megabytes
-
-
-@attrs.frozen
-class Edge:
-    """A VMCS at the edge of a check.
-
-    Attributes:
-        vmcs: with all fields given.
-        mode: of the baseline that it started from.
-        check: id of the check.
-        violates: whether it violates the check, and no other; if not, it violates none.
-        flip: for a VMCS that violates nothing, a field and a bit whose change makes it violate the check.
-    """
-
-    vmcs: Vmcs
-    mode: Mode
-    check: str
-    violates: bool
-    flip: tuple[str, int] | None = None
-
-
-@attrs.frozen
-class Impossible(Exception):  # noqa: N818 -- an answer, not a defect
-    """No VMCS was found that violates the check and no other; `why` is one line."""
-
-    why: str
-
-    def __str__(self) -> str:
-        return self.why
 
 
 class Generator:
@@ -97,10 +67,15 @@ class Generator:
         self.formulas = Formulas(base, capabilities, free - set(hands_off), area=area)
         self.evaluator = Evaluator(capabilities, self.rules)
         self._effort = effort or Effort(rlimit=5_000_000)
-        self._translated = Solver(self._effort)
-        self._solvers: dict[str, tuple[Solver, Sequence[str]] | None] = {}
-        self._violations = {check: self._violation(check) for check in self.rules}
-        self._holds = {check: self._passes(check) for check in self.rules}
+        self._finder = Finder(
+            self.formulas.symbols,
+            {name: FIELDS[name].width for name in self.formulas.symbols},
+            base.fields,
+            {check.id: self._violation(check) for check in self.rules},
+            {check.id: self._passes(check) for check in self.rules},
+            _WIDER,
+            self._effort,
+        )
 
     def _violation(self, check: Check) -> Word | None:
         violated = self.formulas.violation(check)
@@ -121,19 +96,12 @@ class Generator:
             return None
         if not self._area and check.group.name != "msr-load-area" and set(LOAD_AREA) & set(reads(check)):
             return self._with_area().violation_of(check_id, rnd)
-        if check_id not in self._solvers:
-            if len(self._solvers) >= _SOLVERS_AT_ONCE:
-                self._solvers.clear()
-            self._solvers[check_id] = self._prepare(check)
-        prepared = self._solvers[check_id]
-        if prepared is None:
-            return None
-        solver, names = prepared
-        for _ in range(4):
-            found = self._sample(solver, names, rnd)
-            if found is not None and self.broken(found) == {check_id}:
-                return found
-        return None
+
+        def read(model: Model) -> Vmcs | None:
+            found = self._read(model)
+            return found if self.broken(found) == {check_id} else None
+
+        return self._finder.violation(check_id, reads(check), rnd, read)
 
     def _with_area(self) -> Generator:
         if self._for_area is None:
@@ -147,45 +115,6 @@ class Generator:
                 effort=self._effort,
             )
         return self._for_area
-
-    def _prepare(self, check: Check) -> tuple[Solver, Sequence[str]] | None:
-        """A solver for the violation of a check alone, with as few fields free as will do."""
-        violated = self._violations[check]
-        if violated is None or violated.value == 0:
-            return None
-        symbols = self.formulas.symbols
-        common = [holds for other, holds in self._holds.items() if other is not check and holds is not None]
-        if any(holds.value == 0 for holds in common):
-            return None
-        near = [name for name in reads(check) if name in symbols]
-        for names in (near, [*near, *(n for n in _WIDER if n in symbols and n not in near)], list(symbols)):
-            solver = Solver(self._effort, beside=self._translated, quick=True)
-            for name, word in symbols.items():
-                if name not in names:
-                    solver.add(word == self.base.fields[name])
-            for condition in (violated, *common):
-                solver.add(condition)
-            if solver.check() is Answer.SAT:
-                return solver, names
-        return None
-
-    def _sample(self, solver: Solver, names: Sequence[str], rnd: random.Random) -> Vmcs | None:
-        symbols, levels = self.formulas.symbols, 0
-        try:
-            for _ in range(rnd.randrange(_RANDOM_BITS)):
-                name = rnd.choice(names)
-                wanted = symbols[name][rnd.randrange(FIELDS[name].width)] == rnd.randrange(2)
-                solver.push(wanted)
-                levels += 1
-                if solver.check() is not Answer.SAT:
-                    solver.pop()
-                    levels -= 1
-            if solver.check() is not Answer.SAT:
-                return None
-            return self._read(solver.model())
-        finally:
-            for _ in range(levels):
-                solver.pop()
 
     def _read(self, model: Model) -> Vmcs:
         fields = {**self.base.fields}
@@ -231,19 +160,14 @@ class Generator:
     def boundary_of(self, vmcs: Vmcs, check_id: str, rnd: random.Random) -> tuple[Vmcs, str, int] | None:
         """A VMCS one bit away from one that violates the check, and the bit; it violates nothing."""
         check = next(check for check in self.rules if check.id == check_id)
-        bits = [
-            (name, number)
-            for name in reads(check)
-            if name in self.formulas.symbols
-            for number in range(FIELDS[name].width)
-        ]
-        rnd.shuffle(bits)
-        for name, number in bits:
-            other = vmcs.with_fields(**{name: vmcs.fields[name] ^ 1 << number})
+
+        def passes(name: str, value: int) -> Vmcs | None:
+            other = vmcs.with_fields(**{name: value})
             findings = self.evaluator.run(other)
-            if not (findings.violated or findings.doubtful or _lacks(findings.undecided)):
-                return other, name, number
-        return None
+            fine = not (findings.violated or findings.doubtful or _lacks(findings.undecided))
+            return other if fine else None
+
+        return self._finder.beside(vmcs.fields, reads(check), rnd, passes)
 
 
 def _lacks(undecided: Iterable[tuple[Check, str]]) -> bool:
@@ -277,31 +201,22 @@ def generate(
     """
     rnd = random.Random(f"{check_id} {seed}")
     generators: dict[Mode, Generator] = {}
-    waiting = [mode for mode in MODES if has_mode(mode, capabilities)]
-    rnd.shuffle(waiting)
-    made = 0
-    fruitless = 0
-    while made < count:
-        if not waiting or fruitless > 50:
-            if made:
-                return
-            raise Impossible(_why_not(check_id, capabilities))
-        mode = waiting.pop(0)
+
+    def generator(mode: Mode) -> Generator:
         if mode not in generators:
             base = attrs.evolve(baseline(mode, capabilities), launch=launch or Launch())
             generators[mode] = Generator(base, capabilities)
-        generator = generators[mode]
-        vmcs = generator.violation_of(check_id, rnd) or generator.load_entry(check_id, rnd)
-        if vmcs is None:
-            fruitless += 1
-            continue  # this mode has none
-        waiting.append(mode)
-        yield Edge(vmcs, mode, check_id, violates=True)
-        made += 1
-        if made < count and (beside := generator.boundary_of(vmcs, check_id, rnd)) is not None:
-            other, name, number = beside
-            yield Edge(other, mode, check_id, violates=False, flip=(name, number))
-            made += 1
+        return generators[mode]
+
+    return alternate(
+        check_id,
+        count,
+        rnd,
+        [mode for mode in MODES if has_mode(mode, capabilities)],
+        lambda mode: generator(mode).violation_of(check_id, rnd) or generator(mode).load_entry(check_id, rnd),
+        lambda mode, found: generator(mode).boundary_of(found, check_id, rnd),
+        lambda: _why_not(check_id, capabilities),
+    )
 
 
 def _why_not(check_id: str, capabilities: Capabilities) -> str:
@@ -313,17 +228,4 @@ def _why_not(check_id: str, capabilities: Capabilities) -> str:
     return f"no VMCS was found that violates {check_id} alone on {capabilities.name}; see `popek vmcs rules`"
 
 
-def edge_json(edge: Edge, number: int, capabilities: str | Mapping[str, object]) -> dict[str, object]:
-    """A line for `popek vmcs check --jsonl`, with what was sought beside it."""
-    line: dict[str, object] = {
-        "name": f"{edge.check} {number} {edge.mode} {'violation' if edge.violates else 'boundary'}",
-        "check": edge.check,
-        "violates": edge.violates,
-        "fields": {name: hex(value) for name, value in edge.vmcs.fields.items()},
-        "capabilities": capabilities,
-    }
-    if edge.vmcs.memory:
-        line["memory"] = [[hex(address), size, hex(value)] for address, size, value in edge.vmcs.memory]
-    if edge.flip is not None:
-        line["flip"] = {"field": edge.flip[0], "bit": edge.flip[1]}
-    return line
+__all__ = ["Edge", "Generator", "Impossible", "generate"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -21,92 +21,16 @@ from popek.architectures.vtx.formulas import Formulas
 from popek.architectures.vtx.inference import evidence, with_evidence
 from popek.architectures.vtx.verdict import VmEntryVerdict, judge, reported_outcome
 from popek.architectures.vtx.vmcs import Vmcs
-from popek.kernel import terms
 from popek.kernel.words import Word, all_of
-from popek.solving.optimize import cheapest, contradiction
 from popek.solving.solver import Answer, Effort
 from popek_specs.vtx import rows
 
-_BIT: Final = 100_000  # outweighs all preferences together
+from .edits import BIT, Edits, Reason, Repair, changes_between
+
 _GATE, _ELSEWHERE, _AGAINST_PRACTICE = 4, 8, 5
 _MOST_ENTRIES: Final = 64
 _LINK: Final = "VMCS_LINK_POINTER"
 _LIKELY: Final = {_LINK: (1 << 64) - 1}  # of missing fields; the others are likely 0
-
-
-_REPAIRABLE: Final = {"sat": True, "unsat": False}
-
-
-@attrs.frozen
-class Change:
-    """A field that gets another value; `bits` are those that differ, lowest first."""
-
-    field: str
-    before: int
-    after: int
-
-    @property
-    def bits(self) -> tuple[int, ...]:
-        """The numbers of the bits that differ."""
-        differing = self.before ^ self.after
-        return tuple(number for number in range(64) if differing >> number & 1)
-
-
-@attrs.frozen
-class Reason:
-    """Why there is no repair: checks that cannot all hold while these fields are kept; each is needed."""
-
-    checks: tuple[str, ...]
-    kept: tuple[str, ...]
-
-
-@attrs.frozen
-class Repair:
-    """What has to change so that the entry succeeds.
-
-    Attributes:
-        verdict: on the VMCS as it is.
-        answer: SAT: `changes` is a smallest repair; UNSAT: there is none, see `reason`; UNKNOWN: out of effort.
-        changes: in the order of the fields' encodings; empty if nothing has to change.
-        assumed: fields that the VMCS does not give and that checks need, with values that let it enter.
-        after: verdict on the VMCS with the changes and the assumed fields.
-        reason: why there is no repair.
-        plain_processor: whether what is not known of the processor was taken to be as on plain ones.
-        unexplained: the entry is said to have failed, and no check is known to fail: the cause is not in what is
-            given, and there is nothing to repair.
-    """
-
-    verdict: VmEntryVerdict
-    answer: Answer
-    changes: tuple[Change, ...] = ()
-    assumed: Mapping[str, int] = attrs.field(factory=dict)
-    after: VmEntryVerdict | None = None
-    reason: Reason | None = None
-    plain_processor: bool = False
-    unexplained: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """The verdict with the repair, as `popek vmcs repair --json` prints it."""
-        answer = self.verdict.to_json()
-        answer["repairable"] = None if self.unexplained else _REPAIRABLE.get(self.answer.value)
-        answer["changes"] = [
-            {
-                "field": change.field,
-                "from": hex(change.before),
-                "to": hex(change.after),
-                "bits": list(change.bits),
-            }
-            for change in self.changes
-        ]
-        answer["assumed"] = {name: hex(value) for name, value in self.assumed.items()}
-        answer["plain_processor"] = self.plain_processor
-        answer["unexplained"] = self.unexplained
-        if self.after is not None:
-            after = self.after.to_json()
-            answer["after"] = {key: after[key] for key in ("outcome", "failed", "undecided", "warnings")}
-        if self.reason is not None:
-            answer["why"] = {"checks": list(self.reason.checks), "kept": list(self.reason.kept)}
-        return answer
 
 
 def repair(
@@ -173,13 +97,8 @@ def _checked(
     if after.failed:
         names = ", ".join(item.id for item in after.failed)
         raise RuntimeError(f"a repair of {vmcs.name or 'a VMCS'} does not pass {names} on integers")
-    changes = tuple(
-        Change(name, before, changed.fields[name])
-        for name in FIELDS
-        if (before := vmcs.get(name)) is not None
-        and name in changed.fields
-        and before != changed.fields[name]
-    )
+    before = {name: value for name in FIELDS if (value := vmcs.get(name)) is not None}
+    changes = changes_between(before, changed.fields, FIELDS)
     return Repair(verdict, Answer.SAT, changes, assumed, after, plain_processor=guessing)
 
 
@@ -227,46 +146,23 @@ class _Problem:
         violated = self.formulas.worst(check)
         return None if violated is None else ~violated
 
-    def _kept(self) -> dict[str, Word]:
+    @property
+    def _edits(self) -> Edits:
         symbols = self.formulas.symbols
-        return {
-            name: symbols[name] == self.known[name]
-            for name in self.keep
-            if name in symbols and name in self.known
-        }
+        widths = {name: FIELDS[name].width for name in symbols}
+        return Edits(symbols, widths, self.known, self.rules, self.keep, self._weight, _LIKELY)
 
     def solve(self, effort: Effort) -> tuple[int, Vmcs, Vmcs] | Answer:
         """The bits that change, the VMCS with the changes, and one with its missing fields filled in."""
-        hard = [*self.rules.values(), *self._kept().values()]
-        if any(condition.value == 0 for condition in hard):
-            return Answer.UNSAT
-        mentioned = _mentioned(hard)
-        wishes = [
-            (word[number] == (value >> number & 1), weight)
-            for name, word in self.formulas.symbols.items()
-            if name in mentioned and name not in self.keep
-            for value in (self.known.get(name, _LIKELY.get(name, 0)),)
-            for number in range(FIELDS[name].width)
-            for weight in (self._weight(name, number, value),)
-        ]
-        found = cheapest(hard, wishes, effort)
-        if found.model is None:
-            return found.answer
-        fields, missing, bits = dict(self.start.fields), {}, 0
-        for name, word in self.formulas.symbols.items():
-            value = found.model(word.term) if name in mentioned else self.known.get(name, 0)
-            if name not in self.known:
-                missing[name] = value
-            elif value != self.known[name]:
-                fields[name] = value
-                bits += (value ^ self.known[name]).bit_count()
-        changed = attrs.evolve(self.start, fields=fields)
-        return bits, changed, changed.with_fields(**missing)
+        found = self._edits.solve(effort)
+        if isinstance(found, Answer):
+            return found
+        given = {name: found.changed[name] for name in self.known if self.known[name] != found.changed[name]}
+        changed = attrs.evolve(self.start, fields={**self.start.fields, **given})
+        return found.bits, changed, changed.with_fields(**found.missing)
 
     def _weight(self, name: str, number: int, value: int) -> int:
-        if name not in self.known:
-            return 1
-        weight = _BIT
+        weight = BIT
         if not any(name in subjects(check) for check in self.failed):
             weight += _GATE if any(name in reads(check) for check in self.failed) else _ELSEWHERE
         required, used = _practice().get((name, number), (False, True))
@@ -276,16 +172,7 @@ class _Problem:
 
     def reason(self, effort: Effort) -> Reason:
         """Why there is no solution."""
-        kept = {f"={name}": condition for name, condition in self._kept().items()}
-        core = contradiction({**self.rules, **kept}, effort) or ()
-        return Reason(
-            tuple(name for name in core if name in self.rules),
-            tuple(name[1:] for name in core if name in kept),
-        )
-
-
-def _mentioned(conditions: Iterable[Word]) -> Collection[str]:
-    return frozenset(terms.variables_of(condition.term for condition in conditions))
+        return self._edits.reason(effort)
 
 
 @functools.cache
@@ -299,4 +186,4 @@ def _practice() -> Mapping[tuple[str, int], tuple[bool, bool]]:
     return found
 
 
-__all__ = ["Change", "Reason", "Repair", "repair"]
+__all__ = ["Repair", "repair"]

@@ -31,12 +31,13 @@ from popek.architectures.vtx.entry_checks import CHECKS, Check
 from popek.architectures.vtx.entry_checks.registry import Condition
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.view import _DERIVED, View, canonical, placed
+from popek.errors import PopekError
 from popek.kernel.words import Word
 
 _ALL_ONES: Final = (1 << 64) - 1
 
 
-class RuleFileError(ValueError):
+class RuleFileError(PopekError):
     """A file that describes no rule set; one line that says where and why."""
 
 

@@ -2,9 +2,9 @@
 
 A hypothesis with `by` must follow from the conclusion of the proposition that it names.  That speaks of one
 instruction i, whichever; so it is taken for all, and what it introduces for i (an interpreter routine) becomes a
-function of i.  What a symbol of the citing proposition stands for is a definition.  Where the two speak in different
-words (of any state; of storage, mode and relocation) there is no such question: `IN_OTHER_WORDS` says where the step
-is made instead.
+function of i.  What a symbol of the citing proposition stands for is a definition.  Where one speaks of states and the
+other of storage, mode and relocation, what the words mean in storage is a definition, too (`in_storage`).  Where
+that something is a map is an uninterpreted word there is no question: `IN_OTHER_WORDS` says where the step is made.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import attrs
 from popek.solving.formula import Expr, Function, conj, equal, forall, functions_of, implies, script, var
 
 from . import theorem1, theorem3
+from .in_storage import MEANING
 from .proposition import Proposition, TheoremHypothesis
 from .vocabulary import INSTRUCTION, STATE, I, S, bare, execute, f, fetch, i, stops
 
@@ -62,17 +63,9 @@ DEFINITIONS: Final[Mapping[str, tuple[Expr, ...]]] = {
 }
 # What a cited proposition introduces for its instruction, as a function of the instruction.
 INDEXED: Final[Mapping[str, Function]] = {"recovered": _recovered, "routine": _routine}
-_MAP: Final = "f is a construction there; in Coq, Map.v has it in one vocabulary"
 _DEPTH: Final = "an uninterpreted is_map; in Coq, Theorem2.theorem_2 makes the induction"
 # By hypothesis: why it is not asked, and where the step is made.
 IN_OTHER_WORDS: Final[Mapping[str, str]] = {
-    "map-keeps-the-window": _MAP,
-    "map-frames-the-rest": _MAP,
-    "map-is-one-to-one": _MAP,
-    "vector-outside-the-window": _MAP,
-    "inner-is-one-to-one": _MAP,
-    "outer-is-one-to-one": _MAP,
-    "machine-is-smaller": _MAP,
     "each-level-is-virtualizable": _DEPTH,
     "composition-is-a-map": _DEPTH,
 }
@@ -96,9 +89,13 @@ def obligation(proposition: Proposition, hypothesis: TheoremHypothesis, by: Prop
     if hypothesis.name in IN_OTHER_WORDS:
         return None
     conclusion = by.conclusion
-    if "i" in functions_of([conclusion]) and "i" not in functions_of([hypothesis.formula]):
+    meaning = MEANING.get(hypothesis.name)
+    definitions = DEFINITIONS.get(hypothesis.name, ())
+    if meaning is not None:
+        conclusion, definitions = meaning.said(conclusion), meaning.definitions
+    elif "i" in functions_of([conclusion]) and "i" not in functions_of([hypothesis.formula]):
         conclusion = forall([I], _for_any(conclusion))
-    given = [(f"meaning-{n}", one) for n, one in enumerate(DEFINITIONS.get(hypothesis.name, ()))]
+    given = [(f"meaning-{n}", one) for n, one in enumerate(definitions)]
     title = f"{hypothesis.name} of {proposition.id} by {by.id}"
     return script(title, [("cited", conclusion), *given, ("does-not-follow", ~hypothesis.formula)])
 

@@ -23,10 +23,9 @@ from popek.checks.classify import Classifier
 from popek.checks.ladder import Ladder, LadderStep, Reached, Rung, ladder
 from popek.checks.premise import (
     A1,
-    A3_NEXT,
     A6_CLOSURE,
-    A6_TELLS,
     CLOSURE,
+    INTERRUPTS,
     TAKEN_FOR_GRANTED,
     THEOREM1,
     THEOREM2,
@@ -51,6 +50,11 @@ PROVED = {
     "theorem2": "Theorem2.theorem_2_from_premises",
     "theorem3": "Theorem3.theorem_3_told_apart",
 }
+# The same where interrupts come between instructions, and the guest may hold them off.
+WITH_INTERRUPTS = {
+    "theorem1": "HeldOff.theorem_1_with_held_interrupts",
+    "theorem3": "HeldOff.theorem_3_with_held_interrupts",
+}
 NEEDED = {"theorem1": THEOREM1, "theorem2": THEOREM2, "theorem3": THEOREM3}
 # What Theorem 2 takes for granted of control programs, by its definitions in Coq.
 OF_CONTROL_PROGRAMS = {
@@ -62,7 +66,7 @@ OF_CONTROL_PROGRAMS = {
 
 S = TypeVar("S", bound=State)
 
-MANY = 6
+MANY, MANY_WAYS = 6, 12
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -142,9 +146,17 @@ class Instantiation(Generic[S]):
     @property
     def interrupts(self) -> Truth:
         """Whether interrupts between any two instructions find the guest; not asked where none is declared."""
-        return (
-            holds_all(self.premises, (A6_TELLS,)) if self.subject.machine.interruptions else Truth.NOT_ASKED
-        )
+        return holds_all(self.premises, INTERRUPTS) if self.subject.machine.interruptions else Truth.NOT_ASKED
+
+    @property
+    def leaving(self) -> tuple[str, ...]:
+        """The forms that may make of a guest what is none any more, by completing or by a trap."""
+        return tuple(dict.fromkeys(p.form for p in self.failing(CLOSURE)))
+
+    def proved(self, theorem: str) -> str:
+        """The theorem in Coq whose premises were found: with interrupts, where they are declared and find the guest."""
+        with_them = theorem in WITH_INTERRUPTS and self.interrupts is Truth.YES
+        return WITH_INTERRUPTS[theorem] if with_them else PROVED[theorem]
 
     def failing(self, names: Sequence[str]) -> tuple[Premise[S], ...]:
         """The premises of these names that do not hold, or are unknown."""
@@ -210,7 +222,7 @@ class Instantiation(Generic[S]):
             granted = "; ".join(OF_CONTROL_PROGRAMS.values())
             return (
                 f"{self.subject.machine.name} is recursively virtualizable by Theorem 2 for what is modelled, "
-                f"to any depth to which {granted}; {_concluded('theorem2')}"
+                f"to any depth to which {granted}; {_concluded(PROVED['theorem2'])}"
             )
         verb = "does not apply" if self.theorem2 is Status.REFUTED else "does not decide"
         return f"Theorem 2 {verb} to {self.subject.machine.name}, because {self._reasons(THEOREM2)}"
@@ -224,14 +236,20 @@ class Instantiation(Generic[S]):
         names = NEEDED[theorem]
         told = scope_line(self.scope)
         if self.closed is not Truth.YES:
-            names_of = dict.fromkeys(p.form.split()[0] for p in self.failing((A3_NEXT,)))
-            left = f" (not through {', '.join(list(names_of)[:MANY])}{' …' if len(names_of) > MANY else ''})"
-            told += "; while the guest stays ok" + (left if names_of else "")
+            by = [_mnemonics(self.failing((name,))) for name in CLOSURE]
+            left = [
+                f"{words} {few}"
+                for words, few in zip(("through", "through a trap of"), by, strict=True)
+                if few
+            ]
+            told += "; while the guest stays ok" + (f" (not {', nor '.join(left)})" if left else "")
         if self.interrupts is Truth.YES:
             told += f"; with interrupts between any two instructions ({', '.join(self._declared)})"
+        elif self._declared:
+            told += f"; while no interrupt comes ({'; '.join(dict.fromkeys(p.how for p in self.failing(INTERRUPTS)))})"
         granted = [TITLES[name] for name in taken_for_granted(theorem)]
         granted += [f"{TITLES[p.name]} ({p.how})" for p in self.not_asked(names)]
-        return f"{told}; taken for granted: {'; '.join(granted)}; {_concluded(theorem)}"
+        return f"{told}; taken for granted: {'; '.join(granted)}; {_concluded(self.proved(theorem))}"
 
     def _reasons(self, names: Sequence[str]) -> str:
         """Why a theorem does not apply, with the classes as explanation; where nothing refutes it, what is unknown."""
@@ -245,7 +263,10 @@ class Instantiation(Generic[S]):
                 seen.add(premise.form)
                 why = f"{premise.how or premise.name}{_explained(known.get(premise.form))}"
                 told.setdefault(why, []).append(premise.form or "the technique")
-        return "; ".join(f"{_few(forms)}: {why}" for why, forms in told.items())
+        said = [f"{_few(forms)}: {why}" for why, forms in told.items()]
+        return "; ".join(said[:MANY_WAYS]) + (
+            f"; and in {more} ways more" if (more := len(said) - MANY_WAYS) > 0 else ""
+        )
 
     def to_json(self) -> list[dict[str, object]]:
         """Rows for `popek prove --json`: what each theorem says of this machine."""
@@ -270,6 +291,7 @@ class Instantiation(Generic[S]):
             "taken_for_granted": taken_for_granted(theorem),
             "scope": scope_json(self.scope),
             "while_the_guest_stays_ok": self.closed is not Truth.YES,
+            "guest_may_leave_by": list(self.leaving),
             "interrupts": {
                 "declared": self._declared,
                 "found": self.interrupts.value,
@@ -279,10 +301,10 @@ class Instantiation(Generic[S]):
             },
             "disagreements": [one.to_json() for one in self.disagreements],
             "there_are": self.there.to_json(),
-            "theorem": rocq.load().to_json(PROVED[theorem]),
+            "theorem": rocq.load().to_json(self.proved(theorem)),
             "ladder": [
                 *self.ladder(names, confirm=True).to_json(),
-                *ladder([(locked(PROVED[theorem]),)]).to_json(),
+                *ladder([(locked(self.proved(theorem)),)]).to_json(),
             ],
             "seconds": round(self.seconds, 3),
             "evidence": {
@@ -318,11 +340,16 @@ def taken_for_granted(theorem: str) -> list[str]:
     return [name for name in TAKEN_FOR_GRANTED if name in needed] + of_programs
 
 
-def _concluded(theorem: str) -> str:
-    """By which theorem the premises give the verdict, and how far the prover went."""
+def _concluded(name: str) -> str:
+    """By which theorem of Coq's the premises give the verdict, and how far the prover went."""
     lock = rocq.load()
-    name = lock.theorem(PROVED[theorem]).name
+    name = lock.theorem(name).name
     return f"concluded by {name} (Coq {lock.coq}, no axioms), instantiated outside the prover"
+
+
+def _mnemonics(failing: Sequence[Premise[Any]]) -> str:
+    names = list(dict.fromkeys(premise.form.split()[0] for premise in failing if premise.form))
+    return ", ".join(names[:MANY]) + (" …" if len(names) > MANY else "")
 
 
 def _few(names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@
 From Coq Require Import List Arith Lia.
 Require Import Popek.Machine Popek.ThirdGeneration Popek.Classes Popek.Map.
 Require Import Popek.Premises Popek.Monitor Popek.Runs Popek.Theorem1 Popek.Theorem3.
+Require Import Popek.Interrupts Popek.HeldOff.
 Require Import Popek.Instances.PaperMachine Popek.Instances.SilentDrop.
 Import ListNotations.
 
@@ -320,4 +321,98 @@ Proof.
   intros O recover_irq A6.
   pose proof (A6 (somewhere user) p O) as H. pose proof (A6 (St (E (somewhere user)) user 1 (Rel 0 3)) p O) as H'.
   cbn [note paper M R somewhere] in H, H'. rewrite H in H'. discriminate H'.
+Qed.
+
+(** A machine that counts, and takes interrupts once it has begun to; nothing traps. *)
+Definition counts : machine := {|
+  state := bool * (bool * nat); instruction := unit; cause := Empty_set;
+  fetch := fun _ => inr tt;
+  perform := fun _ S => Next (fst S, (true, Datatypes.S (snd (snd S))));
+  deliver := fun _ S => S
+|}.
+
+Definition counted : technique counts := {|
+  private := unit; notes := unit;
+  image := fun (S : state counts) (_ : unit) => (true, snd S) : state counts;
+  note := fun _ : state counts => tt;
+  ok := fun (S : state counts) (_ : unit) => fst S = false;
+  deprivileged := fun h : state counts => fst h = true;
+  owned_part := unit; owned := fun (_ : unit) (_ : state counts) => tt;
+  vector_part := unit; vector := fun _ : state counts => tt; entry_of := fun _ : unit => tt;
+  enter := fun _ (S : state counts) => S;
+  recover := fun _ (_ _ : unit) (h : state counts) => (false, snd h) : state counts;
+  virtual_user := fun _ : unit => true
+|}.
+
+Definition counted_keeps : Prop :=
+  A0_image counts counted /\ A1_fidelity counts counted /\ A2_fetch counts counted /\
+  A4_entry_tells_apart counts counted /\ A4_image_tells counts counted eq /\
+  A5_control counts counted /\ A5_vector counts counted.
+
+Lemma counted_is_kept : counted_keeps.
+Proof.
+  repeat split.
+  - intros i [c n] p T O _ X. inversion X. subst T. eexists. split; [reflexivity | now split].
+  - now intros S p [] _ _.
+  - intros S S' p c. destruct c.
+  - intros [c n] [c' n'] p O O' _ Eq. cbn in *. congruence.
+Qed.
+
+(** A6 with two guests.  Where an interrupt forgets the guest, a control program may go on with another one. *)
+Theorem interrupt_must_tell_apart :
+  counted_keeps /\
+  ~ monitored_with_interrupts counts counted (all_direct counted) (fun S => S)
+      (fun _ => (true, (true, 0)) : state counts).
+Proof.
+  split; [exact counted_is_kept |]. intros [Agreed _ _].
+  set (enter := fun _ : state counts => (true, (true, 0)) : state counts) in *.
+  destruct (Agreed (false, (false, 0)) tt (fun _ => kept_event) 2
+    (1, Plain counts counted (resume counts counted (all_direct counted) tt (false, (false, 7))))) as (n & _ & At).
+  - eapply irq_goes; [eapply irq_goes; [apply irq_begins | apply may_take] |].
+    exact (may_return counts counted (all_direct counted) tt (fun S => S) enter (fun _ => kept_event) 1 false
+      (false, (false, 7)) eq_refl eq_refl).
+  - intros n. induction n as [| n IH]; [reflexivity | exact IH].
+  - destruct At as [At | [_ At]].
+    + inversion At as [[En Eq]]. subst n. discriminate Eq.
+    + inversion At as [G x _ _ (_ & [] & _) |].
+Qed.
+
+(** A6, noticing.  An interrupt waits, and the guest begins to take interrupts while the hardware runs on: the bare
+    machine takes it, and the control program comes too late. *)
+Theorem noticing_needed :
+  counted_keeps /\ A6_interrupt_tells_apart counts counted (fun S => S) /\
+  let takes := fun S : state counts => fst (snd S) in
+  let interrupt := fun S : state counts => (fst S, (false, 100)) : state counts in
+  ~ A6_interrupt_noticed counts counted takes /\
+  ~ monitored_with_interrupts (held_machine counts takes interrupt) (held counts counted takes interrupt)
+      (held_direct counts counted takes interrupt (all_direct counted)) (comes counts takes interrupt)
+      (held_enter counts takes interrupt (fun S => S)).
+Proof.
+  split; [exact counted_is_kept |]. split; [now intros S S' p O O' N Eq |]. cbn zeta.
+  set (takes := fun S : state counts => fst (snd S)).
+  set (interrupt := fun S : state counts => (fst S, (false, 100)) : state counts). split.
+  - intros Noticed. specialize (Noticed tt (false, (false, 0)) tt _ _ eq_refl eq_refl eq_refl eq_refl). discriminate.
+  - intros [Agreed _ _].
+    set (h := held_machine counts takes interrupt) in *. set (v := held counts counted takes interrupt) in *.
+    set (events := fun n => match n with 0 => passed_event | _ => no_event end).
+    destruct (Agreed (false, (false, 0), false) tt events 4
+      (3, Plain h v (Running (m := h) (true, (true, 2), false), (tt, (true, false))))) as (n & _ & At).
+    + eapply irq_goes; [eapply irq_goes; [eapply irq_goes; [eapply irq_goes; [apply irq_begins |] |] |] |].
+      * apply may_take.
+      * exact (may_return h v _ tt (comes counts takes interrupt) _ events 1 true (false, (false, 0), false)
+          eq_refl eq_refl).
+      * apply may_take.
+      * apply may_take.
+    + intros n. destruct (guest_run h (comes counts takes interrupt) events n (false, (false, 0), false)) eqn:E.
+      revert s b E. induction n as [| n IH]; intros s b E; [now injection E as <- _ |].
+      cbn [guest_run] in E.
+      destruct (guest_run h (comes counts takes interrupt) events n (false, (false, 0), false)) as [s' b'] eqn:E'.
+      specialize (IH s' b' eq_refl). cbn in IH |- *. destruct s' as [f [o k]]. cbn in IH. subst f.
+      destruct (events n); [| now injection E as <- _ |].
+      * unfold guest_step, step in E. cbn in E. destruct (due _ _ _); cbn in E; now injection E as <- _.
+      * unfold guest_step, comes in E. cbn in E. unfold takes in E. cbn in E.
+        destruct o; cbn in E; now injection E as <- _.
+    + destruct At as [At | [_ At]].
+      * inversion At as [[En Eq]]. subst n. discriminate Eq.
+      * inversion At as [G x _ _ (_ & c & T & _ & Eq) |]. discriminate Eq.
 Qed.

@@ -11,6 +11,7 @@
 From Coq Require Import List Arith Lia Bool.
 Require Import Popek.Machine Popek.ThirdGeneration Popek.Classes Popek.Map.
 Require Import Popek.Premises Popek.Monitor Popek.Runs Popek.Theorem1.
+Require Import Popek.Interrupts Popek.HeldOff.
 Import ListNotations.
 
 (** A word is a PSW, or an instruction, or three numbers, as it is looked at. *)
@@ -318,4 +319,41 @@ Example host_follows :
   host_run (machine_of paper_machine) (paper paper_machine) (all_direct _) control_part 9
     (on paper_machine guest_program control_part) =
   on paper_machine (run (machine_of paper_machine) 5 guest_program) control_part.
+Proof. reflexivity. Qed.
+
+(** ** Interrupts, held off in supervisor mode
+
+    Nothing left open: the paper's machine, which is interrupted in user mode alone, by an exchange of PSWs. *)
+Definition takes_in_user (S : Machine.state (machine_of paper_machine)) : bool := is_user (M S).
+
+Theorem paper_machine_with_interrupts :
+  monitored_with_interrupts
+    (held_machine (machine_of paper_machine) takes_in_user (exchange paper_machine))
+    (held (machine_of paper_machine) (paper paper_machine) takes_in_user (exchange paper_machine))
+    (held_direct _ _ takes_in_user (exchange paper_machine) (all_direct (paper paper_machine)))
+    (comes _ takes_in_user (exchange paper_machine))
+    (held_enter _ takes_in_user (exchange paper_machine) (exchange paper_machine)).
+Proof.
+  pose proof (classes_imply_A1 paper_machine sensitive_is_privileged (pg_R _) (pg_T _) (pg_K _)) as A1.
+  apply theorem_1_with_held_interrupts.
+  - apply paper_A0.
+  - exact A1.
+  - apply paper_A2.
+  - apply A4_apart_if_told, paper_A4.
+  - intros S S' p _ _ _. apply f_one_one.
+  - apply paper_A5.
+  - apply paper_A5_vector.
+  - apply (A6_apart_if_told _ _ _ (paper_recover_irq paper_machine)), paper_A6.
+  - apply (noticed_if_noted _ (paper paper_machine) _ (fun n : notes (paper paper_machine) => is_user (fst n))); [exact A1 | reflexivity].
+Qed.
+
+(** One that comes in supervisor mode waits: the program above is interrupted before its instruction at 4. *)
+Example held_interrupt_waits :
+  let events := fun n => match n with 0 => passed_event | _ => no_event end in
+  map (fun n => let x := guest_run (held_machine (machine_of paper_machine) takes_in_user (exchange paper_machine))
+                  (comes _ takes_in_user (exchange paper_machine)) events n (guest_program, false) in
+                (M (fst x), P (fst x), snd x))
+    (seq 0 6) =
+  [(supervisor, 2, false); (supervisor, 2, true); (supervisor, 3, true); (user, 4, true); (supervisor, 5, false);
+   (supervisor, 6, false)].
 Proof. reflexivity. Qed.

@@ -26,6 +26,7 @@ from popek.architectures.x86.deprivileging import (
     entry_of,
     owns,
     select,
+    start_of,
     storage,
     with_its_own_tables,
 )
@@ -43,7 +44,7 @@ GATE: Final = 0x8E  # present 32-bit interrupt gate, DPL 0
 
 
 def _map(ring: Ring, guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset()) -> Ia32:
-    kept = (*NAMES_32, "eip", "shadow")
+    kept = (*NAMES_32, "eip", "shadow", "extended")
     hardware = with_its_own_tables(ring, guest, private, kept, "eflags")
     for name in ("cs", "ss"):
         level = guest[f"{name}.selector.rpl"]  # in virtual-8086 mode these bits are part of the address
@@ -103,6 +104,7 @@ def _promises(guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset
             private.idtr.limit >= 0x7FF,
             private.idtr.limit <= 0x7FFF,
             private.tr.limit < ENTRY_AT - TSS_AT,
+            private.tr.base == start_of(private) + TSS_AT if OWN_TABLES not in without else TRUE,
             (own[2:0] == 0) & (own != 0) & (own + 15 <= private.gdtr.limit) & (own <= 0xFFF0),
             private.eflags.if_ == 1,
             # What SYSENTER leads to, where it leads anywhere, is code of the VMM's, and no segment of the guest's.
@@ -114,8 +116,12 @@ def _promises(guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset
 
 
 def _guest(state: Ia32) -> Word:
-    """A guest that uses rings 0 and 3, on a machine of its own; in protected mode, or in virtual-8086 mode."""
+    """A guest that uses rings 0 and 3, on a machine of its own; in protected mode, or in virtual-8086 mode.
+
+    Until it has loaded CS after it has entered protected mode, the VMM runs it: above ring 0 no CS is so.
+    """
     whole = (state.reserved.size == 0) & (state.read_only.size == 0) & state.cr0.pe
+    whole = whole & (state.virtual_8086 | state.cs.rights.type[3])
     return whole & ((state.cpl == 0) | (state.cpl == 3))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from popek.kernel.memory import Memory
 from popek.kernel.state import Role
 from popek.kernel.technique import Technique
-from popek.kernel.words import Word, all_of, concat, ite
+from popek.kernel.words import FALSE, TRUE, Word, all_of, concat, ite
 
 from .access import PAGE_BITS, PHYSICAL_BITS, code_page, promotes
 
@@ -142,6 +142,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
             deprivileged=partial(_at_level, level),
             guest=_guest,
             private=_same_processor,
+            has_cell=_has_cell,
             entries=_promoted,
             source=SOURCE,
         )
@@ -151,6 +152,11 @@ def techniques() -> dict[str, Technique[Ia64]]:
 def _guest(state: Ia64) -> Word:
     """A guest that uses levels 0 and 3."""
     return (state.psr.vm == 0) & ((state.psr.cpl == 0) | (state.psr.cpl == 3)) & orderly(state)
+
+
+def _has_cell(guest: Ia64, name: str, cell: Word) -> Word:
+    """A guest has no virtual processor's descriptor of its own."""
+    return FALSE if name in VPD_STORAGE else TRUE
 
 
 def _same_processor(guest: Ia64, private: Ia64) -> Word:

@@ -85,6 +85,8 @@ KINDS: Final[Mapping[str, OperandKind]] = {
         _numbered("ar(reserved)", tuple(n for n in range(128) if n not in RESERVED), 8),
         _numbered("ar(ignored)", tuple(n for n in range(128) if n not in IGNORED), 48),
         OperandKind("inc3", {"": 3}, spell=lambda parts: str(increment(parts[""]))),
+        OperandKind("pos6", {"": 6}, spell=lambda parts: str(parts[""])),
+        *(OperandKind(f"len{n}", {"": n}, spell=lambda parts: str(parts[""] + 1)) for n in (4, 6)),
         OperandKind("sf", {"": 2}, spell=lambda parts: f"s{parts['']}"),
         OperandKind("ar.k", {"": 3}, spell=lambda parts: f"ar.k{parts['']}"),
         control_registers("cr(interruption)", INTERRUPTION),
@@ -97,6 +99,6 @@ KINDS: Final[Mapping[str, OperandKind]] = {
             spell=_spell_unimplemented,
             first={"": 3},
         ),
-        *map(_immediate, (2, 7, 8, 14, 21, 24, 25)),
+        *map(_immediate, (2, 7, 8, 14, 21, 24, 25, 64)),
     )
 }

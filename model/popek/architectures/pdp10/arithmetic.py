@@ -6,17 +6,22 @@ Floating point: what an operation makes of its operands, words and flags, is a f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from popek.kernel.machine import Machine
-from popek.kernel.words import Word, concat, ite
+from popek.kernel.outcome import Fault
+from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
 from .state import WORD, Pdp10, halves, left, right
 
 P = TypeVar("P", bound=Pdp10)
 
-# Single-precision operations of both processors, in the order of their numbers in the table.
-FLOATING: Final = ("FADR", "FSBR", "FMPR", "FDVR", "FAD", "FSB", "FMP", "FDV", "UFA", "DFN", "FSC")
+# Operations of either processor, in the order of their numbers in the table.
+FLOATING: Final = (
+    "FADR", "FSBR", "FMPR", "FDVR", "FAD", "FSB", "FMP", "FDV", "UFA", "FSC", "FIX", "FIXR", "FLTR",
+    *(f"{name}L{word}" for name in ("FAD", "FSB", "FMP") for word in ("", ", low word")),
+)  # fmt: skip
 
 
 def add(machine: Machine[P], manual: str) -> None:
@@ -29,8 +34,8 @@ def add(machine: Machine[P], manual: str) -> None:
 
 
 def add_ka10(machine: Machine[P], manual: str) -> None:
-    """Declare what the KA10 alone has: unnormalized and double floating."""
-    _floating(machine, manual, ("UFA",))
+    """Declare what the KA10 alone has: unnormalized and long floating."""
+    _unnormalized_and_long(machine, manual)
 
 
 def _next(ac: Word) -> Word:
@@ -225,38 +230,101 @@ def _bytes(machine: Machine[P], manual: str) -> None:
         """The byte that C(E) points to := AC."""
         put(cpu, ac, cpu.load(e), chained)
 
+    def stepped(cpu: Pdp10, e: Word) -> Word:
+        """The pointer in C(E), counted on unless an interruption of the instruction came after that."""
+        pointer = cpu.load(e)
+        following = ite(cpu.flags.first_part_done, pointer, counted(pointer))
+        cpu.store(e, following)
+        return following
+
+    def second(cpu: Pdp10, part: Callable[[], None]) -> None:
+        """What comes after the pointer; where it is interrupted, First Part Done says so and the pointer stays."""
+        try:
+            part()
+        except Fault as fault:
+            cpu.flags.first_part_done = TRUE
+            raise Fault(fault.vector, fault.error_code, memory=fault.memory, keeps=True) from fault
+        cpu.flags.first_part_done = FALSE
+
+    @machine.instruction("IDPB AC, E, B", source=source)
+    def idpb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
+        """C(E) := pointer to the next byte; that byte := AC."""
+        pointer = stepped(cpu, e)
+        second(cpu, lambda: put(cpu, ac, pointer, chained))
+
     @machine.instruction("IBP E", source=source)
     def ibp(cpu: P, e: Word) -> None:
         """C(E) := pointer to the next byte."""
         cpu.store(e, counted(cpu.load(e)))
 
 
+def function_of(cpu: Pdp10, name: str, a: Word, b: Word) -> Word:
+    """What the operation makes of two words: four flags and a word, of which nothing is known."""
+    return cpu.floating.load(concat(Word(5, FLOATING.index(name)), a, b))
+
+
+def set_floating_flags(cpu: Pdp10, found: Word, divides: bool) -> None:
+    """Overflow, Floating Overflow, Underflow, and of a division No Divide, as the operation says."""
+    flags = cpu.flags
+    cpu.arithmetic_overflow(found[39])
+    flags.floating_overflow = flags.floating_overflow | found[38]
+    flags.floating_underflow = flags.floating_underflow | found[37]
+    if divides:
+        flags.no_divide = flags.no_divide | found[36]
+
+
 def _floating(machine: Machine[P], manual: str, names: tuple[str, ...]) -> None:
     source = f"{manual}, floating point arithmetic"
 
-    def operate(cpu: P, ac: Word, e: Word, number: int) -> None:
-        """AC := the operation's result; Overflow, Floating Overflow, Underflow and No Divide as it says."""
-        other = cpu.load(e)
-        found = cpu.floating.load(concat(Word(4, number), cpu.ac[ac], other))
-        flags = cpu.flags
-        cpu.arithmetic_overflow(found[39])
-        flags.floating_overflow = flags.floating_overflow | found[38]
-        flags.floating_underflow = flags.floating_underflow | found[37]
-        flags.no_divide = flags.no_divide | found[36]
-        target = ac + 1 if number == FLOATING.index("UFA") else ac
-        cpu.ac[target] = found[35:0]
+    def operate(cpu: P, ac: Word, e: Word, name: str, mode: str) -> None:
+        """AC, or C(E), or both, := the operation's result; flags as it says.  The immediate operand is E,,0."""
+        other = halves(e, Word(18, 0)) if mode == "I" else cpu.load(e)
+        found = function_of(cpu, name, cpu.ac[ac], other)
+        set_floating_flags(cpu, found, name.startswith("FDV"))
+        if mode in ("M", "B"):
+            cpu.store(e, found[35:0])
+        if mode != "M":
+            cpu.ac[ac] = found[35:0]
 
     for name in names:
-        machine.instruction(f"{name} AC, E", source=source, number=FLOATING.index(name))(operate)
+        modes = ("", "I", "M", "B") if name.endswith("R") else ("", "M", "B")
+        for mode in modes:
+            machine.instruction(f"{name}{mode} AC, E", source=source, name=name, mode=mode)(operate)
 
-    if names[0] == "FADR":
+    @machine.instruction("FSC AC, E", source=source)
+    def fsc(cpu: P, ac: Word, e: Word) -> None:
+        """AC := AC with E added to its exponent; flags as the operation says."""
+        found = function_of(cpu, "FSC", cpu.ac[ac], e.zero_extend(WORD))
+        set_floating_flags(cpu, found, False)
+        cpu.ac[ac] = found[35:0]
 
-        @machine.instruction("FSC AC, E", source=source)
-        def fsc(cpu: P, ac: Word, e: Word) -> None:
-            """AC := AC with E added to its exponent; flags as the operation says."""
-            scaled = concat(Word(4, FLOATING.index("FSC")), cpu.ac[ac], e.zero_extend(WORD))
-            found = cpu.floating.load(scaled)
-            cpu.arithmetic_overflow(found[39])
-            cpu.flags.floating_overflow = cpu.flags.floating_overflow | found[38]
-            cpu.flags.floating_underflow = cpu.flags.floating_underflow | found[37]
-            cpu.ac[ac] = found[35:0]
+
+def _unnormalized_and_long(machine: Machine[P], manual: str) -> None:
+    source = f"{manual}, floating point arithmetic"
+
+    @machine.instruction("UFA AC, E", source=source)
+    def ufa(cpu: P, ac: Word, e: Word) -> None:
+        """The next AC := the sum, not normalized; flags as the operation says."""
+        found = function_of(cpu, "UFA", cpu.ac[ac], cpu.load(e))
+        set_floating_flags(cpu, found, False)
+        cpu.ac[_next(ac)] = found[35:0]
+
+    @machine.instruction("FADL AC, E", source=source, name="FADL")
+    @machine.instruction("FSBL AC, E", source=source, name="FSBL")
+    @machine.instruction("FMPL AC, E", source=source, name="FMPL")
+    def long(cpu: P, ac: Word, e: Word, name: str) -> None:
+        """AC and the next := the result in two words; flags as the operation says."""
+        a, b = cpu.ac[ac], cpu.load(e)
+        found, low = function_of(cpu, name, a, b), function_of(cpu, f"{name}, low word", a, b)
+        set_floating_flags(cpu, found, False)
+        cpu.ac[ac] = found[35:0]
+        cpu.ac[_next(ac)] = low[35:0]
+
+    @machine.instruction("DFN AC, E", source=source)
+    def dfn(cpu: P, ac: Word, e: Word) -> None:
+        """AC and the fraction (27 bits) of C(E) := minus that number; the exponent in C(E) stays."""
+        low = cpu.load(e)
+        fraction = -low[26:0]
+        high = ~cpu.ac[ac] + (fraction == 0).zero_extend(WORD)
+        cpu.store(e, concat(low[35:27], fraction))
+        cpu.ac[ac] = high

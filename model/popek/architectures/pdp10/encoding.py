@@ -16,10 +16,13 @@ from .words_and_halves import CHANGES, COMBINING, CONDITIONS, LOGIC, MOVING, RES
 OPCODES: Mapping[str, int] = {
     "EXCH": 0o250, "JFCL": 0o255, "PUSH": 0o261, "POP": 0o262, "POPJ": 0o263, "PUSHJ": 0o260, "JSR": 0o264,
     "JSP": 0o265, "JSA": 0o266, "JRA": 0o267, "XCT": 0o256, "PXCT": 0o256, "MAP": 0o257, "UMOVE": 0o704,
-    "UMOVEM": 0o705, "LUUO": 0o000, "MUUO": 0o040, "AOBJP": 0o252, "AOBJN": 0o253, "MULI": 0o225, "IMULI": 0o221,
+    "UMOVEM": 0o705, "LUUO": 0o000, "UNASSIGNED": 0o000, "MUUO": 0o040, "AOBJP": 0o252, "AOBJN": 0o253,
+    "MULI": 0o225, "IMULI": 0o221,
     "DIVI": 0o235, "IDIVI": 0o231, "ASH": 0o240, "ROT": 0o241, "LSH": 0o242, "JFFO": 0o243, "ASHC": 0o244,
-    "ROTC": 0o245, "LSHC": 0o246, "BLT": 0o251, "IBP": 0o133, "LDB": 0o135, "DPB": 0o137, "UFA": 0o130, "FSC": 0o132,
-    "FAD": 0o140, "FADR": 0o144, "FSB": 0o150, "FSBR": 0o154, "FMP": 0o160, "FMPR": 0o164, "FDV": 0o170, "FDVR": 0o174,
+    "ROTC": 0o245, "LSHC": 0o246, "BLT": 0o251, "IBP": 0o133, "IDPB": 0o136, "LDB": 0o135, "DPB": 0o137,
+    "UFA": 0o130, "DFN": 0o131, "FSC": 0o132,
+    "ADJSP": 0o105, "DFAD": 0o110, "DFSB": 0o111, "DFMP": 0o112, "DFDV": 0o113, "DADD": 0o114, "DSUB": 0o115,
+    "DMOVE": 0o120, "DMOVN": 0o121, "FIX": 0o122, "DMOVEM": 0o124, "DMOVNM": 0o125, "FIXR": 0o126, "FLTR": 0o127,
 }  # fmt: skip
 OPCODES = {
     **OPCODES,
@@ -44,6 +47,12 @@ OPCODES = {
         for last, mode in enumerate(COMBINING)
     },
     **{
+        f"{name}{kind}": code + 4 * rounds + last
+        for name, code in (("FAD", 0o140), ("FSB", 0o150), ("FMP", 0o160), ("FDV", 0o170))
+        for rounds, kinds in enumerate((("", "L", "M", "B"), ("R", "RI", "RM", "RB")))
+        for last, kind in enumerate(kinds)
+    },
+    **{
         f"{kind}{name}": code + number
         for kind, code in (
             ("CAI", 0o300), ("CAM", 0o310), ("JUMP", 0o320), ("SKIP", 0o330), ("AOJ", 0o340), ("AOS", 0o350),
@@ -59,6 +68,10 @@ OPCODES = {
     },
 }  # fmt: skip
 JRST: Final = 0o254
+# Opcodes below 200 that a KS10 has no instruction for; 040 to 077 call the monitor, too.
+KS10_UNASSIGNED: Final = (
+    0, *range(0o100, 0o105), 0o106, 0o107, 0o130, 0o131, 0o141, 0o151, 0o161, 0o171,
+)  # fmt: skip
 FUNCTIONS: Final[Mapping[str, int]] = {
     "BLKI": 0, "DATAI": 1, "BLKO": 2, "DATAO": 3, "CONO": 4, "CONI": 5, "CONSZ": 6, "CONSO": 7,
 }  # fmt: skip
@@ -99,6 +112,6 @@ def encode(instruction: Instruction, operands: Mapping[str, int]) -> int:
     elif name in FUNCTIONS:
         code = io_code(name, DEVICES.get(rest[0], number("operand D", 0)))
     else:
-        opcode = OPCODES[name] + number("operand U", 0) + number("operand L", 0)
+        opcode = OPCODES[name] + number("operand U", 0) + number("operand L", 0) + number("operand N", 0)
         code = opcode << 4 | number("operand AC", 0) | number("operand F", 0) | number("operand P", 0)
     return code << 23 | index << 18 | address

@@ -45,7 +45,7 @@ def build() -> Machine[Ka10]:
         notes=(
             "interrupts: memory violations are traps on storage, as if the processor's channel were on",
             "address calculation is not part of an instruction: E is an operand",
-            "modes with a letter (immediate, memory, self, both) for one operation of each class",
+            "products and quotients but by an immediate operand",
             "floating point: what comes of the operands is a function of which nothing is taken to be known",
             "second relocation register pair (KT10A), and the maintenance devices",
             "all devices but APR and PI are one, with a word of data and a word of conditions",

@@ -17,7 +17,7 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import NotModelledError, Trap
 from popek.kernel.words import FALSE, Word, concat, ite
 
-from . import arithmetic, innocuous, ks10_io, ks10_jumps, words_and_halves
+from . import arithmetic, double_words, innocuous, ks10_io, ks10_jumps, words_and_halves
 from .ks10_state import (
     CORE_PAGE,
     PAGE,
@@ -77,7 +77,7 @@ def build() -> Machine[Ks10]:
             "accumulator blocks other than 0; the stored page fail word; the traps that the trap flags cause",
             "interrupts, Unibus input and output, console, timer, TOPS-20 paging",
             "address calculation is not part of an instruction: E is an operand",
-            "string and most double instructions; modes with a letter for one operation of each class",
+            "string instructions, products and quotients but by an immediate operand",
             "floating point: what comes of the operands is a function of which nothing is taken to be known",
             "the flag in bit 7, which the KS10 does not use, is kept as the simulator keeps it",
             "that MAP is legal in user mode is taken from an emulator: see the setting MAP",
@@ -89,6 +89,7 @@ def build() -> Machine[Ks10]:
     # As in SIMH, whose author compared with the microcode; no manual was seen that says so.
     words_and_halves.add(machine, MANUAL_KS, fetching=("SETCA",))
     arithmetic.add(machine, MANUAL_KS)
+    double_words.add(machine)
     ks10_jumps.add(machine)
     ks10_io.add(machine)
     return machine

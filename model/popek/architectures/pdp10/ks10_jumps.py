@@ -171,3 +171,8 @@ def _execute(machine: Machine[Ks10]) -> None:
     def muuo(cpu: Ks10, low: Word, ac: Word, e: Word) -> None:
         """Opcodes 040 to 077: trap to the monitor, in both modes."""
         raise Fault(MUUO, instruction_word(concat(Word(4, 1), low, ac), e), keeps=True)
+
+    @machine.instruction("UNASSIGNED N, AC, E", source=f"{MANUAL_KS}, unimplemented operations")
+    def unassigned(cpu: Ks10, opcode: Word, ac: Word, e: Word) -> None:
+        """Opcodes 000 and those above 077 that the processor has no instruction for: as MUUO."""
+        raise Fault(MUUO, instruction_word(concat(Word(2, 0), opcode, ac), e), keeps=True)

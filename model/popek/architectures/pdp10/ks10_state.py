@@ -35,6 +35,8 @@ class Ks10(Pdp10):
     halt_status = word(PHYSICAL, role=Role.RESOURCE, reset=0o376000)
     map_in_user = word(1, role=Role.HIDDEN, reset=1)  # whether MAP is legal in user mode; fixed
     last = word(CORE_PAGE, role=Role.HIDDEN, reset=0o3777)  # the last page of core that exists
+    # What double floating point makes of an operation (2 bits) and two pairs of words: four flags and a pair.
+    double_floating = memory(address=2 + 4 * WORD, cell=4 + 2 * WORD, role=Role.HIDDEN)
     memory = memory(address=PHYSICAL, cell=WORD)
 
     def translated(self, reference: Word, previous: Word) -> Word:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from popek.kernel.instruction import OperandKind
 
-from .encoding import DEVICES
+from .encoding import DEVICES, KS10_UNASSIGNED
 
 
 def operands() -> dict[str, OperandKind]:
@@ -21,6 +21,7 @@ def operands() -> dict[str, OperandKind]:
         octal("P", 4, valid=lambda parts: parts[""] != 0, first={"": 4}),  # references of PXCT
         octal("L", 5, valid=lambda parts: parts[""] != 0, first={"": 1}),  # the opcode of a local UUO
         octal("U", 5),  # the low digits of a monitor UUO's opcode
+        octal("N", 7, valid=lambda parts: parts[""].isin(KS10_UNASSIGNED)),
         octal("D", 7, valid=lambda parts: parts[""] >= len(DEVICES), first={"": 2}),  # a device
         # A word whose left half restores flags: the accumulator is index register, the address 0.
         OperandKind(

@@ -117,7 +117,8 @@ def _ks10_map(guest: Ks10, private: Ks10) -> Ks10:
     hardware, start = private.copy(), _ks10_start(private)
     for name in ("pc", *ACCUMULATORS, "executing", "ir", "pxct", "context"):
         hardware[name] = guest[name]
-    hardware.floating = guest.floating  # how the processors are built
+    # How the processors are built.
+    hardware.floating, hardware.double_floating = guest.floating, guest.double_floating
     hardware.flags = guest.flags.value
     hardware.flags.user = TRUE
     hardware.flags.user_io = private.flags.user_io

@@ -61,8 +61,8 @@ class Pdp10(State):
     pi_active = word(7, role=Role.RESOURCE)
     pi_requests = word(7, role=Role.RESOURCE)
     running = word(1, role=Role.RESOURCE, reset=1)  # 0: halted
-    # What floating point makes of an operation (4 bits) and two words: four flags and a word.  Any function.
-    floating = memory(address=4 + 2 * WORD, cell=4 + WORD, role=Role.HIDDEN)
+    # What floating point makes of an operation (5 bits) and two words: four flags and a word.  Any function.
+    floating = memory(address=5 + 2 * WORD, cell=4 + WORD, role=Role.HIDDEN)
 
     def load(self, reference: Word) -> Word:
         """The word at an 18-bit address of the program."""

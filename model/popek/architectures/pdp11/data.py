@@ -1,7 +1,6 @@
 """PDP-11/45 instructions that work on words and bytes (handbook, chapter 4): the rest of those of `innocuous`.
 
-Each has a form for a register and one for storage that a register points to; `MOV` has one for each mode that is
-not deferred.
+Each has a form for a register and one for storage that a register points to; `MOV` has one for each mode.
 """
 
 from __future__ import annotations

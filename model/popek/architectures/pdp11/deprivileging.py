@@ -110,7 +110,7 @@ def _guest(state: Pdp11) -> Word:
 def techniques() -> dict[str, Technique[Pdp11]]:
     """Trap and emulate in user mode."""
     owned = (
-        "ps.current", "ps.previous", "ps.priority", "ksp", "ssp", "usp", "mme", "pirq", "running", "waiting",
+        "ps.current", "ps.previous", "ps.priority", "ksp", "ssp", "usp", "mme", "mmr2", "pirq", "running", "waiting",
         "par", "pdr", "space_par", "space_pdr",
     )  # fmt: skip
     moved = ("ps.current", "par", "pdr", "mme", "running", "waiting")

@@ -71,9 +71,9 @@ _FORMS: Final[Mapping[str, tuple[int, _Fields]]] = {
 def _more() -> dict[str, tuple[int, _Fields]]:
     """The forms of `data` and `modes`, made from the mnemonics' opcodes and the modes' codes."""
     found: dict[str, tuple[int, _Fields]] = {}
-    modes = {"R": 0, "(R)": 1, "(R)+": 2, "@(R)+": 3, "-(R)": 4}
-    words = {"#i": 0o27, "@#i": 0o37, "i(PC)": 0o67}
-    indexes = {"X(R)": 6}
+    modes = {"R": 0, "(R)": 1, "(R)+": 2, "@(R)+": 3, "-(R)": 4, "@-(R)": 5}
+    words = {"#i": 0o27, "@#i": 0o37, "i(PC)": 0o67, "@i(PC)": 0o77}
+    indexes = {"X(R)": 6, "@X(R)": 7}
 
     def operand(mode: str, shift: int, part: str) -> tuple[int, _Fields]:
         if mode in words:
@@ -104,9 +104,10 @@ def _more() -> dict[str, tuple[int, _Fields]]:
         double(mnemonic, opcode, *three)
         double(f"{mnemonic}B", opcode | 0o100000, *three)
     double("MOVB", 0o110000, *three, ("(R)+", "R"))
-    for mode in ("-(R)", "X(R)", *words):
+    deferred = ("@(R)+", "@-(R)", "@X(R)", "@i(PC)")
+    for mode in ("-(R)", "X(R)", "#i", "@#i", "i(PC)", *deferred):
         double("MOV", 0o010000, (mode, "R"))
-    for mode in ("(R)+", "@#i"):
+    for mode in ("(R)+", "@#i", "i(PC)", *deferred):
         double("MOV", 0o010000, ("R", mode))
     for number, (mnemonic, register) in enumerate(
         (("MUL", "Rn"), ("DIV", "Re"), ("ASH", "Rn"), ("ASHC", "Rn"))
@@ -134,7 +135,16 @@ def _more() -> dict[str, tuple[int, _Fields]]:
         ("DIVF", 0o174400),
     ):  # fmt: skip
         found[f"{name} FS, AC"] = opcode, accumulators
-    found["STF AC, FS"] = 0o174000, accumulators
+    found["STF AC, FS"], found["MODF FS, AC"] = (0o174000, accumulators), (0o171400, accumulators)
+    found["LDCDF FS, AC"], found["STCFD AC, FS"] = (0o177400, accumulators), (0o176000, accumulators)
+    found["LDCDF (R), AC"] = 0o177410, (("(R)", 0), ("AC", 6))
+    found["STCFD AC, (R)"] = 0o176010, (("(R)", 0), ("AC", 6))
+    for name, opcode in (("LDEXP", 0o176400), ("LDCIF", 0o177000)):
+        found[f"{name} R, AC"] = opcode, (("R", 0), ("AC", 6))
+        found[f"{name} (R), AC"] = opcode | 0o10, (("(R)", 0), ("AC", 6))
+    for name, opcode in (("STEXP", 0o175000), ("STCFI", 0o175400)):
+        found[f"{name} AC, R"] = opcode, (("R", 0), ("AC", 6))
+        found[f"{name} AC, (R)"] = opcode | 0o10, (("(R)", 0), ("AC", 6))
     found["LDF (R), AC"] = 0o172410, (("(R)", 0), ("AC", 6))
     found["STF AC, (R)"] = 0o174010, (("(R)", 0), ("AC", 6))
     found["MARK o"] = 0o006400, (("o", 0),)

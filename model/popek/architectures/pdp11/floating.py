@@ -12,7 +12,7 @@ from typing import Final
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
-from popek.kernel.words import FALSE, Word, concat, ite
+from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
 from .state import FLOATING_TRAP, FPS_BITS, HANDBOOK, Pdp11
 
@@ -49,7 +49,7 @@ def _status(machine: Machine[Pdp11]) -> None:
         cpu.set_register(dst, cpu.fec.zero_extend(16))
 
     @machine.instruction("CFCC", source=SOURCE)
-    def copy_codes(cpu: Pdp11) -> None:
+    def copyset_codes(cpu: Pdp11) -> None:
         """The condition codes := those of FPS."""
         cpu.ps.value = cpu.ps.value.replace(3, 0, cpu.fps.value[3:0])
 
@@ -61,38 +61,42 @@ def _status(machine: Machine[Pdp11]) -> None:
         machine.instruction(name, source=SOURCE, bit=bit, on=on)(switch)
 
 
-def _codes(cpu: Pdp11, value: Word) -> None:
-    """N and Z by sign and exponent; V and C := 0."""
-    cpu.fps.value = cpu.fps.value.replace(3, 0, concat(value[63], value[62:55] == 0, FALSE, FALSE))
+def set_codes(cpu: Pdp11, value: Word, overflow: Word = FALSE) -> None:
+    """N and Z by sign and exponent, V as told; C := 0."""
+    cpu.fps.value = cpu.fps.value.replace(3, 0, concat(value[63], value[62:55] == 0, overflow, FALSE))
 
 
-def _set(cpu: Pdp11, number: Word, value: Word) -> None:
+def put(cpu: Pdp11, number: Word, value: Word) -> None:
     """An accumulator := a number; in single precision its right half stays."""
     old = cpu.fac[number]
     cpu.fac[number] = ite(cpu.fps.double, value, concat(value[63:32], old[31:0]))
 
 
-def _operand(cpu: Pdp11, number: Word) -> Word:
+def operand(cpu: Pdp11, number: Word) -> Word:
     """An accumulator as an operand: in single precision its left half."""
     value = cpu.fac[number]
     return ite(cpu.fps.double, value, concat(value[63:32], Word(32, 0)))
 
 
-def _exception(cpu: Pdp11, code: Word) -> None:
-    """Note the exception; trap unless FPS says not to."""
-    cpu.fps.error = Word(1, 1)
-    cpu.fec, cpu.fea = code, cpu.pc - 2
-    if ~cpu.fps.disabled:
+def note(cpu: Pdp11, code: Word, when: Word) -> None:
+    """Note an exception, whose code has 4 bits, where there is one."""
+    cpu.fps.error = cpu.fps.error | when
+    cpu.fec, cpu.fea = ite(when, code, cpu.fec), ite(when, cpu.pc - 2, cpu.fea)
+
+
+def raise_noted(cpu: Pdp11, when: Word) -> None:
+    """Trap, at the end of the instruction, for what was noted, unless FPS says not to."""
+    if when & ~cpu.fps.disabled:
         raise Fault(FLOATING_TRAP, keeps=True)
 
 
 def _signs(machine: Machine[Pdp11]) -> None:
     def change(cpu: Pdp11, number: Word, made: Callable[[Word], Word]) -> None:
         """The accumulator := what the mnemonic makes of it; what has exponent 0 becomes 0."""
-        old = _operand(cpu, number)
+        old = operand(cpu, number)
         result = ite(old[62:55] == 0, Word(64, 0), made(old))
-        _set(cpu, number, result)
-        _codes(cpu, result)
+        put(cpu, number, result)
+        set_codes(cpu, result)
 
     kinds: dict[str, Callable[[Word], Word]] = {
         "CLRF": lambda old: Word(64, 0),
@@ -105,61 +109,75 @@ def _signs(machine: Machine[Pdp11]) -> None:
     @machine.instruction("TSTF FS", source=SOURCE)
     def test(cpu: Pdp11, number: Word) -> None:
         """Condition codes of FPS by the accumulator."""
-        _codes(cpu, _operand(cpu, number))
+        set_codes(cpu, operand(cpu, number))
+
+
+def load_words(cpu: Pdp11, address: Word, double: Word) -> Word:
+    """A number of two words, or of four, as 64 bits."""
+    words = [cpu.load(address), cpu.load(address + 2), Word(16, 0), Word(16, 0)]
+    if double:
+        words[2:] = [cpu.load(address + 4), cpu.load(address + 6)]
+    return concat(*words)
+
+
+def store_words(cpu: Pdp11, address: Word, value: Word, double: Word) -> None:
+    """Two words, or four := a number of 64 bits."""
+    cpu.store(address, value[63:48])
+    cpu.store(address + 2, value[47:32])
+    if double:
+        cpu.store(address + 4, value[31:16])
+        cpu.store(address + 6, value[15:0])
 
 
 def _transfers(machine: Machine[Pdp11]) -> None:
     @machine.instruction("LDF FS, AC", source=SOURCE)
     def load_register(cpu: Pdp11, src: Word, dst: Word) -> None:
         """Accumulator to accumulator."""
-        value = _operand(cpu, src)
-        _set(cpu, dst.zero_extend(3), value)
-        _codes(cpu, value)
+        value = operand(cpu, src)
+        put(cpu, dst.zero_extend(3), value)
+        set_codes(cpu, value)
 
     @machine.instruction("LDF (R), AC", source=SOURCE)
     def load(cpu: Pdp11, src: Word, dst: Word) -> None:
         """Two words, or four in double precision, to an accumulator; -0 is undefined and may trap."""
-        address = cpu.register(src)
-        words = [cpu.load(address), cpu.load(address + 2), Word(16, 0), Word(16, 0)]
-        if cpu.fps.double:
-            words[2:] = [cpu.load(address + 4), cpu.load(address + 6)]
-        value = concat(*words)
+        value = load_words(cpu, cpu.register(src), cpu.fps.double)
         if value[63] & (value[62:55] == 0) & cpu.fps.undefined_enabled:
-            _exception(cpu, Word(4, UNDEFINED))
+            note(cpu, Word(4, UNDEFINED), TRUE)
+            raise_noted(cpu, TRUE)
             return  # nothing is loaded, whether it traps or not
-        _set(cpu, dst.zero_extend(3), value)
-        _codes(cpu, value)
+        put(cpu, dst.zero_extend(3), value)
+        set_codes(cpu, value)
 
     @machine.instruction("STF AC, FS", source=SOURCE)
     def store_register(cpu: Pdp11, src: Word, dst: Word) -> None:
         """Accumulator to accumulator."""
-        _set(cpu, dst, _operand(cpu, src.zero_extend(3)))
+        put(cpu, dst, operand(cpu, src.zero_extend(3)))
 
     @machine.instruction("STF AC, (R)", source=SOURCE)
     def store(cpu: Pdp11, src: Word, dst: Word) -> None:
         """An accumulator to two words, or to four in double precision."""
-        value, address = cpu.fac[src.zero_extend(3)], cpu.register(dst)
-        cpu.store(address, value[63:48])
-        cpu.store(address + 2, value[47:32])
-        if cpu.fps.double:
-            cpu.store(address + 4, value[31:16])
-            cpu.store(address + 6, value[15:0])
+        store_words(cpu, cpu.register(dst), cpu.fac[src.zero_extend(3)], cpu.fps.double)
+
+
+def looked_up(cpu: Pdp11, number: int, accumulator: Word, other: Word) -> Word:
+    """What the table says of an operation: exception code, condition codes, result."""
+    return cpu.floating.load(concat(Word(3, number), cpu.fps.double, accumulator, other))
 
 
 def _arithmetic(machine: Machine[Pdp11]) -> None:
     def operate(cpu: Pdp11, src: Word, dst: Word, number: int, writes: bool) -> None:
         """The accumulator and the condition codes := what the table says of it and the other; an exception, too."""
         target, fps = dst.zero_extend(3), cpu.fps
-        operands = concat(Word(3, number), fps.double, _operand(cpu, target), _operand(cpu, src))
-        found = cpu.floating.load(operands)
-        by_zero = _operand(cpu, src)[62:55] == 0 if number == ARITHMETIC["DIVF"][0] else FALSE
+        found = looked_up(cpu, number, operand(cpu, target), operand(cpu, src))
+        by_zero = operand(cpu, src)[62:55] == 0 if number == ARITHMETIC["DIVF"][0] else FALSE
         if writes:
-            _set(cpu, target, ite(by_zero, _operand(cpu, target), found[63:0]))
+            put(cpu, target, ite(by_zero, operand(cpu, target), found[63:0]))
         fps.value = fps.value.replace(3, 0, found[67:64])
         code = ite(by_zero, Word(4, DIVIDE_BY_ZERO), found[71:68])
         over, under = (code == OVERFLOW) & fps.overflow_enabled, (code == UNDERFLOW) & fps.underflow_enabled
-        if by_zero | over | under:
-            _exception(cpu, code)
+        wrong = by_zero | over | under
+        note(cpu, code, wrong)
+        raise_noted(cpu, wrong)
 
     for name, (number, writes) in ARITHMETIC.items():
         machine.instruction(f"{name} FS, AC", source=SOURCE, number=number, writes=writes)(operate)

@@ -17,7 +17,7 @@ from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.practice import Practice
 from popek.kernel.words import Word, ite
 
-from . import data, floating, innocuous, modes, privileged
+from . import data, floating, floating_conversions, innocuous, modes, privileged
 from .deprivileging import techniques
 from .left_open import LEFT_OPEN
 from .state import (
@@ -59,9 +59,9 @@ def build() -> Machine[Pdp11]:
             "devices, but for two that interrupt, and the I/O page: a reference to it is a trap on storage",
             "a VMM leaves the I/O page unmapped; where it is mapped, MOV changes PS and the map",
             "data space is off (MMR3 = 0), management traps are off (MMR0<9> = 0), A and W bits are left out",
-            "MMR1, MMR2 and the abort bits of MMR0",
-            "the stack limit; floating point but for FP11's status, accumulators, transfers and five operations",
-            "floating point: what comes of the operands is a function of which nothing is taken to be known",
+            "MMR1, the abort bits of MMR0, and MMR2 but as an abort leaves it (frozen until they are cleared)",
+            "the stack limit",
+            "what floating point arithmetic makes of the operands: a function of which nothing is taken to be known",
             "the trace trap after an instruction that starts with T = 1",
             "MTPS and MFPS: the 11/45 has none, both are reserved instructions",
         ),
@@ -73,6 +73,7 @@ def build() -> Machine[Pdp11]:
     data.add(machine)
     modes.add(machine)
     floating.add(machine)
+    floating_conversions.add(machine)
     privileged.add(machine)
     return machine
 
@@ -114,10 +115,12 @@ def _operands() -> tuple[OperandKind, ...]:
         general("(R)+"),
         general("-(R)"),
         general("@(R)+"),
+        general("@-(R)"),
         indexed("X(R)"),
+        indexed("@X(R)"),
         general("Rn", "Rn"),
         even,
-        *map(second_word, ("#i", "@#i", "i(PC)")),
+        *map(second_word, ("#i", "@#i", "i(PC)", "@i(PC)")),
         OperandKind("FS", {"": 3}, valid=lambda parts: parts[""] < 6, spell=lambda parts: f"AC{parts['']}"),
         OperandKind("AC", {"": 2}, spell=lambda parts: f"AC{parts['']}"),
         number("d", 8),
@@ -150,6 +153,7 @@ def _exists(state: Pdp11) -> Word:
 
 
 def _advance(cpu: Pdp11, operands: Mapping[str, Word]) -> None:
+    cpu.begun = cpu.pc
     cpu.pc = cpu.pc + 2
 
 
@@ -165,12 +169,15 @@ def _relocate(state: Pdp11, offset: Word) -> Pdp11:
 
 
 def _deliver(before: Pdp11, trap: Trap[Pdp11]) -> Pdp11:
-    """Through the trap's vector.
+    """Through the trap's vector; an abort leaves in MMR2 where its instruction begins.
 
     Raises:
         NotModelledError: as for `_through`.
     """
-    return _through(trap.state, trap.vector.number)
+    cpu = _through(trap.state, trap.vector.number)
+    if trap.error_code is not None:
+        cpu.mmr2 = trap.error_code
+    return cpu
 
 
 def _through(before: Pdp11, number: int) -> Pdp11:
@@ -180,6 +187,7 @@ def _through(before: Pdp11, number: int) -> Pdp11:
         NotModelledError: the vector cannot be read, the stack cannot be written, or the mode is undefined.
     """
     cpu = before.copy()
+    cpu.begun = before.pc
     old_ps, old_pc = cpu.ps.value, cpu.pc
     vector = Word(16, number)
     try:

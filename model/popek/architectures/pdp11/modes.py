@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from popek.kernel.machine import Machine
 from popek.kernel.words import FALSE, Word, ite
@@ -37,6 +37,7 @@ def add(machine: Machine[Pdp11]) -> None:
     """Declare them."""
     _from(machine)
     _to(machine)
+    _deferred(machine)
     _control(machine)
 
 
@@ -96,12 +97,58 @@ def _to(machine: Machine[Pdp11]) -> None:
         cpu.set_register(dst, place + 2)
         cpu.store(place, _moved(cpu, value))
 
+    @machine.instruction("MOV R, i(PC)", source=source)
+    def relative(cpu: Pdp11, src: Word, distance: Word) -> None:
+        """Relative."""
+        value = cpu.register(src)
+        _immediate_word(cpu)
+        cpu.store(cpu.pc + distance, _moved(cpu, value))
+
     @machine.instruction("MOV R, @#i", source=source)
     def absolute(cpu: Pdp11, src: Word, address: Word) -> None:
         """Absolute."""
         value = cpu.register(src)
         _immediate_word(cpu)
         cpu.store(address, _moved(cpu, value))
+
+
+def _deferred(machine: Machine[Pdp11]) -> None:
+    """The word that is addressed as in the mode without @ holds the operand's address."""
+    source = f"{HANDBOOK}, chapter 3 and chapter 4, MOV"
+
+    def increment(cpu: Pdp11, number: Word) -> Word:
+        place = cpu.register(number)
+        cpu.set_register(number, place + 2)
+        return cpu.load(place)
+
+    def decrement(cpu: Pdp11, number: Word) -> Word:
+        cpu.set_register(number, cpu.register(number) - 2)
+        return cpu.load(cpu.register(number))
+
+    def indexed(cpu: Pdp11, operand: Indexed) -> Word:
+        index, base = operand
+        _immediate_word(cpu)
+        return cpu.load(cpu.register(base) + index)
+
+    def relative(cpu: Pdp11, distance: Word) -> Word:
+        _immediate_word(cpu)
+        return cpu.load(cpu.pc + distance)
+
+    def load(cpu: Pdp11, src: Any, dst: Word, address: Callable[[Pdp11, Any], Word]) -> None:
+        """Storage to register."""
+        cpu.set_register(dst, _moved(cpu, cpu.load(address(cpu, src))))
+
+    def store(cpu: Pdp11, src: Word, dst: Any, address: Callable[[Pdp11, Any], Word]) -> None:
+        """Register to storage; the source is read first."""
+        value = cpu.register(src)
+        cpu.store(address(cpu, dst), _moved(cpu, value))
+
+    kinds: dict[str, Callable[[Pdp11, Any], Word]] = {
+        "@(R)+": increment, "@-(R)": decrement, "@X(R)": indexed, "@i(PC)": relative,
+    }  # fmt: skip
+    for mode, address in kinds.items():
+        machine.instruction(f"MOV {mode}, R", source=source, address=address)(load)
+        machine.instruction(f"MOV R, {mode}", source=source, address=address)(store)
 
 
 def _control(machine: Machine[Pdp11]) -> None:

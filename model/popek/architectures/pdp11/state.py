@@ -30,7 +30,7 @@ TRACE_TRAP = Vector("trace", 0o14)
 IOT_TRAP = Vector("IOT", 0o20)
 EMT_TRAP = Vector("EMT", 0o30)
 TRAP_TRAP = Vector("TRAP", 0o34)
-SEGMENT_FAULT = Vector("memory management", 0o250)
+SEGMENT_FAULT = Vector("memory management", 0o250, 16)  # for MMR2: where the instruction begins
 FLOATING_TRAP = Vector("floating point", 0o244)
 
 REGISTERS: Final = tuple(f"r{number_of_set}{number}" for number_of_set in range(2) for number in range(6))
@@ -77,12 +77,15 @@ class ProcessorStatus(Register):
 class Pdp11(State):
     """The whole machine but for its devices."""
 
+    begun: Word  # where the instruction that runs begins, in a working copy
+
     ps = register(ProcessorStatus, 16)
     pc = word(16, role=Role.PC)
     sp = word(16)
     r = bank(REGISTERS, 16)  # two sets of R0 to R5
     saved_sp = bank(("ksp", "ssp", "usp"), 16, role=Role.RESOURCE)
     mme = word(1, role=Role.RESOURCE)  # MMR0 bit 0: relocation is on
+    mmr2 = word(16, role=Role.RESOURCE)  # where the instruction begins that memory management has aborted
     pirq = word(7, role=Role.RESOURCE)  # program interrupt requests 7 to 1
     running = word(1, role=Role.RESOURCE, reset=1)  # 0: halted
     waiting = word(1, role=Role.RESOURCE)  # 1: WAIT, until an interrupt
@@ -186,7 +189,7 @@ class Pdp11(State):
         outside = ite(pdr[3], number < length, number > length)
         permitted = control.isin((4, 5, 6)) if write else control.isin((1, 2, 4, 5, 6))
         if self.mme & (outside | ~permitted):
-            raise Fault(SEGMENT_FAULT, memory=True, keeps=True)
+            raise Fault(SEGMENT_FAULT, self.begun, memory=True, keeps=True)
         relocated = par + number.zero_extend(BLOCK)
         # Without relocation the highest page of the 64 KB is the I/O page.
         top = Word(2, 3)

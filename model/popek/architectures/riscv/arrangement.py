@@ -80,8 +80,13 @@ def same(guest: Rv64, private: Rv64, names: Iterable[str]) -> Word:
 
 def plain_platform(guest: Rv64) -> Word:
     """What M does on the guest's own machine: nothing traps that need not, S interrupts are delegated (width 1)."""
-    status, counters, enabled = guest.mstatus, guest.mcounteren, guest.mstateen0
-    opened = (~status.tvm) & (~status.tw) & (~status.tsr)
+    counters, enabled = guest.mcounteren, guest.mstateen0
     counted = counters.cy & counters.tm & counters.ir & counters.hpm3
-    delegated = guest.mideleg.ssi & guest.mideleg.sti & guest.mideleg.sei
-    return opened & counted & delegated & enabled.se0 & enabled.envcfg & (guest.satp.mode == BARE)
+    return delegating_platform(guest) & counted & enabled.se0 & enabled.envcfg
+
+
+def delegating_platform(guest: Rv64) -> Word:
+    """M traps nothing of S by TVM, TW and TSR, delegates its interrupts, and does not translate (width 1)."""
+    status, delegation = guest.mstatus, guest.mideleg
+    opened = (~status.tvm) & (~status.tw) & (~status.tsr)
+    return opened & delegation.ssi & delegation.sti & delegation.sei & (guest.satp.mode == BARE)

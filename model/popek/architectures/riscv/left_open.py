@@ -1,4 +1,7 @@
-"""What RISC-V's manuals leave to an implementation."""
+"""What RISC-V's manuals leave to an implementation.
+
+The places were read in the manual's sources of August 2026.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,13 @@ LEFT_OPEN = (
     ),
     LeftOpen(
         "whether WFI completes within the bounded time limit",
-        "RISC-V Privileged Architecture, Wait for Interrupt",
+        "RISC-V Privileged Architecture, Virtualization Support in mstatus Register; Wait for Interrupt",
         settings=("WFI_COMPLETES",),
     ),
     LeftOpen(
         "which modes satp, vsatp and hgatp take (WARL)",
-        "RISC-V Privileged Architecture, Supervisor Address Translation and Protection (satp) Register",
+        "RISC-V Privileged Architecture, Supervisor Address Translation and Protection (satp) Register; of vsatp "
+        "and hgatp likewise",
         settings=("SV39",),
     ),
     LeftOpen(
@@ -38,7 +42,7 @@ LEFT_OPEN = (
     LeftOpen(
         "which bits of the delegation registers can be set (WARL)",
         "RISC-V Privileged Architecture, Machine Trap Delegation (medeleg and mideleg) Registers",
-        taken="medeleg 0xfcb7fe and hedeleg 0x0cb1ff, which the manual admits",
+        taken="medeleg 0xfcb7fe and hedeleg 0x0cb1ff, which the manual admits; SGEI is fixed at 1 in mideleg",
     ),
     LeftOpen(
         "what a trap that an illegal instruction causes writes to xtval",
@@ -47,7 +51,7 @@ LEFT_OPEN = (
     ),
     LeftOpen(
         "which SC fail spuriously, and what ends a reservation",
-        "RISC-V Unprivileged Architecture, Eventual Success of Store-Conditional Instructions",
+        "RISC-V Unprivileged Architecture, Zalrsc; Eventual Success of Store-Conditional Instructions",
         taken="SC to the address that LR reserved succeeds; no trap and no return ends a reservation",
     ),
 )

@@ -17,6 +17,7 @@ from popek.kernel.words import TRUE, Word, ite
 from .arrangement import (
     DELIVERED,
     PROTECTION,
+    delegating_platform,
     denies_own_storage,
     every_register,
     leaves_of,
@@ -25,7 +26,7 @@ from .arrangement import (
     same,
 )
 from .exceptions import MEDELEG_BITS
-from .state import BARE, MACHINE, Rv64
+from .state import MACHINE, Rv64
 from .virtualization import BANKED, PENDING, STATUS, UNBANKED, in_vs
 
 MERGED: Final = {
@@ -93,9 +94,8 @@ def merged(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset())
 
 def _guest(state: Rv64) -> Word:
     """A hypervisor in HS, its users, and its guests; its firmware has delegated all that can be."""
-    delegated = state.mideleg.ssi & state.mideleg.sti & state.mideleg.sei
     everything = state.medeleg.value == MEDELEG_BITS
-    return (state.prv != MACHINE) & state.features.h & everything & delegated & (state.satp.mode == BARE)
+    return (state.prv != MACHINE) & state.features.h & everything & delegating_platform(state)
 
 
 def _keeps(guest: Rv64, private: Rv64) -> Word:

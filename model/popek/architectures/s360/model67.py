@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from popek.architectures.listing import listing
+from popek.kernel.interruption import Interruption
 from popek.kernel.machine import Machine, leaf_setting
 from popek.kernel.outcome import NotModelledError, Trap
 from popek.kernel.state import Register, WordBank, bank, bit, bits, group, register, word
@@ -16,6 +17,7 @@ from popek.kernel.words import Word, concat, ite
 
 from . import interruptions as program
 from .arithmetic import declare_arithmetic
+from .asynchronous import external, input_output
 from .control import SOURCE as CONTROL
 from .control import declare_control
 from .deprivileging import techniques
@@ -129,6 +131,30 @@ def deliver(before: Model67, trap: Trap[Model67]) -> Model67:
     return cpu
 
 
+def _interruptions() -> tuple[Interruption[Model67], ...]:
+    """The interval timer's external interruption and one of a channel.
+
+    Of the extended mode from memory: PSW bit 7 masks the timer, PSW bit 6 and control register 4 the channels; the
+    codes are at locations 14 and 22.
+    """
+
+    def channel_enabled(state: Model67, channel: Word) -> Word:
+        own = (state.psw.channels << channel.zero_extend(6))[5]
+        masked = (state.cr[4] << channel.zero_extend(32))[31]
+        return ite(state.extended, state.psw.io & masked, ite(channel >= 6, state.psw.io, own))
+
+    return (
+        external(
+            "interval-timer interruption",
+            Word(16, 0x80),
+            lambda state: state.psw.external,
+            identification=14,
+            source=SOURCE,
+        ),
+        input_output(channel_enabled, identification=22, source=SOURCE, channels=7),
+    )
+
+
 def build() -> Machine[Model67]:
     """The Model 67 in its standard and its extended PSW mode."""
     machine = Machine(
@@ -147,6 +173,7 @@ def build() -> Machine[Model67]:
         relocate=relocated,
         relocation_width=BLOCK,
         deliver=deliver,
+        interruptions=_interruptions(),
         techniques=techniques(Model67, shared=("psw.ascii",)),
         architecture=listing("s360", "instructions-model-67"),
         left_open=LEFT_OPEN_67,
@@ -164,6 +191,7 @@ def build() -> Machine[Model67]:
             "psw.io",
             "psw.external",
             "psw.machine_check",
+            "cr4",
             "cr6.external_masks",
             "cr6.machine_check_masks",
         ),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from popek.architectures.listing import listing
 from popek.kernel.interruption import Interruption
 from popek.kernel.machine import Machine, leaf_setting
@@ -12,6 +10,7 @@ from popek.kernel.words import Word, concat, ite
 
 from . import interruptions as program
 from .arithmetic import declare_arithmetic
+from .asynchronous import external, input_output
 from .control import declare_control
 from .control_extended import declare_extended
 from .control_s370 import declare_s370
@@ -61,46 +60,24 @@ def deliver(before: S370, trap: Trap[S370]) -> S370:
     return cpu
 
 
-def _interrupted(state: S370, old: int, identification: int, code: Word) -> S370:
-    """The old PSW is stored, with the code in it or at its own place, and the new one is loaded."""
-    cpu = state.copy()
-    place = cpu.real(identification, 2)
-    cpu.write(place, ite(cpu.extended, code, cpu.read(place)))
-    cpu.write(cpu.real(old, 8), cpu.psw_word(code))
-    cpu.ilc = Word(2, 0)
-    cpu.load_psw(cpu.read(cpu.real(old + 64, 8)))
-    return cpu
-
-
 def _interruptions() -> tuple[Interruption[S370], ...]:
     """The clock comparator's external interruption and one of a channel (GA22-7000, "Interruptions")."""
 
-    def channel_enabled(state: S370, given: Mapping[str, Word]) -> Word:
+    def channel_enabled(state: S370, channel: Word) -> Word:
         """By channel masks in the PSW or, where bit 6 speaks for all, by control register 2."""
-        number = given["channel"]
-        masked = (state.cr2 << number.zero_extend(32))[31]
-        own = (state.psw.channels << number.zero_extend(6))[5]
-        return ite(state.extended | (number >= 6), state.psw.io & masked, own)
-
-    def channel(state: S370, given: Mapping[str, Word]) -> S370:
-        cpu = state.copy()
-        cpu.write(cpu.real(64, 8), given["csw"])
-        return _interrupted(cpu, 56, 186, concat(Word(3, 0), given["channel"], given["device"]))
+        masked = (state.cr2 << channel.zero_extend(32))[31]
+        own = (state.psw.channels << channel.zero_extend(6))[5]
+        return ite(state.extended | (channel >= 6), state.psw.io & masked, own)
 
     return (
-        Interruption(
+        external(
             "clock-comparator interruption",
-            lambda state, given: state.psw.external & state.cr0.external_masks[11],
-            lambda state, given: _interrupted(state, 24, 134, Word(16, 0x1004)),
+            Word(16, 0x1004),
+            lambda state: state.psw.external & state.cr0.external_masks[11],
+            identification=134,
             source=SOURCE,
         ),
-        Interruption(
-            "input/output interruption",
-            channel_enabled,
-            channel,
-            {"channel": 5, "device": 8, "csw": 64},
-            source=SOURCE,
-        ),
+        input_output(channel_enabled, identification=186, source=SOURCE),
     )
 
 

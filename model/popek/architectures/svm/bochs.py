@@ -24,6 +24,7 @@ Outcome = Literal["enters", "vmexit-invalid", "crash", "host-fault"]
 
 _LME: Final = 1 << 8
 _PG: Final = 1 << 31
+_PAE: Final = 1 << 5
 _LMSLE: Final = 1 << 13
 _TCE: Final = 1 << 15
 _TRAP_FLAG: Final = 1 << 8
@@ -119,4 +120,26 @@ def oddity(vmcb: Vmcb, host: SvmProcessor, failed: tuple[str, ...]) -> Outcome |
         return None
     if flags & _VIRTUAL_8086 and not long_mode:
         return "crash"
-    return "host-fault" if flags & _TRAP_FLAG and not failed else None
+    # The trap of single-stepping comes behind the guest's first instruction, if that is fetched.
+    return "host-fault" if flags & _TRAP_FLAG and not failed and not _fetch_faults(vmcb) else None
+
+
+def fetched_through(vmcb: Vmcb) -> tuple[int, ...]:
+    """Where the entries of PAE paging stand that the guest's first instruction is fetched through, as far as is known.
+
+    The first one leads to the second; none outside PAE paging.
+    """
+    fields = vmcb.fields
+    if not (fields["CR0"] & _PG and fields["CR4"] & _PAE) or fields["EFER"] & _LME:
+        return ()
+    address = fields["CS_BASE"] + fields["RIP"] & 0xFFFF_FFFF
+    first = (fields["CR3"] & 0xFFFF_FFE0) + 8 * (address >> 30)
+    entry = vmcb.memory.get(first)
+    if entry is None or not entry & 1:
+        return (first,)
+    return first, (entry & 0x000F_FFFF_FFFF_F000) + 8 * (address >> 21 & 0x1FF)
+
+
+def _fetch_faults(vmcb: Vmcb) -> bool:
+    """Whether an entry that the guest's first instruction is fetched through is not there."""
+    return any(not vmcb.memory.get(place, 0) & 1 for place in fetched_through(vmcb))

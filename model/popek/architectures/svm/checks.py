@@ -16,8 +16,8 @@ from popek_specs.svm import rows
 
 from .vmcb import FIELDS, SvmProcessor
 
-Certainty = Literal["must", "may"]
-"""Whether a violation fails VMRUN on all processors, or on some as far as is known."""
+Certainty = Literal["must", "may", "unsure"]
+"""Whether a violation fails VMRUN on all processors, on some as far as is known, or nobody says what becomes of it."""
 
 _HIGH32: Final = 0xFFFF_FFFF_0000_0000
 _PAGE: Final = (1 << 64) - 4096
@@ -62,6 +62,10 @@ class VmcbView:
         """Whether the processor is known to have no indirect-branch tracking, the other half of CET."""
         return self._processor.ibt is False
 
+    def lacks(self, feature: str) -> bool:
+        """Whether the processor is known to lack a feature."""
+        return getattr(self._processor, feature) is False
+
     @property
     def _state_is_encrypted(self) -> bool:
         """Whether VMRUN reads the guest's state from the VMSA, and not from the save area."""
@@ -98,7 +102,7 @@ class VmcbView:
 
 @attrs.frozen(eq=False)
 class VmcbCheck:
-    """One row of the ledger as a predicate.
+    """One row of the ledger as a predicate; a violation of an unsure one decides nothing, and is named.
 
     Attributes:
         id: of the row.
@@ -185,8 +189,10 @@ def _sev(number: int) -> Callable[[VmcbView], Any]:
 
 
 _SEV, _SEV_ES = _sev(1), _sev(2)
-_NP_RESERVED: Final = (1 << 64) - 1 & ~0xFF
-"""Bits 63:8; bits 7:0 have a meaning on some processor."""
+_NP_RESERVED: Final = (1 << 64) - 1 & ~0x8FF
+"""Bits 63:12 and 10:8; the others have a meaning on some processor."""
+_SPEC_CTRL: Final = (1 << 64) - 1 & ~0x87
+"""Bits of SPEC_CTRL beside IBRS, STIBP, SSBD and PSFD."""
 _EXCEPTIONS: Final = frozenset(range(32)) - {2, 9, 15, 20, *range(22, 28), 31}
 """Vectors of AMD's exceptions (APM vol. 2, table 8-1); 21 is #CP, 28 to 30 are #HV, #VC and #SX."""
 _NO_EXCEPTION: Final = tuple(sorted(frozenset(range(32)) - _EXCEPTIONS - {2}))
@@ -245,6 +251,15 @@ def _allowed_sev_features(v: VmcbView) -> Any:
     """What the guest has is allowed, where bit 63 makes the list of the allowed ones valid."""
     allowed, features = v.ALLOWED_SEV_FEATURES, v.GUEST_SEV_FEATURES
     return (allowed & 1 << 63 == 0) | (features & (allowed ^ (1 << 64) - 1) == 0)
+
+
+def _pml(v: VmcbView) -> Any:
+    return _NESTED(v) & (v.PML_ADDRESS & (v.beyond | 0xFFF) == 0)
+
+
+def _nested_with(feature: Literal["gmet", "sss"]) -> Callable[[VmcbView], Any]:
+    """Nested paging, on a processor that is not known to lack a feature of it."""
+    return lambda v: _NESTED(v) & (not v.lacks(feature))
 
 
 def _exception(v: VmcbView) -> Any:
@@ -352,6 +367,17 @@ CHECKS: Final[Mapping[str, VmcbCheck]] = {
             ("AVIC_PHYSICAL_TABLE", "VINTR_CONTROL"),
             "may",
         ),
+        VmcbCheck("SVM-CTL-20", (_on("NP_CONTROL", 3),), _nested_with("gmet"), ("NP_CONTROL",), "unsure"),
+        VmcbCheck("SVM-CTL-21", (_on("NP_CONTROL", 4),), _nested_with("sss"), ("NP_CONTROL",), "unsure"),
+        VmcbCheck(
+            "SVM-CTL-22",
+            (_on("INTERCEPTS_5", 5),),
+            lambda v: not v.lacks("bus_lock_threshold"),
+            ("INTERCEPTS_5", "BUS_LOCK_THRESHOLD"),
+            "unsure",
+        ),
+        VmcbCheck("SVM-CTL-23", (_on("NP_CONTROL", 11),), _pml, ("NP_CONTROL", "PML_ADDRESS"), "unsure"),
+        VmcbCheck("SVM-CR-17", (), _clear("SPEC_CTRL", _SPEC_CTRL), ("SPEC_CTRL",), "unsure"),
         VmcbCheck(
             "SVM-CR-15",
             (_off("NP_CONTROL", 0), _on("CR0", 31), _on("CR4", 5), _off("EFER", 8)),

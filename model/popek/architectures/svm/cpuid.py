@@ -78,6 +78,9 @@ def processor_of(leaves: Leaves, *, host_paging: bool = True) -> SvmProcessor:
         vnmi=has(_SVM, _EDX, 25),
         sev=has(_ENCRYPTION, _EAX, 1),
         ibt=has(_STRUCTURED, _EDX, 20),
+        gmet=has(_SVM, _EDX, 17),
+        sss=has(_SVM, _EDX, 19),
+        bus_lock_threshold=has(_SVM, _EDX, 29),
         efer=efer & ~(has(*_NO_LMSLE) << 13),
         cr4=cr4 | _CR4_ALWAYS,
     )

@@ -7,79 +7,16 @@ oops) are not the VMCB's, whatever they are called.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Final
 
 import attrs
 
-from popek.architectures.logs import LogLine, decoded, unwrap
+from popek.architectures.dump import DumpError, Remark
+from popek.architectures.logs import LogLine, decoded, looks_like_json, rejoined, unpacked, unwrap
 
-from .dumps_json import VmcbDumpError, from_json
-from .vmcb import FIELDS, SIZE, SvmProcessor, UnknownVmcbField, Vmcb, find, from_bytes
-
-# Name in the dump -> field id (the second one takes the upper half) and base of the number.
-_CONTROL: Final[Mapping[str, tuple[str, int, int]]] = {
-    "cr_read": ("CR_INTERCEPTS", 16, 0),
-    "cr_write": ("CR_INTERCEPTS", 16, 16),
-    "dr_read": ("DR_INTERCEPTS", 16, 0),
-    "dr_write": ("DR_INTERCEPTS", 16, 16),
-    "exceptions": ("EXCEPTION_INTERCEPTS", 16, 0),
-    "pause filter count": ("PAUSE_FILTER_COUNT", 10, 0),
-    "pause filter threshold": ("PAUSE_FILTER_THRESHOLD", 10, 0),
-    "iopm_base_pa": ("IOPM_BASE", 16, 0),
-    "msrpm_base_pa": ("MSRPM_BASE", 16, 0),
-    "tsc_offset": ("TSC_OFFSET", 16, 0),
-    "asid": ("ASID", 10, 0),
-    "tlb_ctl": ("TLB_CONTROL", 10, 0),
-    "int_ctl": ("VINTR_CONTROL", 16, 0),
-    "int_vector": ("V_INTR_VECTOR", 16, 0),
-    "int_state": ("INTERRUPT_SHADOW", 16, 0),
-    "exit_code": ("EXITCODE", 16, 0),
-    "exit_info1": ("EXITINFO1", 16, 0),
-    "exit_info2": ("EXITINFO2", 16, 0),
-    "exit_int_info": ("EXITINTINFO", 16, 0),
-    "exit_int_info_err": ("EXITINTINFO_ERROR", 16, 0),
-    "nested_ctl": ("NP_CONTROL", 10, 0),
-    "nested_cr3": ("N_CR3", 16, 0),
-    "avic_vapic_bar": ("AVIC_APIC_BAR", 16, 0),
-    "ghcb": ("GHCB", 16, 0),
-    "event_inj": ("EVENTINJ", 16, 0),
-    "event_inj_err": ("EVENTINJ_ERROR", 16, 0),
-    "virt_ext": ("VIRT_EXT", 10, 0),
-    "next_rip": ("NEXT_RIP", 16, 0),
-    "avic_backing_page": ("AVIC_BACKING_PAGE", 16, 0),
-    "avic_logical_id": ("AVIC_LOGICAL_TABLE", 16, 0),
-    "avic_physical_id": ("AVIC_PHYSICAL_TABLE", 16, 0),
-    "vmsa_pa": ("VMSA", 16, 0),
-}
-_SAVE: Final = frozenset(field.id.lower() for field in FIELDS.values() if field.area == "save")
-_SAVED: Final = {"gpat": "G_PAT"}
-_XEN: Final[Mapping[str, str]] = {
-    "cr_intercepts": "CR_INTERCEPTS",
-    "dr_intercepts": "DR_INTERCEPTS",
-    "exception_intercepts": "EXCEPTION_INTERCEPTS",
-    "general1_intercepts": "INTERCEPTS_3",
-    "general2_intercepts": "INTERCEPTS_4",
-    "iopm_base_pa": "IOPM_BASE",
-    "msrpm_base_pa": "MSRPM_BASE",
-    "tsc_offset": "TSC_OFFSET",
-    "tlb_control": "TLB_CONTROL",
-    "exitcode": "EXITCODE",
-    "exitinfo1": "EXITINFO1",
-    "exitinfo2": "EXITINFO2",
-    "guest_asid": "ASID",
-    "virt_ext": "VIRT_EXT",
-    "h_cr3": "N_CR3",
-    "cpl": "CPL",
-    "efer": "EFER",
-    "star": "STAR",
-    "lstar": "LSTAR",
-    **{
-        name: name.upper()
-        for name in ("cr0", "cr2", "cr3", "cr4", "rsp", "rip", "rax", "rflags", "dr6", "dr7")
-    },
-}
-"""Names of Xen's listing (svm_vmcb_dump); one source only, so other names of it are left alone."""
+from .dumps_json import from_json
+from .layouts import CONTROL, DISTINCT, PADDED, SAVE, XEN, XEN_HALVES, XEN_PADDED, straddles
+from .vmcb import FIELDS, SIZE, SvmProcessor, UnknownVmcbField, Vmcb, VmcbDump, VmcbField, find, from_bytes
 
 _FIRST = re.compile(r".{0,80}?VMCB \S+, last attempted VMRUN on CPU \d+")
 _CONTROL_AREA = re.compile(r".{0,80}?VMCB Control Area:$")
@@ -88,47 +25,28 @@ _XEN_LISTING = re.compile(r".{0,80}?(?:Dumping guest's current state at|Size of 
 _ENTRY_FAILED = re.compile(r".{0,80}?KVM: entry failed, hardware error (0x[0-9a-f]+)")
 _PARAMETER = re.compile(r".*set kvm_amd\.dump_invalid_vmcb=1")
 _SEGMENT = re.compile(
-    r"(?<!\w)(es|cs|ss|ds|fs|gs|gdtr|ldtr|idtr|tr):\s+s:\s*([0-9a-f]{4})\s+a:\s*([0-9a-f]{4})"
-    r"\s+l:\s*([0-9a-f]{8})\s+b:\s*([0-9a-f]{16})(?!\w)"
+    r"(?<!\w)(es|cs|ss|ds|fs|gs|gdtr|ldtr|idtr|tr):\s+s:\s*([0-9a-fA-F]{4})\s+a:\s*([0-9a-fA-F]{4})"
+    r"\s+l:\s*([0-9a-fA-F]{8})\s+b:\s*([0-9a-fA-F]{16})(?!\w)"
 )
 _XEN_SEGMENT = re.compile(
-    r"(ES|CS|SS|DS|FS|GS|GDTR|LDTR|IDTR|TR): ([0-9a-f]{4}) ([0-9a-f]{4}) ([0-9a-f]{8}) ([0-9a-f]{16})$"
+    r"(ES|CS|SS|DS|FS|GS|GDTR|LDTR|IDTR|TR):\s+(?:sel=0x)?([0-9a-f]{4}),?\s+(?:attr=0x)?([0-9a-f]{4}),?"
+    r"\s+(?:limit=0x)?([0-9a-f]{8}),?\s+(?:base=0x)?([0-9a-f]{16})$",
+    re.IGNORECASE,
 )
-_PAIR = re.compile(r"(?<![\w.])([a-z][a-z0-9_]*(?: filter (?:count|threshold))?):\s+(?:0x)?([0-9a-f]+)(?!\w)")
-_PAIR_OF_WORDS = re.compile(r"(?<!\w)intercepts:\s+([0-9a-f]{8})\s+([0-9a-f]{8})(?!\w)")
-_XEN_PAIR = re.compile(r"(?<!\w)([A-Za-z_0-9]+) = (?:0x)?([0-9a-f]+)(?!\w)")
+_PAIR = re.compile(
+    r"(?<![\w.])([a-z][a-z0-9_]*(?:\s+filter\s+(?:count|threshold))?):(?:\s+|(?<=old:)|(?<=features:))"
+    r"(?:0x)?([0-9a-fA-F]+)(?!\w)"
+)
+"""A name and its number; KVM leaves no blank behind the names that fill their column."""
+_PAIR_OF_WORDS = re.compile(r"(?<!\w)intercepts:\s+([0-9a-fA-F]{8})\s+([0-9a-fA-F]{8})(?!\w)")
+_GOES_ON = re.compile(r"\n\d+(?:\n|\Z)")
+_REST_OF_NUMBER = re.compile(r"x?[0-9a-f]+(?!\w)")
+_XEN_PAIR = re.compile(
+    r"(?<!\w)([A-Za-z_0-9]+)\s*=\s*(?:0x)?([0-9a-fA-F]+)(?!\w)|(event_?inj) ([0-9a-f]{16}),"
+)
 _NAMED = re.compile(r"#?\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(0[xX][0-9a-fA-F]+|\d+)\s*$")
-_DISTINCT: Final = frozenset(name for name in _CONTROL if "_" in name)
-"""Names that nothing but a VMCB's control area has: three of them stand for a heading that was cut off."""
-
+_OF_INTEL = re.compile(r"\*\*\* (?:Guest|Host|Control) State \*\*\*|hardware error 0x80000[0-9a-f]{3}\b")
 _INVALID: Final = (1 << 64) - 1
-
-
-@attrs.frozen
-class VmcbRemark:
-    """Something the reader of a dump should know about one line of it."""
-
-    line: int
-    text: str
-
-
-@attrs.define
-class VmcbDump:
-    """One VMCB as a text gave it.
-
-    Attributes:
-        vmcb: the fields that are known.
-        processor: what the input says of the processor.
-        lines: the line that each field was read from.
-        remarks: what was dropped, and why.
-        unrecognised: pieces of text that mean nothing here.
-    """
-
-    vmcb: Vmcb
-    processor: SvmProcessor = attrs.field(factory=SvmProcessor)
-    lines: dict[str, int] = attrs.field(factory=dict)
-    remarks: list[VmcbRemark] = attrs.field(factory=list)
-    unrecognised: list[VmcbRemark] = attrs.field(factory=list)
 
 
 def read_vmcb(data: bytes, name: str) -> tuple[Vmcb, SvmProcessor]:
@@ -141,26 +59,26 @@ def read_vmcbs(data: bytes, name: str) -> list[VmcbDump]:
     """Every VMCB of an input.
 
     Raises:
-        VmcbDumpError: the input is none of the formats, or a value of it is damaged.
+        DumpError: the input is none of the formats, or a value of it is damaged.
     """
     if len(data) == SIZE and b"\0" in data:
         return [VmcbDump(from_bytes(data, name))]
     text = decoded(data)
-    if text.lstrip("\ufeff \t\r\n")[:1] == "{":
-        return [VmcbDump(*from_json(text, name))]
+    if (log := unpacked(text)) is not None:
+        text = log
+    elif looks_like_json(text):
+        return from_json(text, name)
     readers = [_Reader().read(lines) for lines in unwrap(text)]
     dumps = [dump for reader in readers for dump in reader.dumps if dump.fields]
     if not dumps:
         hints = [hint for reader in readers for hint in reader.hints]
-        hints += [
-            f"{item.line}: {item.text}"
-            for reader in readers
-            for part in reader.dumps
-            for item in part.remarks
-        ]
+        hints += [item for reader in readers for part in reader.dumps for item in part.remarks]
         if hints:
-            raise VmcbDumpError(hints[0])
-        raise VmcbDumpError(
+            raise DumpError(hints[0].text, hints[0].line)
+        if (place := _OF_INTEL.search(text)) is not None:
+            line = text.count("\n", 0, place.start()) + 1
+            raise DumpError("this is a VMCS, not an AMD VMCB: give it to `popek vmcs check`", line)
+        raise DumpError(
             "no VMCB field: expected a dump by KVM (dump_invalid_vmcb=1), NAME = value lines or JSON"
         )
     aside = [
@@ -192,8 +110,8 @@ class _Part:
 
     fields: dict[str, int] = attrs.field(factory=dict)
     lines: dict[str, int] = attrs.field(factory=dict)
-    remarks: list[VmcbRemark] = attrs.field(factory=list)
-    unrecognised: list[VmcbRemark] = attrs.field(factory=list)
+    remarks: list[Remark] = attrs.field(factory=list)
+    unrecognised: list[Remark] = attrs.field(factory=list)
     dropped: set[str] = attrs.field(factory=set)
     halves: dict[tuple[str, int], int] = attrs.field(factory=dict)
     halved: set[str] = attrs.field(factory=set)
@@ -201,15 +119,13 @@ class _Part:
     def put(self, field_id: str, shift: int, value: int, line: int) -> None:
         """Record a value; of two different ones neither is taken."""
         if value << shift > FIELDS[field_id].mask:
-            raise VmcbDumpError(
-                f"{line}: {field_id}: {value:#x} does not fit in {FIELDS[field_id].width} bits"
-            )
+            raise DumpError(f"{field_id}: {value:#x} does not fit in {FIELDS[field_id].width} bits", line)
         if field_id in self.dropped:
             return
         before = self.halves.get((field_id, shift))
         if before is not None and before != value:
             self.remarks.append(
-                VmcbRemark(
+                Remark(
                     line,
                     f"{field_id} is {value:#x} here but {before:#x} on line {self.lines[field_id]}: neither is taken",
                 )
@@ -226,7 +142,29 @@ class _Part:
         for field_id in self.halved:
             if field_id in self.fields and not {(field_id, 0), (field_id, 16)} <= self.halves.keys():
                 del self.fields[field_id]
-                self.remarks.append(VmcbRemark(self.lines[field_id], f"{field_id}: only one half is printed"))
+                self.remarks.append(Remark(self.lines[field_id], f"{field_id}: only one half is printed"))
+
+
+def _named_field(text: str) -> tuple[VmcbField, str] | None:
+    """The field and the digits of a line `NAME = value`."""
+    match = _NAMED.match(text)
+    if match is None:
+        return None
+    try:
+        return find(match[1]), match[2]
+    except UnknownVmcbField:
+        return None
+
+
+def _is_listing(lines: list[LogLine]) -> bool:
+    """Whether registers in lines `NAME = value` are a VMCB's: one names a control, or there is nothing else."""
+    found = [_named_field(line.text) for line in lines]
+    if any(item is not None and item[0].area != "save" for item in found):
+        return True
+    return all(
+        item is not None or not line.text or line.text[0] == "#"
+        for item, line in zip(found, lines, strict=True)
+    )
 
 
 class _Reader:
@@ -235,16 +173,20 @@ class _Reader:
     def __init__(self) -> None:
         self.dumps = [_Part()]
         self.exit_code: int | None = None
-        self.hints: list[str] = []
+        self.hints: list[Remark] = []
         self._section = ""
+        self._headless = ""
+        self._takes_registers = False
         self._last = False
         self._run: list[LogLine] = []
 
     def read(self, lines: list[LogLine]) -> _Reader:
         """Read all lines."""
-        if not any(_CONTROL_AREA.match(line.text) or _SAVE_AREA.match(line.text) for line in lines):
+        headed = any(_CONTROL_AREA.match(line.text) or _SAVE_AREA.match(line.text) for line in lines)
+        self._takes_registers = not headed and _is_listing(lines)
+        if not headed:
             names = {match[1] for line in lines for match in _PAIR.finditer(line.text)}
-            self._section = "control" if len(names & _DISTINCT) >= 3 else ""
+            self._headless = self._section = "control" if len(names & DISTINCT) >= 3 else ""
         for line in lines:
             if not self._heading(line):
                 self._run.append(line)
@@ -255,7 +197,7 @@ class _Reader:
     def _heading(self, line: LogLine) -> bool:
         text = line.text
         if _FIRST.match(text):
-            self._enter("", new=bool(self.dumps[-1].fields))
+            self._enter(self._headless, new=bool(self.dumps[-1].fields))
         elif _CONTROL_AREA.match(text):
             self._enter("control", new=any(FIELDS[name].area == "control" for name in self.dumps[-1].fields))
         elif _SAVE_AREA.match(text):
@@ -265,10 +207,10 @@ class _Reader:
         elif match := _ENTRY_FAILED.match(text):
             if int(match[1], 16) in (0xFFFF_FFFF, _INVALID):
                 self.exit_code = _INVALID
-                self.hints.append(f"{line.number}: {NO_DUMP}")
+                self.hints.append(Remark(line.number, NO_DUMP))
             self._enter("")
         elif _PARAMETER.match(text):
-            self.hints.append(f"{line.number}: {NO_DUMP}")
+            self.hints.append(Remark(line.number, NO_DUMP))
         else:
             return False
         return True
@@ -282,9 +224,13 @@ class _Reader:
     def _finish(self) -> None:
         part, run = self.dumps[-1], self._run
         self._run = []
-        for line in run:
-            if line.text and self._named(part, line):
-                run[run.index(line)] = attrs.evolve(line, text="")
+        if self._section in ("control", "save"):
+            run = rejoined(run, straddles)
+        if self._section != "xen":
+            for place, line in enumerate(run):
+                following = run[place + 1].text if place + 1 < len(run) else ""
+                if line.text and not _REST_OF_NUMBER.match(following) and self._named(part, line):
+                    run[place] = attrs.evolve(line, text="")
         if self._section in ("control", "save"):
             self._pairs(part, run)
         elif self._section == "xen":
@@ -295,20 +241,19 @@ class _Reader:
 
     def _named(self, part: _Part, line: LogLine) -> bool:
         """Read a line `NAME = value`; a number of a register text, with leading zeros, is none."""
-        match = _NAMED.match(line.text)
-        if match is None:
+        found = _named_field(line.text)
+        if found is None:
             return False
-        try:
-            field = find(match[1])
-        except UnknownVmcbField:
-            return False
-        digits = match[2]
+        field, digits = found
+        if field.area == "save" and not self._takes_registers:
+            return False  # a register of this name may be anybody's
         if digits[:1] == "0" and len(digits) > 1 and digits[:2].lower() != "0x":
             if len(digits) >= 8:
                 return False  # QEMU's registers are padded
-            raise VmcbDumpError(
-                f"{line.number}: {field.id}: {digits}: write {'0x' + digits.lstrip('0')} if it is hexadecimal, or "
-                "the decimal number without leading zeros"
+            raise DumpError(
+                f"{field.id}: {digits}: write {'0x' + digits.lstrip('0')} if it is hexadecimal, or "
+                "the decimal number without leading zeros",
+                line.number,
             )
         part.put(field.id, 0, int(digits, 0), line.number)
         return True
@@ -318,7 +263,7 @@ class _Reader:
         text = text.strip(" \t,;|")
         if re.search(r"\w", text):
             part.unrecognised.append(
-                VmcbRemark(number, "".join(c if c.isprintable() else "\ufffd" for c in text))
+                Remark(number, "".join(c if c.isprintable() else "\ufffd" for c in text))
             )
 
     def _pairs(self, part: _Part, run: list[LogLine]) -> None:
@@ -344,14 +289,14 @@ class _Reader:
         for match in _PAIR.finditer(text):
             if any(low <= match.start() < high for low, high in found):
                 continue
-            if self._last and match.end() == len(text) and _CONTROL.get(match[1], ("", 16, 0))[1] == 10:
-                # Nothing tells whether a decimal number goes on behind the end of the text.
-                part.remarks.append(
-                    VmcbRemark(line_of(match.start()), f"{match[1]}: the text ends in this number")
-                )
+            key, ends = " ".join(match[1].split()), self._last and match.end() == len(text)
+            if CONTROL.get(key, ("", 16, 0))[1] == 10 and (ends or _GOES_ON.match(text, match.end())):
+                # Nothing tells whether a decimal number goes on behind the end of the text, or of the line.
+                why = "the text ends in this number" if ends else "the number may go on in the next line"
+                part.remarks.append(Remark(line_of(match.start()), f"{key}: {why}"))
                 found.append(match.span())
                 continue
-            if item := self._pair(match[1], match[2]):
+            if item := self._pair(key, match[2]):
                 found.append(match.span())
                 if item[0] in ("CR_INTERCEPTS", "DR_INTERCEPTS"):
                     part.halved.add(item[0])
@@ -364,59 +309,58 @@ class _Reader:
 
     def _pair(self, key: str, digits: str) -> tuple[str, int, int] | None:
         """Field id, shift and value of a pair, by the width that KVM pads it to."""
-        if key in _CONTROL:
-            field_id, base, shift = _CONTROL[key]
-            wanted = _PADDED.get(key, 4 if key[:3] in ("cr_", "dr_") else 1)
-            if (base == 16 or digits.isdigit()) and len(digits) >= wanted:
+        if key in CONTROL:
+            field_id, base, shift = CONTROL[key]
+            if (base == 16 or digits.isdigit()) and len(digits) >= PADDED.get(key, 1):
                 return field_id, shift, int(digits, base)
         elif self._section == "save" or self.dumps[-1].fields:
             if key == "cpl" and digits in ("0", "1", "2", "3"):
                 return "CPL", 0, int(digits)
-            if (key in _SAVE or key in _SAVED) and len(digits) == 16:
-                return _SAVED.get(key, key.upper()), 0, int(digits, 16)
+            if key in SAVE and len(digits) == 16:
+                return SAVE[key], 0, int(digits, 16)
         return None
 
     def _xen(self, part: _Part, run: list[LogLine]) -> None:
-        for line in run:
+        for place, line in enumerate(run):
+            following = run[place + 1].text if place + 1 < len(run) else None
             if match := _XEN_SEGMENT.match(line.text):
                 for index, suffix in enumerate(("SELECTOR", "ATTRIBUTES", "LIMIT", "BASE"), 2):
                     part.put(f"{match[1]}_{suffix}", 0, int(match[index], 16), line.number)
                 continue
-            known = [match for match in _XEN_PAIR.finditer(line.text) if match[1].lower() in _XEN]
-            for match in known:
-                part.put(_XEN[match[1].lower()], 0, int(match[2], 16), line.number)
+            known = False
+            for match in _XEN_PAIR.finditer(line.text):
+                key, digits = (match[1] or match[3]).lower(), match[2] or match[4]
+                if (key in XEN or key in XEN_HALVES) and self._is_broken(line.text, match, key, following):
+                    part.remarks.append(
+                        Remark(line.number, f"{match[1]}: the number may go on behind the line")
+                    )
+                    known = True
+                    continue
+                if key in XEN_HALVES:
+                    whole, low = int(digits, 16), FIELDS[XEN_HALVES[key][0]].width
+                    for field_id, value in zip(
+                        XEN_HALVES[key], (whole & (1 << low) - 1, whole >> low), strict=True
+                    ):
+                        part.put(field_id, 0, value & FIELDS[field_id].mask, line.number)
+                elif key in XEN:
+                    field_id, base = XEN[key]
+                    part.put(field_id, 0, int(digits, base), line.number)
+                else:
+                    continue
+                known = True
             if not known and not re.fullmatch(r"\s*sel\s+attr\s+limit\s+base", line.text):
                 self._aside(part, line.number, line.text)
 
+    def _is_broken(self, text: str, match: re.Match[str], key: str, following: str | None) -> bool:
+        """Whether a number of Xen's is none of those it prints: too short, or at an end that is no line's."""
+        if len(match[2] or match[4]) < XEN_PADDED.get(key, 1):
+            return True
+        if match.end() < len(text):
+            return False
+        return (self._last if following is None else _REST_OF_NUMBER.match(following) is not None) and (
+            key not in XEN_PADDED
+        )
 
-_QUADWORDS = (
-    "iopm_base_pa",
-    "msrpm_base_pa",
-    "tsc_offset",
-    "exit_info1",
-    "exit_info2",
-    "nested_cr3",
-    "next_rip",
-    "avic_vapic_bar",
-    "ghcb",
-    "avic_backing_page",
-    "avic_logical_id",
-    "avic_physical_id",
-    "vmsa_pa",
-)
-_DOUBLEWORDS = (
-    "exceptions",
-    "int_ctl",
-    "int_vector",
-    "int_state",
-    "exit_code",
-    "exit_int_info",
-    "exit_int_info_err",
-    "event_inj",
-    "event_inj_err",
-)
-_PADDED: Final = dict.fromkeys(_QUADWORDS, 16) | dict.fromkeys(_DOUBLEWORDS, 8)
-"""Digits that KVM pads a number to; fewer are a number that was cut, or none of its numbers."""
 
 NO_DUMP: Final = (
     "VMRUN ended in VMEXIT_INVALID, and there is no VMCB: load kvm_amd with dump_invalid_vmcb=1, fail again and give "

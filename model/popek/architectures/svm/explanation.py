@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 
+from popek.errors import PopekError
+
 from .checks import CHECKS, NOT_MODELLED, ledger
 from .vmcb import FIELDS, UnknownVmcbField, exit_codes, find, intercepts
 
 
-class UnknownVmcbSubject(ValueError):  # noqa: N818 -- named for what it says to the user
+class UnknownVmcbSubject(PopekError):  # noqa: N818 -- named for what it says to the user
     """Nothing has this name; the message is one line with near matches."""
 
 
@@ -19,7 +21,7 @@ def explanation(subject: str) -> list[str]:
     """Lines that say what is known.
 
     Raises:
-        UnknownSubject: nothing has this name.
+        UnknownVmcbSubject: nothing has this name.
     """
     wanted = subject.strip().upper()
     lines = [*_check(wanted), *_exit_code(wanted), *_field(subject)]

@@ -22,10 +22,11 @@ Failure = FailedCheck
 
 @attrs.frozen
 class UndecidedVmcbCheck:
-    """A check that lacks an input: a field id, or something about the processor."""
+    """A check that lacks an input: a field id, or something about the processor; or one that nobody is sure of."""
 
     id: str
     missing: str
+    unsure: bool = False
 
 
 @attrs.frozen
@@ -39,6 +40,11 @@ class VmrunVerdict:
     warnings: tuple[Failure, ...]
     reported: Mapping[str, int]
     explains_report: Literal["yes", "no", "unknown"]
+
+    @property
+    def kind(self) -> str:
+        """What becomes of VMRUN, in a word."""
+        return self.outcome
 
     @property
     def entered(self) -> bool:
@@ -68,7 +74,7 @@ def violated(check: VmcbCheck, view: VmcbView) -> bool:
     """Whether the state violates a check.
 
     Raises:
-        Missing: that cannot be decided.
+        NotGiven: that cannot be decided.
     """
     missing: NotGiven | None = None
     for gate in check.gates:
@@ -98,10 +104,17 @@ def judge(
     undecided: list[UndecidedVmcbCheck] = []
     for check in checks.values():
         try:
-            if violated(check, view):
-                (failed if check.certainty == "must" else warnings).append(_described(check, vmcb))
+            if not violated(check, view):
+                continue
+            if check.certainty == "unsure":
+                undecided.append(
+                    UndecidedVmcbCheck(check.id, f"what VMRUN does unless {check.statement}", True)
+                )
+                continue
+            (failed if check.certainty == "must" else warnings).append(_described(check, vmcb))
         except NotGiven as error:
-            undecided.append(UndecidedVmcbCheck(check.id, str(error)))
+            if check.certainty != "unsure":
+                undecided.append(UndecidedVmcbCheck(check.id, str(error)))
     waiting = any(checks[item.id].certainty == "must" for item in undecided)
     outcome: VmrunOutcome = "vmexit-invalid" if failed else "undecided" if waiting else "enters"
     code = vmcb.fields.get("EXITCODE")

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from popek.architectures.dump import Remark
+from popek.errors import PopekError
 from popek_specs.svm import rows
 
 SIZE = 4096
@@ -45,7 +47,7 @@ FIELDS: Mapping[str, VmcbField] = {
 """All fields by id, in the order of the layout."""
 
 
-class UnknownVmcbField(ValueError):  # noqa: N818 -- reads as what it is
+class UnknownVmcbField(PopekError):  # noqa: N818 -- reads as what it is
     """No field has this name; one line with near ones."""
 
 
@@ -53,7 +55,7 @@ def find(name: str) -> VmcbField:
     """A field by id (any case, ``-`` for ``_``) or by offset, such as ``0x58``.
 
     Raises:
-        UnknownField: there is none.
+        UnknownVmcbField: there is none.
     """
     key = name.strip().upper().replace("-", "_")
     if key in FIELDS:
@@ -99,6 +101,9 @@ class SvmProcessor:
         vnmi: virtual NMI, CPUID 8000000AH EDX[25]; without it VMRUN ignores the V_NMI enable bit.
         sev: SEV, CPUID 8000001FH EAX[1]; where it is unknown its enable bits are taken at their word.
         ibt: indirect-branch tracking, CPUID 7.0 EDX[20].
+        gmet: guest-mode execute traps, CPUID 8000000AH EDX[17].
+        sss: supervisor shadow-stack checks, EDX[19] of it.
+        bus_lock_threshold: EDX[29] of it.
         efer: bits of EFER that it has; None stands for every bit that some processor has.
         cr4: bits of CR4 that it has, likewise.
     """
@@ -108,11 +113,33 @@ class SvmProcessor:
     long_mode: bool | None = True
     cet: bool | None = None
     host_paging: bool | None = True
-    vnmi: bool | None = True
+    vnmi: bool | None = None
     sev: bool | None = None
     ibt: bool | None = None
+    gmet: bool | None = None
+    sss: bool | None = None
+    bus_lock_threshold: bool | None = None
     efer: int | None = None
     cr4: int | None = None
+
+
+@attrs.define
+class VmcbDump:
+    """One VMCB as a text gave it.
+
+    Attributes:
+        vmcb: the fields that are known.
+        processor: what the input says of the processor.
+        lines: the line that each field was read from.
+        remarks: what was dropped, and why.
+        unrecognised: pieces of text that mean nothing here.
+    """
+
+    vmcb: Vmcb
+    processor: SvmProcessor = attrs.field(factory=SvmProcessor)
+    lines: dict[str, int] = attrs.field(factory=dict)
+    remarks: list[Remark] = attrs.field(factory=list)
+    unrecognised: list[Remark] = attrs.field(factory=list)
 
 
 def from_bytes(data: bytes, name: str = "") -> Vmcb:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from popek.errors import PopekError
 from popek_specs.vtx import presets, table
 
 from . import processor_names
@@ -18,7 +19,7 @@ from .capability_reports import of_cpuinfo, of_vmxcap
 __all__ = ["CapabilityError", "from_mapping", "from_text", "load_capabilities", "presets"]
 
 
-class CapabilityError(ValueError):
+class CapabilityError(PopekError):
     """Capabilities cannot be read; the message is one line that names the place."""
 
 

@@ -75,7 +75,7 @@ def inactive(fields: Mapping[str, int]) -> tuple[str, ...]:
     )
 
 
-class _NotCompiled(Exception):  # noqa: N818 -- control flow, never shown
+class NotCompiled(Exception):  # noqa: N818 -- control flow, never shown
     """A predicate branches, reads memory, or needs something that may not matter."""
 
 
@@ -242,7 +242,7 @@ def _rule(check: Check, view: View, writer: _Writer) -> tuple[tuple[str, ...] | 
             # Without a field of its own a check is undecided, whatever its gates know of the processor.
             return gates, _Rule(gates, passes, lacking[0] if lacking else error.what, False)
         lacking.append(error.what)
-    except (SymbolicConditionError, _NotCompiled):
+    except (SymbolicConditionError, NotCompiled):
         return gates, None
     if not lacking:
         return gates, _Rule(gates, passes, None, False)
@@ -264,7 +264,7 @@ def _gates(
             lacking.append(error.what)
             complete = complete and not isinstance(error, PerhapsMissing)
             continue
-        except (SymbolicConditionError, _NotCompiled):
+        except (SymbolicConditionError, NotCompiled):
             complete = False
             continue
         if text == "False":
@@ -345,4 +345,4 @@ def text_of(term: Term) -> str:
                 parts.append(f"{text_of(part)} << {shift}" if shift else text_of(part))
             shift += part.width
         return f"({' | '.join(parts)})" if len(parts) > 1 or "<<" in parts[0] else parts[0]
-    raise _NotCompiled(term.op)
+    raise NotCompiled(term.op)

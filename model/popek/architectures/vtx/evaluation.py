@@ -228,7 +228,7 @@ class Evaluator:
                 _examine(check, view, findings, undecided, others)
             findings.violated += leftover.failing
             findings.undecided = undecided
-            findings.missed, findings.perhaps = leftover.lacking, superset.outcomes(leftover.kinds)
+            findings.missed = leftover.missed
             return findings
         candidates: Iterable[Check] = self.checks
         lacking: tuple[tuple[Check, str], ...] = ()
@@ -277,7 +277,7 @@ class Evaluator:
             if seen < _WORTH_A_SUPERSET:
                 return None
             found = self._supersets[launch] = Superset(
-                self.checks, self.view, launch, self._extremes, _decidable, reads=reads, order=order
+                self.checks, self.view, launch, self._extremes, reads=reads, order=order
             )
         return found
 

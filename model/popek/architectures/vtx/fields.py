@@ -9,13 +9,14 @@ from typing import Final
 
 import attrs
 
+from popek.errors import PopekError
 from popek_specs.vtx import rows
 
 NATURAL_WIDTH: Final = 64
 """Bits of a natural-width field; every processor modelled here supports Intel 64 or is told apart by name."""
 
 
-class UnknownField(ValueError):  # noqa: N818 -- named for what it says to the user
+class UnknownField(PopekError):  # noqa: N818 -- named for what it says to the user
     """No VMCS field has this name; the message is one line with near matches."""
 
 

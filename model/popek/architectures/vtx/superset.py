@@ -1,97 +1,162 @@
-"""The checks for streams whose VMCSs give different fields: compiled once for all fields, then asked what is missing.
+"""The checks for streams whose VMCSs give different fields: compiled once, with "absent" as a value of every field.
 
-A VMCS is filled up with zeros and sifted as a complete one. What the sieve says of a check that reads no missing field
-is the truth. Of the others, a gate that reads no missing field and does not hold closes a check; a check that reads
-each of its fields whatever the others are (`_Shape.plain`) is undecided without them, unless what is known of it holds;
-the few others are looked at one by one.
+A gate or a predicate is run once on symbols. Beside its term, the run tells which fields it asks for in any case, and
+which only where a condition holds: so it is known, as an expression over the absent fields, when it cannot be
+answered. One function then says of every check whether it is closed, passes, fails, or lacks something. What cannot
+be told in this way (entries of MSR areas, memory that is given, what is not known of the processor) is left to look at.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
+from popek.kernel.terms import Term
 from popek.kernel.words import SymbolicConditionError, Word
 
 from . import view as views
 from .capabilities import CapabilityView
-from .compilation import ACTIVATIONS, Sieve, inactive, sieve, text_of
+from .compilation import NotCompiled, text_of
 from .entry_checks import Check, Outcome
 from .fields import FIELDS
-from .findings import Missed, Undecided
-from .view import View, field_symbol
-from .vmcs import Launch, MissingField
+from .findings import Missed, Undecided, rank
+from .view import View, derived, field_symbol
+from .vmcs import Launch, MissingField, PerhapsMissing
 
-_NUMBER: Final = {name: number for number, name in enumerate(FIELDS)}
+_BITS: Final = {name: 1 << number for number, name in enumerate(FIELDS)}
 _ZEROS: Final = dict.fromkeys(FIELDS, 0)
 _ALL: Final = (1 << len(FIELDS)) - 1
-_UNUSED: Final = {name: field for field, name, _, _ in ACTIVATIONS}
+_NO_MEMORY: Final = 1 << len(FIELDS)
+"""Beside the bits of absent fields: nothing is given of memory."""
+_TWO: Final = ("VPID", "VPID")
+"""Fields that are picked in any case: a tuple has two items at least."""
 _MOST_KNOWN: Final = 1 << 10
 
 
-@attrs.frozen(eq=False)
-class _Shape:
-    """How a check reads its fields; fields and gates are bits of numbers.
+@attrs.define
+class _Need:
+    """What a run asks for.
 
     Attributes:
-        reads: the fields it may look at.
-        named: those of them that an answer names where they are missing.
-        gates: those of its gates that are compiled.
-        predicate: the fields that its predicate looks at.
-        plain: it reads each of them whatever the others are, and asks nothing of the processor that is not known.
-        kind: what an undecided one may come to, as one bit.
+        fields: asked for in any case, as bits.
+        lazy: conditions, and what is asked for only where they hold.
     """
 
-    check: Check
-    reads: int
-    named: int
-    gates: int
-    predicate: int
-    plain: bool
-    kind: int
+    fields: int = 0
+    lazy: list[tuple[Word, _Need]] = attrs.field(factory=list)
+
+    def absent(self, text: Callable[[Term], str]) -> str:
+        """An expression over `m`, the absent fields: whether something lacks."""
+        parts = [f"m & {self.fields:#x}"] if self.fields else []
+        for where, need in self.lazy:
+            if (inner := need.absent(text)) != "False":
+                parts.append(f"({text(where.term)} and ({inner}))")
+        return " or ".join(parts) or "False"
+
+
+class _Traced(View):
+    """A view of symbols that notes what is asked for, each time."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Make a symbol, or derive a value; nothing is kept, as what was asked for lazily may be needed later."""
+        if name in FIELDS:
+            self.__dict__["_need"].fields |= _BITS[name]
+            return field_symbol(name)
+        return derived(self, name)
+
+    def read(self, address: Any, size: int) -> Any:
+        """Memory is looked at, if there is any."""
+        self.__dict__["_need"].fields |= _NO_MEMORY
+        return super().read(address if isinstance(address, Word) else Word(64, address), size)
+
+    def watch(self, where: Word, ask: Callable[[], Any]) -> Any:
+        """Note what is asked for only under a condition."""
+        outer, inner = self.__dict__["_need"], _Need()
+        outer.lazy.append((where, inner))
+        self.__dict__["_need"] = inner
+        try:
+            return ask()
+        finally:
+            self.__dict__["_need"] = outer
+
+
+@attrs.frozen
+class _Run:
+    """What a gate or a predicate comes to on symbols.
+
+    Attributes:
+        absent: an expression: whether it cannot be answered, as far as the run went.
+        holds: an expression: its value where it can be answered; None if that is not known.
+        memory: whether it looks at memory.
+        stopped: whether it cannot do without something that is no field.
+    """
+
+    absent: str
+    holds: str | None
+    memory: bool
+    stopped: bool = False
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it never holds, whatever the fields are."""
+        return self.stopped or (self.holds == "False" and self.absent == "False")
+
+
+def _run(ask: Callable[[View], Any], capabilities: CapabilityView, launch: Launch) -> _Run:
+    need = _Need()
+    view = _Traced({"_need": need}, capabilities, launch)
+    holds: str | None = None
+    value: Any = None
+    stopped = False
+    try:
+        with views.watching(view.watch):
+            value = ask(view)
+    except (SymbolicConditionError, MissingField) as error:
+        # What was asked for up to here is asked for by numbers, too.
+        stopped = isinstance(error, MissingField) and not isinstance(error, PerhapsMissing)
+    else:
+        try:
+            holds = text_of(value.term) if isinstance(value, Word) else str(bool(value))
+        except NotCompiled:
+            holds = None
+    try:
+        absent = need.absent(text_of)
+    except NotCompiled:
+        absent, holds = f"m & {need.fields:#x}" if need.fields else "False", None
+    return _Run(absent, holds, f"{_NO_MEMORY:#x}" in absent or _looks_at_memory(need), stopped)
+
+
+def _looks_at_memory(need: _Need) -> bool:
+    return bool(need.fields & _NO_MEMORY) or any(_looks_at_memory(inner) for _, inner in need.lazy)
 
 
 @attrs.define(eq=False)
 class Leftover:
-    """What a VMCS leaves to do: checks to look at, and those that lack something.
-
-    Attributes:
-        looks: checks that deserve a look.
-        failing: checks that fail.
-        lacking: checks that lack something, in no order.
-        kinds: what the lacking ones may come to, as bits; see `Superset.outcomes`.
-    """
+    """What a VMCS leaves to do: checks that deserve a look, those that fail, and those that lack something."""
 
     looks: list[Check]
     failing: list[Check]
-    lacking: list[Missed]
-    kinds: int
+    missed: Missed
 
 
-class _Traced(View):
-    """A view of symbols for one gate or predicate, which notes the fields that are asked for."""
+@attrs.frozen
+class _Asked:
+    """The processor that is asked about, and those at either end of what is known of it."""
 
-    def __getattr__(self, name: str) -> Any:
-        """Make a symbol, or derive a value; a control word that is not in effect counts as given."""
-        if name in FIELDS:
-            self._read[name] = None
-            value = self.__dict__[name] = field_symbol(name)
-            return value
-        before = views.asked_lazily()
-        value = super().__getattr__(name)
-        if name in _UNUSED:
-            self.__dict__["_discount"] += views.asked_lazily() - before
-        return value
+    capabilities: CapabilityView
+    launch: Launch
+    extremes: tuple[CapabilityView, ...]
 
-    def read(self, address: Any, size: int) -> Any:
-        """Memory is not traced."""
-        raise _Untraceable
+    def ask(self, question: Callable[[View], Any]) -> _Run:
+        """What a gate or a predicate comes to."""
+        return _run(question, self.capabilities, self.launch)
 
-
-class _Untraceable(Exception):  # noqa: N818 -- control flow, never shown
-    """Memory is read."""
+    def hopeless(self, check: Check) -> bool:
+        """Whether one of the extreme processors never lets a check pass."""
+        return any(_run(check.holds, extreme, self.launch).hopeless for extreme in self.extremes)
 
 
 class Superset:
@@ -101,7 +166,7 @@ class Superset:
         checks: in the order of the ledger.
         capabilities: of the processor.
         launch: what the processor is doing.
-        extremes, decidable: as for `sieve`.
+        extremes: the processors at either end of what is known.
         reads: the fields that a check looks at.
         order: the place of a check in the ledger.
     """
@@ -112,190 +177,141 @@ class Superset:
         capabilities: CapabilityView,
         launch: Launch,
         extremes: Sequence[CapabilityView],
-        decidable: Callable[[Check], bool],
         *,
         reads: Callable[[Check], tuple[str, ...]],
         order: Callable[[Check], int],
     ) -> None:
         """Compile the checks; see the class."""
-        self._static, self._place = reads, order
-        self._sieve: Sieve = sieve(
-            checks, FIELDS, capabilities, launch, extremes=extremes, decidable=decidable
-        )
-        self._gates: dict[str, int] = {}
-        self._gate_reads: list[int] = []
-        self._kinds: list[tuple[int, Outcome]] = []
-        self._known: dict[tuple[int, str], Missed] = {}
-        self._outcomes: dict[int, tuple[tuple[int, Outcome], ...]] = {}
-        shapes: list[_Shape] = []
-        for check in checks:
-            shape = self._shape(check, lambda question: _traced(question, capabilities, launch))
-            if shape is not None:
-                shapes.append(shape)
-        self._kept_of: dict[int, dict[int, Missed]] = {id(shape): {} for shape in shapes}
-        self._rows = tuple(
-            (s.reads, s.gates, s.plain, s.predicate, s.kind, s.named, s, self._kept_of[id(s)]) for s in shapes
-        )
-        self._of = {id(shape.check): shape for shape in shapes}
-        readers = [0] * len(FIELDS)
-        for number, asked in enumerate(self._gate_reads):
-            for field in range(len(FIELDS)):
-                if asked >> field & 1:
-                    readers[field] |= 1 << number
-        self._gate_readers = tuple(readers)
-        self._false = self._compiled(list(self._gates))
+        self._static = reads
+        self._of = _Asked(capabilities, launch, tuple(extremes))
+        self._outcomes: dict[frozenset[int], tuple[tuple[tuple[int, Outcome], ...], bool]] = {}
+        self._checks = tuple(sorted(checks, key=order))
+        self._named = [_mask(reads(check)) for check in self._checks]
+        self._known: list[dict[int, Undecided]] = [{} for _ in self._checks]
+        self._places = [order(check) for check in self._checks]
+        self._of_kind: list[tuple[str, tuple[int, Outcome]]] = []
+        self._kinds = [self._kind(check) for check in self._checks]
+        self._gates: dict[tuple[str, str], str] = {}
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for number, check in enumerate(self._checks):
+            gates = [self._gate(self._of.ask(gate.test)) for gate in check.gates]
+            if "False" in gates:
+                continue  # on this processor the check never applies
+            key = tuple(dict.fromkeys(name for name in gates if name != "True"))
+            body = groups.setdefault(key, [])
+            body += self._lines(number, check, key)
+        self._sift = self._compiled(groups)
 
-    def _compiled(self, texts: Sequence[str]) -> Callable[[Mapping[str, int]], int]:
-        names = sorted({word for text in texts for word in _words(text)} & set(FIELDS))
-        lines = ["def false(given):", *(f" {name} = given[{name!r}]" for name in names), " found = 0"]
-        for number, text in enumerate(texts):
-            lines += [f" if not {text}: found |= {1 << number:#x}"]
-        lines.append(" return found")
-        namespace: dict[str, Any] = {}
-        exec(compile("\n".join(lines), "<gates>", "exec"), namespace)  # the text is made here, from terms
-        found: Callable[[Mapping[str, int]], int] = namespace["false"]
-        return found
+    def _kind(self, check: Check) -> int:
+        """The number of a certainty, and of what a check may come to."""
+        kind = (check.certainty, (check.group.stage, check.outcome))
+        if kind not in self._of_kind:
+            self._of_kind.append(kind)
+        return self._of_kind.index(kind)
 
-    def _shape(self, check: Check, ask: Callable[[Callable[[View], Any]], _Trace]) -> _Shape | None:
-        """How a check reads its fields; None if it never applies on this processor."""
-        named = _mask(self._static(check))
-        gates, reads, plain = 0, named, check.doubt is None
-        for gate in check.gates:
-            trace = ask(gate.test)
-            reads |= trace.reads
-            if trace.constant is False:
-                return None
-            if trace.constant is None and trace.plain:
-                text = text_of(trace.value.term)
-                number = self._gates.setdefault(text, len(self._gates))
-                if number == len(self._gate_reads):
-                    self._gate_reads.append(trace.reads)
-                gates |= 1 << number
-            plain = plain and trace.plain
-        trace = ask(check.holds)
-        reads |= trace.reads | (ask(check.doubt).reads if check.doubt is not None else 0)
-        kind = 0
-        if check.certainty != "warning":
-            known = (check.group.stage, check.outcome)
-            if known not in self._kinds:
-                self._kinds.append(known)
-            kind = 1 << self._kinds.index(known)
-        return _Shape(check, reads, named, gates, trace.reads, plain and trace.plain, kind)
+    def _gate(self, run: _Run) -> str:
+        """The name of a variable that is 0, 1, or 2 where the gate cannot be answered."""
+        if run.memory or run.holds is None:
+            # It may be open, and nothing closes the check but another gate.
+            return "maybe"
+        if run.absent == "False" and run.holds in ("True", "False"):
+            return run.holds
+        return self._gates.setdefault((run.absent, run.holds), f"g{len(self._gates)}")
 
-    def outcomes(self, kinds: int) -> tuple[tuple[int, Outcome], ...]:
-        """Stages and outcomes by the bits of `Leftover.kinds`."""
-        found = self._outcomes.get(kinds)
-        if found is None:
-            chosen = [item for number, item in enumerate(self._kinds) if kinds >> number & 1]
-            chosen.sort(
-                key=lambda item: (item[0], item[1].errors, item[1].reason or 0, item[1].qualification or 0)
-            )
-            found = self._outcomes[kinds] = tuple(chosen)
+    def _lines(self, number: int, check: Check, gates: Sequence[str]) -> list[str]:
+        """What to do about a check whose gates are not known to be closed."""
+        run = self._of.ask(check.holds)
+        passes = "False" if run.memory or run.holds is None else run.holds
+        sure = passes != "False" or run.holds == "False"
+        if check.doubt is not None and passes != "False":
+            second = self._of.ask(check.doubt)
+            fine = "False" if second.memory or second.holds is None else second.holds
+            passes, sure = f"({passes}) and not ({second.absent}) and ({fine})", False
+        if "maybe" in gates:
+            return [f"if {run.absent} or not ({passes}): look({number})"]
+        lines = [f"if {run.absent}: lack({number})"] if run.absent != "False" else []
+        if passes == "True":
+            return lines
+        if sure:
+            told = "(lack if u else bad)" if gates else "bad"
+        else:
+            # If no processor lets it pass, it is undecided with its gates.
+            told = "(lack if u else look)" if gates and run.stopped and self._of.hopeless(check) else "look"
+        return [*lines, f"{'elif' if lines else 'if'} not ({passes}): {told}({number})"]
+
+    def _compiled(
+        self, groups: Mapping[tuple[str, ...], Sequence[str]]
+    ) -> Callable[[Mapping[str, int], int], tuple[list[int], list[int], list[int]]]:
+        body = [f" {name} = 2 if {absent} else {holds}" for (absent, holds), name in self._gates.items()]
+        for gates, lines in groups.items():
+            if not gates:
+                body += [f" {line}" for line in lines]
+                continue
+            unknown = " or ".join(f"{name} == 2" for name in gates)
+            body += [f" if {' and '.join(gates)}:", f"  u = {unknown}", *(f"  {line}" for line in lines)]
+        words = {word for line in body for word in line.replace("(", " ").replace(")", " ").split()}
+        used = [*sorted(words & set(FIELDS)), *_TWO]
+        head = [
+            "def sift(given, m):",
+            " maybe = 2",
+            f" {', '.join(used)} = pick(given)",
+            *(f" {name}s = []; {name} = {name}s.append" for name in ("lack", "bad", "look")),
+        ]
+        namespace: dict[str, Any] = {"pick": operator.itemgetter(*used)}
+        text = "\n".join([*head, *body, " return lacks, bads, looks"])
+        exec(compile(text, "<VM-entry checks>", "exec"), namespace)  # the text is made here, from terms
+        found: Callable[[Mapping[str, int], int], tuple[list[int], list[int], list[int]]] = namespace["sift"]
         return found
 
     def sift(self, fields: Mapping[str, int], view: View) -> Leftover:
         """Say what is left to do for a VMCS."""
-        missing, unsure = 0, 0
-        for name in _NUMBER.keys() - fields.keys():
-            number = _NUMBER[name]
-            missing |= 1 << number
-            unsure |= self._gate_readers[number]
-        absent = missing
-        for name in inactive(fields):
-            missing &= ~(1 << _NUMBER[_UNUSED[name]])
-        if missing != absent:
-            unsure = 0
-            for number in _NUMBER.values():
-                if missing >> number & 1:
-                    unsure |= self._gate_readers[number]
-        full = {**_ZEROS, **fields}
-        candidates, groups, bad = self._sieve.scan(full)
-        of = self._of
-        looks = [check for check in candidates if not of[id(check)].reads & missing]
-        failing = [check for check in bad if not of[id(check)].reads & missing]
-        found: list[Missed] = []
-        kinds = 0
-        closed = self._false(full) & ~unsure
-        left = [row for row in self._rows if row[0] & missing and not row[1] & closed]
-        for _, _, plain, predicate, kind, named, shape, kept in left:
-            if not plain:
-                looks.append(shape.check)
-                continue
-            if not predicate & missing and shape.check.holds(view):
-                continue
-            kinds |= kind
-            lacks = absent & named
-            missed = kept.get(lacks)
-            found.append(missed or self._missed(shape, lacks, ""))
-        for check, what in self._sieve.lacking(groups):
-            shape = of[id(check)]
-            if not shape.reads & missing:
-                kinds |= shape.kind
-                found.append(self._missed(shape, absent & shape.named, what))
-        return Leftover(looks, failing, found, kinds)
+        absent = _ALL ^ sum(map(_BITS.__getitem__, fields))
+        lacking, failing, looks = self._sift(
+            {**_ZEROS, **fields}, absent if view._memory else absent | _NO_MEMORY
+        )
+        checks, named, known = self._checks, self._named, self._known
+        lacking.sort()
+        answers = [known[number].get(absent & named[number]) for number in lacking]
+        if not all(answers):
+            for place, number in enumerate(lacking):
+                if answers[place] is None:
+                    answers[place] = self._answer(number, absent & named[number])
+            # What no field explains is named by a look.
+            looks += [number for number, answer in zip(lacking, answers, strict=True) if answer is None]
+            lacking = [number for number, answer in zip(lacking, answers, strict=True) if answer is not None]
+            answers = [answer for answer in answers if answer is not None]
+        kinds = self._kinds
+        perhaps, may_fail = self._perhaps(frozenset({kinds[number] for number in lacking}))
+        return Leftover(
+            [checks[number] for number in looks],
+            [checks[number] for number in failing],
+            Missed(answers, lacking, self._places, perhaps, may_fail),  # type: ignore[arg-type]  # none is None
+        )
 
-    def _missed(self, shape: _Shape, lacks: int, what: str) -> Missed:
-        """The check with the names of fields that it lacks; the same object for the same ones."""
-        names = tuple(name for name in self._static(shape.check) if lacks >> _NUMBER[name] & 1)
-        if not names:
-            known = self._known.get((id(shape), what))
-            if known is None:
-                known = Missed(shape.check, self._place(shape.check), Undecided(shape.check.id, (what,)))
-                self._known[id(shape), what] = known
-            return known
-        kept = self._kept_of[id(shape)]
-        missed = kept.get(lacks)
-        if missed is None:
-            if len(kept) >= _MOST_KNOWN:
-                kept.clear()
-            missed = kept[lacks] = Missed(
-                shape.check, self._place(shape.check), Undecided(shape.check.id, names)
-            )
-        return missed
+    def _answer(self, number: int, lacks: int) -> Undecided | None:
+        """The check with the names of fields that it lacks, the same object for the same ones; None if none does."""
+        if not lacks:
+            return None
+        check, kept = self._checks[number], self._known[number]
+        if len(kept) >= _MOST_KNOWN:
+            kept.clear()
+        names = tuple([name for name in self._static(check) if lacks & _BITS[name]])
+        found = kept[lacks] = Undecided(check.id, names)
+        return found
 
-
-@attrs.frozen
-class _Trace:
-    """What a gate or a predicate comes to on symbols.
-
-    Attributes:
-        value: its term.
-        constant: its value, where that does not depend on fields.
-        reads: the fields that it asks for.
-        plain: it asks for each of them whatever the others are.
-    """
-
-    value: Any
-    constant: bool | None
-    reads: int
-    plain: bool
-
-
-def _traced(ask: Callable[[View], Any], capabilities: CapabilityView, launch: Launch) -> _Trace:
-    view = _Traced({"_read": {}, "_discount": 0}, capabilities, launch)
-    before = views.asked_lazily()
-    try:
-        value = ask(view)
-    except (SymbolicConditionError, _Untraceable):
-        return _Trace(None, None, _ALL, False)
-    except MissingField:
-        return _Trace(None, None, _mask(view._read), False)
-    fields, lazy = _mask(view._read), views.asked_lazily() - before - view._discount
-    if isinstance(value, Word) and not value.concrete:
-        return _Trace(value, None, fields, not lazy)
-    # Where nothing can change the value, what is asked for on the way must be there all the same.
-    constant = bool(value.value if isinstance(value, Word) else value)
-    if fields:
-        return _Trace(None, None, fields, False)
-    return _Trace(None, constant, 0, True)
+    def _perhaps(self, kinds: frozenset[int]) -> tuple[tuple[tuple[int, Outcome], ...], bool]:
+        """Stages and outcomes by their numbers, in their order; and whether one of them is certain."""
+        found = self._outcomes.get(kinds)
+        if found is None:
+            chosen = [self._of_kind[kind] for kind in kinds]
+            told = {outcome for certainty, outcome in chosen if certainty != "warning"}
+            certain = any(certainty == "must" for certainty, _ in chosen)
+            found = self._outcomes[kinds] = tuple(sorted(told, key=rank)), certain
+        return found
 
 
 def _mask(names: Iterable[str]) -> int:
-    return sum(1 << _NUMBER[name] for name in names)
-
-
-def _words(text: str) -> Iterable[str]:
-    return text.replace("(", " ").replace(")", " ").split()
+    return sum(_BITS[name] for name in names)
 
 
 __all__ = ["Leftover", "Superset"]

@@ -22,7 +22,7 @@ from .compilation import Lacking
 from .entry_checks import Check, Outcome
 from .evaluation import Evaluator, missing, order, subjects
 from .fields import FIELDS
-from .findings import Findings, Undecided
+from .findings import Findings, Undecided, rank
 from .identity import by_identity
 from .view import View
 from .vmcs import MissingField, Vmcs
@@ -71,8 +71,13 @@ class VmEntryVerdict:
     reported: Mapping[str, int]
     explains_report: Answer
 
-    def to_json(self) -> dict[str, Any]:
-        """The verdict as `popek vmcs check --json` prints it."""
+    @property
+    def kind(self) -> str:
+        """What becomes of the entry, in a word."""
+        return self.outcome.kind
+
+    def to_json(self, *, undecided: bool = True) -> dict[str, Any]:
+        """The verdict as `popek vmcs check --json` prints it, without the undecided checks if so wanted."""
         return {
             "schema": "popek/vmcs-verdict/1",
             "name": self.name,
@@ -88,7 +93,7 @@ class VmEntryVerdict:
                 }
                 for failure in self.failed
             ],
-            "undecided": undecided_json(self.undecided),
+            "undecided": undecided_json(self.undecided) if undecided else [],
             "warnings": [
                 {"id": item.id, "fields": _hex(item.fields), "message": item.message}
                 for item in self.warnings
@@ -240,12 +245,7 @@ def _worked_out_outcomes(undecided: Iterable[Lacking]) -> tuple[tuple[int, Outco
     found = dict.fromkeys(
         (check.group.stage, check.outcome) for check, _ in undecided if check.certainty != "warning"
     )
-    return tuple(sorted(found, key=_rank))
-
-
-def _rank(item: tuple[int, Outcome]) -> tuple[int, tuple[int, ...], int, int]:
-    stage, outcome = item
-    return stage, outcome.errors, outcome.reason or 0, outcome.qualification or 0
+    return tuple(sorted(found, key=rank))
 
 
 @by_identity
@@ -302,8 +302,8 @@ def _decided(findings: Findings, view: View) -> tuple[Outcome, tuple[Outcome, ..
     certain, decided, horizon = _outcomes(findings, view)
     admissible = decided
     perhaps = _perhaps(findings.undecided) if findings.undecided else ()
-    if findings.perhaps:
-        perhaps = findings.perhaps if not perhaps else tuple(sorted({*perhaps, *findings.perhaps}, key=_rank))
+    if more := findings.missed.perhaps:
+        perhaps = tuple(sorted({*perhaps, *more}, key=rank)) if perhaps else more
     if perhaps:
         # The manual leaves the order of the checks of one stage open, and does not reach the later ones.
         found = dict.fromkeys(decided)
@@ -313,9 +313,7 @@ def _decided(findings: Findings, view: View) -> tuple[Outcome, tuple[Outcome, ..
         admissible = tuple(found)
     if certain:
         return main_outcome(admissible, len(certain)), admissible, decided
-    if any(_can_fail(missed.check) for missed in findings.missed) or any(
-        _can_fail(check) for check, _ in findings.undecided
-    ):
+    if findings.missed.may_fail or any(_can_fail(check) for check, _ in findings.undecided):
         return UNDECIDED, admissible, decided
     return ENTERS, admissible, decided
 
@@ -387,11 +385,15 @@ def _undecided(lacking: Sequence[Lacking], given: frozenset[str]) -> tuple[Undec
 
 def _with_missed(findings: Findings, given: frozenset[str]) -> tuple[Undecided, ...]:
     """The checks that lack something, in the order of the ledger."""
-    if not findings.missed:
+    missed = findings.missed
+    if not missed.answers:
         return _undecided(findings.undecided, given)
-    found = [(missed.place, missed.answer) for missed in findings.missed]
-    for check, what in findings.undecided:
-        found.append((order(check), Undecided(check.id, missing(check, given, what))))
+    if not findings.undecided:
+        return tuple(missed.answers)
+    found = list(zip(missed.places, missed.answers, strict=True))
+    found += [
+        (order(check), Undecided(check.id, missing(check, given, what))) for check, what in findings.undecided
+    ]
     found.sort(key=_place)
     return tuple([answer for _, answer in found])
 

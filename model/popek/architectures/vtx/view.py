@@ -9,7 +9,8 @@ bits, and `either`, `both` or `select` where something is asked for only if some
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final
 
 from popek.kernel import terms
@@ -41,7 +42,7 @@ def select(condition: Decision, then: Callable[[], Value], otherwise: int) -> Va
     known = _known(condition)
     if known is not None:
         return then() if known else otherwise
-    chosen = _perhaps(then)
+    chosen = _perhaps(then, condition)
     return ite(condition, chosen if isinstance(chosen, Word) else Word(64, chosen), Word(64, otherwise))
 
 
@@ -50,7 +51,7 @@ def either(condition: Decision, otherwise: Callable[[], Decision]) -> Decision:
     known = _known(condition)
     if known is not None:
         return known or otherwise()
-    return condition | _perhaps(otherwise)
+    return condition | _perhaps(otherwise, ~condition)
 
 
 def both(condition: Decision, then: Callable[[], Decision]) -> Decision:
@@ -58,7 +59,7 @@ def both(condition: Decision, then: Callable[[], Decision]) -> Decision:
     known = _known(condition)
     if known is not None:
         return known and then()
-    return condition & _perhaps(then)
+    return condition & _perhaps(then, condition)
 
 
 def _known(condition: Decision) -> bool | None:
@@ -67,20 +68,27 @@ def _known(condition: Decision) -> bool | None:
     return bool(condition.value) if condition.concrete else None
 
 
-_asked_lazily = 0
+Watcher = Callable[[Word, Callable[[], Any]], Any]
+"""Told of what is asked for only where a condition holds; it asks, and may note what is asked for."""
+
+_watcher: Watcher | None = None
 
 
-def asked_lazily() -> int:
-    """How often something was asked for that a symbolic condition may make needless."""
-    return _asked_lazily
-
-
-def _perhaps(ask: Callable[[], Any]) -> Any:
-    """What is asked for where a symbolic condition says so: if it is missing, it may not matter."""
-    global _asked_lazily
-    _asked_lazily += 1
+@contextlib.contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Have all that is asked for lazily go through a watcher."""
+    global _watcher
+    before, _watcher = _watcher, watcher
     try:
-        return ask()
+        yield
+    finally:
+        _watcher = before
+
+
+def _perhaps(ask: Callable[[], Any], where: Word) -> Any:
+    """What is asked for where a symbolic condition says so: if it is missing, it may not matter."""
+    try:
+        return ask() if _watcher is None else _watcher(where, ask)
     except MissingField as error:
         raise PerhapsMissing(error.what) from None
 
@@ -243,6 +251,18 @@ _DERIVED: Final[Mapping[str, Callable[[View], Any]]] = {
     "x2apic": _x2apic,
     **{f"{segment.lower()}_usable": _usable(segment) for segment in (*SEGMENTS, "LDTR")},
 }
+
+
+def derived(view: View, name: str) -> Any:
+    """A derived value, worked out anew.
+
+    Raises:
+        AttributeError: none has this name.
+    """
+    try:
+        return _DERIVED[name](view)
+    except KeyError:
+        raise AttributeError(name) from None
 
 
 # -- words that checks are made of -------------------------------------------------------

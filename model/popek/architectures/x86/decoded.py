@@ -7,10 +7,9 @@ from typing import Any
 
 import attrs
 
+from popek.kernel.code import DecodingError
 from popek.kernel.instruction import Instruction
 from popek.kernel.words import Word
-
-from .disassembly import DecodingError
 
 
 @attrs.frozen

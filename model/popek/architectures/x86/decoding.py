@@ -23,10 +23,11 @@ from typing import Any, Final
 
 import attrs
 
+from popek.kernel.code import DecodingError
 from popek.kernel.instruction import Instruction
 
 from .decoded import Decoded, MemoryReference
-from .disassembly import Code, DecodingError, NoSuchFormError, disassembled
+from .disassembly import Code, NoSuchFormError, disassembled
 from .registers import DS, SEGMENT_NAMES, SS_
 
 

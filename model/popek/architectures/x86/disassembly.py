@@ -10,11 +10,9 @@ from typing import Any, Final
 
 import attrs
 
+from popek.kernel.code import DecodingError
+
 from .registers import DS, SEGMENT_NAMES
-
-
-class DecodingError(ValueError):
-    """Bytes that are no instruction, or none of the machine's; or Capstone is missing.  One line."""
 
 
 class NoSuchFormError(DecodingError):

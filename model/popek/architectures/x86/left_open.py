@@ -8,10 +8,11 @@ COMMON = (
     LeftOpen(
         "status flags that an instruction does not define (AF after AND; OF after a shift by more than 1)",
         "SDM vol. 2, Flags Affected; vol. 1, appendix A",
+        unsure="the appendix from memory",
         values=("CF", "PF", "AF", "ZF", "SF", "OF"),
     ),
     LeftOpen(
-        "bits 31:16 of the register that SMSW stores with a 32-bit operand",
+        "outside 64-bit mode, bits 31:16 of the register that SMSW stores with a 32-bit operand",
         "SDM vol. 2B, SMSW",
         taken="those of CR0, as processors do",
     ),
@@ -24,6 +25,7 @@ COMMON = (
     LeftOpen(
         "when caches hold what storage does not, and translations are stale",
         "SDM vol. 3A, Memory Cache Control; Caching Translation Information",
+        unsure="of the second the title is from memory",
         values=("cache_dirty", "tlb_stale"),
     ),
     LeftOpen(
@@ -34,7 +36,8 @@ COMMON = (
     LeftOpen(
         "where it runs guests, of what an exit tells: a page fault's linear address (translation is outside the model) "
         "and whether the address-range monitor is armed; and whether there is an MSR that the model does not know",
-        "SDM vol. 3C, Basic VM-Exit Information; vol. 4; AMD64 APM vol. 2, MWAIT Intercept",
+        "SDM vol. 3C, Basic VM-Exit Information; vol. 4; AMD64 APM vol. 2, Instruction Intercepts (MWAIT)",
+        unsure="from memory",
         values=("page-fault address", "whether the address-range monitor is armed", "of an MSR, *"),
     ),
 )

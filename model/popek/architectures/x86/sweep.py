@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from popek.kernel.code import CodeInstruction, MachineCode
+from popek.kernel.code import CodeInstruction, DecodingError, MachineCode
 
 from .decoded import Decoded
-from .disassembly import DecodingError, NoSuchFormError, plain_reader
+from .disassembly import NoSuchFormError, plain_reader
 
 LONGEST = 15
 AHEAD = 4096  # bytes that Capstone is given at once
@@ -49,7 +49,7 @@ def code_of(
                 yield CodeInstruction(at, one.size, one.text, one.form)
                 at += one.size
 
-    return MachineCode(machine, modes, elf_machines, sweep)
+    return MachineCode(machine, modes, elf_machines, decode, sweep)
 
 
 def _read(decode: Callable[[bytes, int], Decoded], code: bytes, mode: int) -> CodeInstruction:

@@ -22,6 +22,7 @@ from popek.architectures.x86.deprivileging import (
     entry_of,
     owns,
     select,
+    start_of,
     storage,
     with_its_own_tables,
 )
@@ -103,6 +104,7 @@ def _promises(guest: X64, private: X64) -> Word:
             private.idtr.limit >= 0xFFF,
             private.idtr.limit <= 0x7FFF,
             private.tr.limit < ENTRY_AT - TSS_AT,
+            private.tr.base == start_of(private) + TSS_AT,
             (own[2:0] == 0) & (own != 0) & (own + 7 <= private.gdtr.limit) & (own <= 0xFFF8),
             private.rflags.if_ == 1,
             owns(guest, private, private.msr.sysenter_eip) & owns(guest, private, private.msr.lstar),

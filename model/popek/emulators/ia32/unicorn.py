@@ -15,6 +15,7 @@ import attrs
 
 from popek.architectures.ia32.state import GPR_NAMES
 from popek.emulators.ia32.cases import CaseMode, Ia32Case
+from popek.emulators.ia32.compare import IA32
 from popek.emulators.ia32.step import (
     ARENA_BYTES,
     GDT_BASE,
@@ -201,3 +202,5 @@ def run_steps(cases: Sequence[Ia32StepCase]) -> list[StepResult]:
 UNICORN: Final = Emulator(
     "unicorn", run_steps, explain, modes=(CaseMode.PROTECTED,), refuses=refuses, ends=as_raised
 )
+
+difftest: Final = IA32.with_emulator(UNICORN, FORMS)

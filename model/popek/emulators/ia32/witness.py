@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import attrs
@@ -10,20 +11,19 @@ from popek.architectures.ia32.state import GPR_NAMES, Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.witnesses import RunVerdict, WitnessRun, WitnessVerdict
 from popek.emulators.x86.expectation import OutsideError, vector_name
+from popek.emulators.x86.witness import OneInstruction, Prepared, Refused, effect_of, verdicts
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next, NotModelled, Trap
 from popek.kernel.program import run_lines
 
 from .cases import Ia32Case
-from .compare import Difference, Ia32Emulator, compare
+from .compare import Ia32Emulator, compare
 from .expectation import expect, initial_state
 from .step import (
     StepCaseError,
 )
-from .witness_run import Refused, WitnessSetup
-from .witness_setup import effect_of, set_up
-
-# -- running --------------------------------------------------------------------------------------
+from .witness_run import WitnessSetup
+from .witness_setup import set_up
 
 
 def confirm(
@@ -34,30 +34,18 @@ def confirm(
     Raises:
         BochsError: Bochs or nasm is missing.
     """
-    made = [set_up(machine, runs) for runs in witnesses]
-    cases: dict[int, Ia32Case] = {}  # by the identity of the setup
-    refused: dict[int, str] = {}
-    for setup in (one for several in made for one in several):
-        if isinstance(setup, WitnessSetup) and len(setup.run.lines) == 1:
-            case, reason = _case(machine, setup, against)
-            if reason is None:
-                cases[id(setup)] = case
-            else:
-                refused[id(setup)] = reason
-    differences = dict(
-        zip(cases, compare(list(cases.values()), against=against, machine=machine), strict=True)
-    )
 
-    def verdict(setup: WitnessSetup | Refused) -> RunVerdict:
+    def prepared(setup: WitnessSetup | Refused) -> Prepared[Ia32Case]:
         if isinstance(setup, Refused):
-            return RunVerdict(setup.label, WitnessVerdict.IMPOSSIBLE, (setup.reason,))
-        if id(setup) in refused:
-            return RunVerdict(setup.run.label, WitnessVerdict.IMPOSSIBLE, (refused[id(setup)],))
-        if id(setup) in differences:
-            return _single(setup, differences[id(setup)], against)
-        return _several(machine, setup, against)
+            return setup
+        if len(setup.run.lines) == 1:
+            case, reason = _case(machine, setup, against)
+            label = setup.run.label
+            return OneInstruction(label, case) if reason is None else Refused(label, reason)
+        return functools.partial(_several, machine, setup, against)
 
-    return [[verdict(setup) for setup in several] for several in made]
+    runs = [[prepared(setup) for setup in set_up(machine, several)] for several in witnesses]
+    return verdicts(runs, lambda cases: compare(cases, against=against, machine=machine), against)
 
 
 def _case(machine: Machine[Ia32], made: WitnessSetup, against: Ia32Emulator) -> tuple[Ia32Case, str | None]:
@@ -75,23 +63,6 @@ def _case(machine: Machine[Ia32], made: WitnessSetup, against: Ia32Emulator) -> 
     if isinstance(expected, NotModelled):
         return case, f"not modelled: {expected.reason}"
     return case, against.refuses(case, step, expected)
-
-
-def _single(made: WitnessSetup, difference: Difference | None, against: Ia32Emulator) -> RunVerdict:
-    label = made.run.label
-    if difference is None:
-        return RunVerdict(label, WitnessVerdict.CONFIRMED)
-    if "setup-failed" in difference.observed:
-        reason = (
-            f"{against.name} refuses to load the state ({difference.observed.removesuffix(' setup-failed')})"
-        )
-        return RunVerdict(label, WitnessVerdict.IMPOSSIBLE, (reason,))
-    details = difference.details or (f"{difference.expected}, {difference.observed}",)
-    if difference.deviation is None:
-        return RunVerdict(label, WitnessVerdict.DIFFERS, details)
-    return RunVerdict(
-        label, WitnessVerdict.DEVIATES, (*details, f"a known deviation: {difference.deviation}")
-    )
 
 
 def _several(machine: Machine[Ia32], made: WitnessSetup, against: Ia32Emulator) -> RunVerdict:

@@ -15,6 +15,8 @@ from typing import Final
 
 import attrs
 
+from popek.emulators.x86.witness import Refused
+
 from .step import (
     ARENA_BYTES,
     GDT_BASE,
@@ -26,7 +28,7 @@ from .step import (
     initial_registers,
     reserved_descriptors,
 )
-from .witness_run import Patch, Refused, WitnessSetup
+from .witness_run import Patch, WitnessSetup
 
 _WIDTH: Final = 100
 _PREAMBLE: Final = 0x3F000  # where the code lies that writes what tables hold after the loads

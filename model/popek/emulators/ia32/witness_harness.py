@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from popek.emulators.witnesses import Harness, Recorded, RunVerdict, WitnessRun
+from popek.emulators.witnesses import Harness, Recorded
+from popek.emulators.x86.witness import on_emulators
 from popek.kernel.machine import Machine
 
-from .compare import BOCHS
 from .witness import confirm
 from .witness_asm import Listing, nasm_source
 from .witness_setup import set_up
-
-
-def _confirm(
-    machine: Machine[Any], runs: Sequence[Sequence[WitnessRun]], against: str
-) -> list[list[RunVerdict]]:
-    if against == "unicorn":
-        from .unicorn import UNICORN
-
-        return confirm(machine, runs, UNICORN)
-    return confirm(machine, runs, BOCHS)
 
 
 def _assembly(machine: Machine[Any], subject: str, found: Sequence[Recorded]) -> str:
@@ -30,4 +20,8 @@ def _assembly(machine: Machine[Any], subject: str, found: Sequence[Recorded]) ->
     )
 
 
-HARNESS = Harness(("bochs", "unicorn"), _confirm, _assembly)
+EMULATORS = {
+    "bochs": "popek.emulators.ia32.compare:BOCHS",
+    "unicorn": "popek.emulators.ia32.unicorn:UNICORN",
+}
+HARNESS = Harness(tuple(EMULATORS), on_emulators(confirm, EMULATORS), _assembly)

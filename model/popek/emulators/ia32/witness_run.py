@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import attrs
 
 from popek.emulators.witnesses import WitnessRun
+from popek.emulators.x86.witness import Effect
 
 from .step import Ia32StepCase
-
-
-@attrs.frozen
-class Effect:
-    """What a run does, whatever it starts from: the values it leaves behind.
-
-    Attributes:
-        end: how it ends.
-        leaves: values of the leaves that change.
-        cells: values of the cells that are stored, by memory and address.
-    """
-
-    end: str
-    leaves: Mapping[str, int]
-    cells: Mapping[tuple[str, int], int]
 
 
 @attrs.frozen
@@ -54,11 +38,3 @@ class WitnessSetup:
     effect: Effect
     patches: tuple[Patch, ...]
     stale: tuple[Patch, ...]
-
-
-@attrs.frozen
-class Refused:
-    """A run that cannot be set up, and why."""
-
-    label: str
-    reason: str

@@ -12,7 +12,7 @@ the components that could not be set up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -21,11 +21,9 @@ from popek.architectures.ia32.state import Ia32
 from popek.architectures.x86.registers import SEGMENT_NAMES
 from popek.emulators.witnesses import WitnessRun
 from popek.emulators.x86.expectation import OutsideError
+from popek.emulators.x86.witness import Refused, TracedRun, joined, measured, traced, unlike, with_plain
 from popek.kernel.machine import Machine
-from popek.kernel.memory import Block, Memory
-from popek.kernel.outcome import Next, NotModelled, Trap
-from popek.kernel.program import Line, run_lines
-from popek.kernel.words import Word
+from popek.kernel.outcome import Next
 
 from .assembly import assemble_all, assembly_text
 from .expectation import UNOBSERVED, initial_state
@@ -41,7 +39,7 @@ from .step import (
     segment_descriptor,
 )
 from .step_case import PLAIN_REGISTERS
-from .witness_run import Effect, Patch, Refused, WitnessSetup
+from .witness_run import Patch, WitnessSetup
 
 _PLAIN_FIRST: Final = (
     "reserved",
@@ -71,93 +69,18 @@ _REASONS: Final[Mapping[str, str]] = {
 # -- what a run depends on ------------------------------------------------------------------------
 
 
-@attrs.frozen(eq=False)
-class _Traced:
-    """A run of the model with what it read before it wrote there."""
-
-    run: WitnessRun
-    effect: Effect
-    memory: Mapping[int, int]
-    msrs: Mapping[int, int]
-    landing: int | None
-
-    def same(self, other: _Traced) -> bool:
-        """Whether both end alike and leave the same values wherever one of them changes something."""
-        if (self.effect.end, self.effect.cells) != (other.effect.end, other.effect.cells):
-            return False
-        changed = {*self.effect.leaves, *other.effect.leaves}
-        return all(self.value(name) == other.value(name) for name in changed)
-
-    def value(self, name: str) -> int:
-        """The value of a leaf in the end."""
-        found = self.effect.leaves.get(name)
-        return int(self.run.before[name]) if found is None else found
+def _trace(machine: Machine[Ia32], run: WitnessRun) -> TracedRun:
+    return traced(machine, run, ("memory", "msr"))
 
 
-def _trace(machine: Machine[Ia32], run: WitnessRun) -> _Traced:
-    read: dict[str, dict[int, int]] = {"memory": {}, "msr": {}}
-    before = run.before.copy()
-    for name, seen in read.items():
-        old = before.memories()[name]
-
-        def cell(address: Word, old: Memory = old, seen: dict[int, int] = seen) -> Word:
-            value = old.load(address)
-            seen[int(address)] = int(value)
-            return value
-
-        before._memories[name] = Memory(old.address_width, old.cell_width, cell)
-    outcome, _ = run_lines(machine, run.lines, before)
-    needed = {name: dict(cells) for name, cells in read.items()}  # what follows reads, too
-    landing = None
-    if isinstance(outcome, Next):
-        after = outcome.state
-        target = int(after.cs.base) + int(after.eip) & 0xFFFFFFFF
-        length = sum(line.operands["operand length"] for line in run.lines)
-        if target != int(before.cs.base) + int(before.eip) + length & 0xFFFFFFFF:
-            landing = target
-    return _Traced(run, effect_of(before, outcome), needed["memory"], needed["msr"], landing)
-
-
-def effect_of(before: Ia32, outcome: Next[Ia32] | Trap[Ia32] | NotModelled) -> Effect:
-    """What a run did."""
-    match outcome:
-        case NotModelled(reason):
-            return Effect(f"not modelled: {reason}", {}, {})
-        case Trap(vector, code, _, after):
-            end = str(vector) + ("" if code is None else f"({int(code):#x})")
-        case Next(after):
-            end = "completes"
-    leaves = {
-        leaf.name: int(after[leaf.name])
-        for leaf in after.leaves
-        if int(after[leaf.name]) != int(before[leaf.name])
-    }
-    cells = {
-        (name, address): int(content.load(Word(content.address_width, address)))
-        for name, content in after.memories().items()
-        for address in _stored(content, before.memories()[name])
-    }
-    return Effect(end, leaves, cells)
-
-
-def _stored(content: Memory, before: Memory) -> Iterator[int]:
-    if isinstance(content.root, Mapping):  # stores on numbers go into the root at once
-        old = before.root if isinstance(before.root, Mapping) else {}
-        yield from (a for a, value in content.root.items() if old.get(a, 0) != value)
-    for entry in content.stores[len(before.stores) :]:
-        if isinstance(entry, Block):
-            yield from range(int(entry.destination), int(entry.destination) + int(entry.cells))
-        else:
-            yield int(entry[0])
-
-
-def _with_plain(run: WitnessRun, name: str, plain: Ia32) -> WitnessRun:
-    """The run with one register or table register as in the harness's plain state."""
-    before = run.before.copy()
-    for component, word in plain.words().items():
-        if component == name or component.startswith(f"{name}."):
-            before[component] = word
-    return attrs.evolve(run, before=before)
+def _landing(found: TracedRun) -> int | None:
+    """Where a run arrives that is not behind its last instruction."""
+    before, outcome = found.run.before, found.after
+    if not isinstance(outcome, Next):
+        return None
+    target = int(outcome.state.cs.base) + int(outcome.state.eip) & 0xFFFFFFFF
+    length = sum(line.operands["operand length"] for line in found.run.lines)
+    return target if target != int(before.cs.base) + int(before.eip) + length & 0xFFFFFFFF else None
 
 
 # -- setting up -----------------------------------------------------------------------------------
@@ -175,35 +98,29 @@ def set_up(machine: Machine[Ia32], runs: Sequence[WitnessRun]) -> list[WitnessSe
     """
     texts = [[assembly_text(line.instruction, line.operands) for line in run.lines] for run in runs]
     codes = assemble_all(text for several in texts for text in several)
-    measured = [
-        attrs.evolve(
-            run,
-            lines=tuple(
-                Line(line.instruction, {**line.operands, "operand length": len(codes[text])})
-                for line, text in zip(run.lines, several, strict=True)
-            ),
-        )
+    sized = [
+        measured(run, [len(codes[text]) for text in several])
         for run, several in zip(runs, texts, strict=True)
     ]
     programs = [b"".join(codes[text] for text in several) for several in texts]
-    plains = [_plain(program, int(run.before.cpl)) for run, program in zip(measured, programs, strict=True)]
-    wanted = [_trace(machine, run) for run in measured]
+    plains = [_plain(program, int(run.before.cpl)) for run, program in zip(sized, programs, strict=True)]
+    wanted = [_trace(machine, run) for run in sized]
     for name in _PLAIN_FIRST:
-        changed = [_with_plain(run, name, plain) for run, plain in zip(measured, plains, strict=True)]
-        if all(_trace(machine, run).same(traced) for run, traced in zip(changed, wanted, strict=True)):
-            measured = changed
-    measured = [_loadable(machine, run, traced) for run, traced in zip(measured, wanted, strict=True)]
+        changed = [with_plain(run, name, plain) for run, plain in zip(sized, plains, strict=True)]
+        if all(_trace(machine, run).same(found) for run, found in zip(changed, wanted, strict=True)):
+            sized = changed
+    sized = [_loadable(machine, run, found) for run, found in zip(sized, wanted, strict=True)]
     found: list[WitnessSetup | Refused] = []
-    for run, program, traced, several in zip(measured, programs, wanted, texts, strict=True):
+    for run, program, wish, several in zip(sized, programs, wanted, texts, strict=True):
         code = tuple((text, codes[text]) for text in several)
         try:
             patches, stale = _memory(machine, run)
             step = _step(machine, run, program, patches, stale)
-            _check(machine, run, step, traced)
+            _check(machine, run, step, wish)
         except (_CannotError, StepCaseError, OutsideError) as error:
             found.append(Refused(run.label, str(error)))
         else:
-            found.append(WitnessSetup(run, step, code, traced.effect, patches, stale))
+            found.append(WitnessSetup(run, step, code, wish.effect, patches, stale))
     return found
 
 
@@ -216,7 +133,7 @@ def _plain(code: bytes, level: int) -> Ia32:
     return plain
 
 
-def _loadable(machine: Machine[Ia32], run: WitnessRun, wanted: _Traced) -> WitnessRun:
+def _loadable(machine: Machine[Ia32], run: WitnessRun, wanted: TracedRun) -> WitnessRun:
     """The run with registers that a load can give, where nothing depends on what no load gives.
 
     A usable register with a null selector, or with that of another one and unlike hidden parts, gets a selector
@@ -246,7 +163,7 @@ def _loadable(machine: Machine[Ia32], run: WitnessRun, wanted: _Traced) -> Witne
     return run
 
 
-def _if_same(machine: Machine[Ia32], run: WitnessRun, before: Ia32, wanted: _Traced) -> WitnessRun:
+def _if_same(machine: Machine[Ia32], run: WitnessRun, before: Ia32, wanted: TracedRun) -> WitnessRun:
     """The run from another start, if it does the same there."""
     changed = attrs.evolve(run, before=before)
     return changed if _trace(machine, changed).same(wanted) else run
@@ -265,7 +182,7 @@ def _needs_selector(before: Ia32, name: str) -> bool:
 
 def _memory(machine: Machine[Ia32], run: WitnessRun) -> tuple[tuple[Patch, ...], tuple[Patch, ...]]:
     """What must be in memory before the loads, and what after them."""
-    before, traced = run.before, _trace(machine, run)
+    before, found = run.before, _trace(machine, run)
     patches: list[Patch] = []
     if int(before.cpl) > 0 and int(before.tr.base) != TSS_BASE:
         tss = default_tss()[: int(before.tr.limit) + 1]
@@ -273,22 +190,22 @@ def _memory(machine: Machine[Ia32], run: WitnessRun) -> tuple[tuple[Patch, ...],
     descriptors = _descriptors(before)
     patches += descriptors
     covered = {p.address + i: byte for p in descriptors for i, byte in enumerate(p.data)}
-    read = {a: v for a, v in traced.memory.items() if a not in covered}
-    stale = {a: v for a, v in traced.memory.items() if covered.get(a, v) != v}
+    read = {a: v for a, v in found.read["memory"].items() if a not in covered}
+    stale = {a: v for a, v in found.read["memory"].items() if covered.get(a, v) != v}
     if any(address >= ARENA_BYTES for address in (*read, *stale)):
         raise _CannotError(f"memory that it reads lies above {ARENA_BYTES:#x}")
-    patches += [Patch(address, data, "what the run reads") for address, data in _joined(read)]
-    landing = traced.landing
-    if landing is not None and landing < ARENA_BYTES and landing not in traced.memory:
+    patches += [Patch(address, data, "what the run reads") for address, data in joined(read)]
+    landing = _landing(found)
+    if landing is not None and landing < ARENA_BYTES and landing not in found.read["memory"]:
         patches.append(Patch(landing, bytes([LANDING_BYTE]), "where the run arrives: INT1"))
-    _keep_gates(before, traced, [*patches, *(Patch(address, b"x", "") for address in stale)])
+    _keep_gates(before, found, [*patches, *(Patch(address, b"x", "") for address in stale)])
     late = "what the table holds by now, which no register has been loaded from"
-    return tuple(patches), tuple(Patch(address, data, late) for address, data in _joined(stale))
+    return tuple(patches), tuple(Patch(address, data, late) for address, data in joined(stale))
 
 
-def _keep_gates(before: Ia32, traced: _Traced, patches: Sequence[Patch]) -> None:
+def _keep_gates(before: Ia32, found: TracedRun, patches: Sequence[Patch]) -> None:
     """Refuse a run whose tables lie over the gates through which its step ends."""
-    if traced.landing is None and traced.effect.end == "completes" and int(before.cpl) == 0:
+    if _landing(found) is None and found.effect.end == "completes" and int(before.cpl) == 0:
         return
     for vector in (1, 6, 8, 13):
         gate = int(before.idtr.base) + 8 * vector
@@ -312,21 +229,10 @@ def _step(
         code,
         level,
         registers,
-        _trace(machine, run).msrs,
+        _trace(machine, run).read["msr"],
         tuple((patch.address, patch.data) for patch in patches),
         tuple((patch.address, patch.data) for patch in stale),
     )
-
-
-def _joined(cells: Mapping[int, int]) -> list[tuple[int, bytes]]:
-    """Bytes that follow one another, together."""
-    found: list[tuple[int, bytes]] = []
-    for address, value in sorted(cells.items()):
-        if found and found[-1][0] + len(found[-1][1]) == address:
-            found[-1] = (found[-1][0], found[-1][1] + bytes([value]))
-        else:
-            found.append((address, bytes([value])))
-    return found
 
 
 def _descriptors(before: Ia32) -> list[Patch]:
@@ -366,15 +272,10 @@ def _descriptors(before: Ia32) -> list[Patch]:
     ]
 
 
-def _check(machine: Machine[Ia32], run: WitnessRun, step: Ia32StepCase, wanted: _Traced) -> None:
+def _check(machine: Machine[Ia32], run: WitnessRun, step: Ia32StepCase, wanted: TracedRun) -> None:
     """Refuse a case from whose start the model does something else than in the witness."""
     real = initial_state(step)
     real._undefined = run.before._undefined
     if _trace(machine, attrs.evolve(run, before=real)).same(wanted):
         return
-    unlike = [leaf.name for leaf in real.leaves if int(real[leaf.name]) != int(run.before[leaf.name])] or [
-        "what it reads elsewhere"
-    ]
-    reasons = {_REASONS.get(name) or _REASONS.get(name.partition(".")[0]) for name in unlike} - {None}
-    why = "; ".join(sorted(str(reason) for reason in reasons))
-    raise _CannotError(f"{', '.join(unlike)} cannot be as in the witness" + (f" ({why})" if why else ""))
+    raise _CannotError(unlike(real, run.before, _REASONS))

@@ -117,7 +117,7 @@ def _commands(step: Pdp11Step) -> list[str]:
     lines += ["step", "ex traps"]
     if step.deliver:
         lines.append("step")
-    lines.append("ex pc,psw,ksp,ssp,usp,r00-r15,pirq,wait,mmr0,fps,fec,fea")
+    lines.append("ex pc,psw,ksp,ssp,usp,r00-r15,pirq,wait,mmr0,mmr2,fps,fec,fea")
     lines += [f"ex FAC{number}H,FAC{number}L" for number in range(6)]
     lines += [f"ex {letter}IPAR0-{letter}IPDR7" for letter in _SPACES.values()]
     lines += [f"ex {cell << 1:o}" for cell in cells]
@@ -144,6 +144,7 @@ def _result(step: Pdp11Step, answer: SimhAnswer) -> Pdp11Result:
         last=LAST_BLOCK,
         pirq=values["PIRQ"] >> 9,
         mme=values["MMR0"] & 1,
+        mmr2=values["MMR2"],
         waiting=values["WAIT"],
         fps=values["FPS"],
         fec=values["FEC"],

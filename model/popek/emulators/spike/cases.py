@@ -120,6 +120,9 @@ def draw(instruction: Instruction, rng: random.Random) -> SpikeCase:
         name: _number(rng, width) if width > 5 else rng.randrange(1 << width)
         for name, width in instruction.widths.items()
     }
+    csr = instruction.settings.get("csr")
+    if csr is not None and rng.random() < (0.8 if csr.read_only else 0.1):
+        operands |= {name: 0 for name in _SOURCES if name in operands}  # so that CSRRS and CSRRC only read
     components = _components(rng)
     if mode != "M" or rng.random() < 0.5:
         components["mstatus"] &= ~(1 << 17)  # MPRV, which only M can have on
@@ -319,6 +322,7 @@ _SECOND: Final = _HOST + 0x8000
 """Where hgatp's are: a root of four pages, and two more."""
 _GUEST: Final = 3 << 30
 """From where on a guest with a second stage has its storage."""
+_SOURCES: Final = ("operand rs1", "operand uimm")
 _BASES: Final = ("operand offset(rs1).base", "operand (rs1)")
 _COUNTERS: Final = ("mcounteren", "scounteren", "hcounteren")
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from popek.architectures.svm.bochs import Outcome, bochs_checks, oddity
+from popek.architectures.svm.bochs import Outcome, bochs_checks, fetched_through, oddity
 from popek.architectures.svm.verdict import VmrunVerdict, judge
 from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, Vmcb
 
@@ -95,7 +95,10 @@ def vmcb_of(case: RunCase) -> Vmcb:
     fields = {**baseline(case.mode, case.nested), **case.fields}
     table = fields["CR3"] & 0xFFFF_FFE0
     words = {address: quadword(address, case.memory) for address in range(table, table + 32, 8)}
-    return Vmcb("case", fields, {address: word for address, word in words.items() if word is not None})
+    vmcb = Vmcb("case", fields, {address: word for address, word in words.items() if word is not None})
+    beside = {address: quadword(address, case.memory) for address in fetched_through(vmcb)}
+    known = {address: word for address, word in beside.items() if word is not None}
+    return attrs.evolve(vmcb, memory={**vmcb.memory, **known})
 
 
 # --- cases --------------------------------------------------------------------------------------------------

@@ -122,6 +122,21 @@ class Isa(Generic[CaseT, StepT]):
     simpler: Callable[[CaseT], Iterator[CaseT]]
     together: Callable[[CaseT, Sequence[CaseT]], CaseT] | None = None
 
+    def with_emulator(
+        self, emulator: Emulator[CaseT, StepT], usual: Sequence[str] | None = None
+    ) -> Callable[..., DifftestReport[CaseT]]:
+        """As `difftest`, with another emulator than the standard one, and the forms that it runs by default."""
+
+        def difftest(
+            cases: int,
+            seed: int = 0,
+            forms: Sequence[str] | None = None,
+            progress: Callable[[int], None] | None = None,
+        ) -> DifftestReport[CaseT]:
+            return self.difftest(cases, seed, forms or usual, progress, against=emulator)
+
+        return difftest
+
     def difftest(
         self,
         cases: int,

@@ -136,10 +136,14 @@ def _key(machine: Machine[X64], case: X64Case) -> tuple[bool, str]:
     return case.long, assembly_text(machine.instructions[case.form], case.operands, long=case.long)
 
 
-def _prepare(
+def prepare(
     machine: Machine[X64], against: X64Emulator, case: X64Case
 ) -> Ready[X64Case, X64StepCase] | NotModelled:
-    """The case for the harness, with what the model says and what memory to look at."""
+    """The case for the harness, with what the model says and what memory to look at.
+
+    Raises:
+        OutsideError: the harness cannot follow it.
+    """
     key = _key(machine, case)
     try:
         code = assemble_all([key])[key]
@@ -196,7 +200,7 @@ X86_64: Final = Isa(
     schedule=_schedule,
     draw=_draw,
     assemble=_assemble,
-    prepare=_prepare,
+    prepare=prepare,
     refused=(OutsideError,),
     mode=lambda case: case.mode,
     arena=initial_memory,

@@ -20,6 +20,7 @@ from popek.emulators.x86.deviations import explainer
 from popek.emulators.x86.expectation import Expectation, StepResult
 from popek.emulators.x86.unicorn import SCRATCH, SELECTORS, UnicornProcessor
 from popek.emulators.x86_64.cases import X64Case
+from popek.emulators.x86_64.compare import X86_64
 from popek.emulators.x86_64.deviations import X64Difference
 from popek.emulators.x86_64.expectation import initial_state, memory_differences
 from popek.emulators.x86_64.step import (
@@ -260,3 +261,5 @@ UNICORN: Final = Emulator(
     mnemonics=FORMS,
     left_out=frozenset(LEFT_OUT),
 )
+
+difftest: Final = X86_64.with_emulator(UNICORN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86 import machine_status
 from popek.architectures.x86.access import user_mode_instruction_prevention
 from popek.architectures.x86.exceptions import DB, GP, UD
 from popek.architectures.x86.registers import CR0_DEFINED, DR6_DEFINED, DR6_FIXED
@@ -10,7 +11,7 @@ from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat, ite
 
 from .. import access
-from ..access import MemoryOperand, privileged
+from ..access import privileged
 from ..state import CR4_DEFINED, Ia32, exists_in_protected_mode, exists_in_real_address_mode
 from .flags import undefine_status
 
@@ -25,31 +26,7 @@ def declare(machine: Machine[Ia32]) -> None:
         user_mode_instruction_prevention(cpu)
         cpu.write_register(r, cpu.interception.read_control_register(cpu, 0).truncate(size))
 
-    @machine.instruction("SMSW m16", source="SDM vol. 2B, SMSW")
-    def smsw_memory(cpu: Ia32, m: MemoryOperand) -> None:
-        """Store CR0[15:0]."""
-        user_mode_instruction_prevention(cpu)
-        access.store(cpu, m, cpu.interception.read_control_register(cpu, 0)[15:0])
-
-    @machine.instruction("LMSW r16", source="SDM vol. 2A, LMSW")
-    def lmsw_register(cpu: Ia32, r: Word) -> None:
-        """PE, MP, EM, TS := source[3:0]; PE is never cleared."""
-        privileged(cpu)
-        cpu.interception.late(cpu, "LMSW")
-        _load_machine_status_word(cpu, cpu.read_register(r, 16), None)
-
-    @machine.instruction("LMSW m16", source="SDM vol. 2A, LMSW")
-    def lmsw_memory(cpu: Ia32, m: MemoryOperand) -> None:
-        """PE, MP, EM, TS := source[3:0]; PE is never cleared."""
-        privileged(cpu)
-        cpu.interception.late(cpu, "LMSW")
-        _load_machine_status_word(cpu, access.load(cpu, m, 2), m)
-
-    @machine.instruction("CLTS", source="SDM vol. 2A, CLTS")
-    def clts(cpu: Ia32) -> None:
-        """CR0.TS := 0."""
-        privileged(cpu)
-        cpu.cr0.ts = cpu.interception.clear_task_switched(cpu)
+    machine_status.declare(machine, access.load, access.store, _mode_exists)
 
     for number in (0, 2, 3, 4):
 
@@ -155,11 +132,6 @@ def _debug_register_checks(cpu: Ia32, alias: bool) -> None:
     privileged(cpu)
     if cpu.dr7.gd:
         raise Fault(DB)
-
-
-def _load_machine_status_word(cpu: Ia32, source: Word, m: MemoryOperand | None) -> None:
-    cpu.cr0 = cpu.cr0.value.replace(3, 0, cpu.interception.load_machine_status_word(cpu, source, m))
-    _mode_exists(cpu)
 
 
 def _mode_exists(cpu: Ia32) -> None:

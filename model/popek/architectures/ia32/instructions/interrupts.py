@@ -19,7 +19,7 @@ from popek.architectures.x86.exceptions import (
     BR,
     GP,
     NP,
-    PF,
+    external,
 )
 from popek.architectures.x86.flags import IF, IOPL, IRET_ALWAYS, TF_NT_RF_VM, returned_flags
 from popek.architectures.x86.registers import (
@@ -81,13 +81,8 @@ def declare(machine: Machine[Ia32]) -> None:
         """Deliver vector 1 through the IDT without looking at the gate's DPL; its faults have EXT = 1."""
         cpu.interception.early(cpu, "INT1")
         cpu.interception.software_exception(cpu, 1)
-        try:
+        with external():
             deliver_software_interrupt(cpu, Word(8, 1), check_dpl=False)
-        except Fault as fault:
-            if fault.error_code is None or fault.vector is PF:
-                raise
-            # EXT is clear for INT n, INT3 and INTO alone (SDM vol. 3A, "Error Code").
-            raise Fault(fault.vector, fault.error_code | 1, memory=fault.memory, keeps=fault.keeps) from None
 
     for size in (16, 32):
 

@@ -77,10 +77,12 @@ def declare(machine: Machine[Ia32]) -> None:
         cpu.interception.recognized(cpu, "INVPCID")
         privileged(cpu)
         cpu.interception.instruction(cpu, "INVPCID", m, r)
-        kind = cpu.gpr[r]
+        kind, pcid = (
+            cpu.gpr[r],
+            access.load(cpu, m, 16)[63:0],
+        )  # the manual reads both before it looks at either
         if kind > 3:
             raise Fault(GP, 0)
-        pcid = access.load(cpu, m, 16)[63:0]
         if (pcid[63:12] != 0) | ((kind < 2) & (pcid != 0)):
             raise Fault(GP, 0)
         cpu.tlb_stale = Word(1, 0)

@@ -10,6 +10,7 @@ from . import (
     floating,
     general,
     indirect,
+    integers,
     privilege,
     psr,
     rse,
@@ -31,6 +32,7 @@ FAMILIES = (
     rse,
     privilege,
     general,
+    integers,
     storage,
     floating,
 )

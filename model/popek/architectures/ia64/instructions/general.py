@@ -1,8 +1,6 @@
-"""fc, tf; innocuous controls: arithmetic, branches, checks, moves (vol. 3)."""
+"""fc, tf; innocuous controls: branches, checks, moves (vol. 3)."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
@@ -16,7 +14,6 @@ from ..state import Ia64
 def declare(machine: Machine[Ia64]) -> None:
     """Add the family to a machine."""
     _cache(machine)
-    _arithmetic(machine)
     _control(machine)
 
 
@@ -50,42 +47,6 @@ def _cache(machine: Machine[Ia64]) -> None:
         exists = number[7:5] == 1
         bit = (features >> number.zero_extend(64))[0]
         cpu.write_gr(r1, ite(exists, bit, FALSE).zero_extend(64))
-
-
-def _arithmetic(machine: Machine[Ia64]) -> None:
-    operations: dict[str, Callable[[Word, Word], Word]] = {
-        "add": lambda a, b: a + b,
-        "sub": lambda a, b: a - b,
-        "and": lambda a, b: a & b,
-        "or": lambda a, b: a | b,
-        "xor": lambda a, b: a ^ b,
-        "cmp.eq": lambda a, b: (a == b).zero_extend(64),
-        "cmp.ltu": lambda a, b: (a < b).zero_extend(64),
-    }
-    for name, operation in operations.items():
-
-        @machine.instruction(
-            f"{name} r = r, r",
-            source=f"SDM vol. 3, {name.split('.')[0]}",
-            mnemonic=name.upper(),
-            operation=operation,
-        )
-        def alu(cpu: Ia64, r1: Word, r2: Word, r3: Word, *, operation: Callable[[Word, Word], Word]) -> None:
-            """The result, NaT where a source is; the comparisons' predicate is one register."""
-            check_target(cpu, r1)
-            cpu.write_gr(r1, operation(cpu.read_gr(r2), cpu.read_gr(r3)), cpu.read_nat(r2) | cpu.read_nat(r3))
-
-    @machine.instruction("adds r = imm14, r", source="SDM vol. 3, add", mnemonic="ADDS")
-    def add_immediate(cpu: Ia64, r1: Word, immediate: Word, r3: Word) -> None:
-        """The sum, NaT where the source is."""
-        check_target(cpu, r1)
-        cpu.write_gr(r1, cpu.read_gr(r3) + immediate.sign_extend(64), cpu.read_nat(r3))
-
-    @machine.instruction("tnat r = r", source="SDM vol. 3, tnat", mnemonic="TNAT")
-    def test_nat(cpu: Ia64, r1: Word, r3: Word) -> None:
-        """Whether the source is NaT; the target predicate is one register."""
-        check_target(cpu, r1)
-        cpu.write_gr(r1, cpu.read_nat(r3).zero_extend(64))
 
 
 def _control(machine: Machine[Ia64]) -> None:

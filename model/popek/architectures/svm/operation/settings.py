@@ -116,12 +116,13 @@ def read_vmcbs(name: str, data: bytes) -> list[Settings]:
     Raises:
         AssistanceError: no dump, or a field that decides is not given.
     """
-    from ..dumps import read_vmcbs
-    from ..dumps_json import VmcbDumpError
+    from popek.architectures.dump import DumpError
+
+    from .. import dumps
 
     try:
-        return [of_vmcb(dump.vmcb) for dump in read_vmcbs(data, name)]
-    except VmcbDumpError as error:
+        return [of_vmcb(dump.vmcb) for dump in dumps.read_vmcbs(data, name)]
+    except DumpError as error:
         raise AssistanceError(str(error)) from None
 
 

@@ -8,6 +8,7 @@ import re
 import attrs
 
 from popek.architectures.vtx.entry_checks import CHECKS, NOT_CHECKED, NOT_MODELLED
+from popek.errors import PopekError
 
 from .. import processor_names
 from ..capability_files import load_capabilities, presets
@@ -18,7 +19,7 @@ from .bits import bits_of
 from .names import field_named
 
 
-class UnknownSubject(ValueError):  # noqa: N818 -- named for what it says to the user
+class UnknownSubject(PopekError):  # noqa: N818 -- named for what it says to the user
     """Nothing has this name; the message is one line with near matches."""
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ..fields import FIELDS, UnknownField, by_encoding, find
+from popek.architectures.json_text import JsonError, decode, documents, unknown_key, without_fields
+from popek.architectures.json_text import show as _show
+
+from ..fields import ALIASES, FIELDS, UnknownField, by_encoding, find
 from ..vmcs import Launch
 from .kvm_registers import REMARK, kvm_fields
 from .model import Dump, DumpError, Remark, printable
@@ -27,18 +29,16 @@ def read_json(text: str, name: str) -> list[Dump]:
         DumpError: the text is not JSON, or not a VMCS.
     """
     try:
-        value = _decode(text)
-    except _JsonError as error:
-        lines = text.splitlines()
-        if error.extra and sum(line.lstrip().startswith("{") for line in lines[:2]) == 2:
-            return [read_line(line, number, name) for number, line in enumerate(lines, 1) if line.strip()]
+        found = documents(text)
+    except JsonError as error:
         raise DumpError(error.message, error.line) from None
-    items = value if isinstance(value, list) else [value]
-    if not items:
-        raise DumpError("the JSON array is empty")
-    if len(items) == 1:
-        return [read_object(items[0], name, 1)]
-    return [read_object(item, f"{name}#{number}", 1) for number, item in enumerate(items, 1)]
+    if len(found) == 1:
+        return [read_object(found[0][1], name, 1)]
+    by_lines = found[-1][0] > 1
+    return [
+        read_object(item, f"{name}:{line}" if by_lines else f"{name}#{number}", line)
+        for number, (line, item) in enumerate(found, 1)
+    ]
 
 
 def read_line(text: str, number: int, name: str) -> Dump:
@@ -50,8 +50,8 @@ def read_line(text: str, number: int, name: str) -> Dump:
     value = _quickly(text)
     if value is None:
         try:
-            value = _decode(text)
-        except _JsonError as error:
+            value = decode(text)
+        except JsonError as error:
             raise DumpError(error.message, number) from None
     return read_object(value, f"{name}:{number}", number)
 
@@ -90,8 +90,8 @@ def _quickly(text: str) -> dict[str, Any] | None:
     items = text[opening.end() : end].split(",")
     try:
         fields = dict(map(_ITEMS.__getitem__, items))
-        value = _decode(text[: opening.end()] + text[end:])
-    except (KeyError, _JsonError):
+        value = decode(text[: opening.end()] + text[end:])
+    except (KeyError, JsonError):
         return None
     if len(fields) != len(items) or not isinstance(value, dict) or value.get("fields") != {}:
         return None
@@ -101,41 +101,6 @@ def _quickly(text: str) -> dict[str, Any] | None:
 
 class _Checked(dict[str, int]):
     """Fields that are known to be right: ids of fields, and values that fit."""
-
-
-class _JsonError(Exception):
-    def __init__(self, message: str, line: int, *, extra: bool = False) -> None:
-        self.message, self.line, self.extra = message, line, extra
-        super().__init__(message)
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        seen: dict[str, Any] = {}
-        for key, item in pairs:
-            if key in seen and seen[key] != item:
-                raise _JsonError(f"{key!r} is given twice, as {_show(seen[key])} and as {_show(item)}", 0)
-            seen[key] = item
-    return value
-
-
-def _constant(text: str) -> Any:
-    raise _JsonError(f"{text} is not JSON", 0)
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
-
-
-def _decode(text: str) -> Any:
-    try:
-        return _DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise _JsonError(
-            f"not JSON: {error.msg} (column {error.colno})", error.lineno, extra=error.msg == "Extra data"
-        ) from None
-    except (RecursionError, ValueError) as error:
-        raise _JsonError(f"not JSON that can be read: {str(error)[:80]}", 0) from None
 
 
 def read_object(value: object, name: str, line: int) -> Dump:
@@ -150,12 +115,14 @@ def read_object(value: object, name: str, line: int) -> Dump:
     if given is None and (registers := kvm_fields(value)) is not None:
         fields, viewed = registers
         return Dump(name, "KVM registers", line, fields, reported=viewed, remarks=(Remark(line, REMARK),))
+    example = '{"GUEST_CR0": "0x80000031"}'
+    if given is None:
+        raise DumpError(without_fields(value, (*_KEYS, *_OF_OURS), (*FIELDS, *ALIASES), example), line)
     if not isinstance(given, dict):
-        what = "no key 'fields'" if given is None else f"'fields' is {_show(given)}"
-        raise DumpError(f'{what}: expected an object such as {{"GUEST_CR0": "0x80000031"}}', line)
+        raise DumpError(f"'fields' is {_show(given)}: expected an object such as {example}", line)
     for key in value:
         if key not in _KEYS and key not in _OF_OURS:
-            raise DumpError(_unknown_key(key, "", _KEYS), line)
+            raise DumpError(unknown_key(key, "", _KEYS), line)
     fields = given if isinstance(given, _Checked) else _fields(given, line)
     default = value.get("default")
     own = value.get("name")
@@ -172,12 +139,6 @@ def read_object(value: object, name: str, line: int) -> Dump:
         memory=_memory(value.get("memory"), line),
         launch=_launch(value.get("launch"), line),
     )
-
-
-def _unknown_key(key: str, place: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(known)}"
-    return f"{place}unknown key {_show(key)}: {hint}"
 
 
 _INSTRUCTIONS = ("VMLAUNCH", "VMRESUME")
@@ -227,7 +188,7 @@ def _launch(value: object, line: int) -> Launch | None:
                 raise DumpError(f"launch: {key}: expected 0 or 1, found {_show(item)}", line)
             given[_FLAGS[key]] = bool(item)
         else:
-            raise DumpError(_unknown_key(key, "launch: ", _LAUNCH_KEYS), line)
+            raise DumpError(unknown_key(key, "launch: ", _LAUNCH_KEYS), line)
     return Launch(**given)
 
 
@@ -322,8 +283,3 @@ def _memory(value: object, line: int) -> tuple[tuple[int, int, int], ...]:
         address = _word(entry[0], "memory address", _U64, line)
         entries.append((address, entry[1], _word(entry[2], "memory value", (1 << 8 * entry[1]) - 1, line)))
     return tuple(entries)
-
-
-def _show(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

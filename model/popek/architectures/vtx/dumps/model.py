@@ -6,36 +6,11 @@ from collections.abc import Mapping
 
 import attrs
 
+from popek.architectures.dump import DumpError as DumpError
+from popek.architectures.dump import Remark as Remark
+from popek.architectures.dump import printable as printable
+
 from ..vmcs import Launch
-
-
-class DumpError(Exception):
-    """An input that cannot be read: `message` is one line, `line` counts from 1 (0: the file as a whole)."""
-
-    def __init__(self, message: str, line: int = 0) -> None:
-        """Say in one line what is wrong, and on which line."""
-        super().__init__(message)
-        self.message = message
-        self.line = line
-
-
-def printable(text: str) -> str:
-    """Return a text without what a terminal or an encoder would choke on.
-
-    >>> printable("a\\x1b[2Jb")
-    'a\ufffd[2Jb'
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text.replace("\t", " "))
-
-
-@attrs.frozen
-class Remark:
-    """Something the reader of a dump should know about one line of it."""
-
-    line: int
-    text: str
 
 
 @attrs.frozen

@@ -87,7 +87,9 @@ class ReportedProcessor:
 @by_identity
 def _waiting(undecided: tuple[Undecided, ...]) -> frozenset[str]:
     """The undecided checks that a processor without relaxations may fail."""
-    return frozenset([item.id for item in undecided if _waits(item.id, item.missing[0])])
+    return frozenset(
+        [item.id for item in undecided if not item.of_fields and _waits(item.id, item.missing[0])]
+    )
 
 
 @functools.lru_cache(maxsize=1 << 14)

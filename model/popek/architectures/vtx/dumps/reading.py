@@ -6,7 +6,7 @@ import re
 
 import attrs
 
-from popek.architectures.logs import LogLine, decoded, unwrap
+from popek.architectures.logs import LogLine, decoded, looks_like_json, unpacked, unwrap
 
 from . import headers, listings, registers
 from .kinds import LineKind
@@ -40,8 +40,12 @@ def read_dumps(data: bytes, name: str) -> list[Dump]:
         DumpError: the input is binary, too large or damaged, or holds no VMCS field.
     """
     text = decode(data)
-    if text.lstrip("\ufeff \t\r\n")[:1] in {"{", "["} and (dumps := _try_json(text, name)) is not None:
-        return dumps
+    if (log := unpacked(text)) is not None:
+        text = log
+    elif looks_like_json(text):
+        from .json_input import read_json
+
+        return read_json(text, name)
     if (printed := kvm_text(text)) is not None and (registers := kvm_fields(printed)) is not None:
         return [
             Dump(name, "KVM registers", 1, registers[0], reported=registers[1], remarks=(Remark(1, REMARK),))
@@ -66,16 +70,6 @@ def decode(data: bytes) -> str:
         line = text[: text.index("\0")].count("\n") + 1
         raise DumpError("this is a binary file: expected the text of a dump, or JSON", line)
     return text
-
-
-def _try_json(text: str, name: str) -> list[Dump] | None:
-    """Read JSON; None if the text only looks like it (`[ 12.3] *** Guest State ***`)."""
-    from .json_input import read_json
-
-    # An array of VMCSs begins with an object; a log with a time in brackets.
-    if not re.match(r"[\ufeff\s]*(?:\{|\[\s*(?:[\{\[\]\"]|\Z))", text):
-        return None
-    return read_json(text, name)
 
 
 def read_text(text: str, name: str) -> list[Dump]:

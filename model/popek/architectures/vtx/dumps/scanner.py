@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from popek.architectures.logs import LogLine
+from popek.architectures.logs import LogLine, rejoined
 
 from ..fields import FIELDS
 from .layouts import (
@@ -86,18 +86,7 @@ _ALL_WORDS = frozenset(
 )
 
 
-def rejoined(lines: list[LogLine]) -> list[LogLine]:
-    """Bring together numbers and words that a terminal broke at its last column."""
-    found: list[LogLine] = []
-    for line in lines:
-        if found and (_straddles(found[-1].text, line.text)):
-            found[-1] = attrs.evolve(found[-1], text=found[-1].text + line.text)
-        else:
-            found.append(line)
-    return found
-
-
-def _straddles(before: str, after: str) -> bool:
+def straddles(before: str, after: str) -> bool:
     """Whether the end of a line and the beginning of the next are one number or one word."""
     if not before or not after:
         return False
@@ -122,12 +111,17 @@ def _straddles(before: str, after: str) -> bool:
     return False
 
 
+_CUT_LINES = 3
+"""So many longest lines of equal length show that all were cut at a column."""
+
+
 @attrs.frozen
 class _Place:
-    """Where a value stands: its line, and whether nothing follows it in the whole text."""
+    """Where a value stands: its line, and whether nothing follows it in the whole text, or all lines end there."""
 
     line: int
     is_last: bool
+    at_column: bool
 
 
 @attrs.frozen
@@ -157,10 +151,14 @@ class Scanner:
     _numbers: list[int] = attrs.field(factory=list)
     _last: int = 0
     _broken: bool = False
+    _cut: frozenset[int] = frozenset()
 
     def scan(self, lines: list[LogLine], *, at_end: bool) -> None:
         """Read a run of lines; `at_end` says that nothing follows, so that a cut last value is no error."""
-        lines = rejoined(lines)
+        longest = max((line.width for line in lines), default=0)
+        cut = [line.number for line in lines if line.width == longest]
+        self._cut = frozenset(cut if len(cut) >= _CUT_LINES else ())
+        lines = rejoined(lines, straddles)
         self._text = "\n".join(line.text for line in lines)
         self._numbers = [line.number for line in lines]
         self._starts = []
@@ -202,7 +200,10 @@ class Scanner:
         return self._numbers[max(bisect.bisect_right(self._starts, offset) - 1, 0)]
 
     def _place(self, start: int, end: int) -> _Place:
-        return _Place(self._line(start), 0 <= self._last <= end)
+        newline = self._text.find("\n", end)
+        rest = self._text[end : len(self._text) if newline < 0 else newline]
+        line = self._line(start)
+        return _Place(line, 0 <= self._last <= end, line in self._cut and not rest.strip())
 
     def _residue(self, start: int, end: int) -> None:
         for piece in re.finditer(r"[^\n]+", self._text[start:end]):
@@ -381,7 +382,11 @@ class Scanner:
             self.builder.unrecognise(place.line, f"{key} = {text}")
             return ""
         found = f"found {text[:40]!r}" if text else "found nothing"
-        self._bad(place, f"{key}: expected {expected} hexadecimal digits, {found}")
+        message = f"{key}: expected {expected} hexadecimal digits, {found}"
+        if place.at_column and match is not None and len(match[1]) < expected and not place.is_last:
+            self.builder.remark(place.line, f"the line is cut here ({message})")
+        else:
+            self._bad(place, message)
         return ""
 
     def _bad(self, place: _Place, message: str) -> None:

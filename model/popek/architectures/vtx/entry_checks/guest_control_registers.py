@@ -228,3 +228,10 @@ check(
     lambda v: v.GUEST_IA32_SPEC_CTRL & v.cap.spec_ctrl_reserved == 0,
     "{GUEST_IA32_SPEC_CTRL} has reserved bits ({spec_ctrl_reserved})",
 )
+check(
+    "GUEST-MSR-19",
+    (LOAD_CET,),
+    lambda v: v.ia32e | (v.GUEST_IA32_S_CET >> 32 == 0),
+    "{GUEST_IA32_S_CET} must have bits 63:32 clear outside IA-32e mode ({ENTRY_CONTROLS})",
+    certainty="may",
+)

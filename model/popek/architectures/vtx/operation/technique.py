@@ -22,6 +22,7 @@ from popek.kernel.words import Word, all_of, ite
 from ...x86.assisted.ownership import controls_and_owned, processors_own, state_of
 from . import machine as vmx
 from .arrangement import CONTROLS, COVERS, covered, exists_in_cr0, plain_guest, target
+from .non_root import supports
 from .ownership import (
     EVERYTHING,
     EVERYTHING_64,
@@ -151,8 +152,13 @@ def _map(owner: VmxProfile, guest: Vmx, private: Vmx) -> Vmx:
 
 
 def _promised(owner: VmxProfile, guest: Vmx, private: Vmx) -> Word:
+    """What VM entry asks of CR0 and CR4 (SDM vol. 3C, 26.3.1.1), and what the profile says.
+
+    Where NMIs exit they are virtual, so that IRET ends the guest's own blocking by NMI (24.6.1).
+    """
+    nmis = (private.pin.nmi_exiting == 0) | (private.pin.virtual_nmis == 1)
     values = [private[name] == value for name, value in owner.promised.items() if name.startswith("msr")]
-    return all_of([exists_in_cr0(private.cr0.value), *values])
+    return all_of([exists_in_cr0(private.cr0.value), supports(private), nmis, *values])
 
 
 def technique(name: str) -> Technique[Any]:
@@ -168,6 +174,9 @@ def technique_64(name: str) -> Technique[Any]:
 def _technique(name: str, owner: VmxProfile) -> Technique[Any]:
     owned = owned_leaves(owner)
     values = processors_own(owner, owned)
+    bare = frozenset(slot.name for slot in owner.state.processor.layout)
+    of_exits = tuple(n for n in owned if n.startswith("exit_"))
+    no_vmcs = (*of_exits, "tsc_offset")  # in which nobody can look
     return Technique(
         name,
         TITLES[name],
@@ -176,13 +185,16 @@ def _technique(name: str, owner: VmxProfile) -> Technique[Any]:
         replaced=values,
         # The guest's CR0 and CR4 are in the read shadows, and the processor itself keeps its TPR.
         shadowed=tuple(n for n in values if not n.startswith(("cr0", "cr4", "cr8"))),
+        # A guest has no VMCS of its own, nor what goes with one.
+        has_cell=lambda state, name, cell: Word(1, name in bare),
         owns_cell=owner.owns_cell if isinstance(owner, VmxProfile64) else None,
         deprivileged=lambda state: (state.non_root == 1) & (state.cpl == 0),
-        guest=plain_guest,
+        guest=lambda state: plain_guest(state) & all_of(state[name] == 0 for name in no_vmcs),
         private=partial(_promised, owner),
         entries=TRAPS_ONLY,
-        delivered=tuple(n for n in owned if n.startswith("exit_")),
+        delivered=of_exits,
         target=target,
+        guests_own=("cr0_shadow", "cr4_shadow"),  # the guest's CR0 and CR4 stand there
         keeps_hidden=True,  # VM exit and VM entry save and load the hidden parts (SDM vol. 3C, chapters 27, 28)
         source=SOURCE,
     )

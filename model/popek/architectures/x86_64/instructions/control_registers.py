@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from popek.architectures.x86 import machine_status
 from popek.architectures.x86.access import privileged, user_mode_instruction_prevention
 from popek.architectures.x86.exceptions import DB, GP, UD
 from popek.architectures.x86.registers import CR0_DEFINED, DR6_DEFINED, DR6_FIXED
@@ -10,7 +11,7 @@ from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import Word, concat, ite
 
 from .. import access
-from ..access import MemoryOperand, low_half, needs_long_mode
+from ..access import low_half, needs_long_mode
 from ..state import CR4_DEFINED, PHYSICAL_BITS, X64
 
 FROM_TO_CR = "SDM vol. 2B, MOV—Move to/from Control Registers"
@@ -34,31 +35,7 @@ def declare(machine: Machine[X64]) -> None:
             user_mode_instruction_prevention(cpu)
             cpu.write_register(r, cpu.interception.read_control_register(cpu, 0).resize(size))
 
-    @machine.instruction("SMSW m16", source="SDM vol. 2B, SMSW")
-    def smsw_memory(cpu: X64, m: MemoryOperand) -> None:
-        """Store CR0[15:0]."""
-        user_mode_instruction_prevention(cpu)
-        access.store(cpu, m, cpu.interception.read_control_register(cpu, 0)[15:0])
-
-    @machine.instruction("LMSW r16", source="SDM vol. 2A, LMSW")
-    def lmsw_register(cpu: X64, r: Word) -> None:
-        """MP, EM, TS := source[3:1]; PE stays."""
-        privileged(cpu)
-        cpu.interception.late(cpu, "LMSW")
-        _load_machine_status_word(cpu, cpu.read_register(r, 16), None)
-
-    @machine.instruction("LMSW m16", source="SDM vol. 2A, LMSW")
-    def lmsw_memory(cpu: X64, m: MemoryOperand) -> None:
-        """MP, EM, TS := source[3:1]; PE stays."""
-        privileged(cpu)
-        cpu.interception.late(cpu, "LMSW")
-        _load_machine_status_word(cpu, access.load(cpu, m, 2), m)
-
-    @machine.instruction("CLTS", source="SDM vol. 2A, CLTS")
-    def clts(cpu: X64) -> None:
-        """CR0.TS := 0."""
-        privileged(cpu)
-        cpu.cr0.ts = cpu.interception.clear_task_switched(cpu)
+    machine_status.declare(machine, access.load, access.store)
 
     for number in (0, 2, 3, 4):
 
@@ -169,10 +146,6 @@ def declare(machine: Machine[X64]) -> None:
                     cpu.dr6 = (value.truncate(32) & DR6_DEFINED) | DR6_FIXED
                 else:
                     cpu.dr7 = concat(value[31:16], Word(2, 0), value[13], Word(3, 1), value[9:0])
-
-
-def _load_machine_status_word(cpu: X64, source: Word, m: MemoryOperand | None) -> None:
-    cpu.cr0 = cpu.cr0.value.replace(3, 0, cpu.interception.load_machine_status_word(cpu, source, m))
 
 
 def _debug_register_checks(cpu: X64, alias: bool) -> None:

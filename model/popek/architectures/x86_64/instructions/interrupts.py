@@ -10,11 +10,10 @@ from popek.architectures.x86.descriptors import (
     is_null,
 )
 from popek.architectures.x86.exceptions import (
-    AC,
     GP,
     NP,
-    PF,
     UD,
+    external,
 )
 from popek.architectures.x86.flags import TF_NT_RF_VM, returned_flags
 from popek.kernel.machine import Machine
@@ -59,13 +58,8 @@ def declare(machine: Machine[X64]) -> None:
         """Deliver vector 1 through the IDT without looking at the gate's DPL; its faults have EXT = 1."""
         cpu.interception.early(cpu, "INT1")
         cpu.interception.software_exception(cpu, 1)
-        try:
+        with external():
             deliver_software_interrupt(cpu, Word(8, 1), check_dpl=False)
-        except Fault as fault:
-            if fault.error_code is None or fault.vector in (PF, AC):
-                raise
-            # EXT is clear for INT n, INT3 and INTO alone (SDM vol. 3A, "Error Code").
-            raise Fault(fault.vector, fault.error_code | 1, memory=fault.memory, keeps=fault.keeps) from None
 
     for form, size in (("IRET", 16), ("IRETD", 32), ("IRETQ", 64)):
 

@@ -108,10 +108,9 @@ def _caches_and_translations(machine: Machine[X64]) -> None:
         cpu.interception.recognized(cpu, "INVPCID")
         privileged(cpu)
         cpu.interception.instruction(cpu, "INVPCID", m, r)
-        kind = cpu.whole_register(r)
+        kind, descriptor = cpu.whole_register(r), access.load(cpu, m, 16)  # the manual reads both first
         if kind > 3:
             raise Fault(GP, 0)
-        descriptor = access.load(cpu, m, 16)
         pcid, address = descriptor[11:0], descriptor[127:64]
         names_other = (cpu.cr4.pcide == 0) & (pcid != 0) & (kind <= 1)
         if (descriptor[63:12] != 0) | names_other | ((kind == 0) & ~is_canonical(address)):

@@ -12,12 +12,15 @@ import attrs
 import pytest
 from test_rules import machine
 
+from commands import popek
 from popek.architectures.riscv.nesting import MERGED, merged
 from popek.architectures.riscv.state import Rv64
 from popek.checks.premise import A1, A3_TRAP, A4, A7
 from popek.checks.premises import Premises
+from popek.checks.promises import Keeper
 from popek.checks.subject import Subject
 from popek.checks.verdict import Truth
+from popek.kernel.declaration import mistakes
 from popek.kernel.technique import Technique
 from popek.kernel.words import TRUE
 from popek.solving.solver import Answer
@@ -74,6 +77,15 @@ def test_each_control_is_merged_for_a_reason(name: str) -> None:
     assert of_form(subject(*EVERYTHING_OPEN, map=alone), form, A1) is Truth.NO
 
 
+def test_the_promises_are_kept() -> None:
+    """As `popek classify --promises` asks them: the hart's settings are the image's, the guest's own are open."""
+    about = subject("VTSR=1")
+    keeper = Keeper(about)
+    for form in (*NOTICED.values(), "SRET"):
+        kept = keeper.keeps(about.machine.instructions[form])
+        assert (kept.fidelity.kept, kept.safety.kept) == (Truth.YES, Truth.YES), form
+
+
 def test_sret_must_trap_while_the_hypervisor_runs() -> None:
     assert of_form(subject("VTSR=0"), "SRET", A1) is Truth.NO
 
@@ -103,3 +115,34 @@ def test_a_platform_that_keeps_exceptions_ends_a_guest_and_the_nesting() -> None
     assert of_form(anyhow, "ECALL", A3_TRAP) is Truth.NO
     asked = Premises(subject("VTSR=1", private=lambda guest, private: TRUE))
     assert next(one.truth for one in asked.once() if one.name == A7) is Truth.NO
+
+
+def test_what_a_technique_owns_is_told_in_a_few_words() -> None:
+    said = popek("machines", "rv64").stdout
+    described = " ".join(said[said.index(NAME) :].split())
+    assert "owned: v, mstatus but .fs, medeleg, mideleg, mie but .vssi .vsti .vsei, mip," in described
+    assert "shadowed of some guests alone: mstatus.sie .spie .spp .sum .mxr, mie.ssi .vssi .sti" in described
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"shadowed_when": {"mip.ssj": lambda guest: guest.v}},
+            "shadowed_when names 'mip.ssj', which is not shadowed; near: mip.ssi",
+        ),
+        (
+            {"shadowed_when": {"mip.ssi": lambda guest: guest.prv}},
+            "shadowed_when['mip.ssi'] gives a word of 2 bits: expected a condition",
+        ),
+        (
+            {"guest_settings": {"VTSX": None}},
+            "guest_settings names 'VTSX', which is no setting; near: VTSR",
+        ),
+    ],
+)
+def test_a_wrong_declaration_is_one_line(changes: dict[str, object], line: str) -> None:
+    known = machine()
+    technique = attrs.evolve(known.technique(NAME), **changes)
+    (said,) = mistakes(known, [technique])
+    assert line in said

@@ -1,0 +1,122 @@
+"""`popek prove`: theorems for any machine, and their premises asked of concrete ones."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from . import figures
+from .certifying import Certify, certified
+from .errors import UserError
+from .figures import Svg
+from .options import AsJson, Settings, Technique, TimeIsState, Timeout
+from .output import console, print_json, working
+from .resolving import known_names, subject_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from popek.checks.subject import Subject
+
+UNKNOWN = 3
+
+
+def prove(
+    *names: str,
+    technique: Technique = None,
+    set: Settings = (),
+    needs: Annotated[
+        bool, Parameter(help="Show for each hypothesis a machine in which the conclusion fails without it.")
+    ] = True,
+    time_is_state: TimeIsState = False,
+    timeout: Timeout = 0.0,
+    certify: Certify = None,
+    svg: Svg = None,
+    json: AsJson = False,
+) -> int:
+    """Prove the theorems for any machine, or discharge their premises for concrete ones.
+
+    The figure is how propositions rest on one another.
+
+    Args:
+        names: propositions or groups of them (`theorem1`), or machines; every proposition by default.
+    """
+    from popek.machines import makers
+    from popek.report import proofs as report
+    from popek.solving.solver import Effort
+    from popek_proofs import PropositionsError
+    from popek_proofs import prove as proved
+
+    known = makers()
+    of_machines = [name for name in names if name in known or name.endswith(".py")]
+    propositions = [name for name in names if name not in of_machines]
+    subjects = [
+        subject_of(name, technique, set, timeout=timeout, time_is_state=time_is_state) for name in of_machines
+    ]
+    if not subjects and (technique is not None or set or time_is_state):
+        raise UserError(
+            "--technique, --set and --time-is-state: expected only with a machine, and none is named"
+        )
+    if svg is not None and subjects:
+        raise UserError(
+            f"--svg {svg}: draws propositions, and {of_machines[0]} is a machine: see popek classify --svg"
+        )
+    if certify is not None and not subjects:
+        raise UserError(f"--certify {certify}: expected only with a machine, and none is named")
+    figures.assert_writable(svg)
+    rows: list[dict[str, Any]] = []
+    codes = [0]
+    if propositions or not subjects:
+        try:
+            with known_names(), working("proving"):
+                found = proved(
+                    propositions, Effort(timeout=timeout), second_solver=_second_solver(), needs=needs
+                )
+        except PropositionsError as error:
+            raise UserError(str(error)) from None
+        codes.append(found.exit_code)
+        rows += [proof.to_json() for proof in found.proofs]
+        if not json:
+            console().print(report.propositions(found))
+    for subject in subjects:
+        rows += _instantiated(subject, certify, json, codes)
+    if svg is not None:
+        figures.write(figures.of_propositions(propositions), svg)
+    if json:
+        print_json({"schema": "popek/proofs/1", "propositions": rows})
+    return max(codes)
+
+
+def _instantiated(
+    subject: Subject[Any], certify: Path | None, json: bool, codes: list[int]
+) -> list[dict[str, Any]]:
+    """The theorems for one machine: the rows for JSON, or the verdict on the screen."""
+    from popek.checks.verdict import Status
+    from popek.report import proofs as report
+    from popek_proofs.theorems.instantiate import instantiate
+
+    told = f"proving the premises for {subject.machine.name}"
+    with certified(certify) as certifier, working(told):
+        found = instantiate(subject)
+        found = found if certifier is None else found.certified(certifier)
+    if Status.UNKNOWN in (found.theorem1, found.theorem3):
+        codes.append(UNKNOWN)
+    if json:
+        return list(found.to_json())
+    console().print(report.instantiation(found))
+    return []
+
+
+def _second_solver() -> Any:
+    """cvc5, where it is installed."""
+    from popek.solving.second_solver import available, second_answer
+
+    if available():
+        return second_answer
+    print("popek: cvc5 is not installed; Z3 answers alone", file=sys.stderr)
+    return None
+
+
+__all__ = ["prove"]
