@@ -21,9 +21,6 @@ from .counterexample import Minimizer, ReplayError, concretize, leaf_preferences
 from .devices import ANOTHER, CHANGES, FIDELITY, INTERRUPTS, LEARNS, Attached, Parties
 from .verdict import Question
 
-STEPS = 4
-"""Steps of the device in a trace, at most."""
-
 REPAIRS = 12
 """Places at which the tables that were found are mended, at most."""
 
@@ -151,10 +148,10 @@ def _run(
 
 
 def trace(attached: Attached, promise: str) -> DeviceTrace | None:
-    """A shortest trace that breaks a promise; None where there is none within `STEPS` steps of the device."""
+    """A shortest trace that breaks a promise; None where there is none."""
     names = list(attached.devices.agent.steps)
     registers = list(attached.devices.agent.programs)
-    for length in range(1, STEPS + 1):
+    for length in range(1, attached.devices.longest + 1):
         for steps in itertools.product(names, repeat=length):
             if _found(attached, promise, registers, steps) is None:
                 continue

@@ -241,6 +241,7 @@ class Devices(Generic[S]):
         deliver: `deliver(state, address, data)`: what a message gives the processor on the guest's own machine.
         interrupt: `interrupt(guest, private, unit, given)`: that this message is the guest's (width 1).
         same_interrupt: `same_interrupt(private, unit, own, given)`: that it is what its own machine is given (width 1).
+        longest: steps of the device in a trace, at most.
         forms: forms of the processor that are asked by default; every one where it is empty.
         notes: what the model leaves out.
         source: what it was made from.
@@ -259,6 +260,7 @@ class Devices(Generic[S]):
     deliver: Callable[[S, Word, Word], Word] | None = None
     interrupt: Callable[[S, S, Any, Word], Word] = lambda guest, private, unit, given: TRUE
     same_interrupt: Callable[[S, Any, Word, Word], Word] = lambda private, unit, own, given: own == given
+    longest: int = 4
     forms: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     source: str = ""

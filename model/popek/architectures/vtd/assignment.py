@@ -434,6 +434,7 @@ def devices() -> Devices[Pc]:
         own_route,
         {one.name: one for one in (DIRECT, DMA_ONLY, REMAPPED)},
         place=64,
+        longest=1,  # a step leaves nothing that a later one needs
         message=is_message,
         deliver=lambda state, address, data: compatible(address, data[31:0]),
         interrupt=lambda guest, private, unit, what: what == expected(unit),
