@@ -14,7 +14,6 @@ import pytest
 from popek.architectures import ia32
 from popek.architectures.ia32 import segmentation, stacks
 from popek.architectures.ia32.instructions import (
-    control_registers,
     far_transfers,
     flags,
     interrupts,
@@ -22,7 +21,7 @@ from popek.architectures.ia32.instructions import (
     protection,
 )
 from popek.architectures.ia32.state import Ia32
-from popek.architectures.x86 import descriptors
+from popek.architectures.x86 import descriptors, machine_status
 from popek.architectures.x86.exceptions import GP, NP
 from popek.architectures.x86.flags import IF
 from popek.emulators.ia32.assembly import assemble_all, assembly_text
@@ -188,7 +187,7 @@ def _found(form: str, cases: int = 150, mode: CaseMode = CaseMode.PROTECTED) -> 
 
 
 def test_a_dropped_cpl_check_is_found_and_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_registers, "privileged", lambda cpu: None)
+    monkeypatch.setattr(machine_status, "privileged", lambda cpu: None)
     difference = _found("CLTS", 40)
     assert difference.case.cpl > 0
     assert (difference.expected, difference.observed) == ("completes", "#GP(0x0)")
