@@ -48,6 +48,11 @@ EXIT_FIELDS: Final[Mapping[str, str]] = {
 }
 """What tells of an exit: the model's names, and the VMCB's fields."""
 
+NAMES_OF_REGISTERS: Final = {
+    name: name if name.startswith("dr") else f"e{name[1:]}" for name in REGISTERS if not name[1:].isdigit()
+}
+"""The harness's registers by the model's names; it has no others."""
+
 MSR_FIELDS: Final = {0x174: "SYSENTER_CS", 0x175: "SYSENTER_ESP", 0x176: "SYSENTER_EIP", IA32_EFER: "EFER"}
 """The MSRs that the VMCB always holds, and their fields."""
 
@@ -94,7 +99,7 @@ def step_run(
     """The case as the harness takes it."""
     fields = {**case.controls, "NP_CONTROL": int(case.nested), **_guest_fields(state)}
     fields = {name: value for name, value in fields.items() if value != BASELINE.get(name, 0)}
-    registers = {name: int(state[name]) for name in REGISTERS}
+    registers = {name: int(state[ours]) for name, ours in NAMES_OF_REGISTERS.items()}
     memory = (*patches(arena), *case.maps, *page_entries(case.barred))
     pat, auxiliary = (int(state.msr.load(Word(32, number))) for number in (IA32_PAT, IA32_TSC_AUX))
     return SvmGuestStep(fields, registers, memory, watch, _PAT_RESET if case.nested else pat, auxiliary)

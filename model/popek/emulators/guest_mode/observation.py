@@ -12,7 +12,7 @@ from popek.emulators.guests.protected import DOUBLE_FAULT, UNOBSERVED, Protected
 from popek.emulators.ia32.step import WITH_ERROR_CODE
 
 from .deviations import SvmGuestFound, explain, has_next_rip_of_its_own
-from .expectation import EXIT_FIELDS, MSR_FIELDS, svm_machine
+from .expectation import EXIT_FIELDS, MSR_FIELDS, NAMES_OF_REGISTERS, svm_machine
 from .harness import SvmGuestResult
 
 IDENTIFICATION: Final = ("eax", "ebx", "ecx", "edx")
@@ -33,7 +33,7 @@ class SvmSteps(ProtectedSteps):
     def observe(self, result: SvmGuestResult) -> dict[str, int]:
         """Every register after the exit, by the names of the step harness."""
         fields = result.fields
-        found = dict(result.registers)
+        found = {ours: result.registers[name] & 0xFFFF_FFFF for name, ours in NAMES_OF_REGISTERS.items()}
         found |= {
             "eax": fields["RAX"],
             "esp": fields["RSP"],
