@@ -53,7 +53,7 @@ class LongSteps(GuestSteps):
         return (seen["rip"], seen["cs.selector"]) != (int(state.rip), int(state.cs.selector.value))
 
     def at_stub(self, ready: ReadyStep, result: Any, seen: dict[str, int]) -> Ended | None:
-        """The marker left the guest where a gate of the IDT leads: by an exception, whose frame is taken, or otherwise."""
+        """The marker left the guest where a gate leads: by an exception, whose frame is taken, or otherwise."""
         stub = seen["rip"] - STUBS
         if not 0 <= stub < 0x400 or seen["cs.selector"] & ~3 != RESERVED_SELECTOR:
             return None
