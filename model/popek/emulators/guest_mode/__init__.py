@@ -1,4 +1,4 @@
-"""One instruction of an SVM guest at a time: the IA-32 model in guest mode, and Bochs."""
+"""One instruction of an SVM guest at a time: the models in guest mode, and Bochs."""
 
 from popek.emulators import DeclaredGuests
 
@@ -6,6 +6,9 @@ GUESTS = {
     "svm": DeclaredGuests(
         "Run one instruction of a guest under random intercepts: exit code, information and next rIP, or the state.",
         "popek/svm-guest-difftest/1",
-        {"ia32": "popek.emulators.guest_mode.compare:GUESTS"},
+        {
+            "ia32": "popek.emulators.guest_mode.compare:GUESTS",
+            "x86-64": "popek.emulators.guest_mode.long_compare:LONG_GUESTS",
+        },
     ),
 }

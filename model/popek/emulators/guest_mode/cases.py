@@ -44,7 +44,7 @@ The model has no task switches, and the tasks that the gates of #DF and #TS lead
 """
 
 WORDS: Final = ("CR_INTERCEPTS", "DR_INTERCEPTS", "INTERCEPTS_3", "INTERCEPTS_4", "INTERCEPTS_5")
-_EDGES: Final = tuple(base + 0x1FFF + beyond for base in MSR_RANGES for beyond in (0, 1))
+EDGES: Final = tuple(base + 0x1FFF + beyond for base in MSR_RANGES for beyond in (0, 1))
 """MSRs at the ends of what the permissions map lists, and behind; no processor has them."""
 _EVENTS: Final = 0x1F  # INTR to VINTR in intercept vector 3
 _UNKNOWN: Final = {"INTERCEPTS_4": 0xFFFF8000 | 1 << 14, "INTERCEPTS_5": 0xFFFF_FFFB}
@@ -88,13 +88,22 @@ def random_case(
     has = processor(model).cr4 or 0
     unwanted = keep_alive(registers, paging, has & ~VMXE)
     if instruction.form in ("RDMSR", "WRMSR") and rng.random() < 0.5:
-        registers["ecx"] = rng.choice(_EDGES)
+        registers["ecx"] = rng.choice(EDGES)
     if instruction.mnemonic == "MOV to CR":
         name = GENERAL[guest.operands["operand r32"]]
         if name != "esp":
             value = registers.get(name, 0)
             registers[name] = _moved(instruction.form, value, paging, unwanted, has, rng)
     guest = attrs.evolve(guest, registers=registers)
+    controls = drawn_controls(instruction, rng)
+    maps = [*port_bits(ports_of(guest), in_iopm, rng), *in_msrpm(guest.registers.get("ecx", 0), rng)]
+    barred = barred_pages(rng) if paging and cpl == 3 and rng.random() < 0.3 else {}
+    nested = not paging or rng.random() < 0.5  # otherwise it reaches the harness
+    return SvmGuestCase(guest, paging, nested, tuple(maps), controls=controls, barred=barred)
+
+
+def drawn_controls(instruction: Instruction, rng: random.Random) -> dict[str, int]:
+    """The intercepts and the TSC offset of a VMCB, by field."""
     controls = {}
     for field in WORDS:
         density = rng.choice((0.0, 0.1, 0.5, 0.5, 0.9, 1.0))
@@ -103,10 +112,7 @@ def random_case(
     controls["INTERCEPTS_3"] |= _EVENTS
     _landing(instruction, controls, rng)
     controls["TSC_OFFSET"] = time_offset(rng)
-    maps = [*port_bits(ports_of(guest), _in_iopm, rng), *_msrpm(guest, rng)]
-    barred = barred_pages(rng) if paging and cpl == 3 and rng.random() < 0.3 else {}
-    nested = not paging or rng.random() < 0.5  # otherwise it reaches the harness
-    return SvmGuestCase(guest, paging, nested, tuple(maps), controls=controls, barred=barred)
+    return controls
 
 
 def _moved(form: str, value: int, paging: bool, unwanted: int, has: int, rng: random.Random) -> int:
@@ -130,15 +136,14 @@ def _landing(instruction: Instruction, controls: dict[str, int], rng: random.Ran
         controls["EXCEPTION_INTERCEPTS"] |= 1 << 6
 
 
-def _in_iopm(port: int) -> tuple[int, int]:
+def in_iopm(port: int) -> tuple[int, int]:
     """The address and the bit of a port in the I/O permissions map, also behind the last one."""
     near = max(port, 0)
     return IOPM + near // 8, near % 8
 
 
-def _msrpm(guest: ia32_cases.Ia32Case, rng: random.Random) -> list[tuple[int, bytes]]:
-    """The bits of the case's MSR, and of the ones beside it."""
-    number = guest.registers.get("ecx", 0)
+def in_msrpm(number: int, rng: random.Random) -> list[tuple[int, bytes]]:
+    """The bits of an MSR in the MSR permissions map, and of the ones beside it."""
     for index, base in enumerate(MSR_RANGES):
         if number & 0xFFFF_E000 == base:
             return [(MSRPM + index * 0x800 + (number & 0x1FFF) // 4, bytes([rng.getrandbits(8)]))]

@@ -14,7 +14,7 @@ from popek.architectures.svm.operation import machine as svm
 from popek.architectures.svm.operation.exits import VM_EXIT
 from popek.architectures.svm.operation.guest_mode import EFER_SVME, VM_HSAVE_PA
 from popek.architectures.svm.operation.settings import PLACES
-from popek.architectures.svm.operation.state import SvmIa32
+from popek.architectures.svm.operation.state import Svm, SvmIa32
 from popek.architectures.x86.msrs import IA32_EFER, IA32_PAT, IA32_TIME_STAMP_COUNTER, IA32_TSC_AUX
 from popek.emulators.guests.drawing import PG
 from popek.emulators.guests.expectation import (
@@ -48,6 +48,11 @@ EXIT_FIELDS: Final[Mapping[str, str]] = {
 }
 """What tells of an exit: the model's names, and the VMCB's fields."""
 
+NAMES_OF_REGISTERS: Final = {
+    name: name if name.startswith("dr") else f"e{name[1:]}" for name in REGISTERS if not name[1:].isdigit()
+}
+"""The harness's registers by the model's names; it has no others."""
+
 MSR_FIELDS: Final = {0x174: "SYSENTER_CS", 0x175: "SYSENTER_ESP", 0x176: "SYSENTER_EIP", IA32_EFER: "EFER"}
 """The MSRs that the VMCB always holds, and their fields."""
 
@@ -57,7 +62,7 @@ KNOWN_MSRS: Final = (*MSR_FIELDS, IA32_PAT, IA32_TSC_AUX, IA32_TIME_STAMP_COUNTE
 LACKING: Final = ("INVPCID", "RDPID", "RDPKRU", "WRPKRU")
 """Mnemonics that Bochs' model of an AMD processor does not have."""
 
-_PAT_RESET = 0x0007_0406_0007_0406
+PAT_RESET = 0x0007_0406_0007_0406
 
 
 @functools.cache
@@ -72,20 +77,25 @@ def state_of(case: SvmGuestCase, step: Ia32StepCase, arena: bytes, model: str = 
     state.cr0 = state.cr0.value | (PG if case.paging else 0)
     if case.paging and "cr3" not in case.guest.registers:
         state.cr3 = Word(32, PAGE_DIRECTORY)
-    msrs = {IA32_PAT: _PAT_RESET, **case.guest.msrs}
+    msrs = {IA32_PAT: PAT_RESET, **case.guest.msrs}
     msrs[IA32_EFER] = msrs.get(IA32_EFER, 0) | EFER_SVME
     state.msr = Memory(32, 64, msrs)
+    under(state, case.controls, case.maps, model)
+    return state
+
+
+def under(state: Svm, controls: Mapping[str, int], maps: tuple[tuple[int, bytes], ...], model: str) -> None:
+    """Let a state be a guest's, under the controls of a VMCB and its permissions maps."""
     state.guest_mode = Word(1, 1)
     assists = cpuid(model)[0x8000000A, 0][3]
     state.features = assists >> 3 & 1 | (assists >> 7 & 1) << 1
     for name, (field, low) in PLACES.items():
         width = state[name].width
-        state[name] = case.controls.get(field, 0) >> low & ((1 << width) - 1)
-    state.tsc_offset = Word(64, case.controls.get("TSC_OFFSET", 0))
-    cells = written(case.maps)
+        state[name] = controls.get(field, 0) >> low & ((1 << width) - 1)
+    state.tsc_offset = Word(64, controls.get("TSC_OFFSET", 0))
+    cells = written(maps)
     state.iopm = Memory(17, 1, bits(cells, IOPM))
     state.msrpm = Memory(16, 1, bits(cells, MSRPM))
-    return state
 
 
 def step_run(
@@ -94,10 +104,10 @@ def step_run(
     """The case as the harness takes it."""
     fields = {**case.controls, "NP_CONTROL": int(case.nested), **_guest_fields(state)}
     fields = {name: value for name, value in fields.items() if value != BASELINE.get(name, 0)}
-    registers = {name: int(state[name]) for name in REGISTERS}
+    registers = {name: int(state[ours]) for name, ours in NAMES_OF_REGISTERS.items()}
     memory = (*patches(arena), *case.maps, *page_entries(case.barred))
     pat, auxiliary = (int(state.msr.load(Word(32, number))) for number in (IA32_PAT, IA32_TSC_AUX))
-    return SvmGuestStep(fields, registers, memory, watch, _PAT_RESET if case.nested else pat, auxiliary)
+    return SvmGuestStep(fields, registers, memory, watch, PAT_RESET if case.nested else pat, auxiliary)
 
 
 def _guest_fields(state: SvmIa32) -> dict[str, int]:
@@ -121,6 +131,14 @@ def _guest_fields(state: SvmIa32) -> dict[str, int]:
         "G_PAT": int(state.msr.load(Word(32, IA32_PAT))),
         "INTERRUPT_SHADOW": int(state.shadow.value != 0),
     }
+    for number, field in MSR_FIELDS.items():
+        fields[field] = int(state.msr.load(Word(32, number)))
+    return {**fields, **segment_fields(state)}
+
+
+def segment_fields(state: Svm) -> dict[str, int]:
+    """The segment registers in the state-save area, by id."""
+    fields = {}
     for name in SEGMENTS:
         rights = int(state[f"{name}.rights"])
         present = 0 if rights & 0x10000 else rights & 0x80
@@ -128,8 +146,6 @@ def _guest_fields(state: SvmIa32) -> dict[str, int]:
         fields[f"{name.upper()}_LIMIT"] = int(state[f"{name}.limit"])
         fields[f"{name.upper()}_ATTRIBUTES"] = rights & 0x7F | present | rights >> 4 & 0xF00
         fields[f"{name.upper()}_BASE"] = int(state[f"{name}.base"])
-    for number, field in MSR_FIELDS.items():
-        fields[field] = int(state.msr.load(Word(32, number)))
     return fields
 
 

@@ -8,12 +8,12 @@
 ; Operations on the disk (after a magic dword and the number of sectors as a dword; all little endian):
 ;   0 end
 ;   2 image    count:4 {address:4 length:4 bytes}   into the pristine copy of the arena
-;   6 case     index:4 pokes:4 {address:4 length:4 bytes} registers:40 pat:8 aux:8 watches:4 {address:4 length:4}
-; The registers are ecx edx ebx ebp esi edi dr0 dr1 dr2 dr3.
+;   6 case     index:4 pokes:4 {address:4 length:4 bytes} registers:144 pat:8 aux:8 watches:4 {address:4 length:4}
+; The registers are rcx rdx rbx rbp rsi rdi r8 to r15 dr0 to dr3.
 ;
 ; Records in the report:
 ;   E | . (a batch of the disk was read)
-;   R index:4 kind:1 vector:4 registers:40 clock:8 clock:8 pat:8 aux:8 xcr0:8 control area from 060H to 0DFH,
+;   R index:4 kind:1 vector:4 registers:144 clock:8 clock:8 pat:8 aux:8 xcr0:8 control area from 060H to 0DFH,
 ;     save area from 400H to 69FH, 2 words of the stack:8, the watched memory
 
 %define ROM             0xF0000
@@ -49,7 +49,7 @@ struc var
 .r_index:       resd 1
 .r_kind:        resb 1
 .r_vector:      resd 1
-.r_registers:   resd 10
+.r_registers:   resq 18
 .r_before:      resq 1
 .r_after:       resq 1
 .r_pat:         resq 1
@@ -126,8 +126,8 @@ run_guest:
         xor edx, edx
         call poke
         mov edi, V(r_registers)
-        mov ecx, 10
-        rep movsd
+        mov ecx, 18
+        rep movsq
         lodsq
         mov ecx, PAT
         call wrmsr64
@@ -140,13 +140,13 @@ run_guest:
         mov [V(stream)], rsi
 
         mov qword [V(fixup)], .refused
-        mov eax, [V(r_registers) + 24]
+        mov rax, [V(r_registers) + 112]
         mov dr0, rax
-        mov eax, [V(r_registers) + 28]
+        mov rax, [V(r_registers) + 120]
         mov dr1, rax
-        mov eax, [V(r_registers) + 32]
+        mov rax, [V(r_registers) + 128]
         mov dr2, rax
-        mov eax, [V(r_registers) + 36]
+        mov rax, [V(r_registers) + 136]
         mov dr3, rax
         mov rax, [VMCB + 0x640]         ; Bochs' VMRUN does not load it
         mov cr2, rax
@@ -155,33 +155,49 @@ run_guest:
         rdtsc
         mov [V(r_before)], eax
         mov [V(r_before) + 4], edx
-        mov ecx, [V(r_registers)]
-        mov edx, [V(r_registers) + 4]
-        mov ebx, [V(r_registers) + 8]
-        mov ebp, [V(r_registers) + 12]
-        mov esi, [V(r_registers) + 16]
-        mov edi, [V(r_registers) + 20]
+        mov rcx, [V(r_registers)]
+        mov rdx, [V(r_registers) + 8]
+        mov rbx, [V(r_registers) + 16]
+        mov rbp, [V(r_registers) + 24]
+        mov rsi, [V(r_registers) + 32]
+        mov rdi, [V(r_registers) + 40]
+        mov r8, [V(r_registers) + 48]
+        mov r9, [V(r_registers) + 56]
+        mov r10, [V(r_registers) + 64]
+        mov r11, [V(r_registers) + 72]
+        mov r12, [V(r_registers) + 80]
+        mov r13, [V(r_registers) + 88]
+        mov r14, [V(r_registers) + 96]
+        mov r15, [V(r_registers) + 104]
         mov eax, VMCB
         vmrun
         mov eax, VMCB
         vmsave
-        mov [V(r_registers)], ecx
-        mov [V(r_registers) + 4], edx
-        mov [V(r_registers) + 8], ebx
-        mov [V(r_registers) + 12], ebp
-        mov [V(r_registers) + 16], esi
-        mov [V(r_registers) + 20], edi
+        mov [V(r_registers)], rcx
+        mov [V(r_registers) + 8], rdx
+        mov [V(r_registers) + 16], rbx
+        mov [V(r_registers) + 24], rbp
+        mov [V(r_registers) + 32], rsi
+        mov [V(r_registers) + 40], rdi
+        mov [V(r_registers) + 48], r8
+        mov [V(r_registers) + 56], r9
+        mov [V(r_registers) + 64], r10
+        mov [V(r_registers) + 72], r11
+        mov [V(r_registers) + 80], r12
+        mov [V(r_registers) + 88], r13
+        mov [V(r_registers) + 96], r14
+        mov [V(r_registers) + 104], r15
         rdtsc
         mov [V(r_after)], eax
         mov [V(r_after) + 4], edx
         mov rax, dr0
-        mov [V(r_registers) + 24], eax
+        mov [V(r_registers) + 112], rax
         mov rax, dr1
-        mov [V(r_registers) + 28], eax
+        mov [V(r_registers) + 120], rax
         mov rax, dr2
-        mov [V(r_registers) + 32], eax
+        mov [V(r_registers) + 128], rax
         mov rax, dr3
-        mov [V(r_registers) + 36], eax
+        mov [V(r_registers) + 136], rax
         mov ecx, PAT
         call rdmsr64
         mov [V(r_pat)], rax

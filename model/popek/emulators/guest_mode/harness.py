@@ -31,7 +31,10 @@ from popek.emulators.guests.memory import (
 )
 from popek.emulators.vmrun.harness import DEFAULT_MODEL
 
-REGISTERS: Final = ("ecx", "edx", "ebx", "ebp", "esi", "edi", "dr0", "dr1", "dr2", "dr3")
+REGISTERS: Final = (
+    *("rcx", "rdx", "rbx", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+    *("dr0", "dr1", "dr2", "dr3"),
+)
 """What no VMCB field holds, in the order of the record on disk."""
 
 IOPM: Final = 0x4A000
@@ -98,7 +101,7 @@ BASELINE: Final[Mapping[str, int]] = {
 }
 """What every VMCB holds."""
 
-_RECORD: Final = struct.Struct(f"<BIBI{len(REGISTERS)}IQQQQQ")
+_RECORD: Final = struct.Struct(f"<BIBI{len(REGISTERS)}QQQQQQ")
 _CONTROL, _SAVE = (0x60, 0xE0), (0x400, 0x6A0)
 _STACK: Final = struct.Struct("<2I")
 _MOST_CASES: Final = 3000
@@ -109,11 +112,27 @@ def _rom() -> bytes:
     return assemble(Path(__file__).with_name("guest.asm"))
 
 
-def _image() -> list[tuple[int, bytes]]:
-    """What memory holds before each case, as (address, bytes); the rest is zero."""
+def _protected() -> list[tuple[int, bytes]]:
+    """What a 32-bit guest finds in memory before each case, as (address, bytes); the rest is zero."""
     tables = range(PAGE_DIRECTORY >> 12, (STUBS_AT >> 12) + 1)
-    fields = ((VMCB + FIELDS[name].offset, _field(name, value)) for name, value in BASELINE.items())
-    return [*memory.image(MARKER, (_TABLE, _TABLE), tables), *fields]
+    return memory.image(MARKER, (_TABLE, _TABLE), tables)
+
+
+@attrs.frozen
+class SvmWorld:
+    """What surrounds a kind of guest.
+
+    Attributes:
+        image: what memory holds before each case, as (address, bytes); the rest is zero.
+        baseline: what every VMCB holds, by field.
+    """
+
+    image: Callable[[], list[tuple[int, bytes]]]
+    baseline: Mapping[str, int]
+
+
+PROTECTED: Final = SvmWorld(_protected, BASELINE)
+"""A 32-bit guest."""
 
 
 def _field(name: str, value: int) -> bytes:
@@ -128,7 +147,7 @@ def _encode(index: int, case: SvmGuestStep) -> bytes:
         (
             struct.pack("<BII", 6, index, len(written)),
             pokes(written),
-            struct.pack(f"<{len(REGISTERS)}I", *(case.registers.get(name, 0) for name in REGISTERS)),
+            struct.pack(f"<{len(REGISTERS)}Q", *(case.registers.get(name, 0) for name in REGISTERS)),
             struct.pack("<QQI", case.pat, case.auxiliary, len(case.watch)),
             *(struct.pack("<II", *place) for place in case.watch),
         )
@@ -175,6 +194,7 @@ def run_guests(
     model: str = DEFAULT_MODEL,
     progress: Callable[[int], None] | None = None,
     stall: float = 1,
+    world: SvmWorld = PROTECTED,
 ) -> list[SvmGuestResult]:
     """Run the guest once for each case and return the results in order.
 
@@ -184,7 +204,8 @@ def run_guests(
         BochsError: Bochs or nasm is missing, or a case does not fit the rules of this module.
     """
     todo = list(cases)
-    image = _image()
+    fields = ((VMCB + FIELDS[name].offset, _field(name, value)) for name, value in world.baseline.items())
+    image = [*world.image(), *fields]
     prologue = struct.pack("<BI", 2, len(image)) + pokes(image)
     encoded = [_encode(index, case) for index, case in enumerate(todo)]
 

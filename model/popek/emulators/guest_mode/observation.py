@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Final
 
 from popek.architectures.x86.msrs import IA32_PAT, IA32_TSC_AUX
 from popek.emulators.guests.expectation import SEGMENTS, GuestPrediction
-from popek.emulators.guests.observation import Compared, Ended, ReadyStep
+from popek.emulators.guests.observation import Compared, Ended, GuestSteps, ReadyStep
 from popek.emulators.guests.protected import DOUBLE_FAULT, UNOBSERVED, ProtectedSteps, Raised
 from popek.emulators.ia32.step import WITH_ERROR_CODE
 
 from .deviations import SvmGuestFound, explain, has_next_rip_of_its_own
-from .expectation import EXIT_FIELDS, MSR_FIELDS, svm_machine
+from .expectation import EXIT_FIELDS, MSR_FIELDS, NAMES_OF_REGISTERS, svm_machine
 from .harness import SvmGuestResult
 
 IDENTIFICATION: Final = ("eax", "ebx", "ecx", "edx")
@@ -21,7 +21,27 @@ IDENTIFICATION: Final = ("eax", "ebx", "ecx", "edx")
 _EXCEPTION, _SHUTDOWN, _VMMCALL = 0x40, 0x7F, 0x81
 
 
-class SvmSteps(ProtectedSteps):
+class SvmExits(GuestSteps):
+    """What exits of SVM tell, whatever the guest."""
+
+    def raised(self, information: Mapping[str, int]) -> Raised | None:
+        """The exception by which the guest is left, as the model says."""
+        return _raised(information.get("exit_code"), information.get("exit_info1"))
+
+    def raised_seen(self, result: SvmGuestResult) -> Raised | None:
+        """The exception by which the guest was left on Bochs."""
+        return _raised(result.fields["EXITCODE"], result.fields["EXITINFO1"])
+
+    def exit_of(self, information: Mapping[str, int]) -> str:
+        """The exit code."""
+        return f"{information['exit_code']:#x}"
+
+    def exit_seen(self, result: SvmGuestResult) -> str:
+        """The exit code."""
+        return f"{result.fields.get('EXITCODE', 0):#x}"
+
+
+class SvmSteps(SvmExits, ProtectedSteps):
     """Steps of 32-bit guests under SVM."""
 
     unobserved: ClassVar[Mapping[str, str]] = {
@@ -33,7 +53,7 @@ class SvmSteps(ProtectedSteps):
     def observe(self, result: SvmGuestResult) -> dict[str, int]:
         """Every register after the exit, by the names of the step harness."""
         fields = result.fields
-        found = dict(result.registers)
+        found = {ours: result.registers[name] & 0xFFFF_FFFF for name, ours in NAMES_OF_REGISTERS.items()}
         found |= {
             "eax": fields["RAX"],
             "esp": fields["RSP"],
@@ -116,22 +136,6 @@ class SvmSteps(ProtectedSteps):
                 ended.kind, ended.vector, frozenset(differing),
             )
         )  # fmt: skip
-
-    def raised(self, information: Mapping[str, int]) -> Raised | None:
-        """The exception by which the guest is left, as the model says."""
-        return _raised(information.get("exit_code"), information.get("exit_info1"))
-
-    def raised_seen(self, result: SvmGuestResult) -> Raised | None:
-        """The exception by which the guest was left on Bochs."""
-        return _raised(result.fields["EXITCODE"], result.fields["EXITINFO1"])
-
-    def exit_of(self, information: Mapping[str, int]) -> str:
-        """The exit code."""
-        return f"{information['exit_code']:#x}"
-
-    def exit_seen(self, result: SvmGuestResult) -> str:
-        """The exit code."""
-        return f"{result.fields.get('EXITCODE', 0):#x}"
 
 
 def _raised(code: int | None, info1: int | None) -> Raised | None:

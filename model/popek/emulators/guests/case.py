@@ -62,3 +62,18 @@ class ProtectedCase(AssistedCase):
 def bytes_shown(places: tuple[tuple[int, bytes], ...]) -> list[list[str]]:
     """Addresses and bytes as plain data."""
     return [[hex(address), data.hex()] for address, data in places]
+
+
+@attrs.frozen
+class LongCase(AssistedCase):
+    """A step of a guest in IA-32e mode.
+
+    Attributes:
+        relative: the memory operand is relative to RIP.
+    """
+
+    relative: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**super().to_json(), "mode": self.guest.mode}

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
 from popek.architectures.x86_64.state import GPR_NAMES
-from popek.emulators.guests.case import AssistedCase, bytes_shown
+from popek.emulators.guests.case import LongCase, bytes_shown
 from popek.emulators.guests.drawing import CD, NW, VMXE, port_bits
+from popek.emulators.guests.long_drawing import without_segment
+from popek.emulators.guests.long_memory import moved_table
 from popek.emulators.x86_64 import cases as x86_64_cases
-from popek.emulators.x86_64.step import CR3, KERNEL_DATA, STACK_TOPS, USER_DATA
+from popek.emulators.x86_64.step import KERNEL_DATA, STACK_TOPS, USER_DATA
 from popek.kernel.instruction import Instruction
 
 from .cases import (
@@ -44,33 +46,28 @@ from .cases import (
     vm_functions,
 )
 from .harness import GUEST_PAGES
-from .long_world import PML4
 
 CR8_LOAD, CR8_STORE = 1 << 19, 1 << 20
-COMPATIBLE_SHARE: Final = 0.2
-_PAGE = 0x7FFF_FFFF_FFFF_F000
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 
 
 @attrs.frozen
-class VmxLongCase(AssistedCase):
+class VmxLongCase(LongCase):
     """A step of a guest in IA-32e mode.
 
     Attributes:
-        relative: the memory operand is relative to RIP.
         xss: IA32_XSS.
         kept: pages of the arena that EPT keeps from the guest, and what it may do: nothing (0), or all but write (5).
         bitmaps: bytes in the control pages: (address, bytes).
     """
 
-    relative: bool = False
     xss: int = 0
     kept: Mapping[int, int] = attrs.field(factory=dict)
     bitmaps: tuple[tuple[int, bytes], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
-        return {**super().to_json(), "mode": self.guest.mode, "bitmaps": bytes_shown(self.bitmaps)}
+        return {**super().to_json(), "bitmaps": bytes_shown(self.bitmaps)}
 
 
 def random_long_case(instruction: Instruction, cpl: int, rng: random.Random, *, long: bool) -> VmxLongCase:
@@ -128,7 +125,7 @@ def random_long_case(instruction: Instruction, cpl: int, rng: random.Random, *, 
         chosen = rng.choice((0, 1 << 11, 1 << 12, 3 << 11))  # CET state
         xss, controls["XSS_EXITING_BITMAP"] = chosen, rng.getrandbits(64) & rng.getrandbits(64)
     guest = attrs.evolve(guest, registers=registers)
-    relative = long and _without_segment(guest) and rng.random() < 0.3
+    relative = long and without_segment(guest) and rng.random() < 0.3
     kept = {}
     if secondary & ENABLE_EPT and rng.random() < 0.5:
         pages = rng.sample((KERNEL_DATA >> 12, USER_DATA >> 12, STACK_TOPS[cpl] - 1 >> 12), 2)
@@ -159,12 +156,6 @@ def _requests(
     return drawn
 
 
-def _without_segment(guest: x86_64_cases.X64Case) -> bool:
-    """It has a memory operand that names neither FS nor GS."""
-    segments = [number for name, number in guest.operands.items() if name.endswith(".segment")]
-    return bool(segments) and segments[0] < 4
-
-
 def _adapt(
     instruction: Instruction, guest: x86_64_cases.X64Case, registers: dict[str, int], rng: random.Random
 ) -> int:
@@ -175,8 +166,8 @@ def _adapt(
     registers["cr0"] = (state["cr0"] | NE) & ~(NW | CD)  # VM entry does not load these two
     registers["cr4"] = state["cr4"] | VMXE
     for name, value in {**state, **registers}.items():
-        if value & _PAGE == CR3 and name in ("cr3", *GPR_NAMES):
-            registers[name] = PML4 | value & ~_PAGE
+        if name in ("cr3", *GPR_NAMES) and moved_table(value) != value:
+            registers[name] = moved_table(value)
     for name in _SEGMENTS:
         limit, rights = state[f"{name}.limit"], state[f"{name}.rights"]
         if not rights >> 16:  # VM entry wants the granularity that the limit has

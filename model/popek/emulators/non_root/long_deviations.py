@@ -13,10 +13,10 @@ import attrs
 
 from popek.architectures.vtx.operation.extended_paging import EPT_VIOLATION, EptX64
 from popek.architectures.x86_64.state import GPR_NAMES
+from popek.emulators.guests.long_expectation import LongPrediction
 
 from .harness import GUEST_PAGES, VmxGuestResult
 from .long_cases import VmxLongCase
-from .long_expectation import LongPrediction
 
 
 @attrs.frozen

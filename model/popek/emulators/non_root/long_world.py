@@ -1,15 +1,9 @@
 """What a 64-bit guest finds on the harness: the arena of the x86-64 step harness, page tables, gates that lead out.
 
-Physical memory::
+Physical memory beside that of `popek.emulators.guests.long_memory`::
 
-    00000000H  the arena (`popek.emulators.x86_64.step`)
-    00040000H  PML4 table, page-directory-pointer table, page directory, two page tables
-    00045000H  the stubs, where the gates of the IDT lead (F8000H for the guest): VMCALL at every fourth byte
-    00046000H  the interrupt stack of these gates (01025000H for the guest)
     00047000H  EPT: the first 2 MiB map onto themselves, by entries at 00055000H
     0004A000H  `GUEST_PAGES`: I/O bitmaps, MSR bitmap, virtual-APIC page, ...
-
-The guest sees pages as on the step harness: users' from `USER_BASE` on, one of them read-only, supervisors' below.
 """
 
 from __future__ import annotations
@@ -19,25 +13,13 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
+from popek.emulators.guests import long_memory
+from popek.emulators.guests.long_memory import PML4
 from popek.emulators.vm_entry import harness as vmx_entry
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
-from popek.emulators.x86_64.step import (
-    ARENA_BYTES,
-    IST_TOPS,
-    READ_ONLY_BASE,
-    TEMPLATE,
-    USER_BASE,
-)
 
 from .harness import GUEST_PAGES, MARKER, GuestWorld
 from .harness import baseline as protected_baseline
-
-PML4: Final = 0x40000
-STUBS: Final = 0xF8000
-"""Where the guest sees the stubs."""
-FRAME: Final = 0x47000 - 48
-"""Physical address of what the delivery of an exception with an error code leaves."""
-STACK_TOP: Final = IST_TOPS[0]
 
 MSRS: Final[Mapping[str, int]] = {
     "msr.tsc_aux": 0xC0000103,
@@ -54,8 +36,7 @@ EPT_TABLE: Final = GUEST_PAGES.ve_information
 """No guest here has #VE."""
 
 LOADED_AT, STORED_AT = GUEST_PAGES.msr_areas, GUEST_PAGES.msr_areas + 0x400
-_STUB_PAGE, _STACK_PAGE, _EPT = 0x45000, 0x46000, 0x47000
-_SUPERVISOR, _USER, _READ_ONLY = 0x63, 0x67, 0x65  # present, writable, user; accessed and dirty
+_EPT = 0x47000
 
 
 def ept_entry(page: int, rights: int = 7) -> int:
@@ -63,27 +44,10 @@ def ept_entry(page: int, rights: int = 7) -> int:
     return page << 12 | 0x30 | rights if rights else 0
 
 
-def _page(number: int) -> int:
-    address = number << 12
-    kind = _SUPERVISOR if address < USER_BASE else _READ_ONLY if address == READ_ONLY_BASE else _USER
-    return address | kind
-
-
 def _image(revision: int) -> list[tuple[int, bytes]]:
-    low = {number: _page(number) for number in range(ARENA_BYTES >> 12)} | {
-        STUBS >> 12: _STUB_PAGE | _SUPERVISOR
-    }
-    directory = {0: 0x43000 | _USER, STACK_TOP >> 21: 0x44000 | _USER}
-    high = {(STACK_TOP - 1 >> 12) & 511: _STACK_PAGE | _SUPERVISOR}
     areas = b"".join(struct.pack("<IIQ", number, 0, 0) for number in MSRS.values())
     return [
-        (0, TEMPLATE),
-        (PML4, struct.pack("<Q", 0x41000 | _USER)),
-        (0x41000, struct.pack("<Q", 0x42000 | _USER)),
-        (0x42000, _table(directory)),
-        (0x43000, _table(low)),
-        (0x44000, _table(high)),
-        (_STUB_PAGE, (MARKER + b"\x90") * 256),
+        *long_memory.image(MARKER),
         (_EPT, struct.pack("<Q", _EPT + 0x1000 | 7)),
         (_EPT + 0x1000, struct.pack("<Q", _EPT + 0x2000 | 7)),
         (_EPT + 0x2000, struct.pack("<Q", EPT_TABLE | 7)),
@@ -92,10 +56,6 @@ def _image(revision: int) -> list[tuple[int, bytes]]:
         (STORED_AT, areas),
         (GUEST_PAGES.spare_vmcs, struct.pack("<I", revision)),
     ]
-
-
-def _table(entries: Mapping[int, int]) -> bytes:
-    return b"".join(struct.pack("<Q", entries.get(number, 0)) for number in range(512))
 
 
 @functools.cache
