@@ -16,7 +16,8 @@ import pytest
 
 from commands import in_a_process, popek
 from popek.machines import codes
-from popek.scan.files import Program, ScanError, Stretch, from_hex, read
+from popek.scan.files import from_hex, read
+from popek.scan.programs import Program, ScanError, Stretch
 from popek.scan.sweep import sweep
 
 # SGDT [EAX]; NOP | CPUID; UD2: two functions of 32-bit code.

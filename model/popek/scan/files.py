@@ -1,4 +1,4 @@
-"""What is scanned: ELF files, raw images and hexadecimal text, as stretches of code with the names of functions.
+"""Files read: ELF files, raw images and hexadecimal text.
 
 ELF is read by pyelftools (the extra `scan`).
 """
@@ -6,53 +6,15 @@ ELF is read by pyelftools (the extra `scan`).
 from __future__ import annotations
 
 import io
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from popek.errors import PopekError
 from popek.kernel.code import MachineCode
 
-
-class ScanError(PopekError):
-    """A file that cannot be scanned: one line with its name and what is wrong."""
-
-
-@attrs.frozen
-class Stretch:
-    """Code that lies together.
-
-    Attributes:
-        name: of the section, or how the code was given.
-        base: address of the first byte.
-        data: the bytes.
-        functions: the address where each begins and its name, by address.
-    """
-
-    name: str
-    base: int
-    data: bytes = attrs.field(repr=False)
-    functions: tuple[tuple[int, str], ...] = ()
-
-
-@attrs.frozen
-class Program:
-    """What a file holds.
-
-    Attributes:
-        source: its name.
-        code: how its code is read, where the file says so.
-        remarks: what is odd about it, a line each.
-    """
-
-    source: str
-    stretches: tuple[Stretch, ...]
-    code: MachineCode | None = None
-    remarks: tuple[str, ...] = ()
-
+from .programs import Program, ScanError, Stretch, overlaps, part
 
 EXECUTABLE, COMPRESSED = 4, 0x800  # SHF_EXECINSTR and SHF_COMPRESSED; PF_X is 1
 
@@ -70,8 +32,10 @@ def read(path: Path, base: int | None, known: Mapping[str, MachineCode]) -> Prog
     if not data:
         raise ScanError(f"{path}: the file is empty")
     if base is None and data[:4] == b"\x7fELF":
-        return _elf(str(path), data, known)
-    return Program(str(path), (Stretch("image", base or 0, data),))
+        program = _elf(str(path), data, known)
+    else:
+        program = Program(str(path), (Stretch("image", base or 0, data, offset=0),))
+    return attrs.evolve(program, path=path)
 
 
 def from_hex(text: str, base: int | None) -> Program:
@@ -121,7 +85,8 @@ def _elf(source: str, data: bytes, known: Mapping[str, MachineCode]) -> Program:
         raise ScanError(f"{source}: malformed ELF: {type(error).__name__}: {error}") from None
     if not stretches:
         raise ScanError(f"{source}: ELF without executable code")
-    remarks += _overlaps(stretches, relocatable=file["e_type"] == "ET_REL")
+    if file["e_type"] != "ET_REL":  # in object files all sections begin at 0
+        remarks += overlaps(stretches)
     return Program(source, tuple(stretches), code, tuple(remarks))
 
 
@@ -135,10 +100,12 @@ def _sections(file: Any, data: bytes, remarks: list[str]) -> list[Stretch]:
         if header["sh_flags"] & COMPRESSED:
             remarks.append(f"section {section.name} is compressed and was not scanned")
             continue
-        part = _part(data, header["sh_offset"], header["sh_size"], f"section {section.name}", remarks)
-        if part:
+        code = part(data, header["sh_offset"], header["sh_size"], f"section {section.name}", remarks)
+        if code:
             named = functions.get(number, ())
-            found.append(Stretch(section.name, header["sh_addr"], part, tuple(sorted(set(named)))))
+            found.append(
+                Stretch(section.name, header["sh_addr"], code, tuple(sorted(set(named))), header["sh_offset"])
+            )
     return found
 
 
@@ -148,17 +115,10 @@ def _segments(file: Any, data: bytes, remarks: list[str]) -> list[Stretch]:
         header = segment.header
         if header["p_type"] == "PT_LOAD" and header["p_flags"] & 1:
             name = f"segment {number}"
-            part = _part(data, header["p_offset"], header["p_filesz"], name, remarks)
-            if part:
-                found.append(Stretch(name, header["p_vaddr"], part))
+            code = part(data, header["p_offset"], header["p_filesz"], name, remarks)
+            if code:
+                found.append(Stretch(name, header["p_vaddr"], code, offset=header["p_offset"]))
     return found
-
-
-def _part(data: bytes, offset: int, size: int, name: str, remarks: list[str]) -> bytes:
-    part = data[offset : offset + size]
-    if len(part) < size:
-        remarks.append(f"{name}: {size - len(part)} of {size} bytes lie beyond the end of the file")
-    return part
 
 
 def _functions(file: Any) -> dict[int, list[tuple[int, str]]]:
@@ -172,16 +132,6 @@ def _functions(file: Any) -> dict[int, list[tuple[int, str]]]:
             if symbol["st_info"]["type"] == "STT_FUNC" and isinstance(where, int) and symbol.name:
                 found.setdefault(where, []).append((symbol["st_value"], symbol.name))
     return found
-
-
-def _overlaps(stretches: Sequence[Stretch], *, relocatable: bool) -> Iterator[str]:
-    """Sections that claim the same addresses; in object files all begin at 0."""
-    if relocatable:
-        return
-    by_address = sorted(stretches, key=lambda one: one.base)
-    for one, other in itertools.pairwise(by_address):
-        if one.base + len(one.data) > other.base:
-            yield f"{one.name} and {other.name} overlap; each was scanned"
 
 
 def reader(
