@@ -26,7 +26,7 @@ def scan(
         Parameter(help="The file is a raw image whose first byte has this address, such as 0xf0000."),
     ] = None,
     mode: Annotated[
-        int | None, Parameter(help="The size of code, 16, 32 or 64; needed where the file is not ELF.")
+        int | None, Parameter(help="The size of code, 16, 32 or 64; needed where the file does not say it.")
     ] = None,
     machine: Annotated[
         str | None, Parameter(help="Whose code it is; by default the file or --mode says.")
@@ -55,7 +55,7 @@ def scan(
     The exit code is 1 where some are found, else 3 where bytes are no instruction or a form is undecided.
 
     Args:
-        file: an ELF file, a raw image, or - for hexadecimal bytes on standard input.
+        file: an ELF or PE file, a raw image, or - for hexadecimal bytes on standard input.
     """
     from popek.checks.survey import Request, survey
     from popek.machines import codes

@@ -1,4 +1,4 @@
-"""Files read: ELF files, raw images and hexadecimal text.
+"""Files read: ELF and PE files, raw images and hexadecimal text.
 
 ELF is read by pyelftools (the extra `scan`).
 """
@@ -14,16 +14,17 @@ import attrs
 
 from popek.kernel.code import MachineCode
 
+from .pe import read_pe
 from .programs import Program, ScanError, Stretch, overlaps, part
 
 EXECUTABLE, COMPRESSED = 4, 0x800  # SHF_EXECINSTR and SHF_COMPRESSED; PF_X is 1
 
 
 def read(path: Path, base: int | None, known: Mapping[str, MachineCode]) -> Program:
-    """A file: ELF by its first bytes, unless a base says that it is a raw image.
+    """A file: ELF or PE by its first bytes, unless a base says that it is a raw image.
 
     Raises:
-        ScanError: it cannot be read, or is ELF and malformed or of no machine with a reader.
+        ScanError: it cannot be read, or is ELF or PE and malformed or of no machine with a reader.
     """
     try:
         data = path.read_bytes()
@@ -33,6 +34,8 @@ def read(path: Path, base: int | None, known: Mapping[str, MachineCode]) -> Prog
         raise ScanError(f"{path}: the file is empty")
     if base is None and data[:4] == b"\x7fELF":
         program = _elf(str(path), data, known)
+    elif base is None and data[:2] == b"MZ":
+        program = read_pe(str(path), data, known)
     else:
         program = Program(str(path), (Stretch("image", base or 0, data, offset=0),))
     return attrs.evolve(program, path=path)
@@ -147,7 +150,9 @@ def reader(
     code = known[machine] if machine is not None else program.code
     if code is None:
         if mode is None:
-            raise ScanError(f"{program.source}: not ELF: expected --mode with the size of its code")
+            raise ScanError(
+                f"{program.source}: neither ELF nor PE: expected --mode with the size of its code"
+            )
         able = [one for one in known.values() if mode in one.modes]
         code = min(able, key=lambda one: one.modes.index(mode), default=None)
     modes = sorted({size for one in known.values() for size in one.modes}) if code is None else code.modes
