@@ -55,7 +55,7 @@ def scan(
     The exit code is 1 where some are found, else 3 where bytes are no instruction or a form is undecided.
 
     Args:
-        file: an ELF or PE file, a raw image, or - for hexadecimal bytes on standard input.
+        file: an ELF or PE file, a bzImage, a raw image, or - for hexadecimal bytes on standard input.
     """
     from popek.checks.survey import Request, survey
     from popek.machines import codes

@@ -1,4 +1,4 @@
-"""Files read: ELF and PE files, raw images and hexadecimal text.
+"""Files read: ELF and PE files, boot images, raw images and hexadecimal text.
 
 ELF is read by pyelftools (the extra `scan`).
 """
@@ -14,6 +14,7 @@ import attrs
 
 from popek.kernel.code import MachineCode
 
+from .bzimage import is_boot_image, payload
 from .pe import read_pe
 from .programs import Program, ScanError, Stretch, overlaps, part
 
@@ -21,10 +22,10 @@ EXECUTABLE, COMPRESSED = 4, 0x800  # SHF_EXECINSTR and SHF_COMPRESSED; PF_X is 1
 
 
 def read(path: Path, base: int | None, known: Mapping[str, MachineCode]) -> Program:
-    """A file: ELF or PE by its first bytes, unless a base says that it is a raw image.
+    """A file: ELF, PE or bzImage by its first bytes, unless a base says that it is a raw image.
 
     Raises:
-        ScanError: it cannot be read, or is ELF or PE and malformed or of no machine with a reader.
+        ScanError: it cannot be read, or is one of them and malformed or of no machine with a reader.
     """
     try:
         data = path.read_bytes()
@@ -34,6 +35,8 @@ def read(path: Path, base: int | None, known: Mapping[str, MachineCode]) -> Prog
         raise ScanError(f"{path}: the file is empty")
     if base is None and data[:4] == b"\x7fELF":
         program = _elf(str(path), data, known)
+    elif base is None and is_boot_image(data):  # which may be PE too, for its EFI stub
+        program = _boot_image(str(path), data, known)
     elif base is None and data[:2] == b"MZ":
         program = read_pe(str(path), data, known)
     else:
@@ -58,6 +61,16 @@ def from_hex(text: str, base: int | None) -> Program:
     if not found:
         raise ScanError("standard input: expected hexadecimal bytes, found none")
     return Program("standard input", (Stretch("bytes", base or 0, found),))
+
+
+def _boot_image(source: str, data: bytes, known: Mapping[str, MachineCode]) -> Program:
+    """The ELF file in the payload; where its bytes lie in the file itself cannot be said."""
+    found = payload(source, data)
+    if found.data[:4] != b"\x7fELF":
+        raise ScanError(f"{source}: bzImage: expected ELF in its payload, found {found.data[:4].hex(' ')}")
+    program = _elf(source, found.data, known)
+    stretches = tuple(attrs.evolve(one, offset=None) for one in program.stretches)
+    return attrs.evolve(program, stretches=stretches, remarks=(found.remark, *program.remarks))
 
 
 def _elf(source: str, data: bytes, known: Mapping[str, MachineCode]) -> Program:
@@ -151,7 +164,7 @@ def reader(
     if code is None:
         if mode is None:
             raise ScanError(
-                f"{program.source}: neither ELF nor PE: expected --mode with the size of its code"
+                f"{program.source}: neither ELF, PE nor bzImage: expected --mode with the size of its code"
             )
         able = [one for one in known.values() if mode in one.modes]
         code = min(able, key=lambda one: one.modes.index(mode), default=None)
