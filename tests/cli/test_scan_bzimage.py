@@ -38,6 +38,13 @@ def zstd(data: bytes) -> bytes:
     return packed
 
 
+def lz4(*blocks: bytes) -> bytes:
+    """A legacy frame of LZ4: its magic number, and each block behind its size."""
+    library = pytest.importorskip("lz4.block")
+    packed = [library.compress(block, store_size=False) for block in blocks]
+    return b"\x02\x21\x4c\x18" + b"".join(struct.pack("<I", len(one)) + one for one in packed)
+
+
 @pytest.mark.parametrize(
     ("name", "pack"),
     [
@@ -49,6 +56,7 @@ def zstd(data: bytes) -> bytes:
             data, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=[{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2}]
         ) + SIZE),
         ("zstd", lambda data: zstd(data) + SIZE),
+        ("lz4", lambda data: lz4(data[:100], data[100:]) + SIZE),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("sectors", [0, 2])
@@ -72,7 +80,7 @@ def test_the_elf_file_in_the_payload_is_scanned(
         (image(gzip.compress(elf()), length=1 << 20), "its payload is said to be 1048576 bytes at 0x620"),
         (image(b"", length=0), "its payload is said to be 0 bytes"),
         (image(b"\x1f\x8b" + bytes(range(40))), "its payload is no gzip"),
-        (image(b"\x02\x21\x4c\x18" + bytes(40)), "compressed by lz4, which cannot be read here"),
+        (image(b"\x02\x21\x4c\x18" + b"\xff" * 40), "its payload ends within its lz4 stream"),
         (image(b"\x89LZO" + bytes(40)), "compressed by lzo, which cannot be read here"),
         (image(b"none of them"), "begins with 6e 6f 6e 65: expected one of gzip"),
         (image(gzip.compress(b"no program")), "expected ELF in its payload, found 6e 6f 20 70"),
@@ -87,10 +95,16 @@ def test_what_is_wrong_with_an_image_is_told_in_one_line(tmp_path: Path, data: b
     assert told in done.stderr
 
 
-def test_zstd_without_its_library_and_what_unpacks_without_end_are_one_line(tmp_path: Path) -> None:
-    (tmp_path / "vmlinuz").write_bytes(image(bytes.fromhex("28b52ffd") + bytes(40)))
-    with patch.dict(sys.modules, {ZSTD: None}), pytest.raises(ScanError, match="compressed by zstd"):
-        read(tmp_path / "vmlinuz", None, codes())
+def test_zstd_and_lz4_without_their_libraries_and_what_unpacks_without_end_are_one_line(
+    tmp_path: Path,
+) -> None:
+    for name, module, magic in (("zstd", ZSTD, "28b52ffd"), ("lz4", "lz4.block", "02214c18")):
+        (tmp_path / "vmlinuz").write_bytes(image(bytes.fromhex(magic) + bytes(40)))
+        with (
+            patch.dict(sys.modules, {module: None}),
+            pytest.raises(ScanError, match=f"compressed by {name},"),
+        ):
+            read(tmp_path / "vmlinuz", None, codes())
     (tmp_path / "vmlinuz").write_bytes(image(gzip.compress(bytes(1 << 16))))
     with (
         patch("popek.scan.bzimage.MOST", 1 << 16),

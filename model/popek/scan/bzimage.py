@@ -128,12 +128,47 @@ def _zstd() -> Decompressor | None:
     return made
 
 
+class LegacyLz4:
+    """LZ4's legacy frame, which lz4 alone reads block by block: a magic number, then blocks behind their sizes.
+
+    Source: LZ4, Frame Format Description, Legacy frame.
+    """
+
+    BLOCK = 8 << 20  # bytes that a block has at most when unpacked
+
+    def __init__(self, unpack: Callable[..., bytes]) -> None:
+        self._unpack = unpack
+        self.eof = False
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """All blocks; what is left in the end, four bytes or none, is no block but the size of the whole."""
+        found: list[bytes] = []
+        at = 4
+        while at + 4 < len(data) and len(found) * self.BLOCK < max_length:
+            (size,) = struct.unpack_from("<I", data, at)
+            if at + 4 + size > len(data):
+                return b""
+            found.append(self._unpack(data[at + 4 : at + 4 + size], uncompressed_size=self.BLOCK))
+            at += 4 + size
+        self.eof = at + 4 >= len(data)
+        return b"".join(found)[:max_length]
+
+
+def _lz4() -> Decompressor | None:
+    """By lz4 (the extra `scan`)."""
+    try:
+        module: ModuleType = importlib.import_module("lz4.block")
+    except ImportError:
+        return None
+    return LegacyLz4(module.decompress)
+
+
 COMPRESSIONS = (
     Compression("gzip", b"\x1f\x8b", lambda: zlib.decompressobj(16 + zlib.MAX_WBITS)),
     Compression("bzip2", b"BZh", bz2.BZ2Decompressor),
     Compression("lzma", b"\x5d\0\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE)),
     Compression("xz", b"\xfd7zXZ", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)),
     Compression("zstd", b"\x28\xb5\x2f\xfd", _zstd),
-    Compression("lz4", b"\x02\x21\x4c\x18", lambda: None),
+    Compression("lz4", b"\x02\x21\x4c\x18", _lz4),
     Compression("lzo", b"\x89LZO", lambda: None),
 )
