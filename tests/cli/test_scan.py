@@ -16,7 +16,8 @@ import pytest
 
 from commands import in_a_process, popek
 from popek.machines import codes
-from popek.scan.files import Program, ScanError, Stretch, from_hex, read
+from popek.scan.files import from_hex, read
+from popek.scan.programs import Program, ScanError, Stretch
 from popek.scan.sweep import sweep
 
 # SGDT [EAX]; NOP | CPUID; UD2: two functions of 32-bit code.
@@ -116,7 +117,7 @@ def test_segment_registers_are_called_by_their_names() -> None:
         (elf()[:60], "malformed ELF"),
         (elf()[:-30], "malformed ELF"),
         (elf(machine=0xB7), "ELF for EM_AARCH64: expected EM_386 or EM_X86_64"),
-        (b"\x90", "not ELF: expected --mode"),
+        (b"\x90", "neither ELF, PE nor bzImage: expected --mode"),
     ],
 )
 def test_what_is_no_program_is_told_in_one_line(tmp_path: Path, text: bytes, told: str) -> None:

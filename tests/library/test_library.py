@@ -151,7 +151,7 @@ def test_tables_are_plain_rows() -> None:
         (lambda: popek.prove("theorem1", GMODE=0), "expected only with a machine"),
         (lambda: popek.diagnose("nowhere.txt"), "nowhere.txt: No such file"),
         (lambda: popek.diagnose("nothing\nof the kind\n"), "expected a Linux KVM or Xen dump"),
-        (lambda: popek.scan_file(__file__), "not ELF"),
+        (lambda: popek.scan_file(__file__), "neither ELF, PE nor bzImage"),
         (lambda: popek.synthesize("vt-y"), "unknown hardware assistance"),
         (lambda: popek.step("pg74", "GMODE a", {"mod": 1}), "did you mean mode"),
         (lambda: popek.step("pg74", "GMODE a", {"mode": 2}), "mode: 0x2 does not fit into 1 bits"),

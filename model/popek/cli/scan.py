@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -12,9 +13,6 @@ from .errors import UserError
 from .options import AsJson, Jobs, Settings, Technique, Timeout
 from .output import console, print_json, progress
 from .resolving import subject_of
-
-if TYPE_CHECKING:
-    pass
 
 UNEXPECTED, UNKNOWN = 1, 3
 
@@ -28,7 +26,7 @@ def scan(
         Parameter(help="The file is a raw image whose first byte has this address, such as 0xf0000."),
     ] = None,
     mode: Annotated[
-        int | None, Parameter(help="The size of code, 16, 32 or 64; needed where the file is not ELF.")
+        int | None, Parameter(help="The size of code, 16, 32 or 64; needed where the file does not say it.")
     ] = None,
     machine: Annotated[
         str | None, Parameter(help="Whose code it is; by default the file or --mode says.")
@@ -45,6 +43,9 @@ def scan(
         ),
     ] = None,
     places: Annotated[int, Parameter(help="Show at most so many places of each form; 0 for all.")] = 0,
+    sarif: Annotated[
+        Path | None, Parameter(help="Also write a SARIF 2.1.0 log to this file, for editors and CI.")
+    ] = None,
     timeout: Timeout = 0.0,
     jobs: Jobs = 0,
     json: AsJson = False,
@@ -54,13 +55,15 @@ def scan(
     The exit code is 1 where some are found, else 3 where bytes are no instruction or a form is undecided.
 
     Args:
-        file: an ELF file, a raw image, or - for hexadecimal bytes on standard input.
+        file: an ELF or PE file, a bzImage, a raw image, or - for hexadecimal bytes on standard input.
     """
     from popek.checks.survey import Request, survey
     from popek.machines import codes
     from popek.report import scan as report
-    from popek.scan.files import ScanError, from_hex, read, reader
+    from popek.report.sarif import log
+    from popek.scan.files import from_hex, read, reader
     from popek.scan.judging import Scan, answered, difference, judge
+    from popek.scan.programs import ScanError
     from popek.scan.sweep import sweep
 
     try:
@@ -71,6 +74,8 @@ def scan(
         raise UserError(f"--base {base}: expected an address from 0")
     if places < 0:
         raise UserError(f"--places {places}: expected a number from 0")
+    if sarif is not None and (sarif.is_dir() or not sarif.parent.is_dir()):
+        raise UserError(f"--sarif {sarif}: expected a file in a folder that exists")
     known = codes()
     try:
         program = from_hex(_standard_input(), where) if file == "-" else read(Path(file), where, known)
@@ -97,6 +102,11 @@ def scan(
         if type(error).__name__ != "DecodingError":
             raise
         raise UserError(str(error)) from None
+    if sarif is not None:
+        try:
+            sarif.write_text(dumps(log(found), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"--sarif {sarif}: {error.strerror}") from None
     if json:
         print_json(found.to_json() | ({} if changed is None else {"since": changed.to_json()}))
     else:

@@ -61,6 +61,7 @@ class MachineCode:
         machine: its name.
         modes: the sizes of code in bits, the usual one first.
         elf_machines: the names of ELF's `e_machine` whose files hold it.
+        pe_machines: the names of PE's `Machine` whose files hold it.
         decode: `decode(code, mode)` gives the first instruction of some bytes; it raises `DecodingError`.
         sweep: `sweep(code, start, end, mode)` gives every instruction that begins from `start` up to `end`, one after
             the other, and a piece of size 1 without text for each byte where none begins.
@@ -69,5 +70,6 @@ class MachineCode:
     machine: str
     modes: tuple[int, ...]
     elf_machines: tuple[str, ...]
+    pe_machines: tuple[str, ...]
     decode: Callable[[bytes, int], DecodedInstruction] = attrs.field(repr=False)
     sweep: Callable[[bytes, int, int, int], Iterator[CodeInstruction]] = attrs.field(repr=False)

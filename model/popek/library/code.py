@@ -163,7 +163,7 @@ def scan_file(
     Args:
         file: an ELF file, or a raw image.
         base: the address of a raw image's first byte.
-        mode: the size of code, 16, 32 or 64, where the file is not ELF.
+        mode: the size of code, 16, 32 or 64, where the file does not say it.
         machine: whose code it is; by default the file or `mode` says.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is scanned: ELF files, raw images and hexadecimal text, as stretches of code with the names of functions.
+"""Files read: ELF and PE files, boot images, raw images and hexadecimal text.
 
 ELF is read by pyelftools (the extra `scan`).
 """
@@ -6,62 +6,26 @@ ELF is read by pyelftools (the extra `scan`).
 from __future__ import annotations
 
 import io
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from popek.errors import PopekError
 from popek.kernel.code import MachineCode
 
-
-class ScanError(PopekError):
-    """A file that cannot be scanned: one line with its name and what is wrong."""
-
-
-@attrs.frozen
-class Stretch:
-    """Code that lies together.
-
-    Attributes:
-        name: of the section, or how the code was given.
-        base: address of the first byte.
-        data: the bytes.
-        functions: the address where each begins and its name, by address.
-    """
-
-    name: str
-    base: int
-    data: bytes = attrs.field(repr=False)
-    functions: tuple[tuple[int, str], ...] = ()
-
-
-@attrs.frozen
-class Program:
-    """What a file holds.
-
-    Attributes:
-        source: its name.
-        code: how its code is read, where the file says so.
-        remarks: what is odd about it, a line each.
-    """
-
-    source: str
-    stretches: tuple[Stretch, ...]
-    code: MachineCode | None = None
-    remarks: tuple[str, ...] = ()
-
+from .bzimage import is_boot_image, payload
+from .pe import read_pe
+from .programs import Program, ScanError, Stretch, overlaps, part
 
 EXECUTABLE, COMPRESSED = 4, 0x800  # SHF_EXECINSTR and SHF_COMPRESSED; PF_X is 1
 
 
 def read(path: Path, base: int | None, known: Mapping[str, MachineCode]) -> Program:
-    """A file: ELF by its first bytes, unless a base says that it is a raw image.
+    """A file: ELF, PE or bzImage by its first bytes, unless a base says that it is a raw image.
 
     Raises:
-        ScanError: it cannot be read, or is ELF and malformed or of no machine with a reader.
+        ScanError: it cannot be read, or is one of them and malformed or of no machine with a reader.
     """
     try:
         data = path.read_bytes()
@@ -70,8 +34,14 @@ def read(path: Path, base: int | None, known: Mapping[str, MachineCode]) -> Prog
     if not data:
         raise ScanError(f"{path}: the file is empty")
     if base is None and data[:4] == b"\x7fELF":
-        return _elf(str(path), data, known)
-    return Program(str(path), (Stretch("image", base or 0, data),))
+        program = _elf(str(path), data, known)
+    elif base is None and is_boot_image(data):  # which may be PE too, for its EFI stub
+        program = _boot_image(str(path), data, known)
+    elif base is None and data[:2] == b"MZ":
+        program = read_pe(str(path), data, known)
+    else:
+        program = Program(str(path), (Stretch("image", base or 0, data, offset=0),))
+    return attrs.evolve(program, path=path)
 
 
 def from_hex(text: str, base: int | None) -> Program:
@@ -91,6 +61,16 @@ def from_hex(text: str, base: int | None) -> Program:
     if not found:
         raise ScanError("standard input: expected hexadecimal bytes, found none")
     return Program("standard input", (Stretch("bytes", base or 0, found),))
+
+
+def _boot_image(source: str, data: bytes, known: Mapping[str, MachineCode]) -> Program:
+    """The ELF file in the payload; where its bytes lie in the file itself cannot be said."""
+    found = payload(source, data)
+    if found.data[:4] != b"\x7fELF":
+        raise ScanError(f"{source}: bzImage: expected ELF in its payload, found {found.data[:4].hex(' ')}")
+    program = _elf(source, found.data, known)
+    stretches = tuple(attrs.evolve(one, offset=None) for one in program.stretches)
+    return attrs.evolve(program, stretches=stretches, remarks=(found.remark, *program.remarks))
 
 
 def _elf(source: str, data: bytes, known: Mapping[str, MachineCode]) -> Program:
@@ -121,7 +101,8 @@ def _elf(source: str, data: bytes, known: Mapping[str, MachineCode]) -> Program:
         raise ScanError(f"{source}: malformed ELF: {type(error).__name__}: {error}") from None
     if not stretches:
         raise ScanError(f"{source}: ELF without executable code")
-    remarks += _overlaps(stretches, relocatable=file["e_type"] == "ET_REL")
+    if file["e_type"] != "ET_REL":  # in object files all sections begin at 0
+        remarks += overlaps(stretches)
     return Program(source, tuple(stretches), code, tuple(remarks))
 
 
@@ -135,10 +116,12 @@ def _sections(file: Any, data: bytes, remarks: list[str]) -> list[Stretch]:
         if header["sh_flags"] & COMPRESSED:
             remarks.append(f"section {section.name} is compressed and was not scanned")
             continue
-        part = _part(data, header["sh_offset"], header["sh_size"], f"section {section.name}", remarks)
-        if part:
+        code = part(data, header["sh_offset"], header["sh_size"], f"section {section.name}", remarks)
+        if code:
             named = functions.get(number, ())
-            found.append(Stretch(section.name, header["sh_addr"], part, tuple(sorted(set(named)))))
+            found.append(
+                Stretch(section.name, header["sh_addr"], code, tuple(sorted(set(named))), header["sh_offset"])
+            )
     return found
 
 
@@ -148,17 +131,10 @@ def _segments(file: Any, data: bytes, remarks: list[str]) -> list[Stretch]:
         header = segment.header
         if header["p_type"] == "PT_LOAD" and header["p_flags"] & 1:
             name = f"segment {number}"
-            part = _part(data, header["p_offset"], header["p_filesz"], name, remarks)
-            if part:
-                found.append(Stretch(name, header["p_vaddr"], part))
+            code = part(data, header["p_offset"], header["p_filesz"], name, remarks)
+            if code:
+                found.append(Stretch(name, header["p_vaddr"], code, offset=header["p_offset"]))
     return found
-
-
-def _part(data: bytes, offset: int, size: int, name: str, remarks: list[str]) -> bytes:
-    part = data[offset : offset + size]
-    if len(part) < size:
-        remarks.append(f"{name}: {size - len(part)} of {size} bytes lie beyond the end of the file")
-    return part
 
 
 def _functions(file: Any) -> dict[int, list[tuple[int, str]]]:
@@ -174,16 +150,6 @@ def _functions(file: Any) -> dict[int, list[tuple[int, str]]]:
     return found
 
 
-def _overlaps(stretches: Sequence[Stretch], *, relocatable: bool) -> Iterator[str]:
-    """Sections that claim the same addresses; in object files all begin at 0."""
-    if relocatable:
-        return
-    by_address = sorted(stretches, key=lambda one: one.base)
-    for one, other in itertools.pairwise(by_address):
-        if one.base + len(one.data) > other.base:
-            yield f"{one.name} and {other.name} overlap; each was scanned"
-
-
 def reader(
     program: Program, machine: str | None, mode: int | None, known: Mapping[str, MachineCode]
 ) -> tuple[MachineCode, int]:
@@ -197,7 +163,9 @@ def reader(
     code = known[machine] if machine is not None else program.code
     if code is None:
         if mode is None:
-            raise ScanError(f"{program.source}: not ELF: expected --mode with the size of its code")
+            raise ScanError(
+                f"{program.source}: neither ELF, PE nor bzImage: expected --mode with the size of its code"
+            )
         able = [one for one in known.values() if mode in one.modes]
         code = min(able, key=lambda one: one.modes.index(mode), default=None)
     modes = sorted({size for one in known.values() for size in one.modes}) if code is None else code.modes

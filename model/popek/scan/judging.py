@@ -14,7 +14,7 @@ from popek.checks.subject import Subject
 from popek.checks.survey import CLASSES, SurveyRow
 from popek.checks.verdict import Truth
 
-from .files import Program, ScanError
+from .programs import Program, ScanError
 from .sweep import Occurrence, Swept
 
 SCHEMA = "popek/scan/1"

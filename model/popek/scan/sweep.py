@@ -12,7 +12,7 @@ import attrs
 
 from popek.kernel.code import MachineCode
 
-from .files import Program, Stretch
+from .programs import Program, Stretch
 
 
 @attrs.frozen
@@ -21,6 +21,7 @@ class Occurrence:
 
     Attributes:
         function: in which it lies; empty where no symbol says so.
+        offset: where it begins in the file; None where the file does not hold it.
     """
 
     section: str
@@ -29,6 +30,7 @@ class Occurrence:
     raw: bytes
     form: str
     text: str
+    offset: int | None = None
 
 
 @attrs.frozen
@@ -64,7 +66,9 @@ class Swept:
             stretch, offset = self.program.stretches[packed >> SHIFT], packed & (1 << SHIFT) - 1
             one = next(self.code.sweep(stretch.data, offset, offset + 1, self.mode))
             raw, address = stretch.data[offset : offset + one.size], stretch.base + offset
-            yield Occurrence(stretch.name, address, _function(stretch, offset), raw, form, one.text)
+            function = _function(stretch, offset)
+            inside = None if stretch.offset is None else stretch.offset + offset
+            yield Occurrence(stretch.name, address, function, raw, form, one.text, inside)
 
 
 SHIFT = 40

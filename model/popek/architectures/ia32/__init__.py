@@ -13,7 +13,7 @@ VARIANTS = {"ia32-paged": _paged}
 def _code() -> MachineCode:
     from .decoding import decode
 
-    return code_of("ia32", (32, 16), ("EM_386",), decode)
+    return code_of("ia32", (32, 16), ("EM_386",), ("IMAGE_FILE_MACHINE_I386",), decode)
 
 
 CODE = {"ia32": _code}

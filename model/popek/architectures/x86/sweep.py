@@ -21,6 +21,7 @@ def code_of(
     machine: str,
     modes: tuple[int, ...],
     elf_machines: tuple[str, ...],
+    pe_machines: tuple[str, ...],
     decode: Callable[[bytes, int], Decoded],
 ) -> MachineCode:
     """The reader of a machine whose single instructions `decode` reads."""
@@ -49,7 +50,7 @@ def code_of(
                 yield CodeInstruction(at, one.size, one.text, one.form)
                 at += one.size
 
-    return MachineCode(machine, modes, elf_machines, decode, sweep)
+    return MachineCode(machine, modes, elf_machines, pe_machines, decode, sweep)
 
 
 def _read(decode: Callable[[bytes, int], Decoded], code: bytes, mode: int) -> CodeInstruction:

@@ -13,7 +13,7 @@ VARIANTS = {"x86-64-paged": _paged}
 def _code() -> MachineCode:
     from .decoding import decode
 
-    return code_of("x86-64", (64, 32), ("EM_X86_64",), decode)
+    return code_of("x86-64", (64, 32), ("EM_X86_64",), ("IMAGE_FILE_MACHINE_AMD64",), decode)
 
 
 CODE = {"x86-64": _code}
