@@ -10,10 +10,27 @@ from typing import Any
 
 import pytest
 
-from popek.kernel.state import Role
+from popek.architectures.ia32.state import Ia32
+from popek.architectures.svm.operation.state import SvmIa32, SvmX64
+from popek.architectures.vtx.operation.state import VmxIa32, VmxX64
+from popek.architectures.x86_64.state import X64
+from popek.kernel.state import Role, State
 from popek.machines import machine, makers
 
-TABLE: Mapping[str, Any] = tomllib.loads((files("popek_specs.roles") / "roles.toml").read_text("utf-8"))
+
+def table(name: str) -> Mapping[str, Any]:
+    """Of a file of `specs`."""
+    return tomllib.loads((files("popek_specs.roles") / name).read_text("utf-8"))
+
+
+TABLE = table("roles.toml")
+ASSISTANCE = table("assistance.toml")
+ASSISTED = (
+    ("vt-x", Ia32, VmxIa32),
+    ("vt-x", X64, VmxX64),
+    ("svm", Ia32, SvmIa32),
+    ("svm", X64, SvmX64),
+)
 
 
 def stated(table: Mapping[str, Any], name: str) -> Role:
@@ -29,9 +46,8 @@ def stated(table: Mapping[str, Any], name: str) -> Role:
     return best[0] if best else Role.GENERAL
 
 
-def roles(name: str) -> dict[str, Role]:
+def roles(state: type[State]) -> dict[str, Role]:
     """Of leaves and memories, as the model has them."""
-    state = machine(name).state
     return {leaf.name: leaf.role for leaf in state.leaves} | {
         slot.name: slot.role for slot in state.layout if slot.address
     }
@@ -39,7 +55,7 @@ def roles(name: str) -> dict[str, Role]:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_role_is_the_one_that_the_manual_gives(name: str) -> None:
-    found = roles(name)
+    found = roles(machine(name).state)
     assert {leaf: (kind.value, stated(TABLE[name], leaf).value) for leaf, kind in found.items()} == {
         leaf: (kind.value, kind.value) for leaf, kind in found.items()
     }
@@ -48,7 +64,7 @@ def test_a_role_is_the_one_that_the_manual_gives(name: str) -> None:
 @pytest.mark.parametrize("name", TABLE)
 def test_every_pattern_names_something(name: str) -> None:
     """A leaf that was renamed takes its line along."""
-    leaves = list(roles(name))
+    leaves = list(roles(machine(name).state))
     for kind in Role:
         for pattern in TABLE[name].get(kind.value, ()):
             assert any(fnmatchcase(leaf, pattern) for leaf in leaves), pattern
@@ -56,3 +72,23 @@ def test_every_pattern_names_something(name: str) -> None:
 
 def test_every_machine_that_is_not_another_with_assistance_has_a_table() -> None:
     assert {name for name in makers() if not name.endswith("-vt-x")} == set(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "assisted"), ASSISTED, ids=lambda one: getattr(one, "__name__", one)
+)
+def test_assistance_adds_leaves_with_the_manuals_roles_and_changes_no_other(
+    name: str, plain: type[State], assisted: type[State]
+) -> None:
+    found, before = roles(assisted), roles(plain)
+    assert {leaf: found.get(leaf) for leaf in before} == before
+    added = {leaf: kind.value for leaf, kind in found.items() if leaf not in before}
+    assert added == {leaf: stated(ASSISTANCE[name], leaf).value for leaf in added}
+
+
+@pytest.mark.parametrize("name", ASSISTANCE)
+def test_every_pattern_of_assistance_names_something(name: str) -> None:
+    leaves = [leaf for one, _, assisted in ASSISTED if one == name for leaf in roles(assisted)]
+    for kind in Role:
+        for pattern in ASSISTANCE[name].get(kind.value, ()):
+            assert any(fnmatchcase(leaf, pattern) for leaf in leaves), pattern
