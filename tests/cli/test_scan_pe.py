@@ -30,7 +30,10 @@ def exports() -> bytes:
 def pe(*, machine: int = 0x14C, flags: int = 0x60000020, raw: int = 0x200, symbols: int = 2) -> bytes:
     """A PE32 file with one section, the export table in it, and COFF symbols behind it."""
     text = (CODE.ljust(16, b"\0") + exports()).ljust(0x200, b"\0")
-    table = struct.pack("<8sIhHBB", b"first", 0, 1, 0x20, 2, 1) + bytes(18)  # with an auxiliary record
+    table = struct.pack("<8sIhHBB", b"first", 0, 1, 0x20, 2, 1)
+    table += struct.pack(
+        "<8sIhHBB", b"auxiliar", 2, 1, 0x20, 2, 0
+    )  # a record of `first`, whatever it looks like
     table += struct.pack("<IIIhHBB", 0, 4, 4, 1, 0x20, 2, 0)  # its name stands in the table of strings
     table += struct.pack("<8sIhHBB", b"data", 5, 1, 0, 2, 0)  # no function
     table += struct.pack("<I", 22) + b"a long, long name\0"

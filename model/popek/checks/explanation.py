@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from popek.kernel.exploration import PathBudgetError
+from popek.kernel.instruction import Instruction
 
 from .certification import Certifier
 from .classification import Classification
@@ -20,6 +21,7 @@ from .presence import present
 from .promise import Promises
 from .promises import Keeper
 from .runs import Run
+from .subject import Subject
 from .survey import Request, SurveyRow, row_of, unexplored
 from .verdict import Evidence, Status, Truth
 
@@ -155,41 +157,40 @@ def explain(
     classifier, keeper = Classifier(subject), Keeper(subject)
     forms = []
     for number, instruction in enumerate(instructions):
-        try:
-            run = subject.explore(instruction)
-        except PathBudgetError as error:
-            forms.append(
-                FormExplanation(unexplored(instruction, str(error)), instruction.summary, {}, {}, "")
-            )
-            continue
-        classified, kept = classifier.classify(instruction, run), keeper.keeps(instruction, run)
-        found: dict[str, Counterexample[Any]] = {}
-        asked = {**classified.asked, **kept.asked}
-        for question, finding in classified.findings.items():
-            # What is so in user mode is shown once, under the general class.
-            if not question.startswith("user_") and finding.witness is not None:
-                found[question] = finding.witness
-        for promise_name, promise in (("fidelity", kept.fidelity), ("safety", kept.safety)):
-            if promise.witness is not None:
-                found[promise_name] = promise.witness
-        why = disagreement(classified, kept)
-        witnesses = {question: witness.to_json() for question, witness in found.items()}
-        forms.append(
-            FormExplanation(
-                row_of(classified, kept),
-                instruction.summary,
-                witnesses,
-                asked,
-                why,
-                found,
-                leaks_of(classified),
-                run,
-            )
-        )
+        forms.append(explain_form(subject, instruction, classifier, keeper))
         if progress is not None:
             progress(number + 1, len(instructions))
     settings = dict(subject.configuration.settings)
     return Explanation(subject.machine.name, subject.technique.name, settings, tuple(forms))
+
+
+def explain_form(
+    subject: Subject[Any], instruction: Instruction, classifier: Classifier[Any], keeper: Keeper[Any]
+) -> FormExplanation:
+    """Everything about one form, also where some of its operands are fixed."""
+    try:
+        run = subject.explore(instruction)
+    except PathBudgetError as error:
+        return FormExplanation(unexplored(instruction, str(error)), instruction.summary, {}, {}, "")
+    classified, kept = classifier.classify(instruction, run), keeper.keeps(instruction, run)
+    found: dict[str, Counterexample[Any]] = {}
+    for question, finding in classified.findings.items():
+        # What is so in user mode is shown once, under the general class.
+        if not question.startswith("user_") and finding.witness is not None:
+            found[question] = finding.witness
+    for name, promise in (("fidelity", kept.fidelity), ("safety", kept.safety)):
+        if promise.witness is not None:
+            found[name] = promise.witness
+    return FormExplanation(
+        row_of(classified, kept),
+        instruction.summary,
+        {question: witness.to_json() for question, witness in found.items()},
+        {**classified.asked, **kept.asked},
+        disagreement(classified, kept),
+        found,
+        leaks_of(classified),
+        run,
+    )
 
 
 def disagreement(classified: Classification[Any], kept: Promises[Any]) -> str:

@@ -43,6 +43,12 @@ def scan(
         ),
     ] = None,
     places: Annotated[int, Parameter(help="Show at most so many places of each form; 0 for all.")] = 0,
+    explain: Annotated[
+        bool, Parameter(negative="", help="Show for each place a witness with the operands that stand there.")
+    ] = False,
+    rewrite_plan: Annotated[
+        bool, Parameter(negative="", help="Print for each place what would have to replace the instruction.")
+    ] = False,
     sarif: Annotated[
         Path | None, Parameter(help="Also write a SARIF 2.1.0 log to this file, for editors and CI.")
     ] = None,
@@ -63,6 +69,7 @@ def scan(
     from popek.report.sarif import log
     from popek.scan.files import from_hex, read, reader
     from popek.scan.judging import Scan, answered, difference, judge
+    from popek.scan.occurrences import explained
     from popek.scan.programs import ScanError
     from popek.scan.sweep import sweep
 
@@ -95,6 +102,10 @@ def scan(
         found = Scan(
             program, code.machine, subject.technique.name, settings, size, swept, findings, undecided
         )
+        occurrences = None
+        if explain or rewrite_plan:
+            with progress("asking about places") as show:
+                occurrences = explained(subject, code, size, findings, most=places, progress=show)
         changed = None if against is None else difference(found, against)
     except ScanError as error:
         raise UserError(str(error)) from None
@@ -108,9 +119,16 @@ def scan(
         except OSError as error:
             raise UserError(f"--sarif {sarif}: {error.strerror}") from None
     if json:
-        print_json(found.to_json() | ({} if changed is None else {"since": changed.to_json()}))
+        answer = found.to_json() | ({} if changed is None else {"since": changed.to_json()})
+        if occurrences is not None:
+            answer["occurrences"] = [one.to_json() for one in occurrences]
+        print_json(answer)
     else:
         console().print(report.scan(found, changed, places=places))
+        if explain:
+            console().print(report.witnesses(occurrences or ()))
+        if rewrite_plan:
+            console().print(report.plan(occurrences or ()))
     if found.found:
         return UNEXPECTED
     return UNKNOWN if swept.undecoded or undecided else 0

@@ -5,7 +5,7 @@ A package that can read the code of its machine has `CODE`, a mapping from the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -27,6 +27,10 @@ class DecodedInstruction(Protocol):
     @property
     def text(self) -> str:
         """As the disassembler spells it."""
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """The number of each operand part by its name as a symbol, without what depends on registers."""
 
     @property
     def length(self) -> int:

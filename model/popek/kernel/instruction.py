@@ -112,6 +112,31 @@ class Instruction:
         """Numbers, one for every part of every operand, as the semantics take them."""
         return {name: Word(width, numbers[name]) for name, width in self.widths.items()}
 
+    def fixed(self, numbers: Mapping[str, int]) -> Instruction:
+        """The same form where the named parts have these numbers alone, as in one piece of machine code."""
+
+        def narrowed(operand: Operand) -> Operand:
+            kind = operand.kind
+            own = {
+                part: numbers[name]
+                for part, (name, _) in zip(kind.parts, operand.part_names(), strict=True)
+                if name in numbers
+            }
+
+            def valid(parts: Mapping[str, Word]) -> Word:
+                result = kind.valid(parts)
+                for part, number in own.items():
+                    result = result & (parts[part] == number)
+                return result
+
+            return attrs.evolve(operand, kind=attrs.evolve(kind, valid=valid, first={**kind.first, **own}))
+
+        return attrs.evolve(
+            self,
+            operands=tuple(narrowed(one) for one in self.operands),
+            implicit=tuple(narrowed(one) for one in self.implicit),
+        )
+
     def valid(self, parts: Mapping[str, Word]) -> Word:
         """Whether these operands exist (width 1)."""
         result = TRUE

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from popek.scan.judging import Counts, Scan, ScanDifference
+from popek.scan.occurrences import ExplainedOccurrence
+
+from . import classification
 
 MOST_FUNCTIONS = 20
 
@@ -48,6 +51,51 @@ def scan(found: Scan, difference: ScanDifference | None = None, *, places: int =
         changes = [*_changed("new", difference.new), *_changed("gone", difference.gone)]
         parts += changes or [Text("  no difference")]
     return Group(*parts)
+
+
+def witnesses(found: Iterable[ExplainedOccurrence]) -> RenderableType:
+    """Why each instruction breaks: one witness, of a broken promise where there is one."""
+    parts: list[RenderableType] = []
+    for one in found:
+        where = ", ".join(f"{place.address:#x}" for place in one.places)
+        parts += ["", Text.assemble((one.places[0].text, "bold"), f" ({one.form}) at {where}")]
+        shown = next((name for name in ("fidelity", "safety", *one.witnesses) if name in one.witnesses), None)
+        if shown is not None:
+            parts.append(classification.counterexample(one.witnesses[shown]))
+        else:
+            parts.append(Text(f"  {_nothing(one)}"))
+    return Group(*parts)
+
+
+def plan(found: Iterable[ExplainedOccurrence]) -> RenderableType:
+    """What would have to replace each instruction that breaks."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in (
+        "address",
+        "size",
+        "instruction",
+        "from the guest's own state",
+        "may change",
+        "may raise",
+    ):
+        table.add_column(column)
+    pairs = [(place, one) for one in found for place in one.places]
+    for place, one in sorted(pairs, key=lambda pair: (pair[0].section, pair[0].address)):
+        told = [f"{place.address:#x}", str(len(place.raw)), place.text]
+        if one.replacement is None:
+            table.add_row(*told, "unknown: it has too many paths")
+        elif not one.breaks:
+            table.add_row(*told, _nothing(one) if one.unknown else f"may stay: {_nothing(one)}")
+        else:
+            wanted = (one.replacement.own, one.replacement.writes, one.replacement.traps)
+            table.add_row(*told, *(", ".join(names) or "-" for names in wanted))
+    return Group("", Text("to be replaced by calls into the VMM, which preserve all else", "bold"), table)
+
+
+def _nothing(one: ExplainedOccurrence) -> str:
+    if one.breaks:
+        return f"{', '.join(one.breaks)}; no witness was found"
+    return "unknown" if one.unknown else "with these operands it breaks nothing"
 
 
 def _by_form(found: Scan) -> Table:

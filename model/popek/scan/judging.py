@@ -111,17 +111,21 @@ def judge(swept: Swept, rows: Iterable[SurveyRow]) -> tuple[tuple[ScanFinding, .
     """What breaks, and what is undecided, of the forms that occur."""
     findings, undecided, counts = [], {}, swept.counts
     for row in rows:
-        breaks = {
-            "critical": row.classes["critical"] is Truth.YES,
-            "unfaithful": row.faithful is Truth.NO,
-            "unsafe": row.safe is Truth.NO,
-        }
-        if any(breaks.values()):
-            names = tuple(name for name, broken in breaks.items() if broken)
+        if names := broken(row):
             findings.append(ScanFinding(row.form, names, _why(row), tuple(swept.places(row.form))))
         elif Truth.UNKNOWN in (row.classes["critical"], row.faithful, row.safe):
             undecided[row.form] = counts[row.form]
     return tuple(findings), undecided
+
+
+def broken(row: SurveyRow) -> tuple[str, ...]:
+    """What a form is of `critical`, `unfaithful` and `unsafe`."""
+    breaks = {
+        "critical": row.classes["critical"] is Truth.YES,
+        "unfaithful": row.faithful is Truth.NO,
+        "unsafe": row.safe is Truth.NO,
+    }
+    return tuple(name for name, broken in breaks.items() if broken)
 
 
 def _why(row: SurveyRow) -> str:
