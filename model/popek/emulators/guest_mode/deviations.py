@@ -56,7 +56,8 @@ _EXCEPTIONS: Final = range(0x40, 0x60)
 _GP, _UD = 0x4D, 0x46
 _RDPMC, _IOIO, _TASK_SWITCH = 0x6F, 0x7B, 0x7D
 _SYSENTER: Final = {0x175: "SYSENTER_ESP", 0x176: "SYSENTER_EIP"}
-_SOFTWARE: Final = ("INT imm8", "INT1", "INT3", "INTO")
+SOFTWARE: Final = ("INT imm8", "INT1", "INT3", "INTO")
+"""Forms that deliver events of software."""
 _SVM: Final = {"VMRUN": 0x80, "VMLOAD": 0x82, "VMSAVE": 0x83}
 
 
@@ -122,7 +123,7 @@ def _counter_comes_late(found: SvmGuestFound) -> bool:
 
 
 def _events_of_software(found: SvmGuestFound) -> bool:
-    return found.case.form in _SOFTWARE and found.differing == {"exit_int_info"}
+    return found.case.form in SOFTWARE and found.differing == {"exit_int_info"}
 
 
 def _bits_of_cr4(found: SvmGuestFound) -> bool:

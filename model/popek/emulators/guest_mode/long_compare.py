@@ -23,7 +23,7 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
 
 from .compare import GOVERNED
-from .deviations import SvmGuestFound, has_next_rip_of_its_own
+from .deviations import SOFTWARE, SvmGuestFound, has_next_rip_of_its_own
 from .expectation import EXIT_FIELDS
 from .harness import MARKER, REGISTERS, SvmGuestResult, SvmGuestStep, run_guests
 from .long_cases import SvmLongCase, random_long_case
@@ -147,8 +147,10 @@ class SvmLongSteps(SvmExits, LongSteps):
         if not result.fields:
             return None
         predicted: LongPrediction = ready.predicted
-        if has_next_rip_of_its_own(predicted.information) and len(differing) > 1:
-            differing = differing - {"exit_next_rip"}  # known, and not what is to be explained
+        if has_next_rip_of_its_own(predicted.information):
+            differing = differing - {"exit_next_rip"} or differing  # known, and not what is to be explained
+        if ready.case.form in SOFTWARE:
+            differing = differing - {"exit_int_info"} or differing
         found = SvmGuestFound(
             ready.case, ready.state, predicted.kind, predicted.information, self.as_of_bare_x86_64(ready), result,
             ended.kind, ended.vector, frozenset(differing),
