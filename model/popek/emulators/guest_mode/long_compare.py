@@ -97,7 +97,9 @@ class SvmLongSteps(SvmExits, LongSteps):
             return Ended("VMEXIT_INVALID")
         if self.moved(ready, seen):
             return (self.at_stub(ready, result, seen) if code == _VMMCALL else None) or Ended("next")
-        if code != ready.predicted.information.get("exit_code"):
+        if (
+            ready.predicted.kind == "trap"
+        ):  # else what EXITINTINFO tells may be of an earlier exit (`deviations`)
             event = hardware_exception(
                 result.fields["EXITINTINFO"], result.fields["EXITINTINFO_ERROR"] & 0xFFFF
             )
