@@ -7,17 +7,17 @@ recognise a difference that it explains, as narrowly as the case shows it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from popek.architectures.ia32.state import CR4_DEFINED
-from popek.architectures.svm.operation.state import SvmIa32
+from popek.architectures.x86_64.state import PHYSICAL_BITS
+from popek.emulators.guests.case import AssistedCase
 from popek.emulators.vmrun.harness import processor
 from popek.emulators.x86.deviations import Deviation, listed
 from popek.emulators.x86.expectation import Expectation
 
-from .cases import SvmGuestCase
 from .harness import SvmGuestResult
 
 
@@ -26,7 +26,7 @@ class SvmGuestFound:
     """A difference, as the recognisers see it.
 
     Attributes:
-        case, state: what was run, and from what state.
+        case, state: what was run, and from what state, of IA-32 or of x86-64.
         kind: what the model says: ``exit``, ``next`` or ``trap``.
         information: the exit information that the model expects, by its names.
         expected: the rest of what it expects.
@@ -35,8 +35,8 @@ class SvmGuestFound:
         differing: the names of what differs, or ``outcome``.
     """
 
-    case: SvmGuestCase
-    state: SvmIa32
+    case: AssistedCase
+    state: Any
     kind: str
     information: Mapping[str, int]
     expected: Expectation
@@ -56,8 +56,21 @@ _EXCEPTIONS: Final = range(0x40, 0x60)
 _GP, _UD = 0x4D, 0x46
 _RDPMC, _IOIO, _TASK_SWITCH = 0x6F, 0x7B, 0x7D
 _SYSENTER: Final = {0x175: "SYSENTER_ESP", 0x176: "SYSENTER_EIP"}
-_SOFTWARE: Final = ("INT imm8", "INT1", "INT3", "INTO")
+SOFTWARE: Final = ("INT imm8", "INT1", "INT3", "INTO")
+"""Forms that deliver events of software."""
 _SVM: Final = {"VMRUN": 0x80, "VMLOAD": 0x82, "VMSAVE": 0x83}
+
+
+def moved(found: SvmGuestFound) -> int:
+    """The value that an instruction moves to a control register."""
+    operands = found.case.guest.operands
+    number = next(operands[name] for name in ("operand r32", "operand r64") if name in operands)
+    return int(found.state.gpr[number])
+
+
+def expects(found: SvmGuestFound, vector: int) -> bool:
+    """The model expects an exception, taken by the guest or leaving it."""
+    return found.code == _EXCEPTIONS.start + vector or found.expected.vector == vector
 
 
 def has_next_rip_of_its_own(information: Mapping[str, int]) -> bool:
@@ -73,19 +86,20 @@ def _next_rip_of_every_exit(found: SvmGuestFound) -> bool:
 def _paging_without_protection(found: SvmGuestFound) -> bool:
     if found.case.form != "MOV CR0, r32" or found.seen == "hang":
         return False
-    value = int(found.state.gpr[found.case.guest.operands["operand r32"]])
-    return value & _PAGED == 1 << 31 and (found.code == _GP or found.expected.vector == 13)
+    value = moved(found)
+    return value & _PAGED == 1 << 31 and expects(found, 13)
 
 
 def _vmcb_address_comes_late(found: SvmGuestFound) -> bool:
     form = found.case.form
-    faults = found.code == _GP or found.expected.vector == 13
-    aligned = not int(found.state.gpr[0]) & 0xFFF
-    return form in _SVM and faults and not aligned and found.result.fields["EXITCODE"] == _SVM[form]
+    faults = expects(found, 13)
+    address = int(found.state.gpr[0])
+    refused = bool(address & 0xFFF or address >> PHYSICAL_BITS)
+    return form in _SVM and faults and refused and found.result.fields["EXITCODE"] == _SVM[form]
 
 
 def _monitor_of_uncached_memory(found: SvmGuestFound) -> bool:
-    return found.case.form == "MONITOR seg" and found.code == 0x8A and found.seen == "next"
+    return found.case.form.startswith("MONITOR") and found.code == 0x8A and found.seen == "next"
 
 
 def _rsm_is_undefined_first(found: SvmGuestFound) -> bool:
@@ -104,20 +118,20 @@ def _repeated_port_io_asks_first(found: SvmGuestFound) -> bool:
 
 
 def _counter_comes_late(found: SvmGuestFound) -> bool:
-    faults = found.code == _GP or found.expected.vector == 13
+    faults = expects(found, 13)
     return found.case.form == "RDPMC" and faults and found.result.fields["EXITCODE"] == _RDPMC
 
 
 def _events_of_software(found: SvmGuestFound) -> bool:
-    return found.case.form in _SOFTWARE and found.differing == {"exit_int_info"}
+    return found.case.form in SOFTWARE and found.differing == {"exit_int_info"}
 
 
 def _bits_of_cr4(found: SvmGuestFound) -> bool:
     """MOV CR4 of a value with bits that the model's processor has and the emulated one has not, or the other way."""
-    if found.case.form != "MOV CR4, r32" or found.seen == "hang":
+    if not found.case.form.startswith("MOV CR4,") or found.seen == "hang":
         return False
-    value = int(found.state.gpr[found.case.guest.operands["operand r32"]])
-    here = found.code == _GP or found.expected.vector == 13
+    value = moved(found)
+    here = expects(found, 13)
     there = found.result.fields["EXITCODE"] == _GP or found.vector == 13
     return bool(value & (CR4_DEFINED ^ (processor().cr4 or 0))) and here != there
 
@@ -130,7 +144,7 @@ def _sysenter_of_64_bits(found: SvmGuestFound) -> bool:
 
 
 def _alignment_before_pages(found: SvmGuestFound) -> bool:
-    page = found.code == 0x4E or found.expected.vector == 14
+    page = expects(found, 14)
     alignment = found.vector == 17 if found.seen == "trap" else found.result.fields["EXITCODE"] == 0x51
     checked = bool(found.state.cr0.am & found.state.eflags.ac & (found.state.cpl == 3))
     return page and alignment and checked
@@ -150,6 +164,16 @@ _RECOGNISED: Final[Mapping[str, Callable[[SvmGuestFound], bool]]] = {
     "bits-of-cr4": _bits_of_cr4,
     "sysenter-of-64-bits": _sysenter_of_64_bits,
 }
+
+
+ANY_GUEST: Final = {
+    name: _RECOGNISED[name]
+    for name in (
+        "next-rip-of-every-exit", "vmcb-address-comes-late", "monitor-of-uncached-memory", "rsm-is-undefined-first",
+        "lmsw-is-selective", "counter-comes-late", "events-of-software", "bits-of-cr4",
+    )
+}  # fmt: skip
+"""What is recognised of a 64-bit guest, too."""
 
 
 def deviations() -> Mapping[str, Deviation]:

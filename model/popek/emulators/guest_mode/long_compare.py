@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final
@@ -11,8 +12,7 @@ from popek.architectures.svm.operation.state import SvmX64
 from popek.emulators.guests.compare import Guests
 from popek.emulators.guests.expectation import SEGMENTS
 from popek.emulators.guests.long_drawing import Key, assembled, in_64_bit_mode, key_of
-from popek.emulators.guests.long_expectation import LongPrediction, watched
-from popek.emulators.guests.long_memory import arena_of
+from popek.emulators.guests.long_expectation import LongPrediction, ready_step, watched
 from popek.emulators.guests.long_observation import LongSteps
 from popek.emulators.guests.observation import Compared, Ended, ReadyStep, hardware_exception
 from popek.emulators.vmrun.harness import DEFAULT_MODEL
@@ -23,10 +23,11 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
 
 from .compare import GOVERNED
+from .deviations import SOFTWARE, SvmGuestFound, has_next_rip_of_its_own
 from .expectation import EXIT_FIELDS
 from .harness import MARKER, REGISTERS, SvmGuestResult, SvmGuestStep, run_guests
 from .long_cases import SvmLongCase, random_long_case
-from .long_deviations import SvmLongFound, explain
+from .long_deviations import explain
 from .long_expectation import FIELDS_OF_STATE, LONG, predict, state_of, step_run, svm_machine_64
 from .observation import SvmExits
 
@@ -56,16 +57,14 @@ def prepare(
     Raises:
         OutsideError: the case leads where the harness cannot follow.
     """
-    instruction = machine.instructions[case.form]
-    step = X64StepCase(code, case.guest.state(), case.guest.memory)
-    arena = arena_of(step, MARKER)
-    state = state_of(case, step, arena, model)
-    operands = {**case.guest.operands, "operand length": len(code)}
-    predicted = predict(machine, instruction, operands, state, step)
-    if isinstance(predicted, NotModelled):
-        return predicted
-    run = step_run(case, state, arena, watched(predicted, state, case.guest.memory))
-    return ReadyStep(case, key[1], step, state, instruction, operands, run, predicted)
+
+    def run(step: X64StepCase, state: SvmX64, arena: bytes, predicted: LongPrediction) -> SvmGuestStep:
+        return step_run(case, state, arena, watched(predicted, state, case.guest.memory))
+
+    def begin(step: X64StepCase, arena: bytes) -> SvmX64:
+        return state_of(case, step, arena, model)
+
+    return ready_step(machine, case, key, code, MARKER, begin, functools.partial(predict, machine), run)
 
 
 class SvmLongSteps(SvmExits, LongSteps):
@@ -98,7 +97,9 @@ class SvmLongSteps(SvmExits, LongSteps):
             return Ended("VMEXIT_INVALID")
         if self.moved(ready, seen):
             return (self.at_stub(ready, result, seen) if code == _VMMCALL else None) or Ended("next")
-        if code != ready.predicted.information.get("exit_code"):
+        if (
+            ready.predicted.kind == "trap"
+        ):  # else what EXITINTINFO tells may be of an earlier exit (`deviations`)
             event = hardware_exception(
                 result.fields["EXITINTINFO"], result.fields["EXITINTINFO_ERROR"] & 0xFFFF
             )
@@ -147,9 +148,15 @@ class SvmLongSteps(SvmExits, LongSteps):
         """The known deviation that explains a difference: one of SVM, or one of bare x86-64 beneath it."""
         if not result.fields:
             return None
-        found = SvmLongFound(
-            ready.case, ready.state, ready.predicted, result, ended.kind, ended.vector, frozenset(differing)
-        )
+        predicted: LongPrediction = ready.predicted
+        if has_next_rip_of_its_own(predicted.information):
+            differing = differing - {"exit_next_rip"} or differing  # known, and not what is to be explained
+        if ready.case.form in SOFTWARE:
+            differing = differing - {"exit_int_info"} or differing
+        found = SvmGuestFound(
+            ready.case, ready.state, predicted.kind, predicted.information, self.as_of_bare_x86_64(ready), result,
+            ended.kind, ended.vector, frozenset(differing),
+        )  # fmt: skip
         return explain(found) or self.of_bare_x86_64(ready, ended, result, registers, differing)
 
 

@@ -1,7 +1,7 @@
 """Where Bochs deviates from the manual in SVM's guest mode of a 64-bit guest.
 
-The list with its evidence is ``popek_specs/svm/bochs-guest-deviations.toml``; here is, for each entry, how to
-recognise a difference that it explains, as narrowly as the case shows it.
+The list with its evidence is ``popek_specs/svm/bochs-guest-deviations.toml``; here is, for each entry that 32-bit
+guests do not have, how to recognise a difference that it explains, as narrowly as the case shows it.
 """
 
 from __future__ import annotations
@@ -9,37 +9,41 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import attrs
+from .deviations import ANY_GUEST, SvmGuestFound, expects, moved
 
-from popek.architectures.svm.operation.state import SvmX64
-from popek.emulators.guests.long_expectation import LongPrediction
-
-from .harness import SvmGuestResult
-from .long_cases import SvmLongCase
-
-
-@attrs.frozen
-class SvmLongFound:
-    """A difference, as the recognisers see it.
-
-    Attributes:
-        case, state: what was run, and from what state.
-        predicted: what the model says.
-        result: what Bochs did.
-        seen, vector: how the step ended there.
-        differing: the names of what differs, or ``outcome``.
-    """
-
-    case: SvmLongCase
-    state: SvmX64
-    predicted: LongPrediction
-    result: SvmGuestResult
-    seen: str
-    vector: int | None
-    differing: frozenset[str]
+_CR0_SEL_WRITE: Final = 0x65
+_AFTER_RESERVED_BITS: Final = {
+    "MOV CR3, r64": 0x13, "MOV CR8, r64": 0x18,
+    **{f"MOV DR{number}, r64": 0x30 + number for number in range(4, 8)},
+}  # fmt: skip
+"""Forms that refuse reserved bits, and the exit codes of their intercepts."""
+_LMA: Final = 1 << 10
 
 
-_RECOGNISED: Final[Mapping[str, Callable[[SvmLongFound], bool]]] = {}
+def _reserved_bits_come_late(found: SvmGuestFound) -> bool:
+    code = _AFTER_RESERVED_BITS.get(found.case.form)
+    refused = int(found.state.cpl) == 0 and expects(found, 13)
+    return refused and found.result.fields["EXITCODE"] == code
+
+
+def _system_calls_of_compatibility_mode(found: SvmGuestFound) -> bool:
+    calls = found.case.form in ("SYSCALL", "SYSRET") and not found.case.guest.long
+    return calls and expects(found, 6) and found.seen == "next"
+
+
+def _long_mode_is_left_first(found: SvmGuestFound) -> bool:
+    selective = found.case.form == "MOV CR0, r64" and found.code == _CR0_SEL_WRITE
+    if not selective or found.differing != {"efer"} or moved(found) >> 31 & 1:
+        return False
+    return int(found.state.efer.value) ^ found.result.fields["EFER"] & ~(1 << 12) == _LMA
+
+
+_RECOGNISED: Final[Mapping[str, Callable[[SvmGuestFound], bool]]] = {
+    **ANY_GUEST,
+    "reserved-bits-come-late": _reserved_bits_come_late,
+    "system-calls-of-compatibility-mode": _system_calls_of_compatibility_mode,
+    "long-mode-is-left-first": _long_mode_is_left_first,
+}
 
 
 def recognised() -> frozenset[str]:
@@ -47,6 +51,6 @@ def recognised() -> frozenset[str]:
     return frozenset(_RECOGNISED)
 
 
-def explain(found: SvmLongFound) -> str | None:
+def explain(found: SvmGuestFound) -> str | None:
     """The name of the entry that explains a difference, if one does."""
     return next((name for name, applies in _RECOGNISED.items() if applies(found)), None)

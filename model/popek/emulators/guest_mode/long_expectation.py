@@ -20,6 +20,7 @@ from popek.architectures.svm.operation.guest_mode import EFER_SVME, VM_HSAVE_PA
 from popek.architectures.svm.operation.state import SvmX64
 from popek.architectures.x86.msrs import IA32_TIME_STAMP_COUNTER
 from popek.emulators.guests import long_memory
+from popek.emulators.guests.drawing import PG
 from popek.emulators.guests.long_expectation import LongPrediction, predicted
 from popek.emulators.guests.long_memory import FRAME, patches
 from popek.emulators.vmrun.harness import DEFAULT_MODEL
@@ -48,8 +49,6 @@ FIELDS_OF_STATE: Final[Mapping[str, str]] = {
     "msr.pat": "G_PAT",
 }
 """The fields of the VMCB that hold the guest's state, by the model's names, but for segment registers."""
-
-NAMES_OF_REGISTERS: Final = {name: name for name in REGISTERS}
 
 _NESTED: Final = 0x47000
 _TABLE: Final = 0x67  # present, writable, user, accessed, dirty
@@ -118,6 +117,8 @@ def predict(
     if instruction.mnemonic in LACKING:
         raise OutsideError(f"{instruction.mnemonic}, which the emulated processor does not have")
 
+    _check_paging(instruction, operands, state)
+
     def information(outcome: Trap[SvmX64]) -> dict[str, int] | None:
         if outcome.vector is not VM_EXIT:
             return None
@@ -127,6 +128,14 @@ def predict(
     if isinstance(found, LongPrediction):
         _check_msrs(instruction, state, found)
     return found
+
+
+def _check_paging(instruction: Instruction, operands: Mapping[str, int], state: SvmX64) -> None:
+    """The emulator takes paging without protection (`deviations`), and does not come back from 64-bit mode."""
+    if instruction.form != "MOV CR0, r64" or int(state.cpl) != 0:
+        return
+    if int(state.gpr[operands["operand r64"]]) & (PG | 1) == PG:
+        raise OutsideError("MOV CR0 with PG and without PE")
 
 
 def _nothing(state: SvmX64) -> Mapping[int, int]:

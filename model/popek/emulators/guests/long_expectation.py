@@ -21,8 +21,11 @@ from popek.kernel.machine import Machine
 from popek.kernel.outcome import Next, NotModelled, Trap
 from popek.kernel.words import Word
 
+from .case import LongCase
 from .expectation import without_fault_address
-from .long_memory import FRAME, STACK_TOP, STUBS
+from .long_drawing import Key
+from .long_memory import FRAME, STACK_TOP, STUBS, arena_of
+from .observation import ReadyStep
 
 HIDDEN: Final = {"rflags": 1 << 16, "ldtr.rights": 1 << 13, "tr.rights": 1 << 13}
 """Bits that no exit shows: RF, and what is reserved in a system segment's descriptor."""
@@ -159,3 +162,36 @@ def _check_landing(
     byte = memory.get(target, int(after.memory.load(Word(64, target))))
     if byte != LANDING_BYTE or instruction.form == "INT1":
         raise OutsideError("a transfer to where something else is")
+
+
+def ready_step(
+    machine: Machine[Any],
+    case: LongCase,
+    key: Key,
+    code: bytes,
+    marker: bytes,
+    begin: Callable[[X64StepCase, bytes], Any],
+    predict: Callable[[Instruction, Mapping[str, int], Any, X64StepCase], LongPrediction | NotModelled],
+    run: Callable[[X64StepCase, Any, bytes, LongPrediction], Any],
+) -> ReadyStep | NotModelled:
+    """A case for the harness, with what the model says.
+
+    Args:
+        key, code: the instruction, as text and assembled.
+        marker: what leaves the guest behind the instruction.
+        begin: the state in which the guest starts, given the step and the arena.
+        predict: what becomes of the step.
+        run: the case as the harness takes it, given the step, the state, the arena and what is expected.
+
+    Raises:
+        OutsideError: the case leads where the harness cannot follow.
+    """
+    instruction = machine.instructions[case.form]
+    step = X64StepCase(code, case.guest.state(), case.guest.memory)
+    arena = arena_of(step, marker)
+    state = begin(step, arena)
+    operands = {**case.guest.operands, "operand length": len(code)}
+    found = predict(instruction, operands, state, step)
+    if isinstance(found, NotModelled):
+        return found
+    return ReadyStep(case, key[1], step, state, instruction, operands, run(step, state, arena, found), found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 import attrs
 
@@ -121,6 +121,25 @@ class LongSteps(GuestSteps):
 
     # -- deviations ----------------------------------------------------------------------------------
 
+    def as_of_bare_x86_64(self, ready: ReadyStep) -> Expectation:
+        """What the model expects, as the step harness has it; an exception by which the guest is left is a trap."""
+        predicted: LongPrediction = ready.predicted
+        raised = (predicted.vector, predicted.error_code)
+        if predicted.kind == "exit":
+            raised = self.raised(predicted.information) or raised
+        kinds: Mapping[bool, Literal["trap", "next", "hang"]] = {
+            True: "trap",
+            False: "next" if predicted.kind == "next" else "hang",
+        }
+        return Expectation(
+            kinds[raised[0] is not None],
+            *raised,
+            self.expected(ready),
+            predicted.undefined,
+            predicted.memory,
+            storage=predicted.storage,
+        )
+
     def of_bare_x86_64(
         self,
         ready: ReadyStep,
@@ -130,10 +149,9 @@ class LongSteps(GuestSteps):
         differing: set[str],
     ) -> str | None:
         """The known deviation of bare x86-64 that explains a difference."""
-        predicted, own = ready.predicted, len(ready.run.watch) - self.behind
-        expected = (predicted.vector, predicted.error_code)
-        if predicted.kind == "exit":
-            expected = self.raised(predicted.information) or expected
+        own = len(ready.run.watch) - self.behind
+        expected = self.as_of_bare_x86_64(ready)
+        raised: tuple[int | None, int | None] = (expected.vector, expected.error_code)
         found = (observed.vector, observed.error_code)
         if observed.kind == "exit":
             found = self.raised_seen(result) or found
@@ -145,21 +163,13 @@ class LongSteps(GuestSteps):
             if place[0] < ARENA_BYTES
         ]
         step = attrs.evolve(ready.step, watch=tuple(place for place, _ in places))
-        if expected != found:
+        if raised != found:
             differing = {"outcome"}
         named = frozenset("memory" if name.startswith("[") else name for name in differing)
-        kinds = {True: "trap", False: "next" if predicted.kind == "next" else "hang"}
         return explain_x86_64(
             ready.case.guest,
             step,
-            Expectation(
-                kinds[expected[0] is not None],
-                *expected,
-                self.expected(ready),
-                predicted.undefined,
-                predicted.memory,
-                storage=predicted.storage,
-            ),
+            expected,
             StepResult(
                 "trap" if found[0] is not None else "next" if observed.kind == "next" else "hang",
                 *found,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -9,8 +10,7 @@ from typing import Final
 from popek.architectures.vtx.operation.extended_paging import EptX64
 from popek.emulators.guests.compare import Guests
 from popek.emulators.guests.long_drawing import Key, assembled, in_64_bit_mode, key_of
-from popek.emulators.guests.long_expectation import LongPrediction, watched
-from popek.emulators.guests.long_memory import arena_of
+from popek.emulators.guests.long_expectation import LongPrediction, ready_step, watched
 from popek.emulators.guests.long_observation import LongSteps
 from popek.emulators.guests.observation import Compared, Ended, ReadyStep
 from popek.emulators.vm_entry.harness import DEFAULT_MODEL
@@ -66,20 +66,18 @@ def prepare(
     Raises:
         OutsideError: the case leads where the harness cannot follow.
     """
-    instruction = machine.instructions[case.form]
-    step = X64StepCase(code, case.guest.state(), case.guest.memory)
-    arena = arena_of(step, MARKER)
-    state = state_of(case, step, arena, model)
-    operands = {**case.guest.operands, "operand length": len(code)}
-    predicted = predict(machine, instruction, operands, state, step)
-    if isinstance(predicted, NotModelled):
-        return predicted
-    watch = watched(predicted, state, case.guest.memory)
-    if virtual_page(state):
-        places = virtual_registers(state)
-        watch = (*watch, *((GUEST_PAGES.virtual_apic + at, length) for at, length in places))
-    run = step_run(case, step, state, arena, watch, model)
-    return ReadyStep(case, key[1], step, state, instruction, operands, run, predicted)
+
+    def run(step: X64StepCase, state: EptX64, arena: bytes, predicted: LongPrediction) -> VmxGuestStep:
+        watch = watched(predicted, state, case.guest.memory)
+        if virtual_page(state):
+            places = virtual_registers(state)
+            watch = (*watch, *((GUEST_PAGES.virtual_apic + at, length) for at, length in places))
+        return step_run(case, step, state, arena, watch, model)
+
+    def begin(step: X64StepCase, arena: bytes) -> EptX64:
+        return state_of(case, step, arena, model)
+
+    return ready_step(machine, case, key, code, MARKER, begin, functools.partial(predict, machine), run)
 
 
 # -- what Bochs did ----------------------------------------------------------------------------------
