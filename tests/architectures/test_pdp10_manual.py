@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from popek.architectures.pdp10 import MACHINES
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next
 from popek.kernel.words import Word
+from popek.machines import machine
 
-KA10, KS10 = MACHINES["pdp10-ka10"](), MACHINES["pdp10-ks10"]()
-BOTH = pytest.mark.parametrize("machine", [KA10, KS10], ids=lambda machine: str(machine.name))
+KA10, KS10 = machine("pdp10-ka10"), machine("pdp10-ks10")
+BOTH = pytest.mark.parametrize("machine", [KA10, KS10], ids=lambda one: str(one.name))
 ALL, LEFT, RIGHT, SIGN = (1 << 36) - 1, 0o777777000000, 0o777777, 1 << 35
 PC, PLACE = 0o100, 0o1000
 ONE, TWO = 0o123456701234, 0o654321543210
