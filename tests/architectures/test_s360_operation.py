@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from popek.architectures.s360 import MACHINES
-from popek.architectures.s360.state import ADDRESS
+from popek.architectures.s360.state import ADDRESS, BLOCK
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, Trap
@@ -33,11 +33,15 @@ def run(
     """The state after a form; storage from `PLACE` on has the content, and a base is register 3.
 
     A displacement is `D1` or `D2`, a number of the form by its name.  The condition code before is 3.
+    `key` is the PSW's; `here` and `next` are of the block of `PLACE` and of the one behind it, without the last bit.
     """
     cpu = machine(name).state.reset()
     cpu.psw.cc = Word(2, 3)
     for number, value in {BASE: PLACE, **(registers or {})}.items():
         cpu.gr[number] = Word(32, value)
+    cpu.psw.key = Word(4, parts.pop("key", 0))
+    keys = {PLACE >> 11: parts.pop("here", 0), (PLACE >> 11) + 1: parts.pop("next", 0)}
+    cpu.keys = Memory(BLOCK, 7, keys)
     cpu.memory = Memory(ADDRESS, 8, {PLACE + i: byte for i, byte in enumerate(bytes.fromhex(content))})
     (instruction,) = machine(name).find(form)
     words = {}
@@ -209,3 +213,30 @@ def test_compare_and_swap(name: str) -> None:
     assert (stored(cpu, 4), int(cpu.gr[4]), int(cpu.psw.cc)) == ("00000009", 5, 0)
     cpu = run(name, "CS R1,R3,D2(B2)", "00000005", {4: 4, 6: 9}, R1=4, R3=6)
     assert (stored(cpu, 4), int(cpu.gr[4]), int(cpu.psw.cc)) == ("00000005", 5, 1)
+
+
+OTHER, FETCH = 2 << 3, 1 << 2  # the access control bits, and fetch protection
+
+
+@pytest.mark.parametrize("form", ["MVC D1(1,B1),D2(B2)", "MVC D1(2,B1),D2(B2)", "NC D1(2,B1),D2(B2)"])
+def test_another_key_keeps_from_storing_and_with_fetch_protection_from_fetching(name: str, form: str) -> None:
+    """Key 1; the first operand is in the next block, whose key is 1, the second here."""
+
+    def result(here: int, behind: int) -> str:
+        cpu = run(
+            name,
+            form,
+            "12345678",
+            {4: PLACE + 0x800},
+            **{"D1(1,B1).b": 4, "D1(2,B1).b": 4},
+            key=1,
+            here=here,
+            next=behind,
+        )
+        return stored(cpu, 1, 0x800) + f"{int(cpu.psw.cc)}"
+
+    plain = result(1 << 3, 1 << 3)
+    assert result(OTHER, 1 << 3) == plain
+    assert plain == ("000" if form.startswith("NC") else "123")
+    assert result(1 << 3, OTHER) == "003"  # nothing is stored, and the condition code stays
+    assert result(OTHER | FETCH, 1 << 3) == "003"
