@@ -5,6 +5,8 @@ A row has the condition codes N, Z, V and C as one number of two octal digits: 1
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import pytest
 
 from popek.architectures.pdp11 import MACHINES
@@ -133,7 +135,7 @@ def test_swab(before: int, after: int, codes: int) -> None:
 
 
 # Of NZVC, when a branch is taken: chapter 4, branches.
-TAKEN = {
+TAKEN: Mapping[str, Callable[[bool, bool, bool, bool], bool]] = {
     "BR": lambda n, z, v, c: True,
     "BNE": lambda n, z, v, c: not z, "BEQ": lambda n, z, v, c: z,
     "BPL": lambda n, z, v, c: not n, "BMI": lambda n, z, v, c: n,
