@@ -25,7 +25,7 @@ from cattrs.v import format_exception, transform_error
 from popek.checks.ladder import Ladder
 from popek.checks.verdict import Status, Truth
 from popek.errors import PopekError
-from popek.kernel.configuration import SettingError, configure
+from popek.kernel.configuration import SettingError, numbered
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.machines import MachineFileError
 from popek.machines import machine as find_machine
@@ -82,7 +82,7 @@ class Claim:
         id: stable.
         title, source, statement: for people; a statement of `PREMISES` is checked as such, any other holds
             when every row does.
-        machine, technique, configuration: of what it speaks.
+        machine, technique, configuration: of what it speaks; a file may give a setting's value as its label.
         expected: the verdict we expect.
         time_is_state: count clocks as resources.
         note: what a reader should know.
@@ -95,7 +95,7 @@ class Claim:
     machine: str | Machine[Any]
     expected: Status
     technique: str | None = None
-    configuration: Mapping[str, int] = attrs.field(factory=dict)
+    configuration: Mapping[str, int | str] = attrs.field(factory=dict)
     rows: tuple[RowClaim, ...] = ()
     time_is_state: bool = False
     note: str = ""
@@ -317,7 +317,7 @@ def _checked(claim: Claim, file: str, where: str) -> Claim:
         key = "technique"
         machine.technique(claim.technique)
         key = "configuration"
-        configure(machine, [f"{name}={value}" for name, value in claim.configuration.items()])
+        configuration = numbered(machine, claim.configuration)
         for number, row in enumerate(claim.rows):
             key = f"rows[{number}].subject"
             machine.find(row.subject)
@@ -328,7 +328,7 @@ def _checked(claim: Claim, file: str, where: str) -> Claim:
                 )
     except (UnknownNameError, SettingError, MachineFileError) as error:
         raise ClaimError(f"{file}: {where}{key}: {error}") from None
-    return attrs.evolve(claim, machine=name)
+    return attrs.evolve(claim, machine=name, configuration=configuration)
 
 
 def _known_keys(data: object, kind: type, file: str, where: str) -> None:
@@ -385,6 +385,13 @@ def _strict(kind: type, what: str) -> Callable[[Any, Any], Any]:
     return structure
 
 
+def _number_or_label(value: Any, _: Any) -> int | str:
+    if type(value) not in (int, str):
+        raise _StrictError(f"expected a whole number or a label of the setting, not {value!r}")
+    number_or_label: int | str = value
+    return number_or_label
+
+
 def _status(value: Any, _: Any) -> Status:
     try:
         return Status(value)
@@ -397,6 +404,7 @@ def _converter() -> cattrs.Converter:
     for kind, what in ((str, "a text"), (int, "a whole number"), (bool, "true or false")):
         converter.register_structure_hook(kind, _strict(kind, what))
     converter.register_structure_hook(Status, _status)
+    converter.register_structure_hook(int | str, _number_or_label)
     # A file names its machine; `parse` puts a machine itself in the place of the name.
     converter.register_structure_hook(str | Machine[Any], _strict(str, "a text"))
     for cls in (RowClaim, Claim):

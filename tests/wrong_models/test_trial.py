@@ -96,6 +96,22 @@ def test_a_bank_of_registers_is_recognised_and_the_remedy_told(tmp_path: Path) -
     assert "exchange it where the mode changes" in found[0][1]
 
 
+def test_a_bank_is_recognised_though_what_it_holds_is_checked(tmp_path: Path) -> None:
+    limit = "        if ite(cpu.mode == 1, cpu.usp, cpu.ksp) > 200:\n            raise Fault(PRIVILEGED)\n"
+    checked = BANKED.replace("        cpu.acc = ite(", limit + "        cpu.acc = ite(")
+    assert checked != BANKED
+    changes = (
+        ("    timer = word(8", "    ksp = word(8)\n    usp = word(8)\n    timer = word(8"),
+        ("import Word\n", "import Word, ite\n"),
+        ("", checked),
+    )
+    code, found = check(tmp_path, changes)
+    assert code == 0
+    assert [text.partition(":")[0] for _, text in found] == [
+        "PUSH, POP, TOP choose a register by the mode, so each is mode-sensitive"
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

@@ -254,7 +254,12 @@ def _banked(machine: Machine[S], runs: Mapping[str, Run[S]]) -> Iterator[TrialFi
     modes = {leaf.component for leaf in leaves_with(machine.state, [Role.MODE])}
     found = []
     for form, run in runs.items():
-        decided = {n for path in run.paths for n in terms.variables_of(path.conditions)} & modes
+        # A condition on the mode alone is a check of privilege; one on what the bank holds is what the choice brings.
+        decided = any(
+            {*terms.variables_of([c])} and {*terms.variables_of([c])} <= modes
+            for path in run.paths
+            for c in path.conditions
+        )
         results = [
             word.term
             for _, after in run.completions()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
@@ -48,6 +49,25 @@ def _as_word(setting: Setting, value: int) -> Word:
     return Word(max(1, max(setting.values).bit_length()), value)
 
 
+def numbered(machine: Machine[Any], settings: Mapping[str, int | str]) -> dict[str, int]:
+    """Settings by their numbers, where some are given as labels.
+
+    Raises:
+        SettingError: a setting does not have this value; with near matches.
+        UnknownNameError: no such setting; with near matches.
+    """
+    found: dict[str, int] = {}
+    for name, value in settings.items():
+        setting = machine.setting(name)
+        number = _number(setting, str(value))
+        if number is None:
+            raise SettingError(f"{name} = {value!r}: {_expected(setting, str(value))}")
+        if setting.name in found:
+            raise SettingError(f"{name}: {setting.name} is given twice")
+        found[setting.name] = number
+    return found
+
+
 def default_configuration(machine: Machine[Any]) -> Configuration:
     """Every setting at its default."""
     return Configuration({a.name: a.default for a in machine.settings if a.default is not None})
@@ -85,17 +105,28 @@ def configure(
 
 
 def _value(setting: Setting, value: str, text: str) -> int:
+    number = _number(setting, value)
+    if number is None:
+        raise SettingError(f"--set {text}: {_expected(setting, value)}, or ? to leave it open")
+    return number
+
+
+def _number(setting: Setting, value: str) -> int | None:
+    """The number that a label or a numeral means; None where the setting does not have it."""
     by_label = {label.lower(): number for number, label in setting.labels.items()}
     try:
         number = by_label[value.lower()] if value.lower() in by_label else int(value, 0)
     except ValueError:
-        number = -1
-    if number not in setting.values:
-        known = [f"{v} ({setting.labels[v]})" if v in setting.labels else str(v) for v in setting.values]
-        raise SettingError(
-            f"--set {text}: {setting.name} is one of {', '.join(known)}, or ? to leave it open"
-        )
-    return number
+        return None
+    return number if number in setting.values else None
+
+
+def _expected(setting: Setting, value: str) -> str:
+    """Which values it has, and which of their labels look like this one."""
+    known = [f"{v} ({setting.labels[v]})" if v in setting.labels else str(v) for v in setting.values]
+    near = difflib.get_close_matches(value, setting.labels.values(), 3, 0.5)
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    return f"{setting.name} is one of {', '.join(known)}{hint}"
 
 
 def _example(machine: Machine[Any]) -> str:
