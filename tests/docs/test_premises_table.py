@@ -26,7 +26,8 @@ def test_no_premise_fails_of_more_forms_than_there_are() -> None:
     for name, row in ROWS.items():
         made, told = machine(name), cells(row)
         assert len(told) == len(HEADS[PREMISES])
-        forms = int(told[1])  # as many as there were on that day
+        forms = int(told[1])
+        assert forms == len(made.instructions), f"{name}: the row is of another day's instructions"
         assert told[0].endswith(next(iter(made.techniques)))
         for premise, answer in zip(COLUMNS, told[3:], strict=False):
             said = sum(map(int, re.findall(r"(?:no|unknown) (\d+)", answer)))
