@@ -255,7 +255,10 @@ def test_what_is_up_to_the_processor_is_named_and_not_guessed(number: int) -> No
 
 def test_a_register_that_is_no_component_keeps_what_is_written() -> None:
     """By a processor that has it, and takes the value; IA32_XSS is a component, which XSAVES looks at."""
-    takes = {"undefined of an MSR, what WRMSR does": 1, "undefined of an MSR, whether the processor has it": 1}
+    takes = {
+        "undefined of an MSR, what WRMSR does": 1,
+        "undefined of an MSR, whether the processor has it": 1,
+    }
     for number in (0xCE, 0xDA0):
         state = guest(rcx=number, rax=0x800, rdx=0, **PASSED).with_undefined(takes)
         written = step("WRMSR", state)
