@@ -16,24 +16,20 @@ A state is a line of words. It starts from a baseline that enters and changes it
 from __future__ import annotations
 
 import functools
-import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final
 
 import attrs
 
+import number_rows
+from number_rows import Row, changed, number
 from popek.architectures.vtx.baselines import MODES, Mode, baseline
 from popek.architectures.vtx.capabilities import FEATURES, Capabilities
 from popek.architectures.vtx.fields import FIELDS
-from popek.architectures.vtx.vmcs import Launch, Vmcs
+from popek.architectures.vtx.vmcs import Vmcs
 
-Says = Literal["fails", "passes", "doubts", "tolerates", "unknown"]
-"""Of a check: the state fails it; passes it; fails it on some processors; fails it, and may enter on some; the
-processor is not known well enough to say."""
-
-SAYS: Final[tuple[Says, ...]] = ("fails", "passes", "doubts", "tolerates", "unknown")
+FILE: Final = Path(__file__).with_name("entry_rows.toml")
 WORDS: Final = {
     "pin": "PIN_CONTROLS",
     "pri": "PRIMARY_PROC_CONTROLS",
@@ -44,89 +40,25 @@ WORDS: Final = {
     "entry": "ENTRY_CONTROLS",
 }
 ACTIVATED: Final = {"sec": ("pri", 31), "ter": ("pri", 17), "exit2": ("exit", 31)}
-TOKEN: Final = re.compile(r"(?P<name>[A-Za-z_0-9.x/]+?)(?P<how>[=+-])(?P<value>\S+)")
-
-
-@attrs.frozen
-class Row:
-    """A state, and what one check says of it; `also` are the other checks that fail."""
-
-    check: str
-    says: Says
-    text: str
-    also: frozenset[str] = frozenset()
-    exact: bool = True
-    """Whether the other checks are told too."""
-    bit: tuple[str, int] | None = None
-    """A bit of a field that differs from what the text says."""
-
-
-@functools.cache
-def document() -> dict[str, Any]:
-    """The file."""
-    return tomllib.loads(Path(__file__).with_name("entry_rows.toml").read_text("utf-8"))
 
 
 def checks() -> Iterator[tuple[str, dict[str, Any], str]]:
     """Ids, what the file says of them, and what stands for `@` there."""
-    for name, told in document().items():
-        if name == "processors":
-            continue
-        twins = told.get("twins", [""])
-        ids = told.get("ids") or [name.replace("@", twin) for twin in twins]
-        for check_id, twin in zip(ids, twins, strict=True):
-            yield check_id, told, twin
+    return number_rows.rules(FILE)
 
 
 @functools.cache
 def rows() -> tuple[Row, ...]:
     """All of them."""
-    found: list[Row] = []
-    for check_id in dict.fromkeys(check_id for check_id, _, _ in checks()):
-        found += [Row(check_id, "passes", mode) for mode in MODES]
-    for check_id, told, twin in checks():
-        for says in SAYS:
-            for text in told.get(says, ()):
-                line = text.replace("@", twin).replace("#", _number_of(twin))
-                also = frozenset(word[1:] for word in line.split() if word.startswith("!"))
-                found.append(Row(check_id, says, line, also))
-        for text in told.get("bits", ()):  # `?15`: some processors refuse this bit
-            state, _, wanted = text.replace("@", twin).partition(";")
-            field, *ranges = wanted.split()
-            refused = {bit for one in ranges for bit in _bits(one.lstrip("?"))}
-            unsure = {bit for one in ranges if one.startswith("?") for bit in _bits(one[1:])}
-            before = vmcs_of(state)[0].fields[field]
-            for bit in range(FIELDS[field].width):
-                if not before >> bit & 1:
-                    says = "doubts" if bit in unsure else "fails" if bit in refused else "passes"
-                    found.append(Row(check_id, says, state, exact=False, bit=(field, bit)))
-        for text in told.get("heals", ()):
-            state, _, wanted = text.replace("@", twin).partition(";")
-            field, *ranges = wanted.split()
-            found.append(Row(check_id, "fails", state, exact=False))
-            healing = {bit for one in ranges for bit in _bits(one)}
-            found += [
-                Row(check_id, "passes" if bit in healing else "fails", state, exact=False, bit=(field, bit))
-                for bit in range(FIELDS[field].width)
-            ]
-    return tuple(found)
-
-
-def _number_of(segment: str) -> str:
-    """The number that the manual's lists give a segment register."""
-    order = ("", "CS", "SS", "DS", "ES", "FS", "GS")
-    return f"{order.index(segment):02}" if segment in order else ""
-
-
-def _bits(text: str) -> range:
-    high, _, low = text.partition(":")
-    return range(int(low or high), int(high) + 1)
+    return number_rows.rows(
+        FILE, lambda text, field: (vmcs_of(text)[0].fields[field], FIELDS[field].width), MODES
+    )
 
 
 @functools.cache
 def processor(name: str) -> Capabilities:
     """A processor of the file."""
-    told = document()["processors"][name]
+    told = number_rows.document(FILE)["processors"][name]
     base = processor(told["like"]) if "like" in told else Capabilities(name)
     msrs = {**base.msrs, **{int(number, 16): value for number, value in told.get("msrs", {}).items()}}
     features = {**base.features}
@@ -144,45 +76,37 @@ def processor(name: str) -> Capabilities:
 
 
 @functools.cache
-def _number(text: str) -> Any:
-    return eval(text, {"__builtins__": {}}, {})  # an expression of numbers in a file of ours
-
-
-@functools.cache
 def vmcs_of(text: str) -> tuple[Vmcs, Capabilities]:
     """The state and its processor."""
-    words = [word for word in text.split() if not word.startswith(("!", "entry:"))]
+    first, _, rest = text.partition(" ")
     mode: Mode = "64-bit"
-    if words and words[0] in MODES:
-        mode = cast(Mode, words.pop(0))
+    if first in MODES:
+        mode, text = first, rest
+    first, _, rest = text.partition(" ")
     name = "all"
-    if words and words[0].startswith("on:"):
-        name = words.pop(0)[3:]
+    if first.startswith("on:"):
+        name, text = first[3:], rest
     capabilities, changes, launch, memory = (
         processor(name),
         list[tuple[str, str, str]](),
         dict[str, Any](),
         [],
     )
-    for word in words:
-        match = TOKEN.fullmatch(word)
-        if match is None:
-            raise ValueError(f"{word!r} in {text!r} is no change of a state")
-        target, how, value = match["name"], match["how"], match["value"]
+    for target, how, value in number_rows.words(text):
         if target.startswith("launch."):
-            launch[target[7:]] = _number(value)
+            launch[target[7:]] = number(value)
         elif target.startswith("mem."):
             address, _, size = target[4:].partition("/")
-            memory.append((int(address, 16), int(size), _number(value)))
+            memory.append((int(address, 16), int(size), number(value)))
         elif target in ("cap.pa", "cap.lw"):
             field = {"cap.pa": "maxphyaddr", "cap.lw": "linear_address_width"}[target]
-            capabilities = attrs.evolve(capabilities, **{field: _number(value)})
+            capabilities = attrs.evolve(capabilities, **{field: number(value)})
         elif target.startswith("cap."):
-            features = {**capabilities.features, target[4:]: bool(_number(value))}
+            features = {**capabilities.features, target[4:]: bool(number(value))}
             capabilities = attrs.evolve(capabilities, features=features)
         elif target.startswith("msr."):
             index = int(target[4:], 16)
-            value_ = _changed(capabilities.msrs.get(index, 0), how, value)
+            value_ = changed(capabilities.msrs.get(index, 0), how, value)
             capabilities = attrs.evolve(capabilities, msrs={**capabilities.msrs, index: value_})
         else:
             changes.append((target, how, value))
@@ -193,28 +117,14 @@ def vmcs_of(text: str) -> tuple[Vmcs, Capabilities]:
             word, bit = ACTIVATED[target]
             fields[WORDS[word]] |= 1 << bit
         field = WORDS.get(target, target)
-        fields[field] = _changed(fields[field], how, value)
+        fields[field] = changed(fields[field], how, value)
     started = attrs.evolve(base.launch, **{"vmxon_pointer": 0x1_2000, **launch})
     return attrs.evolve(base, fields=fields, memory=tuple(memory), launch=started), capabilities
-
-
-def _changed(before: int, how: str, value: str) -> int:
-    if how == "=":
-        number = _number(value)
-        assert isinstance(number, int)
-        return number
-    for bit in value.split(","):
-        before = before | 1 << int(bit) if how == "+" else before & ~(1 << int(bit))
-    return before
 
 
 def state(row: Row) -> tuple[Vmcs, Capabilities]:
     """The state of a row and its processor."""
     vmcs, capabilities = vmcs_of(row.text)
     if row.bit is not None:
-        field, bit = row.bit
-        vmcs = vmcs.with_fields(**{field: vmcs.fields[field] ^ 1 << bit})
+        vmcs = attrs.evolve(vmcs, fields=number_rows.flipped(vmcs.fields, row.bit))
     return vmcs, capabilities
-
-
-__all__ = ["Launch", "Row", "checks", "document", "rows", "state", "vmcs_of"]

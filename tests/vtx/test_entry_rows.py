@@ -23,6 +23,7 @@ import pytest
 
 from mutation import run
 from mutation.literals import Mistake, mistakes
+from number_rows import Row
 from popek.architectures.vtx import view
 from popek.architectures.vtx.capabilities import Capabilities, CapabilityView
 from popek.architectures.vtx.entry_checks import CHECKS, Check, registry
@@ -111,7 +112,7 @@ def test_a_check_ends_the_entry_as_the_manual_says(check_id: str) -> None:
 class Prepared:
     """A state as the rules get it, and what they say of it where nothing is wrong."""
 
-    row: entry_rows.Row
+    row: Row
     vmcs: Vmcs
     processor: Capabilities
     fields: Mapping[str, Any]
