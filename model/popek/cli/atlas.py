@@ -7,12 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .errors import UserError
+from .errors import UNEXPECTED, UNKNOWN, UserError
 from .figures import Svg, assert_writable, write
 from .options import AsJson, Jobs, Timeout
 from .output import console, print_json, progress
-
-UNEXPECTED, UNKNOWN = 1, 3
 
 
 def atlas(

@@ -10,12 +10,10 @@ from cyclopts import Parameter
 from popek.machines import usual
 
 from . import witnesses
-from .errors import UserError
+from .errors import UNEXPECTED, UNKNOWN, UserError
 from .options import AsJson, Settings, Technique, Timeout
 from .output import console, print_json, progress
 from .resolving import known_names, subject_of
-
-UNEXPECTED, UNKNOWN = 1, 3
 
 
 def problems(

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from .certifying import assert_possible
-from .errors import UserError
+from .errors import UNEXPECTED, UNKNOWN, UserError
 from .options import AsJson, Jobs, Settings, Technique, Timeout, assert_one_of
 from .output import console, print_json, progress
 from .resolving import subject_of
 
 if TYPE_CHECKING:
     from popek_proofs.verification import VerificationTarget
-
-UNEXPECTED, UNKNOWN = 1, 3
 
 
 def verify(
