@@ -26,6 +26,7 @@ from .certification import Certifier
 from .certified_files import Files
 from .classification import Classification
 from .classify import Classifier
+from .cycles import no_search_for_cycles
 from .ladder import HOW_TO_CERTIFY, REPLAYED, Ladder, LadderStep, Reached, Rung, ladder
 from .leaks import Leaks, leaks_of
 from .letter import CRITICAL, LETTER, PRIVILEGED, USER_CRITICAL, ByTheLetter, Letter, as_asked_here
@@ -49,6 +50,7 @@ CLASSES = (
     "critical",
     "user_critical",
 )
+PROMISED = ("faithful", "safe", "needless_trap")
 
 
 NOT_SHOWN = LadderStep(Rung.REPLAYED, Reached.NOT_ASKED, "by explain")
@@ -169,13 +171,9 @@ class SurveyRow:
             "witness": self.witness,
         }
         row |= {name: truth.value for name, truth in self.classes.items()}
-        for name, truth in (
-            ("faithful", self.faithful),
-            ("safe", self.safe),
-            ("needless_trap", self.needless_trap),
-        ):
-            if truth is not None:
-                row[name] = truth.value
+        for name in PROMISED:
+            truth = getattr(self, name)
+            row[name] = (Truth.NOT_ASKED if truth is None else truth).value
         if self.breaches:
             row["breaches"] = dict(self.breaches)
         if self.not_asked:
@@ -331,7 +329,9 @@ def _rows(request: Request, forms: Sequence[str], jobs: int) -> Iterator[SurveyR
     if jobs == 1 or len(forms) < 24 or request.subject.found_as is None:
         surveyor = Surveyor(request)
         for form in forms:
-            yield surveyor.row(form)
+            with no_search_for_cycles():
+                row = surveyor.row(form)
+            yield row
         return
     with ProcessPoolExecutor(
         jobs, mp_context=process_context(), initializer=_begin, initargs=(request,)
@@ -411,7 +411,7 @@ class Surveyor:
         asked = {**classified.asked, **({} if kept is None else kept.asked)}
         for name, evidence in asked.items():
             told = evidence if self._certifier is None else evidence.certified(self._certifier)
-            steps[name] = told.steps()
+            steps[name] = told.steps(brief=True)
             if told.found:
                 replayed = witnessed and name == classified.witnessed
                 steps[name] = (REPLAYED if replayed else NOT_SHOWN, *steps[name])

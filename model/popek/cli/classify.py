@@ -54,7 +54,7 @@ def classify(
         machine: a name that `popek machines` lists, or a Python file that declares one.
         instructions: only these mnemonics or forms; the theorems, which speak of all, are then refuted or unknown.
     """
-    from popek.checks.expected import differences, read_expected
+    from popek.checks.expected import differences, promises_asked, read_expected
     from popek.checks.survey import ALL, NONE, ONE_EACH, Request, survey
     from popek.report import classification as report
     from popek.report import letter
@@ -65,12 +65,9 @@ def classify(
     subject = subject_of(machine, technique, set, timeout=timeout, time_is_state=time_is_state)
     forms = forms_of(subject.machine, instructions)
     expected = None if expect is None else read_expected(expect)
-    listed = [] if expected is None else expected["instructions"]
     request = Request(
         subject,
-        promises=promises
-        or (json and not by_the_letter and not every)
-        or any("faithful" in row for row in listed),
+        promises=promises or (expected is not None and promises_asked(expected)),
         witnesses=ALL if json else ONE_EACH,
         leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
         certify=certify,
