@@ -20,8 +20,10 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Setting, UnknownNameError
+from popek.work import results
 
 from .classify import Classifier
+from .cycles import no_search_for_cycles
 from .presence import present
 from .runs import Run
 from .subject import Subject
@@ -88,12 +90,14 @@ def critical_when(
     names: Sequence[str] = (),
     *,
     forms: Iterable[str] | None = None,
+    jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Conditions:
     """The weakest condition on settings under which each form is critical.
 
     Args:
         names: settings to leave open besides those that the configuration leaves open.
+        jobs: processes; 0 for one per processor.
 
     Raises:
         UnknownNameError: no such setting.
@@ -109,10 +113,12 @@ def critical_when(
     present(subject)
     wanted = list(machine.instructions) if forms is None else list(forms)
     rows = []
-    for number, form in enumerate(wanted):
-        rows.append(_weakest(subject, machine.instructions[form], left_open))
+    alone = subject.found_as is None
+    found = results(_asking, (subject, tuple(s.name for s in left_open)), wanted, jobs=1 if alone else jobs)
+    for number, row in enumerate(found, 1):
+        rows.append(row)
         if progress is not None:
-            progress(number + 1, len(wanted))
+            progress(number, len(wanted))
     return Conditions(
         machine.name,
         subject.technique.name,
@@ -120,6 +126,17 @@ def critical_when(
         tuple(a.name for a in left_open),
         tuple(rows),
     )
+
+
+def _asking(subject: Subject[Any], left_open: Sequence[str]) -> Callable[[str], Weakest]:
+    machine = subject.machine
+    settings = [machine.setting(name) for name in left_open]
+
+    def ask(form: str) -> Weakest:
+        with no_search_for_cycles():
+            return _weakest(subject, machine.instructions[form], settings)
+
+    return ask
 
 
 def _weakest(subject: Subject[Any], instruction: Instruction, left_open: Sequence[Setting]) -> Weakest:
