@@ -7,11 +7,8 @@ One module, though long: a row, what is asked for it, and the processes that mak
 
 from __future__ import annotations
 
-import gc
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.scope import Scope, scope_of
+from popek.work import results
 
 from .certification import Certifier
 from .certified_files import Files
@@ -36,7 +34,6 @@ from .promises import Keeper
 from .scope_words import scope_json
 from .subject import Subject
 from .verdict import Status, Truth, any_asked, both, negate
-from .workers import process_context
 
 CLASSES = (
     "privileged",
@@ -306,7 +303,7 @@ def survey(
     there = present(subject)
     wanted = list(machine.instructions) if forms is None else list(forms)
     found: dict[str, SurveyRow] = {}
-    for row in _rows(request, wanted, jobs or os.cpu_count() or 1):
+    for row in _rows(request, wanted, jobs):
         found[row.form] = row
         if progress is not None:
             progress(len(found), len(wanted))
@@ -326,38 +323,28 @@ def survey(
 
 
 def _rows(request: Request, forms: Sequence[str], jobs: int) -> Iterator[SurveyRow]:
-    if jobs == 1 or len(forms) < 24 or request.subject.found_as is None:
-        surveyor = Surveyor(request)
-        for form in forms:
-            with no_search_for_cycles():
-                row = surveyor.row(form)
-            yield row
-        return
-    with ProcessPoolExecutor(
-        jobs, mp_context=process_context(), initializer=_begin, initargs=(request,)
-    ) as pool:
-        # The forms of a mnemonic go together, so that which of them has the witness is the same on every run;
-        # mnemonics of many forms first, which leaves small pieces for the end.
-        together: dict[str, list[str]] = {}
-        for form in forms:
-            together.setdefault(request.subject.machine.instructions[form].mnemonic, []).append(form)
-        pieces = sorted(together.values(), key=len, reverse=True)
-        for rows in pool.map(_rows_of, pieces, chunksize=1):
-            yield from rows
+    # The forms of a mnemonic go together, so that which of them has the witness is the same on every run;
+    # mnemonics of many forms first, which leaves small pieces for the end.
+    together: dict[str, list[str]] = {}
+    for form in forms:
+        together.setdefault(request.subject.machine.instructions[form].mnemonic, []).append(form)
+    pieces = list(together.values())
+    few = len(forms) < 24
+    if not few:
+        pieces.sort(key=len, reverse=True)
+    alone = few or request.subject.found_as is None
+    for rows in results(_rows_of, (request,), pieces, jobs=1 if alone else jobs):
+        yield from rows
 
 
-_surveyor: Surveyor | None = None  # of a worker process
+def _rows_of(request: Request) -> Callable[[Sequence[str]], list[SurveyRow]]:
+    surveyor = Surveyor(request)
 
+    def rows(forms: Sequence[str]) -> list[SurveyRow]:
+        with no_search_for_cycles():
+            return [surveyor.row(form) for form in forms]
 
-def _begin(request: Request) -> None:
-    global _surveyor
-    gc.disable()  # terms form no cycles; looking for some takes a tenth of the time
-    _surveyor = Surveyor(request)
-
-
-def _rows_of(forms: Sequence[str]) -> list[SurveyRow]:
-    assert _surveyor is not None
-    return [_surveyor.row(form) for form in forms]
+    return rows
 
 
 class Surveyor:
