@@ -94,8 +94,8 @@ def _branches(machine: Machine[M68k]) -> None:
         declare(machine, f"{mnemonic}.B", 0x6000 | number << 8, ("d8", "0"), **given)(short)
         declare(machine, f"{mnemonic}.W", 0x6000 | number << 8, ("d16", "next"), **given)(long)
         declare(
-            machine, f"DB{name}", 0x50C8 | number << 8, ("Dn", "0"), ("d16", "next"), source=f"{REFERENCE}, DBcc", called="DBcc",
-            condition=condition,
+            machine, f"DB{name}", 0x50C8 | number << 8, ("Dn", "0"), ("d16", "next"), source=f"{REFERENCE}, DBcc",
+            called="DBcc", condition=condition,
         )(count)  # fmt: skip
         for mode in ("Dn", "(An)"):
             declare(

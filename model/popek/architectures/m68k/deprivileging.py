@@ -69,7 +69,8 @@ def _can_be_entered(private: M68k) -> Word:
 def techniques() -> dict[str, Technique[M68k]]:
     """Trap and emulate in user state."""
     owned = (
-        "sr.s", "sr.t", "sr.i", "other_sp", "vbr", "sfc", "dfc", "running", "base", "bound", "other_base", "other_bound",
+        "sr.s", "sr.t", "sr.i", "other_sp", "vbr", "sfc", "dfc", "running", "base", "bound", "other_base",
+        "other_bound",
     )  # fmt: skip
     moved = ("sr.s", "base", "bound", "running")
     plain: Technique[M68k] = Technique(

@@ -8,7 +8,7 @@ from popek.kernel.interruption import Given, Interruption
 from popek.kernel.outcome import Fault, NotModelledError, Trap
 from popek.kernel.words import Word
 
-from .state import ADDRESS_ERROR, BUS_ERROR, MANUAL, M68k, is_68010
+from .state import MANUAL, M68k, is_68010
 
 SUPERVISOR: Final = 1 << 13
 TRACE: Final = 1 << 15

@@ -48,7 +48,7 @@ def build() -> Machine[M68k]:
         techniques=techniques(),
         left_open=LEFT_OPEN,
         notes=(
-            "no memory management is on the chip: a base and a bound for each state are assumed outside, out of a guest's reach",
+            "no memory management is on the chip: a base and a bound for each state are assumed outside",
             "instruction fetch, so that an odd PC is no address error",
             "the 68010's return to an instruction that a bus error interrupted: RTE of a frame of format 8",
             "the trace trap after an instruction that starts with T = 1",

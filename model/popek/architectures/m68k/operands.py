@@ -254,11 +254,10 @@ def declare(
 
     Args:
         code: the first word, operands 0.
-        fields: the operands in the form's order, and how each is encoded: "0" and "9" are the lowest bit of its number
-            in the first word, "ea" a mode and a register, "to" the same in the order of MOVE's destination, "second12" a
-            number in the second word from bit 12, "displaced" a register in the first word and a displacement after it, "next" a
-            word or longword of its own; a name in between in the form,
-            which is no operand, has "".
+        fields: the operands in the form's order, and how each is encoded: "0" and "9" are the lowest bit of its
+            number in the first word, "ea" a mode and a register, "to" the same in the order of MOVE's destination,
+            "second12" a number in the second word from bit 12, "displaced" a register in the first word and a
+            displacement after it, "next" a word or longword of its own; "" what is in the form and is no operand.
         second: the second word, where there is one, without operands.
         called: the mnemonic as classes are told of it; without the size by default.
     """
