@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from popek.kernel.interruption import Given, Interruption
-from popek.kernel.outcome import Fault, NotModelledError, Trap
+from popek.kernel.outcome import NotModelledError, Trap
 from popek.kernel.words import Word
 
 from .state import MANUAL, M68k, is_68010
@@ -13,7 +13,7 @@ from .state import MANUAL, M68k, is_68010
 SUPERVISOR: Final = 1 << 13
 TRACE: Final = 1 << 15
 LONG_FORMAT: Final = 8 << 12
-OWN_WORDS, BUFFER_WORDS = 16, 6
+LONG_FRAME, OWN_WORDS = 58, 16
 AUTOVECTOR: Final = 24
 """The vector of an autovectored interrupt of level 0, so to say."""
 
@@ -48,46 +48,41 @@ def _through(before: M68k, number: Word, level: Word | None, failed: tuple[Word,
         cpu.sr.i = level
     cpu.running = Word(1, 1)
     offset = number << 2
-    try:
-        if failed is None:
-            if is_68010(cpu):
-                cpu.push(offset)
-            _push_state(cpu, old, cpu.pc)
-        else:
-            _push_failure(cpu, old, offset, *failed)
-        cpu.pc = cpu.load(cpu.vbr + offset.zero_extend(32), 32)
-    except Fault as second:
-        raise NotModelledError(f"{second.vector} while an exception is taken") from None
+    later = bool(is_68010(cpu))
+    parts = _frame(cpu, old, cpu.pc, offset, later=later, failed=failed)
+    size = LONG_FRAME if later and failed is not None else sum(part.width // 8 for part in parts)
+    vector = cpu.vbr + offset.zero_extend(32)
+    if ~(cpu.has_room(size) & cpu.has_vector(vector)):
+        raise NotModelledError("a bus or address error while an exception is taken")
+    if later and failed is not None:
+        cpu.put(cpu.sp - 2 * OWN_WORDS, failed[0])
+    cpu.sp = cpu.sp - size
+    at = cpu.sp
+    for part in parts:
+        cpu.put(at, part)
+        at = at + part.width // 8
+    cpu.pc = cpu.load(vector, 32)
+    cpu.ahead = Word(3, 1) if failed is not None else cpu.ahead  # the handler's first instruction begins
     return cpu
 
 
-def _push_state(cpu: M68k, status: Word, pc: Word) -> None:
-    cpu.push(pc)
-    cpu.push(status)
+def _frame(
+    cpu: M68k, status: Word, pc: Word, offset: Word, *, later: bool, failed: tuple[Word, Word] | None
+) -> tuple[Word, ...]:
+    """What is stacked, from the stack pointer up (sections 6.2.4 and 6.3.9); the PC of a bus or address error has run ahead.
 
-
-def _push_failure(cpu: M68k, status: Word, offset: Word, begun: Word, address: Word) -> None:
-    """The frame of a bus or address error (section 6.3.9); its PC has run ahead.
-
-    Besides PC and SR the 68000's has the instruction's first word, the address and an access word.  The 68010's has a
-    status word, the address, buffers, and 16 words of its own from which it goes on: these are held to tell, somewhere,
-    where the instruction begins.
+    The 68000's frame of such an error begins with an access word, the address and the instruction's first word.  The
+    68010's has, behind the format, a status word, the address, buffers, and 16 words of its own from which it goes on:
+    these are held to tell, somewhere, where the instruction begins.
     """
-    pc = begun + (cpu.ahead.zero_extend(32) << 1)
-    cpu.ahead = Word(3, 1)  # the handler's first instruction begins
-    if is_68010(cpu):
-        cpu.sp = cpu.sp - 2 * OWN_WORDS
-        cpu.store(cpu.sp, begun)
-        cpu.sp = cpu.sp - 2 * BUFFER_WORDS
-        cpu.push(address)
-        cpu.push(cpu.undefined("frame status", 16))
-        cpu.push(offset | LONG_FORMAT)
-        _push_state(cpu, status, pc)
-    else:
-        _push_state(cpu, status, pc)
-        cpu.push(cpu.undefined("frame instruction", 16))
-        cpu.push(address)
-        cpu.push(cpu.undefined("frame status", 16))
+    if failed is None:
+        return (status, pc, offset) if later else (status, pc)
+    begun, address = failed
+    ahead = begun + (cpu.ahead.zero_extend(32) << 1)
+    access = cpu.undefined("frame status", 16)
+    if later:
+        return status, ahead, offset | LONG_FORMAT, access, address
+    return access, address, cpu.undefined("frame instruction", 16), status, ahead
 
 
 def interruptions() -> tuple[Interruption[M68k], ...]:

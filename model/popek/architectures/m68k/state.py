@@ -135,13 +135,34 @@ class M68k(State):
         Raises:
             Fault: bus error beyond the bound or beyond the storage that exists; what the instruction did before stands.
         """
+        if ~self._within(address, under):
+            raise Fault(BUS_ERROR, address, memory=True, keeps=True)
+        return self._place(address, under)
+
+    def _place(self, address: Word, under: Relocation | None = None) -> Word:
+        base, _ = under or (self.base, self.bound)
+        return concat(base + address[23:9], address[8:1])
+
+    def _within(self, address: Word, under: Relocation | None = None) -> Word:
+        """The unit lets a reference pass (width 1)."""
         base, bound = under or (self.base, self.bound)
         block = address[23:9]
         real = base + block
-        outside = (block.zero_extend(BLOCK + 1) >= bound) | (real < base) | (real > self.last)
-        if outside:
-            raise Fault(BUS_ERROR, address, memory=True, keeps=True)
-        return concat(real, address[8:1])
+        return (block.zero_extend(BLOCK + 1) < bound) & (real >= base) & (real <= self.last)
+
+    def has_room(self, frame: int) -> Word:
+        """The stack can take a frame of so many bytes, at most a block (width 1)."""
+        return ~self.sp[0] & self._within(self.sp - frame) & self._within(self.sp - 2)
+
+    def has_vector(self, address: Word) -> Word:
+        """The longword at an address can be read (width 1)."""
+        return ~address[0] & self._within(address) & self._within(address + 2)
+
+    def put(self, address: Word, value: Word) -> None:
+        """The words of a longword, or the word, := value, where it is known that they are in reach."""
+        for offset in range(0, value.width // 8, 2):
+            high = value.width - 1 - 8 * offset
+            self.memory = self.memory.store(self._place(address + offset), value[high : high - 15])
 
     # -- the two states -----------------------------------------------------------------------
 
