@@ -111,7 +111,7 @@ def _told_apart(shadowed: tuple[str, ...]) -> Truth:
 
 def test_a_platform_that_keeps_exceptions_ends_a_guest_and_the_nesting() -> None:
     """A3 and A7 say so of a firmware that is no part of the guest."""
-    anyhow = subject("VTSR=1", guest=lambda state: (state.prv != 3) & state.features.h)
+    anyhow = subject("VTSR=1", guest=lambda state: (state.prv != 3) & state.misa.h)
     assert of_form(anyhow, "ECALL", A3_TRAP) is Truth.NO
     asked = Premises(subject("VTSR=1", private=lambda guest, private: TRUE))
     assert next(one.truth for one in asked.once() if one.name == A7) is Truth.NO

@@ -31,12 +31,15 @@ from .state import MACHINE, Rv64
 
 BANKED: Final = ("stvec", "sscratch", "sepc", "scause", "stval", "satp", "stimecmp")
 UNBANKED: Final = ("scounteren", "senvcfg")
-STATUS: Final = ("sie", "spie", "spp", "fs", "sum", "mxr")
+STATUS: Final = ("sie", "spie", "spp", "vs", "fs", "sum", "mxr", "uxl")
 PENDING: Final = ("ssi", "sti", "sei")
-DELEGATED: Final = (3, 8, 12, 13, 15)
-"""What goes straight to the guest's kernel: breakpoints, calls and page faults of its users, as KVM has it."""
-FEATURES: Final = ("sstc", "smstateen", "svinval", "time", "wfi_completes", "sv39")
+DELEGATED: Final = (0, 3, 8, 12, 13, 15)
+"""What goes straight to the guest's kernel: jumps to nowhere, breakpoints, calls and page faults of its users, as KVM has it."""
+SHARED: Final = ("features", "changeable", *(f"misa.{letter}" for letter in "acdfmv"))
+"""What the guest's own hart has as the hardware has it: all but H."""
 _MASK: Final = sum(1 << code for code in DELEGATED)
+_FROM_M: Final = _MASK & ~1
+"""What M delegates; with C it cannot delegate what does not occur."""
 
 
 def image(guest: Rv64, private: Rv64) -> Rv64:
@@ -62,14 +65,15 @@ def image(guest: Rv64, private: Rv64) -> Rv64:
 
 def _guest(state: Rv64, *, hypervisor: bool) -> Word:
     """A kernel and its users without H of their own, or a hypervisor with H, its guests elsewhere."""
-    return ~state.v & (state.prv != MACHINE) & plain_platform(state) & (state.features.h == int(hypervisor))
+    return ~state.v & (state.prv != MACHINE) & plain_platform(state) & (state.misa.h == int(hypervisor))
 
 
 def _keeps(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset()) -> Word:
     """What the VMM sees to: delegation as above, VS interrupts delegated, floating point on for itself."""
-    delegated = (private.hedeleg.value == _MASK) & ((private.medeleg.value & _MASK) == _MASK)
+    delegated = (private.hedeleg.value == _MASK) & ((private.medeleg.value & _FROM_M) == _FROM_M)
     interrupts = private.hideleg.vssi & private.hideleg.vsti & private.hideleg.vsei
-    equal = same(guest, private, (*(f"features.{name}" for name in FEATURES), *PROTECTION))
+    delegated = delegated & (private.misa.c | private.medeleg.fetch_misaligned)
+    equal = same(guest, private, (*SHARED, *PROTECTION))
     timer = ~private.henvcfg.stce | (guest.menvcfg.stce & guest.features.sstc)
     floating = private.mstatus.fs != 0 if DIRTY in without else private.mstatus.fs == 3
     storage = TRUE if OWN_STORAGE in without else denies_own_storage(private)
@@ -79,7 +83,7 @@ def _keeps(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset())
         & equal
         & timer
         & floating
-        & private.features.h
+        & private.misa.h
         & ~private.mstatus.mprv
         & storage
     )
@@ -174,14 +178,14 @@ def _technique(
         *(f"mie.{field}" for field in PENDING),
         "mip.ssi",  # the others are the platform's: the VMM raises and remembers them
     )
-    protection = leaves_of(*PROTECTION)
+    protection, misa = leaves_of(*PROTECTION), leaves_of("misa")
     return Technique(
         name,
         title,
         map=map_ if kept_from_guest else image,
         owned=owned,
         replaced=tuple(
-            leaf for leaf in owned if leaf not in (*protection, "v", "time", "htimedelta", "mstatus.fs")
+            leaf for leaf in owned if leaf not in (*protection, *misa, "v", "time", "htimedelta", "mstatus.fs")
         ),
         # What the guest believes of M, and a hypervisor of H: nothing of the hardware holds it.
         shadowed=(*(leaf for leaf in every_register() if leaf not in native), "v"),
