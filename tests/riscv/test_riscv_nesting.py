@@ -120,7 +120,7 @@ def test_a_platform_that_keeps_exceptions_ends_a_guest_and_the_nesting() -> None
 def test_what_a_technique_owns_is_told_in_a_few_words() -> None:
     said = popek("machines", "rv64").stdout
     described = " ".join(said[said.index(NAME) :].split())
-    assert "owned: v, mstatus but .fs, medeleg, mideleg, mie but .vssi .vsti .vsei, mip," in described
+    assert "owned: v, misa, mstatus but .fs, medeleg, mideleg, mie but .vssi .vsti .vsei, mip," in described
     assert "shadowed of some guests alone: mstatus.sie .spie .spp .sum .mxr, mie.ssi .vssi .sti" in described
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from popek.kernel.words import Word, concat, ite
 
 from .csrs import Csr, constant, exception_pc, ignoring, legal_xl, stored, storing, vector_status, with_h, with_sd
-from .exceptions import MEDELEG_BITS
+from .exceptions import MEDELEG_BITS, WITH_H_ALONE
 from .state import (
     MANUAL,
     PMP_ENTRIES,
@@ -25,6 +25,7 @@ STATUS_BITS = 0x7E79AA
 """SIE MIE SPIE MPIE SPP MPP FS MPRV SUM MXR TVM TW TSR; with H also GVA and MPV."""
 MIE_BITS, MIE_BITS_WITHOUT_H = 0x1EEE, 0x0AAA
 MIDELEG_BITS, ALWAYS_DELEGATED = 0x222, 0x1444
+_WITHOUT_H = MEDELEG_BITS & ~WITH_H_ALONE
 TVEC_BITS = ~2 & (1 << XLEN) - 1
 EPC_BITS = ~1 & (1 << XLEN) - 1
 COUNTER_BITS = 0xFFFFFFFF
@@ -66,7 +67,13 @@ def _read_misa(cpu: Rv64) -> Word:
 
 def _write_medeleg(cpu: Rv64, value: Word) -> None:
     """Jumps to misaligned targets are no exception while there is C, and their bit is read-only 0."""
-    cpu.medeleg = value & (MEDELEG_BITS | (~cpu.misa.c).zero_extend(XLEN))
+    mask = (~cpu.misa.c).zero_extend(XLEN) | ite(cpu.misa.h, Word(XLEN, MEDELEG_BITS), Word(XLEN, _WITHOUT_H))
+    cpu.medeleg = (cpu.medeleg.value & WITH_H_ALONE & ~mask) | (value & mask)
+
+
+def _read_medeleg(cpu: Rv64) -> Word:
+    """The exceptions of guests are there with H alone."""
+    return cpu.medeleg.value & ite(cpu.misa.h, ~Word(XLEN, 0), ~Word(XLEN, WITH_H_ALONE))
 
 
 def _read_mideleg(cpu: Rv64) -> Word:
@@ -151,7 +158,7 @@ def machine_csrs() -> tuple[Csr, ...]:
         fixed("mconfigptr", 0xF15),
         Csr("mstatus", 0x300, _read_mstatus, _write_mstatus, CHAPTER),
         Csr("misa", 0x301, _read_misa, _write_misa, CHAPTER),
-        Csr("medeleg", 0x302, stored("medeleg"), _write_medeleg, CHAPTER),
+        Csr("medeleg", 0x302, _read_medeleg, _write_medeleg, CHAPTER),
         Csr("mideleg", 0x303, _read_mideleg, storing("mideleg", MIDELEG_BITS), CHAPTER),
         Csr("mie", 0x304, _read_mie, _write_mie, CHAPTER),
         plain("mtvec", 0x305, TVEC_BITS),

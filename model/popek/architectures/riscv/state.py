@@ -5,6 +5,7 @@ A CSR that is a view of another (sstatus, sie, sip, hie, hip, vsie, vsip, mip, f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from popek.kernel.outcome import NotModelledError
@@ -196,7 +197,7 @@ class Features(Register):
     xs = bits(18, 17)  # XS of every status: what additional extensions have, if there are any
 
 
-def letters(text: str) -> int:
+def letters(text: Iterable[str]) -> int:
     """The bits of misa for extensions by letter."""
     return sum(1 << ord(letter) - ord("a") for letter in text)
 
