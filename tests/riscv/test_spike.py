@@ -187,7 +187,10 @@ def test_the_settings_that_decide_show_on_spike() -> None:
     from test_techniques import DECIDES
 
     known, shown = machine(), set()
+    narrow = {"UXL32", "UXL"}  # Spike's RV64 hart has UXL fixed: `test_narrow` compares with its RV32 hart
     for (technique, form), settings in DECIDES.items():
+        if narrow & set(settings):
+            continue
         chosen = ["FS=3", *(f"{name}={values[0]}" for name, values in settings.items())]
         classifier = Classifier(Subject.of(known, technique, chosen, time_is_state=True), components=False)
         findings = classifier.classify(known.instructions[form]).findings
@@ -199,5 +202,5 @@ def test_the_settings_that_decide_show_on_spike() -> None:
         assert verdicts <= {*agreeing, WitnessVerdict.IMPOSSIBLE}, (form, verdicts)
         if verdicts & agreeing:
             shown |= set(settings)
-    assert shown == {name for settings in DECIDES.values() for name in settings}
-    assert len(shown) == 12
+    assert shown == {name for settings in DECIDES.values() for name in settings} - narrow
+    assert len(shown) == 14

@@ -26,11 +26,14 @@ DECIDES = {
         "TIME_CSR": (1,), "MCOUNTEREN_TM": (1,), "SCOUNTEREN_TM": (1,),
     },
     ("ring-deprivileging-u", "CSRRS rd, cycle, rs1"): {"MCOUNTEREN_CY": (1,), "SCOUNTEREN_CY": (1,)},
+    ("hypervisor-extension", "CSRRW rd, fcsr, rs1"): {"MISA_F": (1,)},
+    ("hypervisor-extension", "FMV.D.X fd, rs1"): {"MISA_D": (1,), "MISA_F": (1,)},
+    ("ring-deprivileging-u", "ADD rd, rs1, rs2"): {"UXL32": (1,), "UXL": (1,)},
 }  # fmt: skip
 
 
-def test_twelve_settings_decide_and_are_found() -> None:
-    assert len({name for settings in DECIDES.values() for name in settings}) == 12
+def test_sixteen_settings_decide_and_are_found() -> None:
+    assert len({name for settings in DECIDES.values() for name in settings}) == 16
 
 
 @pytest.mark.parametrize(("key", "settings"), DECIDES.items(), ids=[f"{t}: {f}" for t, f in DECIDES])

@@ -130,6 +130,7 @@ def _advance(cpu: Rv64, operands: Mapping[str, Word]) -> None:
 
 
 EXTENSION_STATUS: Mapping[int, str] = {0: "Off", 1: "Initial", 2: "Clean", 3: "Dirty"}
+WIDTHS: Mapping[int, str] = {XL_32: "32", XL_64: "64"}
 MISA: Mapping[str, str] = {
     "a": "atomic instructions",
     "c": "compressed instructions, IALIGN 16,",
@@ -203,32 +204,22 @@ def _settings() -> tuple[Setting, ...]:
             "mstatus.fs",
             labels=EXTENSION_STATUS,
         ),
-        Setting(
-            "VS",
-            "mstatus.VS: vectors; read-only Off without V",
-            (0, 1, 2, 3),
-            lambda state, value: state.mstatus.vs == value,
-            None,
-            "mstatus.vs",
-            labels=EXTENSION_STATUS,
-        ),
-        Setting(
-            "XS",
-            "XS, read-only: additional extensions",
-            (0, 1, 2, 3),
-            lambda state, value: state.features.xs == value,
-            0,
-            "features.xs",
-            labels=EXTENSION_STATUS,
-        ),
-        Setting(
-            "UXL",
-            "mstatus.UXL: the width of U, where UXL32 is 1",
-            (XL_32, XL_64),
-            lambda state, value: state.mstatus.uxl == value,
-            None,
-            "mstatus.uxl",
-            labels={XL_32: "32", XL_64: "64"},
+        *(
+            Setting(
+                name,
+                summary,
+                tuple(labels),
+                lambda state, value, leaf=leaf: state[leaf] == value,
+                default,
+                leaf,
+                labels=labels,
+            )
+            for name, leaf, summary, labels, default in (
+                ("VS", "mstatus.vs", "mstatus.VS: vectors; read-only Off without V", EXTENSION_STATUS, 0),
+                ("XS", "features.xs", "XS, read-only: additional extensions", EXTENSION_STATUS, 0),
+                ("UXL", "mstatus.uxl", "mstatus.UXL: the width of U; see UXL32", WIDTHS, XL_64),
+                ("VUXL", "vsstatus.uxl", "vsstatus.UXL: the width of VU; see UXL32", WIDTHS, XL_64),
+            )
         ),
         Setting(
             "ASIDLEN",

@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.riscv.access import permitted
-from popek.architectures.riscv.machine import EXISTING
+from popek.architectures.riscv.machine import CHOICES, EXISTING
 from popek.architectures.riscv.state import ALWAYS_THERE, CHANGEABLE, USUAL, Rv64, letters
 from popek.architectures.riscv.traps import interrupt_target
 from popek.kernel.instruction import Instruction
@@ -90,6 +90,10 @@ def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]
     components |= {"time": min(components["time"], LATEST)}
     components |= {"pc": CODE, "mcountinhibit": components["mcountinhibit"] | _STOPPED}
     components |= {"pmpcfg0": 0x1F000000, "pmpaddr3": _FULL}
+    for name in ("mstatus", "vsstatus", "hstatus"):  # 64 bits in every mode, and no vectors
+        fixed = EXISTING[name][1] & CHOICES[name]
+        components[name] = components[name] & ~CHOICES[name] | fixed
+    components |= {"misa": components["misa"] & ~letters("v") | letters("h"), "changeable": CHANGEABLE}
     mode = next(name for name, (prv, v) in MODES.items() if (prv, v) == (int(state.prv), int(state.v)))
     x = {number: int(state.x.load(Word(5, number))) for number in range(1, 32)}
     f = next(
