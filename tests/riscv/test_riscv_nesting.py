@@ -121,7 +121,10 @@ def test_what_a_technique_owns_is_told_in_a_few_words() -> None:
     said = popek("machines", "rv64").stdout
     described = " ".join(said[said.index(NAME) :].split())
     assert "owned: v, misa, mstatus but .fs, medeleg, mideleg, mie but .vssi .vsti .vsei, mip," in described
-    assert "shadowed of some guests alone: mstatus.sie .spie .spp .vs .sum .mxr .uxl, mie.ssi .vssi .sti" in described
+    assert (
+        "shadowed of some guests alone: mstatus.sie .spie .spp .vs .sum .mxr .uxl, mie.ssi .vssi .sti"
+        in described
+    )
 
 
 @pytest.mark.parametrize(

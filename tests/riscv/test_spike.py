@@ -13,7 +13,7 @@ import pytest
 from commands import popek
 from popek.architectures.riscv import counters, csrs, hypervisor_csrs, paging, supervisor_csrs, traps
 from popek.architectures.riscv.exceptions import ILLEGAL
-from popek.architectures.riscv.instructions import hypervisor, zicsr
+from popek.architectures.riscv.instructions import hypervisor, integer, multiply, zicsr
 from popek.architectures.riscv.references import Actor
 from popek.architectures.riscv.state import Rv64
 from popek.checks.classify import Classifier
@@ -141,6 +141,28 @@ def test_a_csr_that_forgets_its_vs_copy_is_noticed(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(csrs.Csr, "meant", meant)
     assert difftest(60, 3, ["CSRRW sscratch"]).unexplained > 0
     assert zicsr.all_csrs()
+
+
+def _without_ialign(cpu: Rv64, target: Word, taken: Word | None = None) -> None:
+    cpu.pc = target
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "mutant", "forms"),
+    [
+        (integer, "jump", _without_ialign, ["JALR"]),
+        (traps, "aligned", lambda cpu, address: address, ["MRET"]),
+        (Rv64, "has_d", property(lambda cpu: cpu.misa.d), ["FLD", "FMV.D.X"]),
+        (multiply, "needs_m", lambda cpu: None, ["MUL"]),
+    ],
+    ids=["a jump forgets IALIGN", "MRET forgets its mask", "D stays without F", "M cannot be cleared"],
+)
+def test_a_letter_that_takes_nothing_away_is_noticed(
+    module: object, name: str, mutant: object, forms: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert difftest(150, 3, forms).unexplained == 0
+    monkeypatch.setattr(module, name, mutant)
+    assert difftest(150, 3, forms).unexplained > 0
 
 
 # -- witnesses run on Spike ------------------------------------------------------------------------

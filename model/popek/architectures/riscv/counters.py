@@ -58,7 +58,13 @@ def _floating(name: str, number: int, high: int, low: int) -> Csr:
         cpu.dirty()
 
     return Csr(
-        name, number, read, write, f'{UNPRIVILEGED}, "F" Extension', exists=lambda cpu: cpu.misa.f, closed=is_off
+        name,
+        number,
+        read,
+        write,
+        f'{UNPRIVILEGED}, "F" Extension',
+        exists=lambda cpu: cpu.misa.f,
+        closed=is_off,
     )
 
 

@@ -101,11 +101,7 @@ def _keeps_firmware(guest: Rv64, private: Rv64, *, delegated: bool = False) -> W
         there = ~private.misa.c if code == 0 else TRUE  # with C, no jump goes wrong
         taken = taken & (private.medeleg.value[code] == (there & int(delegated)))
     return (
-        same(guest, private, HART)
-        & denies_own_storage(private)
-        & everything
-        & taken
-        & ~private.mstatus.mprv
+        same(guest, private, HART) & denies_own_storage(private) & everything & taken & ~private.mstatus.mprv
     )
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from popek.kernel.words import Word, concat, ite
 
-from .csrs import Csr, constant, exception_pc, ignoring, legal_xl, stored, storing, vector_status, with_h, with_sd
+from .csrs import (
+    Csr,
+    constant,
+    exception_pc,
+    ignoring,
+    legal_xl,
+    stored,
+    storing,
+    vector_status,
+    with_h,
+    with_sd,
+)
 from .exceptions import MEDELEG_BITS, WITH_H_ALONE
 from .state import (
     MANUAL,
@@ -12,12 +23,10 @@ from .state import (
     RESERVED_MODE,
     SXL_BITS,
     UXL_BITS,
-    VS_BITS,
     XL_32,
     XL_64,
     XLEN,
     Rv64,
-    letters,
 )
 
 CHAPTER = f"{MANUAL}, Machine-Level ISA"

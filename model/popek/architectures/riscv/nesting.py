@@ -40,7 +40,17 @@ MERGED: Final = {
 }
 """What is the hypervisor's, too, while a guest of its runs, by a short name.  VTSR is on anyway."""
 _TAKEN: Final = ("hstatus.vtvm", "hstatus.vtw")
-PLATFORM: Final = ("features", "changeable", "misa", "medeleg", "mideleg", "mcounteren", "menvcfg", "mstateen0", *PROTECTION)
+PLATFORM: Final = (
+    "features",
+    "changeable",
+    "misa",
+    "medeleg",
+    "mideleg",
+    "mcounteren",
+    "menvcfg",
+    "mstateen0",
+    *PROTECTION,
+)
 OWN_CHOICES: Final = (
     *(f"{whose}COUNTEREN_{name}" for whose in "SH" for name in ("CY", "TM", "IR", "HPM3")),
     *("HSTCE", "HSE0", "HENVCFG", "HU", "VTVM", "VTW", "VTSR"),
@@ -133,7 +143,9 @@ def _nested() -> Technique[Rv64]:
         map=merged,
         owned=tuple(leaf for leaf in owned if leaf != "mstatus.fs"),
         replaced=tuple(
-            leaf for leaf in owned if leaf not in (*protection, *misa, "v", "time", "htimedelta", "mstatus.fs")
+            leaf
+            for leaf in owned
+            if leaf not in (*protection, *misa, "v", "time", "htimedelta", "mstatus.fs")
         ),
         shadowed=(*(leaf for leaf in every_register() if leaf not in elsewhere), "v"),
         shadowed_when={

@@ -148,9 +148,7 @@ def supervisor_csrs() -> tuple[Csr, ...]:
             closed_to_guests=guest_se0,
         ),
         plain("sscratch", 0x140),
-        Csr(
-            "sepc", 0x141, exception_pc("sepc"), storing("sepc", EPC_BITS), CHAPTER, guest=guest["vsepc"]
-        ),
+        Csr("sepc", 0x141, exception_pc("sepc"), storing("sepc", EPC_BITS), CHAPTER, guest=guest["vsepc"]),
         plain("scause", 0x142),
         plain("stval", 0x143),
         view("sip", 0x144, _read_sip, _write_sip),

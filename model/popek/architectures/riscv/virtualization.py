@@ -34,7 +34,9 @@ UNBANKED: Final = ("scounteren", "senvcfg")
 STATUS: Final = ("sie", "spie", "spp", "vs", "fs", "sum", "mxr", "uxl")
 PENDING: Final = ("ssi", "sti", "sei")
 DELEGATED: Final = (0, 3, 8, 12, 13, 15)
-"""What goes straight to the guest's kernel: jumps to nowhere, breakpoints, calls and page faults of its users, as KVM has it."""
+"""What goes straight to the guest's kernel, as KVM has it: misaligned jumps, breakpoints, calls and page faults of its
+users.
+"""
 SHARED: Final = ("features", "changeable", *(f"misa.{letter}" for letter in "acdfmv"))
 """What the guest's own hart has as the hardware has it: all but H."""
 _MASK: Final = sum(1 << code for code in DELEGATED)
@@ -78,14 +80,7 @@ def _keeps(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset())
     floating = private.mstatus.fs != 0 if DIRTY in without else private.mstatus.fs == 3
     storage = TRUE if OWN_STORAGE in without else denies_own_storage(private)
     return (
-        delegated
-        & interrupts
-        & equal
-        & timer
-        & floating
-        & private.misa.h
-        & ~private.mstatus.mprv
-        & storage
+        delegated & interrupts & equal & timer & floating & private.misa.h & ~private.mstatus.mprv & storage
     )
 
 
@@ -185,7 +180,9 @@ def _technique(
         map=map_ if kept_from_guest else image,
         owned=owned,
         replaced=tuple(
-            leaf for leaf in owned if leaf not in (*protection, *misa, "v", "time", "htimedelta", "mstatus.fs")
+            leaf
+            for leaf in owned
+            if leaf not in (*protection, *misa, "v", "time", "htimedelta", "mstatus.fs")
         ),
         # What the guest believes of M, and a hypervisor of H: nothing of the hardware holds it.
         shadowed=(*(leaf for leaf in every_register() if leaf not in native), "v"),

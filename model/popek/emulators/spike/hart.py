@@ -31,7 +31,16 @@ _MTIME, _MTIMECMP = 0x0200_BFF8, 0x0200_4000
 LATEST: Final = (1 << 64) - 2
 """The latest time that a case may have."""
 _MRET, _ECALL = STUB, STUB + 8
-_MSTATUS, _MISA, _MEPC, _MIE, _MIP, _MENVCFG, _MEDELEG, _PMPCFG = 0x300, 0x301, 0x341, 0x304, 0x344, 0x30A, 0x302, 0x3A0
+_MSTATUS, _MISA, _MEPC, _MIE, _MIP, _MENVCFG, _MEDELEG, _PMPCFG = (
+    0x300,
+    0x301,
+    0x341,
+    0x304,
+    0x344,
+    0x30A,
+    0x302,
+    0x3A0,
+)
 _MASK = (1 << 64) - 1
 
 # Stored in this order; those after the gap when the mode is entered.

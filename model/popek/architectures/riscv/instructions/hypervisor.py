@@ -46,7 +46,13 @@ def add(machine: Machine[Rv64]) -> None:
         if size == 8:
             needs_64(cpu)
         _for_the_hypervisor(cpu, hu=cpu.hstatus.hu)
-        store(cpu, cpu.effective(cpu.read_x(rs1)), cpu.read_x(rs2).truncate(8 * size), the_guest(cpu), GUEST_STORE)
+        store(
+            cpu,
+            cpu.effective(cpu.read_x(rs1)),
+            cpu.read_x(rs2).truncate(8 * size),
+            the_guest(cpu),
+            GUEST_STORE,
+        )
 
     for name, (size, signed) in LOADS.items():
         machine.instruction(

@@ -10,7 +10,7 @@ from popek.kernel.words import TRUE, Word, concat, ite
 
 from ..access import load, store
 from ..counters import UNPRIVILEGED
-from ..exceptions import BREAKPOINT, FETCH_MISALIGNED, ILLEGAL, ECALL_M, ECALL_S, ECALL_U, ECALL_VS
+from ..exceptions import BREAKPOINT, ECALL_M, ECALL_S, ECALL_U, ECALL_VS, FETCH_MISALIGNED, ILLEGAL
 from ..state import MACHINE, SUPERVISOR, XLEN, Rv64
 
 RV64I = f"{UNPRIVILEGED}, RV64I"
@@ -173,9 +173,7 @@ def _place(cpu: Rv64, where: tuple[Word, Word]) -> Word:
 
 
 def _storage(machine: Machine[Rv64]) -> None:
-    def loads(
-        cpu: Rv64, rd: Word, where: tuple[Word, Word], size: int, signed: bool, only_64: bool
-    ) -> None:
+    def loads(cpu: Rv64, rd: Word, where: tuple[Word, Word], size: int, signed: bool, only_64: bool) -> None:
         """rd := storage."""
         if only_64:
             needs_64(cpu)
