@@ -153,6 +153,14 @@ def _settings() -> tuple[Setting, ...]:
     def switch(name: str, leaf: str, summary: str, default: int | None = None) -> Setting:
         return leaf_setting(name, leaf, 1, summary, default)
 
+    def labelled(
+        name: str, leaf: str, summary: str, labels: Mapping[int, str], default: int | None = None
+    ) -> Setting:
+        def holds(state: Rv64, value: Word) -> Word:
+            return state[leaf] == value
+
+        return Setting(name, summary, tuple(labels), holds, default, leaf, labels=labels)
+
     counters = {
         "CY": ("cy", "cycle"),
         "TM": ("tm", "time"),
@@ -195,32 +203,11 @@ def _settings() -> tuple[Setting, ...]:
         switch("TW", "mstatus.tw", "WFI traps below M", 0),
         switch("TSR", "mstatus.tsr", "SRET traps in HS", 0),
         switch("MPRV", "mstatus.mprv", "M loads and stores as MPP and MPV say", 0),
-        Setting(
-            "FS",
-            "mstatus.FS: floating point",
-            (0, 1, 2, 3),
-            lambda state, value: state.mstatus.fs == value,
-            None,
-            "mstatus.fs",
-            labels=EXTENSION_STATUS,
-        ),
-        *(
-            Setting(
-                name,
-                summary,
-                tuple(labels),
-                lambda state, value, leaf=leaf: state[leaf] == value,
-                default,
-                leaf,
-                labels=labels,
-            )
-            for name, leaf, summary, labels, default in (
-                ("VS", "mstatus.vs", "mstatus.VS: vectors; read-only Off without V", EXTENSION_STATUS, 0),
-                ("XS", "features.xs", "XS, read-only: additional extensions", EXTENSION_STATUS, 0),
-                ("UXL", "mstatus.uxl", "mstatus.UXL: the width of U; see UXL32", WIDTHS, XL_64),
-                ("VUXL", "vsstatus.uxl", "vsstatus.UXL: the width of VU; see UXL32", WIDTHS, XL_64),
-            )
-        ),
+        labelled("FS", "mstatus.fs", "mstatus.FS: floating point", EXTENSION_STATUS),
+        labelled("VS", "mstatus.vs", "mstatus.VS: vectors; read-only Off without V", EXTENSION_STATUS, 0),
+        labelled("XS", "features.xs", "XS, read-only: additional extensions", EXTENSION_STATUS, 0),
+        labelled("UXL", "mstatus.uxl", "mstatus.UXL: the width of U; see UXL32", WIDTHS, XL_64),
+        labelled("VUXL", "vsstatus.uxl", "vsstatus.UXL: the width of VU; see UXL32", WIDTHS, XL_64),
         Setting(
             "ASIDLEN",
             "how many bits of satp.ASID and vsatp.ASID there are",
