@@ -6,7 +6,7 @@ time is the guest's through htimedelta.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -36,12 +36,22 @@ PENDING: Final = ("ssi", "sti", "sei")
 DELEGATED: Final = (0, 3, 8, 12, 13, 15)
 """What goes straight to the guest's kernel, as KVM has it: misaligned jumps, breakpoints, calls and page faults of its
 users.
+
+A hypervisor in VS gets nothing so: in HS a trap writes hstatus and htval, too, and the VMM keeps them.
 """
 SHARED: Final = ("features", "changeable", *(f"misa.{letter}" for letter in "acdfmv"))
 """What the guest's own hart has as the hardware has it: all but H."""
-_MASK: Final = sum(1 << code for code in DELEGATED)
-_FROM_M: Final = _MASK & ~1
-"""What M delegates; with C it cannot delegate what does not occur."""
+
+
+def _mask(codes: Iterable[int]) -> int:
+    return sum(1 << code for code in codes)
+
+
+def _delegates(state: Rv64, codes: Iterable[int]) -> Word:
+    """M delegates these exceptions (width 1); with C, jumps are never misaligned, and their bit is read-only 0."""
+    mask = _mask(codes)
+    wanted = Word(64, mask & ~1) | ((~state.misa.c).zero_extend(64) & mask)
+    return (state.medeleg.value & wanted) == wanted
 
 
 def image(guest: Rv64, private: Rv64) -> Rv64:
@@ -65,16 +75,22 @@ def image(guest: Rv64, private: Rv64) -> Rv64:
     return hardware
 
 
-def _guest(state: Rv64, *, hypervisor: bool) -> Word:
-    """A kernel and its users without H of their own, or a hypervisor with H, its guests elsewhere."""
-    return ~state.v & (state.prv != MACHINE) & plain_platform(state) & (state.misa.h == int(hypervisor))
+def _guest(state: Rv64, *, hypervisor: bool, sent: tuple[int, ...]) -> Word:
+    """A kernel and its users without H of their own, or a hypervisor with H, its guests elsewhere.
+
+    Args:
+        sent: exceptions that go straight to the kernel: its firmware has delegated them.
+    """
+    own = plain_platform(state) & _delegates(state, sent) & (state.misa.h == int(hypervisor))
+    return ~state.v & (state.prv != MACHINE) & own
 
 
-def _keeps(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset()) -> Word:
+def _keeps(
+    guest: Rv64, private: Rv64, *, sent: tuple[int, ...], without: frozenset[str] = frozenset()
+) -> Word:
     """What the VMM sees to: delegation as above, VS interrupts delegated, floating point on for itself."""
-    delegated = (private.hedeleg.value == _MASK) & ((private.medeleg.value & _FROM_M) == _FROM_M)
+    delegated = (private.hedeleg.value == _mask(sent)) & _delegates(private, DELEGATED)
     interrupts = private.hideleg.vssi & private.hideleg.vsti & private.hideleg.vsei
-    delegated = delegated & (private.misa.c | private.medeleg.fetch_misaligned)
     equal = same(guest, private, (*SHARED, *PROTECTION))
     timer = ~private.henvcfg.stce | (guest.menvcfg.stce & guest.features.sstc)
     floating = private.mstatus.fs != 0 if DIRTY in without else private.mstatus.fs == 3
@@ -121,7 +137,7 @@ def _kernel(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
     return _technique(
         "hypervisor-extension",
         "the hypervisor extension: a kernel in VS, its users in VU",
-        guest=partial(_guest, hypervisor=False),
+        hypervisor=False,
         own={"H": 0},
         source="RISC-V privileged manual, H Extension; Linux arch/riscv/kvm",
         again=_kernel,
@@ -133,7 +149,7 @@ def _nested(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
     return _technique(
         "hypervisor-in-vs",
         "nested: a hypervisor in VS, what it does with H emulated",
-        guest=partial(_guest, hypervisor=True),
+        hypervisor=True,
         own={},
         source="RISC-V privileged manual, H Extension, on nesting by trap and emulate",
         again=_nested,
@@ -145,12 +161,13 @@ def _technique(
     name: str,
     title: str,
     *,
-    guest: Callable[[Rv64], Word],
+    hypervisor: bool,
     own: Mapping[str, int],
     source: str,
     again: Callable[[frozenset[str]], Technique[Rv64]],
     without: frozenset[str],
 ) -> Technique[Rv64]:
+    sent = () if hypervisor else DELEGATED
     kept_from_guest = tuple(register for register in UNBANKED if register in without)
     unbanked = tuple(register for register in UNBANKED if register not in without)
 
@@ -187,11 +204,11 @@ def _technique(
         # What the guest believes of M, and a hypervisor of H: nothing of the hardware holds it.
         shadowed=(*(leaf for leaf in every_register() if leaf not in native), "v"),
         deprivileged=in_vs,
-        guest=guest,
-        private=partial(_keeps, without=without),
+        guest=partial(_guest, hypervisor=hypervisor, sent=sent),
+        private=partial(_keeps, sent=sent, without=without),
         owns_address=owns_address,
         delivered=(*DELIVERED, "v"),
-        target=lambda trap: Target.GUEST if trap.vector.number in DELEGATED else Target.VMM,
+        target=lambda trap: Target.GUEST if trap.vector.number in sent else Target.VMM,
         guests_own=("prv", *given),
         hypotheses=HYPOTHESES,
         without=again,
