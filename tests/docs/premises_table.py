@@ -102,7 +102,9 @@ def _marks(table: str) -> tuple[str, str]:
 def every() -> list[str]:
     """All that can have a row, in the table's order."""
     made = {name: list(make().techniques) for name, make in makers().items()}
-    return [f"{name}:{one}" for name, known in made.items() for one in (known if name in EVERY else known[:1])]
+    return [
+        f"{name}:{one}" for name, known in made.items() for one in (known if name in EVERY else known[:1])
+    ]
 
 
 def asked(name: str) -> Mapping[str, str]:

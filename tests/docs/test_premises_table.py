@@ -19,7 +19,9 @@ def cells(row: str) -> list[str]:
 def test_the_machines_are_ours_and_stand_in_their_order() -> None:
     assert list(ROWS) == [name for name in every() if name in ROWS]
     assert set(written(TEXT, PARTED)) == set(ROWS)
-    assert {"ia32", "x86-64", "ia64", "ia32-vt-x", "s370", "pg74"} <= {name.partition(":")[0] for name in ROWS}
+    assert {"ia32", "x86-64", "ia64", "ia32-vt-x", "s370", "pg74"} <= {
+        name.partition(":")[0] for name in ROWS
+    }
 
 
 def test_no_premise_fails_of_more_forms_than_there_are() -> None:
