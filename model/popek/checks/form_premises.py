@@ -206,7 +206,9 @@ class FormPremises(Generic[S]):
                 after = p.machine.deliver(guest, outcome)
             differ = differences(guest, after, found.addresses)
             fails = all_of(p.ok(after, private)).value == 0
-        assert_replay(fails, instruction, name, [r.describe() for r in (native, second) if r is not None])
+        assert_replay(
+            fails, instruction, name, lambda: [r.describe() for r in (native, second) if r is not None]
+        )
         return Counterexample(
             name,
             way.how[0].upper() + way.how[1:] + ".",
