@@ -103,7 +103,12 @@ class Diagnosis:
 def vmcs_of(dump: Dump) -> Vmcs:
     """Return the VMCS that a dump describes."""
     vmcs = Vmcs(
-        name=dump.name, fields=dump.fields, memory=dump.memory, default=dump.default, entered=dump.entered
+        name=dump.name,
+        fields=dump.fields,
+        memory=dump.memory,
+        default=dump.default,
+        entered=dump.entered,
+        areas=dump.areas,
     )
     return vmcs if dump.launch is None else attrs.evolve(vmcs, launch=dump.launch)
 
@@ -149,7 +154,10 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
 
 
 def _could_cause(check_id: str, report: Outcome) -> bool:
-    outcome = CHECKS[check_id].outcome
+    check = CHECKS[check_id]
+    outcome = check.outcome
+    if check.certainty == "warning":
+        return False  # about what comes after the entry
     if report.kind == "vmfail-valid":
         return bool(set(outcome.errors) & set(report.errors))
     return (

@@ -81,7 +81,7 @@ def _svm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
 
 KINDS = (
     LineKind(r"VMCS (?P<pointer>\S+), last attempted VM-entry on CPU (?P<cpu>\d+)", _kvm_header, starts=True),
-    LineKind(r".*set kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
+    LineKind(r".*[Ss]et kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
     LineKind(rf".*KVM: entry failed, hardware error (?P<value>{HEX})", _hardware_error),
     LineKind(
         r"(?:.{0,80}?(?P<vcpu>d\d+v\d+).{0,80}?)?vmentry failure \(reason (?P<reason>0x[0-9a-f]+) ?\): "
