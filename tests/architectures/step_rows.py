@@ -1,0 +1,151 @@
+"""Rows of numbers for single instructions, from the instruction pages of a manual: a state, and what must become of it.
+
+A file has, for each form, `place` in the manual and `rows`, each `given -> then`. What is given changes a plain state:
+
+    cpl=3                   the privilege level, and `compatibility=1` or `v86=1` the mode
+    gdtr.base=0x2000        a register, a part of one, `CR4+11` bits of it
+    op.offset=0x30          a part of the operand; `op1=3`, `op2=5` are the first and second operand of one part
+    mem.2000/8=0x12         what is in memory: address, bytes, value
+    msr.174=8               a model-specific register
+
+What follows is a fault, `#GP(18)` with the code in hexadecimal, or every register and memory byte that changes; the
+instruction pointer, which moves past the instruction, is not written, and nothing else may change.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import number_rows
+
+from popek.kernel.memory import Memory
+from popek.kernel.outcome import NotModelled, Trap
+from popek.kernel.words import Word
+
+LENGTH = 2
+
+
+@attrs.frozen
+class Bench:
+    """A machine and how a plain state of it is made: by the given words that are no changes, and those that are."""
+
+    machine: Any
+    plain: Callable[[Mapping[str, int]], Any]
+    modes: tuple[str, ...]
+    pointer: str
+
+
+def rows(path: Path) -> Iterator[tuple[str, str]]:
+    """Form and row."""
+    for form, told in tomllib.loads(path.read_text("utf-8")).items():
+        assert told["place"], form
+        for row in told["rows"]:
+            yield form, row
+
+
+def _is_index(name: str) -> bool:
+    """Whether a register is a model-specific one by its number."""
+    return name.startswith("msr.") and re.fullmatch(r"[0-9A-F]+", name[4:]) is not None
+
+
+def _operands(instruction: Any, given: dict[str, int]) -> dict[str, Word]:
+    parts: dict[str, Word] = {}
+    single = 0
+    for operand in instruction.inputs:
+        names = list(operand.part_names())
+        for name, width in names:
+            if name == "operand length":
+                value = given.pop("op.length", LENGTH)
+            elif "." in name:
+                value = given.pop(f"op.{name.rpartition('.')[2]}", 0)
+            else:
+                single += 1
+                value = given.pop(f"op{single}", 0)
+            parts[name] = Word(width, value)
+    left = [name for name in given if name.startswith("op")]
+    assert not left, f"{instruction.name} has no {left}"
+    return parts
+
+
+def _poke(state: Any, address: int, size: int, value: int) -> None:
+    state.memory = state.memory.store_little_endian(
+        Word(state.memory.address_width, address), Word(8 * size, value)
+    )
+
+
+def check(bench: Bench, form: str, row: str) -> None:
+    """Take the step and compare.
+
+    Raises:
+        AssertionError: something else happens.
+    """
+    before, _, then = row.partition("->")
+    given: dict[str, int] = {}
+    pokes: list[tuple[int, int, int]] = []
+    changes: list[tuple[str, str, str]] = []
+    msrs: dict[int, int] = {}
+    for name, how, value in number_rows.words(before):
+        if name.startswith("mem."):
+            address, _, size = name[4:].partition("/")
+            pokes.append((int(address, 16), int(size), number_rows.number(value)))
+        elif _is_index(name):
+            msrs[int(name[4:], 16)] = number_rows.number(value)
+        elif name in bench.modes or name.startswith("op"):
+            given[name] = number_rows.number(value)
+        else:
+            changes.append((name, how, value))
+    state = bench.plain({name: value for name, value in given.items() if name in bench.modes})
+    for name, how, value in changes:
+        state[name] = number_rows.changed(int(state[name]), how, value)
+    for address, size, value in pokes:
+        _poke(state, address, size, value)
+    for index, value in msrs.items():
+        state.msr = state.msr.store(Word(32, index), Word(64, value))
+    assert bench.machine.invariant(state).value == 1, "no state of the machine"
+    instruction = bench.machine.instructions[form]
+    operands = {name: value for name, value in given.items() if name not in bench.modes}
+    outcome = bench.machine.step(instruction, state.copy(), _operands(instruction, operands))
+    assert not isinstance(outcome, NotModelled), outcome
+    wanted = then.strip()
+    fault = re.match(r"(#[A-Z]+)(?:\(([0-9a-f]+)\))?(?: |$)", wanted)
+    if fault is None:
+        assert not isinstance(outcome, Trap), f"traps: {outcome.vector} {outcome.error_code}"
+        wanted = f"{bench.pointer}={int(state[bench.pointer]) + LENGTH:#x} {wanted}"
+    else:
+        assert isinstance(outcome, Trap), "completes"
+        code = None if outcome.error_code is None else f"{int(outcome.error_code):x}"
+        assert (outcome.vector.name, code) == (fault[1], fault[2])
+        wanted = wanted[fault.end() :]
+    expected = state.copy()
+    for name, how, value in number_rows.words(wanted):
+        if name.startswith("mem."):
+            address_, _, size_ = name[4:].partition("/")
+            _poke(expected, int(address_, 16), int(size_), number_rows.number(value))
+        elif _is_index(name):
+            expected.msr = expected.msr.store(
+                Word(32, int(name[4:], 16)), Word(64, number_rows.number(value))
+            )
+        else:
+            expected[name] = number_rows.changed(int(expected[name]), how, value)
+    found, told = _numbers(outcome.state, expected), _numbers(expected, outcome.state)
+    differs = {
+        name: f"{value:#x}, not {told[name]:#x}" for name, value in found.items() if value != told[name]
+    }
+    assert not differs, differs
+
+
+def _numbers(state: Any, other: Any) -> dict[str, int]:
+    """Every leaf, and every byte and model-specific register that is stored to in one of both."""
+    found = {leaf.name: int(state[leaf.name]) for leaf in state.leaves}
+    for bank in ("memory", "msr"):
+        own = getattr(state, bank)
+        if not isinstance(own, Memory):
+            continue
+        places = {int(place) for one in (own, getattr(other, bank)) for place, _ in one.stores}
+        found |= {f"{bank} {place:x}": int(own.load(Word(own.address_width, place))) for place in places}
+    return found
