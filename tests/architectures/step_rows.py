@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import number_rows
 
+import number_rows
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import NotModelled, Trap
 from popek.kernel.words import Word
