@@ -8,7 +8,7 @@ A file has, for each form, `place` in the manual and `rows`, each `given -> then
     mem.2000/8=0x12         what is in memory: address, bytes, value
     msr.174=8               a model-specific register
 
-What follows is a fault, `#GP(18)` with the code in hexadecimal, or every register and memory byte that changes; the
+What follows is a fault, `#GP(18)` with the code in hexadecimal or `trap:2` by its number, or every register and memory byte that changes; the
 instruction pointer, which moves past the instruction, is not written, and nothing else may change.
 """
 
@@ -27,8 +27,6 @@ from popek.kernel.memory import Memory
 from popek.kernel.outcome import NotModelled, Trap
 from popek.kernel.words import Word
 
-LENGTH = 2
-
 
 @attrs.frozen
 class Bench:
@@ -38,6 +36,9 @@ class Bench:
     plain: Callable[[Mapping[str, int]], Any]
     modes: tuple[str, ...]
     pointer: str
+    length: int = 2
+    bank: str = ""
+    """A component of registers that are no leaves, one letter: `x7` is one of them."""
 
 
 def rows(path: Path) -> Iterator[tuple[str, str]]:
@@ -60,7 +61,7 @@ def _operands(instruction: Any, given: dict[str, int]) -> dict[str, Word]:
         names = list(operand.part_names())
         for name, width in names:
             if name == "operand length":
-                value = given.pop("op.length", LENGTH)
+                value = given.pop("op.length", 2)
             elif "." in name:
                 value = given.pop(f"op.{name.rpartition('.')[2]}", 0)
             else:
@@ -73,9 +74,27 @@ def _operands(instruction: Any, given: dict[str, int]) -> dict[str, Word]:
 
 
 def _poke(state: Any, address: int, size: int, value: int) -> None:
+    width = state.memory.cell_width
+    if width != 8:  # whole cells, aligned
+        assert (size * 8, address % size) == (width, 0)
+        state.memory = state.memory.store(
+            Word(state.memory.address_width, address // size), Word(width, value)
+        )
+        return
     state.memory = state.memory.store_little_endian(
         Word(state.memory.address_width, address), Word(8 * size, value)
     )
+
+
+def _set(bench: Bench, state: Any, name: str, how: str, value: str) -> None:
+    """Change a register."""
+    if bench.bank and re.fullmatch(rf"{bench.bank}\d+", name):
+        bank = getattr(state, bench.bank)
+        number = Word(bank.address_width, int(name[1:]))
+        became = number_rows.changed(int(bank.load(number)), how, value)
+        setattr(state, bench.bank, bank.store(number, Word(bank.cell_width, became)))
+    else:
+        state[name] = number_rows.changed(int(state[name]), how, value)
 
 
 def check(bench: Bench, form: str, row: str) -> None:
@@ -101,7 +120,7 @@ def check(bench: Bench, form: str, row: str) -> None:
             changes.append((name, how, value))
     state = bench.plain({name: value for name, value in given.items() if name in bench.modes})
     for name, how, value in changes:
-        state[name] = number_rows.changed(int(state[name]), how, value)
+        _set(bench, state, name, how, value)
     for address, size, value in pokes:
         _poke(state, address, size, value)
     for index, value in msrs.items():
@@ -112,14 +131,15 @@ def check(bench: Bench, form: str, row: str) -> None:
     outcome = bench.machine.step(instruction, state.copy(), _operands(instruction, operands))
     assert not isinstance(outcome, NotModelled), outcome
     wanted = then.strip()
-    fault = re.match(r"(#[A-Z]+)(?:\(([0-9a-f]+)\))?(?: |$)", wanted)
+    fault = re.match(r"(#[A-Z]+|trap:\d+)(?:\(([0-9a-f]+)\))?(?: |$)", wanted)
     if fault is None:
         assert not isinstance(outcome, Trap), f"traps: {outcome.vector} {outcome.error_code}"
-        wanted = f"{bench.pointer}={int(state[bench.pointer]) + LENGTH:#x} {wanted}"
+        wanted = f"{bench.pointer}={int(state[bench.pointer]) + bench.length:#x} {wanted}"
     else:
         assert isinstance(outcome, Trap), "completes"
         code = None if outcome.error_code is None else f"{int(outcome.error_code):x}"
-        assert (outcome.vector.name, code) == (fault[1], fault[2])
+        name = outcome.vector.name if fault[1].startswith("#") else f"trap:{outcome.vector.number}"
+        assert (name, code if fault[1].startswith("#") else None) == (fault[1], fault[2])
         wanted = wanted[fault.end() :]
     expected = state.copy()
     for name, how, value in number_rows.words(wanted):
@@ -131,7 +151,7 @@ def check(bench: Bench, form: str, row: str) -> None:
                 Word(32, int(name[4:], 16)), Word(64, number_rows.number(value))
             )
         else:
-            expected[name] = number_rows.changed(int(expected[name]), how, value)
+            _set(bench, expected, name, how, value)
     found, told = _numbers(outcome.state, expected), _numbers(expected, outcome.state)
     differs = {
         name: f"{value:#x}, not {told[name]:#x}" for name, value in found.items() if value != told[name]
@@ -142,8 +162,8 @@ def check(bench: Bench, form: str, row: str) -> None:
 def _numbers(state: Any, other: Any) -> dict[str, int]:
     """Every leaf, and every byte and model-specific register that is stored to in one of both."""
     found = {leaf.name: int(state[leaf.name]) for leaf in state.leaves}
-    for bank in ("memory", "msr"):
-        own = getattr(state, bank)
+    for bank in ("memory", "msr", "x"):
+        own = getattr(state, bank, None)
         if not isinstance(own, Memory):
             continue
         places = {int(place) for one in (own, getattr(other, bank)) for place, _ in one.stores}
