@@ -5,11 +5,11 @@ A file has, for each form, `place` in the manual and `rows`, each `given -> then
     cpl=3                   the privilege level, and `compatibility=1` or `v86=1` the mode
     gdtr.base=0x2000        a register, a part of one, `CR4+11` bits of it
     op.offset=0x30          a part of the operand; `op1=3`, `op2=5` are the first and second operand of one part
-    mem.2000/8=0x12         what is in memory: address, bytes, value
+    mem.2000/8=0x12         what is in memory: address, bytes, value; port.60/1 of a port
     msr.174=8               a model-specific register
 
-What follows is a fault, `#GP(18)` with the code in hexadecimal or `trap:2` by its number, or every register and memory byte that changes; the
-instruction pointer, which moves past the instruction, is not written, and nothing else may change.
+What follows is a fault, `#GP(18)` with the code in hexadecimal or `trap:2` by its number, or every register and byte
+that changes; the instruction pointer, which moves past the instruction, is not written, and nothing else may change.
 """
 
 from __future__ import annotations
@@ -73,17 +73,24 @@ def _operands(instruction: Any, given: dict[str, int]) -> dict[str, Word]:
     return parts
 
 
-def _poke(state: Any, address: int, size: int, value: int) -> None:
-    width = state.memory.cell_width
-    if width != 8:  # whole cells, aligned
-        assert (size * 8, address % size) == (width, 0)
-        state.memory = state.memory.store(
-            Word(state.memory.address_width, address // size), Word(width, value)
-        )
-        return
-    state.memory = state.memory.store_little_endian(
-        Word(state.memory.address_width, address), Word(8 * size, value)
-    )
+def _place(name: str) -> tuple[str, int, int] | None:
+    """Component, address and bytes of what is stored, if a name is one."""
+    kind, _, rest = name.partition(".")
+    if kind not in ("mem", "port"):
+        return None
+    address, _, size = rest.partition("/")
+    return {"mem": "memory", "port": "ports"}[kind], int(address, 16), int(size)
+
+
+def _poke(state: Any, bank: str, address: int, size: int, value: int) -> None:
+    memory = getattr(state, bank)
+    if memory.cell_width == 8:
+        changed = memory.store_little_endian(Word(memory.address_width, address), Word(8 * size, value))
+    else:  # whole cells, aligned
+        assert (size * 8, address % size) == (memory.cell_width, 0)
+        place = Word(memory.address_width, address // size)
+        changed = memory.store(place, Word(memory.cell_width, value))
+    setattr(state, bank, changed)
 
 
 def _set(bench: Bench, state: Any, name: str, how: str, value: str) -> None:
@@ -105,13 +112,12 @@ def check(bench: Bench, form: str, row: str) -> None:
     """
     before, _, then = row.partition("->")
     given: dict[str, int] = {}
-    pokes: list[tuple[int, int, int]] = []
+    pokes: list[tuple[str, int, int, int]] = []
     changes: list[tuple[str, str, str]] = []
     msrs: dict[int, int] = {}
     for name, how, value in number_rows.words(before):
-        if name.startswith("mem."):
-            address, _, size = name[4:].partition("/")
-            pokes.append((int(address, 16), int(size), number_rows.number(value)))
+        if (place := _place(name)) is not None:
+            pokes.append((*place, number_rows.number(value)))
         elif _is_index(name):
             msrs[int(name[4:], 16)] = number_rows.number(value)
         elif name in bench.modes or name.startswith("op"):
@@ -121,8 +127,8 @@ def check(bench: Bench, form: str, row: str) -> None:
     state = bench.plain({name: value for name, value in given.items() if name in bench.modes})
     for name, how, value in changes:
         _set(bench, state, name, how, value)
-    for address, size, value in pokes:
-        _poke(state, address, size, value)
+    for bank, address, size, value in pokes:
+        _poke(state, bank, address, size, value)
     for index, value in msrs.items():
         state.msr = state.msr.store(Word(32, index), Word(64, value))
     assert bench.machine.invariant(state).value == 1, "no state of the machine"
@@ -143,9 +149,8 @@ def check(bench: Bench, form: str, row: str) -> None:
         wanted = wanted[fault.end() :]
     expected = state.copy()
     for name, how, value in number_rows.words(wanted):
-        if name.startswith("mem."):
-            address_, _, size_ = name[4:].partition("/")
-            _poke(expected, int(address_, 16), int(size_), number_rows.number(value))
+        if (place := _place(name)) is not None:
+            _poke(expected, *place, number_rows.number(value))
         elif _is_index(name):
             expected.msr = expected.msr.store(
                 Word(32, int(name[4:], 16)), Word(64, number_rows.number(value))
@@ -162,7 +167,7 @@ def check(bench: Bench, form: str, row: str) -> None:
 def _numbers(state: Any, other: Any) -> dict[str, int]:
     """Every leaf, and every byte and model-specific register that is stored to in one of both."""
     found = {leaf.name: int(state[leaf.name]) for leaf in state.leaves}
-    for bank in ("memory", "msr", "x"):
+    for bank in ("memory", "msr", "x", "ports"):
         own = getattr(state, bank, None)
         if not isinstance(own, Memory):
             continue
