@@ -31,6 +31,10 @@ class NotCertifiedError(Exception):
     """There is no certificate; the message says why."""
 
 
+class TooHardError(NotCertifiedError):
+    """The SAT solver met as many conflicts as it may."""
+
+
 class RefutedError(Exception):
     """The evidence is wrong: the clauses have an assignment, or do not say what was asked, or a proof fails."""
 
@@ -70,7 +74,8 @@ def certify(
         conflicts: how many the SAT solver may meet.
 
     Raises:
-        NotCertifiedError: the text is of another kind, or too hard.
+        NotCertifiedError: the text is of another kind, or there are too many clauses.
+        TooHardError: the SAT solver does not get to the end.
         RefutedError: something is wrong with the evidence.
         ValueError: the text is not SMT-LIB.
     """
@@ -151,7 +156,7 @@ def _solved(solver: Any, conflicts: int) -> bool:
     solver.conf_budget(conflicts)
     answer = solver.solve_limited()
     if answer is None:
-        raise NotCertifiedError(f"{SAT_SOLVER} meets more than {conflicts} conflicts")
+        raise TooHardError(f"{SAT_SOLVER} meets more than {conflicts} conflicts")
     return bool(answer)
 
 
@@ -220,4 +225,13 @@ def _evaluation(number: int) -> Evaluation:
     return Evaluation(unknown)
 
 
-__all__ = ["Certificate", "NotCertifiedError", "RefutedError", "available", "certify", "compare"]
+__all__ = [
+    "CONFLICTS",
+    "Certificate",
+    "NotCertifiedError",
+    "RefutedError",
+    "TooHardError",
+    "available",
+    "certify",
+    "compare",
+]
