@@ -40,6 +40,12 @@ Timeout = Annotated[
     float, Parameter(help="Seconds a single question may take; 0 for no bound.", validator=_seconds)
 ]
 Jobs = Annotated[int, Parameter(help="Processes; 0 for one per processor.", validator=_processes)]
+NoCache = Annotated[
+    bool,
+    Parameter(
+        name="--no-cache", negative="", help="Ask everything anew, and keep nothing for the next time."
+    ),
+]
 TimeIsState = Annotated[bool, Parameter(negative="", help="Count clocks as resources.")]
 Cases = Annotated[int, Parameter(help="How many random cases.")]
 Seed = Annotated[int, Parameter(help="Another seed gives other cases.")]
@@ -77,6 +83,7 @@ __all__ = [
     "AsJson",
     "Cases",
     "Jobs",
+    "NoCache",
     "Seed",
     "Settings",
     "Technique",
