@@ -7,11 +7,8 @@ One module, though long: a row, what is asked for it, and the processes that mak
 
 from __future__ import annotations
 
-import gc
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.scope import Scope, scope_of
+from popek.work import engaging, results
 
 from .certification import Certifier
 from .certified_files import Files
@@ -39,7 +37,6 @@ from .scope_words import scope_json
 from .subject import Subject
 from .survey_row import CLASSES, PROMISED, LetterRow, SurveyRow
 from .verdict import Status, Truth, any_asked, both, negate
-from .workers import process_context
 
 NOT_SHOWN = LadderStep(Rung.REPLAYED, Reached.NOT_ASKED, "by explain")
 NONE, ONE_EACH, ALL = "none", "one of each mnemonic", "all"
@@ -199,7 +196,7 @@ def survey(
     there = present(subject)
     wanted = list(machine.instructions) if forms is None else list(forms)
     found: dict[str, SurveyRow] = {}
-    for row in _rows(request, wanted, jobs or os.cpu_count() or 1):
+    for row in _rows(request, wanted, jobs):
         found[row.form] = row
         if progress is not None:
             progress(len(found), len(wanted))
@@ -219,38 +216,24 @@ def survey(
 
 
 def _rows(request: Request, forms: Sequence[str], jobs: int) -> Iterator[SurveyRow]:
-    if jobs == 1 or len(forms) < 24 or request.subject.found_as is None:
-        yield from _one_by_one(request, forms)
-        return
     # The forms of a mnemonic go together, so that which of them has the witness is the same on every run;
     # mnemonics of many forms first, which leaves small pieces for the end.
     together: dict[str, list[str]] = {}
     for form in forms:
         together.setdefault(request.subject.machine.instructions[form].mnemonic, []).append(form)
-    kept, pieces = KeptRows.of(request), []
-    for piece in sorted(together.values(), key=len, reverse=True):
-        known = None if kept is None else _all_known(request, kept, piece)
-        if known is None:
-            pieces.append(piece)
-        else:
-            yield from known
-    if sum(map(len, pieces)) < 24:
-        yield from _one_by_one(request, list(chain.from_iterable(pieces)))
-        return
-    with ProcessPoolExecutor(
-        jobs, mp_context=process_context(), initializer=_begin, initargs=(request,)
-    ) as pool:
-        for rows in pool.map(_rows_of, pieces, chunksize=1):
+    pieces = list(together.values())
+    kept = None if engaging() else KeptRows.of(request)
+    if kept is not None:
+        known = [_all_known(request, kept, piece) for piece in pieces]
+        yield from chain.from_iterable(rows for rows in known if rows is not None)
+        pieces = [piece for piece, rows in zip(pieces, known, strict=True) if rows is None]
+    few = sum(map(len, pieces)) < 24
+    if not few:
+        pieces.sort(key=len, reverse=True)
+    alone = few or request.subject.found_as is None
+    if pieces or engaging():
+        for rows in results(_rows_of, (request,), pieces, jobs=1 if alone else jobs):
             yield from rows
-
-
-def _one_by_one(request: Request, forms: Sequence[str]) -> Iterator[SurveyRow]:
-    if forms:
-        surveyor = Surveyor(request)
-        for form in forms:
-            with no_search_for_cycles():
-                row = surveyor.row(form)
-            yield row
 
 
 def _all_known(request: Request, kept: KeptRows, forms: Sequence[str]) -> list[SurveyRow] | None:
@@ -266,18 +249,14 @@ def _all_known(request: Request, kept: KeptRows, forms: Sequence[str]) -> list[S
     return rows
 
 
-_surveyor: Surveyor | None = None  # of a worker process
+def _rows_of(request: Request) -> Callable[[Sequence[str]], list[SurveyRow]]:
+    surveyor = Surveyor(request)
 
+    def rows(forms: Sequence[str]) -> list[SurveyRow]:
+        with no_search_for_cycles():
+            return [surveyor.row(form) for form in forms]
 
-def _begin(request: Request) -> None:
-    global _surveyor
-    gc.disable()  # terms form no cycles; looking for some takes a tenth of the time
-    _surveyor = Surveyor(request)
-
-
-def _rows_of(forms: Sequence[str]) -> list[SurveyRow]:
-    assert _surveyor is not None
-    return [_surveyor.row(form) for form in forms]
+    return rows
 
 
 class WantedWitnesses:

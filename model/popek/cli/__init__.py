@@ -87,6 +87,11 @@ COMMANDS: Final = (
         "List the machines, or show some: state, instructions, techniques, settings, what is left out.",
     ),
     (
+        "merge",
+        "merge:merge",
+        "Put together what a command found in parts, with --shard: prints what the whole command prints.",
+    ),
+    (
         "notebooks",
         "notebooks:notebooks",
         "List the notebooks, or copy them to a folder to work in.",
@@ -193,7 +198,14 @@ def _answered(arguments: list[str]) -> object:
         return 0
     from .application import run
 
-    return run(arguments)
+    try:
+        return run(arguments)
+    except Exception as done:
+        if type(done).__name__ == "ShardDone":
+            from .merge import print_shard
+
+            return print_shard(arguments, done)
+        raise
 
 
 def _assert_solver_known() -> None:

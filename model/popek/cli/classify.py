@@ -13,7 +13,7 @@ from .certifying import Certify, certified
 from .errors import UNEXPECTED, UNKNOWN, UserError
 from .figures import Svg
 from .kept import told_of_the_store
-from .options import AsJson, Jobs, NoCache, Settings, TimeIsState, Timeout
+from .options import HERE, AsJson, NoCache, Settings, TimeIsState, Timeout, Work
 from .output import console, print_json, progress
 from .resolving import forms_of, known_names, subject_of
 
@@ -42,7 +42,7 @@ def classify(
     ] = None,
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
-    jobs: Jobs = 0,
+    work: Work = HERE,
     certify: Certify = None,
     no_cache: NoCache = False,
     svg: Svg = None,
@@ -74,13 +74,13 @@ def classify(
         leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
         certify=certify,
         by_the_letter=by_the_letter,
-        keep=not no_cache,
+        keep=not (no_cache or work.shard or work.engine == "dask"),
     )
     figures.assert_writable(svg)
     _assert_open_or_set(symbolic, set)
     if every:
-        with certified(certify):
-            return every_technique.classify(request, forms, jobs=jobs, json=json)
+        with certified(certify), work.begun():
+            return every_technique.classify(request, forms, jobs=work.jobs, json=json)
     if by_the_letter and svg is not None:
         raise UserError(f"--svg {svg}: draws the classes as they are asked here, without --by-the-letter")
     if symbolic or any(text.endswith("=?") for text in set):
@@ -92,9 +92,10 @@ def classify(
             raise UserError(
                 "--by-the-letter: expected with every setting given a value, and one is left open"
             )
-        return _classify_symbolic(request, symbolic, forms, svg, json)
-    with certified(certify), progress("classifying") as show:
-        found = survey(request, forms=forms, jobs=jobs, progress=show)
+        with work.begun():
+            return _classify_symbolic(request, symbolic, forms, work.jobs, svg, json)
+    with certified(certify), work.begun(), progress("classifying") as show:
+        found = survey(request, forms=forms, jobs=work.jobs, progress=show)
     told_of_the_store(found.rows)
     otherwise = [] if expected is None else differences(expected, found, str(expect))
     if json:
@@ -122,7 +123,7 @@ def _assert_open_or_set(symbolic: str, settings: Sequence[str]) -> None:
 
 
 def _classify_symbolic(
-    request: Request, symbolic: str, forms: list[str] | None, svg: Path | None, json: bool
+    request: Request, symbolic: str, forms: list[str] | None, jobs: int, svg: Path | None, json: bool
 ) -> int:
     from popek.checks.conditions import critical_when
     from popek.report import conditions as report
@@ -131,7 +132,7 @@ def _classify_symbolic(
     if symbolic and not names:
         raise UserError(f"--symbolic {symbolic}: expected settings, comma-separated, such as IOPL,UMIP")
     with known_names(), progress("classifying") as show:
-        found = critical_when(request, names, forms=forms, progress=show)
+        found = critical_when(request, names, forms=forms, jobs=jobs, progress=show)
     if json:
         print_json(found.to_json())
     else:

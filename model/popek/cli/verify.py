@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from .certifying import assert_possible
 from .errors import UNEXPECTED, UNKNOWN, UserError
-from .options import AsJson, Jobs, Settings, Technique, Timeout, assert_one_of
+from .options import HERE, AsJson, Settings, Technique, Timeout, Work, assert_one_of
 from .output import console, print_json, progress
 from .resolving import subject_of
 
@@ -37,7 +37,7 @@ def verify(
         Parameter(help="A folder for questions, clauses and proofs; what it has already is not done again."),
     ] = None,
     timeout: Timeout = 0.0,
-    jobs: Jobs = 0,
+    work: Work = HERE,
     json: AsJson = False,
 ) -> int:
     """Verify what was found impossible: other solvers are asked, and a proof is made and checked by a small checker.
@@ -57,8 +57,8 @@ def verify(
     try:
         if files is not None:
             files.begin()
-        with progress("verifying") as show:
-            found = verified(targets, Certifier(certificates, files=files), jobs=jobs, progress=show)
+        with work.begun(), progress("verifying") as show:
+            found = verified(targets, Certifier(certificates, files=files), jobs=work.jobs, progress=show)
     except FolderError as error:
         raise UserError(f"--out {error}") from None
     if json:
