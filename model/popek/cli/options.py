@@ -42,6 +42,12 @@ Timeout = Annotated[
     float, Parameter(help="Seconds a single question may take; 0 for no bound.", validator=_seconds)
 ]
 Jobs = Annotated[int, Parameter(help="Processes; 0 for one per processor.", validator=_processes)]
+NoCache = Annotated[
+    bool,
+    Parameter(
+        name="--no-cache", negative="", help="Ask everything anew, and keep nothing for the next time."
+    ),
+]
 
 
 @Parameter(name="*")
@@ -125,6 +131,7 @@ __all__ = [
     "AsJson",
     "Cases",
     "Jobs",
+    "NoCache",
     "Seed",
     "Settings",
     "Technique",
