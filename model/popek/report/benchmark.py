@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from popek.benchmark import Benchmark, Classified
+from popek.benchmark import Benchmark, Classified, Rate
+from popek.benchmark.comparing import WORSE, Change
 
 from .svg import LINE, MARGIN, SIZE, Figure, text, width_of
 
@@ -22,14 +23,39 @@ def benchmark(found: Benchmark) -> RenderableType:
     parts: list[RenderableType] = []
     if found.classified is not None:
         parts += [_classified(found.classified), Text("")] if found.rates else [_classified(found.classified)]
+    if found.settings:
+        told = ", ".join(f"{count}: {seconds:.2f} s" for count, seconds in found.settings)
+        parts += [Text(f"growth with open settings, one form: {told}"), Text("")]
     if found.rates:
-        table = Table("what", "a second", box=None, pad_edge=False, header_style="bold")
+        table = Table("what", "a second", "ratio", box=None, pad_edge=False, header_style="bold")
         table.columns[1].justify = "right"
         for rate in found.rates:
             value = Text(rate.missing, "dim") if rate.missing else Text(f"{rate.per_second:,.0f}")
-            table.add_row(rate.unit, value)
+            table.add_row(rate.unit, value, _beside(found, rate))
         parts.append(table)
     return Group(*parts)
+
+
+def _beside(found: Benchmark, rate: Rate) -> str:
+    """A rate beside its reference: how many times as often, or, for what takes long, how many times the time."""
+    ratio = found.ratio(rate)
+    if ratio is None:
+        return ""
+    beside = rate.beside.removeprefix("steps ").removeprefix("start ").capitalize()
+    return (
+        f"{1 / ratio:.1f} times the time of {beside}"
+        if rate.name.startswith("start")
+        else f"{ratio:.2f} × {beside}"
+    )
+
+
+def compared(found: Sequence[Change]) -> RenderableType:
+    """Ratios before and now."""
+    table = Table("ratio", "before", "now", "", box=None, pad_edge=False, header_style="bold")
+    for one in found:
+        word = "worse" if one.worse else "better" if one.factor > WORSE else "as before"
+        table.add_row(one.name, f"{one.before:.3g}", f"{one.now:.3g}", word)
+    return Group(Text(""), table) if found else Text("nothing to compare: no ratio is in both")
 
 
 def _classified(found: Classified) -> RenderableType:
