@@ -16,7 +16,7 @@ import pytest
 from commands import popek
 from popek.work import WorkersLostError, engaged, results
 from popek.work.cluster import Cluster
-from popek.work.shards import Part, ShardDone, ShardError, Whole, read_shards
+from popek.work.shards import ShardDone, ShardError, Whole, WorkPart, read_shards
 
 ITEMS = list(range(40))
 
@@ -92,7 +92,7 @@ def test_an_error_is_the_same_wherever_it_happens(jobs: int) -> None:
 def documents(command: list[str], of: int) -> list[str]:
     made = []
     for number in range(1, of + 1):
-        part = Part(number, of)
+        part = WorkPart(number, of)
         with engaged(part), pytest.raises(ShardDone) as done:
             list(results(squares, (), ITEMS))
         made.append(json.dumps(part.document(command, done.value)))

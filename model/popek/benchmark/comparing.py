@@ -22,7 +22,7 @@ class BenchmarkFileError(PopekError):
 
 
 @attrs.frozen
-class Change:
+class RatioChange:
     """A ratio before and now.
 
     Attributes:
@@ -59,19 +59,19 @@ def read_benchmark(file: Path) -> Mapping[str, Any]:
     return found
 
 
-def changes(before: Mapping[str, Any], now: Benchmark) -> list[Change]:
+def changes(before: Mapping[str, Any], now: Benchmark) -> list[RatioChange]:
     """Every ratio that both have."""
     found = []
     total = before.get("total_over_solver")
     if total and now.classified is not None and before.get("machine") == now.classified.machine:
         ratio = round(now.classified.ratio, 3)
-        found.append(Change("total over solver", total, ratio, total / ratio))
+        found.append(RatioChange("total over solver", total, ratio, total / ratio))
     rates = before.get("rates") or {}
     for rate in now.rates:
         old, ratio_now = (rates.get(rate.name) or {}).get("ratio"), now.ratio(rate)
         if old and ratio_now:
-            found.append(Change(rate.name, old, ratio_now, ratio_now / old))
+            found.append(RatioChange(rate.name, old, ratio_now, ratio_now / old))
     return found
 
 
-__all__ = ["BenchmarkFileError", "Change", "changes", "read_benchmark"]
+__all__ = ["BenchmarkFileError", "RatioChange", "changes", "read_benchmark"]

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.benchmark import Benchmark, Classified, Rate
-from popek.benchmark.comparing import WORSE, Change
+from popek.benchmark.comparing import WORSE, RatioChange
 
 from .svg import LINE, MARGIN, SIZE, Figure, text, width_of
 
@@ -49,7 +49,7 @@ def _beside(found: Benchmark, rate: Rate) -> str:
     )
 
 
-def compared(found: Sequence[Change]) -> RenderableType:
+def compared(found: Sequence[RatioChange]) -> RenderableType:
     """Ratios before and now."""
     table = Table("ratio", "before", "now", "", box=None, pad_edge=False, header_style="bold")
     for one in found:
