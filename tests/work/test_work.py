@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from jsonschema import validate
 
 from commands import popek
+from popek.schemas import schemas
 from popek.work import WorkersLostError, engaged, results
 from popek.work.cluster import Cluster
 from popek.work.shards import ShardDone, ShardError, Whole, WorkPart, read_shards
@@ -112,6 +114,11 @@ def test_parts_are_the_whole(of: int, tmp_path: Path) -> None:
     with engaged(whole):
         assert list(results(squares, (), ITEMS)) == [item * item for item in ITEMS]
         assert list(results(squares, (), [3])) == [9]  # what depends on the whole is done here
+
+
+def test_a_shard_is_as_its_schema_says() -> None:
+    for text in documents(["classify", "pg74"], 2):
+        validate(json.loads(text), schemas()["popek/shard/1"])
 
 
 def test_other_pieces_are_an_error(tmp_path: Path) -> None:
