@@ -212,3 +212,11 @@ def test_open_settings_grow_by_questions() -> None:
     found = benchmark("pg74", ["GMODE"], parts=["growth"])
     assert [count for count, _ in found.settings] == [1, 2, 3, 4, 6]
     assert found.to_json()["settings_growth"]
+
+
+def test_open_settings_are_drawn_beside_the_forms() -> None:
+    whole = module.Classified("m", 2, 4.0, 1.0, (1.0, 4.0), (0.5, 1.0), ())
+    drawn = report.figure(Benchmark(whole, (), ((1, 0.5), (8, 1.0))))
+    assert "open settings" in drawn.body
+    assert len(re.findall(r'd="M[\d.,L]+"', drawn.body)) == 3
+    assert "with 8 open settings: 1.00 s" in drawn.words
