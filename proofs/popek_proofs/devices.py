@@ -111,7 +111,7 @@ def device_safety(
     found: list[DeviceTrace] = []
     rows: list[InductionRow] = []
     if attached.rules and traces:
-        found = [one for promise in BREACHES if (one := trace(attached, promise)) is not None][:1]
+        found = list(_without_rules(devices, attached, dropped))
     asked: tuple[str, ...] = ()
     count = len(attached.machine.instructions)
     if not found:
@@ -131,6 +131,21 @@ def device_safety(
         tuple(found),
         time.monotonic() - started,
     )
+
+
+def _without_rules(
+    devices: Devices[Any], attached: Attached, dropped: Sequence[str]
+) -> Iterator[DeviceTrace]:
+    """A trace against safety where rules of the unit are dropped; else one against fidelity, if there is one."""
+    for promise in BREACHES:
+        found = trace(attached, promise)
+        if found is not None:
+            yield found
+            return
+    serving = Attached.of(devices, attached.attachment.name, dropped, serving=True)
+    found = trace(serving, FIDELITY)
+    if found is not None:
+        yield found
 
 
 def _traces(attached: Attached, rows: Sequence[InductionRow]) -> Iterator[DeviceTrace]:

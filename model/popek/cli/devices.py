@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -137,14 +137,28 @@ def check(*names: str, json: AsJson = False) -> int:
 
 
 @app.command
-def rules(*, json: AsJson = False) -> int:
-    """Print the rules of a VT-d remapping unit, with fault reasons and sources."""
+def rules(
+    *,
+    of: Annotated[
+        Literal["vt-d", "second-stage"],
+        Parameter(help="Of a VT-d remapping unit, or of EPT and nested paging."),
+    ] = "vt-d",
+    json: AsJson = False,
+) -> int:
+    """Print the rules of what stands before storage, with fault reasons or outcomes, and sources."""
     import attrs
 
+    from popek.architectures.second_stage.ledger import second_stage_rules
     from popek.architectures.vtd.ledger import rules as ledger
     from popek.report import devices as report
 
-    if json:
+    if of == "second-stage":
+        if json:
+            found = [attrs.asdict(rule) for rule in second_stage_rules().values()]
+            print_json({"schema": "popek/second-stage-rules/1", "rules": found})
+        else:
+            console().print(report.second_stage())
+    elif json:
         print_json(
             {"schema": "popek/remapping-rules/1", "rules": [attrs.asdict(rule) for rule in ledger().values()]}
         )

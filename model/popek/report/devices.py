@@ -127,6 +127,16 @@ def rules() -> RenderableType:
     return table
 
 
+def second_stage() -> RenderableType:
+    """The ledger of EPT and nested paging."""
+    from popek.architectures.second_stage.ledger import second_stage_rules
+
+    table = Table("rule", "a breach is", "what must hold", "source", "confidence", box=None, pad_edge=False)
+    for rule in second_stage_rules().values():
+        table.add_row(rule.id, rule.outcome, rule.rule, rule.source, rule.confidence)
+    return table
+
+
 def faults(found: Sequence[Explained]) -> RenderableType:
     """Each line with what it says."""
     parts: list[RenderableType] = []
