@@ -168,6 +168,48 @@ def rules(
 
 
 @app.command
+def dmar(
+    file: Annotated[
+        str,
+        Parameter(
+            help="A DMAR table, binary or as text; `-` reads standard input.", allow_leading_hyphen=True
+        ),
+    ],
+    /,
+    *,
+    json: AsJson = False,
+) -> int:
+    """Say what a DMAR table of ACPI means for a monitor that gives devices to guests.
+
+    Takes /sys/firmware/acpi/tables/DMAR, or what acpidump, xxd, hexdump -C or iasl -d make of it.
+
+    Exit code: 0 read and well formed, 1 the table breaks a rule, 2 bad input.
+    """
+    from popek.architectures.vtd.dmar import DmarError, parse
+    from popek.architectures.vtd.dmar_findings import WRONG, findings
+    from popek.architectures.vtd.dmar_text import table_bytes
+    from popek.report import devices as report
+
+    try:
+        table = parse(table_bytes(_read(file)))
+    except DmarError as error:
+        raise UserError(f"{file}: {error}") from None
+    found = findings(table)
+    if json:
+        print_json(table.to_json() | {"findings": [one.to_json() for one in found]})
+    else:
+        console().print(report.dmar(table, found))
+    return _REFUTED if any(one.kind == WRONG for one in found) else _HOLDS
+
+
+def _read(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
+
+
+@app.command
 def fault(
     file: Annotated[
         str, Parameter(help="A log as text; `-` reads standard input.", allow_leading_hyphen=True)
@@ -182,11 +224,7 @@ def fault(
     from popek.report import devices as report
 
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    try:
-        found = explain(decoded(data))
+        found = explain(decoded(_read(file)))
     except NoFaultError as error:
         raise UserError(f"{file}: {error}") from None
     if json:
