@@ -299,8 +299,8 @@ def _rtit_ctl_reserved(capabilities: Capabilities) -> int:
     leaf = capabilities.cpuid.get("0x14.0.ebx")
     if leaf is None:
         raise MissingField("CPUID 0x14.0.ebx (Intel PT)")
-    # TraceEn, OS, User, DisRETC, BranchEn; then what CPUID.14H.0:EBX and :ECX add.
-    allowed = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 11 | 1 << 13
+    # TraceEn, OS, User, TSCEn, DisRETC, BranchEn; then what CPUID.14H.0:EBX and :ECX add.
+    allowed = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 10 | 1 << 11 | 1 << 13
     outputs = capabilities.cpuid.get("0x14.0.ecx", 0)
     if outputs & 1:
         allowed |= 1 << 8  # ToPA

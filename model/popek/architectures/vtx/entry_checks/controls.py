@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from popek.architectures.vtx.capabilities import ONES64
 from popek.architectures.vtx.view import fixed, last_byte, off, on, placed
 
 from .registry import (
@@ -285,7 +286,7 @@ check(
 check(
     "CTL-IPIV-02",
     (control("ter", 4),),
-    lambda v: placed(v, v.PID_POINTER_TABLE + (v.LAST_PID_POINTER_INDEX << 3) & 0xFFFF_FFFF_FFFF_FFFF, 0),
+    lambda v: placed(v, v.PID_POINTER_TABLE + (v.LAST_PID_POINTER_INDEX << 3) & ONES64, 0),
     "{PID_POINTER_TABLE} + 8 * {LAST_PID_POINTER_INDEX} is beyond the physical-address width ({maxphyaddr})",
 )
 check(
