@@ -463,7 +463,7 @@ class Attached:
         """The duties hold whatever the unit's flags are in the cells that they read."""
         content: Memory = parties.private.memories()[self.devices.storage]
         flags = Word(content.cell_width, self.attachment.flags)
-        others = Memory(content.address_width, content.cell_width, "flags")
+        others = Memory(content.address_width, content.cell_width, "flagged")
 
         def flagged(address: Word) -> Word:
             return (content.load(address) & ~flags) | (others.load(address) & flags)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from popek.architectures.logs import decoded, unwrap
+from popek.architectures.enclosures import decoded
+from popek.architectures.logs import unwrap
 
 from .dmar import DmarError
 
