@@ -267,6 +267,7 @@ class Devices(Generic[S]):
         same_interrupt: `same_interrupt(private, unit, own, given)`: that it is what its own machine is given (width 1).
         longest: steps of the device in a trace, at most.
         forms: forms of the processor that are asked by default; every one where it is empty.
+        stands_for: machines beside its own whose device this is, by name.
         notes: what the model leaves out.
         source: what it was made from.
     """
@@ -286,6 +287,7 @@ class Devices(Generic[S]):
     same_interrupt: Callable[[S, Any, Word, Word], Word] = lambda private, unit, own, given: own == given
     longest: int = 4
     forms: tuple[str, ...] = ()
+    stands_for: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     source: str = ""
 

@@ -439,6 +439,7 @@ def devices() -> Devices[Pc]:
         deliver=lambda state, address, data: compatible(address, data[31:0]),
         interrupt=lambda guest, private, unit, what: what == expected(unit),
         same_interrupt=lambda private, unit, own, what: what == expected(unit),
+        stands_for=("ia32", "x86-64"),
         notes=(
             "legacy mode: no PASID, no scalable mode, no first stage; no page requests, no device TLBs",
             "the processor's instructions: two references stand for all; `popek safety ia32` and its like ask each",
