@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from ia32_steps import MACHINE as IA32
 from ia32_steps import at_level
-from step_rows import Bench, check, rows
 
 from popek.emulators.x86_64.expectation import initial_state
 from popek.emulators.x86_64.step import X64StepCase, plain_state
 from popek.machines import machine
+from step_rows import Bench, check, rows
 
 HERE = Path(__file__).parent
 
