@@ -24,7 +24,9 @@ X, N, Z, V, C = 16, 8, 4, 2, 1
 
 def state(model: int, sr: int, storage: dict[int, int] | None = None, **given: int) -> M68k:
     """A state with PC 1000, the stack in use at 2000, the other at 3000; storage as words by even address."""
-    made = M68k.reset().with_changes({"pc": 0x1000, "sp": 0x2000, "other_sp": 0x3000, "model": model, **given})
+    made = M68k.reset().with_changes(
+        {"pc": 0x1000, "sp": 0x2000, "other_sp": 0x3000, "model": model, **given}
+    )
     made.sr = sr
     cells = {address >> 1: value for address, value in (storage or {}).items()}
     made.memory = Memory(23, 16, cells)
@@ -99,7 +101,9 @@ PRIVILEGE = [
 
 
 @pytest.mark.parametrize(("form", "operands", "first", "second"), PRIVILEGE)
-def test_what_traps_in_user_state(form: str, operands: tuple[int, ...], first: int | None, second: int | None) -> None:
+def test_what_traps_in_user_state(
+    form: str, operands: tuple[int, ...], first: int | None, second: int | None
+) -> None:
     for model, vector in ((M68000, first), (M68010, second)):
         ends = step(state(model, USER), form, **{str(i): n for i, n in enumerate(operands)})
         assert (ends.vector.number if isinstance(ends, Trap) else None) == vector, (form, model)
@@ -107,7 +111,11 @@ def test_what_traps_in_user_state(form: str, operands: tuple[int, ...], first: i
 
 @pytest.mark.parametrize(
     ("form", "operands", "model", "vector"),
-    [("MOVEC Rc, Rn", (0x802, 0), M68010, 4), ("MOVEC VBR, Rn", (0,), M68000, 4), ("MOVE CCR, Dn", (0,), M68000, 4)],
+    [
+        ("MOVEC Rc, Rn", (0x802, 0), M68010, 4),
+        ("MOVEC VBR, Rn", (0,), M68000, 4),
+        ("MOVE CCR, Dn", (0,), M68000, 4),
+    ],
 )
 def test_what_does_not_exist_is_illegal_in_supervisor_state(
     form: str, operands: tuple[int, ...], model: int, vector: int
@@ -155,7 +163,9 @@ def test_a_bus_error_of_the_68010_has_29_words_and_format_8() -> None:
     assert [storage(after, 0x3000 - 58 + i) for i in (10, 12)] == [0x0012, 0x3456]
 
 
-@pytest.mark.parametrize(("form", "odd"), [("MOVE.W (An), Dn", 3), ("MOVE.L (An), Dn", 3), ("MOVE.B (An), Dn", None)])
+@pytest.mark.parametrize(
+    ("form", "odd"), [("MOVE.W (An), Dn", 3), ("MOVE.L (An), Dn", 3), ("MOVE.B (An), Dn", None)]
+)
 def test_an_odd_address_is_an_error_for_words_and_longwords(form: str, odd: int | None) -> None:
     ends = step(state(M68000, USER, a0=0x501), form, An=0, Dn=0)
     assert (ends.vector.number if isinstance(ends, Trap) else None) == odd
@@ -231,7 +241,14 @@ COMPUTED: list[tuple[str, tuple[int, ...], dict[str, int], int, dict[str, int], 
     ("MULS Dn, Dn", (0, 1), {"d0": 0xFFFF, "d1": 2}, 0, {"d1": 0xFFFFFFFE}, N),
     ("DIVU Dn, Dn", (0, 1), {"d0": 7, "d1": 100}, C, {"d1": 0x0002000E}, 0),
     ("DIVS Dn, Dn", (0, 1), {"d0": 0xFFF9, "d1": 100}, C, {"d1": 0x0002FFF2}, N),  # 100 = -14 x -7 + 2
-    ("DIVS Dn, Dn", (0, 1), {"d0": 7, "d1": 0xFFFFFF9C}, 0, {"d1": 0xFFFEFFF2}, N),  # the remainder is negative
+    (
+        "DIVS Dn, Dn",
+        (0, 1),
+        {"d0": 7, "d1": 0xFFFFFF9C},
+        0,
+        {"d1": 0xFFFEFFF2},
+        N,
+    ),  # the remainder is negative
     ("ABCD Dn, Dn", (0, 1), {"d0": 0x45, "d1": 0x67}, X, {"d1": 0x13}, X | C),
     ("SBCD Dn, Dn", (0, 1), {"d0": 0x01, "d1": 0x00}, Z, {"d1": 0x99}, X | C),
     ("NBCD Dn", (0,), {"d0": 0x01}, 0, {"d0": 0x99}, X | C),
@@ -256,7 +273,14 @@ COMPUTED: list[tuple[str, tuple[int, ...], dict[str, int], int, dict[str, int], 
     ("BRA.B d8", (0xFE,), {}, 0, {"pc": 0x1000}, 0),
     ("BHI.W d16", (0x7FFE,), {}, 0, {"pc": 0x9000}, 0),
     ("BHI.W d16", (0x7FFE,), {}, C, {"pc": 0x1004}, C),
-    ("LEA d8(An+Xn), An", (3, 0, 1, 0, 0xF0, 4), {"a3": 0x5000, "d1": 0x1FFFF}, 0, {"a4": 0x4FEF}, 0),  # D1.W = -1
+    (
+        "LEA d8(An+Xn), An",
+        (3, 0, 1, 0, 0xF0, 4),
+        {"a3": 0x5000, "d1": 0x1FFFF},
+        0,
+        {"a4": 0x4FEF},
+        0,
+    ),  # D1.W = -1
     ("LEA d16(PC), An", (0x100, 4), {}, 0, {"a4": 0x1102, "pc": 0x1004}, 0),
 ]
 

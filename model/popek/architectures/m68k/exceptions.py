@@ -69,7 +69,9 @@ def _through(before: M68k, number: Word, level: Word | None, failed: tuple[Word,
 def _frame(
     cpu: M68k, status: Word, pc: Word, offset: Word, *, later: bool, failed: tuple[Word, Word] | None
 ) -> tuple[Word, ...]:
-    """What is stacked, from the stack pointer up (sections 6.2.4 and 6.3.9); the PC of a bus or address error has run ahead.
+    """What is stacked, from the stack pointer up (sections 6.2.4 and 6.3.9).
+
+    The PC of a bus or address error has run ahead.
 
     The 68000's frame of such an error begins with an access word, the address and the instruction's first word.  The
     68010's has, behind the format, a status word, the address, buffers, and 16 words of its own from which it goes on:
