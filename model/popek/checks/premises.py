@@ -194,7 +194,7 @@ class Premises(Generic[S]):
         ]
 
     def alike(self, mine: S, theirs: S) -> Word:
-        """That two states of the hardware are equal but for clocks, memories where they are asked about or stored to."""
+        """That two states of the hardware are equal but for clocks, memories where they are asked about or stored."""
         equal = [mine.words()[n] == theirs.words()[n] for n in mine.words() if n not in self.clocks]
         for name, where, home in self._places:
             a, b = mine.memories()[name], theirs.memories()[name]
