@@ -76,9 +76,9 @@ class Work:
             raise UserError(f"--shard {self.shard}: expected without --engine dask")
         if self.shard:
             from popek.work import engaged
-            from popek.work.shards import Part
+            from popek.work.shards import WorkPart
 
-            with engaged(Part.read(self.shard, self.jobs)):
+            with engaged(WorkPart.read(self.shard, self.jobs)):
                 yield
         elif self.engine == "dask":
             from popek.work import engaged
