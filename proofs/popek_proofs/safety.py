@@ -13,7 +13,9 @@ from typing import Any
 
 import attrs
 
+from popek.checks.carrying import packing, unpacked
 from popek.checks.counterexample import Counterexample
+from popek.checks.cycles import no_search_for_cycles
 from popek.checks.promises import Keeper
 from popek.checks.situation import Situation, holds_together, plainest
 from popek.checks.subject import Runs, Subject
@@ -24,6 +26,7 @@ from popek.kernel.machine import UnknownNameError
 from popek.kernel.technique import Hypothesis
 from popek.kernel.words import Word
 from popek.solving.solver import Answer
+from popek.work import results
 
 CHANGES = "changes what the VMM owns"
 STORES = "changes the VMM's storage"
@@ -128,6 +131,7 @@ def safety(
     without: Sequence[str] = (),
     forms: Sequence[Instruction] | None = None,
     shows: bool = True,
+    jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Safety:
     """Whether anybody escapes: with every hypothesis, and without each; or without those that are named, together.
@@ -135,7 +139,8 @@ def safety(
     Args:
         forms: only these.
         shows: find the forms that show something of the VMM's, too.
-        progress: called with the number of searches that are done and of all, counted in forms.
+        jobs: processes; 0 for one per processor.
+        progress: called with the number of searches that are done and of all.
 
     Raises:
         UnknownNameError: no such hypothesis.
@@ -146,50 +151,81 @@ def safety(
     for name in without:
         if name not in known:
             raise UnknownNameError(f"hypothesis of {technique.name}", name, known)
-    wanted = list(machine.instructions.values()) if forms is None else list(forms)
-    explored = Runs(subject)
-    searches = [tuple(without)] if without else [(), *((name,) for name in known)]
-    total = len(wanted) * (len(searches) + (1 if shows and not without else 0))
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
-    found = []
-    for number, names in enumerate(searches):
-        found.append(_search(explored, wanted, [known[n] for n in names], step))
-        done = (number + 1) * len(wanted)
+    wanted = tuple(machine.instructions if forms is None else (one.form for one in forms))
+    searches = [tuple(without)] if without else [(name,) for name in known]
+    # Without a hypothesis one search goes through the forms up to the first way out; with all of them, through all.
+    pieces: list[_Piece] = [(names, wanted) for names in searches]
+    pieces += [] if without else [((), (form,)) for form in wanted]
+    asked = (subject, shows and not without)
+    dropped: list[Dropped] = []
+    held: list[Dropped] = []
     seen: list[str] = []
     unsure: list[str] = []
-    if shows and not without:
-        keeper = Keeper(subject)
-        for instruction in wanted:
-            run = explored.of(instruction)
-            status = Status.UNKNOWN if run is None else keeper.secrecy(instruction, run).status
-            if status is not Status.HOLDS:
-                (seen if status is Status.REFUTED else unsure).append(instruction.form)
-            step()
-    held = None if without else found.pop(0)
+    if subject.found_as is None:
+        found: Iterator[_Found] = map(_searching(*asked), pieces)
+    else:
+        sent = results(_packed, asked, pieces, jobs=jobs)
+        found = unpacked(subject, pieces, sent, lambda: _searching(*asked))
+    for number, (piece, (one, status)) in enumerate(zip(pieces, found, strict=True), 1):
+        (held if piece[0] == () and not without else dropped).append(one)
+        if status is not None and status is not Status.HOLDS:
+            (seen if status is Status.REFUTED else unsure).extend(piece[1])
+        if progress is not None:
+            progress(number, len(pieces))
     return Safety(
         machine.name,
         technique.name,
         subject.configuration,
         technique.hypotheses,
-        held,
-        tuple(found),
+        None if without else _together(held),
+        tuple(dropped),
         tuple(seen) if shows and not without else None,
         tuple(unsure),
     )
+
+
+_Piece = tuple[tuple[str, ...], tuple[str, ...]]
+"""The hypotheses that are dropped, and the forms that are searched."""
+
+
+_Found = tuple[Dropped, Status | None]
+"""A search, and of one form whether it shows something, where that is asked."""
+
+
+def _packed(subject: Subject[Any], shows: bool) -> Callable[[_Piece], bytes | None]:
+    return packing(subject, _searching(subject, shows))
+
+
+def _searching(subject: Subject[Any], shows: bool) -> Callable[[_Piece], _Found]:
+    """What does a piece."""
+    explored, keeper = Runs(subject), Keeper(subject)
+    known = {h.name: h for h in subject.technique.hypotheses}
+
+    def search(piece: _Piece) -> _Found:
+        names, forms = piece
+        instructions = [subject.machine.instructions[form] for form in forms]
+        with no_search_for_cycles():
+            one = _search(explored, instructions, [known[name] for name in names])
+            status = None
+            if shows and not names:
+                run = explored.of(instructions[0])
+                status = Status.UNKNOWN if run is None else keeper.secrecy(instructions[0], run).status
+            return one, status
+
+    return search
+
+
+def _together(found: Sequence[Dropped]) -> Dropped:
+    """The searches of single forms as one: the first way out, or what is left undecided."""
+    escape = next((one.escape for one in found if one.escape is not None), None)
+    undecided = tuple(form for one in found for form in one.undecided)
+    return Dropped((), escape, () if escape is not None else undecided)
 
 
 def _search(
     explored: Runs[Any],
     forms: Sequence[Instruction],
     dropped: Sequence[Hypothesis],
-    step: Callable[[], None],
 ) -> Dropped:
     """The first way out without some hypotheses."""
     names = frozenset(h.name for h in dropped)
@@ -215,7 +251,6 @@ def _search(
                 return Dropped(dropped_names, escape, ())
     for instruction in ordered:
         run = explored.of(instruction)
-        step()
         if run is None:
             undecided.append(instruction.form)
             continue

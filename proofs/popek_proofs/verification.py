@@ -8,11 +8,8 @@ case by case is the disjunction of its cases.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from os import cpu_count
 from typing import Any, Final
 
 import attrs
@@ -27,8 +24,8 @@ from popek.checks.promise import Promises
 from popek.checks.promises import Keeper
 from popek.checks.survey import Request
 from popek.checks.verdict import Evidence, Question, Truth
-from popek.checks.workers import process_context
 from popek.kernel.exploration import PathBudgetError
+from popek.work import results
 
 from .theorems.proposition import Proposition
 
@@ -164,7 +161,7 @@ def verify(
     pieces = [(target, piece) for target in targets for piece in _pieces(target)]
     checked: list[VerifiedQuestion] = []
     unexplored: list[str] = []
-    for done, (rows, left) in enumerate(_worked(pieces, how, jobs or cpu_count() or 1), 1):
+    for done, (rows, left) in enumerate(_worked(pieces, how, jobs), 1):
         checked += rows
         unexplored += left
         if progress is not None:
@@ -193,26 +190,12 @@ _Result = tuple[list[VerifiedQuestion], list[str]]
 
 def _worked(pieces: Sequence[tuple[VerificationTarget, str]], how: Certifier, jobs: int) -> Iterator[_Result]:
     names = all(t.request is None or t.request.subject.found_as is not None for t, _ in pieces)
-    if jobs == 1 or len(pieces) < 8 or not names:
-        worker = _Worker(how)
-        yield from (worker.piece(*piece) for piece in pieces)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=process_context(), initializer=_begin, initargs=(how,)) as pool:
-        yield from pool.map(_piece, pieces, chunksize=1)
+    return results(_working, (how,), pieces, jobs=jobs if names else 1, least=8)
 
 
-_worker: _Worker | None = None  # of a worker process
-
-
-def _begin(how: Certifier) -> None:
-    global _worker
-    gc.disable()  # terms form no cycles; looking for some takes a tenth of the time
-    _worker = _Worker(how)
-
-
-def _piece(piece: tuple[VerificationTarget, str]) -> _Result:
-    assert _worker is not None
-    return _worker.piece(*piece)
+def _working(how: Certifier) -> Callable[[tuple[VerificationTarget, str]], _Result]:
+    worker = _Worker(how)
+    return lambda piece: worker.piece(*piece)
 
 
 class _Worker:

@@ -5,8 +5,9 @@
     python proofs/rocq/build.py --full       coqchk on the standard library too
     python proofs/rocq/build.py --mutations  break statements, definitions and instances: each must be rejected
 
-Needs `coqc` and `coqchk` (Debian: apt-get install coq), and nothing of Python but the standard library.  Every
-program is run by itself, so that no exit status is lost.  Exit code 0: as expected; 1: not; 2: no Coq.
+Needs `coqc` and `coqchk` (Debian: apt-get install coq, with libcoq-stdlib since Rocq 9), and nothing of Python but the
+standard library.  Every program is run by itself, so that no exit status is lost.  Exit code 0: as expected; 1: not; 2:
+no Coq.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ HERE = Path(__file__).resolve().parent
 LOCK = HERE.parent / "popek_proofs" / "rocq.lock.json"
 LIBRARY = "Popek"
 CLOSED = "Closed under the global context"
+STANDARD = (
+    "Coq.",
+    "Stdlib.",
+    "Corelib.",
+)  # what the standard library's modules begin with; the last two since Rocq 9
 # What a proof must not contain: Print Assumptions would tell, but not of a lemma that nobody uses.
 FORBIDDEN = re.compile(
     r"\b(Admitted|admit|Axiom|Axioms|Parameter|Parameters|Conjecture|Unset\s+(Guard|Positivity|Universe)\s+Checking"
@@ -155,7 +161,7 @@ def check_again(folder: Path, names: list[str], full: bool) -> str:
     ours = [line.strip() for line in axioms.group(1).splitlines() if line.strip() not in ("", "<none>")]
     if full and ours:
         raise RejectedError(f"axioms: {ours}")
-    if any(not name.startswith("Coq.") for name in ours):
+    if any(not name.startswith(STANDARD) for name in ours):
         raise RejectedError(f"axioms of our own: {ours}")
     for what in ("type-in-type", "unsafe (co)fixpoints", "positivity is assumed"):
         if not re.search(re.escape(what) + r":\s*<none>", said):

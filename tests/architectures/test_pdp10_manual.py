@@ -22,7 +22,7 @@ ONE, TWO = 0o123456701234, 0o654321543210
 
 def run(machine: Machine[Any], form: str, words: Mapping[int, int], **changes: int) -> Any:
     """The state after a form with AC 3 and E 1000 octal, where storage holds the words; `E` gives another address."""
-    parts = {"AC": 3, "E": changes.pop("E", PLACE)}
+    parts = {"AC": 3, "A": 3, "E": changes.pop("E", PLACE), "B": 0}
     state = machine.state.reset(**{"pc": PC, "flags": 0, **changes})
     state.memory = Memory(state.memory.address_width, 36, dict(words))
     instruction = machine.instructions[form]
@@ -157,6 +157,86 @@ def test_a_quotient_that_does_not_fit_is_none(
     none = quotient is None
     assert (int(after.flags.no_divide), int(after.flags.overflow)) == (none, none)
     assert (int(after.ac[3]), int(after.ac[4])) == ((high, low) if none else (quotient, rest))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("form", "a", "b", "first", "second", "place", "overflow"),
+    [
+        ("MUL AC, E", 3, ALL - 4, ALL, ALL - 14, ALL - 4, 0),  # 3 times -5 is -15, in two words with the sign
+        ("MULM AC, E", SIGN - 1, 4, SIGN - 1, TWO, 3, 0),  # the high word to storage alone: 4 (2^35 - 1) is 3, 2^35 - 4
+        ("MULB AC, E", SIGN - 1, 4, 3, SIGN - 4, 3, 0),
+        ("MUL AC, E", SIGN, SIGN, SIGN, SIGN, SIGN, 1),  # 2^70 does not fit, and both words have the sign
+        ("IMUL AC, E", 3, ALL - 4, ALL - 14, TWO, ALL - 4, 0),
+        ("IMULM AC, E", 5, 7, 5, TWO, 35, 0),
+        ("IMULB AC, E", SIGN - 1, 2, SIGN - 2, TWO, SIGN - 2, 1),
+        ("DIV AC, E", 1, 9, (1 << 34) + 4, 1, 9, 0),  # rows about quotients: TWO is not the low word there
+        ("DIVM AC, E", 0, 9, 0, TWO, 4, 0),
+        ("IDIV AC, E", ALL - 6, 2, ALL - 2, ALL, 2, 0),
+        ("IDIVM AC, E", 7, ALL - 1, 7, TWO, ALL - 2, 0),
+        ("IDIVB AC, E", 7, 2, 3, 1, 3, 0),
+    ],
+)  # fmt: skip
+def test_products_and_quotients_go_where_the_mode_says(
+    machine: Machine[Any], form: str, a: int, b: int, first: int, second: int, place: int, overflow: int
+) -> None:
+    """M: to E alone, of a product in two words the high one; B: to both."""
+    low = 9 if form.startswith("DIV") else TWO
+    divisor = 2 if form.startswith("DIV") else b
+    after = run(machine, form, {PLACE: divisor}, ac3=a, ac4=low)
+    found = int(after.ac[3]), int(after.ac[4]), stored(after), int(after.flags.overflow)
+    wanted = first, low if second == TWO else second, divisor if form == "DIV AC, E" else place, overflow
+    assert found == wanted
+
+
+def test_only_the_ks10_divides_the_least_number_by_one() -> None:
+    """IDIV of -2^35 by -1 has no quotient of 36 bits: the KS10 gives -2^35 and sets nothing."""
+    for one, none in ((KA10, 1), (KS10, 0)):
+        after = run(one, "IDIV AC, E", {PLACE: ALL}, ac3=SIGN)
+        assert (int(after.flags.no_divide), int(after.ac[3])) == (none, SIGN)
+
+
+@BOTH
+def test_ildb_counts_the_pointer_and_takes_the_byte(machine: Machine[Any]) -> None:
+    """Bytes of 6 bits; after the last one of a word the pointer goes to the next word."""
+    pointer = 0o00 << 30 | 0o06 << 24 | 0o2000
+    words = {PLACE: pointer, 0o2001: 0o414243444546}
+    after = run(machine, "ILDB AC, E, B", words)
+    assert (int(after.ac[3]), stored(after)) == (0o41, 0o36 << 30 | 0o06 << 24 | 0o2001)
+
+
+@pytest.mark.parametrize(
+    ("by", "position", "size", "moved", "words"),
+    [
+        (1, 0o36, 6, 0o30, 0),  # to the next byte of the word
+        (1, 0, 6, 0o36, 1),  # from the last one to the next word's first
+        (ALL, 0o36, 6, 0, -1),  # one back from the first
+        (7, 1, 7, 0o26, 2),  # five of 7 bits a word, one bit over: 5 + 7 is two words and the second byte
+        (0, 0o44, 6, 0, -1),  # before the first is after the last
+    ],
+)
+def test_adjbp_counts_bytes(by: int, position: int, size: int, moved: int, words: int) -> None:
+    pointer = position << 30 | size << 24 | 0o2000
+    after = run(KS10, "ADJBP A, E", {PLACE: pointer}, ac3=by)
+    assert int(after.ac[3]) == moved << 30 | size << 24 | 0o2000 + words
+    assert stored(after) == pointer
+
+
+def test_adjbp_of_bytes_that_do_not_fit_is_no_divide() -> None:
+    after = run(KS10, "ADJBP A, E", {PLACE: 0o22 << 30 | 0o44 << 24}, ac3=5)
+    assert (int(after.flags.no_divide), int(after.ac[3])) == (1, 5)
+
+
+def test_double_products_and_quotients() -> None:
+    """(2^35 - 1) * 3 is 2 and 2^35 - 3 in the low words; and back."""
+    words = {PLACE: 0, PLACE + 1: 3}
+    after = run(KS10, "DMUL AC, E", words, ac3=0, ac4=SIGN - 1)
+    four = [int(after.ac[3 + n]) for n in range(4)]
+    assert four == [0, 0, 2, SIGN - 3]
+    back = run(KS10, "DDIV AC, E", words, **{f"ac{3 + n}": four[n] for n in range(4)})
+    assert [int(back.ac[3 + n]) for n in range(4)] == [0, SIGN - 1, 0, 0]
+    none = run(KS10, "DDIV AC, E", {PLACE: 0, PLACE + 1: 3}, ac3=0, ac4=3, ac5=0, ac6=0)
+    assert (int(none.flags.no_divide), int(none.ac[4])) == (1, 3)
 
 
 def test_an_exchange_of_flags_and_pc_takes_the_second_pair() -> None:

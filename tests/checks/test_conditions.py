@@ -45,6 +45,29 @@ def test_the_condition_on_ia32_names_the_settings_that_matter_and_no_other(
     assert row.unknown == ()
 
 
+def test_forty_controls_left_open_are_decided_by_questions() -> None:
+    """Their combinations are more than could be tried; a setting that no path asks for is not split on."""
+    controls = [setting.name for setting in machine("ia32-vt-x").settings if setting.name != "MODE"]
+    assert len(controls) > 40
+    (row,) = when("ia32-vt-x", "RDTSC", *controls).rows
+    assert row.when == ({"RDTSC_EXITING": (0,), "USE_TSC_OFFSETTING": (1,)},)
+    assert row.unknown == ()
+
+
+@pytest.mark.parametrize("form", ["SMSW r32", "POPFD", "RDTSC"])
+def test_splitting_finds_what_every_combination_says(form: str) -> None:
+    names = ("UMIP", "IOPL", "TSD")
+    request = Request(Subject.of("ia32", None, ()))
+    (row,) = critical_when(request, names, forms=[form]).rows
+    settings = [machine("ia32").setting(name) for name in names]
+    for values in itertools.product(*(setting.values for setting in settings)):
+        chosen = dict(zip(names, values, strict=True))
+        fixed = [f"{name}={value}" for name, value in chosen.items()]
+        (one,) = survey(Request(Subject.of("ia32", None, fixed)), forms=[form], jobs=1).rows
+        boxes = [all(chosen[k] in v for k, v in box.items()) for box in row.when]
+        assert any(boxes) == (one.classes["critical"] is YES), chosen
+
+
 def test_no_open_setting_is_an_error_that_names_some() -> None:
     with pytest.raises(UnknownNameError, match="UMIP"):
         when("ia32", "HLT")

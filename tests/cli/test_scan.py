@@ -83,7 +83,7 @@ def test_exit_code_3_where_bytes_are_no_instruction_and_what_lacks_is_listed(tmp
 
 def test_answers_given_are_not_asked_again_and_must_be_of_the_same_question(tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(bytes.fromhex("0f0100"))
-    answers = popek("classify", "ia32", "SGDT", "--json", "--jobs", "1")
+    answers = popek("classify", "ia32", "SGDT", "--promises", "--json", "--jobs", "1")
     (tmp_path / "answers.json").write_text(answers.stdout)
     few = ("scan", "image", "--mode", "32", "--jobs", "1", "--answers", "answers.json")
     with patch("popek.checks.survey.survey", side_effect=AssertionError("asked")):

@@ -20,7 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("places")
     (path / "image").write_bytes(CODE)
     (path / "answers.json").write_text(
-        popek("classify", "ia32", "MOV", "STR", "--json", "--jobs", "1").stdout
+        popek("classify", "ia32", "MOV", "STR", "--promises", "--json", "--jobs", "1").stdout
     )
     return path
 

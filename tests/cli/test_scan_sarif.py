@@ -86,7 +86,7 @@ LOG = {
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What is asked about the only form that the tests use, asked once."""
     path = tmp_path_factory.mktemp("answers") / "answers.json"
-    path.write_text(popek("classify", "ia32", "SGDT", "--json", "--jobs", "1").stdout)
+    path.write_text(popek("classify", "ia32", "SGDT", "--promises", "--json", "--jobs", "1").stdout)
     return path
 
 

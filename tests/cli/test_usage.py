@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from cyclopts import App
 
-from popek.cli import app
+from popek.cli import COMMANDS, app, overview
 from popek.cli.errors import UserError
 from popek.cli.options import assert_one_of
 from popek.report.difftest import entries
@@ -55,6 +55,18 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> 
         assert "--empty-" not in shown, path
         assert not re.search(r"\[default: *(\(\)|\"\"|False|None)\]", " ".join(shown.split("│"))), path
         assert command.help, path
+
+
+def test_the_overview_is_what_the_commands_say_of_themselves() -> None:
+    """`popek --help` imports nothing of what it lists, so what it says is said twice."""
+    assert {name for name in app if not name.startswith("-")} == {name for name, _, _ in COMMANDS}
+    for name, _, purpose in COMMANDS:
+        own = " ".join(app[name].help.partition("\n\n")[0].split())
+        assert purpose == own or (purpose[:8] == own[:8] and app[name].default_command is None), name
+    shown = " ".join(overview().replace("│", " ").split())
+    for name, _, purpose in COMMANDS:
+        assert f"{name} {purpose}" in shown
+    assert {len(line) for line in overview().splitlines() if line[:1] in "╭│╰" and line} == {80}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +149,7 @@ def test_an_interrupt_is_one_line(tmp_path: Path) -> None:
     assert command.stdout.readline() == "there\n"
     command.send_signal(signal.SIGINT)
     assert command.communicate(timeout=60)[1] == "popek: interrupted\n"
-    assert command.returncode == 2
+    assert command.returncode == 130
 
 
 def test_entries_are_reported_with_what_is_left_to_explain() -> None:

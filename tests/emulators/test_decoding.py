@@ -22,8 +22,8 @@ from popek.architectures.x86 import decoding, disassembly
 from popek.architectures.x86.decoded import Decoded
 from popek.architectures.x86_64.decoding import decode as decode_x86_64
 from popek.architectures.x86_64.state import X64
-from popek.cli import explain
 from popek.cli.errors import UserError
+from popek.cli.explain import explain
 from popek.emulators.bochs.simulator import BochsError
 from popek.emulators.ia32 import assembly as ia32_assembly
 from popek.emulators.x86_64 import assembly as x64_assembly

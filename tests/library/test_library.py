@@ -66,17 +66,26 @@ def test_every_name_is_there_and_documented() -> None:
 
 
 SAME: Mapping[str, tuple[list[str], Callable[[], Any]]] = {
-    "a strap": (["classify", "pg74", "--set", "GMODE=0"], lambda: popek.classify("pg74", GMODE=0)),
+    "a strap": (
+        ["classify", "pg74", "--promises", "--set", "GMODE=0"],
+        lambda: popek.classify("pg74", GMODE=0),
+    ),
     "by the letter": (
         ["classify", "pg74", "LRA", "--by-the-letter", "--set", "LRA=0"],
         lambda: popek.classify("pg74", "LRA", by_the_letter=True, LRA=0),
     ),
-    "ia32": (["classify", "ia32", "SGDT", "CLI"], lambda: popek.classify("ia32", "SGDT", "CLI")),
+    "ia32": (
+        ["classify", "ia32", "SGDT", "CLI", "--promises"],
+        lambda: popek.classify("ia32", "SGDT", "CLI"),
+    ),
     "another technique": (
-        ["classify", "ia32", "CLI", "--technique", "ring-deprivileging-0/3/3"],
+        ["classify", "ia32", "CLI", "--promises", "--technique", "ring-deprivileging-0/3/3"],
         lambda: popek.classify("ia32", "CLI", technique="ring-deprivileging-0/3/3"),
     ),
-    "s370": (["classify", "s370", "SSM", "STCK"], lambda: popek.classify("s370", "SSM", "STCK")),
+    "s370": (
+        ["classify", "s370", "SSM", "STCK", "--promises"],
+        lambda: popek.classify("s370", "SSM", "STCK"),
+    ),
     "an instruction": (
         ["explain", "pg74", "GREL", "--set", "GREL=0"],
         lambda: popek.explain("pg74", "GREL", GREL=0),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
 import pytest
 
@@ -16,6 +18,8 @@ from popek.emulators import declared_guests
 from popek.emulators.guest_mode import deviations, long_deviations
 from popek.emulators.guest_mode.compare import GUESTS
 from popek.emulators.guest_mode.expectation import LACKING
+from popek.emulators.guest_mode.observation import _of_an_earlier_exit
+from popek.emulators.guests import compare
 from popek.emulators.guests.compare import difftest
 from popek.kernel.words import Word
 
@@ -84,3 +88,32 @@ def test_a_change_of_the_model_is_noticed(
 ) -> None:
     monkeypatch.setattr(where, name, change)
     assert difftest(GUESTS, 200, seed=3, forms=[form]).unexplained > 0
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [(812, 812, "access-wraps-at-4-gib"), (871, 874, "inner-stack-needs-eight-bytes")],
+)
+def test_events_of_software_on_stacks_that_wrap_or_end_early(first: int, last: int, expected: str) -> None:
+    """Cases that were once unexplained: INT1 that leads to itself for good, an EXITINTINFO of the case before."""
+    jobs = list(compare.schedule(GUESTS, GUESTS.steps.machine(), 900, 1, ["INT imm8", "INT1"]))
+    model = GUESTS.processor
+    ready = compare._draw(
+        GUESTS, GUESTS.steps.machine(), jobs[first : last + 1], 1, model, Counter(), Counter()
+    )
+    results = GUESTS.run([item.run for item in ready], model)
+    found = GUESTS.steps.difference(ready[-1], results[-1])
+    assert found is not None
+    assert found.deviation == expected
+
+
+def test_an_exception_that_is_intercepted_was_not_being_delivered() -> None:
+    def told(form: str, intercepts: int) -> bool:
+        case = SimpleNamespace(form=form, controls={"EXCEPTION_INTERCEPTS": intercepts})
+        result = SimpleNamespace(fields={"EXITINTINFO": 0x80000B0D})
+        return _of_an_earlier_exit(cast("Any", SimpleNamespace(case=case)), cast("Any", result))
+
+    assert told("INT1", 1 << 13)
+    assert not told("INT1", 1 << 12)
+    assert not told("HLT", 1 << 13)

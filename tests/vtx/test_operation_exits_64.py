@@ -11,7 +11,7 @@ import pytest
 from popek.architectures.vtx.operation.exits import VM_EXIT
 from popek.architectures.vtx.operation.machine import build_64
 from popek.architectures.vtx.operation.state import VmxX64
-from popek.kernel.outcome import Next, Outcome, Trap
+from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.words import Word
 
 MACHINE = build_64()
@@ -211,3 +211,67 @@ def test_faults_exit_by_the_bitmap_and_int_n_tells_of_itself_in_the_vectoring_in
         int(exited(step("INT3", guest(exception_bitmap=1 << 3))).exit_interruption_info)
         == 1 << 31 | 6 << 8 | 3
     )
+
+
+# -- MSRs that do not exit ---------------------------------------------------------------------------
+
+PASSED = {"primary__use_msr_bitmaps": 1}
+
+
+def accessed(form: str, number: int, value: int = 0, **changes: int) -> Outcome[VmxX64]:
+    """RDMSR or WRMSR of a register that no bitmap names."""
+    state = guest(rcx=number, rax=value & 0xFFFFFFFF, rdx=value >> 32, **PASSED, **changes)
+    state.other_msrs = state.other_msrs.store(Word(32, number), Word(64, 0x00DA_0400_0000_0011))
+    return step(form, state)
+
+
+@pytest.mark.parametrize("number", [0x17, 0xFE, 0x179, *range(0x480, 0x48B)])
+def test_capabilities_are_read_and_never_written(number: int) -> None:
+    """Every processor with VMX has them."""
+    read = accessed("RDMSR", number)
+    assert isinstance(read, Next)
+    assert (int(read.state["rax"]), int(read.state["rdx"])) == (0x11, 0x00DA_0400)
+    assert faulted(accessed("WRMSR", number)) == "#GP"
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        (0x3A, 5), (0x48, 1 << 40), (0x1B, 1 << 60), (0x2FF, 0x99), (0xDA0, 1 << 62), (0x6A0, 0x3C0), (0x38E, 0),
+        (0x6E1, 1 << 32), (0xD90, 1 << 60), (0x17A, 1), (0x49, 2), (0x803, 0), (0xC0000082, 1 << 47), (0x277, 2),
+    ],
+)  # fmt: skip
+def test_what_no_processor_takes_faults(number: int, value: int) -> None:
+    assert faulted(accessed("WRMSR", number, value)) == "#GP"
+
+
+@pytest.mark.parametrize("number", [0x48, 0x48B, 0x6E1, 0xDA0, 0xCE, 0x1234, 0xC0001234])
+def test_what_is_up_to_the_processor_is_named_and_not_guessed(number: int) -> None:
+    for form in ("RDMSR",) if number == 0x48B else ("RDMSR", "WRMSR"):
+        outcome = accessed(form, number)
+        assert isinstance(outcome, NotModelled)
+        assert f"{number:X}H" in outcome.reason
+
+
+def test_a_register_that_is_no_component_keeps_what_is_written() -> None:
+    """By a processor that has it, and takes the value; IA32_XSS is a component, which XSAVES looks at."""
+    takes = {
+        "undefined of an MSR, what WRMSR does": 1,
+        "undefined of an MSR, whether the processor has it": 1,
+    }
+    for number in (0xCE, 0xDA0):
+        state = guest(rcx=number, rax=0x800, rdx=0, **PASSED).with_undefined(takes)
+        written = step("WRMSR", state)
+        assert isinstance(written, Next)
+        read = step("RDMSR", written.state.with_changes({"rip": 0x1000, "rax": 0}))
+        assert isinstance(read, Next)
+        assert (int(read.state["rax"]), int(written.state.xss)) == (0x800, 0x800 if number == 0xDA0 else 0)
+
+
+def test_a_register_of_the_model_is_stored_once() -> None:
+    """WRMSR of IA32_LSTAR changes nothing of the other registers."""
+    before = guest(rcx=0xC0000082, rax=0x1000, **PASSED)
+    written = step("WRMSR", before)
+    assert isinstance(written, Next)
+    assert int(written.state["msr.lstar"]) == 0x1000
+    assert int(written.state.other_msrs.load(Word(32, 0xC0000082))) == 0

@@ -7,12 +7,16 @@ import json
 import attrs
 import pytest
 
-from popek.architectures.vtx.bochs import bochs_checks
+from popek.architectures.vtx.bochs import bochs_checks, lacks_msr
 from popek.architectures.vtx.entry_checks import CHECKS, Outcome
+from popek.architectures.vtx.evaluation import Evaluator
+from popek.architectures.vtx.msr_table import msrs
+from popek.architectures.vtx.verdict import decide
 from popek.cli.difftest_vm_entry import difftest_vm_entry, make_cases
 from popek.cli.errors import UserError
 from popek.emulators.vm_entry import compare as vmx_compare
 from popek.emulators.vm_entry.compare import VmEntryCase, compare, modes, unexplained
+from popek_specs.vtx import table
 
 pytestmark = pytest.mark.emulator
 
@@ -27,6 +31,37 @@ def test_nothing_is_left_to_explain(model: str, capsys: pytest.CaptureFixture[st
     assert answer["origins"]["generator"] > 300
     assert min(answer["outcomes"][kind] for kind in ("enters", "vmfail-valid", "entry-failure")) > 200
     assert len(answer["checks_violated"]) > 120
+
+
+def test_nothing_is_left_to_explain_of_msr_areas(capsys: pytest.CaptureFixture[str]) -> None:
+    assert difftest_vm_entry(cases=1500, seed=12, msr_areas=True, json=True) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["cases"] == 1500
+    assert set(answer["outcomes"]) == {"enters", "entry-failure"}
+    assert answer["outcomes"]["enters"] > 100
+    assert answer["checks_violated"] == [f"LOAD-0{number}" for number in range(1, 8)]
+
+
+def test_the_registers_that_bochs_lacks_are_those_that_are_listed() -> None:
+    """0 is taken by every register with a listed number on a processor that has it, and Bochs takes it of no one."""
+    numbers = [number for number in msrs() if lacks_msr(number)]
+    assert len(numbers) == 8 + 8 + 7 + 1 + 3 + 3
+    plain = Evaluator(vmx_compare.preset())
+    found = compare([VmEntryCase("64-bit", {}, loads=((number, 0, 0),)) for number in numbers])
+    for item in found:
+        assert item.outcome == Outcome("entry-failure", reason=34, qualification=1), item.case
+        vmcs = vmx_compare.vmcs_of(item.case)
+        view = plain.look(vmcs)
+        by_the_manual = decide(plain.run(vmcs, view), view)[0].kind
+        assert by_the_manual == "enters" or item.case.loads[0][0] in range(0x30C, 0x310), item.case
+
+
+def test_an_apic_that_is_off_takes_any_base_as_listed() -> None:
+    (listed,) = table("bochs-deviations.toml")["msr_sequence"]
+    pairs = zip(listed["index"], listed["value"], strict=True)
+    (item,) = compare([VmEntryCase("64-bit", {}, loads=tuple((int(i, 16), 0, int(v, 16)) for i, v in pairs))])
+    assert item.outcome == Outcome("enters")
+    assert item.admissible == (Outcome("entry-failure", reason=34, qualification=2),)
 
 
 def test_the_seed_decides() -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import html
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 import attrs
+
+from .enclosures import of_mail, plain, unescaped, unquoted
 
 _QUOTED_PRINTABLE = re.compile(r"=3D\s*(?:0x)?[0-9a-f]|=(?:20|09)?$", re.IGNORECASE | re.MULTILINE)
 _SOFT_BREAK = re.compile(r"^.{55,75}[\w:]=$", re.MULTILINE)
@@ -23,8 +24,9 @@ _ENCODED_EQUALS = re.compile(r"=3D", re.IGNORECASE)
 _ESCAPED = re.compile(r"=([0-9A-F]{2})")
 _ANSI = re.compile(
     r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][AB0])|\^\[\[[0-9;?]*[A-Za-z]"
+    r"|[\u241b\ufffd]?\[\d{1,3}(?:;\d{1,3}){0,4}m"
 )
-"""Colours of a console, and how `cat -v` shows them."""
+"""Colours of a console, how `cat -v` shows them, and what is left where the escape itself was lost."""
 _PLAIN_EQUALS = re.compile(r"=(?![0-9A-F]{2}|$)", re.MULTILINE)
 _MARKUP = re.compile(
     r"\[/?(?:code|quote|pre|noparse|spoiler|font|size|color|b|i)(?:=[^\]\n]*)?\]|\{(?:noformat|code)(?::[^}\n]*)?\}",
@@ -33,20 +35,16 @@ _MARKUP = re.compile(
 """Of forums and of Jira."""
 _CONTINUED = re.compile(r"(?<=[\w:=])\\\n\s*(?=\w)")
 """A number or word that a backslash at the end of the line continues."""
-_QUOTED_LINE = re.compile(r"""\s*(?P<quote>["'])(?P<text>.*?)(?:\\r)?(?:\\n)?(?P=quote)[,;]?\s*""")
-_MESSAGES: Final = ("log", "MESSAGE", "message", "msg", "text", "textPayload", "line")
-"""Keys under which collectors of logs keep a line."""
 _HTML = re.compile(
-    r"&(?:nbsp|lt|gt|amp|quot|#\d+|#x[0-9a-f]+);|<br\s*/?>|</?(?:pre|div|p|span|code|td|tr)\b", re.IGNORECASE
+    r"&(?:nbsp|lt|gt|amp|quot|#\d+|#x[0-9a-f]+);|<br\s*/?>|</?(?:pre|div|p|span|code|td|tr|li|wbr)\b",
+    re.IGNORECASE,
 )
 _BREAK = re.compile(r"<br\s*/?>(?:\r?\n)?|</(?:p|div|tr|pre|li)\s*>(?:\r?\n)?", re.IGNORECASE)
 _TAG = re.compile(
-    r"</?(?:p|div|pre|span|code|td|th|tr|table|tbody|font|b|i|u|a|em|strong|tt|html|head|body|blockquote|ul|ol|li)"
+    r"</?(?:p|div|pre|span|code|td|th|tr|table|tbody|font|b|i|u|a|em|strong|tt|html|head|body|blockquote|ul|ol|li|wbr)"
     r"(?:\s[^<>]*)?/?>",
     re.IGNORECASE,
 )
-_INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
-
 _TAGS: Final = (
     r"(?:kern(?:el)?|qemu[\w.-]*|libvirt\w*|virt(?:[a-z]*d|-[\w-]+)|xen\w*|vmkernel|vmunix|klogd|r?syslogd?|dmesg|netconsole|logger|"
     r"systemd[\w-]*|kvm)"
@@ -96,7 +94,8 @@ _WRAPPER = re.compile(
     | \[\d{{4}}-\d\d-\d\d[\ T]{_CLOCK}(?:Z|[+-]\d\d:?\d\d)?\]\s?    # Xen's console, CI
     | \[{_CLOCK}\]\s?                                               # CI
     | (?:{_DATE}){_AFTER_DATE}
-    | \d\d:\d\d:\d\d\.\d{{6}}\ (?:\S+\ +)??(?=HM:|HMR0|VMX|CPUM|VMM|!!|[a-z]|CR|[CDEFGS]S)   # VirtualBox
+    # VirtualBox
+    | \d\d:\d\d:\d\d\.\d{{6}}\ (?:(?:EMT(?:-\d+)?|main|nspr-\d+)\ +)?(?=HM:|HMR0|VMX|CPUM|VMM|!!|[a-z]|CR|[CDEFGS]S)
     | {_CLOCK}\s+                                                   # CI
     | \(XEN\)\s?
     | kernel:\s?
@@ -125,20 +124,6 @@ class LogLine:
     width: int = 0
 
 
-def decoded(data: bytes) -> str:
-    """The text of bytes in UTF-8, UTF-16 with or without a mark, or else Latin-1 for the bytes that are neither."""
-    if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
-        return data.decode("utf-16", errors="replace")
-    sample = data[:4096]
-    if b"\0" in sample:
-        even, odd = sample[::2].count(0), sample[1::2].count(0)
-        if odd > len(sample) // 4 and not even:
-            return data.decode("utf-16-le", errors="replace")
-        if even > len(sample) // 4 and not odd:
-            return data.decode("utf-16-be", errors="replace")
-    return data.decode("utf-8", errors="replace")
-
-
 def _unwrap(text: str) -> tuple[str, str]:
     """Return the text behind all wrappers, and the printk caller (`T123`, `C3`) if one was among them."""
     caller = ""
@@ -153,7 +138,7 @@ def _unwrap(text: str) -> tuple[str, str]:
         if match is None or match.end() == 0:
             break
         text = text[match.end() :].lstrip()
-    return text.rstrip().rstrip("`|").rstrip(), caller
+    return text.rstrip("`| \t"), caller
 
 
 def _decode_quoted_printable(raw: list[str]) -> list[tuple[int, str]]:
@@ -177,72 +162,25 @@ def _is_encoded(text: str) -> bool:
     return encoded or (_SOFT_BREAK.search(text) is not None and _PLAIN_EQUALS.search(text) is None)
 
 
-def looks_like_json(text: str) -> bool:
-    """Whether a text is meant as JSON: `{noformat}` and `[ 12.3] ...` are none."""
-    return re.match(r"[\ufeff\s]*(?:\{(?!noformat|code[:}])|\[\s*(?:[\{\[\]\"]|\Z))", text) is not None
-
-
-def unpacked(text: str) -> str | None:
-    """The log inside JSON, as Docker, journalctl and collectors of logs write it; None if there is none."""
-    if not looks_like_json(text):
-        return None
-    try:
-        items = [json.loads(text)]
-    except (ValueError, RecursionError):
-        try:
-            items = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except (ValueError, RecursionError):
-            return None
-    if len(items) == 1 and isinstance(items[0], list):
-        items = items[0]
-    lines = [_message(item) for item in items]
-    return (
-        "\n".join(line.removesuffix("\n") for line in lines if line is not None)
-        if lines and all(lines)
-        else None
-    )
-
-
-def _message(item: Any) -> str | None:
-    if isinstance(item, str):
-        return item or " "
-    if not isinstance(item, dict) or "fields" in item:
-        return None
-    found = next((item[key] for key in _MESSAGES if key in item), None)
-    if isinstance(found, list) and all(type(number) is int and 0 <= number < 256 for number in found):
-        return bytes(found).decode("utf-8", errors="replace") or " "  # how journalctl shows what is not plain
-    return found or " " if isinstance(found, str) else None
-
-
-def _unquoted(text: str) -> str:
-    """Without the quotes and the escapes of source code, if most lines, or the ends of most, have such."""
-    lines = text.split("\n")
-    matches = [_QUOTED_LINE.fullmatch(line) for line in lines if line.strip()]
-    found = [match for match in matches if match is not None]
-    if len(found) >= 3 and len(found) * 4 >= 3 * len(matches):
-        return "\n".join(match["text"] if (match := _QUOTED_LINE.fullmatch(line)) else line for line in lines)
-    escaped = text.count("\\n")
-    return re.sub(r"(?:\\r)?\\n", "\n", text) if escaped >= 3 and escaped >= len(lines) else text
-
-
 def unwrap(text: str) -> list[list[LogLine]]:
     """Split a text into lines and strip log prefixes, mail quotes, encodings of mail and HTML, console colours.
 
     Returns one list of lines, or one for each printk caller when several print at once.
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if "\x1b" in text or "^[[" in text:
+    text = of_mail(text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n"))
+    text = plain(text)
+    if "m" in text and _ANSI.search(text):
         text = _ANSI.sub("", text)
     if "\\\n" in text:
         text = _CONTINUED.sub("", text)
     if "[/" in text or "{" in text:
         text = _MARKUP.sub("", text)
+    if "\\" in text or "$\n" in text:
+        text = unescaped(text)
     if "\\n" in text or "'" in text or '"' in text:
-        text = _unquoted(text)
+        text = unquoted(text)
     if ("<" in text or "&" in text) and _HTML.search(text):
-        text = html.unescape(_TAG.sub("", _BREAK.sub("\n", text)))
-    if not text.isascii():
-        text = text.replace("\u00a0", " ").translate(_INVISIBLE)
+        text = plain(html.unescape(_TAG.sub("", _BREAK.sub("\n", text))))
     raw = text.split("\n")
     numbered = _decode_quoted_printable(raw) if _is_encoded(text) else list(enumerate(raw, 1))
     numbered = _without_line_numbers(numbered)
@@ -321,4 +259,4 @@ def rejoined(lines: list[LogLine], straddles: Callable[[str, str], bool]) -> lis
     return found
 
 
-__all__ = ["LogLine", "decoded", "looks_like_json", "rejoined", "unpacked", "unwrap"]
+__all__ = ["LogLine", "rejoined", "unwrap"]

@@ -94,7 +94,7 @@ class BreachWitness(Generic[S]):
                 found.operands,
             )
             runs: tuple[Executed[S], Executed[S] | None] = (on_hardware, second)
-            mine, theirs = _after(on_hardware, self._breach.how), _after(second, self._breach.how)
+            mine, theirs = self._after(on_hardware), self._after(second)
             differ = tuple(
                 d
                 for d in differences(
@@ -122,7 +122,7 @@ class BreachWitness(Generic[S]):
                 differ = ()
         elif self._breach.kind is BreachKind.CHANGES:
             runs = (on_hardware, None)
-            after = _ended(on_hardware, self._breach.how)
+            after = self._ended(on_hardware)
             differ = differences(on_hardware.before, after, found.addresses)
         elif self._breach.kind is BreachKind.FAULTS:
             native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
@@ -130,17 +130,19 @@ class BreachWitness(Generic[S]):
         else:
             native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
             runs = (native, on_hardware)
-            after = _after(on_hardware, self._breach.how)
-            differ = ()
-            if isinstance(native.outcome, Next):
-                expected = self._due.expected(native.outcome.state, private, guest)
+            after = self._after(on_hardware)
+            trapped, differ = isinstance(native.outcome, Trap), ()
+            silent = trapped and isinstance(on_hardware.outcome, Next)
+            done = None if silent else self._after(native, delivered=trapped)
+            if done is not None:
+                expected = self._due.expected(done, private, guest)
                 seen = self._due.seen(after, [private], guest)
                 if technique.settled:
-                    expected, seen = technique.map(native.outcome.state, after), after
+                    expected, seen = technique.map(done, after), after
                 differ = differences(expected, seen, found.addresses)
                 differ = tuple(d for d in differ if d.name not in (technique.uncompared or ()))
-                differ = differ or native.changes
-        shown = bool(differ) or (self._breach.kind is BreachKind.UNLIKE and isinstance(runs[0].outcome, Trap))
+                differ = differ or differences(guest, done)
+        shown = bool(differ) or (self._breach.kind is BreachKind.UNLIKE and silent)
         if self._breach.kind is BreachKind.FAULTS:
             same = self._due.same_trap(native.outcome, on_hardware.outcome)
             shown = isinstance(on_hardware.outcome, Trap) and not same
@@ -157,6 +159,22 @@ class BreachWitness(Generic[S]):
             differ,
         )
 
+    def _ended(self, run: Executed[S]) -> S:
+        """Where a run ended, by a trap or without one."""
+        outcome = run.outcome
+        if isinstance(outcome, Trap) and not self._due.elsewhere(outcome):
+            return outcome.state
+        return self._after(run)
+
+    def _after(self, run: Executed[S], *, delivered: bool = False) -> S:
+        """The state after a run: one that completes, or whose trap goes past the VMM or is to be delivered."""
+        outcome, deliver = run.outcome, self._machine.deliver
+        if isinstance(outcome, Trap) and (delivered or self._due.elsewhere(outcome)):
+            return outcome.state if deliver is None else deliver(run.before, outcome)
+        if not isinstance(outcome, Next):
+            raise ReplayError(f"the witness for {self._breach.how!r} {run.describe()}")
+        return outcome.state
+
 
 def _same_outcome(a: Outcome[S], b: Outcome[S]) -> bool:
     """Two runs on numbers ended alike."""
@@ -172,16 +190,3 @@ def _same_trap(a: Outcome[S], b: Outcome[S]) -> bool:
     if not isinstance(a, Trap) or not isinstance(b, Trap) or (a.vector, a.level) != (b.vector, b.level):
         return False
     return a.error_code is None or b.error_code is None or a.error_code.value == b.error_code.value
-
-
-def _ended(executed: Executed[S], claim: str) -> S:
-    """Where a run ended, by a trap or without one."""
-    if isinstance(executed.outcome, Trap):
-        return executed.outcome.state
-    return _after(executed, claim)
-
-
-def _after(executed: Executed[S], claim: str) -> S:
-    if not isinstance(executed.outcome, Next):
-        raise ReplayError(f"the witness for {claim!r} {executed.describe()}")
-    return executed.outcome.state

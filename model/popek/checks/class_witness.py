@@ -103,7 +103,7 @@ class ClassWitness(Generic[S]):
             )
         else:
             differ = executed[0].changes
-        assert_replay(bool(differ), instruction, claim, [run.describe() for run in executed])
+        assert_replay(bool(differ), instruction, claim, lambda: [run.describe() for run in executed])
         return Counterexample(
             claim,
             STORIES[kind],

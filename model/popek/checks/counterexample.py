@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from functools import cached_property
+from typing import Generic, TypeVar
 
 import attrs
 
@@ -59,7 +60,7 @@ class Executed(Generic[S]):
     outcome: Outcome[S]
     lines: tuple[Line, ...] = ()
 
-    @property
+    @cached_property
     def changes(self) -> tuple[StateDifference, ...]:
         """What a completed run changed."""
         return differences(self.before, self.outcome.state) if isinstance(self.outcome, Next) else ()
@@ -177,9 +178,12 @@ def differences(
 
     Storage is compared where either state stored something, and at the given addresses by memory name.
     """
+    before, after = a.words(), b.words()
     found = [
         StateDifference(leaf.name, int(a[leaf.name]), int(b[leaf.name]), leaf.width)
-        for leaf in a.leaves
+        for component in before
+        if int(before[component]) != int(after[component])
+        for leaf in a.leaves_of[component]
         if int(a[leaf.name]) != int(b[leaf.name])
     ]
     for name, left in a.memories().items():
@@ -374,7 +378,10 @@ def assert_within(machine: Machine[S], instruction: Instruction, claim: str, **c
         )
 
 
-def assert_replay(condition: bool, instruction: Instruction, claim: str, detail: Any) -> None:
+def assert_replay(
+    condition: bool, instruction: Instruction, claim: str, detail: Callable[[], object] | object
+) -> None:
     """Raise ReplayError unless the concrete runs show what the solver found."""
     if not condition:
-        raise ReplayError(f"{instruction.form}: the witness for {claim!r} does not replay: {detail}")
+        told = detail() if callable(detail) else detail
+        raise ReplayError(f"{instruction.form}: the witness for {claim!r} does not replay: {told}")

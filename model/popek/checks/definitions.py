@@ -140,6 +140,8 @@ class Definitions(Generic[S]):
             states.subject.technique,
         )
         self._completing = general.completing()
+        self._moved: dict[tuple[Run[S], S], Run[S]] = {}
+        self._completed: dict[Run[S], list[Completion[S]]] = {}
         self.run = general.at(states.state)
         self.in_user = [self._technique.deprivileged(states.state)]
         self.assumed = [self._settings(states.state), states.invariant, instruction.valid(general.operands)]
@@ -149,12 +151,23 @@ class Definitions(Generic[S]):
 
     def completions(self, run: Run[S]) -> list[Completion[S]]:
         """The ways in which it completes and has not handed control to the VMM."""
+        if run not in self._completed:
+            self._completed[run] = self._kept_by_the_guest(run)
+        return self._completed[run]
+
+    def _kept_by_the_guest(self, run: Run[S]) -> list[Completion[S]]:
         was_deprivileged = self._technique.deprivileged(run.before)
 
         def over(run: Run[S], after: S) -> Word:
             return was_deprivileged & handed_over(self._machine, self._technique, run.before, after)
 
         return kept_by_the_guest(run, over)
+
+    def _at(self, run: Run[S], state: S) -> Run[S]:
+        """The run from another state."""
+        if (run, state) not in self._moved:
+            self._moved[run, state] = run.at(state)
+        return self._moved[run, state]
 
     def completes(self, run: Run[S]) -> Word:
         """It completes and has not handed control to the VMM (width 1)."""
@@ -201,7 +214,7 @@ class Definitions(Generic[S]):
                 [], [], [self.run], not_asked="the machine does not say what moving a program is"
             )
         offset, elsewhere, exists = self._states.moved(relocate)
-        other = self._general.at(elsewhere)
+        other = self._at(self._general, elsewhere)
         moved = [(when, relocate(after, offset)) for when, after in self.completions(self.run)]
         cases = compared(
             together(moved, self.completions(other)),
@@ -213,7 +226,7 @@ class Definitions(Generic[S]):
     def two_states(self, varied: Varied, paths: Run[S]) -> Definition[S]:
         """Two states that differ only in what is varied; the second a supervisor's if that is the mode."""
         state, exists = self._states.twin(varied)
-        other = paths.at(state)
+        other = self._at(paths, state)
         conditions = [self._settings(other.before), exists]
         if any(leaf.role is Role.MODE for leaf in varied.leaves):
             conditions.append(self._machine.supervisor(other.before))
@@ -227,7 +240,7 @@ class Definitions(Generic[S]):
     def with_a_supervisor(self) -> tuple[Run[S], Word]:
         """The run from a state that differs in mode only, and that this exists (width 1)."""
         state, exists = self._states.twin(Varied(leaves_with(self._machine.state, [Role.MODE])))
-        return self._general.at(state), exists
+        return self._at(self._general, state), exists
 
     def alone(self, varied: Varied) -> Definition[S]:
         """Two states that differ in this alone, of the runs that complete."""

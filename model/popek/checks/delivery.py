@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from popek.kernel.exploration import Path, explore
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault, Next, NotModelled, NotModelledError, Outcome, Trap
 from popek.kernel.state import State
+from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, symbol
 from popek.solving.pruning import Pruner
 from popek.solving.solver import Effort
@@ -51,6 +52,28 @@ def every_way(
         budget=WAYS,
     )
     return Run(state, tuple(Path(path.conditions, path.result) for path in paths), given)
+
+
+def after_a_trap(
+    machine: Machine[S], before: S, conditions: Sequence[Term], trap: Trap[S], effort: Effort
+) -> list[Path[Outcome[S]]]:
+    """The ways through the delivery of a trap that was raised under these conditions, each with what it leads to.
+
+    A trap while it is delivered stops the machine: that is a `Trap`.  None, where the machine delivers none.
+
+    Raises:
+        PathBudgetError: too many.
+    """
+    deliver = machine.deliver
+    if deliver is None:
+        return []
+    paths = explore(
+        lambda: entered(lambda state, _: deliver(state, trap), before, {}),
+        Pruner(effort),
+        assume=[Word(1, term) for term in conditions],
+        budget=WAYS,
+    )
+    return [Path((*conditions, *path.conditions), path.result) for path in paths]
 
 
 def of_trap(machine: Machine[S], kind: Trap[S]) -> tuple[Enter[S], dict[str, Word]]:

@@ -12,8 +12,9 @@ in it; or an entry without a trap lies in storage that is not the control progra
 delivery loses what the control program needs |
 | A6_interrupt_closure | the guest's own machine takes it, and what it makes of a guest is none any more |
 
-Where a trap goes is mode and program counter after its delivery.  What a form does before it traps is another question
-of A4, and so is that the map loses nothing.
+Where a trap goes is mode and program counter after its delivery.  Of a trap that is said to be the
+guest's, the forms are asked (`FormPremises.traps`).  What a form does before it traps is another question of A4, and so
+is that the map loses nothing.
 """
 
 from __future__ import annotations
@@ -132,11 +133,12 @@ class Entries(Generic[S]):
             *self._declared_entries(),
             *map(self._vector_of, (*self._trap_entries, *self.interruptions)),
         ]
-        if asked:
-            return asked
-        return [
-            Premise(A5_VECTOR, "", Truth.NOT_ASKED, NOWHERE if p.machine.deliver is None else "nothing traps")
-        ]
+        if p.machine.deliver is None:
+            traps = [trap for trap, _ in self._traps.values()]
+            past = sorted({str(trap.vector) for trap in traps if p.technique.target(trap) is not Target.VMM})
+            told = f", and that {', '.join(past)} are the guest's is the technique's word" if past else ""
+            return [*asked, Premise(A5_VECTOR, "", Truth.NOT_ASKED, NOWHERE + told)]
+        return asked or [Premise(A5_VECTOR, "", Truth.NOT_ASKED, "nothing traps")]
 
     def _declared_entries(self) -> list[Premise[S]]:
         """Where the technique says at which address an entry is, the cell is the control program's."""

@@ -11,11 +11,12 @@ import attrs
 
 from popek.errors import PopekError
 
-from .survey import CLASSES, Survey
+from .survey import CLASSES, PROMISED, Survey
 
 SCHEMA = "popek/classification/1"
-ASKED = (*CLASSES, "faithful", "safe", "needless_trap", "components", "remark")
-ANSWERS = ("yes", "no", "unknown", "not-asked")
+ASKED = (*CLASSES, *PROMISED, "components", "remark")
+NOT_ASKED = "not-asked"
+ANSWERS = ("yes", "no", "unknown", NOT_ASKED)
 
 
 class ExpectedError(PopekError):
@@ -72,6 +73,11 @@ def read_expected(path: Path) -> dict[str, Any]:
     return found
 
 
+def promises_asked(expected: Mapping[str, Any]) -> bool:
+    """Whether a classification that was kept says anything about promises."""
+    return any(row.get(name, NOT_ASKED) != NOT_ASKED for row in expected["instructions"] for name in PROMISED)
+
+
 def differences(
     expected: Mapping[str, Any], found: Survey, source: str = "the file"
 ) -> list[UnexpectedAnswer]:
@@ -106,6 +112,8 @@ def _differences(expected: Mapping[str, Any], told: Mapping[str, Any]) -> Iterat
         for name in ASKED:
             if name not in before[form] or (name not in now[form] and name != "remark"):
                 continue
+            if name in PROMISED and NOT_ASKED in (before[form][name], now[form][name]):
+                continue
             old, new = _word(before[form][name]), _word(now[form].get(name, ""))
             if old != new:
                 yield UnexpectedAnswer(form, name.replace("_", "-"), old, new)
@@ -119,4 +127,4 @@ def _word(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-__all__ = ["ExpectedError", "UnexpectedAnswer", "differences", "read_expected"]
+__all__ = ["ExpectedError", "UnexpectedAnswer", "differences", "promises_asked", "read_expected"]

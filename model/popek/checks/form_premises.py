@@ -118,7 +118,7 @@ class FormPremises(Generic[S]):
     def traps(self) -> list[Premise[S]]:
         """What a trap leaves: nothing that hides the guest (A4), and what is owned is as it was (A5).
 
-        A trap that goes past the control program, by delegation, is one of the guest's own machine (A5_vector).
+        A trap that goes past the control program, by delegation, is a step of the guest's own machine (A5_vector).
         """
         found: list[Premise[S]] = []
         lost, taken = self._p.keeper.traps(self._instruction, self._general)
@@ -206,7 +206,9 @@ class FormPremises(Generic[S]):
                 after = p.machine.deliver(guest, outcome)
             differ = differences(guest, after, found.addresses)
             fails = all_of(p.ok(after, private)).value == 0
-        assert_replay(fails, instruction, name, [r.describe() for r in (native, second) if r is not None])
+        assert_replay(
+            fails, instruction, name, lambda: [r.describe() for r in (native, second) if r is not None]
+        )
         return Counterexample(
             name,
             way.how[0].upper() + way.how[1:] + ".",

@@ -15,6 +15,7 @@ from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
 from .obligation import OF_THE_VMM, Breach, BreachKind, Obligation, private_of
+from .passed_on import PassedOn
 from .runs import (
     Completion,
     Run,
@@ -44,6 +45,7 @@ class Hosted(Generic[S]):
         native, hardware: the runs from G and from f(G, P).
         assumed: conditions (width 1) under which everything is asked.
         due: what the run on the hardware owes to that on the guest's own machine.
+        passed_on: traps on the hardware that are not the VMM's, with their delivery.
         ruled_out: ways on the hardware that were found impossible, with what was asked for that.
     """
 
@@ -71,6 +73,7 @@ class Hosted(Generic[S]):
             self.private,
             time_is_state=self.time,
         )
+        self.passed_on = PassedOn(self.due, subject.effort)
         self.ruled_out: list[tuple[Word, list[SolverQuery]]] = []
         self.ask = Asker(subject.effort, self.assumed)
 

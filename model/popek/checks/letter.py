@@ -453,7 +453,7 @@ class _Questions(Generic[S]):
             fails = bool(differ)
         elif name == PRIVILEGED:
             fails = isinstance(runs[0].outcome, Next) or isinstance(runs[1].outcome, Trap)
-        assert_replay(fails, instruction, name, [run.describe() for run in runs])
+        assert_replay(fails, instruction, name, lambda: [run.describe() for run in runs])
         return Counterexample(
             f"{name.replace('_', '-')}, by the letter",
             STORIES[name],

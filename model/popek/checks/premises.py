@@ -16,7 +16,7 @@ their own.  Per instruction form i:
 | A3_closure_next, A3_closure_trap | what i, or its trap, makes of a guest is none any more |
 | A4_entry_tells_apart | i traps and leaves two guests alike that go on differently |
 | A5_control | i traps and has changed what the control program owns |
-| A5_vector | i traps past the control program, and the guest's own machine does not trap so |
+| A5_vector | i traps past the control program, and the guest's own machine does not, or makes something else of it |
 | A8_efficiency | i completes on S and not on f(S, P) |
 | A9_no_clock, A9_no_clock_trap | states equal but for clocks, and i, or its trap, does something else |
 | A6_interrupt_noticed | i completes on f(S, P), and S takes an interrupt after it that was held off before |
@@ -38,18 +38,17 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from popek.kernel.exploration import explore
 from popek.kernel.instruction import Instruction
 from popek.kernel.memory import Memory
-from popek.kernel.outcome import Fault, Next, NotModelledError, Trap
+from popek.kernel.outcome import Next, Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, all_of, any_of, ite
 from popek.solving.asking import Asker
-from popek.solving.pruning import Pruner
 from popek.solving.solver import Answer
 
 from .counterexample import differences
+from .delivery import after_a_trap
 from .entries import Entries
 from .form_premises import FormPremises
 from .obligation import OF_THE_VMM
@@ -365,20 +364,12 @@ class Premises(Generic[S]):
         Raises:
             PathBudgetError: too many ways.
         """
-        deliver = self.machine.deliver
-        if deliver is None:
-            return []
-
-        def run() -> tuple[S | None, bool]:
-            try:
-                return deliver(before, trap), True
-            except Fault:  # a trap while a trap is delivered: the machine stops
-                return None, False
-            except NotModelledError:
-                return None, True
-
-        paths = explore(run, Pruner(self.effort), assume=[Word(1, term) for term in conditions], budget=200)
-        return [((*conditions, *path.conditions), path.result[0]) for path in paths if path.result[1]]
+        found = after_a_trap(self.machine, before, conditions, trap, self.effort)
+        return [
+            (path.conditions, path.result.state if isinstance(path.result, Next) else None)
+            for path in found
+            if not isinstance(path.result, Trap)
+        ]
 
     def _note(self, instruction: Instruction, general: Run[S]) -> None:
         """What the form changes, and the delivery of its traps."""

@@ -6,12 +6,13 @@ that goes in at an entry of the VMM's, as the technique declares them.  Any othe
 
 * *Fidelity* is broken when it ends elsewhere than in f(i(G), P); or i changes natively what the VMM keeps for
   the guest in its own memory; or the instruction would have trapped on the guest's own machine; or it ends in a
-  trap that goes to the guest, and the guest's own machine does not trap so.
+  trap that goes to the guest, and the guest's own machine does not trap so, or makes something else of the trap.
 * *Safety* is broken when it changes something that the VMM owns, or ends in a supervisor mode; or when, with another
   P and the same G, its result is another.
 
-A run that traps must leave alone what the VMM owns, too (safety).  What else it changed before it trapped must be what
-the guest's own machine changes with the same trap, or the VMM must be able to tell where the guest was (fidelity).
+A trap that goes to the guest ends where its delivery does.  A run that traps must leave alone what the VMM owns, too
+(safety).  What else it changed before it trapped must be what the guest's own machine changes with the same trap, or
+the VMM must be able to tell where the guest was (fidelity).
 Time is left out, as in the paper: the guest's clock is the real one, unless time is state.
 
 Efficiency is another kind of promise: it lists the *needless traps*, runs of an innocuous instruction
@@ -99,7 +100,8 @@ class Keeper(Generic[S]):
         traps = [path.result for path in form.hardware.paths if isinstance(path.result, Trap)]
         if not any(map(form.due.elsewhere, traps)):
             return None
-        return FormPromises(form).promise("what traps past the VMM", form.due.faults())
+        questions = FormPromises(form)
+        return questions.promise("what traps past the VMM", questions.past())
 
     def secrecy(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether the result of one form depends on nothing that the VMM keeps: one half of safety."""
@@ -120,8 +122,13 @@ class FormPromises(Generic[S]):
     def fidelity(self) -> Iterator[Breach]:
         """Silent where the guest expects a trap; another result; a change the VMM never learns of."""
         yield from self._due.unlike(self._form.silent_ends)
-        yield from self._due.faults()
+        yield from self.past()
         yield from self.losses()
+
+    def past(self) -> Iterator[Breach]:
+        """What traps past the VMM does not so on the guest's own machine, or its delivery is another."""
+        yield from self._due.faults()
+        yield from self._form.passed_on.unlike()
 
     def losses(self) -> Iterator[Breach]:
         """What a run changed before it trapped: the guest's own machine does not, and the VMM cannot tell what was."""
@@ -143,6 +150,7 @@ class FormPromises(Generic[S]):
                 conditions,
                 self._machine.supervisor(after) & ~self._machine.supervisor(before),
             )
+        yield from self._form.passed_on.changes()
         yield from self.changed_before_a_trap()
 
     def changed_before_a_trap(self) -> Iterator[Breach]:
@@ -159,12 +167,14 @@ class FormPromises(Generic[S]):
         """With another P the result is another."""
         another = self._form.another_private()
         other, assumed = self._form.arranged(another)
+        passed = self._form.passed_on
         ours = [
-            (c, self._due.seen(after, [self._form.private, another])) for c, after in self._form.silent_ends
+            (c, self._due.seen(after, [self._form.private, another]))
+            for c, after in (*self._form.silent_ends, *passed.ends)
         ]
         theirs = [
             (c, self._due.seen(after, [another, self._form.private]))
-            for c, after in self._form.untrapped(other, another)
+            for c, after in (*self._form.untrapped(other, another), *passed.ends_of(other))
         ]
         ignoring = self._form.private_parts
         for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=self._form.time):
@@ -227,7 +237,11 @@ class FormPromises(Generic[S]):
         ruled_out = (one for _, found in self._form.ruled_out for one in found)
         queries = (*asked, *ruled_out)
         evidence = Evidence(question, answer, queries)
-        silent = [(self._hardware.not_modelled,), (self._native.not_modelled, self._silent())]
+        silent = [
+            (self._hardware.not_modelled,),
+            (self._native.not_modelled, self._silent()),
+            (self._form.passed_on.silent,),
+        ]
         gap = self._ask.first(silent)
         if unknown or gap is not Answer.UNSAT:
             return Promise(Status.UNKNOWN, evidence, "" if unknown else "not modelled")

@@ -114,8 +114,8 @@ class Run(Generic[S]):
                 yield path.conditions, path.result.state
 
     @cached_property
-    def mentioned(self) -> frozenset[str]:
-        """The components, memories among them, that decide it: its conditions and whatever it changes read them."""
+    def _read(self) -> tuple[Term, ...]:
+        """What decides it: its conditions, and whatever it changes."""
         roots = [condition for path in self.paths for condition in path.conditions]
         words, memories = self.before.words(), self.before.memories()
         for path in self.paths:
@@ -128,7 +128,18 @@ class Run(Generic[S]):
                 for name, content in memories.items():
                     if stored[name] is not content:
                         roots.append(stored[name].load(probe(content)).term)
+        return tuple(roots)
+
+    @cached_property
+    def mentioned(self) -> frozenset[str]:
+        """The components, memories among them, that decide it: its conditions and whatever it changes read them."""
+        roots = self._read
         return frozenset(terms.variables_of(roots)) | {str(c.data) for c in terms.applications_of(roots)}
+
+    @cached_property
+    def bits_read(self) -> Mapping[str, int]:
+        """Of every word that decides it, the bits that do, as a mask."""
+        return terms.bits_of(self._read)
 
 
 def _replaced(

@@ -7,11 +7,8 @@ One module, though long: a row, what is asked for it, and the processes that mak
 
 from __future__ import annotations
 
-import gc
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +18,13 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.scope import Scope, scope_of
+from popek.work import results
 
 from .certification import Certifier
 from .certified_files import Files
 from .classification import Classification
 from .classify import Classifier
+from .cycles import no_search_for_cycles
 from .ladder import HOW_TO_CERTIFY, REPLAYED, Ladder, LadderStep, Reached, Rung, ladder
 from .leaks import Leaks, leaks_of
 from .letter import CRITICAL, LETTER, PRIVILEGED, USER_CRITICAL, ByTheLetter, Letter, as_asked_here
@@ -35,7 +34,6 @@ from .promises import Keeper
 from .scope_words import scope_json
 from .subject import Subject
 from .verdict import Status, Truth, any_asked, both, negate
-from .workers import process_context
 
 CLASSES = (
     "privileged",
@@ -49,6 +47,7 @@ CLASSES = (
     "critical",
     "user_critical",
 )
+PROMISED = ("faithful", "safe", "needless_trap")
 
 
 NOT_SHOWN = LadderStep(Rung.REPLAYED, Reached.NOT_ASKED, "by explain")
@@ -169,13 +168,9 @@ class SurveyRow:
             "witness": self.witness,
         }
         row |= {name: truth.value for name, truth in self.classes.items()}
-        for name, truth in (
-            ("faithful", self.faithful),
-            ("safe", self.safe),
-            ("needless_trap", self.needless_trap),
-        ):
-            if truth is not None:
-                row[name] = truth.value
+        for name in PROMISED:
+            truth = getattr(self, name)
+            row[name] = (Truth.NOT_ASKED if truth is None else truth).value
         if self.breaches:
             row["breaches"] = dict(self.breaches)
         if self.not_asked:
@@ -308,7 +303,7 @@ def survey(
     there = present(subject)
     wanted = list(machine.instructions) if forms is None else list(forms)
     found: dict[str, SurveyRow] = {}
-    for row in _rows(request, wanted, jobs or os.cpu_count() or 1):
+    for row in _rows(request, wanted, jobs):
         found[row.form] = row
         if progress is not None:
             progress(len(found), len(wanted))
@@ -328,36 +323,28 @@ def survey(
 
 
 def _rows(request: Request, forms: Sequence[str], jobs: int) -> Iterator[SurveyRow]:
-    if jobs == 1 or len(forms) < 24 or request.subject.found_as is None:
-        surveyor = Surveyor(request)
-        for form in forms:
-            yield surveyor.row(form)
-        return
-    with ProcessPoolExecutor(
-        jobs, mp_context=process_context(), initializer=_begin, initargs=(request,)
-    ) as pool:
-        # The forms of a mnemonic go together, so that which of them has the witness is the same on every run;
-        # mnemonics of many forms first, which leaves small pieces for the end.
-        together: dict[str, list[str]] = {}
-        for form in forms:
-            together.setdefault(request.subject.machine.instructions[form].mnemonic, []).append(form)
-        pieces = sorted(together.values(), key=len, reverse=True)
-        for rows in pool.map(_rows_of, pieces, chunksize=1):
-            yield from rows
+    # The forms of a mnemonic go together, so that which of them has the witness is the same on every run;
+    # mnemonics of many forms first, which leaves small pieces for the end.
+    together: dict[str, list[str]] = {}
+    for form in forms:
+        together.setdefault(request.subject.machine.instructions[form].mnemonic, []).append(form)
+    pieces = list(together.values())
+    few = len(forms) < 24
+    if not few:
+        pieces.sort(key=len, reverse=True)
+    alone = few or request.subject.found_as is None
+    for rows in results(_rows_of, (request,), pieces, jobs=1 if alone else jobs):
+        yield from rows
 
 
-_surveyor: Surveyor | None = None  # of a worker process
+def _rows_of(request: Request) -> Callable[[Sequence[str]], list[SurveyRow]]:
+    surveyor = Surveyor(request)
 
+    def rows(forms: Sequence[str]) -> list[SurveyRow]:
+        with no_search_for_cycles():
+            return [surveyor.row(form) for form in forms]
 
-def _begin(request: Request) -> None:
-    global _surveyor
-    gc.disable()  # terms form no cycles; looking for some takes a tenth of the time
-    _surveyor = Surveyor(request)
-
-
-def _rows_of(forms: Sequence[str]) -> list[SurveyRow]:
-    assert _surveyor is not None
-    return [_surveyor.row(form) for form in forms]
+    return rows
 
 
 class Surveyor:
@@ -411,7 +398,7 @@ class Surveyor:
         asked = {**classified.asked, **({} if kept is None else kept.asked)}
         for name, evidence in asked.items():
             told = evidence if self._certifier is None else evidence.certified(self._certifier)
-            steps[name] = told.steps()
+            steps[name] = told.steps(brief=True)
             if told.found:
                 replayed = witnessed and name == classified.witnessed
                 steps[name] = (REPLAYED if replayed else NOT_SHOWN, *steps[name])

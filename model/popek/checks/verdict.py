@@ -215,8 +215,11 @@ class Evidence:
         """The answer, by whom; a question that is false by itself was answered by simplification."""
         if self.question.trivial or not self.asked:
             return {SIMPLIFICATION: self.answer}
-        by = " and ".join(dict.fromkeys(one.solver for one in self.asked))
+        by = self._solvers()
         return {by if self.at_once else f"{by}, case by case": self.answer}
+
+    def _solvers(self) -> str:
+        return " and ".join(dict.fromkeys(one.solver for one in self.asked))
 
     @cached_property
     def confirmed(self) -> Mapping[str, Answer]:
@@ -234,21 +237,22 @@ class Evidence:
             return tuple({n: Answer(answer) for n, answer in one.solvers.items()} for one in self.checked)
         return tuple(map(_confirm, self.impossible, self.by))
 
-    def steps(self, *, confirm: bool = False) -> tuple[LadderStep, ...]:
+    def steps(self, *, confirm: bool = False, brief: bool = False) -> tuple[LadderStep, ...]:
         """How far it goes: solver, second solver, certificate.
 
         Args:
             confirm: ask a second solver, where that was not done.
+            brief: who answered, without looking whether the question was asked as it stands: that takes time.
         """
         if not self.impossible:
-            solver = next(iter(self.answers))
+            solver = self._solvers() if brief and self.asked else next(iter(self.answers))
             told = solver if self.found else f"{solver} does not decide"
             return (LadderStep(Rung.SOLVER, Reached.YES if self.found else Reached.UNKNOWN, told),)
         second = LadderStep(Rung.SECOND_SOLVER, Reached.NOT_ASKED, HOW_TO_CONFIRM)
         certificate = LadderStep(Rung.CERTIFICATE, Reached.NOT_ASKED, HOW_TO_CERTIFY)
         if not (confirm or self.checked):  # whether it stands by itself is not looked at for nothing
-            by = dict.fromkeys(one.solver for one in self.asked) or (solver_version(),)
-            return (LadderStep(Rung.SOLVER, Reached.YES, " and ".join(by)), second, certificate)
+            by = self._solvers() or solver_version()
+            return (LadderStep(Rung.SOLVER, Reached.YES, by), second, certificate)
         trivial = set(self.by) == {SIMPLIFICATION}
         first = LadderStep(Rung.SOLVER, Reached.YES, "false as it stands" if trivial else self.by[0])
         if self.checked or not trivial:

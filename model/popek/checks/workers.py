@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from types import TracebackType
 from typing import TypeVar
 
+from popek.work import process_context
+
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-
-
-def process_context() -> multiprocessing.context.BaseContext:
-    """How to begin a process: forking is quick, but not safe beside threads."""
-    alone = sys.platform == "linux" and threading.active_count() == 1
-    return multiprocessing.get_context("fork" if alone else "spawn")
 
 
 class Workers:

@@ -18,7 +18,7 @@ from .assist_input import (
 from .assist_interrupts import interrupts
 from .assist_merge import merge
 from .errors import UserError
-from .options import AsJson, Jobs
+from .options import HERE, AsJson, Jobs, Work
 from .output import console, print_json, progress
 
 app = App(
@@ -358,6 +358,7 @@ def compare(
     only: Annotated[
         tuple[str, ...], Parameter(help="Questions, such as mode-bit or open; all by default.", negative="")
     ] = (),
+    work: Work = HERE,
     json: AsJson = False,
 ) -> int:
     """Put kinds of hardware assistance side by side: the same questions, asked of each.
@@ -370,13 +371,14 @@ def compare(
     from popek.report import assistance as report
     from popek_proofs.assistance import comparison as proofs
 
-    chosen = [proofs.Compared(desk_named(name)) for name in dict.fromkeys(names or assistances())]
+    wanted = list(dict.fromkeys(names or assistances()))
+    chosen = [proofs.Compared(desk_named(name)) for name in wanted]
     try:
         queries = proofs.find_queries(only)
     except UnknownNameError as error:
         raise UserError(str(error)) from None
-    with progress("asking") as show:
-        found = proofs.compare(chosen, queries, progress=show)
+    with work.begun(), progress("asking") as show:
+        found = proofs.compare(chosen, queries, found_as=wanted, jobs=work.jobs, progress=show)
     if json:
         print_json(found.to_json())
     else:

@@ -7,12 +7,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .errors import UserError
+from .errors import UNEXPECTED, UNKNOWN, UserError
 from .figures import Svg, assert_writable, write
-from .options import AsJson, Jobs, Timeout
+from .options import HERE, AsJson, Timeout, Work
 from .output import console, print_json, progress
-
-UNEXPECTED, UNKNOWN = 1, 3
 
 
 def atlas(
@@ -29,7 +27,7 @@ def atlas(
     ] = (),
     promises: Annotated[bool, Parameter(negative="", help="Check fidelity and safety, too.")] = False,
     timeout: Timeout = 0.0,
-    jobs: Jobs = 0,
+    work: Work = HERE,
     cache: Annotated[Path | None, Parameter(help="A folder to keep answers in, for the next time.")] = None,
     svg: Svg = None,
     json: AsJson = False,
@@ -60,8 +58,8 @@ def atlas(
     if cache is not None:
         _make_folder(cache, "--cache")
     depth = Depth(promises=promises, witnesses=html is not None or json, timeout=timeout)
-    with progress("charting") as show:
-        found = derive(chosen, depth, jobs=jobs, cache=cache, progress=show)
+    with work.begun(), progress("charting") as show:
+        found = derive(chosen, depth, jobs=work.jobs, cache=cache, progress=show)
     if html is not None:
         from popek.report.atlas_page import page
 

@@ -163,7 +163,7 @@ def fault(
     json: AsJson = False,
 ) -> int:
     """Say what happened, and why, of lines of Linux about a remapping unit: DMAR, INTR-REMAP, AMD-Vi."""
-    from popek.architectures.logs import decoded
+    from popek.architectures.enclosures import decoded
     from popek.architectures.vtd.faults import NoFaultError, explain
     from popek.report import devices as report
 

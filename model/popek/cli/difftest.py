@@ -13,7 +13,8 @@ from .difftest_dma import difftest_dma
 from .difftest_running import instructions_on_emulator, print_found
 from .difftest_vm_entry import difftest_vm_entry
 from .difftest_vmrun import difftest_vmrun
-from .options import AsJson, Cases, Seed, assert_cases, assert_one_of
+from .errors import UserError
+from .options import ALONE, AsJson, Cases, Seed, Work, assert_cases, assert_one_of
 
 if TYPE_CHECKING:
     from popek.emulators.differential import DifftestReport
@@ -37,6 +38,7 @@ def machine_command(machine: str, tests: Mapping[str, str]) -> Callable[..., int
         against: Emulator = emulators[0],
         cases: Cases = 2000,
         seed: Seed = 0,
+        work: Work = ALONE,
         json: AsJson = False,
     ) -> int:
         """Run one instruction from random states, on the model and on an emulator.
@@ -48,8 +50,16 @@ def machine_command(machine: str, tests: Mapping[str, str]) -> Callable[..., int
         """
         assert_cases(cases)
         assert_one_of("--against", against, emulators)
-        difftest = load(tests[against])
-        return _compared(lambda show: difftest(cases, seed, list(forms) or None, show), cases, json)
+        place = tests[against]
+        difftest = load(place)
+        # Those that cut their cases into pieces can be found again by other processes.
+        how = {"found_as": place, "jobs": work.jobs} if hasattr(difftest, "tallying") else {}
+        if not how and work != ALONE:
+            raise UserError(f"--jobs, --engine and --shard: popek difftest {machine} takes one process")
+        with work.begun():
+            return _compared(
+                lambda show: difftest(cases, seed, list(forms) or None, show, **how), cases, json
+            )
 
     command.__name__ = machine
     return command

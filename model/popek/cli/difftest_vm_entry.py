@@ -19,6 +19,9 @@ def difftest_vm_entry(
     cases: Annotated[int, Parameter(help="How many VMCSs to try.")] = 2000,
     seed: Annotated[int, Parameter(help="Another seed gives other VMCSs.")] = 1,
     model: Annotated[str, Parameter(help="A Bochs CPU model with VMX.")] = "tigerlake",
+    msr_areas: Annotated[
+        bool, Parameter(help="Every VMCS loads MSRs, of all that the manual lists.")
+    ] = False,
     json: AsJson = False,
 ) -> int:
     """Try VM entries on the Bochs emulator and compare outcome and exit qualification with the checks.
@@ -28,7 +31,8 @@ def difftest_vm_entry(
     from popek.emulators.vm_entry.compare import compare, unexplained
 
     assert_known(cases, model.replace("_", "-"), _models())
-    done = on_emulator(lambda show: compare(make_cases(cases, seed, model), model, show))
+    made = make_area_cases if msr_areas else make_cases
+    done = on_emulator(lambda show: compare(made(cases, seed, model), model, show))
     return print_entries(_summary(done, unexplained(done), model, seed), "VM entries", json)
 
 
@@ -64,6 +68,22 @@ def make_cases(count: int, seed: int, model: str = "tigerlake") -> list[VmEntryC
         case = (
             random_area_case(rnd, rnd.choice(known)) if area else random_case(rnd, rnd.choice(known), model)
         )
+        if predictable(case, model):
+            made.append(case)
+    return made
+
+
+def make_area_cases(count: int, seed: int, model: str = "tigerlake") -> list[VmEntryCase]:
+    """Baselines in all guest modes that the model has, with MSRs to load; the checks decide each."""
+    import random
+
+    from popek.emulators.vm_entry.compare import modes, predictable, random_area_case
+
+    rnd = random.Random(f"msr areas {seed}")
+    known = modes(model)
+    made: list[VmEntryCase] = []
+    while len(made) < count:
+        case = random_area_case(rnd, rnd.choice(known), every=True)
         if predictable(case, model):
             made.append(case)
     return made

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Annotated, Any
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import Parameter
 
@@ -40,6 +42,50 @@ Timeout = Annotated[
     float, Parameter(help="Seconds a single question may take; 0 for no bound.", validator=_seconds)
 ]
 Jobs = Annotated[int, Parameter(help="Processes; 0 for one per processor.", validator=_processes)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Work:
+    """Who does the work."""
+
+    jobs: Jobs = 0
+    engine: Annotated[
+        Literal["processes", "dask"],
+        Parameter(help="Processes of this machine, or a cluster of Dask's (extra distributed)."),
+    ] = "processes"
+    scheduler: Annotated[
+        str, Parameter(help="The address of Dask's scheduler; without one, a cluster on this machine.")
+    ] = ""
+    shard: Annotated[
+        str, Parameter(help="I/N: only the I-th of N parts; what it prints, popek merge puts together.")
+    ] = ""
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Have it done so."""
+        if self.scheduler and self.engine != "dask":
+            raise UserError(f"--scheduler {self.scheduler}: expected with --engine dask")
+        if self.shard and self.engine == "dask":
+            raise UserError(f"--shard {self.shard}: expected without --engine dask")
+        if self.shard:
+            from popek.work import engaged
+            from popek.work.shards import Part
+
+            with engaged(Part.read(self.shard, self.jobs)):
+                yield
+        elif self.engine == "dask":
+            from popek.work import engaged
+            from popek.work.cluster import Cluster
+
+            with engaged(Cluster(self.scheduler, self.jobs)):
+                yield
+        else:
+            yield
+
+
+HERE: Final = Work()
+ALONE: Final = Work(jobs=1)
 TimeIsState = Annotated[bool, Parameter(negative="", help="Count clocks as resources.")]
 Cases = Annotated[int, Parameter(help="How many random cases.")]
 Seed = Annotated[int, Parameter(help="Another seed gives other cases.")]
@@ -74,6 +120,8 @@ def shown_default(value: object) -> str | None:
 
 
 __all__ = [
+    "ALONE",
+    "HERE",
     "AsJson",
     "Cases",
     "Jobs",
@@ -82,6 +130,7 @@ __all__ = [
     "Technique",
     "TimeIsState",
     "Timeout",
+    "Work",
     "assert_cases",
     "assert_one_of",
     "assert_set_once",

@@ -10,12 +10,10 @@ from cyclopts import Parameter
 from popek.machines import usual
 
 from . import witnesses
-from .errors import UserError
-from .options import AsJson, Settings, Technique, Timeout
+from .errors import UNEXPECTED, UNKNOWN, UserError
+from .options import HERE, AsJson, Settings, Technique, Timeout, Work
 from .output import console, print_json, progress
 from .resolving import known_names, subject_of
-
-UNEXPECTED, UNKNOWN = 1, 3
 
 
 def problems(
@@ -28,6 +26,7 @@ def problems(
         bool, Parameter(help="Find every form that has a problem, not only the first.", negative="")
     ] = False,
     timeout: Timeout = 0.0,
+    work: Work = HERE,
     asm: witnesses.Asm = False,
     confirm: witnesses.Confirm = False,
     json: AsJson = False,
@@ -53,8 +52,8 @@ def problems(
     with known_names():
         chosen = eight_problems.find(names)
     witnesses.assert_possible(machine, asm, confirm)
-    with progress("asking") as show:
-        found = eight_problems.ask(chosen, asking, every=all, progress=show)
+    with work.begun(), progress("asking") as show:
+        found = eight_problems.ask(chosen, asking, every=all, jobs=work.jobs, progress=show)
     emulated = witnesses.asked(
         known, f"{known.name} under {subject.technique.name}", report.named(found), asm, confirm
     )

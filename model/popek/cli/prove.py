@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from . import figures
 from .certifying import Certify, certified
-from .errors import UserError
+from .errors import UNKNOWN, UserError
 from .figures import Svg
 from .options import AsJson, Settings, Technique, TimeIsState, Timeout
 from .output import console, print_json, working
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from popek.checks.subject import Subject
-
-UNKNOWN = 3
 
 
 def prove(

@@ -7,12 +7,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from .errors import UserError
+from .errors import UNEXPECTED, UNKNOWN, UserError
 from .options import AsJson, Jobs, Settings, Technique, Timeout
 from .output import console, print_json, progress
 from .resolving import forms_of, subject_of
-
-UNEXPECTED, UNKNOWN = 1, 3
 
 
 def rewrite(

@@ -10,11 +10,10 @@ from cyclopts import Parameter
 from popek.machines import usual
 
 from . import witnesses
-from .options import AsJson, Settings, Technique, Timeout
+from .errors import UNEXPECTED, UNKNOWN
+from .options import HERE, AsJson, Settings, Technique, Timeout, Work
 from .output import console, print_json, progress
 from .resolving import known_names, subject_of
-
-UNEXPECTED, UNKNOWN = 1, 3
 
 
 def safety(
@@ -33,6 +32,7 @@ def safety(
         bool, Parameter(help="Find the instructions whose result shows something of the VMM's, too.")
     ] = True,
     timeout: Timeout = 0.0,
+    work: Work = HERE,
     asm: witnesses.Asm = False,
     confirm: witnesses.Confirm = False,
     json: AsJson = False,
@@ -51,12 +51,13 @@ def safety(
     with known_names():
         forms = [form for name in instructions for form in known.find(name)]
         witnesses.assert_possible(machine, asm, confirm)
-        with progress("asking") as show:
+        with work.begun(), progress("asking") as show:
             found = asked(
                 subject,
                 without=without,
                 forms=forms or None,
                 shows=shows,
+                jobs=work.jobs,
                 progress=show,
             )
     about = f"{known.name} under {subject.technique.name}"

@@ -9,12 +9,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .errors import UserError
+from .errors import UNEXPECTED, UNKNOWN, UserError
 from .options import AsJson, Jobs, Settings, Technique, Timeout
 from .output import console, print_json, progress
 from .resolving import subject_of
-
-UNEXPECTED, UNKNOWN = 1, 3
 
 
 def scan(

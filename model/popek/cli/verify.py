@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from .certifying import assert_possible
-from .errors import UserError
-from .options import AsJson, Jobs, Settings, Technique, Timeout, assert_one_of
+from .errors import UNEXPECTED, UNKNOWN, UserError
+from .options import HERE, AsJson, Settings, Technique, Timeout, Work, assert_one_of
 from .output import console, print_json, progress
 from .resolving import subject_of
 
 if TYPE_CHECKING:
     from popek_proofs.verification import VerificationTarget
-
-UNEXPECTED, UNKNOWN = 1, 3
 
 
 def verify(
@@ -39,7 +37,7 @@ def verify(
         Parameter(help="A folder for questions, clauses and proofs; what it has already is not done again."),
     ] = None,
     timeout: Timeout = 0.0,
-    jobs: Jobs = 0,
+    work: Work = HERE,
     json: AsJson = False,
 ) -> int:
     """Verify what was found impossible: other solvers are asked, and a proof is made and checked by a small checker.
@@ -59,8 +57,8 @@ def verify(
     try:
         if files is not None:
             files.begin()
-        with progress("verifying") as show:
-            found = verified(targets, Certifier(certificates, files=files), jobs=jobs, progress=show)
+        with work.begun(), progress("verifying") as show:
+            found = verified(targets, Certifier(certificates, files=files), jobs=work.jobs, progress=show)
     except FolderError as error:
         raise UserError(f"--out {error}") from None
     if json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
@@ -25,7 +25,7 @@ from .dumps import (
     terminal,
 )
 from .errors import UserError
-from .options import AsJson
+from .options import ALONE, AsJson, Work
 
 if TYPE_CHECKING:
     from popek.architectures.vtx.capabilities import Capabilities
@@ -52,14 +52,23 @@ AsJsonLines = Annotated[
 
 @app.command
 def check(
-    file: File, /, *, capabilities: Processor = None, json: AsJson = False, jsonl: AsJsonLines = False
+    file: File,
+    /,
+    *,
+    capabilities: Processor = None,
+    work: Work = ALONE,
+    json: AsJson = False,
+    jsonl: AsJsonLines = False,
 ) -> int:
     """Say whether a VM entry with this VMCS succeeds, and which checks it fails.
 
     Exit code: 0 the entry succeeds, 1 a check fails, 2 bad input, 3 undecided.
     """
     if jsonl:
-        return _check_lines(file, capabilities)
+        with work.begun():
+            return _check_lines(file, capabilities, work.jobs)
+    if work != ALONE:
+        raise UserError("--jobs, --engine and --shard: expected with --jsonl")
     dumps = read(file)
     processors = [processor_of(dump, capabilities, file) for dump in dumps]
     if json:
@@ -249,12 +258,12 @@ def wanted_processor(wanted: str) -> Capabilities:
         raise UserError(one_clear_line(error)) from None
 
 
-def _check_lines(file: str, capabilities: str | None) -> int:
+def _check_lines(file: str, capabilities: str | None, jobs: int) -> int:
     """Judge a stream: JSON Lines line by line, anything else as a whole, with one verdict for each dump."""
     with open_input(file) as stream:
         first = stream.readline()
         if first.lstrip()[:1] == b"{" and first.rstrip()[-1:] == b"}":
-            return _check_json_lines(itertools.chain([first], stream), file, capabilities)
+            return _check_json_lines(itertools.chain([first], stream), file, capabilities, jobs)
         dumps = _parsed(first + stream.read(), file)
     from popek.architectures.vtx.dumps.lines import verdict_json
 
@@ -266,28 +275,54 @@ def _check_lines(file: str, capabilities: str | None) -> int:
     return exit_code(kinds)
 
 
-def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | None) -> int:
+_TOGETHER = 200  # lines that another process takes at once
+
+_Numbered = list[tuple[int, bytes]]
+
+
+def _check_json_lines(lines: Iterable[bytes], file: str, capabilities: str | None, jobs: int) -> int:
     """Answer every line in order; a line that is no VMCS is answered by an object with the key `error`."""
+    from popek.work import engaging, results
+
+    name, bad, kinds = shown_name(file), False, set[str]()
+    if capabilities is not None:
+        wanted_processor(capabilities)  # what is wrong with it is said before anything is judged
+    write, flush = sys.stdout.write, sys.stdout.flush
+    # Whoever waits for an answer to each line gets it, unless others do the work.
+    pieces = _pieces(lines, 1 if jobs == 1 and not engaging() else _TOGETHER)
+    for answers in results(_judging, (name, capabilities), pieces, jobs=jobs):
+        for kind, answer, wrong in answers:
+            if wrong:
+                bad = True
+                sys.stderr.write(wrong)
+            else:
+                kinds.add(kind)
+            write(answer)
+        flush()
+    return BAD_INPUT if bad else exit_code(sorted(kinds))
+
+
+def _pieces(lines: Iterable[bytes], size: int) -> Iterator[_Numbered]:
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if not line.isspace())
+    while piece := list(itertools.islice(numbered, size)):
+        yield piece
+
+
+def _judging(name: str, capabilities: str | None) -> Callable[[_Numbered], list[tuple[str, str, str]]]:
+    """What judges lines: of each the outcome, the answer, and what is wrong with it, if anything."""
     from popek.architectures.dump import DumpError
     from popek.architectures.vtx.dumps.lines import SCHEMA, LineJudge
 
-    name, bad, kinds = shown_name(file), False, set[str]()
     judge = LineJudge(name, None if capabilities is None else wanted_processor(capabilities))
-    write, flush = sys.stdout.write, sys.stdout.flush
-    for number, line in enumerate(lines, 1):
-        if line.isspace():
-            continue
+
+    def judged(number: int, line: bytes) -> tuple[str, str, str]:
         try:
-            kind, answer = judge.answer(line, number)
+            return *judge.answer(line, number), ""
         except DumpError as error:
-            bad = True
-            sys.stderr.write(f"popek: {name}:{number}: {error}\n")
-            answer = one_line({"schema": SCHEMA, "name": f"{name}:{number}", "error": str(error)})
-        else:
-            kinds.add(kind)
-        write(answer)
-        flush()
-    return BAD_INPUT if bad else exit_code(sorted(kinds))
+            told = one_line({"schema": SCHEMA, "name": f"{name}:{number}", "error": str(error)})
+            return "", told, f"popek: {name}:{number}: {error}\n"
+
+    return lambda piece: [judged(number, line) for number, line in piece]
 
 
 def _judged(dump: Dump, known: Capabilities) -> ProcessorJudgement:

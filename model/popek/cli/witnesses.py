@@ -93,7 +93,7 @@ def print_confirmations(found: Sequence[Confirmation]) -> None:
     """Nothing where nothing was asked."""
     from popek.report.witnesses import confirmations
 
-    from . import console
+    from .output import console
 
     if found:
         console().print(confirmations(found))

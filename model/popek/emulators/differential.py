@@ -12,7 +12,7 @@ import attrs
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 
-_CHUNK: Final = 2000
+CHUNK: Final = 1000
 T = TypeVar("T")
 
 
@@ -173,6 +173,22 @@ class Tally(Generic[CaseT]):
         if len(self.unexplained) < self.kept:
             self.unexplained.append(found)
 
+    def add(self, other: Tally[CaseT]) -> None:
+        """The counts of cases that come after these."""
+        for name in (
+            "by_form",
+            "by_level",
+            "by_mode",
+            "completed",
+            "trapped",
+            "explained",
+            "not_modelled",
+            "outside",
+        ):
+            getattr(self, name).update(getattr(other, name))
+        self.different += other.different
+        self.unexplained += other.unexplained[: self.kept - len(self.unexplained)]
+
     def report(
         self, machine: str, against: str, seed: int, differences: Sequence[Difference[CaseT]], seconds: float
     ) -> DifftestReport[CaseT]:
@@ -225,7 +241,7 @@ def in_chunks(jobs: Iterable[T]) -> Iterator[list[T]]:
     chunk: list[T] = []
     for job in jobs:
         chunk.append(job)
-        if len(chunk) == _CHUNK:
+        if len(chunk) == CHUNK:
             yield chunk
             chunk = []
     if chunk:

@@ -585,6 +585,24 @@ def variables_of(roots: Iterable[Term]) -> dict[str, Term]:
     return {str(t.data): t for t in postorder(roots) if t.op == "var"}
 
 
+def bits_of(roots: Iterable[Term]) -> dict[str, int]:
+    """Per variable that occurs in the roots, the bits that occur, as a mask."""
+    found: dict[str, int] = {}
+
+    def seen(term: Term, bits: int) -> None:
+        if term.op == "var":
+            found[str(term.data)] = found.get(str(term.data), 0) | bits
+
+    given = list(roots)
+    for root in given:
+        seen(root, mask(root.width))
+    for term in postorder(given):
+        for arg in term.args:
+            high, low = _bits(term) if term.op == "extract" else (arg.width - 1, 0)
+            seen(arg, mask(high + 1) ^ mask(low))
+    return found
+
+
 def applications_of(roots: Iterable[Term]) -> list[Term]:
     """The function applications below the roots, inner ones first."""
     return [t for t in postorder(roots) if t.op == "apply"]

@@ -193,6 +193,7 @@ def answered(path: Path, subject: Subject[Any]) -> dict[str, SurveyRow]:
     technique, settings = subject.technique.name, subject.configuration.settings
     _assert_same(path, found, subject.machine.name, technique, settings)
     rows = {}
+    wanted = f"{path}: expected what popek classify --promises --json prints"
     try:
         for one in found["instructions"]:
             rows[one["form"]] = SurveyRow(
@@ -206,8 +207,10 @@ def answered(path: Path, subject: Subject[Any]) -> dict[str, SurveyRow]:
                 breaches=dict(one.get("breaches", {})),
             )
     except (KeyError, TypeError, ValueError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ScanError(f"{path}: expected what popek classify --promises --json prints ({what})") from None
+        raise ScanError(f"{wanted} ({type(error).__name__}: {error})") from None
+    for row in rows.values():
+        if Truth.NOT_ASKED in (row.faithful, row.safe):
+            raise ScanError(f"{wanted}; of {row.form} it was not asked whether it is faithful and safe")
     return rows
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import attrs
 
-from popek.assistance.desk import Desk
+from popek.assistance.desk import Desk, desk_of
 from popek.assistance.requirements import Requirement
 from popek.assistance.synthesis import Synthesis, processor_of, synthesize
 from popek.checks.runs import explore_instruction
@@ -25,8 +25,10 @@ from popek.kernel.outcome import Next
 from popek.kernel.state import Role
 from popek.kernel.technique import Technique
 from popek.kernel.words import any_of
+from popek.machines import assistance
 from popek.solving.asking import assume
 from popek.solving.solver import Answer
+from popek.work import results
 from popek_proofs.eight_problems import problems as eight_problems
 from popek_proofs.eight_problems.search import Asking
 
@@ -409,25 +411,35 @@ def compare(
     assistances: Sequence[Compared],
     queries: Sequence[Query] = tuple(QUERIES.values()),
     *,
+    found_as: Sequence[str] = (),
+    jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Table:
     """Ask each question of each kind of assistance.
 
     Args:
-        progress: called with the number of answers that are there and of all, and in between.
+        found_as: the names or files by which other processes find the assistances.
+        jobs: processes; 0 for one per processor.
+        progress: called with the number of answers that are there and of all.
     """
-    total, done = len(queries) * len(assistances), 0
-
-    def step() -> None:
+    if found_as:
+        wanted = tuple(query.name for query in queries)
+        columns = results(_columns, (wanted,), tuple(found_as), jobs=jobs)
+    else:
+        columns = (_column(item, queries, lambda: None) for item in assistances)
+    cells: list[list[Cell]] = []
+    for column in columns:
+        cells.append(column)
         if progress is not None:
-            progress(done, total)
-
-    rows = []
-    for query in queries:
-        cells = []
-        for item in assistances:
-            cells.append(query.answer(item, step))
-            done += 1
-            step()
-        rows.append((query, tuple(cells)))
+            progress(len(cells) * len(queries), len(queries) * len(assistances))
+    rows = [(query, tuple(column[row] for column in cells)) for row, query in enumerate(queries)]
     return Table(tuple(assistances), tuple(rows))
+
+
+def _column(item: Compared, queries: Sequence[Query], progress: Progress) -> list[Cell]:
+    return [query.answer(item, progress) for query in queries]
+
+
+def _columns(wanted: Sequence[str]) -> Callable[[str], list[Cell]]:
+    queries = find_queries(wanted)
+    return lambda name: _column(Compared(desk_of(assistance(name))), queries, lambda: None)

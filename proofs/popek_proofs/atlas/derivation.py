@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -41,6 +37,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.machines import machine as find_machine
 from popek.solving.solver import solver_version
+from popek.work import results, split
 
 from .entries import Asked, Atlas, AtlasEntry, FailedHypothesis, Form, pack
 from .places import AtlasPlace
@@ -100,7 +97,7 @@ def derive(
         OSError: the cache cannot be written.
     """
     begin = time.perf_counter()
-    kept = _Kept(cache)
+    kept = _Kept(None if split() else cache)  # parts are parts of the same whole
     by_machine: dict[str, list[AtlasPlace]] = {}
     for place in places:
         by_machine.setdefault(place.machine, []).append(place)
@@ -113,19 +110,18 @@ def derive(
     ]
     forms: dict[str, dict[str, Form]] = {place.id: {} for place in places}
     hypotheses: dict[str, list[FailedHypothesis]] = {place.id: [] for place in places}
-    with _Workers(jobs or os.cpu_count() or 1, len(tasks)) as workers:
-        for number, (task, found) in enumerate(workers.each(tasks, kept)):
-            for place, its_forms in zip(task.places, found, strict=True):
-                forms[place.id] |= {form.row.form: form for form in its_forms}
-            if progress is not None:
-                progress(number + 1, len(tasks))
-        done = len(tasks)
-        tasks = _open_theorems(by_machine, forms, depth)
-        for number, (task, found) in enumerate(workers.each(tasks, kept)):
-            for place, failing in zip(task.places, found, strict=True):
-                hypotheses[place.id] += failing
-            if progress is not None:
-                progress(done + number + 1, done + len(tasks))
+    for number, (task, found) in enumerate(_each(tasks, kept, jobs)):
+        for place, its_forms in zip(task.places, found, strict=True):
+            forms[place.id] |= {form.row.form: form for form in its_forms}
+        if progress is not None:
+            progress(number + 1, len(tasks))
+    done = len(tasks)
+    tasks = _open_theorems(by_machine, forms, depth)
+    for number, (task, found) in enumerate(_each(tasks, kept, jobs)):
+        for place, failing in zip(task.places, found, strict=True):
+            hypotheses[place.id] += failing
+        if progress is not None:
+            progress(done + number + 1, done + len(tasks))
     entries = []
     for place in places:
         order = find_machine(place.machine).instructions
@@ -158,37 +154,22 @@ def _open_theorems(
 # -- processes ------------------------------------------------------------------------------------
 
 
-class _Workers:
-    """Processes, or none where one is enough."""
+def _each(tasks: Iterable[_Task], kept: _Kept, jobs: int) -> Iterator[tuple[_Task, Any]]:
+    """The tasks with what was found, those that are known already first."""
+    missing = []
+    for task in tasks:
+        known = kept.get(task)
+        if known is None:
+            missing.append(task)
+        else:
+            yield task, known
+    for task, found in zip(missing, results(_working, (), missing, jobs=jobs, least=8), strict=True):
+        kept.put(task, found)
+        yield task, found
 
-    def __init__(self, jobs: int, tasks: int) -> None:
-        self._pool: ProcessPoolExecutor | None = None
-        if jobs > 1 and tasks >= 8:
-            # Forking is quick, but not safe beside threads.
-            alone = sys.platform == "linux" and threading.active_count() == 1
-            context = multiprocessing.get_context("fork" if alone else "spawn")
-            self._pool = ProcessPoolExecutor(jobs, mp_context=context)
 
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=kind is not None)
-
-    def each(self, tasks: Iterable[_Task], kept: _Kept) -> Iterator[tuple[_Task, Any]]:
-        """The tasks with what was found, those that are known already first."""
-        missing = []
-        for task in tasks:
-            known = kept.get(task)
-            if known is None:
-                missing.append(task)
-            else:
-                yield task, known
-        answers = map(_work, missing) if self._pool is None else self._pool.map(_work, missing, chunksize=1)
-        for task, found in zip(missing, answers, strict=True):
-            kept.put(task, found)
-            yield task, found
+def _working() -> Callable[[_Task], _Found]:
+    return _work
 
 
 @cache

@@ -10,13 +10,17 @@ One module, though long: the eight problems one after the other, as the paper ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
+from typing import Any
 
 import attrs
 
+from popek.checks.carrying import packing, unpacked
+from popek.checks.subject import Subject
 from popek.checks.verdict import Truth, either
 from popek.kernel.machine import UnknownNameError
+from popek.work import results
 
 from .search import Answered, Asking
 from .what_shows import ring_aliasing, seen_storage, silent_reads, taken_addresses
@@ -156,29 +160,54 @@ def ask(
     asking: Asking,
     *,
     every: bool = False,
+    jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[FoundProblem]:
     """Ask about problems.
 
     Args:
         every: find every form that has a problem, not only the first.
+        jobs: processes; 0 for one per processor.
         progress: called with the number of questions that are done and of all.
 
     Raises:
         ReplayError: a defect of popek.
     """
-    total = sum(len(problem.questions) for problem in problems)
-    done = 0
-    found = []
-    for problem in problems:
-        answers = []
-        for question in problem.questions:
-            answers.append(question(asking, every))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        found.append(FoundProblem(problem, tuple(answers)))
-    return found
+    subject = asking.subject
+    pieces = [(problem.name, place) for problem in problems for place in range(len(problem.questions))]
+    forms = tuple(instruction.form for instruction in asking.forms)
+    if subject.found_as is None or any(PROBLEMS.get(problem.name) is not problem for problem in problems):
+        own = {problem.name: problem for problem in problems}
+        found: Iterator[Answered] = map(_answering(asking, every, own), pieces)
+    else:
+        sent = results(_asking, (subject, forms, every), pieces, jobs=jobs)
+        found = unpacked(subject, pieces, sent, lambda: _answering(asking, every, PROBLEMS))
+    answers: dict[str, list[Answered]] = {problem.name: [] for problem in problems}
+    for number, ((name, _), answer) in enumerate(zip(pieces, found, strict=True), 1):
+        answers[name].append(answer)
+        if progress is not None:
+            progress(number, len(pieces))
+    return [FoundProblem(problem, tuple(answers[problem.name])) for problem in problems]
+
+
+_Piece = tuple[str, int]
+"""A problem, and which of its questions."""
+
+
+def _asking(subject: Subject[Any], forms: Sequence[str], every: bool) -> Callable[[_Piece], bytes | None]:
+    known = subject.machine.instructions
+    asking = Asking(subject, tuple(known[form] for form in forms))
+    return packing(subject, _answering(asking, every, PROBLEMS))
+
+
+def _answering(asking: Asking, every: bool, known: Mapping[str, Problem]) -> Callable[[_Piece], Answered]:
+    """What answers a question."""
+
+    def answer(piece: _Piece) -> Answered:
+        name, place = piece
+        return known[name].questions[place](asking, every)
+
+    return answer
 
 
 __all__ = [

@@ -3,8 +3,8 @@
 A hypothesis with `by` must follow from the conclusion of the proposition that it names.  That speaks of one
 instruction i, whichever; so it is taken for all, and what it introduces for i (an interpreter routine) becomes a
 function of i.  What a symbol of the citing proposition stands for is a definition.  Where one speaks of states and the
-other of storage, mode and relocation, what the words mean in storage is a definition, too (`in_storage`).  Where
-that something is a map is an uninterpreted word there is no question: `IN_OTHER_WORDS` says where the step is made.
+other of storage, mode and relocation, what the words mean in storage is a definition, too (`in_storage`); and what the
+words mean of maps (`in_maps`), where a hypothesis may take several questions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import attrs
 
 from popek.solving.formula import Expr, Function, conj, equal, forall, functions_of, implies, script, var
 
-from . import theorem1, theorem3
+from . import in_maps, theorem1, theorem3
 from .in_storage import MEANING
 from .proposition import Proposition, TheoremHypothesis
 from .vocabulary import INSTRUCTION, STATE, I, S, bare, execute, f, fetch, i, stops
@@ -63,12 +63,6 @@ DEFINITIONS: Final[Mapping[str, tuple[Expr, ...]]] = {
 }
 # What a cited proposition introduces for its instruction, as a function of the instruction.
 INDEXED: Final[Mapping[str, Function]] = {"recovered": _recovered, "routine": _routine}
-_DEPTH: Final = "an uninterpreted is_map; in Coq, Theorem2.theorem_2 makes the induction"
-# By hypothesis: why it is not asked, and where the step is made.
-IN_OTHER_WORDS: Final[Mapping[str, str]] = {
-    "each-level-is-virtualizable": _DEPTH,
-    "composition-is-a-map": _DEPTH,
-}
 
 
 def cited(known: Sequence[Proposition]) -> Iterator[tuple[Proposition, TheoremHypothesis, Proposition]]:
@@ -84,10 +78,12 @@ def cited(known: Sequence[Proposition]) -> Iterator[tuple[Proposition, TheoremHy
                 yield proposition, hypothesis, by_id[hypothesis.by]
 
 
-def obligation(proposition: Proposition, hypothesis: TheoremHypothesis, by: Proposition) -> str | None:
-    """An SMT-LIB script that must be unsatisfiable; None where the two speak in different words."""
-    if hypothesis.name in IN_OTHER_WORDS:
-        return None
+def obligations(proposition: Proposition, hypothesis: TheoremHypothesis, by: Proposition) -> list[str]:
+    """SMT-LIB scripts, each of which must be unsatisfiable; the last has the conclusion that is cited."""
+    title = f"{hypothesis.name} of {proposition.id} by {by.id}"
+    if hypothesis.name in in_maps.QUESTIONS:
+        asked = in_maps.QUESTIONS[hypothesis.name](hypothesis, by)
+        return [script(f"{title}: {what}" if what else title, parts) for what, parts in asked]
     conclusion = by.conclusion
     meaning = MEANING.get(hypothesis.name)
     definitions = DEFINITIONS.get(hypothesis.name, ())
@@ -96,8 +92,7 @@ def obligation(proposition: Proposition, hypothesis: TheoremHypothesis, by: Prop
     elif "i" in functions_of([conclusion]) and "i" not in functions_of([hypothesis.formula]):
         conclusion = forall([I], _for_any(conclusion))
     given = [(f"meaning-{n}", one) for n, one in enumerate(definitions)]
-    title = f"{hypothesis.name} of {proposition.id} by {by.id}"
-    return script(title, [("cited", conclusion), *given, ("does-not-follow", ~hypothesis.formula)])
+    return [script(title, [("cited", conclusion), *given, ("does-not-follow", ~hypothesis.formula)])]
 
 
 def together(known: Sequence[Proposition], theorem: str) -> list[tuple[str, Expr]]:
@@ -131,4 +126,4 @@ def _for_any(expr: Expr) -> Expr:
     return attrs.evolve(expr, args=args)
 
 
-__all__ = ["DEFINITIONS", "IN_OTHER_WORDS", "cited", "obligation", "together"]
+__all__ = ["DEFINITIONS", "cited", "obligations", "together"]

@@ -29,8 +29,20 @@ from popek.solving.formula import (
     select,
 )
 
-from . import storage
-from .theorem2 import below_inner, below_outer, inner, next_size, outer, same_but_time, size
+from . import in_maps, storage
+from .theorem2 import (
+    F,
+    N,
+    below_inner,
+    below_outer,
+    inner,
+    level,
+    next_size,
+    one_to_one,
+    outer,
+    same_but_time,
+    size,
+)
 from .vocabulary import STATE, S, T, bare, base, bound, f, kept, new, pc, psw, rest, same, user, window
 
 _storage = Function("storage_of", (STATE,), STORAGE)
@@ -85,7 +97,7 @@ class MeaningInStorage:
 
     Attributes:
         words: what its constants are, of states.
-        of: the states of which it is said.
+        of: the variables of which it is said.
         there: what is assumed of them.
         definitions: what the words of the hypothesis mean.
     """
@@ -126,7 +138,11 @@ _alike_at_one: Final = equal(select(_storage(f(S)), 1), select(_storage(T), 1))
 
 
 def _one_to_one(
-    image: Function, there: Function, alike: Callable[..., Expr], result: Callable[..., Expr]
+    image: Callable[[Expr], Expr],
+    there: Callable[[Expr], Expr],
+    alike: Callable[..., Expr],
+    result: Callable[..., Expr],
+    *of: Expr,
 ) -> MeaningInStorage:
     """E[0] aside, what is kept and P are all of an image; and E, M, P and R are all of a state."""
     words = {**_words(S, image(S), second=False), **_words(T, image(T), second=True)}
@@ -134,13 +150,26 @@ def _one_to_one(
     those = conj(there(S), there(T))
     return MeaningInStorage(
         words,
-        (S, T),
+        (*of, S, T),
         those,
         (
-            forall([S, T], implies(conj(those, alike(image(S), image(T))), images)),
-            forall([S, T], _if(guests, those, result(S, T))),
+            forall([*of, S, T], implies(conj(those, alike(image(S), image(T))), images)),
+            forall([*of, S, T], _if(guests, those, result(S, T))),
         ),
     )
+
+
+def _of_each_level() -> MeaningInStorage:
+    """The same of the map of each level, which is one-one up to time."""
+    found = _one_to_one(
+        lambda state: in_maps.sends(level(N), state),
+        lambda state: in_maps.of(level(N), state),
+        same_but_time,
+        same_but_time,
+        N,
+    )
+    word = forall([F], equal(one_to_one(F), in_maps.MEANS[one_to_one](F)))
+    return attrs.evolve(found, definitions=(*found.definitions, word))
 
 
 # By hypothesis.
@@ -168,6 +197,7 @@ MEANING: Final[Mapping[str, MeaningInStorage]] = {
     "map-is-one-to-one": _one_to_one(f, bare, lambda a, b: same(a, b, psw, kept), equal),
     "inner-is-one-to-one": _one_to_one(inner, below_inner, same_but_time, same_but_time),
     "outer-is-one-to-one": _one_to_one(outer, below_outer, same_but_time, same_but_time),
+    "each-level-is-one-to-one": _of_each_level(),
     # States with one R and one rest have the same in a location that is not in reach; E[1] is the next PSW.
     "vector-outside-the-window": MeaningInStorage(
         _ONE,

@@ -9,17 +9,19 @@ sequence e of instructions there is a sequence e' with f(e(S)) = e'(f(S)); here 
 
 **Time.**  The paper excepts timing from equivalence, so f(e(S)) = e'(f(S)) can hold only up to time:
 `but_time(S)` is everything of S except what a clock shows.  And a virtual machine runs e with other clock
-readings than the bare machine would: `delayed(e, S)` is S with those readings.  A sequence that does not
+readings than the bare machine would: `inner_delayed(e, S)` is S with those readings.  A sequence that does not
 look at clocks does not notice; the inner control program is a guest of the outer one, so *it* must not
 look.  That is the theorem's condition, here the hypothesis `inner-has-no-timing-dependency`; dropping it
 gives a machine on which the composed map is no map.
 
-**Depth.**  `composition-commutes` and `composition-is-one-to-one` make the composition of two maps a map.
+**Depth.**  A map commutes up to time, is one-one up to time, and has no timing dependencies (`is_map`).
+`composition-commutes`, `composition-is-one-to-one` and `composition-is-timeless` make the composition of two maps a
+map, so that it has what an outer map must satisfy in its turn.
 `nesting-base` and `nesting-step` are P(1) and "P(n) implies P(n + 1)", where P(n) says that n control
 programs, each in the virtual machine of the one before, give a virtual machine map to the hardware; induction
-on n does the rest.  `relocations-compose` shows it of the paper's own map, with k + k' for k.  `depth-base`
-and `depth-step` show what the exception for resources costs: each level takes two locations at least, so a
-machine of q locations nests at most q / 2 deep.
+on n does the rest.  What the words mean of a map is in `in_maps`.  `relocations-compose` shows it of the paper's
+own map, with k + k' for k.  `depth-base` and `depth-step` show what the exception for resources costs: each level
+takes two locations at least, so a machine of q locations nests at most q / 2 deep.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ inner = Function("inner", (STATE,), STATE)
 outer = Function("outer", (STATE,), STATE)
 inner_sequence = Function("inner_sequence", (SEQUENCE,), SEQUENCE)
 outer_sequence = Function("outer_sequence", (SEQUENCE,), SEQUENCE)
-delayed = Function("delayed", (SEQUENCE, STATE), STATE)
+inner_delayed = Function("inner_delayed", (SEQUENCE, STATE), STATE)
+outer_delayed = Function("outer_delayed", (SEQUENCE, STATE), STATE)
 but_time = Function("but_time", (STATE,), "Timeless")
 # C_r for each of the two maps: the states without the inner, and without the outer control program.
 below_inner = Function("below_inner", (STATE,), BOOL)
@@ -63,6 +66,11 @@ e = var("e", SEQUENCE)
 def same_but_time(a: Expr, b: Expr) -> Expr:
     """They differ in what clocks show at most."""
     return equal(but_time(a), but_time(b))
+
+
+def indifferent(sequence: Expr) -> Expr:
+    """What every such sequence (of e) does is the same from states that differ in time only."""
+    return forall([e, S, T], implies(same_but_time(S, T), same_but_time(run(sequence, S), run(sequence, T))))
 
 
 INNER_STATES = TheoremHypothesis(
@@ -83,10 +91,13 @@ COMMUTES = Proposition(
     (
         TheoremHypothesis(
             "inner-is-a-homomorphism",
-            "inner(e(S)) = e'(inner(S)), up to time",
+            "inner(e(S)) = e'(inner(S)), up to time, but with the clock readings of the virtual machine",
             forall(
                 [e, S],
-                implies(below_inner(S), same_but_time(inner(run(e, S)), run(inner_sequence(e), inner(S)))),
+                implies(
+                    below_inner(S),
+                    same_but_time(inner(run(e, inner_delayed(e, S))), run(inner_sequence(e), inner(S))),
+                ),
             ),
         ),
         TheoremHypothesis(
@@ -96,24 +107,19 @@ COMMUTES = Proposition(
                 [e, S],
                 implies(
                     below_outer(S),
-                    same_but_time(outer(run(e, delayed(e, S))), run(outer_sequence(e), outer(S))),
+                    same_but_time(outer(run(e, outer_delayed(e, S))), run(outer_sequence(e), outer(S))),
                 ),
             ),
         ),
         TheoremHypothesis(
             "delay-is-in-time-only",
-            "a virtual machine changes nothing but time",
-            forall([e, S], same_but_time(delayed(e, S), S)),
+            "the outer virtual machine changes nothing but time",
+            forall([e, S], same_but_time(outer_delayed(e, S), S)),
         ),
         TheoremHypothesis(
             "inner-has-no-timing-dependency",
             "the inner control program does not depend on timing: the condition of Theorem 2",
-            forall(
-                [e, S, T],
-                implies(
-                    same_but_time(S, T), same_but_time(run(inner_sequence(e), S), run(inner_sequence(e), T))
-                ),
-            ),
+            indifferent(inner_sequence(e)),
         ),
         TIMELESS_MAP,
         INNER_STATES,
@@ -122,7 +128,10 @@ COMMUTES = Proposition(
         [e, S],
         implies(
             below_inner(S),
-            same_but_time(outer(inner(run(e, S))), run(outer_sequence(inner_sequence(e)), outer(inner(S)))),
+            same_but_time(
+                outer(inner(run(e, inner_delayed(e, S)))),
+                run(outer_sequence(inner_sequence(e)), outer(inner(S))),
+            ),
         ),
     ),
     occasion=exists(
@@ -130,7 +139,7 @@ COMMUTES = Proposition(
         conj(
             below_inner(S),
             ~same_but_time(run(e, S), S),
-            ~equal(delayed(inner_sequence(e), inner(S)), inner(S)),
+            ~equal(outer_delayed(inner_sequence(e), inner(S)), inner(S)),
         ),
     ),
     scope=SmallScope({SEQUENCE: 2}, most=4),
@@ -177,7 +186,43 @@ ONE_TO_ONE = Proposition(
     occasion=exists([S, T], conj(below_inner(S), below_inner(T), ~same_but_time(S, T))),
 )
 
-is_map = Function("is_map", (MAP,), BOOL)
+TIMELESS = Proposition(
+    "theorem2.composition-is-timeless",
+    "the composition of two maps has no timing dependencies: what an outer map must satisfy, it satisfies",
+    SOURCE,
+    (
+        TheoremHypothesis(
+            "outer-has-no-timing-dependency",
+            "the outer control program does not depend on timing",
+            indifferent(outer_sequence(e)),
+        ),
+        TheoremHypothesis(
+            "inner-map-ignores-time",
+            "the inner map makes states that differ in time only into such states",
+            forall([S, T], implies(same_but_time(S, T), same_but_time(inner(S), inner(T)))),
+        ),
+        TIMELESS_MAP,
+    ),
+    conclusion=conj(
+        indifferent(outer_sequence(inner_sequence(e))),
+        forall([S, T], implies(same_but_time(S, T), same_but_time(outer(inner(S)), outer(inner(T))))),
+    ),
+    occasion=exists(
+        [e, S, T],
+        conj(
+            same_but_time(S, T),
+            ~same_but_time(run(e, S), run(e, T)),
+            ~same_but_time(run(outer_sequence(inner_sequence(e)), S), S),
+        ),
+    ),
+    scope=SmallScope({SEQUENCE: 2}, most=4),
+)
+
+commutes = Function("commutes", (MAP,), BOOL)
+one_to_one = Function("one_to_one", (MAP,), BOOL)
+timeless = Function("timeless", (MAP,), BOOL)
+closed = Function("closed", (MAP,), BOOL)
+fits = Function("fits", (MAP, MAP), BOOL)
 composed = Function("composed", (MAP, MAP), MAP)
 nested = Function("nested", (COUNT,), MAP)
 level = Function("level", (COUNT,), MAP)
@@ -186,11 +231,35 @@ n = constant("n", COUNT)
 successor = Function("successor", (COUNT,), COUNT)
 F, G, N = var("F", MAP), var("G", MAP), var("N", COUNT)
 
-EACH_LEVEL = TheoremHypothesis(
-    "each-level-is-virtualizable",
-    "a control program without timing dependencies provides a virtual machine on each level",
-    forall([N], is_map(level(N))),
-    by="theorem1.step",
+
+def is_map(of: Expr) -> Expr:
+    """It is a virtual machine map up to time, of a control program without timing dependencies."""
+    return conj(commutes(of), one_to_one(of), timeless(of))
+
+
+EACH_LEVEL = (
+    TheoremHypothesis(
+        "levels-are-closed",
+        "no step leads out of the states that a level's map is of: none brings a control program",
+        forall([N], closed(level(N))),
+    ),
+    TheoremHypothesis(
+        "each-level-is-virtualizable",
+        "the control program of each level provides a virtual machine",
+        forall([N], implies(closed(level(N)), commutes(level(N)))),
+        by="theorem1.step",
+    ),
+    TheoremHypothesis(
+        "each-level-is-one-to-one",
+        "and its map is one-one",
+        forall([N], one_to_one(level(N))),
+        by="theorem1.map-is-one-to-one",
+    ),
+    TheoremHypothesis(
+        "no-level-depends-on-timing",
+        "and it has no timing dependencies: the condition of Theorem 2",
+        forall([N], timeless(level(N))),
+    ),
 )
 
 NESTING_BASE = Proposition(
@@ -198,7 +267,7 @@ NESTING_BASE = Proposition(
     "P(1): one control program gives a virtual machine map to the hardware",
     SOURCE,
     (
-        EACH_LEVEL,
+        *EACH_LEVEL,
         TheoremHypothesis(
             "first-level", "with one control program the map is its own", equal(nested(one), level(one))
         ),
@@ -208,6 +277,14 @@ NESTING_BASE = Proposition(
     scope=SmallScope(growing=MAP, most=3),
 )
 
+
+def composing(name: str, statement: str, needs: Expr, result: Function, by: str) -> TheoremHypothesis:
+    """Where the map G leads into what F is a map of, their composition is what they are."""
+    return TheoremHypothesis(
+        name, statement, forall([F, G], implies(conj(fits(F, G), needs), result(composed(F, G)))), by
+    )
+
+
 NESTING_STEP = Proposition(
     "theorem2.nesting-step",
     "P(n) implies P(n + 1): one control program more, in the innermost virtual machine, gives a map to the "
@@ -215,17 +292,37 @@ NESTING_STEP = Proposition(
     SOURCE,
     (
         TheoremHypothesis("induction-hypothesis", "P(n): n control programs give a map", is_map(nested(n))),
-        EACH_LEVEL,
+        *EACH_LEVEL,
         TheoremHypothesis(
             "next-level",
             "the map of n + 1 levels is that of n after that of the innermost",
             forall([N], equal(nested(successor(N)), composed(nested(N), level(successor(N))))),
         ),
         TheoremHypothesis(
-            "composition-is-a-map",
-            "the composition of two virtual machine maps is one",
-            forall([F, G], implies(conj(is_map(F), is_map(G)), is_map(composed(F, G)))),
-            by="theorem2.composition-commutes",
+            "next-level-fits",
+            "the innermost map leads to states of the virtual machine that n control programs provide",
+            forall([N], fits(nested(N), level(successor(N)))),
+        ),
+        composing(
+            "composition-commutes",
+            "the composition of two maps is a homomorphism up to time",
+            conj(commutes(F), timeless(F), commutes(G), timeless(G)),
+            commutes,
+            "theorem2.composition-commutes",
+        ),
+        composing(
+            "composition-is-one-to-one",
+            "and one-one up to time",
+            conj(one_to_one(F), one_to_one(G)),
+            one_to_one,
+            "theorem2.composition-is-one-to-one",
+        ),
+        composing(
+            "composition-is-timeless",
+            "and has no timing dependencies",
+            conj(timeless(F), timeless(G)),
+            timeless,
+            "theorem2.composition-is-timeless",
         ),
     ),
     conclusion=is_map(nested(successor(n))),
@@ -311,4 +408,13 @@ DEPTH_STEP = Proposition(
     scope=SCOPE,
 )
 
-PROPOSITIONS = (COMMUTES, ONE_TO_ONE, NESTING_BASE, NESTING_STEP, RELOCATIONS, DEPTH_BASE, DEPTH_STEP)
+PROPOSITIONS = (
+    COMMUTES,
+    ONE_TO_ONE,
+    TIMELESS,
+    NESTING_BASE,
+    NESTING_STEP,
+    RELOCATIONS,
+    DEPTH_BASE,
+    DEPTH_STEP,
+)

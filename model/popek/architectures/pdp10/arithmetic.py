@@ -1,4 +1,4 @@
-"""PDP-10: multiplication, division, shifts, bytes, block transfer, floating point.
+"""PDP-10: shifts, bytes, block transfer, floating point.
 
 Floating point: what an operation makes of its operands, words and flags, is a function that the state holds as a table,
 `floating`, of which nothing is known but that it is the same whoever asks.  So no class hangs on what it says.
@@ -10,9 +10,12 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from popek.kernel.machine import Machine
+from popek.kernel.opaque import opaque
 from popek.kernel.outcome import Fault
 from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
+from . import products
+from .ka10_state import Ka10
 from .state import WORD, Pdp10, halves, left, right
 
 P = TypeVar("P", bound=Pdp10)
@@ -24,78 +27,22 @@ FLOATING: Final = (
 )  # fmt: skip
 
 
-def add(machine: Machine[P], manual: str) -> None:
-    """Declare what both processors have; `manual` is the document it is described in."""
-    _multiplication(machine, manual)
+def add(machine: Machine[P], manual: str, *, least_by_one: bool) -> None:
+    """Declare what both processors have; `manual` is the document it is described in (`products` has the rest)."""
+    products.add(machine, manual, least_by_one=least_by_one)
     _shifts(machine, manual)
     _block_transfer(machine, manual)
     _bytes(machine, manual)
     _floating(machine, manual, FLOATING[:8])
 
 
-def add_ka10(machine: Machine[P], manual: str) -> None:
+def add_ka10(machine: Machine[Ka10], manual: str) -> None:
     """Declare what the KA10 alone has: unnormalized and long floating."""
     _unnormalized_and_long(machine, manual)
 
 
 def _next(ac: Word) -> Word:
     return ac + 1
-
-
-def _multiplication(machine: Machine[P], manual: str) -> None:
-    source = f"{manual}, fixed point arithmetic"
-
-    # With the operand in storage a solver would have to see that two products of equal operands are equal, when the
-    # operands were found in different ways: the immediate mode stands for all.
-    def product(cpu: Pdp10, ac: Word, e: Word) -> tuple[Word, Word]:
-        """Both words, each with the sign."""
-        a, b = cpu.ac[ac], e.zero_extend(WORD)
-        wide = a.sign_extend(72) * b.sign_extend(72)
-        return wide[70:35], concat(wide[71], wide[34:0])
-
-    @machine.instruction("MULI AC, E", source=source)
-    def muli(cpu: P, ac: Word, e: Word) -> None:
-        """AC and the next := AC times 0,,E."""
-        high, low = product(cpu, ac, e)
-        cpu.ac[ac] = high
-        cpu.ac[_next(ac)] = low
-
-    @machine.instruction("IMULI AC, E", source=source)
-    def imuli(cpu: P, ac: Word, e: Word) -> None:
-        """AC := the low word of AC times 0,,E; Overflow where it does not fit."""
-        high, low = product(cpu, ac, e)
-        cpu.arithmetic_overflow((high != 0) & (~high != 0))
-        cpu.ac[ac] = low
-
-    def divided(cpu: Pdp10, high: Word, low: Word, divisor: Word) -> tuple[Word, Word, Word]:
-        """Quotient, remainder and whether there is none; the dividend has 70 bits and a sign."""
-        negative = high[35]
-        dividend = concat(high, low[34:0]).sign_extend(72)
-        above = ite(negative, -dividend, dividend)
-        below = ite(divisor[35], -divisor, divisor).zero_extend(72)
-        none = above >= below << 35
-        quotient, rest = (above // below)[35:0], (above % below)[35:0]
-        turned = negative ^ divisor[35]
-        return ite(turned, -quotient, quotient), ite(negative, -rest, rest), none
-
-    def divide(cpu: Pdp10, ac: Word, high: Word, low: Word, divisor: Word) -> None:
-        quotient, rest, none = divided(cpu, high, low, divisor)
-        cpu.flags.no_divide = cpu.flags.no_divide | none
-        cpu.arithmetic_overflow(none)
-        one, two = cpu.ac[ac], cpu.ac[_next(ac)]
-        cpu.ac[ac] = ite(none, one, quotient)
-        cpu.ac[_next(ac)] = ite(none, two, rest)
-
-    @machine.instruction("DIVI AC, E", source=source)
-    def divi(cpu: P, ac: Word, e: Word) -> None:
-        """AC and the next := quotient and remainder of the two by 0,,E; No Divide where it does not fit."""
-        divide(cpu, ac, cpu.ac[ac], cpu.ac[_next(ac)], e.zero_extend(WORD))
-
-    @machine.instruction("IDIVI AC, E", source=source)
-    def idivi(cpu: P, ac: Word, e: Word) -> None:
-        """AC and the next := quotient and remainder of AC by 0,,E; No Divide where it does not fit."""
-        value = cpu.ac[ac]
-        divide(cpu, ac, value.arithmetic_shift_right(35), value, e.zero_extend(WORD))
 
 
 def _count(e: Word, width: int) -> tuple[Word, Word]:
@@ -192,6 +139,23 @@ def _block_transfer(machine: Machine[P], manual: str) -> None:
         cpu.pc = ite(place >= e, cpu.pc, cpu.pc - 1)
 
 
+def _mask(size: Word) -> Word:
+    return ~(Word(WORD, (1 << WORD) - 1) << size.zero_extend(WORD))
+
+
+@opaque(WORD, WORD, 12)
+def byte_of(word: Word, where: Word) -> Word:
+    """The byte of a word at a position and of a size, the first 12 bits of a pointer."""
+    return word >> where[11:6].zero_extend(WORD) & _mask(where[5:0])
+
+
+@opaque(WORD, WORD, WORD, 12)
+def with_byte(word: Word, value: Word, where: Word) -> Word:
+    """The word with the byte there replaced."""
+    by, bits = where[11:6].zero_extend(WORD), _mask(where[5:0])
+    return word & ~(bits << by) | (value & bits) << by
+
+
 def _bytes(machine: Machine[P], manual: str) -> None:
     source = f"{manual}, byte manipulation"
 
@@ -201,9 +165,6 @@ def _bytes(machine: Machine[P], manual: str) -> None:
         direct = right(pointer) + ite(index == 0, Word(18, 0), right(cpu.ac[index]))
         return ite(pointer[22], chained, direct)
 
-    def mask(size: Word) -> Word:
-        return ~(Word(WORD, (1 << WORD) - 1) << size.zero_extend(WORD))
-
     def counted(pointer: Word) -> Word:
         position, size = pointer[35:30], pointer[29:24]
         over = position < size
@@ -212,13 +173,11 @@ def _bytes(machine: Machine[P], manual: str) -> None:
 
     def take(cpu: Pdp10, ac: Word, pointer: Word, chained: Word) -> None:
         word = cpu.load(place(cpu, pointer, chained))
-        cpu.ac[ac] = word >> pointer[35:30].zero_extend(WORD) & mask(pointer[29:24])
+        cpu.ac[ac] = byte_of(word, pointer[35:24])
 
     def put(cpu: Pdp10, ac: Word, pointer: Word, chained: Word) -> None:
-        where, by = place(cpu, pointer, chained), pointer[35:30].zero_extend(WORD)
-        bits = mask(pointer[29:24])
-        word = cpu.load(where)
-        cpu.store(where, word & ~(bits << by) | (cpu.ac[ac] & bits) << by)
+        where = place(cpu, pointer, chained)
+        cpu.store(where, with_byte(cpu.load(where), cpu.ac[ac], pointer[35:24]))
 
     @machine.instruction("LDB AC, E, B", source=source)
     def ldb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
@@ -245,6 +204,12 @@ def _bytes(machine: Machine[P], manual: str) -> None:
             cpu.flags.first_part_done = TRUE
             raise Fault(fault.vector, fault.error_code, memory=fault.memory, keeps=True) from fault
         cpu.flags.first_part_done = FALSE
+
+    @machine.instruction("ILDB AC, E, B", source=source)
+    def ildb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
+        """C(E) := pointer to the next byte; AC := that byte."""
+        pointer = stepped(cpu, e)
+        second(cpu, lambda: take(cpu, ac, pointer, chained))
 
     @machine.instruction("IDPB AC, E, B", source=source)
     def idpb(cpu: P, ac: Word, e: Word, chained: Word) -> None:
@@ -299,11 +264,11 @@ def _floating(machine: Machine[P], manual: str, names: tuple[str, ...]) -> None:
         cpu.ac[ac] = found[35:0]
 
 
-def _unnormalized_and_long(machine: Machine[P], manual: str) -> None:
+def _unnormalized_and_long(machine: Machine[Ka10], manual: str) -> None:
     source = f"{manual}, floating point arithmetic"
 
     @machine.instruction("UFA AC, E", source=source)
-    def ufa(cpu: P, ac: Word, e: Word) -> None:
+    def ufa(cpu: Ka10, ac: Word, e: Word) -> None:
         """The next AC := the sum, not normalized; flags as the operation says."""
         found = function_of(cpu, "UFA", cpu.ac[ac], cpu.load(e))
         set_floating_flags(cpu, found, False)
@@ -312,7 +277,7 @@ def _unnormalized_and_long(machine: Machine[P], manual: str) -> None:
     @machine.instruction("FADL AC, E", source=source, name="FADL")
     @machine.instruction("FSBL AC, E", source=source, name="FSBL")
     @machine.instruction("FMPL AC, E", source=source, name="FMPL")
-    def long(cpu: P, ac: Word, e: Word, name: str) -> None:
+    def long(cpu: Ka10, ac: Word, e: Word, name: str) -> None:
         """AC and the next := the result in two words; flags as the operation says."""
         a, b = cpu.ac[ac], cpu.load(e)
         found, low = function_of(cpu, name, a, b), function_of(cpu, f"{name}, low word", a, b)
@@ -320,8 +285,16 @@ def _unnormalized_and_long(machine: Machine[P], manual: str) -> None:
         cpu.ac[ac] = found[35:0]
         cpu.ac[_next(ac)] = low[35:0]
 
+    @machine.instruction("FDVL AC, E", source=source)
+    def fdvl(cpu: Ka10, ac: Word, e: Word) -> None:
+        """AC and the next := quotient and remainder of the two by C(E); flags as the operation says."""
+        found = cpu.long_division.load(concat(cpu.ac[ac], cpu.ac[_next(ac)], cpu.load(e)))
+        set_floating_flags(cpu, found[75:36], True)
+        cpu.ac[ac] = found[71:36]
+        cpu.ac[_next(ac)] = found[35:0]
+
     @machine.instruction("DFN AC, E", source=source)
-    def dfn(cpu: P, ac: Word, e: Word) -> None:
+    def dfn(cpu: Ka10, ac: Word, e: Word) -> None:
         """AC and the fraction (27 bits) of C(E) := minus that number; the exponent in C(E) stays."""
         low = cpu.load(e)
         fraction = -low[26:0]

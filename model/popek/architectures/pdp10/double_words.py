@@ -1,6 +1,7 @@
 """KS10: two words at a time, conversions, and pointers moved by more than one.
 
-A double word is AC and the next, or C(E) and C(E + 1): 71 bits, of which the second word's first is not one.
+A double word is AC and the next, or C(E) and C(E + 1): 71 bits, of which the second word's first is not one.  Of
+products and quotients a solver is told at first that they are equal where their operands are (`kernel.opaque`).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from popek.kernel.machine import Machine
+from popek.kernel.opaque import opaque
 from popek.kernel.words import FALSE, Word, concat, ite
 
 from .arithmetic import function_of, set_floating_flags
@@ -23,6 +25,7 @@ def add(machine: Machine[Ks10]) -> None:
     """Declare them."""
     _moves(machine)
     _sums(machine)
+    _products(machine)
     _floating(machine)
     _pointers(machine)
 
@@ -88,6 +91,69 @@ def _sums(machine: Machine[Ks10]) -> None:
         _set_accumulators(cpu, ac, result)
 
 
+WIDE: Final = 142  # bits of a product of two double words, or of a dividend, with two signs
+LEAST: Final = 1 << 70  # the least negative double word
+
+
+def _number(*words: Word) -> Word:
+    """Words as one number: the sign, and 35 bits of each."""
+    return concat(words[0], *(word[34:0] for word in words[1:]))
+
+
+def _words(number: Word, count: int) -> tuple[Word, ...]:
+    """The same backwards; each word but the first repeats its sign."""
+    low = 35 * count
+    sign = number[low]
+    first = number[low : low - 35]
+    return first, *(concat(sign, number[low - 35 * n - 1 : low - 35 * n - 35]) for n in range(1, count))
+
+
+@opaque(4 * WORD, *4 * (WORD,))
+def product(a: Word, b: Word, c: Word, d: Word) -> Word:
+    """Four words: a, b times c, d."""
+    wide = _number(a, b).sign_extend(WIDE) * _number(c, d).sign_extend(WIDE)
+    return concat(*_words(wide, 4))
+
+
+@opaque(4 * WORD + 1, *6 * (WORD,))
+def division(a: Word, b: Word, c: Word, d: Word, e: Word, f: Word) -> Word:
+    """Whether there is no quotient (width 1), quotient and remainder: a, b, c, d by e, f."""
+    dividend, divisor = _number(a, b, c, d).sign_extend(WIDE), _number(e, f).sign_extend(WIDE)
+    above = ite(a[35], -dividend, dividend)
+    below = ite(e[35], -divisor, divisor)
+    none = above >= below << 70
+    quotient, rest = above // below, above % below
+    turned = a[35] ^ e[35]
+    quotient, rest = ite(turned, -quotient, quotient), ite(a[35], -rest, rest)
+    return concat(none, *_words(quotient, 2), *_words(rest, 2))
+
+
+def _products(machine: Machine[Ks10]) -> None:
+    source = f"{MANUAL_KS}, double integer arithmetic"
+
+    @machine.instruction("DMUL AC, E", source=source)
+    def multiply(cpu: Ks10, ac: Word, e: Word) -> None:
+        """AC and the next three := AC and the next times the double word at E."""
+        mine, other = _accumulators(cpu, ac), _load(cpu, e)
+        cpu.arithmetic_overflow((_number(*mine) == LEAST) & (_number(*other) == LEAST))
+        _set_four(cpu, ac, product(*mine, *other))
+
+    @machine.instruction("DDIV AC, E", source=source)
+    def divide(cpu: Ks10, ac: Word, e: Word) -> None:
+        """Quotient and remainder of AC and the next three by the double word at E; No Divide where it does not fit."""
+        four = [cpu.ac[ac + n] for n in range(4)]
+        found = division(*four, *_load(cpu, e))
+        none = found[4 * WORD]
+        cpu.flags.no_divide = cpu.flags.no_divide | none
+        cpu.arithmetic_overflow(none)
+        _set_four(cpu, ac, ite(none, concat(*four), found[4 * WORD - 1 : 0]))
+
+
+def _set_four(cpu: Ks10, ac: Word, words: Word) -> None:
+    for n in range(4):
+        cpu.ac[ac + n] = words[WORD * (4 - n) - 1 : WORD * (3 - n)]
+
+
 def _floating(machine: Machine[Ks10]) -> None:
     def operate(cpu: Ks10, ac: Word, e: Word, number: int) -> None:
         """AC and the next := what the operation makes of them and of the double word at E; flags as it says."""
@@ -112,7 +178,38 @@ def _floating(machine: Machine[Ks10]) -> None:
         cpu.ac[ac] = found[35:0]
 
 
+@opaque(WORD + 1, WORD, WORD)
+def adjusted(count: Word, pointer: Word) -> Word:
+    """Whether no byte fits into a word (width 1), and the pointer so many bytes further on, or back."""
+    position, size = pointer[35:30].zero_extend(WORD + 2), pointer[29:24].zero_extend(WORD + 2)
+    beyond = position > WORD  # no position in a word: division is towards zero then
+    before = ite(beyond, position - WORD, WORD - position)
+    earlier, aligned = (
+        before // size,
+        before % size,
+    )  # bytes before the pointer's, and bits before all of them
+    earlier, aligned = ite(beyond, -earlier, earlier), ite(beyond, -aligned, aligned)
+    in_word = earlier + position // size
+    far = count.sign_extend(WORD + 2) + earlier - 1
+    words = ite(far[WORD + 1], ~(~far // in_word), far // in_word)  # downwards
+    byte = far - words * in_word + 1
+    moved = WORD - byte * size - aligned
+    result = concat(moved[5:0], pointer[29:18], right(pointer) + words[17:0])
+    sized = size != 0
+    return concat(sized & (in_word == 0), ite(sized, result, pointer))
+
+
 def _pointers(machine: Machine[Ks10]) -> None:
+    @machine.instruction("ADJBP A, E", source=f"{MANUAL_KS}, byte manipulation")
+    def adjust_bytes(cpu: Ks10, ac: Word, e: Word) -> None:
+        """AC := the byte pointer C(E) moved by AC bytes; No Divide where no byte fits into a word."""
+        count = cpu.ac[ac]
+        found = adjusted(count, cpu.load(e))
+        none = found[WORD]
+        cpu.flags.no_divide = cpu.flags.no_divide | none
+        cpu.arithmetic_overflow(none)
+        cpu.ac[ac] = ite(none, count, found[35:0])
+
     @machine.instruction("ADJSP AC, E", source=f"{MANUAL_KS}, stack operations")
     def adjust(cpu: Ks10, ac: Word, e: Word) -> None:
         """Both halves of AC move by E; Trap 2 where the count goes through 0 that way."""

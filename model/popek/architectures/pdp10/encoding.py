@@ -17,10 +17,10 @@ OPCODES: Mapping[str, int] = {
     "EXCH": 0o250, "JFCL": 0o255, "PUSH": 0o261, "POP": 0o262, "POPJ": 0o263, "PUSHJ": 0o260, "JSR": 0o264,
     "JSP": 0o265, "JSA": 0o266, "JRA": 0o267, "XCT": 0o256, "PXCT": 0o256, "MAP": 0o257, "UMOVE": 0o704,
     "UMOVEM": 0o705, "LUUO": 0o000, "UNASSIGNED": 0o000, "MUUO": 0o040, "AOBJP": 0o252, "AOBJN": 0o253,
-    "MULI": 0o225, "IMULI": 0o221,
-    "DIVI": 0o235, "IDIVI": 0o231, "ASH": 0o240, "ROT": 0o241, "LSH": 0o242, "JFFO": 0o243, "ASHC": 0o244,
-    "ROTC": 0o245, "LSHC": 0o246, "BLT": 0o251, "IBP": 0o133, "IDPB": 0o136, "LDB": 0o135, "DPB": 0o137,
+    "ASH": 0o240, "ROT": 0o241, "LSH": 0o242, "JFFO": 0o243, "ASHC": 0o244,
+    "ROTC": 0o245, "LSHC": 0o246, "BLT": 0o251, "IBP": 0o133, "ILDB": 0o134, "IDPB": 0o136, "LDB": 0o135, "DPB": 0o137,
     "UFA": 0o130, "DFN": 0o131, "FSC": 0o132,
+    "ADJBP": 0o133, "DMUL": 0o116, "DDIV": 0o117,
     "ADJSP": 0o105, "DFAD": 0o110, "DFSB": 0o111, "DFMP": 0o112, "DFDV": 0o113, "DADD": 0o114, "DSUB": 0o115,
     "DMOVE": 0o120, "DMOVN": 0o121, "FIX": 0o122, "DMOVEM": 0o124, "DMOVNM": 0o125, "FIXR": 0o126, "FLTR": 0o127,
 }  # fmt: skip
@@ -42,6 +42,10 @@ OPCODES = {
         for name, code in (
             ("ADD", 0o270),
             ("SUB", 0o274),
+            ("IMUL", 0o220),
+            ("MUL", 0o224),
+            ("IDIV", 0o230),
+            ("DIV", 0o234),
             *((name, 0o400 + 4 * n) for n, (name, _, _) in enumerate(LOGIC)),
         )
         for last, mode in enumerate(COMBINING)
@@ -113,5 +117,5 @@ def encode(instruction: Instruction, operands: Mapping[str, int]) -> int:
         code = io_code(name, DEVICES.get(rest[0], number("operand D", 0)))
     else:
         opcode = OPCODES[name] + number("operand U", 0) + number("operand L", 0) + number("operand N", 0)
-        code = opcode << 4 | number("operand AC", 0) | number("operand F", 0) | number("operand P", 0)
+        code = opcode << 4 | sum(number(f"operand {kind}", 0) for kind in ("AC", "A", "F", "P"))
     return code << 23 | index << 18 | address

@@ -45,7 +45,6 @@ def build() -> Machine[Ka10]:
         notes=(
             "interrupts: memory violations are traps on storage, as if the processor's channel were on",
             "address calculation is not part of an instruction: E is an operand",
-            "products and quotients but by an immediate operand",
             "floating point: what comes of the operands is a function of which nothing is taken to be known",
             "second relocation register pair (KT10A), and the maintenance devices",
             "all devices but APR and PI are one, with a word of data and a word of conditions",
@@ -57,7 +56,7 @@ def build() -> Machine[Ka10]:
     )
     innocuous.add(machine, MANUAL_KA)
     words_and_halves.add(machine, MANUAL_KA)
-    arithmetic.add(machine, MANUAL_KA)
+    arithmetic.add(machine, MANUAL_KA, least_by_one=False)
     arithmetic.add_ka10(machine, MANUAL_KA)
     ka10_jumps.add(machine)
     ka10_io.add(machine)

@@ -42,6 +42,8 @@ class Ka10(Pdp10):
     device_data = word(WORD, role=Role.RESOURCE)
     device_conditions = word(WORD, role=Role.RESOURCE)
     last = word(BLOCK, role=Role.HIDDEN, reset=WHOLE)  # the last block of core that exists
+    # What FDVL makes of three words: four flags, quotient and remainder.
+    long_division = memory(address=3 * WORD, cell=4 + 2 * WORD, role=Role.HIDDEN)
     memory = memory(address=ADDRESS, cell=WORD)
 
     def _cell(self, reference: Word) -> Word:

@@ -77,7 +77,7 @@ def build() -> Machine[Ks10]:
             "accumulator blocks other than 0; the stored page fail word; the traps that the trap flags cause",
             "interrupts, Unibus input and output, console, timer, TOPS-20 paging",
             "address calculation is not part of an instruction: E is an operand",
-            "string instructions, products and quotients but by an immediate operand",
+            "string instructions",
             "floating point: what comes of the operands is a function of which nothing is taken to be known",
             "the flag in bit 7, which the KS10 does not use, is kept as the simulator keeps it",
             "that MAP is legal in user mode is taken from an emulator: see the setting MAP",
@@ -88,7 +88,7 @@ def build() -> Machine[Ks10]:
     innocuous.add(machine, MANUAL_KS)
     # As in SIMH, whose author compared with the microcode; no manual was seen that says so.
     words_and_halves.add(machine, MANUAL_KS, fetching=("SETCA",))
-    arithmetic.add(machine, MANUAL_KS)
+    arithmetic.add(machine, MANUAL_KS, least_by_one=True)
     double_words.add(machine)
     ks10_jumps.add(machine)
     ks10_io.add(machine)

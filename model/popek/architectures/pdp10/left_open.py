@@ -11,6 +11,12 @@ KA10 = (
         unsure="no manual was at hand",
         taken="it does, as in SIMH's later KA10",
     ),
+    LeftOpen(
+        "whether IDIV divides the least number by 1 and -1",
+        "how a division is made of a double word",
+        unsure="no manual was at hand",
+        taken="it refuses (No Divide), unlike the KS10, of which SIMH's author compared with the microcode",
+    ),
 )
 KS10 = (
     LeftOpen(
@@ -18,5 +24,11 @@ KS10 = (
         "SIMH's KS10",
         unsure="no manual was at hand",
         taken="it does, as in SIMH's KS10",
+    ),
+    LeftOpen(
+        "what ADJBP makes of a pointer with a position above 36",
+        "SIMH's KS10",
+        unsure="no manual was at hand",
+        taken="divisions are towards zero, as in SIMH's KS10",
     ),
 )

@@ -15,6 +15,9 @@ def operands() -> dict[str, OperandKind]:
 
     kinds = (
         octal("AC", 4),
+        octal(
+            "A", 4, valid=lambda parts: parts[""] != 0, first={"": 1}
+        ),  # an accumulator of ADJBP: with 0 it is IBP
         octal("E", 18),
         octal("B", 18),  # where an indirect byte pointer leads; of a direct one not looked at
         octal("F", 4),  # flags of JFCL

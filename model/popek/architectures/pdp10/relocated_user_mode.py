@@ -52,7 +52,8 @@ def _ka10_map(guest: Ka10, private: Ka10) -> Ka10:
     hardware, start = private.copy(), private.user_base
     for name in ("pc", *ACCUMULATORS, "executing", "ir", "pushdown_overflow"):
         hardware[name] = guest[name]
-    hardware.floating = guest.floating  # how the processors are built
+    # how the processors are built
+    hardware.floating, hardware.long_division = guest.floating, guest.long_division
     hardware.flags = guest.flags.value
     hardware.flags.user = TRUE
     hardware.flags.user_io = private.flags.user_io

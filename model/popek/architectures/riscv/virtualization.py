@@ -6,7 +6,7 @@ time is the guest's through htimedelta.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -34,9 +34,15 @@ UNBANKED: Final = ("scounteren", "senvcfg")
 STATUS: Final = ("sie", "spie", "spp", "fs", "sum", "mxr")
 PENDING: Final = ("ssi", "sti", "sei")
 DELEGATED: Final = (3, 8, 12, 13, 15)
-"""What goes straight to the guest's kernel: breakpoints, calls and page faults of its users, as KVM has it."""
+"""What goes straight to the guest's kernel: breakpoints, calls and page faults of its users, as KVM has it.
+
+A hypervisor in VS gets nothing so: in HS a trap writes hstatus and htval, too, and the VMM keeps them.
+"""
 FEATURES: Final = ("sstc", "smstateen", "svinval", "time", "wfi_completes", "sv39")
-_MASK: Final = sum(1 << code for code in DELEGATED)
+
+
+def _mask(codes: Iterable[int]) -> int:
+    return sum(1 << code for code in codes)
 
 
 def image(guest: Rv64, private: Rv64) -> Rv64:
@@ -60,14 +66,23 @@ def image(guest: Rv64, private: Rv64) -> Rv64:
     return hardware
 
 
-def _guest(state: Rv64, *, hypervisor: bool) -> Word:
-    """A kernel and its users without H of their own, or a hypervisor with H, its guests elsewhere."""
-    return ~state.v & (state.prv != MACHINE) & plain_platform(state) & (state.features.h == int(hypervisor))
+def _guest(state: Rv64, *, hypervisor: bool, sent: tuple[int, ...]) -> Word:
+    """A kernel and its users without H of their own, or a hypervisor with H, its guests elsewhere.
+
+    Args:
+        sent: exceptions that go straight to the kernel: its firmware has delegated them.
+    """
+    delegated = (state.medeleg.value & _mask(sent)) == _mask(sent)
+    own = plain_platform(state) & delegated & (state.features.h == int(hypervisor))
+    return ~state.v & (state.prv != MACHINE) & own
 
 
-def _keeps(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset()) -> Word:
+def _keeps(
+    guest: Rv64, private: Rv64, *, sent: tuple[int, ...], without: frozenset[str] = frozenset()
+) -> Word:
     """What the VMM sees to: delegation as above, VS interrupts delegated, floating point on for itself."""
-    delegated = (private.hedeleg.value == _MASK) & ((private.medeleg.value & _MASK) == _MASK)
+    taken = _mask(DELEGATED)
+    delegated = (private.hedeleg.value == _mask(sent)) & ((private.medeleg.value & taken) == taken)
     interrupts = private.hideleg.vssi & private.hideleg.vsti & private.hideleg.vsei
     equal = same(guest, private, (*(f"features.{name}" for name in FEATURES), *PROTECTION))
     timer = ~private.henvcfg.stce | (guest.menvcfg.stce & guest.features.sstc)
@@ -122,7 +137,7 @@ def _kernel(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
     return _technique(
         "hypervisor-extension",
         "the hypervisor extension: a kernel in VS, its users in VU",
-        guest=partial(_guest, hypervisor=False),
+        hypervisor=False,
         own={"H": 0},
         source="RISC-V privileged manual, H Extension; Linux arch/riscv/kvm",
         again=_kernel,
@@ -134,7 +149,7 @@ def _nested(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
     return _technique(
         "hypervisor-in-vs",
         "nested: a hypervisor in VS, what it does with H emulated",
-        guest=partial(_guest, hypervisor=True),
+        hypervisor=True,
         own={},
         source="RISC-V privileged manual, H Extension, on nesting by trap and emulate",
         again=_nested,
@@ -146,12 +161,13 @@ def _technique(
     name: str,
     title: str,
     *,
-    guest: Callable[[Rv64], Word],
+    hypervisor: bool,
     own: Mapping[str, int],
     source: str,
     again: Callable[[frozenset[str]], Technique[Rv64]],
     without: frozenset[str],
 ) -> Technique[Rv64]:
+    sent = () if hypervisor else DELEGATED
     kept_from_guest = tuple(register for register in UNBANKED if register in without)
     unbanked = tuple(register for register in UNBANKED if register not in without)
 
@@ -186,11 +202,11 @@ def _technique(
         # What the guest believes of M, and a hypervisor of H: nothing of the hardware holds it.
         shadowed=(*(leaf for leaf in every_register() if leaf not in native), "v"),
         deprivileged=in_vs,
-        guest=guest,
-        private=partial(_keeps, without=without),
+        guest=partial(_guest, hypervisor=hypervisor, sent=sent),
+        private=partial(_keeps, sent=sent, without=without),
         owns_address=owns_address,
         delivered=(*DELIVERED, "v"),
-        target=lambda trap: Target.GUEST if trap.vector.number in DELEGATED else Target.VMM,
+        target=lambda trap: Target.GUEST if trap.vector.number in sent else Target.VMM,
         guests_own=("prv", *given),
         hypotheses=HYPOTHESES,
         without=again,

@@ -11,8 +11,8 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.dump import DumpError
+from popek.architectures.enclosures import decoded, looks_like_json
 from popek.architectures.json_text import JsonError, decode, show, unknown_key
-from popek.architectures.logs import decoded, looks_like_json
 from popek_specs.svm import table
 
 from .cpuid import processor_of

@@ -12,7 +12,8 @@ from typing import Final
 import attrs
 
 from popek.architectures.dump import DumpError, Remark
-from popek.architectures.logs import LogLine, decoded, looks_like_json, rejoined, unpacked, unwrap
+from popek.architectures.enclosures import decoded, looks_like_json, unpacked
+from popek.architectures.logs import LogLine, rejoined, unwrap
 
 from .dumps_json import from_json
 from .layouts import CONTROL, DISTINCT, PADDED, SAVE, XEN, XEN_HALVES, XEN_PADDED, straddles

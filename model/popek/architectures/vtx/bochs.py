@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import attrs
 
+from popek.architectures.vtx.entry_checks.msr_areas import stricter
 from popek.architectures.vtx.entry_checks.registry import refuses
 from popek.architectures.x86.evidence import ListedDeviation
 from popek_specs.vtx import table
@@ -94,13 +95,24 @@ _PREDICATES: Final[Mapping[str, Callable[[View], Decision]]] = {
 }
 
 
+def lacks_msr(number: int) -> bool:
+    """Whether Bochs lacks a register that the processor it models has."""
+    return any(
+        int(first, 16) <= number <= int(last, 16)
+        for entry in _file()["msr_missing"]
+        for first, last in zip(entry["first"], entry["last"], strict=True)
+    )
+
+
 def bochs_checks(capabilities: Capabilities) -> tuple[Check, ...]:
     """The checks of a Bochs model with these capabilities."""
     by_row = {row: item for item in deviations() if item.applies(capabilities) for row in item.rows}
     found: list[Check] = []
     for check in CHECKS.values():
         item = by_row.get(check.id)
-        if item is None:
+        if check.id == "LOAD-06":
+            found.append(stricter(check, lacks_msr))
+        elif item is None:
             found.append(check)
         elif item.effect == "other-qualification":
             found.append(attrs.evolve(check, certainty="must", outcome=refuses(0)))

@@ -105,8 +105,10 @@ def _name_in_run(name: str, place: int) -> str:
         return f"IA32_MTRR_PHYS{'MASK' if place & 1 else 'BASE'}{place >> 1}"
     if name == "IA32_RTIT_ADDR0_A":
         return f"IA32_RTIT_ADDR{place >> 1}_{'AB'[place & 1]}"
-    if "VMX" in name or "FIX" in name:
-        return name.rpartition("_")[0] if "FIX" in name else _VMX[place]
+    if name == "IA32_VMX_BASIC":
+        return _VMX[place]
+    if "MTRR_FIX" in name:
+        return name.rpartition("_")[0]
     return re.sub(r"\d+(?=\D*$)", lambda match: str(int(match[0]) + place), name)
 
 

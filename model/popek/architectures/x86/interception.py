@@ -156,9 +156,14 @@ class Interception(Generic[Cpu]):
         """Whether RDMSR finds a register, given whether it is one of the model's (width 1)."""
         return stored
 
-    def takes_msr(self, cpu: Cpu, number: Word, value: Word, accepted: Word) -> Word:
-        """Whether WRMSR takes a value, given whether a register of the model's does (width 1)."""
-        return accepted
+    def takes_msr(self, cpu: Cpu, number: Word, value: Word, stored: Word, accepted: Word) -> Word:
+        """Whether WRMSR takes a value (width 1).
+
+        Args:
+            stored: whether the register is one of the model's (width 1).
+            accepted: whether that one takes the value (width 1).
+        """
+        return stored & accepted
 
     def time_stamp(self, cpu: Cpu) -> Word:
         """The time-stamp counter as RDTSC, RDTSCP and RDMSR see it (64 bits)."""

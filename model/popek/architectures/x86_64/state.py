@@ -213,6 +213,13 @@ class X64(X86):
         """64-bit mode, not compatibility mode: CS.L (width 1)."""
         return self.cs.rights.l
 
+    def other_msr(self, number: Word) -> Word:
+        """The value (64 bits) of an MSR that is no component: of this processor there is none."""
+        return Word(64, 0)
+
+    def set_other_msr(self, number: Word, value: Word) -> None:
+        """Give it a value, where `number` is such an MSR."""
+
     @property
     def no_execute(self) -> Word:
         """IA32_EFER.NXE: entries of page tables have the XD flag (width 1)."""

@@ -168,6 +168,12 @@ class ProtectedSteps(GuestSteps):
         own = self.own_deviation(ready, ended, result, differing)
         if own is not None or not result.fields:
             return own
+        return self.beneath(ready, ended, result, registers, differing)
+
+    def beneath(
+        self, ready: ReadyStep, ended: Ended, result: Any, registers: dict[str, int], differing: set[str]
+    ) -> str | None:
+        """The known deviation of bare IA-32 that explains a difference."""
         expected = ready.predicted.expected
         raised = self.raised(ready.predicted.information)
         if ready.predicted.kind == "exit" and raised is not None:

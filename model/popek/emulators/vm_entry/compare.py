@@ -17,6 +17,7 @@ from popek.architectures.vtx.evaluation import Evaluator
 from popek.architectures.vtx.fields import FIELDS, by_encoding
 from popek.architectures.vtx.verdict import decide
 from popek.architectures.vtx.vmcs import Launch, MemoryEntry, Vmcs
+from popek_specs.vtx import rows
 
 from .guest import image
 from .harness import (
@@ -233,19 +234,39 @@ _LOADED_VALUES: Final = (
     *(0, 1, 2, 4, 6, 0x0007_0406_0007_0406, 0x500, 0xD01, 0xC06, 0x7FFF_FFFF_F000),
     *(1 << 47, 0xFFFF_8000_0000_0000, (1 << 64) - 1),
 )  # fmt: skip
+_IA32_APIC_BASE: Final = 0x1B
 _IA32_TSC_AUX: Final = 0xC000_0103
+_X2APIC, _APIC_ON = 1 << 10, 1 << 11
 
 
-def random_area_case(rnd: random.Random, mode: Mode) -> VmEntryCase:
-    """A baseline that loads one to three MSRs, some of which cannot be loaded."""
+def random_area_case(rnd: random.Random, mode: Mode, *, every: bool = False) -> VmEntryCase:
+    """A baseline that loads one to three MSRs, some of which cannot be loaded.
+
+    Args:
+        every: draw them from every MSR that the manual lists, and now and then beside those.
+    """
     loads: list[Load] = []
     for _ in range(rnd.choice((1, 2, 2, 3))):
         index = rnd.choice(_LOADED)
+        if every and rnd.random() < 0.7:
+            index = rnd.choice(_listed()) ^ (1 << rnd.randrange(13) if rnd.random() < 0.05 else 0)
         value = rnd.choice(_LOADED_VALUES) ^ (1 << rnd.randrange(64) if rnd.random() < 0.4 else 0)
+        if every and rnd.random() < 0.4:
+            value = 0  # which most registers take
+        if index == _IA32_APIC_BASE:
+            # One that is off takes anything from then on (see Bochs' deviations), and x2APIC mode is left by that only.
+            value = value & ~_X2APIC | _APIC_ON
         if index == _IA32_TSC_AUX:
             value &= 0xFFFF_FFFF  # Bochs drops the other bits; see its deviations
         loads.append((index, rnd.choice((0,) * 12 + (1, 1 << 31)), value))
     return VmEntryCase(mode, {}, loads=tuple(loads))
+
+
+@functools.cache
+def _listed() -> tuple[int, ...]:
+    """One of each row of the table, and of a run of registers its first, second and last."""
+    runs = ((int(row["first"], 16), int(row["last"], 16)) for row in rows("msrs.csv"))
+    return tuple(sorted({number for first, last in runs for number in (first, min(first + 1, last), last)}))
 
 
 def _changed(rnd: random.Random, name: str, value: int) -> int:

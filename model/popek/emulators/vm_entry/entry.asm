@@ -874,10 +874,13 @@ restore_host:
         call rdmsr64
         cmp rax, [V(apic_base)]
         je .done
+        test eax, 0x400                 ; the way back from x2APIC mode, and no other, leads through "disabled"
         mov rax, [V(apic_base)]
-        and eax, ~0xC00                 ; the way back from x2APIC mode leads through "disabled"
+        jz .back
+        and eax, ~0xC00
         call wrmsr64
         mov rax, [V(apic_base)]
+.back:
         call wrmsr64
 .done:  mov qword [V(restoring)], 0
         jmp [V(resume_at)]

@@ -13,7 +13,16 @@ from typing import Any, Generic
 
 import attrs
 
-from popek.emulators.differential import CaseT, Difference, DifftestReport, Tally, first_shrunk, in_chunks
+from popek.emulators import load
+from popek.emulators.differential import (
+    CHUNK,
+    CaseT,
+    Difference,
+    DifftestReport,
+    Tally,
+    first_shrunk,
+    in_chunks,
+)
 from popek.emulators.x86.deviations import Explain, StepT
 from popek.emulators.x86.expectation import (
     Expectation,
@@ -24,6 +33,7 @@ from popek.emulators.x86.expectation import (
 )
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import NotModelled
+from popek.work import results
 
 Ends = tuple[str, int | None, int | None]
 """Kind, vector and error code."""
@@ -124,64 +134,14 @@ class Isa(Generic[CaseT, StepT]):
 
     def with_emulator(
         self, emulator: Emulator[CaseT, StepT], usual: Sequence[str] | None = None
-    ) -> Callable[..., DifftestReport[CaseT]]:
+    ) -> Difftest[CaseT, StepT]:
         """As `difftest`, with another emulator than the standard one, and the forms that it runs by default."""
+        return Difftest(self, emulator, usual)
 
-        def difftest(
-            cases: int,
-            seed: int = 0,
-            forms: Sequence[str] | None = None,
-            progress: Callable[[int], None] | None = None,
-        ) -> DifftestReport[CaseT]:
-            return self.difftest(cases, seed, forms or usual, progress, against=emulator)
-
-        return difftest
-
-    def difftest(
-        self,
-        cases: int,
-        seed: int = 0,
-        forms: Sequence[str] | None = None,
-        progress: Callable[[int], None] | None = None,
-        *,
-        against: Emulator[CaseT, StepT] | None = None,
-        machine: Machine[Any] | None = None,
-        kept: int = 20,
-        shrinks: int = 3,
-    ) -> DifftestReport[CaseT]:
-        """Compare the model with an emulator on random cases.
-
-        Args:
-            cases: how many to compare; every form gets its share.
-            seed: the same seed draws the same cases.
-            forms: instruction forms or mnemonics; all by default.
-            progress: called with the number of cases done, now and then.
-            against: the emulator; `standard` by default.
-            machine: the model; the one that `build` makes by default.
-            kept: how many unexplained differences to report in full.
-            shrinks: how many of these to shrink, each of another form.
-
-        Raises:
-            UnknownNameError: no such form.
-            BochsError: Bochs or nasm is missing.
-        """
-        against = against or self.standard
-        started = time.monotonic()
-        model = machine or self.build()
-        tally: Tally[CaseT] = Tally(kept)
-        done = 0
-        for jobs in in_chunks(self.schedule(model, against, cases, seed, forms)):
-            ready = self._drawn(model, against, jobs, seed, tally)
-            for item, result in zip(ready, against.run([item.step for item in ready]), strict=True):
-                found = self.differ(against, item, result)
-                tally.count(item.case, self.mode(item.case), found, traps=item.expected.kind == "trap")
-            done += len(ready)
-            if progress is not None:
-                progress(done)
-        differences = first_shrunk(
-            tally.unexplained, lambda found: self.shrink(found, against=against, machine=model), shrinks
-        )
-        return tally.report(model.name, against.name, seed, differences, time.monotonic() - started)
+    @property
+    def difftest(self) -> Difftest[CaseT, StepT]:
+        """Compares the model with the standard emulator, or one that is named, on random cases."""
+        return Difftest(self, self.standard)
 
     def compare(
         self,
@@ -206,7 +166,7 @@ class Isa(Generic[CaseT, StepT]):
         results = against.run([item.step for item in ready])
         return [self.differ(against, item, result) for item, result in zip(ready, results, strict=True)]
 
-    def _drawn(
+    def drawn(
         self,
         machine: Machine[Any],
         against: Emulator[CaseT, StepT],
@@ -347,3 +307,101 @@ def _end(kind: str, vector: int | None, code: int | None) -> str:
         return {"next": "completes"}.get(kind, kind)
     shown = f"({code:#x})" if code is not None else ""
     return f"{vector_name(vector)}{shown}" + ("" if kind == "trap" else f" {kind}")
+
+
+@attrs.frozen(eq=False)
+class Difftest(Generic[CaseT, StepT]):
+    """A model and an emulator, to be compared on random cases."""
+
+    comparison: Isa[CaseT, StepT]
+    emulator: Emulator[CaseT, StepT]
+    usual: Sequence[str] | None = None
+
+    def __call__(
+        self,
+        cases: int,
+        seed: int = 0,
+        forms: Sequence[str] | None = None,
+        progress: Callable[[int], None] | None = None,
+        *,
+        against: Emulator[CaseT, StepT] | None = None,
+        machine: Machine[Any] | None = None,
+        kept: int = 20,
+        shrinks: int = 3,
+        found_as: str = "",
+        jobs: int = 1,
+    ) -> DifftestReport[CaseT]:
+        """Compare.
+
+        Args:
+            cases: how many to compare; every form gets its share.
+            seed: the same seed draws the same cases.
+            forms: instruction forms or mnemonics; all by default.
+            progress: called with the number of cases done, now and then.
+            against: another emulator.
+            machine: the model; the one that `build` makes by default.
+            kept: how many unexplained differences to report in full.
+            shrinks: how many of these to shrink, each of another form.
+            found_as: `module:name` of this object, by which another process finds it.
+            jobs: processes; 0 for one per processor.
+
+        Raises:
+            UnknownNameError: no such form.
+            BochsError: Bochs or nasm is missing.
+        """
+        against = against or self.emulator
+        started = time.monotonic()
+        model = machine or self.comparison.build()
+        pieces = range(-(-cases // CHUNK))
+        if found_as:
+            given = (found_as, cases, seed, None if forms is None else tuple(forms), kept)
+            tallies = results(_tallying, given, pieces, jobs=jobs)
+        else:
+            tallies = map(self.tallying(cases, seed, forms, kept, against=against, machine=model), pieces)
+        tally: Tally[CaseT] = Tally(kept)
+        for one in tallies:
+            tally.add(one)
+            if progress is not None:
+                progress(sum(tally.by_form.values()))
+        differences = first_shrunk(
+            tally.unexplained,
+            lambda found: self.comparison.shrink(found, against=against, machine=model),
+            shrinks,
+        )
+        return tally.report(model.name, against.name, seed, differences, time.monotonic() - started)
+
+    def tallying(
+        self,
+        cases: int,
+        seed: int,
+        forms: Sequence[str] | None,
+        kept: int,
+        *,
+        against: Emulator[CaseT, StepT] | None = None,
+        machine: Machine[Any] | None = None,
+    ) -> Callable[[int], Tally[CaseT]]:
+        """What compares the cases of one chunk, by its number."""
+        comparison, emulator = self.comparison, against or self.emulator
+        model = machine or comparison.build()
+        chunks = list(in_chunks(comparison.schedule(model, emulator, cases, seed, forms or self.usual)))
+
+        def tally(number: int) -> Tally[CaseT]:
+            found: Tally[CaseT] = Tally(kept)
+            ready = (
+                comparison.drawn(model, emulator, chunks[number], seed, found) if number < len(chunks) else []
+            )
+            for item, result in zip(ready, emulator.run([item.step for item in ready]), strict=True):
+                differing = comparison.differ(emulator, item, result)
+                found.count(
+                    item.case, comparison.mode(item.case), differing, traps=item.expected.kind == "trap"
+                )
+            return found
+
+        return tally
+
+
+def _tallying(
+    found_as: str, cases: int, seed: int, forms: Sequence[str] | None, kept: int
+) -> Callable[[int], Tally[Any]]:
+    difftest: Difftest[Any, Any] = load(found_as)
+    return difftest.tallying(cases, seed, forms, kept)

@@ -110,8 +110,8 @@ def declare(machine: Machine[Ia32]) -> None:
             cpu.tsc = value
             return
         old = cpu.msr.load(number)
-        accepted = msrs.exists(number) & msrs.accepted(number, value, old)
-        if not cpu.interception.takes_msr(cpu, number, value, accepted):
+        stored, accepted = msrs.exists(number), msrs.accepted(number, value, old)
+        if not cpu.interception.takes_msr(cpu, number, value, stored, accepted):
             raise Fault(GP, 0)
         cpu.msr = cpu.msr.store(number, msrs.kept(number, value, old))
 

@@ -35,7 +35,7 @@ from .exits import (
     exit_of_software_exception,
 )
 from .intercepts import When, intercepts
-from .state import Svm
+from .state import VM_HSAVE_PA, Svm, SvmX64
 
 MOV_CR: Final = 1 << 63
 """EXITINFO1 of a control register's intercept: the instruction is a MOV, and the low bits name its register."""
@@ -47,7 +47,6 @@ MSR_RANGES: Final = (0x00000000, 0xC0000000, 0xC0010000)
 """Where the ranges of the MSR permissions map begin, 2000H MSRs each; an MSR of none always leaves."""
 
 EFER_SVME: Final = 1 << 12
-VM_HSAVE_PA: Final = 0xC0010117
 
 
 class GuestMode(Interception[X86]):
@@ -151,15 +150,18 @@ class GuestMode(Interception[X86]):
         """VM_HSAVE_PA, too."""
         return stored | (number == VM_HSAVE_PA)
 
-    def takes_msr(self, cpu: X86, number: Word, value: Word, accepted: Word) -> Word:
+    def takes_msr(self, cpu: X86, number: Word, value: Word, stored: Word, accepted: Word) -> Word:
         """EFER has SVME, too; the host-save area is a page of physical memory.
 
         What a guest does after it cleared EFER.SVME is undefined (APM vol. 2, "Extended Feature Enable Register"): a
         VMM owns that bit, so it is harmed at once.
         """
-        efer = (value & ((EFER_NXE | EFER_SVME) ^ ((1 << 64) - 1))) == 0
         page = (value[11:0] == 0) & (value[63:40] == 0)
-        return ite(number == IA32_EFER, efer, ite(number == VM_HSAVE_PA, page, accepted))
+        found = ite(number == VM_HSAVE_PA, page, stored & accepted)
+        if isinstance(cpu, SvmX64):  # whose EFER.SVME is a component of its own
+            return found
+        efer = (value & ((EFER_NXE | EFER_SVME) ^ ((1 << 64) - 1))) == 0
+        return ite(number == IA32_EFER, efer, found)
 
     def time_stamp(self, cpu: X86) -> Word:
         """With the offset of the VMCB."""

@@ -26,8 +26,7 @@ from popek.kernel.words import Word
 
 from ...ia32.state import Cr4
 from ...x86_64.instructions.msrs import MSRS
-from .guest_mode import VM_HSAVE_PA
-from .state import Svm, SvmIa32, SvmX64
+from .state import VM_HSAVE_PA, Svm, SvmIa32, SvmX64
 
 S = TypeVar("S", bound=Svm)
 

@@ -20,6 +20,7 @@ from ...x86_64.segmentation import linear
 from ...x86_64.state import X64
 
 RESOURCE = Role.RESOURCE
+VM_HSAVE_PA = 0xC0010117
 
 
 class ControlRegisters(Register):
@@ -267,6 +268,7 @@ class SvmX64(Svm, X64):
     processor = X64
     host_memory = memory(address=64, cell=8, role=RESOURCE)  # physical memory, as VMLOAD and VMSAVE see it
     enabled = word(1, role=RESOURCE)  # EFER.SVME, which the processor without SVM does not have
+    host_save = word(64, role=RESOURCE)  # VM_HSAVE_PA, likewise
 
     # Of the instruction that is running, or the event that is being delivered; no part of the state.
     _start: Svm
@@ -287,6 +289,14 @@ class SvmX64(Svm, X64):
     def address_size(self) -> Word:
         """64 bits; 32 in compatibility mode."""
         return ite(self.long, Word(3, 4), Word(3, 2))
+
+    def other_msr(self, number: Word) -> Word:
+        """VM_HSAVE_PA."""
+        return ite(number == VM_HSAVE_PA, self.host_save, Word(64, 0))
+
+    def set_other_msr(self, number: Word, value: Word) -> None:
+        """VM_HSAVE_PA."""
+        self.host_save = ite(number == VM_HSAVE_PA, value, self.host_save)
 
     def following(self, length: Word) -> Word:
         """64 bits; 32 in compatibility mode."""

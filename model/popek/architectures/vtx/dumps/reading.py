@@ -6,7 +6,8 @@ import re
 
 import attrs
 
-from popek.architectures.logs import LogLine, decoded, looks_like_json, unpacked, unwrap
+from popek.architectures.enclosures import decoded, looks_like_json, unpacked
+from popek.architectures.logs import LogLine, unwrap
 
 from . import headers, listings, registers
 from .kinds import LineKind

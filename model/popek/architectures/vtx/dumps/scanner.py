@@ -25,7 +25,7 @@ from .layouts import (
     segment_words,
     sysenter_words,
 )
-from .model import DumpBuilder, DumpError
+from .model import DumpBuilder
 
 
 def _alternatives(words: set[str]) -> str:
@@ -50,7 +50,7 @@ _TOKEN = re.compile(
     | (?<!\w)(?P<sysenter>Sysenter)(?=\s+(?:RSP|CS:RIP)\s*=)
     | (?<!\w)(?P<segment>{"|".join((*SEGMENT_REGISTERS, *TABLE_REGISTERS))}):(?=\s+[0-9a-z])
     | MSR\s+(?P<list>guest\s+autoload|autostore|host\s+autoload):
-    | (?<!\w)\d+:\s+msr=0x(?P<msr>[0-9a-f]+)\s+value=0x(?P<msr_value>[0-9a-f]+)
+    | (?<!\w)(?P<place>\d+):\s+msr=0x(?P<msr>[0-9a-f]+)\s+value=0x(?P<msr_value>[0-9a-f]+)
     | ve_info:(?P<ve>(?:\s+0x[0-9a-f]+){{6}})
     | (?<![\w.:|-])(?P<key>{_alternatives(_KEYS)})\s*=\s*(?P<value>[^\s,()=]*)
     """,
@@ -64,6 +64,7 @@ _WORDS = frozenset({"reason", "qualification", *(f"target{n}" for n in range(4))
 _WORDS |= {"limit", "base"}
 """Keys that other lines of a log use, too."""
 
+_BAD_ENTRY = re.compile(r"\d+:\s+msr=")
 _PARENTHESISED = frozenset({"RSP", "RIP", "RFLAGS", "EFER"})
 
 
@@ -210,6 +211,9 @@ class Scanner:
             text = piece[0].strip(" \t,;|")
             if text and re.search(r"\w", text):
                 self.builder.unrecognise(self._line(start + piece.start()), text)
+                if self._list and _BAD_ENTRY.match(text):
+                    # One more entry, but nobody knows which.
+                    self.builder.contradicted[MSR_LISTS[self._list][0]] = "damaged"
 
     def _enter(self, section: str) -> None:
         self.section = section
@@ -280,7 +284,7 @@ class Scanner:
             return
         count_field, name = MSR_LISTS[self._list]
         self.builder.report(name, f"{int(match['msr'], 16):#x}={int(match['msr_value'], 16):#x}")
-        count = self.builder.implied.get(count_field, (0, 0))[0] + 1
+        count = max(self.builder.implied.get(count_field, (0, 0))[0], int(match["place"]) + 1)
         self.builder.imply(count_field, count, self._line(match.start()))
 
     def _key(self, match: re.Match[str]) -> int:
@@ -367,7 +371,9 @@ class Scanner:
             return
         field = FIELDS[word.field]
         if int(digits, 16) > field.mask:
-            raise DumpError(f"{key}: {text} does not fit in the {field.width} bits of {field.id}", place.line)
+            wide = f"{key}: {text} does not fit in the {field.width} bits of {field.id}"
+            self.builder.remark(place.line, f"{wide}: not read")
+            return
         self.builder.format = self.builder.format or "Linux KVM"
         self.builder.set(word.field, int(digits, 16), place.line)
 
@@ -390,9 +396,11 @@ class Scanner:
         return ""
 
     def _bad(self, place: _Place, message: str) -> None:
-        if not place.is_last:
-            raise DumpError(message, place.line)
-        self.builder.remark(place.line, f"the dump is cut here ({message})")
+        """A value that is hidden, cut or mistyped is not read; what is known without it stands."""
+        if place.is_last:
+            self.builder.remark(place.line, f"the dump is cut here ({message})")
+        else:
+            self.builder.remark(place.line, f"{message}: not read")
 
 
 def _fits(expected: int, text: str) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import attrs
+
 from popek.architectures.vtx import msr_writes
 from popek.architectures.vtx.capabilities import ONES64
 from popek.architectures.vtx.view import Decision, View
 from popek.architectures.vtx.vmcs import MissingField
 from popek.kernel.words import Word
 
-from .registry import CheckGroup, Condition, checker, refuses
+from .registry import Check, CheckGroup, Condition, checker, refuses
 
 check = checker(CheckGroup("msr-load-area", "VM-entry MSR-load area", refuses(None, 34), stage=3))
 
@@ -96,6 +98,15 @@ def _check(
         numbers=lambda v: numbers(v, legal),
         note=noted,
     )
+
+
+def stricter(check: Check, refused: Callable[[int], bool]) -> Check:
+    """LOAD-06 of a processor whose WRMSR refuses some registers whatever is written to them."""
+
+    def legal(v: View, item: Entry) -> Decision:
+        return False if not _symbolic(item[0]) and refused(int(item[0])) else _wrmsr(v, item)
+
+    return attrs.evolve(check, holds=lambda v: all_legal(v, legal), numbers=lambda v: numbers(v, legal))
 
 
 def _symbolic(index: int | Word) -> bool:

@@ -78,9 +78,10 @@ def load_msrs(cpu: VmxIa32, area: MsrArea) -> int:
         if index == IA32_TIME_STAMP_COUNTER:
             cpu.tsc = value
             continue
-        if ~taken(cpu, index, value):
+        old = cpu.msr.load(index)
+        if ~taken(cpu, index, value, msrs.exists(index), msrs.accepted(index, value, old)):
             return number + 1
-        cpu.msr = cpu.msr.store(index, msrs.kept(index, value, cpu.msr.load(index)))
+        cpu.msr = cpu.msr.store(index, msrs.kept(index, value, old))
     return 0
 
 
@@ -102,7 +103,7 @@ def store_msrs(cpu: VmxIa32, area: MsrArea) -> int:
             return number + 1
         if index == IA32_TIME_STAMP_COUNTER:
             value = cpu.tsc
-        elif found(cpu, index):
+        elif found(cpu, index, msrs.exists(index)):
             value = cpu.msr.load(index)
         else:
             return number + 1

@@ -24,7 +24,6 @@ from popek.kernel.outcome import Fault, NotModelledError
 from popek.kernel.words import TRUE, Word, any_of, concat, ite
 
 from ...ia32.descriptors import check_new_tss
-from ...ia32.state import Ia32
 from ...x86.state import X86
 from . import model_specific, virtual_apic
 from .exits import (
@@ -293,13 +292,11 @@ class NonRoot(Interception[X86]):
 
     def has_msr(self, cpu: X86, number: Word, stored: Word) -> Word:
         """What every processor with VMX has is there; see `model_specific`."""
-        assert isinstance(cpu, Ia32)
-        return model_specific.found(cpu, number)
+        return model_specific.found(_vmx(cpu), number, stored)
 
-    def takes_msr(self, cpu: X86, number: Word, value: Word, accepted: Word) -> Word:
+    def takes_msr(self, cpu: X86, number: Word, value: Word, stored: Word, accepted: Word) -> Word:
         """What no processor takes is refused; see `model_specific`."""
-        assert isinstance(cpu, Ia32)
-        return model_specific.taken(cpu, number, value)
+        return model_specific.taken(_vmx(cpu), number, value, stored, accepted)
 
     def time_stamp(self, cpu: X86) -> Word:
         """Scaled and offset, where the controls say so."""

@@ -56,10 +56,10 @@ OWNABLE_64: Final[Mapping[str, Ownable]] = {
     **OWNABLE,
     "time": Ownable("the time-stamp counter; the guest has a clock of its own", ("tsc",)),
     "msrs": Ownable(
-        "IA32_MISC_ENABLE, IA32_PAT and MSRs that this model does not have",
-        ("msr.misc_enable", "msr.pat"),
+        "IA32_MISC_ENABLE, IA32_PAT, IA32_XSS and MSRs that this model does not name",
+        ("msr.misc_enable", "msr.pat", "xss", "other_msrs"),
     ),
-    "apic": Ownable("IA32_APIC_BASE and the MSRs of the x2APIC", ("msr.apic_base",)),
+    "apic": Ownable("IA32_APIC_BASE and the MSRs of the x2APIC", ("msr.apic_base", "other_msrs")),
     "tpr": Ownable("CR8, the task priority", ("cr8", "virtual_apic")),
     # SYSCALL and SWAPGS never exit, and work on these.
     "syscalls": Ownable(
@@ -81,7 +81,9 @@ EVERYTHING_64: Final = EVERYTHING | {"tpr"}
 
 _WORDS_64: Final[Mapping[str, tuple[str, ...]]] = {
     **WORDS,
-    **{name: OWNABLE_64[name].touches for name in ("msrs", "apic", "syscalls", "gs")},
+    **{name: OWNABLE_64[name].touches for name in ("syscalls", "gs")},
+    "msrs": ("msr.misc_enable", "msr.pat", "xss"),
+    "apic": ("msr.apic_base",),
     "tpr": ("cr8",),
 }
 _PAGING_FLAGS: Final = ("pse", "pae", "pge", "pcide", "smep", "smap", "pke")
@@ -169,6 +171,7 @@ class VmxProfile64(VmxProfile):
     def memories(self) -> tuple[str, ...]:
         """The memories of which some cells are the VMM's."""
         held = {"ports": "ports" in self.owns, "pmc": "counters" in self.owns, "cpuid": True}
+        held["other_msrs"] = bool({"msrs", "apic"} & self.owns)
         return tuple(name for name, owned in held.items() if owned)
 
     def owns_cell(self, memory: str, address: Word) -> Word:
@@ -177,6 +180,8 @@ class VmxProfile64(VmxProfile):
             return (address[11:2] != VTPR >> 2) & (address[11:2] != VPPR >> 2)
         if memory in BITMAPS:
             return TRUE
+        if memory == "other_msrs":
+            return self.owns_msr(address)
         return super().owns_cell(memory, address)
 
     def owns_msr(self, number: Word) -> Word:

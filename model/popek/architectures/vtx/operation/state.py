@@ -14,7 +14,9 @@ from popek.kernel.words import Word, ite
 from ...ia32.state import Ia32
 from ...x86.access import MemoryOperand
 from ...x86.assisted.state import Assisted
+from ...x86.msrs import IA32_APIC_BASE
 from ...x86_64.addresses import low_half
+from ...x86_64.instructions.msrs import MSRS
 from ...x86_64.segmentation import linear
 from ...x86_64.state import X64
 
@@ -159,6 +161,11 @@ class Vmx(Assisted):
         raise NotImplementedError
 
     @property
+    def in_x2apic_mode(self) -> Word:
+        """IA32_APIC_BASE.EXTD (width 1)."""
+        raise NotImplementedError
+
+    @property
     def wide_code(self) -> Word:
         """Whether operands have 32 bits or more where no prefix says otherwise (width 1)."""
         raise NotImplementedError
@@ -206,6 +213,11 @@ class VmxIa32(Vmx, Ia32):
         return self.msr.load(Word(32, IA32_XSS))
 
     @property
+    def in_x2apic_mode(self) -> Word:
+        """Among the MSRs."""
+        return self.msr.load(Word(32, IA32_APIC_BASE))[10]
+
+    @property
     def wide_code(self) -> Word:
         """By CS.D, in protected mode."""
         return self.protected & self.cs.rights.db
@@ -231,10 +243,27 @@ class VmxIa32(Vmx, Ia32):
         return memory.offset.zero_extend(64)
 
 
-class VmxX64(Vmx, X64):
+class VmxProcessorX64(X64):
+    """What software in VMX root operation and a guest have of a processor with VMX: more MSRs."""
+
+    xss = word(64, role=RESOURCE)  # IA32_XSS
+    other_msrs = memory(address=32, cell=64, role=RESOURCE)  # the MSRs that are no component, by ECX
+
+    def other_msr(self, number: Word) -> Word:
+        """IA32_XSS, and what is kept of the MSRs that the processor may have beside those of the model."""
+        return ite(number == IA32_XSS, self.xss, self.other_msrs.load(number))
+
+    def set_other_msr(self, number: Word, value: Word) -> None:
+        """Keep it."""
+        other = ~number.isin((*MSRS, IA32_XSS))
+        self.other_msrs = self.other_msrs.store(number, ite(other, value, self.other_msrs.load(number)))
+        self.xss = ite(number == IA32_XSS, value, self.xss)
+
+
+class VmxX64(Vmx, VmxProcessorX64):
     """A processor with Intel 64 in IA-32e mode, with VMX."""
 
-    processor = X64
+    processor = VmxProcessorX64
 
     # Of the instruction that is running, or the event that is being delivered; no part of the state.
     _start: Vmx
@@ -247,7 +276,6 @@ class VmxX64(Vmx, X64):
     cr4_mask = word(64, role=RESOURCE)
     cr4_shadow = word(64, role=RESOURCE)
     cr3_target = bank(CR3_TARGETS, 64, role=RESOURCE)
-    xss = word(64, role=RESOURCE)  # IA32_XSS, which no instruction of the model writes
 
     @property
     def has_vmx_instructions(self) -> Word:
@@ -258,6 +286,11 @@ class VmxX64(Vmx, X64):
     def supervisor_state(self) -> Word:
         """A component."""
         return self.xss
+
+    @property
+    def in_x2apic_mode(self) -> Word:
+        """A component."""
+        return self.msr.apic_base.extd
 
     @property
     def wide_code(self) -> Word:

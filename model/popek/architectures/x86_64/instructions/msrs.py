@@ -103,9 +103,9 @@ def declare(machine: Machine[X64]) -> None:
         privileged(cpu)
         cpu.interception.msr(cpu, write=False)
         number = cpu.read_register(RCX, 32)
-        if not number.isin(MSRS):
+        if not cpu.interception.has_msr(cpu, number, number.isin(MSRS)):
             raise Fault(GP, 0)
-        value = Word(64, 0)
+        value = cpu.other_msr(number)
         for known, msr in MSRS.items():
             held = (
                 cpu.interception.time_stamp(cpu) if known == IA32_TIME_STAMP_COUNTER else cpu[msr.component]
@@ -120,8 +120,9 @@ def declare(machine: Machine[X64]) -> None:
         cpu.interception.msr(cpu, write=True)
         number, value = cpu.read_register(RCX, 32), edx_eax(cpu)
         accepted = any_of((number == known) & msr.accepts(cpu, value) for known, msr in MSRS.items())
-        if not accepted:
+        if not cpu.interception.takes_msr(cpu, number, value, number.isin(MSRS), accepted):
             raise Fault(GP, 0)
+        cpu.set_other_msr(number, value)
         for known, msr in MSRS.items():
             old = cpu[msr.component]
             new = value.truncate(old.width)
