@@ -21,7 +21,7 @@ Reader = Callable[[M68k, Any, int], Word]  # the operand, and the bits of what i
 
 
 @attrs.frozen
-class Mode:
+class AddressingMode:
     """An addressing mode.
 
     Attributes:
@@ -97,19 +97,19 @@ def _relative_indexed(cpu: M68k, parts: Indexed, width: int) -> Word:
     return _extension(cpu) + _index(cpu, parts)
 
 
-MODES: Final[Mapping[str, Mode]] = {
-    "Dn": Mode(0o00, None),
-    "An": Mode(0o10, None),
-    "(An)": Mode(0o20, _indirect),
-    "(An)+": Mode(0o30, _increment),
-    "-(An)": Mode(0o40, _decrement),
-    "d16(An)": Mode(0o50, _displacement, 1),
-    "d8(An+Xn)": Mode(0o60, _indexed, 1),
-    "xxx.W": Mode(0o70, _short, 1),
-    "xxx.L": Mode(0o71, _long, 2),
-    "d16(PC)": Mode(0o72, _relative, 1),
-    "d8(PC+Xn)": Mode(0o73, _relative_indexed, 1),
-    "#": Mode(0o74, None),
+MODES: Final[Mapping[str, AddressingMode]] = {
+    "Dn": AddressingMode(0o00, None),
+    "An": AddressingMode(0o10, None),
+    "(An)": AddressingMode(0o20, _indirect),
+    "(An)+": AddressingMode(0o30, _increment),
+    "-(An)": AddressingMode(0o40, _decrement),
+    "d16(An)": AddressingMode(0o50, _displacement, 1),
+    "d8(An+Xn)": AddressingMode(0o60, _indexed, 1),
+    "xxx.W": AddressingMode(0o70, _short, 1),
+    "xxx.L": AddressingMode(0o71, _long, 2),
+    "d16(PC)": AddressingMode(0o72, _relative, 1),
+    "d8(PC+Xn)": AddressingMode(0o73, _relative_indexed, 1),
+    "#": AddressingMode(0o74, None),
 }
 """By the form's spelling; `+` stands where the manual has a comma, and `#` for an immediate of any size."""
 
@@ -131,7 +131,7 @@ def spelled(mode: str, width: int) -> str:
 
 
 @attrs.frozen
-class Place:
+class OperandPlace:
     """An operand that was found: a register, storage or an immediate.
 
     Attributes:
@@ -143,22 +143,24 @@ class Place:
     put: Callable[[Word], None]
 
 
-def place(cpu: M68k, mode: str, operand: Any, width: int, under: Relocation | None = None) -> Place:
+def place(cpu: M68k, mode: str, operand: Any, width: int, under: Relocation | None = None) -> OperandPlace:
     """Find an operand; registers move, extension words are read, and storage is referred to by `get` and `put`."""
     if MODES[mode].address is not None:
         where = address_of(cpu, mode, operand, width)
-        return Place(lambda: cpu.load(where, width, under), lambda value: cpu.store(where, value, under))
+        return OperandPlace(
+            lambda: cpu.load(where, width, under), lambda value: cpu.store(where, value, under)
+        )
     if mode == "Dn":
-        return Place(
+        return OperandPlace(
             lambda: cpu.d[operand][width - 1 : 0], lambda value: cpu.set_data_register(operand, value)
         )
     if mode == "An":
-        return Place(
+        return OperandPlace(
             lambda: cpu.address_register(operand)[width - 1 : 0],
             lambda value: cpu.set_address_register(operand, value.sign_extend(32)),
         )
     cpu.pc = cpu.pc + (4 if width == 32 else 2)
-    return Place(lambda: operand, _read_only)
+    return OperandPlace(lambda: operand, _read_only)
 
 
 def address_of(cpu: M68k, mode: str, operand: Any, width: int = 32) -> Word:
@@ -332,6 +334,6 @@ def size(letter: str) -> int:
 
 
 __all__ = [
-    "ALTERABLE_MEMORY", "CONTROL", "DATA", "DATA_ALTERABLE", "MEMORY", "MODES", "Place", "address_of", "declare",
+    "ALTERABLE_MEMORY", "CONTROL", "DATA", "DATA_ALTERABLE", "MEMORY", "MODES", "OperandPlace", "address_of", "declare",
     "encode", "immediate_of", "kinds", "place", "size", "spelled",
 ]  # fmt: skip

@@ -234,18 +234,18 @@ def difftest(
     forms: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
     *,
-    machine: Machine[Any] | None = None,
     kept: int = 20,
+    machine: Machine[Any] | None = None,
 ) -> DifftestReport[M68kCase]:
     """Compare the model with Musashi on random cases.
 
     Args:
-        cases: how many to compare; every form gets its share.
+        cases: how many to compare; the first half on the 68000, the others on the 68010.
         seed: the same seed draws the same cases.
-        forms: instruction forms or mnemonics; all by default.
+        forms: instruction forms or mnemonics; all by default, each with its share.
         progress: called with the number of cases done, now and then.
-        machine: the model; `m68k` by default.
         kept: how many unexplained differences to report in full.
+        machine: the model; `m68k` by default.
 
     Raises:
         UnknownNameError: no such form.

@@ -36,7 +36,7 @@ def pattern(cell: int) -> int:
     return (cell * 0x9E35 ^ cell >> 3 ^ 0x5A3C) & 0xFFFF
 
 
-def processor(model: int) -> Processor:
+def processor(model: int) -> Musashi:
     """The emulator as a model (0: 68000, 1: 68010); made anew where the last one was the other.
 
     Raises:
@@ -45,11 +45,11 @@ def processor(model: int) -> Processor:
     if not _LAST or _LAST[0].model != model:
         while _LAST:
             _LAST.pop().close()
-        _LAST.append(Processor(model))
+        _LAST.append(Musashi(model))
     return _LAST[0]
 
 
-class Processor:
+class Musashi:
     """Musashi as one of the two models; there can be but one at a time.
 
     Raises:
@@ -122,7 +122,7 @@ class Processor:
         return Register.A7
 
 
-_LAST: Final[list[Processor]] = []
+_LAST: Final[list[Musashi]] = []
 
 
 def words_at(address: int, words: Sequence[int]) -> dict[int, int]:
