@@ -279,6 +279,13 @@ def test_knowing_less_changes_no_answer(known: Capabilities, number: int, value:
         assert answer(number, value, known) in (said, None)
 
 
+@pytest.mark.parametrize(("number", "bit"), [(0x1D9, 15), (0x1D9, 2)])
+def test_a_bit_of_a_feature_that_nobody_told_is_not_said_to_be_taken(number: int, bit: int) -> None:
+    """RTM, bus-lock detection: some processors have them."""
+    assert answer(number, 1 << bit, UNKNOWN) is None
+    assert answer(number, 0, UNKNOWN) is True
+
+
 # -- in the areas ------------------------------------------------------------------------
 
 

@@ -38,7 +38,7 @@ def test_nothing_is_left_to_explain_of_msr_areas(capsys: pytest.CaptureFixture[s
     answer = json.loads(capsys.readouterr().out)
     assert answer["cases"] == 1500
     assert set(answer["outcomes"]) == {"enters", "entry-failure"}
-    assert answer["outcomes"]["enters"] > 100
+    assert answer["outcomes"]["enters"] > 60
     assert answer["checks_violated"] == [f"LOAD-0{number}" for number in range(1, 8)]
 
 

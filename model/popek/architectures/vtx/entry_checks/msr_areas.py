@@ -9,34 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-
 from popek.architectures.vtx import msr_writes
-from popek.architectures.vtx.capabilities import ONES64
-from popek.architectures.vtx.view import Decision, View, both
+from popek.architectures.vtx.view import Decision, View
 from popek.architectures.vtx.vmcs import MissingField
 from popek.kernel.words import Word
 
-from .registry import Check, CheckGroup, Condition, checker, refuses
+from .msr_entries import Entry, entry
+from .registry import CheckGroup, Condition, checker, refuses
 
 check = checker(CheckGroup("msr-load-area", "VM-entry MSR-load area", refuses(None, 34), stage=3))
 
 LOADS = (Condition("ENTRY_MSR_LOAD_COUNT > 0", lambda v: v.ENTRY_MSR_LOAD_COUNT != 0),)
 
-Entry = tuple[int, int | None, int]
-"""Index, bits 63:32 of the entry (None where a list of MSRs does not print them), value."""
-
 IA32_EFER: Final = 0xC000_0080
 _FS_BASE, _GS_BASE = 0xC000_0100, 0xC000_0101
-
-
-def entry(v: View, number: int, area: str = "ENTRY_MSR_LOAD") -> Entry:
-    """An entry of an MSR area, by default of the VM-entry MSR-load area, counted from 0."""
-    listed = v.areas.get(area, ())
-    if number < len(listed):
-        return listed[number][0], None, listed[number][1]
-    address = getattr(v, f"{area}_ADDR") + 16 * number & ONES64
-    return v.read(address, 4), v.read(address + 4, 4), v.read(address + 8, 8)
 
 
 def _count(v: View, area: str) -> int:
@@ -103,22 +89,6 @@ def _check(
     )
 
 
-def stricter(check: Check, refused: Callable[[int], bool]) -> Check:
-    """LOAD-06 of a processor whose WRMSR refuses some registers whatever is written to them."""
-
-    def legal(v: View, item: Entry) -> Decision:
-        return False if not _symbolic(item[0]) and refused(int(item[0])) else _wrmsr(v, item)
-
-    return attrs.evolve(check, holds=lambda v: all_legal(v, legal), numbers=lambda v: numbers(v, legal))
-
-
-def _zero(high: int | None) -> Decision:
-    """Bits 63:32 of an entry."""
-    if high is None:
-        raise MissingField("memory: bits 63:32 of the entries of the MSR area")
-    return high == 0
-
-
 def _symbolic(index: int | Word) -> bool:
     return isinstance(index, Word) and not index.concrete
 
@@ -152,7 +122,7 @@ _check(
 )
 _check(
     "LOAD-04",
-    lambda v, item: _zero(item[1]),
+    lambda v, item: item[1] == 0,
     "bits 63:32 of each MSR-load entry must be 0",
     lambda v, item: f"bits 63:32 are {item[1]:#x}",
 )
@@ -182,7 +152,7 @@ def _loaded_at_exit(v: View, item: Entry) -> Decision:
         return True
     if index in (_FS_BASE, _GS_BASE, *_MICROCODE, *_SMM_ONLY) or index >> 8 == 8 or high:
         return False
-    return both(_wrmsr(v, item), lambda: _zero(high))
+    return _wrmsr(v, item)
 
 
 def _stored_at_exit(v: View, item: Entry) -> Decision:
@@ -191,8 +161,7 @@ def _stored_at_exit(v: View, item: Entry) -> Decision:
         return True
     if index >> 8 == 8 or (index == _SMM_ONLY[1] and not v.launch.in_smm) or high:
         return False
-    found = index in _REFUSED_BY_NAME or msr_writes.reads(v, int(index))
-    return both(found, lambda: _zero(high))
+    return index in _REFUSED_BY_NAME or msr_writes.reads(v, int(index))
 
 
 def _described_ones_legal(v: View, legal: Legal, area: str) -> bool:

@@ -9,15 +9,17 @@ from typing import Final, TypeVar, cast
 import attrs
 
 from popek.kernel.machine import Machine
+from popek.kernel.words import TRUE, Word
 
 from ...ia32 import machine as ia32
 from ...x86.assisted.machine import Eyes
 from ...x86_64 import machine as x86_64
+from .. import msr_table
 from . import virtual_apic
 from .exits import exit_of_exception
 from .extended_paging import EptX64
 from .non_root import NonRoot, supports
-from .state import Vmx, VmxIa32, VmxX64, begin
+from .state import IA32_XSS, Vmx, VmxIa32, VmxX64, begin
 
 VmxIa32.interception = NonRoot()
 VmxX64.interception = NonRoot()
@@ -86,8 +88,13 @@ EYES: Final = Eyes(
         "EPT but for what it changes for instructions; the PAUSE loop's timing",
     ),
     # In non-root operation CR0 and CR4 have the bits that it fixes.
-    invariant=lambda state: (state.non_root == 0) | supports(state),
+    invariant=lambda state: ((state.non_root == 0) | supports(state)) & _has_no_reserved_bit(state),
 )
+
+
+def _has_no_reserved_bit(state: Vmx) -> Word:
+    """IA32_XSS, where it is a component, has only bits that WRMSR takes (width 1)."""
+    return state.xss & msr_table.msrs()[IA32_XSS].reserved == 0 if isinstance(state, VmxX64) else TRUE
 
 
 def _with_vmx(plain: Machine[V], state: type[V], name: str, title: str, exceptions: bool) -> Machine[V]:
