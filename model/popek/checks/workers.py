@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from popek.work import process_context
-from popek.work.processes import at_work, end
+from popek.work.processes import at_work, end, interrupts_held
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -25,12 +25,13 @@ class Workers:
     def __init__(self, jobs: int = 0) -> None:
         count = jobs or os.cpu_count() or 1
         context = process_context()
-        self._pools = [
-            ProcessPoolExecutor(1, mp_context=context, initializer=at_work)
-            for _ in range(count if count > 1 else 0)
-        ]
-        for pool in self._pools:
-            pool.submit(os.getpid)  # begin now: later there may be threads
+        with interrupts_held():
+            self._pools = [
+                ProcessPoolExecutor(1, mp_context=context, initializer=at_work)
+                for _ in range(count if count > 1 else 0)
+            ]
+            for pool in self._pools:
+                pool.submit(os.getpid)  # begin now: later there may be threads
 
     def __enter__(self) -> Workers:
         return self

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -53,9 +56,7 @@ class Cluster:
         except ImportError:
             raise ClusterError("--engine dask: needs the extra: pip install 'popek[distributed]'") from None
         try:
-            known = self.scheduler or distributed.LocalCluster(
-                n_workers=self.jobs or processors(), threads_per_worker=1, dashboard_address=None
-            )
+            known = self.scheduler or self._of_this_machine(distributed)
             client = distributed.Client(known, timeout="15s")
         except (OSError, ValueError) as error:
             raise ClusterError(f"--scheduler {self.scheduler}: {_line(error)}") from None
@@ -69,6 +70,21 @@ class Cluster:
             client.close()
             if not isinstance(known, str):
                 known.close()
+
+    def _of_this_machine(self, distributed: Any) -> Any:
+        """A cluster whose workers leave an interrupt to this process, which ends them."""
+        here = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN) if here else None
+        try:
+            return distributed.LocalCluster(
+                n_workers=self.jobs or processors(),
+                threads_per_worker=1,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+        finally:
+            if here:
+                signal.signal(signal.SIGINT, before)
 
     @staticmethod
     def _each(

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final, TypeVar
 
@@ -46,8 +47,8 @@ def on_processes(
     """The results, in order; see `popek.work.results`."""
     source = iter(items)
     waiting: deque[tuple[ItemT, Future[ResultT]]] = deque()
-    pool = _pool(make, given, jobs)
     lost = 0
+    pool = _pool(make, given, jobs)
     try:
         while True:
             waiting.extend(
@@ -80,7 +81,26 @@ def on_processes(
 
 
 def _pool(make: Callable[..., Any], given: Sequence[Any], jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(jobs, mp_context=process_context(), initializer=_begin, initargs=(make, given))
+    with interrupts_held():
+        pool = ProcessPoolExecutor(
+            jobs, mp_context=process_context(), initializer=_begin, initargs=(make, given)
+        )
+        for _ in range(jobs):
+            pool.submit(os.getpid)  # so that all are begun here
+    return pool
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """An interrupt waits until processes are begun, which do not see any: one half begun would be forgotten."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end(pool: ProcessPoolExecutor) -> None:
@@ -119,4 +139,12 @@ def _done(item: Any) -> Any:
     return _work(item)
 
 
-__all__ = ["WorkersLostError", "at_work", "end", "on_processes", "process_context", "processors"]
+__all__ = [
+    "WorkersLostError",
+    "at_work",
+    "end",
+    "interrupts_held",
+    "on_processes",
+    "process_context",
+    "processors",
+]
