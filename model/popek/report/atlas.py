@@ -25,6 +25,10 @@ VERDICTS = {
     Verdict.UNDECIDED: "bold yellow",
 }
 COLORS = {"direct": "green", "needless": "yellow", "emulated": "cyan", "critical": "red", "undecided": "dim"}
+BY_CLASSES = (
+    "by classes: a critical form refutes that every sensitive instruction is privileged.  It may be faithful all the "
+    "same: `popek prove` asks what the theorems rest on"
+)
 GLYPHS = {"direct": "█", "needless": "▓", "emulated": "▒", "critical": "×", "undecided": "?"}
 
 
@@ -43,8 +47,8 @@ def atlas(found: Atlas) -> RenderableType:
             Text(place.name if place.name != last else "", "bold"),
             place.technique,
             place.label,
-            _status(entry.theorem1),
-            _status(entry.theorem3),
+            _status(entry, 1),
+            _status(entry, 3),
             Text(_short(entry), VERDICTS[entry.verdict]),
             needless(entry.efficiency),
             bar(entry.efficiency),
@@ -55,6 +59,8 @@ def atlas(found: Atlas) -> RenderableType:
         "forms: ", *((f"{GLYPHS[kind]} {told}   ", COLORS[kind]) for kind, told in KINDS.items())
     )
     parts: list[RenderableType] = [table, "", legend]
+    if any(entry.by_classes for entry in found.entries):
+        parts.append(BY_CLASSES)
     parts += [
         Text(f"a witness does not replay, a defect of popek: {defect}", "red") for defect in found.defects
     ]
@@ -85,8 +91,10 @@ def with_devices(found: Atlas, beside: Sequence[WithDevices]) -> RenderableType:
     return Group("", table)
 
 
-def _status(status: Status) -> Text:
-    return Text(status.value, STYLES[status])
+def _status(entry: AtlasEntry, theorem: int) -> Text:
+    status = entry.theorem1 if theorem == 1 else entry.theorem3
+    how = " by classes" if theorem in entry.by_classes else ""
+    return Text(f"{status.value}{how}", STYLES[status])
 
 
 def _short(entry: AtlasEntry) -> str:
