@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 
 import number_rows
-from popek.kernel.memory import Memory
+from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import NotModelled, Trap
 from popek.kernel.words import Word
 
@@ -171,6 +171,12 @@ def _numbers(state: Any, other: Any) -> dict[str, int]:
         own = getattr(state, bank, None)
         if not isinstance(own, Memory):
             continue
-        places = {int(place) for one in (own, getattr(other, bank)) for place, _ in one.stores}
+        places = {place for one in (own, getattr(other, bank)) for place in _places(one)}
         found |= {f"{bank} {place:x}": int(own.load(Word(own.address_width, place))) for place in places}
     return found
+
+
+def _places(memory: Memory) -> set[int]:
+    """Where something is known to lie."""
+    root = memory.root if isinstance(memory.root, Mapping) else ()
+    return {*root, *(int(one[0]) for one in memory.stores if not isinstance(one, Block))}

@@ -284,7 +284,7 @@ def _claim(data: Mapping[str, Any], file: str, where: str, machine: Machine[Any]
     _known_keys(data, Claim, file, where)
     rows = data.get("rows", [])
     if not isinstance(rows, list):
-        raise ClaimError(f"{file}: {where}rows: expected [[rows]] tables, not {rows!r}")
+        raise ClaimError(f"{file}: {where}rows: expected [[rows]] tables, not {_quoted(rows)}")
     for number, row in enumerate(rows):
         _known_keys(row, RowClaim, file, f"{where}rows[{number}].")
     try:
@@ -324,11 +324,20 @@ def _checked(claim: Claim, file: str, where: str) -> Claim:
             if row.statement not in STATEMENTS:
                 hint = _nearest(row.statement, STATEMENTS) or f"; expected one of {', '.join(STATEMENTS)}"
                 raise ClaimError(
-                    f"{file}: {where}rows[{number}].statement: unknown statement {row.statement!r}{hint}"
+                    f"{file}: {where}rows[{number}].statement: unknown statement {_quoted(row.statement)}{hint}"
                 )
     except (UnknownNameError, SettingError, MachineFileError) as error:
         raise ClaimError(f"{file}: {where}{key}: {error}") from None
     return attrs.evolve(claim, machine=name, configuration=configuration)
+
+
+def _quoted(value: object) -> str:
+    """A value as a message quotes it."""
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _known_keys(data: object, kind: type, file: str, where: str) -> None:
@@ -339,7 +348,7 @@ def _known_keys(data: object, kind: type, file: str, where: str) -> None:
     for key in data:
         if key not in known:
             hint = _nearest(key, known) or f"; expected one of {', '.join(known)}"
-            raise ClaimError(f"{file}: {where}{key}: unknown key{hint}")
+            raise ClaimError(f"{file}: {where}{_cut(key)}: unknown key{hint}")
     for field in fields:
         if field.default is attrs.NOTHING and field.name not in data:
             raise ClaimError(f"{file}: {where}{field.name}: is missing; expected {_EXPECTED[field.name]}")
@@ -379,7 +388,7 @@ class _StrictError(TypeError):
 def _strict(kind: type, what: str) -> Callable[[Any, Any], Any]:
     def structure(value: Any, _: Any) -> Any:
         if type(value) is not kind:
-            raise _StrictError(f"expected {what}, not {value!r}")
+            raise _StrictError(f"expected {what}, not {_quoted(value)}")
         return value
 
     return structure
@@ -387,7 +396,7 @@ def _strict(kind: type, what: str) -> Callable[[Any, Any], Any]:
 
 def _number_or_label(value: Any, _: Any) -> int | str:
     if type(value) not in (int, str):
-        raise _StrictError(f"expected a whole number or a label of the setting, not {value!r}")
+        raise _StrictError(f"expected a whole number or a label of the setting, not {_quoted(value)}")
     number_or_label: int | str = value
     return number_or_label
 
@@ -396,7 +405,7 @@ def _status(value: Any, _: Any) -> Status:
     try:
         return Status(value)
     except ValueError:
-        raise _StrictError(f"expected {_EXPECTED['expected']}, not {value!r}") from None
+        raise _StrictError(f"expected {_EXPECTED['expected']}, not {_quoted(value)}") from None
 
 
 def _converter() -> cattrs.Converter:

@@ -41,3 +41,20 @@ def test_ia32(form: str, row: str) -> None:
 @pytest.mark.parametrize(("form", "row"), list(rows(HERE / "x86_64_rows.toml")))
 def test_x86_64(form: str, row: str) -> None:
     check(BENCHES["x86_64"], form, row)
+
+
+@pytest.mark.parametrize(
+    ("form", "row"),
+    [
+        ("SGDT m", "op.segment=3 op.offset=0x2000 -> mem.2000/2=0xFFFE mem.2002/4=0"),
+        ("SGDT m", "op.segment=3 op.offset=0x2000 -> "),
+        ("CLTS", "cr0+3 -> "),
+        ("CLTS", "cr0+3 -> cr0-3 mem.5/1=1"),
+        ("CLTS", "cpl=3 -> #UD"),
+        ("OUT DX, AX", "eax=5 edx=0x60 -> port.60/2=4"),
+        ("RDMSR", "ecx=0x174 msr.174=5 -> eax=5 msr.174=6"),
+    ],
+)
+def test_a_row_that_is_wrong_is_told(form: str, row: str) -> None:
+    with pytest.raises(AssertionError):
+        check(BENCHES["ia32"], form, row)

@@ -73,3 +73,20 @@ def test_the_command_line_tells_it_and_decides_by_it(tmp_path: Path) -> None:
     ran = popek("check", "./bad.toml", folder=tmp_path)
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
     assert "did you mean silent?" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('statement = "critical"', f'statement = "{"x" * 5000}"'),
+        ("GMODE = 0", f'GMODE = "{"x" * 5000}"'),
+        ("title", "x" * 5000),
+        ('expected = "holds"', f'expected = "{"x" * 5000}"'),
+    ],
+)
+def test_a_message_stays_a_line_however_long_the_value(old: str, new: str) -> None:
+    text = claim("GMODE = 0")
+    assert old in text
+    with pytest.raises(ClaimError) as error:
+        parse(text.replace(old, new), "x.toml")
+    assert len(str(error.value)) < 1000

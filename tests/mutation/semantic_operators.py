@@ -53,14 +53,15 @@ class DropCheck(Operator):
 
 
 class SwapChecks(Operator):
-    """Two checks in the wrong order."""
+    """Two checks in the wrong order; not two that raise the same, of which nobody can tell the order."""
 
     @staticmethod
     def _pairs(node: Any) -> list[int]:
         if node.type not in ("suite", "file_input"):
             return []
-        checks = [_is_check(child) for child in node.children]
-        return [place for place, both in enumerate(itertools.pairwise(checks)) if all(both)]
+        raised = [child.children[3].get_code().strip() if _is_check(child) else "" for child in node.children]
+        pairs = enumerate(itertools.pairwise(raised))
+        return [place for place, (first, second) in pairs if first and second and first != second]
 
     def mutation_positions(self, node: Any) -> Iterator[Position]:
         """Of every pair."""

@@ -61,7 +61,8 @@ def numbered(machine: Machine[Any], settings: Mapping[str, int | str]) -> dict[s
         setting = machine.setting(name)
         number = _number(setting, str(value))
         if number is None:
-            raise SettingError(f"{name} = {value!r}: {_expected(setting, str(value))}")
+            told = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
+            raise SettingError(f"{name} = {told}: {_expected(setting, str(value))}")
         if setting.name in found:
             raise SettingError(f"{name}: {setting.name} is given twice")
         found[setting.name] = number

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from popek.architectures.json_text import show
 from popek.errors import PopekError
 from popek_specs.vtx import presets, table
 
@@ -164,13 +165,13 @@ def _msr_number(name: str) -> int | None:
 def _integer(value: Any, place: str, bits: int) -> int:
     """A number given as such, or as a hexadecimal or decimal string."""
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise CapabilityError(f"{place}: expected a number such as '0x16', not {value!r}")
+        raise CapabilityError(f"{place}: expected a number such as '0x16', not {show(value)}")
     try:
         number = value if isinstance(value, int) else int(value, 0)
     except ValueError:
-        raise CapabilityError(f"{place}: expected a number such as '0x16', not {value!r}") from None
+        raise CapabilityError(f"{place}: expected a number such as '0x16', not {show(value)}") from None
     if number < 0 or number >> bits:
-        raise CapabilityError(f"{place}: {value!r} does not fit {bits} bits")
+        raise CapabilityError(f"{place}: {show(value)} does not fit {bits} bits")
     return number
 
 
