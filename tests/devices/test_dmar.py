@@ -116,6 +116,7 @@ OK = drhd(0xFED91000, flags=1)
         (table(OK, rmrr(0x1000, 0x2000, USB)), "whole number of pages"),
         (table(OK, rmrr(0x1000, 0x1FFF)), "no device uses"),
         (table(OK, rmrr(0x2000, 0xFFF, USB)), "whole number of pages"),
+        (table(OK, rmrr(0x2000, 0x1FFF, USB)), "whole number of pages"),
         (table(OK, rmrr(0xFED91000, 0xFED91FFF, USB)), "covers a unit's registers"),
         (table(OK, rmrr(1 << 39, (1 << 39) + 0xFFF, USB)), "beyond 39 bits"),
         (table(rmrr(0x1000, 0x1FFF, USB), OK), "order of their types"),
