@@ -16,6 +16,10 @@ from hypothesis import HealthCheck, settings
 from popek.emulators import programs
 from popek.emulators.bochs import simulator
 
+os.environ["POPEK_CACHE"] = (
+    "off"  # what a test is told is found by the code that it tests, not kept from an earlier run
+)
+
 settings.register_profile(
     "popek", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )

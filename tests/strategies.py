@@ -25,7 +25,9 @@ from popek.architectures.ia32.state import (
 from popek.architectures.ia64.state import DCR_DEFINED, PSR_DEFINED, RING, VIRTUAL_BITS
 from popek.architectures.pdp11.state import PS_BITS
 from popek.architectures.riscv import paged as rv64_paged
+from popek.architectures.riscv.machine import CHOICES as RV64_CHOICES
 from popek.architectures.riscv.machine import EXISTING as RV64_EXISTING
+from popek.architectures.riscv.state import CHANGEABLE as RV64_CHANGEABLE
 from popek.architectures.svm.operation.assistance import governed_forms as governed_by_svm
 from popek.architectures.svm.operation.assistance import governed_forms_64 as governed_by_svm_64
 from popek.architectures.svm.operation.technique import hardware as ia32_svm
@@ -531,22 +533,48 @@ def _mend_paged_x64(cpu: Any) -> None:
 def _mend_rv64(cpu: Any) -> None:
     """Into bits that exist, and a mode that does."""
     for name, (writable, fixed) in RV64_EXISTING.items():
-        cpu[name] = Word(cpu[name].width, int(cpu[name]) & writable | fixed)
+        choice = RV64_CHOICES.get(name, 0)
+        number = int(cpu[name]) & (writable | choice) | fixed & ~choice
+        cpu[name] = Word(cpu[name].width, number)
+    cpu.changeable = Word(26, int(cpu.changeable.value) & RV64_CHANGEABLE)
     if cpu.prv == 2:
         cpu.prv = 0
-    cpu.v = cpu.v & cpu.features.h & (cpu.prv != 3)
+    cpu.v = cpu.v & cpu.misa.h & (cpu.prv != 3)
+    _mend_rv64_choices(cpu)
     if cpu.mstatus.mpp == 2:
         cpu.mstatus.mpp = 0
     cpu.mstatus.mprv = cpu.mstatus.mprv & (cpu.prv == 3)
-    cpu.mstatus.mpv, cpu.mstatus.gva = cpu.mstatus.mpv & cpu.features.h, cpu.mstatus.gva & cpu.features.h
+    cpu.mstatus.mpv, cpu.mstatus.gva = cpu.mstatus.mpv & cpu.misa.h, cpu.mstatus.gva & cpu.misa.h
     for name in ("pc", "mepc", "sepc", "vsepc"):
         cpu[name] = cpu[name].replace(0, 0, 0)
+    cpu.pc = cpu.extended(cpu.pc.replace(1, 1, cpu.pc[1] & cpu.misa.c))
     for entry in range(4):
         cpu[f"pmpcfg0.w{entry}"] = cpu[f"pmpcfg0.w{entry}"] & cpu[f"pmpcfg0.r{entry}"]
     for name in ("satp", "vsatp", "hgatp"):
         cpu[f"{name}.mode"] = (
             Word(4, 0) if int(cpu[f"{name}.mode"]) not in (0, 8, 9, 10) else cpu[f"{name}.mode"]
         )
+
+
+def _mend_rv64_choices(cpu: Any) -> None:
+    """Into widths, identifiers and statuses that the hart's own features admit; S and VS have 64 bits."""
+    features = cpu.features
+    features.asidlen = min(int(features.asidlen), 16)
+    features.vmidlen = min(int(features.vmidlen), 14)
+    for name, length in (
+        ("satp.asid", features.asidlen),
+        ("vsatp.asid", features.asidlen),
+        ("hgatp.vmid", features.vmidlen),
+    ):
+        cpu[name] = cpu[name] & (1 << int(length)) - 1
+    machine_mode = cpu.prv == 3
+    cpu.mstatus.sxl = 1 if features.sxl32 & machine_mode & (cpu.mstatus.sxl == 1) else 2
+    cpu.hstatus.vsxl = 1 if features.sxl32 & ~cpu.v & (cpu.hstatus.vsxl == 1) else 2
+    narrow = (features.uxl32 & (cpu.mstatus.uxl == 1)) | (cpu.mstatus.sxl == 1)
+    cpu.mstatus.uxl = 1 if narrow else 2
+    cpu.vsstatus.uxl = 1 if features.uxl32 & (cpu.vsstatus.uxl == 1) else 2
+    if not cpu.misa.v:
+        cpu.mstatus.vs, cpu.vsstatus.vs = 0, 0
 
 
 def _mend_paged_rv64(cpu: Any) -> None:

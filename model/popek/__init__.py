@@ -8,6 +8,9 @@ Names come when they are first used: importing popek imports no solver. Their ty
 """
 
 from importlib import import_module as _import
+from time import time_ns as _time_ns
+
+STARTED_NS = _time_ns()  # what is kept for the next time is of sources that have not changed since
 
 __version__ = "0.1.0"
 

@@ -31,4 +31,5 @@ from .library.theorems import problems as problems
 from .library.theorems import prove as prove
 from .library.theorems import safety as safety
 
+STARTED_NS: int
 __version__: str

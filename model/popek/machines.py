@@ -154,6 +154,21 @@ def machine(name: str | Machine[Any], *, checked: bool = True) -> Machine[Any]:
     return known[name]()
 
 
+def origin(name: str) -> tuple[str, Path | None]:
+    """What makes a machine of this name: a module; or a user's file, and no module.
+
+    Raises:
+        KeyError: no such machine.
+    """
+    file = name.rpartition(":")[0] if ".py:" in name else name
+    if file.endswith(".py") or "/" in file:
+        return "", Path(file)
+    maker: Any = {**makers(), **_declared("VARIANTS")}[name]
+    while isinstance(maker, functools.partial):
+        maker = maker.func
+    return str(maker.__module__), None
+
+
 def from_file(path: Path, wanted: str = "", *, checked: bool = True) -> Machine[Any]:
     """The machine that a Python file declares.
 

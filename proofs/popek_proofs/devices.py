@@ -30,6 +30,7 @@ from popek.checks.subject import Subject
 from popek.checks.verdict import Status
 from popek.kernel.agents import Devices
 from popek.kernel.machine import UnknownNameError
+from popek.machines import devices as known_devices
 from popek.machines import with_devices
 
 BREACHES = (CHANGES, INTERRUPTS, LEARNS)
@@ -111,7 +112,7 @@ def device_safety(
     found: list[DeviceTrace] = []
     rows: list[InductionRow] = []
     if attached.rules and traces:
-        found = [one for promise in BREACHES if (one := trace(attached, promise)) is not None][:1]
+        found = list(_without_rules(devices, attached, dropped))
     asked: tuple[str, ...] = ()
     count = len(attached.machine.instructions)
     if not found:
@@ -131,6 +132,21 @@ def device_safety(
         tuple(found),
         time.monotonic() - started,
     )
+
+
+def _without_rules(
+    devices: Devices[Any], attached: Attached, dropped: Sequence[str]
+) -> Iterator[DeviceTrace]:
+    """A trace against safety where rules of the unit are dropped; else one against fidelity, if there is one."""
+    for promise in BREACHES:
+        found = trace(attached, promise)
+        if found is not None:
+            yield found
+            return
+    serving = Attached.of(devices, attached.attachment.name, dropped, serving=True)
+    found = trace(serving, FIDELITY)
+    if found is not None:
+        yield found
 
 
 def _traces(attached: Attached, rows: Sequence[InductionRow]) -> Iterator[DeviceTrace]:
@@ -178,7 +194,7 @@ def _processor(
 
 @attrs.frozen
 class DeviceClaim:
-    """What somebody says of a machine with devices: a row of `specs/popek_specs/devices/claims.csv`."""
+    """What somebody says of a machine with devices: a row of `specs/popek_specs/claims/devices.csv`."""
 
     id: str
     machine: str
@@ -214,7 +230,7 @@ class DeviceClaimVerdict:
 
 def device_claims() -> tuple[DeviceClaim, ...]:
     """Those that come with popek."""
-    text = files("popek_specs").joinpath("devices", "claims.csv").read_text(encoding="utf-8")
+    text = files("popek_specs").joinpath("claims", "devices.csv").read_text(encoding="utf-8")
     return tuple(DeviceClaim(**row) for row in csv.DictReader(text.splitlines()))
 
 
@@ -222,6 +238,60 @@ def check_device_claim(claim: DeviceClaim) -> DeviceClaimVerdict:
     """Ask what a claim says; of the processor's forms nothing is asked."""
     found = device_safety(with_devices(claim.machine), claim.attachment, claim.dropped.split(), forms=())
     return DeviceClaimVerdict(claim, found.status(claim.promise), found)
+
+
+@attrs.frozen
+class WithDevices:
+    """A machine whose processor alone is asked elsewhere, with its device.
+
+    Attributes:
+        machine: by name, as the atlas has it.
+        device: for people.
+        alone: the way without remapping, and safety there.
+        confined: the way that confines the device, and safety there.
+        fidelity: there.
+    """
+
+    machine: str
+    device: str
+    alone: tuple[str, Status]
+    confined: tuple[str, Status]
+    fidelity: Status
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "machine": self.machine,
+            "device": self.device,
+            "alone": {"attachment": self.alone[0], "safety": self.alone[1].value},
+            "confined": {"attachment": self.confined[0], "safety": self.confined[1].value},
+            "fidelity": self.fidelity.value,
+        }
+
+
+def with_and_without(machine: str) -> WithDevices | None:
+    """A machine with its device, as it is and confined; None where no device is known of the machine."""
+    for make in known_devices().values():
+        devices = make()
+        if machine in (devices.machine().name, *devices.stands_for):
+            first, *_, last = devices.attachments
+            alone, confined = (
+                device_safety(devices, way, forms=(), traces=way == first) for way in (first, last)
+            )
+            return WithDevices(
+                machine,
+                devices.agent.title,
+                (first, alone.status("safety")),
+                (last, confined.status("safety")),
+                _refuted_by_rows(confined),
+            )
+    return None
+
+
+def _refuted_by_rows(found: DeviceSafety) -> Status:
+    """Fidelity, where no trace was looked for: a row that is refuted refutes it."""
+    rows = [row.status for row in found.rows if row.promise == FIDELITY]
+    return Status.REFUTED if Status.REFUTED in rows else found.status(FIDELITY)
 
 
 def claim_named(name: str) -> DeviceClaim:
@@ -240,9 +310,11 @@ __all__ = [
     "DeviceClaim",
     "DeviceClaimVerdict",
     "DeviceSafety",
+    "WithDevices",
     "check_device_claim",
     "claim_named",
     "device_claims",
     "device_safety",
     "droppable",
+    "with_and_without",
 ]

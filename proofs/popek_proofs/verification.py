@@ -25,6 +25,7 @@ from popek.checks.promises import Keeper
 from popek.checks.survey import Request
 from popek.checks.verdict import Evidence, Question, Truth
 from popek.kernel.exploration import PathBudgetError
+from popek.solving.certificate import BY_DRAT_TRIM
 from popek.work import results
 
 from .theorems.proposition import Proposition
@@ -99,6 +100,11 @@ class Verification:
         return tuple(one for one in self.questions if not one.found.certified)
 
     @property
+    def by_drat_trim(self) -> int:
+        """How many certificates drat-trim checked, being long; the others the small checker."""
+        return sum(one.found.figures.get(BY_DRAT_TRIM, 0) for one in self.questions)
+
+    @property
     def open(self) -> tuple[VerifiedQuestion, ...]:
         """Those that neither a certificate nor a second solver confirms."""
         return tuple(
@@ -126,6 +132,7 @@ class Verification:
             "second_solver": sum(one.found.confirmed for one in self.questions),
             "third_solver": sum(one.found.confirmed_twice for one in self.questions),
             "certified": sum(one.found.certified for one in self.questions),
+            "certified_by_drat_trim": self.by_drat_trim,
             "not_certified": [
                 {
                     "id": one.id,

@@ -39,6 +39,7 @@ PAIRED = ("MR", "DR", "M", "D", "SLDA", "SRDA", "SLDL", "SRDL", "CDS", "MVCL", "
 LONG = ("MVCL", "CLCL")
 READS_A_CLOCK = ("STCK", "STPT")
 DOUBLEWORD = ("LPSW", "STIDP", "SCK", "SCKC", "STCKC", "SPT", "STPT", "CVB", "CVD")
+DECIMAL = ("AP", "SP", "ZAP", "CP")
 KEY_INSTRUCTIONS = ("SSK", "ISK", "RRB", "SSKE", "ISKE", "RRBE")
 VIRTUAL_KEY = ("EPAR", "ESAR", "IAC", "IVSK")  # under translation alone
 CHANGES_THE_MASK = ("LPSW", "SSM", "STNSM", "STOSM")
@@ -163,6 +164,8 @@ def case_of(
         windows = [_words(rng, mnemonic, cr, parts, n) for _, n in WINDOWS]
     if mnemonic == "CVB":
         windows = [b"".join(_packed(rng) for _ in range(n // 8)) for _, n in WINDOWS]
+    if mnemonic in DECIMAL:
+        windows = [b"".join(_three_digits(rng) for _ in range(n // 2)) for _, n in WINDOWS]
     if mnemonic in LONG:
         _long(rng, parts, gr, easy)
     if mnemonic == "EX":
@@ -180,6 +183,13 @@ def _packed(rng: random.Random) -> bytes:
     if rng.random() < 0.1:
         text = text[:9] + rng.choice("ABCDEF") + text[10:]
     return bytes.fromhex(text)
+
+
+def _three_digits(rng: random.Random) -> bytes:
+    """Three digits and a sign, or nearly."""
+    sign = rng.choice("ABCDEF") if rng.random() < 0.95 else "7"
+    digits = f"{rng.choice((0, 1, 500, 999, rng.randrange(1000))):03}"
+    return bytes.fromhex((digits if rng.random() < 0.95 else "A12") + sign)
 
 
 def _long(rng: random.Random, parts: Mapping[str, int], gr: list[int], easy: bool) -> None:

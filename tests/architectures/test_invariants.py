@@ -40,6 +40,7 @@ LEFT_OPEN: dict[str, dict[str, str]] = {
         "tlb_stale": "changed tables make translations stale; instructions only forget them",
     },
     "s360-67": {f"cr{n}": "no instruction that is modelled loads it" for n in (0, 1, 3, 5, *range(7, 16))},
+    "rv64": {"misa": "V is there or not (MISA_V), and no software clears it"},
     "ia64": {
         **{f"cr.irr{n}": "interrupts set the bits that are pending" for n in range(4)},
     },

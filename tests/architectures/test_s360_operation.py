@@ -145,6 +145,22 @@ def test_two_bytes_of_storage(name: str, form: str, first: str, second: str, res
     assert (stored(cpu, 2), stored(cpu, 2, 4), int(cpu.psw.cc)) == (result, second, cc)
 
 
+@pytest.mark.parametrize(
+    ("form", "first", "second", "result", "cc"),
+    [
+        ("AP", "123C", "456C", "579C", 2), ("AP", "123D", "023C", "100D", 1), ("AP", "005D", "005C", "000C", 0),
+        ("AP", "999C", "002F", "001C", 3), ("AP", "999D", "001B", "000D", 3),  # a lost digit leaves the sign
+        ("SP", "123C", "456C", "333D", 1), ("SP", "000D", "000D", "000C", 0), ("SP", "500A", "500B", "000C", 3),
+        ("ZAP", "FFFF", "042A", "042C", 2), ("ZAP", "0000", "000D", "000C", 0), ("ZAP", "1234", "007B", "007D", 1),
+        ("CP", "123C", "123A", "123C", 0), ("CP", "000D", "000C", "000D", 0), ("CP", "001D", "000C", "001D", 1),
+        ("CP", "999C", "999D", "999C", 2),  # the difference needs more digits, and is no overflow
+    ],
+)  # fmt: skip
+def test_decimals(name: str, form: str, first: str, second: str, result: str, cc: int) -> None:
+    cpu = run(name, f"{form} D1(2,B1),D2(2,B2)", first + "0000" + second, D2=4)
+    assert (stored(cpu, 2), stored(cpu, 2, 4), int(cpu.psw.cc)) == (result, second, cc)
+
+
 def test_a_byte_moved_onto_the_next_is_moved_again(name: str) -> None:
     cpu = run(name, "MVC D1(2,B1),D2(B2)", "123456", D1=1, D2=0)
     assert stored(cpu, 3) == "121212"

@@ -40,7 +40,10 @@ pytestmark = pytest.mark.emulator("hercules")
 
 CASES_PER_FORM = 16
 KEY, FETCH_PROTECTION, REFERENCE_CHANGE = 0x78, 0x04, 0x03
-TWO_OPERANDS = ("MVC", "MVN", "MVZ", "MVO", "MVCIN", "NC", "OC", "XC", "PACK", "UNPK", "TR", "TRT")
+TWO_OPERANDS = (
+    *("MVC", "MVN", "MVZ", "MVO", "MVCIN", "NC", "OC", "XC", "PACK", "UNPK", "TR", "TRT"),
+    *s370_cases.DECIMAL,
+)
 ACCESS_CODES = (0x04, 0x05, 0x10, 0x11, 0x12)
 
 
@@ -153,6 +156,9 @@ RECOGNISED: Mapping[str, Callable[[Compared], bool]] = {
     "clock-comparator-resolution": _clock_comparator,
     "order-of-operands": lambda c: (
         c.mnemonic in TWO_OPERANDS and c.code(c.model) in ACCESS_CODES and c.code(c.hercules) in ACCESS_CODES
+    ),
+    "digits-before-access": lambda c: (
+        c.mnemonic in s370_cases.DECIMAL and c.code(c.model) in ACCESS_CODES and c.code(c.hercules) == 0x07
     ),
     "condition-code-of-an-interrupted-move": _interrupted_move,
     "translation-in-the-bc-mode": lambda c: (

@@ -13,6 +13,7 @@ import pytest
 
 from popek import benchmark as module
 from popek.benchmark import PARTS, Benchmark, Rate, benchmark
+from popek.benchmark.comparing import BenchmarkFileError, changes, read_benchmark
 from popek.checks.counterexample import ReplayError
 from popek.emulators import programs
 from popek.kernel.machine import Machine, UnknownNameError
@@ -56,7 +57,7 @@ def test_rates_count_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def counted_step(*args: object) -> object:
         nonlocal steps
-        steps += 1
+        steps += next(iter(args[2].words().values())).concrete  # not those that the compiling takes
         return step(*args)  # type: ignore[arg-type]
 
     def counted_judge(vmcss: list[object], capabilities: object) -> list[object]:
@@ -69,7 +70,8 @@ def test_rates_count_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "VMCSS", 20)
     found = benchmark("pg74", ["JUMP", "ADD"], parts=["steps", "vmcs"], budget=QUICK)
     assert found.classified is None
-    assert found.rate("steps").count == steps > 0
+    assert found.rate("steps interpreted").count == steps > 0
+    assert found.rate("steps").count > 0
     assert found.rate("vmcs complete").count + found.rate("vmcs partial").count == judged >= 40
     assert all(rate.seconds >= QUICK for rate in found.rates)
 
@@ -127,7 +129,7 @@ def test_json_and_figure_say_the_same(tmp_path: Path) -> None:
     assert found["schema"] == "popek/benchmark/1"
     assert found["forms"] == len(found["growth"]) == 1
     assert found["steps_per_second"] == found["rates"]["steps"]["per_second"]
-    assert set(found["rates"]) == {"steps"}
+    assert set(found["rates"]) == {"steps", "steps interpreted", "steps unicorn", "steps python"}
     drawn = "".join(ElementTree.parse(file).getroot().itertext())
     assert "pg74: seconds after each form" in drawn
     assert f"{found['rates']['steps']['per_second']:,} a second" in drawn
@@ -149,5 +151,72 @@ def test_curves_end_at_their_totals() -> None:
 
 
 def test_all_parts_are_the_default() -> None:
-    assert PARTS == ("classify", "steps", "laws", "vmcs", "difftest")
-    assert "classify, steps, laws, vmcs, difftest" in " ".join(_popek("bench", "--help").stdout.split())
+    assert PARTS == ("classify", "growth", "start", "steps", "laws", "vmcs", "difftest")
+    assert "classify, growth, start, steps, laws, vmcs, difftest" in " ".join(
+        _popek("bench", "--help").stdout.split()
+    )
+
+
+def test_ratios_are_to_what_was_measured_beside() -> None:
+    found = Benchmark(
+        None,
+        (
+            Rate("steps", "steps", 30, 1.0, beside="steps unicorn"),
+            Rate("steps unicorn", "calls", 20, 1.0),
+            Rate("steps python", "ADDs", missing="no", beside="steps unicorn"),
+            Rate("start --help", "starts", 5, 1.0, beside="start python"),
+        ),
+    )
+    ratios = {name: rate["ratio"] for name, rate in found.to_json()["rates"].items()}  # type: ignore[attr-defined]
+    assert ratios == {"steps": 1.5, "steps unicorn": None, "steps python": None, "start --help": None}
+    assert "1.50 × Unicorn" in plain(report.benchmark(found))
+
+
+def _measured(steps: int) -> Benchmark:
+    whole = module.Classified("m", 1, 3.0, 2.0, (3.0,), (2.0,), ())
+    rates = Rate("steps", "s", steps, 1.0, beside="steps unicorn"), Rate("steps unicorn", "c", 100, 1.0)
+    return Benchmark(whole, rates)
+
+
+def test_a_benchmark_is_compared_by_its_ratios(tmp_path: Path) -> None:
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(_measured(200).to_json()), encoding="ascii")
+    before = read_benchmark(file)
+    assert [one.worse for one in changes(before, _measured(200))] == [False, False]
+    (_, worse) = changes(before, _measured(150))
+    assert (worse.name, worse.before, worse.now, worse.worse) == ("steps", 2.0, 1.5, True)
+    assert "worse" in plain(report.compared([worse]))
+
+
+def test_a_benchmark_that_is_worse_ends_with_1(tmp_path: Path) -> None:
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(_measured(10**9).to_json()), encoding="ascii")
+    done = _popek("bench", "steps", "--machine", "pg74", "--only", "ADD", "--compare", str(file))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert re.search(r"steps +1e\+07 +\S+ +worse", done.stdout)
+
+
+def test_what_is_no_benchmark_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "other.json"
+    for text in ("{}", "[", '{"schema": "popek/claims/1"}'):
+        file.write_text(text, encoding="ascii")
+        with pytest.raises(
+            BenchmarkFileError, match=r"other\.json: expected what popek bench --json printed"
+        ):
+            read_benchmark(file)
+    with pytest.raises(BenchmarkFileError, match="no such file"):
+        read_benchmark(tmp_path / "none.json")
+
+
+def test_open_settings_grow_by_questions() -> None:
+    found = benchmark("pg74", ["GMODE"], parts=["growth"])
+    assert [count for count, _ in found.settings] == [1, 2, 3, 4, 6]
+    assert found.to_json()["settings_growth"]
+
+
+def test_open_settings_are_drawn_beside_the_forms() -> None:
+    whole = module.Classified("m", 2, 4.0, 1.0, (1.0, 4.0), (0.5, 1.0), ())
+    drawn = report.figure(Benchmark(whole, (), ((1, 0.5), (8, 1.0))))
+    assert "open settings" in drawn.body
+    assert len(re.findall(r'd="M[\d.,L]+"', drawn.body)) == 3
+    assert "with 8 open settings: 1.00 s" in drawn.words

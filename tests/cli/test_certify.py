@@ -84,8 +84,10 @@ def test_what_verify_kept_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_classification_says_how_far_it_goes(folder: Path) -> None:
-    plain = answered("classify", "pg74", "GMODE", "--set", "GMODE=0")
-    certified = answered("classify", "pg74", "GMODE", "--set", "GMODE=0", "--certify", str(folder))
+    plain = answered("classify", "pg74", "GMODE", "--promises", "--set", "GMODE=0")
+    certified = answered(
+        "classify", "pg74", "GMODE", "--promises", "--set", "GMODE=0", "--certify", str(folder)
+    )
     rows = {row["rung"]: row for row in plain["ladder"]}
     assert rows["certificate"]["not_asked"] == rows["certificate"]["of"] == 6
     assert rows["replayed"]["reached"] == 1

@@ -13,6 +13,7 @@ import pytest
 
 from commands import popek
 from popek.checks import certification
+from popek.solving.certificate import TooHardError
 from popek.solving.proof_checker import check
 from popek.solving.second_solver import second_answer
 from popek.solving.solver import Answer, sha256
@@ -118,6 +119,31 @@ def test_a_truncated_or_swapped_file_is_noticed_and_made_again(
         assert (one.read_bytes(), other.read_bytes()) == whole
 
 
+def test_what_is_too_hard_is_named_and_tried_again_with_more_conflicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    certify = certification.certify
+
+    def hard(text: str, *rest: Any, conflicts: int, **more: Any) -> Any:
+        tried.append(conflicts)
+        if conflicts < 3:
+            raise TooHardError("too hard")
+        return certify(text, *rest, conflicts=conflicts, **more)
+
+    monkeypatch.setattr(certification, "certify", hard)
+    few = ("verify", "pg74", "--only", "SVC", "--part", "promises", "--jobs", "1", "--out", str(tmp_path))
+    assert popek(*few, "--conflicts", "2").returncode == 0  # other solvers confirm
+    named = summary(tmp_path)["not_certified"]
+    asked = len(tried)
+    assert {row["why"] for row in named} == {"too hard"}
+    assert popek(*few, "--conflicts", "1").returncode == 0
+    assert len(tried) == asked
+    assert popek(*few).returncode == 0
+    assert tried == [2] * asked + [200_000] * asked
+    assert summary(tmp_path)["not_certified"] == []
+
+
 def test_a_form_of_ia32_is_certified() -> None:
     done = popek("verify", "ia32", "--only", "MOV r32, r32", "--part", "classes", "--jobs", "1", "--json")
     found = json.loads(done.stdout)
@@ -178,6 +204,7 @@ def test_what_cannot_be_verified_says_so_in_one_line(tmp_path: Path) -> None:
         (("pg75",), "unknown proposition 'pg75'"),
         (("pg74", "--only", "NONE"), "NONE"),
         (("pg74", "--part", "class"), "--part class: expected one of classes, premises, promises"),
+        (("pg74", "--conflicts", "0"), "--conflicts 0: expected a number from 1"),
         (("theorem1", "--only", "SVC"), "expected with machines alone, not theorem1"),
         (("theorem1.step", "--out", str(tmp_path)), "holds letter, which is no part of a verification"),
         (("theorem1.step", "--out", str(tmp_path / "letter")), "--out"),

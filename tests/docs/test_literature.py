@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import tomllib
 from importlib.resources import files
@@ -12,6 +13,11 @@ CLAIMS = {
     tomllib.loads(file.read_text("utf-8"))["id"]: tomllib.loads(file.read_text("utf-8"))["expected"]
     for file in (files("popek_specs") / "claims").iterdir()
     if file.name.endswith(".toml")
+} | {
+    row["id"]: row["expected"]
+    for row in csv.DictReader(
+        (files("popek_specs") / "claims" / "devices.csv").read_text("utf-8").splitlines()
+    )
 }
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from popek.kernel import terms
 from popek.kernel.compiled import Compiled, compiled, nothing_undefined
 from popek.kernel.evaluation import evaluate
-from popek.kernel.expressions import Scope, Uses
+from popek.kernel.expressions import NamesInScope, Uses
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -168,10 +168,10 @@ def a_term(draw: st.DrawFn, width: int, depth: int) -> Term:
 def written(root: Term) -> Callable[[dict[str, int], dict[int, int]], int]:
     """A term as a function on numbers."""
     variables = {f"{letter}{width}": f"v[{f'{letter}{width}'!r}]" for letter in "abc" for width in WIDTHS}
-    scope = Scope(variables, {"storage": "storage.get"}).used(Uses([root]))
+    scope = NamesInScope(variables, {"storage": "storage.get"}).used(Uses([root]))
     lines: list[str] = []
     result = scope.number(root, lines, 1)
-    namespace = Scope.helpers()
+    namespace = NamesInScope.helpers()
     exec("\n".join(["def f(v, storage):", *lines, f" return {result}"]), namespace)
     return namespace["f"]  # type: ignore[no-any-return]
 

@@ -351,7 +351,7 @@ def test_the_command_writes_the_page_and_prints_the_table(tmp_path: Path) -> Non
     svg = tmp_path / "atlas.svg"
     done = popek("--machines", TOY, "--html", str(tmp_path / "made"), "--jobs", "1", "--svg", str(svg))
     assert done.returncode == 0, done.stderr
-    assert "refuted    refuted    neither theorem" in done.stdout
+    assert "refuted by classes  refuted by classes  neither theorem" in done.stdout
     assert "GETT" in done.stdout
     file = tmp_path / "made" / "index.html"
     assert str(file) in done.stdout
@@ -367,6 +367,7 @@ def test_the_json_has_its_schema_and_nothing_else_on_standard_output() -> None:
     (row,) = found["entries"]
     assert found["schema"] == "popek/atlas/1"
     assert (row["theorem1"], row["theorem3"], row["verdict"]) == ("refuted", "refuted", "by neither theorem")
+    assert row["refuted_by_classes"] == [1, 3]
     assert row["critical_mnemonics"] == ["GETT"]
     assert row["efficiency"] == {
         "forms": {"direct": 2, "needless": 0, "emulated": 1, "critical": 2, "undecided": 0},

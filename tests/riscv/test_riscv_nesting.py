@@ -111,7 +111,7 @@ def _told_apart(shadowed: tuple[str, ...]) -> Truth:
 
 def test_a_platform_that_keeps_exceptions_ends_a_guest_and_the_nesting() -> None:
     """A3 and A7 say so of a firmware that is no part of the guest."""
-    anyhow = subject("VTSR=1", guest=lambda state: (state.prv != 3) & state.features.h)
+    anyhow = subject("VTSR=1", guest=lambda state: (state.prv != 3) & state.misa.h)
     assert of_form(anyhow, "ECALL", A3_TRAP) is Truth.NO
     asked = Premises(subject("VTSR=1", private=lambda guest, private: TRUE))
     assert next(one.truth for one in asked.once() if one.name == A7) is Truth.NO
@@ -120,8 +120,11 @@ def test_a_platform_that_keeps_exceptions_ends_a_guest_and_the_nesting() -> None
 def test_what_a_technique_owns_is_told_in_a_few_words() -> None:
     said = popek("machines", "rv64").stdout
     described = " ".join(said[said.index(NAME) :].split())
-    assert "owned: v, mstatus but .fs, medeleg, mideleg, mie but .vssi .vsti .vsei, mip," in described
-    assert "shadowed of some guests alone: mstatus.sie .spie .spp .sum .mxr, mie.ssi .vssi .sti" in described
+    assert "owned: v, misa, mstatus but .fs, medeleg, mideleg, mie but .vssi .vsti .vsei, mip," in described
+    assert (
+        "shadowed of some guests alone: mstatus.sie .spie .spp .vs .sum .mxr .uxl, mie.ssi .vssi .sti"
+        in described
+    )
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ ROWS = [
     ("CSRRW hgatp", {"mstatus__tvm": 1}, ". I I V V"),
     ("CSRRS hgeip", {}, ". . I V V"),
     ("CSRRW hgeip", {}, "I I I I I"),  # a write to a read-only address is never virtual
-    ("CSRRW hstatus", {"features__h": 0}, "I I I"),
+    ("CSRRW hstatus", {"misa__h": 0}, "I I I"),
     # Counters: M is never refused; what mcounteren closes is illegal, what hcounteren closes virtual.
     ("CSRRS cycle", {}, ". . . . ."),
     ("CSRRS cycle", {"mcounteren__cy": 0}, ". I I I I"),

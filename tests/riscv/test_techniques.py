@@ -26,11 +26,14 @@ DECIDES = {
         "TIME_CSR": (1,), "MCOUNTEREN_TM": (1,), "SCOUNTEREN_TM": (1,),
     },
     ("ring-deprivileging-u", "CSRRS rd, cycle, rs1"): {"MCOUNTEREN_CY": (1,), "SCOUNTEREN_CY": (1,)},
+    ("hypervisor-extension", "CSRRW rd, fcsr, rs1"): {"MISA_F": (1,)},
+    ("hypervisor-extension", "FMV.D.X fd, rs1"): {"MISA_D": (1,), "MISA_F": (1,)},
+    ("ring-deprivileging-u", "ADD rd, rs1, rs2"): {"UXL32": (1,), "UXL": (1,)},
 }  # fmt: skip
 
 
-def test_twelve_settings_decide_and_are_found() -> None:
-    assert len({name for settings in DECIDES.values() for name in settings}) == 12
+def test_sixteen_settings_decide_and_are_found() -> None:
+    assert len({name for settings in DECIDES.values() for name in settings}) == 16
 
 
 @pytest.mark.parametrize(("key", "settings"), DECIDES.items(), ids=[f"{t}: {f}" for t, f in DECIDES])
@@ -51,6 +54,38 @@ def kept(technique: object, form: str, *settings: str) -> tuple[Truth, Truth]:
 def test_sret_of_a_hypervisor_in_vs_needs_vtsr() -> None:
     nested = machine().technique("hypervisor-in-vs")
     assert [kept(nested, "SRET", f"VTSR={on}")[0] for on in (0, 1)] == [Truth.NO, Truth.YES]
+
+
+def test_a_misaligned_jump_leaves_the_monitor_where_the_system_is_sent_it() -> None:
+    delegated = machine().technique("firmware-in-u-delegated")
+    found = [kept(delegated, "JALR rd, offset(rs1)", f"MISA_C={on}") for on in (0, 1)]
+    assert found == [(Truth.NO, Truth.NO), (Truth.YES, Truth.YES)]
+
+
+def test_who_is_put_into_u_has_the_width_there_that_it_has_for_itself() -> None:
+    """Without it, an addition of a kernel of 64 bits is one of 32."""
+    plain = machine().technique("ring-deprivileging-u")
+
+    def forgetful(guest, private):  # type: ignore[no-untyped-def]
+        hardware = plain.map(guest, private)
+        hardware.mstatus.uxl = guest.mstatus.uxl
+        return hardware
+
+    form, settings = "ADD rd, rs1, rs2", ("UXL32=1", "UXL=1")
+    assert kept(plain, form, *settings) == (Truth.YES, Truth.YES)
+    assert kept(attrs.evolve(plain, map=forgetful), form, *settings)[0] is Truth.NO
+
+
+def test_firmware_whose_letters_are_not_the_harts_is_unfaithful() -> None:
+    plain = machine().technique("firmware-in-u")
+
+    def forgetful(guest, private):  # type: ignore[no-untyped-def]
+        return plain.private(guest, private.with_changes({"misa": guest.misa.value}))
+
+    assert kept(plain, "MUL rd, rs1, rs2", "MISA_WRITABLE=4269")[0] is Truth.YES
+    assert (
+        kept(attrs.evolve(plain, private=forgetful), "MUL rd, rs1, rs2", "MISA_WRITABLE=4269")[0] is Truth.NO
+    )
 
 
 def test_firmware_whose_entries_split_a_doubleword_faults_in_m_too() -> None:

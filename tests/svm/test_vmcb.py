@@ -500,3 +500,12 @@ def test_views_refuse_other_names() -> None:
         _ = view.EFERS
     with pytest.raises(NotGiven, match="EFER"):
         _ = view.EFER
+
+
+def test_bits_that_no_processor_has_need_no_physical_width() -> None:
+    """APM vol. 2, "Canonicalization and Consistency Checks": MBZ bits of CR3 are set; no width is above 52."""
+    for bit in (52, 60, 63):
+        verdict = judge(GOOD.with_fields(CR3=1 << bit | 0x1000), SvmProcessor())
+        assert "SVM-CR-06" in {item.id for item in verdict.failed}, bit
+    verdict = judge(GOOD.with_fields(CR3=1 << 51 | 0x1000), SvmProcessor())
+    assert "SVM-CR-06" in {item.id for item in verdict.undecided}

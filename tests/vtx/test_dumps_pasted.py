@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pastes import VMCS
 from popek.architectures.vtx.dumps import Dump, DumpError, read_dumps
 from popek.architectures.vtx.dumps.diagnosis import Diagnosis, diagnose
 
@@ -245,3 +246,52 @@ def test_wrapping_fails_nothing_more(number: str, width: int) -> None:
     except DumpError:
         return  # a number that cannot be put together again is named
     assert failed(found) <= failed(whole)
+
+
+# -- MSR areas that KVM lists ----------------------------------------------------------------------------
+
+_LISTED = "   0: msr=0x00000600 value=0x0000000000000000"
+
+
+def _with_list(entries: str, reason: str = "80000022", qualification: int = 1) -> Diagnosis:
+    text = VMCS.replace(_LISTED, entries, 1)
+    text = text.replace(
+        "reason=80000021 qualification=" + "0" * 16, f"reason={reason} qualification={qualification:016x}"
+    )
+    text = text.replace("RFLAGS=0x00000244", "RFLAGS=0x00000246").replace("=0000d1ff", "=0000d3ff")
+    (dump,) = read_dumps(text.encode(), "x")
+    return diagnose(dump)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("msr=0x00000480 value=0x0000000000000000", "IA32_VMX_BASIC (480H) is read-only"),
+        ("msr=0x00000277 value=0x0000000000000002", "IA32_PAT (277H)"),
+        ("msr=0x000000fe value=0x0000000000000000", "IA32_MTRRCAP (FEH) is read-only"),
+    ],
+)
+def test_a_listed_msr_that_cannot_be_loaded_is_named(entry: str, words: str) -> None:
+    """Where the area lies is not printed, and nobody needs it."""
+    found = _with_list(f"   0: {entry}")
+    assert [item.id for item in found.verdict.failed] == ["LOAD-06"]
+    assert words in found.verdict.failed[0].message
+    assert found.agreement == "The failed checks explain this."
+
+
+def test_listed_msrs_that_can_be_loaded_are_no_question_and_others_are_named() -> None:
+    found = _with_list("   0: msr=0x00000277 value=0x0000000000000006")
+    lacking = {item.id: item.missing for item in found.verdict.undecided if item.id.startswith("LOAD")}
+    assert lacking == {"LOAD-04": ("memory: bits 63:32 of the entries of the MSR area",)}
+    found = _with_list("   0: msr=0x00001234 value=0x0000000000000006")
+    (what,) = next(item.missing for item in found.verdict.undecided if item.id == "LOAD-06")
+    assert "1234H" in what
+    # What only a VM exit would tell is not asked for.
+    assert not any(item.id.startswith("EXIT") for item in found.one_away)
+
+
+def test_a_list_with_a_hole_is_none() -> None:
+    whole = "   0: msr=0x00000480 value=0x0000000000000000\n   1: msr=0x00000277 value=0x0000000000000006"
+    assert [item.id for item in _with_list(whole).verdict.failed] == ["LOAD-06"]
+    for text in (whole.split("\n")[1], whole.replace("480 value=0x0", "480 value=*")):
+        assert not _with_list(text).verdict.failed

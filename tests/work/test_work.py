@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from jsonschema import validate
 
 from commands import popek
+from popek.schemas import schemas
 from popek.work import WorkersLostError, engaged, results
 from popek.work.cluster import Cluster
-from popek.work.shards import Part, ShardDone, ShardError, Whole, read_shards
+from popek.work.shards import ShardDone, ShardError, Whole, WorkPart, read_shards
 
 ITEMS = list(range(40))
 
@@ -92,7 +94,7 @@ def test_an_error_is_the_same_wherever_it_happens(jobs: int) -> None:
 def documents(command: list[str], of: int) -> list[str]:
     made = []
     for number in range(1, of + 1):
-        part = Part(number, of)
+        part = WorkPart(number, of)
         with engaged(part), pytest.raises(ShardDone) as done:
             list(results(squares, (), ITEMS))
         made.append(json.dumps(part.document(command, done.value)))
@@ -112,6 +114,11 @@ def test_parts_are_the_whole(of: int, tmp_path: Path) -> None:
     with engaged(whole):
         assert list(results(squares, (), ITEMS)) == [item * item for item in ITEMS]
         assert list(results(squares, (), [3])) == [9]  # what depends on the whole is done here
+
+
+def test_a_shard_is_as_its_schema_says() -> None:
+    for text in documents(["classify", "pg74"], 2):
+        validate(json.loads(text), schemas()["popek/shard/1"])
 
 
 def test_other_pieces_are_an_error(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 _QUOTED_LINE = re.compile(r"""\s*(?P<quote>["'])(?P<text>.*?)(?:\\r)?(?:\\n)?(?P=quote)[,;]?\s*""")
+_LOGFMT = re.compile(r"""(?<!\S)(?:msg|message|log)="(?P<text>(?:[^"\\]|\\.)*)"(?=\s|$)""")
+"""A field of a line of ``key=value`` pairs."""
 _QUOTED_BEHIND = re.compile(
     r"""(?P<before>[^"']*)(?P<quote>["'])(?P<text>.*?)(?:\\r)?(?:\\n)?(?P=quote)[\s\])},;]*"""
 )
@@ -128,6 +130,10 @@ def unquoted(text: str) -> str:
     found = [match for match in matches if match is not None]
     if len(found) >= 3 and len(found) * 4 >= 3 * len(matches):
         return "\n".join(match["text"] if (match := _QUOTED_LINE.fullmatch(line)) else line for line in lines)
+    fields = [_LOGFMT.search(line) for line in lines if line.strip()]
+    if len(fields) >= 3 and sum(match is not None for match in fields) * 4 >= 3 * len(fields):
+        found_in = ((_LOGFMT.search(line), line) for line in lines)
+        return "\n".join(line if match is None else match["text"] for match, line in found_in)
     behind = [_QUOTED_BEHIND.fullmatch(line) for line in lines if line.strip()]
     if len(behind) >= 3 and sum(match is not None for match in behind) * 4 >= 3 * len(behind):
         texts = ((_QUOTED_BEHIND.fullmatch(line), line) for line in lines)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import attrs
 
 from popek.solving import second_solver
-from popek.solving.certificate import CONFLICTS, NotCertifiedError, RefutedError, certify
+from popek.solving.certificate import CONFLICTS, NotCertifiedError, RefutedError, TooHardError, certify
 from popek.solving.solver import Answer, Effort
 
 from .certified_files import Files
 from .ladder import NOT_WANTED
 from .verdict import CONFIRMATION, Question
+
+_TRIED: Final = "conflicts"
 
 
 @attrs.frozen
@@ -29,7 +32,7 @@ class Certification:
         certified: there is a certificate, and it was checked.
         why: why there is none, or what is wrong.
         wrong: a solver, the clauses or the proof contradict the answer.
-        figures: of the certificate.
+        figures: of the certificate; or how many conflicts were too few for one.
         files: SHA-256 of text, clauses and proof, by how their names end; of what there is.
         seconds: of processor time.
     """
@@ -98,12 +101,15 @@ class Certifier:
         """
         kept = None if self.files is None else self.files.kept(text, certified=self.certificates)
         if kept is not None:
-            return Certification(**kept)
+            found = Certification(**kept)
+            if not self.certificates or found.figures.get(_TRIED, self.conflicts) >= self.conflicts:
+                return found
         begin = time.process_time()
         solvers = {answered: Answer.UNSAT.value} if answered else {}
         solvers |= {name: answer.value for name, answer in others(text, answered)}
         disagrees = [name for name, answer in solvers.items() if answer == Answer.SAT.value]
         why, certificate, wrong = "", None, bool(disagrees)
+        figures: Mapping[str, int] = {}
         if wrong:
             why = f"{', '.join(disagrees)} finds an assignment"
         elif not self.certificates:
@@ -113,6 +119,9 @@ class Certifier:
             about = text.partition("\n")[0].lstrip("; ")
             try:
                 certificate = certify(text, conditions, about=about, conflicts=self.conflicts)
+                figures = dict(certificate.figures)
+            except TooHardError as error:
+                why, figures = str(error), {_TRIED: self.conflicts}
             except NotCertifiedError as error:
                 why = str(error)
             except RefutedError as error:
@@ -126,7 +135,7 @@ class Certifier:
             certificate is not None,
             why,
             wrong,
-            {} if certificate is None else dict(certificate.figures),
+            figures,
             {ending: Files.name_of(content) for ending, content in texts.items()},
             round(time.process_time() - begin, 3),
         )

@@ -132,9 +132,10 @@ Any solver that reads SMT-LIB 2 should say `unsat` to every question; this names
 
 ## Check the proofs
 
-With drat-trim (https://github.com/marijnheule/drat-trim), or with the file that lies here; both loops name what is not
-accepted:
+With drat-trim (https://github.com/marijnheule/drat-trim; newer Debians package it), or with the file that lies here; a
+SAT solver can refute the clauses without a proof.  Each loop names what is not accepted:
 
+    for f in questions/*.cnf; do cadical -q "$f" | grep -qx "s UNSATISFIABLE" || echo "$f"; done
     for f in questions/*.cnf; do drat-trim "$f" "${{f%.cnf}}.drat" | grep -q "s VERIFIED" || echo "$f"; done
     for f in questions/*.cnf; do python3 proof_checker.py "$f" "${{f%.cnf}}.drat" >/dev/null || echo "$f"; done
 

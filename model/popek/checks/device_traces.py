@@ -124,6 +124,7 @@ def _run(
         device = parties.device
         if name in attachment.services:  # the monitor does it to the device as it knows it
             device = attachment.unmapped(here.device, parties.private, parties.unit)
+            device = device.with_changes({name: parties.device[name] for name in attachment.kept})
         own = devices.own_step(name, parties.guest, device)
         before = here
         following = attrs.evolve(parties, guest=own.state, device=own.device)
@@ -151,21 +152,23 @@ def trace(attached: Attached, promise: str) -> DeviceTrace | None:
     """A shortest trace that breaks a promise; None where there is none."""
     names = list(attached.devices.agent.steps)
     registers = list(attached.devices.agent.programs)
-    for length in range(1, attached.devices.longest + 1):
+    longest = attached.attachment.longest or attached.devices.longest
+    for length in range(1, longest + 1):
         for steps in itertools.product(names, repeat=length):
-            if _found(attached, promise, registers, steps) is None:
+            if trace_by(attached, promise, registers, steps) is None:
                 continue
             for few in range(len(registers) + 1):
                 for chosen in itertools.combinations(registers, few):
-                    found = _found(attached, promise, chosen, steps)
+                    found = trace_by(attached, promise, chosen, steps)
                     if found is not None:
                         return found
     return None
 
 
-def _found(
+def trace_by(
     attached: Attached, promise: str, registers: Sequence[str], steps: Sequence[str]
 ) -> DeviceTrace | None:
+    """A trace of these registers set, and then these steps; None where there is none."""
     places: list[Word] = []
     for _ in range(REPAIRS):
         found = _tried(attached, promise, registers, steps, places)
@@ -194,6 +197,9 @@ def _tried(
         assumed += attached.assumed(one, programmed)
         promised = attached.attachment.promised(one.guest, one.private, one.unit, places, attached.dropped)
         assumed += [holds for _, holds in promised]
+    if promise == LEARNS:  # what the monitor keeps for the guest is the guest's to know
+        held = [attached.attachment.held(one.private, one.unit) for one in (start, other)]
+        assumed += [a == b for a, b in zip(*held, strict=True)]
     probe = attached.probe()
     runs = attached.explored(lambda: _run(attached, start, registers, steps, values))
     others = (

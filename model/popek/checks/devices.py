@@ -82,8 +82,18 @@ class Attached:
     rules: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, devices: Devices[Any], name: str | None = None, dropped: Sequence[str] = ()) -> Attached:
+    def of(
+        cls,
+        devices: Devices[Any],
+        name: str | None = None,
+        dropped: Sequence[str] = (),
+        *,
+        serving: bool = False,
+    ) -> Attached:
         """An attachment by name, the last by default, without some of its rules, duties or premises.
+
+        Args:
+            serving: without a rule of the unit, too, its tables serve the guest.
 
         Raises:
             UnknownNameError: no such attachment, rule, duty or premise.
@@ -100,7 +110,8 @@ class Attached:
         rules = without & frozenset(attachment.rules)
         if rules and attachment.without is not None:
             # Tables that would keep a device out by the rule alone are no tables that serve it.
-            without |= {duty.name for duty in attachment.duties if duty.fidelity}
+            if not serving:
+                without |= {duty.name for duty in attachment.duties if duty.fidelity}
             attachment = attachment.without(rules)
         return cls(devices, attachment, without, rules=rules)
 
@@ -197,14 +208,17 @@ class Attached:
         """A cell changed that is not the guest's (width 1)."""
         name = self.devices.storage
         old, new = before.state.memories()[name], after.state.memories()[name]
-        owns = self.technique.owns_address
+        owns, flags = self.technique.owns_address, self.attachment.flags
         found = FALSE
         for access in after.accesses:
+            if access.kind in ("load", "message"):
+                continue
+            foreign = owns(parties.guest, parties.private, access.cell)
             if access.kind == "store":
-                where = access.cell
-                found = found | (
-                    owns(parties.guest, parties.private, where) & (old.load(where) != new.load(where))
-                )
+                found = found | (foreign & (old.load(access.cell) != new.load(access.cell)))
+            elif access.old is not None and access.new is not None:
+                changed = (access.old ^ access.new) & ~Word(access.old.width, flags)
+                found = found | (foreign & (changed != 0))
         return found
 
     def foreign_messages(self, parties: Parties, after: World[Any, Any]) -> Word:
@@ -352,21 +366,22 @@ class Attached:
             if premise.name not in self.dropped
         ]
         own = self.on_its_own(name, parties)
-        if not any(path.result.accesses for path in own):
+        inner = name in self.devices.agent.inner
+        if not inner and not any(path.result.accesses for path in own):
             raise VacuousError(f"{self.devices.name}: {name} reaches nothing on the guest's own machine")
         if service is not None:
             yield from self.served(name, parties, assumed, own)
             return
         before, probe = self.hardware(parties), self.probe()
         here = self.on_hardware(name, parties)
-        if not any(path.result.accesses for path in here):
+        if not inner and not any(path.result.accesses for path in here):
             raise VacuousError(f"{self.devices.name}, {self.attachment.name}: {name} reaches nothing")
         changed = [[path.condition, self.foreign_changes(parties, before, path.result)] for path in here]
         yield self.ask(CHANGES, name, assumed, changed)
         if self.devices.deliver is not None:
             sent = [[path.condition, self.foreign_messages(parties, path.result)] for path in here]
             yield self.ask(INTERRUPTS, name, assumed, sent)
-        yield self.still_kept(name, parties, before, here, assumed)
+        yield from self.still_kept(name, parties, before, here, assumed)
         if self.attachment.reached is not None:
             yield self.ask(INVARIANT, name, assumed, list(self.left(parties, here)), REACHED)
         cases = [
@@ -406,11 +421,12 @@ class Attached:
         before: World[Any, Any],
         here: Sequence[Path[World[Any, Any]]],
         assumed: Sequence[Word],
-    ) -> InductionRow:
+    ) -> Iterator[InductionRow]:
         """Whether the duties hold after the step.
 
         They do where the step changes no cell that they read: they are functions of what they read.  Where it may,
-        they are asked about the storage that it leaves.
+        they are asked about the storage that it leaves.  That they do not depend on flags that the unit sets in
+        passing is a question of its own.
         """
         content: Memory = parties.private.memories()[self.devices.storage]
         read: list[Word] = []
@@ -427,9 +443,12 @@ class Attached:
             for access in path.result.accesses
             if access.kind == "store"
         ]
+        if self.attachment.flags:
+            yield self._unflagged(name, parties, assumed)
         row = self.ask(INVARIANT, name, assumed, touched, "no cell that the duties read changes")
         if row.status is Status.HOLDS:
-            return row
+            yield row
+            return
         broken = [
             [
                 path.condition,
@@ -438,7 +457,20 @@ class Attached:
             for path in here
             for after in [path.result.state.memories()[self.devices.storage]]
         ]
-        return self.ask(INVARIANT, name, assumed, broken)
+        yield self.ask(INVARIANT, name, assumed, broken)
+
+    def _unflagged(self, name: str, parties: Parties, assumed: Sequence[Word]) -> InductionRow:
+        """The duties hold whatever the unit's flags are in the cells that they read."""
+        content: Memory = parties.private.memories()[self.devices.storage]
+        flags = Word(content.cell_width, self.attachment.flags)
+        others = Memory(content.address_width, content.cell_width, "flagged")
+
+        def flagged(address: Word) -> Word:
+            return (content.load(address) & ~flags) | (others.load(address) & flags)
+
+        view = Memory(content.address_width, content.cell_width, flagged)
+        kept = self.kept(parties.guest, self.with_storage(parties.private, view), parties.unit)
+        return self.ask(INVARIANT, name, assumed, [[~kept]], "whatever the flags that the unit sets")
 
     def left(self, parties: Parties, here: Sequence[Path[World[Any, Any]]]) -> Iterator[list[Word]]:
         """Ways in which the device comes to be in what it cannot be in as it is attached."""

@@ -172,7 +172,27 @@ def _overwritten(before: S, after: S) -> tuple[str, ...]:
 
 
 def _told(old: Term, new: Term, lost: set[str]) -> bool:
-    """The new value is the old one and something that depends on nothing that may be lost."""
-    added = [terms.arithmetic("sub", new, old)]
-    read = {*terms.variables_of(added), *(str(cell.data) for cell in terms.applications_of(added))}
+    """The new value is the old one and something that depends on nothing that may be lost; case by case, if need be."""
+    if new.op == "ite" and _independent(new.args[0], lost):
+        condition, *branches = new.args
+        return all(
+            _told(old, _given(case, branch), lost)
+            for case, branch in zip((condition, terms.invert(condition)), branches, strict=True)
+        )
+    return _independent(terms.arithmetic("sub", new, old), lost)
+
+
+def _independent(term: Term, lost: set[str]) -> bool:
+    read = {*terms.variables_of([term]), *(str(cell.data) for cell in terms.applications_of([term]))}
     return lost.isdisjoint(read)
+
+
+def _given(condition: Term, term: Term) -> Term:
+    """The term where the condition holds: a bank's register where its number is one."""
+    known = terms.literals([condition])
+    known |= {
+        fact.args[0]: fact.args[1]
+        for fact, truth in known.items()
+        if truth is terms.ONE and fact.op == "eq" and fact.args[1].op == "const"
+    }
+    return terms.Substitution(known=known)(term)

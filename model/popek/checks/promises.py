@@ -223,6 +223,11 @@ class FormPromises(Generic[S]):
                         breach, answer = piece, alone
                         break
                     answer = alone if alone is Answer.UNKNOWN else answer
+            if answer is Answer.UNKNOWN:  # among the form's other questions, and with little work: now alone
+                asked.append(
+                    Question(title, [*self._assumed, *breach.conditions]).put(self._form.subject.effort)
+                )
+                answer = asked[-1].answer
             if answer is Answer.SAT:
                 made = BreachWitness(self._form, breach)
                 question = Question(title, [*self._assumed, *made.within(), *breach.conditions])

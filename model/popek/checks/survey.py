@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +19,24 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.scope import Scope, scope_of
-from popek.work import results
+from popek.work import engaging, results
 
 from .certification import Certifier
 from .certified_files import Files
 from .classification import Classification
 from .classify import Classifier
 from .cycles import no_search_for_cycles
-from .ladder import HOW_TO_CERTIFY, REPLAYED, Ladder, LadderStep, Reached, Rung, ladder
-from .leaks import Leaks, leaks_of
+from .kept_rows import KeptRows
+from .ladder import REPLAYED, Ladder, LadderStep, Reached, Rung, ladder
+from .leaks import leaks_of
 from .letter import CRITICAL, LETTER, PRIVILEGED, USER_CRITICAL, ByTheLetter, Letter, as_asked_here
 from .presence import Present, present
 from .promise import Promises
 from .promises import Keeper
 from .scope_words import scope_json
 from .subject import Subject
+from .survey_row import CLASSES, PROMISED, LetterRow, SurveyRow
 from .verdict import Status, Truth, any_asked, both, negate
-
-CLASSES = (
-    "privileged",
-    "control_sensitive",
-    "location_sensitive",
-    "mode_sensitive",
-    "resource_sensitive",
-    "user_sensitive",
-    "sensitive",
-    "innocuous",
-    "critical",
-    "user_critical",
-)
-PROMISED = ("faithful", "safe", "needless_trap")
-
 
 NOT_SHOWN = LadderStep(Rung.REPLAYED, Reached.NOT_ASKED, "by explain")
 NONE, ONE_EACH, ALL = "none", "one of each mnemonic", "all"
@@ -68,6 +56,7 @@ class Request:
             the first sensitive form of each mnemonic.
         certify: a folder in which certificates are kept, and looked for; None if none are asked for.
         by_the_letter: ask for the classes by the letter of 1974, too.
+        keep: rows that were found earlier are taken from the store, where there is one, and others kept there.
     """
 
     subject: Subject[Any]
@@ -77,112 +66,16 @@ class Request:
     leaks: str = NONE
     by_the_letter: bool = False
     certify: Path | None = None
+    keep: bool = False
+
+    def promised(self, form: str) -> bool:
+        """Whether it asks for the promises of a form."""
+        return self.promises if isinstance(self.promises, bool) else form in self.promises
 
     @property
     def certifier(self) -> Certifier | None:
         """What certifies answers, where that is asked for."""
         return None if self.certify is None else Certifier(files=Files(self.certify))
-
-
-@attrs.frozen
-class LetterRow:
-    """One form by the letter of 1974.
-
-    Attributes:
-        classes: the answer per class of `LETTER`.
-        here: the answers of `SurveyRow.classes`, by the same names.
-        witness: a counterexample, where a class has another answer here.
-        not_asked: why *privileged* was not asked.
-    """
-
-    classes: Mapping[str, Truth]
-    here: Mapping[str, Truth]
-    witness: Mapping[str, Any] | None = None
-    not_asked: str = ""
-
-    @property
-    def differs(self) -> tuple[str, ...]:
-        """The classes with another answer here."""
-        return tuple(name for name, truth in self.classes.items() if truth is not self.here[name])
-
-    def to_json(self) -> dict[str, object]:
-        """By class."""
-        row: dict[str, object] = {name: truth.value for name, truth in self.classes.items()}
-        row |= {"differs": list(self.differs), "witness": self.witness}
-        return row | ({"not_asked": self.not_asked} if self.not_asked else {})
-
-
-@attrs.frozen
-class SurveyRow:
-    """One instruction form.
-
-    Attributes:
-        classes: the answer per class of `CLASSES`.
-        components: what leaks or changes.
-        undecided: what may, too.
-        faithful, safe, needless_trap: the promises, where they were asked about.
-        breaches: how the promises are broken, by name.
-        witness: a counterexample for a critical form, where it was asked for.
-        leaks: what leaks through it, where that was asked for.
-        not_asked: per class that was not asked, why.
-        steps: per question, how far the evidence goes.
-        remark: why something is unknown.
-        letter: the classes by the letter of 1974, where they were asked for.
-        seconds, solver_seconds: what it took.
-    """
-
-    form: str
-    mnemonic: str
-    source: str
-    classes: Mapping[str, Truth]
-    components: tuple[str, ...] = ()
-    undecided: tuple[str, ...] = ()
-    faithful: Truth | None = None
-    safe: Truth | None = None
-    needless_trap: Truth | None = None
-    breaches: Mapping[str, str] = attrs.field(factory=dict)
-    witness: Mapping[str, Any] | None = None
-    leaks: Leaks | None = attrs.field(default=None, repr=False)
-    remark: str = ""
-    not_asked: Mapping[str, str] = attrs.field(factory=dict)
-    steps: Mapping[str, tuple[LadderStep, ...]] = attrs.field(factory=dict, eq=False)
-    letter: LetterRow | None = None
-    seconds: float = 0.0
-    solver_seconds: float = 0.0
-
-    @property
-    def unknown(self) -> bool:
-        """Whether some answer is missing."""
-        asked = [*self.classes.values(), *(t for t in (self.faithful, self.safe) if t is not None)]
-        asked += [] if self.letter is None else self.letter.classes.values()
-        return Truth.UNKNOWN in asked
-
-    def to_json(self) -> dict[str, object]:
-        """The keys of `popek/classification/1`."""
-        row: dict[str, object] = {
-            "mnemonic": self.mnemonic,
-            "form": self.form,
-            "source": self.source,
-            "components": list(self.components),
-            "components_undecided": list(self.undecided),
-            "witness": self.witness,
-        }
-        row |= {name: truth.value for name, truth in self.classes.items()}
-        for name in PROMISED:
-            truth = getattr(self, name)
-            row[name] = (Truth.NOT_ASKED if truth is None else truth).value
-        if self.breaches:
-            row["breaches"] = dict(self.breaches)
-        if self.not_asked:
-            row["not_asked"] = dict(self.not_asked)
-        if self.letter is not None:
-            row["by_the_letter"] = self.letter.to_json()
-        if self.remark:
-            row["remark"] = self.remark
-        every = (step for steps in self.steps.values() for step in steps)
-        if any(step.rung is Rung.CERTIFICATE and step.told != HOW_TO_CERTIFY for step in every):
-            row["ladder"] = {name: [s.to_json() for s in steps] for name, steps in self.steps.items()}
-        return row
 
 
 @attrs.frozen
@@ -329,12 +222,31 @@ def _rows(request: Request, forms: Sequence[str], jobs: int) -> Iterator[SurveyR
     for form in forms:
         together.setdefault(request.subject.machine.instructions[form].mnemonic, []).append(form)
     pieces = list(together.values())
-    few = len(forms) < 24
+    kept = None if engaging() else KeptRows.of(request)
+    if kept is not None:
+        known = [_all_known(request, kept, piece) for piece in pieces]
+        yield from chain.from_iterable(rows for rows in known if rows is not None)
+        pieces = [piece for piece, rows in zip(pieces, known, strict=True) if rows is None]
+    few = sum(map(len, pieces)) < 24
     if not few:
         pieces.sort(key=len, reverse=True)
     alone = few or request.subject.found_as is None
-    for rows in results(_rows_of, (request,), pieces, jobs=1 if alone else jobs):
-        yield from rows
+    if pieces or engaging():
+        for rows in results(_rows_of, (request,), pieces, jobs=1 if alone else jobs):
+            yield from rows
+
+
+def _all_known(request: Request, kept: KeptRows, forms: Sequence[str]) -> list[SurveyRow] | None:
+    """The rows of the forms of a mnemonic from the store; None where one is not there."""
+    wanted, rows = WantedWitnesses(request), []
+    for form in forms:
+        instruction = request.subject.machine.instructions[form]
+        row = kept.get(form, witness=wanted.of(instruction))
+        if row is None:
+            return None
+        wanted.note(instruction, row.classes["critical"])
+        rows.append(row)
+    return rows
 
 
 def _rows_of(request: Request) -> Callable[[Sequence[str]], list[SurveyRow]]:
@@ -347,6 +259,30 @@ def _rows_of(request: Request) -> Callable[[Sequence[str]], list[SurveyRow]]:
     return rows
 
 
+class WantedWitnesses:
+    """For which forms a request wants a witness: those, or the first critical one of each mnemonic or set."""
+
+    def __init__(self, request: Request) -> None:
+        self._wanted = request.witnesses
+        self._had: set[str | frozenset[str]] = set()
+
+    def of(self, instruction: Instruction) -> bool:
+        """Whether one is wanted for this form, if it is critical."""
+        return not self._shared_by(instruction) <= self._had
+
+    def note(self, instruction: Instruction, critical: Truth) -> None:
+        """After this form one is wanted no more where it was critical."""
+        if critical is Truth.YES:
+            self._had |= self._shared_by(instruction)
+
+    def _shared_by(self, instruction: Instruction) -> set[str | frozenset[str]]:
+        """What a witness for a form is wanted for: the form, its mnemonic, or the sets that it is in."""
+        if not isinstance(self._wanted, str):
+            return {forms for forms in self._wanted if instruction.form in forms}
+        names = {NONE: (), ALL: (instruction.form,), ONE_EACH: (instruction.mnemonic,)}
+        return set(names[self._wanted])
+
+
 class Surveyor:
     """Makes the rows of one request."""
 
@@ -356,27 +292,37 @@ class Surveyor:
         self.keeper = Keeper(self.subject)
         self._certifier = request.certifier
         self.letter = Letter(self.subject) if request.by_the_letter else None
-        self._witnessed: set[str | frozenset[str]] = set()
+        self._kept = KeptRows.of(request)
+        self._wanted = WantedWitnesses(request)
         self._drawn: set[tuple[str, str]] = set()
 
     def row(self, form: str) -> SurveyRow:
         """Everything that was asked about one form."""
         instruction = self.subject.machine.instructions[form]
+        witness = self._wanted.of(instruction)
+        row = None if self._kept is None else self._kept.get(form, witness=witness)
+        if row is None:
+            row = self._derived(instruction, wanted=witness)
+            if self._kept is not None:
+                self._kept.put(row, witness=witness)
+        self._wanted.note(instruction, row.classes["critical"])
+        return row
+
+    def _derived(self, instruction: Instruction, *, wanted: bool) -> SurveyRow:
+        form = instruction.form
         begin, solving = time.perf_counter(), self.subject.effort.seconds
         try:
             run = self.subject.explore(
                 instruction,
                 prefer=self.classifier.likely,
-                traps=self._promised(form) or self.letter is not None,
+                traps=self.request.promised(form) or self.letter is not None,
             )
         except PathBudgetError as error:
             return unexplored(instruction, str(error), letter=self.letter is not None)
         classified = self.classifier.classify(instruction, run)
-        kept = self.keeper.keeps(instruction, run) if self._promised(form) else None
+        kept = self.keeper.keeps(instruction, run) if self.request.promised(form) else None
         witness = None
-        lacking = self._shared_by(instruction) - self._witnessed
-        if lacking and classified.critical is Truth.YES:
-            self._witnessed |= lacking
+        if wanted and classified.critical is Truth.YES:
             found = classified.witness
             witness = None if found is None else found.to_json()
         row = row_of(classified, kept)
@@ -413,18 +359,6 @@ class Surveyor:
         new = {(kind, mnemonic) for kind, truth in kinds.items() if truth is Truth.YES} - self._drawn
         self._drawn |= new
         return self.request.leaks == ALL or bool(new)
-
-    def _promised(self, form: str) -> bool:
-        promises = self.request.promises
-        return promises if isinstance(promises, bool) else form in promises
-
-    def _shared_by(self, instruction: Instruction) -> set[str | frozenset[str]]:
-        """What a witness for a form is wanted for: the form, its mnemonic, or the sets that it is in."""
-        wanted = self.request.witnesses
-        if not isinstance(wanted, str):
-            return {forms for forms in wanted if instruction.form in forms}
-        names = {NONE: (), ALL: (instruction.form,), ONE_EACH: (instruction.mnemonic,)}
-        return set(names[wanted])
 
 
 def unexplored(instruction: Instruction, why: str, *, letter: bool = False) -> SurveyRow:
@@ -487,3 +421,22 @@ def _promises(kept: Promises[Any], classified: Classification[Any]) -> dict[str,
         "needless_trap": both(kept.needless_trap, classified.innocuous),
         "breaches": breaches,
     }
+
+
+__all__ = [
+    "ALL",
+    "CLASSES",
+    "NONE",
+    "ONE_EACH",
+    "PROMISED",
+    "LetterRow",
+    "Request",
+    "Survey",
+    "SurveyRow",
+    "Surveyor",
+    "WantedWitnesses",
+    "classes",
+    "row_of",
+    "survey",
+    "unexplored",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from popek.work import process_context
+from popek.work.processes import at_work, end
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -25,9 +25,12 @@ class Workers:
     def __init__(self, jobs: int = 0) -> None:
         count = jobs or os.cpu_count() or 1
         context = process_context()
-        self._pools = [ProcessPoolExecutor(1, mp_context=context) for _ in range(count if count > 1 else 0)]
-        for pool in self._pools:  # begin now: later there may be threads
-            pool.submit(gc.disable)  # terms form no cycles; looking for some takes a tenth of the time
+        self._pools = [
+            ProcessPoolExecutor(1, mp_context=context, initializer=at_work)
+            for _ in range(count if count > 1 else 0)
+        ]
+        for pool in self._pools:
+            pool.submit(os.getpid)  # begin now: later there may be threads
 
     def __enter__(self) -> Workers:
         return self
@@ -36,7 +39,10 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for pool in self._pools:
-            pool.shutdown(cancel_futures=True)
+            if error is None:
+                pool.shutdown(cancel_futures=True)
+            else:
+                end(pool)
 
     def map(self, function: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> Iterator[ResultT]:
         """The results, in order."""

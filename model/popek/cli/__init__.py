@@ -44,6 +44,11 @@ COMMANDS: Final = (
         "Measure speed in one run: of classifying beside the solver's, and rates of the rest.",
     ),
     (
+        "cache",
+        "kept:app",
+        "What was found and is kept for the next time.",
+    ),
+    (
         "check",
         "check:check",
         "Check published claims, or those of a file of your own, against the semantics.",

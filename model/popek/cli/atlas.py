@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from .errors import UNEXPECTED, UNKNOWN, UserError
 from .figures import Svg, assert_writable, write
 from .options import HERE, AsJson, Timeout, Work
-from .output import console, print_json, progress
+from .output import console, print_json, progress, working
 
 
 def atlas(
@@ -26,6 +26,9 @@ def atlas(
         tuple[str, ...], Parameter(negative="", consume_multiple=True, help="Only these techniques.")
     ] = (),
     promises: Annotated[bool, Parameter(negative="", help="Check fidelity and safety, too.")] = False,
+    devices: Annotated[
+        bool, Parameter(negative="", help="Ask of machines with a device what a guest can do by that, too.")
+    ] = False,
     timeout: Timeout = 0.0,
     work: Work = HERE,
     cache: Annotated[Path | None, Parameter(help="A folder to keep answers in, for the next time.")] = None,
@@ -47,6 +50,7 @@ def atlas(
     from popek.report import atlas as report
     from popek_proofs.atlas import derive, places
     from popek_proofs.atlas.derivation import Depth
+    from popek_proofs.devices import with_and_without
 
     try:
         chosen = places((*names, *machines), techniques)
@@ -60,6 +64,11 @@ def atlas(
     depth = Depth(promises=promises, witnesses=html is not None or json, timeout=timeout)
     with work.begun(), progress("charting") as show:
         found = derive(chosen, depth, jobs=work.jobs, cache=cache, progress=show)
+    beside = []
+    if devices:
+        with working("asking of devices"):
+            names_of = dict.fromkeys(entry.place.name for entry in found.entries)
+            beside = [row for name in names_of if (row := with_and_without(name)) is not None]
     if html is not None:
         from popek.report.atlas_page import page
 
@@ -71,9 +80,11 @@ def atlas(
     if svg is not None:
         write(report.figure(found), svg)
     if json:
-        print_json(found.to_json())
+        print_json(found.to_json() | ({"devices": [row.to_json() for row in beside]} if devices else {}))
     else:
         console().print(report.atlas(found))
+        if devices:
+            console().print(report.with_devices(found, beside))
         if html is not None:
             console().print(f"\n{file}")
     if found.defects:

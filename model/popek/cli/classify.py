@@ -12,7 +12,8 @@ from . import every_technique, figures
 from .certifying import Certify, certified
 from .errors import UNEXPECTED, UNKNOWN, UserError
 from .figures import Svg
-from .options import HERE, AsJson, Settings, TimeIsState, Timeout, Work
+from .kept import told_of_the_store
+from .options import HERE, AsJson, NoCache, Settings, TimeIsState, Timeout, Work
 from .output import console, print_json, progress
 from .resolving import forms_of, known_names, subject_of
 
@@ -43,6 +44,7 @@ def classify(
     timeout: Timeout = 0.0,
     work: Work = HERE,
     certify: Certify = None,
+    no_cache: NoCache = False,
     svg: Svg = None,
     json: AsJson = False,
 ) -> int:
@@ -72,6 +74,7 @@ def classify(
         leaks=NONE if svg is None else ONE_EACH if forms is None else ALL,
         certify=certify,
         by_the_letter=by_the_letter,
+        keep=not (no_cache or work.shard or work.engine == "dask"),
     )
     figures.assert_writable(svg)
     _assert_open_or_set(symbolic, set)
@@ -93,6 +96,7 @@ def classify(
             return _classify_symbolic(request, symbolic, forms, work.jobs, svg, json)
     with certified(certify), work.begun(), progress("classifying") as show:
         found = survey(request, forms=forms, jobs=work.jobs, progress=show)
+    told_of_the_store(found.rows)
     otherwise = [] if expected is None else differences(expected, found, str(expect))
     if json:
         kept = {} if expected is None else {"otherwise": [one.to_json() for one in otherwise]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -137,20 +137,76 @@ def check(*names: str, json: AsJson = False) -> int:
 
 
 @app.command
-def rules(*, json: AsJson = False) -> int:
-    """Print the rules of a VT-d remapping unit, with fault reasons and sources."""
+def rules(
+    *,
+    of: Annotated[
+        Literal["vt-d", "second-stage"],
+        Parameter(help="Of a VT-d remapping unit, or of EPT and nested paging."),
+    ] = "vt-d",
+    json: AsJson = False,
+) -> int:
+    """Print the rules of what stands before storage, with fault reasons or outcomes, and sources."""
     import attrs
 
+    from popek.architectures.second_stage.ledger import second_stage_rules
     from popek.architectures.vtd.ledger import rules as ledger
     from popek.report import devices as report
 
-    if json:
+    if of == "second-stage":
+        if json:
+            found = [attrs.asdict(rule) for rule in second_stage_rules().values()]
+            print_json({"schema": "popek/second-stage-rules/1", "rules": found})
+        else:
+            console().print(report.second_stage())
+    elif json:
         print_json(
             {"schema": "popek/remapping-rules/1", "rules": [attrs.asdict(rule) for rule in ledger().values()]}
         )
     else:
         console().print(report.rules())
     return _HOLDS
+
+
+@app.command
+def dmar(
+    file: Annotated[
+        str,
+        Parameter(
+            help="A DMAR table, binary or as text; `-` reads standard input.", allow_leading_hyphen=True
+        ),
+    ],
+    /,
+    *,
+    json: AsJson = False,
+) -> int:
+    """Say what a DMAR table of ACPI means for a monitor that gives devices to guests.
+
+    Takes /sys/firmware/acpi/tables/DMAR, or what acpidump, xxd, hexdump -C or iasl -d make of it.
+
+    Exit code: 0 read and well formed, 1 the table breaks a rule, 2 bad input.
+    """
+    from popek.architectures.vtd.dmar import DmarError, parse
+    from popek.architectures.vtd.dmar_findings import WRONG, findings
+    from popek.architectures.vtd.dmar_text import table_bytes
+    from popek.report import devices as report
+
+    try:
+        table = parse(table_bytes(_read(file)))
+    except DmarError as error:
+        raise UserError(f"{file}: {error}") from None
+    found = findings(table)
+    if json:
+        print_json(table.to_json() | {"findings": [one.to_json() for one in found]})
+    else:
+        console().print(report.dmar(table, found))
+    return _REFUTED if any(one.kind == WRONG for one in found) else _HOLDS
+
+
+def _read(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
 
 
 @app.command
@@ -168,11 +224,7 @@ def fault(
     from popek.report import devices as report
 
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
-    try:
-        found = explain(decoded(data))
+        found = explain(decoded(_read(file)))
     except NoFaultError as error:
         raise UserError(f"{file}: {error}") from None
     if json:

@@ -10,6 +10,7 @@ import attrs
 from cyclopts import Parameter
 
 from .errors import UserError
+from .kept import told_of_the_store
 from .output import console, print_json, progress
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def classify(request: Request, forms: Sequence[str] | None, *, jobs: int, json: 
     ]
     with progress("classifying") as show:
         found = surveys(requests, forms=forms, jobs=jobs, progress=show)
+    told_of_the_store([row for one in found for row in one.rows])
     if json:
         whole = {"schema": "popek/classifications/1", "classifications": [one.to_json() for one in found]}
         print_json(whole)

@@ -31,7 +31,7 @@ def merge(*files: str) -> Any:
 
 def print_shard(arguments: Sequence[str], done: Any) -> int:
     """The part of the work that a command has done, as JSON."""
-    from popek.work.shards import Part
+    from popek.work.shards import WorkPart
 
     words, part = [], ""
     rest = iter(arguments)
@@ -42,7 +42,7 @@ def print_shard(arguments: Sequence[str], done: Any) -> int:
             part = word.removeprefix("--shard=")
         else:
             words.append(word)
-    print_json(Part.read(part).document(words, done))
+    print_json(WorkPart.read(part).document(words, done))
     return 0
 
 

@@ -42,6 +42,12 @@ Timeout = Annotated[
     float, Parameter(help="Seconds a single question may take; 0 for no bound.", validator=_seconds)
 ]
 Jobs = Annotated[int, Parameter(help="Processes; 0 for one per processor.", validator=_processes)]
+NoCache = Annotated[
+    bool,
+    Parameter(
+        name="--no-cache", negative="", help="Ask everything anew, and keep nothing for the next time."
+    ),
+]
 
 
 @Parameter(name="*")
@@ -70,9 +76,9 @@ class Work:
             raise UserError(f"--shard {self.shard}: expected without --engine dask")
         if self.shard:
             from popek.work import engaged
-            from popek.work.shards import Part
+            from popek.work.shards import WorkPart
 
-            with engaged(Part.read(self.shard, self.jobs)):
+            with engaged(WorkPart.read(self.shard, self.jobs)):
                 yield
         elif self.engine == "dask":
             from popek.work import engaged
@@ -125,6 +131,7 @@ __all__ = [
     "AsJson",
     "Cases",
     "Jobs",
+    "NoCache",
     "Seed",
     "Settings",
     "Technique",

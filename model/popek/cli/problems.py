@@ -25,8 +25,8 @@ def problems(
     all: Annotated[
         bool, Parameter(help="Find every form that has a problem, not only the first.", negative="")
     ] = False,
-    timeout: Timeout = 0.0,
     work: Work = HERE,
+    timeout: Timeout = 0.0,
     asm: witnesses.Asm = False,
     confirm: witnesses.Confirm = False,
     json: AsJson = False,

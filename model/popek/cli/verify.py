@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from popek_proofs.verification import VerificationTarget
 
 
+def _some(_: object, value: int) -> None:
+    if value < 1:
+        raise UserError(f"--conflicts {value}: expected a number from 1")
+
+
 def verify(
     *names: str,
     technique: Technique = None,
@@ -32,6 +37,14 @@ def verify(
     certificates: Annotated[
         bool, Parameter(help="Refute each question with a proof, and check the proof.")
     ] = True,
+    conflicts: Annotated[
+        int,
+        Parameter(
+            help="How many the SAT solver may meet in a question, before it is too hard; with --out, a later run "
+            "with more tries again.",
+            validator=_some,
+        ),
+    ] = 200_000,
     out: Annotated[
         Path | None,
         Parameter(help="A folder for questions, clauses and proofs; what it has already is not done again."),
@@ -58,7 +71,9 @@ def verify(
         if files is not None:
             files.begin()
         with work.begun(), progress("verifying") as show:
-            found = verified(targets, Certifier(certificates, files=files), jobs=work.jobs, progress=show)
+            found = verified(
+                targets, Certifier(certificates, conflicts, files), jobs=work.jobs, progress=show
+            )
     except FolderError as error:
         raise UserError(f"--out {error}") from None
     if json:

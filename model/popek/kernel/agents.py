@@ -37,11 +37,13 @@ class RefusedError(Exception):
 
 @attrs.frozen(eq=False)
 class Access:
-    """One access that was let through: a cell that was read or written, or a message."""
+    """One access that was let through: a cell that was read or written, or a message; or what a unit marks with it."""
 
-    kind: str  # "load", "store", "message"
+    kind: str  # "load", "store", "message", "mark"
     address: Word  # the agent's
     cell: Word  # where it went; of a message, what was delivered
+    old: Word | None = None  # of a mark: what the cell held
+    new: Word | None = None
 
 
 class Bus:
@@ -52,6 +54,7 @@ class Bus:
         route: where an address goes.
         message: which writes are messages (width 1).
         deliver: from the address and the data of a message to what the processor is given; raises `RefusedError`.
+        marks: cells that the unit itself sets as it lets an access through, with their new values.
     """
 
     def __init__(
@@ -60,10 +63,18 @@ class Bus:
         route: Route,
         message: Callable[[Word], Word] = lambda address: FALSE,
         deliver: Callable[[Word, Word], Word] | None = None,
+        marks: Callable[
+            [Memory, Word, bool], Sequence[tuple[Word, Word]]
+        ] = lambda storage, address, write: (),
     ) -> None:
         self.storage, self.accesses = storage, tuple[Access, ...]()
         self.sent: tuple[Word, ...] = ()
-        self._route, self._message, self._deliver = route, message, deliver
+        self._route, self._message, self._deliver, self._marks = route, message, deliver, marks
+
+    def _mark(self, address: Word, write: bool) -> None:
+        for cell, value in self._marks(self.storage, address, write):
+            self.accesses += (Access("mark", address, cell, self.storage.load(cell), value),)
+            self.storage = self.storage.store(cell, value)
 
     def load(self, address: Word) -> Word:
         """The cell that the agent's address means.
@@ -72,8 +83,10 @@ class Bus:
             RefusedError: it means none.
         """
         cell = self._route(address, False)
+        found = self.storage.load(cell)
         self.accesses += (Access("load", address, cell),)
-        return self.storage.load(cell)
+        self._mark(address, False)
+        return found
 
     def store(self, address: Word, value: Word) -> None:
         """The cell that the agent's address means := value; or a message is sent.
@@ -87,6 +100,7 @@ class Bus:
             self.sent += (given,)
             return
         cell = self._route(address, True)
+        self._mark(address, True)
         self.accesses += (Access("store", address, cell),)
         self.storage = self.storage.store(cell, value)
 
@@ -102,6 +116,7 @@ class Agent(Generic[D]):
         steps: what it does by itself, by name: each changes its registers and reaches storage over the bus.
         programs: the registers that a driver sets to what it likes, and how, in words.
         exists: which states of it there are (width 1).
+        inner: steps that change its registers alone; every other one must reach storage.
         source: document and section.
     """
 
@@ -111,6 +126,7 @@ class Agent(Generic[D]):
     steps: Mapping[str, Step]
     programs: Mapping[str, str]
     exists: Callable[[D], Word] = lambda device: TRUE
+    inner: tuple[str, ...] = ()
     source: str = ""
 
 
@@ -170,8 +186,11 @@ class Attachment:
         device: `device(guest, device, private, unit)`: what the hardware's registers hold for the guest's.
         seen: `seen(device, private, unit)`: what the guest learns of the hardware's registers.
         unmapped: `unmapped(device, private, unit)`: the guest's registers for the hardware's, as the monitor knows.
+        kept: registers of the guest's that the monitor keeps itself: the hardware's say nothing of them.
         owned: registers that the guest does not set directly: the monitor sets what `device` says.
         deliver: `deliver(hardware, unit, device, address, data)`: what the processor is given for a message.
+        marks: `marks(storage, unit, device, address, write)`: cells that the unit itself sets with an access.
+        flags: the bits of a cell of the monitor's that the unit may set so: a change of these alone breaks no promise.
         duties: the invariant.
         premises: what fidelity asks of the driver.
         reached: `reached(guest, device, private, unit)`: what the hardware's device can be in (width 1): one more
@@ -183,6 +202,7 @@ class Attachment:
         services: steps that the monitor takes: `service(guest, device, private, unit, before)`, from what the
             guest's own machine is in after the step, and the device before it, to the monitor's things after it.
         without: the attachment without some of its rules, by name; `rules` says which there are, and what each does.
+        longest: steps of the device in a trace, at most; 0 for what the machine says.
         source: who describes it.
     """
 
@@ -193,8 +213,11 @@ class Attachment:
     device: Callable[[Any, Any, Any, Any], Any] = lambda guest, device, private, unit: device
     seen: Callable[[Any, Any, Any], Any] = lambda device, private, unit: device
     unmapped: Callable[[Any, Any, Any], Any] = lambda device, private, unit: device
+    kept: tuple[str, ...] = ()
     owned: tuple[str, ...] = ()
     deliver: Callable[[Any, Any, Any, Word, Word], Word] | None = None
+    marks: Callable[[Memory, Any, Any, Word, bool], Sequence[tuple[Word, Word]]] | None = None
+    flags: int = 0
     duties: tuple[MonitorDuty, ...] = ()
     premises: tuple[DriverPremise, ...] = ()
     reached: Callable[[Any, Any, Any, Any], Word] | None = None
@@ -205,6 +228,7 @@ class Attachment:
     services: Mapping[str, Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]] = attrs.field(factory=dict)
     rules: Mapping[str, str] = attrs.field(factory=dict)
     without: Callable[[frozenset[str]], Attachment] | None = None
+    longest: int = 0
     source: str = ""
 
     def promised(
@@ -243,6 +267,7 @@ class Devices(Generic[S]):
         same_interrupt: `same_interrupt(private, unit, own, given)`: that it is what its own machine is given (width 1).
         longest: steps of the device in a trace, at most.
         forms: forms of the processor that are asked by default; every one where it is empty.
+        stands_for: machines beside its own whose device this is, by name.
         notes: what the model leaves out.
         source: what it was made from.
     """
@@ -262,6 +287,7 @@ class Devices(Generic[S]):
     same_interrupt: Callable[[S, Any, Word, Word], Word] = lambda private, unit, own, given: own == given
     longest: int = 4
     forms: tuple[str, ...] = ()
+    stands_for: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     source: str = ""
 
@@ -281,11 +307,13 @@ class Devices(Generic[S]):
     def hardware_step(self, attachment: Attachment, name: str, before: World[S, Any]) -> World[S, Any]:
         """The same step of the device on the hardware, as it is attached."""
         state, unit, device, send = before.state, before.unit, before.device, attachment.deliver
+        marks = attachment.marks or (lambda storage, unit, device, address, write: ())
         bus = Bus(
             state.memories()[self.storage],
             lambda address, write: attachment.route(state, unit, device, address, write),
             self.message,
             None if send is None else lambda address, data: send(state, unit, device, address, data),
+            lambda storage, address, write: marks(storage, unit, device, address, write),
         )
         return self._taken(name, state, device, unit, bus)
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import attrs
 
 from .exploration import Budget, Path, PathBudgetError, explore
-from .expressions import Scope, Uses
+from .expressions import NamesInScope, Uses
 from .instruction import Instruction
 from .machine import Machine
 from .memory import Memory
@@ -247,7 +247,7 @@ class _Writer:
             raise NotCompiledError("an operand has the name of a component")
         for _, asked in (path.result for path in paths):
             variables |= {f"undefined {what}": f"u({what!r}, {width})" for what, width in asked}
-        self._scope = Scope(variables, {name: f"c{place}" for name, place in self._memories.items()})
+        self._scope = NamesInScope(variables, {name: f"c{place}" for name, place in self._memories.items()})
 
     def written(self) -> CompiledForm:
         """The function."""
@@ -268,7 +268,7 @@ class _Writer:
             raise NotCompiledError(f"Python does not take it: {error}") from None
         return CompiledForm(namespace["run"], tuple(self._ends), source)
 
-    def _tree(self, paths: list[Path[Explored]], depth: int, indent: int, scope: Scope) -> None:
+    def _tree(self, paths: list[Path[Explored]], depth: int, indent: int, scope: NamesInScope) -> None:
         """Paths that have their first `depth` conditions in common; the smaller side of each `if` is indented."""
         while len(paths) > 1 or len(paths[0].conditions) > depth:
             condition = paths[0].conditions[depth]
@@ -308,7 +308,7 @@ class _Writer:
                     raise NotCompiledError("copies a block of storage")
                 yield place, entry[0].term, entry[1].term
 
-    def _leaf(self, explored: Explored, indent: int, scope: Scope) -> None:
+    def _leaf(self, explored: Explored, indent: int, scope: NamesInScope) -> None:
         outcome, asked = explored
         blank = " " * indent
         code = "None"

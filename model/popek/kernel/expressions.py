@@ -37,7 +37,7 @@ class Uses:
         return self._counts[term] > 1
 
 
-class Scope:
+class NamesInScope:
     """The names that are known at one place of the text.
 
     Args:
@@ -51,15 +51,15 @@ class Scope:
         self._names: dict[Term, str] = {}
         self._count = [0]  # of names, in all scopes
 
-    def used(self, uses: Uses) -> Scope:
+    def used(self, uses: Uses) -> NamesInScope:
         """The same scope, where it is known what is needed twice."""
         found = self.inner()
         found._uses = uses
         return found
 
-    def inner(self) -> Scope:
+    def inner(self) -> NamesInScope:
         """A scope inside this one: what is named there is not known here."""
-        found = Scope(self._variables, self._memories)
+        found = NamesInScope(self._variables, self._memories)
         found._uses, found._names, found._count = self._uses, dict(self._names), self._count
         return found
 
@@ -179,4 +179,4 @@ def meaning(function: str, width: int, sizes: tuple[int, ...], numbers: tuple[in
     return found.data
 
 
-__all__ = ["Scope", "Uses", "meaning"]
+__all__ = ["NamesInScope", "Uses", "meaning"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -9,6 +11,7 @@ from rich.text import Text
 from popek.checks.verdict import Status
 from popek_proofs.atlas import Atlas, AtlasEntry, Efficiency, Verdict
 from popek_proofs.atlas.entries import KINDS
+from popek_proofs.devices import WithDevices
 
 from .svg import LINE, MARGIN, SIZE, Figure, box, text, width_of
 
@@ -22,6 +25,10 @@ VERDICTS = {
     Verdict.UNDECIDED: "bold yellow",
 }
 COLORS = {"direct": "green", "needless": "yellow", "emulated": "cyan", "critical": "red", "undecided": "dim"}
+BY_CLASSES = (
+    "by classes: a critical form refutes that every sensitive instruction is privileged.  It may be faithful all the "
+    "same: `popek prove` asks what the theorems rest on"
+)
 GLYPHS = {"direct": "█", "needless": "▓", "emulated": "▒", "critical": "×", "undecided": "?"}
 
 
@@ -40,8 +47,8 @@ def atlas(found: Atlas) -> RenderableType:
             Text(place.name if place.name != last else "", "bold"),
             place.technique,
             place.label,
-            _status(entry.theorem1),
-            _status(entry.theorem3),
+            _status(entry, 1),
+            _status(entry, 3),
             Text(_short(entry), VERDICTS[entry.verdict]),
             needless(entry.efficiency),
             bar(entry.efficiency),
@@ -52,14 +59,42 @@ def atlas(found: Atlas) -> RenderableType:
         "forms: ", *((f"{GLYPHS[kind]} {told}   ", COLORS[kind]) for kind, told in KINDS.items())
     )
     parts: list[RenderableType] = [table, "", legend]
+    if any(entry.by_classes for entry in found.entries):
+        parts.append(BY_CLASSES)
     parts += [
         Text(f"a witness does not replay, a defect of popek: {defect}", "red") for defect in found.defects
     ]
     return Group(*parts)
 
 
-def _status(status: Status) -> Text:
-    return Text(status.value, STYLES[status])
+def with_devices(found: Atlas, beside: Sequence[WithDevices]) -> RenderableType:
+    """Beside what the processor's instructions say, what a guest's own device does."""
+    if not beside:
+        return Text("\nno device is known of these machines")
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for title in (
+        "machine",
+        "processor only",
+        "with a device as it is",
+        "with it confined",
+        "the driver sees its own",
+    ):
+        table.add_column(title)
+    for row in beside:
+        said = dict.fromkeys(_short(entry) for entry in found.entries if entry.place.name == row.machine)
+        ways = [
+            Text.assemble(f"{way}: safety ", (status.value, STYLES[status]))
+            for way, status in (row.alone, row.confined)
+        ]
+        fidelity = Text(row.fidelity.value, STYLES[row.fidelity])
+        table.add_row(Text(row.machine, "bold"), "; ".join(said), *ways, fidelity)
+    return Group("", table)
+
+
+def _status(entry: AtlasEntry, theorem: int) -> Text:
+    status = entry.theorem1 if theorem == 1 else entry.theorem3
+    how = " by classes" if theorem in entry.by_classes else ""
+    return Text(f"{status.value}{how}", STYLES[status])
 
 
 def _short(entry: AtlasEntry) -> str:

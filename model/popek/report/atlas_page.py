@@ -20,7 +20,7 @@ from popek.checks.verdict import Truth
 from popek_proofs.atlas import Asked, Atlas, AtlasEntry, Efficiency, Form, Verdict
 from popek_proofs.atlas.entries import KINDS
 
-from .atlas import needless
+from .atlas import BY_CLASSES, needless
 
 # The page stays below ten megabytes: the texts of questions get what the rest of the data leave, in bytes.
 PAGE = 9_500_000
@@ -164,6 +164,7 @@ def _place(entry: AtlasEntry, words: _Shared, witnesses: _Shared, texts: Mapping
         "note": place.note,
         "source": place.source,
         "verdict": entry.verdict.value,
+        "judged": BY_CLASSES if entry.by_classes else "",
         "theorem1": entry.theorem1.value,
         "theorem3": entry.theorem3.value,
         "critical": entry.critical,

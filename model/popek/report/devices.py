@@ -16,6 +16,8 @@ from .interrupts import wrapped
 from .svg import Figure, columns
 
 if TYPE_CHECKING:
+    from popek.architectures.vtd.dmar import DmarTable
+    from popek.architectures.vtd.dmar_findings import DmarFinding
     from popek.architectures.vtd.faults import Explained
     from popek.checks.device_traces import DeviceTrace
     from popek.kernel.agents import Devices
@@ -125,6 +127,32 @@ def rules() -> RenderableType:
     for rule in ledger().values():
         table.add_row(rule.id, f"{rule.reason:#04x}", rule.rule, rule.source, rule.confidence)
     return table
+
+
+def second_stage() -> RenderableType:
+    """The ledger of EPT and nested paging."""
+    from popek.architectures.second_stage.ledger import second_stage_rules
+
+    table = Table("rule", "a breach is", "what must hold", "source", "confidence", box=None, pad_edge=False)
+    for rule in second_stage_rules().values():
+        table.add_row(rule.id, rule.outcome, rule.rule, rule.source, rule.confidence)
+    return table
+
+
+def dmar(table: DmarTable, found: Sequence[DmarFinding]) -> RenderableType:
+    """What a DMAR table says."""
+    counts = ", ".join(
+        f"{len(table.of(name))} {name}" for name in dict.fromkeys(s.title for s in table.structures)
+    )
+    head = f"DMAR of {table.oem}: {table.host_width} address bits, {counts or 'no structures'}"
+    parts: list[RenderableType] = [Text(head, "bold")]
+    titles = {"own": "the monitor must own", "care": "the monitor must mind", "wrong": "the table is wrong"}
+    for kind, title in titles.items():
+        mine = [one for one in found if one.kind == kind]
+        if mine:
+            parts += [Text(title, "bold red" if kind == "wrong" else "bold")]
+            parts += [Text(f"  {one.what}") for one in mine]
+    return Group(*parts)
 
 
 def faults(found: Sequence[Explained]) -> RenderableType:

@@ -28,6 +28,8 @@ def verification(found: Verification, folder: Path | None = None) -> RenderableT
     ):
         style = "bold green" if number == total else "yellow"
         table.add_row(what, Text(str(number), style), _share(number, total))
+    if found.by_drat_trim:
+        table.add_row("  its long proof by drat-trim", str(found.by_drat_trim))
     parts: list[RenderableType] = [table]
     reasons = Counter(one.found.why for one in found.not_certified if not one.found.wrong)
     for why, number in reasons.most_common():

@@ -188,7 +188,12 @@ def _undecided(console: Console, diagnosis: Diagnosis) -> None:
     _heading(console, f"{count} check{'s are' if count > 1 else ' is'} not decidable from this dump")
     if diagnosis.relevant and diagnosis.relevant < count:
         _indented(
-            console, Text(f"- {diagnosis.relevant} of them could cause what is reported; they ask for:"), 2
+            console,
+            Text(
+                f"- {diagnosis.relevant} of them could cause what is reported; "
+                f"{'it asks' if diagnosis.relevant == 1 else 'they ask'} for:"
+            ),
+            2,
         )
     if diagnosis.fields_asked:
         _indented(console, Text(f"add fields: {_names(diagnosis.fields_asked)}"), 2, "- ")

@@ -1,9 +1,10 @@
 """A certificate that a question has no answer: clauses, a proof that refutes them, and both checked.
 
 The clauses are made from the exported text (`bit_blasting`), a SAT solver refutes them and writes a proof, and
-`proof_checker` checks that, from the texts that are kept.  That the clauses mean what was asked is *not* proved: the
-text is compared with the question's terms node by node, and on some assignments, random and at the boundaries, the
-bits of every subterm are compared with what `popek.kernel.evaluation` says.
+`proof_checker` checks that, from the texts that are kept; a long proof `drat_trim`, where it is installed.  That the
+clauses mean what was asked is *not* proved: the text is compared with the question's terms node by node, and on some
+assignments, random and at the boundaries, the bits of every subterm are compared with what `popek.kernel.evaluation`
+says.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import attrs
 from popek.kernel.evaluation import Evaluation
 from popek.kernel.terms import Term, mask, postorder
 
+from . import drat_trim
 from .bit_blasting import FALSE, TRUE, Clauses
 from .proof_checker import ProofError, check
 from .smtlib import Graph, Mirror, Node, QuantifiedError, assertions
@@ -24,11 +26,17 @@ from .smtlib import Graph, Mirror, Node, QuantifiedError, assertions
 SAT_SOLVER: Final = "glucose4"
 CONFLICTS: Final = 200_000  # of the SAT solver, before a question counts as too hard
 CLAUSES: Final = 4_000_000
+LONG: Final = 10_000  # steps of a proof, above which drat-trim checks it where it is installed
+BY_DRAT_TRIM: Final = "by_drat_trim"
 ASSIGNMENTS: Final = 8
 
 
 class NotCertifiedError(Exception):
     """There is no certificate; the message says why."""
+
+
+class TooHardError(NotCertifiedError):
+    """The SAT solver met as many conflicts as it may."""
 
 
 class RefutedError(Exception):
@@ -43,7 +51,7 @@ class Certificate:
         cnf: in DIMACS format.
         proof: in DRAT's text format.
         figures: how many clauses; ties of applications; steps of the proof, and those that the checker needed;
-            values of subterms that were compared with the clauses' bits.
+            values of subterms that were compared with the clauses' bits; 1 where drat-trim checked the proof.
     """
 
     cnf: str
@@ -70,7 +78,8 @@ def certify(
         conflicts: how many the SAT solver may meet.
 
     Raises:
-        NotCertifiedError: the text is of another kind, or too hard.
+        NotCertifiedError: the text is of another kind, or there are too many clauses.
+        TooHardError: the SAT solver does not get to the end.
         RefutedError: something is wrong with the evidence.
         ValueError: the text is not SMT-LIB.
     """
@@ -87,13 +96,15 @@ def certify(
     cnf = made.dimacs(asserted, [*about.splitlines(), *_inputs(made)])
     lines = _refuted(made, asserted, conflicts)
     proof = "\n".join(lines) + "\n"
+    long = len(lines) > LONG and drat_trim.available()
     try:
-        needed = check(cnf, proof)
+        needed = drat_trim.check(cnf, proof) if long else check(cnf, proof)
     except ProofError as error:
         raise RefutedError(f"the proof of {SAT_SOLVER} is not accepted: {error}") from None
     compared = 0 if conditions is None else compare(made, conditions, nodes, graph)
     counts = {"clauses": len(made.clauses) + len(asserted), "ties": ties, "steps": len(lines)}
-    return Certificate(cnf, proof, {**counts, "needed": needed, "compared": compared})
+    counts |= {"needed": needed, "compared": compared}
+    return Certificate(cnf, proof, {**counts, BY_DRAT_TRIM: 1} if long else counts)
 
 
 def _inputs(made: Clauses) -> Iterator[str]:
@@ -151,7 +162,7 @@ def _solved(solver: Any, conflicts: int) -> bool:
     solver.conf_budget(conflicts)
     answer = solver.solve_limited()
     if answer is None:
-        raise NotCertifiedError(f"{SAT_SOLVER} meets more than {conflicts} conflicts")
+        raise TooHardError(f"{SAT_SOLVER} meets more than {conflicts} conflicts")
     return bool(answer)
 
 
@@ -220,4 +231,14 @@ def _evaluation(number: int) -> Evaluation:
     return Evaluation(unknown)
 
 
-__all__ = ["Certificate", "NotCertifiedError", "RefutedError", "available", "certify", "compare"]
+__all__ = [
+    "BY_DRAT_TRIM",
+    "CONFLICTS",
+    "Certificate",
+    "NotCertifiedError",
+    "RefutedError",
+    "TooHardError",
+    "available",
+    "certify",
+    "compare",
+]

@@ -17,7 +17,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-class Engine(Protocol):
+class WorkEngine(Protocol):
     """Somebody else who does the work."""
 
     def results(
@@ -26,11 +26,11 @@ class Engine(Protocol):
         """The results, in order."""
 
 
-_engaged: ContextVar[Engine | None] = ContextVar("popek engine", default=None)
+_engaged: ContextVar[WorkEngine | None] = ContextVar("popek engine", default=None)
 
 
 @contextmanager
-def engaged(engine: Engine | None) -> Iterator[None]:
+def engaged(engine: WorkEngine | None) -> Iterator[None]:
     """Have the work done by this engine, where there is one."""
     token = _engaged.set(engine)
     try:
@@ -80,4 +80,4 @@ def results(
     yield from on_processes(make, given, items, count)
 
 
-__all__ = ["Engine", "WorkersLostError", "engaged", "engaging", "process_context", "results", "split"]
+__all__ = ["WorkEngine", "WorkersLostError", "engaged", "engaging", "process_context", "results", "split"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from importlib import import_module
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -14,7 +15,7 @@ import attrs
 
 from popek.errors import PopekError
 
-from .processes import processors
+from .processes import WorkersLostError, processors
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -55,24 +56,39 @@ class Cluster:
             known = self.scheduler or distributed.LocalCluster(
                 n_workers=self.jobs or processors(), threads_per_worker=1, dashboard_address=None
             )
-            client = distributed.Client(known)
+            client = distributed.Client(known, timeout="15s")
         except (OSError, ValueError) as error:
-            raise ClusterError(f"--scheduler {self.scheduler}: {str(error).splitlines()[0]}") from None
+            raise ClusterError(f"--scheduler {self.scheduler}: {_line(error)}") from None
         try:
-            whole, source = uuid4().hex, iter(items)
-            waiting: deque[Any] = deque()
-            while True:
-                for item in islice(source, AHEAD - len(waiting)):
-                    waiting.append(
-                        client.submit(_done, whole, make, tuple(given), item, pure=False, retries=RETRIES)
-                    )
-                if not waiting:
-                    return
-                yield waiting.popleft().result()
+            yield from self._each(client, make, tuple(given), items)
+        except distributed.KilledWorker as error:
+            raise WorkersLostError(f"workers of the cluster were lost over the same piece: {error}") from None
+        except (CancelledError, OSError) as error:
+            raise ClusterError(f"the cluster was lost: {_line(error)}") from None
         finally:
             client.close()
             if not isinstance(known, str):
                 known.close()
+
+    @staticmethod
+    def _each(
+        client: Any,
+        make: Callable[..., Callable[[ItemT], ResultT]],
+        given: Sequence[Any],
+        items: Iterable[ItemT],
+    ) -> Iterator[ResultT]:
+        whole, source = uuid4().hex, iter(items)
+        waiting: deque[Any] = deque()
+        while True:
+            for item in islice(source, AHEAD - len(waiting)):
+                waiting.append(client.submit(_done, whole, make, given, item, pure=False, retries=RETRIES))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 _works: dict[str, Callable[[Any], Any]] = {}  # of a worker, by the work it belongs to

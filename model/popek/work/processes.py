@@ -15,6 +15,8 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import Any, Final, TypeVar
 
+from popek.errors import PopekError
+
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
@@ -23,7 +25,7 @@ AHEAD: Final = 32
 """Pieces per process that may be under way, so that a long one does not keep the others waiting."""
 
 
-class WorkersLostError(Exception):
+class WorkersLostError(PopekError):
     """The processes that did the work ended, again and again, over the same pieces."""
 
 
@@ -61,7 +63,7 @@ def on_processes(
                     raise WorkersLostError(
                         f"a process ended {TRIES} times before its work was done: is there memory enough?"
                     ) from None
-                _end(pool)
+                end(pool)
                 pool = _pool(make, given, jobs)
                 waiting = deque(
                     (item, future if _is_done(future) else pool.submit(_done, item))
@@ -72,7 +74,7 @@ def on_processes(
             lost = 0
             yield found
     except BaseException:  # interrupted, or nobody wants the rest
-        _end(pool)
+        end(pool)
         raise
     pool.shutdown()
 
@@ -81,7 +83,7 @@ def _pool(make: Callable[..., Any], given: Sequence[Any], jobs: int) -> ProcessP
     return ProcessPoolExecutor(jobs, mp_context=process_context(), initializer=_begin, initargs=(make, given))
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
+def end(pool: ProcessPoolExecutor) -> None:
     """End the processes, whatever they do."""
     for process in list((pool._processes or {}).values()):
         process.terminate()
@@ -92,15 +94,20 @@ def _is_done(future: Future[Any]) -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 
+def at_work() -> None:
+    """What every process that works for another begins with."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who began this process ends it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.disable()  # terms form no cycles; looking for some takes a tenth of the time
+
+
 _making: tuple[Callable[..., Any], Sequence[Any]]  # of a worker process
 _work: Callable[[Any], Any] | None = None
 
 
 def _begin(make: Callable[..., Any], given: Sequence[Any]) -> None:
     global _making, _work
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who began this process ends it
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    gc.disable()  # terms form no cycles; looking for some takes a tenth of the time
+    at_work()
     _making, _work = (make, given), None
 
 
@@ -112,4 +119,4 @@ def _done(item: Any) -> Any:
     return _work(item)
 
 
-__all__ = ["WorkersLostError", "on_processes", "process_context", "processors"]
+__all__ = ["WorkersLostError", "at_work", "end", "on_processes", "process_context", "processors"]

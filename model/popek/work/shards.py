@@ -40,7 +40,7 @@ class ShardDone(Exception):  # noqa: N818 -- no error
 
 
 @attrs.frozen
-class Part:
+class WorkPart:
     """Every `of`-th piece of the work, from the `number`-th on, counted from 1."""
 
     number: int
@@ -49,7 +49,7 @@ class Part:
     splits: ClassVar = True
 
     @staticmethod
-    def read(text: str, jobs: int = 1) -> Part:
+    def read(text: str, jobs: int = 1) -> WorkPart:
         """A part as `--shard` has it, such as 2/8.
 
         Args:
@@ -60,7 +60,7 @@ class Part:
         """
         number, sign, of = text.partition("/")
         if sign and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
-            return Part(int(number), int(of), jobs)
+            return WorkPart(int(number), int(of), jobs)
         raise ShardError(f"--shard {text}: expected I/N with I from 1 to N, such as 2/8")
 
     def results(
@@ -234,4 +234,4 @@ def _loaded(text: str) -> Any:
         raise ShardError(f"a result cannot be read: {error}") from None
 
 
-__all__ = ["Part", "ShardDone", "ShardError", "Whole", "read_shards"]
+__all__ = ["ShardDone", "ShardError", "Whole", "WorkPart", "read_shards"]

@@ -143,8 +143,7 @@ def _open_theorems(
     for machine, group in by_machine.items():
         open_ones = []
         for place in group:
-            survey = AtlasEntry(place, tuple(forms[place.id].values())).survey
-            if not survey.theorem1 is survey.theorem3 is Status.REFUTED:
+            if AtlasEntry(place, tuple(forms[place.id].values())).by_classes != (1, 3):
                 open_ones.append(place)
         if open_ones:
             tasks += [_Task(tuple(open_ones), mnemonic, depth, True) for mnemonic in _mnemonics(machine)]

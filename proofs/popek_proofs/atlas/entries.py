@@ -183,6 +183,16 @@ class AtlasEntry:
         return Status.UNKNOWN if premise is Status.UNKNOWN or failing else Status.HOLDS
 
     @property
+    def by_classes(self) -> tuple[int, ...]:
+        """The theorems, 1 and 3, that critical forms refute by their letter, whatever the premises.
+
+        What such a theorem rests on may hold all the same: where every critical form does in the guest what it does
+        on the guest's own machine.  `popek prove` asks that.
+        """
+        premises = {1: self.survey.theorem1, 3: self.survey.theorem3}
+        return tuple(number for number, status in premises.items() if status is Status.REFUTED)
+
+    @property
     def theorem1(self) -> Status:
         """Whether the hypotheses of Theorem 1 hold."""
         return self._theorem(self.survey.theorem1, THEOREM1)
@@ -229,6 +239,7 @@ class AtlasEntry:
             "note": self.place.note,
             "source": self.place.source,
             "verdict": self.verdict.value,
+            "refuted_by_classes": list(self.by_classes),
             "theorem1": self.theorem1.value,
             "theorem3": self.theorem3.value,
             "critical_mnemonics": self.critical,

@@ -236,13 +236,11 @@ class Instantiation(Generic[S]):
         names = NEEDED[theorem]
         told = scope_line(self.scope)
         if self.closed is not Truth.YES:
-            by = [_mnemonics(self.failing((name,))) for name in CLOSURE]
-            left = [
-                f"{words} {few}"
-                for words, few in zip(("through", "through a trap of"), by, strict=True)
-                if few
-            ]
+            left = self._leaving_words(Truth.NO)
             told += "; while the guest stays ok" + (f" (not {', nor '.join(left)})" if left else "")
+            open_ = self._leaving_words(Truth.UNKNOWN)
+            why = dict.fromkeys(p.how for p in self.failing(CLOSURE) if p.truth is Truth.UNKNOWN)
+            told += f" (not known {', nor '.join(open_)}: {_few(list(why))})" if open_ else ""
         if self.interrupts is Truth.YES:
             told += f"; with interrupts between any two instructions ({', '.join(self._declared)})"
         elif self._declared:
@@ -250,6 +248,12 @@ class Instantiation(Generic[S]):
         granted = [TITLES[name] for name in taken_for_granted(theorem)]
         granted += [f"{TITLES[p.name]} ({p.how})" for p in self.not_asked(names)]
         return f"{told}; taken for granted: {'; '.join(granted)}; {_concluded(self.proved(theorem))}"
+
+    def _leaving_words(self, truth: Truth) -> list[str]:
+        """By which forms a guest may leave, or of which that is not known."""
+        ways = zip(("through", "through a trap of"), CLOSURE, strict=True)
+        by = [(words, [p for p in self.failing((name,)) if p.truth is truth]) for words, name in ways]
+        return [f"{words} {_mnemonics(found)}" for words, found in by if found]
 
     def _reasons(self, names: Sequence[str]) -> str:
         """Why a theorem does not apply, with the classes as explanation; where nothing refutes it, what is unknown."""

@@ -6,12 +6,12 @@ from typing import Final
 
 import attrs
 
-from popek.kernel.outcome import MemoryFault
+from popek.kernel.outcome import MemoryFault, NotModelledError
 from popek.kernel.words import FALSE, TRUE, Word, all_of, concat, ite
 
 from . import exceptions
 from .references import Actor, ReferenceKind
-from .state import BARE, MACHINE, PHYSICAL, PMP_ENTRIES, XLEN, Rv64
+from .state import BARE, MACHINE, PHYSICAL, PMP_ENTRIES, XL_32, XLEN, Rv64
 
 OFF, TOR, NA4, NAPOT = 0, 1, 2, 3
 
@@ -44,15 +44,29 @@ GUEST_STORE: Final = ReferenceKind(
 
 
 def itself(cpu: Rv64) -> Actor:
-    """The current mode, or with MPRV, which only M can have on, the mode that M came from."""
+    """The current mode, or with MPRV, which only M can have on, the mode that M came from.
+
+    Raises:
+        NotModelledError: that mode is S or VS with 32 bits.
+    """
     modified = cpu.mstatus.mprv
+    if cpu.features.sxl32 & modified & (cpu.mstatus.mpp != MACHINE):
+        narrow = (cpu.mstatus.sxl == XL_32) | (cpu.mstatus.mpv & (cpu.hstatus.vsxl == XL_32))
+        if narrow:
+            raise NotModelledError("S and VS of 32 bits")
     prv = ite(modified, cpu.mstatus.mpp, cpu.prv)
     v = ite(modified, cpu.mstatus.mpv & (cpu.mstatus.mpp != MACHINE), cpu.v)
     return Actor(prv, v)
 
 
 def the_guest(cpu: Rv64) -> Actor:
-    """For HLV and HSV: VS or VU as hstatus.SPVP says, whatever MPRV."""
+    """For HLV and HSV: VS or VU as hstatus.SPVP says, whatever MPRV.
+
+    Raises:
+        NotModelledError: VS has 32 bits.
+    """
+    if cpu.features.sxl32 & (cpu.hstatus.vsxl == XL_32):
+        raise NotModelledError("S and VS of 32 bits")
     return Actor(cpu.hstatus.spvp.zero_extend(2), TRUE)
 
 

@@ -57,7 +57,15 @@ def _floating(name: str, number: int, high: int, low: int) -> Csr:
         cpu.fcsr.value = cpu.fcsr.value.replace(high, low, value.truncate(high - low + 1))
         cpu.dirty()
 
-    return Csr(name, number, read, write, f'{UNPRIVILEGED}, "F" Extension', closed=is_off)
+    return Csr(
+        name,
+        number,
+        read,
+        write,
+        f'{UNPRIVILEGED}, "F" Extension',
+        exists=lambda cpu: cpu.misa.f,
+        closed=is_off,
+    )
 
 
 def user_csrs() -> tuple[Csr, ...]:

@@ -14,7 +14,22 @@ from popek.kernel.outcome import Fault
 from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
 from .exceptions import ILLEGAL, VIRTUAL
-from .state import BARE, MACHINE, SUPERVISOR, SV39, SV48, SV57, USER, XLEN, Rv64, Translation
+from .state import (
+    ASID_BITS,
+    BARE,
+    MACHINE,
+    SUPERVISOR,
+    SV39,
+    SV48,
+    SV57,
+    USER,
+    VS_BITS,
+    XL_32,
+    XL_64,
+    XLEN,
+    Rv64,
+    Translation,
+)
 
 Condition = Callable[[Rv64], Word]
 T = TypeVar("T")
@@ -124,12 +139,38 @@ def constant(number: int) -> Callable[[Rv64], Word]:
 
 def with_h(cpu: Rv64) -> Word:
     """The hypervisor extension is there."""
-    return cpu.features.h
+    return cpu.misa.h
 
 
-def with_sd(value: Word, fs: Word) -> Word:
-    """A status with SD, which summarises FS."""
-    return value.replace(63, 63, fs == 3)
+def with_sd(cpu: Rv64, value: Word, fs: Word, vs: Word) -> Word:
+    """A status with XS, which is the hart's, and SD, which summarises FS, VS and XS."""
+    xs = cpu.features.xs
+    return value.replace(16, 15, xs).replace(63, 63, (fs == 3) | (vs == 3) | (xs == 3))
+
+
+def vector_status(cpu: Rv64) -> Word:
+    """The bits of VS as far as a status has them: read-only 0 without V (64 bits)."""
+    return ite(cpu.misa.v, Word(XLEN, VS_BITS), Word(XLEN, 0))
+
+
+def legal_xl(free: Word, old: Word, new: Word) -> Word:
+    """UXL, SXL or VSXL after a write (2 bits): 32 or 64 where the hart has both, and otherwise what it was."""
+    return ite(free & new.isin((XL_32, XL_64)), new, old)
+
+
+def exception_pc(name: str) -> Callable[[Rv64], Word]:
+    """A read of mepc, sepc or vsepc: bit 1 is masked while IALIGN is 32."""
+    return lambda cpu: aligned(cpu, cpu[name])
+
+
+def aligned(cpu: Rv64, address: Word) -> Word:
+    """An address of an instruction, without bit 1 while IALIGN is 32."""
+    return address.replace(1, 1, address[1] & cpu.misa.c)
+
+
+def implemented(length: Word, width: int) -> Word:
+    """The bits of an ASID or a VMID that are there: the low `length` of `width`."""
+    return ((Word(width + 1, 1) << length.zero_extend(width + 1)) - 1).truncate(width)
 
 
 def is_supported(cpu: Rv64, mode: Word) -> Word:
@@ -140,6 +181,7 @@ def is_supported(cpu: Rv64, mode: Word) -> Word:
 def store_translation(cpu: Rv64, register: Translation, value: Word, *, whole: bool) -> None:
     """satp or vsatp; with `whole` a write of an unsupported MODE is ignored altogether, else its MODE field."""
     supported = is_supported(cpu, value[63:60])
+    value = value.replace(59, 44, value[59:44] & implemented(cpu.features.asidlen, ASID_BITS))
     if whole:
         register.value = ite(supported, value, register.value)
     else:

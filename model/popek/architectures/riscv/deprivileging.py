@@ -26,9 +26,11 @@ from .arrangement import (
     owns_address,
     same,
 )
-from .state import BARE, MACHINE, PMP_ENTRIES, SUPERVISOR, USER, Rv64
+from .state import BARE, MACHINE, PMP_ENTRIES, SUPERVISOR, USER, XL_64, Rv64
 
-DELEGABLE: Final = (2, 3, 8)
+HART: Final = ("features", "changeable", "misa")
+"""What the guest's own hart has as the hardware has it."""
+DELEGABLE: Final = (0, 2, 3, 8)
 """Exceptions of U that an operating system's firmware delegates to it, as far as they show here."""
 
 
@@ -39,6 +41,8 @@ def _map(guest: Rv64, private: Rv64) -> Rv64:
     hardware.prv, hardware.v = Word(2, USER), FALSE
     for name in FLOATING:
         hardware[name] = guest[name]
+    # U is as wide as the mode that it stands for.
+    hardware.mstatus.uxl = ite(guest.prv == USER, guest.mstatus.uxl, Word(2, XL_64))
     return hardware
 
 
@@ -82,7 +86,7 @@ def in_doublewords(state: Rv64) -> Word:
 
 def _keeps_kernel(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset()) -> Word:
     """The same hart and the same protection, which denies the VMM's storage; MPRV is off."""
-    equal = same(guest, private, ("features", *PROTECTION))
+    equal = same(guest, private, (*HART, *PROTECTION))
     storage = TRUE if OWN_STORAGE in without else denies_own_storage(private)
     return equal & storage & ~private.mstatus.mprv
 
@@ -94,13 +98,10 @@ def _keeps_firmware(guest: Rv64, private: Rv64, *, delegated: bool = False) -> W
     everything = opened & (private.pmpaddr3 == ~Word(54, 0))
     taken = TRUE
     for code in DELEGABLE:
-        taken = taken & (private.medeleg.value[code] == int(delegated))
+        there = ~private.misa.c if code == 0 else TRUE  # with C, no jump goes wrong
+        taken = taken & (private.medeleg.value[code] == (there & int(delegated)))
     return (
-        same(guest, private, ("features",))
-        & denies_own_storage(private)
-        & everything
-        & taken
-        & ~private.mstatus.mprv
+        same(guest, private, HART) & denies_own_storage(private) & everything & taken & ~private.mstatus.mprv
     )
 
 
@@ -110,7 +111,7 @@ def _in_u(state: Rv64) -> Word:
 
 def _kernel_in_u(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
     owned = tuple(name for name in every_register() if name not in FLOATING)
-    protection = leaves_of(*PROTECTION)
+    protection = leaves_of("misa", *PROTECTION)
     return Technique(
         "ring-deprivileging-u",
         "trap and emulate: a kernel written for S in U, beside its users",
@@ -133,7 +134,7 @@ def _kernel_in_u(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
 def deprivileging() -> dict[str, Technique[Rv64]]:
     """A kernel in U, firmware in U, and firmware in U while the system's delegation is on."""
     owned = tuple(name for name in every_register() if name not in FLOATING)
-    protection = leaves_of(*PROTECTION)
+    protection = leaves_of("misa", *PROTECTION)
     kernel = _kernel_in_u()
     firmware = partial(
         Technique[Rv64],

@@ -6,6 +6,7 @@ from typing import Final
 
 from popek.kernel.outcome import Vector
 
+FETCH_MISALIGNED: Final = Vector("instruction address misaligned", 0, 64)
 ILLEGAL: Final = Vector("illegal instruction", 2)
 BREAKPOINT: Final = Vector("breakpoint", 3, 64)
 LOAD_MISALIGNED: Final = Vector("load address misaligned", 4, 64)
@@ -43,4 +44,7 @@ ON_STORAGE: Final = (4, 5, 6, 7, 13, 15)
 
 # Which bits of the delegation registers exist is the implementation's choice, within what the manual demands.
 MEDELEG_BITS: Final = 0xFCB7FE
+"""Without C bit 0, too."""
+WITH_H_ALONE: Final = 0xF00400
+"""What there is with H alone: calls from VS, guest-page faults, virtual instructions."""
 HEDELEG_BITS: Final = 0x0CB1FF

@@ -10,19 +10,23 @@ from .csrs import (
     Condition,
     Csr,
     constant,
+    exception_pc,
     ignoring,
+    implemented,
     in_hs,
     is_supported,
+    legal_xl,
     never,
     store_translation,
     stored,
     storing,
+    vector_status,
     with_h,
     with_sd,
 )
 from .exceptions import HEDELEG_BITS
 from .machine_csrs import COUNTER_BITS, EPC_BITS, TVEC_BITS
-from .state import MANUAL, XLEN, Rv64
+from .state import MANUAL, UXL_BITS, VMID_BITS, XLEN, Rv64
 
 CHAPTER = f'{MANUAL}, "H" Extension for Hypervisor Support'
 HSTATUS_BITS = 0x7003C0
@@ -32,7 +36,19 @@ SSTATUS_BITS = 0xC6122
 
 
 def _read_vsstatus(cpu: Rv64) -> Word:
-    return with_sd(cpu.vsstatus.value, cpu.vsstatus.fs)
+    return with_sd(cpu, cpu.vsstatus.value, cpu.vsstatus.fs, cpu.vsstatus.vs)
+
+
+def _write_vsstatus(cpu: Rv64, value: Word) -> None:
+    uxl = legal_xl(cpu.features.uxl32, cpu.vsstatus.uxl, value[33:32])
+    mask = Word(XLEN, SSTATUS_BITS | UXL_BITS) | vector_status(cpu)
+    cpu.vsstatus = (cpu.vsstatus.value & ~mask) | (value.replace(33, 32, uxl) & mask)
+
+
+def _write_hstatus(cpu: Rv64, value: Word) -> None:
+    vsxl = legal_xl(cpu.features.sxl32, cpu.hstatus.vsxl, value[33:32])
+    kept = cpu.hstatus.value & ~Word(XLEN, HSTATUS_BITS | UXL_BITS)
+    cpu.hstatus = kept | (value.replace(33, 32, vsxl) & (HSTATUS_BITS | UXL_BITS))
 
 
 def _delegated(cpu: Rv64) -> Word:
@@ -97,7 +113,8 @@ def _write_hstateen0(cpu: Rv64, value: Word) -> None:
 def _write_hgatp(cpu: Rv64, value: Word) -> None:
     """An unsupported MODE leaves the MODE field alone; PPN is a multiple of 4."""
     mode = ite(is_supported(cpu, value[63:60]), value[63:60], cpu.hgatp.mode)
-    cpu.hgatp = concat(mode, Word(2, 0), value[57:2], Word(2, 0))
+    vmid = value[57:44] & implemented(cpu.features.vmidlen, VMID_BITS)
+    cpu.hgatp = concat(mode, Word(2, 0), vmid, value[43:2], Word(2, 0))
 
 
 def _write_vsatp(cpu: Rv64, value: Word) -> None:
@@ -122,11 +139,11 @@ def _timer_closed(cpu: Rv64) -> Word:
 
 
 def _with_stateen(cpu: Rv64) -> Word:
-    return cpu.features.h & cpu.features.smstateen
+    return cpu.misa.h & cpu.features.smstateen
 
 
 def _with_timer(cpu: Rv64) -> Word:
-    return cpu.features.h & cpu.features.sstc
+    return cpu.misa.h & cpu.features.sstc
 
 
 def hypervisor_csrs() -> tuple[Csr, ...]:
@@ -154,7 +171,7 @@ def hypervisor_csrs() -> tuple[Csr, ...]:
         )
 
     return (
-        csr("hstatus", 0x600, write=storing("hstatus", HSTATUS_BITS)),
+        csr("hstatus", 0x600, write=_write_hstatus),
         csr("hedeleg", 0x602, write=storing("hedeleg", HEDELEG_BITS)),
         csr("hideleg", 0x603, write=storing("hideleg", GUEST_INTERRUPTS)),
         csr("hie", 0x604, _read_hie, storing("mie", WITH_EXTERNAL)),
@@ -201,11 +218,11 @@ def guest_csrs() -> tuple[Csr, ...]:
         closed_below_m=_timer_closed,
     )
     return (
-        csr("vsstatus", 0x200, _read_vsstatus, mask=SSTATUS_BITS, write=storing("vsstatus", SSTATUS_BITS)),
+        csr("vsstatus", 0x200, _read_vsstatus, _write_vsstatus),
         csr("vsie", 0x204, _read_vsie, _write_vsie),
         csr("vstvec", 0x205, mask=TVEC_BITS),
         csr("vsscratch", 0x240),
-        csr("vsepc", 0x241, mask=EPC_BITS),
+        csr("vsepc", 0x241, exception_pc("vsepc"), mask=EPC_BITS),
         csr("vscause", 0x242),
         csr("vstval", 0x243),
         csr("vsip", 0x244, _read_vsip, _write_vsip),

@@ -4,46 +4,98 @@ from __future__ import annotations
 
 from popek.kernel.words import Word, concat, ite
 
-from .csrs import Csr, constant, ignoring, stored, storing, with_h, with_sd
-from .exceptions import MEDELEG_BITS
-from .state import EXTENSION_LETTERS, MANUAL, PMP_ENTRIES, RESERVED_MODE, XLEN, Rv64
+from .csrs import (
+    Csr,
+    constant,
+    exception_pc,
+    ignoring,
+    legal_xl,
+    stored,
+    storing,
+    vector_status,
+    with_h,
+    with_sd,
+)
+from .exceptions import MEDELEG_BITS, WITH_H_ALONE
+from .state import (
+    MANUAL,
+    PMP_ENTRIES,
+    RESERVED_MODE,
+    SXL_BITS,
+    UXL_BITS,
+    XL_32,
+    XL_64,
+    XLEN,
+    Rv64,
+)
 
 CHAPTER = f"{MANUAL}, Machine-Level ISA"
 STATUS_BITS = 0x7E79AA
 """SIE MIE SPIE MPIE SPP MPP FS MPRV SUM MXR TVM TW TSR; with H also GVA and MPV."""
 MIE_BITS, MIE_BITS_WITHOUT_H = 0x1EEE, 0x0AAA
 MIDELEG_BITS, ALWAYS_DELEGATED = 0x222, 0x1444
+_WITHOUT_H = MEDELEG_BITS & ~WITH_H_ALONE
 TVEC_BITS = ~2 & (1 << XLEN) - 1
 EPC_BITS = ~1 & (1 << XLEN) - 1
 COUNTER_BITS = 0xFFFFFFFF
 
 
 def _read_mstatus(cpu: Rv64) -> Word:
-    return with_sd(cpu.mstatus.value, cpu.mstatus.fs)
+    return with_sd(cpu, cpu.mstatus.value, cpu.mstatus.fs, cpu.mstatus.vs)
 
 
 def _write_mstatus(cpu: Rv64, value: Word) -> None:
-    """MPP = 2 is no mode and becomes U; GVA and MPV need the hypervisor extension."""
+    """MPP = 2 is no mode and becomes U; GVA and MPV need the hypervisor extension; U is not wider than S."""
     mpp = ite(value[12:11] == RESERVED_MODE, Word(2, 0), value[12:11])
-    mask = ite(cpu.features.h, Word(XLEN, STATUS_BITS | 3 << 38), Word(XLEN, STATUS_BITS))
-    cpu.mstatus = (cpu.mstatus.value & ~mask) | (value.replace(12, 11, mpp) & mask)
+    mask = ite(cpu.misa.h, Word(XLEN, STATUS_BITS | 3 << 38), Word(XLEN, STATUS_BITS)) | vector_status(cpu)
+    old = cpu.mstatus
+    sxl = legal_xl(cpu.features.sxl32, old.sxl, value[35:34])
+    uxl = legal_xl(cpu.features.uxl32, ite(old.sxl == XL_32, Word(2, XL_64), old.uxl), value[33:32])
+    uxl = ite(sxl == XL_32, Word(2, XL_32), uxl)
+    legal = value.replace(12, 11, mpp).replace(33, 32, uxl).replace(35, 34, sxl)
+    mask = mask | UXL_BITS | SXL_BITS
+    cpu.mstatus = (old.value & ~mask) | (legal & mask)
+
+
+def _write_misa(cpu: Rv64, value: Word) -> None:
+    """D goes with F.  All is left as it is where IALIGN would become 32 and the next instruction is misaligned.
+
+    Without H there is no MPV and no GVA.
+    """
+    writable = cpu.changeable.value.zero_extend(XLEN)
+    new = (cpu.misa.value & ~writable) | (value & writable)
+    new = new.replace(3, 3, new[3] & new[5])
+    suppressed = cpu.misa.c & ~new[2] & cpu.pc[1]
+    cpu.misa = ite(suppressed, cpu.misa.value, new)
+    cpu.mstatus.mpv, cpu.mstatus.gva = cpu.mstatus.mpv & cpu.misa.h, cpu.mstatus.gva & cpu.misa.h
 
 
 def _read_misa(cpu: Rv64) -> Word:
-    return Word(XLEN, 2 << 62 | EXTENSION_LETTERS).replace(7, 7, cpu.features.h)
+    return cpu.misa.value.replace(3, 3, cpu.has_d)
+
+
+def _write_medeleg(cpu: Rv64, value: Word) -> None:
+    """Jumps to misaligned targets are no exception while there is C, and their bit is read-only 0."""
+    mask = (~cpu.misa.c).zero_extend(XLEN) | ite(cpu.misa.h, Word(XLEN, MEDELEG_BITS), Word(XLEN, _WITHOUT_H))
+    cpu.medeleg = (cpu.medeleg.value & WITH_H_ALONE & ~mask) | (value & mask)
+
+
+def _read_medeleg(cpu: Rv64) -> Word:
+    """The exceptions of guests are there with H alone."""
+    return cpu.medeleg.value & ite(cpu.misa.h, ~Word(XLEN, 0), ~Word(XLEN, WITH_H_ALONE))
 
 
 def _read_mideleg(cpu: Rv64) -> Word:
     """The interrupts of guests are always delegated where there is H."""
-    return cpu.mideleg.value & ite(cpu.features.h, Word(XLEN, 0x1666), Word(XLEN, MIDELEG_BITS))
+    return cpu.mideleg.value & ite(cpu.misa.h, Word(XLEN, 0x1666), Word(XLEN, MIDELEG_BITS))
 
 
 def _read_mie(cpu: Rv64) -> Word:
-    return cpu.mie.value & ite(cpu.features.h, Word(XLEN, MIE_BITS), Word(XLEN, MIE_BITS_WITHOUT_H))
+    return cpu.mie.value & ite(cpu.misa.h, Word(XLEN, MIE_BITS), Word(XLEN, MIE_BITS_WITHOUT_H))
 
 
 def _write_mie(cpu: Rv64, value: Word) -> None:
-    mask = ite(cpu.features.h, Word(XLEN, MIE_BITS), Word(XLEN, MIE_BITS_WITHOUT_H))
+    mask = ite(cpu.misa.h, Word(XLEN, MIE_BITS), Word(XLEN, MIE_BITS_WITHOUT_H))
     cpu.mie = (cpu.mie.value & ~mask) | (value & mask)
 
 
@@ -59,7 +111,7 @@ def _write_mip(cpu: Rv64, value: Word) -> None:
     """SSIP, SEIP, with H VSSIP; STIP unless stimecmp decides it."""
     cpu.mip.ssi, cpu.mip.sei = value[1], value[9]
     cpu.mip.sti = ite(cpu.features.sstc & cpu.menvcfg.stce, cpu.mip.sti, value[5])
-    cpu.hvip.vssi = ite(cpu.features.h, value[2], cpu.hvip.vssi)
+    cpu.hvip.vssi = ite(cpu.misa.h, value[2], cpu.hvip.vssi)
 
 
 def _write_menvcfg(cpu: Rv64, value: Word) -> None:
@@ -114,8 +166,8 @@ def machine_csrs() -> tuple[Csr, ...]:
         fixed("mhartid", 0xF14),
         fixed("mconfigptr", 0xF15),
         Csr("mstatus", 0x300, _read_mstatus, _write_mstatus, CHAPTER),
-        Csr("misa", 0x301, _read_misa, ignoring, CHAPTER),
-        plain("medeleg", 0x302, MEDELEG_BITS),
+        Csr("misa", 0x301, _read_misa, _write_misa, CHAPTER),
+        Csr("medeleg", 0x302, _read_medeleg, _write_medeleg, CHAPTER),
         Csr("mideleg", 0x303, _read_mideleg, storing("mideleg", MIDELEG_BITS), CHAPTER),
         Csr("mie", 0x304, _read_mie, _write_mie, CHAPTER),
         plain("mtvec", 0x305, TVEC_BITS),
@@ -132,7 +184,7 @@ def machine_csrs() -> tuple[Csr, ...]:
         plain("mcountinhibit", 0x320, COUNTER_BITS & ~2),
         fixed("mhpmevent3", 0x323),
         plain("mscratch", 0x340),
-        plain("mepc", 0x341, EPC_BITS),
+        Csr("mepc", 0x341, exception_pc("mepc"), storing("mepc", EPC_BITS), CHAPTER),
         plain("mcause", 0x342),
         plain("mtval", 0x343),
         Csr("mip", 0x344, _read_mip, _write_mip, CHAPTER, modified=_modify_mip),

@@ -26,7 +26,7 @@ from .arrangement import (
     same,
 )
 from .exceptions import MEDELEG_BITS
-from .state import MACHINE, Rv64
+from .state import MACHINE, XLEN, Rv64
 from .virtualization import BANKED, PENDING, STATUS, UNBANKED, in_vs
 
 MERGED: Final = {
@@ -40,7 +40,17 @@ MERGED: Final = {
 }
 """What is the hypervisor's, too, while a guest of its runs, by a short name.  VTSR is on anyway."""
 _TAKEN: Final = ("hstatus.vtvm", "hstatus.vtw")
-PLATFORM: Final = ("features", "medeleg", "mideleg", "mcounteren", "menvcfg", "mstateen0", *PROTECTION)
+PLATFORM: Final = (
+    "features",
+    "changeable",
+    "misa",
+    "medeleg",
+    "mideleg",
+    "mcounteren",
+    "menvcfg",
+    "mstateen0",
+    *PROTECTION,
+)
 OWN_CHOICES: Final = (
     *(f"{whose}COUNTEREN_{name}" for whose in "SH" for name in ("CY", "TM", "IR", "HPM3")),
     *("HSTCE", "HSE0", "HENVCFG", "HU", "VTVM", "VTW", "VTSR"),
@@ -94,8 +104,8 @@ def merged(guest: Rv64, private: Rv64, *, without: frozenset[str] = frozenset())
 
 def _guest(state: Rv64) -> Word:
     """A hypervisor in HS, its users, and its guests; its firmware has delegated all that can be."""
-    everything = state.medeleg.value == MEDELEG_BITS
-    return (state.prv != MACHINE) & state.features.h & everything & delegating_platform(state)
+    everything = state.medeleg.value == (MEDELEG_BITS | (~state.misa.c).zero_extend(XLEN))
+    return (state.prv != MACHINE) & state.misa.h & everything & delegating_platform(state)
 
 
 def _keeps(guest: Rv64, private: Rv64) -> Word:
@@ -125,7 +135,7 @@ def _nested() -> Technique[Rv64]:
         *(f"hvip.v{field}" for field in PENDING),
     )
     owned = (*(leaf for leaf in every_register() if leaf not in given), "v")
-    protection = leaves_of(*PROTECTION)
+    protection, misa = leaves_of(*PROTECTION), leaves_of("misa")
     elsewhere = (*leaves_of(*UNBANKED), "time", "mstatus.fs")
     return Technique(
         "hypervisor-and-guests-in-vs",
@@ -133,7 +143,9 @@ def _nested() -> Technique[Rv64]:
         map=merged,
         owned=tuple(leaf for leaf in owned if leaf != "mstatus.fs"),
         replaced=tuple(
-            leaf for leaf in owned if leaf not in (*protection, "v", "time", "htimedelta", "mstatus.fs")
+            leaf
+            for leaf in owned
+            if leaf not in (*protection, *misa, "v", "time", "htimedelta", "mstatus.fs")
         ),
         shadowed=(*(leaf for leaf in every_register() if leaf not in elsewhere), "v"),
         shadowed_when={

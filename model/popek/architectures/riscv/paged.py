@@ -13,7 +13,7 @@ from popek.kernel.words import Word
 from .machine import build as build_plain
 from .paging import walk
 from .references import Actor, ReferenceKind
-from .state import BARE, SV39, Features, Rv64
+from .state import BARE, SV39, USUAL, Features, Rv64
 
 FORMS: Final = (
     "LD rd, offset(rs1)",
@@ -30,7 +30,7 @@ FORMS: Final = (
 class PagedRv64(Rv64):
     """The hart; the tables are walked."""
 
-    features = register(Features, 7, role=Role.HIDDEN, reset=0b101_1111)
+    features = register(Features, 19, role=Role.HIDDEN, reset=USUAL | 1 << 5)
 
     def walk(self, address: Word, actor: Actor, kind: ReferenceKind) -> Word:
         """The physical address (56 bits) that page tables give."""

@@ -5,6 +5,7 @@ A CSR that is a view of another (sstatus, sie, sip, hie, hip, vsie, vsip, mip, f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from popek.kernel.outcome import NotModelledError
@@ -22,14 +23,27 @@ XLEN, PHYSICAL, CELL_ADDRESS = 64, 56, 53
 PMP_ENTRIES: Final = 4
 
 
+class Extensions(Register):
+    """misa: the letters that an instruction here depends on."""
+
+    a = bit(0)
+    c = bit(2)  # IALIGN is 16 with it, and 32 without
+    d = bit(3)
+    f = bit(5)
+    h = bit(7)
+    m = bit(12)
+    v = bit(21)
+
+
 class Status(Register):
-    """mstatus; sstatus shows a part of it.  SD is computed, SXL and UXL are 2 and endianness is little."""
+    """mstatus; sstatus shows a part of it.  SD is computed, XS is the hart's, and endianness is little."""
 
     sie = bit(1)
     mie = bit(3)
     spie = bit(5)
     mpie = bit(7)
     spp = bit(8)
+    vs = bits(10, 9)
     mpp = bits(12, 11)
     fs = bits(14, 13)
     mprv = bit(17)
@@ -50,6 +64,7 @@ class GuestStatus(Register):
     sie = bit(1)
     spie = bit(5)
     spp = bit(8)
+    vs = bits(10, 9)
     fs = bits(14, 13)
     sum = bit(18)
     mxr = bit(19)
@@ -87,6 +102,7 @@ class Interrupts(Register):
 class Delegated(Register):
     """The exceptions of which this model speaks, in medeleg and hedeleg."""
 
+    fetch_misaligned = bit(0)
     illegal = bit(2)
     breakpoint = bit(3)
     load_misaligned = bit(4)
@@ -168,18 +184,33 @@ class Floating(Register):
 class Features(Register):
     """What the hart has, and what it does where the manual leaves a choice."""
 
-    h = bit(0)  # the hypervisor extension
-    sstc = bit(1)
-    smstateen = bit(2)
-    svinval = bit(3)
-    time = bit(4)  # `time` is read in hardware, not by trapping to M
-    wfi_completes = bit(5)  # WFI that may wait for a bounded time completes within it
-    sv39 = bit(6)  # Sv39 and larger modes of translation; the manual demands them where there is H
+    sstc = bit(0)
+    smstateen = bit(1)
+    svinval = bit(2)
+    time = bit(3)  # `time` is read in hardware, not by trapping to M
+    wfi_completes = bit(4)  # WFI that may wait for a bounded time completes within it
+    sv39 = bit(5)  # Sv39 and larger modes of translation; the manual demands them where there is H
+    uxl32 = bit(6)  # UXL may be 32
+    sxl32 = bit(7)  # SXL and VSXL may be 32
+    asidlen = bits(12, 8)
+    vmidlen = bits(16, 13)
+    xs = bits(18, 17)  # XS of every status: what additional extensions have, if there are any
 
 
-EXTENSION_LETTERS: Final = sum(1 << ord(letter) - ord("a") for letter in "acdfimsu")
-XL_64: Final = 2
+def letters(text: Iterable[str]) -> int:
+    """The bits of misa for extensions by letter."""
+    return sum(1 << ord(letter) - ord("a") for letter in text)
+
+
+XL_32, XL_64 = 1, 2
+ALWAYS_THERE: Final = XL_64 << 62 | letters("isu")
+CHANGEABLE: Final = letters("acdfhm")
+"""The letters that a hart may let software clear."""
+UXL_BITS, SXL_BITS, VS_BITS, XS_BITS = 3 << 32, 3 << 34, 3 << 9, 3 << 15
 STATUS_FIXED: Final = XL_64 << 32 | XL_64 << 34
+ASID_BITS, VMID_BITS = 16, 14
+USUAL: Final = ASID_BITS << 8 | VMID_BITS << 13 | 0b1111
+"""The features of a hart as it is where no setting says otherwise."""
 
 
 class Rv64(State):
@@ -194,6 +225,7 @@ class Rv64(State):
     reserved = word(1, role=Role.HIDDEN)  # LR left a reservation
     reservation = word(PHYSICAL, role=Role.HIDDEN)
 
+    misa = register(Extensions, XLEN, role=Role.RESOURCE, reset=ALWAYS_THERE | CHANGEABLE)
     mstatus = register(Status, XLEN, role=Role.RESOURCE, reset=STATUS_FIXED)
     medeleg = register(Delegated, XLEN, role=Role.RESOURCE)
     mideleg = register(Interrupts, XLEN, role=Role.RESOURCE, reset=0x1444)
@@ -252,10 +284,34 @@ class Rv64(State):
     minstret = word(XLEN, role=Role.TIME)
     mhpmcounter3 = word(XLEN, role=Role.TIME)
     time = word(XLEN, role=Role.TIME)
-    features = register(Features, 7, role=Role.HIDDEN, reset=0b001_1111)
+    features = register(Features, 19, role=Role.HIDDEN, reset=USUAL)
+    changeable = register(Extensions, 26, role=Role.HIDDEN)  # the letters that software can clear in misa
     memory = memory(address=CELL_ADDRESS, cell=XLEN)  # doublewords: no reference leaves one
 
     # -- registers ----------------------------------------------------------------------------
+
+    def narrow(self, prv: Word, v: Word) -> Word:
+        """A mode has 32 bits (width 1): U where UXL says so, VU where the guest's does."""
+        uxl = ite(v, self.vsstatus.uxl, self.mstatus.uxl)
+        return self.features.uxl32 & (prv == USER) & (uxl == XL_32)
+
+    @property
+    def is_narrow(self) -> Word:
+        """The mode has 32 bits (width 1)."""
+        return self.narrow(self.prv, self.v)
+
+    def extended(self, value: Word) -> Word:
+        """A result, or an address of an instruction: the low half sign-extended, where the mode has 32 bits."""
+        return ite(self.is_narrow, value.truncate(32).sign_extend(XLEN), value)
+
+    def effective(self, address: Word) -> Word:
+        """An address of data: modulo the size of what the mode can address."""
+        return ite(self.is_narrow, address.truncate(32).zero_extend(XLEN), address)
+
+    @property
+    def has_d(self) -> Word:
+        """The D extension (width 1), which needs F."""
+        return self.misa.d & self.misa.f
 
     def read_x(self, number: Word) -> Word:
         """An integer register; x0 is 0."""
@@ -264,6 +320,7 @@ class Rv64(State):
     def write_x(self, number: Word, value: Word) -> None:
         """An integer register := value; x0 stays 0."""
         kept = self.x.load(number)
+        value = self.extended(value)
         self.x = self.x.store(number, ite(number == 0, kept, value))
 
     def read_f(self, number: Word) -> Word:
@@ -302,7 +359,7 @@ class Rv64(State):
         sstc = self.features.sstc & self.menvcfg.stce
         software = self.mip
         lines = self.lines
-        h = self.features.h
+        h = self.misa.h
         due = self.time >= self.stimecmp
         guest_due = self.guest_timer & (self.time + self.htimedelta >= self.vstimecmp)
         places = {

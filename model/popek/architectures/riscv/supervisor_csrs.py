@@ -10,26 +10,35 @@ from .csrs import (
     Condition,
     Csr,
     constant,
+    exception_pc,
     ignoring,
     in_hs,
+    legal_xl,
     store_translation,
     stored,
     storing,
+    vector_status,
     with_sd,
 )
 from .hypervisor_csrs import guest_csrs
 from .machine_csrs import COUNTER_BITS, EPC_BITS, TVEC_BITS
-from .state import MANUAL, SUPERVISOR, XLEN, Rv64
+from .state import MANUAL, SUPERVISOR, UXL_BITS, VS_BITS, XLEN, Rv64
 
 CHAPTER = f"{MANUAL}, Supervisor-Level ISA"
 SSTATUS_BITS = 0xC6122
 """SIE SPIE SPP FS SUM MXR, which can be written."""
-UXL_BITS = 3 << 32
 INTERRUPTS = 0x222
 
 
 def _read_sstatus(cpu: Rv64) -> Word:
-    return with_sd(cpu.mstatus.value & (SSTATUS_BITS | UXL_BITS), cpu.mstatus.fs)
+    shown = cpu.mstatus.value & (SSTATUS_BITS | UXL_BITS | VS_BITS)
+    return with_sd(cpu, shown, cpu.mstatus.fs, cpu.mstatus.vs)
+
+
+def _write_sstatus(cpu: Rv64, value: Word) -> None:
+    uxl = legal_xl(cpu.features.uxl32, cpu.mstatus.uxl, value[33:32])
+    mask = Word(XLEN, SSTATUS_BITS | UXL_BITS) | vector_status(cpu)
+    cpu.mstatus = (cpu.mstatus.value & ~mask) | (value.replace(33, 32, uxl) & mask)
 
 
 def _read_sie(cpu: Rv64) -> Word:
@@ -115,7 +124,7 @@ def supervisor_csrs() -> tuple[Csr, ...]:
     se0, guest_se0 = stateen_closed("se0")
     vsatp = Csr("vsatp", 0x280, stored("vsatp"), _write_vsatp, CHAPTER)
     return (
-        view("sstatus", 0x100, _read_sstatus, storing("mstatus", SSTATUS_BITS)),
+        view("sstatus", 0x100, _read_sstatus, _write_sstatus),
         view("sie", 0x104, _read_sie, _write_sie),
         plain("stvec", 0x105, TVEC_BITS),
         Csr("scounteren", 0x106, stored("scounteren"), storing("scounteren", COUNTER_BITS), CHAPTER),
@@ -139,7 +148,7 @@ def supervisor_csrs() -> tuple[Csr, ...]:
             closed_to_guests=guest_se0,
         ),
         plain("sscratch", 0x140),
-        plain("sepc", 0x141, EPC_BITS),
+        Csr("sepc", 0x141, exception_pc("sepc"), storing("sepc", EPC_BITS), CHAPTER, guest=guest["vsepc"]),
         plain("scause", 0x142),
         plain("stval", 0x143),
         view("sip", 0x144, _read_sip, _write_sip),

@@ -6,15 +6,16 @@ from typing import Final
 
 import attrs
 
-from popek.kernel.outcome import Trap
+from popek.kernel.outcome import NotModelledError, Trap
 from popek.kernel.words import FALSE, TRUE, Word, concat, ite
 
+from .csrs import aligned
 from .exceptions import GUEST_PAGE_FAULTS, OF_A_GUEST, ON_STORAGE
-from .state import MACHINE, SUPERVISOR, USER, XLEN, Rv64
+from .state import MACHINE, SUPERVISOR, USER, XL_32, XLEN, Rv64
 
 TO_M, TO_HS, TO_VS = 0, 1, 2
 ZERO: Final = Word(XLEN, 0)
-WITH_ADDRESS: Final = (1, 3, 4, 5, 6, 7, 12, 13, 15, 20, 21, 23)
+WITH_ADDRESS: Final = (0, 1, 3, 4, 5, 6, 7, 12, 13, 15, 20, 21, 23)
 
 
 def target(cpu: Rv64, code: int) -> Word:
@@ -75,7 +76,7 @@ def deliver(before: Rv64, trap: Trap[Rv64]) -> Rv64:
 
 def enter_m(cpu: Rv64, report: Told, gva: Word) -> None:
     """M takes a trap."""
-    h = cpu.features.h
+    h = cpu.misa.h
     cpu.mepc, cpu.mcause, cpu.mtval = cpu.pc, report.cause, report.value
     cpu.mtval2, cpu.mtinst = ite(h, report.second, cpu.mtval2), ite(h, report.instruction, cpu.mtinst)
     cpu.mstatus.mpp, cpu.mstatus.mpv = cpu.prv, ite(h, cpu.v, cpu.mstatus.mpv)
@@ -87,7 +88,7 @@ def enter_m(cpu: Rv64, report: Told, gva: Word) -> None:
 
 def enter_hs(cpu: Rv64, report: Told, gva: Word) -> None:
     """HS, or S without the hypervisor extension, takes a trap."""
-    h = cpu.features.h
+    h = cpu.misa.h
     cpu.sepc, cpu.scause, cpu.stval = cpu.pc, report.cause, report.value
     cpu.htval, cpu.htinst = ite(h, report.second, cpu.htval), ite(h, report.instruction, cpu.htinst)
     was_supervisor = cpu.prv[0]
@@ -115,34 +116,43 @@ def handler(vectors: Word, cause: Word) -> Word:
     return ite(cause[63] & (vectors[1:0] == 1), base + (cause << 2), base)
 
 
+def enter(cpu: Rv64, prv: Word, v: Word, pc: Word) -> None:
+    """Go on in a mode at what an exception program counter holds.
+
+    Raises:
+        NotModelledError: S or VS has 32 bits.
+    """
+    narrow = (cpu.mstatus.sxl == XL_32) | (v & (cpu.hstatus.vsxl == XL_32))
+    if cpu.features.sxl32 & (prv != MACHINE) & narrow:
+        raise NotModelledError("S and VS of 32 bits")
+    cpu.prv, cpu.v = prv, v
+    cpu.pc = cpu.extended(aligned(cpu, pc))
+
+
 def return_from_m(cpu: Rv64) -> None:
     """MRET; GVA stays."""
     status = cpu.mstatus
     mode = status.mpp
-    cpu.v = status.mpv & (mode != MACHINE) & cpu.features.h
-    cpu.prv = mode
+    enter(cpu, mode, status.mpv & (mode != MACHINE) & cpu.misa.h, cpu.mepc)
     status.mie, status.mpie = status.mpie, 1
-    status.mpp, status.mpv = Word(2, USER), ite(cpu.features.h, FALSE, status.mpv)
+    status.mpp, status.mpv = Word(2, USER), ite(cpu.misa.h, FALSE, status.mpv)
     status.mprv = ite(mode == MACHINE, status.mprv, FALSE)
-    cpu.pc = cpu.mepc
 
 
 def return_from_hs(cpu: Rv64) -> None:
     """SRET with V = 0, from M too; SPVP and GVA stay."""
     status = cpu.mstatus
-    cpu.prv, cpu.v = status.spp.zero_extend(2), cpu.hstatus.spv & cpu.features.h
+    enter(cpu, status.spp.zero_extend(2), cpu.hstatus.spv & cpu.misa.h, cpu.sepc)
     status.sie, status.spie = status.spie, 1
     status.spp, status.mprv = 0, 0
-    cpu.hstatus.spv = ite(cpu.features.h, FALSE, cpu.hstatus.spv)
-    cpu.pc = cpu.sepc
+    cpu.hstatus.spv = ite(cpu.misa.h, FALSE, cpu.hstatus.spv)
 
 
 def return_from_vs(cpu: Rv64) -> None:
     """SRET in VS; hstatus stays."""
     status = cpu.vsstatus
-    cpu.prv = status.spp.zero_extend(2)
+    enter(cpu, status.spp.zero_extend(2), TRUE, cpu.vsepc)
     status.sie, status.spie, status.spp = status.spie, 1, 0
-    cpu.pc = cpu.vsepc
 
 
 def interrupt_target(cpu: Rv64) -> tuple[Word, Word, Word]:

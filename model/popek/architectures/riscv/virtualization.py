@@ -31,18 +31,27 @@ from .state import MACHINE, Rv64
 
 BANKED: Final = ("stvec", "sscratch", "sepc", "scause", "stval", "satp", "stimecmp")
 UNBANKED: Final = ("scounteren", "senvcfg")
-STATUS: Final = ("sie", "spie", "spp", "fs", "sum", "mxr")
+STATUS: Final = ("sie", "spie", "spp", "vs", "fs", "sum", "mxr", "uxl")
 PENDING: Final = ("ssi", "sti", "sei")
-DELEGATED: Final = (3, 8, 12, 13, 15)
-"""What goes straight to the guest's kernel: breakpoints, calls and page faults of its users, as KVM has it.
+DELEGATED: Final = (0, 3, 8, 12, 13, 15)
+"""What goes straight to the guest's kernel, as KVM has it: misaligned jumps, breakpoints, calls and page faults of its
+users.
 
 A hypervisor in VS gets nothing so: in HS a trap writes hstatus and htval, too, and the VMM keeps them.
 """
-FEATURES: Final = ("sstc", "smstateen", "svinval", "time", "wfi_completes", "sv39")
+SHARED: Final = ("features", "changeable", *(f"misa.{letter}" for letter in "acdfmv"))
+"""What the guest's own hart has as the hardware has it: all but H."""
 
 
 def _mask(codes: Iterable[int]) -> int:
     return sum(1 << code for code in codes)
+
+
+def _delegates(state: Rv64, codes: Iterable[int]) -> Word:
+    """M delegates these exceptions (width 1); with C, jumps are never misaligned, and their bit is read-only 0."""
+    mask = _mask(codes)
+    wanted = Word(64, mask & ~1) | ((~state.misa.c).zero_extend(64) & mask)
+    return (state.medeleg.value & wanted) == wanted
 
 
 def image(guest: Rv64, private: Rv64) -> Rv64:
@@ -72,8 +81,7 @@ def _guest(state: Rv64, *, hypervisor: bool, sent: tuple[int, ...]) -> Word:
     Args:
         sent: exceptions that go straight to the kernel: its firmware has delegated them.
     """
-    delegated = (state.medeleg.value & _mask(sent)) == _mask(sent)
-    own = plain_platform(state) & delegated & (state.features.h == int(hypervisor))
+    own = plain_platform(state) & _delegates(state, sent) & (state.misa.h == int(hypervisor))
     return ~state.v & (state.prv != MACHINE) & own
 
 
@@ -81,22 +89,14 @@ def _keeps(
     guest: Rv64, private: Rv64, *, sent: tuple[int, ...], without: frozenset[str] = frozenset()
 ) -> Word:
     """What the VMM sees to: delegation as above, VS interrupts delegated, floating point on for itself."""
-    taken = _mask(DELEGATED)
-    delegated = (private.hedeleg.value == _mask(sent)) & ((private.medeleg.value & taken) == taken)
+    delegated = (private.hedeleg.value == _mask(sent)) & _delegates(private, DELEGATED)
     interrupts = private.hideleg.vssi & private.hideleg.vsti & private.hideleg.vsei
-    equal = same(guest, private, (*(f"features.{name}" for name in FEATURES), *PROTECTION))
+    equal = same(guest, private, (*SHARED, *PROTECTION))
     timer = ~private.henvcfg.stce | (guest.menvcfg.stce & guest.features.sstc)
     floating = private.mstatus.fs != 0 if DIRTY in without else private.mstatus.fs == 3
     storage = TRUE if OWN_STORAGE in without else denies_own_storage(private)
     return (
-        delegated
-        & interrupts
-        & equal
-        & timer
-        & floating
-        & private.features.h
-        & ~private.mstatus.mprv
-        & storage
+        delegated & interrupts & equal & timer & floating & private.misa.h & ~private.mstatus.mprv & storage
     )
 
 
@@ -190,14 +190,16 @@ def _technique(
         *(f"mie.{field}" for field in PENDING),
         "mip.ssi",  # the others are the platform's: the VMM raises and remembers them
     )
-    protection = leaves_of(*PROTECTION)
+    protection, misa = leaves_of(*PROTECTION), leaves_of("misa")
     return Technique(
         name,
         title,
         map=map_ if kept_from_guest else image,
         owned=owned,
         replaced=tuple(
-            leaf for leaf in owned if leaf not in (*protection, "v", "time", "htimedelta", "mstatus.fs")
+            leaf
+            for leaf in owned
+            if leaf not in (*protection, *misa, "v", "time", "htimedelta", "mstatus.fs")
         ),
         # What the guest believes of M, and a hypervisor of H: nothing of the hardware holds it.
         shadowed=(*(leaf for leaf in every_register() if leaf not in native), "v"),

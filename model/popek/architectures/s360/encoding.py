@@ -40,6 +40,7 @@ OPCODES: Final[Mapping[str, tuple[str, int]]] = {
     "SRDA": ("RS", 0x8E), "SLDA": ("RS", 0x8F), "XI": ("SI", 0x97), "CDS": ("RS", 0xBB), "CLM": ("RS", 0xBD),
     "STCM": ("RS", 0xBE), "ICM": ("RS", 0xBF), "MVN": ("SS", 0xD1), "MVZ": ("SS", 0xD3), "NC": ("SS", 0xD4),
     "OC": ("SS", 0xD6), "XC": ("SS", 0xD7), "TR": ("SS", 0xDC), "TRT": ("SS", 0xDD), "MVCIN": ("SS", 0xE8),
+    "ZAP": ("SS", 0xF8), "CP": ("SS", 0xF9), "AP": ("SS", 0xFA), "SP": ("SS", 0xFB),
     "MVO": ("SS", 0xF1), "PACK": ("SS", 0xF2), "UNPK": ("SS", 0xF3),
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ SPECIFICATION: Final = Vector("specification exception", 0x06)
 DATA: Final = Vector("data exception", 0x07)
 FIXED_POINT_OVERFLOW: Final = Vector("fixed-point-overflow exception", 0x08)
 FIXED_POINT_DIVIDE: Final = Vector("fixed-point-divide exception", 0x09)
+DECIMAL_OVERFLOW: Final = Vector("decimal-overflow exception", 0x0A)
 SEGMENT_TRANSLATION: Final = Vector("segment-translation exception", 0x10, 24)
 PAGE_TRANSLATION: Final = Vector("page-translation exception", 0x11, 24)
 TRANSLATION_SPECIFICATION: Final = Vector("translation-specification exception", 0x12)
@@ -30,7 +31,7 @@ SUPERVISOR_CALL: Final = Vector("supervisor-call interruption", 0x100, 8)  # the
 
 PROGRAM_VECTORS: Final = (
     OPERATION, PRIVILEGED_OPERATION, EXECUTE, PROTECTION, ADDRESSING, SPECIFICATION, DATA,
-    FIXED_POINT_OVERFLOW, FIXED_POINT_DIVIDE,
+    FIXED_POINT_OVERFLOW, FIXED_POINT_DIVIDE, DECIMAL_OVERFLOW,
     SEGMENT_TRANSLATION, PAGE_TRANSLATION, TRANSLATION_SPECIFICATION, SPECIAL_OPERATION, MONITOR_EVENT,
     PSW_FORMAT,
 )  # fmt: skip

@@ -20,6 +20,7 @@ from .arithmetic import declare_arithmetic
 from .asynchronous import external, input_output
 from .control import SOURCE as CONTROL
 from .control import declare_control
+from .decimal import declare_decimal
 from .deprivileging import techniques
 from .general import declare_general
 from .left_open import LEFT_OPEN_67
@@ -181,7 +182,7 @@ def build() -> Machine[Model67]:
             "32-bit addressing: entering it is 'not modelled'",
             "segment and page tables: what they yield is state; loading others is 'not modelled'",
             "prefixing, which is wired on this machine; the duplex configuration; special features",
-            "the interval timer's updating of location 80, floating point, decimal",
+            "the interval timer's updating of location 80, floating point, decimal products and editing",
             "EXECUTE puts its target where the next step finds it; access exceptions of fetching an instruction",
             "recording of references and changes by ordinary references to storage",
             "what a channel program does; of the CSW, only its status",
@@ -199,6 +200,7 @@ def build() -> Machine[Model67]:
     declare_general(machine)
     declare_arithmetic(machine)
     declare_strings(machine)
+    declare_decimal(machine)
     declare_execute(machine)
     declare_control(machine)
     _declare_model67(machine)

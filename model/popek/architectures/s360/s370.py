@@ -14,6 +14,7 @@ from .asynchronous import external, input_output
 from .control import declare_control
 from .control_extended import declare_extended
 from .control_s370 import declare_s370
+from .decimal import declare_decimal
 from .deprivileging import techniques
 from .general import declare_general
 from .left_open import S370 as LEFT_OPEN
@@ -113,7 +114,8 @@ def build() -> Machine[S370]:
             "segment and page tables: what they yield is state; loading others is 'not modelled'",
             "segment protection, common segments, channel-set switching, multiprocessing",
             "recording of references and changes by ordinary references to storage",
-            "program-event recording, the interval timer's updating of location 80, floating point, decimal",
+            "program-event recording, the interval timer's updating of location 80",
+            "floating point, decimal products and editing",
             "EXECUTE puts its target where the next step finds it; access exceptions of fetching an instruction",
             "what a channel program does; of the CSW, only its status",
             "dual address space but for SPKA, IPK, EPAR, ESAR, IVSK and IAC: no other space is ever in use",
@@ -130,6 +132,7 @@ def build() -> Machine[S370]:
     declare_general(machine)
     declare_arithmetic(machine)
     declare_strings(machine)
+    declare_decimal(machine)
     declare_masked(machine)
     declare_long(machine)
     declare_execute(machine)

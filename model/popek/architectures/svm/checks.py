@@ -21,6 +21,8 @@ Certainty = Literal["must", "may", "unsure"]
 
 _HIGH32: Final = 0xFFFF_FFFF_0000_0000
 _PAGE: Final = (1 << 64) - 4096
+_WIDEST: Final = 52
+"""No processor has more physical-address bits."""
 _EFER_RESERVED: Final = _HIGH32 | 0xFFC9_0200
 """Bits 63:22, 19, 16 and 9; the others have a meaning on some processor."""
 _CR4_RESERVED: Final = _HIGH32 | 0xFF08_E000
@@ -84,6 +86,12 @@ class VmcbView:
         """Physical-address bits that the processor does not have."""
         width: int = self.ask("maxphyaddr")
         return (1 << 64) - (1 << width)
+
+    def fits_physical(self, value: Any, low: int = 0) -> Any:
+        """No bit of `low`, and none at or above the physical-address width, which is 52 at most."""
+        if isinstance(value, int) and (value & low or value >> _WIDEST):
+            return False
+        return value & (self.beyond | low) == 0
 
     def lacking(self, register: Literal["efer", "cr4"]) -> int:
         """Bits of a register that the processor does not have; none where that is unknown."""
@@ -226,8 +234,7 @@ def _avic_index(v: VmcbView) -> Any:
 
 def _cr3(v: VmcbView) -> Any:
     """No bit at or above the physical-address width; outside long mode CR3 has 32 bits in any case."""
-    value = v.CR3
-    return value & v.beyond == 0
+    return v.fits_physical(v.CR3)
 
 
 def _s_cet(v: VmcbView) -> Any:
@@ -239,11 +246,10 @@ def _s_cet(v: VmcbView) -> Any:
 
 def _avic_tables(v: VmcbView) -> Any:
     """Pages below the limit; the physical table's bits 11:9 are no part of the highest index."""
-    reserved = v.beyond | 0xFFF
     return (
-        (v.AVIC_BACKING_PAGE & reserved == 0)
-        & (v.AVIC_LOGICAL_TABLE & reserved == 0)
-        & (v.AVIC_PHYSICAL_TABLE & (v.beyond | 0xE00) == 0)
+        v.fits_physical(v.AVIC_BACKING_PAGE, 0xFFF)
+        & v.fits_physical(v.AVIC_LOGICAL_TABLE, 0xFFF)
+        & v.fits_physical(v.AVIC_PHYSICAL_TABLE, 0xE00)
     )
 
 
@@ -254,7 +260,7 @@ def _allowed_sev_features(v: VmcbView) -> Any:
 
 
 def _pml(v: VmcbView) -> Any:
-    return _NESTED(v) & (v.PML_ADDRESS & (v.beyond | 0xFFF) == 0)
+    return _NESTED(v) & v.fits_physical(v.PML_ADDRESS, 0xFFF)
 
 
 def _nested_with(feature: Literal["gmet", "sss"]) -> Callable[[VmcbView], Any]:
@@ -280,7 +286,7 @@ CHECKS: Final[Mapping[str, VmcbCheck]] = {
         VmcbCheck("SVM-CTL-04", (), below_limit("MSRPM_BASE", 2), ("MSRPM_BASE",)),
         VmcbCheck("SVM-CTL-05", (), _tlb_control, ("TLB_CONTROL",), "may"),
         VmcbCheck("SVM-CTL-06", (_NESTED,), lambda v: v.ask("host_paging"), ("NP_CONTROL",)),
-        VmcbCheck("SVM-CTL-07", (_NESTED,), lambda v: v.N_CR3 & v.beyond == 0, ("N_CR3",)),
+        VmcbCheck("SVM-CTL-07", (_NESTED,), lambda v: v.fits_physical(v.N_CR3), ("N_CR3",)),
         VmcbCheck("SVM-CTL-08", (_NESTED,), _pat, ("G_PAT",)),
         VmcbCheck(
             "SVM-CTL-09",
@@ -351,7 +357,7 @@ CHECKS: Final[Mapping[str, VmcbCheck]] = {
         VmcbCheck("SVM-CTL-13", (), lambda v: v.NP_CONTROL & _NP_RESERVED == 0, ("NP_CONTROL",), "may"),
         VmcbCheck("SVM-CTL-14", (_SEV,), _NESTED, ("NP_CONTROL",)),
         VmcbCheck("SVM-CTL-15", (_SEV_ES,), _SEV, ("NP_CONTROL",)),
-        VmcbCheck("SVM-CTL-16", (_SEV_ES,), lambda v: v.VMSA & (v.beyond | 0xFFF) == 0, ("VMSA",)),
+        VmcbCheck("SVM-CTL-16", (_SEV_ES,), lambda v: v.fits_physical(v.VMSA, 0xFFF), ("VMSA",)),
         VmcbCheck(
             "SVM-CTL-17",
             (_SEV_ES,),

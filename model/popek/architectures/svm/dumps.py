@@ -45,6 +45,7 @@ _REST_OF_NUMBER = re.compile(r"x?[0-9a-f]+(?!\w)")
 _XEN_PAIR = re.compile(
     r"(?<!\w)([A-Za-z_0-9]+)\s*=\s*(?:0x)?([0-9a-fA-F]+)(?!\w)|(event_?inj) ([0-9a-f]{16}),"
 )
+_TAIL = re.compile(r"(?<![?\w])[A-Za-z_]+$")
 _NAMED = re.compile(r"#?\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(0[xX][0-9a-fA-F]+|\d+)\s*$")
 _OF_INTEL = re.compile(r"\*\*\* (?:Guest|Host|Control) State \*\*\*|hardware error 0x80000[0-9a-f]{3}\b")
 _INVALID: Final = (1 << 64) - 1
@@ -230,6 +231,9 @@ class _Reader:
         if self._section != "xen":
             for place, line in enumerate(run):
                 following = run[place + 1].text if place + 1 < len(run) else ""
+                tail = _TAIL.search(run[place - 1].text) if place else None
+                if tail is not None and _named_field(tail[0] + line.text) is not None:
+                    continue  # the line before ends in the beginning of the name
                 if line.text and not _REST_OF_NUMBER.match(following) and self._named(part, line):
                     run[place] = attrs.evolve(line, text="")
         if self._section in ("control", "save"):
@@ -329,8 +333,13 @@ class _Reader:
                     part.put(f"{match[1]}_{suffix}", 0, int(match[index], 16), line.number)
                 continue
             known = False
+            tail = _TAIL.search(run[place - 1].text) if place else None
             for match in _XEN_PAIR.finditer(line.text):
                 key, digits = (match[1] or match[3]).lower(), match[2] or match[4]
+                if tail is not None and match.start() == 0:
+                    # Perhaps the line before ends in the beginning of the name.
+                    joined = tail[0].lower() + key
+                    key = joined if joined in XEN or joined in XEN_HALVES else key
                 if (key in XEN or key in XEN_HALVES) and self._is_broken(line.text, match, key, following):
                     part.remarks.append(
                         Remark(line.number, f"{match[1]}: the number may go on behind the line")

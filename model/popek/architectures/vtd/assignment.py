@@ -273,7 +273,7 @@ ANOTHER, ANOTHERS_START, ANOTHERS_HANDLE, ANOTHERS_VECTOR = 0x0018, 0x200, 4, 0x
 """Another guest with a device."""
 
 
-def _stored(cells: Mapping[int, int | Word]) -> Memory:
+def stored(cells: Mapping[int, int | Word]) -> Memory:
     """Unknown storage in which tables were cleared and these quadwords stored."""
     nothing = Memory(CELL, 64, lambda address: Word(64, 0))
     size = (VECTORS + 0x1000 - ROOT) >> 3
@@ -341,7 +341,7 @@ def _first(
     others = tables(pages=1, start=ANOTHERS_START, source=ANOTHER, at=OTHERS)
     mine = tables(pages=LAST + 1, start=START)
     free = _free(rules) if rules & FREE.keys() else {}
-    private.memory = _stored({**mine, **others, **interrupt_table(), **free})
+    private.memory = stored({**mine, **others, **interrupt_table(), **free})
     unit = Unit.reset(
         root_table=ROOT,
         translation=int(dma),
@@ -439,6 +439,7 @@ def devices() -> Devices[Pc]:
         deliver=lambda state, address, data: compatible(address, data[31:0]),
         interrupt=lambda guest, private, unit, what: what == expected(unit),
         same_interrupt=lambda private, unit, own, what: what == expected(unit),
+        stands_for=("ia32", "x86-64"),
         notes=(
             "legacy mode: no PASID, no scalable mode, no first stage; no page requests, no device TLBs",
             "the processor's instructions: two references stand for all; `popek safety ia32` and its like ask each",

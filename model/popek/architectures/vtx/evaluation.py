@@ -221,8 +221,10 @@ class Evaluator:
                 found.append((view_of(vmcs, low), view_of(vmcs, high)))
             return found[0]
 
-        found_sieve = self._sieve_of(fields, vmcs.launch)
-        if found_sieve is None and (superset := self._superset(vmcs.launch)) is not None:
+        # What is compiled does not know lists of MSRs.
+        found_sieve = None if vmcs.areas else self._sieve_of(fields, vmcs.launch)
+        superset = None if vmcs.areas or found_sieve is not None else self._superset(vmcs.launch)
+        if superset is not None:
             leftover = superset.sift(fields, view)
             for check in leftover.looks:
                 _examine(check, view, findings, undecided, others)

@@ -178,8 +178,20 @@ def _machine_check(v: View, known: ListedMsr, value: Value) -> Decision:
     return _sure(attrs.evolve(known, unsure=ONES64), value)
 
 
+def _told(v: View, known: ListedMsr, value: Value, bits: Mapping[int, str]) -> Decision:
+    """Bits that come with a feature are not said to be taken where nobody told whether there is such."""
+    unsure = sum(bit for bit, feature in bits.items() if v.cap.capabilities.has(feature) is None)
+    return _sure(attrs.evolve(known, unsure=unsure), value)
+
+
+def _debugctl(v: View, known: ListedMsr, value: Value) -> Decision:
+    bits = {1 << 2: "BUS_LOCK_DETECT", 1 << 15: "RTM"}
+    return both(value & v.cap.debugctl_reserved == 0, lambda: _told(v, known, value, bits))
+
+
 def _spec_ctrl(v: View, known: ListedMsr, value: Value) -> Decision:
-    return value & v.cap.spec_ctrl_reserved == 0
+    bits = {1: "SPEC_CTRL", 2: "STIBP", 4: "SSBD"}
+    return both(value & v.cap.spec_ctrl_reserved == 0, lambda: _told(v, known, value, bits))
 
 
 def _canonical(v: View, known: ListedMsr, value: Value) -> Decision:
@@ -230,7 +242,9 @@ def _xss(v: View, known: ListedMsr, value: Value) -> Decision:
 
 
 def _efer(v: View, known: ListedMsr, value: Value) -> Decision:
-    return value & v.cap.efer_reserved & ~(1 << 10) == 0  # LMA is not written
+    # LMA is not written.
+    bits = {1: "SYSCALL", 1 << 8: "INTEL64", 1 << 11: "NX"}
+    return both(value & v.cap.efer_reserved & ~(1 << 10) == 0, lambda: _told(v, known, value, bits))
 
 
 def _perf_global_ctrl(v: View, known: ListedMsr, value: Value) -> Decision:
@@ -279,7 +293,7 @@ _RULES: Final[Mapping[str, Callable[[View, ListedMsr, Value], Decision]]] = {
     "cet": _cet,
     "xss": _xss,
     "efer": _efer,
-    "debugctl": lambda v, known, value: value & v.cap.debugctl_reserved == 0,
+    "debugctl": _debugctl,
     "perf-global-ctrl": _perf_global_ctrl,
     "rtit-ctl": _rtit_ctl,
     "fixed-ctr-ctrl": _fixed_ctr_ctrl,

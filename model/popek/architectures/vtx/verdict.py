@@ -435,6 +435,7 @@ def verdict_of(evaluator: Evaluator, vmcs: Vmcs, only: Container[str] | None = N
     ]
     suspects = [check for check in findings.violated if check.certainty != "must"] + findings.doubtful
     given = frozenset(FIELDS if vmcs.default is not None else vmcs.fields)
+    given |= {f"{area}_ADDR" for area in vmcs.areas}  # nobody asks where a list of MSRs lies
     reported = {name: vmcs.fields[name] for name in _REPORTED if name in vmcs.fields}
     return VmEntryVerdict(
         name=vmcs.name,

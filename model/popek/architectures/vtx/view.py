@@ -102,10 +102,12 @@ class View:
         launch: what the processor is doing.
         memory: bytes by physical address.
         default: value of the fields that are not given, or None if they are unknown.
+        areas: what the MSR areas list; see `Vmcs`.
     """
 
     cap: CapabilityView
     launch: Launch
+    areas: Mapping[str, tuple[tuple[int, int], ...]]
 
     def __init__(
         self,
@@ -114,6 +116,7 @@ class View:
         launch: Launch,
         memory: Mapping[int, int] | None = None,
         default: int | None = None,
+        areas: Mapping[str, tuple[tuple[int, int], ...]] | None = None,
     ) -> None:
         """Look at these fields; see the class."""
         attributes = self.__dict__
@@ -122,6 +125,7 @@ class View:
         attributes["launch"] = launch
         attributes["_memory"] = memory or {}
         attributes["_default"] = default
+        attributes["areas"] = areas or {}
 
     def __getattr__(self, name: str) -> Any:
         """Compute a derived value and keep it, or complain that a field is not known."""
@@ -166,7 +170,7 @@ def view_of(vmcs: Vmcs, capabilities: Capabilities | CapabilityView) -> View:
     for address, size, value in vmcs.memory:
         for offset in range(size):
             memory[address + offset] = value >> 8 * offset & 0xFF
-    return View(vmcs.fields, capabilities, vmcs.launch, memory, vmcs.default)
+    return View(vmcs.fields, capabilities, vmcs.launch, memory, vmcs.default, vmcs.areas)
 
 
 def symbolic_view(

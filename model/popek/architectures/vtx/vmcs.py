@@ -86,6 +86,8 @@ class Vmcs:
         default: the value of all fields that `fields` does not mention, or None if they are unknown.
         launch: what the processor was doing.
         entered: whether it is said, beside the fields, that the last entry succeeded.
+        areas: index and value of each entry of an MSR area that is listed, by ``ENTRY_MSR_LOAD``,
+            ``EXIT_MSR_STORE``, ``EXIT_MSR_LOAD``; where it lies need not be known.
     """
 
     name: str = ""
@@ -94,6 +96,7 @@ class Vmcs:
     default: int | None = None
     launch: Launch = _LAUNCH
     entered: bool = False
+    areas: Mapping[str, tuple[tuple[int, int], ...]] = attrs.field(factory=dict)
 
     def get(self, field_id: str) -> int | None:
         """The value of a field, or None if it is unknown."""

@@ -12,9 +12,9 @@ from typing import Final
 from popek.architectures.ia32.state import ESP
 from popek.architectures.svm.operation import machine as svm
 from popek.architectures.svm.operation.exits import VM_EXIT
-from popek.architectures.svm.operation.guest_mode import EFER_SVME, VM_HSAVE_PA
+from popek.architectures.svm.operation.guest_mode import EFER_SVME
 from popek.architectures.svm.operation.settings import PLACES
-from popek.architectures.svm.operation.state import Svm, SvmIa32
+from popek.architectures.svm.operation.state import VM_HSAVE_PA, Svm, SvmIa32
 from popek.architectures.x86.msrs import IA32_EFER, IA32_PAT, IA32_TIME_STAMP_COUNTER, IA32_TSC_AUX
 from popek.emulators.guests.drawing import PG
 from popek.emulators.guests.expectation import (

@@ -16,8 +16,8 @@ from typing import Final
 
 from popek.architectures.svm.operation import machine as svm
 from popek.architectures.svm.operation.exits import VM_EXIT
-from popek.architectures.svm.operation.guest_mode import EFER_SVME, VM_HSAVE_PA
-from popek.architectures.svm.operation.state import SvmX64
+from popek.architectures.svm.operation.guest_mode import EFER_SVME
+from popek.architectures.svm.operation.state import VM_HSAVE_PA, SvmX64
 from popek.architectures.x86.msrs import IA32_TIME_STAMP_COUNTER
 from popek.emulators.guests import long_memory
 from popek.emulators.guests.drawing import PG

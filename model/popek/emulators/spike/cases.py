@@ -9,8 +9,8 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.riscv.access import permitted
-from popek.architectures.riscv.machine import EXISTING
-from popek.architectures.riscv.state import Rv64
+from popek.architectures.riscv.machine import CHOICES, EXISTING
+from popek.architectures.riscv.state import ALWAYS_THERE, CHANGEABLE, USUAL, Rv64, letters
 from popek.architectures.riscv.traps import interrupt_target
 from popek.kernel.instruction import Instruction
 from popek.kernel.memory import Memory
@@ -28,7 +28,8 @@ _PLAIN: Final = (
     "mcounteren", "scounteren", "hcounteren",
 )  # fmt: skip
 _EVEN: Final = ("mepc", "sepc", "vsepc")
-_FEATURES: Final = 0b101_1111  # all but WFI that completes
+_FEATURES: Final = USUAL | 1 << 5  # with translation; WFI does not complete
+_SWITCHED: Final = "acdfm"
 _STOPPED: Final = 5  # mcountinhibit: cycle and instret stand still, so that they can be compared
 _DRAWN: Final = tuple(name for name in EXISTING if name not in ("lines", "pmpcfg0", "mideleg"))
 
@@ -89,6 +90,10 @@ def case_from(instruction: Instruction, state: Rv64, operands: Mapping[str, int]
     components |= {"time": min(components["time"], LATEST)}
     components |= {"pc": CODE, "mcountinhibit": components["mcountinhibit"] | _STOPPED}
     components |= {"pmpcfg0": 0x1F000000, "pmpaddr3": _FULL}
+    for name in ("mstatus", "vsstatus", "hstatus"):  # 64 bits in every mode, and no vectors
+        fixed = EXISTING[name][1] & CHOICES[name]
+        components[name] = components[name] & ~CHOICES[name] | fixed
+    components |= {"misa": components["misa"] & ~letters("v") | letters("h"), "changeable": CHANGEABLE}
     mode = next(name for name, (prv, v) in MODES.items() if (prv, v) == (int(state.prv), int(state.v)))
     x = {number: int(state.x.load(Word(5, number))) for number in range(1, 32)}
     f = next(
@@ -286,6 +291,11 @@ def _components(rng: random.Random) -> dict[str, int]:
     for name in _DRAWN:
         writable, fixed = EXISTING[name]
         found[name] = _number(rng, 64) & writable | fixed
+    found["misa"] = ALWAYS_THERE | CHANGEABLE
+    if rng.random() < 0.25:
+        found["misa"] &= ~letters(rng.sample(_SWITCHED, rng.choice((1, 1, 2, 5))))
+    if not found["misa"] & letters("c"):
+        found["medeleg"] |= rng.choice((0, 1))
     if (found["mstatus"] >> 11 & 3) == 2:
         found["mstatus"] ^= 2 << 11
     found["mideleg"] = 0x1444 | _number(rng, 12) & 0x222
@@ -306,7 +316,8 @@ def _components(rng: random.Random) -> dict[str, int]:
     found |= {
         "pmpaddr3": _FULL,
         "pmpcfg0": 0x1F000000,
-        "pc": CODE + 2 * rng.randrange(4),
+        "pc": CODE + (2 * rng.randrange(4) if found["misa"] & letters("c") else 4 * rng.randrange(2)),
+        "changeable": CHANGEABLE,
         "fcsr": 0,
         "features": _FEATURES,
     }

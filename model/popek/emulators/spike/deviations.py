@@ -66,6 +66,13 @@ _TIMER_CSRS: Final = (
 )
 
 
+def _h(found: SpikeDifference) -> bool:
+    """Software has cleared H: the model keeps what nobody can see then."""
+    cleared = not found.model.csrs["misa"] >> 7 & 1
+    seen = found.only("hedeleg", "hideleg", "mideleg", "mstatus", "hstatus", "mie", "mip", "hvip")
+    return found.csr == "misa" and cleared and seen and found.bits("mstatus") & ~(3 << 38) == 0
+
+
 def _no_fiom(found: SpikeDifference) -> bool:
     name = found.csr or ""
     return name in ("menvcfg", "henvcfg", "senvcfg") and found.only(name) and found.bits(name) == 1
@@ -83,7 +90,7 @@ def _two(found: SpikeDifference) -> bool:
 
 
 KNOWN: Final[Mapping[str, Callable[[SpikeDifference], bool]]] = {
-    "misa-writable": lambda found: found.csr == "misa" and found.case.mode == "M",
+    "h-comes-and-goes": _h,
     "no-fiom": _no_fiom,
     "state-enables-without-state": lambda found: (
         found.csr == "mstateen0" and found.only("mstateen0") and found.bits("mstateen0") & ~(1 << 60 | 1) == 0

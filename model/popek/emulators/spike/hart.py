@@ -31,7 +31,16 @@ _MTIME, _MTIMECMP = 0x0200_BFF8, 0x0200_4000
 LATEST: Final = (1 << 64) - 2
 """The latest time that a case may have."""
 _MRET, _ECALL = STUB, STUB + 8
-_MSTATUS, _MEPC, _MIE, _MIP, _MENVCFG, _MEDELEG, _PMPCFG = 0x300, 0x341, 0x304, 0x344, 0x30A, 0x302, 0x3A0
+_MSTATUS, _MISA, _MEPC, _MIE, _MIP, _MENVCFG, _MEDELEG, _PMPCFG = (
+    0x300,
+    0x301,
+    0x341,
+    0x304,
+    0x344,
+    0x30A,
+    0x302,
+    0x3A0,
+)
 _MASK = (1 << 64) - 1
 
 # Stored in this order; those after the gap when the mode is entered.
@@ -124,7 +133,7 @@ class Hart:
         """One instruction, an entry of its handler included."""
         core, state, put = self._core, self._state, self._core.put_csr
         core.reset()
-        put(0x301, _MASK)  # a reset leaves misa
+        put(_MISA, _MASK)  # a reset leaves misa
         words = {address & ~7 for address in step.before.data}
         for address in sorted(self._written | words):
             self._store(address, sum(step.before.data.get(address + i, 0) << 8 * i for i in range(8)))
@@ -142,6 +151,8 @@ class Hart:
         put(0x60C, csrs["hstateen0"])
         put(0x10A, csrs["senvcfg"])
         put(_MENVCFG, 0)
+        state.pc = _MRET  # where every alignment of instructions will do
+        put(_MISA, csrs["misa"])
         for name, number in BEFORE.items():
             put(number, csrs[name])
         put(_MENVCFG, csrs["menvcfg"])
@@ -155,7 +166,6 @@ class Hart:
         put(_MSTATUS, step.before.prv << 11 | step.before.v << 39)
         put(_MEPC, step.before.pc)
         put(_MIE, 0)
-        state.pc = _MRET
         core.step(1)
         if (state.prv, int(state.v), state.pc) != (step.before.prv, step.before.v, step.before.pc):
             raise SpikeError(f"the mode of a case was not entered: {state.prv}, {state.v}, {state.pc:#x}")
@@ -171,9 +181,12 @@ class Hart:
         csrs = {name: get(number) for name, number in {**BEFORE, **AFTERWARDS}.items() if name not in COPIED}
         for name, number in (
             ("mip", _MIP), ("menvcfg", _MENVCFG), ("henvcfg", 0x60A), ("mstateen0", 0x30C), ("hstateen0", 0x60C),
-            ("vstimecmp", 0x24D), ("pmpcfg0", _PMPCFG), ("fcsr", 3), ("misa", 0x301),
+            ("vstimecmp", 0x24D), ("pmpcfg0", _PMPCFG), ("misa", _MISA),
         ):  # fmt: skip
             csrs[name] = get(number)
+        state.pc = _ECALL
+        put(_MISA, _MASK)
+        csrs["fcsr"] = get(3)
         put(_MEDELEG, 0)
         put(0x303, 0)
         put(_MIP, 2)  # a software interrupt, which wakes a hart that waits and, below M, takes it there
@@ -189,9 +202,11 @@ class Hart:
             state.pc = _ECALL
             core.step(1)
         put(_MSTATUS, 3 << 13)
+        put(_MISA, csrs["misa"])  # masks what it masked
         numbers = {**BEFORE, "stimecmp": 0x14D, "senvcfg": 0x10A}
         for name in COPIED:
             csrs[name] = get(numbers[name])
+        put(_MISA, _MASK)
         f = None if step.f is None else self._read_floating(step.f[0])
         data = {}
         for address in sorted({address & ~7 for address in step.before.data}):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from popek.kernel.machine import Machine
+from popek.kernel.opaque import opaque
 from popek.kernel.words import Word, concat, ite
 
 from ..interruptions import check_target
@@ -52,8 +53,23 @@ def first_zero(value: Word, size: int, from_left: bool) -> Word:
     return result
 
 
+@opaque(64, 64)
+def ones(value: Word) -> Word:
+    """How many bits are 1; of two counts a solver is told at first that they are equal where the words are."""
+    result = Word(64, 0)
+    for number in range(64):
+        result = result + value[number].zero_extend(64)
+    return result
+
+
+@opaque(64, 64, 64, 6)
+def of_a_pair(high: Word, low: Word, count: Word) -> Word:
+    """The low 64 bits of a pair shifted right; told as `ones` is."""
+    return (concat(high, low) >> count.zero_extend(128))[63:0]
+
+
 def _of_one(machine: Machine[Ia64]) -> None:
-    operations: dict[str, One] = {"clz": leading_zeros}
+    operations: dict[str, One] = {"clz": leading_zeros, "popcnt": ones}
     for size in SIZES:
         operations[f"sxt{size}"] = lambda a, size=size: a.truncate(8 * size).sign_extend(64)  # type: ignore[misc]
         operations[f"zxt{size}"] = lambda a, size=size: a.truncate(8 * size).zero_extend(64)  # type: ignore[misc]
@@ -138,6 +154,13 @@ def _with_counts(machine: Machine[Ia64]) -> None:
         cpu.write_gr(
             r1, pointer(total, cpu.read_gr(r3)) if short else total, cpu.read_nat(r2) | cpu.read_nat(r3)
         )
+
+    @machine.instruction("shrp r = r, r, pos6", source="SDM vol. 3, shrp", mnemonic="SHRP")
+    def shift_pair(cpu: Ia64, r1: Word, r2: Word, r3: Word, count: Word) -> None:
+        """The low 64 bits of the pair of registers, the first one above, shifted right; NaT where a source is."""
+        check_target(cpu, r1)
+        result = of_a_pair(cpu.read_gr(r2), cpu.read_gr(r3), count)
+        cpu.write_gr(r1, result, cpu.read_nat(r2) | cpu.read_nat(r3))
 
 
 def _fields(machine: Machine[Ia64]) -> None:

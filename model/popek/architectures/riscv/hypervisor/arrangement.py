@@ -25,7 +25,7 @@ from ..arrangement import (
     plain_platform,
     same,
 )
-from ..state import Rv64
+from ..state import ASID_BITS, VMID_BITS, Rv64
 from ..virtualization import BANKED, PENDING, STATUS, UNBANKED
 from ..virtualization import image as usual_image
 from .levels import HS, VS, M
@@ -83,6 +83,14 @@ GIVEN: Final = {
 """What M has chosen, and how it is where M keeps nothing from HS."""
 HART: Final = {"sstc": 1, "smstateen": 1, "svinval": 1, "time": 1, "wfi_completes": 0}
 """What the hart has, where nobody says."""
+USUAL_HART: Final = {
+    **{f"features.{name}": 0 for name in ("sv39", "uxl32", "sxl32", "xs")},
+    "features.asidlen": ASID_BITS,
+    "features.vmidlen": VMID_BITS,
+    "changeable": 0,
+    **{f"misa.{letter}": int(letter != "v") for letter in "acdfmv"},
+}
+"""What is not asked here is as the settings have it by default."""
 _OWN_EXCEPTIONS: Final = tuple(f"medeleg.{name}" for name in DELEGABLE)
 
 
@@ -102,8 +110,8 @@ class HypervisorProfile:
 
     @property
     def features(self) -> Mapping[str, int]:
-        """Every feature but H, by leaf; translation is left out."""
-        return {f"features.{name}": value for name, value in (*self.hart, ("sv39", 0))}
+        """Every feature and letter but H, by leaf; translation is left out."""
+        return {**USUAL_HART, **{f"features.{name}": value for name, value in self.hart}}
 
 
 def profile(owns: frozenset[str], assume: Mapping[str, int], lacks: Iterable[str]) -> HypervisorProfile:
@@ -149,11 +157,11 @@ def arrange(
         {
             **owned.features,
             **leaves,
-            "features.h": 1,
+            "misa.h": 1,
             "mstatus.fs": ite(controls[FLOATING], Word(2, 3), Word(2, 0)),
         }
     )
-    shown = {**owned.features, "features.h": int(owned.hypervisor), "v": 0}
+    shown = {**owned.features, "misa.h": int(owned.hypervisor), "v": 0}
 
     def start(state: Rv64) -> Rv64:
         # A guest is in S or U; said by the shape of the word, not by a condition, it leaves nothing of M.

@@ -119,7 +119,7 @@ def own_machine(world: HypervisorWorld) -> Rv64:
     return Rv64.reset().with_changes(
         {
             "prv": ite(world.user, Word(2, 0), Word(2, SUPERVISOR)), "mstatus.sie": world.sie,
-            "mie.sei": world.enabled, "mip.sei": world.waits, "mideleg.sei": 1, "features.h": 0,
+            "mie.sei": world.enabled, "mip.sei": world.waits, "mideleg.sei": 1, "misa.h": 0,
         }
     )  # fmt: skip
 
@@ -175,7 +175,7 @@ def _instruction(
 ) -> Sequence[Claim]:
     """No instruction of a guest's that completes raises or clears hvip.VSEIP, or masks HS."""
     world = _guest_side(before, anywhere())
-    assumed = invariant(world) & before.v & (before.prv[1] == 0) & before.features.h
+    assumed = invariant(world) & before.v & (before.prv[1] == 0) & before.misa.h
     return [
         ("invariant", assumed & path.condition, invariant(_guest_side(path.result.state, world)) & path.result.state.v)
         for path in paths

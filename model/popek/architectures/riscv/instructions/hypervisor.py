@@ -11,6 +11,7 @@ from ..csrs import in_hs
 from ..exceptions import ILLEGAL, VIRTUAL
 from ..references import ReferenceKind
 from ..state import MANUAL, USER, XLEN, Rv64
+from .integer import needs_64
 from .privileged import SVINVAL, needs_svinval
 
 SOURCE = f"{MANUAL}, Hypervisor Virtual-Machine Load and Store Instructions"
@@ -23,7 +24,7 @@ STORES = {"B": 1, "H": 2, "W": 4, "D": 8}
 
 def _for_the_hypervisor(cpu: Rv64, *, hu: Word) -> None:
     """For M and HS, and with `hu` for U; a guest, whatever HU, gets a virtual-instruction exception."""
-    if ~cpu.features.h | (~cpu.v & (cpu.prv == USER) & ~hu):
+    if ~cpu.misa.h | (~cpu.v & (cpu.prv == USER) & ~hu):
         raise Fault(ILLEGAL)
     if cpu.v:
         raise Fault(VIRTUAL)
@@ -34,14 +35,24 @@ def add(machine: Machine[Rv64]) -> None:
 
     def hlv(cpu: Rv64, rd: Word, rs1: Word, size: int, signed: bool, kind: ReferenceKind) -> None:
         """rd := storage as the guest sees it, in the mode of hstatus.SPVP."""
+        if size == 8 or (size == 4 and not signed and kind is GUEST_LOAD):  # HLV.D and HLV.WU
+            needs_64(cpu)
         _for_the_hypervisor(cpu, hu=cpu.hstatus.hu)
-        value = load(cpu, cpu.read_x(rs1), size, the_guest(cpu), kind)
+        value = load(cpu, cpu.effective(cpu.read_x(rs1)), size, the_guest(cpu), kind)
         cpu.write_x(rd, value.sign_extend(XLEN) if signed else value.zero_extend(XLEN))
 
     def hsv(cpu: Rv64, rs2: Word, rs1: Word, size: int) -> None:
         """Storage as the guest sees it := rs2."""
+        if size == 8:
+            needs_64(cpu)
         _for_the_hypervisor(cpu, hu=cpu.hstatus.hu)
-        store(cpu, cpu.read_x(rs1), cpu.read_x(rs2).truncate(8 * size), the_guest(cpu), GUEST_STORE)
+        store(
+            cpu,
+            cpu.effective(cpu.read_x(rs1)),
+            cpu.read_x(rs2).truncate(8 * size),
+            the_guest(cpu),
+            GUEST_STORE,
+        )
 
     for name, (size, signed) in LOADS.items():
         machine.instruction(

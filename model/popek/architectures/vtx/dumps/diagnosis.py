@@ -103,7 +103,12 @@ class Diagnosis:
 def vmcs_of(dump: Dump) -> Vmcs:
     """Return the VMCS that a dump describes."""
     vmcs = Vmcs(
-        name=dump.name, fields=dump.fields, memory=dump.memory, default=dump.default, entered=dump.entered
+        name=dump.name,
+        fields=dump.fields,
+        memory=dump.memory,
+        default=dump.default,
+        entered=dump.entered,
+        areas=dump.areas,
     )
     return vmcs if dump.launch is None else attrs.evolve(vmcs, launch=dump.launch)
 
@@ -125,6 +130,7 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
     known = with_evidence(capabilities, evidence(vmcs))[0]
     # Where checks fail, what might fail besides is no news; where no failure is reported, nothing is missed.
     quiet = bool(verdict.failed) or (report is not None and not relevant)
+    quiet |= report is None and "kvm_internal_error" in dump.reported
     near = [] if quiet else list(_near_misses(vmcs, known, relevant or verdict.undecided))
     away = [] if quiet or not relevant else list(_one_away(vmcs, known, relevant, {item.id for item in near}))
     # The question that decides most comes first; where others must be answered, too, it decides a part.
@@ -149,7 +155,10 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
 
 
 def _could_cause(check_id: str, report: Outcome) -> bool:
-    outcome = CHECKS[check_id].outcome
+    check = CHECKS[check_id]
+    outcome = check.outcome
+    if check.certainty == "warning":
+        return False  # about what comes after the entry
     if report.kind == "vmfail-valid":
         return bool(set(outcome.errors) & set(report.errors))
     return (
@@ -282,6 +291,8 @@ def next_step(dump: Dump) -> str:
     """How to get the VMCS, in one line, where a dump has none of its control fields."""
     if dump.format == "JSON" or any(name.endswith("_CONTROLS") for name in dump.fields):
         return ""
+    if "kvm_internal_error" in dump.reported:
+        return ""
     if "hardware_error" in dump.reported or dump.format == "QEMU registers":
         return _NEXT_FOR_KVM
     return (
@@ -364,12 +375,23 @@ def _error(number: int) -> str:
     return f"VM-instruction error {number}: {INSTRUCTION_ERRORS.get(number, 'not defined')}"
 
 
+_INTERNAL_ERRORS: Mapping[str, str] = {
+    "0x1": "KVM could not emulate an instruction of the guest",
+    "0x2": "two exceptions at once that KVM could not combine",
+    "0x3": "a VM exit while an event was being delivered",
+    "0x4": "a VM exit that KVM does not handle",
+}
+
+
 def _reported_words(dump: Dump, kind: DiagnosisKind) -> list[str]:
     sentences = []
     if said := dump.reported.get("event"):
         sentences.append(f"the log says: {said}")
     if dump.reported.get("hardware_error") == "0x0" and kind != "entry-failure":
         sentences.append("hardware error 0x0: KVM flagged a failure that the processor did not report")
+    if said := dump.reported.get("kvm_internal_error"):
+        what = _INTERNAL_ERRORS.get(said, "see linux/kvm.h")
+        sentences.append(f"KVM internal error {int(said, 16)} ({what}): no VM entry failed for this")
     if msr := dump.reported.get("failed_msr_load"):
         sentences.append(f"the MSR that was not loaded: {msr}")
     return sentences

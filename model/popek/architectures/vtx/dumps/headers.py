@@ -30,6 +30,27 @@ def _hardware_error(builder: DumpBuilder, match: re.Match[str], line: int) -> No
         builder.imply("VM_INSTRUCTION_ERROR", value, line)
 
 
+def _error_line(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    """What other programs print: an exit reason, with or without bit 31, or extended by its sign."""
+    value = 1 << 31 | int(match["value"], 16)
+    builder.report("hardware_error" if match["kvm"] else "error_line", value)
+    builder.imply("EXIT_REASON", value, line)
+
+
+def _error_by_number(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.report("instruction", match["instruction"])
+    builder.imply("VM_INSTRUCTION_ERROR", int(match["value"]), line)
+
+
+def _error_in_words(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.report("error_line", match["what"])
+    builder.imply("VM_INSTRUCTION_ERROR", 7 if match["what"] == "control" else 8, line)
+
+
+def _internal_error(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    builder.report("kvm_internal_error", int(match["value"]))
+
+
 def _xen_failure(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.format = "Xen"
     if match["vcpu"]:
@@ -81,8 +102,22 @@ def _svm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
 
 KINDS = (
     LineKind(r"VMCS (?P<pointer>\S+), last attempted VM-entry on CPU (?P<cpu>\d+)", _kvm_header, starts=True),
-    LineKind(r".*set kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
+    LineKind(r".*[Ss]et kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
     LineKind(rf".*KVM: entry failed, hardware error (?P<value>{HEX})", _hardware_error),
+    LineKind(
+        r".{0,120}?(?:(?P<kvm>unhandled exit|fail entry|hardware_entry_failure_reason)|VM-entry failure exit reason)"
+        r"[\s:=]{1,4}(?:0x)?(?:f{8})?(?P<value>[08]00000(?:21|22|29))\b",
+        _error_line,
+    ),
+    LineKind(
+        r".{0,80}?(?P<instruction>VMLAUNCH|VMRESUME) failed\W{1,3}Instruction error\W{1,4}(?P<value>\d{1,2})\b",
+        _error_by_number,
+    ),
+    LineKind(
+        r".{0,80}?vm.instruction.error\W{1,4}VM entry with invalid (?P<what>control|host-state) field",
+        _error_in_words,
+    ),
+    LineKind(r".{0,80}?KVM internal error\. Suberror: (?P<value>\d+)", _internal_error),
     LineKind(
         r"(?:.{0,80}?(?P<vcpu>d\d+v\d+).{0,80}?)?vmentry failure \(reason (?P<reason>0x[0-9a-f]+) ?\): "
         r"(?P<text>.*)",

@@ -88,7 +88,7 @@ _RUST_PART = re.compile(r"\b(?P<key>\w+): (?P<value>\d+|0x[0-9a-f]+)\b")
 def kvm_text(text: str) -> dict[str, Any] | None:
     """What Rust prints of `kvm_regs` and `kvm_sregs`, as `kvm_fields` takes it; None if it is no such text."""
     if "kvm_segment {" not in text:
-        return None
+        return _c_text(text)
     found: dict[str, Any] = {}
     for pattern in (_RUST_SEGMENT, _RUST_TABLE):
         for match in pattern.finditer(text):
@@ -100,3 +100,25 @@ def kvm_text(text: str) -> dict[str, Any] | None:
         if part["key"] in _KVM_WORDS or part["key"] in _VIEWED:
             found.setdefault(part["key"], part["value"])
     return found
+
+
+_C_SEGMENT = re.compile(
+    r"\b(?P<name>[CDEFGS]S|TR|LDT)\s+(?P<parts>base:\s*0x[0-9a-f]+\s+limit:\s*0x[0-9a-f]+\s+selector:"
+    r"(?:\s*0x[0-9a-f]+\s+\w+:){8,9}\s*0x[0-9a-f]+)"
+)
+_C_WORD = re.compile(r"\b(?P<key>RIP|RSP|RFLAGS|CR[02348]|EFER|DR7):\s*(?P<value>0x[0-9a-f]+)")
+
+
+def _c_text(text: str) -> dict[str, Any] | None:
+    """The same of what programs in C print, a structure after the other, by the names of the structures."""
+    segments = {
+        match["name"].lower(): {part["key"]: part["value"] for part in _C_PART.finditer(match["parts"])}
+        for match in _C_SEGMENT.finditer(text)
+    }
+    if not {"cs", "ds", "es"} <= segments.keys():
+        return None
+    words = {match["key"].lower(): match["value"] for match in _C_WORD.finditer(text)}
+    return {"cr0": "0x0", **words, **segments}
+
+
+_C_PART = re.compile(r"(?P<key>\w+):\s*(?P<value>0x[0-9a-f]+)")

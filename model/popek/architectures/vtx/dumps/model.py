@@ -20,7 +20,8 @@ class Dump:
     `fields` and `lines` (the line each field was read from) are keyed by field id. `reported` holds what
     is said beside the fields (header lines, saved registers, MSR lists), by snake-case name. `capabilities`
     is a preset name, a mapping as in the JSON input, or None. `entered` tells that the text says, beside the
-    fields, that the last entry succeeded; `launch` what the processor does, where JSON says it.
+    fields, that the last entry succeeded; `launch` what the processor does, where JSON says it; `areas` the
+    entries of MSR areas that are listed whole.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Dump:
     memory: tuple[tuple[int, int, int], ...] = ()
     entered: bool = False
     launch: Launch | None = None
+    areas: Mapping[str, tuple[tuple[int, int], ...]] = attrs.field(factory=dict)
 
 
 @attrs.define
@@ -55,6 +57,7 @@ class DumpBuilder:
     entered: bool = False
     amd: int = 0
     contradicted: dict[str, str] = attrs.field(factory=dict)
+    listed: dict[str, dict[int, tuple[int, int]]] = attrs.field(factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -82,6 +85,21 @@ class DumpBuilder:
     def imply(self, field: str, value: int, line: int) -> None:
         """Record a value that follows from another line; a printed value of the field takes precedence."""
         self.implied[field] = (value, line)
+
+    def list_msr(self, count: str, place: int, index: int, value: int, line: int) -> None:
+        """Record an entry of an MSR area; the field `count` follows from the last one, if nothing contradicts it."""
+        entries = self.listed.setdefault(count, {})
+        if entries.setdefault(place, (index, value)) != (index, value):
+            self.contradicted[count] = "twice"
+        self.imply(count, max(entries) + 1, line)
+
+    def areas(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """The entries of the areas of which every one is listed."""
+        return {
+            count.removesuffix("_COUNT"): tuple(entries[place] for place in sorted(entries))
+            for count, entries in self.listed.items()
+            if self.fields.get(count) == len(entries) == max(entries) + 1
+        }
 
     def report(self, key: str, value: int | str) -> None:
         """Record something said beside the fields; a later, different value is kept after the earlier one."""
@@ -132,4 +150,5 @@ class DumpBuilder:
             remarks=tuple(self.remarks),
             capabilities=self.capabilities or None,
             entered=self.entered,
+            areas=self.areas(),
         )

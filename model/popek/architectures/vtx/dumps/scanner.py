@@ -50,7 +50,7 @@ _TOKEN = re.compile(
     | (?<!\w)(?P<sysenter>Sysenter)(?=\s+(?:RSP|CS:RIP)\s*=)
     | (?<!\w)(?P<segment>{"|".join((*SEGMENT_REGISTERS, *TABLE_REGISTERS))}):(?=\s+[0-9a-z])
     | MSR\s+(?P<list>guest\s+autoload|autostore|host\s+autoload):
-    | (?<!\w)(?P<place>\d+):\s+msr=0x(?P<msr>[0-9a-f]+)\s+value=0x(?P<msr_value>[0-9a-f]+)
+    | (?<!\w)(?P<place>\d+):\s+msr=0x(?P<msr>[0-9a-f]{{8}})\s+value=0x(?P<msr_value>[0-9a-f]{{16}})(?!\w)
     | ve_info:(?P<ve>(?:\s+0x[0-9a-f]+){{6}})
     | (?<![\w.:|-])(?P<key>{_alternatives(_KEYS)})\s*=\s*(?P<value>[^\s,()=]*)
     """,
@@ -284,8 +284,8 @@ class Scanner:
             return
         count_field, name = MSR_LISTS[self._list]
         self.builder.report(name, f"{int(match['msr'], 16):#x}={int(match['msr_value'], 16):#x}")
-        count = max(self.builder.implied.get(count_field, (0, 0))[0], int(match["place"]) + 1)
-        self.builder.imply(count_field, count, self._line(match.start()))
+        index, value = int(match["msr"], 16), int(match["msr_value"], 16)
+        self.builder.list_msr(count_field, int(match["place"]), index, value, self._line(match.start()))
 
     def _key(self, match: re.Match[str]) -> int:
         key, value, end = " ".join(match["key"].split()), match["value"], match.end()

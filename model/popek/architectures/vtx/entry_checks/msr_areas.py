@@ -13,7 +13,7 @@ import attrs
 
 from popek.architectures.vtx import msr_writes
 from popek.architectures.vtx.capabilities import ONES64
-from popek.architectures.vtx.view import Decision, View
+from popek.architectures.vtx.view import Decision, View, both
 from popek.architectures.vtx.vmcs import MissingField
 from popek.kernel.words import Word
 
@@ -23,8 +23,8 @@ check = checker(CheckGroup("msr-load-area", "VM-entry MSR-load area", refuses(No
 
 LOADS = (Condition("ENTRY_MSR_LOAD_COUNT > 0", lambda v: v.ENTRY_MSR_LOAD_COUNT != 0),)
 
-Entry = tuple[int, int, int]
-"""Index, bits 63:32 of the entry, value."""
+Entry = tuple[int, int | None, int]
+"""Index, bits 63:32 of the entry (None where a list of MSRs does not print them), value."""
 
 IA32_EFER: Final = 0xC000_0080
 _FS_BASE, _GS_BASE = 0xC000_0100, 0xC000_0101
@@ -32,6 +32,9 @@ _FS_BASE, _GS_BASE = 0xC000_0100, 0xC000_0101
 
 def entry(v: View, number: int, area: str = "ENTRY_MSR_LOAD") -> Entry:
     """An entry of an MSR area, by default of the VM-entry MSR-load area, counted from 0."""
+    listed = v.areas.get(area, ())
+    if number < len(listed):
+        return listed[number][0], None, listed[number][1]
     address = getattr(v, f"{area}_ADDR") + 16 * number & ONES64
     return v.read(address, 4), v.read(address + 4, 4), v.read(address + 8, 8)
 
@@ -109,6 +112,13 @@ def stricter(check: Check, refused: Callable[[int], bool]) -> Check:
     return attrs.evolve(check, holds=lambda v: all_legal(v, legal), numbers=lambda v: numbers(v, legal))
 
 
+def _zero(high: int | None) -> Decision:
+    """Bits 63:32 of an entry."""
+    if high is None:
+        raise MissingField("memory: bits 63:32 of the entries of the MSR area")
+    return high == 0
+
+
 def _symbolic(index: int | Word) -> bool:
     return isinstance(index, Word) and not index.concrete
 
@@ -142,7 +152,7 @@ _check(
 )
 _check(
     "LOAD-04",
-    lambda v, item: item[1] == 0,
+    lambda v, item: _zero(item[1]),
     "bits 63:32 of each MSR-load entry must be 0",
     lambda v, item: f"bits 63:32 are {item[1]:#x}",
 )
@@ -172,7 +182,7 @@ def _loaded_at_exit(v: View, item: Entry) -> Decision:
         return True
     if index in (_FS_BASE, _GS_BASE, *_MICROCODE, *_SMM_ONLY) or index >> 8 == 8 or high:
         return False
-    return _wrmsr(v, item)
+    return both(_wrmsr(v, item), lambda: _zero(high))
 
 
 def _stored_at_exit(v: View, item: Entry) -> Decision:
@@ -181,7 +191,8 @@ def _stored_at_exit(v: View, item: Entry) -> Decision:
         return True
     if index >> 8 == 8 or (index == _SMM_ONLY[1] and not v.launch.in_smm) or high:
         return False
-    return index in _REFUSED_BY_NAME or msr_writes.reads(v, int(index))
+    found = index in _REFUSED_BY_NAME or msr_writes.reads(v, int(index))
+    return both(found, lambda: _zero(high))
 
 
 def _described_ones_legal(v: View, legal: Legal, area: str) -> bool:

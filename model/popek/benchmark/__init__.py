@@ -1,6 +1,7 @@
 """Speed, measured in one run: what a classification costs beside the solver, and how often the rest is done.
 
-Figures of one run can be compared with one another; those of two machines cannot.
+Processor time is measured, which does not grow with the load of the machine as the time of day does.  Figures of one
+run can be compared with one another; of two runs, the ratios to what was measured beside them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from popek.architectures.vtx.dumps.lines import LineJudge
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.verdict import verdict_of_many
 from popek.architectures.vtx.vmcs import Vmcs
+from popek.checks.conditions import critical_when
 from popek.checks.counterexample import ReplayError
 from popek.checks.runs import explore_instruction
 from popek.checks.subject import Subject
 from popek.checks.survey import Request, Surveyor
 from popek.kernel import terms
+from popek.kernel.compiled import Compiled, nothing_undefined
 from popek.kernel.evaluation import evaluate
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine, UnknownNameError
@@ -33,7 +36,9 @@ from popek.kernel.state import Role, State
 from popek.kernel.words import Word
 from popek.machines import machine as find_machine
 
-PARTS = ("classify", "steps", "laws", "vmcs", "difftest")
+from .references import cpu, python_steps, starts, unicorn_steps
+
+PARTS = ("classify", "growth", "start", "steps", "laws", "vmcs", "difftest")
 BUDGET = 1.0  # seconds for a rate
 SAMPLE = 24  # instruction forms for the law
 VMCSS = 500  # VMCSs that are judged again and again
@@ -90,8 +95,9 @@ class Rate:
     Attributes:
         name: stable.
         unit: what was done, for people.
-        count, seconds: how often, and in what time.
+        count, seconds: how often, and in what processor time.
         missing: why nothing was measured, else empty.
+        beside: the name of the rate of the same run that this one is a multiple of, where there is one.
     """
 
     name: str
@@ -99,6 +105,7 @@ class Rate:
     count: int = 0
     seconds: float = 0.0
     missing: str = ""
+    beside: str = ""
 
     @property
     def per_second(self) -> float:
@@ -113,19 +120,32 @@ class Rate:
             "seconds": round(self.seconds, 3),
             "per_second": round(self.per_second),
             "missing": self.missing,
+            "beside": self.beside,
         }
 
 
 @attrs.frozen
 class Benchmark:
-    """What one run measured; `classified` is None where that part was left out."""
+    """What one run measured.
+
+    Attributes:
+        classified: None where that part was left out.
+        rates: how often things were done.
+        settings: of one form, numbers of open settings, and the seconds in which it was said when it is critical.
+    """
 
     classified: Classified | None
     rates: tuple[Rate, ...]
+    settings: tuple[tuple[int, float], ...] = ()
 
     def rate(self, name: str) -> Rate:
         """A rate by its name."""
         return next(rate for rate in self.rates if rate.name == name)
+
+    def ratio(self, rate: Rate) -> float | None:
+        """A rate as a multiple of what was measured beside it; None where nothing was."""
+        beside = [one.per_second for one in self.rates if one.name == rate.beside and one.per_second]
+        return rate.per_second / beside[0] if beside and not rate.missing else None
 
     def to_json(self) -> dict[str, object]:
         """`popek/benchmark/1`."""
@@ -133,8 +153,14 @@ class Benchmark:
         found |= {
             f"{rate.name}_per_second": round(rate.per_second) for rate in self.rates if rate.name == "steps"
         }
-        rates = {rate.name: rate.to_json() for rate in self.rates}
+        rates = {rate.name: rate.to_json() | {"ratio": _rounded(self.ratio(rate))} for rate in self.rates}
+        if self.settings:
+            found["settings_growth"] = [[count, round(seconds, 3)] for count, seconds in self.settings]
         return found | {"schema": "popek/benchmark/1", "rates": rates}
+
+
+def _rounded(ratio: float | None) -> float | None:
+    return None if ratio is None else float(f"{ratio:.3g}")
 
 
 def benchmark(
@@ -168,8 +194,13 @@ def benchmark(
     chosen = [machine.instructions[form] for form in wanted or machine.instructions]
     classified = _classified(machine, chosen, progress) if "classify" in parts else None
     rates: list[Rate] = []
+    settings = _open_settings(name, machine, chosen) if "growth" in parts else ()
+    if "start" in parts:
+        for what, unit, turn in starts(load_capabilities(PROCESSOR)):
+            beside = "" if what == "start python" else "start python"
+            rates.append(attrs.evolve(_repeated(what, f"starts of {unit}", budget, turn), beside=beside))
     if "steps" in parts:
-        rates.append(_steps(machine, chosen, budget))
+        rates += _steps(machine, chosen, budget)
     if "laws" in parts:
         rates.append(_law(machine, chosen[:: max(1, len(chosen) // SAMPLE)], budget))
     if "vmcs" in parts:
@@ -177,23 +208,49 @@ def benchmark(
         rates += [_lines(name, unit, budget) for name, unit in LINES.items()]
     if "difftest" in parts:
         rates += [_difftest(emulator, cases) for emulator in ("unicorn", "bochs")]
-    return Benchmark(classified, tuple(rates))
+    return Benchmark(classified, tuple(rates), settings)
 
 
 def _classified(
     machine: Machine[Any], chosen: Sequence[Instruction], progress: Progress | None
 ) -> Classified:
     surveyor = Surveyor(Request(Subject.of(machine)))
-    rows = []
+    taken: list[tuple[str, float]] = []
+    in_solver: list[float] = []
     for number, instruction in enumerate(chosen, 1):
-        rows.append(surveyor.row(instruction.form))
+        begin = time.process_time()
+        row = surveyor.row(instruction.form)
+        taken.append((row.form, time.process_time() - begin))
+        in_solver.append(row.solver_seconds)
         if progress is not None:
             progress(number, len(chosen))
-    slowest = sorted(rows, key=lambda row: -row.seconds)[:5]
-    growth = tuple(_sums(row.seconds for row in rows))
-    solving = tuple(_sums(row.solver_seconds for row in rows))
-    pairs = tuple((row.form, row.seconds) for row in slowest)
-    return Classified(machine.name, len(rows), growth[-1], solving[-1], growth, solving, pairs)
+    growth = tuple(_sums(seconds for _, seconds in taken))
+    solving = tuple(_sums(iter(in_solver)))
+    slowest = tuple(sorted(taken, key=lambda pair: -pair[1])[:5])
+    return Classified(machine.name, len(taken), growth[-1], solving[-1], growth, solving, slowest)
+
+
+def _open_settings(
+    name: str, machine: Machine[Any], chosen: Sequence[Instruction]
+) -> tuple[tuple[int, float], ...]:
+    """What it takes to say when one form is critical, with more and more settings left open."""
+    names = [setting.name for setting in machine.settings]
+    request = Request(Subject.of(name))
+    found: list[tuple[int, float]] = []
+    form = next(
+        (
+            one.form
+            for one in chosen[:SAMPLE]
+            if critical_when(request, names[:2], forms=[one.form]).rows[0].when
+        ),
+        chosen[0].form,
+    )
+    counts = [count for count in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48) if count < len(names)]
+    for count in (*counts, len(names)) if names else ():
+        begin = time.process_time()
+        critical_when(request, names[:count], forms=[form])
+        found.append((count, time.process_time() - begin))
+    return tuple(found)
 
 
 def _sums(seconds: Iterator[float]) -> Iterator[float]:
@@ -205,10 +262,10 @@ def _sums(seconds: Iterator[float]) -> Iterator[float]:
 
 def _repeated(name: str, unit: str, budget: float, turn: Callable[[], int]) -> Rate:
     """As many turns as fit into the budget, one at least; a turn says how often it did something."""
-    begin, count = time.perf_counter(), 0
+    begin, count = cpu(), 0
     while True:
         count += turn()
-        seconds = time.perf_counter() - begin
+        seconds = cpu() - begin
         if seconds >= budget:
             return Rate(name, unit, count, seconds)
 
@@ -216,16 +273,45 @@ def _repeated(name: str, unit: str, budget: float, turn: Callable[[], int]) -> R
 # -- concrete steps, and the law ------------------------------------------------------------------
 
 
-def _steps(machine: Machine[Any], chosen: Sequence[Instruction], budget: float) -> Rate:
+def _steps(machine: Machine[Any], chosen: Sequence[Instruction], budget: float) -> Iterator[Rate]:
+    """Steps of the semantics as they are compiled and as they are interpreted, and of what others would do."""
     state = machine.state.reset()
+    fast = Compiled(machine)
     prepared = [(instruction, _operands(instruction)) for instruction in chosen]
+    runs = [
+        (form.run, [int(word) for word in operands.values()])
+        for instruction, operands in prepared
+        if (form := fast.form(instruction)) is not None
+    ]
+    words, cells = fast.numbers(state)
 
-    def turn() -> int:
+    def compiled() -> int:
+        for run, operands in runs:
+            run(words, cells, operands, nothing_undefined)
+        return len(runs)
+
+    def interpreted() -> int:
         for instruction, operands in prepared:
             machine.step(instruction, state, operands)
         return len(prepared)
 
-    return _repeated("steps", f"instructions of {machine.name} run on numbers", budget, turn)
+    unit = f"instructions of {machine.name} run on numbers"
+    if runs:
+        yield attrs.evolve(_repeated("steps", unit, budget, compiled), beside="steps unicorn")
+    else:
+        yield Rate("steps", unit, missing="none of these forms is compiled")
+    yield attrs.evolve(
+        _repeated("steps interpreted", f"{unit}, not compiled", budget, interpreted), beside="steps unicorn"
+    )
+    called = "one-step calls of Unicorn, an ADD each"
+    missing = _missing("unicorn")
+    yield (
+        Rate("steps unicorn", called, missing=missing)
+        if missing
+        else _repeated("steps unicorn", called, budget, unicorn_steps())
+    )
+    plain = "ADDs by an interpreter of four lines of Python"
+    yield attrs.evolve(_repeated("steps python", plain, budget, python_steps()), beside="steps unicorn")
 
 
 def _operands(instruction: Instruction) -> dict[str, Word]:
@@ -354,5 +440,6 @@ def _difftest(emulator: str, cases: int) -> Rate:
         from popek.emulators.ia32.unicorn import UNICORN
 
         against = UNICORN
+    begin = cpu()
     found = ia32_compare.difftest(cases, against=against)
-    return Rate(name, unit, found.cases, found.seconds)
+    return Rate(name, unit, found.cases, cpu() - begin)
