@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import subprocess
@@ -32,10 +33,14 @@ KINDS = {  # by marker
     "browser": "tests in a browser",
     "rocq": "compiling the Coq proofs",
     "pyodide": "the explorer without a server",
+    "musashi": "comparisons with Musashi",
 }
 QUICK = [line.strip() for line in Path(__file__).with_name("quick.txt").read_text("utf-8").splitlines()]
 """Files whose tests are marked quick, and, behind a minus, the tests of them that are not."""
-OPTIONAL = {"pyodide"}  # npm is none of the packages that the README asks for
+OPTIONAL = {
+    "pyodide",
+    "musashi",
+}  # npm is none of the packages that the README asks for; .ci/run asks Musashi itself
 left_out: dict[str, dict[str, int]] = {}  # by marker: how many tests, by what is missing
 
 
@@ -44,6 +49,8 @@ def missing(command: str) -> str | None:
     """One line that says what a command lacks, and the package that has it."""
     if command == "bochs":
         return simulator.missing()
+    if command == "machine68k":
+        return None if importlib.util.find_spec(command) else "the Python package machine68k (extra m68k)"
     if command == "playwright":
         node = Path(playwright.__file__).parent / "driver" / "node"
         said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stderr
@@ -55,7 +62,7 @@ def missing(command: str) -> str | None:
 def needs(marker: pytest.Mark) -> tuple[str, ...]:
     """The commands that a marked test starts: those that its marker names, or the usual ones."""
     usual = {"emulator": ("bochs", "nasm"), "browser": ("chromium", "playwright"), "rocq": ("coqc", "coqchk")}
-    usual["pyodide"] = ("npm",)
+    usual |= {"pyodide": ("npm",), "musashi": ("machine68k",)}
     return marker.args or usual[marker.name]
 
 

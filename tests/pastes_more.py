@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import quopri
 import re
 import textwrap
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ _PREFIXES: Mapping[str, str] = {
     "colours and module": "\x1b[32m[12345.678901] \x1b[0m\x1b[33mkvm_intel\x1b[0m: ",
     "title of a window": "\x1b]0;title\x07",
     "right to left": "\u200f",
+    "column of a table": "4242\t",
 }
 
 
@@ -82,7 +84,13 @@ def _without(every: int) -> Callable[[str], str]:
     return lambda line: "".join(c for n, c in enumerate(line) if (n * 7919 + len(line)) % every)
 
 
+def _encoded_twice(lines: list[str]) -> str:
+    once = quopri.encodestring("\n".join(lines).encode())
+    return quopri.encodestring(once).decode()
+
+
 MORE: Mapping[str, Mangle] = {
+    "quoted-printable twice": _encoded_twice,
     **{name: _prefix(text) for name, text in _PREFIXES.items()},
     "journalctl -o json-pretty": _records(lambda x: {"MESSAGE": x, "PRIORITY": "3"}, indent=4),
     "journalctl, bytes": _records(lambda x: {"MESSAGE": list(x.encode())}),

@@ -23,6 +23,7 @@ from popek.architectures.ia32.state import (
     real_base,
 )
 from popek.architectures.ia64.state import DCR_DEFINED, PSR_DEFINED, RING, VIRTUAL_BITS
+from popek.architectures.m68k.state import SR_BITS
 from popek.architectures.pdp11.state import PS_BITS
 from popek.architectures.riscv import paged as rv64_paged
 from popek.architectures.riscv.machine import CHOICES as RV64_CHOICES
@@ -501,6 +502,15 @@ def _mend_pdp11(cpu: Any) -> None:
     cpu.last = Word(cpu.last.width, int(cpu.last) % 0o7600)
 
 
+def _mend_m68k(cpu: Any) -> None:
+    cpu.sr = cpu.sr.value & SR_BITS
+    cpu.running, cpu.ahead = Word(1, 1), Word(3, int(cpu.ahead) % 5 + 1)
+    for name in ("bound", "other_bound"):
+        cpu[name] = Word(16, min(int(cpu[name]), 1 << 15))
+    if not int(cpu.model):
+        cpu.vbr, cpu.sfc, cpu.dfc = Word(32, 0), Word(3, 0), Word(3, 0)
+
+
 def _mend_s360(cpu: Any) -> None:
     if int(cpu.extended):
         cpu.psw.channels = 0
@@ -591,6 +601,7 @@ MENDERS: Mapping[str, Callable[[Any], None]] = {
     "ia32-svm": _mend_svm,
     "ia32-vt-x": _mend_vmx,
     "ia64": _mend_ia64,
+    "m68k": _mend_m68k,
     "pdp10-ka10": _mend_ka10,
     "pdp10-ks10": _mend_ks10,
     "pdp11-45": _mend_pdp11,

@@ -16,7 +16,7 @@ from popek.kernel.machine import Machine
 from popek.kernel.state import Role
 from popek.kernel.words import Word, any_of
 from popek.machines import makers
-from popek.solving.solver import Answer, Solver
+from popek.solving.solver import Answer, QuestionKind, Solver
 
 Bit = tuple[str, int]
 
@@ -75,7 +75,7 @@ def _writes(machine: Machine[Any], names: frozenset[str]) -> Iterator[tuple[Solv
         for conditions, state in run.completions():
             changed = {n: w for n, w in state.words().items() if n in names and w.term is not old[n].term}
             if changed:
-                solver = Solver(quick=True, beside=run.translated)
+                solver = Solver(kind=QuestionKind.QUICK, beside=run.translated)
                 for condition in (machine.invariant(run.before).term, *conditions):
                     solver.add(condition)
                 for name, new in changed.items():
@@ -108,7 +108,7 @@ def _other(word: Word, plain: int, bits: Sequence[int]) -> Word:
 def left_open(machine: Machine[Any], bits: set[Bit]) -> set[Bit]:
     """Those that the invariant lets be otherwise than reset has them."""
     state, reset = machine.state.symbolic(), machine.state.reset()
-    solver = Solver(quick=True)
+    solver = Solver(kind=QuestionKind.QUICK)
     solver.add(machine.invariant(state))
     return {
         (name, number)

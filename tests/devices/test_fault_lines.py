@@ -29,7 +29,7 @@ LINES = [
     (("[    0.94] kernel: DMAR: [DMA Read NO_PASID] Request device [0x00:0x02.0] fault addr 0x70a29000 "
      "[fault reason 0x0c] non-zero reserved fields in PTE"), "00:02.0", 0xC, "DMA-PAGE-RSVD"),
     (("[ 6611.2] DMAR: [DMA Read NO_PASID] Request device [04:00.0] fault addr 0x101000 [fault reason 0x71] "
-     "SM: Present bit in first-level paging entry is clear"), "04:00.0", 0x71, None),
+     "SM: Present bit in first-level paging entry is clear"), "04:00.0", 0x71, "FS-P"),
     (("[ 611.8] dmar: DMAR:[DMA Read] Request device [87:00.3] fault addr fffe7000 \n"
      "[ 611.8] DMAR:[fault reason 02] Present bit in context entry is clear"), "87:00.3", 2, "DMA-CONTEXT-P"),
     (("[ 611.8] dmar: INTR-REMAP: Request device [[87:00.3] fault index a5\n"

@@ -85,7 +85,7 @@ def test_every_rule_is_checked_and_every_check_is_a_rule() -> None:
     made |= {
         rule for rule, _ in remap(read, unit, symbol("s", 16), symbol("a", 64), symbol("d", 32), CAN).checks
     }
-    assert made == set(rules())
+    assert made == {rule.id for rule in rules().values() if rule.kind != "first-stage"}
 
 
 def test_symbols_and_numbers_agree() -> None:

@@ -20,6 +20,7 @@ from popek.architectures.second_stage.tables import (
 from popek.checks.device_traces import trace_by
 from popek.checks.devices import CHANGES, FIDELITY, LEARNS, Attached, droppable
 from popek.checks.verdict import Status
+from popek.emulators.non_root.second_stage import compare_ept, ept_summary, make_ept_cases
 from popek.kernel.agents import Devices
 from popek.kernel.memory import Memory
 from popek.kernel.words import TRUE, Word, symbol
@@ -269,3 +270,15 @@ def test_what_may_be_dropped_is_named() -> None:
     names = droppable(known("x86-memory").attachments["ept"])
     assert {"EPT-TLB-ROOT", "invalidated", "tables"} <= set(names)
     assert "EPT-EXECUTE-ONLY" not in names
+
+
+# -- Bochs ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.emulator("bochs", "nasm")
+def test_bochs_does_what_the_rules_of_ept_say() -> None:
+    found = ept_summary(compare_ept(make_ept_cases(200, 3)), 3)
+    assert found["unexplained"] == []
+    assert {"EPT-P", "EPT-R", "EPT-W", "EPT-X", "EPT-RSVD", "EPT-MEMORY-TYPE", "let through"} <= set(
+        found["outcomes"]
+    )

@@ -18,7 +18,7 @@ A1 = "A1_fidelity"
 _TABLE = PAGE.read_text(encoding="utf-8").partition("disagreements: begin -->")[2].partition("<!--")[0]
 ROWS = [[cell.strip() for cell in line.strip("| ").split("|")] for line in _TABLE.splitlines() if "`" in line]
 CELLS = [
-    (row[0].strip("`"), cell, critical)
+    (*row[0].replace("`", "").split(), cell, critical)
     for row in ROWS
     for cell, critical in zip(row[1:], (Truth.YES, Truth.NO), strict=True)
     if cell != "–"
@@ -32,11 +32,11 @@ def forms(name: str, cell: str) -> list[list[str]]:
     return [[form for form in known if form == word or form.startswith(f"{word} ")] for word in told]
 
 
-@pytest.mark.parametrize(("name", "cell", "critical"), CELLS, ids=str)
-def test_what_the_table_names_is_so(name: str, cell: str, critical: Truth) -> None:
+@pytest.mark.parametrize(("name", "technique", "cell", "critical"), CELLS, ids=str)
+def test_what_the_table_names_is_so(name: str, technique: str, cell: str, critical: Truth) -> None:
     named = forms(name, cell)
     assert all(named), cell
-    subject = Subject.of(machine(name))
+    subject = Subject.of(machine(name), technique)
     classifier, premises = Classifier(subject), Premises(subject)
     instruction = subject.machine.instructions[named[-1][0]]
     run = subject.explore(instruction)

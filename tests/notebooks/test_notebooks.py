@@ -23,6 +23,7 @@ NAMES = (
     "08-your-own-machine",
     "09-risc-v",
     "10-a-guest-with-a-device-of-its-own",
+    "11-the-68000-and-the-68010",
 )
 LONGEST_CELL = 6  # lines; a cell with more is plumbing that belongs into popek.notebook
 TIMEOUT = 900  # seconds a cell may take on a busy machine

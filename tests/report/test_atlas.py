@@ -23,6 +23,7 @@ from popek.checks.explanation import explain
 from popek.checks.subject import Subject
 from popek.checks.survey import Request
 from popek.checks.verdict import Status, Truth
+from popek.keeping.store import Store
 from popek.machines import machine as find_machine
 from popek.machines import makers
 from popek.report import atlas_page
@@ -195,24 +196,26 @@ def test_several_processes_find_the_same() -> None:
     assert derive(wanted, depth, jobs=2).entries == derive(wanted, depth, jobs=1).entries
 
 
-def test_kept_answers_are_used_unless_they_are_spoilt_or_of_another_version(
+def test_kept_answers_are_used_unless_they_are_spoilt_or_of_other_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = places([TOY])
-    first = derive(wanted, DEEP, jobs=1, cache=tmp_path)
+    monkeypatch.setattr("popek.STARTED_NS", 2**62)  # a developer edits while tests run
+    wanted, kept = places([TOY]), Store(tmp_path)
+    first = derive(wanted, DEEP, jobs=1, cache=kept)
     work, done = derivation._work, []
     monkeypatch.setattr(derivation, "_work", lambda task: done.append(task.mnemonic) or work(task))
-    assert derive(wanted, DEEP, jobs=1, cache=tmp_path).entries == first.entries
+    assert derive(wanted, DEEP, jobs=1, cache=kept).entries == first.entries
     assert done == []
-    files = sorted(tmp_path.iterdir())
-    assert len(files) == 3
-    files[0].write_text(files[0].read_text()[:-9])
-    files[1].write_text("[[{}]]")
-    assert derive(wanted, DEEP, jobs=1, cache=tmp_path).entries == first.entries
-    assert len(done) == 2
-    monkeypatch.setattr(derivation, "source_hash", lambda: "another version")
-    assert derive(wanted, DEEP, jobs=1, cache=tmp_path).entries == first.entries
-    assert len(done) == 5
+    get = kept.get
+    monkeypatch.setattr(kept, "get", lambda key: b"[[{}]]" if get(key) else None)
+    assert derive(wanted, DEEP, jobs=1, cache=kept).entries == first.entries
+    assert len(done) == 3
+    monkeypatch.setattr(kept, "get", get)
+    monkeypatch.setattr("popek.keeping.sources.LIBRARIES", ("attrs", "no such library"))
+    assert derive(wanted, DEEP, jobs=1, cache=kept).entries == first.entries
+    assert len(done) == 6
+    assert derive(wanted, DEEP, jobs=1, cache=kept).entries == first.entries
+    assert len(done) == 6
 
 
 def test_a_witness_that_does_not_replay_is_told_and_hides_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,3 +71,11 @@ def test_registers_beside_a_vmcb_are_not_its_own() -> None:
     dump = read(VMCB.replace("efer:", "ever:") + "\nEFER = 0x0\nASID = 17\n")
     assert "EFER" not in dump.vmcb.fields
     assert any("EFER = 0x0" in item.text for item in dump.unrecognised)
+
+
+@pytest.mark.parametrize("cut", ["...", "\u2026", ">"])
+def test_a_number_that_a_pager_cut_is_no_number(cut: str) -> None:
+    """Xen pads few of its numbers, so that a part of one looks whole."""
+    text = "Dumping guest's current state at vmexit...\nasid = 0x5 np_ctrl = 0x1: NP\n"
+    dump = read(text + f"exitinfo1 = 0 exitinfo2 = 0x7fff{cut}\ncpl = 3 efer = 0x1d{cut}\n")
+    assert dump.vmcb.fields == {"ASID": 5, "NP_CONTROL": 1, "EXITINFO1": 0, "CPL": 3}

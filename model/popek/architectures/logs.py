@@ -110,6 +110,8 @@ _WRAPPER = re.compile(
 )
 _CALLER = re.compile(r"\[\s*([TC]\d+)\]\s?")
 _NUMBERED = re.compile(r"\s*(\d{1,7})(?:[:|.)]\s?|\t|\s{1,2}|$)")
+_COLUMN = re.compile(r"\s*(\d{1,10})\t(?!\d+\.\d+\t)")
+"""Of a process, in a table."""
 _NAMED_AND_NUMBERED = re.compile(r"[\w./-]{1,80}[:-](\d{1,7})[:-]")
 _LANDMARK = re.compile(r"\*\*\*\s*(?:Guest|Host|Control) State\s*\*\*\*|VMCB (?:Control|State Save) Area:")
 
@@ -141,19 +143,22 @@ def _unwrap(text: str) -> tuple[str, str]:
     return text.rstrip("`| \t"), caller
 
 
-def _decode_quoted_printable(raw: list[str]) -> list[tuple[int, str]]:
+def _decode_quoted_printable(raw: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """Undo quoted-printable: `=3D` is `=`, and a `=` at the end of a line joins it with the next."""
     lines: list[tuple[int, str]] = []
     start, pending = 0, ""
-    for number, text in enumerate(raw, 1):
+    for place, (number, text) in enumerate(raw, 1):
         start = start or number
         pending += text.rstrip() if text.rstrip().endswith("=") else text
-        if pending.endswith("=") and number < len(raw):
+        if pending.endswith("=") and place < len(raw):
             pending = pending[:-1]
             continue
         lines.append((start, _ESCAPED.sub(lambda match: chr(int(match[1], 16)), pending)))
         start, pending = 0, ""
     return lines
+
+
+_MOST_ENCODINGS: Final = 3
 
 
 def _is_encoded(text: str) -> bool:
@@ -181,15 +186,21 @@ def unwrap(text: str) -> list[list[LogLine]]:
         text = unquoted(text)
     if ("<" in text or "&" in text) and _HTML.search(text):
         text = plain(html.unescape(_TAG.sub("", _BREAK.sub("\n", text))))
-    raw = text.split("\n")
-    numbered = _decode_quoted_printable(raw) if _is_encoded(text) else list(enumerate(raw, 1))
+    numbered = list(enumerate(text.split("\n"), 1))
+    for _ in range(_MOST_ENCODINGS):  # a mail that quotes another one is encoded again
+        if not _is_encoded("\n".join(part for _, part in numbered)):
+            break
+        numbered = _decode_quoted_printable(numbered)
     numbered = _without_line_numbers(numbered)
     lines = [LogLine(number, *_unwrap(part), len(part)) for number, part in numbered]
     return _by_caller(_without_unknown_prefix(lines))
 
 
 def _without_line_numbers(lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """Without the numbers in front of the lines, if there are such: they count up by one."""
+    """Without the numbers in front of the lines, if there are such: they count up by one, or all are the same."""
+    same = {match[1] if (match := _COLUMN.match(text)) else "" for _, text in lines if text.strip()}
+    if len(same) == 1 and same != {""} and len(lines) >= 3:
+        return [(number, _COLUMN.sub("", text, count=1)) for number, text in lines]
     for pattern in (_NUMBERED, _NAMED_AND_NUMBERED):
         matches = [pattern.match(text) for _, text in lines if text.strip()]
         found = [int(match[1]) for match in matches if match is not None]

@@ -24,7 +24,7 @@ from popek.kernel.program import Line
 from popek.kernel.state import State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
-from popek.solving.solver import Answer, Model, Solver
+from popek.solving.solver import Answer, Model, QuestionKind, Solver
 
 S = TypeVar("S", bound=State)
 
@@ -216,7 +216,7 @@ class Minimizer:
     """Makes a model minimal: variable by variable, in a fixed order, towards preferred values."""
 
     def __init__(self, solver: Solver, conditions: Sequence[Word]) -> None:
-        self._solver = Solver(solver.effort, beside=solver, quick=True)
+        self._solver = Solver(solver.effort, beside=solver, kind=QuestionKind.QUICK)
         for condition in conditions:
             self._solver.add(condition)
         self._roots = [condition.term for condition in conditions]

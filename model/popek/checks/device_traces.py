@@ -198,8 +198,7 @@ def _tried(
         promised = attached.attachment.promised(one.guest, one.private, one.unit, places, attached.dropped)
         assumed += [holds for _, holds in promised]
     if promise == LEARNS:  # what the monitor keeps for the guest is the guest's to know
-        held = [attached.attachment.held(one.private, one.unit) for one in (start, other)]
-        assumed += [a == b for a, b in zip(*held, strict=True)]
+        assumed += attached.known(start, other)
     probe = attached.probe()
     runs = attached.explored(lambda: _run(attached, start, registers, steps, values))
     others = (

@@ -148,6 +148,14 @@ class Attached:
             found += self.attachment.places(one.guest, one.device, one.private, one.unit)
         return found
 
+    def known(self, parties: Parties, another: Parties) -> list[Word]:
+        """What two monitors keep for the guest, which is the guest's to know, is the same."""
+        found = []
+        for place in self.places(parties, another):
+            held = (self.attachment.held(one.private, one.unit, place) for one in (parties, another))
+            found += [a == b for a, b in zip(*held, strict=True)]
+        return found
+
     def assumed(self, parties: Parties, *also: Parties) -> list[Word]:
         """The invariant, of guest, device and what the monitor has."""
         guest, private = parties.guest, parties.private
@@ -391,8 +399,7 @@ class Attached:
         ]
         faithful = self.ask(FIDELITY, name, [*assumed, *premises], cases)
         yield faithful
-        held = [self.attachment.held(one.private, one.unit) for one in (parties, another)]
-        both = [*assumed, *self.assumed(another), *(a == b for a, b in zip(*held, strict=True))]
+        both = [*assumed, *self.assumed(another), *self.known(parties, another)]
         if faithful.status is Status.HOLDS:
             # Where the driver keeps to the premises, what the guest sees is what its own machine shows, whatever the
             # monitor has: what is left is the rest, and that the map shows nothing.

@@ -12,7 +12,7 @@ from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, symbol
 from popek.solving.asking import Asker, SolverQuery
-from popek.solving.solver import Answer
+from popek.solving.solver import Answer, QuestionKind
 
 from .obligation import OF_THE_VMM, Breach, BreachKind, Obligation, private_of
 from .passed_on import PassedOn
@@ -75,7 +75,7 @@ class Hosted(Generic[S]):
         )
         self.passed_on = PassedOn(self.due, subject.effort)
         self.ruled_out: list[tuple[Word, list[SolverQuery]]] = []
-        self.ask = Asker(subject.effort, self.assumed)
+        self.ask = Asker(subject.effort, self.assumed, kind=QuestionKind.HARD)
 
     def arranged(self, private: S) -> tuple[Run[S], list[Word]]:
         """The run on the hardware with what the VMM keeps for itself, and what is known about it."""

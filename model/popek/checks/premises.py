@@ -39,7 +39,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from popek.kernel.instruction import Instruction
-from popek.kernel.memory import Memory
+from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
@@ -194,11 +194,12 @@ class Premises(Generic[S]):
         ]
 
     def alike(self, mine: S, theirs: S) -> Word:
-        """That two states of the hardware are equal but for clocks, memories at those places that are asked about."""
+        """That two states of the hardware are equal but for clocks, memories where they are asked about or stored."""
         equal = [mine.words()[n] == theirs.words()[n] for n in mine.words() if n not in self.clocks]
         for name, where, home in self._places:
             a, b = mine.memories()[name], theirs.memories()[name]
-            equal += [a.load(place) == b.load(place) for place in (where, home)]
+            stored = [entry[0] for entry in (*a.stores, *b.stores) if not isinstance(entry, Block)]
+            equal += [a.load(place) == b.load(place) for place in (where, home, *stored)]
         return all_of(equal)
 
     def apart(self, guest: S, other: S) -> Word:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from .errors import UNEXPECTED, UNKNOWN, UserError
 from .figures import Svg, assert_writable, write
-from .options import HERE, AsJson, Timeout, Work
+from .options import HERE, AsJson, NoCache, Timeout, Work
 from .output import console, print_json, progress, working
 
 
@@ -31,7 +31,11 @@ def atlas(
     ] = False,
     timeout: Timeout = 0.0,
     work: Work = HERE,
-    cache: Annotated[Path | None, Parameter(help="A folder to keep answers in, for the next time.")] = None,
+    cache: Annotated[
+        Path | None,
+        Parameter(help="Another folder to keep answers in, for the next time; see popek cache."),
+    ] = None,
+    no_cache: NoCache = False,
     svg: Svg = None,
     json: AsJson = False,
 ) -> int:
@@ -45,6 +49,7 @@ def atlas(
     names
         Only these machines: names, or Python files; the same as --machines.
     """
+    from popek.keeping.store import Store, store
     from popek.kernel.machine import UnknownNameError
     from popek.machines import MachineFileError
     from popek.report import atlas as report
@@ -62,8 +67,11 @@ def atlas(
     if cache is not None:
         _make_folder(cache, "--cache")
     depth = Depth(promises=promises, witnesses=html is not None or json, timeout=timeout)
+    kept = None if no_cache else store() if cache is None else Store(cache)
     with work.begun(), progress("charting") as show:
-        found = derive(chosen, depth, jobs=work.jobs, cache=cache, progress=show)
+        found = derive(chosen, depth, jobs=work.jobs, cache=kept, progress=show)
+    if kept is not None:
+        kept.close()
     beside = []
     if devices:
         with working("asking of devices"):

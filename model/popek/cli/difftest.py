@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from popek.emulators import DeclaredGuests, declared_difftests, declared_guests, load
 
 from .difftest_dma import difftest_dma
+from .difftest_ept import difftest_ept
 from .difftest_running import instructions_on_emulator, print_found
 from .difftest_vm_entry import difftest_vm_entry
 from .difftest_vmrun import difftest_vmrun
@@ -24,6 +25,7 @@ app = App(name="difftest", help="Compare the models with emulators that were wri
 app.command(difftest_vm_entry, name="vm-entry")
 app.command(difftest_vmrun, name="vmrun")
 app.command(difftest_dma, name="dma")
+app.command(difftest_ept, name="ept")
 
 Emulator = Annotated[str, Parameter(help="The emulator.")]
 Guest = Annotated[str, Parameter(help="The machine that the guest believes in; a wrong name lists them.")]

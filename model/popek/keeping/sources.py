@@ -29,7 +29,7 @@ import popek
 
 from .store import Store, key_of
 
-ROOTS: Final = ("popek", "popek_specs")
+ROOTS: Final = ("popek", "popek_proofs", "popek_specs")
 SHARED: Final = ("kernel", "checks", "solving", "keeping")
 """Rooms of popek that count as a whole, whatever the machine."""
 ARCHITECTURES: Final = "popek.architectures"
@@ -106,8 +106,8 @@ def sources(
         file: of the user's, that makes it.
         store: where the contents of files are looked up.
     """
-    reader = _Reader(store)
     try:
+        reader = _Reader(store)
         total = reader.closure(modules, file)
     except (OSError, SyntaxError, ValueError):
         return None

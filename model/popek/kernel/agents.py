@@ -195,7 +195,7 @@ class Attachment:
         premises: what fidelity asks of the driver.
         reached: `reached(guest, device, private, unit)`: what the hardware's device can be in (width 1): one more
             conjunct, which no step may leave; `reached_text` says it.
-        held: `held(private, unit)`: what the monitor keeps for the guest; it is the guest's to know.
+        held: `held(private, unit, place)`: what the monitor keeps for the guest at a place; it is the guest's to know.
         places: `places(guest, device, private, unit)`: the places at which a step relies on the duties.
         first: `first(dropped)`: guest, private and unit before the first step; the duties hold there, but for the
             dropped.  Where it says nothing, any that the duties admit.
@@ -222,7 +222,7 @@ class Attachment:
     premises: tuple[DriverPremise, ...] = ()
     reached: Callable[[Any, Any, Any, Any], Word] | None = None
     reached_text: str = ""
-    held: Callable[[Any, Any], Sequence[Word]] = lambda private, unit: ()
+    held: Callable[[Any, Any, Word], Sequence[Word]] = lambda private, unit, place: ()
     places: Callable[[Any, Any, Any, Any], Sequence[Word]] = lambda guest, device, private, unit: ()
     first: Callable[[frozenset[str]], tuple[Any, Any, Any]] | None = None
     services: Mapping[str, Callable[[Any, Any, Any, Any, Any], tuple[Any, Any]]] = attrs.field(factory=dict)

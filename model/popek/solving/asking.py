@@ -8,7 +8,7 @@ import attrs
 
 from popek.kernel.words import Word
 
-from .solver import Answer, Effort, Model, Solver
+from .solver import Answer, Effort, Model, QuestionKind, Solver
 
 Ask = Callable[[Sequence[Word]], bool | None]
 """Whether conditions (width 1) can hold together; None when that was not decided."""
@@ -40,15 +40,23 @@ class Asker:
         effort: bounds, and the tally.
         assumed: conditions (width 1) of every question.
         beside: a solver whose translations it shares.
+        kind: what the questions are like.
     """
 
-    def __init__(self, effort: Effort, assumed: Sequence[Word], beside: Solver | None = None) -> None:
-        self.effort, self.assumed = effort, list(assumed)
+    def __init__(
+        self,
+        effort: Effort,
+        assumed: Sequence[Word],
+        beside: Solver | None = None,
+        *,
+        kind: QuestionKind = QuestionKind.LIKELY,
+    ) -> None:
+        self.effort, self.assumed, self._kind = effort, list(assumed), kind
         self._translated = Solver(effort, beside=beside)
 
     def solver(self, *conditions: Word) -> Solver:
         """A solver for one question: questions have little in common but the terms."""
-        solver = Solver(self.effort, beside=self._translated)
+        solver = Solver(self.effort, beside=self._translated, kind=self._kind)
         for condition in (*self.assumed, *conditions):
             solver.add(condition)
         return solver

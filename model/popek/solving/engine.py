@@ -23,6 +23,14 @@ class Answer(enum.Enum):
     UNKNOWN = "unknown"
 
 
+class QuestionKind(enum.Enum):
+    """What a solver may expect; measured with `popek bench`, and chosen by whoever asks."""
+
+    QUICK = "easy, or many with little between them"
+    LIKELY = "small and mostly possible: worth a local search, and no preprocessing"
+    HARD = "large, and mostly impossible: worth preprocessing"
+
+
 class Session(Protocol):
     """A solver with what was asserted so far; conditions and vectors are its engine's."""
 
@@ -62,12 +70,12 @@ class Engine(ABC):
         self.unknowns: dict[Term, tuple[Term, ...]] = {}
 
     @abstractmethod
-    def session(self, *, seconds: float = 0.0, quick: bool = False) -> Session:
+    def session(self, *, seconds: float = 0.0, kind: QuestionKind = QuestionKind.LIKELY) -> Session:
         """A new solver without assertions.
 
         Args:
             seconds: a check may take; 0 for no bound.
-            quick: for easy questions, or many checks with little between them.
+            kind: of the questions.
         """
 
     def condition(self, term: Term) -> Any:

@@ -1,6 +1,6 @@
 """Bitwuzla, which is quick on the bit-vectors of one or two steps of a machine.
 
-It first searches locally, which finds most assignments, then by bit-blasting.  Its work is bounded by how
+Where an assignment is likely it first searches locally, then by bit-blasting.  Its work is bounded by how
 often it asks whether to stop, which is the same on every run.
 """
 
@@ -17,7 +17,7 @@ from bitwuzla import Kind, Option, Result
 
 from popek.kernel.terms import Term
 
-from .engine import Answer, Engine
+from .engine import Answer, Engine, QuestionKind
 
 # Steps of the local search before bits are blasted.
 _LOCAL_STEPS: Final = 2000
@@ -62,18 +62,10 @@ class BitwuzlaEngine(Engine):
         super().__init__()
         self.manager = bitwuzla.TermManager()
         self._sorts: dict[int, Any] = {}
-        self._shared: dict[Any, Any] = {}  # by their options
-        self.latest: object = None  # the mark of the latest check: no session, which would keep itself alive
 
-    def session(self, *, seconds: float = 0.0, quick: bool = False) -> BitwuzlaSession:
+    def session(self, *, seconds: float = 0.0, kind: QuestionKind = QuestionKind.LIKELY) -> BitwuzlaSession:
         """A new solver without assertions."""
-        return BitwuzlaSession(self, seconds, quick)
-
-    def shared(self, options: Any) -> Any:
-        """The Bitwuzla of the sessions that have none of their own."""
-        if options not in self._shared:
-            self._shared[options] = bitwuzla.Bitwuzla(self.manager, options)
-        return self._shared[options]
+        return BitwuzlaSession(self, seconds, kind)
 
     def _sort(self, width: int) -> Any:
         found = self._sorts.get(width)
@@ -124,71 +116,54 @@ class BitwuzlaEngine(Engine):
 
 
 class BitwuzlaSession:
-    """What is asserted in one session of an engine.
+    """What is asserted in one session of an engine: a Bitwuzla of its own.
 
-    Sessions with quick questions have a Bitwuzla each.  The others share the engine's and assume what they
-    assert: questions about one instruction have much in common.
+    One that several sessions shared would save a little work, and give a question that is at its bound another answer
+    after other questions.
     """
 
-    def __init__(self, engine: BitwuzlaEngine, seconds: float, quick: bool) -> None:
+    def __init__(self, engine: BitwuzlaEngine, seconds: float, kind: QuestionKind) -> None:
         milliseconds = max(1, int(seconds * 1000)) if seconds else 0
-        self._engine, self._options = engine, _options(milliseconds, quick)
-        self._own = bitwuzla.Bitwuzla(engine.manager, self._options) if quick else None
-        self._levels: list[list[Any]] = [[]]  # what is assumed, where the solver is shared
-        self._free = 0 if quick else _LOCAL_STEPS
-        self._mark: object = None  # of its latest check
-
-    @property
-    def _solver(self) -> Any:
-        return self._own or self._engine.shared(self._options)
+        self._solver = bitwuzla.Bitwuzla(engine.manager, _options(milliseconds, kind))
+        self._free = _LOCAL_STEPS if kind is QuestionKind.LIKELY else 0
 
     def add(self, condition: Any) -> None:
         """Assert a condition on the open level."""
-        if self._own is None:
-            self._levels[-1].append(condition)
-        else:
-            self._own.assert_formula(condition)
+        self._solver.assert_formula(condition)
 
     def push(self) -> None:
         """Open a level."""
-        self._levels.append([])
-        if self._own is not None:
-            self._own.push(1)
+        self._solver.push(1)
 
     def pop(self) -> None:
         """Close the latest level."""
-        self._levels.pop()
-        if self._own is not None:
-            self._own.pop(1)
+        self._solver.pop(1)
 
     def check(self, assumed: Sequence[Any], rlimit: int) -> Answer:
         """Whether everything can hold together."""
-        solver = self._solver
-        self._mark = self._engine.latest = object()
         # Bitwuzla asks some thousand times a second: a function of Python's would take a fifth of the time.
         enough = (
             chain(repeat(False, self._free + rlimit // _UNITS), repeat(True)) if rlimit else repeat(False)
         )
-        solver.configure_terminator(enough.__next__)
-        return _ANSWERS[solver.check_sat(*chain.from_iterable(self._levels), *assumed)]
+        self._solver.configure_terminator(enough.__next__)
+        return _ANSWERS[self._solver.check_sat(*assumed)]
 
     def number(self, vector: Any) -> int:
         """What a vector is in the assignment behind a SAT."""
-        if self._own is None and self._engine.latest is not self._mark:
-            raise RuntimeError("another session has used the solver since")
         return int(self._solver.get_value(vector).value(10))
 
 
 @cache
-def _options(milliseconds: int, quick: bool) -> Any:
+def _options(milliseconds: int, kind: QuestionKind) -> Any:
     options = bitwuzla.Options()
     options.set(Option.PRODUCE_MODELS, True)
-    # Terms come simplified, and questions are small: these take longer than they save.
-    options.set(Option.REWRITE_LEVEL, 0)
-    options.set(Option.PP_EMBEDDED_CONSTR, False)
-    options.set(Option.PP_NORMALIZE, False)
-    options.set(Option.PP_SKELETON_PREPROC, False)
-    if not quick:
+    if kind is not QuestionKind.HARD:
+        # Terms come simplified, and questions are small: these take longer than they save.
+        options.set(Option.REWRITE_LEVEL, 0)
+        options.set(Option.PP_EMBEDDED_CONSTR, False)
+        options.set(Option.PP_NORMALIZE, False)
+        options.set(Option.PP_SKELETON_PREPROC, False)
+    if kind is QuestionKind.LIKELY:
         options.set(Option.BV_SOLVER, "preprop")
         options.set(Option.PROP_NPROPS, _LOCAL_STEPS)
     if milliseconds:

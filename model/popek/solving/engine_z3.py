@@ -11,7 +11,7 @@ import z3
 
 from popek.kernel.terms import Term
 
-from .engine import Answer, Engine
+from .engine import Answer, Engine, QuestionKind
 
 
 class Z3Engine(Engine):
@@ -28,9 +28,9 @@ class Z3Engine(Engine):
         self.context: Any = z3.Context()
         self._functions = functions
 
-    def session(self, *, seconds: float = 0.0, quick: bool = False) -> Z3Session:
+    def session(self, *, seconds: float = 0.0, kind: QuestionKind = QuestionKind.LIKELY) -> Z3Session:
         """A new solver without assertions."""
-        return Z3Session(self, seconds, quick)
+        return Z3Session(self, seconds, kind)
 
     def _truth(self, value: bool) -> Any:
         return z3.BoolVal(value, self.context)
@@ -113,11 +113,12 @@ _GRACE: Final = 0.25  # seconds between Z3's time and the first word of ours, an
 class Z3Session:
     """One Z3 solver."""
 
-    def __init__(self, engine: Z3Engine, seconds: float, quick: bool) -> None:
+    def __init__(self, engine: Z3Engine, seconds: float, kind: QuestionKind) -> None:
         # Easy questions are quicker in the general core than in the bit-vector strategy.
         context = engine.context
         self._model: Any = None
         self._seconds = seconds
+        quick = kind is QuestionKind.QUICK
         self._solver = z3.SimpleSolver(ctx=context) if quick else z3.SolverFor("QF_BV", ctx=context)
 
     def add(self, condition: Any) -> None:

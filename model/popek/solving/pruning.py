@@ -33,7 +33,7 @@ class Pruner:
         self, effort: Effort | None = None, *, prefer: Sequence[Word] = (), rlimit: int = FEASIBILITY
     ) -> None:
         self.translated = Solver(effort, rlimit=rlimit)
-        self._effort, self._prefer, self._rlimit = effort, [word.term for word in prefer], rlimit
+        self._prefer = [word.term for word in prefer]
         self._conditions: list[Term] = []
         self._models: list[Model | None] = [None]
 
@@ -75,8 +75,6 @@ class Pruner:
         return [unknown for unknown in self.translated.unknowns(self._conditions) if unknown.op == "apply"]
 
     def _ask(self, conditions: Iterable[Term]) -> tuple[Answer, Model | None]:
-        solver = Solver(self._effort, rlimit=self._rlimit, beside=self.translated)
-        for condition in conditions:
-            solver.add(condition)
-        answer = solver.check()
-        return answer, solver.model() if answer is Answer.SAT else None
+        # One solver for all forks of an exploration, which have most conditions in common.
+        answer = self.translated.check(conditions)
+        return answer, self.translated.model() if answer is Answer.SAT else None

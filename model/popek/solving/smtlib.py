@@ -14,7 +14,7 @@ import attrs
 
 from popek.kernel.terms import Term
 
-from .engine import Engine, Session
+from .engine import Engine, QuestionKind, Session
 
 BOOL: Final = 0  # the sort of a condition; any other sort is the width of a bit-vector
 
@@ -239,7 +239,7 @@ class Mirror(Engine):
         super().__init__()
         self._graph = graph
 
-    def session(self, *, seconds: float = 0.0, quick: bool = False) -> Session:
+    def session(self, *, seconds: float = 0.0, kind: QuestionKind = QuestionKind.LIKELY) -> Session:
         """It answers nothing."""
         raise NotImplementedError
 

@@ -27,7 +27,7 @@ from popek.kernel.terms import Term
 from popek.kernel.words import Word
 
 from .choice import chosen_solver
-from .engine import Answer, Engine
+from .engine import Answer, Engine, QuestionKind
 
 GUESSES: Final = 4  # of a known function's value, before the solver is told what the function is
 
@@ -91,7 +91,7 @@ class Solver:
         effort: bounds, and the tally.
         rlimit: the bound of a check, where it is to be another than the effort's.
         beside: a solver whose translations it shares; nothing else.
-        quick: the questions are easy, or many with little between them.
+        kind: what its questions are like.
     """
 
     def __init__(
@@ -100,11 +100,11 @@ class Solver:
         *,
         rlimit: int | None = None,
         beside: Solver | None = None,
-        quick: bool = False,
+        kind: QuestionKind = QuestionKind.LIKELY,
     ) -> None:
         self.effort = effort or Effort()
         self._engine: Engine = new_engine() if beside is None else beside._engine
-        self._session = self._engine.session(seconds=self.effort.timeout, quick=quick)
+        self._session = self._engine.session(seconds=self.effort.timeout, kind=kind)
         self._bound = self.effort.rlimit if rlimit is None else rlimit
         self._asserted: list[list[Term]] = [[]]  # by level
         self._cells: list[list[Term]] = [[]]  # by level: those that its conditions read
@@ -258,6 +258,7 @@ __all__ = [
     "Answer",
     "Effort",
     "Model",
+    "QuestionKind",
     "Solver",
     "assignment",
     "holds",

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from popek.kernel.words import Word
-from popek.solving.solver import Answer, Effort, Model, Solver
+from popek.solving.solver import Answer, Effort, Model, QuestionKind, Solver
 
 T = TypeVar("T")
 M = TypeVar("M")
@@ -111,7 +111,7 @@ class Finder:
         near = [name for name in near if name in symbols]
         wider = [name for name in self._wider if name in symbols and name not in near]
         for names in (near, [*near, *wider], list(symbols)):
-            solver = Solver(self._effort, beside=self._translated, quick=True)
+            solver = Solver(self._effort, beside=self._translated, kind=QuestionKind.QUICK)
             for name, word in symbols.items():
                 if name not in names:
                     solver.add(word == self.base[name])

@@ -6,14 +6,10 @@ one task, so that which of its forms carries a witness does not depend on the nu
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -31,11 +27,15 @@ from popek.checks.runs import Run, explore_instruction
 from popek.checks.subject import Subject
 from popek.checks.survey import CLASSES, SurveyRow, row_of
 from popek.checks.verdict import Evidence, Status, Truth, both
+from popek.keeping.sources import Sources
+from popek.keeping.sources import sources as sources_behind
+from popek.keeping.store import Store, key_of
 from popek.kernel.configuration import Configuration
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.machines import machine as find_machine
+from popek.machines import origin
 from popek.solving.solver import solver_version
 from popek.work import results, split
 
@@ -83,21 +83,19 @@ def derive(
     depth: Depth = Depth(),
     *,
     jobs: int = 0,
-    cache: Path | None = None,
+    cache: Store | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Atlas:
     """The atlas of these places.
 
     Args:
         jobs: processes; 0 for one per processor.
-        cache: a folder to keep answers in; those of another version of popek are not used.
+        cache: where answers are kept for the next time.
         progress: called with the number of tasks that are done and of all known so far.
-
-    Raises:
-        OSError: the cache cannot be written.
     """
     begin = time.perf_counter()
-    kept = _Kept(None if split() else cache)  # parts are parts of the same whole
+    # Parts are parts of the same whole.
+    kept = _Kept(None if split() else cache, clock=depth.timeout > 0)
     by_machine: dict[str, list[AtlasPlace]] = {}
     for place in places:
         by_machine.setdefault(place.machine, []).append(place)
@@ -314,49 +312,46 @@ def _asked(truth: Truth, evidence: Evidence, shown: bool) -> Asked:
 
 
 class _Kept:
-    """Answers in files, by everything that they depend on: the source of popek, the solver, the task."""
+    """Answers in a store, by everything that they depend on: the sources, the solver, the task."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, store: Store | None, *, clock: bool) -> None:
+        self._store = None if clock else store  # where the clock has a say, another run may say more
         self._converter = cattrs.Converter()
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._version = source_hash()
+        self._sources: dict[str, Sources | None] = {}
 
     def get(self, task: _Task) -> Any:
         """What was found before; None where nothing is known."""
-        if self._folder is None:
+        key = self._key(task)
+        told = None if key is None or self._store is None else self._store.get(key)
+        if told is None:
             return None
         kind = FailedHypothesis if task.hypotheses else Form
         try:
-            data = json.loads(self._file(task).read_text(encoding="utf-8"))
-            return self._converter.structure(data, tuple[tuple[kind, ...], ...])  # type: ignore[valid-type]
-        except (OSError, ValueError, BaseValidationError):
-            return None  # a file that is missing or spoilt is made anew
+            return self._converter.structure(json.loads(told), tuple[tuple[kind, ...], ...])  # type: ignore[valid-type]
+        except (ValueError, BaseValidationError):
+            return None
 
     def put(self, task: _Task, found: _Found) -> None:
         """Keep what was found."""
-        if self._folder is not None:
-            text = json.dumps(self._converter.unstructure(found), ensure_ascii=False)
-            file = self._file(task)
-            unfinished = file.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(file)
+        key, sources = self._key(task), self._sources.get(task.places[0].machine)
+        if self._store is not None and key is not None and sources is not None and sources.still_so():
+            self._store.put(key, json.dumps(self._converter.unstructure(found)).encode())
 
-    def _file(self, task: _Task) -> Path:
-        assert self._folder is not None
-        machine = task.places[0].machine
-        own = Path(machine).read_text(encoding="utf-8") if machine.endswith(".py") else ""
-        what = json.dumps([self._version, own, self._converter.unstructure(task)], sort_keys=True)
-        return self._folder / f"{hashlib.sha256(what.encode()).hexdigest()[:40]}.json"
-
-
-def source_hash() -> str:
-    """The hash of everything that answers depend on: semantics, questions, facts and the solver's version."""
-    total = hashlib.sha256(solver_version().encode())
-    for package in ("popek.kernel", "popek.architectures", "popek.checks", "popek_proofs", "popek_specs"):
-        root = Path(str(resources.files(package)))
-        for file in sorted(root.rglob("*")):
-            if file.suffix in (".py", ".toml", ".csv"):
-                total.update(str(file.relative_to(root)).encode() + file.read_bytes())
-    return total.hexdigest()
+    def _key(self, task: _Task) -> bytes | None:
+        """The key of a task; None where it cannot be told what its answers depend on."""
+        name = task.places[0].machine
+        if self._store is not None and name not in self._sources:
+            module, file = origin(name)
+            modules = [__name__, *([module] if module else [])]
+            self._sources[name] = sources_behind(
+                _machine(name).instructions, modules, file, store=self._store
+            )
+        sources = self._sources.get(name)
+        if sources is None:
+            return None
+        own = [
+            sources.of(form)
+            for form, instruction in _machine(name).instructions.items()
+            if instruction.mnemonic == task.mnemonic
+        ]
+        return key_of("atlas", own, self._converter.unstructure(task), solver_version())

@@ -11,7 +11,7 @@ from functools import partial
 from popek.kernel.agents import Agent, Attachment, Bus, Devices, DriverPremise, MonitorDuty, RefusedError
 from popek.kernel.memory import Memory
 from popek.kernel.state import Role, State, word
-from popek.kernel.words import TRUE, Word, all_of, concat, ite
+from popek.kernel.words import Word, concat, ite
 
 from .deprivileging import _inside, _start
 from .s370 import build
@@ -20,8 +20,8 @@ from .state import ADDRESS, BLOCK, ENTRY, OFFSET
 
 SOURCE = "GA22-7000, System/370 Principles of Operation, input/output operations; Creasy 1981 (VM/370)"
 CAW, CCW = 72, 8
-LIST = 2
-"""CCWs that the monitor's copy has room for."""
+ENTRIES = 12
+"""Bits of the number of CCWs that the monitor's copy has room for."""
 COMMAND_CHAINING = 6  # bit 33 of the CCW: bit 6 of the flags, counted from the right
 READ = 2
 
@@ -44,6 +44,7 @@ class Copy(State):
 
     place = word(ADDRESS, role=Role.RESOURCE)  # of the copy
     original = word(ADDRESS, role=Role.RESOURCE)  # of the guest's program
+    length = word(ENTRIES, role=Role.RESOURCE)  # CCWs that there is room for; one more is always invalid
 
 
 class NoCopy(State):
@@ -142,21 +143,31 @@ def _translate(
     """
     started, storage, unit = before.running == 0, private.memory, unit.copy()
     unit.original = ite(started, channel.next, unit.original)
-    for number in range(LIST + 1):
-        found = _word(guest.memory, channel.next + number * CCW)
+
+    def copied(address: Word) -> Word:
+        """A byte of storage after the copy was made; the copy may be of any length."""
+        distance = address - unit.place
+        number = concat(distance[ADDRESS - 1 : 3], Word(3, 0))
+        found = _word(guest.memory, channel.next + number)
         data, count = concat(*found[1:4]), concat(found[6], found[7])
-        good = _within(guest, channel.next + number * CCW, Word(16, CCW)) & (channel.next[2:0] == 0)
+        good = _within(guest, channel.next + number, Word(16, CCW)) & (channel.next[2:0] == 0)
         if "bounds" not in without:
             good = good & _within(guest, data, count)
-        command = ite(good, found[0], Word(8, 0)) if number < LIST else Word(8, 0)
+        command = ite(good & (number < _bytes_of(unit)), found[0], Word(8, 0))
         moved = data if "relocation" in without else data + _offset(private)
-        image = [command, moved[23:16], moved[15:8], moved[7:0], *found[4:]]
-        for i, byte in enumerate(image):
-            where = unit.place + (number * CCW + i)
-            storage = storage.store(where, ite(started, byte, private.memory.load(where)))
+        byte = found[7]
+        for i, other in enumerate([command, moved[23:16], moved[15:8], moved[7:0], *found[4:7]]):
+            byte = ite(distance[2:0] == i, other, byte)
+        return ite(started & (number <= _bytes_of(unit)), byte, storage.load(address))
+
     private = private.copy()
-    private.memory = storage
+    private.memory = Memory(ADDRESS, 8, copied)
     return private, unit
+
+
+def _bytes_of(unit: Copy) -> Word:
+    """The distance of the copy's last CCW, which is invalid."""
+    return concat(Word(ADDRESS - ENTRIES - 3, 0), unit.length, Word(3, 0))
 
 
 def _hardware(guest: S370, channel: S370Channel, private: S370, unit: Copy) -> S370Channel:
@@ -189,40 +200,45 @@ def _seen(channel: S370Channel, private: S370, unit: Copy) -> S370Channel:
 
 def _apart(guest: S370, private: S370, unit: Copy, place: Word) -> Word:
     """The copy is the monitor's, on a doubleword, and does not go round the end."""
-    ends = [unit.place, unit.place + ((LIST + 1) * CCW - 1)]
-    apart = all_of(~_inside(guest, private, end[ADDRESS - 1 : OFFSET]) for end in ends)
-    return apart & (unit.place[6:0] == 0)
+    ours = (place > unit.length) | ~_inside(guest, private, _entry(unit, place)[ADDRESS - 1 : OFFSET])
+    end = unit.place.zero_extend(ADDRESS + 1) + _bytes_of(unit).zero_extend(ADDRESS + 1) + (CCW - 1)
+    return ours & (unit.place[2:0] == 0) & ~end[ADDRESS]
+
+
+def _entry(unit: Copy, number: Word) -> Word:
+    """The address of a CCW of the copy."""
+    return unit.place + concat(Word(ADDRESS - ENTRIES - 3, 0), number, Word(3, 0))
 
 
 def _inbound(guest: S370, private: S370, unit: Copy, place: Word) -> Word:
     """Each CCW of the copy is invalid, or moves bytes of the guest's."""
-    kept = []
-    for number in range(LIST + 1):
-        found = _word(private.memory, unit.place + number * CCW)
-        data, count = concat(*found[1:4]) - _offset(private), concat(found[6], found[7])
-        valid = found[0][3:0] != 0
-        kept.append(~valid | (_within(guest, data, count) if number < LIST else ~TRUE))
-    return all_of(kept)
+    found = _word(private.memory, _entry(unit, place))
+    data, count = concat(*found[1:4]) - _offset(private), concat(found[6], found[7])
+    moves = (place < unit.length) & _within(guest, data, count)
+    return (place > unit.length) | (found[0][3:0] == 0) | moves
 
 
 def _reached(guest: S370, channel: S370Channel, private: S370, unit: Copy) -> Word:
     """The next CCW is one of the copy's, and what is moved is the guest's."""
     distance = channel.next - unit.place
-    inside = (distance[2:0] == 0) & (distance <= LIST * CCW)
+    inside = (distance[2:0] == 0) & (distance <= _bytes_of(unit))
     moves = _within(guest, channel.data - _offset(private), channel.count)
     return (channel.running == 0) | (inside & ((channel.count == 0) | (moves & (distance != 0))))
 
 
-def _held(private: S370, unit: Copy) -> list[Word]:
+def _held(private: S370, unit: Copy, place: Word) -> list[Word]:
     """The guest's own program, as the copy keeps it."""
-    found = [unit.original]
-    for number in range(LIST + 1):
-        image = _word(private.memory, unit.place + number * CCW)
-        found += [image[0], concat(*image[1:4]) - _offset(private), *image[4:]]
-    return found
+    image = _word(private.memory, _entry(unit, place))
+    moved = concat(*image[1:4]) - _offset(private)
+    return [unit.original, unit.length, image[0], moved, *image[4:]]
 
 
-START_BLOCK, LAST_BLOCK, COPY = 0x100, 1, 0x4000
+def _places(guest: S370, channel: S370Channel, private: S370, unit: Copy) -> tuple[Word, ...]:
+    """The number of the next CCW."""
+    return ((channel.next - unit.original)[ENTRIES + 2 : 3],)
+
+
+START_BLOCK, LAST_BLOCK, COPY, LENGTH = 0x100, 1, 0x4000, 8
 
 
 def _first(dropped: frozenset[str]) -> tuple[S370, S370]:
@@ -236,11 +252,14 @@ def _first(dropped: frozenset[str]) -> tuple[S370, S370]:
 
 def _first_copy(dropped: frozenset[str]) -> tuple[S370, S370, Copy]:
     guest, private = _first(dropped)
-    cleared = tuple((Word(ADDRESS, COPY + i), Word(8, 0)) for i in range((LIST + 1) * CCW))
+    cleared = tuple((Word(ADDRESS, COPY + i), Word(8, 0)) for i in range((LENGTH + 1) * CCW))
     private.memory = Memory(ADDRESS, 8, "memory@vmm", cleared)
-    return guest, private, Copy.reset(place=COPY)
+    return guest, private, Copy.reset(place=COPY, length=LENGTH)
 
 
+_IN_STORAGE = DriverPremise(
+    "in-storage", "every command word of a channel program moves bytes of the guest's storage", _in_storage
+)
 UNTRANSLATED = Attachment(
     "untranslated",
     "the guest's channel program is started as it is",
@@ -273,14 +292,9 @@ def _translated(without: frozenset[str] = frozenset()) -> Attachment:
         ),
         reached=_reached,
         reached_text="while the channel runs, its next command word is the copy's, and what it moves is the guest's",
+        places=_places,
         held=_held,
-        premises=(
-            DriverPremise(
-                "in-storage",
-                "every command word of a channel program moves bytes of the guest's storage",
-                _in_storage,
-            ),
-        ),
+        premises=(_IN_STORAGE,),
         rules=RULES,
         without=_translated,
         first=_first_copy,
@@ -306,11 +320,12 @@ def devices() -> Devices[S370]:
         agent,
         absolute,
         {one.name: one for one in (UNTRANSLATED, _translated())},
-        place=1,
+        place=ENTRIES,
         forms=("STC", "IC", "SIO"),
         notes=(
             "one device; reads and writes; no data chaining, TIC, skip, indirect addresses, PCI; of the CSW nothing",
-            f"the monitor's copy has room for {LIST} command words; protection keys of the channel are left out",
+            f"the monitor's copy has room for any number of command words below {1 << ENTRIES}; no protection keys",
+            "no virtual=real guest: this map moves all of a guest's storage, and page 0 is the hardware's own",
         ),
         source=SOURCE,
     )

@@ -237,7 +237,7 @@ SHARED = Attachment(
             lambda guest, device: device.sender == device.station,
         ),
     ),
-    held=lambda private, unit: (unit.base, unit.station),
+    held=lambda private, unit, place: (unit.base, unit.station),
     first=_first,
     source="PCI-SIG, Single Root I/O Virtualization and Sharing; no vendor's registers",
 )

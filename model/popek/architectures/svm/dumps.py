@@ -36,14 +36,14 @@ _XEN_SEGMENT = re.compile(
 )
 _PAIR = re.compile(
     r"(?<![\w.])([a-z][a-z0-9_]*(?:\s+filter\s+(?:count|threshold))?):(?:\s+|(?<=old:)|(?<=features:))"
-    r"(?:0x)?([0-9a-fA-F]+)(?!\w)"
+    r"(?:0x)?([0-9a-fA-F]+)(?![\w>]|\.\.)"
 )
-"""A name and its number; KVM leaves no blank behind the names that fill their column."""
+"""A name and its number, which nothing cut; KVM leaves no blank behind the names that fill their column."""
 _PAIR_OF_WORDS = re.compile(r"(?<!\w)intercepts:\s+([0-9a-fA-F]{8})\s+([0-9a-fA-F]{8})(?!\w)")
 _GOES_ON = re.compile(r"\n\d+(?:\n|\Z)")
 _REST_OF_NUMBER = re.compile(r"x?[0-9a-f]+(?!\w)")
 _XEN_PAIR = re.compile(
-    r"(?<!\w)([A-Za-z_0-9]+)\s*=\s*(?:0x)?([0-9a-fA-F]+)(?!\w)|(event_?inj) ([0-9a-f]{16}),"
+    r"(?<!\w)([A-Za-z_0-9]+)\s*=\s*(?:0x)?([0-9a-fA-F]+)(?![\w>]|\.\.)|(event_?inj) ([0-9a-f]{16}),"
 )
 _TAIL = re.compile(r"(?<![?\w])[A-Za-z_]+$")
 _NAMED = re.compile(r"#?\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(0[xX][0-9a-fA-F]+|\d+)\s*$")

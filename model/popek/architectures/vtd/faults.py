@@ -55,6 +55,11 @@ AMD_EVENTS = {
     "COMMAND_HARDWARE_ERROR": "the command buffer could not be read",
     "IOTLB_INV_TIMEOUT": "the device did not answer that its translations are invalidated",
     "INVALID_DEVICE_REQUEST": "the device may not send such a request, or not to such an address",
+    "INVALID_PPR_REQUEST": "the device asked for a page in a way that makes no sense, or may not ask",
+    "RMP_HARDWARE_ERROR": "the reverse map (SEV-SNP) could not be read",
+    "RMP_PAGE_FAULT": "the reverse map (SEV-SNP) does not give the page to whom the request is for",
+    "EVENT_COUNTER_ZERO": "a performance counter ran out",
+    "GUEST_EVENT_FAULT": "the event log that is a guest's could not be written",
 }
 _CAUSES: Mapping[str, str] = {
     "DMA-ROOT-P": "nobody set up the device's bus: the device was still running when the unit was switched on",
@@ -63,6 +68,8 @@ _CAUSES: Mapping[str, str] = {
     "DMA-PAGE-R": "the driver never mapped this address for reading, or unmapped it before the device was done",
     "DMA-PAGE-W": "the driver never mapped this address for writing, or unmapped it before the device was done",
     "DMA-PAGE-RSVD": "the entry was overwritten, or the tables use what this unit has not",
+    "FS-P": "nobody mapped this address for the PASID, or it was unmapped before the device was done",
+    "FS-PASID-P": "no address space was bound to the PASID, or it was unbound before the device was done",
     "DMA-WIDTH": "the device was given an address that is wider than the unit or its tables take",
     "INT-ENTRY-P": "the interrupt was torn down, or the unit's cache of entries was not invalidated when it was set up",
     "INT-COMPATIBILITY": "the device, or its firmware, still has a message from before interrupt remapping was on",
@@ -161,7 +168,8 @@ def _device(match: re.Match[str]) -> str:
 def _because(reason: int | None, words: str, kind: str) -> tuple[list[str], tuple[RemappingRule, ...]]:
     if reason is None:
         return ["the line gives no reason"], ()
-    found = tuple(rule for rule in rules().values() if rule.reason == reason and rule.kind == kind)
+    kinds = ("dma", "first-stage") if kind == "dma" else (kind,)
+    found = tuple(rule for rule in rules().values() if rule.reason == reason and rule.kind in kinds)
     same_words = tuple(rule for rule in found if rule.linux.lower() == words.lower())
     why = [f"reason {reason:#04x}: {rule.rule[:-1]}; here it is not so ({rule.id})" for rule in found]
     why += [f"likely: {_CAUSES[rule.id]}" for rule in found if rule.id in _CAUSES]

@@ -17,7 +17,7 @@ class RemappingRule:
     Attributes:
         id: as `--drop` and the checks name it.
         reason: the fault reason; 0 where a breach of it is no fault of the unit.
-        kind: ``dma`` or ``interrupt``.
+        kind: ``dma``, ``interrupt``, or ``first-stage`` (scalable mode).
         qualified: of a DMA rule, that a context entry with FPD set silences its fault (likely; QEMU does so).
         rule: what must hold, in one sentence.
         linux: the words of Linux for the reason.

@@ -176,7 +176,7 @@ def _technique(name: str, owner: VmxProfile) -> Technique[Any]:
     values = processors_own(owner, owned)
     bare = frozenset(slot.name for slot in owner.state.processor.layout)
     of_exits = tuple(n for n in owned if n.startswith("exit_"))
-    no_vmcs = (*of_exits, "tsc_offset")  # in which nobody can look
+    no_vmcs = (*of_exits, "tsc_offset", "recognized")  # in which nobody can look
     return Technique(
         name,
         TITLES[name],
