@@ -507,7 +507,7 @@ def _mend_m68k(cpu: Any) -> None:
     cpu.running, cpu.ahead = Word(1, 1), Word(3, int(cpu.ahead) % 5 + 1)
     for name in ("bound", "other_bound"):
         cpu[name] = Word(16, min(int(cpu[name]), 1 << 15))
-    if not int(cpu.model):
+    if not int(cpu.m68010):
         cpu.vbr, cpu.sfc, cpu.dfc = Word(32, 0), Word(3, 0), Word(3, 0)
 
 

@@ -110,7 +110,7 @@ def test_the_technique_of_classify_and_the_atlas_row_come_from_the_declaration(s
     known = machine(FILE)
     assert list(known.techniques) == ["toy"]
     assert {"LRA_EXITING", "SHIFT_EXITING"} <= {setting.name for setting in known.settings}
-    assert atlas(machines=(FILE,), jobs=1, json=True) == 0
+    assert atlas(machines=(FILE,), json=True) == 0
     (row,) = said()["entries"]
     assert (row["id"], row["theorem1"]) == ("toy.toy.default", "holds")
 

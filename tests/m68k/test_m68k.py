@@ -53,7 +53,7 @@ def unchecked(name: str) -> Machine[M68k]:
     changed = machine.instructions[name]
 
     def semantics(cpu: M68k, *operands: Any, **settings: Any) -> None:
-        if cpu.model == 1 and cpu.sr.s == 0:
+        if cpu.m68010 == 1 and cpu.sr.s == 0:
             cpu.sr.s = 1
             changed.semantics(cpu, *operands, **settings)
             cpu.sr.s = 0

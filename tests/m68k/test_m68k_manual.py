@@ -25,7 +25,7 @@ X, N, Z, V, C = 16, 8, 4, 2, 1
 def state(model: int, sr: int, storage: dict[int, int] | None = None, **given: int) -> M68k:
     """A state with PC 1000, the stack in use at 2000, the other at 3000; storage as words by even address."""
     made = M68k.reset().with_changes(
-        {"pc": 0x1000, "sp": 0x2000, "other_sp": 0x3000, "model": model, **given}
+        {"pc": 0x1000, "sp": 0x2000, "other_sp": 0x3000, "m68010": model, **given}
     )
     made.sr = sr
     cells = {address >> 1: value for address, value in (storage or {}).items()}

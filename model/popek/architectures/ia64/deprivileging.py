@@ -36,9 +36,14 @@ CLOCKS: Final = ("ar.itc", "ar.ruc")
 
 def control_leaves() -> tuple[str, ...]:
     """Every control register, and the interrupt in service."""
+    return (*_of_group("cr"), "in_service")
+
+
+def _of_group(group: str) -> tuple[str, ...]:
+    """The leaves of a group, by the names that the state gives them."""
     from .state import Ia64
 
-    return (*(leaf.name for leaf in Ia64.leaves if leaf.name.startswith("cr.")), "in_service")
+    return tuple(leaf.name for leaf in Ia64.leaves if leaf.name.startswith(f"{group}."))
 
 
 def general_words() -> tuple[str, ...]:
@@ -93,7 +98,7 @@ def promises(guest: Ia64, private: Ia64) -> Word:
     """What the VMM sees to while the guest runs: translation on, collection on, bank 1, no machine check."""
     psr = private.psr
     state = (psr.dt == 1, psr.it == 1, psr.rt == 1, psr.ic == 1, psr.i == 1, psr.bn == 1, psr.mc == 0)
-    readings = [leaf.name for leaf in guest.leaves if leaf.name.startswith("assume.")]
+    readings = _of_group("assume")
     return all_of((*state, *(guest[name] == private[name] for name in readings)))
 
 
@@ -161,8 +166,8 @@ def _has_cell(guest: Ia64, name: str, cell: Word) -> Word:
 
 def _same_processor(guest: Ia64, private: Ia64) -> Word:
     """What the VMM sees to; and the guest's processor implements what the real one does."""
-    features = [leaf.name for leaf in guest.leaves if leaf.name.startswith("features.")]
-    return promises(guest, private) & all_of(guest[name] == private[name] for name in features)
+    same = all_of(guest[name] == private[name] for name in _of_group("features"))
+    return promises(guest, private) & same
 
 
 def _promoted(before: Ia64, after: Ia64) -> Word:

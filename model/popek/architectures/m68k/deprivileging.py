@@ -52,7 +52,7 @@ def _fits(guest: M68k, private: M68k) -> Word:
     wide = BLOCK + 2
     end = private.base.zero_extend(wide) + guest.last.zero_extend(wide)
     reached = private.other_base.zero_extend(wide) + private.other_bound.zero_extend(wide)
-    same = private.model == guest.model
+    same = private.m68010 == guest.m68010
     inside = (end <= private.last.zero_extend(wide)) & (reached <= private.base.zero_extend(wide))
     return same & inside & private.running & _can_be_entered(private)
 

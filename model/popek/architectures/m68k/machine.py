@@ -33,9 +33,9 @@ def build() -> Machine[M68k]:
                 "MODEL",
                 "which of the two processors it is",
                 (0, 1),
-                lambda state, value: state.model == value,
+                lambda state, value: state.m68010 == value,
                 default=0,
-                leaf="model",
+                leaf="m68010",
                 labels={0: "68000", 1: "68010"},
             ),
         ),
@@ -75,7 +75,7 @@ def _exists(state: M68k) -> Word:
         bits
         & bounds
         & state.running
-        & ((state.model != M68000) | none)
+        & ((state.m68010 != M68000) | none)
         & (state.ahead >= 1)
         & (state.ahead <= 5)
     )

@@ -58,7 +58,7 @@ class StatusRegister(Register):
 class M68k(State):
     """The processor, the unit before its storage, and the storage."""
 
-    model = word(1, role=Role.HIDDEN)  # 0: 68000, 1: 68010
+    m68010 = word(1, role=Role.HIDDEN)  # 0: a 68000, 1: a 68010
     sr = register(StatusRegister, 16)
     pc = word(32, role=Role.PC)
     d = bank(tuple(f"d{number}" for number in range(8)), 32)
@@ -220,7 +220,7 @@ def shifted(cell: Word, blocks: Word) -> Word:
 
 def is_68010(cpu: M68k) -> Word:
     """Whether the processor is the 68010 (width 1)."""
-    return cpu.model == M68010
+    return cpu.m68010 == M68010
 
 
 def supervisor_only(cpu: M68k) -> None:
@@ -231,5 +231,5 @@ def supervisor_only(cpu: M68k) -> None:
 
 def only_on_68010(cpu: M68k) -> None:
     """An illegal instruction on a 68000, in both states."""
-    if cpu.model == M68000:
+    if cpu.m68010 == M68000:
         raise Fault(ILLEGAL)

@@ -74,7 +74,7 @@ class M68kCase:
         current, other = ("ssp", "usp") if self.supervisor else ("usp", "ssp")
         changes = {name: given[name] for name in REGISTERS[:16] if name in given}
         changes |= {name: given[name] for name in ("vbr", "sfc", "dfc")}
-        changes |= {"sp": given[current], "other_sp": given[other], "model": self.model, "last": LAST}
+        changes |= {"sp": given[current], "other_sp": given[other], "m68010": self.model, "last": LAST}
         state = M68k.reset().with_changes(changes)
         state.sr = given["sr"]
 
