@@ -16,6 +16,7 @@ from popek.kernel.configuration import Configuration
 from popek.kernel.machine import Machine
 from popek.machines import from_file
 from popek.notebook import NotebookError
+from popek.work import processes
 
 MANY = 30  # forms; a named machine with so many is surveyed by several processes
 CLAIM = """
@@ -47,7 +48,7 @@ def test_own_machine_is_classified_without_a_file_in_this_process(monkeypatch: p
     def no_pool(*_: object, **__: object) -> None:
         raise AssertionError("a machine with lambdas was sent to another process")
 
-    monkeypatch.setattr(survey, "ProcessPoolExecutor", no_pool)
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", no_pool)
     found = survey.survey(Request(Subject.of(own), components=False), jobs=2)
     assert len(found.rows) == len(own.instructions) > MANY
     with pytest.raises(AssertionError, match="another process"):
