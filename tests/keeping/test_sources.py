@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -177,6 +178,7 @@ def ask(
     environment = {**os.environ, **more, **({"POPEK_SOLVER": solver} if solver else {})}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     about = json.dumps([machine, settings, solver, *forms])
+    time.sleep(0.1)  # what changed just before a process began is not kept by it
     done = subprocess.run(
         [sys.executable, "-c", ASK, about], env=environment, capture_output=True, text=True, check=False
     )
