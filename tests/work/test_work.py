@@ -264,7 +264,6 @@ def test_an_interrupt_leaves_no_process() -> None:
 
 @pytest.mark.cluster
 def test_a_worker_of_a_cluster_killed_half_way_changes_nothing(tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
     with engaged(Cluster(jobs=2)):
         found = list(results(fragile, (str(tmp_path),), ITEMS))
     assert (tmp_path / "struck").exists()
@@ -273,6 +272,5 @@ def test_a_worker_of_a_cluster_killed_half_way_changes_nothing(tmp_path: Path) -
 
 @pytest.mark.cluster
 def test_a_cluster_prints_what_one_process_prints() -> None:
-    pytest.importorskip("distributed")
     command = ["classify", "pg74", "--json"]
     assert popek(*command, "--engine", "dask", "--jobs", "1").stdout == popek(*command, "--jobs", "1").stdout
