@@ -14,7 +14,7 @@ from popek.kernel.instruction import Instruction, OperandKind
 from popek.kernel.machine import Machine
 from popek.kernel.words import Word, ite
 
-from .state import SIZES, M68k, Relocation
+from .state import M68k, Relocation
 
 Indexed = Mapping[str, Word]
 Reader = Callable[[M68k, Any, int], Word]  # the operand, and the bits of what it refers to
@@ -328,12 +328,7 @@ def _immediate(width: int, number: int) -> tuple[int, ...]:
     return (number >> 16, number & 0xFFFF) if width == 32 else (number,)
 
 
-def size(letter: str) -> int:
-    """The bits of .B, .W or .L."""
-    return SIZES[letter]
-
-
 __all__ = [
     "ALTERABLE_MEMORY", "CONTROL", "DATA", "DATA_ALTERABLE", "MEMORY", "MODES", "OperandPlace", "address_of", "declare",
-    "encode", "immediate_of", "kinds", "place", "size", "spelled",
+    "encode", "immediate_of", "kinds", "place", "spelled",
 ]  # fmt: skip

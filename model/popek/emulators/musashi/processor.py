@@ -69,10 +69,11 @@ class Musashi:
         self._register: Mapping[str, Any] = {
             name: getattr(Register, name.upper()) for name in (*REGISTERS[:17], "vbr", "sfc", "dfc")
         }
+        self._stack = Register.A7  # of the state that is current
         self._later = ("vbr", "sfc", "dfc") if model else ()
         content = b"".join(pattern(cell).to_bytes(2, "big") for cell in range(CELLS))
         self._memory.w_block(0, content)
-        self._written: list[tuple[int, int]] = []
+        self._written: set[int] = set()
         self._memory.set_trace_func(self._note)
         self._memory.set_trace_mode(True)
 
@@ -83,7 +84,7 @@ class Musashi:
     def _note(self, kind: str, size: int, address: int, value: int) -> None:
         if kind == "W":
             first = address >> 1
-            self._written.extend((cell, 0) for cell in range(first, first + max(1, size)))
+            self._written.update(range(first, first + max(1, size)))
 
     def run(self, registers: Mapping[str, int], cells: Mapping[int, int]) -> M68kResult:
         """One instruction, with the exception that it takes.
@@ -99,7 +100,7 @@ class Musashi:
             memory.w16(cell << 1, value)
         cpu.w_sr(registers["sr"])
         supervisor = registers["sr"] >> 13 & 1
-        cpu.w_reg(self._a7, registers["ssp" if supervisor else "usp"])
+        cpu.w_reg(self._stack, registers["ssp" if supervisor else "usp"])
         (cpu.w_usp if supervisor else cpu.w_isp)(registers["usp" if supervisor else "ssp"])
         for name in (*REGISTERS[:15], *self._later):
             cpu.w_reg(self._register[name], registers[name])
@@ -108,18 +109,12 @@ class Musashi:
         self._machine.execute(1)
         after = {name: cpu.r_reg(self._register[name]) for name in (*REGISTERS[:15], *self._later)}
         after |= {"pc": cpu.r_pc(), "sr": cpu.r_sr()}
-        now, stack = after["sr"] >> 13 & 1, cpu.r_reg(self._a7)
+        now, stack = after["sr"] >> 13 & 1, cpu.r_reg(self._stack)
         after |= {"ssp": stack, "usp": cpu.r_usp()} if now else {"usp": stack, "ssp": cpu.r_isp()}
-        written = {cell: memory.r16(cell << 1) for cell, _ in self._written if cell < CELLS}
+        written = {cell: memory.r16(cell << 1) for cell in sorted(self._written) if cell < CELLS}
         for cell in {*cells, *written}:
             memory.w16(cell << 1, pattern(cell))
         return M68kResult(after, written)
-
-    @property
-    def _a7(self) -> Any:
-        from machine68k import Register
-
-        return Register.A7
 
 
 _LAST: Final[list[Musashi]] = []
