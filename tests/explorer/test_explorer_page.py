@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from browsing import ANSWERED, DESKTOP, HOLDS, PHONE, REFUTED, Visitor, chromium, walk
@@ -71,7 +71,7 @@ def test_what_was_derived_before_is_not_shown_of_what_is_asked_now(browser: Brow
     held: dict[str, Route] = {}
 
     def hold(route: Route) -> None:
-        message = route.request.post_data_json
+        message: Any = route.request.post_data_json
         if message["ask"] == "machine":
             held[message["machine"]] = route
         else:
