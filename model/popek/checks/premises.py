@@ -69,6 +69,7 @@ from .premise import (
     A9_MAP,
     A9_TRAP,
     A10,
+    OF_THE_WHOLE,
     TAKEN_FOR_GRANTED,
     Premise,
 )
@@ -387,6 +388,10 @@ class Premises(Generic[S]):
                 self._changed |= {
                     name for name, word in after.words().items() if word.term is not before[name].term
                 }
+
+    def not_of_a_part(self) -> list[Premise[S]]:
+        """What is asked once, where not every form was asked: it hangs on the others."""
+        return [Premise(name, "", Truth.NOT_ASKED, "asked where every form is") for name in OF_THE_WHOLE]
 
     def unexplored(self, instruction: Instruction, why: str) -> list[Premise[S]]:
         """The premises of a form that has too many paths: unknown."""
