@@ -91,7 +91,7 @@ def test_the_overview_is_what_the_commands_say_of_themselves() -> None:
             "--technique, --set and --time-is-state: expected only",
         ),
         (["prove", "--forms", "MOVE"], "--forms MOVE: expected with one machine, and 0 are named"),
-        (["prove", "pg74", "ia32", "--forms", "MOVE"], "expected with one machine, and 2 are named"),
+        (["prove", "pg74", "ia32", "--forms", "MOVE"], "--forms MOVE: expected with one machine, and 2"),
         (["prove", "pg74", "--forms", "GMODF"], "unknown instruction 'GMODF'; did you mean GMODE"),
         (["prove", "--technique", "none"], "--technique, --set and --time-is-state: expected only"),
         (["explain", "ia32", "CLI", "--asm", "."], "--asm .: expected a file, and this is a folder"),
