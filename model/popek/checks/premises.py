@@ -44,7 +44,7 @@ from popek.kernel.outcome import Next, Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, all_of, any_of, ite
-from popek.solving.asking import Asker
+from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
 from .counterexample import differences
@@ -104,6 +104,7 @@ class Premises(Generic[S]):
         self.entries = Entries(self)
         self._changed: set[str] = set()  # components that some form changes
         self._asked: set[str] = set()  # forms
+        self.excluded: dict[frozenset[Term], SolverQuery] = {}  # shared by the forms
 
     def ok(self, guest: S, private: S) -> list[Word]:
         """S is a guest of a control program that keeps P (each of width 1)."""
