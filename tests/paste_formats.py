@@ -243,7 +243,9 @@ XEN_VMCB: Final = """\
 (XEN) GDTR: 0000 0000 0000007f fffffe0000001000
 (XEN)   TR: 0040 008b 00004087 fffffe0000003000
 """
-VMCB_LISTING: Final = "ASID = 0\nEFER = 0xd01\nCR0 = 0x80010031\nCR4 = 0x20\nINTERCEPTS_4 = 1\nDR6 = 0x1ffff0ff0\n"
+VMCB_LISTING: Final = (
+    "ASID = 0\nEFER = 0xd01\nCR0 = 0x80010031\nCR4 = 0x20\nINTERCEPTS_4 = 1\nDR6 = 0x1ffff0ff0\n"
+)
 
 VMCSS: Final[Mapping[str, str]] = {
     "KVM": VMCS,

@@ -112,6 +112,8 @@ _WRAPPER = re.compile(
 )
 _CALLER = re.compile(r"\[\s*([TC]\d+)\]\s?")
 _NUMBERED = re.compile(r"\s*(\d{1,7})(?:[:|.)]\s?|\t|\s{1,2}|$)")
+_NUMBER = re.compile(r"\s*(?:0x)?[0-9a-f]{8,16}\s*")
+"""What stands behind the number of an MSR in a listing."""
 _COLUMN = re.compile(r"\s*(\d{1,10})\t(?!\d+\.\d+\t)")
 """Of a process, in a table."""
 _NAMED_AND_NUMBERED = re.compile(r"[\w./-]{1,80}[:-](\d{1,7})[:-]")
@@ -127,6 +129,7 @@ _BEGINNING = re.compile(
     | (?<![\w#])(?:[A-Z]+_)+[A-Z0-9_]+\ ?[=:]\ ?0x[0-9a-f]+$ | (?<![\w#])(?:ASID|EFER|CR[034]|DR[67]|INTERCEPTS_\d)\ =\ (?:0x)?[0-9a-f]+$
     | (?:RIP|RAX|CR0|EFER):\ 0x[0-9a-f]{16} | CS:\ [0-9a-f]+\ BASE:
     | (?:cr_intercepts|general1_intercepts|pause_filter_threshold|exitcode|exitinfo1|asid|tlb_control|iopm_base_pa|cpl)\ =\ [0-9]
+    | (?:MSR_)?IA32_VMX_\w+ | (?<!\w)(?:0x)?4[89][0-9a-f][:\s=]\s*(?:0x)?[0-9a-f]{8,16}$
     | \#\ rdmsr\ | msr\[4[89][0-9a-f]\] | kvm_s?regs\ \{ | CR0:\ actual= | RFLAGS=0x | [CDEFGS]S:\s+sel=
     """,
     re.VERBOSE,
@@ -242,14 +245,18 @@ def _without_line_numbers(lines: list[tuple[int, str]]) -> list[tuple[int, str]]
     if len(same) == 1 and same != {""} and len(lines) >= 3:
         return [(number, _COLUMN.sub("", text, count=1)) for number, text in lines]
     for pattern in (_NUMBERED, _NAMED_AND_NUMBERED):
-        matches = [pattern.match(text) for _, text in lines if text.strip()]
-        found = [int(match[1]) for match in matches if match is not None]
+        filled = sum(bool(text.strip()) for _, text in lines)
+        numbered = [
+            (match, text) for _, text in lines if text.strip() and (match := pattern.match(text)) is not None
+        ]
+        found = [int(match[1]) for match, _ in numbered]
         rising = sum(later == number + 1 for number, later in itertools.pairwise(found))
         if (
             len(found) >= 3
             and rising >= 2
             and rising * 10 >= 8 * (len(found) - 1)
-            and len(found) * 2 >= len(matches)
+            and len(found) * 2 >= filled
+            and not all(_NUMBER.fullmatch(text[match.end() :]) for match, text in numbered)
         ):
             return [(number, pattern.sub("", text, count=1)) for number, text in lines]
     return lines

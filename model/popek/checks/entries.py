@@ -197,7 +197,11 @@ class Entries(Generic[S]):
                 Premise(name, "", Truth.NOT_ASKED, NOT_DECLARED)
                 for name in (A6_TELLS, A6_NOTICED, A6_CLOSURE)
             ]
-        asked = ((A6_TELLS, self._held_off), (A6_TELLS, partial(self._tells, A6_TELLS)), (A6_CLOSURE, self._closure))
+        asked = (
+            (A6_TELLS, self._held_off),
+            (A6_TELLS, partial(self._tells, A6_TELLS)),
+            (A6_CLOSURE, self._closure),
+        )
         return [
             premise
             for entry in self.interruptions
