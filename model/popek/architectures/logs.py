@@ -86,7 +86,8 @@ _WRAPPER = re.compile(
     | `{{1,3}}(?=\S)                                                # Markdown
     | [\w.@/-]{{1,40}}\s+\|\s                                       # name of a container
     | <\d{{1,3}}>(?:1\s)?                                           # log level
-    | (?:kern|user|mail|daemon|auth|syslog|cron|lpr|news|ftp|authpriv|local\d)\s*:\w{{3,7}}\s*:\s(?=\S) # facility and level of dmesg -x
+    # facility and level of dmesg -x
+    | (?:kern|user|mail|daemon|auth|syslog|cron|lpr|news|ftp|authpriv|local\d)\s*:\w{{3,7}}\s*:\s(?=\S)
     | \[\s*\d+\.\d+(?:\s*<\s*\d+\.\d+\s*>)?\]\s?(?:[A-Za-z0-9][\w.-]*\ kernel:\s)?   # kernel time, dmesg -d, journal
     | \[\s*\+\d+\.\d+\]\s?                                          # dmesg -H
     | \[[A-Z][a-z]{{2}}\ ?\d{{1,2}}\ \d\d:\d\d(?::\d\d)?\]\s?       # dmesg -H, -e
@@ -123,12 +124,14 @@ _LANDMARK = re.compile(
 _BEGINNING = re.compile(
     r"""
       haxm_\w+:\ | Guest\ (?:[CDEFGS]S|Task|LDT|GDTR|IDTR)\ | Dumping\ (?:VMCS|guest's)\ | VMX\ Status:
-    | (?:[RE](?:AX|SI|IP)|R8\ |R12)=[0-9a-f]{8} | (?:[CDEFGS]S|LDT|TR)\ ?=[0-9a-f]{4}\ [0-9a-f]{8} | [GI]DT=\ +[0-9a-f]{8}
+    | (?:[RE](?:AX|SI|IP)|R8\ |R12)=[0-9a-f]{8} | (?:[CDEFGS]S|LDT|TR)\ ?=[0-9a-f]{4}\ [0-9a-f]{8}
+    | [GI]DT=\ +[0-9a-f]{8}
     | CR0=[0-9a-f]{8}\ CR2= | DR[06]=[0-9a-f]{8} | EFER=[0-9a-f]{16}$
     | (?:[cdefgs]s|ldtr|tr)\s*=\{[0-9a-f]{4}\ | [re][ia][px]=[0-9a-f]{8} | [gi]dtr=[0-9a-f]{8} | cr0=[0-9a-f]{8}
-    | (?<![\w#])(?:[A-Z]+_)+[A-Z0-9_]+\ ?[=:]\ ?0x[0-9a-f]+$ | (?<![\w#])(?:ASID|EFER|CR[034]|DR[67]|INTERCEPTS_\d)\ =\ (?:0x)?[0-9a-f]+$
+    | (?<![\w#])(?:[A-Z]+_)+[A-Z0-9_]+\ ?[=:]\ ?0x[0-9a-f]+$
+    | (?<![\w#])(?:ASID|EFER|CR[034]|DR[67]|INTERCEPTS_\d)\ =\ (?:0x)?[0-9a-f]+$
     | (?:RIP|RAX|CR0|EFER):\ 0x[0-9a-f]{16} | CS:\ [0-9a-f]+\ BASE:
-    | (?:cr_intercepts|general1_intercepts|pause_filter_threshold|exitcode|exitinfo1|asid|tlb_control|iopm_base_pa|cpl)\ =\ [0-9]
+    | (?:(?:cr|general1)_intercepts|pause_filter_threshold|exitcode|exitinfo1|asid|tlb_control|iopm_base_pa|cpl)\ =\ \d
     | (?:MSR_)?IA32_VMX_\w+ | (?<!\w)(?:0x)?4[89][0-9a-f][:\s=]\s*(?:0x)?[0-9a-f]{8,16}$
     | \#\ rdmsr\ | msr\[4[89][0-9a-f]\] | kvm_s?regs\ \{ | CR0:\ actual= | RFLAGS=0x | [CDEFGS]S:\s+sel=
     """,

@@ -77,14 +77,7 @@ def from_text(text: str, *, name: str = "capabilities") -> Capabilities:
     """
     stripped = text.lstrip("\ufeff \t\r\n")
     if looks_like_json(stripped):
-        try:
-            loaded = json.loads(stripped)
-        except (ValueError, RecursionError) as error:
-            line = getattr(error, "lineno", 1)
-            raise CapabilityError(f"{name}:{line}: not valid JSON ({getattr(error, 'msg', error)})") from None
-        if not isinstance(loaded, dict):
-            raise CapabilityError(f"{name}:1: expected a JSON object of capabilities")
-        return from_mapping(loaded, name=name)
+        return _of_json(stripped, name)
     raw = list(enumerate(text.splitlines(), 1))
     # What stands before each line of a log is no part of a listing, whose numbers may look like it.
     plain = [(line.number, line.text) for lines in unwrap(text) for line in lines]
@@ -94,12 +87,25 @@ def from_text(text: str, *, name: str = "capabilities") -> Capabilities:
         if reported is not None:
             return from_mapping(reported, name=name)
     found = max((_listed(lines, name) for lines in (raw, plain)), key=_number_of_msrs)
-    if not any(key.startswith("0x4") for key in found):
+    if not _number_of_msrs(found):
+        if stripped.startswith(("{", "[")):
+            return _of_json(stripped, name)
         raise CapabilityError(
             f"{name}: no VMX capability MSR found; "
             "expected lines such as '0x480 0xda040000000004', a VirtualBox log, what vmxcap prints, or /proc/cpuinfo"
         )
     return from_mapping(found, name=name)
+
+
+def _of_json(text: str, name: str) -> Capabilities:
+    try:
+        loaded = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise CapabilityError(f"{name}:{line}: not valid JSON ({getattr(error, 'msg', error)})") from None
+    if not isinstance(loaded, dict):
+        raise CapabilityError(f"{name}:1: expected a JSON object of capabilities")
+    return from_mapping(loaded, name=name)
 
 
 def _number_of_msrs(found: Mapping[str, Any]) -> int:
