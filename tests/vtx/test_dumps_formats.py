@@ -335,10 +335,19 @@ def test_several_processors_printing_at_once() -> None:
     assert len(first.fields) == len(second.fields) == len(one(KVM_64).fields)
 
 
-def test_unsectioned_words_are_the_guests_and_said_to_be() -> None:
-    dump = one("RSP = 0x0000000000000001  RIP = 0x0000000000000002\nCR3 = 0x0000000000000003\n")
-    assert dump.fields == {"GUEST_RSP": 1, "GUEST_RIP": 2, "GUEST_CR3": 3}
-    assert "taken as guest state" in dump.remarks[0].text
+def test_words_without_a_heading_are_placed_by_their_order_or_left_out() -> None:
+    shared = "RSP = 0x0000000000000001  RIP = 0x0000000000000002\n"
+    dump = one(f"CR3 = 0x0000000000000003\n{shared}RFLAGS=0x00000002\n")
+    assert dump.fields == {"GUEST_RSP": 1, "GUEST_RIP": 2, "GUEST_CR3": 3, "GUEST_RFLAGS": 2}
+    dump = one(f"CR3 = 0x0000000000000003\n{shared}")
+    assert dump.fields == {
+        "GUEST_RSP": 1,
+        "GUEST_RIP": 2,
+        "GUEST_CR3": 3,
+    }  # RSP stands first, and so in the guest part
+    dump = one("CR3 = 0x0000000000000003\nEFER= 0x0000000000000d01\n")  # which may be the host's
+    assert dump.fields == {"GUEST_CR3": 3}
+    assert "EFER: a section heading is missing" in dump.remarks[0].text
     part = "RIP = 0x0000000000000002  RSP = 0x0000000000000001\nCS=0010 SS=0018\n"
     host = one("GUEST_RFLAGS = 0x2\n" + part)  # what no heading makes the host's is nobody's
     assert host.fields == {"GUEST_RFLAGS": 2}
