@@ -15,7 +15,9 @@ from popek.architectures.vtx.view import (
     off,
     on,
 )
+from popek.architectures.vtx.vmcs import MissingField
 
+from .faulty_bits import fixed_bits, reserved_bits
 from .host_state import CANONICAL, FIXED
 from .registry import IA32E, INTEL64, NOT_IA32E, CheckGroup, Condition, checker, control, no_check, refuses
 
@@ -35,7 +37,21 @@ def _cr0_fixed(v: View) -> Decision:
     return either(strict, lambda: v.ug & fixed(v.GUEST_CR0, v.cap.cr0_must & ~free, v.cap.cr0_may | free))
 
 
-check("GUEST-CR-01", (), _cr0_fixed, FIXED.format("GUEST_CR0", "cr0"))
+def _free_cr0(v: View) -> int:
+    """Bits of CR0 that are at fault in no case; PE and PG are none if the guest is, or may be, unrestricted."""
+    try:
+        return _NW_CD if not v.ug else _NW_CD | _PG_PE
+    except MissingField:
+        return _NW_CD | _PG_PE
+
+
+check(
+    "GUEST-CR-01",
+    (),
+    _cr0_fixed,
+    FIXED.format("GUEST_CR0", "cr0"),
+    note=fixed_bits("GUEST_CR0", "cr0_must", "cr0_may", _free_cr0),
+)
 check(
     "GUEST-CR-02",
     (),
@@ -47,6 +63,7 @@ check(
     (),
     lambda v: fixed(v.GUEST_CR4, v.cap.cr4_must, v.cap.guest_cr4_may),
     FIXED.format("GUEST_CR4", "cr4"),
+    note=fixed_bits("GUEST_CR4", "cr4_must", "guest_cr4_may"),
 )
 check(
     "GUEST-CR-04",
@@ -60,6 +77,7 @@ check(
     (LOAD_DEBUG,),
     lambda v: v.GUEST_IA32_DEBUGCTL & v.cap.debugctl_reserved == 0,
     "{GUEST_IA32_DEBUGCTL} has reserved bits ({debugctl_reserved})",
+    note=reserved_bits("GUEST_IA32_DEBUGCTL", "debugctl_reserved"),
 )
 check(
     "GUEST-CR-06",
@@ -112,6 +130,7 @@ check(
     ),
     lambda v: v.GUEST_IA32_PERF_GLOBAL_CTRL & v.cap.perf_global_ctrl_reserved == 0,
     "{GUEST_IA32_PERF_GLOBAL_CTRL} has reserved bits ({perf_global_ctrl_reserved})",
+    note=reserved_bits("GUEST_IA32_PERF_GLOBAL_CTRL", "perf_global_ctrl_reserved"),
 )
 check(
     "GUEST-MSR-02",
@@ -125,6 +144,7 @@ check(
     (LOAD_EFER,),
     lambda v: v.GUEST_IA32_EFER & v.cap.efer_reserved == 0,
     "{GUEST_IA32_EFER} has reserved bits ({efer_reserved})",
+    note=reserved_bits("GUEST_IA32_EFER", "efer_reserved"),
 )
 check(
     "GUEST-MSR-04",
@@ -152,6 +172,7 @@ check(
     ),
     lambda v: v.GUEST_IA32_RTIT_CTL & v.cap.rtit_ctl_reserved == 0,
     "{GUEST_IA32_RTIT_CTL} has reserved bits ({rtit_ctl_reserved})",
+    note=reserved_bits("GUEST_IA32_RTIT_CTL", "rtit_ctl_reserved"),
 )
 LOAD_CET = control("entry", 20)
 check(
@@ -227,6 +248,7 @@ check(
     (control("entry", 24),),
     lambda v: v.GUEST_IA32_SPEC_CTRL & v.cap.spec_ctrl_reserved == 0,
     "{GUEST_IA32_SPEC_CTRL} has reserved bits ({spec_ctrl_reserved})",
+    note=reserved_bits("GUEST_IA32_SPEC_CTRL", "spec_ctrl_reserved"),
 )
 check(
     "GUEST-MSR-19",
