@@ -136,8 +136,9 @@ def _against(vmcs: Vmcs, processor: ReportedProcessor, verdict: VmEntryVerdict) 
 
 def _reached(check: Check, report: Outcome | None) -> bool:
     """Whether a reported VM-entry failure shows that the processor passed a check."""
-    failed = report is not None and report.kind == "entry-failure"
-    return failed and check.group.stage < _REACHED.get(report.reason or 0, 0)
+    if report is None or report.kind != "entry-failure":
+        return False
+    return check.group.stage < _REACHED.get(report.reason or 0, 0)
 
 
 def _passed(check: Check, report: Outcome | None, named: bool, printed: bool) -> bool:
@@ -145,7 +146,7 @@ def _passed(check: Check, report: Outcome | None, named: bool, printed: bool) ->
     if report is not None and report.kind == "entry-failure":
         return _reached(check, report)
     if report is not None and report.kind == "enters":
-        return named  # a VMCS may have changed since, but the values were somebody's guess
+        return named and printed  # a VMCS may have changed since, but the values were somebody's guess
     told = report is not None and bool(set(report.errors) & set(check.outcome.errors))
     return named and printed and check.id in _FIXED and not told
 
