@@ -115,7 +115,7 @@ def vmcs_of(dump: Dump) -> Vmcs:
         fields=dump.fields,
         memory=dump.memory,
         default=dump.default,
-        printed=dump.format != "JSON",
+        printed=dump.format not in ("JSON", "NAME = value"),
         entered=dump.entered,
         areas=dump.areas,
     )

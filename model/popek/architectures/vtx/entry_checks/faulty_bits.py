@@ -14,6 +14,8 @@ from popek.architectures.vtx.vmcs import MissingField
 Note = Callable[[View], str]
 """What a message goes on with."""
 
+_NW_CD, _PG_PE = 3 << 29, 1 << 31 | 1
+
 
 def fixed_bits(field: str, must: str, may: str, free: Callable[[View], int] = lambda _: 0) -> Note:
     """The bits that must be 1 and are not, and those that may not be 1 and are.
@@ -38,6 +40,14 @@ def reserved_bits(field: str, mask: str) -> Note:
     return lambda v: _words(field, 0, getattr(v, field) & _answer(v, mask))
 
 
+def free_cr0(v: View) -> int:
+    """Bits of the guest's CR0 that are never at fault: NW and CD; PE and PG of a guest that may be unrestricted."""
+    try:
+        return _NW_CD | _PG_PE if v.ug else _NW_CD
+    except MissingField:
+        return _NW_CD | _PG_PE
+
+
 def _answer(v: View, name: str) -> Any:
     """A mask of the processor; of one that is not known, the mask that fails the least."""
     try:
@@ -54,7 +64,7 @@ def _words(field: str, lacks: int, has: int) -> str:
 
 def _title(field: str, bit: int) -> str:
     for named in bits_of(field):
-        if named.low <= bit <= named.high:
+        if named.low <= bit <= named.high and not named.name.startswith("RESERVED"):
             return f"{named.name}, {named.title}" if len(named.name) <= 8 else f"'{named.title}'"
     return "reserved"
 
@@ -65,4 +75,4 @@ def _bits(mask: int) -> Iterator[int]:
         mask &= mask - 1
 
 
-__all__ = ["fixed_bits", "reserved_bits"]
+__all__ = ["fixed_bits", "free_cr0", "reserved_bits"]

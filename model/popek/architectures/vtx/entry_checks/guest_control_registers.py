@@ -6,6 +6,7 @@ from popek.architectures.vtx.capabilities import ONES64
 from popek.architectures.vtx.view import (
     Decision,
     View,
+    both,
     canonical,
     either,
     extended,
@@ -15,9 +16,8 @@ from popek.architectures.vtx.view import (
     off,
     on,
 )
-from popek.architectures.vtx.vmcs import MissingField
 
-from .faulty_bits import fixed_bits, reserved_bits
+from .faulty_bits import fixed_bits, free_cr0, reserved_bits
 from .host_state import CANONICAL, FIXED
 from .registry import IA32E, INTEL64, NOT_IA32E, CheckGroup, Condition, checker, control, no_check, refuses
 
@@ -33,16 +33,11 @@ def _cr0_fixed(v: View) -> Decision:
     """CR0 against the fixed bits; NW and CD are free, PE and PG too for an unrestricted guest."""
     strict = fixed(v.GUEST_CR0, v.cap.cr0_must & ~_NW_CD, v.cap.cr0_may | _NW_CD)
     free = _NW_CD | _PG_PE
-    # Where it is, the secondary controls, which may be unknown, do not matter.
-    return either(strict, lambda: v.ug & fixed(v.GUEST_CR0, v.cap.cr0_must & ~free, v.cap.cr0_may | free))
-
-
-def _free_cr0(v: View) -> int:
-    """Bits of CR0 that are at fault in no case; PE and PG are none if the guest is, or may be, unrestricted."""
-    try:
-        return _NW_CD if not v.ug else _NW_CD | _PG_PE
-    except MissingField:
-        return _NW_CD | _PG_PE
+    # The secondary controls, which may be unknown, matter only where PE and PG alone make the difference.
+    return either(
+        strict,
+        lambda: both(fixed(v.GUEST_CR0, v.cap.cr0_must & ~free, v.cap.cr0_may | free), lambda: v.ug),
+    )
 
 
 check(
@@ -50,7 +45,7 @@ check(
     (),
     _cr0_fixed,
     FIXED.format("GUEST_CR0", "cr0"),
-    note=fixed_bits("GUEST_CR0", "cr0_must", "cr0_may", _free_cr0),
+    note=fixed_bits("GUEST_CR0", "cr0_must", "cr0_may", free_cr0),
 )
 check(
     "GUEST-CR-02",
