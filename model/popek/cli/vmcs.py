@@ -76,7 +76,7 @@ def check(
 
         found = [_judged(dump, known) for dump, known in zip(dumps, processors, strict=True)]
         answers = [
-            verdict_json(dump, item.complete, item.inferred) for dump, item in zip(dumps, found, strict=True)
+            verdict_json(dump, item.complete, item.shown) for dump, item in zip(dumps, found, strict=True)
         ]
         print_several(answers)
         return exit_code([item.verdict.outcome.kind for item in found])
@@ -271,7 +271,7 @@ def _check_lines(file: str, capabilities: str | None, jobs: int) -> int:
     for dump in dumps:
         item = _judged(dump, processor_of(dump, capabilities, file))
         kinds.append(item.verdict.outcome.kind)
-        sys.stdout.write(one_line(verdict_json(dump, item.complete, item.inferred)))
+        sys.stdout.write(one_line(verdict_json(dump, item.complete, item.shown)))
     return exit_code(kinds)
 
 

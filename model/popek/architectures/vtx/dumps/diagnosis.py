@@ -12,7 +12,6 @@ from popek.architectures.vtx.entry_checks import CHECKS, Condition, Outcome
 from ..capabilities import UNKNOWN, Capabilities
 from ..controls import EVENT_TYPES, EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
-from ..inference import evidence, with_evidence
 from ..verdict import Failure, Undecided, VmEntryVerdict, explain, reported_outcome
 from ..view import View, view_of
 from ..vmcs import MissingField, Vmcs
@@ -77,9 +76,11 @@ class Diagnosis:
             that wait for each; what decides most comes first.
         others_asked: the same for capabilities, CPUID leaves and memory.
         inferred: what the dump shows of the processor, in words.
+        against: why the dump is not from the processor that was asked for, in words; empty if it may be.
         near_misses: undecided checks that fail if they apply, those with the fewest open questions first.
         one_away: of the checks that could cause a reported failure, those that one more fact decides; the ones of
             whose conditions most are known to hold come first.
+        unsure: values of the processor that nobody is sure of and that undecided checks wait for.
         next_step: how to get the VMCS where only an error line or registers were given; else empty.
     """
 
@@ -95,9 +96,16 @@ class Diagnosis:
     fields_asked: tuple[tuple[str, int], ...]
     others_asked: tuple[tuple[str, int], ...]
     inferred: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
     next_step: str = ""
     near_misses: tuple[NearMiss, ...] = ()
     one_away: tuple[OneAway, ...] = ()
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What the dump shows of the processor, and that it is not the one that was asked for."""
+        return (*self.against, *self.inferred)
 
 
 def vmcs_of(dump: Dump) -> Vmcs:
@@ -107,6 +115,7 @@ def vmcs_of(dump: Dump) -> Vmcs:
         fields=dump.fields,
         memory=dump.memory,
         default=dump.default,
+        printed=dump.format not in ("JSON", "NAME = value"),
         entered=dump.entered,
         areas=dump.areas,
     )
@@ -127,7 +136,7 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         for what in item.missing:
             waiting[what] = waiting.get(what, 0) + 1
             worth[what] = worth.get(what, 0) + 1 / len(item.missing)
-    known = with_evidence(capabilities, evidence(vmcs))[0]
+    known = judgement.processor.sure
     # Where checks fail, what might fail besides is no news; where no failure is reported, nothing is missed.
     quiet = bool(verdict.failed) or (report is not None and not relevant)
     quiet |= report is None and "kvm_internal_error" in dump.reported
@@ -148,10 +157,19 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         fields_asked=tuple(item for item in asked if item[0] in FIELDS),
         others_asked=tuple(item for item in asked if item[0] not in FIELDS),
         inferred=judgement.inferred,
+        against=judgement.against,
+        unsure=_unsure(judgement.processor.known, verdict.undecided),
         next_step=next_step(dump),
         near_misses=tuple(sorted(near, key=lambda item: len(item.missing))),
         one_away=tuple(sorted(away, key=lambda item: -len(item.holds))),
     )
+
+
+def _unsure(known: Capabilities, undecided: Iterable[Undecided]) -> tuple[str, ...]:
+    """The values that a processor is not sure of, as far as checks wait for them."""
+    asked = {what for item in undecided for what in item.missing}
+    names = [name if not name.startswith("0x") else f"({name[2:].upper()}H)" for name in known.unsure]
+    return tuple(sorted(what for what in asked if any(name in what for name in names)))
 
 
 def _could_cause(check_id: str, report: Outcome) -> bool:
