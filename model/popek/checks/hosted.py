@@ -30,10 +30,10 @@ S = TypeVar("S", bound=State)
 # Solver resources for one way to break a promise.
 BREACH = 4_000_000
 
-ANOTHER = "@vmm'"
+ANOTHER, ANOTHER_GUEST = "@vmm'", "'"
 # What is made once of symbols from which many forms start.
 _PRIVATE, _ANOTHER, _IMAGE, _PARTS = "P", "another P", "f(G, P)", "the VMM's in f(G, P)"
-_GUEST, _KEPT, _EXISTS = "guest", "kept", "exists"
+_GUEST, _KEPT, _EXISTS, _OTHER = "guest", "kept", "exists", "another G"
 
 
 class Hosted(Generic[S]):
@@ -88,6 +88,31 @@ class Hosted(Generic[S]):
         ]
         return self.general.at(hardware), assumed
 
+    @cached_property
+    def other_guest(self) -> S:
+        """Any other guest, at the same time."""
+        return self.subject.once(_OTHER, self._other, self.guest)
+
+    def _other(self, guest: S) -> S:
+        clocks = () if self.time else [leaf.name for leaf in leaves_with(self.machine.state, [Role.TIME])]
+        words = guest.words()
+        shared = {name: words[name] for name in words if words[name].concrete}
+        shared |= {name: guest[name] for name in clocks}
+        return self.machine.state.symbolic(ANOTHER_GUEST).with_changes(dict(shared))
+
+    def beside(self, another: S) -> tuple[Run[S], list[Word]]:
+        """The run on the hardware of another guest of the same VMM, and what is known about it."""
+        technique = self.technique
+        run = self.general.at(technique.map(another, self.private))
+        assumed = [
+            technique.guest(another),
+            self.machine.invariant(another),
+            technique.private(another, self.private),
+            self.machine.invariant(run.before),
+            self.subject.holds(run.before, mentioned=self.general.mentioned),
+        ]
+        return run, assumed
+
     def _private(self, guest: S) -> S:
         clocks = leaves_with(self.machine.state, [Role.TIME])
         shared = {} if self.time else {leaf.name: guest[leaf.name] for leaf in clocks}
@@ -139,7 +164,7 @@ class Hosted(Generic[S]):
                 continue
             shown = Breach(BreachKind.UNLIKE, "", path.conditions, TRUE).conditions
             if shown and self.ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
-                found.append((path.conditions, trap, _overwritten(before, trap.state)))
+                found.append((path.conditions, trap, overwritten(before, trap.state)))
         return found
 
     @cached_property
@@ -160,7 +185,7 @@ class Hosted(Generic[S]):
         return self.ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH, asked=asked)
 
 
-def _overwritten(before: S, after: S) -> tuple[str, ...]:
+def overwritten(before: S, after: S) -> tuple[str, ...]:
     """Components and memories of the guest that a run may have lost; none where the old can be told from the new."""
     old, new = before.words(), after.words()
     changed = [name for name in old if old[name].term is not new[name].term]
