@@ -213,7 +213,7 @@ RUST: Final = (
     + ", idt: kvm_dtable { base: 0, limit: 65535, padding: [0, 0, 0] }"
     + ", cr0: 1610612752, cr2: 0, cr3: 0, cr4: 0, cr8: 0, efer: 0, apic_base: 4276094976, "
     "interrupt_bitmap: [0, 0, 0, 0] }\n"
-    "kvm_regs { rax: 0, rbx: 0, rsp: 4096, r8: 0, rip: 65520, rflags: 131074 }\n"
+    "kvm_regs { rax: 0, rbx: 0, rsp: 4096, r8: 0, rip: 65520, rflags: 512 }\n"
 )
 
 XEN_VMCB: Final = """\

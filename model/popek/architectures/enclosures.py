@@ -87,6 +87,14 @@ def looks_like_json(text: str) -> bool:
     return re.match(r"[\ufeff\s]*(?:\{(?!noformat|code[:}]|\{)|\[\s*(?:[\{\[\]\"]|\Z))", text) is not None
 
 
+def is_json(text: str) -> bool:
+    """Whether a text is JSON: a value, or several one behind the other."""
+    try:
+        return len(list(_values(text))) > 0
+    except (ValueError, RecursionError):
+        return False
+
+
 def unpacked(text: str) -> str | None:
     """The log inside JSON, as Docker, journalctl and collectors of logs write it; None if there is none."""
     text = _EVENT.sub("", text) if text.startswith("data:") else text
@@ -173,4 +181,4 @@ def of_mail(text: str) -> str:
     return _BASE64_BODY.sub(body, text)
 
 
-__all__ = ["decoded", "looks_like_json", "of_mail", "plain", "unescaped", "unpacked", "unquoted"]
+__all__ = ["decoded", "is_json", "looks_like_json", "of_mail", "plain", "unescaped", "unpacked", "unquoted"]

@@ -21,6 +21,7 @@ from .layouts import (
     SECTIONS,
     SEGMENT_REGISTERS,
     TABLE_REGISTERS,
+    WITH_0X,
     LayoutWord,
     segment_words,
     sysenter_words,
@@ -59,8 +60,11 @@ _TOKEN = re.compile(
     re.VERBOSE | re.MULTILINE,
 )
 _XEN_SEGMENT = re.compile(r"\s+([0-9a-f]{4,})\s+([0-9a-f]{5,8})\s+([0-9a-f]{8})\s+([0-9a-f]{16})(?!\S)")
+_KVM_SEGMENT = re.compile(r"\s*(?:sel|attr|limit|base)=")
+_KVM_TABLE = re.compile(r"\s*(?:limit\s*=\s*[^\s=]+\s*,\s*base\s*=|base\s*=)")
 _XEN_TABLE = re.compile(r"\s+([0-9a-f]{8})\s+([0-9a-f]{16})(?!\S)")
 _PARENTHESES = re.compile(r"\s*\(([^()\n]*)\)")
+_OPEN = re.compile(r"\s*\(")
 _HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]+)\Z")
 _WORDS = frozenset({"reason", "qualification", *(f"target{n}" for n in range(4)), "sel", "attr", *_HEADED})
 _WORDS |= {"limit", "base"}
@@ -131,11 +135,13 @@ class _Place:
 class Scanner:
     """Feeds lines of one log into dumps.
 
-    `builder` is the dump being read; `next_dump` closes it and returns a fresh one.
+    `builder` is the dump being read; `next_dump` closes it and returns a fresh one. `foreign` says that the text
+    has another format, so that such words are somebody else's.
     """
 
     builder: DumpBuilder
     next_dump: Callable[[], DumpBuilder]
+    foreign: bool = False
     _section: str = ""
     _words: Mapping[str, LayoutWord] = attrs.field(factory=dict)
     _is_sysenter: bool = False
@@ -163,6 +169,9 @@ class Scanner:
             offset += len(line.text) + 1
         position = 0
         self._last = len(self._text.rstrip()) if at_end else -1
+        if self.foreign:
+            self._residue(0, len(self._text))
+            return
         while match := _TOKEN.search(self._text, position):
             self._residue(position, match.start())
             if match["key"] and self._behind_words(position, match.start()):
@@ -269,7 +278,7 @@ class Scanner:
     def _segment(self, match: re.Match[str]) -> int:
         register, end = match["segment"], match.end()
         words = segment_words(register)
-        if re.compile(r"\s*(?:sel|attr|limit|base)=").match(self._text, end):
+        if (_KVM_TABLE if register in TABLE_REGISTERS else _KVM_SEGMENT).match(self._text, end):
             self._belongs("guest", "segment", self._line(match.start()))
             self._words, self._is_sysenter = words, False
             return end
@@ -284,6 +293,7 @@ class Scanner:
                 self._bad(self._place(match.start(), stop), wanted)
                 return stop
             self._residue(match.start(), end)
+            self._words = {}
             return end
         self.builder.format = self.builder.format if "Xen" in self.builder.format else "Xen"
         self._belongs("guest", "segment", self._line(match.start()))
@@ -307,6 +317,12 @@ class Scanner:
         aside = None
         if key in _PARENTHESISED and (note := _PARENTHESES.match(self._text, end)):
             end, aside = note.end(), note[1].strip()
+        elif match[0].startswith("EFER=") and (
+            place.is_last or place.at_column or _OPEN.match(self._text, end)
+        ):
+            # Behind it may have stood that the VMCS holds none, and that this is the processor's.
+            self._residue(match.start(), end)
+            return end
         if key in self._words and self._is_sysenter and key == "RSP":
             self._hold(key, "Sysenter", "IA32_SYSENTER_ESP", value, place)
         elif key == "CS:RIP" and self._is_sysenter:
@@ -325,7 +341,12 @@ class Scanner:
                 if _fits(HOST[key].digits, value):
                     self._belongs(section, key, place.line)
                 self._residue(match.start(), end)
-            elif section is None or not _is_numeric(value) or self._is_prose(key, section, value, place):
+            elif (
+                section is None
+                or not _is_numeric(value)
+                or self._is_spelt_otherwise(match)
+                or self._is_prose(key, section, value, place)
+            ):
                 self._residue(match.start(), end)
             elif section == "":
                 self._hold(key, key, "", value, place, aside)
@@ -333,6 +354,14 @@ class Scanner:
                 self._belongs(section, key, place.line)
                 self._free_word(section, key, value, place, aside)
         return end
+
+    @staticmethod
+    def _is_spelt_otherwise(match: re.Match[str]) -> bool:
+        """Whether a word stands there as another program writes it: `CR3=1`, `reason = 5`."""
+        key, value = " ".join(match["key"].split()), match["value"]
+        if key in WITH_0X:
+            return _HEX.match(value) is not None and len(value) > 1 and value[:2].lower() != "0x"
+        return key in ("reason", "qualification") and match[0][len(match["key"])] != "="
 
     def _hold(
         self, key: str, name: str, field: str, value: str, place: _Place, aside: str | None = None
