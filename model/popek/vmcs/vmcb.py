@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.svm.baselines import MODES, baseline, has_mode
-from popek.architectures.svm.checks import CHECKS, NotGiven, VmcbCheck, VmcbView
+from popek.architectures.svm.checks import CHECKS, WIDEST, NotGiven, VmcbCheck, VmcbView
 from popek.architectures.svm.exit_codes import refused
 from popek.architectures.svm.verdict import judge
 from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, Vmcb
@@ -145,7 +145,9 @@ def repair_vmcb(
     if not verdict.failed:
         failed = refused(verdict.reported.get("EXITCODE", 0))
         return Repair(verdict, Answer.SAT, after=verdict, unexplained=failed)
-    formulas = VmcbFormulas(vmcb, processor, everywhere=True)
+    # What fails where the width is not known fails for the widest there is.
+    asked = processor if processor.maxphyaddr else attrs.evolve(processor, maxphyaddr=WIDEST)
+    formulas = VmcbFormulas(vmcb, asked, everywhere=True)
     warned = {item.id for item in verdict.warnings}
     rules: dict[str, Word] = {}
     for check in CHECKS.values():

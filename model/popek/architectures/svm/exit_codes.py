@@ -1,4 +1,4 @@
-"""Exit codes of #VMEXIT by number and by the names of the APM's appendix C: what each is, and what usually causes it."""
+"""Exit codes of #VMEXIT by number and by the names of the manual: what each is, and what usually causes it."""
 
 from __future__ import annotations
 

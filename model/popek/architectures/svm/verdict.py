@@ -66,6 +66,11 @@ class VmrunVerdict:
             "warnings": [_failure(item) for item in self.warnings],
             "reported": {name: hex(value) for name, value in self.reported.items()},
             "explains_report": self.explains_report,
+            **(
+                {"inferred": [f"not of the named processor: {why}" for why in self.against]}
+                if self.against
+                else {}
+            ),
         }
 
 
