@@ -84,7 +84,11 @@ def _headline(found: Repair) -> str:
         return f"Nothing to repair is known: an entry failed, no check fails on what is given, and {rest}."
     if not found.changes:
         waiting = len(found.verdict.undecided)
-        rest = f"; {waiting} check{'s' * (waiting != 1)} cannot be decided" if waiting else ": every check passes"
+        rest = (
+            f"; {waiting} check{'s' * (waiting != 1)} cannot be decided"
+            if waiting
+            else ": every check passes"
+        )
         return f"Nothing has to change{' as far as is known' if waiting else ''}{rest}."
     bits = sum(len(change.bits) for change in found.changes)
     count = len(found.changes)

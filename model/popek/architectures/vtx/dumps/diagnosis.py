@@ -256,7 +256,11 @@ def _summary(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
     match outcome.kind:
         case "enters":
             open_ = len(verdict.undecided)
-            passes = "every check passes" if not open_ else f"{_passed(verdict)}, and no other can fail it everywhere"
+            passes = (
+                "every check passes"
+                if not open_
+                else f"{_passed(verdict)}, and no other can fail it everywhere"
+            )
             return f"the VM entry succeeds: {passes}"
         case "vmfail-invalid":
             return "VMfailInvalid: there is no current VMCS"
