@@ -46,6 +46,9 @@ class Session(Protocol):
     def check(self, assumed: Sequence[Any], rlimit: int) -> Answer:
         """Whether everything can hold together, within `rlimit` units (0 for no bound)."""
 
+    def core(self) -> Sequence[Any]:
+        """Those of the assumed conditions that contradict one another, after an UNSAT of a `QUICK` session."""
+
     def number(self, vector: Any) -> int:
         """What a vector is in the assignment behind a SAT; valid until the session is used again."""
 
