@@ -218,7 +218,7 @@ class Minimizer:
     """Makes a model minimal: variable by variable, in a fixed order, towards preferred values."""
 
     def __init__(self, solver: Solver, conditions: Sequence[Word]) -> None:
-        self._solver = Solver(solver.effort, beside=solver, kind=QuestionKind.QUICK)
+        self._solver = Solver(solver.effort, beside=solver, kind=QuestionKind.CORES)
         for condition in conditions:
             self._solver.add(condition)
         self._roots = [condition.term for condition in conditions]

@@ -167,7 +167,7 @@ def _options(milliseconds: int, kind: QuestionKind) -> Any:
         options.set(Option.PP_EMBEDDED_CONSTR, False)
         options.set(Option.PP_NORMALIZE, False)
         options.set(Option.PP_SKELETON_PREPROC, False)
-    if kind is QuestionKind.QUICK:
+    if kind is QuestionKind.CORES:
         options.set(Option.PRODUCE_UNSAT_ASSUMPTIONS, True)
     if kind is QuestionKind.LIKELY:
         options.set(Option.BV_SOLVER, "preprop")

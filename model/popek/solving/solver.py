@@ -171,7 +171,7 @@ class Solver:
         return answer
 
     def core(self) -> list[int]:
-        """After an UNSAT of `QUICK` questions, assumptions that cannot hold together, by number."""
+        """After an UNSAT of `CORES` questions, assumptions that cannot hold together, by number."""
         core = set(self._session.core())
         return [number for number, condition in enumerate(self._put) if condition in core]
 
