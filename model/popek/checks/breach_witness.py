@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.program import Line
 from popek.kernel.state import State
-from popek.kernel.words import Word
+from popek.kernel.words import Word, all_of
 from popek.solving.solver import Answer
 
 from .counterexample import (
@@ -46,7 +46,7 @@ class BreachWitness(Generic[S]):
             images.append(self._technique.map(self._guest, self._breach.other))
         elif self._breach.other is not None:
             images.append(self._technique.map(self._breach.other, self._private))
-        return [self._form.subject.holds(image) for image in images]
+        return [self._form.subject.holds_of_the_image(image) for image in images]
 
     def _assert_within(self, guest: S, private: S) -> None:
         image = self._technique.map(guest, private)
@@ -54,10 +54,12 @@ class BreachWitness(Generic[S]):
             self._machine,
             self._instruction,
             self._breach.how,
-            the_invariant=self._machine.invariant(guest) & self._machine.invariant(image),
-            what_is_a_guest=self._technique.guest(guest),
-            what_the_VMM_promises=self._technique.private(guest, private),
-            the_configuration=self._form.subject.holds(image),
+            the_invariant=self._machine.invariant(image),
+            what_is_a_guest=all_of(self._form.is_guest(guest)),
+            what_the_VMM_promises=all_of(
+                [self._technique.private(guest, private), *self._form.can_be_kept(private)]
+            ),
+            the_configuration=self._form.subject.holds_of_the_image(image),
         )
 
     def find(self, question: Question) -> Counterexample[S] | None:

@@ -33,7 +33,7 @@ BREACH = 4_000_000
 ANOTHER, ANOTHER_GUEST = "@vmm'", "'"
 # What is made once of symbols from which many forms start.
 _PRIVATE, _ANOTHER, _IMAGE, _PARTS = "P", "another P", "f(G, P)", "the VMM's in f(G, P)"
-_GUEST, _KEPT, _EXISTS, _OTHER = "guest", "kept", "exists", "another G"
+_GUEST, _KEPT, _EXISTS, _OTHER, _SET = "guest", "kept", "exists", "another G", "set up"
 
 
 class Hosted(Generic[S]):
@@ -59,8 +59,7 @@ class Hosted(Generic[S]):
         self.private = subject.once(_PRIVATE, self._private, self.guest)
         self.hardware, assumed = self.arranged(self.private)
         self.assumed = [
-            subject.once(_GUEST, self.technique.guest, self.guest),
-            subject.once(_EXISTS, self.machine.invariant, self.guest),
+            *self.is_guest(self.guest),
             instruction.valid(general.operands),
             *assumed,
         ]
@@ -83,10 +82,33 @@ class Hosted(Generic[S]):
         hardware = subject.once(_IMAGE, technique.map, self.guest, private)
         assumed = [
             subject.once(_KEPT, technique.private, self.guest, private),
-            subject.once(_EXISTS, self.machine.invariant, hardware),
-            subject.holds(hardware, mentioned=self.general.mentioned),
+            *self.can_be_kept(private),
+            *self._on_hardware(hardware),
         ]
         return self.general.at(hardware), assumed
+
+    def is_guest(self, guest: S) -> list[Word]:
+        """What is known of a guest: its own machine is set up as the settings say of it (each of width 1)."""
+        subject, machine = self.subject, self.machine
+        return [
+            subject.once(_GUEST, self.technique.guest, guest),
+            subject.once(_EXISTS, machine.invariant, guest),
+            subject.once(_SET, lambda guest: subject.of_the_guest.holds(machine, guest), guest),
+        ]
+
+    def can_be_kept(self, private: S) -> list[Word]:
+        """What is known of what a VMM has, whatever its guest: it is a state of the machine (each of width 1)."""
+        return [
+            self.subject.once(_EXISTS, self.machine.invariant, private),
+            self.subject.holds(private),
+        ]
+
+    def _on_hardware(self, image: S) -> list[Word]:
+        """What is known of the hardware's state: but for what the guest may set up in any way (each of width 1)."""
+        return [
+            self.subject.once(_EXISTS, self.machine.invariant, image),
+            self.subject.holds_of_the_image(image, mentioned=self.general.mentioned),
+        ]
 
     @cached_property
     def other_guest(self) -> S:
@@ -105,11 +127,9 @@ class Hosted(Generic[S]):
         technique = self.technique
         run = self.general.at(technique.map(another, self.private))
         assumed = [
-            technique.guest(another),
-            self.machine.invariant(another),
+            *self.is_guest(another),
             technique.private(another, self.private),
-            self.machine.invariant(run.before),
-            self.subject.holds(run.before, mentioned=self.general.mentioned),
+            *self._on_hardware(run.before),
         ]
         return run, assumed
 

@@ -19,7 +19,8 @@ Time is left out, as in the paper: the guest's clock is the real one, unless tim
 Efficiency is another kind of promise: it lists the *needless traps*, runs of an innocuous instruction
 that complete natively and trap on the hardware for another reason than a storage reference.
 
-Settings of a configuration speak of the hardware.
+Settings of a configuration speak of the hardware, and of the guest's own machine where the technique has no others for
+it (`guest_settings`): where they are left to the guest, they are not asked of the hardware while it runs.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ from .losses import Losses
 from .obligation import Breach, BreachKind
 from .promise import Promise, Promises
 from .runs import (
+    EXCLUDED,
     Run,
     conjunction,
     differing,
+    there_is_none,
     together,
 )
 from .subject import Subject
@@ -266,12 +269,19 @@ class FormPromises(Generic[S]):
         ruled_out = (one for _, found in self._form.ruled_out for one in found)
         queries = (*asked, *ruled_out)
         evidence = Evidence(question, answer, queries)
-        silent = [
+        silent: list[tuple[Word, ...]] = [
             (self._hardware.not_modelled,),
             (self._native.not_modelled, self._silent()),
             (self._form.passed_on.silent,),
         ]
         gap = self._ask.first(silent)
+        outside = [
+            (conjunction(given), there_is_none(self._machine, self._hardware.before, after))
+            for given, after in self._form.silent_ends
+        ]
+        if not unknown and gap is Answer.UNSAT and self._ask.first(outside) is not Answer.UNSAT:
+            unsaid = unsaid or EXCLUDED
+        silent += outside
         if unknown or unsaid or gap is not Answer.UNSAT:
             return Promise(Status.UNKNOWN, evidence, "" if unknown else unsaid or "not modelled")
         open_ones = Question(
