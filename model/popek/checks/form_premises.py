@@ -45,9 +45,7 @@ class FormPremises(Generic[S]):
         self._native = general.at(premises.guest)
         self._hardware = general.at(premises.image)
         self._valid = instruction.valid(general.operands)
-        self._ask = Asker(
-            premises.effort, [*premises.okay, self._valid], excluded=premises.excluded
-        )
+        self._ask = Asker(premises.effort, [*premises.okay, self._valid], excluded=premises.excluded)
         # Ways on the hardware that cannot be taken, and what was asked to know that.
         self._ruled_out: list[tuple[Word, list[SolverQuery]]] = []
 
