@@ -158,7 +158,10 @@ def test_tables_are_plain_rows() -> None:
         (lambda: popek.check("pg74-gmode"), "did you mean pg74.one-silent-instruction?"),
         (lambda: popek.prove("theorem9"), "theorem9"),
         (lambda: popek.prove("theorem1", GMODE=0), "expected only with a machine"),
-        (lambda: popek.prove("theorem1", forms=["MOVE"]), "forms: expected with one machine, and 0 are named"),
+        (
+            lambda: popek.prove("theorem1", forms=["MOVE"]),
+            "forms: expected with one machine, and 0 are named",
+        ),
         (lambda: popek.prove("pg74", forms=["MOVF"]), "did you mean MOVE"),
         (lambda: popek.diagnose("nowhere.txt"), "nowhere.txt: No such file"),
         (lambda: popek.diagnose("nothing\nof the kind\n"), "expected a Linux KVM or Xen dump"),

@@ -16,7 +16,8 @@ their own.  Per instruction form i:
 | A3_closure_next, A3_closure_trap | what i, or its trap, makes of a guest is none any more |
 | A4_entry_tells_apart | i traps and leaves two guests alike that go on differently |
 | A5_control | i traps and has changed what the control program owns |
-| A5_vector | i traps past the control program, and the guest's own machine does not, or makes something else of it |
+| A5_vector | i traps past the control program, and the guest's own machine does not, or makes something else of it; \
+or i goes in without a trap, and not where the control program says (`without_trap`) |
 | A8_efficiency | i completes on S and not on f(S, P) |
 | A9_no_clock, A9_no_clock_trap | states equal but for clocks, and i, or its trap, does something else |
 | A6_interrupt_noticed | i completes on f(S, P), and S takes an interrupt after it that was held off before |

@@ -24,7 +24,7 @@ from popek.solving.solver import Answer, Effort
 from .presence import NothingToAskError, present
 from .runs import Run, explore_instruction
 from .subject import Subject
-from .trial_entries import Entries
+from .trial_entries import TrialEntries
 from .trial_finding import TrialFinding, TrialKind
 from .trial_law import RandomStates, unlike
 from .verdict import Question
@@ -66,7 +66,7 @@ def tried(subject: Subject[S], *, states: int = STATES, seed: int = 0) -> Iterat
             yield from told.once(form, error)
             continue
         yield from _steps(known, instruction, runs[form], states, told, traps)
-    beside = Entries(machine, known, subject.effort, states)
+    beside = TrialEntries(machine, known, subject.effort, states)
     yield from beside.deliveries(traps)
     yield from beside.interruptions()
     yield from beside.relocation()

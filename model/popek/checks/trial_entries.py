@@ -32,7 +32,7 @@ class _WrongError(Exception):
 
 
 @attrs.frozen
-class Entries(Generic[S]):
+class TrialEntries(Generic[S]):
     """The trial of what is no instruction.
 
     Attributes:

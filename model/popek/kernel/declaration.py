@@ -231,6 +231,10 @@ def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str
     yield from _condition(whose, "deprivileged", lambda: technique.deprivileged(guest))
     yield from _condition(whose, "guest", lambda: technique.guest(guest))
     yield from _condition(whose, "private", lambda: technique.private(guest, private))
+    yield from _condition(whose, "entries", lambda: technique.entries(guest, private))
+    entered = technique.entered
+    if entered is not None:
+        yield from _condition(whose, "entered", lambda: entered(private, guest))
     for name, condition in technique.shadowed_when.items():
         yield from _condition(whose, f"shadowed_when[{name!r}]", partial(condition, guest))
     before = contents(guest, private)

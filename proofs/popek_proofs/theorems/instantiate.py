@@ -55,7 +55,12 @@ WITH_INTERRUPTS = {
     "theorem1": "HeldOff.theorem_1_with_held_interrupts",
     "theorem3": "HeldOff.theorem_3_with_held_interrupts",
 }
-NEEDED = {"theorem1": THEOREM1, "theorem2": THEOREM2, "theorem3": THEOREM3}
+# Recursively virtualizable is, by the theorem of 1974, only what is virtualizable.
+NEEDED = {
+    "theorem1": THEOREM1,
+    "theorem2": tuple(dict.fromkeys((*THEOREM1, *THEOREM2))),
+    "theorem3": THEOREM3,
+}
 # What Theorem 2 takes for granted of control programs, by its definitions in Coq.
 OF_CONTROL_PROGRAMS = {
     "any_notes_kept": "each control program can keep its notes of any guest",
@@ -138,8 +143,8 @@ class Instantiation(Generic[S]):
 
     @property
     def theorem2(self) -> Status:
-        """Whether the premises of Theorem 2 hold."""
-        return self.verdict(THEOREM2)
+        """Whether the premises of Theorem 2 hold, and those of Theorem 1."""
+        return self.verdict(NEEDED["theorem2"])
 
     @property
     def theorem3(self) -> Status:
@@ -232,12 +237,13 @@ class Instantiation(Generic[S]):
         """What Theorem 2 says."""
         if self.theorem2 is Status.HOLDS:
             granted = "; ".join(OF_CONTROL_PROGRAMS.values())
+            quiet = "while no interrupt comes, " if self._declared else ""
             return (
                 f"{self.subject.machine.name} is recursively virtualizable by Theorem 2 for what is modelled, "
-                f"to any depth to which {granted}; {_concluded(PROVED['theorem2'])}"
+                f"{quiet}to any depth to which {granted}; {_concluded(PROVED['theorem2'])}"
             )
         verb = "does not apply to" if self.theorem2 is Status.REFUTED else "does not decide about"
-        return f"Theorem 2 {verb} {self.subject.machine.name}, because {self._reasons(THEOREM2)}"
+        return f"Theorem 2 {verb} {self.subject.machine.name}, because {self._reasons(NEEDED['theorem2'])}"
 
     @property
     def _counted(self) -> str:
@@ -317,7 +323,7 @@ class Instantiation(Generic[S]):
             "guest_may_leave_by": list(self.leaving),
             "interrupts": {
                 "declared": self._declared,
-                "found": self.interrupts.value,
+                "found": (Truth.NOT_ASKED if theorem == "theorem2" else self.interrupts).value,
                 "closed": (
                     holds_all(self.premises, (A6_CLOSURE,)) if self._declared else Truth.NOT_ASKED
                 ).value,
