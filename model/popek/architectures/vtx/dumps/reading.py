@@ -8,6 +8,7 @@ import re
 
 import attrs
 
+from popek.architectures.cuts import open_end
 from popek.architectures.enclosures import decoded, is_json, looks_like_json, unpacked
 from popek.architectures.logs import LogLine, unwrap
 
@@ -25,8 +26,6 @@ _INTELS = ("Linux KVM", "Xen", "HAXM", "bhyve", "NoirVisor", "Jailhouse", "Virtu
 
 _MAX_BYTES = 64 << 20
 _LONGEST_LINE = 2000
-_DIGITS = tuple("0123456789abcdefABCDEF")
-_PASTED = 2
 _KINDS = headers.KINDS + registers.KINDS + listings.KINDS
 _ANY = DumpBuilder()
 """For a look at the lines before any is read."""
@@ -102,11 +101,9 @@ def read_text(text: str, name: str) -> list[Dump]:
     """
     builders: list[DumpBuilder] = []
     groups = unwrap(in_its_case(text))
-    numbers = [line.number for lines in groups for line in lines if line.text]
-    # One line is typed by hand, and ends where it ends.
-    open_end = max(numbers) if len(numbers) >= _PASTED and text[-1:] in _DIGITS else 0
+    last = open_end(text, groups)
     for lines in groups:
-        builders += _read_lines(lines, open_end)
+        builders += _read_lines(lines, last)
     amd = next((builder.amd for builder in builders if builder.amd), 0)
     if amd and not any(builder.format in _INTELS for builder in builders):
         raise DumpError("this is an AMD VMCB, not a VMCS: give it to `popek vmcb check`", amd)
@@ -187,10 +184,10 @@ def _kind_of(text: str) -> re.Match[str] | str | None:
     return None
 
 
-def _read_lines(lines: list[LogLine], open_end: int) -> list[DumpBuilder]:
+def _read_lines(lines: list[LogLine], last: int) -> list[DumpBuilder]:
     text = "\n".join(line.text for line in lines)
     structures = printed(text)
-    around = surroundings(lines, _kind_of, open_end, others=structures is not None)
+    around = surroundings(lines, _kind_of, last, others=structures is not None)
 
     def fresh() -> DumpBuilder:
         return DumpBuilder(doubtful=around.doubtful, unended=around.unended, styles=around.styles)
