@@ -9,7 +9,7 @@ from typing import Final
 from .logs import LogLine
 
 _TIED: Final = 3
-"""So many longest lines of equal length are no accident."""
+"""So many longest lines of equal length are no accident, if there are other lines."""
 _PASTED: Final = 2
 _REST_OF_NUMBER = re.compile(r"[0-9a-fA-F]+(?!\w)")
 _NUMBER_AT_END = re.compile(r"[0-9a-fA-F]$")
@@ -25,7 +25,9 @@ def cut_lines(lines: Sequence[LogLine], unknown: Sequence[bool]) -> frozenset[in
     """The longest lines, if they show that all are cut at a column; `unknown` says which lines are no format's."""
     longest = max((line.width for line in lines), default=0)
     cut = [place for place, line in enumerate(lines) if line.width == longest]
-    shown = len(cut) >= _TIED or (len(cut) > 1 and any(unknown[place] for place in cut))
+    shown = (len(cut) >= _TIED and 4 * len(cut) <= 3 * len(lines) and len(lines) > 2 * _TIED) or (
+        len(cut) > 1 and any(unknown[place] for place in cut)
+    )
     return frozenset(lines[place].number for place in cut if shown)
 
 

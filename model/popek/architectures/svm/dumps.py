@@ -7,7 +7,6 @@ oops) are not the VMCB's, whatever they are called.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import Final
 
 import attrs
@@ -19,7 +18,8 @@ from popek.architectures.logs import LogLine, rejoined, unwrap
 
 from .dumps_json import from_json
 from .layouts import CONTROL, DISTINCT, PADDED, SAVE, XEN, XEN_HALVES, XEN_PADDED, XEN_WORDS, straddles
-from .vmcb import FIELDS, SIZE, SvmProcessor, UnknownVmcbField, Vmcb, VmcbDump, VmcbField, find, from_bytes
+from .named import is_listing, named_field, style_of, styles
+from .vmcb import FIELDS, SIZE, SvmProcessor, Vmcb, VmcbDump, from_bytes
 
 _FIRST = re.compile(r"(?i).{0,80}?VMCB \S+, last attempted VMRUN on CPU \d+")
 _CONTROL_AREA = re.compile(r"(?i).{0,80}?VMCB Control Area:$")
@@ -49,8 +49,8 @@ _XEN_PAIR = re.compile(
 )
 _XEN_NUMBER = re.compile(r"=\s*(?:0x[0-9a-f]+|0)$", re.IGNORECASE)
 _TAIL = re.compile(r"(?<![?\w])[A-Za-z_]+$")
-_NAMED = re.compile(r"#?\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(0[xX][0-9a-fA-F]+|\d+)\s*$")
 _OF_INTEL = re.compile(r"(?i)\*\*\* (?:Guest|Host|Control) State \*\*\*|hardware error 0x80000[0-9a-f]{3}\b")
+_VMCS = re.compile(r"(?i)\*{3,} VMCS Area|VMCS \S+, last attempted|vmentry failure \(reason")
 _INVALID: Final = (1 << 64) - 1
 
 
@@ -167,47 +167,12 @@ class _Part:
                 self.remarks.append(Remark(self.lines[field_id], f"{field_id}: only one half is printed"))
 
 
-def _named_field(text: str) -> tuple[VmcbField, str] | None:
-    """The field and the digits of a line `NAME = value`."""
-    match = _NAMED.match(text)
-    if match is None:
-        return None
-    try:
-        return find(match[1]), match[2]
-    except UnknownVmcbField:
-        return None
-
-
-def _is_listing(lines: list[LogLine]) -> bool:
-    """Whether registers in lines `NAME = value` are a VMCB's: one names a control, or there is nothing else."""
-    found = [_named_field(line.text) for line in lines]
-    if any(item is not None and item[0].area != "save" for item in found):
-        return True
-    return all(
-        item is not None or not line.text or line.text[0] == "#"
-        for item, line in zip(found, lines, strict=True)
-    )
-
-
 def _has_pair(text: str) -> bool:
     """Whether a line has something of a VMCB's, to its end."""
-    if _named_field(text) is not None or _SEGMENT.search(text) or _XEN_SEGMENT.match(text):
+    if named_field(text) is not None or _SEGMENT.search(text) or _XEN_SEGMENT.match(text):
         return True
     ends = [match.end() for pattern in (_PAIR, _PAIR_OF_WORDS, _XEN_PAIR) for match in pattern.finditer(text)]
     return bool(ends) and max(ends) == len(text)
-
-
-def _style(text: str) -> tuple[bool, bool]:
-    """How a line `NAME = value` is written: behind `#`, with blanks around the sign."""
-    return text.startswith("#"), " =" in text
-
-
-def _styles(lines: list[LogLine], *, headed: bool) -> frozenset[tuple[bool, bool]] | None:
-    """The styles of the lines `NAME = value` that are read, of which most are; None: all."""
-    styles = Counter(_style(line.text) for line in lines if _named_field(line.text) is not None)
-    if headed or not styles or styles.most_common(1)[0][1] < 3:
-        return None
-    return frozenset((styles.most_common(1)[0][0],))
 
 
 class _Reader:
@@ -228,10 +193,10 @@ class _Reader:
     def read(self, lines: list[LogLine]) -> _Reader:
         """Read all lines."""
         headed = any(_CONTROL_AREA.match(line.text) or _SAVE_AREA.match(line.text) for line in lines)
-        self._takes_registers = not headed and _is_listing(lines)
+        self._takes_registers = not headed and is_listing(lines)
         unknown = [not _has_pair(line.text) for line in lines]
         self._doubtful = unended_lines(lines, unknown, self._open_end) | cut_lines(lines, unknown)
-        self._styles = _styles(lines, headed=headed or any(_XEN_LISTING.match(line.text) for line in lines))
+        self._styles = styles(lines, headed=headed or any(_XEN_LISTING.match(line.text) for line in lines))
         if not headed:
             names = {match[1] for line in lines for match in _PAIR.finditer(line.text)}
             self._headless = self._section = "control" if len(names & DISTINCT) >= 3 else ""
@@ -257,6 +222,8 @@ class _Reader:
                 self.exit_code = _INVALID
                 self.hints.append(Remark(line.number, NO_DUMP))
             self._enter("")
+        elif _OF_INTEL.search(text) or _VMCS.search(text):
+            self._enter("vmcs")
         elif _PARAMETER.match(text):
             self.hints.append(Remark(line.number, NO_DUMP))
         else:
@@ -274,11 +241,11 @@ class _Reader:
         self._run = []
         if self._section in ("control", "save"):
             run = rejoined(run, straddles)
-        if self._section != "xen":
+        if self._section not in ("xen", "vmcs"):
             for place, line in enumerate(run):
                 following = run[place + 1].text if place + 1 < len(run) else ""
                 tail = _TAIL.search(run[place - 1].text) if place else None
-                if tail is not None and _named_field(tail[0] + line.text) is not None:
+                if tail is not None and named_field(tail[0] + line.text) is not None:
                     continue  # the line before ends in the beginning of the name
                 if line.text and not _REST_OF_NUMBER.match(following) and self._named(part, line):
                     run[place] = attrs.evolve(line, text="")
@@ -292,14 +259,14 @@ class _Reader:
 
     def _named(self, part: _Part, line: LogLine) -> bool:
         """Read a line `NAME = value`; a number of a register text, with leading zeros, is none."""
-        found = _named_field(line.text)
+        found = named_field(line.text)
         if found is None:
             return False
         field, digits = found
         if field.area == "save" and not self._takes_registers:
             return False  # a register of this name may be anybody's
         name = line.text.partition("=")[0].strip()
-        if (self._styles is not None and _style(line.text) not in self._styles) or (
+        if (self._styles is not None and style_of(line.text) not in self._styles) or (
             (self._section or self._headless) and name != field.id
         ):
             return False  # the dump's own lines are written otherwise

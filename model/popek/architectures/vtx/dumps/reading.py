@@ -24,6 +24,7 @@ from .surroundings import surroundings
 _INTELS = ("Linux KVM", "Xen", "HAXM", "bhyve", "NoirVisor", "Jailhouse", "VirtualBox")
 """Formats that only a VMCS has."""
 
+_WRAPPED = 3
 _MAX_BYTES = 64 << 20
 _LONGEST_LINE = 2000
 _KINDS = headers.KINDS + registers.KINDS + listings.KINDS
@@ -37,6 +38,12 @@ _OPEN_HEADER = re.compile(
     r"|VMCS \S+,(?: last(?: .*\D)?)?)$"
 )
 """The first part of a header that a mailer broke."""
+_OF_A_VMCS = re.compile(
+    r"\W*(?:Guest|Host|Control) State\b|\*+ VMCS Area|.{0,80}?(?:VMCS \S+, last attempted|vmentry failure|KVM: entry)"
+    r"|(?:VMLAUNCH|VMRESUME) error|VCPU \d|haxm_|(?:GUEST|HOST)_[A-Z0-9_]+ ?[=:]|[RE]AX=",
+    re.IGNORECASE,
+)
+"""What ends a VMCB that stands in front of a VMCS."""
 
 
 def read_dumps(data: bytes, name: str) -> list[Dump]:
@@ -185,8 +192,8 @@ def _kind_of(text: str) -> re.Match[str] | str | None:
 
 
 def _read_lines(lines: list[LogLine], last: int) -> list[DumpBuilder]:
-    text = "\n".join(line.text for line in lines)
-    structures = printed(text)
+    structures = printed("\n".join(line.text for line in lines))
+    lines = _rejoined(lines)
     around = surroundings(lines, _kind_of, last, others=structures is not None)
 
     def fresh() -> DumpBuilder:
@@ -202,7 +209,7 @@ def _read_lines(lines: list[LogLine], last: int) -> list[DumpBuilder]:
     if structures is not None:
         lines = _without_structures(lines, structures, builders[0])
     run: list[LogLine] = []
-    position = 0
+    position, in_vmcb = 0, False
     while position < len(lines):
         line = lines[position]
         position += 1
@@ -216,6 +223,13 @@ def _read_lines(lines: list[LogLine], last: int) -> list[DumpBuilder]:
                 scanner.finish()
                 scanner.reset(next_dump())
         claimed = _claimed(scanner.builder, line.text)
+        in_vmcb = (in_vmcb and not _OF_A_VMCS.match(line.text)) or (
+            claimed is not None and claimed[0] is headers.SVM
+        )
+        if in_vmcb and (claimed is None or claimed[0] is not headers.SVM):
+            if line.text:
+                scanner.builder.unrecognise(line.number, line.text)
+            continue
         if claimed is None:
             run.append(line)
             continue
@@ -227,6 +241,31 @@ def _read_lines(lines: list[LogLine], last: int) -> list[DumpBuilder]:
     scanner.scan(run, at_end=True)
     scanner.finish()
     return [_explained(builder) for builder in builders]
+
+
+def _rejoined(lines: list[LogLine]) -> list[LogLine]:
+    """Bring together lines of names and numbers that a terminal broke at its last column."""
+    longest = max((line.width for line in lines), default=0)
+    if sum(line.width == longest for line in lines) < _WRAPPED:
+        return lines
+    found: list[LogLine] = []
+    for line in lines:
+        before = found[-1] if found else None
+        if before is not None and before.width == longest and line.text and _kind_of(line.text) is None:
+            whole = next(
+                (
+                    text
+                    for text in (before.text + line.text, f"{before.text} {line.text}")
+                    if any(kind.pattern.match(text) for kind in listings.BROKEN)
+                    or isinstance(_kind_of(text), re.Match)
+                ),
+                None,
+            )
+            if whole is not None:
+                found[-1] = attrs.evolve(before, text=whole, width=line.width)
+                continue
+        found.append(line)
+    return found
 
 
 def _without_structures(lines: list[LogLine], found: Printed, builder: DumpBuilder) -> list[LogLine]:
