@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
+
 from popek.architectures.enclosures import decoded, looks_like_json
 from popek.architectures.json_text import show
 from popek.architectures.logs import unwrap
@@ -41,13 +43,13 @@ def load_capabilities(preset_or_path: str) -> Capabilities:
     """
     known = presets()
     if preset_or_path in known:
-        return from_mapping(table(f"capabilities/{preset_or_path}.toml"), name=preset_or_path)
+        return _preset(preset_or_path, preset_or_path)
     if preset_or_path == UNKNOWN.name:
         return UNKNOWN
     path = Path(preset_or_path)
     if not path.is_file():
         if (named := processor_names.find(preset_or_path)) is not None:
-            return from_mapping(table(f"capabilities/{named.preset}.toml"), name=named.title)
+            return _preset(named.preset, named.title)
         if (compare := processor_names.compared(preset_or_path)) is not None:
             raise CapabilityError(
                 f"{preset_or_path!r}: no public values of its VMX capabilities are known; to compare with the nearest "
@@ -61,6 +63,10 @@ def load_capabilities(preset_or_path: str) -> Capabilities:
     except OSError as error:
         raise CapabilityError(f"{preset_or_path}: {error.strerror or error}") from None
     return from_text(text, name=preset_or_path)
+
+
+def _preset(file: str, name: str) -> Capabilities:
+    return attrs.evolve(from_mapping(table(f"capabilities/{file}.toml"), name=name), named=True)
 
 
 def from_text(text: str, *, name: str = "capabilities") -> Capabilities:

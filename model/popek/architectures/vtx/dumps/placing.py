@@ -34,7 +34,7 @@ _HOST_ORDER: Final = MappingProxyType(
 
 
 @attrs.frozen
-class Word:
+class PrintedWord:
     """A printed word.
 
     Attributes:
@@ -55,13 +55,13 @@ class Word:
 
 
 @attrs.define
-class Run:
+class HeadedWords:
     """The words between two headings; `part` is what the heading above them says, or empty."""
 
     part: str = ""
-    words: list[Word] = attrs.field(factory=list)
+    words: list[PrintedWord] = attrs.field(factory=list)
 
-    def add(self, word: Word) -> None:
+    def add(self, word: PrintedWord) -> None:
         """Note one more word."""
         self.words.append(word)
 
@@ -107,13 +107,13 @@ class Run:
         return found
 
 
-def _rank(word: Word, part: Part) -> int | None:
+def _rank(word: PrintedWord, part: Part) -> int | None:
     if word.only is not None and word.only != part:
         return None
     return (_GUEST_ORDER if part == "guest" else _HOST_ORDER)[word.name]
 
 
-def _fitting(words: Sequence[Word], part: Part, *, backwards: bool = False) -> list[bool]:
+def _fitting(words: Sequence[PrintedWord], part: Part, *, backwards: bool = False) -> list[bool]:
     """For every place, whether all words before it may be one part, in its order; a part says a word once."""
     found, last = [True], 99 if backwards else 0
     seen: dict[tuple[str, str], str] = {}
@@ -130,7 +130,7 @@ def _fitting(words: Sequence[Word], part: Part, *, backwards: bool = False) -> l
     return found
 
 
-def _between_headings(words: Sequence[Word]) -> list[Part | None]:
+def _between_headings(words: Sequence[PrintedWord]) -> list[Part | None]:
     """All above the host's heading are the guest's, but what stands behind words that the guest's part has later."""
     found: list[Part | None] = []
     highest = 0
@@ -143,4 +143,4 @@ def _between_headings(words: Sequence[Word]) -> list[Part | None]:
     return found
 
 
-__all__ = ["Part", "Run", "Word"]
+__all__ = ["HeadedWords", "Part", "PrintedWord"]

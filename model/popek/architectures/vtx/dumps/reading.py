@@ -12,6 +12,7 @@ from popek.architectures.cuts import open_end
 from popek.architectures.enclosures import decoded, is_json, looks_like_json, unpacked
 from popek.architectures.logs import LogLine, unwrap
 
+from ...x86.next_steps import what_next
 from . import headers, listings, registers
 from .kinds import LineKind
 from .kvm_registers import Printed, printed
@@ -140,24 +141,14 @@ def _merge(into: DumpBuilder, other: DumpBuilder) -> None:
         into.report(key, value)
 
 
-_ELSEWHERE = (
-    (
-        r"VERR_VMX_|VERR_HM_",
-        "VirtualBox: give the whole VBox.log, which has the fields and the capability MSRs",
-    ),
-    (r"Hyper-V|hvix64|\bVMWP\b", "Hyper-V prints no VMCS: its event log names the state that was refused"),
-)
-
-
 def _nothing(builders: list[DumpBuilder], text: str) -> DumpError:
     if any(builder.capabilities for builder in builders):
         return DumpError("holds capability MSRs but no VMCS field: give it to --capabilities")
     for builder in builders:
         for remark in builder.remarks:
             return DumpError(remark.text, remark.line)
-    for pattern, hint in _ELSEWHERE:
-        if re.search(pattern, text):
-            return DumpError(f"no VMCS field here: {hint}")
+    if (found := what_next(text)) is not None:
+        return DumpError(f"no VMCS field here: {found.who}: {found.step}")
     count = text.count("\n") + 1
     return DumpError(
         f"no VMCS field in {count} line{'s' * (count != 1)}: expected a Linux KVM or Xen dump, "

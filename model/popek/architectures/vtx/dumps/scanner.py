@@ -26,7 +26,7 @@ from .layouts import (
     sysenter_words,
 )
 from .model import DumpBuilder
-from .placing import Part, Run, Word
+from .placing import HeadedWords, Part, PrintedWord
 
 _TOKEN = re.compile(
     rf"""
@@ -85,7 +85,7 @@ class Scanner:
     _words: Mapping[str, LayoutWord] = attrs.field(factory=dict)
     _is_sysenter: bool = False
     _list: str = ""
-    _run: Run = attrs.field(factory=Run)
+    _run: HeadedWords = attrs.field(factory=HeadedWords)
     _text: str = ""
     _starts: list[int] = attrs.field(factory=list)
     _numbers: list[int] = attrs.field(factory=list)
@@ -127,8 +127,8 @@ class Scanner:
 
     def finish(self, following: str = "end") -> None:
         """Place the words that guest and host share; `following` is the heading behind them, if any is."""
-        run, self._run = self._run, Run()
-        nobodys: list[Word] = []
+        run, self._run = self._run, HeadedWords()
+        nobodys: list[PrintedWord] = []
         for word, part in zip(run.words, run.parts(following), strict=True):
             if word.read is None:
                 continue
@@ -172,7 +172,7 @@ class Scanner:
         """A heading, or a word of the control part, which is printed last."""
         self.finish(section)
         self._section = section
-        self._run = Run(section)
+        self._run = HeadedWords(section)
 
     def _belongs(self, section: str, name: str, line: int) -> None:
         """A word that only one part has shows where in the dump we are."""
@@ -180,7 +180,7 @@ class Scanner:
             if self._section != "control":
                 self._enter("control")
         elif section in ("guest", "host"):
-            self._run.add(Word(name, line, only="guest" if section == "guest" else "host"))
+            self._run.add(PrintedWord(name, line, only="guest" if section == "guest" else "host"))
             if section == "guest":
                 self._section = "guest"
 
@@ -322,7 +322,7 @@ class Scanner:
             else:
                 self._free_word(part, key, value, place, aside)
 
-        self._run.add(Word(name, place.line, key, value, read=read))
+        self._run.add(PrintedWord(name, place.line, key, value, read=read))
 
     def _section_of(self, key: str, value: str) -> str | None:
         """The section a word belongs to: None if it means nothing here, empty if guest and host share it."""
