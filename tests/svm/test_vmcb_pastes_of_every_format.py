@@ -35,7 +35,8 @@ def read(data: bytes) -> Answer:
     verdicts = [judge(dump.vmcb) for dump in dumps]
     return Answer(
         [dump.vmcb.fields for dump in dumps],
-        {item.id for verdict in verdicts for item in (*verdict.failed, *verdict.warnings)},
+        {item.id for verdict in verdicts for item in verdict.failed}
+        | {item.id for verdict in verdicts for item in verdict.warnings},
         any(dump.unrecognised or dump.remarks for dump in dumps),
     )
 
