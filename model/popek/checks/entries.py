@@ -7,14 +7,14 @@ For all S, S' and P that are ok together:
 | A4_entry_tells_apart | the delivery of a trap loses what the control program needs: two guests of which the same \
 is noted, unlike on the hardware, are alike after it |
 | A5_vector | a trap, or an interrupt, on f(S, P) and on f(S', P) goes to different places: the guest has a say \
-in it; or an entry without a trap lies in storage that is not the control program's |
+in it |
 | A6_interrupt_tells_apart | an interrupt is taken on f(S, P) and held off on f(S', P): the guest holds it off; or its \
 delivery loses what the control program needs |
 | A6_interrupt_closure | the guest's own machine takes it, and what it makes of a guest is none any more |
 
 Where a trap goes is mode and program counter after its delivery.  Of a trap that is said to be the
-guest's, the forms are asked (`FormPremises.traps`).  What a form does before it traps is another question of A4, and so
-is that the map loses nothing.
+guest's, and of entries without a trap, the forms are asked (`FormPremises.traps`).  What a form does before it traps
+is another question of A4, and so is that the map loses nothing.
 """
 
 from __future__ import annotations
@@ -130,7 +130,6 @@ class Entries(Generic[S]):
         """A5_vector, of every way in."""
         p = self._p
         asked = [
-            *self._declared_entries(),
             *map(self._vector_of, (*self._trap_entries, *self.interruptions)),
         ]
         if p.machine.deliver is None:
@@ -139,21 +138,6 @@ class Entries(Generic[S]):
             told = f", and that {', '.join(past)} are the guest's is the technique's word" if past else ""
             return [*asked, Premise(A5_VECTOR, "", Truth.NOT_ASKED, NOWHERE + told)]
         return asked or [Premise(A5_VECTOR, "", Truth.NOT_ASKED, "nothing traps")]
-
-    def _declared_entries(self) -> list[Premise[S]]:
-        """Where the technique says at which address an entry is, the cell is the control program's."""
-        p, technique = self._p, self._p.technique
-        owns, entered, address = technique.owns_address, technique.entered, technique.entry_address
-        if owns is None or entered is None or address is None:
-            return []
-        after = p.machine.state.symbolic(" after")
-
-        def wrong(guest: S, private: S, after: S) -> Word:
-            here = p.machine.supervisor(after) & p.machine.invariant(after) & entered(private, after)
-            return here & ~owns(guest, private, address(after))
-
-        how = "an entry lies in storage that is not the control program's"
-        return [p.asked_once(A5_VECTOR, how, wrong, after)]
 
     def _vector_of(self, entry: _Entry[S]) -> Premise[S]:
         """Two guests under one control program enter it at one place, where the delivery is modelled."""

@@ -31,6 +31,7 @@ from popek.solving.solver import Effort, Model, Solver
 S = TypeVar("S", bound=State)
 
 PROBE = "probed address"
+EXCLUDED = "ends in a state that the machine's invariant excludes"
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -51,12 +52,12 @@ class Run(Generic[S]):
     known: Mapping[tuple[Term, ...], Model] = attrs.field(factory=dict)
     translated: Solver | None = None
 
-    def at(self, before: S) -> Run[S]:
-        """The same instruction from another state with the same operands.
+    def at(self, before: S, operands: Mapping[str, Word] | None = None) -> Run[S]:
+        """The same instruction from another state, with the same operands where no others are given.
 
         `self.before` must be the state that may be anything (in an operating mode, `before` in the same).
         """
-        variables = dict(before.words())
+        variables = {**before.words(), **(operands or {})}
         views = {name: content.load for name, content in before.memories().items()}
         replace = substitution(variables, views)
         kept: list[Path[Outcome[S]]] = []
@@ -74,7 +75,7 @@ class Run(Generic[S]):
                 kept.append(Path(conditions, result))
                 if path.conditions in self.known:
                     known[conditions] = self.known[path.conditions]
-        return Run(before, tuple(kept), self.operands, known, self.translated)
+        return Run(before, tuple(kept), operands or self.operands, known, self.translated)
 
     def without_assignments(self) -> Run[S]:
         """The same, for keeping: each assignment has a solver behind it, of megabytes."""
@@ -291,6 +292,15 @@ def handed_over(
     if private is not None and technique.entered is not None:
         return there & technique.entered(private, after)
     return there & technique.entries(before, after)
+
+
+def there_is_none(machine: Machine[S], before: S, after: S) -> Word:
+    """Whether a run from a state that exists ends in one that the machine's invariant excludes (width 1).
+
+    Then the model does not say what happens: the invariant is wrong, or the semantics are.
+    """
+    known = terms.literals([machine.invariant(before).term])
+    return ~Word(1, terms.Substitution(known=known)(machine.invariant(after).term))
 
 
 def kept_by_the_guest(run: Run[S], over: Callable[[Run[S], S], Word]) -> list[Completion[S]]:
