@@ -332,9 +332,7 @@ class Premises(Generic[S]):
         Args:
             general: every path of it.
         """
-        self._note(instruction, general)
-        form = FormPremises(self, instruction, general)
-        form.note_traps()
+        form = self.note(instruction, general)
         fidelity = form.read(A1)
         hybrid = attrs.evolve(fidelity, name=A10)
         if fidelity.truth is not Truth.YES:
@@ -375,7 +373,14 @@ class Premises(Generic[S]):
             if not isinstance(path.result, Trap)
         ]
 
-    def _note(self, instruction: Instruction, general: Run[S]) -> None:
+    def note(self, instruction: Instruction, general: Run[S]) -> FormPremises[S]:
+        """Keep of a form what is needed for that which is asked once."""
+        self._note_changes(instruction, general)
+        form = FormPremises(self, instruction, general)
+        form.note_traps()
+        return form
+
+    def _note_changes(self, instruction: Instruction, general: Run[S]) -> None:
         """What the form changes, and the delivery of its traps."""
         self._asked.add(instruction.form)
         before = general.before.words()
