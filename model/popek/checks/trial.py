@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -102,6 +102,26 @@ def tried(subject: Subject[S], *, states: int = STATES, seed: int = 0) -> Iterat
 # -- the law --------------------------------------------------------------------------------------
 
 
+def breaks_the_law(
+    machine: Machine[S],
+    instruction: Instruction,
+    run: Run[S],
+    start: S,
+    fixed: Iterable[str] = (),
+    *,
+    states: int = STATES,
+) -> str:
+    """How a form does something else on numbers than explored; empty where some random states show nothing.
+
+    Args:
+        run: every path of it.
+        start: a state that exists; of numbers.
+        fixed: leaves that are as there.
+    """
+    law = _Law(machine, instruction, run, start, random.Random(instruction.form), frozenset(fixed))
+    return next((one.text for one in law.broken(states)), "")
+
+
 @attrs.frozen
 class _Contents:
     """Storage with something at every address."""
@@ -123,6 +143,7 @@ class _Law(Generic[S]):
     run: Run[S]
     start: S
     rng: random.Random
+    fixed: frozenset[str] = frozenset()
 
     def broken(self, states: int) -> Iterator[TrialFinding]:
         """The first state that breaks it."""
@@ -152,6 +173,8 @@ class _Law(Generic[S]):
             )
             state._memories[name] = made
         for leaf in self.rng.sample(state.leaves, len(state.leaves)):
+            if leaf.name in self.fixed:
+                continue
             changed = state.with_changes({leaf.name: self._number(leaf.width)})
             if self.machine.invariant(changed).value == 1:
                 state = changed
@@ -191,6 +214,11 @@ class _Law(Generic[S]):
             return ""
         if isinstance(said, Trap) and isinstance(concrete, Trap) and said.vector != concrete.vector:
             return f"explored it raises {said.vector}, on numbers {concrete.vector}"
+        if isinstance(said, Trap) and isinstance(concrete, Trap):
+            codes = said.error_code, concrete.error_code
+            known = [None if code is None else numbers([code.term])[0] for code in codes]
+            if known[0] != known[1]:
+                return f"the error code of {said.vector} differs between exploration and numbers"
         words = said.state.words()
         for (name, _), expected in zip(words.items(), numbers([w.term for w in words.values()]), strict=True):
             if int(concrete.state.words()[name]) != expected:

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+import popek
 from popek.checks.certification import Certifier
 from popek.checks.classification import Classification
 from popek.checks.classify import Classifier
@@ -36,10 +37,14 @@ from popek.checks.premise import (
 )
 from popek.checks.premises import Premises
 from popek.checks.presence import Present, present
+from popek.checks.runs import Run, operating_mode
 from popek.checks.scope_words import scope_json, scope_line
 from popek.checks.subject import Subject
+from popek.checks.trial import breaks_the_law
 from popek.checks.verdict import Status, Truth
 from popek.kernel.exploration import PathBudgetError
+from popek.kernel.instruction import Instruction
+from popek.kernel.outcome import SemanticsError
 from popek.kernel.scope import Scope, scope_of
 from popek.kernel.state import State
 from popek_proofs import rocq
@@ -72,6 +77,7 @@ OF_CONTROL_PROGRAMS = {
 S = TypeVar("S", bound=State)
 
 MANY, MANY_WAYS = 6, 12
+TRIED = 8  # states on numbers from which a form of somebody's own is run
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -380,11 +386,29 @@ def _explained(found: Classification[S] | None) -> str:
     return f" ({' and '.join(kinds) or 'not sensitive'}, {privileged}privileged)"
 
 
+def _assert_one_semantics(
+    subject: Subject[S], instruction: Instruction, run: Run[S], there: Present[S]
+) -> None:
+    """A form of somebody's own does on numbers what was explored, from some states.  Popek's are tested.
+
+    Raises:
+        SemanticsError: it does not.
+    """
+    if instruction.semantics.__module__.partition(".")[0] == popek.__name__:
+        return
+    start = next(iter(there.states.values()))[0]
+    fixed = operating_mode(subject.machine, subject.configuration)
+    how = breaks_the_law(subject.machine, instruction, run, start, fixed, states=TRIED)
+    if how:
+        raise SemanticsError(f"{subject.machine.name}, {how}")
+
+
 def instantiate(subject: Subject[S]) -> Instantiation[S]:
     """Ask the premises of Theorems 1 and 3 for each instruction.
 
     Raises:
         NothingToAskError: the questions would be about nothing.
+        SemanticsError: what is explored is not what runs.
         ReplayError: a defect of popek.
     """
     start = time.perf_counter()
@@ -399,6 +423,7 @@ def instantiate(subject: Subject[S]) -> Instantiation[S]:
         except PathBudgetError as error:
             premises += asked.unexplored(instruction, str(error))
             continue
+        _assert_one_semantics(subject, instruction, run, there)
         classes.append(classifier.classify(instruction, run))
         premises += asked.of(instruction, run)
     premises += asked.once()
