@@ -19,7 +19,7 @@ from popek.solving.solver import Answer
 
 from .absent_cells import goes_by_absent_cells, without_absent_cells
 from .counterexample import Counterexample, Executed, assert_replay, assert_within, differences, execute
-from .obligation import Obligation
+from .obligation import Obligation, with_the_time_of
 from .passed_on import PassedOn
 from .premise import A1S, A4, A5, A5_VECTOR, A6_NOTICED, A8, A10, Premise
 from .premise_meaning import OfForm
@@ -48,7 +48,7 @@ class FormPremises(Generic[S]):
         self._native = general.at(premises.guest)
         self._hardware = general.at(premises.image)
         self._valid = instruction.valid(general.operands)
-        self._ask = Asker(premises.effort, [*premises.okay, self._valid])
+        self._ask = Asker(premises.effort, [*premises.okay, self._valid], excluded=premises.excluded)
         # Ways on the hardware that cannot be taken, and what was asked to know that.
         self._ruled_out: list[tuple[Word, list[SolverQuery]]] = []
 
@@ -216,6 +216,8 @@ class FormPremises(Generic[S]):
                 else ()
             )
             if isinstance(native.outcome, Next) and isinstance(second.outcome, Next):
+                if p.clocks:
+                    private = with_the_time_of(p.technique, private, native.outcome.state)
                 expected = p.technique.map(native.outcome.state, private)
                 unlike = differences(expected, second.outcome.state, found.addresses)
                 differ = tuple(d for d in unlike if d.name not in p.clocks) or native.changes

@@ -29,7 +29,8 @@ A4_image_tells), A5_control (what is owned in f(S, P) follows from P and n(S)), 
 A9_guests and A9_map (neither depends on a clock), and those about entries (see `entries`).  A2_fetch is taken for
 granted: operands come with the instruction.
 
-Time is outside, as in the paper: P's clocks are S's, and clocks are not compared; A9 is about them.
+Time is outside, as in the paper: P's clocks are S's, and clocks that a run does not write to are not compared; A9 is
+about them.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from popek.kernel.outcome import Next, Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, all_of, any_of, ite
-from popek.solving.asking import Asker
+from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
 from .counterexample import differences
@@ -71,6 +72,7 @@ from .premise import (
     A9_MAP,
     A9_TRAP,
     A10,
+    OF_THE_WHOLE,
     TAKEN_FOR_GRANTED,
     Premise,
 )
@@ -105,6 +107,7 @@ class Premises(Generic[S]):
         self.entries = Entries(self)
         self._changed: set[str] = set()  # components that some form changes
         self._asked: set[str] = set()  # forms
+        self.excluded: dict[frozenset[Term], SolverQuery] = {}  # shared by the forms
 
     def ok(self, guest: S, private: S) -> list[Word]:
         """S is a guest of a control program that keeps P (each of width 1)."""
@@ -388,6 +391,10 @@ class Premises(Generic[S]):
                 self._changed |= {
                     name for name, word in after.words().items() if word.term is not before[name].term
                 }
+
+    def not_of_a_part(self) -> list[Premise[S]]:
+        """What is asked once, where not every form was asked: it hangs on the others."""
+        return [Premise(name, "", Truth.NOT_ASKED, "asked where every form is") for name in OF_THE_WHOLE]
 
     def unexplored(self, instruction: Instruction, why: str) -> list[Premise[S]]:
         """The premises of a form that has too many paths: unknown."""

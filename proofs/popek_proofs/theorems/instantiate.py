@@ -17,7 +17,6 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-import popek
 from popek.checks.certification import Certifier
 from popek.checks.classification import Classification
 from popek.checks.classify import Classifier
@@ -37,17 +36,16 @@ from popek.checks.premise import (
 )
 from popek.checks.premises import Premises
 from popek.checks.presence import Present, present
-from popek.checks.runs import Run, operating_mode
 from popek.checks.scope_words import scope_json, scope_line
 from popek.checks.subject import Subject
-from popek.checks.trial import breaks_the_law
 from popek.checks.verdict import Status, Truth
 from popek.kernel.exploration import PathBudgetError
-from popek.kernel.instruction import Instruction
-from popek.kernel.outcome import SemanticsError
 from popek.kernel.scope import Scope, scope_of
 from popek.kernel.state import State
 from popek_proofs import rocq
+
+from .disagreement import Disagreement
+from .one_semantics import assert_one_semantics
 
 # By the name of a theorem: what Coq proved of machines with the premises that are asked here.
 PROVED = {
@@ -77,33 +75,6 @@ OF_CONTROL_PROGRAMS = {
 S = TypeVar("S", bound=State)
 
 MANY, MANY_WAYS = 6, 12
-TRIED = 8  # states on numbers from which a form of somebody's own is run
-
-
-@attrs.frozen(eq=False, slots=False)
-class Disagreement:
-    """A form on which the classes of 1974 and A1 part.
-
-    Attributes:
-        how: in what way.
-    """
-
-    form: str
-    how: str
-    _make_witness: Callable[[], dict[str, Any] | None]
-
-    @cached_property
-    def witness(self) -> dict[str, Any] | None:
-        """Of the class, or against A1, minimal and replayed; None where a time limit was in the way.
-
-        Raises:
-            ReplayError: a defect of popek.
-        """
-        return self._make_witness()
-
-    def to_json(self) -> dict[str, object]:
-        """The form, how, and the witness."""
-        return {"form": self.form, "how": self.how, "witness": self.witness}
 
 
 def _witness_of(found: Classification[Any]) -> dict[str, Any] | None:
@@ -119,6 +90,7 @@ class Instantiation(Generic[S]):
         classes: the classification of each form that was explored.
         premises: each premise for each form, and those that are asked once.
         scope: over which forms.
+        asked: how many of them were asked.
         there: states that the questions range over.
         seconds: time spent.
     """
@@ -127,12 +99,19 @@ class Instantiation(Generic[S]):
     classes: tuple[Classification[S], ...]
     premises: tuple[Premise[S], ...]
     scope: Scope
+    asked: int
     there: Present[S]
     seconds: float
 
+    @property
+    def part(self) -> bool:
+        """Whether some forms were not asked: a theorem can be refuted then, and cannot hold."""
+        return self.asked < self.scope.forms
+
     def verdict(self, names: Sequence[str]) -> Status:
-        """Whether the premises of these names hold for all instructions, of those that were asked."""
-        return Status.of(holds_all(self.premises, names))
+        """Whether the premises of these names hold for all instructions; unknown where those that were asked do."""
+        found = Status.of(holds_all(self.premises, names))
+        return Status.UNKNOWN if self.part and found is not Status.REFUTED else found
 
     @property
     def theorem1(self) -> Status:
@@ -223,7 +202,11 @@ class Instantiation(Generic[S]):
             )
         if Status.REFUTED not in (self.theorem1, self.theorem3):
             return f"{title}: the theorems do not decide, because {why}"
-        why = self._reasons(THEOREM3 if self.theorem3 is Status.REFUTED else THEOREM1)
+        title += f", over {self._counted}," if self.part else ""
+        if self.theorem3 is not Status.REFUTED:
+            why += f"; Theorem 3 does not decide, because {self._reasons(THEOREM3)}"
+            return f"{title} is not virtualizable by Theorem 1, because {why}"
+        why = self._reasons(THEOREM3)
         return f"{title} is virtualizable neither by Theorem 1 nor by Theorem 3, because {why}"
 
     @property
@@ -236,8 +219,12 @@ class Instantiation(Generic[S]):
                 f"{self.subject.machine.name} is recursively virtualizable by Theorem 2 for what is modelled, "
                 f"{quiet}to any depth to which {granted}; {_concluded(PROVED['theorem2'])}"
             )
-        verb = "does not apply" if self.theorem2 is Status.REFUTED else "does not decide"
-        return f"Theorem 2 {verb} to {self.subject.machine.name}, because {self._reasons(NEEDED['theorem2'])}"
+        verb = "does not apply to" if self.theorem2 is Status.REFUTED else "does not decide about"
+        return f"Theorem 2 {verb} {self.subject.machine.name}, because {self._reasons(NEEDED['theorem2'])}"
+
+    @property
+    def _counted(self) -> str:
+        return f"{self.asked} {'form' if self.asked == 1 else 'forms'} asked of {self.scope.forms}"
 
     @property
     def _declared(self) -> list[str]:
@@ -270,6 +257,8 @@ class Instantiation(Generic[S]):
     def _reasons(self, names: Sequence[str]) -> str:
         """Why a theorem does not apply, with the classes as explanation; where nothing refutes it, what is unknown."""
         failing = self.failing(names)
+        if not failing and self.part:
+            return f"over {self._counted} no premise fails, and a theorem speaks of every form"
         refuted = [premise for premise in failing if premise.truth is Truth.NO]
         known = {one.instruction.form: one for one in self.classes}
         told: dict[str, list[str]] = {}
@@ -306,6 +295,7 @@ class Instantiation(Generic[S]):
             ],
             "taken_for_granted": taken_for_granted(theorem),
             "scope": scope_json(self.scope),
+            "forms_asked": self.asked,
             "while_the_guest_stays_ok": self.closed is not Truth.YES,
             "guest_may_leave_by": list(self.leaving),
             "interrupts": {
@@ -386,25 +376,16 @@ def _explained(found: Classification[S] | None) -> str:
     return f" ({' and '.join(kinds) or 'not sensitive'}, {privileged}privileged)"
 
 
-def _assert_one_semantics(
-    subject: Subject[S], instruction: Instruction, run: Run[S], there: Present[S]
-) -> None:
-    """A form of somebody's own does on numbers what was explored, from some states.  Popek's are tested.
+def instantiate(
+    subject: Subject[S],
+    forms: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Instantiation[S]:
+    """Ask the premises of Theorems 1 to 3 for each instruction.
 
-    Raises:
-        SemanticsError: it does not.
-    """
-    if instruction.semantics.__module__.partition(".")[0] == popek.__name__:
-        return
-    start = next(iter(there.states.values()))[0]
-    fixed = operating_mode(subject.machine, subject.configuration)
-    how = breaks_the_law(subject.machine, instruction, run, start, fixed, states=TRIED)
-    if how:
-        raise SemanticsError(f"{subject.machine.name}, {how}")
-
-
-def instantiate(subject: Subject[S]) -> Instantiation[S]:
-    """Ask the premises of Theorems 1 and 3 for each instruction.
+    Args:
+        forms: only these; all by default.
+        progress: is told after each how many are done, of how many.
 
     Raises:
         NothingToAskError: the questions would be about nothing.
@@ -417,21 +398,28 @@ def instantiate(subject: Subject[S]) -> Instantiation[S]:
     classifier, asked = Classifier(subject, components=False), Premises(subject)
     asked.assert_some()
     classes, premises = [], []
-    for instruction in machine.instructions.values():
+    chosen = list(machine.instructions if forms is None else dict.fromkeys(forms))
+    for done, instruction in enumerate(map(machine.instructions.__getitem__, chosen)):
+        if progress is not None:
+            progress(done, len(chosen))
         try:
             run = subject.explore(instruction)
         except PathBudgetError as error:
             premises += asked.unexplored(instruction, str(error))
             continue
-        _assert_one_semantics(subject, instruction, run, there)
+        assert_one_semantics(subject, instruction, run, there)
         classes.append(classifier.classify(instruction, run))
         premises += asked.of(instruction, run)
-    premises += asked.once()
+    if progress is not None:
+        progress(len(chosen), len(chosen))
+    whole = len(chosen) == len(machine.instructions)
+    premises += asked.once() if whole else asked.not_of_a_part()
     return Instantiation(
         subject,
         tuple(classes),
         tuple(premises),
         scope_of(machine),
+        len(chosen),
         there,
         time.perf_counter() - start,
     )
