@@ -120,6 +120,16 @@ class Entries(Generic[S]):
         return run
 
     @cached_property
+    def changed_by_interrupts(self) -> frozenset[str]:
+        """The components that some interrupt changes."""
+        found = set()
+        for entry in self.interruptions:
+            before = self._run(entry).before.words()
+            for _, after in self._run(entry).completions():
+                found |= {name for name, word in after.words().items() if word.term is not before[name].term}
+        return frozenset(found)
+
+    @cached_property
     def _control(self) -> tuple[str, ...]:
         """The leaves that say where control is."""
         return tuple(leaf.name for leaf in leaves_with(self._p.machine.state, [Role.MODE, Role.PC]))
