@@ -168,9 +168,9 @@ class BreachWitness(Generic[S]):
 
     def _after(self, run: Executed[S], *, delivered: bool = False) -> S:
         """The state after a run: one that completes, or whose trap goes past the VMM or is to be delivered."""
-        outcome, deliver = run.outcome, self._machine.deliver
+        outcome, machine = run.outcome, self._machine
         if isinstance(outcome, Trap) and (delivered or self._due.elsewhere(outcome)):
-            return outcome.state if deliver is None else deliver(run.before, outcome)
+            return outcome.state if machine.deliver is None else machine.delivered(run.before, outcome)
         if not isinstance(outcome, Next):
             raise ReplayError(f"the witness for {self._breach.how!r} {run.describe()}")
         return outcome.state

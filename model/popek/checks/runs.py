@@ -51,13 +51,22 @@ class Run(Generic[S]):
     known: Mapping[tuple[Term, ...], Model] = attrs.field(factory=dict)
     translated: Solver | None = None
 
-    def at(self, before: S) -> Run[S]:
-        """The same instruction from another state with the same operands.
+    def at(
+        self,
+        before: S,
+        operands: Mapping[str, Word] | None = None,
+        contents: Mapping[str, Callable[[Word], Word]] | None = None,
+    ) -> Run[S]:
+        """The same instruction from another state.
 
         `self.before` must be the state that may be anything (in an operating mode, `before` in the same).
+
+        Args:
+            operands: other words by their name, and
+            contents: other contents of memories by theirs; by default they stay.
         """
-        variables = dict(before.words())
-        views = {name: content.load for name, content in before.memories().items()}
+        variables = {**before.words(), **(operands or {})}
+        views = {name: content.load for name, content in before.memories().items()} | dict(contents or {})
         replace = substitution(variables, views)
         kept: list[Path[Outcome[S]]] = []
         known: dict[tuple[Term, ...], Model] = {}
@@ -74,7 +83,7 @@ class Run(Generic[S]):
                 kept.append(Path(conditions, result))
                 if path.conditions in self.known:
                     known[conditions] = self.known[path.conditions]
-        return Run(before, tuple(kept), self.operands, known, self.translated)
+        return Run(before, tuple(kept), operands or self.operands, known, self.translated)
 
     def without_assignments(self) -> Run[S]:
         """The same, for keeping: each assignment has a solver behind it, of megabytes."""

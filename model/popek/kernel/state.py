@@ -553,7 +553,7 @@ class State(metaclass=Declaration):
     def copy(self) -> Self:
         """An independent copy; words and memories are immutable and shared."""
         twin = type(self)._new(dict(self._words), dict(self._memories))
-        twin._undefined = self._undefined
+        twin._undefined, twin._left_open = self._undefined, self._left_open
         return twin
 
     def with_changes(self, changes: Mapping[str, Word | int]) -> Self:
