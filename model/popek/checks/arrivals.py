@@ -108,17 +108,19 @@ class Way(Generic[S]):
         stored = (n for n, content in after.memories().items() if content is not before.memories()[n])
         return {**words, **dict.fromkeys(stored)}
 
-    def at(self, image: S, *, others: bool = False) -> Arrival[S] | None:
+    def at(self, image: S, *, others: bool = False, again: bool = False) -> Arrival[S] | None:
         """Where it arrives from a state of the hardware; None where it does not.
 
         Args:
-            others: with operands of another name.
+            others: with operands of another name, and
+            again: with undefined results of another name.
         """
-        operands = self.others_operands if others else None
-        found = self.general.at(image, operands).paths
+        operands = self.others_operands if others else self.general.operands
+        undefined = self.general.undefined_again if others or again else {}
+        found = self.general.at(image, {**operands, **undefined}).paths
         if not found:
             return None
-        trap, valid = found[0].result, self.instruction.valid(operands or self.general.operands).term
+        trap, valid = found[0].result, self.instruction.valid(operands).term
         assert isinstance(trap, Trap)
         return Arrival(image, trap.state, (*found[0].conditions, valid), trap.error_code, self)
 
@@ -179,7 +181,7 @@ class Arrivals(Generic[S]):
         general = self._p.guest
         made = general.with_changes({name: Word(general[name].width, term) for name, term in becomes})
         run: Run[S] = Run(general, (Path((), Trap(self.sample.vector, None, False, made)),), {})
-        result: Outcome[S] = run.at(image).paths[0].result
+        result: Outcome[S] = run.at(image, run.undefined_again if fresh else {}).paths[0].result
         assert isinstance(result, Trap)
         return Arrival(image, self._loosened(result.state, image, guest, touched, fresh), shape=becomes)
 

@@ -63,14 +63,21 @@ class Delivery(Generic[S]):
         named = {*terms.variables_of(roots), *(str(cell.data) for cell in terms.applications_of(roots))}
         return any(name.endswith(BEFORE) for name in named)
 
-    def of(self, path: Path[Outcome[S]], before: S, state: S) -> tuple[Path[Outcome[S]], ...]:
-        """One way through it, from this state where that one was before the instruction; none if it is impossible."""
+    def of(
+        self, path: Path[Outcome[S]], before: S, state: S, *, again: bool = False
+    ) -> tuple[Path[Outcome[S]], ...]:
+        """One way through it, from this state where that one was before the instruction; none if it is impossible.
+
+        Args:
+            again: undefined results may be others.
+        """
         run = attrs.evolve(self.run, paths=(path,))
+        undefined = self.run.undefined_again if again else {}
         if not self.reads_before:
-            return run.at(state).paths
+            return run.at(state, undefined).paths
         words = {name + BEFORE: word for name, word in before.words().items()}
         contents = {name + BEFORE: content.load for name, content in before.memories().items()}
-        return run.at(state, words, contents).paths
+        return run.at(state, {**words, **undefined}, contents).paths
 
 
 def delivery_of(machine: Machine[S], trap: Trap[S], state: S, effort: Effort) -> Delivery[S]:
@@ -147,7 +154,7 @@ class Deliveries(Generic[S]):
 
     def __init__(self, machine: Machine[S], effort: Effort) -> None:
         self._machine, self._effort = machine, effort
-        self._known: dict[tuple[Vector, str, bool, bool], bool] = {}
+        self._known: dict[tuple[Vector, str, bool, bool], Delivery[S]] = {}
 
     def modelled(self, trap: Trap[S]) -> bool:
         """Whether there is a state after its delivery; where no trap is delivered, what it leaves is all there is.
@@ -157,8 +164,19 @@ class Deliveries(Generic[S]):
         """
         if self._machine.deliver is None:
             return True
+        return any(True for _ in self._of(trap).run.completions())
+
+    def reads_before(self, trap: Trap[S]) -> bool:
+        """Whether its delivery looks at the state before the instruction.
+
+        Raises:
+            PathBudgetError: too many ways through it.
+        """
+        return self._machine.deliver is not None and self._of(trap).reads_before
+
+    def _of(self, trap: Trap[S]) -> Delivery[S]:
         kind = trap.vector, trap.level, trap.memory, trap.error_code is not None
         if kind not in self._known:
-            found = delivery_of(self._machine, trap, self._machine.state.symbolic(), self._effort)
-            self._known[kind] = any(True for _ in found.run.completions())
+            state = self._machine.state.symbolic()
+            self._known[kind] = delivery_of(self._machine, trap, state, self._effort)
         return self._known[kind]

@@ -32,7 +32,7 @@ from .counterexample import StateDifference, differences
 from .delivery import Delivery, delivery_of, entered, interruption_of
 from .premise import Premise
 from .presence import plainest_given
-from .runs import Run, conjunction, place_of
+from .runs import AGAIN, Run, conjunction, place_of
 from .verdict import Evidence, Question, Truth
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Entry(Generic[S]):
             if mine is None or not self._possible(mine):
                 continue
             for other in self.arrivals.ways:
-                theirs = other.at(images[1]) if other.instruction is way.instruction else None
+                theirs = other.at(images[1], again=True) if other.instruction is way.instruction else None
                 if theirs is not None:
                     yield Pair(mine, theirs, (way, other))
 
@@ -212,7 +212,7 @@ class Entry(Generic[S]):
         for number, path in enumerate(self.delivery.run.paths):
             if (arrival.shape, number) in self._impossible:
                 continue
-            for one in self.delivery.of(path, arrival.before, arrival.state):
+            for one in self.delivery.of(path, arrival.before, arrival.state, again=not mine):
                 when = conjunction((*arrival.conditions, *one.conditions)) & same
                 if mine and len(self.delivery.run.paths) > 1 and self._never(when):
                     self._impossible.add((arrival.shape, number))
@@ -432,6 +432,7 @@ class Entry(Generic[S]):
         """Where two arrivals are, and what becomes of them."""
         guest, private, other = states
         images = [self.premises.technique.map(one, private) for one in (guest, other)]
+        images[1] = images[1].with_undefined_again(AGAIN)
         starts, ends = [], []
         for image, way, prefix in zip(images, pair.ways, ("mine ", "theirs "), strict=True):
             start, end = self._end_on_numbers(image, way, prefix, given)

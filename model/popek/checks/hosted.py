@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from popek.kernel import terms
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Trap
-from popek.kernel.state import Role, State, leaves_with
+from popek.kernel.state import UNDEFINED, Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, symbol
 from popek.solving.asking import Asker, SolverQuery
@@ -184,7 +184,7 @@ def _told(old: Term, new: Term, lost: set[str]) -> bool:
 
 def _independent(term: Term, lost: set[str]) -> bool:
     read = {*terms.variables_of([term]), *(str(cell.data) for cell in terms.applications_of([term]))}
-    return lost.isdisjoint(read)
+    return lost.isdisjoint(read) and not any(name.startswith(UNDEFINED) for name in read)
 
 
 def _given(condition: Term, term: Term) -> Term:

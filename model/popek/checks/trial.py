@@ -23,7 +23,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import DeclarationError, Next, Outcome, SemanticsError, Trap
-from popek.kernel.state import Role, State, leaves_with
+from popek.kernel.state import UNDEFINED, Role, State, leaves_with
 from popek.kernel.words import Word
 from popek.solving.solver import Answer, Effort
 
@@ -36,7 +36,6 @@ S = TypeVar("S", bound=State)
 
 STATES = 32
 _MANY = 3  # forms that a choice by the mode concerns, from which on it is a register bank
-_UNDEFINED = "undefined "
 
 
 class TrialKind(enum.Enum):
@@ -178,7 +177,7 @@ class _Law(Generic[S]):
         functions = {name: _reader(content) for name, content in state.memories().items()}
 
         def numbers(roots: list[terms.Term]) -> list[int]:
-            undefined = {name: 0 for name in terms.variables_of(roots) if name.startswith(_UNDEFINED)}
+            undefined = {name: 0 for name in terms.variables_of(roots) if name.startswith(UNDEFINED)}
             return evaluate(roots, undefined | variables, functions)
 
         taken = [path for path in self.run.paths if all(numbers(list(path.conditions)))]
