@@ -319,8 +319,11 @@ class Entry(Generic[S]):
             for others, b in theirs:
                 if isinstance(a, Next) and isinstance(b, Next):
                     starts = pair.mine.state, pair.theirs.state
+                    when = given & others
+                    if pair.ways[0] is not None:  # alike everywhere, as far as it is natively unlike
+                        when = when & natively & p.alike(a.state, b.state)
                     for way in self._lost((p.guest, other), starts, (a.state, b.state), rebuilt):
-                        yield Wrong(how, given & others & way & natively)
+                        yield Wrong(how, when & way)
 
     def _unlike_natively(self, general: Run[S], other: S) -> Word:
         """The guest's own machine makes something else of S than of S' (width 1), as far as it says what it does."""
