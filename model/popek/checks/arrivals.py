@@ -83,12 +83,10 @@ class Way(Generic[S]):
 
     Attributes:
         general: the form's run from any state, with this path alone.
-        whole: with all of them.
     """
 
     instruction: Instruction
     general: Run[S]
-    whole: Run[S]
 
     @property
     def trap(self) -> Trap[S]:
@@ -226,7 +224,7 @@ def ways_of(instruction: Instruction, general: Run[S]) -> Iterator[Way[S]]:
     whole = general.without_assignments()
     for path in general.paths:
         if isinstance(path.result, Trap) and path.result.state is not general.before:
-            yield Way(instruction, attrs.evolve(whole, paths=(path,)), whole)
+            yield Way(instruction, attrs.evolve(whole, paths=(path,)))
 
 
 __all__ = ["Arrival", "Arrivals", "Becomes", "Kind", "Way", "ways_of"]

@@ -45,7 +45,7 @@ CODE = "code"
 
 @attrs.frozen(eq=False)
 class Wrong:
-    """A way to go wrong: words for it, and when (width 1); or what the model does not say."""
+    """A way to go wrong: words for it, and when (width 1); or that the model does not say."""
 
     how: str
     when: Word
@@ -312,36 +312,12 @@ class Entry(Generic[S]):
             if content.root is not start.before.memories()[name].root
         )
         mine, theirs = self._ends(pair)
-        natively = TRUE
-        if pair.ways[0] is not None and pair.ways[1] is not None:
-            natively = self._unlike_natively(pair.ways[0].whole, other)
         for given, a in mine:
             for others, b in theirs:
                 if isinstance(a, Next) and isinstance(b, Next):
                     starts = pair.mine.state, pair.theirs.state
-                    when = given & others
-                    if pair.ways[0] is not None:  # alike everywhere, as far as it is natively unlike
-                        when = when & natively & p.alike(a.state, b.state)
                     for way in self._lost((p.guest, other), starts, (a.state, b.state), rebuilt):
-                        yield Wrong(how, when & way)
-
-    def _unlike_natively(self, general: Run[S], other: S) -> Word:
-        """The guest's own machine makes something else of S than of S' (width 1), as far as it says what it does."""
-        p = self.premises
-        found = FALSE
-        for when, a in self._steps(general.at(p.guest)):
-            for others, b in self._steps(general.at(other)):
-                found = found | (when & others & p.apart(a, b))
-        return found
-
-    def _steps(self, run: Run[S]) -> Iterator[tuple[Word, S]]:
-        for path in run.paths:
-            if isinstance(path.result, Next):
-                yield path.condition, path.result.state
-            elif isinstance(path.result, Trap):
-                for when, after in self.premises.delivered(run.before, path.conditions, path.result):
-                    if after is not None:
-                        yield conjunction(when), after
+                        yield Wrong(how, given & others & way)
 
     def _lost(
         self, guests: tuple[S, S], starts: tuple[S, S], ends: tuple[S, S], rebuilt: frozenset[str]
