@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.program import Line
 from popek.kernel.state import State
-from popek.kernel.words import Word
+from popek.kernel.words import Word, all_of
 from popek.solving.solver import Answer
 
 from .counterexample import (
@@ -20,7 +20,7 @@ from .counterexample import (
     differences,
     execute,
 )
-from .delivery import entered
+from .delivery import entered_by
 from .hosted import Hosted
 from .obligation import Breach, BreachKind
 from .runs import AGAIN, PROBE, probe
@@ -43,9 +43,9 @@ class BreachWitness(Generic[S]):
         images = [self._form.hardware.before]
         if self._breach.kind is BreachKind.SHOWS:
             images.append(self._technique.map(self._guest, self._breach.other))
-        elif self._breach.kind is BreachKind.LOSES:
+        elif self._breach.other is not None:
             images.append(self._technique.map(self._breach.other, self._private))
-        return [self._form.subject.holds(image) for image in images]
+        return [self._form.subject.holds_of_the_image(image) for image in images]
 
     def _assert_within(self, guest: S, private: S) -> None:
         image = self._technique.map(guest, private)
@@ -53,10 +53,12 @@ class BreachWitness(Generic[S]):
             self._machine,
             self._instruction,
             self._breach.how,
-            the_invariant=self._machine.invariant(guest) & self._machine.invariant(image),
-            what_is_a_guest=self._technique.guest(guest),
-            what_the_VMM_promises=self._technique.private(guest, private),
-            the_configuration=self._form.subject.holds(image),
+            the_invariant=self._machine.invariant(image),
+            what_is_a_guest=all_of(self._form.is_guest(guest)),
+            what_the_VMM_promises=all_of(
+                [self._technique.private(guest, private), *self._form.can_be_kept(private)]
+            ),
+            the_configuration=self._form.subject.holds_of_the_image(image),
         )
 
     def find(self, question: Question) -> Counterexample[S] | None:
@@ -71,13 +73,13 @@ class BreachWitness(Generic[S]):
         if model is None or solver is None:
             raise ReplayError(f"{question.name}: was satisfiable and is no more")
         machine, instruction, technique = self._machine, self._instruction, self._technique
-        two = self._breach.kind in (BreachKind.SHOWS, BreachKind.LOSES)
+        two = self._breach.other is not None
         symbolic = [self._guest, self._private, *([self._breach.other] if two else [])]
         probes = {n: probe(c, f"{PROBE} in {n}").term for n, c in self._guest.memories().items()}
         found = find_minimal(machine, instruction, question, solver, model, symbolic, probes)
         guest, private, *others = found.states
         self._assert_within(guest, private)
-        if self._breach.kind in (BreachKind.SHOWS, BreachKind.LOSES):
+        if two:
             self._assert_within(
                 *((guest, others[0]) if self._breach.kind is BreachKind.SHOWS else (others[0], private))
             )
@@ -111,12 +113,21 @@ class BreachWitness(Generic[S]):
             runs = (on_hardware, second)
             natives = [self._natively(one, found.operands) for one in (guest, others[0])]
             differ = differences(guest, others[0], found.addresses)
-            ends = [run.outcome.state for run in runs if isinstance(run.outcome, Trap)]
-            alike = _same_trap(on_hardware.outcome, second.outcome) and not differences(
-                ends[0], ends[1], found.addresses
-            )
-            if not alike or _same_outcome(*natives):
+            ends = [run.outcome.state for run in runs if isinstance(run.outcome, Trap | Next)]
+            went_in = all(isinstance(run.outcome, Next) for run in runs)
+            alike = _same_trap(on_hardware.outcome, second.outcome) or went_in
+            if not alike or differences(ends[0], ends[1], found.addresses) or _same_outcome(*natives):
                 differ = ()
+        elif self._breach.kind is BreachKind.ENTERS:
+            second = execute(
+                machine, instruction, "with another guest", technique.map(others[0], private), found.operands
+            )
+            runs = (on_hardware, second)
+            mine, theirs = self._after(on_hardware), self._after(second)
+            names = self._breach.names
+            differ = tuple(d for d in differences(mine, theirs) if d.name in names)
+            if not names:
+                differ = differences(on_hardware.before, mine, found.addresses)
         elif self._breach.kind is BreachKind.CHANGES:
             runs = (on_hardware, None)
             after = self._ended(on_hardware)
@@ -166,14 +177,14 @@ class BreachWitness(Generic[S]):
         outcome = machine.step(instruction, guest, Line(instruction, operands).words)
         if isinstance(outcome, Trap) and self._form.subject.deliveries.reads_before(outcome):
             trap = outcome
-            return entered(lambda: machine.delivered(guest, trap), trap.state)
+            return entered_by(lambda: machine.delivered(guest, trap), trap.state)
         return outcome
 
     def _stops(self, run: Executed[S]) -> bool:
         """A trap while its trap is delivered stops the machine."""
         outcome, machine = run.outcome, self._machine
         return isinstance(outcome, Trap) and isinstance(
-            entered(lambda: machine.delivered(run.before, outcome), outcome.state), Trap
+            entered_by(lambda: machine.delivered(run.before, outcome), outcome.state), Trap
         )
 
     def _ended(self, run: Executed[S]) -> S:

@@ -8,7 +8,7 @@ reported; a witness that does not replay is a defect of popek and says so.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -27,6 +27,8 @@ from popek.kernel.words import Word
 from popek.solving.solver import Answer, Model, QuestionKind, Solver
 
 S = TypeVar("S", bound=State)
+
+GUESSES = 4  # before nothing is guessed
 
 
 class ReplayError(RuntimeError):
@@ -216,70 +218,118 @@ class Minimizer:
     """Makes a model minimal: variable by variable, in a fixed order, towards preferred values."""
 
     def __init__(self, solver: Solver, conditions: Sequence[Word]) -> None:
-        self._solver = Solver(solver.effort, beside=solver, kind=QuestionKind.QUICK)
+        self._solver = Solver(solver.effort, beside=solver, kind=QuestionKind.CORES)
         for condition in conditions:
             self._solver.add(condition)
         self._roots = [condition.term for condition in conditions]
         self.variables = terms.variables_of(self._roots)
 
-    def run(self, model: Model, preferences: Iterable[tuple[Term, Term]]) -> Model:
+    def run(
+        self,
+        model: Model,
+        preferences: Iterable[tuple[Term, Term]],
+        guess: Mapping[str, int] | None = None,
+    ) -> Model:
         """The model in which each term has its preferred value if the earlier ones allow it.
 
-        Where it cannot, its halves are tried, and so on down to bits, the high ones first.  Preferences that
-        the current model meets cost nothing; others are tried many at once, and by halves where that fails,
-        which gives what trying them one by one would give.
-        """
-        self._model = model
-        self._settle([wish for wish in preferences if terms.compare("eq", *wish).op != "const"])
-        return self._model
-
-    def _settle(self, wishes: Sequence[tuple[Term, Term]], *, doomed: bool = False) -> bool:
-        """Assert of the wishes what can be had, the earlier ones first.
+        Where it cannot, so it is with its bits, the high ones first.  Preferences that the current model meets cost
+        nothing; others are tried many at once.  Where that fails, the solver names the last one that is to blame: it
+        cannot be had beside those before it, which are tried next.
 
         Args:
-            doomed: they are known to be impossible together.
-
-        Returns:
-            Whether all of them could be had.
+            guess: values of variables that may be near to it, which saves work.
         """
-        answer = Answer.UNSAT if doomed else self._grant(wishes)
-        if answer is Answer.SAT:
-            return True
-        middle = len(wishes) // 2
-        first, second = (wishes[:middle], wishes[middle:]) if middle else _halves(*wishes[0])
-        if first:
-            granted = self._settle(first)
-            self._settle(second, doomed=granted and answer is Answer.UNSAT)
+        self._model = model
+        guessed = self._guessed({} if guess is None else guess)
+        wishes = [wish for wish in _wishes(preferences) if wish.condition.op != "const"]
+        # How far to try: how many wishes are left then, and whether the next of them is then known to be impossible.
+        ends = [(0, False)]
+        while wishes:
+            del wishes[: self._met(wishes)]
+            while ends and ends[-1][0] > len(wishes):
+                ends.pop()
+            if not wishes:
+                break
+            left, refused = ends.pop()
+            count = len(wishes) - left
+            answer = Answer.UNSAT
+            if count:
+                ends.append((left, refused))
+                count = 1 if guessed else count
+                answer = self._grant(wishes[:count])
+                guessed = guessed and answer is Answer.UNSAT
+                if answer is Answer.SAT:
+                    continue  # they are met
+                count = self._solver.core()[-1] if answer is Answer.UNSAT else count // 2
+                refused = count == 0
+                if count:
+                    ends.append((len(wishes) - count, answer is Answer.UNSAT))
+            if refused:
+                bits = _bits(wishes[0])
+                wishes[:1] = bits
+                # What was known is so beside the wish as a whole.
+                ends = [(end, False) for end, _ in ends if end < len(wishes)]
+                if bits:
+                    ends.append((len(wishes) - len(bits) + 1, answer is Answer.UNSAT))
+        return self._model
+
+    def _guessed(self, guess: Mapping[str, int]) -> bool:
+        """Take a model with the values that were guessed, as many as can be had; whether there is one."""
+        names = [name for name in self.variables if name in guess]
+        for _ in range(GUESSES):
+            if not names:
+                break
+            variables = [self.variables[name] for name in names]
+            values = [terms.const(v.width, guess[n]) for n, v in zip(names, variables, strict=True)]
+            answer = self._solver.check(
+                terms.compare("eq", *pair) for pair in zip(variables, values, strict=True)
+            )
+            if answer is Answer.SAT:
+                self._model = self._solver.model()
+                return True
+            if answer is Answer.UNKNOWN:
+                break
+            wrong = {names[number] for number in self._solver.core()}
+            names = [name for name in names if name not in wrong]
         return False
 
-    def _grant(self, wishes: Iterable[tuple[Term, Term]]) -> Answer:
-        """Whether the wishes can be had together; if so they are asserted."""
-        together = terms.ONE
-        for wish in wishes:
-            together = terms.arithmetic("and", together, terms.compare("eq", *wish))
-        if self._model(together) == 0:
-            answer = self._solver.check([together])
-            if answer is not Answer.SAT:
-                return answer
+    def _met(self, wishes: Sequence[_Wish]) -> int:
+        """Assert the first wishes, as many as the current model meets; how many these are."""
+        for number, wish in enumerate(wishes):
+            if not self._model(wish.condition):
+                return number
+            self._solver.add(wish.condition)
+        return len(wishes)
+
+    def _grant(self, wishes: Sequence[_Wish]) -> Answer:
+        """Whether the wishes can be had together; if so the current model meets them."""
+        answer = self._solver.check(wish.condition for wish in wishes)
+        if answer is Answer.SAT:
             self._model = self._solver.model()
-        self._solver.add(together)
-        return Answer.SAT
+        return answer
 
     def cells(self) -> list[Term]:
         """The storage cells (applications of a memory's unknown contents) that the query reads."""
         return terms.applications_of(self._roots)
 
 
-def _halves(term: Term, preferred: Term) -> tuple[list[tuple[Term, Term]], list[tuple[Term, Term]]]:
-    """A preference for a term as one for its high half and one for its low half; none for those of a bit."""
-    if term.width == 1:
-        return [], []
-    top, middle = term.width - 1, term.width // 2
-    high, low = (
-        (terms.extract(term, *part), terms.extract(preferred, *part))
-        for part in ((top, middle), (middle - 1, 0))
-    )
-    return [high], [low]
+@attrs.frozen(eq=False)
+class _Wish:
+    """A term, what it should be, and the condition that it is."""
+
+    term: Term
+    preferred: Term
+    condition: Term
+
+
+def _wishes(preferences: Iterable[tuple[Term, Term]]) -> list[_Wish]:
+    return [_Wish(*wish, terms.compare("eq", *wish)) for wish in preferences]
+
+
+def _bits(wish: _Wish) -> list[_Wish]:
+    """A wish for a term as one for each of its bits, the high one first; none for that of a bit."""
+    places = () if wish.term.width == 1 else reversed(range(wish.term.width))
+    return _wishes((terms.extract(wish.term, i, i), terms.extract(wish.preferred, i, i)) for i in places)
 
 
 def leaf_preferences(
@@ -288,8 +338,20 @@ def leaf_preferences(
     """Each leaf of a symbolic state that the query mentions, with its value in the preferred state."""
     for leaf in state.leaves:
         term = state[leaf.name].term
-        if any(name in known for name in terms.variables_of([term])):
+        if mentions(term, known):
             yield term, preferred[leaf.name].term
+
+
+def mentions(term: Term, known: Container[str]) -> bool:
+    """Whether a variable of these is below a term."""
+    pending, seen = [term], {term}
+    while pending:
+        term = pending.pop()
+        if term.op == "var" and term.data in known:
+            return True
+        pending += (arg for arg in term.args if arg not in seen)
+        seen.update(term.args)
+    return False
 
 
 def concretize(
@@ -314,6 +376,8 @@ def concretize(
             return 0
 
     def value(term: Term) -> int:
+        if term.op in ("var", "const"):  # as most are
+            return number(str(term.data), term.width) if term.op == "var" else int(term.data)  # type: ignore[arg-type]
         names = terms.variables_of([term])
         env = {n: number(n, t.width) for n, t in names.items()}
         tables: dict[str, Callable[..., int]] = {

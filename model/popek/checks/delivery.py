@@ -23,12 +23,19 @@ from .runs import Run, probe
 
 S = TypeVar("S", bound=State)
 
+Enter = Callable[[S, Mapping[str, Word]], S]
+
 WAYS = Budget(paths=200)  # through a delivery
 BEFORE = "@before"  # of the names of what was before the instruction
 
 
-def entered(enter: Callable[[], S], state: S) -> Outcome[S]:
-    """The state after an entry from this one; or that it cannot be had."""
+def entered(enter: Enter[S], state: S, given: Mapping[str, Word]) -> Outcome[S]:
+    """The state after an entry; or that it cannot be had."""
+    return entered_by(lambda: enter(state, given), state)
+
+
+def entered_by(enter: Callable[[], S], state: S) -> Outcome[S]:
+    """The same, of an entry from this state."""
     try:
         return Next(enter())
     except Fault as fault:  # a trap while one is delivered: the machine stops
@@ -123,13 +130,42 @@ def _explored(
     """No invariant is assumed: a form may have broken it before it trapped."""
     loops = [machine.deliver, *(one.enter for one in machine.interruptions)]
     paths: list[Path[Outcome[S]]] = explore(
-        lambda: entered(enter, state),
+        lambda: entered_by(enter, state),
         Pruner(effort),
         assume=assume,
         budget=WAYS,
         looping=frozenset(code for one in loops if one is not None for code in looping_code(one)),
     )
     return Run(state, tuple(Path(path.conditions, path.result) for path in paths), {})
+
+
+def every_way(
+    machine: Machine[S], state: S, enter: Enter[S], given: Mapping[str, Word], allowed: Word, effort: Effort
+) -> Run[S]:
+    """Every way through an entry from any state that exists.
+
+    Args:
+        given: what a device or the instruction supplies.
+        allowed: what it can be (width 1).
+
+    Raises:
+        PathBudgetError: too many.
+    """
+    run = _explored(machine, lambda: enter(state, given), state, [machine.invariant(state), allowed], effort)
+    return attrs.evolve(run, operands=given)
+
+
+def of_trap(machine: Machine[S], kind: Trap[S]) -> tuple[Enter[S], dict[str, Word]]:
+    """The delivery of a trap of this kind as the machine has it, and what it is given: a code, if it has one."""
+    deliver, code = machine.deliver, kind.error_code
+    given = {} if code is None else {"code": symbol(f"code of {kind.vector}", code.width)}
+
+    def enter(state: S, given: Mapping[str, Word]) -> S:
+        if deliver is None:
+            raise NotModelledError("the machine does not say how a trap is delivered")
+        return deliver(state, Trap(kind.vector, given.get("code"), kind.memory, state, kind.level))
+
+    return enter, given
 
 
 def after_a_trap(

@@ -23,16 +23,16 @@ from popek.kernel.interruption import Interruption
 from popek.kernel.memory import Block
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.state import Role, State, leaves_with
-from popek.kernel.words import FALSE, TRUE, Word, all_of, any_of
+from popek.kernel.words import TRUE, Word, all_of, any_of
 from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
 from .arrivals import Arrival, Arrivals, Way
 from .counterexample import StateDifference, differences
-from .delivery import Delivery, delivery_of, entered, interruption_of
+from .delivery import Delivery, delivery_of, entered_by, interruption_of
 from .premise import Premise
 from .presence import plainest_given
-from .runs import AGAIN, Run, conjunction, place_of
+from .runs import AGAIN, conjunction, place_of
 from .verdict import Evidence, Question, Truth
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class Entry(Generic[S]):
         """Where it goes, and whether it goes anywhere."""
         p = self.premises
         mine, theirs = self._ends(pair)
-        address, owns = p.technique.entry_address, p.technique.owns_address
+        address, owns = p.machine.fetches, p.technique.owns_address
         for given, a in mine:
             if isinstance(a, Next) and address is not None and owns is not None:
                 kept = p.machine.supervisor(a.state) & owns(p.guest, p.private, address(a.state))
@@ -423,7 +423,7 @@ class Entry(Generic[S]):
         """What becomes of a state in which the interrupt is taken."""
         taken = self.interruption
         assert taken is not None
-        return entered(lambda: self.premises.machine.interrupted(taken, state, given), state)
+        return entered_by(lambda: self.premises.machine.interrupted(taken, state, given), state)
 
     def _end_on_numbers(
         self, image: S, way: Way[S] | None, prefix: str, given: Mapping[str, Word]
@@ -441,7 +441,7 @@ class Entry(Generic[S]):
             if not isinstance(outcome, Trap):
                 return image, outcome
             trap = outcome
-        return trap.state, entered(lambda: machine.delivered(image, trap), trap.state)
+        return trap.state, entered_by(lambda: machine.delivered(image, trap), trap.state)
 
 
 class _Search(Generic[S]):

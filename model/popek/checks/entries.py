@@ -13,10 +13,10 @@ guest has a say in it; or an entry lies in storage that is not the control progr
 delivery loses what the control program needs |
 | A6_interrupt_closure | the guest's own machine takes it, and what it makes of a guest is none any more |
 
-Where a trap goes is mode and program counter after its delivery; and the cell there, where the technique says where
-that is (`entry_address`).  A trap is delivered from what its form has made of f(S, P) (`arrivals`).  Of a trap that is
+Where a trap goes is mode and program counter after its delivery; and the cell there, where the machine says which that
+is (`Machine.fetches`).  A trap is delivered from what its form has made of f(S, P) (`arrivals`).  Of a trap that is
 said to be the guest's, the forms are asked (`FormPremises.traps`).  What a form does before it traps is another
-question of A4, and so is that the map loses nothing.
+question of A4, and so is that the map loses nothing.  Of entries without a trap, the forms are asked, too.
 """
 
 from __future__ import annotations
@@ -112,28 +112,13 @@ class Entries(Generic[S]):
         """A5_vector, of every way in."""
         p = self._p
         ways = (*self._trap_entries, *self.interruptions)
-        asked = [*self._declared_entries(), *self._each(A5_VECTOR, ways, self._vector_of)]
+        asked = self._each(A5_VECTOR, ways, self._vector_of)
         if p.machine.deliver is None:
             traps = [(arrivals.sample, kind.target) for kind, arrivals in self._traps.items()]
             past = sorted({str(trap.vector) for trap, target in traps if target is not Target.VMM})
             told = f", and that {', '.join(past)} are the guest's is the technique's word" if past else ""
             return [*asked, Premise(A5_VECTOR, "", Truth.NOT_ASKED, NOWHERE + told)]
         return asked or [Premise(A5_VECTOR, "", Truth.NOT_ASKED, "nothing traps")]
-
-    def _declared_entries(self) -> list[Premise[S]]:
-        """Where the technique says at which address an entry is, the cell is the control program's."""
-        p, technique = self._p, self._p.technique
-        owns, entered, address = technique.owns_address, technique.entered, technique.entry_address
-        if owns is None or entered is None or address is None:
-            return []
-        after = p.machine.state.symbolic(" after")
-
-        def wrong(guest: S, private: S, after: S) -> Word:
-            here = p.machine.supervisor(after) & p.machine.invariant(after) & entered(private, after)
-            return here & ~owns(guest, private, address(after))
-
-        how = "an entry lies in storage that is not the control program's"
-        return [p.asked_once(A5_VECTOR, how, wrong, after)]
 
     def _vector_of(self, entry: Entry[S]) -> Premise[S]:
         """Two guests under one control program enter it at one place, where the delivery is modelled."""
@@ -145,7 +130,7 @@ class Entries(Generic[S]):
             _, (a, b) = entry.ends_on_numbers(pair, states, given)
             if not isinstance(a, Next) or not isinstance(b, Next):
                 return isinstance(a, Trap) != isinstance(b, Trap), ()
-            address, owns = p.technique.entry_address, p.technique.owns_address
+            address, owns = p.machine.fetches, p.technique.owns_address
             where = tuple(d for d in differences(a.state, b.state) if d.name in entry.control)
             lost = ~p.machine.supervisor(a.state)
             if address is not None and owns is not None:

@@ -23,7 +23,7 @@ from .premise_meaning import OfForm
 from .premise_reading import WayToFail
 from .premise_reading import ways as ways_to_fail
 from .premise_texts import TEXTS
-from .runs import PROBE, Run, conjunction, handed_over, probe
+from .runs import EXCLUDED, PROBE, Run, conjunction, handed_over, probe, there_is_none
 from .verdict import Evidence, Question, Truth
 from .witness import find_minimal
 
@@ -45,7 +45,7 @@ class FormPremises(Generic[S]):
         self._native = general.at(premises.guest)
         self._hardware = general.at(premises.image)
         self._valid = instruction.valid(general.operands)
-        self._ask = Asker(premises.effort, [*premises.okay, self._valid])
+        self._ask = Asker(premises.effort, [*premises.okay, self._valid], excluded=premises.excluded)
         # Ways on the hardware that cannot be taken, and what was asked to know that.
         self._ruled_out: list[tuple[Word, list[SolverQuery]]] = []
 
@@ -96,6 +96,9 @@ class FormPremises(Generic[S]):
     def silent(self) -> Iterator[WayToFail]:
         """A1s: it completes where the model does not say what happens."""
         yield from self._ways(A1S)
+        for given, after in self._ends:
+            excluded = there_is_none(self._p.machine, self._hardware.before, after)
+            yield WayToFail(EXCLUDED, given, excluded, silent=True)
         ends = any_of(conjunction(given) for given, _ in self._ends)
         how = "completes where the model does not say what it does natively"
         yield WayToFail(how, (), ends & self._native.not_modelled, silent=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from popek.kernel.exploration import Path
@@ -15,10 +15,11 @@ from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer
 
 from .delivery import after_a_trap
-from .hosted import BREACH, Hosted
+from .hosted import ANOTHER_GUEST, BREACH, Hosted, overwritten
 from .obligation import Breach, BreachKind
 from .runs import (
     PROBE,
+    Completion,
     Run,
     conjunction,
     probe,
@@ -27,7 +28,6 @@ from .runs import (
 S = TypeVar("S", bound=State)
 
 
-ANOTHER_GUEST = "'"
 CELLS = 3
 
 
@@ -45,17 +45,8 @@ class Losses(Generic[S]):
             if self._due.elsewhere(trap) or not changed:
                 continue
             another = self._another_guest(changed)
-            there = self._general.at(
-                self._technique.map(another, self._private), self._general.undefined_again
-            )
-            assumed = [
-                *self._cells_that_are_there(changed),
-                self._technique.guest(another),
-                self._machine.invariant(another),
-                self._technique.private(another, self._private),
-                self._machine.invariant(there.before),
-                self._form.subject.holds(there.before, mentioned=self._general.mentioned),
-            ]
+            there, known = self._form.beside(another, again=True)
+            assumed = [*self._cells_that_are_there(changed), *known]
             reflected = FALSE  # the guest's own machine traps so, and leaves just this
             for path in self._native.paths:
                 native = path.result
@@ -84,6 +75,31 @@ class Losses(Generic[S]):
                         alike & _same_code(trap, other) & ~reflected & apart,
                         other=another,
                     )
+
+    def by_entries(
+        self, ends: Sequence[Completion[S]], going_in: Callable[[Run[S]], Sequence[Completion[S]]]
+    ) -> Iterator[Breach]:
+        """What a run changed before it went in without a trap.
+
+        Args:
+            ends: where the run on the hardware goes in.
+            going_in: the same of another run.
+        """
+        how = "goes in, and has changed what the VMM needs to go on with the guest"
+        for conditions, after in ends:
+            changed = overwritten(self._form.hardware.before, after)
+            if not changed:
+                continue
+            another = self._another_guest(changed)
+            there, known = self._form.beside(another, again=True)
+            assumed = [*self._cells_that_are_there(changed), *known]
+            apart = self._unlike_natively(self._general.at(another))
+            # Whether two guests have one image at all is another question (A4_image_tells).
+            images = any_of(self._apart(self._form.hardware.before, there.before, everywhere=True))
+            for others, theirs in going_in(there):
+                alike = ~any_of(self._apart(after, theirs, everywhere=True))
+                given = (*conditions, *others, *(a.term for a in assumed))
+                yield Breach(BreachKind.LOSES, how, given, alike & images & apart, other=another)
 
     def _unlike_natively(self, other: Run[S]) -> Word:
         """The guest's own machine does something else from another guest (width 1), as far as it says what it does."""

@@ -15,6 +15,7 @@ from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
 from popek.solving.formula import Expr, walk
 
 from .frames import copied, unlike_the_image
+from .obligation import unlike_notes
 from .premise_reading import Holds, Values, WayToFail
 from .premise_texts import PRIVATE, STATE
 from .runs import PROBE, Run, differing, handed_over, probe
@@ -197,17 +198,19 @@ class OfMachine(Generic[S]):
                 if old is not new:
                     where = probe(old, f"{PROBE} in {name}")
                     yield old.load(where) != new.load(where)
-            elif before[name].term is not after[name].term:
-                yield self.technique.keeps(name, before) & (before[name] != after[name])
+            else:
+                yield unlike_notes(self.technique, name, before, after)
 
     def _shadowed_cells(self, before: S, after: S) -> Iterator[Word]:
         shadows = self.technique.shadows_address
         for slot in before.layout if shadows is not None else ():
             if shadows is not None and slot.address and slot.role is Role.MEMORY:
                 old, new = before.memories()[slot.name], after.memories()[slot.name]
+                where = probe(old, f"{PROBE} in {slot.name}")
+                kept = shadows(before, where)
+                yield kept != shadows(after, where)
                 if old is not new:
-                    where = probe(old, f"{PROBE} in {slot.name}")
-                    yield shadows(before, where) & (old.load(where) != new.load(where))
+                    yield kept & (old.load(where) != new.load(where))
 
 
 class OfForm(OfMachine[S]):

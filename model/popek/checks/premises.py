@@ -16,7 +16,8 @@ their own.  Per instruction form i:
 | A3_closure_next, A3_closure_trap | what i, or its trap, makes of a guest is none any more |
 | A4_entry_tells_apart | i traps and leaves two guests alike that go on differently |
 | A5_control | i traps and has changed what the control program owns |
-| A5_vector | i traps past the control program, and the guest's own machine does not, or makes something else of it |
+| A5_vector | i traps past the control program, and the guest's own machine does not, or makes something else of it; \
+or i goes in without a trap, and not where the control program says (`without_trap`) |
 | A8_efficiency | i completes on S and not on f(S, P) |
 | A9_no_clock, A9_no_clock_trap | states equal but for clocks, and i, or its trap, does something else |
 | A6_interrupt_noticed | i completes on f(S, P), and S takes an interrupt after it that was held off before |
@@ -44,7 +45,7 @@ from popek.kernel.outcome import Next, Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import Word, all_of, any_of, ite
-from popek.solving.asking import Asker
+from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
 from .counterexample import differences
@@ -69,6 +70,7 @@ from .premise import (
     A9_MAP,
     A9_TRAP,
     A10,
+    OF_THE_WHOLE,
     TAKEN_FOR_GRANTED,
     Premise,
 )
@@ -103,6 +105,7 @@ class Premises(Generic[S]):
         self.entries = Entries(self)
         self._changed: set[str] = set()  # components that some form changes
         self._asked: set[str] = set()  # forms
+        self.excluded: dict[frozenset[Term], SolverQuery] = {}  # shared by the forms
 
     def ok(self, guest: S, private: S) -> list[Word]:
         """S is a guest of a control program that keeps P (each of width 1)."""
@@ -388,6 +391,10 @@ class Premises(Generic[S]):
                 self._changed |= {
                     name for name, word in after.words().items() if word.term is not before[name].term
                 }
+
+    def not_of_a_part(self) -> list[Premise[S]]:
+        """What is asked once, where not every form was asked: it hangs on the others."""
+        return [Premise(name, "", Truth.NOT_ASKED, "asked where every form is") for name in OF_THE_WHOLE]
 
     def unexplored(self, instruction: Instruction, why: str) -> list[Premise[S]]:
         """The premises of a form that has too many paths: unknown."""

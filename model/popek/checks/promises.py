@@ -10,6 +10,7 @@ that goes in at an entry of the VMM's, as the technique declares them.  Any othe
 * *Safety* is broken when it changes something that the VMM owns, or ends in a supervisor mode; or when, with another
   P and the same G, its result is another.
 
+An entry without a trap is shown to be the VMM's by where the hardware goes on there (`without_trap`): both promises.
 A trap that goes to the guest ends where its delivery does.  A run that traps must leave alone what the VMM owns, too
 (safety).  What else it changed before it trapped must be what the guest's own machine changes with the same trap, or
 the VMM must be able to tell where the guest was (fidelity).
@@ -18,7 +19,8 @@ Time is left out, as in the paper: the guest's clock is the real one, unless tim
 Efficiency is another kind of promise: it lists the *needless traps*, runs of an innocuous instruction
 that complete natively and trap on the hardware for another reason than a storage reference.
 
-Settings of a configuration speak of the hardware.
+Settings of a configuration speak of the hardware, and of the guest's own machine where the technique has no others for
+it (`guest_settings`): where they are left to the guest, they are not asked of the hardware while it runs.
 """
 
 from __future__ import annotations
@@ -42,13 +44,16 @@ from .losses import Losses
 from .obligation import Breach, BreachKind
 from .promise import Promise, Promises
 from .runs import (
+    EXCLUDED,
     Run,
     conjunction,
     differing,
+    there_is_none,
     together,
 )
 from .subject import Subject
 from .verdict import Evidence, Question, Status, Truth
+from .without_trap import WithoutTrap
 
 S = TypeVar("S", bound=State)
 
@@ -95,13 +100,16 @@ class Keeper(Generic[S]):
         )
 
     def elsewhere(self, instruction: Instruction, run: Run[S]) -> Promise[S] | None:
-        """Whether what traps past the VMM traps so on the guest's own machine; None where nothing does."""
+        """Whether what traps past the VMM does so on the guest's own machine, and an entry without a trap is the VMM's.
+
+        None, where nothing does either.
+        """
         form = Hosted(self.subject, instruction, run)
         traps = [path.result for path in form.hardware.paths if isinstance(path.result, Trap)]
-        if not any(map(form.due.elsewhere, traps)):
-            return None
         questions = FormPromises(form)
-        return questions.promise("what traps past the VMM", questions.past())
+        if not any(map(form.due.elsewhere, traps)) and not questions.without_trap:
+            return None
+        return questions.promise("where it leaves the guest", questions.where())
 
     def secrecy(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether the result of one form depends on nothing that the VMM keeps: one half of safety."""
@@ -116,6 +124,7 @@ class FormPromises(Generic[S]):
         self._form, self._ask, self._due = form, form.ask, form.due
         self._machine, self._technique, self._instruction = form.machine, form.technique, form.instruction
         self._native, self._hardware, self._assumed = form.native, form.hardware, form.assumed
+        self._without = WithoutTrap(form)
 
     # -- the ways to break a promise ----------------------------------------------------------
 
@@ -123,7 +132,18 @@ class FormPromises(Generic[S]):
         """Silent where the guest expects a trap; another result; a change the VMM never learns of."""
         yield from self._due.unlike(self._form.silent_ends)
         yield from self.past()
+        yield from self._without.places()
         yield from self.losses()
+
+    def where(self) -> Iterator[Breach]:
+        """What traps past the VMM is not the guest's, or what goes in without a trap does not at the VMM's."""
+        yield from self.past()
+        yield from self._without.places()
+
+    @property
+    def without_trap(self) -> bool:
+        """Something goes in without a trap."""
+        return bool(self._without.ends)
 
     def past(self) -> Iterator[Breach]:
         """What traps past the VMM does not so on the guest's own machine, or its delivery is another."""
@@ -132,11 +152,14 @@ class FormPromises(Generic[S]):
 
     def losses(self) -> Iterator[Breach]:
         """What a run changed before it trapped: the guest's own machine does not, and the VMM cannot tell what was."""
-        yield from Losses(self._form).breaches()
+        losses = Losses(self._form)
+        yield from losses.breaches()
+        yield from losses.by_entries(self._without.ends, self._without.going_in)
 
     def safety(self) -> Iterator[Breach]:
         """The VMM's components or storage change; or they show in the result."""
         yield from self.changes()
+        yield from self._without.places()
         yield from self.shows()
 
     def changes(self) -> Iterator[Breach]:
@@ -152,6 +175,7 @@ class FormPromises(Generic[S]):
             )
         yield from self._form.passed_on.changes()
         yield from self.changed_before_a_trap()
+        yield from self._without.changes()
 
     def changed_before_a_trap(self) -> Iterator[Breach]:
         """A run that traps has changed the VMM's components or storage."""
@@ -211,7 +235,7 @@ class FormPromises(Generic[S]):
         title = f"{self._machine.name}: {self._instruction.form} breaks {name} under {self._technique.name}"
         excluded: list[Word] = []
         asked: list[SolverQuery] = []
-        unknown = False
+        unknown, unsaid = False, ""
         for breach in breaches:
             answer = self._form.possible(breach, asked)
             if answer is Answer.UNKNOWN and breach.parts:
@@ -228,6 +252,9 @@ class FormPromises(Generic[S]):
                     Question(title, [*self._assumed, *breach.conditions]).put(self._form.subject.effort)
                 )
                 answer = asked[-1].answer
+            if answer is Answer.SAT and breach.silent:
+                unsaid = unsaid or breach.how
+                continue
             if answer is Answer.SAT:
                 made = BreachWitness(self._form, breach)
                 question = Question(title, [*self._assumed, *made.within(), *breach.conditions])
@@ -238,18 +265,25 @@ class FormPromises(Generic[S]):
                 excluded.append(conjunction(condition.term for condition in breach.conditions))
         excluded += [way for way, _ in self._form.ruled_out]
         question = Question(title, [*self._assumed, any_of(excluded)])
-        answer = Answer.UNKNOWN if unknown else Answer.UNSAT
+        answer = Answer.UNKNOWN if unknown or unsaid else Answer.UNSAT
         ruled_out = (one for _, found in self._form.ruled_out for one in found)
         queries = (*asked, *ruled_out)
         evidence = Evidence(question, answer, queries)
-        silent = [
+        silent: list[tuple[Word, ...]] = [
             (self._hardware.not_modelled,),
             (self._native.not_modelled, self._silent()),
             (self._form.passed_on.silent,),
         ]
         gap = self._ask.first(silent)
-        if unknown or gap is not Answer.UNSAT:
-            return Promise(Status.UNKNOWN, evidence, "" if unknown else "not modelled")
+        outside = [
+            (conjunction(given), there_is_none(self._machine, self._hardware.before, after))
+            for given, after in self._form.silent_ends
+        ]
+        if not unknown and gap is Answer.UNSAT and self._ask.first(outside) is not Answer.UNSAT:
+            unsaid = unsaid or EXCLUDED
+        silent += outside
+        if unknown or unsaid or gap is not Answer.UNSAT:
+            return Promise(Status.UNKNOWN, evidence, "" if unknown else unsaid or "not modelled")
         open_ones = Question(
             f"{title}, where it is not modelled", [*self._assumed, any_of(map(all_of, silent))]
         )

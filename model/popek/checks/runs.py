@@ -32,6 +32,7 @@ S = TypeVar("S", bound=State)
 
 PROBE = "probed address"
 AGAIN = "'"  # of the names of undefined results of another run
+EXCLUDED = "ends in a state that the machine's invariant excludes"
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -312,6 +313,15 @@ def handed_over(
     if private is not None and technique.entered is not None:
         return there & technique.entered(private, after)
     return there & technique.entries(before, after)
+
+
+def there_is_none(machine: Machine[S], before: S, after: S) -> Word:
+    """Whether a run from a state that exists ends in one that the machine's invariant excludes (width 1).
+
+    Then the model does not say what happens: the invariant is wrong, or the semantics are.
+    """
+    known = terms.literals([machine.invariant(before).term])
+    return ~Word(1, terms.Substitution(known=known)(machine.invariant(after).term))
 
 
 def kept_by_the_guest(run: Run[S], over: Callable[[Run[S], S], Word]) -> list[Completion[S]]:

@@ -101,6 +101,7 @@ class Machine(Generic[S]):
         relocate: the state moved in storage by an offset; makes location sensitivity a question.
         reaches: `reaches(state, address)` says that a cell of storage is in reach of a program in this state (width 1):
             that some reference goes there.  All of it, where nothing is said.
+        fetches: the address in storage of the cell from which the next instruction comes.
         deliver: the state after the hardware has delivered a trap, for traces on the bare machine.
         interruptions: the interrupts that it takes between two instructions, where they are modelled.
         techniques: ways to virtualize it, by name; the first is the default.
@@ -126,6 +127,7 @@ class Machine(Generic[S]):
     relocate: Callable[[S, Word], S] | None = None
     relocation_width: int = 0
     reaches: Callable[[S, Word], Word] | None = None
+    fetches: Callable[[S], Word] | None = None
     deliver: Callable[[S, Trap[S]], S] | None = None
     interruptions: tuple[Interruption[S], ...] = ()
     techniques: dict[str, Technique[S]] = attrs.field(factory=dict)

@@ -486,7 +486,21 @@ class State(metaclass=Declaration):
                     f"{cls.__name__}: no component can be called {name!r}: every state has that already"
                 )
             slots.extend(part.slots(name, {}))
+        cls._assert_apart(slots)
         cls._arrange(slots, {slot.name: tuple(slot.leaves()) for slot in slots})
+
+    @classmethod
+    def _assert_apart(cls, slots: Iterable[Slot]) -> None:
+        """No two components, banks' registers among them, store under one name."""
+        known: set[str] = set()
+        for slot in slots:
+            names = {slot.name, *(leaf.name for leaf in slot.leaves())}
+            for name in sorted(names & known):
+                raise TypeError(
+                    f"{cls.__name__}: two components are called {name!r}: expected a name of its own for each, "
+                    "the registers of banks too"
+                )
+            known |= names
 
     @classmethod
     def _arrange(cls, slots: Iterable[Slot], leaves_of: Mapping[str, tuple[Leaf, ...]]) -> None:

@@ -41,11 +41,6 @@ def _owns(guest: Pg74, private: Pg74, address: Word) -> Word:
     return ~((address >= start) & (address - start <= guest.last))
 
 
-def _entry_address(entered: Pg74) -> Word:
-    """The real location of the first instruction after a trap."""
-    return entered.relocation.base + entered.pc
-
-
 def _fits(guest: Pg74, private: Pg74) -> Word:
     """The guest's storage lies inside E, clear of the PSW locations 0 and 1; the straps are the machine's.
 
@@ -56,7 +51,7 @@ def _fits(guest: Pg74, private: Pg74) -> Word:
     inside = (private.relocation.base >= 2) & (end <= private.last.zero_extend(wide))
     entered = private.copy()
     entered.load_psw(private.memory.load(Word(private.memory.address_width, 1)))
-    entry = (entered.mode == 0) & _owns(guest, private, _entry_address(entered))
+    entry = (entered.mode == 0) & _owns(guest, private, entered.next_instruction)
     return inside & entry & (guest.straps.value == private.straps.value)
 
 
@@ -72,7 +67,6 @@ def techniques() -> dict[str, Technique[Pg74]]:
         private=_fits,
         owns_address=_owns,
         entries=TRAPS_ONLY,
-        entry_address=_entry_address,
         guest_address=lambda private, address: address + private.relocation.base,
         source="Popek and Goldberg 1974, section 4",
     )

@@ -15,6 +15,7 @@ from popek.architectures.dump import DumpError, Remark
 from popek.architectures.enclosures import decoded, looks_like_json, unpacked
 from popek.architectures.logs import LogLine, rejoined, unwrap
 
+from ..x86.next_steps import KVM_AMD, what_next
 from .dumps_json import from_json
 from .layouts import CONTROL, DISTINCT, PADDED, SAVE, XEN, XEN_HALVES, XEN_PADDED, straddles
 from .vmcb import FIELDS, SIZE, SvmProcessor, UnknownVmcbField, Vmcb, VmcbDump, VmcbField, find, from_bytes
@@ -80,6 +81,8 @@ def read_vmcbs(data: bytes, name: str) -> list[VmcbDump]:
         if (place := _OF_INTEL.search(text)) is not None:
             line = text.count("\n", 0, place.start()) + 1
             raise DumpError("this is a VMCS, not an AMD VMCB: give it to `popek vmcs check`", line)
+        if (found := what_next(text)) is not None:
+            raise DumpError(f"no VMCB field here: {found.who}: {found.step}")
         raise DumpError(
             "no VMCB field: expected a dump by KVM (dump_invalid_vmcb=1), NAME = value lines or JSON"
         )
@@ -372,7 +375,4 @@ class _Reader:
         )
 
 
-NO_DUMP: Final = (
-    "VMRUN ended in VMEXIT_INVALID, and there is no VMCB: load kvm_amd with dump_invalid_vmcb=1, fail again and give "
-    "what dmesg prints"
-)
+NO_DUMP: Final = f"VMRUN ended in VMEXIT_INVALID, and there is no VMCB: {KVM_AMD}"

@@ -361,7 +361,7 @@ def _first(
     if "invalidated" in dropped:  # the page behind the guest's was its own until a moment ago
         gone = {"cached": 1, "cached_page": LAST + 1, "cached_frame": START + LAST + 1}
         unit = unit.with_changes(gone)
-    if "fresh" in dropped:  # page 0 was not there until a moment ago
+    if "fresh" in dropped and not rules:  # page 0 was not there until a moment ago
         unit = unit.with_changes({"cached": 1, "cached_page": 0, "cached_fault": 1})
     if "no-compatibility" in dropped:
         unit.compatibility = Word(1, 1)

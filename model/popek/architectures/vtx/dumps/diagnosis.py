@@ -9,10 +9,10 @@ import attrs
 
 from popek.architectures.vtx.entry_checks import CHECKS, Condition, Outcome
 
+from ...x86.next_steps import KVM_INTEL, VIRTUALBOX, XEN_INTEL
 from ..capabilities import UNKNOWN, Capabilities
 from ..controls import EVENT_TYPES, EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
-from ..inference import evidence, with_evidence
 from ..verdict import Failure, Undecided, VmEntryVerdict, explain, reported_outcome
 from ..view import View, view_of
 from ..vmcs import MissingField, Vmcs
@@ -77,9 +77,11 @@ class Diagnosis:
             that wait for each; what decides most comes first.
         others_asked: the same for capabilities, CPUID leaves and memory.
         inferred: what the dump shows of the processor, in words.
+        against: why the dump is not from the processor that was asked for, in words; empty if it may be.
         near_misses: undecided checks that fail if they apply, those with the fewest open questions first.
         one_away: of the checks that could cause a reported failure, those that one more fact decides; the ones of
             whose conditions most are known to hold come first.
+        unsure: values of the processor that nobody is sure of and that undecided checks wait for.
         next_step: how to get the VMCS where only an error line or registers were given; else empty.
     """
 
@@ -95,9 +97,16 @@ class Diagnosis:
     fields_asked: tuple[tuple[str, int], ...]
     others_asked: tuple[tuple[str, int], ...]
     inferred: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
     next_step: str = ""
     near_misses: tuple[NearMiss, ...] = ()
     one_away: tuple[OneAway, ...] = ()
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What the dump shows of the processor, and that it is not the one that was asked for."""
+        return (*self.against, *self.inferred)
 
 
 def vmcs_of(dump: Dump) -> Vmcs:
@@ -107,6 +116,7 @@ def vmcs_of(dump: Dump) -> Vmcs:
         fields=dump.fields,
         memory=dump.memory,
         default=dump.default,
+        printed=dump.format not in ("JSON", "NAME = value"),
         entered=dump.entered,
         areas=dump.areas,
     )
@@ -119,6 +129,8 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
     judgement = judge_any(vmcs, ReportedProcessor(capabilities))
     verdict = judgement.verdict
     happened = happening(dump)
+    if verdict.failed and happened.kind == "no-entry-failure":
+        happened = _of_another_state(dump, happened)
     report = reported_outcome(vmcs)
     relevant = [item for item in verdict.undecided if report is not None and _could_cause(item.id, report)]
     waiting: dict[str, int] = {}
@@ -127,7 +139,7 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         for what in item.missing:
             waiting[what] = waiting.get(what, 0) + 1
             worth[what] = worth.get(what, 0) + 1 / len(item.missing)
-    known = with_evidence(capabilities, evidence(vmcs))[0]
+    known = judgement.processor.sure
     # Where checks fail, what might fail besides is no news; where no failure is reported, nothing is missed.
     quiet = bool(verdict.failed) or (report is not None and not relevant)
     quiet |= report is None and "kvm_internal_error" in dump.reported
@@ -148,10 +160,26 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         fields_asked=tuple(item for item in asked if item[0] in FIELDS),
         others_asked=tuple(item for item in asked if item[0] not in FIELDS),
         inferred=judgement.inferred,
+        against=judgement.against,
+        unsure=_unsure(judgement.processor.known, verdict.undecided),
         next_step=next_step(dump),
         near_misses=tuple(sorted(near, key=lambda item: len(item.missing))),
         one_away=tuple(sorted(away, key=lambda item: -len(item.holds))),
     )
+
+
+def _of_another_state(dump: Dump, happened: Happening) -> Happening:
+    """What a dump says happened, where the VM entry that it speaks of had another state than the dump has."""
+    reason = dump.fields["EXIT_REASON"]
+    first = f"exit reason {reason & 0xFFFF} ({reason_name(reason)}) is that of a VM exit"
+    return Happening(happened.kind, (first, *happened.sentences[1:]))
+
+
+def _unsure(known: Capabilities, undecided: Iterable[Undecided]) -> tuple[str, ...]:
+    """The values that a processor is not sure of, as far as checks wait for them."""
+    asked = {what for item in undecided for what in item.missing}
+    names = [name if not name.startswith("0x") else f"({name[2:].upper()}H)" for name in known.unsure]
+    return tuple(sorted(what for what in asked if any(name in what for name in names)))
 
 
 def _could_cause(check_id: str, report: Outcome) -> bool:
@@ -227,7 +255,13 @@ def _summary(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
     outcome = verdict.outcome
     match outcome.kind:
         case "enters":
-            return "the VM entry succeeds: every check passes"
+            open_ = len(verdict.undecided)
+            passes = (
+                "every check passes"
+                if not open_
+                else f"{_passed(verdict)}, and no other can fail it everywhere"
+            )
+            return f"the VM entry succeeds: {passes}"
         case "vmfail-invalid":
             return "VMfailInvalid: there is no current VMCS"
         case "vmfail-valid":
@@ -239,13 +273,20 @@ def _summary(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
             return _failure(outcome.reason or 0, outcome.qualification)
         case "fault":
             return "the instruction itself faults"
-    lacking = f"{len(verdict.undecided)} checks lack inputs"
+    count = len(verdict.undecided)
+    lacking = f"{_passed(verdict)}, {count} check{'s lack' if count != 1 else ' lacks'} inputs"
     if judgement.suspects:
         names = ", ".join(item.id for item in judgement.suspects)
         return f"{names} would fail on many processors; {lacking}"
     if kind == "no-entry-failure":
         return f"the dump reports none, and no check fails on what is known; {lacking}"
     return f"no check fails on what is known; {lacking}"
+
+
+def _passed(verdict: VmEntryVerdict) -> str:
+    """How many checks were decided, of a verdict without failed ones."""
+    count = len(CHECKS) - len(verdict.undecided)
+    return f"{count} check{'s pass' if count != 1 else ' passes'}"
 
 
 def _agreement(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
@@ -260,7 +301,7 @@ def _agreement(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
         return ""
     if kind == "no-entry-failure":
         if verdict.failed:
-            return "The state above cannot have entered: it was changed since, or read from somewhere else."
+            return "That exit came after another state than this: it was changed since, or read from somewhere else."
         return "No check contradicts this."
     if verdict.explains_report == "yes" and verdict.failed:
         return "The failed checks explain this."
@@ -269,22 +310,20 @@ def _agreement(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
     if verdict.explains_report == "no":
         if verdict.failed:
             return "The failed checks do not explain this: the cause is elsewhere."
-        return "The verdict does not explain this: every check passes on the state that is printed."
+        open_ = len(verdict.undecided)
+        rest = f"; none of the {open_} that lack inputs ends so" if open_ else ""
+        return f"The verdict does not explain this: {_passed(verdict)} on the state that is printed{rest}."
     if verdict.failed:
         return "The failed checks do not explain this; an undecided one may."
     return "The cause is not in what the dump prints: an undecided check may explain it."
 
 
 _NEXT: Mapping[str, str] = {
-    "Xen": "`xl dmesg` on the host prints the VMCS of a failed entry behind this line",
-    "VirtualBox": "set VBOX_LOG or look into VBox.log for the VMCS fields and the lines MSR_IA32_VMX_*",
+    "Xen": XEN_INTEL,
+    "VirtualBox": VIRTUALBOX,
     "Jailhouse": "print the control fields by VMREAD beside this text, as NAME = value lines",
     "NoirVisor": "print the control fields by VMREAD beside this text, as NAME = value lines",
 }
-_NEXT_FOR_KVM = (
-    "load kvm_intel with dump_invalid_vmcs=1 (modprobe -r kvm_intel; modprobe kvm_intel dump_invalid_vmcs=1), fail "
-    "again and give what dmesg prints; `rdmsr` of 480H to 493H tells of the processor"
-)
 
 
 def next_step(dump: Dump) -> str:
@@ -294,7 +333,7 @@ def next_step(dump: Dump) -> str:
     if "kvm_internal_error" in dump.reported:
         return ""
     if "hardware_error" in dump.reported or dump.format == "QEMU registers":
-        return _NEXT_FOR_KVM
+        return KVM_INTEL
     return (
         _NEXT.get(dump.format, "") if happening(dump).kind in ("entry-failure", "instruction-error") else ""
     )
