@@ -190,6 +190,7 @@ class Premises(Generic[S]):
             self._read(A4, A4_IMAGE, "two guests of which the same is noted have one image", exact=False),
             self._read(A5, A5, "what the control program owns depends on more of the guest than it notes"),
             *self.entries.delivery(),
+            *self.entries.control(),
             *self.entries.vector(),
             *self.entries.interrupts(),
             self._read(A7, A7, "the image of a guest is no guest of another control program"),
