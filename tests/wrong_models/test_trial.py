@@ -184,3 +184,15 @@ def test_an_answer_that_is_missing_has_its_reason(tmp_path: Path) -> None:
     ran = popek("classify", "./toy.py", "MOON", "--promises", "--json", folder=tmp_path)
     (row,) = json.loads(ran.stdout)["instructions"]
     assert (row["safe"], row["breaches"]["safety"]) == ("unknown", "not modelled: the moon")
+
+
+def test_what_is_asked_once_is_refuted_with_states(tmp_path: Path) -> None:
+    only = "    deprivileged=lambda state: state.mode == 1,\n"
+    written(tmp_path, ((only, only + "    guest=lambda state: state.mode == 0,\n"),))
+    said = popek("prove", "./toy.py", folder=tmp_path).stdout
+    lines = said[said.index("A7_nesting: the image of a guest is no guest") :].splitlines()
+    assert lines[1].split("  ")[-1].strip() == "the guest's image"
+    assert lines[2].split() == ["mode", *("as", "after", "reset") * 3, "0x1"]
+    rows = json.loads(popek("prove", "./toy.py", "--json", folder=tmp_path).stdout)["propositions"]
+    (found,) = [one for one in rows[1]["failing"] if one["id"] == "A7_nesting"]
+    assert found["witness"]["image"] == {"mode": "0x1"}
