@@ -30,10 +30,14 @@ def _hardware_error(builder: DumpBuilder, match: re.Match[str], line: int) -> No
         builder.remark(
             line, f"hardware error {match['value']}: neither an exit reason nor an instruction error"
         )
+    elif value == _BEGINNING and line == builder.open_line:
+        builder.remark(line, f"hardware error {match['value']}, where the text ends: it may go on: not read")
     elif not builder.may_go_on(match["value"], line):
         builder.imply("VM_INSTRUCTION_ERROR", value, line)
 
 
+_BEGINNING = 8
+"""An instruction error that is also the first digit of the exit reasons of failed entries."""
 _LAST_ERROR = 28
 """The greatest VM-instruction error."""
 

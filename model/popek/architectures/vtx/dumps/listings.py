@@ -168,7 +168,7 @@ KINDS = (
     ),
     LineKind(r"HM:\s+(?P<text>\S.*)", _virtualbox_detail),
     LineKind(
-        r"\s*\w*?(?P<register>[CDEFGS]S|LDTR|TR|GDTR|IDTR)\s*=\s*\{(?:(?P<sel>[0-9a-f]+) )?"
+        r"\s*(?!\w*(?i:host|hyp))\w*?(?P<register>[CDEFGS]S|LDTR|TR|GDTR|IDTR)\s*=\s*\{(?:(?P<sel>[0-9a-f]+) )?"
         r"base=(?P<base>[0-9a-f`]+) limit=(?P<limit>[0-9a-f]+)(?: flags=(?P<flags>[0-9a-f]+))?\s*\}",
         _virtualbox_segment,
         format="VirtualBox",

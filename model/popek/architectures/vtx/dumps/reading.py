@@ -109,9 +109,9 @@ def read_text(text: str, name: str) -> list[Dump]:
     """
     builders: list[DumpBuilder] = []
     groups = unwrap(in_its_case(text))
-    last = open_end(text, groups)
+    last, end = open_end(text, groups), open_end(text, groups, least=1)
     for lines in groups:
-        builders += _read_lines(lines, last)
+        builders += _read_lines(lines, last, end)
     amd = next((builder.amd for builder in builders if builder.amd), 0)
     if amd and not any(builder.format in _INTELS for builder in builders):
         raise DumpError("this is an AMD VMCB, not a VMCS: give it to `popek vmcb check`", amd)
@@ -182,13 +182,15 @@ def _kind_of(text: str) -> re.Match[str] | str | None:
     return None
 
 
-def _read_lines(lines: list[LogLine], last: int) -> list[DumpBuilder]:
+def _read_lines(lines: list[LogLine], last: int, end: int) -> list[DumpBuilder]:
     structures = printed("\n".join(line.text for line in lines))
     lines = _rejoined(lines)
     around = surroundings(lines, _kind_of, last, others=structures is not None)
 
     def fresh() -> DumpBuilder:
-        return DumpBuilder(doubtful=around.doubtful, unended=around.unended, styles=around.styles)
+        return DumpBuilder(
+            doubtful=around.doubtful, unended=around.unended, styles=around.styles, open_line=end
+        )
 
     builders = [fresh()]
 
