@@ -21,7 +21,7 @@ from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.program import Line
-from popek.kernel.state import State
+from popek.kernel.state import UNDEFINED, State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
 from popek.solving.solver import Model
@@ -289,7 +289,7 @@ def concretize(
             width = content.address_width
             numbers = {a: value(content.load(Word(width, a)).term) for a in sorted(seen) if a >> width == 0}
             state._memories[name] = Memory(width, content.cell_width, {a: v for a, v in numbers.items() if v})
-    return state.with_undefined({n: model(t) for n, t in variables.items() if n.startswith("undefined ")})
+    return state.with_undefined({n: model(t) for n, t in variables.items() if n.startswith(UNDEFINED)})
 
 
 def _filled(name: str, memory: Memory, block: Block) -> Memory:

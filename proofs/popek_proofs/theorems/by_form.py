@@ -7,6 +7,7 @@ once, after the forms, needs only to know how the forms run, and that is explore
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -18,11 +19,14 @@ from popek.checks.cycles import no_search_for_cycles
 from popek.checks.ladder import LadderStep
 from popek.checks.premise import A1, Premise
 from popek.checks.premises import Premises
+from popek.checks.presence import Present, present
 from popek.checks.subject import Subject
 from popek.checks.verdict import Evidence, Truth
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.state import State
 from popek.work import engaging, results
+
+from .one_semantics import assert_one_semantics
 
 S = TypeVar("S", bound=State)
 
@@ -107,6 +111,7 @@ def of_forms(
     subject: Subject[S],
     asked: Premises[S],
     forms: Sequence[str],
+    there: Callable[[], Present[S]],
     *,
     jobs: int,
     whole: bool,
@@ -116,14 +121,18 @@ def of_forms(
 
     Args:
         asked: is told how the forms run, so that what is asked once can be.
+        there: states of the question.
         jobs: processes; 0 for one per processor.
         whole: JSON is wanted of all that was found, with witnesses.
         progress: is told after each how many are done, of how many.
+
+    Raises:
+        SemanticsError: what is explored is not what runs.
     """
     alone = jobs == 1 or subject.found_as is None
     classes, premises = list[Classification[S]](), list[Premise[S]]()
     found = (
-        _here(subject, asked, forms)
+        _here(subject, asked, forms, there)
         if alone and not engaging()
         else _there(subject, asked, forms, jobs, whole)
     )
@@ -140,7 +149,9 @@ def of_forms(
 _Found = Iterator[tuple[Classification[Any] | None, Sequence[Premise[Any]]]]
 
 
-def _here(subject: Subject[Any], asked: Premises[Any], forms: Sequence[str]) -> _Found:
+def _here(
+    subject: Subject[Any], asked: Premises[Any], forms: Sequence[str], there: Callable[[], Present[Any]]
+) -> _Found:
     classifier = Classifier(subject, components=False)
     for instruction in map(subject.machine.instructions.__getitem__, forms):
         try:
@@ -148,6 +159,7 @@ def _here(subject: Subject[Any], asked: Premises[Any], forms: Sequence[str]) -> 
         except PathBudgetError as error:
             yield None, asked.unexplored(instruction, str(error))
             continue
+        assert_one_semantics(subject, instruction, run, there)
         yield classifier.classify(instruction, run), asked.of(instruction, run)
 
 
@@ -162,11 +174,11 @@ def _there(
 
 
 def _asking(subject: Subject[Any], whole: bool) -> Callable[[str], SentForm]:
-    asked = Premises(subject)
+    asked, there = Premises(subject), cache(lambda: present(subject))
 
     def sent(form: str) -> SentForm:
         with no_search_for_cycles():
-            ((classes, premises),) = _here(subject, asked, [form])
+            ((classes, premises),) = _here(subject, asked, [form], there)
             if classes is None:
                 return SentForm(
                     form, {}, Truth.UNKNOWN, None, tuple(_sent(one, whole, False) for one in premises)

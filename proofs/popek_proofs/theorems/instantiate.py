@@ -43,6 +43,7 @@ from popek.kernel.state import State
 from popek_proofs import rocq
 
 from .by_form import of_forms
+from .disagreement import Disagreement
 
 # By the name of a theorem: what Coq proved of machines with the premises that are asked here.
 PROVED = {
@@ -72,32 +73,6 @@ OF_CONTROL_PROGRAMS = {
 S = TypeVar("S", bound=State)
 
 MANY, MANY_WAYS = 6, 12
-
-
-@attrs.frozen(eq=False, slots=False)
-class Disagreement:
-    """A form on which the classes of 1974 and A1 part.
-
-    Attributes:
-        how: in what way.
-    """
-
-    form: str
-    how: str
-    _make_witness: Callable[[], dict[str, Any] | None]
-
-    @cached_property
-    def witness(self) -> dict[str, Any] | None:
-        """Of the class, or against A1, minimal and replayed; None where a time limit was in the way.
-
-        Raises:
-            ReplayError: a defect of popek.
-        """
-        return self._make_witness()
-
-    def to_json(self) -> dict[str, object]:
-        """The form, how, and the witness."""
-        return {"form": self.form, "how": self.how, "witness": self.witness}
 
 
 def _witness_of(found: Classification[Any]) -> dict[str, Any] | None:
@@ -417,6 +392,7 @@ def instantiate(
 
     Raises:
         NothingToAskError: the questions would be about nothing.
+        SemanticsError: what is explored is not what runs.
         ReplayError: a defect of popek.
     """
     start = time.perf_counter()
@@ -425,7 +401,9 @@ def instantiate(
     asked = Premises(subject)
     asked.assert_some()
     chosen = list(machine.instructions if forms is None else dict.fromkeys(forms))
-    classes, premises = of_forms(subject, asked, chosen, jobs=jobs, whole=whole, progress=progress)
+    classes, premises = of_forms(
+        subject, asked, chosen, lambda: there, jobs=jobs, whole=whole, progress=progress
+    )
     every = len(chosen) == len(machine.instructions)
     premises += asked.once() if every else asked.not_of_a_part()
     return Instantiation(
