@@ -43,6 +43,7 @@ class Run(Generic[S]):
         operands: the words of the operand parts.
         known: by a path's conditions, an assignment that takes it, if one was met.
         translated: the solver of those assignments, whose translations others may share.
+        origins: where it was made by `at`, for each path the number of the one that it comes from.
     """
 
     before: S
@@ -50,6 +51,7 @@ class Run(Generic[S]):
     operands: Mapping[str, Word]
     known: Mapping[tuple[Term, ...], Model] = attrs.field(factory=dict)
     translated: Solver | None = None
+    origins: tuple[int, ...] = ()
 
     def at(self, before: S) -> Run[S]:
         """The same instruction from another state with the same operands.
@@ -61,7 +63,8 @@ class Run(Generic[S]):
         replace = substitution(variables, views)
         kept: list[Path[Outcome[S]]] = []
         known: dict[tuple[Term, ...], Model] = {}
-        for path in self.paths:
+        origins = []
+        for number, path in enumerate(self.paths):
             conditions = tuple(replace(condition) for condition in path.conditions)
             if terms.ZERO not in conditions:
                 result = path.result
@@ -72,9 +75,10 @@ class Run(Generic[S]):
                 else:
                     result = _replaced(result, replace, views, (self.before, before))
                 kept.append(Path(conditions, result))
+                origins.append(number)
                 if path.conditions in self.known:
                     known[conditions] = self.known[path.conditions]
-        return Run(before, tuple(kept), self.operands, known, self.translated)
+        return Run(before, tuple(kept), self.operands, known, self.translated, tuple(origins))
 
     def without_assignments(self) -> Run[S]:
         """The same, for keeping: each assignment has a solver behind it, of megabytes."""

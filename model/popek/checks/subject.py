@@ -97,16 +97,20 @@ class Subject(Generic[S]):
     def holds(self, state: S, *, mentioned: Container[str] | None = None) -> Word:
         """The condition (width 1) that a state has the settings; see `Configuration.holds`."""
         known: dict[str, Word] = self.once("settings", lambda state: {}, state)
-        wanted = [
-            name
-            for name, concerns in self._concerns
-            if not concerns or mentioned is None or any(component in mentioned for component in concerns)
-        ]
+        wanted = self.concerned(mentioned)
         for name in wanted:
             if name not in known:
                 one = Configuration({name: self.configuration.settings[name]})
                 known[name] = one.holds(self.machine, state)
         return all_of(known[name] for name in wanted)
+
+    def concerned(self, mentioned: Container[str] | None) -> tuple[str, ...]:
+        """The settings that may matter to runs which mention these components; None: whatever they mention."""
+        return tuple(
+            name
+            for name, concerns in self._concerns
+            if not concerns or mentioned is None or any(component in mentioned for component in concerns)
+        )
 
     @property
     def _concerns(self) -> list[tuple[str, tuple[str, ...]]]:
