@@ -211,21 +211,19 @@ class Rewriting:
     @property
     def ways(self) -> tuple[SoftwareWay, ...]:
         """The ways to do without hardware help, each by what it lets run directly."""
-        kept = {side: self._kept(side) for side in (KERNEL, ELSEWHERE)}
+        kernel, elsewhere = self._kept(KERNEL), self._kept(ELSEWHERE)
         everything, free = len(self.forms), len(self.direct)
-        both_kept = kept[ELSEWHERE] if KERNEL in self.not_asked else both(kept[KERNEL], kept[ELSEWHERE])
-        rewritten = both(self.enough, kept[ELSEWHERE])
         return (
-            SoftwareWay("trap and emulate", everything, everything, both_kept),
-            SoftwareWay("rewriting in kernel mode", free, everything, rewritten),
-            SoftwareWay("hybrid: kernel mode interpreted", None, everything, kept[ELSEWHERE]),
+            SoftwareWay("trap and emulate", everything, everything, _whole(kernel, elsewhere)),
+            SoftwareWay("rewriting in kernel mode", free, everything, _whole(self.enough, elsewhere)),
+            SoftwareWay("hybrid: kernel mode interpreted", None, everything, elsewhere),
             SoftwareWay("interpretation", None, None, Truth.YES),
         )
 
     def _kept(self, side: str) -> Truth:
-        """Whether what runs directly there keeps the promises, whatever it is; yes where there is no such guest."""
+        """Whether all forms may run directly there."""
         if side in self.not_asked:
-            return Truth.YES
+            return Truth.NOT_ASKED
         answers = {getattr(one, side).direct for one in self.forms}
         return next((one for one in (Truth.NO, Truth.UNKNOWN) if one in answers), Truth.YES)
 
@@ -329,6 +327,12 @@ def in_mode(subject: Subject[S], side: str) -> Subject[S]:
         return technique.guest(state) & (kernel if side == KERNEL else ~kernel)
 
     return attrs.evolve(subject, technique=attrs.evolve(technique, guest=guest))
+
+
+def _whole(*sides: Truth) -> Truth:
+    """Of all the guest's modes, as far as there are guests in them."""
+    asked = [one for one in sides if one is not Truth.NOT_ASKED]
+    return both(asked[0], asked[-1]) if asked else Truth.NOT_ASKED
 
 
 _Piece = tuple[Subject[Any], tuple[str, ...], frozenset[str], bool, bool, tuple[str, ...]]
