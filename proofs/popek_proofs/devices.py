@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from popek.checks.device_rules import decided
 from popek.checks.device_traces import DeviceTrace, trace
 from popek.checks.devices import (
     CHANGES,
@@ -49,6 +50,7 @@ class DeviceSafety:
         rows: the questions about the device, and about the processor's forms.
         forms: the processor's forms that were asked, and how many there are.
         traces: for the promises that are broken.
+        decides: where a rule of the unit is dropped and nothing is broken: what it alone refuses; None for nothing.
         seconds: time spent.
     """
 
@@ -61,6 +63,14 @@ class DeviceSafety:
     all_forms: int
     traces: tuple[DeviceTrace, ...]
     seconds: float
+    decides: DeviceTrace | None = None
+
+    @property
+    def needless(self) -> bool:
+        """A rule of the unit was dropped, and every promise that was asked holds without it."""
+        rules = self.devices.attachments[self.attachment].rules
+        holds = all(self.status(name) is Status.HOLDS for name in ("safety", FIDELITY))
+        return holds and any(name in rules for name in self.dropped)
 
     def status(self, promise: str) -> Status:
         """`safety` or `fidelity`: holds by induction, refuted by a trace, unknown otherwise."""
@@ -84,6 +94,7 @@ class DeviceSafety:
             "forms": {"asked": list(self.forms), "of": self.all_forms},
             "rows": [row.to_json() for row in self.rows],
             "traces": [one.to_json() for one in self.traces],
+            "decides": None if self.decides is None else self.decides.to_json(),
             "left_out": list(self.devices.notes),
         }
 
@@ -101,7 +112,7 @@ def device_safety(
     Args:
         attachment: by name; the last of the machine's by default.
         forms: of the processor, by form or mnemonic; those the machine names by default; none where it is empty.
-        traces: look for a trace where a promise does not hold.
+        traces: look for a trace where a promise does not hold, and for what a rule decides that is not needed.
 
     Raises:
         UnknownNameError: no such attachment, form, rule, duty or premise.
@@ -114,24 +125,28 @@ def device_safety(
     if attached.rules and traces:
         found = list(_without_rules(devices, attached, dropped))
     asked: tuple[str, ...] = ()
-    count = len(attached.machine.instructions)
     if not found:
+        if attached.rules:  # what no trace decides is asked of tables that serve the guest
+            attached = Attached.of(devices, attachment, dropped, serving=True)
         rows = list(attached.rows())
         processor, asked = _processor(devices, attached, forms)
         rows += processor
         if traces and not attached.rules:
             found = list(_traces(attached, rows))
-    return DeviceSafety(
+    result = DeviceSafety(
         devices,
         attached.attachment.name,
         tuple(dropped),
         tuple(attached.invariant()),
         tuple(rows),
         asked,
-        count,
+        len(attached.machine.instructions),
         tuple(found),
         time.monotonic() - started,
     )
+    if traces and result.needless:
+        return attrs.evolve(result, decides=decided(attached), seconds=time.monotonic() - started)
+    return result
 
 
 def _without_rules(

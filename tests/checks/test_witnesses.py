@@ -113,7 +113,7 @@ def test_without_time_to_find_it_again_there_is_no_witness_and_the_answer_stays(
 ) -> None:
     found = classified(build(), "GREL a", "GREL=0")
     kept = promised(build(), "GREL a", "GREL=0")
-    monkeypatch.setattr(Question, "ask", lambda self, effort=None: (Answer.UNKNOWN, None, None))
+    monkeypatch.setattr(Question, "ask", lambda self, effort=None, **more: (Answer.UNKNOWN, None, None))
     assert found.truth("location_sensitive") is YES
     assert found.findings["location_sensitive"].witness is None
     assert kept.safety.status is Status.REFUTED

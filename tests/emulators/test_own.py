@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
 import pytest
 
+from popek.emulators.differential import EmulatorError
 from popek.emulators.own import Observed, compare
 from popek.kernel.instruction import OperandKind
 from popek.kernel.machine import Machine, UnknownNameError
@@ -84,3 +86,26 @@ def test_a_name_that_the_machine_does_not_have_is_told() -> None:
         compare(tiny, lambda form, state, operands: {"ac": 1}, ["ADD"], cases=1)
     with pytest.raises(UnknownNameError, match="ADD"):
         compare(tiny, interpreter(), ["AD"])
+
+
+def test_the_states_can_be_chosen_and_what_never_completed_is_told() -> None:
+    def users(form: str, state: Tiny, rng: Any) -> Tiny:
+        return state.with_changes({"mode": 1})
+
+    report = compare(tiny, interpreter(), cases=50, seed=1, states=users)
+    assert (report.never_completed, report.differences) == (("PUT m",), ())
+    assert str(report) == "50 cases, 0 differences (seed 1)\nnever completed: PUT m"
+    kernels = compare(
+        tiny, interpreter(), cases=50, seed=1, states=lambda f, s, r: s.with_changes({"mode": 0})
+    )
+    assert (kernels.never_completed, kernels.trapped) == ((), {})
+
+
+def test_a_chosen_state_is_one_that_exists() -> None:
+    with pytest.raises(
+        EmulatorError, match=r"states\(form, state, rng\) gives None: expected a state of Tiny"
+    ):
+        compare(tiny, interpreter(), cases=1, states=lambda form, state, rng: None)
+    narrow = attrs.evolve(tiny, invariant=lambda state: state.acc != 9)
+    with pytest.raises(EmulatorError, match="a state that the invariant of tiny excludes"):
+        compare(narrow, interpreter(), cases=1, states=lambda f, s, r: s.with_changes({"acc": 9}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from browsing import ANSWERED, DESKTOP, HOLDS, PHONE, REFUTED, Visitor, chromium, walk
@@ -12,7 +12,7 @@ from browsing import ANSWERED, DESKTOP, HOLDS, PHONE, REFUTED, Visitor, chromium
 from popek.explorer.server import Server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 pytestmark = pytest.mark.browser
 
@@ -61,6 +61,40 @@ def test_a_reload_shows_the_same(browser: Browser, address: str) -> None:
     visitor.verdict(REFUTED)
     assert page.inner_text("#main") == before
     assert page.inner_text(visitor.cell("LRA a, b", "faithful")) == "✗ no"
+
+
+def test_what_was_derived_before_is_not_shown_of_what_is_asked_now(browser: Browser, address: str) -> None:
+    """While a machine is on its way; and one that comes late does not take the place of a later one."""
+    visitor = Visitor(browser, address)
+    page = visitor.goto("machine=pg74&set=GMODE:0&form=GMODE+a&question=mode_sensitive")
+    page.wait_for_selector(".witness")
+    held: dict[str, Route] = {}
+
+    def hold(route: Route) -> None:
+        message: Any = route.request.post_data_json
+        if message["ask"] == "machine":
+            held[message["machine"]] = route
+        else:
+            route.continue_()
+
+    page.route("**/ask", hold)
+    for name in ("pdp10-ka10", "own"):
+        with page.expect_request("**/ask"):
+            page.select_option("#machine-name", name)
+        shown = page.query_selector("#verdict")
+        assert shown is not None
+        assert (shown.get_attribute("aria-busy"), shown.inner_text().strip()) == ("true", "Deriving…")
+        assert page.get_attribute("#detail", "aria-busy") == "true"
+    held["own"].continue_()
+    visitor.verdict(REFUTED, "GETT is sensitive")
+    assert page.inner_text("#detail") == ""
+    with page.expect_response("**/ask"):
+        held["pdp10-ka10"].continue_()
+    page.click("#promises")  # asks of the machine that is shown
+    page.wait_for_selector(ANSWERED)
+    assert page.input_value("#machine-name") == "own"
+    assert page.query_selector(visitor.cell("GETT", "critical"))
+    visitor.assert_well_behaved()
 
 
 def test_a_dump_is_diagnosed(browser: Browser, address: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from popek.architectures.ia32.state import Ia32
 from popek.kernel.configuration import SettingError, configure
-from popek.kernel.instruction import OperandKind, parse_form
+from popek.kernel.instruction import Instruction, OperandKind, parse_form
 from popek.kernel.machine import Machine, UnknownNameError
 from popek.kernel.outcome import Fault, Next, NotModelled, NotModelledError, Trap, Vector
 from popek.kernel.state import (
@@ -224,6 +224,24 @@ def test_a_form_names_its_operands_and_fills_them_into_assembly() -> None:
     assert instruction.summary == "The first := the second."
     assert int(instruction.valid({"operand r": Word(2, 1), "operand r 2": Word(2, 3)})) == 0
     assert parse_form("MOVE x, y", {}) == ()
+
+
+def test_operands_are_spelt_where_the_form_has_them() -> None:
+    kinds = {
+        name: OperandKind(name, {"": 4}, spell=lambda parts, name=name: name.replace("r", f"R{parts['']}"))  # type: ignore[misc]
+        for name in ("r", "(r)", "r2", "r]")
+    }
+    for form, numbers, text in (
+        ("MOVL (r), r", (1, 2), "MOVL (R1), R2"),
+        ("MOVL r, (r)", (1, 2), "MOVL R1, (R2)"),
+        ("mov rr[ r] = r", (3, 4), "mov rr[ R3] = R4"),
+        ("r.r r , r, r2", (1, 2, 3), "r.r R1 , R2, R32"),
+        ("ADD  r,#,r", (1, 2), "ADD  R1,#,R2"),
+    ):
+        operands = parse_form(form, kinds)
+        made = Instruction(form, "", operands, "", lambda cpu: None)
+        names = [name for operand in operands for name, _ in operand.part_names()]
+        assert made.assembly(dict(zip(names, numbers, strict=True))) == text
 
 
 def test_an_instruction_is_found_by_form_and_by_mnemonic_and_otherwise_near_matches_are_named() -> None:

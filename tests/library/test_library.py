@@ -12,23 +12,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-from referencing import Registry, Resource
 
 import popek
 from commands import popek as command
-from popek.schemas import schemas
+from schemas import assert_valid
 
 HERE = Path(__file__).parent
-
-
-def assert_valid(document: Mapping[str, Any]) -> None:
-    registry: Registry[Any] = Registry().with_resources(
-        (one["$id"], Resource.from_contents(one)) for one in schemas().values()
-    )
-    schema = schemas()[document["schema"]]
-    jsonschema.Draft202012Validator(schema, registry=registry).validate(document)
 
 
 def test_importing_it_imports_nothing_else() -> None:
@@ -158,6 +148,11 @@ def test_tables_are_plain_rows() -> None:
         (lambda: popek.check("pg74-gmode"), "did you mean pg74.one-silent-instruction?"),
         (lambda: popek.prove("theorem9"), "theorem9"),
         (lambda: popek.prove("theorem1", GMODE=0), "expected only with a machine"),
+        (
+            lambda: popek.prove("theorem1", forms=["MOVE"]),
+            "forms: expected with one machine, and 0 are named",
+        ),
+        (lambda: popek.prove("pg74", forms=["MOVF"]), "did you mean MOVE"),
         (lambda: popek.diagnose("nowhere.txt"), "nowhere.txt: No such file"),
         (lambda: popek.diagnose("nothing\nof the kind\n"), "expected a Linux KVM or Xen dump"),
         (lambda: popek.scan_file(__file__), "neither ELF, PE nor bzImage"),
@@ -166,6 +161,16 @@ def test_tables_are_plain_rows() -> None:
         (lambda: popek.step("pg74", "GMODE a", {"mode": 2}), "mode: 0x2 does not fit into 1 bits"),
         (lambda: popek.step("pg74", "GMODE a", {"memory[0x100]": 2}), "its address: 0x100 does not fit"),
         (lambda: popek.step("pg74", "GMODE a", {}, {"b": 2}), "unknown operand of GMODE a 'b'"),
+        (lambda: popek.step("pg74", "GMODE a", {"memory": 2}), "memory is a storage: expected a cell of it"),
+        (lambda: popek.step("pg74", "GMODE a", {"memory[1]": "2"}), "cell memory[1]: expected a number"),
+        (lambda: popek.step("m68k", "ADD.B"), "did you mean ADD"),
+        (lambda: popek.step("m68k", "ADDA"), "ADDA: expected one form; there are"),
+        (lambda: popek.step("m68k", "MOVE (An), SR", {}, {"An": 1}), "did you mean (An)?"),
+        (
+            lambda: popek.step("ia32", "MOV r32, CR0", {"cr0.pe": 0}),
+            "the invariant of ia32 excludes this state, Ia32(cr0.pe=0",
+        ),
+        (lambda: popek.step("pdp11-45", "MOV R, R", {}, {"R": 6}), "R 0x6: pdp11-45 has no such operand"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(ask: Callable[[], object], told: str) -> None:
@@ -173,6 +178,11 @@ def test_what_is_wrong_is_told_in_one_line(ask: Callable[[], object], told: str)
         ask()
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_component_is_taken_whole_and_its_leaves_say_more() -> None:
+    for before in ({"sr.s": 0, "sr": 0x2700}, {"sr": 0x2700, "sr.s": 0}):
+        assert popek.step("m68k", "NOP", before).before == {"sr.i": 7}
 
 
 def test_a_step_is_a_document_and_ends_in_a_trap_or_a_state() -> None:

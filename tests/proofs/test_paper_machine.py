@@ -234,6 +234,26 @@ def test_rows_for_the_report_say_which_premise_fails_for_which_instruction() -> 
     assert failing["witness"]["assembly"].startswith("DROP")
 
 
+def test_over_a_part_of_the_forms_no_theorem_holds_and_the_verdict_says_over_how_many() -> None:
+    told: list[tuple[int, int]] = []
+    found = instantiate(
+        Subject.of(build()), ["MOVE a, b", "JUMP a"], lambda done, total: told.append((done, total))
+    )
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    assert {s.value for s in (found.theorem1, found.theorem2, found.theorem3)} == {"unknown"}
+    assert "over 2 forms asked of 11 no premise fails" in str(found)
+    rows = found.to_json()
+    assert [(row["verdict"], row["forms_asked"]) for row in rows] == [("unknown", 2)] * 3
+    once = {p.name: p.truth.value for p in found.premises if not p.form}
+    assert set(once.values()) == {"not-asked"}
+    whole = {p.name for p in instantiate(Subject.of(build())).premises if not p.form}
+    assert whole <= set(once)
+    part = ["DROP a", "MOVE a, b"]
+    without = instantiate(Subject.of(build(), configuration=silent("DROP")), part)
+    assert (without.theorem1.value, without.theorem3.value) == ("refuted", "unknown")
+    assert "over 2 forms asked of 11, is not virtualizable by Theorem 1, because DROP a" in str(without)
+
+
 def test_theorem_2_says_what_it_takes_for_granted_of_control_programs() -> None:
     second = instantiate(Subject.of(build())).to_json()[1]
     assert second["verdict"] == "holds"

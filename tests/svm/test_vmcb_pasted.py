@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from answers import contradictions_of
 from popek.architectures.dump import DumpError
 from popek.architectures.svm.dumps import VmcbDump, read_vmcbs
 from popek.architectures.svm.verdict import judge
@@ -117,11 +118,19 @@ def test_what_was_dropped_is_named(run: Run) -> None:
 
 
 def test_a_vm_exit_shows_that_the_guest_was_entered(run: Run) -> None:
-    text = KVM.replace("exit_code:          ffffffff", "exit_code:          00000078")
-    _, out = run("check", "-", stdin=text)
+    _, out = run("check", "-", stdin="EXITCODE = 0x78\nASID = 1\n")
     assert "the last VMRUN entered the guest" in out
+    assert "VMEXIT_HLT" in out
     _, out = run("check", "-", stdin=KVM)
     assert "entered the guest" not in out
+
+
+def test_values_that_fail_are_not_said_to_have_entered(run: Run) -> None:
+    """ASID 0 beside the exit code of HLT: VMRUN had other values."""
+    text = KVM.replace("exit_code:          ffffffff", "exit_code:          00000078")
+    _, out = run("check", "-", stdin=text)
+    assert contradictions_of(out) == []
+    assert "comes after other values than these" in out
 
 
 @pytest.mark.parametrize(

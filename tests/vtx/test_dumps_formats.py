@@ -220,6 +220,20 @@ def test_halves_of_64_bit_fields() -> None:
     assert "only its upper half (0x2)" in alone.remarks[0].text
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("GUEST_CR3 = 0xzz", "GUEST_CR3: expected a hexadecimal number, found '0xzz'"),
+        ("GUEST_CS_SELECTOR = 0x10000", "GUEST_CS_SELECTOR: 0x10000 does not fit in 16 bits"),
+        ("0x2801 = 0x2\n0x2800 = 0x100000000", "contradict each other"),
+    ],
+)
+def test_a_line_that_is_wrong_takes_no_other_with_it(line: str, why: str) -> None:
+    dump = one(f"GUEST_CR0 = 0x1\n{line}\nGUEST_CR4 = 0x2\n")
+    assert dump.fields == {"GUEST_CR0": 1, "GUEST_CR4": 2}
+    assert why in dump.remarks[0].text
+
+
 def test_a_field_that_could_not_be_read_is_unknown() -> None:
     dump = one("# GUEST_CR0 = 0x1\n# GUEST_CR3 = INVALID_VALUE\n# GUEST_CR4 = vmread(0x6804) failed\n")
     assert dump.fields == {"GUEST_CR0": 1}
@@ -335,10 +349,19 @@ def test_several_processors_printing_at_once() -> None:
     assert len(first.fields) == len(second.fields) == len(one(KVM_64).fields)
 
 
-def test_unsectioned_words_are_the_guests_and_said_to_be() -> None:
-    dump = one("RSP = 0x0000000000000001  RIP = 0x0000000000000002\nCR3 = 0x0000000000000003\n")
-    assert dump.fields == {"GUEST_RSP": 1, "GUEST_RIP": 2, "GUEST_CR3": 3}
-    assert "taken as guest state" in dump.remarks[0].text
+def test_words_without_a_heading_are_placed_by_their_order_or_left_out() -> None:
+    shared = "RSP = 0x0000000000000001  RIP = 0x0000000000000002\n"
+    dump = one(f"CR3 = 0x0000000000000003\n{shared}RFLAGS=0x00000002\n")
+    assert dump.fields == {"GUEST_RSP": 1, "GUEST_RIP": 2, "GUEST_CR3": 3, "GUEST_RFLAGS": 2}
+    dump = one(f"CR3 = 0x0000000000000003\n{shared}")
+    assert dump.fields == {
+        "GUEST_RSP": 1,
+        "GUEST_RIP": 2,
+        "GUEST_CR3": 3,
+    }  # RSP stands first, and so in the guest part
+    dump = one("CR3 = 0x0000000000000003\nEFER = 0x0000000000000d01\n")  # which may be the host's
+    assert dump.fields == {"GUEST_CR3": 3}
+    assert "EFER: a section heading is missing" in dump.remarks[0].text
     part = "RIP = 0x0000000000000002  RSP = 0x0000000000000001\nCS=0010 SS=0018\n"
     host = one("GUEST_RFLAGS = 0x2\n" + part)  # what no heading makes the host's is nobody's
     assert host.fields == {"GUEST_RFLAGS": 2}
@@ -370,7 +393,7 @@ def test_a_misspelt_name_is_said_with_near_matches() -> None:
         ("", 0, "empty"),
         ("\n \n", 0, "empty"),
         ("hello\n", 0, "no VMCS field in 2 lines"),
-        ("GUEST_CR0 = 0x1\nGUEST_CR3 = 0xzz\n", 2, "GUEST_CR3: expected a hexadecimal number, found '0xzz'"),
+        ("\nGUEST_CR3 = 0xzz\n", 2, "GUEST_CR3: expected a hexadecimal number, found '0xzz'"),
         ("GUEST_CS_SELECTOR = 0x10000\n", 1, "GUEST_CS_SELECTOR: 0x10000 does not fit in 16 bits"),
         ("GUEST_CR0 = 0x1\n\nGUEST_CR0 = 0x2\n", 3, "GUEST_CR0 is 0x2 here but 0x1 on line 1"),
         ("GUEST_CR0 = 0x1\n\0\1\n", 2, "binary"),

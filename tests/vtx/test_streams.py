@@ -144,7 +144,7 @@ def test_each_line_is_answered_as_if_it_were_alone(
     assert [answer["name"] for answer in answers] == [str(number) for number in range(len(vmcss))]
     for vmcs, answer in zip(vmcss, answers, strict=True):
         alone = judge_any(
-            attrs.evolve(vmcs, launch=vmcss[0].launch), ReportedProcessor(processor)
+            attrs.evolve(vmcs, launch=vmcss[0].launch, printed=False), ReportedProcessor(processor)
         ).complete.to_json()
         assert {key: answer[key] for key in ("outcome", "failed", "undecided", "warnings")} == {
             key: alone[key] for key in ("outcome", "failed", "undecided", "warnings")

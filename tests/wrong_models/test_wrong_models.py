@@ -39,6 +39,14 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], str]] = {
     "a generator": (_form("yield cpu.acc"), r"WRONG: .*returns .*assign"),
     "no such name": (_form("cpu.acc = acc"), r"toy.py:\d+: .*NameError: name 'acc' is not defined"),
     "a string for a vector": (_form('raise Fault("priv")'), r"toy.py:\d+: .*expected a Vector"),
+    "an error code of another width": (
+        _form('raise Fault(Vector("late", 9, 16), cpu.acc)'),
+        r"toy.py:\d+: .*an error code of 8 bits: late has one of 16",
+    ),
+    "an error code of a vector that has none": (
+        _form('raise Fault(Vector("late", 9), 5)'),
+        r"toy.py:\d+: .*late has no error code: expected a width, such as Vector\('late', 9, 32\)",
+    ),
     "a word and a string": (_form('cpu.acc = cpu.acc + "1"'), r"toy.py:\d+: .*does not mix with str"),
     "bits past the end": (_form("cpu.acc = cpu.acc[8:1]"), r"toy.py:\d+: .*WRONG"),
     "division by nothing": (_form("cpu.acc = cpu.acc + 1 // 0"), r"toy.py:\d+: .*ZeroDivisionError"),
@@ -80,6 +88,16 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], str]] = {
         (("    Toy,\n", "    dict,\n"),),
         r"state=<class 'dict'>: expected a class of states",
     ),
+    "two banks that share a register's name": (
+        (
+            (
+                "    acc = word(8",
+                '    low, high = bank(("r0", "r1"), 8), bank(("r1", "r2"), 8)\n    acc = word(8',
+            ),
+            ("import Role, State, word\n", "import Role, State, bank, word\n"),
+        ),
+        r"Toy: two components are called 'r1': expected a name of its own for each",
+    ),
     # Machine
     "user is supervisor": (
         (("    user=lambda state: state.mode == 1", "    user=lambda state: state.mode == 0"),),
@@ -119,7 +137,43 @@ WRONG: dict[str, tuple[tuple[tuple[str, str], ...], str]] = {
         ),
         r"setting X: leaf names 'timr'.*near: timer",
     ),
+    "a relocation that gives nothing": (
+        (
+            (
+                "    techniques={",
+                "    relocate=lambda s, offset: None,\n    relocation_width=8,\n    techniques={",
+            ),
+        ),
+        r"toy: relocate\(state, offset\) gives None: expected a state of Toy",
+    ),
+    "a relocation by offsets of no width": (
+        (("    techniques={", "    relocate=lambda s, offset: s,\n    techniques={"),),
+        r"relocate without relocation_width: expected the bits of an offset",
+    ),
+    "an interrupt that is taken on no condition": (
+        (
+            (
+                "    techniques={",
+                "    interruptions=(Interruption('clock', lambda s, g: s.acc, lambda s, g: s),),\n    techniques={",
+            ),
+            ("import Machine\n", "import Machine\nfrom popek.kernel.interruption import Interruption\n"),
+        ),
+        r"interruption clock: takes gives a word of 8 bits: expected a condition",
+    ),
+    "an advance that fails": (
+        (("    techniques={", "    advance=lambda cpu, operands: operands['pc'],\n    techniques={"),),
+        r"toy.py:\d+: toy, \w+: KeyError: pc",
+    ),
     # Technique
+    "a component of several leaves": (
+        (
+            ("    acc = word(8", "    flags = register(Flags, 8, role=Role.RESOURCE)\n    acc = word(8"),
+            ("class Toy(State):", "class Flags(Register):\n    z, n = bit(0), bit(1)\n\n\nclass Toy(State):"),
+            ("import Role, State, word\n", "import Register, Role, State, bit, register, word\n"),
+            ('replaced=("timer",)', 'replaced=("timer", "flags")'),
+        ),
+        r"replaced names 'flags', a component of 3 leaves: expected the leaves .* of flags.z, flags.n, flags\[7:2\]",
+    ),
     "an owned leaf that is not there": (
         (('owned=("mode", "timer")', 'owned=("mode", "timr")'),),
         r"owned names 'timr', which is no leaf and no component; near: timer",

@@ -22,6 +22,8 @@ _MESSAGES: Final = ("log", "MESSAGE", "message", "msg", "text", "textPayload", "
 """Keys under which collectors of logs keep a line."""
 _EVENT = re.compile(r"^data: ?", re.MULTILINE)
 """Of server-sent events."""
+_MARK_READ_AS_LATIN: Final = "\ufeff".encode().decode("latin-1").encode()
+"""The mark of UTF-8, read as Latin-1 and written as UTF-8 again."""
 _BINARY = re.compile(r"[\x01-\x06\x0e-\x1a\x7f]")
 _MOST_OF_ESCAPES = 3
 _ESCAPED_IN_MARKDOWN = re.compile(r"\\([*_|<>\[\]#`~=&-])")
@@ -46,14 +48,21 @@ codecs.register_error("popek-one-byte", _of_one_byte)
 
 
 def decoded(data: bytes) -> str:
-    """The text of bytes in UTF-8, UTF-16 with or without a mark, or else Latin-1 for the bytes that are neither.
+    """The text of bytes in UTF-8, UTF-16 or UTF-32 with or without a mark, or else Latin-1 for what is none.
 
     Zero bytes that a console or a memory of the firmware left in a text are dropped.
     """
+    data = data.removeprefix(_MARK_READ_AS_LATIN)
+    if data[:4] in {b"\xff\xfe\0\0", b"\0\0\xfe\xff"}:
+        return data.decode("utf-32", errors="replace")
     if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         return data.decode("utf-16", errors="replace")
     sample = data[:4096]
     if b"\0" in sample:
+        for place, name in ((0, "utf-32-le"), (3, "utf-32-be")):
+            others = [sample[other::4] for other in range(4) if other != place]
+            if len(sample) >= 8 and all(len(other) == other.count(0) for other in others):
+                return data.decode(name, errors="replace")
         even, odd = sample[::2].count(0), sample[1::2].count(0)
         if odd > len(sample) // 4 and not even:
             return data.decode("utf-16-le", errors="replace")
@@ -76,6 +85,14 @@ def plain(text: str) -> str:
 def looks_like_json(text: str) -> bool:
     """Whether a text is meant as JSON: `{noformat}` and `[ 12.3] ...` are none."""
     return re.match(r"[\ufeff\s]*(?:\{(?!noformat|code[:}]|\{)|\[\s*(?:[\{\[\]\"]|\Z))", text) is not None
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is JSON: a value, or several one behind the other."""
+    try:
+        return len(list(_values(text))) > 0
+    except (ValueError, RecursionError):
+        return False
 
 
 def unpacked(text: str) -> str | None:
@@ -164,4 +181,4 @@ def of_mail(text: str) -> str:
     return _BASE64_BODY.sub(body, text)
 
 
-__all__ = ["decoded", "looks_like_json", "of_mail", "plain", "unescaped", "unpacked", "unquoted"]
+__all__ = ["decoded", "is_json", "looks_like_json", "of_mail", "plain", "unescaped", "unpacked", "unquoted"]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import html
 import itertools
+import quopri
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -84,7 +86,8 @@ _WRAPPER = re.compile(
     | `{{1,3}}(?=\S)                                                # Markdown
     | [\w.@/-]{{1,40}}\s+\|\s                                       # name of a container
     | <\d{{1,3}}>(?:1\s)?                                           # log level
-    | (?:kern|user|mail|daemon|auth|syslog)\s*:\w{{4,7}}\s*:\s(?=\S) # facility and level of dmesg -x
+    # facility and level of dmesg -x
+    | (?:kern|user|mail|daemon|auth|syslog|cron|lpr|news|ftp|authpriv|local\d)\s*:\w{{3,7}}\s*:\s(?=\S)
     | \[\s*\d+\.\d+(?:\s*<\s*\d+\.\d+\s*>)?\]\s?(?:[A-Za-z0-9][\w.-]*\ kernel:\s)?   # kernel time, dmesg -d, journal
     | \[\s*\+\d+\.\d+\]\s?                                          # dmesg -H
     | \[[A-Z][a-z]{{2}}\ ?\d{{1,2}}\ \d\d:\d\d(?::\d\d)?\]\s?       # dmesg -H, -e
@@ -110,10 +113,32 @@ _WRAPPER = re.compile(
 )
 _CALLER = re.compile(r"\[\s*([TC]\d+)\]\s?")
 _NUMBERED = re.compile(r"\s*(\d{1,7})(?:[:|.)]\s?|\t|\s{1,2}|$)")
+_NUMBER = re.compile(r"\s*(?:0x)?[0-9a-f]{8,16}\s*")
+"""What stands behind the number of an MSR in a listing."""
 _COLUMN = re.compile(r"\s*(\d{1,10})\t(?!\d+\.\d+\t)")
 """Of a process, in a table."""
 _NAMED_AND_NUMBERED = re.compile(r"[\w./-]{1,80}[:-](\d{1,7})[:-]")
-_LANDMARK = re.compile(r"\*\*\*\s*(?:Guest|Host|Control) State\s*\*\*\*|VMCB (?:Control|State Save) Area:")
+_LANDMARK = re.compile(
+    r"\*\*\*\s*(?:Guest|Host|Control) State\s*\*\*\*|VMCB (?:Control|State Save) Area:", re.IGNORECASE
+)
+_BEGINNING = re.compile(
+    r"""
+      haxm_\w+:\ | Guest\ (?:[CDEFGS]S|Task|LDT|GDTR|IDTR)\ | Dumping\ (?:VMCS|guest's)\ | VMX\ Status:
+    | (?:[RE](?:AX|SI|IP)|R8\ |R12)=[0-9a-f]{8} | (?:[CDEFGS]S|LDT|TR)\ ?=[0-9a-f]{4}\ [0-9a-f]{8}
+    | [GI]DT=\ +[0-9a-f]{8}
+    | CR0=[0-9a-f]{8}\ CR2= | DR[06]=[0-9a-f]{8} | EFER=[0-9a-f]{16}$
+    | (?:[cdefgs]s|ldtr|tr)\s*=\{[0-9a-f]{4}\ | [re][ia][px]=[0-9a-f]{8} | [gi]dtr=[0-9a-f]{8} | cr0=[0-9a-f]{8}
+    | (?<![\w#])(?:[A-Z]+_)+[A-Z0-9_]+\ ?[=:]\ ?0x[0-9a-f]+$
+    | (?<![\w#])(?:ASID|EFER|CR[034]|DR[67]|INTERCEPTS_\d)\ =\ (?:0x)?[0-9a-f]+$
+    | (?:RIP|RAX|CR0|EFER):\ 0x[0-9a-f]{16} | CS:\ [0-9a-f]+\ BASE:
+    | (?:(?:cr|general1)_intercepts|pause_filter_threshold|exitcode|exitinfo1|asid|tlb_control|iopm_base_pa|cpl)\ =\ \d
+    | (?:MSR_)?IA32_VMX_\w+ | (?<!\w)(?:0x)?4[89][0-9a-f][:\s=]\s*(?:0x)?[0-9a-f]{8,16}$
+    | (?:base|limit|selector|type_|present|dpl|padding):\ (?:0x)?[0-9a-f]+,$
+    | \#\ rdmsr\ | msr\[4[89][0-9a-f]\] | kvm_s?regs\ \{ | CR0:\ actual= | RFLAGS=0x | [CDEFGS]S:\s+sel=
+    """,
+    re.VERBOSE,
+)
+"""How lines of the formats without headings begin."""
 
 
 @attrs.frozen
@@ -153,18 +178,38 @@ def _decode_quoted_printable(raw: list[tuple[int, str]]) -> list[tuple[int, str]
         if pending.endswith("=") and place < len(raw):
             pending = pending[:-1]
             continue
-        lines.append((start, _ESCAPED.sub(lambda match: chr(int(match[1], 16)), pending)))
+        lines.append((start, _without_escapes(pending)))
         start, pending = 0, ""
     return lines
 
 
+def _without_escapes(text: str) -> str:
+    """A line without its escapes; `reason=80000021` of another part of the log has none, though it looks so."""
+    if _PLAIN_EQUALS.search(text):
+        return _ENCODED_EQUALS.sub("=", text)
+    found = quopri.decodestring(text.encode())
+    try:
+        plain_text = found.decode()
+    except UnicodeDecodeError:
+        return _ENCODED_EQUALS.sub("=", text)
+    return _ENCODED_EQUALS.sub("=", text) if re.search(r"[\0-\x08\x0e-\x1f]", plain_text) else plain_text
+
+
 _MOST_ENCODINGS: Final = 3
+_LONGEST: Final = 2000
 
 
 def _is_encoded(text: str) -> bool:
     """Whether a text is quoted-printable: it has `=3D` where the numbers of a dump would follow, or soft breaks."""
     encoded = _ENCODED_EQUALS.search(text) is not None and _QUOTED_PRINTABLE.search(text) is not None
+    if encoded and 2 * len(_ENCODED_EQUALS.findall(text)) < len(_PLAIN_EQUALS.findall(text)):
+        return False  # a line of something else; `reason=80000021` of this text is no escape
     return encoded or (_SOFT_BREAK.search(text) is not None and _PLAIN_EQUALS.search(text) is None)
+
+
+def _encoded_line(text: str) -> str:
+    """A line of a mail within a text that is none."""
+    return text if _PLAIN_EQUALS.search(text) else _ENCODED_EQUALS.sub("=", text)
 
 
 def unwrap(text: str) -> list[list[LogLine]]:
@@ -191,6 +236,8 @@ def unwrap(text: str) -> list[list[LogLine]]:
         if not _is_encoded("\n".join(part for _, part in numbered)):
             break
         numbered = _decode_quoted_printable(numbered)
+    if "=3" in text:
+        numbered = [(number, _encoded_line(part)) for number, part in numbered]
     numbered = _without_line_numbers(numbered)
     lines = [LogLine(number, *_unwrap(part), len(part)) for number, part in numbered]
     return _by_caller(_without_unknown_prefix(lines))
@@ -202,33 +249,50 @@ def _without_line_numbers(lines: list[tuple[int, str]]) -> list[tuple[int, str]]
     if len(same) == 1 and same != {""} and len(lines) >= 3:
         return [(number, _COLUMN.sub("", text, count=1)) for number, text in lines]
     for pattern in (_NUMBERED, _NAMED_AND_NUMBERED):
-        matches = [pattern.match(text) for _, text in lines if text.strip()]
-        found = [int(match[1]) for match in matches if match is not None]
+        filled = sum(bool(text.strip()) for _, text in lines)
+        numbered = [
+            (match, text) for _, text in lines if text.strip() and (match := pattern.match(text)) is not None
+        ]
+        found = [int(match[1]) for match, _ in numbered]
         rising = sum(later == number + 1 for number, later in itertools.pairwise(found))
         if (
             len(found) >= 3
             and rising >= 2
             and rising * 10 >= 8 * (len(found) - 1)
-            and len(found) * 2 >= len(matches)
+            and len(found) * 2 >= filled
+            and not all(_NUMBER.fullmatch(text[match.end() :]) for match, text in numbered)
         ):
             return [(number, pattern.sub("", text, count=1)) for number, text in lines]
     return lines
 
 
 def _without_unknown_prefix(lines: list[LogLine]) -> list[LogLine]:
-    """Without a prefix that no log we know has: what stands before a section's heading, in front of each line."""
+    """Without a prefix that no log we know has: what stands before a section's heading, in front of each line.
+
+    Where there are no headings it is learnt from the beginnings of lines, if most of these have the same before them.
+    """
     for line in lines:
         match = _LANDMARK.search(line.text)
-        if match is None or match.start() == 0:
-            continue
-        prefix = _shape(line.text[: match.start()])
-        return [
-            attrs.evolve(other, text=other.text[found.end() :].lstrip())
-            if (found := prefix.match(other.text))
-            else other
-            for other in lines
-        ]
-    return lines
+        if match is not None:
+            return _without(lines, _shape(line.text[: match.start()])) if match.start() else lines
+    found = [
+        line.text[: match.start()]
+        for line in lines
+        if len(line.text) <= _LONGEST and (match := _BEGINNING.search(line.text)) is not None
+    ]
+    if not any(found):
+        return lines
+    (pattern, count), *_ = Counter(_shape(before).pattern for before in found if before).most_common(1)
+    return _without(lines, re.compile(pattern)) if count >= 2 and 2 * count > len(found) else lines
+
+
+def _without(lines: list[LogLine], prefix: re.Pattern[str]) -> list[LogLine]:
+    return [
+        attrs.evolve(other, text=other.text[found.end() :].lstrip())
+        if (found := prefix.match(other.text))
+        else other
+        for other in lines
+    ]
 
 
 def _shape(prefix: str) -> re.Pattern[str]:

@@ -9,7 +9,7 @@ from popek.kernel.outcome import Next
 from popek.kernel.state import State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
-from popek.solving.solver import Answer
+from popek.solving.solver import Answer, Solver
 
 from .counterexample import (
     Counterexample,
@@ -55,14 +55,25 @@ class ClassWitness(Generic[S]):
         self._subject, self._machine, self._instruction = subject, subject.machine, instruction
         self._before = before
 
-    def find(self, name: str, question: Question, definition: Definition[S]) -> Counterexample[S] | None:
+    def find(
+        self,
+        name: str,
+        question: Question,
+        definition: Definition[S],
+        beside: Solver | None = None,
+        guess: dict[str, int] | None = None,
+    ) -> Counterexample[S] | None:
         """The counterexample for a class; None where a time limit was in the way.
+
+        Args:
+            beside: a solver whose translations it shares.
+            guess: as in `find_minimal`.
 
         Raises:
             ReplayError: a defect of popek.
         """
         runs, offset = definition.runs, definition.offset
-        answer, model, solver = question.ask(self._subject.effort)
+        answer, model, solver = question.ask(self._subject.effort, beside=beside)
         if answer is Answer.UNKNOWN:  # there is one, and no time to find it again
             return None
         if model is None or solver is None:
@@ -70,7 +81,9 @@ class ClassWitness(Generic[S]):
         machine, instruction = self._machine, self._instruction
         relocate = machine.relocate if offset is not None else None
         starts = [run.before for run in (runs[:1] if relocate else runs)]
-        found = find_minimal(machine, instruction, question, solver, model, starts, self._probes())
+        found = find_minimal(
+            machine, instruction, question, solver, model, starts, self._probes(), guess=guess
+        )
         states, claim = list(found.states), name.replace("_", "-")
         kind = name.removeprefix("user_")
         if relocate:

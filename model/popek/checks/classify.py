@@ -19,6 +19,7 @@ the class is unknown.  A class that means nothing for a machine or a technique i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
@@ -60,6 +61,7 @@ class Classifier(Generic[S]):
         self.subject, self.components = subject, components
         self.machine, self.technique = subject.machine, subject.technique
         self.states = States(subject)
+        self.met: dict[str, dict[str, int]] = defaultdict(dict)  # values in the latest witness for a class
 
     def classify(self, instruction: Instruction, run: Run[S] | None = None) -> Classification[S]:
         """Every class of one form.
@@ -189,8 +191,14 @@ class _Questions(Generic[S]):
             # A witness needs no more than the case that was found possible.
             within = [self._c.subject.holds(run.before) for run in problem.runs]
             made = ClassWitness(self._c.subject, self._instruction, self._run.before)
+            beside, guess = self._run.translated, self._c.met[name]
             narrow = Question(question.name, [*self._assumed, *within, *conditions, possible.differs])
-            return Finding(Truth.YES, evidence, *shown, make_witness=lambda: made.find(name, narrow, problem))
+            return Finding(
+                Truth.YES,
+                evidence,
+                *shown,
+                make_witness=lambda: made.find(name, narrow, problem, beside, guess),
+            )
         if answer is Answer.UNKNOWN:
             return Finding(Truth.UNKNOWN, evidence)
         # Where the model does not say what happens, nothing is known unless no such runs are possible.

@@ -8,7 +8,7 @@ reported; a witness that does not replay is a defect of popek and says so.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -21,10 +21,10 @@ from popek.kernel.machine import Machine
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.program import Line
-from popek.kernel.state import State
+from popek.kernel.state import UNDEFINED, State
 from popek.kernel.terms import Term
 from popek.kernel.words import Word
-from popek.solving.solver import Answer, Model, QuestionKind, Solver
+from popek.solving.solver import Model
 
 S = TypeVar("S", bound=State)
 
@@ -212,84 +212,26 @@ def _touched(content: Memory) -> Iterable[int]:
     return touched
 
 
-class Minimizer:
-    """Makes a model minimal: variable by variable, in a fixed order, towards preferred values."""
-
-    def __init__(self, solver: Solver, conditions: Sequence[Word]) -> None:
-        self._solver = Solver(solver.effort, beside=solver, kind=QuestionKind.QUICK)
-        for condition in conditions:
-            self._solver.add(condition)
-        self._roots = [condition.term for condition in conditions]
-        self.variables = terms.variables_of(self._roots)
-
-    def run(self, model: Model, preferences: Iterable[tuple[Term, Term]]) -> Model:
-        """The model in which each term has its preferred value if the earlier ones allow it.
-
-        Where it cannot, its halves are tried, and so on down to bits, the high ones first.  Preferences that
-        the current model meets cost nothing; others are tried many at once, and by halves where that fails,
-        which gives what trying them one by one would give.
-        """
-        self._model = model
-        self._settle([wish for wish in preferences if terms.compare("eq", *wish).op != "const"])
-        return self._model
-
-    def _settle(self, wishes: Sequence[tuple[Term, Term]], *, doomed: bool = False) -> bool:
-        """Assert of the wishes what can be had, the earlier ones first.
-
-        Args:
-            doomed: they are known to be impossible together.
-
-        Returns:
-            Whether all of them could be had.
-        """
-        answer = Answer.UNSAT if doomed else self._grant(wishes)
-        if answer is Answer.SAT:
-            return True
-        middle = len(wishes) // 2
-        first, second = (wishes[:middle], wishes[middle:]) if middle else _halves(*wishes[0])
-        if first:
-            granted = self._settle(first)
-            self._settle(second, doomed=granted and answer is Answer.UNSAT)
-        return False
-
-    def _grant(self, wishes: Iterable[tuple[Term, Term]]) -> Answer:
-        """Whether the wishes can be had together; if so they are asserted."""
-        together = terms.ONE
-        for wish in wishes:
-            together = terms.arithmetic("and", together, terms.compare("eq", *wish))
-        if self._model(together) == 0:
-            answer = self._solver.check([together])
-            if answer is not Answer.SAT:
-                return answer
-            self._model = self._solver.model()
-        self._solver.add(together)
-        return Answer.SAT
-
-    def cells(self) -> list[Term]:
-        """The storage cells (applications of a memory's unknown contents) that the query reads."""
-        return terms.applications_of(self._roots)
-
-
-def _halves(term: Term, preferred: Term) -> tuple[list[tuple[Term, Term]], list[tuple[Term, Term]]]:
-    """A preference for a term as one for its high half and one for its low half; none for those of a bit."""
-    if term.width == 1:
-        return [], []
-    top, middle = term.width - 1, term.width // 2
-    high, low = (
-        (terms.extract(term, *part), terms.extract(preferred, *part))
-        for part in ((top, middle), (middle - 1, 0))
-    )
-    return [high], [low]
-
-
 def leaf_preferences(
     state: State, preferred: State, known: Mapping[str, Term]
 ) -> Iterable[tuple[Term, Term]]:
     """Each leaf of a symbolic state that the query mentions, with its value in the preferred state."""
     for leaf in state.leaves:
         term = state[leaf.name].term
-        if any(name in known for name in terms.variables_of([term])):
+        if mentions(term, known):
             yield term, preferred[leaf.name].term
+
+
+def mentions(term: Term, known: Container[str]) -> bool:
+    """Whether a variable of these is below a term."""
+    pending, seen = [term], {term}
+    while pending:
+        term = pending.pop()
+        if term.op == "var" and term.data in known:
+            return True
+        pending += (arg for arg in term.args if arg not in seen)
+        seen.update(term.args)
+    return False
 
 
 def concretize(
@@ -314,6 +256,8 @@ def concretize(
             return 0
 
     def value(term: Term) -> int:
+        if term.op in ("var", "const"):  # as most are
+            return number(str(term.data), term.width) if term.op == "var" else int(term.data)  # type: ignore[arg-type]
         names = terms.variables_of([term])
         env = {n: number(n, t.width) for n, t in names.items()}
         tables: dict[str, Callable[..., int]] = {
@@ -345,7 +289,7 @@ def concretize(
             width = content.address_width
             numbers = {a: value(content.load(Word(width, a)).term) for a in sorted(seen) if a >> width == 0}
             state._memories[name] = Memory(width, content.cell_width, {a: v for a, v in numbers.items() if v})
-    return state.with_undefined({n: model(t) for n, t in variables.items() if n.startswith("undefined ")})
+    return state.with_undefined({n: model(t) for n, t in variables.items() if n.startswith(UNDEFINED)})
 
 
 def _filled(name: str, memory: Memory, block: Block) -> Memory:

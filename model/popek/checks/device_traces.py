@@ -7,7 +7,7 @@ few registers.  The unrolling only finds the trace; what is shown is what the sa
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -17,8 +17,9 @@ from popek.kernel.agents import World
 from popek.kernel.words import FALSE, TRUE, Word, any_of, symbol
 from popek.solving.solver import Answer
 
-from .counterexample import Minimizer, ReplayError, concretize, leaf_preferences
+from .counterexample import ReplayError, concretize, leaf_preferences
 from .devices import ANOTHER, CHANGES, FIDELITY, INTERRUPTS, LEARNS, Attached, Parties
+from .minimizer import Minimizer
 from .verdict import Question
 
 REPAIRS = 12
@@ -82,7 +83,7 @@ class DeviceTrace:
 
 
 @attrs.frozen(eq=False)
-class _Taken:
+class Taken:
     """Where a sequence of steps leads, on the guest's own machine and on the hardware."""
 
     parties: Parties  # with what the guest's own machine is in, before the last step
@@ -97,9 +98,9 @@ class _Taken:
 Values = Mapping[str, Word]
 
 
-def _run(
+def run_steps(
     attached: Attached, start: Parties, registers: Sequence[str], steps: Sequence[str], values: Values
-) -> _Taken:
+) -> Taken:
     """The driver sets the registers, then the device takes the steps."""
     devices, attachment = attached.devices, attached.attachment
     told: list[DeviceStep] = []
@@ -143,23 +144,28 @@ def _run(
         )
         told.append(DeviceStep(f"the device: {name}", accesses, here.refused))
         last, parties = parties, following
-    return _Taken(
-        last, own, before, here, tuple(told), kept, bool(steps) and steps[-1] in attachment.services
-    )
+    return Taken(last, own, before, here, tuple(told), kept, bool(steps) and steps[-1] in attachment.services)
 
 
 def trace(attached: Attached, promise: str) -> DeviceTrace | None:
     """A shortest trace that breaks a promise; None where there is none."""
+    return shortest(attached, lambda registers, steps: trace_by(attached, promise, registers, steps))
+
+
+def shortest(
+    attached: Attached, tried: Callable[[Sequence[str], Sequence[str]], DeviceTrace | None]
+) -> DeviceTrace | None:
+    """What is found with as few steps as possible, and then as few registers set."""
     names = list(attached.devices.agent.steps)
     registers = list(attached.devices.agent.programs)
     longest = attached.attachment.longest or attached.devices.longest
     for length in range(1, longest + 1):
         for steps in itertools.product(names, repeat=length):
-            if trace_by(attached, promise, registers, steps) is None:
+            if tried(registers, steps) is None:
                 continue
             for few in range(len(registers) + 1):
                 for chosen in itertools.combinations(registers, few):
-                    found = trace_by(attached, promise, chosen, steps)
+                    found = tried(chosen, steps)
                     if found is not None:
                         return found
     return None
@@ -186,7 +192,7 @@ def _tried(
     Args:
         places: where the duties are kept, beside those where the steps look.
     """
-    start, other = _start(attached, ""), _start(attached, ANOTHER)
+    start, other = first_parties(attached, ""), first_parties(attached, ANOTHER)
     if promise in (CHANGES, INTERRUPTS):  # safety does not rest on what is owed to the guest alone
         owed = {duty.name for duty in attached.attachment.duties if duty.fidelity}
         attached = attrs.evolve(attached, dropped=attached.dropped | owed)
@@ -200,9 +206,9 @@ def _tried(
     if promise == LEARNS:  # what the monitor keeps for the guest is the guest's to know
         assumed += attached.known(start, other)
     probe = attached.probe()
-    runs = attached.explored(lambda: _run(attached, start, registers, steps, values))
+    runs = attached.explored(lambda: run_steps(attached, start, registers, steps, values))
     others = (
-        attached.explored(lambda: _run(attached, other, registers, steps, values))
+        attached.explored(lambda: run_steps(attached, other, registers, steps, values))
         if promise == LEARNS
         else [None]
     )
@@ -211,34 +217,43 @@ def _tried(
             broken = _broken(attached, promise, path.result, None if twin is None else twin.result, probe)
             conditions = [*assumed, path.condition, broken, *([] if twin is None else [twin.condition])]
             question = Question(f"{promise} by {', '.join(steps)}", conditions)
-            answer, model, solver = question.ask(attached.effort)
-            if answer is not Answer.SAT or model is None or solver is None:
+            solved = numbers_of(attached, question, (start, other), values, probe)
+            if solved is None:
                 continue
-            minimizer = Minimizer(solver, question.conditions)
-            known = minimizer.variables
-            wishes = [(known[name], terms.const(known[name].width, 0)) for name in sorted(known)]
-            cells = minimizer.cells()
-            wishes = [
-                *(pair for one in (start.guest,) for pair in leaf_preferences(one, type(one).reset(), known)),
-                *wishes,
-                *((cell, terms.const(cell.width, 0)) for cell in cells),
-            ]
-            model = minimizer.run(model, wishes)
-            numbers = [
-                Parties(*(concretize(state, model, cells, known, type(state).reset()) for state in _all(one)))
-                for one in (start, other)
-            ]
-            given = {name: Word(v.width, model(v.term)) for name, v in values.items()}
-            where = Word(probe.width, model(probe.term))
+            numbers, given, where = solved
             for one in numbers if promise == LEARNS else numbers[:1]:
-                unkept = _unkept_at(attached, one)
+                unkept = unkept_at(attached, one)
                 if unkept is not None:
                     return unkept
             return _replayed(attached, promise, numbers, registers, steps, given, where)
     return None
 
 
-def _unkept_at(attached: Attached, parties: Parties) -> Word | None:
+def numbers_of(
+    attached: Attached, question: Question, starts: Sequence[Parties], values: Values, probe: Word
+) -> tuple[list[Parties], dict[str, Word], Word] | None:
+    """Numbers for the starts, the registers and the cell that is looked at, as plain as can be; None without any."""
+    answer, model, solver = question.ask(attached.effort)
+    if answer is not Answer.SAT or model is None or solver is None:
+        return None
+    minimizer = Minimizer(solver, question.conditions)
+    known, cells = minimizer.variables, minimizer.cells()
+    guest = starts[0].guest
+    wishes = [
+        *leaf_preferences(guest, type(guest).reset(), known),
+        *((known[name], terms.const(known[name].width, 0)) for name in sorted(known)),
+        *((cell, terms.const(cell.width, 0)) for cell in cells),
+    ]
+    model = minimizer.run(model, wishes)
+    numbers = [
+        Parties(*(concretize(state, model, cells, known, type(state).reset()) for state in _all(one)))
+        for one in starts
+    ]
+    given = {name: Word(v.width, model(v.term)) for name, v in values.items()}
+    return numbers, given, Word(probe.width, model(probe.term))
+
+
+def unkept_at(attached: Attached, parties: Parties) -> Word | None:
     """A place at which a duty that is not dropped does not hold of these numbers."""
     private, unit = map(_anywhere, (parties.private, parties.unit))
     question = Question("the duties", [~attached.kept(parties.guest, private, unit)])
@@ -264,7 +279,7 @@ def _anywhere(state: Any) -> Any:
     return found
 
 
-def _start(attached: Attached, suffix: str) -> Parties:
+def first_parties(attached: Attached, suffix: str) -> Parties:
     """The first state; storage that nobody has set is unknown."""
     if attached.attachment.first is None:
         any_state = attached.symbolic(suffix)
@@ -283,7 +298,7 @@ def _all(parties: Parties) -> tuple[Any, ...]:
     return (parties.guest, parties.device, parties.private, parties.unit)
 
 
-def _broken(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None, probe: Word) -> Word:
+def _broken(attached: Attached, promise: str, taken: Taken, twin: Taken | None, probe: Word) -> Word:
     """The last step breaks the promise (width 1)."""
     parties = taken.parties
     if promise == CHANGES:
@@ -320,8 +335,8 @@ def _replayed(
     Raises:
         ReplayError: they do not.
     """
-    taken = _run(attached, starts[0], registers, steps, values)
-    twin = _run(attached, starts[1], registers, steps, values) if promise == LEARNS else None
+    taken = run_steps(attached, starts[0], registers, steps, values)
+    twin = run_steps(attached, starts[1], registers, steps, values) if promise == LEARNS else None
     if _broken(attached, promise, taken, twin, probe).value != 1:
         raise ReplayError(
             f"{attached.devices.name}: the trace that breaks {promise!r} does not do so on numbers"
@@ -330,13 +345,13 @@ def _replayed(
         promise,
         taken.steps,
         _words(attached, promise, taken, twin, probe),
-        _shown(starts[0].guest),
-        _shown(starts[0].private),
-        _shown(starts[0].unit),
+        shown(starts[0].guest),
+        shown(starts[0].private),
+        shown(starts[0].unit),
     )
 
 
-def _words(attached: Attached, promise: str, taken: _Taken, twin: _Taken | None, probe: Word) -> str:
+def _words(attached: Attached, promise: str, taken: Taken, twin: Taken | None, probe: Word) -> str:
     """What the last step does, from what it did on numbers."""
     storage = attached.devices.storage
     if promise == CHANGES:
@@ -392,7 +407,7 @@ def _differences(
         yield f"the guest's cell {probe:#x}: {first:#x} {left}, {second:#x} {right}"
 
 
-def _shown(state: Any) -> dict[str, str]:
+def shown(state: Any) -> dict[str, str]:
     """Components and cells that are not what they are after a reset."""
     plain = type(state).reset()
     found = {

@@ -73,6 +73,7 @@ class Attached:
         attachment: how it is attached; rules of it may be dropped already.
         dropped: duties and premises that are not in place.
         rules: of the unit, those that are dropped.
+        serving: the unit's tables serve the guest; without a rule they may be any that keep the device in by it.
     """
 
     devices: Devices[Any]
@@ -80,6 +81,7 @@ class Attached:
     dropped: frozenset[str] = frozenset()
     effort: Effort = attrs.field(factory=Effort)
     rules: frozenset[str] = frozenset()
+    serving: bool = True
 
     @classmethod
     def of(
@@ -108,12 +110,19 @@ class Attached:
             if one not in names:
                 raise UnknownNameError(f"rule, duty or premise of {name}", one, names)
         rules = without & frozenset(attachment.rules)
-        if rules and attachment.without is not None:
-            # Tables that would keep a device out by the rule alone are no tables that serve it.
-            if not serving:
-                without |= {duty.name for duty in attachment.duties if duty.fidelity}
-            attachment = attachment.without(rules)
-        return cls(devices, attachment, without, rules=rules)
+        if not rules or attachment.without is None:
+            return cls(devices, attachment, without)
+        if serving:
+            fewer = attrs.evolve(attachment.without(rules), first=attachment.first)
+            return cls(devices, fewer, without, rules=rules)
+        # Tables that would keep a device out by the rule alone are no tables that serve it.
+        without |= {duty.name for duty in attachment.duties if duty.fidelity}
+        return cls(devices, attachment.without(rules), without, rules=rules, serving=False)
+
+    def with_rules(self) -> Attached:
+        """The same with every rule in place."""
+        whole = self.devices.attachments[self.attachment.name]
+        return attrs.evolve(self, attachment=attrs.evolve(whole, first=self.attachment.first))
 
     @cached_property
     def machine(self) -> Any:
@@ -336,7 +345,7 @@ class Attached:
         """The invariant is possible, and holds of the first state for every place."""
         parties = self.symbolic()
         self.assert_possible("the invariant", self.assumed(parties))
-        if self.attachment.first is None or self.rules:
+        if self.attachment.first is None or not self.serving:
             return
         guest, private, unit = self.attachment.first(self.dropped)
         yield self.ask(INVARIANT, BASE, [], [[~self.kept(guest, private, unit)]])

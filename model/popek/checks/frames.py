@@ -61,12 +61,14 @@ def unlike_the_image(
 def copied(technique: Technique[S], guests: tuple[S, S]) -> Iterator[Word]:
     """Per store of the guest's, that it is to a cell of which the control program keeps a copy (width 1).
 
-    A store of many cells at once may be.
+    A store of many cells at once may be.  And that it keeps copies of other cells after it.
     """
     before, after = guests
     if technique.shadows_address is not None:
         for name in _storage(before):
             old, new = before.memories()[name], after.memories()[name]
+            where = place_of(old, name, None)
+            yield technique.shadows_address(before, where) != technique.shadows_address(after, where)
             for one in new.stores[len(old.stores) :]:
                 yield TRUE if isinstance(one, Block) else technique.shadows_address(before, one[0])
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from popek.kernel import terms
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Next, Trap
-from popek.kernel.state import Role, State, leaves_with
+from popek.kernel.state import UNDEFINED, Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, symbol
 from popek.solving.asking import Asker, SolverQuery
@@ -31,10 +31,10 @@ S = TypeVar("S", bound=State)
 # Solver resources for one way to break a promise.
 BREACH = 4_000_000
 
-ANOTHER = "@vmm'"
+ANOTHER, ANOTHER_GUEST = "@vmm'", "'"
 # What is made once of symbols from which many forms start.
 _PRIVATE, _ANOTHER, _IMAGE, _PARTS = "P", "another P", "f(G, P)", "the VMM's in f(G, P)"
-_GUEST, _KEPT, _EXISTS = "guest", "kept", "exists"
+_GUEST, _KEPT, _EXISTS, _OTHER, _SET = "guest", "kept", "exists", "another G", "set up"
 
 
 class Hosted(Generic[S]):
@@ -60,8 +60,7 @@ class Hosted(Generic[S]):
         self.private = subject.once(_PRIVATE, self._private, self.guest)
         self.hardware, assumed = self.arranged(self.private)
         self.assumed = [
-            subject.once(_GUEST, self.technique.guest, self.guest),
-            subject.once(_EXISTS, self.machine.invariant, self.guest),
+            *self.is_guest(self.guest),
             instruction.valid(general.operands),
             *assumed,
         ]
@@ -85,10 +84,61 @@ class Hosted(Generic[S]):
         hardware = subject.once(_IMAGE, technique.map, self.guest, private)
         assumed = [
             subject.once(_KEPT, technique.private, self.guest, private),
-            subject.once(_EXISTS, self.machine.invariant, hardware),
-            subject.holds(hardware, mentioned=self.general.mentioned),
+            *self.can_be_kept(private),
+            *self._on_hardware(hardware),
         ]
         return self.general.at(hardware), assumed
+
+    def is_guest(self, guest: S) -> list[Word]:
+        """What is known of a guest: its own machine is set up as the settings say of it (each of width 1)."""
+        subject, machine = self.subject, self.machine
+        return [
+            subject.once(_GUEST, self.technique.guest, guest),
+            subject.once(_EXISTS, machine.invariant, guest),
+            subject.once(_SET, lambda guest: subject.of_the_guest.holds(machine, guest), guest),
+        ]
+
+    def can_be_kept(self, private: S) -> list[Word]:
+        """What is known of what a VMM has, whatever its guest: it is a state of the machine (each of width 1)."""
+        return [
+            self.subject.once(_EXISTS, self.machine.invariant, private),
+            self.subject.holds(private),
+        ]
+
+    def _on_hardware(self, image: S) -> list[Word]:
+        """What is known of the hardware's state: but for what the guest may set up in any way (each of width 1)."""
+        return [
+            self.subject.once(_EXISTS, self.machine.invariant, image),
+            self.subject.holds_of_the_image(image, mentioned=self.general.mentioned),
+        ]
+
+    @cached_property
+    def other_guest(self) -> S:
+        """Any other guest, at the same time."""
+        return self.subject.once(_OTHER, self._other, self.guest)
+
+    def _other(self, guest: S) -> S:
+        clocks = () if self.time else [leaf.name for leaf in leaves_with(self.machine.state, [Role.TIME])]
+        words = guest.words()
+        shared = {name: words[name] for name in words if words[name].concrete}
+        shared |= {name: guest[name] for name in clocks}
+        return self.machine.state.symbolic(ANOTHER_GUEST).with_changes(dict(shared))
+
+    def beside(self, another: S, *, again: bool = False) -> tuple[Run[S], list[Word]]:
+        """The run on the hardware of another guest of the same VMM, and what is known about it.
+
+        Args:
+            again: undefined results may be others.
+        """
+        technique = self.technique
+        undefined = self.general.undefined_again if again else {}
+        run = self.general.at(technique.map(another, self.private), undefined)
+        assumed = [
+            *self.is_guest(another),
+            technique.private(another, self.private),
+            *self._on_hardware(run.before),
+        ]
+        return run, assumed
 
     def _private(self, guest: S) -> S:
         clocks = leaves_with(self.machine.state, [Role.TIME])
@@ -152,7 +202,7 @@ class Hosted(Generic[S]):
                 continue
             shown = Breach(BreachKind.UNLIKE, "", path.conditions, TRUE).conditions
             if shown and self.ask.first([shown], rlimit=BREACH) is not Answer.UNSAT:
-                found.append((path.conditions, trap, _overwritten(before, trap.state)))
+                found.append((path.conditions, trap, overwritten(before, trap.state)))
         return found
 
     @cached_property
@@ -173,7 +223,7 @@ class Hosted(Generic[S]):
         return self.ask.first([breach.conditions] if breach.conditions else [], rlimit=BREACH, asked=asked)
 
 
-def _overwritten(before: S, after: S) -> tuple[str, ...]:
+def overwritten(before: S, after: S) -> tuple[str, ...]:
     """Components and memories of the guest that a run may have lost; none where the old can be told from the new."""
     old, new = before.words(), after.words()
     changed = [name for name in old if old[name].term is not new[name].term]
@@ -197,7 +247,7 @@ def _told(old: Term, new: Term, lost: set[str]) -> bool:
 
 def _independent(term: Term, lost: set[str]) -> bool:
     read = {*terms.variables_of([term]), *(str(cell.data) for cell in terms.applications_of([term]))}
-    return lost.isdisjoint(read)
+    return lost.isdisjoint(read) and not any(name.startswith(UNDEFINED) for name in read)
 
 
 def _given(condition: Term, term: Term) -> Term:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
+from popek.kernel.exploration import Path
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.state import Role, State
@@ -13,10 +14,12 @@ from popek.kernel.words import FALSE, TRUE, Word, any_of, ite, symbol
 from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer
 
-from .hosted import BREACH, Hosted
+from .delivery import after_a_trap
+from .hosted import ANOTHER_GUEST, BREACH, Hosted, overwritten
 from .obligation import Breach, BreachKind
 from .runs import (
     PROBE,
+    Completion,
     Run,
     conjunction,
     probe,
@@ -25,7 +28,6 @@ from .runs import (
 S = TypeVar("S", bound=State)
 
 
-ANOTHER_GUEST = "'"
 CELLS = 3
 
 
@@ -43,19 +45,12 @@ class Losses(Generic[S]):
             if self._due.elsewhere(trap) or not changed:
                 continue
             another = self._another_guest(changed)
-            there = self._general.at(self._technique.map(another, self._private))
-            assumed = [
-                *self._cells_that_are_there(changed),
-                self._technique.guest(another),
-                self._machine.invariant(another),
-                self._technique.private(another, self._private),
-                self._machine.invariant(there.before),
-                self._form.subject.holds(there.before, mentioned=self._general.mentioned),
-            ]
+            there, known = self._form.beside(another, again=True)
+            assumed = [*self._cells_that_are_there(changed), *known]
             reflected = FALSE  # the guest's own machine traps so, and leaves just this
             for path in self._native.paths:
                 native = path.result
-                if isinstance(native, Trap) and native.vector == trap.vector:
+                if isinstance(native, Trap) and native.vector == trap.vector and not self._looks_back(native):
                     mapped = self._technique.map(native.state, self._private)
                     apart = any_of(self._apart(trap.state, mapped, look="on the hardware"))
                     same = path.condition & _same_code(trap, native)
@@ -81,10 +76,35 @@ class Losses(Generic[S]):
                         other=another,
                     )
 
+    def by_entries(
+        self, ends: Sequence[Completion[S]], going_in: Callable[[Run[S]], Sequence[Completion[S]]]
+    ) -> Iterator[Breach]:
+        """What a run changed before it went in without a trap.
+
+        Args:
+            ends: where the run on the hardware goes in.
+            going_in: the same of another run.
+        """
+        how = "goes in, and has changed what the VMM needs to go on with the guest"
+        for conditions, after in ends:
+            changed = overwritten(self._form.hardware.before, after)
+            if not changed:
+                continue
+            another = self._another_guest(changed)
+            there, known = self._form.beside(another, again=True)
+            assumed = [*self._cells_that_are_there(changed), *known]
+            apart = self._unlike_natively(self._general.at(another))
+            # Whether two guests have one image at all is another question (A4_image_tells).
+            images = any_of(self._apart(self._form.hardware.before, there.before, everywhere=True))
+            for others, theirs in going_in(there):
+                alike = ~any_of(self._apart(after, theirs, everywhere=True))
+                given = (*conditions, *others, *(a.term for a in assumed))
+                yield Breach(BreachKind.LOSES, how, given, alike & images & apart, other=another)
+
     def _unlike_natively(self, other: Run[S]) -> Word:
         """The guest's own machine does something else from another guest (width 1), as far as it says what it does."""
         unlike = []
-        for mine, theirs in itertools.product(self._native.paths, other.paths):
+        for mine, theirs in itertools.product(self._delivered(self._native), self._delivered(other)):
             a, b = mine.result, theirs.result
             differ = TRUE
             if not all(self._told(one) for one in (a, b)):
@@ -96,6 +116,19 @@ class Losses(Generic[S]):
                 differ = ~_same_code(a, b) | any_of(apart)
             unlike.append(mine.condition & theirs.condition & differ)
         return any_of(unlike)
+
+    def _looks_back(self, trap: Trap[S]) -> bool:
+        """What becomes of it depends on more than the state that it leaves."""
+        return self._form.subject.deliveries.reads_before(trap)
+
+    def _delivered(self, run: Run[S]) -> Iterator[Path[Outcome[S]]]:
+        """The ways through a run, with the delivery of a trap where that depends on more than what the trap leaves."""
+        for path in run.paths:
+            if isinstance(path.result, Trap) and self._looks_back(path.result):
+                effort = self._form.subject.effort
+                yield from after_a_trap(self._machine, run.before, path.conditions, path.result, effort)
+            else:
+                yield path
 
     def _told(self, outcome: Outcome[S]) -> bool:
         """The machine says what becomes of this."""

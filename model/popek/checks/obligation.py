@@ -53,6 +53,8 @@ class BreachKind(enum.Enum):
     CHANGES = "the VMM's things change"
     SHOWS = "the VMM's things show"
     LOSES = "two guests are one to the VMM"
+    STOPS = "the machine stops"
+    ENTERS = "the guest has a say in how the VMM is entered"
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -62,6 +64,8 @@ class Breach:
     Attributes:
         parts: where `also` is any of several, each of them: where the whole is too hard, they are asked one by one.
         other: the second P or guest, where there is one.
+        names: the leaves in which two runs are unlike; none where it is in storage.
+        silent: if it is possible, nothing is known.
     """
 
     kind: BreachKind
@@ -70,6 +74,8 @@ class Breach:
     also: Word
     parts: tuple[Word, ...] = ()
     other: Any = None
+    names: tuple[str, ...] = ()
+    silent: bool = False
 
     @property
     def when(self) -> Word:
@@ -162,7 +168,10 @@ class Obligation(Generic[S]):
             ours = [(c, self.seen(after, [self.private])) for c, after in ends]
             # The hardware's conditions come first: they say most about what the other run sees.
             pairs = list(together(ours, expected))
-        for case in differing(pairs, ignoring=ignoring, time_is_state=self._time, places=self.places):
+        began = (self.hardware.before, self.hardware.before)
+        for case in differing(
+            pairs, ignoring=ignoring, time_is_state=self._time, places=self.places, began=began
+        ):
             yield Breach(
                 BreachKind.UNLIKE,
                 "another result than on the guest's own machine",
@@ -178,8 +187,7 @@ class Obligation(Generic[S]):
         for conditions, after in self.native.completions():
             changed = self.changed(self.guest, after, kept)
             at_times = any_of(
-                technique.keeps(name, self.guest) & self.changed(self.guest, after, frozenset((name,)))
-                for name in technique.shadowed_when
+                unlike_notes(technique, name, self.guest, after) for name in technique.shadowed_when
             )
             for condition in (changed | at_times, *self._shadowed_cells(after)):
                 if condition.value != 0:
@@ -251,7 +259,6 @@ class Obligation(Generic[S]):
             after,
             names,
             self.technique.owns_cell,
-            time_is_state=self._time,
             places=self.places,
         )
         return any_of(found.values())
@@ -264,11 +271,14 @@ class Obligation(Generic[S]):
                 yield owns(self.guest, self.private, where) & changed
 
     def _shadowed_cells(self, after: S) -> Iterator[Word]:
-        """Per cell that changes natively: the VMM keeps a shadow of it."""
+        """Per cell that changes natively: the VMM keeps a shadow of it; or which cells it keeps one of changes."""
         shadows = self.technique.shadows_address
         if shadows is not None:
             for where, changed in changed_cells(self.guest, after):
                 yield shadows(self.guest, where) & changed
+            for name in _storages(self.guest):
+                where = place_of(self.guest.memories()[name], name, self.places)
+                yield shadows(self.guest, where) != shadows(after, where)
 
     def seen(self, after: S, privates: Sequence[S], guest: S | None = None) -> S:
         """A hardware state with storage as the guest addresses it, and nothing where it is the VMM's.
@@ -276,32 +286,29 @@ class Obligation(Generic[S]):
         Args:
             privates: what the VMM has, in this run first; what is its own in any of them is left out.
         """
-        return self._view(after, after, guest or self.guest, privates, self.technique.guest_address)
-
-    def expected(self, after: S, private: S, guest: S | None = None) -> S:
-        """What should be seen of the hardware when the guest's own machine is in `after`."""
-        mapped = self.technique.map(after, private)
-        return self._view(mapped, after, guest or self.guest, [private], lambda private, address: address)
-
-    def _view(
-        self, state: S, storage: S, guest: S, privates: Sequence[S], place: Callable[[S, Word], Word]
-    ) -> S:
-        owns, home = self.technique.owns_address, self.technique.guest_address
-        state = state.copy()
-        for slot in storage.layout:
+        owns, home, guest = self.technique.owns_address, self.technique.guest_address, guest or self.guest
+        state = after.copy()
+        for slot in after.layout:
             if not slot.address or slot.role is not Role.MEMORY:
                 continue
-            content = storage.memories()[slot.name]
+            content = after.memories()[slot.name]
 
             def view(address: Word, content: Memory = content) -> Word:
-                cell = content.load(place(privates[0], address))
+                cell = content.load(home(privates[0], address))
                 if owns is None:
                     return cell
                 hidden = any_of(owns(guest, private, home(private, address)) for private in privates)
-                return ite(hidden, Word(cell.width, 0), cell)
+                shown = terms.Substitution(known=terms.literals([terms.invert(hidden.term)]))(cell.term)
+                return ite(hidden, Word(cell.width, 0), Word(cell.width, shown))
 
             state._memories[slot.name] = Memory(content.address_width, content.cell_width, view)
         return state
+
+    def expected(self, after: S, private: S, guest: S | None = None) -> S:
+        """What should be seen of the hardware when the guest's own machine is in `after`."""
+        if not self._time:
+            private = with_the_time_of(self.technique, private, after)
+        return self.seen(self.technique.map(after, private), [private], guest)
 
 
 def changes(
@@ -310,7 +317,6 @@ def changes(
     names: frozenset[str],
     owns_cell: Callable[[str, Word], Word] | None = None,
     *,
-    time_is_state: bool = True,
     places: Mapping[str, int] | None = None,
 ) -> Mapping[str, Word]:
     """Per leaf or memory of these that can be another than before, the condition that it is.
@@ -323,7 +329,7 @@ def changes(
     cases = differing(
         [((), (), before, after)],
         ignoring=frozenset(everything - names),
-        time_is_state=time_is_state,
+        time_is_state=True,
         places=places,
     )
     found: dict[str, Word] = {}
@@ -335,6 +341,34 @@ def changes(
             if condition.value != 0:
                 found[name] = condition
     return found
+
+
+def with_the_time_of(technique: Technique[S], private: S, guest: S) -> S:
+    """What a VMM has, at a guest's time: clocks are everyone's, but for those that the VMM owns."""
+    clocks = [leaf.name for leaf in guest.leaves if leaf.role is Role.TIME]
+    told = {name: guest[name] for name in clocks if name not in technique.owned}
+    return (
+        private
+        if all(private[name].term is word.term for name, word in told.items())
+        else (private.with_changes(dict(told)))
+    )
+
+
+def unlike_notes(technique: Technique[S], name: str, before: S, after: S) -> Word:
+    """Whether other things are noted of a shadowed leaf after a run than before it (width 1).
+
+    The VMM has begun to keep it, or ended, or keeps it and it is another.
+    """
+    if name in before.memories():
+        old, new = before.memories()[name], after.memories()[name]
+        where = probe(old, f"{PROBE} in {name}")
+        return old.load(where) != new.load(where)
+    kept = technique.keeps(name, before)
+    return (kept != technique.keeps(name, after)) | (kept & (before[name] != after[name]))
+
+
+def _storages(state: State) -> list[str]:
+    return [slot.name for slot in state.layout if slot.address and slot.role is Role.MEMORY]
 
 
 def changed_cells(before: State, after: State) -> Iterator[tuple[Word, Word]]:

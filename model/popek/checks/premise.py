@@ -54,6 +54,19 @@ THEOREM3: Final = (A0, A10, A1S, A4, A5, A5_VECTOR)
 INTERRUPTS: Final = (A6_TELLS, A6_NOTICED)  # what a theorem needs besides, where interrupts come
 CLOSURE: Final = (A3_NEXT, A3_TRAP)
 TAKEN_FOR_GRANTED: Final = (A2, A9_FETCH)
+OF_THE_WHOLE: Final = (
+    A0,
+    A2,
+    A4,
+    A5,
+    A5_VECTOR,
+    *INTERRUPTS,
+    A6_CLOSURE,
+    A7,
+    A9_GUESTS,
+    A9_MAP,
+    A9_FETCH,
+)  # asked once
 # The hypothesis of a theorem for which a premise is asked, where that has another name.
 PART_OF: Final[Mapping[str, Mapping[str, str]]] = {
     "theorem2": {A3_NEXT: "A3_closure", A3_TRAP: "A3_closure", A4: A4_IMAGE}

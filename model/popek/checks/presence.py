@@ -21,7 +21,8 @@ from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.words import Word, symbol
 from popek.solving.solver import Answer, Effort
 
-from .counterexample import Minimizer, concretize, differences, leaf_preferences
+from .counterexample import concretize, differences, leaf_preferences
+from .minimizer import Minimizer
 from .runs import operating_mode
 from .subject import Subject
 from .verdict import Question
@@ -191,7 +192,8 @@ def plainest_given(
     reset = machine.state.reset()
     wishes = [wish for state in states for wish in leaf_preferences(state, reset, known)]
     wishes += [(word.term, terms.const(word.width, 0)) for word in given.values()]
-    model = minimizer.run(model, wishes)
     cells = minimizer.cells()
+    wishes += [(cell, terms.const(cell.width, 0)) for cell in cells]
+    model = minimizer.run(model, wishes)
     numbers = {name: Word(word.width, model(word.term)) for name, word in given.items()}
     return tuple(concretize(state, model, cells, known, reset) for state in states), numbers

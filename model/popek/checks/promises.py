@@ -10,15 +10,18 @@ that goes in at an entry of the VMM's, as the technique declares them.  Any othe
 * *Safety* is broken when it changes something that the VMM owns, or ends in a supervisor mode; or when, with another
   P and the same G, its result is another.
 
+An entry without a trap is shown to be the VMM's by where the hardware goes on there (`without_trap`): both promises.
 A trap that goes to the guest ends where its delivery does.  A run that traps must leave alone what the VMM owns, too
 (safety).  What else it changed before it trapped must be what the guest's own machine changes with the same trap, or
 the VMM must be able to tell where the guest was (fidelity).
-Time is left out, as in the paper: the guest's clock is the real one, unless time is state.
+Time is left out, as in the paper: the guest's clock is the real one, unless time is state; what a run writes to a
+clock is not.
 
 Efficiency is another kind of promise: it lists the *needless traps*, runs of an innocuous instruction
 that complete natively and trap on the hardware for another reason than a storage reference.
 
-Settings of a configuration speak of the hardware.
+Settings of a configuration speak of the hardware, and of the guest's own machine where the technique has no others for
+it (`guest_settings`): where they are left to the guest, they are not asked of the hardware while it runs.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from popek.kernel.instruction import Instruction
-from popek.kernel.outcome import Trap
+from popek.kernel.outcome import NotModelled, Trap
 from popek.kernel.state import State
 from popek.kernel.words import TRUE, Word, all_of, any_of
 from popek.solving.asking import SolverQuery
@@ -42,13 +45,16 @@ from .losses import Losses
 from .obligation import Breach, BreachKind
 from .promise import Promise, Promises
 from .runs import (
+    EXCLUDED,
     Run,
     conjunction,
     differing,
+    there_is_none,
     together,
 )
 from .subject import Subject
 from .verdict import Evidence, Question, Status, Truth
+from .without_trap import WithoutTrap
 
 S = TypeVar("S", bound=State)
 
@@ -95,13 +101,16 @@ class Keeper(Generic[S]):
         )
 
     def elsewhere(self, instruction: Instruction, run: Run[S]) -> Promise[S] | None:
-        """Whether what traps past the VMM traps so on the guest's own machine; None where nothing does."""
+        """Whether what traps past the VMM does so on the guest's own machine, and an entry without a trap is the VMM's.
+
+        None, where nothing does either.
+        """
         form = Hosted(self.subject, instruction, run)
         traps = [path.result for path in form.hardware.paths if isinstance(path.result, Trap)]
-        if not any(map(form.due.elsewhere, traps)):
-            return None
         questions = FormPromises(form)
-        return questions.promise("what traps past the VMM", questions.past())
+        if not any(map(form.due.elsewhere, traps)) and not questions.without_trap:
+            return None
+        return questions.promise("where it leaves the guest", questions.where())
 
     def secrecy(self, instruction: Instruction, run: Run[S]) -> Promise[S]:
         """Whether the result of one form depends on nothing that the VMM keeps: one half of safety."""
@@ -116,6 +125,7 @@ class FormPromises(Generic[S]):
         self._form, self._ask, self._due = form, form.ask, form.due
         self._machine, self._technique, self._instruction = form.machine, form.technique, form.instruction
         self._native, self._hardware, self._assumed = form.native, form.hardware, form.assumed
+        self._without = WithoutTrap(form)
 
     # -- the ways to break a promise ----------------------------------------------------------
 
@@ -123,7 +133,18 @@ class FormPromises(Generic[S]):
         """Silent where the guest expects a trap; another result; a change the VMM never learns of."""
         yield from self._due.unlike(self._form.silent_ends)
         yield from self.past()
+        yield from self._without.places()
         yield from self.losses()
+
+    def where(self) -> Iterator[Breach]:
+        """What traps past the VMM is not the guest's, or what goes in without a trap does not at the VMM's."""
+        yield from self.past()
+        yield from self._without.places()
+
+    @property
+    def without_trap(self) -> bool:
+        """Something goes in without a trap."""
+        return bool(self._without.ends)
 
     def past(self) -> Iterator[Breach]:
         """What traps past the VMM does not so on the guest's own machine, or its delivery is another."""
@@ -132,11 +153,14 @@ class FormPromises(Generic[S]):
 
     def losses(self) -> Iterator[Breach]:
         """What a run changed before it trapped: the guest's own machine does not, and the VMM cannot tell what was."""
-        yield from Losses(self._form).breaches()
+        losses = Losses(self._form)
+        yield from losses.breaches()
+        yield from losses.by_entries(self._without.ends, self._without.going_in)
 
     def safety(self) -> Iterator[Breach]:
         """The VMM's components or storage change; or they show in the result."""
         yield from self.changes()
+        yield from self._without.places()
         yield from self.shows()
 
     def changes(self) -> Iterator[Breach]:
@@ -152,6 +176,7 @@ class FormPromises(Generic[S]):
             )
         yield from self._form.passed_on.changes()
         yield from self.changed_before_a_trap()
+        yield from self._without.changes()
 
     def changed_before_a_trap(self) -> Iterator[Breach]:
         """A run that traps has changed the VMM's components or storage."""
@@ -177,7 +202,10 @@ class FormPromises(Generic[S]):
             for c, after in (*self._form.untrapped(other, another), *passed.ends_of(other))
         ]
         ignoring = self._form.private_parts
-        for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=self._form.time):
+        began = (self._hardware.before, other.before)
+        for case in differing(
+            together(ours, theirs), ignoring=ignoring, time_is_state=self._form.time, began=began
+        ):
             yield Breach(
                 BreachKind.SHOWS,
                 "its result shows what the VMM owns",
@@ -224,6 +252,7 @@ class FormPromises(Generic[S]):
         excluded: list[Word] = []
         found: dict[str, Promise[S]] = {}
         hard: list[tuple[str, Breach]] = []
+        unsaid: dict[str, str] = {}
         for breach in breaches:
             if breach.conditions:
                 excluded.append(conjunction(condition.term for condition in breach.conditions))
@@ -236,7 +265,9 @@ class FormPromises(Generic[S]):
                     breach if where is TRUE else attrs.evolve(breach, given=(where.term, *breach.given))
                 )
                 answer, narrowed = self._possible(narrowed, asked[side])
-                if answer is Answer.SAT:
+                if answer is Answer.SAT and breach.silent:
+                    unsaid.setdefault(side, breach.how)
+                elif answer is Answer.SAT:
                     found[side] = self._broken(title, narrowed, asked[side][-1])
                 elif answer is Answer.UNKNOWN:
                     hard.append((side, narrowed))
@@ -248,7 +279,9 @@ class FormPromises(Generic[S]):
             if side not in found:
                 alone = Question(title, [*self._assumed, *breach.conditions]).put(self._form.subject.effort)
                 asked[side].append(alone)
-                if alone.answer is Answer.SAT:
+                if alone.answer is Answer.SAT and breach.silent:
+                    unsaid.setdefault(side, breach.how)
+                elif alone.answer is Answer.SAT:
                     found[side] = self._broken(title, breach, alone)
                 elif alone.answer is Answer.UNKNOWN:
                     unknown.add(side)
@@ -257,7 +290,8 @@ class FormPromises(Generic[S]):
         for side, where in sides.items():
             if side not in found:
                 queries = (*together, *asked[side], *ruled_out)
-                found[side] = self._unbroken(title, where, excluded, queries, unknown=side in unknown)
+                told = unsaid.get(side, "")
+                found[side] = self._unbroken(title, where, excluded, queries, told, unknown=side in unknown)
         return found
 
     def _possible(self, breach: Breach, asked: list[SolverQuery]) -> tuple[Answer, Breach]:
@@ -280,22 +314,46 @@ class FormPromises(Generic[S]):
         return Promise(Status.REFUTED, evidence, breach.how, partial(made.find, question))
 
     def _unbroken(
-        self, title: str, where: Word, excluded: list[Word], queries: Sequence[SolverQuery], *, unknown: bool
+        self,
+        title: str,
+        where: Word,
+        excluded: list[Word],
+        queries: Sequence[SolverQuery],
+        unsaid: str,
+        *,
+        unknown: bool,
     ) -> Promise[S]:
         """Nothing breaks it, as far as the model goes."""
         assumed = self._assumed if where is TRUE else [*self._assumed, where]
         question = Question(title, [*assumed, any_of(excluded)])
-        evidence = Evidence(question, Answer.UNKNOWN if unknown else Answer.UNSAT, tuple(queries))
-        silent = [
+        answer = Answer.UNKNOWN if unknown or unsaid else Answer.UNSAT
+        evidence = Evidence(question, answer, tuple(queries))
+        silent: list[tuple[Word, ...]] = [
             (self._hardware.not_modelled,),
             (self._native.not_modelled, self._silent()),
             (self._form.passed_on.silent,),
         ]
         gap = self._ask.first([(*one, where) for one in silent])
-        if unknown or gap is not Answer.UNSAT:
-            return Promise(Status.UNKNOWN, evidence, "" if unknown else "not modelled")
+        outside = [
+            (conjunction(given), there_is_none(self._machine, self._hardware.before, after))
+            for given, after in self._form.silent_ends
+        ]
+        beyond = [(*one, where) for one in outside]
+        if not unknown and gap is Answer.UNSAT and self._ask.first(beyond) is not Answer.UNSAT:
+            unsaid = unsaid or EXCLUDED
+        silent += outside
+        if unknown or unsaid or gap is not Answer.UNSAT:
+            return Promise(Status.UNKNOWN, evidence, self._unanswered(unsaid, unknown=unknown))
         open_ones = Question(f"{title}, where it is not modelled", [*assumed, any_of(map(all_of, silent))])
         return Promise(Status.HOLDS, attrs.evolve(evidence, also=(open_ones,)))
+
+    def _unanswered(self, unsaid: str, *, unknown: bool) -> str:
+        """Why there is no answer."""
+        if unknown:
+            return "not answered within the bounds"
+        ends = [path.result for path in (*self._hardware.paths, *self._native.paths)]
+        reasons = list(dict.fromkeys(end.reason for end in ends if isinstance(end, NotModelled)))
+        return unsaid or ": ".join(("not modelled", *(["; ".join(reasons[:3])] if reasons else [])))
 
     def _silent(self) -> Word:
         """It does not reach the VMM (width 1)."""

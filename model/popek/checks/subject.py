@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -32,7 +32,7 @@ class Subject(Generic[S]):
     Attributes:
         machine: what is virtualized.
         technique: how; decides what "user mode" and "replaced" mean.
-        configuration: settings that all runs share; they speak of the hardware.
+        configuration: settings that all runs share; they speak of the hardware, and of a guest's own machine.
         effort: bounds of each question, and the tally of solver time.
         time_is_state: clocks count as resources.
         found_as: the name or file by which another process finds the machine; None where it cannot.
@@ -96,8 +96,15 @@ class Subject(Generic[S]):
 
     def holds(self, state: S, *, mentioned: Container[str] | None = None) -> Word:
         """The condition (width 1) that a state has the settings; see `Configuration.holds`."""
+        return self._holds(self.configuration.settings, state, mentioned)
+
+    def holds_of_the_image(self, state: S, *, mentioned: Container[str] | None = None) -> Word:
+        """The same of the hardware while a guest is on it."""
+        return self._holds(self.of_the_image.settings, state, mentioned)
+
+    def _holds(self, settings: Mapping[str, int], state: S, mentioned: Container[str] | None) -> Word:
         known: dict[str, Word] = self.once("settings", lambda state: {}, state)
-        wanted = self.concerned(mentioned)
+        wanted = [name for name in self.concerned(mentioned) if name in settings]
         for name in wanted:
             if name not in known:
                 one = Configuration({name: self.configuration.settings[name]})
@@ -120,13 +127,13 @@ class Subject(Generic[S]):
         )
         return found
 
-    @property
+    @cached_property
     def of_the_guest(self) -> Configuration:
         """The settings of the guest's own machine."""
         settings = {**self.configuration.settings, **self.technique.guest_settings}
         return Configuration({name: value for name, value in settings.items() if value is not None})
 
-    @property
+    @cached_property
     def of_the_image(self) -> Configuration:
         """The settings of the hardware while a guest is on it: not what the guest has a say in."""
         own = [name for name, value in self.technique.guest_settings.items() if value is None]

@@ -2,68 +2,37 @@
 
 The law: of every state on numbers exactly one path of the exploration is taken, and what the path says comes to the
 same as the run on numbers.  A semantics breaks it that is not a function of the state: one that counts its calls, or
-looks at Python values instead of words.
+looks at Python values instead of words.  The same is asked of what it does besides: deliveries, interrupts, relocation.
 """
 
 from __future__ import annotations
 
-import enum
 import random
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
-
-import attrs
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from popek.kernel import terms
 from popek.kernel.configuration import Configuration
 from popek.kernel.declaration import advice, mistakes
-from popek.kernel.evaluation import evaluate
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
-from popek.kernel.memory import Memory
-from popek.kernel.outcome import DeclarationError, Next, Outcome, SemanticsError, Trap
+from popek.kernel.outcome import DeclarationError, SemanticsError, Trap
 from popek.kernel.state import Role, State, leaves_with
-from popek.kernel.words import Word
 from popek.solving.solver import Answer, Effort
 
 from .presence import NothingToAskError, present
 from .runs import Run, explore_instruction
 from .subject import Subject
+from .trial_entries import TrialEntries
+from .trial_finding import TrialFinding, TrialKind
+from .trial_law import RandomStates, unlike
 from .verdict import Question
 
 S = TypeVar("S", bound=State)
 
 STATES = 32
 _MANY = 3  # forms that a choice by the mode concerns, from which on it is a register bank
-_UNDEFINED = "undefined "
-
-
-class TrialKind(enum.Enum):
-    """What was found."""
-
-    MISTAKE = "mistake"  # nothing can be asked
-    LAW = "law"  # what is explored is not what runs
-    LIMIT = "limit"  # more than the budget
-    ADVICE = "advice"  # may be meant
-
-
-@attrs.frozen
-class TrialFinding:
-    """One thing that was found.
-
-    Attributes:
-        form: the instruction it is about; empty where it is about the machine.
-        text: a line for people.
-    """
-
-    kind: TrialKind
-    form: str
-    text: str
-
-    def to_json(self) -> dict[str, str]:
-        """For `popek machines --check --json`."""
-        return {"kind": self.kind.value, "form": self.form, "text": self.text}
 
 
 def tried(subject: Subject[S], *, states: int = STATES, seed: int = 0) -> Iterator[TrialFinding]:
@@ -83,8 +52,10 @@ def tried(subject: Subject[S], *, states: int = STATES, seed: int = 0) -> Iterat
     except (NothingToAskError, DeclarationError) as error:
         yield TrialFinding(TrialKind.MISTAKE, "", str(error))
         return
+    known = RandomStates(machine, start, random.Random(seed))
+    told = _Told()
     runs: dict[str, Run[S]] = {}
-    rng = random.Random(seed)
+    traps: list[tuple[S, Trap[S]]] = []
     for form, instruction in machine.instructions.items():
         try:
             runs[form] = explore_instruction(machine, instruction, subject.effort)
@@ -92,127 +63,58 @@ def tried(subject: Subject[S], *, states: int = STATES, seed: int = 0) -> Iterat
             yield TrialFinding(TrialKind.LIMIT, form, f"{form}: {error}")
             continue
         except SemanticsError as error:
-            yield TrialFinding(TrialKind.MISTAKE, form, str(error))
+            yield from told.once(form, error)
             continue
-        yield from _Law(machine, instruction, runs[form], start, rng).broken(states)
+        yield from _steps(known, instruction, runs[form], states, told, traps)
+    beside = TrialEntries(machine, known, subject.effort, states)
+    yield from beside.deliveries(traps)
+    yield from beside.interruptions()
+    yield from beside.relocation()
     yield from (TrialFinding(TrialKind.ADVICE, "", line) for line in advice(machine))
-    yield from _odd(machine, runs)
+    if not told.forms:  # of what could not be explored nobody knows what it uses
+        yield from _odd(machine, runs)
 
 
-# -- the law --------------------------------------------------------------------------------------
+class _Told:
+    """Mistakes in semantics: what several forms run into is told once."""
+
+    def __init__(self) -> None:
+        self.forms: dict[str, str] = {}  # the first form, by what is wrong
+
+    def once(self, form: str, error: SemanticsError) -> Iterator[TrialFinding]:
+        """The mistake, if no form before ran into it at the same place."""
+        where, _, wrong = str(error).rpartition(f", {form}: ")
+        known = f"{where}: {wrong}"
+        if known not in self.forms:
+            self.forms[known] = form
+            yield TrialFinding(TrialKind.MISTAKE, form, str(error))
 
 
-@attrs.frozen
-class _Contents:
-    """Storage with something at every address."""
-
-    seed: int
-    width: int
-
-    def __call__(self, address: Word) -> Word:
-        mixed = (int(address) * 0x9E3779B97F4A7C15 + self.seed * 0xBF58476D1CE4E5B9) & (1 << 64) - 1
-        return Word(self.width, (mixed >> 11 ^ mixed >> 37) & (1 << self.width) - 1)
-
-
-@attrs.frozen
-class _Law(Generic[S]):
-    """The law for one form."""
-
-    machine: Machine[S]
-    instruction: Instruction
-    run: Run[S]
-    start: S
-    rng: random.Random
-
-    def broken(self, states: int) -> Iterator[TrialFinding]:
-        """The first state that breaks it."""
-        form = self.instruction.form
-        for _ in range(states):
-            state, operands = self._state(), self._operands()
-            if operands is None:
-                return
-            try:
-                concrete = self.machine.step(self.instruction, state, operands)
-            except SemanticsError as error:
-                yield TrialFinding(TrialKind.MISTAKE, form, str(error))
-                return
-            how = self._unlike(state, operands, concrete)
-            if how:
-                yield TrialFinding(TrialKind.LAW, form, f"{form}: {how}, from {state!r}")
-                return
-
-    def _state(self) -> S:
-        """A random state that exists, not too far from one that is known to."""
-        state = self.start.with_changes({})
-        for name, content in state.memories().items():
-            made = Memory(
-                content.address_width,
-                content.cell_width,
-                _Contents(self.rng.getrandbits(32), content.cell_width),
-            )
-            state._memories[name] = made
-        for leaf in self.rng.sample(state.leaves, len(state.leaves)):
-            changed = state.with_changes({leaf.name: self._number(leaf.width)})
-            if self.machine.invariant(changed).value == 1:
-                state = changed
-        return state
-
-    def _number(self, width: int) -> int:
-        return self.rng.choice(
-            (0, 1, (1 << width) - 1, 1 << width - 1, *(self.rng.getrandbits(width),) * 4)
-        ) & ((1 << width) - 1)
-
-    def _operands(self) -> dict[str, Word] | None:
-        """Random operands that exist; None where none were met."""
-        for _ in range(64):
-            parts = {
-                name: Word(width, self._number(width)) for name, width in self.instruction.widths.items()
-            }
-            if self.instruction.valid(parts).value == 1:
-                return parts
-        return None
-
-    def _unlike(self, state: S, operands: Mapping[str, Word], concrete: Outcome[S]) -> str:
-        """What differs between the path that is taken and the run on numbers; empty if nothing does."""
-        variables = {name: int(word) for name, word in (*state.words().items(), *operands.items())}
-        functions = {name: _reader(content) for name, content in state.memories().items()}
-
-        def numbers(roots: list[terms.Term]) -> list[int]:
-            undefined = {name: 0 for name in terms.variables_of(roots) if name.startswith(_UNDEFINED)}
-            return evaluate(roots, undefined | variables, functions)
-
-        taken = [path for path in self.run.paths if all(numbers(list(path.conditions)))]
-        if len(taken) != 1:
-            return f"{len(taken)} paths of the exploration are taken: it is to be a function of the state"
-        said = taken[0].result
-        if type(said) is not type(concrete):
-            return f"explored it ends in {type(said).__name__}, on numbers in {type(concrete).__name__}"
-        if not (isinstance(said, Next | Trap) and isinstance(concrete, Next | Trap)):
-            return ""
-        if isinstance(said, Trap) and isinstance(concrete, Trap) and said.vector != concrete.vector:
-            return f"explored it raises {said.vector}, on numbers {concrete.vector}"
-        words = said.state.words()
-        for (name, _), expected in zip(words.items(), numbers([w.term for w in words.values()]), strict=True):
-            if int(concrete.state.words()[name]) != expected:
-                return (
-                    f"{name} is {expected:#x} explored and {int(concrete.state.words()[name]):#x} on numbers"
-                )
-        for name, content in said.state.memories().items():
-            for where, _ in _stores(content) | _stores(concrete.state.memories()[name]):
-                address = numbers([where.term])[0] if not where.concrete else int(where)
-                cell = Word(content.address_width, address)
-                expected = numbers([content.load(cell).term])[0]
-                if int(concrete.state.memories()[name].load(cell)) != expected:
-                    return f"{name} at {address:#x} differs between exploration and numbers"
-        return ""
-
-
-def _reader(content: Memory) -> Callable[..., int]:
-    return lambda address: int(content.load(Word(content.address_width, address)))
-
-
-def _stores(content: Memory) -> set[tuple[Word, Any]]:
-    return {(s[0], None) for s in content.stores if isinstance(s, tuple)}
+def _steps(
+    known: RandomStates[S],
+    instruction: Instruction,
+    run: Run[S],
+    states: int,
+    told: _Told,
+    traps: list[tuple[S, Trap[S]]],
+) -> Iterator[TrialFinding]:
+    """The first step on numbers that breaks the law; the traps that are met are kept."""
+    form, machine = instruction.form, known.machine
+    for _ in range(states):
+        state, operands = known.state(), known.operands(instruction)
+        if operands is None:
+            return
+        try:
+            concrete = machine.step(instruction, state, operands)
+        except SemanticsError as error:
+            yield from told.once(form, error)
+            return
+        how = unlike(run, state, operands, concrete)
+        if how:
+            yield TrialFinding(TrialKind.LAW, form, f"{form}: {how}, from {state!r}")
+            return
+        if isinstance(concrete, Trap):
+            traps.append((state, concrete))
 
 
 # -- what looks odd -------------------------------------------------------------------------------

@@ -108,17 +108,23 @@ class Question:
         """One of the conditions is false by itself: no solver is needed."""
         return any(condition.value == 0 for condition in self.conditions)
 
-    def ask(self, effort: Effort | None = None) -> tuple[Answer, Model | None, Solver | None]:
-        """SAT with a model and the solver that found it, UNSAT, or UNKNOWN."""
+    def ask(
+        self, effort: Effort | None = None, *, beside: Solver | None = None
+    ) -> tuple[Answer, Model | None, Solver | None]:
+        """SAT with a model and the solver that found it, UNSAT, or UNKNOWN.
+
+        Args:
+            beside: a solver whose translations the new one shares.
+        """
         if self.trivial:
             return Answer.UNSAT, None, None
-        answer, solver = self._search(effort)
+        answer, solver = self._search(effort, beside)
         if answer is Answer.SAT:
             return answer, solver.model(), solver
         return answer, None, None
 
-    def _search(self, effort: Effort | None) -> tuple[Answer, Solver]:
-        solver = Solver(effort)
+    def _search(self, effort: Effort | None, beside: Solver | None = None) -> tuple[Answer, Solver]:
+        solver = Solver(effort, beside=beside)
         for condition in self.conditions:
             solver.add(condition)
         return solver.check(), solver

@@ -14,7 +14,8 @@ from popek.kernel.state import State
 from popek.kernel.terms import Term
 from popek.solving.solver import Model, Solver
 
-from .counterexample import Minimizer, concretize, leaf_preferences
+from .counterexample import concretize, leaf_preferences, mentions
+from .minimizer import Minimizer
 from .verdict import Question
 
 S = TypeVar("S", bound=State)
@@ -46,6 +47,7 @@ def find_minimal(
     states: Sequence[S],
     probes: Mapping[str, Term],
     resets: Sequence[S] = (),
+    guess: dict[str, int] | None = None,
 ) -> FoundStates[S]:
     """The minimal model of a satisfiable question, as concrete states.
 
@@ -54,6 +56,7 @@ def find_minimal(
         states: symbolic states, the most important first; a later one that shares a leaf's symbol with
             an earlier one follows it, and primed leaves prefer the value of the unprimed ones.
         probes: the probed address of each memory.
+        guess: values of variables in a model that was found earlier, which saves work; this one's are noted there.
         resets: preferred states, one per symbolic state; the machine's plain reset state by default.
     """
     plain = machine.state.reset()
@@ -66,7 +69,7 @@ def find_minimal(
             (other[leaf.name].term, states[0][leaf.name].term)
             for leaf in machine.state.leaves
             if other[leaf.name].term is not states[0][leaf.name].term
-            and _mentioned(other[leaf.name].term, known)
+            and mentions(other[leaf.name].term, known)
         ]
     for symbolic, reset in zip(states, wanted, strict=True):
         preferences += leaf_preferences(symbolic, reset, known)
@@ -78,7 +81,9 @@ def find_minimal(
     preferences += [(cell, terms.const(cell.width, 0)) for cell in cells]
     # The probed addresses last: they say where to look, not what the state is.
     preferences += [(term, terms.const(term.width, 0)) for term in probes.values() if str(term.data) in known]
-    model = minimizer.run(model, preferences)
+    model = minimizer.run(model, preferences, guess)
+    if guess is not None:
+        guess.update((name, model(variable)) for name, variable in known.items())
     concrete = tuple(
         concretize(symbolic, model, cells, known, reset)
         for symbolic, reset in zip(states, wanted, strict=True)
@@ -88,7 +93,3 @@ def find_minimal(
     # Where two memories differ everywhere the question does not mention the probe: any address will do.
     addresses = {name: (model(term),) for name, term in probes.items()}
     return FoundStates(concrete, operands, addresses, model)
-
-
-def _mentioned(term: Term, known: Mapping[str, Term]) -> bool:
-    return any(name in known for name in terms.variables_of([term]))

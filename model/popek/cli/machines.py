@@ -58,7 +58,8 @@ def machines(
 def _tried(known: list[Machine[Any]], json: bool) -> int:
     """Everything that is wrong or odd with each machine; 2 for a mistake, 1 where the law is broken."""
     from popek.checks.subject import Subject
-    from popek.checks.trial import STATES, TrialKind, tried
+    from popek.checks.trial import STATES, tried
+    from popek.checks.trial_finding import TrialKind
     from popek.kernel.declaration import mistakes
     from popek.report import machines as report
 

@@ -25,7 +25,6 @@ from .errors import UserError
 from .options import AsJson
 
 if TYPE_CHECKING:
-    from popek.architectures.svm.verdict import VmrunVerdict
     from popek.architectures.svm.vmcb import SvmProcessor, VmcbDump
 
 app = App(name="vmcb", help="Judge, decode, explain, repair AMD's VMCBs.")
@@ -78,7 +77,12 @@ def check(
         ]
         print_several(answers)
     else:
-        texts = [_text(dump, verdict) for dump, verdict in zip(found, verdicts, strict=True)]
+        from popek.report.vmcb import text_of
+
+        texts = [
+            text_of(dump, processor_of(dump, wanted, maxphyaddr), verdict)
+            for dump, verdict in zip(found, verdicts, strict=True)
+        ]
         sys.stdout.write("\n".join(texts))
     return exit_code([verdict.kind for verdict in verdicts])
 
@@ -119,40 +123,6 @@ def _parsed(data: bytes, name: str) -> list[VmcbDump]:
         return read_vmcbs(data, shown_name(name))
     except DumpError as error:
         raise input_error(name, error) from None
-
-
-_MOST_SHOWN = 6
-
-
-def _text(dump: VmcbDump, verdict: VmrunVerdict) -> str:
-    from popek.architectures.svm.verdict import exit_name
-
-    count = len(dump.vmcb.fields)
-    words = {"enters": "ENTERS", "vmexit-invalid": "VMEXIT_INVALID", "undecided": "UNDECIDED"}
-    lines = [f"{dump.vmcb.name}: {count} field{'s' * (count != 1)}", words[verdict.outcome]]
-    lines += [f"  {item.id}  {item.message}  [{item.section}]" for item in verdict.failed]
-    if verdict.warnings:
-        lines.append("These fail on some processors:")
-        lines += [f"  {item.id}  {item.message}" for item in verdict.warnings]
-    code = verdict.reported.get("EXITCODE")
-    if code is not None:
-        lines.append(f"The dump reports exit code {code:#x} {exit_name(code)}".rstrip())
-        if verdict.entered:
-            lines.append("  which is that of a VM exit: the last VMRUN entered the guest")
-        lines.append(f"  explained by the checks: {verdict.explains_report}")
-    waiting = len(verdict.undecided)
-    if waiting:
-        missing = ", ".join(dict.fromkeys(item.missing for item in verdict.undecided))
-        many = "checks" if waiting > 1 else "check"
-        lines.append(f"{waiting} {many} cannot be decided; needed: {missing}")
-    lines += [f"line {item.line}: {item.text}" for item in dump.remarks]
-    if dump.unrecognised:
-        count = len(dump.unrecognised)
-        lines.append(f"{count} piece{'s' * (count != 1)} of text not recognised:")
-        lines += [f"  line {item.line}: {item.text[:200]}" for item in dump.unrecognised[:_MOST_SHOWN]]
-        if count > _MOST_SHOWN:
-            lines.append(f"  and {count - _MOST_SHOWN} more")
-    return "\n".join(lines) + "\n"
 
 
 def _check_lines(file: str, wanted: SvmProcessor | None, maxphyaddr: int | None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -76,7 +75,7 @@ def check(
 
         found = [_judged(dump, known) for dump, known in zip(dumps, processors, strict=True)]
         answers = [
-            verdict_json(dump, item.complete, item.inferred) for dump, item in zip(dumps, found, strict=True)
+            verdict_json(dump, item.complete, item.shown) for dump, item in zip(dumps, found, strict=True)
         ]
         print_several(answers)
         return exit_code([item.verdict.outcome.kind for item in found])
@@ -178,22 +177,11 @@ def explain(
 
 
 def _of_amd(subject: str) -> list[str]:
-    """What is known of an exit code of AMD's VMRUN, by its name or by the number that KVM prints."""
-    from popek.architectures.svm.explanation import UnknownVmcbSubject, explanation
-    from popek.architectures.svm.vmcb import exit_codes
+    """What is known of AMD's exit codes, controls and processors, by the name or the number that people use."""
+    from popek.architectures.svm.capabilities import explained
+    from popek.architectures.svm.explanation import of_bits, of_exit_code
 
-    wanted = subject.strip().upper()
-    bare = wanted.removeprefix("VMEXIT_")
-    numbers = {name.upper().replace(" ", "_"): code for code, name in exit_codes().items()}
-    numbers |= {"NPF": numbers.get("NESTED_PAGE_FAULT", -1)}
-    with contextlib.suppress(UnknownVmcbSubject):
-        if wanted in ("VMEXIT_INVALID", "-1"):
-            return explanation(wanted)
-        if wanted != bare and bare in numbers:
-            return explanation(hex(numbers[bare]))[:2]
-        if wanted[:1].isdigit() and "exit code" in (lines := explanation(wanted))[0]:
-            return lines[:2]
-    return []
+    return of_exit_code(subject) or of_bits(subject) or explained(subject)
 
 
 @app.command
@@ -271,7 +259,7 @@ def _check_lines(file: str, capabilities: str | None, jobs: int) -> int:
     for dump in dumps:
         item = _judged(dump, processor_of(dump, capabilities, file))
         kinds.append(item.verdict.outcome.kind)
-        sys.stdout.write(one_line(verdict_json(dump, item.complete, item.inferred)))
+        sys.stdout.write(one_line(verdict_json(dump, item.complete, item.shown)))
     return exit_code(kinds)
 
 

@@ -21,11 +21,13 @@ from .dumps import (
 )
 from .errors import UserError
 from .figures import Svg
-from .options import AsJson
+from .options import ALONE, AsJson, Work
 from .output import print_json, progress, working
 from .vmcs import File, Processor, app, processor_of, read, wanted_processor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from popek.architectures.vtx.capabilities import Capabilities
     from popek.vmcs.standing import Answers
 
@@ -88,16 +90,16 @@ def generate(
     count: Annotated[int, Parameter(help="How many VMCSs.")] = 10,
     seed: Annotated[int, Parameter(help="Another seed gives other VMCSs.")] = 1,
     capabilities: Processor = None,
+    work: Work = ALONE,
 ) -> int:
     """Print VMCSs at the edge of one check as JSON Lines, which `popek vmcs check --jsonl` reads.
 
     They violate that check and no other (`"violates": true`) or, in turn, are one bit away from doing so and
     violate none. Exit code: 0, 1 no such VMCS, 2 bad input.
     """
-    from popek.architectures.vtx.capability_files import presets, to_mapping
     from popek.architectures.vtx.entry_checks import CHECKS
-    from popek.vmcs.edges import Impossible, edge_json
-    from popek.vmcs.generate import generate as edges
+    from popek.vmcs.generate import blocks
+    from popek.work import results
 
     check_id = violate.upper()
     if check_id not in CHECKS:
@@ -107,15 +109,40 @@ def generate(
     if count < 1:
         raise UserError(f"--count {count}: expected a number above 0")
     wanted = capabilities or _GENERATES_FOR
+    _complete_processor(wanted)  # what is wrong with it is said before anything is made
+    with work.begun():
+        for lines, impossible in results(
+            _generating, (check_id, seed, wanted), blocks(count), jobs=work.jobs
+        ):
+            sys.stdout.write(lines)
+            if impossible:
+                sys.stderr.write(f"popek: {impossible}\n")
+                return _FAILS
+    return 0
+
+
+def _generating(check_id: str, seed: int, wanted: str) -> Callable[[tuple[int, int]], tuple[str, str]]:
+    """What makes a block of VMCSs: as lines, and why there is none, where the first block has none."""
+    from popek.architectures.vtx.capability_files import presets, to_mapping
+    from popek.vmcs.edges import Impossible, edge_json
+    from popek.vmcs.generate import TOGETHER
+    from popek.vmcs.generate import generate as edges
+
     known = _complete_processor(wanted)
     named = wanted if wanted in presets() and known.name == wanted else to_mapping(known)
-    try:
-        for number, edge in enumerate(edges(check_id, count, seed, known), 1):
-            sys.stdout.write(one_line(edge_json(edge, number, named, edge.found.memory)))
-    except Impossible as error:
-        sys.stderr.write(f"popek: {error}\n")
-        return _FAILS
-    return 0
+
+    def made(piece: tuple[int, int]) -> tuple[str, str]:
+        block, count = piece
+        lines: list[str] = []
+        try:
+            for edge in edges(check_id, count, seed, known, block=block):
+                number = block * TOGETHER + len(lines) + 1
+                lines.append(one_line(edge_json(edge, number, named, edge.found.memory)))
+        except Impossible as error:
+            return "", "" if block else str(error)
+        return "".join(lines), ""
+
+    return made
 
 
 @app.command

@@ -33,6 +33,7 @@ _CELLS: Final = 256  # random cells of a storage; where it has no more, all of t
 
 Observed = Mapping[str, int | Mapping[int, int]] | str
 Emulator = Callable[[str, State, Mapping[str, int]], Observed]
+States = Callable[[str, Any, random.Random], Any]
 
 
 @attrs.frozen
@@ -83,9 +84,15 @@ class OwnReport:
         """How many were compared."""
         return sum(self.completed.values()) + sum(self.trapped.values())
 
+    @property
+    def never_completed(self) -> tuple[str, ...]:
+        """The forms that trapped in every case: of what they do nothing was compared."""
+        return tuple(form for form in self.trapped if form not in self.completed)
+
     def __str__(self) -> str:
         head = f"{self.cases} cases, {sum(self.different.values())} differences (seed {self.seed})"
-        return "\n".join((head, *map(str, self.differences)))
+        always = f"never completed: {', '.join(self.never_completed)}"
+        return "\n".join((head, *([always] if self.never_completed else ()), *map(str, self.differences)))
 
 
 def compare(
@@ -96,6 +103,7 @@ def compare(
     cases: int = 1000,
     seed: int = 0,
     ignore: Iterable[str] = (),
+    states: States = lambda form, state, rng: state,
 ) -> OwnReport:
     """Step random states on the model and on an emulator.
 
@@ -106,10 +114,13 @@ def compare(
             names has no other changed cell.  A trap is the name of its vector.
         forms: forms or mnemonics; all by default, in turn.
         ignore: components and leaves that are not compared.
+        states: `states(form, state, rng)` makes of a random state the one to step: `state.with_changes({"pc": 0x1000})`
+            where a form would only trap otherwise.
 
     Raises:
         UnknownNameError: no such form, or the emulator or `ignore` names what the machine does not have.
-        EmulatorError: no state or no operands could be drawn, or the emulator returns neither a mapping nor a name.
+        EmulatorError: no state or no operands could be drawn, `states` returns none that exists, or the emulator
+            neither a mapping nor a name.
     """
     rng = random.Random(seed)
     known = {leaf.name for leaf in machine.state.leaves} | {slot.name for slot in machine.state.layout}
@@ -121,7 +132,8 @@ def compare(
     chosen = chosen_forms(machine, forms)
     for number in range(cases):
         instruction = chosen[number % len(chosen)]
-        form, before, parts = instruction.form, _state(machine, rng), _operands(instruction, rng)
+        form, parts = instruction.form, _operands(instruction, rng)
+        before = _chosen(machine, states(form, _state(machine, rng), rng))
         expected = machine.step(instruction, before, instruction.words(parts))
         if isinstance(expected, NotModelled):
             stopped[expected.reason] += 1
@@ -193,6 +205,20 @@ def _state(machine: Machine[Any], rng: random.Random) -> Any:
         addresses = range(size) if size <= _CELLS else [rng.randrange(size) for _ in range(_CELLS)]
         cells = {address: rng.getrandbits(content.cell_width) for address in addresses}
         state._memories[name] = attrs.evolve(content, root=cells)
+    return state
+
+
+def _chosen(machine: Machine[Any], state: object) -> Any:
+    """A state that a user chose, if it is one."""
+    if not isinstance(state, machine.state):
+        raise EmulatorError(
+            f"states(form, state, rng) gives {state!r}: expected a state of {machine.state.__name__}, "
+            "such as state.with_changes({...})"
+        )
+    if machine.invariant(state).value != 1:
+        raise EmulatorError(
+            f"states(form, state, rng) gives a state that the invariant of {machine.name} excludes: {state!r}"
+        )
     return state
 
 

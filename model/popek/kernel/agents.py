@@ -323,7 +323,10 @@ class Devices(Generic[S]):
         try:
             self.agent.steps[name](device, bus)
         except RefusedError as refused:  # an agent that does not mind what becomes of its access
-            reason = refused.reason
+            code = refused.code
+            reason = (
+                refused.reason if code is None or not code.concrete else f"{refused.reason} ({int(code):#x})"
+            )
         state._memories[self.storage] = bus.storage
         return World(state, device, unit, bus.sent, bus.accesses, reason)
 

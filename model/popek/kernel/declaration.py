@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .outcome import DeclarationError, SemanticsError
 from .state import Group, Register, State
-from .words import Word
+from .words import Word, symbol
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -47,6 +47,14 @@ def place(error: BaseException) -> str:
     for frame in reversed(outside or semantics):
         return f"{frame.filename}:{frame.lineno}"
     return ""
+
+
+def defined_at(function: object) -> str:
+    """The file and line where a user wrote a function; empty where that is not known, or the function is popek's."""
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_filename.startswith(_OURS) or not code.co_filename.endswith(".py"):
+        return ""
+    return f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def in_semantics(error: BaseException, machine: str, form: str) -> SemanticsError:
@@ -114,6 +122,7 @@ def mistakes(machine: Machine[S], techniques: Iterable[Technique[S]] | None = No
     yield from _condition(machine.name, "invariant", lambda: machine.invariant(state))
     yield from _listed(machine.name, "interrupt_masks", machine.interrupt_masks, known)
     yield from _settings(machine, known)
+    yield from _beside_instructions(machine)
     for technique in machine.techniques.values() if techniques is None else techniques:
         yield from _technique(machine, technique, known)
 
@@ -131,6 +140,18 @@ def _listed(whose: str, what: str, names: Any, known: Sequence[str]) -> Iterator
     for name in names:
         if name not in known:
             yield f"{whose}: {what} names {name!r}, which is no leaf and no component{near(str(name), known)}"
+
+
+def _whole(state: type[State], whose: str, what: str, names: Iterable[str]) -> Iterator[str]:
+    """Components of several leaves where leaves are expected: each part may belong to another."""
+    for name in names:
+        parts = [leaf.name for leaf in state.leaves_of.get(name, ())]
+        if parts and parts != [name]:
+            more = ", ..." if len(parts) > 6 else ""
+            yield (
+                f"{whose}: {what} names {name!r}, a component of {len(parts)} leaves: "
+                f"expected the leaves that are meant, of {', '.join(parts[:6])}{more}"
+            )
 
 
 def _condition(whose: str, what: str, made: Callable[[], Any]) -> Iterator[str]:
@@ -165,6 +186,28 @@ def _settings(machine: Machine[S], known: Sequence[str]) -> Iterator[str]:
         yield from _listed(whose, "concerns", setting.concerns, known)
 
 
+def _beside_instructions(machine: Machine[S]) -> Iterator[str]:
+    """What the machine does besides instructions, as far as it can be called without an exploration."""
+    state = machine.state.symbolic()
+    relocate, width = machine.relocate, machine.relocation_width
+    if relocate is not None and width < 1:
+        yield f"{machine.name}: relocate without relocation_width: expected the bits of an offset"
+    elif relocate is not None:
+        moved, wrong = _called(machine.name, "relocate", lambda: relocate(state, symbol("relocation", width)))
+        if wrong:
+            yield wrong
+        elif not isinstance(moved, machine.state):
+            yield (
+                f"{machine.name}: relocate(state, offset) gives {moved!r}: "
+                f"expected a state of {machine.state.__name__}"
+            )
+    for one in machine.interruptions:
+        whose = f"{machine.name}: interruption {one.name}"
+        given = {name: symbol(name, bits) for name, bits in one.given.items()}
+        yield from _condition(whose, "takes", partial(one.takes, state, given))
+        yield from _condition(whose, "may", partial(one.may, given))
+
+
 def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str]) -> Iterator[str]:
     whose = f"{machine.name} under {technique.name}"
     lists = {
@@ -176,6 +219,8 @@ def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str
         "uncompared": technique.uncompared or (),
     }
     wrong = [line for what, names in lists.items() for line in _listed(whose, what, names, known)]
+    if not wrong:
+        wrong = [line for what, names in lists.items() for line in _whole(machine.state, whose, what, names)]
     wrong += [
         f"{whose}: shadowed_when names {name!r}, which is not shadowed{near(str(name), technique.shadowed)}"
         for name in technique.shadowed_when
@@ -194,19 +239,23 @@ def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str
     yield from _condition(whose, "deprivileged", lambda: technique.deprivileged(guest))
     yield from _condition(whose, "guest", lambda: technique.guest(guest))
     yield from _condition(whose, "private", lambda: technique.private(guest, private))
+    yield from _condition(whose, "entries", lambda: technique.entries(guest, private))
+    entered = technique.entered
+    if entered is not None:
+        yield from _condition(whose, "entered", lambda: entered(private, guest))
     for name, condition in technique.shadowed_when.items():
         yield from _condition(whose, f"shadowed_when[{name!r}]", partial(condition, guest))
-    before = _contents(guest, private)
+    before = contents(guest, private)
     image, raised = _called(whose, "map", lambda: technique.map(guest, private))
     if raised:
         yield raised
     elif not isinstance(image, machine.state):
         yield f"{whose}: map(guest, private) gives {image!r}: expected a state of {machine.state.__name__}"
-    elif before != _contents(guest, private):
+    elif before != contents(guest, private):
         yield f"{whose}: map(guest, private) changes the states it is given: begin with hardware = guest.copy()"
 
 
-def _contents(*states: State) -> list[int]:
+def contents(*states: State) -> list[int]:
     """Which words and memories the states hold: they are immutable."""
     return [id(part) for s in states for part in (*s.words().values(), *s.memories().values())]
 
@@ -214,6 +263,12 @@ def _contents(*states: State) -> list[int]:
 def advice(machine: Machine[S]) -> Iterator[str]:
     """What may be meant, and is a mistake more often."""
     for technique in machine.techniques.values():
+        both = [name for name in technique.guests_own if name in technique.owned]
+        if both:
+            yield (
+                f"{machine.name} under {technique.name}: {', '.join(both)} in owned and in guests_own: a change of it "
+                "breaks safety, and makes no instruction control-sensitive"
+            )
         guest, private = machine.state.symbolic(), machine.state.symbolic("@vmm")
         image = technique.map(guest, private)
         taken = [

@@ -47,6 +47,11 @@ class Operand:
     name: str
     kind: OperandKind
 
+    @property
+    def token(self) -> str:
+        """As the form spells it."""
+        return self.name.partition(" ")[0]
+
     def part_names(self) -> Iterable[tuple[str, int]]:
         """The names of its parts as symbols of a query, with their widths."""
         for part, width in self.kind.parts.items():
@@ -173,19 +178,19 @@ class Instruction:
 
     def assembly(self, parts: Mapping[str, int]) -> str:
         """The instruction as assembly text, operands filled in."""
-        places: dict[int, tuple[int, str]] = {}  # start: end and what goes there
-        for operand in self.operands:
-            # A mnemonic's own letters may look like an operand: `probe.r r1`.
-            whole_word = rf"(?<![\w:.]){re.escape(operand.kind.name)}(?![\w:])"
-            for found in re.finditer(whole_word, self.form):
-                if found.start() not in places:
-                    places[found.start()] = found.end(), operand.kind.spell(operand.own(parts))
-                    break
-        text, position = "", 0
-        for start, (end, spelled) in sorted(places.items()):
-            text += self.form[position:start] + spelled
-            position = end
-        return text + self.form[position:]
+        spelled = iter([(operand.token, operand.kind.spell(operand.own(parts))) for operand in self.operands])
+        wanted, text = next(spelled, None), []
+        for number, token in enumerate(_TOKENS.split(self.form)):
+            # The first is the mnemonic; what lies between tokens is every second.
+            if wanted is not None and number and token == wanted[0]:
+                text.append(wanted[1])
+                wanted = next(spelled, None)
+            else:
+                text.append(token)
+        return "".join(text)
+
+
+_TOKENS = re.compile(r"([\s,]+)")
 
 
 def parse_form(form: str, kinds: Mapping[str, OperandKind]) -> tuple[Operand, ...]:

@@ -66,10 +66,29 @@ class Fault(Exception):  # noqa: N818 - the manuals' word
         if not isinstance(vector, Vector):
             raise DeclarationError(f'Fault({vector!r}): expected a Vector, such as Vector("#GP", 13)')
         super().__init__(vector, error_code)
-        if isinstance(error_code, int):
-            error_code = Word(vector.error_code_width, error_code)
+        if error_code is not None:
+            error_code = _code(vector, error_code)
         self.vector, self.error_code, self.memory, self.keeps = vector, error_code, memory, keeps
         self.level = level
+
+
+def _code(vector: Vector, code: object) -> Word:
+    """An error code as a word of the vector's width."""
+    width = vector.error_code_width
+    if not isinstance(code, Word | int):
+        raise DeclarationError(f"Fault({vector}, {code!r}): expected a number or a word as the error code")
+    if width < 1:
+        raise DeclarationError(
+            f"Fault({vector}, {code!r}): {vector} has no error code: "
+            f"expected a width, such as Vector({vector.name!r}, {vector.number}, 32)"
+        )
+    if isinstance(code, int):
+        return Word(width, code)
+    if code.width != width:
+        raise DeclarationError(
+            f"Fault({vector}): an error code of {code.width} bits: {vector} has one of {width}"
+        )
+    return code
 
 
 class MemoryFault(Fault):

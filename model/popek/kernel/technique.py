@@ -70,14 +70,13 @@ class Technique(Generic[S]):
             the guest's cell (width 1), so that it must learn of every change.
         entries: `entries(before, after)` says that a run from one hardware state that ended in another without a trap
             went in at an entry that the VMM owns, for its tables and registers in `before` lead there (width 1).
-            The run has handed over control, and counts as a trap.  `TRAPS_ONLY`, the default: there is none.
+            The run has handed over control, and counts as a trap; that the hardware goes on in a cell of the VMM's is
+            asked of every such run.  `TRAPS_ONLY`, the default: there is none.
         delivered: owned leaves in which the hardware tells the VMM of a trap: what a trap leaves there is its business.
         target: whose handler a trap on the hardware goes to: the VMM's by default.
         guest_level: a level of the hardware as the guest knows it, where a trap goes to a handler that is not the
             VMM's; the level itself by default.
         entered: where given, `entered(private, after)` says it exactly, where it is known what the VMM keeps.
-        entry_address: where given, the address in storage of an entry from the state in which it is entered; the
-            cell must be the VMM's.
         hypotheses: what the VMM sees to so that its guest does not get out.
         without: the technique without some of them, by name.
         keeps_hidden: switching to the VMM and back saves and loads hidden leaves as they are; otherwise they are
@@ -113,7 +112,6 @@ class Technique(Generic[S]):
     target: Callable[[Trap[S]], Target] = lambda trap: Target.VMM
     guest_level: Callable[[str], str] = lambda level: level
     entered: Callable[[S, S], Word] | None = None
-    entry_address: Callable[[S], Word] | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
     without: Callable[[frozenset[str]], Technique[S]] | None = None
     keeps_hidden: bool = False

@@ -35,7 +35,7 @@ class Diagnosed:
 
     def to_json(self) -> dict[str, Any]:
         """`popek/vmcs-verdict/1`."""
-        return verdict_json(self.dump, self._complete, self.diagnosis.inferred)
+        return verdict_json(self.dump, self._complete, self.diagnosis.shown)
 
 
 @attrs.frozen(eq=False)

@@ -15,6 +15,7 @@ from popek.errors import PopekError
 from .subjects import numbers
 
 if TYPE_CHECKING:
+    from popek.kernel.instruction import Instruction
     from popek.kernel.machine import Machine
     from popek.kernel.state import State
 
@@ -69,11 +70,13 @@ def step(
     """Run one instruction form on numbers.
 
     Args:
-        before: leaves and storage cells (`"memory[0x10]"`) by name; the others have their reset values.
-        operands: by the name that the form gives them; the others are 0.
+        form: one form, or a mnemonic that has one.
+        before: leaves, components and storage cells (`"memory[0x10]"`) by name; the others have their reset values.
+        operands: by the name that the form gives them; the others have the first value that they can have.
 
     Raises:
-        PopekError: a form, a leaf, a cell or an operand that is not there, or a number that is too wide.
+        PopekError: a form, a leaf, a cell or an operand that is not there, a number that is too wide, operands that
+            the form does not have, a state that the machine's invariant excludes.
 
     >>> import popek
     >>> told = popek.step("pg74", "GMODE a", {"mode": 1, "straps.gmode": 0}, {"a": 5})
@@ -87,7 +90,7 @@ def step(
     from popek.kernel.program import Line
 
     known = registry.machine(str(machine) if isinstance(machine, Path) else machine)
-    instruction = known.find(form)[0]
+    instruction = _one_form(known, form)
     reset = known.state.reset()
     start = _state(reset, before or {})
     parts = {
@@ -96,11 +99,12 @@ def step(
         for name, width in operand.part_names()
     }
     given = numbers(f"operand of {instruction.form}", operands or {}, list(parts))
-    values = {name: 0 for name, _ in parts.values()}
+    values = instruction.smallest
     for short, value in given.items():
         name, width = parts[short]
         _assert_fits(f"operand {short}", value, width)
         values[name] = value
+    _assert_exists(known, instruction, start, values)
     line = Line(instruction, values)
     outcome = known.step(instruction, start, line.words)
     if isinstance(outcome, NotModelled):
@@ -124,18 +128,55 @@ def step(
     )
 
 
+def _one_form(known: Machine[Any], name: str) -> Instruction:
+    """The form that is named.
+
+    Raises:
+        PopekError: there is none, or a mnemonic has several.
+    """
+    found = known.find(name)
+    exact = [one for one in found if one.form.lower() == " ".join(name.lower().split())]
+    if len(exact or found) > 1:
+        more = ", ..." if len(found) > 6 else ""
+        forms = ", ".join(one.form for one in found[:6])
+        raise PopekError(f"{name}: expected one form; there are {len(found)}: {forms}{more}")
+    return (exact or found)[0]
+
+
+def _assert_exists(
+    known: Machine[Any], instruction: Instruction, start: State, values: Mapping[str, int]
+) -> None:
+    from popek.kernel.words import Word
+
+    for operand in instruction.inputs:
+        own = {name: values[name] for name, _ in operand.part_names()}
+        words = {name: Word(width, values[name]) for name, width in operand.part_names()}
+        if operand.kind.valid(operand.own(words)).value != 1:
+            given = ", ".join(f"{name.removeprefix('operand ')} {value:#x}" for name, value in own.items())
+            raise PopekError(f"{instruction.form}: {given}: {known.name} has no such operand")
+    if known.invariant(start).value != 1:
+        raise PopekError(
+            f"before: the invariant of {known.name} excludes this state, {start!r}: expected one that exists"
+        )
+
+
 def _state(reset: State, wanted: Mapping[str, int]) -> State:
     from popek.kernel.words import Word
 
-    leaves = {leaf.name: leaf.width for leaf in reset.leaves}
+    widths = {slot.name: slot.width for slot in reset.layout if not slot.address}
+    widths |= {leaf.name: leaf.width for leaf in reset.leaves}
     state = reset.copy()
-    for name, value in wanted.items():
+    # Components first: a leaf of one says more than the whole.
+    for name, value in sorted(wanted.items(), key=lambda item: item[0] not in state.words()):
         cell = _CELL.fullmatch(name)
         if cell is None or cell["memory"] not in state.memories():
-            numbers("leaf of the state", {name: value}, list(leaves))
-            _assert_fits(name, value, leaves[name])
+            if name in state.memories():
+                raise PopekError(f"{name} is a storage: expected a cell of it, such as {name}[0x10]")
+            numbers("leaf or component of the state", {name: value}, list(widths))
+            _assert_fits(name, value, widths[name])
             state[name] = value
             continue
+        numbers("cell", {name: value}, [name])
         memory, address = state.memories()[cell["memory"]], int(cell["address"], 0)
         _assert_fits(f"{name}: its address", address, memory.address_width)
         _assert_fits(name, value, memory.cell_width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import attrs
 from popek.errors import PopekError
 from popek.machines import assisted, makers
 
+from .subjects import forms as named
 from .subjects import subject
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def prove(
     *names: str | Path | Machine[Any],
     technique: str | None = None,
     needs: bool = True,
+    forms: Sequence[str] = (),
     time_is_state: bool = False,
     timeout: float = 0.0,
     **settings: int | str,
@@ -105,6 +107,7 @@ def prove(
         names: propositions or groups of them (`"theorem1"`), or machines; every proposition by default.
         technique, time_is_state, settings: of the machines.
         needs: show for each hypothesis a machine in which the conclusion fails without it.
+        forms: of the one machine, by form or mnemonic: only these are asked, and no theorem can hold then.
 
     Raises:
         PopekError: a name that is not known.
@@ -128,11 +131,14 @@ def prove(
     subjects = [
         subject(name, technique, settings, timeout=timeout, time_is_state=time_is_state) for name in machines
     ]
+    if forms and len(subjects) != 1:
+        raise PopekError(f"forms: expected with one machine, and {len(subjects)} are named")
+    chosen = named(subjects[0].machine, forms) if forms else None
     report = None
     if propositions or not machines:
         second = second_answer if available() else None
         report = proved(propositions, Effort(timeout=timeout), second_solver=second, needs=needs)
-    return Proved(report, tuple(instantiate(one) for one in subjects))
+    return Proved(report, tuple(instantiate(one, chosen) for one in subjects))
 
 
 def check(*claims: str | Path, timeout: float = 0.0, jobs: int = 1) -> TheoremVerdicts:

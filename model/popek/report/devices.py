@@ -63,18 +63,29 @@ def safety(found: DeviceSafety, *, questions: bool = False) -> RenderableType:
             )
         parts.append(rows)
     for one in found.traces:
-        parts += ["", *_trace(one)]
+        parts += ["", *_trace(one, f"a shortest trace against {one.promise}")]
+    if found.needless:
+        names = ", ".join(found.dropped)
+        parts += ["", Text(f"no promise rests on {names}: safety and fidelity hold without", "bold")]
+        if found.decides is None:
+            parts.append(
+                Text(
+                    "nothing was found that it decides: with it each step from the first state goes the same way"
+                )
+            )
+        else:
+            parts += _trace(found.decides, "what it decides is which requests are refused: the shortest")
     parts += ["", *(Text(f"left out: {note}", "dim") for note in devices.notes)]
     return Group(*parts)
 
 
-def _trace(one: DeviceTrace) -> list[RenderableType]:
+def _trace(one: DeviceTrace, title: str) -> list[RenderableType]:
     table = Table(box=None, pad_edge=False, show_header=False)
     for number, step in enumerate(one.steps, 1):
         did = [f"{kind} at {address:#x} → {cell:#x}" for kind, address, cell in step.accesses]
         told = did if len(did) <= _MOST else [did[0], f"and {len(did) - 1} more"]
         table.add_row(str(number), step.event, "; ".join([*told, *([step.refused] if step.refused else [])]))
-    parts: list[RenderableType] = [Text(f"a shortest trace against {one.promise}", "bold"), table]
+    parts: list[RenderableType] = [Text(title, "bold"), table]
     parts.append(Text(f"  {one.broken}", "red"))
     for whose, state in (("guest", one.guest), ("monitor", one.private), ("unit", one.unit)):
         if state:

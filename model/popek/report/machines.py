@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from popek.checks.scope_words import scope_line
-from popek.checks.trial import STATES, TrialFinding, TrialKind
+from popek.checks.trial import STATES
+from popek.checks.trial_finding import TrialFinding, TrialKind
 from popek.kernel.left_open import LeftOpen
 from popek.kernel.machine import Machine
 from popek.kernel.scope import scope_of

@@ -45,7 +45,8 @@ _MOST_AWAY = 3
 
 def print_check(console: Console, diagnosis: Diagnosis) -> None:
     """Print a verdict: failed checks, warnings, what the dump says, and what is missing."""
-    _title(console, diagnosis.dump, diagnosis.capabilities.name)
+    name = diagnosis.capabilities.name
+    _title(console, diagnosis.dump, f"unknown, not {name}" if diagnosis.against else name)
     style = _STYLES.get(diagnosis.label, "bold red")
     _indented(console, Text.assemble((diagnosis.label, style), "  ", diagnosis.summary), 0)
     _failed(console, diagnosis)
@@ -56,9 +57,9 @@ def print_check(console: Console, diagnosis: Diagnosis) -> None:
         for near in diagnosis.near_misses[:_MOST_NAMED]:
             console.print(Text(f"  {near.id}", style="bold"))
             _indented(console, Text(near.message), 4)
-            _indented(
-                console, Text(f"fails if {near.condition}: give {', '.join(near.missing)}", style="cyan"), 4
-            )
+            given = f", as {' and '.join(near.holds)}" if near.holds else ""
+            text = f"fails if {near.condition}{given}: give {', '.join(near.missing)}"
+            _indented(console, Text(text, style="cyan"), 4)
         if (rest := len(diagnosis.near_misses) - _MOST_NAMED) > 0:
             _indented(console, Text(f"and {rest} more", style="dim"), 2)
     if diagnosis.one_away:
@@ -69,9 +70,9 @@ def print_check(console: Console, diagnosis: Diagnosis) -> None:
             _indented(console, Text(f"give {away.missing}", style="cyan"), 4)
         if (rest := len(diagnosis.one_away) - _MOST_AWAY) > 0:
             _indented(console, Text(f"and {rest} more", style="dim"), 2)
-    if diagnosis.inferred:
+    if diagnosis.shown:
         _heading(console, "What the dump shows of the processor")
-        for sentence in diagnosis.inferred:
+        for sentence in diagnosis.shown:
             _indented(console, Text(sentence), 2, "- ")
     _undecided(console, diagnosis)
     if diagnosis.next_step:
@@ -200,6 +201,9 @@ def _undecided(console: Console, diagnosis: Diagnosis) -> None:
     if diagnosis.others_asked:
         text = "name the processor with --capabilities PRESET|FILE, or give memory in JSON"
         _indented(console, Text(f"{text}: {_names(diagnosis.others_asked)}"), 2, "- ")
+    if diagnosis.unsure:
+        text = f"{diagnosis.capabilities.name} is not sure of these, so they decide nothing"
+        _indented(console, Text(f"{text}: {', '.join(diagnosis.unsure)}"), 2, "- ")
 
 
 def _names(asked: Sequence[tuple[str, int]]) -> str:

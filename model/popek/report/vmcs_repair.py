@@ -83,7 +83,13 @@ def _headline(found: Repair) -> str:
         rest = f"{waiting} check{'s' * (waiting != 1)} cannot be decided" if waiting else "every check passes"
         return f"Nothing to repair is known: an entry failed, no check fails on what is given, and {rest}."
     if not found.changes:
-        return "Nothing has to change."
+        waiting = len(found.verdict.undecided)
+        rest = (
+            f"; {waiting} check{'s' * (waiting != 1)} cannot be decided"
+            if waiting
+            else ": every check passes"
+        )
+        return f"Nothing has to change{' as far as is known' if waiting else ''}{rest}."
     bits = sum(len(change.bits) for change in found.changes)
     count = len(found.changes)
     return f"Smallest repair: {bits} bit{'s' * (bits > 1)} in {count} field{'s' * (count > 1)}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
+from popek.kernel.terms import Term
 from popek.kernel.words import Word
 
 from .solver import Answer, Effort, Model, QuestionKind, Solver
@@ -41,6 +42,8 @@ class Asker:
         assumed: conditions (width 1) of every question.
         beside: a solver whose translations it shares.
         kind: what the questions are like.
+        excluded: what was found impossible, by its conditions, and is not searched for again; many forms reach storage
+            in the same way.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Asker:
         beside: Solver | None = None,
         *,
         kind: QuestionKind = QuestionKind.LIKELY,
+        excluded: dict[frozenset[Term], SolverQuery] | None = None,
     ) -> None:
+        self._excluded = {} if excluded is None else excluded
         self.effort, self.assumed, self._kind = effort, list(assumed), kind
         self._translated = Solver(effort, beside=beside)
 
@@ -85,11 +90,19 @@ class Asker:
         for conditions in alternatives:
             if any(condition.value == 0 for condition in conditions):
                 continue
+            key = frozenset(condition.term for condition in (*self.assumed, *conditions))
+            if key in self._excluded:
+                if asked is not None:
+                    asked.append(self._excluded[key])
+                continue
             solver, begin = self.solver(*conditions), self.effort.seconds
             found = solver.check(rlimit=rlimit)
+            whole = (*self.assumed, *conditions, *(Word(1, told) for told in solver.told))
+            query = SolverQuery(whole, found, solver.name, self.effort.seconds - begin)
             if asked is not None:
-                whole = (*self.assumed, *conditions, *(Word(1, told) for told in solver.told))
-                asked.append(SolverQuery(whole, found, solver.name, self.effort.seconds - begin))
+                asked.append(query)
+            if found is Answer.UNSAT and query.seconds > _WORTH_KEEPING:
+                self._excluded[key] = query
             if found is Answer.SAT:
                 return found
             if found is Answer.UNKNOWN:
@@ -97,6 +110,7 @@ class Asker:
         return answer
 
 
+_WORTH_KEEPING = 0.1  # seconds; it decides what is asked again, and never an answer
 _KNOWN = {Answer.SAT: True, Answer.UNSAT: False, Answer.UNKNOWN: None}
 
 

@@ -27,6 +27,7 @@ class QuestionKind(enum.Enum):
     """What a solver may expect; measured with `popek bench`, and chosen by whoever asks."""
 
     QUICK = "easy, or many with little between them"
+    CORES = "the same, and what contradicts what is asked too"
     LIKELY = "small and mostly possible: worth a local search, and no preprocessing"
     HARD = "large, and mostly impossible: worth preprocessing"
 
@@ -45,6 +46,9 @@ class Session(Protocol):
 
     def check(self, assumed: Sequence[Any], rlimit: int) -> Answer:
         """Whether everything can hold together, within `rlimit` units (0 for no bound)."""
+
+    def core(self) -> Sequence[Any]:
+        """Those of the assumed conditions that contradict one another, after an UNSAT of `CORES` questions."""
 
     def number(self, vector: Any) -> int:
         """What a vector is in the assignment behind a SAT; valid until the session is used again."""

@@ -148,6 +148,10 @@ class BitwuzlaSession:
         self._solver.configure_terminator(enough.__next__)
         return _ANSWERS[self._solver.check_sat(*assumed)]
 
+    def core(self) -> list[Any]:
+        """Those of the assumed conditions that contradict one another, after an UNSAT."""
+        return list(self._solver.get_unsat_assumptions())
+
     def number(self, vector: Any) -> int:
         """What a vector is in the assignment behind a SAT."""
         return int(self._solver.get_value(vector).value(10))
@@ -163,6 +167,8 @@ def _options(milliseconds: int, kind: QuestionKind) -> Any:
         options.set(Option.PP_EMBEDDED_CONSTR, False)
         options.set(Option.PP_NORMALIZE, False)
         options.set(Option.PP_SKELETON_PREPROC, False)
+    if kind is QuestionKind.CORES:
+        options.set(Option.PRODUCE_UNSAT_ASSUMPTIONS, True)
     if kind is QuestionKind.LIKELY:
         options.set(Option.BV_SOLVER, "preprop")
         options.set(Option.PROP_NPROPS, _LOCAL_STEPS)

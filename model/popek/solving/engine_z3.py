@@ -118,7 +118,7 @@ class Z3Session:
         context = engine.context
         self._model: Any = None
         self._seconds = seconds
-        quick = kind is QuestionKind.QUICK
+        quick = kind in (QuestionKind.QUICK, QuestionKind.CORES)
         self._solver = z3.SimpleSolver(ctx=context) if quick else z3.SolverFor("QF_BV", ctx=context)
 
     def add(self, condition: Any) -> None:

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -109,6 +109,7 @@ class Solver:
         self._asserted: list[list[Term]] = [[]]  # by level
         self._cells: list[list[Term]] = [[]]  # by level: those that its conditions read
         self._assumed: list[Term] = []  # in the latest check
+        self._put: list[Any] = []  # the same, translated
         self._missed: Counter[Term] = Counter()
         self.told: list[Term] = []  # of what functions are, in the latest check
 
@@ -157,7 +158,7 @@ class Solver:
         """Whether what was asserted, and the assumptions, can hold together; `rlimit` for this check alone."""
         bound = self._bound if rlimit is None else rlimit
         self._assumed = [_term(a) for a in assumptions]
-        assumed = [self._engine.condition(a) for a in self._assumed]
+        assumed = self._put = [self._engine.condition(a) for a in self._assumed]
         cells = [*chain.from_iterable(self._cells), *chain.from_iterable(map(self._cells_of, self._assumed))]
         start = time.process_time()
         answer, self.told = self._session.check(assumed, bound), []
@@ -168,6 +169,11 @@ class Solver:
         self.effort.seconds += time.process_time() - start
         self.effort.checks += 1
         return answer
+
+    def core(self) -> list[int]:
+        """After an UNSAT of `CORES` questions, assumptions that cannot hold together, by number."""
+        core = set(self._session.core())
+        return [number for number, condition in enumerate(self._put) if condition in core]
 
     def _lemmas(self, cells: Sequence[Term]) -> list[Term]:
         """What the latest assignment offends: equal arguments give equal values; some functions are known."""

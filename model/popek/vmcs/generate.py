@@ -184,8 +184,22 @@ _MSR_INDICES: Final = (
 )
 
 
+TOGETHER: Final = 200
+
+
+def blocks(count: int) -> list[tuple[int, int]]:
+    """Numbers of VMCSs as blocks that can be made apart, each from a seed of its own: which one, and how many."""
+    return [(block, min(TOGETHER, count - begin)) for block, begin in enumerate(range(0, count, TOGETHER))]
+
+
 def generate(
-    check_id: str, count: int, seed: int, capabilities: Capabilities, launch: Launch | None = None
+    check_id: str,
+    count: int,
+    seed: int,
+    capabilities: Capabilities,
+    launch: Launch | None = None,
+    *,
+    block: int = 0,
 ) -> Iterator[Edge]:
     """VMCSs that violate one check only and, in turn, VMCSs one bit away from it.
 
@@ -195,11 +209,12 @@ def generate(
         seed: the same seed gives the same VMCSs.
         capabilities: of the processor.
         launch: what the processor does; by default as `Launch()`.
+        block: another block has other VMCSs.
 
     Raises:
         Impossible: no VMCS of this processor violates the check alone.
     """
-    rnd = random.Random(f"{check_id} {seed}")
+    rnd = random.Random(f"{check_id} {seed} {block}" if block else f"{check_id} {seed}")
     generators: dict[Mode, Generator] = {}
 
     def generator(mode: Mode) -> Generator:
@@ -228,4 +243,4 @@ def _why_not(check_id: str, capabilities: Capabilities) -> str:
     return f"no VMCS was found that violates {check_id} alone on {capabilities.name}; see `popek vmcs rules`"
 
 
-__all__ = ["Edge", "Generator", "Impossible", "generate"]
+__all__ = ["TOGETHER", "Edge", "Generator", "Impossible", "blocks", "generate"]

@@ -13,12 +13,11 @@ from typing import Final
 import attrs
 
 from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
-from popek.architectures.vtx.dumps.processors import ReportedProcessor
+from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
 from popek.architectures.vtx.entry_checks import CHECKS, Check
 from popek.architectures.vtx.evaluation import Evaluator, reads, subjects
 from popek.architectures.vtx.fields import FIELDS
 from popek.architectures.vtx.formulas import Formulas
-from popek.architectures.vtx.inference import evidence, with_evidence
 from popek.architectures.vtx.verdict import VmEntryVerdict, judge, reported_outcome
 from popek.architectures.vtx.vmcs import Vmcs
 from popek.kernel.words import Word, all_of
@@ -48,9 +47,9 @@ def repair(
         keep: ids of fields that must not change.
         effort: bounds on Z3.
     """
-    capabilities, _ = with_evidence(capabilities, evidence(vmcs))
-    verdict = judge(vmcs, capabilities)
-    plain = ReportedProcessor(capabilities).plain.known
+    judgement = judge_any(vmcs, ReportedProcessor(capabilities))
+    verdict, capabilities = judgement.verdict, judgement.processor.sure
+    plain = judgement.processor.plain.known
     likely = judge(vmcs, plain)
     guessing = any(_lacks_processor(item.missing) for item in verdict.undecided)
     if not likely.failed and not verdict.failed:

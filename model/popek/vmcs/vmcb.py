@@ -11,6 +11,7 @@ import attrs
 
 from popek.architectures.svm.baselines import MODES, baseline, has_mode
 from popek.architectures.svm.checks import CHECKS, NotGiven, VmcbCheck, VmcbView
+from popek.architectures.svm.exit_codes import refused
 from popek.architectures.svm.verdict import judge
 from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, Vmcb
 from popek.kernel.words import FALSE, TRUE, SymbolicConditionError, Word, all_of, symbol
@@ -21,7 +22,10 @@ from .edits import BIT, Edits, Repair, changes_between
 from .standing import Answers, standing
 
 _WIDTH: Final = 64
+_WIDEST: Final = 52  # bits of a physical address, on any processor
 _GATE, _ELSEWHERE, _CONTROL = 4, 8, 5
+_NUMBERS: Final = ("ASID",)
+"""Fields that are a number, of which a processor has so many."""
 _MEMORY: Final = ("CR3",)
 """Fields that point to memory that checks read."""
 _ENCRYPTED: Final = 6
@@ -138,10 +142,13 @@ def repair_vmcb(
     """
     processor = processor or SvmProcessor()
     verdict = judge(vmcb, processor)
+    processor = SvmProcessor() if verdict.against else processor.sure
     if not verdict.failed:
-        failed = "EXITCODE" in verdict.reported and not verdict.entered and verdict.reported["EXITCODE"] != 0
+        failed = refused(verdict.reported.get("EXITCODE", 0))
         return Repair(verdict, Answer.SAT, after=verdict, unexplained=failed)
-    formulas = VmcbFormulas(vmcb, processor, everywhere=True)
+    # What fails where the width is not known fails for the widest there is.
+    asked = processor if processor.maxphyaddr else attrs.evolve(processor, maxphyaddr=_WIDEST)
+    formulas = VmcbFormulas(vmcb, asked, everywhere=True)
     warned = {item.id for item in verdict.warnings}
     rules: dict[str, Word] = {}
     for check in CHECKS.values():
@@ -156,7 +163,9 @@ def repair_vmcb(
     def weight(name: str, number: int, value: int) -> int:
         near = 0 if name in subjects else _GATE if name in gates else _ELSEWHERE
         # A control that an intercept or a feature needs is rather set than a feature taken away.
-        return BIT + near + (_CONTROL if FIELDS[name].area == "control" and value >> number & 1 else 0)
+        removed = _CONTROL if FIELDS[name].area == "control" and value >> number & 1 else 0
+        # A small number is one that every processor has: CPUID tells how many ASIDs there are.
+        return BIT + near + removed + (number if name in _NUMBERS else 0)
 
     effort = effort or Effort(rlimit=200_000_000)
     edits = Edits(formulas.symbols, formulas.widths, vmcb.fields, rules, (*keep, *formulas.locked), weight)

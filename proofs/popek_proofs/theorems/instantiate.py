@@ -19,7 +19,6 @@ import attrs
 
 from popek.checks.certification import Certifier
 from popek.checks.classification import Classification
-from popek.checks.classify import Classifier
 from popek.checks.ladder import Ladder, LadderStep, Reached, Rung, ladder
 from popek.checks.premise import (
     A1,
@@ -39,10 +38,12 @@ from popek.checks.presence import Present, present
 from popek.checks.scope_words import scope_json, scope_line
 from popek.checks.subject import Subject
 from popek.checks.verdict import Status, Truth
-from popek.kernel.exploration import PathBudgetError
 from popek.kernel.scope import Scope, scope_of
 from popek.kernel.state import State
 from popek_proofs import rocq
+
+from .by_form import of_forms
+from .disagreement import Disagreement
 
 # By the name of a theorem: what Coq proved of machines with the premises that are asked here.
 PROVED = {
@@ -55,7 +56,12 @@ WITH_INTERRUPTS = {
     "theorem1": "HeldOff.theorem_1_with_held_interrupts",
     "theorem3": "HeldOff.theorem_3_with_held_interrupts",
 }
-NEEDED = {"theorem1": THEOREM1, "theorem2": THEOREM2, "theorem3": THEOREM3}
+# Recursively virtualizable is, by the theorem of 1974, only what is virtualizable.
+NEEDED = {
+    "theorem1": THEOREM1,
+    "theorem2": tuple(dict.fromkeys((*THEOREM1, *THEOREM2))),
+    "theorem3": THEOREM3,
+}
 # What Theorem 2 takes for granted of control programs, by its definitions in Coq.
 OF_CONTROL_PROGRAMS = {
     "any_notes_kept": "each control program can keep its notes of any guest",
@@ -67,32 +73,6 @@ OF_CONTROL_PROGRAMS = {
 S = TypeVar("S", bound=State)
 
 MANY, MANY_WAYS = 6, 12
-
-
-@attrs.frozen(eq=False, slots=False)
-class Disagreement:
-    """A form on which the classes of 1974 and A1 part.
-
-    Attributes:
-        how: in what way.
-    """
-
-    form: str
-    how: str
-    _make_witness: Callable[[], dict[str, Any] | None]
-
-    @cached_property
-    def witness(self) -> dict[str, Any] | None:
-        """Of the class, or against A1, minimal and replayed; None where a time limit was in the way.
-
-        Raises:
-            ReplayError: a defect of popek.
-        """
-        return self._make_witness()
-
-    def to_json(self) -> dict[str, object]:
-        """The form, how, and the witness."""
-        return {"form": self.form, "how": self.how, "witness": self.witness}
 
 
 def _witness_of(found: Classification[Any]) -> dict[str, Any] | None:
@@ -108,6 +88,7 @@ class Instantiation(Generic[S]):
         classes: the classification of each form that was explored.
         premises: each premise for each form, and those that are asked once.
         scope: over which forms.
+        asked: how many of them were asked.
         there: states that the questions range over.
         seconds: time spent.
     """
@@ -116,12 +97,19 @@ class Instantiation(Generic[S]):
     classes: tuple[Classification[S], ...]
     premises: tuple[Premise[S], ...]
     scope: Scope
+    asked: int
     there: Present[S]
     seconds: float
 
+    @property
+    def part(self) -> bool:
+        """Whether some forms were not asked: a theorem can be refuted then, and cannot hold."""
+        return self.asked < self.scope.forms
+
     def verdict(self, names: Sequence[str]) -> Status:
-        """Whether the premises of these names hold for all instructions, of those that were asked."""
-        return Status.of(holds_all(self.premises, names))
+        """Whether the premises of these names hold for all instructions; unknown where those that were asked do."""
+        found = Status.of(holds_all(self.premises, names))
+        return Status.UNKNOWN if self.part and found is not Status.REFUTED else found
 
     @property
     def theorem1(self) -> Status:
@@ -130,8 +118,8 @@ class Instantiation(Generic[S]):
 
     @property
     def theorem2(self) -> Status:
-        """Whether the premises of Theorem 2 hold."""
-        return self.verdict(THEOREM2)
+        """Whether the premises of Theorem 2 hold, and those of Theorem 1."""
+        return self.verdict(NEEDED["theorem2"])
 
     @property
     def theorem3(self) -> Status:
@@ -212,7 +200,11 @@ class Instantiation(Generic[S]):
             )
         if Status.REFUTED not in (self.theorem1, self.theorem3):
             return f"{title}: the theorems do not decide, because {why}"
-        why = self._reasons(THEOREM3 if self.theorem3 is Status.REFUTED else THEOREM1)
+        title += f", over {self._counted}," if self.part else ""
+        if self.theorem3 is not Status.REFUTED:
+            why += f"; Theorem 3 does not decide, because {self._reasons(THEOREM3)}"
+            return f"{title} is not virtualizable by Theorem 1, because {why}"
+        why = self._reasons(THEOREM3)
         return f"{title} is virtualizable neither by Theorem 1 nor by Theorem 3, because {why}"
 
     @property
@@ -220,12 +212,17 @@ class Instantiation(Generic[S]):
         """What Theorem 2 says."""
         if self.theorem2 is Status.HOLDS:
             granted = "; ".join(OF_CONTROL_PROGRAMS.values())
+            quiet = "while no interrupt comes, " if self._declared else ""
             return (
                 f"{self.subject.machine.name} is recursively virtualizable by Theorem 2 for what is modelled, "
-                f"to any depth to which {granted}; {_concluded(PROVED['theorem2'])}"
+                f"{quiet}to any depth to which {granted}; {_concluded(PROVED['theorem2'])}"
             )
-        verb = "does not apply" if self.theorem2 is Status.REFUTED else "does not decide"
-        return f"Theorem 2 {verb} to {self.subject.machine.name}, because {self._reasons(THEOREM2)}"
+        verb = "does not apply to" if self.theorem2 is Status.REFUTED else "does not decide about"
+        return f"Theorem 2 {verb} {self.subject.machine.name}, because {self._reasons(NEEDED['theorem2'])}"
+
+    @property
+    def _counted(self) -> str:
+        return f"{self.asked} {'form' if self.asked == 1 else 'forms'} asked of {self.scope.forms}"
 
     @property
     def _declared(self) -> list[str]:
@@ -258,6 +255,8 @@ class Instantiation(Generic[S]):
     def _reasons(self, names: Sequence[str]) -> str:
         """Why a theorem does not apply, with the classes as explanation; where nothing refutes it, what is unknown."""
         failing = self.failing(names)
+        if not failing and self.part:
+            return f"over {self._counted} no premise fails, and a theorem speaks of every form"
         refuted = [premise for premise in failing if premise.truth is Truth.NO]
         known = {one.instruction.form: one for one in self.classes}
         told: dict[str, list[str]] = {}
@@ -294,11 +293,12 @@ class Instantiation(Generic[S]):
             ],
             "taken_for_granted": taken_for_granted(theorem),
             "scope": scope_json(self.scope),
+            "forms_asked": self.asked,
             "while_the_guest_stays_ok": self.closed is not Truth.YES,
             "guest_may_leave_by": list(self.leaving),
             "interrupts": {
                 "declared": self._declared,
-                "found": self.interrupts.value,
+                "found": (Truth.NOT_ASKED if theorem == "theorem2" else self.interrupts).value,
                 "closed": (
                     holds_all(self.premises, (A6_CLOSURE,)) if self._declared else Truth.NOT_ASKED
                 ).value,
@@ -374,33 +374,44 @@ def _explained(found: Classification[S] | None) -> str:
     return f" ({' and '.join(kinds) or 'not sensitive'}, {privileged}privileged)"
 
 
-def instantiate(subject: Subject[S]) -> Instantiation[S]:
-    """Ask the premises of Theorems 1 and 3 for each instruction.
+def instantiate(
+    subject: Subject[S],
+    forms: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    jobs: int = 1,
+    whole: bool = True,
+) -> Instantiation[S]:
+    """Ask the premises of Theorems 1 to 3 for each instruction.
+
+    Args:
+        forms: only these; all by default.
+        progress: is told after each how many are done, of how many.
+        jobs: processes; 0 for one per processor. With others than this one there is no evidence to be certified.
+        whole: JSON is wanted of all that others find, with witnesses.
 
     Raises:
         NothingToAskError: the questions would be about nothing.
+        SemanticsError: what is explored is not what runs.
         ReplayError: a defect of popek.
     """
     start = time.perf_counter()
     machine = subject.machine
     there = present(subject)
-    classifier, asked = Classifier(subject, components=False), Premises(subject)
+    asked = Premises(subject)
     asked.assert_some()
-    classes, premises = [], []
-    for instruction in machine.instructions.values():
-        try:
-            run = subject.explore(instruction)
-        except PathBudgetError as error:
-            premises += asked.unexplored(instruction, str(error))
-            continue
-        classes.append(classifier.classify(instruction, run))
-        premises += asked.of(instruction, run)
-    premises += asked.once()
+    chosen = list(machine.instructions if forms is None else dict.fromkeys(forms))
+    classes, premises = of_forms(
+        subject, asked, chosen, lambda: there, jobs=jobs, whole=whole, progress=progress
+    )
+    every = len(chosen) == len(machine.instructions)
+    premises += asked.once() if every else asked.not_of_a_part()
     return Instantiation(
         subject,
         tuple(classes),
         tuple(premises),
         scope_of(machine),
+        len(chosen),
         there,
         time.perf_counter() - start,
     )

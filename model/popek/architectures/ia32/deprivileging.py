@@ -109,10 +109,16 @@ def _promises(guest: Ia32, private: Ia32, *, without: frozenset[str] = frozenset
             private.eflags.if_ == 1,
             # What SYSENTER leads to, where it leads anywhere, is code of the VMM's, and no segment of the guest's.
             owns(guest, private, private.msr.load(Word(32, _SYSENTER_EIP))[31:0]),
+            # It leads there only while the guest's leads somewhere: what it overwrites, a #GP(0) would leave.
+            _null(private.msr.load(Word(32, _SYSENTER_CS))) | ~_null(guest.msr.load(Word(32, _SYSENTER_CS))),
             private.cr4.pke == 0 if NO_PROTECTION_KEYS not in without else TRUE,
             ~owns(guest, private, start) & ~owns(guest, private, end) & (start <= end),
         )
     )
+
+
+def _null(selector: Word) -> Word:
+    return selector[15:2] == 0
 
 
 def _guest(state: Ia32) -> Word:
@@ -178,7 +184,6 @@ _VMM: Final = RingVmm(
     promises=_promises,
     entries=_entries,
     entered=_entered,
-    instruction_pointer=lambda hardware: hardware.eip,  # VMM_CODE and what SYSENTER loads are flat
     source=SOURCE,
 )
 

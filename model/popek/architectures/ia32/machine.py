@@ -66,6 +66,7 @@ def build() -> Machine[Ia32]:
         Ia32,
         supervisor=lambda state: state.cpl == 0,
         user=lambda state: state.cpl == 3,
+        fetches=lambda state: state.cs.base + state.eip,
         source="Intel 64 and IA-32 Architectures Software Developer's Manual",
         operands=KINDS,
         left_open=COMMON,

@@ -18,7 +18,9 @@ from popek_specs.svm import table
 from .cpuid import processor_of
 from .vmcb import SvmProcessor
 
-_KEYS: Final = tuple(field.name for field in attrs.fields(SvmProcessor))
+_KEYS: Final = tuple(
+    field.name for field in attrs.fields(SvmProcessor) if field.name not in ("named", "unsure")
+)
 _MASKS: Final = ("efer", "cr4")
 _FLAGS: Final[Mapping[str, str]] = {
     "flushbyasid": "flush_by_asid",
@@ -50,8 +52,51 @@ def presets() -> Mapping[str, Mapping[str, Any]]:
     return {row["name"]: row for row in table("capabilities.toml")["processor"]}
 
 
+_NOISE = re.compile(r"\b(?:amd|processors?|cpu|\d+-core|family|series|with radeon.*)\b|\((?:r|tm)\)|@.*")
+_APART = re.compile(r"[\s_-]+")
+
+
+def _row(kind: str, name: str) -> Mapping[str, Any] | None:
+    """The row of a processor that people call so: by its name, a name of its family, or the number on the box."""
+    plain = _APART.sub("", _NOISE.sub("", name.lower()))
+    if not plain:
+        return None
+    for row in table("capabilities.toml")[kind]:
+        own = _APART.sub("", row.get("name", ""))
+        if plain in (own, *row["names"]) or (row["models"] and re.fullmatch(row["models"], plain)):
+            return dict(row)
+    return None
+
+
+def _named(row: Mapping[str, Any], name: str) -> SvmProcessor:
+    title = name if name == row["name"] else f"{name} ({row['name']})"
+    return attrs.evolve(from_mapping(row["vmrun"]), named=title, unsure=tuple(row["unsure"]))
+
+
+def explained(name: str) -> list[str]:
+    """What is known of a processor that people call so, in lines; none if nothing is.
+
+    >>> explained("EPYC 7763")[0]
+    'EPYC 7763  processor: family 19H, 2020: EPYC 7003, Ryzen 5000 and 6000'
+    """
+    if (row := _row("processor", name)) is None:
+        other = _row("unknown", name)
+        if other is None:
+            return []
+        return [f"{name}  a name that does not tell one processor", f"  compare    {other['compare']}"]
+    known = ", ".join(f"{key} {value}" for key, value in to_mapping(_named(row, name)).items())
+    return [
+        f"{name}  processor: {row['title']}",
+        f"  known as   {row['name']}",
+        f"  known      {known}",
+        *([f"  unsure     {', '.join(row['unsure'])}: these accuse nobody"] if row["unsure"] else []),
+        f"  confidence {row['confidence']}",
+        f"  source     {row['source']}",
+    ]
+
+
 def load_capabilities(preset_or_path: str) -> SvmProcessor:
-    """A processor by the name of a preset, or from a file.
+    """A processor by the name of a preset, or as people call it, or from a file.
 
     A file is a JSON object with the names of `SvmProcessor`, what ``cpuid -1 -r`` prints, or /proc/cpuinfo.
 
@@ -59,13 +104,20 @@ def load_capabilities(preset_or_path: str) -> SvmProcessor:
         DumpError: there is no such preset or file, or it cannot be read.
     """
     if (row := presets().get(preset_or_path)) is not None:
-        return from_mapping(row["vmrun"])
+        return _named(row, preset_or_path)
     path = Path(preset_or_path)
     try:
         found = path.is_file()
     except (OSError, ValueError):
         found = False
     if not found:
+        if (named := _row("processor", preset_or_path)) is not None:
+            return _named(named, preset_or_path)
+        if (other := _row("unknown", preset_or_path)) is not None:
+            raise DumpError(
+                f"{show(preset_or_path)}: not one processor, or one of which no values are known; "
+                f"compare: {other['compare']}"
+            )
         near = unknown_key(preset_or_path, "", presets()).partition(": ")[2]
         raise DumpError(f"{show(preset_or_path)} is neither a processor nor a file: {near}")
     try:
@@ -163,7 +215,9 @@ def completed(processor: SvmProcessor, maxphyaddr: int | None = None) -> SvmProc
         for name in _KEYS
         if name not in ("maxphyaddr", *_MASKS) and getattr(processor, name) is None
     }
-    return attrs.evolve(processor, **lacks, maxphyaddr=maxphyaddr or processor.maxphyaddr or 48)
+    return attrs.evolve(
+        processor, **lacks, named="", unsure=(), maxphyaddr=maxphyaddr or processor.maxphyaddr or 48
+    )
 
 
 def to_mapping(processor: SvmProcessor) -> dict[str, Any]:

@@ -9,12 +9,10 @@ import attrs
 
 from ..x86.evidence import FailedCheck
 from .checks import CHECKS, NotGiven, VmcbCheck, VmcbView
-from .vmcb import SvmProcessor, Vmcb, exit_codes
+from .exit_codes import named, refused, whole
+from .vmcb import SvmProcessor, Vmcb
 
 VmrunOutcome = Literal["enters", "vmexit-invalid", "undecided"]
-
-_INVALID = (0xFFFF_FFFF, (1 << 64) - 1)
-
 
 Failure = FailedCheck
 """A check that fails, or fails on some processors, with the fields that make it fail."""
@@ -31,7 +29,11 @@ class UndecidedVmcbCheck:
 
 @attrs.frozen
 class VmrunVerdict:
-    """What becomes of a VMRUN; `warnings` are failures on some processors only."""
+    """What becomes of a VMRUN.
+
+    `warnings` are failures on some processors only. `against` says why the VMCB is not of the processor that was named,
+    whose values were left aside.
+    """
 
     name: str
     outcome: VmrunOutcome
@@ -40,6 +42,7 @@ class VmrunVerdict:
     warnings: tuple[Failure, ...]
     reported: Mapping[str, int]
     explains_report: Literal["yes", "no", "unknown"]
+    against: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -49,7 +52,8 @@ class VmrunVerdict:
     @property
     def entered(self) -> bool:
         """Whether the exit code is that of a VM exit, which only a guest that was entered has."""
-        return self.reported.get("EXITCODE", _INVALID[0]) not in (*_INVALID, 0)
+        code = self.reported.get("EXITCODE", 0)
+        return code != 0 and not refused(code)
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as `popek vmcb check --json` prints it."""
@@ -62,6 +66,11 @@ class VmrunVerdict:
             "warnings": [_failure(item) for item in self.warnings],
             "reported": {name: hex(value) for name, value in self.reported.items()},
             "explains_report": self.explains_report,
+            **(
+                {"inferred": [f"not of the named processor: {why}" for why in self.against]}
+                if self.against
+                else {}
+            ),
         }
 
 
@@ -95,10 +104,44 @@ def judge(
 ) -> VmrunVerdict:
     """Judge a VMCB by the checks of the ledger, or by others.
 
+    What the processor is not sure of fails nothing, but is a warning. Where somebody only named the processor, and the
+    exit code shows that VMRUN entered although what was said of it makes a check fail, it is another processor.
+
     >>> judge(Vmcb(fields={"ASID": 0})).failed[0].id
     'SVM-CTL-02'
     """
-    view = VmcbView(vmcb.fields, processor or SvmProcessor(), vmcb.memory)
+    known = processor or SvmProcessor()
+    found = _run(vmcb, known.sure, checks)
+    against: tuple[str, ...] = ()
+    if found.failed and known.named and found.entered:
+        unsaid = _run(vmcb, SvmProcessor(), checks)
+        anyway = {item.id for item in unsaid.failed}
+        against = tuple(f"{item.id}: {item.message}" for item in found.failed if item.id not in anyway)
+        if against:
+            return attrs.evolve(unsaid, against=against)
+    if not known.unsure:
+        return found
+    return _with_doubts(found, _run(vmcb, attrs.evolve(known, unsure=()), checks), known, checks)
+
+
+def _with_doubts(
+    found: VmrunVerdict, likely: VmrunVerdict, known: SvmProcessor, checks: Mapping[str, VmcbCheck]
+) -> VmrunVerdict:
+    """A verdict with what fails by values that nobody is sure of among its warnings."""
+    told = {item.id for item in (*found.failed, *found.warnings)}
+    open_ = {item.id: item.missing for item in found.undecided}
+    more = tuple(
+        attrs.evolve(
+            item, message=f"{item.message} (by {open_[item.id]}, of which {known.named} is not sure)"
+        )
+        for item in (*likely.failed, *likely.warnings)
+        if item.id not in told and item.id in open_
+    )
+    return attrs.evolve(found, warnings=(*found.warnings, *more)) if more else found
+
+
+def _run(vmcb: Vmcb, processor: SvmProcessor, checks: Mapping[str, VmcbCheck]) -> VmrunVerdict:
+    view = VmcbView(vmcb.fields, processor, vmcb.memory)
     failed: list[Failure] = []
     warnings: list[Failure] = []
     undecided: list[UndecidedVmcbCheck] = []
@@ -117,19 +160,28 @@ def judge(
                 undecided.append(UndecidedVmcbCheck(check.id, str(error)))
     waiting = any(checks[item.id].certainty == "must" for item in undecided)
     outcome: VmrunOutcome = "vmexit-invalid" if failed else "undecided" if waiting else "enters"
-    code = vmcb.fields.get("EXITCODE")
     reported = {
         name: vmcb.fields[name] for name in ("EXITCODE", "EXITINFO1", "EXITINFO2") if name in vmcb.fields
     }
-    explains: Literal["yes", "no", "unknown"] = "unknown"
-    if code is not None:
-        if (code in _INVALID) == bool(failed):
-            explains = "yes" if failed or not waiting else "unknown"
-        else:
-            explains = "unknown" if waiting or warnings else "no"
+    explains = _explains(vmcb.fields.get("EXITCODE"), bool(failed), waiting, bool(warnings))
     return VmrunVerdict(
         vmcb.name, outcome, tuple(failed), tuple(undecided), tuple(warnings), reported, explains
     )
+
+
+def _explains(
+    code: int | None, failed: bool, waiting: bool, warnings: bool
+) -> Literal["yes", "no", "unknown"]:
+    """Whether the checks account for an exit code."""
+    if code is None:
+        return "unknown"
+    if refused(code):
+        # Of the other codes that refuse an entry no check says anything.
+        told = whole(code) == whole(-1)
+        return "yes" if failed and told else "unknown" if waiting or warnings or not told else "no"
+    if failed:
+        return "no" if code else "unknown"
+    return "unknown" if waiting else "yes"
 
 
 def _described(check: VmcbCheck, vmcb: Vmcb) -> Failure:
@@ -140,5 +192,6 @@ def _described(check: VmcbCheck, vmcb: Vmcb) -> Failure:
 
 
 def exit_name(code: int) -> str:
-    """An exit code in words."""
-    return exit_codes().get(code, "")
+    """An exit code as the manual calls it."""
+    found = named(code)
+    return found.name if found else ""

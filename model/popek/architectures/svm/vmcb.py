@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -106,6 +107,8 @@ class SvmProcessor:
         bus_lock_threshold: EDX[29] of it.
         efer: bits of EFER that it has; None stands for every bit that some processor has.
         cr4: bits of CR4 that it has, likewise.
+        named: what somebody called it, if nobody asked it for these; else empty.
+        unsure: names of what lacks a second source, by which nobody is accused.
     """
 
     maxphyaddr: int | None = None
@@ -121,6 +124,14 @@ class SvmProcessor:
     bus_lock_threshold: bool | None = None
     efer: int | None = None
     cr4: int | None = None
+    named: str = ""
+    unsure: tuple[str, ...] = ()
+
+    @property
+    def sure(self) -> SvmProcessor:
+        """The processor without what nobody is sure of."""
+        doubtful: dict[str, Any] = dict.fromkeys(self.unsure)
+        return attrs.evolve(self, unsure=(), **doubtful) if doubtful else self
 
 
 @attrs.define

@@ -19,7 +19,7 @@ from .ledger import rules
 from .platform import CELL, HOST_WIDTH, IN_PAGE, PAGE, Pc, build, moved
 from .unit import Read, RemappingCapabilities, Unit
 
-CAN = RemappingCapabilities(host_width=HOST_WIDTH, guest_width=HOST_WIDTH, levels=(3,), large=())
+CAN = RemappingCapabilities(host_width=HOST_WIDTH, guest_width=HOST_WIDTH, levels=(3,))
 PEERS = (1 << HOST_WIDTH - 12) - 1
 """The page of another guest's device, in the host's address space."""
 
@@ -315,6 +315,7 @@ FREE = {
     "DMA-PAGE-R": TABLES + 0x2000,
     "DMA-PAGE-W": TABLES + 0x2000,
     "DMA-PAGE-RSVD": TABLES + 0x2000,
+    "DMA-LARGE": TABLES + 0x1000,
     "INT-ENTRY-P": VECTORS,
     "INT-ENTRY-RSVD": VECTORS,
     "INT-INDEX": VECTORS + 0x80,
@@ -361,7 +362,7 @@ def _first(
     if "invalidated" in dropped:  # the page behind the guest's was its own until a moment ago
         gone = {"cached": 1, "cached_page": LAST + 1, "cached_frame": START + LAST + 1}
         unit = unit.with_changes(gone)
-    if "fresh" in dropped:  # page 0 was not there until a moment ago
+    if "fresh" in dropped and not rules:  # page 0 was not there until a moment ago
         unit = unit.with_changes({"cached": 1, "cached_page": 0, "cached_fault": 1})
     if "no-compatibility" in dropped:
         unit.compatibility = Word(1, 1)

@@ -81,6 +81,7 @@ class Capabilities:
             physical addresses at least (`popek.architectures.vtx.inference`).
         source: where the values come from.
         unsure: names of values that lack a second source.
+        named: whether somebody named the processor, and nobody asked it for its values.
     """
 
     name: str = "unknown"
@@ -93,6 +94,23 @@ class Capabilities:
     shown: Mapping[str, int] = attrs.field(factory=dict)
     source: str = ""
     unsure: tuple[str, ...] = ()
+    named: bool = False
+
+    @property
+    def sure(self) -> Capabilities:
+        """What is known without the values that lack a second source, by which nobody can be accused."""
+        if not self.unsure:
+            return self
+        doubtful = set(self.unsure)
+        return attrs.evolve(
+            self,
+            msrs={number: value for number, value in self.msrs.items() if hex(number) not in doubtful},
+            cpuid={name: value for name, value in self.cpuid.items() if name not in doubtful},
+            features={name: value for name, value in self.features.items() if name not in doubtful},
+            maxphyaddr=None if "maxphyaddr" in doubtful else self.maxphyaddr,
+            linear_address_width=None if "linear_address_width" in doubtful else self.linear_address_width,
+            unsure=(),
+        )
 
     def has(self, feature: str) -> bool | None:
         """Whether the processor has a feature of `FEATURES`; None if that is unknown."""

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
+
+from popek.architectures.enclosures import decoded, looks_like_json
 from popek.architectures.json_text import show
+from popek.architectures.logs import unwrap
 from popek.errors import PopekError
 from popek_specs.vtx import presets, table
 
@@ -39,13 +43,13 @@ def load_capabilities(preset_or_path: str) -> Capabilities:
     """
     known = presets()
     if preset_or_path in known:
-        return from_mapping(table(f"capabilities/{preset_or_path}.toml"), name=preset_or_path)
+        return _preset(preset_or_path, preset_or_path)
     if preset_or_path == UNKNOWN.name:
         return UNKNOWN
     path = Path(preset_or_path)
     if not path.is_file():
         if (named := processor_names.find(preset_or_path)) is not None:
-            return from_mapping(table(f"capabilities/{named.preset}.toml"), name=named.title)
+            return _preset(named.preset, named.title)
         if (compare := processor_names.compared(preset_or_path)) is not None:
             raise CapabilityError(
                 f"{preset_or_path!r}: no public values of its VMX capabilities are known; to compare with the nearest "
@@ -55,10 +59,14 @@ def load_capabilities(preset_or_path: str) -> Capabilities:
         hint = f"; near: {', '.join(near)}" if near else f"; presets: {', '.join(known)}"
         raise CapabilityError(f"{preset_or_path!r} is neither a capability preset nor a file{hint}")
     try:
-        text = path.read_bytes().decode("utf-8", "replace")
+        text = decoded(path.read_bytes())
     except OSError as error:
         raise CapabilityError(f"{preset_or_path}: {error.strerror or error}") from None
     return from_text(text, name=preset_or_path)
+
+
+def _preset(file: str, name: str) -> Capabilities:
+    return attrs.evolve(from_mapping(table(f"capabilities/{file}.toml"), name=name), named=True)
 
 
 def from_text(text: str, *, name: str = "capabilities") -> Capabilities:
@@ -74,21 +82,47 @@ def from_text(text: str, *, name: str = "capabilities") -> Capabilities:
         CapabilityError: nothing useful is in the text, or a line is wrong.
     """
     stripped = text.lstrip("\ufeff \t\r\n")
-    if stripped.startswith(("{", "[")):
-        try:
-            loaded = json.loads(stripped)
-        except (ValueError, RecursionError) as error:
-            line = getattr(error, "lineno", 1)
-            raise CapabilityError(f"{name}:{line}: not valid JSON ({getattr(error, 'msg', error)})") from None
-        if not isinstance(loaded, dict):
-            raise CapabilityError(f"{name}:1: expected a JSON object of capabilities")
-        return from_mapping(loaded, name=name)
-    reported = of_vmxcap(stripped) or of_cpuinfo(stripped)
-    if reported is not None:
-        return from_mapping(reported, name=name)
+    if looks_like_json(stripped):
+        return _of_json(stripped, name)
+    raw = list(enumerate(text.splitlines(), 1))
+    # What stands before each line of a log is no part of a listing, whose numbers may look like it.
+    plain = [(line.number, line.text) for lines in unwrap(text) for line in lines]
+    for lines in (raw, plain):
+        shown = "\n".join(line for _, line in lines).lstrip("\ufeff \t\r\n")
+        reported = of_vmxcap(shown) or of_cpuinfo(shown)
+        if reported is not None:
+            return from_mapping(reported, name=name)
+    found = max((_listed(lines, name) for lines in (raw, plain)), key=_number_of_msrs)
+    if not _number_of_msrs(found):
+        if stripped.startswith(("{", "[")):
+            return _of_json(stripped, name)
+        raise CapabilityError(
+            f"{name}: no VMX capability MSR found; "
+            "expected lines such as '0x480 0xda040000000004', a VirtualBox log, what vmxcap prints, or /proc/cpuinfo"
+        )
+    return from_mapping(found, name=name)
+
+
+def _of_json(text: str, name: str) -> Capabilities:
+    try:
+        loaded = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise CapabilityError(f"{name}:{line}: not valid JSON ({getattr(error, 'msg', error)})") from None
+    if not isinstance(loaded, dict):
+        raise CapabilityError(f"{name}:1: expected a JSON object of capabilities")
+    return from_mapping(loaded, name=name)
+
+
+def _number_of_msrs(found: Mapping[str, Any]) -> int:
+    return sum(key.startswith("0x4") for key in found)
+
+
+def _listed(lines: list[tuple[int, str]], name: str) -> dict[str, Any]:
+    """What the numbered lines of a listing or log say."""
     found: dict[str, Any] = {}
     asked: int | None = None
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in lines:
         if asked is not None and (answer := _ANSWER.match(line)):
             found[f"{asked:#x}"], asked = int(answer[1], 16), None
             continue
@@ -96,12 +130,7 @@ def from_text(text: str, *, name: str = "capabilities") -> Capabilities:
             asked = int(command[1], 16) if (command := _COMMAND.search(line)) else None
         for key, value in _line(line, f"{name}:{number}"):
             found[key] = value
-    if not any(key.startswith("0x4") for key in found):
-        raise CapabilityError(
-            f"{name}: no VMX capability MSR found; "
-            "expected lines such as '0x480 0xda040000000004', a VirtualBox log, what vmxcap prints, or /proc/cpuinfo"
-        )
-    return from_mapping(found, name=name)
+    return found
 
 
 _VBOX: Final = re.compile(r"MSR_(IA32_(?:VMX_|FEATURE_CONTROL|APIC_BASE)\w*)\s*=\s*(0x[0-9a-fA-F]+)")

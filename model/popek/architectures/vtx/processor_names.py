@@ -12,6 +12,9 @@ from popek_specs.vtx import table
 
 _TABLE = "capabilities/partial/names.toml"
 
+_BARE = re.compile(r"1[0-4]\d{3}[a-z]{0,2}|[2-9]\d{3}(?:k|kf|ks|hq|s|t)")
+"""A number without ``i7-`` in front; of four digits only with a letter that AMD's numbers do not have."""
+
 
 @attrs.frozen
 class NamedProcessor:
@@ -59,7 +62,11 @@ def _rows(kind: str) -> list[dict[str, Any]]:
 
 
 def _row(kind: str, name: str) -> dict[str, Any] | None:
-    words = re.sub(r"\b(?:intel|core|cpu)\b|\((?:r|tm)\)|@.*", "", name.lower())
+    words = re.sub(r"\((?:r|tm)\)|@.*", "", name.lower())
+    words = re.sub(r"\b(?:intel|core|cpu|processor|\d+th gen)\b", "", words)
+    words = re.sub(r"\bi([3579])[\s_]+(?=\d)", r"i\1-", words)
+    if _BARE.fullmatch(words.strip()):
+        words = f"i7-{words.strip()}"
     plain, model = re.sub(r"[\s_-]+", "", words), re.sub(r"[\s_]+", "", words)
     for row in _rows(kind):
         if plain in row["names"] or (row["models"] and re.fullmatch(row["models"], model)):

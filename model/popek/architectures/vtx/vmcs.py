@@ -85,6 +85,7 @@ class Vmcs:
         memory: what is known of physical memory: (address, size in bytes, little-endian value).
         default: the value of all fields that `fields` does not mention, or None if they are unknown.
         launch: what the processor was doing.
+        printed: whether a machine printed it; else somebody wrote it, such as a program that tries cases.
         entered: whether it is said, beside the fields, that the last entry succeeded.
         areas: index and value of each entry of an MSR area that is listed, by ``ENTRY_MSR_LOAD``,
             ``EXIT_MSR_STORE``, ``EXIT_MSR_LOAD``; where it lies need not be known.
@@ -95,6 +96,7 @@ class Vmcs:
     memory: tuple[MemoryEntry, ...] = ()
     default: int | None = None
     launch: Launch = _LAUNCH
+    printed: bool = False
     entered: bool = False
     areas: Mapping[str, tuple[tuple[int, int], ...]] = attrs.field(factory=dict)
 

@@ -149,7 +149,7 @@ class RingVmm(Generic[CpuT]):
         map: a ring, the guest and the VMM's private state, to the hardware's state.
         guest: what guests it has (width 1).
         promises: what it sees to, of the guest and its private state (width 1).
-        entries, entered, instruction_pointer: as `Technique` has entries, entered and the entry's address.
+        entries, entered: as `Technique` has them.
         source: where the technique is described.
     """
 
@@ -159,7 +159,6 @@ class RingVmm(Generic[CpuT]):
     promises: Callable[..., Word]
     entries: Callable[[CpuT, CpuT], Word]
     entered: Callable[[CpuT, CpuT], Word]
-    instruction_pointer: Callable[[CpuT], Word]
     source: str
 
     def at(
@@ -197,7 +196,6 @@ class RingVmm(Generic[CpuT]):
             shadows_address=shadows,
             entries=self.entries,
             entered=self.entered,
-            entry_address=self.instruction_pointer,
             hypotheses=hypotheses,
             without=weakened,
             source=self.source,

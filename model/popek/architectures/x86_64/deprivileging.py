@@ -108,6 +108,9 @@ def _promises(guest: X64, private: X64) -> Word:
             (own[2:0] == 0) & (own != 0) & (own + 7 <= private.gdtr.limit) & (own <= 0xFFF8),
             private.rflags.if_ == 1,
             owns(guest, private, private.msr.sysenter_eip) & owns(guest, private, private.msr.lstar),
+            # They lead there only while the guest's lead somewhere: what they overwrite, a fault would leave.
+            (private.msr.sysenter_cs[15:2] == 0) | (guest.msr.sysenter_cs[15:2] != 0),
+            ~private.efer.sce | guest.efer.sce,
             ~owns(guest, private, start) & ~owns(guest, private, end) & (start <= end),
         )
     )
@@ -126,7 +129,6 @@ _VMM: Final = RingVmm(
     promises=_promises,
     entries=_entries,
     entered=_entered,
-    instruction_pointer=lambda hardware: hardware.rip,
     source="Robin and Irvine 2000, section 3; Uhlig et al. 2005, ring compression",
 )
 

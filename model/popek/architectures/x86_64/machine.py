@@ -57,6 +57,7 @@ def build() -> Machine[X64]:
         X64,
         supervisor=lambda state: state.cpl == 0,
         user=lambda state: state.cpl == 3,
+        fetches=lambda state: state.cs.base + state.rip,
         source="Intel 64 and IA-32 Architectures Software Developer's Manual",
         operands=KINDS,
         left_open=LEFT_OPEN,

@@ -9,7 +9,9 @@ import { connect } from "./talk.js";
 
 const OWN = "own";
 let state = structuredClone({ ...PLAIN });
-let popek, known, machine, table, running = null, opened = 0, trusted = "", example = "";
+let popek, known, machine, table, running = null, opened = 0, gone = 0, read = 0, trusted = "", example = "";
+// What no longer belongs to the state, and is asked anew: it is never shown meanwhile as if it did.
+const due = { machine: true, classes: true, detail: false };
 
 const engine = (text) => { at("engine").textContent = text; };
 const tell = (text, ...more) => { at("told").replaceChildren(text, ...more); at("told").hidden = !text; };
@@ -31,20 +33,42 @@ const foreign = () => !popek.built && (Object.keys(state.edits).length || (state
 // -- going from one state to another
 
 async function go(change, { write = true } = {}) {
-  const before = state;
+  const before = state, mine = ++gone;
   state = { ...state, ...change };
-  if (write) history.replaceState(null, "", `#${await fragmentOf(state)}`);
+  const differs = (...names) => names.some((name) => state[name] !== before[name]);
+  if (differs("machine", "text")) due.machine = true;
+  if (due.machine || differs("technique", "settings", "promises", "edits")) due.classes = true;
+  if (due.classes || differs("form", "question")) due.detail = true;
+  if (due.classes) { running?.abort(); waiting(); }
+  if (due.detail) at("detail").setAttribute("aria-busy", "true");
   views();
+  if (write) {
+    const fragment = await fragmentOf(state);
+    if (mine !== gone) return; // a later one has what is due to do
+    history.replaceState(null, "", `#${fragment}`);
+  }
   if (state.view !== "machine") return;
-  const other = state.machine !== before.machine || state.text !== before.text || !machine;
-  const ask = other || ["technique", "settings", "promises", "edits"].some((name) => state[name] !== before[name]);
   if (foreign()) return warn();
   tell("");
-  if (other && !(await choose())) return;
-  if (ask) await classify();
-  else table?.mark(state.form, state.question);
-  if (state.form && (ask || state.form !== before.form || state.question !== before.question || !at("detail").firstChild)) await open(ask);
-  if (!state.form) at("detail").replaceChildren();
+  if (due.machine) {
+    const found = await choose();
+    if (mine !== gone) return;
+    if (!offer(found)) return;
+    due.machine = false;
+  }
+  if (due.classes) {
+    due.classes = false;
+    await classify();
+    if (mine !== gone) return;
+  } else table?.mark(state.form, state.question);
+  if (state.form && (due.detail || !at("detail").firstChild)) await open();
+  if (!state.form) closed();
+  due.detail = false;
+}
+
+function closed() {
+  at("detail").replaceChildren();
+  at("detail").removeAttribute("aria-busy");
 }
 
 function views() {
@@ -61,7 +85,7 @@ function warn() {
   at("verdict").removeAttribute("aria-busy");
   at("verdict").replaceChildren();
   tell("This link brings Python, which would run on this machine. Read it first. ",
-    make("button", { type: "button", id: "trust", onclick: () => { trusted = code(); go({}, { write: false }).catch(failed); machine = null; } }, "Run it"),
+    make("button", { type: "button", id: "trust", onclick: () => { trusted = code(); go({}, { write: false }).catch(failed); } }, "Run it"),
     make("pre", { class: "code" }, state.machine === OWN ? state.text : "",
       ...Object.entries(state.edits).map(([form, text]) => `# ${form}\n${text}\n`)));
 }
@@ -72,8 +96,11 @@ async function choose() {
   at("own").hidden = state.machine !== OWN;
   if (state.machine === OWN && !state.text) state.text = example;
   if (state.machine === OWN && at("own-text").value !== state.text) at("own-text").value = state.text;
-  const found = await one({ ask: "machine", ...about(), edits: {} });
-  if (found.error) { wrong(found.error); machine = null; return false; }
+  try { return await one({ ask: "machine", ...about(), edits: {} }); } catch (error) { return { error: error.message }; }
+}
+
+function offer(found) {
+  if (found.error) { wrong(found.error); closed(); return false; }
   machine = found;
   at("machine-name").value = state.machine;
   at("technique").replaceChildren(...machine.techniques.map((t) => make("option", { value: t.name, title: t.title }, t.name)));
@@ -163,14 +190,16 @@ const SAYS = {
 const BECAUSE = { holds: ["every sensitive instruction is privileged", "every user-sensitive instruction is privileged"],
   unknown: ["an answer is missing", "an answer is missing"] };
 
+function waiting(text = "") {
+  const place = at("verdict");
+  place.className = "verdict";
+  place.setAttribute("aria-busy", "true");
+  place.replaceChildren(make("p", { class: "main" }, "Deriving…"), make("p", {}, text));
+}
+
 function verdict(told) {
   const place = at("verdict");
-  if (told.waiting !== undefined) {
-    place.className = "verdict";
-    place.setAttribute("aria-busy", "true");
-    place.replaceChildren(make("p", { class: "main" }, "Deriving…"), make("p", {}, `${told.waiting} of ${machine.forms.length} forms`));
-    return;
-  }
+  if (told.waiting !== undefined) return waiting(`${told.waiting} of ${machine.forms.length} forms`);
   place.removeAttribute("aria-busy");
   const names = (found) => (found.length > 9 ? `${found.slice(0, 9).join(", ")} and ${found.length - 9} more` : found.join(", "));
   const line = (theorem, answer, found) => `${SAYS[answer](theorem)}: ${answer === "refuted"
@@ -188,12 +217,16 @@ function edits() {
 
 // -- one answer
 
-async function open(again) {
+async function open() {
   const place = at("detail"), mine = ++opened;
-  if (!again || !place.firstChild) place.replaceChildren(make("p", { role: "status" }, `Asking about ${state.form}…`));
+  place.setAttribute("aria-busy", "true"); // what was said of this form stays readable until it is answered anew
+  if (place.dataset.form !== state.form || !place.firstChild) place.replaceChildren(make("p", { role: "status" }, `Asking about ${state.form}…`));
   let told;
   try { told = await one({ ask: "explain", ...about(), form: state.form }); } catch (error) { told = { error: error.message }; }
-  if (mine !== opened || !state.form) return;
+  if (mine !== opened) return;
+  place.removeAttribute("aria-busy");
+  if (!state.form) return;
+  place.dataset.form = state.form;
   if (told.error) {
     const text = place.querySelector("#python");
     place.querySelector(".error")?.remove();
@@ -233,14 +266,16 @@ function edit(form, text) {
 
 async function derive() {
   trusted = JSON.stringify([{}, at("own-text").value]);
-  machine = null;
+  due.machine = true;
   await go({ text: at("own-text").value, edits: {}, form: "", question: "", settings: {}, technique: "" });
 }
 
 async function diagnose() {
+  const mine = ++read;
   at("diagnosis").replaceChildren(make("p", { role: "status" }, "Reading…"));
   await go({ dump: at("dump").value });
-  at("diagnosis").replaceChildren(...diagnosis(await one({ ask: "doctor", text: state.dump })));
+  const found = await one({ ask: "doctor", text: state.dump });
+  if (mine === read) at("diagnosis").replaceChildren(...diagnosis(found));
 }
 
 const failed = (error) => { if (error.name !== "AbortError") tell(`${error.message}`); };
@@ -272,7 +307,7 @@ async function follow() {
   const { state: wanted, wrong: odd } = await stateOf(location.hash);
   at("promises").checked = wanted.promises;
   at("dump").value = wanted.dump;
-  machine = null;
+  due.machine = true;
   at("detail").replaceChildren();
   await go(wanted, { write: false });
   if (odd) tell(odd);

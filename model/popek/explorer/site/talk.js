@@ -51,6 +51,7 @@ class Built {
 
   async ask(message, take, signal) {
     const kept = await this.kept(message);
+    if (signal?.aborted) throw new DOMException("stopped", "AbortError");
     if (kept) return kept.forEach(take);
     const number = ++this.number;
     const done = new Promise((resolve, reject) => this.waiting.set(number, { take, resolve, reject }));

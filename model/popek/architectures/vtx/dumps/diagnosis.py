@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import attrs
 
-from popek.architectures.vtx.entry_checks import CHECKS, Condition, Outcome
+from popek.architectures.vtx.entry_checks import CHECKS
 
+from ...x86.next_steps import KVM_INTEL, VIRTUALBOX, XEN_INTEL
 from ..capabilities import UNKNOWN, Capabilities
 from ..controls import EVENT_TYPES, EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
-from ..inference import evidence, with_evidence
-from ..verdict import Failure, Undecided, VmEntryVerdict, explain, reported_outcome
-from ..view import View, view_of
-from ..vmcs import MissingField, Vmcs
+from ..verdict import Failure, Undecided, VmEntryVerdict, reported_outcome
+from ..vmcs import Vmcs
+from .causes import NearMiss, OneAway, could_cause, near_misses, one_away, questions
 from .model import Dump
 from .processors import ProcessorJudgement, ReportedProcessor, judge_any
 
@@ -44,26 +44,6 @@ class Happening:
 
 
 @attrs.frozen
-class NearMiss:
-    """A check that fails if it applies: what would be wrong, when, and what would tell."""
-
-    id: str
-    message: str
-    condition: str
-    missing: tuple[str, ...]
-
-
-@attrs.frozen
-class OneAway:
-    """An undecided check that one more fact decides: what must hold, where that is known to be asked, and the fact."""
-
-    id: str
-    statement: str
-    holds: tuple[str, ...]
-    missing: str
-
-
-@attrs.frozen
 class Diagnosis:
     """A dump with its verdict.
 
@@ -77,9 +57,10 @@ class Diagnosis:
             that wait for each; what decides most comes first.
         others_asked: the same for capabilities, CPUID leaves and memory.
         inferred: what the dump shows of the processor, in words.
-        near_misses: undecided checks that fail if they apply, those with the fewest open questions first.
-        one_away: of the checks that could cause a reported failure, those that one more fact decides; the ones of
-            whose conditions most are known to hold come first.
+        against: why the dump is not from the processor that was asked for, in words; empty if it may be.
+        near_misses: undecided checks that fail if they apply; see `popek.architectures.vtx.dumps.causes`.
+        one_away: of the checks that could cause a reported failure, those that one more fact decides.
+        unsure: values of the processor that nobody is sure of and that undecided checks wait for.
         next_step: how to get the VMCS where only an error line or registers were given; else empty.
     """
 
@@ -95,9 +76,16 @@ class Diagnosis:
     fields_asked: tuple[tuple[str, int], ...]
     others_asked: tuple[tuple[str, int], ...]
     inferred: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
     next_step: str = ""
     near_misses: tuple[NearMiss, ...] = ()
     one_away: tuple[OneAway, ...] = ()
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What the dump shows of the processor, and that it is not the one that was asked for."""
+        return (*self.against, *self.inferred)
 
 
 def vmcs_of(dump: Dump) -> Vmcs:
@@ -107,6 +95,7 @@ def vmcs_of(dump: Dump) -> Vmcs:
         fields=dump.fields,
         memory=dump.memory,
         default=dump.default,
+        printed=dump.format not in ("JSON", "NAME = value"),
         entered=dump.entered,
         areas=dump.areas,
     )
@@ -119,22 +108,18 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
     judgement = judge_any(vmcs, ReportedProcessor(capabilities))
     verdict = judgement.verdict
     happened = happening(dump)
+    if verdict.failed and happened.kind == "no-entry-failure":
+        happened = _of_another_state(dump, happened)
     report = reported_outcome(vmcs)
-    relevant = [item for item in verdict.undecided if report is not None and _could_cause(item.id, report)]
-    waiting: dict[str, int] = {}
-    worth: dict[str, float] = {}
-    for item in relevant or verdict.undecided:
-        for what in item.missing:
-            waiting[what] = waiting.get(what, 0) + 1
-            worth[what] = worth.get(what, 0) + 1 / len(item.missing)
-    known = with_evidence(capabilities, evidence(vmcs))[0]
+    relevant = [item for item in verdict.undecided if report is not None and could_cause(item.id, report)]
+    known = judgement.processor.sure
     # Where checks fail, what might fail besides is no news; where no failure is reported, nothing is missed.
     quiet = bool(verdict.failed) or (report is not None and not relevant)
     quiet |= report is None and "kvm_internal_error" in dump.reported
-    near = [] if quiet else list(_near_misses(vmcs, known, relevant or verdict.undecided))
-    away = [] if quiet or not relevant else list(_one_away(vmcs, known, relevant, {item.id for item in near}))
-    # The question that decides most comes first; where others must be answered, too, it decides a part.
-    asked = sorted(waiting.items(), key=lambda item: (-worth[item[0]], -item[1], item[0]))
+    open_ = relevant or verdict.undecided
+    near = () if quiet else near_misses(vmcs, known, open_)
+    away = () if quiet or not relevant else one_away(vmcs, known, relevant, {item.id for item in near})
+    asked = questions(open_, near, away)
     return Diagnosis(
         dump,
         capabilities,
@@ -148,67 +133,26 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         fields_asked=tuple(item for item in asked if item[0] in FIELDS),
         others_asked=tuple(item for item in asked if item[0] not in FIELDS),
         inferred=judgement.inferred,
+        against=judgement.against,
+        unsure=_unsure(judgement.processor.known, verdict.undecided),
         next_step=next_step(dump),
-        near_misses=tuple(sorted(near, key=lambda item: len(item.missing))),
-        one_away=tuple(sorted(away, key=lambda item: -len(item.holds))),
+        near_misses=near,
+        one_away=away,
     )
 
 
-def _could_cause(check_id: str, report: Outcome) -> bool:
-    check = CHECKS[check_id]
-    outcome = check.outcome
-    if check.certainty == "warning":
-        return False  # about what comes after the entry
-    if report.kind == "vmfail-valid":
-        return bool(set(outcome.errors) & set(report.errors))
-    return (
-        report.kind == outcome.kind == "entry-failure"
-        and report.reason == outcome.reason
-        and (report.qualification is None or outcome.qualification in (None, report.qualification))
-    )
+def _of_another_state(dump: Dump, happened: Happening) -> Happening:
+    """What a dump says happened, where the VM entry that it speaks of had another state than the dump has."""
+    reason = dump.fields["EXIT_REASON"]
+    first = f"exit reason {reason & 0xFFFF} ({reason_name(reason)}) is that of a VM exit"
+    return Happening(happened.kind, (first, *happened.sentences[1:]))
 
 
-def _near_misses(
-    vmcs: Vmcs, capabilities: Capabilities, undecided: Iterable[Undecided]
-) -> Iterator[NearMiss]:
-    """The undecided checks whose predicate is known to fail: only whether they apply is not known."""
-    view = view_of(vmcs, capabilities)
-    for item in undecided:
-        check = CHECKS[item.id]
-        try:
-            if check.holds(view):
-                continue
-        except MissingField:
-            continue
-        open_ = [gate.text for gate in check.gates if _unknown(gate, view)]
-        if open_:
-            yield NearMiss(check.id, explain(check, view), " and ".join(open_), item.missing)
-
-
-def _one_away(
-    vmcs: Vmcs, capabilities: Capabilities, undecided: Iterable[Undecided], known: Container[str]
-) -> Iterator[OneAway]:
-    """Checks some of whose conditions are known to hold and that lack one input; not those of `known`."""
-    view = view_of(vmcs, capabilities)
-    nothing = view_of(attrs.evolve(vmcs, fields={}), capabilities)
-    for item in undecided:
-        check = CHECKS[item.id]
-        if len(item.missing) != 1 or item.id in known:
-            continue
-        # What holds of every VMCS there, such as that the processor has Intel 64, tells little.
-        holds = tuple(
-            gate.text for gate in check.gates if _unknown(gate, nothing) and not _unknown(gate, view)
-        )
-        if holds:
-            yield OneAway(item.id, check.statement, holds, item.missing[0])
-
-
-def _unknown(gate: Condition, view: View) -> bool:
-    try:
-        gate.test(view)
-    except MissingField:
-        return True
-    return False
+def _unsure(known: Capabilities, undecided: Iterable[Undecided]) -> tuple[str, ...]:
+    """The values that a processor is not sure of, as far as checks wait for them."""
+    asked = {what for item in undecided for what in item.missing}
+    names = [name if not name.startswith("0x") else f"({name[2:].upper()}H)" for name in known.unsure]
+    return tuple(sorted(what for what in asked if any(name in what for name in names)))
 
 
 def _label(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
@@ -227,7 +171,13 @@ def _summary(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
     outcome = verdict.outcome
     match outcome.kind:
         case "enters":
-            return "the VM entry succeeds: every check passes"
+            open_ = len(verdict.undecided)
+            passes = (
+                "every check passes"
+                if not open_
+                else f"{_passed(verdict)}, and no other can fail it everywhere"
+            )
+            return f"the VM entry succeeds: {passes}"
         case "vmfail-invalid":
             return "VMfailInvalid: there is no current VMCS"
         case "vmfail-valid":
@@ -239,13 +189,20 @@ def _summary(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
             return _failure(outcome.reason or 0, outcome.qualification)
         case "fault":
             return "the instruction itself faults"
-    lacking = f"{len(verdict.undecided)} checks lack inputs"
+    count = len(verdict.undecided)
+    lacking = f"{_passed(verdict)}, {count} check{'s lack' if count != 1 else ' lacks'} inputs"
     if judgement.suspects:
         names = ", ".join(item.id for item in judgement.suspects)
         return f"{names} would fail on many processors; {lacking}"
     if kind == "no-entry-failure":
         return f"the dump reports none, and no check fails on what is known; {lacking}"
     return f"no check fails on what is known; {lacking}"
+
+
+def _passed(verdict: VmEntryVerdict) -> str:
+    """How many checks were decided, of a verdict without failed ones."""
+    count = len(CHECKS) - len(verdict.undecided)
+    return f"{count} check{'s pass' if count != 1 else ' passes'}"
 
 
 def _agreement(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
@@ -260,7 +217,7 @@ def _agreement(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
         return ""
     if kind == "no-entry-failure":
         if verdict.failed:
-            return "The state above cannot have entered: it was changed since, or read from somewhere else."
+            return "That exit came after another state than this: it was changed since, or read from somewhere else."
         return "No check contradicts this."
     if verdict.explains_report == "yes" and verdict.failed:
         return "The failed checks explain this."
@@ -269,22 +226,20 @@ def _agreement(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
     if verdict.explains_report == "no":
         if verdict.failed:
             return "The failed checks do not explain this: the cause is elsewhere."
-        return "The verdict does not explain this: every check passes on the state that is printed."
+        open_ = len(verdict.undecided)
+        rest = f"; none of the {open_} that lack inputs ends so" if open_ else ""
+        return f"The verdict does not explain this: {_passed(verdict)} on the state that is printed{rest}."
     if verdict.failed:
         return "The failed checks do not explain this; an undecided one may."
     return "The cause is not in what the dump prints: an undecided check may explain it."
 
 
 _NEXT: Mapping[str, str] = {
-    "Xen": "`xl dmesg` on the host prints the VMCS of a failed entry behind this line",
-    "VirtualBox": "set VBOX_LOG or look into VBox.log for the VMCS fields and the lines MSR_IA32_VMX_*",
+    "Xen": XEN_INTEL,
+    "VirtualBox": VIRTUALBOX,
     "Jailhouse": "print the control fields by VMREAD beside this text, as NAME = value lines",
     "NoirVisor": "print the control fields by VMREAD beside this text, as NAME = value lines",
 }
-_NEXT_FOR_KVM = (
-    "load kvm_intel with dump_invalid_vmcs=1 (modprobe -r kvm_intel; modprobe kvm_intel dump_invalid_vmcs=1), fail "
-    "again and give what dmesg prints; `rdmsr` of 480H to 493H tells of the processor"
-)
 
 
 def next_step(dump: Dump) -> str:
@@ -294,7 +249,7 @@ def next_step(dump: Dump) -> str:
     if "kvm_internal_error" in dump.reported:
         return ""
     if "hardware_error" in dump.reported or dump.format == "QEMU registers":
-        return _NEXT_FOR_KVM
+        return KVM_INTEL
     return (
         _NEXT.get(dump.format, "") if happening(dump).kind in ("entry-failure", "instruction-error") else ""
     )

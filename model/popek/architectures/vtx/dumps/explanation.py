@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
+from collections.abc import Mapping
 
 import attrs
 
-from popek.architectures.vtx.entry_checks import CHECKS, NOT_CHECKED, NOT_MODELLED
+from popek.architectures.vtx.entry_checks import CHECKS, NOT_CHECKED, NOT_MODELLED, ledger
 from popek.errors import PopekError
+from popek_specs.vtx import rows as table_rows
 
 from .. import processor_names
 from ..capability_files import load_capabilities, presets
@@ -78,7 +81,7 @@ def _processor(subject: str) -> list[DumpExplanation]:
 
 def _numbered(wanted: str) -> list[DumpExplanation]:
     """What a number means beside the encoding of a field."""
-    return _exit_reason(wanted) if wanted[:1].isdigit() else []
+    return _exit_reason(wanted) if wanted[:1].isdigit() or wanted.startswith("FFFFFFFF") else []
 
 
 def _check(wanted: str) -> list[DumpExplanation]:
@@ -99,7 +102,9 @@ def _check(wanted: str) -> list[DumpExplanation]:
         ]
     for table, kind in ((NOT_CHECKED, "not checked by the processor"), (NOT_MODELLED, "not modelled here")):
         if wanted in table:
-            return [DumpExplanation(wanted, kind, (("because", table[wanted]),))]
+            row = ledger()[wanted]
+            rows = [("because", table[wanted]), ("about", row["statement"]), ("when", row["gate"])]
+            return [DumpExplanation(wanted, kind, tuple(item for item in rows if item[1]))]
     return []
 
 
@@ -129,8 +134,11 @@ def _field(subject: str) -> list[DumpExplanation]:
         ("encoding", f"{field.encoding:#06x}, {width}, {field.area}, {field.access}"),
         ("exists if", field.exists_if),
         ("checks", ", ".join(_readers(field))),
-        ("source", field.source),
+        *_unchecked(re.escape(field.id)),
     ]
+    if field.area == "exit-information":
+        rows.append(("no check", "VM exits write this field; VM entry does not look at it"))
+    rows.append(("source", field.source))
     bits = tuple(
         (_place(bits), bits.name, bits.title if bits.title != bits.name else "") for bits in bits_of(field.id)
     )
@@ -147,9 +155,23 @@ def _bits(subject: str) -> list[DumpExplanation]:
 
 def _bit(field_id: str, bits: NamedBits) -> DumpExplanation:
     rows = [("title", bits.title), ("field", f"{field_id} ({FIELDS[field_id].title})")]
-    rows += [("checks", ", ".join(_mentioning(field_id, bits))), ("source", bits.source)]
+    rows += [("checks", ", ".join(_mentioning(field_id, bits)))]
+    if (short := _SHORT.get(field_id)) is not None:
+        rows += _unchecked(rf"(?:{short})\[{bits.low}\]")
+    rows.append(("source", bits.source))
     kind = f"bit{'s' * (bits.high != bits.low)} {_place(bits)} of {field_id}"
     return DumpExplanation(bits.name, kind, tuple(row for row in rows if row[1]))
+
+
+def _unchecked(pattern: str) -> list[tuple[str, str]]:
+    """The rows of the ledger that say that nothing is checked of what has this name, or that have no predicate."""
+    word = re.compile(rf"\b{pattern}(?!\w)")
+    return [
+        (what, f"{row_id}: {why}")
+        for what, table in (("no check", NOT_CHECKED), ("not modelled", NOT_MODELLED))
+        for row_id, why in table.items()
+        if word.search(f"{ledger()[row_id]['statement']} {ledger()[row_id]['gate']}")
+    ]
 
 
 _SHORT = {
@@ -166,7 +188,8 @@ _SHORT = {
 def _mentioning(field_id: str, bits: NamedBits) -> list[str]:
     """Checks of the field that name the bits: ``sec[1]`` for a control, ``PCIDE`` for another field."""
     short = _SHORT.get(field_id)
-    pattern = rf"\b{re.escape(bits.name)}\b" if short is None else rf"\b(?:{short})\[{bits.low}\]"
+    named = rf"\b{re.escape(bits.name)}\b|\b{re.escape(field_id)}\[{_place(bits)}\]"
+    pattern = named if short is None else rf"\b(?:{short})\[{bits.low}\]"
     word = re.compile(pattern)
     return [
         check.id
@@ -175,21 +198,14 @@ def _mentioning(field_id: str, bits: NamedBits) -> list[str]:
     ]
 
 
-_CAUSES = {
-    33: "usual causes: reserved bits or widths of CR0, CR3, CR4, RFLAGS; access rights of a segment; an event injected "
-    "where it cannot be; `popek vmcs check` names the check, from a dump",
-    34: "usual causes: an entry of the VM-entry MSR-load area that WRMSR refuses; the qualification is its number",
-    41: "a machine check while the guest was entered: look into the machine-check log",
-}
-_ERROR_CAUSES = {
-    4: "VMLAUNCH of a VMCS that is launched: VMCLEAR it first, or use VMRESUME",
-    5: "VMRESUME of a VMCS that is not launched: use VMLAUNCH first",
-    7: "usual causes: a control that the capability MSRs do not allow, an address that is not aligned, controls that "
-    "need one another, the event to inject",
-    8: "usual causes: host selectors with RPL or TI bits, TR or CS 0, CR0 or CR4 against the fixed bits, EFER against "
-    "'host address-space size', bases that are not canonical",
-    26: "the instruction follows MOV SS or POP SS",
-}
+@functools.cache
+def _causes() -> Mapping[tuple[str, int], str]:
+    return {(row["kind"], int(row["number"])): row["cause"] for row in table_rows("causes.csv")}
+
+
+@functools.cache
+def _triggers() -> Mapping[int, str]:
+    return {int(row["number"]): row["trigger"] for row in table_rows("exit-reasons.csv")}
 
 
 def _exit_reason(wanted: str) -> list[DumpExplanation]:
@@ -197,10 +213,16 @@ def _exit_reason(wanted: str) -> list[DumpExplanation]:
     for number, name in exit_reasons().items():
         if wanted in {name, f"EXIT_REASON_{name}", f"REASON {number}"}:
             return [_reason(number, name)]
+    # Nobody writes an exit reason of eight digits but in hexadecimal, as Linux and Xen print it.
+    hexadecimal = (
+        wanted.startswith("0X") or re.fullmatch(r"(?:F{8})?[08]00000[0-9A-F]{2}", wanted) is not None
+    )
     try:
-        number = int(wanted, 16 if wanted.startswith("0X") else 10)
+        number = int(wanted, 16 if hexadecimal else 10)
     except ValueError:
         return []
+    if number >> 31 == (1 << 33) - 1 and number & 0xFFFF_FFFF < 0x8000_0100:
+        number &= 0xFFFF_FFFF  # extended by its sign
     found: list[DumpExplanation] = []
     failed = bool(number >> 31 & 1)
     basic = number & 0xFFFF if failed else number
@@ -208,8 +230,7 @@ def _exit_reason(wanted: str) -> list[DumpExplanation]:
         found.append(_reason(basic, exit_reasons()[basic], failed=failed))
     if not failed and number in INSTRUCTION_ERRORS:
         rows = [("means", INSTRUCTION_ERRORS[number]), ("number", str(number))]
-        if number in _ERROR_CAUSES:
-            rows.append(("cause", _ERROR_CAUSES[number]))
+        rows.append(("usual causes", _causes()["VM-instruction error", number]))
         found.append(DumpExplanation(f"VM-instruction error {number}", "VMfailValid", tuple(rows)))
     if number in (0xFFFF_FFFF, (1 << 64) - 1):
         row = ("next", "this is AMD's: ask `popek vmcb explain -- -1`")
@@ -221,9 +242,10 @@ def _reason(number: int, name: str, *, failed: bool = False) -> DumpExplanation:
     rows = [("number", f"{number} ({number:#x})")]
     if failed:
         rows.append(("bit 31", "the VM entry failed: guest state, or what is loaded with it"))
-    if number in _CAUSES:
-        rows.append(("cause", _CAUSES[number]))
-    kind = "VM-entry failure" if number in _CAUSES else "basic exit reason"
+    if trigger := _triggers().get(number):
+        rows.append(("when", trigger))
+    rows.append(("usual causes", _causes()["exit reason", number]))
+    kind = "VM-entry failure" if name.startswith("ENTRY_FAIL_") else "basic exit reason"
     return DumpExplanation(name, kind, tuple(rows))
 
 

@@ -26,8 +26,16 @@ def _hardware_error(builder: DumpBuilder, match: re.Match[str], line: int) -> No
         return
     if value >> 31:
         builder.imply("EXIT_REASON", value & 0xFFFF_FFFF, line)
-    else:
+    elif value > _LAST_ERROR:
+        builder.remark(
+            line, f"hardware error {match['value']}: neither an exit reason nor an instruction error"
+        )
+    elif not builder.may_go_on(match["value"], line):
         builder.imply("VM_INSTRUCTION_ERROR", value, line)
+
+
+_LAST_ERROR = 28
+"""The greatest VM-instruction error."""
 
 
 def _error_line(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
@@ -39,7 +47,8 @@ def _error_line(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
 
 def _error_by_number(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.report("instruction", match["instruction"])
-    builder.imply("VM_INSTRUCTION_ERROR", int(match["value"]), line)
+    if not builder.may_go_on(match["value"], line):
+        builder.imply("VM_INSTRUCTION_ERROR", int(match["value"]), line)
 
 
 def _error_in_words(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
@@ -68,7 +77,8 @@ def _xen_instruction_error(builder: DumpBuilder, match: re.Match[str], line: int
     if match["vcpu"]:
         builder.report("vcpu", match["vcpu"])
     builder.report("instruction", match["instruction"])
-    builder.imply("VM_INSTRUCTION_ERROR", number(match["value"]), line)
+    if not builder.may_go_on(match["value"], line):
+        builder.imply("VM_INSTRUCTION_ERROR", number(match["value"]), line)
 
 
 def _xen_place(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
@@ -100,6 +110,12 @@ def _svm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.amd = builder.amd or line
 
 
+SVM = LineKind(
+    r"(?i).{0,200}?(?:VMC[SB] .*VMRUN|VMCB (?:Control|State Save) Area:|kvm_amd\.dump_invalid_vmcb"
+    r"|Dumping guest's current state at|Size of VMCB = )",
+    _svm,
+)
+"""The beginning of a VMCB, whose registers are no VMCS'."""
 KINDS = (
     LineKind(r"VMCS (?P<pointer>\S+), last attempted VM-entry on CPU (?P<cpu>\d+)", _kvm_header, starts=True),
     LineKind(r".*[Ss]et kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
@@ -141,7 +157,5 @@ KINDS = (
     LineKind(r"\s*\*{4,} VMCS Areas \*{4,}$", _xen_request),
     LineKind(r"\s*\*{4,}(?: VMCS Areas?(?: \*{4,})?)?$", ignore),
     LineKind(r"\s*sel\s+attr\s+limit\s+base$", ignore),
-    LineKind(
-        r".{0,200}?(?:VMC[SB] .*VMRUN|VMCB (?:Control|State Save) Area:|kvm_amd\.dump_invalid_vmcb)", _svm
-    ),
+    SVM,
 )

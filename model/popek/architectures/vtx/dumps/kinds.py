@@ -8,7 +8,7 @@ from collections.abc import Callable
 import attrs
 
 from ..fields import FIELDS
-from .model import DumpBuilder, DumpError
+from .model import DumpBuilder
 
 Reader = Callable[[DumpBuilder, re.Match[str], int], None]
 
@@ -29,12 +29,14 @@ class LineKind:
         read: puts the match, found on a line with a number, into a dump.
         starts: whether such a line begins another dump when fields were read before.
         applies: a closer look, or None if the pattern decides.
+        format: that nothing else has such lines of, or empty.
     """
 
     pattern: re.Pattern[str] = attrs.field(converter=_compiled)
     read: Reader
     starts: bool = False
     applies: Callable[[DumpBuilder, re.Match[str]], bool] | None = None
+    format: str = ""
 
 
 def number(text: str) -> int:
@@ -43,14 +45,25 @@ def number(text: str) -> int:
 
 
 def put(builder: DumpBuilder, field_id: str, text: str, line: int, *, high: bool = False) -> None:
-    """Record a field from its hexadecimal text; `high`: the text is the upper half of a 64-bit field."""
+    """Record a field from its hexadecimal text; `high`: the text is the upper half of a 64-bit field.
+
+    A number that is none, that does not fit, or that may have been cut is left out, and a remark says so.
+    """
     width = 32 if high else FIELDS[field_id].width
     try:
         value = number(text)
     except ValueError:
-        raise DumpError(f"{field_id}: expected a hexadecimal number, found {text[:40]!r}", line) from None
+        builder.remark(line, f"{field_id}: expected a hexadecimal number, found {text[:40]!r}: not read")
+        return
     if value < 0 or value >> width:
-        raise DumpError(f"{field_id}: {text[:40]} does not fit in {width} bits", line)
+        builder.remark(line, f"{field_id}: {text[:40]} does not fit in {width} bits: not read")
+        return
+    digits = text.lower().removeprefix("0x").replace("`", "")
+    if line in builder.doubtful and 4 * len(digits) < width:
+        builder.remark(
+            line, f"{field_id}: the number {text[:40]} may go on behind the end of the line: not read"
+        )
+        return
     if high:
         builder.upper_halves[field_id] = (value, line)
     else:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from ..fields import FIELDS
 from .model import DumpError
 
@@ -80,45 +82,147 @@ def _plain_number(value: object, field: str) -> int:
     raise DumpError(f"{field}: expected a number, found {str(value)[:40]!r}", 1)
 
 
-_RUST_SEGMENT = re.compile(r"\b(?P<name>cs|ds|es|fs|gs|ss|tr|ldt): kvm_segment \{(?P<parts>[^{}]*)\}")
-_RUST_TABLE = re.compile(r"\b(?P<name>gdt|idt): kvm_dtable \{(?P<parts>[^{}]*)\}")
-_RUST_PART = re.compile(r"\b(?P<key>\w+): (?P<value>\d+|0x[0-9a-f]+)\b")
+# -- as programs print the structures ---------------------------------------------------------------
 
-
-def kvm_text(text: str) -> dict[str, Any] | None:
-    """What Rust prints of `kvm_regs` and `kvm_sregs`, as `kvm_fields` takes it; None if it is no such text."""
-    if "kvm_segment {" not in text:
-        return _c_text(text)
-    found: dict[str, Any] = {}
-    for pattern in (_RUST_SEGMENT, _RUST_TABLE):
-        for match in pattern.finditer(text):
-            found.setdefault(
-                match["name"], {part["key"]: part["value"] for part in _RUST_PART.finditer(match["parts"])}
-            )
-    rest = _RUST_TABLE.sub("", _RUST_SEGMENT.sub("", text))
-    for part in _RUST_PART.finditer(rest):
-        if part["key"] in _KVM_WORDS or part["key"] in _VIEWED:
-            found.setdefault(part["key"], part["value"])
-    return found
-
-
+_END = r"(?=\s*[,}\]])"
+_RUST_STRUCTURE = re.compile(
+    r"\b(?P<name>cs|ds|es|fs|gs|ss|tr|ldt|gdt|idt): \w+ \{(?P<parts>[^{}]*)(?P<end>\}?)"
+)
+_RUST_PART = re.compile(rf"\b(?P<key>\w+): (?P<value>0x[0-9a-f]+|[0-9a-f]+){_END}")
+_RUST = re.compile(r"\bkvm_s?regs \{|\b(?:cs|gdt): \w+ \{|\bkvm_(?:segment|dtable) \{|\bSegmentRegister \{")
 _C_SEGMENT = re.compile(
     r"\b(?P<name>[CDEFGS]S|TR|LDT)\s+(?P<parts>base:\s*0x[0-9a-f]+\s+limit:\s*0x[0-9a-f]+\s+selector:"
     r"(?:\s*0x[0-9a-f]+\s+\w+:){8,9}\s*0x[0-9a-f]+)"
 )
 _C_WORD = re.compile(r"\b(?P<key>RIP|RSP|RFLAGS|CR[02348]|EFER|DR7):\s*(?P<value>0x[0-9a-f]+)")
-
-
-def _c_text(text: str) -> dict[str, Any] | None:
-    """The same of what programs in C print, a structure after the other, by the names of the structures."""
-    segments = {
-        match["name"].lower(): {part["key"]: part["value"] for part in _C_PART.finditer(match["parts"])}
-        for match in _C_SEGMENT.finditer(text)
-    }
-    if not {"cs", "ds", "es"} <= segments.keys():
-        return None
-    words = {match["key"].lower(): match["value"] for match in _C_WORD.finditer(text)}
-    return {"cr0": "0x0", **words, **segments}
-
-
 _C_PART = re.compile(r"(?P<key>\w+):\s*(?P<value>0x[0-9a-f]+)")
+_LIMITS = {"type": 15, "present": 1, "dpl": 3, "db": 1, "s": 1, "l": 1, "g": 1, "avl": 1, "unusable": 1}
+_LIMITS |= {"limit": (1 << 32) - 1, "selector": 0xFFFF}
+
+
+@attrs.frozen
+class Printed:
+    """What a text shows of the structures: values by field, what is reported, what was left out, and the places."""
+
+    fields: Mapping[str, tuple[int, int]]
+    viewed: Mapping[str, str]
+    dropped: tuple[tuple[int, str], ...]
+    spans: tuple[tuple[int, int], ...]
+
+
+def printed(text: str) -> Printed | None:
+    """What Rust's debug format or a program in C prints of `kvm_regs` and `kvm_sregs`; None if there is none.
+
+    Places are offsets in the text. A number that nothing ends was cut, and is left out.
+    """
+    if _RUST.search(text):
+        return _of_rust(text)
+    segments = list(_C_SEGMENT.finditer(text))
+    if not {"CS", "DS", "ES"} <= {match["name"] for match in segments}:
+        return None
+    reader = _Reader(text, 16)
+    for match in segments:
+        parts = {part["key"]: (part["value"], match.start()) for part in _C_PART.finditer(match["parts"])}
+        reader.structure(match["name"].lower(), parts)
+    for match in _C_WORD.finditer(text):
+        reader.word(match["key"].lower(), match["value"], match.start())
+    spans = tuple(match.span() for match in (*segments, *_C_WORD.finditer(text)))
+    return Printed(reader.fields, reader.viewed, tuple(reader.dropped), spans)
+
+
+def _of_rust(text: str) -> Printed:
+    structures = list(_RUST_STRUCTURE.finditer(text))
+    parts = [
+        {
+            part["key"].rstrip("_"): (part["value"], match.start("parts") + part.start())
+            for part in _parts(match)
+        }
+        for match in structures
+    ]
+    rest = _RUST_STRUCTURE.sub(lambda match: " " * len(match[0]), text)
+    words = [part for part in _RUST_PART.finditer(rest) if part["key"] in (*_KVM_WORDS, *_VIEWED)]
+    given = [item for part in parts for item in part.items()]
+    reader = _Reader(text, _base(given, [part["value"] for part in words]))
+    for match, found in zip(structures, parts, strict=True):
+        reader.structure(match["name"], found)
+    for part in words:
+        reader.word(part["key"], part["value"], part.start())
+    first = _RUST.search(text)
+    assert first is not None
+    ends = [match.end() for match in (*structures, *words)]
+    last = max(ends, default=first.end())
+    return Printed(reader.fields, reader.viewed, tuple(reader.dropped), ((first.start(), last),))
+
+
+def _parts(match: re.Match[str]) -> list[re.Match[str]]:
+    return list(_RUST_PART.finditer(match["parts"] + match["end"]))
+
+
+def _base(given: list[tuple[str, tuple[str, int]]], words: list[str]) -> int:
+    """Of numbers without `0x`: 16 if one has a letter, 10 if one would not fit as hexadecimal, 0 if nothing tells."""
+    plain = [(key, text) for key, (text, _) in given if text[:2] != "0x"]
+    texts = [text for _, text in plain] + [text for text in words if text[:2] != "0x"]
+    if any(re.search("[a-f]", text) for text in texts):
+        return 16
+    if any(int(text, 16) > _LIMITS.get(key, (1 << 64) - 1) for key, text in plain):
+        return 10
+    return 10 if any(int(text, 16) >> 64 for text in texts) else 0
+
+
+class _Reader:
+    """Takes numbers of structures; what is none, or does not fit, is left out and named."""
+
+    def __init__(self, text: str, base: int) -> None:
+        self.text, self.base = text, base
+        self.fields: dict[str, tuple[int, int]] = {}
+        self.viewed: dict[str, str] = {}
+        self.dropped: list[tuple[int, str]] = []
+
+    def structure(self, name: str, parts: Mapping[str, tuple[str, int]]) -> None:
+        """A segment register or a table."""
+        register = {"gdt": "GDTR", "idt": "IDTR"}.get(name, _KVM_SEGMENTS.get(name, ""))
+        for part in ("selector", "base", "limit"):
+            if part in parts and (part != "selector" or name not in ("gdt", "idt")):
+                self._put(f"GUEST_{register}_{part.upper()}", *parts[part])
+        if name in ("gdt", "idt") or not parts:
+            return
+        field, place = f"GUEST_{register}_ACCESS_RIGHTS", min(place for _, place in parts.values())
+        if not set(_KVM_BITS) <= parts.keys():
+            self.dropped.append((place, f"{field}: not all of its bits are there: not read"))
+            return
+        bits = {key: self._number(parts[key][0]) for key in _KVM_BITS}
+        rights = 0
+        for key, low in _KVM_BITS.items():
+            value = bits[key]
+            if value is None or value > _LIMITS[key]:
+                self.dropped.append((parts[key][1], f"{field}: {key} = {parts[key][0]}: not read"))
+                return
+            rights |= value << low
+        self.fields.setdefault(field, (rights, place))
+
+    def word(self, key: str, text: str, place: int) -> None:
+        """A register of one word."""
+        if key in _KVM_WORDS:
+            self._put(f"GUEST_{_KVM_WORDS[key]}", text, place)
+        elif key in _VIEWED and (value := self._number(text)) is not None:
+            self.viewed.setdefault(f"kvm_{key}", hex(value))
+
+    def _put(self, field: str, text: str, place: int) -> None:
+        value = self._number(text)
+        if value is None:
+            self.dropped.append(
+                (place, f"{field}: nothing tells whether {text} is decimal or hexadecimal: not read")
+            )
+        elif value >> FIELDS[field].width:
+            self.dropped.append(
+                (place, f"{field}: {text} does not fit in {FIELDS[field].width} bits: not read")
+            )
+        elif self.fields.setdefault(field, (value, place))[0] != value:
+            self.dropped.append((place, f"{field}: {text} here, and another value above: the first is taken"))
+
+    def _number(self, text: str) -> int | None:
+        if text[:2] == "0x":
+            return int(text, 16)
+        if self.base:
+            return int(text, self.base) if self.base == 16 or text.isdigit() else None
+        return int(text) if len(text) == 1 and text.isdigit() else None

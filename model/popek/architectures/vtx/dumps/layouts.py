@@ -176,6 +176,11 @@ def sysenter_words(section: str) -> dict[str, LayoutWord]:
     }
 
 
+WITH_0X = (frozenset(GUEST) | {"EFER", "PAT"}) - {
+    *("CR3", "Interruptibility", "ActivityState", "InterruptStatus")
+}
+"""Words whose number has `0x` in every version: the same word without it is printed by something else."""
+
 AMBIGUOUS = frozenset(GUEST.keys() & HOST.keys())
 MSR_LISTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {

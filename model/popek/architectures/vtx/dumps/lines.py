@@ -76,7 +76,7 @@ class LineJudge:
         judgement = judge_any(vmcs_of(dump), self._wanted or self._processor_of(dump))
         verdict = judgement.complete
         # Most of a long answer is what a partial dump lacks, and that a stream repeats.
-        rest = _encode(verdict_json(dump, verdict, judgement.inferred, undecided=False))
+        rest = _encode(verdict_json(dump, verdict, judgement.shown, undecided=False))
         lacking = ",".join([item.text for item in verdict.undecided])
         return verdict.outcome.kind, rest.replace('"undecided":[]', f'"undecided":[{lacking}]', 1) + "\n"
 

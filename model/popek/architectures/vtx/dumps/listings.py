@@ -9,10 +9,13 @@ from .kinds import HEX, LineKind, ignore, put
 from .layouts import CONTROL, GUEST, HOST
 from .model import DumpBuilder
 from .names import field_encoded, field_named, normal_form, suggestion
+from .surroundings import Style
 
 _LAYOUT_WORDS = frozenset(GUEST) | frozenset(HOST) | frozenset(CONTROL)
 _MSR_NUMBERS = {name: number for number, name in MSR_NAMES.items()}
 _TRIPLE_FAULT = 2
+_ADDRESS = r"(?:0x)?[0-9a-fA-F]{16}(?!\w)"
+"""An address, which is printed with all its digits."""
 
 
 def _haxm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
@@ -41,6 +44,8 @@ def _plain_field(name: str) -> tuple[str, bool] | None:
 
 def _is_plain(builder: DumpBuilder, match: re.Match[str]) -> bool:
     """Whether the name is a field; a title in prose ('Exit reason: unknown') is not taken for one."""
+    if builder.styles is not None and Style.of(match) not in builder.styles:
+        return False
     if " " in match["name"] and not match["value"].lower().startswith("0x"):
         return False
     return _plain_field(match["name"]) is not None
@@ -72,7 +77,8 @@ def _virtualbox_segment(builder: DumpBuilder, match: re.Match[str], line: int) -
 
 def _noirvisor_segment(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.format = builder.format or "NoirVisor"
-    register = {"Task": "TR", "LDT": "LDTR"}.get(match["register"], match["register"])
+    register = match["register"].upper()
+    register = {"TASK": "TR", "LDT": "LDTR"}.get(register, register)
     put(builder, f"GUEST_{register}_SELECTOR", match["sel"], line)
     put(builder, f"GUEST_{register}_ACCESS_RIGHTS", match["rights"], line)
     put(builder, f"GUEST_{register}_LIMIT", match["limit"], line)
@@ -80,9 +86,12 @@ def _noirvisor_segment(builder: DumpBuilder, match: re.Match[str], line: int) ->
 
 
 def _noirvisor_tables(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
-    for table, limit, base in re.findall(rf"Guest (GDTR|IDTR) Limit: ({HEX})\s+Base: ({HEX})", match.string):
-        put(builder, f"GUEST_{table}_LIMIT", limit, line)
-        put(builder, f"GUEST_{table}_BASE", base, line)
+    tables = rf"(?i)Guest (GDTR|IDTR) Limit: ({HEX})\s+Base: ({_ADDRESS})"
+    for found in re.finditer(tables, match.string):
+        put(builder, f"GUEST_{found[1].upper()}_LIMIT", found[2], line)
+        put(builder, f"GUEST_{found[1].upper()}_BASE", found[3], line)
+    if rest := re.sub(tables, "", match.string).strip():
+        builder.unrecognise(line, rest)
 
 
 def _noirvisor_failure(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
@@ -124,17 +133,28 @@ def unknown_name(text: str) -> str:
     return suggestion(match[1]) if match else ""
 
 
+PLAIN = LineKind(
+    r"(?:# ?)?\s*(?P<name>[A-Za-z][\w/.-]*(?: [\w/.-]+)*|0[xX][0-9a-fA-F]{1,4})\s*[=:]\s*"
+    r"(?P<value>[^\s=:][^=]*)$",
+    _plain,
+    applies=_is_plain,
+)
 KINDS = (
-    LineKind(r"haxm_\w+: ?(?P<encoding>[0-9a-f]{4}) \w+: ?(?P<value>[0-9A-Za-z]+)$", _haxm),
-    LineKind(r"haxm_(?:panic|error): ?(?P<text>.*)", _haxm_event, starts=True),
+    LineKind(r"(?i)haxm_\w+: ?(?P<encoding>[0-9a-f]{4}) \w+: ?(?P<value>[0-9a-z]+)$", _haxm, format="HAXM"),
+    LineKind(r"(?i)haxm_(?:panic|error): ?(?P<text>.*)", _haxm_event, starts=True, format="HAXM"),
     LineKind(
-        rf"Guest (?P<register>CS|DS|ES|FS|GS|SS|Task|LDT) (?:Segment|Register) - Selector: (?P<sel>{HEX})"
-        rf"\s+Access-Rights: (?P<rights>{HEX})\s+Limit: (?P<limit>{HEX})\s+Base: (?P<base>{HEX})",
+        rf"(?i)Guest (?P<register>CS|DS|ES|FS|GS|SS|Task|LDT) (?:Segment|Register) - Selector: (?P<sel>{HEX})"
+        rf"\s+Access-Rights: (?P<rights>{HEX})\s+Limit: (?P<limit>{HEX})\s+Base: (?P<base>{_ADDRESS})",
         _noirvisor_segment,
+        format="NoirVisor",
     ),
-    LineKind(r"Guest (?:GDTR|IDTR) Limit: ", _noirvisor_tables),
-    LineKind(r"Failed at VM-Entry, Code=(?P<code>\d+)\s+Reason: (?P<text>.*)", _noirvisor_failure),
-    LineKind(r".*VMX Status: (?P<status>\d+)", _noirvisor_status),
+    LineKind(r"(?i)Guest (?:GDTR|IDTR) Limit: ", _noirvisor_tables, format="NoirVisor"),
+    LineKind(
+        r"(?i)Failed at VM-Entry, Code=(?P<code>\d+)\s+Reason: (?P<text>.*)",
+        _noirvisor_failure,
+        format="NoirVisor",
+    ),
+    LineKind(r"(?i).*VMX Status: (?P<status>\d+)$", _noirvisor_status, format="NoirVisor"),
     LineKind(r"-{4,}$|Dumping VMCS .* Area\.\.\.$", ignore),
     LineKind(r"\s*(?:HM: )?\s*(?P<name>MSR_IA32_\w+)\s*=\s*(?P<value>0x[0-9a-f]+)", _capability),
     LineKind(r"msr\[(?P<number>4[89][0-9a-f])\]\s*=\s*(?P<value>[0-9a-f`]+)$", _numbered_capability),
@@ -151,12 +171,10 @@ KINDS = (
         r"\s*\w*?(?P<register>[CDEFGS]S|LDTR|TR|GDTR|IDTR)\s*=\s*\{(?:(?P<sel>[0-9a-f]+) )?"
         r"base=(?P<base>[0-9a-f`]+) limit=(?P<limit>[0-9a-f]+)(?: flags=(?P<flags>[0-9a-f]+))?\s*\}",
         _virtualbox_segment,
+        format="VirtualBox",
     ),
-    LineKind(
-        r"(?:# ?)?\s*(?P<name>[A-Za-z][\w/.-]*(?: [\w/.-]+)*|0[xX][0-9a-fA-F]{1,4})\s*[=:]\s*"
-        r"(?P<value>[^\s=:][^=]*)$",
-        _plain,
-        applies=_is_plain,
-    ),
-    LineKind(r"#|$", ignore),
+    PLAIN,
+    LineKind(r"#(?!\s*\w+\s*[=:]\s*(?:0x)?[0-9a-f]+$)|$", ignore),
 )
+BROKEN = tuple(kind for kind in KINDS if kind.read in (_haxm, _noirvisor_segment))
+"""Lines that are whole or nothing, so that one that a terminal broke can be known."""

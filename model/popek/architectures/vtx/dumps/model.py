@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import attrs
 
@@ -56,6 +56,9 @@ class DumpBuilder:
     upper_halves: dict[str, tuple[int, int]] = attrs.field(factory=dict)
     entered: bool = False
     amd: int = 0
+    doubtful: frozenset[int] = frozenset()
+    unended: frozenset[int] = frozenset()
+    styles: Container[object] | None = None
     contradicted: dict[str, str] = attrs.field(factory=dict)
     listed: dict[str, dict[int, tuple[int, int]]] = attrs.field(factory=dict)
 
@@ -85,6 +88,27 @@ class DumpBuilder:
     def imply(self, field: str, value: int, line: int) -> None:
         """Record a value that follows from another line; a printed value of the field takes precedence."""
         self.implied[field] = (value, line)
+
+    def may_go_on(self, number: str, line: int) -> bool:
+        """Whether a number at the end of a line may have been cut; if so, a remark says so."""
+        if line not in self.unended:
+            return False
+        self.remark(line, f"the number {number} may go on behind the end of the line: not read")
+        return True
+
+    def view(self, field: str, value: int, line: int) -> None:
+        """Record what the guest sees of a field; of two different values neither is taken."""
+        earlier = self.implied.get(field)
+        if field in self.contradicted:
+            return
+        if earlier is not None and earlier[0] != value:
+            del self.implied[field]
+            self.contradicted[field] = "twice"
+            self.remark(
+                line, f"{field} is {value:#x} here but {earlier[0]:#x} on line {earlier[1]}: neither is taken"
+            )
+            return
+        self.imply(field, value, line)
 
     def list_msr(self, count: str, place: int, index: int, value: int, line: int) -> None:
         """Record an entry of an MSR area; the field `count` follows from the last one, if nothing contradicts it."""
@@ -130,9 +154,11 @@ class DumpBuilder:
             if lower is None:
                 self.remark(line, f"{field}: only its upper half ({upper:#x}) is printed")
             elif lower >> 32 not in {0, upper}:
-                raise DumpError(
-                    f"{field}: {lower:#x} and an upper half of {upper:#x} contradict each other", line
+                self.remark(
+                    line,
+                    f"{field}: {lower:#x} and an upper half of {upper:#x} contradict each other: neither is taken",
                 )
+                del self.fields[field]
             else:
                 self.fields[field] = upper << 32 | lower & 0xFFFF_FFFF
         for field, (value, line) in self.implied.items():

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
 
 import attrs
 
-from popek.architectures.enclosures import decoded, looks_like_json, unpacked
+from popek.architectures.cuts import open_end
+from popek.architectures.enclosures import decoded, is_json, looks_like_json, unpacked
 from popek.architectures.logs import LogLine, unwrap
 
+from ...x86.next_steps import what_next
 from . import headers, listings, registers
 from .kinds import LineKind
-from .kvm_registers import REMARK, kvm_fields, kvm_text
+from .kvm_registers import Printed, printed
+from .letter_case import in_its_case
 from .listings import unknown_name
-from .model import Dump, DumpBuilder, DumpError, Remark
+from .model import Dump, DumpBuilder, DumpError
 from .scanner import Scanner
+from .surroundings import surroundings
 
 _INTELS = ("Linux KVM", "Xen", "HAXM", "bhyve", "NoirVisor", "Jailhouse", "VirtualBox")
 """Formats that only a VMCS has."""
 
+_WRAPPED = 3
 _MAX_BYTES = 64 << 20
 _LONGEST_LINE = 2000
 _KINDS = headers.KINDS + registers.KINDS + listings.KINDS
+_ANY = DumpBuilder()
+"""For a look at the lines before any is read."""
 _FIRST_KINDS = tuple(kind for kind in _KINDS if kind.starts)
 _OPEN_NAME = re.compile(r"[A-Z][A-Z0-9_]+\s*[=:]$")
 _OPEN_HEADER = re.compile(
@@ -30,6 +39,12 @@ _OPEN_HEADER = re.compile(
     r"|VMCS \S+,(?: last(?: .*\D)?)?)$"
 )
 """The first part of a header that a mailer broke."""
+_OF_A_VMCS = re.compile(
+    r"\W*(?:Guest|Host|Control) State\b|\*+ VMCS Area|.{0,80}?(?:VMCS \S+, last attempted|vmentry failure|KVM: entry)"
+    r"|(?:VMLAUNCH|VMRESUME) error|VCPU \d|haxm_|(?:GUEST|HOST)_[A-Z0-9_]+ ?[=:]|[RE]AX=",
+    re.IGNORECASE,
+)
+"""What ends a VMCB that stands in front of a VMCS."""
 
 
 def read_dumps(data: bytes, name: str) -> list[Dump]:
@@ -44,14 +59,27 @@ def read_dumps(data: bytes, name: str) -> list[Dump]:
     if (log := unpacked(text)) is not None:
         text = log
     elif looks_like_json(text):
-        from .json_input import read_json
-
-        return read_json(text, name)
-    if (printed := kvm_text(text)) is not None and (registers := kvm_fields(printed)) is not None:
-        return [
-            Dump(name, "KVM registers", 1, registers[0], reported=registers[1], remarks=(Remark(1, REMARK),))
-        ]
+        return _read_json(text, name)
     return read_text(text, name)
+
+
+def _read_json(text: str, name: str) -> list[Dump]:
+    """Read JSON, or a text whose first line only looks like it.
+
+    Raises:
+        DumpError: as `read_dumps`.
+    """
+    from .json_input import read_json
+
+    try:
+        return read_json(text, name)
+    except DumpError as error:
+        if is_json(text):
+            raise
+        try:
+            return read_text(text, name)
+        except DumpError:
+            raise error from None
 
 
 def decode(data: bytes) -> str:
@@ -80,8 +108,10 @@ def read_text(text: str, name: str) -> list[Dump]:
         DumpError: a value is damaged or contradicts another one, or there is no VMCS field at all.
     """
     builders: list[DumpBuilder] = []
-    for lines in unwrap(text):
-        builders += _read_lines(lines)
+    groups = unwrap(in_its_case(text))
+    last = open_end(text, groups)
+    for lines in groups:
+        builders += _read_lines(lines, last)
     amd = next((builder.amd for builder in builders if builder.amd), 0)
     if amd and not any(builder.format in _INTELS for builder in builders):
         raise DumpError("this is an AMD VMCB, not a VMCS: give it to `popek vmcb check`", amd)
@@ -95,7 +125,10 @@ def read_text(text: str, name: str) -> list[Dump]:
         # The debug key prints one VMCS after the other.
         builder.entered = builder.entered or (filled[0].entered and builder.format == "Xen")
     names = [name if len(filled) == 1 else f"{name}#{number}" for number in range(1, len(filled) + 1)]
-    return [builder.build(dump_name) for builder, dump_name in zip(filled, names, strict=True)]
+    dumps = [builder.build(dump_name) for builder, dump_name in zip(filled, names, strict=True)]
+    if not any(dump.fields for dump in dumps):
+        raise _nothing(builders, text)
+    return [dump for dump in dumps if dump.fields]
 
 
 def _merge(into: DumpBuilder, other: DumpBuilder) -> None:
@@ -108,24 +141,14 @@ def _merge(into: DumpBuilder, other: DumpBuilder) -> None:
         into.report(key, value)
 
 
-_ELSEWHERE = (
-    (
-        r"VERR_VMX_|VERR_HM_",
-        "VirtualBox: give the whole VBox.log, which has the fields and the capability MSRs",
-    ),
-    (r"Hyper-V|hvix64|\bVMWP\b", "Hyper-V prints no VMCS: its event log names the state that was refused"),
-)
-
-
 def _nothing(builders: list[DumpBuilder], text: str) -> DumpError:
     if any(builder.capabilities for builder in builders):
         return DumpError("holds capability MSRs but no VMCS field: give it to --capabilities")
     for builder in builders:
         for remark in builder.remarks:
             return DumpError(remark.text, remark.line)
-    for pattern, hint in _ELSEWHERE:
-        if re.search(pattern, text):
-            return DumpError(f"no VMCS field here: {hint}")
+    if (found := what_next(text)) is not None:
+        return DumpError(f"no VMCS field here: {found.who}: {found.step}")
     count = text.count("\n") + 1
     return DumpError(
         f"no VMCS field in {count} line{'s' * (count != 1)}: expected a Linux KVM or Xen dump, "
@@ -149,16 +172,35 @@ def _claimed(builder: DumpBuilder, text: str) -> tuple[LineKind, re.Match[str]] 
     return None
 
 
-def _read_lines(lines: list[LogLine]) -> list[DumpBuilder]:
-    builders = [DumpBuilder()]
+def _kind_of(text: str) -> re.Match[str] | str | None:
+    """The match of a line `NAME = value`, or the name of the format that has a line."""
+    for kind in _KINDS:
+        match = kind.pattern.match(text)
+        if match is None or not (kind.applies is None or kind.applies(_ANY, match)):
+            continue
+        return match if kind is listings.PLAIN else kind.format
+    return None
+
+
+def _read_lines(lines: list[LogLine], last: int) -> list[DumpBuilder]:
+    structures = printed("\n".join(line.text for line in lines))
+    lines = _rejoined(lines)
+    around = surroundings(lines, _kind_of, last, others=structures is not None)
+
+    def fresh() -> DumpBuilder:
+        return DumpBuilder(doubtful=around.doubtful, unended=around.unended, styles=around.styles)
+
+    builders = [fresh()]
 
     def next_dump() -> DumpBuilder:
-        builders.append(DumpBuilder())
+        builders.append(fresh())
         return builders[-1]
 
-    scanner = Scanner(builders[0], next_dump)
+    scanner = Scanner(builders[0], next_dump, foreign=around.foreign_words)
+    if structures is not None:
+        lines = _without_structures(lines, structures, builders[0])
     run: list[LogLine] = []
-    position = 0
+    position, in_vmcb = 0, False
     while position < len(lines):
         line = lines[position]
         position += 1
@@ -172,6 +214,13 @@ def _read_lines(lines: list[LogLine]) -> list[DumpBuilder]:
                 scanner.finish()
                 scanner.reset(next_dump())
         claimed = _claimed(scanner.builder, line.text)
+        in_vmcb = (in_vmcb and not _OF_A_VMCS.match(line.text)) or (
+            claimed is not None and claimed[0] is headers.SVM
+        )
+        if in_vmcb and (claimed is None or claimed[0] is not headers.SVM):
+            if line.text:
+                scanner.builder.unrecognise(line.number, line.text)
+            continue
         if claimed is None:
             run.append(line)
             continue
@@ -183,6 +232,48 @@ def _read_lines(lines: list[LogLine]) -> list[DumpBuilder]:
     scanner.scan(run, at_end=True)
     scanner.finish()
     return [_explained(builder) for builder in builders]
+
+
+def _rejoined(lines: list[LogLine]) -> list[LogLine]:
+    """Bring together lines of names and numbers that a terminal broke at its last column."""
+    longest = max((line.width for line in lines), default=0)
+    if sum(line.width == longest for line in lines) < _WRAPPED:
+        return lines
+    found: list[LogLine] = []
+    for line in lines:
+        before = found[-1] if found else None
+        if before is not None and before.width == longest and line.text and _kind_of(line.text) is None:
+            whole = next(
+                (
+                    text
+                    for text in (before.text + line.text, f"{before.text} {line.text}")
+                    if any(kind.pattern.match(text) for kind in listings.BROKEN)
+                    or isinstance(_kind_of(text), re.Match)
+                ),
+                None,
+            )
+            if whole is not None:
+                found[-1] = attrs.evolve(before, text=whole, width=line.width)
+                continue
+        found.append(line)
+    return found
+
+
+def _without_structures(lines: list[LogLine], found: Printed, builder: DumpBuilder) -> list[LogLine]:
+    """Read KVM's structures as Rust and C print them, and take their lines out."""
+    starts = list(itertools.accumulate((len(line.text) + 1 for line in lines), initial=0))
+
+    def place(offset: int) -> int:
+        return bisect.bisect_right(starts, offset) - 1
+
+    for field, (value, offset) in found.fields.items():
+        registers.from_view(builder, field, value, lines[place(offset)].number, "KVM")
+    for key, shown in found.viewed.items():
+        builder.report(key, shown)
+    for offset, remark in found.dropped:
+        builder.remark(lines[place(offset)].number, remark)
+    taken = {number for low, high in found.spans for number in range(place(low), place(high) + 1)}
+    return [attrs.evolve(line, text="") if at in taken else line for at, line in enumerate(lines)]
 
 
 def _continues(text: str, following: str) -> bool:

@@ -11,105 +11,50 @@ import attrs
 from popek.architectures.logs import LogLine, rejoined
 
 from ..fields import FIELDS
+from .breaks import HEADED, HEADINGS, KEYS, alternatives, straddles
 from .layouts import (
     AMBIGUOUS,
-    CONTROL,
     GROUPS,
-    GUEST,
     HOST,
     MSR_LISTS,
     SECTIONS,
     SEGMENT_REGISTERS,
     TABLE_REGISTERS,
+    WITH_0X,
     LayoutWord,
     segment_words,
     sysenter_words,
 )
 from .model import DumpBuilder
-
-
-def _alternatives(words: set[str]) -> str:
-    ordered = sorted(words, key=lambda word: (-len(word), word))
-    return "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in ordered)
-
-
-_HEADINGS = {heading: words for heading, (_, words) in GROUPS.items()}
-_HEADED = {key for words in _HEADINGS.values() for key in words}
-_KEYS = (
-    set(GUEST)
-    | set(HOST)
-    | set(CONTROL)
-    | _HEADED
-    | {"sel", "attr", "limit", "base", "CS:RIP", "SVI|RVI", "EFER(MSR LL)"}
-)
+from .placing import HeadedWords, Part, PrintedWord
 
 _TOKEN = re.compile(
     rf"""
-      (?P<section>\*\*\*\s*(?P<which>Guest|Host|Control)\s+State\s*\*\*\*)
-    | (?<!\w)(?P<heading>{_alternatives(set(_HEADINGS))})(?=\s*(?:{_alternatives(_HEADED)})\s*=)
+      (?P<section>\*{{1,3}}\s*(?P<which>Guest|Host|Control)\s+State\s*\*{{1,3}}
+          | ^[^\w\n]*(?P<bare>(?i:guest|host|control))\s+(?i:state)[^\w\n]*$)
+    | (?<!\w)(?P<heading>{alternatives(set(HEADINGS))})(?=\s*(?:{alternatives(HEADED)})\s*=)
     | (?<!\w)(?P<sysenter>Sysenter)(?=\s+(?:RSP|CS:RIP)\s*=)
     | (?<!\w)(?P<segment>{"|".join((*SEGMENT_REGISTERS, *TABLE_REGISTERS))}):(?=\s+[0-9a-z])
     | MSR\s+(?P<list>guest\s+autoload|autostore|host\s+autoload):
     | (?<!\w)(?P<place>\d+):\s+msr=0x(?P<msr>[0-9a-f]{{8}})\s+value=0x(?P<msr_value>[0-9a-f]{{16}})(?!\w)
     | ve_info:(?P<ve>(?:\s+0x[0-9a-f]+){{6}})
-    | (?<![\w.:|-])(?P<key>{_alternatives(_KEYS)})\s*=\s*(?P<value>[^\s,()=]*)
+    | (?<![\w.:|-])(?P<key>{alternatives(KEYS)})\s*=\s*(?P<value>[^\s,()=]*)
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.MULTILINE,
 )
 _XEN_SEGMENT = re.compile(r"\s+([0-9a-f]{4,})\s+([0-9a-f]{5,8})\s+([0-9a-f]{8})\s+([0-9a-f]{16})(?!\S)")
+_KVM_SEGMENT = re.compile(r"\s*(?:sel|attr|limit|base)=")
+_KVM_TABLE = re.compile(r"\s*(?:limit\s*=\s*[^\s=]+\s*,\s*base\s*=|base\s*=)")
 _XEN_TABLE = re.compile(r"\s+([0-9a-f]{8})\s+([0-9a-f]{16})(?!\S)")
 _PARENTHESES = re.compile(r"\s*\(([^()\n]*)\)")
+_OPEN = re.compile(r"\s*\(")
 _HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]+)\Z")
-_WORDS = frozenset({"reason", "qualification", *(f"target{n}" for n in range(4)), "sel", "attr", *_HEADED})
+_WORDS = frozenset({"reason", "qualification", *(f"target{n}" for n in range(4)), "sel", "attr", *HEADED})
 _WORDS |= {"limit", "base"}
 """Keys that other lines of a log use, too."""
 
 _BAD_ENTRY = re.compile(r"\d+:\s+msr=")
 _PARENTHESISED = frozenset({"RSP", "RIP", "RFLAGS", "EFER"})
-
-
-_WIDTHS = {key: word.digits for words in (CONTROL, HOST, GUEST) for key, word in words.items()} | {
-    key: word.digits for _, words in GROUPS.values() for key, word in words.items()
-}
-_WIDTHS |= {"sel": 4, "attr": 5, "limit": 8, "base": 16}
-_CUT_VALUE = re.compile(
-    rf"(?<![\w.:|-])(?P<key>{_alternatives(set(_WIDTHS))})\s*=\s*(?:0x)?(?P<digits>[0-9a-f]*)\Z"
-)
-_CUT_ADDRESS = re.compile(r"CS:RIP\s*=\s*(?P<selector>[0-9a-f]*)(?P<address>:[0-9a-f]*)?\Z")
-_CUT_ROW = re.compile(
-    rf"(?<!\w)(?P<register>{'|'.join((*SEGMENT_REGISTERS, *TABLE_REGISTERS))}):(?P<numbers>(?:\s+[0-9a-f]+)+)\Z"
-)
-_CUT_WORD = re.compile(r"[A-Za-z_-]+\Z")
-_HEAD = re.compile(r"[0-9a-f]+(?!\w)")
-_HEAD_WORD = re.compile(r"[A-Za-z_-]+")
-_ALL_WORDS = frozenset(
-    word for key in (*_KEYS, *_HEADINGS) for word in re.split(r"[^A-Za-z_-]+", key) if word
-)
-
-
-def straddles(before: str, after: str) -> bool:
-    """Whether the end of a line and the beginning of the next are one number or one word."""
-    if not before or not after:
-        return False
-    if re.search(r"=\s*0\Z", before[-10:]) and re.match(r"x[0-9a-f]{2}", after):
-        return True
-    head = _HEAD.match(after)
-    if head and (cut := _CUT_ADDRESS.search(before[-60:])):
-        digits, wanted = (cut["address"][1:], 16) if cut["address"] else (cut["selector"], 4)
-        rest = head[0] if cut["address"] else head[0][: after.find(":")]
-        return len(digits) < wanted == len(digits) + len(rest)
-    if head and (cut := _CUT_VALUE.search(before[-60:])) and not before.endswith("="):
-        wanted = _WIDTHS[" ".join(cut["key"].split())]
-        return len(cut["digits"]) < wanted == len(cut["digits"]) + len(head[0])
-    if head and (row := _CUT_ROW.search(before)):
-        numbers = row["numbers"].split()
-        widths = (8, 16) if row["register"] in TABLE_REGISTERS else (4, 5, 8, 16)
-        if len(numbers) <= len(widths):
-            return len(numbers[-1]) < widths[len(numbers) - 1] == len(numbers[-1]) + len(head[0])
-    tail, word = _CUT_WORD.search(before), _HEAD_WORD.match(after)
-    if tail and word:
-        return tail[0] + word[0] in _ALL_WORDS and not (tail[0] in _ALL_WORDS or len(tail[0]) == len(before))
-    return False
 
 
 _CUT_LINES = 3
@@ -125,28 +70,22 @@ class _Place:
     at_column: bool
 
 
-@attrs.frozen
-class _Pending:
-    """A word that guest and host part share, met before any section was known."""
-
-    key: str
-    value: str
-    place: _Place
-
-
 @attrs.define
 class Scanner:
     """Feeds lines of one log into dumps.
 
-    `builder` is the dump being read; `next_dump` closes it and returns a fresh one.
+    `builder` is the dump being read; `next_dump` closes it and returns a fresh one. `foreign` says that the text
+    has another format, so that such words are somebody else's.
     """
 
     builder: DumpBuilder
     next_dump: Callable[[], DumpBuilder]
-    section: str = ""
+    foreign: bool = False
+    _section: str = ""
     _words: Mapping[str, LayoutWord] = attrs.field(factory=dict)
+    _is_sysenter: bool = False
     _list: str = ""
-    _pending: list[_Pending] = attrs.field(factory=list)
+    _run: HeadedWords = attrs.field(factory=HeadedWords)
     _text: str = ""
     _starts: list[int] = attrs.field(factory=list)
     _numbers: list[int] = attrs.field(factory=list)
@@ -169,6 +108,9 @@ class Scanner:
             offset += len(line.text) + 1
         position = 0
         self._last = len(self._text.rstrip()) if at_end else -1
+        if self.foreign:
+            self._residue(0, len(self._text))
+            return
         while match := _TOKEN.search(self._text, position):
             self._residue(position, match.start())
             if match["key"] and self._behind_words(position, match.start()):
@@ -183,19 +125,30 @@ class Scanner:
         before = self._text[max(position, self._text.rfind("\n", 0, start) + 1) : start]
         return re.search(r"\w", before) is not None
 
-    def finish(self) -> None:
-        """Decide the words that no section claimed: nothing else is known, so they are the guest's."""
-        if self._pending:
-            first = self._pending[0]
+    def finish(self, following: str = "end") -> None:
+        """Place the words that guest and host share; `following` is the heading behind them, if any is."""
+        run, self._run = self._run, HeadedWords()
+        nobodys: list[PrintedWord] = []
+        for word, part in zip(run.words, run.parts(following), strict=True):
+            if word.read is None:
+                continue
+            if part is None or (part == "host" and run.part != "host"):
+                # What no heading makes the host's is not the host's: a guest has the same registers.
+                nobodys.append(word)
+                self.builder.unrecognise(word.line, f"{word.key} = {word.text}")
+            else:
+                word.read(part)
+        if nobodys:
+            keys = ", ".join(dict.fromkeys(word.key for word in nobodys))
             self.builder.remark(
-                first.place.line, f"no section heading: {first.key} and the like are taken as guest state"
+                nobodys[0].line,
+                f"{keys}: a section heading is missing, so that nothing tells whose: not read",
             )
-            self._enter("guest")
 
     def reset(self, builder: DumpBuilder) -> None:
         """Start on another dump."""
         self.builder = builder
-        self.section, self._words, self._list = "", {}, ""
+        self._section, self._words, self._list = "", {}, ""
 
     def _line(self, offset: int) -> int:
         return self._numbers[max(bisect.bisect_right(self._starts, offset) - 1, 0)]
@@ -216,18 +169,27 @@ class Scanner:
                     self.builder.contradicted[MSR_LISTS[self._list][0]] = "damaged"
 
     def _enter(self, section: str) -> None:
-        self.section = section
-        pending, self._pending = self._pending, []
-        words = SECTIONS["host" if section == "control" else section]
-        for word in pending:
-            self._value(word.key, words[word.key], word.value, word.place)
+        """A heading, or a word of the control part, which is printed last."""
+        self.finish(section)
+        self._section = section
+        self._run = HeadedWords(section)
+
+    def _belongs(self, section: str, name: str, line: int) -> None:
+        """A word that only one part has shows where in the dump we are."""
+        if section == "control":
+            if self._section != "control":
+                self._enter("control")
+        elif section in ("guest", "host"):
+            self._run.add(PrintedWord(name, line, only="guest" if section == "guest" else "host"))
+            if section == "guest":
+                self._section = "guest"
 
     def _token(self, match: re.Match[str]) -> int:
         kind = match.lastgroup
         if match["section"]:
-            which = match["which"].lower()
-            if which == "guest" and (self.section or self.builder.fields):
-                self.finish()
+            which = (match["which"] or match["bare"]).lower()
+            self.finish(which)
+            if which == "guest" and (self._section or self.builder.fields):
                 self.reset(self.next_dump())
             self.builder.format = self.builder.format or "Linux KVM"
             self.builder.line = self.builder.line or self._line(match.start())
@@ -235,11 +197,10 @@ class Scanner:
             self._words = {}
         elif match["heading"]:
             section, self._words = GROUPS[match["heading"]]
-            self._enter(section)
+            self._is_sysenter = False
+            self._belongs(section, match["heading"], self._line(match.start()))
         elif match["sysenter"]:
-            self._words = {}
-            section = self.section if self.section in {"guest", "host"} else "guest"
-            self._words = sysenter_words(section)
+            self._words, self._is_sysenter = sysenter_words("guest"), True
         elif match["segment"]:
             return self._segment(match)
         elif match["list"]:
@@ -256,9 +217,9 @@ class Scanner:
     def _segment(self, match: re.Match[str]) -> int:
         register, end = match["segment"], match.end()
         words = segment_words(register)
-        if re.compile(r"\s*(?:sel|attr|limit|base)=").match(self._text, end):
-            self._enter("guest")
-            self._words = words
+        if (_KVM_TABLE if register in TABLE_REGISTERS else _KVM_SEGMENT).match(self._text, end):
+            self._belongs("guest", "segment", self._line(match.start()))
+            self._words, self._is_sysenter = words, False
             return end
         is_table = register in TABLE_REGISTERS
         row = (_XEN_TABLE if is_table else _XEN_SEGMENT).match(self._text, end)
@@ -266,14 +227,15 @@ class Scanner:
         if row is None:
             newline = self._text.find("\n", end)
             stop = newline if newline >= 0 else len(self._text)
-            if self.section == "guest" and self.builder.format == "Xen":
+            if self._section == "guest" and self.builder.format == "Xen":
                 wanted = f"{register}: expected {', '.join(keys)} in hexadecimal"
                 self._bad(self._place(match.start(), stop), wanted)
                 return stop
             self._residue(match.start(), end)
+            self._words = {}
             return end
         self.builder.format = self.builder.format if "Xen" in self.builder.format else "Xen"
-        self._enter("guest")
+        self._belongs("guest", "segment", self._line(match.start()))
         for key, value in zip(keys, row.groups(), strict=True):
             self._value(key, words[key], value, self._place(row.start(), row.end()))
         return row.end()
@@ -294,10 +256,16 @@ class Scanner:
         aside = None
         if key in _PARENTHESISED and (note := _PARENTHESES.match(self._text, end)):
             end, aside = note.end(), note[1].strip()
-        if key == "CS:RIP" and "CS" in self._words and "RIP" in self._words:
-            selector, _, address = value.partition(":")
-            self._value("CS:RIP", self._words["CS"], selector, place)
-            self._value("CS:RIP", self._words["RIP"], address, place)
+        elif match[0].startswith("EFER=") and (
+            place.is_last or place.at_column or _OPEN.match(self._text, end)
+        ):
+            # Behind it may have stood that the VMCS holds none, and that this is the processor's.
+            self._residue(match.start(), end)
+            return end
+        if key in self._words and self._is_sysenter and key == "RSP":
+            self._hold(key, "Sysenter", "IA32_SYSENTER_ESP", value, place)
+        elif key == "CS:RIP" and self._is_sysenter:
+            self._hold(key, "Sysenter", "CS:RIP", value, place)
         elif key == "SVI|RVI":
             self._virtual_interrupts(value, place)
         elif key == "EFER(MSR LL)":
@@ -305,47 +273,76 @@ class Scanner:
         elif key in self._words:
             self._value(key, self._words[key], value, place)
         else:
-            self._words = {}
-            section = self._section_of(key)
-            if section is None and key in HOST and not self.section:
-                self._unclear(place)
-            if section is None or not _is_numeric(value) or self._is_prose(key, section, value, place):
+            self._words, self._is_sysenter = {}, False
+            section = self._section_of(key, value)
+            if section == "host" and self._run.part != "host":
+                # What no heading makes the host's is not the host's: a guest has the same registers.
+                if _fits(HOST[key].digits, value):
+                    self._belongs(section, key, place.line)
+                self._residue(match.start(), end)
+            elif (
+                section is None
+                or not _is_numeric(value)
+                or self._is_spelt_otherwise(match)
+                or self._is_prose(key, section, value, place)
+            ):
                 self._residue(match.start(), end)
             elif section == "":
-                self._pending.append(_Pending(key, value, place))
+                self._hold(key, key, "", value, place, aside)
             else:
+                self._belongs(section, key, place.line)
                 self._free_word(section, key, value, place, aside)
         return end
 
-    def _unclear(self, place: _Place) -> None:
-        """A register that only the host part has, without the heading: the words before it are nobody's."""
-        for word in self._pending:
-            self.builder.unrecognise(word.place.line, f"{word.key} = {word.value}")
-        if self._pending:
-            self.builder.remark(place.line, "no section heading: what looks like the host part is not read")
-        self._pending = []
+    @staticmethod
+    def _is_spelt_otherwise(match: re.Match[str]) -> bool:
+        """Whether a word stands there as another program writes it: `CR3=1`, `reason = 5`."""
+        key, value = " ".join(match["key"].split()), match["value"]
+        if key == "CR3":
+            return value[:2].lower() == "0x" and match[0][3] == "="
+        if key in WITH_0X:
+            return _HEX.match(value) is not None and len(value) > 1 and value[:2].lower() != "0x"
+        return key in ("reason", "qualification") and match[0][len(match["key"])] != "="
 
-    def _section_of(self, key: str) -> str | None:
-        """Return the section a word belongs to: None if it means nothing here, empty if still unknown."""
-        if key in SECTIONS.get(self.section, {}):
-            return self.section
+    def _hold(
+        self, key: str, name: str, field: str, value: str, place: _Place, aside: str | None = None
+    ) -> None:
+        """Keep a word until it is known whose it is."""
+        broken = self._broken
+
+        def read(part: Part) -> None:
+            self._broken = broken
+            if field == "CS:RIP":
+                words = sysenter_words(part)
+                selector, _, address = value.partition(":")
+                self._value("CS:RIP", words["CS"], selector, place)
+                self._value("CS:RIP", words["RIP"], address, place)
+            elif field:
+                self._value(key, sysenter_words(part)[key], value, place)
+            else:
+                self._free_word(part, key, value, place, aside)
+
+        self._run.add(PrintedWord(name, place.line, key, value, read=read))
+
+    def _section_of(self, key: str, value: str) -> str | None:
+        """The section a word belongs to: None if it means nothing here, empty if guest and host share it."""
+        if key == "CR3":
+            return "guest" if value[:2].lower() == "0x" else "host"
         if key in AMBIGUOUS:
-            return None if self.section else ""
-        # What no heading makes the host's is not the host's: a guest has the same registers.
-        return next((name for name, words in SECTIONS.items() if key in words and name != "host"), None)
+            # Nothing of the kind is printed behind the first word of the control part.
+            return ""
+        return next((name for name, words in SECTIONS.items() if key in words), None)
 
     def _is_prose(self, key: str, section: str, value: str, place: _Place) -> bool:
         """Whether a value of the wrong width is no part of a dump: outside any section, or far too short."""
         word = SECTIONS[section or "guest"][key]
-        if _fits(word.digits, value) or (place.is_last and (self.section or self.builder.fields)):
+        if _fits(word.digits, value) or (place.is_last and (self._section or self.builder.fields)):
             return False
         match = _HEX.match(value)
         short = match is not None and 2 * len(match[1]) < word.digits
-        return not self.section or (short and key in _WORDS)
+        return not self._section or (short and key in _WORDS)
 
     def _free_word(self, section: str, key: str, value: str, place: _Place, aside: str | None) -> None:
-        if section != self.section:
-            self._enter(section)
         if key == "EFER" and aside in {"autoload", "effective"}:
             self.builder.report(f"{section}_efer_{aside}", value)
             return
@@ -358,7 +355,7 @@ class Scanner:
             self.builder.imply("CR3_TARGET_COUNT", count, place.line)
 
     def _virtual_interrupts(self, value: str, place: _Place) -> None:
-        self._enter("control")
+        self._belongs("control", "SVI|RVI", place.line)
         servicing, _, requesting = value.partition("|")
         svi = self._digits("SVI|RVI", servicing, 2, place)
         rvi = self._digits("SVI|RVI", requesting, 2, place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from popek.architectures.vtx.capabilities import ONES64
 from popek.architectures.vtx.view import fixed, last_byte, off, on, placed
 
+from .faulty_bits import fixed_bits
 from .registry import (
     EPT,
     UNRESTRICTED,
@@ -29,48 +30,56 @@ check(
     (),
     lambda v: fixed(v.PIN_CONTROLS, v.cap.pin_must, v.cap.pin_may),
     _BITS.format("PIN_CONTROLS", "pin"),
+    note=fixed_bits("PIN_CONTROLS", "pin_must", "pin_may"),
 )
 check(
     "CTL-CAP-02",
     (),
     lambda v: fixed(v.PRIMARY_PROC_CONTROLS, v.cap.pri_must, v.cap.pri_may),
     _BITS.format("PRIMARY_PROC_CONTROLS", "pri"),
+    note=fixed_bits("PRIMARY_PROC_CONTROLS", "pri_must", "pri_may"),
 )
 check(
     "CTL-CAP-03",
     (control("pri", 31),),
     lambda v: fixed(v.SECONDARY_PROC_CONTROLS, 0, v.cap.sec_may),
     _MAY.format("SECONDARY_PROC_CONTROLS", "sec"),
+    note=fixed_bits("SECONDARY_PROC_CONTROLS", "", "sec_may"),
 )
 check(
     "CTL-CAP-04",
     (control("pri", 17),),
     lambda v: fixed(v.TERTIARY_PROC_CONTROLS, 0, v.cap.ter_may),
     _MAY.format("TERTIARY_PROC_CONTROLS", "ter"),
+    note=fixed_bits("TERTIARY_PROC_CONTROLS", "", "ter_may"),
 )
 check(
     "CTL-CAP-05",
     (),
     lambda v: fixed(v.EXIT_CONTROLS, v.cap.exit_must, v.cap.exit_may),
     _BITS.format("EXIT_CONTROLS", "exit"),
+    note=fixed_bits("EXIT_CONTROLS", "exit_must", "exit_may"),
 )
 check(
     "CTL-CAP-06",
     (control("exit", 31),),
     lambda v: fixed(v.SECONDARY_EXIT_CONTROLS, 0, v.cap.exit2_may),
     _MAY.format("SECONDARY_EXIT_CONTROLS", "exit2"),
+    note=fixed_bits("SECONDARY_EXIT_CONTROLS", "", "exit2_may"),
 )
 check(
     "CTL-CAP-07",
     (),
     lambda v: fixed(v.ENTRY_CONTROLS, v.cap.entry_must, v.cap.entry_may),
     _BITS.format("ENTRY_CONTROLS", "entry"),
+    note=fixed_bits("ENTRY_CONTROLS", "entry_must", "entry_may"),
 )
 check(
     "CTL-CAP-08",
     (control("sec", 13),),
     lambda v: fixed(v.VMFUNC_CONTROLS, 0, v.cap.vmfunc_may),
     _MAY.format("VMFUNC_CONTROLS", "vmfunc"),
+    note=fixed_bits("VMFUNC_CONTROLS", "", "vmfunc_may"),
 )
 no_check("CTL-CAP-09", "a law of the capability MSRs themselves; `capability_defects` tests it")
 no_check("CTL-VMFUNC-01", "the same condition as CTL-CAP-08")

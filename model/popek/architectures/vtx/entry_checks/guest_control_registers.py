@@ -6,6 +6,7 @@ from popek.architectures.vtx.capabilities import ONES64
 from popek.architectures.vtx.view import (
     Decision,
     View,
+    both,
     canonical,
     either,
     extended,
@@ -16,6 +17,7 @@ from popek.architectures.vtx.view import (
     on,
 )
 
+from .faulty_bits import fixed_bits, free_cr0, reserved_bits
 from .host_state import CANONICAL, FIXED
 from .registry import IA32E, INTEL64, NOT_IA32E, CheckGroup, Condition, checker, control, no_check, refuses
 
@@ -31,11 +33,20 @@ def _cr0_fixed(v: View) -> Decision:
     """CR0 against the fixed bits; NW and CD are free, PE and PG too for an unrestricted guest."""
     strict = fixed(v.GUEST_CR0, v.cap.cr0_must & ~_NW_CD, v.cap.cr0_may | _NW_CD)
     free = _NW_CD | _PG_PE
-    # Where it is, the secondary controls, which may be unknown, do not matter.
-    return either(strict, lambda: v.ug & fixed(v.GUEST_CR0, v.cap.cr0_must & ~free, v.cap.cr0_may | free))
+    # The secondary controls, which may be unknown, matter only where PE and PG alone make the difference.
+    return either(
+        strict,
+        lambda: both(fixed(v.GUEST_CR0, v.cap.cr0_must & ~free, v.cap.cr0_may | free), lambda: v.ug),
+    )
 
 
-check("GUEST-CR-01", (), _cr0_fixed, FIXED.format("GUEST_CR0", "cr0"))
+check(
+    "GUEST-CR-01",
+    (),
+    _cr0_fixed,
+    FIXED.format("GUEST_CR0", "cr0"),
+    note=fixed_bits("GUEST_CR0", "cr0_must", "cr0_may", free_cr0),
+)
 check(
     "GUEST-CR-02",
     (),
@@ -47,6 +58,7 @@ check(
     (),
     lambda v: fixed(v.GUEST_CR4, v.cap.cr4_must, v.cap.guest_cr4_may),
     FIXED.format("GUEST_CR4", "cr4"),
+    note=fixed_bits("GUEST_CR4", "cr4_must", "guest_cr4_may"),
 )
 check(
     "GUEST-CR-04",
@@ -60,6 +72,7 @@ check(
     (LOAD_DEBUG,),
     lambda v: v.GUEST_IA32_DEBUGCTL & v.cap.debugctl_reserved == 0,
     "{GUEST_IA32_DEBUGCTL} has reserved bits ({debugctl_reserved})",
+    note=reserved_bits("GUEST_IA32_DEBUGCTL", "debugctl_reserved"),
 )
 check(
     "GUEST-CR-06",
@@ -112,6 +125,7 @@ check(
     ),
     lambda v: v.GUEST_IA32_PERF_GLOBAL_CTRL & v.cap.perf_global_ctrl_reserved == 0,
     "{GUEST_IA32_PERF_GLOBAL_CTRL} has reserved bits ({perf_global_ctrl_reserved})",
+    note=reserved_bits("GUEST_IA32_PERF_GLOBAL_CTRL", "perf_global_ctrl_reserved"),
 )
 check(
     "GUEST-MSR-02",
@@ -125,6 +139,7 @@ check(
     (LOAD_EFER,),
     lambda v: v.GUEST_IA32_EFER & v.cap.efer_reserved == 0,
     "{GUEST_IA32_EFER} has reserved bits ({efer_reserved})",
+    note=reserved_bits("GUEST_IA32_EFER", "efer_reserved"),
 )
 check(
     "GUEST-MSR-04",
@@ -152,6 +167,7 @@ check(
     ),
     lambda v: v.GUEST_IA32_RTIT_CTL & v.cap.rtit_ctl_reserved == 0,
     "{GUEST_IA32_RTIT_CTL} has reserved bits ({rtit_ctl_reserved})",
+    note=reserved_bits("GUEST_IA32_RTIT_CTL", "rtit_ctl_reserved"),
 )
 LOAD_CET = control("entry", 20)
 check(
@@ -227,6 +243,7 @@ check(
     (control("entry", 24),),
     lambda v: v.GUEST_IA32_SPEC_CTRL & v.cap.spec_ctrl_reserved == 0,
     "{GUEST_IA32_SPEC_CTRL} has reserved bits ({spec_ctrl_reserved})",
+    note=reserved_bits("GUEST_IA32_SPEC_CTRL", "spec_ctrl_reserved"),
 )
 check(
     "GUEST-MSR-19",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from popek.architectures.vtx.view import canonical, either, fixed, implies, memory_types, off, on, one_of
 
+from .faulty_bits import fixed_bits, reserved_bits
 from .registry import INTEL64, CheckGroup, Condition, Outcome, checker, control, fails, no_check
 
 check = checker(CheckGroup("host-state", "Host-state area", fails(8), stage=1))
@@ -21,12 +22,14 @@ check(
     (),
     lambda v: fixed(v.HOST_CR0, v.cap.cr0_must, v.cap.cr0_may),
     FIXED.format("HOST_CR0", "cr0"),
+    note=fixed_bits("HOST_CR0", "cr0_must", "cr0_may"),
 )
 check(
     "HOST-CR-02",
     (),
     lambda v: fixed(v.HOST_CR4, v.cap.cr4_must, v.cap.cr4_may),
     FIXED.format("HOST_CR4", "cr4"),
+    note=fixed_bits("HOST_CR4", "cr4_must", "cr4_may"),
 )
 check(
     "HOST-CR-03",
@@ -57,6 +60,7 @@ check(
     ),
     lambda v: v.HOST_IA32_PERF_GLOBAL_CTRL & v.cap.perf_global_ctrl_reserved == 0,
     "{HOST_IA32_PERF_GLOBAL_CTRL} has reserved bits ({perf_global_ctrl_reserved})",
+    note=reserved_bits("HOST_IA32_PERF_GLOBAL_CTRL", "perf_global_ctrl_reserved"),
 )
 check(
     "HOST-MSR-02",
@@ -71,6 +75,7 @@ check(
     (LOAD_EFER,),
     lambda v: v.HOST_IA32_EFER & v.cap.efer_reserved == 0,
     "{HOST_IA32_EFER} has reserved bits ({efer_reserved})",
+    note=reserved_bits("HOST_IA32_EFER", "efer_reserved"),
 )
 check(
     "HOST-MSR-04",
@@ -150,6 +155,7 @@ check(
     (control("exit2", 2),),
     lambda v: v.HOST_IA32_SPEC_CTRL & v.cap.spec_ctrl_reserved == 0,
     "{HOST_IA32_SPEC_CTRL} has reserved bits ({spec_ctrl_reserved})",
+    note=reserved_bits("HOST_IA32_SPEC_CTRL", "spec_ctrl_reserved"),
 )
 no_check("HOST-MSR-17", "there is no host field; the control only clears the MSR")
 
