@@ -2,6 +2,8 @@
 
 A `Run` is explored from the state that may be anything.  Other states (another mode, the image under a
 technique's map) are reached by substitution, so the semantics are never run again.
+
+One module, though long: what a run is, how it is explored, and what is read of it, path by path.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class Run(Generic[S]):
         operands: the words of the operand parts.
         known: by a path's conditions, an assignment that takes it, if one was met.
         translated: the solver of those assignments, whose translations others may share.
+        origins: where it was made by `at`, for each path the number of the one that it comes from.
     """
 
     before: S
@@ -52,6 +55,7 @@ class Run(Generic[S]):
     operands: Mapping[str, Word]
     known: Mapping[tuple[Term, ...], Model] = attrs.field(factory=dict)
     translated: Solver | None = None
+    origins: tuple[int, ...] = ()
 
     def at(
         self,
@@ -72,7 +76,8 @@ class Run(Generic[S]):
         replace = substitution(variables, views)
         kept: list[Path[Outcome[S]]] = []
         known: dict[tuple[Term, ...], Model] = {}
-        for path in self.paths:
+        origins = []
+        for number, path in enumerate(self.paths):
             conditions = tuple(replace(condition) for condition in path.conditions)
             if terms.ZERO not in conditions:
                 result = path.result
@@ -83,10 +88,11 @@ class Run(Generic[S]):
                 else:
                     result = _replaced(result, replace, views, (self.before, before))
                 kept.append(Path(conditions, result))
+                origins.append(number)
                 if path.conditions in self.known:
                     known[conditions] = self.known[path.conditions]
         own = {name: (operands or {}).get(name, word) for name, word in self.operands.items()}
-        return Run(before, tuple(kept), own, known, self.translated)
+        return Run(before, tuple(kept), own, known, self.translated, tuple(origins))
 
     def without_assignments(self) -> Run[S]:
         """The same, for keeping: each assignment has a solver behind it, of megabytes."""
