@@ -81,9 +81,7 @@ class FormPremises(Generic[S]):
 
     def note_traps(self) -> None:
         """Tell the premises about entries which kinds of trap there may be on the hardware."""
-        for path in self._hardware.paths:
-            if isinstance(path.result, Trap):
-                self._p.entries.note(path.result, (*path.conditions, self._valid.term))
+        self._p.entries.note(self._instruction, self._general, self._hardware, self._valid)
 
     def read(self, name: str) -> Premise[S]:
         """A premise as its text says."""
@@ -236,7 +234,7 @@ class FormPremises(Generic[S]):
             outcome = native.outcome
             after = getattr(outcome, "state", guest)
             if isinstance(outcome, Trap) and p.machine.deliver is not None:
-                after = p.machine.deliver(guest, outcome)
+                after = p.machine.delivered(guest, outcome)
             differ = differences(guest, after, found.addresses)
             fails = all_of(p.ok(after, private)).value == 0
         assert_replay(
@@ -255,7 +253,9 @@ class FormPremises(Generic[S]):
 
     def _ended(self, before: S, run: Executed[S]) -> S | None:
         """The state after a run, its trap delivered; None where nothing says what that makes."""
-        deliver = self._p.machine.deliver
+        machine = self._p.machine
         if isinstance(run.outcome, Next):
             return run.outcome.state
-        return deliver(before, run.outcome) if isinstance(run.outcome, Trap) and deliver is not None else None
+        if isinstance(run.outcome, Trap) and machine.deliver is not None:
+            return machine.delivered(before, run.outcome)
+        return None

@@ -53,6 +53,7 @@ class BreachKind(enum.Enum):
     CHANGES = "the VMM's things change"
     SHOWS = "the VMM's things show"
     LOSES = "two guests are one to the VMM"
+    STOPS = "the machine stops"
     ENTERS = "the guest has a say in how the VMM is entered"
 
 

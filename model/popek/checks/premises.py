@@ -190,6 +190,7 @@ class Premises(Generic[S]):
             self._read(A4, A4_IMAGE, "two guests of which the same is noted have one image", exact=False),
             self._read(A5, A5, "what the control program owns depends on more of the guest than it notes"),
             *self.entries.delivery(),
+            *self.entries.control(),
             *self.entries.vector(),
             *self.entries.interrupts(),
             self._read(A7, A7, "the image of a guest is no guest of another control program"),
@@ -333,9 +334,7 @@ class Premises(Generic[S]):
         Args:
             general: every path of it.
         """
-        self._note(instruction, general)
-        form = FormPremises(self, instruction, general)
-        form.note_traps()
+        form = self.note(instruction, general)
         fidelity = form.read(A1)
         hybrid = attrs.evolve(fidelity, name=A10)
         if fidelity.truth is not Truth.YES:
@@ -376,7 +375,14 @@ class Premises(Generic[S]):
             if not isinstance(path.result, Trap)
         ]
 
-    def _note(self, instruction: Instruction, general: Run[S]) -> None:
+    def note(self, instruction: Instruction, general: Run[S]) -> FormPremises[S]:
+        """Keep of a form what is needed for that which is asked once."""
+        self._note_changes(instruction, general)
+        form = FormPremises(self, instruction, general)
+        form.note_traps()
+        return form
+
+    def _note_changes(self, instruction: Instruction, general: Run[S]) -> None:
         """What the form changes, and the delivery of its traps."""
         self._asked.add(instruction.form)
         before = general.before.words()

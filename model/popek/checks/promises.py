@@ -33,7 +33,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from popek.kernel.instruction import Instruction
-from popek.kernel.outcome import Trap
+from popek.kernel.outcome import NotModelled, Trap
 from popek.kernel.state import State
 from popek.kernel.words import Word, all_of, any_of
 from popek.solving.asking import SolverQuery
@@ -287,11 +287,19 @@ class FormPromises(Generic[S]):
             unsaid = unsaid or EXCLUDED
         silent += outside
         if unknown or unsaid or gap is not Answer.UNSAT:
-            return Promise(Status.UNKNOWN, evidence, "" if unknown else unsaid or "not modelled")
+            return Promise(Status.UNKNOWN, evidence, self._unanswered(unsaid, unknown=unknown))
         open_ones = Question(
             f"{title}, where it is not modelled", [*self._assumed, any_of(map(all_of, silent))]
         )
         return Promise(Status.HOLDS, Evidence(question, answer, queries, (open_ones,)))
+
+    def _unanswered(self, unsaid: str, *, unknown: bool) -> str:
+        """Why there is no answer."""
+        if unknown:
+            return "not answered within the bounds"
+        ends = [path.result for path in (*self._hardware.paths, *self._native.paths)]
+        reasons = list(dict.fromkeys(end.reason for end in ends if isinstance(end, NotModelled)))
+        return unsaid or ": ".join(("not modelled", *(["; ".join(reasons[:3])] if reasons else [])))
 
     def _silent(self) -> Word:
         """It does not reach the VMM (width 1)."""

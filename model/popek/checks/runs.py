@@ -21,7 +21,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
-from popek.kernel.state import Leaf, Role, Slot, State, substitution
+from popek.kernel.state import UNDEFINED, Leaf, Role, Slot, State, substitution
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, any_of
@@ -31,6 +31,7 @@ from popek.solving.solver import Effort, Model, Solver
 S = TypeVar("S", bound=State)
 
 PROBE = "probed address"
+AGAIN = "'"  # of the names of undefined results of another run
 EXCLUDED = "ends in a state that the machine's invariant excludes"
 
 
@@ -52,13 +53,22 @@ class Run(Generic[S]):
     known: Mapping[tuple[Term, ...], Model] = attrs.field(factory=dict)
     translated: Solver | None = None
 
-    def at(self, before: S, operands: Mapping[str, Word] | None = None) -> Run[S]:
-        """The same instruction from another state, with the same operands where no others are given.
+    def at(
+        self,
+        before: S,
+        operands: Mapping[str, Word] | None = None,
+        contents: Mapping[str, Callable[[Word], Word]] | None = None,
+    ) -> Run[S]:
+        """The same instruction from another state.
 
         `self.before` must be the state that may be anything (in an operating mode, `before` in the same).
+
+        Args:
+            operands: other words for operands, and for whatever else has a name, and
+            contents: other contents of memories by theirs; by default they stay.
         """
         variables = {**before.words(), **(operands or {})}
-        views = {name: content.load for name, content in before.memories().items()}
+        views = {name: content.load for name, content in before.memories().items()} | dict(contents or {})
         replace = substitution(variables, views)
         kept: list[Path[Outcome[S]]] = []
         known: dict[tuple[Term, ...], Model] = {}
@@ -75,7 +85,8 @@ class Run(Generic[S]):
                 kept.append(Path(conditions, result))
                 if path.conditions in self.known:
                     known[conditions] = self.known[path.conditions]
-        return Run(before, tuple(kept), operands or self.operands, known, self.translated)
+        own = {name: (operands or {}).get(name, word) for name, word in self.operands.items()}
+        return Run(before, tuple(kept), own, known, self.translated)
 
     def without_assignments(self) -> Run[S]:
         """The same, for keeping: each assignment has a solver behind it, of megabytes."""
@@ -136,6 +147,16 @@ class Run(Generic[S]):
         """The components, memories among them, that decide it: its conditions and whatever it changes read them."""
         roots = self._read
         return frozenset(terms.variables_of(roots)) | {str(c.data) for c in terms.applications_of(roots)}
+
+    @cached_property
+    def undefined_again(self) -> Mapping[str, Word]:
+        """Results that the manual leaves undefined, each by another name: they may be others in another run."""
+        found = terms.variables_of(self._read)
+        return {
+            n: Word(t.width, terms.var(n + AGAIN, t.width))
+            for n, t in found.items()
+            if n.startswith(UNDEFINED)
+        }
 
     @cached_property
     def bits_read(self) -> Mapping[str, int]:

@@ -18,14 +18,12 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, Outcome, Trap
-from popek.kernel.state import State
+from popek.kernel.state import UNDEFINED, State
 from popek.kernel.words import Word
 
 from .runs import Run
 
 S = TypeVar("S", bound=State)
-
-_UNDEFINED = "undefined "
 
 
 @attrs.frozen
@@ -104,7 +102,7 @@ def unlike(run: Run[S], state: S, given: Mapping[str, Word], concrete: Outcome[S
     functions = {name: _reader(content) for name, content in state.memories().items()}
 
     def numbers(roots: list[terms.Term]) -> list[int]:
-        undefined = {name: 0 for name in terms.variables_of(roots) if name.startswith(_UNDEFINED)}
+        undefined = {name: 0 for name in terms.variables_of(roots) if name.startswith(UNDEFINED)}
         return evaluate(roots, undefined | variables, functions)
 
     taken = [path for path in run.paths if all(numbers(list(path.conditions)))]

@@ -19,7 +19,6 @@ import attrs
 
 from popek.checks.certification import Certifier
 from popek.checks.classification import Classification
-from popek.checks.classify import Classifier
 from popek.checks.ladder import Ladder, LadderStep, Reached, Rung, ladder
 from popek.checks.premise import (
     A1,
@@ -39,13 +38,12 @@ from popek.checks.presence import Present, present
 from popek.checks.scope_words import scope_json, scope_line
 from popek.checks.subject import Subject
 from popek.checks.verdict import Status, Truth
-from popek.kernel.exploration import PathBudgetError
 from popek.kernel.scope import Scope, scope_of
 from popek.kernel.state import State
 from popek_proofs import rocq
 
+from .by_form import of_forms
 from .disagreement import Disagreement
-from .one_semantics import assert_one_semantics
 
 # By the name of a theorem: what Coq proved of machines with the premises that are asked here.
 PROVED = {
@@ -380,12 +378,17 @@ def instantiate(
     subject: Subject[S],
     forms: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    jobs: int = 1,
+    whole: bool = True,
 ) -> Instantiation[S]:
     """Ask the premises of Theorems 1 to 3 for each instruction.
 
     Args:
         forms: only these; all by default.
         progress: is told after each how many are done, of how many.
+        jobs: processes; 0 for one per processor. With others than this one there is no evidence to be certified.
+        whole: JSON is wanted of all that others find, with witnesses.
 
     Raises:
         NothingToAskError: the questions would be about nothing.
@@ -395,25 +398,14 @@ def instantiate(
     start = time.perf_counter()
     machine = subject.machine
     there = present(subject)
-    classifier, asked = Classifier(subject, components=False), Premises(subject)
+    asked = Premises(subject)
     asked.assert_some()
-    classes, premises = [], []
     chosen = list(machine.instructions if forms is None else dict.fromkeys(forms))
-    for done, instruction in enumerate(map(machine.instructions.__getitem__, chosen)):
-        if progress is not None:
-            progress(done, len(chosen))
-        try:
-            run = subject.explore(instruction)
-        except PathBudgetError as error:
-            premises += asked.unexplored(instruction, str(error))
-            continue
-        assert_one_semantics(subject, instruction, run, there)
-        classes.append(classifier.classify(instruction, run))
-        premises += asked.of(instruction, run)
-    if progress is not None:
-        progress(len(chosen), len(chosen))
-    whole = len(chosen) == len(machine.instructions)
-    premises += asked.once() if whole else asked.not_of_a_part()
+    classes, premises = of_forms(
+        subject, asked, chosen, lambda: there, jobs=jobs, whole=whole, progress=progress
+    )
+    every = len(chosen) == len(machine.instructions)
+    premises += asked.once() if every else asked.not_of_a_part()
     return Instantiation(
         subject,
         tuple(classes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import TypeVar
 
 import popek
@@ -20,7 +21,7 @@ TRIED = 8  # states on numbers
 
 
 def assert_one_semantics(
-    subject: Subject[S], instruction: Instruction, run: Run[S], there: Present[S]
+    subject: Subject[S], instruction: Instruction, run: Run[S], there: Callable[[], Present[S]]
 ) -> None:
     """A form of somebody's own does on numbers what was explored, from some states.  Those of popek are
     tested.
@@ -30,7 +31,7 @@ def assert_one_semantics(
     """
     if instruction.semantics.__module__.partition(".")[0] == popek.__name__:
         return
-    start = next(iter(there.states.values()))[0]
+    start = next(iter(there().states.values()))[0]
     known = RandomStates(subject.machine, start, random.Random(instruction.form))
     fixed = operating_mode(subject.machine, subject.configuration)
     how = breaks_the_law(instruction, run, known, fixed, TRIED)
