@@ -6,11 +6,11 @@ in other cells alone must go on alike natively: their monitor has nowhere to kee
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from popek.kernel import terms
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.state import Role, State
@@ -56,11 +56,15 @@ def goes_by_absent_cells(premises: Premises[S], general: Run[S], native: Run[S])
     if not absent.keys() & general.mentioned:
         return
     how = "the guest's own machine goes by a cell that it does not have"
-    for mine, theirs in itertools.product(native.paths, general.at(other).paths):
-        apart = _apart(mine.result, theirs.result, absent)
-        given = tuple(dict.fromkeys((*mine.conditions, *theirs.conditions)))
-        if apart.value != 0:
-            yield WayToFail(how, given, apart, hardware=False, states=(other,))
+    others = general.at(other).paths
+    for mine in native.paths:
+        excluded = {terms.invert(condition) for condition in mine.conditions}
+        for theirs in others:
+            if excluded.isdisjoint(theirs.conditions):
+                apart = _apart(mine.result, theirs.result, absent)
+                given = tuple(dict.fromkeys((*mine.conditions, *theirs.conditions)))
+                if apart.value != 0:
+                    yield WayToFail(how, given, apart, hardware=False, states=(other,))
 
 
 def _mixed(premises: Premises[S], name: str, mine: Memory, fresh: Memory) -> Memory:
