@@ -121,6 +121,10 @@ def mistakes(machine: Machine[S], techniques: Iterable[Technique[S]] | None = No
     yield from _condition(machine.name, "user", lambda: machine.user(state))
     yield from _condition(machine.name, "invariant", lambda: machine.invariant(state))
     yield from _listed(machine.name, "interrupt_masks", machine.interrupt_masks, known)
+    interrupts = [one.name for one in machine.interruptions]
+    for name in dict.fromkeys(interrupts):
+        if (times := interrupts.count(name)) > 1:
+            yield f"{machine.name}: {times} interrupts are called {name!r}: expected names of their own"
     yield from _settings(machine, known)
     yield from _beside_instructions(machine)
     for technique in machine.techniques.values() if techniques is None else techniques:
