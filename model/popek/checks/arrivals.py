@@ -55,7 +55,7 @@ class Kind:
     def of(cls, trap: Trap[S], technique: Technique[S]) -> Kind:
         """The kind of a trap."""
         coded = trap.error_code is not None
-        return cls(trap.vector, trap.level, trap.memory, coded, technique.target(trap))
+        return cls(trap.vector, trap.level, trap.memory, coded, technique.goes_to(trap))
 
 
 @attrs.frozen(eq=False, slots=False)

@@ -430,7 +430,10 @@ def instantiate(
             premises += asked.unexplored(instruction, str(error))
             continue
         classes.append(classifier.classify(instruction, run))
-        premises += asked.of(instruction, run)
+        try:
+            premises += asked.of(instruction, run)
+        except PathBudgetError as error:  # in the delivery of a trap
+            premises += asked.unexplored(instruction, str(error))
     if progress is not None:
         progress(len(chosen), len(chosen))
     whole = len(chosen) == len(machine.instructions)
