@@ -11,7 +11,8 @@ from typing import Any
 
 import attrs
 
-from popek.architectures.pg74.machine import ADDRESS, PRIVILEGED_TRAP, SUPERVISOR_CALL, Pg74, build
+from popek.architectures.pg74.machine import build
+from popek.architectures.pg74.state import ADDRESS, PRIVILEGED_TRAP, SUPERVISOR_CALL, Pg74
 from popek.architectures.pg74.trap_and_emulate import leads_to_the_vmm
 from popek.kernel.interruption import Interruption
 from popek.kernel.left_open import LeftOpen
@@ -204,7 +205,8 @@ def a_handler_that_is_written() -> Made:
 
 def _keeps_a_handler(guest: Armed, private: Armed) -> Word:
     plain: Any = build().technique()
-    return plain.private(guest, private) & (private.relocation.base >= 16) & (private.handler < 16)
+    kept: Word = plain.private(guest, private)
+    return kept & (private.relocation.base >= 16) & (private.handler < 16)
 
 
 # -- what a delivery does -------------------------------------------------------------------------
@@ -426,6 +428,59 @@ def an_interrupt_stops() -> Made:
     return _interrupted(enter, "tick")
 
 
+# -- what a trap tells of its instruction ---------------------------------------------------------
+
+
+def as_its_operand_says() -> Made:
+    """Nothing; in user mode P := P + a and a trap."""
+
+    def lose(cpu: Armed, a: Word) -> None:
+        if cpu.mode == 1:
+            cpu.pc = cpu.pc + a
+            raise Fault(PRIVILEGED_TRAP, keeps=True)
+
+    return form(base(), "LOSE a", lose)
+
+
+def one_and_two() -> Made:
+    """bound := 1, or := 2; in user mode one traps behind itself, and the other one where it is."""
+
+    def one(cpu: Armed) -> None:
+        if cpu.mode == 1:
+            cpu.pc = cpu.pc + 1
+            raise Fault(PRIVILEGED_TRAP, keeps=True)
+        cpu.relocation.bound = Word(ADDRESS, 1)
+
+    def two(cpu: Armed) -> None:
+        if cpu.mode == 1:
+            raise Fault(PRIVILEGED_TRAP, keeps=True)
+        cpu.relocation.bound = Word(ADDRESS, 2)
+
+    return form(form(base(), "ONE", one), "TWO", two)
+
+
+def lengths_are_told() -> Made:
+    """Two calls of unlike length, and the trap stores how long they were."""
+
+    def deliver(before: Armed, trap: Trap[Armed]) -> Armed:
+        cpu = exchange(before, trap)
+        cpu.memory = cpu.memory.store(Word(ADDRESS, 2), trap.state.handler.zero_extend(32))
+        return cpu
+
+    def call(length: int) -> Callable[[Armed], None]:
+        def semantics(cpu: Armed) -> None:
+            cpu.pc, cpu.handler = cpu.pc + length - 1, Word(ADDRESS, length)
+            raise Fault(CODED, keeps=True)
+
+        return semantics
+
+    return form(
+        form(base(deliver, delivered=("handler",)), "CALL1", call(1)),
+        "CALL2",
+        call(2),
+    )
+
+
 MACHINES = {
     "as it should be": base,
     "changed counter": changed_counter,
@@ -455,4 +510,7 @@ MACHINES = {
     "an interrupt of a trap's name": an_interrupt_of_a_traps_name,
     "an interrupt overwrites": an_interrupt_overwrites,
     "an interrupt stops": an_interrupt_stops,
+    "as its operand says": as_its_operand_says,
+    "one and two": one_and_two,
+    "lengths are told": lengths_are_told,
 }

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from deliveries import MACHINES
 
+from popek.checks.premise import A4
 from popek.checks.subject import Subject
-from popek.checks.verdict import Truth
+from popek.checks.verdict import Status, Truth
 from popek_proofs.theorems.instantiate import instantiate
 
 HERE = Path(__file__).parent
@@ -28,3 +29,9 @@ def test_a_delivery_is_asked_about(name: str) -> None:
     assert set(written["fails"]) <= fails
     for one in found.premises:
         assert (one.witness is not None) == (one.truth is Truth.NO)  # replayed
+    granted = " ".join(p.how for p in found.not_asked((A4,)))
+    forms = written.get("granted", ())
+    assert bool(granted) == bool(forms)
+    assert all(form in granted for form in forms)
+    if found.theorem1 is Status.HOLDS:
+        assert granted in str(found)

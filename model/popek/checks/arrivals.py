@@ -10,12 +10,14 @@ it is asked in three steps, and the next one only where the last does not settle
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
+from popek.kernel import terms
 from popek.kernel.exploration import Path
 from popek.kernel.instruction import Instruction
 from popek.kernel.memory import Memory
@@ -23,7 +25,8 @@ from popek.kernel.outcome import Outcome, Target, Trap, Vector
 from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
-from popek.kernel.words import Word, ite, symbol
+from popek.kernel.words import Word, any_of, ite, symbol
+from popek.solving.solver import Answer
 
 from .runs import Run
 
@@ -137,7 +140,7 @@ class Arrivals(Generic[S]):
 
     Attributes:
         sample: one of them.
-        clean: when a trap leaves the state as it was.
+        clean, clean_forms: when a trap leaves the state as it was, and of which forms.
         ways: how traps arrive that do not.
     """
 
@@ -145,6 +148,7 @@ class Arrivals(Generic[S]):
         self._p = premises
         self.sample = sample
         self.clean: list[tuple[Term, ...]] = []
+        self.clean_forms: dict[str, None] = {}
         self.ways: list[Way[S]] = []
 
     @cached_property
@@ -172,6 +176,47 @@ class Arrivals(Generic[S]):
             )
             found.setdefault(known, []).append(way)
         return found
+
+    def untold(self, other: S) -> list[str]:
+        """The forms of which the control program is taken to know by other means which it was, and of what operands.
+
+        It knows the instruction where it knows the state before: what is fetched there is what is there (A2).  So it
+        does where no two images can be left alike by two of these ways, as far as it is known what they change.
+
+        Args:
+            other: another guest.
+        """
+        if not self.ways:
+            return []
+        p, found = self._p, dict.fromkeys(self._unclear())
+        images = p.image, p.technique.map(other, p.private)
+        given = [*p.ok(other, p.private), _unlike(*images)]
+        for one, two in itertools.combinations([None, *self.groups] if self.clean else self.groups, 2):
+            a, b = (
+                image if becomes is None else self.of_group(image, guest, becomes, "").state
+                for becomes, image, guest in zip((one, two), images, (p.guest, other), strict=True)
+            )
+            alike = ~_unlike(a, b)
+            if alike.value != 0 and p.ask.first([[*given, alike]]) is not Answer.UNSAT:
+                found |= dict.fromkeys([*self._forms(one), *self._forms(two)])
+        return list(found)
+
+    def _forms(self, becomes: Becomes | None) -> Iterator[str]:
+        """The forms that trap so."""
+        if becomes is None:
+            yield from self.clean_forms
+        else:
+            yield from (way.instruction.form for way in self.groups[becomes])
+
+    def _unclear(self) -> Iterator[str]:
+        """Forms that change more than is known, or what they change as operands say."""
+        known = set(self._p.guest.words())
+        for becomes, ways in self.groups.items():
+            told = terms.variables_of([term for _, term in becomes]).keys() <= known
+            forms = dict.fromkeys(way.instruction.form for way in ways)
+            loose = any(way.changed.keys() - dict(becomes).keys() for way in ways)
+            if not told or (loose and (len(forms) > 1 or any(way.general.operands for way in ways))):
+                yield from forms
 
     def of_group(self, image: S, guest: S, becomes: Becomes, fresh: str) -> Arrival[S]:
         """An arrival in which leaves have become something, and what else is touched by the group may be anything."""
@@ -213,6 +258,11 @@ class Arrivals(Generic[S]):
             state._memories[name] = Memory(content.address_width, content.cell_width, view)
         loose = {x.name: symbol(f"{x.name}@trap{fresh}", x.width) for x in state.leaves if x.name in touched}
         return state.with_changes(dict(loose))
+
+
+def _unlike(a: State, b: State) -> Word:
+    """Two states differ in a leaf (width 1)."""
+    return any_of(word != b.words()[name] for name, word in a.words().items())
 
 
 def ways_of(instruction: Instruction, general: Run[S]) -> Iterator[Way[S]]:

@@ -35,7 +35,8 @@ from popek.solving.solver import Answer
 
 from .arrivals import Arrivals, Kind, ways_of
 from .counterexample import differences
-from .entering import Entry, Pair, Replayed, Wrong, found_on_numbers
+from .entering import Entry
+from .entry_search import Pair, Replayed, Wrong, found_on_numbers
 from .premise import A4, A5, A5_VECTOR, A6_CLOSURE, A6_NOTICED, A6_TELLS, Premise
 from .runs import Run, conjunction
 from .verdict import Evidence, Question, Truth
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=State)
 
+MANY = 6  # forms that are named
 NOT_DECLARED = "the machine does not say what an interrupt does"
+NO_CELL = "and the cell there is its own: from which one the machine fetches it does not say"
 NOWHERE = "where its traps go the machine does not say"
 
 
@@ -67,7 +70,9 @@ class Entries(Generic[S]):
         for path in hardware.paths:
             trap = path.result
             if isinstance(trap, Trap) and trap.state is hardware.before:
-                self._of_kind(trap).clean.append((*path.conditions, valid.term))
+                met = self._of_kind(trap)
+                met.clean.append((*path.conditions, valid.term))
+                met.clean_forms[instruction.form] = None
             elif isinstance(trap, Trap):
                 self._of_kind(trap)
         for way in ways_of(instruction, general) if self._p.machine.deliver is not None else ():
@@ -118,6 +123,8 @@ class Entries(Generic[S]):
             past = sorted({str(trap.vector) for trap, target in traps if target is not Target.VMM})
             told = f", and that {', '.join(past)} are the guest's is the technique's word" if past else ""
             return [*asked, Premise(A5_VECTOR, "", Truth.NOT_ASKED, NOWHERE + told)]
+        if asked and p.machine.fetches is None and p.technique.owns_address is not None:
+            asked.append(Premise(A5_VECTOR, "", Truth.NOT_ASKED, NO_CELL))
         return asked or [Premise(A5_VECTOR, "", Truth.NOT_ASKED, "nothing traps")]
 
     def _vector_of(self, entry: Entry[S]) -> Premise[S]:
@@ -218,7 +225,21 @@ class Entries(Generic[S]):
 
     def delivery(self) -> list[Premise[S]]:
         """A4, of the delivery of every trap that goes to the control program."""
-        return self._each(A4, self._trap_entries, partial(self._tells, A4))
+        return [*self._each(A4, self._trap_entries, partial(self._tells, A4)), *self._causes()]
+
+    def _causes(self) -> list[Premise[S]]:
+        """What is taken for granted: which instruction it was, where a trap need not tell."""
+        found: list[Premise[S]] = []
+        for entry in self._trap_entries:
+            if entry.arrivals is not None and (forms := entry.arrivals.untold(self._another())):
+                told = ", ".join(forms[:MANY]) + (
+                    f" and {len(forms) - MANY} more" if len(forms) > MANY else ""
+                )
+                why = (
+                    f"what raised {entry.name}, and with which operands, it knows: {told} may leave the same"
+                )
+                found.append(Premise(A4, "", Truth.NOT_ASKED, why))
+        return found
 
     def _tells(self, name: str, entry: Entry[S]) -> Premise[S]:
         """Two guests of which the same is noted, unlike on the hardware, are not alike after the entry."""
