@@ -40,7 +40,7 @@ ANOTHERS = "'"  # of the names of another guest's operands
 
 
 @attrs.frozen
-class Kind:
+class TrapKind:
     """Traps that are delivered alike, but for the state: whatever else a delivery can look at is the same.
 
     Attributes:
@@ -55,7 +55,7 @@ class Kind:
     target: Target
 
     @classmethod
-    def of(cls, trap: Trap[S], technique: Technique[S]) -> Kind:
+    def of(cls, trap: Trap[S], technique: Technique[S]) -> TrapKind:
         """The kind of a trap."""
         coded = trap.error_code is not None
         return cls(trap.vector, trap.level, trap.memory, coded, technique.goes_to(trap))
@@ -81,7 +81,7 @@ class Arrival(Generic[S]):
 
 
 @attrs.frozen(eq=False, slots=False)
-class Way(Generic[S]):
+class DirtyTrap(Generic[S]):
     """A path on which a form traps and has changed something.
 
     Attributes:
@@ -135,7 +135,7 @@ Becomes = tuple[tuple[str, Term], ...]
 """What leaves become, by name."""
 
 
-class Arrivals(Generic[S]):
+class TrapArrivals(Generic[S]):
     """The traps of one kind.
 
     Attributes:
@@ -149,7 +149,7 @@ class Arrivals(Generic[S]):
         self.sample = sample
         self.clean: list[tuple[Term, ...]] = []
         self.clean_forms: dict[str, None] = {}
-        self.ways: list[Way[S]] = []
+        self.ways: list[DirtyTrap[S]] = []
 
     @cached_property
     def touched(self) -> frozenset[str]:
@@ -167,9 +167,9 @@ class Arrivals(Generic[S]):
         return tuple(name for name, found in become.items() if len(found) <= FEW)
 
     @cached_property
-    def groups(self) -> Mapping[Becomes, Sequence[Way[S]]]:
+    def groups(self) -> Mapping[Becomes, Sequence[DirtyTrap[S]]]:
         """The ways, by what becomes of the leaves of which that is known."""
-        found: dict[Becomes, list[Way[S]]] = {}
+        found: dict[Becomes, list[DirtyTrap[S]]] = {}
         for way in self.ways:
             known = tuple(
                 (name, word.term) for name in self._known if (word := way.changed.get(name)) is not None
@@ -265,7 +265,7 @@ def _unlike(a: State, b: State) -> Word:
     return any_of(word != b.words()[name] for name, word in a.words().items())
 
 
-def ways_of(instruction: Instruction, general: Run[S]) -> Iterator[Way[S]]:
+def ways_of(instruction: Instruction, general: Run[S]) -> Iterator[DirtyTrap[S]]:
     """The paths on which a form traps and has changed something.
 
     Args:
@@ -274,7 +274,7 @@ def ways_of(instruction: Instruction, general: Run[S]) -> Iterator[Way[S]]:
     whole = general.without_assignments()
     for path in general.paths:
         if isinstance(path.result, Trap) and path.result.state is not general.before:
-            yield Way(instruction, attrs.evolve(whole, paths=(path,)))
+            yield DirtyTrap(instruction, attrs.evolve(whole, paths=(path,)))
 
 
-__all__ = ["Arrival", "Arrivals", "Becomes", "Kind", "Way", "ways_of"]
+__all__ = ["Arrival", "Becomes", "DirtyTrap", "TrapArrivals", "TrapKind", "ways_of"]

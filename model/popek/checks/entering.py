@@ -27,9 +27,9 @@ from popek.kernel.words import TRUE, Word, all_of, any_of
 from popek.solving.asking import Asker
 from popek.solving.solver import Answer
 
-from .arrivals import Arrival, Arrivals, Way
+from .arrivals import Arrival, DirtyTrap, TrapArrivals
 from .delivery import Delivery, delivery_of, entered_by, interruption_of
-from .entry_search import Asked, End, Pair, Replay, Search, Wrong
+from .entry_search import ArrivalPair, Asked, End, EntryFault, EntrySearch, Replay
 from .premise import Premise
 from .runs import AGAIN, conjunction, place_of
 
@@ -56,7 +56,7 @@ class Entry(Generic[S]):
     given: Mapping[str, Word]
     allowed: Word
     interruption: Interruption[S] | None = None
-    arrivals: Arrivals[S] | None = None
+    arrivals: TrapArrivals[S] | None = None
 
     @classmethod
     def by_interrupt(
@@ -66,7 +66,7 @@ class Entry(Generic[S]):
         return cls(premises, taken.name, given, taken.may(given), taken)
 
     @classmethod
-    def by_traps(cls, premises: Premises[S], arrivals: Arrivals[S]) -> Entry[S]:
+    def by_traps(cls, premises: Premises[S], arrivals: TrapArrivals[S]) -> Entry[S]:
         """A kind of trap."""
         return cls(premises, str(arrivals.sample.vector), {}, TRUE, None, arrivals)
 
@@ -101,7 +101,7 @@ class Entry(Generic[S]):
     def _some_clean(self) -> bool:
         return self.arrivals is None or bool(self.arrivals.clean) or not self.arrivals.ways
 
-    def _reference(self, image: S) -> tuple[Arrival[S], Way[S] | None]:
+    def _reference(self, image: S) -> tuple[Arrival[S], DirtyTrap[S] | None]:
         """What every other arrival is compared with, from another guest."""
         if self._some_clean or self.arrivals is None:
             return self._clean(image), None
@@ -115,23 +115,23 @@ class Entry(Generic[S]):
     def _possible(self, arrival: Arrival[S]) -> bool:
         return self.premises.ask.first([[conjunction(arrival.conditions)]]) is not Answer.UNSAT
 
-    def _loosest(self, images: tuple[S, S], guests: tuple[S, S]) -> Pair[S] | None:
+    def _loosest(self, images: tuple[S, S], guests: tuple[S, S]) -> ArrivalPair[S] | None:
         """More arrivals than there are, where a form changes something before it traps."""
         if self.arrivals is None or not self.arrivals.touched:
             return None
         one, two = map(self.arrivals.loosest, images, guests, ("", "'"))
-        return Pair(one, two, exact=False)
+        return ArrivalPair(one, two, exact=False)
 
     def _groups(
         self, images: tuple[S, S], guests: tuple[S, S], *, together: bool
-    ) -> Iterator[tuple[Pair[S], Callable[[], Iterator[Pair[S]]]]]:
+    ) -> Iterator[tuple[ArrivalPair[S], Callable[[], Iterator[ArrivalPair[S]]]]]:
         """Pairs, and for each the exact ones that it stands for, where it is none.
 
         Args:
             together: of one form; otherwise of a form and of what all are compared with.
         """
         if self._some_clean:
-            yield Pair(self._clean(images[0]), self._clean(images[1])), lambda: iter(())
+            yield ArrivalPair(self._clean(images[0]), self._clean(images[1])), lambda: iter(())
         found = self.arrivals
         if found is None:
             return
@@ -140,14 +140,14 @@ class Entry(Generic[S]):
             mine = found.of_group(images[0], guests[0], becomes, "")
             if together:
                 other = found.of_group(images[1], guests[1], becomes, "'")
-                yield Pair(mine, other, exact=False), partial(self._of_one_form, ways, images)
+                yield ArrivalPair(mine, other, exact=False), partial(self._of_one_form, ways, images)
             elif theirs is not None:
                 yield (
-                    Pair(mine, theirs, (None, way), exact=False),
+                    ArrivalPair(mine, theirs, (None, way), exact=False),
                     partial(self._with_reference, ways, images[0], theirs, way),
                 )
 
-    def _of_one_form(self, ways: Sequence[Way[S]], images: tuple[S, S]) -> Iterator[Pair[S]]:
+    def _of_one_form(self, ways: Sequence[DirtyTrap[S]], images: tuple[S, S]) -> Iterator[ArrivalPair[S]]:
         assert self.arrivals is not None
         for way in ways:
             mine = way.at(images[0])
@@ -156,19 +156,19 @@ class Entry(Generic[S]):
             for other in self.arrivals.ways:
                 theirs = other.at(images[1], again=True) if other.instruction is way.instruction else None
                 if theirs is not None:
-                    yield Pair(mine, theirs, (way, other))
+                    yield ArrivalPair(mine, theirs, (way, other))
 
     def _with_reference(
-        self, ways: Sequence[Way[S]], image: S, theirs: Arrival[S], reference: Way[S] | None
-    ) -> Iterator[Pair[S]]:
+        self, ways: Sequence[DirtyTrap[S]], image: S, theirs: Arrival[S], reference: DirtyTrap[S] | None
+    ) -> Iterator[ArrivalPair[S]]:
         for way in ways:
             mine = way.at(image)
             if mine is not None and self._possible(mine):
-                yield Pair(mine, theirs, (way, reference), renamed=True)
+                yield ArrivalPair(mine, theirs, (way, reference), renamed=True)
 
     # -- ends ---------------------------------------------------------------------------------
 
-    def _ends(self, pair: Pair[S]) -> tuple[list[End[S]], list[End[S]]]:
+    def _ends(self, pair: ArrivalPair[S]) -> tuple[list[End[S]], list[End[S]]]:
         """What becomes of two arrivals, and when (width 1)."""
         return self._ends_of(pair.mine, mine=True), self._ends_of(pair.theirs, mine=False)
 
@@ -206,7 +206,7 @@ class Entry(Generic[S]):
         """The leaves that say where control is."""
         return tuple(leaf.name for leaf in leaves_with(self.premises.machine.state, [Role.MODE, Role.PC]))
 
-    def where(self, pair: Pair[S], other: S) -> Iterator[Wrong]:
+    def where(self, pair: ArrivalPair[S], other: S) -> Iterator[EntryFault]:
         """Where it goes, and whether it goes anywhere."""
         p = self.premises
         mine, theirs = self._ends(pair)
@@ -214,20 +214,22 @@ class Entry(Generic[S]):
         for given, a in mine:
             if isinstance(a, Next) and address is not None and owns is not None:
                 kept = p.machine.supervisor(a.state) & owns(p.guest, p.private, address(a.state))
-                yield Wrong(f"{self.name} goes elsewhere than to the control program", given & ~kept)
+                yield EntryFault(f"{self.name} goes elsewhere than to the control program", given & ~kept)
             for others, b in theirs:
                 when = given & others
                 if isinstance(a, Next) and isinstance(b, Next):
                     apart = any_of(a.state[name] != b.state[name] for name in self.control)
-                    yield Wrong(f"where {self.name} goes, the guest has a say in", when & apart)
+                    yield EntryFault(f"where {self.name} goes, the guest has a say in", when & apart)
                 elif isinstance(a, Trap) and isinstance(b, Next):
                     how = f"{self.name} stops the machine, and it is the guest that has a say in that: {a.vector}"
-                    yield Wrong(how, when)
+                    yield EntryFault(how, when)
                 elif isinstance(a, NotModelled) and isinstance(b, Next):
                     how = f"of some guests it is not modelled where {self.name} goes: {a.reason}"
-                    yield Wrong(how, when, silent=True)
+                    yield EntryFault(how, when, silent=True)
                 elif isinstance(b, Trap) and isinstance(a, Next):
-                    yield Wrong(f"{self.name} stops the machine, and not of every guest: {b.vector}", when)
+                    yield EntryFault(
+                        f"{self.name} stops the machine, and not of every guest: {b.vector}", when
+                    )
 
     @cached_property
     def registers(self) -> tuple[str, ...]:
@@ -236,7 +238,7 @@ class Entry(Generic[S]):
         owned = set(p.technique.owned) - set(p.technique.delivered) - set(self.control) - p.clocks
         return tuple(leaf.name for leaf in p.guest.leaves if {leaf.name, leaf.component} & owned)
 
-    def keeps(self, pair: Pair[S], other: S) -> Iterator[Wrong]:
+    def keeps(self, pair: ArrivalPair[S], other: S) -> Iterator[EntryFault]:
         """What it overwrites of the control program's."""
         mine, theirs = self._ends(pair)
         register = f"{self.name} puts into a register of the control program's what depends on the guest"
@@ -249,9 +251,9 @@ class Entry(Generic[S]):
                 for name in self.registers:
                     x, y, old, before = a.state[name], b.state[name], one[name], two[name]
                     if x.term is not y.term and not (x.term is old.term and y.term is before.term):
-                        yield Wrong(register, when & (x != y) & ((x != old) | (y != before)))
+                        yield EntryFault(register, when & (x != y) & ((x != old) | (y != before)))
                 for also in self._cells(one, a.state, two, b.state):
-                    yield Wrong(cell, when & also)
+                    yield EntryFault(cell, when & also)
 
     def _cells(self, one: S, a: S, two: S, b: S) -> Iterator[Word]:
         """A cell of the control program's that one delivery changes and the other does not write (each of width 1)."""
@@ -268,7 +270,7 @@ class Entry(Generic[S]):
                     at, changed = entry[0], old.load(entry[0]) != mine.load(entry[0])
                     yield owns(p.guest, p.private, at) & changed & ~any_of(at == place for place in written)
 
-    def tells(self, pair: Pair[S], other: S, how: str) -> Iterator[Wrong]:
+    def tells(self, pair: ArrivalPair[S], other: S, how: str) -> Iterator[EntryFault]:
         """What is unlike before it and alike after it."""
         p, start = self.premises, self.delivery.run
         rebuilt = frozenset(
@@ -283,7 +285,7 @@ class Entry(Generic[S]):
                 if isinstance(a, Next) and isinstance(b, Next):
                     starts = pair.mine.state, pair.theirs.state
                     for way in self._lost((p.guest, other), starts, (a.state, b.state), rebuilt):
-                        yield Wrong(how, given & others & way)
+                        yield EntryFault(how, given & others & way)
 
     def _lost(
         self, guests: tuple[S, S], starts: tuple[S, S], ends: tuple[S, S], rebuilt: frozenset[str]
@@ -351,7 +353,7 @@ class Entry(Generic[S]):
         p = self.premises
         images, guests = (p.image, p.technique.map(other, p.private)), (p.guest, other)
         whole = [*p.okay, *p.ok(other, p.private), self.allowed, *given]
-        search = Search(self, name, wrong, other, Asker(p.effort, whole), whole)
+        search = EntrySearch(self, name, wrong, other, Asker(p.effort, whole), whole)
         loosest = self._loosest(images, guests)
         if loosest is not None and search.of(loosest) is Answer.UNSAT:
             return search.holds()
@@ -372,7 +374,7 @@ class Entry(Generic[S]):
     # -- on numbers ---------------------------------------------------------------------------
 
     def ends_on_numbers(
-        self, pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]
+        self, pair: ArrivalPair[S], states: Sequence[S], given: Mapping[str, Word]
     ) -> tuple[list[S], list[Outcome[S]]]:
         """Where two arrivals are, and what becomes of them."""
         guest, private, other = states
@@ -392,7 +394,7 @@ class Entry(Generic[S]):
         return entered_by(lambda: self.premises.machine.interrupted(taken, state, given), state)
 
     def _end_on_numbers(
-        self, image: S, way: Way[S] | None, prefix: str, given: Mapping[str, Word]
+        self, image: S, way: DirtyTrap[S] | None, prefix: str, given: Mapping[str, Word]
     ) -> tuple[S, Outcome[S]]:
         machine = self.premises.machine
         if self.interruption is not None:

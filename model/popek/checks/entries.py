@@ -33,10 +33,10 @@ from popek.kernel.words import Word, all_of, any_of, symbol
 from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
-from .arrivals import Arrivals, Kind, ways_of
+from .arrivals import TrapArrivals, TrapKind, ways_of
 from .counterexample import differences
 from .entering import Entry
-from .entry_search import Pair, Replayed, Wrong, found_on_numbers
+from .entry_search import ArrivalPair, EntryFault, Replayed, found_on_numbers
 from .premise import A4, A5, A5_VECTOR, A6_CLOSURE, A6_NOTICED, A6_TELLS, Premise
 from .runs import Run, conjunction
 from .verdict import Evidence, Question, Truth
@@ -57,7 +57,7 @@ class Entries(Generic[S]):
 
     def __init__(self, premises: Premises[S]) -> None:
         self._p = premises
-        self._traps: dict[Kind, Arrivals[S]] = {}
+        self._traps: dict[TrapKind, TrapArrivals[S]] = {}
 
     def note(self, instruction: Instruction, general: Run[S], hardware: Run[S], valid: Word) -> None:
         """The traps in which a form ends on the hardware.
@@ -76,13 +76,13 @@ class Entries(Generic[S]):
             elif isinstance(trap, Trap):
                 self._of_kind(trap)
         for way in ways_of(instruction, general) if self._p.machine.deliver is not None else ():
-            kind = Kind.of(way.trap, self._p.technique)
+            kind = TrapKind.of(way.trap, self._p.technique)
             if kind in self._traps:
                 self._traps[kind].ways.append(way)
 
-    def _of_kind(self, trap: Trap[S]) -> Arrivals[S]:
-        kind = Kind.of(trap, self._p.technique)
-        return self._traps.setdefault(kind, Arrivals(self._p, trap))
+    def _of_kind(self, trap: Trap[S]) -> TrapArrivals[S]:
+        kind = TrapKind.of(trap, self._p.technique)
+        return self._traps.setdefault(kind, TrapArrivals(self._p, trap))
 
     @cached_property
     def interruptions(self) -> tuple[Entry[S], ...]:
@@ -111,6 +111,17 @@ class Entries(Generic[S]):
                 found.append(Premise(name, "", Truth.UNKNOWN, f"the delivery of {entry.name}: {error}"))
         return found
 
+    @cached_property
+    def changed_by_interrupts(self) -> frozenset[str]:
+        """The components that some interrupt changes."""
+        found = set()
+        for entry in self.interruptions:
+            run = entry.delivery.run
+            before = run.before.words()
+            for _, after in run.completions():
+                found |= {name for name, word in after.words().items() if word.term is not before[name].term}
+        return frozenset(found)
+
     # -- A5 -----------------------------------------------------------------------------------
 
     def vector(self) -> list[Premise[S]]:
@@ -133,7 +144,7 @@ class Entries(Generic[S]):
         if not entry.modelled:
             return Premise(A5_VECTOR, "", Truth.NOT_ASKED, f"where {entry.name} goes is not modelled")
 
-        def replay(pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+        def replay(pair: ArrivalPair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             _, (a, b) = entry.ends_on_numbers(pair, states, given)
             if not isinstance(a, Next) or not isinstance(b, Next):
                 return isinstance(a, Trap) != isinstance(b, Trap), ()
@@ -161,7 +172,7 @@ class Entries(Generic[S]):
     def _keeps(self, entry: Entry[S]) -> Premise[S]:
         """What a delivery overwrites of the control program's, the guest has no say in."""
 
-        def replay(pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+        def replay(pair: ArrivalPair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             starts, (a, b) = entry.ends_on_numbers(pair, states, given)
             if not isinstance(a, Next) or not isinstance(b, Next):
                 return False, ()
@@ -250,10 +261,10 @@ class Entries(Generic[S]):
         how = f"the delivery of {entry.name} loses what the control program needs to go on with the guest"
         when = [entry.takes(image) for image in (p.image, p.technique.map(other, p.private))]
 
-        def wrong(pair: Pair[S], other: S) -> Iterator[Wrong]:
+        def wrong(pair: ArrivalPair[S], other: S) -> Iterator[EntryFault]:
             return entry.tells(pair, other, how)
 
-        def replay(pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+        def replay(pair: ArrivalPair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             starts, (a, b) = entry.ends_on_numbers(pair, states, given)
             if not isinstance(a, Next) or not isinstance(b, Next):
                 return False, ()

@@ -14,7 +14,7 @@ from popek.kernel.words import Word, any_of
 from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
-from .arrivals import Arrival, Way
+from .arrivals import Arrival, DirtyTrap
 from .counterexample import StateDifference, differences
 from .premise import Premise
 from .presence import plainest_given
@@ -28,7 +28,7 @@ S = TypeVar("S", bound=State)
 
 
 @attrs.frozen(eq=False)
-class Wrong:
+class EntryFault:
     """A way to go wrong: words for it, and when (width 1); or that the model does not say."""
 
     how: str
@@ -37,8 +37,8 @@ class Wrong:
 
 
 @attrs.frozen(eq=False)
-class Pair(Generic[S]):
-    """Arrivals from the images of two guests.
+class ArrivalPair(Generic[S]):
+    """TrapArrivals from the images of two guests.
 
     Attributes:
         ways: the forms that trap so, on numbers; None where the state is the image.
@@ -48,19 +48,19 @@ class Pair(Generic[S]):
 
     mine: Arrival[S]
     theirs: Arrival[S]
-    ways: tuple[Way[S] | None, Way[S] | None] = (None, None)
+    ways: tuple[DirtyTrap[S] | None, DirtyTrap[S] | None] = (None, None)
     exact: bool = True
     renamed: bool = False
 
 
 End = tuple[Word, "Outcome[S]"]
-Asked = Callable[[Pair[S], S], Iterator[Wrong]]
+Asked = Callable[[ArrivalPair[S], S], Iterator[EntryFault]]
 Replayed = tuple[bool, tuple[StateDifference, ...]]
 """Whether numbers show what the solver found, and in what."""
-Replay = Callable[[Pair[S], Sequence[S], Mapping[str, Word]], Replayed]
+Replay = Callable[[ArrivalPair[S], Sequence[S], Mapping[str, Word]], Replayed]
 
 
-class Search(Generic[S]):
+class EntrySearch(Generic[S]):
     """One question, asked of one pair of arrivals after another."""
 
     def __init__(
@@ -73,9 +73,9 @@ class Search(Generic[S]):
         self._asked: list[SolverQuery] = []
         self._excluded: list[Word] = []
         self._unsure = ""
-        self._latest: Wrong | None = None
+        self._latest: EntryFault | None = None
 
-    def of(self, pair: Pair[S]) -> Answer:
+    def of(self, pair: ArrivalPair[S]) -> Answer:
         """Whether something is wrong with a pair, as far as can be said of it."""
         answer = Answer.UNSAT
         for one in self._wrong(pair, self._other):
@@ -105,7 +105,7 @@ class Search(Generic[S]):
         truth = Truth.UNKNOWN if self._unsure else Truth.YES
         return Premise(self._name, "", truth, self._unsure, evidence)
 
-    def found(self, pair: Pair[S], replay: Replay[S]) -> Premise[S] | None:
+    def found(self, pair: ArrivalPair[S], replay: Replay[S]) -> Premise[S] | None:
         """What was found, on numbers; None where nothing ends so."""
         entry, p, wrong = self._entry, self._entry.premises, self._latest
         assert wrong is not None
@@ -155,4 +155,13 @@ def found_on_numbers(
     return Premise(name, "", Truth.NO, how, evidence, lambda: story)
 
 
-__all__ = ["Asked", "End", "Pair", "Replay", "Replayed", "Search", "Wrong", "found_on_numbers"]
+__all__ = [
+    "ArrivalPair",
+    "Asked",
+    "End",
+    "EntryFault",
+    "EntrySearch",
+    "Replay",
+    "Replayed",
+    "found_on_numbers",
+]

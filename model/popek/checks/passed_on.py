@@ -57,6 +57,11 @@ class PassedOn(Generic[S]):
             for kind, run in self._kinds
         )
 
+    def steps(self) -> Iterator[tuple[Run[S], Run[S]]]:
+        """Per kind of trap: the run on the hardware and that on the guest's own machine, each with its delivery."""
+        for kind, run in self._kinds:
+            yield run, self._native(kind)
+
     def unlike(self) -> Iterator[Breach]:
         """The delivery is not the image of that on the guest's own machine."""
         for kind, run in self._kinds:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from types import CodeType
 from typing import Generic, TypeVar
 
 import attrs
 
 from popek.kernel import terms
 from popek.kernel.configuration import Configuration
-from popek.kernel.exploration import Budget, Path, explore, looping_code
+from popek.kernel.exploration import Budget, Path, explore, looping_code, looping_methods
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -209,22 +208,6 @@ def _anything(
     return state, invariant(state)
 
 
-_LOOPING: dict[type[State], frozenset[CodeType]] = {}
-
-
-def _methods_that_loop(state: type[State]) -> frozenset[CodeType]:
-    """The code with loops of a state's own methods."""
-    if state not in _LOOPING:
-        _LOOPING[state] = _looping_methods(state)
-    return _LOOPING[state]
-
-
-def _looping_methods(state: type[State]) -> frozenset[CodeType]:
-    own = [value for kind in state.__mro__ for value in vars(kind).values()]
-    methods = [getattr(value, "fget", value) for value in own]
-    return frozenset(code for method in methods for code in looping_code(method)) if methods else frozenset()
-
-
 def explore_instruction(
     machine: Machine[S],
     instruction: Instruction,
@@ -255,7 +238,7 @@ def explore_instruction(
         pruner,
         assume=[exists, instruction.valid(operands)],
         budget=Budget() if budget is None else budget,
-        looping=looping_code(instruction.semantics) | _methods_that_loop(machine.state),
+        looping=looping_code(instruction.semantics) | looping_methods(machine.state),
         unasked=None if traps else lambda outcome: isinstance(outcome, Trap),
     )
     known = {path.conditions: path.assignment for path in found if path.assignment is not None}
@@ -387,17 +370,27 @@ def compared(
     ignoring: frozenset[str],
     time_is_state: bool,
     places: Mapping[str, int] | None = None,
+    began: tuple[S, S] | None = None,
 ) -> list[PathPair]:
     """A case per pair.
 
-    Leaves named in `ignoring` do not count, nor do clocks unless `time_is_state`.
+    Leaves named in `ignoring` do not count, nor do clocks unless `time_is_state`, or a run has written to one.
 
     Args:
         places: where memories are compared, by name, for states of numbers; anywhere by default.
+        began: where the two runs began: a clock that is another there does not count.
     """
 
     def case(first: tuple[Term, ...], second: tuple[Term, ...], a: S, b: S) -> PathPair:
-        return PathPair(first, second, lambda: dict(_unlike(a, b, ignoring, time_is_state, places)))
+        def counts(part: Leaf | Slot) -> bool:
+            if part.name in ignoring:
+                return False
+            written = began is not None and (
+                _written(part.name, began[0], a) or _written(part.name, began[1], b)
+            )
+            return time_is_state or part.role is not Role.TIME or written
+
+        return PathPair(first, second, lambda: dict(_unlike(a, b, counts, places)))
 
     return [case(*pair) for pair in pairs]
 
@@ -405,12 +398,13 @@ def compared(
 def differing(
     pairs: Iterable[Pair[S]],
     *,
+    began: tuple[S, S] | None = None,
+    places: Mapping[str, int] | None = None,
     ignoring: frozenset[str],
     time_is_state: bool,
-    places: Mapping[str, int] | None = None,
 ) -> list[PathPair]:
     """The cases of the pairs that may differ, as `compared`."""
-    cases = compared(pairs, ignoring=ignoring, time_is_state=time_is_state, places=places)
+    cases = compared(pairs, ignoring=ignoring, time_is_state=time_is_state, places=places, began=began)
     return [case for case in cases if case.unlike]
 
 
@@ -421,12 +415,16 @@ def place_of(memory: Memory, name: str, places: Mapping[str, int] | None) -> Wor
     return Word(memory.address_width, places.get(name, 0))
 
 
-def _unlike(
-    a: S, b: S, ignoring: frozenset[str], time_is_state: bool, places: Mapping[str, int] | None
-) -> Iterator[tuple[str, Word]]:
-    def counts(part: Leaf | Slot) -> bool:
-        return part.name not in ignoring and (time_is_state or part.role is not Role.TIME)
+def _written(name: str, before: S, after: S) -> bool:
+    """Whether a run may have written to a leaf or a memory."""
+    if name in before.memories():
+        return before.memories()[name] is not after.memories()[name]
+    return before[name].term is not after[name].term
 
+
+def _unlike(
+    a: S, b: S, counts: Callable[[Leaf | Slot], bool], places: Mapping[str, int] | None
+) -> Iterator[tuple[str, Word]]:
     old, new = a.words(), b.words()
     for slot in a.layout:
         if slot.address:

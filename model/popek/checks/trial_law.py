@@ -136,6 +136,26 @@ def unlike(run: Run[S], state: S, given: Mapping[str, Word], concrete: Outcome[S
     return ""
 
 
+def breaks_the_law(
+    instruction: Instruction, run: Run[S], known: RandomStates[S], fixed: Mapping[str, int], states: int
+) -> str:
+    """How a form does something else on numbers than explored; empty where some random states show nothing.
+
+    Args:
+        run: every path of it.
+        fixed: numbers of leaves, in all these states.
+    """
+    for _ in range(states):
+        state = known.state(lambda state: all(int(state[name]) == number for name, number in fixed.items()))
+        operands = known.operands(instruction)
+        if operands is None:
+            return ""
+        how = unlike(run, state, operands, known.machine.step(instruction, state, operands))
+        if how:
+            return f"{instruction.form}: {how}, from {state!r}"
+    return ""
+
+
 def _hex(number: int | None) -> str:
     return "none" if number is None else hex(number)
 

@@ -324,6 +324,14 @@ def looping_code(function: Callable[..., Any]) -> frozenset[CodeType]:
     return frozenset(found)
 
 
+@functools.cache
+def looping_methods(kind: type) -> frozenset[CodeType]:
+    """The code with loops of a class's own methods."""
+    own = [value for one in kind.__mro__ for value in vars(one).values()]
+    methods = [getattr(value, "fget", value) for value in own]
+    return frozenset(code for method in methods for code in looping_code(method))
+
+
 def _filled(cell: Any) -> bool:
     try:
         return cell.cell_contents is not cell
