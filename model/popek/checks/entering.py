@@ -6,8 +6,9 @@ For all guests S and S' of a control program that keeps P, with what a form has 
 |---|---|
 | where | from f(S, P) it goes elsewhere than from f(S', P), or stops the machine from one of them alone; or it goes \
 to another mode than supervisor mode, or to storage that is not the control program's |
-| keeps | from f(S, P) it overwrites a cell of the control program's that it does not from f(S', P), or puts into a \
-register of the control program's what depends on the guest |
+| keeps | from f(S, P) it overwrites a cell of the control program's that it does not from f(S', P) |
+| puts | it leaves in a register of the control program's what depends on the guest: then it is taken for granted that \
+this is what the hardware tells |
 | tells | f(S, P) and f(S', P) are unlike, where the same is noted of S and S', and are alike after it |
 """
 
@@ -238,24 +239,31 @@ class Entry(Generic[S]):
         owned = set(p.technique.owned) - set(p.technique.delivered) - set(self.control) - p.clocks
         return tuple(leaf.name for leaf in p.guest.leaves if {leaf.name, leaf.component} & owned)
 
+    def puts(self, pair: ArrivalPair[S], other: S) -> Iterator[EntryFault]:
+        """What depends on the guest and is left in a register of the control program's."""
+        for when, a, b in self._both_end(pair):
+            one, two = pair.mine.state, pair.theirs.state
+            for name in self.registers:
+                x, y, old, before = a[name], b[name], one[name], two[name]
+                if x.term is not y.term and not (x.term is old.term and y.term is before.term):
+                    yield EntryFault(name, when & (x != y) & ((x != old) | (y != before)))
+
     def keeps(self, pair: ArrivalPair[S], other: S) -> Iterator[EntryFault]:
-        """What it overwrites of the control program's."""
+        """What it overwrites of the control program's storage."""
+        how = f"{self.name} overwrites a cell of the control program's, and the guest has a say in which"
+        for when, a, b in self._both_end(pair):
+            for also in self._cells(pair.mine.state, a, b):
+                yield EntryFault(how, when & also)
+
+    def _both_end(self, pair: ArrivalPair[S]) -> Iterator[tuple[Word, S, S]]:
+        """The states after it, where there are two, and when (width 1)."""
         mine, theirs = self._ends(pair)
-        register = f"{self.name} puts into a register of the control program's what depends on the guest"
-        cell = f"{self.name} overwrites a cell of the control program's, and the guest has a say in which"
         for given, a in mine:
             for others, b in theirs:
-                if not isinstance(a, Next) or not isinstance(b, Next):
-                    continue
-                when, one, two = given & others, pair.mine.state, pair.theirs.state
-                for name in self.registers:
-                    x, y, old, before = a.state[name], b.state[name], one[name], two[name]
-                    if x.term is not y.term and not (x.term is old.term and y.term is before.term):
-                        yield EntryFault(register, when & (x != y) & ((x != old) | (y != before)))
-                for also in self._cells(one, a.state, two, b.state):
-                    yield EntryFault(cell, when & also)
+                if isinstance(a, Next) and isinstance(b, Next):
+                    yield given & others, a.state, b.state
 
-    def _cells(self, one: S, a: S, two: S, b: S) -> Iterator[Word]:
+    def _cells(self, one: S, a: S, b: S) -> Iterator[Word]:
         """A cell of the control program's that one delivery changes and the other does not write (each of width 1)."""
         p = self.premises
         owns = p.technique.owns_address
@@ -279,13 +287,10 @@ class Entry(Generic[S]):
             for name, content in after.memories().items()
             if content.root is not start.before.memories()[name].root
         )
-        mine, theirs = self._ends(pair)
-        for given, a in mine:
-            for others, b in theirs:
-                if isinstance(a, Next) and isinstance(b, Next):
-                    starts = pair.mine.state, pair.theirs.state
-                    for way in self._lost((p.guest, other), starts, (a.state, b.state), rebuilt):
-                        yield EntryFault(how, given & others & way)
+        for when, a, b in self._both_end(pair):
+            starts = pair.mine.state, pair.theirs.state
+            for way in self._lost((p.guest, other), starts, (a, b), rebuilt):
+                yield EntryFault(how, when & way)
 
     def _lost(
         self, guests: tuple[S, S], starts: tuple[S, S], ends: tuple[S, S], rebuilt: frozenset[str]

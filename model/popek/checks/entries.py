@@ -6,7 +6,7 @@ For all S, S' and P that are ok together:
 |---|---|
 | A4_entry_tells_apart | the delivery of a trap loses what the control program needs: two guests of which the same \
 is noted, unlike on the hardware, are alike after it |
-| A5_control | the delivery overwrites what the control program owns, and the guest has a say in what |
+| A5_control | the delivery overwrites a cell of the control program's, and the guest has a say in which |
 | A5_vector | a trap, or an interrupt, on f(S, P) and on f(S', P) goes to different places, or stops the machine: the \
 guest has a say in it; or an entry lies in storage that is not the control program's |
 | A6_interrupt_tells_apart | an interrupt is taken on f(S, P) and held off on f(S', P): the guest holds it off; or its \
@@ -159,8 +159,28 @@ class Entries(Generic[S]):
 
     def control(self) -> list[Premise[S]]:
         """A5_control, of the delivery of every trap that goes to the control program, and of every interrupt."""
-        ways = (*self._trap_entries, *self.interruptions)
-        return self._each(A5, filter(self._modelled, ways), self._keeps)
+        entries = list(filter(self._modelled, (*self._trap_entries, *self.interruptions)))
+        found = [
+            p.how.rpartition(": ")[2] for p in self._each(A5, entries, self._puts) if p.truth is Truth.NO
+        ]
+        told = ", ".join(dict.fromkeys(found))
+        granted = (
+            [f"what entries leave of the guest in registers of its own, such as {told}, is told"]
+            if told
+            else []
+        )
+        return [
+            *self._each(A5, entries, self._keeps),
+            *(Premise(A5, "", Truth.NOT_ASKED, how) for how in granted),
+        ]
+
+    def _puts(self, entry: Entry[S]) -> Premise[S]:
+        """A delivery leaves nothing of the guest's in a register of the control program's; the first one is named."""
+
+        def replay(pair: ArrivalPair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+            return True, ()
+
+        return entry.asked(A5, entry.puts, self._another(), replay)
 
     @staticmethod
     def _modelled(entry: Entry[S]) -> bool:
@@ -180,10 +200,8 @@ class Entries(Generic[S]):
                 {d.name: d for d in differences(start, end.state)}
                 for start, end in zip(starts, (a, b), strict=True)
             )
-            apart = tuple(d for d in differences(a.state, b.state) if d.name in entry.registers)
             cells = tuple(d for name, d in mine.items() if name not in theirs and "[" in name)
-            seen = (*(d for d in apart if d.name in mine or d.name in theirs), *cells)
-            return bool(seen), seen
+            return bool(cells), cells
 
         return entry.asked(A5, entry.keeps, self._another(), replay)
 
