@@ -13,6 +13,7 @@ import attrs
 
 from popek.architectures.pg74.machine import build
 from popek.architectures.pg74.state import ADDRESS, PRIVILEGED_TRAP, WORD, Pg74
+from popek.architectures.pg74.trap_and_emulate import leads_to_the_vmm
 from popek.kernel.interruption import Interruption
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
@@ -35,9 +36,8 @@ Semantics = Callable[..., None]
 def _fits_alone(guest: Timed, private: Timed) -> Word:
     """As the paper's technique has it, and no word of the straps: they are settings."""
     base, wide = private.relocation.base, ADDRESS + 1
-    return (base >= 2) & (
-        base.zero_extend(wide) + guest.last.zero_extend(wide) <= private.last.zero_extend(wide)
-    )
+    inside = base.zero_extend(wide) + guest.last.zero_extend(wide) <= private.last.zero_extend(wide)
+    return (base >= 2) & inside & leads_to_the_vmm(guest, private, 1)
 
 
 def base(form: str, semantics: Semantics, *, gives: Any = None, **changed: Any) -> Made:
@@ -166,7 +166,11 @@ def _interrupted(enter: Semantics) -> Made:
         "NOP",
         lambda cpu: None,
         interruptions=(Interruption("tick", lambda state, given: state.clock == 0, entered),),
-        private=lambda guest, private: plain.private(guest, private) & (private.relocation.base >= 16),
+        private=lambda guest, private: (
+            plain.private(guest, private)
+            & (private.relocation.base >= 16)
+            & leads_to_the_vmm(guest, private, 3)
+        ),
     )
 
 

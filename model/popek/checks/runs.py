@@ -11,14 +11,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from types import CodeType
 from typing import Generic, TypeVar
 
 import attrs
 
 from popek.kernel import terms
 from popek.kernel.configuration import Configuration
-from popek.kernel.exploration import Budget, Path, explore, looping_code
+from popek.kernel.exploration import Budget, Path, explore, looping_code, looping_methods
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -215,22 +214,6 @@ def _anything(
     return state, invariant(state)
 
 
-_LOOPING: dict[type[State], frozenset[CodeType]] = {}
-
-
-def _methods_that_loop(state: type[State]) -> frozenset[CodeType]:
-    """The code with loops of a state's own methods."""
-    if state not in _LOOPING:
-        _LOOPING[state] = _looping_methods(state)
-    return _LOOPING[state]
-
-
-def _looping_methods(state: type[State]) -> frozenset[CodeType]:
-    own = [value for kind in state.__mro__ for value in vars(kind).values()]
-    methods = [getattr(value, "fget", value) for value in own]
-    return frozenset(code for method in methods for code in looping_code(method)) if methods else frozenset()
-
-
 def explore_instruction(
     machine: Machine[S],
     instruction: Instruction,
@@ -261,7 +244,7 @@ def explore_instruction(
         pruner,
         assume=[exists, instruction.valid(operands)],
         budget=Budget() if budget is None else budget,
-        looping=looping_code(instruction.semantics) | _methods_that_loop(machine.state),
+        looping=looping_code(instruction.semantics) | looping_methods(machine.state),
         unasked=None if traps else lambda outcome: isinstance(outcome, Trap),
     )
     known = {path.conditions: path.assignment for path in found if path.assignment is not None}

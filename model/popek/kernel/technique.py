@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from .outcome import Target, Trap
+from .declaration import MISTAKES, defined_at, in_semantics
+from .outcome import DeclarationError, Target, Trap
 from .state import State
 from .words import FALSE, TRUE, Word
 
@@ -126,3 +127,21 @@ class Technique(Generic[S]):
     def keeps(self, name: str, guest: S) -> Word:
         """Whether the VMM keeps a shadowed leaf of a guest (width 1)."""
         return self.shadowed_when[name](guest) if name in self.shadowed_when else TRUE
+
+    def goes_to(self, trap: Trap[S]) -> Target:
+        """Whose handler a trap on the hardware goes to.
+
+        Raises:
+            DeclarationError: `target` gives something else.
+        """
+        try:
+            found: object = self.target(trap)
+        except MISTAKES as error:
+            raise in_semantics(error, self.name, f"target of {trap.vector}") from error
+        if not isinstance(found, Target):
+            where = defined_at(self.target)
+            raise DeclarationError(
+                f"{where + ': ' if where else ''}{self.name}: target of {trap.vector} gives {found!r}: expected one of "
+                f"{', '.join(f'Target.{one.name}' for one in Target)}"
+            )
+        return found
