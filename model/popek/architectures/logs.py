@@ -133,6 +133,7 @@ _BEGINNING = re.compile(
     | (?:RIP|RAX|CR0|EFER):\ 0x[0-9a-f]{16} | CS:\ [0-9a-f]+\ BASE:
     | (?:(?:cr|general1)_intercepts|pause_filter_threshold|exitcode|exitinfo1|asid|tlb_control|iopm_base_pa|cpl)\ =\ \d
     | (?:MSR_)?IA32_VMX_\w+ | (?<!\w)(?:0x)?4[89][0-9a-f][:\s=]\s*(?:0x)?[0-9a-f]{8,16}$
+    | (?:base|limit|selector|type_|present|dpl|padding):\ (?:0x)?[0-9a-f]+,$
     | \#\ rdmsr\ | msr\[4[89][0-9a-f]\] | kvm_s?regs\ \{ | CR0:\ actual= | RFLAGS=0x | [CDEFGS]S:\s+sel=
     """,
     re.VERBOSE,

@@ -14,7 +14,8 @@ An entry without a trap is shown to be the VMM's by where the hardware goes on t
 A trap that goes to the guest ends where its delivery does.  A run that traps must leave alone what the VMM owns, too
 (safety).  What else it changed before it trapped must be what the guest's own machine changes with the same trap, or
 the VMM must be able to tell where the guest was (fidelity).
-Time is left out, as in the paper: the guest's clock is the real one, unless time is state.
+Time is left out, as in the paper: the guest's clock is the real one, unless time is state; what a run writes to a
+clock is not.
 
 Efficiency is another kind of promise: it lists the *needless traps*, runs of an innocuous instruction
 that complete natively and trap on the hardware for another reason than a storage reference.
@@ -201,7 +202,10 @@ class FormPromises(Generic[S]):
             for c, after in (*self._form.untrapped(other, another), *passed.ends_of(other))
         ]
         ignoring = self._form.private_parts
-        for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=self._form.time):
+        began = (self._hardware.before, other.before)
+        for case in differing(
+            together(ours, theirs), ignoring=ignoring, time_is_state=self._form.time, began=began
+        ):
             yield Breach(
                 BreachKind.SHOWS,
                 "its result shows what the VMM owns",

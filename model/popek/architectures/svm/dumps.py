@@ -11,20 +11,22 @@ from typing import Final
 
 import attrs
 
+from popek.architectures.cuts import cut_lines, open_end, unended_lines
 from popek.architectures.dump import DumpError, Remark
-from popek.architectures.enclosures import decoded, looks_like_json, unpacked
+from popek.architectures.enclosures import decoded, is_json, looks_like_json, unpacked
 from popek.architectures.logs import LogLine, rejoined, unwrap
 
 from ..x86.next_steps import KVM_AMD, what_next
 from .dumps_json import from_json
-from .layouts import CONTROL, DISTINCT, PADDED, SAVE, XEN, XEN_HALVES, XEN_PADDED, straddles
-from .vmcb import FIELDS, SIZE, SvmProcessor, UnknownVmcbField, Vmcb, VmcbDump, VmcbField, find, from_bytes
+from .layouts import CONTROL, DISTINCT, PADDED, SAVE, XEN, XEN_HALVES, XEN_PADDED, XEN_WORDS, straddles
+from .named import is_listing, named_field, style_of, styles
+from .vmcb import FIELDS, SIZE, SvmProcessor, Vmcb, VmcbDump, from_bytes
 
-_FIRST = re.compile(r".{0,80}?VMCB \S+, last attempted VMRUN on CPU \d+")
-_CONTROL_AREA = re.compile(r".{0,80}?VMCB Control Area:$")
-_SAVE_AREA = re.compile(r".{0,80}?VMCB State Save Area:$")
-_XEN_LISTING = re.compile(r".{0,80}?(?:Dumping guest's current state at|Size of VMCB = )")
-_ENTRY_FAILED = re.compile(r".{0,80}?KVM: entry failed, hardware error (0x[0-9a-f]+)")
+_FIRST = re.compile(r"(?i).{0,80}?VMCB \S+, last attempted VMRUN on CPU \d+")
+_CONTROL_AREA = re.compile(r"(?i).{0,80}?VMCB Control Area:$")
+_SAVE_AREA = re.compile(r"(?i).{0,80}?VMCB State Save Area:$")
+_XEN_LISTING = re.compile(r"(?i).{0,80}?(?:Dumping guest's current state at|Size of VMCB = )")
+_ENTRY_FAILED = re.compile(r"(?i).{0,80}?KVM: entry failed, hardware error (0x[0-9a-f]+)")
 _PARAMETER = re.compile(r".*set kvm_amd\.dump_invalid_vmcb=1")
 _SEGMENT = re.compile(
     r"(?<!\w)(es|cs|ss|ds|fs|gs|gdtr|ldtr|idtr|tr):\s+s:\s*([0-9a-fA-F]{4})\s+a:\s*([0-9a-fA-F]{4})"
@@ -46,9 +48,10 @@ _REST_OF_NUMBER = re.compile(r"x?[0-9a-f]+(?!\w)")
 _XEN_PAIR = re.compile(
     r"(?<!\w)([A-Za-z_0-9]+)\s*=\s*(?:0x)?([0-9a-fA-F]+)(?![\w>]|\.\.)|(event_?inj) ([0-9a-f]{16}),"
 )
+_XEN_NUMBER = re.compile(r"=\s*(?:0x[0-9a-f]+|0)$", re.IGNORECASE)
 _TAIL = re.compile(r"(?<![?\w])[A-Za-z_]+$")
-_NAMED = re.compile(r"#?\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(0[xX][0-9a-fA-F]+|\d+)\s*$")
-_OF_INTEL = re.compile(r"\*\*\* (?:Guest|Host|Control) State \*\*\*|hardware error 0x80000[0-9a-f]{3}\b")
+_OF_INTEL = re.compile(r"(?i)\*\*\* (?:Guest|Host|Control) State \*\*\*|hardware error 0x80000[0-9a-f]{3}\b")
+_VMCS = re.compile(r"(?i)\*{3,} VMCS Area|VMCS \S+, last attempted|vmentry failure \(reason")
 _INVALID: Final = (1 << 64) - 1
 
 
@@ -70,8 +73,23 @@ def read_vmcbs(data: bytes, name: str) -> list[VmcbDump]:
     if (log := unpacked(text)) is not None:
         text = log
     elif looks_like_json(text):
-        return from_json(text, name)
-    readers = [_Reader().read(lines) for lines in unwrap(text)]
+        try:
+            return from_json(text, name)
+        except DumpError:
+            if is_json(text):
+                raise
+            try:
+                return _read_text(text, name)
+            except DumpError:
+                pass
+            raise
+    return _read_text(text, name)
+
+
+def _read_text(text: str, name: str) -> list[VmcbDump]:
+    groups = unwrap(text.lower() if text.isupper() else text)
+    last = open_end(text, groups)
+    readers = [_Reader(last).read(lines) for lines in groups]
     dumps = [dump for reader in readers for dump in reader.dumps if dump.fields]
     if not dumps:
         hints = [hint for reader in readers for hint in reader.hints]
@@ -124,7 +142,9 @@ class _Part:
     def put(self, field_id: str, shift: int, value: int, line: int) -> None:
         """Record a value; of two different ones neither is taken."""
         if value << shift > FIELDS[field_id].mask:
-            raise DumpError(f"{field_id}: {value:#x} does not fit in {FIELDS[field_id].width} bits", line)
+            why = f"{field_id}: {value:#x} does not fit in {FIELDS[field_id].width} bits: not read"
+            self.remarks.append(Remark(line, why))
+            return
         if field_id in self.dropped:
             return
         before = self.halves.get((field_id, shift))
@@ -150,32 +170,20 @@ class _Part:
                 self.remarks.append(Remark(self.lines[field_id], f"{field_id}: only one half is printed"))
 
 
-def _named_field(text: str) -> tuple[VmcbField, str] | None:
-    """The field and the digits of a line `NAME = value`."""
-    match = _NAMED.match(text)
-    if match is None:
-        return None
-    try:
-        return find(match[1]), match[2]
-    except UnknownVmcbField:
-        return None
-
-
-def _is_listing(lines: list[LogLine]) -> bool:
-    """Whether registers in lines `NAME = value` are a VMCB's: one names a control, or there is nothing else."""
-    found = [_named_field(line.text) for line in lines]
-    if any(item is not None and item[0].area != "save" for item in found):
+def _has_pair(text: str) -> bool:
+    """Whether a line has something of a VMCB's, to its end."""
+    if named_field(text) is not None or _SEGMENT.search(text) or _XEN_SEGMENT.match(text):
         return True
-    return all(
-        item is not None or not line.text or line.text[0] == "#"
-        for item, line in zip(found, lines, strict=True)
-    )
+    ends = [match.end() for pattern in (_PAIR, _PAIR_OF_WORDS, _XEN_PAIR) for match in pattern.finditer(text)]
+    return bool(ends) and max(ends) == len(text)
 
 
 class _Reader:
     """Reads the lines of one log."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: int) -> None:
+        self._open_end, self._doubtful = last, frozenset[int]()
+        self._styles: frozenset[tuple[bool, bool]] | None = None
         self.dumps = [_Part()]
         self.exit_code: int | None = None
         self.hints: list[Remark] = []
@@ -188,7 +196,10 @@ class _Reader:
     def read(self, lines: list[LogLine]) -> _Reader:
         """Read all lines."""
         headed = any(_CONTROL_AREA.match(line.text) or _SAVE_AREA.match(line.text) for line in lines)
-        self._takes_registers = not headed and _is_listing(lines)
+        self._takes_registers = not headed and is_listing(lines)
+        unknown = [not _has_pair(line.text) for line in lines]
+        self._doubtful = unended_lines(lines, unknown, self._open_end) | cut_lines(lines, unknown)
+        self._styles = styles(lines, headed=headed or any(_XEN_LISTING.match(line.text) for line in lines))
         if not headed:
             names = {match[1] for line in lines for match in _PAIR.finditer(line.text)}
             self._headless = self._section = "control" if len(names & DISTINCT) >= 3 else ""
@@ -214,6 +225,8 @@ class _Reader:
                 self.exit_code = _INVALID
                 self.hints.append(Remark(line.number, NO_DUMP))
             self._enter("")
+        elif _OF_INTEL.search(text) or _VMCS.search(text):
+            self._enter("vmcs")
         elif _PARAMETER.match(text):
             self.hints.append(Remark(line.number, NO_DUMP))
         else:
@@ -231,11 +244,11 @@ class _Reader:
         self._run = []
         if self._section in ("control", "save"):
             run = rejoined(run, straddles)
-        if self._section != "xen":
+        if self._section not in ("xen", "vmcs"):
             for place, line in enumerate(run):
                 following = run[place + 1].text if place + 1 < len(run) else ""
                 tail = _TAIL.search(run[place - 1].text) if place else None
-                if tail is not None and _named_field(tail[0] + line.text) is not None:
+                if tail is not None and named_field(tail[0] + line.text) is not None:
                     continue  # the line before ends in the beginning of the name
                 if line.text and not _REST_OF_NUMBER.match(following) and self._named(part, line):
                     run[place] = attrs.evolve(line, text="")
@@ -249,20 +262,30 @@ class _Reader:
 
     def _named(self, part: _Part, line: LogLine) -> bool:
         """Read a line `NAME = value`; a number of a register text, with leading zeros, is none."""
-        found = _named_field(line.text)
+        found = named_field(line.text)
         if found is None:
             return False
         field, digits = found
         if field.area == "save" and not self._takes_registers:
             return False  # a register of this name may be anybody's
+        name = line.text.partition("=")[0].strip()
+        if (self._styles is not None and style_of(line.text) not in self._styles) or (
+            (self._section or self._headless) and name != field.id
+        ):
+            return False  # the dump's own lines are written otherwise
+        if line.number in self._doubtful and 4 * len(digits.lower().removeprefix("0x")) < field.width:
+            part.remarks.append(Remark(line.number, f"{field.id}: the number {digits} may go on: not read"))
+            return True
         if digits[:1] == "0" and len(digits) > 1 and digits[:2].lower() != "0x":
             if len(digits) >= 8:
                 return False  # QEMU's registers are padded
-            raise DumpError(
-                f"{field.id}: {digits}: write {'0x' + digits.lstrip('0')} if it is hexadecimal, or "
-                "the decimal number without leading zeros",
-                line.number,
+            why = (
+                f"{field.id}: {digits}: write {'0x' + (digits.lstrip('0') or '0')} if it is hexadecimal, or "
             )
+            part.remarks.append(
+                Remark(line.number, why + "the decimal number without leading zeros: not read")
+            )
+            return True
         part.put(field.id, 0, int(digits, 0), line.number)
         return True
 
@@ -298,9 +321,16 @@ class _Reader:
             if any(low <= match.start() < high for low, high in found):
                 continue
             key, ends = " ".join(match[1].split()), self._last and match.end() == len(text)
+            ends = ends or (
+                text[match.end() : match.end() + 1] in ("", "\n") and line_of(match.start()) in self._doubtful
+            )
             if CONTROL.get(key, ("", 16, 0))[1] == 10 and (ends or _GOES_ON.match(text, match.end())):
                 # Nothing tells whether a decimal number goes on behind the end of the text, or of the line.
-                why = "the text ends in this number" if ends else "the number may go on in the next line"
+                why = (
+                    "the text, or the line, is cut in this number"
+                    if ends
+                    else "the number may go on in the next line"
+                )
                 part.remarks.append(Remark(line_of(match.start()), f"{key}: {why}"))
                 found.append(match.span())
                 continue
@@ -333,17 +363,21 @@ class _Reader:
             following = run[place + 1].text if place + 1 < len(run) else None
             if match := _XEN_SEGMENT.match(line.text):
                 for index, suffix in enumerate(("SELECTOR", "ATTRIBUTES", "LIMIT", "BASE"), 2):
-                    part.put(f"{match[1]}_{suffix}", 0, int(match[index], 16), line.number)
+                    part.put(f"{match[1].upper()}_{suffix}", 0, int(match[index], 16), line.number)
                 continue
-            known = False
+            known, rest = False, line.text
             tail = _TAIL.search(run[place - 1].text) if place else None
             for match in _XEN_PAIR.finditer(line.text):
                 key, digits = (match[1] or match[3]).lower(), match[2] or match[4]
+                if match[2] and XEN.get(key, ("", 10))[1] == 16 and not _XEN_NUMBER.search(match[0]):
+                    continue  # as another program writes it
                 if tail is not None and match.start() == 0:
                     # Perhaps the line before ends in the beginning of the name.
                     joined = tail[0].lower() + key
                     key = joined if joined in XEN or joined in XEN_HALVES else key
-                if (key in XEN or key in XEN_HALVES) and self._is_broken(line.text, match, key, following):
+                if key in XEN or key in XEN_HALVES:
+                    rest = rest.replace(match[0], " ", 1)
+                if (key in XEN or key in XEN_HALVES) and self._is_broken(line, match, key, following):
                     part.remarks.append(
                         Remark(line.number, f"{match[1]}: the number may go on behind the line")
                     )
@@ -361,15 +395,19 @@ class _Reader:
                 else:
                     continue
                 known = True
-            if not known and not re.fullmatch(r"\s*sel\s+attr\s+limit\s+base", line.text):
-                self._aside(part, line.number, line.text)
+            if re.fullmatch(r"\s*sel\s+attr\s+limit\s+base", line.text):
+                continue
+            if not known or {word.lower() for word in re.findall("[A-Za-z_]\\w*", rest)} - XEN_WORDS:
+                self._aside(part, line.number, rest if known else line.text)
 
-    def _is_broken(self, text: str, match: re.Match[str], key: str, following: str | None) -> bool:
+    def _is_broken(self, line: LogLine, match: re.Match[str], key: str, following: str | None) -> bool:
         """Whether a number of Xen's is none of those it prints: too short, or at an end that is no line's."""
         if len(match[2] or match[4]) < XEN_PADDED.get(key, 1):
             return True
-        if match.end() < len(text):
+        if match.end() < len(line.text):
             return False
+        if line.number in self._doubtful and key not in XEN_PADDED:
+            return True
         return (self._last if following is None else _REST_OF_NUMBER.match(following) is not None) and (
             key not in XEN_PADDED
         )

@@ -106,6 +106,14 @@ XEN_HALVES: Final[Mapping[str, tuple[str, str]]] = {
 }
 """Quadwords of Xen's listing that hold two fields, the lower one first."""
 
+XEN_WORDS: Final = frozenset(
+    (
+        *("valid", "ec", "type", "vector", "virtual", "vmload", "vmsave", "np", "paddr", "vaddr", "int_stat"),
+        *("sev", "es", "nmi", "irq", "shadow", "masking", "gif", "avic"),
+    )
+)
+"""What Xen's listing says beside its numbers."""
+
 DISTINCT: Final = frozenset(name for name in CONTROL if "_" in name)
 """Names that nothing but a VMCB's control area has: three of them stand for a heading that was cut off."""
 

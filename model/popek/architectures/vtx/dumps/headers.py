@@ -110,6 +110,12 @@ def _svm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.amd = builder.amd or line
 
 
+SVM = LineKind(
+    r"(?i).{0,200}?(?:VMC[SB] .*VMRUN|VMCB (?:Control|State Save) Area:|kvm_amd\.dump_invalid_vmcb"
+    r"|Dumping guest's current state at|Size of VMCB = )",
+    _svm,
+)
+"""The beginning of a VMCB, whose registers are no VMCS'."""
 KINDS = (
     LineKind(r"VMCS (?P<pointer>\S+), last attempted VM-entry on CPU (?P<cpu>\d+)", _kvm_header, starts=True),
     LineKind(r".*[Ss]et kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
@@ -151,7 +157,5 @@ KINDS = (
     LineKind(r"\s*\*{4,} VMCS Areas \*{4,}$", _xen_request),
     LineKind(r"\s*\*{4,}(?: VMCS Areas?(?: \*{4,})?)?$", ignore),
     LineKind(r"\s*sel\s+attr\s+limit\s+base$", ignore),
-    LineKind(
-        r".{0,200}?(?:VMC[SB] .*VMRUN|VMCB (?:Control|State Save) Area:|kvm_amd\.dump_invalid_vmcb)", _svm
-    ),
+    SVM,
 )

@@ -176,3 +176,5 @@ KINDS = (
     PLAIN,
     LineKind(r"#(?!\s*\w+\s*[=:]\s*(?:0x)?[0-9a-f]+$)|$", ignore),
 )
+BROKEN = tuple(kind for kind in KINDS if kind.read in (_haxm, _noirvisor_segment))
+"""Lines that are whole or nothing, so that one that a terminal broke can be known."""

@@ -8,6 +8,7 @@ import re
 
 import attrs
 
+from popek.architectures.cuts import open_end
 from popek.architectures.enclosures import decoded, is_json, looks_like_json, unpacked
 from popek.architectures.logs import LogLine, unwrap
 
@@ -24,10 +25,9 @@ from .surroundings import surroundings
 _INTELS = ("Linux KVM", "Xen", "HAXM", "bhyve", "NoirVisor", "Jailhouse", "VirtualBox")
 """Formats that only a VMCS has."""
 
+_WRAPPED = 3
 _MAX_BYTES = 64 << 20
 _LONGEST_LINE = 2000
-_DIGITS = tuple("0123456789abcdefABCDEF")
-_PASTED = 2
 _KINDS = headers.KINDS + registers.KINDS + listings.KINDS
 _ANY = DumpBuilder()
 """For a look at the lines before any is read."""
@@ -39,6 +39,12 @@ _OPEN_HEADER = re.compile(
     r"|VMCS \S+,(?: last(?: .*\D)?)?)$"
 )
 """The first part of a header that a mailer broke."""
+_OF_A_VMCS = re.compile(
+    r"\W*(?:Guest|Host|Control) State\b|\*+ VMCS Area|.{0,80}?(?:VMCS \S+, last attempted|vmentry failure|KVM: entry)"
+    r"|(?:VMLAUNCH|VMRESUME) error|VCPU \d|haxm_|(?:GUEST|HOST)_[A-Z0-9_]+ ?[=:]|[RE]AX=",
+    re.IGNORECASE,
+)
+"""What ends a VMCB that stands in front of a VMCS."""
 
 
 def read_dumps(data: bytes, name: str) -> list[Dump]:
@@ -103,11 +109,9 @@ def read_text(text: str, name: str) -> list[Dump]:
     """
     builders: list[DumpBuilder] = []
     groups = unwrap(in_its_case(text))
-    numbers = [line.number for lines in groups for line in lines if line.text]
-    # One line is typed by hand, and ends where it ends.
-    open_end = max(numbers) if len(numbers) >= _PASTED and text[-1:] in _DIGITS else 0
+    last = open_end(text, groups)
     for lines in groups:
-        builders += _read_lines(lines, open_end)
+        builders += _read_lines(lines, last)
     amd = next((builder.amd for builder in builders if builder.amd), 0)
     if amd and not any(builder.format in _INTELS for builder in builders):
         raise DumpError("this is an AMD VMCB, not a VMCS: give it to `popek vmcb check`", amd)
@@ -178,10 +182,10 @@ def _kind_of(text: str) -> re.Match[str] | str | None:
     return None
 
 
-def _read_lines(lines: list[LogLine], open_end: int) -> list[DumpBuilder]:
-    text = "\n".join(line.text for line in lines)
-    structures = printed(text)
-    around = surroundings(lines, _kind_of, open_end, others=structures is not None)
+def _read_lines(lines: list[LogLine], last: int) -> list[DumpBuilder]:
+    structures = printed("\n".join(line.text for line in lines))
+    lines = _rejoined(lines)
+    around = surroundings(lines, _kind_of, last, others=structures is not None)
 
     def fresh() -> DumpBuilder:
         return DumpBuilder(doubtful=around.doubtful, unended=around.unended, styles=around.styles)
@@ -196,7 +200,7 @@ def _read_lines(lines: list[LogLine], open_end: int) -> list[DumpBuilder]:
     if structures is not None:
         lines = _without_structures(lines, structures, builders[0])
     run: list[LogLine] = []
-    position = 0
+    position, in_vmcb = 0, False
     while position < len(lines):
         line = lines[position]
         position += 1
@@ -210,6 +214,13 @@ def _read_lines(lines: list[LogLine], open_end: int) -> list[DumpBuilder]:
                 scanner.finish()
                 scanner.reset(next_dump())
         claimed = _claimed(scanner.builder, line.text)
+        in_vmcb = (in_vmcb and not _OF_A_VMCS.match(line.text)) or (
+            claimed is not None and claimed[0] is headers.SVM
+        )
+        if in_vmcb and (claimed is None or claimed[0] is not headers.SVM):
+            if line.text:
+                scanner.builder.unrecognise(line.number, line.text)
+            continue
         if claimed is None:
             run.append(line)
             continue
@@ -221,6 +232,31 @@ def _read_lines(lines: list[LogLine], open_end: int) -> list[DumpBuilder]:
     scanner.scan(run, at_end=True)
     scanner.finish()
     return [_explained(builder) for builder in builders]
+
+
+def _rejoined(lines: list[LogLine]) -> list[LogLine]:
+    """Bring together lines of names and numbers that a terminal broke at its last column."""
+    longest = max((line.width for line in lines), default=0)
+    if sum(line.width == longest for line in lines) < _WRAPPED:
+        return lines
+    found: list[LogLine] = []
+    for line in lines:
+        before = found[-1] if found else None
+        if before is not None and before.width == longest and line.text and _kind_of(line.text) is None:
+            whole = next(
+                (
+                    text
+                    for text in (before.text + line.text, f"{before.text} {line.text}")
+                    if any(kind.pattern.match(text) for kind in listings.BROKEN)
+                    or isinstance(_kind_of(text), re.Match)
+                ),
+                None,
+            )
+            if whole is not None:
+                found[-1] = attrs.evolve(before, text=whole, width=line.width)
+                continue
+        found.append(line)
+    return found
 
 
 def _without_structures(lines: list[LogLine], found: Printed, builder: DumpBuilder) -> list[LogLine]:

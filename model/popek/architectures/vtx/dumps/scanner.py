@@ -11,11 +11,10 @@ import attrs
 from popek.architectures.logs import LogLine, rejoined
 
 from ..fields import FIELDS
+from .breaks import HEADED, HEADINGS, KEYS, alternatives, straddles
 from .layouts import (
     AMBIGUOUS,
-    CONTROL,
     GROUPS,
-    GUEST,
     HOST,
     MSR_LISTS,
     SECTIONS,
@@ -29,33 +28,17 @@ from .layouts import (
 from .model import DumpBuilder
 from .placing import HeadedWords, Part, PrintedWord
 
-
-def _alternatives(words: set[str]) -> str:
-    ordered = sorted(words, key=lambda word: (-len(word), word))
-    return "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in ordered)
-
-
-_HEADINGS = {heading: words for heading, (_, words) in GROUPS.items()}
-_HEADED = {key for words in _HEADINGS.values() for key in words}
-_KEYS = (
-    set(GUEST)
-    | set(HOST)
-    | set(CONTROL)
-    | _HEADED
-    | {"sel", "attr", "limit", "base", "CS:RIP", "SVI|RVI", "EFER(MSR LL)"}
-)
-
 _TOKEN = re.compile(
     rf"""
       (?P<section>\*{{1,3}}\s*(?P<which>Guest|Host|Control)\s+State\s*\*{{1,3}}
           | ^[^\w\n]*(?P<bare>(?i:guest|host|control))\s+(?i:state)[^\w\n]*$)
-    | (?<!\w)(?P<heading>{_alternatives(set(_HEADINGS))})(?=\s*(?:{_alternatives(_HEADED)})\s*=)
+    | (?<!\w)(?P<heading>{alternatives(set(HEADINGS))})(?=\s*(?:{alternatives(HEADED)})\s*=)
     | (?<!\w)(?P<sysenter>Sysenter)(?=\s+(?:RSP|CS:RIP)\s*=)
     | (?<!\w)(?P<segment>{"|".join((*SEGMENT_REGISTERS, *TABLE_REGISTERS))}):(?=\s+[0-9a-z])
     | MSR\s+(?P<list>guest\s+autoload|autostore|host\s+autoload):
     | (?<!\w)(?P<place>\d+):\s+msr=0x(?P<msr>[0-9a-f]{{8}})\s+value=0x(?P<msr_value>[0-9a-f]{{16}})(?!\w)
     | ve_info:(?P<ve>(?:\s+0x[0-9a-f]+){{6}})
-    | (?<![\w.:|-])(?P<key>{_alternatives(_KEYS)})\s*=\s*(?P<value>[^\s,()=]*)
+    | (?<![\w.:|-])(?P<key>{alternatives(KEYS)})\s*=\s*(?P<value>[^\s,()=]*)
     """,
     re.VERBOSE | re.MULTILINE,
 )
@@ -66,56 +49,12 @@ _XEN_TABLE = re.compile(r"\s+([0-9a-f]{8})\s+([0-9a-f]{16})(?!\S)")
 _PARENTHESES = re.compile(r"\s*\(([^()\n]*)\)")
 _OPEN = re.compile(r"\s*\(")
 _HEX = re.compile(r"(?:0[xX])?([0-9a-fA-F]+)\Z")
-_WORDS = frozenset({"reason", "qualification", *(f"target{n}" for n in range(4)), "sel", "attr", *_HEADED})
+_WORDS = frozenset({"reason", "qualification", *(f"target{n}" for n in range(4)), "sel", "attr", *HEADED})
 _WORDS |= {"limit", "base"}
 """Keys that other lines of a log use, too."""
 
 _BAD_ENTRY = re.compile(r"\d+:\s+msr=")
 _PARENTHESISED = frozenset({"RSP", "RIP", "RFLAGS", "EFER"})
-
-
-_WIDTHS = {key: word.digits for words in (CONTROL, HOST, GUEST) for key, word in words.items()} | {
-    key: word.digits for _, words in GROUPS.values() for key, word in words.items()
-}
-_WIDTHS |= {"sel": 4, "attr": 5, "limit": 8, "base": 16}
-_CUT_VALUE = re.compile(
-    rf"(?<![\w.:|-])(?P<key>{_alternatives(set(_WIDTHS))})\s*=\s*(?:0x)?(?P<digits>[0-9a-f]*)\Z"
-)
-_CUT_ADDRESS = re.compile(r"CS:RIP\s*=\s*(?P<selector>[0-9a-f]*)(?P<address>:[0-9a-f]*)?\Z")
-_CUT_ROW = re.compile(
-    rf"(?<!\w)(?P<register>{'|'.join((*SEGMENT_REGISTERS, *TABLE_REGISTERS))}):(?P<numbers>(?:\s+[0-9a-f]+)+)\Z"
-)
-_CUT_WORD = re.compile(r"[A-Za-z_-]+\Z")
-_HEAD = re.compile(r"[0-9a-f]+(?!\w)")
-_HEAD_WORD = re.compile(r"[A-Za-z_-]+")
-_ALL_WORDS = frozenset(
-    word for key in (*_KEYS, *_HEADINGS) for word in re.split(r"[^A-Za-z_-]+", key) if word
-)
-
-
-def straddles(before: str, after: str) -> bool:
-    """Whether the end of a line and the beginning of the next are one number or one word."""
-    if not before or not after:
-        return False
-    if re.search(r"=\s*0\Z", before[-10:]) and re.match(r"x[0-9a-f]{2}", after):
-        return True
-    head = _HEAD.match(after)
-    if head and (cut := _CUT_ADDRESS.search(before[-60:])):
-        digits, wanted = (cut["address"][1:], 16) if cut["address"] else (cut["selector"], 4)
-        rest = head[0] if cut["address"] else head[0][: after.find(":")]
-        return len(digits) < wanted == len(digits) + len(rest)
-    if head and (cut := _CUT_VALUE.search(before[-60:])) and not before.endswith("="):
-        wanted = _WIDTHS[" ".join(cut["key"].split())]
-        return len(cut["digits"]) < wanted == len(cut["digits"]) + len(head[0])
-    if head and (row := _CUT_ROW.search(before)):
-        numbers = row["numbers"].split()
-        widths = (8, 16) if row["register"] in TABLE_REGISTERS else (4, 5, 8, 16)
-        if len(numbers) <= len(widths):
-            return len(numbers[-1]) < widths[len(numbers) - 1] == len(numbers[-1]) + len(head[0])
-    tail, word = _CUT_WORD.search(before), _HEAD_WORD.match(after)
-    if tail and word:
-        return tail[0] + word[0] in _ALL_WORDS and not (tail[0] in _ALL_WORDS or len(tail[0]) == len(before))
-    return False
 
 
 _CUT_LINES = 3
@@ -359,6 +298,8 @@ class Scanner:
     def _is_spelt_otherwise(match: re.Match[str]) -> bool:
         """Whether a word stands there as another program writes it: `CR3=1`, `reason = 5`."""
         key, value = " ".join(match["key"].split()), match["value"]
+        if key == "CR3":
+            return value[:2].lower() == "0x" and match[0][3] == "="
         if key in WITH_0X:
             return _HEX.match(value) is not None and len(value) > 1 and value[:2].lower() != "0x"
         return key in ("reason", "qualification") and match[0][len(match["key"])] != "="

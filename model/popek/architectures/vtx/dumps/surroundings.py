@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from popek.architectures.cuts import cut_lines, unended_lines
 from popek.architectures.logs import LogLine
 
 from ..fields import FIELDS
@@ -30,10 +31,6 @@ _OF_DUMP_VMCS = re.compile(
 )
 """What nothing but KVM's and Xen's `dump_vmcs` prints."""
 _MAJORITY: Final = 3
-_TIED: Final = 4
-"""So many longest lines of equal length are no accident."""
-_REST_OF_NUMBER = re.compile(r"[0-9a-fA-F]+(?!\w)")
-_NUMBER_AT_END = re.compile(r"[0-9a-fA-F]$")
 _LONGEST_LINE: Final = 2000
 
 
@@ -99,31 +96,13 @@ def surroundings(
         alike = {style for style in styles if (style.hashed, style.sign) == (main.hashed, main.sign)}
         wanted = {style for style in alike if "small" not in (style.name,) or main.name == "small"} | exact
     unknown = [item is None for item in found]
-    unended = _unended(lines, unknown, open_end)
+    unended = unended_lines(lines, unknown, open_end)
     return Surroundings(
         not headed and (others or sum(styles.values()) >= _MAJORITY),
         wanted,
         unended,
-        unended | _cut(lines, unknown),
+        unended | cut_lines(lines, unknown),
     )
-
-
-def _cut(lines: Sequence[LogLine], unknown: Sequence[bool]) -> frozenset[int]:
-    """The longest lines, if they show that all are cut at a column."""
-    longest = max((line.width for line in lines), default=0)
-    cut = [place for place, line in enumerate(lines) if line.width == longest]
-    shown = len(cut) >= _TIED or (len(cut) > 1 and any(unknown[place] for place in cut))
-    return frozenset(lines[place].number for place in cut if shown)
-
-
-def _unended(lines: Sequence[LogLine], unknown: Sequence[bool], open_end: int) -> frozenset[int]:
-    """The line that the text ends in, and those before a line that nothing but the rest of a number begins."""
-    found = {open_end} if open_end else set()
-    for place, line in enumerate(lines[:-1]):
-        following = lines[place + 1].text
-        if unknown[place + 1] and _NUMBER_AT_END.search(line.text) and _REST_OF_NUMBER.match(following):
-            found.add(line.number)
-    return frozenset(found)
 
 
 __all__ = ["Style", "Surroundings", "surroundings"]
