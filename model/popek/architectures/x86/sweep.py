@@ -18,7 +18,7 @@ MOST_KNOWN = 100_000  # instructions that are remembered
 
 _Known = dict[tuple[str, int, bytes], CodeInstruction]
 _WHOLE = frozenset((0xC8, 0x62, 0x8F, 0xC4, 0xC5))
-"""Opcodes of which all bytes are looked at: ENTER, whose second immediate tells forms apart; EVEX, XOP, VEX, LES, LDS."""
+"""Opcodes of which all bytes are looked at: ENTER, whose last immediate tells forms apart; EVEX, XOP, VEX, LES, LDS."""
 
 
 def code_of(
