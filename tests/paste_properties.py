@@ -67,11 +67,12 @@ def nothing_new(whole: Answer, read: Read, data: str | bytes, *, told: bool = Tr
 
 @st.composite
 def truncated(draw: st.DrawFn, text: str) -> str:
-    """A part of a text, cut anywhere, behind some prefix."""
+    """A part of a text, cut anywhere, behind some prefix; of a single line nobody could tell."""
     prefix = draw(st.sampled_from(["", "> ", "[ 1.000000] ", "Nov 30 18:01:02 host kernel: "]))
     whole = "".join(f"{prefix}{line}\n" for line in text.splitlines())
-    place = draw(st.integers(0, len(whole)))
-    return whole[:place] if draw(st.booleans()) else whole[place:]
+    if draw(st.booleans()):
+        return whole[draw(st.integers(0, len(whole))) :]
+    return whole[: draw(st.integers(whole.index("\n") + len(prefix) + 2, len(whole)))]
 
 
 @st.composite

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .kinds import HEX, LineKind, ignore, number
+from .kinds import LineKind, ignore, number
 from .model import DumpBuilder
 
 
@@ -123,7 +123,7 @@ SVM = LineKind(
 KINDS = (
     LineKind(r"VMCS (?P<pointer>\S+), last attempted VM-entry on CPU (?P<cpu>\d+)", _kvm_header, starts=True),
     LineKind(r".*[Ss]et kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
-    LineKind(rf".*KVM: entry failed, hardware error (?P<value>{HEX})", _hardware_error),
+    LineKind(r".*KVM: entry failed, hardware error (?P<value>0[xX][0-9a-fA-F]+)", _hardware_error),
     LineKind(
         r".{0,120}?(?:(?P<kvm>unhandled exit|fail entry|hardware_entry_failure_reason)|VM-entry failure exit reason)"
         r"[\s:=]{1,4}(?:0x)?(?:f{8})?(?P<value>[08]00000(?:21|22|29))\b",

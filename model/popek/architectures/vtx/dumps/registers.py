@@ -27,6 +27,8 @@ _FAILURES = (33, 34, 41)
 
 def _jailhouse_failure(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.format = builder.format or "Jailhouse"
+    if rest := match.string[match.end() :].strip():
+        builder.unrecognise(line, rest)
     if int(match["reason"]) not in _FAILURES:
         builder.remark(line, f"exit reason {match['reason']} is of no entry that failed: not read")
     elif not builder.may_go_on(match["reason"], line):
