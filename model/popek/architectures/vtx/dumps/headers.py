@@ -20,6 +20,8 @@ def _kvm_parameter(builder: DumpBuilder, match: re.Match[str], line: int) -> Non
 
 def _hardware_error(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     value = number(match["value"])
+    if rest := match.string[match.end() :].strip():
+        builder.unrecognise(line, rest)
     builder.report("hardware_error", value)
     if value in _VMEXIT_INVALID:
         builder.amd = builder.amd or line
@@ -30,7 +32,7 @@ def _hardware_error(builder: DumpBuilder, match: re.Match[str], line: int) -> No
         builder.remark(
             line, f"hardware error {match['value']}: neither an exit reason nor an instruction error"
         )
-    elif value == _BEGINNING and line == builder.open_line:
+    elif value == _BEGINNING and (line == builder.open_line or line in builder.doubtful):
         builder.remark(line, f"hardware error {match['value']}, where the text ends: it may go on: not read")
     elif not builder.may_go_on(match["value"], line):
         builder.imply("VM_INSTRUCTION_ERROR", value, line)
