@@ -269,7 +269,7 @@ class _Machine:
     def once(self) -> Iterator[_Named]:
         """About no form; every form is looked at, as what none changes is known."""
         for instruction in self._subject.machine.instructions.values():
-            self._premises._note(instruction, self._subject.explore(instruction))
+            self._premises.note(instruction, self._subject.explore(instruction))
         yield from _of_premises(self._premises.once())
 
 

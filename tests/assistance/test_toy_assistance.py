@@ -17,6 +17,7 @@ from popek.cli import assist
 from popek.cli.errors import UserError
 from popek.kernel.outcome import Target, Trap, Vector
 from popek.machines import MachineFileError, assistance, machine
+from schemas import assert_valid
 
 TOY = Path(__file__).with_name("toy.py")
 FILE = str(TOY)
@@ -24,8 +25,14 @@ FILE = str(TOY)
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], Any]:
-    """What a command printed, as data."""
-    return lambda: json.loads(capsys.readouterr().out)
+    """What a command printed, as data; it has its schema."""
+
+    def printed() -> Any:
+        found = json.loads(capsys.readouterr().out)
+        assert_valid(found)
+        return found
+
+    return printed
 
 
 def test_the_declaration_is_short() -> None:

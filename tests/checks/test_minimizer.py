@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 
-from popek.checks.counterexample import Minimizer
+from popek.checks.minimizer import Minimizer
 from popek.kernel import terms
 from popek.kernel.evaluation import evaluate
 from popek.kernel.words import Word, symbol

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from popek import benchmark as module
-from popek.benchmark import PARTS, Benchmark, Rate, benchmark
+from popek.benchmark import PARTS, Benchmark, Rate, benchmark, vmcss
 from popek.benchmark.comparing import BenchmarkFileError, changes, read_benchmark
 from popek.checks.counterexample import ReplayError
 from popek.emulators import programs
@@ -53,21 +53,21 @@ def test_growth_ends_at_the_total_and_never_falls() -> None:
 
 def test_rates_count_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     steps, judged = 0, 0
-    step, judge = Machine.step, module.verdict_of_many
+    step, judge = Machine.step, vmcss.verdict_of_many
 
     def counted_step(*args: object) -> object:
         nonlocal steps
         steps += next(iter(args[2].words().values())).concrete  # not those that the compiling takes
         return step(*args)  # type: ignore[arg-type]
 
-    def counted_judge(vmcss: list[object], capabilities: object) -> list[object]:
+    def counted_judge(found: list[object], capabilities: object) -> list[object]:
         nonlocal judged
-        judged += len(vmcss)
-        return list(judge(vmcss, capabilities))  # type: ignore[arg-type]
+        judged += len(found)
+        return list(judge(found, capabilities))  # type: ignore[arg-type]
 
     monkeypatch.setattr(Machine, "step", counted_step)
-    monkeypatch.setattr(module, "verdict_of_many", counted_judge)
-    monkeypatch.setattr(module, "VMCSS", 20)
+    monkeypatch.setattr(vmcss, "verdict_of_many", counted_judge)
+    monkeypatch.setattr(vmcss, "VMCSS", 20)
     found = benchmark("pg74", ["JUMP", "ADD"], parts=["steps", "vmcs"], budget=QUICK)
     assert found.classified is None
     assert found.rate("steps interpreted").count == steps > 0
@@ -78,9 +78,9 @@ def test_rates_count_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_half_of_the_fields_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
-    monkeypatch.setattr(module, "VMCSS", 5)
+    monkeypatch.setattr(vmcss, "VMCSS", 5)
     monkeypatch.setattr(
-        module, "verdict_of_many", lambda vmcss, _: given.extend(len(v.fields) for v in vmcss) or vmcss
+        vmcss, "verdict_of_many", lambda found, _: given.extend(len(v.fields) for v in found) or found
     )
     benchmark("pg74", parts=["vmcs"], budget=0.0)
     complete, partial = set(given[:5]), set(given[5:])
@@ -151,8 +151,8 @@ def test_curves_end_at_their_totals() -> None:
 
 
 def test_all_parts_are_the_default() -> None:
-    assert PARTS == ("classify", "growth", "start", "steps", "laws", "vmcs", "difftest")
-    assert "classify, growth, start, steps, laws, vmcs, difftest" in " ".join(
+    assert PARTS == ("classify", "growth", "start", "steps", "laws", "vmcs", "difftest", "commands")
+    assert "classify, growth, start, steps, laws, vmcs, difftest, commands" in " ".join(
         _popek("bench", "--help").stdout.split()
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import jsonschema
 import pytest
 
 from popek.architectures.vtd.dma import translate
@@ -11,6 +14,7 @@ from popek.architectures.vtd.unit import RemappingCapabilities, Unit
 from popek.emulators.qemu.dma import compare, make_cases, summary
 from popek.kernel.memory import Memory
 from popek.kernel.words import FALSE, Word, symbol
+from popek.schemas import schemas
 from popek.solving.solver import Answer, holds
 
 CAN = RemappingCapabilities(host_width=39, guest_width=39, levels=(3,), large=(2, 3))
@@ -60,6 +64,8 @@ def reason(changes: dict[int, int], *, write: bool = False, address: int = ADDRE
         ({L1 + 0x38: PAGE | 1}, True, 0x5), ({L1 + 0x38: PAGE | 2}, False, 0x6), ({L2: L1 | 2}, False, 0x6),
         ({L1 + 0x38: PAGE | 2}, True, 0), ({L1 + 0x38: 0}, False, 0x6), ({L1 + 0x38: 0}, True, 0x5),
         ({L1 + 0x38: PAGE | 3 | 1 << 45}, False, 0xC), ({L2: L1 | 0x83}, False, 0xC),
+        ({L2: 0x600083 | 1 << 20}, False, 0xC), ({L3: 0x40000083 | 1 << 29}, True, 0xC),
+        ({L3: 0x83 | 1 << 12}, True, 0xC),
     ],
 )  # fmt: skip
 def test_the_first_check_that_fails_is_the_reason(
@@ -165,3 +171,6 @@ def test_qemu_does_what_the_rules_say(width: int) -> None:
     found = summary(compare(make_cases(150, 3, width), width), width, 3)
     assert found["unexplained"] == []
     assert len(found["rules_violated"]) >= 8
+    schema = jsonschema.Draft202012Validator(schemas()["popek/dma-difftest/1"])
+    schema.validate(json.loads(json.dumps(found)))
+    assert not schema.is_valid({**found, "unexplained": [{"unlike": "reason 5"}]})

@@ -12,23 +12,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-from referencing import Registry, Resource
 
 import popek
 from commands import popek as command
-from popek.schemas import schemas
+from schemas import assert_valid
 
 HERE = Path(__file__).parent
-
-
-def assert_valid(document: Mapping[str, Any]) -> None:
-    registry: Registry[Any] = Registry().with_resources(
-        (one["$id"], Resource.from_contents(one)) for one in schemas().values()
-    )
-    schema = schemas()[document["schema"]]
-    jsonschema.Draft202012Validator(schema, registry=registry).validate(document)
 
 
 def test_importing_it_imports_nothing_else() -> None:

@@ -106,3 +106,43 @@ def test_numbers_and_names_are_explained(subject: str, words: list[str]) -> None
 def test_bits_are_shown_without_stray_parentheses() -> None:
     run = popek("vmcs", "explain", "GUEST_INTERRUPTIBILITY")
     assert "))" not in run.stdout.replace("(bit 3))", "")
+
+
+def test_the_deciding_question_comes_first() -> None:
+    """DR7 has bit 63, which fails if 'load debug controls' is 1: that is asked before what decides most checks."""
+    diagnosis = found(**GUEST_STATE, GUEST_DR7=1 << 63 | 0x400)
+    assert diagnosis.near_misses[0].id == "GUEST-CR-10"
+    assert diagnosis.fields_asked[0][0] == "ENTRY_CONTROLS"
+    # Without it, the field that decides most.
+    assert found(**GUEST_STATE, GUEST_DR7=0x400).fields_asked[0][0] == "GUEST_RFLAGS"
+
+
+def test_a_near_miss_of_which_more_is_known_comes_before_others() -> None:
+    """A shadow of STI holds, and BTF decides; of the injection that the shadow forbids nothing is known."""
+    diagnosis = found(
+        **GUEST_STATE, GUEST_RFLAGS=0x302, GUEST_INTERRUPTIBILITY=1, GUEST_PENDING_DEBUG_EXCEPTIONS=0,
+        GUEST_ACTIVITY_STATE=0,
+    )  # fmt: skip
+    ids = [item.id for item in diagnosis.near_misses]
+    assert ids.index("GUEST-DBG-02") < ids.index("GUEST-INT-04")
+    near = diagnosis.near_misses[ids.index("GUEST-DBG-02")]
+    assert any("STI" in text for text in near.holds)
+    asked = [name for name, _ in diagnosis.fields_asked]
+    assert asked.index("GUEST_IA32_DEBUGCTL") < asked.index("ENTRY_INTR_INFO")
+
+
+def test_what_only_fred_can_miss_leads_no_question() -> None:
+    diagnosis = found(**GUEST_STATE, GUEST_CS_ACCESS_RIGHTS=0x9B, GUEST_SS_ACCESS_RIGHTS=0x93, GUEST_RFLAGS=2)
+    assert any(item.rare for item in diagnosis.near_misses)
+    assert [item.rare for item in diagnosis.near_misses] == sorted(
+        item.rare for item in diagnosis.near_misses
+    )
+    assert diagnosis.fields_asked[0][0] != "GUEST_CR4"
+
+
+@pytest.mark.parametrize("qualification", [2, 3, 4])
+def test_no_near_miss_contradicts_the_reported_qualification(qualification: int) -> None:
+    """DR7 ends in qualification 0, and is no near miss where another one is reported."""
+    diagnosis = found(**GUEST_STATE, EXIT_QUALIFICATION=qualification, GUEST_DR7=1 << 63 | 0x400)
+    assert "GUEST-CR-10" not in [item.id for item in diagnosis.near_misses]
+    assert "GUEST-CR-10" in [item.id for item in found(**GUEST_STATE, GUEST_DR7=1 << 63 | 0x400).near_misses]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -206,6 +207,30 @@ def test_equal_bytes_whoever_does_the_work(command: list[str], folder: Path, tmp
     parts = [popek(*command, f"--shard={n}/2", "--jobs", "1", folder=folder).stdout for n in (1, 2)]
     merged = popek("merge", *written(tmp_path, parts), folder=folder)
     assert (merged.stdout, merged.stderr, merged.returncode) == (alone.stdout, alone.stderr, alone.returncode)
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]], ids=["text", "JSON"])
+def test_premises_are_the_same_whoever_asks_them(json: list[str], tmp_path: Path) -> None:
+    def told(*arguments: str) -> tuple[str, str, int]:
+        done = popek(*arguments)
+        return re.sub(r'(?m)"seconds": [0-9.]+|^[0-9.]+ s$', "", done.stdout), done.stderr, done.returncode
+
+    command = ["prove", "pg74", *json]
+    alone = told(*command)
+    if json:
+        assert told(*command, "--jobs", "2") == alone
+        return
+    parts = [popek(*command, f"--shard={n}/2", "--jobs", "1").stdout for n in (1, 2)]
+    assert told("merge", *written(tmp_path, parts)) == alone
+
+
+@pytest.mark.parametrize(
+    "arguments", [("theorem1", "--jobs", "2"), ("pg74", "--jobs", "2", "--certify", "kept")], ids=" ".join
+)
+def test_who_proves_only_premises_of_machines_is_chosen(arguments: tuple[str, ...]) -> None:
+    done = popek("prove", *arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "--jobs, --engine and --shard: expected with" in done.stderr
 
 
 @pytest.mark.parametrize(

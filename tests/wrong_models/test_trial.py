@@ -175,3 +175,14 @@ def test_a_machine_is_shown_in_full() -> None:
 
 def test_the_toy_of_the_page_is_what_is_changed_here() -> None:
     assert TOY.startswith("from popek.kernel.machine import Machine")
+
+
+def test_an_answer_that_is_missing_has_its_reason(tmp_path: Path) -> None:
+    asks = (
+        '\n\n@toy.instruction("MOON")\ndef moon(cpu):\n'
+        '    if cpu.acc == 3:\n        raise NotModelledError("the moon")\n'
+    )
+    written(tmp_path, (("import Fault, ", "import Fault, NotModelledError, "), ("", asks)))
+    ran = popek("classify", "./toy.py", "MOON", "--promises", "--json", folder=tmp_path)
+    (row,) = json.loads(ran.stdout)["instructions"]
+    assert (row["safe"], row["breaches"]["safety"]) == ("unknown", "not modelled: the moon")

@@ -6,7 +6,6 @@ run can be compared with one another; of two runs, the ratios to what was measur
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +14,7 @@ from typing import Any
 
 import attrs
 
-from popek.architectures.vtx.baselines import MODES, baseline, has_mode
-from popek.architectures.vtx.capabilities import Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
-from popek.architectures.vtx.dumps.lines import LineJudge
-from popek.architectures.vtx.fields import FIELDS
-from popek.architectures.vtx.verdict import verdict_of_many
-from popek.architectures.vtx.vmcs import Vmcs
 from popek.checks.conditions import critical_when
 from popek.checks.counterexample import ReplayError
 from popek.checks.runs import explore_instruction
@@ -36,13 +29,13 @@ from popek.kernel.state import Role, State
 from popek.kernel.words import Word
 from popek.machines import machine as find_machine
 
+from .commands import commands
 from .references import cpu, python_steps, starts, unicorn_steps
+from .vmcss import PROCESSOR, judged
 
-PARTS = ("classify", "growth", "start", "steps", "laws", "vmcs", "difftest")
+PARTS = ("classify", "growth", "start", "steps", "laws", "vmcs", "difftest", "commands")
 BUDGET = 1.0  # seconds for a rate
 SAMPLE = 24  # instruction forms for the law
-VMCSS = 500  # VMCSs that are judged again and again
-PROCESSOR = "intel-skylake"
 CASES = 400  # of a differential test
 
 Progress = Callable[[int, int], None]
@@ -95,7 +88,7 @@ class Rate:
     Attributes:
         name: stable.
         unit: what was done, for people.
-        count, seconds: how often, and in what processor time.
+        count, seconds: how often, and in what processor time; by the clock, where the unit says so.
         missing: why nothing was measured, else empty.
         beside: the name of the rate of the same run that this one is a multiple of, where there is one.
     """
@@ -204,10 +197,14 @@ def benchmark(
     if "laws" in parts:
         rates.append(_law(machine, chosen[:: max(1, len(chosen) // SAMPLE)], budget))
     if "vmcs" in parts:
-        rates += [_vmcss("vmcs complete", 1.0, budget), _vmcss("vmcs partial", 0.5, budget)]
-        rates += [_lines(name, unit, budget) for name, unit in LINES.items()]
+        for what, unit, turn, beside in judged():
+            rates.append(attrs.evolve(_repeated(what, unit, budget, turn), beside=beside))
     if "difftest" in parts:
         rates += [_difftest(emulator, cases) for emulator in ("unicorn", "bochs")]
+    if "commands" in parts:
+        rates += [
+            Rate(what, unit, 1, taken, beside=beside) for what, unit, taken, beside in commands(name, forms)
+        ]
     return Benchmark(classified, tuple(rates), settings)
 
 
@@ -356,69 +353,7 @@ def _random_state(machine: Machine[Any], chance: random.Random) -> State:
     return state
 
 
-# -- VMCSs and emulators --------------------------------------------------------------------------
-
-
-def _vmcss(name: str, given: float, budget: float) -> Rate:
-    """Judge VMCSs of every operating mode, each with a bit of a field turned over; all give the same fields."""
-    capabilities = load_capabilities(PROCESSOR)
-    chance = random.Random(1)
-    shown = frozenset(field for field in FIELDS if chance.random() < given)
-    vmcss = [_varied(mode, capabilities, shown, chance) for mode in _modes(capabilities)]
-
-    def turn() -> int:
-        return sum(1 for _ in verdict_of_many(vmcss, capabilities))
-
-    share = "every field" if given == 1.0 else "half of the fields"
-    return _repeated(name, f"VMCSs judged, {share} given", budget, turn)
-
-
-LINES = {
-    "vmcs lines complete": "lines of JSON answered, every field given",
-    "vmcs lines few missing": "lines of JSON answered, other 1 to 5 fields missing in each",
-    "vmcs lines any fields": "lines of JSON answered, any fields given in each",
-}
-"""What `popek vmcs check --jsonl` does with a line, from its bytes to the text of the answer."""
-
-
-def _lines(name: str, unit: str, budget: float) -> Rate:
-    """Answer lines of VMCSs that give the same fields, or each others."""
-    capabilities = load_capabilities(PROCESSOR)
-    chance = random.Random(1)
-    lines = []
-    for mode in _modes(capabilities):
-        fields = dict(_varied(mode, capabilities, frozenset(FIELDS), chance).fields)
-        if name == "vmcs lines few missing":
-            for missing in chance.sample(sorted(fields), chance.randint(1, 5)):
-                del fields[missing]
-        elif name == "vmcs lines any fields":
-            share = chance.random()
-            fields = {field: value for field, value in fields.items() if chance.random() < share}
-        shown = {field: hex(value) for field, value in fields.items()}
-        lines.append(json.dumps({"fields": shown}).encode())
-    judge = LineJudge("bench", capabilities)
-
-    def turn() -> int:
-        for number, line in enumerate(lines, 1):
-            judge.answer(line, number)
-        return len(lines)
-
-    turn()  # what a stream does once is done
-    return _repeated(name, unit, budget, turn)
-
-
-def _modes(capabilities: Capabilities) -> Iterator[Any]:
-    modes = [mode for mode in MODES if has_mode(mode, capabilities)]
-    for number in range(VMCSS):
-        yield modes[number % len(modes)]
-
-
-def _varied(mode: Any, capabilities: Capabilities, shown: frozenset[str], chance: random.Random) -> Vmcs:
-    whole = baseline(mode, capabilities)
-    fields = {name: value for name, value in whole.fields.items() if name in shown}
-    field = chance.choice(list(fields))
-    fields[field] ^= 1 << chance.randrange(FIELDS[field].width)
-    return attrs.evolve(whole, fields=fields)
+# -- emulators ------------------------------------------------------------------------------------
 
 
 def _missing(emulator: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
@@ -19,12 +20,10 @@ from .counterexample import (
     differences,
     execute,
 )
+from .delivery import entered_by
 from .hosted import Hosted
 from .obligation import Breach, BreachKind
-from .runs import (
-    PROBE,
-    probe,
-)
+from .runs import AGAIN, PROBE, probe
 from .verdict import Question
 from .witness import find_minimal
 
@@ -107,14 +106,12 @@ class BreachWitness(Generic[S]):
                 if d.name not in self._form.private_parts
             )
         elif self._breach.kind is BreachKind.LOSES:
-            second = execute(
-                machine, instruction, "with another guest", technique.map(others[0], private), found.operands
-            )
+            image = technique.map(others[0], private)
+            if self._form.general.undefined_again:
+                image = image.with_undefined_again(AGAIN)
+            second = execute(machine, instruction, "with another guest", image, found.operands)
             runs = (on_hardware, second)
-            natives = [
-                machine.step(instruction, one, Line(instruction, found.operands).words)
-                for one in (guest, others[0])
-            ]
+            natives = [self._natively(one, found.operands) for one in (guest, others[0])]
             differ = differences(guest, others[0], found.addresses)
             ends = [run.outcome.state for run in runs if isinstance(run.outcome, Trap | Next)]
             went_in = all(isinstance(run.outcome, Next) for run in runs)
@@ -135,6 +132,8 @@ class BreachWitness(Generic[S]):
             runs = (on_hardware, None)
             after = self._ended(on_hardware)
             differ = differences(on_hardware.before, after, found.addresses)
+        elif self._breach.kind is BreachKind.STOPS:
+            runs, differ = (on_hardware, None), ()
         elif self._breach.kind is BreachKind.FAULTS:
             native = execute(machine, instruction, "on the guest's own machine", guest, found.operands)
             runs, differ = (native, on_hardware), native.changes
@@ -157,6 +156,8 @@ class BreachWitness(Generic[S]):
         if self._breach.kind is BreachKind.FAULTS:
             same = self._due.same_trap(native.outcome, on_hardware.outcome)
             shown = isinstance(on_hardware.outcome, Trap) and not same
+        if self._breach.kind is BreachKind.STOPS:
+            shown = self._stops(on_hardware)
         assert_replay(
             shown, instruction, self._breach.how, [run.describe() for run in runs if run is not None]
         )
@@ -170,6 +171,22 @@ class BreachWitness(Generic[S]):
             differ,
         )
 
+    def _natively(self, guest: S, operands: Mapping[str, int]) -> Outcome[S]:
+        """How the guest's own machine ends, with the delivery where that looks at the state before the trap."""
+        machine, instruction = self._machine, self._instruction
+        outcome = machine.step(instruction, guest, Line(instruction, operands).words)
+        if isinstance(outcome, Trap) and self._form.subject.deliveries.reads_before(outcome):
+            trap = outcome
+            return entered_by(lambda: machine.delivered(guest, trap), trap.state)
+        return outcome
+
+    def _stops(self, run: Executed[S]) -> bool:
+        """A trap while its trap is delivered stops the machine."""
+        outcome, machine = run.outcome, self._machine
+        return isinstance(outcome, Trap) and isinstance(
+            entered_by(lambda: machine.delivered(run.before, outcome), outcome.state), Trap
+        )
+
     def _ended(self, run: Executed[S]) -> S:
         """Where a run ended, by a trap or without one."""
         outcome = run.outcome
@@ -179,9 +196,9 @@ class BreachWitness(Generic[S]):
 
     def _after(self, run: Executed[S], *, delivered: bool = False) -> S:
         """The state after a run: one that completes, or whose trap goes past the VMM or is to be delivered."""
-        outcome, deliver = run.outcome, self._machine.deliver
+        outcome, machine = run.outcome, self._machine
         if isinstance(outcome, Trap) and (delivered or self._due.elsewhere(outcome)):
-            return outcome.state if deliver is None else deliver(run.before, outcome)
+            return outcome.state if machine.deliver is None else machine.delivered(run.before, outcome)
         if not isinstance(outcome, Next):
             raise ReplayError(f"the witness for {self._breach.how!r} {run.describe()}")
         return outcome.state

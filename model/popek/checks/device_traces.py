@@ -17,8 +17,9 @@ from popek.kernel.agents import World
 from popek.kernel.words import FALSE, TRUE, Word, any_of, symbol
 from popek.solving.solver import Answer
 
-from .counterexample import Minimizer, ReplayError, concretize, leaf_preferences
+from .counterexample import ReplayError, concretize, leaf_preferences
 from .devices import ANOTHER, CHANGES, FIDELITY, INTERRUPTS, LEARNS, Attached, Parties
+from .minimizer import Minimizer
 from .verdict import Question
 
 REPAIRS = 12

@@ -6,40 +6,38 @@ For all S, S' and P that are ok together:
 |---|---|
 | A4_entry_tells_apart | the delivery of a trap loses what the control program needs: two guests of which the same \
 is noted, unlike on the hardware, are alike after it |
-| A5_vector | a trap, or an interrupt, on f(S, P) and on f(S', P) goes to different places: the guest has a say \
-in it |
+| A5_control | the delivery overwrites what the control program owns, and the guest has a say in what |
+| A5_vector | a trap, or an interrupt, on f(S, P) and on f(S', P) goes to different places, or stops the machine: the \
+guest has a say in it; or an entry lies in storage that is not the control program's |
 | A6_interrupt_tells_apart | an interrupt is taken on f(S, P) and held off on f(S', P): the guest holds it off; or its \
 delivery loses what the control program needs |
 | A6_interrupt_closure | the guest's own machine takes it, and what it makes of a guest is none any more |
 
-Where a trap goes is mode and program counter after its delivery.  Of a trap that is said to be the
-guest's, and of entries without a trap, the forms are asked (`FormPremises.traps`).  What a form does before it traps
-is another question of A4, and so is that the map loses nothing.
+Where a trap goes is mode and program counter after its delivery; and the cell there, where the machine says which that
+is (`Machine.fetches`).  A trap is delivered from what its form has made of f(S, P) (`arrivals`).  Of a trap that is
+said to be the guest's, the forms are asked (`FormPremises.traps`).  What a form does before it traps is another
+question of A4, and so is that the map loses nothing.  Of entries without a trap, the forms are asked, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import attrs
-
-from popek.kernel.exploration import Path
-from popek.kernel.interruption import Interruption
-from popek.kernel.memory import Block
-from popek.kernel.outcome import Next, Outcome, Target, Trap
-from popek.kernel.state import Role, State, leaves_with
-from popek.kernel.terms import Term
-from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
+from popek.kernel.exploration import PathBudgetError
+from popek.kernel.instruction import Instruction
+from popek.kernel.outcome import Next, Target, Trap
+from popek.kernel.state import Role, State
+from popek.kernel.words import Word, all_of, any_of, symbol
 from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
-from .counterexample import StateDifference, differences
-from .delivery import Enter, entered, every_way, of_trap
-from .premise import A4, A5_VECTOR, A6_CLOSURE, A6_NOTICED, A6_TELLS, Premise
-from .presence import plainest_given
-from .runs import Completion, Run, conjunction, place_of
+from .arrivals import Arrivals, Kind, ways_of
+from .counterexample import differences
+from .entering import Entry, Pair, Replayed, Wrong, found_on_numbers
+from .premise import A4, A5, A5_VECTOR, A6_CLOSURE, A6_NOTICED, A6_TELLS, Premise
+from .runs import Run, conjunction
 from .verdict import Evidence, Question, Truth
 
 if TYPE_CHECKING:
@@ -47,31 +45,8 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=State)
 
-Replayed = tuple[bool, tuple[StateDifference, ...]]
-"""Whether numbers show what the solver found, and in what."""
-
 NOT_DECLARED = "the machine does not say what an interrupt does"
 NOWHERE = "where its traps go the machine does not say"
-
-
-@attrs.frozen(eq=False, slots=False)
-class _Entry(Generic[S]):
-    """A way into the control program: what happens to a state, given what a device, or the instruction, supplies."""
-
-    name: str
-    enter: Enter[S]
-    given: Mapping[str, Word]
-    allowed: Word
-    interruption: Interruption[S] | None = None
-    kind: tuple[str, str] = ("", "")
-
-    def takes(self, state: S) -> Word:
-        """It happens in this state (width 1)."""
-        return Word(1, 1) if self.interruption is None else self.interruption.takes(state, self.given)
-
-    def outcome(self, state: S, given: Mapping[str, Word]) -> Outcome[S]:
-        """The state after it; or that it cannot be had."""
-        return entered(self.enter, state, given)
 
 
 class Entries(Generic[S]):
@@ -79,88 +54,131 @@ class Entries(Generic[S]):
 
     def __init__(self, premises: Premises[S]) -> None:
         self._p = premises
-        self._runs: dict[str, Run[S]] = {}
-        self._traps: dict[tuple[str, str], tuple[Trap[S], list[tuple[Term, ...]]]] = {}
+        self._traps: dict[Kind, Arrivals[S]] = {}
 
-    def note(self, trap: Trap[S], conditions: tuple[Term, ...]) -> None:
-        """A trap that some form ends in on the hardware, if the conditions can hold."""
-        kind = trap.vector.name, trap.level
-        self._traps.setdefault(kind, (trap, []))[1].append(conditions)
+    def note(self, instruction: Instruction, general: Run[S], hardware: Run[S], valid: Word) -> None:
+        """The traps in which a form ends on the hardware.
 
-    def _met(self, entry: _Entry[S]) -> bool:
-        """Some form can end so on the hardware: asked only where something is wrong with the entry."""
-        ways = self._traps[entry.kind][1] if entry.kind in self._traps else [()]
-        return any(self._p.ask.first([[conjunction(way)]]) is not Answer.UNSAT for way in ways)
+        Args:
+            general: every path of it, from any state.
+            hardware: from f(S, P).
+            valid: what its operands can be.
+        """
+        for path in hardware.paths:
+            trap = path.result
+            if isinstance(trap, Trap) and trap.state is hardware.before:
+                self._of_kind(trap).clean.append((*path.conditions, valid.term))
+            elif isinstance(trap, Trap):
+                self._of_kind(trap)
+        for way in ways_of(instruction, general) if self._p.machine.deliver is not None else ():
+            kind = Kind.of(way.trap, self._p.technique)
+            if kind in self._traps:
+                self._traps[kind].ways.append(way)
+
+    def _of_kind(self, trap: Trap[S]) -> Arrivals[S]:
+        kind = Kind.of(trap, self._p.technique)
+        return self._traps.setdefault(kind, Arrivals(self._p, trap))
 
     @cached_property
-    def interruptions(self) -> tuple[_Entry[S], ...]:
+    def interruptions(self) -> tuple[Entry[S], ...]:
         """The interrupts that the machine declares."""
         found = []
         for one in self._p.machine.interruptions:
             given = {name: symbol(f"{name} of {one.name}", width) for name, width in one.given.items()}
-            found.append(_Entry(one.name, one.enter, given, one.may(given), one))
+            found.append(Entry.by_interrupt(self._p, one, given))
         return tuple(found)
 
     @cached_property
-    def _trap_entries(self) -> list[_Entry[S]]:
-        machine, found = self._p.machine, []
-        for kind, (trap, _) in self._traps.items() if machine.deliver is not None else ():
-            if self._p.technique.target(trap) is Target.VMM:
-                enter, given = of_trap(machine, trap)
-                found.append(_Entry(str(trap.vector), enter, given, TRUE, kind=kind))
+    def _trap_entries(self) -> list[Entry[S]]:
+        if self._p.machine.deliver is None:
+            return []
+        return [Entry.by_traps(self._p, a) for kind, a in self._traps.items() if kind.target is Target.VMM]
+
+    def _each(
+        self, name: str, entries: Iterable[Entry[S]], asked: Callable[[Entry[S]], Premise[S]]
+    ) -> list[Premise[S]]:
+        """A premise of every entry; unknown, where there are too many ways through it."""
+        found = []
+        for entry in entries:
+            try:
+                found.append(asked(entry))
+            except PathBudgetError as error:
+                found.append(Premise(name, "", Truth.UNKNOWN, f"the delivery of {entry.name}: {error}"))
         return found
 
-    def _run(self, entry: _Entry[S]) -> Run[S]:
-        """Every way through an entry, from any state; explored once."""
-        if entry.name in self._runs:
-            return self._runs[entry.name]
-        p = self._p
-        run = every_way(p.machine, p.guest, entry.enter, entry.given, entry.allowed, p.effort)
-        self._runs[entry.name] = run
-        return run
-
     @cached_property
-    def _control(self) -> tuple[str, ...]:
-        """The leaves that say where control is."""
-        return tuple(leaf.name for leaf in leaves_with(self._p.machine.state, [Role.MODE, Role.PC]))
+    def changed_by_interrupts(self) -> frozenset[str]:
+        """The components that some interrupt changes."""
+        found = set()
+        for entry in self.interruptions:
+            run = entry.delivery.run
+            before = run.before.words()
+            for _, after in run.completions():
+                found |= {name for name, word in after.words().items() if word.term is not before[name].term}
+        return frozenset(found)
 
-    # -- A5_vector ----------------------------------------------------------------------------
+    # -- A5 -----------------------------------------------------------------------------------
 
     def vector(self) -> list[Premise[S]]:
         """A5_vector, of every way in."""
         p = self._p
-        asked = [
-            *map(self._vector_of, (*self._trap_entries, *self.interruptions)),
-        ]
+        ways = (*self._trap_entries, *self.interruptions)
+        asked = self._each(A5_VECTOR, ways, self._vector_of)
         if p.machine.deliver is None:
-            traps = [trap for trap, _ in self._traps.values()]
-            past = sorted({str(trap.vector) for trap in traps if p.technique.target(trap) is not Target.VMM})
+            traps = [(arrivals.sample, kind.target) for kind, arrivals in self._traps.items()]
+            past = sorted({str(trap.vector) for trap, target in traps if target is not Target.VMM})
             told = f", and that {', '.join(past)} are the guest's is the technique's word" if past else ""
             return [*asked, Premise(A5_VECTOR, "", Truth.NOT_ASKED, NOWHERE + told)]
         return asked or [Premise(A5_VECTOR, "", Truth.NOT_ASKED, "nothing traps")]
 
-    def _vector_of(self, entry: _Entry[S]) -> Premise[S]:
+    def _vector_of(self, entry: Entry[S]) -> Premise[S]:
         """Two guests under one control program enter it at one place, where the delivery is modelled."""
         p = self._p
-        other = self._another()
-        mine, theirs = self._on_hardware(entry, other)
-        pairs = [(a, b) for a in mine for b in theirs]
-        if not pairs:
+        if not entry.modelled:
             return Premise(A5_VECTOR, "", Truth.NOT_ASKED, f"where {entry.name} goes is not modelled")
-        apart = [
-            conjunction((*a[0], *b[0])) & any_of(a[1][name] != b[1][name] for name in self._control)
-            for a, b in pairs
-        ]
-        how = f"where {entry.name} goes, the guest has a say in"
 
-        def replay(states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
-            ends = self._ends(entry, self._images(states), given)
-            differ = () if ends is None else differences(ends[0], ends[1])
-            where = tuple(d for d in differ if d.name in self._control)
-            return bool(where), where
+        def replay(pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+            _, (a, b) = entry.ends_on_numbers(pair, states, given)
+            if not isinstance(a, Next) or not isinstance(b, Next):
+                return isinstance(a, Trap) != isinstance(b, Trap), ()
+            address, owns = p.machine.fetches, p.technique.owns_address
+            where = tuple(d for d in differences(a.state, b.state) if d.name in entry.control)
+            lost = ~p.machine.supervisor(a.state)
+            if address is not None and owns is not None:
+                lost = lost | ~owns(states[0], states[1], address(a.state))
+            return bool(where) or (address is not None and lost.value == 1), where
 
-        given = [*p.ok(other, p.private), entry.allowed]
-        return self._asked(A5_VECTOR, how, given, apart, other, entry, replay)
+        return entry.asked(A5_VECTOR, entry.where, self._another(), replay)
+
+    def control(self) -> list[Premise[S]]:
+        """A5_control, of the delivery of every trap that goes to the control program, and of every interrupt."""
+        ways = (*self._trap_entries, *self.interruptions)
+        return self._each(A5, filter(self._modelled, ways), self._keeps)
+
+    @staticmethod
+    def _modelled(entry: Entry[S]) -> bool:
+        try:
+            return entry.modelled
+        except PathBudgetError:
+            return True
+
+    def _keeps(self, entry: Entry[S]) -> Premise[S]:
+        """What a delivery overwrites of the control program's, the guest has no say in."""
+
+        def replay(pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+            starts, (a, b) = entry.ends_on_numbers(pair, states, given)
+            if not isinstance(a, Next) or not isinstance(b, Next):
+                return False, ()
+            mine, theirs = (
+                {d.name: d for d in differences(start, end.state)}
+                for start, end in zip(starts, (a, b), strict=True)
+            )
+            apart = tuple(d for d in differences(a.state, b.state) if d.name in entry.registers)
+            cells = tuple(d for name, d in mine.items() if name not in theirs and "[" in name)
+            seen = (*(d for d in apart if d.name in mine or d.name in theirs), *cells)
+            return bool(seen), seen
+
+        return entry.asked(A5, entry.keeps, self._another(), replay)
 
     def _another(self) -> S:
         """Any other guest, with the same clocks."""
@@ -171,39 +189,6 @@ class Entries(Generic[S]):
         }
         return other.with_changes(dict(fixed))
 
-    def _on_hardware(self, entry: _Entry[S], other: S) -> tuple[list[Completion[S]], list[Completion[S]]]:
-        """What an entry makes of the images of G and of another guest; what is not modelled is left out."""
-        p, run = self._p, self._run(entry)
-        mine = list(run.at(p.image).completions())
-        possible = (
-            {path.conditions for path in run.paths if self._possible_at_an_image(run, path)}
-            if len(mine) > 1
-            else {path.conditions for path in run.paths}
-        )
-        kept = attrs.evolve(run, paths=tuple(path for path in run.paths if path.conditions in possible))
-        images = (p.image, p.technique.map(other, p.private))
-        one, two = (list(kept.at(image).completions()) for image in images)
-        return one, two
-
-    def _possible_at_an_image(self, run: Run[S], path: Path[Outcome[S]]) -> bool:
-        """Some image of a guest takes this way through an entry."""
-        only = attrs.evolve(run, paths=(path,)).at(self._p.image)
-        return any(
-            self._p.ask.first([[conjunction(conditions)]]) is not Answer.UNSAT
-            for conditions, _ in only.completions()
-        )
-
-    def _images(self, states: Sequence[S]) -> tuple[S, S]:
-        """The images of two guests under one control program."""
-        guest, private, other = states
-        return self._p.technique.map(guest, private), self._p.technique.map(other, private)
-
-    @staticmethod
-    def _ends(entry: _Entry[S], images: tuple[S, S], given: Mapping[str, Word]) -> tuple[S, S] | None:
-        """The states after an entry from two states, on numbers."""
-        one, two = (entry.outcome(image, given) for image in images)
-        return (one.state, two.state) if isinstance(one, Next) and isinstance(two, Next) else None
-
     # -- A6 -----------------------------------------------------------------------------------
 
     def interrupts(self) -> list[Premise[S]]:
@@ -213,13 +198,19 @@ class Entries(Generic[S]):
                 Premise(name, "", Truth.NOT_ASKED, NOT_DECLARED)
                 for name in (A6_TELLS, A6_NOTICED, A6_CLOSURE)
             ]
+        asked = (
+            (A6_TELLS, self._held_off),
+            (A6_TELLS, partial(self._tells, A6_TELLS)),
+            (A6_CLOSURE, self._closure),
+        )
         return [
             premise
             for entry in self.interruptions
-            for premise in (self._held_off(entry), self._tells(A6_TELLS, entry), self._closure(entry))
+            for name, one in asked
+            for premise in self._each(name, [entry], one)
         ]
 
-    def _held_off(self, entry: _Entry[S]) -> Premise[S]:
+    def _held_off(self, entry: Entry[S]) -> Premise[S]:
         """Whether the hardware takes it is the control program's to say, whatever guest runs."""
         p, other = self._p, self._another()
         images = (p.image, p.technique.map(other, p.private))
@@ -229,7 +220,8 @@ class Entries(Generic[S]):
 
         def replay(states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             assert entry.interruption is not None
-            one, two = self._images(states)
+            guest, private, theirs = states
+            one, two = (p.technique.map(state, private) for state in (guest, theirs))
             taken = [entry.interruption.takes(image, given) for image in (one, two)]
             return taken[0].value != taken[1].value, differences(one, two)
 
@@ -237,80 +229,30 @@ class Entries(Generic[S]):
 
     def delivery(self) -> list[Premise[S]]:
         """A4, of the delivery of every trap that goes to the control program."""
-        return [self._tells(A4, entry) for entry in self._trap_entries]
+        return self._each(A4, self._trap_entries, partial(self._tells, A4))
 
-    def _tells(self, name: str, entry: _Entry[S]) -> Premise[S]:
+    def _tells(self, name: str, entry: Entry[S]) -> Premise[S]:
         """Two guests of which the same is noted, unlike on the hardware, are not alike after the entry."""
         p = self._p
-        other = p.noted(p.guest, "'")
-        images = (p.image, p.technique.map(other, p.private))
-        mine, theirs = self._on_hardware(entry, other)
-        start = self._run(entry)
-        rebuilt = frozenset(
-            name
-            for _, after in start.completions()
-            for name, content in after.memories().items()
-            if content.root is not start.before.memories()[name].root
-        )
-        if not mine or not theirs:
+        if not entry.modelled:
             return Premise(name, "", Truth.NOT_ASKED, f"what {entry.name} leaves behind is not modelled")
-        ways = []
-        for given, a in mine:
-            for others, b in theirs:
-                taken = conjunction((*given, *others))
-                ways += [taken & way for way in self._lost((p.guest, other), images, (a, b), rebuilt)]
-        when = [entry.takes(image) for image in images]
+        other = p.noted(p.guest, "'")
         how = f"the delivery of {entry.name} loses what the control program needs to go on with the guest"
-        allowed = [*p.ok(other, p.private), entry.allowed, *when]
+        when = [entry.takes(image) for image in (p.image, p.technique.map(other, p.private))]
 
-        def replay(states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
-            images, where = self._images(states), self._touched(states)
-            ends = self._ends(entry, images, given)
-            seen = tuple(d for d in differences(images[0], images[1], where) if d.name not in p.clocks)
-            after = () if ends is None else differences(ends[0], ends[1], where)
-            alike = ends is not None and all(d.name in p.clocks for d in after)
-            return bool(seen) and alike, seen
+        def wrong(pair: Pair[S], other: S) -> Iterator[Wrong]:
+            return entry.tells(pair, other, how)
 
-        return self._asked(name, how, allowed, ways, other, entry, replay)
+        def replay(pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+            starts, (a, b) = entry.ends_on_numbers(pair, states, given)
+            if not isinstance(a, Next) or not isinstance(b, Next):
+                return False, ()
+            where = self._touched(states)
+            seen = tuple(d for d in differences(starts[0], starts[1], where) if d.name not in p.clocks)
+            after = differences(a.state, b.state, where)
+            return bool(seen) and all(d.name in p.clocks for d in after), seen
 
-    def _lost(
-        self, guests: tuple[S, S], images: tuple[S, S], ends: tuple[S, S], rebuilt: frozenset[str]
-    ) -> Iterator[Word]:
-        """Ways in which two images can differ and nothing of it be left in the states after (each of width 1).
-
-        What the entry leaves as it was tells itself apart: only what it changes is looked at.  Cells that the control
-        program owns are left aside: what is in them follows from P (A5_control).
-
-        Args:
-            rebuilt: memories that it changes otherwise than by stores.
-        """
-        p, (a, b), (one, two) = self._p, ends, images
-        owns = p.technique.owns_address
-        alike = [a[name] == b[name] for name in a.words() if name not in p.clocks]
-        apart = [
-            one[name] != two[name]
-            for name, word in one.words().items()
-            if name not in p.clocks and not (word.term is a[name].term and two[name].term is b[name].term)
-        ]
-        for slot in a.layout:
-            if not slot.address:
-                continue
-            name = slot.name
-            contents = [state.memories()[name] for state in (a, b, one, two)]
-            left, right, old, other = contents
-            places: list[tuple[Word, Word]] = []
-            for guest, before, after in ((guests[0], old, left), (guests[1], other, right)):
-                for entry in after.stores[len(before.stores) :]:
-                    where = entry.destination if isinstance(entry, Block) else entry[0]
-                    owned = slot.role is Role.MEMORY and owns is not None
-                    places.append((where, ~owns(guest, p.private, where) if owned and owns else TRUE))
-            if name in rebuilt:
-                places.append((place_of(left, name, None), TRUE))
-            alike += [left.load(at) == right.load(at) for at, _ in places]
-            apart += [(old.load(at) != other.load(at)) & theirs for at, theirs in places]
-        for way in apart:
-            if way.value != 0:
-                yield all_of(alike) & way
+        return entry.asked(name, wrong, other, replay, when, together=True)
 
     def _touched(self, states: Sequence[S]) -> dict[str, tuple[int, ...]]:
         """The cells that some state of numbers has something in, as the guest and as the hardware address them."""
@@ -328,21 +270,19 @@ class Entries(Generic[S]):
                 found[slot.name] = tuple(sorted(cells))
         return found
 
-    def _closure(self, entry: _Entry[S]) -> Premise[S]:
+    def _closure(self, entry: Entry[S]) -> Premise[S]:
         """What it makes of a guest is a guest."""
         p = self._p
-        assert entry.interruption is not None
-        run = self._run(entry)
         bad = [
             conjunction(conditions) & ~all_of(p.ok(after, p.private))
-            for conditions, after in run.completions()
+            for conditions, after in entry.delivery.run.completions()
         ]
         how = f"what the {entry.name} makes of a guest is no guest any more"
         given = [entry.allowed, entry.takes(p.guest)]
 
         def replay(states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             guest, private = states
-            outcome = entry.outcome(guest, given)
+            outcome = entry.end(guest, given)
             if not isinstance(outcome, Next):
                 return False, ()
             ok = all_of(p.ok(outcome.state, private))
@@ -359,7 +299,7 @@ class Entries(Generic[S]):
         given: Sequence[Word],
         ways: Sequence[Word],
         other: S | None,
-        entry: _Entry[S],
+        entry: Entry[S],
         replay: Callable[[Sequence[S], Mapping[str, Word]], Replayed],
     ) -> Premise[S]:
         """Whether something wrong is possible; what is found is run again on numbers."""
@@ -370,8 +310,6 @@ class Entries(Generic[S]):
         answers = {way: ask.first([[way]], asked=asked) for way in ways if way.value != 0}
         whole = Question(title, [*p.okay, *given, any_of(ways)])
         found = next((way for way, answer in answers.items() if answer is Answer.SAT), None)
-        if found is not None and not self._met(entry):
-            return Premise(name, "", Truth.YES, f"nothing ends in {entry.name} on the hardware")
         if found is None:
             unsure = Answer.UNKNOWN in answers.values()
             evidence = Evidence(whole, Answer.UNKNOWN if unsure else Answer.UNSAT, tuple(asked))
@@ -381,18 +319,7 @@ class Entries(Generic[S]):
         question = Question(title, [*p.okay, *given, found])
         evidence = Evidence(question, Answer.SAT, tuple(one for one in asked if one.answer is Answer.SAT)[:1])
         symbolic = [p.guest, p.private, *([] if other is None else [other])]
-        states, supplied = plainest_given(p.machine, question, symbolic, p.effort, entry.given)
-        if not states:
-            return Premise(name, "", Truth.UNKNOWN, how, evidence)
-        seen, differ = replay(states, supplied)
-        if not seen:
-            return Premise(name, "", Truth.UNKNOWN, f"it was not found whether {how}", evidence)
-        reset = p.machine.state.reset()
-        shown = [{d.name: hex(d.after) for d in differences(reset, state)} for state in states]
-        told = {d.name: [hex(d.before), hex(d.after)] for d in differ}
-        numbers = {name: hex(int(word)) for name, word in supplied.items()}
-        story = {"story": how, "states": shown, "given": numbers, "differ": told}
-        return Premise(name, "", Truth.NO, how, evidence, lambda: story)
+        return found_on_numbers(p, name, how, question, evidence, symbolic, entry.given, replay)
 
 
 __all__ = ["Entries"]

@@ -17,8 +17,11 @@ from popek.kernel.words import TRUE, Word, all_of, any_of
 from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
+from .absent_cells import goes_by_absent_cells, without_absent_cells
 from .counterexample import Counterexample, Executed, assert_replay, assert_within, differences, execute
-from .premise import A1S, A4, A5, A5_VECTOR, A8, A10, Premise
+from .obligation import Obligation, with_the_time_of
+from .passed_on import PassedOn
+from .premise import A1S, A4, A5, A5_VECTOR, A6_NOTICED, A8, A10, Premise
 from .premise_meaning import OfForm
 from .premise_reading import WayToFail
 from .premise_reading import ways as ways_to_fail
@@ -78,9 +81,7 @@ class FormPremises(Generic[S]):
 
     def note_traps(self) -> None:
         """Tell the premises about entries which kinds of trap there may be on the hardware."""
-        for path in self._hardware.paths:
-            if isinstance(path.result, Trap):
-                self._p.entries.note(path.result, (*path.conditions, self._valid.term))
+        self._p.entries.note(self._instruction, self._general, self._hardware, self._valid)
 
     def read(self, name: str) -> Premise[S]:
         """A premise as its text says."""
@@ -108,15 +109,23 @@ class FormPremises(Generic[S]):
     def let_through(self) -> Iterator[WayToFail]:
         """A6: an interrupt that the guest held off is taken by it now, and the hardware has not stopped."""
         p = self._p
-        for taken in p.entries.interruptions:
-            before = taken.takes(p.guest)
-            for (conditions, after), (others, _) in itertools.product(self._native.completions(), self._ends):
-                opened = ~before & taken.takes(after)
-                how = (
-                    f"completes on the hardware, and the guest takes the {taken.name} that it held off before"
-                )
-                if opened.value != 0:
-                    yield WayToFail(how, (*others, *conditions), opened)
+        runs = [("completes on the hardware", self._native.completions(), self._ends)]
+        for there, here in self._passed_on.steps() if p.entries.interruptions else ():
+            runs.append(("traps past the control program", here.completions(), list(there.completions())))
+        for words, native, ends in [(words, list(native), ends) for words, native, ends in runs]:
+            for taken in p.entries.interruptions:
+                before = taken.takes(p.guest)
+                how = f"{words}, and the guest takes the {taken.name} that it held off before"
+                for (conditions, after), (others, _) in itertools.product(native, ends):
+                    opened = ~before & taken.takes(after)
+                    if opened.value != 0:
+                        yield WayToFail(how, (*others, *conditions), opened, hardware=False)
+
+    @property
+    def _passed_on(self) -> PassedOn[S]:
+        p = self._p
+        due = Obligation(p.machine, p.technique, self._instruction, self._native, self._hardware, p.private)
+        return PassedOn(due, p.effort)
 
     def traps(self) -> list[Premise[S]]:
         """What a trap leaves: nothing that hides the guest (A4), and what is owned is as it was (A5).
@@ -132,7 +141,18 @@ class FormPremises(Generic[S]):
             if truth is Truth.NO:
                 made = lambda promise=promise: None if promise.witness is None else promise.witness.to_json()  # noqa: E731
             found.append(Premise(name, self._instruction.form, truth, promise.how, promise.evidence, made))
-        return found
+        absent = list(goes_by_absent_cells(self._p, self._general, self._native))
+        return [self._also(one, absent) if one.name == A4 and absent else one for one in found]
+
+    def _also(self, premise: Premise[S], ways: list[WayToFail]) -> Premise[S]:
+        """A premise that has held so far, and of which more is asked."""
+        more = self.premise(premise.name, iter(ways))
+        if premise.truth is not Truth.YES or more.truth is not Truth.YES:
+            return more if premise.truth is Truth.YES or more.truth is Truth.NO else premise
+        if premise.evidence is None or more.evidence is None:
+            return premise
+        also = (*premise.evidence.also, more.evidence.question)
+        return attrs.evolve(premise, evidence=attrs.evolve(premise.evidence, also=also))
 
     # -- asking -------------------------------------------------------------------------------
 
@@ -177,10 +197,15 @@ class FormPremises(Generic[S]):
         probes = {n: probe(c, f"{PROBE} in {n}").term for n, c in p.guest.memories().items()}
         found = find_minimal(p.machine, instruction, question, solver, model, starts, probes)
         guest, private, *others = found.states
+        beside = "at another time" if name in TEXTS and "same" in TEXTS[name].symbols else "with other cells"
         assert_within(p.machine, instruction, name, what_is_a_guest=all_of(p.ok(guest, private)))
         native = execute(p.machine, instruction, "on the guest's own machine", guest, found.operands)
         second: Executed[S] | None = None
-        if way.hardware:
+        if name == A6_NOTICED:
+            ended = self._ended(guest, native)
+            differ = () if ended is None else differences(guest, ended, found.addresses)
+            fails = bool(differ)
+        elif way.hardware:
             image = p.technique.map(guest, private)
             second = execute(p.machine, instruction, "on the hardware", image, found.operands)
             differ = (
@@ -189,6 +214,8 @@ class FormPremises(Generic[S]):
                 else ()
             )
             if isinstance(native.outcome, Next) and isinstance(second.outcome, Next):
+                if p.clocks:
+                    private = with_the_time_of(p.technique, private, native.outcome.state)
                 expected = p.technique.map(native.outcome.state, private)
                 unlike = differences(expected, second.outcome.state, found.addresses)
                 differ = tuple(d for d in unlike if d.name not in p.clocks) or native.changes
@@ -197,16 +224,17 @@ class FormPremises(Generic[S]):
                 fails = isinstance(native.outcome, Next) and not isinstance(second.outcome, Next)
                 fails = fails or isinstance(second.outcome, Next)  # it went in at an entry
         elif others:
-            second = execute(p.machine, instruction, "at another time", others[0], found.operands)
+            second = execute(p.machine, instruction, beside, others[0], found.operands)
             ends = [s for s in (self._ended(guest, native), self._ended(others[0], second)) if s is not None]
             differ = differences(ends[0], ends[1], found.addresses) if len(ends) == 2 else ()
-            differ = tuple(d for d in differ if d.name not in p.clocks)
+            absent = without_absent_cells(p.technique, guest)
+            differ = tuple(d for d in differ if d.name not in p.clocks and absent(d.name))
             fails = len(ends) < 2 or bool(differ)
         else:
             outcome = native.outcome
             after = getattr(outcome, "state", guest)
             if isinstance(outcome, Trap) and p.machine.deliver is not None:
-                after = p.machine.deliver(guest, outcome)
+                after = p.machine.delivered(guest, outcome)
             differ = differences(guest, after, found.addresses)
             fails = all_of(p.ok(after, private)).value == 0
         assert_replay(
@@ -225,7 +253,9 @@ class FormPremises(Generic[S]):
 
     def _ended(self, before: S, run: Executed[S]) -> S | None:
         """The state after a run, its trap delivered; None where nothing says what that makes."""
-        deliver = self._p.machine.deliver
+        machine = self._p.machine
         if isinstance(run.outcome, Next):
             return run.outcome.state
-        return deliver(before, run.outcome) if isinstance(run.outcome, Trap) and deliver is not None else None
+        if isinstance(run.outcome, Trap) and machine.deliver is not None:
+            return machine.delivered(before, run.outcome)
+        return None

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from popek.kernel import terms
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import Trap
-from popek.kernel.state import Role, State, leaves_with
+from popek.kernel.state import UNDEFINED, Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, symbol
 from popek.solving.asking import Asker, SolverQuery
@@ -122,10 +122,15 @@ class Hosted(Generic[S]):
         shared |= {name: guest[name] for name in clocks}
         return self.machine.state.symbolic(ANOTHER_GUEST).with_changes(dict(shared))
 
-    def beside(self, another: S) -> tuple[Run[S], list[Word]]:
-        """The run on the hardware of another guest of the same VMM, and what is known about it."""
+    def beside(self, another: S, *, again: bool = False) -> tuple[Run[S], list[Word]]:
+        """The run on the hardware of another guest of the same VMM, and what is known about it.
+
+        Args:
+            again: undefined results may be others.
+        """
         technique = self.technique
-        run = self.general.at(technique.map(another, self.private))
+        undefined = self.general.undefined_again if again else {}
+        run = self.general.at(technique.map(another, self.private), undefined)
         assumed = [
             *self.is_guest(another),
             technique.private(another, self.private),
@@ -229,7 +234,7 @@ def _told(old: Term, new: Term, lost: set[str]) -> bool:
 
 def _independent(term: Term, lost: set[str]) -> bool:
     read = {*terms.variables_of([term]), *(str(cell.data) for cell in terms.applications_of([term]))}
-    return lost.isdisjoint(read)
+    return lost.isdisjoint(read) and not any(name.startswith(UNDEFINED) for name in read)
 
 
 def _given(condition: Term, term: Term) -> Term:

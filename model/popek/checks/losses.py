@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
+from popek.kernel.exploration import Path
 from popek.kernel.memory import Block, Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.state import Role, State
@@ -13,6 +14,7 @@ from popek.kernel.words import FALSE, TRUE, Word, any_of, ite, symbol
 from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer
 
+from .delivery import after_a_trap
 from .hosted import ANOTHER_GUEST, BREACH, Hosted, overwritten
 from .obligation import Breach, BreachKind
 from .runs import (
@@ -43,12 +45,12 @@ class Losses(Generic[S]):
             if self._due.elsewhere(trap) or not changed:
                 continue
             another = self._another_guest(changed)
-            there, known = self._form.beside(another)
+            there, known = self._form.beside(another, again=True)
             assumed = [*self._cells_that_are_there(changed), *known]
             reflected = FALSE  # the guest's own machine traps so, and leaves just this
             for path in self._native.paths:
                 native = path.result
-                if isinstance(native, Trap) and native.vector == trap.vector:
+                if isinstance(native, Trap) and native.vector == trap.vector and not self._looks_back(native):
                     mapped = self._technique.map(native.state, self._private)
                     apart = any_of(self._apart(trap.state, mapped, look="on the hardware"))
                     same = path.condition & _same_code(trap, native)
@@ -89,7 +91,7 @@ class Losses(Generic[S]):
             if not changed:
                 continue
             another = self._another_guest(changed)
-            there, known = self._form.beside(another)
+            there, known = self._form.beside(another, again=True)
             assumed = [*self._cells_that_are_there(changed), *known]
             apart = self._unlike_natively(self._general.at(another))
             # Whether two guests have one image at all is another question (A4_image_tells).
@@ -102,7 +104,7 @@ class Losses(Generic[S]):
     def _unlike_natively(self, other: Run[S]) -> Word:
         """The guest's own machine does something else from another guest (width 1), as far as it says what it does."""
         unlike = []
-        for mine, theirs in itertools.product(self._native.paths, other.paths):
+        for mine, theirs in itertools.product(self._delivered(self._native), self._delivered(other)):
             a, b = mine.result, theirs.result
             differ = TRUE
             if not all(self._told(one) for one in (a, b)):
@@ -114,6 +116,19 @@ class Losses(Generic[S]):
                 differ = ~_same_code(a, b) | any_of(apart)
             unlike.append(mine.condition & theirs.condition & differ)
         return any_of(unlike)
+
+    def _looks_back(self, trap: Trap[S]) -> bool:
+        """What becomes of it depends on more than the state that it leaves."""
+        return self._form.subject.deliveries.reads_before(trap)
+
+    def _delivered(self, run: Run[S]) -> Iterator[Path[Outcome[S]]]:
+        """The ways through a run, with the delivery of a trap where that depends on more than what the trap leaves."""
+        for path in run.paths:
+            if isinstance(path.result, Trap) and self._looks_back(path.result):
+                effort = self._form.subject.effort
+                yield from after_a_trap(self._machine, run.before, path.conditions, path.result, effort)
+            else:
+                yield path
 
     def _told(self, outcome: Outcome[S]) -> bool:
         """The machine says what becomes of this."""

@@ -53,6 +53,7 @@ class BreachKind(enum.Enum):
     CHANGES = "the VMM's things change"
     SHOWS = "the VMM's things show"
     LOSES = "two guests are one to the VMM"
+    STOPS = "the machine stops"
     ENTERS = "the guest has a say in how the VMM is entered"
 
 
@@ -167,7 +168,10 @@ class Obligation(Generic[S]):
             ours = [(c, self.seen(after, [self.private])) for c, after in ends]
             # The hardware's conditions come first: they say most about what the other run sees.
             pairs = list(together(ours, expected))
-        for case in differing(pairs, ignoring=ignoring, time_is_state=self._time, places=self.places):
+        began = (self.hardware.before, self.hardware.before)
+        for case in differing(
+            pairs, ignoring=ignoring, time_is_state=self._time, places=self.places, began=began
+        ):
             yield Breach(
                 BreachKind.UNLIKE,
                 "another result than on the guest's own machine",
@@ -255,7 +259,6 @@ class Obligation(Generic[S]):
             after,
             names,
             self.technique.owns_cell,
-            time_is_state=self._time,
             places=self.places,
         )
         return any_of(found.values())
@@ -303,6 +306,8 @@ class Obligation(Generic[S]):
 
     def expected(self, after: S, private: S, guest: S | None = None) -> S:
         """What should be seen of the hardware when the guest's own machine is in `after`."""
+        if not self._time:
+            private = with_the_time_of(self.technique, private, after)
         return self.seen(self.technique.map(after, private), [private], guest)
 
 
@@ -312,7 +317,6 @@ def changes(
     names: frozenset[str],
     owns_cell: Callable[[str, Word], Word] | None = None,
     *,
-    time_is_state: bool = True,
     places: Mapping[str, int] | None = None,
 ) -> Mapping[str, Word]:
     """Per leaf or memory of these that can be another than before, the condition that it is.
@@ -325,7 +329,7 @@ def changes(
     cases = differing(
         [((), (), before, after)],
         ignoring=frozenset(everything - names),
-        time_is_state=time_is_state,
+        time_is_state=True,
         places=places,
     )
     found: dict[str, Word] = {}
@@ -337,6 +341,17 @@ def changes(
             if condition.value != 0:
                 found[name] = condition
     return found
+
+
+def with_the_time_of(technique: Technique[S], private: S, guest: S) -> S:
+    """What a VMM has, at a guest's time: clocks are everyone's, but for those that the VMM owns."""
+    clocks = [leaf.name for leaf in guest.leaves if leaf.role is Role.TIME]
+    told = {name: guest[name] for name in clocks if name not in technique.owned}
+    return (
+        private
+        if all(private[name].term is word.term for name, word in told.items())
+        else (private.with_changes(dict(told)))
+    )
 
 
 def unlike_notes(technique: Technique[S], name: str, before: S, after: S) -> Word:

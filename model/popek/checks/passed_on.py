@@ -8,7 +8,7 @@ delivered, nothing of this is asked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -16,7 +16,7 @@ import attrs
 
 from popek.kernel.outcome import Trap, Vector
 from popek.kernel.state import State
-from popek.kernel.words import Word, any_of
+from popek.kernel.words import TRUE, Word, any_of
 from popek.solving.solver import Effort
 
 from .delivery import after_a_trap
@@ -57,6 +57,11 @@ class PassedOn(Generic[S]):
             for kind, run in self._kinds
         )
 
+    def steps(self) -> Iterator[tuple[Run[S], Run[S]]]:
+        """Per kind of trap: the run on the hardware and that on the guest's own machine, each with its delivery."""
+        for kind, run in self._kinds:
+            yield run, self._native(kind)
+
     def unlike(self) -> Iterator[Breach]:
         """The delivery is not the image of that on the guest's own machine."""
         for kind, run in self._kinds:
@@ -76,6 +81,10 @@ class PassedOn(Generic[S]):
                 yield Breach(BreachKind.CHANGES, how + words, conditions, entered)
             for breach in self.due.changes(ends):
                 yield attrs.evolve(breach, how=how + breach.how)
+            for path in run.paths:
+                if isinstance(path.result, Trap):
+                    words = f"stops the machine by {path.result.vector}"
+                    yield Breach(BreachKind.STOPS, how + words, path.conditions, TRUE)
 
     @cached_property
     def _kinds(self) -> list[tuple[Kind, Run[S]]]:
@@ -83,18 +92,22 @@ class PassedOn(Generic[S]):
         run = self.due.hardware
         traps = [path.result for path in run.paths if isinstance(path.result, Trap)]
         kinds = dict.fromkeys((trap.vector, trap.level) for trap in traps if self.due.elsewhere(trap))
-        return [(kind, self._delivered(run, kind)) for kind in kinds if self._machine.deliver is not None]
+        return [
+            (kind, self._delivered(run, kind, self.due.elsewhere))
+            for kind in kinds
+            if self._machine.deliver is not None
+        ]
 
     def _native(self, kind: Kind) -> Run[S]:
         """The run on the guest's own machine that ends in such a trap, with its delivery."""
         if kind not in self._natively:
             vector, level = kind
             known = self.due.technique.guest_level(level)
-            self._natively[kind] = self._delivered(self.due.native, (vector, known))
+            self._natively[kind] = self._delivered(self.due.native, (vector, known), lambda trap: True)
         return self._natively[kind]
 
-    def _delivered(self, run: Run[S], kind: Kind) -> Run[S]:
-        """The paths that end in a trap of this kind, with its delivery.
+    def _delivered(self, run: Run[S], kind: Kind, counts: Callable[[Trap[S]], bool]) -> Run[S]:
+        """The paths that end in a trap of this kind that counts, each with its own delivery.
 
         Raises:
             PathBudgetError: too many ways through it.
@@ -102,7 +115,9 @@ class PassedOn(Generic[S]):
         paths = [
             after
             for path in run.paths
-            if isinstance(path.result, Trap) and (path.result.vector, path.result.level) == kind
+            if isinstance(path.result, Trap)
+            and (path.result.vector, path.result.level) == kind
+            and counts(path.result)
             for after in after_a_trap(self._machine, run.before, path.conditions, path.result, self._effort)
         ]
         return Run(run.before, tuple(paths), run.operands)

@@ -15,7 +15,7 @@ from popek.kernel.words import TRUE, Word, all_of, any_of, symbol
 from popek.solving.formula import Expr, walk
 
 from .frames import copied, unlike_the_image
-from .obligation import unlike_notes
+from .obligation import unlike_notes, with_the_time_of
 from .premise_reading import Holds, Values, WayToFail
 from .premise_texts import PRIVATE, STATE
 from .runs import PROBE, Run, differing, handed_over, probe
@@ -179,20 +179,25 @@ class OfMachine(Generic[S]):
 
     def _elsewhere(self, ended: S, guest: S, private: S) -> Iterator[WayToFail]:
         """The hardware is not in the image of the guest's state after the run."""
+        if self.p.clocks:
+            private = with_the_time_of(self.technique, private, guest)
         expected = self.technique.map(guest, private)
         guests = self.p.guest, guest
         time_is_state = self.p.subject.time_is_state
         how = (
             "completes on the hardware elsewhere than in the image of where the guest's own machine completes"
         )
-        for case in differing([((), (), ended, expected)], ignoring=frozenset(), time_is_state=time_is_state):
+        for case in differing(
+            [((), (), ended, expected)],
+            ignoring=frozenset(),
+            time_is_state=time_is_state,
+            began=(self.p.image, self.p.image),
+        ):
             parts = partial(unlike_the_image, self.technique, private, guests, ended, case.unlike)
             yield WayToFail(how, (), any_of(case.unlike.values()), parts=parts)
 
     def _changed(self, before: S, after: S) -> Iterator[Word]:
         for name in self.technique.shadowed:
-            if name in self.p.clocks:
-                continue
             if name in before.memories():
                 old, new = before.memories()[name], after.memories()[name]
                 if old is not new:

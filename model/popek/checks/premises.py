@@ -14,7 +14,8 @@ their own.  Per instruction form i:
 | A1_fidelity | i completes on f(S, P) and not in f(i(S), P), or not on S; or i changes n(S) natively |
 | A1s_model_speaks | where i completes, the model is silent: then nothing is known |
 | A3_closure_next, A3_closure_trap | what i, or its trap, makes of a guest is none any more |
-| A4_entry_tells_apart | i traps and leaves two guests alike that go on differently |
+| A4_entry_tells_apart | i traps and leaves two guests alike that go on differently; or goes by a cell that the guest \
+does not have (`absent_cells`) |
 | A5_control | i traps and has changed what the control program owns |
 | A5_vector | i traps past the control program, and the guest's own machine does not, or makes something else of it; \
 or i goes in without a trap, and not where the control program says (`without_trap`) |
@@ -28,7 +29,8 @@ A4_image_tells), A5_control (what is owned in f(S, P) follows from P and n(S)), 
 A9_guests and A9_map (neither depends on a clock), and those about entries (see `entries`).  A2_fetch is taken for
 granted: operands come with the instruction.
 
-Time is outside, as in the paper: P's clocks are S's, and clocks are not compared; A9 is about them.
+Time is outside, as in the paper: P's clocks are S's, and clocks that a run does not write to are not compared; A9 is
+about them.
 """
 
 from __future__ import annotations
@@ -135,9 +137,8 @@ class Premises(Generic[S]):
         if self._asked != set(self.machine.instructions):
             return ()
         roles = (Role.HIDDEN, Role.RESOURCE)
-        return tuple(
-            x.name for x in leaves_with(self.machine.state, roles) if x.component not in self._changed
-        )
+        changed = self._changed | self.entries.changed_by_interrupts
+        return tuple(x.name for x in leaves_with(self.machine.state, roles) if x.component not in changed)
 
     @cached_property
     def okay(self) -> list[Word]:
@@ -189,6 +190,7 @@ class Premises(Generic[S]):
             self._read(A4, A4_IMAGE, "two guests of which the same is noted have one image", exact=False),
             self._read(A5, A5, "what the control program owns depends on more of the guest than it notes"),
             *self.entries.delivery(),
+            *self.entries.control(),
             *self.entries.vector(),
             *self.entries.interrupts(),
             self._read(A7, A7, "the image of a guest is no guest of another control program"),
@@ -332,9 +334,7 @@ class Premises(Generic[S]):
         Args:
             general: every path of it.
         """
-        self._note(instruction, general)
-        form = FormPremises(self, instruction, general)
-        form.note_traps()
+        form = self.note(instruction, general)
         fidelity = form.read(A1)
         hybrid = attrs.evolve(fidelity, name=A10)
         if fidelity.truth is not Truth.YES:
@@ -375,7 +375,14 @@ class Premises(Generic[S]):
             if not isinstance(path.result, Trap)
         ]
 
-    def _note(self, instruction: Instruction, general: Run[S]) -> None:
+    def note(self, instruction: Instruction, general: Run[S]) -> FormPremises[S]:
+        """Keep of a form what is needed for that which is asked once."""
+        self._note_changes(instruction, general)
+        form = FormPremises(self, instruction, general)
+        form.note_traps()
+        return form
+
+    def _note_changes(self, instruction: Instruction, general: Run[S]) -> None:
         """What the form changes, and the delivery of its traps."""
         self._asked.add(instruction.form)
         before = general.before.words()

@@ -21,7 +21,8 @@ from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.words import Word, symbol
 from popek.solving.solver import Answer, Effort
 
-from .counterexample import Minimizer, concretize, differences, leaf_preferences
+from .counterexample import concretize, differences, leaf_preferences
+from .minimizer import Minimizer
 from .runs import operating_mode
 from .subject import Subject
 from .verdict import Question

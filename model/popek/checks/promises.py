@@ -14,7 +14,8 @@ An entry without a trap is shown to be the VMM's by where the hardware goes on t
 A trap that goes to the guest ends where its delivery does.  A run that traps must leave alone what the VMM owns, too
 (safety).  What else it changed before it trapped must be what the guest's own machine changes with the same trap, or
 the VMM must be able to tell where the guest was (fidelity).
-Time is left out, as in the paper: the guest's clock is the real one, unless time is state.
+Time is left out, as in the paper: the guest's clock is the real one, unless time is state; what a run writes to a
+clock is not.
 
 Efficiency is another kind of promise: it lists the *needless traps*, runs of an innocuous instruction
 that complete natively and trap on the hardware for another reason than a storage reference.
@@ -32,7 +33,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from popek.kernel.instruction import Instruction
-from popek.kernel.outcome import Trap
+from popek.kernel.outcome import NotModelled, Trap
 from popek.kernel.state import State
 from popek.kernel.words import Word, all_of, any_of
 from popek.solving.asking import SolverQuery
@@ -201,7 +202,10 @@ class FormPromises(Generic[S]):
             for c, after in (*self._form.untrapped(other, another), *passed.ends_of(other))
         ]
         ignoring = self._form.private_parts
-        for case in differing(together(ours, theirs), ignoring=ignoring, time_is_state=self._form.time):
+        began = (self._hardware.before, other.before)
+        for case in differing(
+            together(ours, theirs), ignoring=ignoring, time_is_state=self._form.time, began=began
+        ):
             yield Breach(
                 BreachKind.SHOWS,
                 "its result shows what the VMM owns",
@@ -283,11 +287,19 @@ class FormPromises(Generic[S]):
             unsaid = unsaid or EXCLUDED
         silent += outside
         if unknown or unsaid or gap is not Answer.UNSAT:
-            return Promise(Status.UNKNOWN, evidence, "" if unknown else unsaid or "not modelled")
+            return Promise(Status.UNKNOWN, evidence, self._unanswered(unsaid, unknown=unknown))
         open_ones = Question(
             f"{title}, where it is not modelled", [*self._assumed, any_of(map(all_of, silent))]
         )
         return Promise(Status.HOLDS, Evidence(question, answer, queries, (open_ones,)))
+
+    def _unanswered(self, unsaid: str, *, unknown: bool) -> str:
+        """Why there is no answer."""
+        if unknown:
+            return "not answered within the bounds"
+        ends = [path.result for path in (*self._hardware.paths, *self._native.paths)]
+        reasons = list(dict.fromkeys(end.reason for end in ends if isinstance(end, NotModelled)))
+        return unsaid or ": ".join(("not modelled", *(["; ".join(reasons[:3])] if reasons else [])))
 
     def _silent(self) -> Word:
         """It does not reach the VMM (width 1)."""

@@ -21,7 +21,7 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
-from popek.kernel.state import Leaf, Role, Slot, State, substitution
+from popek.kernel.state import UNDEFINED, Leaf, Role, Slot, State, substitution
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, any_of
@@ -31,6 +31,7 @@ from popek.solving.solver import Effort, Model, Solver
 S = TypeVar("S", bound=State)
 
 PROBE = "probed address"
+AGAIN = "'"  # of the names of undefined results of another run
 EXCLUDED = "ends in a state that the machine's invariant excludes"
 
 
@@ -52,13 +53,22 @@ class Run(Generic[S]):
     known: Mapping[tuple[Term, ...], Model] = attrs.field(factory=dict)
     translated: Solver | None = None
 
-    def at(self, before: S, operands: Mapping[str, Word] | None = None) -> Run[S]:
-        """The same instruction from another state, with the same operands where no others are given.
+    def at(
+        self,
+        before: S,
+        operands: Mapping[str, Word] | None = None,
+        contents: Mapping[str, Callable[[Word], Word]] | None = None,
+    ) -> Run[S]:
+        """The same instruction from another state.
 
         `self.before` must be the state that may be anything (in an operating mode, `before` in the same).
+
+        Args:
+            operands: other words for operands, and for whatever else has a name, and
+            contents: other contents of memories by theirs; by default they stay.
         """
         variables = {**before.words(), **(operands or {})}
-        views = {name: content.load for name, content in before.memories().items()}
+        views = {name: content.load for name, content in before.memories().items()} | dict(contents or {})
         replace = substitution(variables, views)
         kept: list[Path[Outcome[S]]] = []
         known: dict[tuple[Term, ...], Model] = {}
@@ -75,7 +85,8 @@ class Run(Generic[S]):
                 kept.append(Path(conditions, result))
                 if path.conditions in self.known:
                     known[conditions] = self.known[path.conditions]
-        return Run(before, tuple(kept), operands or self.operands, known, self.translated)
+        own = {name: (operands or {}).get(name, word) for name, word in self.operands.items()}
+        return Run(before, tuple(kept), own, known, self.translated)
 
     def without_assignments(self) -> Run[S]:
         """The same, for keeping: each assignment has a solver behind it, of megabytes."""
@@ -136,6 +147,16 @@ class Run(Generic[S]):
         """The components, memories among them, that decide it: its conditions and whatever it changes read them."""
         roots = self._read
         return frozenset(terms.variables_of(roots)) | {str(c.data) for c in terms.applications_of(roots)}
+
+    @cached_property
+    def undefined_again(self) -> Mapping[str, Word]:
+        """Results that the manual leaves undefined, each by another name: they may be others in another run."""
+        found = terms.variables_of(self._read)
+        return {
+            n: Word(t.width, terms.var(n + AGAIN, t.width))
+            for n, t in found.items()
+            if n.startswith(UNDEFINED)
+        }
 
     @cached_property
     def bits_read(self) -> Mapping[str, int]:
@@ -366,17 +387,27 @@ def compared(
     ignoring: frozenset[str],
     time_is_state: bool,
     places: Mapping[str, int] | None = None,
+    began: tuple[S, S] | None = None,
 ) -> list[PathPair]:
     """A case per pair.
 
-    Leaves named in `ignoring` do not count, nor do clocks unless `time_is_state`.
+    Leaves named in `ignoring` do not count, nor do clocks unless `time_is_state`, or a run has written to one.
 
     Args:
         places: where memories are compared, by name, for states of numbers; anywhere by default.
+        began: where the two runs began: a clock that is another there does not count.
     """
 
     def case(first: tuple[Term, ...], second: tuple[Term, ...], a: S, b: S) -> PathPair:
-        return PathPair(first, second, lambda: dict(_unlike(a, b, ignoring, time_is_state, places)))
+        def counts(part: Leaf | Slot) -> bool:
+            if part.name in ignoring:
+                return False
+            written = began is not None and (
+                _written(part.name, began[0], a) or _written(part.name, began[1], b)
+            )
+            return time_is_state or part.role is not Role.TIME or written
+
+        return PathPair(first, second, lambda: dict(_unlike(a, b, counts, places)))
 
     return [case(*pair) for pair in pairs]
 
@@ -384,12 +415,13 @@ def compared(
 def differing(
     pairs: Iterable[Pair[S]],
     *,
+    began: tuple[S, S] | None = None,
+    places: Mapping[str, int] | None = None,
     ignoring: frozenset[str],
     time_is_state: bool,
-    places: Mapping[str, int] | None = None,
 ) -> list[PathPair]:
     """The cases of the pairs that may differ, as `compared`."""
-    cases = compared(pairs, ignoring=ignoring, time_is_state=time_is_state, places=places)
+    cases = compared(pairs, ignoring=ignoring, time_is_state=time_is_state, places=places, began=began)
     return [case for case in cases if case.unlike]
 
 
@@ -400,12 +432,16 @@ def place_of(memory: Memory, name: str, places: Mapping[str, int] | None) -> Wor
     return Word(memory.address_width, places.get(name, 0))
 
 
-def _unlike(
-    a: S, b: S, ignoring: frozenset[str], time_is_state: bool, places: Mapping[str, int] | None
-) -> Iterator[tuple[str, Word]]:
-    def counts(part: Leaf | Slot) -> bool:
-        return part.name not in ignoring and (time_is_state or part.role is not Role.TIME)
+def _written(name: str, before: S, after: S) -> bool:
+    """Whether a run may have written to a leaf or a memory."""
+    if name in before.memories():
+        return before.memories()[name] is not after.memories()[name]
+    return before[name].term is not after[name].term
 
+
+def _unlike(
+    a: S, b: S, counts: Callable[[Leaf | Slot], bool], places: Mapping[str, int] | None
+) -> Iterator[tuple[str, Word]]:
     old, new = a.words(), b.words()
     for slot in a.layout:
         if slot.address:

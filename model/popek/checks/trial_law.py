@@ -18,14 +18,12 @@ from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
 from popek.kernel.outcome import Next, Outcome, Trap
-from popek.kernel.state import State
+from popek.kernel.state import UNDEFINED, State
 from popek.kernel.words import Word
 
 from .runs import Run
 
 S = TypeVar("S", bound=State)
-
-_UNDEFINED = "undefined "
 
 
 @attrs.frozen
@@ -104,7 +102,7 @@ def unlike(run: Run[S], state: S, given: Mapping[str, Word], concrete: Outcome[S
     functions = {name: _reader(content) for name, content in state.memories().items()}
 
     def numbers(roots: list[terms.Term]) -> list[int]:
-        undefined = {name: 0 for name in terms.variables_of(roots) if name.startswith(_UNDEFINED)}
+        undefined = {name: 0 for name in terms.variables_of(roots) if name.startswith(UNDEFINED)}
         return evaluate(roots, undefined | variables, functions)
 
     taken = [path for path in run.paths if all(numbers(list(path.conditions)))]
@@ -135,6 +133,26 @@ def unlike(run: Run[S], state: S, given: Mapping[str, Word], concrete: Outcome[S
             expected = numbers([content.load(cell).term])[0]
             if int(concrete.state.memories()[name].load(cell)) != expected:
                 return f"{name} at {address:#x} differs between exploration and numbers"
+    return ""
+
+
+def breaks_the_law(
+    instruction: Instruction, run: Run[S], known: RandomStates[S], fixed: Mapping[str, int], states: int
+) -> str:
+    """How a form does something else on numbers than explored; empty where some random states show nothing.
+
+    Args:
+        run: every path of it.
+        fixed: numbers of leaves, in all these states.
+    """
+    for _ in range(states):
+        state = known.state(lambda state: all(int(state[name]) == number for name, number in fixed.items()))
+        operands = known.operands(instruction)
+        if operands is None:
+            return ""
+        how = unlike(run, state, operands, known.machine.step(instruction, state, operands))
+        if how:
+            return f"{instruction.form}: {how}, from {state!r}"
     return ""
 
 

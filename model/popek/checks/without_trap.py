@@ -79,7 +79,6 @@ class WithoutTrap(Generic[S]):
             leaf.name
             for leaf in self._form.guest.leaves
             if leaf.name in {*self._technique.owned} - {*self._technique.delivered}
-            if leaf.role is not Role.TIME or self._form.time
         ]
         yield from self._unlike(owned, "goes in, and the guest has a say in what the VMM owns")
         before = self._form.hardware.before

@@ -14,7 +14,8 @@ from popek.kernel.state import State
 from popek.kernel.terms import Term
 from popek.solving.solver import Model, Solver
 
-from .counterexample import Minimizer, concretize, leaf_preferences, mentions
+from .counterexample import concretize, leaf_preferences, mentions
+from .minimizer import Minimizer
 from .verdict import Question
 
 S = TypeVar("S", bound=State)

@@ -32,7 +32,7 @@ def bench(
     """Measure speed in one run: of classifying beside the solver's, and rates of the rest.
 
     Args:
-        parts: classify, growth, start, steps, laws, vmcs, difftest; all by default.
+        parts: classify, growth, start, steps, laws, vmcs, difftest, commands; all by default.
         machine: a name that `popek machines` lists, or a Python file that declares one.
     """
     from popek.benchmark import PARTS, benchmark

@@ -39,6 +39,7 @@ def difftest_ept(
         return int(bool(left))
     lines = [f"{found['cases']} references of a guest on Bochs, seed {seed}"]
     lines += [f"  {count:6}  {rule}" for rule, count in found["outcomes"].items()]
+    lines += [f"known deviation {name}: {count}" for name, count in found["deviations"].items()]
     lines += [f"unexplained: {len(left)}"]
     lines += [f"  {one['unlike']}: {one['case']['kind']}, {one['case']['about']}" for one in left[:_SHOWN]]
     for line in lines:

@@ -11,7 +11,7 @@ from . import figures
 from .certifying import Certify, certified
 from .errors import UNKNOWN, UserError
 from .figures import Svg
-from .options import AsJson, Settings, Technique, TimeIsState, Timeout
+from .options import ALONE, AsJson, Settings, Technique, TimeIsState, Timeout, Work
 from .output import console, print_json, progress, working
 from .resolving import forms_of, known_names, subject_of
 
@@ -37,6 +37,7 @@ def prove(
     ] = (),
     time_is_state: TimeIsState = False,
     timeout: Timeout = 0.0,
+    work: Work = ALONE,
     certify: Certify = None,
     svg: Svg = None,
     json: AsJson = False,
@@ -73,6 +74,10 @@ def prove(
         )
     if certify is not None and not subjects:
         raise UserError(f"--certify {certify}: expected only with a machine, and none is named")
+    if work != ALONE and (propositions or not subjects):
+        raise UserError("--jobs, --engine and --shard: expected with machines alone")
+    if work != ALONE and certify is not None:
+        raise UserError("--jobs, --engine and --shard: expected without --certify")
     figures.assert_writable(svg)
     rows: list[dict[str, Any]] = []
     codes = [0]
@@ -88,8 +93,9 @@ def prove(
         rows += [proof.to_json() for proof in found.proofs]
         if not json:
             console().print(report.propositions(found))
-    for subject in subjects:
-        rows += _instantiated(subject, chosen, certify, json, codes)
+    with work.begun():
+        for subject in subjects:
+            rows += _instantiated(subject, chosen, certify, json, codes, work.jobs)
     if svg is not None:
         figures.write(figures.of_propositions(propositions), svg)
     if json:
@@ -98,7 +104,12 @@ def prove(
 
 
 def _instantiated(
-    subject: Subject[Any], forms: list[str] | None, certify: Path | None, json: bool, codes: list[int]
+    subject: Subject[Any],
+    forms: list[str] | None,
+    certify: Path | None,
+    json: bool,
+    codes: list[int],
+    jobs: int,
 ) -> list[dict[str, Any]]:
     """The theorems for one machine: the rows for JSON, or the verdict on the screen."""
     from popek.checks.premise import THEOREM1, THEOREM3
@@ -109,7 +120,7 @@ def _instantiated(
     told = f"proving the premises for {subject.machine.name}"
     with certified(certify) as certifier:
         with progress(told) as show:
-            found = instantiate(subject, forms, show)
+            found = instantiate(subject, forms, show, jobs=jobs, whole=json)
         if certifier is not None:
             with working("asking again, with certificates"):
                 found = found.certified(certifier)

@@ -49,6 +49,14 @@ def place(error: BaseException) -> str:
     return ""
 
 
+def defined_at(function: object) -> str:
+    """The file and line where a user wrote a function; empty where that is not known, or the function is popek's."""
+    code = getattr(function, "__code__", None)
+    if code is None or code.co_filename.startswith(_OURS) or not code.co_filename.endswith(".py"):
+        return ""
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
 def in_semantics(error: BaseException, machine: str, form: str) -> SemanticsError:
     """What a semantics did wrong, as one error of ours that can go from one process to another."""
     where = place(error)

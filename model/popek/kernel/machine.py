@@ -19,7 +19,7 @@ import attrs
 
 from popek.errors import PopekError
 
-from .declaration import MISTAKES, in_semantics
+from .declaration import MISTAKES, defined_at, in_semantics
 from .instruction import Instruction, Operand, OperandKind, parse_form
 from .interruption import Interruption
 from .left_open import LeftOpen
@@ -209,6 +209,51 @@ class Machine(Generic[S]):
         except MISTAKES as error:
             raise in_semantics(error, self.name, instruction.form) from error
         return Next(cpu)
+
+    def delivered(self, before: S, trap: Trap[S]) -> S:
+        """The state after the bare machine has delivered a trap; the states that it is given stay as they are.
+
+        Works on numbers, and on symbols inside an exploration.
+
+        Raises:
+            Fault, NotModelledError: what the delivery raises.
+            DeclarationError: it gives no state, or leaves open what the machine does not declare; or there is none.
+        """
+        if self.deliver is None:
+            raise DeclarationError(f"{self.name}: the machine does not say how a trap is delivered")
+        given, old = trap.state.copy(), before.copy()
+        given._left_open = old._left_open = self.left_open
+        copied = Trap(trap.vector, trap.error_code, trap.memory, given, trap.level)
+        deliver = self.deliver
+        return self._entered(
+            "deliver", f"deliver(before, {trap.vector})", deliver, lambda: deliver(old, copied)
+        )
+
+    def interrupted(self, taken: Interruption[S], state: S, given: Mapping[str, Word]) -> S:
+        """The state after an interrupt was taken; the one that it is taken in stays as it is.
+
+        Raises:
+            Fault, NotModelledError: what taking it raises.
+            DeclarationError: it gives no state, or leaves open what the machine does not declare.
+        """
+        old = state.copy()
+        old._left_open = self.left_open
+        what = f"enter of the interrupt {taken.name!r}"
+        return self._entered("enter", what, taken.enter, lambda: taken.enter(old, given))
+
+    def _entered(self, name: str, what: str, whose: Callable[..., S], made: Callable[[], S]) -> S:
+        try:
+            after: object = made()
+        except MISTAKES as error:
+            raise in_semantics(error, self.name, what) from error
+        if not isinstance(after, self.state):
+            where = defined_at(whose)
+            raise DeclarationError(
+                f"{where + ': ' if where else ''}{self.name}: {what} gives {after!r}: expected a state of "
+                f"{self.state.__name__}; does {name} return it?"
+            )
+        after._left_open = None
+        return after
 
     def technique(self, name: str | None = None) -> Technique[S]:
         """A technique by name, the first one by default.

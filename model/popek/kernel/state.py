@@ -29,6 +29,9 @@ from .left_open import LeftOpen, assert_declared
 from .memory import Memory
 from .words import Word, ite, symbol
 
+UNDEFINED = "undefined "
+"""What the names of results begin with that the manual leaves undefined."""
+
 
 class Role(enum.Enum):
     """What a state component is for (Popek and Goldberg, generalised)."""
@@ -567,7 +570,7 @@ class State(metaclass=Declaration):
     def copy(self) -> Self:
         """An independent copy; words and memories are immutable and shared."""
         twin = type(self)._new(dict(self._words), dict(self._memories))
-        twin._undefined = self._undefined
+        twin._undefined, twin._left_open = self._undefined, self._left_open
         return twin
 
     def with_changes(self, changes: Mapping[str, Word | int]) -> Self:
@@ -628,12 +631,18 @@ class State(metaclass=Declaration):
         twin = self.copy()
 
         def answer(what: str, width: int) -> Word:
-            name = f"undefined {what}"
+            name = UNDEFINED + what
             if asked is not None:
                 asked[name] = width
             return Word(width, values.get(name, 0))
 
         twin._undefined = answer
+        return twin
+
+    def with_undefined_again(self, suffix: str) -> Self:
+        """A copy that answers `undefined` as this one does by the name with the suffix."""
+        twin, known = self.copy(), self._undefined
+        twin._undefined = lambda what, width: known(what + suffix, width)
         return twin
 
     def undefined(self, what: str, width: int) -> Word:
@@ -703,7 +712,7 @@ def _zero(what: str, width: int) -> Word:
 
 
 def _fresh(what: str, width: int) -> Word:
-    return symbol(f"undefined {what}", width)
+    return symbol(UNDEFINED + what, width)
 
 
 def substitution(

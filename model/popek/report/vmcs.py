@@ -57,9 +57,9 @@ def print_check(console: Console, diagnosis: Diagnosis) -> None:
         for near in diagnosis.near_misses[:_MOST_NAMED]:
             console.print(Text(f"  {near.id}", style="bold"))
             _indented(console, Text(near.message), 4)
-            _indented(
-                console, Text(f"fails if {near.condition}: give {', '.join(near.missing)}", style="cyan"), 4
-            )
+            given = f", as {' and '.join(near.holds)}" if near.holds else ""
+            text = f"fails if {near.condition}{given}: give {', '.join(near.missing)}"
+            _indented(console, Text(text, style="cyan"), 4)
         if (rest := len(diagnosis.near_misses) - _MOST_NAMED) > 0:
             _indented(console, Text(f"and {rest} more", style="dim"), 2)
     if diagnosis.one_away:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import attrs
 
 from popek.architectures.svm.baselines import MODES, baseline, has_mode
-from popek.architectures.svm.checks import CHECKS, WIDEST, NotGiven, VmcbCheck, VmcbView
+from popek.architectures.svm.checks import CHECKS, NotGiven, VmcbCheck, VmcbView
 from popek.architectures.svm.exit_codes import refused
 from popek.architectures.svm.verdict import judge
 from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, Vmcb
@@ -22,6 +22,7 @@ from .edits import BIT, Edits, Repair, changes_between
 from .standing import Answers, standing
 
 _WIDTH: Final = 64
+_WIDEST: Final = 52  # bits of a physical address, on any processor
 _GATE, _ELSEWHERE, _CONTROL = 4, 8, 5
 _NUMBERS: Final = ("ASID",)
 """Fields that are a number, of which a processor has so many."""
@@ -146,7 +147,7 @@ def repair_vmcb(
         failed = refused(verdict.reported.get("EXITCODE", 0))
         return Repair(verdict, Answer.SAT, after=verdict, unexplained=failed)
     # What fails where the width is not known fails for the widest there is.
-    asked = processor if processor.maxphyaddr else attrs.evolve(processor, maxphyaddr=WIDEST)
+    asked = processor if processor.maxphyaddr else attrs.evolve(processor, maxphyaddr=_WIDEST)
     formulas = VmcbFormulas(vmcb, asked, everywhere=True)
     warned = {item.id for item in verdict.warnings}
     rules: dict[str, Word] = {}

@@ -19,7 +19,6 @@ import attrs
 
 from popek.checks.certification import Certifier
 from popek.checks.classification import Classification
-from popek.checks.classify import Classifier
 from popek.checks.ladder import Ladder, LadderStep, Reached, Rung, ladder
 from popek.checks.premise import (
     A1,
@@ -39,10 +38,12 @@ from popek.checks.presence import Present, present
 from popek.checks.scope_words import scope_json, scope_line
 from popek.checks.subject import Subject
 from popek.checks.verdict import Status, Truth
-from popek.kernel.exploration import PathBudgetError
 from popek.kernel.scope import Scope, scope_of
 from popek.kernel.state import State
 from popek_proofs import rocq
+
+from .by_form import of_forms
+from .disagreement import Disagreement
 
 # By the name of a theorem: what Coq proved of machines with the premises that are asked here.
 PROVED = {
@@ -72,32 +73,6 @@ OF_CONTROL_PROGRAMS = {
 S = TypeVar("S", bound=State)
 
 MANY, MANY_WAYS = 6, 12
-
-
-@attrs.frozen(eq=False, slots=False)
-class Disagreement:
-    """A form on which the classes of 1974 and A1 part.
-
-    Attributes:
-        how: in what way.
-    """
-
-    form: str
-    how: str
-    _make_witness: Callable[[], dict[str, Any] | None]
-
-    @cached_property
-    def witness(self) -> dict[str, Any] | None:
-        """Of the class, or against A1, minimal and replayed; None where a time limit was in the way.
-
-        Raises:
-            ReplayError: a defect of popek.
-        """
-        return self._make_witness()
-
-    def to_json(self) -> dict[str, object]:
-        """The form, how, and the witness."""
-        return {"form": self.form, "how": self.how, "witness": self.witness}
 
 
 def _witness_of(found: Classification[Any]) -> dict[str, Any] | None:
@@ -403,38 +378,34 @@ def instantiate(
     subject: Subject[S],
     forms: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    jobs: int = 1,
+    whole: bool = True,
 ) -> Instantiation[S]:
     """Ask the premises of Theorems 1 to 3 for each instruction.
 
     Args:
         forms: only these; all by default.
         progress: is told after each how many are done, of how many.
+        jobs: processes; 0 for one per processor. With others than this one there is no evidence to be certified.
+        whole: JSON is wanted of all that others find, with witnesses.
 
     Raises:
         NothingToAskError: the questions would be about nothing.
+        SemanticsError: what is explored is not what runs.
         ReplayError: a defect of popek.
     """
     start = time.perf_counter()
     machine = subject.machine
     there = present(subject)
-    classifier, asked = Classifier(subject, components=False), Premises(subject)
+    asked = Premises(subject)
     asked.assert_some()
-    classes, premises = [], []
     chosen = list(machine.instructions if forms is None else dict.fromkeys(forms))
-    for done, instruction in enumerate(map(machine.instructions.__getitem__, chosen)):
-        if progress is not None:
-            progress(done, len(chosen))
-        try:
-            run = subject.explore(instruction)
-        except PathBudgetError as error:
-            premises += asked.unexplored(instruction, str(error))
-            continue
-        classes.append(classifier.classify(instruction, run))
-        premises += asked.of(instruction, run)
-    if progress is not None:
-        progress(len(chosen), len(chosen))
-    whole = len(chosen) == len(machine.instructions)
-    premises += asked.once() if whole else asked.not_of_a_part()
+    classes, premises = of_forms(
+        subject, asked, chosen, lambda: there, jobs=jobs, whole=whole, progress=progress
+    )
+    every = len(chosen) == len(machine.instructions)
+    premises += asked.once() if every else asked.not_of_a_part()
     return Instantiation(
         subject,
         tuple(classes),

@@ -58,7 +58,7 @@ def bare_step(machine: Machine[S], state: S, instruction: Instruction, operands:
         case Next(after):
             return after
         case Trap() if machine.deliver is not None:
-            return machine.deliver(state, outcome)
+            return machine.delivered(state, outcome)
     raise StoppedError(f"{machine.name}: {instruction.form} stops the model")
 
 

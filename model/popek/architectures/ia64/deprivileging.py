@@ -31,6 +31,9 @@ OWN_VALUE_PSR: Final = ("ic", "i", "si", "mc", "pp")
 VPD_STORAGE: Final = ("vcr", "vgr", "vnat", "vcpuid")
 BANK_0: Final = ("bank0", "bank0_nat")  # the VMM's while the machine selects bank 1
 FILES: Final = ("rr", "pkr", "ibr", "dbr", "pmc", "pmd", "cpuid", "msr")
+INTERRUPTION_REGISTERS: Final = tuple(
+    f"cr.{name}" for name in ("ipsr", "isr", "iip", "ifa", "itir", "iipa", "ifs", "iim", "iha")
+)
 CLOCKS: Final = ("ar.itc", "ar.ruc")
 
 
@@ -144,6 +147,7 @@ def techniques() -> dict[str, Technique[Ia64]]:
             replaced=replaced,
             # The level shows in the real one, but where the kernel shares its users'.
             shadowed=(*kept, "psr.cpl") if level == 3 else kept,
+            delivered=INTERRUPTION_REGISTERS,
             deprivileged=partial(_at_level, level),
             guest=_guest,
             private=_same_processor,

@@ -80,6 +80,7 @@ def techniques() -> dict[str, Technique[M68k]]:
         owned=owned,
         replaced=tuple(name for name in owned if name not in moved),
         shadowed=owned,
+        delivered=("other_sp", "other_base", "other_bound"),  # the exchange with what was the guest's
         deprivileged=lambda state: state.sr.s == 0,
         guest=lambda state: state.running,
         private=_fits,

@@ -98,6 +98,7 @@ def ka10_techniques() -> dict[str, Technique[Ka10]]:
         owned=KA10_OWNED,
         replaced=_replaced(KA10_OWNED),
         shadowed=KA10_OWNED,
+        delivered=("user_bound", "user_base"),  # what was in use
         deprivileged=lambda state: state.flags.user == 1,
         guest=_ka10_guest,
         private=_ka10_fits,

@@ -122,6 +122,7 @@ def techniques() -> dict[str, Technique[Pdp11]]:
         # `par` and `pdr` hold the guest's map, moved; all else that is owned has a value of the VMM's own.
         replaced=tuple(name for name in owned if name not in moved),
         shadowed=owned,
+        delivered=("usp",),  # where the guest's stack pointer is found
         deprivileged=lambda state: state.ps.current == USER,
         guest=_guest,
         private=_fits,

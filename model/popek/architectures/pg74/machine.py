@@ -81,7 +81,7 @@ def build() -> Machine[Pg74]:
         relocate=_relocate,
         relocation_width=ADDRESS,
         reaches=lambda state, address: state.reaches(address),
-        fetches=lambda state: state.relocation.base + state.pc,
+        fetches=lambda state: state.next_instruction,
         deliver=_deliver,
         techniques=techniques(),
         notes=("input and output, which the paper leaves out too",),

@@ -73,6 +73,11 @@ class Pg74(State):
         unused = Word(WORD - 1 - 3 * ADDRESS, 0)
         return concat(unused, self.mode, self.pc, self.relocation.base, self.relocation.bound)
 
+    @property
+    def next_instruction(self) -> Word:
+        """The real location from which the next instruction comes."""
+        return self.relocation.base + self.pc
+
     def load_psw(self, psw: Word) -> None:
         """<M, P, R> := psw."""
         self.mode, self.pc = psw[24], psw[23:16]

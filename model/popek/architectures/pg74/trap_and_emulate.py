@@ -42,11 +42,17 @@ def _owns(guest: Pg74, private: Pg74, address: Word) -> Word:
 
 
 def _fits(guest: Pg74, private: Pg74) -> Word:
-    """The guest's storage lies inside E, clear of the PSW locations 0 and 1; the straps are the machine's."""
+    """The guest's storage lies inside E, clear of the PSW locations 0 and 1; the straps are the machine's.
+
+    The PSW in location 1 leads to supervisor mode, and to a location that is not the guest's.
+    """
     wide = guest.last.width + 1
     end = private.relocation.base.zero_extend(wide) + guest.last.zero_extend(wide)
     inside = (private.relocation.base >= 2) & (end <= private.last.zero_extend(wide))
-    return inside & (guest.straps.value == private.straps.value)
+    entered = private.copy()
+    entered.load_psw(private.memory.load(Word(private.memory.address_width, 1)))
+    entry = (entered.mode == 0) & _owns(guest, private, entered.next_instruction)
+    return inside & entry & (guest.straps.value == private.straps.value)
 
 
 def techniques() -> dict[str, Technique[Pg74]]:

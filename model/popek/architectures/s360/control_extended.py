@@ -23,10 +23,15 @@ def declare_extended(machine: Machine[S370]) -> None:
 
 
 def _page(cpu: S370, register: Word) -> tuple[Word, Word]:
-    """The two blocks of the page at a real address of 31 bits; the addressing exception if there is none."""
+    """The two blocks of the page at a real address of 31 bits; the addressing exception if there is none.
+
+    Storage comes in whole pages where these instructions do: half of one is none.
+    """
     if cpu.gr[register][30:ADDRESS] != 0:
         raise Fault(program.ADDRESSING, memory=True, keeps=True)
     first = cpu.key_block(cpu.gr[register].truncate(ADDRESS)) & ((1 << BLOCK) - 2)
+    if (first | 1) > cpu.last_block:
+        raise Fault(program.ADDRESSING, memory=True, keeps=True)
     return first, first | 1
 
 

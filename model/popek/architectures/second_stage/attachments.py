@@ -90,11 +90,11 @@ class SecondStageKind:
 
 
 EPT_4 = SecondStageKind(
-    EPT, SecondStageAbilities(HOST_WIDTH, 4, ()), "EPT-TLB-ROOT", lambda u: u.held_root == u.root
+    EPT, SecondStageAbilities(HOST_WIDTH, 4), "EPT-TLB-ROOT", lambda u: u.held_root == u.root
 )
-EPT_5 = attrs.evolve(EPT_4, can=SecondStageAbilities(HOST_WIDTH, 5, (), execute_only=False))
+EPT_5 = attrs.evolve(EPT_4, can=SecondStageAbilities(HOST_WIDTH, 5, execute_only=False))
 NPT_4 = SecondStageKind(
-    NESTED, SecondStageAbilities(HOST_WIDTH, 4, ()), "NPT-TLB-ASID", lambda u: u.held_tag == u.tag
+    NESTED, SecondStageAbilities(HOST_WIDTH, 4), "NPT-TLB-ASID", lambda u: u.held_tag == u.tag
 )
 
 
@@ -377,7 +377,6 @@ def devices() -> Devices[Pc]:
             "the guest's paging: presence, R/W, U/S, accessed, dirty, large pages; CR0.WP = 1; no keys, SMEP, SMAP",
             "PDPTEs are read with the walk; a processor without nested paging reads them with MOV CR3",
             "page-modification logs, sub-page permissions, #VE, shadow stacks, paging-write entries",
-            "large pages of the second stage are in the rules and asked on numbers, not in the induction",
         ),
         source="Intel SDM vol. 3C, chapter 28; AMD APM vol. 2, 15.25",
     )

@@ -207,13 +207,11 @@ def _ept_entries(
     yield "EPT-WRITE-ONLY", ~r & w
     if not can.execute_only:
         yield "EPT-EXECUTE-ONLY", ~r & (x | xu)
-    if level == 1:
-        reserved = FALSE
-    elif level in can.large:
-        reserved = ite(leaf, _below(entry, level), entry[6:3] != 0)
-    else:
-        reserved = entry[7:3] != 0
+    reserved = FALSE
+    if level > 1:
+        reserved = ~leaf & (entry[6:3] != 0) if level in can.large else entry[7:3] != 0
     yield "EPT-RSVD", reserved | _beyond(entry, can)
+    yield "EPT-LARGE", leaf & _below(entry, level)
     yield "EPT-MEMORY-TYPE", leaf & entry[5:3].isin((2, 3, 7))
 
 
@@ -246,11 +244,9 @@ def _nested_entries(
     entry: Word, level: int, leaf: Word, modes: Modes, can: SecondStageAbilities
 ) -> Iterator[tuple[str, Word]]:
     yield "NPT-P", ~entry[0]
-    reserved = _beyond(entry, can)
-    if level > 1:
-        low = leaf & (entry[12 + 9 * (level - 1) - 1 : 13] != 0)  # bit 12 of a large page is PAT
-        reserved = reserved | (low if level in can.large else entry[7])
-    yield "NPT-RSVD", reserved
+    yield "NPT-RSVD", _beyond(entry, can) | (FALSE if level == 1 or level in can.large else entry[7])
+    if level in can.large:
+        yield "NPT-LARGE", leaf & (entry[12 + 9 * (level - 1) - 1 : 13] != 0)  # bit 12 of a large page is PAT
 
 
 def _nested_permission(rights: Word, reference: Reference, modes: Modes) -> Iterator[tuple[str, Word]]:

@@ -59,6 +59,8 @@ _APART = re.compile(r"[\s_-]+")
 def _row(kind: str, name: str) -> Mapping[str, Any] | None:
     """The row of a processor that people call so: by its name, a name of its family, or the number on the box."""
     plain = _APART.sub("", _NOISE.sub("", name.lower()))
+    if not plain:
+        return None
     for row in table("capabilities.toml")[kind]:
         own = _APART.sub("", row.get("name", ""))
         if plain in (own, *row["names"]) or (row["models"] and re.fullmatch(row["models"], plain)):

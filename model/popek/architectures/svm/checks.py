@@ -21,7 +21,7 @@ Certainty = Literal["must", "may", "unsure"]
 
 _HIGH32: Final = 0xFFFF_FFFF_0000_0000
 _PAGE: Final = (1 << 64) - 4096
-WIDEST: Final = 52
+_WIDEST: Final = 52
 """No processor has more physical-address bits."""
 _EFER_RESERVED: Final = _HIGH32 | 0xFFC9_0200
 """Bits 63:22, 19, 16 and 9; the others have a meaning on some processor."""
@@ -89,7 +89,7 @@ class VmcbView:
 
     def fits_physical(self, value: Any, low: int = 0) -> Any:
         """No bit of `low`, and none at or above the physical-address width, which is 52 at most."""
-        if isinstance(value, int) and (value & low or value >> WIDEST):
+        if isinstance(value, int) and (value & low or value >> _WIDEST):
             return False
         return value & (self.beyond | low) == 0
 

@@ -19,7 +19,7 @@ from .ledger import rules
 from .platform import CELL, HOST_WIDTH, IN_PAGE, PAGE, Pc, build, moved
 from .unit import Read, RemappingCapabilities, Unit
 
-CAN = RemappingCapabilities(host_width=HOST_WIDTH, guest_width=HOST_WIDTH, levels=(3,), large=())
+CAN = RemappingCapabilities(host_width=HOST_WIDTH, guest_width=HOST_WIDTH, levels=(3,))
 PEERS = (1 << HOST_WIDTH - 12) - 1
 """The page of another guest's device, in the host's address space."""
 
@@ -315,6 +315,7 @@ FREE = {
     "DMA-PAGE-R": TABLES + 0x2000,
     "DMA-PAGE-W": TABLES + 0x2000,
     "DMA-PAGE-RSVD": TABLES + 0x2000,
+    "DMA-LARGE": TABLES + 0x1000,
     "INT-ENTRY-P": VECTORS,
     "INT-ENTRY-RSVD": VECTORS,
     "INT-INDEX": VECTORS + 0x80,

@@ -124,8 +124,10 @@ def translate(
         checks.check("DMA-PAGE-W" if write else "DMA-PAGE-R", here & ~entry[1 if write else 0])
         large = entry[7] if level > 1 and level in can.large else FALSE
         leaf = TRUE if level == 1 else large
-        checks.check("DMA-PAGE-RSVD", here & _reserved(entry, level, leaf, can))
         offset = (1 << (12 + 9 * (level - 1))) - 1
+        checks.check("DMA-PAGE-RSVD", here & _reserved(entry, level, leaf, can))
+        if level > 1 and level in can.large:
+            checks.check("DMA-LARGE", here & leaf & ((entry & (offset & ~0xFFF)) != 0))
         there = (frame(entry, can.host_width) & ~Word(64, offset)) | (address & offset)
         page = ite(here & leaf, there, page)
         done = done | (here & leaf)
@@ -145,6 +147,4 @@ def _reserved(entry: Word, level: int, leaf: Word, can: RemappingCapabilities) -
     snoop = entry[11] & ~leaf if can.snoop else entry[11]
     if level == 1:
         return always | snoop
-    size = FALSE if level in can.large else entry[7]
-    low = (entry & (((1 << (12 + 9 * (level - 1))) - 1) & ~0xFFF)) != 0
-    return always | snoop | size | (leaf & low)
+    return always | snoop | (FALSE if level in can.large else entry[7])

@@ -115,6 +115,8 @@ def _case(chance: random.Random, can: RemappingCapabilities, number: int) -> Dma
     kind = 2 if chance.random() < 0.08 else 0
     if kind == 2:
         address = PAGES + (chance.getrandbits(20) << 3)
+    elif leaf == 3:  # a page of 1 GB begins at 0
+        address = address >> 30 << 30 | PAGES + (chance.getrandbits(20) << 3)
     cells[ROOT] = CONTEXT | 1
     cells[ROOT + 8] = 0
     place = CONTEXT + 16 * (SOURCE_ID & 0xFF)
@@ -138,8 +140,13 @@ def _case(chance: random.Random, can: RemappingCapabilities, number: int) -> Dma
         bit = chance.choice(
             [chance.randrange(64), chance.randrange(12), chance.randrange(can.host_width, 64)]
         )
+        misplaced = leaf > 1 and at == way[-1] and chance.random() < 0.3
+        if misplaced:
+            bit = chance.randrange(12, LARGE[leaf])
         # What would lead the walk to other storage than ours is left alone.
-        if 12 <= bit < can.host_width or (bit == 7 and cells[at] & 0x80 and cells[at] < 0x1000):
+        if 12 <= bit < can.host_width and not misplaced:
+            continue
+        if bit == 7 and cells[at] & 0x80 and cells[at] < PAGES:
             continue
         cells[at] ^= 1 << bit
         about.append(f"bit {bit} of {at:#x}")

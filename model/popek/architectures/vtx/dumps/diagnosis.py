@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import attrs
 
-from popek.architectures.vtx.entry_checks import CHECKS, Condition, Outcome
+from popek.architectures.vtx.entry_checks import CHECKS
 
 from ...x86.next_steps import KVM_INTEL, VIRTUALBOX, XEN_INTEL
 from ..capabilities import UNKNOWN, Capabilities
 from ..controls import EVENT_TYPES, EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
-from ..verdict import Failure, Undecided, VmEntryVerdict, explain, reported_outcome
-from ..view import View, view_of
-from ..vmcs import MissingField, Vmcs
+from ..verdict import Failure, Undecided, VmEntryVerdict, reported_outcome
+from ..vmcs import Vmcs
+from .causes import NearMiss, OneAway, could_cause, near_misses, one_away, questions
 from .model import Dump
 from .processors import ProcessorJudgement, ReportedProcessor, judge_any
 
@@ -44,26 +44,6 @@ class Happening:
 
 
 @attrs.frozen
-class NearMiss:
-    """A check that fails if it applies: what would be wrong, when, and what would tell."""
-
-    id: str
-    message: str
-    condition: str
-    missing: tuple[str, ...]
-
-
-@attrs.frozen
-class OneAway:
-    """An undecided check that one more fact decides: what must hold, where that is known to be asked, and the fact."""
-
-    id: str
-    statement: str
-    holds: tuple[str, ...]
-    missing: str
-
-
-@attrs.frozen
 class Diagnosis:
     """A dump with its verdict.
 
@@ -78,9 +58,8 @@ class Diagnosis:
         others_asked: the same for capabilities, CPUID leaves and memory.
         inferred: what the dump shows of the processor, in words.
         against: why the dump is not from the processor that was asked for, in words; empty if it may be.
-        near_misses: undecided checks that fail if they apply, those with the fewest open questions first.
-        one_away: of the checks that could cause a reported failure, those that one more fact decides; the ones of
-            whose conditions most are known to hold come first.
+        near_misses: undecided checks that fail if they apply; see `popek.architectures.vtx.dumps.causes`.
+        one_away: of the checks that could cause a reported failure, those that one more fact decides.
         unsure: values of the processor that nobody is sure of and that undecided checks wait for.
         next_step: how to get the VMCS where only an error line or registers were given; else empty.
     """
@@ -132,21 +111,15 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
     if verdict.failed and happened.kind == "no-entry-failure":
         happened = _of_another_state(dump, happened)
     report = reported_outcome(vmcs)
-    relevant = [item for item in verdict.undecided if report is not None and _could_cause(item.id, report)]
-    waiting: dict[str, int] = {}
-    worth: dict[str, float] = {}
-    for item in relevant or verdict.undecided:
-        for what in item.missing:
-            waiting[what] = waiting.get(what, 0) + 1
-            worth[what] = worth.get(what, 0) + 1 / len(item.missing)
+    relevant = [item for item in verdict.undecided if report is not None and could_cause(item.id, report)]
     known = judgement.processor.sure
     # Where checks fail, what might fail besides is no news; where no failure is reported, nothing is missed.
     quiet = bool(verdict.failed) or (report is not None and not relevant)
     quiet |= report is None and "kvm_internal_error" in dump.reported
-    near = [] if quiet else list(_near_misses(vmcs, known, relevant or verdict.undecided))
-    away = [] if quiet or not relevant else list(_one_away(vmcs, known, relevant, {item.id for item in near}))
-    # The question that decides most comes first; where others must be answered, too, it decides a part.
-    asked = sorted(waiting.items(), key=lambda item: (-worth[item[0]], -item[1], item[0]))
+    open_ = relevant or verdict.undecided
+    near = () if quiet else near_misses(vmcs, known, open_)
+    away = () if quiet or not relevant else one_away(vmcs, known, relevant, {item.id for item in near})
+    asked = questions(open_, near, away)
     return Diagnosis(
         dump,
         capabilities,
@@ -163,8 +136,8 @@ def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:
         against=judgement.against,
         unsure=_unsure(judgement.processor.known, verdict.undecided),
         next_step=next_step(dump),
-        near_misses=tuple(sorted(near, key=lambda item: len(item.missing))),
-        one_away=tuple(sorted(away, key=lambda item: -len(item.holds))),
+        near_misses=near,
+        one_away=away,
     )
 
 
@@ -180,63 +153,6 @@ def _unsure(known: Capabilities, undecided: Iterable[Undecided]) -> tuple[str, .
     asked = {what for item in undecided for what in item.missing}
     names = [name if not name.startswith("0x") else f"({name[2:].upper()}H)" for name in known.unsure]
     return tuple(sorted(what for what in asked if any(name in what for name in names)))
-
-
-def _could_cause(check_id: str, report: Outcome) -> bool:
-    check = CHECKS[check_id]
-    outcome = check.outcome
-    if check.certainty == "warning":
-        return False  # about what comes after the entry
-    if report.kind == "vmfail-valid":
-        return bool(set(outcome.errors) & set(report.errors))
-    return (
-        report.kind == outcome.kind == "entry-failure"
-        and report.reason == outcome.reason
-        and (report.qualification is None or outcome.qualification in (None, report.qualification))
-    )
-
-
-def _near_misses(
-    vmcs: Vmcs, capabilities: Capabilities, undecided: Iterable[Undecided]
-) -> Iterator[NearMiss]:
-    """The undecided checks whose predicate is known to fail: only whether they apply is not known."""
-    view = view_of(vmcs, capabilities)
-    for item in undecided:
-        check = CHECKS[item.id]
-        try:
-            if check.holds(view):
-                continue
-        except MissingField:
-            continue
-        open_ = [gate.text for gate in check.gates if _unknown(gate, view)]
-        if open_:
-            yield NearMiss(check.id, explain(check, view), " and ".join(open_), item.missing)
-
-
-def _one_away(
-    vmcs: Vmcs, capabilities: Capabilities, undecided: Iterable[Undecided], known: Container[str]
-) -> Iterator[OneAway]:
-    """Checks some of whose conditions are known to hold and that lack one input; not those of `known`."""
-    view = view_of(vmcs, capabilities)
-    nothing = view_of(attrs.evolve(vmcs, fields={}), capabilities)
-    for item in undecided:
-        check = CHECKS[item.id]
-        if len(item.missing) != 1 or item.id in known:
-            continue
-        # What holds of every VMCS there, such as that the processor has Intel 64, tells little.
-        holds = tuple(
-            gate.text for gate in check.gates if _unknown(gate, nothing) and not _unknown(gate, view)
-        )
-        if holds:
-            yield OneAway(item.id, check.statement, holds, item.missing[0])
-
-
-def _unknown(gate: Condition, view: View) -> bool:
-    try:
-        gate.test(view)
-    except MissingField:
-        return True
-    return False
 
 
 def _label(judgement: ProcessorJudgement, kind: DiagnosisKind) -> str:
