@@ -39,6 +39,9 @@ def _is_jailhouse(builder: DumpBuilder, match: re.Match[str]) -> bool:
     return builder.format == "Jailhouse"
 
 
+_JAILHOUSE_PAIR = re.compile(rf"([A-Za-z][A-Za-z0-9. -]*?):?\s+({HEX})(?=\s|$)")
+
+
 def _jailhouse_line(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     fields = {
         "qualification": "EXIT_QUALIFICATION",
@@ -55,7 +58,10 @@ def _jailhouse_line(builder: DumpBuilder, match: re.Match[str], line: int) -> No
         "CR4": "GUEST_CR4",
         "EFER": "GUEST_IA32_EFER",
     }
-    for word, value in re.findall(rf"([A-Za-z][A-Za-z0-9. -]*?):?\s+({HEX})(?=\s|$)", match.string):
+    rest = _JAILHOUSE_PAIR.sub(" ", match.string).strip()
+    if re.search(r"\w", rest):
+        builder.unrecognise(line, rest)
+    for word, value in _JAILHOUSE_PAIR.findall(match.string):
         if word in fields:
             put(builder, fields[word], value, line)
         else:
