@@ -26,6 +26,8 @@ _INTELS = ("Linux KVM", "Xen", "HAXM", "bhyve", "NoirVisor", "Jailhouse", "Virtu
 """Formats that only a VMCS has."""
 
 _WRAPPED = 3
+_VALUE_AT_END = re.compile(r"[=:]\s*(?:0x)?[0-9a-fA-F]+$")
+_BEGINS = re.compile(r"(?i)haxm_\w*|Guest \w+ ")
 _MAX_BYTES = 64 << 20
 _LONGEST_LINE = 2000
 _KINDS = headers.KINDS + registers.KINDS + listings.KINDS
@@ -244,13 +246,20 @@ def _rejoined(lines: list[LogLine]) -> list[LogLine]:
     found: list[LogLine] = []
     for line in lines:
         before = found[-1] if found else None
-        if before is not None and before.width == longest and line.text and _kind_of(line.text) is None:
+        anew = _BEGINS.match(line.text) is not None
+        if (
+            before is not None
+            and before.width == longest
+            and line.text
+            and not anew
+            and _kind_of(line.text) is None
+        ):
             whole = next(
                 (
                     text
                     for text in (before.text + line.text, f"{before.text} {line.text}")
                     if any(kind.pattern.match(text) for kind in listings.BROKEN)
-                    or isinstance(_kind_of(text), re.Match)
+                    or (_VALUE_AT_END.search(text) and isinstance(_kind_of(text), re.Match))
                 ),
                 None,
             )

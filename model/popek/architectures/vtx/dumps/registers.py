@@ -27,6 +27,8 @@ _FAILURES = (33, 34, 41)
 
 def _jailhouse_failure(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.format = builder.format or "Jailhouse"
+    if rest := match.string[match.end() :].strip():
+        builder.unrecognise(line, rest)
     if int(match["reason"]) not in _FAILURES:
         builder.remark(line, f"exit reason {match['reason']} is of no entry that failed: not read")
     elif not builder.may_go_on(match["reason"], line):
@@ -35,6 +37,9 @@ def _jailhouse_failure(builder: DumpBuilder, match: re.Match[str], line: int) ->
 
 def _is_jailhouse(builder: DumpBuilder, match: re.Match[str]) -> bool:
     return builder.format == "Jailhouse"
+
+
+_JAILHOUSE_PAIR = re.compile(rf"([A-Za-z][A-Za-z0-9. -]*?):?\s+({HEX})(?=\s|$)")
 
 
 def _jailhouse_line(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
@@ -53,7 +58,10 @@ def _jailhouse_line(builder: DumpBuilder, match: re.Match[str], line: int) -> No
         "CR4": "GUEST_CR4",
         "EFER": "GUEST_IA32_EFER",
     }
-    for word, value in re.findall(rf"([A-Za-z][A-Za-z0-9. -]*?):?\s+({HEX})(?=\s|$)", match.string):
+    rest = _JAILHOUSE_PAIR.sub(" ", match.string).strip()
+    if re.search(r"\w", rest):
+        builder.unrecognise(line, rest)
+    for word, value in _JAILHOUSE_PAIR.findall(match.string):
         if word in fields:
             put(builder, fields[word], value, line)
         else:
