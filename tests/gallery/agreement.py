@@ -35,9 +35,9 @@ Semantics = Callable[..., None]
 def _fits_alone(guest: Timed, private: Timed) -> Word:
     """As the paper's technique has it, and no word of the straps: they are settings."""
     base, wide = private.relocation.base, ADDRESS + 1
-    return (base >= 2) & (
-        base.zero_extend(wide) + guest.last.zero_extend(wide) <= private.last.zero_extend(wide)
-    )
+    inside = base.zero_extend(wide) + guest.last.zero_extend(wide) <= private.last.zero_extend(wide)
+    entry = private.memory.load(Word(ADDRESS, 1)) == 0xFF  # supervisor mode, at 0, with all of E
+    return (base >= 2) & inside & entry
 
 
 def base(form: str, semantics: Semantics, *, gives: Any = None, **changed: Any) -> Made:
@@ -166,7 +166,11 @@ def _interrupted(enter: Semantics) -> Made:
         "NOP",
         lambda cpu: None,
         interruptions=(Interruption("tick", lambda state, given: state.clock == 0, entered),),
-        private=lambda guest, private: plain.private(guest, private) & (private.relocation.base >= 16),
+        private=lambda guest, private: (
+            plain.private(guest, private)
+            & (private.relocation.base >= 16)
+            & (private.memory.load(Word(ADDRESS, 3)) == 0xFF)
+        ),
     )
 
 
