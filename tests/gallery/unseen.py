@@ -74,7 +74,11 @@ def base(
 
     given: dict[str, Any] = {
         "map": image,
-        "private": lambda guest, private: plain.private(guest, private) & (private.relocation.base >= 16),
+        "private": lambda guest, private: (
+            plain.private(guest, private)
+            & (private.relocation.base >= 16)
+            & (private.memory.load(Word(ADDRESS, 3)) == 0xFF)
+        ),
         "has_cell": lambda guest, name, cell: FALSE,
         **technique,
     }
