@@ -258,17 +258,17 @@ class Entries(Generic[S]):
 
     def _causes(self) -> list[Premise[S]]:
         """What is taken for granted: which instruction it was, where a trap need not tell."""
-        found: list[Premise[S]] = []
+        kinds: dict[str, None] = {}
+        forms: dict[str, None] = {}
         for entry in self._trap_entries:
-            if entry.arrivals is not None and (forms := entry.arrivals.untold(self._another())):
-                told = ", ".join(forms[:MANY]) + (
-                    f" and {len(forms) - MANY} more" if len(forms) > MANY else ""
-                )
-                why = (
-                    f"what raised {entry.name}, and with which operands, it knows: {told} may leave the same"
-                )
-                found.append(Premise(A4, "", Truth.NOT_ASKED, why))
-        return found
+            if entry.arrivals is not None and (untold := entry.arrivals.untold(self._another())):
+                kinds[entry.name] = None
+                forms |= dict.fromkeys(untold)
+        if not kinds:
+            return []
+        what, which = _few(list(kinds)), _few(list(forms))
+        why = f"what raised {what}, and with which operands, it knows: {which} may leave what others leave"
+        return [Premise(A4, "", Truth.NOT_ASKED, why)]
 
     def _tells(self, name: str, entry: Entry[S]) -> Premise[S]:
         """Two guests of which the same is noted, unlike on the hardware, are not alike after the entry."""
@@ -359,6 +359,11 @@ class Entries(Generic[S]):
         evidence = Evidence(question, Answer.SAT, tuple(one for one in asked if one.answer is Answer.SAT)[:1])
         symbolic = [p.guest, p.private, *([] if other is None else [other])]
         return found_on_numbers(p, name, how, question, evidence, symbolic, entry.given, replay)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    return ", ".join(names[:MANY]) + more
 
 
 __all__ = ["Entries"]

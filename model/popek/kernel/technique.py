@@ -73,7 +73,8 @@ class Technique(Generic[S]):
             went in at an entry that the VMM owns, for its tables and registers in `before` lead there (width 1).
             The run has handed over control, and counts as a trap; that the hardware goes on in a cell of the VMM's is
             asked of every such run.  `TRAPS_ONLY`, the default: there is none.
-        delivered: owned leaves in which the hardware tells the VMM of a trap: what a trap leaves there is its business.
+        delivered: owned leaves in which the hardware tells the VMM of a trap, or leaves what was the guest's: what a
+            trap leaves there is its business.
         target: whose handler a trap on the hardware goes to: the VMM's by default.
         guest_level: a level of the hardware as the guest knows it, where a trap goes to a handler that is not the
             VMM's; the level itself by default.
