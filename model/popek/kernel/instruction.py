@@ -178,19 +178,14 @@ class Instruction:
 
     def assembly(self, parts: Mapping[str, int]) -> str:
         """The instruction as assembly text, operands filled in."""
-        spelled = iter([(operand.token, operand.kind.spell(operand.own(parts))) for operand in self.operands])
-        wanted, text = next(spelled, None), []
-        for number, token in enumerate(_TOKENS.split(self.form)):
-            # The first is the mnemonic; what lies between tokens is every second.
-            if wanted is not None and number and token == wanted[0]:
-                text.append(wanted[1])
-                wanted = next(spelled, None)
-            else:
-                text.append(token)
-        return "".join(text)
-
-
-_TOKENS = re.compile(r"([\s,]+)")
+        text, at = "", 0
+        for operand in self.operands:
+            # A whole word of the form, though it may have commas and parentheses itself; never the mnemonic.
+            found = re.compile(rf"(?<=[\s,]){re.escape(operand.token)}(?![^\s,])").search(self.form, at)
+            if found is not None:
+                text += self.form[at : found.start()] + operand.kind.spell(operand.own(parts))
+                at = found.end()
+        return text + self.form[at:]
 
 
 def parse_form(form: str, kinds: Mapping[str, OperandKind]) -> tuple[Operand, ...]:

@@ -120,18 +120,22 @@ class Z3Session:
         self._seconds = seconds
         hard = kind is QuestionKind.HARD
         self._solver = z3.SolverFor("QF_BV", ctx=context) if hard else z3.SimpleSolver(ctx=context)
+        self._levels: list[list[Any]] = [[]]
 
     def add(self, condition: Any) -> None:
         """Assert a condition on the open level."""
         self._solver.add(condition)
+        self._levels[-1].append(condition)
 
     def push(self) -> None:
         """Open a level."""
         self._solver.push()
+        self._levels.append([])
 
     def pop(self) -> None:
         """Close the latest level."""
         self._solver.pop()
+        self._levels.pop()
 
     def check(self, assumed: Sequence[Any], rlimit: int) -> Answer:
         """Whether everything can hold together."""
@@ -151,11 +155,14 @@ class Z3Session:
 
     def script(self) -> str:
         """What is asserted, as an SMT-LIB 2 script."""
+        # The general core rewrites what it was told; a solver that is asked nothing prints it as it is.
+        told = z3.SolverFor("QF_BV", ctx=self._solver.ctx)
+        told.add(*(condition for level in self._levels for condition in level))
         # Z3 writes primed names and reserved words bare, which SMT-LIB does not allow.
         return re.sub(
             r"\|[^|]*\||[^\s()|]*'[^\s()|]*|(?<=[\s(])(?:par|match|as)(?=[\s)])",
             lambda found: found[0] if found[0].startswith("|") else f"|{found[0]}|",
-            str(self._solver.to_smt2()),
+            str(told.to_smt2()),
         )
 
 
