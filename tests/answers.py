@@ -15,6 +15,7 @@ DECIDED = re.compile(r"\bevery check passes\b")
 UNDECIDED = re.compile(
     r"\b\d+ checks? (?:are not decidable|is not decidable|cannot be decided|lacks? inputs)"
 )
+DOUBTED = re.compile(r"These fail on some processors|Warnings \(no entry failures by themselves\)")
 
 
 def contradictions_of(text: str) -> list[str]:
@@ -24,6 +25,8 @@ def contradictions_of(text: str) -> list[str]:
     if FAILED.search(flat) and (found := ENTERED.search(flat)):
         wrong.append(f"fails, and {found[0]!r}")
     if DECIDED.search(flat) and (found := UNDECIDED.search(flat)):
+        wrong.append(f"every check passes, and {found[0]!r}")
+    if DECIDED.search(flat) and (found := DOUBTED.search(flat)):
         wrong.append(f"every check passes, and {found[0]!r}")
     if re.search(r"\b1 checks\b|\b1 fields\b|\(\(|\)\)", flat):
         wrong.append("grammar")

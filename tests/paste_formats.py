@@ -123,9 +123,9 @@ haxm_warning: 0000 VMX_VPID: 1
 haxm_warning: 6c00 HOST_CR0: 80050033
 haxm_warning: 6c04 HOST_CR4: 1626e0
 haxm_warning: 6800 GUEST_CR0: 80050033
-haxm_warning: 6820 GUEST_RFLAGS: 10246
+haxm_warning: 6820 GUEST_RFLAGS: 10244
 haxm_warning: 681c GUEST_RSP: fffff8000a1b2c30
-haxm_warning: 2802 GUEST_PAT: 7010600070106
+haxm_warning: 2804 GUEST_PAT: 7010600070106
 haxm_warning: 2806 GUEST_EFER: d01
 haxm_warning: 4826 GUEST_ACTIVITY_STATE: 0
 """

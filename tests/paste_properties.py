@@ -17,8 +17,11 @@ from pastes_more import _PREFIXES as MORE_PREFIXES
 from pastes_more import MORE
 from popek.architectures.dump import DumpError
 
-few: Final = settings(deadline=None, max_examples=int(os.environ.get("PASTE_EXAMPLES", "25")))
-"""For the suite; PASTE_EXAMPLES=5000 asks more."""
+_EXAMPLES = os.environ.get("PASTE_EXAMPLES", "")
+few: Final = settings(
+    deadline=None, max_examples=int(_EXAMPLES or 25), derandomize=not _EXAMPLES, print_blob=False
+)
+"""For the suite, the same ones each time; PASTE_EXAMPLES=5000 asks more, and others."""
 
 ALL_PREFIXES: Final[Sequence[str]] = (*PREFIXES.values(), *MORE_PREFIXES.values())
 UNPADDED: Final = frozenset({"HAXM", "NoirVisor", "Jailhouse", "names", "Xen VMCB"})
@@ -67,11 +70,12 @@ def nothing_new(whole: Answer, read: Read, data: str | bytes, *, told: bool = Tr
 
 @st.composite
 def truncated(draw: st.DrawFn, text: str) -> str:
-    """A part of a text, cut anywhere, behind some prefix."""
+    """A part of a text, cut anywhere, behind some prefix; of a single line nobody could tell."""
     prefix = draw(st.sampled_from(["", "> ", "[ 1.000000] ", "Nov 30 18:01:02 host kernel: "]))
     whole = "".join(f"{prefix}{line}\n" for line in text.splitlines())
-    place = draw(st.integers(0, len(whole)))
-    return whole[:place] if draw(st.booleans()) else whole[place:]
+    if not whole or draw(st.booleans()):
+        return whole[draw(st.integers(0, len(whole))) :]
+    return whole[: draw(st.integers(whole.index("\n") + len(prefix) + 2, len(whole)))]
 
 
 @st.composite

@@ -9,6 +9,7 @@ import pytest
 
 from commands import popek
 from popek.checks.rewriting import ELSEWHERE, KERNEL, Rewriting, rewriting
+from popek.checks.rewriting_saved import saving
 from popek.checks.subject import Subject
 from popek.checks.survey import Request, survey
 from popek.checks.verdict import Truth
@@ -122,3 +123,56 @@ def test_what_is_no_list_is_told_in_one_line(tmp_path: Path, name: str, text: st
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert told in done.stderr, done.stderr
+
+
+SOME = ["MOV r32, Sreg", "SGDT m", "CLI"]
+
+
+def test_of_the_segment_registers_only_those_that_hold_the_privilege_level_matter() -> None:
+    """SDM vol. 3A: the CPL is in CS and SS alone; the others hold the RPL that was loaded."""
+    found = rewriting(Subject.of("ia32"), promise="fidelity", forms=SOME, operands=True, jobs=1)
+    assert {one.form: dict(one.operands) for one in found.members} == {
+        "MOV r32, Sreg": {"Sreg": ("cs", "ss")},
+        "SGDT m": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "saved", "added"),
+    [("UMIP", 1, ("SGDT m",), ()), ("IOPL", 3, (), ("CLI",)), ("TSD", 1, (), ())],
+)
+def test_settings_save_forms_or_add_them(
+    setting: str, value: int, saved: tuple[str, ...], added: tuple[str, ...]
+) -> None:
+    subject = Subject.of("ia32")
+    found = rewriting(subject, promise="fidelity", forms=SOME, jobs=1)
+    one = saving(subject, found, setting, value, promise="fidelity", jobs=1)
+    assert (one.saved, one.added, one.open) == (saved, added, ())
+
+
+def test_ways_without_hardware_help_are_counted_by_what_runs_directly(leaky: Rewriting) -> None:
+    """LRA is silent in every mode, so that neither rewriting the kernel nor interpreting it is enough."""
+    counts = {way.name.split(":")[0]: (way.kernel, way.elsewhere, way.keeps) for way in leaky.ways}
+    assert counts == {
+        "trap and emulate": (11, 11, Truth.NO),
+        "rewriting in kernel mode": (9, 11, Truth.NO),
+        "hybrid": (None, 11, Truth.NO),
+        "interpretation": (None, None, Truth.YES),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("GMODE", "expected NAME=VALUE"),
+        ("NONE=1", "unknown setting"),
+        ("LRA=0", "its value already"),
+        ("LRA=?", "another value"),
+    ],
+)
+def test_what_is_no_other_setting_is_told_in_one_line(text: str, told: str) -> None:
+    done = popek(*FEW, "--saves", text)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr, done.stderr
+    assert "--set" not in done.stderr

@@ -82,3 +82,11 @@ def test_a_cell_that_fails_is_one_line(tmp_path: Path) -> None:
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
     with pytest.raises(UserError, match="small: a cell failed: ZeroDivisionError"):
         module._page(made, tmp_path, "small")
+
+
+def test_the_site_lists_every_notebook() -> None:
+    page = (STORED.parent / "docs" / "notebooks.md").read_text("utf-8")
+    read_me = (STORED / "README.md").read_text("utf-8")
+    for stored in STORED.glob("*.ipynb"):
+        assert f"| `{stored.stem}` |" in page
+        assert f"| {stored.stem} |" in read_me

@@ -112,3 +112,21 @@ def test_zstd_and_lz4_without_their_libraries_and_what_unpacks_without_end_are_o
         pytest.raises(ScanError, match="unpacks to more than"),
     ):
         read(tmp_path / "vmlinuz", None, codes())
+
+
+def test_a_pe_file_with_the_boot_header_and_no_payload_is_read_as_pe(tmp_path: Path) -> None:
+    """As Memtest86+ 6 is: the boot protocol loads it whole."""
+    data = bytearray(0x400)
+    data[:2], data[0x1FE:0x200], data[0x202:0x206], data[0x206:0x208] = (
+        b"MZ",
+        b"\x55\xaa",
+        b"HdrS",
+        b"\x0c\x02",
+    )
+    data[0x300:0x304] = b"PE\0\0"
+    data[0x3C:0x40] = (0x300).to_bytes(4, "little")
+    (tmp_path / "image").write_bytes(data)
+    done = popek("scan", "image", folder=tmp_path)
+    assert done.returncode == 2
+    assert "bzImage" not in done.stderr
+    assert "PE" in done.stderr

@@ -11,7 +11,8 @@ from pathlib import Path
 PAGE = Path(__file__).parents[2] / "docs/explanation/literature.md"
 CLAIMS = {
     tomllib.loads(file.read_text("utf-8"))["id"]: tomllib.loads(file.read_text("utf-8"))["expected"]
-    for file in (files("popek_specs") / "claims").iterdir()
+    for folder in ("claims", "rewriting")
+    for file in (files("popek_specs") / folder).iterdir()
     if file.name.endswith(".toml")
 } | {
     row["id"]: row["expected"]

@@ -129,6 +129,28 @@ def test_a_machine_of_ones_own(browser: Browser, address: str) -> None:
     visitor.assert_well_behaved()
 
 
+def test_a_technique_is_chosen_and_the_path_tree_is_shown(browser: Browser, address: str) -> None:
+    visitor = Visitor(browser, address)
+    page = visitor.goto("machine=own")
+    visitor.verdict(REFUTED, "GETT is sensitive")
+    one, two = "techniques={technique.name: technique}", 'attrs.evolve(technique, name="plain", replaced=())'
+    text = page.input_value("#own-text")
+    assert text.count(one) == 1
+    page.fill("#own-text", "import attrs\n" + text.replace(one, one[:-1] + f', "plain": {two}}}'))
+    page.click("#own-derive")
+    page.wait_for_selector("#technique option:nth-child(2)", state="attached")
+    visitor.verdict(REFUTED, "GETT is sensitive")
+    page.select_option("#technique", "plain")
+    visitor.verdict(HOLDS)
+    assert "technique=plain" in page.url
+    page.click(visitor.cell("SETT", "privileged"))
+    page.wait_for_selector(".tree")
+    tree = page.inner_text(".tree")
+    assert page.inner_text("#detail h3:has(+ ul.tree)") == "What it asks, in order: 2 paths"
+    assert [way in tree for way in ("mode", "yes:", "no:", "privileged-instruction trap")] == [True] * 4
+    visitor.assert_well_behaved()
+
+
 def test_the_keyboard_is_enough(browser: Browser, address: str) -> None:
     visitor = Visitor(browser, address)
     page = visitor.goto()

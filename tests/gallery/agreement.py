@@ -13,6 +13,7 @@ import attrs
 
 from popek.architectures.pg74.machine import build
 from popek.architectures.pg74.state import ADDRESS, PRIVILEGED_TRAP, WORD, Pg74
+from popek.architectures.pg74.trap_and_emulate import leads_to_the_vmm
 from popek.kernel.interruption import Interruption
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
@@ -36,8 +37,7 @@ def _fits_alone(guest: Timed, private: Timed) -> Word:
     """As the paper's technique has it, and no word of the straps: they are settings."""
     base, wide = private.relocation.base, ADDRESS + 1
     inside = base.zero_extend(wide) + guest.last.zero_extend(wide) <= private.last.zero_extend(wide)
-    entry = private.memory.load(Word(ADDRESS, 1)) == 0xFF  # supervisor mode, at 0, with all of E
-    return (base >= 2) & inside & entry
+    return (base >= 2) & inside & leads_to_the_vmm(guest, private, 1)
 
 
 def base(form: str, semantics: Semantics, *, gives: Any = None, **changed: Any) -> Made:
@@ -169,7 +169,7 @@ def _interrupted(enter: Semantics) -> Made:
         private=lambda guest, private: (
             plain.private(guest, private)
             & (private.relocation.base >= 16)
-            & (private.memory.load(Word(ADDRESS, 3)) == 0xFF)
+            & leads_to_the_vmm(guest, private, 3)
         ),
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from popek.architectures.pg74.machine import ADDRESS, PRIVILEGED_TRAP, Pg74, build
+from popek.architectures.pg74.trap_and_emulate import leads_to_the_vmm
 from popek.kernel.interruption import Interruption
 from popek.kernel.machine import Machine
 from popek.kernel.outcome import Fault
@@ -47,14 +48,6 @@ def enter(state: Interruptible, given: Mapping[str, Word]) -> Interruptible:
     return cpu
 
 
-def leads_to_the_program(guest: Interruptible, private: Interruptible) -> Word:
-    """E[3] is the control program's, and so is where it leads: into supervisor mode, and to no cell of the guest's."""
-    new = private.memory.load(Word(ADDRESS, NEW))
-    where, start = new[15:8] + new[23:16], private.relocation.base
-    outside = (where < start) | (where - start > guest.last)
-    return (start > NEW) & (new[24] == 0) & outside
-
-
 def _mask(value: int) -> Callable[[Interruptible], None]:
     def semantics(cpu: Interruptible) -> None:
         """The mask := value, in supervisor mode alone."""
@@ -80,7 +73,11 @@ def base(entering: Enter = enter, **changes: Any) -> Machined:
         map=image,
         owned=(*plain.owned, "held", "quiet"),
         shadowed=(*plain.shadowed, "held", "quiet"),
-        private=lambda guest, private: plain.private(guest, private) & leads_to_the_program(guest, private),
+        private=lambda guest, private: (
+            plain.private(guest, private)
+            & (private.relocation.base > NEW)
+            & leads_to_the_vmm(guest, private, NEW)
+        ),
     )
     technique = attrs.evolve(technique, **{name: change(technique) for name, change in changes.items()})
     made = attrs.evolve(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -178,6 +180,21 @@ def test_what_is_wrong_is_told_in_one_line(ask: Callable[[], object], told: str)
         ask()
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_page_lists_every_public_name_and_no_other() -> None:
+    page = (HERE.parents[1] / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    first, second = (
+        page.partition("## Every public name")[2].partition("## The functions")[0].split("The rest")
+    )
+    cells = [line.split("|")[1] for line in first.splitlines() if line.startswith("| `")]
+    listed = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(listed) == sorted(popek.__all__)
+    for line in second.splitlines()[4:]:
+        if line.startswith("| `"):
+            module, *names = re.findall(r"`([\w.]+)`", line)
+            known = importlib.import_module(module)
+            assert [n for n in names if n != "deliver" and not hasattr(known, n)] == []
 
 
 def test_a_component_is_taken_whole_and_its_leaves_say_more() -> None:

@@ -355,3 +355,28 @@ def test_an_undecided_entry_of_an_exit_area_is_named() -> None:
     assert verdict.outcome.kind == "enters"
     assert [item.id for item in verdict.undecided] == ["EXIT-08"]
     assert "1234H" in verdict.undecided[0].missing[0]
+
+
+@pytest.mark.parametrize(
+    ("index", "value"),
+    [
+        (0x480, 0),
+        (0xFE, 0),
+        (0x3A, 5),
+        (0x48, 1 << 40),
+        (0x2FF, 0x99),
+        (0x6A0, 0x3C0),
+        (0xD90, 1 << 63),
+        (0x277, 2),
+    ],
+)
+def test_a_listed_entry_of_the_exit_area_that_wrmsr_refuses_is_named(index: int, value: int) -> None:
+    """A list by KVM lacks bits 63:32 of the entries; that WRMSR refuses the value is known without them."""
+    given = {"EXIT_MSR_LOAD_COUNT": 1, "EXIT_MSR_LOAD_ADDR": 0x5000}
+    base = baseline("64-bit", TIGER)
+    bad = attrs.evolve(base, areas={"EXIT_MSR_LOAD": ((index, value),)}).with_fields(**given)
+    verdict = judge(bad, TIGER)
+    assert verdict.outcome.kind == "enters"
+    assert [item.id for item in verdict.warnings] == ["EXIT-08"]
+    fine = attrs.evolve(base, areas={"EXIT_MSR_LOAD": ((0x277, 0x0007_0406_0007_0406),)}).with_fields(**given)
+    assert judge(fine, TIGER).warnings == ()

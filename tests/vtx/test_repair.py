@@ -217,3 +217,16 @@ def test_bad_input_is_one_line(run: Run) -> None:
 def test_a_page_of_memory_is_no_obstacle() -> None:
     vmcs = attrs.evolve(broken(GUEST_RFLAGS=0), memory=((0x1000, 4096, 1 << 200),))
     assert [change.field for change in repair(vmcs, TIGERLAKE).changes] == ["GUEST_RFLAGS"]
+
+
+def test_a_segment_is_mended_rather_than_given_up() -> None:
+    """Bit 21 of the access rights is reserved: clearing it mends DS, and making DS unusable would, too."""
+    found = repair(Vmcs(fields={"GUEST_DS_ACCESS_RIGHTS": 0x20C093, "GUEST_RFLAGS": 2}))
+    assert [(change.field, change.after) for change in found.changes] == [("GUEST_DS_ACCESS_RIGHTS", 0xC093)]
+
+
+def test_the_vpid_that_repair_offers_is_small() -> None:
+    found = repair(
+        broken(PRIMARY_PROC_CONTROLS=PRIMARY | 1 << 31, SECONDARY_PROC_CONTROLS=1 << 5, VPID=0), TIGERLAKE
+    )
+    assert [(change.field, change.after) for change in found.changes] == [("VPID", 1)]

@@ -15,10 +15,10 @@ _REST_OF_NUMBER = re.compile(r"[0-9a-fA-F]+(?!\w)")
 _NUMBER_AT_END = re.compile(r"[0-9a-fA-F]$")
 
 
-def open_end(text: str, groups: Sequence[Sequence[LogLine]]) -> int:
-    """The last line, if a text of several lines ends in a digit; 0 if it does not, or is one line, typed by hand."""
+def open_end(text: str, groups: Sequence[Sequence[LogLine]], least: int = _PASTED) -> int:
+    """The last line, if a text of `least` lines ends in a digit, else 0: a single line is often typed by hand."""
     numbers = [line.number for lines in groups for line in lines if line.text]
-    return max(numbers) if len(numbers) >= _PASTED and _NUMBER_AT_END.search(text[-1:]) else 0
+    return max(numbers) if len(numbers) >= least and _NUMBER_AT_END.search(text[-1:]) else 0
 
 
 def cut_lines(lines: Sequence[LogLine], unknown: Sequence[bool]) -> frozenset[int]:

@@ -113,6 +113,8 @@ _WRAPPER = re.compile(
 )
 _CALLER = re.compile(r"\[\s*([TC]\d+)\]\s?")
 _NUMBERED = re.compile(r"\s*(\d{1,7})(?:[:|.)]\s?|\t|\s{1,2}|$)")
+_COMMENTED = re.compile(r"#\s*\w+ ?= ?")
+"""A line `NAME = value` behind `#` is one in a style of its own."""
 _NUMBER = re.compile(r"\s*(?:0x)?[0-9a-f]{8,16}\s*")
 """What stands behind the number of an MSR in a listing."""
 _COLUMN = re.compile(r"\s*(\d{1,10})\t(?!\d+\.\d+\t)")
@@ -278,7 +280,9 @@ def _without_unknown_prefix(lines: list[LogLine]) -> list[LogLine]:
     found = [
         line.text[: match.start()]
         for line in lines
-        if len(line.text) <= _LONGEST and (match := _BEGINNING.search(line.text)) is not None
+        if len(line.text) <= _LONGEST
+        and (match := _BEGINNING.search(line.text)) is not None
+        and not _COMMENTED.match(line.text)
     ]
     if not any(found):
         return lines

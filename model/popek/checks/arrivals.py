@@ -10,12 +10,14 @@ it is asked in three steps, and the next one only where the last does not settle
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
+from popek.kernel import terms
 from popek.kernel.exploration import Path
 from popek.kernel.instruction import Instruction
 from popek.kernel.memory import Memory
@@ -23,7 +25,8 @@ from popek.kernel.outcome import Outcome, Target, Trap, Vector
 from popek.kernel.state import Role, State
 from popek.kernel.technique import Technique
 from popek.kernel.terms import Term
-from popek.kernel.words import Word, ite, symbol
+from popek.kernel.words import Word, any_of, ite, symbol
+from popek.solving.solver import Answer
 
 from .runs import Run
 
@@ -37,7 +40,7 @@ ANOTHERS = "'"  # of the names of another guest's operands
 
 
 @attrs.frozen
-class Kind:
+class TrapKind:
     """Traps that are delivered alike, but for the state: whatever else a delivery can look at is the same.
 
     Attributes:
@@ -52,10 +55,10 @@ class Kind:
     target: Target
 
     @classmethod
-    def of(cls, trap: Trap[S], technique: Technique[S]) -> Kind:
+    def of(cls, trap: Trap[S], technique: Technique[S]) -> TrapKind:
         """The kind of a trap."""
         coded = trap.error_code is not None
-        return cls(trap.vector, trap.level, trap.memory, coded, technique.target(trap))
+        return cls(trap.vector, trap.level, trap.memory, coded, technique.goes_to(trap))
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -78,7 +81,7 @@ class Arrival(Generic[S]):
 
 
 @attrs.frozen(eq=False, slots=False)
-class Way(Generic[S]):
+class DirtyTrap(Generic[S]):
     """A path on which a form traps and has changed something.
 
     Attributes:
@@ -132,12 +135,12 @@ Becomes = tuple[tuple[str, Term], ...]
 """What leaves become, by name."""
 
 
-class Arrivals(Generic[S]):
+class TrapArrivals(Generic[S]):
     """The traps of one kind.
 
     Attributes:
         sample: one of them.
-        clean: when a trap leaves the state as it was.
+        clean, clean_forms: when a trap leaves the state as it was, and of which forms.
         ways: how traps arrive that do not.
     """
 
@@ -145,7 +148,8 @@ class Arrivals(Generic[S]):
         self._p = premises
         self.sample = sample
         self.clean: list[tuple[Term, ...]] = []
-        self.ways: list[Way[S]] = []
+        self.clean_forms: dict[str, None] = {}
+        self.ways: list[DirtyTrap[S]] = []
 
     @cached_property
     def touched(self) -> frozenset[str]:
@@ -163,15 +167,56 @@ class Arrivals(Generic[S]):
         return tuple(name for name, found in become.items() if len(found) <= FEW)
 
     @cached_property
-    def groups(self) -> Mapping[Becomes, Sequence[Way[S]]]:
+    def groups(self) -> Mapping[Becomes, Sequence[DirtyTrap[S]]]:
         """The ways, by what becomes of the leaves of which that is known."""
-        found: dict[Becomes, list[Way[S]]] = {}
+        found: dict[Becomes, list[DirtyTrap[S]]] = {}
         for way in self.ways:
             known = tuple(
                 (name, word.term) for name in self._known if (word := way.changed.get(name)) is not None
             )
             found.setdefault(known, []).append(way)
         return found
+
+    def untold(self, other: S) -> list[str]:
+        """The forms of which the control program is taken to know by other means which it was, and of what operands.
+
+        It knows the instruction where it knows the state before: what is fetched there is what is there (A2).  So it
+        does where no two images can be left alike by two of these ways, as far as it is known what they change.
+
+        Args:
+            other: another guest.
+        """
+        if not self.ways:
+            return []
+        p, found = self._p, dict.fromkeys(self._unclear())
+        images = p.image, p.technique.map(other, p.private)
+        given = [*p.ok(other, p.private), _unlike(*images)]
+        for one, two in itertools.combinations([None, *self.groups] if self.clean else self.groups, 2):
+            a, b = (
+                image if becomes is None else self.of_group(image, guest, becomes, "").state
+                for becomes, image, guest in zip((one, two), images, (p.guest, other), strict=True)
+            )
+            alike = ~_unlike(a, b)
+            if alike.value != 0 and p.ask.first([[*given, alike]]) is not Answer.UNSAT:
+                found |= dict.fromkeys([*self._forms(one), *self._forms(two)])
+        return list(found)
+
+    def _forms(self, becomes: Becomes | None) -> Iterator[str]:
+        """The forms that trap so."""
+        if becomes is None:
+            yield from self.clean_forms
+        else:
+            yield from (way.instruction.form for way in self.groups[becomes])
+
+    def _unclear(self) -> Iterator[str]:
+        """Forms that change more than is known, or what they change as operands say."""
+        known = set(self._p.guest.words())
+        for becomes, ways in self.groups.items():
+            told = terms.variables_of([term for _, term in becomes]).keys() <= known
+            forms = dict.fromkeys(way.instruction.form for way in ways)
+            loose = any(way.changed.keys() - dict(becomes).keys() for way in ways)
+            if not told or (loose and (len(forms) > 1 or any(way.general.operands for way in ways))):
+                yield from forms
 
     def of_group(self, image: S, guest: S, becomes: Becomes, fresh: str) -> Arrival[S]:
         """An arrival in which leaves have become something, and what else is touched by the group may be anything."""
@@ -215,7 +260,12 @@ class Arrivals(Generic[S]):
         return state.with_changes(dict(loose))
 
 
-def ways_of(instruction: Instruction, general: Run[S]) -> Iterator[Way[S]]:
+def _unlike(a: State, b: State) -> Word:
+    """Two states differ in a leaf (width 1)."""
+    return any_of(word != b.words()[name] for name, word in a.words().items())
+
+
+def ways_of(instruction: Instruction, general: Run[S]) -> Iterator[DirtyTrap[S]]:
     """The paths on which a form traps and has changed something.
 
     Args:
@@ -224,7 +274,7 @@ def ways_of(instruction: Instruction, general: Run[S]) -> Iterator[Way[S]]:
     whole = general.without_assignments()
     for path in general.paths:
         if isinstance(path.result, Trap) and path.result.state is not general.before:
-            yield Way(instruction, attrs.evolve(whole, paths=(path,)))
+            yield DirtyTrap(instruction, attrs.evolve(whole, paths=(path,)))
 
 
-__all__ = ["Arrival", "Arrivals", "Becomes", "Kind", "Way", "ways_of"]
+__all__ = ["Arrival", "Becomes", "DirtyTrap", "TrapArrivals", "TrapKind", "ways_of"]

@@ -6,8 +6,9 @@ For all guests S and S' of a control program that keeps P, with what a form has 
 |---|---|
 | where | from f(S, P) it goes elsewhere than from f(S', P), or stops the machine from one of them alone; or it goes \
 to another mode than supervisor mode, or to storage that is not the control program's |
-| keeps | from f(S, P) it overwrites a cell of the control program's that it does not from f(S', P), or puts into a \
-register of the control program's what depends on the guest |
+| keeps | from f(S, P) it overwrites a cell of the control program's that it does not from f(S', P) |
+| puts | it leaves in a register of the control program's what depends on the guest: then it is taken for granted that \
+this is what the hardware tells |
 | tells | f(S, P) and f(S', P) are unlike, where the same is noted of S and S', and are alike after it |
 """
 
@@ -24,16 +25,14 @@ from popek.kernel.memory import Block
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
 from popek.kernel.state import Role, State, leaves_with
 from popek.kernel.words import TRUE, Word, all_of, any_of
-from popek.solving.asking import Asker, SolverQuery
+from popek.solving.asking import Asker
 from popek.solving.solver import Answer
 
-from .arrivals import Arrival, Arrivals, Way
-from .counterexample import StateDifference, differences
+from .arrivals import Arrival, DirtyTrap, TrapArrivals
 from .delivery import Delivery, delivery_of, entered_by, interruption_of
+from .entry_search import ArrivalPair, Asked, End, EntryFault, EntrySearch, Replay
 from .premise import Premise
-from .presence import plainest_given
 from .runs import AGAIN, conjunction, place_of
-from .verdict import Evidence, Question, Truth
 
 if TYPE_CHECKING:
     from .premises import Premises
@@ -41,38 +40,6 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=State)
 
 CODE = "code"
-
-
-@attrs.frozen(eq=False)
-class Wrong:
-    """A way to go wrong: words for it, and when (width 1); or that the model does not say."""
-
-    how: str
-    when: Word
-    silent: bool = False
-
-
-@attrs.frozen(eq=False)
-class Pair(Generic[S]):
-    """Arrivals from the images of two guests.
-
-    Attributes:
-        ways: the forms that trap so, on numbers; None where the state is the image.
-        exact: there are such arrivals; otherwise more than these.
-        renamed: the other form has operands of its own.
-    """
-
-    mine: Arrival[S]
-    theirs: Arrival[S]
-    ways: tuple[Way[S] | None, Way[S] | None] = (None, None)
-    exact: bool = True
-    renamed: bool = False
-
-
-End = tuple[Word, "Outcome[S]"]
-Asked = Callable[[Pair[S], S], Iterator[Wrong]]
-Replayed = tuple[bool, tuple[StateDifference, ...]]
-"""Whether numbers show what the solver found, and in what."""
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -90,7 +57,7 @@ class Entry(Generic[S]):
     given: Mapping[str, Word]
     allowed: Word
     interruption: Interruption[S] | None = None
-    arrivals: Arrivals[S] | None = None
+    arrivals: TrapArrivals[S] | None = None
 
     @classmethod
     def by_interrupt(
@@ -100,7 +67,7 @@ class Entry(Generic[S]):
         return cls(premises, taken.name, given, taken.may(given), taken)
 
     @classmethod
-    def by_traps(cls, premises: Premises[S], arrivals: Arrivals[S]) -> Entry[S]:
+    def by_traps(cls, premises: Premises[S], arrivals: TrapArrivals[S]) -> Entry[S]:
         """A kind of trap."""
         return cls(premises, str(arrivals.sample.vector), {}, TRUE, None, arrivals)
 
@@ -135,7 +102,7 @@ class Entry(Generic[S]):
     def _some_clean(self) -> bool:
         return self.arrivals is None or bool(self.arrivals.clean) or not self.arrivals.ways
 
-    def _reference(self, image: S) -> tuple[Arrival[S], Way[S] | None]:
+    def _reference(self, image: S) -> tuple[Arrival[S], DirtyTrap[S] | None]:
         """What every other arrival is compared with, from another guest."""
         if self._some_clean or self.arrivals is None:
             return self._clean(image), None
@@ -149,23 +116,23 @@ class Entry(Generic[S]):
     def _possible(self, arrival: Arrival[S]) -> bool:
         return self.premises.ask.first([[conjunction(arrival.conditions)]]) is not Answer.UNSAT
 
-    def _loosest(self, images: tuple[S, S], guests: tuple[S, S]) -> Pair[S] | None:
+    def _loosest(self, images: tuple[S, S], guests: tuple[S, S]) -> ArrivalPair[S] | None:
         """More arrivals than there are, where a form changes something before it traps."""
         if self.arrivals is None or not self.arrivals.touched:
             return None
         one, two = map(self.arrivals.loosest, images, guests, ("", "'"))
-        return Pair(one, two, exact=False)
+        return ArrivalPair(one, two, exact=False)
 
     def _groups(
         self, images: tuple[S, S], guests: tuple[S, S], *, together: bool
-    ) -> Iterator[tuple[Pair[S], Callable[[], Iterator[Pair[S]]]]]:
+    ) -> Iterator[tuple[ArrivalPair[S], Callable[[], Iterator[ArrivalPair[S]]]]]:
         """Pairs, and for each the exact ones that it stands for, where it is none.
 
         Args:
             together: of one form; otherwise of a form and of what all are compared with.
         """
         if self._some_clean:
-            yield Pair(self._clean(images[0]), self._clean(images[1])), lambda: iter(())
+            yield ArrivalPair(self._clean(images[0]), self._clean(images[1])), lambda: iter(())
         found = self.arrivals
         if found is None:
             return
@@ -174,14 +141,14 @@ class Entry(Generic[S]):
             mine = found.of_group(images[0], guests[0], becomes, "")
             if together:
                 other = found.of_group(images[1], guests[1], becomes, "'")
-                yield Pair(mine, other, exact=False), partial(self._of_one_form, ways, images)
+                yield ArrivalPair(mine, other, exact=False), partial(self._of_one_form, ways, images)
             elif theirs is not None:
                 yield (
-                    Pair(mine, theirs, (None, way), exact=False),
+                    ArrivalPair(mine, theirs, (None, way), exact=False),
                     partial(self._with_reference, ways, images[0], theirs, way),
                 )
 
-    def _of_one_form(self, ways: Sequence[Way[S]], images: tuple[S, S]) -> Iterator[Pair[S]]:
+    def _of_one_form(self, ways: Sequence[DirtyTrap[S]], images: tuple[S, S]) -> Iterator[ArrivalPair[S]]:
         assert self.arrivals is not None
         for way in ways:
             mine = way.at(images[0])
@@ -190,19 +157,19 @@ class Entry(Generic[S]):
             for other in self.arrivals.ways:
                 theirs = other.at(images[1], again=True) if other.instruction is way.instruction else None
                 if theirs is not None:
-                    yield Pair(mine, theirs, (way, other))
+                    yield ArrivalPair(mine, theirs, (way, other))
 
     def _with_reference(
-        self, ways: Sequence[Way[S]], image: S, theirs: Arrival[S], reference: Way[S] | None
-    ) -> Iterator[Pair[S]]:
+        self, ways: Sequence[DirtyTrap[S]], image: S, theirs: Arrival[S], reference: DirtyTrap[S] | None
+    ) -> Iterator[ArrivalPair[S]]:
         for way in ways:
             mine = way.at(image)
             if mine is not None and self._possible(mine):
-                yield Pair(mine, theirs, (way, reference), renamed=True)
+                yield ArrivalPair(mine, theirs, (way, reference), renamed=True)
 
     # -- ends ---------------------------------------------------------------------------------
 
-    def _ends(self, pair: Pair[S]) -> tuple[list[End[S]], list[End[S]]]:
+    def _ends(self, pair: ArrivalPair[S]) -> tuple[list[End[S]], list[End[S]]]:
         """What becomes of two arrivals, and when (width 1)."""
         return self._ends_of(pair.mine, mine=True), self._ends_of(pair.theirs, mine=False)
 
@@ -240,7 +207,7 @@ class Entry(Generic[S]):
         """The leaves that say where control is."""
         return tuple(leaf.name for leaf in leaves_with(self.premises.machine.state, [Role.MODE, Role.PC]))
 
-    def where(self, pair: Pair[S], other: S) -> Iterator[Wrong]:
+    def where(self, pair: ArrivalPair[S], other: S) -> Iterator[EntryFault]:
         """Where it goes, and whether it goes anywhere."""
         p = self.premises
         mine, theirs = self._ends(pair)
@@ -248,20 +215,22 @@ class Entry(Generic[S]):
         for given, a in mine:
             if isinstance(a, Next) and address is not None and owns is not None:
                 kept = p.machine.supervisor(a.state) & owns(p.guest, p.private, address(a.state))
-                yield Wrong(f"{self.name} goes elsewhere than to the control program", given & ~kept)
+                yield EntryFault(f"{self.name} goes elsewhere than to the control program", given & ~kept)
             for others, b in theirs:
                 when = given & others
                 if isinstance(a, Next) and isinstance(b, Next):
                     apart = any_of(a.state[name] != b.state[name] for name in self.control)
-                    yield Wrong(f"where {self.name} goes, the guest has a say in", when & apart)
+                    yield EntryFault(f"where {self.name} goes, the guest has a say in", when & apart)
                 elif isinstance(a, Trap) and isinstance(b, Next):
                     how = f"{self.name} stops the machine, and it is the guest that has a say in that: {a.vector}"
-                    yield Wrong(how, when)
+                    yield EntryFault(how, when)
                 elif isinstance(a, NotModelled) and isinstance(b, Next):
                     how = f"of some guests it is not modelled where {self.name} goes: {a.reason}"
-                    yield Wrong(how, when, silent=True)
+                    yield EntryFault(how, when, silent=True)
                 elif isinstance(b, Trap) and isinstance(a, Next):
-                    yield Wrong(f"{self.name} stops the machine, and not of every guest: {b.vector}", when)
+                    yield EntryFault(
+                        f"{self.name} stops the machine, and not of every guest: {b.vector}", when
+                    )
 
     @cached_property
     def registers(self) -> tuple[str, ...]:
@@ -270,24 +239,31 @@ class Entry(Generic[S]):
         owned = set(p.technique.owned) - set(p.technique.delivered) - set(self.control) - p.clocks
         return tuple(leaf.name for leaf in p.guest.leaves if {leaf.name, leaf.component} & owned)
 
-    def keeps(self, pair: Pair[S], other: S) -> Iterator[Wrong]:
-        """What it overwrites of the control program's."""
+    def puts(self, pair: ArrivalPair[S], other: S) -> Iterator[EntryFault]:
+        """What depends on the guest and is left in a register of the control program's."""
+        for when, a, b in self._both_end(pair):
+            one, two = pair.mine.state, pair.theirs.state
+            for name in self.registers:
+                x, y, old, before = a[name], b[name], one[name], two[name]
+                if x.term is not y.term and not (x.term is old.term and y.term is before.term):
+                    yield EntryFault(name, when & (x != y) & ((x != old) | (y != before)))
+
+    def keeps(self, pair: ArrivalPair[S], other: S) -> Iterator[EntryFault]:
+        """What it overwrites of the control program's storage."""
+        how = f"{self.name} overwrites a cell of the control program's, and the guest has a say in which"
+        for when, a, b in self._both_end(pair):
+            for also in self._cells(pair.mine.state, a, b):
+                yield EntryFault(how, when & also)
+
+    def _both_end(self, pair: ArrivalPair[S]) -> Iterator[tuple[Word, S, S]]:
+        """The states after it, where there are two, and when (width 1)."""
         mine, theirs = self._ends(pair)
-        register = f"{self.name} puts into a register of the control program's what depends on the guest"
-        cell = f"{self.name} overwrites a cell of the control program's, and the guest has a say in which"
         for given, a in mine:
             for others, b in theirs:
-                if not isinstance(a, Next) or not isinstance(b, Next):
-                    continue
-                when, one, two = given & others, pair.mine.state, pair.theirs.state
-                for name in self.registers:
-                    x, y, old, before = a.state[name], b.state[name], one[name], two[name]
-                    if x.term is not y.term and not (x.term is old.term and y.term is before.term):
-                        yield Wrong(register, when & (x != y) & ((x != old) | (y != before)))
-                for also in self._cells(one, a.state, two, b.state):
-                    yield Wrong(cell, when & also)
+                if isinstance(a, Next) and isinstance(b, Next):
+                    yield given & others, a.state, b.state
 
-    def _cells(self, one: S, a: S, two: S, b: S) -> Iterator[Word]:
+    def _cells(self, one: S, a: S, b: S) -> Iterator[Word]:
         """A cell of the control program's that one delivery changes and the other does not write (each of width 1)."""
         p = self.premises
         owns = p.technique.owns_address
@@ -302,7 +278,7 @@ class Entry(Generic[S]):
                     at, changed = entry[0], old.load(entry[0]) != mine.load(entry[0])
                     yield owns(p.guest, p.private, at) & changed & ~any_of(at == place for place in written)
 
-    def tells(self, pair: Pair[S], other: S, how: str) -> Iterator[Wrong]:
+    def tells(self, pair: ArrivalPair[S], other: S, how: str) -> Iterator[EntryFault]:
         """What is unlike before it and alike after it."""
         p, start = self.premises, self.delivery.run
         rebuilt = frozenset(
@@ -311,13 +287,10 @@ class Entry(Generic[S]):
             for name, content in after.memories().items()
             if content.root is not start.before.memories()[name].root
         )
-        mine, theirs = self._ends(pair)
-        for given, a in mine:
-            for others, b in theirs:
-                if isinstance(a, Next) and isinstance(b, Next):
-                    starts = pair.mine.state, pair.theirs.state
-                    for way in self._lost((p.guest, other), starts, (a.state, b.state), rebuilt):
-                        yield Wrong(how, given & others & way)
+        for when, a, b in self._both_end(pair):
+            starts = pair.mine.state, pair.theirs.state
+            for way in self._lost((p.guest, other), starts, (a, b), rebuilt):
+                yield EntryFault(how, when & way)
 
     def _lost(
         self, guests: tuple[S, S], starts: tuple[S, S], ends: tuple[S, S], rebuilt: frozenset[str]
@@ -367,7 +340,7 @@ class Entry(Generic[S]):
         name: str,
         wrong: Asked[S],
         other: S,
-        replay: Callable[[Pair[S], Sequence[S], Mapping[str, Word]], Replayed],
+        replay: Replay[S],
         given: Sequence[Word] = (),
         *,
         together: bool = False,
@@ -385,7 +358,7 @@ class Entry(Generic[S]):
         p = self.premises
         images, guests = (p.image, p.technique.map(other, p.private)), (p.guest, other)
         whole = [*p.okay, *p.ok(other, p.private), self.allowed, *given]
-        search = _Search(self, name, wrong, other, Asker(p.effort, whole), whole)
+        search = EntrySearch(self, name, wrong, other, Asker(p.effort, whole), whole)
         loosest = self._loosest(images, guests)
         if loosest is not None and search.of(loosest) is Answer.UNSAT:
             return search.holds()
@@ -406,7 +379,7 @@ class Entry(Generic[S]):
     # -- on numbers ---------------------------------------------------------------------------
 
     def ends_on_numbers(
-        self, pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]
+        self, pair: ArrivalPair[S], states: Sequence[S], given: Mapping[str, Word]
     ) -> tuple[list[S], list[Outcome[S]]]:
         """Where two arrivals are, and what becomes of them."""
         guest, private, other = states
@@ -426,7 +399,7 @@ class Entry(Generic[S]):
         return entered_by(lambda: self.premises.machine.interrupted(taken, state, given), state)
 
     def _end_on_numbers(
-        self, image: S, way: Way[S] | None, prefix: str, given: Mapping[str, Word]
+        self, image: S, way: DirtyTrap[S] | None, prefix: str, given: Mapping[str, Word]
     ) -> tuple[S, Outcome[S]]:
         machine = self.premises.machine
         if self.interruption is not None:
@@ -444,101 +417,4 @@ class Entry(Generic[S]):
         return trap.state, entered_by(lambda: machine.delivered(image, trap), trap.state)
 
 
-class _Search(Generic[S]):
-    """One question, asked of one pair of arrivals after another."""
-
-    def __init__(
-        self, entry: Entry[S], name: str, wrong: Asked[S], other: S, ask: Asker, given: Sequence[Word]
-    ) -> None:
-        self._entry, self._name, self._wrong, self._other, self._ask = entry, name, wrong, other, ask
-        self._given = given
-        p = entry.premises
-        self._title = f"{p.machine.name}: {name} fails for {entry.name} under {p.technique.name}"
-        self._asked: list[SolverQuery] = []
-        self._excluded: list[Word] = []
-        self._unsure = ""
-        self._latest: Wrong | None = None
-
-    def of(self, pair: Pair[S]) -> Answer:
-        """Whether something is wrong with a pair, as far as can be said of it."""
-        answer = Answer.UNSAT
-        for one in self._wrong(pair, self._other):
-            if one.when.value == 0:
-                continue
-            asked: list[SolverQuery] = []
-            found = self._ask.first([[one.when]], asked=asked)
-            if found is Answer.UNSAT:
-                self._asked += asked
-                self._excluded.append(one.when)
-            elif not pair.exact:
-                return found
-            elif found is Answer.SAT and not one.silent:
-                self._latest = one
-                return found
-            else:
-                self._unsure = self._unsure or one.how
-                self._asked += asked
-                answer = Answer.UNKNOWN
-        return answer
-
-    def holds(self) -> Premise[S]:
-        """Nothing was found."""
-        unsure = Answer.UNKNOWN if self._unsure else Answer.UNSAT
-        question = Question(self._title, [*self._given, any_of(self._excluded)])
-        evidence = Evidence(question, unsure, tuple(self._asked))
-        truth = Truth.UNKNOWN if self._unsure else Truth.YES
-        return Premise(self._name, "", truth, self._unsure, evidence)
-
-    def found(
-        self, pair: Pair[S], replay: Callable[[Pair[S], Sequence[S], Mapping[str, Word]], Replayed]
-    ) -> Premise[S] | None:
-        """What was found, on numbers; None where nothing ends so."""
-        entry, p, wrong = self._entry, self._entry.premises, self._latest
-        assert wrong is not None
-        if pair.ways[0] is None and entry.arrivals is not None and not entry.met():
-            return None
-        question = Question(self._title, [*self._given, wrong.when])
-        told = question.put(p.effort)
-        evidence = Evidence(question, told.answer, (told,))
-        form = pair.ways[0].instruction.form if pair.ways[0] is not None else ""
-        how = f"{form}: {wrong.how}" if form else wrong.how
-        supplied = dict(entry.supplied)
-        for way, prefix, theirs in zip(pair.ways, ("mine ", "theirs "), (False, True), strict=True):
-            if way is not None:
-                operands = way.others_operands if theirs and pair.renamed else way.general.operands
-                supplied |= {prefix + name: word for name, word in operands.items()}
-        symbolic = [p.guest, p.private, self._other]
-        made = partial(replay, pair)
-        return found_on_numbers(p, self._name, how, question, evidence, symbolic, supplied, made)
-
-
-def found_on_numbers(
-    p: Premises[S],
-    name: str,
-    how: str,
-    question: Question,
-    evidence: Evidence,
-    symbolic: Sequence[S],
-    supplied: Mapping[str, Word],
-    replay: Callable[[Sequence[S], Mapping[str, Word]], Replayed],
-) -> Premise[S]:
-    """What refutes a premise, if numbers show it.
-
-    Args:
-        symbolic, supplied: the states and words that the question speaks of.
-    """
-    states, given = plainest_given(p.machine, question, symbolic, p.effort, supplied)
-    if not states:
-        return Premise(name, "", Truth.UNKNOWN, how, evidence)
-    seen, differ = replay(states, given)
-    if not seen:
-        return Premise(name, "", Truth.UNKNOWN, f"it was not found whether {how}", evidence)
-    reset = p.machine.state.reset()
-    shown = [{d.name: hex(d.after) for d in differences(reset, state)} for state in states]
-    unlike = {d.name: [hex(d.before), hex(d.after)] for d in differ}
-    numbers = {name: hex(int(word)) for name, word in given.items()}
-    story = {"story": how, "states": shown, "given": numbers, "differ": unlike}
-    return Premise(name, "", Truth.NO, how, evidence, lambda: story)
-
-
-__all__ = ["Entry", "Pair", "Replayed", "Wrong", "found_on_numbers"]
+__all__ = ["Entry"]

@@ -6,7 +6,7 @@ For all S, S' and P that are ok together:
 |---|---|
 | A4_entry_tells_apart | the delivery of a trap loses what the control program needs: two guests of which the same \
 is noted, unlike on the hardware, are alike after it |
-| A5_control | the delivery overwrites what the control program owns, and the guest has a say in what |
+| A5_control | the delivery overwrites a cell of the control program's, and the guest has a say in which |
 | A5_vector | a trap, or an interrupt, on f(S, P) and on f(S', P) goes to different places, or stops the machine: the \
 guest has a say in it; or an entry lies in storage that is not the control program's |
 | A6_interrupt_tells_apart | an interrupt is taken on f(S, P) and held off on f(S', P): the guest holds it off; or its \
@@ -33,9 +33,10 @@ from popek.kernel.words import Word, all_of, any_of, symbol
 from popek.solving.asking import Asker, SolverQuery
 from popek.solving.solver import Answer
 
-from .arrivals import Arrivals, Kind, ways_of
+from .arrivals import TrapArrivals, TrapKind, ways_of
 from .counterexample import differences
-from .entering import Entry, Pair, Replayed, Wrong, found_on_numbers
+from .entering import Entry
+from .entry_search import ArrivalPair, EntryFault, Replayed, found_on_numbers
 from .premise import A4, A5, A5_VECTOR, A6_CLOSURE, A6_NOTICED, A6_TELLS, Premise
 from .runs import Run, conjunction
 from .verdict import Evidence, Question, Truth
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=State)
 
+MANY = 6  # forms that are named
 NOT_DECLARED = "the machine does not say what an interrupt does"
+NO_CELL = "and the cell there is its own: from which one the machine fetches it does not say"
 NOWHERE = "where its traps go the machine does not say"
 
 
@@ -54,7 +57,7 @@ class Entries(Generic[S]):
 
     def __init__(self, premises: Premises[S]) -> None:
         self._p = premises
-        self._traps: dict[Kind, Arrivals[S]] = {}
+        self._traps: dict[TrapKind, TrapArrivals[S]] = {}
 
     def note(self, instruction: Instruction, general: Run[S], hardware: Run[S], valid: Word) -> None:
         """The traps in which a form ends on the hardware.
@@ -67,17 +70,19 @@ class Entries(Generic[S]):
         for path in hardware.paths:
             trap = path.result
             if isinstance(trap, Trap) and trap.state is hardware.before:
-                self._of_kind(trap).clean.append((*path.conditions, valid.term))
+                met = self._of_kind(trap)
+                met.clean.append((*path.conditions, valid.term))
+                met.clean_forms[instruction.form] = None
             elif isinstance(trap, Trap):
                 self._of_kind(trap)
         for way in ways_of(instruction, general) if self._p.machine.deliver is not None else ():
-            kind = Kind.of(way.trap, self._p.technique)
+            kind = TrapKind.of(way.trap, self._p.technique)
             if kind in self._traps:
                 self._traps[kind].ways.append(way)
 
-    def _of_kind(self, trap: Trap[S]) -> Arrivals[S]:
-        kind = Kind.of(trap, self._p.technique)
-        return self._traps.setdefault(kind, Arrivals(self._p, trap))
+    def _of_kind(self, trap: Trap[S]) -> TrapArrivals[S]:
+        kind = TrapKind.of(trap, self._p.technique)
+        return self._traps.setdefault(kind, TrapArrivals(self._p, trap))
 
     @cached_property
     def interruptions(self) -> tuple[Entry[S], ...]:
@@ -129,6 +134,8 @@ class Entries(Generic[S]):
             past = sorted({str(trap.vector) for trap, target in traps if target is not Target.VMM})
             told = f", and that {', '.join(past)} are the guest's is the technique's word" if past else ""
             return [*asked, Premise(A5_VECTOR, "", Truth.NOT_ASKED, NOWHERE + told)]
+        if asked and p.machine.fetches is None and p.technique.owns_address is not None:
+            asked.append(Premise(A5_VECTOR, "", Truth.NOT_ASKED, NO_CELL))
         return asked or [Premise(A5_VECTOR, "", Truth.NOT_ASKED, "nothing traps")]
 
     def _vector_of(self, entry: Entry[S]) -> Premise[S]:
@@ -137,7 +144,7 @@ class Entries(Generic[S]):
         if not entry.modelled:
             return Premise(A5_VECTOR, "", Truth.NOT_ASKED, f"where {entry.name} goes is not modelled")
 
-        def replay(pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+        def replay(pair: ArrivalPair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             _, (a, b) = entry.ends_on_numbers(pair, states, given)
             if not isinstance(a, Next) or not isinstance(b, Next):
                 return isinstance(a, Trap) != isinstance(b, Trap), ()
@@ -152,8 +159,28 @@ class Entries(Generic[S]):
 
     def control(self) -> list[Premise[S]]:
         """A5_control, of the delivery of every trap that goes to the control program, and of every interrupt."""
-        ways = (*self._trap_entries, *self.interruptions)
-        return self._each(A5, filter(self._modelled, ways), self._keeps)
+        entries = list(filter(self._modelled, (*self._trap_entries, *self.interruptions)))
+        found = [
+            p.how.rpartition(": ")[2] for p in self._each(A5, entries, self._puts) if p.truth is Truth.NO
+        ]
+        told = ", ".join(dict.fromkeys(found))
+        granted = (
+            [f"what entries leave of the guest in registers of its own, such as {told}, is told"]
+            if told
+            else []
+        )
+        return [
+            *self._each(A5, entries, self._keeps),
+            *(Premise(A5, "", Truth.NOT_ASKED, how) for how in granted),
+        ]
+
+    def _puts(self, entry: Entry[S]) -> Premise[S]:
+        """A delivery leaves nothing of the guest's in a register of the control program's; the first one is named."""
+
+        def replay(pair: ArrivalPair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+            return True, ()
+
+        return entry.asked(A5, entry.puts, self._another(), replay)
 
     @staticmethod
     def _modelled(entry: Entry[S]) -> bool:
@@ -165,7 +192,7 @@ class Entries(Generic[S]):
     def _keeps(self, entry: Entry[S]) -> Premise[S]:
         """What a delivery overwrites of the control program's, the guest has no say in."""
 
-        def replay(pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+        def replay(pair: ArrivalPair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             starts, (a, b) = entry.ends_on_numbers(pair, states, given)
             if not isinstance(a, Next) or not isinstance(b, Next):
                 return False, ()
@@ -173,10 +200,8 @@ class Entries(Generic[S]):
                 {d.name: d for d in differences(start, end.state)}
                 for start, end in zip(starts, (a, b), strict=True)
             )
-            apart = tuple(d for d in differences(a.state, b.state) if d.name in entry.registers)
             cells = tuple(d for name, d in mine.items() if name not in theirs and "[" in name)
-            seen = (*(d for d in apart if d.name in mine or d.name in theirs), *cells)
-            return bool(seen), seen
+            return bool(cells), cells
 
         return entry.asked(A5, entry.keeps, self._another(), replay)
 
@@ -229,7 +254,21 @@ class Entries(Generic[S]):
 
     def delivery(self) -> list[Premise[S]]:
         """A4, of the delivery of every trap that goes to the control program."""
-        return self._each(A4, self._trap_entries, partial(self._tells, A4))
+        return [*self._each(A4, self._trap_entries, partial(self._tells, A4)), *self._causes()]
+
+    def _causes(self) -> list[Premise[S]]:
+        """What is taken for granted: which instruction it was, where a trap need not tell."""
+        kinds: dict[str, None] = {}
+        forms: dict[str, None] = {}
+        for entry in self._trap_entries:
+            if entry.arrivals is not None and (untold := entry.arrivals.untold(self._another())):
+                kinds[entry.name] = None
+                forms |= dict.fromkeys(untold)
+        if not kinds:
+            return []
+        what, which = _few(list(kinds)), _few(list(forms))
+        why = f"what raised {what}, and with which operands, it knows: {which} may leave what others leave"
+        return [Premise(A4, "", Truth.NOT_ASKED, why)]
 
     def _tells(self, name: str, entry: Entry[S]) -> Premise[S]:
         """Two guests of which the same is noted, unlike on the hardware, are not alike after the entry."""
@@ -240,10 +279,10 @@ class Entries(Generic[S]):
         how = f"the delivery of {entry.name} loses what the control program needs to go on with the guest"
         when = [entry.takes(image) for image in (p.image, p.technique.map(other, p.private))]
 
-        def wrong(pair: Pair[S], other: S) -> Iterator[Wrong]:
+        def wrong(pair: ArrivalPair[S], other: S) -> Iterator[EntryFault]:
             return entry.tells(pair, other, how)
 
-        def replay(pair: Pair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
+        def replay(pair: ArrivalPair[S], states: Sequence[S], given: Mapping[str, Word]) -> Replayed:
             starts, (a, b) = entry.ends_on_numbers(pair, states, given)
             if not isinstance(a, Next) or not isinstance(b, Next):
                 return False, ()
@@ -320,6 +359,11 @@ class Entries(Generic[S]):
         evidence = Evidence(question, Answer.SAT, tuple(one for one in asked if one.answer is Answer.SAT)[:1])
         symbolic = [p.guest, p.private, *([] if other is None else [other])]
         return found_on_numbers(p, name, how, question, evidence, symbolic, entry.given, replay)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    return ", ".join(names[:MANY]) + more
 
 
 __all__ = ["Entries"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Generic, TypeVar
 
 from popek.kernel import terms
 from popek.kernel.instruction import Instruction
-from popek.kernel.outcome import Trap
+from popek.kernel.outcome import Next, Trap
 from popek.kernel.state import UNDEFINED, Role, State, leaves_with
 from popek.kernel.terms import Term
 from popek.kernel.words import TRUE, Word, symbol
@@ -74,6 +75,7 @@ class Hosted(Generic[S]):
         )
         self.passed_on = PassedOn(self.due, subject.effort)
         self.ruled_out: list[tuple[Word, list[SolverQuery]]] = []
+        self._impossible: set[int] = set()
         self.ask = Asker(subject.effort, self.assumed, kind=QuestionKind.HARD)
 
     def arranged(self, private: S) -> tuple[Run[S], list[Word]]:
@@ -164,19 +166,30 @@ class Hosted(Generic[S]):
         return self.untrapped(self.hardware, self.private)
 
     def untrapped(self, run: Run[S], private: S) -> list[Completion[S]]:
-        """The runs on the hardware that complete and do not reach the VMM."""
+        """The runs on the hardware that complete and do not reach the VMM.
+
+        A run with another P takes no way that is impossible with P, which may be anything: of those nothing is asked.
+        """
+        mine = private is self.private
+        impossible = set() if mine else self._impossible
         found = []
-        for conditions, after in run.completions():
-            over = handed_over(self.machine, self.technique, run.before, after, private)
-            given = (*conditions, (~over).term)
+        for number, path in zip(run.origins or range(len(run.paths)), run.paths, strict=True):
+            if not isinstance(path.result, Next) or number in impossible:
+                continue
+            over = handed_over(self.machine, self.technique, run.before, path.result.state, private)
+            given = (*path.conditions, (~over).term)
             # Most of the ways through a far transfer cannot be taken from where the technique puts the guest.
             shown = Breach(BreachKind.UNLIKE, "", given, TRUE).conditions
             asked: list[SolverQuery] = []
-            if shown and self.ask.first([shown], rlimit=BREACH, asked=asked) is not Answer.UNSAT:
-                found.append((given, after))
-            else:
+            if shown and not (mine and self._ruled_out(shown, asked)):
+                found.append((given, path.result.state))
+            elif mine:
                 self.ruled_out.append((conjunction(given), asked))
+                self._impossible.add(number)
         return found
+
+    def _ruled_out(self, shown: Sequence[Word], asked: list[SolverQuery]) -> bool:
+        return self.ask.first([shown], rlimit=BREACH, asked=asked) is Answer.UNSAT
 
     @cached_property
     def dirty_traps(self) -> list[tuple[tuple[Term, ...], Trap[S], tuple[str, ...]]]:

@@ -145,7 +145,7 @@ class Obligation(Generic[S]):
 
     def elsewhere(self, trap: Trap[S]) -> bool:
         """A trap on the hardware goes to somebody who is not the VMM."""
-        return self.technique.target(trap) is not Target.VMM
+        return self.technique.goes_to(trap) is not Target.VMM
 
     # -- fidelity -----------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class Obligation(Generic[S]):
         """Per vector that goes past the VMM: the guest's own machine does not raise it, or with another error code."""
         known = self.technique.guest_level
         raised = {
-            (path.result.vector, path.result.level): self.technique.target(path.result)
+            (path.result.vector, path.result.level): self.technique.goes_to(path.result)
             for path in self.hardware.paths
             if isinstance(path.result, Trap) and self.elsewhere(path.result)
         }

@@ -323,8 +323,10 @@ class Premises(Generic[S]):
             if seen or not differences(guest, other):
                 return Premise(name, "", Truth.UNKNOWN, f"it was not found whether {how}", evidence)
         reset = self.machine.state.reset()
-        shown = [{d.name: hex(d.after) for d in differences(reset, state)} for state in states]
-        return Premise(name, "", Truth.NO, how, evidence, lambda: {"story": how, "states": shown})
+        image = self.technique.map(states[0], states[1])
+        *shown, hardware = [{d.name: hex(d.after) for d in differences(reset, s)} for s in (*states, image)]
+        story = {"story": how, "states": shown, "image": hardware}
+        return Premise(name, "", Truth.NO, how, evidence, lambda: story)
 
     # -- per form -----------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ it (`guest_settings`): where they are left to the guest, they are not asked of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -35,7 +35,7 @@ import attrs
 from popek.kernel.instruction import Instruction
 from popek.kernel.outcome import NotModelled, Trap
 from popek.kernel.state import State
-from popek.kernel.words import Word, all_of, any_of
+from popek.kernel.words import TRUE, Word, all_of, any_of
 from popek.solving.asking import SolverQuery
 from popek.solving.solver import Answer
 
@@ -236,62 +236,116 @@ class FormPromises(Generic[S]):
 
     def promise(self, name: str, breaches: Iterator[Breach]) -> Promise[S]:
         """Look for a breach; the question that is recorded is that of the breach, or of all of them."""
+        return self.promise_on(name, breaches, {"": TRUE})[""]
+
+    def promise_on(
+        self, name: str, breaches: Iterator[Breach], sides: Mapping[str, Word]
+    ) -> dict[str, Promise[S]]:
+        """The same of guests of several kinds, asked about together first.
+
+        Args:
+            sides: for which guests, a condition (width 1) each; every guest is of one of them.
+        """
         title = f"{self._machine.name}: {self._instruction.form} breaks {name} under {self._technique.name}"
+        asked: dict[str, list[SolverQuery]] = {side: [] for side in sides}
+        together: list[SolverQuery] = []
         excluded: list[Word] = []
-        asked: list[SolverQuery] = []
-        unknown, unsaid = False, ""
+        found: dict[str, Promise[S]] = {}
+        hard: list[tuple[str, Breach]] = []
+        unsaid: dict[str, str] = {}
         for breach in breaches:
-            answer = self._form.possible(breach, asked)
-            if answer is Answer.UNKNOWN and breach.parts:
-                pieces = [attrs.evolve(breach, also=part, parts=()) for part in breach.parts]
-                answer = Answer.UNSAT
-                for piece in pieces:
-                    alone = self._form.possible(piece, asked)
-                    if alone is Answer.SAT:
-                        breach, answer = piece, alone
-                        break
-                    answer = alone if alone is Answer.UNKNOWN else answer
-            if answer is Answer.UNKNOWN:  # among the form's other questions, and with little work: now alone
-                asked.append(
-                    Question(title, [*self._assumed, *breach.conditions]).put(self._form.subject.effort)
-                )
-                answer = asked[-1].answer
-            if answer is Answer.SAT and breach.silent:
-                unsaid = unsaid or breach.how
-                continue
-            if answer is Answer.SAT:
-                made = BreachWitness(self._form, breach)
-                question = Question(title, [*self._assumed, *made.within(), *breach.conditions])
-                witness = partial(made.find, question)
-                return Promise(Status.REFUTED, Evidence(question, answer, (asked[-1],)), breach.how, witness)
-            unknown = unknown or answer is Answer.UNKNOWN
             if breach.conditions:
                 excluded.append(conjunction(condition.term for condition in breach.conditions))
+            if len(sides) > 1 and self._possible(breach, together)[0] is Answer.UNSAT:
+                continue
+            for side, where in sides.items():
+                if side in found:
+                    continue
+                narrowed = (
+                    breach if where is TRUE else attrs.evolve(breach, given=(where.term, *breach.given))
+                )
+                answer, narrowed = self._possible(narrowed, asked[side])
+                if answer is Answer.SAT and breach.silent:
+                    unsaid.setdefault(side, breach.how)
+                elif answer is Answer.SAT:
+                    found[side] = self._broken(title, narrowed, asked[side][-1])
+                elif answer is Answer.UNKNOWN:
+                    hard.append((side, narrowed))
+            if len(found) == len(sides):
+                return found
+        # What little work among the form's other questions does not decide is asked alone, if it still matters.
+        unknown: set[str] = set()
+        for side, breach in hard:
+            if side not in found:
+                alone = Question(title, [*self._assumed, *breach.conditions]).put(self._form.subject.effort)
+                asked[side].append(alone)
+                if alone.answer is Answer.SAT and breach.silent:
+                    unsaid.setdefault(side, breach.how)
+                elif alone.answer is Answer.SAT:
+                    found[side] = self._broken(title, breach, alone)
+                elif alone.answer is Answer.UNKNOWN:
+                    unknown.add(side)
         excluded += [way for way, _ in self._form.ruled_out]
-        question = Question(title, [*self._assumed, any_of(excluded)])
+        ruled_out = [one for _, some in self._form.ruled_out for one in some]
+        for side, where in sides.items():
+            if side not in found:
+                queries = (*together, *asked[side], *ruled_out)
+                told = unsaid.get(side, "")
+                found[side] = self._unbroken(title, where, excluded, queries, told, unknown=side in unknown)
+        return found
+
+    def _possible(self, breach: Breach, asked: list[SolverQuery]) -> tuple[Answer, Breach]:
+        """Whether it can be broken so; and the part of the breach that can be, where the whole is too hard."""
+        answer = self._form.possible(breach, asked)
+        if answer is Answer.UNKNOWN and breach.parts:
+            answer = Answer.UNSAT
+            for part in breach.parts:
+                piece = attrs.evolve(breach, also=part, parts=())
+                alone = self._form.possible(piece, asked)
+                if alone is Answer.SAT:
+                    return alone, piece
+                answer = alone if alone is Answer.UNKNOWN else answer
+        return answer, breach
+
+    def _broken(self, title: str, breach: Breach, found: SolverQuery) -> Promise[S]:
+        made = BreachWitness(self._form, breach)
+        question = Question(title, [*self._assumed, *made.within(), *breach.conditions])
+        evidence = Evidence(question, found.answer, (found,))
+        return Promise(Status.REFUTED, evidence, breach.how, partial(made.find, question))
+
+    def _unbroken(
+        self,
+        title: str,
+        where: Word,
+        excluded: list[Word],
+        queries: Sequence[SolverQuery],
+        unsaid: str,
+        *,
+        unknown: bool,
+    ) -> Promise[S]:
+        """Nothing breaks it, as far as the model goes."""
+        assumed = self._assumed if where is TRUE else [*self._assumed, where]
+        question = Question(title, [*assumed, any_of(excluded)])
         answer = Answer.UNKNOWN if unknown or unsaid else Answer.UNSAT
-        ruled_out = (one for _, found in self._form.ruled_out for one in found)
-        queries = (*asked, *ruled_out)
-        evidence = Evidence(question, answer, queries)
+        evidence = Evidence(question, answer, tuple(queries))
         silent: list[tuple[Word, ...]] = [
             (self._hardware.not_modelled,),
             (self._native.not_modelled, self._silent()),
             (self._form.passed_on.silent,),
         ]
-        gap = self._ask.first(silent)
+        gap = self._ask.first([(*one, where) for one in silent])
         outside = [
             (conjunction(given), there_is_none(self._machine, self._hardware.before, after))
             for given, after in self._form.silent_ends
         ]
-        if not unknown and gap is Answer.UNSAT and self._ask.first(outside) is not Answer.UNSAT:
+        beyond = [(*one, where) for one in outside]
+        if not unknown and gap is Answer.UNSAT and self._ask.first(beyond) is not Answer.UNSAT:
             unsaid = unsaid or EXCLUDED
         silent += outside
         if unknown or unsaid or gap is not Answer.UNSAT:
             return Promise(Status.UNKNOWN, evidence, self._unanswered(unsaid, unknown=unknown))
-        open_ones = Question(
-            f"{title}, where it is not modelled", [*self._assumed, any_of(map(all_of, silent))]
-        )
-        return Promise(Status.HOLDS, Evidence(question, answer, queries, (open_ones,)))
+        open_ones = Question(f"{title}, where it is not modelled", [*assumed, any_of(map(all_of, silent))])
+        return Promise(Status.HOLDS, attrs.evolve(evidence, also=(open_ones,)))
 
     def _unanswered(self, unsaid: str, *, unknown: bool) -> str:
         """Why there is no answer."""

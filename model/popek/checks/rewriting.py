@@ -17,15 +17,14 @@ import attrs
 from popek.kernel.exploration import PathBudgetError
 from popek.kernel.instruction import Instruction
 from popek.kernel.state import State
-from popek.kernel.words import Word
+from popek.kernel.words import TRUE, Word
 
 from .hosted import Hosted
 from .presence import NothingToAskError, present
 from .promise import Promise
 from .promises import FormPromises
-from .runs import Run
 from .subject import Subject
-from .verdict import Status, Truth
+from .verdict import Status, Truth, both
 from .workers import Workers
 
 S = TypeVar("S", bound=State)
@@ -37,6 +36,7 @@ PROMISES: Mapping[str, tuple[str, ...]] = {
     SAFETY: (SAFETY,),
 }
 KERNEL, ELSEWHERE = "kernel", "elsewhere"
+SMALL = 4  # bits that an operand has at most, each of whose values is asked about
 
 
 @attrs.frozen
@@ -74,13 +74,22 @@ class Side:
 
 @attrs.frozen
 class Rewritten:
-    """One form in the guest's kernel mode, and in its other modes; `remark` says why something is unknown."""
+    """One form in the guest's kernel mode, and in its other modes.
+
+    Attributes:
+        remark: why something is unknown.
+        concerns: settings on which its answers may depend.
+        operands: where they were asked about and not all values break something in kernel mode: per operand those
+            that do, as assembly spells them.
+    """
 
     form: str
     mnemonic: str
     kernel: Side
     elsewhere: Side
     remark: str = ""
+    concerns: tuple[str, ...] = ()
+    operands: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """For `popek/rewriting/1`."""
@@ -89,6 +98,8 @@ class Rewritten:
             "mnemonic": self.mnemonic,
             KERNEL: self.kernel.to_json(),
             ELSEWHERE: self.elsewhere.to_json(),
+            "concerns": list(self.concerns),
+            "operands": {name: list(values) for name, values in self.operands.items()},
         }
         return found | ({"remark": self.remark} if self.remark else {})
 
@@ -123,6 +134,25 @@ class JudgedRewriting:
         """For `popek/rewriting/1`."""
         names = ("given", "missing", "needless", "open", "unsure")
         return {"complete": self.complete.value} | {name: list(getattr(self, name)) for name in names}
+
+
+@attrs.frozen
+class SoftwareWay:
+    """A way to do without hardware help.
+
+    Attributes:
+        kernel, elsewhere: how many forms run directly in the guest's kernel mode, and outside it; None: nothing does.
+        keeps: whether what runs directly keeps the promises. Of what is emulated or interpreted nothing is asked.
+    """
+
+    name: str
+    kernel: int | None
+    elsewhere: int | None
+    keeps: Truth
+
+    def to_json(self) -> dict[str, object]:
+        """For `popek/rewriting/1`."""
+        return {"way": self.name, KERNEL: self.kernel, ELSEWHERE: self.elsewhere, "keeps": self.keeps.value}
 
 
 @attrs.frozen
@@ -178,6 +208,25 @@ class Rewriting:
         """Whether some answer is missing that was asked for."""
         return bool(self.open or self._forms(ELSEWHERE, Truth.UNKNOWN))
 
+    @property
+    def ways(self) -> tuple[SoftwareWay, ...]:
+        """The ways to do without hardware help, each by what it lets run directly."""
+        kernel, elsewhere = self._kept(KERNEL), self._kept(ELSEWHERE)
+        everything, free = len(self.forms), len(self.direct)
+        return (
+            SoftwareWay("trap and emulate", everything, everything, _whole(kernel, elsewhere)),
+            SoftwareWay("rewriting in kernel mode", free, everything, _whole(self.enough, elsewhere)),
+            SoftwareWay("hybrid: kernel mode interpreted", None, everything, elsewhere),
+            SoftwareWay("interpretation", None, None, Truth.YES),
+        )
+
+    def _kept(self, side: str) -> Truth:
+        """Whether all forms may run directly there."""
+        if side in self.not_asked:
+            return Truth.NOT_ASKED
+        answers = {getattr(one, side).direct for one in self.forms}
+        return next((one for one in (Truth.NO, Truth.UNKNOWN) if one in answers), Truth.YES)
+
     def judge(self, given: Iterable[str]) -> JudgedRewriting:
         """Hold a list of forms against the least set."""
         named = tuple(dict.fromkeys(given))
@@ -205,6 +254,7 @@ class Rewriting:
             "breaks_elsewhere": [one.form for one in self.elsewhere],
             "not_asked": dict(self.not_asked),
             "partial": self.partial,
+            "ways": [] if self.partial else [one.to_json() for one in self.ways],
             "forms": [one.to_json() for one in self.forms],
         }
 
@@ -215,6 +265,8 @@ def rewriting(
     promise: str = "both",
     forms: Sequence[str] | None = None,
     jobs: int = 0,
+    evidence: bool = False,
+    operands: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Rewriting:
     """The least set to rewrite.
@@ -222,6 +274,8 @@ def rewriting(
     Args:
         promise: a key of `PROMISES`.
         forms: only these.
+        evidence: with hashes of what was asked, and a second solver's answers: that takes as long again.
+        operands: find out with which values of its small operands a member breaks a promise.
         jobs: processes; 0 for one per processor.
         progress: called with the number of forms that are done and of all.
 
@@ -243,7 +297,7 @@ def rewriting(
     for form in wanted:
         together.setdefault(machine.instructions[form].mnemonic, []).append(form)
     pieces = [
-        (subject, PROMISES[promise], frozenset(not_asked), tuple(some))
+        (subject, PROMISES[promise], frozenset(not_asked), evidence, operands, tuple(some))
         for some in sorted(together.values(), key=len, reverse=True)
     ]
     found: dict[str, Rewritten] = {}
@@ -275,48 +329,100 @@ def in_mode(subject: Subject[S], side: str) -> Subject[S]:
     return attrs.evolve(subject, technique=attrs.evolve(technique, guest=guest))
 
 
-_Piece = tuple[Subject[Any], tuple[str, ...], frozenset[str], tuple[str, ...]]
+def _whole(*sides: Truth) -> Truth:
+    """Of all the guest's modes, as far as there are guests in them."""
+    asked = [one for one in sides if one is not Truth.NOT_ASKED]
+    return both(asked[0], asked[-1]) if asked else Truth.NOT_ASKED
+
+
+_Piece = tuple[Subject[Any], tuple[str, ...], frozenset[str], bool, bool, tuple[str, ...]]
 
 
 def _judged(piece: _Piece) -> list[Rewritten]:
-    subject, promises, not_asked, forms = piece
-    judge = _Judge(subject, promises, not_asked)
+    subject, promises, not_asked, evidence, operands, forms = piece
+    judge = _Judge(subject, promises, not_asked, evidence=evidence, operands=operands)
     return [judge.form(subject.machine.instructions[form]) for form in forms]
 
 
 class _Judge(Generic[S]):
-    """Asks about forms: first of every guest at once, since what is kept there is kept on both sides."""
+    """Asks about forms: of every guest at once, and where that breaks, of those of each side."""
 
-    def __init__(self, subject: Subject[S], promises: Sequence[str], not_asked: frozenset[str]) -> None:
-        self._subject, self._promises, self._not_asked = subject, promises, not_asked
+    def __init__(
+        self,
+        subject: Subject[S],
+        promises: Sequence[str],
+        not_asked: frozenset[str],
+        *,
+        evidence: bool,
+        operands: bool,
+    ) -> None:
+        self._subject, self._promises = subject, promises
+        self._evidence, self._operands = evidence, operands
+        self._sides = [side for side in (KERNEL, ELSEWHERE) if side not in not_asked]
 
     def form(self, instruction: Instruction) -> Rewritten:
         try:
-            run = self._subject.explore(instruction)
-            everywhere = self._asked(self._subject, instruction, run)
-            broken = any(promise.status is not Status.HOLDS for promise in everywhere.values())
-            sides = {
-                side: _side(
-                    self._asked(in_mode(self._subject, side), instruction, run) if broken else everywhere
-                )
-                if side not in self._not_asked
-                else Side(dict.fromkeys(self._promises, Truth.NOT_ASKED))
-                for side in (KERNEL, ELSEWHERE)
-            }
+            return self._found(instruction)
         except PathBudgetError as error:
             unknown = Side(dict.fromkeys(self._promises, Truth.UNKNOWN))
-            return Rewritten(
-                instruction.form, instruction.mnemonic, unknown, unknown, remark=f"unknown: {error}"
-            )
-        return Rewritten(instruction.form, instruction.mnemonic, sides[KERNEL], sides[ELSEWHERE])
+            told = f"unknown: {error}"
+            settings = tuple(self._subject.configuration.settings)
+            return Rewritten(instruction.form, instruction.mnemonic, unknown, unknown, told, settings)
 
-    def _asked(self, subject: Subject[S], instruction: Instruction, run: Run[S]) -> dict[str, Promise[S]]:
-        questions = FormPromises(Hosted(subject, instruction, run))
-        breaches = {FIDELITY: questions.fidelity, SAFETY: questions.safety}
-        return {name: questions.promise(name, breaches[name]()) for name in self._promises}
+    def _found(self, instruction: Instruction) -> Rewritten:
+        hosted = Hosted(self._subject, instruction, self._subject.explore(instruction))
+        kernel = self._subject.machine.supervisor(hosted.guest)
+        # Where all guests are of one side, there is nothing to tell apart.
+        where = {KERNEL: kernel, ELSEWHERE: ~kernel} if len(self._sides) > 1 else {self._sides[0]: TRUE}
+        questions = FormPromises(hosted)
+        found = {name: self._asked(questions, name, where) for name in self._promises}
+        sides = dict.fromkeys((KERNEL, ELSEWHERE), Side(dict.fromkeys(self._promises, Truth.NOT_ASKED)))
+        for side in self._sides:
+            asked = {name: found[name][side] for name in self._promises}
+            sides[side] = _side(asked, evidence=self._evidence)
+        matter: dict[str, tuple[str, ...]] = {}
+        if self._operands and sides[KERNEL].direct is Truth.NO:
+            broken = [name for name, kept in sides[KERNEL].kept.items() if kept is Truth.NO]
+            matter = self._that_matter(questions, instruction, hosted.general.operands, where[KERNEL], broken)
+        concerns = self._subject.concerned(hosted.general.mentioned)
+        return Rewritten(
+            instruction.form, instruction.mnemonic, sides[KERNEL], sides[ELSEWHERE], "", concerns, matter
+        )
+
+    def _asked(
+        self, questions: FormPromises[S], name: str, where: Mapping[str, Word]
+    ) -> dict[str, Promise[S]]:
+        return questions.promise_on(
+            name, questions.fidelity() if name == FIDELITY else questions.safety(), where
+        )
+
+    def _that_matter(
+        self,
+        questions: FormPromises[S],
+        instruction: Instruction,
+        words: Mapping[str, Word],
+        kernel: Word,
+        broken: Sequence[str],
+    ) -> dict[str, tuple[str, ...]]:
+        """Per operand of few values those with which a promise is broken, where these are not all."""
+        found = {}
+        for operand in instruction.operands:
+            (part, (name, width)), *more = zip(operand.kind.parts, operand.part_names(), strict=True)
+            if more or width > SMALL:
+                continue
+            there = [n for n in range(1 << width) if operand.kind.valid({part: Word(width, n)}).value != 0]
+            cases = {str(number): kernel & (words[name] == number) for number in there}
+            breaks = set[str]()
+            for promise in broken:
+                asked = self._asked(questions, promise, cases)
+                breaks |= {one for one, kept in asked.items() if kept.status is not Status.HOLDS}
+            if len(breaks) < len(there):
+                numbers = sorted(map(int, breaks))
+                found[operand.name] = tuple(operand.kind.spell({part: number}) for number in numbers)
+        return found
 
 
-def _side(asked: Mapping[str, Promise[Any]]) -> Side:
+def _side(asked: Mapping[str, Promise[Any]], *, evidence: bool) -> Side:
     """What the answers come to, with a witness of the first promise that is broken."""
     broken = {name: promise for name, promise in asked.items() if promise.status is Status.REFUTED}
     witnesses = (promise.witness for promise in broken.values())
@@ -325,5 +431,5 @@ def _side(asked: Mapping[str, Promise[Any]]) -> Side:
         {name: promise.kept for name, promise in asked.items()},
         {name: promise.how for name, promise in asked.items() if promise.how},
         None if witness is None else witness.to_json(),
-        {name: promise.evidence.to_json() for name, promise in asked.items()},
+        {name: promise.evidence.to_json() for name, promise in asked.items()} if evidence else {},
     )

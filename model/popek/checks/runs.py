@@ -2,6 +2,8 @@
 
 A `Run` is explored from the state that may be anything.  Other states (another mode, the image under a
 technique's map) are reached by substitution, so the semantics are never run again.
+
+One module, though long: what a run is, how it is explored, and what is read of it, path by path.
 """
 
 from __future__ import annotations
@@ -9,14 +11,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from types import CodeType
 from typing import Generic, TypeVar
 
 import attrs
 
 from popek.kernel import terms
 from popek.kernel.configuration import Configuration
-from popek.kernel.exploration import Budget, Path, explore, looping_code
+from popek.kernel.exploration import Budget, Path, explore, looping_code, looping_methods
 from popek.kernel.instruction import Instruction
 from popek.kernel.machine import Machine
 from popek.kernel.memory import Memory
@@ -45,6 +46,7 @@ class Run(Generic[S]):
         operands: the words of the operand parts.
         known: by a path's conditions, an assignment that takes it, if one was met.
         translated: the solver of those assignments, whose translations others may share.
+        origins: where it was made by `at`, for each path the number of the one that it comes from.
     """
 
     before: S
@@ -52,6 +54,7 @@ class Run(Generic[S]):
     operands: Mapping[str, Word]
     known: Mapping[tuple[Term, ...], Model] = attrs.field(factory=dict)
     translated: Solver | None = None
+    origins: tuple[int, ...] = ()
 
     def at(
         self,
@@ -72,7 +75,8 @@ class Run(Generic[S]):
         replace = substitution(variables, views)
         kept: list[Path[Outcome[S]]] = []
         known: dict[tuple[Term, ...], Model] = {}
-        for path in self.paths:
+        origins = []
+        for number, path in enumerate(self.paths):
             conditions = tuple(replace(condition) for condition in path.conditions)
             if terms.ZERO not in conditions:
                 result = path.result
@@ -83,10 +87,11 @@ class Run(Generic[S]):
                 else:
                     result = _replaced(result, replace, views, (self.before, before))
                 kept.append(Path(conditions, result))
+                origins.append(number)
                 if path.conditions in self.known:
                     known[conditions] = self.known[path.conditions]
         own = {name: (operands or {}).get(name, word) for name, word in self.operands.items()}
-        return Run(before, tuple(kept), own, known, self.translated)
+        return Run(before, tuple(kept), own, known, self.translated, tuple(origins))
 
     def without_assignments(self) -> Run[S]:
         """The same, for keeping: each assignment has a solver behind it, of megabytes."""
@@ -209,22 +214,6 @@ def _anything(
     return state, invariant(state)
 
 
-_LOOPING: dict[type[State], frozenset[CodeType]] = {}
-
-
-def _methods_that_loop(state: type[State]) -> frozenset[CodeType]:
-    """The code with loops of a state's own methods."""
-    if state not in _LOOPING:
-        _LOOPING[state] = _looping_methods(state)
-    return _LOOPING[state]
-
-
-def _looping_methods(state: type[State]) -> frozenset[CodeType]:
-    own = [value for kind in state.__mro__ for value in vars(kind).values()]
-    methods = [getattr(value, "fget", value) for value in own]
-    return frozenset(code for method in methods for code in looping_code(method)) if methods else frozenset()
-
-
 def explore_instruction(
     machine: Machine[S],
     instruction: Instruction,
@@ -255,7 +244,7 @@ def explore_instruction(
         pruner,
         assume=[exists, instruction.valid(operands)],
         budget=Budget() if budget is None else budget,
-        looping=looping_code(instruction.semantics) | _methods_that_loop(machine.state),
+        looping=looping_code(instruction.semantics) | looping_methods(machine.state),
         unasked=None if traps else lambda outcome: isinstance(outcome, Trap),
     )
     known = {path.conditions: path.assignment for path in found if path.assignment is not None}

@@ -129,7 +129,7 @@ class Situation(Generic[S]):
         """The ways in which a run reaches the VMM: traps, those on storage and the guest's own aside, and entries."""
         for path in run.paths:
             if isinstance(path.result, Trap) and not path.result.memory:
-                if self.technique.target(path.result) is not Target.VMM:
+                if self.technique.goes_to(path.result) is not Target.VMM:
                     continue
                 yield path.conditions
         for conditions, after in run.completions():

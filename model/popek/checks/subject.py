@@ -104,17 +104,20 @@ class Subject(Generic[S]):
 
     def _holds(self, settings: Mapping[str, int], state: S, mentioned: Container[str] | None) -> Word:
         known: dict[str, Word] = self.once("settings", lambda state: {}, state)
-        wanted = [
-            name
-            for name, concerns in self._concerns
-            if name in settings
-            if not concerns or mentioned is None or any(component in mentioned for component in concerns)
-        ]
+        wanted = [name for name in self.concerned(mentioned) if name in settings]
         for name in wanted:
             if name not in known:
                 one = Configuration({name: self.configuration.settings[name]})
                 known[name] = one.holds(self.machine, state)
         return all_of(known[name] for name in wanted)
+
+    def concerned(self, mentioned: Container[str] | None) -> tuple[str, ...]:
+        """The settings that may matter to runs which mention these components; None: whatever they mention."""
+        return tuple(
+            name
+            for name, concerns in self._concerns
+            if not concerns or mentioned is None or any(component in mentioned for component in concerns)
+        )
 
     @property
     def _concerns(self) -> list[tuple[str, tuple[str, ...]]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .outcome import DeclarationError, SemanticsError
-from .state import Group, Register, State
+from .state import Group, Register, Role, State
 from .words import Word, symbol
 
 if TYPE_CHECKING:
@@ -121,6 +121,10 @@ def mistakes(machine: Machine[S], techniques: Iterable[Technique[S]] | None = No
     yield from _condition(machine.name, "user", lambda: machine.user(state))
     yield from _condition(machine.name, "invariant", lambda: machine.invariant(state))
     yield from _listed(machine.name, "interrupt_masks", machine.interrupt_masks, known)
+    interrupts = [one.name for one in machine.interruptions]
+    for name in dict.fromkeys(interrupts):
+        if (times := interrupts.count(name)) > 1:
+            yield f"{machine.name}: {times} interrupts are called {name!r}: expected names of their own"
     yield from _settings(machine, known)
     yield from _beside_instructions(machine)
     for technique in machine.techniques.values() if techniques is None else techniques:
@@ -245,6 +249,7 @@ def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str
         yield from _condition(whose, "entered", lambda: entered(private, guest))
     for name, condition in technique.shadowed_when.items():
         yield from _condition(whose, f"shadowed_when[{name!r}]", partial(condition, guest))
+    yield from _addresses(machine.state, whose, technique, guest, private)
     before = contents(guest, private)
     image, raised = _called(whose, "map", lambda: technique.map(guest, private))
     if raised:
@@ -253,6 +258,32 @@ def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str
         yield f"{whose}: map(guest, private) gives {image!r}: expected a state of {machine.state.__name__}"
     elif before != contents(guest, private):
         yield f"{whose}: map(guest, private) changes the states it is given: begin with hardware = guest.copy()"
+
+
+def _addresses(kind: type[State], whose: str, technique: Technique[S], guest: S, private: S) -> Iterator[str]:
+    """What a technique says of addresses, of each memory of its width."""
+    for slot in kind.layout:
+        if not slot.address:
+            continue
+        of, at = f" of {slot.name}", symbol(f"address in {slot.name}", slot.address)
+        if slot.role is Role.MEMORY:
+            owns, shadows = technique.owns_address, technique.shadows_address
+            if owns is not None:
+                yield from _condition(whose, "owns_address" + of, partial(owns, guest, private, at))
+            if shadows is not None:
+                yield from _condition(whose, "shadows_address" + of, partial(shadows, guest, at))
+            what, made = "guest_address", partial(technique.guest_address, private, at)
+        else:
+            mine = technique.owns_cell
+            if mine is not None and slot.name in technique.owned:
+                yield from _condition(whose, "owns_cell" + of, partial(mine, slot.name, at))
+            yield from _condition(whose, "has_cell" + of, partial(technique.has_cell, guest, slot.name, at))
+            what, made = "guest_cell", partial(technique.guest_cell, private, slot.name, at)
+        found, wrong = _called(whose, what + of, made)
+        if wrong:
+            yield wrong
+        elif not isinstance(found, Word) or found.width != slot.address:
+            yield f"{whose}: {what}{of} gives {found!r}: expected an address of {slot.address} bits"
 
 
 def contents(*states: State) -> list[int]:

@@ -9,6 +9,7 @@ every case that the assumptions allow; a property test holds this for every inst
 from __future__ import annotations
 
 import dis
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -269,14 +270,17 @@ def _counted_lines(looping: frozenset[CodeType], budget: int) -> Iterator[None]:
 
     def line(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
         nonlocal left
-        left -= event == "line"
+        left -= event in ("line", "opcode")
         if left < 0:
             where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
             raise PathBudgetError(f"budget of {budget} lines on one path, at {where}")
         return line
 
     def call(frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
-        return line if frame.f_code in looping else None
+        if frame.f_code not in looping:
+            return None
+        frame.f_trace_opcodes = _stands_still(frame.f_code)
+        return line
 
     before = sys.gettrace()
     sys.settrace(call)
@@ -284,6 +288,13 @@ def _counted_lines(looping: frozenset[CodeType], budget: int) -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
+
+
+@functools.lru_cache(maxsize=64)
+def _stands_still(code: CodeType) -> bool:
+    """It has `while True: pass`, of which Python tells no lines."""
+    steps = dis.get_instructions(code)
+    return any("JUMP_BACKWARD" in step.opname and step.argval == step.offset for step in steps)
 
 
 # What comes with the package ends: every form is explored by its tests.
@@ -311,6 +322,14 @@ def looping_code(function: Callable[..., Any]) -> frozenset[CodeType]:
                 if any("JUMP_BACKWARD" in step.opname for step in dis.get_instructions(inner)):
                     found.add(inner)
     return frozenset(found)
+
+
+@functools.cache
+def looping_methods(kind: type) -> frozenset[CodeType]:
+    """The code with loops of a class's own methods."""
+    own = [value for one in kind.__mro__ for value in vars(one).values()]
+    methods = [getattr(value, "fget", value) for value in own]
+    return frozenset(code for method in methods for code in looping_code(method))
 
 
 def _filled(cell: Any) -> bool:

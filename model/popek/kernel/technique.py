@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from .outcome import Target, Trap
+from .declaration import MISTAKES, defined_at, in_semantics
+from .outcome import DeclarationError, Target, Trap
 from .state import State
 from .words import FALSE, TRUE, Word
 
@@ -72,7 +73,8 @@ class Technique(Generic[S]):
             went in at an entry that the VMM owns, for its tables and registers in `before` lead there (width 1).
             The run has handed over control, and counts as a trap; that the hardware goes on in a cell of the VMM's is
             asked of every such run.  `TRAPS_ONLY`, the default: there is none.
-        delivered: owned leaves in which the hardware tells the VMM of a trap: what a trap leaves there is its business.
+        delivered: owned leaves in which the hardware tells the VMM of a trap, or leaves what was the guest's: what a
+            trap leaves there is its business.
         target: whose handler a trap on the hardware goes to: the VMM's by default.
         guest_level: a level of the hardware as the guest knows it, where a trap goes to a handler that is not the
             VMM's; the level itself by default.
@@ -126,3 +128,21 @@ class Technique(Generic[S]):
     def keeps(self, name: str, guest: S) -> Word:
         """Whether the VMM keeps a shadowed leaf of a guest (width 1)."""
         return self.shadowed_when[name](guest) if name in self.shadowed_when else TRUE
+
+    def goes_to(self, trap: Trap[S]) -> Target:
+        """Whose handler a trap on the hardware goes to.
+
+        Raises:
+            DeclarationError: `target` gives something else.
+        """
+        try:
+            found: object = self.target(trap)
+        except MISTAKES as error:
+            raise in_semantics(error, self.name, f"target of {trap.vector}") from error
+        if not isinstance(found, Target):
+            where = defined_at(self.target)
+            raise DeclarationError(
+                f"{where + ': ' if where else ''}{self.name}: target of {trap.vector} gives {found!r}: expected one of "
+                f"{', '.join(f'Target.{one.name}' for one in Target)}"
+            )
+        return found

@@ -140,7 +140,9 @@ def rewrite(
     from popek.checks.rewriting import rewriting
 
     about = subject(machine, technique, settings, timeout=timeout)
-    return rewriting(about, promise=promise, forms=forms(about.machine, instructions), jobs=jobs)
+    return rewriting(
+        about, promise=promise, forms=forms(about.machine, instructions), jobs=jobs, evidence=True
+    )
 
 
 __all__ = ["classify", "critical_when", "explain", "rewrite"]

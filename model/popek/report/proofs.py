@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -72,6 +73,23 @@ def _details(proof: Proof) -> RenderableType:
     return Group(*parts)
 
 
+def _states(premise: str, witness: Mapping[str, Any]) -> RenderableType:
+    """States in which what is asked once fails, side by side."""
+    guest, private, *others = witness["states"]
+    columns = {"a guest": guest, "what the VMM keeps": private}
+    columns |= {f"another {number}": state for number, state in enumerate(others, 1)}
+    columns |= {"the guest's image": witness["image"]} if "image" in witness else {}
+    names = dict.fromkeys(name for state in columns.values() for name in state)
+    table = Table("", *columns, box=None, pad_edge=False)
+    for name in names:
+        table.add_row(name, *(state.get(name, "as after reset") for state in columns.values()))
+    if not names:
+        table.add_row("all", *("as after reset" for _ in columns))
+    for name, ends in witness.get("differ", {}).items():
+        table.add_row(f"→ {name}", *ends)
+    return Group(Text(f"{premise}: {witness['story']}"), Padding(table, (0, 0, 0, 2)))
+
+
 def _premises(found: Instantiation[Any]) -> Table:
     """A line per premise: of how many forms it holds, and of which not."""
     table = Table("premise", "what", "holds", "of", "not", box=None, pad_edge=False)
@@ -111,6 +129,9 @@ def instantiation(found: Instantiation[Any]) -> RenderableType:
     witness: Any = next((p.witness for p in needed if p.form and p.witness is not None), None)
     if witness:
         parts += ["", classification.counterexample(witness)]
+    whole = [p for p in found.failing(tuple(TITLES)) if not p.form and p.truth is Truth.NO and p.witness]
+    for premise in whole[:MANY]:
+        parts += ["", _states(premise.name, premise.witness or {})]
     if found.disagreements:
         parts.append(Text("\nWhere the classes of 1974 and A1 part", "bold"))
         parts += [Text(f"  {one.form}: {one.how}") for one in found.disagreements]

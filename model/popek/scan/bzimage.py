@@ -62,8 +62,12 @@ class Payload:
 
 
 def is_boot_image(data: bytes) -> bool:
-    """Whether a file has the header of the boot protocol."""
-    return data[0x1FE:0x200] == b"\x55\xaa" and data[HEADER : HEADER + 4] == b"HdrS"
+    """Whether a file has the header of the boot protocol; where it is PE too and has no payload, it is PE."""
+    if data[0x1FE:0x200] != b"\x55\xaa" or data[HEADER : HEADER + 4] != b"HdrS":
+        return False
+    at = int.from_bytes(data[0x3C:0x40], "little")
+    is_pe = data[:2] == b"MZ" and data[at : at + 4] == b"PE\0\0"
+    return not is_pe or any(data[0x24C:0x250])
 
 
 def payload(source: str, data: bytes) -> Payload:

@@ -114,12 +114,12 @@ class Z3Session:
     """One Z3 solver."""
 
     def __init__(self, engine: Z3Engine, seconds: float, kind: QuestionKind) -> None:
-        # Easy questions are quicker in the general core than in the bit-vector strategy.
+        # Most questions are quicker in the general core than in the bit-vector strategy, which prepares at length.
         context = engine.context
         self._model: Any = None
         self._seconds = seconds
-        quick = kind in (QuestionKind.QUICK, QuestionKind.CORES)
-        self._solver = z3.SimpleSolver(ctx=context) if quick else z3.SolverFor("QF_BV", ctx=context)
+        hard = kind is QuestionKind.HARD
+        self._solver = z3.SolverFor("QF_BV", ctx=context) if hard else z3.SimpleSolver(ctx=context)
 
     def add(self, condition: Any) -> None:
         """Assert a condition on the open level."""

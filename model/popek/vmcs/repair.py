@@ -27,8 +27,11 @@ from popek_specs.vtx import rows
 from .edits import BIT, Edits, Reason, Repair, changes_between
 
 _GATE, _ELSEWHERE, _AGAINST_PRACTICE = 4, 8, 5
+_GIVEN_UP = 500
+"""More than what other fields are taken to be may cost."""
 _MOST_ENTRIES: Final = 64
 _LINK: Final = "VMCS_LINK_POINTER"
+_UNUSABLE: Final = 16  # of access rights
 _LIKELY: Final = {_LINK: (1 << 64) - 1}  # of missing fields; the others are likely 0
 
 
@@ -167,6 +170,10 @@ class _Problem:
         required, used = _practice().get((name, number), (False, True))
         if (value >> number & 1 and required) or not (value >> number & 1 or used):
             weight += _AGAINST_PRACTICE
+        if name.endswith("_ACCESS_RIGHTS") and number == _UNUSABLE and not value >> number & 1:
+            weight += _GIVEN_UP  # that mends whatever is wrong with a segment, and is seldom meant
+        if name == "VPID":
+            weight += number  # a small number is as good as any
         return weight
 
     def reason(self, effort: Effort) -> Reason:

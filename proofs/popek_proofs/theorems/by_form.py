@@ -7,6 +7,7 @@ once, after the forms, needs only to know how the forms run, and that is explore
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -160,7 +161,12 @@ def _here(
             yield None, asked.unexplored(instruction, str(error))
             continue
         assert_one_semantics(subject, instruction, run, there)
-        yield classifier.classify(instruction, run), asked.of(instruction, run)
+        classes = classifier.classify(instruction, run)
+        try:
+            found = asked.of(instruction, run)
+        except PathBudgetError as error:  # in the delivery of a trap
+            found = asked.unexplored(instruction, str(error))
+        yield classes, found
 
 
 def _there(
@@ -170,7 +176,8 @@ def _there(
         yield sent.classification(subject) if sent.truths else None, [one.premise() for one in sent.premises]
         if sent.truths:
             instruction = subject.machine.instructions[sent.form]
-            asked.note(instruction, subject.explore(instruction))
+            with suppress(PathBudgetError):  # its premises are unknown
+                asked.note(instruction, subject.explore(instruction))
 
 
 def _asking(subject: Subject[Any], whole: bool) -> Callable[[str], SentForm]:

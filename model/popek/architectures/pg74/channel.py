@@ -7,6 +7,7 @@ like R for it.
 from __future__ import annotations
 
 from popek.kernel.agents import Agent, Attachment, Bus, Devices, MonitorDuty, RefusedError
+from popek.kernel.memory import Memory
 from popek.kernel.state import Role, State, word
 from popek.kernel.words import Word
 
@@ -78,10 +79,15 @@ def relocated(hardware: Pg74, unit: Relocated, channel: Channel, address: Word, 
 START, LAST = 0x40, 0x1F
 
 
+NEW_PSW = 0x2_00FF
+"""In location 1: a trap leads to supervisor mode, to location 2, with all of storage."""
+
+
 def _first(dropped: frozenset[str]) -> tuple[Pg74, Pg74, State]:
     """A guest of 32 words at location 64."""
     guest = Pg74.reset(last=LAST).with_contents({"memory": "memory"})
-    private = Pg74.reset(relocation__base=START).with_contents({"memory": "memory@vmm"})
+    private = Pg74.reset(relocation__base=START)
+    private.memory = Memory(ADDRESS, WORD, "memory@vmm", ((Word(ADDRESS, 1), Word(WORD, NEW_PSW)),))
     return guest, private, NoUnit.reset()
 
 

@@ -8,6 +8,8 @@ from popek.kernel.words import Word, ite
 
 from .state import Pg74
 
+NEW_PSW = 1  # the location from which a trap loads the PSW
+
 
 def _map(guest: Pg74, private: Pg74) -> Pg74:
     """Guest location a is real location private.base + a; R is composed with that move.
@@ -41,18 +43,22 @@ def _owns(guest: Pg74, private: Pg74, address: Word) -> Word:
     return ~((address >= start) & (address - start <= guest.last))
 
 
+def leads_to_the_vmm(guest: Pg74, private: Pg74, location: int) -> Word:
+    """The PSW in a location of the VMM's leads to supervisor mode, and to a location that is not the guest's."""
+    entered = private.copy()
+    entered.load_psw(private.memory.load(Word(private.memory.address_width, location)))
+    return (entered.mode == 0) & _owns(guest, private, entered.next_instruction)
+
+
 def _fits(guest: Pg74, private: Pg74) -> Word:
     """The guest's storage lies inside E, clear of the PSW locations 0 and 1; the straps are the machine's.
 
-    The PSW in location 1 leads to supervisor mode, and to a location that is not the guest's.
+    A trap leads to the VMM.
     """
     wide = guest.last.width + 1
     end = private.relocation.base.zero_extend(wide) + guest.last.zero_extend(wide)
     inside = (private.relocation.base >= 2) & (end <= private.last.zero_extend(wide))
-    entered = private.copy()
-    entered.load_psw(private.memory.load(Word(private.memory.address_width, 1)))
-    entry = (entered.mode == 0) & _owns(guest, private, entered.next_instruction)
-    return inside & entry & (guest.straps.value == private.straps.value)
+    return inside & leads_to_the_vmm(guest, private, NEW_PSW) & (guest.straps.value == private.straps.value)
 
 
 def techniques() -> dict[str, Technique[Pg74]]:

@@ -119,7 +119,7 @@ def _bytes(guest: S370) -> Word:
     return concat(guest.last_block.zero_extend(BLOCK + 1) + 1, Word(OFFSET, 0))
 
 
-def _within(guest: S370, address: Word, count: Word) -> Word:
+def within(guest: S370, address: Word, count: Word) -> Word:
     """So many bytes from there on exist (width 1)."""
     end = address.zero_extend(25) + count.zero_extend(25)
     return end <= _bytes(guest)
@@ -130,7 +130,8 @@ def _offset(private: S370) -> Word:
     return concat(_start(private), Word(OFFSET, 0))
 
 
-def _word(storage: Memory, address: Word) -> list[Word]:
+def ccw(storage: Memory, address: Word) -> list[Word]:
+    """The eight bytes of a command word."""
     return [storage.load(address + i) for i in range(CCW)]
 
 
@@ -148,11 +149,11 @@ def _translate(
         """A byte of storage after the copy was made; the copy may be of any length."""
         distance = address - unit.place
         number = concat(distance[ADDRESS - 1 : 3], Word(3, 0))
-        found = _word(guest.memory, channel.next + number)
+        found = ccw(guest.memory, channel.next + number)
         data, count = concat(*found[1:4]), concat(found[6], found[7])
-        good = _within(guest, channel.next + number, Word(16, CCW)) & (channel.next[2:0] == 0)
+        good = within(guest, channel.next + number, Word(16, CCW)) & (channel.next[2:0] == 0)
         if "bounds" not in without:
-            good = good & _within(guest, data, count)
+            good = good & within(guest, data, count)
         command = ite(good & (number < _bytes_of(unit)), found[0], Word(8, 0))
         moved = data if "relocation" in without else data + _offset(private)
         byte = found[7]
@@ -179,9 +180,9 @@ def _hardware(guest: S370, channel: S370Channel, private: S370, unit: Copy) -> S
 
 def _in_storage(guest: S370, channel: S370Channel) -> Word:
     """The next CCW is invalid, or all that it moves exists."""
-    found = _word(guest.memory, concat(channel.next[ADDRESS - 1 : 3], Word(3, 0)))
-    exists = _within(guest, channel.next, Word(16, CCW))
-    whole = _within(guest, concat(*found[1:4]), concat(found[6], found[7]))
+    found = ccw(guest.memory, concat(channel.next[ADDRESS - 1 : 3], Word(3, 0)))
+    exists = within(guest, channel.next, Word(16, CCW))
+    whole = within(guest, concat(*found[1:4]), concat(found[6], found[7]))
     return (channel.running == 0) | (channel.count != 0) | ~exists | (found[0][3:0] == 0) | whole
 
 
@@ -212,9 +213,9 @@ def _entry(unit: Copy, number: Word) -> Word:
 
 def _inbound(guest: S370, private: S370, unit: Copy, place: Word) -> Word:
     """Each CCW of the copy is invalid, or moves bytes of the guest's."""
-    found = _word(private.memory, _entry(unit, place))
+    found = ccw(private.memory, _entry(unit, place))
     data, count = concat(*found[1:4]) - _offset(private), concat(found[6], found[7])
-    moves = (place < unit.length) & _within(guest, data, count)
+    moves = (place < unit.length) & within(guest, data, count)
     return (place > unit.length) | (found[0][3:0] == 0) | moves
 
 
@@ -222,13 +223,13 @@ def _reached(guest: S370, channel: S370Channel, private: S370, unit: Copy) -> Wo
     """The next CCW is one of the copy's, and what is moved is the guest's."""
     distance = channel.next - unit.place
     inside = (distance[2:0] == 0) & (distance <= _bytes_of(unit))
-    moves = _within(guest, channel.data - _offset(private), channel.count)
+    moves = within(guest, channel.data - _offset(private), channel.count)
     return (channel.running == 0) | (inside & ((channel.count == 0) | (moves & (distance != 0))))
 
 
 def _held(private: S370, unit: Copy, place: Word) -> list[Word]:
     """The guest's own program, as the copy keeps it."""
-    image = _word(private.memory, _entry(unit, place))
+    image = ccw(private.memory, _entry(unit, place))
     moved = concat(*image[1:4]) - _offset(private)
     return [unit.original, unit.length, image[0], moved, *image[4:]]
 
@@ -302,9 +303,9 @@ def _translated(without: frozenset[str] = frozenset()) -> Attachment:
     )
 
 
-def devices() -> Devices[S370]:
-    """The machine with its channel."""
-    agent = Agent(
+def channel() -> Agent[S370Channel]:
+    """The channel with its device."""
+    return Agent(
         "channel",
         "a selector channel with one device",
         S370Channel,
@@ -312,12 +313,16 @@ def devices() -> Devices[S370]:
         {"buffer": "the device: data"},
         source=SOURCE,
     )
+
+
+def devices() -> Devices[S370]:
+    """The machine with its channel."""
     return Devices(
         "s370",
         "System/370 with a channel",
         build,
         next(iter(build().techniques)),
-        agent,
+        channel(),
         absolute,
         {one.name: one for one in (UNTRANSLATED, _translated())},
         place=ENTRIES,
@@ -325,7 +330,7 @@ def devices() -> Devices[S370]:
         notes=(
             "one device; reads and writes; no data chaining, TIC, skip, indirect addresses, PCI; of the CSW nothing",
             f"the monitor's copy has room for any number of command words below {1 << ENTRIES}; no protection keys",
-            "no virtual=real guest: this map moves all of a guest's storage, and page 0 is the hardware's own",
+            "a virtual = real guest is s370-virtual-real: this map moves all of a guest's storage",
         ),
         source=SOURCE,
     )

@@ -15,7 +15,7 @@ from .control import declare_control
 from .control_extended import declare_extended
 from .control_s370 import declare_s370
 from .decimal import declare_decimal
-from .deprivileging import techniques
+from .deprivileging import IN_ONE_PIECE, Placement, techniques
 from .general import declare_general
 from .left_open import S370 as LEFT_OPEN
 from .long_moves import declare_execute, declare_long
@@ -82,8 +82,12 @@ def _interruptions() -> tuple[Interruption[S370], ...]:
     )
 
 
-def build() -> Machine[S370]:
-    """System/370 with translation and the extended facility's low-address protection."""
+def build(placed: Placement = IN_ONE_PIECE) -> Machine[S370]:
+    """System/370 with translation and the extended facility's low-address protection.
+
+    Args:
+        placed: where its technique has a guest's storage.
+    """
     machine = Machine(
         "s370",
         "IBM System/370",
@@ -107,6 +111,7 @@ def build() -> Machine[S370]:
             shared=("cr0.low_address_protection", "cr8.monitor_masks"),
             same=("dual_address_space",),
             relocating=("prefix",),
+            placed=placed,
         ),
         architecture=listing("s360", "instructions-s370"),
         left_open=LEFT_OPEN,

@@ -77,6 +77,8 @@ def _summary(verdict: VmrunVerdict) -> str:
         return f"a VMRUN with these values fails: {count} check{'s fail' if count > 1 else ' fails'}"
     if verdict.outcome == "enters":
         rest = "every check passes" if not open_ else f"{decided} checks were decided and none fails"
+        if verdict.warnings:
+            rest = f"{decided} checks were decided and none fails on every processor"
         return f"VMRUN enters the guest: {rest}"
     lacking = f"no check fails of the {decided} that could be decided; {open_} lack inputs"
     return f"the dump reports none, and {lacking}" if verdict.entered else lacking

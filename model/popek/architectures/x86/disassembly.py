@@ -59,7 +59,7 @@ class Code:
 
 
 _OVERRIDES: Final = {0x26: 0, 0x2E: 1, 0x36: 2, 0x3E: 3, 0x64: 4, 0x65: 5}
-_LEGACY_PREFIXES: Final = frozenset((*_OVERRIDES, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
+LEGACY_PREFIXES: Final = frozenset((*_OVERRIDES, 0x66, 0x67, 0xF0, 0xF2, 0xF3))
 # Opcodes that raise #UD in 64-bit mode (SDM vol. 2D, table A-2, superscript i64).
 _NOT_IN_64_BIT_MODE: Final = bytes.fromhex("06070e16171e1f272f373f60619aced4d5d6ea")
 
@@ -67,7 +67,7 @@ _NOT_IN_64_BIT_MODE: Final = bytes.fromhex("06070e16171e1f272f373f60619aced4d5d6
 def disassembled(code: bytes, bits: int) -> Code:
     """The first instruction as Capstone reads it, with what it does not tell."""
     capstone = _capstone()
-    legacy = next((i for i, byte in enumerate(code) if byte not in _LEGACY_PREFIXES), len(code))
+    legacy = next((i for i, byte in enumerate(code) if byte not in LEGACY_PREFIXES), len(code))
     wide, at = False, legacy
     if bits == 64 and code[at : at + 1] and code[at] & 0xF0 == 0x40:
         wide, at = bool(code[at] & 8), at + 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .kinds import HEX, LineKind, ignore, number
+from .kinds import LineKind, ignore, number
 from .model import DumpBuilder
 
 
@@ -20,6 +20,8 @@ def _kvm_parameter(builder: DumpBuilder, match: re.Match[str], line: int) -> Non
 
 def _hardware_error(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     value = number(match["value"])
+    if rest := match.string[match.end() :].strip():
+        builder.unrecognise(line, rest)
     builder.report("hardware_error", value)
     if value in _VMEXIT_INVALID:
         builder.amd = builder.amd or line
@@ -30,10 +32,14 @@ def _hardware_error(builder: DumpBuilder, match: re.Match[str], line: int) -> No
         builder.remark(
             line, f"hardware error {match['value']}: neither an exit reason nor an instruction error"
         )
+    elif value == _BEGINNING and (line == builder.open_line or line in builder.doubtful):
+        builder.remark(line, f"hardware error {match['value']}, where the text ends: it may go on: not read")
     elif not builder.may_go_on(match["value"], line):
         builder.imply("VM_INSTRUCTION_ERROR", value, line)
 
 
+_BEGINNING = 8
+"""An instruction error that is also the first digit of the exit reasons of failed entries."""
 _LAST_ERROR = 28
 """The greatest VM-instruction error."""
 
@@ -119,7 +125,7 @@ SVM = LineKind(
 KINDS = (
     LineKind(r"VMCS (?P<pointer>\S+), last attempted VM-entry on CPU (?P<cpu>\d+)", _kvm_header, starts=True),
     LineKind(r".*[Ss]et kvm_intel\.dump_invalid_vmcs=1", _kvm_parameter),
-    LineKind(rf".*KVM: entry failed, hardware error (?P<value>{HEX})", _hardware_error),
+    LineKind(r".*KVM: entry failed, hardware error (?P<value>0[xX][0-9a-fA-F]+)", _hardware_error),
     LineKind(
         r".{0,120}?(?:(?P<kvm>unhandled exit|fail entry|hardware_entry_failure_reason)|VM-entry failure exit reason)"
         r"[\s:=]{1,4}(?:0x)?(?:f{8})?(?P<value>[08]00000(?:21|22|29))\b",

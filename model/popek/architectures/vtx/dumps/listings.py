@@ -29,8 +29,11 @@ def _haxm(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
 
 def _haxm_event(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.format = builder.format or "HAXM"
-    builder.report("event", match["text"].strip())
-    if "triple fault" in match["text"].lower():
+    text, sign, rest = match["text"].partition("haxm_")
+    if sign:
+        builder.unrecognise(line, sign + rest)
+    builder.report("event", text.strip())
+    if "triple fault" in text.lower():
         builder.imply("EXIT_REASON", _TRIPLE_FAULT, line)
         builder.entered = True
 
@@ -140,7 +143,9 @@ PLAIN = LineKind(
     applies=_is_plain,
 )
 KINDS = (
-    LineKind(r"(?i)haxm_\w+: ?(?P<encoding>[0-9a-f]{4}) \w+: ?(?P<value>[0-9a-z]+)$", _haxm, format="HAXM"),
+    LineKind(
+        r"(?i)haxm_\w+: ?(?P<encoding>[0-9a-f]{4}) (?!haxm_)\w+: ?(?P<value>[0-9a-z]+)$", _haxm, format="HAXM"
+    ),
     LineKind(r"(?i)haxm_(?:panic|error): ?(?P<text>.*)", _haxm_event, starts=True, format="HAXM"),
     LineKind(
         rf"(?i)Guest (?P<register>CS|DS|ES|FS|GS|SS|Task|LDT) (?:Segment|Register) - Selector: (?P<sel>{HEX})"
@@ -168,7 +173,7 @@ KINDS = (
     ),
     LineKind(r"HM:\s+(?P<text>\S.*)", _virtualbox_detail),
     LineKind(
-        r"\s*\w*?(?P<register>[CDEFGS]S|LDTR|TR|GDTR|IDTR)\s*=\s*\{(?:(?P<sel>[0-9a-f]+) )?"
+        r"\s*(?!\w*(?i:host|hyp))\w*?(?P<register>[CDEFGS]S|LDTR|TR|GDTR|IDTR)\s*=\s*\{(?:(?P<sel>[0-9a-f]+) )?"
         r"base=(?P<base>[0-9a-f`]+) limit=(?P<limit>[0-9a-f]+)(?: flags=(?P<flags>[0-9a-f]+))?\s*\}",
         _virtualbox_segment,
         format="VirtualBox",

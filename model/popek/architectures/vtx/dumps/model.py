@@ -56,6 +56,8 @@ class DumpBuilder:
     upper_halves: dict[str, tuple[int, int]] = attrs.field(factory=dict)
     entered: bool = False
     amd: int = 0
+    shows_guest: bool = True
+    open_line: int = 0
     doubtful: frozenset[int] = frozenset()
     unended: frozenset[int] = frozenset()
     styles: Container[object] | None = None

@@ -11,7 +11,7 @@ guest state, and what is said of the processor alone makes an earlier check fail
 from __future__ import annotations
 
 import functools
-from collections.abc import Container
+from collections.abc import Collection, Container
 from functools import cached_property
 from typing import Final
 
@@ -68,11 +68,11 @@ class ProcessorJudgement:
 class ReportedProcessor:
     """A processor to judge many VMCSs for: what depends on it alone is worked out once."""
 
-    def __init__(self, known: Capabilities) -> None:
-        """Take what is known of the processor."""
+    def __init__(self, known: Capabilities, checks: Collection[Check] = ()) -> None:
+        """Take what is known of the processor, and the checks to judge by; none stands for all."""
         self.known = known
         self.sure = known.sure
-        self._evaluator = Evaluator(self.sure)
+        self._evaluator = Evaluator(self.sure, checks) if checks else Evaluator(self.sure)
         self._shown: dict[Evidence, tuple[ReportedProcessor, tuple[str, ...]]] = {}
 
     def shown_by(self, vmcs: Vmcs) -> tuple[ReportedProcessor, tuple[str, ...]]:
@@ -109,12 +109,22 @@ class ReportedProcessor:
     @cached_property
     def plain(self) -> ReportedProcessor:
         """A processor without newer relaxations of which the same is known, and nothing unsure."""
-        return ReportedProcessor(attrs.evolve(plain(self.known), unsure=()))
+        return ReportedProcessor(attrs.evolve(plain(self.known), unsure=()), _of_the_processor())
 
     @cached_property
     def plain_for_sure(self) -> ReportedProcessor:
         """As `plain`, without the values that nobody is sure of."""
-        return ReportedProcessor(plain(self.sure))
+        return ReportedProcessor(plain(self.sure), _of_the_processor())
+
+
+@functools.cache
+def _of_the_processor() -> tuple[Check, ...]:
+    """The checks that ask something of the processor: the others wait for no value of it.
+
+    Those of MSR areas ask what the MSRs that are listed need.
+    """
+    areas = CHECKS["LOAD-06"].group
+    return tuple(check for check in CHECKS.values() if asks(check) or check.group is areas)
 
 
 _NOBODY: Final = ReportedProcessor(UNKNOWN)

@@ -26,6 +26,8 @@ _INTELS = ("Linux KVM", "Xen", "HAXM", "bhyve", "NoirVisor", "Jailhouse", "Virtu
 """Formats that only a VMCS has."""
 
 _WRAPPED = 3
+_VALUE_AT_END = re.compile(r"[=:]\s*(?:0x)?[0-9a-fA-F]+$")
+_BEGINS = re.compile(r"(?i)haxm_\w*|Guest \w+ ")
 _MAX_BYTES = 64 << 20
 _LONGEST_LINE = 2000
 _KINDS = headers.KINDS + registers.KINDS + listings.KINDS
@@ -109,9 +111,9 @@ def read_text(text: str, name: str) -> list[Dump]:
     """
     builders: list[DumpBuilder] = []
     groups = unwrap(in_its_case(text))
-    last = open_end(text, groups)
+    last, end = open_end(text, groups), open_end(text, groups, least=1)
     for lines in groups:
-        builders += _read_lines(lines, last)
+        builders += _read_lines(lines, last, end)
     amd = next((builder.amd for builder in builders if builder.amd), 0)
     if amd and not any(builder.format in _INTELS for builder in builders):
         raise DumpError("this is an AMD VMCB, not a VMCS: give it to `popek vmcb check`", amd)
@@ -182,13 +184,15 @@ def _kind_of(text: str) -> re.Match[str] | str | None:
     return None
 
 
-def _read_lines(lines: list[LogLine], last: int) -> list[DumpBuilder]:
+def _read_lines(lines: list[LogLine], last: int, end: int) -> list[DumpBuilder]:
     structures = printed("\n".join(line.text for line in lines))
     lines = _rejoined(lines)
     around = surroundings(lines, _kind_of, last, others=structures is not None)
 
     def fresh() -> DumpBuilder:
-        return DumpBuilder(doubtful=around.doubtful, unended=around.unended, styles=around.styles)
+        return DumpBuilder(
+            doubtful=around.doubtful, unended=around.unended, styles=around.styles, open_line=end
+        )
 
     builders = [fresh()]
 
@@ -242,13 +246,20 @@ def _rejoined(lines: list[LogLine]) -> list[LogLine]:
     found: list[LogLine] = []
     for line in lines:
         before = found[-1] if found else None
-        if before is not None and before.width == longest and line.text and _kind_of(line.text) is None:
+        anew = _BEGINS.match(line.text) is not None
+        if (
+            before is not None
+            and before.width == longest
+            and line.text
+            and not anew
+            and _kind_of(line.text) is None
+        ):
             whole = next(
                 (
                     text
                     for text in (before.text + line.text, f"{before.text} {line.text}")
                     if any(kind.pattern.match(text) for kind in listings.BROKEN)
-                    or isinstance(_kind_of(text), re.Match)
+                    or (_VALUE_AT_END.search(text) and isinstance(_kind_of(text), re.Match))
                 ),
                 None,
             )

@@ -21,14 +21,25 @@ def _jailhouse_launch(builder: DumpBuilder, match: re.Match[str], line: int) -> 
         builder.imply("VM_INSTRUCTION_ERROR", int(match["error"]), line)
 
 
+_FAILURES = (33, 34, 41)
+"""The basic exit reasons of entries that failed."""
+
+
 def _jailhouse_failure(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
     builder.format = builder.format or "Jailhouse"
-    if not builder.may_go_on(match["reason"], line):
+    if rest := match.string[match.end() :].strip():
+        builder.unrecognise(line, rest)
+    if int(match["reason"]) not in _FAILURES:
+        builder.remark(line, f"exit reason {match['reason']} is of no entry that failed: not read")
+    elif not builder.may_go_on(match["reason"], line):
         builder.imply("EXIT_REASON", _ENTRY_FAILURE | int(match["reason"]), line)
 
 
 def _is_jailhouse(builder: DumpBuilder, match: re.Match[str]) -> bool:
     return builder.format == "Jailhouse"
+
+
+_JAILHOUSE_PAIR = re.compile(rf"([A-Za-z][A-Za-z0-9. -]*?):?\s+({HEX})(?=\s|$)")
 
 
 def _jailhouse_line(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
@@ -47,7 +58,10 @@ def _jailhouse_line(builder: DumpBuilder, match: re.Match[str], line: int) -> No
         "CR4": "GUEST_CR4",
         "EFER": "GUEST_IA32_EFER",
     }
-    for word, value in re.findall(rf"([A-Za-z][A-Za-z0-9. -]*?):?\s+({HEX})(?=\s|$)", match.string):
+    rest = _JAILHOUSE_PAIR.sub(" ", match.string).strip()
+    if re.search(r"\w", rest):
+        builder.unrecognise(line, rest)
+    for word, value in _JAILHOUSE_PAIR.findall(match.string):
         if word in fields:
             put(builder, fields[word], value, line)
         else:
@@ -150,7 +164,12 @@ _OF_ANOTHER = re.compile(r"[.*](?:[re]?[ac]x|[re]ip|[cdefgs]s|[gi]dtr|cr0)\s?=")
 
 
 def _is_guests(builder: DumpBuilder, match: re.Match[str]) -> bool:
-    return _OF_ANOTHER.search(match.string) is None
+    return builder.shows_guest and _OF_ANOTHER.search(match.string) is None
+
+
+def _context(builder: DumpBuilder, match: re.Match[str], line: int) -> None:
+    """VirtualBox says whose registers follow."""
+    builder.shows_guest = (match["whose"] or match["of"]).lower() == "guest"
 
 
 KINDS = (
@@ -178,6 +197,9 @@ KINDS = (
         r"(?P<values>[0-9a-f]{4} (?:[0-9a-f]{16}|[0-9a-f]{8}) [0-9a-f]{8} [0-9a-f]{8})(?: .*)?$",
         _qemu_segment,
         format="QEMU",
+    ),
+    LineKind(
+        r"(?i).{0,40}?\{?(?:cpum(?P<of>guest|hyper|host)|(?P<whose>guest|hypervisor|host) CPUM)\b", _context
     ),
     LineKind(
         r"(?:.*\s)?(?:[cdefgs]s|ldtr|tr)\s*=\s*\{[0-9a-f]{4} base=",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from popek.architectures.vtx import msr_writes
-from popek.architectures.vtx.view import Decision, View
+from popek.architectures.vtx.view import Decision, View, both
 from popek.architectures.vtx.vmcs import MissingField
 from popek.kernel.words import Word
 
@@ -150,18 +150,19 @@ def _loaded_at_exit(v: View, item: Entry) -> Decision:
     index, high, _ = item
     if _symbolic(index):
         return True
-    if index in (_FS_BASE, _GS_BASE, *_MICROCODE, *_SMM_ONLY) or index >> 8 == 8 or high:
+    if index in (_FS_BASE, _GS_BASE, *_MICROCODE, *_SMM_ONLY) or index >> 8 == 8:
         return False
-    return _wrmsr(v, item)
+    # Bits 63:32 are asked for last: a list by KVM does not have them.
+    return both(_wrmsr(v, item), lambda: high == 0)
 
 
 def _stored_at_exit(v: View, item: Entry) -> Decision:
     index, high, _ = item
     if _symbolic(index):
         return True
-    if index >> 8 == 8 or (index == _SMM_ONLY[1] and not v.launch.in_smm) or high:
+    if index >> 8 == 8 or (index == _SMM_ONLY[1] and not v.launch.in_smm):
         return False
-    return index in _REFUSED_BY_NAME or msr_writes.reads(v, int(index))
+    return both(index in _REFUSED_BY_NAME or msr_writes.reads(v, int(index)), lambda: high == 0)
 
 
 def _described_ones_legal(v: View, legal: Legal, area: str) -> bool:
