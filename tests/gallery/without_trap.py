@@ -70,7 +70,17 @@ def base(
         fits: Word = plain.private(guest, private)
         return fits & (private.memory.load(Word(ADDRESS, 1)) == 0xFF)
 
-    given: dict[str, Any] = {"map": image, "entries": entries, "private": expects, **technique}
+    def has_psws(guest: Calling) -> Word:
+        """E[0], E[1] and E[2] exist."""
+        return guest.last >= 2
+
+    given: dict[str, Any] = {
+        "map": image,
+        "entries": entries,
+        "private": expects,
+        "guest": has_psws,
+        **technique,
+    }
     made: Technique[Calling] = attrs.evolve(plain, **given)
     machine: Made = attrs.evolve(
         paper,
