@@ -34,6 +34,12 @@ class Armed(Pg74):
     handler = word(ADDRESS, role=Role.RESOURCE)
 
 
+class Noting(Armed):
+    """The same, and where the hardware notes of what it interrupts: a mode that decides nothing."""
+
+    previous = word(ADDRESS, role=Role.MODE)
+
+
 Made = Machine[Armed]
 Deliver = Callable[[Armed, Trap[Armed]], Armed]
 
@@ -323,6 +329,22 @@ def changes_what_it_is_given() -> Made:
     return base(deliver)
 
 
+def notes_a_mode() -> Made:
+    """The paper's delivery, and P is noted in a leaf of the mode's that no mode depends on."""
+
+    def deliver(before: Armed, trap: Trap[Armed]) -> Armed:
+        cpu = exchange(before, trap)
+        cpu["previous"] = trap.state.pc
+        return cpu
+
+    machine = base(deliver, own=("handler", "previous"), delivered=("previous",))
+    known = machine.technique()
+    shadowed = (*known.shadowed, "previous")
+    return attrs.evolve(
+        machine, state=Noting, techniques={known.name: attrs.evolve(known, shadowed=shadowed)}
+    )
+
+
 # -- what traps are told apart by -----------------------------------------------------------------
 
 
@@ -501,6 +523,7 @@ MACHINES = {
     "undefined distance": undefined_distance,
     "undefined place": undefined_place,
     "changes what it is given": changes_what_it_is_given,
+    "notes a mode": notes_a_mode,
     "another number": another_number,
     "another level": another_level,
     "in storage and not": in_storage_and_not,

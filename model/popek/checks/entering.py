@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
+from popek.kernel import terms
 from popek.kernel.interruption import Interruption
 from popek.kernel.memory import Block
 from popek.kernel.outcome import Next, NotModelled, Outcome, Trap
@@ -204,8 +205,21 @@ class Entry(Generic[S]):
 
     @cached_property
     def control(self) -> tuple[str, ...]:
-        """The leaves that say where control is."""
-        return tuple(leaf.name for leaf in leaves_with(self.premises.machine.state, [Role.MODE, Role.PC]))
+        """The leaves that say where control is: not where the hardware tells of a trap, and no mode depends on it."""
+        machine, technique, told = (
+            self.premises.machine,
+            self.premises.technique,
+            self.premises.technique.delivered,
+        )
+        state = machine.state.symbolic()
+        modes = (machine.supervisor(state), machine.user(state), technique.deprivileged(state))
+        read = terms.bits_of([one.term for one in modes])
+        return tuple(
+            leaf.name
+            for leaf in leaves_with(machine.state, [Role.MODE, Role.PC])
+            if not {leaf.name, leaf.component} & set(told)
+            or read.get(leaf.component, 0) >> leaf.low & (1 << leaf.width) - 1
+        )
 
     def where(self, pair: ArrivalPair[S], other: S) -> Iterator[EntryFault]:
         """Where it goes, and whether it goes anywhere."""
