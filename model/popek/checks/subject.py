@@ -130,7 +130,8 @@ class Subject(Generic[S]):
     @cached_property
     def of_the_guest(self) -> Configuration:
         """The settings of the guest's own machine."""
-        settings = {**self.configuration.settings, **self.technique.guest_settings}
+        free = dict.fromkeys(self.technique.hardware_settings)
+        settings = {**self.configuration.settings, **free, **self.technique.guest_settings}
         return Configuration({name: value for name, value in settings.items() if value is not None})
 
     @cached_property

@@ -232,8 +232,12 @@ def _technique(machine: Machine[S], technique: Technique[S], known: Sequence[str
     ]
     settings = [setting.name for setting in machine.settings]
     wrong += [
-        f"{whose}: guest_settings names {name!r}, which is no setting{near(str(name), settings)}"
-        for name in technique.guest_settings
+        f"{whose}: {what} names {name!r}, which is no setting{near(str(name), settings)}"
+        for what, names in (
+            ("guest_settings", technique.guest_settings),
+            ("hardware_settings", technique.hardware_settings),
+        )
+        for name in names
         if name not in settings
     ]
     yield from wrong

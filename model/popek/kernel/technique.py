@@ -92,6 +92,8 @@ class Technique(Generic[S]):
         uncompared: leaves and memories that fidelity leaves aside; clocks where nobody says.
         guest_settings: settings of the guest's own machine where it is not set up as the hardware is, by name; None
             where it may be set up in any way.
+        hardware_settings: settings that the VMM makes on the hardware, while the guest's own machine may have any other
+            value of them.
         source: who describes the technique.
     """
 
@@ -122,6 +124,7 @@ class Technique(Generic[S]):
     settled: bool = False
     uncompared: tuple[str, ...] | None = None
     guest_settings: Mapping[str, int | None] = attrs.field(factory=dict)
+    hardware_settings: tuple[str, ...] = ()
     shadowed_when: Mapping[str, Callable[[S], Word]] = attrs.field(factory=dict)
     source: str = ""
 

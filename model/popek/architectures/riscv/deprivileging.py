@@ -105,6 +105,10 @@ def _keeps_firmware(guest: Rv64, private: Rv64, *, delegated: bool = False) -> W
     )
 
 
+# Fields of CSRs that S and HS write: the guest's own are the VMM's to remember, and may differ from the hardware's.
+OF_CSRS = ("HU", *(f"SCOUNTEREN_{counter}" for counter in ("CY", "TM", "IR", "HPM3")))
+
+
 def _in_u(state: Rv64) -> Word:
     return (state.prv == USER) & ~state.v
 
@@ -125,6 +129,7 @@ def _kernel_in_u(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
         owns_address=owns_address,
         delivered=DELIVERED,
         guests_own=FLOATING,
+        hardware_settings=OF_CSRS,
         hypotheses=(OWN_STORAGE_DENIED,),
         without=_kernel_in_u,
         source="Popek and Goldberg 1974, section 4; RVirt (a monitor in S for kernels in U)",
@@ -147,6 +152,7 @@ def deprivileging() -> dict[str, Technique[Rv64]]:
         owns_address=owns_address,
         delivered=DELIVERED,
         guests_own=FLOATING,
+        hardware_settings=OF_CSRS,
         source="Miralis (SOSP 2025): a virtual firmware monitor",
     )
     contained = firmware(
