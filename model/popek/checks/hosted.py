@@ -22,6 +22,7 @@ from .runs import (
     Run,
     conjunction,
     handed_over,
+    probe,
 )
 from .subject import Subject
 
@@ -216,6 +217,12 @@ class Hosted(Generic[S]):
             for leaf in hardware.leaves
             if any(name.endswith(OF_THE_VMM) for name in terms.variables_of([hardware[leaf.name].term]))
         }
+        for slot in hardware.layout:
+            if slot.address and slot.role is not Role.MEMORY:
+                content = hardware.memories()[slot.name]
+                read = terms.applications_of([content.load(probe(content)).term])
+                if any(str(cell.data).endswith(OF_THE_VMM) for cell in read):
+                    arranged.add(slot.name)
         return frozenset(arranged | set(self.technique.owned))
 
     def possible(self, breach: Breach, asked: list[SolverQuery]) -> Answer:

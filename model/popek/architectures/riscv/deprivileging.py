@@ -125,6 +125,7 @@ def _kernel_in_u(without: frozenset[str] = frozenset()) -> Technique[Rv64]:
         owns_address=owns_address,
         delivered=DELIVERED,
         guests_own=FLOATING,
+        guest_settings={"HU": None},  # what the kernel has in its own hstatus is its own affair
         hypotheses=(OWN_STORAGE_DENIED,),
         without=_kernel_in_u,
         source="Popek and Goldberg 1974, section 4; RVirt (a monitor in S for kernels in U)",
