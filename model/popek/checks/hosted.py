@@ -22,6 +22,7 @@ from .runs import (
     Run,
     conjunction,
     handed_over,
+    probe,
 )
 from .subject import Subject
 
@@ -207,7 +208,7 @@ class Hosted(Generic[S]):
 
     @cached_property
     def private_parts(self) -> frozenset[str]:
-        """What the VMM owns or arranges: leaves and memories of the hardware's that do not come from the guest."""
+        """What the VMM owns or arranges: leaves of the hardware's state that do not come from the guest."""
         return self.subject.once(_PARTS, self._parts, self.hardware.before)
 
     def _parts(self, hardware: S) -> frozenset[str]:
@@ -216,9 +217,12 @@ class Hosted(Generic[S]):
             for leaf in hardware.leaves
             if any(name.endswith(OF_THE_VMM) for name in terms.variables_of([hardware[leaf.name].term]))
         }
-        contents = hardware.memories().items()
-        named = {name: content.root for name, content in contents if isinstance(content.root, str)}
-        arranged |= {name for name, root in named.items() if root.endswith(OF_THE_VMM)}
+        for slot in hardware.layout:
+            if slot.address and slot.role is not Role.MEMORY:
+                content = hardware.memories()[slot.name]
+                read = terms.applications_of([content.load(probe(content)).term])
+                if any(str(cell.data).endswith(OF_THE_VMM) for cell in read):
+                    arranged.add(slot.name)
         return frozenset(arranged | set(self.technique.owned))
 
     def possible(self, breach: Breach, asked: list[SolverQuery]) -> Answer:
