@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound=State)
 
+MANY_GROUPS = 8  # ways of changing a state, whose pairs are not asked about
 FEW = 6  # things that a leaf becomes
 ANOTHERS = "'"  # of the names of another guest's operands
 
@@ -189,6 +190,8 @@ class TrapArrivals(Generic[S]):
         if not self.ways:
             return []
         p, found = self._p, dict.fromkeys(self._unclear())
+        if len(self.groups) > MANY_GROUPS:
+            return list(found | dict.fromkeys(way.instruction.form for way in self.ways))
         images = p.image, p.technique.map(other, p.private)
         given = [*p.ok(other, p.private), _unlike(*images)]
         for one, two in itertools.combinations([None, *self.groups] if self.clean else self.groups, 2):
