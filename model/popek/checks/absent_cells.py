@@ -76,12 +76,17 @@ def _mixed(premises: Premises[S], name: str, mine: Memory, fresh: Memory) -> Mem
 
 
 def _has(premises: Premises[S], guest: S, name: str, cell: Word) -> Word:
-    """Whether a guest has a cell, of storage or of another memory (width 1)."""
+    """Whether a guest has a cell, of another memory or of storage whose size is its own (width 1)."""
     technique, private = premises.technique, premises.private
     if next(slot for slot in guest.layout if slot.name == name).role is not Role.MEMORY:
         return technique.has_cell(guest, name, cell)
     owns = technique.owns_address
-    return TRUE if owns is None else ~owns(guest, private, technique.guest_address(private, cell))
+    if owns is None:
+        return TRUE
+    there = ~owns(guest, private, technique.guest_address(private, cell))
+    # A hole at a place that is the same for every guest is the technique's to answer for, not a form's.
+    mine = {str(word.term.data) for word in guest.words().values() if word.term.op == "var"}
+    return there if mine & terms.variables_of([there.term]).keys() else TRUE
 
 
 def _apart(a: Outcome[S], b: Outcome[S], absent: Mapping[str, Word]) -> Word:
