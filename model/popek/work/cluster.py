@@ -55,6 +55,8 @@ class Cluster:
             distributed: Any = import_module("distributed")
         except ImportError:
             raise ClusterError("--engine dask: needs the extra: pip install 'popek[distributed]'") from None
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what is lost is said once, by popek
         try:
             known = self.scheduler or self._of_this_machine(distributed)
             client = distributed.Client(known, timeout="15s")

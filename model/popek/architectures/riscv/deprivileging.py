@@ -105,8 +105,9 @@ def _keeps_firmware(guest: Rv64, private: Rv64, *, delegated: bool = False) -> W
     )
 
 
-# Fields of CSRs that S and HS write: the guest's own are the VMM's to remember, and may differ from the hardware's.
+# Fields of CSRs that S and HS write, and that M writes besides: the VMM remembers the guest's, and has its own there.
 OF_CSRS = ("HU", *(f"SCOUNTEREN_{counter}" for counter in ("CY", "TM", "IR", "HPM3")))
+OF_FIRMWARE = (*OF_CSRS, "MPRV", *(f"MISA_{letter}" for letter in "ACDFMV"))
 
 
 def _in_u(state: Rv64) -> Word:
@@ -152,7 +153,7 @@ def deprivileging() -> dict[str, Technique[Rv64]]:
         owns_address=owns_address,
         delivered=DELIVERED,
         guests_own=FLOATING,
-        hardware_settings=OF_CSRS,
+        hardware_settings=OF_FIRMWARE,
         source="Miralis (SOSP 2025): a virtual firmware monitor",
     )
     contained = firmware(
