@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import attrs
 import pytest
 
 from popek.architectures.vtx.baselines import baseline
 from popek.architectures.vtx.capabilities import UNKNOWN, Capabilities
 from popek.architectures.vtx.capability_files import load_capabilities
+from popek.architectures.vtx.dumps import read_dumps
+from popek.architectures.vtx.dumps.diagnosis import diagnose
 from popek.architectures.vtx.dumps.processors import ReportedProcessor, judge_any
 from popek.architectures.vtx.entry_checks import Outcome
 from popek.architectures.vtx.inference import NOTHING, evidence, with_evidence
@@ -123,3 +127,40 @@ def test_the_hosts_rip_may_be_judged_by_the_hosts_la57() -> None:
     assert [item.id for item in failed] == ["HOST-ASZ-09"]
     unknown = judge_any(START.with_fields(HOST_RIP=1 << 62), ReportedProcessor(UNKNOWN)).verdict.failed
     assert "HOST-ASZ-09" in [item.id for item in unknown]
+
+
+HOST_32 = 0x0003_6DFF  # the default1 class of the VM-exit controls: bit 9, host address-space size, is 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "verdict"),
+    [
+        ([], "undecided"),
+        (["HOST_RIP = 0xc1000000", "HOST_CR4 = 0x2020"], "undecided"),
+        (["HOST_CR4 = 0x2000"], "passes"),
+        (["HOST_RIP = 0xffffffff81000000"], "fails"),
+        (["HOST_GS_BASE = 0xffff888000000000"], "fails"),
+        (["HOST_IA32_EFER = 0xd01"], "fails"),
+        (["HOST_CR4 = 0x22020"], "fails"),
+        (["ENTRY_CONTROLS = 0x13ff"], "fails"),
+    ],
+)
+def test_a_32_bit_host_is_accused_only_where_the_vmm_is_in_ia32e_mode(lines: list[str], verdict: str) -> None:
+    # "If IA32_EFER.LMA = 1 when VM entry is executed, host address-space size must be 1" (vol. 3, checks related
+    # to address-space size). Outside IA-32e mode linear addresses have 32 bits and CR4.PCIDE is 0; in it PAE is 1.
+    text = "\n".join([f"EXIT_CONTROLS = {HOST_32:#x}", *lines, ""])
+    found = diagnose(read_dumps(text.encode(), "x")[0])
+    failed = {item.id for item in found.verdict.failed}
+    undecided = {item.id for item in found.verdict.undecided}
+    assert ("HOST-ASZ-03" in failed) == (verdict == "fails")
+    assert ("HOST-ASZ-03" in undecided) == (verdict == "undecided")
+    if verdict == "undecided":
+        near = next(near for near in found.near_misses if near.id == "HOST-ASZ-03")
+        assert near.missing == ("whether the VMM runs in IA-32e mode (IA32_EFER.LMA)",)
+
+
+@pytest.mark.parametrize(("lma", "fails"), [(1, True), (0, False)])
+def test_who_says_the_mode_of_the_vmm_is_believed(lma: int, fails: bool) -> None:
+    text = json.dumps({"fields": {"EXIT_CONTROLS": hex(HOST_32)}, "launch": {"efer_lma": lma}})
+    verdict = diagnose(read_dumps(text.encode(), "x")[0]).verdict
+    assert ("HOST-ASZ-03" in {item.id for item in verdict.failed}) == fails

@@ -230,3 +230,21 @@ def test_the_vpid_that_repair_offers_is_small() -> None:
         broken(PRIMARY_PROC_CONTROLS=PRIMARY | 1 << 31, SECONDARY_PROC_CONTROLS=1 << 5, VPID=0), TIGERLAKE
     )
     assert [(change.field, change.after) for change in found.changes] == [("VPID", 1)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "repaired"),
+    [
+        ("GUEST_CR4", 0x2_0000_0000, 0x2000),
+        ("GUEST_CR4", (1 << 64) - 1, 0x1_FFFF_FFFF),
+        ("HOST_CR4", (1 << 64) - 1, 0x1_FFFF_FFFF),
+    ],
+)
+def test_reserved_bits_of_cr4_are_cleared_on_an_unknown_processor(
+    field: str, value: int, repaired: int
+) -> None:
+    # Bits 63:33 of CR4 are reserved (vol. 3, control registers), and VMX operation needs VMXE, bit 13.
+    found = repair(Vmcs(fields={field: value}))
+    assert [(change.field, change.after) for change in found.changes] == [(field, repaired)]
+    assert found.after is not None
+    assert not found.after.failed

@@ -45,6 +45,8 @@ def capability_defects(capabilities: Capabilities) -> list[str]:
 _CR: Final = {0x486: 0x8000_0021, 0x487: 0xFFFF_FFFF, 0x488: 0x2000}
 EVERY_CR4: Final = 0x27FF
 """The bits that CR4 may have on every processor with VMX."""
+_ANY_CR4: Final = (1 << 33) - 1
+"""The bits that CR4 may have on some processor; bits 63:33 are reserved on all."""
 
 _PERMISSIVE: Final = {
     0x480: 1 << 56 | 1 << 55,
@@ -52,7 +54,7 @@ _PERMISSIVE: Final = {
     **dict.fromkeys(_TRUE_OF, 4294967295 << 32),
     0x485: ONES64 & ~(0x1FF << 16) | 256 << 16,
     **_CR,
-    0x489: (1 << 33) - 1,
+    0x489: _ANY_CR4,
     0x48B: 0xFFFF_FFFF << 32,
     **dict.fromkeys((0x48C, 0x491, 0x492, 0x493), ONES64),
 }
@@ -144,7 +146,7 @@ _PLAIN: Final = {
         for true, number in _TRUE_OF.items()
     },
     0x485: 0x0004_01E0,
-    0x489: ONES64,
+    0x489: _ANY_CR4,
     0x48C: 0x0F01_0673_4141,
 }
 

@@ -7,7 +7,7 @@ themselves gain nothing from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import attrs
@@ -30,6 +30,14 @@ _SHOWS: Final = {
 _TELLING: Final = sum(_SHOWS)
 _ADDRESS: Final = (1 << 52) - 1
 _LMA: Final = 1 << 10
+_HOST_64: Final = 1 << 9  # of the VM-exit controls: host address-space size
+_GUEST_64: Final = 1 << 9  # of the VM-entry controls: IA-32e mode guest
+_PAE, _PCIDE = 1 << 5, 1 << 17  # of CR4: IA-32e mode needs PAE, and only there PCIDE can be set
+_ADDRESSES: Final = (
+    *("HOST_RIP", "HOST_RSP", "HOST_IA32_SYSENTER_ESP", "HOST_IA32_SYSENTER_EIP"),
+    *(f"HOST_{name}_BASE" for name in ("FS", "GS", "TR", "GDTR", "IDTR")),
+)
+"""Linear addresses of the host, which have 32 bits outside IA-32e mode."""
 
 Evidence = tuple[int, int, int, bool]
 """Bits of the host's CR4 that show features; others that the guest's CR4 has, too; the width that the host's CR3
@@ -45,6 +53,23 @@ def evidence(vmcs: Vmcs) -> Evidence:
     width = (vmcs.fields.get("HOST_CR3", 0) & _ADDRESS).bit_length()
     long_mode = vmcs.fields.get("HOST_IA32_EFER", 0) & _LMA != 0
     return host & _TELLING, shared, width if width > NARROW else 0, long_mode
+
+
+def in_ia32e_mode(fields: Mapping[str, int]) -> bool | None:
+    """Whether the VMM that runs the entry is in IA-32e mode, by what its VMCS says; None if it does not show.
+
+    A host of 64 bits, or a guest in IA-32e mode, is taken for one of a VMM in IA-32e mode. A VMCS that does not
+    ask for a host of 64 bits may be that of a 32-bit VMM, unless something in it is of 64 bits.
+    """
+    controls = fields.get("EXIT_CONTROLS")
+    if controls is None or controls & _HOST_64:
+        return True
+    if fields.get("ENTRY_CONTROLS", 0) & _GUEST_64 or fields.get("HOST_IA32_EFER", 0) & _LMA:
+        return True
+    cr4 = fields.get("HOST_CR4", _PAE)
+    if cr4 & _PCIDE or any(fields.get(name, 0) >> 32 for name in _ADDRESSES):
+        return True
+    return None if cr4 & _PAE else False
 
 
 def with_evidence(known: Capabilities, seen: Evidence) -> tuple[Capabilities, tuple[str, ...]]:
@@ -110,4 +135,4 @@ def _addresses_known(known: Capabilities, width: int | None) -> bool:
     return width is not None or "0x80000008.0.eax" in known.cpuid
 
 
-__all__ = ["NOTHING", "Evidence", "evidence", "with_evidence"]
+__all__ = ["NOTHING", "Evidence", "evidence", "in_ia32e_mode", "with_evidence"]

@@ -252,6 +252,7 @@ _DERIVED: Final[Mapping[str, Callable[[View], Any]]] = {
     "injects_other": _injects(7),
     "current_vmcs": _given("current_vmcs", "address of the current VMCS"),
     "vmxon_pointer": _given("vmxon_pointer", "VMXON pointer"),
+    "efer_lma": _given("efer_lma", "whether the VMM runs in IA-32e mode (IA32_EFER.LMA)"),
     "x2apic": _x2apic,
     **{f"{segment.lower()}_usable": _usable(segment) for segment in (*SEGMENTS, "LDTR")},
 }

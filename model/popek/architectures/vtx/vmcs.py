@@ -42,7 +42,7 @@ class Launch:
         launch_state: of the current VMCS; None takes the one that `instruction` needs.
         mov_ss_blocking: whether the instruction follows a MOV SS or POP SS.
         in_smm: whether the processor is in system-management mode.
-        efer_lma: IA32_EFER.LMA while the instruction runs.
+        efer_lma: IA32_EFER.LMA while the instruction runs; None if nothing shows it.
         cpl: current privilege level.
         vmx_root: whether the processor is in VMX root operation.
         legal_mode: protected mode, and not compatibility or virtual-8086 mode.
@@ -59,7 +59,7 @@ class Launch:
     launch_state: Literal["clear", "launched"] | None = None
     mov_ss_blocking: bool = False
     in_smm: bool = False
-    efer_lma: bool = True
+    efer_lma: bool | None = True
     cpl: int = 0
     vmx_root: bool = True
     legal_mode: bool = True

@@ -13,8 +13,9 @@ from ...x86.next_steps import KVM_INTEL, VIRTUALBOX, XEN_INTEL
 from ..capabilities import UNKNOWN, Capabilities
 from ..controls import EVENT_TYPES, EXCEPTION_TYPES, EXCEPTIONS, INSTRUCTION_ERRORS, exit_reasons
 from ..fields import FIELDS
+from ..inference import in_ia32e_mode
 from ..verdict import Failure, Undecided, VmEntryVerdict, reported_outcome
-from ..vmcs import Vmcs
+from ..vmcs import Launch, Vmcs
 from .causes import NearMiss, OneAway, could_cause, near_misses, one_away, questions
 from .model import Dump
 from .processors import ProcessorJudgement, ReportedProcessor, judge_any
@@ -99,7 +100,13 @@ def vmcs_of(dump: Dump) -> Vmcs:
         entered=dump.entered,
         areas=dump.areas,
     )
-    return vmcs if dump.launch is None else attrs.evolve(vmcs, launch=dump.launch)
+    if dump.launch is not None:
+        return attrs.evolve(vmcs, launch=dump.launch)
+    mode = in_ia32e_mode(dump.fields)
+    return vmcs if mode else attrs.evolve(vmcs, launch=_FROM_32_BIT if mode is False else _FROM_EITHER)
+
+
+_FROM_32_BIT, _FROM_EITHER = Launch(efer_lma=False), Launch(efer_lma=None)
 
 
 def diagnose(dump: Dump, capabilities: Capabilities = UNKNOWN) -> Diagnosis:

@@ -181,8 +181,8 @@ for _number, _base in enumerate(("FS", "GS", "TR", "GDTR", "IDTR"), 11):
 
 # -- address-space size ------------------------------------------------------------------
 
-IN_32 = Condition("the instruction runs with IA32_EFER.LMA = 0", lambda v: not v.launch.efer_lma)
-IN_64 = Condition("the instruction runs with IA32_EFER.LMA = 1", lambda v: v.launch.efer_lma)
+IN_32 = Condition("the instruction runs with IA32_EFER.LMA = 0", lambda v: not v.efer_lma)
+IN_64 = Condition("the instruction runs with IA32_EFER.LMA = 1", lambda v: v.efer_lma)
 
 check(
     "HOST-ASZ-01",
