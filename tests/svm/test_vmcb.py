@@ -263,12 +263,44 @@ def test_the_host_and_the_processor_count() -> None:
 
 
 def test_the_processor_may_lack_bits() -> None:
-    """What CPUID does not announce is reserved; without virtual NMI its enable bit is ignored."""
-    small = attrs.evolve(ZEN, efer=0x1D01, cr4=0x20, vnmi=False)
+    """What CPUID does not announce is reserved."""
+    small = attrs.evolve(ZEN, efer=0x1D01, cr4=0x20)
     assert judge(GOOD, small).outcome == "enters"
     assert [item.id for item in judge(GOOD.with_fields(EFER=0x9D01), small).failed] == ["SVM-CR-02"]
     assert [item.id for item in judge(GOOD.with_fields(CR4=0x21), small).failed] == ["SVM-CR-07"]
-    assert judge(GOOD.with_fields(EFER=0x9D01, CR4=0x21), ZEN).outcome == "enters"
+    assert judge(GOOD.with_fields(EFER=0x5D01, CR4=0x21), ZEN).outcome == "enters"
+
+
+@pytest.mark.parametrize(
+    ("register", "bit"),
+    [("CR4", bit) for bit in (12, 17, 22, 23)] + [("EFER", bit) for bit in (15, 17, 18, 20, 21)],
+)
+def test_bits_that_cpuid_tells_of_wait_for_it(register: str, bit: int) -> None:
+    """LA57, PCIDE, PKE, CET; TCE, MCOMMIT, INTWB, UAIE, AIBRS: reserved where CPUID does not announce them."""
+    changed = GOOD.with_fields(**{register: GOOD.fields[register] | 1 << bit})
+    silent = attrs.evolve(ZEN, cet=None)
+    verdict = judge(changed, silent)
+    assert verdict.outcome == "undecided"
+    assert f"CPUID for the bits of {register}" in [item.missing for item in verdict.undecided]
+    has = attrs.evolve(ZEN, **{register.lower(): (1 << 64) - 1})
+    assert judge(changed, has).outcome == "enters"
+
+
+def test_no_vmcb_enters_whose_exit_code_is_vmexit_invalid(run: Run) -> None:
+    """VMEXIT_INVALID says that VMRUN entered no guest (APM vol. 2, 15.5.1)."""
+    refused = GOOD.with_fields(EXITCODE=(1 << 64) - 1)
+    assert judge(refused, ZEN).outcome == "undecided"
+    given = {
+        "fields": {name: hex(value) for name, value in refused.fields.items()},
+        "capabilities": {"maxphyaddr": 48, "flush_by_asid": True, "cet": True, "vnmi": True},
+    }
+    code, out = run("check", "-", stdin=json.dumps(given))
+    assert code == 3
+    assert "every check passes, and yet the exit code says that VMRUN failed" in out
+
+
+def test_without_virtual_nmi_its_enable_bit_is_ignored() -> None:
+    small = attrs.evolve(ZEN, vnmi=False)
     assert judge(GOOD.with_fields(VINTR_CONTROL=1 << 26), small).outcome == "enters"
 
 
@@ -337,16 +369,17 @@ def test_what_is_unknown_is_asked_for() -> None:
 def test_integers_and_symbols_agree() -> None:
     """The same predicates on symbols of 64 bits, with the numbers put in afterwards."""
     rnd = random.Random("vmcb")
+    known = attrs.evolve(ZEN, efer=(1 << 64) - 1, cr4=(1 << 64) - 1)
     symbols = {name: symbol(name, field.width).zero_extend(64) for name, field in FIELDS.items()}
-    formulas = VmcbView(symbols, ZEN)
+    formulas = VmcbView(symbols, known)
     for _ in range(40):
         vmcb = GOOD
         for name in rnd.choices(
             ["EFER", "CR0", "CR4", "CR3", "EVENTINJ", "VINTR_CONTROL", "G_PAT", "ASID"], k=3
         ):
             vmcb = vmcb.with_fields(**{name: vmcb.fields[name] ^ 1 << rnd.randrange(FIELDS[name].width)})
-        numbers = VmcbView({name: Word(64, value) for name, value in vmcb.fields.items()}, ZEN)
-        integers = VmcbView(vmcb.fields, ZEN)
+        numbers = VmcbView({name: Word(64, value) for name, value in vmcb.fields.items()}, known)
+        integers = VmcbView(vmcb.fields, known)
         for check in CHECKS.values():
             if check.id in ("SVM-CTL-05", "SVM-CR-15"):
                 continue  # the processor decides what the field may be; entries in memory are numbers

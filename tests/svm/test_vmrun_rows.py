@@ -27,7 +27,7 @@ FILE = Path(__file__).with_name("vmrun_rows.toml")
 PROCESSOR = SvmProcessor(
     maxphyaddr=48, flush_by_asid=True, cet=True, vnmi=True, sev=True, ibt=True, gmet=True, sss=True
 )
-PROCESSOR = attrs.evolve(PROCESSOR, bus_lock_threshold=True)
+PROCESSOR = attrs.evolve(PROCESSOR, bus_lock_threshold=True, efer=(1 << 64) - 1, cr4=(1 << 64) - 1)
 START = ("64-bit", "protected", "real")
 
 

@@ -11,6 +11,7 @@ import attrs
 
 from popek.architectures.svm.baselines import MODES, baseline, has_mode
 from popek.architectures.svm.checks import CHECKS, NotGiven, VmcbCheck, VmcbView
+from popek.architectures.svm.cpuid import by_cpuid
 from popek.architectures.svm.exit_codes import refused
 from popek.architectures.svm.verdict import judge
 from popek.architectures.svm.vmcb import FIELDS, SvmProcessor, Vmcb
@@ -28,6 +29,7 @@ _NUMBERS: Final = ("ASID",)
 """Fields that are a number, of which a processor has so many."""
 _MEMORY: Final = ("CR3",)
 """Fields that point to memory that checks read."""
+_REGISTERS: Final = ("efer", "cr4")
 _ENCRYPTED: Final = 6
 """The bits of NP_CONTROL that put the guest's state elsewhere."""
 _WIDER: Final = (
@@ -143,9 +145,9 @@ def repair_vmcb(
     processor = processor or SvmProcessor()
     verdict = judge(vmcb, processor)
     processor = SvmProcessor() if verdict.against else processor.sure
+    reported = refused(verdict.reported.get("EXITCODE", 0))
     if not verdict.failed:
-        failed = refused(verdict.reported.get("EXITCODE", 0))
-        return Repair(verdict, Answer.SAT, after=verdict, unexplained=failed)
+        return Repair(verdict, Answer.SAT, after=verdict, unexplained=reported)
     # What fails where the width is not known fails for the widest there is.
     asked = processor if processor.maxphyaddr else attrs.evolve(processor, maxphyaddr=_WIDEST)
     formulas = VmcbFormulas(vmcb, asked, everywhere=True)
@@ -174,11 +176,13 @@ def repair_vmcb(
         reason = edits.reason(effort) if found is Answer.UNSAT else None
         return Repair(verdict, found, reason=reason)
     changed = attrs.evolve(vmcb, fields=found.changed)
-    after = judge(changed, processor)
+    # What the exit code reports is of the values before the repair.
+    mended = attrs.evolve(changed, fields={**changed.fields, "EXITCODE": 0}) if reported else changed
+    after = judge(mended, processor)
     needed = {item.missing for item in after.undecided}
     assumed = {name: value for name, value in found.missing.items() if name in needed}
     if assumed:
-        after = judge(changed.with_fields(**assumed), processor)
+        after = judge(mended.with_fields(**assumed), processor)
     if after.failed:
         names = ", ".join(item.id for item in after.failed)
         raise RuntimeError(f"a repair of {vmcb.name or 'a VMCB'} does not pass {names} on integers")
@@ -200,7 +204,15 @@ class _Generator:
         self.base, self.processor = base, processor
         self.formulas = VmcbFormulas(base, processor)
         violated = {check.id: self.formulas.violation(check) for check in CHECKS.values()}
-        holds = {name: None if word is None else ~word for name, word in violated.items()}
+        # Bits that CPUID alone tells of, where nobody said what it tells, are left alone.
+        plain: dict[str, Any] = {
+            name: (1 << 64) - 1 & ~by_cpuid(name, processor)
+            for name in _REGISTERS
+            if getattr(processor, name) is None
+        }
+        sure = VmcbFormulas(base, attrs.evolve(processor, **plain))
+        fails = {check.id: sure.violation(check) for check in CHECKS.values()}
+        holds = {name: None if word is None else ~word for name, word in fails.items()}
         self.finder = Finder(
             self.formulas.symbols,
             self.formulas.widths,
@@ -211,17 +223,22 @@ class _Generator:
             Effort(rlimit=5_000_000),
         )
 
+    def _broken(self, vmcb: Vmcb) -> set[str]:
+        undecided = judge(vmcb, self.processor).undecided
+        waiting = {item.id for item in undecided if item.missing.startswith("CPUID")}
+        return waiting | _broken(vmcb, self.processor)
+
     def violation(self, check_id: str, rnd: random.Random) -> Vmcb | None:
         def read(model: Model) -> Vmcb | None:
             found = _read(self.base, self.formulas, model)
-            return found if _broken(found, self.processor) == {check_id} else None
+            return found if self._broken(found) == {check_id} else None
 
         return self.finder.violation(check_id, self.formulas.reads(CHECKS[check_id]), rnd, read)
 
     def beside(self, vmcb: Vmcb, check_id: str, rnd: random.Random) -> tuple[Vmcb, str, int] | None:
         def passes(name: str, value: int) -> Vmcb | None:
             other = vmcb.with_fields(**{name: value})
-            return other if not _broken(other, self.processor) else None
+            return other if not self._broken(other) else None
 
         return self.finder.beside(vmcb.fields, self.formulas.reads(CHECKS[check_id]), rnd, passes)
 

@@ -14,6 +14,7 @@ import attrs
 
 from popek_specs.svm import rows
 
+from .cpuid import by_cpuid
 from .vmcb import FIELDS, SvmProcessor
 
 Certainty = Literal["must", "may", "unsure"]
@@ -93,10 +94,19 @@ class VmcbView:
             return False
         return value & (self.beyond | low) == 0
 
-    def lacking(self, register: Literal["efer", "cr4"]) -> int:
-        """Bits of a register that the processor does not have; none where that is unknown."""
+    def has_bits(self, register: Literal["efer", "cr4"], value: Any, reserved: int) -> Any:
+        """Whether a register has no reserved bit, and none that the processor lacks.
+
+        Raises:
+            NotGiven: the value has a bit that only CPUID tells of, and nobody gave it.
+        """
         bits = getattr(self._processor, register)
-        return 0 if bits is None else bits ^ (1 << 64) - 1
+        if bits is not None:
+            return value & (reserved | bits ^ (1 << 64) - 1) == 0
+        asked = by_cpuid(register, self._processor)
+        if isinstance(value, int) and value & reserved == 0 != value & asked:
+            raise NotGiven(f"CPUID for the bits of {register.upper()}")
+        return value & reserved == 0
 
     @property
     def pdptes(self) -> tuple[int, ...]:
@@ -329,12 +339,12 @@ CHECKS: Final[Mapping[str, VmcbCheck]] = {
             "may",
         ),
         VmcbCheck("SVM-CR-01", (), _on("EFER", 12), ("EFER",)),
-        VmcbCheck("SVM-CR-02", (), lambda v: v.EFER & (_EFER_RESERVED | v.lacking("efer")) == 0, ("EFER",)),
+        VmcbCheck("SVM-CR-02", (), lambda v: v.has_bits("efer", v.EFER, _EFER_RESERVED), ("EFER",)),
         VmcbCheck("SVM-CR-03", (lambda v: not v.ask("long_mode"),), _clear("EFER", 0x500), ("EFER",)),
         VmcbCheck("SVM-CR-04", (), lambda v: v.CR0 & 3 << 29 != 1 << 29, ("CR0",)),
         VmcbCheck("SVM-CR-05", (), _clear("CR0", _HIGH32), ("CR0",)),
         VmcbCheck("SVM-CR-06", (), _cr3, ("CR3",)),
-        VmcbCheck("SVM-CR-07", (), lambda v: v.CR4 & (_CR4_RESERVED | v.lacking("cr4")) == 0, ("CR4",)),
+        VmcbCheck("SVM-CR-07", (), lambda v: v.has_bits("cr4", v.CR4, _CR4_RESERVED), ("CR4",)),
         VmcbCheck("SVM-CR-08", (_long,), _on("CR4", 5), ("EFER", "CR0", "CR4")),
         VmcbCheck("SVM-CR-09", (_long,), _on("CR0", 0), ("EFER", "CR0")),
         VmcbCheck(

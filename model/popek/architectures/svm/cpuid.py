@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from .vmcb import SvmProcessor
 
@@ -84,3 +84,17 @@ def processor_of(leaves: Leaves, *, host_paging: bool = True) -> SvmProcessor:
         efer=efer & ~(has(*_NO_LMSLE) << 13),
         cr4=cr4 | _CR4_ALWAYS,
     )
+
+
+_BY_CPUID: Final = {"efer": 0x36_8000, "cr4": 0xC2_1000}
+"""Bits that only some generations have: TCE, MCOMMIT, INTWB, UAIE, AIBRS; LA57, PCIDE, PKE, CET."""
+
+
+def by_cpuid(register: Literal["efer", "cr4"], processor: SvmProcessor) -> int:
+    """The bits of a register of which only CPUID tells whether a processor has them; CET's may be known.
+
+    >>> hex(by_cpuid("cr4", SvmProcessor())), hex(by_cpuid("cr4", SvmProcessor(cet=True)))
+    ('0xc21000', '0x421000')
+    """
+    known = 1 << 23 if register == "cr4" and processor.cet else 0
+    return _BY_CPUID[register] & ~known

@@ -80,6 +80,9 @@ def _summary(verdict: VmrunVerdict) -> str:
         if verdict.warnings:
             rest = f"{decided} checks were decided and none fails on every processor"
         return f"VMRUN enters the guest: {rest}"
+    if not open_:
+        passes = "no check fails on every processor" if verdict.warnings else "every check passes"
+        return f"{passes}, and yet the exit code says that VMRUN failed"
     lacking = f"no check fails of the {decided} that could be decided; {open_} lack inputs"
     return f"the dump reports none, and {lacking}" if verdict.entered else lacking
 

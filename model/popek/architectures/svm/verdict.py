@@ -159,7 +159,9 @@ def _run(vmcb: Vmcb, processor: SvmProcessor, checks: Mapping[str, VmcbCheck]) -
             if check.certainty != "unsure":
                 undecided.append(UndecidedVmcbCheck(check.id, str(error)))
     waiting = any(checks[item.id].certainty == "must" for item in undecided)
-    outcome: VmrunOutcome = "vmexit-invalid" if failed else "undecided" if waiting else "enters"
+    # Where the exit code says that no guest was entered, checks that pass leave the reason open.
+    open_ = waiting or refused(vmcb.fields.get("EXITCODE", 0))
+    outcome: VmrunOutcome = "vmexit-invalid" if failed else "undecided" if open_ else "enters"
     reported = {
         name: vmcb.fields[name] for name in ("EXITCODE", "EXITINFO1", "EXITINFO2") if name in vmcb.fields
     }
